@@ -1,0 +1,5 @@
+"""`python -m mixcli` is `mixcli`."""
+
+from mixcli.cli import main
+
+main()

@@ -1,0 +1,122 @@
+"""The command table, and the one place where an error becomes an exit code.
+
+Only the chosen command's module is imported: `mixcli --help` needs click and nothing else.
+"""
+
+import errno
+import importlib
+import os
+import sys
+from difflib import get_close_matches
+from typing import NoReturn
+
+import click
+
+from mixcli import __version__
+from mixcli.console import console
+from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit
+
+# name: (module, one line for `mixcli --help`); each module has a click command called `command`
+COMMANDS = {
+    "pull": ("mixcli.commands.pull", "Bring a model into the store."),
+    "list": ("mixcli.commands.list", "List the models in the store."),
+    "show": ("mixcli.commands.show", "Show what a model is: size, experts, types, licence."),
+    "run": ("mixcli.commands.run", "Answer one prompt; reads a pipe, writes a pipe."),
+    "chat": ("mixcli.commands.chat", "Talk with a model in the terminal."),
+    "ps": ("mixcli.commands.ps", "List the models that are loaded now."),
+    "stop": ("mixcli.commands.stop", "Unload a model."),
+}
+
+
+class CommandTable(click.Group):
+    """A click group over COMMANDS that imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean `mixcli {near[0]}`?" if near else "`mixcli --help` lists the commands."
+            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(cls=CommandTable, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mixcli", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run Mixtral and the Mistral family on the machine you already own.
+
+    Everything stays on this machine. Start with `mixcli pull demo` and `mixcli chat -m demo`.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the codes of mixcli/errors.py."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to stop
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        cli.main(prog_name="mixcli", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "mixcli"
+        console.error(f"{error.format_message()} (see {where} --help)")
+        return error.exit_code
+    except click.ClickException as error:
+        console.error(error.format_message())
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.note("interrupted")
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        return _exit_code_of_os_error(error)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if not isinstance(code, int) or os.environ.get("MIXCLI_DEBUG"):
+            raise
+        console.error(str(error))
+        return code
+
+
+def _exit_code_of_os_error(error: OSError) -> int:
+    if isinstance(error, BrokenPipeError):
+        _forget_stdout()
+        return EXIT_BROKEN_PIPE
+    code = getattr(error, "exit_code", None)
+    if error.errno == errno.ENOSPC:
+        _forget_stdout()
+        console.error(f"no space left on {error.filename or 'the device that the output goes to'}; free some and run it again")
+        return DoesNotFit.exit_code
+    if not isinstance(code, int):
+        raise error
+    console.error(str(error))
+    return code
+
+
+def _forget_stdout() -> None:
+    """Keep Python from flushing into a broken stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+if __name__ == "__main__":
+    main()

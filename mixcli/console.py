@@ -1,0 +1,161 @@
+"""The one sink: answers and data go to stdout, notes, progress and errors to stderr.
+
+Each stream's terminal is looked at by itself. Text for a terminal loses its control characters (a model's output is data, not
+commands to the terminal); text for a pipe or file is passed on as it is. rich is imported only when a table or a bar is drawn.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+CONTROL = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def strip_controls(text: str) -> str:
+    """Remove C0 and C1 control characters except newline and tab.
+
+    Every character stands for itself, so a sequence that is split over several tokens is disarmed as well.
+    """
+    return text.translate(CONTROL)
+
+
+class Bar(Protocol):
+    """What a progress bar offers to the work that it shows."""
+
+    def update(self, done: float, total: float, stage: str = "") -> None: ...
+
+
+class _Silent:
+    def update(self, done: float, total: float, stage: str = "") -> None: ...
+
+
+class Console:
+    """Where everything that mixcli says goes out; `configure` is called once, by the options of a command."""
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self.color: bool | None = None
+
+    def configure(self, *, quiet: bool | None = None, color: bool | None = None) -> None:
+        """Set what the command line said; None leaves a setting as it is."""
+        if quiet is not None:
+            self.quiet = quiet
+        if color is not None:
+            self.color = color
+
+    @staticmethod
+    def is_terminal(stream: TextIO | None) -> bool:
+        """Tell whether a stream is a terminal; a closed one is not."""
+        return stream is not None and not stream.closed and stream.isatty()
+
+    def colored(self, stream: TextIO | None) -> bool:
+        """Tell whether colour may go to a stream: a terminal, and nobody said no (NO_COLOR, TERM=dumb, --no-color)."""
+        if self.color is not None:
+            return self.color
+        return self.is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    # stdout: the answer
+
+    def write(self, text: str) -> None:
+        """Write a piece of the answer to stdout at once."""
+        out = self._stdout()
+        out.write(strip_controls(text) if out.isatty() else text)
+        out.flush()
+
+    def line(self, text: str = "") -> None:
+        """Write one line to stdout."""
+        self.write(text + "\n")
+
+    def data(self, value: Any) -> None:
+        """Write a value to stdout as indented JSON."""
+        self.line(json.dumps(value, ensure_ascii=False, indent=2))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Write rows to stdout: a drawn table on a terminal, tab-separated lines with a header in a pipe."""
+        out = self._stdout()
+        if not out.isatty():
+            for row in (columns, *rows):
+                self.line("\t".join(row))
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(strip_controls(cell)) for cell in row))
+        self._rich(out).print(table)
+
+    # stderr: everything else
+
+    def note(self, text: str) -> None:
+        """Say something that is good to know; --quiet silences it."""
+        if not self.quiet:
+            self._say(text, "2")
+
+    def warn(self, text: str) -> None:
+        """Say something that should be acted upon."""
+        self._say(f"warning: {text}", "33")
+
+    def error(self, text: str) -> None:
+        """Say why the command ends."""
+        self._say(f"mixcli: {text}", "31")
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Bar]:
+        """Show a bar on stderr while work goes on; nothing where stderr is no terminal or --quiet was said."""
+        if self.quiet or not self.is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
+            yield _Silent()
+            return
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=self._rich(sys.stderr),
+            transient=True,
+        ) as bars:
+            task = bars.add_task(title, total=None)
+
+            class Shown:
+                def update(self, done: float, total: float, stage: str = "") -> None:
+                    bars.update(task, completed=done, total=total, description=stage or title)
+
+            yield Shown()
+
+    def _say(self, text: str, style: str) -> None:
+        err = sys.stderr
+        if err is None or err.closed:
+            return
+        text = strip_controls(text)
+        try:
+            err.write(f"\x1b[{style}m{text}\x1b[0m\n" if self.colored(err) else f"{text}\n")
+            err.flush()
+        except OSError:
+            pass  # nobody listens on stderr; the exit code still tells
+
+    def _rich(self, stream: TextIO) -> "RichConsole":
+        from rich.console import Console as RichConsole
+
+        color = self.colored(stream)
+        return RichConsole(file=stream, no_color=not color, highlight=False, markup=False, emoji=False)
+
+    @staticmethod
+    def _stdout() -> TextIO:
+        if sys.stdout is None or sys.stdout.closed:
+            from mixcli.errors import MixcliError
+
+            raise MixcliError("standard output is closed, so there is nowhere to write the answer; redirect it to a file or a pipe")
+        return sys.stdout
+
+
+console = Console()

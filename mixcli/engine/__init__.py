@@ -1,0 +1,1 @@
+"""llama.cpp behind a small typed face; runs inside the host process."""

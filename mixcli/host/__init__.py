@@ -1,0 +1,1 @@
+"""One process per loaded model, and the client that talks with it."""

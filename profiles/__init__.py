@@ -1,0 +1,1 @@
+"""Hardware profiles and the planner that decides what lives where. Standard library only."""

@@ -1,0 +1,45 @@
+"""Placement: the numbers that say where a model lives and how it runs, in llama.cpp's own terms."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Everything that llama.cpp must be told to load a model in one particular way.
+
+    Sizes are tokens (`n_ctx`, `n_batch`, `n_ubatch`) and layers (`n_gpu_layers`, counting the output layer).
+    `tensor_overrides` are (regex over tensor names, buffer type name such as "CPU" or "CUDA0"), first match wins.
+    `load_mode` is "mmap", "mlock" or "none". `repack` lets the CPU backend keep a second, faster layout of some weights
+    (llama.cpp's use_extra_bufts): better decode for one person, worse prefill for a batch.
+    """
+
+    n_ctx: int = 4096
+    n_batch: int = 2048
+    n_ubatch: int = 512
+    n_seq_max: int = 1
+    n_gpu_layers: int = 0
+    tensor_overrides: tuple[tuple[str, str], ...] = ()
+    tensor_split: tuple[float, ...] = ()
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attn: bool = True
+    n_threads: int = 4
+    n_threads_batch: int = 4
+    load_mode: str = "mmap"
+    op_offload: bool = True
+    repack: bool = True
+
+    def to_json(self) -> str:
+        """Give the canonical JSON text: equal placements give equal texts."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Placement":
+        """Read what `to_json` wrote; a key that is not a field raises ValueError."""
+        data = json.loads(text)
+        if unknown := set(data) - {field.name for field in fields(cls)}:
+            raise ValueError(f"not fields of a placement: {', '.join(sorted(unknown))}")
+        data["tensor_overrides"] = tuple((regex, buft) for regex, buft in data.get("tensor_overrides", ()))
+        data["tensor_split"] = tuple(data.get("tensor_split", ()))
+        return cls(**data)

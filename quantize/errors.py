@@ -1,0 +1,36 @@
+"""What can go wrong in quantize/, each with the exit code that a command line gives it.
+
+    QuantizeError        1  anything below; also: a step of llama.cpp itself failed
+    ├── CorruptFile      5  bytes that contradict themselves: truncated, out of bounds, missing shard, NaN weights
+    ├── Unsupported      5  a whole file of a kind that is not handled: other architecture, pickle, unknown type
+    └── NoSpace          4  the disk has no room for the result
+
+Every message is one sentence with the cause, the number and the next step.
+"""
+
+
+class QuantizeError(Exception):
+    """Base of every error that quantize/ raises for a person to read."""
+
+    exit_code = 1
+
+
+class CorruptFile(QuantizeError):
+    """A file's bytes contradict themselves or what they must be."""
+
+    exit_code = 5
+
+
+class Unsupported(QuantizeError):
+    """A sound file of a kind that quantize/ does not handle."""
+
+    exit_code = 5
+
+
+class NoSpace(QuantizeError):
+    """The disk has no room for what must be written."""
+
+    exit_code = 4
+
+
+__all__ = ["CorruptFile", "NoSpace", "QuantizeError", "Unsupported"]

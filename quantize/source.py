@@ -1,0 +1,89 @@
+"""What travels between the readers and the writer: a model as metadata and tensors that can be read row by row."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gguf import GGUFValueType
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Value:
+    """One GGUF metadata value with its type on disk; `item` is the element type when `type` is ARRAY."""
+
+    type: GGUFValueType
+    value: Any
+    item: GGUFValueType | None = None
+
+
+def u32(value: int) -> Value:
+    return Value(GGUFValueType.UINT32, int(value))
+
+
+def f32(value: float) -> Value:
+    return Value(GGUFValueType.FLOAT32, float(value))
+
+
+def text(value: str) -> Value:
+    return Value(GGUFValueType.STRING, value)
+
+
+def flag(value: bool) -> Value:
+    return Value(GGUFValueType.BOOL, bool(value))
+
+
+def texts(values: Sequence[str | bytes]) -> Value:
+    return Value(GGUFValueType.ARRAY, list(values), GGUFValueType.STRING)
+
+
+def f32s(values: Sequence[float]) -> Value:
+    return Value(GGUFValueType.ARRAY, list(values), GGUFValueType.FLOAT32)
+
+
+def i32s(values: Sequence[int]) -> Value:
+    return Value(GGUFValueType.ARRAY, list(values), GGUFValueType.INT32)
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """One tensor of the result, readable in any slices of rows.
+
+    `shape` is in numpy order, its last axis contiguous (GGUF's ne[0]); a stacked expert tensor is (n_expert, rows, cols).
+    `read(start, stop)` gives rows [start, stop) of the tensor seen as (prod(shape[:-1]), shape[-1]), as a C-contiguous
+    float32 array. It may be called from several threads at once. `where` names file and tensor for an error message.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    read: "Callable[[int, int], NDArray[np.float32]]"
+    where: str
+
+    @property
+    def n_rows(self) -> int:
+        rows = 1
+        for n in self.shape[:-1]:
+            rows *= n
+        return rows
+
+    @property
+    def n_elements(self) -> int:
+        return self.n_rows * self.shape[-1]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A whole model as the writer takes it.
+
+    `metadata` is complete and in file order but for general.file_type and general.quantization_version, which the writer adds.
+    `tensors` are in file order. `fingerprint` changes whenever any source byte or option that matters for the output could have changed
+    (paths, sizes, mtimes, option values), so that a journal of another run is never taken for this one's.
+    """
+
+    metadata: Mapping[str, Value]
+    tensors: Sequence[TensorSource]
+    fingerprint: str
