@@ -7,14 +7,15 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from mixcli import __version__
 from mixcli.console import console
-from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit
+from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, UsageError
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
 COMMANDS = {
@@ -41,7 +42,9 @@ class CommandTable(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean `mixcli {near[0]}`?" if near else "`mixcli --help` lists the commands."
@@ -53,7 +56,9 @@ class CommandTable(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.command(cls=CommandTable, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=CommandTable, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="mixcli", message="%(prog)s %(version)s")
 def cli() -> None:
     """Run Mixtral and the Mistral family on the machine you already own.
@@ -66,48 +71,61 @@ def main() -> NoReturn:
     """Run the command line and exit with the codes of mixcli/errors.py."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to stop
-    sys.exit(_exit_code())
-
-
-def _exit_code() -> int:
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal that cannot show a character is no reason to stop
+    if "_MIXCLI_COMPLETE" in os.environ:
+        cli.main(prog_name="mixcli")  # a shell asks for completions
     try:
-        cli.main(prog_name="mixcli", standalone_mode=False)
+        with cli.make_context("mixcli", sys.argv[1:]) as context:
+            cli.invoke(context)
         if sys.stdout is not None:
             sys.stdout.flush()
-        return 0
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "mixcli"
-        console.error(f"{error.format_message()} (see {where} --help)")
-        return error.exit_code
-    except click.ClickException as error:
-        console.error(error.format_message())
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        console.note("interrupted")
-        return EXIT_INTERRUPTED
-    except OSError as error:
-        return _exit_code_of_os_error(error)
-    except Exception as error:
-        code = getattr(error, "exit_code", None)
-        if not isinstance(code, int) or os.environ.get("MIXCLI_DEBUG"):
-            raise
-        console.error(str(error))
-        return code
+    except BaseException as error:
+        sys.exit(_exit_code_of(error))
+    sys.exit(0)
 
 
-def _exit_code_of_os_error(error: OSError) -> int:
-    if isinstance(error, BrokenPipeError):
-        _forget_stdout()
-        return EXIT_BROKEN_PIPE
+def _exit_code_of(error: BaseException) -> int:
+    """Show an error in one sentence and give its exit code; a bug is raised again and keeps its traceback."""
+    for kind, show in SHOWN:
+        if isinstance(error, kind):
+            return show(error)
+    raise error
+
+
+def _exit(error: Any) -> int:
+    return int(error.exit_code)
+
+
+def _usage(error: Any) -> int:
+    where = error.ctx.command_path if error.ctx else "mixcli"
+    console.error(f"{error.format_message()} (see {where} --help)")
+    return UsageError.exit_code
+
+
+def _interrupted(_error: Any) -> int:
+    console.note("interrupted")
+    return EXIT_INTERRUPTED
+
+
+def _broken_pipe(_error: Any) -> int:
+    _forget_stdout()
+    return EXIT_BROKEN_PIPE
+
+
+def _os_error(error: Any) -> int:
+    if error.errno != errno.ENOSPC:
+        return _ours(error)
+    _forget_stdout()
+    where = error.filename or "the device that the output goes to"
+    console.error(f"no space left on {where}; free some and run it again")
+    return DoesNotFit.exit_code
+
+
+def _ours(error: Any) -> int:
     code = getattr(error, "exit_code", None)
-    if error.errno == errno.ENOSPC:
-        _forget_stdout()
-        console.error(f"no space left on {error.filename or 'the device that the output goes to'}; free some and run it again")
-        return DoesNotFit.exit_code
-    if not isinstance(code, int):
+    if not isinstance(code, int) or os.environ.get("MIXCLI_DEBUG"):
         raise error
     console.error(str(error))
     return code
@@ -116,6 +134,17 @@ def _exit_code_of_os_error(error: OSError) -> int:
 def _forget_stdout() -> None:
     """Keep Python from flushing into a broken stdout at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+# the first row that matches tells what is shown and which code is given
+SHOWN: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[Any], int]], ...] = (
+    (click.exceptions.Exit, _exit),
+    (click.UsageError, _usage),
+    ((click.Abort, KeyboardInterrupt), _interrupted),
+    (BrokenPipeError, _broken_pipe),
+    (OSError, _os_error),
+    (Exception, _ours),
+)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,9 @@ class Console:
         """Tell whether colour may go to a stream: a terminal, and nobody said no (NO_COLOR, TERM=dumb, --no-color)."""
         if self.color is not None:
             return self.color
-        return self.is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return (
+            self.is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        )
 
     # stdout: the answer
 
@@ -154,7 +156,9 @@ class Console:
         if sys.stdout is None or sys.stdout.closed:
             from mixcli.errors import MixcliError
 
-            raise MixcliError("standard output is closed, so there is nowhere to write the answer; redirect it to a file or a pipe")
+            raise MixcliError(
+                "standard output is closed, so there is nowhere to write the answer; redirect it to a file or a pipe"
+            )
         return sys.stdout
 
 

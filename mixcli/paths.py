@@ -4,6 +4,7 @@
 Nothing is created before it is needed.
 """
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -53,13 +54,13 @@ def runtime_dir() -> Path:
     """
     path = _place("runtime")
     if len(os.fsencode(path)) > 70:
-        import hashlib
-
         digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
         path = private(Path(tempfile.gettempdir()) / f"mixcli-{os.getuid()}-{digest}")
     status = path.lstat()
     if status.st_uid != os.getuid() or path.is_symlink():
-        raise PermissionError(f"{path} belongs to someone else; remove it or set MIXCLI_HOME to a folder of your own")
+        raise PermissionError(
+            f"{path} belongs to someone else; remove it or set MIXCLI_HOME to a folder of your own"
+        )
     if status.st_mode & 0o077:
         path.chmod(0o700)
     return path

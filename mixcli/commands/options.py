@@ -20,10 +20,19 @@ def common(command: F) -> F:
         console.configure(color=value)
 
     command = click.option(
-        "--color/--no-color", default=None, expose_value=False, callback=set_color, help="Colour, whatever the terminal says."
+        "--color/--no-color",
+        default=None,
+        expose_value=False,
+        callback=set_color,
+        help="Colour, whatever the terminal says.",
     )(command)
     return click.option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=set_quiet, help="No notes and no progress on stderr."
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=set_quiet,
+        help="No notes and no progress on stderr.",
     )(command)
 
 
@@ -53,7 +62,11 @@ def loading_options(command: F) -> F:
         help="How long the model stays loaded afterwards: 30s, 5m, 1h, 0 (leave nothing behind) or -1 (until `mixcli stop`).",
     )(command)
     return click.option(
-        "--ctx", "n_ctx", type=click.IntRange(min=64), metavar="TOKENS", help="Context window. Default: what fits, at most 8192."
+        "--ctx",
+        "n_ctx",
+        type=click.IntRange(min=64),
+        metavar="TOKENS",
+        help="Context window. Default: what fits, at most 8192.",
     )(command)
 
 
@@ -61,13 +74,33 @@ def sampling_options(command: F) -> F:
     """Add how tokens are chosen; what is not said is left to the command's own default."""
     options = (
         click.option("--max-tokens", type=click.IntRange(min=1), help="Stop after so many tokens."),
-        click.option("-t", "--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token."),
-        click.option("--top-k", type=click.IntRange(min=0), help="Choose among the k likeliest tokens; 0 is off."),
-        click.option("--top-p", type=click.FloatRange(0, 1), help="Choose among the tokens that make up this probability."),
-        click.option("--min-p", type=click.FloatRange(0, 1), help="Drop tokens less likely than this share of the likeliest."),
-        click.option("--repeat-penalty", type=click.FloatRange(min=0), help="Above 1, make repeated tokens less likely."),
-        click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same prompt: same answer."),
-        click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated."),
+        click.option(
+            "-t", "--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token."
+        ),
+        click.option(
+            "--top-k", type=click.IntRange(min=0), help="Choose among the k likeliest tokens; 0 is off."
+        ),
+        click.option(
+            "--top-p",
+            type=click.FloatRange(0, 1),
+            help="Choose among the tokens that make up this probability.",
+        ),
+        click.option(
+            "--min-p",
+            type=click.FloatRange(0, 1),
+            help="Drop tokens less likely than this share of the likeliest.",
+        ),
+        click.option(
+            "--repeat-penalty",
+            type=click.FloatRange(min=0),
+            help="Above 1, make repeated tokens less likely.",
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same prompt: same answer."
+        ),
+        click.option(
+            "--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated."
+        ),
     )
     for option in reversed(options):
         command = option(command)

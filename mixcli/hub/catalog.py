@@ -45,7 +45,9 @@ class Reference:
 def catalog() -> dict[str, Entry]:
     """Give every entry by name, in the file's order."""
     tables = tomllib.loads(files("mixcli.hub").joinpath("catalog.toml").read_text("utf-8"))
-    return {name: Entry(name=name, **{**table, "types": tuple(table["types"])}) for name, table in tables.items()}
+    return {
+        name: Entry(name=name, **{**table, "types": tuple(table["types"])}) for name, table in tables.items()
+    }
 
 
 def entry(name: str) -> Entry:
@@ -54,7 +56,9 @@ def entry(name: str) -> Entry:
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}."
-        raise UsageError(f"no model is called {name!r}; {hint} A folder with a checkpoint or a .gguf file can be named by its path.")
+        raise UsageError(
+            f"no model is called {name!r}; {hint} A folder with a checkpoint or a .gguf file can be named by its path."
+        )
     return known[name]
 
 

@@ -109,7 +109,9 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
     labels = [m.label for m in have]
     if reference.name in catalog():
         return UsageError(f"{reference} is not on this machine; `mixcli pull {reference}` brings it")
-    near = get_close_matches(str(reference), [*labels, *(m.manifest.name for m in have if m.manifest), *catalog()], n=1)
+    near = get_close_matches(
+        str(reference), [*labels, *(m.manifest.name for m in have if m.manifest), *catalog()], n=1
+    )
     hint = f"did you mean {near[0]}?" if near else "`mixcli list` shows what is here."
     return UsageError(f"no model is called {str(reference)!r}; {hint}")
 
