@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gguf import GGUFValueType
+from quantize.ggml_types import GGUFValueType
 
 if TYPE_CHECKING:
     import numpy as np
