@@ -15,7 +15,7 @@ import click
 
 from mixcli import __version__
 from mixcli.console import console
-from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, UsageError
+from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, MixcliError, UsageError
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
 COMMANDS = {
@@ -98,6 +98,11 @@ def _exit(error: Any) -> int:
     return int(error.exit_code)
 
 
+def _no_arguments(error: Any) -> int:
+    click.echo(error.format_message())
+    return 0
+
+
 def _usage(error: Any) -> int:
     where = error.ctx.command_path if error.ctx else "mixcli"
     console.error(f"{error.format_message()} (see {where} --help)")
@@ -115,12 +120,15 @@ def _broken_pipe(_error: Any) -> int:
 
 
 def _os_error(error: Any) -> int:
-    if error.errno != errno.ENOSPC:
+    if error.errno == errno.ENOSPC:
+        _forget_stdout()
+        where = error.filename or "the device that the output goes to"
+        console.error(f"no space left on {where}; free some and run it again")
+        return DoesNotFit.exit_code
+    if error.filename is None or hasattr(error, "exit_code") or os.environ.get("MIXCLI_DEBUG"):
         return _ours(error)
-    _forget_stdout()
-    where = error.filename or "the device that the output goes to"
-    console.error(f"no space left on {where}; free some and run it again")
-    return DoesNotFit.exit_code
+    console.error(f"{error.filename}: {error.strerror}")
+    return MixcliError.exit_code
 
 
 def _ours(error: Any) -> int:
@@ -139,6 +147,7 @@ def _forget_stdout() -> None:
 # the first row that matches tells what is shown and which code is given
 SHOWN: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[Any], int]], ...] = (
     (click.exceptions.Exit, _exit),
+    (click.exceptions.NoArgsIsHelpError, _no_arguments),
     (click.UsageError, _usage),
     ((click.Abort, KeyboardInterrupt), _interrupted),
     (BrokenPipeError, _broken_pipe),

@@ -2,8 +2,10 @@
 
     MixcliError                1  failure
     ├── UsageError             2  an option, name or value that cannot be meant
+    │   └── BadRequest         2  one field of a request to the model, named in `param`
     ├── SomeFailed             3  some records failed, the rest is done
     ├── DoesNotFit             4  memory, disk or context is too small
+    │   └── ContextOverflow    4  a prompt has more tokens than the context
     ├── IntegrityError         5  corrupt, truncated, mismatched or unsupported file
     ├── NotReachable           6  offline, gated, rate limited
     └── ModelDied              7  the model process ended by itself
@@ -26,6 +28,14 @@ class UsageError(MixcliError):
     exit_code = 2
 
 
+class BadRequest(UsageError):
+    """One field of a request cannot be meant; over HTTP this is a 400 that names `param`."""
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class SomeFailed(MixcliError):
     """Some records failed; what worked is written."""
 
@@ -36,6 +46,18 @@ class DoesNotFit(MixcliError):
     """Memory, disk or context is too small for what was asked."""
 
     exit_code = 4
+
+
+class ContextOverflow(DoesNotFit):
+    """A prompt has more tokens than the context has room for."""
+
+    def __init__(self, n_prompt: int, n_ctx: int) -> None:
+        super().__init__(
+            f"the prompt has {n_prompt:,} tokens and the context has room for {n_ctx:,}; "
+            f"shorten it or ask for a larger context (--ctx {-(-(n_prompt + 256) // 1024) * 1024})"
+        )
+        self.n_prompt = n_prompt
+        self.n_ctx = n_ctx
 
 
 class IntegrityError(MixcliError):
@@ -62,6 +84,8 @@ EXIT_BROKEN_PIPE = 141
 __all__ = [
     "EXIT_BROKEN_PIPE",
     "EXIT_INTERRUPTED",
+    "BadRequest",
+    "ContextOverflow",
     "DoesNotFit",
     "IntegrityError",
     "MixcliError",

@@ -1,7 +1,9 @@
 """Options that several commands share, declared once."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, fields
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -70,8 +72,27 @@ def loading_options(command: F) -> F:
     )(command)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens shall be chosen, as far as the command line says; None leaves it open."""
+
+    max_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repeat_penalty: float | None
+    seed: int | None
+    stop: tuple[str, ...]
+
+    def body(self, *, temperature: float) -> dict[str, Any]:
+        """Give the fields of a chat completion request; `temperature` is used where none was said."""
+        said = {key: value for key, value in asdict(self).items() if value not in (None, ())}
+        return {"temperature": temperature, **said}
+
+
 def sampling_options(command: F) -> F:
-    """Add how tokens are chosen; what is not said is left to the command's own default."""
+    """Add how tokens are chosen; the command gets one `sampling`."""
     options = (
         click.option("--max-tokens", type=click.IntRange(min=1), help="Stop after so many tokens."),
         click.option(
@@ -102,6 +123,13 @@ def sampling_options(command: F) -> F:
             "--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated."
         ),
     )
+
+    @wraps(command)
+    def collect(**said: Any) -> Any:
+        sampling = Sampling(**{field.name: said.pop(field.name) for field in fields(Sampling)})
+        return command(sampling=sampling, **said)
+
+    wrapped = cast(F, collect)
     for option in reversed(options):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped

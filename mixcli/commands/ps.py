@@ -1,0 +1,38 @@
+"""mixcli ps: the models that are loaded now."""
+
+import click
+
+from mixcli.commands.options import common, json_option
+from mixcli.console import console
+from mixcli.host.process import hosts
+from mixcli.words import size
+
+
+@click.command("ps")
+@json_option
+@common
+def command(as_json: bool) -> None:
+    """List the models that are loaded now."""
+    running = hosts()
+    if as_json:
+        console.data(running)
+        return
+    if not running:
+        console.note("no model is loaded")
+        return
+    rows = [
+        (
+            host["model"],
+            str(host["pid"]),
+            size(host["size"] or 0),
+            str(host["n_ctx"]),
+            host["status"],
+            "in use" if host["busy"] else _left(host["expires_in"]),
+        )
+        for host in running
+    ]
+    console.table(("MODEL", "PID", "SIZE", "CONTEXT", "STATE", "STAYS"), rows)
+
+
+def _left(expires_in: float | None) -> str:
+    return "until stopped" if expires_in is None else f"{expires_in:.0f} s"

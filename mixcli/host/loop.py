@@ -1,0 +1,130 @@
+"""The one thread that owns the engine: it loads the model, then steps while there is work.
+
+llama.cpp's context belongs to one thread; everybody else puts calls into the inbox and reads outputs from an asyncio queue.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mixcli.engine.engine import Engine, Output
+from mixcli.engine.llama import Context, Model
+from mixcli.engine.preflight import check_gguf
+from mixcli.engine.prompt import ChatFormat, Message
+from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.selftest import checked
+from mixcli.engine.sequence import Request
+from mixcli.host.protocol import FAILED, LOADING, READY
+from mixcli.host.spec import HostSpec
+
+Item = Output | BaseException
+
+
+@dataclass
+class Call:
+    """One request on its way through the engine; outputs arrive in `items`, an exception ends them."""
+
+    id: str
+    messages: tuple[Message, ...]
+    sampling: SamplingParams
+    loop: asyncio.AbstractEventLoop
+    items: "asyncio.Queue[Item]" = field(default_factory=asyncio.Queue)
+
+    def put(self, item: Item) -> None:
+        """Hand an output to the waiting handler, from the engine's thread."""
+        self.loop.call_soon_threadsafe(self.items.put_nowait, item)
+
+
+class EngineLoop:
+    """Runs the engine of one host; `on_state` is called from its thread after every change of state or progress."""
+
+    def __init__(self, spec: HostSpec, on_state: Callable[[], None]) -> None:
+        self.spec = spec
+        self.status = LOADING
+        self.progress = 0.0
+        self.notes: list[str] = []
+        self.error: BaseException | None = None
+        self._on_state = on_state
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: dict[str, Call] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load the model."""
+        self._thread.start()
+
+    def submit(self, call: Call) -> None:
+        """Queue a request; its outputs begin when the model is loaded and the requests before it are done."""
+        self._inbox.put(lambda: self._add(call))
+
+    def abort(self, call: Call) -> None:
+        """Drop a request whose asker is gone."""
+        self._inbox.put(lambda: self._drop(call.id))
+
+    def close(self, timeout: float) -> None:
+        """Stop after the present step and wait for the thread at most `timeout` seconds."""
+        self._closing.set()
+        self._inbox.put(None)
+        self._thread.join(timeout)
+
+    def _main(self) -> None:
+        try:
+            self._load()
+        except BaseException as error:
+            self.error, self.status = error, FAILED
+            self._on_state()
+            return
+        self.status = READY
+        self._on_state()
+        while not self._closing.is_set():
+            self._turn()
+
+    def _load(self) -> None:
+        def on_progress(share: float) -> bool:
+            if share - self.progress >= 0.01 or share == 1.0:
+                self.progress = share
+                self._on_state()
+            return not self._closing.is_set()
+
+        check_gguf(self.spec.name.path)
+        placement, note = checked(self.spec.placement)
+        if note:
+            self.notes.append(note)
+        model = Model.load(self.spec.name.path, placement, on_progress)
+        self._format = ChatFormat.of(model)
+        self._engine = Engine(model, Context(model, placement))
+
+    def _turn(self) -> None:
+        """Take what is in the inbox, waiting for it when there is nothing else to do, then step once."""
+        while not self._inbox.empty() or not self._engine.has_work:
+            action = self._inbox.get()
+            if action is None:
+                return
+            action()
+        try:
+            outputs = self._engine.step()
+        except BaseException as error:
+            for call in self._calls.values():
+                call.put(error)
+            raise
+        for output in outputs:
+            call = self._calls[output.id]
+            call.put(output)
+            if output.finish_reason is not None:
+                del self._calls[output.id]
+
+    def _add(self, call: Call) -> None:
+        try:
+            prompt = self._format.encode(call.messages)
+            self._engine.add(Request(call.id, tuple(prompt), call.sampling))
+        except Exception as error:
+            call.put(error)
+        else:
+            self._calls[call.id] = call
+
+    def _drop(self, call_id: str) -> None:
+        if self._calls.pop(call_id, None) is not None:
+            self._engine.abort(call_id)

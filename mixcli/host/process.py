@@ -1,0 +1,185 @@
+"""Start, find and stop hosts: one process per loaded model, found through its unix socket."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixcli import paths
+from mixcli.errors import MixcliError, ModelDied
+from mixcli.host.client import GONE, HostClient
+from mixcli.host.protocol import READY, raise_error
+from mixcli.host.spec import HostName, HostSpec
+from mixcli.locks import exclusive
+from profiles.placement import Placement
+
+START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
+STOP_TIMEOUT = 10.0
+TAIL = 4096
+
+States = Generator[dict[str, Any], None, None]
+
+NOBODY = (FileNotFoundError, ConnectionError)
+
+
+@dataclass
+class Host:
+    """A loaded model that is held for as long as this object is open."""
+
+    name: HostName
+    client: HostClient
+    notes: list[str]
+    _states: States
+    _process: "subprocess.Popen[bytes] | None"
+    _pid: int
+
+    def leave(self) -> None:
+        """Let go of the model; its keep_alive begins."""
+        self._states.close()
+
+    def cause_of_death(self) -> str:
+        """Say in a few words why the process ended: the signal, or the last line of its log."""
+        return _cause(self.name, self._process)
+
+
+def connect(
+    name: HostName,
+    place: Callable[[], Placement],
+    keep_alive: float,
+    report: Callable[[float, float, str], None],
+) -> Host:
+    """Find the host of a name or start it, wait until its model is loaded, and hold it.
+
+    `place` is asked only when a host must be started. `keep_alive` is seconds after `leave`; `report` gets (done, total, stage)
+    of the load. Raises what the host says of a failed load, ModelDied when its process ends.
+    """
+    with exclusive(name.lock):
+        process = None
+        states = _attach(name, keep_alive)
+        if states is None:
+            process = _start(HostSpec(name, place()))
+            states = _wait_for_socket(name, process, keep_alive)
+    try:
+        for state in states:
+            if "error" in state:
+                raise_error(state)
+            if state["status"] == READY:
+                return Host(name, HostClient(name.socket), state["notes"], states, process, state["pid"])
+            report(state["progress"], 1.0, f"loading {name.label}")
+    except GONE as error:
+        raise ModelDied(_sentence(name, process, "loaded")) from error
+    raise ModelDied(_sentence(name, process, "loaded"))
+
+
+def hosts() -> list[dict[str, Any]]:
+    """Give the state of every host that answers; sockets that nobody listens on are cleared away."""
+    found = []
+    for path in sorted(paths.runtime_dir().glob("*.sock")):
+        try:
+            found.append(HostClient(path).health())
+        except NOBODY:
+            with exclusive(path.with_suffix(".lock")):
+                _clear_if_dead(path)
+    return found
+
+
+def stop(pid: int) -> None:
+    """End a host: running answers get a few seconds; one that does not react is killed."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    os.kill(pid, signal.SIGTERM)
+    while _alive(pid):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return False
+    except ChildProcessError:
+        pass  # somebody else started it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _attach(name: HostName, keep_alive: float) -> States | None:
+    try:
+        return HostClient(name.socket).attach(keep_alive)
+    except NOBODY:
+        return None
+
+
+def _start(spec: HostSpec) -> "subprocess.Popen[bytes]":
+    _clear_if_dead(spec.name.socket)
+    with spec.name.log.open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "mixcli.host", spec.to_json()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=paths.runtime_dir(),  # not the user's folder: nothing there shall be imported or kept busy
+            start_new_session=True,
+        )
+
+
+def _wait_for_socket(name: HostName, process: "subprocess.Popen[bytes]", keep_alive: float) -> States:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        states = _attach(name, keep_alive)
+        if states is not None:
+            return states
+        if process.poll() is not None:
+            raise ModelDied(_sentence(name, process, "started"))
+        if time.monotonic() > deadline:
+            process.kill()
+            raise MixcliError(
+                f"the model process did not answer within {START_TIMEOUT:.0f} seconds; its log is {name.log}"
+            )
+        time.sleep(0.01)
+
+
+def _clear_if_dead(path: Path) -> None:
+    """Remove a socket that nobody listens on; called under its lock."""
+    try:
+        HostClient(path).health()
+    except NOBODY:
+        path.unlink(missing_ok=True)
+
+
+def _sentence(name: HostName, process: "subprocess.Popen[bytes] | None", doing: str) -> str:
+    return (
+        f"the model process ended while it {doing} {name.label} ({_cause(name, process)}); "
+        f"run the same command again, and if it ends again look at {name.log}"
+    )
+
+
+def _cause(name: HostName, process: "subprocess.Popen[bytes] | None") -> str:
+    code = _exit_status(process)
+    if code == -signal.SIGKILL:
+        return "killed by signal 9, by someone or by the system because memory ran out"
+    if code is not None and code < 0:
+        return f"killed by signal {-code}, {signal.strsignal(-code)}"
+    with name.log.open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
+        lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    if lines:
+        return f"its last words: {lines[-1]}"
+    return "without a word" if code is None else f"exit code {code}"
+
+
+def _exit_status(process: "subprocess.Popen[bytes] | None") -> int | None:
+    if process is None:
+        return None
+    try:
+        return process.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        return None

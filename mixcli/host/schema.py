@@ -1,0 +1,100 @@
+"""OpenAI's chat completion request as the host takes it, and the answers that it gives."""
+
+import time
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from mixcli.engine.engine import Output
+from mixcli.engine.prompt import Message
+from mixcli.engine.sampling import SamplingParams
+
+
+class TextPart(BaseModel):
+    """One part of a message's content; only text is understood."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | list[TextPart]
+
+    def message(self) -> Message:
+        """Give the turn as the engine takes it."""
+        if isinstance(self.content, str):
+            return Message(self.role, self.content)
+        return Message(self.role, "".join(part.text for part in self.content))
+
+
+class StreamOptions(BaseModel):
+    """What a stream carries beside the text."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """POST /v1/chat/completions; what OpenAI knows and mixcli does not is ignored, as other servers do."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    model: str | None = None
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    n: Literal[1] = 1
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+
+    def sampling(self) -> SamplingParams:
+        """Give the sampling parameters; values that are not said keep SamplingParams' defaults."""
+        said: dict[str, Any] = self.model_dump(
+            include=set(SamplingParams.__dataclass_fields__), exclude_none=True
+        )
+        if self.max_completion_tokens is not None:
+            said["max_tokens"] = self.max_completion_tokens
+        if self.stop is not None:
+            said["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return SamplingParams(**said)
+
+
+def chunk(
+    answer_id: str, model: str, delta: dict[str, str], finish_reason: str | None = None
+) -> dict[str, Any]:
+    """Give one event of a stream."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return _envelope(answer_id, model, "chat.completion.chunk", [choice])
+
+
+def usage_chunk(answer_id: str, model: str, last: Output) -> dict[str, Any]:
+    """Give the event that closes a stream with the counts and timings."""
+    return {**_envelope(answer_id, model, "chat.completion.chunk", []), **_accounts(last)}
+
+
+def completion(answer_id: str, model: str, text: str, last: Output) -> dict[str, Any]:
+    """Give a whole answer."""
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": last.finish_reason,
+    }
+    return {**_envelope(answer_id, model, "chat.completion", [choice]), **_accounts(last)}
+
+
+def _envelope(answer_id: str, model: str, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": answer_id, "object": kind, "created": int(time.time()), "model": model, "choices": choices}
+
+
+def _accounts(last: Output) -> dict[str, Any]:
+    raise NotImplementedError

@@ -1,0 +1,35 @@
+"""Numbers as people read them."""
+
+import math
+
+from mixcli.errors import UsageError
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def size(n_bytes: float) -> str:
+    """Give bytes as GB, MB or kB, decimal as disks and downloads are sold."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def count(n: int) -> str:
+    """Give a parameter count as people write it: 46.7B, 135M."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if n >= scale:
+            return f"{n / scale:.1f}{unit}" if n < 100 * scale else f"{n / scale:.0f}{unit}"
+    return str(n)
+
+
+def seconds(text: str) -> float:
+    """Read a time such as 30s, 5m, 1h, 0 or -1; UsageError when it is none."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
+    try:
+        value = float(number) * UNITS[unit]
+        if math.isfinite(value):
+            return value
+    except ValueError:
+        pass
+    raise UsageError(f"{text!r} is no time; write 30s, 5m, 1h, 0 or -1")

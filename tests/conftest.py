@@ -1,0 +1,103 @@
+"""Shared fixtures: a home of its own for every test, the real command line as a process, the demo model made once."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    keep = {key: value for key, value in os.environ.items() if not key.startswith(("MIXCLI_", "HF_", "XDG_"))}
+    return {**keep, "MIXCLI_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private MIXCLI_HOME, for this process and for every `mixcli` that the test starts."""
+    place = tmp_path / "home"
+    monkeypatch.setenv("MIXCLI_HOME", str(place))
+    return place
+
+
+def mixcli_process(
+    home: Path, args: Sequence[str], stdin: str | bytes | None = None, timeout: float = 120, **env: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run the real command line; stdin None is an empty pipe."""
+    raw = stdin.encode() if isinstance(stdin, str) else stdin or b""
+    done = subprocess.run(
+        [sys.executable, "-m", "mixcli", *args],
+        input=raw,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+        env={**_environment(home), **env},
+    )
+    return subprocess.CompletedProcess(
+        done.args,
+        done.returncode,
+        done.stdout.decode("utf-8", "replace"),
+        done.stderr.decode("utf-8", "replace"),
+    )
+
+
+@pytest.fixture
+def mixcli(home: Path) -> Iterator[Runner]:
+    """Run `mixcli ARGS` in the test's own home; models that it loaded are unloaded afterwards."""
+
+    def run(
+        *args: str, stdin: str | bytes | None = None, timeout: float = 120, **env: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return mixcli_process(home, args, stdin, timeout, **env)
+
+    yield run
+    if (home / "runtime").exists() or any(home.glob("*")):
+        mixcli_process(home, ["stop", "--all", "-q"])
+
+
+@pytest.fixture(scope="session")
+def demo_home() -> Path:
+    """A store with the demo models in build/, made anew when the code that makes them has changed."""
+    sources = sorted(
+        [*(ROOT / "quantize").glob("*.py"), ROOT / "mixcli/hub/build.py", ROOT / "mixcli/hub/store.py"]
+    )
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    place = ROOT / "build" / "test-demo"
+    for old in place.glob("*"):
+        if old.name != digest:
+            shutil.rmtree(old, ignore_errors=True)
+    return place / digest
+
+
+@pytest.fixture(scope="session")
+def demo_path(demo_home: Path) -> Callable[[str], Path]:
+    """Give the GGUF of the demo in a file type (Q4_K_M, Q8_0, BF16), made by `mixcli pull` itself when it is not there."""
+
+    def path(file_type: str = "Q4_K_M") -> Path:
+        gguf = demo_home / "data" / "models" / f"demo--{file_type}" / f"demo-{file_type}.gguf"
+        if not gguf.exists():
+            done = mixcli_process(demo_home, ["pull", f"demo:{file_type}"], timeout=600)
+            assert done.returncode == 0, done.stderr
+        return gguf
+
+    return path
+
+
+@pytest.fixture
+def with_demo(home: Path, demo_path: Callable[[str], Path]) -> Path:
+    """The test's own home with the demo in its store (linked, not copied)."""
+    folder = demo_path("Q4_K_M").parent
+    models = home / "data" / "models"
+    models.mkdir(parents=True, mode=0o700)
+    target = models / folder.name
+    target.mkdir()
+    for file in folder.iterdir():
+        os.link(file, target / file.name)
+    return home

@@ -1,0 +1,112 @@
+"""Exit codes, streams and sentences of the command line, as processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Runner
+
+
+def test_no_arguments_show_the_help(mixcli: Runner) -> None:
+    done = mixcli()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Commands:" in done.stdout
+
+
+def test_a_typo_is_met_with_the_nearest_command(mixcli: Runner) -> None:
+    done = mixcli("lits")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean `mixcli list`?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "stdin", "words"),
+    [
+        (["run", "-m", "dmeo", "hi"], None, "did you mean demo?"),
+        (["run", "-m", "demo", "hi"], None, "`mixcli pull demo` brings it"),
+        (["run", "hi"], None, "there is no model yet"),
+        (["run", "-m", "./nowhere.gguf", "hi"], None, "there is no file"),
+        (["run", "-m", "demo"], b"", "there is nothing to answer"),
+        (["run", "-m", "demo", "hi", "--keep-alive", "soon"], None, "is no time"),
+        (["run", "--top-p", "7", "hi"], None, "--top-p"),
+        (["pull", "nothing-like-it"], None, "no model is called"),
+        (["pull", "demo:Q9_X"], None, "it can be Q4_K_M, Q8_0, BF16"),
+        (["pull", "some.gguf"], None, "is a GGUF already"),
+        (["show", "dmeo"], None, "did you mean demo?"),
+        (["stop"], None, "no model is loaded"),
+        (["stop", "demo"], None, "demo is not loaded"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence_and_exit_2(
+    mixcli: Runner, args: list[str], stdin: bytes | None, words: str
+) -> None:
+    done = mixcli(*args, stdin=stdin)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_store_is_an_empty_list(mixcli: Runner) -> None:
+    assert mixcli("list", "--json").stdout.strip() == "[]"
+    plain = mixcli("list")
+    assert (plain.returncode, plain.stdout) == (0, "")
+    assert "mixcli pull demo" in plain.stderr
+    assert mixcli("list", "-q").stderr == ""
+
+
+def test_everything_is_private_to_the_user(mixcli: Runner, home: Path) -> None:
+    mixcli("list")
+    mixcli("ps")
+    folders = [path for path in home.rglob("*") if path.is_dir()]
+    assert len(folders) >= 3
+    assert {path.stat().st_mode & 0o077 for path in folders} == {0}
+
+
+def command_line(*args: str) -> list[str]:
+    return [sys.executable, "-m", "mixcli", *args]
+
+
+def test_a_closed_stdout_is_one_sentence(home: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command_line("list", "--json")],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "standard output is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_device_is_exit_4(home: Path) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            command_line("list", "--json"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 4
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_is_exit_141(home: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        command_line("list", "--json"), stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_folder_that_cannot_be_made_is_named(mixcli: Runner, home: Path) -> None:
+    home.mkdir()
+    (home / "data").write_text("a file where a folder must be")
+    done = mixcli("list")
+    assert done.returncode == 1
+    assert done.stderr == f"mixcli: {home / 'data'}: File exists\n"

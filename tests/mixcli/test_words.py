@@ -1,0 +1,62 @@
+"""Numbers as people read and write them."""
+
+import pytest
+
+from mixcli.console import strip_controls
+from mixcli.errors import UsageError
+from mixcli.stdin import decode
+from mixcli.words import count, seconds, size
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("30s", 30), ("5m", 300), ("1h", 3600), ("1d", 86400), ("0", 0), ("-1", -1), ("1.5m", 90), ("7", 7)],
+)
+def test_times_are_read(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "m", "five", "5x", "5 m 3", "nan", "inf"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no time"):
+        seconds(text)
+
+
+def test_sizes_and_counts() -> None:
+    assert [size(n) for n in (12, 4_600, 98_000_000, 28_400_000_000)] == [
+        "12 B",
+        "4.6 kB",
+        "98.0 MB",
+        "28.4 GB",
+    ]
+    assert [count(n) for n in (7, 46_702_792_704, 134_515_008, 12_879_425_536)] == [
+        "7",
+        "46.7B",
+        "135M",
+        "12.9B",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"\xef\xbb\xbfplain", "plain"),
+        (b"a\r\nb", "a\nb"),
+        ("schön 日本 🙂".encode(), "schön 日本 🙂"),
+        (b"a\0b", "a\ufffdb"),
+        ("\ufffd".encode(), "\ufffd"),
+    ],
+)
+def test_bytes_from_a_pipe_become_text(raw: bytes, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert decode(raw) == text
+
+
+def test_bytes_that_are_no_text_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert decode(b"a\xff\xfeb") == "a\ufffd\ufffdb"
+    assert "2 bytes" in capsys.readouterr().err
+
+
+def test_controls_are_stripped_one_by_one() -> None:
+    """A sequence that arrives in pieces loses its control characters too."""
+    pieces = ["\x1b", "]52;c;aGk=", "\x07", "\x1b[3", "1mred\x9b0m", "tab\tand\nline"]
+    assert "".join(map(strip_controls, pieces)) == "]52;c;aGk=[31mred0mtab\tand\nline"

@@ -1,0 +1,146 @@
+"""The direction of imports and what start-up may cost, as docs/architecture.md draws them."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("mixcli", "quantize", "profiles")
+
+# A room -> the rooms that it may import. The longest matching name is a module's room; its own room is always allowed.
+# mixcli's small helpers (errors, console, paths, locks, words, stdin) may be used by every room of mixcli.
+BASE = {"mixcli", "mixcli.errors", "mixcli.paths", "mixcli.locks", "mixcli.words", "mixcli.console"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "profiles": set(),
+    "quantize": set(),
+    "mixcli": set(),
+    "mixcli.errors": set(),
+    "mixcli.paths": set(),
+    "mixcli.locks": set(),
+    "mixcli.words": {"mixcli.errors"},
+    "mixcli.console": {"mixcli.errors"},
+    "mixcli.stdin": BASE,
+    "mixcli.hardware": BASE | {"profiles"},
+    "mixcli.engine": BASE | {"profiles", "quantize"},
+    "mixcli.host.spec": BASE | {"profiles"},
+    "mixcli.host.protocol": BASE,
+    "mixcli.host.client": BASE | {"mixcli.host.protocol"},
+    "mixcli.host.process": BASE
+    | {"profiles", "mixcli.host.spec", "mixcli.host.protocol", "mixcli.host.client"},
+    "mixcli.host": BASE | {"profiles", "mixcli.engine", "mixcli.host.spec", "mixcli.host.protocol"},
+    "mixcli.hub": BASE | {"profiles", "quantize"},
+    "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},
+    "mixcli.launch": BASE
+    | {
+        "profiles",
+        "mixcli.hub",
+        "mixcli.hardware",
+        "mixcli.host.process",
+        "mixcli.host.spec",
+        "mixcli.engine.preflight",
+    },
+    "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},
+    "mixcli.commands": BASE
+    | {
+        "profiles",
+        "quantize",
+        "mixcli.hub",
+        "mixcli.launch",
+        "mixcli.answer",
+        "mixcli.stdin",
+        "mixcli.chat",
+        "mixcli.host.process",
+    },
+    "mixcli.cli": BASE,
+    "mixcli.__main__": {"mixcli.cli"},
+}
+ONLY_HERE = {
+    "llama_cpp": {"mixcli.engine.llama", "quantize.ggml"},
+    "rich": {"mixcli.console"},
+    "fastapi": {"mixcli.host.app"},
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            yield name, ast.parse(path.read_text("utf-8"))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def longest(name: str, table: set[str]) -> str | None:
+    return max((room for room in table if name == room or name.startswith(room + ".")), key=len, default=None)
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for name, tree in modules():
+        room = longest(name, set(MAY_IMPORT))
+        assert room is not None, f"{name} stands in no room: give it a row in MAY_IMPORT"
+        allowed = MAY_IMPORT[room] | {room}
+        for target in imports(tree):
+            if target.split(".")[0] in PACKAGES and longest(target, allowed | {"mixcli"}) in (None, "mixcli"):
+                package_itself = target.rpartition(".")[0] == "mixcli" and f"{target}" not in MAY_IMPORT
+                if not (package_itself and target.rpartition(".")[0] in allowed):
+                    wrong.append(f"{name} imports {target}")
+    assert wrong == []
+
+
+def test_a_wrong_import_would_be_seen() -> None:
+    tree = ast.parse("from mixcli.engine.llama import Model")
+    assert [
+        t
+        for t in imports(tree)
+        if longest(t, MAY_IMPORT["mixcli.chat"] | {"mixcli.chat"}) in (None, "mixcli")
+    ]
+
+
+@pytest.mark.parametrize("library", ONLY_HERE)
+def test_a_library_is_bound_in_one_place(library: str) -> None:
+    importers = {name for name, tree in modules() if any(t.split(".")[0] == library for t in imports(tree))}
+    assert importers <= ONLY_HERE[library]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['mixcli', '--help']\n"
+        "from mixcli.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'gguf', 'rich', 'llama_cpp', 'fastapi', 'huggingface_hub'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Commands:" in done.stdout
+
+
+def test_help_takes_at_most_twice_an_import_of_click() -> None:
+    """Counted in CPU time of the child, the best of several, so that a busy machine does not decide."""
+
+    def cost(*command: str) -> float:
+        code = (
+            "import resource, subprocess, sys\n"
+            "subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)\n"
+            "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+            "print(used.ru_utime + used.ru_stime)"
+        )
+        return min(float(subprocess.check_output([sys.executable, "-c", code, *command])) for _ in range(7))
+
+    bare = cost(sys.executable, "-c", "import click")
+    ours = cost(sys.executable, "-m", "mixcli", "--help")
+    assert ours <= 2 * bare, f"--help took {ours * 1000:.0f} ms, import click {bare * 1000:.0f} ms"
