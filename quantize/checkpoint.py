@@ -1,0 +1,168 @@
+"""A checkpoint folder as a whole: its configuration and its tensors by name, nothing read but headers.
+
+Two layouts are known: Hugging Face (config.json, model*.safetensors) and Mistral's own (params.json,
+consolidated*.safetensors). Only safetensors, JSON and tokenizer files are ever opened; nothing of a checkpoint is executed.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from quantize.errors import CorruptFile, Unsupported
+from quantize.folder import is_plain_name, read_json_object
+from quantize.hparams import Hparams, architecture, hparams_from_config, hparams_from_params
+from quantize.rows import tensor_source
+from quantize.safetensors import read_header
+from quantize.source import TensorSource
+
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "tekken.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "merges.txt",
+    "generation_config.json",
+    "README.md",
+)
+
+
+class Layout(Enum):
+    """Whose names and conventions a folder follows."""
+
+    HUGGING_FACE = "config.json"
+    MISTRAL = "params.json"
+
+
+@dataclass(frozen=True)
+class Upcycling:
+    """How a view of a dense checkpoint became a mixture of experts."""
+
+    n_experts: int
+    n_used: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model as its folder gives it.
+
+    `tensors` are in the order of llama.cpp's converter: shard by shard, by name within a shard.
+    """
+
+    folder: Path
+    layout: Layout
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorSource]
+    files: tuple[Path, ...]
+    upcycling: Upcycling | None = None
+
+    @property
+    def hparams(self) -> Hparams:
+        """The checked numbers of the configuration; raises CorruptFile or Unsupported."""
+        read = hparams_from_config if self.layout is Layout.HUGGING_FACE else hparams_from_params
+        return read(self.config, f"{self.folder.name}/{self.layout.value}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any file's name, size or time, or an option, changes."""
+        digest = hashlib.sha256(repr(self.upcycling).encode())
+        small = [self.folder / name for name in (self.layout.value, *TOKENIZER_FILES)]
+        small += sorted(self.folder.glob("tokenizer.model.*"))
+        for path in (*self.files, *small):
+            if path.is_file():
+                status = path.stat()
+                digest.update(f"\0{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        return digest.hexdigest()
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Open a checkpoint folder.
+
+    Raises Unsupported for a folder without safetensors or of another architecture, CorruptFile for a broken header, a missing
+    shard, a tensor that comes twice, or an index that does not tell the truth.
+    """
+    if not folder.is_dir():
+        raise Unsupported(
+            f"{folder} is no folder; name the folder that holds config.json and the safetensors files."
+        )
+    layout, shards = _find(folder)
+    config = read_json_object(folder / layout.value)
+    if layout is Layout.HUGGING_FACE:
+        architecture(config, f"{folder.name}/config.json")
+    tensors: dict[str, TensorSource] = {}
+    for shard in shards:
+        for name, stored in read_header(shard).items():
+            if name in tensors:
+                raise CorruptFile(
+                    f"tensor {name!r} comes twice, in {tensors[name].where.split(':')[0]} and {shard.name}; "
+                    "remove the file that does not belong there."
+                )
+            tensors[name] = tensor_source(stored)
+    if layout is Layout.HUGGING_FACE and (folder / INDEX).is_file():
+        _check_index(folder / INDEX, tensors)
+    return Checkpoint(folder, layout, config, tensors, tuple(shards))
+
+
+def _find(folder: Path) -> tuple[Layout, list[Path]]:
+    has_config, has_params = ((folder / layout.value).is_file() for layout in Layout)
+    if has_config:
+        if (folder / INDEX).is_file():
+            return Layout.HUGGING_FACE, _indexed(folder / INDEX)
+        if shards := sorted(folder.glob("model*.safetensors")):
+            return Layout.HUGGING_FACE, shards
+    if has_params and (shards := sorted(folder.glob("consolidated*.safetensors"))):
+        return Layout.MISTRAL, shards
+    if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
+        raise Unsupported(
+            f"{folder.name} holds its weights in {pickles[0]}, a pickle file, which can run code when opened; "
+            "get the safetensors version of the model."
+        )
+    if not has_config and not has_params:
+        raise Unsupported(f"{folder.name} has no config.json and no params.json; it is not a model folder.")
+    raise Unsupported(f"{folder.name} has no safetensors files; download the model's weights too.")
+
+
+def _indexed(index: Path) -> list[Path]:
+    names = sorted(set(map(str, _weight_map(index).values())))
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise CorruptFile(
+            f"{index.parent.name} lacks {_listed(missing)} of its {len(names)} weight files; download what is missing."
+        )
+    return [index.parent / name for name in names]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CorruptFile(f"{index.name} has no weight_map; get the file anew.")
+    for name in weight_map.values():
+        if not is_plain_name(name) or not name.endswith(".safetensors"):
+            raise CorruptFile(
+                f"{index.name} points to {name!r}, which is no plain .safetensors name; do not trust this model."
+            )
+    return weight_map
+
+
+def _check_index(index: Path, tensors: Mapping[str, TensorSource]) -> None:
+    named = _weight_map(index)
+    if missing := sorted(named.keys() - tensors.keys()):
+        raise CorruptFile(
+            f"{named[missing[0]]} lacks {_listed(missing)}, which {index.name} promises; get it anew."
+        )
+    if extra := sorted(tensors.keys() - named.keys()):
+        raise CorruptFile(f"{index.name} does not know {_listed(extra)}; the files are of different models.")
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, *rest = map(repr, names)
+    return first if not rest else f"{first} and {len(rest)} more"

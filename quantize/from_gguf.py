@@ -1,0 +1,178 @@
+"""A dense GGUF becomes a Hugging Face style folder again: config.json, model.safetensors, tokenizer.json, model card.
+
+The way back for models that are at hand only as GGUF. Weights are dequantized and rounded to BF16; norms stay float32.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantize import ggml
+from quantize.checkpoint import Checkpoint, open_checkpoint
+from quantize.errors import CorruptFile, Unsupported
+from quantize.ggml_types import row_bytes
+from quantize.gguf_header import GgufHeader, GgufTensor, read_header
+from quantize.rope import split_pairs
+from quantize.rows import Float32s
+from quantize.safetensors_writer import write_safetensors
+from quantize.source import TensorSource
+from quantize.vocab_bpe import tokenizer_json
+
+_NAMES = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_WHOLE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_CONFIG = {  # config.json's name -> GGUF's
+    "num_hidden_layers": "llama.block_count",
+    "max_position_embeddings": "llama.context_length",
+    "hidden_size": "llama.embedding_length",
+    "intermediate_size": "llama.feed_forward_length",
+    "num_attention_heads": "llama.attention.head_count",
+    "num_key_value_heads": "llama.attention.head_count_kv",
+    "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
+    "rope_theta": "llama.rope.freq_base",
+}
+_SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+
+
+def checkpoint_from_gguf(gguf: Path, folder: Path, name: str | None = None) -> Checkpoint:
+    """Write a dense `llama` GGUF with a byte-level BPE vocabulary into `folder` and open it; `name` goes into its card.
+
+    config.json is written last, so that a folder that has one is whole. Raises Unsupported for another architecture, for a
+    mixture of experts or for another tokenizer, CorruptFile for a broken file.
+    """
+    header = read_header(gguf)
+    if header.architecture != "llama" or header.get("llama.expert_count"):
+        kind = "a mixture of experts" if header.architecture == "llama" else f"a {header.architecture} model"
+        raise Unsupported(f"{gguf.name} is {kind}; only dense llama models can be made into a folder.")
+    tokenizer, tokenizer_config = _tokenizer(header, gguf.name)
+    config = _config(header, gguf.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "tokenizer.json", tokenizer)
+    _write_json(folder / "tokenizer_config.json", tokenizer_config)
+    (folder / "README.md").write_text(_card(header, name or gguf.stem), encoding="utf-8")
+    write_safetensors(folder / "model.safetensors", _tensors(gguf, header, config["head_dim"]))
+    _write_json(folder / "config.json", config)
+    return open_checkpoint(folder)
+
+
+def _tensors(gguf: Path, header: GgufHeader, head_size: int) -> Iterator[TensorSource]:
+    for tensor in header.tensors:
+        if tensor.name == "rope_freqs.weight":
+            raise Unsupported(
+                f"{gguf.name} stretches its positions (rope_freqs); convert the original checkpoint instead."
+            )
+        source = _source(gguf, tensor, _original_name(tensor.name, gguf.name))
+        halves = tensor.name.endswith(("attn_q.weight", "attn_k.weight", "attn_q.bias", "attn_k.bias"))
+        yield split_pairs(source, head_size) if halves else source
+
+
+def _original_name(name: str, where: str) -> str:
+    if name in _WHOLE:
+        return _WHOLE[name]
+    first, _, rest = name.partition(".")
+    layer, _, rest = rest.partition(".")
+    kind, _, suffix = rest.partition(".")
+    if first != "blk" or not layer.isdecimal() or kind not in _NAMES or suffix not in ("weight", "bias"):
+        raise Unsupported(f"{where} has the tensor {name!r}, which no dense llama model has.")
+    return f"model.layers.{layer}.{_NAMES[kind]}.{suffix}"
+
+
+def _source(gguf: Path, tensor: GgufTensor, name: str) -> TensorSource:
+    n_columns = tensor.shape[-1]
+    size = row_bytes(tensor.type, n_columns)
+
+    def read(start: int, stop: int) -> Float32s:
+        with gguf.open("rb") as file:
+            file.seek(tensor.offset + start * size)
+            raw = file.read((stop - start) * size)
+        if len(raw) < (stop - start) * size:
+            raise CorruptFile(f"{gguf.name} became shorter while it was read; download it again.")
+        return ggml.dequantize(tensor.type, np.frombuffer(raw, np.uint8).reshape(-1, size), n_columns)
+
+    dtype = "F32" if len(tensor.shape) == 1 else "BF16"
+    return TensorSource(name, tensor.shape, dtype, read, f"{gguf.name}: {tensor.name}")
+
+
+def _config(header: GgufHeader, where: str) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+    }
+    for key, name in _CONFIG.items():
+        value = header.get(name, 10000.0 if key == "rope_theta" else None)
+        if not isinstance(value, int | float) or value <= 0:
+            raise CorruptFile(f"{where} has {name} = {value!r}; get the file anew.")
+        # A float32 is written with the digits that it needs, 1e-05 and not 9.999999747378752e-06.
+        config[key] = value if isinstance(value, int) else float(str(np.float32(value)))
+    heads = config["num_attention_heads"]
+    config["head_dim"] = header.get("llama.attention.key_length", config["hidden_size"] // heads)
+    config["tie_word_embeddings"] = header.tensor("output.weight") is None
+    embedding = header.tensor("token_embd.weight")
+    if embedding is None:
+        raise CorruptFile(f"{where} has no token_embd.weight; get the file anew.")
+    config["vocab_size"] = embedding.shape[0]
+    for kind, key in _SPECIAL.items():
+        if (index := header.get(f"tokenizer.ggml.{key}_token_id")) is not None:
+            config[f"{kind}_token_id"] = index
+    config["torch_dtype"] = "bfloat16"
+    return config
+
+
+def _tokenizer(header: GgufHeader, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    if (model := header.get("tokenizer.ggml.model")) != "gpt2":
+        raise Unsupported(f"{where} has a {model} tokenizer; only byte-level BPE (gpt2) can be written back.")
+    tokens = list(header.get("tokenizer.ggml.tokens", ()))
+    types = list(header.get("tokenizer.ggml.token_type", (1,) * len(tokens)))
+    if not tokens or len(types) != len(tokens):
+        raise CorruptFile(
+            f"{where} has {len(tokens)} tokens and {len(types)} token types; get the file anew."
+        )
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    for kind, key in _SPECIAL.items():
+        index = header.get(f"tokenizer.ggml.{key}_token_id")
+        if isinstance(index, int) and index < len(tokens):
+            config[f"{kind}_token"] = tokens[index]
+    adds = {kind: header.get(f"tokenizer.ggml.add_{kind}_token") for kind in ("bos", "eos")}
+    config |= {f"add_{kind}_token": value for kind, value in adds.items() if value is not None}
+    if isinstance(prefix := header.get("tokenizer.ggml.add_space_prefix"), bool):
+        config["add_prefix_space"] = prefix
+    if isinstance(template := header.get("tokenizer.chat_template"), str):
+        config["chat_template"] = template
+    bos = config.get("bos_token") if adds["bos"] else None
+    merges = list(header.get("tokenizer.ggml.merges", ()))
+    return tokenizer_json(tokens, types, merges, str(header.get("tokenizer.ggml.pre")), bos, where), config
+
+
+def _card(header: GgufHeader, name: str) -> str:
+    """A model card whose front matter carries name, licence and languages on."""
+    facts: Mapping[str, Any] = {
+        "model_name": name,
+        "license": header.get("general.license"),
+        "language": list(header.get("general.languages", ())) or None,
+    }
+    lines = [f"{key}: {json.dumps(value)}" for key, value in facts.items() if value is not None]
+    return "\n".join(["---", *lines, "---", f"{name}, dequantized to BF16 from a GGUF file.", ""])
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -1,0 +1,70 @@
+"""The `general.*` keys: name, licence, base model, size label, as other tools show them.
+
+Names are taken apart by the gguf package, whose heuristics llama.cpp's converter uses too: model card first, then config.json, then
+the folder's name.
+"""
+
+from collections.abc import Iterable
+from math import prod
+from typing import Any
+
+import gguf
+
+from quantize.checkpoint import Checkpoint
+from quantize.ggml_types import GGUFValueType
+from quantize.source import TensorSource, Value
+
+
+def general_metadata(checkpoint: Checkpoint, tensors: Iterable[TensorSource]) -> dict[str, Value]:
+    """Give the keys from general.architecture on, in the order of llama.cpp's converter.
+
+    A model card that cannot be read costs its information and nothing else.
+    """
+    total, once, n_expert = _parameters(tensors)
+    try:
+        metadata = gguf.Metadata.load(None, checkpoint.folder, None, total)
+        penalty = gguf.Metadata.load_generation_config(checkpoint.folder).get("repetition_penalty")
+        if metadata.sampling_penalty_repeat is None and penalty is not None:
+            metadata.sampling_penalty_repeat = float(penalty)
+        return _keys(metadata, checkpoint, gguf.size_label(total, once, 0, n_expert))
+    except Exception:  # a model card is free text, and what its parsers raise is nobody's promise
+        return _keys(gguf.Metadata(), checkpoint, gguf.size_label(total, once, 0, n_expert))
+
+
+def _keys(metadata: gguf.Metadata, checkpoint: Checkpoint, size_label: str) -> dict[str, Value]:
+    metadata.name = metadata.name or checkpoint.folder.resolve().name
+    if upcycling := checkpoint.upcycling:
+        dense = metadata.name
+        metadata.name = f"{dense} upcycled to {upcycling.n_experts} experts"
+        metadata.description = (
+            f"{dense} as a mixture of {upcycling.n_experts} equal experts, {upcycling.n_used} used for each token "
+            "(sparse upcycling, untrained): Mixtral's architecture, the dense model's answers."
+        )
+        metadata.base_models = [{"name": dense}]
+        metadata.basename = metadata.finetune = metadata.version = metadata.size_label = None
+    if metadata.size_label is None:
+        metadata.size_label = size_label
+    writer = gguf.GGUFWriter(path=None, arch="llama")
+    writer.add_type(gguf.GGUFType.MODEL)
+    metadata.set_gguf_meta_model(writer)
+    return {key: _value(entry) for key, entry in writer.kv_data[0].items()}
+
+
+def _value(entry: Any) -> Value:
+    if entry.type != gguf.GGUFValueType.ARRAY:
+        return Value(GGUFValueType(entry.type), entry.value)
+    item = gguf.GGUFValueType.get_type(entry.value[0]) if entry.sub_type is None else entry.sub_type
+    return Value(GGUFValueType.ARRAY, list(entry.value), GGUFValueType(item))
+
+
+def _parameters(tensors: Iterable[TensorSource]) -> tuple[int, int, int]:
+    """Count parameters: all, all with only one expert of each layer, and the number of experts (0: dense)."""
+    total = once = n_expert = 0
+    for tensor in tensors:
+        size = prod(tensor.shape)
+        total += size
+        if "_exps." in tensor.name:
+            n_expert = tensor.shape[0]
+            size //= n_expert
+        once += size
+    return total, once, n_expert

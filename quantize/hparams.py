@@ -1,0 +1,317 @@
+"""The numbers of a model, read from config.json (Hugging Face) or params.json (Mistral) and checked.
+
+A key that the file leaves out takes the default of its model type in transformers, as llama.cpp's converter sees it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quantize.errors import CorruptFile, Unsupported
+from quantize.source import Value, f32, text, u32
+
+MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
+MAX_EXPERTS = 512  # llama.cpp's LLAMA_MAX_EXPERTS
+MAX_WIDTH = 1 << 20
+MAX_VOCABULARY = 1 << 22
+MAX_CONTEXT = 1 << 30
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How positions are stretched; `parameters` are the numbers of the kind, by their Hugging Face names."""
+
+    kind: str
+    parameters: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """What decides shapes and metadata. `head_dim` is None where the file leaves it to n_embd / n_head."""
+
+    n_layer: int
+    n_ctx: int | None
+    n_embd: int
+    n_ff: int
+    n_head: int
+    n_head_kv: int
+    n_vocab: int | None
+    rms_eps: float
+    rope_base: float
+    head_dim: int | None = None
+    n_expert: int = 0
+    n_expert_used: int = 0
+    rope_scaling: RopeScaling | None = None
+    tied_embeddings: bool = False
+
+    @property
+    def head_size(self) -> int:
+        return self.head_dim or self.n_embd // self.n_head
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "MixtralForCausalLM": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        "vocab_size": 32000,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    },
+    "MistralForCausalLM": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+        "vocab_size": 32000,
+    },
+    "LlamaForCausalLM": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+        "vocab_size": 32000,
+    },
+}
+_DEFAULTS["LLaMAForCausalLM"] = _DEFAULTS["LlamaForCausalLM"]
+
+ARCHITECTURES = tuple(_DEFAULTS)
+
+
+def architecture(config: Mapping[str, Any], where: str) -> str:
+    """Name the checkpoint's architecture; Unsupported for anything but Mixtral, Mistral and Llama."""
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    if not isinstance(name, str):
+        raise Unsupported(f"{where} names no architecture; mixcli converts {', '.join(ARCHITECTURES[:3])}.")
+    if name not in ARCHITECTURES:
+        raise Unsupported(
+            f"{where} is a {name} model, which mixcli does not convert; it takes {', '.join(ARCHITECTURES[:3])}."
+        )
+    return name
+
+
+def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -> Hparams:
+    """Read a Hugging Face config.json."""
+    name = architecture(config, where)
+    method = config.get("quantization_config")
+    if isinstance(method, dict):
+        raise Unsupported(
+            f"{where} describes weights that are already quantized ({method.get('quant_method', 'unknown method')}); "
+            "convert the original checkpoint instead."
+        )
+    read = _Reader({**_DEFAULTS[name], **{k: v for k, v in config.items() if v is not None}}, where)
+    n_head = read.count("num_attention_heads", MAX_WIDTH)
+    n_embd = read.count("hidden_size", MAX_WIDTH)
+    n_expert = n_expert_used = 0
+    if name == "MixtralForCausalLM":
+        n_expert = read.count("num_local_experts", MAX_EXPERTS)
+        n_expert_used = read.count("num_experts_per_tok", n_expert)
+    rope = read.mapping("rope_parameters") or read.mapping("rope_scaling")
+    head_dim = read.count("head_dim", MAX_WIDTH) if "head_dim" in read.values else None
+    if head_dim is None and name != "MixtralForCausalLM":  # transformers fills it in for the dense ones
+        head_dim = n_embd // n_head
+    return _checked(
+        Hparams(
+            n_layer=read.count("num_hidden_layers", MAX_LAYERS),
+            n_ctx=read.count("max_position_embeddings", MAX_CONTEXT),
+            n_embd=n_embd,
+            n_ff=read.count("intermediate_size", MAX_WIDTH),
+            n_head=n_head,
+            n_head_kv=read.count("num_key_value_heads", n_head, default=n_head),
+            n_vocab=read.count("vocab_size", MAX_VOCABULARY),
+            rms_eps=read.number("rms_norm_eps"),
+            rope_base=_Reader(rope, where).number("rope_theta", default=read.number("rope_theta")),
+            head_dim=head_dim,
+            n_expert=n_expert,
+            n_expert_used=n_expert_used,
+            rope_scaling=_rope_scaling(rope, where),
+            tied_embeddings=bool(read.values.get("tie_word_embeddings", False)),
+        ),
+        where,
+    )
+
+
+def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -> Hparams:
+    """Read a Mistral-native params.json; `moe` makes it a Mixtral."""
+    for key in ("quantization", "vision_encoder", "multimodal", "mamba", "q_lora_rank", "llama_4_scaling"):
+        if params.get(key):
+            raise Unsupported(
+                f"{where} has {key!r}, which mixcli does not convert; it takes Mistral and Mixtral text models."
+            )
+    read = _Reader({k: v for k, v in params.items() if v is not None}, where)
+    n_expert = n_expert_used = 0
+    if moe := read.mapping("moe"):
+        n_expert = _Reader(moe, where).count("num_experts", MAX_EXPERTS)
+        n_expert_used = _Reader(moe, where).count("num_experts_per_tok", n_expert)
+    n_head = read.count("n_heads", MAX_WIDTH)
+    yarn = read.mapping("yarn")
+    scaling = None
+    if yarn:
+        stretch = _Reader(yarn, where)
+        scaling = RopeScaling(
+            "yarn",
+            {
+                "factor": stretch.number("factor"),
+                "original_max_position_embeddings": stretch.number("original_max_position_embeddings"),
+                "beta_fast": stretch.number("beta"),
+                "beta_slow": stretch.number("alpha"),
+                "log_multiplier": 0.0 if yarn.get("apply_scale") else 1.0,
+            },
+        )
+    n_ctx = next((key for key in ("max_position_embeddings", "max_seq_len") if key in read.values), None)
+    return _checked(
+        Hparams(
+            n_layer=read.count("n_layers", MAX_LAYERS),
+            n_ctx=read.count(n_ctx, MAX_CONTEXT) if n_ctx else None,
+            n_embd=read.count("dim", MAX_WIDTH),
+            n_ff=read.count("hidden_dim", MAX_WIDTH),
+            n_head=n_head,
+            n_head_kv=read.count("n_kv_heads", n_head, default=n_head),
+            n_vocab=read.count("vocab_size", MAX_VOCABULARY) if "vocab_size" in read.values else None,
+            rms_eps=read.number("norm_eps"),
+            rope_base=read.number("rope_theta", default=10000.0),
+            head_dim=read.count("head_dim", MAX_WIDTH) if "head_dim" in read.values else None,
+            n_expert=n_expert,
+            n_expert_used=n_expert_used,
+            rope_scaling=scaling,
+            tied_embeddings=bool(read.values.get("tied_embeddings", False)),
+        ),
+        where,
+    )
+
+
+def hparams_metadata(hparams: Hparams) -> dict[str, Value]:
+    """The `llama.*` keys, in the order of llama.cpp's converter."""
+    keys = {"llama.block_count": u32(hparams.n_layer)}
+    if hparams.n_ctx is not None:
+        keys["llama.context_length"] = u32(hparams.n_ctx)
+    keys["llama.embedding_length"] = u32(hparams.n_embd)
+    keys["llama.feed_forward_length"] = u32(hparams.n_ff)
+    keys["llama.attention.head_count"] = u32(hparams.n_head)
+    keys["llama.attention.head_count_kv"] = u32(hparams.n_head_kv)
+    if hparams.rope_scaling:
+        keys |= _rope_scaling_metadata(hparams.rope_scaling)
+    keys["llama.rope.freq_base"] = f32(hparams.rope_base)
+    keys["llama.attention.layer_norm_rms_epsilon"] = f32(hparams.rms_eps)
+    if hparams.n_expert:
+        keys["llama.expert_count"] = u32(hparams.n_expert)
+        keys["llama.expert_used_count"] = u32(hparams.n_expert_used)
+    if hparams.head_dim is not None:
+        keys["llama.attention.key_length"] = u32(hparams.head_dim)
+        keys["llama.attention.value_length"] = u32(hparams.head_dim)
+    return keys
+
+
+def _rope_scaling_metadata(scaling: RopeScaling) -> dict[str, Value]:
+    prefix, numbers = "llama.rope.scaling.", scaling.parameters
+    if scaling.kind == "llama3":  # carried by the tensor rope_freqs.weight instead
+        return {}
+    keys = {prefix + "type": text(scaling.kind), prefix + "factor": f32(numbers["factor"])}
+    if scaling.kind == "yarn":
+        keys[prefix + "original_context_length"] = u32(int(numbers["original_max_position_embeddings"]))
+        for key, name in _YARN_KEYS:
+            if name in numbers:
+                keys[prefix + key] = f32(numbers[name])
+    return keys
+
+
+_YARN_KEYS = (
+    ("yarn_ext_factor", "extrapolation_factor"),
+    ("yarn_attn_factor", "attention_factor"),
+    ("yarn_beta_fast", "beta_fast"),
+    ("yarn_beta_slow", "beta_slow"),
+    ("yarn_log_multiplier", "log_multiplier"),
+)
+_ROPE_NUMBERS: dict[str, tuple[tuple[str, float | None], ...]] = {  # name and default; None: must be there
+    "linear": (("factor", None),),
+    "yarn": (("factor", None), ("original_max_position_embeddings", None)),
+    "llama3": (
+        ("rope_theta", 10000.0),
+        ("factor", 8.0),
+        ("low_freq_factor", 1.0),
+        ("high_freq_factor", 4.0),
+        ("original_max_position_embeddings", 8192.0),
+    ),
+}
+
+
+def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind in ("default", None):
+        return None
+    if not isinstance(kind, str) or kind not in _ROPE_NUMBERS:
+        raise Unsupported(
+            f"{where} stretches positions by {kind!r}; mixcli converts {', '.join(_ROPE_NUMBERS)} and none."
+        )
+    read = _Reader(rope, where)
+    numbers = {name: read.number(name, default=default) for name, default in _ROPE_NUMBERS[kind]}
+    if kind == "yarn":
+        optional = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
+        numbers |= {name: read.number(name) for name in optional if rope.get(name) is not None}
+        if "attn_factor" in numbers:
+            numbers.setdefault("attention_factor", numbers.pop("attn_factor"))
+    return RopeScaling(kind, numbers)
+
+
+def _checked(hparams: Hparams, where: str) -> Hparams:
+    if hparams.head_dim is None and hparams.n_embd % hparams.n_head:
+        raise CorruptFile(
+            f"{where} splits a width of {hparams.n_embd} over {hparams.n_head} heads; get the file anew."
+        )
+    if hparams.n_head % hparams.n_head_kv:
+        raise CorruptFile(
+            f"{where} shares {hparams.n_head_kv} key-value heads among {hparams.n_head} heads; get the file anew."
+        )
+    if hparams.head_size % 2:
+        raise CorruptFile(f"{where} gives heads of the odd size {hparams.head_size}; get the file anew.")
+    return hparams
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Typed, bounded reads from a JSON object; CorruptFile names the key."""
+
+    values: Mapping[str, Any]
+    where: str
+
+    def count(self, key: str, limit: int, default: int | None = None) -> int:
+        value = self.values.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+            raise CorruptFile(
+                f"{self.where} has {key} = {_short(value)} where a number from 1 to {limit} must be; get the file anew."
+            )
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self.values.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
+            raise CorruptFile(
+                f"{self.where} has {key} = {_short(value)} where a number from 0 must be; get the file anew."
+            )
+        return float(value)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        value = self.values.get(key) or {}
+        if not isinstance(value, dict):
+            raise CorruptFile(
+                f"{self.where} has {key} = {_short(value)} where an object must be; get the file anew."
+            )
+        return value
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else shown[:37] + "..."

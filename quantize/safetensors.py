@@ -1,0 +1,149 @@
+"""The safetensors container: a header that is believed only after every number in it has been checked.
+
+Layout (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length, a JSON object
+{name: {dtype, shape, data_offsets: [begin, end]}}, then the data; offsets count from the end of the header.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantize.errors import CorruptFile
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the reference library
+MAX_DIMENSIONS = 8
+MAX_ELEMENTS = 1 << 48
+
+DTYPE_BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "U16": 16,
+    "I16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "U32": 32,
+    "I32": 32,
+    "F32": 32,
+    "U64": 64,
+    "I64": 64,
+    "F64": 64,
+    "C64": 64,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies: `offset` counts from the start of the file, `n_bytes` is what shape and dtype need."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+    n_bytes: int
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Read and check the header of a safetensors file; the tensors come sorted by name.
+
+    Raises CorruptFile when the file is cut, the header is no sound JSON object, or any tensor's dtype, shape and byte
+    range do not fit each other, the file, or the other tensors.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            raise _bad(path, f"is only {size} bytes long")
+        length = int.from_bytes(start, "little")
+        if length > MAX_HEADER_BYTES:
+            raise _bad(
+                path,
+                f"claims a header of {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that are allowed",
+            )
+        if 8 + length > size:
+            raise _bad(path, f"ends inside its header: {8 + length:,} bytes are needed, it has {size:,}")
+        header = _parse(path, file.read(length))
+    data_start = 8 + length
+    tensors = [
+        _entry(path, name, value, data_start) for name, value in header.items() if name != "__metadata__"
+    ]
+    _check_ranges(path, tensors, data_start, size)
+    return {tensor.name: tensor for tensor in sorted(tensors, key=lambda tensor: tensor.name)}
+
+
+def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise _bad(path, f"names {twice!r} twice in its header")
+        return found
+
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+    except RecursionError:
+        raise _bad(path, "has a header nested too deeply to be one") from None
+    except ValueError as error:
+        raise _bad(path, f"has a header that is not JSON ({error})") from None
+    if not isinstance(header, dict):
+        raise _bad(path, "has a header that is not a JSON object")
+    return header
+
+
+def _entry(path: Path, name: str, value: object, data_start: int) -> StoredTensor:
+    if not isinstance(value, dict):
+        raise _bad(path, f"describes tensor {name!r} by something other than an object")
+    dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise _bad(path, f"gives tensor {name!r} the unknown type {dtype!r}")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(_is_count(n) for n in shape):
+        raise _bad(path, f"gives tensor {name!r} the impossible shape {_short(shape)}")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(n) for n in offsets):
+        raise _bad(path, f"gives tensor {name!r} the impossible byte range {_short(offsets)}")
+    n_elements = math.prod(shape)
+    if n_elements > MAX_ELEMENTS:
+        raise _bad(path, f"gives tensor {name!r} the impossible shape {_short(shape)}")
+    bits = n_elements * DTYPE_BITS[dtype]
+    begin, end = offsets
+    if bits % 8 or end - begin != bits // 8:
+        raise _bad(
+            path, f"gives tensor {name!r} {end - begin:,} bytes where {dtype} {shape} needs {bits // 8:,}"
+        )
+    return StoredTensor(name, dtype, tuple(shape), path, data_start + begin, end - begin)
+
+
+def _check_ranges(path: Path, tensors: Iterable[StoredTensor], data_start: int, size: int) -> None:
+    last: StoredTensor | None = None
+    reached = data_start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.n_bytes)):
+        end = tensor.offset + tensor.n_bytes
+        if end > size:
+            raise _bad(path, f"ends {end - size:,} bytes before the end of tensor {tensor.name!r}")
+        if tensor.offset < reached:
+            other = last.name if last else "the header"
+            raise _bad(path, f"lets tensor {tensor.name!r} overlap {other!r}")
+        last, reached = tensor, end
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _bad(path: Path, what: str) -> CorruptFile:
+    return CorruptFile(f"{path.name} {what}; download it again.")

@@ -1,0 +1,51 @@
+"""Write a safetensors file in one pass, BF16 or F32, tensor after tensor and slab after slab."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize.rows import Float32s
+from quantize.source import TensorSource
+
+_SLAB = 1 << 22  # elements
+
+
+def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:
+    """Write all tensors, float32 sources of dtype F32 as F32, everything else as BF16; the file appears whole or not at all."""
+    ordered = sorted(tensors, key=lambda tensor: tensor.name)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for tensor in ordered:
+        kind = _stored_as(tensor)
+        end = offset + tensor.n_elements * (4 if kind == "F32" else 2)
+        header[tensor.name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        for tensor in ordered:
+            step = max(1, _SLAB // tensor.shape[-1])
+            for start in range(0, tensor.n_rows, step):
+                rows = tensor.read(start, min(start + step, tensor.n_rows))
+                file.write((rows if _stored_as(tensor) == "F32" else to_bfloat16(rows)).data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def to_bfloat16(rows: Float32s) -> NDArray[np.uint16]:
+    """Round float32 to bfloat16, to nearest with ties to even; a NaN stays one."""
+    bits = rows.view(np.uint32)
+    rounded = (bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))) >> np.uint32(16)
+    nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    return np.where(nan, bits >> np.uint32(16) | np.uint32(64), rounded).astype("<u2")
+
+
+def _stored_as(tensor: TensorSource) -> str:
+    return "F32" if tensor.dtype == "F32" else "BF16"

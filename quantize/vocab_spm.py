@@ -1,0 +1,97 @@
+"""SentencePiece vocabularies: from tokenizer.model, or from a tokenizer.json that was made from one."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quantize.errors import CorruptFile
+from quantize.folder import read_json_object_if_there
+from quantize.sentencepiece_model import Piece, read_sentencepiece
+from quantize.token_types import TokenType
+from quantize.vocab_bpe import added_tokens, bpe_model, merge_lines, token_ids
+from quantize.vocabulary import Vocabulary, looks_special, padding
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_PADDED, _ADDED = -10000.0, -1000.0  # scores by which llama.cpp's converter tells them apart
+
+
+def spm_vocabulary(path: Path, n_vocab: int | None) -> Vocabulary:
+    """Read tokenizer.model with the added tokens that lie beside it, one token for each of `n_vocab` embedding rows."""
+    pieces = read_sentencepiece(path)
+    # A user-defined piece is an ordinary one to the converter: only added tokens are cut out of a text before the rest.
+    base = [
+        Piece(p.text, p.score, TokenType.NORMAL if p.type is TokenType.USER_DEFINED else p.type)
+        for p in pieces
+    ]
+    return _complete(base, _added_beside(path.parent), n_vocab, path.name)
+
+
+def spm_vocabulary_from_json(tokenizer: Mapping[str, Any], n_vocab: int | None, where: str) -> Vocabulary:
+    """Read a tokenizer.json with byte fallback, which is a SentencePiece model in other clothes.
+
+    SentencePiece merges by score, the best first; a merge's place in the list is that order, so the score of a piece is
+    minus the place of the first merge that makes it.
+    """
+    model = bpe_model(tokenizer, where)
+    by_id = token_ids(model, where)
+    scores: dict[str, float] = {}
+    for rank, line in enumerate(merge_lines(model, where)):
+        scores.setdefault(line.replace(" ", "", 1), -float(rank))
+    unknown = model.get("unk_token")
+    pieces = []
+    for index in range(1 + max(by_id)):
+        token = by_id.get(index)
+        if token is None:
+            text, kind = padding(index)
+            pieces.append(Piece(text, _PADDED, kind))
+            continue
+        kind = TokenType.BYTE if _BYTE.fullmatch(token) else TokenType.NORMAL
+        kind = TokenType.UNKNOWN if token == unknown else kind
+        pieces.append(Piece(token.encode(), scores.get(token, 0.0), kind))
+    return _complete(pieces, added_tokens(tokenizer, where), n_vocab, where)
+
+
+def _complete(
+    pieces: list[Piece], added: Mapping[int, tuple[str, bool]], n_vocab: int | None, where: str
+) -> Vocabulary:
+    n_vocab = n_vocab or max((len(pieces), *(index + 1 for index in added)))
+    if len(pieces) > n_vocab:
+        raise CorruptFile(
+            f"{where} has {len(pieces)} tokens, the embedding has {n_vocab} rows; they are of different models."
+        )
+    table = [*pieces, *(Piece(padding(i)[0], _PADDED, TokenType.UNUSED) for i in range(len(pieces), n_vocab))]
+    for index, (token, flagged) in added.items():
+        if index >= n_vocab:  # a token that the model has no row for can never come out of it
+            continue
+        special = flagged or looks_special(token)
+        text = token if special else token.replace("▁", " ")
+        table[index] = Piece(text.encode(), _ADDED, TokenType.CONTROL if special else TokenType.USER_DEFINED)
+    return Vocabulary(
+        "llama",
+        "default",
+        tuple(piece.text for piece in table),
+        tuple(piece.type for piece in table),
+        scores=tuple(piece.score for piece in table),
+    )
+
+
+def _added_beside(folder: Path) -> dict[int, tuple[str, bool]]:
+    """The added tokens of added_tokens.json, then of tokenizer_config.json, which also knows the special ones."""
+    found: dict[int, tuple[str, bool]] = {}
+    for token, index in read_json_object_if_there(folder / "added_tokens.json").items():
+        if not isinstance(index, int) or index < 0:
+            raise CorruptFile(f"added_tokens.json gives {token!r} the id {index!r}; get the file anew.")
+        found[index] = token, False
+    decoder = read_json_object_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict):
+        raise CorruptFile(
+            "tokenizer_config.json has an added_tokens_decoder that is no object; get the file anew."
+        )
+    for key, entry in decoder.items():
+        if not key.isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+            raise CorruptFile(
+                f"tokenizer_config.json describes added token {key!r} in an unknown way; get the file anew."
+            )
+        found[int(key)] = entry["content"], bool(entry.get("special"))
+    return found
