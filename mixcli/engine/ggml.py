@@ -1,0 +1,162 @@
+"""What the engine asks of ggml itself: the devices of this machine, their buffer types, and a tensor's values.
+
+The bindings wrap libllama only. These are ctypes declarations over the very library files that libllama is linked to: another
+copy of the same library (the wheel holds three of each) would have a device registry of its own, without any device.
+"""
+
+import ctypes
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixcli.errors import MixcliError
+
+DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
+
+# ggml_type of the types whose values numpy can show as they are
+DTYPES = {0: np.float32, 1: np.float16, 24: np.int8, 25: np.int16, 26: np.int32, 27: np.int64, 28: np.float64}
+
+# name on the command line: ggml_type, for the types that a KV cache can have
+KV_TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "bf16": 30,
+    "q8_0": 8,
+    "q4_0": 2,
+    "q4_1": 3,
+    "iq4_nl": 20,
+    "q5_0": 6,
+    "q5_1": 7,
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that llama.cpp can compute on; memory in bytes, of the whole machine for the CPU."""
+
+    name: str
+    description: str
+    kind: str
+    bytes_free: int
+    bytes_total: int
+
+
+class _Tensor(ctypes.Structure):
+    """The first fields of ggml_tensor: type, buffer, elements and strides (bytes) a dimension, fastest first."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+    ]
+
+
+def library_folder() -> Path:
+    """Give the folder of the compiled libraries without importing the bindings."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        raise MixcliError(
+            "llama-cpp-python is not installed; run `make setup`, or pip install llama-cpp-python==0.3.36"
+        )
+    return Path(spec.origin).parent / "lib"
+
+
+@cache
+def _load(stem: str) -> ctypes.CDLL:
+    names = (f"lib{stem}.so.0", f"lib{stem}.0.dylib", f"lib{stem}.dylib", f"{stem}.dll", f"lib{stem}.dll")
+    folder = library_folder()
+    for name in names:
+        if (folder / name).exists():
+            return ctypes.CDLL(str(folder / name))
+    raise MixcliError(f"{folder} holds no {stem} library; install llama-cpp-python again")
+
+
+@cache
+def _base() -> ctypes.CDLL:
+    lib = _load("ggml-base")
+    pointer, size_p = ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)
+    for name, restype, argtypes in (
+        ("ggml_backend_dev_name", ctypes.c_char_p, [pointer]),
+        ("ggml_backend_dev_description", ctypes.c_char_p, [pointer]),
+        ("ggml_backend_dev_type", ctypes.c_int, [pointer]),
+        ("ggml_backend_dev_memory", None, [pointer, size_p, size_p]),
+        ("ggml_backend_dev_buffer_type", pointer, [pointer]),
+        ("ggml_backend_dev_host_buffer_type", pointer, [pointer]),
+        ("ggml_backend_cpu_buffer_type", pointer, []),
+        ("ggml_backend_buft_name", ctypes.c_char_p, [pointer]),
+        ("ggml_backend_tensor_get", None, [pointer, pointer, ctypes.c_size_t, ctypes.c_size_t]),
+        ("ggml_get_name", ctypes.c_char_p, [pointer]),
+        ("ggml_nbytes", ctypes.c_size_t, [pointer]),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = restype, argtypes
+    return lib
+
+
+def _device_pointers() -> list[int]:
+    registry = _load("ggml")
+    registry.ggml_backend_dev_count.restype = ctypes.c_size_t
+    registry.ggml_backend_dev_get.restype = ctypes.c_void_p
+    registry.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    return [registry.ggml_backend_dev_get(i) for i in range(registry.ggml_backend_dev_count())]
+
+
+def devices() -> list[Device]:
+    """List the devices in llama.cpp's order, with the memory that is free now."""
+    lib, found = _base(), []
+    for pointer in _device_pointers():
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        lib.ggml_backend_dev_memory(pointer, ctypes.byref(free), ctypes.byref(total))
+        found.append(
+            Device(
+                name=lib.ggml_backend_dev_name(pointer).decode(),
+                description=lib.ggml_backend_dev_description(pointer).decode("utf-8", "replace"),
+                kind=DEVICE_KINDS[lib.ggml_backend_dev_type(pointer)],
+                bytes_free=free.value,
+                bytes_total=total.value,
+            )
+        )
+    return found
+
+
+def buffer_types() -> dict[str, int]:
+    """Map the names that a tensor override may use ("CPU", "CUDA0", "CUDA_Host", ...) to ggml's buffer type pointers."""
+    lib = _base()
+    pointers = [lib.ggml_backend_cpu_buffer_type()]
+    for device in _device_pointers():
+        pointers += [lib.ggml_backend_dev_buffer_type(device), lib.ggml_backend_dev_host_buffer_type(device)]
+    names: dict[str, int] = {}
+    for pointer in filter(None, pointers):
+        names.setdefault(lib.ggml_backend_buft_name(pointer).decode(), pointer)
+    return names
+
+
+def tensor_name(tensor: int) -> str:
+    """Give the name of a ggml tensor (a pointer as cb_eval hands it over)."""
+    name: bytes = _base().ggml_get_name(tensor)
+    return name.decode("utf-8", "replace")
+
+
+def tensor_values(tensor: int) -> "NDArray[np.generic]":
+    """Copy a tensor's values into a numpy array in numpy order (ggml's fastest dimension last), trailing ones dropped.
+
+    A view keeps its strides until the copy, so a strided result such as `ffn_moe_topk` comes out right. Raises MixcliError for
+    a quantized type.
+    """
+    head = _Tensor.from_address(tensor)
+    if head.type not in DTYPES:
+        raise MixcliError(
+            f"tensor {tensor_name(tensor)} has ggml type {head.type}, which has no numpy equivalent"
+        )
+    lib = _base()
+    data = bytearray(lib.ggml_nbytes(tensor))
+    raw = (ctypes.c_char * len(data)).from_buffer(data)
+    lib.ggml_backend_tensor_get(tensor, ctypes.addressof(raw), 0, len(data))
+    n_dims = max((i + 1 for i in range(4) if head.ne[i] != 1), default=1)
+    shape, strides = tuple(head.ne[:n_dims])[::-1], tuple(head.nb[:n_dims])[::-1]
+    return np.ndarray(shape, DTYPES[head.type], buffer=data, strides=strides).copy()

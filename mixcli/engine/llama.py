@@ -1,0 +1,496 @@
+"""llama.cpp behind a small typed face: Model, Vocab, Batch, Context, Sampler.
+
+The only module of mixcli that imports llama_cpp (ggml.py declares what the bindings leave out). Every object frees its native half when it is closed or collected, a context
+before its model. Nothing here is thread-safe but `Context.interrupt`; one context belongs to one thread (two abort the process).
+"""
+
+import ctypes
+import os
+import re
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from llama_cpp import llama_cpp as C
+from numpy.typing import NDArray
+
+from mixcli.engine import ggml
+from mixcli.engine.log import LEVEL_ERROR, Log
+from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, UsageError
+from profiles.placement import Placement
+
+# llama.cpp's load modes; "mlock" maps the file and then keeps it in memory
+LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 3}
+_OUT_OF_MEMORY = re.compile(
+    r"(?i)(failed|unable|cannot) to allocate|out of memory|cudaMalloc failed|bad_alloc"
+)
+
+
+class LoadCancelled(MixcliError):
+    """The progress callback asked to stop loading."""
+
+
+class ComputeError(MixcliError):
+    """llama_decode failed; the message ends with llama.cpp's own words."""
+
+
+LOG = Log()
+_on_log = C.llama_log_callback(LOG)
+C.llama_log_set(_on_log, None)  # the bindings print errors on stderr until told otherwise
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort must not start a debugger on the terminal
+
+
+@cache
+def _start_backend() -> None:
+    C.llama_backend_init()
+
+
+class _Owner:
+    """An object that owns one native pointer and frees it once."""
+
+    def __init__(self, pointer: int, free: Callable[[int], object]) -> None:
+        self.pointer = pointer
+        self._free = weakref.finalize(self, free, pointer)
+
+    def close(self) -> None:
+        self._free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+
+class _BufferOverride(ctypes.Structure):
+    """llama_model_tensor_buft_override, which the bindings leave out."""
+
+    _fields_ = [("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p)]
+
+
+def _buffer_overrides(overrides: Sequence[tuple[str, str]]) -> "ctypes.Array[_BufferOverride]":
+    known = ggml.buffer_types()
+    array = (_BufferOverride * (len(overrides) + 1))()
+    for slot, (pattern, name) in zip(array, overrides, strict=False):
+        if name not in known:
+            raise UsageError(f"no buffer type {name!r} on this machine; there are {', '.join(known)}")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"tensor override {pattern!r} is no regular expression: {error}") from None
+        slot.pattern, slot.buft = pattern.encode(), known[name]
+    return array
+
+
+class Model(_Owner):
+    """Weights and vocabulary of one GGUF file."""
+
+    def __init__(self, pointer: int, path: Path) -> None:
+        super().__init__(pointer, C.llama_model_free)
+        self.path = path
+        self.vocab = Vocab(self)
+
+    @classmethod
+    def load(
+        cls, path: Path, placement: Placement, on_progress: Callable[[float], bool] | None = None
+    ) -> "Model":
+        """Load a model as `placement` says; `on_progress` gets 0.0 to 1.0 and stops the load by returning False.
+
+        Raises LoadCancelled, DoesNotFit (out of memory), UsageError (a buffer type that does not exist) or IntegrityError with
+        llama.cpp's reason. The file must have passed preflight: some headers abort the process.
+        """
+        _start_backend()
+        params = C.llama_model_default_params()
+        params.n_gpu_layers = placement.n_gpu_layers
+        params.load_mode = LOAD_MODES[placement.load_mode]
+        params.use_extra_bufts = placement.repack
+        overrides = _buffer_overrides(placement.tensor_overrides)
+        params.tensor_buft_overrides = ctypes.addressof(overrides)
+        if placement.tensor_split:
+            split = (ctypes.c_float * C.llama_max_devices())(*placement.tensor_split)
+            params.tensor_split = split
+        return cls._load(path, params, on_progress)
+
+    @classmethod
+    def load_vocab(cls, path: Path) -> "Model":
+        """Load only the vocabulary and metadata: enough to count and encode tokens."""
+        _start_backend()
+        params = C.llama_model_default_params()
+        params.vocab_only = True
+        return cls._load(path, params, None)
+
+    @classmethod
+    def _load(
+        cls, path: Path, params: "C.llama_model_params", on_progress: Callable[[float], bool] | None
+    ) -> "Model":
+        raised: list[BaseException] = []
+        cancelled = False
+
+        def progress(done: float, _: object) -> bool:
+            nonlocal cancelled
+            try:
+                cancelled = on_progress is not None and not on_progress(done)
+            except BaseException as error:  # must not be lost between the C++ frames; raised again below
+                raised.append(error)
+                return False
+            return not cancelled
+
+        params.progress_callback = callback = C.llama_progress_callback(progress)
+        LOG.clear()
+        pointer = C.llama_model_load_from_file(os.fsencode(path), params)
+        del callback
+        if raised:
+            if pointer:
+                C.llama_model_free(pointer)
+            raise raised[0]
+        if cancelled:
+            if pointer:
+                C.llama_model_free(pointer)
+            raise LoadCancelled(f"loading {path.name} was cancelled")
+        if not pointer:
+            why = LOG.why() or "llama.cpp gives no reason"
+            if _OUT_OF_MEMORY.search("\n".join(LOG.lines(LEVEL_ERROR))):
+                raise DoesNotFit(f"{path.name} does not fit into memory: {why}; try a smaller quant")
+            raise IntegrityError(f"llama.cpp cannot load {path.name}: {why}")
+        return cls(pointer, path)
+
+    @property
+    def n_layer(self) -> int:
+        return int(C.llama_model_n_layer(self.pointer))
+
+    @property
+    def n_ctx_train(self) -> int:
+        return int(C.llama_model_n_ctx_train(self.pointer))
+
+    @property
+    def n_bytes(self) -> int:
+        return int(C.llama_model_size(self.pointer))
+
+    @property
+    def n_params(self) -> int:
+        return int(C.llama_model_n_params(self.pointer))
+
+    @property
+    def description(self) -> str:
+        """llama.cpp's short name, such as "llama 8x7B Q4_K - Medium"."""
+        buffer = ctypes.create_string_buffer(256)
+        C.llama_model_desc(self.pointer, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja text of the GGUF, or None."""
+        template: bytes | None = C.llama_model_chat_template(self.pointer, None)
+        return None if template is None else template.decode("utf-8", "replace")
+
+    def metadata(self, key: str) -> str | None:
+        """Give one scalar metadata value as text, or None."""
+        size = 1024
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = C.llama_model_meta_val_str(self.pointer, key.encode(), buffer, size)
+            if length < size:
+                return None if length < 0 else buffer.value.decode("utf-8", "replace")
+            size = length + 1
+
+
+class Vocab:
+    """The tokens of a model."""
+
+    CONTROL, UNKNOWN, USER_DEFINED, BYTE, UNUSED = 1 << 3, 1 << 0, 1 << 4, 1 << 5, 1 << 1
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._pointer = C.llama_model_get_vocab(model.pointer)
+        self.n_tokens = int(C.llama_vocab_n_tokens(self._pointer))
+        self._pieces: dict[int, bytes] = {}
+
+    @cached_property
+    def is_sentencepiece(self) -> bool:
+        return bool(C.llama_vocab_type(self._pointer) == C.LLAMA_VOCAB_TYPE_SPM)
+
+    @cached_property
+    def adds_space_prefix(self) -> bool:
+        """Whether each text begins with a space that is not in it (SentencePiece's dummy prefix)."""
+        return self.is_sentencepiece and self._model.metadata("tokenizer.ggml.add_space_prefix") != "false"
+
+    @property
+    def bos(self) -> int:
+        return int(C.llama_vocab_bos(self._pointer))
+
+    @property
+    def eos(self) -> int:
+        return int(C.llama_vocab_eos(self._pointer))
+
+    @property
+    def adds_bos(self) -> bool:
+        return bool(C.llama_vocab_get_add_bos(self._pointer)) and self.bos >= 0
+
+    def is_end(self, token: int) -> bool:
+        """Whether a token ends a generation (</s>, <|im_end|>, ...)."""
+        return bool(C.llama_vocab_is_eog(self._pointer, token))
+
+    def text(self, token: int) -> str:
+        """Give a token as it is written in the vocabulary ("▁the", "Ġthe", "<|im_start|>")."""
+        text: bytes = C.llama_vocab_get_text(self._pointer, token)
+        return text.decode("utf-8", "replace")
+
+    def score(self, token: int) -> float:
+        return float(C.llama_vocab_get_score(self._pointer, token))
+
+    def attributes(self, token: int) -> int:
+        """Give a token's kind as the bits CONTROL, UNKNOWN, USER_DEFINED, BYTE, UNUSED."""
+        return int(C.llama_vocab_get_attr(self._pointer, token))
+
+    @cached_property
+    def specials(self) -> dict[str, int]:
+        """The tokens that llama.cpp looks for before it splits a text: text to id."""
+        bits = self.CONTROL | self.UNKNOWN | self.USER_DEFINED
+        return {self.text(i): i for i in range(self.n_tokens) if self.attributes(i) & bits}
+
+    def piece(self, token: int) -> bytes:
+        """Give the bytes that a token adds to a text: none for a control token, maybe part of a character."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            size = 64
+            buffer = ctypes.create_string_buffer(size)
+            length = C.llama_token_to_piece(self._pointer, token, buffer, size, 0, False)
+            if length < 0:
+                size = -length
+                buffer = ctypes.create_string_buffer(size)
+                length = C.llama_token_to_piece(self._pointer, token, buffer, size, 0, False)
+            piece = self._pieces[token] = buffer.raw[:length]
+        return piece
+
+    def tokenize(self, text: str) -> list[int]:
+        """Split text into token ids, control tokens not looked for and none added.
+
+        llama.cpp still matches USER_DEFINED tokens, and can merge characters into the text of a control token; what a person
+        wrote goes through mixcli.engine.content instead.
+        """
+        data = text.encode("utf-8", "replace")
+        size = len(data) + 8
+        while True:
+            ids = (C.llama_token * size)()
+            count = C.llama_tokenize(self._pointer, data, len(data), ids, size, False, False)
+            if count >= 0:
+                return list(ids[:count])
+            size = -count
+
+
+class Batch(_Owner):
+    """Up to `n_tokens` tokens, with position and sequence, for one llama_decode."""
+
+    def __init__(self, n_tokens: int) -> None:
+        self._native = native = C.llama_batch_init(n_tokens, 0, 1)
+        super().__init__(0, lambda _: C.llama_batch_free(native))
+        self.capacity = n_tokens
+
+        def view(field: Any) -> NDArray[Any]:
+            return np.ctypeslib.as_array(field, (n_tokens,))
+
+        self._token, self._pos, self._logits = view(native.token), view(native.pos), view(native.logits)
+        view(native.n_seq_id)[:] = 1
+
+    def __len__(self) -> int:
+        return int(self._native.n_tokens)
+
+    def clear(self) -> None:
+        self._native.n_tokens = 0
+
+    def extend(self, tokens: Sequence[int], start: int, sequence: int, last_logits: bool) -> None:
+        """Add tokens at positions start, start+1, ... of a sequence; `last_logits` asks for logits after the last one."""
+        begin, end = len(self), len(self) + len(tokens)
+        self._token[begin:end] = tokens
+        self._pos[begin:end] = range(start, start + len(tokens))
+        self._logits[begin:end] = 0
+        self._logits[end - 1] = last_logits
+        for i in range(begin, end):
+            self._native.seq_id[i][0] = sequence
+        self._native.n_tokens = end
+
+
+class Tap(Protocol):
+    """Looks at intermediate tensors while a context computes (slow: the graph runs one wanted tensor at a time)."""
+
+    def wants(self, name: str) -> bool:
+        """Say whether the tensor of this name ("ffn_moe_topk-7") is to be seen; asked once a name."""
+
+    def see(self, name: str, values: "NDArray[np.generic]") -> None:
+        """Take a copy of its values, in numpy order."""
+
+
+class Context(_Owner):
+    """The KV cache and compute buffers of one model."""
+
+    def __init__(
+        self, model: Model, placement: Placement, *, kv_unified: bool = True, tap: Tap | None = None
+    ) -> None:
+        """Allocate for `placement`; raise DoesNotFit when there is no room, UsageError for a KV type that does not exist."""
+        for field in ("type_k", "type_v"):
+            if getattr(placement, field) not in ggml.KV_TYPES:
+                raise UsageError(
+                    f"{field} {getattr(placement, field)!r} is none of {', '.join(ggml.KV_TYPES)}"
+                )
+        params = C.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = placement.n_ctx, placement.n_batch, placement.n_ubatch
+        params.n_seq_max, params.kv_unified = placement.n_seq_max, kv_unified
+        params.n_threads, params.n_threads_batch = placement.n_threads, placement.n_threads_batch
+        params.type_k, params.type_v = ggml.KV_TYPES[placement.type_k], ggml.KV_TYPES[placement.type_v]
+        params.flash_attn_type = int(placement.flash_attn)
+        params.op_offload = placement.op_offload
+        self._interrupted = ctypes.create_string_buffer(2)
+        params.abort_callback = C.ggml_abort_callback(_flag_reader())
+        params.abort_callback_data = ctypes.addressof(self._interrupted)
+        self._tap_callback = C.ggml_backend_sched_eval_callback(_Observer(tap)) if tap else None
+        if self._tap_callback:
+            params.cb_eval = self._tap_callback
+        LOG.clear()
+        pointer = C.llama_init_from_model(model.pointer, params)
+        if not pointer:
+            raise DoesNotFit(
+                f"no room for a context of {placement.n_ctx:,} tokens: {LOG.why() or 'llama.cpp gives no reason'}; "
+                "try a smaller --ctx"
+            )
+        super().__init__(pointer, C.llama_free)
+        self.model = model
+        self._memory = C.llama_get_memory(pointer)
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that fit, which may be a few more than asked for."""
+        return int(C.llama_n_ctx(self.pointer))
+
+    @property
+    def n_batch(self) -> int:
+        return int(C.llama_n_batch(self.pointer))
+
+    def decode(self, batch: Batch) -> bool:
+        """Compute a batch; False when `interrupt` stopped it (whole micro-batches before it stay in the cache).
+
+        Raises ComputeError when llama.cpp fails.
+        """
+        code = C.llama_decode(self.pointer, batch._native)
+        if code == 0:
+            return True
+        if code == 2:
+            self._interrupted.value = b""
+            return False
+        reasons = {1: "the KV cache has no room for the batch", -1: "the batch is invalid"}
+        why = LOG.why()
+        raise ComputeError(
+            f"llama.cpp could not compute {len(batch)} tokens: {reasons.get(code, f'error {code}')}"
+            + (f" ({why})" if why else "")
+        )
+
+    def interrupt(self) -> None:
+        """Make the running (or the next) decode return early; callable from any thread. On GPUs it acts between kernels' batches."""
+        self._interrupted.value = b"!"
+
+    def logits(self, index: int = -1) -> NDArray[np.float32]:
+        """View the logits after batch token `index`, shape (n_tokens of the vocabulary,); valid until the next decode."""
+        pointer = C.llama_get_logits_ith(self.pointer, index)
+        if not pointer:
+            raise ComputeError(f"no logits were asked for at batch position {index}")
+        return np.ctypeslib.as_array(pointer, (self.model.vocab.n_tokens,))
+
+    def keep(self, sequence: int, n_tokens: int) -> int:
+        """Forget all but the first `n_tokens` of a sequence; give how many are left (0 where a cut is impossible)."""
+        if C.llama_memory_seq_rm(self._memory, sequence, n_tokens, -1):
+            return n_tokens
+        C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return 0
+
+    def n_cached(self, sequence: int) -> int:
+        """Give the number of tokens of a sequence that are in the KV cache."""
+        return int(C.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+
+class _Observer:
+    """cb_eval for a Tap: the names are asked once, so that unwanted tensors cost one dictionary look."""
+
+    def __init__(self, tap: Tap) -> None:
+        self._tap = tap
+        self._wanted: dict[str, bool] = {}
+
+    def __call__(self, tensor: int, ask: bool, _: object) -> bool:
+        name = ggml.tensor_name(tensor)
+        wanted = self._wanted.get(name)
+        if wanted is None:
+            wanted = self._wanted[name] = self._tap.wants(name)
+        if wanted and not ask:
+            self._tap.see(name, ggml.tensor_values(tensor))
+        return wanted or not ask
+
+
+@cache
+def _flag_reader() -> int:
+    """Give the address of a C function that says whether the byte behind its pointer is set: strlen.
+
+    llama.cpp asks its abort callback at every node of the graph. A Python callback would take the interpreter lock thousands of
+    times a token; the length of an empty or one-letter C string, read as a bool, is the same answer at no cost.
+    """
+    libc = ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)
+    address = ctypes.cast(libc.strlen, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+class Sampler(_Owner):
+    """A chain of llama.cpp's samplers; stages run in the order in which they are added."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            C.llama_sampler_chain_init(C.llama_sampler_chain_default_params()), C.llama_sampler_free
+        )
+
+    def _add(self, stage: int) -> Self:
+        C.llama_sampler_chain_add(self.pointer, stage)
+        return self
+
+    def logit_bias(self, n_vocab: int, bias: Mapping[int, float]) -> Self:
+        array = (C.llama_logit_bias * len(bias))(*(C.llama_logit_bias(t, b) for t, b in bias.items()))
+        return self._add(C.llama_sampler_init_logit_bias(n_vocab, len(bias), array))
+
+    def penalties(
+        self,
+        n_vocab: int,
+        last_n: int,
+        *,
+        repeat: float = 1.0,
+        frequency: float = 0.0,
+        presence: float = 0.0,
+        seen: Iterable[int] = (),
+    ) -> Self:
+        """Penalize what stands among the last `last_n` tokens, of which `seen` are already there."""
+        stage = C.llama_sampler_init_penalties(n_vocab, last_n, repeat, frequency, presence)
+        for token in seen:
+            C.llama_sampler_accept(stage, token)
+        return self._add(stage)
+
+    def top_k(self, k: int) -> Self:
+        return self._add(C.llama_sampler_init_top_k(k))
+
+    def top_p(self, p: float) -> Self:
+        return self._add(C.llama_sampler_init_top_p(p, 1))
+
+    def min_p(self, p: float) -> Self:
+        return self._add(C.llama_sampler_init_min_p(p, 1))
+
+    def temperature(self, t: float) -> Self:
+        return self._add(C.llama_sampler_init_temp(t))
+
+    def greedy(self) -> Self:
+        return self._add(C.llama_sampler_init_greedy())
+
+    def random(self, seed: int) -> Self:
+        """Draw from what is left; `seed` has 32 bits and is not 0xFFFFFFFF (which would be a random seed)."""
+        return self._add(C.llama_sampler_init_dist(seed))
+
+    def sample(self, context: Context, index: int = -1) -> int:
+        """Choose a token by the logits after batch token `index`, and remember it for the penalties."""
+        return int(C.llama_sampler_sample(self.pointer, context.pointer, index))

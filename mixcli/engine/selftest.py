@@ -1,0 +1,136 @@
+"""Can llama.cpp, as it was compiled here, compute on this CPU at all? Tried once in a child process, then remembered.
+
+A build for another machine, or by a compiler with a bug, dies with a signal at the first matrix product (GCC 12's AMX kernels do).
+Such kernels belong to the buffer types that repack weights; without them (`repack` off) the plain code runs. So a tiny generated
+model is computed with repacking in a child; when the child dies, repacking stays off for this library on this CPU.
+
+Run as a module, this is the child: `python -m mixcli.engine.selftest repack|plain`.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from mixcli.engine.ggml import library_folder
+from mixcli.errors import MixcliError
+from mixcli.paths import cache_dir
+from profiles.placement import Placement
+
+CRASH_SWITCH = "MIXCLI_SELFTEST_CRASH"  # "1": the child with repacking dies; for tests
+TIME_LIMIT = 120  # seconds for one child; it takes about one
+NOTE = (
+    "llama.cpp's repacked kernels crash on this CPU, so they stay off (slower prompts); "
+    "a build without AMX mends it: see `make setup` in the sources"
+)
+
+
+def checked(placement: Placement) -> tuple[Placement, str | None]:
+    """Give the placement that is safe on this machine, and a note the first time that something had to be switched off.
+
+    Raises MixcliError when llama.cpp cannot compute here in any way.
+    """
+    if not placement.repack:
+        return placement, None
+    store = cache_dir() / "selftest.json"
+    known, key = _read(store), _machine_key()
+    note = None
+    if key not in known:
+        works = _survives("repack")
+        if not works:
+            if not _survives("plain"):
+                raise MixcliError(
+                    "llama.cpp, as installed, cannot compute on this CPU; install llama-cpp-python again on this machine"
+                )
+            note = NOTE
+        known[key] = works
+        _write(store, known)
+    return replace(placement, repack=known[key]), note
+
+
+def _machine_key() -> str:
+    """Name this library on this CPU: file sizes and times, the CPU's flags, and the test switch."""
+    parts = [
+        f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in sorted(library_folder().iterdir())
+    ]
+    parts += [_cpu(), os.environ.get(CRASH_SWITCH, "")]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
+def _read(store: Path) -> dict[str, bool]:
+    try:
+        known = json.loads(store.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in known.items() if isinstance(v, bool)} if isinstance(known, dict) else {}
+
+
+def _write(store: Path, known: dict[str, bool]) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=store.parent, delete=False, encoding="utf-8") as file:
+        json.dump(known, file)
+    Path(file.name).replace(store)
+
+
+def _survives(mode: str) -> bool:
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "mixcli.engine.selftest", mode],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIME_LIMIT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return child.returncode == 0
+
+
+def main(mode: str) -> None:
+    """Be the child: compute the tiny model with or without repacking; the exit code, or the signal, is the answer."""
+    if os.name == "posix":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if mode == "repack" and os.environ.get(CRASH_SWITCH) == "1":
+        os.kill(os.getpid(), signal.SIGSEGV if os.name == "posix" else signal.SIGTERM)
+    import numpy as np
+
+    from mixcli.engine.llama import Batch, Context, Model
+    from mixcli.engine.tiny import write_tiny_model
+
+    placement = Placement(
+        n_ctx=256, n_batch=64, n_ubatch=64, n_threads=2, n_threads_batch=2, repack=mode == "repack"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tiny.gguf"
+        write_tiny_model(path)
+        model = Model.load(path, placement)
+        with model, Context(model, placement) as context:
+            batch = Batch(64)
+            for start, tokens in (
+                (0, range(64)),
+                (64, [1]),
+            ):  # both shapes: matrix by matrix, matrix by vector
+                batch.clear()
+                batch.extend(tokens, start, 0, last_logits=True)
+                context.decode(batch)
+                if not np.isfinite(context.logits()).all():
+                    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
