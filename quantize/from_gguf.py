@@ -4,6 +4,7 @@ The way back for models that are at hand only as GGUF. Weights are dequantized a
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,14 @@ _CONFIG = {  # config.json's name -> GGUF's
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
     "rope_theta": "llama.rope.freq_base",
 }
+_TYPE_LABEL = re.compile(r"[.-](I?Q\d\w*|BF16|F16|F32)$", re.IGNORECASE)
 _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
 def checkpoint_from_gguf(gguf: Path, folder: Path, name: str | None = None) -> Checkpoint:
-    """Write a dense `llama` GGUF with a byte-level BPE vocabulary into `folder` and open it; `name` goes into its card.
+    """Write a dense `llama` GGUF with a byte-level BPE vocabulary into `folder` and open it.
+
+    `name` goes into its card; without one it is the file's name without its type (Model.Q4_1.gguf: Model).
 
     config.json is written last, so that a folder that has one is whole. Raises Unsupported for another architecture, for a
     mixture of experts or for another tokenizer, CorruptFile for a broken file.
@@ -65,7 +69,7 @@ def checkpoint_from_gguf(gguf: Path, folder: Path, name: str | None = None) -> C
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "tokenizer.json", tokenizer)
     _write_json(folder / "tokenizer_config.json", tokenizer_config)
-    (folder / "README.md").write_text(_card(header, name or gguf.stem), encoding="utf-8")
+    (folder / "README.md").write_text(_card(header, name or _TYPE_LABEL.sub("", gguf.stem)), encoding="utf-8")
     write_safetensors(folder / "model.safetensors", _tensors(gguf, header, config["head_dim"]))
     _write_json(folder / "config.json", config)
     return open_checkpoint(folder)

@@ -1,17 +1,29 @@
-"""Write a safetensors file in one pass, BF16 or F32, tensor after tensor and slab after slab."""
+"""Write a checkpoint: one safetensors file, BF16 or F32, slab after slab, and the small files beside it."""
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantize.checkpoint import TOKENIZER_FILES, Checkpoint
 from quantize.rows import Float32s
 from quantize.source import TensorSource
 
 _SLAB = 1 << 22  # elements
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write a checkpoint, or a view of one such as `upcycle` gives, as a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (checkpoint.folder / name).is_file():
+            shutil.copyfile(checkpoint.folder / name, folder / name)
+    write_safetensors(folder / "model.safetensors", checkpoint.tensors.values())
+    (folder / checkpoint.layout.value).write_text(json.dumps(checkpoint.config, indent=1), encoding="utf-8")
 
 
 def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:

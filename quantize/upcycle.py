@@ -11,6 +11,7 @@ import numpy as np
 
 from quantize.checkpoint import Checkpoint, Layout, Upcycling
 from quantize.errors import Unsupported
+from quantize.from_gguf import checkpoint_from_gguf
 from quantize.hparams import MAX_EXPERTS, Hparams
 from quantize.rows import Float32s
 from quantize.safetensors_writer import to_bfloat16
@@ -81,3 +82,6 @@ def _router_source(layer: int, weights: Float32s) -> TensorSource:
 
     name = f"model.layers.{layer}.block_sparse_moe.gate.weight"
     return TensorSource(name, weights.shape, "BF16", read, f"router of layer {layer}")
+
+
+__all__ = ["checkpoint_from_gguf", "router", "upcycle"]
