@@ -55,6 +55,8 @@ class TensorSource:
     `shape` is in numpy order, its last axis contiguous (GGUF's ne[0]); a stacked expert tensor is (n_expert, rows, cols).
     `read(start, stop)` gives rows [start, stop) of the tensor seen as (prod(shape[:-1]), shape[-1]), as a C-contiguous
     float32 array. It may be called from several threads at once. `where` names file and tensor for an error message.
+    A tensor that is already stored in a GGUF type has `dtype` with that type's name and `read_raw`, which gives the same rows as
+    stored: uint8 of shape (n_rows, bytes of a row).
     """
 
     name: str
@@ -62,6 +64,7 @@ class TensorSource:
     dtype: str
     read: "Callable[[int, int], NDArray[np.float32]]"
     where: str
+    read_raw: "Callable[[int, int], NDArray[np.uint8]] | None" = None
 
     @property
     def n_rows(self) -> int:

@@ -4,8 +4,9 @@ import ctypes
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,3 +45,37 @@ def ggml_accepts(tmp_path: Path) -> Callable[[bytes], bool]:
         return bool(context)
 
     return accepts
+
+
+@pytest.fixture
+def llama_quantize() -> Iterator[Callable[..., None]]:
+    """Run llama_model_quantize itself: the oracle for every byte that the writer writes."""
+    import llama_cpp.llama_cpp as llama
+
+    def run(
+        source: Path, target: Path, file_type: int, *, imatrix: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        params = llama.llama_model_quantize_default_params()
+        params.nthread, params.ftype = 2, file_type
+        for name, value in options.items():
+            setattr(params, name, value)
+        entries = [
+            (name.encode(), as_floats(values), values.size) for name, values in (imatrix or {}).items()
+        ]
+        array = (llama.llama_model_imatrix_data * (len(entries) + 1))(*entries, (None, None, 0))
+        if imatrix:
+            params.imatrix = ctypes.cast(array, type(params.imatrix))
+        assert (
+            llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
+        )
+
+    def as_floats(values: Any) -> Any:
+        return values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+
+    @llama.llama_log_callback
+    def quiet(_level: int, _text: bytes, _data: Any) -> None:
+        pass
+
+    llama.llama_log_set(quiet, ctypes.c_void_p(0))
+    yield run
+    llama.llama_log_set(llama.llama_log_callback(), ctypes.c_void_p(0))

@@ -1,0 +1,163 @@
+"""Importance matrices: how much each column of a weight matters, as measured on a text by llama-imatrix.
+
+Two files exist: GGUF (sums of squared activations and counts for each expert, tensors "<name>.in_sum2" and "<name>.counts") and
+the older binary .dat (one count for each tensor). Both are brought to what llama-quantize hands to the quantizers.
+"""
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize.errors import CorruptFile, QuantizeError
+from quantize.ggml_types import GGMLQuantizationType
+from quantize.gguf_header import MAGIC, GgufHeader, read_header
+from quantize.source import TensorSource, Value, text, u32
+
+_MAX_ENTRIES = 1 << 16
+_MAX_NAME = 1 << 10
+_MAX_VALUES = 1 << 28
+_MAX_FILE = 1 << 32
+
+
+@dataclass(frozen=True)
+class Imatrix:
+    """Mean squared activations for each column: flat float32 by tensor name, (n_expert * n_cols,) for stacked experts.
+
+    `name` is the file's name, `digest` its SHA-256, `n_chunks` and `dataset` say on what it was measured (0 and "" when unknown).
+    """
+
+    name: str
+    digest: str
+    entries: Mapping[str, NDArray[np.float32]]
+    n_chunks: int = 0
+    dataset: str = ""
+
+    def weights(self, tensor: TensorSource) -> NDArray[np.float32] | None:
+        """Give the rows (n_expert, n_cols) for a tensor, None when the matrix does not have it.
+
+        Raises CorruptFile when it has another shape, which means that it was made for another model; llama-quantize lets
+        only the token embedding pass then, without weights.
+        """
+        values = self.entries.get(tensor.name)
+        if values is None:
+            return None
+        n_cols = tensor.shape[-1]
+        n_expert = tensor.shape[-3] if len(tensor.shape) > 2 else 1
+        if values.size == n_cols * n_expert:
+            return values.reshape(n_expert, n_cols)
+        if tensor.name == "token_embd.weight":
+            return None
+        raise CorruptFile(
+            f"{self.name} has {values.size:,} values for {tensor.name} and the model needs {n_cols * n_expert:,}; "
+            "it was made for another model."
+        )
+
+    def metadata(self) -> dict[str, Value]:
+        """Give the keys by which llama-quantize records the matrix in the result."""
+        keys = {"quantize.imatrix.file": text(self.name)}
+        if self.dataset:
+            keys["quantize.imatrix.dataset"] = text(self.dataset)
+        keys["quantize.imatrix.entries_count"] = u32(len(self.entries))
+        if self.n_chunks > 0:
+            keys["quantize.imatrix.chunks_count"] = u32(self.n_chunks)
+        return keys
+
+
+def read_imatrix(path: Path) -> Imatrix:
+    """Read an importance matrix, GGUF or .dat; CorruptFile for one that contradicts itself or is not finite."""
+    try:
+        size = path.stat().st_size
+        if size > _MAX_FILE:
+            raise CorruptFile(f"{path} has {size:,} bytes, too many for an imatrix.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise QuantizeError(f"{path} cannot be read: {error.strerror or error}.") from error
+    entries, n_chunks, dataset = _from_gguf(path, data) if data.startswith(MAGIC) else _from_dat(path, data)
+    for name, values in entries.items():
+        if not np.isfinite(values).all():
+            raise CorruptFile(
+                f"{path}: the values for {name!a} are not all finite; compute the imatrix again."
+            )
+    return Imatrix(path.name, hashlib.sha256(data).hexdigest(), entries, n_chunks, dataset)
+
+
+def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int, str]:
+    header = read_header(path)
+    sums = {t.name.removesuffix(".in_sum2") for t in header.tensors if t.name.endswith(".in_sum2")}
+    counts = {t.name.removesuffix(".counts") for t in header.tensors if t.name.endswith(".counts")}
+    if not sums or sums != counts:
+        odd = sorted(sums ^ counts)
+        detail = f"{odd[0]!a} has only one of sums and counts" if odd else "it has no sums at all"
+        raise CorruptFile(f"{path} is no imatrix: {detail}.")
+    entries = {}
+    for name in sorted(sums):
+        total, count = (_values(path, header, data, name + suffix) for suffix in (".in_sum2", ".counts"))
+        if total.size % count.size:
+            raise CorruptFile(f"{path}: {name!a} has {total.size} sums for {count.size} counts.")
+        count = np.rint(count)[:, None]
+        rows = total.reshape(len(count), -1)
+        # An expert that the text never reached has no say: all its columns count alike.
+        entries[name] = (
+            np.where(count > 0, rows / np.where(count > 0, count, 1), 1).astype(np.float32).reshape(-1)
+        )
+    datasets, n_chunks = header.get("imatrix.datasets", ()), header.get("imatrix.chunk_count", 0)
+    return entries, n_chunks if isinstance(n_chunks, int) else 0, str(datasets[0]) if len(datasets) else ""
+
+
+def _values(path: Path, header: GgufHeader, data: bytes, name: str) -> NDArray[np.float32]:
+    tensor = header.tensor(name)
+    if tensor is None or tensor.type != GGMLQuantizationType.F32:
+        raise CorruptFile(f"{path}: {name!a} must be F32.")
+    return np.frombuffer(data, dtype="<f4", count=tensor.n_elements, offset=tensor.offset)
+
+
+def _from_dat(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int, str]:
+    """Read int32 n, then n times (name, n_calls, n_values, values), then n_chunks and the dataset's name if there."""
+    at = _Position(path, data)
+    n_entries = at.int32("the number of entries", 1, _MAX_ENTRIES)
+    entries = {}
+    for _ in range(n_entries):
+        name = at.take(at.int32("the length of a name", 1, _MAX_NAME)).decode("utf-8", "replace")
+        n_calls = at.int32(f"the calls for {name!a}", 0, (1 << 31) - 1)
+        n_values = at.int32(f"the values for {name!a}", 1, _MAX_VALUES)
+        values = np.frombuffer(at.take(4 * n_values), dtype="<f4").astype(np.float32)
+        entries[name] = values / np.float32(n_calls) if n_calls else values
+    if at.position + 8 > len(data):
+        return entries, 0, ""
+    n_chunks = at.int32("the number of chunks", 0, (1 << 31) - 1)
+    return (
+        entries,
+        n_chunks,
+        at.take(at.int32("the length of the dataset's name", 0, 1 << 16)).decode("utf-8", "replace"),
+    )
+
+
+class _Position:
+    """A place in a .dat file that only moves inside it."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self.path, self.data, self.position = path, data, 0
+
+    def take(self, n: int) -> bytes:
+        start, self.position = self.position, self.position + n
+        if self.position > len(self.data):
+            raise CorruptFile(
+                f"{self.path} is no imatrix or was cut short: it ends {self.position - len(self.data):,} bytes early."
+            )
+        return self.data[start : self.position]
+
+    def int32(self, what: str, least: int, most: int) -> int:
+        value: int = struct.unpack("<i", self.take(4))[0]
+        if not least <= value <= most:
+            raise CorruptFile(
+                f"{self.path} is no imatrix: {what} is {value:,}, possible are {least} to {most:,}."
+            )
+        return value
+
+
+__all__ = ["Imatrix", "read_imatrix"]

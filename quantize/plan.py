@@ -1,0 +1,139 @@
+"""What a write will do, known before the first weight is read: files, slabs, disk, memory.
+
+The result is cut into slabs of whole rows, about a million weights each. Where the cuts lie depends on nothing but the shapes, so that
+a later run finds the same slabs again, with any number of threads.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantize import ggml
+from quantize.errors import Unsupported
+from quantize.ggml_types import GGMLQuantizationType
+from quantize.imatrix import Imatrix
+from quantize.layout import PlacedFile, PlacedTensor, lay_out
+from quantize.recipe import FILE_TYPES, file_type_name
+from quantize.source import ModelSource
+
+MAX_SLAB = 1 << 20  # weights
+MIN_SLAB = 1 << 14
+N_SLABS = 512  # at least, so that a kill loses little even of a small model
+BYTES_PER_WEIGHT = 16  # of memory while a slab is worked on: source, float32, result, and the quantizer's own
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Rows [start, stop) of one tensor of file number `file`, all of one expert."""
+
+    file: int
+    tensor: PlacedTensor
+    start: int
+    stop: int
+
+    @property
+    def offset(self) -> int:
+        return self.tensor.offset + self.start * self.tensor.row_bytes
+
+    @property
+    def n_bytes(self) -> int:
+        return (self.stop - self.start) * self.tensor.row_bytes
+
+
+@dataclass(frozen=True)
+class WritePlan:
+    """Everything about a write that is known before the first weight is read; sizes in bytes."""
+
+    target: Path
+    files: tuple[PlacedFile, ...]
+    slabs: tuple[Slab, ...]
+    imatrix: Imatrix | None
+    n_workers: int
+    fingerprint: str
+
+    @property
+    def bytes_disk(self) -> int:
+        """The size of the result, which is also the peak: nothing else is written but the journal."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def bytes_memory(self) -> int:
+        """The most that all workers hold at one time, beyond the mapped source and the interpreter."""
+        return self.n_workers * _slab_memory(self.slabs)
+
+    @property
+    def tensors(self) -> Iterator[PlacedTensor]:
+        return (tensor for file in self.files for tensor in file.tensors)
+
+
+def plan_write(
+    model: ModelSource,
+    target: Path,
+    types: Mapping[str, GGMLQuantizationType],
+    file_type: str,
+    *,
+    imatrix: Imatrix | None = None,
+    n_threads: int = 0,
+    max_memory: int = 1 << 30,
+    split_max_size: int = 0,
+) -> WritePlan:
+    """Place every byte of the result without reading or writing any; `n_threads` 0 means one for each core.
+
+    Raises Unsupported when a type needs an imatrix that is not given, or a tensor does not fit in a shard; CorruptFile when
+    the imatrix is for another model.
+    """
+    number = FILE_TYPES[file_type_name(file_type)]
+    extra = imatrix.metadata() if imatrix else None
+    files = lay_out(model, types, number, target, extra=extra, split_max_size=split_max_size)
+    for file in files:
+        for tensor in file.tensors:
+            _check_imatrix(tensor, imatrix, file_type)
+    slabs = tuple(_slabs(files))
+    n_workers = max(1, min(n_threads or _n_cores(), len(slabs), max_memory // max(1, _slab_memory(slabs))))
+    return WritePlan(target, files, slabs, imatrix, n_workers, model.fingerprint)
+
+
+def _slabs(files: Sequence[PlacedFile]) -> Iterator[Slab]:
+    """Cut all tensors into slabs; where the cuts lie depends on nothing but the shapes."""
+    n_elements = sum(tensor.source.n_elements for file in files for tensor in file.tensors)
+    size = min(MAX_SLAB, max(MIN_SLAB, n_elements // N_SLABS))
+    for index, file in enumerate(files):
+        for tensor in file.tensors:
+            per_expert = tensor.rows_per_expert
+            step = max(1, size // tensor.source.shape[-1])
+            for first in range(0, tensor.source.n_rows, per_expert):
+                for start in range(first, first + per_expert, step):
+                    yield Slab(index, tensor, start, min(start + step, first + per_expert))
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _slab_memory(slabs: Sequence[Slab]) -> int:
+    largest = max(((slab.stop - slab.start) * slab.tensor.source.shape[-1] for slab in slabs), default=0)
+    return largest * BYTES_PER_WEIGHT
+
+
+def _check_imatrix(tensor: PlacedTensor, imatrix: Imatrix | None, file_type: str) -> None:
+    if tensor.is_copy:
+        return
+    if imatrix is not None and imatrix.weights(tensor.source) is not None:
+        return
+    is_edge = tensor.source.name in {"token_embd.weight", "output.weight"}
+    needs = ggml.requires_imatrix(tensor.type) or (not is_edge and tensor.type.name in _needed_by(file_type))
+    if needs:
+        state = "has no entry for it" if imatrix else "is not given"
+        raise Unsupported(
+            f"{tensor.source.name} as {tensor.type.name} needs an imatrix, which {state}; choose IQ4_XS or Q3_K_M, or compute one."
+        )
+
+
+def _needed_by(file_type: str) -> set[str]:
+    """Name the tensor types that llama-quantize refuses without an imatrix, beyond those that cannot do without."""
+    needed = {"IQ3_XXS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_M", "IQ1_S"}
+    return needed | {"Q2_K"} if file_type_name(file_type) == "Q2_K_S" else needed
+
+
+__all__ = ["Slab", "WritePlan", "plan_write"]

@@ -1,0 +1,232 @@
+"""Which GGML type every tensor of the result gets: asked of llama.cpp itself.
+
+llama_model_quantize knows the rules of each file type (which layers get more bits, what odd widths fall back to). It is run dry on a
+stand-in file: the hyperparameters that the rules look at and the real tensor list, rows and experts cut to two each because no
+rule counts them, and no data. So the rules are never written down twice.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from quantize.errors import CorruptFile, QuantizeError, Unsupported
+from quantize.ggml_types import PLAIN, GGMLQuantizationType, row_bytes
+from quantize.layout import ALIGNMENT, header_bytes, pad
+from quantize.source import ModelSource, TensorSource, Value
+
+_T = GGMLQuantizationType
+
+# The names that llama-quantize takes -> llama_ftype of llama.h
+FILE_TYPES: dict[str, int] = {
+    "F32": 0,
+    "F16": 1,
+    "BF16": 32,
+    "Q8_0": 7,
+    "Q6_K": 18,
+    "Q5_K_M": 17,
+    "Q5_K_S": 16,
+    "Q5_1": 9,
+    "Q5_0": 8,
+    "Q4_K_M": 15,
+    "Q4_K_S": 14,
+    "Q4_1": 3,
+    "Q4_0": 2,
+    "IQ4_NL": 25,
+    "IQ4_XS": 30,
+    "Q3_K_L": 13,
+    "Q3_K_M": 12,
+    "Q3_K_S": 11,
+    "IQ3_M": 27,
+    "IQ3_S": 26,
+    "IQ3_XS": 22,
+    "IQ3_XXS": 23,
+    "Q2_K": 10,
+    "Q2_K_S": 21,
+    "IQ2_M": 29,
+    "IQ2_S": 28,
+    "IQ2_XS": 20,
+    "IQ2_XXS": 19,
+    "IQ1_M": 31,
+    "IQ1_S": 24,
+    "TQ2_0": 37,
+    "TQ1_0": 36,
+    "MXFP4_MOE": 38,
+    "Q2_0": 41,
+    "Q1_0": 40,
+}
+_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+# Source types that are near enough to the original weights to quantize from without asking.
+GOOD_SOURCES = PLAIN | {_T.Q8_0}
+
+# The hyperparameters that type rules may look at, each with the largest value that llama.cpp takes without aborting.
+_HPARAMS = {
+    "llama.block_count": 512,
+    "llama.context_length": 1 << 31,
+    "llama.embedding_length": 1 << 24,
+    "llama.feed_forward_length": 1 << 24,
+    "llama.attention.head_count": 1 << 16,
+    "llama.attention.head_count_kv": 1 << 16,
+    "llama.expert_count": 512,
+    "llama.expert_used_count": 512,
+}
+_OPTIONAL = {
+    "llama.attention.head_count_kv",
+    "llama.expert_count",
+    "llama.expert_used_count",
+    "llama.feed_forward_length",
+}
+
+_LOG_LINE = re.compile(
+    r"^\[ *\d+/ *\d+\] (\S+) +- \[[^]]*\], type = +(\S+), size =[^(\n]*(?:\((\S+)\))?$", re.MULTILINE
+)
+
+
+def file_type_name(name: str) -> str:
+    """Give the canonical name of a file type such as "q4_k" -> "Q4_K_M"; Unsupported for no type at all."""
+    upper = name.upper()
+    upper = _ALIASES.get(upper, upper)
+    if upper not in FILE_TYPES:
+        raise Unsupported(f"{name} is not a file type; possible are {', '.join(FILE_TYPES)}.")
+    return upper
+
+
+def tensor_type(name: str) -> GGMLQuantizationType:
+    """Give the tensor type of a name such as "q8_0"; Unsupported for no type at all."""
+    try:
+        return GGMLQuantizationType[name.upper()]
+    except KeyError:
+        raise Unsupported(
+            f"{name} is not a tensor type; possible are {', '.join(t.name for t in _T)}."
+        ) from None
+
+
+def base_type(tensor: TensorSource) -> GGMLQuantizationType:
+    """Give the type of a tensor before any quantizing.
+
+    What a GGUF stores stays; of a checkpoint the vectors, norms and expert routers become F32 and all else BF16, as llama.cpp's
+    converter writes them.
+    """
+    if tensor.read_raw is not None:
+        return GGMLQuantizationType[tensor.dtype]
+    is_small = (
+        len(tensor.shape) == 1 or tensor.name.endswith("_norm.weight") or "ffn_gate_inp." in tensor.name
+    )
+    return _T.F32 if is_small else _T.BF16
+
+
+def choose_types(
+    model: ModelSource,
+    file_type: str,
+    *,
+    pure: bool = False,
+    imatrix: bool = False,
+    token_embedding_type: str | None = None,
+    output_tensor_type: str | None = None,
+    tensor_types: Iterable[tuple[str, str]] = (),
+) -> dict[str, GGMLQuantizationType]:
+    """Ask llama.cpp which type each tensor of `model` gets in a file of type `file_type`.
+
+    `pure` gives all the same type, `imatrix` says that one will be used (some rules depend on it), `tensor_types` are pairs of a
+    regular expression over tensor names and a type, the first match wins. Raises Unsupported for unknown names,
+    CorruptFile for hyperparameters that cannot be, QuantizeError when llama.cpp refuses.
+    """
+    from quantize import ggml  # half a second of llama_cpp, only when quantizing begins
+
+    number = FILE_TYPES[file_type_name(file_type)]
+    overrides = [(pattern, tensor_type(name)) for pattern, name in tensor_types]
+    with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
+        path = Path(folder) / "header.gguf"
+        _write_stand_in(model, path)
+        log = ggml.dry_run(
+            path,
+            number,
+            pure=pure,
+            imatrix=imatrix,
+            token_embedding_type=tensor_type(token_embedding_type) if token_embedding_type else None,
+            output_tensor_type=tensor_type(output_tensor_type) if output_tensor_type else None,
+            tensor_types=overrides,
+        )
+    types = {
+        name: GGMLQuantizationType[(after or before).upper()]
+        for name, before, after in _LOG_LINE.findall(log)
+    }
+    if types.keys() != {tensor.name for tensor in model.tensors}:
+        raise QuantizeError(
+            "llama.cpp's dry run named other tensors than the model has; its log format has changed."
+        )
+    return {tensor.name: _checked(types[tensor.name], tensor) for tensor in model.tensors}
+
+
+def stored_types(model: ModelSource) -> dict[str, GGMLQuantizationType]:
+    """Keep every tensor in the type it has: a copy, or a merge, without quantizing."""
+    return {tensor.name: base_type(tensor) for tensor in model.tensors}
+
+
+def _checked(type_: GGMLQuantizationType, tensor: TensorSource) -> GGMLQuantizationType:
+    try:
+        row_bytes(type_, tensor.shape[-1])
+    except ValueError as error:
+        raise Unsupported(f"{tensor.name} cannot be {type_.name}: {error}.") from None
+    return type_
+
+
+def _write_stand_in(model: ModelSource, path: Path) -> None:
+    entries, offset = [], 0
+    for tensor in model.tensors:
+        type_ = base_type(tensor)
+        shape = (*(min(n, 2) for n in tensor.shape[:-1]), tensor.shape[-1])
+        entries.append((tensor.name, type_, shape, offset))
+        rows = 1
+        for n in shape[:-1]:
+            rows *= n
+        offset += pad(rows * row_bytes(type_, shape[-1]), ALIGNMENT)
+    header = header_bytes(_hparams(model.metadata), entries)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + offset)
+
+
+def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
+    """Pick the few keys that llama.cpp's loader and the type rules look at, in ranges on which it does not abort."""
+    kept = {}
+    architecture = metadata.get("general.architecture")
+    if architecture is None or architecture.value != "llama":
+        found = "none" if architecture is None else architecture.value
+        raise Unsupported(
+            f"the architecture is {found!r:.40}, and only 'llama' (Mistral, Mixtral, Llama) can be quantized here."
+        )
+    kept["general.architecture"] = architecture
+    for key, limit in _HPARAMS.items():
+        value = metadata.get(key)
+        if value is None:
+            if key in _OPTIONAL:
+                continue
+            raise CorruptFile(f"the model has no {key}; get it from another source.")
+        least = 0 if "expert" in key else 1
+        if not isinstance(value.value, int) or not least <= value.value <= limit:
+            raise CorruptFile(f"{key} is {value.value!r:.40}, possible are {least} to {limit:,}.")
+        kept[key] = value
+    n_expert, n_used = (
+        kept[key].value if key in kept else 0 for key in ("llama.expert_count", "llama.expert_used_count")
+    )
+    if n_used > n_expert or (n_expert and not n_used):
+        raise CorruptFile(f"{n_used} of {n_expert} experts are used, which cannot be.")
+    epsilon = metadata.get("llama.attention.layer_norm_rms_epsilon")
+    if epsilon is None:
+        raise CorruptFile(
+            "the model has no llama.attention.layer_norm_rms_epsilon; get it from another source."
+        )
+    return kept | {"llama.attention.layer_norm_rms_epsilon": epsilon}
+
+
+__all__ = [
+    "FILE_TYPES",
+    "GOOD_SOURCES",
+    "base_type",
+    "choose_types",
+    "file_type_name",
+    "stored_types",
+    "tensor_type",
+]

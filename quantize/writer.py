@@ -1,0 +1,274 @@
+"""Write a GGUF in one pass: read some rows, quantize them, put them at their known place.
+
+The result is cut into slabs of whole rows, about a million weights each. A pool of threads takes slab after slab; the
+quantizers release Python's lock. Every finished slab is named in the journal, so that a killed write goes on where it was, whatever
+the size of the model. At the end the files are flushed and renamed into place.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize import ggml
+from quantize.encoder import Encoder
+from quantize.errors import NoSpace, QuantizeError
+from quantize.ggml_types import GGMLQuantizationType
+from quantize.imatrix import Imatrix
+from quantize.journal import Journal
+from quantize.layout import PlacedFile
+from quantize.plan import WritePlan, plan_write
+from quantize.source import ModelSource
+
+MAX_SLAB = 1 << 20  # weights
+MIN_SLAB = 1 << 14
+N_SLABS = 512  # at least, so that a kill loses little even of a small model
+BYTES_PER_WEIGHT = 16  # of memory while a slab is worked on: source, float32, result, and the quantizer's own
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_F16_LIMIT = 65520.0  # from here on a float16 rounds to infinity
+
+Quantizer = Callable[[NDArray[np.float32], NDArray[np.float32] | None], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a write is: bytes of the result done and in all, and what is going on now."""
+
+    done: int
+    total: int
+    stage: str
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What was written: the files, their bytes, the bytes that an earlier run had finished, and the seconds of this one.
+
+    `started_over` says that work of an earlier run was thrown away because its source or options were others.
+    """
+
+    paths: tuple[Path, ...]
+    n_bytes: int
+    n_bytes_resumed: int
+    seconds: float
+    started_over: bool
+
+
+def write_gguf(
+    model: ModelSource,
+    target: Path,
+    types: Mapping[str, GGMLQuantizationType],
+    file_type: str,
+    *,
+    imatrix: Imatrix | None = None,
+    n_threads: int = 0,
+    max_memory: int = 1 << 30,
+    split_max_size: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> WriteReport:
+    """Write `model` with the given tensor types to `target`; the same call goes on after a kill or a full disk.
+
+    `max_memory` in bytes bounds the working memory. Raises NoSpace before anything is written when the disk has too
+    little room, and when it fills up meanwhile; CorruptFile by tensor name for NaN or infinite weights.
+    """
+    plan = plan_write(
+        model,
+        target,
+        types,
+        file_type,
+        imatrix=imatrix,
+        n_threads=n_threads,
+        max_memory=max_memory,
+        split_max_size=split_max_size,
+    )
+    return execute(plan, progress)
+
+
+def execute(plan: WritePlan, progress: Callable[[Progress], None] | None = None) -> WriteReport:
+    """Carry out what `plan_write` planned."""
+    started = time.monotonic()
+    report = progress or (lambda _: None)
+    parts = tuple(_part(file.path) for file in plan.files)
+    _check_disk(plan, parts)
+    total = sum(slab.n_bytes for slab in plan.slabs)
+    written = 0
+    try:
+        with ExitStack() as stack:
+            journal = stack.enter_context(Journal(_part(plan.target, ".journal"), _identity(plan), parts))
+            _take_back(plan, parts, journal)
+            files = [
+                stack.enter_context(_PartFile(part, file))
+                for part, file in zip(parts, plan.files, strict=True)
+            ]
+            finished = _verify(plan, files, journal)
+            resumed = written = sum(plan.slabs[number].n_bytes for number in finished)
+            if journal.started_over:
+                report(Progress(0, total, "starting over: source or options have changed"))
+            elif resumed:
+                report(Progress(written, total, "resuming"))
+            encode = Encoder(plan)
+
+            def work(number: int) -> int:
+                data = encode(plan.slabs[number])
+                files[plan.slabs[number].file].write(plan.slabs[number].offset, data)
+                return zlib.crc32(data)
+
+            todo = (number for number in range(len(plan.slabs)) if number not in finished)
+            for number, checksum in _in_parallel(work, todo, plan.n_workers):
+                journal.add(number, checksum)
+                written += plan.slabs[number].n_bytes
+                report(Progress(written, total, "quantizing"))
+            report(Progress(written, total, "flushing"))
+            for file in files:
+                file.finish()
+            _publish(plan, parts)
+            journal.remove()
+    except OSError as error:
+        raise _explain(error, plan, written, total) from error
+    paths = tuple(file.path for file in plan.files)
+    return WriteReport(paths, plan.bytes_disk, resumed, time.monotonic() - started, journal.started_over)
+
+
+class _PartFile:
+    """An open .part file with its header in place; written at offsets by several threads."""
+
+    def __init__(self, path: Path, file: PlacedFile) -> None:
+        self._size = file.size
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            self.write(0, file.header)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            n = os.pwrite(self._fd, view, offset)
+            view, offset = view[n:], offset + n
+
+    def read(self, offset: int, n: int) -> bytes:
+        return os.pread(self._fd, n, offset)
+
+    def finish(self) -> None:
+        """Give the file its exact size (it may end in padding) and bring it to the disk."""
+        os.ftruncate(self._fd, self._size)
+        os.fsync(self._fd)
+
+    def __enter__(self) -> "_PartFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _in_parallel(
+    work: Callable[[int], int], numbers: Iterable[int], n_workers: int
+) -> Iterator[tuple[int, int]]:
+    """Run `work` on each number in a pool; give (number, result) as they finish. An error stops the rest."""
+    waiting = iter(numbers)
+    running: dict[Future[int], int] = {}
+    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="quantize")
+    try:
+        while True:
+            while len(running) < 2 * n_workers and (number := next(waiting, None)) is not None:
+                running[pool.submit(work, number)] = number
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _identity(plan: WritePlan) -> str:
+    """Name the exact bytes that this plan will write."""
+    digest = hashlib.sha256()
+    for part in (
+        plan.fingerprint,
+        ggml.version(),
+        plan.imatrix.digest if plan.imatrix else "",
+        len(plan.slabs),
+    ):
+        digest.update(f"{part}\n".encode())
+    for file in plan.files:
+        digest.update(file.header)
+    return digest.hexdigest()
+
+
+def _part(path: Path, suffix: str = ".part") -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _take_back(plan: WritePlan, parts: Sequence[Path], journal: Journal) -> None:
+    """Undo a publication that was killed before its journal was removed."""
+    if len(journal.done) == len(plan.slabs):
+        for part, file in zip(parts, plan.files, strict=True):
+            if not part.exists() and file.path.is_file() and file.path.stat().st_size == file.size:
+                file.path.replace(part)
+
+
+def _verify(plan: WritePlan, files: Sequence[_PartFile], journal: Journal) -> set[int]:
+    """Compare what the journal names with the bytes on disk; gives the slabs that need no more work."""
+
+    def checksum(number: int) -> int:
+        slab = plan.slabs[number]
+        return zlib.crc32(files[slab.file].read(slab.offset, slab.n_bytes))
+
+    numbers = [number for number in journal.done if number < len(plan.slabs)]
+    found = dict(_in_parallel(checksum, numbers, plan.n_workers))
+    finished = {number for number, crc in found.items() if crc == journal.done[number]}
+    if len(finished) < len(journal.done):
+        journal.forget(journal.done.keys() - finished)
+    return finished
+
+
+def _check_disk(plan: WritePlan, parts: Sequence[Path]) -> None:
+    folder = plan.target.absolute().parent
+    if not folder.is_dir():
+        raise QuantizeError(f"{folder} is no folder; create it first.")
+    have = shutil.disk_usage(folder).free + sum(
+        part.stat().st_blocks * 512 for part in parts if part.exists()
+    )
+    if have < plan.bytes_disk:
+        raise NoSpace(
+            f"{plan.target} needs {_gib(plan.bytes_disk)} and the disk has {_gib(have)} free; "
+            "make room, choose a smaller type, or write to another disk."
+        )
+
+
+def _publish(plan: WritePlan, parts: Sequence[Path]) -> None:
+    """Rename the finished files into place; the first shard, which names the others, comes last."""
+    for part, file in reversed(list(zip(parts, plan.files, strict=True))):
+        part.replace(file.path)
+    fd = os.open(plan.target.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _explain(error: OSError, plan: WritePlan, written: int, total: int) -> QuantizeError:
+    if error.errno in _DISK_FULL:
+        return NoSpace(
+            f"the disk is full after {_gib(written)} of {_gib(total)}; what is written is kept: make room for "
+            f"{_gib(total - written)} more and run the same command again."
+        )
+    return QuantizeError(f"{plan.target} cannot be written: {error.strerror or error}.")
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / (1 << 30):.2f} GiB" if n_bytes >= 1 << 27 else f"{n_bytes / (1 << 20):.2f} MiB"
+
+
+__all__ = ["Progress", "WriteReport", "execute", "write_gguf"]
