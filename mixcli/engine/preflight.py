@@ -1,0 +1,282 @@
+"""Look at a GGUF before llama.cpp does, and refuse in words what it would answer with abort(), a segfault or a riddle.
+
+Reads the header only, with the standard library, so a front end can check a file without loading anything. The limits and rules are
+those of the pinned llama.cpp (llama-model.cpp load_hparams, llama-vocab.cpp, models/llama.cpp and the CPU kernels).
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from mixcli.errors import IntegrityError
+from quantize.errors import CorruptFile, Unsupported
+from quantize.ggml_types import GGMLQuantizationType as Type
+from quantize.gguf_header import GgufHeader, LazyArray, read_header
+
+ARCHITECTURES = ("llama", "mistral3")
+TOKENIZERS = ("llama", "gpt2")  # SentencePiece and byte-level BPE
+MAX_LAYERS, MAX_EXPERTS, MAX_SHARDS = 512, 1024, 1000
+MAX_TEMPLATE = 1 << 20  # bytes
+ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+
+_SHARD = re.compile(r"^(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
+_SPLIT_EXPERT = re.compile(r"^blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight$")
+_VECTOR = re.compile(r"(_norm\.weight|\.bias|rope_freqs\.weight)$")
+_NO_MATRIX = (Type.I8, Type.I16, Type.I32, Type.I64, Type.F64, Type.Q8_1, Type.Q8_K)
+
+
+def check_gguf(path: Path) -> GgufHeader:
+    """Read a model's header and check everything that can be known from it; a first shard stands for all of its shards.
+
+    The result lists the tensors of all shards. Raises IntegrityError with one sentence.
+    """
+    try:
+        header = read_header(path)
+        name = path.name
+        _check_architecture(header, name)
+        header = _with_shards(header, path)
+    except (CorruptFile, Unsupported) as error:
+        raise IntegrityError(str(error)) from error
+    sizes = _sizes(header, name)
+    _check_vocabulary(header, name)
+    _check_tensors(header, sizes, name)
+    return header
+
+
+def _check_architecture(header: GgufHeader, name: str) -> None:
+    architecture = header.architecture
+    if not architecture:
+        raise IntegrityError(
+            f"{name} does not say which architecture it has; it is no model, or a broken one"
+        )
+    if architecture not in ARCHITECTURES:
+        raise IntegrityError(
+            f"{name} is a {architecture[:40]!r} model; mixcli runs the Mistral family "
+            f"(architecture {' or '.join(ARCHITECTURES)})"
+        )
+    if header.get("split.count", 0) and header.get("split.no", 0):
+        raise IntegrityError(
+            f"{name} is part {header.get('split.no') + 1} of {header.get('split.count')} of a model; name the first part"
+        )
+    if any(_SPLIT_EXPERT.match(tensor.name) for tensor in header.tensors):
+        raise IntegrityError(
+            f"{name} keeps every expert in a tensor of its own, as files of December 2023 do, and llama.cpp no longer reads that; "
+            f"`mixcli convert {name} -o new.gguf` joins them without loss"
+        )
+
+
+def _with_shards(header: GgufHeader, path: Path) -> GgufHeader:
+    count = header.get("split.count", 0)
+    if not isinstance(count, int) or not 0 <= count <= MAX_SHARDS:
+        raise IntegrityError(f"{path.name} claims to have {count!r} parts; it is damaged")
+    if count <= 1:
+        return header
+    match = _SHARD.match(path.name)
+    if not match or int(match["number"]) != 1 or int(match["count"]) != count:
+        raise IntegrityError(
+            f"{path.name} is the first of {count} parts, and must be named like model-00001-of-{count:05d}.gguf "
+            "for llama.cpp to find the others"
+        )
+    tensors, size = list(header.tensors), header.file_size
+    for number in range(2, count + 1):
+        part = path.with_name(f"{match['prefix']}-{number:05d}-of-{count:05d}.gguf")
+        if not part.exists():
+            raise IntegrityError(
+                f"part {number} of {count} is missing: there is no {part.name} beside {path.name}"
+            )
+        found = read_header(part)
+        if found.get("split.no") != number - 1 or found.get("split.count") != count:
+            raise IntegrityError(
+                f"{part.name} does not belong to {path.name}: its header says it is another part"
+            )
+        tensors += found.tensors
+        size += found.file_size
+    expected = header.get("split.tensors.count")
+    if expected is not None and expected != len(tensors):
+        raise IntegrityError(f"{path.name} and its parts hold {len(tensors)} tensors instead of {expected}")
+    return replace(header, tensors=tuple(tensors), file_size=size)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The numbers that the tensors' shapes follow from."""
+
+    n_layer: int
+    n_embd: int
+    n_ff: int
+    n_head: int
+    n_head_kv: int
+    head_size: int
+    n_expert: int
+    n_vocab: int
+
+
+class _Reader:
+    """Reads hyperparameters; every complaint names the key and its value."""
+
+    def __init__(self, header: GgufHeader, name: str) -> None:
+        self._header, self._name = header, name
+
+    def refuse(self, key: str, rule: str) -> IntegrityError:
+        value = self._header.get(self.key(key))
+        shown = "missing" if value is None else f"{value!r:.60}"
+        return IntegrityError(f"{self._name} cannot be a working model: {self.key(key)} is {shown}, {rule}")
+
+    def key(self, key: str) -> str:
+        return f"{self._header.architecture}.{key}"
+
+    def whole(self, key: str, least: int, greatest: int, default: int | None = None) -> int:
+        """A whole number, or the one that a value per layer repeats."""
+        value: Any = self._header.get(self.key(key), default)
+        if isinstance(value, LazyArray):
+            layers = list(value)
+            value = layers[0] if layers and all(n == layers[0] for n in layers) else None
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= greatest:
+            raise self.refuse(key, f"and must be a whole number from {least:,} to {greatest:,}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value: Any = self._header.get(self.key(key), default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+            raise self.refuse(key, "and must be a finite number that is not negative")
+        return float(value)
+
+
+def _sizes(header: GgufHeader, name: str) -> _Sizes:
+    """Check what llama.cpp asserts about the hyperparameters."""
+    read = _Reader(header, name)
+    n_layer = read.whole("block_count", 1, MAX_LAYERS)
+    n_embd = read.whole("embedding_length", 1, 1 << 20)
+    n_ff = read.whole("feed_forward_length", 1, 1 << 24)
+    read.whole("context_length", 1, 1 << 31)
+    read.number("attention.layer_norm_rms_epsilon")
+    read.number("rope.freq_base", 10000.0)
+    n_head = read.whole("attention.head_count", 1, 1 << 16)
+    n_head_kv = read.whole("attention.head_count_kv", 1, n_head, n_head)
+    if n_head % n_head_kv:
+        raise read.refuse("attention.head_count_kv", f"and must divide the {n_head} heads")
+    head_size = read.whole("attention.key_length", 1, 1 << 16, max(n_embd // n_head, 1))
+    if read.whole("attention.value_length", 1, 1 << 16, max(n_embd // n_head, 1)) != head_size:
+        raise read.refuse("attention.value_length", f"and must equal the key length, {head_size}")
+    if read.whole("rope.dimension_count", 1, 1 << 16, head_size) != head_size or head_size % 2:
+        raise read.refuse("rope.dimension_count", f"and must be even and equal the head size, {head_size}")
+    if header.get(read.key("rope.scaling.type"), "linear") not in ROPE_SCALINGS:
+        raise read.refuse("rope.scaling.type", f"and must be one of {', '.join(ROPE_SCALINGS)}")
+    n_expert = read.whole("expert_count", 0, MAX_EXPERTS, 0)
+    read.whole("expert_used_count", 1 if n_expert else 0, n_expert, 0)
+    read.whole("expert_group_count", 0, max(n_expert - 1, 0) if n_expert else 0, 0)
+    read.whole("nextn_predict_layers", 0, n_layer, 0)
+    tokens = header.get("tokenizer.ggml.tokens")
+    return _Sizes(
+        n_layer,
+        n_embd,
+        n_ff,
+        n_head,
+        n_head_kv,
+        head_size,
+        n_expert,
+        len(tokens) if isinstance(tokens, LazyArray) else 0,
+    )
+
+
+def _check_vocabulary(header: GgufHeader, name: str) -> None:
+    kind, tokens = header.get("tokenizer.ggml.model"), header.get("tokenizer.ggml.tokens")
+    if kind is None or not isinstance(tokens, LazyArray) or not len(tokens):
+        raise IntegrityError(
+            f"{name} has no tokenizer, so no text can go in or out; convert it again with its tokenizer"
+        )
+    if kind not in TOKENIZERS:
+        raise IntegrityError(
+            f"{name} has a tokenizer of kind {kind!r:.40}; mixcli knows {' and '.join(TOKENIZERS)}"
+        )
+    for key in ("scores", "token_type"):
+        values = header.get(f"tokenizer.ggml.{key}")
+        if values is not None and (not isinstance(values, LazyArray) or len(values) < len(tokens)):
+            raise IntegrityError(
+                f"{name} is damaged: tokenizer.ggml.{key} does not have a value for each of {len(tokens):,} tokens"
+            )
+    if kind == "gpt2" and not isinstance(header.get("tokenizer.ggml.merges"), LazyArray):
+        raise IntegrityError(
+            f"{name} has a byte-level tokenizer without merges; convert it again with its tokenizer"
+        )
+    texts = set(_raw_strings(tokens))
+    n_empty = sum(text == b"" for text in _raw_strings(tokens))
+    if len(texts) - (n_empty > 0) + n_empty != len(tokens):
+        raise IntegrityError(
+            f"{name} is damaged: {len(tokens) - len(texts):,} of its {len(tokens):,} tokens are there twice"
+        )
+    if kind == "llama" and not all(
+        b"<0x%02X>" % byte in texts or bytes([byte]) in texts for byte in range(256)
+    ):
+        raise IntegrityError(
+            f"{name} has a SentencePiece tokenizer without all 256 byte tokens, which would end llama.cpp"
+        )
+    template = header.get("tokenizer.chat_template", "")
+    if not isinstance(template, str) or len(template) > MAX_TEMPLATE:
+        raise IntegrityError(
+            f"{name} has a chat template that is no text of at most {MAX_TEMPLATE:,} characters"
+        )
+
+
+def _raw_strings(tokens: LazyArray) -> Iterator[bytes]:
+    """The bytes of each string, without decoding: a vocabulary has up to 262,144."""
+    raw, position, unpack = tokens.raw, 0, struct.Struct("<Q").unpack_from
+    for _ in range(len(tokens)):
+        start = position + 8
+        position = start + unpack(raw, position)[0]
+        yield raw[start:position]
+
+
+def _check_tensors(header: GgufHeader, sizes: _Sizes, name: str) -> None:
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+    for tensor in header.tensors:
+        if _VECTOR.search(tensor.name) and tensor.type != Type.F32:
+            raise IntegrityError(
+                f"{name}: tensor {tensor.name!r:.80} has type {tensor.type.name}, only F32 works there"
+            )
+        if tensor.type in _NO_MATRIX and tensor.name.endswith(".weight"):
+            raise IntegrityError(
+                f"{name}: tensor {tensor.name!r:.80} has type {tensor.type.name}, which llama.cpp cannot multiply"
+            )
+    if header.architecture != "llama":
+        return
+    for tensor_name, shape in _expected(sizes, shapes):
+        if tensor_name not in shapes:
+            raise IntegrityError(
+                f"{name} lacks the tensor {tensor_name}; its conversion was not finished, get it again"
+            )
+        found = shapes[tensor_name]
+        if found != shape and (*[1] * (4 - len(found)), *found) != (*[1] * (4 - len(shape)), *shape):
+            raise IntegrityError(f"{name}: tensor {tensor_name} has the shape {found} instead of {shape}")
+
+
+def _expected(sizes: _Sizes, found: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The tensors that a Llama or Mixtral needs, in numpy order, as models/llama.cpp asks for them."""
+    n_embd, n_ff, n_expert = sizes.n_embd, sizes.n_ff, sizes.n_expert
+    q, kv = sizes.n_head * sizes.head_size, sizes.n_head_kv * sizes.head_size
+    yield "token_embd.weight", (sizes.n_vocab, n_embd)
+    yield "output_norm.weight", (n_embd,)
+    if "output.weight" in found:
+        yield "output.weight", (sizes.n_vocab, n_embd)
+    for layer in range(sizes.n_layer):
+        block = f"blk.{layer}."
+        yield block + "attn_norm.weight", (n_embd,)
+        if block + "attn_qkv.weight" not in found:
+            yield block + "attn_q.weight", (q, n_embd)
+            yield block + "attn_k.weight", (kv, n_embd)
+            yield block + "attn_v.weight", (kv, n_embd)
+        yield block + "attn_output.weight", (n_embd, q)
+        yield block + "ffn_norm.weight", (n_embd,)
+        if n_expert:
+            yield block + "ffn_gate_inp.weight", (n_expert, n_embd)
+            yield block + "ffn_gate_exps.weight", (n_expert, n_ff, n_embd)
+            yield block + "ffn_up_exps.weight", (n_expert, n_ff, n_embd)
+            yield block + "ffn_down_exps.weight", (n_expert, n_embd, n_ff)
+        else:
+            yield block + "ffn_gate.weight", (n_ff, n_embd)
+            yield block + "ffn_up.weight", (n_ff, n_embd)
+            yield block + "ffn_down.weight", (n_embd, n_ff)
