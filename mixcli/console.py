@@ -79,16 +79,17 @@ class Console:
         self.line(json.dumps(value, ensure_ascii=False, indent=2))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write rows to stdout: a drawn table on a terminal, tab-separated lines with a header in a pipe."""
+        """Write rows to stdout: a drawn table on a terminal, tab-separated lines in a pipe; a header where columns have names."""
         out = self._stdout()
+        header = [columns] if any(columns) else []
         if not out.isatty():
-            for row in (columns, *rows):
+            for row in (*header, *rows):
                 self.line("\t".join(row))
             return
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(header))
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:

@@ -52,10 +52,13 @@ _TYPE_LABEL = re.compile(r"[.-](I?Q\d\w*|BF16|F16|F32)$", re.IGNORECASE)
 _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
-def checkpoint_from_gguf(gguf: Path, folder: Path, name: str | None = None) -> Checkpoint:
+def checkpoint_from_gguf(
+    gguf: Path, folder: Path, name: str | None = None, chat_template: str | None = None
+) -> Checkpoint:
     """Write a dense `llama` GGUF with a byte-level BPE vocabulary into `folder` and open it.
 
-    `name` goes into its card; without one it is the file's name without its type (Model.Q4_1.gguf: Model).
+    `name` goes into its card; without one it is the file's name without its type (Model.Q4_1.gguf: Model). `chat_template` takes
+    the place of the file's own.
 
     config.json is written last, so that a folder that has one is whole. Raises Unsupported for another architecture, for a
     mixture of experts or for another tokenizer, CorruptFile for a broken file.
@@ -65,6 +68,8 @@ def checkpoint_from_gguf(gguf: Path, folder: Path, name: str | None = None) -> C
         kind = "a mixture of experts" if header.architecture == "llama" else f"a {header.architecture} model"
         raise Unsupported(f"{gguf.name} is {kind}; only dense llama models can be made into a folder.")
     tokenizer, tokenizer_config = _tokenizer(header, gguf.name)
+    if chat_template is not None:
+        tokenizer_config["chat_template"] = chat_template
     config = _config(header, gguf.name)
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "tokenizer.json", tokenizer)

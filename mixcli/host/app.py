@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from mixcli.engine.engine import Output
+from mixcli.engine.sequence import Output
 from mixcli.errors import MixcliError
 from mixcli.host.loop import Call, EngineLoop
 from mixcli.host.protocol import ATTACH, FAILED, error_body

@@ -4,18 +4,21 @@ llama.cpp's context belongs to one thread; everybody else puts calls into the in
 """
 
 import asyncio
+import os
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mixcli.engine.engine import Engine, Output
+from mixcli.engine.engine import Engine
+from mixcli.engine.formats import Message
 from mixcli.engine.llama import Context, Model
-from mixcli.engine.preflight import check_gguf
-from mixcli.engine.prompt import ChatFormat, Message
+from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.selftest import checked
-from mixcli.engine.sequence import Request
+from mixcli.engine.sequence import Output, Request
+from mixcli.errors import MixcliError
 from mixcli.host.protocol import FAILED, LOADING, READY
 from mixcli.host.spec import HostSpec
 
@@ -63,6 +66,8 @@ class EngineLoop:
     def abort(self, call: Call) -> None:
         """Drop a request whose asker is gone."""
         self._inbox.put(lambda: self._drop(call.id))
+        if call.id in self._calls:
+            self._engine.interrupt()  # so that a long prefill need not end first
 
     def close(self, timeout: float) -> None:
         """Stop after the present step and wait for the thread at most `timeout` seconds."""
@@ -79,8 +84,12 @@ class EngineLoop:
             return
         self.status = READY
         self._on_state()
-        while not self._closing.is_set():
-            self._turn()
+        try:
+            while not self._closing.is_set():
+                self._turn()
+        except BaseException:  # a bug: the engine's state is unknown, so the process ends, and the front ends say so
+            traceback.print_exc()
+            os._exit(MixcliError.exit_code)
 
     def _load(self) -> None:
         def on_progress(share: float) -> bool:
@@ -89,7 +98,6 @@ class EngineLoop:
                 self._on_state()
             return not self._closing.is_set()
 
-        check_gguf(self.spec.name.path)
         placement, note = checked(self.spec.placement)
         if note:
             self.notes.append(note)
@@ -106,21 +114,23 @@ class EngineLoop:
             action()
         try:
             outputs = self._engine.step()
-        except BaseException as error:
-            for call in self._calls.values():
-                call.put(error)
-            raise
+        except MixcliError as error:
+            for call_id in self._calls.keys() - self._engine.ids():
+                self._calls.pop(call_id).put(error)
+            return
         for output in outputs:
-            call = self._calls[output.id]
-            call.put(output)
-            if output.finish_reason is not None:
-                del self._calls[output.id]
+            call = self._calls.get(output.id)
+            if call is not None:  # its asker may be gone
+                call.put(output)
+                if output.finish_reason is not None:
+                    del self._calls[output.id]
 
     def _add(self, call: Call) -> None:
         try:
             prompt = self._format.encode(call.messages)
-            self._engine.add(Request(call.id, tuple(prompt), call.sampling))
-        except Exception as error:
+            continues = call.messages[-1].role == "assistant"
+            self._engine.add(Request(call.id, tuple(prompt), call.sampling, continues))
+        except MixcliError as error:
             call.put(error)
         else:
             self._calls[call.id] = call

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from mixcli.engine.engine import Output
-from mixcli.engine.prompt import Message
+from mixcli.engine.formats import Message
 from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.sequence import Output
 
 
 class TextPart(BaseModel):
@@ -97,4 +97,30 @@ def _envelope(answer_id: str, model: str, kind: str, choices: list[dict[str, Any
 
 
 def _accounts(last: Output) -> dict[str, Any]:
-    raise NotImplementedError
+    """Give the counts as OpenAI does, and the timings as llama-server does (milliseconds, tokens a second)."""
+    cost = last.usage
+    if cost is None:
+        return {}
+    n_read = cost.n_prompt - cost.n_cached
+    n_decoded = max(0, cost.n_generated - 1)  # the first token comes out of the prefill
+    return {
+        "usage": {
+            "prompt_tokens": cost.n_prompt,
+            "completion_tokens": cost.n_generated,
+            "total_tokens": cost.n_prompt + cost.n_generated,
+            "prompt_tokens_details": {"cached_tokens": cost.n_cached},
+        },
+        "timings": {
+            "cache_n": cost.n_cached,
+            "prompt_n": n_read,
+            "prompt_ms": cost.seconds_prefill * 1000,
+            "prompt_per_second": _rate(n_read, cost.seconds_prefill),
+            "predicted_n": cost.n_generated,
+            "predicted_ms": cost.seconds_decode * 1000,
+            "predicted_per_second": _rate(n_decoded, cost.seconds_decode),
+        },
+    }
+
+
+def _rate(n: int, seconds: float) -> float:
+    return n / seconds if seconds else 0.0

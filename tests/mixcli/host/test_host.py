@@ -1,0 +1,251 @@
+"""The host process with the demo model in it: streams, shares, dies and leaves as it should."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixcli.errors import MixcliError, ModelDied, UsageError
+from mixcli.host.process import Host, connect, hosts, stop
+from mixcli.host.spec import HostName
+from profiles.placement import Placement
+from tests.conftest import Runner
+
+pytestmark = pytest.mark.model
+
+PLACEMENT = Placement(n_ctx=2048, n_threads=2, n_threads_batch=2)
+QUESTION = {
+    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    "temperature": 0,
+    "max_tokens": 24,
+}
+LONG = {
+    "messages": [{"role": "user", "content": "Tell me a very long story about the sea."}],
+    "max_tokens": 1500,
+    "temperature": 0,
+}
+
+
+def silent(_done: float, _total: float, _stage: str) -> None: ...
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 15) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return value
+
+
+@pytest.fixture
+def name(home: Path, demo_path: Callable[[str], Path]) -> HostName:
+    return HostName(demo_path("Q4_K_M").resolve(), "demo:Q4_K_M", "{}")
+
+
+@pytest.fixture
+def host(name: HostName) -> Iterator[Host]:
+    host = connect(name, lambda: PLACEMENT, 60, silent)
+    yield host
+    host.leave()
+    for left in hosts():
+        stop(left["pid"])
+
+
+def ask(host: Host, body: dict[str, Any]) -> str:
+    return "".join(delta.text for delta in host.client.chat(body))
+
+
+def raw(
+    path: Path, method: str, target: str, body: bytes = b"", **headers: str
+) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(path))
+    connection.request(
+        method, target, body, {"Content-Type": "application/json", "Connection": "close", **headers}
+    )
+    response = connection.getresponse()
+    with response:
+        return response.status, json.loads(response.read())
+
+
+def test_it_answers_in_a_stream_and_counts_its_tokens(host: Host) -> None:
+    deltas = list(host.client.chat(QUESTION))
+    text = "".join(delta.text for delta in deltas)
+    assert "Paris" in text
+    assert sum(bool(delta.text) for delta in deltas) > 3
+    usage = next(delta.usage for delta in deltas if delta.usage)
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens"] <= 24
+
+
+def test_the_same_question_again_reuses_what_was_computed(host: Host) -> None:
+    first = list(host.client.chat(QUESTION))
+    again = list(host.client.chat(QUESTION))
+    assert "".join(d.text for d in first) == "".join(d.text for d in again)
+    cached = next(d.usage for d in again if d.usage)["prompt_tokens_details"]["cached_tokens"]
+    assert cached == next(d.usage for d in again if d.usage)["prompt_tokens"] - 1
+
+
+def test_openais_own_client_understands_it(host: Host) -> None:
+    httpx = pytest.importorskip("httpx2")
+    openai = pytest.importorskip("openai")
+    transport = httpx.HTTPTransport(uds=str(host.client.path))
+    with openai.OpenAI(
+        base_url="http://localhost/v1", api_key="none", http_client=httpx.Client(transport=transport)
+    ) as client:
+        assert [model.id for model in client.models.list()] == ["demo:Q4_K_M"]
+        answer = client.chat.completions.create(model="demo", **QUESTION)
+        assert "Paris" in (answer.choices[0].message.content or "")
+        assert answer.choices[0].finish_reason in ("stop", "length")
+        stream = client.chat.completions.create(model="demo", stream=True, **QUESTION)
+        assert "Paris" in "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+
+def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
+    found: list[Host] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(connect(name, lambda: PLACEMENT, 60, silent)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    try:
+        assert len(found) == 4
+        assert len({host._pid for host in found}) == 1
+        assert len(hosts()) == 1
+    finally:
+        for host in found:
+            host.leave()
+        for left in hosts():
+            stop(left["pid"])
+
+
+def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
+    host = connect(name, lambda: PLACEMENT, 0, silent)
+    assert "Paris" in ask(host, QUESTION)
+    pid = host._pid
+    host.leave()
+    wait_for(lambda: not name.socket.exists())
+    wait_for(lambda: host._process is not None and host._process.poll() is not None)
+    assert hosts() == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_an_asker_who_leaves_stops_the_model_and_others_go_on(host: Host) -> None:
+    for _ in range(20):
+        stream = host.client.chat(LONG)
+        next(delta for delta in stream if delta.text)
+        stream.close()
+    started = time.monotonic()
+    assert "Paris" in ask(host, QUESTION)
+    assert time.monotonic() - started < 20, "the long stories were told to the end"
+    wait_for(lambda: host.client.health()["busy"] == 1)  # we ourselves
+
+
+def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
+    assert host._process is not None
+    host._process.send_signal(signal.SIGTERM)
+    assert host._process.wait(15) == 0
+    assert not host.name.socket.exists()
+
+
+def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Host, name: HostName) -> None:
+    stream = host.client.chat(LONG)
+    next(delta for delta in stream if delta.text)
+    os.kill(host._pid, signal.SIGKILL)
+    with pytest.raises(ModelDied, match="went away while it answered"):
+        list(stream)
+    assert "killed by signal 9" in host.cause_of_death()
+    again = connect(name, lambda: PLACEMENT, 0, silent)
+    assert "Paris" in ask(again, QUESTION)
+    again.leave()
+
+
+def test_a_load_that_fails_is_told_with_its_reason(home: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(64))
+    name = HostName(broken, "broken", "{}")
+    with pytest.raises(MixcliError, match=r"broken\.gguf"):
+        connect(name, lambda: PLACEMENT, 60, silent)
+    wait_for(lambda: not name.socket.exists())
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 7}, "top_p"),
+        ({"n": 1_000_000_000}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**9}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
+        ({"logit_bias": {"99999999": 1}}, "logit_bias"),
+        ({"logit_bias": {"1": 1000}}, "logit_bias"),
+        ({"stop": [""]}, "stop"),
+        ({"seed": 1.5}, "seed"),
+    ],
+)
+def test_a_bad_field_is_named_with_400(
+    name: HostName, host: Host, change: dict[str, Any], field: str
+) -> None:
+    status, body = raw(
+        name.socket, "POST", "/v1/chat/completions", json.dumps({**QUESTION, **change}).encode()
+    )
+    assert status == 400
+    assert body["error"]["param"] == field
+    assert body["error"]["type"] == "invalid_request_error"
+
+
+def test_what_is_no_request_is_400_and_the_next_one_works(name: HostName, host: Host) -> None:
+    for body in (
+        b"",
+        b"[]",
+        b"{",
+        b'"text"',
+        b'{"messages": [{"role": "user", "content": "a"}], "temperature": NaN}',
+    ):
+        status, answer = raw(name.socket, "POST", "/v1/chat/completions", body)
+        assert status == 400, body
+        assert answer["error"]["message"]
+    assert "Paris" in ask(host, QUESTION)
+
+
+def test_a_prompt_beyond_the_context_says_both_numbers(host: Host) -> None:
+    body = {"messages": [{"role": "user", "content": "word " * 5000}]}
+    with pytest.raises(MixcliError, match=r"2,?048") as refusal:
+        ask(host, body)
+    assert refusal.value.exit_code == 4
+    with pytest.raises(UsageError, match="temperature"):
+        ask(host, {**QUESTION, "temperature": 99})
+
+
+def test_the_folder_of_the_socket_is_private(host: Host) -> None:
+    assert host.name.socket.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_socket_that_nobody_listens_on_is_cleared_away(home: Path, mixcli: Runner) -> None:
+    from mixcli.paths import runtime_dir
+
+    dead = runtime_dir() / "0123456789abcdef.sock"
+    code = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(dead)], check=True)
+    assert dead.exists()
+    assert mixcli("ps", "--json").stdout.strip() == "[]"
+    assert not dead.exists()

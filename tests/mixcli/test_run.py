@@ -1,0 +1,170 @@
+"""mixcli run, ps, stop, list, show and pull with the demo, as a person and a script use them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Runner
+
+pytestmark = pytest.mark.model
+CAPITAL = "What is the capital of France?"
+STORY = "Tell me a very long story about the sea."
+
+
+def start(*args: str, stdin: int | None = subprocess.DEVNULL) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "mixcli", *args],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_pipe_gets_the_answer_and_nothing_else(mixcli: Runner, with_demo: Path) -> None:
+    done = mixcli("run", "-m", "demo", stdin=CAPITAL + "\n")
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+    assert done.stdout.endswith("\n")
+    assert "\x1b" not in done.stdout + done.stderr
+    assert done.stderr == ""
+    again = mixcli("run", "-m", "demo", "--json", stdin=CAPITAL)
+    answer = json.loads(again.stdout)
+    assert answer["text"].strip() == done.stdout.strip()
+    assert answer["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] > 3
+    assert answer["timings"]["predicted_per_second"] > 0
+
+
+def test_the_only_model_needs_no_name_and_piped_text_comes_first(mixcli: Runner, with_demo: Path) -> None:
+    done = mixcli("run", "Repeat the word above.", "--json", "--max-tokens", "8", stdin="banana")
+    assert done.returncode == 0, done.stderr
+    alone = mixcli("run", "Repeat the word above.", "--json", "--max-tokens", "8")
+    more = (
+        json.loads(done.stdout)["usage"]["prompt_tokens"] - json.loads(alone.stdout)["usage"]["prompt_tokens"]
+    )
+    assert 1 <= more <= 5
+
+
+def test_stats_and_stop_texts(mixcli: Runner, with_demo: Path) -> None:
+    done = mixcli("run", CAPITAL, "--stats", "--stop", "Paris")
+    assert "Paris" not in done.stdout
+    assert "ended by stop" in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_tragedy(mixcli: Runner, with_demo: Path) -> None:
+    command = f"{sys.executable} -m mixcli run '{STORY}' | head -c 1; echo \"${{PIPESTATUS[0]}}\""
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.stderr == ""
+    assert done.stdout[1:].strip() == "141"
+
+
+def test_ps_shows_it_and_stop_unloads_it(mixcli: Runner, with_demo: Path) -> None:
+    for _ in range(3):
+        assert mixcli("run", CAPITAL, "--max-tokens", "2").returncode == 0
+    (loaded,) = json.loads(mixcli("ps", "--json").stdout)
+    assert loaded["model"] == "demo:Q4_K_M"
+    assert 200 < loaded["expires_in"] <= 300
+    assert "demo:Q4_K_M" in mixcli("ps").stdout
+    assert mixcli("stop", "demo").returncode == 0
+    assert mixcli("ps", "--json").stdout.strip() == "[]"
+    with pytest.raises(ProcessLookupError):
+        os.kill(loaded["pid"], 0)
+
+
+def test_keep_alive_0_leaves_nothing(mixcli: Runner, with_demo: Path) -> None:
+    assert mixcli("run", CAPITAL, "--keep-alive", "0", "--max-tokens", "2").returncode == 0
+    assert mixcli("ps", "--json").stdout.strip() == "[]"
+
+
+def test_a_host_killed_in_an_answer_is_exit_7_and_the_next_run_works(mixcli: Runner, with_demo: Path) -> None:
+    assert mixcli("run", CAPITAL, "--max-tokens", "2").returncode == 0
+    (loaded,) = json.loads(mixcli("ps", "--json").stdout)
+    asking = start("run", STORY, "--max-tokens", "2000")
+    assert asking.stdout is not None
+    assert asking.stdout.read(1)
+    os.kill(loaded["pid"], signal.SIGKILL)
+    _, err = asking.communicate(timeout=30)
+    assert asking.returncode == 7
+    assert err.count("\n") == 1
+    assert "the model process ended while it answered" in err
+    assert "Paris" in mixcli("run", CAPITAL).stdout
+
+
+def test_ctrl_c_is_exit_130_within_a_second(mixcli: Runner, with_demo: Path) -> None:
+    assert mixcli("run", CAPITAL, "--max-tokens", "2").returncode == 0
+    asking = start("run", STORY, "--max-tokens", "2000")
+    assert asking.stdout is not None
+    assert asking.stdout.read(1)
+    began = time.monotonic()
+    asking.send_signal(signal.SIGINT)
+    _, err = asking.communicate(timeout=30)
+    assert asking.returncode == 130
+    assert time.monotonic() - began < 1
+    assert "Traceback" not in err
+
+
+def test_list_and_show_say_what_it_is(mixcli: Runner, with_demo: Path) -> None:
+    (listed,) = json.loads(mixcli("list", "--json").stdout)
+    assert listed["model"] == "demo:Q4_K_M"
+    assert "not a model of Mistral AI" in listed["description"]
+    assert "Apache-2.0" in mixcli("list").stdout
+    facts = json.loads(mixcli("show", "demo", "--json").stdout)
+    assert (facts["experts"], facts["experts_used"], facts["layers"]) == (8, 2, 30)
+    assert facts["active_parameters"] < facts["parameters"]
+    assert facts["sha256"] == listed["sha256"]
+    assert "Apache-2.0" in mixcli("show").stdout
+
+
+def test_a_pull_of_what_is_there_is_quick_and_says_so(mixcli: Runner, with_demo: Path) -> None:
+    done = mixcli("pull", "demo")
+    assert done.returncode == 0
+    assert "was here already" in done.stderr
+    assert "not a model of Mistral AI" in done.stderr
+    assert "Apache-2.0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html>sorry</html>" * 10, "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS"),
+        (b"GGUF\x03\0\0\0", "cut"),
+    ],
+)
+def test_a_file_that_is_no_model_never_starts_a_host(
+    mixcli: Runner, home: Path, tmp_path: Path, content: bytes, words: str
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    done = mixcli("run", "-m", str(path), "hi")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list((home / "runtime").glob("*.log")) == []
+
+
+def test_a_model_cut_short_is_exit_5(mixcli: Runner, home: Path, with_demo: Path, tmp_path: Path) -> None:
+    source = with_demo / "data/models/demo--Q4_K_M/demo-Q4_K_M.gguf"
+    path = tmp_path / "cut.gguf"
+    with source.open("rb") as file:
+        path.write_bytes(file.read(20_000_000))
+    done = mixcli("run", "-m", str(path), "hi")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "cut.gguf" in done.stderr
+    assert list((home / "runtime").glob("*.log")) == []
+
+
+def test_a_context_that_does_not_fit_is_exit_4(mixcli: Runner, with_demo: Path) -> None:
+    done = mixcli("run", "--ctx", "1000000", "hi")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "trained for 8192" in done.stderr
