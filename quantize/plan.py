@@ -7,6 +7,7 @@ a later run finds the same slabs again, with any number of threads.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from quantize import ggml
@@ -47,10 +48,20 @@ class WritePlan:
 
     target: Path
     files: tuple[PlacedFile, ...]
-    slabs: tuple[Slab, ...]
     imatrix: Imatrix | None
     n_workers: int
     fingerprint: str
+
+    @cached_property
+    def slabs(self) -> tuple[Slab, ...]:
+        """All units of work, in file order; a slab is known by its place here."""
+        size = _slab_size(self.files)
+        return tuple(
+            Slab(number, tensor, start, stop)
+            for number, file in enumerate(self.files)
+            for tensor in file.tensors
+            for start, stop in _cuts(tensor, size)
+        )
 
     @property
     def bytes_disk(self) -> int:
@@ -60,7 +71,7 @@ class WritePlan:
     @property
     def bytes_memory(self) -> int:
         """The most that all workers hold at one time, beyond the mapped source and the interpreter."""
-        return self.n_workers * _slab_memory(self.slabs)
+        return self.n_workers * _slab_memory(self.files)
 
     @property
     def tensors(self) -> Iterator[PlacedTensor]:
@@ -89,31 +100,32 @@ def plan_write(
     for file in files:
         for tensor in file.tensors:
             _check_imatrix(tensor, imatrix, file_type)
-    slabs = tuple(_slabs(files))
-    n_workers = max(1, min(n_threads or _n_cores(), len(slabs), max_memory // max(1, _slab_memory(slabs))))
-    return WritePlan(target, files, slabs, imatrix, n_workers, model.fingerprint)
+    n_workers = max(1, min(n_threads or _n_cores(), max_memory // _slab_memory(files)))
+    return WritePlan(target, files, imatrix, n_workers, model.fingerprint)
 
 
-def _slabs(files: Sequence[PlacedFile]) -> Iterator[Slab]:
-    """Cut all tensors into slabs; where the cuts lie depends on nothing but the shapes."""
+def _cuts(tensor: PlacedTensor, size: int) -> Iterator[tuple[int, int]]:
+    """Cut a tensor into runs of rows of about `size` weights, none across experts."""
+    step = max(1, size // tensor.source.shape[-1])
+    for first in range(0, tensor.source.n_rows, tensor.rows_per_expert):
+        last = first + tensor.rows_per_expert
+        for start in range(first, last, step):
+            yield start, min(start + step, last)
+
+
+def _slab_size(files: Sequence[PlacedFile]) -> int:
     n_elements = sum(tensor.source.n_elements for file in files for tensor in file.tensors)
-    size = min(MAX_SLAB, max(MIN_SLAB, n_elements // N_SLABS))
-    for index, file in enumerate(files):
-        for tensor in file.tensors:
-            per_expert = tensor.rows_per_expert
-            step = max(1, size // tensor.source.shape[-1])
-            for first in range(0, tensor.source.n_rows, per_expert):
-                for start in range(first, first + per_expert, step):
-                    yield Slab(index, tensor, start, min(start + step, first + per_expert))
+    return min(MAX_SLAB, max(MIN_SLAB, n_elements // N_SLABS))
 
 
 def _n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _slab_memory(slabs: Sequence[Slab]) -> int:
-    largest = max(((slab.stop - slab.start) * slab.tensor.source.shape[-1] for slab in slabs), default=0)
-    return largest * BYTES_PER_WEIGHT
+def _slab_memory(files: Sequence[PlacedFile]) -> int:
+    """Give the bytes that one worker holds at most; a row is never cut, however long."""
+    longest_row = max((tensor.source.shape[-1] for file in files for tensor in file.tensors), default=0)
+    return max(_slab_size(files), longest_row) * BYTES_PER_WEIGHT
 
 
 def _check_imatrix(tensor: PlacedTensor, imatrix: Imatrix | None, file_type: str) -> None:

@@ -97,46 +97,69 @@ def write_gguf(
 def execute(plan: WritePlan, progress: Callable[[Progress], None] | None = None) -> WriteReport:
     """Carry out what `plan_write` planned."""
     started = time.monotonic()
-    report = progress or (lambda _: None)
     parts = tuple(_part(file.path) for file in plan.files)
     _check_disk(plan, parts)
-    total = sum(slab.n_bytes for slab in plan.slabs)
-    written = 0
+    meter = _Meter(sum(slab.n_bytes for slab in plan.slabs), progress)
     try:
-        with ExitStack() as stack:
-            journal = stack.enter_context(Journal(_part(plan.target, ".journal"), _identity(plan), parts))
-            _take_back(plan, parts, journal)
-            files = [
-                stack.enter_context(_PartFile(part, file))
-                for part, file in zip(parts, plan.files, strict=True)
-            ]
-            finished = _verify(plan, files, journal)
-            resumed = written = sum(plan.slabs[number].n_bytes for number in finished)
-            if journal.started_over:
-                report(Progress(0, total, "starting over: source or options have changed"))
-            elif resumed:
-                report(Progress(written, total, "resuming"))
-            encode = Encoder(plan)
-
-            def work(number: int) -> int:
-                data = encode(plan.slabs[number])
-                files[plan.slabs[number].file].write(plan.slabs[number].offset, data)
-                return zlib.crc32(data)
-
-            todo = (number for number in range(len(plan.slabs)) if number not in finished)
-            for number, checksum in _in_parallel(work, todo, plan.n_workers):
-                journal.add(number, checksum)
-                written += plan.slabs[number].n_bytes
-                report(Progress(written, total, "quantizing"))
-            report(Progress(written, total, "flushing"))
-            for file in files:
-                file.finish()
-            _publish(plan, parts)
+        with Journal(_part(plan.target, ".journal"), _identity(plan), parts) as journal:
+            try:
+                resumed = _fill(plan, parts, journal, meter)
+                _publish(plan, parts)
+            except QuantizeError:  # this source can never become this result
+                for part in parts:
+                    part.unlink(missing_ok=True)
+                journal.remove()
+                raise
             journal.remove()
     except OSError as error:
-        raise _explain(error, plan, written, total) from error
+        raise _explain(error, plan, meter) from error
     paths = tuple(file.path for file in plan.files)
     return WriteReport(paths, plan.bytes_disk, resumed, time.monotonic() - started, journal.started_over)
+
+
+def _fill(plan: WritePlan, parts: Sequence[Path], journal: Journal, meter: "_Meter") -> int:
+    """Write every slab that is not yet there, and flush; gives the bytes that were."""
+    _take_back(plan, parts, journal)
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(_PartFile(part, file)) for part, file in zip(parts, plan.files, strict=True)
+        ]
+        finished = _verify(plan, files, journal)
+        resumed = sum(plan.slabs[number].n_bytes for number in finished)
+        if journal.started_over:
+            meter.add(0, "starting over: source or options have changed")
+        elif resumed:
+            meter.add(resumed, "resuming")
+        encode = Encoder(plan)
+
+        def work(number: int) -> int:
+            slab = plan.slabs[number]
+            data = encode(slab)
+            files[slab.file].write(slab.offset, data)
+            return zlib.crc32(data)
+
+        todo = (number for number in range(len(plan.slabs)) if number not in finished)
+        for number, checksum in _in_parallel(work, todo, plan.n_workers):
+            journal.add(number, checksum)
+            meter.add(plan.slabs[number].n_bytes, "quantizing")
+        meter.add(0, "flushing")
+        for file in files:
+            file.finish()
+    return resumed
+
+
+class _Meter:
+    """Counts the bytes done and tells whoever wants to know."""
+
+    def __init__(self, total: int, progress: Callable[[Progress], None] | None) -> None:
+        self.done = 0
+        self.total = total
+        self._progress = progress
+
+    def add(self, n_bytes: int, stage: str) -> None:
+        self.done += n_bytes
+        if self._progress:
+            self._progress(Progress(self.done, self.total, stage))
 
 
 class _PartFile:
@@ -258,13 +281,15 @@ def _publish(plan: WritePlan, parts: Sequence[Path]) -> None:
         os.close(fd)
 
 
-def _explain(error: OSError, plan: WritePlan, written: int, total: int) -> QuantizeError:
+def _explain(error: OSError, plan: WritePlan, meter: _Meter) -> QuantizeError:
     if error.errno in _DISK_FULL:
         return NoSpace(
-            f"the disk is full after {_gib(written)} of {_gib(total)}; what is written is kept: make room for "
-            f"{_gib(total - written)} more and run the same command again."
+            f"the disk is full after {_gib(meter.done)} of {_gib(meter.total)}; what is written is kept: make room for "
+            f"{_gib(meter.total - meter.done)} more and run the same command again."
         )
-    return QuantizeError(f"{plan.target} cannot be written: {error.strerror or error}.")
+    return QuantizeError(
+        f"{plan.target} cannot be made, {error.filename or plan.target}: {error.strerror or error}."
+    )
 
 
 def _gib(n_bytes: int) -> str:

@@ -1,0 +1,177 @@
+"""From a checkpoint or a GGUF to a GGUF of any type: open, choose types, plan, write."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantize.checkpoint import open_checkpoint
+from quantize.errors import QuantizeError, Unsupported
+from quantize.ggml_types import GGMLQuantizationType
+from quantize.gguf_source import open_gguf
+from quantize.imatrix import read_imatrix
+from quantize.model_source import model_source
+from quantize.plan import WritePlan, plan_write
+from quantize.recipe import FILE_TYPES, GOOD_SOURCES, choose_types, stored_types
+from quantize.repair import MIXED
+from quantize.source import ModelSource
+from quantize.upcycle import upcycle
+from quantize.writer import Progress, WriteReport, execute
+
+COPY = "COPY"
+DEFAULT_TYPE = "Q4_K_M"
+_PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to make of a source.
+
+    `output_type` is a file type such as "Q4_K_M"; COPY keeps every tensor of a GGUF as it is; None means Q4_K_M for a checkpoint and
+    COPY for a GGUF. `tensor_types` are (regular expression over tensor names, tensor type), first match wins. `imatrix` is a file.
+    `upcycle_experts` makes a dense checkpoint a mixture of that many experts, router drawn with `seed`. `max_memory` and
+    `split_max_size` are bytes (0: one file); `n_threads` 0 means one for each core.
+    """
+
+    output_type: str | None = None
+    pure: bool = False
+    imatrix: Path | None = None
+    token_embedding_type: str | None = None
+    output_tensor_type: str | None = None
+    tensor_types: tuple[tuple[str, str], ...] = ()
+    allow_requantize: bool = False
+    upcycle_experts: int = 0
+    seed: int = 0
+    n_threads: int = 0
+    max_memory: int = 1 << 30
+    split_max_size: int = 0
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    output_type: str | None = None,
+    pure: bool = False,
+    imatrix: Path | None = None,
+    token_embedding_type: str | None = None,
+    output_tensor_type: str | None = None,
+    tensor_types: Iterable[tuple[str, str]] = (),
+    allow_requantize: bool = False,
+    upcycle_experts: int = 0,
+    seed: int = 0,
+    n_threads: int = 0,
+    max_memory: int = 1 << 30,
+    split_max_size: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> WriteReport:
+    """Convert a checkpoint folder or a GGUF file to the GGUF file `target`; see Options for what the names mean.
+
+    One pass, no file in between; the same call goes on after a kill. Raises CorruptFile, Unsupported, NoSpace or QuantizeError, each
+    with one sentence for a person.
+    """
+    options = Options(
+        output_type=output_type,
+        pure=pure,
+        imatrix=imatrix,
+        token_embedding_type=token_embedding_type,
+        output_tensor_type=output_tensor_type,
+        tensor_types=tuple(tensor_types),
+        allow_requantize=allow_requantize,
+        upcycle_experts=upcycle_experts,
+        seed=seed,
+        n_threads=n_threads,
+        max_memory=max_memory,
+        split_max_size=split_max_size,
+    )
+    return execute(prepare(Path(source), Path(target), options), progress)
+
+
+def prepare(source: Path, target: Path, options: Options) -> WritePlan:
+    """Do everything but the work: open the source, choose every type, place every byte (what a dry run shows)."""
+    model = open_model(source, options)
+    imatrix = read_imatrix(options.imatrix) if options.imatrix else None
+    wanted = options.output_type or (COPY if _is_gguf(source) else DEFAULT_TYPE)
+    if wanted.upper() == COPY:
+        types, wanted = _stored(model), _stored_file_type(model)
+    else:
+        types = choose_types(
+            model,
+            wanted,
+            pure=options.pure,
+            imatrix=imatrix is not None,
+            token_embedding_type=options.token_embedding_type,
+            output_tensor_type=options.output_tensor_type,
+            tensor_types=options.tensor_types,
+        )
+        if not options.allow_requantize:
+            _check_sources(model, types)
+    plan = plan_write(
+        model,
+        target,
+        types,
+        wanted,
+        imatrix=imatrix,
+        n_threads=options.n_threads,
+        max_memory=options.max_memory,
+        split_max_size=options.split_max_size,
+    )
+    if source.resolve() in {file.path.resolve() for file in plan.files}:
+        raise QuantizeError(f"{target} is the source itself; give the result another name.")
+    return plan
+
+
+def open_model(source: Path, options: Options) -> ModelSource:
+    """Open whatever `source` is: a folder with a checkpoint, or a GGUF file."""
+    if source.suffix.lower() in _PICKLED:
+        raise Unsupported(
+            f"{source} is a pickle file, which can run code when it is opened; get the model as safetensors or GGUF."
+        )
+    if _is_gguf(source):
+        if options.upcycle_experts:
+            raise Unsupported(f"{source} is a GGUF; upcycling starts from a dense checkpoint folder.")
+        return open_gguf(source)
+    checkpoint = open_checkpoint(source)
+    if options.upcycle_experts:
+        checkpoint = upcycle(checkpoint, options.upcycle_experts, seed=options.seed)
+    return model_source(checkpoint)
+
+
+def _is_gguf(source: Path) -> bool:
+    return not source.is_dir() and source.suffix.lower() not in {".safetensors", ".json"}
+
+
+def _stored(model: ModelSource) -> dict[str, GGMLQuantizationType]:
+    for tensor in model.tensors:
+        if MIXED in tensor.dtype:
+            raise Unsupported(
+                f"{tensor.where}: its experts have different types ({tensor.dtype}) and cannot be merged without loss; "
+                "name an --output-type and give --allow-requantize."
+            )
+    return stored_types(model)
+
+
+def _stored_file_type(model: ModelSource) -> str:
+    """Name the file type of a copy: what the source says, or else what most of its weights are."""
+    value = model.metadata.get("general.file_type")
+    names = {number: name for name, number in FILE_TYPES.items()}
+    if value is not None and value.value in names:
+        return names[value.value]
+    sizes: dict[str, int] = {}
+    for tensor in model.tensors:
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.n_elements
+    dominant = max(sizes, key=lambda name: sizes[name])
+    return next((name for name in FILE_TYPES if name.startswith(dominant)), "BF16")
+
+
+def _check_sources(model: ModelSource, types: dict[str, GGMLQuantizationType]) -> None:
+    """Refuse to quantize again what has lost much already."""
+    good = {type_.name for type_ in GOOD_SOURCES}
+    for tensor in model.tensors:
+        if tensor.dtype != types[tensor.name].name and not good.issuperset(tensor.dtype.split(MIXED)):
+            raise Unsupported(
+                f"{tensor.where} is {tensor.dtype} already and would lose quality once more as {types[tensor.name].name}; "
+                "start from BF16, F16 or Q8_0, or give --allow-requantize."
+            )
+
+
+__all__ = ["COPY", "DEFAULT_TYPE", "Options", "convert", "open_model", "prepare"]

@@ -1,0 +1,82 @@
+"""Mixtral GGUFs of December 2023, one tensor for each expert, become what llama.cpp reads today: all experts of a layer in one.
+
+Their bytes lie as they are in the merged tensor, one expert after the other, so nothing is lost as long as the experts of a
+layer have one type.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize.errors import CorruptFile
+from quantize.source import ModelSource, TensorSource
+
+_EXPERT = re.compile(r"(?P<stack>blk\.\d+\.ffn_(?:gate|down|up))\.(?P<expert>\d{1,3})\.weight")
+MIXED = "/"  # joins the type names of experts that are not of one type, in TensorSource.dtype
+
+
+def merge_experts(model: ModelSource, name: str) -> ModelSource:
+    """Merge single experts into stacks; gives `model` itself when it has none.
+
+    Experts of different types give a stack without stored bytes, which can be quantized anew but not copied. Raises
+    CorruptFile when an expert is missing or has another shape; `name` stands for the file.
+    """
+    stacks: dict[str, dict[int, TensorSource]] = {}
+    others = []
+    for tensor in model.tensors:
+        if match := _EXPERT.fullmatch(tensor.name):
+            stacks.setdefault(match["stack"], {})[int(match["expert"])] = tensor
+        else:
+            others.append(tensor)
+    if not stacks:
+        return model
+    declared = model.metadata.get("llama.expert_count")
+    n_expert = declared.value if declared else 0
+    for stack, experts in stacks.items():
+        if sorted(experts) != list(range(n_expert)):
+            missing = sorted(set(range(n_expert if isinstance(n_expert, int) else 0)) - experts.keys())
+            detail = f"expert {missing[0]} is missing" if missing else f"it has {len(experts)} experts"
+            raise CorruptFile(f"{name}: {stack}: {detail}, and the model says {n_expert}; download it again.")
+    merged = [
+        _stack(f"{stack}_exps.weight", [experts[i] for i in range(n_expert)], name)
+        for stack, experts in stacks.items()
+    ]
+    return ModelSource(model.metadata, [*others, *merged], model.fingerprint)
+
+
+def _stack(name: str, experts: Sequence[TensorSource], file: str) -> TensorSource:
+    shape = experts[0].shape
+    if odd := next((expert for expert in experts if expert.shape != shape or len(shape) != 2), None):
+        raise CorruptFile(
+            f"{file}: {odd.name} has shape {odd.shape} and the first expert {shape}; download it again."
+        )
+    n_rows = shape[0]
+    types = sorted({expert.dtype for expert in experts})
+
+    def pieces(start: int, stop: int) -> list[tuple[TensorSource, int, int]]:
+        return [
+            (experts[i], max(start - i * n_rows, 0), min(stop - i * n_rows, n_rows))
+            for i in range(start // n_rows, -(-stop // n_rows))
+        ]
+
+    def read(start: int, stop: int) -> NDArray[np.float32]:
+        return np.concatenate([expert.read(first, last) for expert, first, last in pieces(start, stop)])
+
+    def read_raw(start: int, stop: int) -> NDArray[np.uint8]:
+        return np.concatenate(
+            [expert.read_raw(first, last) for expert, first, last in pieces(start, stop) if expert.read_raw]
+        )
+
+    return TensorSource(
+        name,
+        (len(experts), *shape),
+        MIXED.join(types),
+        read,
+        f"{file}: {name}",
+        read_raw if len(types) == 1 else None,
+    )
+
+
+__all__ = ["MIXED", "merge_experts"]

@@ -1,0 +1,298 @@
+"""Writes that are killed, run out of disk, or meet bad weights: nothing is lost, nothing is left behind."""
+
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantize import CorruptFile, NoSpace, Progress, QuantizeError, Unsupported
+from quantize.ggml_types import GGMLQuantizationType as T
+from quantize.journal import Journal
+from quantize.plan import plan_write
+from quantize.recipe import choose_types
+from quantize.source import ModelSource, TensorSource
+from quantize.writer import write_gguf
+
+from .tiny import model_of, random_weights
+
+# Converts, and appends one byte to a file for each slab that is really quantized.
+CHILD = """
+import os, sys
+from pathlib import Path
+from quantize import convert, QuantizeError
+from quantize.encoder import Encoder
+source, target, count = sys.argv[1:4]
+log = os.open(count, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+encode = Encoder.__call__
+def counted(self, slab):
+    os.write(log, b".")
+    return encode(self, slab)
+Encoder.__call__ = counted
+if len(sys.argv) > 4:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), resource.RLIM_INFINITY))
+print("ready", flush=True)
+try:
+    print(convert(Path(source), Path(target), output_type="Q4_K_M", n_threads=2).n_bytes_resumed)
+except QuantizeError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def child(*arguments: object) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.fixture(scope="module")
+def bf16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "bf16.gguf"
+    model = model_of(random_weights(n_layer=3, n_ff=1024))
+    write_gguf(model, path, choose_types(model, "BF16"), "BF16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def clean(bf16: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, int, float]:
+    """Give the bytes of a run that nothing disturbed, its slabs, and its seconds."""
+    folder = tmp_path_factory.mktemp("clean")
+    process = child(bf16, folder / "m.gguf", folder / "count")
+    started = time.monotonic()
+    assert process.communicate() and process.returncode == 0
+    return (folder / "m.gguf").read_bytes(), (folder / "count").stat().st_size, time.monotonic() - started
+
+
+@pytest.mark.slow
+def test_kill_at_twenty_random_moments(bf16: Path, clean, tmp_path: Path) -> None:
+    wanted, n_slabs, seconds = clean
+    target, count = tmp_path / "m.gguf", tmp_path / "count"
+    rng = random.Random(5)
+    n_killed = n_finished = 0
+    while n_killed < 20:
+        process = child(bf16, target, count)
+        try:
+            process.communicate(timeout=rng.uniform(0, seconds / 6))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            n_killed += 1
+        if (
+            target.exists() and not target.with_name("m.gguf.journal").exists()
+        ):  # it came to its end before the kill
+            assert target.read_bytes() == wanted
+            target.unlink()
+            n_finished += 1
+    process = child(bf16, target, count)
+    assert process.communicate()[1] == "" and process.returncode == 0
+    assert target.read_bytes() == wanted
+    assert count.stat().st_size < 1.3 * n_slabs * (n_finished + 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["count", "m.gguf"]
+
+
+def test_a_full_disk_is_said_and_the_next_run_goes_on(bf16: Path, clean, tmp_path: Path) -> None:
+    wanted, n_slabs, _ = clean
+    target, count = tmp_path / "m.gguf", tmp_path / "count"
+    process = child(bf16, target, count, len(wanted) // 2)
+    _, message = process.communicate()
+    assert process.returncode == 4
+    assert "the disk is full after" in message and "run the same command again" in message
+    assert not target.exists()
+    n_first = count.stat().st_size
+    assert 0.3 * n_slabs < n_first < 0.7 * n_slabs
+    process = child(bf16, target, count)
+    out, _ = process.communicate()
+    assert int(out) > len(wanted) // 3
+    assert target.read_bytes() == wanted
+    assert count.stat().st_size < 1.1 * n_slabs
+
+
+def test_too_little_disk_is_known_before_the_first_byte(tmp_path: Path) -> None:
+    def never(start: int, stop: int) -> np.ndarray:
+        raise AssertionError("nothing may be read")
+
+    weights = random_weights()
+    model = model_of(weights)
+    huge = replace(
+        model, tensors=[*model.tensors, TensorSource("x.weight", (1 << 23, 1 << 23), "F32", never, "x")]
+    )
+    types = {tensor.name: T.F32 for tensor in huge.tensors}
+    with pytest.raises(NoSpace, match=r"needs 262144\.\d+ GiB and the disk has .* free") as caught:
+        write_gguf(huge, tmp_path / "m.gguf", types, "F32")
+    assert caught.value.exit_code == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def half_written(model: ModelSource, target: Path, types: dict[str, T]) -> None:
+    """Stop a write in the middle, as Ctrl-C does."""
+
+    def stop(at: Progress) -> None:
+        if at.done > at.total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_gguf(model, target, types, "Q8_0", progress=stop)
+
+
+@pytest.fixture
+def model() -> ModelSource:
+    return model_of(random_weights(n_ff=256))
+
+
+@pytest.fixture
+def whole(model: ModelSource, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("whole") / "m.gguf"
+    write_gguf(model, path, choose_types(model, "Q8_0"), "Q8_0")
+    return path.read_bytes()
+
+
+def test_damaged_slabs_and_a_torn_journal_are_noticed(
+    model: ModelSource, whole: bytes, tmp_path: Path
+) -> None:
+    target, types = tmp_path / "m.gguf", choose_types(model, "Q8_0")
+    half_written(model, target, types)
+    part, journal = tmp_path / "m.gguf.part", tmp_path / "m.gguf.journal"
+    data = bytearray(part.read_bytes())
+    data[50_000] ^= 0xFF
+    part.write_bytes(data)
+    with journal.open("ab") as file:
+        file.write(b"0000")
+    report = write_gguf(model, target, types, "Q8_0")
+    assert target.read_bytes() == whole
+    assert len(whole) // 3 < report.n_bytes_resumed < len(whole)
+    assert not report.started_over
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_other_source_or_options_start_over_and_say_so(
+    model: ModelSource, whole: bytes, tmp_path: Path
+) -> None:
+    target, types = tmp_path / "m.gguf", choose_types(model, "Q8_0")
+    half_written(replace(model, fingerprint="another"), target, types)
+    stages: list[Progress] = []
+    report = write_gguf(model, target, types, "Q8_0", progress=stages.append)
+    assert report.started_over and report.n_bytes_resumed == 0
+    assert stages[0].stage.startswith("starting over")
+    assert target.read_bytes() == whole
+
+    half_written(model, target, types)
+    report = write_gguf(
+        model, target, choose_types(model, "Q4_K_M"), "Q4_K_M", split_max_size=len(whole) // 3
+    )
+    assert report.started_over
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        {"m.gguf", *(p.name for p in report.paths)}
+    )
+
+
+def test_killed_between_the_rename_and_the_end(model: ModelSource, whole: bytes, tmp_path: Path) -> None:
+    target, types = tmp_path / "m.gguf", choose_types(model, "Q8_0")
+    journal = tmp_path / "m.gguf.journal"
+    kept = b""
+
+    def keep(at: Progress) -> None:
+        nonlocal kept
+        kept = journal.read_bytes()
+
+    write_gguf(model, target, types, "Q8_0", progress=keep)
+    journal.write_bytes(kept)
+    report = write_gguf(model, target, types, "Q8_0")
+    assert report.n_bytes_resumed > 0.99 * len(whole) - 10_000
+    assert target.read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_two_at_once(model: ModelSource, tmp_path: Path) -> None:
+    target, types = tmp_path / "m.gguf", choose_types(model, "Q8_0")
+    with (
+        Journal(tmp_path / "m.gguf.journal", "mine", ()),
+        pytest.raises(QuantizeError, match="another process writes the same file"),
+    ):
+        write_gguf(model, target, types, "Q8_0")
+    write_gguf(model, target, types, "Q8_0")
+
+
+def test_a_planted_journal_removes_nothing_elsewhere(model: ModelSource, tmp_path: Path) -> None:
+    outside = tmp_path / "precious.part"
+    outside.write_text("x")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "keep.txt").write_text("x")
+    (folder / "m.gguf.journal").write_text('{"identity": "old", "parts": ["../precious.part", "keep.txt"]}\n')
+    (folder / "m.gguf.part").symlink_to(outside)
+    write_gguf(model, folder / "m.gguf", choose_types(model, "Q8_0"), "Q8_0")
+    assert outside.read_text() == "x"
+    assert sorted(path.name for path in folder.iterdir()) == ["keep.txt", "m.gguf"]
+
+
+@pytest.mark.parametrize(("value", "row"), [(np.nan, 17), (np.inf, 300), (-np.inf, 2047)])
+def test_nan_and_inf_are_refused_by_tensor_name(tmp_path: Path, value: float, row: int) -> None:
+    weights = random_weights(n_ff=256)
+    weights["blk.1.ffn_up_exps.weight"].reshape(-1, 256)[row, 5] = value
+    model = model_of(weights)
+    for output_type in ("Q4_K_M", "BF16"):
+        with pytest.raises(CorruptFile) as caught:
+            write_gguf(model, tmp_path / "m.gguf", choose_types(model, output_type), output_type)
+        message = str(caught.value)
+        assert message.startswith("tiny: blk.1.ffn_up_exps.weight: 1 of ")
+        assert f"row {row:,}, column 5" in message
+        assert caught.value.exit_code == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_beyond_the_type(tmp_path: Path) -> None:
+    weights = random_weights(n_ff=256)
+    weights["blk.0.attn_q.weight"][3, 3] = 1e5
+    model = model_of(weights)
+    with pytest.raises(Unsupported, match=r"attn_q\.weight has the value 100000, too large for F16"):
+        write_gguf(model, tmp_path / "m.gguf", choose_types(model, "F16"), "F16")
+    weights["blk.0.attn_q.weight"][3, 3] = 1e30
+    with pytest.raises(Unsupported, match=r"values up to 1e\+30, too large for Q8_0"):
+        write_gguf(model, tmp_path / "m.gguf", choose_types(model, "Q8_0"), "Q8_0")
+
+
+def test_progress_counts_every_byte_once(model: ModelSource, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    report = write_gguf(model, tmp_path / "m.gguf", choose_types(model, "Q8_0"), "Q8_0", progress=seen.append)
+    done = [at.done for at in seen]
+    assert done == sorted(done)
+    assert done[-1] == seen[-1].total <= report.n_bytes
+    assert seen[-1].stage == "flushing"
+
+
+def test_memory_stays_in_its_budget(tmp_path: Path) -> None:
+    """A tensor of 512 MiB as float32 passes through 48 MiB."""
+    n_rows, n_cols = 1 << 15, 1 << 12
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return np.full((stop - start, n_cols), 0.5, np.float32)
+
+    model = model_of(random_weights(n_ff=256))
+    model = replace(
+        model, tensors=[*model.tensors, TensorSource("x.weight", (n_rows, n_cols), "F32", read, "x")]
+    )
+    types = {tensor.name: T.F32 if len(tensor.shape) == 1 else T.Q8_0 for tensor in model.tensors}
+    plan = plan_write(model, tmp_path / "m.gguf", types, "Q8_0", n_threads=16, max_memory=48 << 20)
+    assert 1 < plan.n_workers < 16
+    assert plan.bytes_memory <= 48 << 20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    write_gguf(model, plan.target, types, "Q8_0", n_threads=16, max_memory=48 << 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
+def test_a_folder_that_is_not_there(model: ModelSource, tmp_path: Path) -> None:
+    with pytest.raises(QuantizeError, match="is no folder"):
+        write_gguf(model, tmp_path / "no" / "m.gguf", choose_types(model, "Q8_0"), "Q8_0")
