@@ -47,13 +47,19 @@ class _TypeTraits(ctypes.Structure):
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library_path() -> Path:
+    """Give the file of the library whose functions these are."""
     folder = Path(llama_cpp.__file__).parent / "lib"
     names = _FILE_NAMES.get(sys.platform, _FILE_NAMES["linux"])
     path = next((folder / name for name in names if (folder / name).exists()), None)
     if path is None:
         raise QuantizeError(f"llama-cpp-python has no {names[0]} in {folder}; install it again.")
-    library = ctypes.CDLL(str(path))
+    return path
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(library_path()))
     pointer, i64, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
     for name, result, arguments in (
         ("ggml_quantize_init", None, (ctypes.c_int,)),
@@ -183,4 +189,13 @@ def _captured_log() -> Iterator[list[str]]:
             llama.llama_log_set(before, data)
 
 
-__all__ = ["dequantize", "dry_run", "is_valid", "prepare", "quantize_chunk", "requires_imatrix", "version"]
+__all__ = [
+    "dequantize",
+    "dry_run",
+    "is_valid",
+    "library_path",
+    "prepare",
+    "quantize_chunk",
+    "requires_imatrix",
+    "version",
+]

@@ -1,0 +1,78 @@
+"""Quantizing speed: mixcli's compiled quantizers against ggml_quantize_chunk, same machine, same minute, same bytes.
+
+    python bench/kernels.py [--types Q4_K,Q6_K] [--json FILE]
+
+Prints million weights a second for each type, on one thread and on two (row slabs in a thread pool), and how many times faster.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize import ggml
+from quantize.ggml_types import GGMLQuantizationType
+from quantize.kernels import Quantizer, quantizer
+
+TYPES = "Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,Q8_0,Q4_0,Q4_1,Q5_0,Q5_1"
+SLAB = 64  # rows that a thread takes at a time
+Quantize = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
+
+
+def using(quantize: Quantizer, imatrix: NDArray[np.float32] | None) -> Quantize:
+    return lambda rows: quantize(rows, imatrix)
+
+
+def rate(quantize: Quantize, rows: NDArray[np.float32], threads: int, seconds: float = 1.0) -> float:
+    """Million weights a second, the best of several rounds in about `seconds`."""
+    slabs = [rows[at : at + SLAB] for at in range(0, len(rows), SLAB)]
+    best, end = 0.0, time.perf_counter() + seconds
+    with ThreadPoolExecutor(threads) as pool:
+        while True:
+            start = time.perf_counter()
+            for _ in pool.map(quantize, slabs):
+                pass
+            now = time.perf_counter()
+            best = max(best, rows.size / (now - start) / 1e6)
+            if now > end:
+                return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--types", default=TYPES, help=f"comma separated (default {TYPES})")
+    parser.add_argument("--json", type=Path, help="also write the results here")
+    args = parser.parse_args()
+    random = np.random.default_rng(0)
+    rows = (random.standard_normal((512, 4096)) * 0.02).astype(np.float32)
+    importance = random.random(4096).astype(np.float32)
+    results = []
+    print(f"{'type':<14}{'threads':>8}{'ggml M/s':>10}{'mixcli M/s':>12}{'faster':>8}")
+    for name in args.types.split(","):
+        type_ = GGMLQuantizationType[name]
+        for imatrix in (None, importance):
+            fast = quantizer(name, imatrix is not None)
+            if fast is None:
+                print(f"{name:<14}{'the library serves':>30}")
+                continue
+            ours, theirs = using(fast, imatrix), using(partial(ggml.quantize_chunk, type_), imatrix)
+            assert np.array_equal(ours(rows[:8]), theirs(rows[:8]))
+            for threads in (1, 2):
+                a, b = rate(theirs, rows[: SLAB * 4], threads), rate(ours, rows, threads)
+                label = name + (" imatrix" if imatrix is not None else "")
+                print(f"{label:<14}{threads:>8}{a:>10.1f}{b:>12.1f}{b / a:>7.1f}x", flush=True)
+                results.append({"type": label, "threads": threads, "ggml": a, "mixcli": b, "ratio": b / a})
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

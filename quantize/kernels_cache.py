@@ -1,0 +1,78 @@
+"""Where compiled kernels and the verdicts about them are kept: a folder for each environment that could give other bytes."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+_KEPT = 4  # environments: virtual environments and versions that somebody may come back to
+
+
+@cache
+def folder() -> Path | None:
+    """The user's folder for this CPU, library, numba, Python and version of the kernels; None where nothing can be written."""
+    import platformdirs
+
+    base = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir("mixcli", appauthor=False)
+    place = Path(base) / "kernels" / _environment()
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.utime(place)
+        others = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+    except OSError:
+        return None
+    if not os.access(place, os.W_OK):
+        return None
+    for old in others[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def _environment() -> str:
+    from llvmlite import binding  # part of numba, which may be missing
+
+    from quantize.ggml import library_path  # the library takes its time
+
+    library = library_path().stat()
+    facts = [
+        *(f"{package} {importlib.metadata.version(package)}" for package in ("numba", "llvmlite")),
+        f"{platform.python_implementation()} {platform.python_version()}",
+        f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}",
+        f"{library_path()} {library.st_size} {library.st_mtime_ns}",
+    ]
+    sources = sorted(Path(__file__).parent.glob("kernels_*.py"))
+    return hashlib.sha256(
+        b"\0".join([*map(str.encode, facts), *(path.read_bytes() for path in sources)])
+    ).hexdigest()[:16]
+
+
+def recall(place: Path | None, name: str) -> bool | None:
+    """The verdict kept under this name, or None."""
+    verdict = _verdicts(place).get(name)
+    return verdict if isinstance(verdict, bool) else None
+
+
+def remember(place: Path | None, name: str, verdict: bool) -> None:
+    """Keep a verdict; where that fails it will be found anew."""
+    if place is None:
+        return
+    part = place / f"verdicts.{os.getpid()}.part"
+    with suppress(OSError):
+        part.write_text(json.dumps({**_verdicts(place), name: verdict}, indent=1), "utf-8")
+        part.replace(place / "verdicts.json")
+
+
+def _verdicts(place: Path | None) -> dict[str, object]:
+    with suppress(OSError, ValueError):
+        if place is not None:
+            known = json.loads((place / "verdicts.json").read_text("utf-8"))
+            return known if isinstance(known, dict) else {}
+    return {}
+
+
+__all__ = ["folder", "recall", "remember"]
