@@ -15,6 +15,7 @@ def main() -> None:
     """Serve until nobody wants the model any more, or SIGTERM."""
     spec = HostSpec.from_json(sys.argv[1])
     path = spec.name.socket
+    os.chdir(path.parent)  # keeps no other folder busy
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(os.fspath(path))
     listener.listen(128)

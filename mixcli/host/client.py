@@ -32,7 +32,11 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(str(self._path))
+        try:
+            self.sock.connect(str(self._path))
+        except OSError:
+            self.close()
+            raise
 
 
 class HostClient:
@@ -43,8 +47,8 @@ class HostClient:
 
     def health(self) -> dict[str, Any]:
         """Give the host's state; OSError when nobody listens."""
-        response = self._request("GET", "/health")
-        body: dict[str, Any] = json.loads(response.read())
+        with self._request("GET", "/health") as response:
+            body: dict[str, Any] = json.loads(response.read())
         return body
 
     def attach(self, keep_alive: float) -> Generator[dict[str, Any], None, None]:
@@ -80,10 +84,17 @@ class HostClient:
     ) -> http.client.HTTPResponse:
         connection = _UnixConnection(self.path)
         payload = None if body is None else json.dumps(body).encode()
-        connection.request(method, path, payload, {"Content-Type": "application/json", "Connection": "close"})
-        response = connection.getresponse()
+        try:
+            connection.request(
+                method, path, payload, {"Content-Type": "application/json", "Connection": "close"}
+            )
+            response = connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
         if response.status >= 400:
-            raise_error(json.loads(response.read()))
+            with response:
+                raise_error(json.loads(response.read()))
         return response
 
     @staticmethod

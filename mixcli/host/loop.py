@@ -87,7 +87,9 @@ class EngineLoop:
         try:
             while not self._closing.is_set():
                 self._turn()
-        except BaseException:  # a bug: the engine's state is unknown, so the process ends, and the front ends say so
+        except (
+            BaseException
+        ):  # a bug: the engine's state is unknown, so the process ends, and the front ends say so
             traceback.print_exc()
             os._exit(MixcliError.exit_code)
 

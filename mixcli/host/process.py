@@ -1,9 +1,8 @@
 """Start, find and stop hosts: one process per loaded model, found through its unix socket."""
 
+import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from mixcli import paths
 from mixcli.errors import MixcliError, ModelDied
+from mixcli.host.child import Child
 from mixcli.host.client import GONE, HostClient
 from mixcli.host.protocol import READY, raise_error
 from mixcli.host.spec import HostName, HostSpec
@@ -35,8 +35,8 @@ class Host:
     client: HostClient
     notes: list[str]
     _states: States
-    _process: "subprocess.Popen[bytes] | None"
-    _pid: int
+    process: Child | None
+    pid: int
 
     def leave(self) -> None:
         """Let go of the model; its keep_alive begins."""
@@ -44,7 +44,7 @@ class Host:
 
     def cause_of_death(self) -> str:
         """Say in a few words why the process ended: the signal, or the last line of its log."""
-        return _cause(self.name, self._process)
+        return _cause(self.name, self.process)
 
 
 def connect(
@@ -99,11 +99,9 @@ def stop(pid: int) -> None:
 
 
 def _alive(pid: int) -> bool:
-    try:
+    with contextlib.suppress(ChildProcessError):  # somebody else started it
         if os.waitpid(pid, os.WNOHANG)[0] == pid:
             return False
-    except ChildProcessError:
-        pass  # somebody else started it
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -118,20 +116,12 @@ def _attach(name: HostName, keep_alive: float) -> States | None:
         return None
 
 
-def _start(spec: HostSpec) -> "subprocess.Popen[bytes]":
+def _start(spec: HostSpec) -> Child:
     _clear_if_dead(spec.name.socket)
-    with spec.name.log.open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "mixcli.host", spec.to_json()],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=paths.runtime_dir(),  # not the user's folder: nothing there shall be imported or kept busy
-            start_new_session=True,
-        )
+    return Child.start("mixcli.host", spec.to_json(), spec.name.log)
 
 
-def _wait_for_socket(name: HostName, process: "subprocess.Popen[bytes]", keep_alive: float) -> States:
+def _wait_for_socket(name: HostName, process: Child, keep_alive: float) -> States:
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         states = _attach(name, keep_alive)
@@ -140,7 +130,7 @@ def _wait_for_socket(name: HostName, process: "subprocess.Popen[bytes]", keep_al
         if process.poll() is not None:
             raise ModelDied(_sentence(name, process, "started"))
         if time.monotonic() > deadline:
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)
             raise MixcliError(
                 f"the model process did not answer within {START_TIMEOUT:.0f} seconds; its log is {name.log}"
             )
@@ -155,15 +145,15 @@ def _clear_if_dead(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sentence(name: HostName, process: "subprocess.Popen[bytes] | None", doing: str) -> str:
+def _sentence(name: HostName, process: Child | None, doing: str) -> str:
     return (
         f"the model process ended while it {doing} {name.label} ({_cause(name, process)}); "
         f"run the same command again, and if it ends again look at {name.log}"
     )
 
 
-def _cause(name: HostName, process: "subprocess.Popen[bytes] | None") -> str:
-    code = _exit_status(process)
+def _cause(name: HostName, process: Child | None) -> str:
+    code = process.wait(1) if process else None
     if code == -signal.SIGKILL:
         return "killed by signal 9, by someone or by the system because memory ran out"
     if code is not None and code < 0:
@@ -174,12 +164,3 @@ def _cause(name: HostName, process: "subprocess.Popen[bytes] | None") -> str:
     if lines:
         return f"its last words: {lines[-1]}"
     return "without a word" if code is None else f"exit code {code}"
-
-
-def _exit_status(process: "subprocess.Popen[bytes] | None") -> int | None:
-    if process is None:
-        return None
-    try:
-        return process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return None

@@ -138,7 +138,7 @@ def test_a_pull_of_what_is_there_is_quick_and_says_so(mixcli: Runner, with_demo:
         (b"", "empty"),
         (b"<!DOCTYPE html><html>sorry</html>" * 10, "HTML"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS"),
-        (b"GGUF\x03\0\0\0", "cut"),
+        (b"GGUF\x03\0\0\0", "only 8 bytes"),
     ],
 )
 def test_a_file_that_is_no_model_never_starts_a_host(

@@ -124,7 +124,7 @@ def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
         thread.join()
     try:
         assert len(found) == 4
-        assert len({host._pid for host in found}) == 1
+        assert len({host.pid for host in found}) == 1
         assert len(hosts()) == 1
     finally:
         for host in found:
@@ -136,10 +136,10 @@ def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
 def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
     host = connect(name, lambda: PLACEMENT, 0, silent)
     assert "Paris" in ask(host, QUESTION)
-    pid = host._pid
+    pid = host.pid
     host.leave()
     wait_for(lambda: not name.socket.exists())
-    wait_for(lambda: host._process is not None and host._process.poll() is not None)
+    wait_for(lambda: host.process is not None and host.process.poll() is not None)
     assert hosts() == []
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -157,16 +157,16 @@ def test_an_asker_who_leaves_stops_the_model_and_others_go_on(host: Host) -> Non
 
 
 def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
-    assert host._process is not None
-    host._process.send_signal(signal.SIGTERM)
-    assert host._process.wait(15) == 0
+    assert host.process is not None
+    os.kill(host.process.pid, signal.SIGTERM)
+    assert host.process.wait(15) == 0
     assert not host.name.socket.exists()
 
 
 def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Host, name: HostName) -> None:
     stream = host.client.chat(LONG)
     next(delta for delta in stream if delta.text)
-    os.kill(host._pid, signal.SIGKILL)
+    os.kill(host.pid, signal.SIGKILL)
     with pytest.raises(ModelDied, match="went away while it answered"):
         list(stream)
     assert "killed by signal 9" in host.cause_of_death()
