@@ -1,18 +1,21 @@
 """Turn slabs of weights into the bytes that the file holds: checked, quantized, checked again."""
 
-from collections.abc import Callable
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize import ggml
+from quantize import ggml, kernels
 from quantize.errors import CorruptFile, Unsupported
 from quantize.ggml_types import GGMLQuantizationType
+from quantize.kernels import Quantizer
+from quantize.layout import PlacedTensor
 from quantize.plan import Slab, WritePlan
 
 _F16_LIMIT = 65520.0  # from here on a float16 rounds to infinity
-
-Quantizer = Callable[[NDArray[np.float32], NDArray[np.float32] | None], NDArray[np.uint8]]
+KERNEL_WORTH = (
+    1 << 26
+)  # weights of a type from which on compiling a faster quantizer for it pays, even the first time
 
 
 class Encoder:
@@ -20,8 +23,14 @@ class Encoder:
 
     def __init__(self, plan: WritePlan) -> None:
         self._imatrix = plan.imatrix
-        types = {tensor.type for tensor in plan.tensors if not tensor.is_copy}
-        self._quantizers = {type_: quantizer(type_) for type_ in types}
+        n_weights: Counter[tuple[GGMLQuantizationType, bool]] = Counter()
+        for tensor in plan.tensors:
+            if not tensor.is_copy:
+                n_weights[tensor.type, self._importance(tensor) is not None] += tensor.source.n_elements
+        self._quantizers = {
+            (type_, with_imatrix): quantizer(type_, with_imatrix, n)
+            for (type_, with_imatrix), n in n_weights.items()
+        }
 
     def __call__(self, slab: Slab) -> memoryview:
         tensor = slab.tensor
@@ -40,22 +49,28 @@ class Encoder:
             raise Unsupported(
                 f"{source.where} has the value {largest:g}, too large for F16; choose BF16 or F32."
             )
-        out = self._quantizers[tensor.type](rows, self._importance(slab))
+        weights = self._importance(tensor)
+        row = None if weights is None else weights[slab.start // tensor.rows_per_expert]
+        out = self._quantizers[tensor.type, row is not None](rows, row)
         if not ggml.is_valid(tensor.type, out):
             raise Unsupported(
                 f"{source.where} has values up to {largest:g}, too large for {tensor.type.name}; choose BF16."
             )
         return out.reshape(-1).data
 
-    def _importance(self, slab: Slab) -> NDArray[np.float32] | None:
-        weights = self._imatrix.weights(slab.tensor.source) if self._imatrix else None
-        return None if weights is None else weights[slab.start // slab.tensor.rows_per_expert]
+    def _importance(self, tensor: PlacedTensor) -> NDArray[np.float32] | None:
+        return self._imatrix.weights(tensor.source) if self._imatrix else None
 
 
-def quantizer(type_: GGMLQuantizationType) -> Quantizer:
-    """Give the fastest function that turns float32 rows (n_rows, n_cols) into this type's bytes, as the library would."""
+def quantizer(type_: GGMLQuantizationType, with_imatrix: bool, n_weights: int) -> Quantizer:
+    """Give the function that turns finite float32 rows (n_rows, n_cols) into this type's bytes soonest.
+
+    All candidates give the same bytes; a compiled one is looked for when there are enough weights to earn its compiling.
+    """
     if type_ == GGMLQuantizationType.F32:
         return lambda rows, _: rows.view(np.uint8)
+    if n_weights >= KERNEL_WORTH and (fast := kernels.quantizer(type_.name, with_imatrix)):
+        return fast
     ggml.prepare(type_)
     return lambda rows, imatrix: ggml.quantize_chunk(type_, rows, imatrix)
 

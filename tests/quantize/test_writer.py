@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from quantize import encoder
 from quantize.gguf_header import read_header
 from quantize.imatrix import Imatrix
 from quantize.recipe import FILE_TYPES, choose_types
@@ -93,3 +94,22 @@ def test_writes_the_bytes_of_llama_quantize(
             "quantize.imatrix.file": "m.dat",
             "quantize.imatrix.entries_count": len(imatrix.entries),
         }
+
+
+@pytest.mark.parametrize(
+    "file_type", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "Q4_K_M with imatrix"]
+)
+def test_compiled_quantizers_write_the_same(
+    sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_type: str
+) -> None:
+    pytest.importorskip("numba")
+    model, _ = sources("mixtral")
+    imatrix = importance(model) if file_type.endswith(WITH_IMATRIX) else None
+    file_type = file_type.removesuffix(WITH_IMATRIX)
+    types = choose_types(model, file_type, imatrix=imatrix is not None)
+    for name, worth in (("library", 1 << 60), ("compiled", 0)):
+        monkeypatch.setattr(encoder, "KERNEL_WORTH", worth)
+        write_gguf(model, tmp_path / name, types, file_type, imatrix=imatrix)
+    assert (tmp_path / "compiled").read_bytes() == (tmp_path / "library").read_bytes()
+    usual = types["blk.0.ffn_up_exps.weight"]
+    assert encoder.quantizer(usual, imatrix is not None, 1).__module__ == "quantize.kernels"
