@@ -14,7 +14,7 @@ MAX_TEMPLATE_BYTES = 1 << 20
 
 def chat_template_metadata(folder: Path, tokenizer_config: Mapping[str, Any]) -> dict[str, Value]:
     """Give the template keys: of tokenizer_config.json first, then chat_template.jinja, then chat_template.json."""
-    template = tokenizer_config.get("chat_template", _beside(folder) if tokenizer_config else None)
+    template = tokenizer_config.get("chat_template", _beside(folder))
     if isinstance(template, str):
         return {"tokenizer.chat_template": text(template)}
     return _named(template) if isinstance(template, list) else {}

@@ -76,7 +76,7 @@ class Checkpoint:
         """Changes when any file's name, size or time, or an option, changes."""
         digest = hashlib.sha256(repr(self.upcycling).encode())
         small = [self.folder / name for name in (self.layout.value, *TOKENIZER_FILES)]
-        small += sorted(self.folder.glob("tokenizer.model.*"))
+        small += sorted(self.folder.glob("tokenizer.model.v*"))
         for path in (*self.files, *small):
             if path.is_file():
                 status = path.stat()

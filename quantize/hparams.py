@@ -15,6 +15,7 @@ MAX_EXPERTS = 512  # llama.cpp's LLAMA_MAX_EXPERTS
 MAX_WIDTH = 1 << 20
 MAX_VOCABULARY = 1 << 22
 MAX_CONTEXT = 1 << 30
+NATIVE_CONTEXT = 32768  # what Mistral's models of 2023 and 2024 have and their params.json does not say
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Hparams:
     """What decides shapes and metadata. `head_dim` is None where the file leaves it to n_embd / n_head."""
 
     n_layer: int
-    n_ctx: int | None
+    n_ctx: int
     n_embd: int
     n_ff: int
     n_head: int
@@ -171,11 +172,11 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
                 "log_multiplier": 0.0 if yarn.get("apply_scale") else 1.0,
             },
         )
-    n_ctx = next((key for key in ("max_position_embeddings", "max_seq_len") if key in read.values), None)
+    n_ctx = next((key for key in ("max_position_embeddings", "max_seq_len") if key in read.values), "")
     return _checked(
         Hparams(
             n_layer=read.count("n_layers", MAX_LAYERS),
-            n_ctx=read.count(n_ctx, MAX_CONTEXT) if n_ctx else None,
+            n_ctx=read.count(n_ctx, MAX_CONTEXT, default=NATIVE_CONTEXT),
             n_embd=read.count("dim", MAX_WIDTH),
             n_ff=read.count("hidden_dim", MAX_WIDTH),
             n_head=n_head,
@@ -196,8 +197,7 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
 def hparams_metadata(hparams: Hparams) -> dict[str, Value]:
     """The `llama.*` keys, in the order of llama.cpp's converter."""
     keys = {"llama.block_count": u32(hparams.n_layer)}
-    if hparams.n_ctx is not None:
-        keys["llama.context_length"] = u32(hparams.n_ctx)
+    keys["llama.context_length"] = u32(hparams.n_ctx)
     keys["llama.embedding_length"] = u32(hparams.n_embd)
     keys["llama.feed_forward_length"] = u32(hparams.n_ff)
     keys["llama.attention.head_count"] = u32(hparams.n_head)
@@ -239,7 +239,6 @@ _ROPE_NUMBERS: dict[str, tuple[tuple[str, float | None], ...]] = {  # name and d
     "linear": (("factor", None),),
     "yarn": (("factor", None), ("original_max_position_embeddings", None)),
     "llama3": (
-        ("rope_theta", 10000.0),
         ("factor", 8.0),
         ("low_freq_factor", 1.0),
         ("high_freq_factor", 4.0),

@@ -33,7 +33,7 @@ def rope_factors(hparams: Hparams) -> list[TensorSource]:
     scaling = hparams.rope_scaling
     if scaling is None or scaling.kind != "llama3":
         return []
-    factors = _llama3_factors(scaling, hparams.head_size)
+    factors = _llama3_factors(scaling, hparams.rope_base, hparams.head_size)
 
     def read(start: int, stop: int) -> Float32s:
         return factors[None, :][start:stop].copy()
@@ -41,14 +41,21 @@ def rope_factors(hparams: Hparams) -> list[TensorSource]:
     return [TensorSource("rope_freqs.weight", factors.shape, "F32", read, "rope_scaling of config.json")]
 
 
-def _llama3_factors(scaling: RopeScaling, head_size: int) -> Float32s:
-    numbers = scaling.parameters
+def _llama3_factors(scaling: RopeScaling, base: float, head_size: int) -> Float32s:
+    """In float32, a number over a vector as the number times its reciprocals: torch computes so, and the last bit counts."""
+    numbers = {name: np.float32(number) for name, number in scaling.parameters.items()}
+    old, factor = numbers["original_max_position_embeddings"], numbers["factor"]
+    low, high = numbers["low_freq_factor"], numbers["high_freq_factor"]
     exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
-    wavelengths = 2 * np.pi * (np.float32(numbers["rope_theta"]) ** exponents).astype(np.float64)
-    old = numbers["original_max_position_embeddings"]
-    low, high, factor = numbers["low_freq_factor"], numbers["high_freq_factor"], numbers["factor"]
-    smooth = np.clip((old / wavelengths - low) / (high - low), 0.0, 1.0)
-    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+    powers = (base ** exponents.astype(np.float64)).astype(np.float32)
+    frequencies = np.float32(1) / powers
+    wavelengths = np.float32(1) / frequencies * np.float32(2 * np.pi)
+    smooth = (np.float32(1) / wavelengths * old - low) / (high - low)
+    blended = np.float32(1) / ((np.float32(1) - smooth) / factor + smooth)
+    factors = np.where(
+        wavelengths < old / high, np.float32(1), np.where(wavelengths > old / low, factor, blended)
+    )
+    return factors.astype(np.float32)
 
 
 def _reordered(tensor: TensorSource, source_row: Callable[[Index], Index], head_size: int) -> TensorSource:

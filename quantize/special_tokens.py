@@ -53,6 +53,18 @@ def special_token_metadata(
     return keys
 
 
+def mistral_token_metadata(tokens: Sequence[bytes]) -> dict[str, Value]:
+    """Give the keys for one of Mistral's own tokenizers: texts begin with BOS; what has no <pad> is padded by EOS."""
+    ids = {kind: tokens.index(token) for kind, token in _MISTRAL.items() if token in tokens}
+    if "eos" in ids:
+        ids.setdefault("pad", ids["eos"])
+    keys = {_ID_KEYS[kind]: u32(index) for kind, index in ids.items()}
+    return keys | {_ADD_KEYS["bos"]: flag(True), _ADD_KEYS["eos"]: flag(False)}
+
+
+_MISTRAL = {"bos": b"<s>", "eos": b"</s>", "unk": b"<unk>", "pad": b"<pad>"}
+
+
 def _ids_by_text(tokenizer_config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> dict[str, int]:
     by_text: dict[str, int] = {}
     for entry in tokenizer.get("added_tokens") or []:

@@ -1,23 +1,29 @@
 """The tokenizer of a checkpoint as GGUF metadata: which of its files counts, and what goes with the vocabulary.
 
-As in llama.cpp's converter: tekken.json where there is no tokenizer.json, then tokenizer.model, then tokenizer.json.
+As in llama.cpp's converter. A Mistral folder: tekken.json, else the SentencePiece file of the highest version. A Hugging Face folder:
+tekken.json where there is no tokenizer.json, else tokenizer.model, else tokenizer.json.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from quantize.chat_template import chat_template_metadata
-from quantize.checkpoint import Checkpoint
+from quantize.checkpoint import Checkpoint, Layout
 from quantize.errors import Unsupported
 from quantize.folder import read_json_object_if_there
-from quantize.source import Value, flag
-from quantize.special_tokens import special_token_metadata
+from quantize.mistral_templates import BY_VERSION
+from quantize.source import Value, flag, text
+from quantize.special_tokens import mistral_token_metadata, special_token_metadata
 from quantize.vocab_bpe import bpe_model, bpe_vocabulary
 from quantize.vocab_spm import spm_vocabulary, spm_vocabulary_from_json
+from quantize.vocab_tekken import tekken_vocabulary
 from quantize.vocabulary import Vocabulary
 
+_TEMPLATE = "tokenizer.chat_template"
 _GRANITE_VOCABULARY = 49152  # StarCoder's, which llama.cpp's converter never lets begin with BOS
+_VERSIONED = re.compile(r"tokenizer\.model\.(v\d+)(m\d+)?")
 
 
 def tokenizer_metadata(checkpoint: Checkpoint, n_vocab: int | None) -> dict[str, Value]:
@@ -27,21 +33,48 @@ def tokenizer_metadata(checkpoint: Checkpoint, n_vocab: int | None) -> dict[str,
     or the embedding.
     """
     folder = checkpoint.folder
-    config = read_json_object_if_there(folder / "tokenizer_config.json")
+    has_tekken = (folder / "tekken.json").is_file()
+    if checkpoint.layout is Layout.MISTRAL or (has_tekken and not (folder / "tokenizer.json").is_file()):
+        return _mistral(folder, n_vocab)
+    return _hugging_face(folder, checkpoint.config, n_vocab)
+
+
+def _mistral(folder: Path, n_vocab: int | None) -> dict[str, Value]:
+    if (path := folder / "tekken.json").is_file():
+        vocabulary, version = tekken_vocabulary(path, n_vocab)
+    else:
+        path, named = _newest_sentencepiece(folder)
+        vocabulary = spm_vocabulary(path, n_vocab)
+        version = named or sentencepiece_version(vocabulary)
+    keys = vocabulary.metadata()
+    keys |= mistral_token_metadata(vocabulary.tokens)
+    template = chat_template_metadata(folder, read_json_object_if_there(folder / "tokenizer_config.json"))
+    if _TEMPLATE not in template and version in BY_VERSION:
+        template[_TEMPLATE] = text(BY_VERSION[version])
+    return keys | template
+
+
+def _hugging_face(folder: Path, config: Mapping[str, Any], n_vocab: int | None) -> dict[str, Value]:
+    tokenizer_config = read_json_object_if_there(folder / "tokenizer_config.json")
     tokenizer = read_json_object_if_there(folder / "tokenizer.json")
     keys: dict[str, Value] = {}
-    if (prefix := config.get("add_prefix_space")) is not None:
+    if (prefix := tokenizer_config.get("add_prefix_space")) is not None:
         keys["tokenizer.ggml.add_space_prefix"] = flag(bool(prefix))
-    vocabulary = _vocabulary(folder, tokenizer, n_vocab)
+    vocabulary = _hugging_face_vocabulary(folder, tokenizer, n_vocab)
     keys |= vocabulary.metadata()
-    keys |= special_token_metadata(checkpoint.config, config, tokenizer, vocabulary.tokens)
-    keys |= chat_template_metadata(folder, config)
+    keys |= special_token_metadata(config, tokenizer_config, tokenizer, vocabulary.tokens)
+    keys |= chat_template_metadata(folder, tokenizer_config)
     if n_vocab == _GRANITE_VOCABULARY:
         keys["tokenizer.ggml.add_bos_token"] = flag(False)
+    # A folder without a template may be a base model; only control tokens for chats say that it is none.
+    if _TEMPLATE not in keys and vocabulary.model == "llama":
+        version = sentencepiece_version(vocabulary)
+        if version != "v1" and version in BY_VERSION:
+            keys[_TEMPLATE] = text(BY_VERSION[version])
     return keys
 
 
-def _vocabulary(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int | None) -> Vocabulary:
+def _hugging_face_vocabulary(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int | None) -> Vocabulary:
     if (folder / "tokenizer.model").is_file():
         return spm_vocabulary(folder / "tokenizer.model", n_vocab)
     if not tokenizer:
@@ -51,3 +84,22 @@ def _vocabulary(folder: Path, tokenizer: Mapping[str, Any], n_vocab: int | None)
     if bpe_model(tokenizer, "tokenizer.json").get("byte_fallback"):
         return spm_vocabulary_from_json(tokenizer, n_vocab, "tokenizer.json")
     return bpe_vocabulary(tokenizer, n_vocab, "tokenizer.json")
+
+
+def _newest_sentencepiece(folder: Path) -> tuple[Path, str | None]:
+    versioned = [(path, match[1]) for path in folder.iterdir() if (match := _VERSIONED.fullmatch(path.name))]
+    if versioned:
+        return max(versioned, key=lambda found: (int(found[1][1:]), found[0].name))
+    if (path := folder / "tokenizer.model").is_file():
+        return path, None
+    raise Unsupported(f"{folder.name} has no tokenizer.model and no tekken.json; download one of them.")
+
+
+def sentencepiece_version(vocabulary: Vocabulary) -> str:
+    """Tell Mistral's tokenizer versions apart by the control tokens that came with them."""
+    first = set(vocabulary.tokens[:64])
+    if b"[SYSTEM_PROMPT]" in first:
+        return "v7"
+    if b"[INST]" not in first:
+        return "v1"
+    return "v3" if b"[PREFIX]" in first else "v2"

@@ -162,6 +162,88 @@ def write_checkpoint(
     return folder
 
 
+def write_native(
+    folder: Path,
+    *,
+    tokenizer: str = "v3",
+    n_layer: int = 2,
+    n_embd: int = 256,
+    n_ff: int = 512,
+    n_head: int = 4,
+    n_head_kv: int = 2,
+    n_expert: int = 0,
+    n_shards: int = 1,
+    seed: int = 2,
+    params: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a folder in Mistral's own layout; `params` adds to params.json. Its weights are those of write_checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = N_VOCAB[tokenizer]
+    written: dict[str, Any] = {
+        "dim": n_embd,
+        "n_layers": n_layer,
+        "head_dim": n_embd // n_head,
+        "hidden_dim": n_ff,
+        "n_heads": n_head,
+        "n_kv_heads": n_head_kv,
+        "norm_eps": 1e-5,
+        "vocab_size": rows,
+        "rope_theta": 1000000.0,
+        **({"moe": {"num_experts": n_expert, "num_experts_per_tok": 2}} if n_expert else {}),
+        **(params or {}),
+    }
+    write_json(folder / "params.json", written)
+    shapes = mixtral_shapes(
+        n_layer=n_layer,
+        n_embd=n_embd,
+        n_ff=n_ff,
+        n_head=n_head,
+        n_head_kv=n_head_kv,
+        n_vocab=rows,
+        n_expert=n_expert,
+    )
+    arrays = {
+        native_name(name): bf16_values(shape, seed * 1000 + i)
+        for i, (name, shape) in enumerate(shapes.items())
+    }
+    if n_shards == 1:
+        pack_safetensors(folder / "consolidated.safetensors", arrays)
+    for i in range(n_shards if n_shards > 1 else 0):
+        names = list(arrays)[len(arrays) * i // n_shards : len(arrays) * (i + 1) // n_shards]
+        part = {name: arrays[name] for name in names}
+        pack_safetensors(folder / f"consolidated-{i + 1:05}-of-{n_shards:05}.safetensors", part)
+    is_tekken = tokenizer.startswith("tekken")
+    shutil.copy(
+        TOKENIZERS[tokenizer], folder / ("tekken.json" if is_tekken else f"tokenizer.model.{tokenizer}")
+    )
+    return folder
+
+
+_NATIVE = {
+    "model.embed_tokens": "tok_embeddings",
+    "model.norm": "norm",
+    "lm_head": "output",
+    "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attention.wq",
+    "self_attn.k_proj": "attention.wk",
+    "self_attn.v_proj": "attention.wv",
+    "self_attn.o_proj": "attention.wo",
+    "mlp.gate_proj": "feed_forward.w1",
+    "mlp.down_proj": "feed_forward.w2",
+    "mlp.up_proj": "feed_forward.w3",
+    "block_sparse_moe": "feed_forward",
+    "model.layers": "layers",
+}
+
+
+def native_name(name: str) -> str:
+    """Mistral's own name of a Hugging Face tensor."""
+    for hugging_face, native in _NATIVE.items():
+        name = name.replace(hugging_face, native)
+    return name
+
+
 def write_shards(folder: Path, arrays: Arrays, n_shards: int = 1, dtype: str = "BF16") -> None:
     """Write model.safetensors, or that many shards of about equal count with their index."""
     if n_shards == 1:
