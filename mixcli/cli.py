@@ -22,6 +22,8 @@ COMMANDS = {
     "pull": ("mixcli.commands.pull", "Bring a model into the store."),
     "list": ("mixcli.commands.list", "List the models in the store."),
     "show": ("mixcli.commands.show", "Show what a model is: size, experts, types, licence."),
+    "convert": ("mixcli.commands.convert", "Make a GGUF of a checkpoint, or repair an old one."),
+    "quantize": ("mixcli.commands.quantize", "Make a smaller GGUF of a GGUF."),
     "run": ("mixcli.commands.run", "Answer one prompt; reads a pipe, writes a pipe."),
     "chat": ("mixcli.commands.chat", "Talk with a model in the terminal."),
     "ps": ("mixcli.commands.ps", "List the models that are loaded now."),

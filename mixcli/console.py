@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -112,18 +112,26 @@ class Console:
         self._say(f"mixcli: {text}", "31")
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Bar]:
-        """Show a bar on stderr while work goes on; nothing where stderr is no terminal or --quiet was said."""
+    def progress(self, title: str, unit: Literal["bytes"] | None = None) -> Iterator[Bar]:
+        """Show a bar on stderr while work goes on; nothing where stderr is no terminal or --quiet was said.
+
+        With the unit "bytes" it shows how many are done and how fast they come.
+        """
         if self.quiet or not self.is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
             yield _Silent()
             return
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich import progress
 
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
+        amount = (
+            (progress.DownloadColumn(), progress.TransferSpeedColumn())
+            if unit
+            else (progress.TaskProgressColumn(),)
+        )
+        with progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            *amount,
+            progress.TimeRemainingColumn(),
             console=self._rich(sys.stderr),
             transient=True,
         ) as bars:

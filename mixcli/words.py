@@ -1,6 +1,7 @@
 """Numbers as people read them."""
 
 import math
+import re
 
 from mixcli.errors import UsageError
 
@@ -21,6 +22,15 @@ def count(n: int) -> str:
         if n >= scale:
             return f"{n / scale:.1f}{unit}" if n < 100 * scale else f"{n / scale:.0f}{unit}"
     return str(n)
+
+
+def size_in_bytes(text: str) -> int:
+    """Read a size such as 2GiB, 500MB, 4G or 0; UsageError when it is none. G and GiB are 2^30, GB is 10^9."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UsageError(f"{text!r} is no size; write 2GiB, 500MB or 0")
+    step = 1000 if match[3].upper() == "B" else 1024
+    return int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
 
 
 def seconds(text: str) -> float:

@@ -3,6 +3,22 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+# what a tensor does -> a part of its name; the first that matches
+CLASSES = (
+    ("norms", "_norm."),
+    ("experts", "_exps."),
+    ("router", "ffn_gate_inp."),
+    ("feed forward", "ffn_"),
+    ("attention", "attn_"),
+    ("embedding", "token_embd."),
+    ("output", "output."),
+)
+
+
+def tensor_class(name: str) -> str:
+    """Say in a word what a GGUF tensor of that name does."""
+    return next((what for what, part in CLASSES if part in name), "other")
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -51,7 +67,7 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
     head_dim = n_embd // n_head
     bytes_experts = bytes_other = params_experts = params_other = n_vocab = 0
     for name, n_elements, n_bytes in tensors:
-        if "_exps." in name:
+        if tensor_class(name) == "experts":
             bytes_experts += n_bytes
             params_experts += n_elements
         else:

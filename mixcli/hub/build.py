@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from mixcli import file_types as types
 from mixcli.errors import MixcliError, UsageError
 from mixcli.hub import store
 from mixcli.hub.catalog import Entry, Reference, entry, file_type
@@ -31,7 +32,7 @@ def pull(
     if folder.is_dir() and (
         os.sep in text or text.startswith(".") or not Reference.parse(text).name.isidentifier()
     ):
-        return _from_folder(folder.resolve(), output_type or "Q4_K_M", name, report)
+        return _from_folder(folder.resolve(), types.file_type(output_type or "Q4_K_M"), name, report)
     if text.endswith(".gguf"):
         raise UsageError(
             f"{text} is a GGUF already and needs no pull; use it as it is: mixcli chat -m {text}"

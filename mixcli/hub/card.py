@@ -5,19 +5,8 @@ from typing import Any
 
 from mixcli.hub.store import StoredModel
 from mixcli.words import count, size
-from profiles.shape import ModelShape, model_shape
+from profiles.shape import ModelShape, model_shape, tensor_class
 from quantize.gguf_header import GgufHeader, read_header
-
-# what a tensor does -> a part of its name; the first that matches
-CLASSES = (
-    ("norms", "_norm."),
-    ("experts", "_exps."),
-    ("router", "ffn_gate_inp."),
-    ("feed forward", "ffn_"),
-    ("attention", "attn_"),
-    ("embedding", "token_embd."),
-    ("output", "output."),
-)
 
 
 def shape_of(header: GgufHeader) -> ModelShape:
@@ -79,6 +68,5 @@ def _types(header: GgufHeader) -> dict[str, str]:
     """Give the tensor types of each class, the commonest first."""
     found: dict[str, Counter[str]] = {}
     for tensor in header.tensors:
-        what = next((label for label, part in CLASSES if part in tensor.name), "other")
-        found.setdefault(what, Counter())[tensor.type.name] += 1
+        found.setdefault(tensor_class(tensor.name), Counter())[tensor.type.name] += 1
     return {what: " + ".join(name for name, _ in types.most_common()) for what, types in found.items()}

@@ -1,0 +1,153 @@
+"""What `convert` and `quantize` share: the options, the ledger of a dry run, and the run itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from mixcli.commands.options import F
+from mixcli.console import console
+from mixcli.errors import UsageError
+from mixcli.file_types import file_type, tensor_type
+from mixcli.words import size, size_in_bytes
+from profiles.shape import tensor_class
+
+if TYPE_CHECKING:
+    from quantize import Progress
+    from quantize.plan import WritePlan
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the command line says about the result, as it was written."""
+
+    output: Path | None
+    pure: bool
+    imatrix: Path | None
+    token_embedding_type: str | None
+    output_tensor_type: str | None
+    tensor: tuple[str, ...]
+    threads: int
+    max_memory: str
+    split_max_size: str
+    dry_run: bool
+    as_json: bool
+
+
+def conversion_options(command: F) -> F:
+    """Add the options of a conversion; the command gets them as one `choices`."""
+    file = click.Path(path_type=Path)
+    options: tuple[Callable[[F], F], ...] = (
+        click.option("-o", "--output", type=file, metavar="FILE", help="The GGUF to write. Default: named after the source, in this folder."),
+        click.option("--tensor", multiple=True, metavar="REGEX=TYPE", help="A type of their own for matching tensors; the first match wins."),
+        click.option("--token-embedding-type", metavar="TYPE", help="The type of the token embedding."),
+        click.option("--output-tensor-type", metavar="TYPE", help="The type of the output matrix."),
+        click.option("--pure", is_flag=True, help="The same type for all matrices."),
+        click.option("--imatrix", type=file, metavar="FILE", help="An importance matrix (GGUF or .dat); some types need one."),
+        click.option("--threads", type=click.IntRange(min=0), default=0, help="Default: one for each core."),
+        click.option("--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Working memory beyond the mapped source."),
+        click.option("--split-max-size", default="0", metavar="SIZE", help="Cut the result into shards of at most this size."),
+        click.option("--dry-run", is_flag=True, help="Only show what would be written: types, bytes, disk and memory."),
+        click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs."),
+    )  # fmt: skip
+
+    @wraps(command)
+    def collect(**said: Any) -> Any:
+        choices = Choices(**{field.name: said.pop(field.name) for field in fields(Choices)})
+        return command(choices=choices, **said)
+
+    wrapped = cast(F, collect)
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def run(source: Path, output_type: str | None, choices: Choices, **more: Any) -> None:
+    """Convert or show what would be; the path of the result goes to stdout. `more` are further fields of quantize's Options."""
+    from quantize import Options, execute, prepare
+
+    options = Options(
+        output_type=output_type and file_type(output_type),
+        pure=choices.pure,
+        imatrix=choices.imatrix,
+        token_embedding_type=choices.token_embedding_type and tensor_type(choices.token_embedding_type),
+        output_tensor_type=choices.output_tensor_type and tensor_type(choices.output_tensor_type),
+        tensor_types=tuple(_pair(text) for text in choices.tensor),
+        n_threads=choices.threads,
+        max_memory=size_in_bytes(choices.max_memory),
+        split_max_size=size_in_bytes(choices.split_max_size),
+        **more,
+    )
+    plan = prepare(source, choices.output or _default_target(source, options.output_type), options)
+    if choices.dry_run:
+        _show_ledger(plan, choices.as_json)
+        return
+    with console.progress(f"writing {plan.target.name}", unit="bytes") as bar:
+
+        def show(at: "Progress") -> None:
+            bar.update(at.done, at.total, at.stage)
+
+        report = execute(plan, show)
+    if report.started_over:
+        console.note("an unfinished result of another source or other options was thrown away")
+    elif report.n_bytes_resumed:
+        console.note(f"went on after {size(report.n_bytes_resumed)} that were there already")
+    console.note(
+        f"wrote {size(report.n_bytes)} in {report.seconds:.1f} s; talk with it: mixcli chat -m {report.paths[0]}"
+    )
+    if choices.as_json:
+        console.data(
+            {
+                "files": [str(path) for path in report.paths],
+                "bytes": report.n_bytes,
+                "seconds": report.seconds,
+            }
+        )
+    else:
+        for path in report.paths:
+            console.line(str(path))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    pattern, equals, name = text.rpartition("=")
+    if not equals or not pattern or not name:
+        raise UsageError(f"--tensor {text!r} is not REGEX=TYPE, such as 'ffn_down_exps=Q6_K'")
+    return pattern, tensor_type(name)
+
+
+def _default_target(source: Path, output_type: str | None) -> Path:
+    is_gguf = source.suffix == ".gguf"
+    ending = output_type or ("COPY" if is_gguf else "Q4_K_M")
+    return Path(f"{source.stem if is_gguf else source.resolve().name}-{ending}.gguf")
+
+
+def _show_ledger(plan: "WritePlan", as_json: bool) -> None:
+    totals: dict[tuple[str, str], tuple[int, int]] = {}
+    for tensor in plan.tensors:
+        key = (tensor_class(tensor.source.name), tensor.type.name)
+        count, n_bytes = totals.get(key, (0, 0))
+        totals[key] = (count + 1, n_bytes + tensor.n_bytes)
+    if as_json:
+        console.data(
+            {
+                "files": [{"path": str(file.path), "bytes": file.size} for file in plan.files],
+                "tensors": [
+                    {"class": what, "type": kind, "tensors": count, "bytes": n_bytes}
+                    for (what, kind), (count, n_bytes) in totals.items()
+                ],
+                "bytes_disk": plan.bytes_disk,
+                "bytes_memory": plan.bytes_memory,
+                "threads": plan.n_workers,
+            }
+        )
+        return
+    rows = [(what, kind, str(count), size(n_bytes)) for (what, kind), (count, n_bytes) in totals.items()]
+    console.table(("TENSORS", "TYPE", "COUNT", "SIZE"), rows)
+    for file in plan.files:
+        console.line(f"{file.path}: {size(file.size)}")
+    console.line(
+        f"peak disk {size(plan.bytes_disk)}, working memory {size(plan.bytes_memory)}, {plan.n_workers} threads"
+    )

@@ -1,0 +1,22 @@
+"""mixcli quantize: a GGUF becomes a smaller one."""
+
+from pathlib import Path
+
+import click
+
+from mixcli.commands.conversion import Choices, conversion_options, run
+from mixcli.commands.options import common
+
+
+@click.command("quantize")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("output_type", metavar="TYPE")
+@click.option("--allow-requantize", is_flag=True, help="Quantize again what is quantized already, at a loss.")
+@conversion_options
+@common
+def command(source: Path, output_type: str, allow_requantize: bool, choices: Choices) -> None:
+    """Make a GGUF of TYPE (such as Q4_K_M) of the GGUF file SOURCE, best of one in BF16, F16, F32 or Q8_0.
+
+    After a kill or a full disk the same command goes on where it was.
+    """
+    run(source, output_type, choices, allow_requantize=allow_requantize)
