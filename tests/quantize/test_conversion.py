@@ -1,0 +1,115 @@
+"""From checkpoints on disk to GGUF: one pass gives the bytes of the two-step route, for every usual type."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantize import Options, QuantizeError, Unsupported, convert, prepare
+from quantize.gguf_header import read_header
+from quantize.recipe import FILE_TYPES
+
+from .builders import write_checkpoint
+
+USUAL = ["F16", "Q8_0", "Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS", "IQ3_S"]
+SOURCES = {
+    "Mixtral, tokenizer v1": {"tokenizer": "v1", "n_expert": 8, "n_ff": 320, "n_shards": 3},
+    "Mistral, tokenizer v3": {"tokenizer": "v3", "architecture": "MistralForCausalLM"},
+}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """Give a checkpoint's folder, and the BF16 GGUF made of it."""
+
+    @cache
+    def made(name: str) -> tuple[Path, Path]:
+        folder = tmp_path_factory.mktemp("checkpoint")
+        write_checkpoint(folder / "hf", **SOURCES[name])
+        convert(folder / "hf", folder / "bf16.gguf", output_type="BF16")
+        return folder / "hf", folder / "bf16.gguf"
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "output_type", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("IQ")) for name in USUAL]
+)
+@pytest.mark.parametrize("source", SOURCES)
+def test_one_pass_is_two_steps(
+    checkpoints, tmp_path: Path, llama_quantize, source: str, output_type: str
+) -> None:
+    folder, bf16 = checkpoints(source)
+    convert(folder, tmp_path / "ours.gguf", output_type=output_type)
+    llama_quantize(bf16, tmp_path / "theirs.gguf", FILE_TYPES[output_type])
+    assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
+
+
+@pytest.mark.parametrize(("dtype", "low_bit"), [("F16", np.uint16), ("F32", np.uint32)])
+def test_wider_checkpoints_are_quantized_from_what_they_hold(
+    tmp_path: Path, llama_quantize, dtype: str, low_bit: type[np.unsignedinteger]
+) -> None:
+    folder = write_checkpoint(
+        tmp_path / "hf", architecture="MistralForCausalLM", dtype=dtype, n_ff=256, n_layer=1
+    )
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    weights = np.frombuffer(data, low_bit, offset=start)
+    weights |= low_bit(1)  # no bfloat16 any more
+    file.write_bytes(data)
+    convert(folder, tmp_path / "ours.gguf", output_type="Q8_0")
+    convert(folder, tmp_path / "f32.gguf", output_type="F32")
+    llama_quantize(tmp_path / "f32.gguf", tmp_path / "theirs.gguf", FILE_TYPES["Q8_0"])
+    assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
+
+
+def test_names_of_types_are_checked(checkpoints, tmp_path: Path) -> None:
+    folder, _ = checkpoints("Mixtral, tokenizer v1")
+    target = tmp_path / "m.gguf"
+    for options, words in (
+        ({"output_type": "Q4_K_XXL"}, "Q4_K_XXL is not a file type; possible are F32"),
+        ({"tensor_types": [("x", "Q9")]}, "Q9 is not a tensor type"),
+        ({"token_embedding_type": "int4"}, "int4 is not a tensor type"),
+    ):
+        with pytest.raises(Unsupported, match=words):
+            convert(folder, target, **options)
+    with pytest.raises(QuantizeError, match=r"llama\.cpp cannot choose types"):
+        convert(folder, target, tensor_types=[("blk.(0", "Q8_0")])
+    with pytest.raises(
+        Unsupported, match=r"blk\.0\.attn_k\.weight as IQ2_XXS needs an imatrix, which is not given"
+    ):
+        convert(folder, target, tensor_types=[("attn_k", "IQ2_XXS")])
+    with pytest.raises(Unsupported, match=r"token_embd\.weight as IQ1_S needs an imatrix"):
+        convert(folder, target, token_embedding_type="IQ1_S")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_knows_the_result_to_the_byte(checkpoints, tmp_path: Path) -> None:
+    folder, _ = checkpoints("Mixtral, tokenizer v1")
+    plan = prepare(
+        folder, tmp_path / "m.gguf", Options(output_type="Q4_K_M", n_threads=2, max_memory=1 << 28)
+    )
+    assert list(tmp_path.iterdir()) == []
+    report = convert(folder, tmp_path / "m.gguf", output_type="Q4_K_M")
+    header = read_header(tmp_path / "m.gguf")
+    placed = [(t.source.name, t.type, t.source.shape, t.offset, t.n_bytes) for t in plan.tensors]
+    assert placed == [(t.name, t.type, t.shape, t.offset, t.n_bytes) for t in header.tensors]
+    assert plan.bytes_disk == report.n_bytes == (tmp_path / "m.gguf").stat().st_size
+    assert 0 < plan.bytes_memory <= 1 << 28
+
+
+def test_upcycled_experts_are_the_dense_layer(checkpoints, tmp_path: Path) -> None:
+    folder, dense = checkpoints("Mistral, tokenizer v3")
+    convert(folder, tmp_path / "moe.gguf", output_type="BF16", upcycle_experts=4, seed=3)
+    header = read_header(tmp_path / "moe.gguf")
+    experts, layer = (
+        header.tensor("blk.1.ffn_down_exps.weight"),
+        read_header(dense).tensor("blk.1.ffn_down.weight"),
+    )
+    assert experts and layer and experts.shape == (4, *layer.shape)
+    one = dense.read_bytes()[layer.offset :][: layer.n_bytes]
+    assert (tmp_path / "moe.gguf").read_bytes()[experts.offset :][: experts.n_bytes] == one * 4
+    assert header.get("llama.expert_count") == 4

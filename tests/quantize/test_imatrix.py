@@ -1,0 +1,158 @@
+"""Importance matrices in both formats, whole and broken."""
+
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from quantize import CorruptFile, QuantizeError, convert
+from quantize.gguf_header import read_header
+from quantize.imatrix import read_imatrix
+from quantize.recipe import FILE_TYPES, choose_types
+from quantize.writer import write_gguf
+
+from .tiny import model_of, random_weights
+
+Entries = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def write_as_gguf(
+    path: Path, entries: Entries, *, datasets: tuple[str, ...] = ("wiki.train",), only: str = ""
+) -> Path:
+    """Write sums and counts as llama-imatrix does."""
+    writer = gguf.GGUFWriter(path, "")
+    writer.add_string("general.type", "imatrix")
+    writer.add_array("imatrix.datasets", list(datasets))
+    writer.add_uint32("imatrix.chunk_count", 7)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for name, (sums, counts) in entries.items():
+        writer.add_tensor(name + ".in_sum2", sums.astype(np.float32))
+        if name != only:
+            writer.add_tensor(name + ".counts", counts.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def packed_dat(entries: dict[str, tuple[int, np.ndarray]], tail: bytes = b"") -> bytes:
+    data = struct.pack("<i", len(entries))
+    for name, (n_calls, values) in entries.items():
+        data += struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", n_calls, len(values))
+        data += values.astype("<f4").tobytes()
+    return data + tail
+
+
+def test_gguf_sums_become_means_expert_by_expert(tmp_path: Path) -> None:
+    sums = np.array([[2, 4, 6], [9, 9, 9], [5, 0, 10]])
+    counts = np.array([[2], [0], [5]])
+    found = read_imatrix(write_as_gguf(tmp_path / "m.gguf", {"blk.0.ffn_up_exps.weight": (sums, counts)}))
+    wanted = [1, 2, 3, 1, 1, 1, 1, 0, 2]  # an expert without a token weighs all columns alike
+    assert found.entries["blk.0.ffn_up_exps.weight"].tolist() == wanted
+    assert (found.n_chunks, found.dataset, found.name) == (7, "wiki.train", "m.gguf")
+    keys = {key: value.value for key, value in found.metadata().items()}
+    assert keys == {
+        "quantize.imatrix.file": "m.gguf",
+        "quantize.imatrix.dataset": "wiki.train",
+        "quantize.imatrix.entries_count": 1,
+        "quantize.imatrix.chunks_count": 7,
+    }
+
+
+def test_dat_sums_are_divided_by_calls(tmp_path: Path) -> None:
+    entries = {"a": (4, np.array([4.0, 8.0])), "b": (0, np.array([3.0]))}
+    for tail, n_chunks, dataset in ((b"", 0, ""), (struct.pack("<ii", 9, 4) + b"wiki", 9, "wiki")):
+        (tmp_path / "m.dat").write_bytes(packed_dat(entries, tail))
+        found = read_imatrix(tmp_path / "m.dat")
+        assert {name: values.tolist() for name, values in found.entries.items()} == {"a": [1, 2], "b": [3]}
+        assert (found.n_chunks, found.dataset) == (n_chunks, dataset)
+
+
+GOOD = packed_dat({"a": (4, np.array([4.0, 8.0]))})
+BROKEN = {
+    "empty": (b"", "ends 4 bytes early"),
+    "cut": (GOOD[:-1], "ends 1 bytes early"),
+    "no entries": (struct.pack("<i", 0), "number of entries is 0"),
+    "negative entries": (struct.pack("<i", -5), "number of entries is -5"),
+    "many entries": (struct.pack("<i", 1 << 30), "number of entries is 1,073,741,824"),
+    "long name": (struct.pack("<ii", 1, 1 << 20), "length of a name"),
+    "negative name": (struct.pack("<ii", 1, -1), "length of a name is -1"),
+    "no values": (packed_dat({"a": (1, np.array([]))}), "the values for 'a' is 0"),
+    "nan": (packed_dat({"a": (1, np.array([1.0, np.nan]))}), "not all finite"),
+    "inf": (packed_dat({"a": (1, np.array([1.0, np.inf]))}), "not all finite"),
+    "html": (b"<!DOCTYPE html>", "number of entries"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_dat_files_are_named(tmp_path: Path, case: str) -> None:
+    data, words = BROKEN[case]
+    (tmp_path / "m.dat").write_bytes(data)
+    with pytest.raises(CorruptFile, match=words) as caught:
+        read_imatrix(tmp_path / "m.dat")
+    assert caught.value.exit_code == 5
+
+
+def test_broken_gguf_matrices_are_named(tmp_path: Path) -> None:
+    entry = (np.ones((2, 3)), np.ones((2, 1)))
+    odd = write_as_gguf(tmp_path / "odd.gguf", {"a": entry, "b": entry}, only="b")
+    with pytest.raises(CorruptFile, match="'b' has only one of sums and counts"):
+        read_imatrix(odd)
+    uneven = write_as_gguf(tmp_path / "uneven.gguf", {"a": (np.ones((2, 3)), np.ones((4, 1)))})
+    with pytest.raises(CorruptFile, match="6 sums for 4 counts"):
+        read_imatrix(uneven)
+    model = model_of(random_weights(n_ff=256))
+    write_gguf(model, tmp_path / "model.gguf", choose_types(model, "Q8_0"), "Q8_0")
+    with pytest.raises(CorruptFile, match="it has no sums at all"):
+        read_imatrix(tmp_path / "model.gguf")
+    with pytest.raises(QuantizeError, match="cannot be read"):
+        read_imatrix(tmp_path / "none.dat")
+
+
+def entries_for(weights: dict[str, np.ndarray], *, n_cols: int = 0) -> Entries:
+    rng = np.random.default_rng(11)
+    entries: Entries = {}
+    for name, values in weights.items():
+        if values.ndim > 1 and "gate_inp" not in name and not name.startswith("token_embd"):
+            n_expert = values.shape[0] if values.ndim == 3 else 1
+            shape = (n_expert, n_cols or values.shape[-1])
+            entries[name] = (rng.random(shape) ** 3 * 100, rng.integers(0, 9, (n_expert, 1)))
+    return entries
+
+
+def test_a_file_steers_the_quantizers_as_in_llama_quantize(tmp_path: Path, llama_quantize) -> None:
+    weights = random_weights(n_ff=256)
+    model = model_of(weights)
+    write_gguf(model, tmp_path / "bf16.gguf", choose_types(model, "BF16"), "BF16")
+    path = write_as_gguf(tmp_path / "imatrix.gguf", entries_for(weights))
+    for output_type in ("Q4_K_M", "IQ2_XXS", "Q2_K_S"):
+        ours, theirs = tmp_path / f"{output_type}.gguf", tmp_path / "theirs.gguf"
+        convert(tmp_path / "bf16.gguf", ours, output_type=output_type, imatrix=path)
+        llama_quantize(
+            tmp_path / "bf16.gguf", theirs, FILE_TYPES[output_type], imatrix=read_imatrix(path).entries
+        )
+        found, wanted = read_header(ours), read_header(theirs)
+        assert ours.read_bytes()[found.data_offset :] == theirs.read_bytes()[wanted.data_offset :]
+        assert found.get("quantize.imatrix.file") == "imatrix.gguf"
+    plain = tmp_path / "plain.gguf"
+    convert(tmp_path / "bf16.gguf", plain, output_type="Q4_K_M")
+    assert plain.read_bytes()[-1000:] != (tmp_path / "Q4_K_M.gguf").read_bytes()[-1000:]
+
+
+def test_a_matrix_of_another_model_is_refused(tmp_path: Path) -> None:
+    weights = random_weights(n_ff=256)
+    model = model_of(weights)
+    write_gguf(model, tmp_path / "bf16.gguf", choose_types(model, "BF16"), "BF16")
+    path = write_as_gguf(tmp_path / "imatrix.gguf", entries_for(weights, n_cols=128))
+    with pytest.raises(CorruptFile, match="made for another model"):
+        convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", output_type="Q4_K_M", imatrix=path)
+    few = {name: entry for name, entry in entries_for(weights).items() if "ffn_down" not in name}
+    path = write_as_gguf(tmp_path / "imatrix.gguf", few)
+    with pytest.raises(
+        QuantizeError, match=r"ffn_down_exps\.weight as IQ2_XXS needs an imatrix, which has no entry"
+    ):
+        convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", output_type="IQ2_XXS", imatrix=path)
+    convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", output_type="Q4_K_M", imatrix=path)
