@@ -4,12 +4,15 @@
 Nothing is created before it is needed.
 """
 
+import errno
 import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 import platformdirs
+
+MAX_RUNTIME_PATH = 70  # bytes; a socket in it has 21 more, and 104 is the least that a system allows
 
 
 def _place(kind: str) -> Path:
@@ -47,19 +50,25 @@ def models_dir() -> Path:
 
 
 def runtime_dir() -> Path:
-    """Sockets, locks and logs of running hosts.
+    """Sockets, locks and logs of running hosts: in XDG_RUNTIME_DIR where there is one, else in the cache.
 
-    A unix socket's path may have about 100 bytes; where the platform's own folder is deeper, a private one under the temporary
-    folder takes its place. A folder there that another user owns, or that others can enter, is refused.
+    A unix socket's path may have about 100 bytes; where that folder is deeper, a private one under the temporary folder takes its
+    place. A folder that another user owns is refused.
     """
-    path = _place("runtime")
-    if len(os.fsencode(path)) > 70:
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    if session and not os.environ.get("MIXCLI_HOME") and Path(session).is_dir():
+        path = private(Path(session) / "mixcli")
+    else:
+        path = private(cache_dir() / "run")
+    if len(os.fsencode(path)) > MAX_RUNTIME_PATH:
         digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
         path = private(Path(tempfile.gettempdir()) / f"mixcli-{os.getuid()}-{digest}")
     status = path.lstat()
     if status.st_uid != os.getuid() or path.is_symlink():
         raise PermissionError(
-            f"{path} belongs to someone else; remove it or set MIXCLI_HOME to a folder of your own"
+            errno.EPERM,
+            "belongs to someone else; remove it or set MIXCLI_HOME to a folder of your own",
+            os.fspath(path),
         )
     if status.st_mode & 0o077:
         path.chmod(0o700)

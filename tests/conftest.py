@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mixcli import paths
+
 ROOT = Path(__file__).resolve().parent.parent
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -20,11 +22,15 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A private MIXCLI_HOME, for this process and for every `mixcli` that the test starts."""
     place = tmp_path / "home"
     monkeypatch.setenv("MIXCLI_HOME", str(place))
-    return place
+    yield place
+    if place.is_dir() and not (place / "data").is_file():
+        shutil.rmtree(
+            paths.runtime_dir()
+        )  # it may lie under the temporary folder, where sockets' paths are short
 
 
 def mixcli_process(
@@ -58,7 +64,7 @@ def mixcli(home: Path) -> Iterator[Runner]:
         return mixcli_process(home, args, stdin, timeout, **env)
 
     yield run
-    if (home / "runtime").exists() or any(home.glob("*")):
+    if home.exists():
         mixcli_process(home, ["stop", "--all", "-q"])
 
 

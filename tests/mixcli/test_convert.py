@@ -15,7 +15,9 @@ def checkpoint(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "tiny-mixtral")
 
 
-def test_a_folder_becomes_a_gguf_and_that_one_a_smaller_one(mixcli: Runner, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_a_gguf_and_that_one_a_smaller_one(
+    mixcli: Runner, checkpoint: Path, tmp_path: Path
+) -> None:
     big = tmp_path / "big.gguf"
     done = mixcli("convert", str(checkpoint), "-t", "bf16", "-o", str(big))
     assert (done.returncode, done.stdout) == (0, f"{big}\n"), done.stderr
@@ -27,9 +29,20 @@ def test_a_folder_becomes_a_gguf_and_that_one_a_smaller_one(mixcli: Runner, chec
     assert json.loads(done.stdout)["bytes"] == small.stat().st_size < big.stat().st_size
 
 
-def test_a_dry_run_tells_the_size_to_the_byte_and_writes_nothing(mixcli: Runner, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_dry_run_tells_the_size_to_the_byte_and_writes_nothing(
+    mixcli: Runner, checkpoint: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "result.gguf"
-    args = ("convert", str(checkpoint), "-o", str(target), "--tensor", "ffn_down_exps=Q8_0", "--token-embedding-type", "Q6_K")
+    args = (
+        "convert",
+        str(checkpoint),
+        "-o",
+        str(target),
+        "--tensor",
+        "ffn_down_exps=Q8_0",
+        "--token-embedding-type",
+        "Q6_K",
+    )
     ledger = json.loads(mixcli(*args, "--dry-run", "--json").stdout)
     assert not list(tmp_path.glob("*.gguf*"))
     plain = mixcli(*args, "--dry-run")

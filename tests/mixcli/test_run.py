@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from mixcli.paths import runtime_dir
 from tests.conftest import Runner
 
 pytestmark = pytest.mark.model
 CAPITAL = "What is the capital of France?"
 STORY = "Tell me a very long story about the sea."
+
+
+def hosts_started() -> list[Path]:
+    return list(runtime_dir().glob("*.log"))
 
 
 def start(*args: str, stdin: int | None = subprocess.DEVNULL) -> "subprocess.Popen[str]":
@@ -30,6 +35,7 @@ def start(*args: str, stdin: int | None = subprocess.DEVNULL) -> "subprocess.Pop
 def test_a_pipe_gets_the_answer_and_nothing_else(mixcli: Runner, with_demo: Path) -> None:
     done = mixcli("run", "-m", "demo", stdin=CAPITAL + "\n")
     assert done.returncode == 0, done.stderr
+    assert len(hosts_started()) == 1
     assert "Paris" in done.stdout
     assert done.stdout.endswith("\n")
     assert "\x1b" not in done.stdout + done.stderr
@@ -150,7 +156,7 @@ def test_a_file_that_is_no_model_never_starts_a_host(
     assert (done.returncode, done.stdout) == (5, "")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
-    assert list((home / "runtime").glob("*.log")) == []
+    assert hosts_started() == []
 
 
 def test_a_model_cut_short_is_exit_5(mixcli: Runner, home: Path, with_demo: Path, tmp_path: Path) -> None:
@@ -161,7 +167,7 @@ def test_a_model_cut_short_is_exit_5(mixcli: Runner, home: Path, with_demo: Path
     done = mixcli("run", "-m", str(path), "hi")
     assert (done.returncode, done.stdout) == (5, "")
     assert "cut.gguf" in done.stderr
-    assert list((home / "runtime").glob("*.log")) == []
+    assert hosts_started() == []
 
 
 def test_a_context_that_does_not_fit_is_exit_4(mixcli: Runner, with_demo: Path) -> None:
