@@ -1,6 +1,6 @@
 """Quantizers that are faster than the library's and write the same bytes, where there are such.
 
-They are compiled by numba (the extra `fast`) from kernels_with_min.py, kernels_symmetric.py and kernels_blocks.py: on first use, only for the types that
+They are compiled by numba (the extra `fast`) from the modules below: on first use, only for the types that
 are asked for, kept in the user's cache. Each is held against the library once for every CPU, library and version of this code
 (kernels_check.py). Without numba, with NUMBA_DISABLE_JIT=1, or where one byte differs, the library serves.
 """
@@ -31,6 +31,8 @@ _MODULES = {
     "Q4_K": "quantize.kernels_with_min",
     "Q5_K": "quantize.kernels_with_min",
     "Q6_K": "quantize.kernels_symmetric",
+    "IQ4_NL": "quantize.kernels_nonlinear",
+    "IQ4_XS": "quantize.kernels_nonlinear",
 }
 _lock = threading.Lock()
 

@@ -24,7 +24,7 @@ from quantize.kernels_lanes import (
     trunc,
 )
 from quantize.kernels_search import clamp, inlined, nearest, search_scale, search_scale_and_min, to_half
-from quantize.kernels_tile import kernel, put_half
+from quantize.kernels_tile import kernel, put_half, turn
 
 BLOCK = 32
 
@@ -149,12 +149,11 @@ def _search(lot: Lot, rows: Any, importance: Any, first: int, count: int, top: i
     last = lot.mean_squares[LANES - 1]  # where a row goes on from the lot before
     for k in range(LANES):
         start = (first + k) * BLOCK
-        if k < count and (start % length == 0):
+        if k < count and start % length == 0:
             last = _mean_square(rows, start, length)
         lot.mean_squares[k] = last
-        for i in range(BLOCK):
-            lot.x[i * LANES + k] = rows[start + i] if k < count else np.float32(0)
-            lot.weights[i * LANES + k] = importance[start % length + i] if k < count else np.float32(0)
+    turn(rows, first, count, BLOCK, lot.x)
+    turn(importance, first, count, BLOCK, lot.weights)
     mean_square = load(lot.mean_squares, 0)
     for i in range(BLOCK):
         v = load(lot.x, i * LANES)

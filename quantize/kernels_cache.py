@@ -18,8 +18,9 @@ def folder() -> Path | None:
     """The user's folder for this CPU, library, numba, Python and version of the kernels; None where nothing can be written."""
     import platformdirs
 
-    base = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir("mixcli", appauthor=False)
-    place = Path(base) / "kernels" / _environment()
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    base = Path(chosen, "mixcli") if chosen else platformdirs.user_cache_path("mixcli", appauthor=False)
+    place = base / "kernels" / _environment()
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.utime(place)
@@ -34,7 +35,7 @@ def folder() -> Path | None:
 
 
 def _environment() -> str:
-    from llvmlite import binding  # part of numba, which may be missing
+    from numba.core.registry import cpu_target  # half a second, and it may be missing
 
     from quantize.ggml import library_path  # the library takes its time
 
@@ -42,7 +43,7 @@ def _environment() -> str:
     facts = [
         *(f"{package} {importlib.metadata.version(package)}" for package in ("numba", "llvmlite")),
         f"{platform.python_implementation()} {platform.python_version()}",
-        f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}",
+        " ".join(cpu_target.target_context.codegen().magic_tuple()),  # the CPU and its features
         f"{library_path()} {library.st_size} {library.st_mtime_ns}",
     ]
     sources = sorted(Path(__file__).parent.glob("kernels_*.py"))

@@ -137,7 +137,7 @@ def search_scale_and_min(
 
 
 @inlined
-def _peak(x: Any, n: int) -> tuple[Lanes, Lanes]:
+def find_peak(x: Any, n: int) -> tuple[Lanes, Lanes]:
     """The first value of the largest size, with its sign, and that size."""
     peak = size = splat(0.0)
     for i in range(n):
@@ -166,7 +166,7 @@ def search_scale(x: Any, weights: Any, products: Any, n: int, top: int) -> tuple
     Tries the scales that put the value of the largest size on -top and on -top -+ 0.1 ... 0.9. `products` is scratch space of
     n * LANES floats. Gives (scale, inverse): the levels are clamp(nearest(inverse * x)), or all -top where inverse is infinite.
     """
-    peak, size = _peak(x, n)
+    peak, size = find_peak(x, n)
     for i in range(n):
         store(products, i * LANES, load(weights, i * LANES) * load(x, i * LANES))
     inverse = np.float32(-top) / peak
@@ -217,7 +217,7 @@ def _refine(
 @inlined
 def search_signed_levels(x: Any, weights: Any, levels: Any, n: int, top: int) -> Lanes:
     """Find x ~ scale * level, level by level, with levels -top..top-1; they are stored from 0 on. Gives the scale."""
-    peak, size = _peak(x, n)
+    peak, size = find_peak(x, n)
     inverse = np.float32(-top) / peak
     sum_xl = sum_l2 = splat(0.0)
     for i in range(n):

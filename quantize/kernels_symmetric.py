@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from quantize.kernels_lanes import LANES, fabs, load, load16, select, splat, store
+from quantize.kernels_lanes import LANES, load, load16, select, store
 from quantize.kernels_search import (
     NOTHING,
     clamp,
+    find_peak,
     inlined,
     nearest,
     search_scale,
@@ -32,18 +33,6 @@ N_SUB = 16
 
 
 @inlined
-def _largest(scales: Any) -> tuple[Any, Any]:
-    """The first of the scales of the largest size, with its sign, and that size."""
-    scale = size = splat(0.0)
-    for j in range(N_SUB):
-        v = load(scales, j * LANES)
-        larger = fabs(v) > size
-        scale = select(larger, v, scale)
-        size = select(larger, fabs(v), size)
-    return scale, size
-
-
-@inlined
 def _as_int8(codes: Any) -> Any:
     return codes << 24 >> 24
 
@@ -52,9 +41,9 @@ def _as_int8(codes: Any) -> Any:
 def _search_q6(tile: Tile, rows: Any, importance: Any, first: int) -> int:
     """Find the scales of the super-blocks from `first` on, as codes -128..127; gives the number of lanes in use."""
     count: int = min(LANES, rows.size // SUPER - first)
-    turn(rows, first, count, tile.x)
+    turn(rows, first, count, SUPER, tile.x)
     if importance.size:
-        turn(importance, first, count, tile.weights)
+        turn(importance, first, count, SUPER, tile.weights)
     else:
         weigh_by_square(tile)
     for j in range(N_SUB):
@@ -62,7 +51,7 @@ def _search_q6(tile: Tile, rows: Any, importance: Any, first: int) -> int:
         scale, inverse = search_scale(tile.x[part], tile.weights[part], tile.scratch, 16, 32)
         store(tile.scales, j * LANES, scale)
         store(tile.inverses, j * LANES, inverse)
-    largest, size = _largest(tile.scales)
+    largest, size = find_peak(tile.scales, N_SUB)
     nothing = size < NOTHING
     to_code = -128.0 / largest
     keep_factor(tile, 0, select(nothing, 0, to_half(1.0 / to_code)))
@@ -111,7 +100,7 @@ def q6_k(rows: Any, importance: Any, out: Any) -> None:
 def _search_q3(tile: Tile, rows: Any, importance: Any, first: int) -> int:
     """Find the scales of the super-blocks from `first` on, as codes 0..63 for -32..31; gives the number of lanes in use."""
     count: int = min(LANES, rows.size // SUPER - first)
-    turn(rows, first, count, tile.x)
+    turn(rows, first, count, SUPER, tile.x)
     if importance.size:
         weigh(tile, importance, first, count, 2.0, 16)
     else:
@@ -131,7 +120,7 @@ def _search_q3(tile: Tile, rows: Any, importance: Any, first: int) -> int:
         d, to_code = search_scale(tile.scales, tile.sums, tile.scratch, N_SUB, 32)
         some = to_code < np.inf
     else:
-        largest, _ = _largest(tile.scales)
+        largest, _ = find_peak(tile.scales, N_SUB)
         to_code = -32.0 / largest
         some = largest != 0.0
         d = select(some, 1.0 / to_code, 0.0)

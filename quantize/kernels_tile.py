@@ -59,19 +59,19 @@ def new_tile() -> Tile:
 
 
 @inlined
-def turn(source: Any, first: int, count: int, turned: Any) -> None:
-    """Copy `count` super-blocks from `first` on into the lanes, zeros into the rest; `source` starts again after its end."""
-    period = source.size // SUPER
+def turn(source: Any, first: int, count: int, size: int, turned: Any) -> None:
+    """Copy `count` blocks of `size` from `first` on into the lanes, zeros into the rest; `source` starts again after its end."""
+    period = source.size // size
     for k in range(LANES):
-        start = (first + k) % period * SUPER
-        for i in range(SUPER):
+        start = (first + k) % period * size
+        for i in range(size):
             turned[i * LANES + k] = source[start + i] if k < count else np.float32(0)
 
 
 @inlined
 def weigh(tile: Tile, importance: Any, first: int, count: int, factor: float, n: int) -> None:
     """Weights importance * sqrt(factor * the super-block's mean square + x**2), and their sums by sub-blocks of n."""
-    turn(importance, first, count, tile.weights)
+    turn(importance, first, count, SUPER, tile.weights)
     total = splat(0.0)
     for i in range(SUPER):
         v = load(tile.x, i * LANES)

@@ -46,7 +46,7 @@ def _search(
     The grid of scales (start, step, n_steps) is for no importance matrix; with one there is a finer grid for all types.
     """
     count: int = min(LANES, rows.size // SUPER - first)
-    turn(rows, first, count, tile.x)
+    turn(rows, first, count, SUPER, tile.x)
     weighted = importance.size > 0
     if weighted:
         weigh(tile, importance, first, count, 1.0 if n == 16 else 2.0, n)

@@ -22,8 +22,8 @@ from quantize.kernels_check import agrees, hostile_rows, importances, usual_rows
 
 pytest.importorskip("numba")
 
-SMALL = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
-LARGE = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+SMALL = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL")
+LARGE = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
 every_type = pytest.mark.parametrize("name", SMALL + LARGE)
 with_and_without = pytest.mark.parametrize("weighted", [False, True], ids=["plain", "imatrix"])
 
@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_other_types_are_the_librarys() -> None:
-    assert quantizer("IQ4_XS") is None
+    assert quantizer("IQ3_S") is None
     assert quantizer("F16") is None
 
 
@@ -197,8 +197,8 @@ def ask(tmp_path: Path) -> Callable[..., bool]:
 
 def test_compiled_code_and_verdict_are_kept(ask: Callable[..., bool], tmp_path: Path) -> None:
     assert ask()
-    (verdicts,) = tmp_path.glob("kernels/*/verdicts.json")
-    (code,) = tmp_path.glob("kernels/*/**/*.nbc")
+    (verdicts,) = tmp_path.glob("mixcli/kernels/*/verdicts.json")
+    (code,) = tmp_path.glob("mixcli/kernels/*/**/*.nbc")
     assert json.loads(verdicts.read_text()) == {"Q8_0": True}
     made = code.stat().st_mtime_ns
     assert ask()
@@ -207,6 +207,17 @@ def test_compiled_code_and_verdict_are_kept(ask: Callable[..., bool], tmp_path: 
     assert not ask(), "the kept verdict counts"
     verdicts.write_text("not json")
     assert ask()
+
+
+def test_old_caches_are_let_go(ask: Callable[..., bool], tmp_path: Path) -> None:
+    for age in range(6):
+        old = tmp_path / "mixcli" / "kernels" / f"old{age}"
+        old.mkdir(parents=True)
+        os.utime(old, (1e9 - age, 1e9 - age))
+    assert ask()
+    kept = {path.name for path in (tmp_path / "mixcli" / "kernels").iterdir()}
+    assert len(kept) == 4
+    assert {"old0", "old1", "old2"} < kept
 
 
 def test_without_numba_the_library_serves(ask: Callable[..., bool]) -> None:
