@@ -5,22 +5,22 @@ The way back for models that are at hand only as GGUF. Weights are dequantized a
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quantize import ggml
 from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import CorruptFile, Unsupported
-from quantize.ggml_types import row_bytes
-from quantize.gguf_header import GgufHeader, GgufTensor, read_header
+from quantize.gguf_source import open_gguf
 from quantize.rope import split_pairs
-from quantize.rows import Float32s
 from quantize.safetensors_writer import write_safetensors
 from quantize.source import TensorSource
 from quantize.vocab_bpe import tokenizer_json
+
+Facts = Mapping[str, Any]  # GGUF metadata, plain values
 
 _NAMES = {
     "attn_norm": "input_layernorm",
@@ -63,30 +63,33 @@ def checkpoint_from_gguf(
     config.json is written last, so that a folder that has one is whole. Raises Unsupported for another architecture, for a
     mixture of experts or for another tokenizer, CorruptFile for a broken file.
     """
-    header = read_header(gguf)
-    if header.architecture != "llama" or header.get("llama.expert_count"):
-        kind = "a mixture of experts" if header.architecture == "llama" else f"a {header.architecture} model"
+    model = open_gguf(gguf)
+    facts = {key: value.value for key, value in model.metadata.items()}
+    architecture = facts.get("general.architecture")
+    if architecture != "llama" or facts.get("llama.expert_count"):
+        kind = "a mixture of experts" if architecture == "llama" else f"a {architecture} model"
         raise Unsupported(f"{gguf.name} is {kind}; only dense llama models can be made into a folder.")
-    tokenizer, tokenizer_config = _tokenizer(header, gguf.name)
+    tokenizer, tokenizer_config = _tokenizer(facts, gguf.name)
     if chat_template is not None:
         tokenizer_config["chat_template"] = chat_template
-    config = _config(header, gguf.name)
+    config = _config(facts, model.tensors, gguf.name)
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "tokenizer.json", tokenizer)
     _write_json(folder / "tokenizer_config.json", tokenizer_config)
-    (folder / "README.md").write_text(_card(header, name or _TYPE_LABEL.sub("", gguf.stem)), encoding="utf-8")
-    write_safetensors(folder / "model.safetensors", _tensors(gguf, header, config["head_dim"]))
+    (folder / "README.md").write_text(_card(facts, name or _TYPE_LABEL.sub("", gguf.stem)), encoding="utf-8")
+    write_safetensors(folder / "model.safetensors", _tensors(model.tensors, config["head_dim"], gguf.name))
     _write_json(folder / "config.json", config)
     return open_checkpoint(folder)
 
 
-def _tensors(gguf: Path, header: GgufHeader, head_size: int) -> Iterator[TensorSource]:
-    for tensor in header.tensors:
+def _tensors(tensors: Iterable[TensorSource], head_size: int, where: str) -> Iterator[TensorSource]:
+    for tensor in tensors:
         if tensor.name == "rope_freqs.weight":
             raise Unsupported(
-                f"{gguf.name} stretches its positions (rope_freqs); convert the original checkpoint instead."
+                f"{where} stretches its positions (rope_freqs); convert the original checkpoint instead."
             )
-        source = _source(gguf, tensor, _original_name(tensor.name, gguf.name))
+        dtype = "F32" if len(tensor.shape) == 1 else "BF16"
+        source = replace(tensor, name=_original_name(tensor.name, where), dtype=dtype, read_raw=None)
         halves = tensor.name.endswith(("attn_q.weight", "attn_k.weight", "attn_q.bias", "attn_k.bias"))
         yield split_pairs(source, head_size) if halves else source
 
@@ -102,53 +105,37 @@ def _original_name(name: str, where: str) -> str:
     return f"model.layers.{layer}.{_NAMES[kind]}.{suffix}"
 
 
-def _source(gguf: Path, tensor: GgufTensor, name: str) -> TensorSource:
-    n_columns = tensor.shape[-1]
-    size = row_bytes(tensor.type, n_columns)
-
-    def read(start: int, stop: int) -> Float32s:
-        with gguf.open("rb") as file:
-            file.seek(tensor.offset + start * size)
-            raw = file.read((stop - start) * size)
-        if len(raw) < (stop - start) * size:
-            raise CorruptFile(f"{gguf.name} became shorter while it was read; download it again.")
-        return ggml.dequantize(tensor.type, np.frombuffer(raw, np.uint8).reshape(-1, size), n_columns)
-
-    dtype = "F32" if len(tensor.shape) == 1 else "BF16"
-    return TensorSource(name, tensor.shape, dtype, read, f"{gguf.name}: {tensor.name}")
-
-
-def _config(header: GgufHeader, where: str) -> dict[str, Any]:
+def _config(facts: Facts, tensors: Iterable[TensorSource], where: str) -> dict[str, Any]:
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
     }
     for key, name in _CONFIG.items():
-        value = header.get(name, 10000.0 if key == "rope_theta" else None)
+        value = facts.get(name, 10000.0 if key == "rope_theta" else None)
         if not isinstance(value, int | float) or value <= 0:
             raise CorruptFile(f"{where} has {name} = {value!r}; get the file anew.")
         # A float32 is written with the digits that it needs, 1e-05 and not 9.999999747378752e-06.
         config[key] = value if isinstance(value, int) else float(str(np.float32(value)))
     heads = config["num_attention_heads"]
-    config["head_dim"] = header.get("llama.attention.key_length", config["hidden_size"] // heads)
-    config["tie_word_embeddings"] = header.tensor("output.weight") is None
-    embedding = header.tensor("token_embd.weight")
-    if embedding is None:
+    config["head_dim"] = facts.get("llama.attention.key_length", config["hidden_size"] // heads)
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    config["tie_word_embeddings"] = "output.weight" not in shapes
+    if "token_embd.weight" not in shapes:
         raise CorruptFile(f"{where} has no token_embd.weight; get the file anew.")
-    config["vocab_size"] = embedding.shape[0]
+    config["vocab_size"] = shapes["token_embd.weight"][0]
     for kind, key in _SPECIAL.items():
-        if (index := header.get(f"tokenizer.ggml.{key}_token_id")) is not None:
+        if (index := facts.get(f"tokenizer.ggml.{key}_token_id")) is not None:
             config[f"{kind}_token_id"] = index
     config["torch_dtype"] = "bfloat16"
     return config
 
 
-def _tokenizer(header: GgufHeader, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    if (model := header.get("tokenizer.ggml.model")) != "gpt2":
+def _tokenizer(facts: Facts, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    if (model := facts.get("tokenizer.ggml.model")) != "gpt2":
         raise Unsupported(f"{where} has a {model} tokenizer; only byte-level BPE (gpt2) can be written back.")
-    tokens = list(header.get("tokenizer.ggml.tokens", ()))
-    types = list(header.get("tokenizer.ggml.token_type", (1,) * len(tokens)))
+    tokens = list(facts.get("tokenizer.ggml.tokens", ()))
+    types = list(facts.get("tokenizer.ggml.token_type", (1,) * len(tokens)))
     if not tokens or len(types) != len(tokens):
         raise CorruptFile(
             f"{where} has {len(tokens)} tokens and {len(types)} token types; get the file anew."
@@ -158,28 +145,28 @@ def _tokenizer(header: GgufHeader, where: str) -> tuple[dict[str, Any], dict[str
         "clean_up_tokenization_spaces": False,
     }
     for kind, key in _SPECIAL.items():
-        index = header.get(f"tokenizer.ggml.{key}_token_id")
+        index = facts.get(f"tokenizer.ggml.{key}_token_id")
         if isinstance(index, int) and index < len(tokens):
             config[f"{kind}_token"] = tokens[index]
-    adds = {kind: header.get(f"tokenizer.ggml.add_{kind}_token") for kind in ("bos", "eos")}
+    adds = {kind: facts.get(f"tokenizer.ggml.add_{kind}_token") for kind in ("bos", "eos")}
     config |= {f"add_{kind}_token": value for kind, value in adds.items() if value is not None}
-    if isinstance(prefix := header.get("tokenizer.ggml.add_space_prefix"), bool):
+    if isinstance(prefix := facts.get("tokenizer.ggml.add_space_prefix"), bool):
         config["add_prefix_space"] = prefix
-    if isinstance(template := header.get("tokenizer.chat_template"), str):
+    if isinstance(template := facts.get("tokenizer.chat_template"), str):
         config["chat_template"] = template
     bos = config.get("bos_token") if adds["bos"] else None
-    merges = list(header.get("tokenizer.ggml.merges", ()))
-    return tokenizer_json(tokens, types, merges, str(header.get("tokenizer.ggml.pre")), bos, where), config
+    merges = list(facts.get("tokenizer.ggml.merges", ()))
+    return tokenizer_json(tokens, types, merges, str(facts.get("tokenizer.ggml.pre")), bos, where), config
 
 
-def _card(header: GgufHeader, name: str) -> str:
+def _card(facts: Facts, name: str) -> str:
     """A model card whose front matter carries name, licence and languages on."""
-    facts: Mapping[str, Any] = {
+    entries: Mapping[str, Any] = {
         "model_name": name,
-        "license": header.get("general.license"),
-        "language": list(header.get("general.languages", ())) or None,
+        "license": facts.get("general.license"),
+        "language": list(facts.get("general.languages", ())) or None,
     }
-    lines = [f"{key}: {json.dumps(value)}" for key, value in facts.items() if value is not None]
+    lines = [f"{key}: {json.dumps(value)}" for key, value in entries.items() if value is not None]
     return "\n".join(["---", *lines, "---", f"{name}, dequantized to BF16 from a GGUF file.", ""])
 
 

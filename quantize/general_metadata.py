@@ -12,7 +12,7 @@ import gguf
 
 from quantize.checkpoint import Checkpoint
 from quantize.ggml_types import GGUFValueType
-from quantize.source import TensorSource, Value
+from quantize.source import TensorSource, Value, text, texts
 
 
 def general_metadata(checkpoint: Checkpoint, tensors: Iterable[TensorSource]) -> dict[str, Value]:
@@ -51,10 +51,15 @@ def _keys(metadata: gguf.Metadata, checkpoint: Checkpoint, size_label: str) -> d
 
 
 def _value(entry: Any) -> Value:
-    if entry.type != gguf.GGUFValueType.ARRAY:
-        return Value(GGUFValueType(entry.type), entry.value)
-    item = gguf.GGUFValueType.get_type(entry.value[0]) if entry.sub_type is None else entry.sub_type
-    return Value(GGUFValueType.ARRAY, list(entry.value), GGUFValueType(item))
+    """Take over one entry, holding a model card's free types to the one that the key has."""
+    if entry.type == gguf.GGUFValueType.ARRAY:  # tags and languages
+        return texts([str(item) for item in entry.value])
+    if entry.type == gguf.GGUFValueType.STRING:
+        return text(str(entry.value))
+    number = float(entry.value) if entry.type == gguf.GGUFValueType.FLOAT32 else int(entry.value)
+    if not -(1 << 31) <= number < 1 << 31:
+        raise ValueError(f"{number} is no number for a model card")
+    return Value(GGUFValueType(entry.type), number)
 
 
 def _parameters(tensors: Iterable[TensorSource]) -> tuple[int, int, int]:

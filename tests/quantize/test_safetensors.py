@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from quantize.errors import CorruptFile, Unsupported
 from quantize.rows import tensor_source
@@ -103,6 +105,34 @@ def test_deep_nesting_is_refused(tmp_path: Path) -> None:
     path = pack_raw_safetensors(tmp_path / "m.safetensors", b'{"a":' + b"[" * 200_000)
     with pytest.raises(CorruptFile, match="nested too deeply"):
         read_header(path)
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["F32", "BF16"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "a"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.text(max_size=3), _JSON, max_size=3))
+def test_no_header_makes_the_reader_stumble(
+    tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.safetensors"
+    pack_raw_safetensors(path, json.dumps(header).encode(), bytes(16))
+    try:
+        assert all(tensor.n_bytes <= 16 for tensor in read_header(path).values())
+    except CorruptFile as error:
+        _is_a_sentence(error)
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])

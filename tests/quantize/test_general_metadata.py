@@ -1,0 +1,71 @@
+"""The general.* keys: what a folder says of itself, and folders that say nonsense."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantize.checkpoint import open_checkpoint
+from quantize.model_source import model_source
+from tests.quantize.builders import write_checkpoint, write_json
+from tests.quantize.llama_vocab import loaded, write_vocabulary
+
+TINY: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_ff": 8, "n_expert": 2}
+
+
+def general(folder: Path) -> dict[str, Any]:
+    metadata = model_source(open_checkpoint(folder)).metadata
+    with loaded(write_vocabulary(folder / "v.gguf", metadata)):  # llama.cpp takes it, whatever it says
+        return {k.removeprefix("general."): v.value for k, v in metadata.items() if k.startswith("general.")}
+
+
+def test_the_name_of_a_folder_is_taken_apart(tmp_path: Path) -> None:
+    found = general(write_checkpoint(tmp_path / "Mixtral-8x7B-Instruct-v0.1", **TINY))
+    assert (found["name"], found["basename"]) == ("Mixtral 8x7B Instruct v0.1", "Mixtral")
+    assert (found["finetune"], found["version"]) == ("Instruct", "v0.1")
+
+
+def test_a_model_card_says_more(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", **TINY)
+    card = "license: apache-2.0\nlanguage: [fr, en]\nbase_model: mistralai/Mistral-7B-v0.1\nmodel_name: Mine"
+    (folder / "README.md").write_text(f"---\n{card}\n---\ntext")
+    write_json(
+        folder / "generation_config.json", {"top_k": 40, "temperature": 0.5, "repetition_penalty": 1.25}
+    )
+    found = general(folder)
+    assert (found["name"], found["license"], found["languages"]) == ("Mine", "apache-2.0", ["fr", "en"])
+    assert found["base_model.0.repo_url"] == "https://huggingface.co/mistralai/Mistral-7B-v0.1"
+    assert (found["sampling.top_k"], found["sampling.temp"], found["sampling.penalty_repeat"]) == (
+        40,
+        0.5,
+        1.25,
+    )
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "model_name: [unclosed",
+        "model_name: 5\nlicense: 7\ntags: [1, 2, x]\nlanguage: [no, 3]",
+        "base_model: {a: b}\ndatasets: 5",
+        "base_model: [null, 3]",
+        "- a\n- list",
+        "model_name: !!python/object/apply:os.system [exit 1]",
+        "a: &a [x]\nb: &b [*a, *a]\nc: &c [*b, *b]\ntags: [*c, *c]",
+        "\x00\x01",
+    ],
+)
+def test_a_card_of_nonsense_costs_nothing_but_the_card(card: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "folder", **TINY)
+    (folder / "README.md").write_text(f"---\n{card}\n---\n")
+    found = general(folder)
+    assert isinstance(found["name"], str) and found["architecture"] == "llama"
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "{", '{"temperature": "hot"}', '{"top_k": 1e99}', '{"top_k": [1]}', "5"]
+)
+def test_a_generation_config_of_nonsense_costs_nothing(text: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "folder", **TINY)
+    (folder / "generation_config.json").write_text(text)
+    assert general(folder)["name"].lower() == "folder"
