@@ -45,9 +45,11 @@ class ContentTokenizer:
         self._all_reserved = _any_of(self.reserved.values())
 
     def encode(self, text: str) -> list[int]:
-        """Give the token ids of `text`, none of which is reserved."""
+        """Give the token ids of `text`, none of which is reserved; a lone surrogate counts as a question mark."""
         if not text:
             return []
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode()
         if self._vocab.is_sentencepiece:
             if self._mergeable.search(text):
                 return self._pieces.encode(text)
@@ -105,7 +107,7 @@ class SentencePieces:
         for token in range(vocab.n_tokens):
             text, bits = vocab.text(token), vocab.attributes(token)
             if bits & Vocab.BYTE:
-                self._bytes[int(text[3:5], 16)] = token
+                self._bytes[vocab.piece(token)[0]] = token
             elif bits & Vocab.UNKNOWN:
                 self._unknown = [token]
             elif token not in hidden:

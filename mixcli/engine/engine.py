@@ -113,12 +113,8 @@ class Engine:
         return done and is_last
 
     def _choose(self, sequence: Sequence) -> None:
-        if sequence.n_generated == 0 and np.isnan(self._context.logits()).any():
-            self._cached = self._cached[: self._context.keep(_CACHE, 0)]
-            raise BadLogits(
-                f"{self._model.path.name} computes NaN instead of logits: its weights are broken; "
-                "check the file with `mixcli verify` or pull it again"
-            )
+        if sequence.n_generated == 0:
+            self._check_logits()
         token = sequence.sampler.sample(self._context)
         if self._model.vocab.is_end(token):
             self._finish(sequence, sequence.rest(), (), "stop")
@@ -134,6 +130,17 @@ class Engine:
             self._ready.append(Output(sequence.id, text, (token,)))
             return
         self._running = None
+
+    def _check_logits(self) -> None:
+        """Raise BadLogits for logits that no sound weights give; a NaN behind K-quants shows as logits that are all equal."""
+        logits = self._context.logits()
+        if np.isfinite(logits).all() and logits.min() < logits.max():
+            return
+        self._cached = self._cached[: self._context.keep(_CACHE, 0)]
+        raise BadLogits(
+            f"{self._model.path.name} computes NaN instead of an answer: its weights are broken; "
+            "check the file with `mixcli verify` or pull it again"
+        )
 
     def _finish(
         self, sequence: Sequence, text: str, token_ids: tuple[int, ...], reason: FinishReason

@@ -40,13 +40,17 @@ class ComputeError(MixcliError):
 
 LOG = Log()
 _on_log = C.llama_log_callback(LOG)
-C.llama_log_set(_on_log, None)  # the bindings print errors on stderr until told otherwise
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort must not start a debugger on the terminal
 
 
-@cache
 def _start_backend() -> None:
-    C.llama_backend_init()
+    C.llama_backend_init()  # does its work once
+    C.llama_log_set(
+        _on_log, None
+    )  # the bindings print on stderr; others in this process may have borrowed it
+
+
+_start_backend()
 
 
 class _Owner:

@@ -1,0 +1,273 @@
+"""The engine on a real small model: answers, streaming, prefix reuse, abort, limits."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mixcli.engine.engine import BadLogits, Engine
+from mixcli.engine.formats import Message
+from mixcli.engine.llama import Context, Model
+from mixcli.engine.prompt import ChatFormat
+from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.sequence import Output, Request
+from mixcli.engine.tiny import write_tiny_model
+from mixcli.errors import BadRequest, ContextOverflow
+from quantize.gguf_header import read_header
+
+from .conftest import PLACEMENT, ask, finish
+
+MakeEngine = Callable[..., Engine]
+QUESTION = [
+    Message("system", "You are a helpful assistant."),
+    Message("user", "What is the capital of France?"),
+]
+
+
+@pytest.fixture(scope="module")
+def prompt(smol: Model) -> list[int]:
+    return ChatFormat.of(smol).encode(QUESTION)
+
+
+def test_answers_and_ends_by_itself(make_engine: MakeEngine, prompt: list[int]) -> None:
+    text, last = ask(make_engine(), prompt, temperature=0)
+    assert text == "The capital of France is Paris."
+    assert last.finish_reason == "stop"
+    assert last.usage is not None
+    assert (last.usage.n_prompt, last.usage.n_cached, last.usage.n_generated) == (len(prompt), 0, 7)
+    assert last.usage.seconds_prefill > 0
+    assert last.usage.seconds_decode > 0
+
+
+def test_prefill_in_small_chunks_gives_the_same_answer(make_engine: MakeEngine, prompt: list[int]) -> None:
+    engine = make_engine(n_batch=8, n_ubatch=8)
+    engine.add(Request("asked", tuple(prompt), SamplingParams(temperature=0)))
+    silent = 0
+    while not (outputs := engine.step()):
+        silent += 1
+    assert silent == (len(prompt) - 1) // 8
+    text, _ = finish(engine)
+    assert outputs[0].text + text == "The capital of France is Paris."
+
+
+def test_the_next_turn_starts_where_the_last_one_ended(
+    make_engine: MakeEngine, smol: Model, prompt: list[int]
+) -> None:
+    engine, chat = make_engine(), ChatFormat.of(smol)
+    text, _ = ask(engine, prompt, temperature=0)
+    follow_up = chat.encode([*QUESTION, Message("assistant", text), Message("user", "And of Italy?")])
+    warm, last = ask(engine, follow_up, temperature=0)
+    assert last.usage is not None
+    assert last.usage.n_cached == len(prompt) + 7
+    cold, last = ask(make_engine(), follow_up, temperature=0)
+    assert last.usage is not None
+    assert last.usage.n_cached == 0
+    assert warm == cold
+
+
+def test_the_same_prompt_again_computes_one_token(make_engine: MakeEngine, prompt: list[int]) -> None:
+    engine = make_engine()
+    first, _ = ask(engine, prompt, temperature=0)
+    again, last = ask(engine, prompt, temperature=0)
+    assert again == first
+    assert last.usage is not None
+    assert last.usage.n_cached == len(prompt) - 1
+
+
+def test_a_prompt_that_differs_early_reuses_only_what_is_equal(
+    make_engine: MakeEngine, prompt: list[int]
+) -> None:
+    engine = make_engine()
+    ask(engine, prompt, temperature=0)
+    changed = [*prompt[:5], 100, *prompt[6:]]
+    _, last = ask(engine, changed, temperature=0, max_tokens=1)
+    assert last.usage is not None
+    assert last.usage.n_cached == 5
+
+
+def test_requests_run_in_the_order_they_came(make_engine: MakeEngine, prompt: list[int]) -> None:
+    engine = make_engine()
+    for name in ("a", "b", "c"):
+        engine.add(Request(name, tuple(prompt), SamplingParams(temperature=0, max_tokens=3)))
+    assert engine.n_waiting == 3
+    order: list[str] = []
+    while engine.has_work:
+        order += [output.id for output in engine.step()]
+    assert order == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+    with pytest.raises(BadRequest):
+        engine.add(Request("d", (), SamplingParams()))
+    assert not engine.has_work
+
+
+def test_max_tokens_ends_with_length(make_engine: MakeEngine, prompt: list[int]) -> None:
+    text, last = ask(make_engine(), prompt, temperature=0, max_tokens=4)
+    assert text == "The capital of France"
+    assert last.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        (("France",), "The capital of "),
+        ((" of France is",), "The capital"),
+        (("xyz", "is P", "is"), "The capital of France "),
+    ],
+)
+def test_stop_texts_end_the_answer_and_are_left_out(
+    make_engine: MakeEngine, prompt: list[int], stop: tuple[str, ...], expected: str
+) -> None:
+    text, last = ask(make_engine(), prompt, temperature=0, stop=stop)
+    assert (text, last.finish_reason) == (expected, "stop")
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_numbers(make_engine: MakeEngine) -> None:
+    engine = make_engine(n_ctx=256)
+    with pytest.raises(ContextOverflow, match=r"257 tokens.*room for 256") as caught:
+        engine.add(Request("long", tuple([5] * 257), SamplingParams()))
+    assert (caught.value.n_prompt, caught.value.n_ctx, caught.value.exit_code) == (257, 256, 4)
+    assert not engine.has_work
+    ask(engine, [5] * 256, temperature=0)
+
+
+def test_a_full_context_ends_with_length(make_engine: MakeEngine, smol: Model) -> None:
+    engine = make_engine(n_ctx=256)
+    prompt = smol.vocab.tokenize("Count: one, two, three, four, one, two, three, four, one, two," * 3)
+    no_end = {token: -100.0 for token in range(smol.vocab.n_tokens) if smol.vocab.is_end(token)}
+    _, last = ask(engine, prompt, temperature=0, max_tokens=10_000, logit_bias=no_end)
+    assert last.finish_reason == "length"
+    assert last.usage is not None
+    assert last.usage.n_prompt + last.usage.n_generated == 256 + 1  # the last one need not be computed
+
+
+def test_abort_while_waiting_running_and_unknown(make_engine: MakeEngine, prompt: list[int]) -> None:
+    engine = make_engine()
+    for name in ("first", "second"):
+        engine.add(Request(name, tuple(prompt), SamplingParams(temperature=0)))
+    seen = engine.step()
+    assert [output.finish_reason for output in seen] == [None]
+    engine.abort("second")
+    engine.abort("first")
+    engine.abort("nobody")
+    last = engine.step()
+    assert sorted((output.id, output.finish_reason) for output in last) == [
+        ("first", "abort"),
+        ("second", "abort"),
+    ]
+    assert not engine.has_work
+    text, _ = ask(engine, prompt, temperature=0)
+    assert text == "The capital of France is Paris."
+
+
+def test_interrupt_from_another_thread_stops_a_long_prefill(make_engine: MakeEngine) -> None:
+    engine = make_engine(n_ctx=2048, n_batch=2048, n_ubatch=512)
+    engine.add(Request("long", tuple([7, 8, 9] * 600), SamplingParams(temperature=0, max_tokens=1)))
+    timer = threading.Timer(0.3, engine.interrupt)
+    timer.start()
+    begin = time.perf_counter()
+    assert engine.step() == []
+    waited = time.perf_counter() - begin
+    timer.join()
+    engine.abort("long")
+    (last,) = engine.step()
+    assert last.finish_reason == "abort"
+    assert waited < 1.3
+    engine.add(Request("again", tuple([7, 8, 9] * 600), SamplingParams(temperature=0, max_tokens=1)))
+    _, last = finish(engine)
+    assert last.finish_reason == "length"
+
+
+def test_an_interrupt_alone_loses_nothing(make_engine: MakeEngine, prompt: list[int]) -> None:
+    engine = make_engine()
+    engine.add(Request("asked", tuple(prompt), SamplingParams(temperature=0)))
+    text = ""
+    while engine.has_work:
+        engine.interrupt()
+        assert engine.step() == []
+        text += "".join(output.text for output in engine.step())
+    assert text == "The capital of France is Paris."
+
+
+def test_seed_decides_and_temperature_varies(make_engine: MakeEngine, smol: Model) -> None:
+    prompt = smol.vocab.tokenize("Once upon a time")
+    engine = make_engine()
+
+    def write(seed: int) -> str:
+        return ask(engine, prompt, temperature=1.5, top_k=0, top_p=1.0, min_p=0.0, seed=seed, max_tokens=12)[
+            0
+        ]
+
+    texts = [write(seed) for seed in (1, 2, 3, 1)]
+    assert texts[0] == texts[3]
+    assert len(set(texts)) == 3
+
+
+def test_characters_of_several_tokens_are_streamed_whole(make_engine: MakeEngine, smol: Model) -> None:
+    """The model goes on with parrots, each of which is three tokens: two silent steps, then the whole character."""
+    engine = make_engine()
+    prompt = smol.vocab.tokenize("🦜漢🦜漢" * 10)
+    engine.add(
+        Request("asked", tuple(prompt), SamplingParams(temperature=0, max_tokens=12), continues_text=True)
+    )
+    outputs: list[Output] = []
+    while engine.has_work:
+        outputs += engine.step()
+    assert [output.text for output in outputs] == ["", "", "🦜"] * 4
+    assert all(len(output.token_ids) == 1 for output in outputs)
+
+
+def test_half_a_character_at_the_end_shows_as_replacement(make_engine: MakeEngine, smol: Model) -> None:
+    prompt = smol.vocab.tokenize("🦜漢🦜漢" * 10)
+    text, last = ask(make_engine(), prompt, temperature=0, max_tokens=4)
+    assert (text, last.finish_reason) == ("🦜\ufffd", "length")
+
+
+@pytest.mark.parametrize(
+    "name", ["output_norm.weight", "output.weight", "blk.0.attn_output.weight", "blk.0.ffn_down_exps.weight"]
+)
+def test_weights_of_nan_are_noticed_at_the_first_logits(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "nan.gguf"
+    write_tiny_model(path)
+    tensor = read_header(path).tensor(name)
+    assert tensor is not None
+    with path.open("r+b") as file:
+        file.seek(tensor.offset)
+        file.write(b"\xff" * tensor.n_bytes)  # NaN as float32 and as the 16-bit scales of blocks
+    placement = replace(PLACEMENT, n_ctx=256)
+    with Model.load(path, placement) as model, Context(model, placement) as context:
+        engine = Engine(model, context)
+        for _ in range(2):  # the engine can go on after it
+            engine.add(Request("asked", (5, 6, 7), SamplingParams()))
+            with pytest.raises(BadLogits, match="NaN") as caught:
+                engine.step()
+            assert caught.value.exit_code == 1
+            assert not engine.has_work
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (Request("x", (), SamplingParams()), "prompt"),
+        (Request("x", (5, 10**6), SamplingParams()), "prompt"),
+        (Request("x", (-1,), SamplingParams()), "prompt"),
+        (Request("x", (5,), SamplingParams(logit_bias={49152: 1.0})), "logit_bias"),
+    ],
+)
+def test_requests_that_can_never_run_are_refused(
+    make_engine: MakeEngine, request_: Request, param: str
+) -> None:
+    engine = make_engine(n_ctx=256)
+    with pytest.raises(BadRequest) as caught:
+        engine.add(request_)
+    assert caught.value.param == param
+    engine.add(Request("twice", (5,), SamplingParams()))
+    with pytest.raises(BadRequest):
+        engine.add(Request("twice", (5,), SamplingParams()))
+
+
+def test_kv_types_and_plain_attention_give_an_answer(smol: Model, prompt: list[int]) -> None:
+    for fields in ({"type_k": "q8_0", "type_v": "q8_0"}, {"flash_attn": False}):
+        engine = Engine(smol, Context(smol, replace(PLACEMENT, **fields)))  # type: ignore[arg-type]
+        assert "Paris" in ask(engine, prompt, temperature=0, max_tokens=20)[0]
