@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := demo
-.PHONY: setup demo test test-quick lint help clean
+.PHONY: setup demo test test-quick lint help picture clean
 
 setup: .venv/.ready
 
@@ -27,6 +27,10 @@ lint: setup
 
 help: setup
 	$(BIN)/python -m tests.help_page > docs/help.md
+
+picture: setup
+	@$(BIN)/mixcli pull -q demo
+	$(BIN)/python docs/picture.py
 
 clean:
 	rm -rf build dist .venv

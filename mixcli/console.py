@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 if TYPE_CHECKING:
+    from rich import progress
     from rich.console import Console as RichConsole
 
 CONTROL = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
@@ -33,6 +34,45 @@ class Bar(Protocol):
 
 class _Silent:
     def update(self, done: float, total: float, stage: str = "") -> None: ...
+
+
+class _Drawn:
+    """A bar that is drawn, and rich imported, when there is something to show."""
+
+    def __init__(self, console: "Console", title: str, unit: str | None) -> None:
+        self._console, self._title, self._unit = console, title, unit
+        self._bars: progress.Progress | None = None
+
+    def update(self, done: float, total: float, stage: str = "") -> None:
+        if self._bars is None:
+            self._bars = self._start()
+        self._bars.update(
+            self._bars.task_ids[0], completed=done, total=total, description=stage or self._title
+        )
+
+    def close(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def _start(self) -> "progress.Progress":
+        from rich import progress
+
+        amount = (
+            (progress.DownloadColumn(), progress.TransferSpeedColumn())
+            if self._unit
+            else (progress.TaskProgressColumn(),)
+        )
+        bars = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            *amount,
+            progress.TimeRemainingColumn(),
+            console=self._console.rich(sys.stderr),
+            transient=True,
+        )
+        bars.add_task(self._title, total=None)
+        bars.start()
+        return bars
 
 
 class Console:
@@ -94,7 +134,7 @@ class Console:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(Text(strip_controls(cell)) for cell in row))
-        self._rich(out).print(table)
+        self.rich(out).print(table)
 
     # stderr: everything else
 
@@ -113,35 +153,18 @@ class Console:
 
     @contextmanager
     def progress(self, title: str, unit: Literal["bytes"] | None = None) -> Iterator[Bar]:
-        """Show a bar on stderr while work goes on; nothing where stderr is no terminal or --quiet was said.
+        """Show a bar on stderr from the first update on; nothing where stderr is no terminal or --quiet was said.
 
         With the unit "bytes" it shows how many are done and how fast they come.
         """
         if self.quiet or not self.is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
             yield _Silent()
             return
-        from rich import progress
-
-        amount = (
-            (progress.DownloadColumn(), progress.TransferSpeedColumn())
-            if unit
-            else (progress.TaskProgressColumn(),)
-        )
-        with progress.Progress(
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            *amount,
-            progress.TimeRemainingColumn(),
-            console=self._rich(sys.stderr),
-            transient=True,
-        ) as bars:
-            task = bars.add_task(title, total=None)
-
-            class Shown:
-                def update(self, done: float, total: float, stage: str = "") -> None:
-                    bars.update(task, completed=done, total=total, description=stage or title)
-
-            yield Shown()
+        bar = _Drawn(self, title, unit)
+        try:
+            yield bar
+        finally:
+            bar.close()
 
     def _say(self, text: str, style: str) -> None:
         err = sys.stderr
@@ -154,7 +177,8 @@ class Console:
         except OSError:
             pass  # nobody listens on stderr; the exit code still tells
 
-    def _rich(self, stream: TextIO) -> "RichConsole":
+    def rich(self, stream: TextIO) -> "RichConsole":
+        """Give rich's console on a stream."""
         from rich.console import Console as RichConsole
 
         color = self.colored(stream)

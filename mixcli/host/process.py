@@ -63,6 +63,7 @@ def connect(
         states = _attach(name, keep_alive)
         if states is None:
             process = _start(HostSpec(name, place()))
+            report(0.0, 1.0, f"loading {name.label}")
             states = _wait_for_socket(name, process, keep_alive)
     try:
         for state in states:
