@@ -5,7 +5,9 @@ the folder's name.
 """
 
 from collections.abc import Iterable
+from dataclasses import fields, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import gguf
@@ -22,17 +24,36 @@ def general_metadata(checkpoint: Checkpoint, tensors: Iterable[TensorSource]) ->
     """
     total, once, n_expert = _parameters(tensors)
     try:
-        metadata = gguf.Metadata.load(None, checkpoint.folder, None, total)
-        penalty = gguf.Metadata.load_generation_config(checkpoint.folder).get("repetition_penalty")
-        if metadata.sampling_penalty_repeat is None and penalty is not None:
-            metadata.sampling_penalty_repeat = float(penalty)
-        return _keys(metadata, checkpoint, gguf.size_label(total, once, 0, n_expert))
+        return _keys(_load(checkpoint.folder, total), checkpoint, gguf.size_label(total, once, 0, n_expert))
     except Exception:  # a model card is free text, and what its parsers raise is nobody's promise
         return _keys(gguf.Metadata(), checkpoint, gguf.size_label(total, once, 0, n_expert))
 
 
+def _load(folder: Path, total: int) -> gguf.Metadata:
+    metadata = gguf.Metadata.load(None, folder, None, total)
+    penalty = gguf.Metadata.load_generation_config(folder).get("repetition_penalty")
+    if metadata.sampling_penalty_repeat is None and penalty is not None:
+        metadata.sampling_penalty_repeat = float(penalty)
+    if repository := _repository(folder):  # a snapshot's folder is named by its commit, which is no name
+        card, config = gguf.Metadata.load_model_card(folder), gguf.Metadata.load_hf_parameters(folder)
+        named = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, config, Path(repository), total)
+        sampling = {
+            f.name: getattr(metadata, f.name) for f in fields(metadata) if f.name.startswith("sampling_")
+        }
+        metadata = replace(named, **sampling)
+    return metadata
+
+
+def _repository(folder: Path) -> str | None:
+    """The repository's name where the folder is a snapshot in the Hugging Face cache (models--owner--name/snapshots/commit)."""
+    snapshots, repository = folder.absolute().parent, folder.absolute().parent.parent.name
+    if snapshots.name != "snapshots" or not repository.startswith("models--"):
+        return None
+    return repository.split("--")[-1]
+
+
 def _keys(metadata: gguf.Metadata, checkpoint: Checkpoint, size_label: str) -> dict[str, Value]:
-    metadata.name = metadata.name or checkpoint.folder.resolve().name
+    metadata.name = metadata.name or checkpoint.folder.absolute().name
     if upcycling := checkpoint.upcycling:
         dense = metadata.name
         metadata.name = f"{dense} upcycled to {upcycling.n_experts} experts"

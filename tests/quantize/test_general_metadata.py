@@ -25,6 +25,15 @@ def test_the_name_of_a_folder_is_taken_apart(tmp_path: Path) -> None:
     assert (found["finetune"], found["version"]) == ("Instruct", "v0.1")
 
 
+def test_a_snapshot_of_the_hub_cache_is_named_by_its_repository(tmp_path: Path) -> None:
+    place = tmp_path / "models--mistralai--Mistral-7B-Instruct-v0.3" / "snapshots" / ("0f" * 20)
+    folder = write_checkpoint(place, **TINY)
+    write_json(folder / "generation_config.json", {"temperature": 0.5})
+    found = general(folder)
+    assert (found["name"], found["version"]) == ("Mistral 7B Instruct v0.3", "v0.3")
+    assert found["sampling.temp"] == 0.5
+
+
 def test_a_model_card_says_more(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m", **TINY)
     card = "license: apache-2.0\nlanguage: [fr, en]\nbase_model: mistralai/Mistral-7B-v0.1\nmodel_name: Mine"

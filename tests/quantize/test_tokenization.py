@@ -1,5 +1,6 @@
 """The vocabularies that quantize/ writes, judged by what counts: llama.cpp's tokenizer gives what mistral_common gives."""
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,13 +10,16 @@ import jinja2.sandbox
 import pytest
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from quantize.checkpoint import open_checkpoint
+from quantize.mistral_templates import BY_VERSION
 from quantize.model_source import model_source
-from quantize.source import Value
+from quantize.source import Value, text
 from quantize.vocab_spm import spm_vocabulary_from_json
-from tests.quantize.builders import TOKENIZERS, write_checkpoint, write_native
+from quantize.vocab_tekken import tekken_vocabulary
+from tests.quantize.builders import TOKENIZERS, write_checkpoint, write_json, write_native
 from tests.quantize.corpus import lines
 from tests.quantize.llama_vocab import LlamaVocab, loaded, write_vocabulary
 
@@ -77,8 +81,25 @@ def test_the_template_of_a_version_encodes_a_conversation_as_the_reference(
     vocab, metadata, reference = vocabularies[version]
     messages: list[Any] = [MESSAGES[role](content=content) for role, content in conversation]
     expected = reference.encode_chat_completion(ChatCompletionRequest(messages=messages)).tokens
-    text = _render(metadata, conversation)
-    assert vocab.encode(text, special=True) == expected
+    assert vocab.encode(_render(metadata, conversation), special=True) == expected
+
+
+@pytest.mark.parametrize("version", ["v7", "v11", "v13"])
+def test_later_versions_of_tekken_share_the_template_of_v7(version: str, tmp_path: Path) -> None:
+    """No such file comes with mistral_common; one is made of an older file and the special tokens that they list."""
+    file = json.loads(TOKENIZERS["tekken-240718"].read_text())
+    old = tekken_vocabulary(TOKENIZERS["tekken-240718"], None)[0].tokens[:20]
+    names = [*(token.decode() for token in old), "[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"]
+    special = [{"rank": i, "token_str": name, "is_control": True} for i, name in enumerate(names)]
+    file |= {"special_tokens": special, "config": {**file["config"], "version": version}}
+    write_json(tmp_path / "tekken.json", file)
+    reference = MistralTokenizer.from_file(str(tmp_path / "tekken.json"))
+    assert tekken_vocabulary(tmp_path / "tekken.json", None)[1] == version
+    for conversation in CONVERSATIONS:
+        messages: list[Any] = [MESSAGES[role](content=content) for role, content in conversation]
+        tokens = reference.encode_chat_completion(ChatCompletionRequest(messages=messages)).tokens
+        expected = reference.decode(tokens, special_token_policy=SpecialTokenPolicy.KEEP)
+        assert _render({"tokenizer.chat_template": text(BY_VERSION[version])}, conversation) == expected
 
 
 def test_a_template_refuses_a_role_that_it_has_no_words_for(vocabularies: dict[str, Loaded]) -> None:
