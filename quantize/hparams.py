@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantize.errors import CorruptFile, Unsupported
-from quantize.source import Value, f32, text, u32
+from quantize.json_fields import Fields
 
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
 MAX_EXPERTS = 512  # llama.cpp's LLAMA_MAX_EXPERTS
@@ -113,7 +113,7 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
             f"{where} describes weights that are already quantized ({method.get('quant_method', 'unknown method')}); "
             "convert the original checkpoint instead."
         )
-    read = _Reader({**_DEFAULTS[name], **{k: v for k, v in config.items() if v is not None}}, where)
+    read = Fields({**_DEFAULTS[name], **{k: v for k, v in config.items() if v is not None}}, where)
     n_head = read.count("num_attention_heads", MAX_WIDTH)
     n_embd = read.count("hidden_size", MAX_WIDTH)
     n_expert = n_expert_used = 0
@@ -134,7 +134,7 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
             n_head_kv=read.count("num_key_value_heads", n_head, default=n_head),
             n_vocab=read.count("vocab_size", MAX_VOCABULARY),
             rms_eps=read.number("rms_norm_eps"),
-            rope_base=_Reader(rope, where).number("rope_theta", default=read.number("rope_theta")),
+            rope_base=Fields(rope, where).number("rope_theta", default=read.number("rope_theta")),
             head_dim=head_dim,
             n_expert=n_expert,
             n_expert_used=n_expert_used,
@@ -152,16 +152,16 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
             raise Unsupported(
                 f"{where} has {key!r}, which mixcli does not convert; it takes Mistral and Mixtral text models."
             )
-    read = _Reader({k: v for k, v in params.items() if v is not None}, where)
+    read = Fields({k: v for k, v in params.items() if v is not None}, where)
     n_expert = n_expert_used = 0
     if moe := read.mapping("moe"):
-        n_expert = _Reader(moe, where).count("num_experts", MAX_EXPERTS)
-        n_expert_used = _Reader(moe, where).count("num_experts_per_tok", n_expert)
+        n_expert = Fields(moe, where).count("num_experts", MAX_EXPERTS)
+        n_expert_used = Fields(moe, where).count("num_experts_per_tok", n_expert)
     n_head = read.count("n_heads", MAX_WIDTH)
     yarn = read.mapping("yarn")
     scaling = None
     if yarn:
-        stretch = _Reader(yarn, where)
+        stretch = Fields(yarn, where)
         scaling = RopeScaling(
             "yarn",
             {
@@ -194,47 +194,6 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
     )
 
 
-def hparams_metadata(hparams: Hparams) -> dict[str, Value]:
-    """The `llama.*` keys, in the order of llama.cpp's converter."""
-    keys = {"llama.block_count": u32(hparams.n_layer)}
-    keys["llama.context_length"] = u32(hparams.n_ctx)
-    keys["llama.embedding_length"] = u32(hparams.n_embd)
-    keys["llama.feed_forward_length"] = u32(hparams.n_ff)
-    keys["llama.attention.head_count"] = u32(hparams.n_head)
-    keys["llama.attention.head_count_kv"] = u32(hparams.n_head_kv)
-    if hparams.rope_scaling:
-        keys |= _rope_scaling_metadata(hparams.rope_scaling)
-    keys["llama.rope.freq_base"] = f32(hparams.rope_base)
-    keys["llama.attention.layer_norm_rms_epsilon"] = f32(hparams.rms_eps)
-    if hparams.n_expert:
-        keys["llama.expert_count"] = u32(hparams.n_expert)
-        keys["llama.expert_used_count"] = u32(hparams.n_expert_used)
-    if hparams.head_dim is not None:
-        keys["llama.attention.key_length"] = u32(hparams.head_dim)
-        keys["llama.attention.value_length"] = u32(hparams.head_dim)
-    return keys
-
-
-def _rope_scaling_metadata(scaling: RopeScaling) -> dict[str, Value]:
-    prefix, numbers = "llama.rope.scaling.", scaling.parameters
-    if scaling.kind == "llama3":  # carried by the tensor rope_freqs.weight instead
-        return {}
-    keys = {prefix + "type": text(scaling.kind), prefix + "factor": f32(numbers["factor"])}
-    if scaling.kind == "yarn":
-        keys[prefix + "original_context_length"] = u32(int(numbers["original_max_position_embeddings"]))
-        for key, name in _YARN_KEYS:
-            if name in numbers:
-                keys[prefix + key] = f32(numbers[name])
-    return keys
-
-
-_YARN_KEYS = (
-    ("yarn_ext_factor", "extrapolation_factor"),
-    ("yarn_attn_factor", "attention_factor"),
-    ("yarn_beta_fast", "beta_fast"),
-    ("yarn_beta_slow", "beta_slow"),
-    ("yarn_log_multiplier", "log_multiplier"),
-)
 _ROPE_NUMBERS: dict[str, tuple[tuple[str, float | None], ...]] = {  # name and default; None: must be there
     "linear": (("factor", None),),
     "yarn": (("factor", None), ("original_max_position_embeddings", None)),
@@ -255,8 +214,10 @@ def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling | None:
         raise Unsupported(
             f"{where} stretches positions by {kind!r}; mixcli converts {', '.join(_ROPE_NUMBERS)} and none."
         )
-    read = _Reader(rope, where)
+    read = Fields(rope, where)
     numbers = {name: read.number(name, default=default) for name, default in _ROPE_NUMBERS[kind]}
+    if (old := numbers.get("original_max_position_embeddings", 1)) > MAX_CONTEXT:
+        raise CorruptFile(f"{where} stretches an original context of {old:g} positions; get the file anew.")
     if kind == "yarn":
         optional = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
         numbers |= {name: read.number(name) for name in optional if rope.get(name) is not None}
@@ -277,40 +238,3 @@ def _checked(hparams: Hparams, where: str) -> Hparams:
     if hparams.head_size % 2:
         raise CorruptFile(f"{where} gives heads of the odd size {hparams.head_size}; get the file anew.")
     return hparams
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Typed, bounded reads from a JSON object; CorruptFile names the key."""
-
-    values: Mapping[str, Any]
-    where: str
-
-    def count(self, key: str, limit: int, default: int | None = None) -> int:
-        value = self.values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-            raise CorruptFile(
-                f"{self.where} has {key} = {_short(value)} where a number from 1 to {limit} must be; get the file anew."
-            )
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self.values.get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
-            raise CorruptFile(
-                f"{self.where} has {key} = {_short(value)} where a number from 0 must be; get the file anew."
-            )
-        return float(value)
-
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        value = self.values.get(key) or {}
-        if not isinstance(value, dict):
-            raise CorruptFile(
-                f"{self.where} has {key} = {_short(value)} where an object must be; get the file anew."
-            )
-        return value
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 40 else shown[:37] + "..."

@@ -2,7 +2,7 @@
 
 from quantize.checkpoint import Checkpoint
 from quantize.general_metadata import general_metadata
-from quantize.hparams import hparams_metadata
+from quantize.hparams_metadata import hparams_metadata
 from quantize.source import ModelSource, u32
 from quantize.tensor_map import map_tensors
 from quantize.vocab import tokenizer_metadata

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quantize.errors import CorruptFile
+from quantize.json_fields import shown
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference library
 MAX_DIMENSIONS = 8
@@ -108,12 +109,12 @@ def _entry(path: Path, name: str, value: object, data_start: int) -> StoredTenso
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _bad(path, f"gives tensor {name!r} the unknown type {dtype!r}")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(_is_count(n) for n in shape):
-        raise _bad(path, f"gives tensor {name!r} the impossible shape {_short(shape)}")
+        raise _bad(path, f"gives tensor {name!r} the impossible shape {shown(shape)}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(n) for n in offsets):
-        raise _bad(path, f"gives tensor {name!r} the impossible byte range {_short(offsets)}")
+        raise _bad(path, f"gives tensor {name!r} the impossible byte range {shown(offsets)}")
     n_elements = math.prod(shape)
     if n_elements > MAX_ELEMENTS:
-        raise _bad(path, f"gives tensor {name!r} the impossible shape {_short(shape)}")
+        raise _bad(path, f"gives tensor {name!r} the impossible shape {shown(shape)}")
     bits = n_elements * DTYPE_BITS[dtype]
     begin, end = offsets
     if bits % 8 or end - begin != bits // 8:
@@ -138,11 +139,6 @@ def _check_ranges(path: Path, tensors: Iterable[StoredTensor], data_start: int, 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _bad(path: Path, what: str) -> CorruptFile:

@@ -51,8 +51,8 @@ _PER_LAYER = {
 _EXPERT = {"w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps"}
 _IGNORED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 
-_LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,4})\.(.+)\.(weight|bias)")
-_EXPERT_NAME = re.compile(r"(?:block_sparse_moe|feed_forward)\.experts\.(\d{1,4})\.(w[123])")
+_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,3})\.(.+)\.(weight|bias)")
+_EXPERT_NAME = re.compile(r"(?:block_sparse_moe|feed_forward)\.experts\.(0|[1-9][0-9]{0,3})\.(w[123])")
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,13 @@ def _check_complete(
     hparams: Hparams,
     folder: str,
 ) -> None:
-    there = {tensor.name for tensor in result}
+    there: dict[str, TensorSource] = {}
+    for tensor in result:
+        if tensor.name in there:
+            raise CorruptFile(
+                f"{tensor.where} and {there[tensor.name].where} are the same tensor under two names; get the model anew."
+            )
+        there[tensor.name] = tensor
     for layer, parts in experts.items():
         wanted = (f"{kind}.{expert}" for expert in range(hparams.n_expert) for kind in _EXPERT.values())
         if missing := next((key for key in wanted if key not in parts), None):

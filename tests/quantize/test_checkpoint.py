@@ -216,6 +216,9 @@ def test_a_wrong_shape_is_named(name: str, shape: tuple[int, ...], tmp_path: Pat
     [
         ("model.layers.0.self_attn.rotary.weight", Unsupported, "belongs to no Mixtral"),
         ("vision_tower.patch.weight", Unsupported, "belongs to no Mixtral"),
+        ("model.layers.00.input_layernorm.weight", Unsupported, "belongs to no Mixtral"),
+        ("model.layers.٠.input_layernorm.weight", Unsupported, "belongs to no Mixtral"),
+        ("layers.0.attention_norm.weight", CorruptFile, "same tensor under two names"),
         ("model.layers.0.mlp.gate_proj.weight", Unsupported, "belongs to no Mixtral"),
         ("model.layers.7.input_layernorm.weight", CorruptFile, "of layer 7, but the model has 1"),
         (
@@ -265,6 +268,11 @@ def test_buffers_that_old_checkpoints_carry_are_left_out(tmp_path: Path) -> None
             "stretches positions by 'dynamic'",
         ),
         ({"rope_scaling": {"type": "linear"}}, CorruptFile, "factor = None where"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "original_max_position_embeddings": 1e12}},
+            CorruptFile,
+            "original context of 1e\\+12 positions",
+        ),
         ({"rope_scaling": [1]}, CorruptFile, "rope_scaling = \\[1\\] where an object"),
     ],
 )

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantize.checkpoint import open_checkpoint
-from quantize.hparams import Hparams, hparams_from_config, hparams_metadata
+from quantize.hparams import Hparams, hparams_from_config
+from quantize.hparams_metadata import hparams_metadata
 from quantize.rope import interleave_halves, rope_factors, split_pairs
 from quantize.rows import Float32s
 from quantize.source import TensorSource

@@ -1,0 +1,45 @@
+"""Typed and bounded reads from a JSON object that nobody vouches for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quantize.errors import CorruptFile
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of one object; what is missing or wrong is CorruptFile, with the key and `where` it was."""
+
+    values: Mapping[str, Any]
+    where: str
+
+    def count(self, key: str, limit: int, default: int | None = None) -> int:
+        value = self.values.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+            raise CorruptFile(
+                f"{self.where} has {key} = {shown(value)} where a number from 1 to {limit} must be; get the file anew."
+            )
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self.values.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
+            raise CorruptFile(
+                f"{self.where} has {key} = {shown(value)} where a number from 0 must be; get the file anew."
+            )
+        return float(value)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        value = self.values.get(key) or {}
+        if not isinstance(value, dict):
+            raise CorruptFile(
+                f"{self.where} has {key} = {shown(value)} where an object must be; get the file anew."
+            )
+        return value
+
+
+def shown(value: object, limit: int = 40) -> str:
+    """Write any value for an error message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
