@@ -7,19 +7,18 @@ tensors packed one after the other at the file's alignment.
 """
 
 import os
-import struct
-import sys
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, overload
+from typing import Any
 
+from quantize.byte_reader import MAX_STRING, ByteReader, Cursor, FileReader
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.ggml_types import BLOCK, GGMLQuantizationType, GGUFValueType, row_bytes
+from quantize.lazy_array import NUMBERS, U32, U64, LazyArray
 from quantize.source import Value
 
 MAGIC = b"GGUF"
@@ -28,31 +27,10 @@ DEFAULT_ALIGNMENT = 32
 # Far above any real model, far below what would hurt: the largest known vocabularies have 262,144 tokens.
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 17
-MAX_STRING = 1 << 26
 MAX_ELEMENTS = 1 << 24
-MAX_HEADER = 1 << 29
 MAX_NAME = 63  # bytes; ggml keeps a name in 64
 MAX_DIMS = 4
 MAX_ALIGNMENT = 1 << 20
-
-_FIRST_READ = 1 << 20
-_U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
-
-# value type -> (struct code of one value, array code)
-_NUMBERS: dict[int, tuple[struct.Struct, str]] = {
-    GGUFValueType.UINT8: (struct.Struct("<B"), "B"),
-    GGUFValueType.INT8: (struct.Struct("<b"), "b"),
-    GGUFValueType.UINT16: (struct.Struct("<H"), "H"),
-    GGUFValueType.INT16: (struct.Struct("<h"), "h"),
-    GGUFValueType.UINT32: (_U32, "I"),
-    GGUFValueType.INT32: (struct.Struct("<i"), "i"),
-    GGUFValueType.FLOAT32: (struct.Struct("<f"), "f"),
-    GGUFValueType.BOOL: (struct.Struct("<?"), "B"),
-    GGUFValueType.UINT64: (_U64, "Q"),
-    GGUFValueType.INT64: (struct.Struct("<q"), "q"),
-    GGUFValueType.FLOAT64: (struct.Struct("<d"), "d"),
-}
 
 # How a file that is no GGUF begins -> what it is
 _IMPOSTORS = (
@@ -67,72 +45,6 @@ _IMPOSTORS = (
     (b"pk\x03\x04", "is a ZIP or PyTorch archive, not a GGUF file"),
     (b"\x1f\x8b", "is gzip-compressed; unpack it first"),
 )
-
-
-class ByteReader(Protocol):
-    """Bytes of a known size that can be read at any offset."""
-
-    @property
-    def size(self) -> int:
-        """The number of bytes."""
-
-    def read_at(self, offset: int, n: int) -> bytes:
-        """Give exactly bytes [offset, offset + n); called only inside [0, size)."""
-
-
-class LazyArray(Sequence[Any]):
-    """The elements of one metadata array, kept as in the file and decoded at the first use.
-
-    `raw` is the elements' bytes: for strings each with its 64-bit length in front. Text that is no valid UTF-8 is decoded
-    with surrogateescape, so that encoding it the same way gives the file's bytes back.
-    """
-
-    def __init__(self, item: GGUFValueType, length: int, raw: bytes) -> None:
-        self.item = item
-        self.raw = raw
-        self._length = length
-
-    @cached_property
-    def _decoded(self) -> Sequence[Any]:
-        if self.item == GGUFValueType.STRING:
-            return list(self._strings())
-        values = array(_NUMBERS[self.item][1])
-        values.frombytes(self.raw)
-        if sys.byteorder == "big":
-            values.byteswap()
-        return [value != 0 for value in values] if self.item == GGUFValueType.BOOL else values
-
-    def _strings(self) -> Iterator[str]:
-        raw, position, unpack = self.raw, 0, _U64.unpack_from
-        for _ in range(self._length):
-            start = position + 8
-            position = start + unpack(raw, position)[0]
-            yield raw[start:position].decode("utf-8", "surrogateescape")
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Any]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        return self._decoded[index]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._decoded)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, LazyArray):
-            return self.item == other.item and self.raw == other.raw
-        return (
-            isinstance(other, Sequence) and not isinstance(other, str | bytes) and list(self) == list(other)
-        )
-
-    __hash__ = None  # type: ignore[assignment]  # a sequence that may equal a list
-
-    def __repr__(self) -> str:
-        return f"<{self._length} x {self.item.name}>"
 
 
 @dataclass(frozen=True)
@@ -190,92 +102,14 @@ def read_header(source: str | os.PathLike[str] | ByteReader, name: str | None = 
         path = Path(source)
         try:
             with path.open("rb") as file:
-                return _read(_File(file.fileno()), name or str(path))
+                return _read(FileReader(file.fileno()), name or str(path))
         except OSError as error:
             raise QuantizeError(f"{path} cannot be read: {error.strerror or error}.") from error
     return _read(source, name or "the GGUF file")
 
 
-class _File:
-    """A file as ByteReader."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.size = os.fstat(fd).st_size
-
-    def read_at(self, offset: int, n: int) -> bytes:
-        return os.pread(self._fd, n, offset)
-
-
-class _Cursor:
-    """A position in the header and the bytes read so far; grows its window as parsing goes on."""
-
-    def __init__(self, reader: ByteReader, name: str) -> None:
-        self.name = name
-        self.size = reader.size
-        self.position = 0
-        self.data = bytearray()
-        self._reader = reader
-        self.reach(min(_FIRST_READ, self.size))
-
-    def reach(self, end: int) -> None:
-        """Have bytes [0, end) at hand, or say that the file ends before."""
-        if end <= len(self.data):
-            return
-        if end > self.size:
-            raise CorruptFile(
-                f"{self.name} ends inside its header: it has {self.size:,} bytes and the next field needs {end:,}; "
-                "the download was cut short, fetch it again."
-            )
-        if end > MAX_HEADER:
-            raise CorruptFile(
-                f"{self.name} claims a header of more than {MAX_HEADER:,} bytes; it is damaged or hostile."
-            )
-        start = len(self.data)
-        stop = min(self.size, max(end, 2 * start))
-        self.data += self._reader.read_at(start, stop - start)
-        if len(self.data) < end:
-            raise CorruptFile(
-                f"{self.name} gave {len(self.data):,} of {end:,} bytes; it changed while it was read."
-            )
-
-    def take(self, n: int) -> bytes:
-        start = self.position
-        self.reach(start + n)
-        self.position += n
-        return bytes(self.data[start : self.position])
-
-    def number(self, layout: struct.Struct) -> Any:
-        start = self.position
-        self.position += layout.size
-        self.reach(self.position)
-        return layout.unpack_from(self.data, start)[0]
-
-    def string(self, what: str, limit: int) -> str:
-        length = self.number(_U64)
-        if length > limit:
-            raise CorruptFile(
-                f"{self.name}: {what} claims {length:,} bytes, the limit is {limit:,}; the file is damaged."
-            )
-        return self.take(length).decode("utf-8", "surrogateescape")
-
-    def skip_strings(self, count: int, what: str) -> None:
-        unpack, data, position = _U64.unpack_from, self.data, self.position
-        for _ in range(count):
-            if position + 8 > len(data):
-                self.reach(position + 8)
-            length = unpack(data, position)[0]
-            if length > MAX_STRING:
-                raise CorruptFile(
-                    f"{self.name}: a string in {what} claims {length:,} bytes; the file is damaged."
-                )
-            position += 8 + length
-        self.reach(position)
-        self.position = position
-
-
 def _read(reader: ByteReader, name: str) -> GgufHeader:
-    cursor = _Cursor(reader, name)
+    cursor = Cursor(reader, name)
     version, n_tensors, n_keys = _read_start(cursor)
     metadata: dict[str, Value] = {}
     for index in range(n_keys):
@@ -292,7 +126,7 @@ def _read(reader: ByteReader, name: str) -> GgufHeader:
     return GgufHeader(version, MappingProxyType(metadata), tensors, alignment, data_offset, cursor.size)
 
 
-def _read_start(cursor: _Cursor) -> tuple[int, int, int]:
+def _read_start(cursor: Cursor) -> tuple[int, int, int]:
     """Read magic, version and the two counts; tell files that are something else by their first bytes."""
     name, size, start = cursor.name, cursor.size, bytes(cursor.data[:4096])
     if size == 0:
@@ -312,7 +146,7 @@ def _read_start(cursor: _Cursor) -> tuple[int, int, int]:
     if size < 24:
         raise CorruptFile(f"{name} has only {size} bytes, a GGUF header has at least 24; download it again.")
     cursor.position = len(MAGIC)
-    version = cursor.number(_U32)
+    version = cursor.number(U32)
     if version & 0xFFFF == 0:
         raise Unsupported(
             f"{name} is a big-endian GGUF file (version field {version:#x}); get the little-endian one."
@@ -320,20 +154,20 @@ def _read_start(cursor: _Cursor) -> tuple[int, int, int]:
     if version not in {2, 3}:
         advice = "convert it again" if version < 2 else "update mixcli"
         raise Unsupported(f"{name} is GGUF version {version}, and versions 2 and 3 can be read; {advice}.")
-    n_tensors, n_keys = cursor.number(_U64), cursor.number(_U64)
+    n_tensors, n_keys = cursor.number(U64), cursor.number(U64)
     for count, limit, what in ((n_tensors, MAX_TENSORS, "tensors"), (n_keys, MAX_KEYS, "metadata keys")):
         if count > limit:
             raise CorruptFile(f"{name} claims {count:,} {what}, the limit is {limit:,}; the file is damaged.")
     return version, n_tensors, n_keys
 
 
-def _read_value(cursor: _Cursor, key: str) -> Value:
+def _read_value(cursor: Cursor, key: str) -> Value:
     type_ = _value_type(cursor, key)
     if type_ == GGUFValueType.STRING:
         return Value(type_, cursor.string(f"the value of {_shown(key)}", MAX_STRING))
     if type_ != GGUFValueType.ARRAY:
-        return Value(type_, cursor.number(_NUMBERS[type_][0]))
-    item, count = _value_type(cursor, key), cursor.number(_U64)
+        return Value(type_, cursor.number(NUMBERS[type_][0]))
+    item, count = _value_type(cursor, key), cursor.number(U64)
     if item == GGUFValueType.ARRAY:
         raise Unsupported(
             f"{cursor.name}: {_shown(key)} is an array of arrays, which llama.cpp does not read."
@@ -347,12 +181,12 @@ def _read_value(cursor: _Cursor, key: str) -> Value:
         cursor.skip_strings(count, _shown(key))
         raw = bytes(cursor.data[start : cursor.position])
     else:
-        raw = cursor.take(count * _NUMBERS[item][0].size)
+        raw = cursor.take(count * NUMBERS[item][0].size)
     return Value(type_, LazyArray(item, count, raw), item)
 
 
-def _value_type(cursor: _Cursor, key: str) -> GGUFValueType:
-    number = cursor.number(_U32)
+def _value_type(cursor: Cursor, key: str) -> GGUFValueType:
+    number = cursor.number(U32)
     if number > max(GGUFValueType):
         raise CorruptFile(f"{cursor.name}: {_shown(key)} has value type {number}, which does not exist.")
     return GGUFValueType(number)
@@ -370,36 +204,36 @@ def _alignment(metadata: Mapping[str, Value], name: str) -> int:
     return int(value)
 
 
-def _read_tensor(cursor: _Cursor, index: int) -> tuple[str, GGMLQuantizationType, tuple[int, ...], int]:
+def _read_tensor(cursor: Cursor, index: int) -> tuple[str, GGMLQuantizationType, tuple[int, ...], int]:
     """Read one tensor's name, type, shape in numpy order and offset relative to the data section."""
     name = cursor.string(f"the name of tensor {index}", MAX_NAME)
     where = f"{cursor.name}: tensor {_shown(name)}"
-    n_dims = cursor.number(_U32)
+    n_dims = cursor.number(U32)
     if not 1 <= n_dims <= MAX_DIMS:
         raise CorruptFile(f"{where} has {n_dims} dimensions, possible are 1 to {MAX_DIMS}.")
-    dims = [cursor.number(_U64) for _ in range(n_dims)]
+    dims = [cursor.number(U64) for _ in range(n_dims)]
     if 0 in dims or prod(dims) >= 1 << 48:
         raise CorruptFile(f"{where} has the impossible shape {tuple(reversed(dims))}.")
-    number = cursor.number(_U32)
+    number = cursor.number(U32)
     try:
         type_ = GGMLQuantizationType(number)
         row_bytes(type_, dims[0])
     except ValueError as error:
         reason = (
-            f"type {number}, which this version does not know" if number not in _TYPE_NUMBERS else str(error)
+            f"type {number}, which this version does not know" if number not in _TYPENUMBERS else str(error)
         )
         raise CorruptFile(f"{where} has {reason}.") from error
-    return name, type_, tuple(reversed(dims)), cursor.number(_U64)
+    return name, type_, tuple(reversed(dims)), cursor.number(U64)
 
 
-_TYPE_NUMBERS = frozenset(int(type_) for type_ in BLOCK)
+_TYPENUMBERS = frozenset(int(type_) for type_ in BLOCK)
 
 
 def _place(
     entries: list[tuple[str, GGMLQuantizationType, tuple[int, ...], int]],
     data_offset: int,
     alignment: int,
-    cursor: _Cursor,
+    cursor: Cursor,
 ) -> tuple[GgufTensor, ...]:
     """Prove that the tensors lie one after the other inside the file, as llama.cpp demands."""
     tensors: list[GgufTensor] = []

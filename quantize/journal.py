@@ -15,6 +15,7 @@ from typing import Self
 from quantize.errors import QuantizeError
 
 _LINE = 18  # "%08x %08x\n"
+_MAX_SIZE = 1 << 26  # bytes, enough for trillions of weights
 
 
 class Journal:
@@ -36,7 +37,7 @@ class Journal:
             raise
 
     def _read(self, identity: str, parts: tuple[Path, ...]) -> None:
-        head, _, lines = os.pread(self._fd, os.fstat(self._fd).st_size, 0).partition(b"\n")
+        head, _, lines = os.pread(self._fd, _MAX_SIZE, 0).partition(b"\n")
         old_identity, old_parts = _parse_head(head)
         if old_identity != identity:
             self.started_over = bool(head)
@@ -64,7 +65,7 @@ class Journal:
         """Drop slabs whose bytes turned out to be wrong."""
         for number in numbers:
             del self.done[number]
-        head = os.pread(self._fd, os.fstat(self._fd).st_size, 0).partition(b"\n")[0]
+        head = os.pread(self._fd, _MAX_SIZE, 0).partition(b"\n")[0]
         os.ftruncate(self._fd, len(head) + 1)
         for number, checksum in self.done.items():
             self.add(number, checksum)

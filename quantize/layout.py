@@ -12,26 +12,13 @@ from typing import Any
 
 from quantize.errors import Unsupported
 from quantize.ggml_types import GGMLQuantizationType, GGUFValueType, row_bytes
-from quantize.gguf_header import LazyArray
+from quantize.lazy_array import NUMBERS, LazyArray
 from quantize.source import ModelSource, TensorSource, Value, u32
 
 ALIGNMENT = 32
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 MAX_SHARDS = 1 << 15  # split.count is an unsigned 16-bit number, and five digits of the file name
 
-_NUMBER_CODES = {
-    GGUFValueType.UINT8: "B",
-    GGUFValueType.INT8: "b",
-    GGUFValueType.UINT16: "H",
-    GGUFValueType.INT16: "h",
-    GGUFValueType.UINT32: "I",
-    GGUFValueType.INT32: "i",
-    GGUFValueType.FLOAT32: "f",
-    GGUFValueType.BOOL: "?",
-    GGUFValueType.UINT64: "Q",
-    GGUFValueType.INT64: "q",
-    GGUFValueType.FLOAT64: "d",
-}
 # Set anew for every file that is written
 _OWN_KEYS = (
     "general.alignment",
@@ -136,14 +123,14 @@ def _payload(type_: GGUFValueType, item: GGUFValueType | None, value: Any) -> by
     if type_ == GGUFValueType.STRING:
         return _text(value)
     if type_ != GGUFValueType.ARRAY:
-        return struct.pack("<" + _NUMBER_CODES[type_], value)
+        return NUMBERS[type_][0].pack(value)
     assert item is not None
     head = struct.pack("<IQ", item, len(value))
     if isinstance(value, LazyArray):
         return head + value.raw
     if item == GGUFValueType.STRING:
         return head + b"".join(map(_text, value))
-    return head + struct.pack(f"<{len(value)}{_NUMBER_CODES[item]}", *value)
+    return head + struct.pack(f"<{len(value)}{NUMBERS[item][0].format[1:]}", *value)
 
 
 def _text(value: str | bytes) -> bytes:

@@ -11,14 +11,10 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from quantize import ggml
 from quantize.encoder import Encoder
@@ -26,19 +22,12 @@ from quantize.errors import NoSpace, QuantizeError
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
 from quantize.journal import Journal
-from quantize.layout import PlacedFile
+from quantize.parallel import in_parallel
+from quantize.part_file import PartFile
 from quantize.plan import WritePlan, plan_write
 from quantize.source import ModelSource
 
-MAX_SLAB = 1 << 20  # weights
-MIN_SLAB = 1 << 14
-N_SLABS = 512  # at least, so that a kill loses little even of a small model
-BYTES_PER_WEIGHT = 16  # of memory while a slab is worked on: source, float32, result, and the quantizer's own
-
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_F16_LIMIT = 65520.0  # from here on a float16 rounds to infinity
-
-Quantizer = Callable[[NDArray[np.float32], NDArray[np.float32] | None], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -122,7 +111,7 @@ def _fill(plan: WritePlan, parts: Sequence[Path], journal: Journal, meter: "_Met
     _take_back(plan, parts, journal)
     with ExitStack() as stack:
         files = [
-            stack.enter_context(_PartFile(part, file)) for part, file in zip(parts, plan.files, strict=True)
+            stack.enter_context(PartFile(part, file)) for part, file in zip(parts, plan.files, strict=True)
         ]
         finished = _verify(plan, files, journal)
         resumed = sum(plan.slabs[number].n_bytes for number in finished)
@@ -139,7 +128,7 @@ def _fill(plan: WritePlan, parts: Sequence[Path], journal: Journal, meter: "_Met
             return zlib.crc32(data)
 
         todo = (number for number in range(len(plan.slabs)) if number not in finished)
-        for number, checksum in _in_parallel(work, todo, plan.n_workers):
+        for number, checksum in in_parallel(work, todo, plan.n_workers):
             journal.add(number, checksum)
             meter.add(plan.slabs[number].n_bytes, "quantizing")
         meter.add(0, "flushing")
@@ -160,58 +149,6 @@ class _Meter:
         self.done += n_bytes
         if self._progress:
             self._progress(Progress(self.done, self.total, stage))
-
-
-class _PartFile:
-    """An open .part file with its header in place; written at offsets by several threads."""
-
-    def __init__(self, path: Path, file: PlacedFile) -> None:
-        self._size = file.size
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            self.write(0, file.header)
-        except BaseException:
-            os.close(self._fd)
-            raise
-
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            n = os.pwrite(self._fd, view, offset)
-            view, offset = view[n:], offset + n
-
-    def read(self, offset: int, n: int) -> bytes:
-        return os.pread(self._fd, n, offset)
-
-    def finish(self) -> None:
-        """Give the file its exact size (it may end in padding) and bring it to the disk."""
-        os.ftruncate(self._fd, self._size)
-        os.fsync(self._fd)
-
-    def __enter__(self) -> "_PartFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-
-
-def _in_parallel(
-    work: Callable[[int], int], numbers: Iterable[int], n_workers: int
-) -> Iterator[tuple[int, int]]:
-    """Run `work` on each number in a pool; give (number, result) as they finish. An error stops the rest."""
-    waiting = iter(numbers)
-    running: dict[Future[int], int] = {}
-    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="quantize")
-    try:
-        while True:
-            while len(running) < 2 * n_workers and (number := next(waiting, None)) is not None:
-                running[pool.submit(work, number)] = number
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _identity(plan: WritePlan) -> str:
@@ -241,7 +178,7 @@ def _take_back(plan: WritePlan, parts: Sequence[Path], journal: Journal) -> None
                 file.path.replace(part)
 
 
-def _verify(plan: WritePlan, files: Sequence[_PartFile], journal: Journal) -> set[int]:
+def _verify(plan: WritePlan, files: Sequence[PartFile], journal: Journal) -> set[int]:
     """Compare what the journal names with the bytes on disk; gives the slabs that need no more work."""
 
     def checksum(number: int) -> int:
@@ -249,7 +186,7 @@ def _verify(plan: WritePlan, files: Sequence[_PartFile], journal: Journal) -> se
         return zlib.crc32(files[slab.file].read(slab.offset, slab.n_bytes))
 
     numbers = [number for number in journal.done if number < len(plan.slabs)]
-    found = dict(_in_parallel(checksum, numbers, plan.n_workers))
+    found = dict(in_parallel(checksum, numbers, plan.n_workers))
     finished = {number for number, crc in found.items() if crc == journal.done[number]}
     if len(finished) < len(journal.done):
         journal.forget(journal.done.keys() - finished)

@@ -41,7 +41,11 @@ NEED_IMATRIX = {"IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1
 WITH_IMATRIX = " with imatrix"
 CASES = [
     *((shape, name) for shape in SHAPES for name in (*USUAL, "Q4_K_M" + WITH_IMATRIX)),
-    *(("mixtral", name) for name in FILE_TYPES if name not in USUAL),
+    *(
+        pytest.param("mixtral", name, marks=[pytest.mark.slow] * name.startswith(("IQ1", "IQ2", "IQ3")))
+        for name in FILE_TYPES
+        if name not in USUAL
+    ),
 ]
 
 

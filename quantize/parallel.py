@@ -1,0 +1,26 @@
+"""A pool of threads over numbered pieces of work, with as little in flight as keeps everybody busy."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+
+def in_parallel(
+    work: Callable[[int], int], numbers: Iterable[int], n_workers: int
+) -> Iterator[tuple[int, int]]:
+    """Run `work` on each number in a pool; give (number, result) as they finish. An error stops the rest."""
+    waiting = iter(numbers)
+    running: dict[Future[int], int] = {}
+    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="quantize")
+    try:
+        while True:
+            while len(running) < 2 * n_workers and (number := next(waiting, None)) is not None:
+                running[pool.submit(work, number)] = number
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+__all__ = ["in_parallel"]

@@ -1,0 +1,43 @@
+"""A file of the result while it is being made."""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from quantize.layout import PlacedFile
+
+
+class PartFile:
+    """An open .part file with its header in place; written at offsets by several threads."""
+
+    def __init__(self, path: Path, file: PlacedFile) -> None:
+        self._size = file.size
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            self.write(0, file.header)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            n = os.pwrite(self._fd, view, offset)
+            view, offset = view[n:], offset + n
+
+    def read(self, offset: int, n: int) -> bytes:
+        return os.pread(self._fd, n, offset)
+
+    def finish(self) -> None:
+        """Give the file its exact size (it may end in padding) and bring it to the disk."""
+        os.ftruncate(self._fd, self._size)
+        os.fsync(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+__all__ = ["PartFile"]
