@@ -334,7 +334,7 @@ class Context(_Owner):
     def __init__(
         self, model: Model, placement: Placement, *, kv_unified: bool = True, tap: Tap | None = None
     ) -> None:
-        """Allocate for `placement`; raise DoesNotFit when there is no room, UsageError for a KV type that does not exist."""
+        """Allocate for `placement`; raise DoesNotFit without room, UsageError for an unknown KV type."""
         for field in ("type_k", "type_v"):
             if getattr(placement, field) not in ggml.KV_TYPES:
                 raise UsageError(
@@ -356,10 +356,12 @@ class Context(_Owner):
         LOG.clear()
         pointer = C.llama_init_from_model(model.pointer, params)
         if not pointer:
-            raise DoesNotFit(
-                f"no room for a context of {placement.n_ctx:,} tokens: {LOG.why() or 'llama.cpp gives no reason'}; "
-                "try a smaller --ctx"
-            )
+            why = LOG.why() or "llama.cpp gives no reason"
+            if _OUT_OF_MEMORY.search("\n".join(LOG.lines(LEVEL_ERROR))):
+                raise DoesNotFit(
+                    f"no room for a context of {placement.n_ctx:,} tokens: {why}; try a smaller --ctx"
+                )
+            raise MixcliError(f"llama.cpp makes no context of {placement.n_ctx:,} tokens: {why}")
         super().__init__(pointer, C.llama_free)
         self.model = model
         self._memory = C.llama_get_memory(pointer)

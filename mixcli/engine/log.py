@@ -3,8 +3,8 @@
 import re
 from collections import deque
 
-# ggml_log_level
-LEVEL_WARN, LEVEL_ERROR, LEVEL_CONTINUED = 2, 3, 5
+# ggml_log_level of ggml.h
+LEVEL_DEBUG, LEVEL_INFO, LEVEL_WARN, LEVEL_ERROR, LEVEL_CONTINUED = 1, 2, 3, 4, 5
 
 _WHERE = re.compile(r"^((\w+(::\w+)*|error loading model( \w+)?): )+")
 
@@ -14,20 +14,26 @@ class Log:
 
     def __init__(self) -> None:
         self._lines: deque[tuple[int, str]] = deque(maxlen=400)
+        self._continued = False  # whether a continuation belongs to the last kept line
 
     def __call__(self, level: int, text: bytes, _: object) -> None:
         line = text.decode("utf-8", "replace")
-        if level == LEVEL_CONTINUED and self._lines:
+        if level == LEVEL_DEBUG:  # a line per tensor, which would push everything else out
+            self._continued = False
+        elif level == LEVEL_CONTINUED and not self._continued:
+            pass
+        elif level == LEVEL_CONTINUED and self._lines:
             last_level, last = self._lines.pop()
             self._lines.append((last_level, last + line))
         else:
+            self._continued = True
             self._lines.append((level, line))
 
     def clear(self) -> None:
         self._lines.clear()
 
-    def lines(self, least_level: int = 0) -> list[str]:
-        """Give the kept lines, oldest first, of at least this level (0 all, 2 warnings, 3 errors)."""
+    def lines(self, least_level: int = LEVEL_INFO) -> list[str]:
+        """Give the kept lines, oldest first, of at least this level (2 all, 3 warnings, 4 errors)."""
         return [line.strip() for level, line in self._lines if level >= least_level and line.strip()]
 
     def why(self) -> str:

@@ -1,0 +1,122 @@
+"""The demo model against the dense model that it came from, and its routing as llama.cpp computes it.
+
+All experts of the demo are copies of the dense feed-forward and the two chosen router weights sum to one, so both models are the same
+function. What differs is rounding: at BF16 the activations are rounded too, and llama.cpp's own dense result moves by 0.3 to 0.6
+in a logit (standard deviation 4) when only the attention kernel is changed. The demo stays within the same bounds.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mixcli.engine.formats import Message
+from mixcli.engine.llama import Batch, Context, Model
+from mixcli.engine.prompt import ChatFormat
+
+from .conftest import PLACEMENT
+
+TOLERANCE = 1.0  # of a logit, at most, at every step
+N_TOKENS = 48
+BF16 = 32  # LLAMA_FTYPE_MOSTLY_BF16
+
+# Questions on which the dense model's choice leads by more than 0.1 at each of the 48 steps
+QUESTIONS = [
+    "What is photosynthesis?",
+    "List the days of the week.",
+    "def fib(n):",
+    "Write a Python function that adds two numbers.",
+    "Write a haiku about rain.",
+]
+
+
+@pytest.fixture(scope="module")
+def dense(smol_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """SmolLM2 as llama.cpp itself writes it in BF16."""
+    from llama_cpp import llama_cpp
+
+    path = tmp_path_factory.mktemp("dense") / "dense-BF16.gguf"
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.nthread, params.ftype, params.allow_requantize = 2, BF16, True
+    status = llama_cpp.llama_model_quantize(str(smol_path).encode(), str(path).encode(), ctypes.byref(params))
+    assert status == 0
+    with Model.load(path, PLACEMENT) as model:
+        yield model
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def demo(demo_path: Callable[[str], Path]) -> Iterator[Model]:
+    with Model.load(demo_path("BF16"), PLACEMENT) as model:
+        yield model
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_the_demo_answers_as_the_dense_model_does(dense: Model, demo: Model) -> None:
+    chat = ChatFormat.of(demo)
+    batch = Batch(256)
+    with Context(dense, PLACEMENT) as first, Context(demo, PLACEMENT) as second:
+        for question in QUESTIONS:
+            messages = [Message("system", "You are a helpful assistant."), Message("user", question)]
+            tokens, position = chat.encode(messages), 0
+            assert tokens == ChatFormat.of(dense).encode(messages)
+            for context in (first, second):
+                context.keep(0, 0)
+            for step in range(N_TOKENS):
+                batch.clear()
+                batch.extend(tokens, position, 0, last_logits=True)
+                position += len(tokens)
+                assert first.decode(batch)
+                assert second.decode(batch)
+                difference = np.abs(first.logits() - second.logits()).max()
+                assert difference <= TOLERANCE, (question, step)
+                assert second.logits().argmax() == first.logits().argmax(), (question, step)
+                tokens = [int(first.logits().argmax())]
+
+
+class Routing:
+    """A tap on the experts that are chosen, and on their weights."""
+
+    def __init__(self) -> None:
+        self.chosen: dict[int, NDArray[np.generic]] = {}
+        self.weights: dict[int, NDArray[np.generic]] = {}
+        self.asked: list[str] = []
+
+    def wants(self, name: str) -> bool:
+        self.asked.append(name)
+        return name.startswith(("ffn_moe_topk-", "ffn_moe_weights_norm-"))
+
+    def see(self, name: str, values: NDArray[np.generic]) -> None:
+        kind, _, layer = name.partition("-")
+        (self.chosen if kind == "ffn_moe_topk" else self.weights)[int(layer)] = values
+
+
+@pytest.mark.model
+def test_two_experts_are_chosen_in_each_layer_for_every_token(demo_path: Callable[[str], Path]) -> None:
+    routing = Routing()
+    with Model.load(demo_path("Q4_K_M"), PLACEMENT) as model:
+        tokens = model.vocab.tokenize(
+            "Mixtral sends each token through two of its eight experts, layer by layer."
+        )
+        batch = Batch(64)
+        for position, token in enumerate(
+            tokens
+        ):  # logits for all: the last layer leaves out tokens that need none
+            batch.extend([token], position, 0, last_logits=True)
+        with Context(model, replace(PLACEMENT, n_ctx=256), tap=routing) as context:
+            assert context.decode(batch)
+    assert sorted(routing.chosen) == list(range(30))
+    assert len(routing.asked) == len(set(routing.asked))
+    for layer, chosen in routing.chosen.items():
+        assert chosen.shape == (len(tokens), 2)
+        assert ((chosen >= 0) & (chosen < 8)).all()  # type: ignore[operator]
+        assert (chosen[:, 0] != chosen[:, 1]).all()
+        assert len(np.unique(chosen)) > 2, f"layer {layer} uses two experts for the whole text"
+    assert routing.weights
+    for weights in routing.weights.values():
+        np.testing.assert_allclose(weights.reshape(len(tokens), 2).sum(axis=1), 1.0, rtol=1e-5)
