@@ -350,9 +350,9 @@ class Context(_Owner):
         self._interrupted = ctypes.create_string_buffer(2)
         params.abort_callback = C.ggml_abort_callback(_flag_reader())
         params.abort_callback_data = ctypes.addressof(self._interrupted)
-        self._tap_callback = C.ggml_backend_sched_eval_callback(_Observer(tap)) if tap else None
-        if self._tap_callback:
-            params.cb_eval = self._tap_callback
+        self._observer = _Observer(tap) if tap else None
+        if self._observer:
+            params.cb_eval = self._observer.callback
         LOG.clear()
         pointer = C.llama_init_from_model(model.pointer, params)
         if not pointer:
@@ -381,6 +381,9 @@ class Context(_Owner):
         Raises ComputeError when llama.cpp fails.
         """
         code = C.llama_decode(self.pointer, batch._native)
+        if self._observer and (error := self._observer.error):
+            self._observer.error = None
+            raise error
         if code == 0:
             return True
         if code == 2:
@@ -417,20 +420,27 @@ class Context(_Owner):
 
 
 class _Observer:
-    """cb_eval for a Tap: the names are asked once, so that unwanted tensors cost one dictionary look."""
+    """cb_eval for a Tap: a name is asked about once, so that an unwanted tensor costs one dictionary look."""
 
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
         self._wanted: dict[str, bool] = {}
+        self.callback = C.ggml_backend_sched_eval_callback(self._observe)
+        self.error: BaseException | None = None
 
-    def __call__(self, tensor: int, ask: bool, _: object) -> bool:
-        name = ggml.tensor_name(tensor)
-        wanted = self._wanted.get(name)
-        if wanted is None:
-            wanted = self._wanted[name] = self._tap.wants(name)
-        if wanted and not ask:
+    def _observe(self, tensor: int, ask: bool, _: object) -> bool:
+        """Answer "do you want it?" when asked, and "shall the graph go on?" when shown."""
+        try:
+            name = ggml.tensor_name(tensor)
+            if name not in self._wanted:
+                self._wanted[name] = self._tap.wants(name)
+            if ask:
+                return self._wanted[name]
             self._tap.see(name, ggml.tensor_values(tensor))
-        return wanted or not ask
+        except BaseException as error:  # must not be lost between the C frames; decode raises it
+            self.error = error
+            return False
+        return True
 
 
 @cache

@@ -39,4 +39,4 @@ class Log:
     def why(self) -> str:
         """Give the first error since `clear`, the root of those that follow, without llama.cpp's function names; or ""."""
         said = self.lines(LEVEL_ERROR) or self.lines(LEVEL_WARN)[-1:]
-        return _WHERE.sub("", said[0]).rstrip(".") if said else ""
+        return _WHERE.sub("", said[0].splitlines()[0]).rstrip(".:") if said else ""

@@ -6,6 +6,7 @@ in a logit (standard deviation 4) when only the attention kernel is changed. The
 """
 
 import ctypes
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,7 @@ class Routing:
 
     def wants(self, name: str) -> bool:
         self.asked.append(name)
-        return name.startswith(("ffn_moe_topk-", "ffn_moe_weights_norm-"))
+        return re.fullmatch(r"ffn_moe_(topk|weights_norm)-\d+", name) is not None
 
     def see(self, name: str, values: NDArray[np.generic]) -> None:
         kind, _, layer = name.partition("-")
@@ -120,3 +121,21 @@ def test_two_experts_are_chosen_in_each_layer_for_every_token(demo_path: Callabl
     assert routing.weights
     for weights in routing.weights.values():
         np.testing.assert_allclose(weights.reshape(len(tokens), 2).sum(axis=1), 1.0, rtol=1e-5)
+
+
+class Failing:
+    def wants(self, name: str) -> bool:
+        return name == "attn_norm-3"
+
+    def see(self, name: str, values: NDArray[np.generic]) -> None:
+        raise LookupError(name)
+
+
+def test_an_error_of_a_tap_comes_out_of_decode(smol: Model) -> None:
+    with Context(smol, replace(PLACEMENT, n_ctx=256), tap=Failing()) as context:
+        batch = Batch(4)
+        batch.extend([1, 2], 0, 0, last_logits=True)
+        for _ in range(2):
+            with pytest.raises(LookupError, match="attn_norm-3"):
+                context.decode(batch)
+            context.keep(0, 0)
