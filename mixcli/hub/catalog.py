@@ -1,4 +1,4 @@
-"""The models that mixcli knows by name, from catalog.toml, and how a person writes which one is meant."""
+"""The models that mixcli knows by name, from catalog.toml."""
 
 import tomllib
 from dataclasses import dataclass
@@ -7,38 +7,37 @@ from functools import cache
 from importlib.resources import files
 
 from mixcli.errors import UsageError
+from mixcli.hub.licences import licence
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the catalog; `builder` says how it is brought in."""
+    """One model of the catalog; `builder` says how it is brought in: "demo" is made here, "hub" comes from the Hub.
+
+    `gguf` and `safetensors` are repositories, empty where there is none. `parameters` and `active` (per token) are in billions,
+    `context` in tokens. `types` names what can be made; empty where the repository decides.
+    """
 
     name: str
     description: str
     builder: str
-    default_type: str
-    types: tuple[str, ...]
     licence: str
-    licence_words: str
-    origin: str
+    parameters: float
+    active: float
+    context: int
+    prompt: str
+    kind: str
+    alignment: str
+    gguf: str = ""
+    safetensors: str = ""
+    origin: str = ""
+    default_type: str = "Q4_K_M"
+    types: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class Reference:
-    """`name` or `name:TYPE` as a person writes it; the type is upper case, None when none was named."""
-
-    name: str
-    type: str | None
-
-    @classmethod
-    def parse(cls, text: str) -> "Reference":
-        name, _, file_type = text.partition(":")
-        if not name:
-            raise UsageError(f"{text!r} names no model; write a name such as demo, or demo:Q8_0")
-        return cls(name, file_type.upper() or None)
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.type}" if self.type else self.name
+    @property
+    def licence_words(self) -> str:
+        """Say what the licence allows and asks."""
+        return licence(self.licence).words
 
 
 @cache
@@ -46,7 +45,8 @@ def catalog() -> dict[str, Entry]:
     """Give every entry by name, in the file's order."""
     tables = tomllib.loads(files("mixcli.hub").joinpath("catalog.toml").read_text("utf-8"))
     return {
-        name: Entry(name=name, **{**table, "types": tuple(table["types"])}) for name, table in tables.items()
+        name: Entry(name=name, **{**table, "types": tuple(table.get("types", ()))})
+        for name, table in tables.items()
     }
 
 
@@ -57,13 +57,13 @@ def entry(name: str) -> Entry:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}."
         raise UsageError(
-            f"no model is called {name!r}; {hint} A folder with a checkpoint or a .gguf file can be named by its path."
+            f"no model is called {name!r}; {hint} A repository is named as org/repo, a folder or a file by its path."
         )
     return known[name]
 
 
 def file_type(of: Entry, asked: str | None) -> str:
     """Give the file type to make: the one asked for, or the entry's default; UsageError for one it does not have."""
-    if asked is not None and asked not in of.types:
+    if asked is not None and of.types and asked not in of.types:
         raise UsageError(f"{of.name} has no type {asked!r}; it can be {', '.join(of.types)}")
     return asked or of.default_type

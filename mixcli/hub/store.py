@@ -1,98 +1,128 @@
-"""The models on this machine: one folder each with the GGUF and a manifest that says what it is and where it came from.
+"""The models on this machine: one folder each with a manifest that says what it is, where its files lie and where they came from.
 
 A model is published by one rename of its finished folder, so what is listed is whole. Names map to folders as `name--TYPE`.
+What other programs have brought to the machine is seen as well (sight.py) and can be used by its label.
 """
 
-import json
+import hashlib
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
 from mixcli import paths
 from mixcli.errors import UsageError
-from mixcli.hub.catalog import Reference, catalog
+from mixcli.hub import default, manifest, sight
+from mixcli.hub.catalog import catalog
+from mixcli.hub.manifest import Manifest
+from mixcli.hub.reference import Reference
+from mixcli.hub.sight import Sighting
 from mixcli.locks import exclusive
-
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is known of a model: `size` is bytes, `sha256` of the GGUF, `created` ISO 8601 in UTC."""
-
-    name: str
-    type: str
-    file: str
-    size: int
-    sha256: str
-    description: str
-    licence: str
-    licence_words: str
-    origin: str
-    created: str
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A GGUF that can be loaded; `manifest` is None for a file outside the store that was named by its path."""
+    """A GGUF that can be loaded: `path` is its first part.
+
+    `manifest` is there for a model of the store, `seen` for one of another program; neither for a file that was named by its path.
+    """
 
     path: Path
-    manifest: Manifest | None
+    manifest: Manifest | None = None
+    seen: Sighting | None = None
 
     @property
     def label(self) -> str:
         """Give the name that a person would type for it."""
-        return f"{self.manifest.name}:{self.manifest.type}" if self.manifest else str(self.path)
+        known = self.manifest or self.seen
+        return known.label if known else str(self.path)
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """Give all files of the model, in order."""
+        if self.manifest:
+            return self.manifest.paths(folder_of(self.manifest))
+        return self.seen.files if self.seen else (self.path,)
 
 
 def models() -> list[StoredModel]:
-    """List the store, sorted by name and type. A folder whose manifest cannot be read is left out."""
+    """List the store, sorted by name and type. A folder whose manifest cannot be read, or that lacks a file, is left out."""
     found = []
-    for manifest_file in sorted(paths.models_dir().glob(f"*--*/{MANIFEST}")):
-        try:
-            manifest = Manifest(**json.loads(manifest_file.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
-            continue
-        path = manifest_file.parent / manifest.file
-        if path.is_file():
-            found.append(StoredModel(path, manifest))
+    for path in sorted(paths.models_dir().glob(f"[!.]*--*/{manifest.NAME}")):
+        about = manifest.read(path)
+        if about and all(_is_there(path.parent / file.path, file.size) for file in about.files):
+            found.append(StoredModel(path.parent / about.files[0].path, about))
     return found
 
 
-def find(text: str | None) -> StoredModel:
-    """Give the model that is meant by `name`, `name:TYPE` or a path; None means the only one there is.
+def everything() -> list[StoredModel]:
+    """List the store, and after it what is seen of other programs' models and is not in the store anyway."""
+    own = models()
+    known = {path.resolve() for model in own for path in model.parts}
+    return own + [
+        StoredModel(found.path, seen=found)
+        for found in sight.sightings()
+        if found.path.resolve() not in known
+    ]
 
-    Of a name in several types the catalog's default is taken, else the first. UsageError names the next step.
+
+def find(text: str | None) -> StoredModel:
+    """Give the model that is meant by `name`, `name:TYPE`, a label of another program's model, or a path.
+
+    None means the default (`mixcli default`), or the only one there is. Of a name in several types the catalog's default is taken, else
+    the first. UsageError names the next step.
     """
-    have = models()
-    if text is None:
-        return _only(have)
+    if text is None and (text := default.get()) is None:
+        return _only(models())
     if _is_path(text):
-        return _by_path(Path(text).expanduser(), have)
-    reference = Reference.parse(text)
-    matching = [m for m in have if m.manifest and m.manifest.name == reference.name]
-    if reference.type:
-        matching = [m for m in matching if m.manifest and m.manifest.type == reference.type]
-    if not matching:
-        raise _missing(reference, have)
-    default = catalog()[reference.name].default_type if reference.name in catalog() else None
-    return next((m for m in matching if m.manifest and m.manifest.type == default), matching[0])
+        return _by_path(Path(text).expanduser(), models())
+    if found := _named(text, models()):
+        return found
+    have = everything()
+    if found := _named(text, have):
+        return found
+    raise _missing(Reference.parse(text), have)
+
+
+def _named(text: str, have: list[StoredModel]) -> StoredModel | None:
+    """Find a label, or a name without its type, among models."""
+    name, _, file_type = text.rpartition(":")
+    labels = {text, f"{name}:{file_type.upper()}"}
+    if found := next((model for model in have if model.label in labels), None):
+        return found
+    matching = [model for model in have if _name_of(model) == text]
+    default_type = catalog()[text].default_type if text in catalog() else None
+    first = matching[0] if matching else None
+    return next((model for model in matching if model.label == f"{text}:{default_type}"), first)
+
+
+def _name_of(model: StoredModel) -> str:
+    return model.label.rpartition(":")[0]
 
 
 def _is_path(text: str) -> bool:
-    return text.endswith(".gguf") or "/" in text or text.startswith((".", "~"))
+    return text.endswith(".gguf") or text.startswith((".", "~", os.sep)) or Path(text).exists()
+
+
+def _is_there(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _only(have: list[StoredModel]) -> StoredModel:
     if not have:
         raise UsageError("there is no model yet; `mixcli pull demo` brings a small one, without the network")
     if len(have) > 1:
-        raise UsageError(f"which model? say -m {' or -m '.join(m.label for m in have)}, or set MIXCLI_MODEL")
+        raise UsageError(
+            f"which model? say -m {' or -m '.join(m.label for m in have)}, or choose one for good: mixcli default MODEL"
+        )
     return have[0]
 
 
@@ -102,45 +132,61 @@ def _by_path(path: Path, have: list[StoredModel]) -> StoredModel:
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     resolved = path.resolve()
-    return next((m for m in have if m.path == resolved), StoredModel(resolved, None))
+    known = next((model for model in have if model.path.resolve() == resolved), None)
+    return known or StoredModel(path.absolute())  # not resolved: the parts of a model lie beside its link
 
 
 def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
-    labels = [m.label for m in have]
-    if reference.name in catalog():
-        return UsageError(f"{reference} is not on this machine; `mixcli pull {reference}` brings it")
-    near = get_close_matches(
-        str(reference), [*labels, *(m.manifest.name for m in have if m.manifest), *catalog()], n=1
-    )
+    labels = [model.label for model in have]
+    if reference.name in catalog() or reference.is_repo:
+        pulled = paths.models_dir().glob(f".{_safe(reference.name)}--{reference.type or '*'}.part")
+        begun = " (a pull of it was begun)" if next(iter(pulled), None) else ""
+        return UsageError(f"{reference} is not on this machine{begun}; `mixcli pull {reference}` brings it")
+    names = [*labels, *(_name_of(model) for model in have), *catalog()]
+    near = get_close_matches(str(reference), names, n=1)
     hint = f"did you mean {near[0]}?" if near else "`mixcli list` shows what is here."
     return UsageError(f"no model is called {str(reference)!r}; {hint}")
 
 
 @contextmanager
-def building(name: str, file_type: str) -> Iterator[tuple[Path, StoredModel | None]]:
+def building(
+    name: str, file_type: str, waiting: Callable[[Path], None] | None = None
+) -> Iterator[tuple[Path, StoredModel | None]]:
     """Hold the one right to make `name:TYPE`: gives a work folder, or the model when somebody else has made it meanwhile.
 
-    The folder survives a kill, so that an interrupted conversion can resume in it; `publish` turns it into the model.
+    The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. `waiting` is
+    called with that folder again and again while somebody else works in it.
     """
-    work = paths.models_dir() / f".{_folder(name, file_type)}.part"
-    with exclusive(work.with_suffix(".lock")):
+    work = work_folder(name, file_type)
+    with exclusive(work.with_suffix(".lock"), waiting and (lambda: waiting(work))):
         done = next((m for m in models() if m.label == f"{name}:{file_type}"), None)
         if done is None:
             paths.private(work)
         yield work, done
 
 
-def publish(work: Path, manifest: Manifest) -> StoredModel:
+def work_folder(name: str, file_type: str) -> Path:
+    """Give the folder that a model is made in."""
+    return paths.models_dir() / f".{_safe(name)}--{_safe(file_type)}.part"
+
+
+def publish(work: Path, about: Manifest) -> StoredModel:
     """Turn a work folder into a model of the store: manifest last, then one rename."""
+    own = {file.path for file in about.files}
     for stray in work.iterdir():
-        if stray.name != manifest.file:
+        if stray.name not in own:
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
-    (work / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    home = paths.models_dir() / _folder(manifest.name, manifest.type)
+    (work / manifest.NAME).write_text(about.to_json(), "utf-8")
+    home = folder_of(about)
     if home.exists():  # a torn one: listed models are never built again
         shutil.rmtree(home)
     work.rename(home)
-    return StoredModel(home / manifest.file, manifest)
+    return StoredModel(home / about.files[0].path, about)
+
+
+def folder_of(about: Manifest) -> Path:
+    """Give the folder that a manifest lies in."""
+    return paths.models_dir() / f"{_safe(about.name)}--{_safe(about.type)}"
 
 
 def now() -> str:
@@ -148,5 +194,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _folder(name: str, file_type: str) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}--{file_type}"
+def _safe(name: str) -> str:
+    """Give a name as a part of a folder's name; what had to be changed is told apart by a checksum."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".")
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

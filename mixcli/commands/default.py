@@ -1,0 +1,27 @@
+"""mixcli default: which model is meant when none is named."""
+
+import click
+
+from mixcli.commands.options import common
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+
+@click.command("default")
+@click.argument("model", required=False)
+@click.option("--clear", is_flag=True, help="Have no default any more.")
+@common
+def command(model: str | None, clear: bool) -> None:
+    """Say which model is meant when none is named, or make it MODEL. -m and MIXCLI_MODEL go before it."""
+    from mixcli.hub import default, store
+
+    if clear:
+        default.set_to(None)
+    elif model:
+        label = store.find(model).label
+        default.set_to(label)
+        console.note(f"{label} is the default now")
+    elif chosen := default.get():
+        console.line(chosen)
+    else:
+        raise UsageError("no default is chosen; `mixcli default MODEL` chooses one")

@@ -1,0 +1,31 @@
+"""mixcli import: take a GGUF that is here already into the store."""
+
+from pathlib import Path
+
+import click
+
+from mixcli.commands.options import common
+from mixcli.console import console
+from mixcli.words import size
+
+
+@click.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", metavar="NAME", help="The model's name. Default: after the file.")
+@click.option(
+    "--copy",
+    is_flag=True,
+    help="Copy the file into the store (or link it there) instead of using it where it lies.",
+)
+@common
+def command(path: Path, name: str | None, copy: bool) -> None:
+    """Take the GGUF file PATH into the store, by its first part where it has several; it stays where it is."""
+    from mixcli.hub.adopt import adopt
+
+    with console.progress(f"importing {path.name}", unit="bytes") as bar:
+        stored, fresh = adopt(path, name, copy, bar.update)
+    about = stored.manifest
+    assert about is not None
+    console.note(
+        f"{stored.label}, {size(about.size)}{'' if fresh else ' (was here already)'}\nlicence: {about.licence_words}"
+    )

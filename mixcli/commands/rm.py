@@ -1,0 +1,35 @@
+"""mixcli rm: take a model away."""
+
+import sys
+
+import click
+
+from mixcli.commands.options import common
+from mixcli.console import console
+from mixcli.errors import UsageError
+from mixcli.words import size
+
+
+@click.command("rm")
+@click.argument("model")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only show what would go.")
+@common
+def command(model: str, yes: bool, dry_run: bool) -> None:
+    """Remove MODEL from this machine. Files that another model or program needs are kept."""
+    from mixcli.hub import removal, store
+
+    plan = removal.plan(store.find(model))
+    for path in plan.files:
+        console.note(f"{'would delete' if dry_run else 'deletes'} {path}")
+    for path in plan.kept:
+        console.note(f"keeps {path}, which others need")
+    if dry_run:
+        console.line(f"{plan.model.label}: {size(plan.size)} would become free")
+        return
+    if not yes:
+        if not console.is_terminal(sys.stdin):
+            raise UsageError(f"nobody is there to be asked; give --yes to remove {plan.model.label}")
+        click.confirm(f"Remove {plan.model.label} ({size(plan.size)})?", abort=True, err=True)
+    removal.carry_out(plan)
+    console.note(f"removed {plan.model.label}; {size(plan.size)} are free again")

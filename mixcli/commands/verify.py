@@ -1,0 +1,52 @@
+"""mixcli verify: are the bytes still what they were?"""
+
+import click
+
+from mixcli.commands.options import common, json_option
+from mixcli.console import console
+from mixcli.errors import IntegrityError
+
+
+@click.command("verify")
+@click.argument("model", required=False)
+@json_option
+@common
+def command(model: str | None, as_json: bool) -> None:
+    """Read every byte of MODEL, or of all models of the store, and compare the checksums."""
+    from mixcli.hub import store
+    from mixcli.hub.verification import verify
+
+    models = [store.find(model)] if model else store.models()
+    verdicts = []
+    for stored in models:
+        with console.progress(f"checking {stored.label}", unit="bytes") as bar:
+            verdicts += [(stored, verdict) for verdict in verify(stored, bar.update)]
+    if as_json:
+        console.data(
+            [
+                {
+                    "model": stored.label,
+                    "path": str(at.path),
+                    "sha256": at.found,
+                    "expected": at.expected,
+                    "sound": at.is_sound,
+                }
+                for stored, at in verdicts
+            ]
+        )
+    else:
+        words = {True: "sound", False: "DAMAGED"}
+        console.table(
+            ("MODEL", "FILE", "STATE"),
+            [
+                (stored.label, at.path.name, words[at.is_sound] if at.expected else "no checksum is known")
+                for stored, at in verdicts
+            ],
+        )
+    if damaged := [(stored, at) for stored, at in verdicts if not at.is_sound]:
+        stored, at = damaged[0]
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        raise IntegrityError(
+            f"{at.path} of {stored.label}{more} is damaged: its SHA-256 is {at.found[:16]}… and must be {at.expected[:16]}…; "
+            f"get it anew: mixcli rm {stored.label} && mixcli pull {stored.label}"
+        )

@@ -1,0 +1,92 @@
+"""mixcli import: a GGUF that is on this machine becomes a model of the store, where it lies or as a copy."""
+
+import os
+import shutil
+from pathlib import Path
+
+from mixcli.errors import UsageError
+from mixcli.hub import gguf_names, store
+from mixcli.hub.build import About
+from mixcli.hub.hashing import Report, sha256
+from mixcli.hub.headers import has_split_experts, header_of, prompt_format
+from mixcli.hub.licences import licence
+from mixcli.hub.manifest import StoredFile
+from mixcli.hub.store import StoredModel
+from quantize.gguf_header import GgufHeader
+
+
+def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[StoredModel, bool]:
+    """Take a GGUF (the first part of one in several) into the store; the second value is False when it was there already.
+
+    Without `copy` the file stays where it is and belongs to the user. Raises IntegrityError for what is no sound GGUF.
+    """
+    files = _parts(path)
+    header = header_of(files)
+    if has_split_experts(header):
+        raise UsageError(
+            f"{path.name} keeps every expert in a tensor of its own, which llama.cpp no longer reads; "
+            f"join them without loss: mixcli convert {path} -o new.gguf"
+        )
+    place = gguf_names.part(path.name)
+    kind = gguf_names.file_type(path.name) or _commonest_type(header)
+    called = name or _name(Path(place.stem).name, kind)
+    stated = header.get("general.license")
+    about = About(
+        called,
+        str(header.get("general.name", "")) or place.stem,
+        licence(stated if isinstance(stated, str) else None),
+        str(path),
+        keeper="mixcli" if copy else "user",
+        prompt=prompt_format(header),
+    )
+    with store.building(called, kind) as (work, done):
+        if done is not None:
+            return done, False
+        stored = []
+        for file in files:
+            if copy:
+                _copy(file, work / file.name)
+            known = file.name if copy else str(file)
+            stored.append(StoredFile(known, file.stat().st_size, sha256(file, report)))
+        return store.publish(work, about.manifest(kind, tuple(stored))), True
+
+
+def _parts(path: Path) -> list[Path]:
+    """Give the files of a model by its first one; UsageError for a later part, and for parts that are missing."""
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    place = gguf_names.part(path.name)
+    if place.number != 1:
+        raise UsageError(f"{path.name} is part {place.number} of {place.count}; name the first part")
+    if place.count == 1:
+        return [path]
+    named = {
+        gguf_names.part(other.name).number: other
+        for other in path.parent.glob("*.gguf")
+        if (gguf_names.part(other.name).stem, gguf_names.part(other.name).count) == (place.stem, place.count)
+    }
+    if missing := [number for number in range(1, place.count + 1) if number not in named]:
+        raise UsageError(f"of the {place.count} parts of {path.name} number {missing[0]} is not beside it")
+    return [named[number] for number in range(1, place.count + 1)]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, or link it where that is possible: nobody changes a GGUF in place."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _name(stem: str, kind: str) -> str:
+    lowered = stem.lower()
+    return lowered.removesuffix(kind.lower()).rstrip("-._") or lowered
+
+
+def _commonest_type(header: GgufHeader) -> str:
+    sizes: dict[str, int] = {}
+    for tensor in header.tensors:
+        sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.n_bytes
+    return max(sizes, key=lambda name: sizes[name]) if sizes else "GGUF"

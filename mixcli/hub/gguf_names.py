@@ -1,0 +1,52 @@
+"""What the name of a GGUF file says: its file type, and which part of how many it is."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+_PART = re.compile(r"^(?P<stem>.*?)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.IGNORECASE)
+_TYPE = re.compile(
+    r"(?:^|[-._/])(?P<type>(?:I?Q\d(?:_[A-Z0-9]+)*)|BF16|F16|FP16|F32|FP32)(?=$|[-._/])", re.IGNORECASE
+)
+_NO_MODEL = re.compile(r"(?:^|[-._/])(?:mmproj|imatrix|draft|mtp)(?=$|[-._/])", re.IGNORECASE)
+MAX_PARTS = 1000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part's place: number `number` of `count`, counted from 1, of the model that is called `stem`."""
+
+    stem: str
+    number: int
+    count: int
+
+
+def part(name: str) -> Part:
+    """Read which part of which model a file is; a file that is whole is part 1 of 1."""
+    match = _PART.match(name)
+    if not match:
+        return Part(name.removesuffix(".gguf"), 1, 1)
+    return Part(match["stem"], int(match["number"]), int(match["count"]))
+
+
+def file_type(name: str) -> str | None:
+    """Read the file type out of a file's name, as "Q4_K_M"; None when it says none. The last one in the name counts."""
+    found = [match["type"].upper() for match in _TYPE.finditer(part(name).stem)]
+    return found[-1].replace("FP", "F") if found else None
+
+
+def models(files: Iterable[T], name_of: Callable[[T], str]) -> list[tuple[T, ...]]:
+    """Group GGUF files into models, each with its parts in order; incomplete ones, projectors and the like are left out."""
+    groups: dict[tuple[str, int], dict[int, T]] = {}
+    for file in files:
+        name = name_of(file)
+        if name.lower().endswith(".gguf") and not _NO_MODEL.search(name):
+            place = part(name)
+            groups.setdefault((place.stem, place.count), {})[place.number] = file
+    return [
+        tuple(parts[number] for number in range(1, count + 1))
+        for (_, count), parts in groups.items()
+        if 1 <= count <= MAX_PARTS and parts.keys() == set(range(1, count + 1))
+    ]

@@ -1,0 +1,71 @@
+"""The header of a whole model: one GGUF file or all its parts, on this disk or still on the other side."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mixcli.errors import IntegrityError
+from profiles.shape import ModelShape, model_shape
+from quantize.errors import CorruptFile, QuantizeError, Unsupported
+from quantize.gguf_header import ByteReader, GgufHeader, read_header
+
+_SPLIT_EXPERT = re.compile(r"^blk\.\d+\.ffn_(?:gate|up|down)\.\d+\.weight$")
+
+
+def model_header(files: Sequence[tuple[str, Path | ByteReader]]) -> GgufHeader:
+    """Read the headers of a model's parts, given as (name, file), as one: the first one's metadata, the tensors of all.
+
+    `file_size` is the sum. Raises IntegrityError for a file that is no GGUF or damaged, and for parts that do not belong together.
+    """
+    try:
+        headers = [(name, read_header(file, name)) for name, file in files]
+    except (CorruptFile, Unsupported) as error:
+        raise IntegrityError(str(error)) from error
+    first_name, first = headers[0]
+    count = first.get("split.count", 0) or 1
+    if count != len(headers):
+        raise IntegrityError(
+            f"{first_name} says that its model has {count} parts, and {len(headers)} are here; pull the whole model"
+        )
+    for number, (name, header) in enumerate(headers):
+        if len(headers) > 1 and (header.get("split.no"), header.get("split.count")) != (number, count):
+            raise IntegrityError(
+                f"{name} does not say that it is part {number + 1} of {count}; it is another model's"
+            )
+    tensors = tuple(tensor for _, header in headers for tensor in header.tensors)
+    if (promised := first.get("split.tensors.count", len(tensors))) != len(tensors):
+        raise IntegrityError(
+            f"{first_name} and its parts hold {len(tensors)} tensors and should hold {promised}"
+        )
+    return replace(first, tensors=tensors, file_size=sum(header.file_size for _, header in headers))
+
+
+def header_of(paths: Sequence[Path]) -> GgufHeader:
+    """Read the header of a model on this disk."""
+    try:
+        return model_header([(path.name, path) for path in paths])
+    except QuantizeError as error:  # a file that cannot be opened
+        raise IntegrityError(str(error)) from error
+
+
+def shape_of(header: GgufHeader) -> ModelShape:
+    """Give the planner's view of a header."""
+    return model_shape(
+        {key: value.value for key, value in header.metadata.items()},
+        ((tensor.name, tensor.n_elements, tensor.n_bytes) for tensor in header.tensors),
+    )
+
+
+def has_split_experts(header: GgufHeader) -> bool:
+    """Tell whether a model keeps every expert in a tensor of its own, as files of December 2023 do; llama.cpp no longer reads these."""
+    return any(_SPLIT_EXPERT.match(tensor.name) for tensor in header.tensors)
+
+
+def prompt_format(header: GgufHeader) -> str:
+    """Say in a word how the model wants to be talked to, by the marks in its chat template."""
+    template = header.get("tokenizer.chat_template")
+    if not isinstance(template, str):
+        return "none (text is continued)"
+    marks = (("<|im_start|>", "ChatML"), ("[INST]", "Mistral [INST]"), ("<|start_header_id|>", "Llama 3"))
+    return next((name for mark, name in marks if mark in template), "a template of its own")

@@ -1,0 +1,73 @@
+"""What the store writes down of a model, in a manifest.json of its own folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a model: `path` is relative to the model's folder, or absolute where the file is kept elsewhere."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a model: its files in the order of their parts, `created` in ISO 8601 (UTC).
+
+    `keeper` says whose the files are: "mixcli" made them, "hub" is the Hugging Face cache, "user" a file that was imported where it
+    lies. `revision` is the commit that they came from.
+    """
+
+    name: str
+    type: str
+    files: tuple[StoredFile, ...]
+    description: str
+    licence: str
+    licence_words: str
+    origin: str
+    created: str
+    keeper: str = "mixcli"
+    revision: str = ""
+    prompt: str = ""
+    alignment: str = ""
+
+    @property
+    def label(self) -> str:
+        """Give the name that a person would type for it."""
+        return f"{self.name}:{self.type}"
+
+    @property
+    def size(self) -> int:
+        """Give the bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def sha256(self) -> str:
+        """Give the checksum of the first file, which is the only one of most models."""
+        return self.files[0].sha256
+
+    def to_json(self) -> str:
+        """Give the text that `read` takes."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def paths(self, folder: Path) -> tuple[Path, ...]:
+        """Give where the files lie."""
+        return tuple(folder / file.path for file in self.files)
+
+
+def read(path: Path) -> Manifest | None:
+    """Read a manifest; None for one that is torn, of another version, or points to nothing."""
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        stored = tuple(StoredFile(**file) for file in fields.pop("files"))
+        manifest = Manifest(files=stored, **fields)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return manifest if stored else None

@@ -1,0 +1,28 @@
+"""When a model was last used: an empty file for each, whose time tells. It is a convenience, so nothing fails for its sake."""
+
+import hashlib
+import os
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mixcli import paths
+
+
+def note(model: Path) -> None:
+    """Remember that a model is used now."""
+    with suppress(OSError):  # a full or read-only disk
+        _mark(model).touch(mode=0o600)
+
+
+def last(model: Path) -> datetime | None:
+    """Give when a model was last used; None when it never was."""
+    try:
+        return datetime.fromtimestamp(_mark(model).stat().st_mtime, UTC)
+    except OSError:
+        return None
+
+
+def _mark(model: Path) -> Path:
+    digest = hashlib.sha256(os.fsencode(model.absolute())).hexdigest()[:24]
+    return paths.private(paths.cache_dir() / "used") / digest

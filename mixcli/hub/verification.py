@@ -1,0 +1,31 @@
+"""mixcli verify: every byte of a model against the checksum that it came with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixcli.hub.hashing import Report, sha256
+from mixcli.hub.store import StoredModel
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one file: `expected` is "" where no checksum is known."""
+
+    path: Path
+    expected: str
+    found: str
+
+    @property
+    def is_sound(self) -> bool:
+        return self.expected in {"", self.found}
+
+
+def verify(model: StoredModel, report: Report) -> list[Verdict]:
+    """Hash all files of a model anew."""
+    if model.manifest:
+        expected = tuple(file.sha256 for file in model.manifest.files)
+    else:
+        expected = model.seen.sha256 if model.seen else ("",)
+    return [
+        Verdict(path, known, sha256(path, report)) for path, known in zip(model.parts, expected, strict=True)
+    ]
