@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixcli.engine.detokenizer import Detokenizer, StopMatcher
@@ -66,6 +66,7 @@ def test_what_only_looked_like_a_stop_text_is_given_back() -> None:
     assert matcher.flush() == ""
 
 
+@settings(deadline=None)
 @given(
     text=st.text("ab", max_size=30),
     stops=st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3),
