@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from mixcli.paths import runtime_dir
+from quantize import convert
 from tests.conftest import Runner
+from tests.quantize.builders import write_checkpoint
 
 pytestmark = pytest.mark.model
 CAPITAL = "What is the capital of France?"
@@ -157,6 +159,47 @@ def test_a_file_that_is_no_model_never_starts_a_host(
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert hosts_started() == []
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small sound Mixtral."""
+    folder = tmp_path_factory.mktemp("tiny")
+    convert(write_checkpoint(folder / "checkpoint"), folder / "tiny.gguf", output_type="Q8_0")
+    return (folder / "tiny.gguf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("llama.expert_used_count", 0),
+        ("llama.expert_used_count", 5),
+        ("llama.block_count", 0),
+        ("llama.block_count", 1 << 30),
+        ("llama.expert_count", 1 << 30),
+    ],
+)
+def test_a_header_that_would_abort_llama_cpp_never_starts_a_host(
+    mixcli: Runner, home: Path, tmp_path: Path, tiny: bytes, key: str, value: int
+) -> None:
+    at = tiny.index(key.encode()) + len(key) + 4  # behind the key stands the type, then the number
+    path = tmp_path / "model.gguf"
+    path.write_bytes(tiny[:at] + value.to_bytes(4, "little") + tiny[at + 4 :])
+    done = mixcli("run", "-m", str(path), "hi")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert str(value) in done.stderr.replace(",", "")
+    assert done.stderr.count("\n") == 1
+    assert hosts_started() == []
+
+
+def test_a_build_that_crashes_is_run_without_what_crashes_and_that_is_said_once(
+    mixcli: Runner, with_demo: Path
+) -> None:
+    first = mixcli("run", CAPITAL, "--keep-alive", "0", MIXCLI_SELFTEST_CRASH="1")
+    assert (first.returncode, "Paris" in first.stdout) == (0, True)
+    assert "crash on this CPU" in first.stderr
+    second = mixcli("run", CAPITAL, "--keep-alive", "0", MIXCLI_SELFTEST_CRASH="1")
+    assert (second.returncode, second.stderr) == (0, "")
 
 
 def test_a_model_cut_short_is_exit_5(mixcli: Runner, home: Path, with_demo: Path, tmp_path: Path) -> None:
