@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantize.checkpoint import TOKENIZER_FILES, Checkpoint
+from quantize.errors import NoSpace
 from quantize.rows import Float32s
 from quantize.source import TensorSource
 
@@ -27,7 +28,10 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:
-    """Write all tensors, float32 sources of dtype F32 as F32, everything else as BF16; the file appears whole or not at all."""
+    """Write all tensors, float32 sources of dtype F32 as F32, everything else as BF16; the file appears whole or not at all.
+
+    Raises NoSpace before anything is written when the disk has too little room.
+    """
     ordered = sorted(tensors, key=lambda tensor: tensor.name)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -39,6 +43,12 @@ def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
     part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)  # of a run that was killed
+    need, free = 8 + len(raw) + offset, shutil.disk_usage(path.parent).free
+    if need > free:
+        raise NoSpace(
+            f"{path} needs {need / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free; make room and run it again."
+        )
     with part.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for tensor in ordered:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantize.errors import CorruptFile, Unsupported
-from quantize.rows import tensor_source
+from quantize.errors import CorruptFile, NoSpace, Unsupported
+from quantize.rows import Float32s, tensor_source
 from quantize.safetensors import MAX_HEADER_BYTES, read_header
 from quantize.safetensors_writer import to_bfloat16, write_safetensors
 from quantize.source import TensorSource
@@ -215,3 +215,13 @@ def test_rounding_to_bfloat16_is_to_nearest_and_to_even() -> None:
 def _is_a_sentence(error: Exception) -> None:
     message = str(error)
     assert message.endswith(".") and "\n" not in message and "download it again" in message
+
+
+def test_a_file_that_the_disk_cannot_hold_is_refused_before_it_is_begun(tmp_path: Path) -> None:
+    def never(start: int, stop: int) -> Float32s:
+        raise AssertionError("nothing may be read")
+
+    huge = TensorSource("huge", (1 << 40, 1024), "BF16", never, "nowhere")
+    with pytest.raises(NoSpace, match=r"needs 2251799\.81 GB and the disk has"):
+        write_safetensors(tmp_path / "m.safetensors", [huge])
+    assert list(tmp_path.iterdir()) == []
