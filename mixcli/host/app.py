@@ -53,7 +53,7 @@ class State:
         """Return when the model may go: nobody came back in time, or the load failed and everybody has heard why."""
         unwanted = asyncio.create_task(self.residency.wait_until_unwanted())
         while not unwanted.done():
-            if self.engine.status == FAILED and not self.residency.busy:
+            if self.engine.status == FAILED and self.residency.n_guests and not self.residency.busy:
                 unwanted.cancel()
                 return
             await asyncio.wait({unwanted}, timeout=0.2)

@@ -12,11 +12,12 @@ GRACE = 30.0  # seconds that a fresh host waits for its first guest
 class Residency:
     """Counts who uses the model; `wait_until_unwanted` returns when it may go.
 
-    Times are seconds; a keep_alive below zero means for ever. The one that leaves last decides how long the model stays.
+    `busy` guests are here now, `n_guests` have come so far. Times are seconds; a keep_alive below zero means for ever. The one that leaves last decides how long the model stays.
     """
 
     def __init__(self, keep_alive: float = GRACE) -> None:
         self.busy = 0
+        self.n_guests = 0
         self._keep_alive = keep_alive
         self._idle_since = time.monotonic()
         self._changed = asyncio.Event()
@@ -25,6 +26,7 @@ class Residency:
     def guest(self, keep_alive: float | None = None) -> Iterator[None]:
         """Hold the model while the block runs; None keeps the present keep_alive."""
         self.busy += 1
+        self.n_guests += 1
         try:
             yield
         finally:
