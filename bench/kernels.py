@@ -1,12 +1,11 @@
 """Quantizing speed: mixcli's compiled quantizers against ggml_quantize_chunk, same machine, same minute, same bytes.
 
-    python bench/kernels.py [--types Q4_K,Q6_K] [--json FILE]
+    python -m bench.kernels [--types Q4_K,Q6_K] [--json FILE]
 
 Prints million weights a second for each type, on one thread and on two (row slabs in a thread pool), and how many times faster.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.report import write_result
 from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.kernels import Quantizer, quantizer
@@ -71,7 +71,7 @@ def main() -> None:
                 print(f"{label:<14}{threads:>8}{a:>10.1f}{b:>12.1f}{b / a:>7.1f}x", flush=True)
                 results.append({"type": label, "threads": threads, "ggml": a, "mixcli": b, "ratio": b / a})
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        write_result(args.json, {"rows": results})
 
 
 if __name__ == "__main__":

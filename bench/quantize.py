@@ -1,178 +1,193 @@
-"""Checkpoint to Q4_K_M: one pass of quantize/ against llama.cpp's two steps, same machine, same minute, same bytes.
+"""Checkpoint to Q4_K_M: mixcli's one pass against llama.cpp's two steps, same machine, same minutes, same thread count, same bytes.
 
-    python -m bench.quantize [--layers 1] [--threads 2] [--sdist UNPACKED_SDIST --python OTHER_VENV/bin/python] [--json FILE]
+    python -m bench.quantize [--layers 1] [--threads 2] [--runs 3] [--folder DIR]
 
-Makes a checkpoint with the layer shapes of Mixtral 8x7B (3.4 GB for one layer) and converts it in processes of their own. The two steps are
-llama.cpp's convert_hf_to_gguf.py to BF16 and llama_model_quantize, which is what the program llama-quantize calls. The
-converter comes with the source distribution of llama-cpp-python and needs torch; without --sdist quantize/ writes the BF16
-file instead, which is faster and makes the comparison harder on us. Prints seconds, weights a second, peak memory and disk.
+Makes a checkpoint with the layer shapes of Mixtral 8x7B (bench/checkpoint.py; 3.4 GB for one layer) and converts it in processes of
+their own: `mixcli convert`; the same without the extra `fast`; llama.cpp's convert_hf_to_gguf.py to BF16 and then llama_model_quantize,
+which is what the program llama-quantize calls; and `mixcli quantize` from that same BF16 file. Routes take turns, in another order each
+round. Compares the results tensor by tensor, writes bench/results/quantize.json, and docs/benchmarks.md anew.
+The first use installs llama.cpp's converter under build/reference (bench/reference.py). Needs 14 GB of disk for a layer.
 """
 
 import argparse
-import filecmp
-import json
 import os
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
+from bench.checkpoint import check_disk, make_checkpoint, n_weights
+from bench.process import Cost, measure
+from bench.reference import Reference, reference
+from bench.report import RESULTS, quantize_ratios, quantize_table, write_result
+from bench.report import main as write_docs
+from quantize.gguf_header import read_header
+from quantize.recipe import FILE_TYPES
 
-from tests.quantize.builders import mixtral_shapes, write_json, write_tokenizer
-
-SHAPE = {"n_embd": 4096, "n_ff": 14336, "n_head": 32, "n_head_kv": 8, "n_vocab": 32000, "n_expert": 8}
-STEP = 1 << 24  # weights made at a time
-
-CONVERT = """
-import sys
-from pathlib import Path
-from quantize import convert
-source, target, output_type, threads = sys.argv[1:]
-convert(Path(source), Path(target), output_type=output_type, n_threads=int(threads))
-"""
-QUANTIZE = """
-import ctypes, sys
-import llama_cpp.llama_cpp as llama
-source, target, file_type, threads = sys.argv[1:]
-params = llama.llama_model_quantize_default_params()
-params.ftype, params.nthread = int(file_type), int(threads)
-sys.exit(llama.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)))
-"""
+TYPE = "Q4_K_M"
+CHUNK = 1 << 24
+NO_FAST = {
+    "NUMBA_DISABLE_JIT": "1"
+}  # kernels.py then leaves everything to the library, as when numba is missing
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one process took: wall and CPU seconds, peak resident bytes, and the bytes it left on the disk."""
+@dataclass
+class Bench:
+    """One checkpoint and everything that is measured on it; `costs` are by row, one for each round."""
 
-    step: str
-    seconds: float
-    cpu_seconds: float
-    bytes_memory: int
-    bytes_disk: int
+    folder: Path
+    threads: int
+    reference: Reference
+    costs: dict[str, list[Cost]] = field(default_factory=dict)
+    differing: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Path:
+        return self.folder / "hf"
+
+    def one_pass(self) -> None:
+        self._measure("one_pass", self._mixcli("convert", self.source, "one_pass"))
+
+    def without_fast(self) -> None:
+        self._measure("without_fast", self._mixcli("convert", self.source, "without_fast"), NO_FAST)
+
+    def two_steps(self) -> None:
+        bf16, script = self.folder / "bf16.gguf", str(self.reference.script)
+        first = [
+            str(self.reference.python),
+            script,
+            str(self.source),
+            "--outfile",
+            str(bf16),
+            "--outtype",
+            "bf16",
+        ]
+        self._measure("to_bf16", first, {"OMP_NUM_THREADS": str(self.threads), "HF_HUB_OFFLINE": "1"})
+        second = [str(bf16), str(self._target("llama_quantize")), str(FILE_TYPES[TYPE]), str(self.threads)]
+        warm(bf16)
+        self._measure("llama_quantize", [sys.executable, "-m", "bench.llama_quantize", *second])
+        warm(bf16)
+        self._measure("from_bf16", self._mixcli("quantize", bf16, "from_bf16"))
+        bf16.unlink()
+
+    def first_time(self) -> None:
+        """The one pass of somebody who has just installed mixcli: the kernels are compiled and checked on the way."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as cache:
+            self._measure(
+                "first_time", self._mixcli("convert", self.source, "first_time"), {"NUMBA_CACHE_DIR": cache}
+            )
+
+    def compare(self) -> None:
+        """Hold all results against llama.cpp's, then delete them."""
+        theirs = self._target("llama_quantize")
+        for row in self.costs:
+            ours = self._target(row)
+            if ours.exists() and ours != theirs:
+                self.differing[row] = sorted({*self.differing.get(row, ()), *differing_tensors(ours, theirs)})
+        for path in self.folder.glob("*.gguf"):
+            path.unlink()
+
+    def _mixcli(self, command: str, source: Path, row: str) -> list[str]:
+        type_ = [TYPE] if command == "quantize" else ["--output-type", TYPE]
+        options = ["--output", str(self._target(row)), "--threads", str(self.threads)]
+        return [sys.executable, "-m", "mixcli", command, str(source), *type_, *options]
+
+    def _target(self, row: str) -> Path:
+        return self.folder / f"{row}.gguf"
+
+    def _measure(self, row: str, command: list[str], environment: dict[str, str] | None = None) -> None:
+        warm(self.source)
+        self._target(row).unlink(missing_ok=True)
+        cost = measure(command, self.folder, {"TMPDIR": str(self.folder), **(environment or {})})
+        self.costs.setdefault(row, []).append(cost)
+        print(
+            f"  {row:15} {cost.seconds:7.1f} s, {cost.cpu_seconds:7.1f} s of CPU; others had {cost.others:.0%} of the machine",
+            flush=True,
+        )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--folder", type=Path, help="where to work; needs about 3 times the checkpoint")
-    parser.add_argument("--sdist", type=Path)
-    parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-quantize-") as temporary:
-        folder = Path(temporary)
-        n_weights = make_checkpoint(folder / "hf", options.layers)
-        print(
-            f"checkpoint: {options.layers} layer(s) of Mixtral 8x7B, {n_weights / 1e6:,.0f} million weights"
-        )
-        bf16, threads = folder / "bf16.gguf", str(options.threads)
-        convert, quantize = [sys.executable, "-c", CONVERT], [sys.executable, "-c", QUANTIZE]
-        first = [*convert, str(folder / "hf"), str(bf16), "BF16", threads]
-        if options.sdist:
-            script = options.sdist / "vendor" / "llama.cpp" / "convert_hf_to_gguf.py"
-            first = [
-                options.python,
-                str(script),
-                str(folder / "hf"),
-                "--outfile",
-                str(bf16),
-                "--outtype",
-                "bf16",
-            ]
-        warm(folder / "hf")
-        one = measure(
-            "one pass", [*convert, str(folder / "hf"), str(folder / "one.gguf"), "Q4_K_M", threads], folder
-        )
-        two_a = measure("two steps: to BF16", first, folder)
-        two_b = measure(
-            "two steps: quantize", [*quantize, str(bf16), str(folder / "two.gguf"), "15", threads], folder
-        )
-        same = filecmp.cmp(folder / "one.gguf", folder / "two.gguf", shallow=False)
-    for cost in (one, two_a, two_b):
-        print(
-            f"{cost.step:22} {cost.seconds:7.1f} s  {cost.cpu_seconds:7.1f} CPU s  {n_weights / cost.seconds / 1e6:6.1f} M weights/s"
-            f"  memory {cost.bytes_memory / 2**20:6.0f} MiB  disk {cost.bytes_disk / 2**20:6.0f} MiB"
-        )
-    results = {
-        "n_weights": n_weights,
-        "threads": options.threads,
-        "steps": [asdict(cost) for cost in (one, two_a, two_b)],
-        "converter": "llama.cpp" if options.sdist else "quantize",
-        "wall_of_two_steps": one.seconds / (two_a.seconds + two_b.seconds),
-        "speed_of_llama_quantize": two_b.seconds / one.seconds,
-        "same_file": same,
-    }
-    print(
-        f"one pass takes {results['wall_of_two_steps']:.2f} of the two steps and quantizes {results['speed_of_llama_quantize']:.1f} times "
-        f"as fast as llama_model_quantize; the files are {'the same' if same else 'not the same'}"
+    parser.add_argument("--runs", type=int, default=3, help="rounds; the median counts (default 3)")
+    parser.add_argument("--folder", type=Path, help="where to work (default: the temporary folder)")
+    parser.add_argument(
+        "--sdist", type=Path, help="unpacked source of llama-cpp-python, if it is there already"
     )
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    return 0 if same or options.sdist else 1
-
-
-def make_checkpoint(folder: Path, n_layer: int) -> int:
-    """Write random BF16 weights under Mixtral's names; gives how many."""
-    folder.mkdir()
-    shapes = mixtral_shapes(n_layer=n_layer, **SHAPE)
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        start, end = end, end + 2 * int(np.prod(shape))
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
-    raw = json.dumps(header).encode()
-    rng = np.random.default_rng(1)
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
-        for at in range(0, end // 2, STEP):
-            values = rng.standard_normal(min(STEP, end // 2 - at), dtype=np.float32) * np.float32(0.02)
-            file.write((values.view(np.uint32) >> np.uint32(16)).astype("<u2").tobytes())
-    config = {
-        "architectures": ["MixtralForCausalLM"],
-        "model_type": "mixtral",
-        "hidden_size": SHAPE["n_embd"],
-        "intermediate_size": SHAPE["n_ff"],
-        "num_hidden_layers": n_layer,
-        "num_attention_heads": SHAPE["n_head"],
-        "num_key_value_heads": SHAPE["n_head_kv"],
-        "num_local_experts": SHAPE["n_expert"],
-        "num_experts_per_tok": 2,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 1000000.0,
-        "vocab_size": SHAPE["n_vocab"],
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "torch_dtype": "bfloat16",
+    parser.add_argument("--python", type=Path, help="a Python with torch, if there is one already")
+    parser.add_argument("--json", type=Path, default=RESULTS / "quantize.json")
+    options = parser.parse_args()
+    weights = n_weights(options.layers)
+    check_disk(options.folder or Path(tempfile.gettempdir()), 8 * weights)
+    converter = reference(options.sdist, options.python)
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-quantize-") as temporary:
+        bench = Bench(Path(temporary), options.threads, converter)
+        print(
+            f"making a checkpoint of {options.layers} layer(s), {weights / 1e6:,.0f} million weights",
+            flush=True,
+        )
+        make_checkpoint(bench.source, options.layers)
+        bench.first_time()
+        for number in range(options.runs):
+            print(f"round {number + 1} of {options.runs}", flush=True)
+            for route in rotated([bench.one_pass, bench.two_steps, bench.without_fast], number):
+                route()
+            bench.compare()
+    measured = {row: [rounded(cost) for cost in costs] for row, costs in bench.costs.items()}
+    result = {
+        "layers": options.layers,
+        "weights": weights,
+        "output_type": TYPE,
+        "threads": options.threads,
+        "rows": measured,
+        "differing_tensors": bench.differing,
     }
-    write_json(folder / "config.json", config)
-    write_tokenizer(folder, "v1")
-    return end // 2
+    write_result(options.json, result)
+    print("\n".join(["", *quantize_table(result), "", *quantize_ratios(result)]))
+    write_docs()
+    return 1 if any(bench.differing.values()) else 0
 
 
-def warm(folder: Path) -> None:
-    """Read the source once, so that nobody is slower for having come first."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            while file.read(STEP):
+def rounded(cost: Cost) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in asdict(cost).items()}
+
+
+def rotated(routes: list[Callable[[], None]], number: int) -> Iterator[Callable[[], None]]:
+    """All routes, another one first each time."""
+    first = number % len(routes)
+    return islice([*routes, *routes], first, first + len(routes))
+
+
+def warm(path: Path) -> None:
+    """Read a file, or a folder's files, once, so that nobody is slower for having come first."""
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        with file.open("rb", buffering=0) as opened:
+            buffer = bytearray(CHUNK)
+            while opened.readinto(buffer):
                 pass
 
 
-def measure(step: str, command: list[str], folder: Path) -> Cost:
-    """Run a command to its end; its peak memory includes mapped source pages."""
-    before = {path.name for path in folder.iterdir()}
-    started = time.monotonic()
-    pid = os.posix_spawnp(
-        command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
-    )
-    _, status, usage = os.wait4(pid, 0)
-    seconds = time.monotonic() - started
-    if status:
-        raise SystemExit(f"{step} failed with status {status}")
-    grown = sum(path.stat().st_size for path in folder.iterdir() if path.name not in before)
-    return Cost(step, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, grown)
+def differing_tensors(ours: Path, theirs: Path) -> list[str]:
+    """Names of tensors that one file lacks, or that differ in type, shape or any byte."""
+    headers = [{tensor.name: tensor for tensor in read_header(path).tensors} for path in (ours, theirs)]
+    names = sorted(headers[0].keys() ^ headers[1].keys())
+    with ours.open("rb") as one, theirs.open("rb") as other:
+        for name in headers[0].keys() & headers[1].keys():
+            a, b = headers[0][name], headers[1][name]
+            one.seek(a.offset)
+            other.seek(b.offset)
+            same = (a.type, a.shape, a.n_bytes) == (b.type, b.shape, b.n_bytes)
+            for at in range(0, a.n_bytes if same else 0, CHUNK):
+                n = min(CHUNK, a.n_bytes - at)
+                same = same and one.read(n) == other.read(n)
+            if not same:
+                names.append(name)
+    return names
 
 
 if __name__ == "__main__":
