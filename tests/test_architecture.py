@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.host.child": set(),
     "mixcli.file_types": BASE | {"quantize"},
     "mixcli.host": BASE | {"profiles", "mixcli.engine", "mixcli.host.spec", "mixcli.host.protocol"},
-    "mixcli.hub": BASE | {"mixcli.file_types", "mixcli.hardware", "profiles", "quantize"},
+    "mixcli.hub": BASE | {"mixcli.file_types", "mixcli.hardware", "mixcli.engine.preflight", "profiles", "quantize"},
     "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},
     "mixcli.launch": BASE
     | {
@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.host.spec",
         "mixcli.engine.preflight",
     },
+    "mixcli.insight": BASE | {"profiles", "quantize", "mixcli.hardware"},
     "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},
     "mixcli.commands": BASE
     | {
@@ -52,6 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "quantize",
         "mixcli.hub",
         "mixcli.launch",
+        "mixcli.insight",
+        "mixcli.hardware",
         "mixcli.answer",
         "mixcli.stdin",
         "mixcli.chat",

@@ -1,32 +1,153 @@
 """mixcli pull: bring a model into the store."""
 
+import os
+import signal
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, NoReturn
+
 import click
 
-from mixcli.commands.options import common
+from mixcli.commands.options import common, json_option
 from mixcli.console import console
+from mixcli.errors import IntegrityError
 from mixcli.words import size
+
+if TYPE_CHECKING:
+    from mixcli.hub.job import Job, Summary
+    from mixcli.hub.store import StoredModel
 
 
 @click.command("pull")
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option(
-    "--quant", "--type", "output_type", metavar="TYPE", help="File type to make, e.g. Q4_K_M, Q8_0 or BF16."
+    "--quant",
+    "--type",
+    "output_type",
+    metavar="TYPE",
+    help="Make this type of safetensors weights, while they are downloaded: Q4_K_M, Q8_0, BF16…",
 )
 @click.option(
-    "--name", metavar="NAME", help="Name for a model that is made from a folder. Default: the folder's name."
+    "--name",
+    metavar="NAME",
+    help="What the model shall be called. Default: the name that was given, or the folder's.",
 )
+@click.option(
+    "--repair/--no-repair",
+    default=None,
+    help="Join the experts of a GGUF of December 2023. Default: ask in a terminal.",
+)
+@click.option(
+    "--keep-source", is_flag=True, help="Keep what was downloaded when something else is made of it."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Only show files, sizes, licence, disk, and whether it will run here."
+)
+@click.option("--offline", is_flag=True, help="Ask nothing of the network; say what is missing.")
+@json_option
 @common
-def command(model: str, output_type: str | None, name: str | None) -> None:
-    """Bring MODEL into the store.
+def command(
+    model: str | None,
+    output_type: str | None,
+    name: str | None,
+    repair: bool | None,
+    keep_source: bool,
+    dry_run: bool,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Bring MODEL into the store: every byte once, and verified. Without MODEL, the one that suits this machine.
 
-    MODEL is a name of the catalog (demo, demo:Q8_0) or a folder with a Mixtral or Mistral checkpoint in safetensors, which is
-    converted to GGUF on the way.
+    MODEL is a name of `mixcli search` (mixtral, mixtral:Q4_K_M, demo), a repository of the Hugging Face Hub (org/repo, org/repo:TYPE,
+    org/repo@REVISION), or a folder with a Mixtral or Mistral checkpoint in safetensors. Without a type the best that fits into memory is
+    chosen. After an interruption the same command goes on where it was.
     """
-    from mixcli.hub.pull import pull
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
+    from mixcli.hub.pull import Made, Wish, favourite, pull
 
-    with console.progress(f"pulling {model}") as bar:
-        stored, fresh = pull(model, output_type and output_type.upper(), name, bar.update)
-    manifest = stored.manifest
-    assert manifest is not None
-    what = f"{stored.label}, {size(manifest.size)}" + ("" if fresh else " (was here already)")
-    console.note(f"{what}\n{manifest.description}\nlicence: {manifest.licence_words}")
+    signal.signal(signal.SIGTERM, _interrupt)
+    wish = Wish(model or favourite(), output_type and output_type.upper(), name, keep_source)
+    with console.progress(f"pulling {wish.text}") as bar:
+        found = pull(wish, bar.update)
+    if isinstance(found, Made):
+        _say(found.model, found.fresh, as_json)
+        return
+    if dry_run:
+        _show(found.summary, as_json)
+        return
+    _announce(found.summary)
+    _agree(found, repair)
+    with console.progress(f"pulling {found.summary.label}", unit="bytes") as bar:
+        stored = found.carry_out(bar.update)
+    _say(stored, True, as_json)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _announce(summary: "Summary") -> None:
+    """Say what will happen, before it does."""
+    console.note(f"{summary.label}: {summary.description}\nlicence: {summary.licence}")
+    console.note(f"{size(summary.download)} to download from {summary.origin}; {summary.fit}")
+    if summary.others:
+        console.note(f"other types: {', '.join(summary.others)}")
+    for note in summary.notes:
+        console.note(f"note: {note}")
+
+
+def _agree(job: "Job", repair: bool | None) -> None:
+    """Ask before a file is rewritten, where somebody is there to be asked."""
+    if not job.needs_repair or repair:
+        return
+    if (
+        repair is None
+        and console.is_terminal(sys.stdin)
+        and click.confirm("Join its experts after the download?", default=True, err=True)
+    ):
+        return
+    raise IntegrityError(
+        f"{job.summary.label} keeps every expert in a tensor of its own, which llama.cpp no longer reads; "
+        "--repair joins them without loss after the download"
+    )
+
+
+def _say(stored: "StoredModel", fresh: bool, as_json: bool) -> None:
+    about = stored.manifest
+    if as_json:
+        console.data(
+            {
+                "model": stored.label,
+                "path": str(stored.path),
+                "fresh": fresh,
+                "files": [str(path) for path in stored.parts],
+            }
+        )
+    if about is None:
+        console.note(
+            f"{stored.label} is here already, in the {stored.seen.keeper if stored.seen else 'store'}"
+        )
+        return
+    what = f"{stored.label}, {size(about.size)}" + ("" if fresh else " (was here already)")
+    console.note(f"{what}\n{about.description}\nlicence: {about.licence_words}")
+
+
+def _show(summary: "Summary", as_json: bool) -> None:
+    if as_json:
+        console.data(asdict(summary))
+        return
+    console.table(
+        ("FILE", "SIZE", "HERE"), [(file.name, size(file.size), size(file.here)) for file in summary.files]
+    )
+    rows = [
+        ("model", summary.label),
+        ("from", summary.origin),
+        ("licence", summary.licence),
+        ("download", size(summary.download)),
+        ("disk", f"{size(summary.disk)} at most"),
+        ("memory", summary.fit),
+        ("other types", ", ".join(summary.others)),
+        *(("note", note) for note in summary.notes),
+    ]
+    console.table(("", ""), [row for row in rows if row[1]])

@@ -41,10 +41,20 @@ def check_gguf(path: Path) -> GgufHeader:
         header = _with_shards(header, path)
     except (CorruptFile, Unsupported) as error:
         raise IntegrityError(str(error)) from error
+    _check_contents(header, name)
+    return header
+
+
+def check_header(header: GgufHeader, name: str) -> None:
+    """Check a whole model's header that came from elsewhere, as `check_gguf` does; raises IntegrityError with one sentence."""
+    _check_architecture(header, name)
+    _check_contents(header, name)
+
+
+def _check_contents(header: GgufHeader, name: str) -> None:
     sizes = _sizes(header, name)
     _check_vocabulary(header, name)
     _check_tensors(header, sizes, name)
-    return header
 
 
 def _check_architecture(header: GgufHeader, name: str) -> None:

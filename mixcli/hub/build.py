@@ -64,7 +64,7 @@ def from_folder(
         str(folder),
     )
     return build(
-        about, output_type, lambda _work, target: _convert(folder, target, output_type, 0, report), report
+        about, output_type, lambda _work, target: convert_to(folder, target, output_type, report), report
     )
 
 
@@ -78,7 +78,7 @@ def demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredMo
         if not (dense / "config.json").exists():
             report(0, 1, "reading SmolLM2")
             checkpoint_from_gguf(demo_weights(), dense, DEMO_NAME, DEMO_TEMPLATE)
-        _convert(dense, target, output_type, DEMO_EXPERTS, report)
+        convert_to(dense, target, output_type, report, experts=DEMO_EXPERTS)
 
     return build(about_entry(known), output_type, make, report)
 
@@ -127,11 +127,12 @@ def show_work(work: Path, report: Report) -> None:
     report(done, max(done, sum(status.st_size for status in parts), 1), "another process makes it")
 
 
-def _convert(folder: Path, target: Path, output_type: str, experts: int, report: Report) -> None:
+def convert_to(source: Path, target: Path, output_type: str, report: Report, *, experts: int = 0) -> None:
+    """Convert a checkpoint folder or a GGUF; `experts` makes a dense checkpoint a mixture of so many."""
     from quantize import convert
 
     convert(
-        folder,
+        source,
         target,
         output_type=output_type,
         upcycle_experts=experts,

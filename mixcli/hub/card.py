@@ -75,7 +75,7 @@ def row(model: StoredModel) -> dict[str, Any]:
             "architecture": header.architecture,
             "licence": about.licence if about else _licence(header).name,
         }
-    except (IntegrityError, KeyError, AssertionError, ZeroDivisionError) as error:
+    except IntegrityError as error:
         facts |= {
             "parameters": 0,
             "active_parameters": 0,

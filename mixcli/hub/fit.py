@@ -1,11 +1,10 @@
 """Which file type fits: pure arithmetic over sizes and this machine's free memory."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mixcli.hub.catalog import Entry
-from profiles.errors import DoesNotFit
-from profiles.planner import Machine, Request, plan
+from profiles.memory import bytes_kv
 from profiles.shape import ModelShape
 
 # Bits per weight of Mixtral 8x7B under llama.cpp's present rules (its whole file divided by its weights), worst quality first.
@@ -24,6 +23,13 @@ BITS = {
 # From here on a file grows and answers no longer become noticeably better
 BEST = "Q5_K_M"
 OVERHEAD = 1 << 30  # KV cache at a usual context, compute buffers and the process, for the first look
+BYTES_RUNNING = 768 << 20  # compute buffers and the process
+DEFAULT_CTX, MIN_CTX = 8192, 1024
+# All file types that are known to be no better than BEST, and BEST; worst first
+QUALITY = (
+    "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S", "Q2_K", "Q2_K_L", "IQ3_XXS", "IQ3_XS", "IQ3_S", "Q3_K_S", "IQ3_M",
+    "Q3_K_M", "Q3_K_L", "Q3_K_XL", "Q4_0", "Q4_1", "IQ4_XS", "IQ4_NL", "Q4_K_S", "Q4_K_M", "Q4_K_L", "Q5_0", "Q5_1", "Q5_K_S", "Q5_K_M",
+)  # fmt: skip
 
 
 def fits(entry: Entry, bytes_free: int | None = None) -> str | None:
@@ -40,43 +46,47 @@ def fits(entry: Entry, bytes_free: int | None = None) -> str | None:
 
 @dataclass(frozen=True)
 class Offer:
-    """One file type that a repository has: the bytes of all its parts, and whether and why (not) it fits."""
+    """One file type that a repository has: the bytes of all its parts, and the context that it can have here; 0 when it does not fit."""
 
     type: str
     size: int
     n_ctx: int
-    problem: str
 
     @property
     def fits(self) -> bool:
-        return not self.problem
+        return self.n_ctx > 0
 
 
-def offers(sizes: Iterable[tuple[str, int]], shape: ModelShape, machine: Machine) -> list[Offer]:
-    """Say of each type, given as (type, bytes), whether it runs on a machine; smallest first.
+def offers(sizes: Iterable[tuple[str, int]], shape: ModelShape, bytes_free: int) -> list[Offer]:
+    """Say of each type, given as (type, bytes), whether it runs in `bytes_free` of memory; smallest first.
 
-    `shape` is that of any of them: all have the same dimensions, and a file's bytes are its weights but for a few headers.
+    `shape` is that of any of them: all have the same dimensions. This is the first look, before anything is downloaded; the planner
+    decides when the model is loaded.
     """
-    found = []
-    for name, size in sorted(sizes, key=lambda pair: pair[1]):
-        try:
-            placement = plan(replace(shape, bytes_experts=0, bytes_other=size), machine, Request())
-            found.append(Offer(name, size, placement.n_ctx, ""))
-        except DoesNotFit as error:
-            found.append(Offer(name, size, 0, str(error)))
-    return found
+    return [
+        Offer(name, size, _context(size, shape, bytes_free))
+        for name, size in sorted(sizes, key=lambda pair: pair[1])
+    ]
+
+
+def _context(size: int, shape: ModelShape, bytes_free: int) -> int:
+    """Give the largest of the usual contexts that fits beside weights of `size` bytes."""
+    n_ctx = min(shape.n_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
+    smallest = min(n_ctx, MIN_CTX)
+    while n_ctx >= smallest:
+        if size + bytes_kv(shape, n_ctx) + BYTES_RUNNING <= bytes_free:
+            return n_ctx
+        n_ctx //= 2
+    return 0
 
 
 def best(found: list[Offer]) -> Offer | None:
-    """Choose the largest that fits with its whole context, none above BEST where there is another; then the largest that fits at all."""
+    """Choose the largest that has the widest context that any has, none above BEST where there is another."""
     fitting = [offer for offer in found if offer.fits]
     if not fitting:
         return None
     widest = max(offer.n_ctx for offer in fitting)
     whole = [offer for offer in fitting if offer.n_ctx == widest]
-    modest = [
-        offer
-        for offer in whole
-        if offer.type in BITS and list(BITS).index(offer.type) <= list(BITS).index(BEST)
-    ]
+    limit = QUALITY.index(BEST)
+    modest = [offer for offer in whole if offer.type in QUALITY and QUALITY.index(offer.type) <= limit]
     return (modest or whole)[-1]

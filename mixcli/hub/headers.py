@@ -50,11 +50,16 @@ def header_of(paths: Sequence[Path]) -> GgufHeader:
 
 
 def shape_of(header: GgufHeader) -> ModelShape:
-    """Give the planner's view of a header."""
-    return model_shape(
-        {key: value.value for key, value in header.metadata.items()},
-        ((tensor.name, tensor.n_elements, tensor.n_bytes) for tensor in header.tensors),
-    )
+    """Give the planner's view of a header; IntegrityError for one that lacks what every model says of itself."""
+    try:
+        return model_shape(
+            {key: value.value for key, value in header.metadata.items()},
+            ((tensor.name, tensor.n_elements, tensor.n_bytes) for tensor in header.tensors),
+        )
+    except (KeyError, AssertionError, ArithmeticError, ValueError, TypeError) as error:
+        raise IntegrityError(
+            f"a {header.architecture[:40] or 'nameless'!r} model whose header does not say how large it is ({error}); mixcli runs the Mistral family"
+        ) from error
 
 
 def has_split_experts(header: GgufHeader) -> bool:

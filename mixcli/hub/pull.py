@@ -1,29 +1,155 @@
-"""mixcli pull: what a person names is found out, planned and brought into the store."""
+"""mixcli pull: what a person names is found out and planned; the plan says what it costs, and then brings the model in."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli import file_types as types
-from mixcli.errors import UsageError
-from mixcli.hub import build, store
-from mixcli.hub.catalog import entry, file_type
+from mixcli import paths
+from mixcli.errors import NotReachable, UsageError
+from mixcli.hub import build, fit, hub_cache, store
+from mixcli.hub.build import About
+from mixcli.hub.catalog import Entry, catalog, entry, file_type
 from mixcli.hub.hashing import Report
+from mixcli.hub.job import Job
+from mixcli.hub.licences import licence
 from mixcli.hub.reference import Reference
+from mixcli.hub.store import StoredModel
+from mixcli.words import size
+
+# What `mixcli pull` brings when nothing is named: the first that fits
+FAVOURITES = ("mixtral", "mistral", "demo")
 
 
-def pull(
-    text: str, output_type: str | None, name: str | None, report: Report
-) -> tuple[store.StoredModel, bool]:
-    """Bring the model that `text` names into the store; the second value is False when it was there already."""
-    folder = Path(text).expanduser()
-    if folder.is_dir() and (
-        os.sep in text or text.startswith(".") or not Reference.parse(text).name.isidentifier()
+@dataclass(frozen=True)
+class Wish:
+    """What the command line says: `text` names the model, `quant` a type to make of safetensors, `name` what it shall be called."""
+
+    text: str
+    quant: str | None = None
+    name: str | None = None
+    keep_source: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that is in the store now; `fresh` is False when it was there already."""
+
+    model: StoredModel
+    fresh: bool
+
+
+def favourite() -> str:
+    """Give the catalog's name for this machine."""
+    return next((name for name in FAVOURITES if fit.fits(catalog()[name])), FAVOURITES[-1])
+
+
+def pull(wish: Wish, report: Report) -> Made | Job:
+    """Make what can be made here at once, or give the plan of what must come from the Hub; nothing large is fetched yet.
+
+    Raises UsageError, NotReachable, DoesNotFit or IntegrityError, each with one sentence.
+    """
+    path = Path(wish.text).expanduser()
+    if _means_a_folder(wish.text, path):
+        model, fresh = build.from_folder(
+            path.resolve(), types.file_type(wish.quant or "Q4_K_M"), wish.name, report
+        )
+        return Made(model, fresh)
+    if wish.text.endswith(".gguf") and (
+        path.exists() or wish.text.count("/") < 2 or wish.text.startswith((".", "/"))
     ):
-        return build.from_folder(folder.resolve(), types.file_type(output_type or "Q4_K_M"), name, report)
-    if text.endswith(".gguf"):
-        raise UsageError(f"{text} is a GGUF already; use it as it is (-m {text}), or mixcli import {text}")
-    reference = Reference.parse(text)
-    if reference.type and output_type and reference.type != output_type:
-        raise UsageError(f"{text} and --type {output_type} name two types; give one of them")
-    known = entry(reference.name)
-    return build.demo(known, file_type(known, reference.type or output_type), report)
+        raise UsageError(
+            f"{wish.text} is a GGUF already; use it as it is (-m {wish.text}), or: mixcli import {wish.text}"
+        )
+    reference = Reference.parse(wish.text)
+    if reference.type and wish.quant and reference.type != wish.quant:
+        raise UsageError(f"{wish.text} and --quant {wish.quant} name two types; give one of them")
+    known = None if reference.is_repo else entry(reference.name)
+    if known and known.builder == "demo":
+        model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)
+        return Made(model, fresh)
+    if (here := _here(reference, wish)) is not None:
+        return Made(here, False)
+    return _from_hub(reference, known, wish)
+
+
+def _means_a_folder(text: str, path: Path) -> bool:
+    looks_like_a_name = not (os.sep in text or text.startswith(".")) and text in catalog()
+    return path.is_dir() and not looks_like_a_name
+
+
+def _here(reference: Reference, wish: Wish) -> StoredModel | None:
+    """Find the model that is meant on this machine; a named revision must be the one that it came from."""
+    name, kind = wish.name or reference.name, reference.type or wish.quant
+    for model in store.models():
+        about = model.manifest
+        assert about is not None
+        if about.name == name and kind in {None, about.type} and reference.revision in {None, about.revision}:
+            return model
+    if os.environ.get("HF_HUB_OFFLINE") == "1" and reference.revision is None:
+        return next(
+            (model for model in store.everything() if model.label == f"{reference.name}:{kind}"), None
+        )
+    return None
+
+
+def _from_hub(reference: Reference, known: Entry | None, wish: Wish) -> Job:
+    _check_writable()
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise _offline(reference, wish)
+    from mixcli.hub import remote
+    from mixcli.hub.gguf_pull import GgufJob, choose
+
+    source = reference.name if known is None else known.safetensors if wish.quant else known.gguf
+    repo = remote.look(source, reference.revision or "main")
+    stated = repo.licence or (known.licence if known else None)
+    about = About(
+        wish.name or reference.name,
+        known.description if known else f"{repo.repo} of the Hugging Face Hub",
+        licence(stated, repo.licence_link),
+        f"{repo.repo}@{repo.commit}",
+        keeper="hub",
+        revision=repo.commit,
+        prompt=known.prompt if known else "",
+        alignment=known.alignment if known else "",
+    )
+    has_gguf = any(file.name.lower().endswith(".gguf") for file in repo.files)
+    has_weights = any(file.name.endswith(".safetensors") for file in repo.files)
+    if has_weights and (wish.quant or not has_gguf):
+        raise UsageError("not yet")
+    if not has_gguf:
+        raise UsageError(
+            f"{repo.repo} has neither GGUF nor safetensors files, so there is nothing that mixcli can run"
+        )
+    choice = choose(repo, reference.type or wish.quant, reference.file)
+    return GgufJob(about, repo, choice, wish.keep_source)
+
+
+def _check_writable() -> None:
+    """Fail before anything is asked for when nothing could be kept."""
+    for folder in (hub_cache.root(), paths.models_dir()):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(
+                13, "cannot be written to; set HF_HOME and MIXCLI_HOME to folders of your own", str(folder)
+            )
+
+
+def _offline(reference: Reference, wish: Wish) -> NotReachable:
+    """Say what is missing of a model when the Hub may not be asked."""
+    from mixcli.hub.gguf_pull import progress_of
+
+    begun = paths.models_dir().glob(
+        store.work_folder(wish.name or reference.name, reference.type or wish.quant or "*").name
+    )
+    missing = [cost for work in begun for cost in progress_of(work) if cost.here < cost.size]
+    if missing:
+        parts = ", ".join(
+            f"{cost.name} ({size(cost.here)} of {size(cost.size)} are here)" for cost in missing
+        )
+        return NotReachable(
+            f"{reference} is not complete: {parts}; run it again without --offline to fetch the rest"
+        )
+    return NotReachable(
+        f"{reference} is not on this machine, and --offline (or HF_HUB_OFFLINE) keeps mixcli from asking the Hub"
+    )

@@ -10,7 +10,18 @@ from quantize.layout import header_bytes
 from quantize.source import Value, f32, f32s, i32s, text, texts, u32
 
 F16 = GGMLQuantizationType.F16
-N_EMBD, N_FF, N_VOCAB, N_EXPERT = 64, 64, 64, 2
+N_EMBD, N_FF, N_VOCAB, N_EXPERT = 64, 64, 320, 2
+
+
+def vocabulary(n_vocab: int) -> dict[str, Value]:
+    """Give a SentencePiece vocabulary: three control tokens, all bytes, and words."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    n_words = n_vocab - len(tokens)
+    return {
+        "tokenizer.ggml.tokens": texts([*tokens, *(f"t{i}" for i in range(n_words))]),
+        "tokenizer.ggml.scores": f32s([0.0] * n_vocab),
+        "tokenizer.ggml.token_type": i32s([2, 3, 3, *[6] * 256, *[1] * n_words]),
+    }
 
 
 def metadata(**extra: Value) -> dict[str, Value]:
@@ -29,9 +40,7 @@ def metadata(**extra: Value) -> dict[str, Value]:
         "llama.expert_count": u32(N_EXPERT),
         "llama.expert_used_count": u32(2),
         "tokenizer.ggml.model": text("llama"),
-        "tokenizer.ggml.tokens": texts(["<unk>", "<s>", "</s>", *(f"t{i}" for i in range(N_VOCAB - 3))]),
-        "tokenizer.ggml.scores": f32s([0.0] * N_VOCAB),
-        "tokenizer.ggml.token_type": i32s([2, 3, 3, *[1] * (N_VOCAB - 3)]),
+        **vocabulary(N_VOCAB),
         "tokenizer.ggml.bos_token_id": u32(1),
         "tokenizer.ggml.eos_token_id": u32(2),
         "tokenizer.chat_template": text(
@@ -77,18 +86,15 @@ def gguf(
     chosen = tensors or shapes(split_experts=split_experts, n_vocab_rows=n_vocab)
     said = dict(metadata() if keys is None else keys)
     if n_vocab > N_VOCAB and keys is None:
-        said |= {
-            "tokenizer.ggml.tokens": texts([f"t{i}" for i in range(n_vocab)]),
-            "tokenizer.ggml.scores": f32s([0.0] * n_vocab),
-            "tokenizer.ggml.token_type": i32s([1] * n_vocab),
-        }
+        said |= vocabulary(n_vocab)
     entries, at = [], 0
     for name, shape in chosen.items():
         kind = GGMLQuantizationType.F32 if "norm" in name or "gate_inp" in name else F16
         n_bytes = int(np.prod(shape)) * (4 if kind != F16 else 2)
         entries.append((name, kind, shape, at))
         at += -(-n_bytes // 32) * 32
-    return header_bytes(said, entries) + np.random.default_rng(seed).bytes(at)
+    data = np.random.default_rng(seed).standard_normal(at // 2, np.float32).astype(np.float16)
+    return header_bytes(said, entries) + data.tobytes()
 
 
 def split(count: int, *, seed: int = 1) -> list[bytes]:

@@ -1,0 +1,248 @@
+"""One file from the Hub into its cache: what is here is never fetched again, and what is wrong never gets in.
+
+There is one part file for each etag, whichever process goes on with it, under the lock that huggingface_hub takes too. Bytes are
+hashed while they come; a part that was left behind is hashed first. Only a file whose checksum is right is renamed into the cache.
+"""
+
+import errno
+import os
+import queue
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+from huggingface_hub.errors import HfHubHTTPError
+
+from mixcli.errors import DoesNotFit, IntegrityError
+from mixcli.hub import hashing, remote
+from mixcli.hub.hashing import Digest, Report
+from mixcli.hub.hub_cache import CachedRepo
+from mixcli.hub.hub_errors import Failure
+from mixcli.hub.patience import Patience
+from mixcli.hub.remote import RemoteFile, RemoteRepo
+from mixcli.locks import exclusive
+
+CHUNK = 1 << 18  # bytes that are read before they are written: what a kill can cost
+SPAN = 8 << 30  # bytes of one request; some servers refuse more in one piece
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+EXPIRED = {400, 401, 403, 404, 410}
+_RANGE = re.compile(r"bytes (?P<start>\d{1,18})-\d{1,18}/(?P<size>\d{1,18}|\*)")
+
+
+class Stopped(Exception):
+    """Somebody else asked a download to end."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How much of a file is here: bytes of a part, or all of them."""
+
+    here: int
+    is_complete: bool
+
+
+def state(repo: RemoteRepo, file: RemoteFile) -> State:
+    """Look how much of a file is here."""
+    cache = CachedRepo(repo.repo)
+    if _size(cache.blob(file.etag)) == file.size:
+        return State(file.size, True)
+    return State(min(file.size, max(0, _size(cache.part(file.etag)))), False)
+
+
+def fetch(
+    repo: RemoteRepo,
+    file: RemoteFile,
+    report: Report,
+    *,
+    head: bytes = b"",
+    stop: threading.Event | None = None,
+) -> Path:
+    """Bring a file into the Hub's cache and give its place in the snapshot, going on where an earlier try ended.
+
+    `head` is the beginning of the file where that was fetched before. `stop` ends it with Stopped.
+    When another process fetches the same file, its progress is reported until it is done or has died. Raises IntegrityError for wrong
+    bytes (after one more try), NotReachable in words, OSError of the disk.
+    """
+    cache = CachedRepo(repo.repo)
+    lock, part, blob = cache.lock(file.etag), cache.part(file.etag), cache.blob(file.etag)
+    for folder in (lock.parent, blob.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(
+        lock, lambda: report(max(0, _size(part)), file.size, f"{file.name}: another process fetches it")
+    ):
+        if not _is_sound(blob, file, report):
+            for last_try in (False, True):
+                found = _fill(repo, file, part, report, b"" if last_try else head, stop)
+                if found == file.etag:
+                    break
+                part.unlink()
+                if last_try:
+                    raise IntegrityError(
+                        f"{repo.repo}: {file.name} came twice with wrong bytes (checksum {found[:16]}… instead of {file.etag[:16]}…); "
+                        "the server or a proxy on the way is broken, try another network"
+                    )
+            part.replace(blob)
+            _flush(blob.parent)
+        pointer = cache.link(repo.commit, file.name, file.etag)
+        cache.remember(repo.revision, repo.commit)
+    return pointer
+
+
+def _is_sound(blob: Path, file: RemoteFile, report: Report) -> bool:
+    """Tell whether the cache has the file already, and remove it when its bytes are not what its name says."""
+    if _size(blob) != file.size:
+        return False
+    digest = hashing.digest_for(file.etag, file.size)
+    hashing.feed(digest, blob, report, f"{file.name}: checking what is here")
+    if digest.hexdigest() == file.etag:
+        return True
+    blob.unlink()
+    return False
+
+
+def _fill(
+    repo: RemoteRepo, file: RemoteFile, part: Path, report: Report, head: bytes, stop: threading.Event | None
+) -> str:
+    """Complete the part file; gives the checksum of what it holds then."""
+    digest = hashing.digest_for(file.etag, file.size)
+    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        here = os.fstat(handle).st_size
+        if here > file.size:
+            os.ftruncate(handle, 0)
+            here = 0
+        if len(head) > here:
+            os.pwrite(handle, head[here:], here)
+            here = len(head)
+        if here:
+            hashing.feed(digest, part, report, f"{file.name}: checking what is here", file.size)
+        os.lseek(handle, here, os.SEEK_SET)
+        with _Behind(digest) as behind:
+            sink = _Sink(handle, file, here, behind, report, stop)
+            _transfer(repo, file, sink)
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise DoesNotFit(
+            f"the disk of {part.parent} is full; {file.name} needs {file.size - os.fstat(handle).st_size:,} more bytes, and what is here is kept: "
+            "make room and run the same command again"
+        ) from error
+    finally:
+        os.close(handle)
+    return digest.hexdigest()
+
+
+def _transfer(repo: RemoteRepo, file: RemoteFile, sink: "_Sink") -> None:
+    """Ask for what is missing until it is there, with the patience that a download needs."""
+    patience = Patience(repo.place(file))
+    url: str | None = None
+    while sink.here < file.size:
+        before = sink.here
+        try:
+            url = url or remote.locate(repo, file)
+            with remote.stream(url, before, min(before + SPAN, file.size)) as response:
+                sink.take(response.iter_raw(CHUNK), skip=_offset_of(response, before, file))
+            if sink.here == before:
+                raise httpx2.RemoteProtocolError("nothing came")
+        except Failure as error:
+            if sink.here > before:
+                patience.progressed()
+            patience.failed(_as_transient(error, url))
+            url = None  # a signed address works for some minutes only
+
+
+def _as_transient(error: Exception, url: str | None) -> Exception:
+    """Take a storage host's refusal for what it nearly always is: a signed address that has expired."""
+    if url is None or not isinstance(error, HfHubHTTPError) or remote.is_hub(str(error.response.url)):
+        return error
+    expired = error.response.status_code in EXPIRED
+    return httpx2.RemoteProtocolError("the address has expired") if expired else error
+
+
+def _offset_of(response: httpx2.Response, asked: int, file: RemoteFile) -> int:
+    """Give how many bytes of an answer are here already: none where the server kept to the range that was asked for."""
+    if response.status_code != 206:
+        length = response.headers.get("Content-Length")
+        if length is not None and length != str(file.size):
+            raise httpx2.RemoteProtocolError("an answer of another length")
+        return asked
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if not match or int(match["start"]) != asked or match["size"] not in {"*", str(file.size)}:
+        raise httpx2.RemoteProtocolError("another range than was asked for")
+    return 0
+
+
+class _Sink:
+    """Where bytes go: into the part file at once, and to the digest; counts what is here."""
+
+    def __init__(
+        self,
+        handle: int,
+        file: RemoteFile,
+        here: int,
+        behind: "_Behind",
+        report: Report,
+        stop: threading.Event | None,
+    ) -> None:
+        self.here = here
+        self._handle, self._file, self._behind, self._report, self._stop = handle, file, behind, report, stop
+
+    def take(self, chunks: Iterable[bytes], skip: int) -> None:
+        """Write chunks, the first `skip` bytes of which are here already."""
+        for chunk in chunks:
+            if self._stop and self._stop.is_set():
+                raise Stopped
+            data = memoryview(chunk)[min(skip, len(chunk)) :]
+            skip -= len(chunk) - len(data)
+            if self.here + len(data) > self._file.size:
+                raise httpx2.RemoteProtocolError("more bytes than the file has")
+            at = 0
+            while at < len(data):
+                at += os.write(self._handle, data[at:])
+            self.here += len(data)
+            self._behind.update(data)
+            self._report(self.here, self._file.size, self._file.name)
+
+
+class _Behind:
+    """A digest in a thread of its own, so that hashing costs a download no time."""
+
+    def __init__(self, digest: Digest) -> None:
+        self._digest = digest
+        self._waiting: queue.Queue[memoryview | None] = queue.Queue(maxsize=16)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def update(self, data: memoryview) -> None:
+        self._waiting.put(data)
+
+    def _work(self) -> None:
+        while (data := self._waiting.get()) is not None:
+            self._digest.update(data)
+
+    def __enter__(self) -> "_Behind":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _flush(folder: Path) -> None:
+    """Bring a rename to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

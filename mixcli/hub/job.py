@@ -1,0 +1,76 @@
+"""What a pull will cost, said before it starts, and the work that follows."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mixcli.errors import DoesNotFit
+from mixcli.hub.hashing import Report
+from mixcli.hub.store import StoredModel
+from mixcli.words import size
+
+
+@dataclass(frozen=True)
+class FileCost:
+    """One file of a pull: its bytes, and how many of them are here already."""
+
+    name: str
+    size: int
+    here: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a pull means, for a person and for --dry-run --json; sizes in bytes.
+
+    `download` is what must be fetched, `disk` what the disks must have free at the worst moment, `fit` says in words whether the
+    model will run here, `others` the types that could be had instead.
+    """
+
+    label: str
+    description: str
+    licence: str
+    origin: str
+    files: tuple[FileCost, ...]
+    size: int
+    download: int
+    disk: int
+    fit: str
+    fits: bool
+    others: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Job(Protocol):
+    """A pull that is planned: `summary` is what it means, `carry_out` does it and gives the model."""
+
+    @property
+    def summary(self) -> Summary: ...
+
+    @property
+    def needs_repair(self) -> bool:
+        """Tell whether the file is of an old kind that must be rewritten before it can be loaded."""
+
+    def carry_out(self, report: Report) -> StoredModel: ...
+
+
+def check_disk(needs: Sequence[tuple[Path, int]]) -> None:
+    """Refuse what cannot fit: `needs` are folders (they need not exist yet) and the bytes that will be written below them.
+
+    Raises DoesNotFit with need and have.
+    """
+    by_disk: dict[int, tuple[Path, int]] = {}
+    for folder, n_bytes in needs:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        device = os.stat(there).st_dev  # noqa: PTH116
+        first, sum_so_far = by_disk.get(device, (there, 0))
+        by_disk[device] = (first, sum_so_far + n_bytes)
+    for folder, n_bytes in by_disk.values():
+        if (free := shutil.disk_usage(folder).free) < n_bytes:
+            raise DoesNotFit(
+                f"this needs {size(n_bytes)} on the disk of {folder} and {size(free)} are free; "
+                "make room, choose a smaller type, or set HF_HOME and MIXCLI_HOME to another disk"
+            )

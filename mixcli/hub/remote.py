@@ -1,0 +1,293 @@
+"""A repository of the Hugging Face Hub: what it holds, and its bytes from any offset.
+
+huggingface_hub asks, logs in and names the errors. What comes back is the input of unknown hands: names, commits and etags are checked
+before anything is done with them, and a token goes to the Hub's own origin only, whatever a redirect or a listing says.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, set_client_factory
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, logging
+
+from mixcli import __version__
+from mixcli.errors import IntegrityError, UsageError
+from mixcli.hub.hub_errors import Failure, Place
+from mixcli.hub.patience import Patience
+
+MAX_FILES = 20_000
+MAX_HOPS = 5
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_DRIVE_OR_STREAM = re.compile(r'[:\\*?"<>|]')
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository: its plain relative name, its bytes, and its etag: SHA-256 for a large file, git's SHA-1 else."""
+
+    name: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class RemoteRepo:
+    """A repository at one commit. `licence` is what its card says, `gated` whether its terms must be accepted first."""
+
+    repo: str
+    revision: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+    licence: str | None = None
+    licence_link: str | None = None
+    gated: bool = False
+    tags: tuple[str, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def by_name(self) -> dict[str, RemoteFile]:
+        return {file.name: file for file in self.files}
+
+    def place(self, file: RemoteFile | None = None) -> Place:
+        """Name this repository, or a file of it, for an error."""
+        return Place(self.repo, self.revision, file.name if file else "")
+
+
+def is_plain_path(name: object) -> bool:
+    """Tell whether a file's name stays inside its folder and shows on a terminal what it is."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= 512
+        and name.isprintable()
+        and not _DRIVE_OR_STREAM.search(name)
+        and all(part not in {"", ".", ".."} and len(part.encode()) <= 255 for part in name.split("/"))
+    )
+
+
+def look(repo: str, revision: str = "main") -> RemoteRepo:
+    """Ask the Hub what a repository holds; waits out what is transient.
+
+    Raises NotReachable or UsageError in words, IntegrityError for an answer that cannot be trusted.
+    """
+    _guard()
+    place = Place(repo, revision)
+    try:
+        info = persistently(
+            lambda: HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_timeout()),
+            place,
+        )
+    except HFValidationError:
+        raise UsageError(f"{repo!r} is no name that a repository can have; they look like org/name") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IntegrityError(
+            f"{place.host} answers with something that is no list of files ({type(error).__name__}); "
+            "there may be a login page or a proxy on the way"
+        ) from error
+    commit = info.sha
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise IntegrityError(
+            f"the Hub names the commit of {repo} {ascii(commit)[:60]}, which is none; do not trust this server"
+        )
+    siblings = info.siblings or []
+    if len(siblings) > MAX_FILES:
+        raise IntegrityError(
+            f"{repo} has {len(siblings):,} files, more than the {MAX_FILES:,} that are allowed"
+        )
+    card = info.card_data.to_dict() if info.card_data else {}
+    named = card.get("license_name") if card.get("license") == "other" else card.get("license")
+    return RemoteRepo(
+        repo,
+        revision,
+        commit,
+        tuple(_file(sibling, repo) for sibling in siblings),
+        named if isinstance(named, str) else None,
+        _link(card.get("license_link")),
+        bool(info.gated),
+        tuple(tag for tag in info.tags or () if isinstance(tag, str)),
+    )
+
+
+def _file(sibling: Any, repo: str) -> RemoteFile:
+    """Check one entry of a listing."""
+    name, size = sibling.rfilename, sibling.lfs.size if sibling.lfs else sibling.size
+    etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+    if not is_plain_path(name):
+        raise IntegrityError(
+            f"{repo} lists a file called {ascii(name)[:80]}, a name that leads elsewhere; do not trust this repository"
+        )
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
+        raise IntegrityError(
+            f"{repo}: {name} has the impossible size {size!r:.40}; do not trust this repository"
+        )
+    if not isinstance(etag, str) or not _ETAG.fullmatch(etag):
+        raise IntegrityError(
+            f"{repo}: {name} has the etag {ascii(etag)[:80]}, which is no checksum; do not trust this repository"
+        )
+    return RemoteFile(name, size, etag)
+
+
+def _link(value: object) -> str | None:
+    return value if isinstance(value, str) and value.startswith("https://") and value.isprintable() else None
+
+
+def locate(repo: RemoteRepo, file: RemoteFile) -> str:
+    """Ask where a file's bytes are; gives an address, often a signed one of another host that works for some minutes.
+
+    Raises IntegrityError when the file is no longer the listed one, else whatever huggingface_hub raises.
+    """
+    url = hf_hub_url(repo.repo, file.name, revision=repo.commit)
+    found = get_hf_file_metadata(url, timeout=_timeout(), library_name="mixcli", library_version=__version__)
+    if found.commit_hash != repo.commit or found.etag != file.etag or found.size not in {None, file.size}:
+        raise IntegrityError(
+            f"{repo.repo}: the Hub lists {file.name} with checksum {file.etag[:16]}… and {file.size:,} bytes and then offers "
+            f"{ascii(found.etag)[:24]} with {found.size!r:.20}; do not trust this server"
+        )
+    return urljoin(url, found.location)
+
+
+@contextmanager
+def stream(url: str, start: int, stop: int) -> Iterator[httpx2.Response]:
+    """Open bytes [start, stop) of an address for reading; redirects are followed, tokens stay with the Hub.
+
+    The response has status 206, or 200 where the server ignores ranges. Raises what httpx2 and huggingface_hub raise.
+    """
+    session = get_session()
+    for _ in range(MAX_HOPS):
+        headers = {
+            **build_hf_headers(library_name="mixcli", library_version=__version__),
+            "Range": f"bytes={start}-{stop - 1}",
+            "Accept-Encoding": "identity",
+        }
+        request = session.build_request(
+            "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+        )
+        response = session.send(request, stream=True, follow_redirects=False)
+        try:
+            if response.has_redirect_location:
+                url = urljoin(url, response.headers["Location"])
+                continue
+            if response.is_error:
+                response.read()
+                hf_raise_for_status(response)
+            yield response
+            return
+        finally:
+            response.close()
+    raise httpx2.TooManyRedirects(f"more than {MAX_HOPS} redirects")
+
+
+def persistently(call: Callable[[], T], place: Place) -> T:
+    """Make a request until it works or patience ends; its failure is said in words."""
+    patience = Patience(place)
+    while True:
+        try:
+            return call()
+        except Failure as error:
+            patience.failed(error)
+
+
+class RemoteReader:
+    """A remote file as the header readers want it: bytes at an offset, each asked for by Range and only once.
+
+    What a part file holds already is taken from there. `head` is the beginning of the file as far as it was read without a gap,
+    so that a download need not fetch it again.
+    """
+
+    def __init__(self, repo: RemoteRepo, file: RemoteFile, local: Path | None = None) -> None:
+        self._repo, self._file, self._local = repo, file, local
+        self._url: str | None = None
+        self.head = b""
+
+    @property
+    def size(self) -> int:
+        return self._file.size
+
+    def read_at(self, offset: int, n: int) -> bytes:
+        """Give bytes [offset, offset + n)."""
+        found = self._from_disk(offset, n)
+        if len(found) < n:
+            start = offset + len(found)
+            found += persistently(lambda: self._fetch(start, offset + n), self._repo.place(self._file))
+        if offset == len(self.head):
+            self.head += found
+        return found
+
+    def _from_disk(self, offset: int, n: int) -> bytes:
+        try:
+            with (self._local or Path(os.devnull)).open("rb") as file:
+                file.seek(offset)
+                return file.read(n)
+        except FileNotFoundError:
+            return b""
+
+    def _fetch(self, start: int, stop: int) -> bytes:
+        url = self._url or locate(self._repo, self._file)
+        self._url = None  # asked for anew after a failure
+        with stream(url, start, stop) as response:
+            skip = 0 if response.status_code == 206 else start
+            found = bytearray()
+            for chunk in response.iter_raw():
+                found += chunk
+                if len(found) >= skip + stop - start:
+                    break
+        if len(found) < skip + stop - start:
+            raise httpx2.RemoteProtocolError("the connection ended early")
+        self._url = url
+        return bytes(found[skip : skip + stop - start])
+
+
+def _guard() -> None:
+    """Let every request of huggingface_hub go through a client that knows where tokens may go and how long to wait."""
+    logging.set_verbosity_error()  # its warnings show addresses with signatures
+    set_client_factory(
+        lambda: httpx2.Client(
+            event_hooks={"request": [_check_request]}, follow_redirects=True, timeout=_timeout()
+        )
+    )
+
+
+def _check_request(request: httpx2.Request) -> None:
+    if constants.is_offline_mode():
+        raise OfflineModeIsEnabled("offline")
+    _check_scheme(str(request.url))
+    if not is_hub(str(request.url)):
+        request.headers.pop("authorization", None)
+        request.headers.pop("cookie", None)
+    if not request.extensions.get("timeout", {}).get("read"):
+        request.extensions["timeout"] = httpx2.Timeout(_timeout()).as_dict()
+
+
+def _check_scheme(url: str) -> None:
+    allowed = {"https"} if constants.ENDPOINT.startswith("https:") else {"http", "https"}
+    if urlsplit(url).scheme not in allowed:
+        raise UsageError(
+            f"the Hub sends mixcli to an address that is not {' or '.join(sorted(allowed))}; nothing was fetched from there"
+        )
+
+
+def is_hub(url: str) -> bool:
+    """Tell whether an address is the Hub's own, where a token may go."""
+    return _origin(url) == _origin(constants.ENDPOINT)
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return (
+        parts.scheme,
+        (parts.hostname or "").lower(),
+        parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0),
+    )
+
+
+def _timeout() -> float:
+    return float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or constants.HF_HUB_ETAG_TIMEOUT)

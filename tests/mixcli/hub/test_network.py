@@ -1,0 +1,260 @@
+"""What the network does to a pull, and how a pull comes out of it: with the real client, against the stand-in hub."""
+
+import hashlib
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.mixcli.hub import small, standin
+from tests.mixcli.hub.standin import Handler, Seen, StandIn
+
+MIB = 1 << 20
+MODEL = small.gguf(8 * MIB)
+NAME, FILE = "org/tiny-GGUF", "tiny.Q4_K_M.gguf"
+BLOB = f"huggingface/hub/models--org--tiny-GGUF/blobs/{hashlib.sha256(MODEL).hexdigest()}"
+
+
+@pytest.fixture(autouse=True)
+def repo(hub: StandIn) -> None:
+    hub.add(NAME, {FILE: MODEL})
+
+
+def body(seen: Seen) -> bool:
+    """The download itself, after the header was read."""
+    return standin.is_download(seen) and seen.start > 0
+
+
+def is_info(seen: Seen) -> bool:
+    return seen.path.startswith("/api/models/")
+
+
+def is_head(seen: Seen) -> bool:
+    return seen.method == "HEAD"
+
+
+def anything(seen: Seen) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("act", "times"),
+    [
+        (standin.cut(2 * MIB), 1),
+        (standin.reset(2 * MIB), 1),
+        (standin.stall(2), 1),
+        (standin.cut(1 * MIB), 20),
+        (standin.status(503), 2),
+        (standin.status(429, Retry_After="1"), 1),
+        (standin.status(403), 1),  # a signed address that has expired
+    ],
+    ids=["cut", "reset", "stall", "a drop every MiB", "503", "429", "expired"],
+)
+def test_a_pull_goes_on_where_it_was(
+    hub: StandIn, pull, home: Path, act: Callable[[Handler], bool], times: int
+) -> None:
+    hub.fault(act, body, times)
+    done = pull(NAME)
+    assert done.returncode == 0, done.stderr
+    assert (home / BLOB).read_bytes() == MODEL
+    assert len(hub.downloads()) > 2
+    assert sum(seen.sent for seen in hub.downloads()) <= len(MODEL) + MIB, "bytes that were here came again"
+    starts = [seen.start for seen in hub.downloads()]
+    assert starts == sorted(starts)
+
+
+@pytest.mark.parametrize("act", [standin.status(503), standin.status(429, Retry_After="1"), standin.stall(2)])
+@pytest.mark.parametrize("hits", [is_info, is_head])
+def test_the_other_requests_are_tried_again_too(
+    hub: StandIn, pull, act: Callable[[Handler], bool], hits: Callable[[Seen], bool]
+) -> None:
+    hub.fault(act, hits, 1)
+    assert pull(NAME).returncode == 0
+    assert len([seen for seen in hub.log if hits(seen)]) >= 2
+
+
+def test_a_server_without_ranges_is_good_enough(hub: StandIn, pull, home: Path) -> None:
+    hub.fault(standin.range_ignored, times=99)
+    hub.faults.insert(0, standin.Fault(body, standin.cut(3 * MIB)))
+    assert pull(NAME).returncode == 0
+    assert (home / BLOB).read_bytes() == MODEL
+
+
+@pytest.mark.parametrize(
+    ("act", "hits", "words"),
+    [
+        (standin.status(429, Retry_After="7"), anything, "rate limited); try again in 7 s"),
+        (standin.status(429), body, "rate limited"),
+        (standin.status(503), body, "answers 503"),
+        (standin.status(500), is_info, "answers 500"),
+        (standin.status(403), is_info, "refuses org/tiny-GGUF to this account (403)"),
+        (standin.stall(2), is_info, "stopped answering"),
+    ],
+)
+def test_what_does_not_get_better_is_said_as_it_is(
+    hub: StandIn, pull, act: Callable[[Handler], bool], hits: Callable[[Seen], bool], words: str
+) -> None:
+    hub.fault(act, hits, 999)
+    done = pull(NAME, "-q", MIXCLI_PATIENCE="1.2")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (6, "", 1), done.stderr
+    assert words in done.stderr
+    assert "offline" not in done.stderr
+
+
+def test_nobody_is_there(hub: StandIn, pull) -> None:
+    done = pull(NAME, "-q", HF_ENDPOINT="http://127.0.0.1:9", MIXCLI_PATIENCE="0.7")
+    assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+    assert "127.0.0.1:9 cannot be reached" in done.stderr
+
+
+def test_wrong_bytes_are_fetched_once_more(hub: StandIn, pull, home: Path) -> None:
+    hub.fault(standin.wrong_bytes, body, 1)
+    done = pull(NAME)
+    assert done.returncode == 0, done.stderr
+    assert (home / BLOB).read_bytes() == MODEL
+    assert sum(seen.sent for seen in hub.downloads()) > len(MODEL)
+
+
+def test_bytes_that_stay_wrong_are_refused_by_name(hub: StandIn, pull, home: Path) -> None:
+    hub.fault(standin.wrong_bytes, times=99)
+    done = pull(NAME, "-q")
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1)
+    assert FILE in done.stderr
+    assert "wrong bytes" in done.stderr
+    assert not (home / BLOB).exists()
+    assert not list((home / "huggingface").rglob("*.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("how", "token", "code", "words"),
+    [
+        ({"gated": True}, None, 6, "is gated: accept its terms at http://127.0.0.1"),
+        ({"gated": True}, "hf_goodtoken", 0, "licence: Apache-2.0"),
+        ({"private": True}, None, 6, "there is no repository org/tiny-GGUF, or it is private"),
+        ({}, "hf_badtokensecret", 6, "does not accept the token"),
+    ],
+)
+def test_who_may_not_is_told_why(
+    hub: StandIn, pull, how: dict[str, bool], token: str | None, code: int, words: str
+) -> None:
+    hub.add(NAME, {FILE: MODEL}, **how)
+    done = pull(NAME, **({"HF_TOKEN": token} if token else {}))
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "hf_" not in done.stderr.replace("hf auth", "")
+
+
+def test_what_is_not_there(hub: StandIn, pull) -> None:
+    assert "there is no repository org/other" in pull("org/other").stderr
+    assert "has no revision 'nowhere'" in pull(f"{NAME}@nowhere").stderr
+    assert "has no other.gguf" in pull(f"{NAME}/other.gguf").stderr
+    hub.repos[NAME].listed = [hub.repos[NAME].sibling(FILE)]
+    del hub.repos[NAME].files[FILE]
+    done = pull(NAME)
+    assert (done.returncode, f"has no file '{FILE}'" in done.stderr) == (2, True)
+
+
+# kills
+
+
+def part_size(home: Path) -> int:
+    part = home / f"{BLOB}.mixcli.incomplete"
+    return part.stat().st_size if part.exists() else 0
+
+
+@pytest.mark.slow
+def test_kill_at_twenty_random_moments(hub: StandIn, start_pull, home: Path) -> None:
+    model = small.gguf(16 * MIB)
+    hub.add(NAME, {FILE: model})
+    blob = home / "huggingface/hub/models--org--tiny-GGUF/blobs" / hashlib.sha256(model).hexdigest()
+    part = blob.with_name(f"{blob.name}.mixcli.incomplete")
+
+    def here() -> int:
+        return part.stat().st_size if part.exists() else 0
+
+    hub.pause = 0.003
+    dice = random.Random(8)
+    for _ in range(20):
+        process = start_pull(NAME)
+        moment = here() + dice.randrange(1, 1_200_000)
+        while here() < moment:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+    hub.pause = 0.0
+    process = start_pull(NAME)
+    assert process.wait(60) == 0
+    assert blob.read_bytes() == model
+    assert not list(home.rglob("*.incomplete"))
+    starts = [seen.start for seen in hub.downloads()]
+    assert len(starts) >= 20
+    assert starts == sorted(starts), "bytes that were on the disk were asked for again"
+    time.sleep(0.1)  # the server shall have noticed the last of them
+    again = sum(seen.sent for seen in hub.downloads()) - len(model)
+    assert again <= 20 * MIB
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it_and_keeps_the_part(hub: StandIn, start_pull, home: Path, signal_: int) -> None:
+    hub.pause = 0.02
+    process = start_pull(NAME, "-q")
+    while part_size(home) < 2 * MIB:
+        assert process.poll() is None
+        time.sleep(0.01)
+    asked = time.monotonic()
+    process.send_signal(signal_)
+    _, err = process.communicate(timeout=10)
+    assert time.monotonic() - asked < 2
+    assert (process.returncode, "Traceback" in err) == (130, False)
+    assert part_size(home) >= 2 * MIB
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_several_pulls_are_one_download(hub: StandIn, start_pull, home: Path, n: int) -> None:
+    hub.pause = 0.01
+    together = [start_pull(NAME) for _ in range(n)]
+    errors = [process.communicate(timeout=60)[1] for process in together]
+    assert [process.returncode for process in together] == [0] * n, errors
+    assert (home / BLOB).read_bytes() == MODEL
+    assert sum(seen.sent for seen in hub.downloads() if body(seen)) <= len(MODEL)
+    assert sum(seen.sent for seen in hub.downloads()) <= len(MODEL) + (n - 1) * MIB, "headers, and one body"
+
+
+def test_when_the_holder_dies_the_waiter_goes_on(hub: StandIn, start_pull, home: Path) -> None:
+    hub.pause = 0.02
+    holder = start_pull(NAME)
+    while part_size(home) < 2 * MIB:
+        time.sleep(0.01)
+    waiter = start_pull(NAME)
+    time.sleep(1.5)
+    assert waiter.poll() is None
+    holder.kill()
+    holder.wait()
+    _, err = waiter.communicate(timeout=60)
+    assert waiter.returncode == 0, err
+    assert (home / BLOB).read_bytes() == MODEL
+    assert sum(seen.sent for seen in hub.downloads()) <= len(MODEL) + MIB
+
+
+def test_a_full_disk_keeps_what_is_there(hub: StandIn, start_pull, pull, home: Path, online) -> None:
+    import resource
+    import sys
+
+    limit = 3 * MIB
+    process = subprocess.run(
+        [sys.executable, "-m", "mixcli", "pull", NAME, "-q"],
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert (process.returncode, process.stderr.count("\n")) == (4, 1), process.stderr
+    assert part_size(home) == limit
+    assert pull(NAME).returncode == 0
+    assert (home / BLOB).read_bytes() == MODEL
+    assert all(seen.start >= limit - MIB for seen in hub.downloads()[3:])

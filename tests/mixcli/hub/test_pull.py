@@ -1,0 +1,231 @@
+"""mixcli pull against a stand-in hub, with the real client: what is chosen, what is fetched, what other tools find."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Runner
+from tests.mixcli.hub import small, standin
+from tests.mixcli.hub.conftest import in_python
+from tests.mixcli.hub.standin import StandIn
+
+Q4, Q8 = small.gguf(3_000_000, seed=1), small.gguf(5_000_000, seed=2)
+FILES = {"tiny.Q4_K_M.gguf": Q4, "tiny.Q8_0.gguf": Q8, "README.md": b"# tiny", "config.json": b"{}"}
+
+
+def listed(mixcli: Runner) -> list[dict[str, object]]:
+    return json.loads(mixcli("list", "--json").stdout)  # type: ignore[no-any-return]
+
+
+def test_a_model_arrives_whole_and_once(hub: StandIn, pull, mixcli: Runner, home: Path) -> None:
+    repo = hub.add("org/tiny-GGUF", FILES)
+    done = pull("org/tiny-GGUF:Q4_K_M")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "Apache-2.0: open weights" in done.stderr
+    assert "other types: Q8_0" in done.stderr
+    (model,) = listed(mixcli)
+    assert model["model"] == "org/tiny-GGUF:Q4_K_M"
+    assert model["sha256"] == hashlib.sha256(Q4).hexdigest()
+    assert model["revision"] == repo.commit
+    assert Path(str(model["path"])).read_bytes() == Q4
+    assert sum(seen.sent for seen in hub.downloads()) == len(Q4), "a byte came twice"
+    assert all(seen.status == 206 for seen in hub.downloads())
+    n_requests = len(hub.log)
+    assert "was here already" in pull("org/tiny-GGUF:Q4_K_M").stderr
+    assert len(hub.log) == n_requests, "what is here needs no network"
+    assert not list(home.rglob("*.incomplete"))
+
+
+def test_other_tools_find_it(hub: StandIn, pull) -> None:
+    hub.add("org/tiny-GGUF", FILES)
+    assert pull("org/tiny-GGUF:Q4_K_M").returncode == 0
+    before = len(hub.downloads())
+    code = """
+import sys, warnings
+warnings.simplefilter("error")
+from huggingface_hub import hf_hub_download, scan_cache_dir, try_to_load_from_cache
+found = try_to_load_from_cache("org/tiny-GGUF", "tiny.Q4_K_M.gguf")
+assert hf_hub_download("org/tiny-GGUF", "tiny.Q4_K_M.gguf") == found, found
+info = scan_cache_dir()
+assert not info.warnings, info.warnings
+print(found, info.size_on_disk)
+"""
+    path, on_disk = in_python(code).split()
+    assert Path(path).read_bytes() == Q4
+    assert int(on_disk) == len(Q4)
+    assert len(hub.downloads()) == before
+
+
+def test_what_hf_download_brought_is_not_fetched_again(hub: StandIn, pull, mixcli: Runner) -> None:
+    hub.add("org/tiny-GGUF", FILES)
+    in_python("from huggingface_hub import hf_hub_download as h; h('org/tiny-GGUF', 'tiny.Q4_K_M.gguf')")
+    assert [row["model"] for row in listed(mixcli)] == ["org/tiny-GGUF:Q4_K_M"]
+    before = len(hub.downloads())
+    done = pull("org/tiny-GGUF:Q4_K_M")
+    assert done.returncode == 0, done.stderr
+    assert len(hub.downloads()) == before
+    assert [row["keeper"] for row in listed(mixcli)] == ["mixcli"]
+
+
+def test_wrong_bytes_in_the_cache_are_not_believed(hub: StandIn, pull, home: Path) -> None:
+    hub.add("org/tiny-GGUF", FILES)
+    blob = home / "huggingface/hub/models--org--tiny-GGUF/blobs" / hashlib.sha256(Q4).hexdigest()
+    small.write(blob, Q4[:-1] + bytes([Q4[-1] ^ 1]))
+    done = pull("org/tiny-GGUF:Q4_K_M")
+    assert done.returncode == 0, done.stderr
+    assert blob.read_bytes() == Q4
+
+
+def test_without_a_type_the_best_that_fits_is_chosen(hub: StandIn, pull) -> None:
+    hub.add("org/tiny-GGUF", FILES)
+    summary = json.loads(pull("org/tiny-GGUF", "--dry-run", "--json").stdout)
+    assert summary["label"] == "org/tiny-GGUF:Q4_K_M", "Q8_0 fits too, but is no better than good"
+    assert summary["fits"]
+    assert [other.split()[0] for other in summary["others"]] == ["Q8_0"]
+
+
+def test_a_dry_run_tells_and_keeps_nothing(hub: StandIn, pull, home: Path) -> None:
+    hub.add("org/tiny-GGUF", FILES, licence="cc-by-nc-4.0")
+    summary = json.loads(pull("org/tiny-GGUF:q8_0", "--dry-run", "--json").stdout)
+    assert summary["files"] == [{"name": "tiny.Q8_0.gguf", "size": len(Q8), "here": 0}]
+    assert (summary["download"], summary["disk"]) == (len(Q8), len(Q8))
+    assert "not for commercial use" in summary["licence"]
+    plain = pull("org/tiny-GGUF:q8_0", "--dry-run")
+    assert f"tiny.Q8_0.gguf\t{len(Q8) / 1e6:.1f} MB\t0 B" in plain.stdout
+    assert not [path for path in (home / "huggingface").rglob("*") if path.is_file()]
+    assert sum(seen.sent for seen in hub.downloads()) < 3 << 20, "more than headers were read"
+
+
+def test_a_type_that_is_not_there(hub: StandIn, pull) -> None:
+    hub.add("org/tiny-GGUF", FILES)
+    done = pull("org/tiny-GGUF:Q2_K")
+    assert (done.returncode, "it has Q4_K_M, Q8_0" in done.stderr) == (2, True)
+    hub.add("org/nothing", {"README.md": b"hi"})
+    assert pull("org/nothing").returncode == 2
+
+
+def test_a_model_in_parts_is_one_model(hub: StandIn, pull, mixcli: Runner, home: Path) -> None:
+    parts = small.split(3)
+    names = [f"Q4_K_M/big-{i + 1:05}-of-00003.gguf" for i in range(3)]
+    hub.add("org/big", {**dict(zip(names, parts, strict=True)), "mmproj-F16.gguf": b"x"})
+    done = pull("org/big")
+    assert done.returncode == 0, done.stderr
+    (model,) = listed(mixcli)
+    assert model["model"] == "org/big:Q4_K_M"
+    assert [Path(path).read_bytes() for path in model["files"]] == parts  # type: ignore[attr-defined]
+    assert len({Path(path).parent for path in model["files"]}) == 1, (
+        "llama.cpp looks for the parts beside the first"
+    )  # type: ignore[attr-defined]
+    assert mixcli("verify", "org/big").returncode == 0
+    assert mixcli("rm", "org/big", "-y").returncode == 0
+    assert not list((home / "huggingface").rglob("*.gguf"))
+    assert not list((home / "huggingface/hub/models--org--big/blobs").iterdir())
+
+
+def test_rm_respects_what_others_need(hub: StandIn, pull, mixcli: Runner, home: Path) -> None:
+    hub.add("org/tiny-GGUF", FILES)
+    assert pull("org/tiny-GGUF:Q4_K_M").returncode == 0
+    assert pull("org/tiny-GGUF:Q4_K_M", "--name", "mine").returncode == 0
+    assert mixcli("rm", "mine", "-y").returncode == 0
+    assert mixcli("verify", "org/tiny-GGUF").returncode == 0
+    snapshots = home / "huggingface/hub/models--org--tiny-GGUF/snapshots"
+    old = snapshots / ("b" * 40) / "tiny.Q4_K_M.gguf"
+    old.parent.mkdir()
+    old.symlink_to(f"../../blobs/{hashlib.sha256(Q4).hexdigest()}")
+    done = mixcli("rm", "org/tiny-GGUF", "-y")
+    assert done.returncode == 0, done.stderr
+    assert "which others need" in done.stderr
+    assert old.read_bytes() == Q4
+
+
+def test_a_revision_is_kept_apart(hub: StandIn, pull, mixcli: Runner) -> None:
+    repo = hub.add("org/tiny-GGUF", FILES)
+    assert pull("org/tiny-GGUF:Q4_K_M@v1").returncode == 0
+    assert "was here already" in pull(f"org/tiny-GGUF:Q4_K_M@{repo.commit}").stderr
+    done = pull("org/tiny-GGUF:Q4_K_M@v9")
+    assert (done.returncode, "has no revision 'v9'" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><html>please log in</html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"", "is empty"),
+        (bytes(5000), "zero bytes"),
+        (Q4[:100_000], "ends"),
+        (small.gguf(keys={"general.architecture": small.text("gpt2")}), "gpt2"),
+        (
+            small.gguf(keys={**small.metadata(), "llama.expert_used_count": small.u32(99)}),
+            "expert_used_count",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_from_its_header(hub: StandIn, pull, content: bytes, words: str) -> None:
+    data = content + bytes(20_000_000) if content.startswith(b"GGUF") and len(content) < 90_000 else content
+    hub.add("org/bad", {"bad.Q4_K_M.gguf": data})
+    done = pull("org/bad")
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
+    assert words in done.stderr
+    assert sum(seen.sent for seen in hub.downloads()) < 4 << 20, "it was downloaded all the same"
+
+
+def test_split_experts_are_joined_when_that_is_wanted(hub: StandIn, pull, mixcli: Runner, home: Path) -> None:
+    old = small.gguf(split_experts=True)
+    hub.add("TheOld/old-GGUF", {"old.F16.gguf": old})
+    refused = pull("TheOld/old-GGUF")
+    assert refused.returncode == 5
+    assert "--repair" in refused.stderr
+    assert sum(seen.sent for seen in hub.downloads()) <= 1 << 20
+    done = pull("TheOld/old-GGUF", "--repair")
+    assert done.returncode == 0, done.stderr
+    card = json.loads(mixcli("show", "TheOld/old-GGUF", "--json").stdout)
+    assert (card["experts"], "experts" in card["types"]) == (2, True)
+    assert mixcli("verify", "TheOld/old-GGUF").returncode == 0
+    assert not list((home / "huggingface").rglob("*.gguf")), "the old file is of no use any more"
+
+
+def test_a_download_that_cannot_fit_is_refused_before_it_starts(hub: StandIn, pull) -> None:
+    hub.add("org/huge", {"huge.Q4_K_M.gguf": Q4}, sizes={"huge.Q4_K_M.gguf": 1 << 49})
+    done = pull("org/huge:Q4_K_M")
+    assert (done.returncode, "on the disk of" in done.stderr) == (4, True), done.stderr
+    assert sum(seen.sent for seen in hub.downloads()) <= 1 << 20
+
+
+def test_the_catalog_leads_to_its_repository(hub: StandIn, pull, mixcli: Runner) -> None:
+    hub.add("bartowski/Mistral-7B-Instruct-v0.3-GGUF", {"Mistral-7B-Instruct-v0.3-Q4_K_M.gguf": Q4})
+    done = pull("mistral")
+    assert done.returncode == 0, done.stderr
+    (model,) = listed(mixcli)
+    assert (model["model"], model["licence"]) == ("mistral:Q4_K_M", "Apache-2.0")
+    card = json.loads(mixcli("show", "mistral", "--json").stdout)
+    assert card["origin"].startswith("bartowski/Mistral-7B-Instruct-v0.3-GGUF@")
+    assert card["prompt"] == "Mistral [INST]"
+
+
+def test_offline_what_is_here_works_and_what_is_missing_is_listed(hub: StandIn, pull, mixcli: Runner) -> None:
+    hub.add("org/tiny-GGUF", FILES)
+    hub.fault(standin.status(500), lambda seen: standin.is_download(seen) and seen.start >= 1 << 20, times=99)
+    assert pull("org/tiny-GGUF:Q4_K_M").returncode == 6
+    n_requests = len(hub.log)
+    done = pull("org/tiny-GGUF:Q4_K_M", "--offline")
+    assert done.returncode == 6
+    assert f"tiny.Q4_K_M.gguf (1.0 MB of {len(Q4) / 1e6:.1f} MB are here)" in done.stderr
+    assert "a pull of it was begun" in mixcli("show", "org/tiny-GGUF:Q4_K_M").stderr
+    hub.faults.clear()
+    assert pull("org/tiny-GGUF:Q4_K_M").returncode == 0
+    n_after = len(hub.log)
+    assert pull("org/tiny-GGUF:Q4_K_M", "--offline").returncode == 0
+    assert pull("org/else:Q4_K_M", HF_HUB_OFFLINE="1").returncode == 6
+    assert len(hub.log) == n_after > n_requests
+
+
+def test_a_cache_that_cannot_be_written_is_noticed_before_the_network(hub: StandIn, pull) -> None:
+    hub.add("org/tiny-GGUF", FILES)
+    done = pull("org/tiny-GGUF:Q4_K_M", HF_HOME="/proc/nowhere")
+    assert done.returncode == 1
+    assert "/proc/nowhere" in done.stderr
+    assert hub.log == []
