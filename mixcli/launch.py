@@ -46,4 +46,4 @@ def place(stored: StoredModel, request: Request) -> Placement:
     from mixcli.hub.headers import shape_of
     from profiles.planner import plan
 
-    return plan(shape_of(check_gguf(stored.path)), this_machine(), request)
+    return plan(shape_of(check_gguf(stored.path)), this_machine(), request).placement

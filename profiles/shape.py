@@ -1,7 +1,7 @@
 """ModelShape: what the planner must know of a model, read from a GGUF's metadata and tensor list."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # what a tensor does -> a part of its name; the first that matches
 CLASSES = (
@@ -13,6 +13,8 @@ CLASSES = (
     ("embedding", "token_embd."),
     ("output", "output."),
 )
+# the three matrices of a feed-forward part; in a mixture of experts each is a stack of all experts
+MATRICES = ("gate", "up", "down")
 
 
 def tensor_class(name: str) -> str:
@@ -21,11 +23,28 @@ def tensor_class(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class LayerShape:
+    """Bytes of one layer: `attention` with norms and router, and the three feed-forward matrices (all experts of each)."""
+
+    attention: int
+    gate: int
+    up: int
+    down: int
+
+    @property
+    def experts(self) -> int:
+        """Give the bytes of the whole feed-forward part."""
+        return self.gate + self.up + self.down
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """The dimensions and sizes of one model.
 
     Counts are plain numbers, `bytes_*` are bytes on disk (and in memory, unless repacked). `n_expert` is 0 for a dense model.
-    `head_dim_k` and `head_dim_v` are elements of one head's key and value.
+    `head_dim_k` and `head_dim_v` are elements of one head's key and value. `layers` has the bytes of each layer, which differ;
+    without it (a model of which only the total is known) all layers are taken as equal. `bytes_embedding` stays in main memory,
+    `bytes_output` (with the last norm) is the output layer; where `tied`, that is the embedding once more.
     """
 
     n_layer: int
@@ -43,11 +62,44 @@ class ModelShape:
     bytes_other: int
     params_total: int
     params_active: int
+    layers: tuple[LayerShape, ...] = ()
+    bytes_embedding: int = 0
+    bytes_output: int = 0
+    tied: bool = False
 
     @property
     def bytes_weights(self) -> int:
         """Give the bytes of all tensors."""
         return self.bytes_experts + self.bytes_other
+
+    def each_layer(self) -> tuple[LayerShape, ...]:
+        """Give the bytes of every layer: the real ones where they are known, else equal shares."""
+        known = sum(layer.attention + layer.experts for layer in self.layers)
+        if self.layers and known + self.bytes_embedding + self._bytes_own_output <= self.bytes_weights:
+            return self.layers
+        third = self.bytes_experts // (3 * self.n_layer)
+        return (LayerShape(self.bytes_other // self.n_layer, third, third, third),) * self.n_layer
+
+    @property
+    def _bytes_own_output(self) -> int:
+        return 0 if self.tied else self.bytes_output
+
+    def scaled(self, bytes_weights: int) -> "ModelShape":
+        """Give the same model at another size in bytes, every tensor in proportion: a first look at another file type."""
+        ratio = bytes_weights / self.bytes_weights
+        layers = tuple(
+            LayerShape(*(int(n * ratio) for n in (layer.attention, layer.gate, layer.up, layer.down)))
+            for layer in self.each_layer()
+        )
+        experts = int(self.bytes_experts * ratio)
+        return replace(
+            self,
+            layers=layers,
+            bytes_experts=experts,
+            bytes_other=bytes_weights - experts,
+            bytes_embedding=int(self.bytes_embedding * ratio),
+            bytes_output=int(self.bytes_output * ratio),
+        )
 
 
 def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int, int]]) -> ModelShape:
@@ -62,21 +114,16 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
         assert isinstance(value, int)
         return value
 
-    n_embd, n_head = number("embedding_length"), number("attention.head_count")
+    n_embd, n_head, n_layer = (
+        number(key) for key in ("embedding_length", "attention.head_count", "block_count")
+    )
     n_expert, n_expert_used = number("expert_count"), number("expert_used_count")
     head_dim = n_embd // n_head
-    bytes_experts = bytes_other = params_experts = params_other = n_vocab = 0
+    count = _Count(n_layer)
     for name, n_elements, n_bytes in tensors:
-        if tensor_class(name) == "experts":
-            bytes_experts += n_bytes
-            params_experts += n_elements
-        else:
-            bytes_other += n_bytes
-            params_other += n_elements
-        if name == "token_embd.weight":
-            n_vocab = n_elements // n_embd
+        count.add(name, n_elements, n_bytes)
     return ModelShape(
-        n_layer=number("block_count"),
+        n_layer=n_layer,
         n_embd=n_embd,
         n_ff=number("feed_forward_length"),
         n_head=n_head,
@@ -85,10 +132,56 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
         head_dim_v=number("attention.value_length", head_dim),
         n_expert=n_expert,
         n_expert_used=n_expert_used,
-        n_vocab=n_vocab,
+        n_vocab=count.embedding_elements // n_embd,
         n_ctx_train=number("context_length"),
-        bytes_experts=bytes_experts,
-        bytes_other=bytes_other,
-        params_total=params_experts + params_other,
-        params_active=params_other + (params_experts * n_expert_used // n_expert if n_expert else 0),
+        bytes_experts=count.bytes_experts,
+        bytes_other=count.bytes_other,
+        params_total=count.params_experts + count.params_other,
+        params_active=count.params_other
+        + (count.params_experts * n_expert_used // n_expert if n_expert else 0),
+        layers=tuple(LayerShape(**layer) for layer in count.layers),
+        bytes_embedding=count.bytes_embedding,
+        bytes_output=count.bytes_output if count.has_output else count.bytes_output + count.bytes_embedding,
+        tied=not count.has_output,
     )
+
+
+class _Count:
+    """Sums over a tensor list."""
+
+    def __init__(self, n_layer: int) -> None:
+        self.layers = [dict.fromkeys(("attention", *MATRICES), 0) for _ in range(n_layer)]
+        self.bytes_experts = self.bytes_other = self.params_experts = self.params_other = 0
+        self.bytes_embedding = self.embedding_elements = self.bytes_output = 0
+        self.has_output = False
+
+    def add(self, name: str, n_elements: int, n_bytes: int) -> None:
+        if tensor_class(name) == "experts":
+            self.bytes_experts += n_bytes
+            self.params_experts += n_elements
+        else:
+            self.bytes_other += n_bytes
+            self.params_other += n_elements
+        layer, part = _place(name)
+        if layer is None:
+            if name == "token_embd.weight":
+                self.bytes_embedding, self.embedding_elements = n_bytes, n_elements
+            elif part == "output":
+                self.bytes_output += n_bytes
+                self.has_output |= name == "output.weight"
+        elif layer < len(self.layers):
+            self.layers[layer][part] += n_bytes
+
+
+def _place(name: str) -> tuple[int | None, str]:
+    """Give the layer of a tensor (None outside of layers) and the part of LayerShape that it belongs to."""
+    if not name.startswith("blk."):
+        return None, "output" if name.startswith("output") else "embedding"
+    number, _, rest = name.removeprefix("blk.").partition(".")
+    stem = rest.partition(".")[0].removesuffix("_exps")
+    matrix = stem.removeprefix("ffn_")
+    part = matrix if stem.startswith("ffn_") and matrix in MATRICES else "attention"
+    return (int(number) if number.isdecimal() else None), part
+
+
+__all__ = ["CLASSES", "MATRICES", "LayerShape", "ModelShape", "model_shape", "tensor_class"]

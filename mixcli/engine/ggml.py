@@ -36,13 +36,17 @@ KV_TYPES = {
 
 @dataclass(frozen=True)
 class Device:
-    """One device that llama.cpp can compute on; memory in bytes, of the whole machine for the CPU."""
+    """One device that llama.cpp can compute on; memory in bytes, of the whole machine for the CPU.
+
+    `buffer_type` is the name that its memory has in llama.cpp's log and in tensor overrides.
+    """
 
     name: str
     description: str
     kind: str
     bytes_free: int
     bytes_total: int
+    buffer_type: str
 
 
 class _Tensor(ctypes.Structure):
@@ -67,7 +71,8 @@ def library_folder() -> Path:
 
 
 @cache
-def _load(stem: str) -> ctypes.CDLL:
+def load(stem: str) -> ctypes.CDLL:
+    """Give one of ggml's libraries by its stem ("ggml-rpc"); MixcliError when this build does not have it."""
     names = (f"lib{stem}.so.0", f"lib{stem}.0.dylib", f"lib{stem}.dylib", f"{stem}.dll", f"lib{stem}.dll")
     folder = library_folder()
     for name in names:
@@ -78,7 +83,7 @@ def _load(stem: str) -> ctypes.CDLL:
 
 @cache
 def _base() -> ctypes.CDLL:
-    lib = _load("ggml-base")
+    lib = load("ggml-base")
     pointer, size_p = ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)
     for name, restype, argtypes in (
         ("ggml_backend_dev_name", ctypes.c_char_p, [pointer]),
@@ -99,11 +104,24 @@ def _base() -> ctypes.CDLL:
 
 
 def _device_pointers() -> list[int]:
-    registry = _load("ggml")
+    registry = load("ggml")
     registry.ggml_backend_dev_count.restype = ctypes.c_size_t
     registry.ggml_backend_dev_get.restype = ctypes.c_void_p
     registry.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
     return [registry.ggml_backend_dev_get(i) for i in range(registry.ggml_backend_dev_count())]
+
+
+def device_pointers(*kinds: str) -> list[int]:
+    """Give ggml's pointers of the devices of these kinds, in its order."""
+    lib = _base()
+    return [p for p in _device_pointers() if DEVICE_KINDS[lib.ggml_backend_dev_type(p)] in kinds]
+
+
+def register(registry: int) -> None:
+    """Add a backend's devices to those that llama.cpp uses."""
+    lib = load("ggml")
+    lib.ggml_backend_register.restype, lib.ggml_backend_register.argtypes = None, [ctypes.c_void_p]
+    lib.ggml_backend_register(registry)
 
 
 def devices() -> list[Device]:
@@ -119,6 +137,7 @@ def devices() -> list[Device]:
                 kind=DEVICE_KINDS[lib.ggml_backend_dev_type(pointer)],
                 bytes_free=free.value,
                 bytes_total=total.value,
+                buffer_type=lib.ggml_backend_buft_name(lib.ggml_backend_dev_buffer_type(pointer)).decode(),
             )
         )
     return found

@@ -1,15 +1,13 @@
 """Shapes, sizes and plans: pure numbers."""
 
-from dataclasses import replace
+import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from profiles.errors import DoesNotFit
-from profiles.memory import bytes_compute, bytes_kv
+from profiles.memory import bytes_kv
 from profiles.placement import Placement
-from profiles.planner import GIB, MIN_CTX, Machine, Request, plan
+from profiles.planner import GIB, Machine, Request, plan
 from profiles.shape import ModelShape, model_shape
 
 MIXTRAL = ModelShape(
@@ -37,10 +35,6 @@ def test_kv_of_mixtral_is_128_kib_a_token() -> None:
     assert bytes_kv(MIXTRAL, 4096) == 4096 * 131_072
 
 
-def test_compute_of_mixtral_at_ubatch_512_and_4096_tokens_is_204_mib() -> None:
-    assert bytes_compute(MIXTRAL, 512, 4096) == 204 << 20
-
-
 def test_a_shape_counts_experts_apart() -> None:
     metadata = {
         "general.architecture": "llama",
@@ -66,9 +60,11 @@ def test_a_shape_counts_experts_apart() -> None:
 
 def test_the_whole_context_is_kept_when_it_was_asked_for() -> None:
     assert plan(MIXTRAL, Machine(64 * GIB, 8), Request(n_ctx=16384)).n_ctx == 16384
-    with pytest.raises(DoesNotFit, match=r"needs 32\.5 GiB .* 30\.0 GiB are free; try --ctx \d+") as refusal:
+    with pytest.raises(
+        DoesNotFit, match=r"needs 32\.5 GiB .* 30\.0 GiB are free; try --ctx \d+, or --quant Q4_K_S, or "
+    ) as refusal:
         plan(MIXTRAL, Machine(30 * GIB, 8), Request(n_ctx=32768))
-    way_out = int(str(refusal.value).rsplit(" ", 1)[1])
+    way_out = int(re.findall(r"--ctx (\d+)", str(refusal.value))[0])
     assert plan(MIXTRAL, Machine(30 * GIB, 8), Request(n_ctx=way_out)).n_ctx == way_out
 
 
@@ -84,37 +80,10 @@ def test_a_context_beyond_the_models_own_is_refused() -> None:
 
 def test_too_little_memory_says_need_have_and_a_way_out() -> None:
     with pytest.raises(
-        DoesNotFit, match=r"needs 28\.\d GiB .* 16\.0 GiB are free; try a smaller type"
+        DoesNotFit, match=r"needs 28\.\d GiB .* 16\.0 GiB are free; try .*, or .*, or "
     ) as refusal:
         plan(MIXTRAL, Machine(16 * GIB, 8), Request())
     assert refusal.value.exit_code == 4
-
-
-@given(
-    gib=st.floats(0.5, 600),
-    n_ctx=st.none() | st.integers(64, 32768),
-    weights=st.integers(1 << 20, 300 * GIB),
-    cores=st.integers(0, 256),
-)
-def test_a_plan_never_needs_more_than_there_is(
-    gib: float, n_ctx: int | None, weights: int, cores: int
-) -> None:
-    shape = replace(MIXTRAL, bytes_experts=weights)
-    machine = Machine(int(gib * GIB), cores)
-    try:
-        placement = plan(shape, machine, Request(n_ctx))
-    except DoesNotFit:
-        smallest = n_ctx or MIN_CTX
-        assert shape.bytes_weights + bytes_kv(shape, smallest) > machine.bytes_free - (2 * GIB)
-        return
-    need = (
-        shape.bytes_weights
-        + bytes_kv(shape, placement.n_ctx)
-        + bytes_compute(shape, placement.n_ubatch, placement.n_ctx)
-    )
-    assert need <= machine.bytes_free
-    assert placement.n_threads >= 1
-    assert placement.n_ctx == n_ctx or n_ctx is None
 
 
 def test_a_placement_survives_json() -> None:

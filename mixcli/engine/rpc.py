@@ -1,0 +1,92 @@
+"""Other machines' memory as devices: llama.cpp's RPC backend, both ends.
+
+Its protocol has neither encryption nor a password, and a worker trusts whoever connects; it belongs on loopback or in a network of one's own.
+"""
+
+import ctypes
+import os
+import socket
+from functools import cache
+
+from mixcli.engine import ggml
+from mixcli.errors import MixcliError, NotReachable, UsageError
+
+CONNECT_TIMEOUT = 5.0  # seconds
+
+
+def parse_endpoint(text: str, default_host: str = "127.0.0.1") -> tuple[str, int]:
+    """Read HOST:PORT, :PORT or PORT; UsageError when it is none."""
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise UsageError(f"{text!r} is no address; write HOST:PORT, such as 127.0.0.1:50052")
+    return host.strip("[]") or default_host, int(port)
+
+
+def connect(endpoint: str) -> list[ggml.Device]:
+    """Register a worker's devices with llama.cpp and give them; once for an endpoint.
+
+    Raises NotReachable when nobody listens there, MixcliError when this build of llama.cpp has no RPC.
+    """
+    host, port = parse_endpoint(endpoint)
+    try:
+        socket.create_connection((host, port), CONNECT_TIMEOUT).close()
+    except OSError as error:
+        raise NotReachable(
+            f"no worker answers at {endpoint} ({error.strerror or error}); start one there with `mixcli worker`"
+        ) from error
+    return _register(f"{host}:{port}")
+
+
+@cache
+def _register(endpoint: str) -> list[ggml.Device]:
+    before = len(ggml.devices())
+    lib = _library()
+    registry = lib.ggml_backend_rpc_add_server(endpoint.encode())
+    if not registry:
+        raise MixcliError(
+            f"llama.cpp does not accept the worker at {endpoint}; run the same version of mixcli there"
+        )
+    ggml.register(registry)
+    return ggml.devices()[before:]
+
+
+def serve(endpoint: str, n_threads: int) -> None:
+    """Lend this machine's GPUs, or its CPU and memory where there are none, at HOST:PORT; returns when the server ends.
+
+    Nothing is kept on disk. Raises MixcliError when the address is taken or this build of llama.cpp has no RPC.
+    """
+    host, port = parse_endpoint(endpoint)
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise MixcliError(f"cannot listen at {host}:{port}: {os.strerror(error.errno or 0)}") from error
+    pointers = ggml.device_pointers("gpu", "igpu") or ggml.device_pointers("cpu")
+    devices = (ctypes.c_void_p * len(pointers))(*pointers)
+    _library().ggml_backend_rpc_start_server(
+        f"{host}:{port}".encode(), None, n_threads, len(pointers), devices
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        lib = ggml.load("ggml-rpc")
+    except MixcliError as error:
+        raise MixcliError(
+            "this build of llama.cpp cannot use other machines; build llama-cpp-python with CMAKE_ARGS=-DGGML_RPC=ON"
+        ) from error
+    lib.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
+    lib.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
+    lib.ggml_backend_rpc_start_server.restype = None
+    lib.ggml_backend_rpc_start_server.argtypes = [
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_size_t,
+        ctypes.POINTER(ctypes.c_void_p),
+    ]
+    return lib
+
+
+__all__ = ["connect", "parse_endpoint", "serve"]

@@ -1,0 +1,41 @@
+"""The shape of a model that is not on this machine: its dimensions are known, its types are asked of llama.cpp."""
+
+from dataclasses import asdict
+
+from profiles.models import ModelFacts
+from profiles.shape import ModelShape, model_shape
+from quantize.ggml_types import row_bytes
+from quantize.recipe import choose_types
+from quantize.source import ModelSource, TensorSource, Value, f32, text, u32
+
+RMS_EPSILON = 1e-5  # of all Mistral models; only has to be there
+
+
+def source_of(facts: ModelFacts) -> ModelSource:
+    """Give a model with these dimensions as a checkpoint in BF16 would have it, without data."""
+
+    def nothing(start: int, stop: int) -> object:
+        raise NotImplementedError(f"rows {start} to {stop} were asked of a model that is not here")
+
+    metadata: dict[str, Value] = {
+        key: text(value) if isinstance(value, str) else u32(value) for key, value in facts.metadata().items()
+    }
+    metadata["llama.attention.layer_norm_rms_epsilon"] = f32(RMS_EPSILON)
+    tensors = [
+        TensorSource(name, shape, "BF16", nothing, name)  # type: ignore[arg-type]
+        for name, shape in facts.tensors()
+    ]
+    return ModelSource(metadata, tensors, fingerprint=repr(asdict(facts)))
+
+
+def unseen_shape(facts: ModelFacts, file_type: str) -> ModelShape:
+    """Give the planner's view of a model in a file type, every tensor's type being llama.cpp's own choice (a dry run)."""
+    source = source_of(facts)
+    types = choose_types(source, file_type)
+    return model_shape(
+        facts.metadata(),
+        (
+            (tensor.name, tensor.n_elements, tensor.n_rows * row_bytes(types[tensor.name], tensor.shape[-1]))
+            for tensor in source.tensors
+        ),
+    )

@@ -1,0 +1,91 @@
+"""Layout: on which device every part of every layer lives, and the same in llama.cpp's own terms."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from profiles.machine import Machine
+from profiles.placement import Placement
+from profiles.shape import MATRICES, ModelShape
+
+Experts = tuple[int, int, int]  # the devices of gate, up and down
+ANY_EXPERTS = r"ffn_(gate|up|down)(_exps)?\.weight"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Devices are numbers: 0, 1, ... the GPUs, `host` main memory. `attention` goes with norms, router and the layer's cache."""
+
+    host: int
+    attention: tuple[int, ...]
+    experts: tuple[Experts, ...]
+    output: int
+
+    @property
+    def n_gpu_layers(self) -> int:
+        """Count as llama.cpp does: the output layer first, then the last layers."""
+        return sum(device != self.host for device in (*self.attention, self.output))
+
+    @property
+    def has_overrides(self) -> bool:
+        """Whether some experts live elsewhere than their layer."""
+        return any(set(e) != {a} for a, e in zip(self.attention, self.experts, strict=True))
+
+    def tensor_split(self) -> tuple[float, ...]:
+        """Give the layers (with the output layer) of each GPU; empty for one GPU or none."""
+        if self.host < 2 or not self.n_gpu_layers:
+            return ()
+        placed = (*self.attention, self.output)
+        return tuple(float(placed.count(device)) for device in range(self.host))
+
+    def overrides(self, machine: Machine, dense: bool) -> tuple[tuple[str, str], ...]:
+        """Give tensor overrides (regular expression, buffer type) for experts that live elsewhere than their layer."""
+        groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        for layer, (home, experts) in enumerate(zip(self.attention, self.experts, strict=True)):
+            for device in sorted(set(experts) - {home}):
+                parts = tuple(m for m, at in zip(MATRICES, experts, strict=True) if at == device)
+                groups.setdefault((parts, device), []).append(layer)
+        suffix = "" if dense else "_exps"
+        found = []
+        for (parts, device), layers in groups.items():
+            matrices = parts[0] if len(parts) == 1 else f"({'|'.join(parts)})"
+            everywhere = len(layers) == len(self.attention)
+            numbers = r"\d+" if everywhere else f"({'|'.join(map(str, layers))})"
+            name = "CPU" if device == self.host else machine.gpus[device].name
+            found.append((rf"blk\.{numbers}\.ffn_{matrices}{suffix}\.weight", name))
+        return tuple(found)
+
+
+def on_host(shape: ModelShape, host: int) -> Layout:
+    """Give the layout with everything in main memory."""
+    return Layout(host, (host,) * shape.n_layer, ((host,) * 3,) * shape.n_layer, host)
+
+
+def layout_of(shape: ModelShape, placement: Placement, machine: Machine) -> Layout:
+    """Read a placement back: what llama.cpp makes of it on that machine (llama-model.cpp, load_tensors)."""
+    host, n = len(machine.gpus), shape.n_layer
+    n_gpu_layers = min(placement.n_gpu_layers, n + 1) if host else 0
+    shares = placement.tensor_split or tuple(float(gpu.bytes_free) for gpu in machine.gpus)
+    start = n + 1 - n_gpu_layers
+
+    def device(layer: int) -> int:
+        if layer < start:
+            return host
+        reached, share = 0.0, (layer - start) / n_gpu_layers * sum(shares)
+        for i, part in enumerate(shares):
+            reached += part
+            if reached > share:
+                return i
+        return len(shares) - 1
+
+    attention = tuple(device(layer) for layer in range(n))
+    names = {gpu.name: i for i, gpu in enumerate(machine.gpus)} | {"CPU": host}
+    rules = [(re.compile(pattern), names[buft]) for pattern, buft in placement.tensor_overrides]
+    suffix = "_exps" if shape.n_expert else ""
+
+    def matrix(layer: int, name: str) -> int:
+        tensor = f"blk.{layer}.ffn_{name}{suffix}.weight"
+        return next((at for rule, at in rules if rule.search(tensor)), attention[layer])
+
+    experts: Sequence[Experts] = [(matrix(i, "gate"), matrix(i, "up"), matrix(i, "down")) for i in range(n)]
+    return Layout(host, attention, tuple(experts), device(n))

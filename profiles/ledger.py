@@ -1,0 +1,161 @@
+"""The ledger: what a layout needs on every device, in bytes, part by part."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from profiles.graph import QUANTIZED_KV, BatchShape, Graph, LayerHome
+from profiles.layout import Layout
+from profiles.machine import Machine
+from profiles.memory import BYTES_PROCESS, bytes_kv_layer, bytes_logits, cells
+from profiles.placement import Placement
+from profiles.schedule import compute_buffers
+from profiles.shape import MATRICES, ModelShape
+
+OFFLOAD_MIN_BATCH = 32  # GGML_OP_OFFLOAD_MIN_BATCH: from here on a GPU computes with weights of the host
+PARTS = ("experts", "attention", "output", "embedding", "kv", "compute", "staging", "process")
+
+
+@dataclass(frozen=True)
+class Account:
+    """One device's line of the ledger, all in bytes.
+
+    `staging` is what a GPU needs beside `compute` to work with the host's experts; `process` the program itself.
+    """
+
+    device: str
+    bytes_free: int
+    experts: int = 0
+    attention: int = 0
+    output: int = 0
+    embedding: int = 0
+    kv: int = 0
+    compute: int = 0
+    staging: int = 0
+    process: int = 0
+
+    @property
+    def weights(self) -> int:
+        return self.experts + self.attention + self.output + self.embedding
+
+    @property
+    def need(self) -> int:
+        return sum(getattr(self, part) for part in PARTS)
+
+    @property
+    def left(self) -> int:
+        """Bytes that stay free; negative when it does not fit."""
+        return self.bytes_free - self.need
+
+
+def accounts(
+    shape: ModelShape, machine: Machine, placement: Placement, layout: Layout
+) -> tuple[Account, ...]:
+    """Give the account of every GPU, then the host's. `placement` says context, batch and types; the layout where things are."""
+    host = layout.host
+    staged = compute_of(shape, machine, placement, layout)
+    plain = compute_of(shape, machine, placement, layout, staging=False)
+    sums = [dict.fromkeys(("experts", "attention", "output", "kv"), 0) for _ in range(host + 1)]
+    n_cells = cells(placement.n_ctx)
+    for layer, home, experts in zip(shape.each_layer(), layout.attention, layout.experts, strict=True):
+        sums[home]["attention"] += layer.attention
+        sums[home]["kv"] += bytes_kv_layer(shape, n_cells, placement.type_k, placement.type_v)
+        for matrix, at in zip(MATRICES, experts, strict=True):
+            sums[at]["experts"] += getattr(layer, matrix)
+    if not (layout.output == host and shape.tied):
+        sums[layout.output]["output"] += shape.bytes_output
+    placed = sum(line[part] for line in sums[:host] for part in ("experts", "attention", "output"))
+    if shape.tied and layout.output != host:
+        placed -= shape.bytes_output  # the embedding is there twice
+    named = sum(sums[host][part] for part in ("experts", "attention", "output"))
+    rows = [
+        Account(
+            gpu.name,
+            gpu.bytes_free,
+            **sums[i],
+            compute=min(plain[i], staged[i]),
+            staging=max(0, staged[i] - plain[i]),
+        )
+        for i, gpu in enumerate(machine.gpus)
+    ]
+    rows.append(
+        Account(
+            "host",
+            machine.bytes_free,
+            **sums[host],
+            embedding=shape.bytes_weights - placed - named,
+            compute=plain[host] + bytes_logits(shape, placement.n_seq_max),
+            process=BYTES_PROCESS,
+        )
+    )
+    return tuple(rows)
+
+
+def compute_of(
+    shape: ModelShape, machine: Machine, placement: Placement, layout: Layout, *, staging: bool = True
+) -> Sequence[int]:
+    """Give the compute buffers of all devices, host last; without `staging` as they would be without op_offload."""
+    dims = (shape.n_embd, shape.n_ff, shape.n_head, shape.n_head_kv, shape.head_dim_k, shape.head_dim_v)
+    key = (*dims, shape.n_expert, shape.n_expert_used, shape.n_vocab)
+    n_kv = cells(placement.n_ctx)
+    n_tokens = min(placement.n_ubatch, placement.n_batch, n_kv)
+    cuda = machine.gpus and machine.gpus[0].kind in ("cuda", "rocm")
+    quantized = bool({placement.type_k, placement.type_v} & QUANTIZED_KV)
+    # CUDA's prefill kernels read the cache in 16 bits, so a quantized one is converted beside the result (fattn.cu)
+    extra = 0
+    if cuda and quantized and placement.flash_attn:
+        extra = 2 * n_kv * shape.n_head_kv * (shape.head_dim_k + shape.head_dim_v)
+    batch = BatchShape(n_tokens, n_kv, placement.flash_attn, placement.type_k, placement.type_v, extra)
+    pipeline = len(machine.gpus) > 1 and layout.n_gpu_layers == shape.n_layer + 1 and not layout.has_overrides
+    offload = None
+    if staging and placement.op_offload and n_tokens >= OFFLOAD_MIN_BATCH:
+        offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
+    if offload is None or not any(layout.host in experts for experts in layout.experts):
+        return _simulate(key, batch, layout, None, (0, 0, 0), pipeline)
+    # every offloaded matrix is counted at its largest, so layers of different types cannot need more than this says
+    gate, up, down = (max(getattr(layer, matrix) for layer in shape.each_layer()) for matrix in MATRICES)
+    return _simulate(key, batch, layout, offload, (gate, up, down), pipeline)
+
+
+@lru_cache(maxsize=4096)
+def _simulate(
+    key: tuple[int, ...],
+    batch: BatchShape,
+    layout: Layout,
+    offload: int | None,
+    largest: tuple[int, int, int],
+    pipeline: bool,
+) -> tuple[int, ...]:
+    shape = _dimensions(key)
+    layers = [
+        LayerHome(
+            home,
+            *experts,
+            *(size if at == layout.host else 0 for size, at in zip(largest, experts, strict=True)),
+        )
+        for home, experts in zip(layout.attention, layout.experts, strict=True)
+    ]
+    graph = Graph(shape, batch, layers, layout.output, layout.host, offload)
+    return tuple(compute_buffers(graph, layout.host + 1, pipeline=pipeline))
+
+
+def _dimensions(key: tuple[int, ...]) -> ModelShape:
+    """Give a shape that has dimensions only, so that models of equal dimensions share what was simulated."""
+    n_embd, n_ff, n_head, n_head_kv, head_dim_k, head_dim_v, n_expert, n_expert_used, n_vocab = key
+    return ModelShape(
+        n_layer=0,
+        n_embd=n_embd,
+        n_ff=n_ff,
+        n_head=n_head,
+        n_head_kv=n_head_kv,
+        head_dim_k=head_dim_k,
+        head_dim_v=head_dim_v,
+        n_expert=n_expert,
+        n_expert_used=n_expert_used,
+        n_vocab=n_vocab,
+        n_ctx_train=0,
+        bytes_experts=0,
+        bytes_other=0,
+        params_total=0,
+        params_active=0,
+    )

@@ -1,0 +1,56 @@
+"""What a machine offers to the planner: plain numbers, measured or taken from a profile."""
+
+from dataclasses import dataclass
+
+CORE_TFLOPS = (
+    0.05  # one core with AVX2 in llama.cpp's K-quant products, measured; AVX-512 does two to three times that
+)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device beside the host. `name` is llama.cpp's own ("CUDA0"); `kind` is cuda, metal, vulkan, rocm or rpc.
+
+    `bytes_free` is what we may fill, reserves taken off. Rates are GB a second of its memory and of the way to it, and TFLOP/s in 16 bits.
+    """
+
+    name: str
+    bytes_free: int
+    kind: str = "cuda"
+    description: str = ""
+    bandwidth: float = 400.0
+    link: float = 12.0
+    tflops: float = 40.0
+
+    @property
+    def computes_host_weights(self) -> bool:
+        """Whether llama.cpp sends it large batches with weights that live on the host (op_offload)."""
+        return self.kind in ("cuda", "rocm", "vulkan")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Main memory that is free to us (bytes), physical cores, rates in GB a second, and the GPUs in llama.cpp's order.
+
+    `unified` says that the GPU's memory is main memory. `kv_types` and `ubatches` are what the planner may choose from, best first;
+    `n_ctx` is the context that is taken when nobody asks for one.
+    """
+
+    bytes_free: int
+    n_cores: int
+    gpus: tuple[Gpu, ...] = ()
+    bandwidth: float = 40.0
+    tflops: float = 0.0
+    disk: float = 1.0
+    unified: bool = False
+    n_ctx: int = 8192
+    kv_types: tuple[str, ...] = ("f16",)
+    ubatches: tuple[int, ...] = (512, 1024, 2048)
+
+    @property
+    def host_tflops(self) -> float:
+        """Give the TFLOP/s of all cores."""
+        return self.tflops or CORE_TFLOPS * max(1, self.n_cores)
+
+
+__all__ = ["CORE_TFLOPS", "Gpu", "Machine"]

@@ -1,0 +1,72 @@
+"""Models whose dimensions are known before anything is downloaded: profiles/models.toml."""
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The dimensions of a llama-architecture model, as its config.json has them; `n_expert` is 0 for a dense one."""
+
+    n_layer: int
+    n_embd: int
+    n_ff: int
+    n_head: int
+    n_head_kv: int
+    n_expert: int
+    n_expert_used: int
+    n_vocab: int
+    n_ctx_train: int
+
+    def metadata(self) -> dict[str, int | str]:
+        """Give the GGUF metadata that these dimensions make."""
+        keys: dict[str, int | str] = {
+            "general.architecture": "llama",
+            "llama.block_count": self.n_layer,
+            "llama.context_length": self.n_ctx_train,
+            "llama.embedding_length": self.n_embd,
+            "llama.feed_forward_length": self.n_ff,
+            "llama.attention.head_count": self.n_head,
+            "llama.attention.head_count_kv": self.n_head_kv,
+        }
+        if self.n_expert:
+            keys |= {"llama.expert_count": self.n_expert, "llama.expert_used_count": self.n_expert_used}
+        return keys
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Give every tensor's GGUF name and its shape in numpy order."""
+        embd, ff, kv = self.n_embd, self.n_ff, self.n_embd // self.n_head * self.n_head_kv
+        yield "token_embd.weight", (self.n_vocab, embd)
+        yield "output_norm.weight", (embd,)
+        yield "output.weight", (self.n_vocab, embd)
+        stack, suffix = ((self.n_expert,), "_exps") if self.n_expert else ((), "")
+        for layer in range(self.n_layer):
+            block = f"blk.{layer}."
+            yield f"{block}attn_norm.weight", (embd,)
+            yield f"{block}ffn_norm.weight", (embd,)
+            yield f"{block}attn_q.weight", (embd, embd)
+            yield f"{block}attn_k.weight", (kv, embd)
+            yield f"{block}attn_v.weight", (kv, embd)
+            yield f"{block}attn_output.weight", (embd, embd)
+            if self.n_expert:
+                yield f"{block}ffn_gate_inp.weight", (self.n_expert, embd)
+            yield f"{block}ffn_gate{suffix}.weight", (*stack, ff, embd)
+            yield f"{block}ffn_up{suffix}.weight", (*stack, ff, embd)
+            yield f"{block}ffn_down{suffix}.weight", (*stack, embd, ff)
+
+
+@cache
+def known_models() -> dict[str, ModelFacts]:
+    """Give the dimensions by name: each table's own and those of the catalog."""
+    tables = tomllib.loads(files("profiles").joinpath("models.toml").read_text("utf-8"))
+    found: dict[str, ModelFacts] = {}
+    for name, table in tables.items():
+        names = table.pop("names")
+        found |= dict.fromkeys((name, *names), ModelFacts(**table))
+    return found
+
+
+__all__ = ["ModelFacts", "known_models"]

@@ -1,0 +1,92 @@
+"""What is said when a model does not fit: need, have, and the three nearest ways out, each tried before it is named."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from profiles.errors import DoesNotFit
+from profiles.graph import QUANTIZED_KV
+from profiles.layout import on_host
+from profiles.ledger import accounts
+from profiles.machine import Machine
+from profiles.memory import CELLS, GIB, bytes_kv, cells
+from profiles.placement import Placement
+from profiles.request import Request
+from profiles.shape import ModelShape
+
+# Bits per weight of Mixtral 8x7B in each file type under llama.cpp's present rules, best first: a first look, files differ a little
+BITS = {
+    "Q8_0": 8.50,
+    "Q6_K": 6.57,
+    "Q5_K_M": 5.69,
+    "Q4_K_M": 4.87,
+    "Q4_K_S": 4.58,
+    "IQ4_XS": 4.35,
+    "Q3_K_M": 3.86,
+    "Q3_K_S": 3.50,
+    "Q2_K": 2.97,
+}
+LEAST_CTX = 1024
+LAST_WAYS = ("close other programs", "a machine with more memory", "a model with fewer parameters")
+
+
+def refuse_long_context(asked: int, trained: int) -> DoesNotFit:
+    """Refuse a context beyond the model's own."""
+    return DoesNotFit(
+        f"a context of {asked} tokens was asked for, the model was trained for {trained}; try --ctx {trained} or less"
+    )
+
+
+def refuse(
+    shape: ModelShape,
+    machine: Machine,
+    request: Request,
+    placement: Placement,
+    fits: Callable[[ModelShape, Request], bool],
+) -> DoesNotFit:
+    """Say what a model needs in that placement, what there is, and what would fit instead; `fits` tries a way out."""
+    layout = on_host(shape, len(machine.gpus))
+    need = sum(account.need for account in accounts(shape, machine, placement, layout))
+    have, where = machine.bytes_free, "free"
+    if machine.gpus and not machine.unified:
+        have += sum(gpu.bytes_free for gpu in machine.gpus)
+        where = f"free on {' + '.join(gpu.name for gpu in machine.gpus)} and in main memory together"
+    ways = [*_ways(shape, request, placement, fits), *LAST_WAYS][:3]
+    kv = bytes_kv(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
+    return DoesNotFit(
+        f"the model needs {need / GIB:.1f} GiB with a context of {placement.n_ctx} tokens "
+        f"(weights {shape.bytes_weights / GIB:.1f}, KV cache {kv / GIB:.1f}), "
+        f"{have / GIB:.1f} GiB are {where}; try {', or '.join(ways)}"
+    )
+
+
+def _ways(
+    shape: ModelShape, request: Request, placement: Placement, fits: Callable[[ModelShape, Request], bool]
+) -> Iterator[str]:
+    """Give the nearest ways out: a smaller context, a smaller cache, a smaller file, both together, or the disk."""
+    if n_ctx := _largest_context(shape, request, placement.n_ctx, fits):
+        yield f"--ctx {n_ctx}"
+    smaller = replace(request, kv="q8_0")
+    if placement.type_k not in QUANTIZED_KV and fits(shape, smaller):
+        yield "--kv q8_0"
+    bits = 8 * shape.bytes_weights / shape.params_total
+    for name, of_type in BITS.items():
+        if of_type < bits - 0.05 and fits(shape.scaled(int(shape.bytes_weights * of_type / bits)), request):
+            yield f"--quant {name}"
+            break
+    else:
+        least = shape.scaled(int(shape.bytes_weights * min(1.0, BITS["Q2_K"] / bits)))
+        if n_ctx := _largest_context(least, smaller, placement.n_ctx, fits):
+            yield f"--quant Q2_K with --kv q8_0 and --ctx {n_ctx}"
+    if not request.from_disk and fits(shape, replace(request, from_disk=True)):
+        yield "--from-disk, which is slow"
+
+
+def _largest_context(
+    shape: ModelShape, request: Request, below: int, fits: Callable[[ModelShape, Request], bool]
+) -> int | None:
+    """Give the largest context below another one that fits, in steps of the cache's cells; None below LEAST_CTX."""
+    low, high = LEAST_CTX // CELLS - 1, -(-below // CELLS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(shape, replace(request, n_ctx=middle * CELLS)) else (low, middle)
+    return low * CELLS if low * CELLS >= LEAST_CTX else None

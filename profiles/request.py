@@ -1,0 +1,22 @@
+"""What a person asks of a plan."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Purpose = Literal["chat", "batch"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for; None leaves it to the planner.
+
+    `kv` is a cache type, "auto" allows q8_0 where f16 does not fit. `purpose` weighs reading against writing. With `from_disk`
+    experts that do not fit into main memory may stay on disk.
+    """
+
+    n_ctx: int | None = None
+    kv: str | None = None
+    n_ubatch: int | None = None
+    purpose: Purpose = "chat"
+    n_seq_max: int = 1
+    from_disk: bool = False

@@ -1,0 +1,173 @@
+"""How much memory llama.cpp's scheduler and graph allocator need for a graph, device by device.
+
+The rules are ggml's own, written down anew and held to its log by tests: ops go where their weights are, ops without weights follow
+their neighbours (GPUs first), what another device made is copied in at the start of a split (ggml-backend.cpp); memory is handed out
+best fit, an op may write over a source that nobody else needs, and what is no longer needed is free again (ggml-alloc.c).
+"""
+
+from bisect import insort
+from collections.abc import Sequence
+
+from profiles.graph import Graph, Tensor
+
+ALIGNMENT = 32  # of the CPU's buffers; CUDA's 128 makes a difference of bytes
+PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES: inputs are kept so often when several GPUs work in a pipeline
+_ENDLESS = 1 << 62
+
+
+class Arena:
+    """One device's buffer: free blocks sorted by address, the last of them endless; `peak` is what was ever used, in bytes."""
+
+    def __init__(self) -> None:
+        self._free: list[tuple[int, int]] = [(0, _ENDLESS)]
+        self.peak = 0
+
+    def take(self, size: int) -> int:
+        """Hand out the smallest free block that is large enough, the endless one last; gives its address."""
+        size = -(-size // ALIGNMENT) * ALIGNMENT
+        best, best_size = len(self._free) - 1, _ENDLESS
+        for i in range(len(self._free) - 1):
+            if size <= self._free[i][1] <= best_size:
+                best, best_size = i, self._free[i][1]
+        address, room = self._free[best]
+        if room == size:
+            del self._free[best]
+        else:
+            self._free[best] = (address + size, room - size)
+        self.peak = max(self.peak, address + size)
+        return address
+
+    def give_back(self, address: int, size: int) -> None:
+        """Free a block and join it with free neighbours."""
+        size = -(-size // ALIGNMENT) * ALIGNMENT
+        if not size:
+            return
+        insort(self._free, (address, size))
+        i = self._free.index((address, size))
+        if i + 1 < len(self._free) and address + size == self._free[i + 1][0]:
+            size += self._free.pop(i + 1)[1]
+            self._free[i] = (address, size)
+        if i and sum(self._free[i - 1]) == address:
+            before, room = self._free[i - 1]
+            self._free[i - 1 : i + 1] = [(before, room + size)]
+
+
+def compute_buffers(graph: Graph, n_devices: int, *, pipeline: bool = False) -> list[int]:
+    """Give the bytes of the compute buffer of every device, the host last. It writes into the graph, so each is good for one call."""
+    _assign(graph, n_devices - 1)
+    steps, copies = _split(graph)
+    arenas = [Arena() for _ in range(n_devices)]
+    leafs = graph.inputs
+    if pipeline:
+        leafs = [*graph.inputs, *copies]
+        for tensor in leafs:
+            tensor.kept = True
+            for _ in range(PIPELINE_COPIES - 1):
+                arenas[tensor.device].take(tensor.size)
+    _allocate_all(arenas, leafs, steps)
+    return [arena.peak for arena in arenas]
+
+
+def _assign(graph: Graph, host: int) -> None:
+    """Choose a device for every node: fixed ones first, then the GPUs' neighbourhoods, then the rest."""
+    nodes = [node for node in graph.nodes if node.root is None]
+    for node in nodes:
+        if node.home is not None:
+            node.device = node.home
+    for backwards, skips_host in ((False, True), (True, True), (False, False), (True, False)):
+        current = -1
+        for node in reversed(nodes) if backwards else nodes:
+            if node.device >= 0:
+                current = -1 if skips_host and node.device == host else node.device
+            elif current >= 0:
+                node.device = current
+    for tensor in graph.inputs:
+        tensor.device = host
+    for node in graph.nodes:
+        for src in node.srcs:
+            if src.external and src.home is not None:
+                src.device = src.home
+        if node.root is not None:
+            node.device = node.root.device
+
+
+def _split(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
+    """Cut the graph where the device changes; gives the steps with copies of inputs before each part, and those copies."""
+    steps: list[Tensor] = []
+    part: list[Tensor] = []
+    inputs: list[tuple[Tensor, Tensor]] = []
+    made: list[Tensor] = []
+    current = None
+
+    def close() -> None:
+        for source, copy in inputs:
+            hold = Tensor(0, [source], external=True)  # keeps the source until it is copied
+            steps.extend((hold, copy))
+        steps.extend(part)
+        part.clear()
+        inputs.clear()
+
+    for node in graph.nodes:
+        if node.root is not None and not node.root.external:
+            part.append(node)
+            continue
+        home = node.device
+        brings_weight = bool(inputs) and any(src.is_weight and src.device != home for src in node.srcs)
+        if current is not None and (home != current or brings_weight):
+            close()
+        current = home
+        for i, src in enumerate(node.srcs):
+            if src.device == home:
+                continue
+            if src.copies is None:
+                src.copies = {}
+            copy = src.copies.get(home)
+            if copy is None:
+                copy = src.copies[home] = Tensor(src.size)
+                copy.device = home
+                inputs.append((src, copy))
+                made.append(copy)
+            node.srcs[i] = copy
+        part.append(node)
+    close()
+    return steps, made
+
+
+def _allocate_all(arenas: Sequence[Arena], leafs: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
+    """Walk over the steps, counting for each tensor how many still read it and how many views of it are alive."""
+    for leaf in leafs:
+        _allocate(arenas, leaf)
+    for node in steps:
+        if node.root is not None:
+            node.root.views += 1
+        for src in node.srcs:
+            src.readers += 1
+    for node in steps:
+        if not node.external:
+            _allocate(arenas, node)
+        for src in node.srcs:
+            src.readers -= 1
+            if src.readers or src.views:
+                continue
+            owner = src.root
+            if owner is None:
+                owner = src
+            else:
+                owner.views -= 1
+                if owner.views or owner.readers:
+                    continue
+            if owner.block is not None and not owner.kept:
+                arenas[owner.device].give_back(owner.block, owner.size)
+                owner.block = None
+
+
+def _allocate(arenas: Sequence[Arena], tensor: Tensor) -> None:
+    if tensor.root is not None or tensor.block is not None:
+        return
+    for place in tensor.over:
+        parent = tensor.srcs[place]
+        if parent.readers == 1 and not parent.views and parent.block is not None and not parent.kept:
+            tensor.block, parent.block = parent.block, None
+            tensor.device = parent.device
+            return
+    tensor.block = arenas[tensor.device].take(tensor.size)
