@@ -4,13 +4,15 @@ Two layouts are known: Hugging Face (config.json, model*.safetensors) and Mistra
 consolidated*.safetensors). Only safetensors, JSON and tokenizer files are ever opened; nothing of a checkpoint is executed.
 """
 
+import fnmatch
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from quantize.byte_reader import ByteReader
 from quantize.errors import CorruptFile, Unsupported
 from quantize.folder import is_plain_name, read_json_object
 from quantize.hparams import Hparams, architecture, hparams_from_config, hparams_from_params
@@ -84,23 +86,25 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = None) -> Checkpoint:
     """Open a checkpoint folder.
 
-    Raises Unsupported for a folder without safetensors or of another architecture, CorruptFile for a broken header, a missing
+    `elsewhere` are weight files by name that are not in the folder yet, such as those of a remote repository: their headers are
+    read there, and whoever reads a row must have brought its file before. Raises Unsupported for a folder without safetensors or of another architecture, CorruptFile for a broken header, a missing
     shard, a tensor that comes twice, or an index that does not tell the truth.
     """
     if not folder.is_dir():
         raise Unsupported(
             f"{folder} is no folder; name the folder that holds config.json and the safetensors files."
         )
-    layout, shards = _find(folder)
+    elsewhere = elsewhere or {}
+    layout, shards = _find(folder, elsewhere)
     config = read_json_object(folder / layout.value)
     if layout is Layout.HUGGING_FACE:
         architecture(config, f"{folder.name}/config.json")
     tensors: dict[str, TensorSource] = {}
     for shard in shards:
-        for name, stored in read_header(shard).items():
+        for name, stored in read_header(shard, elsewhere.get(shard.name)).items():
             if name in tensors:
                 raise CorruptFile(
                     f"tensor {name!r} comes twice, in {tensors[name].where.split(':')[0]} and {shard.name}; "
@@ -112,14 +116,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, layout, config, tensors, tuple(shards))
 
 
-def _find(folder: Path) -> tuple[Layout, list[Path]]:
+def _find(folder: Path, elsewhere: Collection[str]) -> tuple[Layout, list[Path]]:
     has_config, has_params = ((folder / layout.value).is_file() for layout in Layout)
     if has_config:
         if (folder / INDEX).is_file():
-            return Layout.HUGGING_FACE, _indexed(folder / INDEX)
-        if shards := sorted(folder.glob("model*.safetensors")):
+            return Layout.HUGGING_FACE, _indexed(folder / INDEX, elsewhere)
+        if shards := _matching(folder, "model*.safetensors", elsewhere):
             return Layout.HUGGING_FACE, shards
-    if has_params and (shards := sorted(folder.glob("consolidated*.safetensors"))):
+    if has_params and (shards := _matching(folder, "consolidated*.safetensors", elsewhere)):
         return Layout.MISTRAL, shards
     if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
         raise Unsupported(
@@ -131,9 +135,13 @@ def _find(folder: Path) -> tuple[Layout, list[Path]]:
     raise Unsupported(f"{folder.name} has no safetensors files; download the model's weights too.")
 
 
-def _indexed(index: Path) -> list[Path]:
+def _matching(folder: Path, pattern: str, elsewhere: Collection[str]) -> list[Path]:
+    return sorted({*folder.glob(pattern), *(folder / name for name in fnmatch.filter(elsewhere, pattern))})
+
+
+def _indexed(index: Path, elsewhere: Collection[str]) -> list[Path]:
     names = sorted(set(map(str, _weight_map(index).values())))
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    missing = [name for name in names if name not in elsewhere and not (index.parent / name).is_file()]
     if missing:
         raise CorruptFile(
             f"{index.parent.name} lacks {_listed(missing)} of its {len(names)} weight files; download what is missing."

@@ -1,7 +1,7 @@
 """From a checkpoint or a GGUF to a GGUF of any type: open, choose types, plan, write."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantize.checkpoint import open_checkpoint
@@ -88,9 +88,17 @@ def convert(
 
 def prepare(source: Path, target: Path, options: Options) -> WritePlan:
     """Do everything but the work: open the source, choose every type, place every byte (what a dry run shows)."""
-    model = open_model(source, options)
-    imatrix = read_imatrix(options.imatrix) if options.imatrix else None
     wanted = options.output_type or (COPY if _is_gguf(source) else DEFAULT_TYPE)
+    plan = prepare_model(open_model(source, options), target, replace(options, output_type=wanted))
+    if source.resolve() in {file.path.resolve() for file in plan.files}:
+        raise QuantizeError(f"{target} is the source itself; give the result another name.")
+    return plan
+
+
+def prepare_model(model: ModelSource, target: Path, options: Options) -> WritePlan:
+    """Do the same for a model that is open already."""
+    imatrix = read_imatrix(options.imatrix) if options.imatrix else None
+    wanted = options.output_type or DEFAULT_TYPE
     if wanted.upper() == COPY:
         types, wanted = _stored(model), _stored_file_type(model)
     else:
@@ -105,7 +113,7 @@ def prepare(source: Path, target: Path, options: Options) -> WritePlan:
         )
         if not options.allow_requantize:
             _check_sources(model, types)
-    plan = plan_write(
+    return plan_write(
         model,
         target,
         types,
@@ -115,9 +123,6 @@ def prepare(source: Path, target: Path, options: Options) -> WritePlan:
         max_memory=options.max_memory,
         split_max_size=options.split_max_size,
     )
-    if source.resolve() in {file.path.resolve() for file in plan.files}:
-        raise QuantizeError(f"{target} is the source itself; give the result another name.")
-    return plan
 
 
 def open_model(source: Path, options: Options) -> ModelSource:
@@ -174,4 +179,4 @@ def _check_sources(model: ModelSource, types: dict[str, GGMLQuantizationType]) -
             )
 
 
-__all__ = ["COPY", "DEFAULT_TYPE", "Options", "convert", "open_model", "prepare"]
+__all__ = ["COPY", "DEFAULT_TYPE", "Options", "convert", "open_model", "prepare", "prepare_model"]

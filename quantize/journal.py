@@ -61,6 +61,10 @@ class Journal:
         """Record that a slab's bytes are written."""
         os.write(self._fd, b"%08x %08x\n" % (number, checksum))
 
+    def flush(self) -> None:
+        """Bring what is recorded to the disk."""
+        os.fsync(self._fd)
+
     def forget(self, numbers: set[int]) -> None:
         """Drop slabs whose bytes turned out to be wrong."""
         for number in numbers:

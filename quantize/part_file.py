@@ -28,6 +28,10 @@ class PartFile:
     def read(self, offset: int, n: int) -> bytes:
         return os.pread(self._fd, n, offset)
 
+    def flush(self) -> None:
+        """Bring what is written to the disk."""
+        os.fsync(self._fd)
+
     def finish(self) -> None:
         """Give the file its exact size (it may end in padding) and bring it to the disk."""
         os.ftruncate(self._fd, self._size)

@@ -32,7 +32,9 @@ def tensor_source(stored: StoredTensor) -> TensorSource:
         )
     shape = stored.shape or (1,)
     where = f"{stored.path.name}: {stored.name}"
-    return TensorSource(stored.name, shape, stored.dtype, _reader(stored, shape[-1]), where)
+    return TensorSource(
+        stored.name, shape, stored.dtype, _reader(stored, shape[-1]), where, file=lambda _row: stored.path
+    )
 
 
 def _reader(stored: StoredTensor, n_columns: int) -> ReadRows:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantize.byte_reader import ByteReader, FileReader
 from quantize.errors import CorruptFile
 from quantize.json_fields import shown
 
@@ -54,27 +55,31 @@ class StoredTensor:
     n_bytes: int
 
 
-def read_header(path: Path) -> dict[str, StoredTensor]:
+def read_header(path: Path, elsewhere: ByteReader | None = None) -> dict[str, StoredTensor]:
     """Read and check the header of a safetensors file; the tensors come sorted by name.
 
-    Raises CorruptFile when the file is cut, the header is no sound JSON object, or any tensor's dtype, shape and byte
+    `elsewhere` gives the bytes of a file that is not at `path` yet. Raises CorruptFile when the file is cut, the header is no sound JSON object, or any tensor's dtype, shape and byte
     range do not fit each other, the file, or the other tensors.
     """
-    size = path.stat().st_size
+    if elsewhere is not None:
+        return _read(path, elsewhere)
     with path.open("rb") as file:
-        start = file.read(8)
-        if len(start) < 8:
-            raise _bad(path, f"is only {size} bytes long")
-        length = int.from_bytes(start, "little")
-        if length > MAX_HEADER_BYTES:
-            raise _bad(
-                path,
-                f"claims a header of {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that are allowed",
-            )
-        if 8 + length > size:
-            raise _bad(path, f"ends inside its header: {8 + length:,} bytes are needed, it has {size:,}")
-        header = _parse(path, file.read(length))
+        return _read(path, FileReader(file.fileno()))
+
+
+def _read(path: Path, reader: ByteReader) -> dict[str, StoredTensor]:
+    size = reader.size
+    if size < 8:
+        raise _bad(path, f"is only {size} bytes long")
+    length = int.from_bytes(reader.read_at(0, 8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise _bad(
+            path, f"claims a header of {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that are allowed"
+        )
     data_start = 8 + length
+    if data_start > size:
+        raise _bad(path, f"ends inside its header: {data_start:,} bytes are needed, it has {size:,}")
+    header = _parse(path, reader.read_at(8, length))
     tensors = [
         _entry(path, name, value, data_start) for name, value in header.items() if name != "__metadata__"
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantize.ggml_types import GGUFValueType
@@ -55,6 +56,7 @@ class TensorSource:
     `shape` is in numpy order, its last axis contiguous (GGUF's ne[0]); a stacked expert tensor is (n_expert, rows, cols).
     `read(start, stop)` gives rows [start, stop) of the tensor seen as (prod(shape[:-1]), shape[-1]), as a C-contiguous
     float32 array. It may be called from several threads at once. `where` names file and tensor for an error message.
+    `file(row)` names the file that a row is read from, None where nothing is read from a file.
     A tensor that is already stored in a GGUF type has `dtype` with that type's name and `read_raw`, which gives the same rows as
     stored: uint8 of shape (n_rows, bytes of a row).
     """
@@ -65,6 +67,7 @@ class TensorSource:
     read: "Callable[[int, int], NDArray[np.float32]]"
     where: str
     read_raw: "Callable[[int, int], NDArray[np.uint8]] | None" = None
+    file: "Callable[[int], Path | None] | None" = None
 
     @property
     def n_rows(self) -> int:

@@ -8,6 +8,7 @@ float32. Order is that of llama.cpp's converter: the checkpoint's own, the exper
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -111,8 +112,17 @@ def _stack(layer: int, kind: str, parts: Mapping[str, TensorSource], n_expert: i
 
     where = f"{experts[0].where} and its {n_expert - 1} neighbours"
     return TensorSource(
-        f"blk.{layer}.{kind}.weight", (n_expert, n_rows, n_columns), experts[0].dtype, read, where
+        f"blk.{layer}.{kind}.weight",
+        (n_expert, n_rows, n_columns),
+        experts[0].dtype,
+        read,
+        where,
+        file=lambda row: _file(experts[row // n_rows]),
     )
+
+
+def _file(tensor: TensorSource) -> Path | None:
+    return tensor.file(0) if tensor.file else None
 
 
 def _named(tensor: TensorSource, place: _Place) -> TensorSource:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,11 @@ class WriteReport:
     started_over: bool
 
 
+# Brings source files: takes those that are needed, in order, and gives each when it is there; when the next is asked for, the work on
+# the one before is finished and on the disk, and it may go
+Supply = Callable[[Sequence[Path]], Iterator[Path]]
+
+
 def write_gguf(
     model: ModelSource,
     target: Path,
@@ -83,8 +88,10 @@ def write_gguf(
     return execute(plan, progress)
 
 
-def execute(plan: WritePlan, progress: Callable[[Progress], None] | None = None) -> WriteReport:
-    """Carry out what `plan_write` planned."""
+def execute(
+    plan: WritePlan, progress: Callable[[Progress], None] | None = None, supply: Supply | None = None
+) -> WriteReport:
+    """Carry out what `plan_write` planned; with `supply`, source file by source file. Its errors pass through, the work is kept."""
     started = time.monotonic()
     parts = tuple(_part(file.path) for file in plan.files)
     _check_disk(plan, parts)
@@ -92,7 +99,7 @@ def execute(plan: WritePlan, progress: Callable[[Progress], None] | None = None)
     try:
         with Journal(_part(plan.target, ".journal"), _identity(plan), parts) as journal:
             try:
-                resumed = _fill(plan, parts, journal, meter)
+                resumed = _fill(plan, parts, journal, meter, supply)
                 _publish(plan, parts)
             except QuantizeError:  # this source can never become this result
                 for part in parts:
@@ -106,7 +113,9 @@ def execute(plan: WritePlan, progress: Callable[[Progress], None] | None = None)
     return WriteReport(paths, plan.bytes_disk, resumed, time.monotonic() - started, journal.started_over)
 
 
-def _fill(plan: WritePlan, parts: Sequence[Path], journal: Journal, meter: "_Meter") -> int:
+def _fill(
+    plan: WritePlan, parts: Sequence[Path], journal: Journal, meter: "_Meter", supply: Supply | None
+) -> int:
     """Write every slab that is not yet there, and flush; gives the bytes that were."""
     _take_back(plan, parts, journal)
     with ExitStack() as stack:
@@ -128,13 +137,33 @@ def _fill(plan: WritePlan, parts: Sequence[Path], journal: Journal, meter: "_Met
             return zlib.crc32(data)
 
         todo = (number for number in range(len(plan.slabs)) if number not in finished)
-        for number, checksum in in_parallel(work, todo, plan.n_workers):
-            journal.add(number, checksum)
-            meter.add(plan.slabs[number].n_bytes, "quantizing")
+        for numbers in _rounds(plan, todo, supply):
+            for number, checksum in in_parallel(work, numbers, plan.n_workers):
+                journal.add(number, checksum)
+                meter.add(plan.slabs[number].n_bytes, "quantizing")
+            if supply:  # the source may be gone from here on
+                for file in files:
+                    file.flush()
+                journal.flush()
         meter.add(0, "flushing")
         for file in files:
             file.finish()
     return resumed
+
+
+def _rounds(plan: WritePlan, todo: Iterable[int], supply: Supply | None) -> Iterator[Iterable[int]]:
+    """Give the slabs that can be worked on, all at once or by the source file that they are read from."""
+    if supply is None:
+        yield todo
+        return
+    by_file: dict[Path | None, list[int]] = {}
+    for number in todo:
+        slab = plan.slabs[number]
+        file = slab.tensor.source.file
+        by_file.setdefault(file(slab.start) if file else None, []).append(number)
+    yield by_file.pop(None, [])
+    for path in supply(sorted(path for path in by_file if path)):
+        yield by_file[path]
 
 
 class _Meter:

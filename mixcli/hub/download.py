@@ -21,7 +21,7 @@ from mixcli.hub import hashing, remote
 from mixcli.hub.hashing import Digest, Report
 from mixcli.hub.hub_cache import CachedRepo
 from mixcli.hub.hub_errors import Failure
-from mixcli.hub.patience import Patience
+from mixcli.hub.patience import Patience, Stopped
 from mixcli.hub.remote import RemoteFile, RemoteRepo
 from mixcli.locks import exclusive
 
@@ -30,10 +30,6 @@ SPAN = 8 << 30  # bytes of one request; some servers refuse more in one piece
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXPIRED = {400, 401, 403, 404, 410}
 _RANGE = re.compile(r"bytes (?P<start>\d{1,18})-\d{1,18}/(?P<size>\d{1,18}|\*)")
-
-
-class Stopped(Exception):
-    """Somebody else asked a download to end."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ def _fill(
         os.lseek(handle, here, os.SEEK_SET)
         with _Behind(digest) as behind:
             sink = _Sink(handle, file, here, behind, report, stop)
-            _transfer(repo, file, sink)
+            _transfer(repo, file, sink, stop)
         os.fsync(handle)
     except OSError as error:
         if error.errno not in DISK_FULL:
@@ -136,9 +132,9 @@ def _fill(
     return digest.hexdigest()
 
 
-def _transfer(repo: RemoteRepo, file: RemoteFile, sink: "_Sink") -> None:
+def _transfer(repo: RemoteRepo, file: RemoteFile, sink: "_Sink", stop: threading.Event | None) -> None:
     """Ask for what is missing until it is there, with the patience that a download needs."""
-    patience = Patience(repo.place(file))
+    patience = Patience(repo.place(file), stop)
     url: str | None = None
     while sink.here < file.size:
         before = sink.here

@@ -1,6 +1,7 @@
 """How long a pull keeps trying when nothing comes: pauses that grow, and an end."""
 
 import os
+import threading
 import time
 
 from mixcli.hub.hub_errors import Place, explain, is_transient, retry_after
@@ -9,11 +10,19 @@ SECONDS = 120.0  # without a single new byte; MIXCLI_PATIENCE sets another time
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
-class Patience:
-    """Counts the time since something last came; `failed` waits for the next try, or raises the error in words."""
+class Stopped(Exception):
+    """Somebody asked a download to end."""
 
-    def __init__(self, place: Place) -> None:
+
+class Patience:
+    """Counts the time since something last came; `failed` waits for the next try, or raises the error in words.
+
+    `stop` ends a wait with Stopped.
+    """
+
+    def __init__(self, place: Place, stop: threading.Event | None = None) -> None:
         self._place = place
+        self._stop = stop or threading.Event()
         self._limit = _limit()
         self.progressed()
 
@@ -30,7 +39,8 @@ class Patience:
         pause = self._pause if asked is None else asked
         if time.monotonic() - self._since + pause > self._limit:
             raise explain(error, self._place) from error
-        time.sleep(pause)
+        if self._stop.wait(pause):
+            raise Stopped
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
 
 

@@ -70,7 +70,7 @@ def pull(wish: Wish, report: Report) -> Made | Job:
         return Made(model, fresh)
     if (here := _here(reference, wish)) is not None:
         return Made(here, False)
-    return _from_hub(reference, known, wish)
+    return _from_hub(reference, known, wish, report)
 
 
 def _means_a_folder(text: str, path: Path) -> bool:
@@ -93,7 +93,7 @@ def _here(reference: Reference, wish: Wish) -> StoredModel | None:
     return None
 
 
-def _from_hub(reference: Reference, known: Entry | None, wish: Wish) -> Job:
+def _from_hub(reference: Reference, known: Entry | None, wish: Wish, report: Report) -> Job:
     _check_writable()
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise _offline(reference, wish)
@@ -116,7 +116,15 @@ def _from_hub(reference: Reference, known: Entry | None, wish: Wish) -> Job:
     has_gguf = any(file.name.lower().endswith(".gguf") for file in repo.files)
     has_weights = any(file.name.endswith(".safetensors") for file in repo.files)
     if has_weights and (wish.quant or not has_gguf):
-        raise UsageError("not yet")
+        kind = wish.quant or reference.type
+        if kind is None:
+            raise UsageError(
+                f"{repo.repo} holds safetensors weights and no GGUF; name a type to quantize them to while they are downloaded: "
+                f"mixcli pull {repo.repo} --quant Q4_K_M"
+            )
+        from mixcli.hub.stream import quantize_job
+
+        return quantize_job(repo, about, types.file_type(kind), wish.keep_source, report)
     if not has_gguf:
         raise UsageError(
             f"{repo.repo} has neither GGUF nor safetensors files, so there is nothing that mixcli can run"

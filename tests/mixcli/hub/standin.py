@@ -84,6 +84,11 @@ class Seen:
     def start(self) -> int:
         return int(self.range.removeprefix("bytes=").split("-")[0]) if self.range else 0
 
+    @property
+    def length(self) -> int:
+        """The bytes that were asked for."""
+        return int(self.range.split("-")[1]) + 1 - self.start if self.range else 0
+
 
 @dataclass
 class Fault:

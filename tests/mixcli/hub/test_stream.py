@@ -1,0 +1,263 @@
+"""mixcli pull --quant from a sharded safetensors repository: the bytes of a plain conversion, at most two shards on the disk, and kills."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from quantize import convert
+from tests.conftest import Runner
+from tests.mixcli.hub import small, standin
+from tests.mixcli.hub.standin import StandIn
+from tests.quantize.builders import write_checkpoint
+
+NAME, COMMIT = "org/tiny-mixtral", "d" * 40
+N_SHARDS = 8
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint as its repository has it, and what a plain conversion of the whole folder makes of it."""
+
+    files: dict[str, bytes]
+    expected: str
+    size: int
+
+    @property
+    def shards(self) -> dict[str, int]:
+        return {name: len(data) for name, data in self.files.items() if name.endswith(".safetensors")}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    place = tmp_path_factory.mktemp("full")
+    folder = write_checkpoint(
+        place / "models--org--tiny-mixtral/snapshots" / COMMIT, n_layer=6, n_ff=1024, n_shards=N_SHARDS
+    )
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: [en]\n---\n# Tiny\n")
+    target = place / "full.gguf"
+    convert(folder, target, output_type="Q4_K_M")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return Source(files, hashlib.sha256(target.read_bytes()).hexdigest(), target.stat().st_size)
+
+
+@pytest.fixture
+def repo(hub: StandIn, source: Source) -> standin.Repo:
+    return hub.add(NAME, source.files, commit=COMMIT)
+
+
+def shards_here(home: Path) -> list[Path]:
+    return sorted((home / "huggingface").rglob("*.safetensors"))
+
+
+@contextmanager
+def peak_of(home: Path) -> Iterator[Callable[[], int]]:
+    """Sample the bytes that a folder takes on the disk."""
+    peak, stop = 0, threading.Event()
+
+    def look() -> None:
+        nonlocal peak
+        while not stop.is_set():
+            used = 0
+            for folder, _, names in os.walk(home):
+                for name in names:
+                    try:
+                        status = (Path(folder) / name).lstat()
+                    except OSError:
+                        continue
+                    used += status.st_blocks * 512
+            peak = max(peak, used)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield lambda: peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_the_result_is_that_of_a_plain_conversion(
+    hub: StandIn, repo, source: Source, pull, mixcli: Runner, home: Path
+) -> None:
+    hub.pause = 0.001
+    with peak_of(home) as peak:
+        done = pull(NAME, "--quant", "q4_k_m")
+    assert done.returncode == 0, done.stderr
+    (model,) = json.loads(mixcli("list", "--json").stdout)
+    assert (model["model"], model["sha256"]) == (f"{NAME}:Q4_K_M", source.expected)
+    assert hashlib.sha256(Path(model["path"]).read_bytes()).hexdigest() == source.expected
+    assert (model["licence"], model["revision"]) == ("Apache-2.0", COMMIT)
+    assert shards_here(home) == []
+    others = sum(len(data) for name, data in source.files.items() if name not in source.shards)
+    two = sum(sorted(source.shards.values())[-2:])
+    assert peak() <= source.size + two + others + (1 << 19), (
+        "more than the result and two shards were on the disk"
+    )
+    assert peak() < source.size + sum(source.shards.values())
+    assert sum(seen.sent for seen in hub.downloads()) == sum(source.shards.values()), "a byte came twice"
+
+
+def test_shards_are_kept_when_that_is_wanted_or_when_they_are_somebody_elses(
+    repo, source: Source, pull, mixcli: Runner, home: Path
+) -> None:
+    assert pull(NAME, "--quant", "Q8_0", "--keep-source").returncode == 0
+    assert len(shards_here(home)) == N_SHARDS
+    assert pull(f"{NAME}:Q4_K_M").returncode == 0
+    assert len(shards_here(home)) == N_SHARDS, "they were there before"
+    models = {row["type"]: row for row in json.loads(mixcli("list", "--json").stdout)}
+    assert models["Q4_K_M"]["sha256"] == source.expected
+
+
+def test_a_dry_run_knows_the_result_to_the_byte(hub: StandIn, repo, source: Source, pull) -> None:
+    summary = json.loads(pull(NAME, "--quant", "Q4_K_M", "--dry-run", "--json").stdout)
+    assert summary["size"] == source.size
+    assert summary["download"] == sum(source.shards.values())
+    assert summary["disk"] == source.size + sum(sorted(source.shards.values())[-2:])
+    assert sum(seen.sent for seen in hub.downloads()) < 1 << 20
+
+
+def test_without_a_type_nothing_is_fetched(hub: StandIn, repo, pull) -> None:
+    done = pull(NAME)
+    assert (done.returncode, "--quant Q4_K_M" in done.stderr) == (2, True)
+    assert pull(NAME, "--quant", "Q4_O").returncode == 2
+    assert hub.downloads() == []
+
+
+def test_the_catalogs_weights_are_quantized_when_that_is_asked_for(
+    hub: StandIn, source: Source, pull, mixcli: Runner
+) -> None:
+    hub.add("mistralai/Mistral-7B-Instruct-v0.3", source.files, commit=COMMIT)
+    done = pull("mistral", "--quant", "Q8_0")
+    assert done.returncode == 0, done.stderr
+    assert [row["model"] for row in json.loads(mixcli("list", "--json").stdout)] == ["mistral:Q8_0"]
+
+
+@pytest.mark.slow
+def test_kill_at_ten_moments(hub: StandIn, repo, source: Source, start_pull, home: Path) -> None:
+    hub.pause = 0.002
+    dice = random.Random(4)
+    killed_at = []
+    for _ in range(10):
+        begun = sum(seen.sent for seen in hub.downloads())
+        process = start_pull(NAME, "--quant", "Q4_K_M")
+        moment = begun + dice.randrange(1, 6_000_000)
+        while sum(seen.sent for seen in hub.downloads()) < moment and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(dice.random() * 0.3)
+        process.kill()
+        killed_at.append(process.wait())
+    assert killed_at.count(-9) >= 6, "it was finished before it could be killed often enough"
+    hub.pause = 0.0
+    process = start_pull(NAME, "--quant", "Q4_K_M")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    (path,) = (home / "data/models").glob("*/*.gguf")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == source.expected
+    assert shards_here(home) == []
+    assert not list(home.rglob("*.incomplete"))
+    assert not list(home.rglob("*.part"))
+    again = sum(seen.sent for seen in hub.downloads()) - sum(source.shards.values())
+    assert again <= 10 * (1 << 20)
+
+
+def test_an_interrupt_while_a_shard_arrives(hub: StandIn, repo, start_pull, home: Path) -> None:
+    hub.pause = 0.02
+    process = start_pull(NAME, "--quant", "Q4_K_M", "-q")
+    while sum(seen.sent for seen in hub.downloads()) < 3 << 20:
+        assert process.poll() is None
+        time.sleep(0.01)
+    asked = time.monotonic()
+    process.send_signal(2)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, "Traceback" in err) == (130, False), err
+    assert time.monotonic() - asked < 2
+
+
+def test_a_shard_that_stays_wrong_ends_it_and_keeps_the_work(
+    hub: StandIn, repo, source: Source, pull, home: Path
+) -> None:
+    last = sorted(source.shards)[-1]
+    digest = hashlib.sha256(source.files[last]).hexdigest()
+    hub.fault(
+        standin.wrong_bytes,
+        lambda seen: standin.is_download(seen) and digest in seen.path and seen.length > 1 << 20,
+        9,
+    )
+    done = pull(NAME, "--quant", "Q4_K_M", "-q")
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
+    assert last in done.stderr
+    hub.faults.clear()
+    before = sum(seen.sent for seen in hub.downloads())
+    assert pull(NAME, "--quant", "Q4_K_M").returncode == 0
+    assert sum(seen.sent for seen in hub.downloads()) - before <= 2 * source.shards[last], (
+        "other shards came again"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["../../other/repo/resolve/main/x.safetensors", "/etc/passwd", "a/b.safetensors", "x.bin", 7]
+)
+def test_an_index_that_points_elsewhere_makes_no_request(
+    hub: StandIn, source: Source, pull, name: object
+) -> None:
+    index = json.loads(source.files["model.safetensors.index.json"])
+    index["weight_map"]["model.norm.weight"] = name
+    files = {**source.files, "model.safetensors.index.json": json.dumps(index).encode()}
+    hub.add(NAME, files, commit=COMMIT, private=True)
+    hub.add("other/repo", {"x.safetensors": b"secret"})
+    done = pull(NAME, "--quant", "Q4_K_M", "-q", HF_TOKEN="hf_goodtoken")
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
+    assert "do not trust this model" in done.stderr
+    assert {seen.path.split("/")[1] for seen in hub.log if seen.server == "hub"} <= {"api", "org"}
+    assert hub.downloads() == []
+
+
+def test_a_shard_that_the_repository_lacks(hub: StandIn, source: Source, pull) -> None:
+    files = {name: data for name, data in source.files.items() if name != sorted(source.shards)[2]}
+    hub.add(NAME, files, commit=COMMIT)
+    done = pull(NAME, "--quant", "Q4_K_M", "-q")
+    assert (done.returncode, sorted(source.shards)[2] in done.stderr) == (5, True)
+    assert hub.downloads() == []
+
+
+def test_only_pickles(hub: StandIn, pull) -> None:
+    hub.add(NAME, {"config.json": b"{}", "pytorch_model.bin": b"\x80\x02"})
+    done = pull(NAME, "--quant", "Q4_K_M")
+    assert (done.returncode, hub.downloads()) == (2, [])
+    assert "neither GGUF nor safetensors" in done.stderr
+
+
+def test_a_disk_that_is_full_in_the_middle(
+    hub: StandIn, repo, source: Source, pull, online, home: Path
+) -> None:
+    import resource
+    import sys
+
+    limit = 6 << 20
+    done = subprocess.run(
+        [sys.executable, "-m", "mixcli", "pull", NAME, "--quant", "Q4_K_M", "-q"],
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
+    assert pull(NAME, "--quant", "Q4_K_M").returncode == 0
+    (path,) = (home / "data/models").glob("*/*.gguf")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == source.expected
+
+
+def test_a_gguf_is_taken_when_there_is_one(hub: StandIn, pull, mixcli: Runner) -> None:
+    hub.add("org/both", {"both.Q4_K_M.gguf": small.gguf()})
+    assert pull("org/both", "--quant", "Q4_K_M").returncode == 0
