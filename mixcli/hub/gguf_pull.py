@@ -152,7 +152,8 @@ class GgufJob:
     def carry_out(self, report: Report) -> StoredModel:
         """Fetch, repair where needed, publish."""
         name, kind = self.about.name, self.choice.type
-        with store.building(name, kind, lambda work: show_pull(work, report)) as (work, done):
+        revision = self.about.revision
+        with store.building(name, kind, lambda work: show_pull(work, report), revision) as (work, done):
             if done is not None:
                 return done
             needs = [(hub_cache.root(), self.summary.download)]

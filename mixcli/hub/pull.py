@@ -39,9 +39,9 @@ class Made:
     fresh: bool
 
 
-def favourite() -> str:
-    """Give the catalog's name for this machine."""
-    return next((name for name in FAVOURITES if fit.fits(catalog()[name])), FAVOURITES[-1])
+def favourite(bytes_free: int | None = None) -> str:
+    """Give the catalog's name for a machine with so much free memory; None looks at this one."""
+    return next((name for name in FAVOURITES if fit.fits(catalog()[name], bytes_free)), FAVOURITES[-1])
 
 
 def pull(wish: Wish, report: Report) -> Made | Job:

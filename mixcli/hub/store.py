@@ -150,16 +150,19 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
 
 @contextmanager
 def building(
-    name: str, file_type: str, waiting: Callable[[Path], None] | None = None
+    name: str, file_type: str, waiting: Callable[[Path], None] | None = None, revision: str | None = None
 ) -> Iterator[tuple[Path, StoredModel | None]]:
-    """Hold the one right to make `name:TYPE`: gives a work folder, or the model when somebody else has made it meanwhile.
+    """Hold the one right to make `name:TYPE`: gives a work folder, or the model when it is there, of that `revision` if one is named.
 
     The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. `waiting` is
     called with that folder again and again while somebody else works in it.
     """
     work = work_folder(name, file_type)
     with exclusive(work.with_suffix(".lock"), waiting and (lambda: waiting(work))):
-        done = next((m for m in models() if m.label == f"{name}:{file_type}"), None)
+        same = (model for model in models() if model.label == f"{name}:{file_type}")
+        done = next(
+            (m for m in same if revision is None or (m.manifest and m.manifest.revision == revision)), None
+        )
         if done is None:
             paths.private(work)
         yield work, done
@@ -178,7 +181,7 @@ def publish(work: Path, about: Manifest) -> StoredModel:
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
     (work / manifest.NAME).write_text(about.to_json(), "utf-8")
     home = folder_of(about)
-    if home.exists():  # a torn one: listed models are never built again
+    if home.exists():  # a torn one, or another revision
         shutil.rmtree(home)
     work.rename(home)
     return StoredModel(home / about.files[0].path, about)

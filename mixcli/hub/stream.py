@@ -119,7 +119,8 @@ class StreamJob:
 
     def carry_out(self, report: Report) -> StoredModel:
         """Fetch and quantize, shard by shard; the same call goes on after a kill."""
-        with store.building(self.about.name, self.type, lambda work: show_work(work, report)) as (work, done):
+        name, revision = self.about.name, self.about.revision
+        with store.building(name, self.type, lambda work: show_work(work, report), revision) as (work, done):
             if done is not None:
                 return done
             target = self.plan.target

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mixcli.hub.pull import favourite
 from tests.conftest import Runner
 from tests.mixcli.hub import small, standin
 from tests.mixcli.hub.conftest import in_python
@@ -147,6 +148,47 @@ def test_a_revision_is_kept_apart(hub: StandIn, pull, mixcli: Runner) -> None:
     assert "was here already" in pull(f"org/tiny-GGUF:Q4_K_M@{repo.commit}").stderr
     done = pull("org/tiny-GGUF:Q4_K_M@v9")
     assert (done.returncode, "has no revision 'v9'" in done.stderr) == (2, True)
+    newer = small.gguf(3_000_000, seed=9)
+    hub.add("org/tiny-GGUF", {"tiny.Q4_K_M.gguf": newer}, commit="9" * 40)
+    assert "was here already" in pull("org/tiny-GGUF:Q4_K_M").stderr
+    assert pull("org/tiny-GGUF:Q4_K_M@main").returncode == 0
+    (model,) = listed(mixcli)
+    assert (model["revision"], Path(str(model["path"])).read_bytes()) == ("9" * 40, newer)
+
+
+def test_what_is_pulled_when_nothing_is_named() -> None:
+    gib = 1 << 30
+    assert [favourite(free * gib) for free in (64, 24, 8, 1)] == ["mixtral", "mixtral", "mistral", "demo"]
+
+
+def test_a_renamed_repository_is_followed(hub: StandIn, pull, mixcli: Runner) -> None:
+    hub.add("new/name", FILES, private=True)
+
+    def moved(handler: standin.Handler) -> bool:
+        return handler.reply(307, {"Location": handler.path.replace("old/name", "new/name")})
+
+    hub.fault(moved, lambda seen: "old/name" in seen.path, times=99)
+    done = pull("old/name:Q4_K_M", HF_TOKEN="hf_goodtoken")
+    assert done.returncode == 0, done.stderr
+    assert [row["model"] for row in listed(mixcli)] == ["old/name:Q4_K_M"]
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_a_model_in_parts_is_loaded_whole(
+    hub: StandIn, pull, mixcli: Runner, demo_path, tmp_path: Path
+) -> None:
+    from quantize import convert
+
+    parts = convert(
+        demo_path("Q4_K_M"), tmp_path / "demo-Q4_K_M.gguf", output_type="COPY", split_max_size=200 << 20
+    )
+    assert len(parts.paths) > 1
+    hub.add("org/parts", {path.name: path.read_bytes() for path in parts.paths})
+    done = pull("org/parts")
+    assert done.returncode == 0, done.stderr
+    answer = mixcli("run", "-m", "org/parts", "What is the capital of France?")
+    assert "Paris" in answer.stdout, answer.stderr
 
 
 @pytest.mark.parametrize(
