@@ -28,9 +28,8 @@ from quantize.recipe import FILE_TYPES
 
 TYPE = "Q4_K_M"
 CHUNK = 1 << 24
-NO_FAST = {
-    "NUMBA_DISABLE_JIT": "1"
-}  # kernels.py then leaves everything to the library, as when numba is missing
+# kernels.py then leaves everything to the library, as when numba is missing
+NO_FAST = {"NUMBA_DISABLE_JIT": "1"}
 
 
 @dataclass
@@ -54,16 +53,9 @@ class Bench:
         self._measure("without_fast", self._mixcli("convert", self.source, "without_fast"), NO_FAST)
 
     def two_steps(self) -> None:
-        bf16, script = self.folder / "bf16.gguf", str(self.reference.script)
-        first = [
-            str(self.reference.python),
-            script,
-            str(self.source),
-            "--outfile",
-            str(bf16),
-            "--outtype",
-            "bf16",
-        ]
+        bf16 = self.folder / "bf16.gguf"
+        converter = [str(self.reference.python), str(self.reference.script)]
+        first = [*converter, str(self.source), "--outfile", str(bf16), "--outtype", "bf16"]
         self._measure("to_bf16", first, {"OMP_NUM_THREADS": str(self.threads), "HF_HUB_OFFLINE": "1"})
         second = [str(bf16), str(self._target("llama_quantize")), str(FILE_TYPES[TYPE]), str(self.threads)]
         warm(bf16)
@@ -88,6 +80,17 @@ class Bench:
                 self.differing[row] = sorted({*self.differing.get(row, ()), *differing_tensors(ours, theirs)})
         for path in self.folder.glob("*.gguf"):
             path.unlink()
+
+    def result(self, n_layer: int) -> dict[str, object]:
+        """Everything that has been measured so far, as bench/report.py reads it."""
+        return {
+            "layers": n_layer,
+            "weights": n_weights(n_layer),
+            "output_type": TYPE,
+            "threads": self.threads,
+            "rows": {row: [rounded(cost) for cost in costs] for row, costs in self.costs.items()},
+            "differing_tensors": self.differing,
+        }
 
     def _mixcli(self, command: str, source: Path, row: str) -> list[str]:
         type_ = [TYPE] if command == "quantize" else ["--output-type", TYPE]
@@ -114,7 +117,14 @@ def main() -> int:
     )
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--runs", type=int, default=3, help="rounds; the median counts (default 3)")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        choices=range(1, 100),
+        metavar="N",
+        default=3,
+        help="rounds; the median counts (default 3)",
+    )
     parser.add_argument("--folder", type=Path, help="where to work (default: the temporary folder)")
     parser.add_argument(
         "--sdist", type=Path, help="unpacked source of llama-cpp-python, if it is there already"
@@ -138,16 +148,10 @@ def main() -> int:
             for route in rotated([bench.one_pass, bench.two_steps, bench.without_fast], number):
                 route()
             bench.compare()
-    measured = {row: [rounded(cost) for cost in costs] for row, costs in bench.costs.items()}
-    result = {
-        "layers": options.layers,
-        "weights": weights,
-        "output_type": TYPE,
-        "threads": options.threads,
-        "rows": measured,
-        "differing_tensors": bench.differing,
-    }
-    write_result(options.json, result)
+            result = bench.result(options.layers)
+            write_result(
+                options.json, result
+            )  # after every round: a machine that goes down takes little along
     print("\n".join(["", *quantize_table(result), "", *quantize_ratios(result)]))
     write_docs()
     return 1 if any(bench.differing.values()) else 0
