@@ -1,16 +1,203 @@
-"""This machine in numbers: memory that is really free to us, and cores that really compute."""
+"""This machine in numbers: memory that is really free to us, cores that really compute, GPUs, and how fast memory is.
 
+GPUs are asked of llama.cpp itself, in a process of its own; where it was built without them, the driver says what it leaves unused.
+"""
+
+import importlib.util
+import json
 import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from profiles.planner import Machine
+from mixcli import paths
+from mixcli.errors import MixcliError, NotReachable
+from profiles.load import card
+from profiles.machine import Gpu, Machine
 
 CGROUP = Path("/sys/fs/cgroup")
+GPU_LIBRARIES = ("ggml-cuda", "ggml-hip", "ggml-metal", "ggml-vulkan", "ggml-sycl")
+KIND_OF_NAME = (
+    ("RPC", "rpc"),
+    ("CUDA", "cuda"),
+    ("ROCm", "rocm"),
+    ("Vulkan", "vulkan"),
+    ("Metal", "metal"),
+    ("MTL", "metal"),
+)
+CUDA_WHEELS = (132, 130, 125, 124, 123, 122, 121)  # what the bindings' own index has
+WHEEL_INDEX = "https://abetlen.github.io/llama-cpp-python/whl"
+RESERVE_GPU = 512 << 20  # the driver's context and what fragmentation costs
+RESERVE_WORKER = 256 << 20
+PROBE_SECONDS = 0.5
+PROBE_BYTES = 64 << 20
+NETWORK_LINK = 0.1  # GB a second to a worker: a gigabit
 
 
-def this_machine() -> Machine:
-    """Look at memory and cores now."""
-    return Machine(bytes_free=memory_free(), n_cores=physical_cores())
+def this_machine(workers: Sequence[str] = ()) -> Machine:
+    """Look at memory, cores and GPUs now; `workers` are HOST:PORT of machines that lend theirs.
+
+    Raises NotReachable when a worker does not answer.
+    """
+    gpus = tuple(_gpu(device) for device in devices(workers) if device["kind"] in ("gpu", "igpu"))
+    unified = any(gpu.kind == "metal" for gpu in gpus)
+    return Machine(
+        bytes_free=memory_free(),
+        n_cores=physical_cores(),
+        gpus=tuple(sorted(gpus, key=lambda gpu: gpu.kind != "rpc")),  # llama.cpp takes workers first
+        unified=unified,
+        bandwidth=known_bandwidth() or Machine.bandwidth,
+    )
+
+
+def devices(workers: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """List llama.cpp's devices; only the processor when this build knows no other and there are no workers."""
+    if not workers and not gpu_backends():
+        return []
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "mixcli.engine.devices", *workers],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+        raise MixcliError(f"llama.cpp died while it looked for GPUs ({last}); try `mixcli doctor`")
+    found = json.loads(done.stdout)
+    if isinstance(found, dict):
+        raise (NotReachable if found["exit_code"] == NotReachable.exit_code else MixcliError)(found["error"])
+    return list(found)
+
+
+def _gpu(device: dict[str, Any]) -> Gpu:
+    kind = next((kind for part, kind in KIND_OF_NAME if device["name"].startswith(part)), "vulkan")
+    known = card(device["description"])
+    free = max(0, device["bytes_free"] - (RESERVE_WORKER if kind == "rpc" else RESERVE_GPU))
+    if kind == "rpc":
+        return Gpu(
+            device["buffer_type"],
+            free,
+            kind,
+            device["description"],
+            bandwidth=40.0,
+            link=NETWORK_LINK,
+            tflops=0.5,
+        )
+    if known is None:
+        return Gpu(device["buffer_type"], free, kind, device["description"])
+    rates = (known.bandwidth_gbs, known.link_gbs, known.tflops)
+    return Gpu(device["buffer_type"], free, kind, device["description"], *rates)
+
+
+def gpu_backends() -> list[str]:
+    """Name the GPU backends that this build of llama.cpp has, from its library files."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        return []
+    files = [path.name for path in (Path(spec.origin).parent / "lib").iterdir()]
+    return [stem.removeprefix("ggml-") for stem in GPU_LIBRARIES if any(stem in name for name in files)]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU as its driver names it; memory in bytes."""
+
+    name: str
+    bytes_total: int
+
+
+def driver_cards() -> list[Card]:
+    """List NVIDIA GPUs by NVML, or by nvidia-smi where nvidia-ml-py is not installed; empty when there is no driver."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            Card(_text_of(pynvml.nvmlDeviceGetName(h)), int(pynvml.nvmlDeviceGetMemoryInfo(h).total))
+            for h in handles
+        ]
+    except ImportError:
+        return _smi_cards()
+    except Exception:  # NVML's own errors: no driver, no permission
+        return []
+
+
+def unused_cards() -> str | None:
+    """Say how to use NVIDIA GPUs that are there and that this build of llama.cpp cannot use; None when all is well."""
+    if "cuda" in gpu_backends():
+        return None
+    cards = driver_cards()
+    if not cards:
+        return None
+    names = ", ".join(f"{one.name} ({one.bytes_total / (1 << 30):.0f} GiB)" for one in cards)
+    return (
+        f"{names} is here, and llama.cpp was installed without CUDA; "
+        f"pip install --force-reinstall --no-deps --only-binary :all: llama-cpp-python --extra-index-url {WHEEL_INDEX}/cu{_cuda_wheel()}"
+    )
+
+
+def _cuda_wheel() -> int:
+    try:
+        import pynvml
+
+        version = int(pynvml.nvmlSystemGetCudaDriverVersion()) // 10  # 12050 -> 1205
+        newest = version // 100 * 10 + version % 100
+        return next((wheel for wheel in CUDA_WHEELS if wheel <= newest), CUDA_WHEELS[-1])
+    except Exception:  # not installed, or no driver
+        return 125
+
+
+def _smi_cards() -> list[Card]:
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        return []
+    query = [smi, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    rows = [line.rsplit(",", 1) for line in done.stdout.splitlines() if "," in line]
+    return [Card(name.strip(), int(mib) << 20) for name, mib in rows if mib.strip().isdigit()]
+
+
+def _text_of(name: str | bytes) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+
+
+def known_bandwidth() -> float | None:
+    """Give the measured bandwidth of main memory in GB a second, None when it was never measured."""
+    try:
+        found = json.loads((paths.cache_dir() / "bandwidth.json").read_text("utf-8"))
+        return float(found["gbs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def measured_bandwidth() -> float:
+    """Measure how fast all cores together read memory, in GB a second; half a second, remembered."""
+    import numpy as np
+
+    def read(_: int) -> int:
+        data = np.ones(PROBE_BYTES // 8)
+        n_bytes = 0
+        while time.perf_counter() < end:
+            data.max()
+            n_bytes += data.nbytes
+        return n_bytes
+
+    cores = physical_cores()
+    start = time.perf_counter()
+    end = start + PROBE_SECONDS
+    with ThreadPoolExecutor(cores) as pool:
+        total = sum(pool.map(read, range(cores)))
+    rate = total / (time.perf_counter() - start) / 1e9
+    (paths.cache_dir() / "bandwidth.json").write_text(json.dumps({"gbs": round(rate, 1)}), "utf-8")
+    return rate
 
 
 def memory_free() -> int:

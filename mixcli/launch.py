@@ -3,47 +3,79 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 
 from mixcli.console import console
 from mixcli.host.process import Host, connect
-from mixcli.host.spec import HostName
+from mixcli.host.spec import HostName, Order
 from mixcli.hub import usage
 from mixcli.hub.store import StoredModel, find
-from profiles.placement import Placement
-from profiles.planner import Request
+from profiles.errors import DoesNotFit
+from profiles.expectation import expectation
+from profiles.machine import Machine
+from profiles.planner import Request, plan
+from profiles.shape import ModelShape
+
+SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
 
 
-def load(model: str | None, request: Request, keep_alive: float) -> Host:
+@dataclass(frozen=True)
+class Wish:
+    """How a model shall be loaded: what is asked of the plan, and which machine it is made for (see insight.machines.machine_of)."""
+
+    request: Request
+    profile: str | None = None
+    vram: int | None = None
+    ram: int | None = None
+    workers: tuple[str, ...] = ()
+
+
+def load(model: str | None, wish: Wish, keep_alive: float) -> Host:
     """Give the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that.
 
     The file is looked at and the plan is made only when no host has the model yet.
     """
     stored = find(model)
     usage.note(stored.path)
-    name = HostName(stored.path, stored.label, json.dumps(asdict(request), sort_keys=True))
+    name = HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True))
     with console.progress(f"loading {stored.label}") as bar:
-        host = connect(name, lambda: place(stored, request), keep_alive, bar.update)
+        host = connect(name, lambda: place(stored, wish), keep_alive, bar.update)
     for note in host.notes:
         console.note(note)
     return host
 
 
 @contextmanager
-def loaded(model: str | None, request: Request, keep_alive: float) -> Iterator[Host]:
+def loaded(model: str | None, wish: Wish, keep_alive: float) -> Iterator[Host]:
     """Hold a loaded model while the block runs."""
-    host = load(model, request, keep_alive)
+    host = load(model, wish, keep_alive)
     try:
         yield host
     finally:
         host.leave()
 
 
-def place(stored: StoredModel, request: Request) -> Placement:
-    """Look at the file before anything loads it, and plan it for this machine."""
+def place(stored: StoredModel, wish: Wish) -> Order:
+    """Look at the file before anything loads it, and plan it for its machine."""
     from mixcli.engine.preflight import check_gguf
-    from mixcli.hardware import this_machine
     from mixcli.hub.headers import shape_of
-    from profiles.planner import plan
+    from mixcli.insight.machines import machine_of
 
-    return plan(shape_of(check_gguf(stored.path)), this_machine(), request).placement
+    shape = shape_of(check_gguf(stored.path))
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
+    order = _order(shape, machine, wish)
+    less = replace(
+        machine,
+        bytes_free=int(machine.bytes_free * SMALLER),
+        gpus=tuple(replace(gpu, bytes_free=int(gpu.bytes_free * SMALLER)) for gpu in machine.gpus),
+    )
+    try:
+        smaller = _order(shape, less, wish)
+    except DoesNotFit:
+        return order
+    return order if smaller.placement == order.placement else replace(order, smaller=smaller)
+
+
+def _order(shape: ModelShape, machine: Machine, wish: Wish) -> Order:
+    found = plan(shape, machine, wish.request)
+    return Order(replace(found.placement, workers=wish.workers), expectation(found.ledger))

@@ -7,4 +7,10 @@ class DoesNotFit(Exception):
     exit_code = 4
 
 
-__all__ = ["DoesNotFit"]
+class BadProfile(Exception):
+    """A hardware profile that is not there or cannot be meant; the message names file and key."""
+
+    exit_code = 2
+
+
+__all__ = ["BadProfile", "DoesNotFit"]

@@ -11,7 +11,7 @@ class Placement:
     Sizes are tokens (`n_ctx`, `n_batch`, `n_ubatch`) and layers (`n_gpu_layers`, counting the output layer).
     `tensor_overrides` are (regex over tensor names, buffer type name such as "CPU" or "CUDA0"), first match wins.
     `load_mode` is "mmap", "mlock" or "none". `repack` lets the CPU backend keep a second, faster layout of some weights
-    (llama.cpp's use_extra_bufts): better decode for one person, worse prefill for a batch.
+    (llama.cpp's use_extra_bufts): better decode for one person, worse prefill for a batch. `workers` are HOST:PORT of machines whose devices come first.
     """
 
     n_ctx: int = 4096
@@ -29,6 +29,7 @@ class Placement:
     load_mode: str = "mmap"
     op_offload: bool = True
     repack: bool = True
+    workers: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Give the canonical JSON text: equal placements give equal texts."""
@@ -42,4 +43,5 @@ class Placement:
             raise ValueError(f"not fields of a placement: {', '.join(sorted(unknown))}")
         data["tensor_overrides"] = tuple((regex, buft) for regex, buft in data.get("tensor_overrides", ()))
         data["tensor_split"] = tuple(data.get("tensor_split", ()))
+        data["workers"] = tuple(data.get("workers", ()))
         return cls(**data)

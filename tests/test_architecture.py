@@ -34,18 +34,28 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.host.child": set(),
     "mixcli.file_types": BASE | {"quantize"},
     "mixcli.host": BASE | {"profiles", "mixcli.engine", "mixcli.host.spec", "mixcli.host.protocol"},
-    "mixcli.hub": BASE | {"mixcli.file_types", "mixcli.hardware", "mixcli.engine.preflight", "profiles", "quantize"},
+    "mixcli.hub": BASE
+    | {"mixcli.file_types", "mixcli.hardware", "mixcli.engine.preflight", "profiles", "quantize"},
     "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},
     "mixcli.launch": BASE
     | {
         "profiles",
+        "mixcli.insight",
         "mixcli.hub",
         "mixcli.hardware",
         "mixcli.host.process",
         "mixcli.host.spec",
         "mixcli.engine.preflight",
     },
-    "mixcli.insight": BASE | {"profiles", "quantize", "mixcli.hardware"},
+    "mixcli.insight": BASE
+    | {
+        "profiles",
+        "quantize",
+        "mixcli.hardware",
+        "mixcli.hub",
+        "mixcli.file_types",
+        "mixcli.engine.preflight",
+    },
     "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},
     "mixcli.commands": BASE
     | {

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from mixcli.console import console
+
+if TYPE_CHECKING:
+    from mixcli.launch import Wish
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,6 +73,57 @@ def loading_options(command: F) -> F:
         metavar="TOKENS",
         help="Context window. Default: what fits, at most 8192.",
     )(command)
+
+
+def machine_options(command: F) -> F:
+    """Add what a plan is made for: profile, vram, ram, kv and workers."""
+    options = (
+        click.option(
+            "--profile",
+            envvar="MIXCLI_PROFILE",
+            metavar="NAME",
+            help="A machine of `mixcli profiles list`; default auto, this one.",
+        ),
+        click.option("--vram", metavar="SIZE", help="Use at most this of each GPU, such as 22GiB."),
+        click.option("--ram", metavar="SIZE", help="Use at most this of main memory."),
+        click.option(
+            "--kv",
+            metavar="TYPE",
+            help="Type of the KV cache: f16, q8_0, ... or auto (q8_0 where f16 does not fit).",
+        ),
+        click.option(
+            "--worker",
+            "workers",
+            multiple=True,
+            metavar="HOST:PORT",
+            help="Use the memory of a machine that runs `mixcli worker`; may be repeated.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def wish_of(
+    n_ctx: int | None,
+    profile: str | None,
+    vram: str | None,
+    ram: str | None,
+    kv: str | None,
+    workers: tuple[str, ...],
+) -> "Wish":
+    """Give what the options of `loading_options` and `machine_options` ask for."""
+    from mixcli.launch import Wish
+    from mixcli.words import size_in_bytes
+    from profiles.request import Request
+
+    return Wish(
+        Request(n_ctx=n_ctx, kv=kv),
+        profile,
+        size_in_bytes(vram) if vram else None,
+        size_in_bytes(ram) if ram else None,
+        workers,
+    )
 
 
 @dataclass(frozen=True)

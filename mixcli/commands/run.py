@@ -7,8 +7,10 @@ from mixcli.commands.options import (
     common,
     json_option,
     loading_options,
+    machine_options,
     model_option,
     sampling_options,
+    wish_of,
 )
 from mixcli.console import console
 from mixcli.words import seconds
@@ -20,6 +22,7 @@ from mixcli.words import seconds
 @click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
 @sampling_options
 @loading_options
+@machine_options
 @json_option
 @click.option("--stats", is_flag=True, help="Say on stderr how long it took.")
 @common
@@ -29,6 +32,11 @@ def command(
     system: str | None,
     sampling: Sampling,
     n_ctx: int | None,
+    profile: str | None,
+    vram: str | None,
+    ram: str | None,
+    kv: str | None,
+    workers: tuple[str, ...],
     keep_alive: str,
     as_json: bool,
     stats: bool,
@@ -40,12 +48,12 @@ def command(
     from mixcli.answer import ask
     from mixcli.launch import loaded
     from mixcli.stdin import with_piped_text
-    from profiles.planner import Request
 
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": with_piped_text(prompt)})
     stay = seconds(keep_alive)
-    with loaded(model, Request(n_ctx=n_ctx), stay) as host:
+    wish = wish_of(n_ctx, profile, vram, ram, kv, workers)
+    with loaded(model, wish, stay) as host:
         answer = ask(host, {"messages": messages, **sampling.body(temperature=0.0)}, show=not as_json)
     if as_json:
         console.data(answer.to_dict())

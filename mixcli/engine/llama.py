@@ -18,7 +18,7 @@ import numpy as np
 from llama_cpp import llama_cpp as C
 from numpy.typing import NDArray
 
-from mixcli.engine import ggml
+from mixcli.engine import ggml, rpc
 from mixcli.engine.log import LEVEL_ERROR, Log
 from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, UsageError
 from profiles.placement import Placement
@@ -108,6 +108,8 @@ class Model(_Owner):
         llama.cpp's reason. The file must have passed preflight: some headers abort the process.
         """
         _start_backend()
+        for endpoint in placement.workers:
+            rpc.connect(endpoint)
         params = C.llama_model_default_params()
         params.n_gpu_layers = placement.n_gpu_layers
         params.load_mode = LOAD_MODES[placement.load_mode]

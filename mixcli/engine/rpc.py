@@ -6,6 +6,7 @@ Its protocol has neither encryption nor a password, and a worker trusts whoever 
 import ctypes
 import os
 import socket
+import sys
 from functools import cache
 
 from mixcli.engine import ggml
@@ -90,3 +91,10 @@ def _library() -> ctypes.CDLL:
 
 
 __all__ = ["connect", "parse_endpoint", "serve"]
+
+
+if __name__ == "__main__":
+    try:
+        serve(sys.argv[1], int(sys.argv[2]))
+    except MixcliError as failed:
+        sys.exit(str(failed))

@@ -73,7 +73,7 @@ class State:
             "model": self.spec.name.label,
             "path": os.fspath(self.spec.name.path),
             "size": self.spec.name.path.stat().st_size if self.spec.name.path.exists() else None,
-            "n_ctx": self.spec.placement.n_ctx,
+            "n_ctx": self.engine.placement.n_ctx,
             "pid": os.getpid(),
             "busy": self.residency.busy,
             "expires_in": None if expires_in == math.inf else round(expires_in, 1),

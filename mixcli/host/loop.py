@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 
 from mixcli.engine.engine import Engine
 from mixcli.engine.formats import Message
-from mixcli.engine.llama import Context, Model
+from mixcli.engine.loading import load
 from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sampling import SamplingParams
-from mixcli.engine.selftest import checked
 from mixcli.engine.sequence import Output, Request
 from mixcli.errors import MixcliError
 from mixcli.host.protocol import FAILED, LOADING, READY
@@ -45,6 +44,7 @@ class EngineLoop:
 
     def __init__(self, spec: HostSpec, on_state: Callable[[], None]) -> None:
         self.spec = spec
+        self.placement = spec.order.placement
         self.status = LOADING
         self.progress = 0.0
         self.notes: list[str] = []
@@ -100,12 +100,13 @@ class EngineLoop:
                 self._on_state()
             return not self._closing.is_set()
 
-        placement, note = checked(self.spec.placement)
-        if note:
-            self.notes.append(note)
-        model = Model.load(self.spec.name.path, placement, on_progress)
-        self._format = ChatFormat.of(model)
-        self._engine = Engine(model, Context(model, placement))
+        order = self.spec.order
+        smaller = (order.smaller.placement, order.smaller.expected) if order.smaller else None
+        loaded = load(self.spec.name.path, order.placement, order.expected, smaller, on_progress)
+        self.notes += loaded.notes
+        self.placement = loaded.placement
+        self._format = ChatFormat.of(loaded.model)
+        self._engine = Engine(loaded.model, loaded.context)
 
     def _turn(self) -> None:
         """Take what is in the inbox, waiting for it when there is nothing else to do, then step once."""

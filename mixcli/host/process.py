@@ -14,9 +14,8 @@ from mixcli.errors import MixcliError, ModelDied
 from mixcli.host.child import Child
 from mixcli.host.client import GONE, HostClient
 from mixcli.host.protocol import READY, raise_error
-from mixcli.host.spec import HostName, HostSpec
+from mixcli.host.spec import HostName, HostSpec, Order
 from mixcli.locks import exclusive
-from profiles.placement import Placement
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
 STOP_TIMEOUT = 10.0
@@ -49,7 +48,7 @@ class Host:
 
 def connect(
     name: HostName,
-    place: Callable[[], Placement],
+    place: Callable[[], Order],
     keep_alive: float,
     report: Callable[[float, float, str], None],
 ) -> Host:

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mixcli import paths
 from profiles.placement import Placement
@@ -41,22 +43,45 @@ class HostName:
 
 
 @dataclass(frozen=True)
+class Order:
+    """How a model shall be loaded: a placement, what its plan expects of each device, and the next smaller one for when memory runs out."""
+
+    placement: Placement
+    expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    smaller: "Order | None" = None
+
+    def to_data(self) -> dict[str, Any]:
+        return {
+            "placement": self.placement.to_json(),
+            "expected": self.expected,
+            "smaller": self.smaller.to_data() if self.smaller else None,
+        }
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "Order":
+        smaller = data["smaller"]
+        return cls(
+            Placement.from_json(data["placement"]),
+            data["expected"],
+            cls.from_data(smaller) if smaller else None,
+        )
+
+
+@dataclass(frozen=True)
 class HostSpec:
     """A host's whole order: its name and where the model shall live."""
 
     name: HostName
-    placement: Placement
+    order: Order
 
     def to_json(self) -> str:
         """Give the text that starts a host."""
         name = {"path": os.fspath(self.name.path), "label": self.name.label, "asked": self.name.asked}
-        return json.dumps({"name": name, "placement": self.placement.to_json()})
+        return json.dumps({"name": name, "order": self.order.to_data()})
 
     @classmethod
     def from_json(cls, text: str) -> "HostSpec":
         """Read what `to_json` wrote."""
         data = json.loads(text)
         name = data["name"]
-        return cls(
-            HostName(Path(name["path"]), name["label"], name["asked"]), Placement.from_json(data["placement"])
-        )
+        return cls(HostName(Path(name["path"]), name["label"], name["asked"]), Order.from_data(data["order"]))

@@ -17,7 +17,7 @@ import pytest
 
 from mixcli.errors import MixcliError, ModelDied, UsageError
 from mixcli.host.process import Host, connect, hosts, stop
-from mixcli.host.spec import HostName
+from mixcli.host.spec import HostName, Order
 from profiles.placement import Placement
 from tests.conftest import Runner
 
@@ -54,7 +54,7 @@ def name(home: Path, demo_path: Callable[[str], Path]) -> HostName:
 
 @pytest.fixture
 def host(name: HostName) -> Iterator[Host]:
-    host = connect(name, lambda: PLACEMENT, 60, silent)
+    host = connect(name, lambda: Order(PLACEMENT), 60, silent)
     yield host
     host.leave()
     for left in hosts():
@@ -115,7 +115,7 @@ def test_openais_own_client_understands_it(host: Host) -> None:
 def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
     found: list[Host] = []
     threads = [
-        threading.Thread(target=lambda: found.append(connect(name, lambda: PLACEMENT, 60, silent)))
+        threading.Thread(target=lambda: found.append(connect(name, lambda: Order(PLACEMENT), 60, silent)))
         for _ in range(4)
     ]
     for thread in threads:
@@ -134,7 +134,7 @@ def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
 
 
 def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
-    host = connect(name, lambda: PLACEMENT, 0, silent)
+    host = connect(name, lambda: Order(PLACEMENT), 0, silent)
     assert "Paris" in ask(host, QUESTION)
     pid = host.pid
     host.leave()
@@ -170,7 +170,7 @@ def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Hos
     with pytest.raises(ModelDied, match="went away while it answered"):
         list(stream)
     assert "killed by signal 9" in host.cause_of_death()
-    again = connect(name, lambda: PLACEMENT, 0, silent)
+    again = connect(name, lambda: Order(PLACEMENT), 0, silent)
     assert "Paris" in ask(again, QUESTION)
     again.leave()
 
@@ -180,7 +180,7 @@ def test_a_load_that_fails_is_told_with_its_reason(home: Path, tmp_path: Path) -
     broken.write_bytes(b"GGUF" + bytes(64))
     name = HostName(broken, "broken", "{}")
     with pytest.raises(MixcliError, match=r"broken\.gguf"):
-        connect(name, lambda: PLACEMENT, 60, silent)
+        connect(name, lambda: Order(PLACEMENT), 60, silent)
     wait_for(lambda: not name.socket.exists())
 
 

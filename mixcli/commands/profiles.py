@@ -1,0 +1,101 @@
+"""mixcli profiles: the machines that plans are made for."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from mixcli.commands.options import common, json_option
+from mixcli.console import console
+from mixcli.errors import UsageError
+from mixcli.words import size
+
+
+@click.group("profiles", no_args_is_help=True)
+def command() -> None:
+    """List, show, detect and write hardware profiles: what a plan is made for."""
+
+
+@command.command("list")
+@json_option
+@common
+def list_(as_json: bool) -> None:
+    """List the profiles: those that come with mixcli and your own."""
+    from profiles.load import load_profile, profile_names
+
+    names = profile_names(_own())
+    if as_json:
+        console.data([{"name": name, "from": where} for name, where in names.items()])
+        return
+    rows = [(name, load_profile(name, _own()).description, where) for name, where in names.items()]
+    console.table(("name", "machine", "from"), [("auto", "this machine, as it is now", "measured"), *rows])
+
+
+@command.command("show")
+@click.argument("name")
+@json_option
+@common
+def show(name: str, as_json: bool) -> None:
+    """Show what profile NAME says; auto is this machine."""
+    from mixcli.insight.machines import machine_of
+
+    facts = asdict(machine_of(name))
+    if as_json:
+        console.data(facts)
+        return
+    gpus = facts.pop("gpus")
+    rows = [(key, size(value) if key == "bytes_free" else str(value)) for key, value in facts.items()]
+    for gpu in gpus:
+        rows.append(
+            (
+                gpu["name"],
+                f"{gpu['description']}, {size(gpu['bytes_free'])} free, {gpu['bandwidth']:.0f} GB/s",
+            )
+        )
+    console.table(("", ""), rows)
+
+
+@command.command("detect")
+@common
+def detect() -> None:
+    """Measure this machine and write it as a profile to stdout."""
+    console.write(_detected())
+    from mixcli.hardware import unused_cards
+
+    if note := unused_cards():
+        console.warn(note)
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("--extends", metavar="PROFILE", help="Begin with another profile and change what differs.")
+@common
+def new(name: str, extends: str | None) -> None:
+    """Write profile NAME into your configuration folder, to be edited: this machine, or a copy of another."""
+    from profiles.load import load_profile
+
+    path = _own() / f"{name}.toml"
+    if path.name != f"{name}.toml" or name == "auto":
+        raise UsageError(f"{name!r} is no name for a profile; use letters, digits and hyphens")
+    if path.exists():
+        raise UsageError(f"{path} is there already; edit it")
+    if extends:
+        load_profile(extends, _own())
+        text = f'extends = "{extends}"\n# [host]\n# ram_gib = 128\n'
+    else:
+        text = _detected()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    console.line(str(path))
+
+
+def _own() -> Path:
+    from mixcli.insight.machines import own_profiles
+
+    return own_profiles()
+
+
+def _detected() -> str:
+    from mixcli.insight.machines import detected_profile
+
+    return detected_profile()

@@ -1,0 +1,85 @@
+"""What a loaded model really took of every device, read from llama.cpp's log and held against the plan's ledger."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+MIB = 1 << 20
+TOLERANCE = 0.02  # share of a device's bytes that plan and fact may differ by
+_LINE = re.compile(r"(\S+)\s+(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_MAPPED = "_Mapped"
+HOST = "host"
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Bytes that one device gave: `weights` (None where they are only mapped from the file), `kv`, `compute` with the output."""
+
+    weights: int | None
+    kv: int
+    compute: int
+
+
+def buffers_in(log: Iterable[str], gpus: Iterable[str]) -> dict[str, Buffers]:
+    """Sum the buffer lines of a load: by GPU (its buffer type's name), everything else under HOST.
+
+    llama.cpp prints two digits of MiB. A file that is mapped shows the mapped range, which says nothing about memory that is taken.
+    """
+    known = set(gpus)
+    sums: dict[str, dict[str, float]] = {name: {} for name in (*known, HOST)}
+    mapped = set()
+    for line in log:
+        match = _LINE.search(line)
+        if match is None:
+            continue
+        buffer, kind, mib = match[1], match[2], float(match[3])
+        device = buffer.removesuffix(_MAPPED)
+        device = device if device in known else HOST
+        if buffer.endswith(_MAPPED):
+            mapped.add(device)
+        part = "compute" if kind == "output" else kind
+        sums[device][part] = sums[device].get(part, 0.0) + mib * MIB
+    return {
+        device: Buffers(
+            None if device in mapped else int(of.get("model", 0)),
+            int(of.get("KV", 0)),
+            int(of.get("compute", 0)),
+        )
+        for device, of in sums.items()
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One device's plan against the fact, in bytes; parts are (name, planned, real)."""
+
+    device: str
+    parts: tuple[tuple[str, int, int], ...]
+
+    @property
+    def planned(self) -> int:
+        return sum(planned for _, planned, _ in self.parts)
+
+    @property
+    def real(self) -> int:
+        return sum(real for _, _, real in self.parts)
+
+    @property
+    def off(self) -> float:
+        """Give the difference as a share of what was planned."""
+        return abs(self.real - self.planned) / max(self.planned, MIB)
+
+
+def compare(expected: Mapping[str, Mapping[str, int]], real: Mapping[str, Buffers]) -> list[Comparison]:
+    """Hold a ledger (bytes of weights, kv and compute by device) against buffers; mapped weights are left out on both sides."""
+    found = []
+    for device, planned in expected.items():
+        took = real.get(device, Buffers(0, 0, 0))
+        parts = [("kv", planned["kv"], took.kv), ("compute", planned["compute"], took.compute)]
+        if took.weights is not None:
+            parts.insert(0, ("weights", planned["weights"], took.weights))
+        found.append(Comparison(device, tuple(parts)))
+    return found
+
+
+__all__ = ["HOST", "TOLERANCE", "Buffers", "Comparison", "buffers_in", "compare"]

@@ -1,0 +1,70 @@
+"""Load a model once, say what it took and how fast it is, and leave: `python -m mixcli.engine.probe` with an order on stdin.
+
+The order is {"path", "placement", "expected", "prompt", "tokens"}; with "tokens" that many are computed after "prompt" tokens of
+prefill, and the answer has both rates. A process of its own, because a plan that is tried may kill it.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mixcli.engine.llama import Batch
+from mixcli.engine.loading import Loaded, load
+from mixcli.errors import MixcliError
+from profiles.placement import Placement
+
+FIRST_TOKEN = 5  # any token that is no control token will do
+
+
+def main() -> None:
+    """Read the order, write the answer."""
+    order = json.loads(sys.stdin.read())
+    try:
+        loaded = load(
+            Path(order["path"]), Placement.from_json(order["placement"]), order.get("expected", {}), None
+        )
+    except MixcliError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    answer: dict[str, Any] = {
+        "comparisons": [
+            {"device": one.device, "parts": one.parts, "off": one.off} for one in loaded.comparisons
+        ],
+        "notes": loaded.notes,
+    }
+    if order.get("tokens"):
+        answer |= rates(loaded, order["prompt"], order["tokens"])
+    sys.stdout.write(json.dumps(answer))
+
+
+def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
+    """Measure tokens a second of prefill and of decode, after a short warm-up."""
+    context = loaded.context
+    batch = Batch(context.n_batch)
+
+    def feed(start: int, count: int) -> float:
+        begin = time.perf_counter()
+        done = 0
+        while done < count:
+            n = min(context.n_batch, count - done)
+            batch.clear()
+            batch.extend([FIRST_TOKEN] * n, start + done, 0, last_logits=True)
+            context.decode(batch)
+            done += n
+        context.logits()  # waits for a GPU
+        return time.perf_counter() - begin
+
+    feed(0, 8)
+    feed(8, 1)
+    context.keep(0, 0)
+    prefill = feed(0, n_prompt)
+    decode = 0.0
+    for i in range(n_tokens):
+        decode += feed(n_prompt + i, 1)
+    return {"prefill": n_prompt / prefill, "decode": n_tokens / decode}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""The worker's process: llama.cpp's RPC server cannot be interrupted from inside, so it runs in a child that ends with us."""
+
+import subprocess
+import sys
+
+from mixcli.errors import MixcliError
+
+
+def lend(endpoint: str, n_threads: int) -> None:
+    """Serve at HOST:PORT until interrupted; MixcliError with the server's last words when it ends by itself."""
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "mixcli.engine.rpc", endpoint, str(n_threads)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _, said = child.communicate()
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    last = (said.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+    raise MixcliError(f"the worker at {endpoint} ended: {last}")

@@ -1,0 +1,63 @@
+"""Which machine a plan is for: this one as it is now, a profile, or either with other budgets."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mixcli import paths
+from profiles.load import load_profile
+from profiles.machine import Machine
+from profiles.memory import GIB
+
+
+def own_profiles() -> Path:
+    """Give the folder of a person's own profiles; it need not exist."""
+    return paths.config_dir() / "profiles"
+
+
+def machine_of(
+    profile: str | None, vram: int | None = None, ram: int | None = None, workers: Sequence[str] = ()
+) -> Machine:
+    """Give the machine of a profile, or this one for None and "auto"; `vram` (of each GPU) and `ram` are bytes that take its budgets' place."""
+    if profile in (None, "auto"):
+        from mixcli.hardware import this_machine
+
+        machine = this_machine(workers)
+    else:
+        machine = load_profile(str(profile), own_profiles()).machine()
+    if vram is not None:
+        machine = replace(machine, gpus=tuple(replace(gpu, bytes_free=vram) for gpu in machine.gpus))
+    if ram is not None:
+        machine = replace(machine, bytes_free=ram)
+    return machine
+
+
+def detected_profile() -> str:
+    """Measure this machine and give it as the text of a profile."""
+    from mixcli.hardware import measured_bandwidth, this_machine
+
+    rate = measured_bandwidth()
+    machine = this_machine()
+    lines = [
+        'description = "This machine, as it was measured"',
+        f"unified = {str(machine.unified).lower()}",
+        "",
+        "[host]",
+        f"ram_gib = {machine.bytes_free / GIB:.1f}  # free when it was measured",
+        "reserve_gib = 0",
+        f"cores = {machine.n_cores}",
+        f"bandwidth_gbs = {rate:.1f}",
+    ]
+    for gpu in machine.gpus:
+        lines += [
+            "",
+            "[[gpu]]",
+            f'match = "{gpu.description.replace(chr(34), "")}"',
+            f'kind = "{gpu.kind}"',
+            f"vram_gib = {gpu.bytes_free / GIB:.1f}  # free when it was measured",
+            "reserve_gib = 0",
+            f"bandwidth_gbs = {gpu.bandwidth}",
+            f"link_gbs = {gpu.link}",
+            f"tflops = {gpu.tflops}",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,162 @@
+"""Plans as people and programs read them: bars, llama.cpp's own flags, what else would fit."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mixcli.errors import UsageError
+from mixcli.hub.headers import shape_of
+from mixcli.hub.store import find
+from profiles.errors import DoesNotFit
+from profiles.ledger import PARTS, Account
+from profiles.machine import Machine
+from profiles.memory import GIB
+from profiles.models import known_models
+from profiles.placement import Placement
+from profiles.planner import Plan, Request, plan
+from profiles.refusal import BITS
+from profiles.shape import ModelShape
+
+BAR = 46  # characters
+LETTERS = {
+    "experts": "E",
+    "attention": "A",
+    "output": "O",
+    "embedding": "T",
+    "kv": "K",
+    "compute": "C",
+    "staging": "S",
+    "process": "P",
+}
+CONTEXTS = (4096, 8192, 16384, 32768, 65536)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a plan is for: a file, or a model that is not here in a file type; `exact` says that real tensors were summed."""
+
+    label: str
+    shape: ModelShape
+    path: Path | None
+
+
+def subject_of(model: str | None, quant: str | None) -> Subject:
+    """Find the model that is meant: one of this machine, a .gguf file, or a known name with a file type (default Q4_K_M)."""
+    name, _, named_type = (model or "").partition(":")
+    facts = known_models().get(name)
+    if quant is None and not (facts and named_type):
+        try:
+            return _here(model)
+        except UsageError:
+            if facts is None:
+                raise
+    if facts is None:
+        here = _here(model)
+        wanted = (quant or "").upper()
+        if wanted not in BITS:
+            raise UsageError(f"for a file only a first look at another type is possible: {', '.join(BITS)}")
+        size = int(here.shape.params_total * BITS[wanted] / 8)
+        return Subject(f"{here.label} as {wanted} (about)", here.shape.scaled(size), None)
+    from mixcli.file_types import file_type as type_name
+    from mixcli.insight.unseen import unseen_shape
+
+    file_type = type_name(quant or named_type or "Q4_K_M")
+    return Subject(f"{name}:{file_type}", unseen_shape(facts, file_type), None)
+
+
+def _here(model: str | None) -> Subject:
+    from mixcli.engine.preflight import check_gguf
+
+    stored = find(model)
+    return Subject(stored.label, shape_of(check_gguf(stored.path)), stored.path)
+
+
+def bars(ledger: tuple[Account, ...]) -> Iterator[str]:
+    """Draw one line for each device: its memory by part, what stays free, and the numbers."""
+    for account in ledger:
+        total = max(account.bytes_free, account.need, 1)
+        drawn = ""
+        reached = 0
+        for part in PARTS:
+            reached += getattr(account, part)
+            drawn += LETTERS[part] * (round(reached / total * BAR) - len(drawn))
+        parts = [
+            f"{part} {getattr(account, part) / GIB:.2f}"
+            for part in PARTS
+            if getattr(account, part) >= 5 << 20
+        ]
+        yield f"{account.device:<8} [{drawn:.<{BAR}}] {account.need / GIB:.2f} of {account.bytes_free / GIB:.2f} GiB"
+        yield f"{'':<8} {', '.join(parts)}"
+
+
+def flags(placement: Placement) -> str:
+    """Write a placement as llama-server takes it."""
+    words = [
+        f"-c {placement.n_ctx} -b {placement.n_batch} -ub {placement.n_ubatch} -ngl {placement.n_gpu_layers}",
+        f"-fa {'on' if placement.flash_attn else 'off'} -ctk {placement.type_k} -ctv {placement.type_v}",
+        f"-t {placement.n_threads} -tb {placement.n_threads_batch}",
+    ]
+    if placement.tensor_split:
+        words.append(f"-ts {','.join(f'{share:g}' for share in placement.tensor_split)}")
+    words += [f"-ot '{pattern}={buffer}'" for pattern, buffer in placement.tensor_overrides]
+    if placement.load_mode != "mmap":
+        words.append("--no-mmap" if placement.load_mode == "none" else "--mlock")
+    if not placement.repack:
+        words.append("--no-repack")
+    if not placement.op_offload:
+        words.append("--no-op-offload")
+    if placement.workers:
+        words.append(f"--rpc {','.join(placement.workers)}")
+    return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another plan that would fit: what differs, tokens a second, and experts on GPUs in bytes."""
+
+    what: str
+    n_ctx: int
+    decode: float
+    prefill: float
+    bytes_on_gpus: int
+
+
+def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -> list[Other]:
+    """Give what else would fit: other file types at the same context (about), other contexts in the same type."""
+    found = []
+    for name, bits in BITS.items():
+        size = int(subject.shape.params_total * bits / 8)
+        if abs(size - subject.shape.bytes_weights) > subject.shape.bytes_weights // 25:
+            found.append((f"about {name}", subject.shape.scaled(size), replace(request, n_ctx=chosen.n_ctx)))
+    for n_ctx in CONTEXTS:
+        if n_ctx != chosen.n_ctx and n_ctx <= (subject.shape.n_ctx_train or n_ctx):
+            found.append((f"--ctx {n_ctx}", subject.shape, replace(request, n_ctx=n_ctx)))
+    fitting = []
+    for what, shape, wish in found:
+        try:
+            one = plan(shape, machine, replace(wish, n_ubatch=chosen.placement.n_ubatch))
+        except DoesNotFit:
+            continue
+        fitting.append(Other(what, one.n_ctx, one.estimate.decode, one.estimate.prefill, on_gpus(one)))
+    return fitting
+
+
+def on_gpus(one: Plan) -> int:
+    """Give the bytes of experts that a plan puts on GPUs."""
+    return sum(account.experts for account in one.ledger[:-1])
+
+
+def as_data(subject: Subject, one: Plan, runners_up: list[Other]) -> dict[str, Any]:
+    """Give a plan as plain data: placement, ledger in bytes, estimate in tokens a second."""
+    return {
+        "model": subject.label,
+        "bytes_weights": subject.shape.bytes_weights,
+        "placement": asdict(one.placement),
+        "llama_cpp": flags(one.placement),
+        "ledger": [{**asdict(account), "need": account.need, "left": account.left} for account in one.ledger],
+        "bytes_experts_on_gpus": on_gpus(one),
+        "estimate": asdict(one.estimate),
+        "reasons": list(one.reasons),
+        "others": [asdict(other) for other in runners_up],
+    }

@@ -1,0 +1,62 @@
+"""plan --verify: load the model as planned, in a process of its own, and show what every device really gave."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from mixcli.console import console
+from mixcli.errors import ModelDied, UsageError
+from mixcli.insight.plans import Subject
+from profiles.expectation import expectation
+from profiles.placement import Placement
+from profiles.planner import Plan
+
+MIB = 1 << 20
+
+
+def show_verified(subject: Subject, plan: Plan, workers: Sequence[str]) -> None:
+    """Print predicted against actual bytes for each buffer; UsageError for a model that is not here."""
+    if subject.path is None:
+        raise UsageError(
+            f"{subject.label} is not on this machine, so there is nothing to load; pull it first"
+        )
+    found = measured(subject, replace(plan.placement, workers=tuple(workers)), expectation(plan.ledger))
+    rows = [
+        (
+            one["device"],
+            part,
+            f"{planned / MIB:,.1f}",
+            f"{real / MIB:,.1f}",
+            f"{(real - planned) / MIB:+,.1f}",
+        )
+        for one in found["comparisons"]
+        for part, planned, real in one["parts"]
+    ]
+    console.line()
+    console.table(("device", "buffer", "planned MiB", "actual MiB", "off"), rows)
+    for note in found["notes"]:
+        console.note(note)
+
+
+def measured(
+    subject: Subject, placement: Placement, expected: dict[str, dict[str, int]], **work: int
+) -> dict[str, Any]:
+    """Load in a child process; gives {"comparisons", "notes"}, and with `prompt` and `tokens` the rates "prefill" and "decode".
+
+    Raises ModelDied with its last words when that fails.
+    """
+    order = {"path": str(subject.path), "placement": placement.to_json(), "expected": expected, **work}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "mixcli.engine.probe"],
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ModelDied(f"loading {subject.label} as planned failed: {last}")
+    return dict(json.loads(done.stdout))

@@ -1,0 +1,17 @@
+"""What a plan expects of each device, as plain numbers that travel with a placement into the process that loads the model."""
+
+from collections.abc import Sequence
+
+from profiles.ledger import Account
+
+
+def expectation(ledger: Sequence[Account]) -> dict[str, dict[str, int]]:
+    """Give bytes of weights, kv and compute (with staging) by device; the host is "host"."""
+    return {
+        account.device: {
+            "weights": account.weights,
+            "kv": account.kv,
+            "compute": account.compute + account.staging,
+        }
+        for account in ledger
+    }

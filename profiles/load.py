@@ -1,0 +1,88 @@
+"""Find and read profiles: those that come with mixcli, and a person's own, which may extend or replace them."""
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from profiles.errors import BadProfile
+from profiles.schema import GpuProfile, Profile, read_profile
+
+NOT_PROFILES = {"models.toml"}
+
+
+def profile_names(own: Path | None = None) -> dict[str, str]:
+    """Give every profile's name and where it comes from ("built in" or a file); a person's own win."""
+    names = dict.fromkeys(sorted(_built_in()), "built in")
+    if own is not None and own.is_dir():
+        names |= {path.stem: str(path) for path in sorted(own.glob("*.toml"))}
+    return names
+
+
+def load_profile(name: str, own: Path | None = None) -> Profile:
+    """Read a profile by name, looking into the folder `own` first; BadProfile for one that is not there or not right."""
+    table, where = _resolve(name, own, ())
+    return read_profile(name, table, where)
+
+
+def all_profiles(own: Path | None = None) -> list[Profile]:
+    """Read all of them."""
+    return [load_profile(name, own) for name in profile_names(own)]
+
+
+def card(description: str) -> GpuProfile | None:
+    """Give what the built-in profiles know of a GPU with this name of its driver's; None for one that none of them has."""
+    known = [gpu for name in _built_in() for gpu in load_profile(name).gpus if gpu.match in description]
+    return max(known, key=lambda gpu: len(gpu.match), default=None)
+
+
+def _resolve(name: str, own: Path | None, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """Read a table with all that it extends; one's own file may extend the built-in profile of the same name."""
+    if name in seen and (name not in _built_in() or seen.count(name) > 1):
+        raise BadProfile(f"{name}.toml: 'extends' goes in a circle: {' -> '.join((*seen, name))}")
+    text, where = _text(name, own if name not in seen else None)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadProfile(f"{where} is not TOML: {error}") from None
+    base = table.pop("extends", None)
+    if base is None:
+        return table, where
+    if not isinstance(base, str):
+        raise BadProfile(f"{where}: 'extends' is {base!r}, it must be a profile's name")
+    under, _ = _resolve(base, own, (*seen, name))
+    return _merged(under, table), where
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one table over another; [host] key by key, lists of GPUs as a whole, a single GPU key by key."""
+    merged = {**under, **over}
+    if isinstance(under.get("host"), dict) and isinstance(over.get("host"), dict):
+        merged["host"] = {**under["host"], **over["host"]}
+    gpus, below = over.get("gpu"), under.get("gpu")
+    if isinstance(gpus, list) and isinstance(below, list) and len(gpus) == len(below):
+        merged["gpu"] = [{**a, **b} for a, b in zip(below, gpus, strict=True)]
+    return merged
+
+
+def _text(name: str, own: Path | None) -> tuple[str, str]:
+    path = own / f"{name}.toml" if own is not None else None
+    if path is not None and path.name == f"{name}.toml" and path.is_file():
+        return path.read_text("utf-8"), str(path)
+    if name not in _built_in():
+        near = get_close_matches(name, profile_names(own), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(profile_names(own))}, and auto."
+        raise BadProfile(f"no profile is called {name!r}; {hint}")
+    return files("profiles").joinpath(f"{name}.toml").read_text("utf-8"), f"profile {name}"
+
+
+def _built_in() -> set[str]:
+    found = (entry.name for entry in files("profiles").iterdir())
+    return {
+        name.removesuffix(".toml") for name in found if name.endswith(".toml") and name not in NOT_PROFILES
+    }
+
+
+__all__ = ["all_profiles", "card", "load_profile", "profile_names"]

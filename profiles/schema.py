@@ -1,0 +1,179 @@
+"""Profile: a machine as people describe it, read from TOML with every error naming file and key.
+
+Units are in the keys: _gib is 2^30 bytes, _gbs is 10^9 bytes a second, tflops are of 16-bit products.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from profiles.errors import BadProfile
+from profiles.machine import Gpu, Machine
+from profiles.memory import GIB, KV_TYPES
+
+GPU_KINDS = ("cuda", "rocm", "vulkan", "metal", "rpc")
+BUFFER_NAMES = {"cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "metal": "Metal", "rpc": "RPC"}
+
+
+@dataclass(frozen=True)
+class GpuProfile:
+    """A GPU: `match` is part of the name that drivers give it, `reserve_gib` what others need of its memory."""
+
+    match: str
+    vram_gib: float
+    kind: str = "cuda"
+    reserve_gib: float = 0.8
+    bandwidth_gbs: float = 400.0
+    link_gbs: float = 12.0
+    tflops: float = 40.0
+
+
+@dataclass(frozen=True)
+class HostProfile:
+    """Main memory and processor; `reserve_gib` is what the system and other programs need."""
+
+    ram_gib: float
+    cores: int
+    reserve_gib: float = 4.0
+    bandwidth_gbs: float = 40.0
+    disk_gbs: float = 1.0
+    tflops: float = 0.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A whole machine and how its owner likes it used."""
+
+    name: str
+    description: str
+    host: HostProfile
+    gpus: tuple[GpuProfile, ...] = ()
+    n_ctx: int = 8192
+    kv_types: tuple[str, ...] = ("f16",)
+    ubatches: tuple[int, ...] = (512, 1024, 2048)
+    unified: bool = False
+
+    def machine(self) -> Machine:
+        """Give the planner's view: everything that is not reserved is free."""
+        counts: dict[str, int] = {}
+        gpus = []
+        for gpu in self.gpus:
+            number = counts.setdefault(gpu.kind, 0)
+            counts[gpu.kind] += 1
+            gpus.append(
+                Gpu(
+                    name=f"{BUFFER_NAMES[gpu.kind]}{number}",
+                    bytes_free=_bytes(gpu.vram_gib - gpu.reserve_gib),
+                    kind=gpu.kind,
+                    description=gpu.match,
+                    bandwidth=gpu.bandwidth_gbs,
+                    link=gpu.link_gbs,
+                    tflops=gpu.tflops,
+                )
+            )
+        return Machine(
+            bytes_free=_bytes(self.host.ram_gib - self.host.reserve_gib),
+            n_cores=self.host.cores,
+            gpus=tuple(gpus),
+            bandwidth=self.host.bandwidth_gbs,
+            tflops=self.host.tflops,
+            disk=self.host.disk_gbs,
+            unified=self.unified,
+            n_ctx=self.n_ctx,
+            kv_types=self.kv_types,
+            ubatches=self.ubatches,
+        )
+
+
+def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
+    """Read a profile's table (without `extends`); BadProfile names `where` and the key."""
+    known = {"description", "host", "gpu", "n_ctx", "kv_types", "ubatches", "unified"}
+    if unknown := sorted(set(table) - known):
+        raise BadProfile(
+            f"{where}: {unknown[0]!r} is no key of a profile; there are {', '.join(sorted(known))}"
+        )
+    for key in ("description", "host"):
+        if key not in table:
+            raise BadProfile(f"{where}: {key!r} is missing")
+    gpus = table.get("gpu", [])
+    if not isinstance(gpus, list):
+        raise BadProfile(f"{where}: 'gpu' must be tables written as [[gpu]]")
+    read = {
+        "n_ctx": _number(table.get("n_ctx", 8192), f"{where}: 'n_ctx'", 64, 1 << 24),
+        "kv_types": _choices(table.get("kv_types", ["f16"]), f"{where}: 'kv_types'"),
+        "ubatches": tuple(
+            int(_number(n, f"{where}: 'ubatches'", 32, 1 << 16))
+            for n in _listed(table.get("ubatches", [512, 1024, 2048]), f"{where}: 'ubatches'")
+        ),
+    }
+    unified = table.get("unified", False)
+    if not isinstance(unified, bool):
+        raise BadProfile(f"{where}: 'unified' is {unified!r}, it must be true or false")
+    if not isinstance(table["description"], str):
+        raise BadProfile(f"{where}: 'description' must be text")
+    profile = Profile(
+        name=name,
+        description=table["description"],
+        host=_read(HostProfile, table["host"], f"{where}: [host]"),
+        gpus=tuple(_read(GpuProfile, gpu, f"{where}: [[gpu]] {i + 1}") for i, gpu in enumerate(gpus)),
+        n_ctx=int(read["n_ctx"]),  # type: ignore[call-overload]
+        kv_types=read["kv_types"],  # type: ignore[arg-type]
+        ubatches=read["ubatches"],  # type: ignore[arg-type]
+        unified=unified,
+    )
+    for gpu in profile.gpus:
+        if gpu.kind not in GPU_KINDS:
+            raise BadProfile(
+                f"{where}: [[gpu]] kind is {gpu.kind!r}, it must be one of {', '.join(GPU_KINDS)}"
+            )
+    return profile
+
+
+def _read(kind: type[Any], table: Any, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise BadProfile(f"{where} must be a table")
+    known = {field.name: field for field in fields(kind)}
+    if unknown := sorted(set(table) - set(known)):
+        raise BadProfile(f"{where} {unknown[0]!r} is no key; there are {', '.join(known)}")
+    values: dict[str, Any] = {}
+    for name, field in known.items():
+        if name not in table:
+            if field.default is MISSING:
+                raise BadProfile(f"{where} {name!r} is missing")
+            continue
+        value = table[name]
+        if field.type is str or field.type == "str":
+            if not isinstance(value, str):
+                raise BadProfile(f"{where} {name!r} is {value!r}, it must be text")
+            values[name] = value
+        else:
+            values[name] = _number(value, f"{where} {name!r}", 0, 1 << 20)
+            if name == "cores":
+                values[name] = int(values[name])
+    return kind(**values)
+
+
+def _number(value: Any, what: str, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise BadProfile(f"{what} is {value!r}, it must be a number from {least} to {most}")
+    return value
+
+
+def _listed(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise BadProfile(f"{what} must be a list that is not empty")
+    return value
+
+
+def _choices(value: Any, what: str) -> tuple[str, ...]:
+    for one in _listed(value, what):
+        if one not in KV_TYPES:
+            raise BadProfile(f"{what} has {one!r}, which is none of {', '.join(KV_TYPES)}")
+    return tuple(value)
+
+
+def _bytes(gib: float) -> int:
+    return max(0, int(gib * GIB))
+
+
+__all__ = ["GPU_KINDS", "GpuProfile", "HostProfile", "Profile", "read_profile"]

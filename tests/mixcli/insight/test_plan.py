@@ -1,0 +1,117 @@
+"""mixcli plan and profiles, as a person types them; the plans for Mixtral on well-known machines are golden."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixcli.insight.plans import flags
+from profiles.placement import Placement
+
+Runner = Callable[..., Any]
+GIB = 1 << 30
+
+# machine: (experts on the GPU in GiB at least, at most; micro-batch; layers whose experts wholly live on the host)
+GOLDEN = {
+    "rtx-4090": ((20.4, 20.7), 512, 6),
+    "rtx-3090": ((20.4, 20.7), 512, 6),
+    "cpu": ((0.0, 0.0), 512, 0),
+}
+
+
+@pytest.mark.parametrize("profile", GOLDEN)
+def test_mixtral_on_well_known_machines(profile: str, mixcli: Runner) -> None:
+    done = mixcli("plan", "mixtral", "--quant", "Q4_K_M", "--profile", profile, "--ctx", "8192", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    placement = Placement.from_json(json.dumps(plan["placement"]))
+    (least, most), n_ubatch, n_host = GOLDEN[profile]
+    assert least <= plan["bytes_experts_on_gpus"] / GIB <= most
+    assert (placement.n_ctx, placement.n_ubatch, placement.type_k) == (8192, n_ubatch, "f16")
+    assert all(account["left"] >= 0 for account in plan["ledger"])
+    assert round(plan["bytes_weights"] / (1 << 20)) == 27130
+    if profile == "cpu":
+        assert placement.n_gpu_layers == 0
+        assert placement.tensor_overrides == ()
+    else:
+        assert placement.n_gpu_layers == 33
+        whole = [p for p, _ in placement.tensor_overrides if "(gate|up|down)" in p]
+        assert sum(len(re.findall(r"\d+", pattern)) for pattern in whole) == n_host
+        assert {buffer for _, buffer in placement.tensor_overrides} == {"CPU"}
+        assert "-ngl 33" in plan["llama_cpp"]
+
+
+def test_budgets_on_the_command_line_win(mixcli: Runner) -> None:
+    ask = ("plan", "mixtral", "--profile", "rtx-4090", "--ctx", "4096", "--json")
+    wide, narrow = (json.loads(mixcli(*ask, *more).stdout) for more in ((), ("--vram", "12GiB")))
+    assert narrow["bytes_experts_on_gpus"] < wide["bytes_experts_on_gpus"]
+    assert narrow["ledger"][0]["need"] <= 12 * GIB
+    small = json.loads(mixcli(*ask, "--kv", "q8_0").stdout)
+    assert small["placement"]["type_v"] == "q8_0"
+    assert small["ledger"][0]["kv"] * 32 == wide["ledger"][0]["kv"] * 17
+
+
+def test_a_refusal_has_need_have_and_three_ways_out(mixcli: Runner) -> None:
+    done = mixcli("plan", "mixtral-8x22b", "--profile", "cpu", "--ctx", "32768")
+    assert done.returncode == 4
+    assert re.search(r"needs 8\d\.\d GiB .* 60\.0 GiB are free; try --quant \w+, or .*, or ", done.stderr)
+
+
+def test_people_see_bars_flags_and_what_else_fits(mixcli: Runner) -> None:
+    done = mixcli("plan", "mixtral", "--profile", "laptop-8gb-gpu", "--quant", "Q3_K_M")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "CUDA0",
+        "host",
+        "[E",
+        "experts",
+        "kv",
+        "llama.cpp -c 8192",
+        "-ot 'blk",
+        "estimate",
+        "about Q2_K",
+        "--ctx 16384",
+    ):
+        assert words in done.stdout
+
+
+@pytest.mark.model
+def test_a_model_that_is_here(mixcli: Runner, with_demo: Path) -> None:
+    done = mixcli("plan", "demo", "--ctx", "2048", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["model"] == "demo:Q4_K_M"
+    assert plan["ledger"][-1]["device"] == "host"
+
+
+def test_profiles_are_listed_shown_and_written(mixcli: Runner, home: Path) -> None:
+    assert "rtx-4090" in mixcli("profiles", "list").stdout
+    assert json.loads(mixcli("profiles", "show", "2x3090", "--json").stdout)["gpus"][1]["name"] == "CUDA1"
+    written = mixcli("profiles", "new", "tower", "--extends", "rtx-3090")
+    assert written.returncode == 0, written.stderr
+    assert "tower" in mixcli("profiles", "list").stdout
+    assert mixcli("plan", "mixtral", "--profile", "tower", "--json").returncode == 0
+    assert mixcli("profiles", "new", "tower").returncode == 2
+    detected = mixcli("profiles", "new", "here")
+    assert detected.returncode == 0, detected.stderr
+    assert json.loads(mixcli("profiles", "show", "here", "--json").stdout)["bandwidth"] > 0.5
+    assert mixcli("profiles", "show", "nowhere").returncode == 2
+
+
+def test_flags_are_llama_cpps_own() -> None:
+    placement = Placement(
+        n_gpu_layers=5, tensor_overrides=((r"blk\.1\.", "CPU"),), tensor_split=(1.0, 2.0), load_mode="none",
+        repack=False, workers=("127.0.0.1:1",),
+    )  # fmt: skip
+    for words in (
+        "-ngl 5",
+        r"-ot 'blk\.1\.=CPU'",
+        "-ts 1,2",
+        "--no-mmap",
+        "--no-repack",
+        "--rpc 127.0.0.1:1",
+    ):
+        assert words in flags(placement)

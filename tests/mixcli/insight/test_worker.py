@@ -1,0 +1,139 @@
+"""Two workers on loopback as stand-in GPUs: what the ledger says is what every device gives, and the text is the CPU's."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixcli.hardware import this_machine
+from mixcli.hub.headers import header_of, shape_of
+from mixcli.insight.plans import Subject
+from mixcli.insight.verify import measured
+from profiles.expectation import expectation
+from profiles.machine import Machine
+from profiles.placement import Placement
+from profiles.planner import Request, plan
+from tests.profiles.llama import free_port, start_worker
+
+Runner = Callable[..., Any]
+MIB = 1 << 20
+
+# MiB for each stand-in GPU, context, cache type: from almost nothing to everything
+BUDGETS, CONTEXTS, CACHES = (40, 110, 260, 900), (1024, 4096), ("f16", "q8_0")
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[tuple[str, str]]:
+    ports = free_port(), free_port()
+    processes = [start_worker(port) for port in ports]
+    yield f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def budgeted(machine: Machine, mib: int) -> Machine:
+    return replace(
+        machine, gpus=tuple(replace(gpu, bytes_free=mib * MIB, bandwidth=400.0) for gpu in machine.gpus)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.parametrize("file_type", ["Q4_K_M", "Q8_0"])
+def test_every_device_gives_what_the_ledger_says(
+    file_type: str, demo_path: Callable[[str], Path], workers: tuple[str, str], home: Path
+) -> None:
+    path = demo_path(file_type)
+    shape = shape_of(header_of([path]))
+    machine = this_machine(workers)
+    assert [gpu.kind for gpu in machine.gpus] == ["rpc", "rpc"]
+    on_gpus = set()
+    for mib, n_ctx, kv in product(BUDGETS, CONTEXTS, CACHES):
+        if file_type == "Q8_0" and (n_ctx, kv) != (1024, "f16"):
+            continue
+        found = plan(shape, budgeted(machine, mib), Request(n_ctx=n_ctx, kv=kv, n_ubatch=512))
+        placement = replace(found.placement, workers=workers, load_mode="none")
+        answer = measured(Subject("demo", shape, path), placement, expectation(found.ledger))
+        devices = {one["device"]: one for one in answer["comparisons"]}
+        assert set(devices) == {"host", *(gpu.name for gpu in machine.gpus)}
+        for one in devices.values():
+            planned = sum(part[1] for part in one["parts"])
+            assert one["off"] <= 0.02 or planned < MIB, (mib, n_ctx, kv, one)
+        on_gpus.add(sum(account.experts for account in found.ledger[:-1]))
+        assert all(account.left >= 0 for account in found.ledger)
+    assert len(on_gpus) >= 3  # none, some and all of the experts
+
+
+@pytest.mark.model
+def test_the_text_is_the_cpus(mixcli: Runner, with_demo: Path, workers: tuple[str, str]) -> None:
+    ask = (
+        "run",
+        "-m",
+        "demo",
+        "Name the capital of France.",
+        "--max-tokens",
+        "12",
+        "--ctx",
+        "1024",
+        "--keep-alive",
+        "0",
+    )
+    alone = mixcli(*ask)
+    assert alone.returncode == 0, alone.stderr
+    names = [word for endpoint in workers for word in ("--worker", endpoint)]
+    together = mixcli(*ask, *names, "--vram", "260MiB")
+    assert together.returncode == 0, together.stderr
+    assert together.stdout == alone.stdout
+    assert "were planned" not in together.stderr
+
+
+@pytest.mark.model
+def test_plan_verify_shows_both_numbers(mixcli: Runner, with_demo: Path, workers: tuple[str, str]) -> None:
+    done = mixcli("plan", "demo", "--ctx", "1024", "--worker", workers[0], "--vram", "200MiB", "--verify")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines() if line.startswith(("RPC0[", "host\t"))]
+    off = [float(row[4].replace(",", "")) for row in rows if len(row) == 5]
+    assert len(off) >= 5
+    assert all(abs(mib) <= 1 for mib in off), done.stdout
+
+
+def test_a_worker_that_is_not_there(mixcli: Runner) -> None:
+    done = mixcli("plan", "mixtral", "--worker", f"127.0.0.1:{free_port()}")
+    assert done.returncode == 6
+    assert "no worker answers" in done.stderr
+    assert mixcli("plan", "mixtral", "--worker", "nonsense").returncode != 0
+
+
+def test_the_command_lends_and_warns(home: Path) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mixcli", "worker", "--listen", f"0.0.0.0:{port}", "--threads", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "no password" in process.stderr.readline()
+    assert re.search(rf"lending at 0\.0\.0\.0:{port}", process.stderr.readline())
+    process.send_signal(2)
+    assert process.wait(20) == 130
+    process.stderr.close()
+
+
+def test_a_taken_address_is_said(mixcli: Runner, workers: tuple[str, str]) -> None:
+    done = mixcli("worker", "--listen", workers[0])
+    assert done.returncode == 1
+    assert "cannot listen" in done.stderr
+
+
+def test_a_placement_takes_its_workers_along() -> None:
+    placement = Placement(workers=("127.0.0.1:1", "127.0.0.1:2"))
+    assert Placement.from_json(placement.to_json()) == placement
+    assert json.loads(placement.to_json())["workers"] == ["127.0.0.1:1", "127.0.0.1:2"]

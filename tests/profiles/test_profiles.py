@@ -1,0 +1,86 @@
+"""Profiles: those that come along are sound, one's own extend them, and a mistake is named by file and key."""
+
+from pathlib import Path
+
+import pytest
+
+from profiles.errors import BadProfile
+from profiles.load import all_profiles, card, load_profile, profile_names
+from profiles.memory import GIB
+
+
+def test_those_that_come_along_are_sound() -> None:
+    names = {
+        "rtx-3090", "rtx-4090", "rtx-3060-12gb", "rtx-4060-ti-16gb", "rtx-5090", "2x3090", "2x4090",
+        "cpu", "cpu-avx2-32gb", "laptop-8gb-gpu", "apple-m-series",
+    }  # fmt: skip
+    assert set(profile_names()) == names
+    for profile in all_profiles():
+        machine = profile.machine()
+        assert machine.bytes_free > 16 * GIB
+        assert all(gpu.bytes_free > 6 * GIB for gpu in machine.gpus)
+    assert [gpu.name for gpu in load_profile("2x4090").machine().gpus] == ["CUDA0", "CUDA1"]
+
+
+def test_a_card_is_known_by_its_drivers_name() -> None:
+    known = card("NVIDIA GeForce RTX 4060 Ti")
+    assert known is not None
+    assert known.vram_gib == 16
+    assert card("Voodoo 3") is None
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / f"{name}.toml").write_text(text)
+
+
+def test_ones_own_profile_extends_and_replaces(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "mine",
+        'extends = "rtx-4090"\nkv_types = ["q8_0"]\n[host]\nram_gib = 128\n[[gpu]]\nreserve_gib = 2',
+    )
+    mine, theirs = load_profile("mine", tmp_path), load_profile("rtx-4090")
+    assert (mine.host.ram_gib, mine.host.cores, mine.kv_types) == (128, theirs.host.cores, ("q8_0",))
+    assert (mine.gpus[0].reserve_gib, mine.gpus[0].vram_gib) == (2, 24)
+    write(tmp_path, "rtx-4090", 'extends = "rtx-4090"\n[host]\ncores = 4')
+    assert load_profile("rtx-4090", tmp_path).host.cores == 4
+    assert profile_names(tmp_path)["rtx-4090"].endswith("rtx-4090.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("description = 'x", "is not TOML"),
+        ("description = 'x'", "'host' is missing"),
+        ("description = 'x'\ncolour = 1\n[host]\nram_gib = 1\ncores = 1", "'colour' is no key"),
+        ("description = 'x'\n[host]\ncores = 1", r"\[host\] 'ram_gib' is missing"),
+        ("description = 'x'\n[host]\ncores = 1\nram_gib = 'much'", r"\[host\] 'ram_gib' is 'much', it must be a number"),
+        ("description = 'x'\n[host]\ncores = 1\nram_gib = true", "'ram_gib' is True"),
+        ("description = 'x'\nkv_types = ['f17']\n[host]\ncores = 1\nram_gib = 1", "'kv_types' has 'f17'"),
+        ("description = 'x'\nubatches = []\n[host]\ncores = 1\nram_gib = 1", "'ubatches' must be a list"),
+        ("description = 'x'\nunified = 3\n[host]\ncores = 1\nram_gib = 1", "'unified' is 3"),
+        ("description = 'x'\n[host]\ncores = 1\nram_gib = 1\n[[gpu]]\nmatch = 'x'", r"\[\[gpu\]\] 1 'vram_gib' is missing"),
+        ("description = 'x'\n[host]\ncores = 1\nram_gib = 1\n[[gpu]]\nmatch = 'x'\nvram_gib = 1\nkind = 'npu'", "kind is 'npu'"),
+        ("description = 'x'\n[host]\ncores = 1\nram_gib = 1\n[gpu]\nmatch = 'x'", r"written as \[\[gpu\]\]"),
+        ("extends = 'nobody'", "no profile is called 'nobody'"),
+        ("extends = 7", "'extends' is 7"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_by_file_and_key(text: str, words: str, tmp_path: Path) -> None:
+    write(tmp_path, "mine", text)
+    with pytest.raises(BadProfile, match=words) as error:
+        load_profile("mine", tmp_path)
+    assert "mine.toml" in str(error.value) or "nobody" in text
+    assert error.value.exit_code == 2
+
+
+def test_a_circle_is_seen(tmp_path: Path) -> None:
+    write(tmp_path, "a", 'extends = "b"')
+    write(tmp_path, "b", 'extends = "a"')
+    with pytest.raises(BadProfile, match="circle"):
+        load_profile("a", tmp_path)
+
+
+def test_a_slip_of_the_fingers_is_understood() -> None:
+    with pytest.raises(BadProfile, match="did you mean rtx-4090"):
+        load_profile("rtx4090")
