@@ -30,6 +30,8 @@ COMMANDS = {
     "convert": ("mixcli.commands.convert", "Make a GGUF of a checkpoint, or repair an old one."),
     "quantize": ("mixcli.commands.quantize", "Make a smaller GGUF of a GGUF."),
     "plan": ("mixcli.commands.plan", "Plan a model: what lives where, and how fast."),
+    "tune": ("mixcli.commands.tune", "Measure placements of a model and keep the best."),
+    "doctor": ("mixcli.commands.doctor", "Check that everything is here that a model needs."),
     "profiles": ("mixcli.commands.profiles", "Hardware profiles: what a plan is made for."),
     "worker": ("mixcli.commands.worker", "Lend this machine's memory to another one."),
     "run": ("mixcli.commands.run", "Answer one prompt; reads a pipe, writes a pipe."),

@@ -96,12 +96,17 @@ def _gpu(device: dict[str, Any]) -> Gpu:
     return Gpu(device["buffer_type"], free, kind, device["description"], *rates)
 
 
-def gpu_backends() -> list[str]:
-    """Name the GPU backends that this build of llama.cpp has, from its library files."""
+def library_identity() -> list[tuple[str, int]]:
+    """Name llama.cpp's library files with their sizes: another build has others."""
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or spec.origin is None:
         return []
-    files = [path.name for path in (Path(spec.origin).parent / "lib").iterdir()]
+    return sorted((path.name, path.stat().st_size) for path in (Path(spec.origin).parent / "lib").iterdir())
+
+
+def gpu_backends() -> list[str]:
+    """Name the GPU backends that this build of llama.cpp has, from its library files."""
+    files = [name for name, _ in library_identity()]
     return [stem.removeprefix("ggml-") for stem in GPU_LIBRARIES if any(stem in name for name in files)]
 
 

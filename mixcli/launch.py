@@ -63,7 +63,7 @@ def place(stored: StoredModel, wish: Wish) -> Order:
 
     shape = shape_of(check_gguf(stored.path))
     machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
-    order = _order(shape, machine, wish)
+    order = _tuned(stored, shape, machine, wish) or _order(shape, machine, wish)
     less = replace(
         machine,
         bytes_free=int(machine.bytes_free * SMALLER),
@@ -79,3 +79,16 @@ def place(stored: StoredModel, wish: Wish) -> Order:
 def _order(shape: ModelShape, machine: Machine, wish: Wish) -> Order:
     found = plan(shape, machine, wish.request)
     return Order(replace(found.placement, workers=wish.workers), expectation(found.ledger))
+
+
+def _tuned(stored: StoredModel, shape: ModelShape, machine: Machine, wish: Wish) -> Order | None:
+    """Give what `mixcli tune` found for this wish, when it still fits."""
+    from mixcli.insight.tuned import tuned
+    from profiles.layout import layout_of
+    from profiles.ledger import accounts
+
+    placement = tuned(stored.path, shape, machine, wish.request)
+    if placement is None:
+        return None
+    ledger = accounts(shape, machine, placement, layout_of(shape, placement, machine))
+    return Order(replace(placement, workers=wish.workers), expectation(ledger))

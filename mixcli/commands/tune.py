@@ -1,0 +1,89 @@
+"""mixcli tune: measure placements around the plan and keep the best."""
+
+import click
+
+from mixcli.commands.options import common, json_option, machine_options, model_option
+from mixcli.console import console
+from mixcli.errors import DoesNotFit, UsageError
+from mixcli.words import size_in_bytes
+
+
+@click.command("tune")
+@model_option
+@click.option("--ctx", "n_ctx", type=click.IntRange(min=64), metavar="TOKENS", help="Context window.")
+@machine_options
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["chat", "batch"]),
+    default="chat",
+    show_default=True,
+    help="What to be fast at.",
+)
+@click.option(
+    "--seconds",
+    "budget",
+    type=click.FloatRange(min=0),
+    default=120,
+    show_default=True,
+    help="Begin no new measurement after so long.",
+)
+@click.option("--show", is_flag=True, help="Only show what was measured before.")
+@click.option(
+    "--target-tps",
+    type=click.FloatRange(min=0.01),
+    metavar="N",
+    help="Find the largest context that still writes N tokens a second.",
+)
+@json_option
+@common
+def command(
+    model: str | None,
+    n_ctx: int | None,
+    profile: str | None,
+    vram: str | None,
+    ram: str | None,
+    kv: str | None,
+    workers: tuple[str, ...],
+    purpose: str,
+    budget: float,
+    show: bool,
+    target_tps: float | None,
+    as_json: bool,
+) -> None:
+    """Measure a few placements of a model on this machine and use the best from now on."""
+    from mixcli.insight.machines import machine_of
+    from mixcli.insight.plans import subject_of
+    from mixcli.insight.tune import reaching, sweep
+    from mixcli.insight.tuned import evidence, remember
+    from profiles.request import Request
+
+    subject = subject_of(model, None)
+    if subject.path is None:
+        raise UsageError(f"{subject.label} is not on this machine, so nothing can be measured; pull it first")
+    machine = machine_of(
+        profile, size_in_bytes(vram) if vram else None, size_in_bytes(ram) if ram else None, workers
+    )
+    request = Request(n_ctx=n_ctx, kv=kv, purpose="batch" if purpose == "batch" else "chat")
+    if show:
+        rows = evidence(subject.path, machine, request)
+        if not rows:
+            raise UsageError(f"nothing was measured for {subject.label} yet; run mixcli tune without --show")
+    else:
+        with console.progress("tuning") as bar:
+            found = sweep(subject, machine, request, budget, bar.update)
+        rows = [one.row() for one in found]
+        remember(subject.path, machine, request, found[0].placement, rows)
+        if target_tps is not None:
+            best = reaching(subject, machine, request, target_tps, found[0])
+            if best is None:
+                raise DoesNotFit(
+                    f"no plan of {subject.label} writes {target_tps:g} tokens a second here, the best has {found[0].decode:.1f}; "
+                    "try a smaller file type"
+                )
+            rows.insert(0, best.row())
+    if as_json:
+        console.data(rows)
+    else:
+        shown = [(row["what"], f"{row['decode']:.1f}", f"{row['prefill']:.1f}") for row in rows]
+        console.table(("placement", "writes/s", "reads/s"), shown)

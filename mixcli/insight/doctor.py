@@ -1,0 +1,144 @@
+"""doctor: is everything here that a model needs? One line a check, each with the next command when it is not."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mixcli import paths
+from mixcli.hardware import (
+    devices,
+    driver_cards,
+    gpu_backends,
+    known_bandwidth,
+    measured_bandwidth,
+    memory_free,
+    physical_cores,
+    unused_cards,
+)
+from mixcli.words import size
+
+LEAST_DISK, LEAST_MEMORY = 5 << 30, 2 << 30
+TESTED_BINDINGS = "0.3.36"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what it is about, how it stands, and in words what to do."""
+
+    what: str
+    state: Literal["ok", "warn", "fail"]
+    words: str
+
+
+def findings() -> Iterator[Finding]:
+    """Make every check; none of them raises."""
+    for check in CHECKS:
+        try:
+            yield check()
+        except Exception as error:  # a doctor that dies helps nobody
+            yield Finding(check.__name__.strip("_"), "fail", f"{error}")
+
+
+def _python() -> Finding:
+    words = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding("python", "ok" if sys.version_info >= (3, 11) else "fail", words)
+
+
+def _bindings() -> Finding:
+    try:
+        version = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("bindings", "fail", f"pip install llama-cpp-python~={TESTED_BINDINGS}")
+    same = version.split(".")[:2] == TESTED_BINDINGS.split(".")[:2]
+    state: Literal["ok", "warn"] = "ok" if same else "warn"
+    return Finding(
+        "bindings",
+        state,
+        f"llama-cpp-python {version}" + ("" if same else f", tested with {TESTED_BINDINGS}"),
+    )
+
+
+def _backends() -> Finding:
+    if note := unused_cards():
+        return Finding("backends", "warn", note)
+    return Finding("backends", "ok", ", ".join(["cpu", *gpu_backends()]))
+
+
+def _selftest() -> Finding:
+    from mixcli.insight.child import computes
+
+    works, note = computes()
+    return Finding(
+        "self-test",
+        "ok" if works and not note else "warn" if works else "fail",
+        note or "llama.cpp computes here",
+    )
+
+
+def _devices() -> Finding:
+    found = [device for device in devices() if device["kind"] != "cpu"]
+    if not found:
+        return Finding(
+            "gpus",
+            "ok",
+            "none that llama.cpp uses" + ("" if driver_cards() else "; models run on the processor"),
+        )
+    shown = (f"{one['name']} {one['description']} ({size(one['bytes_free'])} free)" for one in found)
+    return Finding("gpus", "ok", ", ".join(shown))
+
+
+def _memory() -> Finding:
+    free = memory_free()
+    state: Literal["ok", "warn"] = "ok" if free >= LEAST_MEMORY else "warn"
+    return Finding("memory", state, f"{size(free)} free, {physical_cores()} cores")
+
+
+def _bandwidth() -> Finding:
+    rate = known_bandwidth() or measured_bandwidth()
+    return Finding(
+        "bandwidth",
+        "ok" if rate > 8 else "warn",
+        f"main memory reads {rate:.0f} GB/s; it bounds tokens a second",
+    )
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(paths.models_dir()).free
+    state: Literal["ok", "warn"] = "ok" if free >= LEAST_DISK else "warn"
+    return Finding(
+        "disk", state, f"{size(free)} free for models" + ("" if state == "ok" else "; mixcli rm makes room")
+    )
+
+
+def _store() -> Finding:
+    from mixcli.hub.store import models
+
+    folder = paths.models_dir()
+    if not os.access(folder, os.W_OK):
+        return Finding(
+            "store", "fail", f"{folder} cannot be written; set MIXCLI_HOME to a folder of your own"
+        )
+    count = len(models())
+    return Finding(
+        "store",
+        "ok" if count else "warn",
+        f"{count} models in {folder}" if count else "empty; mixcli pull demo",
+    )
+
+
+def _network() -> Finding:
+    offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "YES", "ON")
+    words = "offline: HF_HUB_OFFLINE is set" if offline else "only mixcli pull and search use it"
+    return Finding("network", "ok", words)
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    _python, _bindings, _backends, _selftest, _devices, _memory, _bandwidth, _disk, _store, _network,
+)  # fmt: skip
+
+__all__ = ["Finding", "findings"]
