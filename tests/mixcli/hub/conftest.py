@@ -23,16 +23,16 @@ def hub() -> Iterator[StandIn]:
 
 @pytest.fixture
 def online(hub: StandIn, home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment in which the stand-in is the Hub; short of patience, so that tests need none."""
+    """The environment in which the stand-in is the Hub."""
     settings = {
         "HF_ENDPOINT": hub.url,
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
-        "HF_HUB_ETAG_TIMEOUT": "1",
-        "MIXCLI_PATIENCE": "3",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "20",
+        "HF_HUB_ETAG_TIMEOUT": "20",
+        "MIXCLI_PATIENCE": "30",
         "NO_PROXY": "127.0.0.1",
     }
     for name, value in settings.items():

@@ -15,6 +15,10 @@ from tests.mixcli.hub.standin import Handler, Seen, StandIn
 
 MIB = 1 << 20
 MODEL = small.gguf(8 * MIB)
+SHORT = {
+    "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+    "HF_HUB_ETAG_TIMEOUT": "1",
+}  # seconds of silence until it counts as one
 NAME, FILE = "org/tiny-GGUF", "tiny.Q4_K_M.gguf"
 BLOB = f"huggingface/hub/models--org--tiny-GGUF/blobs/{hashlib.sha256(MODEL).hexdigest()}"
 
@@ -58,7 +62,7 @@ def test_a_pull_goes_on_where_it_was(
     hub: StandIn, pull, home: Path, act: Callable[[Handler], bool], times: int
 ) -> None:
     hub.fault(act, body, times)
-    done = pull(NAME)
+    done = pull(NAME, **SHORT)
     assert done.returncode == 0, done.stderr
     assert (home / BLOB).read_bytes() == MODEL
     assert len(hub.downloads()) > 2
@@ -73,7 +77,7 @@ def test_the_other_requests_are_tried_again_too(
     hub: StandIn, pull, act: Callable[[Handler], bool], hits: Callable[[Seen], bool]
 ) -> None:
     hub.fault(act, hits, 1)
-    assert pull(NAME).returncode == 0
+    assert pull(NAME, **SHORT).returncode == 0
     assert len([seen for seen in hub.log if hits(seen)]) >= 2
 
 
@@ -99,7 +103,7 @@ def test_what_does_not_get_better_is_said_as_it_is(
     hub: StandIn, pull, act: Callable[[Handler], bool], hits: Callable[[Seen], bool], words: str
 ) -> None:
     hub.fault(act, hits, 999)
-    done = pull(NAME, "-q", MIXCLI_PATIENCE="1.2")
+    done = pull(NAME, "-q", MIXCLI_PATIENCE="1.2", **(SHORT if words == "stopped answering" else {}))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (6, "", 1), done.stderr
     assert words in done.stderr
     assert "offline" not in done.stderr

@@ -251,7 +251,7 @@ def test_the_catalog_leads_to_its_repository(hub: StandIn, pull, mixcli: Runner)
 def test_offline_what_is_here_works_and_what_is_missing_is_listed(hub: StandIn, pull, mixcli: Runner) -> None:
     hub.add("org/tiny-GGUF", FILES)
     hub.fault(standin.status(500), lambda seen: standin.is_download(seen) and seen.start >= 1 << 20, times=99)
-    assert pull("org/tiny-GGUF:Q4_K_M").returncode == 6
+    assert pull("org/tiny-GGUF:Q4_K_M", MIXCLI_PATIENCE="1").returncode == 6
     n_requests = len(hub.log)
     done = pull("org/tiny-GGUF:Q4_K_M", "--offline")
     assert done.returncode == 6
