@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,9 +213,6 @@ def test_a_broken_file_costs_its_numbers_only(mixcli: Runner, home: Path) -> Non
 def test_where_the_hubs_cache_is_follows_huggingface_hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import subprocess
-    import sys
-
     settings: list[dict[str, str]] = [
         {},
         {"HF_HOME": str(tmp_path / "hf")},
@@ -229,3 +229,25 @@ def test_where_the_hubs_cache_is_follows_huggingface_hub(
             [sys.executable, "-c", code], text=True, env=dict(os.environ)
         ).strip()
         assert hub_cache.root() == Path(theirs)
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs Linux's unshare")
+def test_a_store_that_is_read_only_can_be_read_and_refuses_a_pull(
+    mixcli: Runner, file: Path, home: Path
+) -> None:
+    script = (
+        'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 99\n'
+        '"$2" -m mixcli show tiny-chat --json && "$2" -m mixcli list && "$2" -m mixcli pull mixtral'
+    )
+    mixcli("import", str(file))
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", str(home), sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 99 or "unshare:" in done.stderr:
+        pytest.skip("needs user namespaces")
+    assert "tiny-chat:F16" in done.stdout
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot be written to" in done.stderr or "Read-only" in done.stderr
