@@ -1,0 +1,174 @@
+"""Hold the planner to llama.cpp's own automatic fit: bytes of experts on the GPUs, same model, same budgets.
+
+    python -m bench.fit [--sdist UNPACKED]
+
+The fit is compiled from the source distribution that the bindings were built from (fetched with pip when --sdist does not name an
+unpacked one) and linked to the installed libllama. RPC workers on loopback stand in for GPUs; the models are header-only files of true
+shape, so nothing is allocated. A ratio of 1.0 or more says that the planner places at least as many bytes.
+"""
+
+import argparse
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from mixcli.engine.ggml import library_folder
+from mixcli.hub.headers import shape_of
+from profiles.errors import DoesNotFit
+from profiles.layout import Layout, layout_of
+from profiles.ledger import accounts
+from profiles.machine import Gpu, Machine
+from profiles.memory import GIB
+from profiles.models import known_models
+from profiles.placement import Placement
+from profiles.planner import Request, plan
+from profiles.shape import ModelShape
+from quantize.gguf_header import read_header
+from tests.profiles.llama import free_port, start_worker, write_header_only
+
+BINDINGS = "llama-cpp-python==0.3.36"
+N_UBATCH = 512
+# model, file type, context, budgets of the GPUs in MiB
+CASES = (
+    ("mixtral-8x7b", "Q4_K_M", 4096, (6144,)),
+    ("mixtral-8x7b", "Q4_K_M", 8192, (10240,)),
+    ("mixtral-8x7b", "Q4_K_M", 8192, (16384,)),
+    ("mixtral-8x7b", "Q4_K_M", 32768, (16384,)),
+    ("mixtral-8x7b", "Q2_K", 8192, (14336,)),
+    ("mixtral-8x7b", "Q6_K", 8192, (12288,)),
+    ("mixtral-8x22b", "Q4_K_M", 8192, (16384,)),
+    ("mixtral-8x22b", "Q3_K_M", 4096, (12288,)),
+    ("mixtral-8x7b", "Q4_K_M", 8192, (8192, 8192)),
+    ("mixtral-8x7b", "Q4_K_M", 8192, (6144, 12288)),
+    ("mixtral-8x22b", "Q4_K_M", 8192, (12288, 12288)),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sdist", type=Path, help="the unpacked source distribution of llama-cpp-python")
+    options = parser.parse_args()
+    worst = float("inf")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        fit = build(options.sdist or fetch(folder), folder / "fit")
+        ports = [free_port(), free_port()]
+        workers = [start_worker(port) for port in ports]
+        try:
+            for name, file_type, n_ctx, budgets in CASES:
+                path = write_header_only(known_models()[name], file_type, folder / f"{name}-{file_type}.gguf")
+                endpoints = [f"127.0.0.1:{port}" for port in ports[: len(budgets)]]
+                ours, theirs, over = compare(fit, path, n_ctx, budgets, endpoints)
+                worst = min(worst, ours / theirs if theirs else float("inf"))
+                ratio = f"{ours / theirs:.3f}" if theirs else "no fit of theirs"
+                budget = "+".join(f"{mib / 1024:g}" for mib in budgets)
+                note = f", theirs is {over / 2**20:.0f} MiB above the budget" if over > 0 else ""
+                print(
+                    f"{name} {file_type} ctx {n_ctx} on {budget} GiB: ours {ours / GIB:.2f} GiB, "
+                    f"theirs {theirs / GIB:.2f} GiB, ratio {ratio}{note}",
+                    flush=True,
+                )
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+    print(f"worst ratio {worst:.3f}")
+    return 0 if worst >= 1 else 1
+
+
+def compare(
+    fit: Path, path: Path, n_ctx: int, budgets: tuple[int, ...], endpoints: list[str]
+) -> tuple[int, int, int]:
+    """Give bytes of experts on GPUs in our plan and in theirs, and by how many bytes theirs is above a budget."""
+    shape = shape_of(read_header(path))
+    gpus = tuple(
+        Gpu(f"RPC0[{endpoint}]", mib << 20, kind="rpc")
+        for endpoint, mib in zip(endpoints, budgets, strict=True)
+    )
+    machine = Machine(1 << 50, 8, gpus)
+    try:
+        ours = on_gpus(
+            shape, machine, plan(shape, machine, Request(n_ctx=n_ctx, kv="f16", n_ubatch=N_UBATCH)).layout
+        )
+    except DoesNotFit:
+        ours = 0
+    command = [str(fit), str(path), str(n_ctx), str(N_UBATCH), *map(str, budgets), "--", *endpoints]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"  {(done.stderr.strip().splitlines() or ['died'])[-1]}")
+        return ours, 0, 0
+    placement = read(done.stdout, n_ctx, len(budgets))
+    layout = layout_of(shape, placement, machine)
+    ledger = accounts(shape, machine, placement, layout)
+    return ours, on_gpus(shape, machine, layout), max(-account.left for account in ledger[:-1])
+
+
+def on_gpus(shape: ModelShape, machine: Machine, layout: Layout) -> int:
+    ledger = accounts(shape, machine, Placement(), layout)
+    return sum(account.experts for account in ledger[:-1])
+
+
+def read(said: str, n_ctx: int, n_gpus: int) -> Placement:
+    placement = Placement(n_ctx=n_ctx, n_ubatch=N_UBATCH)
+    overrides = []
+    for line in said.splitlines():
+        key, *values = line.split(" ")
+        if key == "ngl":
+            n_layers = int(values[0])
+            placement = replace(placement, n_gpu_layers=n_layers if n_layers >= 0 else 1 << 16)
+        elif key == "ts" and n_gpus > 1:
+            placement = replace(placement, tensor_split=tuple(float(value) for value in values[:n_gpus]))
+        elif key == "ot":
+            overrides.append((values[0], " ".join(values[1:])))
+    return replace(placement, tensor_overrides=tuple(overrides))
+
+
+def fetch(folder: Path) -> Path:
+    """Get the source distribution and unpack it."""
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "-d",
+        str(folder),
+    ]
+    subprocess.run([*pip, BINDINGS], check=True)
+    archive = next(folder.glob("llama_cpp_python-*.tar.gz"))
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return next(path for path in folder.glob("llama_cpp_python-*") if path.is_dir())
+
+
+def build(sdist: Path, target: Path) -> Path:
+    """Compile llama.cpp's fit with our small program around it; about a minute."""
+    root, lib = sdist / "vendor" / "llama.cpp", library_folder()
+    sources = [
+        Path(__file__).with_name("fit.cpp"),
+        *(root / "common" / name for name in ("fit.cpp", "json.cpp", "log.cpp")),
+    ]
+    include = [f"-I{root / part}" for part in ("common", "include", "ggml/include", "vendor")]
+    libraries = [f"-l:lib{name}.so.0" for name in ("llama", "ggml", "ggml-base", "ggml-rpc")]
+    command = [
+        "g++",
+        "-std=c++17",
+        "-O1",
+        "-w",
+        *include,
+        *map(str, sources),
+        f"-L{lib}",
+        f"-Wl,-rpath,{lib}",
+    ]
+    subprocess.run([*command, *libraries, "-lpthread", "-o", str(target)], check=True)
+    return target
+
+
+if __name__ == "__main__":
+    sys.exit(main())
