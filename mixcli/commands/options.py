@@ -88,8 +88,10 @@ def machine_options(command: F) -> F:
         click.option("--ram", metavar="SIZE", help="Use at most this of main memory."),
         click.option(
             "--kv",
-            metavar="TYPE",
-            help="Type of the KV cache: f16, q8_0, ... or auto (q8_0 where f16 does not fit).",
+            type=click.Choice(
+                ("auto", "f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+            ),
+            help="Type of the KV cache; auto takes q8_0 where f16 does not fit.",
         ),
         click.option(
             "--worker",

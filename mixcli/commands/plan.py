@@ -44,7 +44,8 @@ def command(
 ) -> None:
     """Plan MODEL for this machine, or for a profile: which tensors go to which device, and how fast that should be.
 
-    MODEL is a model of `mixcli list`, a .gguf file, or a name such as mixtral that is not here yet.
+    MODEL is a model of `mixcli list`, a .gguf file, org/repo:TYPE of the Hub (only its header is fetched), or a name such as
+    mixtral that is not here yet.
     """
     from mixcli.insight.machines import machine_of
     from mixcli.insight.plans import as_data, bars, flags, others, subject_of

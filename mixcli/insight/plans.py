@@ -42,15 +42,17 @@ class Subject:
 
 
 def subject_of(model: str | None, quant: str | None) -> Subject:
-    """Find the model that is meant: one of this machine, a .gguf file, or a known name with a file type (default Q4_K_M)."""
+    """Find the model that is meant: one of this machine, a .gguf file, org/repo of the Hub, or a known name with a file type (default Q4_K_M)."""
     name, _, named_type = (model or "").partition(":")
     facts = known_models().get(name)
     if quant is None and not (facts and named_type):
         try:
             return _here(model)
         except UsageError:
-            if facts is None:
+            if facts is None and not _is_remote(name):
                 raise
+    if _is_remote(name):
+        return _remote(model or "", quant)
     if facts is None:
         here = _here(model)
         wanted = (quant or "").upper()
@@ -70,6 +72,23 @@ def _here(model: str | None) -> Subject:
 
     stored = find(model)
     return Subject(stored.label, shape_of(check_gguf(stored.path)), stored.path)
+
+
+def _is_remote(name: str) -> bool:
+    """Say whether a name has the form org/repo and is no path here."""
+    return name.count("/") == 1 and not name.startswith((".", "~", "/")) and not Path(name).exists()
+
+
+def _remote(text: str, quant: str | None) -> Subject:
+    """Read the header of a repository's GGUF by Range requests; nothing else is fetched."""
+    from mixcli.hub.gguf_pull import choose
+    from mixcli.hub.reference import Reference
+    from mixcli.hub.remote import look
+
+    reference = Reference.parse(text)
+    file_type = (quant or reference.type or "").upper() or None
+    choice = choose(look(reference.name, reference.revision or "main"), file_type, reference.file)
+    return Subject(f"{reference.name}:{choice.type}", shape_of(choice.header), None)
 
 
 def bars(ledger: tuple[Account, ...]) -> Iterator[str]:
