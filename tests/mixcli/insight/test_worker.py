@@ -89,7 +89,11 @@ def test_the_text_is_the_cpus(mixcli: Runner, with_demo: Path, workers: tuple[st
     alone = mixcli(*ask)
     assert alone.returncode == 0, alone.stderr
     names = [word for endpoint in workers for word in ("--worker", endpoint)]
-    together = mixcli(*ask, *names, "--vram", "260MiB")
+    # main memory alone is too small, so the workers must be used
+    budgets = (*names, "--vram", "260MiB", "--ram", "600MiB")
+    planned = json.loads(mixcli("plan", "demo", "--ctx", "1024", *budgets, "--json").stdout)
+    assert all(account["attention"] and account["experts"] for account in planned["ledger"][:2])
+    together = mixcli(*ask, *budgets)
     assert together.returncode == 0, together.stderr
     assert together.stdout == alone.stdout
     assert "were planned" not in together.stderr
@@ -97,12 +101,25 @@ def test_the_text_is_the_cpus(mixcli: Runner, with_demo: Path, workers: tuple[st
 
 @pytest.mark.model
 def test_plan_verify_shows_both_numbers(mixcli: Runner, with_demo: Path, workers: tuple[str, str]) -> None:
-    done = mixcli("plan", "demo", "--ctx", "1024", "--worker", workers[0], "--vram", "200MiB", "--verify")
+    done = mixcli(
+        "plan",
+        "demo",
+        "--ctx",
+        "1024",
+        "--worker",
+        workers[0],
+        "--vram",
+        "400MiB",
+        "--ram",
+        "600MiB",
+        "--verify",
+    )
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines() if line.startswith(("RPC0[", "host\t"))]
     off = [float(row[4].replace(",", "")) for row in rows if len(row) == 5]
     assert len(off) >= 5
     assert all(abs(mib) <= 1 for mib in off), done.stdout
+    assert any(float(row[2].replace(",", "")) > 100 for row in rows if len(row) == 5 and row[0] != "host")
 
 
 def test_a_worker_that_is_not_there(mixcli: Runner) -> None:
