@@ -58,7 +58,7 @@ def candidates(subject: Subject, machine: Machine, request: Request) -> Iterator
             except DoesNotFit:
                 continue
             variants.append((f"micro-batches of {n_ubatch}", other))
-    if request.kv is None and base.type_k == "f16":
+    if request.kv == "auto" and base.type_k == "f16":  # it costs quality, so only where that was allowed
         variants.append(("a cache in q8_0", replace(base, type_k="q8_0", type_v="q8_0")))
     for what, placement in variants:
         ledger = accounts(subject.shape, machine, placement, layout_of(subject.shape, placement, machine))
