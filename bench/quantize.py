@@ -65,11 +65,8 @@ class Bench:
         bf16.unlink()
 
     def first_time(self) -> None:
-        """The one pass of somebody who has just installed mixcli: the kernels are compiled and checked on the way."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as cache:
-            self._measure(
-                "first_time", self._mixcli("convert", self.source, "first_time"), {"NUMBA_CACHE_DIR": cache}
-            )
+        """The one pass of somebody who has just installed mixcli: the kernels are compiled and checked on the way, then kept."""
+        self._measure("first_time", self._mixcli("convert", self.source, "first_time"))
 
     def compare(self) -> None:
         """Hold all results against llama.cpp's, then delete them."""
@@ -103,7 +100,8 @@ class Bench:
     def _measure(self, row: str, command: list[str], environment: dict[str, str] | None = None) -> None:
         warm(self.source)
         self._target(row).unlink(missing_ok=True)
-        cost = measure(command, self.folder, {"TMPDIR": str(self.folder), **(environment or {})})
+        own = {"TMPDIR": str(self.folder), "NUMBA_CACHE_DIR": str(self.folder / "cache")}
+        cost = measure(command, self.folder, {**own, **(environment or {})})
         self.costs.setdefault(row, []).append(cost)
         print(
             f"  {row:15} {cost.seconds:7.1f} s, {cost.cpu_seconds:7.1f} s of CPU; others had {cost.others:.0%} of the machine",
