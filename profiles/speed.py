@@ -32,8 +32,8 @@ class Estimate:
     disk_seconds: float = 0.0
 
     def shown(self, rate: float) -> str:
-        """Write a rate as its range."""
-        return f"{rate * LOW:.3g} to {rate:.3g}"
+        """Write a rate as its range, whole from 100 on."""
+        return " to ".join(f"{end:.0f}" if end >= 100 else f"{end:.1f}" for end in (rate * LOW, rate))
 
 
 def estimate(
