@@ -71,7 +71,7 @@ def test_everybody_comes_first_once() -> None:
 def test_promises_are_held_against_the_worst_memory_and_the_median_time() -> None:
     def costs(*seconds: float, resident: int = MIB) -> list[dict[str, float]]:
         return [
-            {"seconds": s, "bytes_resident": resident, "bytes_private": 0, "cpu_seconds": s, "bytes_disk": 0}
+            {"seconds": s, "bytes_resident": resident, "bytes_private": 0, "cpu_seconds": s, "others": 0}
             for s in seconds
         ]
 
