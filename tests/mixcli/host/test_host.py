@@ -163,6 +163,26 @@ def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
     assert not host.name.socket.exists()
 
 
+def test_a_host_that_leaves_does_not_take_its_successors_socket_away(host: Host, name: HostName) -> None:
+    def nobody_listens() -> bool:
+        try:
+            host.client.health()
+        except (FileNotFoundError, ConnectionError):
+            return True
+        return False
+
+    stream = host.client.chat(LONG)
+    next(delta for delta in stream if delta.text)
+    os.kill(host.pid, signal.SIGTERM)
+    wait_for(nobody_listens)
+    successor = connect(name, lambda: Order(PLACEMENT), 0, silent)
+    stream.close()
+    assert host.process is not None
+    assert host.process.wait(15) == 0
+    assert [state["pid"] for state in hosts()] == [successor.pid]
+    successor.leave()
+
+
 def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Host, name: HostName) -> None:
     stream = host.client.chat(LONG)
     next(delta for delta in stream if delta.text)
