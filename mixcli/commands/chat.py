@@ -1,17 +1,20 @@
 """mixcli chat: talk with a model in the terminal."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mixcli.commands.options import (
     Sampling,
     common,
-    loading_options,
-    machine_options,
+    keep_alive_option,
     model_option,
     sampling_options,
-    wish_of,
+    wish_options,
 )
-from mixcli.words import seconds
+
+if TYPE_CHECKING:
+    from mixcli.launch import Wish
 
 TEMPERATURE = 0.7
 
@@ -20,25 +23,18 @@ TEMPERATURE = 0.7
 @model_option
 @click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
 @sampling_options
-@loading_options
-@machine_options
+@wish_options
+@keep_alive_option
 @common
 def command(
     model: str | None,
     system: str | None,
     sampling: Sampling,
-    n_ctx: int | None,
-    profile: str | None,
-    vram: str | None,
-    ram: str | None,
-    kv: str | None,
-    workers: tuple[str, ...],
-    keep_alive: str,
+    wish: "Wish",
+    keep_alive: float,
 ) -> None:
     """Talk with a model. Ctrl-C stops an answer, Ctrl-D leaves, /help lists what else there is."""
     from mixcli.chat.repl import Repl
     from mixcli.launch import load
 
-    stay = seconds(keep_alive)
-    wish = wish_of(n_ctx, profile, vram, ram, kv, workers)
-    Repl(lambda: load(model, wish, stay), system, sampling.body(temperature=TEMPERATURE)).run()
+    Repl(lambda: load(model, wish, keep_alive), system, sampling.body(temperature=TEMPERATURE)).run()

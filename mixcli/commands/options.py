@@ -10,7 +10,7 @@ import click
 from mixcli.console import console
 
 if TYPE_CHECKING:
-    from mixcli.launch import Wish
+    pass
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,27 +57,44 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(command)
 
 
-def loading_options(command: F) -> F:
-    """Add what decides how a model is loaded and how long it stays."""
-    command = click.option(
+def keep_alive_option(command: F) -> F:
+    """Add --keep-alive: how long the model stays loaded; the command gets seconds."""
+
+    def read(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
+        from mixcli.words import seconds
+
+        return seconds(value)
+
+    return click.option(
         "--keep-alive",
         default="5m",
         show_default=True,
         metavar="TIME",
+        callback=read,
         help="How long the model stays loaded afterwards: 30s, 5m, 1h, 0 (leave nothing behind) or -1 (until `mixcli stop`).",
     )(command)
-    return click.option(
-        "--ctx",
-        "n_ctx",
-        type=click.IntRange(min=64),
-        metavar="TOKENS",
-        help="Context window. Default: what fits, at most 8192.",
-    )(command)
 
 
-def machine_options(command: F) -> F:
-    """Add what a plan is made for: profile, vram, ram, kv and workers."""
+purpose_option = click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["chat", "batch"]),
+    default="chat",
+    show_default=True,
+    help="What to be fast at.",
+)
+
+
+def wish_options(command: F) -> F:
+    """Add what a plan is made for: context, profile, budgets, cache type, workers, disk; the command gets one `wish`."""
     options = (
+        click.option(
+            "--ctx",
+            "n_ctx",
+            type=click.IntRange(min=64),
+            metavar="TOKENS",
+            help="Context window. Default: what fits, at most 8192.",
+        ),
         click.option(
             "--profile",
             envvar="MIXCLI_PROFILE",
@@ -100,32 +117,41 @@ def machine_options(command: F) -> F:
             metavar="HOST:PORT",
             help="Use the memory of a machine that runs `mixcli worker`; may be repeated.",
         ),
+        click.option(
+            "--from-disk",
+            is_flag=True,
+            help="Allow experts that do not fit into memory to stay on disk; slow.",
+        ),
     )
+
+    @wraps(command)
+    def collect(
+        n_ctx: int | None,
+        profile: str | None,
+        vram: str | None,
+        ram: str | None,
+        kv: str | None,
+        workers: tuple[str, ...],
+        from_disk: bool,
+        **others: Any,
+    ) -> Any:
+        from mixcli.launch import Wish
+        from mixcli.words import size_in_bytes
+        from profiles.request import Request
+
+        wish = Wish(
+            Request(n_ctx=n_ctx, kv=kv, from_disk=from_disk),
+            profile,
+            size_in_bytes(vram) if vram else None,
+            size_in_bytes(ram) if ram else None,
+            workers,
+        )
+        return command(wish=wish, **others)
+
+    wrapped = cast(F, collect)
     for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def wish_of(
-    n_ctx: int | None,
-    profile: str | None,
-    vram: str | None,
-    ram: str | None,
-    kv: str | None,
-    workers: tuple[str, ...],
-) -> "Wish":
-    """Give what the options of `loading_options` and `machine_options` ask for."""
-    from mixcli.launch import Wish
-    from mixcli.words import size_in_bytes
-    from profiles.request import Request
-
-    return Wish(
-        Request(n_ctx=n_ctx, kv=kv),
-        profile,
-        size_in_bytes(vram) if vram else None,
-        size_in_bytes(ram) if ram else None,
-        workers,
-    )
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @dataclass(frozen=True)

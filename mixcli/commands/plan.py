@@ -1,44 +1,33 @@
 """mixcli plan: what lives where, before anything is loaded."""
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import click
 
-from mixcli.commands.options import common, json_option, machine_options
+from mixcli.commands.options import common, json_option, purpose_option, wish_options
 from mixcli.console import console
-from mixcli.words import size_in_bytes
+
+if TYPE_CHECKING:
+    from mixcli.launch import Wish
+    from profiles.request import Purpose
 
 
 @click.command("plan")
 @click.argument("model", required=False, envvar="MIXCLI_MODEL")
 @click.option("--quant", metavar="TYPE", help="File type of a model that is not here, such as Q4_K_M.")
-@click.option("--ctx", "n_ctx", type=click.IntRange(min=64), metavar="TOKENS", help="Context window.")
-@machine_options
+@wish_options
 @click.option("--ubatch", type=click.IntRange(min=32), metavar="TOKENS", help="Tokens computed at once.")
-@click.option(
-    "--for",
-    "purpose",
-    type=click.Choice(["chat", "batch"]),
-    default="chat",
-    show_default=True,
-    help="What to be fast at.",
-)
-@click.option(
-    "--from-disk", is_flag=True, help="Allow experts that do not fit into memory to stay on disk; slow."
-)
+@purpose_option
 @click.option("--verify", is_flag=True, help="Load the model and compare every buffer with the plan.")
 @json_option
 @common
 def command(
     model: str | None,
     quant: str | None,
-    n_ctx: int | None,
-    profile: str | None,
-    vram: str | None,
-    ram: str | None,
-    kv: str | None,
-    workers: tuple[str, ...],
+    wish: "Wish",
     ubatch: int | None,
-    purpose: str,
-    from_disk: bool,
+    purpose: "Purpose",
     verify: bool,
     as_json: bool,
 ) -> None:
@@ -49,13 +38,11 @@ def command(
     """
     from mixcli.insight.machines import machine_of
     from mixcli.insight.plans import as_data, bars, flags, others, subject_of
-    from profiles.planner import Request, plan
+    from profiles.planner import plan
 
     subject = subject_of(model, quant)
-    machine = machine_of(
-        profile, size_in_bytes(vram) if vram else None, size_in_bytes(ram) if ram else None, workers
-    )
-    request = Request(n_ctx, kv, ubatch, "batch" if purpose == "batch" else "chat", from_disk=from_disk)
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
+    request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
     found = plan(subject.shape, machine, request)
     runners_up = others(subject, machine, request, found)
     if as_json:
@@ -88,4 +75,4 @@ def command(
     if verify:
         from mixcli.insight.verify import show_verified
 
-        show_verified(subject, found, workers)
+        show_verified(subject, found, wish.workers)

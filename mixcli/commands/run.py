@@ -1,19 +1,22 @@
 """mixcli run: one prompt, one answer; made for pipes."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mixcli.commands.options import (
     Sampling,
     common,
     json_option,
-    loading_options,
-    machine_options,
+    keep_alive_option,
     model_option,
     sampling_options,
-    wish_of,
+    wish_options,
 )
 from mixcli.console import console
-from mixcli.words import seconds
+
+if TYPE_CHECKING:
+    from mixcli.launch import Wish
 
 
 @click.command("run")
@@ -21,8 +24,8 @@ from mixcli.words import seconds
 @model_option
 @click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
 @sampling_options
-@loading_options
-@machine_options
+@wish_options
+@keep_alive_option
 @json_option
 @click.option("--stats", is_flag=True, help="Say on stderr how long it took.")
 @common
@@ -31,13 +34,8 @@ def command(
     model: str | None,
     system: str | None,
     sampling: Sampling,
-    n_ctx: int | None,
-    profile: str | None,
-    vram: str | None,
-    ram: str | None,
-    kv: str | None,
-    workers: tuple[str, ...],
-    keep_alive: str,
+    wish: "Wish",
+    keep_alive: float,
     as_json: bool,
     stats: bool,
 ) -> None:
@@ -51,9 +49,7 @@ def command(
 
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": with_piped_text(prompt)})
-    stay = seconds(keep_alive)
-    wish = wish_of(n_ctx, profile, vram, ram, kv, workers)
-    with loaded(model, wish, stay) as host:
+    with loaded(model, wish, keep_alive) as host:
         answer = ask(host, {"messages": messages, **sampling.body(temperature=0.0)}, show=not as_json)
     if as_json:
         console.data(answer.to_dict())

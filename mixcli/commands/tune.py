@@ -1,25 +1,23 @@
 """mixcli tune: measure placements around the plan and keep the best."""
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import click
 
-from mixcli.commands.options import common, json_option, machine_options, model_option
+from mixcli.commands.options import common, json_option, model_option, purpose_option, wish_options
 from mixcli.console import console
 from mixcli.errors import DoesNotFit, UsageError
-from mixcli.words import size_in_bytes
+
+if TYPE_CHECKING:
+    from mixcli.launch import Wish
+    from profiles.request import Purpose
 
 
 @click.command("tune")
 @model_option
-@click.option("--ctx", "n_ctx", type=click.IntRange(min=64), metavar="TOKENS", help="Context window.")
-@machine_options
-@click.option(
-    "--for",
-    "purpose",
-    type=click.Choice(["chat", "batch"]),
-    default="chat",
-    show_default=True,
-    help="What to be fast at.",
-)
+@wish_options
+@purpose_option
 @click.option(
     "--seconds",
     "budget",
@@ -39,13 +37,8 @@ from mixcli.words import size_in_bytes
 @common
 def command(
     model: str | None,
-    n_ctx: int | None,
-    profile: str | None,
-    vram: str | None,
-    ram: str | None,
-    kv: str | None,
-    workers: tuple[str, ...],
-    purpose: str,
+    wish: "Wish",
+    purpose: "Purpose",
     budget: float,
     show: bool,
     target_tps: float | None,
@@ -56,15 +49,12 @@ def command(
     from mixcli.insight.plans import subject_of
     from mixcli.insight.tune import reaching, sweep
     from mixcli.insight.tuned import evidence, remember
-    from profiles.request import Request
 
     subject = subject_of(model, None)
     if subject.path is None:
         raise UsageError(f"{subject.label} is not on this machine, so nothing can be measured; pull it first")
-    machine = machine_of(
-        profile, size_in_bytes(vram) if vram else None, size_in_bytes(ram) if ram else None, workers
-    )
-    request = Request(n_ctx=n_ctx, kv=kv, purpose="batch" if purpose == "batch" else "chat")
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
+    request = replace(wish.request, purpose=purpose)
     if show:
         rows = evidence(subject.path, machine, request)
         if not rows:
