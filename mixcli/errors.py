@@ -8,6 +8,7 @@
     │   └── ContextOverflow    4  a prompt has more tokens than the context
     ├── IntegrityError         5  corrupt, truncated, mismatched or unsupported file
     ├── NotReachable           6  offline, gated, rate limited
+    │   └── Busy               6  the queue of a model is full
     └── ModelDied              7  the model process ended by itself
 
 A message is one sentence: cause, number, next step. It is raised where the fact is known and shown once, in cli.py.
@@ -72,6 +73,10 @@ class NotReachable(MixcliError):
     exit_code = 6
 
 
+class Busy(NotReachable):
+    """So many requests wait already that one more is turned away; over HTTP this is a 503."""
+
+
 class ModelDied(MixcliError):
     """The process that held the model ended by itself."""
 
@@ -85,6 +90,7 @@ __all__ = [
     "EXIT_BROKEN_PIPE",
     "EXIT_INTERRUPTED",
     "BadRequest",
+    "Busy",
     "ContextOverflow",
     "DoesNotFit",
     "IntegrityError",

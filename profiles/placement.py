@@ -3,6 +3,8 @@
 import json
 from dataclasses import asdict, dataclass, fields
 
+SEQUENCES = 64  # ids in the unified KV cache, for running and parked texts together; each costs a row of logits on the host
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -17,7 +19,7 @@ class Placement:
     n_ctx: int = 4096
     n_batch: int = 2048
     n_ubatch: int = 512
-    n_seq_max: int = 1
+    n_seq_max: int = SEQUENCES
     n_gpu_layers: int = 0
     tensor_overrides: tuple[tuple[str, str], ...] = ()
     tensor_split: tuple[float, ...] = ()

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from profiles.placement import SEQUENCES
+
 Purpose = Literal["chat", "batch"]
 
 
@@ -18,5 +20,5 @@ class Request:
     kv: str | None = None
     n_ubatch: int | None = None
     purpose: Purpose = "chat"
-    n_seq_max: int = 1
+    n_seq_max: int = SEQUENCES
     from_disk: bool = False

@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"profiles", "mixcli.host.spec", "mixcli.host.protocol", "mixcli.host.client", "mixcli.host.child"},
     "mixcli.host.child": set(),
     "mixcli.file_types": BASE | {"quantize"},
-    "mixcli.host": BASE | {"profiles", "mixcli.engine", "mixcli.host.spec", "mixcli.host.protocol"},
+    "mixcli.host": BASE
+    | {"profiles", "mixcli.hardware", "mixcli.engine", "mixcli.host.spec", "mixcli.host.protocol"},
     "mixcli.hub": BASE
     | {"mixcli.file_types", "mixcli.hardware", "mixcli.engine.preflight", "profiles", "quantize"},
     "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},

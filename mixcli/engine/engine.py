@@ -1,19 +1,30 @@
 """The loop that turns requests into text: add, abort, and step, which computes one batch and gives what came out.
 
-One request runs at a time, first come first served; the KV cache keeps the last conversation, so that a prompt that begins with
-the same tokens starts where they end. Everything belongs to one thread, except `interrupt`.
+A step is: the scheduler chooses tokens, llama.cpp decodes them, each sequence with logits chooses its next token. Many requests run
+at once in one unified KV cache; what one has computed, others that begin alike start from. Everything belongs to one thread, except
+`interrupt`.
 """
 
-from collections import deque
-from collections.abc import Sequence as Tokens
+from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mixcli.engine.llama import Batch, Context, Model
-from mixcli.engine.sequence import FinishReason, Output, Request, Sequence
-from mixcli.errors import BadRequest, ContextOverflow, MixcliError
+from mixcli.engine.constraint import Grammars
+from mixcli.engine.generation import Generation
+from mixcli.engine.kv_store import KvStore
+from mixcli.engine.labels import LabelScores
+from mixcli.engine.llama import Batch, ComputeError, Context, Model
+from mixcli.engine.prefix_cache import Copy, Cut, PrefixCache, Save
+from mixcli.engine.scheduler import Chunk, Scheduler, Scoring, Step
+from mixcli.engine.sequence import FinishReason, Output, Request, Sequence, TokenLogprob
+from mixcli.engine.speculation import PromptLookup
+from mixcli.errors import BadRequest, Busy, ContextOverflow, MixcliError
 
-_CACHE = 0  # the one sequence id in the KV cache
+MAX_RUNNING = 32  # requests that are computed at the same time
+MAX_WAITING = 1024  # requests in the queue; more are turned away
+LONG_STEP = 64  # tokens in a decode that is worth interrupting
+MIN_RESTORE = 64  # tokens that disk must have beyond the cache to be worth a read
 
 
 class BadLogits(MixcliError):
@@ -21,135 +32,361 @@ class BadLogits(MixcliError):
 
 
 class Engine:
-    """Runs requests on one model and one context."""
+    """Runs requests on one model and one context; `store` keeps texts on disk for the next process, None keeps none."""
 
-    def __init__(self, model: Model, context: Context) -> None:
-        self._model, self._context = model, context
+    def __init__(self, model: Model, context: Context, store: KvStore | None = None) -> None:
+        self._model, self._context, self._store = model, context, store
         self._batch = Batch(context.n_batch)
-        self._waiting: deque[Sequence] = deque()
-        self._running: Sequence | None = None
+        self._cache = PrefixCache(context.n_ctx, context.n_sequences)
+        self._scheduler = Scheduler(
+            self._cache,
+            n_batch=context.n_batch,
+            n_ubatch=context.n_ubatch,
+            max_running=min(MAX_RUNNING, max(1, context.n_sequences // 2)),
+        )
+        self._sequences: dict[str, Sequence] = {}
+        self._generations: dict[str, Generation] = {}
+        self._lookups: dict[str, PromptLookup] = {}
         self._ready: list[Output] = []
-        self._cached: list[int] = []  # the tokens in the KV cache, in order
+        self._grammars = Grammars(model.vocab)
+        self._ends = [token for token in range(model.vocab.n_tokens) if model.vocab.is_end(token)]
+        self.n_done = 0  # requests that have ended by themselves
+        self.n_prompt_tokens_done = 0  # prompt tokens that were computed, not found in the cache
 
     @property
     def has_work(self) -> bool:
-        return bool(self._running or self._waiting or self._ready)
+        return bool(self._sequences or self._ready)
 
     @property
     def n_waiting(self) -> int:
         """Requests that have not started."""
-        return len(self._waiting)
+        return len(self._scheduler.waiting)
+
+    @property
+    def n_running(self) -> int:
+        """Requests that are being computed."""
+        return len(self._scheduler.running)
 
     def ids(self) -> set[str]:
         """Give the ids of the requests that wait or run."""
-        return {s.id for s in (*self._waiting, self._running) if s is not None}
+        return set(self._sequences)
 
     def add(self, request: Request) -> None:
-        """Queue a request. Raises ContextOverflow or BadRequest when it can never run; the engine is as before then."""
-        if request.id in self.ids():
+        """Queue a request.
+
+        Raises ContextOverflow or BadRequest when it can never run, Busy when the queue is full; the engine is as before then.
+        """
+        self._check(request)
+        generation = None
+        if not request.labels:
+            constraint = self._grammars.compile(request.constraint) if request.constraint else None
+            generation = Generation(request, self._model.vocab, self._context.n_ctx, constraint)
+        sequence = Sequence(request)
+        if generation is None:
+            sequence.scores = LabelScores([label.tokens for label in request.labels], self._ends)
+            self._check_labels(sequence, sequence.scores)
+        else:
+            self._generations[request.id] = generation
+            if request.speculate:
+                self._lookups[request.id] = PromptLookup()
+        self._sequences[request.id] = sequence
+        self._scheduler.add(sequence)
+        self._restore(sequence)
+
+    def abort(self, request_id: str) -> None:
+        """End a request; its last output, "abort", comes with the next step. An unknown id is one that has just finished."""
+        sequence = self._sequences.get(request_id)
+        if sequence is not None:
+            generation = self._generations.get(request_id)
+            self._finish(
+                sequence, generation.rest() if generation and sequence.n_generated else "", (), "abort"
+            )
+
+    def interrupt(self) -> None:
+        """Make a step that computes many tokens return early, from any thread: so an abort need not wait for a long prefill."""
+        if len(self._batch) > LONG_STEP:
+            self._context.interrupt()
+
+    def close(self) -> None:
+        """Write to disk what shall outlive the process."""
+        self._apply()
+        for save in self._cache.to_save():
+            self._save(save)
+
+    def step(self) -> list[Output]:
+        """Compute the next batch and give what can be shown; a request that failed ends with an `error`, and the others go on."""
+        if not self._ready:  # what is ready must not wait for a batch
+            self._propose()
+            step = self._scheduler.schedule()
+            if step:
+                self._compute(step)
+        outputs, self._ready = self._ready, []
+        return outputs
+
+    # asking
+
+    def _check(self, request: Request) -> None:
+        n_vocab, n_ctx = self._model.vocab.n_tokens, self._context.n_ctx
+        if request.id in self._sequences:
             raise BadRequest(f"a request {request.id!r} is already running", param="id")
-        n_vocab = self._model.vocab.n_tokens
         if not request.prompt:
             raise BadRequest("the prompt is empty", param="prompt")
         if not all(0 <= token < n_vocab for token in request.prompt):
             raise BadRequest(f"the prompt has token ids outside 0 .. {n_vocab - 1}", param="prompt")
-        if len(request.prompt) > self._context.n_ctx:
-            raise ContextOverflow(len(request.prompt), self._context.n_ctx)
+        if len(request.prompt) > n_ctx:
+            raise ContextOverflow(len(request.prompt), n_ctx)
         request.sampling.check_vocabulary(n_vocab)
-        self._waiting.append(Sequence(request))
+        if self.n_waiting >= MAX_WAITING:
+            raise Busy(f"{self.n_waiting:,} requests are waiting already; ask again in a few seconds")
 
-    def abort(self, request_id: str) -> None:
-        """End a request; its last output, "abort", comes with the next step. An unknown id is one that has just finished."""
-        if self._running and self._running.id == request_id:
-            self._finish(self._running, self._running.rest(), (), "abort")
-            self._running = None
-        for sequence in [s for s in self._waiting if s.id == request_id]:
-            self._waiting.remove(sequence)
-            self._finish(sequence, "", (), "abort")
+    def _check_labels(self, sequence: Sequence, scores: LabelScores) -> None:
+        longest = max((len(branch) for branch in scores.branches), default=0)
+        if sequence.n_prompt + longest > self._context.n_ctx:
+            raise ContextOverflow(sequence.n_prompt + longest, self._context.n_ctx)
+        if longest > self._context.n_batch:
+            raise BadRequest(
+                f"a label has {longest:,} tokens; {self._context.n_batch:,} is the limit", param="choice"
+            )
 
-    def interrupt(self) -> None:
-        """Make a step that is computing return early, from any thread: so an abort need not wait for a long prefill."""
-        self._context.interrupt()
+    def _propose(self) -> None:
+        for sequence in self._scheduler.running:
+            lookup = self._lookups.get(sequence.id)
+            if lookup is not None and sequence.is_decoding:
+                most = self._context.n_ctx - len(sequence.tokens)
+                limit = sequence.request.sampling.max_tokens
+                if limit is not None:
+                    most = min(most, limit - sequence.n_generated - 1)
+                sequence.drafts = lookup.propose(sequence.tokens)[: max(0, most)]
 
-    def step(self) -> list[Output]:
-        """Compute the next batch of the running request and give what can be shown; [] while a prompt is being read.
+    # computing
 
-        Raises ComputeError or BadLogits when the model fails; the request is gone then, and the engine can go on with others.
-        """
-        if self._running is None and self._waiting:
-            self._start(self._waiting.popleft())
-        if self._running is not None:
-            sequence = self._running
-            try:
-                if self._compute(sequence):
-                    self._choose(sequence)
-            except MixcliError:
-                self._running = None
-                sequence.finish()
-                raise
-        outputs, self._ready = self._ready, []
-        return outputs
-
-    def _start(self, sequence: Sequence) -> None:
-        """Begin with the longest prefix that the cache has; the last prompt token is always computed, for its logits."""
-        n_cached = min(_common_prefix(self._cached, sequence.tokens), len(sequence.tokens) - 1)
-        self._cached = self._cached[: self._context.keep(_CACHE, n_cached)]
-        sequence.start(self._model.vocab, self._context.n_ctx, len(self._cached))
-        self._running = sequence
-
-    def _compute(self, sequence: Sequence) -> bool:
-        """Decode the next chunk; True when the logits for the next token are there."""
-        chunk = sequence.tokens[sequence.n_computed :][: self._batch.capacity]
-        is_last = len(chunk) == sequence.n_missing
-        self._batch.clear()
-        self._batch.extend(chunk, sequence.n_computed, _CACHE, last_logits=is_last)
+    def _compute(self, step: Step) -> None:
+        """Decode a step and let every sequence that has logits go on; when that fails, all its sequences end."""
+        began = perf_counter()
         try:
-            done = self._context.decode(self._batch)
+            done = self._decode(step)
+        except MixcliError as error:
+            for sequence in step.sequences:
+                self._fail(sequence, error)
+            return
         finally:
-            n_computed = self._context.n_cached(_CACHE)
-            self._cached += chunk[: max(n_computed - sequence.n_computed, 0)]
-            del self._cached[n_computed:]
-            sequence.n_computed = n_computed
-        return done and is_last
+            for scoring in step.scorings:
+                self._cache.give_back(scoring.slots)
+        seconds = perf_counter() - began
+        row = 0
+        for chunk in step.chunks:
+            row += chunk.n_tokens
+            self._record(chunk, done)
+            if done and chunk.n_logits:
+                try:
+                    self._advance(chunk, row - chunk.n_logits, seconds)
+                except MixcliError as error:
+                    self._fail(chunk.sequence, error)
+            elif chunk.sequence.n_generated == 0:
+                self._ready.append(Output(chunk.sequence.id, "", (), progress=chunk.sequence.progress()))
+        for scoring in step.scorings:
+            if done:
+                self._score(scoring, row)
+            row += len(scoring.nodes)
 
-    def _choose(self, sequence: Sequence) -> None:
+    def _decode(self, step: Step) -> bool:
+        """Compute a step's tokens; False when `interrupt` stopped it."""
+        self._apply()
+        self._batch.clear()
+        for chunk in step.chunks:
+            assert chunk.sequence.slot is not None
+            self._batch.extend(chunk.tokens, chunk.start, chunk.sequence.slot, chunk.n_logits)
+        for scoring in step.scorings:
+            for node in scoring.nodes:
+                slots = [scoring.slots[branch] for branch in node.branches]
+                self._batch.add(node.token, scoring.sequence.n_prompt + node.depth, slots)
+        try:
+            return self._context.decode(self._batch)
+        finally:
+            self._batch.clear()
+
+    def _apply(self) -> None:
+        """Tell llama.cpp what the cache has decided."""
+        for operation in self._cache.take_operations():
+            match operation:
+                case Copy(source, target, n_tokens):
+                    self._context.copy(source, target, n_tokens)
+                case Cut(slot, n_tokens):
+                    self._context.cut(slot, n_tokens)
+                case Save():
+                    self._save(operation)
+
+    def _record(self, chunk: Chunk, done: bool) -> None:
+        """Note what of a chunk is in the cache: all of it, or after an interrupt the whole micro-batches."""
+        sequence = chunk.sequence
+        assert sequence.slot is not None
+        n = chunk.n_tokens if done else self._context.n_cached(sequence.slot) - chunk.start
+        self._cache.extend(sequence.slot, chunk.tokens[:n])
+        sequence.n_computed = chunk.start + n
+        self.n_prompt_tokens_done += max(0, min(sequence.n_computed, sequence.n_prompt) - chunk.start)
+        if not done:  # its logits are lost, so the last token is computed again
+            self._keep(sequence, min(sequence.n_computed, len(sequence.tokens) - 1))
+            sequence.drafts = []
+
+    def _keep(self, sequence: Sequence, n_tokens: int) -> None:
+        assert sequence.slot is not None
+        self._cache.cut(sequence.slot, n_tokens)
+        sequence.n_computed = n_tokens
+
+    def _advance(self, chunk: Chunk, row: int, seconds: float) -> None:
+        """Choose the tokens that a chunk has logits for: the next one, and one more for each draft that proves right."""
+        sequence = chunk.sequence
         if sequence.n_generated == 0:
-            self._check_logits()
-        token = sequence.sampler.sample(self._context)
-        if self._model.vocab.is_end(token):
-            self._finish(sequence, sequence.rest(), (), "stop")
-            self._running = None
+            self._check_logits(self._context.logits(row))
+        if sequence.scores is not None:
+            sequence.scores.see((), self._context.logits(row))
+            self._answer_labels(sequence)
             return
-        text, stopped = sequence.append(token)
-        full = len(sequence.tokens) > self._context.n_ctx
-        if stopped:
-            self._finish(sequence, text, (token,), "stop")
-        elif full or sequence.n_generated == sequence.request.sampling.max_tokens:
-            self._finish(sequence, text + sequence.rest(), (token,), "length")
+        drafts, sequence.drafts = sequence.drafts, []
+        n_accepted = 0
+        texts: list[str] = []
+        tokens: list[int] = []
+        logprobs: list[TokenLogprob] = []
+        finished: FinishReason | None = None
+        for i in range(chunk.n_logits):
+            finished = self._choose(sequence, row + i, texts, tokens, logprobs)
+            if finished or i == len(drafts) or tokens[-1] != drafts[i]:
+                break
+            n_accepted += 1
+        if drafts:
+            sequence.n_drafted += len(drafts)
+            sequence.n_accepted += n_accepted
+            self._keep(sequence, chunk.start + 1 + n_accepted)
+        if (lookup := self._lookups.get(sequence.id)) is not None and chunk.n_tokens == 1 + len(drafts):
+            lookup.observe(len(drafts), n_accepted, seconds)
+        if finished:
+            self._finish(sequence, "".join(texts), tuple(tokens), finished, tuple(logprobs))
         else:
-            self._ready.append(Output(sequence.id, text, (token,)))
-            return
-        self._running = None
+            self._ready.append(Output(sequence.id, "".join(texts), tuple(tokens), logprobs=tuple(logprobs)))
 
-    def _check_logits(self) -> None:
+    def _choose(
+        self,
+        sequence: Sequence,
+        row: int,
+        texts: list[str],
+        tokens: list[int],
+        logprobs: list[TokenLogprob],
+    ) -> FinishReason | None:
+        """Choose one token and append what it brings; give why the answer ends with it, if it does."""
+        generation = self._generations[sequence.id]
+        token, logprob = generation.choose(self._context, row)
+        if self._model.vocab.is_end(token):
+            texts.append(generation.rest())
+            return "stop"
+        sequence.append(token)
+        text, stopped = generation.append(token)
+        texts.append(text)
+        tokens.append(token)
+        if logprob is not None:
+            logprobs.append(logprob)
+        if stopped:
+            return "stop"
+        full = len(sequence.tokens) > self._context.n_ctx
+        if generation.is_complete:
+            finished: FinishReason = "stop"
+        elif full or sequence.n_generated == sequence.request.sampling.max_tokens:
+            finished = "length"
+        else:
+            return None
+        texts.append(generation.rest())
+        return finished
+
+    def _check_logits(self, logits: NDArray[np.float32]) -> None:
         """Raise BadLogits for logits that no sound weights give; a NaN behind K-quants shows as logits that are all equal."""
-        logits = self._context.logits()
-        if np.isfinite(logits).all() and logits.min() < logits.max():
+        least, most = float(logits.min()), float(logits.max())
+        if np.isfinite(least) and np.isfinite(most) and least < most:
             return
-        self._cached = self._cached[: self._context.keep(_CACHE, 0)]
         raise BadLogits(
             f"{self._model.path.name} computes NaN instead of an answer: its weights are broken; "
             "check the file with `mixcli verify` or pull it again"
         )
 
+    # labels
+
+    def _score(self, scoring: Scoring, row: int) -> None:
+        sequence = scoring.sequence
+        assert sequence.scores is not None
+        for i, node in enumerate(scoring.nodes):
+            sequence.scores.see(node.prefix, self._context.logits(row + i))
+        sequence.n_branches_done += len(scoring.slots)
+        self._answer_labels(sequence)
+
+    def _answer_labels(self, sequence: Sequence) -> None:
+        """End a request whose labels are all scored: the likeliest is its answer."""
+        assert sequence.scores is not None
+        if not sequence.scores.is_complete:
+            return
+        probabilities = sequence.scores.probabilities()
+        best = sequence.request.labels[int(np.argmax(probabilities))]
+        self._finish(sequence, best.text, best.tokens, "stop", label_probs=probabilities)
+
+    # ending
+
     def _finish(
-        self, sequence: Sequence, text: str, token_ids: tuple[int, ...], reason: FinishReason
+        self,
+        sequence: Sequence,
+        text: str,
+        token_ids: tuple[int, ...],
+        reason: FinishReason,
+        logprobs: tuple[TokenLogprob, ...] = (),
+        label_probs: tuple[float, ...] = (),
     ) -> None:
-        self._ready.append(Output(sequence.id, text, token_ids, reason, sequence.finish()))
+        if sequence.slot is not None:
+            if sequence.request.park:
+                self._cache.park(sequence.slot, save=sequence.request.persist and self._store is not None)
+            else:
+                self._cache.park_prefix(sequence.slot, sequence.n_prompt)
+        self.n_done += reason != "abort"
+        usage = sequence.finish()
+        self._forget(sequence)
+        self._ready.append(Output(sequence.id, text, token_ids, reason, usage, logprobs, label_probs))
+
+    def _fail(self, sequence: Sequence, error: MixcliError) -> None:
+        """End a request with an error, and forget all that it computed."""
+        if sequence.slot is not None:
+            self._cache.release(sequence.slot)
+        usage = sequence.finish()
+        self._forget(sequence)
+        self._ready.append(Output(sequence.id, "", (), usage=usage, error=error))
+
+    def _forget(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        del self._sequences[sequence.id]
+        self._lookups.pop(sequence.id, None)
+        if (generation := self._generations.pop(sequence.id, None)) is not None:
+            generation.close()
+
+    # disk
+
+    def _restore(self, sequence: Sequence) -> None:
+        """Bring from disk what begins like this prompt, where that is much more than the cache has, as a parked text."""
+        if self._store is None:
+            return
+        known = self._cache.match(sequence.tokens)
+        entry = self._store.find(sequence.tokens)
+        if entry is None or entry.n_shared - known < MIN_RESTORE:
+            return
+        if not self._cache.make_room(entry.n_tokens):
+            return
+        slot = self._cache.open()
+        if slot is None:
+            return
+        self._apply()
+        state = self._store.load(entry)
+        if state is not None and self._context.restore(slot, state):
+            self._cache.extend(slot, entry.tokens)
+            self._cache.park(slot, save=True)
+        else:
+            self._cache.release(slot)
+
+    def _save(self, save: Save) -> None:
+        if self._store is not None:
+            self._store.save(save.tokens, lambda: self._context.state(save.slot))
 
 
-def _common_prefix(first: Tokens[int], second: Tokens[int]) -> int:
-    for n, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return n
-    return min(len(first), len(second))
+__all__ = ["BadLogits", "ComputeError", "Engine"]

@@ -15,10 +15,19 @@ Part = int | str
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; `role` is system, user or assistant."""
+    """One turn of a conversation; `role` is system, user or assistant.
+
+    `tokens` are the ids that a model's own answer was sampled as; with them it is never tokenized again.
+    """
 
     role: str
     content: str
+    tokens: tuple[int, ...] = ()
+
+    @property
+    def spelled(self) -> tuple["Part", ...]:
+        """The content as parts: its own tokens where they are known."""
+        return self.tokens or (self.content,)
 
 
 Layout = Callable[[Sequence[Message]], Iterable[Part]]
@@ -35,7 +44,11 @@ def chatml(vocab: Vocab, default_system: str | None) -> Layout:
             messages = [Message("system", default_system), *messages]
         for message in messages:
             yield start
-            yield f"{message.role}\n{message.content}"
+            if message.tokens:
+                yield f"{message.role}\n"
+                yield from message.tokens
+            else:
+                yield f"{message.role}\n{message.content}"
             if message is messages[-1] and message.role == "assistant":
                 return
             yield end
@@ -56,7 +69,7 @@ def mistral_v1(vocab: Vocab) -> Layout:
             if turn.role == "user":
                 yield f"[INST] {turn.content} [/INST]"
             else:
-                yield turn.content
+                yield from turn.spelled
                 if turn is not turns[-1]:
                     yield vocab.eos
 
@@ -74,7 +87,7 @@ def mistral_v3(vocab: Vocab) -> Layout:
             if turn.role == "user":
                 yield from (inst, turn.content, end_inst)
             else:
-                yield turn.content.rstrip(" ")
+                yield from turn.tokens or (turn.content.rstrip(" "),)
                 if turn is not turns[-1]:
                     yield vocab.eos
 
@@ -95,7 +108,7 @@ def mistral_v7(vocab: Vocab) -> Layout:
             elif turn.role == "user":
                 yield from (inst, turn.content, end_inst)
             else:
-                yield turn.content.rstrip(" ")
+                yield from turn.tokens or (turn.content.rstrip(" "),)
                 if turn is not turns[-1]:
                     yield vocab.eos
 
@@ -106,10 +119,11 @@ def _joined(messages: Sequence[Message], apart: str | None = None) -> list[Messa
     """Join neighbours of one role by an empty line, as Mistral's reference does; those of the role `apart` stay single."""
     turns: list[Message] = []
     for role, group in groupby(messages, key=lambda message: message.role):
-        if role == apart:
-            turns += group
+        neighbours = list(group)
+        if role == apart or len(neighbours) == 1:
+            turns += neighbours
         else:
-            turns.append(Message(role, "\n\n".join(m.content for m in group if m.content)))
+            turns.append(Message(role, "\n\n".join(m.content for m in neighbours if m.content)))
     return turns
 
 

@@ -24,6 +24,7 @@ from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, UsageError
 from profiles.placement import Placement
 
 # llama.cpp's load modes; "mlock" maps the file and then keeps it in memory
+MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
 LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 3}
 _OUT_OF_MEMORY = re.compile(
     r"(?i)(failed|unable|cannot) to allocate|out of memory|cudaMalloc failed|bad_alloc"
@@ -288,36 +289,64 @@ class Vocab:
             size = -count
 
 
-class Batch(_Owner):
-    """Up to `n_tokens` tokens, with position and sequence, for one llama_decode."""
+class Batch:
+    """Up to `capacity` tokens for one llama_decode, each with its position and the sequences that it belongs to.
 
-    def __init__(self, n_tokens: int) -> None:
-        self._native = native = C.llama_batch_init(n_tokens, 0, 1)
-        super().__init__(0, lambda _: C.llama_batch_free(native))
-        self.capacity = n_tokens
+    The arrays are numpy's own; llama.cpp reads them during a decode and keeps nothing.
+    """
 
-        def view(field: Any) -> NDArray[Any]:
-            return np.ctypeslib.as_array(field, (n_tokens,))
-
-        self._token, self._pos, self._logits = view(native.token), view(native.pos), view(native.logits)
-        view(native.n_seq_id)[:] = 1
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._token = np.zeros(capacity, np.int32)
+        self._pos = np.zeros(capacity, np.int32)
+        self._logits = np.zeros(capacity, np.int8)
+        self._n_seq = np.zeros(capacity, np.int32)
+        self._seq = np.zeros(capacity, np.uint64)  # for each token the address of its sequence ids
+        self._ids = np.zeros(4 * capacity + MAX_SEQUENCES, np.int32)
+        self._n_ids = 0
+        self.native = C.llama_batch(
+            0,
+            _address(self._token, ctypes.c_int32),
+            None,
+            _address(self._pos, ctypes.c_int32),
+            _address(self._n_seq, ctypes.c_int32),
+            _address(self._seq, ctypes.POINTER(ctypes.c_int32)),
+            _address(self._logits, ctypes.c_int8),
+        )
 
     def __len__(self) -> int:
-        return int(self._native.n_tokens)
+        return int(self.native.n_tokens)
 
     def clear(self) -> None:
-        self._native.n_tokens = 0
+        self.native.n_tokens = self._n_ids = 0
 
-    def extend(self, tokens: Sequence[int], start: int, sequence: int, last_logits: bool) -> None:
-        """Add tokens at positions start, start+1, ... of a sequence; `last_logits` asks for logits after the last one."""
+    def extend(self, tokens: Sequence[int], start: int, sequence: int, n_logits: int) -> None:
+        """Add tokens at positions start, start+1, ... of a sequence; logits are wanted after the last `n_logits` of them."""
         begin, end = len(self), len(self) + len(tokens)
         self._token[begin:end] = tokens
-        self._pos[begin:end] = range(start, start + len(tokens))
+        self._pos[begin:end] = np.arange(start, start + len(tokens))
         self._logits[begin:end] = 0
-        self._logits[end - 1] = last_logits
-        for i in range(begin, end):
-            self._native.seq_id[i][0] = sequence
-        self._native.n_tokens = end
+        self._logits[end - n_logits : end] = 1
+        self._belong(begin, end, (sequence,))
+
+    def add(self, token: int, position: int, sequences: Sequence[int]) -> None:
+        """Add one token, with logits, that several sequences share."""
+        at = len(self)
+        self._token[at], self._pos[at], self._logits[at] = token, position, 1
+        self._belong(at, at + 1, sequences)
+
+    def _belong(self, begin: int, end: int, sequences: Sequence[int]) -> None:
+        first, self._n_ids = self._n_ids, self._n_ids + len(sequences)
+        if self._n_ids > len(self._ids):
+            raise ValueError("too many sequences share the tokens of one batch")
+        self._ids[first : self._n_ids] = sequences
+        self._n_seq[begin:end] = len(sequences)
+        self._seq[begin:end] = self._ids.ctypes.data + first * self._ids.itemsize
+        self.native.n_tokens = end
+
+
+def _address(array: "NDArray[Any]", kind: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(kind))
 
 
 class Tap(Protocol):
@@ -344,7 +373,8 @@ class Context(_Owner):
                 )
         params = C.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = placement.n_ctx, placement.n_batch, placement.n_ubatch
-        params.n_seq_max, params.kv_unified = placement.n_seq_max, kv_unified
+        params.n_seq_max = min(placement.n_seq_max, placement.n_ubatch)  # more makes llama.cpp abort
+        params.kv_unified = kv_unified
         params.n_threads, params.n_threads_batch = placement.n_threads, placement.n_threads_batch
         params.type_k, params.type_v = ggml.KV_TYPES[placement.type_k], ggml.KV_TYPES[placement.type_v]
         params.flash_attn_type = int(placement.flash_attn)
@@ -377,12 +407,21 @@ class Context(_Owner):
     def n_batch(self) -> int:
         return int(C.llama_n_batch(self.pointer))
 
+    @property
+    def n_ubatch(self) -> int:
+        return int(C.llama_n_ubatch(self.pointer))
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequence ids that can be used: 0 .. n_sequences - 1."""
+        return int(C.llama_n_seq_max(self.pointer))
+
     def decode(self, batch: Batch) -> bool:
         """Compute a batch; False when `interrupt` stopped it (whole micro-batches before it stay in the cache).
 
         Raises ComputeError when llama.cpp fails.
         """
-        code = C.llama_decode(self.pointer, batch._native)
+        code = C.llama_decode(self.pointer, batch.native)
         if self._observer and (error := self._observer.error):
             self._observer.error = None
             raise error
@@ -409,12 +448,35 @@ class Context(_Owner):
             raise ComputeError(f"no logits were asked for at batch position {index}")
         return np.ctypeslib.as_array(pointer, (self.model.vocab.n_tokens,))
 
-    def keep(self, sequence: int, n_tokens: int) -> int:
-        """Forget all but the first `n_tokens` of a sequence; give how many are left (0 where a cut is impossible)."""
-        if C.llama_memory_seq_rm(self._memory, sequence, n_tokens, -1):
-            return n_tokens
-        C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        return 0
+    def copy(self, source: int, target: int, n_tokens: int) -> None:
+        """Let an empty sequence share the first `n_tokens` cells of another; nothing is moved."""
+        C.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
+
+    def cut(self, sequence: int, n_tokens: int) -> None:
+        """Forget all but the first `n_tokens` of a sequence; ComputeError where the model's memory cannot be cut."""
+        if not C.llama_memory_seq_rm(self._memory, sequence, n_tokens, -1):
+            raise ComputeError(
+                "this model's memory cannot forget a part of a text; it is no cache of keys and values"
+            )
+
+    def state(self, sequence: int) -> bytes:
+        """Give what a sequence has in the cache, as llama.cpp writes it."""
+        size = int(C.llama_state_seq_get_size(self.pointer, sequence))
+        buffer = (ctypes.c_uint8 * size)()
+        n_bytes = int(C.llama_state_seq_get_data(self.pointer, buffer, size, sequence))
+        return bytes(memoryview(buffer)[:n_bytes])
+
+    def restore(self, sequence: int, state: bytes) -> bool:
+        """Fill an empty sequence with what `state` gave; False, and the sequence stays empty, where it does not go in."""
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        done = C.llama_state_seq_set_data(self.pointer, buffer, len(state), sequence)
+        if not done:
+            C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return bool(done)
+
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """Compute with so many threads from the next decode on: one token at a time, and batches."""
+        C.llama_set_n_threads(self.pointer, n_threads, n_threads_batch)
 
     def n_cached(self, sequence: int) -> int:
         """Give the number of tokens of a sequence that are in the KV cache."""

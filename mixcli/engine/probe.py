@@ -50,7 +50,7 @@ def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
         while done < count:
             n = min(context.n_batch, count - done)
             batch.clear()
-            batch.extend([FIRST_TOKEN] * n, start + done, 0, last_logits=True)
+            batch.extend([FIRST_TOKEN] * n, start + done, 0, n_logits=1)
             context.decode(batch)
             done += n
         context.logits()  # waits for a GPU
@@ -58,7 +58,7 @@ def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
 
     feed(0, 8)
     feed(8, 1)
-    context.keep(0, 0)
+    context.cut(0, 0)
     prefill = feed(0, n_prompt)
     decode = 0.0
     for i in range(n_tokens):

@@ -58,6 +58,10 @@ class ChatFormat:
                 ids += self.tokenizer.encode(part)
         return ids
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Give the token ids of a text as the assistant would write it behind a prompt."""
+        return self.tokenizer.encode(text)
+
 
 def check(messages: Sequence[Message]) -> None:
     """Raise BadRequest, naming the message, for an empty conversation or a role that does not exist."""

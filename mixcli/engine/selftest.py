@@ -126,7 +126,7 @@ def main(mode: str) -> None:
                 (64, [1]),
             ):  # both shapes: matrix by matrix, matrix by vector
                 batch.clear()
-                batch.extend(tokens, start, 0, last_logits=True)
+                batch.extend(tokens, start, 0, n_logits=1)
                 context.decode(batch)
                 if not np.isfinite(context.logits()).all():
                     sys.exit(1)

@@ -1,36 +1,54 @@
-"""One request on its way through the engine: what was asked, what has been computed, what it cost."""
+"""One request on its way through the engine: what was asked, what has been computed, what it cost. Integers and clocks only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from time import perf_counter
 from typing import Literal
 
-from mixcli.engine.detokenizer import Detokenizer, StopMatcher
-from mixcli.engine.llama import Sampler, Vocab
+from mixcli.engine.constraint import ConstraintSpec
+from mixcli.engine.labels import LabelScores
 from mixcli.engine.sampling import SamplingParams
+from mixcli.errors import MixcliError
 
 FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One of the texts that an answer may be, and its token ids."""
+
+    text: str
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Request:
     """What the engine is asked for: continue `prompt` (token ids) as `sampling` says.
 
-    `continues_text` says that the prompt ends in the middle of a text that the answer goes on with.
+    `continues_text` says that the prompt ends in the middle of a text that the answer goes on with. With `labels` nothing is
+    sampled: the likeliest is the answer. `constraint` lets only tokens through that keep to a schema or grammar. `top_logprobs` (0 to 20,
+    None for none) asks for log-probabilities, `speculate` for drafts out of the text so far. `park` keeps the answer in the KV cache for a next turn, `persist`
+    also on disk when the process ends; without `park` only what others begin with too is kept.
     """
 
     id: str
     prompt: tuple[int, ...]
     sampling: SamplingParams
     continues_text: bool = False
+    constraint: ConstraintSpec | None = None
+    labels: tuple[Label, ...] = ()
+    top_logprobs: int | None = None
+    speculate: bool = False
+    park: bool = True
+    persist: bool = False
 
 
 @dataclass(frozen=True)
 class Usage:
     """What a finished request cost: tokens, and seconds in the queue, in prefill and in decode.
 
-    `n_cached` of the `n_prompt` tokens were already in the KV cache. `seconds_decode` counts from the first token to the last,
-    so the speed is (n_generated - 1) / seconds_decode.
+    `n_cached` of the `n_prompt` tokens were already in the KV cache; of `n_drafted` guessed tokens `n_accepted` were right.
+    `seconds_decode` counts from the first token to the last, so the speed is (n_generated - 1) / seconds_decode.
     """
 
     n_prompt: int
@@ -39,17 +57,50 @@ class Usage:
     seconds_queue: float
     seconds_prefill: float
     seconds_decode: float
+    n_drafted: int = 0
+    n_accepted: int = 0
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A chosen token's natural log-probability, and the likeliest tokens with theirs, before any sampling parameter acts."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a prompt has been read: tokens in all, from the cache, done (the cached ones included), and seconds so far."""
+
+    n_prompt: int
+    n_cached: int
+    n_done: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one step brought for one request; the last one has `finish_reason` and `usage`."""
+    """What one step brought for one request; the last one has `finish_reason` and `usage`.
+
+    `label_probs` are in the order of the request's labels and sum to one. A `progress` comes while the prompt is read. With an
+    `error` the request is over too.
+    """
 
     id: str
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    label_probs: tuple[float, ...] = ()
+    progress: Progress | None = None
+    error: MixcliError | None = None
+
+    @property
+    def is_last(self) -> bool:
+        return self.finish_reason is not None or self.error is not None
 
 
 class SequenceStatus(Enum):
@@ -58,18 +109,29 @@ class SequenceStatus(Enum):
     FINISHED = "finished"
 
 
+@dataclass(eq=False)
 class Sequence:
-    """A request's state: its tokens so far, how many of them are computed, and its clocks.
+    """A request's state: its tokens so far, how many of them are computed, which slot of the KV cache holds them, and its clocks.
 
     `n_computed` counts the tokens whose keys and values are in the KV cache; `n_cached` those that were there before it began.
+    `drafts` are guesses that the next decode tries behind the last token. `scores` are those of labels, where the request has some.
     """
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.tokens = list(request.prompt)
-        self.status = SequenceStatus.WAITING
-        self.n_computed = 0
-        self.n_cached = 0
+    request: Request
+    tokens: list[int] = field(init=False)
+    status: SequenceStatus = SequenceStatus.WAITING
+    slot: int | None = None
+    n_computed: int = 0
+    n_cached: int = 0
+    drafts: list[int] = field(default_factory=list)
+    n_drafted: int = 0
+    n_accepted: int = 0
+    n_started: int = 0
+    scores: LabelScores | None = None
+    n_branches_done: int = 0
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.request.prompt)
         self._added = self._started = self._first_token = self._last_token = perf_counter()
 
     @property
@@ -89,36 +151,44 @@ class Sequence:
         """Tokens that must be computed before the next one can be chosen."""
         return len(self.tokens) - self.n_computed
 
-    def start(self, vocab: Vocab, n_ctx: int, n_cached: int) -> None:
-        """Begin to compute, with `n_cached` tokens already in the KV cache."""
-        self.status = SequenceStatus.RUNNING
-        self.n_computed = self.n_cached = n_cached
-        self._started = perf_counter()
-        self.sampler: Sampler = self.request.sampling.sampler(vocab.n_tokens, n_ctx, self.request.prompt)
-        self._detokenizer = Detokenizer(vocab, at_start=not self.request.continues_text)
-        self._stops = StopMatcher(self.request.sampling.stop)
+    @property
+    def is_decoding(self) -> bool:
+        """Whether only the last token is missing."""
+        return self.status is SequenceStatus.RUNNING and self.n_missing == 1
 
-    def append(self, token: int) -> tuple[str, bool]:
-        """Take a chosen token; give its showable text, and whether a stop text ended the answer."""
+    @property
+    def scores_labels(self) -> bool:
+        """Whether the prompt is read and labels' branches are still to be computed."""
+        return self.scores is not None and self.n_missing == 0 and not self.scores.is_complete
+
+    def start(self, slot: int, n_cached: int) -> None:
+        """Begin to compute, or begin again after others needed the room, with `n_cached` tokens already in the KV cache."""
+        self.status, self.slot, self.n_computed = SequenceStatus.RUNNING, slot, n_cached
+        if not self.n_started:
+            self.n_cached, self._started = n_cached, perf_counter()
+        self.n_started += 1
+
+    def wait(self) -> None:
+        """Go back to the queue with the tokens so far; what was computed is forgotten."""
+        self.status, self.slot = SequenceStatus.WAITING, None
+        self.n_computed, self.drafts = 0, []
+
+    def append(self, token: int) -> None:
+        """Take a chosen token."""
         self.tokens.append(token)
         self._last_token = perf_counter()
         if self.n_generated == 1:
             self._first_token = self._last_token
-        return self._stops.push(self._detokenizer.push(token))
 
-    def rest(self) -> str:
-        """Give the text that was held back, at the end of an answer that no stop text ended."""
-        text, stopped = self._stops.push(self._detokenizer.flush())
-        return text if stopped else text + self._stops.flush()
+    def progress(self) -> Progress:
+        """Give how far the prompt has been read."""
+        return Progress(self.n_prompt, self.n_cached, self.n_computed, perf_counter() - self._started)
 
     def finish(self) -> Usage:
         """Close the books."""
         now = perf_counter()
-        waiting = self.status is SequenceStatus.WAITING
-        if not waiting:
-            self.sampler.close()
         self.status = SequenceStatus.FINISHED
-        started = now if waiting else self._started
+        started = self._started if self.n_started else now
         first = self._first_token if self.n_generated else now
         return Usage(
             n_prompt=self.n_prompt,
@@ -127,4 +197,6 @@ class Sequence:
             seconds_queue=started - self._added,
             seconds_prefill=first - started,
             seconds_decode=self._last_token - first if self.n_generated else 0.0,
+            n_drafted=self.n_drafted,
+            n_accepted=self.n_accepted,
         )

@@ -15,11 +15,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from mixcli.engine.sequence import Output
-from mixcli.errors import MixcliError
-from mixcli.host.loop import Call, EngineLoop
-from mixcli.host.protocol import ATTACH, FAILED, error_body
+from mixcli.errors import BadRequest, MixcliError
+from mixcli.host.call import Call
+from mixcli.host.loop import EngineLoop
+from mixcli.host.protocol import ATTACH, BUSY, FAILED, error_body
 from mixcli.host.residency import Residency
-from mixcli.host.schema import ChatRequest, chunk, completion, usage_chunk
+from mixcli.host.schema import Answerer, ChatRequest, ExpertsRequest, TokenizeRequest
 from mixcli.host.spec import HostSpec
 
 
@@ -75,6 +76,7 @@ class State:
             "size": self.spec.name.path.stat().st_size if self.spec.name.path.exists() else None,
             "n_ctx": self.engine.placement.n_ctx,
             "pid": os.getpid(),
+            **self.engine.counts(),
             "busy": self.residency.busy,
             "expires_in": None if expires_in == math.inf else round(expires_in, 1),
         }
@@ -99,7 +101,7 @@ def create_app(state: State) -> FastAPI:
     @app.exception_handler(MixcliError)
     async def failed(_request: Request, error: MixcliError) -> JSONResponse:
         status, body = error_body(error)
-        return JSONResponse(body, status)
+        return JSONResponse(body, status, headers={"Retry-After": "2"} if status == BUSY else None)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -121,19 +123,25 @@ def create_app(state: State) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat(request: ChatRequest, http: Request) -> Any:
-        call = Call(
-            id=f"chatcmpl-{uuid.uuid4().hex}",
-            messages=tuple(message.message() for message in request.messages),
-            sampling=request.sampling(),
-            loop=asyncio.get_running_loop(),
-        )
-        outputs = _outputs(state, call, http)
+        call = Call(f"chatcmpl-{uuid.uuid4().hex}", request.question(), asyncio.get_running_loop())
+        outputs = _outputs(state, call, http, progress=request.stream and request.return_progress)
         first = await anext(outputs)  # an error before the first token still has a status code of its own
+        answerer = Answerer(call.id, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
         if request.stream:
-            return _events(
-                _stream(call.id, state.spec.name.label, first, outputs, request.stream_options.include_usage)
-            )
-        return await _whole(call.id, state.spec.name.label, first, outputs)
+            return _events(_stream(answerer, first, outputs))
+        return answerer.whole([output async for output in _chain(first, outputs)])
+
+    @app.post("/tokenize")
+    async def tokenize(request: TokenizeRequest) -> dict[str, Any]:
+        messages = None if request.messages is None else [one.message() for one in request.messages]
+        if messages is None and request.prompt is None:
+            raise BadRequest("say messages or prompt", param="messages")
+        tokens = await asyncio.wrap_future(state.engine.tokenize(messages, request.prompt))
+        return {"count": len(tokens), "tokens": tokens, "max_model_len": state.engine.placement.n_ctx}
+
+    @app.post("/mixcli/experts")
+    async def experts(request: ExpertsRequest) -> dict[str, Any]:
+        return await asyncio.wrap_future(state.engine.experts([one.message() for one in request.messages]))
 
     return app
 
@@ -154,7 +162,9 @@ async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, A
             await state.change()
 
 
-async def _outputs(state: State, call: Call, http: Request) -> AsyncGenerator[Output, None]:
+async def _outputs(
+    state: State, call: Call, http: Request, *, progress: bool
+) -> AsyncGenerator[Output, None]:
     """Yield the outputs of a call; when the asker leaves, the call is dropped and the engine goes on with others."""
     with state.residency.guest():
         state.engine.submit(call)
@@ -170,38 +180,34 @@ async def _outputs(state: State, call: Call, http: Request) -> AsyncGenerator[Ou
                     continue
                 if isinstance(item, BaseException):
                     raise item
-                yield item
-                if item.finish_reason is not None:
+                if item.progress is None or progress:
+                    yield item
+                if item.is_last:
                     return
         finally:
             state.engine.abort(call)
 
 
 async def _stream(
-    answer_id: str, model: str, first: Output, rest: AsyncGenerator[Output, None], include_usage: bool
+    answerer: Answerer, first: Output, rest: AsyncGenerator[Output, None]
 ) -> AsyncGenerator[dict[str, Any], None]:
-    yield chunk(answer_id, model, {"role": "assistant", "content": ""})
+    yield answerer.opening()
     last = first
+    token_ids: list[int] = []
     try:
         async with contextlib.aclosing(_chain(first, rest)) as outputs:
             async for last in outputs:
-                if last.text:
-                    yield chunk(answer_id, model, {"content": last.text})
+                token_ids += last.token_ids
+                if last.progress is not None:
+                    yield answerer.progress(last)
+                elif last.text or last.logprobs:
+                    yield answerer.delta(last)
     except Exception as error:  # the status line is gone: the error travels in the stream
         yield error_body(error)[1]
         return
-    yield chunk(answer_id, model, {}, last.finish_reason)
-    if include_usage:
-        yield usage_chunk(answer_id, model, last)
-
-
-async def _whole(
-    answer_id: str, model: str, first: Output, rest: AsyncGenerator[Output, None]
-) -> dict[str, Any]:
-    texts, last = [], first
-    async for last in _chain(first, rest):
-        texts.append(last.text)
-    return completion(answer_id, model, "".join(texts), last)
+    yield answerer.closing(last, token_ids)
+    if answerer.request.stream_options.include_usage:
+        yield answerer.accounts(last)
 
 
 async def _chain(first: Output, rest: AsyncGenerator[Output, None]) -> AsyncGenerator[Output, None]:

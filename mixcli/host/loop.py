@@ -3,40 +3,30 @@
 llama.cpp's context belongs to one thread; everybody else puts calls into the inbox and reads outputs from an asyncio queue.
 """
 
-import asyncio
 import os
 import queue
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
+from mixcli import paths
+from mixcli.engine.answers import Answers
 from mixcli.engine.engine import Engine
 from mixcli.engine.formats import Message
-from mixcli.engine.loading import load
+from mixcli.engine.loading import Loaded, load
+from mixcli.engine.overflow import fitted
 from mixcli.engine.prompt import ChatFormat
-from mixcli.engine.sampling import SamplingParams
-from mixcli.engine.sequence import Output, Request
-from mixcli.errors import MixcliError
+from mixcli.engine.sequence import Label, Output, Request
+from mixcli.errors import BadRequest, MixcliError
+from mixcli.host.call import Call, Question
+from mixcli.host.kv import open_store
 from mixcli.host.protocol import FAILED, LOADING, READY
+from mixcli.host.sharing import Sharing
 from mixcli.host.spec import HostSpec
 
-Item = Output | BaseException
-
-
-@dataclass
-class Call:
-    """One request on its way through the engine; outputs arrive in `items`, an exception ends them."""
-
-    id: str
-    messages: tuple[Message, ...]
-    sampling: SamplingParams
-    loop: asyncio.AbstractEventLoop
-    items: "asyncio.Queue[Item]" = field(default_factory=asyncio.Queue)
-
-    def put(self, item: Item) -> None:
-        """Hand an output to the waiting handler, from the engine's thread."""
-        self.loop.call_soon_threadsafe(self.items.put_nowait, item)
+T = TypeVar("T")
 
 
 class EngineLoop:
@@ -52,6 +42,10 @@ class EngineLoop:
         self._on_state = on_state
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: dict[str, Call] = {}
+        self._written: dict[str, list[int]] = {}
+        self._said: dict[str, list[str]] = {}
+        self._sharing = Sharing(paths.runtime_dir())
+        self._n_others = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
@@ -60,20 +54,46 @@ class EngineLoop:
         self._thread.start()
 
     def submit(self, call: Call) -> None:
-        """Queue a request; its outputs begin when the model is loaded and the requests before it are done."""
+        """Queue a call; its outputs begin when the model is loaded and there is room for it."""
         self._inbox.put(lambda: self._add(call))
 
     def abort(self, call: Call) -> None:
-        """Drop a request whose asker is gone."""
+        """Drop a call whose asker is gone."""
         self._inbox.put(lambda: self._drop(call.id))
         if call.id in self._calls:
             self._engine.interrupt()  # so that a long prefill need not end first
 
+    def counts(self) -> dict[str, int]:
+        """Give how many requests run, wait and have been done, and how many prompt tokens were computed; zeros before the model is loaded."""
+        engine = self._engine if self.status == READY else None
+        return {
+            "n_running": engine.n_running if engine else 0,
+            "n_waiting": engine.n_waiting if engine else 0,
+            "n_requests_done": engine.n_done if engine else 0,
+            "n_prompt_tokens_done": engine.n_prompt_tokens_done if engine else 0,
+        }
+
+    def pieces(self, tokens: Sequence[int]) -> list[bytes]:
+        """Give the bytes of tokens."""
+        return [self._vocab.piece(token) for token in tokens]
+
+    def tokenize(self, messages: Sequence[Message] | None, text: str | None) -> "Future[list[int]]":
+        """Give the token ids of a conversation, ready for an answer, or of a text."""
+        if messages is not None:
+            return self._between_steps(lambda: self._encode(messages))
+        return self._between_steps(lambda: self._format.tokenizer.encode(text or ""))
+
+    def experts(self, messages: Sequence[Message]) -> "Future[dict[str, Any]]":
+        """Give which experts the last message of a conversation was given to; see engine.experts.routing."""
+        return self._between_steps(lambda: self._routing(messages))
+
     def close(self, timeout: float) -> None:
-        """Stop after the present step and wait for the thread at most `timeout` seconds."""
+        """Stop after the present step, write to disk what shall stay, and wait for the thread at most `timeout` seconds."""
         self._closing.set()
         self._inbox.put(None)
         self._thread.join(timeout)
+
+    # the engine's thread
 
     def _main(self) -> None:
         try:
@@ -87,6 +107,7 @@ class EngineLoop:
         try:
             while not self._closing.is_set():
                 self._turn()
+            self._engine.close()
         except (
             BaseException
         ):  # a bug: the engine's state is unknown, so the process ends, and the front ends say so
@@ -102,42 +123,123 @@ class EngineLoop:
 
         order = self.spec.order
         smaller = (order.smaller.placement, order.smaller.expected) if order.smaller else None
-        loaded = load(self.spec.name.path, order.placement, order.expected, smaller, on_progress)
-        self.notes += loaded.notes
-        self.placement = loaded.placement
-        self._format = ChatFormat.of(loaded.model)
-        self._engine = Engine(loaded.model, loaded.context)
+        self._loaded: Loaded = load(
+            self.spec.name.path, order.placement, order.expected, smaller, on_progress
+        )
+        self.notes += self._loaded.notes
+        self.placement = self._loaded.placement
+        self._vocab = self._loaded.model.vocab
+        self._format = ChatFormat.of(self._loaded.model)
+        self._answers = Answers(self._vocab)
+        store = open_store(self.spec.name.path, self.placement)
+        self._engine = Engine(self._loaded.model, self._loaded.context, store)
 
     def _turn(self) -> None:
         """Take what is in the inbox, waiting for it when there is nothing else to do, then step once."""
         while not self._inbox.empty() or not self._engine.has_work:
+            if not self._engine.has_work:
+                self._sharing.idle()
             action = self._inbox.get()
             if action is None:
                 return
             action()
-        try:
-            outputs = self._engine.step()
-        except MixcliError as error:
-            for call_id in self._calls.keys() - self._engine.ids():
-                self._calls.pop(call_id).put(error)
-            return
-        for output in outputs:
+        self._share()
+        for output in self._engine.step():
             call = self._calls.get(output.id)
             if call is not None:  # its asker may be gone
-                call.put(output)
-                if output.finish_reason is not None:
-                    del self._calls[output.id]
+                self._hand_over(call, output)
+
+    def _hand_over(self, call: Call, output: Output) -> None:
+        self._written[call.id] += output.token_ids
+        self._said[call.id].append(output.text)
+        if output.is_last:
+            if output.finish_reason == "stop" and not call.question.choices:
+                self._answers.learn("".join(self._said[call.id]), self._written[call.id])
+            self._forget(call.id)
+        call.put(output.error or output)
 
     def _add(self, call: Call) -> None:
         try:
-            prompt = self._format.encode(call.messages)
-            continues = call.messages[-1].role == "assistant"
-            self._engine.add(Request(call.id, tuple(prompt), call.sampling, continues))
+            request = self._request(call)
+            self._engine.add(request)
         except MixcliError as error:
             call.put(error)
         else:
-            self._calls[call.id] = call
+            self._calls[call.id], self._written[call.id], self._said[call.id] = call, [], []
+
+    def _request(self, call: Call) -> Request:
+        question = call.question
+        messages = self._answers.recall(question.messages)
+        prompt, call.n_dropped = fitted(
+            messages,
+            self._format.encode,
+            self._loaded.context.n_ctx,
+            question.sampling.max_tokens,
+            question.on_overflow,
+        )
+        return Request(
+            id=call.id,
+            prompt=tuple(prompt),
+            sampling=question.sampling,
+            continues_text=question.messages[-1].role == "assistant",
+            constraint=question.constraint,
+            labels=self._labels(question) if question.choices else (),
+            top_logprobs=question.top_logprobs,
+            speculate=question.speculate,
+            park=question.park,
+            persist=question.persist,
+        )
+
+    def _labels(self, question: Question) -> tuple[Label, ...]:
+        """Give the choices as token ids, each as the assistant would write it behind this prompt."""
+        labels: dict[tuple[int, ...], Label] = {}
+        for choice in question.choices:
+            tokens = tuple(self._format.encode_answer(choice))
+            if not tokens or tokens in labels:
+                raise BadRequest(
+                    f"the choice {choice!r:.60} is empty or there twice", param="structured_outputs.choice"
+                )
+            labels[tokens] = Label(choice, tokens)
+        return tuple(labels.values())
+
+    def _encode(self, messages: Sequence[Message]) -> list[int]:
+        return self._format.encode(self._answers.recall(messages))
+
+    def _routing(self, messages: Sequence[Message]) -> dict[str, Any]:
+        from mixcli.engine.experts import routing
+
+        if not messages or messages[-1].role != "assistant":
+            raise BadRequest("the last message must be an answer of the assistant", param="messages")
+        before = self._encode(messages[:-1])
+        spoken = self._answers.recall([*messages, Message("user", "")])[len(messages) - 1]
+        tokens = [*before, *(spoken.tokens or self._format.encode_answer(spoken.content))]
+        return routing(self._loaded.model, self.placement, tokens, len(before))
 
     def _drop(self, call_id: str) -> None:
-        if self._calls.pop(call_id, None) is not None:
+        if call_id in self._calls:
+            self._forget(call_id)
             self._engine.abort(call_id)
+
+    def _forget(self, call_id: str) -> None:
+        del self._calls[call_id], self._written[call_id], self._said[call_id]
+
+    def _share(self) -> None:
+        """Divide the cores with the other models that compute now."""
+        n_others = self._sharing.busy()
+        if n_others != self._n_others:
+            self._n_others = n_others
+            n, n_batch = self.placement.n_threads, self.placement.n_threads_batch
+            self._loaded.context.set_threads(max(1, n // (1 + n_others)), max(1, n_batch // (1 + n_others)))
+
+    def _between_steps(self, work: Callable[[], T]) -> "Future[T]":
+        """Do something in the engine's thread, once the model is loaded."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._inbox.put(run)
+        return future

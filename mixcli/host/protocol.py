@@ -7,11 +7,14 @@ from mixcli import errors
 ATTACH = "/mixcli/attach"  # SSE: the host's state until the guest leaves; the model stays loaded meanwhile
 LOADING, READY, FAILED = "loading", "ready", "failed"
 
+BUSY = 503
+
 # exit code -> (HTTP status, OpenAI error type)
 HTTP_ERRORS = {
     errors.UsageError.exit_code: (400, "invalid_request_error"),
     errors.DoesNotFit.exit_code: (400, "invalid_request_error"),
     errors.IntegrityError.exit_code: (500, "server_error"),
+    errors.Busy.exit_code: (BUSY, "overloaded_error"),
 }
 BY_EXIT_CODE = {
     cls.exit_code: cls
@@ -34,8 +37,11 @@ def error_body(error: BaseException) -> tuple[int, dict[str, Any]]:
         "message": message,
         "type": kind,
         "param": getattr(error, "param", None),
+        "code": None,
         "exit_code": exit_code or 1,
     }
+    if isinstance(error, errors.ContextOverflow):
+        body |= {"code": "context_length_exceeded", "n_prompt": error.n_prompt, "n_ctx": error.n_ctx}
     return status, {"error": body}
 
 

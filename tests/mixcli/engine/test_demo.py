@@ -67,10 +67,10 @@ def test_the_demo_answers_as_the_dense_model_does(dense: Model, demo: Model) -> 
             tokens, position = chat.encode(messages), 0
             assert tokens == ChatFormat.of(dense).encode(messages)
             for context in (first, second):
-                context.keep(0, 0)
+                context.cut(0, 0)
             for step in range(N_TOKENS):
                 batch.clear()
-                batch.extend(tokens, position, 0, last_logits=True)
+                batch.extend(tokens, position, 0, n_logits=1)
                 position += len(tokens)
                 assert first.decode(batch)
                 assert second.decode(batch)
@@ -108,7 +108,7 @@ def test_two_experts_are_chosen_in_each_layer_for_every_token(demo_path: Callabl
         for position, token in enumerate(
             tokens
         ):  # logits for all: the last layer leaves out tokens that need none
-            batch.extend([token], position, 0, last_logits=True)
+            batch.extend([token], position, 0, n_logits=1)
         with Context(model, replace(PLACEMENT, n_ctx=256), tap=routing) as context:
             assert context.decode(batch)
     assert sorted(routing.chosen) == list(range(30))
@@ -134,8 +134,8 @@ class Failing:
 def test_an_error_of_a_tap_comes_out_of_decode(smol: Model) -> None:
     with Context(smol, replace(PLACEMENT, n_ctx=256), tap=Failing()) as context:
         batch = Batch(4)
-        batch.extend([1, 2], 0, 0, last_logits=True)
+        batch.extend([1, 2], 0, 0, n_logits=1)
         for _ in range(2):
             with pytest.raises(LookupError, match="attn_norm-3"):
                 context.decode(batch)
-            context.keep(0, 0)
+            context.cut(0, 0)

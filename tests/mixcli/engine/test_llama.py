@@ -100,7 +100,7 @@ def test_load_modes(smol_path: Path, mode: str) -> None:
         Context(model, PLACEMENT) as context,
     ):
         batch = Batch(4)
-        batch.extend([1, 2], 0, 0, last_logits=True)
+        batch.extend([1, 2], 0, 0, n_logits=1)
         assert context.decode(batch)
 
 
@@ -121,7 +121,7 @@ def test_devices_have_names_and_memory() -> None:
 def test_no_logits_where_none_were_asked_for(smol: Model) -> None:
     with Context(smol, PLACEMENT) as context:
         batch = Batch(4)
-        batch.extend([1, 2], 0, 0, last_logits=True)
+        batch.extend([1, 2], 0, 0, n_logits=1)
         context.decode(batch)
         with pytest.raises(ComputeError, match="position 0"):
             context.logits(0)
@@ -131,14 +131,14 @@ def test_no_logits_where_none_were_asked_for(smol: Model) -> None:
 def test_a_batch_that_fits_nowhere_is_an_error(smol: Model) -> None:
     with Context(smol, replace(PLACEMENT, n_ctx=256)) as context:
         batch = Batch(512)
-        batch.extend([5] * 250, 0, 0, last_logits=True)
+        batch.extend([5] * 250, 0, 0, n_logits=1)
         assert context.decode(batch)
         batch.clear()
-        batch.extend([5] * 10, 250, 0, last_logits=True)
+        batch.extend([5] * 10, 250, 0, n_logits=1)
         with pytest.raises(ComputeError, match="KV cache has no room"):
             context.decode(batch)
         assert context.n_cached(0) == 250
-        assert context.keep(0, 100) == 100
+        context.cut(0, 100)
         assert context.n_cached(0) == 100
 
 

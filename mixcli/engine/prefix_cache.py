@@ -1,0 +1,314 @@
+"""Which cells of the KV cache hold which tokens: a radix tree over the tokens of every sequence, live or parked.
+
+llama.cpp tags each cell of its unified cache with the sequences that it belongs to; a slot is one such sequence id. Sharing a prefix
+costs no cell and no copy, so what is kept here is only who holds what. Nothing in this module touches llama.cpp: it decides, and
+the engine carries out what `take_operations` gives, in order, before the next decode. A live slot belongs to a running request; a
+parked one is memory for whoever asks next, and is evicted, the longest unused first, when cells or slots run short.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Tokens = list[int]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Let slot `target` hold the first `n_tokens` tokens of slot `source` too."""
+
+    source: int
+    target: int
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Let a slot forget all but its first `n_tokens` tokens."""
+
+    slot: int
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Save:
+    """Write what a slot holds to disk, before it is evicted."""
+
+    slot: int
+    tokens: tuple[int, ...]
+
+
+Operation = Copy | Cut | Save
+
+
+class _Node:
+    """A run of tokens, each in a cell of its own, that all of `slots` hold."""
+
+    __slots__ = ("children", "parent", "slots", "tokens")
+
+    def __init__(self, tokens: Tokens, parent: "_Node | None", slots: set[int]) -> None:
+        self.tokens, self.parent, self.slots = tokens, parent, slots
+        self.children: list[_Node] = []
+
+
+class PrefixCache:
+    """Holds the books of `n_cells` cells (tokens) and `n_slots` sequence ids."""
+
+    def __init__(self, n_cells: int, n_slots: int) -> None:
+        self.n_cells = n_cells
+        self.n_used = 0
+        self._root = _Node([], None, set())
+        self._free = list(range(n_slots - 1, -1, -1))
+        self._ends: dict[int, _Node] = {}
+        self._lengths: dict[int, int] = {}
+        self._parked: dict[int, bool] = {}  # slot: to be saved; the longest unused first
+        self._operations: list[Operation] = []
+
+    @property
+    def n_free(self) -> int:
+        """Cells that nobody holds."""
+        return self.n_cells - self.n_used
+
+    @property
+    def n_parked(self) -> int:
+        """Slots that wait for somebody who begins alike."""
+        return len(self._parked)
+
+    def length(self, slot: int) -> int:
+        """Give the number of tokens that a slot holds."""
+        return self._lengths[slot]
+
+    def tokens(self, slot: int) -> Tokens:
+        """Give the tokens that a slot holds."""
+        return [token for node in reversed(self._path(slot)) for token in node.tokens]
+
+    def to_save(self) -> list[Save]:
+        """Give the parked slots that shall not be lost when the process ends."""
+        return [Save(slot, tuple(self.tokens(slot))) for slot, saved in self._parked.items() if saved]
+
+    def take_operations(self) -> list[Operation]:
+        """Give what llama.cpp must be told since the last call."""
+        operations, self._operations = self._operations, []
+        return operations
+
+    # live slots
+
+    def match(self, tokens: Sequence[int]) -> int:
+        """Give how many of the first tokens are there already; the last token never counts, because its logits are needed."""
+        return self._find(tokens)[2]
+
+    def admit(self, tokens: Sequence[int]) -> tuple[int, int] | None:
+        """Give a live slot that begins with the longest known prefix of `tokens`, and that prefix's length; None when no slot is left."""
+        node, within, n_shared = self._find(tokens)
+        if n_shared and within < len(node.tokens):
+            node = self._split(node, within)
+        source = self._holder(node) if n_shared else None
+        slot = self._take_slot(spare=source)
+        if slot is None:
+            return None
+        if slot != source:
+            if source is not None:
+                self._operations.append(Copy(source, slot, n_shared))
+                self._touch(source)
+            self._enter(slot, node, n_shared)
+        else:
+            self.cut(slot, n_shared)
+        return slot, n_shared
+
+    def open(self) -> int | None:
+        """Give a live slot that holds nothing yet; None when no slot is left."""
+        slot = self._take_slot(spare=None)
+        if slot is not None:
+            self._enter(slot, self._root, 0)
+        return slot
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> None:
+        """Note that a live slot holds further tokens, which were just computed."""
+        if not tokens:
+            return
+        node = self._ends[slot]
+        if node.parent is None or len(node.slots) > 1:
+            child = _Node(list(tokens), node, {slot})
+            node.children.append(child)
+            self._ends[slot] = child
+        else:
+            node.tokens += tokens
+        self._lengths[slot] += len(tokens)
+        self.n_used += len(tokens)
+
+    def cut(self, slot: int, n_tokens: int) -> None:
+        """Let a slot forget all but its first `n_tokens` tokens."""
+        if self._lengths[slot] <= n_tokens:
+            return
+        node, end = self._ends[slot], self._lengths[slot]
+        while end - len(node.tokens) >= n_tokens and node.parent is not None:
+            end -= len(node.tokens)
+            node = self._leave(node, slot)
+        if end > n_tokens:
+            keep = len(node.tokens) - (end - n_tokens)
+            if len(node.slots) == 1:
+                self.n_used -= len(node.tokens) - keep
+                del node.tokens[keep:]
+            else:
+                upper = self._split(node, keep)
+                self._leave(node, slot)
+                node = upper
+        self._ends[slot], self._lengths[slot] = node, n_tokens
+        self._operations.append(Cut(slot, n_tokens))
+
+    def release(self, slot: int) -> None:
+        """Forget everything that a slot holds, and give it back."""
+        if self._lengths[slot]:
+            self.cut(slot, 0)
+        else:  # a decode that failed may have left something
+            self._operations.append(Cut(slot, 0))
+        del self._ends[slot], self._lengths[slot]
+        self._parked.pop(slot, None)
+        self._free.append(slot)
+
+    # parked slots
+
+    def park(self, slot: int, *, save: bool = False) -> None:
+        """Keep what a finished request computed for a next one; a slot that holds nothing of its own is given back.
+
+        Parked slots that hold a beginning of it, such as the turns before, are given back too.
+        """
+        above = self._path(slot)
+        for other in [other for other in self._parked if self._ends[other] in above]:
+            self.release(other)
+        if not save and (self._lengths[slot] == 0 or len(self._ends[slot].slots) > 1):
+            self.release(slot)
+        else:
+            self._parked[slot] = save
+
+    def park_prefix(self, slot: int, n_prompt: int) -> None:
+        """Keep only what others begin with too: the part up to the last fork, or the prompt where nobody ever forked from it."""
+        node = self._ends[slot]
+        if node.parent is not None and len(node.slots) == 1:
+            before = self._lengths[slot] - len(node.tokens)
+            self.cut(slot, before or min(n_prompt, self._lengths[slot]))
+        self.park(slot)
+
+    def make_room(self, n_tokens: int) -> bool:
+        """Evict parked slots until so many cells are free; False, and nothing is evicted, where that is not enough."""
+        if self.n_free >= n_tokens:
+            return True
+        if self.n_free + self._evictable() < n_tokens:
+            return False
+        while self.n_free < n_tokens:
+            self._evict(next(iter(self._parked)))
+        return True
+
+    # slots for a moment
+
+    def borrow(self, slot: int, n_slots: int) -> list[int]:
+        """Give up to `n_slots` slots that hold what a live one holds, for one decode; fewer, or none, where there are not so many."""
+        taken: list[int] = []
+        while len(taken) < n_slots and (other := self._take_slot(spare=None)) is not None:
+            taken.append(other)
+        self._operations += [Copy(slot, other, self._lengths[slot]) for other in taken]
+        return taken
+
+    def give_back(self, slots: Sequence[int]) -> None:
+        """Take back what `borrow` gave."""
+        self._operations += [Cut(slot, 0) for slot in slots]
+        self._free += slots
+
+    # inside
+
+    def _find(self, tokens: Sequence[int]) -> tuple[_Node, int, int]:
+        """Give the node where the longest known prefix ends, how many of its tokens belong to it, and the prefix's length."""
+        limit = len(tokens) - 1
+        node, n = self._root, 0
+        while True:
+            best, longest = None, 0
+            for child in node.children:
+                if n < limit and child.tokens[0] == tokens[n]:
+                    n_equal = common_prefix(child.tokens, tokens[n:limit])
+                    if n_equal > longest:
+                        best, longest = child, n_equal
+            if best is None:
+                return node, len(node.tokens), n
+            node, n = best, n + longest
+            if longest < len(best.tokens):
+                return node, longest, n
+
+    def _split(self, node: _Node, at: int) -> _Node:
+        """Make two nodes of one; give the upper, with its first `at` tokens."""
+        assert node.parent is not None
+        upper = _Node(node.tokens[:at], node.parent, set(node.slots))
+        node.parent.children[node.parent.children.index(node)] = upper
+        upper.children = [node]
+        node.tokens, node.parent = node.tokens[at:], upper
+        return upper
+
+    def _path(self, slot: int) -> list[_Node]:
+        """Give the nodes that a slot holds, from its end to the root."""
+        nodes, node = [], self._ends[slot]
+        while node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes
+
+    def _enter(self, slot: int, node: _Node, length: int) -> None:
+        self._ends[slot], self._lengths[slot] = node, length
+        for above in self._path(slot):
+            above.slots.add(slot)
+
+    def _leave(self, node: _Node, slot: int) -> _Node:
+        """Take a slot out of a node, which goes when it was the last; give the parent."""
+        assert node.parent is not None
+        node.slots.discard(slot)
+        if not node.slots:
+            node.parent.children.remove(node)
+            self.n_used -= len(node.tokens)
+        return node.parent
+
+    def _holder(self, node: _Node) -> int:
+        """Give a slot of a node, a live one where there is one."""
+        return min(node.slots, key=lambda slot: slot in self._parked)
+
+    def _touch(self, slot: int) -> None:
+        if slot in self._parked:
+            self._parked[slot] = self._parked.pop(slot)
+
+    def _take_slot(self, spare: int | None) -> int | None:
+        """Give a free slot, evicting the longest unused but `spare`; `spare` itself, no longer parked, when there is no other."""
+        if self._free:
+            return self._free.pop()
+        victim = next((slot for slot in self._parked if slot != spare), None)
+        if victim is not None:
+            self._evict(victim)
+            return self._free.pop()
+        if spare is not None and spare in self._parked:
+            del self._parked[spare]
+            return spare
+        return None
+
+    def _evict(self, slot: int) -> None:
+        if self._parked[slot]:
+            self._operations.append(Save(slot, tuple(self.tokens(slot))))
+        self.release(slot)
+
+    def _evictable(self) -> int:
+        """Count the cells that only parked slots hold."""
+        count, nodes = 0, list(self._root.children)
+        while nodes:
+            node = nodes.pop()
+            if node.slots <= self._parked.keys():
+                count += len(node.tokens)
+            nodes += node.children
+        return count
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Give how many tokens two lists begin with alike."""
+    low, high = 0, min(len(first), len(second))
+    if first[:high] == second[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

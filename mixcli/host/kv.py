@@ -1,0 +1,36 @@
+"""Where a host keeps computed texts on disk, and for which model they hold."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from mixcli import paths
+from mixcli.engine.kv_store import KvStore
+from mixcli.hardware import library_identity
+from mixcli.words import size_in_bytes
+from profiles.placement import Placement
+
+LIMIT = "4GiB"
+HEAD = 1 << 20  # bytes of the file that, with its size and time, stand for it
+
+
+def open_store(path: Path, placement: Placement) -> KvStore | None:
+    """Give the store of one model, cache type and library; None where MIXCLI_KV_DISK (a size, 4GiB by default) is 0."""
+    limit = size_in_bytes(os.environ.get("MIXCLI_KV_DISK", LIMIT))
+    if not limit:
+        return None
+    status = path.stat()
+    with path.open("rb") as file:
+        head = hashlib.sha256(file.read(HEAD)).hexdigest()
+    parts = [
+        head,
+        status.st_size,
+        status.st_mtime_ns,
+        placement.type_k,
+        placement.type_v,
+        placement.flash_attn,
+        library_identity(),
+    ]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    return KvStore(paths.cache_dir() / "kv", key, limit)

@@ -1,0 +1,63 @@
+"""Several loaded models on one machine: each that computes says so, and they divide the cores among themselves.
+
+llama.cpp's threads wait for one another by spinning; two models with as many threads as there are cores do not get half the speed each, but
+a tenth. A host that computes holds a lock on a file of its own in the private runtime folder; the others see that it is held.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from pathlib import Path
+
+LOOK = 1.0  # seconds between two looks at who else computes
+
+
+class Sharing:
+    """What one host says of itself, and sees of others, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / f"{os.getpid()}.busy"
+        self._handle: int | None = None
+        self._looked = 0.0
+        self._n_others = 0
+
+    def busy(self) -> int:
+        """Say that this host computes, and give how many others do; asked again within a second, it gives the same."""
+        if self._handle is None:
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            self._looked = 0.0
+        now = time.monotonic()
+        if now - self._looked >= LOOK:
+            self._looked = now
+            self._n_others = sum(
+                self._is_held(path) for path in self._folder.glob("*.busy") if path != self._path
+            )
+        return self._n_others
+
+    def idle(self) -> None:
+        """Say that this host has nothing to compute."""
+        if self._handle is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._handle)
+            self._handle = None
+
+    @staticmethod
+    def _is_held(path: Path) -> bool:
+        """Tell whether somebody holds the lock; what a dead host left is cleared away."""
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return False
+        finally:
+            os.close(handle)

@@ -1,0 +1,238 @@
+"""The scheduler without a model: what it chooses is carried out by a few lines that only count."""
+
+import random
+from dataclasses import dataclass, field
+
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis import given, settings
+
+from mixcli.engine.labels import LabelScores
+from mixcli.engine.prefix_cache import PrefixCache
+from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.scheduler import Chunk, Scheduler, Step
+from mixcli.engine.sequence import Request, Sequence, SequenceStatus
+
+N_CTX = 128
+END = 0
+
+
+@dataclass
+class Machine:
+    """Decodes steps: a text's next token is a function of its tokens, so that an answer can be told from a wrong one."""
+
+    n_cells: int = N_CTX
+    n_slots: int = 8
+    n_batch: int = 32
+    n_ubatch: int = 16
+    max_running: int = 4
+    computed: list[int] = field(default_factory=list)  # tokens of each step
+
+    def __post_init__(self) -> None:
+        self.cache = PrefixCache(self.n_cells, self.n_slots)
+        self.scheduler = Scheduler(
+            self.cache, n_batch=self.n_batch, n_ubatch=self.n_ubatch, max_running=self.max_running
+        )
+        self.finished: dict[str, list[int]] = {}
+
+    def ask(self, name: str, prompt: list[int], labels: tuple[tuple[int, ...], ...] = ()) -> Sequence:
+        sequence = Sequence(Request(name, tuple(prompt), SamplingParams()))
+        if labels:
+            sequence.scores = LabelScores(labels, [END])
+        self.scheduler.add(sequence)
+        return sequence
+
+    def step(self) -> Step:
+        step = self.scheduler.schedule()
+        assert self.cache.n_used + self.n_new(step) <= self.n_cells
+        n = sum(chunk.n_tokens for chunk in step.chunks) + sum(len(s.nodes) for s in step.scorings)
+        assert n <= self.n_batch
+        self.computed.append(n)
+        for chunk in step.chunks:
+            self._carry_out(chunk)
+        for scoring in step.scorings:
+            assert scoring.sequence.scores is not None
+            for node in scoring.nodes:
+                assert len(node.branches) >= 1
+                scoring.sequence.scores.see(node.prefix, _LOGITS)
+            scoring.sequence.n_branches_done += len(scoring.slots)
+            self.cache.give_back(scoring.slots)
+            self._end_labels(scoring.sequence)
+        return step
+
+    @staticmethod
+    def n_new(step: Step) -> int:
+        return sum(chunk.n_tokens for chunk in step.chunks) + sum(len(s.nodes) for s in step.scorings)
+
+    def _carry_out(self, chunk: Chunk) -> None:
+        sequence = chunk.sequence
+        assert sequence.slot is not None
+        assert self.cache.length(sequence.slot) == chunk.start == sequence.n_computed
+        assert self.cache.tokens(sequence.slot) == sequence.tokens[: chunk.start]
+        assert len(chunk.tokens) == chunk.n_tokens > 0
+        self.cache.extend(sequence.slot, chunk.tokens)
+        sequence.n_computed += chunk.n_tokens
+        if not chunk.n_logits:
+            return
+        if sequence.scores is not None:
+            sequence.scores.see((), _LOGITS)
+            self._end_labels(sequence)
+            return
+        drafts, sequence.drafts = sequence.drafts, []
+        n_right = 0
+        for i in range(chunk.n_logits):
+            token = following(sequence.tokens)
+            if token != END:
+                sequence.append(token)
+            if token == END or len(sequence.tokens) > N_CTX:  # the last token need not be computed
+                self.finish(sequence)
+                return
+            if i == len(drafts) or drafts[i] != token:
+                break
+            n_right += 1
+        self.cache.cut(sequence.slot, chunk.start + chunk.n_tokens - len(drafts) + n_right)
+        sequence.n_computed = len(sequence.tokens) - 1
+
+    def _end_labels(self, sequence: Sequence) -> None:
+        assert sequence.scores is not None
+        if sequence.scores.is_complete:
+            self.finish(sequence)
+
+    def finish(self, sequence: Sequence) -> None:
+        assert sequence.slot is not None
+        self.finished[sequence.id] = sequence.tokens
+        self.scheduler.remove(sequence)
+        sequence.status = SequenceStatus.FINISHED
+        self.cache.park(sequence.slot)
+
+
+_LOGITS = np.linspace(0, 1, 64, dtype=np.float32)
+
+
+def following(tokens: list[int]) -> int:
+    """The next token of a text: ends after some tokens, and never depends on how the text was computed."""
+    return random.Random(repr(tokens[-3:]) + str(len(tokens))).randrange(0, 24)
+
+
+def answer(prompt: list[int]) -> list[int]:
+    tokens = list(prompt)
+    while (token := following(tokens)) != END and len(tokens) <= N_CTX:
+        tokens.append(token)
+    return tokens
+
+
+prompts = st.lists(st.integers(1, 3), min_size=1, max_size=100)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(prompts, st.integers(0, 6)), min_size=1, max_size=12),
+    st.integers(2, 8),
+    st.sampled_from([8, 32, 256]),
+    st.sampled_from([4, 16]),
+    st.integers(0, 2**32),
+    st.booleans(),
+)
+def test_every_sequence_ends_with_its_own_text(
+    asked: list[tuple[list[int], int]], n_slots: int, n_batch: int, n_ubatch: int, seed: int, shared: bool
+) -> None:
+    """No token is lost, none comes twice, the cells are never overdrawn, and everybody ends, whatever is asked, drafted or aborted."""
+    machine = Machine(n_slots=n_slots, n_batch=n_batch, n_ubatch=n_ubatch, max_running=max(1, n_slots // 2))
+    chance = random.Random(seed)
+    beginning = [2] * 40 if shared else []
+    todo = [(f"r{i}", [*beginning, *prompt][:N_CTX], late) for i, (prompt, late) in enumerate(asked)]
+    sequences: dict[str, Sequence] = {}
+    aborted = set()
+    for n in range(3000):
+        for name, prompt, late in todo:
+            if late == n:
+                sequences[name] = machine.ask(name, prompt)
+        for sequence in machine.scheduler.running:
+            if sequence.is_decoding and chance.random() < 0.3:
+                room = N_CTX - len(sequence.tokens)
+                true = answer(sequence.tokens)[len(sequence.tokens) :]
+                sequence.drafts = [*true[: chance.randrange(3)], chance.randrange(1, 24)][: max(0, room)]
+        if chance.random() < 0.03 and machine.scheduler.running:
+            victim = chance.choice(machine.scheduler.running)
+            machine.scheduler.remove(victim)
+            machine.cache.park(victim.slot)  # type: ignore[arg-type]
+            aborted.add(victim.id)
+        machine.step()
+        if len(machine.finished) + len(aborted) == len(todo):
+            break
+    assert machine.finished.keys() | aborted == {name for name, _, _ in todo}
+    for name, prompt, _ in todo:
+        if name in machine.finished:
+            assert machine.finished[name] == answer(prompt)
+    assert machine.cache.make_room(N_CTX), "nobody holds anything any more"
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
+            min_size=2,
+            max_size=8,
+            unique=True,
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(2, 6),
+)
+def test_labels_are_scored_whatever_slots_there_are(asked: list[list[tuple[int, ...]]], n_slots: int) -> None:
+    machine = Machine(n_slots=n_slots, max_running=max(1, n_slots // 2))
+    for i, labels in enumerate(asked):
+        machine.ask(f"r{i}", [7, 8, 9, i], tuple(labels))
+    for _ in range(500):
+        machine.step()
+    assert len(machine.finished) == len(asked)
+
+
+def test_prompts_are_packed_into_one_step_and_a_shared_beginning_is_computed_once() -> None:
+    machine = Machine(n_cells=1024, n_slots=16, n_batch=256, n_ubatch=256, max_running=8)
+    for i in range(8):
+        machine.ask(f"r{i}", [*[9] * 40, i + 1, i + 2])
+    machine.step()
+    machine.step()
+    assert machine.computed == [42, 1 + 7 * 2]
+
+
+def test_one_long_prompt_does_not_silence_a_writer() -> None:
+    machine = Machine(n_cells=1024, n_slots=8, n_batch=512, n_ubatch=16, max_running=4)
+    machine.ask("writer", [1, 2, 3])
+    machine.step()
+    machine.ask("reader", [5] * 100)
+    step = machine.step()
+    assert [chunk.n_tokens for chunk in step.chunks] == [1, 15]
+
+
+def test_a_prompt_alone_takes_the_whole_batch() -> None:
+    machine = Machine(n_cells=1024, n_batch=64, n_ubatch=16)
+    machine.ask("reader", [5] * 100)
+    assert [chunk.n_tokens for chunk in machine.step().chunks] == [64]
+
+
+def test_the_youngest_makes_room_and_comes_back() -> None:
+    machine = Machine(n_cells=128, n_slots=8, max_running=4, n_batch=256)
+    old = machine.ask("old", [1] * 3 + [4] * 50)
+    young = machine.ask("young", [2] * 3 + [5] * 40)
+    machine.step()
+    assert machine.scheduler.running == [old, young]
+    old.tokens += [6] * 34  # as if it had written
+    machine.cache.extend(old.slot, [6] * 34)  # type: ignore[arg-type]
+    old.n_computed += 34
+    machine.scheduler.schedule()
+    assert machine.scheduler.running == [old]
+    assert young.status is SequenceStatus.WAITING
+    assert machine.scheduler.waiting[0] is young
+
+
+def test_first_come_first_served() -> None:
+    machine = Machine(n_cells=128, n_slots=8, max_running=4, n_batch=256)
+    for name, n in (("a", 60), ("b", 60), ("c", 5)):
+        machine.ask(name, [ord(name)] * n)
+    machine.step()
+    assert [s.id for s in machine.scheduler.running][:1] == ["a"]
+    assert "c" not in [s.id for s in machine.scheduler.running], "c must not overtake b"
