@@ -115,7 +115,7 @@ class Engine:
     def _choose(self, sequence: Sequence) -> None:
         if sequence.n_generated == 0:
             self._check_logits()
-        token = sequence.sampler.sample(self._context)
+        token = sequence.chooser.choose(self._context.logits())
         if self._model.vocab.is_end(token):
             self._finish(sequence, sequence.rest(), (), "stop")
             self._running = None

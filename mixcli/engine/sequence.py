@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Literal
 
 from mixcli.engine.detokenizer import Detokenizer, StopMatcher
-from mixcli.engine.llama import Sampler, Vocab
+from mixcli.engine.llama import Vocab
 from mixcli.engine.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -94,7 +94,7 @@ class Sequence:
         self.status = SequenceStatus.RUNNING
         self.n_computed = self.n_cached = n_cached
         self._started = perf_counter()
-        self.sampler: Sampler = self.request.sampling.sampler(vocab.n_tokens, n_ctx, self.request.prompt)
+        self.chooser = self.request.sampling.chooser(vocab, n_ctx, self.request.prompt)
         self._detokenizer = Detokenizer(vocab, at_start=not self.request.continues_text)
         self._stops = StopMatcher(self.request.sampling.stop)
 
@@ -116,7 +116,7 @@ class Sequence:
         now = perf_counter()
         waiting = self.status is SequenceStatus.WAITING
         if not waiting:
-            self.sampler.close()
+            self.chooser.close()
         self.status = SequenceStatus.FINISHED
         started = now if waiting else self._started
         first = self._first_token if self.n_generated else now
