@@ -15,9 +15,10 @@ from mixcli.engine.generation import Generation
 from mixcli.engine.kv_store import KvStore
 from mixcli.engine.labels import LabelScores
 from mixcli.engine.llama import Batch, ComputeError, Context, Model
+from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.prefix_cache import Copy, Cut, PrefixCache, Save
 from mixcli.engine.scheduler import Chunk, Scheduler, Scoring, Step
-from mixcli.engine.sequence import FinishReason, Output, Request, Sequence, TokenLogprob
+from mixcli.engine.sequence import FinishReason, Output, Request, Sequence
 from mixcli.engine.speculation import PromptLookup
 from mixcli.errors import BadRequest, Busy, ContextOverflow, MixcliError
 
@@ -246,7 +247,7 @@ class Engine:
         n_accepted = 0
         texts: list[str] = []
         tokens: list[int] = []
-        logprobs: list[TokenLogprob] = []
+        logprobs: list[TokenLogprobs] = []
         finished: FinishReason | None = None
         for i in range(chunk.n_logits):
             finished = self._choose(sequence, row + i, texts, tokens, logprobs)
@@ -270,11 +271,11 @@ class Engine:
         row: int,
         texts: list[str],
         tokens: list[int],
-        logprobs: list[TokenLogprob],
+        logprobs: list[TokenLogprobs],
     ) -> FinishReason | None:
         """Choose one token and append what it brings; give why the answer ends with it, if it does."""
         generation = self._generations[sequence.id]
-        token, logprob = generation.choose(self._context, row)
+        token, logprob = generation.choose(self._context.logits(row))
         if self._model.vocab.is_end(token):
             texts.append(generation.rest())
             return "stop"
@@ -333,7 +334,7 @@ class Engine:
         text: str,
         token_ids: tuple[int, ...],
         reason: FinishReason,
-        logprobs: tuple[TokenLogprob, ...] = (),
+        logprobs: tuple[TokenLogprobs, ...] = (),
         label_probs: tuple[float, ...] = (),
     ) -> None:
         if sequence.slot is not None:

@@ -1,10 +1,11 @@
 """One running answer: what chooses its tokens (constraint, sampler) and turns them into text (detokenizer, stop texts)."""
 
+from mixcli.engine.chooser import Logits
 from mixcli.engine.constraint import Constraint
 from mixcli.engine.detokenizer import Detokenizer, StopMatcher
-from mixcli.engine.llama import Context, Vocab
-from mixcli.engine.logprobs import logprobs_of
-from mixcli.engine.sequence import Request, TokenLogprob
+from mixcli.engine.llama import Vocab
+from mixcli.engine.logprobs import TokenLogprobs, token_logprobs
+from mixcli.engine.sequence import Request
 
 
 class Generation:
@@ -22,16 +23,15 @@ class Generation:
         """Whether the constraint lets nothing more come."""
         return self._constraint is not None and self._constraint.is_complete
 
-    def choose(self, context: Context, index: int) -> tuple[int, TokenLogprob | None]:
-        """Choose the next token by the logits behind batch token `index`, and remember it."""
-        logits = context.logits(index)
-        row = None if self._request.top_logprobs is None else logits.copy()
+    def choose(self, logits: Logits) -> tuple[int, TokenLogprobs | None]:
+        """Choose the next token by a row of logits, shape (n_vocab,), which the constraint writes to; remember it."""
         if self._constraint is not None:
             self._constraint.mask(logits)
         token = self._chooser.choose(logits)
         if self._constraint is not None:
             self._constraint.accept(token)
-        return token, None if row is None else logprobs_of(row, token, self._request.top_logprobs or 0)
+        n_top = self._request.top_logprobs
+        return token, None if n_top is None else token_logprobs(logits, token, n_top)
 
     def append(self, token: int) -> tuple[str, bool]:
         """Give a chosen token's showable text, and whether a stop text ended the answer."""

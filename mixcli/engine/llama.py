@@ -8,7 +8,7 @@ import ctypes
 import os
 import re
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
@@ -215,6 +215,11 @@ class Vocab:
         self._pointer = C.llama_model_get_vocab(model.pointer)
         self.n_tokens = int(C.llama_vocab_n_tokens(self._pointer))
         self._pieces: dict[int, bytes] = {}
+
+    @cached_property
+    def candidates(self) -> "Candidates":
+        """Room to choose among all tokens, shared by whoever chooses in the engine's thread."""
+        return Candidates(self.n_tokens)
 
     @cached_property
     def is_sentencepiece(self) -> bool:
@@ -520,6 +525,47 @@ def _flag_reader() -> int:
     return address
 
 
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+
+
+class Candidates:
+    """The tokens that a Sampler chooses from, in memory that is written anew for every choice; belongs to one thread."""
+
+    def __init__(self, capacity: int) -> None:
+        self._data = np.zeros(capacity, _CANDIDATE)
+        self._start = self._data.ctypes.data_as(C.llama_token_data_p)
+        self._native = C.llama_token_data_array(data=self._start)
+        self._reference = ctypes.byref(self._native)
+
+    def put(self, ids: NDArray[np.integer[Any]], logits: NDArray[np.float32]) -> None:
+        """Take new candidates, in any order."""
+        native, count = self._native, len(ids)
+        self._data["id"][:count], self._data["logit"][:count] = ids, logits
+        native.data, native.size, native.selected, native.sorted = self._start, count, -1, False
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """View the tokens that are left, as the last stage ordered them."""
+        return self._left["id"]
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """View their logits."""
+        return self._left["logit"]
+
+    @property
+    def chosen(self) -> int:
+        """Give the token that the chain's last stage chose."""
+        return int(self._native.data[self._native.selected].id)
+
+    @property
+    def _left(self) -> NDArray[np.void]:
+        """View what is left; a stage may have moved the beginning (XTC does, to drop the likeliest)."""
+        moved = ctypes.addressof(self._native.data.contents) - self._data.ctypes.data
+        first = moved // _CANDIDATE.itemsize
+        return self._data[first : first + self._native.size]
+
+
 class Sampler(_Owner):
     """A chain of llama.cpp's samplers; stages run in the order in which they are added."""
 
@@ -528,13 +574,12 @@ class Sampler(_Owner):
             C.llama_sampler_chain_init(C.llama_sampler_chain_default_params()), C.llama_sampler_free
         )
 
+    def __len__(self) -> int:
+        return int(C.llama_sampler_chain_n(self.pointer))
+
     def _add(self, stage: int) -> Self:
         C.llama_sampler_chain_add(self.pointer, stage)
         return self
-
-    def logit_bias(self, n_vocab: int, bias: Mapping[int, float]) -> Self:
-        array = (C.llama_logit_bias * len(bias))(*(C.llama_logit_bias(t, b) for t, b in bias.items()))
-        return self._add(C.llama_sampler_init_logit_bias(n_vocab, len(bias), array))
 
     def penalties(
         self,
@@ -552,6 +597,26 @@ class Sampler(_Owner):
             C.llama_sampler_accept(stage, token)
         return self._add(stage)
 
+    def dry(
+        self,
+        vocab: Vocab,
+        *,
+        multiplier: float,
+        base: float,
+        allowed_length: int,
+        last_n: int,
+        breakers: Sequence[str],
+        seen: Iterable[int] = (),
+    ) -> Self:
+        """Penalize a token that would go on with a repetition of more than `allowed_length` tokens; breakers end a repetition."""
+        texts = (ctypes.c_char_p * len(breakers))(*(text.encode() for text in breakers))
+        stage = C.llama_sampler_init_dry(
+            vocab._pointer, multiplier, base, allowed_length, last_n, texts, len(breakers)
+        )
+        for token in seen:
+            C.llama_sampler_accept(stage, token)
+        return self._add(stage)
+
     def top_k(self, k: int) -> Self:
         return self._add(C.llama_sampler_init_top_k(k))
 
@@ -561,16 +626,32 @@ class Sampler(_Owner):
     def min_p(self, p: float) -> Self:
         return self._add(C.llama_sampler_init_min_p(p, 1))
 
-    def temperature(self, t: float) -> Self:
-        return self._add(C.llama_sampler_init_temp(t))
+    def typical_p(self, p: float) -> Self:
+        return self._add(C.llama_sampler_init_typical(p, 1))
 
-    def greedy(self) -> Self:
-        return self._add(C.llama_sampler_init_greedy())
+    def xtc(self, probability: float, threshold: float, seed: int) -> Self:
+        """Leave out, with a probability, all but the last of the tokens that are likelier than the threshold."""
+        return self._add(C.llama_sampler_init_xtc(probability, threshold, 1, seed))
+
+    def temperature(self, t: float, spread: float = 0.0, exponent: float = 1.0) -> Self:
+        """Divide by `t`; with a spread by t - spread .. t + spread, the more the less certain the model is."""
+        return self._add(C.llama_sampler_init_temp_ext(t, spread, exponent))
 
     def random(self, seed: int) -> Self:
         """Draw from what is left; `seed` has 32 bits and is not 0xFFFFFFFF (which would be a random seed)."""
         return self._add(C.llama_sampler_init_dist(seed))
 
-    def sample(self, context: Context, index: int = -1) -> int:
-        """Choose a token by the logits after batch token `index`, and remember it for the penalties."""
-        return int(C.llama_sampler_sample(self.pointer, context.pointer, index))
+    def mirostat(self, n_vocab: int, seed: int, tau: float, eta: float) -> Self:
+        """Draw so that the surprise of each token stays around `tau` bits; the estimate uses the 100 likeliest, as in the paper."""
+        return self._add(C.llama_sampler_init_mirostat(n_vocab, seed, tau, eta, 100))
+
+    def mirostat_v2(self, seed: int, tau: float, eta: float) -> Self:
+        return self._add(C.llama_sampler_init_mirostat_v2(seed, tau, eta))
+
+    def apply(self, candidates: Candidates) -> None:
+        """Run the stages; they change, reorder and drop candidates, and a last one that draws chooses."""
+        C.llama_sampler_apply(self.pointer, candidates._reference)
+
+    def accept(self, token: int) -> None:
+        """Tell the stages that remember what was chosen."""
+        C.llama_sampler_accept(self.pointer, token)

@@ -1,15 +1,16 @@
-"""How the next token is chosen: checked parameters, and the chain of llama.cpp's samplers that they mean."""
+"""How the next token is chosen: checked parameters, and the stages of llama.cpp's samplers that they mean."""
 
 import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mixcli.engine.llama import Sampler
+from mixcli.engine.chooser import Bound, Chooser
+from mixcli.engine.llama import Sampler, Vocab
 from mixcli.errors import BadRequest
 
 MAX_TOKENS = 1 << 24
-MAX_STOPS, MAX_STOP_LENGTH = 16, 1000
+MAX_STOPS, MAX_STOP_LENGTH, MAX_BREAKER_LENGTH = 16, 1000, 40
 MAX_BIASES = 4096
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's sign for "choose one yourself"
 
@@ -21,11 +22,24 @@ _RANGES: dict[str, tuple[float, float]] = {
     "repeat_penalty": (0.01, 10.0),
     "frequency_penalty": (-2.0, 2.0),
     "presence_penalty": (-2.0, 2.0),
+    "typical_p": (math.ulp(0.0), 1.0),
+    "top_n_sigma": (-1.0, 100.0),
+    "xtc_probability": (0.0, 1.0),
+    "xtc_threshold": (0.0, 1.0),
+    "dry_multiplier": (0.0, 100.0),
+    "dry_base": (1.0, 100.0),
+    "dynatemp_range": (0.0, 10.0),
+    "dynatemp_exponent": (0.0, 10.0),
+    "mirostat_tau": (0.0, 100.0),
+    "mirostat_eta": (0.0, 1.0),
 }
 _INTEGERS: dict[str, tuple[int, int]] = {
     "max_tokens": (1, MAX_TOKENS),
     "top_k": (0, 1 << 30),
-    "repeat_last_n": (0, 1 << 20),
+    "repeat_last_n": (-1, 1 << 20),
+    "dry_allowed_length": (1, 1 << 20),
+    "dry_penalty_last_n": (-1, 1 << 20),
+    "mirostat": (0, 2),
     "seed": (-(1 << 63), (1 << 64) - 1),
 }
 
@@ -34,10 +48,18 @@ _INTEGERS: dict[str, tuple[int, int]] = {
 class SamplingParams:
     """Checked when made: BadRequest names the field.
 
-    Names are those of the OpenAI API and, beyond it, of llama.cpp. `max_tokens` None means until the context is full, `seed` None
-    a random one. `temperature` 0 takes the likeliest token; `top_k` 0, `top_p` 1 and `min_p` 0 switch a filter off.
-    `repeat_penalty` looks at the last `repeat_last_n` tokens, the prompt's included; frequency and presence penalty at the whole
-    answer. `logit_bias` maps token ids to -100 .. 100; `stop` ends the answer before any of its texts.
+    Names and meanings are those of the OpenAI API and, beyond it, of llama-server. `max_tokens` None means until the context is
+    full. The stages run in llama.cpp's order: bias, penalties, DRY, top_n_sigma, top_k, typical_p, top_p, min_p, XTC, temperature.
+
+    - `temperature` 0 takes the likeliest token and leaves the filters out; `dynatemp_range` r makes it t - r .. t + r by certainty.
+    - Off is: `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1, `top_n_sigma` below or at 0, `xtc_probability` 0, `dry_multiplier` 0.
+    - `repeat_penalty` looks at the last `repeat_last_n` tokens and DRY at `dry_penalty_last_n`, the prompt's included (-1: all);
+      frequency and presence penalty look at the whole answer and not at the prompt, as OpenAI's do.
+    - `mirostat` 1 or 2 draws by itself: bias, penalties and temperature stay, the filters are left out.
+    - `logit_bias` maps token ids to -100 .. 100; `stop` ends the answer before any of its texts.
+    - `seed` None is a random one. The same seed draws the same text from the same logits. A token's logits differ in their last
+      bits with the tokens that are computed beside it, so alone and in a batch the text is the same only until a draw falls
+      between two such roundings; from there on it is another text.
     """
 
     max_tokens: int | None = None
@@ -49,6 +71,20 @@ class SamplingParams:
     repeat_last_n: int = 64
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = -1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
@@ -60,16 +96,9 @@ class SamplingParams:
             value = getattr(self, name)
             if value is not None or name not in {"max_tokens", "seed"}:
                 _check_integer(name, value, first, last)
-        self._check_stop()
+        _check_texts("stop", self.stop, MAX_STOPS, MAX_STOP_LENGTH)
+        _check_texts("dry_sequence_breakers", self.dry_sequence_breakers, MAX_STOPS, MAX_BREAKER_LENGTH)
         self._check_bias()
-
-    def _check_stop(self) -> None:
-        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) for text in self.stop):
-            raise BadRequest("stop must be a list of texts", param="stop")
-        if len(self.stop) > MAX_STOPS:
-            raise BadRequest(f"stop has {len(self.stop)} texts; {MAX_STOPS} is the limit", param="stop")
-        if not all(0 < len(text) <= MAX_STOP_LENGTH for text in self.stop):
-            raise BadRequest(f"a stop text must have 1 to {MAX_STOP_LENGTH} characters", param="stop")
 
     def _check_bias(self) -> None:
         if len(self.logit_bias) > MAX_BIASES:
@@ -89,25 +118,94 @@ class SamplingParams:
                     f"logit_bias names token {token}; the vocabulary has {n_vocab:,}", param="logit_bias"
                 )
 
-    def sampler(self, n_vocab: int, n_ctx: int, prompt: Iterable[int]) -> Sampler:
-        """Build the native chain in llama.cpp's usual order; a seed is drawn here when there is none."""
+    def chooser(self, vocab: Vocab, n_ctx: int, prompt: Sequence[int]) -> Chooser:
+        """Build what chooses this request's tokens; a seed is drawn here when there is none."""
+        seen: set[int] = set()
+        if self._repeats:
+            seen.update(_last(prompt, self.repeat_last_n))
+        if self.dry_multiplier:
+            seen.update(_last(prompt, self.dry_penalty_last_n))
+        return Chooser(
+            vocab.candidates,
+            bias=self.logit_bias,
+            adjust=self._adjusting(vocab, n_ctx, prompt),
+            seen=seen,
+            draw=self._drawing(vocab) if self.temperature else None,
+            bound=self._bound,
+        )
+
+    @property
+    def _repeats(self) -> bool:
+        return self.repeat_penalty != 1.0 and self.repeat_last_n != 0
+
+    def _adjusting(self, vocab: Vocab, n_ctx: int, prompt: Sequence[int]) -> Sampler | None:
+        """Build the stages that change the logits of seen tokens."""
         chain = Sampler()
-        if self.logit_bias:
-            chain.logit_bias(n_vocab, self.logit_bias)
-        if self.repeat_penalty != 1.0 and self.repeat_last_n:
-            chain.penalties(n_vocab, self.repeat_last_n, repeat=self.repeat_penalty, seen=prompt)
+        n = vocab.n_tokens
+        if self._repeats:
+            last_n = _within(self.repeat_last_n, n_ctx)
+            chain.penalties(n, last_n, repeat=self.repeat_penalty, seen=_last(prompt, last_n))
         if self.frequency_penalty or self.presence_penalty:
-            chain.penalties(n_vocab, n_ctx, frequency=self.frequency_penalty, presence=self.presence_penalty)
-        if self.temperature == 0:
-            return chain.greedy()
+            chain.penalties(n, n_ctx, frequency=self.frequency_penalty, presence=self.presence_penalty)
+        if self.dry_multiplier and self.dry_penalty_last_n:
+            last_n = _within(self.dry_penalty_last_n, n_ctx)
+            chain.dry(
+                vocab,
+                multiplier=self.dry_multiplier,
+                base=self.dry_base,
+                allowed_length=self.dry_allowed_length,
+                last_n=last_n,
+                breakers=self.dry_sequence_breakers,
+                seen=_last(prompt, last_n),
+            )
+        return chain if len(chain) else None
+
+    def _drawing(self, vocab: Vocab) -> Sampler:
+        """Build the stages that filter and draw."""
+        chain = Sampler()
+        seed = secrets.randbits(32) if self.seed is None else self.seed & 0xFFFFFFFF
+        seed = seed if seed != _RANDOM_SEED else 0
+        if self.mirostat:
+            chain.temperature(self.temperature, self.dynatemp_range, self.dynatemp_exponent)
+            if self.mirostat == 1:
+                return chain.mirostat(vocab.n_tokens, seed, self.mirostat_tau, self.mirostat_eta)
+            return chain.mirostat_v2(seed, self.mirostat_tau, self.mirostat_eta)
         if self.top_k:
             chain.top_k(self.top_k)
+        if self.typical_p < 1:
+            chain.typical_p(self.typical_p)
         if self.top_p < 1:
             chain.top_p(self.top_p)
         if self.min_p > 0:
             chain.min_p(self.min_p)
-        seed = secrets.randbits(32) if self.seed is None else self.seed & 0xFFFFFFFF
-        return chain.temperature(self.temperature).random(seed if seed != _RANDOM_SEED else 0)
+        if self.xtc_probability > 0:
+            chain.xtc(self.xtc_probability, self.xtc_threshold, seed)
+        return chain.temperature(self.temperature, self.dynatemp_range, self.dynatemp_exponent).random(seed)
+
+    @property
+    def _bound(self) -> Bound:
+        """Say what the first filters keep nothing below."""
+        if self.mirostat:
+            return Bound()
+        needs_all = self.typical_p < 1 or self.top_p < 1  # a probability is a share of all tokens
+        return Bound(self.top_k, 0.0 if needs_all else self.min_p, self.top_n_sigma)
+
+
+def _within(last_n: int, n_ctx: int) -> int:
+    return n_ctx if last_n < 0 else min(last_n, n_ctx)
+
+
+def _last(tokens: Sequence[int], n: int) -> Sequence[int]:
+    return tokens if n < 0 else tokens[max(0, len(tokens) - n) :]
+
+
+def _check_texts(name: str, texts: object, limit: int, length: int) -> None:
+    if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+        raise BadRequest(f"{name} must be a list of texts", param=name)
+    if len(texts) > limit:
+        raise BadRequest(f"{name} has {len(texts)} texts; {limit} is the limit", param=name)
+    if not all(0 < len(text) <= length for text in texts):
+        raise BadRequest(f"each text of {name} must have 1 to {length} characters", param=name)
 
 
 def _check_number(name: str, value: object, least: float, greatest: float) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from mixcli.engine.constraint import ConstraintSpec
 from mixcli.engine.labels import LabelScores
+from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import MixcliError
 
@@ -62,15 +63,6 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class TokenLogprob:
-    """A chosen token's natural log-probability, and the likeliest tokens with theirs, before any sampling parameter acts."""
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True)
 class Progress:
     """How far a prompt has been read: tokens in all, from the cache, done (the cached ones included), and seconds so far."""
 
@@ -93,7 +85,7 @@ class Output:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
     label_probs: tuple[float, ...] = ()
     progress: Progress | None = None
     error: MixcliError | None = None

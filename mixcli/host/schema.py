@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field, model_validator
 
 from mixcli.engine.constraint import ConstraintSpec
 from mixcli.engine.formats import Message
+from mixcli.engine.logprobs import MAX_TOP_LOGPROBS, TokenLogprobs
 from mixcli.engine.overflow import Policy
 from mixcli.engine.sampling import SamplingParams
-from mixcli.engine.sequence import Output, TokenLogprob
+from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest
 from mixcli.host.call import Question
 
@@ -112,6 +113,7 @@ class ChatRequest(BaseModel):
     dry_base: float | None = None
     dry_allowed_length: int | None = None
     dry_penalty_last_n: int | None = None
+    dry_sequence_breakers: list[str] | None = None
     dynatemp_range: float | None = None
     dynatemp_exponent: float | None = None
     mirostat: int | None = None
@@ -125,7 +127,7 @@ class ChatRequest(BaseModel):
     seed: int | None = None
     stop: str | list[str] | None = None
     logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     on_overflow: Policy = "error"
@@ -177,6 +179,8 @@ class ChatRequest(BaseModel):
         )
         if self.max_completion_tokens is not None:
             said["max_tokens"] = self.max_completion_tokens
+        if self.dry_sequence_breakers is not None:
+            said["dry_sequence_breakers"] = tuple(self.dry_sequence_breakers)
         if self.stop is not None:
             said["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         return SamplingParams(**said)
@@ -253,7 +257,7 @@ class Answerer:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, **(extra or {})}
         return self._envelope("chat.completion.chunk", [choice])
 
-    def _logprobs(self, chosen: Sequence[TokenLogprob]) -> dict[str, Any]:
+    def _logprobs(self, chosen: Sequence[TokenLogprobs]) -> dict[str, Any]:
         return {
             "content": [
                 {

@@ -31,7 +31,7 @@ from .conftest import PLACEMENT
         ("top_k", 2.5),
         ("repeat_penalty", 0.0),
         ("repeat_penalty", math.nan),
-        ("repeat_last_n", -1),
+        ("repeat_last_n", -2),
         ("frequency_penalty", 2.5),
         ("presence_penalty", -3),
         ("max_tokens", 0),
@@ -49,6 +49,31 @@ from .conftest import PLACEMENT
         ("logit_bias", {-1: 1.0}),
         ("logit_bias", {"a": 1.0}),
         ("logit_bias", dict.fromkeys(range(4097), 0.0)),
+        ("typical_p", 0),
+        ("typical_p", 1.5),
+        ("top_n_sigma", math.nan),
+        ("top_n_sigma", 101),
+        ("xtc_probability", -0.1),
+        ("xtc_probability", 1.1),
+        ("xtc_threshold", "low"),
+        ("dry_multiplier", -1),
+        ("dry_base", 0.5),
+        ("dry_base", math.inf),
+        ("dry_allowed_length", 0),
+        ("dry_allowed_length", 1.5),
+        ("dry_penalty_last_n", -2),
+        ("dry_penalty_last_n", 10**9),
+        ("dry_sequence_breakers", ["\n"]),
+        ("dry_sequence_breakers", ("x" * 41,)),
+        ("dry_sequence_breakers", ("",)),
+        ("dry_sequence_breakers", (":",) * 17),
+        ("dynatemp_range", -1),
+        ("dynatemp_exponent", None),
+        ("mirostat", 3),
+        ("mirostat", True),
+        ("mirostat", 1.0),
+        ("mirostat_tau", -1),
+        ("mirostat_eta", 2),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_by_its_name(field: str, value: Any) -> None:
@@ -62,6 +87,9 @@ def test_a_value_that_cannot_be_meant_is_refused_by_its_name(field: str, value: 
 def test_the_ends_of_the_ranges_are_allowed() -> None:
     SamplingParams(temperature=0, top_p=1, min_p=0, top_k=0, repeat_last_n=0, max_tokens=1, seed=-1)
     SamplingParams(
+        repeat_last_n=-1, dry_penalty_last_n=-1, typical_p=1, top_n_sigma=-1, mirostat=2, dry_base=1
+    )
+    SamplingParams(
         temperature=10, top_p=1e-9, min_p=1, frequency_penalty=-2, presence_penalty=2, seed=(1 << 64) - 1
     )
 
@@ -70,17 +98,17 @@ def test_the_ends_of_the_ranges_are_allowed() -> None:
 def logits(smol: Model) -> Context:
     """A context that has just read "The capital of France is", so that logits are there to sample from."""
     context, batch = Context(smol, PLACEMENT), Batch(16)
-    batch.extend(smol.vocab.tokenize("The capital of France is"), 0, 0, last_logits=True)
+    batch.extend(smol.vocab.tokenize("The capital of France is"), 0, 0, n_logits=1)
     assert context.decode(batch)
     return context
 
 
 def draw(context: Context, n: int, prompt: tuple[int, ...] = (), **params: Any) -> Counter[int]:
-    vocab = context.model.vocab
     drawn: Counter[int] = Counter()
-    with SamplingParams(**params).sampler(vocab.n_tokens, context.n_ctx, prompt) as sampler:
-        for _ in range(n):
-            drawn[sampler.sample(context)] += 1
+    chooser = SamplingParams(**params).chooser(context.model.vocab, context.n_ctx, prompt)
+    for _ in range(n):
+        drawn[chooser.choose(context.logits())] += 1
+    chooser.close()
     return drawn
 
 

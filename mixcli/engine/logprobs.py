@@ -1,0 +1,58 @@
+"""How likely the chosen token was, and which others were likeliest: natural logarithms of probabilities."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixcli.engine.chooser import Bound, Logits, reaching
+from mixcli.errors import BadRequest
+
+MAX_TOP_LOGPROBS = 20  # OpenAI's limit
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """One token's log-probability and the likeliest tokens of its place, as (token id, log-probability), the likeliest first.
+
+    `top` has the number that was asked for, or as many as a constraint allows; the chosen token need not be among them.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def check_top_logprobs(n_top: object) -> int:
+    """Give `n_top` where it is a whole number from 0 to 20. Raises BadRequest."""
+    if isinstance(n_top, bool) or not isinstance(n_top, int) or not 0 <= n_top <= MAX_TOP_LOGPROBS:
+        raise BadRequest(
+            f"top_logprobs is {n_top!r:.40}; it must be a whole number from 0 to {MAX_TOP_LOGPROBS}",
+            param="top_logprobs",
+        )
+    return n_top
+
+
+def log_softmax(logits: Logits) -> NDArray[np.float64]:
+    """Give log-probabilities, shape (..., n_vocab) as the logits'; a token at -inf stays there, each row must have another."""
+    shifted: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def token_logprobs(logits: Logits, token: int, n_top: int = 0) -> TokenLogprobs:
+    """Give the log-probability of `token` and the `n_top` likeliest by a row of logits, shape (n_vocab,).
+
+    The row is the model's own: before bias, penalties and temperature, after a constraint's mask where there was one.
+    """
+    best = logits.max()
+    norm = float(best) + float(np.log(np.exp(logits - best).sum(dtype=np.float64)))
+    top: tuple[tuple[int, float], ...] = ()
+    if n_top:
+        near = reaching(logits, Bound(top_k=n_top).of(logits))
+        near = near[np.argsort(-logits[near], kind="stable")[:n_top]]
+        top = tuple((int(i), float(logits[i]) - norm) for i in near)
+    return TokenLogprobs(token, float(logits[token]) - norm, top)
+
+
+__all__ = ["MAX_TOP_LOGPROBS", "TokenLogprobs", "check_top_logprobs", "log_softmax", "token_logprobs"]
