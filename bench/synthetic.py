@@ -1,0 +1,160 @@
+"""A Mixtral of any size without a download: true shapes, tensor types and vocabulary, weights drawn at random.
+
+    python -m bench.synthetic OUT [--layers 4] [--type Q4_K_M] [--embd 4096] [--ff 14336]
+
+Four layers of Mixtral 8x7B at Q4_K_M are 3.6 GB and take seconds: a few million normal weights are quantized once per type and width, and
+tensors are tiled from these blocks, each expert from a place of its own. A pool has a prime number of blocks, so that no two rows of a
+matrix are equal. The model computes at the speed of a real one and answers nonsense: logits are finite and spread as a language
+model's are, and tokens choose their experts evenly. Needs the extra `dev` (mistral_common has the vocabulary).
+"""
+
+import argparse
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from bench.checkpoint import check_disk
+from mixcli.insight.unseen import source_of
+from profiles.models import ModelFacts, known_models
+from quantize import ggml
+from quantize.ggml_types import BLOCK, GGMLQuantizationType
+from quantize.layout import PlacedFile, PlacedTensor, lay_out
+from quantize.mistral_templates import BY_VERSION
+from quantize.recipe import FILE_TYPES, choose_types, file_type_name
+from quantize.source import ModelSource, Value, f32, flag, text, u32
+from quantize.vocab_spm import spm_vocabulary
+
+MIXTRAL = known_models()["mixtral-8x7b"]
+HEAD = MIXTRAL.n_embd // MIXTRAL.n_head
+LOGIT_SPREAD = 4.0  # the standard deviation of the logits; the likeliest of 32,000 tokens then has about a tenth of the mass
+
+# weights in a block -> blocks of a pool: the largest prime that keeps it at four million weights
+_N_BLOCKS = {256: 16381, 128: 32749, 64: 65521, 32: 131071, 1: 4194301}
+
+
+def resized(n_layer: int, n_embd: int = MIXTRAL.n_embd, n_ff: int = MIXTRAL.n_ff) -> ModelFacts:
+    """Give Mixtral's dimensions with another depth and width; heads keep 128 elements, four share a key."""
+    if n_embd % (4 * HEAD) or n_ff % 256 or not 0 < n_layer <= 512:
+        raise SystemExit(
+            f"{n_layer} layers, embd {n_embd}, ff {n_ff}: there are 1 to 512 layers, embd is a multiple of {4 * HEAD}, ff of 256."
+        )
+    n_head = n_embd // HEAD
+    return replace(MIXTRAL, n_layer=n_layer, n_embd=n_embd, n_ff=n_ff, n_head=n_head, n_head_kv=n_head // 4)
+
+
+def write_synthetic(path: Path, facts: ModelFacts, file_type: str = "Q4_K_M", seed: int = 1) -> Path:
+    """Write the model; the same arguments give the same bytes. Raises Unsupported for a type that needs an imatrix."""
+    file_type = file_type_name(file_type)
+    placed = _layout(path, facts, file_type)
+    if path.is_file() and path.stat().st_size == placed.size:  # it is published whole or not at all
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_disk(path.parent, placed.size)
+    random = np.random.default_rng(seed)
+    pools = _Pools(random)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb", buffering=0) as file:
+        file.write(placed.header)
+        for tensor in placed.tensors:
+            file.seek(tensor.offset)
+            for piece in _pieces(tensor, pools, random):
+                file.write(piece)
+        file.truncate(placed.size)
+    return part.replace(path)
+
+
+def _layout(path: Path, facts: ModelFacts, file_type: str) -> PlacedFile:
+    bare = source_of(facts)
+    metadata = {
+        **bare.metadata,
+        **_vocabulary(),
+        "general.name": text(f"synthetic Mixtral, {facts.n_layer} layers of {facts.n_embd}"),
+        "llama.vocab_size": u32(facts.n_vocab),
+        "llama.rope.dimension_count": u32(facts.n_embd // facts.n_head),
+        "llama.rope.freq_base": f32(1e6),
+    }
+    source = ModelSource(metadata, bare.tensors, bare.fingerprint)
+    (placed,) = lay_out(source, choose_types(source, file_type), FILE_TYPES[file_type], path)
+    return placed
+
+
+def _vocabulary() -> dict[str, Value]:
+    """The tokenizer of Mixtral 8x7B, and its chat template."""
+    spec = importlib.util.find_spec("mistral_common")
+    if spec is None or spec.origin is None:
+        raise SystemExit(
+            "mistral_common, which has Mixtral's vocabulary, is not installed; run `make setup`."
+        )
+    vocabulary = spm_vocabulary(Path(spec.origin).parent / "data" / "tokenizer.model.v1", MIXTRAL.n_vocab)
+    return {
+        **vocabulary.metadata(),
+        "tokenizer.ggml.bos_token_id": u32(1),
+        "tokenizer.ggml.eos_token_id": u32(2),
+        "tokenizer.ggml.unknown_token_id": u32(0),
+        "tokenizer.ggml.add_bos_token": flag(True),
+        "tokenizer.chat_template": text(BY_VERSION["v1"]),
+    }
+
+
+class _Pools:
+    """Blocks of normal weights, by type and width; quantized by the library when first asked for."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+        self._blocks: dict[tuple[GGMLQuantizationType, float], memoryview] = {}
+
+    def blocks(self, type_: GGMLQuantizationType, spread: float) -> memoryview:
+        key = type_, spread
+        if key not in self._blocks:
+            n_weights = BLOCK[type_][0]
+            shape = (_N_BLOCKS[n_weights], n_weights)
+            weights = self._random.standard_normal(shape, np.float32) * np.float32(spread)
+            self._blocks[key] = ggml.quantize_chunk(type_, weights).reshape(-1).data
+        return self._blocks[key]
+
+
+def _pieces(tensor: PlacedTensor, pools: _Pools, random: np.random.Generator) -> Iterator[memoryview]:
+    """Give a tensor's bytes, piece by piece: every matrix of a stack begins at another block of its pool."""
+    shape = tensor.source.shape
+    if len(shape) == 1:
+        yield np.ones(shape, np.float32).data.cast("B")
+        return
+    pool = pools.blocks(tensor.type, _spread(tensor.source.name, shape[-1]))
+    n_matrices = shape[0] if len(shape) > 2 else 1
+    size = BLOCK[tensor.type][1]
+    for _ in range(n_matrices):
+        at, left = int(random.integers(len(pool) // size)) * size, tensor.n_bytes // n_matrices
+        while left:
+            piece = pool[at : at + left]
+            yield piece
+            at, left = 0, left - len(piece)
+
+
+def _spread(name: str, n_cols: int) -> float:
+    """Give the weights' standard deviation: activations keep about the size that they have."""
+    if name == "token_embd.weight":
+        return 1.0
+    return (LOGIT_SPREAD if name == "output.weight" else 1.0) / sqrt(n_cols)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--type", default="Q4_K_M")
+    parser.add_argument("--embd", type=int, default=MIXTRAL.n_embd)
+    parser.add_argument("--ff", type=int, default=MIXTRAL.n_ff)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    path = write_synthetic(
+        options.out, resized(options.layers, options.embd, options.ff), options.type, options.seed
+    )
+    print(f"{path}: {path.stat().st_size / 2**30:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
