@@ -10,11 +10,11 @@ shape, so nothing is allocated. A ratio of 1.0 or more says that the planner pla
 import argparse
 import subprocess
 import sys
-import tarfile
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from bench.sdist import llama_cpp
 from mixcli.engine.ggml import library_folder
 from mixcli.hub.headers import shape_of
 from profiles.errors import DoesNotFit
@@ -29,7 +29,6 @@ from profiles.shape import ModelShape
 from quantize.gguf_header import read_header
 from tests.profiles.llama import free_port, start_worker, write_header_only
 
-BINDINGS = "llama-cpp-python==0.3.36"
 N_UBATCH = 512
 # model, file type, context, budgets of the GPUs in MiB
 CASES = (
@@ -54,7 +53,7 @@ def main() -> int:
     worst = float("inf")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        fit = build(options.sdist or fetch(folder), folder / "fit")
+        fit = build(llama_cpp(options.sdist), folder / "fit")
         ports = [free_port(), free_port()]
         workers = [start_worker(port) for port in ports]
         try:
@@ -126,30 +125,9 @@ def read(said: str, n_ctx: int, n_gpus: int) -> Placement:
     return replace(placement, tensor_overrides=tuple(overrides))
 
 
-def fetch(folder: Path) -> Path:
-    """Get the source distribution and unpack it."""
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "-d",
-        str(folder),
-    ]
-    subprocess.run([*pip, BINDINGS], check=True)
-    archive = next(folder.glob("llama_cpp_python-*.tar.gz"))
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
-    return next(path for path in folder.glob("llama_cpp_python-*") if path.is_dir())
-
-
-def build(sdist: Path, target: Path) -> Path:
+def build(root: Path, target: Path) -> Path:
     """Compile llama.cpp's fit with our small program around it; about a minute."""
-    root, lib = sdist / "vendor" / "llama.cpp", library_folder()
+    lib = library_folder()
     sources = [
         Path(__file__).with_name("fit.cpp"),
         *(root / "common" / name for name in ("fit.cpp", "json.cpp", "log.cpp")),

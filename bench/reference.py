@@ -5,14 +5,12 @@ and transformers, which mixcli does not: everything is installed under build/ref
 """
 
 import subprocess
-import sys
-import tarfile
 import venv
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "build" / "reference"
+from bench.sdist import FOLDER, llama_cpp
+
 PACKAGES = (
     "torch==2.13.0",
     "transformers>=5,<6",
@@ -34,27 +32,7 @@ class Reference:
 
 def reference(sdist: Path | None = None, python: Path | None = None) -> Reference:
     """Give llama.cpp's converter; whatever is not given is downloaded and installed, which takes minutes the first time."""
-    unpacked = sdist or _unpack()
-    script = unpacked / "vendor" / "llama.cpp" / "convert_hf_to_gguf.py"
-    if not script.is_file():
-        raise SystemExit(f"{unpacked} has no {script.name}; give the unpacked source of llama-cpp-python.")
-    return Reference(python or _environment(), script)
-
-
-def _unpack() -> Path:
-    name = f"llama_cpp_python-{version('llama-cpp-python')}"
-    if not (FOLDER / name / "vendor").is_dir():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        print(f"downloading {name}.tar.gz", flush=True)
-        _pip(
-            Path(sys.executable),
-            *("download", "--no-deps", "--no-binary", "llama-cpp-python", "--dest", str(FOLDER)),
-            f"llama-cpp-python=={version('llama-cpp-python')}",
-        )
-        with tarfile.open(FOLDER / f"{name}.tar.gz") as archive:
-            archive.extractall(FOLDER, filter="data")
-        (FOLDER / f"{name}.tar.gz").unlink()
-    return FOLDER / name
+    return Reference(python or _environment(), llama_cpp(sdist) / "convert_hf_to_gguf.py")
 
 
 def _environment() -> Path:

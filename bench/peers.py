@@ -1,0 +1,126 @@
+"""llama.cpp's own programs, to measure against: llama-bench, llama-batched-bench and llama-server, compiled once for this machine.
+
+    python -m bench.peers [--sdist UNPACKED]
+
+They are built from the source distribution that the bindings were built from, with the flags that .ci/setup gives these, so that both sides
+run the same kernels. What is built is kept in the user's cache, under a key of version, flags, processor and compiler.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.sdist import llama_cpp
+
+TARGETS = ("llama-bench", "llama-batched-bench", "llama-server")
+_OPTIONS = (
+    "CMAKE_BUILD_TYPE=Release",
+    "CMAKE_BUILD_RPATH_USE_ORIGIN=ON",
+    "GGML_RPC=ON",
+    "LLAMA_BUILD_APP=OFF",
+    "LLAMA_BUILD_EXAMPLES=OFF",
+    "LLAMA_BUILD_TESTS=OFF",
+    "LLAMA_BUILD_UI=OFF",
+    "LLAMA_OPENSSL=OFF",
+    "LLAMA_USE_PREBUILT_UI=OFF",
+)
+# GCC's AMX kernels crash at the first matrix product on CPUs that have AMX (see .ci/setup)
+_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The folder with the three programs and their libraries."""
+
+    folder: Path
+
+    @property
+    def bench(self) -> Path:
+        return self.folder / "llama-bench"
+
+    @property
+    def batched_bench(self) -> Path:
+        return self.folder / "llama-batched-bench"
+
+    @property
+    def server(self) -> Path:
+        return self.folder / "llama-server"
+
+
+def peers(sdist: Path | None = None) -> Peers:
+    """Give llama.cpp's programs; they are compiled the first time, about ten minutes on two cores."""
+    place = _cache() / _key()
+    if not (place / "bin").is_dir():
+        _build(llama_cpp(sdist), place)
+    return Peers(place / "bin")
+
+
+def _build(source: Path, place: Path) -> None:
+    """Compile in `place`/build and publish `place`/bin by a rename; a build that was cut off goes on where it was."""
+    if not shutil.which("cmake"):
+        raise SystemExit(
+            "cmake is not installed and llama.cpp must be compiled here; install it (pip install cmake)."
+        )
+    build = place / "build"
+    build.mkdir(parents=True, exist_ok=True)
+    print(
+        "compiling llama-bench, llama-batched-bench and llama-server, about ten minutes on two cores, once",
+        flush=True,
+    )
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    options = [
+        f"-D{option}" for option in (*_OPTIONS, *(f"CMAKE_{name}_FLAGS={_flags()}" for name in ("C", "CXX")))
+    ]
+    jobs = str(len(os.sched_getaffinity(0)))
+    with (place / "log").open("ab") as log:
+        for step in (
+            ["cmake", "-S", str(source), "-B", str(build), *generator, *options],
+            ["cmake", "--build", str(build), "-j", jobs, "--target", *TARGETS],
+        ):
+            if subprocess.run(step, stdout=log, stderr=log, check=False).returncode:
+                raise SystemExit(f"llama.cpp's programs did not compile; the whole story is in {log.name}.")
+    (build / "bin").replace(place / "bin")
+    shutil.rmtree(build)
+
+
+def _flags() -> str:
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        return ""
+    probe = [os.environ.get("CC", "gcc"), *_NO_AMX.split(), "-x", "c", "-o", os.devnull, "-"]
+    knows = subprocess.run(probe, input=b"int main(void){return 0;}", capture_output=True, check=False)
+    return "" if knows.returncode else _NO_AMX
+
+
+def _key() -> str:
+    compiler = subprocess.run(
+        [os.environ.get("CXX", "g++"), "--version"], capture_output=True, check=True, text=True
+    ).stdout.splitlines()[0]
+    cpu = next(
+        (line for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if line.startswith("flags")),
+        "",
+    )
+    release = version("llama-cpp-python")
+    parts = (release, *_OPTIONS, *TARGETS, _flags(), compiler, cpu)
+    return f"{release}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mixcli" / "peers"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--sdist", type=Path, help="unpacked source of llama-cpp-python, if it is there already"
+    )
+    print(peers(parser.parse_args().sdist).folder)
+
+
+if __name__ == "__main__":
+    main()
