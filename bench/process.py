@@ -3,7 +3,8 @@
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,29 @@ def measure(command: Sequence[str], folder: Path, environment: Mapping[str, str]
         bytes_read=usage.ru_inblock * 512,
         others=others,
     )
+
+
+@dataclass
+class Share:
+    """The share of the machine's processors that other processes had while a block ran; known when it has ended."""
+
+    others: float = 0.0
+
+
+@contextmanager
+def watch() -> Iterator[Share]:
+    """See what others have of the machine meanwhile; what this process starts in the block must have ended in it, too."""
+    share = Share()
+    before, started = _busy_seconds() - _own_seconds(), time.monotonic()
+    yield share
+    seconds = time.monotonic() - started
+    foreign = _busy_seconds() - _own_seconds() - before
+    share.others = max(0.0, foreign) / (seconds * (os.cpu_count() or 1))
+
+
+def _own_seconds() -> float:
+    """Processor seconds of this process and of all its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _memory(pid: int) -> tuple[int, int]:

@@ -1,0 +1,85 @@
+"""Output that must be of a JSON schema: what the constraint costs of the decode time."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.engine.client import ask_all
+from bench.engine.scenario import Numbers, Promise, Scenario, Side
+from bench.engine.servers import mixcli_host
+from bench.engine.subject import Setting, placement
+
+N_REQUESTS, N_TOKENS = 8, 160
+PLACEMENT = placement(4096, 4)
+PROMPT = "Invent a person who works in a harbour and describe them as a record with the fields of a form."
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 20},
+        "age": {"type": "integer", "minimum": 18, "maximum": 99},
+        "trade": {"enum": ["pilot", "welder", "cook", "clerk"]},
+        "languages": {"type": "array", "items": {"type": "string", "minLength": 5}, "minItems": 4},
+        "address": {
+            "type": "object",
+            "properties": {
+                "street": {"type": "string", "minLength": 20},
+                "city": {"type": "string", "minLength": 10},
+            },
+            "required": ["street", "city"],
+            "additionalProperties": False,
+        },
+        "notes": {"type": "string", "minLength": 400},
+    },
+    "required": ["name", "age", "trade", "languages", "address", "notes"],
+    "additionalProperties": False,
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}
+
+
+def sides(setting: Setting) -> Sequence[Side]:
+    def run() -> Numbers:
+        with mixcli_host(setting, PLACEMENT, setting.folder / "home") as socket:
+            _milliseconds(socket, 1, {"response_format": FORMAT})  # warms up; the schema is compiled
+            free = _milliseconds(socket, N_REQUESTS, {"logit_bias": setting.subject.ends})
+            constrained = _milliseconds(socket, N_REQUESTS, {"response_format": FORMAT})
+        return {"free": free, "constrained": constrained}
+
+    return (Side("mixcli", run),)
+
+
+def _milliseconds(socket: Path, n_requests: int, extra: dict[str, Any]) -> float:
+    """Ask one after the other; give the decode time of a token."""
+    bodies = [
+        {
+            "messages": [{"role": "user", "content": PROMPT}],
+            "max_tokens": N_TOKENS,
+            "seed": number,
+            "park": False,
+            **extra,
+        }
+        for number in range(n_requests)
+    ]
+    _, answers = ask_all(socket, bodies, 1)
+    for choice in (answer["choices"][0] for answer in answers):
+        if "response_format" in extra and choice["finish_reason"] == "stop":
+            json.loads(choice["message"]["content"])
+    timings = [answer["timings"] for answer in answers]
+    milliseconds: float = sum(t["predicted_ms"] for t in timings)
+    return milliseconds / sum(t["predicted_n"] - 1 for t in timings)
+
+
+SCENARIO = Scenario(
+    "schema",
+    "Output of a JSON schema",
+    sides,
+    (
+        Promise(
+            "decode time of a token under a schema, in terms of free text",
+            ("mixcli", "constrained"),
+            ("mixcli", "free"),
+            "at most",
+            1.1,
+        ),
+    ),
+)

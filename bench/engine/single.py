@@ -1,0 +1,60 @@
+"""One person: decode with sampling and prefill of 512 tokens, against llama-bench (which samples nothing) and llama_cpp.Llama."""
+
+from collections.abc import Sequence
+
+from bench.engine import bindings
+from bench.engine.ours import Load, measure
+from bench.engine.programs import llama_bench
+from bench.engine.scenario import Numbers, Promise, Scenario, Side
+from bench.engine.subject import Setting, placement
+
+N_PROMPT, N_TOKENS = 512, 128
+
+
+def sides(setting: Setting) -> Sequence[Side]:
+    n_runs = 5 if setting.subject.is_small else 2
+    # one token of the vocabulary's middle: any text can follow
+    order = {"decode": {"prompt": [1000], "n_tokens": N_TOKENS, "n_runs": n_runs}}
+
+    def ours() -> Numbers:
+        prefill, decode = measure(
+            setting.subject.path, placement(), [Load(n_runs, N_PROMPT, 1), Load(n_runs, 1, N_TOKENS + 1)]
+        )
+        return {"prefill": prefill.prefill_rate, "decode": decode.decode_rate}
+
+    return (
+        Side("mixcli", ours),
+        Side("llama-bench", lambda: llama_bench(setting, N_PROMPT, N_TOKENS, n_runs)),
+        Side("llama_cpp.Llama", lambda: bindings.ask(setting.subject.path, order)),
+    )
+
+
+SCENARIO = Scenario(
+    "single",
+    "One stream",
+    sides,
+    (
+        Promise(
+            "decode with sampling, in terms of llama-bench tg128",
+            ("mixcli", "decode"),
+            ("llama-bench", "decode"),
+            "at least",
+            0.97,
+        ),
+        Promise(
+            "prefill of 512 tokens, in terms of llama-bench pp512",
+            ("mixcli", "prefill"),
+            ("llama-bench", "prefill"),
+            "at least",
+            0.97,
+        ),
+        Promise(
+            "decode with sampling, in terms of llama_cpp.Llama",
+            ("mixcli", "decode"),
+            ("llama_cpp.Llama", "decode"),
+            "at least",
+            1.1,
+            ("demo",),
+        ),
+    ),
+)

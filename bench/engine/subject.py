@@ -1,0 +1,84 @@
+"""The two models that are measured, and how they are loaded: the same numbers for both sides."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bench.peers import Peers
+from bench.synthetic import resized, write_synthetic
+from profiles.placement import Placement
+
+N_THREADS = 2
+N_BATCH, N_UBATCH = 2048, 512  # llama.cpp's defaults
+N_LAYER = 4  # of the synthetic one: 3.5 GiB
+N_SEQ = 64  # sequences of a host that many clients use at once
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure. `is_small` says that the whole amount of work can be asked of it; a large one gets a share."""
+
+    name: str
+    path: Path
+    is_small: bool
+
+    @cached_property
+    def ends(self) -> dict[str, float]:
+        """Give the logit_bias that keeps an answer from ending before its time."""
+        from mixcli.engine.llama import Model
+
+        with Model.load_vocab(self.path) as model:
+            return {str(t): -100.0 for t in range(model.vocab.n_tokens) if model.vocab.is_end(t)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every scenario is given: the model, llama.cpp's programs, and a folder to work in."""
+
+    subject: Subject
+    peers: Peers
+    folder: Path
+
+
+def placement(n_ctx: int = 4096, n_seq_max: int = 1, *, repack: bool = True) -> Placement:
+    """Give our side's placement; `peer_options` says the same to llama.cpp's programs."""
+    return Placement(
+        n_ctx=n_ctx,
+        n_batch=N_BATCH,
+        n_ubatch=N_UBATCH,
+        n_seq_max=n_seq_max,
+        n_threads=N_THREADS,
+        n_threads_batch=N_THREADS,
+        repack=repack,
+    )
+
+
+def peer_options(subject: Subject) -> list[str]:
+    """Give the options that llama-batched-bench and llama-server share."""
+    threads = ["-t", str(N_THREADS), "-tb", str(N_THREADS)]
+    return ["-m", str(subject.path), *threads, "-b", str(N_BATCH), "-ub", str(N_UBATCH), "-fa", "on"]
+
+
+def demo(folder: Path) -> Subject:
+    """Give the demo at Q4_K_M, made by `mixcli pull` when it is not there."""
+    home = folder / "home"
+    path = home / "data" / "models" / "demo--Q4_K_M" / "demo-Q4_K_M.gguf"
+    if not path.is_file():
+        environment = {**os.environ, "MIXCLI_HOME": str(home)}
+        command = [sys.executable, "-m", "mixcli", "pull", "-q", "demo:Q4_K_M"]
+        subprocess.run(command, check=True, env=environment)
+    return Subject("demo", path, is_small=True)
+
+
+def true_shape(folder: Path) -> Subject:
+    """Give the synthetic Mixtral with the layer shapes of 8x7B at Q4_K_M, made when it is not there."""
+    path = folder / f"mixtral-{N_LAYER}-layers-Q4_K_M.gguf"
+    if not path.is_file():
+        print(f"making {path.name}", flush=True)
+    return Subject("true-shape", write_synthetic(path, resized(N_LAYER)), is_small=False)
+
+
+SUBJECTS = {"demo": demo, "true-shape": true_shape}
