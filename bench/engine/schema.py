@@ -65,8 +65,8 @@ def _milliseconds(socket: Path, n_requests: int, extra: dict[str, Any]) -> float
         if "response_format" in extra and choice["finish_reason"] == "stop":
             json.loads(choice["message"]["content"])
     timings = [answer["timings"] for answer in answers]
-    milliseconds: float = sum(t["predicted_ms"] for t in timings)
-    return milliseconds / sum(t["predicted_n"] - 1 for t in timings)
+    milliseconds = sum(t["predicted_ms"] for t in timings)
+    return float(milliseconds / sum(t["predicted_n"] - 1 for t in timings))
 
 
 SCENARIO = Scenario(
