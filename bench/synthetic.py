@@ -1,8 +1,8 @@
 """A Mixtral of any size without a download: true shapes, tensor types and vocabulary, weights drawn at random.
 
-    python -m bench.synthetic OUT [--layers 4] [--type Q4_K_M] [--embd 4096] [--ff 14336]
+    python -m bench.synthetic FILE [--shape mixtral-8x7b | mid | ...] [--layers N] [--type Q4_K_M] [--embd N] [--ff N]
 
-Four layers of Mixtral 8x7B at Q4_K_M are 3.6 GB and take seconds: a few million normal weights are quantized once per type and width, and
+Four layers of Mixtral 8x7B at Q4_K_M are 3.7 GB and take seconds: a few million normal weights are quantized once per type and width, and
 tensors are tiled from these blocks, each expert from a place of its own. A pool has a prime number of blocks, so that no two rows of a
 matrix are equal. The model computes at the speed of a real one and answers nonsense: logits are finite and spread as a language
 model's are, and tokens choose their experts evenly. Needs the extra `dev` (mistral_common has the vocabulary).
@@ -28,30 +28,32 @@ from quantize.recipe import FILE_TYPES, choose_types, file_type_name
 from quantize.source import ModelSource, Value, f32, flag, text, u32
 from quantize.vocab_spm import spm_vocabulary
 
-MIXTRAL = known_models()["mixtral-8x7b"]
-HEAD = MIXTRAL.n_embd // MIXTRAL.n_head
+HEAD = 128  # elements, in all of Mistral's models
+# about 400 MB at Q4_K_M: more layers and wider experts than the demo has
+MID = replace(known_models()["mixtral-8x7b"], n_layer=12, n_embd=1024, n_ff=2048, n_head=8, n_head_kv=2)
 LOGIT_SPREAD = 4.0  # the standard deviation of the logits; the likeliest of 32,000 tokens then has about a tenth of the mass
 
 # weights in a block -> blocks of a pool: the largest prime that keeps it at four million weights
 _N_BLOCKS = {256: 16381, 128: 32749, 64: 65521, 32: 131071, 1: 4194301}
 
 
-def resized(n_layer: int, n_embd: int = MIXTRAL.n_embd, n_ff: int = MIXTRAL.n_ff) -> ModelFacts:
-    """Give Mixtral's dimensions with another depth and width; heads keep 128 elements, four share a key."""
-    if n_embd % (4 * HEAD) or n_ff % 256 or not 0 < n_layer <= 512:
-        raise SystemExit(
-            f"{n_layer} layers, embd {n_embd}, ff {n_ff}: there are 1 to 512 layers, embd is a multiple of {4 * HEAD}, ff of 256."
-        )
+def shape_named(name: str, n_layer: int | None = None) -> ModelFacts:
+    """Give the dimensions of "mid" or of a model of profiles/models.toml, with `n_layer` layers where that is said."""
+    facts = MID if name == "mid" else known_models()[name]
+    return replace(facts, n_layer=n_layer) if n_layer else facts
+
+
+def resized(facts: ModelFacts, n_embd: int, n_ff: int) -> ModelFacts:
+    """Give dimensions of another width; heads keep 128 elements, four share a key."""
+    if n_embd % (4 * HEAD) or n_ff % 256 or n_embd <= 0 or n_ff <= 0:
+        raise SystemExit(f"embd {n_embd}, ff {n_ff}: embd must be a multiple of {4 * HEAD}, ff of 256.")
     n_head = n_embd // HEAD
-    return replace(MIXTRAL, n_layer=n_layer, n_embd=n_embd, n_ff=n_ff, n_head=n_head, n_head_kv=n_head // 4)
+    return replace(facts, n_embd=n_embd, n_ff=n_ff, n_head=n_head, n_head_kv=n_head // 4)
 
 
-def write_synthetic(path: Path, facts: ModelFacts, file_type: str = "Q4_K_M", seed: int = 1) -> Path:
-    """Write the model; the same arguments give the same bytes. Raises Unsupported for a type that needs an imatrix."""
-    file_type = file_type_name(file_type)
-    placed = _layout(path, facts, file_type)
-    if path.is_file() and path.stat().st_size == placed.size:  # it is published whole or not at all
-        return path
+def write_model(path: Path, facts: ModelFacts, file_type: str = "Q4_K_M", seed: int = 0) -> Path:
+    """Write the model; the same arguments give the same bytes. ValueError for a type that needs an imatrix."""
+    placed = _layout(path, facts, file_type_name(file_type))
     path.parent.mkdir(parents=True, exist_ok=True)
     check_disk(path.parent, placed.size)
     random = np.random.default_rng(seed)
@@ -71,8 +73,8 @@ def _layout(path: Path, facts: ModelFacts, file_type: str) -> PlacedFile:
     bare = source_of(facts)
     metadata = {
         **bare.metadata,
-        **_vocabulary(),
-        "general.name": text(f"synthetic Mixtral, {facts.n_layer} layers of {facts.n_embd}"),
+        **_vocabulary(facts.n_vocab),
+        "general.name": text(f"synthetic, {facts.n_layer} layers of {facts.n_embd}"),
         "llama.vocab_size": u32(facts.n_vocab),
         "llama.rope.dimension_count": u32(facts.n_embd // facts.n_head),
         "llama.rope.freq_base": f32(1e6),
@@ -82,21 +84,22 @@ def _layout(path: Path, facts: ModelFacts, file_type: str) -> PlacedFile:
     return placed
 
 
-def _vocabulary() -> dict[str, Value]:
-    """The tokenizer of Mixtral 8x7B, and its chat template."""
+def _vocabulary(n_vocab: int) -> dict[str, Value]:
+    """Mistral's tokenizer of that size, and the chat template that came with it."""
     spec = importlib.util.find_spec("mistral_common")
     if spec is None or spec.origin is None:
         raise SystemExit(
-            "mistral_common, which has Mixtral's vocabulary, is not installed; run `make setup`."
+            "mistral_common, which has Mistral's vocabularies, is not installed; run `make setup`."
         )
-    vocabulary = spm_vocabulary(Path(spec.origin).parent / "data" / "tokenizer.model.v1", MIXTRAL.n_vocab)
+    name = "tokenizer.model.v1" if n_vocab == 32000 else "mistral_instruct_tokenizer_240323.model.v3"
+    vocabulary = spm_vocabulary(Path(spec.origin).parent / "data" / name, n_vocab)
     return {
         **vocabulary.metadata(),
         "tokenizer.ggml.bos_token_id": u32(1),
         "tokenizer.ggml.eos_token_id": u32(2),
         "tokenizer.ggml.unknown_token_id": u32(0),
         "tokenizer.ggml.add_bos_token": flag(True),
-        "tokenizer.chat_template": text(BY_VERSION["v1"]),
+        "tokenizer.chat_template": text(BY_VERSION[name[-2:]]),
     }
 
 
@@ -143,16 +146,18 @@ def _spread(name: str, n_cols: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--type", default="Q4_K_M")
-    parser.add_argument("--embd", type=int, default=MIXTRAL.n_embd)
-    parser.add_argument("--ff", type=int, default=MIXTRAL.n_ff)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--shape", default="mixtral-8x7b", choices=("mid", *known_models()))
+    parser.add_argument("--layers", type=int, help="instead of as many as that model has")
+    parser.add_argument("--type", default="Q4_K_M", choices=FILE_TYPES)
+    parser.add_argument("--embd", type=int, help="another width, a multiple of 512")
+    parser.add_argument("--ff", type=int, help="other experts, a multiple of 256")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    path = write_synthetic(
-        options.out, resized(options.layers, options.embd, options.ff), options.type, options.seed
-    )
+    facts = shape_named(options.shape, options.layers)
+    if options.embd or options.ff:
+        facts = resized(facts, options.embd or facts.n_embd, options.ff or facts.n_ff)
+    path = write_model(options.file, facts, options.type, options.seed)
     print(f"{path}: {path.stat().st_size / 2**30:.2f} GiB")
 
 

@@ -54,6 +54,8 @@ class Driver:
             self._engine.add(waiting.popleft())
         while self._engine.has_work:
             for output in self._engine.step():
+                if output.error is not None:
+                    raise output.error
                 if output.usage is not None:
                     usages.append(output.usage)
                     if waiting:
@@ -76,7 +78,7 @@ class Driver:
             seed=self._n_requests,
             logit_bias=self._bias,
         )
-        return Request(f"load-{self._n_requests}", tuple(map(int, prompt)), sampling)
+        return Request(f"load-{self._n_requests}", tuple(map(int, prompt)), sampling, park=False)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bench.peers import Peers
-from bench.synthetic import resized, write_synthetic
+from bench.synthetic import shape_named, write_model
 from profiles.placement import Placement
 
 N_THREADS = 2
@@ -78,7 +78,8 @@ def true_shape(folder: Path) -> Subject:
     path = folder / f"mixtral-{N_LAYER}-layers-Q4_K_M.gguf"
     if not path.is_file():
         print(f"making {path.name}", flush=True)
-    return Subject("true-shape", write_synthetic(path, resized(N_LAYER)), is_small=False)
+        write_model(path, shape_named("mixtral-8x7b", N_LAYER))
+    return Subject("true-shape", path, is_small=False)
 
 
 SUBJECTS = {"demo": demo, "true-shape": true_shape}

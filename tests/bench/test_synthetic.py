@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.synthetic import resized, write_synthetic
+from bench.synthetic import resized, shape_named, write_model
 from mixcli.engine.llama import Batch, Context, Model
 from mixcli.engine.preflight import check_gguf
 from mixcli.engine.prompt import ChatFormat
@@ -14,6 +14,7 @@ from profiles.placement import Placement
 from quantize.ggml_types import GGMLQuantizationType
 
 N_TOKENS = 32
+TINY = resized(shape_named("mixtral-8x7b", 3), 512, 512)
 PLACEMENT = Placement(n_ctx=256, n_batch=64, n_ubatch=64, n_threads=1, n_threads_batch=1)
 
 
@@ -32,7 +33,7 @@ class Routing:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_synthetic(tmp_path_factory.mktemp("synthetic") / "tiny.gguf", resized(3, 512, 512))
+    return write_model(tmp_path_factory.mktemp("synthetic") / "tiny.gguf", TINY)
 
 
 def test_types_are_those_of_a_real_mixtral(path: Path) -> None:
@@ -48,7 +49,7 @@ def test_it_computes_like_a_language_model(path: Path) -> None:
     with Model.load(path, PLACEMENT) as model, Context(model, PLACEMENT, tap=routing) as context:
         assert ChatFormat.of(model)
         for i, token in enumerate(tokens):
-            batch.extend([token], i, 0, last_logits=True)
+            batch.extend([token], i, 0, n_logits=1)
         assert context.decode(batch)
         logits = np.stack([context.logits(i) for i in range(N_TOKENS)])
     assert np.isfinite(logits).all()
@@ -61,10 +62,10 @@ def test_it_computes_like_a_language_model(path: Path) -> None:
 
 
 def test_the_same_arguments_give_the_same_bytes(path: Path, tmp_path: Path) -> None:
-    again = write_synthetic(tmp_path / "again.gguf", resized(3, 512, 512))
+    again = write_model(tmp_path / "again.gguf", TINY)
     assert again.read_bytes() == path.read_bytes()
 
 
 def test_sizes_that_no_mixtral_has_are_refused() -> None:
-    with pytest.raises(SystemExit, match="embd is a multiple of 512"):
-        resized(4, 1000)
+    with pytest.raises(SystemExit, match="embd must be a multiple of 512"):
+        resized(TINY, 1000, 512)
