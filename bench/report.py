@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.engine.page import engine_section
+
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
@@ -175,7 +177,12 @@ def _kernels_section(result: Result) -> list[str]:
     return [*lines, ""]
 
 
+def _engine_section(result: Result) -> list[str]:
+    return engine_section(result, _machine(result["machine"]))
+
+
 SECTIONS: dict[str, Callable[[Result], list[str]]] = {
+    "engine.json": _engine_section,
     "quantize.json": _quantize_section,
     "kernels.json": _kernels_section,
 }

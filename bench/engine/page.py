@@ -1,0 +1,107 @@
+"""The section of docs/benchmarks.md on the engine: for each scenario what each side did, and what was promised."""
+
+from collections.abc import Mapping
+from typing import Any
+
+QUIET = 0.1  # of the machine for others, at most
+
+# number: how it is said
+UNITS = {
+    "prefill": "prefill tokens/s",
+    "decode": "decode tokens/s",
+    "total": "tokens/s",
+    "texts": "texts/s",
+    "prompt tokens": "prompt tokens",
+    "turn 2": "turn 2, s",
+    "turn 10": "turn 10, s",
+    "resumed from disk": "resumed from disk, s",
+    "computed again": "computed again, s",
+    "copy": "copying, tokens/s",
+    "copy with drafts": "the same with drafts",
+    "copy accepted": "drafted tokens that were right",
+    "copy equal tokens": "equal tokens",
+    "free": "free text",
+    "free with drafts": "the same with drafts ",
+    "constrained": "under a schema",
+}
+MODELS = {
+    "demo": "the demo (8 experts of 135M, Q4_K_M)",
+    "true-shape": "4 layers with the shapes of Mixtral 8x7B (Q4_K_M, 3.5 GiB)",
+}
+STORIES = {
+    "single": (
+        "One stream",
+        "Decode of 128 tokens with llama.cpp's default sampling and prefill of 512, in process, against `llama-bench`, which samples "
+        "nothing, and against `llama_cpp.Llama`, the bindings' high-level class.",
+    ),
+    "batch": (
+        "16 at a time",
+        "Generations of 64 tokens from 20-token prompts, 16 in flight: in process against `llama-batched-bench`, which neither samples nor "
+        "schedules, and over HTTP on unix sockets against `llama-server` with 16 slots. All repack weights or none does, whatever "
+        "`llama-batched-bench` likes better.",
+    ),
+    "classify": (
+        "Sorting short texts",
+        "Messages of about 20 tokens behind a shared instruction of 200, five labels with probabilities. `llama-server` has a grammar, "
+        "`cache_prompt`, and the best of 1, 4, 8 and 16 slots with and without repacking, found before; mixcli over HTTP with 32 in flight. "
+        "The loop over `llama_cpp.Llama` has a grammar too and gives no probabilities.",
+    ),
+    "chat": (
+        "A chat over ten turns",
+        "Time to first token of equally long messages early and late in a chat, and of the eleventh after the host was stopped: with its "
+        "state on disk, and without.",
+    ),
+    "speculation": (
+        "Prompt-lookup drafts",
+        "The same requests at temperature 0 with `speculate` and without.",
+    ),
+    "schema": (
+        "Output of a JSON schema",
+        "Milliseconds of decode for a token, with a schema and without.",
+    ),
+}
+
+
+def engine_section(result: Mapping[str, Any], machine: str) -> list[str]:
+    """Write the section; `machine` says where it was measured."""
+    lines = [
+        "## The engine against llama.cpp's own programs",
+        "",
+        f"2 threads; {machine}. Every side runs in processes of its own and is warmed up; sides take turns and the medians count, ratios are "
+        "medians over the rounds. llama.cpp's programs are built from the bindings' own source with the same flags.",
+        "",
+    ]
+    for name, (title, story) in STORIES.items():
+        if name not in result["scenarios"]:
+            continue
+        lines += [f"### {title}", "", story, ""]
+        for model, found in result["scenarios"][name].items():
+            lines += _table(MODELS[model], found)
+    return lines
+
+
+def _table(model: str, found: Mapping[str, Any]) -> list[str]:
+    medians = found["medians"]
+    numbers = dict.fromkeys(number for side in medians.values() for number in side if number != "others")
+    n_rounds = max(map(len, found["rounds"].values()))
+    others = max(numbers["others"] for side in found["rounds"].values() for numbers in side)
+    noise = "" if others < QUIET else f" **Not a quiet machine**: others had up to {others:.0%} of it."
+    lines = [
+        f"On {model}, {n_rounds} round{'s' * (n_rounds > 1)}.{noise}",
+        "",
+        f"| | {' | '.join(UNITS.get(number, number).strip() for number in numbers)} | others |",
+        f"|---|{'--:|' * (len(numbers) + 1)}",
+    ]
+    for side, values in medians.items():
+        cells = [_number(values[number]) if number in values else "" for number in numbers]
+        lines.append(f"| {side} | {' | '.join(cells)} | {values['others']:.0%} |")
+    lines += ["", "| promise | measured | promised | kept |", "|---|--:|--:|---|"]
+    lines += [
+        f"| {promise['what']} | {promise['ratio']:.2f}x | {promise['sign']} {promise['limit']:.2f}x | {'yes' if promise['kept'] else 'no'} |"
+        for promise in found["promises"]
+    ]
+    return [*lines, ""]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
