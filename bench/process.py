@@ -88,7 +88,7 @@ def watch() -> Iterator[Share]:
     yield share
     seconds = time.monotonic() - started
     foreign = _busy_seconds() - _own_seconds() - before
-    share.others = max(0.0, foreign) / (seconds * (os.cpu_count() or 1))
+    share.others = min(1.0, max(0.0, foreign) / (seconds * (os.cpu_count() or 1)))  # ticks are coarse
 
 
 def _own_seconds() -> float:

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -54,16 +55,18 @@ def ask_all(path: Path, bodies: Sequence[Body], n_at_once: int) -> tuple[float, 
     """Ask everything, `n_at_once` in flight over connections of their own; give the seconds for all, and the answers in order."""
     own = threading.local()
 
-    def ask(body: Body) -> dict[str, Any]:
-        if not hasattr(own, "connection"):
-            own.connection = Connection(path)
-        answer: dict[str, Any] = json.loads(own.connection.send_json(CHAT, body).read())
-        return answer
+    with ExitStack() as opened:
 
-    with ThreadPoolExecutor(n_at_once) as pool:
-        started = perf_counter()
-        answers = list(pool.map(ask, bodies))
-        return perf_counter() - started, answers
+        def ask(body: Body) -> dict[str, Any]:
+            if not hasattr(own, "connection"):
+                own.connection = opened.enter_context(closing(Connection(path)))
+            answer: dict[str, Any] = json.loads(own.connection.send_json(CHAT, body).read())
+            return answer
+
+        with ThreadPoolExecutor(n_at_once) as pool:
+            started = perf_counter()
+            answers = list(pool.map(ask, bodies))
+            return perf_counter() - started, answers
 
 
 def stream(path: Path, body: Body) -> Streamed:
@@ -71,15 +74,14 @@ def stream(path: Path, body: Body) -> Streamed:
     started = perf_counter()
     first, text, last = 0.0, "", dict[str, Any]()
     wish = {**body, "stream": True, "stream_options": {"include_usage": True}}
-    for event in _events(Connection(path).send_json(CHAT, wish)):
-        choices = event.get("choices") or [{}]
-        if piece := (choices[0].get("delta") or {}).get("content"):
-            first = first or perf_counter() - started
-            text += piece
-        kept = {key: event[key] for key in ("usage", "timings", "token_ids") if event.get(key)}
-        if choices[0].get("token_ids"):
-            kept["token_ids"] = choices[0]["token_ids"]
-        last |= kept
+    with closing(Connection(path)) as connection:
+        for event in _events(connection.send_json(CHAT, wish)):
+            choice = (event.get("choices") or [{}])[0]
+            if piece := (choice.get("delta") or {}).get("content"):
+                first = first or perf_counter() - started
+                text += piece
+            said = {**event, **choice}
+            last |= {key: said[key] for key in ("usage", "timings", "token_ids") if said.get(key)}
     return Streamed(first, perf_counter() - started, text, last)
 
 

@@ -1,11 +1,12 @@
 """The two servers while a block runs: mixcli's host and llama-server, each on a unix socket, loaded and ready."""
 
+import contextlib
 import http.client
 import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,13 +43,13 @@ def llama_server(
 def _wait(socket: Path, server: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + _START
     while server.poll() is None and time.monotonic() < deadline:
-        try:
-            connection = Connection(socket)
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            closing(Connection(socket)) as connection,
+        ):
             connection.request("GET", "/health")
             if connection.getresponse().status == 200:
                 return
-        except (OSError, http.client.HTTPException):
-            pass
         time.sleep(0.05)
     server.kill()
     raise SystemExit(f"llama-server does not answer: {log.read_text(errors='replace')[-2000:]}")
