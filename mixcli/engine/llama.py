@@ -470,10 +470,15 @@ class Candidates:
     """The tokens that a Sampler chooses from, in memory that is written anew for every choice; belongs to one thread."""
 
     def __init__(self, capacity: int) -> None:
+        self._every = np.arange(capacity, dtype=np.int32)
         self._data = np.zeros(capacity, _CANDIDATE)
         self._start = self._data.ctypes.data_as(C.llama_token_data_p)
         self._native = C.llama_token_data_array(data=self._start)
         self._reference = ctypes.byref(self._native)
+
+    def put_all(self, logits: NDArray[np.float32]) -> None:
+        """Take every token, by its id."""
+        self.put(self._every[: len(logits)], logits)
 
     def put(self, ids: NDArray[np.integer[Any]], logits: NDArray[np.float32]) -> None:
         """Take new candidates, in any order."""
