@@ -215,6 +215,15 @@ class Vocab:
         self.n_tokens = int(C.llama_vocab_n_tokens(self._pointer))
         self._pieces: dict[int, bytes] = {}
 
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """Give where this vocabulary and llama_tokenize are in memory, for a library that calls it; valid as long as the model is."""
+        tokenize = ctypes.cast(C.llama_tokenize, ctypes.c_void_p).value
+        pointer = ctypes.cast(self._pointer, ctypes.c_void_p).value
+        assert tokenize is not None
+        assert pointer is not None
+        return pointer, tokenize
+
     @cached_property
     def candidates(self) -> "Candidates":
         """Room to choose among all tokens, shared by whoever chooses in the engine's thread."""
