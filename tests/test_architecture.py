@@ -79,6 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 ONLY_HERE = {
     "llama_cpp": {"mixcli.engine.llama", "quantize.ggml"},
+    "llguidance": {"mixcli.engine.constraint"},
     "rich": {"mixcli.console"},
     "fastapi": {"mixcli.host.app"},
 }

@@ -149,10 +149,14 @@ class Chooser:
             if logits[token] < _LEAST:
                 raise NothingToChoose("every token is forbidden: the constraint leaves nothing to choose")
             return token
-        ids = reaching(logits, self._bound.of(logits))
-        if not ids.size:
-            raise NothingToChoose("every token is forbidden: the constraint leaves nothing to choose")
-        self._candidates.put(ids, logits[ids])
+        bound = self._bound.of(logits)
+        if bound == _LEAST and logits.min() >= _LEAST:
+            self._candidates.put_all(logits)
+        else:
+            ids = reaching(logits, bound)
+            if not ids.size:
+                raise NothingToChoose("every token is forbidden: the constraint leaves nothing to choose")
+            self._candidates.put(ids, logits[ids])
         self._draw.apply(self._candidates)
         return self._candidates.chosen
 

@@ -1,46 +1,264 @@
-"""What an answer must look like: the faces that the engine uses."""
+"""Holds an answer to a JSON schema, regex or grammar: which tokens may come next, as a mask over a row of logits.
 
-from dataclasses import dataclass
-from typing import Any
+llguidance does the parsing; the only importer of it. Three things are decided here:
+
+- **White space.** JSON is written on one line with at most one space after a comma or a colon, so a model cannot run away in
+  white space. (It can still run on inside a text or a list that the schema leaves open: limit those, or max_tokens.)
+- **The first space.** A SentencePiece answer that opens a turn begins with a space that belongs to the tokenizer and that the
+  detokenizer takes away. The constraint allows it there, and demands it where the answer itself may begin with a space.
+- **Control tokens.** Only tokens with a text can write the answer; those that look like chat markers count as control tokens too.
+"""
+
+import json
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance.gbnf_to_lark import any_to_lark
 from numpy.typing import NDArray
 
+from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.llama import Vocab
 from mixcli.errors import BadRequest
 
+STACK_BYTES = 256 << 20  # reserved, not used; eight times what the deepest were seen to need
+_STACK = threading.Lock()
+CACHED = 32  # compiled grammars; each holds its lexer's states, of which the limits below allow some 60 MB at the very worst
 
-@dataclass(frozen=True)
-class ConstraintSpec:
-    """A kind and its text."""
+_JSON_STYLE: dict[str, Any] = {
+    "whitespace_flexible": False,
+    "whitespace_pattern": None,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+    "coerce_one_of": False,
+    "lenient": False,
+}
+# A step's fuel bounds its time (some 15 ms), the lexer's states its memory (1 to 2 kB each)
+_LIMITS = LLParserLimits(max_lexer_states=30_000, max_grammar_size=200_000, verbose_errors=False)
+_MARKER = re.compile(rb"<.+>|\[/?[A-Z_0-9]+\]", re.DOTALL)
+_SPECIAL = b"\xff"  # llguidance's sign for a token that is no text
 
-    kind: str
-    text: str
+# what llguidance says -> what a person is told
+_SAYINGS = {
+    "NoExtension": "it allows no answer at all",
+    "coerce_one_of": "oneOf is only understood where its branches exclude each other; write anyOf",
+    "forced bytes": "it asks for a text that this model's vocabulary cannot spell",
+    "fuel exhausted": "it is too complex",
+    "too many expressions": "it is too complex",
+    "too many states": "it is too complex",
+    "oo many items": "it is too complex",
+    "items; max is": "it is too complex",
+    "too big": "it is too complex",
+    "too large": "it is too complex",
+    "TooComplex": "it is too complex",
+}
 
-    @classmethod
-    def of(cls, kind: str, what: Any, *, param: str) -> "ConstraintSpec":
-        """Refuse: constraints are not here yet."""
-        raise BadRequest(f"{kind} is not supported yet: {what!r:.20}", param=param)
-
-
-class Constraint:
-    """One running constraint."""
-
-    is_complete = False
-
-    def mask(self, logits: NDArray[np.float32]) -> None:
-        """Forbid tokens."""
-
-    def accept(self, token: int) -> None:
-        """Take a token."""
+# bit pattern of eight tokens -> what their logits are limited to: -inf where forbidden
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1, bitorder="little")
+_CEILINGS = np.where(_BITS == 1, np.float32(np.inf), np.float32(-np.inf))
 
 
 class Grammars:
-    """The grammars of one vocabulary."""
+    """Compiles constraints for one model's vocabulary. `compile` may run in any thread, constraints belong to the engine's.
+
+    Building it takes about half a second for 32,768 tokens. Must not be used after the model was closed.
+    """
 
     def __init__(self, vocab: Vocab) -> None:
-        self.vocab = vocab
+        self._vocab = vocab  # keeps alive what the tokenizer points to
+        ends = [token for token in range(vocab.n_tokens) if vocab.is_end(token)]
+        vocabulary, tokenize = vocab.addresses
+        self._tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
+            tokens=[_token_bytes(vocab, token) for token in range(vocab.n_tokens)],
+            vocab_ptr=vocabulary,
+            tokenize_fptr=tokenize,
+            eos_token=ends or vocab.eos,
+        )
+        self._compiled: OrderedDict[tuple[ConstraintSpec, bool], LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+        n_words = -(-vocab.n_tokens // 32)
+        self._words = np.zeros(n_words, np.int32)
+        self._ceilings = np.zeros((n_words * 4, 8), np.float32)
 
-    def compile(self, spec: ConstraintSpec) -> Constraint:
-        """Refuse."""
-        raise BadRequest(f"{spec.kind} is not supported yet", param="structured_outputs")
+    def compile(self, spec: ConstraintSpec, *, at_start: bool = True) -> "Constraint":
+        """Give a fresh constraint; `at_start` says that the answer opens a turn (as the Detokenizer is told).
+
+        Raises BadRequest in llguidance's words for what cannot be compiled, is too complex, or allows no answer.
+        """
+        key = (spec, at_start and self._vocab.adds_space_prefix)
+        with self._lock:
+            matcher = self._compiled.get(key)
+        if matcher is None:
+            matcher = _on_a_deep_stack(lambda: self._compile(*key))
+        with self._lock:
+            self._compiled[key] = matcher
+            self._compiled.move_to_end(key)
+            while len(self._compiled) > CACHED:
+                self._compiled.popitem(last=False)
+            return Constraint(self, matcher.deep_copy(), spec)
+
+    def _compile(self, spec: ConstraintSpec, spaced: bool) -> LLMatcher:
+        answer = _grammar(spec)
+        matcher = self._matcher([answer], spec)
+        if not spaced:
+            return matcher
+        first = '" "' if matcher.validate_tokens([self._space]) else '" "?'
+        return self._matcher(
+            [{"lark_grammar": f"start: {first} @answer"}, {"name": "answer", **answer}], spec
+        )
+
+    @cached_property
+    def _space(self) -> int:
+        """Give a token that is one space; every SentencePiece vocabulary has one, be it as a byte."""
+        return next(token for token in range(self._vocab.n_tokens) if self._vocab.piece(token) == b" ")
+
+    def _matcher(self, grammars: list[dict[str, Any]], spec: ConstraintSpec) -> LLMatcher:
+        matcher = LLMatcher(self._tokenizer, json.dumps({"grammars": grammars}), log_level=0, limits=_LIMITS)
+        if not matcher.is_error():
+            probe = matcher.deep_copy()
+            allowed = np.frombuffer(probe.compute_bitmask(), np.uint8)  # an empty language shows here
+            first = np.flatnonzero(np.unpackbits(allowed, bitorder="little"))
+            if not probe.is_stopped() and not matcher.is_accepting() and first.size:
+                probe.consume_token(int(first[0]))  # and an object with too many fields here
+                probe.compute_bitmask()
+            matcher = probe if probe.is_error() else matcher
+        if matcher.is_error():
+            raise _refusal(matcher, spec)
+        return matcher
+
+
+class Constraint:
+    """One running answer's place in its grammar."""
+
+    def __init__(self, grammars: Grammars, matcher: LLMatcher, spec: ConstraintSpec) -> None:
+        self._grammars, self._matcher, self.spec = grammars, matcher, spec
+
+    def mask(self, logits: NDArray[np.float32]) -> None:
+        """Set the logits of all forbidden tokens to -inf, in place, shape (n_vocab,); the end is allowed where the answer may end.
+
+        Raises BadRequest when this place of the grammar is too complex.
+        """
+        words, ceilings = self._grammars._words, self._grammars._ceilings
+        self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        self._check()
+        np.take(_CEILINGS, words.view(np.uint8), axis=0, out=ceilings, mode="clip")
+        np.minimum(logits, ceilings.reshape(-1)[: len(logits)], out=logits)
+
+    def accept(self, token: int) -> None:
+        """Go on with a token that the mask allowed. Raises BadRequest for another one; the constraint is unusable then."""
+        self._matcher.consume_token(token)
+        self._check()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing more may come: the answer is over, with or without an end token."""
+        return self._matcher.is_stopped()
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the answer so far satisfies the constraint."""
+        return self._matcher.is_accepting()
+
+    def forced(self) -> list[int]:
+        """Give the tokens that are certain to come next, [] where there is a choice; they are not accepted by this.
+
+        They are the tokens that the tokenizer itself would make of the certain text, up to where a choice could change them.
+        """
+        tokens = self._matcher.compute_ff_tokens()
+        if not tokens:
+            return tokens
+        text = b"".join(map(self._grammars._vocab.piece, tokens))
+        return tokens if self._matcher.compute_ff_bytes().startswith(text) else []
+
+    def n_allowed(self, tokens: list[int]) -> int:
+        """Say how many of these tokens (a draft) may come next, in this order."""
+        return self._matcher.validate_tokens(tokens)
+
+    def rollback(self, n_tokens: int) -> None:
+        """Take back the last `n_tokens` that were accepted."""
+        if n_tokens and not self._matcher.rollback(n_tokens):
+            raise ValueError(f"cannot take back {n_tokens} tokens: {self._matcher.get_error()}")
+
+    def fork(self) -> Self:
+        """Give an independent copy of this place."""
+        return type(self)(self._grammars, self._matcher.deep_copy(), self.spec)
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise _refusal(self._matcher, self.spec)
+
+
+def _on_a_deep_stack(compile_: Callable[[], LLMatcher]) -> LLMatcher:
+    """Run in a thread whose stack has room for the deepest grammar that fits into a request.
+
+    llguidance descends as deep as rules and references lead; 64 KiB of them overflow a usual stack, which ends the process.
+    """
+    with _STACK:
+        usual = threading.stack_size(STACK_BYTES)
+        try:
+            pool = ThreadPoolExecutor(1)
+            compiled = pool.submit(compile_)
+        finally:
+            threading.stack_size(usual)
+    with pool:
+        return compiled.result()
+
+
+def _token_bytes(vocab: Vocab, token: int) -> bytes:
+    """Give what a token adds to an answer; a token that is no text is marked with its name."""
+    piece = vocab.piece(token)
+    bits = vocab.attributes(token)
+    if not piece or bits & (Vocab.CONTROL | Vocab.UNKNOWN | Vocab.UNUSED):
+        return _SPECIAL + vocab.text(token).encode()
+    if bits & Vocab.USER_DEFINED and _MARKER.fullmatch(piece):
+        return _SPECIAL + piece
+    return piece
+
+
+def _without_blank_lines(text: str) -> str:
+    """Drop empty lines, over which the converter's search goes again and again."""
+    return "\n".join(line for line in text.splitlines() if line.strip()) + "\n"
+
+
+def _grammar(spec: ConstraintSpec) -> dict[str, Any]:
+    """Give the constraint as one grammar of llguidance. Raises BadRequest."""
+    try:
+        if spec.kind == "grammar":
+            return {"lark_grammar": any_to_lark(_without_blank_lines(spec.text))}
+        if spec.kind == "regex":
+            made = LLMatcher.grammar_from_regex(spec.text)
+            return {"lark_grammar": json.loads(made)["grammars"][0]["lark_grammar"]}
+    except Exception as error:  # the converter raises Exception itself, and IndexError at a sudden end
+        raise BadRequest(
+            f"the {spec.kind} cannot be used: {error or 'it ends too soon'}", param=spec.param
+        ) from None
+    schema = {"type": "object"} if spec.kind == "json_object" else json.loads(spec.text)
+    if schema is False:
+        raise BadRequest("the JSON schema is false: it allows no answer at all", param=spec.param)
+    return {"json_schema": {**({} if schema is True else schema), "x-guidance": _JSON_STYLE}}
+
+
+def _refusal(matcher: LLMatcher, spec: ConstraintSpec) -> BadRequest:
+    """Say in one sentence what llguidance says in several lines."""
+    said = matcher.get_error()
+    name = spec.kind.replace("_", " ").replace("json", "JSON")
+    for words, saying in _SAYINGS.items():
+        if words in said:
+            return BadRequest(f"the {name} cannot be used: {saying}", param=spec.param)
+    if match := re.search(r"^\s*error: (.+)", said, re.MULTILINE):
+        why = match[1]
+    else:
+        lines = [
+            line.strip() for line in said.splitlines() if not re.match(r"\s*(\^|\d+ \||<non-verbose)", line)
+        ]
+        why = re.sub(r"^at (\d+)\((\d+)\): ", r"line \1, column \2: ", " ".join(filter(None, lines)))
+    return BadRequest(f"the {name} cannot be used: {why:.300}", param=spec.param)
+
+
+__all__ = ["Constraint", "Grammars"]

@@ -216,6 +216,15 @@ class Vocab:
         self.n_tokens = int(C.llama_vocab_n_tokens(self._pointer))
         self._pieces: dict[int, bytes] = {}
 
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """Give where this vocabulary and llama_tokenize are in memory, for a library that calls it; valid as long as the model is."""
+        tokenize = ctypes.cast(C.llama_tokenize, ctypes.c_void_p).value
+        pointer = ctypes.cast(self._pointer, ctypes.c_void_p).value
+        assert tokenize is not None
+        assert pointer is not None
+        return pointer, tokenize
+
     @cached_property
     def candidates(self) -> "Candidates":
         """Room to choose among all tokens, shared by whoever chooses in the engine's thread."""
@@ -532,10 +541,15 @@ class Candidates:
     """The tokens that a Sampler chooses from, in memory that is written anew for every choice; belongs to one thread."""
 
     def __init__(self, capacity: int) -> None:
+        self._every = np.arange(capacity, dtype=np.int32)
         self._data = np.zeros(capacity, _CANDIDATE)
         self._start = self._data.ctypes.data_as(C.llama_token_data_p)
         self._native = C.llama_token_data_array(data=self._start)
         self._reference = ctypes.byref(self._native)
+
+    def put_all(self, logits: NDArray[np.float32]) -> None:
+        """Take every token, by its id."""
+        self.put(self._every[: len(logits)], logits)
 
     def put(self, ids: NDArray[np.integer[Any]], logits: NDArray[np.float32]) -> None:
         """Take new candidates, in any order."""
