@@ -5,12 +5,13 @@ at once in one unified KV cache; what one has computed, others that begin alike 
 `interrupt`.
 """
 
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcli.engine.constraint import Grammars
+from mixcli.engine.constraint import Constraint, Grammars
 from mixcli.engine.generation import Generation
 from mixcli.engine.kv_store import KvStore
 from mixcli.engine.labels import LabelScores
@@ -49,7 +50,6 @@ class Engine:
         self._generations: dict[str, Generation] = {}
         self._lookups: dict[str, PromptLookup] = {}
         self._ready: list[Output] = []
-        self._grammars = Grammars(model.vocab)
         self._ends = [token for token in range(model.vocab.n_tokens) if model.vocab.is_end(token)]
         self.n_done = 0  # requests that have ended by themselves
         self.n_prompt_tokens_done = 0  # prompt tokens that were computed, not found in the cache
@@ -80,7 +80,7 @@ class Engine:
         self._check(request)
         generation = None
         if not request.labels:
-            constraint = self._grammars.compile(request.constraint) if request.constraint else None
+            constraint = self._constraint(request)
             generation = Generation(request, self._model.vocab, self._context.n_ctx, constraint)
         sequence = Sequence(request)
         if generation is None:
@@ -140,6 +140,15 @@ class Engine:
         if self.n_waiting >= MAX_WAITING:
             raise Busy(f"{self.n_waiting:,} requests are waiting already; ask again in a few seconds")
 
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self._model.vocab)
+
+    def _constraint(self, request: Request) -> Constraint | None:
+        if request.constraint is None:
+            return None
+        return self._grammars.compile(request.constraint, at_start=not request.continues_text)
+
     def _check_labels(self, sequence: Sequence, scores: LabelScores) -> None:
         longest = max((len(branch) for branch in scores.branches), default=0)
         if sequence.n_prompt + longest > self._context.n_ctx:
@@ -150,14 +159,19 @@ class Engine:
             )
 
     def _propose(self) -> None:
+        """Give those who write their drafts: what a constraint forces, or what the text so far suggests."""
         for sequence in self._scheduler.running:
+            if not sequence.is_decoding:
+                continue
+            most = self._context.n_ctx - len(sequence.tokens)
+            if (limit := sequence.request.sampling.max_tokens) is not None:
+                most = min(most, limit - sequence.n_generated - 1)
+            generation = self._generations.get(sequence.id)
+            drafts = generation.forced() if generation is not None else []
             lookup = self._lookups.get(sequence.id)
-            if lookup is not None and sequence.is_decoding:
-                most = self._context.n_ctx - len(sequence.tokens)
-                limit = sequence.request.sampling.max_tokens
-                if limit is not None:
-                    most = min(most, limit - sequence.n_generated - 1)
-                sequence.drafts = lookup.propose(sequence.tokens)[: max(0, most)]
+            if not drafts and lookup is not None:
+                drafts = lookup.propose(sequence.tokens)
+            sequence.drafts = drafts[: max(0, most)]
 
     # computing
 

@@ -7,6 +7,8 @@ from mixcli.engine.llama import Vocab
 from mixcli.engine.logprobs import TokenLogprobs, token_logprobs
 from mixcli.engine.sequence import Request
 
+MOST_FORCED = 32  # tokens that are computed at once
+
 
 class Generation:
     """Owns the native sampler of one request; `constraint` is its own too."""
@@ -22,6 +24,10 @@ class Generation:
     def is_complete(self) -> bool:
         """Whether the constraint lets nothing more come."""
         return self._constraint is not None and self._constraint.is_complete
+
+    def forced(self) -> list[int]:
+        """Give the tokens that the constraint makes certain to come next."""
+        return self._constraint.forced()[:MOST_FORCED] if self._constraint is not None else []
 
     def choose(self, logits: Logits) -> tuple[int, TokenLogprobs | None]:
         """Choose the next token by a row of logits, shape (n_vocab,), which the constraint writes to; remember it."""

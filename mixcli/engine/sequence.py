@@ -5,7 +5,7 @@ from enum import Enum
 from time import perf_counter
 from typing import Literal
 
-from mixcli.engine.constraint import ConstraintSpec
+from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.labels import LabelScores
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sampling import SamplingParams

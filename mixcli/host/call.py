@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from mixcli.engine.constraint import ConstraintSpec
+from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.formats import Message
 from mixcli.engine.overflow import Policy
 from mixcli.engine.sampling import SamplingParams

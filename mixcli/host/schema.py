@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from mixcli.engine.constraint import ConstraintSpec
+from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.formats import Message
 from mixcli.engine.logprobs import MAX_TOP_LOGPROBS, TokenLogprobs
 from mixcli.engine.overflow import Policy

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from numpy.typing import NDArray
 
+from bench.synthetic import resized, shape_named, write_model
+from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.engine import Engine
 from mixcli.engine.formats import Message
 from mixcli.engine.kv_store import KvStore
@@ -18,7 +19,6 @@ from mixcli.engine.logprobs import log_softmax
 from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
-from mixcli.engine.tiny import write_tiny_model
 from mixcli.errors import Busy
 
 from .conftest import PLACEMENT, ask, finish
@@ -71,10 +71,13 @@ def assert_same_up_to_ties(model: Model, prompt: Sequence[int], first: list[int]
     assert abs(float(logits[first[n]] - logits[second[n]])) < TIE
 
 
+@pytest.mark.slow
 def test_answers_side_by_side_are_those_of_each_alone(
     make_engine: MakeEngine, smol: Model, chat: ChatFormat
 ) -> None:
-    prompts = [question(chat, f"What is {word}?") for word in ("rain", "iron", "a piano", "love", "sleep", "2 + 2")]
+    prompts = [
+        question(chat, f"What is {word}?") for word in ("rain", "iron", "a piano", "love", "sleep", "2 + 2")
+    ]
     requests = [Request(f"r{i}", prompt, GREEDY) for i, prompt in enumerate(prompts)]
     together = run(make_engine(), requests)
     for request in requests:
@@ -94,7 +97,10 @@ def test_a_common_beginning_is_computed_once_for_requests_that_come_together(
         tuple(chat.encode([Message("system", rules), Message("user", f"Letter {i}")])) for i in range(8)
     ]
     engine = make_engine()
-    outputs = run(engine, [Request(f"r{i}", p, replace(GREEDY, max_tokens=1), park=False) for i, p in enumerate(prompts)])
+    outputs = run(
+        engine,
+        [Request(f"r{i}", p, replace(GREEDY, max_tokens=1), park=False) for i, p in enumerate(prompts)],
+    )
     shared = len(prompts[0]) - 8
     cached = sorted(outputs[f"r{i}"][-1].usage.n_cached for i in range(8))  # type: ignore[union-attr]
     assert cached[0] == 0
@@ -102,6 +108,7 @@ def test_a_common_beginning_is_computed_once_for_requests_that_come_together(
     assert engine.n_prompt_tokens_done <= len(prompts[0]) + 7 * 16
 
 
+@pytest.mark.slow
 def test_when_cells_run_short_the_youngest_waits_and_nothing_is_lost(
     make_engine: MakeEngine, smol: Model, chat: ChatFormat
 ) -> None:
@@ -131,7 +138,10 @@ def test_label_probabilities_are_those_of_the_whole_texts(
         """Compute the whole text, and sum up its tokens; of a label that others begin with, the end of the answer too."""
         rows = log_softmax(logits_after(smol, [*prompt, *label.tokens], len(label.tokens) + 1))
         total = sum(float(row[token]) for row, token in zip(rows, label.tokens, strict=False))
-        if any(len(o.tokens) > len(label.tokens) and o.tokens[: len(label.tokens)] == label.tokens for o in labels):
+        if any(
+            len(o.tokens) > len(label.tokens) and o.tokens[: len(label.tokens)] == label.tokens
+            for o in labels
+        ):
             ends = [token for token in range(smol.vocab.n_tokens) if smol.vocab.is_end(token)]
             total += float(np.log(np.exp(rows[-1][ends]).sum()))
         return total
@@ -162,9 +172,7 @@ def test_labels_of_many_requests_share_their_instruction(make_engine: MakeEngine
 COPY = "the cat sat on the mat and the dog lay on the rug, " * 4
 
 
-def test_drafts_change_nothing_but_the_number_of_steps(
-    make_engine: MakeEngine, smol: Model
-) -> None:
+def test_drafts_change_nothing_but_the_number_of_steps(make_engine: MakeEngine, smol: Model) -> None:
     prompt = tuple(smol.vocab.tokenize(COPY * 2))
     sampling = SamplingParams(temperature=0, max_tokens=60)
 
@@ -258,12 +266,18 @@ def test_a_full_queue_turns_away(make_engine: MakeEngine, monkeypatch: pytest.Mo
     ask(engine, [5, 6, 7], temperature=0, max_tokens=2)
 
 
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.slow
 def test_a_thousand_requests_are_all_accounted_for(tmp_path: Path) -> None:
     """Random lengths, labels, drafts, aborts on a generated model; nothing is lost, nothing is held at the end, and memory stays flat."""
-    path = tmp_path / "tiny.gguf"
-    write_tiny_model(path)
+    path = write_model(tmp_path / "tiny.gguf", resized(shape_named("mid", 1), 512, 256))
     placement = replace(PLACEMENT, n_ctx=512)
     chance = random.Random(5)
+    digits = ConstraintSpec.of("regex", "[0-9]{2,20}")
     labels = tuple(Label(str(tokens), tokens) for tokens in ((5,), (6, 7), (6, 8, 9), (6,), (10, 11, 12)))
 
     def request(i: int) -> Request:
@@ -272,6 +286,7 @@ def test_a_thousand_requests_are_all_accounted_for(tmp_path: Path) -> None:
             tuple(5 + chance.randrange(3) for _ in range(chance.randrange(1, 60))),
             SamplingParams(max_tokens=chance.randrange(1, 9), seed=i, temperature=chance.choice([0.0, 1.0])),
             labels=labels if chance.random() < 0.2 else (),
+            constraint=digits if chance.random() < 0.1 else None,
             top_logprobs=chance.choice([None, 3]),
             speculate=chance.random() < 0.3,
             park=chance.random() < 0.5,
@@ -294,7 +309,7 @@ def test_a_thousand_requests_are_all_accounted_for(tmp_path: Path) -> None:
                 if output.finish_reason:
                     assert output.id not in ended
                     ended[output.id] = output
-            sizes.append(psutil.Process().memory_info().rss)
+            sizes.append(resident())
         assert ended.keys() == requests.keys()
         assert {name for name, output in ended.items() if output.finish_reason == "abort"} == aborted
         for name, output in ended.items():
