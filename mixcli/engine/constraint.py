@@ -234,10 +234,9 @@ def _grammar(spec: ConstraintSpec) -> dict[str, Any]:
         if spec.kind == "regex":
             made = LLMatcher.grammar_from_regex(spec.text)
             return {"lark_grammar": json.loads(made)["grammars"][0]["lark_grammar"]}
-    except Exception as error:  # the converter raises Exception itself, and IndexError at a sudden end
-        raise BadRequest(
-            f"the {spec.kind} cannot be used: {error or 'it ends too soon'}", param=spec.param
-        ) from None
+    except Exception as error:  # the converter from GBNF raises Exception itself
+        why = " ".join(str(error).split())
+        raise BadRequest(f"the {spec.kind} cannot be used: {why:.300}", param=spec.param) from None
     schema = {"type": "object"} if spec.kind == "json_object" else json.loads(spec.text)
     if schema is False:
         raise BadRequest("the JSON schema is false: it allows no answer at all", param=spec.param)
