@@ -125,14 +125,14 @@ class _Reader:
             self._close("}")
             return schema
         if not _NAME.match(self._text, self._at):
-            return TYPES["string"]
+            return dict(TYPES["string"])
         word = self._take(_NAME, "a type")
         if word.lower() not in TYPES:
             raise UsageError(
                 f"the schema's type {word!r} is none of {', '.join(TYPES)}; "
                 "lists are [int], choices (a|b), objects {name, age int}"
             )
-        return TYPES[word.lower()]
+        return dict(TYPES[word.lower()])
 
     def _label(self) -> str:
         label = self._take(_LABEL, "a text").strip()

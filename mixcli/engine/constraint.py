@@ -260,4 +260,4 @@ def _refusal(matcher: LLMatcher, spec: ConstraintSpec) -> BadRequest:
     return BadRequest(f"the {name} cannot be used: {why:.300}", param=spec.param)
 
 
-__all__ = ["Constraint", "Grammars"]
+__all__ = ["Constraint", "ConstraintSpec", "Grammars"]

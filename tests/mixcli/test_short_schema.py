@@ -115,3 +115,8 @@ def test_any_text_is_a_valid_schema_or_a_sentence(text: str) -> None:
         assert str(error).startswith("the schema")
     else:
         Draft202012Validator.check_schema(schema)
+
+
+def test_what_is_given_may_be_changed() -> None:
+    properties("a, b int")["a"]["maxLength"] = 5  # type: ignore[index]
+    assert properties("a, b int") == {"a": TEXT, "b": INT}

@@ -100,7 +100,6 @@ def test_a_thousand_random_schemas_give_valid_json(grammars: Grammars, closer: C
 
 def test_a_model_fills_a_schema(smol: Model, grammars: Grammars) -> None:
     """The real thing: prompt, decode, mask, choose; greedy and sampled."""
-    context, batch = Context(smol, PLACEMENT), Batch(PLACEMENT.n_batch)
     question = [Message("user", "Give a person as JSON: Anna is 31, likes chess and rowing.")]
     prompt = ChatFormat.of(smol).encode(question)
     schema = schema_of("name, age int, likes [string], adult bool")
@@ -111,13 +110,13 @@ def test_a_model_fills_a_schema(smol: Model, grammars: Grammars) -> None:
         SamplingParams(seed=1),
         SamplingParams(seed=2, top_k=0, mirostat=2),
     ):
-        context.keep(0, 0)
+        context, batch = Context(smol, PLACEMENT), Batch(PLACEMENT.n_batch)
         chooser = params.chooser(smol.vocab, context.n_ctx, prompt)
         constraint = grammars.compile(ConstraintSpec.of("json_schema", schema))
         tokens, fresh = list(prompt), list(prompt)
         while not constraint.is_complete and len(tokens) < 400:
             batch.clear()
-            batch.extend(fresh, len(tokens) - len(fresh), 0, last_logits=True)
+            batch.extend(fresh, len(tokens) - len(fresh), 0, n_logits=1)
             assert context.decode(batch)
             logits = context.logits()
             constraint.mask(logits)
