@@ -34,7 +34,10 @@ class PromptLookup:
         at = self._seen.get(tuple(tokens[-NGRAM:]))
         if at is None or not self._plain:  # without a plain step there is nothing to compare with
             return []
-        return list(tokens[at : at + self._length])
+        known = list(tokens[at : at + self._length])
+        while len(known) < self._length:  # the guess is guessed on from, as a period repeats
+            known += known[: self._length - len(known)]
+        return known
 
     def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
         """Learn from a step that took so long for one token and `n_accepted` right guesses of `n_drafted`."""
