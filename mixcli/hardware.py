@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -187,20 +188,20 @@ def measured_bandwidth() -> float:
     """Measure how fast all cores together read memory, in GB a second; half a second, remembered."""
     import numpy as np
 
-    def read(_: int) -> int:
+    cores = physical_cores()
+    filled = threading.Barrier(cores)
+
+    def read(_: int) -> float:
         data = np.ones(PROBE_BYTES // 8)
-        n_bytes = 0
-        while time.perf_counter() < end:
+        filled.wait()  # to touch memory for the first time is slow, and not what is measured
+        n_bytes, start = 0, time.perf_counter()
+        while (seconds := time.perf_counter() - start) < PROBE_SECONDS:
             data.max()
             n_bytes += data.nbytes
-        return n_bytes
+        return n_bytes / seconds
 
-    cores = physical_cores()
-    start = time.perf_counter()
-    end = start + PROBE_SECONDS
     with ThreadPoolExecutor(cores) as pool:
-        total = sum(pool.map(read, range(cores)))
-    rate = total / (time.perf_counter() - start) / 1e9
+        rate = sum(pool.map(read, range(cores))) / 1e9
     (paths.cache_dir() / "bandwidth.json").write_text(json.dumps({"gbs": round(rate, 1)}), "utf-8")
     return rate
 

@@ -84,7 +84,7 @@ def accounts(
             machine.bytes_free,
             **sums[host],
             embedding=shape.bytes_weights - placed - named,
-            compute=plain[host] + bytes_logits(shape, min(placement.n_seq_max, placement.n_ubatch)),
+            compute=plain[host] + bytes_logits(shape, placement.n_sequences),
             process=BYTES_PROCESS,
         )
     )

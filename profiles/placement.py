@@ -33,6 +33,11 @@ class Placement:
     repack: bool = True
     workers: tuple[str, ...] = ()
 
+    @property
+    def n_sequences(self) -> int:
+        """Sequence ids that the context has; with more than a micro-batch has tokens llama.cpp aborts."""
+        return min(self.n_seq_max, self.n_ubatch)
+
     def to_json(self) -> str:
         """Give the canonical JSON text: equal placements give equal texts."""
         return json.dumps(asdict(self), sort_keys=True)

@@ -387,8 +387,7 @@ class Context(_Owner):
                 )
         params = C.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = placement.n_ctx, placement.n_batch, placement.n_ubatch
-        params.n_seq_max = min(placement.n_seq_max, placement.n_ubatch)  # more makes llama.cpp abort
-        params.kv_unified = kv_unified
+        params.n_seq_max, params.kv_unified = placement.n_sequences, kv_unified
         params.n_threads, params.n_threads_batch = placement.n_threads, placement.n_threads_batch
         params.type_k, params.type_v = ggml.KV_TYPES[placement.type_k], ggml.KV_TYPES[placement.type_v]
         params.flash_attn_type = int(placement.flash_attn)

@@ -72,7 +72,7 @@ def no_alloc(path: Path, placement: Placement) -> Said:
     context.n_ctx, context.n_batch, context.n_ubatch = placement.n_ctx, placement.n_batch, placement.n_ubatch
     context.flash_attn_type, context.op_offload = int(placement.flash_attn), placement.op_offload
     context.type_k, context.type_v = ggml.KV_TYPES[placement.type_k], ggml.KV_TYPES[placement.type_v]
-    context.n_seq_max, context.kv_unified = placement.n_seq_max, True
+    context.n_seq_max, context.kv_unified = placement.n_sequences, True
     native = C.llama_init_from_model(model, context)
     assert native, LOG.lines()[-5:]
     said = Said()

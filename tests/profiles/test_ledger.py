@@ -10,7 +10,7 @@ from mixcli.hub.headers import shape_of
 from profiles.layout import Experts, Layout, layout_of, on_host
 from profiles.ledger import accounts
 from profiles.machine import Gpu, Machine
-from profiles.memory import GIB, bytes_kv, cells
+from profiles.memory import GIB, bytes_kv, bytes_logits, cells
 from profiles.placement import Placement
 from profiles.shape import ModelShape
 from quantize.gguf_header import read_header
@@ -39,7 +39,7 @@ def test_kv_and_compute_on_the_cpu_over_a_grid(name: str, header_only: Callable[
         placement = Placement(n_ctx=n_ctx, n_ubatch=n_ubatch, flash_attn=flash, type_k=kv, type_v=kv)
         said = no_alloc(path, placement)
         (host,) = accounts(shape, Machine(0, 1), placement, on_host(shape, 0))
-        logits = 4 * shape.n_vocab
+        logits = bytes_logits(shape, placement.n_sequences)
         assert abs((host.compute - logits) / MIB - said.compute["CPU"]) <= NEAR, placement
         assert abs(host.kv / MIB - said.kv) <= NEAR, placement
         assert host.kv == bytes_kv(shape, cells(n_ctx), kv, kv)
@@ -129,5 +129,5 @@ def check_compute(
     *gpus, host = accounts(shape, machine, placement, layout)
     for gpu in gpus:
         assert abs(gpu.compute / MIB - said.compute.get(gpu.device, 0.0)) <= NEAR, (what, placement)
-    assert abs((host.compute - 4 * shape.n_vocab) / MIB - said.compute["CPU"]) <= NEAR, (what, placement)
+    assert abs((host.compute - bytes_logits(shape, placement.n_sequences)) / MIB - said.compute["CPU"]) <= NEAR, (what, placement)
     assert abs(sum(a.kv for a in (*gpus, host)) / MIB - said.kv) <= NEAR, (what, placement)
