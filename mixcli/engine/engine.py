@@ -42,7 +42,7 @@ class Engine:
         self._cache = PrefixCache(context.n_ctx, context.n_sequences)
         self._scheduler = Scheduler(
             self._cache,
-            n_batch=context.n_batch,
+            n_batch=context.n_batch if context.has_pipeline else context.n_ubatch,
             n_ubatch=context.n_ubatch,
             max_running=min(MAX_RUNNING, max(1, context.n_sequences // 2)),
         )

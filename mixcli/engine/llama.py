@@ -409,6 +409,10 @@ class Context(_Owner):
             raise MixcliError(f"llama.cpp makes no context of {placement.n_ctx:,} tokens: {why}")
         super().__init__(pointer, C.llama_free)
         self.model = model
+        # Several GPUs work on micro-batches one behind the other; elsewhere a larger batch only makes steps longer
+        self.has_pipeline = (
+            sum(share > 0 for share in placement.tensor_split) > 1 and not placement.tensor_overrides
+        )
         self._memory = C.llama_get_memory(pointer)
 
     @property

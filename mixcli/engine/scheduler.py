@@ -57,7 +57,7 @@ class Step:
 
 
 class Scheduler:
-    """Holds the queue and the running sequences; `n_batch` tokens a step at most, `n_ubatch` while somebody writes."""
+    """Holds the queue and the running sequences; a step has `n_batch` tokens at most, and `n_ubatch` while somebody writes."""
 
     def __init__(self, cache: PrefixCache, *, n_batch: int, n_ubatch: int, max_running: int) -> None:
         self._cache = cache

@@ -1,5 +1,6 @@
 """OpenAI's chat completion request as the host takes it, and the answers that it gives."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ class ChatRequest(BaseModel):
         asked, form = self.structured_outputs, self.response_format
         if asked is not None:
             if asked.json_ is not None:
-                return ConstraintSpec.of("json_schema", asked.json_, param="structured_outputs.json")
+                return ConstraintSpec.of("json_schema", _parsed(asked.json_), param="structured_outputs.json")
             if asked.regex is not None:
                 return ConstraintSpec.of("regex", asked.regex, param="structured_outputs.regex")
             if asked.grammar is not None:
@@ -184,6 +185,16 @@ class ChatRequest(BaseModel):
         if self.stop is not None:
             said["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         return SamplingParams(**said)
+
+
+def _parsed(schema: dict[str, Any] | str) -> object:
+    """Give a schema that may be JSON text, as vLLM takes it."""
+    if not isinstance(schema, str):
+        return schema
+    try:
+        return json.loads(schema)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the schema is no JSON: {error}", param="structured_outputs.json") from None
 
 
 @dataclass(frozen=True)

@@ -129,5 +129,7 @@ def check_compute(
     *gpus, host = accounts(shape, machine, placement, layout)
     for gpu in gpus:
         assert abs(gpu.compute / MIB - said.compute.get(gpu.device, 0.0)) <= NEAR, (what, placement)
-    assert abs((host.compute - bytes_logits(shape, placement.n_sequences)) / MIB - said.compute["CPU"]) <= NEAR, (what, placement)
+    assert (
+        abs((host.compute - bytes_logits(shape, placement.n_sequences)) / MIB - said.compute["CPU"]) <= NEAR
+    ), (what, placement)
     assert abs(sum(a.kv for a in (*gpus, host)) / MIB - said.kv) <= NEAR, (what, placement)
