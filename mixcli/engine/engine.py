@@ -352,10 +352,11 @@ class Engine:
         label_probs: tuple[float, ...] = (),
     ) -> None:
         if sequence.slot is not None:
+            save = sequence.request.persist and self._store is not None
             if sequence.request.park:
-                self._cache.park(sequence.slot, save=sequence.request.persist and self._store is not None)
+                self._cache.park(sequence.slot, save=save)
             else:
-                self._cache.park_prefix(sequence.slot, sequence.n_prompt)
+                self._cache.park_prefix(sequence.slot, sequence.n_prompt, save=save)
         self.n_done += reason != "abort"
         usage = sequence.finish()
         self._forget(sequence)

@@ -180,13 +180,13 @@ class PrefixCache:
         else:
             self._parked[slot] = save
 
-    def park_prefix(self, slot: int, n_prompt: int) -> None:
+    def park_prefix(self, slot: int, n_prompt: int, *, save: bool = False) -> None:
         """Keep only what others begin with too: the part up to the last fork, or the prompt where nobody ever forked from it."""
         node = self._ends[slot]
         if node.parent is not None and len(node.slots) == 1:
             before = self._lengths[slot] - len(node.tokens)
             self.cut(slot, before or min(n_prompt, self._lengths[slot]))
-        self.park(slot)
+        self.park(slot, save=save)
 
     def make_room(self, n_tokens: int) -> bool:
         """Evict parked slots until so many cells are free; False, and nothing is evicted, where that is not enough."""

@@ -28,8 +28,8 @@ class Request:
 
     `continues_text` says that the prompt ends in the middle of a text that the answer goes on with. With `labels` nothing is
     sampled: the likeliest is the answer. `constraint` lets only tokens through that keep to a schema or grammar. `top_logprobs` (0 to 20,
-    None for none) asks for log-probabilities, `speculate` for drafts out of the text so far. `park` keeps the answer in the KV cache for a next turn, `persist`
-    also on disk when the process ends; without `park` only what others begin with too is kept.
+    None for none) asks for log-probabilities, `speculate` for drafts out of the text so far. `park` keeps the answer in the KV cache for a next turn; without it
+    only what others begin with too is kept. `persist` writes what is kept to disk when the process ends.
     """
 
     id: str
