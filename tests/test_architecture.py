@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.host.spec": BASE | {"profiles"},
     "mixcli.host.protocol": BASE,
     "mixcli.host.client": BASE | {"mixcli.host.protocol"},
+    "mixcli.host.endpoint": BASE | {"mixcli.host.client"},
     "mixcli.host.process": BASE
     | {"profiles", "mixcli.host.spec", "mixcli.host.protocol", "mixcli.host.client", "mixcli.host.child"},
     "mixcli.host.child": set(),
