@@ -41,12 +41,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"mixcli.file_types", "mixcli.hardware", "mixcli.engine.preflight", "profiles", "quantize"},
     "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},
     "mixcli.launch": BASE
+    | {"profiles.request", "mixcli.hub", "mixcli.host.process", "mixcli.host.spec", "mixcli.placing"},
+    "mixcli.placing": BASE
     | {
         "profiles",
         "mixcli.insight",
         "mixcli.hub",
-        "mixcli.hardware",
-        "mixcli.host.process",
+        "mixcli.launch",
         "mixcli.host.spec",
         "mixcli.engine.preflight",
     },
