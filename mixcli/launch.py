@@ -27,19 +27,28 @@ class Wish:
     workers: tuple[str, ...] = ()
 
 
-def load(model: str | None, wish: Wish, keep_alive: float) -> Host:
+def load(model: str | None, wish: Wish, keep_alive: float, apart: str = "") -> Host:
     """Give the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that.
 
-    The file is looked at and the plan is made only when no host has the model yet.
+    The file is looked at and the plan is made only when no host has the model yet. Whoever names the same `apart` shares a host.
     """
     stored = find(model)
     usage.note(stored.path)
-    name = HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True))
+    name = HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True) + apart)
     with console.progress(f"loading {stored.label}") as bar:
         host = connect(name, lambda: _place(stored, wish), keep_alive, bar.update)
     for note in host.notes:
         console.note(note)
     return host
+
+
+def identity(model: str | None) -> str:
+    """Say in one line which weights a name means here: their checksum where it is known, else file, size and time."""
+    stored = find(model)
+    if stored.manifest:
+        return f"{stored.label} {stored.manifest.sha256}"
+    status = stored.path.stat()
+    return f"{stored.path} {status.st_size} {status.st_mtime_ns}"
 
 
 @contextmanager

@@ -60,6 +60,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.file_types",
         "mixcli.engine.preflight",
     },
+    "mixcli.template": {"mixcli.errors"},
+    "mixcli.form": BASE | {"mixcli.short_schema"},
+    "mixcli.batch": BASE
+    | {"mixcli.form", "mixcli.template", "mixcli.host.client", "mixcli.host.endpoint", "mixcli.host.process"},
     "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},
     "mixcli.commands": BASE
     | {
@@ -70,6 +74,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.insight",
         "mixcli.hardware",
         "mixcli.answer",
+        "mixcli.batch",
+        "mixcli.form",
+        "mixcli.template",
+        "mixcli.host.endpoint",
         "mixcli.stdin",
         "mixcli.short_schema",
         "mixcli.chat",

@@ -178,7 +178,7 @@ def sampling_options(command: F) -> F:
     options = (
         click.option("--max-tokens", type=click.IntRange(min=1), help="Stop after so many tokens."),
         click.option(
-            "-t", "--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token."
+            "--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token."
         ),
         click.option(
             "--top-k", type=click.IntRange(min=0), help="Choose among the k likeliest tokens; 0 is off."
