@@ -64,6 +64,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.form": BASE | {"mixcli.short_schema"},
     "mixcli.batch": BASE
     | {"mixcli.form", "mixcli.template", "mixcli.host.client", "mixcli.host.endpoint", "mixcli.host.process"},
+    "mixcli.question": {"mixcli.errors", "mixcli.template"},
+    "mixcli.mapreduce": BASE | {"mixcli.question", "mixcli.batch.pool"},
+    "mixcli.running": BASE
+    | {
+        "mixcli.answer",
+        "mixcli.batch",
+        "mixcli.form",
+        "mixcli.mapreduce",
+        "mixcli.question",
+    },
     "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},
     "mixcli.commands": BASE
     | {
@@ -76,7 +86,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.answer",
         "mixcli.batch",
         "mixcli.form",
-        "mixcli.template",
+        "mixcli.question",
+        "mixcli.running",
         "mixcli.host.endpoint",
         "mixcli.stdin",
         "mixcli.short_schema",

@@ -78,7 +78,7 @@ class HostAsker:
 
 
 class EndpointAsker:
-    """Asks another server, with nothing in the request that only mixcli knows."""
+    """Asks another server."""
 
     width = 1
 
@@ -87,7 +87,7 @@ class EndpointAsker:
         self._endpoint = endpoint
 
     def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
-        return when_free(self._endpoint.client, {**body, "model": self._endpoint.model}, key)
+        return when_free(self._endpoint.client, body, key)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -11,7 +12,10 @@ from mixcli.console import console
 from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from mixcli.batch.work import Asker
     from mixcli.host.endpoint import Endpoint
+    from mixcli.launch import Wish
+    from mixcli.running import Held
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -125,3 +129,27 @@ def variables_option(command: F) -> F:
         callback=read,
         help="A value for {{ NAME }}.",
     )(command)
+
+
+AtEndpoint = Callable[[str | None], "Endpoint"]
+
+
+def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Held":
+    """Give who answers one question: the server that was named, or a model of this machine."""
+    if endpoint is not None:
+        return endpoint(model)
+    from mixcli.launch import load
+
+    return load(model, wish, keep_alive)
+
+
+def many_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Asker":
+    """Give who answers many questions at a time; a model of this machine is planned for that."""
+    from mixcli.batch.asker import EndpointAsker, HostAsker
+
+    if endpoint is not None:
+        return EndpointAsker(endpoint(model))
+    from mixcli.launch import identity, load
+
+    many = replace(wish, request=replace(wish.request, purpose="batch"))
+    return HostAsker(lambda: load(model, many, keep_alive), identity(model))

@@ -1,13 +1,12 @@
 """mixcli batch: the same question about thousands of records."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.asking import endpoint_options, form_options, variables_option
+from mixcli.commands.asking import endpoint_options, form_options, many_asker, variables_option
 from mixcli.commands.options import (
     Sampling,
     common,
@@ -21,7 +20,7 @@ from mixcli.console import console
 from mixcli.errors import SomeFailed, UsageError
 
 if TYPE_CHECKING:
-    from mixcli.batch.work import Asker, Report
+    from mixcli.batch.work import Report
     from mixcli.form import Form
     from mixcli.host.endpoint import Endpoint
     from mixcli.launch import Wish
@@ -142,7 +141,7 @@ def command(
         console.note(
             "the prompt's text stands behind {{ }}, so records share little; put {{ }} last to be faster"
         )
-    report = work(order, job, lambda: _asker(endpoint, model, wish, keep_alive))
+    report = work(order, job, lambda: many_asker(endpoint, model, wish, keep_alive))
     _print(report, out, as_json)
     if report.tally.n_failed:
         raise SomeFailed(
@@ -155,18 +154,6 @@ def _journal_of(out: Path | None) -> Path | None:
     return (
         None if out is None or (out.exists() and not out.is_file()) else out.with_name(out.name + ".journal")
     )
-
-
-def _asker(
-    endpoint: "Callable[[str | None], Endpoint] | None", model: str | None, wish: "Wish", keep_alive: float
-) -> "Asker":
-    from mixcli.batch.asker import EndpointAsker, HostAsker
-    from mixcli.launch import identity, load
-
-    if endpoint is not None:
-        return EndpointAsker(endpoint(model))
-    wish = replace(wish, request=replace(wish.request, purpose="batch"))
-    return HostAsker(lambda: load(model, wish, keep_alive), identity(model))
 
 
 def _print(report: "Report", out: Path | None, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from mixcli.commands.completion import complete_models
 from mixcli.console import console
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def model_option(command: F) -> F:
         "--model",
         envvar="MIXCLI_MODEL",
         metavar="MODEL",
+        shell_complete=complete_models,
         help="A model of `mixcli list`, or the path of a .gguf file. Not needed when there is just one; MIXCLI_MODEL sets it too.",
     )(command)
 

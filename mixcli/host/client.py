@@ -78,13 +78,14 @@ class ChatClient:
     prefix = ""  # of every path
     lost: tuple[type[Exception], ...] = GONE  # how it looks when the server is not there any more
     headers: Mapping[str, str] = NONE
+    defaults: Mapping[str, Any] = NONE  # of every request for an answer
 
     def chat(self, body: dict[str, Any]) -> Generator[Delta, None, None]:
         """Stream one answer; the body is OpenAI's chat completion request.
 
         Raises the error that the server reports, or what `gone` gives when it goes away before the answer has ended.
         """
-        request = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        request = {**self.defaults, **body, "stream": True, "stream_options": {"include_usage": True}}
         finished = False
         try:
             for event in self._events(self._request("POST", CHAT, request)):
@@ -103,7 +104,7 @@ class ChatClient:
 
         `key` names the request (Idempotency-Key): a host that has answered it already answers again without computing.
         """
-        return self._value(CHAT, body, {"Idempotency-Key": key} if key else {})
+        return self._value(CHAT, {**self.defaults, **body}, {"Idempotency-Key": key} if key else {})
 
     def tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
         """Count the tokens of {"messages": [...]} or {"prompt": text}: count, tokens and max_model_len."""

@@ -110,4 +110,5 @@ def endpoint(url: str, key_variable: str | None, model: str | None) -> Endpoint:
                 f"which model of {url}? say -m with one of: {', '.join(names[:8]) or 'none is offered'}"
             )
         model = names[0]
+    client.defaults = {"model": model}
     return Endpoint(client, model)
