@@ -37,6 +37,7 @@ COMMANDS = {
     "run": ("mixcli.commands.run", "Answer one prompt; reads a pipe, writes a pipe."),
     "batch": ("mixcli.commands.batch", "Ask the same about thousands of records; resumes after a kill."),
     "chat": ("mixcli.commands.chat", "Talk with a model in the terminal."),
+    "serve": ("mixcli.commands.serve", "Serve OpenAI's API to other programs."),
     "ps": ("mixcli.commands.ps", "List the models that are loaded now."),
     "stop": ("mixcli.commands.stop", "Unload a model."),
 }

@@ -74,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.mapreduce",
         "mixcli.question",
     },
+    "mixcli.serve": BASE,
     "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},
     "mixcli.commands": BASE
     | {
@@ -88,6 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.form",
         "mixcli.question",
         "mixcli.running",
+        "mixcli.serve",
         "mixcli.host.endpoint",
         "mixcli.stdin",
         "mixcli.short_schema",
