@@ -29,7 +29,7 @@ def read_lines(stream: BinaryIO, limit: int = MAX_LINE) -> Iterator[Line]:
         if number == 1:
             raw = _without_mark(raw)
         if len(raw) > limit and not raw.endswith(b"\n"):
-            n_bytes = len(raw) + _skip(stream)
+            n_bytes = len(raw) + _skipped(stream)
             yield Line(number, "", f"the line has {n_bytes:,} bytes; {limit:,} is the limit")
             continue
         yield _line(number, raw.removesuffix(b"\n").removesuffix(b"\r"))
@@ -51,11 +51,11 @@ def _without_mark(raw: bytes) -> bytes:
     return raw.removeprefix(codecs.BOM_UTF8)
 
 
-def _skip(stream: BinaryIO) -> int:
-    """Read on to the end of a line, give how many bytes that was."""
+def _skipped(stream: BinaryIO) -> int:
+    """Read on to the end of a line; gives how many bytes it still had."""
     n_bytes = 0
     while chunk := stream.readline(_CHUNK):
-        n_bytes += len(chunk)
         if chunk.endswith(b"\n"):
-            break
+            return n_bytes + len(chunk) - 1
+        n_bytes += len(chunk)
     return n_bytes

@@ -93,7 +93,7 @@ def _json(line: Line) -> Record:
     if isinstance(identity, bool) or not isinstance(identity, str | int):
         identity = line.number
     fields = {str(key): item if isinstance(item, str) else _as_text(item) for key, item in value.items()}
-    return _checked(Record(identity, fields))
+    return _checked(Record(identity, fields), line.number)
 
 
 def _openai(line: Line) -> Record:
@@ -178,15 +178,13 @@ def _rows(rows: Iterator[list[str]], feed: _Feed, columns: tuple[str, ...]) -> I
             yield Record(fields.get("id") or started, fields)
 
 
-def _checked(record: Record) -> Record:
+def _checked(record: Record, number: int) -> Record:
     """Refuse lone surrogates: JSON can write them, but they are no text that could be sent on."""
     try:
         json.dumps([record.id, record.fields, record.request], ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        identity = record.id if isinstance(record.id, int) else record.id.encode("utf-8", "replace").decode()
+    except UnicodeEncodeError:
         return Record(
-            identity,
-            fault=f"it has half of a surrogate pair, which is no character ({error.object[error.start]!a})",
+            number, fault="it has half of a surrogate pair (\\ud800 to \\udfff), which is no character"
         )
     return record
 
