@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "mixcli.template": {"mixcli.errors"},
     "mixcli.form": BASE | {"mixcli.short_schema"},
+    "mixcli.batch.ray_runner": BASE | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch"},
     "mixcli.batch": BASE
     | {"mixcli.form", "mixcli.template", "mixcli.host.client", "mixcli.host.endpoint", "mixcli.host.process"},
     "mixcli.question": {"mixcli.errors", "mixcli.template"},
@@ -105,6 +106,7 @@ ONLY_HERE = {
     "llguidance": {"mixcli.engine.constraint"},
     "rich": {"mixcli.console"},
     "fastapi": {"mixcli.host.app"},
+    "ray": {"mixcli.batch.ray_runner"},
 }
 
 

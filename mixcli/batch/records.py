@@ -18,7 +18,6 @@ SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".txt": "lines",
-    ".parquet": "parquet",
 }
 
 

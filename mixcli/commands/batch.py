@@ -1,6 +1,7 @@
 """mixcli batch: the same question about thousands of records."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ from mixcli.console import console
 from mixcli.errors import SomeFailed, UsageError
 
 if TYPE_CHECKING:
-    from mixcli.batch.work import Report
+    from mixcli.batch.job import TemplateJob
+    from mixcli.batch.work import Order, Report
     from mixcli.form import Form
     from mixcli.host.endpoint import Endpoint
     from mixcli.launch import Wish
@@ -86,6 +88,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many records are asked at a time.",
 )
+@click.option(
+    "--ray",
+    "cluster",
+    metavar="ADDRESS",
+    help="Ask the engines of a Ray cluster: its address, or auto for the one that runs here.",
+)
 @endpoint_options
 @model_option
 @wish_options
@@ -109,6 +117,7 @@ def command(
     max_errors: int | None,
     journal: Path | None,
     window: int,
+    cluster: str | None,
     endpoint: "Callable[[str | None], Endpoint] | None",
     model: str | None,
     wish: "Wish",
@@ -141,12 +150,36 @@ def command(
         console.note(
             "the prompt's text stands behind {{ }}, so records share little; put {{ }} last to be faster"
         )
-    report = work(order, job, lambda: many_asker(endpoint, model, wish, keep_alive))
+    if cluster is None:
+        report = work(order, job, lambda: many_asker(endpoint, model, wish, keep_alive))
+    else:
+        report = _over_ray(order, job, cluster, endpoint is not None, model, wish, keep_alive)
     _print(report, out, as_json)
     if report.tally.n_failed:
         raise SomeFailed(
             f"{report.tally.n_failed:,} of {report.tally.n_done:,} records failed; their lines have an error"
         )
+
+
+def _over_ray(
+    order: "Order",
+    job: "TemplateJob",
+    cluster: str,
+    at_endpoint: bool,
+    model: str | None,
+    wish: "Wish",
+    keep_alive: float,
+) -> "Report":
+    from mixcli.batch.ray_runner import RayAsker, distant_source, is_distant
+    from mixcli.batch.work import work
+
+    if at_endpoint:
+        raise UsageError("--ray and --endpoint both say who is asked; use one")
+    many = replace(wish, request=replace(wish.request, purpose="batch"))
+    distant = (lambda source: distant_source(cluster, source)) if is_distant(order.source) else None
+    return work(
+        order, job, lambda: RayAsker(cluster, model, many, keep_alive, order.settings.window), distant
+    )
 
 
 def _journal_of(out: Path | None) -> Path | None:
