@@ -7,7 +7,7 @@ from itertools import pairwise
 Count = Callable[[str], int]  # tokens of a text
 
 PARAGRAPH = re.compile(r"(?<=\n\n)(?=[ \t]*\S)")
-SENTENCE = re.compile(r"(?<=[.!?…。！？])(?=[\s\"'”»)]*\s)|(?<=[。！？])|(?<=\n)")
+SENTENCE = re.compile(r"(?<=[.!?…])(?=\s)|(?<=[.!?…][\"'”»)])(?=\s)|(?<=[。！？])|(?<=\n)")
 WORD = re.compile(r"(?<=\s)(?=\S)")
 BOUNDS = (PARAGRAPH, SENTENCE, WORD)
 
