@@ -1,20 +1,23 @@
 """The journal of a batch: every outcome once, appended as it comes, so that a kill costs nothing that was computed.
 
     {"mixcli": "batch journal", "version": 1}
-    {"key": "<32 hex digits>", "outcome": {...}}
+    {"key": "<32 hex digits>", "n": 12, "outcome": {...}}
 
 A line is written by one write() when its outcome arrives, so it survives the end of this process in whatever way; it is brought to the
 disk (fsync) once a second, so a power failure costs a second. A last line without its end is cut off when the journal is
-opened again. Keys are hashes of the request and of whom it was asked; ids and line numbers are no part of them, so records may
-be added, removed and changed between two runs, and only what is new is computed. Records that failed are not kept: they are tried again.
+opened again. Keys are hashes of the request and of whom it was asked; ids and places are no part of them, so records may be added,
+removed and changed between two runs, and only what is new is computed. `n` is the record's place in the input: of equal records each gets
+back its own outcome, and one that has none yet gets another's. Records that failed are not kept: they are tried again.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,8 +26,9 @@ from mixcli.console import console
 from mixcli.errors import UsageError
 
 HEADER = b'{"mixcli": "batch journal", "version": 1}\n'
+LINE = re.compile(rb'\{"key": "([0-9a-f]{32})", "n": (\d{1,18}), "outcome": \{')
 SYNC = 1.0  # seconds between two fsyncs
-AHEAD = 1 << 17  # keys that are held at a time while an old journal is read: about 20 MB
+AHEAD = 1 << 16  # outcomes of an old journal whose places are held at a time: about 30 MB
 
 
 def key_of(settings: str, body: Mapping[str, Any]) -> str:
@@ -37,7 +41,7 @@ class Journal:
     """An opened journal: `take` gives what an earlier run has computed, `append` keeps what this one computes.
 
     An earlier run wrote in the order of completion, which is nearly that of the input. So the old lines are read along with
-    the input, at most AHEAD keys ahead, and memory does not grow with the journal.
+    the input, at most AHEAD of them ahead, and memory does not grow with the journal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,35 +50,30 @@ class Journal:
         self._end = self._old_end = self._file.seek(0, os.SEEK_END)
         self._old = self._read_old()
         self._lock = threading.Lock()
-        self._seen: dict[str, list[int]] = {}  # key -> offsets of outcomes that nobody has taken yet
-        self._n_seen = 0
+        self._seen: dict[
+            str, dict[int, int]
+        ] = {}  # key -> place -> offset of what its own record has not taken
+        self._read: deque[tuple[str, int]] = deque()  # what was put there, in order
         self._synced = time.monotonic()
 
-    def take(self, key: str) -> dict[str, Any] | None:
-        """Give an outcome of an earlier run and forget it, or None when there is none; may be called from several threads."""
+    def take(self, key: str, place: int) -> dict[str, Any] | None:
+        """Give what an earlier run has computed for a request, or None. May be called from several threads."""
         with self._lock:
-            offset = self._take(key)
-        if offset is None:
-            return None
-        try:
-            outcome: dict[str, Any] = _line_at(self._file.fileno(), offset)["outcome"]
-        except ValueError:  # the disk has changed it
-            return None
-        return outcome
+            offset, is_own = self._find(key, place)
+            if offset is None:
+                return None
+            try:
+                outcome: dict[str, Any] = _line_at(self._file.fileno(), offset)["outcome"]
+            except ValueError:  # the disk has changed it
+                return None
+            if not is_own:
+                self._write(key, place, outcome)
+            return outcome
 
-    def append(self, key: str, outcome: Mapping[str, Any]) -> None:
+    def append(self, key: str, place: int, outcome: Mapping[str, Any]) -> None:
         """Keep an outcome; OSError (ENOSPC) leaves the lines before it whole."""
-        line = json.dumps({"key": key, "outcome": outcome}, ensure_ascii=False).encode() + b"\n"
-        written = 0
-        try:
-            while written < len(line):
-                written += os.pwrite(self._file.fileno(), line[written:], self._end + written)
-        except OSError:
-            os.ftruncate(self._file.fileno(), self._end)
-            raise
-        self._end += len(line)
-        if time.monotonic() - self._synced >= SYNC:
-            self.sync()
+        with self._lock:
+            self._write(key, place, outcome)
 
     def sync(self) -> None:
         """Bring everything to the disk."""
@@ -86,35 +85,60 @@ class Journal:
         self.sync()
         self._file.close()
 
-    def _take(self, key: str) -> int | None:
-        while key not in self._seen and self._n_seen < AHEAD:
+    def _find(self, key: str, place: int) -> tuple[int | None, bool]:
+        """Give the offset of an outcome, and whether it is the record's own; another's stays there for its owner."""
+        while place not in self._seen.get(key, ()) and self._has_room(place):
             found = next(self._old, None)
             if found is None:
                 break
-            self._seen.setdefault(found[0], []).append(found[1])
-            self._n_seen += 1
-        offsets = self._seen.get(key)
-        if not offsets:
-            return None
-        offset = offsets.pop(0)
-        if not offsets:
-            del self._seen[key]
-        self._n_seen -= 1
+            self._seen.setdefault(found[0], {})[found[1]] = found[2]
+            self._read.append(found[:2])
+        places = self._seen.get(key)
+        if not places:
+            return None, False
+        if place in places:
+            return self._forget(key, place), True
+        return next(iter(places.values())), False
+
+    def _has_room(self, place: int) -> bool:
+        """Tell whether more may be read, after dropping what stood before the present place."""
+        while len(self._read) >= AHEAD and self._read[0][1] < place:
+            self._forget(*self._read.popleft())
+        return len(self._read) < AHEAD
+
+    def _forget(self, key: str, place: int) -> int | None:
+        places = self._seen.get(key, {})
+        offset = places.pop(place, None)
+        if not places:
+            self._seen.pop(key, None)
         return offset
 
-    def _read_old(self) -> Iterator[tuple[str, int]]:
-        """Yield key and offset of every sound line that was there when the journal was opened."""
+    def _write(self, key: str, place: int, outcome: Mapping[str, Any]) -> None:
+        line = json.dumps({"key": key, "n": place, "outcome": outcome}, ensure_ascii=False).encode() + b"\n"
+        written = 0
+        try:
+            while written < len(line):
+                written += os.pwrite(self._file.fileno(), line[written:], self._end + written)
+        except OSError:
+            os.ftruncate(self._file.fileno(), self._end)
+            raise
+        self._end += len(line)
+        if time.monotonic() - self._synced >= SYNC:
+            self.sync()
+
+    def _read_old(self) -> Iterator[tuple[str, int, int]]:
+        """Yield key, place and offset of every sound line that was there when the journal was opened."""
         bad = 0
         with self.path.open("rb") as lines:
             offset = len(lines.readline())
             for raw in lines:
                 if offset >= self._old_end:
                     break
-                key = _key(raw)
-                if key is None:
+                match = LINE.match(raw)
+                if match is None or not raw.endswith(b"}}\n"):
                     bad += 1
                 else:
-                    yield key, offset
+                    yield match[1].decode(), int(match[2]), offset
                 offset += len(raw)
         if bad:
             console.warn(f"{bad} lines of {self.path} cannot be read; what they held is computed again")
@@ -154,14 +178,6 @@ def _cut_torn_line(file: BinaryIO) -> None:
                 file.truncate(start + at + 1)
             return
         end = start
-
-
-def _key(raw: bytes) -> str | None:
-    """Give the key of a line; None for one that is not whole."""
-    if not (raw.startswith(b'{"key": "') and raw.endswith(b"}}\n")):
-        return None
-    key = raw[9:41].decode("ascii", "replace")
-    return key if raw[41:42] == b'"' and len(key) == 32 else None
 
 
 def _line_at(handle: int, offset: int) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def run(
     next_index = 0
     for done, key, outcome in pool.results(enumerate(records)):
         if journal is not None and outcome is not None:
-            journal.append(key, outcome)
+            journal.append(key, done.index, outcome)
         tally = tally.plus(done)
         look(done, tally)
         if settings.ordered:
@@ -101,7 +101,7 @@ def _one(
             raise UsageError(record.fault)
         body = job.body(record)
         key = key_of(identity, body)
-        known = journal.take(key) if journal else None
+        known = journal.take(key, index) if journal else None
         if known is not None:
             return Done(index, record, job.line(record, key, known), known=True), key, None
         outcome = job.outcome(ask(body, f"{key}-{index}"))

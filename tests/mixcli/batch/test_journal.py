@@ -34,35 +34,43 @@ def filled(path: Path, n: int) -> list[str]:
     keys = [key_of("settings", {"n": index}) for index in range(n)]
     journal = Journal(path)
     for index, key in enumerate(keys):
-        journal.append(key, {"result": index})
+        journal.append(key, index, {"result": index})
     journal.close()
     return keys
 
 
-def test_what_was_appended_is_found_once(tmp_path: Path) -> None:
+def test_what_was_appended_is_found_again(tmp_path: Path) -> None:
     keys = filled(tmp_path / "journal", 5)
     journal = Journal(tmp_path / "journal")
-    assert [journal.take(key) for key in keys] == [{"result": index} for index in range(5)]
-    assert journal.take(keys[0]) is None, "one outcome serves one record"
-    assert journal.take(key_of("settings", {"n": 99})) is None
+    assert [journal.take(key, place) for place, key in enumerate(keys)] == [{"result": n} for n in range(5)]
+    assert journal.take(key_of("settings", {"n": 99}), 99) is None
 
 
-def test_two_equal_records_have_an_outcome_each(tmp_path: Path) -> None:
+def test_equal_records_keep_their_own_outcomes_and_a_new_one_shares(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     key = key_of("", {"text": "same"})
-    journal.append(key, {"result": 1})
-    journal.append(key, {"result": 2})
-    assert journal.take(key) is None, "what this run computes is not given out again"
+    journal.append(key, 7, {"result": 1})
+    journal.append(key, 3, {"result": 2})
+    assert journal.take(key, 7) is None, "what this run computes is not given out again"
     journal.close()
-    again = Journal(tmp_path / "journal")
-    assert [again.take(key) for _ in range(3)] == [{"result": 1}, {"result": 2}, None]
+    for _ in range(2):
+        again = Journal(tmp_path / "journal")
+        assert [again.take(key, place) for place in (1, 3, 7)] == [
+            {"result": 1},
+            {"result": 2},
+            {"result": 1},
+        ]
+        again.close()
+    assert len((tmp_path / "journal").read_text().splitlines()) == 1 + 3, (
+        "one line for each record, also for the new one"
+    )
 
 
 def test_the_order_need_not_be_the_inputs(tmp_path: Path) -> None:
     keys = filled(tmp_path / "journal", 300)
     random.Random(3).shuffle(keys)
     journal = Journal(tmp_path / "journal")
-    assert all(journal.take(key) for key in keys)
+    assert all(journal.take(key, place) for place, key in enumerate(keys))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 17, 60])
@@ -72,8 +80,13 @@ def test_a_torn_last_line_is_cut_off_and_written_over(tmp_path: Path, cut: int) 
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     journal = Journal(path)
-    assert [journal.take(key) is not None for key in keys] == [True, True, True, False]
-    journal.append(keys[3], {"result": 3})
+    assert [journal.take(key, place) is not None for place, key in enumerate(keys)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    journal.append(keys[3], 3, {"result": 3})
     journal.close()
     assert path.read_bytes() == whole
 
@@ -91,12 +104,10 @@ def test_a_line_that_the_disk_has_changed_is_computed_again(
     path = tmp_path / "journal"
     keys = filled(path, 3)
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(
-        lines[0] + b"\0" * 20 + b"\n" + lines[2][:50] + b"?" + lines[2][51:-20] + b"}}\n" + lines[3]
-    )
+    path.write_bytes(lines[0] + b"\0" * 20 + b"\n" + lines[2][:66] + b"?}}\n" + lines[3])
     journal = Journal(path)
-    assert [journal.take(key) is not None for key in keys] == [False, False, True]
-    assert journal.take("0" * 32) is None
+    assert [journal.take(key, place) is not None for place, key in enumerate(keys)] == [False, False, True]
+    assert journal.take("0" * 32, 0) is None
     assert "1 lines" in capsys.readouterr().err
 
 
@@ -121,7 +132,9 @@ def test_memory_does_not_grow_with_the_journal(tmp_path: Path, monkeypatch: pyte
     keys = filled(tmp_path / "journal", 20_000)
     journal = Journal(tmp_path / "journal")
     tracemalloc.start()
-    found = sum(journal.take(key) is not None for key in keys)
+    found = sum(
+        journal.take(key, place + 17) is not None for place, key in enumerate(keys)
+    )  # 17 lines were added in front
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found == 20_000
@@ -138,7 +151,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         journal = Journal(Path(sys.argv[1]))
         for n in range(100):
-            journal.append(key_of("", {"n": n}), {"result": "x" * 50})
+            journal.append(key_of("", {"n": n}), n, {"result": "x" * 50})
         """
     )
     path = tmp_path / "journal"
@@ -161,7 +174,7 @@ def test_killed_while_it_writes_it_loses_one_line_at_most(tmp_path: Path) -> Non
         journal = Journal(Path(sys.argv[1]))
         n = 0
         while True:
-            journal.append(key_of("", {"n": n}), {"result": "y" * 3000})
+            journal.append(key_of("", {"n": n}), n, {"result": "y" * 3000})
             sys.stdout.write(f"{n}\\n"); sys.stdout.flush()
             n += 1
         """
@@ -174,4 +187,4 @@ def test_killed_while_it_writes_it_loses_one_line_at_most(tmp_path: Path) -> Non
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     journal = Journal(path)
-    assert all(journal.take(key_of("", {"n": n})) for n in range(said + 1))
+    assert all(journal.take(key_of("", {"n": n}), n) for n in range(said + 1))
