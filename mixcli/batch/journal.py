@@ -28,7 +28,7 @@ from mixcli.errors import UsageError
 HEADER = b'{"mixcli": "batch journal", "version": 1}\n'
 LINE = re.compile(rb'\{"key": "([0-9a-f]{32})", "n": (\d{1,18}), "outcome": \{')
 SYNC = 1.0  # seconds between two fsyncs
-AHEAD = 1 << 16  # outcomes of an old journal whose places are held at a time: about 30 MB
+AROUND = 1 << 15  # places before and behind the present one whose old outcomes are known: about 30 MB
 
 
 def key_of(settings: str, body: Mapping[str, Any]) -> str:
@@ -41,7 +41,7 @@ class Journal:
     """An opened journal: `take` gives what an earlier run has computed, `append` keeps what this one computes.
 
     An earlier run wrote in the order of completion, which is nearly that of the input. So the old lines are read along with
-    the input, at most AHEAD of them ahead, and memory does not grow with the journal.
+    the input, AROUND places ahead, and let go AROUND places behind: memory does not grow with the journal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,6 +54,7 @@ class Journal:
             str, dict[int, int]
         ] = {}  # key -> place -> offset of what its own record has not taken
         self._read: deque[tuple[str, int]] = deque()  # what was put there, in order
+        self._last = -1  # the place of the last of them
         self._synced = time.monotonic()
 
     def take(self, key: str, place: int) -> dict[str, Any] | None:
@@ -87,24 +88,21 @@ class Journal:
 
     def _find(self, key: str, place: int) -> tuple[int | None, bool]:
         """Give the offset of an outcome, and whether it is the record's own; another's stays there for its owner."""
-        while place not in self._seen.get(key, ()) and self._has_room(place):
+        while self._read and self._read[0][1] < place - AROUND:
+            self._forget(*self._read.popleft())
+        while place not in self._seen.get(key, ()) and self._last < place + AROUND:
             found = next(self._old, None)
             if found is None:
                 break
             self._seen.setdefault(found[0], {})[found[1]] = found[2]
             self._read.append(found[:2])
+            self._last = found[1]
         places = self._seen.get(key)
         if not places:
             return None, False
         if place in places:
             return self._forget(key, place), True
         return next(iter(places.values())), False
-
-    def _has_room(self, place: int) -> bool:
-        """Tell whether more may be read, after dropping what stood before the present place."""
-        while len(self._read) >= AHEAD and self._read[0][1] < place:
-            self._forget(*self._read.popleft())
-        return len(self._read) < AHEAD
 
     def _forget(self, key: str, place: int) -> int | None:
         places = self._seen.get(key, {})
