@@ -7,6 +7,7 @@ reaches another address than the loopback needs the key, which is compared in co
 """
 
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -102,11 +103,13 @@ def _only(headers: Headers, name: bytes) -> str | None:
     return values[0].decode("latin-1") if len(values) == 1 else "\0"
 
 
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")
+
+
 def _name(host: str) -> str:
-    """Give the name in a Host header, without its port and the brackets of IPv6."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.rpartition(":")[0].lower() if host.count(":") == 1 else host.lower()
+    """Give the name in a Host header, without its port and the brackets of IPv6; nothing where it is no such header."""
+    match = _HOST.fullmatch(host.lower())
+    return (match[1] or match[2]) if match else ""
 
 
 def _hostname(origin: str) -> str:
