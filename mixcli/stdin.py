@@ -39,3 +39,8 @@ def decode(raw: bytes) -> str:
     if bad > 0:
         console.warn(f"{bad} bytes of the input are no UTF-8 text and were replaced; is it a text file?")
     return text
+
+
+def argument(text: str) -> str:
+    """Give a word of the command line as text: bytes that are no UTF-8 come as lone surrogates and become U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -5,6 +5,7 @@ node was asked is asked of another one. Ray is imported here and nowhere else, a
 """
 
 import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mixcli.host.protocol import error_body, raise_error
 if TYPE_CHECKING:
     from mixcli.launch import Wish
 
+KNOCK = 10.0  # seconds that a cluster's address may take to answer
 READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_json", ".csv": "read_csv"}
 
 
@@ -176,13 +178,21 @@ def connected(address: str) -> Any:
         raise UsageError("--ray needs Ray, which is not installed: pip install 'mixcli[ray]'") from error
     if not ray.is_initialized():
         try:
+            _knock(address)
             ray.init(address, logging_level="ERROR", log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            words = str(error).strip().splitlines()[0]
+        except (OSError, RuntimeError, ValueError) as error:
+            words = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise NotReachable(
                 f"no Ray cluster answers at {address} ({words}); `ray start --head` starts one"
             ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()
 
 
 def distant_source(address: str, source: str) -> Source:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.asking import endpoint_options, form_options, many_asker, variables_option
+from mixcli.commands.asking import clean, endpoint_options, form_options, many_asker, variables_option
 from mixcli.commands.options import (
     Sampling,
     common,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prompt",
     metavar="TEXT",
+    callback=clean,
     help="What is asked, with {{ text }} or a field's name for the record; without one the record comes last.",
 )
 @click.option(
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
     help="The prompt from a file.",
 )
 @variables_option
-@click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
+@click.option(
+    "--system", metavar="TEXT", callback=clean, help="A system message: how the model should answer."
+)
 @click.option(
     "--column",
     metavar="NAME",

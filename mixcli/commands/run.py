@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixcli.commands.asking import (
+    clean,
     endpoint_options,
     form_options,
     many_asker,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("prompt", required=False)
+@click.argument("prompt", required=False, callback=clean)
 @click.option(
     "-f",
     "--file",
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     multiple=True,
     help="A text that the prompt is about; may be repeated.",
 )
-@click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
+@click.option(
+    "--system", metavar="TEXT", callback=clean, help="A system message: how the model should answer."
+)
 @click.option(
     "-t",
     "--template",
