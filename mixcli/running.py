@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mixcli import stdin
 from mixcli.answer import Answer, Asked, ask
 from mixcli.console import console
 from mixcli.errors import SomeFailed, UsageError
@@ -93,11 +93,11 @@ def answer_lines(question: Question, files: Sequence[Path], asker: Callable[[], 
         {**question.variables, "prompt": question.prompt},
     )
     with contextlib.ExitStack() as stack:
-        streams = [(sys.stdin.buffer, "stdin")] if _is_piped() else []
-        streams += [(stack.enter_context(path.open("rb")), str(path)) for path in files]
+        streams = [stdin.stream()] if stdin.is_piped() else []
+        streams += [stack.enter_context(path.open("rb")) for path in files]
         if not streams:
             raise UsageError("--each-line answers the lines of a pipe or of -f; give one of them")
-        records = (record for stream, _ in streams for record in open_records(stream, "", "lines").records)
+        records = (record for stream in streams for record in open_records(stream, "", "lines").records)
         named = (
             replace(record, fields={**record.fields, "stdin": record.fields.get("text", "")})
             for record in records
@@ -151,7 +151,3 @@ def _one_line(line: Mapping[str, Any]) -> str:
     if result is None:
         return ABSTAIN
     return " ".join((result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)).split())
-
-
-def _is_piped() -> bool:
-    return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()

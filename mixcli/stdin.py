@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from mixcli.console import console
 from mixcli.errors import UsageError
@@ -10,9 +11,22 @@ from mixcli.errors import UsageError
 MAX_BYTES = 1 << 28  # of a text that is read whole
 
 
+def is_piped() -> bool:
+    """Tell whether something is piped in; a terminal and a closed stdin are nothing."""
+    return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
+
+
+def stream() -> BinaryIO:
+    """Give the pipe for a thread to read, and never close it: both wait for a thread that waits in it.
+
+    It is a reader of its own because Python cannot end while a thread waits in that of sys.stdin.
+    """
+    return open(sys.stdin.fileno(), "rb", closefd=False)
+
+
 def piped_text() -> str:
-    """Give what is piped in; nothing where stdin is a terminal or closed."""
-    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+    """Give what is piped in, whole; nothing where there is no pipe."""
+    if not is_piped():
         return ""
     return _checked(sys.stdin.buffer.read(MAX_BYTES + 1), "the piped text")
 

@@ -64,7 +64,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.form": BASE | {"mixcli.short_schema"},
     "mixcli.batch.ray_runner": BASE | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch"},
     "mixcli.batch": BASE
-    | {"mixcli.form", "mixcli.template", "mixcli.host.client", "mixcli.host.endpoint", "mixcli.host.process"},
+    | {
+        "mixcli.form",
+        "mixcli.stdin",
+        "mixcli.template",
+        "mixcli.host.client",
+        "mixcli.host.endpoint",
+        "mixcli.host.process",
+    },
     "mixcli.question": {"mixcli.errors", "mixcli.template"},
     "mixcli.mapreduce": BASE | {"mixcli.question", "mixcli.batch.pool"},
     "mixcli.running": BASE
@@ -74,6 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.form",
         "mixcli.mapreduce",
         "mixcli.question",
+        "mixcli.stdin",
     },
     "mixcli.serve": BASE,
     "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},

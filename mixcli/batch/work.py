@@ -1,13 +1,14 @@
 """One batch as the command line asks for it: input, job, who is asked, journal and output, put together."""
 
 import os
-import sys
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from mixcli import stdin
 from mixcli.batch.evaluation import Evaluation
 from mixcli.batch.job import Job, RequestJob, TemplateJob
 from mixcli.batch.journal import Journal
@@ -116,13 +117,16 @@ def _opened(
 
 @contextmanager
 def _stream(source: str) -> Iterator[BinaryIO]:
-    if source != "-":
-        with Path(source).open("rb") as file:
-            yield file
-    elif sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
-        raise UsageError("- is stdin, and nothing is piped in; name a file, or pipe the records in")
-    else:
-        yield sys.stdin.buffer
+    """Give the bytes of an input. A pipe is left open (see stdin.stream); a file can be closed, nobody waits in it."""
+    if source == "-":
+        if not stdin.is_piped():
+            raise UsageError("- is stdin, and nothing is piped in; name a file, or pipe the records in")
+        yield stdin.stream()
+        return
+    file = Path(source).open("rb")  # noqa: SIM115
+    yield file
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
 
 
 def _position(stream: BinaryIO) -> int:

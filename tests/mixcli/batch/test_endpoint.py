@@ -192,3 +192,23 @@ def test_a_server_that_is_not_there_is_exit_6(mixcli: Runner, home: Path) -> Non
     assert done.returncode == 6
     assert "Connection refused" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("batch", "-"), ("batch", "/dev/stdin"), ("run", "--each-line", "x")])
+def test_ctrl_c_while_it_waits_for_input_is_exit_130(serve: Serve, command: tuple[str, ...]) -> None:
+    arguments = [*command, "--choice", "ham,spam", "--endpoint", serve("0"), "-q"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mixcli", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"one ham\n")
+    process.stdin.flush()
+    assert b"ham" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, "the pipe is still open"
+    _, err = process.communicate()
+    assert err.replace(b"interrupted\n", b"") == b""
