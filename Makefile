@@ -2,12 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := demo
-.PHONY: setup demo test test-quick lint help picture clean
+.PHONY: setup ray demo test test-quick lint help picture clean
 
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml .ci/setup
 	@PYTHON="$(PYTHON)" .ci/setup
+
+# half a gigabyte, so it is no part of setup; with it `make test` tests batch --ray too
+ray: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 
 demo: setup
 	@$(BIN)/mixcli pull demo

@@ -181,8 +181,38 @@ def _engine_section(result: Result) -> list[str]:
     return engine_section(result, _machine(result["machine"]))
 
 
+def _batch_section(result: Result) -> list[str]:
+    """Labels by `mixcli batch` against llama-server, and what a process of `mixcli run` costs."""
+    lines = ["## run and batch as processes", ""]
+    if over := result.get("overhead"):
+        lines += [
+            f"`mixcli run --choice yes,no` on a warm host, as a whole process: {over['run']:.0f} ms, of which the bare request to the same host "
+            f"takes {over['request']:.0f} ms; the difference is **{over['overhead']:.0f} ms** (promised: at most {over['limit']:.0f} ms). "
+            f"Python alone starts and ends in {over['python']:.0f} ms. Medians of pairs in turns; others had {over['others']:.0%} of the machine.",
+            "",
+        ]
+    if result["labels"]:
+        lines += [
+            "Short texts behind a shared instruction of 200 tokens, five labels: `mixcli batch` from start to end (its host warm), with "
+            "probabilities, journal and output, against `llama-server` (warm, grammar, `cache_prompt`) with the best of 1, 4, 8 and 16 "
+            f"connections, repacking or not, found before; 2 threads; {_machine(result['machine'])}.",
+            "",
+            "| model | texts | mixcli batch, texts/s | llama-server, texts/s | ratio | promised | others |",
+            "|---|--:|--:|--:|--:|--:|--:|",
+        ]
+    for model, found in result["labels"].items():
+        ours, theirs = (found["rounds"][side] for side in ("mixcli batch", "llama-server"))
+        others = max(one["others"] for one in (*ours, *theirs))
+        lines.append(
+            f"| {model} | {found['n_texts']:,} (llama-server {found['n_peer']:,}) | {_median(ours, 'texts'):.1f} | {_median(theirs, 'texts'):.2f} "
+            f"| {found['ratio']:.2f}x | at least {found['limit']}x | {others:.0%} |"
+        )
+    return [*lines, ""]
+
+
 SECTIONS: dict[str, Callable[[Result], list[str]]] = {
     "engine.json": _engine_section,
+    "batch.json": _batch_section,
     "quantize.json": _quantize_section,
     "kernels.json": _kernels_section,
 }

@@ -1,25 +1,36 @@
 """One answer, streamed to stdout as it comes, and what it cost."""
 
 import contextlib
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 from mixcli.console import console
 from mixcli.errors import ModelDied
-from mixcli.host.client import Delta
-from mixcli.host.process import Host
+from mixcli.host.client import ChatClient, Delta
 
 INTERRUPTED = "interrupted"  # the finish_reason of an answer that the user stopped
 
 
+class Asked(Protocol):
+    """Who answers: a host of this machine, or another server."""
+
+    @property
+    def client(self) -> ChatClient: ...
+    def cause_of_death(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer; `usage` counts tokens as OpenAI does, `timings` are llama-server's (milliseconds, tokens a second)."""
+    """A finished answer; `usage` counts tokens as OpenAI does, `timings` are llama-server's (milliseconds, tokens a second).
+
+    `label_probs` are there where one of several labels was asked for. Servers that do not tell leave these empty.
+    """
 
     text: str
     finish_reason: str
     usage: dict[str, Any]
     timings: dict[str, Any]
+    label_probs: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it for --json."""
@@ -27,14 +38,17 @@ class Answer:
 
     def statistics(self) -> str:
         """Give one line for a person."""
+        n_prompt, n_answer = (self.usage.get(name, "?") for name in ("prompt_tokens", "completion_tokens"))
+        if not self.timings:
+            return f"prompt {n_prompt} tokens, answer {n_answer} tokens, ended by {self.finish_reason}"
         at = self.timings
         return (
-            f"prompt {self.usage['prompt_tokens']} tokens ({at['cache_n']} known already) at {at['prompt_per_second']:.1f}/s, "
-            f"answer {self.usage['completion_tokens']} tokens at {at['predicted_per_second']:.1f}/s, ended by {self.finish_reason}"
+            f"prompt {n_prompt} tokens ({at['cache_n']} known already) at {at['prompt_per_second']:.1f}/s, "
+            f"answer {n_answer} tokens at {at['predicted_per_second']:.1f}/s, ended by {self.finish_reason}"
         )
 
 
-def ask(host: Host, body: dict[str, Any], *, show: bool = True, keep_interrupted: bool = False) -> Answer:
+def ask(host: Asked, body: dict[str, Any], *, show: bool = True, keep_interrupted: bool = False) -> Answer:
     """Ask the host and write the answer to stdout while it comes; `show` off keeps it for the caller.
 
     An interrupt (KeyboardInterrupt) hangs up, which stops the model, and is raised, or with `keep_interrupted` becomes the
@@ -64,4 +78,5 @@ def ask(host: Host, body: dict[str, Any], *, show: bool = True, keep_interrupted
         console.write("\n")
     usage = next((delta.usage for delta in reversed(deltas) if delta.usage), {})
     timings = next((delta.timings for delta in reversed(deltas) if delta.timings), {})
-    return Answer(text, reason, usage, timings)
+    label_probs = next((delta.label_probs for delta in reversed(deltas) if delta.label_probs), {})
+    return Answer(text, reason, usage, timings, label_probs)

@@ -35,7 +35,9 @@ COMMANDS = {
     "profiles": ("mixcli.commands.profiles", "Hardware profiles: what a plan is made for."),
     "worker": ("mixcli.commands.worker", "Lend this machine's memory to another one."),
     "run": ("mixcli.commands.run", "Answer one prompt; reads a pipe, writes a pipe."),
+    "batch": ("mixcli.commands.batch", "Ask the same about thousands of records; resumes after a kill."),
     "chat": ("mixcli.commands.chat", "Talk with a model in the terminal."),
+    "serve": ("mixcli.commands.serve", "Serve OpenAI's API to other programs."),
     "ps": ("mixcli.commands.ps", "List the models that are loaded now."),
     "stop": ("mixcli.commands.stop", "Unload a model."),
 }

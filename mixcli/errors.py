@@ -8,7 +8,7 @@
     │   └── ContextOverflow    4  a prompt has more tokens than the context
     ├── IntegrityError         5  corrupt, truncated, mismatched or unsupported file
     ├── NotReachable           6  offline, gated, rate limited
-    │   └── Busy               6  the queue of a model is full
+    │   └── Busy               6  so many wait already that one more is turned away
     └── ModelDied              7  the model process ended by itself
 
 A message is one sentence: cause, number, next step. It is raised where the fact is known and shown once, in cli.py.
@@ -54,7 +54,7 @@ class ContextOverflow(DoesNotFit):
 
     def __init__(self, n_prompt: int, n_ctx: int) -> None:
         super().__init__(
-            f"the prompt has {n_prompt:,} tokens and the context has room for {n_ctx:,}; "
+            f"the prompt has {n_prompt:,} tokens, {n_prompt - n_ctx:,} more than the context has room for ({n_ctx:,}); "
             f"shorten it or ask for a larger context (--ctx {-(-(n_prompt + 256) // 1024) * 1024})"
         )
         self.n_prompt = n_prompt
@@ -74,7 +74,11 @@ class NotReachable(MixcliError):
 
 
 class Busy(NotReachable):
-    """So many requests wait already that one more is turned away; over HTTP this is a 503."""
+    """So many requests wait already that one more is turned away; it may be asked again after `seconds`. Over HTTP this is a 503."""
+
+    def __init__(self, message: str, seconds: float = 2.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class ModelDied(MixcliError):

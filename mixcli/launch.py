@@ -1,22 +1,19 @@
-"""From the name of a model to a loaded one: which file, what fits, which process."""
+"""From the name of a model to a loaded one: which file, and which process holds it.
+
+This is on the way of every command that asks something, so it imports nothing that plans: placing.py does, when a host must start.
+"""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from mixcli.console import console
 from mixcli.host.process import Host, connect
 from mixcli.host.spec import HostName, Order
 from mixcli.hub import usage
 from mixcli.hub.store import StoredModel, find
-from profiles.errors import DoesNotFit
-from profiles.expectation import expectation
-from profiles.machine import Machine
-from profiles.planner import Request, plan
-from profiles.shape import ModelShape
-
-SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
+from profiles.request import Request
 
 
 @dataclass(frozen=True)
@@ -30,19 +27,28 @@ class Wish:
     workers: tuple[str, ...] = ()
 
 
-def load(model: str | None, wish: Wish, keep_alive: float) -> Host:
+def load(model: str | None, wish: Wish, keep_alive: float, apart: str = "") -> Host:
     """Give the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that.
 
-    The file is looked at and the plan is made only when no host has the model yet.
+    The file is looked at and the plan is made only when no host has the model yet. Whoever names the same `apart` shares a host.
     """
     stored = find(model)
     usage.note(stored.path)
-    name = HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True))
+    name = HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True) + apart)
     with console.progress(f"loading {stored.label}") as bar:
-        host = connect(name, lambda: place(stored, wish), keep_alive, bar.update)
+        host = connect(name, lambda: _place(stored, wish), keep_alive, bar.update)
     for note in host.notes:
         console.note(note)
     return host
+
+
+def identity(model: str | None) -> str:
+    """Say in one line which weights a name means here: their checksum where it is known, else file, size and time."""
+    stored = find(model)
+    if stored.manifest:
+        return f"{stored.label} {stored.manifest.sha256}"
+    status = stored.path.stat()
+    return f"{stored.path} {status.st_size} {status.st_mtime_ns}"
 
 
 @contextmanager
@@ -55,40 +61,7 @@ def loaded(model: str | None, wish: Wish, keep_alive: float) -> Iterator[Host]:
         host.leave()
 
 
-def place(stored: StoredModel, wish: Wish) -> Order:
-    """Look at the file before anything loads it, and plan it for its machine."""
-    from mixcli.engine.preflight import check_gguf
-    from mixcli.hub.headers import shape_of
-    from mixcli.insight.machines import machine_of
+def _place(stored: StoredModel, wish: Wish) -> Order:
+    from mixcli.placing import place
 
-    shape = shape_of(check_gguf(stored.path))
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
-    order = _tuned(stored, shape, machine, wish) or _order(shape, machine, wish)
-    less = replace(
-        machine,
-        bytes_free=int(machine.bytes_free * SMALLER),
-        gpus=tuple(replace(gpu, bytes_free=int(gpu.bytes_free * SMALLER)) for gpu in machine.gpus),
-    )
-    try:
-        smaller = _order(shape, less, wish)
-    except DoesNotFit:
-        return order
-    return order if smaller.placement == order.placement else replace(order, smaller=smaller)
-
-
-def _order(shape: ModelShape, machine: Machine, wish: Wish) -> Order:
-    found = plan(shape, machine, wish.request)
-    return Order(replace(found.placement, workers=wish.workers), expectation(found.ledger))
-
-
-def _tuned(stored: StoredModel, shape: ModelShape, machine: Machine, wish: Wish) -> Order | None:
-    """Give what `mixcli tune` found for this wish, when it still fits."""
-    from mixcli.insight.tuned import tuned
-    from profiles.layout import layout_of
-    from profiles.ledger import accounts
-
-    placement = tuned(stored.path, shape, machine, wish.request)
-    if placement is None:
-        return None
-    ledger = accounts(shape, machine, placement, layout_of(shape, placement, machine))
-    return Order(replace(placement, workers=wish.workers), expectation(ledger))
+    return place(stored, wish)

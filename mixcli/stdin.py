@@ -1,25 +1,49 @@
-"""What comes through a pipe, as text."""
+"""What comes through a pipe or out of files, as text."""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 from mixcli.console import console
 from mixcli.errors import UsageError
 
-
-def with_piped_text(prompt: str | None) -> str:
-    """Give the piped text, then the prompt, with an empty line between; UsageError when there is neither."""
-    parts = [part for part in (_piped(), prompt) if part and part.strip()]
-    if not parts:
-        raise UsageError(
-            "there is nothing to answer; give a prompt (mixcli run 'Why is the sky blue?') or pipe some text in"
-        )
-    return "\n\n".join(parts)
+MAX_BYTES = 1 << 28  # of a text that is read whole
 
 
-def _piped() -> str | None:
-    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
-        return None
-    return decode(sys.stdin.buffer.read()).rstrip("\n")
+def is_piped() -> bool:
+    """Tell whether something is piped in; a terminal and a closed stdin are nothing."""
+    return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
+
+
+def stream() -> BinaryIO:
+    """Give the pipe for a thread to read, and never close it: both wait for a thread that waits in it.
+
+    It is a reader of its own because Python cannot end while a thread waits in that of sys.stdin.
+    """
+    return open(sys.stdin.fileno(), "rb", closefd=False)
+
+
+def piped_text() -> str:
+    """Give what is piped in, whole; nothing where there is no pipe."""
+    if not is_piped():
+        return ""
+    return _checked(sys.stdin.buffer.read(MAX_BYTES + 1), "the piped text")
+
+
+def file_texts(paths: Sequence[Path]) -> list[str]:
+    """Give the texts of files."""
+    texts = []
+    for path in paths:
+        with path.open("rb") as file:
+            texts.append(_checked(file.read(MAX_BYTES + 1), str(path)))
+    return texts
+
+
+def _checked(raw: bytes, name: str) -> str:
+    if len(raw) > MAX_BYTES:
+        raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes; no context is that large")
+    return decode(raw).rstrip("\n")
 
 
 def decode(raw: bytes) -> str:
@@ -29,3 +53,8 @@ def decode(raw: bytes) -> str:
     if bad > 0:
         console.warn(f"{bad} bytes of the input are no UTF-8 text and were replaced; is it a text file?")
     return text
+
+
+def argument(text: str) -> str:
+    """Give a word of the command line as text: bytes that are no UTF-8 come as lone surrogates and become U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

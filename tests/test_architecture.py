@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.host.spec": BASE | {"profiles"},
     "mixcli.host.protocol": BASE,
     "mixcli.host.client": BASE | {"mixcli.host.protocol"},
+    "mixcli.host.endpoint": BASE | {"mixcli.host.client"},
     "mixcli.host.process": BASE
     | {"profiles", "mixcli.host.spec", "mixcli.host.protocol", "mixcli.host.client", "mixcli.host.child"},
     "mixcli.host.child": set(),
@@ -40,12 +41,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"mixcli.file_types", "mixcli.hardware", "mixcli.engine.preflight", "profiles", "quantize"},
     "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},
     "mixcli.launch": BASE
+    | {"profiles.request", "mixcli.hub", "mixcli.host.process", "mixcli.host.spec", "mixcli.placing"},
+    "mixcli.placing": BASE
     | {
         "profiles",
         "mixcli.insight",
         "mixcli.hub",
-        "mixcli.hardware",
-        "mixcli.host.process",
+        "mixcli.launch",
         "mixcli.host.spec",
         "mixcli.engine.preflight",
     },
@@ -58,6 +60,30 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.file_types",
         "mixcli.engine.preflight",
     },
+    "mixcli.template": {"mixcli.errors"},
+    "mixcli.form": BASE | {"mixcli.short_schema"},
+    "mixcli.batch.ray_runner": BASE | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch"},
+    "mixcli.batch": BASE
+    | {
+        "mixcli.form",
+        "mixcli.stdin",
+        "mixcli.template",
+        "mixcli.host.client",
+        "mixcli.host.endpoint",
+        "mixcli.host.process",
+    },
+    "mixcli.question": {"mixcli.errors", "mixcli.template"},
+    "mixcli.mapreduce": BASE | {"mixcli.question", "mixcli.batch.pool"},
+    "mixcli.running": BASE
+    | {
+        "mixcli.answer",
+        "mixcli.batch",
+        "mixcli.form",
+        "mixcli.mapreduce",
+        "mixcli.question",
+        "mixcli.stdin",
+    },
+    "mixcli.serve": BASE,
     "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},
     "mixcli.commands": BASE
     | {
@@ -68,6 +94,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.insight",
         "mixcli.hardware",
         "mixcli.answer",
+        "mixcli.batch",
+        "mixcli.form",
+        "mixcli.question",
+        "mixcli.running",
+        "mixcli.serve",
+        "mixcli.host.endpoint",
         "mixcli.stdin",
         "mixcli.short_schema",
         "mixcli.chat",
@@ -82,6 +114,7 @@ ONLY_HERE = {
     "llguidance": {"mixcli.engine.constraint"},
     "rich": {"mixcli.console"},
     "fastapi": {"mixcli.host.app"},
+    "ray": {"mixcli.batch.ray_runner"},
 }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from mixcli.commands.completion import complete_models
 from mixcli.console import console
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def model_option(command: F) -> F:
         "--model",
         envvar="MIXCLI_MODEL",
         metavar="MODEL",
+        shell_complete=complete_models,
         help="A model of `mixcli list`, or the path of a .gguf file. Not needed when there is just one; MIXCLI_MODEL sets it too.",
     )(command)
 
@@ -178,7 +180,7 @@ def sampling_options(command: F) -> F:
     options = (
         click.option("--max-tokens", type=click.IntRange(min=1), help="Stop after so many tokens."),
         click.option(
-            "-t", "--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token."
+            "--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token."
         ),
         click.option(
             "--top-k", type=click.IntRange(min=0), help="Choose among the k likeliest tokens; 0 is off."

@@ -1,9 +1,20 @@
 """mixcli run: one prompt, one answer; made for pipes."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mixcli.commands.asking import (
+    clean,
+    endpoint_options,
+    form_options,
+    many_asker,
+    one_asker,
+    variables_option,
+)
+from mixcli.commands.completion import print_completion_option
 from mixcli.commands.options import (
     Sampling,
     common,
@@ -13,27 +24,70 @@ from mixcli.commands.options import (
     sampling_options,
     wish_options,
 )
-from mixcli.console import console
+from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from mixcli.form import Form
+    from mixcli.host.endpoint import Endpoint
     from mixcli.launch import Wish
 
 
 @click.command("run")
-@click.argument("prompt", required=False)
-@model_option
-@click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
+@click.argument("prompt", required=False, callback=clean)
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="A text that the prompt is about; may be repeated.",
+)
+@click.option(
+    "--system", metavar="TEXT", callback=clean, help="A system message: how the model should answer."
+)
+@click.option(
+    "-t",
+    "--template",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A prompt with {{ stdin }}, {{ prompt }} and {{ NAME }} in it.",
+)
+@variables_option
+@form_options
 @sampling_options
+@click.option(
+    "--each-line", is_flag=True, help="Answer every line of the text by itself: one line each, in order."
+)
+@click.option(
+    "--on-overflow",
+    type=click.Choice(["error", "drop-oldest", "map-reduce"]),
+    default="error",
+    show_default=True,
+    help="When the text is longer than the context: refuse it, or answer it in parts and combine the answers.",
+)
+@click.option(
+    "--stream/--no-stream", default=True, help="Write the answer while it comes; otherwise when it is whole."
+)
+@endpoint_options
+@model_option
 @wish_options
 @keep_alive_option
 @json_option
 @click.option("--stats", is_flag=True, help="Say on stderr how long it took.")
+@print_completion_option
 @common
 def command(
     prompt: str | None,
-    model: str | None,
+    files: tuple[Path, ...],
     system: str | None,
+    template: Path | None,
+    variables: dict[str, str],
+    form: "Form",
     sampling: Sampling,
+    each_line: bool,
+    on_overflow: str,
+    stream: bool,
+    endpoint: "Callable[[str | None], Endpoint] | None",
+    model: str | None,
     wish: "Wish",
     keep_alive: float,
     as_json: bool,
@@ -43,15 +97,25 @@ def command(
 
     Without --temperature the likeliest token is always taken, so that a script gets the same answer for the same text.
     """
-    from mixcli.answer import ask
-    from mixcli.launch import loaded
-    from mixcli.stdin import with_piped_text
+    from mixcli.form import read_text
+    from mixcli.question import question_of
+    from mixcli.running import How, answer_lines, answer_long, answer_once
+    from mixcli.stdin import file_texts, piped_text
 
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": with_piped_text(prompt)})
-    with loaded(model, wish, keep_alive) as host:
-        answer = ask(host, {"messages": messages, **sampling.body(temperature=0.0)}, show=not as_json)
-    if as_json:
-        console.data(answer.to_dict())
-    if stats:
-        console.note(answer.statistics())
+    if each_line and on_overflow == "map-reduce":
+        raise UsageError(
+            "--each-line answers lines by themselves, --on-overflow map-reduce one long text; use one"
+        )
+    body = sampling.body(temperature=0.0)
+    if endpoint is None:
+        body["park"] = False  # no next turn follows
+    how = How(form, body, on_overflow, stream and not as_json, as_json, stats)
+    words = read_text(template) if template else None
+    if each_line:
+        question = question_of(prompt, words, system, variables, has_text=True, many=True)
+        answer_lines(question, files, lambda: many_asker(endpoint, model, wish, keep_alive), how)
+        return
+    text = "\n\n".join(part for part in (piped_text(), *file_texts(files)) if part.strip())
+    question = question_of(prompt, words, system, variables, has_text=bool(text))
+    answer = answer_long if on_overflow == "map-reduce" else answer_once
+    answer(question, text, lambda: one_asker(endpoint, model, wish, keep_alive), how)

@@ -19,6 +19,7 @@ from mixcli.errors import BadRequest, MixcliError
 from mixcli.host.call import Call
 from mixcli.host.loop import EngineLoop
 from mixcli.host.protocol import ATTACH, BUSY, FAILED, error_body
+from mixcli.host.replies import Replies
 from mixcli.host.residency import Residency
 from mixcli.host.schema import Answerer, ChatRequest, ExpertsRequest, TokenizeRequest
 from mixcli.host.spec import HostSpec
@@ -30,6 +31,7 @@ class State:
     def __init__(self, spec: HostSpec) -> None:
         self.spec = spec
         self.residency = Residency()
+        self.replies = Replies()
         self.closing = asyncio.Event()
         self.created = int(time.time())
         self._loop = asyncio.get_running_loop()
@@ -123,13 +125,18 @@ def create_app(state: State) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat(request: ChatRequest, http: Request) -> Any:
+        key = None if request.stream else http.headers.get("idempotency-key")
+        if (known := state.replies.get(key)) is not None:
+            return known
         call = Call(f"chatcmpl-{uuid.uuid4().hex}", request.question(), asyncio.get_running_loop())
         outputs = _outputs(state, call, http, progress=request.stream and request.return_progress)
         first = await anext(outputs)  # an error before the first token still has a status code of its own
         answerer = Answerer(call.id, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
         if request.stream:
             return _events(_stream(answerer, first, outputs))
-        return answerer.whole([output async for output in _chain(first, outputs)])
+        whole = answerer.whole([output async for output in _chain(first, outputs)])
+        state.replies.keep(key, whole)
+        return whole
 
     @app.post("/tokenize")
     async def tokenize(request: TokenizeRequest) -> dict[str, Any]:

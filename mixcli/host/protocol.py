@@ -1,10 +1,11 @@
 """What goes over the wire besides the OpenAI API: the host's state, and errors with mixcli's exit code."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 from mixcli import errors
 
 ATTACH = "/mixcli/attach"  # SSE: the host's state until the guest leaves; the model stays loaded meanwhile
+EXPERTS = "/mixcli/experts"  # how a conversation's last answer was routed over the experts
 LOADING, READY, FAILED = "loading", "ready", "failed"
 
 BUSY = 503
@@ -27,6 +28,16 @@ BY_EXIT_CODE = {
     )
 }
 
+# what a status means that comes without an exit code, from another server
+BY_STATUS: dict[int, type[errors.MixcliError]] = {
+    400: errors.UsageError,
+    401: errors.NotReachable,
+    403: errors.NotReachable,
+    404: errors.UsageError,
+    422: errors.UsageError,
+}
+OVERFLOW = "context_length_exceeded"  # OpenAI's code for a prompt that is too long
+
 
 def error_body(error: BaseException) -> tuple[int, dict[str, Any]]:
     """Give the HTTP status and the JSON body (OpenAI's form) of an error; a bug is named by its type."""
@@ -45,10 +56,14 @@ def error_body(error: BaseException) -> tuple[int, dict[str, Any]]:
     return status, {"error": body}
 
 
-def raise_error(body: dict[str, Any]) -> None:
-    """Raise the error that a body from `error_body`, or from any OpenAI-compatible server, describes."""
+def raise_error(body: dict[str, Any], status: int = 500) -> NoReturn:
+    """Raise the error that a body from `error_body`, or from any OpenAI-compatible server with its HTTP status, describes."""
     detail = body.get("error")
     if not isinstance(detail, dict):
-        raise errors.MixcliError(f"the server answered with an error: {detail or body}")
-    cls = BY_EXIT_CODE.get(detail.get("exit_code", 1), errors.MixcliError)
+        raise BY_STATUS.get(status, errors.MixcliError)(
+            f"the server answered with an error: {detail or body}"
+        )
+    cls = BY_EXIT_CODE.get(detail.get("exit_code", 0), BY_STATUS.get(status, errors.MixcliError))
+    if detail.get("code") == OVERFLOW:
+        cls = errors.DoesNotFit
     raise cls(str(detail.get("message")))

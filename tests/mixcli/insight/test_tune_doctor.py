@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mixcli.hub.store import find
-from mixcli.launch import Wish, place
+from mixcli.launch import Wish
+from mixcli.placing import place
 from profiles.request import Request
 
 Runner = Callable[..., Any]

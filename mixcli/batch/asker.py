@@ -1,0 +1,93 @@
+"""Asking one request of many: a busy server is waited for, a host that died is started again."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mixcli.console import console
+from mixcli.errors import Busy, ModelDied
+from mixcli.host.client import ChatClient
+from mixcli.host.endpoint import Endpoint
+from mixcli.host.process import Host
+
+PATIENCE = 900.0  # seconds that a busy server is waited for
+
+
+def when_free(
+    client: ChatClient, body: Mapping[str, Any], key: str, patience: float = PATIENCE
+) -> dict[str, Any]:
+    """Ask, and as long as the server says that it is busy, wait as long as it says and ask again."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return client.complete(dict(body), key)
+        except Busy as error:
+            if time.monotonic() + error.seconds > deadline:
+                raise
+            time.sleep(error.seconds)
+
+
+class HostAsker:
+    """Asks a host of this machine; when it dies, one thread starts it again and the requests that were in flight are asked anew.
+
+    A second death without an answer between the two is raised: some request kills the model.
+    """
+
+    width = 1
+
+    def __init__(self, load: Callable[[], Host], identity: str) -> None:
+        self.identity = identity
+        self._load = load
+        self._host = load()
+        self._generation = 0
+        self._n_answers, self._n_at_death = 0, -1
+        self._lock = threading.Lock()
+
+    def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+        while True:
+            with self._lock:
+                host, generation = self._host, self._generation
+            try:
+                answer = when_free(host.client, {**body, "park": False}, key)
+            except ModelDied as error:
+                self._revive(generation, error)
+                continue
+            with self._lock:
+                self._n_answers += 1
+            return answer
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._host.leave()
+
+    def _revive(self, generation: int, error: ModelDied) -> None:
+        with self._lock:
+            if generation != self._generation:
+                return  # another thread has done it
+            cause = self._host.cause_of_death()
+            if self._n_answers == self._n_at_death:
+                raise ModelDied(
+                    f"the model process ended twice in a row ({cause}); what is done is kept"
+                ) from error
+            self._n_at_death = self._n_answers
+            console.warn(f"the model process ended ({cause}); it is started again")
+            self._host.leave()
+            self._host = self._load()
+            self._generation += 1
+
+
+class EndpointAsker:
+    """Asks another server."""
+
+    width = 1
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.identity = endpoint.label
+        self._endpoint = endpoint
+
+    def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+        return when_free(self._endpoint.client, body, key)
+
+    def close(self) -> None:
+        """Nothing is held."""

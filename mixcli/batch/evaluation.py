@@ -1,0 +1,157 @@
+"""How good labels are, against labels that a person gave."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixcli.form import ABSTAIN
+
+N_BINS = 10
+
+
+@dataclass
+class Bin:
+    """Answers whose label had a probability in one tenth of 0 .. 1: how many, how many of them right, and the sum of the probabilities."""
+
+    n: int = 0
+    n_right: int = 0
+    confidence: float = 0.0
+
+
+@dataclass
+class Evaluation:
+    """Counts that grow with every record; all figures are made of them, so memory does not depend on the input.
+
+    `pairs` counts (gold, answer); an answer that was abstained from counts as one that is wrong. `n_without` records had no gold
+    label or no answer.
+    """
+
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    bins: list[Bin] = field(default_factory=lambda: [Bin() for _ in range(N_BINS)])
+    n_without: int = 0
+
+    def add(self, gold: str | None, line: Mapping[str, Any]) -> None:
+        """Count one record by its line."""
+        if not gold or "result" not in line:
+            self.n_without += 1
+            return
+        result = line["result"]
+        answer = ABSTAIN if result is None else str(result).strip()
+        self.pairs[gold.strip(), answer] += 1
+        probs = line.get("label_probs") or {}
+        if probs:
+            label, confidence = max(probs.items(), key=lambda item: item[1])
+            cell = self.bins[min(N_BINS - 1, int(confidence * N_BINS))]
+            cell.n += 1
+            cell.confidence += confidence
+            cell.n_right += label == gold.strip()
+
+    @property
+    def n(self) -> int:
+        return self.pairs.total()
+
+    @property
+    def labels(self) -> list[str]:
+        """Give all labels of gold and answers, sorted; what was abstained from is none."""
+        return sorted({label for pair in self.pairs for label in pair} - {ABSTAIN})
+
+    @property
+    def accuracy(self) -> float:
+        """Give the share of records that are right."""
+        return (
+            sum(n for (gold, answer), n in self.pairs.items() if gold == answer) / self.n if self.n else 0.0
+        )
+
+    @property
+    def macro_f1(self) -> float:
+        """Give the mean over all labels of F1, in which every label weighs the same."""
+        scores = [self.scores(label)[2] for label in self.labels]
+        return sum(scores) / len(scores) if scores else 0.0
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Give the expected calibration error: |share that is right - mean probability| over the bins, by their size.
+
+        None without probabilities. (Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3.)
+        """
+        n = sum(cell.n for cell in self.bins)
+        return sum(abs(cell.n_right - cell.confidence) for cell in self.bins) / n if n else None
+
+    def scores(self, label: str) -> tuple[float, float, float]:
+        """Give precision, recall and F1 of a label; 0 where there is nothing to divide by."""
+        right = self.pairs[label, label]
+        answered = sum(n for (_, answer), n in self.pairs.items() if answer == label)
+        gold = sum(n for (truth, _), n in self.pairs.items() if truth == label)
+        return _share(right, answered), _share(right, gold), _share(2 * right, answered + gold)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything for --json."""
+        return {
+            "n": self.n,
+            "n_without": self.n_without,
+            "n_abstained": sum(n for (_, answer), n in self.pairs.items() if answer == ABSTAIN),
+            "accuracy": self.accuracy,
+            "macro_f1": self.macro_f1,
+            "calibration_error": self.calibration_error,
+            "labels": {
+                label: dict(zip(("precision", "recall", "f1"), self.scores(label), strict=True))
+                for label in self.labels
+            },
+            "confusion": {
+                gold: {answer: self.pairs[gold, answer] for answer in self._answers()}
+                for gold in self._golds()
+            },
+            "calibration": [
+                {
+                    "from": index / N_BINS,
+                    "n": cell.n,
+                    "confidence": cell.confidence / cell.n,
+                    "right": cell.n_right / cell.n,
+                }
+                for index, cell in enumerate(self.bins)
+                if cell.n
+            ],
+        }
+
+    def text(self) -> str:
+        """Give it for a person, in columns."""
+        lines = [f"{self.n:,} records: accuracy {self.accuracy:.3f}, macro-F1 {self.macro_f1:.3f}"]
+        if self.calibration_error is not None:
+            lines[0] += f", calibration error {self.calibration_error:.3f}"
+        if self.n_without:
+            lines.append(f"{self.n_without:,} records have no gold label or no answer and are left out")
+        scores = [[label, *(f"{score:.3f}" for score in self.scores(label))] for label in self.labels]
+        lines += ["", *_columns([["label", "precision", "recall", "F1"], *scores])]
+        answers = self._answers()
+        rows = [[gold, *(str(self.pairs[gold, answer]) for answer in answers)] for gold in self._golds()]
+        lines += ["", *_columns([["gold \\ answer", *answers], *rows])]
+        bins = self.to_dict()["calibration"]
+        if bins:
+            shown = [
+                [f"{row['from']:.1f}", f"{row['n']:,}", f"{row['confidence']:.3f}", f"{row['right']:.3f}"]
+                for row in bins
+            ]
+            lines += ["", *_columns([["probability from", "records", "mean", "right"], *shown])]
+        return "\n".join(lines)
+
+    def _golds(self) -> list[str]:
+        return sorted({gold for gold, _ in self.pairs})
+
+    def _answers(self) -> list[str]:
+        return sorted({answer for _, answer in self.pairs}, key=lambda answer: (answer == ABSTAIN, answer))
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]

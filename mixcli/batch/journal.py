@@ -1,0 +1,190 @@
+"""The journal of a batch: every outcome once, appended as it comes, so that a kill costs nothing that was computed.
+
+    {"mixcli": "batch journal", "version": 1}
+    {"key": "<32 hex digits>", "n": 12, "outcome": {...}}
+
+A line is written by one write() when its outcome arrives, so it survives the end of this process in whatever way; it is brought to the
+disk (fsync) once a second, so a power failure costs a second. A last line without its end is cut off when the journal is
+opened again. Keys are hashes of the request and of whom it was asked; ids and places are no part of them, so records may be added,
+removed and changed between two runs, and only what is new is computed. `n` is the record's place in the input: of equal records each gets
+back its own outcome, and one that has none yet gets another's. Records that failed are not kept: they are tried again.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+HEADER = b'{"mixcli": "batch journal", "version": 1}\n'
+LINE = re.compile(rb'\{"key": "([0-9a-f]{32})", "n": (\d{1,18}), "outcome": \{')
+SYNC = 1.0  # seconds between two fsyncs
+AROUND = 1 << 15  # places before and behind the present one whose old outcomes are known: about 30 MB
+
+
+def key_of(settings: str, body: Mapping[str, Any]) -> str:
+    """Give the name of a request: 32 hex digits over it and the settings under which it is asked."""
+    text = json.dumps([settings, body], sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Journal:
+    """An opened journal: `take` gives what an earlier run has computed, `append` keeps what this one computes.
+
+    An earlier run wrote in the order of completion, which is nearly that of the input. So the old lines are read along with
+    the input, AROUND places ahead, and let go AROUND places behind: memory does not grow with the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = _opened(path)
+        self._end = self._old_end = self._file.seek(0, os.SEEK_END)
+        self._old = self._read_old()
+        self._lock = threading.Lock()
+        self._seen: dict[
+            str, dict[int, int]
+        ] = {}  # key -> place -> offset of what its own record has not taken
+        self._read: deque[tuple[str, int]] = deque()  # what was put there, in order
+        self._last = -1  # the place of the last of them
+        self._synced = time.monotonic()
+
+    def take(self, key: str, place: int) -> dict[str, Any] | None:
+        """Give what an earlier run has computed for a request, or None. May be called from several threads."""
+        with self._lock:
+            offset, is_own = self._find(key, place)
+            if offset is None:
+                return None
+            try:
+                outcome: dict[str, Any] = _line_at(self._file.fileno(), offset)["outcome"]
+            except ValueError:  # the disk has changed it
+                return None
+            if not is_own:
+                self._write(key, place, outcome)
+            return outcome
+
+    def append(self, key: str, place: int, outcome: Mapping[str, Any]) -> None:
+        """Keep an outcome; OSError (ENOSPC) leaves the lines before it whole."""
+        with self._lock:
+            self._write(key, place, outcome)
+
+    def sync(self) -> None:
+        """Bring everything to the disk."""
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync and let go."""
+        self.sync()
+        self._file.close()
+
+    def _find(self, key: str, place: int) -> tuple[int | None, bool]:
+        """Give the offset of an outcome, and whether it is the record's own; another's stays there for its owner."""
+        while self._read and self._read[0][1] < place - AROUND:
+            self._forget(*self._read.popleft())
+        while place not in self._seen.get(key, ()) and self._last < place + AROUND:
+            found = next(self._old, None)
+            if found is None:
+                break
+            self._seen.setdefault(found[0], {})[found[1]] = found[2]
+            self._read.append(found[:2])
+            self._last = found[1]
+        places = self._seen.get(key)
+        if not places:
+            return None, False
+        if place in places:
+            return self._forget(key, place), True
+        return next(iter(places.values())), False
+
+    def _forget(self, key: str, place: int) -> int | None:
+        places = self._seen.get(key, {})
+        offset = places.pop(place, None)
+        if not places:
+            self._seen.pop(key, None)
+        return offset
+
+    def _write(self, key: str, place: int, outcome: Mapping[str, Any]) -> None:
+        line = json.dumps({"key": key, "n": place, "outcome": outcome}, ensure_ascii=False).encode() + b"\n"
+        written = 0
+        try:
+            while written < len(line):
+                written += os.pwrite(self._file.fileno(), line[written:], self._end + written)
+        except OSError:
+            os.ftruncate(self._file.fileno(), self._end)
+            raise
+        self._end += len(line)
+        if time.monotonic() - self._synced >= SYNC:
+            self.sync()
+
+    def _read_old(self) -> Iterator[tuple[str, int, int]]:
+        """Yield key, place and offset of every sound line that was there when the journal was opened."""
+        bad = 0
+        with self.path.open("rb") as lines:
+            offset = len(lines.readline())
+            for raw in lines:
+                if offset >= self._old_end:
+                    break
+                match = LINE.match(raw)
+                if match is None or not raw.endswith(b"}}\n"):
+                    bad += 1
+                else:
+                    yield match[1].decode(), int(match[2]), offset
+                offset += len(raw)
+        if bad:
+            console.warn(f"{bad} lines of {self.path} cannot be read; what they held is computed again")
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open or make a journal, and cut off a line that was being written when its writer ended."""
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+    try:
+        fcntl.flock(
+            file, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # the kernel lets go when its holder ends in whatever way
+    except BlockingIOError as error:
+        file.close()
+        raise UsageError(
+            f"another mixcli batch is writing {path}; wait for it, or name another output"
+        ) from error
+    first = file.readline(len(HEADER) + 1)
+    if HEADER.startswith(first) and first != HEADER:  # new, or killed while the first line was written
+        file.truncate(0)
+        os.pwrite(file.fileno(), HEADER, 0)
+    elif first != HEADER:
+        file.close()
+        raise UsageError(f"{path} is no journal of mixcli batch; name another with --journal")
+    _cut_torn_line(file)
+    return file
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    size = file.seek(0, os.SEEK_END)
+    end = size
+    while end > 0:
+        start = max(0, end - 4096)
+        at = os.pread(file.fileno(), end - start, start).rfind(b"\n")
+        if at >= 0:
+            if start + at + 1 < size:
+                file.truncate(start + at + 1)
+            return
+        end = start
+
+
+def _line_at(handle: int, offset: int) -> dict[str, Any]:
+    pieces: list[bytes] = []
+    while True:
+        piece = os.pread(handle, 1 << 14, offset)
+        end = piece.find(b"\n")
+        if end >= 0 or not piece:
+            line: dict[str, Any] = json.loads(b"".join([*pieces, piece[: end if end >= 0 else None]]))
+            return line
+        pieces.append(piece)
+        offset += len(piece)

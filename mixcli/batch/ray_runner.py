@@ -1,0 +1,221 @@
+"""The same job over a Ray cluster: an engine for every GPU, and for every node without one, each with that node's own plan.
+
+The driver keeps the window, the journal and the order, as it does with one model; so this is nothing but somebody else to ask. What a lost
+node was asked is asked of another one. Ray is imported here and nowhere else, and only when `--ray` is said.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mixcli.batch.records import Record, Source
+from mixcli.console import console
+from mixcli.errors import MixcliError, NotReachable, UsageError
+from mixcli.host.protocol import error_body, raise_error
+
+if TYPE_CHECKING:
+    from mixcli.launch import Wish
+
+KNOCK = 10.0  # seconds that a cluster's address may take to answer
+READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_json", ".csv": "read_csv"}
+
+
+class Engine:
+    """One engine of the cluster, an actor on its node. Errors travel as the bodies that a host would send."""
+
+    def __init__(self, model: str | None, wish: "Wish", keep_alive: float, apart: str) -> None:
+        self._loading = (model, wish, keep_alive, apart)
+
+    def load(self) -> dict[str, Any]:
+        """Load the model of this node's store as this node's plan says; gives its identity or an error."""
+        from mixcli.batch.asker import HostAsker
+        from mixcli.launch import identity, load
+
+        model, wish, keep_alive, apart = self._loading
+        try:
+            self._asker = HostAsker(lambda: load(model, wish, keep_alive, apart), identity(model))
+        except MixcliError as error:
+            return error_body(error)[1]
+        return {"identity": self._asker.identity}
+
+    def ask(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """Give the answer to a request, or an error."""
+        try:
+            return self._asker(body, key)
+        except MixcliError as error:
+            return error_body(error)[1]
+
+
+@dataclass
+class _Seat:
+    """An engine as the driver sees it."""
+
+    actor: Any
+    node: str
+    n_asked: int = 0
+
+
+class RayAsker:
+    """Asks the engines of a cluster, the one with the fewest requests first; `window` requests are in flight at each."""
+
+    def __init__(self, address: str, model: str | None, wish: "Wish", keep_alive: float, window: int) -> None:
+        self._ray = connected(address)
+        self._lock = threading.Lock()
+        self._seats, self.identity = self._loaded(model, wish, keep_alive, window)
+        self.width = len(self._seats)
+        console.note(f"{self.width} engines on {len({seat.node for seat in self._seats})} nodes")
+
+    def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+        while True:
+            seat = self._taken()
+            try:
+                answer: dict[str, Any] = self._ray.get(seat.actor.ask.remote(dict(body), key))
+            except self._ray.exceptions.RayError as error:
+                self._lose(seat, error)
+                continue
+            finally:
+                with self._lock:
+                    seat.n_asked -= 1
+            if "error" in answer:
+                raise_error(answer)
+            return answer
+
+    def close(self) -> None:
+        """Let the engines go and leave the cluster."""
+        for seat in self._seats:
+            self._ray.kill(seat.actor)
+        self._ray.shutdown()
+
+    def _loaded(
+        self, model: str | None, wish: "Wish", keep_alive: float, window: int
+    ) -> tuple[list[_Seat], str]:
+        """Start an engine everywhere and keep those that load; MixcliError of the first where none does."""
+        seats = [
+            seat
+            for node in self._ray.nodes()
+            for seat in self._seats_of(node, model, wish, keep_alive, window)
+        ]
+        waiting = [(seat, seat.actor.load.remote()) for seat in seats]
+        good: list[_Seat] = []
+        identities: set[str] = set()
+        failed: dict[str, Any] | None = None
+        for seat, loading in waiting:
+            try:
+                found = self._ray.get(loading)
+            except self._ray.exceptions.RayError as error:
+                found = {
+                    "error": {"message": str(error).splitlines()[0], "exit_code": NotReachable.exit_code}
+                }
+            if "error" in found:
+                console.warn(f"node {seat.node} is left out: {found['error']['message']}")
+                failed = failed or found
+            else:
+                good.append(seat)
+                identities.add(found["identity"])
+        if not good:
+            if failed:
+                raise_error(failed)
+            raise NotReachable("the cluster has no node that is alive and has a processor to give")
+        if len(identities) > 1:
+            raise UsageError(
+                f"the nodes have different weights under that name: {'; '.join(sorted(identities))}"
+            )
+        return good, identities.pop()
+
+    def _seats_of(
+        self, node: Mapping[str, Any], model: str | None, wish: "Wish", keep_alive: float, window: int
+    ) -> Iterator[_Seat]:
+        resources = node.get("Resources", {})
+        if not node["Alive"] or resources.get("CPU", 0) < 1:
+            return
+        n_gpus = int(resources.get("GPU", 0))
+        strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            node["NodeID"], soft=False
+        )
+        for index in range(max(1, n_gpus)):
+            options = {
+                "num_cpus": 1,
+                "num_gpus": 1 if n_gpus else 0,
+                "scheduling_strategy": strategy,
+                "max_concurrency": window,
+            }
+            actor = self._ray.remote(Engine).options(**options)
+            apart = (
+                f" ray {node['NodeID']} {index}"  # a host for this GPU alone, also where a node has several
+            )
+            yield _Seat(actor.remote(model, wish, keep_alive, apart), node["NodeManagerAddress"])
+
+    def _taken(self) -> _Seat:
+        with self._lock:
+            if not self._seats:
+                raise NotReachable(
+                    "every node of the cluster is lost; what is done is kept, so run the same command again"
+                )
+            seat = min(self._seats, key=lambda seat: seat.n_asked)
+            seat.n_asked += 1
+            return seat
+
+    def _lose(self, seat: _Seat, error: Exception) -> None:
+        with self._lock:
+            if seat in self._seats:
+                self._seats.remove(seat)
+                console.warn(
+                    f"node {seat.node} is lost ({type(error).__name__}); its records are asked elsewhere"
+                )
+
+
+def connected(address: str) -> Any:
+    """Give ray, connected to a cluster; MixcliError says what is missing."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.exceptions
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise UsageError("--ray needs Ray, which is not installed: pip install 'mixcli[ray]'") from error
+    if not ray.is_initialized():
+        try:
+            _knock(address)
+            ray.init(address, logging_level="ERROR", log_to_driver=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            words = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise NotReachable(
+                f"no Ray cluster answers at {address} ({words}); `ray start --head` starts one"
+            ) from error
+    return ray
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()
+
+
+def distant_source(address: str, source: str) -> Source:
+    """Give the rows of a file that Ray Data reads: Parquet, or JSON and CSV of an object store (s3://, gs://), as they stream in."""
+    connected(address)
+    import ray.data
+
+    reader = next((name for suffix, name in READERS.items() if source.lower().endswith(suffix)), None)
+    if reader is None:
+        raise UsageError(f"Ray reads {', '.join(READERS)}; {source} is none of them")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    dataset = getattr(ray.data, reader)(source)
+    columns = tuple(dataset.schema().names)
+
+    def records() -> Iterator[Record]:
+        for number, row in enumerate(dataset.iter_rows(), 1):
+            fields = {name: "" if value is None else str(value) for name, value in row.items()}
+            yield Record(fields.get("id") or number, fields)
+
+    return Source("table", records(), columns)
+
+
+def is_distant(source: str) -> bool:
+    """Tell whether only Ray can read an input."""
+    return "://" in source or source.lower().endswith(".parquet")

@@ -1,0 +1,112 @@
+"""A batch from its records to its lines: what the journal knows is not asked again, the rest is, and all come out in order."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mixcli.batch.job import Ask, Job
+from mixcli.batch.journal import Journal, key_of
+from mixcli.batch.pool import Pool
+from mixcli.batch.records import Record
+from mixcli.errors import MixcliError, ModelDied, NotReachable, SomeFailed, UsageError
+
+FATAL = (ModelDied, NotReachable)  # no fault of a record: every other one would fail the same way
+AHEAD = 4  # windows of records that may wait behind a slow one
+
+
+@dataclass(frozen=True)
+class Done:
+    """One record's end: its line, and whether it failed, was known from an earlier run, or was computed now."""
+
+    index: int
+    record: Record
+    line: Mapping[str, Any]
+    failed: bool = False
+    known: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a batch is run: `identity` says whom is asked (part of every key), `window` requests are in flight at a time."""
+
+    identity: str
+    window: int = 32
+    ordered: bool = True
+    max_errors: int | None = None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many records are done, of these failed, and known from an earlier run."""
+
+    n_done: int = 0
+    n_failed: int = 0
+    n_known: int = 0
+
+    def plus(self, done: Done) -> "Tally":
+        return Tally(self.n_done + 1, self.n_failed + done.failed, self.n_known + done.known)
+
+
+Look = Callable[[Done, Tally], None]
+
+
+def run(
+    records: Iterator[Record],
+    job: Job,
+    ask: Ask,
+    journal: Journal | None,
+    settings: Settings,
+    write: Callable[[Mapping[str, Any]], object],
+    look: Look,
+) -> Tally:
+    """Run a batch; `write` gets lines in order of the input (or of completion), `look` every end as it comes.
+
+    Raises SomeFailed when more than `max_errors` records failed; what was computed is in the journal then.
+    """
+    ahead = settings.window * AHEAD
+    pool: Pool[tuple[int, Record], tuple[Done, str, dict[str, Any] | None]] = Pool(
+        lambda task: _one(*task, job, ask, journal, settings.identity), settings.window, ahead
+    )
+    tally = Tally()
+    waiting: dict[int, Done] = {}
+    next_index = 0
+    for done, key, outcome in pool.results(enumerate(records)):
+        if journal is not None and outcome is not None:
+            journal.append(key, done.index, outcome)
+        tally = tally.plus(done)
+        look(done, tally)
+        if settings.ordered:
+            waiting[done.index] = done
+        else:
+            write(done.line)
+            pool.release()
+        while next_index in waiting:
+            write(waiting.pop(next_index).line)
+            next_index += 1
+            pool.release()
+        if settings.max_errors is not None and tally.n_failed > settings.max_errors:
+            raise SomeFailed(
+                f"{tally.n_failed:,} records failed, more than --max-errors {settings.max_errors}"
+            )
+    return tally
+
+
+def _one(
+    index: int, record: Record, job: Job, ask: Ask, journal: Journal | None, identity: str
+) -> tuple[Done, str, dict[str, Any] | None]:
+    """Bring one record to its end; gives it with its key, and the outcome where one was computed now."""
+    key = key_of(identity, {"line": index})
+    try:
+        if record.fault:
+            raise UsageError(record.fault)
+        body = job.body(record)
+        key = key_of(identity, body)
+        known = journal.take(key, index) if journal else None
+        if known is not None:
+            return Done(index, record, job.line(record, key, known), known=True), key, None
+        outcome = job.outcome(ask(body, f"{key}-{index}"))
+    except FATAL:
+        raise
+    except MixcliError as error:
+        return Done(index, record, job.failure(record, key, error), failed=True), key, None
+    return Done(index, record, job.line(record, key, outcome)), key, outcome

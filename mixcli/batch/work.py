@@ -1,0 +1,133 @@
+"""One batch as the command line asks for it: input, job, who is asked, journal and output, put together."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from mixcli import stdin
+from mixcli.batch.evaluation import Evaluation
+from mixcli.batch.job import Job, RequestJob, TemplateJob
+from mixcli.batch.journal import Journal
+from mixcli.batch.output import json_line, output
+from mixcli.batch.progress import Progress
+from mixcli.batch.records import Source, open_records
+from mixcli.batch.runner import Done, Settings, Tally, run
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+
+class Asker(Protocol):
+    """Who is asked: `identity` names the weights or the server, `width` is how many engines there are."""
+
+    @property
+    def identity(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line says of a batch; `settings.identity` is filled in once it is known who is asked."""
+
+    source: str
+    out: Path | None
+    journal: Path | None
+    format: str | None
+    gold: str | None
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a batch went."""
+
+    tally: Tally
+    sentence: str
+    evaluation: Evaluation | None
+
+
+def work(
+    order: Order, job: TemplateJob, asker: Callable[[], Asker], distant: Callable[[str], Source] | None = None
+) -> Report:
+    """Run a batch. What can be refused is refused before the model is loaded: the input is opened and its header read first.
+
+    `distant` reads inputs that are no file here (a Ray cluster does).
+    """
+    evaluation = Evaluation() if order.gold else None
+    with ExitStack() as stack:
+        source, position, n_bytes = stack.enter_context(_opened(order, distant))
+        chosen = _job(job, source, order)
+        journal = None
+        if order.journal:
+            journal = Journal(order.journal)
+            stack.callback(journal.close)
+        asked = asker()
+        stack.callback(asked.close)
+        write = stack.enter_context(output(order.out))
+        progress = Progress(stack.enter_context(console.progress("batch")), n_bytes)
+
+        def look(done: Done, tally: Tally) -> None:
+            if evaluation is not None and order.gold:
+                evaluation.add(done.record.fields.get(order.gold), done.line)
+            progress.look(done, tally, position())
+
+        settings = replace(
+            order.settings, identity=asked.identity, window=order.settings.window * asked.width
+        )
+        tally = run(
+            source.records, chosen, asked, journal, settings, lambda line: write(json_line(line)), look
+        )
+    return Report(tally, progress.sentence(), evaluation)
+
+
+def _job(job: TemplateJob, source: Source, order: Order) -> Job:
+    if source.format == "openai":
+        if order.gold or job.form.body():
+            raise UsageError(
+                "the records are whole requests of OpenAI's batch format; --eval and the form of the answer belong to --prompt"
+            )
+        return RequestJob(job.sampling)
+    if source.columns is not None:
+        job.check(source.columns)
+        if order.gold and order.gold not in source.columns:
+            raise UsageError(
+                f"--eval: there is no column {order.gold!r}; there is {', '.join(source.columns)}"
+            )
+    return job
+
+
+@contextmanager
+def _opened(
+    order: Order, distant: Callable[[str], Source] | None
+) -> Iterator[tuple[Source, Callable[[], int], int | None]]:
+    """Give the input, how many bytes of it were read, and its size."""
+    if distant is not None:
+        yield distant(order.source), lambda: 0, None
+        return
+    with _stream(order.source) as stream:
+        size = os.fstat(stream.fileno()).st_size if order.source != "-" else None
+        yield open_records(stream, order.source, order.format), lambda: _position(stream) if size else 0, size
+
+
+@contextmanager
+def _stream(source: str) -> Iterator[BinaryIO]:
+    """Give the bytes of an input. A pipe is left open (see stdin.stream); a file can be closed, nobody waits in it."""
+    if source == "-":
+        if not stdin.is_piped():
+            raise UsageError("- is stdin, and nothing is piped in; name a file, or pipe the records in")
+        yield stdin.stream()
+        return
+    file = Path(source).open("rb")  # noqa: SIM115
+    yield file
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+
+
+def _position(stream: BinaryIO) -> int:
+    return os.lseek(stream.fileno(), 0, os.SEEK_CUR)

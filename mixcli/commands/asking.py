@@ -1,0 +1,164 @@
+"""Options of the commands that ask something: the form of the answer, another server, variables; each declared once."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mixcli.batch.work import Asker
+    from mixcli.host.endpoint import Endpoint
+    from mixcli.launch import Wish
+    from mixcli.running import Held
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _with(command: Any, options: tuple[Callable[[Any], Any], ...]) -> Any:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def form_options(command: F) -> F:
+    """Add what the answer must look like; the command gets one `form`."""
+    options = (
+        click.option(
+            "--choice", metavar="A,B,C", help="Answer with one of these labels, by their probabilities."
+        ),
+        click.option(
+            "--abstain",
+            type=click.FloatRange(0, 1),
+            metavar="P",
+            help="With --choice: answer `abstain` where no label has this probability.",
+        ),
+        click.option(
+            "--schema",
+            metavar="FILE|FIELDS",
+            help="Answer in JSON of a schema: a file, or fields such as 'name, age int, tags [string]'.",
+        ),
+        click.option("--regex", metavar="REGEX", help="Answer with what matches the whole expression."),
+        click.option("--grammar", metavar="FILE|TEXT", help="Answer in a grammar, GBNF or Lark."),
+    )
+
+    @wraps(command)
+    def collect(
+        choice: str | None,
+        abstain: float | None,
+        schema: str | None,
+        regex: str | None,
+        grammar: str | None,
+        **others: Any,
+    ) -> Any:
+        from mixcli.form import form_of
+
+        return command(form=form_of(choice, schema, regex, grammar, abstain), **others)
+
+    return cast(F, _with(collect, options))
+
+
+def endpoint_options(command: F) -> F:
+    """Add --endpoint, --api-key-env and --offline; the command gets `endpoint`, a function of the model's name, or None."""
+    options = (
+        click.option(
+            "--endpoint",
+            "url",
+            metavar="URL",
+            help="Ask this OpenAI-compatible server instead of a model here; the text leaves this machine.",
+        ),
+        click.option(
+            "--api-key-env",
+            "key_variable",
+            metavar="NAME",
+            help="The environment variable that has the key of --endpoint.",
+        ),
+        click.option(
+            "--offline",
+            is_flag=True,
+            envvar="MIXCLI_OFFLINE",
+            help="Refuse to ask anything outside this machine.",
+        ),
+    )
+
+    @wraps(command)
+    def collect(url: str | None, key_variable: str | None, offline: bool, **others: Any) -> Any:
+        if url is None and key_variable:
+            raise UsageError("--api-key-env belongs to --endpoint; name the server too")
+        if url is not None and offline:
+            raise UsageError(f"--offline was said, so {url} is not asked; leave one of the two out")
+        endpoint = None if url is None else (lambda model: _endpoint(url, key_variable, model))
+        return command(endpoint=endpoint, **others)
+
+    return cast(F, _with(collect, options))
+
+
+def _endpoint(url: str, key_variable: str | None, model: str | None) -> "Endpoint":
+    from mixcli.host.endpoint import EndpointClient, endpoint
+
+    is_here = EndpointClient(url, None).is_here
+    if not is_here and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise UsageError(f"HF_HUB_OFFLINE is set, so {url} is not asked; unset it to go out")
+    if is_here:
+        console.note(f"the text goes to {url}")
+    else:
+        console.note(f"the text leaves this machine: it goes to {url}")
+    return endpoint(url, key_variable, model)
+
+
+def clean(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """Make text of what the command line holds, whatever bytes it is."""
+    from mixcli.stdin import argument
+
+    return None if text is None else argument(text)
+
+
+def variables_option(command: F) -> F:
+    """Add -v/--var NAME=VALUE; the command gets a dictionary `variables`."""
+
+    def read(_ctx: click.Context, _param: click.Parameter, said: tuple[str, ...]) -> dict[str, str]:
+        from mixcli.stdin import argument
+
+        pairs = [argument(text).partition("=") for text in said]
+        if bad := next((name for name, sign, _ in pairs if not sign or not name.strip()), None):
+            raise UsageError(f"-v {bad!r} gives nothing a value; write -v name=value")
+        return {name.strip(): value for name, _, value in pairs}
+
+    return click.option(
+        "-v",
+        "--var",
+        "variables",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=read,
+        help="A value for {{ NAME }}.",
+    )(command)
+
+
+AtEndpoint = Callable[[str | None], "Endpoint"]
+
+
+def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Held":
+    """Give who answers one question: the server that was named, or a model of this machine."""
+    if endpoint is not None:
+        return endpoint(model)
+    from mixcli.launch import load
+
+    return load(model, wish, keep_alive)
+
+
+def many_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Asker":
+    """Give who answers many questions at a time; a model of this machine is planned for that."""
+    from mixcli.batch.asker import EndpointAsker, HostAsker
+
+    if endpoint is not None:
+        return EndpointAsker(endpoint(model))
+    from mixcli.launch import identity, load
+
+    many = replace(wish, request=replace(wish.request, purpose="batch"))
+    return HostAsker(lambda: load(model, many, keep_alive), identity(model))

@@ -1,0 +1,205 @@
+"""mixcli batch: the same question about thousands of records."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mixcli.commands.asking import clean, endpoint_options, form_options, many_asker, variables_option
+from mixcli.commands.options import (
+    Sampling,
+    common,
+    json_option,
+    keep_alive_option,
+    model_option,
+    sampling_options,
+    wish_options,
+)
+from mixcli.console import console
+from mixcli.errors import SomeFailed, UsageError
+
+if TYPE_CHECKING:
+    from mixcli.batch.job import TemplateJob
+    from mixcli.batch.work import Order, Report
+    from mixcli.form import Form
+    from mixcli.host.endpoint import Endpoint
+    from mixcli.launch import Wish
+
+
+@click.command("batch")
+@click.argument("source", metavar="INPUT", type=click.Path(allow_dash=True))
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the results go; stdout when not said.",
+)
+@click.option(
+    "--prompt",
+    metavar="TEXT",
+    callback=clean,
+    help="What is asked, with {{ text }} or a field's name for the record; without one the record comes last.",
+)
+@click.option(
+    "-t",
+    "--template",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The prompt from a file.",
+)
+@variables_option
+@click.option(
+    "--system", metavar="TEXT", callback=clean, help="A system message: how the model should answer."
+)
+@click.option(
+    "--column",
+    metavar="NAME",
+    help="The field that {{ text }} means; not needed when it is called text, or is the only one.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["jsonl", "csv", "tsv", "lines"]),
+    help="What INPUT is; otherwise its name and first line tell.",
+)
+@click.option(
+    "--keep", multiple=True, metavar="NAME", help="Copy this field into the result; may be repeated."
+)
+@form_options
+@sampling_options
+@click.option(
+    "--eval",
+    "gold",
+    metavar="NAME",
+    help="Compare the answers with the labels in this field: accuracy, macro-F1, confusion, calibration.",
+)
+@click.option("--unordered", is_flag=True, help="Write results as they come, not in the order of the input.")
+@click.option(
+    "--max-errors", type=click.IntRange(min=0), metavar="N", help="Stop when more than N records have failed."
+)
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where computed results are kept for the next run; OUTPUT.journal when not said.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(1, 1024),
+    default=32,
+    show_default=True,
+    help="How many records are asked at a time.",
+)
+@click.option(
+    "--ray",
+    "cluster",
+    metavar="ADDRESS",
+    help="Ask the engines of a Ray cluster: its address, or auto for the one that runs here.",
+)
+@endpoint_options
+@model_option
+@wish_options
+@keep_alive_option
+@json_option
+@common
+def command(
+    source: str,
+    out: Path | None,
+    prompt: str | None,
+    template: Path | None,
+    variables: dict[str, str],
+    system: str | None,
+    column: str | None,
+    format_: str | None,
+    keep: tuple[str, ...],
+    form: "Form",
+    sampling: Sampling,
+    gold: str | None,
+    unordered: bool,
+    max_errors: int | None,
+    journal: Path | None,
+    window: int,
+    cluster: str | None,
+    endpoint: "Callable[[str | None], Endpoint] | None",
+    model: str | None,
+    wish: "Wish",
+    keep_alive: float,
+    as_json: bool,
+) -> None:
+    """Ask the same about every record of INPUT: JSONL, CSV, TSV, plain lines, or a batch file of OpenAI's; - is stdin.
+
+    Results are JSON lines in the order of the input. What is computed is kept in a journal: after a kill, run the same command
+    again. A record that cannot be read or answered becomes an error record, and the exit code is 3.
+    """
+    from mixcli.batch.job import TemplateJob, prompt_template
+    from mixcli.batch.runner import Settings
+    from mixcli.batch.work import Order, work
+    from mixcli.form import read_text
+
+    if prompt is not None and template is not None:
+        raise UsageError("--prompt and --template both say what is asked; use one")
+    question = prompt_template(read_text(template) if template else prompt)
+    job = TemplateJob(question, system or "", form, sampling.body(temperature=0.0), variables, column, keep)
+    order = Order(
+        source,
+        out,
+        journal or _journal_of(out),
+        format_,
+        gold,
+        Settings("", window, not unordered, max_errors),
+    )
+    if question.n_shared * 2 < question.n_constant:
+        console.note(
+            "the prompt's text stands behind {{ }}, so records share little; put {{ }} last to be faster"
+        )
+    if cluster is None:
+        report = work(order, job, lambda: many_asker(endpoint, model, wish, keep_alive))
+    else:
+        report = _over_ray(order, job, cluster, endpoint is not None, model, wish, keep_alive)
+    _print(report, out, as_json)
+    if report.tally.n_failed:
+        raise SomeFailed(
+            f"{report.tally.n_failed:,} of {report.tally.n_done:,} records failed; their lines have an error"
+        )
+
+
+def _over_ray(
+    order: "Order",
+    job: "TemplateJob",
+    cluster: str,
+    at_endpoint: bool,
+    model: str | None,
+    wish: "Wish",
+    keep_alive: float,
+) -> "Report":
+    from mixcli.batch.ray_runner import RayAsker, distant_source, is_distant
+    from mixcli.batch.work import work
+
+    if at_endpoint:
+        raise UsageError("--ray and --endpoint both say who is asked; use one")
+    many = replace(wish, request=replace(wish.request, purpose="batch"))
+    distant = (lambda source: distant_source(cluster, source)) if is_distant(order.source) else None
+    return work(
+        order, job, lambda: RayAsker(cluster, model, many, keep_alive, order.settings.window), distant
+    )
+
+
+def _journal_of(out: Path | None) -> Path | None:
+    """Give where the journal of an output lies; nothing that is no plain file has one."""
+    return (
+        None if out is None or (out.exists() and not out.is_file()) else out.with_name(out.name + ".journal")
+    )
+
+
+def _print(report: "Report", out: Path | None, as_json: bool) -> None:
+    """Say how it went; the evaluation goes to stdout where the results do not."""
+    console.note(report.sentence)
+    if report.evaluation is None:
+        return
+    if out is None:
+        console.note(report.evaluation.text())
+    elif as_json:
+        console.data(report.evaluation.to_dict())
+    else:
+        console.line(report.evaluation.text())

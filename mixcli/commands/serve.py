@@ -1,0 +1,82 @@
+"""mixcli serve: OpenAI's API on a port, for other programs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mixcli.commands.options import common, model_option, purpose_option, wish_options
+from mixcli.console import console
+
+if TYPE_CHECKING:
+    from mixcli.launch import Wish
+    from profiles.request import Purpose
+
+
+@click.command("serve")
+@click.option(
+    "--host",
+    "address",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where to listen. Any other address than the loopback demands a key.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one."
+)
+@click.option(
+    "--api-key-env",
+    "key_variable",
+    default="MIXCLI_API_KEY",
+    show_default=True,
+    metavar="NAME",
+    help="The environment variable that has the key which askers must know.",
+)
+@click.option(
+    "--allow-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="Another name that this server goes by; may be repeated.",
+)
+@model_option
+@purpose_option
+@wish_options
+@common
+def command(
+    address: str,
+    port: int,
+    key_variable: str,
+    allowed: tuple[str, ...],
+    model: str | None,
+    purpose: "Purpose",
+    wish: "Wish",
+) -> None:
+    """Serve a model to other programs: /v1/chat/completions, /v1/models, /tokenize and /health, as OpenAI's clients know them.
+
+    Only this machine can reach it unless --host says otherwise. No web page is let in. Ctrl-C or SIGTERM lets running answers end.
+    """
+    from dataclasses import replace
+
+    from mixcli.launch import load
+    from mixcli.serve.gate import Gate, names_of
+    from mixcli.serve.server import bound, key_for, serve
+
+    key = key_for(address, key_variable)
+    wish = replace(wish, request=replace(wish.request, purpose=purpose))
+    with bound(address, port) as listener:
+        hosts = [load(model, wish, 0.0)]
+
+        def revive() -> Path:
+            console.warn(f"the model process ended ({hosts[-1].cause_of_death()}); it is started again")
+            hosts[-1].leave()
+            hosts.append(load(model, wish, 0.0))
+            return hosts[-1].name.socket
+
+        shown = f"[{address}]" if ":" in address else address
+        console.note(f"{hosts[0].name.label} is served at http://{shown}:{listener.getsockname()[1]}/v1")
+        try:
+            serve(listener, Gate(names_of(address, allowed), key), hosts[0].name.socket, revive)
+        finally:
+            hosts[-1].leave()

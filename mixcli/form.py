@@ -1,0 +1,131 @@
+"""The form that an answer must have: free text, one of some labels, JSON of a schema, a regular expression or a grammar."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixcli.errors import MixcliError, UsageError
+from mixcli.short_schema import schema_of
+
+ABSTAIN = "abstain"  # what is printed where no label is likely enough
+MAX_FILE = 1 << 20  # bytes of a schema or grammar
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is asked of an answer. At most one of the four is set; `abstain` is the least probability of a label that counts."""
+
+    labels: tuple[str, ...] = ()
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    regex: str = ""
+    grammar: str = ""
+    abstain: float = 0.0
+
+    def body(self) -> dict[str, Any]:
+        """Give the fields of a chat completion request that ask for it."""
+        if self.labels:
+            return {"structured_outputs": {"choice": list(self.labels)}}
+        if self.schema:
+            named = {"name": "answer", "schema": dict(self.schema), "strict": True}
+            return {"response_format": {"type": "json_schema", "json_schema": named}}
+        if self.regex:
+            return {"structured_outputs": {"regex": self.regex}}
+        if self.grammar:
+            return {"structured_outputs": {"grammar": self.grammar}}
+        return {}
+
+    def read(self, text: str, finish_reason: str, label_probs: Mapping[str, float]) -> dict[str, Any]:
+        """Give the result fields of an answer; MixcliError when it has not the form, as a server that knows nothing of it may give."""
+        if self.labels:
+            return self._label(text.strip(), label_probs)
+        if self.schema:
+            return {"result": _json(text, finish_reason), "finish_reason": finish_reason}
+        return {"result": text, "finish_reason": finish_reason}
+
+    def _label(self, label: str, probs: Mapping[str, float]) -> dict[str, Any]:
+        if label not in self.labels:
+            raise MixcliError(
+                f"the answer {label[:80]!r} is none of the labels; does this server know structured_outputs?"
+            )
+        if self.abstain and not probs:
+            raise MixcliError(
+                "the server gives no probabilities of the labels, so nothing can be abstained from"
+            )
+        read: dict[str, Any] = {"result": label}
+        if self.abstain:
+            read = {"result": None if probs[label] < self.abstain else label}
+        return {**read, "label_probs": dict(probs)} if probs else read
+
+
+def _json(text: str, finish_reason: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        if finish_reason == "length":
+            raise MixcliError(
+                "the answer was cut off before its JSON ended; allow more with --max-tokens"
+            ) from error
+        raise MixcliError(
+            f"the answer is no JSON ({error}); does this server know response_format?"
+        ) from error
+
+
+def form_of(
+    choice: str | None, schema: str | None, regex: str | None, grammar: str | None, abstain: float | None
+) -> Form:
+    """Read what the command line says of the form; UsageError when it says two things, or one that cannot be."""
+    said = {"--choice": choice, "--schema": schema, "--regex": regex, "--grammar": grammar}
+    chosen = [name for name, value in said.items() if value is not None]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} cannot both say what the answer looks like; use one")
+    if abstain is not None and choice is None:
+        raise UsageError("--abstain needs the labels of --choice")
+    if choice is not None:
+        return Form(labels=_labels(choice, abstain), abstain=abstain or 0.0)
+    if schema is not None:
+        return Form(schema=_schema(schema))
+    if grammar is not None:
+        return Form(grammar=_file_or_text(grammar))
+    return Form(regex=regex or "")
+
+
+def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
+    labels = tuple(label.strip() for label in text.split(","))
+    if len(labels) < 2 or not all(labels):
+        raise UsageError(f"--choice {text!r} has not two labels; write --choice spam,ham")
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise UsageError(f"--choice names {twice!r} twice")
+    if abstain is not None and ABSTAIN in labels:
+        raise UsageError(f"{ABSTAIN!r} is what --abstain answers, so it cannot be a label too")
+    return labels
+
+
+def _schema(text: str) -> dict[str, Any]:
+    path = Path(text)
+    return schema_of(read_text(path) if path.suffix == ".json" or _is_file(path) else text)
+
+
+def _file_or_text(text: str) -> str:
+    path = Path(text)
+    return read_text(path) if _is_file(path) else text
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text that is too long for a name
+        return False
+
+
+def read_text(path: Path) -> str:
+    """Give a small text file; UsageError when it is not there, too large or no UTF-8."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    if path.stat().st_size > MAX_FILE:
+        raise UsageError(f"{path} has {path.stat().st_size:,} bytes; {MAX_FILE:,} is the limit")
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start})") from error

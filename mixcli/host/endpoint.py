@@ -1,0 +1,114 @@
+"""Any OpenAI-compatible server in the place of a host: its address, its key, its model."""
+
+import http.client
+import ipaddress
+import json
+import os
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from mixcli.errors import MixcliError, NotReachable, UsageError
+from mixcli.host.client import GONE, ChatClient
+
+TIMEOUT = 600.0  # seconds without a byte
+
+
+class EndpointClient(ChatClient):
+    """Talks with the server at an address such as https://api.example.org/v1; `key` goes to it as a bearer token."""
+
+    lost = (*GONE, OSError)  # no such name, refused, timed out, a bad certificate
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self.url = url
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or port == -1
+            or parts.query
+            or parts.fragment
+        ):
+            raise UsageError(f"{url!r} is no address of a server; write https://api.example.org/v1")
+        if parts.username is not None:
+            raise UsageError(
+                "an address must not carry a password; name a variable that has it with --api-key-env"
+            )
+        self.host, self.port, self._tls = parts.hostname, port, parts.scheme == "https"
+        self.prefix = parts.path.rstrip("/").removesuffix("/v1")
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if key and not self._tls and not self.is_here:
+            raise UsageError(f"{url} is not encrypted, so the key would be readable on the way; use https")
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether the address is one of this machine itself."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def models(self) -> list[str]:
+        """Give the names of what the server offers."""
+        try:
+            with self._request("GET", "/v1/models") as response:
+                body = json.loads(response.read())
+            return [str(model["id"]) for model in body["data"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise MixcliError(f"{self.url} does not say what models it has; name one with -m") from error
+        except self.lost as error:
+            raise self.gone("before it answered", error) from error
+
+    def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
+        why = getattr(cause, "strerror", None) or str(cause or "") or "it hung up"
+        return NotReachable(f"{self.url} went away {when}: {why}")
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._tls:
+            return http.client.HTTPSConnection(
+                self.host, self.port, timeout=TIMEOUT, context=ssl.create_default_context()
+            )
+        return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server's model, with what a front end asks of a host."""
+
+    client: EndpointClient
+    model: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} at {self.client.url}"
+
+    def leave(self) -> None:
+        """Nothing is held."""
+
+    def cause_of_death(self) -> str:
+        return "the server went away"
+
+
+def endpoint(url: str, key_variable: str | None, model: str | None) -> Endpoint:
+    """Look at an address and its key, and find the model: the one that is named, or the only one that the server has."""
+    key = None
+    if key_variable:
+        key = os.environ.get(key_variable, "").strip()
+        if not key:
+            raise UsageError(f"the variable {key_variable} has no key in it; export it first")
+        if not key.isprintable() or not key.isascii():
+            raise UsageError(f"the variable {key_variable} has characters that no key has")
+    client = EndpointClient(url, key)
+    if model is None:
+        names = client.models()
+        if len(names) != 1:
+            raise UsageError(
+                f"which model of {url}? say -m with one of: {', '.join(names[:8]) or 'none is offered'}"
+            )
+        model = names[0]
+    client.defaults = {"model": model}
+    return Endpoint(client, model)

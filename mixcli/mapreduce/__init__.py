@@ -1,0 +1,1 @@
+"""A text that is longer than the context: answered in parts, and the answers combined."""

@@ -1,0 +1,51 @@
+"""How a model shall live on its machine: what was measured, else what is planned, with something smaller in reserve."""
+
+from dataclasses import replace
+
+from mixcli.engine.preflight import check_gguf
+from mixcli.host.spec import Order
+from mixcli.hub.headers import shape_of
+from mixcli.hub.store import StoredModel
+from mixcli.insight.machines import machine_of
+from mixcli.insight.tuned import tuned
+from mixcli.launch import Wish
+from profiles.errors import DoesNotFit
+from profiles.expectation import expectation
+from profiles.layout import layout_of
+from profiles.ledger import accounts
+from profiles.machine import Machine
+from profiles.planner import plan
+from profiles.shape import ModelShape
+
+SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
+
+
+def place(stored: StoredModel, wish: Wish) -> Order:
+    """Look at the file before anything loads it, and plan it for its machine."""
+    shape = shape_of(check_gguf(stored.path))
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
+    order = _tuned(stored, shape, machine, wish) or _order(shape, machine, wish)
+    less = replace(
+        machine,
+        bytes_free=int(machine.bytes_free * SMALLER),
+        gpus=tuple(replace(gpu, bytes_free=int(gpu.bytes_free * SMALLER)) for gpu in machine.gpus),
+    )
+    try:
+        smaller = _order(shape, less, wish)
+    except DoesNotFit:
+        return order
+    return order if smaller.placement == order.placement else replace(order, smaller=smaller)
+
+
+def _order(shape: ModelShape, machine: Machine, wish: Wish) -> Order:
+    found = plan(shape, machine, wish.request)
+    return Order(replace(found.placement, workers=wish.workers), expectation(found.ledger))
+
+
+def _tuned(stored: StoredModel, shape: ModelShape, machine: Machine, wish: Wish) -> Order | None:
+    """Give what `mixcli tune` found for this wish, when it still fits."""
+    placement = tuned(stored.path, shape, machine, wish.request)
+    if placement is None:
+        return None
+    ledger = accounts(shape, machine, placement, layout_of(shape, placement, machine))
+    return Order(replace(placement, workers=wish.workers), expectation(ledger))

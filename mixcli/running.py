@@ -1,0 +1,153 @@
+"""The three ways of `mixcli run`: one answer, one about a text longer than the context, one for every line."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mixcli import stdin
+from mixcli.answer import Answer, Asked, ask
+from mixcli.console import console
+from mixcli.errors import SomeFailed, UsageError
+from mixcli.form import ABSTAIN, Form
+from mixcli.question import Question
+
+if TYPE_CHECKING:
+    from mixcli.batch.work import Asker
+
+N_AT_ONCE = 32  # lines that are asked at a time
+N_PARTS = 8  # parts of a long text that are asked at a time
+
+
+@dataclass(frozen=True)
+class How:
+    """How the answer is asked for and shown; `body` is what every request has besides its messages."""
+
+    form: Form
+    body: Mapping[str, Any]
+    on_overflow: str
+    show: bool
+    as_json: bool
+    stats: bool
+
+
+class Held(Asked, Protocol):
+    """Who answers, until it is let go."""
+
+    def leave(self) -> None: ...
+
+
+def answer_once(question: Question, text: str, held: Callable[[], Held], how: How) -> None:
+    """Answer one question; the answer is shown while it comes."""
+    with _holding(held()) as host:
+        messages = question.messages(text)
+        body = {**how.body, **how.form.body(), "messages": messages}
+        if how.on_overflow == "drop-oldest":
+            body["on_overflow"] = how.on_overflow
+        _finish(host, body, how)
+
+
+def answer_long(question: Question, text: str, held: Callable[[], Held], how: How) -> None:
+    """Answer one question about a text of any length: parts first where it is longer than the context."""
+    from mixcli.batch.asker import when_free
+    from mixcli.mapreduce.reduce import MapReduce, Tokens
+
+    if not text.strip():
+        raise UsageError(
+            "--on-overflow map-reduce divides the text of a pipe or of -f; give one, and what to do with it as PROMPT"
+        )
+    with _holding(held()) as host:
+        client = host.client
+        with console.progress("reading the text in parts") as bar:
+            work = MapReduce(
+                question,
+                how.body,
+                lambda body, key: when_free(client, body, key),
+                Tokens(client.tokenize),
+                N_PARTS,
+                bar.update,
+            )
+            messages, n_parts = work.last_messages(text)
+        if n_parts:
+            console.note(f"the text is longer than the context: {n_parts} parts were answered, now the whole")
+        _finish(host, {**how.body, **how.form.body(), "messages": messages}, how)
+
+
+def answer_lines(question: Question, files: Sequence[Path], asker: Callable[[], "Asker"], how: How) -> None:
+    """Answer every line of stdin and of files by itself, many at a time, and write one line for each in order.
+
+    Empty lines have no answer. A line that cannot be read or answered gives an empty line and a sentence on stderr; SomeFailed at the end.
+    """
+    from mixcli.batch.job import TemplateJob
+    from mixcli.batch.output import json_line
+    from mixcli.batch.records import open_records
+    from mixcli.batch.runner import Done, Settings, Tally, run
+
+    job = TemplateJob(
+        question.template,
+        question.system,
+        how.form,
+        how.body,
+        {**question.variables, "prompt": question.prompt},
+    )
+    with contextlib.ExitStack() as stack:
+        streams = [stdin.stream()] if stdin.is_piped() else []
+        streams += [stack.enter_context(path.open("rb")) for path in files]
+        if not streams:
+            raise UsageError("--each-line answers the lines of a pipe or of -f; give one of them")
+        records = (record for stream in streams for record in open_records(stream, "", "lines").records)
+        named = (
+            replace(record, fields={**record.fields, "stdin": record.fields.get("text", "")})
+            for record in records
+        )
+        asked = asker()
+        stack.callback(asked.close)
+
+        def look(done: Done, _tally: Tally) -> None:
+            if done.failed:
+                console.error(f"line {done.record.id}: {done.line['error']['message']}")
+
+        def write(line: Mapping[str, Any]) -> None:
+            console.write(json_line(line) if how.as_json else _one_line(line) + "\n")
+
+        tally = run(named, job, asked, None, Settings("", N_AT_ONCE), write, look)
+    if tally.n_failed:
+        raise SomeFailed(f"{tally.n_failed:,} of {tally.n_done:,} lines have no answer")
+
+
+@contextlib.contextmanager
+def _holding(host: Held) -> Iterator[Held]:
+    try:
+        yield host
+    finally:
+        host.leave()
+
+
+def _finish(host: Asked, body: dict[str, Any], how: How) -> None:
+    """Ask the last, or only, question and show what was asked for."""
+    streamed = how.show and not how.form.abstain
+    answer = ask(host, body, show=streamed)
+    read = how.form.read(answer.text, answer.finish_reason, answer.label_probs) if how.form.body() else {}
+    if how.as_json:
+        console.data({**answer.to_dict(), **read})
+    elif not streamed:
+        console.line(_shown(answer, read, how.form))
+    if how.stats:
+        console.note(answer.statistics())
+
+
+def _shown(answer: Answer, read: Mapping[str, Any], form: Form) -> str:
+    if form.labels:
+        return str(read["result"] or ABSTAIN)
+    return answer.text.removesuffix("\n")
+
+
+def _one_line(line: Mapping[str, Any]) -> str:
+    if "error" in line:
+        return ""
+    result = line["result"]
+    if result is None:
+        return ABSTAIN
+    return " ".join((result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)).split())

@@ -1,0 +1,150 @@
+"""The ASGI app that passes requests through the gate on to the host's unix socket, and streams the answers back."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from mixcli.serve.gate import MAX_BODY, Gate, Refusal, too_large
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+SECRET = {"path", "pid"}  # of /health: nobody's business on the other side of a port
+KEPT = (b"content-type", b"retry-after", b"cache-control")  # headers of an answer that go back
+PASSED = (b"content-type", b"idempotency-key")  # headers of a request that go on
+MODEL_GONE = (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError)
+
+
+class Proxy:
+    """Serves one host. `revive` starts it again when its process died, and gives its socket (called in a thread)."""
+
+    def __init__(self, gate: Gate, socket: Path, revive: Callable[[], Path]) -> None:
+        self._gate, self._revive = gate, revive
+        self._client = _client(socket)
+        self._reviving = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        method, path, headers = scope["method"], scope["path"], scope["headers"]
+        refusal = self._gate.refusal(method, path, headers)
+        body = b"" if refusal else await _body(receive)
+        if body is None:
+            refusal = too_large()
+        if refusal is not None:
+            await _refuse(send, refusal)
+            return
+        passed = [(name, value) for name, value in headers if name.lower() in PASSED]
+        work = asyncio.create_task(self._answer(method, path, passed, body or b"", send))
+        gone = asyncio.create_task(_disconnected(receive))
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (gone, work):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+    async def close(self) -> None:
+        """Let go of the connections to the host."""
+        await self._client.aclose()
+
+    async def _answer(
+        self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes, send: Send
+    ) -> None:
+        client = self._client
+        try:
+            await _pass_on(client, method, path, headers, body, send)
+        except _NotBegun:
+            try:
+                client = await self._revived(client)
+                await _pass_on(client, method, path, headers, body, send)
+            except Exception as error:  # whatever it is, the asker gets a sentence
+                message = (
+                    f"the model process ended, and could not be started again: {error.__cause__ or error}"
+                )
+                await _refuse(send, Refusal(503, "server_error", message))
+
+    async def _revived(self, dead: httpx2.AsyncClient) -> httpx2.AsyncClient:
+        async with self._reviving:
+            if self._client is dead:
+                self._client = _client(await asyncio.to_thread(self._revive))
+        return self._client
+
+
+class _NotBegun(Exception):
+    """The host went away before it answered a word."""
+
+
+async def _pass_on(
+    client: httpx2.AsyncClient,
+    method: str,
+    path: str,
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+    send: Send,
+) -> None:
+    request = client.build_request(method, f"http://host{path}", headers=headers, content=body)
+    begun = False
+    try:
+        response = await client.send(request, stream=True)
+        async with contextlib.aclosing(response):
+            begun = True
+            if path == "/health":
+                await _send(send, response.status_code, json.dumps(_public(await response.aread())).encode())
+                return
+            kept = [(name, value) for name, value in response.headers.raw if name.lower() in KEPT]
+            await send({"type": "http.response.start", "status": response.status_code, "headers": kept})
+            async for piece in response.aiter_raw():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+    except MODEL_GONE as error:
+        if not begun:
+            raise _NotBegun from error
+        raise  # the answer is torn, and the connection with it: uvicorn hangs up
+
+
+def _public(raw: bytes) -> dict[str, Any]:
+    return {name: value for name, value in json.loads(raw).items() if name not in SECRET}
+
+
+def _client(socket: Path) -> httpx2.AsyncClient:
+    transport = httpx2.AsyncHTTPTransport(uds=str(socket), limits=httpx2.Limits(max_keepalive_connections=0))
+    return httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Read a request's body; None when it is too large."""
+    pieces, n_bytes = [], 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return b""  # the asker is gone
+        piece = message.get("body", b"")
+        pieces.append(piece)
+        n_bytes += len(piece)
+        if n_bytes > MAX_BODY:
+            return None
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _refuse(send: Send, refusal: Refusal) -> None:
+    error = {"message": refusal.message, "type": refusal.kind, "param": None, "code": None}
+    extra = [(b"retry-after", b"5")] if refusal.status == 503 else []
+    await _send(send, refusal.status, json.dumps({"error": error}).encode(), extra)
+
+
+async def _send(send: Send, status: int, body: bytes, extra: list[tuple[bytes, bytes]] | None = None) -> None:
+    headers = [(b"content-type", b"application/json"), *(extra or [])]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,88 @@
+"""The server's life: bind, serve, drain."""
+
+import asyncio
+import errno
+import ipaddress
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from mixcli.errors import MixcliError, UsageError
+from mixcli.serve.gate import Gate
+
+DRAIN = 30  # seconds that running answers may take to end when the server is told to stop
+LEAST_KEY = 16  # characters
+
+
+def bound(address: str, port: int) -> socket.socket:
+    """Take a port before anything is loaded; port 0 takes a free one. MixcliError says what is in the way."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UsageError(f"{address} is no address of this machine ({error.strerror})") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(place)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise MixcliError(
+                f"port {port} of {address} is in use; end what listens there, or take another with --port"
+            ) from error
+        raise MixcliError(f"port {port} of {address} cannot be taken: {error.strerror}") from error
+    return listener
+
+
+def key_for(address: str, variable: str) -> str | None:
+    """Give the key that askers must know: what the variable has. UsageError where there is none and there must be one."""
+    key = os.environ.get(variable, "").strip()
+    if not key and is_loopback(address):
+        return None
+    if len(key) < LEAST_KEY:
+        have = f"has {len(key)} characters" if key else "is not set"
+        raise UsageError(
+            f"{address} can be reached from elsewhere, so a key is needed, and {variable} {have}; "
+            f"export {variable}=$(openssl rand -hex 24)"
+        )
+    return key
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether only this machine can reach an address."""
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(listener: socket.socket, gate: Gate, host_socket: Path, revive: Callable[[], Path]) -> None:
+    """Serve until SIGTERM or Ctrl-C; running answers get DRAIN seconds to end."""
+    asyncio.run(_serve(listener, gate, host_socket, revive))
+
+
+async def _serve(listener: socket.socket, gate: Gate, host_socket: Path, revive: Callable[[], Path]) -> None:
+    import uvicorn
+
+    from mixcli.serve.proxy import Proxy
+
+    proxy = Proxy(gate, host_socket, revive)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn puts its own on top and gives the signal back afterwards
+        signal.signal(number, lambda *_: None)
+    config = uvicorn.Config(
+        proxy,
+        log_level="error",
+        lifespan="off",
+        timeout_graceful_shutdown=DRAIN,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=1 << 16,
+    )
+    await uvicorn.Server(config).serve(sockets=[listener])
+    await proxy.close()

@@ -1,0 +1,69 @@
+"""Accuracy, F1, confusion and calibration, against figures worked out by hand."""
+
+import pytest
+
+from mixcli.batch.evaluation import Evaluation
+
+
+def evaluated() -> Evaluation:
+    evaluation = Evaluation()
+    for gold, answer, share in [
+        ("spam", "spam", 0.95),
+        ("spam", "spam", 0.95),
+        ("spam", "ham", 0.65),
+        ("ham", "ham", 0.65),
+        ("ham", "spam", 0.55),
+        ("news", "ham", 0.95),
+    ]:
+        others = {label: (1 - share) / 2 for label in ("spam", "ham", "news") if label != answer}
+        evaluation.add(gold, {"result": answer, "label_probs": {answer: share, **others}})
+    return evaluation
+
+
+def test_accuracy_and_f1() -> None:
+    evaluation = evaluated()
+    assert evaluation.accuracy == pytest.approx(3 / 6)
+    assert evaluation.scores("spam") == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert evaluation.scores("ham") == pytest.approx((1 / 3, 1 / 2, 2 / 5))
+    assert evaluation.scores("news") == (0, 0, 0)
+    assert evaluation.macro_f1 == pytest.approx((2 / 3 + 2 / 5 + 0) / 3)
+
+
+def test_confusion_has_gold_in_rows() -> None:
+    confusion = evaluated().to_dict()["confusion"]
+    assert confusion["spam"] == {"ham": 1, "spam": 2}
+    assert confusion["news"] == {"ham": 1, "spam": 0}
+
+
+def test_calibration() -> None:
+    """Bins: 0.5 (0 of 1 right), 0.6 (1 of 2), 0.9 (2 of 3)."""
+    evaluation = evaluated()
+    assert evaluation.calibration_error == pytest.approx((abs(0 - 0.55) + abs(1 - 1.30) + abs(2 - 2.85)) / 6)
+    assert [row["n"] for row in evaluation.to_dict()["calibration"]] == [1, 2, 3]
+    assert Evaluation().calibration_error is None
+
+
+def test_what_was_abstained_from_is_wrong_and_what_failed_is_left_out() -> None:
+    evaluation = Evaluation()
+    evaluation.add("a", {"result": None, "label_probs": {"a": 0.5, "b": 0.5}})
+    evaluation.add("a", {"result": "a"})
+    evaluation.add("a", {"error": {"message": "no"}})
+    evaluation.add(None, {"result": "a"})
+    evaluation.add("", {"result": "a"})
+    assert (evaluation.n, evaluation.n_without, evaluation.accuracy) == (2, 3, 0.5)
+    assert evaluation.to_dict()["n_abstained"] == 1
+    assert evaluation.labels == ["a"]
+
+
+def test_the_text_has_every_figure() -> None:
+    text = evaluated().text()
+    for figure in (
+        "6 records",
+        "accuracy 0.500",
+        "macro-F1 0.356",
+        "calibration error",
+        "0.667",
+        "gold \\ answer",
+    ):
+        assert figure in text
+    assert Evaluation().text().startswith("0 records")

@@ -1,0 +1,145 @@
+"""mixcli batch --ray on a cluster of two nodes: the same file as without, also when a node is killed in the middle."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mixcli.host.process import hosts
+from tests.conftest import Runner
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"
+)
+ASK = ("-m", "demo", "--ctx", "1024", "--keep-alive", "0", "--choice", "Paris,Rome,London,Berlin,Madrid")
+COUNTRIES = ("France", "Italy", "England", "Germany", "Spain")
+
+
+class RayCluster:
+    """The cluster of ray_cluster.py, in a process of its own."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("ray_cluster.py"))]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.address = self._answer()
+
+    def kill_a_node(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("kill\n")
+        self._process.stdin.flush()
+        assert self._answer() == "killed"
+
+    def close(self) -> None:
+        self._process.communicate(timeout=120)
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@pytest.fixture
+def cluster(mixcli: Runner, with_demo: Path) -> Iterator[RayCluster]:
+    started = RayCluster()
+    yield started
+    started.close()
+
+
+def texts(path: Path, n: int) -> Path:
+    path.write_text(
+        "".join(f"The capital of {COUNTRIES[number % 5]} ({number}) is called?\n" for number in range(n))
+    )
+    return path
+
+
+def labels(path: Path) -> list[tuple[int, str]]:
+    return [(line["id"], line["result"]) for line in map(json.loads, path.read_text().splitlines())]
+
+
+@needs_ray
+@pytest.mark.model
+@pytest.mark.slow
+def test_five_hundred_records_give_the_same_file_and_a_killed_node_costs_none(
+    mixcli: Runner, cluster: RayCluster, tmp_path: Path
+) -> None:
+    source = texts(tmp_path / "texts.txt", 500)
+    alone, together, torn = (tmp_path / name for name in ("alone.jsonl", "together.jsonl", "torn.jsonl"))
+    assert mixcli("batch", str(source), "-o", str(alone), *ASK, timeout=600).returncode == 0
+    done = mixcli("batch", str(source), "-o", str(together), *ASK, "--ray", cluster.address, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "2 engines" in done.stderr
+    assert labels(together) == labels(alone)
+
+    arguments = ["batch", str(source), "-o", str(torn), *ASK, "--ray", cluster.address]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mixcli", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    journal = torn.with_name("torn.jsonl.journal")
+    deadline = time.monotonic() + 300
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 60:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    cluster.kill_a_node()
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert "is lost" in err
+    assert labels(torn) == labels(alone)
+    places = sorted(json.loads(line)["n"] for line in journal.read_text().splitlines()[1:])
+    assert places == list(range(500)), "every record was kept once"
+    deadline = time.monotonic() + 60
+    while hosts():  # also the one whose node was killed leaves
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@needs_ray
+@pytest.mark.model
+@pytest.mark.slow
+def test_parquet_is_read_by_ray_data(mixcli: Runner, cluster: RayCluster, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(
+        pa.table({"id": ["a", "b", "c"], "country": ["France", "Italy", None]}), tmp_path / "c.parquet"
+    )
+    done = mixcli(
+        "batch",
+        str(tmp_path / "c.parquet"),
+        *ASK,
+        "--ray",
+        cluster.address,
+        "--prompt",
+        "The capital of {{ country }}?",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["id"] for line in found] == ["a", "b", "c"]
+    assert all(line["result"] for line in found)
+
+
+@needs_ray
+def test_no_cluster_is_one_sentence(mixcli: Runner, with_demo: Path) -> None:
+    done = mixcli("batch", "-", *ASK, "--ray", "127.0.0.1:9", stdin=b"x\n", timeout=180)
+    assert done.returncode == 6, done.stderr
+    assert "no Ray cluster answers at 127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ray_is_imported_only_when_it_is_asked_for(tmp_path: Path, with_demo: Path) -> None:
+    """Where it is missing, that is said; with a module of that name that cannot be imported nothing else changes."""
+    (tmp_path / "ray.py").write_text("raise ImportError('no ray here')")
+    source = texts(tmp_path / "texts.txt", 1)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['mixcli', *sys.argv[1:]]; from mixcli.cli import main; main()"
+    run = [sys.executable, "-c", code, "batch", str(source), *ASK]
+    asked = subprocess.run([*run, "--ray", "auto"], capture_output=True, text=True, check=False)
+    assert (asked.returncode, "pip install 'mixcli[ray]'" in asked.stderr) == (2, True)
+    helped = subprocess.run([*run, "--help"], capture_output=True, text=True, check=False)
+    assert helped.returncode == 0

@@ -1,0 +1,183 @@
+"""Records out of every format, with everything wrong with them that files have."""
+
+import io
+import json
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from mixcli.batch.lines import read_lines
+from mixcli.batch.records import Record, open_records
+from mixcli.errors import UsageError
+
+
+def records(raw: bytes, name: str = "", format_: str | None = None) -> list[Record]:
+    return list(open_records(io.BytesIO(raw), name, format_).records)
+
+
+def test_plain_lines_are_numbered_as_an_editor_does_and_empty_ones_are_no_records() -> None:
+    found = records("one\r\n\n  \nzwei ä\nlast".encode())
+    assert [(record.id, record.fields["text"]) for record in found] == [
+        (1, "one"),
+        (4, "zwei ä"),
+        (5, "last"),
+    ]
+
+
+def test_the_first_line_tells_jsonl_from_lines() -> None:
+    assert open_records(io.BytesIO(b'{"text": "a"}\n'), "").format == "jsonl"
+    assert open_records(io.BytesIO(b"{not json\n"), "").format == "lines"
+    assert open_records(io.BytesIO(b"3\n4\n"), "").format == "lines"
+    assert open_records(io.BytesIO(b"3\n"), "x.jsonl").format == "jsonl"
+    assert open_records(io.BytesIO(b""), "").format == "lines"
+
+
+def test_json_objects_keep_their_ids_and_give_every_field_as_text() -> None:
+    first, second, third = records(
+        b'{"id": "a-1", "text": "x", "n": 3, "tags": ["b", "\xc3\xa4"], "none": null}\n{"id": true, "text": "y"}\n"bare"\n',
+        "x.jsonl",
+    )
+    assert first == Record("a-1", {"id": "a-1", "text": "x", "n": "3", "tags": '["b", "ä"]', "none": ""})
+    assert second.id == 2, "true is no id"
+    assert third == Record(3, {"text": "bare"})
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"\xff\xfe\xfa", "byte 1 of the line is no UTF-8"),
+        (b'{"text": "caf\xe9"}', "byte 14 of the line is no UTF-8"),
+        (b'{"text": "a\x00b"}', "character 12 of the line is a NUL"),
+        (b'{"text": "a', "no JSON"),
+        (b"[1, 2]", "a JSON list"),
+        (b"17", "a JSON int"),
+        (b'{"text": "\\ud83d"}', "half of a surrogate pair"),
+        (b'{"id": "\\udc00", "text": "a"}', "half of a surrogate pair"),
+        (b"[" * 200_000, "too deep"),
+        (b'{"text": ' + b"1" * 5000 + b"}", "no JSON"),
+    ],
+)
+def test_a_bad_line_is_one_bad_record_and_the_rest_goes_on(line: bytes, words: str) -> None:
+    before, bad, after = records(b'{"text": "before"}\n' + line + b'\n{"text": "after"}\n', "x.jsonl")
+    assert (before.fault, after.fault) == ("", "")
+    assert (bad.id, after.id) == (2, 3)
+    assert words in bad.fault
+
+
+def test_a_mark_at_the_beginning_is_no_text() -> None:
+    assert records(b"\xef\xbb\xbfone\n")[0].fields == {"text": "one"}
+    assert records(b'\xef\xbb\xbf{"text": "one"}\n')[0].fields == {"text": "one"}
+    assert open_records(io.BytesIO(b"\xef\xbb\xbfid,text\n1,a\n"), "x.csv").columns == ("id", "text")
+    with pytest.raises(UsageError, match="iconv"):
+        records("one".encode("utf-16"))
+
+
+class Endless(io.RawIOBase):
+    """A line of so many bytes, and a short one after it."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._left = n_bytes
+        self._tail = b"\nshort\n"
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        n = min(len(buffer), self._left)
+        if n:
+            buffer[:n] = b"x" * n
+            self._left -= n
+            return n
+        tail, self._tail = self._tail[: len(buffer)], self._tail[len(buffer) :]
+        buffer[: len(tail)] = tail
+        return len(tail)
+
+
+def test_a_line_of_a_gigabyte_costs_no_memory() -> None:
+    tracemalloc.start()
+    long, short = read_lines(io.BufferedReader(Endless(1 << 30), 1 << 16), limit=1 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert long.fault == "the line has 1,073,741,824 bytes; 1,048,576 is the limit"
+    assert (short.number, short.text) == (2, "short")
+    assert peak < 8 << 20
+
+
+def test_a_line_as_long_as_the_limit_is_taken() -> None:
+    assert [line.text for line in read_lines(io.BytesIO(b"12345\n12345"), limit=5)] == ["12345", "12345"]
+    assert [line.fault != "" for line in read_lines(io.BytesIO(b"123456\n1"), limit=5)] == [True, False]
+
+
+def test_tables_name_their_fields_and_a_quoted_one_may_span_lines() -> None:
+    source = open_records(io.BytesIO(b'id,text\r\n7,"two\r\nlines, ""quoted"""\r\n,plain\r\n'), "mails.csv")
+    assert source.columns == ("id", "text")
+    assert list(source.records) == [
+        Record("7", {"id": "7", "text": 'two\nlines, "quoted"'}),
+        Record(4, {"id": "", "text": "plain"}),
+    ]
+
+
+def test_semicolons_and_tabs() -> None:
+    assert records(b"a;b\n1,5;x\n", "x.csv")[0].fields == {"a": "1,5", "b": "x"}
+    assert records(b"a\tb\n1,5\tx\n", "x.tsv")[0].fields == {"a": "1,5", "b": "x"}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (b"only one", "1 fields, the header 2"),
+        (b"1,2,3", "3 fields, the header 2"),
+        (b'1,"a"b', "cannot be read"),
+        (b"1,\xff", "no UTF-8"),
+        (b"1,\x00", "NUL"),
+    ],
+)
+def test_a_bad_row_is_one_bad_record(row: bytes, words: str) -> None:
+    before, bad, after = records(b"id,text\nx,y\n" + row + b"\nlast,row\n", "x.csv")
+    assert (before.id, after.id) == ("x", "last")
+    assert words in bad.fault
+    assert bad.id == 3
+
+
+@pytest.mark.parametrize("header", [b"a,a\n1,2\n", b"a,\n1,2\n", b"\xff\n1\n"])
+def test_a_header_that_names_nothing_is_refused(header: bytes) -> None:
+    with pytest.raises(UsageError, match="header"):
+        records(header, "x.csv")
+
+
+REQUEST = {
+    "custom_id": "request-1",
+    "method": "POST",
+    "url": "/v1/chat/completions",
+    "body": {"model": "any", "messages": [{"role": "user", "content": "Hello"}]},
+}
+
+
+def test_openais_batch_files_are_known_by_their_first_line() -> None:
+    other = {**REQUEST, "custom_id": "r2", "url": "/v1/embeddings"}
+    lacking = {"custom_id": "r3", "method": "POST", "url": "/v1/chat/completions"}
+    lines = [REQUEST, other, lacking, {**REQUEST, "body": "text"}, {**REQUEST, "custom_id": 5}]
+    raw = "\n".join(map(json.dumps, lines)).encode()
+    source = open_records(io.BytesIO(raw), "requests.jsonl")
+    assert source.format == "openai"
+    good, *bad = source.records
+    assert good == Record("request-1", {}, REQUEST["body"])
+    assert [record.id for record in bad] == ["r2", "r3", "request-1", 5]
+    assert "/v1/embeddings is not served" in bad[0].fault
+    assert "lacks body" in bad[1].fault
+    assert "no JSON object" in bad[2].fault
+    assert bad[3].fault == ""
+
+
+def test_records_come_before_the_input_ends() -> None:
+    """What a slow program pipes in is answered while it goes on."""
+    import os
+
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as pipe:
+        pipe.write(b"first\n")
+        found: Iterator[Record] = open_records(stream, "").records
+        assert next(found).fields == {"text": "first"}
+        pipe.write(b"second\n")
+        assert next(found).fields == {"text": "second"}

@@ -1,0 +1,187 @@
+"""mixcli serve as a process, with the demo: clients, strangers, drains, ports."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixcli.host.process import hosts
+from tests.conftest import Runner
+
+pytestmark = pytest.mark.model
+QUESTION: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    "temperature": 0,
+    "max_tokens": 12,
+}
+STORY: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Tell me a very long story about the sea."}],
+    "temperature": 0,
+    "max_tokens": 60,
+}
+
+
+class Served:
+    """A server that was started by the command."""
+
+    def __init__(self, *args: str) -> None:
+        command = [sys.executable, "-m", "mixcli", "serve", "-m", "demo", "--ctx", "1024", *args]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        said = self.process.stderr.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", said)
+        assert found, said
+        self.port = int(found[1])
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        said = {
+            "Content-Type": "application/json",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        connection.request(method, path, None if body is None else json.dumps(body), said)
+        response = connection.getresponse()
+        with response:
+            raw = response.read()
+        connection.close()
+        assert not [name for name, _ in response.getheaders() if name.lower().startswith("access-control")]
+        try:
+            return response.status, json.loads(raw)
+        except ValueError:
+            return response.status, raw.decode()
+
+    def end(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGTERM)
+        _, err = self.process.communicate(timeout=60)
+        return self.process.returncode, err
+
+
+@pytest.fixture
+def served(mixcli: Runner, with_demo: Path) -> Iterator[Served]:
+    server = Served("--port", "0")
+    yield server
+    if server.process.poll() is None:
+        server.process.kill()
+        server.process.communicate()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return value
+
+
+def test_it_serves_clients_and_nobody_else_and_drains(served: Served) -> None:
+    status, answer = served.ask("POST", "/v1/chat/completions", QUESTION)
+    assert status == 200
+    assert "Paris" in answer["choices"][0]["message"]["content"]
+    status, stream = served.ask("POST", "/v1/chat/completions", {**QUESTION, "stream": True})
+    events = [line.removeprefix("data: ") for line in stream.splitlines() if line]
+    assert events[-1] == "[DONE]"
+    text = "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events[:-1])
+    assert text == answer["choices"][0]["message"]["content"]
+    assert [model["id"] for model in served.ask("GET", "/v1/models")[1]["data"]] == ["demo:Q4_K_M"]
+    assert served.ask("POST", "/tokenize", {"prompt": "two words"})[1]["count"] == 2
+    health = served.ask("GET", "/health")[1]
+    assert health["status"] == "ready"
+    assert not {"path", "pid"} & set(health)
+
+    assert served.ask("POST", "/v1/chat/completions", QUESTION, Host="evil.example")[0] == 403
+    assert served.ask("POST", "/v1/chat/completions", QUESTION, Content_Type="text/plain")[0] == 415
+    assert served.ask("GET", "/mixcli/attach?keep_alive=1")[0] == 404
+    status, refusal = served.ask("POST", "/v1/chat/completions", {**QUESTION, "temperature": 99})
+    assert (status, refusal["error"]["param"]) == (400, "temperature")
+
+    asked: list[tuple[int, Any]] = []
+    slow = threading.Thread(target=lambda: asked.append(served.ask("POST", "/v1/chat/completions", STORY)))
+    slow.start()
+    wait_for(lambda: served.ask("GET", "/health")[1]["n_running"])
+    code, err = served.end()
+    slow.join()
+    assert code == 0, err
+    assert asked[0][0] == 200, "what had begun was allowed to end"
+    assert asked[0][1]["choices"][0]["finish_reason"] in ("length", "stop")
+    with pytest.raises(ConnectionRefusedError):
+        served.ask("GET", "/health")
+    wait_for(lambda: hosts() == [], 20)
+
+
+def test_who_hangs_up_stops_the_model(served: Served) -> None:
+    endless = json.dumps({**STORY, "max_tokens": 900, "stream": True}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", served.port)) as connection:
+            connection.sendall(head % len(endless) + endless)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+    wait_for(lambda: served.ask("GET", "/health")[1]["n_running"] == 0, 20)
+
+
+def test_a_model_that_dies_is_started_again(served: Served) -> None:
+    (host,) = hosts()
+    os.kill(host["pid"], signal.SIGKILL)
+    assert (
+        "Paris" in served.ask("POST", "/v1/chat/completions", QUESTION)[1]["choices"][0]["message"]["content"]
+    )
+    assert hosts()[0]["pid"] != host["pid"]
+
+
+def test_openais_own_client_and_our_batch_get_the_same_answers_through_it(
+    mixcli: Runner, served: Served, tmp_path: Path
+) -> None:
+    texts = tmp_path / "countries.txt"
+    texts.write_text("France\nItaly\nEngland\n" * 4)
+    ask = (
+        "batch",
+        str(texts),
+        "--prompt",
+        "The capital of {{ text }} is called?",
+        "--choice",
+        "Paris,Rome,London",
+    )
+    here = mixcli(*ask, "-m", "demo", "--ctx", "1024")
+    there = mixcli(*ask, "--endpoint", f"http://127.0.0.1:{served.port}/v1")
+    assert (here.returncode, there.returncode) == (0, 0), there.stderr
+    assert f"the text goes to http://127.0.0.1:{served.port}/v1" in there.stderr
+
+    def labels(text: str) -> list[tuple[int, str]]:
+        return [(line["id"], line["result"]) for line in map(json.loads, text.splitlines())]
+
+    assert labels(there.stdout) == labels(here.stdout)
+    assert len(labels(here.stdout)) == 12
+    once = mixcli(
+        "run", "What is the capital of France?", "--endpoint", f"http://127.0.0.1:{served.port}", "--stats"
+    )
+    assert "Paris" in once.stdout
+    assert "tokens" in once.stderr
+
+
+def test_the_key_is_demanded_where_others_can_reach_it(mixcli: Runner, with_demo: Path) -> None:
+    for key, words in (("", "is not set"), ("short", "has 5 characters")):
+        done = mixcli("serve", "-m", "demo", "--host", "0.0.0.0", "--port", "0", MIXCLI_API_KEY=key)
+        assert done.returncode == 2
+        assert "a key is needed" in done.stderr
+        assert words in done.stderr
+        assert "short" not in done.stderr.replace("MIXCLI_API_KEY has 5", "")
+
+
+def test_a_port_in_use_is_one_sentence_before_anything_is_loaded(mixcli: Runner, with_demo: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = mixcli("serve", "-m", "demo", "--port", str(port))
+    assert done.returncode == 1
+    assert f"port {port} of 127.0.0.1 is in use" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert hosts() == []
