@@ -9,20 +9,43 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import ModelDied
-from mixcli.host.protocol import ATTACH, raise_error
+from mixcli.host.protocol import ATTACH, EXPERTS, raise_error
 
 # how a connection looks whose other end went away
-GONE = (ConnectionError, http.client.IncompleteRead, http.client.BadStatusLine)
+GONE = (ConnectionError, FileNotFoundError, http.client.IncompleteRead, http.client.BadStatusLine)
 
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of an answer; `finish_reason`, `usage` and `timings` come with the last ones."""
+    """A piece of an answer; `finish_reason`, `usage`, `timings`, `token_ids` and `label_probs` come with the last ones.
+
+    While a long prompt is read, deltas without text bring `prompt_progress` (total, cache and processed tokens, time_ms);
+    `dropped_messages` counts what was left out so that the conversation fits into the context.
+    """
 
     text: str
     finish_reason: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, Any] = field(default_factory=dict)
+    token_ids: tuple[int, ...] = ()
+    prompt_progress: dict[str, Any] = field(default_factory=dict)
+    dropped_messages: int = 0
+    label_probs: dict[str, float] = field(default_factory=dict)
+
+
+def _delta(event: dict[str, Any]) -> Delta:
+    """Read one event of a stream; what a server leaves out is empty."""
+    choice = (event.get("choices") or [{}])[0]
+    return Delta(
+        (choice.get("delta") or {}).get("content") or "",
+        choice.get("finish_reason"),
+        event.get("usage") or {},
+        event.get("timings") or {},
+        tuple(choice.get("token_ids") or event.get("token_ids") or ()),
+        event.get("prompt_progress") or {},
+        event.get("dropped_messages") or 0,
+        choice.get("label_probs") or {},
+    )
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -69,15 +92,29 @@ class HostClient:
             for event in self._events(self._request("POST", "/v1/chat/completions", request)):
                 if "error" in event:
                     raise_error(event)
-                choice = (event.get("choices") or [{}])[0]
-                reason = choice.get("finish_reason")
-                finished = finished or reason is not None
-                text = (choice.get("delta") or {}).get("content") or ""
-                yield Delta(text, reason, event.get("usage") or {}, event.get("timings") or {})
+                delta = _delta(event)
+                finished = finished or delta.finish_reason is not None
+                yield delta
         except GONE as error:
             raise ModelDied("the model process went away while it answered") from error
         if not finished:
             raise ModelDied("the model process went away while it answered")
+
+    def tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Count the tokens of {"messages": [...]} or {"prompt": text}: count, tokens and max_model_len."""
+        return self._value("/tokenize", body)
+
+    def experts(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """Give how the last answer of a conversation was routed: n_expert, n_expert_used, and a count for each layer and expert."""
+        return self._value(EXPERTS, {"messages": messages})
+
+    def _value(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            with self._request("POST", path, body) as response:
+                value: dict[str, Any] = json.loads(response.read())
+        except GONE as error:
+            raise ModelDied("the model process went away before it answered") from error
+        return value
 
     def _request(
         self, method: str, path: str, body: dict[str, Any] | None = None

@@ -5,6 +5,7 @@ from typing import Any
 from mixcli import errors
 
 ATTACH = "/mixcli/attach"  # SSE: the host's state until the guest leaves; the model stays loaded meanwhile
+EXPERTS = "/mixcli/experts"  # how a conversation's last answer was routed over the experts
 LOADING, READY, FAILED = "loading", "ready", "failed"
 
 BUSY = 503
