@@ -36,6 +36,7 @@ COMMANDS = {
     "worker": ("mixcli.commands.worker", "Lend this machine's memory to another one."),
     "run": ("mixcli.commands.run", "Answer one prompt; reads a pipe, writes a pipe."),
     "chat": ("mixcli.commands.chat", "Talk with a model in the terminal."),
+    "sessions": ("mixcli.commands.sessions", "List, search and export conversations."),
     "ps": ("mixcli.commands.ps", "List the models that are loaded now."),
     "stop": ("mixcli.commands.stop", "Unload a model."),
 }

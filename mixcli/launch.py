@@ -1,7 +1,7 @@
 """From the name of a model to a loaded one: which file, what fits, which process."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
@@ -31,18 +31,43 @@ class Wish:
 
 
 def load(model: str | None, wish: Wish, keep_alive: float) -> Host:
-    """Give the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that.
-
-    The file is looked at and the plan is made only when no host has the model yet.
-    """
+    """Give the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that."""
     stored = find(model)
-    usage.note(stored.path)
-    name = HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True))
     with console.progress(f"loading {stored.label}") as bar:
-        host = connect(name, lambda: place(stored, wish), keep_alive, bar.update)
+        host = hold(stored, wish, keep_alive, bar.update)
     for note in host.notes:
         console.note(note)
     return host
+
+
+def hold(
+    stored: StoredModel,
+    wish: Wish,
+    keep_alive: float,
+    report: Callable[[float, float, str], None],
+    placed: Callable[[Order], None] = lambda _order: None,
+    *,
+    less: bool = False,
+) -> Host:
+    """Find the host of a model or start it, and wait until it is loaded; nothing is printed.
+
+    The file is looked at and the plan is made only when no host has the model yet; `placed` hears of it. `less` takes the next
+    smaller plan, for when memory ran out with the first.
+    """
+
+    def order() -> Order:
+        found = place(stored, wish)
+        found = found.smaller if less and found.smaller else found
+        placed(found)
+        return found
+
+    usage.note(stored.path)
+    return connect(host_name(stored, wish), order, keep_alive, report)
+
+
+def host_name(stored: StoredModel, wish: Wish) -> HostName:
+    """Give the name under which the host of a model and a wish is found."""
+    return HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True))
 
 
 @contextmanager

@@ -58,7 +58,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.file_types",
         "mixcli.engine.preflight",
     },
-    "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},
+    "mixcli.chat": BASE
+    | {
+        "profiles",
+        "mixcli.hub",
+        "mixcli.launch",
+        "mixcli.insight",
+        "mixcli.stdin",
+        "mixcli.host.child",
+        "mixcli.host.client",
+        "mixcli.host.process",
+        "mixcli.host.spec",
+    },
     "mixcli.commands": BASE
     | {
         "profiles",
@@ -80,7 +91,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 ONLY_HERE = {
     "llama_cpp": {"mixcli.engine.llama", "quantize.ggml"},
     "llguidance": {"mixcli.engine.constraint"},
-    "rich": {"mixcli.console"},
+    # a chat draws markdown row by row: rich's Text and cell widths, not its own printing
+    "rich": {"mixcli.console", "mixcli.chat.inline", "mixcli.chat.markdown"},
+    "prompt_toolkit": {"mixcli.chat.input", "mixcli.chat.complete"},
     "fastapi": {"mixcli.host.app"},
 }
 
