@@ -3,31 +3,21 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from mixcli.console import console
 from mixcli.host.process import Host, connect
 from mixcli.host.spec import HostName, Order
 from mixcli.hub import usage
 from mixcli.hub.store import StoredModel, find
+from mixcli.wish import Wish
 from profiles.errors import DoesNotFit
 from profiles.expectation import expectation
 from profiles.machine import Machine
-from profiles.planner import Request, plan
+from profiles.planner import plan
 from profiles.shape import ModelShape
 
 SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How a model shall be loaded: what is asked of the plan, and which machine it is made for (see insight.machines.machine_of)."""
-
-    request: Request
-    profile: str | None = None
-    vram: int | None = None
-    ram: int | None = None
-    workers: tuple[str, ...] = ()
 
 
 def load(model: str | None, wish: Wish, keep_alive: float) -> Host:

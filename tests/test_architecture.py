@@ -39,8 +39,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.hub": BASE
     | {"mixcli.file_types", "mixcli.hardware", "mixcli.engine.preflight", "profiles", "quantize"},
     "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},
+    "mixcli.wish": {"profiles"},
     "mixcli.launch": BASE
     | {
+        "mixcli.wish",
         "profiles",
         "mixcli.insight",
         "mixcli.hub",
@@ -60,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "mixcli.chat": BASE
     | {
+        "mixcli.wish",
         "profiles",
         "mixcli.hub",
         "mixcli.launch",
@@ -72,6 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "mixcli.commands": BASE
     | {
+        "mixcli.wish",
         "profiles",
         "quantize",
         "mixcli.hub",

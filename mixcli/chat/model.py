@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mixcli.host.process import Host
     from mixcli.host.spec import Order
     from mixcli.hub.store import StoredModel
-    from mixcli.launch import Wish
+    from mixcli.wish import Wish
 
 LOADING, READY, FAILED, GONE = "loading", "ready", "failed", "gone"
 LOOK = 0.1  # seconds between two looks at a load that reports nothing

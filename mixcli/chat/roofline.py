@@ -9,7 +9,7 @@ from profiles.speed import estimate
 
 if TYPE_CHECKING:
     from mixcli.hub.store import StoredModel
-    from mixcli.launch import Wish
+    from mixcli.wish import Wish
     from profiles.placement import Placement
 
 

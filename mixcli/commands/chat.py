@@ -15,7 +15,7 @@ from mixcli.commands.options import (
 from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mixcli.launch import Wish
+    from mixcli.wish import Wish
 
 
 @click.command("chat")

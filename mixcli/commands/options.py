@@ -135,7 +135,7 @@ def wish_options(command: F) -> F:
         from_disk: bool,
         **others: Any,
     ) -> Any:
-        from mixcli.launch import Wish
+        from mixcli.wish import Wish
         from mixcli.words import size_in_bytes
         from profiles.request import Request
 

@@ -16,7 +16,7 @@ from mixcli.commands.options import (
 from mixcli.console import console
 
 if TYPE_CHECKING:
-    from mixcli.launch import Wish
+    from mixcli.wish import Wish
 
 
 @click.command("run")

@@ -13,7 +13,8 @@ from typing import Any, Self
 from gguf import GGUFWriter
 
 from mixcli.hub.store import StoredModel
-from mixcli.launch import Wish, host_name
+from mixcli.launch import host_name
+from mixcli.wish import Wish
 from profiles.request import Request
 
 N_CTX = 1000

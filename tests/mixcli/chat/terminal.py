@@ -19,7 +19,7 @@ TIMEOUT = 60.0  # seconds; a busy machine is slow, and nothing here proves anyth
 class _Screen(pyte.HistoryScreen):
     """pyte's screen, which hands answers to the program back."""
 
-    answer: Callable[[str], object] = staticmethod(lambda data: None)
+    answer: Callable[[str], object] = staticmethod(lambda _data: None)
 
     def write_process_input(self, data: str) -> None:
         self.answer(data)
