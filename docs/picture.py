@@ -1,11 +1,15 @@
-"""Draw docs/session.svg: a real session, typed into a real shell in a pseudo-terminal, as rich draws terminals.
+"""Draw docs/session.svg and docs/chat.svg: real sessions in a real pseudo-terminal, as rich draws terminals.
 
 Run by `make picture`; it needs the demo model in the store.
 """
 
 import io
 import os
+import re
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pexpect
@@ -16,59 +20,122 @@ from rich.text import Text
 
 HERE = Path(__file__).resolve().parent
 PROMPT = "$ "
+WIDTH = 100
+TIMEOUT = 300.0  # seconds
 COMMANDS = (
     "mixcli list",
     'echo "What is the capital of France?" | mixcli run -m demo',
     'mixcli run -m demo "Name three rivers." --max-tokens 40 --stats',
     "mixcli ps",
 )
-CHAT = ("What is the capital of France?", "/quit")
-WIDTH, HEIGHT = 100, 60
+ASKED = "What is the capital of France?"
+CHAT = (
+    "Write a Python function that reverses a string, with a short example.",
+    "Name three rivers of Europe, as a markdown list.",
+    "/stats",
+    "/branch",
+)
 
 
-def main() -> None:
-    """Type every command, keep what the terminal shows, and write the picture."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    shell = pexpect.spawn(
-        "/bin/sh",
-        encoding="utf-8",
-        dimensions=(HEIGHT, WIDTH),
-        timeout=120,
-        env={**os.environ, "PS1": PROMPT, "PATH": path, "TERM": "xterm-256color"},
-    )
-    shell.expect_exact(PROMPT)
-    shown = io.StringIO()
-    shell.logfile_read = shown
-    shown.write(PROMPT)
-    for command in COMMANDS:
-        shell.sendline(command)
-        shell.expect_exact(f"\n{PROMPT}")
-    shell.sendline("mixcli chat -m demo -t 0")
-    for line in CHAT:
-        shell.expect_exact(">>> ")
-        shell.sendline(line)
-    shell.expect_exact(f"\n{PROMPT}")
-    screen = pyte.Screen(WIDTH, HEIGHT)
-    pyte.Stream(screen).feed(shown.getvalue())
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    for line in _lines(screen):
-        console.print(line)
-    (HERE / "session.svg").write_text(console.export_svg(title="mixcli"), "utf-8")
+class Screen(pyte.Screen):
+    """A screen that answers where its cursor is, as terminals do."""
+
+    answer: Callable[[str], object] = staticmethod(lambda _data: None)
+
+    def write_process_input(self, data: str) -> None:
+        self.answer(data)
 
 
-def _lines(screen: pyte.Screen) -> list[Text]:
-    """Give what stands on the screen, with its colours, without the empty rows at its end and the last prompt."""
-    lines = []
-    for row in range(screen.cursor.y):
+class Terminal:
+    """A shell on a screen, driven by what is seen on it."""
+
+    def __init__(self, rows: int, **env: str) -> None:
+        self.screen = Screen(WIDTH, rows)
+        self._stream = pyte.Stream(self.screen)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._shell = pexpect.spawn(
+            "/bin/sh",
+            encoding="utf-8",
+            dimensions=(rows, WIDTH),
+            env={**os.environ, "PS1": PROMPT, "PATH": path, "TERM": "xterm-256color", **env},
+        )
+        self.screen.answer = self._shell.send
+        self.wait_for(re.escape(PROMPT.strip()))
+
+    def enter(self, line: str, then: str) -> None:
+        """Type a line and wait until the row of the cursor is the prompt `then`, below what was typed."""
+        before = self.screen.cursor.y
+        self._shell.send(line)
+        self._until(lambda: line[-30:] in " ".join(self.screen.display))
+        self._shell.send("\r")
+        self._until(lambda: self.screen.cursor.y > before and self._row() == then.strip())
+
+    def wait_for(self, prompt: str) -> None:
+        """Wait until the row of the cursor is a prompt."""
+        self._until(lambda: re.fullmatch(prompt, self._row()))
+
+    def picture(self, path: Path, title: str) -> None:
+        """Write what stands on the screen, with its colours, without the empty rows."""
+        self._until(lambda: False, seconds=1.0)
+        console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
+        rows = [self._line(row) for row in range(self.screen.lines)]
+        used = max(row for row, line in enumerate(rows) if line.plain)
+        for line in rows[: used + 1]:
+            console.print(line)
+        path.write_text(console.export_svg(title=title), "utf-8")
+
+    def _row(self) -> str:
+        return self.screen.display[self.screen.cursor.y].strip()
+
+    def _until(self, holds: Callable[[], object], seconds: float = TIMEOUT) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                if seconds == TIMEOUT:
+                    sys.exit("it did not come this far:\n" + "\n".join(self.screen.display))
+                return
+            try:
+                self._stream.feed(self._shell.read_nonblocking(65536, 0.1))
+            except pexpect.TIMEOUT:
+                continue
+
+    def _line(self, row: int) -> Text:
         line = Text()
         for column in range(WIDTH):
-            cell = screen.buffer[row][column]
+            cell = self.screen.buffer[row][column]
             color = None if cell.fg == "default" else cell.fg.replace("brown", "yellow")
-            line.append(cell.data, Style(color=color, bold=cell.bold))
+            color = color and color.replace("bright", "bright_")
+            line.append(cell.data, Style(color=color, bold=cell.bold, reverse=cell.reverse))
         line.rstrip()
-        lines.append(line)
-    return lines
+        return line
+
+
+def session() -> None:
+    """The command line: list, run, ps, and the beginning of a chat."""
+    terminal = Terminal(60)
+    for command in COMMANDS:
+        terminal.enter(command, PROMPT)
+    terminal.enter("mixcli chat -m demo -t 0 --ephemeral", ">>>")
+    terminal.enter(ASKED, ">>>")
+    terminal.enter("/quit", PROMPT)
+    terminal.picture(HERE / "session.svg", "mixcli")
+
+
+def chat() -> None:
+    """A chat: code, a list, what it cost, and a branch."""
+    with tempfile.TemporaryDirectory() as home:
+        models = Path(os.environ.get("MIXCLI_HOME", Path.home() / ".local" / "share" / "mixcli"))
+        store = models / "data" / "models" if "MIXCLI_HOME" in os.environ else models / "models"
+        (Path(home) / "data").mkdir()
+        (Path(home) / "data" / "models").symlink_to(store)
+        terminal = Terminal(46, MIXCLI_HOME=home)
+        terminal.enter("mixcli chat -m demo -t 0 --max-tokens 160 --keep-alive 0", ">>>")
+        for line in CHAT:
+            terminal.enter(line, ">>>")
+        terminal.picture(HERE / "chat.svg", "mixcli chat")
+        terminal.enter("/quit", PROMPT)
 
 
 if __name__ == "__main__":
-    main()
+    session()
+    chat()

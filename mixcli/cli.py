@@ -38,6 +38,7 @@ COMMANDS = {
     "batch": ("mixcli.commands.batch", "Ask the same about thousands of records; resumes after a kill."),
     "chat": ("mixcli.commands.chat", "Talk with a model in the terminal."),
     "serve": ("mixcli.commands.serve", "Serve OpenAI's API to other programs."),
+    "sessions": ("mixcli.commands.sessions", "List, search and export conversations."),
     "ps": ("mixcli.commands.ps", "List the models that are loaded now."),
     "stop": ("mixcli.commands.stop", "Unload a model."),
 }

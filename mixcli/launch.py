@@ -4,42 +4,62 @@ This is on the way of every command that asks something, so it imports nothing t
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from mixcli.console import console
 from mixcli.host.process import Host, connect
 from mixcli.host.spec import HostName, Order
 from mixcli.hub import usage
 from mixcli.hub.store import StoredModel, find
-from profiles.request import Request
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How a model shall be loaded: what is asked of the plan, and which machine it is made for (see insight.machines.machine_of)."""
-
-    request: Request
-    profile: str | None = None
-    vram: int | None = None
-    ram: int | None = None
-    workers: tuple[str, ...] = ()
+from mixcli.wish import Wish
 
 
 def load(model: str | None, wish: Wish, keep_alive: float, apart: str = "") -> Host:
     """Give the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that.
 
-    The file is looked at and the plan is made only when no host has the model yet. Whoever names the same `apart` shares a host.
+    Whoever names the same `apart` shares a host.
     """
     stored = find(model)
-    usage.note(stored.path)
-    name = HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True) + apart)
     with console.progress(f"loading {stored.label}") as bar:
-        host = connect(name, lambda: _place(stored, wish), keep_alive, bar.update)
+        host = hold(stored, wish, keep_alive, bar.update, apart=apart)
     for note in host.notes:
         console.note(note)
     return host
+
+
+def hold(
+    stored: StoredModel,
+    wish: Wish,
+    keep_alive: float,
+    report: Callable[[float, float, str], None],
+    placed: Callable[[Order], None] = lambda _order: None,
+    *,
+    less: bool = False,
+    apart: str = "",
+) -> Host:
+    """Find the host of a model or start it, and wait until it is loaded; nothing is printed.
+
+    The file is looked at and the plan is made only when no host has the model yet; `placed` hears of it. `less` takes the next
+    smaller plan, for when memory ran out with the first.
+    """
+
+    def order() -> Order:
+        from mixcli.placing import place
+
+        found = place(stored, wish)
+        found = found.smaller if less and found.smaller else found
+        placed(found)
+        return found
+
+    usage.note(stored.path)
+    return connect(host_name(stored, wish, apart), order, keep_alive, report)
+
+
+def host_name(stored: StoredModel, wish: Wish, apart: str = "") -> HostName:
+    """Give the name under which the host of a model and a wish is found."""
+    return HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True) + apart)
 
 
 def identity(model: str | None) -> str:
@@ -59,9 +79,3 @@ def loaded(model: str | None, wish: Wish, keep_alive: float) -> Iterator[Host]:
         yield host
     finally:
         host.leave()
-
-
-def _place(stored: StoredModel, wish: Wish) -> Order:
-    from mixcli.placing import place
-
-    return place(stored, wish)

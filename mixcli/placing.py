@@ -8,7 +8,7 @@ from mixcli.hub.headers import shape_of
 from mixcli.hub.store import StoredModel
 from mixcli.insight.machines import machine_of
 from mixcli.insight.tuned import tuned
-from mixcli.launch import Wish
+from mixcli.wish import Wish
 from profiles.errors import DoesNotFit
 from profiles.expectation import expectation
 from profiles.layout import layout_of

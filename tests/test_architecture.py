@@ -40,14 +40,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.hub": BASE
     | {"mixcli.file_types", "mixcli.hardware", "mixcli.engine.preflight", "profiles", "quantize"},
     "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},
+    "mixcli.wish": {"profiles"},
     "mixcli.launch": BASE
-    | {"profiles.request", "mixcli.hub", "mixcli.host.process", "mixcli.host.spec", "mixcli.placing"},
+    | {"mixcli.wish", "mixcli.hub", "mixcli.host.process", "mixcli.host.spec", "mixcli.placing"},
     "mixcli.placing": BASE
     | {
+        "mixcli.wish",
         "profiles",
         "mixcli.insight",
         "mixcli.hub",
-        "mixcli.launch",
         "mixcli.host.spec",
         "mixcli.engine.preflight",
     },
@@ -62,7 +63,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "mixcli.template": {"mixcli.errors"},
     "mixcli.form": BASE | {"mixcli.short_schema"},
-    "mixcli.batch.ray_runner": BASE | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch"},
+    "mixcli.batch.ray_runner": BASE
+    | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch", "mixcli.wish"},
     "mixcli.batch": BASE
     | {
         "mixcli.form",
@@ -84,9 +86,23 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.stdin",
     },
     "mixcli.serve": BASE,
-    "mixcli.chat": BASE | {"mixcli.answer", "mixcli.host.process"},
+    "mixcli.chat": BASE
+    | {
+        "mixcli.wish",
+        "profiles",
+        "mixcli.hub",
+        "mixcli.launch",
+        "mixcli.placing",
+        "mixcli.insight",
+        "mixcli.stdin",
+        "mixcli.host.child",
+        "mixcli.host.client",
+        "mixcli.host.process",
+        "mixcli.host.spec",
+    },
     "mixcli.commands": BASE
     | {
+        "mixcli.wish",
         "profiles",
         "quantize",
         "mixcli.hub",
@@ -112,7 +128,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 ONLY_HERE = {
     "llama_cpp": {"mixcli.engine.llama", "quantize.ggml"},
     "llguidance": {"mixcli.engine.constraint"},
-    "rich": {"mixcli.console"},
+    # a chat draws markdown row by row: rich's Text and cell widths, not its own printing
+    "rich": {"mixcli.console", "mixcli.chat.inline", "mixcli.chat.markdown"},
+    "prompt_toolkit": {"mixcli.chat.input", "mixcli.chat.complete"},
     "fastapi": {"mixcli.host.app"},
     "ray": {"mixcli.batch.ray_runner"},
 }

@@ -17,7 +17,7 @@ from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.protocol import error_body, raise_error
 
 if TYPE_CHECKING:
-    from mixcli.launch import Wish
+    from mixcli.wish import Wish
 
 KNOCK = 10.0  # seconds that a cluster's address may take to answer
 READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_json", ".csv": "read_csv"}

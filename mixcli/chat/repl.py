@@ -1,79 +1,303 @@
-"""The chat loop: read a line, stream the answer, keep the conversation."""
+"""The chat loop: read a message, stream the answer, keep the conversation."""
 
-import contextlib
+import importlib
 import sys
-from collections.abc import Callable
-from typing import Any
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from mixcli.answer import INTERRUPTED, ask
-from mixcli.chat.slash import Slash
+from mixcli.chat.files import Attachment, with_files
+from mixcli.chat.input import Editor, Lines, Source, is_dumb
+from mixcli.chat.model import FAILED, LOADING, READY, ChatModel, LoadState
+from mixcli.chat.sessions import CUT, STOPPED, Message
+from mixcli.chat.sessions import FAILED as UNANSWERED
+from mixcli.chat.settings import DROP_OLDEST
+from mixcli.chat.stats import TurnStats
+from mixcli.chat.talk import Talk
+from mixcli.chat.toolbar import Gauges, line, loading
 from mixcli.console import console
-from mixcli.errors import MixcliError, ModelDied
-from mixcli.host.process import Host
+from mixcli.errors import ModelDied, SomeFailed
 
-PROMPT = ">>> "
+if TYPE_CHECKING:
+    from mixcli.chat.complete import Table
+    from mixcli.chat.render import View
+    from mixcli.host.process import Host
+
+WARM = ("mixcli.chat.render", "mixcli.chat.turn")  # imported while the person types the first message
 
 
-class Repl:
-    """One conversation.
+@dataclass
+class Chat:
+    """Everything that a chat consists of; slash commands work on it.
 
-    `load` gives the loaded model and is called again when its process has died. `sampling` holds the fields of the chat completion
-    request beside the messages. An answer that is interrupted stays in the conversation as far as it came; a question that could
-    not be answered is taken back, so that it can be asked again.
+    `draft` is what stands in the next prompt already, `leaving` ends the loop, `said` are notes that are given once.
     """
 
-    def __init__(self, load: Callable[[], Host], system: str | None, sampling: dict[str, Any]) -> None:
-        self._load = load
-        self._host = load()
-        self._system = [{"role": "system", "content": system}] if system else []
-        self._sampling = sampling
-        self.messages = list(self._system)
+    talk: Talk
+    model: ChatModel
+    plain: bool = False
+    ephemeral: bool = False
+    files: list[Attachment] = field(default_factory=list)
+    stats: TurnStats = field(default_factory=TurnStats)
+    draft: str = ""
+    leaving: bool = False
+    said: set[str] = field(default_factory=set)
+    n_failed: int = 0
+    n_counted: int = 0  # tokens of a branch that nothing was asked in yet
 
-    def run(self) -> None:
-        """Talk until the user leaves or stdin ends; Ctrl-C at the prompt raises KeyboardInterrupt."""
-        slash = Slash(self.clear)
-        if sys.stdin.isatty():
-            with contextlib.suppress(ImportError):
-                import readline  # noqa: F401  line editing for input()
-            console.note(
-                f"{self._host.name.label} is loaded. Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands."
-            )
+    def __post_init__(self) -> None:
+        self.talking = console.is_terminal(sys.stdin)
+        self.live = console.is_terminal(sys.stdout) and not is_dumb() and not self.plain
+        self.source: Source = Lines()
+        self._failure: Exception | None = None
+
+    # the loop
+
+    def run(self, first: str | None = None) -> None:
+        """Talk until the person leaves or stdin ends; Ctrl-C at the empty prompt raises KeyboardInterrupt.
+
+        Raises why the model cannot be loaded when nothing was said yet, SomeFailed when messages from a pipe had no answer.
+        """
+        if self.talking and not is_dumb():
+            self.source = self._editor()
+        else:
+            self.start_loading()
         try:
-            while not slash.leaving and (line := self._read()) is not None:
-                if line.startswith("/"):
-                    slash.run(line)
-                elif line.strip():
-                    self._turn(line)
+            if first and first.strip():
+                self.start_loading()
+                self.say(first)
+            while not self.leaving and (text := self._read()) is not None:
+                self._take(text)
         finally:
-            self._host.leave()
+            self.model.leave()
+        if self.n_failed and not self.talking:
+            raise SomeFailed(f"{self.n_failed} messages had no answer; what went wrong was said after each")
 
-    def clear(self) -> None:
-        """Forget the conversation, but not the system message."""
-        self.messages = list(self._system)
+    def start_loading(self) -> None:
+        """Load the model, and what the first answer needs, in the background."""
+        self.model.changed = self._on_load
+        if self.model.state.status == LOADING:
+            self.model.load()
+        threading.Thread(target=lambda: [importlib.import_module(name) for name in WARM], daemon=True).start()
 
-    @staticmethod
-    def _read() -> str | None:
+    def say(self, text: str) -> None:
+        """Ask the model; files that were attached go first."""
+        self.talk.ask(with_files(self.files, text))
+        self.files.clear()
+        self.answer(text)
+
+    def answer(self, draft: str = "") -> None:
+        """Stream the answer whose place the talk has made; `draft` comes back into the prompt when it is called off."""
+        from mixcli.chat.turn import take_turn
+
+        view = self.view()
         try:
-            return input(PROMPT if sys.stdin.isatty() else "")
-        except EOFError:
-            if sys.stdin.isatty():
-                console.line()
-            return None
+            host = self._loaded(view)
+        except KeyboardInterrupt:
+            view.close()
+            self._call_off(draft)
+            return
+        except Exception as error:
+            view.close()
+            self._fail(error, draft)
+            return
+        self._note_system()
+        self.talk.model = self.model.label
+        body = {
+            "messages": self.talk.wire(),
+            **self.talk.settings.body(),
+            "persist": not self.ephemeral,
+        }
+        outcome = take_turn(host, body, self.talk, view, lambda rate: line(self.gauges(rate)))
+        self.stats = outcome.stats
+        self._close(outcome.state, outcome.n_dropped, outcome.error)
 
-    def _turn(self, text: str) -> None:
-        self.messages.append({"role": "user", "content": text})
+    def view(self) -> "View":
+        """Give where the next answer is shown."""
+        from mixcli.chat.render import LiveView, PlainView
+
+        return LiveView(sys.stdout) if self.live and self.talk.settings.get("markdown") else PlainView()
+
+    def gauges(self, decode_rate: float | None = None) -> Gauges:
+        """Give what the line at the bottom shows."""
+        label = self.model.label
+        return Gauges(
+            label.rpartition("/")[2] if label.endswith(".gguf") else label,
+            self.model.profile,
+            self.stats.n_in_context or self.n_counted,
+            self.model.n_ctx,
+            self.stats.decode_rate if decode_rate is None else decode_rate,
+            self.model.keep_alive,
+            len(self.files),
+            self.talk.name,
+            self.talk.store.in_memory,
+            self.talk.settings.get("overflow") == DROP_OLDEST,
+        )
+
+    def use(self, model: ChatModel) -> None:
+        """Go on with another model, or the same one placed otherwise; UsageError when its file is not here."""
+        model.state = LoadState(LOADING, model.stored().label)
+        self.model.leave()
+        self.model = model
+        self.stats = TurnStats()
+        self.said.clear()
+        self.start_loading()
+
+    def loaded(self) -> "Host":
+        """Give the loaded model to a command that asks it something."""
+        view = self.view()
         try:
-            answer = ask(self._host, {"messages": self.messages, **self._sampling}, keep_interrupted=True)
-        except ModelDied as error:
-            self.messages.pop()
-            console.warn(f"{error}; the conversation is kept, and the model is loaded again now")
-            self._host.leave()
-            self._host = self._load()
+            return self._loaded(view)
+        finally:
+            view.close()
+
+    def forget_stats(self) -> None:
+        """What is known of the last answer does not hold any more: another branch or conversation is looked at."""
+        self.stats = TurnStats()
+        self._count()
+
+    def greet(self) -> None:
+        """Say which conversation goes on, and show its last turn."""
+        session = self.talk.session
+        if session is None:
             return
-        except MixcliError as error:
-            self.messages.pop()
-            console.warn(str(error))
-            return
-        if answer.finish_reason == INTERRUPTED:
+        self.show(self.talk.messages[-2:])
+        other = f"; it was talked with {session.model}" if session.model not in ("", self.model.label) else ""
+        console.note(f"({session.name}, {len(self.talk.messages)} messages{other})")
+
+    # parts of it
+
+    def _read(self) -> str | None:
+        draft, self.draft = self.draft, ""
+        text = self.source.read(draft)
+        if self._failure is not None:
+            raise self._failure
+        return text
+
+    def _take(self, text: str) -> None:
+        from mixcli.chat.slash import run
+
+        if text.startswith("/") and not text.startswith("//"):
+            try:
+                run(self, text)
+            except Exception as error:
+                if not hasattr(error, "exit_code"):
+                    raise
+                console.warn(str(error))
+        elif text.strip():
+            self.say(text.removeprefix("/") if text.startswith("//") else text)
+
+    def _loaded(self, view: "View") -> "Host":
+        if self.model.state.status == READY and not self.model.alive():
+            self._mourn()
+        host = self.model.wait(lambda state: view.status(*loading(state)))
+        view.status()
+        for note in host.notes:
+            self.note_once(note)
+        if self.model.smaller:
+            self.note_once("(loaded with the next smaller plan, in case memory was the reason)")
+        return host
+
+    def _mourn(self) -> None:
+        cause = self.model.lost()
+        console.warn(
+            f"the model process ended ({cause}); the conversation is kept, and the model is loaded again"
+        )
+
+    def _close(self, state: str, n_dropped: int, error: Exception | None) -> None:
+        """Say what the answer itself does not."""
+        if n_dropped:
+            console.note(
+                f"({n_dropped} of the oldest messages no longer fit into the context of {self.model.n_ctx} tokens and were left out; "
+                "they stay in the session)"
+            )
+        if state == STOPPED:
             console.note("(stopped)")
-        self.messages.append({"role": "assistant", "content": answer.text})
+        elif self.stats.finish_reason == "length":
+            console.note("(cut off: max_tokens is reached or the context is full)")
+        if isinstance(error, ModelDied):
+            self.n_failed += 1
+            cause = self.model.lost()
+            kept = "what came of the answer is" if state == CUT else "the conversation is"
+            console.warn(
+                f"the model process ended while it answered ({cause}); {kept} kept, and the next message, or /retry, loads it again"
+            )
+        elif error is not None:
+            self.n_failed += 1
+            console.warn(f"{error}")
+
+    def _call_off(self, draft: str) -> None:
+        self.talk.end(UNANSWERED)
+        if draft:
+            self.draft = draft
+            self.talk.undo()
+        console.note("(called off; the model goes on loading)")
+
+    def _fail(self, error: Exception, draft: str) -> None:
+        self.talk.end(UNANSWERED)
+        if not hasattr(error, "exit_code"):
+            raise error
+        if len(self.talk.messages) <= 2 and not self.stats.n_prompt:
+            raise error  # nothing was ever answered: the command itself has failed
+        self.n_failed += 1
+        self.draft = draft
+        self.talk.undo()
+        console.warn(str(error))
+
+    def _note_system(self) -> None:
+        if self.talk.system and "system" not in self.said and self.model.folds_system():
+            self.said.add("system")
+            console.note(
+                "(this model's format has no system message: yours is put at the head of a message of yours)"
+            )
+
+    def note_once(self, text: str) -> None:
+        """Say something, but not again."""
+        if text not in self.said:
+            self.said.add(text)
+            console.note(text)
+
+    def show(self, messages: list[Message]) -> None:
+        """Show turns again, as they looked."""
+        for message in messages:
+            if message.role == "user":
+                console.note("\n".join(f"> {row}" for row in message.content.splitlines()))
+            else:
+                view = self.view()
+                view.feed(message.content)
+                view.close()
+
+    def _editor(self) -> Editor:
+        from mixcli import paths
+        from mixcli.chat.complete import SlashCompleter
+
+        return Editor(
+            None if self.ephemeral else paths.data_dir() / "chat-history",
+            SlashCompleter(self._completions),
+            self._toolbar,
+            lambda: str(self.talk.settings.get("keys")),
+            self.start_loading,
+        )
+
+    def _completions(self) -> "Table":
+        from mixcli.chat.slash import completions
+
+        return completions(self)
+
+    def _count(self) -> None:
+        """Ask the model's tokenizer how full the context is, when nothing else tells."""
+        self.n_counted = self.model.count(self.talk.wire()) if self.talk.messages else 0
+
+    def _toolbar(self) -> str:
+        lines = loading(self.model.state) or [line(self.gauges())]
+        return "\n".join(f" {one}" for one in lines)
+
+    def _on_load(self) -> None:
+        """Hear of the load, in its thread: a first model that cannot be loaded ends the chat before anything was typed in vain."""
+        if self.model.state.status == FAILED and not self.talk.messages and isinstance(self.source, Editor):
+            assert self.model.error
+            self._failure = self.model.error
+            self.source.leave(EOFError())
+        if self.model.state.status == READY and not self.stats.n_prompt:
+            self._count()
+        self.source.refresh()

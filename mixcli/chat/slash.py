@@ -1,33 +1,102 @@
-"""Commands inside a chat: one table."""
+"""Commands inside a chat: one table, and how a line finds its row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING
 
+from mixcli.chat import about, branches, personas, places
+from mixcli.chat.complete import PATH, Words
+from mixcli.chat.settings import TABLE as SETTINGS
 from mixcli.console import console
 
+if TYPE_CHECKING:
+    from mixcli.chat.repl import Chat
 
-class Slash:
-    """Runs the lines that begin with a slash; `leaving` says that the user wants out."""
+Act = Callable[["Chat", str], None]
 
-    def __init__(self, clear: Callable[[], None]) -> None:
-        self.leaving = False
-        self._table: dict[str, tuple[Callable[[], None], str]] = {
-            "/help": (self._help, "list these commands"),
-            "/clear": (clear, "forget the conversation; the system message stays"),
-            "/quit": (self._quit, "leave, as Ctrl-D does"),
-        }
 
-    def run(self, line: str) -> None:
-        """Do what the first word says; an unknown one is answered with the nearest known."""
-        word = line.split(maxsplit=1)[0]
-        if word in self._table:
-            self._table[word][0]()
-            return
-        near = get_close_matches(word, self._table, n=1)
-        console.warn(f"no command {word}; {f'did you mean {near[0]}?' if near else '/help lists them'}")
+KEYS = """
+Alt-Enter begins a new line; \"\"\" begins and ends a message of several
+Ctrl-G     opens $EDITOR, Ctrl-R searches what was typed before
+Ctrl-C     stops an answer, at the empty prompt it leaves, as Ctrl-D does
+//         at the beginning is a message that begins with /"""
 
-    def _help(self) -> None:
-        console.note("\n".join(f"{name:8} {what}" for name, (_, what) in self._table.items()))
 
-    def _quit(self) -> None:
-        self.leaving = True
+@dataclass(frozen=True)
+class Command:
+    """What a slash command does with the rest of its line; what it takes, in words and for the Tab key; what /help says."""
+
+    act: Act
+    takes: str
+    help: str
+    words: "Callable[[Chat], Words]" = lambda _chat: ()
+
+
+def _help(_chat: "Chat", _rest: str) -> None:
+    for name, one in TABLE.items():
+        console.note(f"{name} {one.takes}" if one.takes else name)
+        console.note(f"    {one.help}")
+    console.note(KEYS)
+
+
+def _quit(chat: "Chat", _rest: str) -> None:
+    chat.leaving = True
+
+
+def _systems(_chat: "Chat") -> Words:
+    return ["none", *(f"@{name}" for name in personas.names())]
+
+
+def _settings(_chat: "Chat") -> Words:
+    return SETTINGS
+
+
+def _sessions(chat: "Chat") -> Words:
+    return [one.name for one in chat.talk.store.all()]
+
+
+def _paths(_chat: "Chat") -> Words:
+    return PATH
+
+
+TABLE: dict[str, Command] = {
+    "/help": Command(_help, "", "list these commands"),
+    "/model": Command(places.model, "[NAME]", "say which model answers, or go on with another", places.model_names),
+    "/profile": Command(places.profile, "[NAME]", "say which machine the plan is for, or place the model anew", places.profile_names),
+    "/system": Command(about.system, "[TEXT | none | @PERSONA]", "show or set the system message", _systems),
+    "/set": Command(about.set_, "[NAME [VALUE]]", "show or set temperature, seed, max_tokens, overflow, keys, ...", _settings),
+    "/retry": Command(branches.retry, "", "answer the last question again, beside the old answer"),
+    "/edit": Command(branches.edit, "[N]", "write in $EDITOR: a new message, or your message N anew, on a branch of its own"),
+    "/undo": Command(branches.undo, "", "take the last turn back; it stays as a branch"),
+    "/branch": Command(branches.branch, "[N]", "list the branches of this conversation, or go to one"),
+    "/sessions": Command(branches.sessions, "[WORDS]", "list conversations, or those in which words occur"),
+    "/resume": Command(branches.resume, "NAME", "go on with another conversation", _sessions),
+    "/rename": Command(branches.rename, "NAME", "give this conversation another name"),
+    "/export": Command(about.export, "[markdown | json] [PATH]", "write this conversation into a file", _paths),
+    "/copy": Command(about.copy_answer, "", "copy the last answer to the clipboard"),
+    "/file": Command(about.file, "PATH", "let a text file go with the next message", _paths),
+    "/context": Command(about.context, "", "show what the model sees, and how many tokens that is"),
+    "/clear": Command(about.clear, "", "begin a new conversation; this one is kept, and so is the system message"),
+    "/stats": Command(about.statistics, "", "show what the last answer cost"),
+    "/plan": Command(places.plan, "", "show what lives where"),
+    "/experts": Command(places.experts, "", "show which experts the last answer used"),
+    "/quit": Command(_quit, "", "leave, as Ctrl-D does"),
+}  # fmt: skip
+
+
+def run(chat: "Chat", line: str) -> None:
+    """Do what the first word says; an unknown one is answered with the nearest known. Raises what the command raises."""
+    word, _, rest = line.partition(" ")
+    word = word.strip()
+    if word in TABLE:
+        TABLE[word].act(chat, rest.strip())
+        return
+    near = get_close_matches(word, TABLE, n=1)
+    console.warn(f"no command {word}; {f'did you mean {near[0]}?' if near else '/help lists them'}")
+
+
+def completions(chat: "Chat") -> Mapping[str, tuple[Callable[[], Words], str]]:
+    """Give what the Tab key may offer after each command: how to get it, and the command's help."""
+    return {name: (partial(one.words, chat), one.help) for name, one in TABLE.items()}

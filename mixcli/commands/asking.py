@@ -14,8 +14,8 @@ from mixcli.errors import UsageError
 if TYPE_CHECKING:
     from mixcli.batch.work import Asker
     from mixcli.host.endpoint import Endpoint
-    from mixcli.launch import Wish
     from mixcli.running import Held
+    from mixcli.wish import Wish
 
 F = TypeVar("F", bound=Callable[..., Any])
 

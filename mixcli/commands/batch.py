@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mixcli.batch.work import Order, Report
     from mixcli.form import Form
     from mixcli.host.endpoint import Endpoint
-    from mixcli.launch import Wish
+    from mixcli.wish import Wish
 
 
 @click.command("batch")

@@ -12,29 +12,71 @@ from mixcli.commands.options import (
     sampling_options,
     wish_options,
 )
+from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mixcli.launch import Wish
-
-TEMPERATURE = 0.7
+    from mixcli.wish import Wish
 
 
 @click.command("chat")
+@click.argument("message", required=False)
 @model_option
 @click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
+@click.option(
+    "--persona", metavar="NAME", help="A system message and settings from personas/NAME.md or .toml."
+)
+@click.option("-c", "--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
+@click.option("-r", "--resume", metavar="NAME", help="Go on with a conversation of `mixcli sessions`.")
+@click.option("--ephemeral", is_flag=True, help="Write nothing to the disk.")
+@click.option("--plain", is_flag=True, help="Show answers as they come, without drawing markdown.")
 @sampling_options
 @wish_options
 @keep_alive_option
 @common
 def command(
+    message: str | None,
     model: str | None,
     system: str | None,
+    persona: str | None,
+    go_on: bool,
+    resume: str | None,
+    ephemeral: bool,
+    plain: bool,
     sampling: Sampling,
     wish: "Wish",
     keep_alive: float,
 ) -> None:
-    """Talk with a model. Ctrl-C stops an answer, Ctrl-D leaves, /help lists what else there is."""
-    from mixcli.chat.repl import Repl
-    from mixcli.launch import load
+    """Talk with a model; MESSAGE is said first. Ctrl-C stops an answer, Ctrl-D leaves, /help lists what else there is.
 
-    Repl(lambda: load(model, wish, keep_alive), system, sampling.body(temperature=TEMPERATURE)).run()
+    Conversations are kept, with all their branches, and can be searched: `mixcli sessions`. Where stdin is no terminal, every line
+    of it is a message.
+    """
+    from mixcli.chat.model import ChatModel
+    from mixcli.chat.personas import Persona
+    from mixcli.chat.personas import persona as read_persona
+    from mixcli.chat.repl import Chat
+    from mixcli.chat.sessions import Sessions
+    from mixcli.chat.settings import Settings
+    from mixcli.chat.talk import Talk
+
+    if (go_on or resume) and ephemeral:
+        raise UsageError(
+            "--ephemeral keeps nothing, so there is nothing to go on with; leave one of them out"
+        )
+    if go_on and resume:
+        raise UsageError(
+            "--continue means the last conversation and --resume names one; leave one of them out"
+        )
+    character = read_persona(persona) if persona else Persona("")
+    store = Sessions(ephemeral=ephemeral)
+    talk = Talk(store, model or "", system or character.system, Settings.of(character.settings))
+    if go_on or resume:
+        talk.resume(store.find(resume) if resume else store.latest())
+        model = model or (talk.session.model if talk.session else None) or None
+        if system or persona:
+            talk.system = system or character.system
+        talk.settings = talk.settings.with_values(character.settings)
+    talk.settings = talk.settings.with_values(sampling.said())
+    chat = Chat(talk, ChatModel(model, wish, keep_alive), plain=plain, ephemeral=ephemeral)
+    chat.greet()
+    chat.run(message)

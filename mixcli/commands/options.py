@@ -137,7 +137,7 @@ def wish_options(command: F) -> F:
         from_disk: bool,
         **others: Any,
     ) -> Any:
-        from mixcli.launch import Wish
+        from mixcli.wish import Wish
         from mixcli.words import size_in_bytes
         from profiles.request import Request
 
@@ -171,8 +171,11 @@ class Sampling:
 
     def body(self, *, temperature: float) -> dict[str, Any]:
         """Give the fields of a chat completion request; `temperature` is used where none was said."""
-        said = {key: value for key, value in asdict(self).items() if value not in (None, ())}
-        return {"temperature": temperature, **said}
+        return {"temperature": temperature, **self.said()}
+
+    def said(self) -> dict[str, Any]:
+        """Give only what the command line says."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, ())}
 
 
 def sampling_options(command: F) -> F:

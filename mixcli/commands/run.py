@@ -29,7 +29,7 @@ from mixcli.errors import UsageError
 if TYPE_CHECKING:
     from mixcli.form import Form
     from mixcli.host.endpoint import Endpoint
-    from mixcli.launch import Wish
+    from mixcli.wish import Wish
 
 
 @click.command("run")

@@ -9,7 +9,7 @@ from mixcli.commands.options import common, model_option, purpose_option, wish_o
 from mixcli.console import console
 
 if TYPE_CHECKING:
-    from mixcli.launch import Wish
+    from mixcli.wish import Wish
     from profiles.request import Purpose
 
 

@@ -10,7 +10,7 @@ from mixcli.console import console
 from mixcli.errors import DoesNotFit, UsageError
 
 if TYPE_CHECKING:
-    from mixcli.launch import Wish
+    from mixcli.wish import Wish
     from profiles.request import Purpose
 
 

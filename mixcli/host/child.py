@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ class Child:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._code: int | None = None
+        self._lock = threading.Lock()  # of two threads that ask, only one may hear how it ended
 
     @classmethod
     def start(cls, module: str, argument: str, log: Path) -> "Child":
@@ -41,14 +43,15 @@ class Child:
 
     def poll(self) -> int | None:
         """Give the exit code, or None while it runs."""
-        if self._code is None:
-            try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:  # somebody else has waited for it
-                pid, status = self.pid, 0
-            if pid:
-                self._code = os.waitstatus_to_exitcode(status)
-        return self._code
+        with self._lock:
+            if self._code is None:
+                try:
+                    pid, status = os.waitpid(self.pid, os.WNOHANG)
+                except ChildProcessError:  # somebody else has waited for it
+                    pid, status = self.pid, 0
+                if pid:
+                    self._code = os.waitstatus_to_exitcode(status)
+            return self._code
 
     def wait(self, seconds: float) -> int | None:
         """Give the exit code, waiting for it at most so long."""

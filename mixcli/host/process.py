@@ -20,6 +20,7 @@ from mixcli.locks import exclusive
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
 STOP_TIMEOUT = 10.0
 TAIL = 4096
+KILLED = "killed by signal 9, by someone or by the system because memory ran out"
 
 States = Generator[dict[str, Any], None, None]
 
@@ -155,7 +156,7 @@ def _sentence(name: HostName, process: Child | None, doing: str) -> str:
 def _cause(name: HostName, process: Child | None) -> str:
     code = process.wait(1) if process else None
     if code == -signal.SIGKILL:
-        return "killed by signal 9, by someone or by the system because memory ran out"
+        return KILLED
     if code is not None and code < 0:
         return f"killed by signal {-code}, {signal.strsignal(-code)}"
     with name.log.open("rb") as log:

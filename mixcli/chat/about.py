@@ -1,0 +1,107 @@
+"""Slash commands about this conversation: how it is led, what is in it, what it cost, and what leaves it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixcli.chat import personas
+from mixcli.chat.branches import beginning
+from mixcli.chat.clipboard import copy
+from mixcli.chat.export import FORMATS, text_of
+from mixcli.chat.files import attach, write_new
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mixcli.chat.repl import Chat
+
+
+def system(chat: "Chat", rest: str) -> None:
+    """Show the system message, or set it."""
+    if not rest:
+        console.note(chat.talk.system or "(there is no system message)")
+        return
+    if rest.startswith("@"):
+        persona = personas.persona(rest[1:])
+        chat.talk.system = persona.system
+        chat.talk.settings = chat.talk.settings.with_values(persona.settings)
+    else:
+        chat.talk.system = "" if rest == "none" else rest
+    chat.talk.remember()
+    console.note("(the system message is set)" if chat.talk.system else "(there is no system message now)")
+
+
+def set_(chat: "Chat", rest: str) -> None:
+    """Show settings, or choose one."""
+    name, _, value = rest.partition(" ")
+    name = name.replace("-", "_")
+    if value.strip():
+        chat.talk.settings = chat.talk.settings.with_text(name, value.strip())
+        chat.talk.remember()
+    elif name:
+        chat.talk.settings.with_text(name, "default")  # knows whether there is one of that name
+    for known, shown, meaning in chat.talk.settings.rows():
+        if name in ("", known):
+            console.note(f"{known:<17} {shown:<11} {meaning}")
+
+
+def export(chat: "Chat", rest: str) -> None:
+    """Write the conversation into a file; the form is what was said, or what the file's name says."""
+    session = chat.talk.session
+    if session is None:
+        raise UsageError("this conversation has not begun; say something first")
+    word, _, path_text = rest.partition(" ")
+    if word not in FORMATS:
+        word, path_text = "", rest
+    form = word or next((form for form, suffix in FORMATS.items() if path_text.endswith(suffix)), "markdown")
+    path = Path(path_text.strip() or f"{session.name}{FORMATS[form]}").expanduser()
+    write_new(path, text_of(session, chat.talk.messages, form))
+    console.note(f"(written to {path})")
+
+
+def copy_answer(chat: "Chat", _rest: str) -> None:
+    """Copy the last answer."""
+    console.note(f"(copied by {copy(chat.talk.last_answer().content)})")
+
+
+def file(chat: "Chat", rest: str) -> None:
+    """Attach a file to the next message."""
+    if not rest:
+        raise UsageError("/file needs the path of a text file")
+    chat.files.append(attach(rest))
+    console.note(f"({chat.files[-1].name} goes with the next message)")
+
+
+def context(chat: "Chat", _rest: str) -> None:
+    """Show every message that the model sees with its tokens, as the model's own tokenizer counts them."""
+    host = chat.loaded()
+    wire = chat.talk.wire()
+    if not wire:
+        console.note("(the context is empty)")
+        return
+    number = 0
+    for message in wire:
+        number += message["role"] == "user"
+        n = host.client.tokenize({"prompt": message["content"]})["count"]
+        mark = f"{number:>3}" if message["role"] == "user" else "   "
+        console.note(f"{mark}  {message['role']:<9} {n:>7,} tokens  {beginning(message['content'])}")
+    total = host.client.tokenize({"messages": wire})
+    n_ctx = total.get("max_model_len") or chat.model.n_ctx
+    console.note(
+        f"{'':5}{'together':<9} {total['count']:>7,} tokens with the format's own, {100 * total['count'] / n_ctx:.0f} % of {n_ctx:,}"
+    )
+
+
+def clear(chat: "Chat", _rest: str) -> None:
+    """Begin a new conversation."""
+    chat.talk.begin_anew()
+    chat.files.clear()
+    chat.forget_stats()
+    console.note("(a new conversation)")
+
+
+def statistics(chat: "Chat", _rest: str) -> None:
+    """Show what the last answer cost."""
+    if not chat.stats.n_prompt:
+        raise UsageError("there is no answer yet in this chat whose cost is known")
+    for name, value in chat.stats.rows(chat.model.n_ctx, chat.model.estimated_decode()):
+        console.note(f"{name:<20} {value}")

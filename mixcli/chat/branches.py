@@ -1,0 +1,117 @@
+"""Slash commands that move in the tree of a conversation, and between conversations."""
+
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mixcli.chat.repl import Chat
+
+SHOWN = 60  # characters of a message in a list
+EDITOR = "vi"
+
+
+def retry(chat: "Chat", _rest: str) -> None:
+    """Answer the last question again."""
+    chat.talk.retry()
+    chat.answer()
+
+
+def undo(chat: "Chat", _rest: str) -> None:
+    """Go back to before the last question."""
+    question = chat.talk.undo()
+    chat.forget_stats()
+    console.note(f"(took back: {beginning(question)})")
+
+
+def edit(chat: "Chat", rest: str) -> None:
+    """Compose a message in the editor, or change an old one; it is sent when the editor leaves."""
+    if not chat.talking:
+        raise UsageError("/edit needs a terminal")
+    number = _number(rest) if rest else None
+    old = chat.talk.question(number).content if number else chat.draft
+    text = edited(old).strip("\n")
+    if not text.strip() or (number and text == old):
+        console.note("(nothing was changed)")
+        return
+    if number:
+        chat.talk.before(number)
+    console.note("\n".join(f"> {row}" for row in text.splitlines()))
+    chat.say(text)
+
+
+def branch(chat: "Chat", rest: str) -> None:
+    """List the branches, or go to one."""
+    if rest:
+        chat.talk.switch(_number(rest))
+        chat.forget_stats()
+        chat.show(chat.talk.messages[-2:])
+        return
+    here = chat.talk.messages[-1].id if chat.talk.messages else None
+    for number, messages in enumerate(chat.talk.branches(), 1):
+        mark = "*" if messages[-1].id == here else " "
+        asked = [one.content for one in messages if one.role == "user"]
+        console.note(f"{mark}{number:>3}  {len(messages):>3} messages  {beginning(' / '.join(asked[-2:]))}")
+
+
+def sessions(chat: "Chat", rest: str) -> None:
+    """List conversations, or search them."""
+    if rest:
+        for hit in chat.talk.store.search(rest):
+            console.note(f"{hit.created[:16].replace('T', ' ')}  {hit.session}  {hit.role}: {hit.snippet}")
+        return
+    for one in chat.talk.store.all():
+        mark = "*" if chat.talk.session and one.id == chat.talk.session.id else " "
+        console.note(
+            f"{mark} {one.used[:16].replace('T', ' ')}  {one.name}  {one.n_messages} messages, {one.model}"
+        )
+
+
+def resume(chat: "Chat", rest: str) -> None:
+    """Go on with another conversation."""
+    if not rest:
+        raise UsageError("/resume needs the name of a conversation; /sessions lists them")
+    chat.talk.resume(chat.talk.store.find(rest))
+    chat.forget_stats()
+    chat.greet()
+
+
+def rename(chat: "Chat", rest: str) -> None:
+    """Give the conversation another name."""
+    console.note(f"(this conversation is called {chat.talk.rename(rest)} now)")
+
+
+def edited(text: str) -> str:
+    """Let the person edit a text in $VISUAL or $EDITOR; UsageError when that does not work."""
+    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or EDITOR
+    handle, name = tempfile.mkstemp(suffix=".md", prefix="mixcli-")
+    path = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        done = subprocess.run([*shlex.split(command), name], check=False)
+        if done.returncode:
+            raise UsageError(f"the editor {command} failed (exit code {done.returncode}); nothing was sent")
+        return path.read_text("utf-8", "replace")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the editor {command!r} cannot be started: {error}; set EDITOR") from None
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def beginning(text: str) -> str:
+    """Give the first words of a message, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise UsageError(f"{text!r} is no number of a list")
+    return int(text)

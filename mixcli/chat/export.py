@@ -1,0 +1,37 @@
+"""A conversation as a file for people or programs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mixcli.chat.sessions import CUT, FAILED, STOPPED, Message, Session
+
+FORMATS = {"markdown": ".md", "json": ".json"}
+SAYS = {"user": "You", "assistant": "Model"}
+ENDED = {STOPPED: "stopped", CUT: "cut off", FAILED: "no answer"}
+
+
+def as_markdown(session: Session, messages: Sequence[Message]) -> str:
+    """Write a branch as markdown: a heading a turn, the text as it came."""
+    parts = [f"# {session.name}", f"{session.model}, {session.created[:10]}"]
+    if session.system:
+        parts += ["## System", session.system]
+    for message in messages:
+        note = f" ({ENDED[message.state]})" if message.state in ENDED else ""
+        parts += [f"## {SAYS.get(message.role, message.role)}{note}", message.content.strip()]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def as_data(session: Session, messages: Sequence[Message]) -> dict[str, Any]:
+    """Give a branch for programs; `messages` have OpenAI's role and content, and what else is known of each."""
+    about = asdict(session)
+    about.pop("head")
+    return {**about, "messages": [{key: value for key, value in asdict(one).items() if key not in ("id", "parent")} for one in messages]}  # fmt: skip
+
+
+def text_of(session: Session, messages: Sequence[Message], form: str) -> str:
+    """Write a branch in one of FORMATS."""
+    if form == "json":
+        return json.dumps(as_data(session, messages), ensure_ascii=False, indent=2) + "\n"
+    return as_markdown(session, messages)

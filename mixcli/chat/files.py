@@ -1,0 +1,59 @@
+"""Files that go with a message, and files that are written."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixcli.errors import UsageError
+from mixcli.stdin import decode
+
+MAX_FILE = 4 << 20  # bytes; about a million tokens, more than any context
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A text file's name and content."""
+
+    name: str
+    text: str
+
+    def block(self) -> str:
+        """Give it as a part of a message: named, and fenced so that its own fences do not end it."""
+        fence = "```"
+        while fence in self.text:
+            fence += "`"
+        return f"{self.name}:\n{fence}{Path(self.name).suffix[1:]}\n{self.text.rstrip()}\n{fence}"
+
+
+def attach(text: str) -> Attachment:
+    """Read a file; UsageError says why it cannot go with a message."""
+    path = Path(text.strip().strip("'\"")).expanduser()
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; name a file of it")
+        if size > MAX_FILE:
+            raise UsageError(f"{path} has {size:,} bytes, and {MAX_FILE:,} is the limit; take a part of it")
+        raw = path.read_bytes() if path.is_file() else b"\0"
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    if b"\0" in raw[:8192]:
+        raise UsageError(f"{path} is no text file")
+    return Attachment(path.name, decode(raw))
+
+
+def with_files(files: list[Attachment], text: str) -> str:
+    """Give a message with its files before the text."""
+    return "\n\n".join([*(one.block() for one in files), text])
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that only this user can read; one that is there already is not written over (UsageError)."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already; name another file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None

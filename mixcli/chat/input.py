@@ -1,0 +1,252 @@
+"""Where messages come from: prompt_toolkit on a terminal, plain lines elsewhere."""
+
+import os
+import sys
+import termios
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mixcli.console import console
+from mixcli.errors import UsageError
+from mixcli.stdin import decode
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import Completer
+    from prompt_toolkit.history import History
+    from prompt_toolkit.key_binding import KeyBindings
+
+PROMPT, MORE = ">>> ", "... "
+QUOTES = '"""'
+MAX_LINE = 16 << 20  # bytes of one line from a pipe; no context holds so much
+PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
+
+
+class Source(Protocol):
+    """Gives one message after the other."""
+
+    def read(self, draft: str = "") -> str | None:
+        """Give the next message, None at the end; KeyboardInterrupt when the person wants out."""
+
+    def refresh(self) -> None:
+        """Draw again what has changed around the prompt; may be called from any thread."""
+
+
+def is_dumb() -> bool:
+    """Tell whether the terminal can only write one line after the other."""
+    return os.environ.get("TERM", "dumb") in ("dumb", "unknown", "")
+
+
+def unquoted(text: str) -> str:
+    """Take the triple quotes off a message of several lines."""
+    stripped = text.strip()
+    if stripped.startswith(QUOTES):
+        return stripped.removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
+    return text
+
+
+def is_open(text: str) -> bool:
+    """Tell whether a message began with triple quotes that are not closed yet."""
+    stripped = text.strip()
+    return stripped.startswith(QUOTES) and not (
+        stripped.endswith(QUOTES) and len(stripped) >= 2 * len(QUOTES)
+    )
+
+
+class Lines:
+    """Lines of stdin; triple quotes make one message of several. A prompt is shown where a person sits at a dumb terminal."""
+
+    def __init__(self) -> None:
+        self._prompts = console.is_terminal(sys.stdin)
+
+    def read(self, draft: str = "") -> str | None:  # noqa: ARG002  a plain line has nothing to edit
+        text = self._line(PROMPT)
+        while text is not None and is_open(text):
+            more = self._line(MORE)
+            if more is None:
+                break
+            text += "\n" + more
+        return None if text is None else unquoted(text)
+
+    def refresh(self) -> None:
+        pass
+
+    def _line(self, prompt: str) -> str | None:
+        if self._prompts:
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
+        if sys.stdin is None or sys.stdin.closed:
+            return None
+        raw = sys.stdin.buffer.readline(MAX_LINE + 1)
+        if len(raw) > MAX_LINE:
+            raise UsageError(
+                f"a line of the input has more than {MAX_LINE >> 20} MiB, which no context holds"
+            )
+        if not raw:
+            if self._prompts:
+                sys.stderr.write("\n")
+            return None
+        return decode(raw).rstrip("\n")
+
+
+class Editor:
+    """prompt_toolkit's editor: history over sessions, several lines, completion, search, $EDITOR."""
+
+    def __init__(
+        self,
+        history: Path | None,
+        completer: "Completer",
+        toolbar: Callable[[], str],
+        keys: Callable[[], str],
+        ready: Callable[[], None],
+    ) -> None:
+        self._history, self._completer = history, completer
+        self._toolbar, self._keys, self._ready = toolbar, keys, ready
+        self._session: PromptSession[str] | None = None
+
+    def read(self, draft: str = "") -> str | None:
+        from prompt_toolkit.enums import EditingMode
+        from prompt_toolkit.patch_stdout import patch_stdout
+
+        session = self._session = self._session or self._made()
+        session.editing_mode = EditingMode.VI if self._keys() == "vi" else EditingMode.EMACS
+        try:
+            with patch_stdout(raw=True):
+                return unquoted(session.prompt(default=draft, pre_run=self._before))
+        except EOFError:
+            return None
+
+    def leave(self, error: BaseException) -> None:
+        """End a prompt that is being shown, from any thread: `read` raises the error."""
+        session = self._session
+        if session is not None and session.app.loop is not None:
+
+            def end() -> None:
+                with suppress(Exception):  # it has ended by itself
+                    session.app.exit(exception=error)
+
+            session.app.loop.call_soon_threadsafe(end)
+
+    def refresh(self) -> None:
+        if self._session is not None:
+            self._session.app.invalidate()
+
+    def _before(self) -> None:
+        """Begin with what must not hold up the first prompt, once that is drawn."""
+        assert self._session
+        self._session.app.after_render += self._drawn
+
+    def _drawn(self, _app: Any) -> None:
+        assert self._session
+        self._session.app.after_render -= self._drawn
+        self._ready()
+
+    def _made(self) -> "PromptSession[str]":
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.filters import Condition
+        from prompt_toolkit.output import ColorDepth
+
+        def completing() -> bool:
+            assert self._session
+            return self._session.default_buffer.text.startswith("/")
+
+        return PromptSession(
+            PROMPT,
+            multiline=True,
+            prompt_continuation=_continued,
+            history=_history(self._history),
+            completer=self._completer,
+            complete_while_typing=Condition(completing),
+            bottom_toolbar=self._toolbar,
+            key_bindings=_bindings(),
+            enable_open_in_editor=True,
+            tempfile_suffix=".md",
+            color_depth=None if console.colored(sys.stdout) else ColorDepth.DEPTH_1_BIT,
+            reserve_space_for_menu=4,
+        )
+
+
+def _continued(_width: int, _line: int, wrapped: int) -> str:
+    """Mark a new line of a message; a long line that only goes on is not marked."""
+    return " " * len(MORE) if wrapped else MORE
+
+
+def _bindings() -> "KeyBindings":
+    from prompt_toolkit.filters import is_searching
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("enter", filter=~is_searching)
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if is_open(buffer.text):
+            buffer.newline()
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter", filter=~is_searching)
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    @keys.add("c-g", filter=~is_searching)
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.open_in_editor()
+
+    @keys.add("c-c", filter=~is_searching)
+    def _(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt())
+
+    return keys
+
+
+def _history(path: Path | None) -> "History":
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    class Kept(FileHistory):
+        """A history on a disk that may be full, or not ours: what cannot be kept is remembered until the chat ends."""
+
+        def load_history_strings(self) -> Iterable[str]:
+            try:
+                return list(super().load_history_strings())
+            except OSError:
+                return []
+
+        def store_string(self, string: str) -> None:
+            with suppress(OSError):
+                super().store_string(string)
+
+    if path is None:
+        return InMemoryHistory()
+    with suppress(OSError):
+        path.touch(mode=0o600)
+    return Kept(path)
+
+
+@contextmanager
+def typing_ahead() -> Iterator[None]:
+    """While an answer comes, keep what is typed for the next prompt, unseen; Ctrl-C still interrupts."""
+    if not console.is_terminal(sys.stdin):
+        yield
+        return
+    handle = sys.stdin.fileno()
+    before = termios.tcgetattr(handle)
+    quiet = termios.tcgetattr(handle)
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(handle, termios.TCSANOW, quiet)
+    paste = console.is_terminal(sys.stdout) and not is_dumb()
+    if paste:
+        sys.stdout.write(PASTE_ON)
+        sys.stdout.flush()
+    try:
+        yield
+    finally:
+        if paste:
+            sys.stdout.write(PASTE_OFF)
+            sys.stdout.flush()
+        termios.tcsetattr(handle, termios.TCSANOW, before)

@@ -1,0 +1,209 @@
+"""The model of a chat: loaded in the background, loaded again when its process has died."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mixcli.errors import MixcliError
+
+if TYPE_CHECKING:
+    from mixcli.host.child import Child
+    from mixcli.host.process import Host
+    from mixcli.host.spec import Order
+    from mixcli.hub.store import StoredModel
+    from mixcli.wish import Wish
+
+LOADING, READY, FAILED, GONE = "loading", "ready", "failed", "gone"
+LOOK = 0.1  # seconds between two looks at a load that reports nothing
+
+
+@dataclass(frozen=True)
+class LoadState:
+    """What people see of a load: how far it is (0 to 1), and the bytes that go to each device, by kind."""
+
+    status: str
+    label: str
+    share: float = 0.0
+    order: "Order | None" = None
+
+
+class ChatModel:
+    """One model and one wish; `changed` is called from the loading thread.
+
+    `load` returns at once. A failed load keeps its error until somebody waits for the model; the next `wait` after that tries again.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        wish: "Wish",
+        keep_alive: float,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.wish = wish
+        self.keep_alive = keep_alive
+        self.changed = changed
+        self.state = LoadState(LOADING, name or "the model")
+        self.error: Exception | None = None
+        self.n_ctx = 0
+        self._host: Host | None = None
+        self._stored: StoredModel | None = None
+        self.smaller = False  # loaded with the next smaller plan, because memory ran out with the first
+        self._less = False
+        self._left = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def label(self) -> str:
+        return self.state.label
+
+    @property
+    def profile(self) -> str:
+        return self.wish.profile or "auto"
+
+    def load(self) -> None:
+        """Begin to load, unless that is going on."""
+        if self._thread is None or not self._thread.is_alive():
+            self.error = None
+            self._show(LOADING, share=0.0)
+            self._thread = threading.Thread(target=self._load, name="loading", daemon=True)
+            self._thread.start()
+
+    def wait(self, look: Callable[[LoadState], None]) -> "Host":
+        """Give the loaded model; `look` is shown every state meanwhile. Raises why it cannot be loaded, or KeyboardInterrupt."""
+        if self.state.status in (FAILED, GONE) or self._thread is None:
+            self.load()
+        while self.state.status == LOADING:
+            look(self.state)
+            assert self._thread
+            self._thread.join(LOOK)
+        if self.error:
+            raise self.error
+        assert self._host
+        return self._host
+
+    def alive(self) -> bool:
+        """Tell whether the loaded model still answers."""
+        if self._host is None:
+            return False
+        try:
+            self._host.client.health()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def count(self, messages: list[dict[str, Any]]) -> int:
+        """Count the tokens of a conversation; 0 where that cannot be known now."""
+        if self._host is None or not messages:
+            return 0
+        try:
+            return int(self._host.client.tokenize({"messages": messages})["count"])
+        except (MixcliError, OSError, ValueError, KeyError):
+            return 0
+
+    def lost(self) -> str:
+        """Let go of a model whose process has ended, and say why; it is loaded anew, smaller where memory was the reason."""
+        from mixcli.host.process import KILLED
+
+        assert self._host
+        cause = self._host.cause_of_death()
+        self._less = cause == KILLED
+        self.leave()
+        self._left = False
+        self._show(GONE)
+        return cause
+
+    def leave(self) -> None:
+        """Let go of the model; its keep_alive begins."""
+        self._left = True
+        if self._host is not None:
+            self._host.leave()
+            self._host = None
+
+    def stored(self) -> "StoredModel":
+        """Find the model's file; UsageError when there is none of that name."""
+        if self._stored is None:
+            from mixcli.hub.store import find
+
+            self._stored = find(self.name)
+        return self._stored
+
+    def folds_system(self) -> bool:
+        """Tell whether the model's format has no system message, so that its text goes into a message of the user."""
+        from mixcli.hub.headers import header_of
+
+        try:
+            template = header_of(self.stored().parts).get("tokenizer.chat_template")
+        except MixcliError:  # it is loaded all the same, so the file was changed meanwhile
+            return False
+        return isinstance(template, str) and "[INST]" in template and "[SYSTEM_PROMPT]" not in template
+
+    def order(self) -> "Order":
+        """Give how the model was placed; planned anew where another command has loaded it. Raises what planning raises."""
+        from mixcli.placing import place
+
+        return self.state.order or place(self.stored(), self.wish)
+
+    def estimated_decode(self) -> float | None:
+        """Give the roofline estimate of this placement, tokens a second; None where the machine cannot be described."""
+        from mixcli.chat.roofline import estimated_decode
+
+        try:
+            return estimated_decode(self.stored(), self.wish, self.order().placement)
+        except Exception as error:
+            if not hasattr(error, "exit_code"):
+                raise
+            return None
+
+    def _load(self) -> None:
+        from mixcli.host.process import KILLED
+        from mixcli.launch import hold
+
+        try:
+            stored = self.stored()
+            self._show(LOADING, label=stored.label)
+            host = hold(stored, self.wish, self.keep_alive, self._report, self._placed, less=self._less)
+            self.n_ctx = host.client.health()["n_ctx"]
+        except Exception as error:
+            self._less = self._less or KILLED in str(error)
+            self.error = error
+            self._show(FAILED)
+            return
+        self._host = host
+        if self._left:  # nobody waits for it any more
+            host.leave()
+        if host.process is not None:
+            threading.Thread(target=self._watch, args=(host, host.process), daemon=True).start()
+        self._show(READY, share=1.0)
+
+    def _watch(self, host: "Host", process: "Child") -> None:
+        """Take note of the end of a process that we have started: until then it would stay as a zombie that `mixcli stop` waits for."""
+        while self._host is host and process.poll() is None:
+            time.sleep(LOOK)
+
+    def _report(self, done: float, total: float, _stage: str) -> None:
+        self._show(LOADING, share=done / total if total else 0.0)
+
+    def _placed(self, order: "Order") -> None:
+        self.smaller = self._less
+        self._show(LOADING, order=order)
+
+    def _show(
+        self,
+        status: str,
+        *,
+        label: str | None = None,
+        share: float | None = None,
+        order: "Order | None" = None,
+    ) -> None:
+        old = self.state
+        self.state = LoadState(
+            status,
+            old.label if label is None else label,
+            old.share if share is None else share,
+            order or old.order,
+        )
+        self.changed()

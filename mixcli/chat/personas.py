@@ -1,0 +1,79 @@
+"""Personas: how a model should answer, kept as files in the configuration folder.
+
+`personas/support.md` is a system message as it stands; `personas/support.toml` has `system` and may have a table `[settings]` with
+what `/set` knows.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from mixcli import paths
+from mixcli.chat.settings import Settings
+from mixcli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Persona:
+    """A system message and the settings that go with it."""
+
+    system: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def folder() -> Path:
+    """Give the folder of personas; it need not exist."""
+    return paths.config_dir() / "personas"
+
+
+def names() -> list[str]:
+    """List the personas by name."""
+    return sorted({path.stem for path in folder().glob("*") if path.suffix in READERS})
+
+
+def persona(name: str) -> Persona:
+    """Read a persona; UsageError says what is wrong with it, or which there are."""
+    for suffix, read in READERS.items():
+        path = folder() / f"{name}{suffix}"
+        if path.is_file() and path.parent == folder():
+            try:
+                return read(path.read_text("utf-8"))
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise UsageError(f"the persona {path} cannot be read: {error}") from None
+            except UsageError as error:
+                raise UsageError(f"the persona {path}: {error}") from None
+    have = names()
+    near = get_close_matches(name, have, n=1)
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"there are: {', '.join(have)}"
+        if have
+        else "there are none yet"
+    )
+    raise UsageError(
+        f"no persona is called {name!r}; {hint} (they are files such as {folder() / 'support.md'})"
+    )
+
+
+def _markdown(text: str) -> Persona:
+    return Persona(text.strip())
+
+
+def _toml(text: str) -> Persona:
+    data = tomllib.loads(text)
+    system = data.pop("system", None)
+    chosen = data.pop("settings", {})
+    if not isinstance(system, str) or not isinstance(chosen, dict) or data:
+        raise UsageError("it takes a text `system` and a table [settings], nothing else")
+    settings = Settings()
+    for key, value in chosen.items():
+        typed = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        settings = settings.with_text(key, typed)
+    return Persona(system.strip(), settings.chosen())
+
+
+READERS: dict[str, Callable[[str], Persona]] = {".md": _markdown, ".toml": _toml}

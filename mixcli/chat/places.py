@@ -1,0 +1,93 @@
+"""Slash commands about the model: which one, on which machine, what lives where, which experts answer."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mixcli.chat.model import ChatModel
+from mixcli.chat.toolbar import bar, devices
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mixcli.chat.repl import Chat
+
+TOP = 3  # experts that are named for each layer
+
+
+def model(chat: "Chat", rest: str) -> None:
+    """Say which model answers, or go on with another."""
+    if not rest:
+        console.note(
+            f"{chat.model.label}, {chat.model.state.status}, context {chat.model.n_ctx or '?'} tokens"
+        )
+        return
+    _use(chat, ChatModel(rest, chat.model.wish, chat.model.keep_alive))
+
+
+def profile(chat: "Chat", rest: str) -> None:
+    """Say which profile holds, or place the model as another one says."""
+    if not rest:
+        console.note(f"{chat.model.profile} (`mixcli profiles list` shows others)")
+        return
+    from mixcli.insight.machines import machine_of
+
+    machine_of(rest)  # refuses a name that is none
+    wish = replace(chat.model.wish, profile=None if rest == "auto" else rest)
+    _use(chat, ChatModel(chat.model.name, wish, chat.model.keep_alive))
+
+
+def plan(chat: "Chat", _rest: str) -> None:
+    """Show what lives where, and llama.cpp's flags for it."""
+    from mixcli.insight.plans import flags
+
+    order = chat.model.order()
+    for row in devices(order.expected):
+        console.note(row)
+    console.note(f"llama.cpp {flags(order.placement)}")
+    if rate := chat.model.estimated_decode():
+        console.note(f"estimate: {rate:.1f} tokens/s (not measured)")
+
+
+def experts(chat: "Chat", _rest: str) -> None:
+    """Show how the last answer was spread over the experts."""
+    chat.talk.last_answer()
+    routing = chat.loaded().client.experts(chat.talk.wire())
+    n_expert = int(routing.get("n_expert") or 0)
+    if not n_expert:
+        raise UsageError("this model has no experts")
+    for row in spread(routing["layers"], n_expert, int(routing["n_expert_used"])):
+        console.note(row)
+
+
+def spread(layers: Sequence[Sequence[int]], n_expert: int, n_used: int) -> list[str]:
+    """Draw each expert's share over all layers, then every layer's favourites."""
+    total = [sum(layer[i] for layer in layers) for i in range(n_expert)]
+    every = sum(total) or 1
+    rows = [f"{n_used} of {n_expert} experts a token; equal use would be {100 / n_expert:.1f} % each"]
+    rows += [f"expert {i:<3} {bar(n / max(total))} {100 * n / every:5.1f} %" for i, n in enumerate(total)]
+    for number, layer in enumerate(layers):
+        best = sorted(range(n_expert), key=lambda i: -layer[i])[:TOP]
+        here = sum(layer) or 1
+        rows.append(f"layer {number:<3} " + ", ".join(f"{i} {100 * layer[i] / here:.0f} %" for i in best))
+    return rows
+
+
+def model_names(_chat: "Chat") -> Iterable[str]:
+    """List the models of this machine, for the Tab key."""
+    from mixcli.hub.store import models
+
+    return [one.label for one in models()]
+
+
+def profile_names(_chat: "Chat") -> Iterable[str]:
+    """List the profiles, for the Tab key."""
+    from mixcli.insight.machines import own_profiles
+    from profiles.load import profile_names as known
+
+    return ["auto", *known(own_profiles())]
+
+
+def _use(chat: "Chat", other: ChatModel) -> None:
+    chat.use(other)
+    console.note(f"({other.label} is being loaded; the conversation goes on with it)")

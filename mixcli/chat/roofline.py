@@ -1,0 +1,20 @@
+"""What the machine could do: the roofline estimate for a model as it is placed."""
+
+from typing import TYPE_CHECKING
+
+from mixcli.hub.headers import header_of, shape_of
+from mixcli.insight.machines import machine_of
+from profiles.layout import layout_of
+from profiles.speed import estimate
+
+if TYPE_CHECKING:
+    from mixcli.hub.store import StoredModel
+    from mixcli.wish import Wish
+    from profiles.placement import Placement
+
+
+def estimated_decode(stored: "StoredModel", wish: "Wish", placement: "Placement") -> float:
+    """Give the tokens a second that a placement should decode on the machine of a wish."""
+    shape = shape_of(header_of(stored.parts))
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
+    return estimate(shape, machine, placement, layout_of(shape, placement, machine)).decode

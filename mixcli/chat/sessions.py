@@ -1,0 +1,323 @@
+"""Conversations on disk: every turn committed before and after the answer, searchable, with all its branches.
+
+Where the disk fails, the present conversation goes on in memory, with one sentence; nothing else in the chat notices.
+"""
+
+import json
+import sqlite3
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mixcli import paths
+from mixcli.chat.schema import copy_session, open_database
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+T = TypeVar("T")
+PARTIAL, DONE, STOPPED, CUT, FAILED = "partial", "done", "stopped", "cut", "failed"
+SHORTEST = 3  # characters that the search index needs; shorter words are looked for one by one
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn; `state` says how it ended, `token_ids` are the sampled ones where the whole answer came."""
+
+    id: int
+    parent: int | None
+    role: str
+    content: str
+    state: str
+    token_ids: tuple[int, ...]
+    model: str
+    created: str
+
+
+@dataclass(frozen=True)
+class Session:
+    """A conversation; `head` is the last message of the branch that is looked at."""
+
+    id: int
+    name: str
+    model: str
+    system: str
+    settings: Mapping[str, Any]
+    head: int | None
+    created: str
+    used: str
+    n_messages: int
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A message that was searched for, with the words around the place."""
+
+    session: str
+    message: int
+    role: str
+    created: str
+    snippet: str
+
+
+class Sessions:
+    """All conversations; `ephemeral` keeps them in memory only."""
+
+    def __init__(self, *, ephemeral: bool = False) -> None:
+        self.in_memory = ephemeral
+        self._path = None if ephemeral else database_path()
+        self._current: int | None = None
+        try:
+            self._database = open_database(self._path)
+        except (sqlite3.Error, OSError) as error:
+            self._say_why(error)
+            self.in_memory = True
+            self._database = open_database(None)
+
+    def close(self) -> None:
+        """Close the database; what was said is committed already."""
+        self._database.close()
+
+    # sessions
+
+    def create(self, name: str, model: str, system: str, settings: Mapping[str, Any]) -> Session:
+        """Begin a conversation; a name that is taken gets a number."""
+
+        def act() -> int:
+            row = (self._free(name), model, system, json.dumps(settings), now(), now())
+            done = self._database.execute(
+                "INSERT INTO session (name, model, system, settings, created, used) VALUES (?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            return int(done.lastrowid or 0)
+
+        self._current = self._write(act)
+        return self.get(self._current)
+
+    def get(self, session: int) -> Session:
+        """Give a session by its number."""
+        return self._sessions("WHERE session.id = ?", session)[0]
+
+    def all(self) -> list[Session]:
+        """List all sessions, the one that was used last first."""
+        return self._sessions("")
+
+    def latest(self) -> Session:
+        """Give the session that was used last; UsageError when there is none."""
+        found = self._sessions("", limit=1)
+        if not found:
+            raise UsageError("there is no conversation to go on with yet")
+        return found[0]
+
+    def find(self, name: str) -> Session:
+        """Give a session by its name, or by the beginning of it; UsageError names the nearest."""
+        have = self.all()
+        if found := next((one for one in have if one.name == name), None):
+            return found
+        begun = [one for one in have if one.name.startswith(name)]
+        if len(begun) == 1:
+            return begun[0]
+        near = [one.name for one in begun] or get_close_matches(name, [one.name for one in have], n=1)
+        hint = f"did you mean {' or '.join(near[:3])}?" if near else "`mixcli sessions` lists them."
+        raise UsageError(f"no conversation is called {name!r}; {hint}")
+
+    def resume(self, session: Session) -> None:
+        """Go on with a session: an answer that a kill cut off is marked so, and it counts as used now."""
+        self._current = session.id
+
+        def act() -> None:
+            self._database.execute(
+                "UPDATE message SET state = ? WHERE session = ? AND state = ?", (CUT, session.id, PARTIAL)
+            )
+            self._database.execute("UPDATE session SET used = ? WHERE id = ?", (now(), session.id))
+
+        self._write(act)
+
+    def rename(self, session: int, name: str) -> str:
+        """Give a session another name and say which it became."""
+
+        def act() -> str:
+            free = self._free(name, session)
+            self._database.execute("UPDATE session SET name = ? WHERE id = ?", (free, session))
+            return free
+
+        return self._write(act)
+
+    def configure(self, session: int, model: str, system: str, settings: Mapping[str, Any]) -> None:
+        """Remember what a session is talked with."""
+        row = (model, system, json.dumps(settings), session)
+        self._write(
+            lambda: self._database.execute(
+                "UPDATE session SET model = ?, system = ?, settings = ? WHERE id = ?", row
+            )
+        )
+
+    def remove(self, session: int) -> None:
+        """Delete a session with all its messages."""
+        self._write(lambda: self._database.execute("DELETE FROM session WHERE id = ?", (session,)))
+
+    # messages
+
+    def add(
+        self, session: int, parent: int | None, role: str, content: str, state: str, model: str
+    ) -> Message:
+        """Add a message behind `parent` and look at it from now on."""
+        created = now()
+
+        def act() -> int:
+            done = self._database.execute(
+                "INSERT INTO message (session, parent, role, content, state, model, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (session, parent, role, content, state, model, created),
+            )
+            self._look_at(session, done.lastrowid)
+            return int(done.lastrowid or 0)
+
+        return Message(self._write(act), parent, role, content, state, (), model, created)
+
+    def update(self, message: Message) -> None:
+        """Write what a message has become; only a finished one is pushed to the disk's surface."""
+        tokens = array("I", message.token_ids).tobytes()
+        row = (message.content, message.state, tokens, message.model, message.id)
+        self._write(
+            lambda: self._database.execute(
+                "UPDATE message SET content = ?, state = ?, tokens = ?, model = ? WHERE id = ?", row
+            ),
+            durable=message.state != PARTIAL,
+        )
+
+    def look_at(self, session: int, head: int | None) -> None:
+        """Make a message, or the empty beginning, the end of the branch that is looked at."""
+        self._write(lambda: self._look_at(session, head))
+
+    def path(self, head: int | None) -> list[Message]:
+        """Give the messages from the beginning to `head`."""
+        rows = self._database.execute(
+            "WITH RECURSIVE line (id, parent, depth) AS ("
+            " SELECT id, parent, 0 FROM message WHERE id = ?"
+            " UNION ALL SELECT message.id, message.parent, depth + 1 FROM message JOIN line ON message.id = line.parent)"
+            " SELECT message.* FROM message JOIN line USING (id) ORDER BY depth DESC",
+            (head,),
+        )
+        return [_message(row) for row in rows]
+
+    def leaves(self, session: int) -> list[Message]:
+        """Give the last message of every branch, in the order in which they were written."""
+        rows = self._database.execute(
+            "SELECT * FROM message WHERE session = ? AND id NOT IN"
+            " (SELECT parent FROM message WHERE session = ? AND parent IS NOT NULL) ORDER BY id",
+            (session, session),
+        )
+        return [_message(row) for row in rows]
+
+    def search(self, text: str, limit: int = 50) -> list[Hit]:
+        """Find the messages that contain every word of `text`, the newest first."""
+        words = text.split()
+        long = [word.replace('"', '""') for word in words if len(word) >= SHORTEST]
+        like = [word for word in words if len(word) < SHORTEST]
+        where = ["message_text MATCH ?"] if long else []
+        where += ["instr(lower(message.content), lower(?)) > 0"] * len(like)
+        if not where:
+            raise UsageError("say what to search for: mixcli sessions search WORDS")
+        given: list[Any] = [" AND ".join(f'"{word}"' for word in long)] if long else []
+        snippet = (
+            "snippet(message_text, 0, '', '', '…', 40)"
+            if long
+            else "substr(replace(message.content, char(10), ' '), 1, 80)"
+        )
+        rows = self._database.execute(
+            f"SELECT session.name, message.id, role, message.created, {snippet} AS snippet FROM message_text"
+            " JOIN message ON message.id = message_text.rowid JOIN session ON session.id = message.session"
+            f" WHERE {' AND '.join(where)} ORDER BY message.id DESC LIMIT ?",
+            (*given, *like, limit),
+        )
+        return [Hit(row[0], row[1], row[2], row[3], " ".join(str(row[4]).split())) for row in rows]
+
+    # how it is done
+
+    def _sessions(self, where: str, *given: Any, limit: int = -1) -> list[Session]:
+        rows = self._database.execute(
+            "SELECT session.*, (SELECT count(*) FROM message WHERE message.session = session.id) AS n FROM session"
+            f" {where} ORDER BY used DESC, id DESC LIMIT ?",
+            (*given, limit),
+        )
+        return [
+            Session(
+                row["id"], row["name"], row["model"], row["system"], json.loads(row["settings"]), row["head"],
+                row["created"], row["used"], row["n"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def _free(self, name: str, owner: int | None = None) -> str:
+        taken = {one.name for one in self.all() if one.id != owner}
+        number, free = 1, name
+        while free in taken:
+            number += 1
+            free = f"{name}-{number}"
+        return free
+
+    def _look_at(self, session: int, head: int | None) -> None:
+        self._database.execute("UPDATE session SET head = ?, used = ? WHERE id = ?", (head, now(), session))
+
+    def _write(self, act: Callable[[], T], *, durable: bool = True) -> T:
+        """Do something in one transaction; where the disk refuses, once more in memory."""
+        try:
+            return self._transaction(act, durable)
+        except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+            if self.in_memory:
+                raise
+            self._go_on_in_memory(error)
+            return self._transaction(act, durable)
+
+    def _transaction(self, act: Callable[[], T], durable: bool) -> T:
+        self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            value = act()
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+        return value
+
+    def _go_on_in_memory(self, error: Exception) -> None:
+        memory = open_database(None)
+        if self._current is not None:
+            copy_session(self._database, memory, self._current)
+        self._database.close()
+        self._database, self.in_memory = memory, True
+        self._say_why(error)
+
+    def _say_why(self, error: Exception) -> None:
+        console.warn(
+            f"conversations cannot be saved in {self._path} ({error}); the chat goes on in memory and is lost when you leave, "
+            "/export PATH keeps it elsewhere"
+        )
+
+
+def database_path() -> Path:
+    """Give where the conversations are kept."""
+    return paths.data_dir() / "chat.db"
+
+
+def now() -> str:
+    """Give the present moment as the database keeps it: UTC, sortable."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _message(row: sqlite3.Row) -> Message:
+    ids = array("I", row["tokens"])
+    return Message(
+        row["id"],
+        row["parent"],
+        row["role"],
+        row["content"],
+        row["state"],
+        tuple(ids),
+        row["model"],
+        row["created"],
+    )

@@ -1,0 +1,192 @@
+"""The conversation that is going on: one branch of a session's tree, and how it grows."""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from mixcli.chat.sessions import DONE, PARTIAL, Message, Session, Sessions
+from mixcli.chat.settings import Settings
+from mixcli.errors import UsageError
+
+SAVE_EVERY = 0.5  # seconds between two saves of an answer that is being written
+NAME_WORDS, NAME_LENGTH = 5, 40
+
+
+class Talk:
+    """A branch: `messages` from the beginning to the head. The session is made with the first message.
+
+    Every change is in the database when a method returns, but for the text of a running answer, which may be SAVE_EVERY behind.
+    """
+
+    def __init__(self, store: Sessions, model: str, system: str, settings: Settings) -> None:
+        self.store = store
+        self.model = model
+        self.system = system
+        self.settings = settings
+        self.session: Session | None = None
+        self.messages: list[Message] = []
+        self._text = ""
+        self._saved = 0.0
+
+    @property
+    def name(self) -> str:
+        """Give the session's name, empty before the first message."""
+        return self.session.name if self.session else ""
+
+    def resume(self, session: Session) -> None:
+        """Go on with a session, on the branch that was looked at last, with its system message and settings."""
+        self.store.resume(session)
+        self.session = session
+        self.system = session.system
+        self.settings = Settings.of(session.settings)
+        self.messages = self.store.path(session.head)
+
+    def begin_anew(self) -> None:
+        """Let the session be and begin another one with the next message."""
+        self.session, self.messages = None, []
+
+    def rename(self, name: str) -> str:
+        """Give the session another name; UsageError before the first message."""
+        session = self._begun()
+        given = self.store.rename(session.id, slug(name) or session.name)
+        self.session = self.store.get(session.id)
+        return given
+
+    def remember(self) -> None:
+        """Keep model, system message and settings with the session."""
+        if self.session:
+            self.store.configure(self.session.id, self.model, self.system, self.settings.chosen())
+
+    # a turn
+
+    def ask(self, text: str) -> None:
+        """Add what the person says, and the place of the answer."""
+        if self.session is None:
+            name = slug(text) or "chat"
+            self.session = self.store.create(name, self.model, self.system, self.settings.chosen())
+        self._add("user", text, DONE)
+        self.answer()
+
+    def answer(self) -> None:
+        """Add an empty answer, which `hear` and `end` fill."""
+        self._text, self._saved = "", time.monotonic()
+        self._add("assistant", "", PARTIAL)
+
+    def hear(self, text: str) -> None:
+        """Take a piece of the answer; it is saved at a bounded rate."""
+        self._text += text
+        if time.monotonic() - self._saved >= SAVE_EVERY:
+            self._save(PARTIAL)
+
+    def end(self, state: str, token_ids: tuple[int, ...] = ()) -> None:
+        """Close the answer: how it ended, and its sampled tokens where they are known."""
+        self._save(state, token_ids)
+
+    def wire(self) -> list[dict[str, Any]]:
+        """Give the branch as the messages of a request, up to the answer that is being written.
+
+        A question that never got a word of answer is left out with it.
+        """
+        said: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
+        messages = self.messages
+        if messages and messages[-1].role == "assistant" and messages[-1].state == PARTIAL:
+            messages = messages[:-1]
+        return said + [_on_the_wire(message, self.model) for message in _answered(messages)]
+
+    # the tree
+
+    def undo(self) -> str:
+        """Go back to before the last question and give it; the turn stays in the tree as a branch."""
+        at = self._last_question()
+        question = self.messages[at]
+        self._look_at(question.parent)
+        return question.content
+
+    def retry(self) -> None:
+        """Begin another answer to the last question, beside the old one."""
+        self._look_at(self.messages[self._last_question()].id)
+        self.answer()
+
+    def question(self, number: int) -> Message:
+        """Give the person's message `number`, counted from 1; UsageError when there is none."""
+        questions = [message for message in self.messages if message.role == "user"]
+        if not 1 <= number <= len(questions):
+            raise UsageError(f"there is no message {number} of yours here; /context numbers them")
+        return questions[number - 1]
+
+    def before(self, number: int) -> None:
+        """Go back to before question `number`; its turn stays in the tree as a branch."""
+        self._look_at(self.question(number).parent)
+
+    def branches(self) -> list[list[Message]]:
+        """Give every branch of the session, from the beginning to its leaf."""
+        return [self.store.path(leaf.id) for leaf in self.store.leaves(self._begun().id)]
+
+    def switch(self, number: int) -> None:
+        """Go to the end of branch `number`, counted from 1."""
+        leaves = self.store.leaves(self._begun().id)
+        if not 1 <= number <= len(leaves):
+            raise UsageError(f"there is no branch {number}; /branch lists {len(leaves)}")
+        self._look_at(leaves[number - 1].id)
+
+    def last_answer(self) -> Message:
+        """Give the last answer; UsageError when there is none."""
+        found = next(
+            (one for one in reversed(self.messages) if one.role == "assistant" and one.content), None
+        )
+        if found is None:
+            raise UsageError("there is no answer yet")
+        return found
+
+    def _begun(self) -> Session:
+        if self.session is None:
+            raise UsageError("this conversation has not begun; say something first")
+        return self.session
+
+    def _last_question(self) -> int:
+        for at in range(len(self.messages) - 1, -1, -1):
+            if self.messages[at].role == "user":
+                return at
+        raise UsageError("nothing has been asked yet")
+
+    def _look_at(self, head: int | None) -> None:
+        self.store.look_at(self._begun().id, head)
+        self.messages = self.store.path(head)
+
+    def _add(self, role: str, text: str, state: str) -> None:
+        parent = self.messages[-1].id if self.messages else None
+        self.messages.append(self.store.add(self._begun().id, parent, role, text, state, self.model))
+
+    def _save(self, state: str, token_ids: tuple[int, ...] = ()) -> None:
+        last = replace(
+            self.messages[-1], content=self._text, state=state, token_ids=token_ids, model=self.model
+        )
+        self.messages[-1] = last
+        self.store.update(last)
+        self._saved = time.monotonic()
+
+
+def slug(text: str) -> str:
+    """Make a session's name of a message: its first words, in lower case, with hyphens."""
+    words = re.findall(r"[\w']+", text.lower())[:NAME_WORDS]
+    return "-".join(word.replace("'", "") for word in words)[:NAME_LENGTH].strip("-_")
+
+
+def _answered(messages: Sequence[Message]) -> list[Message]:
+    kept: list[Message] = []
+    for message in messages:
+        if message.role == "assistant" and not message.content:
+            if kept and kept[-1].role == "user":
+                kept.pop()
+            continue
+        kept.append(message)
+    return kept
+
+
+def _on_the_wire(message: Message, model: str) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.token_ids and message.model == model:  # another model has another vocabulary
+        said["token_ids"] = list(message.token_ids)
+    return said

@@ -1,0 +1,101 @@
+"""One turn: the request goes out, the answer comes, is shown, and is kept as far as it came."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mixcli.chat.input import typing_ahead
+from mixcli.chat.interrupts import Interrupts
+from mixcli.chat.render import View
+from mixcli.chat.sessions import CUT, DONE, FAILED, STOPPED
+from mixcli.chat.stats import TurnStats
+from mixcli.chat.talk import Talk
+from mixcli.host.client import Delta
+
+if TYPE_CHECKING:
+    from mixcli.host.process import Host
+
+STATUS_EVERY = 0.25  # seconds between two changes of the rate that is shown
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a turn ended: the state of its answer, what it cost, how many old messages were left out, what went wrong."""
+
+    state: str
+    stats: TurnStats
+    n_dropped: int = 0
+    error: Exception | None = None
+
+
+def take_turn(
+    host: "Host", body: dict[str, Any], talk: Talk, view: View, status: Callable[[float], str]
+) -> Outcome:
+    """Ask, show and keep one answer. `status` gives the line below it for a decode rate (tokens a second).
+
+    What the model or its process does wrong becomes part of the outcome; Ctrl-C makes the answer `stopped`.
+    """
+    progress = _Progress(view, status)
+    state, error = DONE, None
+    request = {**body, "return_token_ids": True, "return_progress": True}
+    with Interrupts() as interrupts, typing_ahead():
+        try:
+            with contextlib.closing(host.client.chat(request)) as stream:
+                for delta in interrupts.each(stream):
+                    progress.take(delta)
+                    if delta.text:
+                        talk.hear(delta.text)
+                        view.feed(delta.text)
+        except KeyboardInterrupt:
+            state = STOPPED
+        except Exception as caught:
+            if not hasattr(caught, "exit_code"):
+                talk.end(CUT)
+                view.close()
+                raise
+            state, error = (CUT if progress.n_pieces else FAILED), caught
+        talk.end(state, progress.token_ids if state == DONE else ())
+        view.close()
+    return Outcome(state, progress.stats(), progress.n_dropped, error)
+
+
+class _Progress:
+    """What the deltas of one answer say beside the text."""
+
+    def __init__(self, view: View, status: Callable[[float], str]) -> None:
+        self.n_pieces = 0
+        self.n_dropped = 0
+        self.token_ids: tuple[int, ...] = ()
+        self._view, self._status = view, status
+        self._started = time.monotonic()
+        self._first = self._shown = 0.0
+        self._reason = ""
+        self._accounts = Delta("")
+        view.status(status(0.0))
+
+    def take(self, delta: Delta) -> None:
+        now = time.monotonic()
+        self._reason = delta.finish_reason or self._reason
+        self.token_ids = delta.token_ids or self.token_ids
+        self.n_dropped = delta.dropped_messages or self.n_dropped
+        if delta.usage:
+            self._accounts = delta
+        if delta.prompt_progress:
+            self._view.status(_reading(delta.prompt_progress))
+        if delta.text:
+            self._first = self._first or now
+            self.n_pieces += 1
+            if now - self._shown >= STATUS_EVERY:
+                self._shown = now
+                self._view.status(self._status((self.n_pieces - 1) / max(now - self._first, 1e-3)))
+
+    def stats(self) -> TurnStats:
+        return TurnStats.of(self._accounts, self._first - self._started if self._first else 0.0, self._reason)
+
+
+def _reading(at: dict[str, Any]) -> str:
+    done, total = at.get("processed", 0), at.get("total", 0)
+    share = f" ({100 * done / total:.0f} %)" if total else ""
+    return f"reading {done:,} of {total:,} tokens{share}"

@@ -1,0 +1,132 @@
+"""mixcli sessions: the conversations of `mixcli chat`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from mixcli.commands.options import common, json_option
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+
+@click.group("sessions", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """List, search, export, rename and remove conversations. Without a word after it: list."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_, as_json=False)
+
+
+@command.command("list")
+@json_option
+@common
+def list_(as_json: bool) -> None:
+    """List the conversations, the last one first."""
+    from mixcli.chat.sessions import Sessions
+
+    have = Sessions().all()
+    if as_json:
+        console.data(
+            [
+                {"name": one.name, "model": one.model, "messages": one.n_messages, "created": one.created, "used": one.used}
+                for one in have
+            ]
+        )  # fmt: skip
+    elif not have:
+        console.note("no conversations yet; `mixcli chat` begins one")
+    else:
+        console.table(
+            ("NAME", "MESSAGES", "LAST USED", "MODEL"),
+            [(one.name, str(one.n_messages), _when(one.used), one.model) for one in have],
+        )
+
+
+@command.command("search")
+@click.argument("words", nargs=-1, required=True)
+@json_option
+@common
+def search(words: tuple[str, ...], as_json: bool) -> None:
+    """Find the messages in which all WORDS occur, the newest first."""
+    from dataclasses import asdict
+
+    from mixcli.chat.sessions import Sessions
+
+    hits = Sessions().search(" ".join(words))
+    if as_json:
+        console.data([asdict(hit) for hit in hits])
+    elif not hits:
+        console.note(f"nothing that was said contains {' '.join(words)}")
+    else:
+        console.table(
+            ("CONVERSATION", "WHEN", "WHO", "WHAT"),
+            [(hit.session, _when(hit.created), hit.role, hit.snippet) for hit in hits],
+        )
+
+
+@command.command("show")
+@click.argument("name")
+@json_option
+@common
+def show(name: str, as_json: bool) -> None:
+    """Write conversation NAME to stdout, as markdown or JSON; of its branches the one that was looked at last."""
+    from mixcli.chat.export import text_of
+    from mixcli.chat.sessions import Sessions
+
+    store = Sessions()
+    session = store.find(name)
+    console.write(text_of(session, store.path(session.head), "json" if as_json else "markdown"))
+
+
+@command.command("export")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@common
+def export(name: str, path: Path) -> None:
+    """Write conversation NAME into the new file PATH: JSON where it ends in .json, else markdown."""
+    from mixcli.chat.export import text_of
+    from mixcli.chat.files import write_new
+    from mixcli.chat.sessions import Sessions
+
+    store = Sessions()
+    session = store.find(name)
+    form = "json" if path.suffix == ".json" else "markdown"
+    write_new(path, text_of(session, store.path(session.head), form))
+
+
+@command.command("rename")
+@click.argument("name")
+@click.argument("new_name")
+@common
+def rename(name: str, new_name: str) -> None:
+    """Give conversation NAME another name."""
+    from mixcli.chat.sessions import Sessions
+    from mixcli.chat.talk import slug
+
+    store = Sessions()
+    session = store.find(name)
+    console.line(store.rename(session.id, slug(new_name) or session.name))
+
+
+@command.command("rm")
+@click.argument("names", nargs=-1, required=True)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@common
+def rm(names: tuple[str, ...], yes: bool) -> None:
+    """Remove conversations, with all their branches."""
+    from mixcli.chat.sessions import Sessions
+
+    store = Sessions()
+    found = [store.find(name) for name in names]
+    listed = ", ".join(f"{one.name} ({one.n_messages} messages)" for one in found)
+    if not yes:
+        if not console.is_terminal(sys.stdin):
+            raise UsageError(f"nobody is there to be asked; give --yes to remove {listed}")
+        click.confirm(f"Remove {listed}?", abort=True, err=True)
+    for one in found:
+        store.remove(one.id)
+    console.note(f"removed {listed}")
+
+
+def _when(moment: str) -> str:
+    return moment[:16].replace("T", " ")

@@ -1,0 +1,76 @@
+"""mixcli chat with the demo model: a terminal, a pipe, and what the engine knows of a conversation."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Runner
+from tests.mixcli.chat.conftest import Stage
+
+pytestmark = pytest.mark.model
+
+
+def test_it_answers_and_remembers(stage: Stage, with_demo: Path, mixcli: Runner) -> None:
+    chat = stage.terminal("chat", "-m", "demo", "-t", "0", "What is the capital of France?", rows=60)
+    chat.wait_for("Paris")
+    chat.wait_for_prompt(1)
+    chat.enter("/stats")
+    chat.wait_for_prompt(2)
+    for row in ("time to first token", "prefill", "decode", "context"):
+        assert row in chat.text
+    chat.enter("/context")
+    chat.wait_for("together")
+    chat.wait_for_prompt(3)
+    chat.enter("/experts")
+    chat.wait_for("expert 7")
+    chat.wait_for_prompt(4)
+    chat.enter("/plan")
+    chat.wait_for("llama.cpp -c")
+    chat.wait_for_prompt(5)
+    chat.type("\x04")
+    assert chat.wait_for_end() == 0
+
+
+def test_a_resumed_conversation_is_known_to_the_engine(stage: Stage, with_demo: Path, mixcli: Runner) -> None:
+    with stage.terminal("chat", "-m", "demo", "-t", "0", "--max-tokens", "20", rows=40) as chat:
+        chat.wait_for_prompt(1)
+        chat.enter("What is the capital of France? " + "Be brief and friendly, please. " * 12)
+        chat.wait_for_prompt(2)
+        assert "no model is loaded" not in mixcli("stop", "--all").stderr  # it leaves, with what it knew
+        chat.type("\x04")
+        chat.wait_for_end()
+    chat = stage.terminal("chat", "--continue", "-t", "0", "--max-tokens", "20", rows=40)
+    chat.wait_for_prompt(1)
+    assert "(what-is-the-capital-of, 2 messages)" in chat.text
+    chat.enter("And of Italy?")
+    chat.wait_for_prompt(2)
+    chat.enter("/stats")
+    chat.wait_for("known from before")
+    known = chat.text.split(" of them known from before")[0].split()[-1]
+    assert int(known) > 64, chat.text
+
+
+def test_from_a_pipe_every_line_is_a_message(mixcli: Runner, with_demo: Path) -> None:
+    done = mixcli(
+        "chat",
+        "-m",
+        "demo",
+        "-t",
+        "0",
+        stdin='What is the capital of France?\n"""\nSay\nyes.\n"""\n/quit\nnever read\n',
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+    assert ">>>" not in done.stdout
+    assert "\x1b" not in done.stdout
+    shown = mixcli("sessions", "show", "what-is-the-capital-of")
+    assert "Say\nyes." in shown.stdout and "never read" not in shown.stdout
+
+
+def test_an_unknown_model_ends_it_at_once(stage: Stage, mixcli: Runner) -> None:
+    chat = stage.terminal("chat", "-m", "nothing-of-that-name")
+    assert chat.wait_for_end() == 2
+    assert "no model is called" in chat.text
+    done = mixcli("chat", "-m", "nothing-of-that-name", stdin="Hello\n")
+    assert done.returncode == 2, done.stderr
+    assert "no model is called" in done.stderr

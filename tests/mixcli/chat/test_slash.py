@@ -1,0 +1,262 @@
+"""Slash commands on a screen, settings, personas, and `mixcli sessions`."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mixcli.chat.files import attach, with_files
+from mixcli.chat.personas import folder, persona
+from mixcli.chat.places import spread
+from mixcli.chat.settings import Settings
+from mixcli.chat.slash import TABLE
+from mixcli.errors import UsageError
+from tests.conftest import mixcli_process
+from tests.mixcli.chat.conftest import Stage
+
+
+def test_every_command_of_the_table_is_known_to_help(stage: Stage) -> None:
+    chat = stage.chat(stage.host(["ok"]), rows=70)
+    chat.enter("/help")
+    chat.wait_for_prompt(2)
+    for name in TABLE:
+        assert name in chat.text
+    chat.enter("/qiut")
+    chat.wait_for("did you mean /quit")
+    chat.enter("/quit")
+    assert chat.wait_for_end() == 0
+
+
+def test_commands_complete_with_tab(stage: Stage) -> None:
+    chat = stage.chat(stage.host(["ok"]))
+    (stage.home / "notes-for-the-model.txt").write_text("The password is swordfish.", "utf-8")
+    chat.type("/exp")
+    chat.wait_for(lambda: "/experts" in chat.text and "/export" in chat.text)
+    chat.type("\x15/file notes")
+    chat.wait_for("/file notes")
+    chat.type("\t")
+    chat.wait_for("notes-for-the-model.txt")
+    chat.type("\r")
+    chat.wait_for("goes with the next message")
+    chat.wait_for("1 file attached")
+
+
+def test_a_file_goes_with_the_next_message_only(stage: Stage) -> None:
+    host = stage.host(["ok"])
+    path = stage.home / "notes.py"
+    path.write_text("x = '''```'''\n", "utf-8")
+    chat = stage.chat(host)
+    chat.enter("/file notes.py")
+    chat.wait_for_prompt(2)
+    chat.enter("What is this?")
+    chat.wait_for_prompt(3)
+    chat.enter("And now?")
+    chat.wait_for_prompt(4)
+    first, _, second = (one["content"] for one in host.requests[1]["messages"])
+    assert first == "notes.py:\n````py\nx = '''```'''\n````\n\nWhat is this?"
+    assert second == "And now?"
+    for wrong in (stage.home, stage.home / "missing", Path("/dev/zero")):
+        with pytest.raises(UsageError):
+            attach(str(wrong))
+    assert with_files([], "x") == "x"
+
+
+def test_retry_undo_edit_and_branches(stage: Stage) -> None:
+    host = stage.host(["first"], ["second"], ["third"], ["fourth"])
+    editor = stage.home / "editor"
+    editor.write_text('#!/bin/sh\nprintf "%s, but better" "$(cat "$1")" > "$1"\n', "utf-8")
+    editor.chmod(0o755)
+    chat = stage.chat(host, rows=60, EDITOR=str(editor), VISUAL="")
+    for n, line in enumerate(["Ask", "/retry", "/undo", "Ask again", "/edit 1", "/branch"], 2):
+        chat.enter(line)
+        chat.wait_for_prompt(n)
+    assert [request["messages"][-1]["content"] for request in host.requests] == [
+        "Ask", "Ask", "Ask again", "Ask again, but better",
+    ]  # fmt: skip
+    assert all(len(request["messages"]) == 1 for request in host.requests)
+    listed = [line for line in chat.lines if re.match(r"[ *] +\d+ +\d+ messages", line)]
+    assert [line.split("messages")[1].strip() for line in listed] == [
+        "Ask",
+        "Ask",
+        "Ask again",
+        "Ask again, but better",
+    ]
+    assert listed[-1].startswith("*")
+    chat.enter("/branch 2")
+    chat.wait_for_prompt(8)
+    chat.enter("/export json out.json")
+    chat.wait_for("written to")
+    data = json.loads((stage.home / "out.json").read_text("utf-8"))
+    assert [one["content"] for one in data["messages"]] == ["Ask", "second"]
+
+
+def test_ctrl_g_opens_the_editor_with_what_is_typed(stage: Stage) -> None:
+    host = stage.host(["ok"])
+    editor = stage.home / "editor"
+    editor.write_text('#!/bin/sh\nprintf "line two\\n" >> "$1"\n', "utf-8")
+    editor.chmod(0o755)
+    chat = stage.chat(host, EDITOR=str(editor), VISUAL="")
+    chat.type("line one ")
+    chat.wait_for("line one")
+    chat.type("\x07")
+    chat.wait_for("line two")
+    chat.type("\r")
+    chat.wait_for_prompt(2)
+    assert "line two" in host.requests[0]["messages"][0]["content"]
+
+
+def test_settings_and_system_reach_the_model_and_the_session(stage: Stage) -> None:
+    host = stage.host(["ok"])
+    chat = stage.chat(host, "--seed", "7", "--system", "Be brief.", rows=50)
+    lines = [
+        "/set temperature 0.2",
+        "/set max-tokens 99",
+        "Go",
+        "/set temprature 1",
+        "/set top_p 2",
+        "/rename My Talk",
+    ]
+    for n, line in enumerate(lines, 2):
+        chat.enter(line)
+        chat.wait_for_prompt(n)
+    request = host.requests[0]
+    assert (request["temperature"], request["max_tokens"], request["seed"]) == (0.2, 99, 7)
+    assert request["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert "did you mean temperature" in chat.text and "top_p takes 0 to 1" in chat.text
+    chat.type("\x04")
+    chat.wait_for_end()
+    again = stage.chat(host, "--resume", "my-talk")
+    again.enter("Go on")
+    again.wait_for_prompt(2)
+    assert (
+        host.requests[1]["temperature"] == 0.2 and host.requests[1]["messages"][0]["content"] == "Be brief."
+    )
+    assert len(host.requests[1]["messages"]) == 4
+
+
+def test_another_model_goes_on_with_the_conversation(stage: Stage) -> None:
+    one, other = stage.host(["from one"]), stage.host(["from the other"], name="other.gguf")
+    chat = stage.chat(one)
+    chat.enter("Go")
+    chat.wait_for_prompt(2)
+    chat.enter("/model ./other.gguf")
+    chat.wait_for_prompt(3)
+    chat.enter("Go on")
+    chat.wait_for_prompt(4)
+    assert "from the other" in chat.text
+    assert [m["content"] for m in other.requests[0]["messages"]] == ["Go", "from one", "Go on"]
+    assert all("token_ids" not in m for m in other.requests[0]["messages"])
+    chat.enter("/model nothing")
+    chat.wait_for("no model is called")
+
+
+def test_context_experts_and_stats(stage: Stage) -> None:
+    chat = stage.chat(stage.host(["one two three"]), rows=50)
+    for n, line in enumerate(["Hello there", "/context", "/experts", "/stats"], 2):
+        chat.enter(line)
+        chat.wait_for_prompt(n)
+    assert re.search(r"user +2 tokens +Hello there", chat.text)
+    assert re.search(r"assistant +3 tokens +one two three", chat.text)
+    assert "% of 1,000" in chat.text
+    assert "expert 0" in chat.text and "62.5 %" in chat.text
+    assert "40 of them known from before" in chat.text
+    assert spread([[1, 1], [1, 1]], 2, 1)[1].endswith("50.0 %")
+
+
+def test_personas(home: Path) -> None:
+    folder().mkdir(parents=True)
+    (folder() / "support.md").write_text("You help.\n", "utf-8")
+    (folder() / "poet.toml").write_text(
+        'system = "Rhyme."\n[settings]\ntemperature = 1.2\nspeculate = true\n', "utf-8"
+    )
+    (folder() / "bad.toml").write_text('system = "x"\n[settings]\ntemperature = "hot"\n', "utf-8")
+    assert persona("support").system == "You help."
+    assert persona("poet").settings == {"temperature": 1.2, "speculate": True}
+    for name, sentence in (
+        ("suport", "did you mean support"),
+        ("bad", "temperature takes 0 to 5"),
+        ("../x", "no persona"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            persona(name)
+
+
+def test_a_persona_and_a_first_message(stage: Stage) -> None:
+    host = stage.host(["ok"])
+    place = stage.home / "config" / "personas"
+    place.mkdir(parents=True)
+    (place / "support.md").write_text("You help.", "utf-8")
+    chat = stage.chat(host, "--persona", "support", "My printer is on fire")
+    assert [one["content"] for one in host.requests[0]["messages"]] == ["You help.", "My printer is on fire"]
+    chat.enter("/system none")
+    chat.wait_for_prompt(2)
+    chat.enter("Go on")
+    chat.wait_for_prompt(3)
+    assert host.requests[1]["messages"][0]["role"] == "user"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("temperature", "nan"), ("seed", "1.5"), ("top_k", "-1"), ("keys", "vim"), ("markdown", "x")],
+)
+def test_a_wrong_value_says_what_can_be_chosen(name: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} takes"):
+        Settings().with_text(name, text)
+    assert Settings().with_text("seed", "3").with_text("seed", "default") == Settings()
+
+
+def test_vi_keys(stage: Stage) -> None:
+    host = stage.host(["ok"])
+    chat = stage.chat(host)
+    chat.enter("/set keys vi")
+    chat.wait_for_prompt(2)
+    chat.type("abc def")
+    chat.wait_for("abc def")
+    chat.type("\x1b")
+    chat.read(1.0)  # the time in which an escape might begin a sequence
+    chat.type("0dw")
+    chat.wait_for(lambda: chat.display[chat.screen.cursor.y] == ">>> def")
+    chat.type("\r")
+    chat.wait_for_prompt(3)
+    assert host.requests[0]["messages"][0]["content"] == "def"
+
+
+def test_sessions_on_the_command_line(stage: Stage) -> None:
+    def sessions(*args: str) -> tuple[int, str, str]:
+        done = mixcli_process(stage.home, ["sessions", *args])
+        return done.returncode, done.stdout, done.stderr
+
+    assert sessions()[2].startswith("no conversations yet")
+    host = stage.host(["The **answer**"])
+    done = mixcli_process(
+        stage.home, ["chat", "-m", str(host.path), "--system", "Be brief."], stdin="The question\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "The **answer**\n"
+    assert "the-question" in sessions("list")[1]
+    (hit,) = json.loads(sessions("search", "answer", "--json")[1])
+    assert hit["session"] == "the-question" and hit["role"] == "assistant"
+    assert "## Model\n\nThe **answer**" in sessions("show", "the-question")[1]
+    target = stage.home / "talk.md"
+    assert sessions("export", "the-question", str(target))[0] == 0
+    assert sessions("export", "the-question", str(target))[0] == 2  # never over a file that is there
+    assert target.stat().st_mode & 0o077 == 0
+    assert sessions("rename", "the-question", "Another name")[1] == "another-name\n"
+    assert sessions("rm", "another-name")[0] == 2
+    assert sessions("rm", "another-name", "--yes")[0] == 0
+    assert json.loads(sessions("list", "--json")[1]) == []
+    assert sessions("show", "gone")[0] == 2
+
+
+def test_messages_from_a_pipe_without_an_answer_are_counted(stage: Stage) -> None:
+    refusal = {"error": {"message": "too much", "type": "x", "exit_code": 4}}
+    host = stage.host([refusal], ["fine"])
+    done = mixcli_process(stage.home, ["chat", "-m", str(host.path)], stdin="One\nTwo\n")
+    assert (done.returncode, done.stdout) == (3, "fine\n")
+    assert "too much" in done.stderr and "1 messages had no answer" in done.stderr
+
+
+def test_options_that_do_not_go_together(stage: Stage) -> None:
+    for args in (["-c", "--ephemeral"], ["-c", "-r", "x"], ["-c"], ["--persona", "none-of-that-name"]):
+        assert mixcli_process(stage.home, ["chat", *args]).returncode == 2
