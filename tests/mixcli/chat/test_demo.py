@@ -11,7 +11,7 @@ pytestmark = pytest.mark.model
 
 
 def test_it_answers_and_remembers(stage: Stage, with_demo: Path, mixcli: Runner) -> None:
-    chat = stage.terminal("chat", "-m", "demo", "-t", "0", "What is the capital of France?", rows=60)
+    chat = stage.terminal("chat", "-m", "demo", "--temperature", "0", "What is the capital of France?", rows=60)
     chat.wait_for("Paris")
     chat.wait_for_prompt(1)
     chat.enter("/stats")
@@ -32,14 +32,14 @@ def test_it_answers_and_remembers(stage: Stage, with_demo: Path, mixcli: Runner)
 
 
 def test_a_resumed_conversation_is_known_to_the_engine(stage: Stage, with_demo: Path, mixcli: Runner) -> None:
-    with stage.terminal("chat", "-m", "demo", "-t", "0", "--max-tokens", "20", rows=40) as chat:
+    with stage.terminal("chat", "-m", "demo", "--temperature", "0", "--max-tokens", "20", rows=40) as chat:
         chat.wait_for_prompt(1)
         chat.enter("What is the capital of France? " + "Be brief and friendly, please. " * 12)
         chat.wait_for_prompt(2)
         assert "no model is loaded" not in mixcli("stop", "--all").stderr  # it leaves, with what it knew
         chat.type("\x04")
         chat.wait_for_end()
-    chat = stage.terminal("chat", "--continue", "-t", "0", "--max-tokens", "20", rows=40)
+    chat = stage.terminal("chat", "--continue", "--temperature", "0", "--max-tokens", "20", rows=40)
     chat.wait_for_prompt(1)
     assert "(what-is-the-capital-of, 2 messages)" in chat.text
     chat.enter("And of Italy?")
