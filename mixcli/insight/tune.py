@@ -13,8 +13,8 @@ from profiles.layout import layout_of
 from profiles.ledger import accounts
 from profiles.machine import Machine
 from profiles.placement import Placement
-from profiles.planner import WORK, plan
-from profiles.request import Request
+from profiles.planner import plan
+from profiles.request import WORK, Purpose, Request
 
 PROMPT, TOKENS = 256, 24  # what one measurement computes
 CONTEXTS = (65536, 32768, 16384, 8192, 4096, 2048, 1024)
@@ -29,7 +29,7 @@ class Measurement:
     prefill: float
     decode: float
 
-    def seconds(self, purpose: str) -> float:
+    def seconds(self, purpose: Purpose) -> float:
         """Give the time for one piece of work of that purpose."""
         read, write = WORK[purpose]
         return read / self.prefill + write / self.decode
