@@ -242,11 +242,15 @@ def fill(
     return _layout(goods, found[0][2], len(rooms)) if found else None
 
 
-def at_least(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind) -> float | None:
+def at_least(
+    goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, spare: int, *, from_disk: bool
+) -> float | None:
     """Give seconds that no layout of that kind can beat, without searching; None when there is none."""
     host, gpus, mode = len(rooms), range(len(rooms)), kind.mode
     homes = range(host + 1) if mode == "none" else gpus
     room = sum(max(0, room.run, room.with_output) for room in rooms) - goods.bytes_output
+    if goods.n_bytes - room - (goods.bytes_experts if from_disk else 0) > spare:
+        return None  # even with every GPU full
     if mode != "none":
         room -= goods.n_bytes - goods.bytes_experts
     if room < (goods.bytes_experts if mode == "all" else 0):

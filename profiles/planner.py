@@ -14,7 +14,7 @@ from profiles.memory import GIB
 from profiles.placement import Placement
 from profiles.refusal import refuse, refuse_long_context
 from profiles.request import WORK, Purpose, Request
-from profiles.search import quickest
+from profiles.search import SMALL_UBATCHES, quickest
 from profiles.shape import ModelShape
 from profiles.speed import Estimate, estimate
 
@@ -60,6 +60,7 @@ def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:
     assert tightest is not None
 
     def fits(other: ModelShape, wish: Request) -> bool:
+        wish = replace(wish, n_ubatch=wish.n_ubatch or min(SMALL_UBATCHES))  # what needs least
         return any(
             _fastest(other, machine, wish, placement) for placement, _ in _settings(other, machine, wish)
         )

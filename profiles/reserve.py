@@ -13,11 +13,12 @@ from profiles.packing import STAY, WHOLE, Kind, Mode, Parts
 from profiles.placement import Placement
 from profiles.shape import LayerShape, ModelShape
 
-# layers wholly in main memory, then the experts of each layer of a GPU: 1 there, 0 in main memory
+# Layers wholly in main memory, then the experts of each layer of a GPU: 1 there, 0 in main memory. Every neighbourhood is there once;
+# buffers do not grow with further layers of the same kind.
 PATTERNS: dict[Mode, tuple[tuple[int, tuple[int, ...]], ...]] = {
-    "all": ((0, (1, 1, 1, 1)),),
-    "some": ((0, (0, 0, 0, 0)), (0, (0, 1, 0, 0, 1, 1, 0, 1)), (0, (1, 1, 0, 1, 0, 0))),
-    "none": ((0, (0, 0, 0, 0)), (4, (0, 0, 0, 0)), (4, (0,)), (4, ())),
+    "all": ((0, (1, 1, 1)),),
+    "some": ((0, (0, 0, 0)), (0, (0, 0, 1, 1, 0, 1))),
+    "none": ((0, (0, 0, 0)), (3, (0, 0, 0)), (3, (0,)), (3, ())),
 }
 
 
@@ -77,5 +78,5 @@ def _typical(machine: Machine, kind: Kind) -> Iterator[tuple[Layout, tuple[int, 
 def _patterns(kind: Kind) -> Iterator[tuple[int, tuple[Parts, ...]]]:
     for n_before, pattern in PATTERNS[kind.mode]:
         yield n_before, tuple((there,) * 3 for there in pattern)
-    for split in kind.splits:
-        yield 0, (split, STAY, split, WHOLE, split, STAY, WHOLE)
+    if kind.splits:
+        yield 0, (STAY, *(parts for split in kind.splits for parts in (split, WHOLE, STAY)))

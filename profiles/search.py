@@ -16,7 +16,7 @@ from profiles.memory import BYTES_PROCESS, bytes_kv, bytes_kv_layer, bytes_logit
 from profiles.packing import KINDS, Goods, Kind, Room, at_least, fill
 from profiles.placement import Placement
 from profiles.request import Request
-from profiles.reserve import reserve
+from profiles.reserve import Kept, reserve
 from profiles.shape import ModelShape
 from profiles.speed import Rates, work_rates
 
@@ -87,6 +87,7 @@ class _Search:
 
     def __init__(self, shape: ModelShape, machine: Machine, request: Request, placement: Placement) -> None:
         self._shape, self._machine, self._request, self._placement = shape, machine, request, placement
+        self._reserves: dict[tuple[int, bool, Kind], tuple[tuple[Kept, ...], int]] = {}
         kv = bytes_kv_layer(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
         self._goods = Goods(shape.each_layer(), kv, shape.bytes_output)
         own_output = 0 if shape.tied else shape.bytes_output
@@ -98,14 +99,14 @@ class _Search:
         """Give every kind once: in main memory; with all, some or no experts on GPUs; for each size of a micro-batch."""
         host = on_host(self._shape, len(self._machine.gpus))
         helps = any(gpu.computes_host_weights for gpu in self._machine.gpus)
+        rooms = [Room(*(gpu.bytes_free,) * 3) for gpu in self._machine.gpus]
         for place, sized in enumerate(self._sizes()):
             alone = replace(sized, op_offload=False)
             yield Candidate(self._rates(alone).seconds(self._shape, host), place, alone, None, layout=host)
             for kind in KINDS if self._machine.gpus else ():
                 for offload in (True, False) if helps and kind.mode != "all" else (True,):
                     one = Candidate(0.0, place, replace(sized, op_offload=offload), kind)
-                    free = [gpu.bytes_free for gpu in self._machine.gpus]
-                    yield from self._bounded(one, [Room(n_bytes, n_bytes, n_bytes) for n_bytes in free])
+                    yield from self._bounded(one, rooms, self._spare)
 
     def look(self, one: Candidate) -> Candidate | None:
         """Look closer: at the bound beside compute buffers, then at the quickest layout; with a larger reserve when that did not hold."""
@@ -115,7 +116,15 @@ class _Search:
             if one.tries == len(SLACK):
                 return None
             one = replace(one, tries=one.tries + 1, layout=None)
-            return next(self._bounded(one, self._rooms(one)[0]), None)
+            smallest = replace(one, placement=replace(one.placement, n_ubatch=self._least_ubatch()))
+            for nearer in (
+                smallest,
+                one,
+            ):  # what has no room with the smallest buffers has none with larger ones
+                bounded = next(self._bounded(nearer, *self._rooms(nearer)), None)
+                if bounded is None:
+                    return None
+            return bounded
         rooms, spare = self._rooms(one)
         rates = self._rates(one.placement)
         layout = fill(self._goods, rooms, rates, kind, spare, from_disk=self._request.from_disk)
@@ -123,14 +132,18 @@ class _Search:
             return None
         return replace(one, seconds=rates.seconds(self._shape, layout), layout=layout)
 
-    def _bounded(self, one: Candidate, rooms: list[Room]) -> Iterator[Candidate]:
+    def _bounded(self, one: Candidate, rooms: list[Room], spare: int) -> Iterator[Candidate]:
         assert one.kind is not None
-        seconds = at_least(self._goods, rooms, self._rates(one.placement), one.kind)
+        from_disk, rates = self._request.from_disk, self._rates(one.placement)
+        seconds = at_least(self._goods, rooms, rates, one.kind, spare, from_disk=from_disk)
         if seconds is not None:
             yield replace(one, seconds=seconds)
 
     def _rates(self, placement: Placement) -> Rates:
         return work_rates(self._shape, self._machine, placement, self._request.purpose)
+
+    def _least_ubatch(self) -> int:
+        return min(sized.n_ubatch for sized in self._sizes())
 
     def _sizes(self) -> Iterator[Placement]:
         """Give the placement with every size of a micro-batch that may be taken, the usual ones first."""
@@ -148,7 +161,10 @@ class _Search:
     def _rooms(self, one: Candidate) -> tuple[list[Room], int]:
         """Give the bytes for weights and caches on every GPU, and for layers in main memory, beside the compute buffers."""
         assert one.kind is not None
-        gpus, host = reserve(self._shape, self._machine, one.placement, one.kind)
+        key = one.placement.n_ubatch, one.placement.op_offload, one.kind
+        if key not in self._reserves:
+            self._reserves[key] = reserve(self._shape, self._machine, one.placement, one.kind)
+        gpus, host = self._reserves[key]
         more = 1 + SLACK[one.tries - 1]
         rooms = [
             Room(*(gpu.bytes_free - int(kept * more) for kept in (here.empty, here.run, here.with_output)))
