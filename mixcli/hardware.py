@@ -54,6 +54,7 @@ def this_machine(workers: Sequence[str] = ()) -> Machine:
         gpus=tuple(sorted(gpus, key=lambda gpu: gpu.kind != "rpc")),  # llama.cpp takes workers first
         unified=unified,
         bandwidth=known_bandwidth() or Machine.bandwidth,
+        workers=tuple(workers),
     )
 
 

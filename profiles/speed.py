@@ -159,6 +159,10 @@ def prefill_rates(shape: ModelShape, machine: Machine, placement: Placement) -> 
     host_rate = machine.host_tflops * 1e12 * PREFILL_EFFICIENCY["host"] * slower
     rates = [gpu.tflops * 1e12 * filled for gpu in machine.gpus] + [host_rate]
     devices = [DeviceRates(attention_ops / rate, 0.0, matrix_ops / rate) for rate in rates]
+    # the host's arithmetic is priced by bytes: the more bits a weight has, the longer a processor unpacks it
+    n_bytes = sum(layer.experts for layer in shape.each_layer())
+    per_byte = len(MATRICES) * shape.n_layer * matrix_ops / max(1, n_bytes)
+    devices[-1] = DeviceRates(attention_ops / host_rate, 0.0, 0.0, per_byte / host_rate)
     offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
     if offload is not None and placement.op_offload and tokens >= 32:
         # llama.cpp copies the host's experts to that GPU whether it is faster or not

@@ -1,7 +1,8 @@
 """Load a model once, say what it took and how fast it is, and leave: `python -m mixcli.engine.probe` with an order on stdin.
 
-The order is {"path", "placement", "expected", "prompt", "tokens"}; with "tokens" that many are computed after "prompt" tokens of
-prefill, and the answer has both rates. A process of its own, because a plan that is tried may kill it.
+The order is {"path", "placement", "expected", "prompt", "tokens", "logits"}; with "tokens" that many are computed after "prompt" tokens of
+prefill, and the answer has both rates; with "logits", a list of tokens, it has the logits after the last of them. A process of its own,
+because a plan that is tried may kill it.
 """
 
 import json
@@ -36,7 +37,17 @@ def main() -> None:
     }
     if order.get("tokens"):
         answer |= rates(loaded, order["prompt"], order["tokens"])
+    if order.get("logits"):
+        answer["logits"] = logits_after(loaded, order["logits"])
     sys.stdout.write(json.dumps(answer))
+
+
+def logits_after(loaded: Loaded, tokens: list[int]) -> list[float]:
+    """Compute a prompt in one batch and give the logits after it."""
+    batch = Batch(loaded.context.n_batch)
+    batch.extend(tokens, 0, 0, n_logits=1)
+    loaded.context.decode(batch)
+    return [float(logit) for logit in loaded.context.logits()]
 
 
 def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
