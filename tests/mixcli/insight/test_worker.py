@@ -82,7 +82,15 @@ MID_CASES = (
     (200, 4096, "f16", "Q3_K_M"), (900, 8192, "f16", "Q6_K"),
 )  # fmt: skip
 PROMPT = [1, *range(400, 463)]
-NEAR = 0.05  # of the logits' spread; other sums in another order, and a cache in 8 bits on another device
+# Root mean square, as a share of the logits' spread. The processor's own two kernels (repacking on and off) are 0.05 apart on the demo,
+# because they round activations differently; logits of another model, or of one wrong tensor, would be more than 1 apart.
+NEAR = 0.15
+
+
+def apart(logits: list[float], expected: list[float]) -> float:
+    a, b = np.array(logits), np.array(expected)
+    assert np.isfinite(a).all()
+    return float(np.sqrt(np.mean((a - b) ** 2)) / b.std())
 
 
 @pytest.mark.slow
@@ -105,9 +113,8 @@ def test_a_mid_size_mixtral_on_two_workers(
         for one in answer["comparisons"]:
             planned = sum(part[1] for part in one["parts"])
             assert one["off"] <= 0.02 or planned < MIB, (mib, n_ctx, kv, one)
-        expected = np.array(measured(subject, alone.placement, {}, logits=PROMPT)["logits"])
-        off = np.abs(np.array(answer["logits"]) - expected).max()
-        assert off <= NEAR * expected.std(), (mib, n_ctx, kv, off)
+        expected = measured(subject, alone.placement, {}, logits=PROMPT)["logits"]
+        assert apart(answer["logits"], expected) <= NEAR, (mib, n_ctx, kv)
 
 
 @pytest.mark.slow
@@ -123,9 +130,8 @@ def test_the_demos_logits_are_the_cpus(
         alone = plan(subject.shape, replace(machine, gpus=()), request)
         found = plan(subject.shape, budgeted(machine, mib), request)
         together = measured(subject, replace(found.placement, workers=workers), {}, logits=PROMPT)["logits"]
-        expected = np.array(measured(subject, alone.placement, {}, logits=PROMPT)["logits"])
-        off = np.abs(np.array(together) - expected).max()
-        assert off <= NEAR * expected.std(), (mib, kv, off)
+        expected = measured(subject, alone.placement, {}, logits=PROMPT)["logits"]
+        assert apart(together, expected) <= NEAR, (mib, kv)
 
 
 @pytest.mark.model
