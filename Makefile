@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := demo
-.PHONY: setup ray demo test test-quick lint help picture clean
+.PHONY: setup ray demo test test-quick lint help picture gpu-dry clean
 
 setup: .venv/.ready
 
@@ -35,6 +35,9 @@ help: setup
 picture: setup
 	@$(BIN)/mixcli pull -q demo
 	$(BIN)/python docs/picture.py
+
+gpu-dry: setup
+	$(BIN)/python -m bench.gpu dry
 
 clean:
 	rm -rf build dist .venv

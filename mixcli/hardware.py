@@ -23,6 +23,8 @@ from profiles.load import card
 from profiles.machine import Gpu, Machine
 
 CGROUP = Path("/sys/fs/cgroup")
+DEVICES = Path("/sys/devices")  # where Linux describes its processors
+FAST_ENOUGH = 0.7  # of the fastest core's capacity: a slower one holds the others up in every matrix product
 GPU_LIBRARIES = ("ggml-cuda", "ggml-hip", "ggml-metal", "ggml-vulkan", "ggml-sycl")
 KIND_OF_NAME = (
     ("RPC", "rpc"),
@@ -54,6 +56,7 @@ def this_machine(workers: Sequence[str] = ()) -> Machine:
         gpus=tuple(sorted(gpus, key=lambda gpu: gpu.kind != "rpc")),  # llama.cpp takes workers first
         unified=unified,
         bandwidth=known_bandwidth() or Machine.bandwidth,
+        workers=tuple(workers),
     )
 
 
@@ -216,13 +219,36 @@ def memory_free() -> int:
 
 
 def physical_cores() -> int:
-    """Give the cores that we may use, hyper-threads counted once: a second thread on a core adds nothing to matrix products."""
+    """Give the cores that we may use and that are worth it.
+
+    Hyper-threads are counted once: a second thread on a core adds nothing to matrix products. Of a hybrid processor only the fast cores count.
+    """
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     siblings = {
-        _text(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")) or str(cpu)
-        for cpu in usable
+        _text(DEVICES / f"system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+        for cpu in fast_cores(usable)
     }
     return min(len(siblings), _cpu_quota() or len(siblings))
+
+
+def fast_cores(usable: set[int]) -> set[int]:
+    """Leave out the slow cores of a hybrid processor: Intel's E-cores, and ARM's small ones by their capacity."""
+    performance = _cpu_list(_text(DEVICES / "cpu_core/cpus") or "") & usable
+    if performance:
+        return performance
+    capacity = {cpu: _number(DEVICES / f"system/cpu/cpu{cpu}/cpu_capacity") or 0 for cpu in usable}
+    least = FAST_ENOUGH * max(capacity.values(), default=0)
+    return {cpu for cpu in usable if capacity[cpu] >= least}
+
+
+def _cpu_list(text: str) -> set[int]:
+    """Read Linux's list of processors, such as 0-7,16."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if first.isdigit() and (last or first).isdigit():
+            found |= set(range(int(first), int(last or first) + 1))
+    return found
 
 
 def _cpu_quota() -> int | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from mixcli.console import console
 from mixcli.engine.preflight import check_gguf
 from mixcli.host.spec import Order
 from mixcli.hub.headers import shape_of
@@ -14,7 +15,7 @@ from profiles.expectation import expectation
 from profiles.layout import layout_of
 from profiles.ledger import accounts
 from profiles.machine import Machine
-from profiles.planner import plan
+from profiles.planner import Plan, plan
 from profiles.shape import ModelShape
 
 SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
@@ -23,22 +24,27 @@ SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs ou
 def place(stored: StoredModel, wish: Wish) -> Order:
     """Look at the file before anything loads it, and plan it for its machine."""
     shape = shape_of(check_gguf(stored.path))
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
-    order = _tuned(stored, shape, machine, wish) or _order(shape, machine, wish)
+    disk_of = stored.path if wish.request.from_disk else None
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of)
+    order = _tuned(stored, shape, machine, wish)
+    if order is None:
+        found = plan(shape, machine, wish.request)
+        order = _order(found, wish)
+        for reason in found.reasons:  # what was given up is never given up in silence
+            console.note(reason)
     less = replace(
         machine,
         bytes_free=int(machine.bytes_free * SMALLER),
         gpus=tuple(replace(gpu, bytes_free=int(gpu.bytes_free * SMALLER)) for gpu in machine.gpus),
     )
     try:
-        smaller = _order(shape, less, wish)
+        smaller = _order(plan(shape, less, wish.request), wish)
     except DoesNotFit:
         return order
     return order if smaller.placement == order.placement else replace(order, smaller=smaller)
 
 
-def _order(shape: ModelShape, machine: Machine, wish: Wish) -> Order:
-    found = plan(shape, machine, wish.request)
+def _order(found: Plan, wish: Wish) -> Order:
     return Order(replace(found.placement, workers=wish.workers), expectation(found.ledger))
 
 

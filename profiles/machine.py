@@ -33,7 +33,7 @@ class Machine:
     """Main memory that is free to us (bytes), physical cores, rates in GB a second, and the GPUs in llama.cpp's order.
 
     `unified` says that the GPU's memory is main memory. `kv_types` and `ubatches` are what the planner may choose from, best first;
-    `n_ctx` is the context that is taken when nobody asks for one.
+    `n_ctx` is the context that is taken when nobody asks for one. `workers` are HOST:PORT of machines whose GPUs are among these.
     """
 
     bytes_free: int
@@ -46,6 +46,7 @@ class Machine:
     n_ctx: int = 8192
     kv_types: tuple[str, ...] = ("f16",)
     ubatches: tuple[int, ...] = (512, 1024, 2048)
+    workers: tuple[str, ...] = ()
 
     @property
     def host_tflops(self) -> float:

@@ -1,140 +1,372 @@
-"""Which experts go to which GPU: whole layers, and at most one layer a GPU split by tensor, so that the gain is largest.
+"""Which experts go to which GPU, so that a piece of work takes the fewest seconds: whole layers, and at most one layer a GPU by tensor.
 
-Layers of one size are alike, so what is searched is how many of each size a GPU takes, not which: exact and quick.
+Layers of one size are alike, so what is searched is how many of each size a GPU takes, not which: exact and quick. Costs are sums
+over layers, so the runs of several GPUs are found by dynamic programming, exactly too.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise, product
+from functools import cached_property
+from itertools import product
+from typing import Any, Literal, TypeVar
 
 from profiles.layout import Experts, Layout
-from profiles.shape import LayerShape
+from profiles.shape import MATRICES, LayerShape
+from profiles.speed import Rates
 
+Mode = Literal[
+    "all", "some", "none"
+]  # of the experts that go to GPUs; only with "none" may attention stay in main memory too
+Parts = tuple[int, int, int]
+T = TypeVar("T", bound=tuple[Any, ...])
+
+WHOLE: Parts = (1, 1, 1)
+STAY: Parts = (0, 0, 0)
 # The matrices of a split layer that may go to the GPU (gate, up, down); "up" alone would cost two more hops than gate alone
-SPLITS = ((1, 1, 0), (0, 1, 1), (1, 0, 1), (0, 0, 1), (1, 0, 0))
+SPLITS: tuple[Parts, ...] = ((1, 1, 0), (0, 1, 1), (1, 0, 1), (0, 0, 1), (1, 0, 0))
+# Sets of splits that may be taken, one after the other: larger compute buffers come with those that leave "down" behind
+SPLIT_SETS: tuple[tuple[Parts, ...], ...] = ((), SPLITS[1:4], SPLITS)
 MAX_SIZES = 3  # sizes of layers that are searched exactly; of more, the smaller ones are filled greedily
+MOST_POINTS = 64  # of a trade between seconds and bytes that are followed
+
+Price = tuple[int, float]  # bytes of experts, seconds saved by having them on a GPU
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What layouts of one kind have in common: how many experts go to GPUs, and the ways in which a layer may be split for that."""
+
+    mode: Mode
+    splits: tuple[Parts, ...] = ()
+
+
+KINDS = (Kind("all"), Kind("none"), *(Kind("some", splits) for splits in SPLIT_SETS))
 
 
 @dataclass(frozen=True)
 class Packed:
-    """How many layers of each size a GPU takes whole, and which part of one more; `n_bytes` of experts in all."""
+    """How many layers of each size a GPU takes whole, and which part of one more (its size's place in the order, its matrices)."""
 
-    n_bytes: int
-    whole: tuple[tuple[LayerShape, int], ...]
-    split: tuple[LayerShape, tuple[int, int, int]] | None
+    n_bytes: int = 0
+    saved: float = 0.0
+    whole: tuple[int, ...] = ()
+    split: tuple[int, Parts] | None = None
 
 
-@lru_cache(maxsize=65536)
-def pack(sizes: tuple[tuple[LayerShape, int], ...], room: int) -> Packed:
-    """Choose from layers, given as (layer, how many there are), the most bytes of experts that fit into `room`."""
-    best = Packed(0, (), None)
-    for counts in _counts(sizes, room):
-        used = sum(layer.experts * n for (layer, _), n in zip(sizes, counts, strict=True))
-        split, extra = None, 0
-        for (layer, there), n in zip(sizes, counts, strict=True):
-            if n == there:
+class Packer:
+    """Packs the experts of one GPU; what one room and one choice of layers gave is remembered."""
+
+    def __init__(
+        self, sizes: Sequence[LayerShape], rates: Rates, gpu: int, splits: Sequence[Parts], *, tight: bool
+    ) -> None:
+        """Take the sizes of layers, the largest first. `tight`: main memory is short, so bytes count beside seconds."""
+        host = len(rates.devices) - 1
+
+        def price(layer: LayerShape, parts: Parts) -> Price:
+            moved = [getattr(layer, matrix) for matrix, part in zip(MATRICES, parts, strict=True) if part]
+            saved = sum(rates.matrix(host, n_bytes) - rates.matrix(gpu, n_bytes) for n_bytes in moved)
+            return sum(moved), saved + (2 * rates.hop if all(parts) else 0.0)
+
+        self._tight = tight
+        self._whole = [price(layer, WHOLE) for layer in sizes]
+        self._splits = [(i, parts, *price(layer, parts)) for i, layer in enumerate(sizes) for parts in splits]
+        self._known: dict[tuple[tuple[int, ...], int], list[Packed]] = {}
+
+    @property
+    def best_gain(self) -> float:
+        """Give the most seconds that a byte of experts saves; 0 when none does."""
+        prices = [*self._whole, *((n_bytes, saved) for _, _, n_bytes, saved in self._splits)]
+        return max(0.0, *(saved / n_bytes if n_bytes else 0.0 for n_bytes, saved in prices))
+
+    def all_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
+        """Give the choice of all layers, when they fit; `counts` says how many there are of each size."""
+        n_bytes = sum(n * one[0] for n, one in zip(counts, self._whole, strict=True))
+        saved = sum(n * one[1] for n, one in zip(counts, self._whole, strict=True))
+        return [Packed(n_bytes, saved, counts)] if n_bytes <= room else []
+
+    def some_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
+        """Give the choice that saves most among those that leave something behind; when tight, all of which no other is better in both."""
+        found = self._known.get((counts, room))
+        if found is None:
+            points = undominated(list(self._points(counts, room)), tight=self._tight)
+            found = [Packed(n_bytes, saved, whole, split) for saved, n_bytes, whole, split in points]
+            self._known[counts, room] = found
+        return found
+
+    def _points(
+        self, counts: tuple[int, ...], room: int
+    ) -> Iterator[tuple[float, int, tuple[int, ...], tuple[int, Parts] | None]]:
+        for whole, n_bytes, saved in self._wholes(counts, room):
+            if whole != counts:
+                yield saved, n_bytes, whole, None
+        for i, parts, split_bytes, split_saved in self._splits:
+            if counts[i] and split_bytes <= room and (self._tight or split_saved > 0):
+                rest = (*counts[:i], counts[i] - 1, *counts[i + 1 :])
+                for whole, n_bytes, saved in self._wholes(rest, room - split_bytes):
+                    yield saved + split_saved, n_bytes + split_bytes, whole, (i, parts)
+
+    def _wholes(self, counts: tuple[int, ...], room: int) -> Iterator[tuple[tuple[int, ...], int, float]]:
+        """Give the combinations that may be best: all counts of the first sizes, and of the rest as many as fit and pay."""
+        searched = min(len(counts), MAX_SIZES) - 1
+        for first in product(*(range(n, -1, -1) for n in counts[:searched])):
+            n_bytes, saved = 0, 0.0
+            for n, one in zip(first, self._whole, strict=False):
+                n_bytes += n * one[0]
+                saved += n * one[1]
+            if n_bytes > room:
                 continue
-            for parts in SPLITS:
-                n_bytes = layer.gate * parts[0] + layer.up * parts[1] + layer.down * parts[2]
-                if extra < n_bytes <= room - used:
-                    split, extra = (layer, parts), n_bytes
-        if used + extra > best.n_bytes:
-            whole = tuple((layer, n) for (layer, _), n in zip(sizes, counts, strict=True))
-            best = Packed(used + extra, whole, split)
-    return best
+            rest = first
+            for there, (size, gain) in zip(counts[searched:], self._whole[searched:], strict=True):
+                n = min(there, (room - n_bytes) // size) if self._tight or gain > 0 else 0
+                rest += (n,)
+                n_bytes += n * size
+                saved += n * gain
+            yield rest, n_bytes, saved
+            size, gain = self._whole[-1]
+            if self._tight and gain <= 0:  # each one costs seconds, so fewer may be better
+                for less in range(1, rest[-1] + 1):
+                    yield (*rest[:-1], rest[-1] - less), n_bytes - less * size, saved - less * gain
+            elif rest == counts and len(rest) > 0 and rest[-1]:  # all of them is another question
+                yield (*rest[:-1], rest[-1] - 1), n_bytes - size, saved - gain
 
 
-def _counts(sizes: Sequence[tuple[LayerShape, int]], room: int) -> Iterator[tuple[int, ...]]:
-    """Give the combinations that may be best: all counts of the first sizes, and of the rest as many as fit."""
-    searched = min(len(sizes), MAX_SIZES) - 1
-    for counts in product(*(range(n, -1, -1) for _, n in sizes[:searched])):
-        left = room - sum(layer.experts * n for (layer, _), n in zip(sizes, counts, strict=False))
-        if left < 0:
-            continue
-        rest = []
-        for layer, there in sizes[searched:]:
-            n = min(there, left // layer.experts) if layer.experts else there
-            rest.append(n)
-            left -= n * layer.experts
-        yield (*counts, *rest)
-
-
-def sizes_of(layers: Sequence[LayerShape]) -> tuple[tuple[LayerShape, int], ...]:
-    """Count layers by the sizes of their experts, the largest first."""
-    found: dict[LayerShape, int] = {}
-    for layer in layers:
-        alike = LayerShape(0, layer.gate, layer.up, layer.down)
-        found[alike] = found.get(alike, 0) + 1
-    return tuple(sorted(found.items(), key=lambda item: -item[0].experts))
-
-
-def fill(
-    layers: Sequence[LayerShape], rooms: Sequence[int], gains: Sequence[float], fixed: "Fixed", first: int
-) -> Layout | None:
-    """Give each GPU a run of the layers from `first` on and the experts that fit beside it; None when no runs fit.
-
-    `rooms` are bytes a GPU has for weights and caches, `gains` seconds that a byte of experts saves there. The layers before
-    `first` stay on the host.
-    """
-    n, host = len(layers), len(rooms)
-    # best[i]: (seconds saved, ends of the runs) for the GPUs so far and the layers up to i
-    best: dict[int, tuple[float, tuple[int, ...]]] = {first: (0.0, (first,))}
-    for gpu, room in enumerate(rooms):
-        found: dict[int, tuple[float, tuple[int, ...]]] = {}
-        for start, (saved, ends) in best.items():
-            for end in range(start, n + 1) if gpu < host - 1 else (n,):
-                left = room - fixed.between(start, end) - (fixed.output if gpu == host - 1 else 0)
-                if left < 0:
-                    break
-                packed = pack(sizes_of(layers[start:end]), left)
-                total = saved + packed.n_bytes * gains[gpu]
-                if end not in found or total > found[end][0]:
-                    found[end] = (total, (*ends, end))
-        best = found
-    if n not in best:
-        return None
-    ends = best[n][1]
-    attention, experts = [host] * first, [(host, host, host)] * first
-    for gpu, (start, end) in enumerate(pairwise(ends)):
-        left = rooms[gpu] - fixed.between(start, end) - (fixed.output if gpu == host - 1 else 0)
-        attention += [gpu] * (end - start)
-        experts += _place(layers[start:end], pack(sizes_of(layers[start:end]), left), gpu, host)
-    return Layout(host, tuple(attention), tuple(experts), host - 1)
-
-
-def _place(layers: Sequence[LayerShape], packed: Packed, gpu: int, host: int) -> list[Experts]:
-    """Say which layers those are: the last ones of each size whole, the one before them split."""
-    left = dict(packed.whole)
-    split = packed.split
-    placed: list[Experts] = []
-    for layer in reversed(layers):
-        alike = LayerShape(0, layer.gate, layer.up, layer.down)
-        if left.get(alike, 0):
-            left[alike] -= 1
-            placed.append((gpu, gpu, gpu))
-        elif split is not None and split[0] == alike:
-            gate, up, down = (gpu if part else host for part in split[1])
-            placed.append((gate, up, down))
-            split = None
-        else:
-            placed.append((host, host, host))
-    return placed[::-1]
+def undominated(points: list[T], *, tight: bool) -> list[T]:
+    """Give the point that saves most, or all those of (seconds saved, bytes, ...) that no other beats in both."""
+    if not points:
+        return []
+    if not tight:
+        return [max(points, key=lambda point: point[:2])]
+    found: list[T] = []
+    for point in sorted(points, key=lambda point: point[:2], reverse=True):
+        if not found or point[1] > found[-1][1]:
+            found.append(point)
+    if len(found) > MOST_POINTS:
+        last = len(found) - 1
+        found = [found[i * last // (MOST_POINTS - 1)] for i in range(MOST_POINTS)]
+    return found
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """What must go with a layer to its GPU: attention and cache, as sums up to each layer, and the output layer."""
+class Goods:
+    """What is to be stowed: the layers, the bytes of one layer's cache, and the bytes of the output layer."""
 
-    sums: tuple[int, ...]
-    output: int
+    layers: tuple[LayerShape, ...]
+    bytes_kv_layer: int
+    bytes_output: int
 
-    @classmethod
-    def of(cls, layers: Sequence[LayerShape], bytes_kv_layer: int, output: int) -> "Fixed":
-        sums = [0]
-        for layer in layers:
-            sums.append(sums[-1] + layer.attention + bytes_kv_layer)
-        return cls(tuple(sums), output)
+    @property
+    def bytes_weights(self) -> int:
+        """Give the bytes of all layers."""
+        return sum(layer.attention + layer.experts for layer in self.layers)
 
-    def between(self, start: int, end: int) -> int:
-        return self.sums[end] - self.sums[start]
+    @property
+    def n_bytes(self) -> int:
+        """Give the bytes of all layers with their caches."""
+        return self.bytes_weights + len(self.layers) * self.bytes_kv_layer
+
+    @property
+    def bytes_experts(self) -> int:
+        """Give the bytes of all experts."""
+        return sum(layer.experts for layer in self.layers)
+
+    @cached_property
+    def sizes(self) -> tuple[LayerShape, ...]:
+        """Give the sizes that layers' experts have, the largest first."""
+        return tuple(sorted({_size(layer) for layer in self.layers}, key=lambda layer: -layer.experts))
+
+    @cached_property
+    def counts(self) -> list[tuple[int, ...]]:
+        """Say how many layers of each size come before each layer."""
+        found = [(0,) * len(self.sizes)]
+        for layer in self.layers:
+            at = self.sizes.index(_size(layer))
+            found.append(tuple(n + (i == at) for i, n in enumerate(found[-1])))
+        return found
+
+    def count(self, start: int, end: int) -> tuple[int, ...]:
+        """Say how many layers of each size there are from `start` to before `end`."""
+        return tuple(b - a for a, b in zip(self.counts[start], self.counts[end], strict=True))
+
+
+def _size(layer: LayerShape) -> LayerShape:
+    return LayerShape(0, layer.gate, layer.up, layer.down)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The layers from `start` to before `end` have their attention on a GPU; `packed` are the experts that go along."""
+
+    gpu: int
+    start: int
+    end: int
+    packed: Packed
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that a GPU has for weights and caches when it has no layers (negative: it must have some), a run of them, or the last run."""
+
+    empty: int
+    run: int
+    with_output: int
+
+
+Point = tuple[float, int, tuple[Run, ...]]  # seconds saved, bytes of layers on GPUs, runs
+
+
+def fill(
+    goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, spare: int, *, from_disk: bool
+) -> Layout | None:
+    """Give each GPU a run of layers and the experts that fit beside it, so that the fewest seconds pass; None when nothing fits.
+
+    `spare` are the bytes that main memory has for layers; `from_disk` allows more.
+    """
+
+    def missing(point: Point) -> int:
+        return max(0, goods.n_bytes - point[1] - spare)
+
+    if spare < 0 and (kind.mode == "all" or not from_disk):
+        return None
+    found = _search(goods, rooms, rates, kind, tight=False)
+    if found and missing(found[0]):  # the quickest way needs more main memory than there is
+        found = _search(goods, rooms, rates, kind, tight=True)
+        if from_disk:
+            found = [
+                point
+                for point in found
+                if missing(point) <= goods.bytes_experts - sum(run.packed.n_bytes for run in point[2])
+            ]
+            found.sort(key=lambda point: point[0] - rates.missing_byte * missing(point), reverse=True)
+        else:
+            found = [point for point in found if not missing(point)]
+    return _layout(goods, found[0][2], len(rooms)) if found else None
+
+
+def at_least(
+    goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, spare: int, *, from_disk: bool
+) -> float | None:
+    """Give seconds that no layout of that kind can beat, without searching; None when there is none."""
+    host, gpus, mode = len(rooms), range(len(rooms)), kind.mode
+    homes = range(host + 1) if mode == "none" else gpus
+    room = sum(max(0, room.run, room.with_output) for room in rooms) - goods.bytes_output
+    if goods.n_bytes - room - (goods.bytes_experts if from_disk else 0) > spare:
+        return None  # even with every GPU full
+    if mode != "none":
+        room -= goods.n_bytes - goods.bytes_experts
+    if room < (goods.bytes_experts if mode == "all" else 0):
+        return None
+    seconds = 2 * rates.hop + goods.bytes_output * min(rates.devices[gpu].output_byte for gpu in gpus)
+    seconds += sum(min(rates.attention(at, layer.attention) for at in homes) for layer in goods.layers)
+    matrices = [getattr(layer, matrix) for layer in goods.layers for matrix in MATRICES]
+    there = [rates.matrix(host, n_bytes) for n_bytes in matrices]
+    here = [min(rates.matrix(gpu, n_bytes) for gpu in gpus) for n_bytes in matrices]
+    if mode == "all":
+        return seconds + sum(here)
+    if mode == "none":
+        return seconds + sum(there)
+    # one matrix stays behind whatever the room; and the room to the last byte is filled with what pays best
+    stays = 2 * rates.hop + min(max(0.0, a - b) for a, b in zip(there, here, strict=True))
+    gain = max(Packer(goods.sizes, rates, gpu, kind.splits, tight=False).best_gain for gpu in gpus)
+    filled = sum(there) + 2 * rates.hop * len(goods.layers) - gain * min(room, goods.bytes_experts)
+    return seconds + max(sum(map(min, there, here)) + stays, filled)
+
+
+def _search(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, *, tight: bool) -> list[Point]:
+    """Walk over the GPUs in their order; the last one that is used has the output layer too."""
+    n, host = len(goods.layers), len(rooms)
+    # (layers up to which all are placed, whether all their experts are on GPUs) -> the points worth following
+    reached: dict[tuple[int, bool], list[Point]] = {
+        (first, True): [(0.0, 0, ())] for first in (range(n + 1) if kind.mode == "none" else (0,))
+    }
+    final: list[Point] = []
+    for gpu, room in enumerate(rooms):
+        packer = Packer(goods.sizes, rates, gpu, kind.splits, tight=tight)
+        rest_may_be_empty = all(other.empty >= 0 for other in rooms[gpu + 1 :])
+        output = (rates.devices[host].output_byte - rates.devices[gpu].output_byte) * goods.bytes_output
+        found = {key: list(points) for key, points in reached.items()} if room.empty >= 0 else {}
+        for (start, all_there), points in reached.items():
+            for end, run_saved, n_bytes in _runs(goods, rates, gpu, start, max(room.run, room.with_output)):
+                for is_last in (False, True) if end == n else (False,):
+                    left = room.with_output - goods.bytes_output if is_last else room.run
+                    left -= n_bytes
+                    if left < 0 or (not is_last and (end == start or gpu == host - 1)):
+                        continue
+                    saved = run_saved + (output if is_last else 0.0)
+                    for is_complete, choices in _choices(goods, packer, kind.mode, start, end, left):
+                        is_all = all_there and is_complete
+                        if is_last and (is_all != (kind.mode == "all") or not rest_may_be_empty):
+                            continue
+                        more: list[Point] = [
+                            (
+                                before + saved + packed.saved,
+                                on_gpus + n_bytes + packed.n_bytes,
+                                (*runs, Run(gpu, start, end, packed)),
+                            )
+                            for before, on_gpus, runs in points
+                            for packed in choices
+                        ]
+                        if is_last:
+                            final += more
+                        else:
+                            found.setdefault((end, is_all), []).extend(more)
+        reached = {key: undominated(points, tight=tight) for key, points in found.items()}
+    return undominated(final, tight=tight)
+
+
+def _runs(goods: Goods, rates: Rates, gpu: int, start: int, room: int) -> Iterator[tuple[int, float, int]]:
+    """Give every run from `start` on whose attention and caches fit: its end, the seconds that saves, its bytes.
+
+    Against everything in main memory: one change of devices more, and two for each layer whose experts are not there too.
+    """
+    host = len(rates.devices) - 1
+    saved, n_bytes = -rates.hop, 0
+    yield start, saved, n_bytes
+    for end, layer in enumerate(goods.layers[start:], start + 1):
+        saved += (
+            rates.attention(host, layer.attention) - rates.attention(gpu, layer.attention) - 2 * rates.hop
+        )
+        n_bytes += layer.attention + goods.bytes_kv_layer
+        if n_bytes > room:
+            return
+        yield end, saved, n_bytes
+
+
+def _choices(
+    goods: Goods, packer: Packer, mode: Mode, start: int, end: int, room: int
+) -> Iterator[tuple[bool, list[Packed]]]:
+    """Give what may go along with a run: (whether that is all experts, choices)."""
+    counts = goods.count(start, end)
+    if mode == "none":
+        yield False, [Packed(whole=(0,) * len(counts))]
+        return
+    yield True, packer.all_of(counts, room)
+    if mode == "some" and end > start:
+        yield False, packer.some_of(counts, room)
+
+
+def _layout(goods: Goods, runs: Sequence[Run], host: int) -> Layout:
+    first = runs[0].start
+    attention: list[int] = [host] * first
+    experts: list[Experts] = [(host, host, host)] * first
+    for run in runs:
+        attention += [run.gpu] * (run.end - run.start)
+        experts += _place(goods, run, host)
+    return Layout(host, tuple(attention), tuple(experts), runs[-1].gpu)
+
+
+def _place(goods: Goods, run: Run, host: int) -> list[Experts]:
+    """Say which layers those are: the last ones of each size whole, the one before them split."""
+    left, split = list(run.packed.whole), run.packed.split
+    placed: list[Experts] = []
+    for layer in reversed(goods.layers[run.start : run.end]):
+        size = goods.sizes.index(_size(layer))
+        if left[size]:
+            left[size] -= 1
+            placed.append((run.gpu,) * 3)
+        elif split is not None and split[0] == size:
+            gate, up, down = (run.gpu if part else host for part in split[1])
+            placed.append((gate, up, down))
+            split = None
+        else:
+            placed.append((host,) * 3)
+    return placed[::-1]

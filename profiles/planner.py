@@ -7,25 +7,20 @@ experts lives in main memory. Only when attention itself does not fit do whole l
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from profiles.layout import Layout, on_host
-from profiles.ledger import Account, accounts, compute_of
+from profiles.layout import Layout
+from profiles.ledger import Account, accounts
 from profiles.machine import Gpu, Machine
-from profiles.memory import GIB, bytes_kv_layer, cells
-from profiles.packing import Fixed, fill
+from profiles.memory import GIB
 from profiles.placement import Placement
 from profiles.refusal import refuse, refuse_long_context
-from profiles.request import Request
+from profiles.request import WORK, Purpose, Request
+from profiles.search import SMALL_UBATCHES, quickest
 from profiles.shape import ModelShape
 from profiles.speed import Estimate, estimate
 
 DEFAULT_CTX = 8192
 MIN_CTX = 1024
-SMALL_UBATCHES = (256, 128)  # taken only when nothing larger fits
 PINNED_SHARE = 0.8  # of free memory that may be pinned; more makes the whole system slow
-
-
-# tokens read and written that a purpose stands for
-WORK = {"chat": (512, 256), "batch": (2048, 96)}
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Plan:
     def n_ctx(self) -> int:
         return self.placement.n_ctx
 
-    def seconds(self, purpose: str) -> float:
+    def seconds(self, purpose: Purpose) -> float:
         """Give the estimated time for one piece of work of that purpose; smaller is better."""
         read, write = WORK[purpose]
         return read / self.estimate.prefill + write / self.estimate.decode
@@ -65,6 +60,7 @@ def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:
     assert tightest is not None
 
     def fits(other: ModelShape, wish: Request) -> bool:
+        wish = replace(wish, n_ubatch=wish.n_ubatch or min(SMALL_UBATCHES))  # what needs least
         return any(
             _fastest(other, machine, wish, placement) for placement, _ in _settings(other, machine, wish)
         )
@@ -105,99 +101,20 @@ def _settings(
 
 
 def _fastest(shape: ModelShape, machine: Machine, request: Request, placement: Placement) -> Plan | None:
-    """Try the sizes of a micro-batch; of those that fit, the fastest for the purpose."""
-    if request.n_ubatch:
-        groups: tuple[tuple[int, ...], ...] = ((request.n_ubatch,),)
-    elif machine.gpus:
-        groups = (machine.ubatches, *((size,) for size in SMALL_UBATCHES))
-    else:  # on the CPU a larger one gains nothing
-        groups = ((min(machine.ubatches),), *((size,) for size in SMALL_UBATCHES))
-    for group in groups:
-        found = []
-        for n_ubatch in group:
-            if n_ubatch > cells(placement.n_ctx) and n_ubatch != min(group):
-                continue
-            sized = replace(placement, n_ubatch=n_ubatch, n_batch=max(Placement.n_batch, n_ubatch))
-            if (one := _place(shape, machine, request, sized)) is not None:
-                found.append(one)
-        if found:
-            best = min(found, key=lambda one: one.seconds(request.purpose))
-            if n_small := group[0] if group[0] in SMALL_UBATCHES and not request.n_ubatch else 0:
-                why = f"micro-batches have {n_small} tokens, because larger ones do not fit"
-                best = replace(best, reasons=(why, *best.reasons))
-            return best
-    return None
+    """Give the fastest plan with that context and cache, over all sizes of a micro-batch; None when nothing fits."""
 
+    def finish(placement: Placement, layout: Layout) -> tuple[float, Plan] | None:
+        found = _finish(shape, machine, request, placement, layout)
+        return None if found is None else (found.seconds(request.purpose), found)
 
-def _place(shape: ModelShape, machine: Machine, request: Request, placement: Placement) -> Plan | None:
-    """Give the best plan for exactly these settings."""
-    candidates = [_finish(shape, machine, request, placement, on_host(shape, len(machine.gpus)))]
-    if machine.gpus:
-        candidates += [
-            _finish(shape, machine, request, placement, layout)
-            for layout in _gpu_layouts(shape, machine, placement)
-        ]
-    fitting = [one for one in candidates if one is not None]
-    return min(fitting, key=lambda one: one.seconds(request.purpose)) if fitting else None
-
-
-def _gpu_layouts(shape: ModelShape, machine: Machine, placement: Placement) -> Iterator[Layout]:
-    """Give the layouts worth a look: everything on GPUs, and the most experts that fit beside all attention (or most of it)."""
-    layers = shape.each_layer()
-    kv = bytes_kv_layer(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
-    fixed = Fixed.of(layers, kv, shape.bytes_output)
-    gains = _gains(machine)
-    for whole in (True, False):
-        reserve = list(_reserve(shape, machine, placement, whole=whole))
-        for _ in range(4):  # a pattern may need a little more than the reserve foresees
-            rooms = [gpu.bytes_free - kept for gpu, kept in zip(machine.gpus, reserve, strict=True)]
-            layout = next(
-                (
-                    found
-                    for first in (range(1) if whole else range(len(layers) + 1))
-                    if (found := fill(layers, rooms, gains, fixed, first)) is not None
-                ),
-                None,
-            )
-            if layout is None or (whole and layout.has_overrides):
-                break
-            real = compute_of(shape, machine, placement, layout)
-            short = [max(0, need - kept) for need, kept in zip(real, reserve, strict=False)]
-            if not any(short):
-                yield layout
-                break
-            reserve = [kept + more for kept, more in zip(reserve, short, strict=True)]
-
-
-def _gains(machine: Machine) -> list[float]:
-    """Give the seconds that a gigabyte of experts saves on each GPU; never nothing, or a slow card would stay empty."""
-    slow = 1 / machine.bandwidth
-    return [max(slow - 1 / gpu.bandwidth, slow / 1000) for gpu in machine.gpus]
-
-
-def _reserve(shape: ModelShape, machine: Machine, placement: Placement, *, whole: bool) -> list[int]:
-    """Give the compute buffers to keep free on each GPU, whichever experts go there: the largest of some typical patterns."""
-    host, n = len(machine.gpus), shape.n_layer
-    n_short = min(n, 4 * host)  # buffers do not grow with further layers of the same kind
-    home = tuple(min(i * host // n_short, host - 1) for i in range(n_short))
-    short = replace(shape, n_layer=n_short, layers=shape.each_layer()[:n_short])
-    patterns = [[True] * n_short]
-    if not whole:
-        patterns = [
-            [False] * n_short,
-            [i % 2 == 0 for i in range(n_short)],
-            [i % 4 > 1 for i in range(n_short)],
-        ]
-        patterns.append([i % 4 <= 1 for i in range(n_short)])
-    most = [0] * host
-    for pattern in patterns:
-        experts = tuple(
-            (at, at, at) if there else (host,) * 3 for at, there in zip(home, pattern, strict=True)
-        )
-        layout = Layout(host, home, experts, host - 1)
-        real = compute_of(short, machine, placement, layout)
-        most = [max(pair) for pair in zip(most, real, strict=False)]
-    return most
+    found = quickest(shape, machine, request, placement, finish)
+    if found is None or request.n_ubatch or found.placement.n_ubatch >= min(machine.ubatches):
+        return found
+    why = (
+        f"micro-batches have {found.placement.n_ubatch} tokens: larger ones do not fit, "
+        "or need memory that serves better otherwise"
+    )
+    return replace(found, reasons=(why, *found.reasons))
 
 
 def _finish(
@@ -209,8 +126,6 @@ def _finish(
         n_gpu_layers=layout.n_gpu_layers,
         tensor_split=layout.tensor_split(),
         tensor_overrides=layout.overrides(machine, dense=not shape.n_expert),
-        repack=request.purpose == "chat",
-        op_offload=layout.n_gpu_layers > 0,
     )
     ledger = accounts(shape, machine, placement, layout)
     *gpus, host = ledger
@@ -230,7 +145,7 @@ def _finish(
     if missing:
         reasons.append(
             f"{missing / GIB:.1f} GiB of the experts do not fit into main memory and are read from disk again and again: "
-            f"about {reached.disk_seconds:.1f} seconds more for every token"
+            f"about {reached.disk_seconds:.2g} seconds more for every token, at {1000 * machine.disk:.0f} MB/s of small random reads"
         )
     return Plan(placement, layout, ledger, reached, tuple(reasons))
 

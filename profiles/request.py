@@ -7,6 +7,9 @@ from profiles.placement import SEQUENCES
 
 Purpose = Literal["chat", "batch"]
 
+# tokens read and written that a purpose stands for
+WORK: dict[Purpose, tuple[int, int]] = {"chat": (512, 256), "batch": (2048, 96)}
+
 
 @dataclass(frozen=True)
 class Request:

@@ -41,7 +41,8 @@ def command(
     from profiles.planner import plan
 
     subject = subject_of(model, quant)
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
+    disk_of = subject.path if wish.request.from_disk else None
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of)
     request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
     found = plan(subject.shape, machine, request)
     runners_up = others(subject, machine, request, found)

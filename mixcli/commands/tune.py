@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--target-tps",
     type=click.FloatRange(min=0.01),
     metavar="N",
-    help="Find the largest context that still writes N tokens a second.",
+    help="Find the largest context and the best file type that still write N tokens a second.",
 )
 @json_option
 @common
@@ -47,7 +47,8 @@ def command(
     """Measure a few placements of a model on this machine and use the best from now on."""
     from mixcli.insight.machines import machine_of
     from mixcli.insight.plans import subject_of
-    from mixcli.insight.tune import reaching, sweep
+    from mixcli.insight.target import reaching
+    from mixcli.insight.tune import sweep
     from mixcli.insight.tuned import evidence, remember
 
     subject = subject_of(model, None)
@@ -62,18 +63,27 @@ def command(
     else:
         with console.progress("tuning") as bar:
             found = sweep(subject, machine, request, budget, bar.update)
-        rows = [one.row() for one in found]
-        remember(subject.path, machine, request, found[0].placement, rows)
-        if target_tps is not None:
-            best = reaching(subject, machine, request, target_tps, found[0])
-            if best is None:
-                raise DoesNotFit(
-                    f"no plan of {subject.label} writes {target_tps:g} tokens a second here, the best has {found[0].decode:.1f}; "
-                    "try a smaller file type"
-                )
-            rows.insert(0, best.row())
+            rows = [one.row() for one in found]
+            remember(subject.path, machine, request, found[0].placement, rows)
+            if target_tps is not None:
+                reached = reaching(subject, machine, request, target_tps, found[0], bar.update)
+                rows = [*(one.row() for one in reached), *rows]
+                remember(subject.path, machine, request, found[0].placement, rows)
+        if target_tps is not None and not reached:
+            raise DoesNotFit(
+                f"no plan of {subject.label} writes {target_tps:g} tokens a second here, the best has {found[0].decode:.1f}; "
+                f"try --target-tps {found[0].decode:.3g}, a smaller model (mixcli search), or a machine with faster memory"
+            )
     if as_json:
         console.data(rows)
     else:
-        shown = [(row["what"], f"{row['decode']:.1f}", f"{row['prefill']:.1f}") for row in rows]
-        console.table(("placement", "writes/s", "reads/s"), shown)
+        shown = [
+            (
+                row["what"],
+                f"{row['decode']:.1f}",
+                f"{row['prefill']:.1f}",
+                "measured" if row["measured"] else "estimate",
+            )
+            for row in rows
+        ]
+        console.table(("placement", "writes/s", "reads/s", ""), shown)

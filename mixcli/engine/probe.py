@@ -1,7 +1,8 @@
 """Load a model once, say what it took and how fast it is, and leave: `python -m mixcli.engine.probe` with an order on stdin.
 
-The order is {"path", "placement", "expected", "prompt", "tokens"}; with "tokens" that many are computed after "prompt" tokens of
-prefill, and the answer has both rates. A process of its own, because a plan that is tried may kill it.
+The order is {"path", "placement", "expected", "prompt", "tokens", "batches", "logits"}; with "tokens" that many are computed after "prompt"
+tokens of prefill, and the answer has both rates; with "batches" the rate of decode for each of these numbers of sequences; with "logits",
+a list of tokens, the logits after the last of them. A process of its own, because a plan that is tried may kill it.
 """
 
 import json
@@ -36,7 +37,40 @@ def main() -> None:
     }
     if order.get("tokens"):
         answer |= rates(loaded, order["prompt"], order["tokens"])
+    if order.get("batches"):
+        answer["batches"] = {str(n): at_once(loaded, n, order["tokens"]) for n in order["batches"]}
+    if order.get("logits"):
+        answer["logits"] = logits_after(loaded, order["logits"])
     sys.stdout.write(json.dumps(answer))
+
+
+def logits_after(loaded: Loaded, tokens: list[int]) -> list[float]:
+    """Compute a prompt in one batch and give the logits after it."""
+    batch = Batch(loaded.context.n_batch)
+    batch.extend(tokens, 0, 0, n_logits=1)
+    loaded.context.decode(batch)
+    return [float(logit) for logit in loaded.context.logits()]
+
+
+def at_once(loaded: Loaded, n_sequences: int, n_tokens: int) -> float:
+    """Measure tokens a second of that many sequences together, from an empty cache."""
+    context = loaded.context
+    batch = Batch(context.n_batch)
+    for sequence in range(n_sequences):
+        context.cut(sequence, 0)
+    begin = 0.0
+    for position in range(n_tokens + 1):
+        if position == 1:  # the first step warms up
+            begin = time.perf_counter()
+        batch.clear()
+        for sequence in range(n_sequences):
+            batch.extend([FIRST_TOKEN], position, sequence, n_logits=1)
+        context.decode(batch)
+        context.logits()  # waits for a GPU
+    seconds = time.perf_counter() - begin
+    for sequence in range(n_sequences):
+        context.cut(sequence, 0)
+    return n_sequences * n_tokens / seconds
 
 
 def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:

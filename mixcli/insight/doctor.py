@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixcli import paths
+from mixcli.disk import random_reads
 from mixcli.hardware import (
     devices,
     driver_cards,
@@ -108,10 +109,15 @@ def _bandwidth() -> Finding:
 
 
 def _disk() -> Finding:
-    free = shutil.disk_usage(paths.models_dir()).free
-    state: Literal["ok", "warn"] = "ok" if free >= LEAST_DISK else "warn"
+    folder = paths.models_dir()
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_DISK:
+        return Finding("disk", "warn", f"{size(free)} free for models; mixcli rm makes room")
+    rate = random_reads(folder)
     return Finding(
-        "disk", state, f"{size(free)} free for models" + ("" if state == "ok" else "; mixcli rm makes room")
+        "disk",
+        "ok",
+        f"{size(free)} free for models, small random reads {1000 * rate:.0f} MB/s (for --from-disk)",
     )
 
 

@@ -16,13 +16,24 @@ def own_profiles() -> Path:
 
 
 def machine_of(
-    profile: str | None, vram: int | None = None, ram: int | None = None, workers: Sequence[str] = ()
+    profile: str | None,
+    vram: int | None = None,
+    ram: int | None = None,
+    workers: Sequence[str] = (),
+    disk_of: Path | None = None,
 ) -> Machine:
-    """Give the machine of a profile, or this one for None and "auto"; `vram` (of each GPU) and `ram` are bytes that take its budgets' place."""
+    """Give the machine of a profile, or this one for None and "auto".
+
+    `vram` (of each GPU) and `ram` are bytes that take its budgets' place. With `disk_of`, small random reads are measured on the disk
+    of that file, on this machine only.
+    """
     if profile in (None, "auto"):
+        from mixcli.disk import random_reads
         from mixcli.hardware import this_machine
 
         machine = this_machine(workers)
+        if disk_of is not None:
+            machine = replace(machine, disk=random_reads(disk_of))
     else:
         machine = load_profile(str(profile), own_profiles()).machine()
     if vram is not None:

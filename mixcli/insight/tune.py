@@ -13,57 +13,112 @@ from profiles.layout import layout_of
 from profiles.ledger import accounts
 from profiles.machine import Machine
 from profiles.placement import Placement
-from profiles.planner import WORK, plan
-from profiles.request import Request
+from profiles.planner import plan
+from profiles.request import WORK, Purpose, Request
 
 PROMPT, TOKENS = 256, 24  # what one measurement computes
-CONTEXTS = (65536, 32768, 16384, 8192, 4096, 2048, 1024)
+UBATCHES = (128, 256, 512, 1024, 2048)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One placement, what is different about it, and its tokens a second."""
+    """One placement, what is different about it, and its tokens a second; `measured` is False for an estimate."""
 
     what: str
     placement: Placement
     prefill: float
     decode: float
+    measured: bool = True
 
-    def seconds(self, purpose: str) -> float:
+    def seconds(self, purpose: Purpose) -> float:
         """Give the time for one piece of work of that purpose."""
         read, write = WORK[purpose]
         return read / self.prefill + write / self.decode
 
     def row(self) -> dict[str, Any]:
-        return {"what": self.what, "prefill": round(self.prefill, 2), "decode": round(self.decode, 2)}
+        """Give it as plain data; an estimate says that it is one."""
+        return {
+            "what": self.what,
+            "prefill": round(self.prefill, 2),
+            "decode": round(self.decode, 2),
+            "measured": self.measured,
+        }
 
 
 def candidates(subject: Subject, machine: Machine, request: Request) -> Iterator[tuple[str, Placement]]:
     """Give the plan, then placements that differ from it in one thing each; all fit."""
     base = plan(subject.shape, machine, request).placement
     yield "the plan", base
-    variants: list[tuple[str, Placement]] = []
-    if not base.tensor_overrides and not base.n_gpu_layers:
-        variants.append(
-            (f"repacking {'off' if base.repack else 'on'}", replace(base, repack=not base.repack))
-        )
-    for n in sorted(
-        {max(1, machine.n_cores // 2), max(1, machine.n_cores - 1), 2 * machine.n_cores} - {base.n_threads}
+    seen = {base}
+    for what, placement in (
+        *_with_other_experts(subject, machine, request, base),
+        *_repacked(base),
+        *_with_other_threads(machine, base),
+        *_with_other_batches(subject, machine, request, base),
+        *_with_smaller_cache(request, base),
     ):
-        variants.append((f"{n} threads", replace(base, n_threads=n, n_threads_batch=n)))
-    for n_ubatch in (128, 256, 512, 1024, 2048):
-        if request.n_ubatch is None and n_ubatch != base.n_ubatch:
-            try:
-                other = plan(subject.shape, machine, replace(request, n_ubatch=n_ubatch)).placement
-            except DoesNotFit:
-                continue
-            variants.append((f"micro-batches of {n_ubatch}", other))
-    if request.kv == "auto" and base.type_k == "f16":  # it costs quality, so only where that was allowed
-        variants.append(("a cache in q8_0", replace(base, type_k="q8_0", type_v="q8_0")))
-    for what, placement in variants:
+        if placement in seen:
+            continue
+        seen.add(placement)
         ledger = accounts(subject.shape, machine, placement, layout_of(subject.shape, placement, machine))
         if all(account.left >= 0 for account in ledger):
             yield what, placement
+
+
+def _repacked(base: Placement) -> Iterator[tuple[str, Placement]]:
+    yield f"repacking {'off' if base.repack else 'on'}", replace(base, repack=not base.repack)
+
+
+def _with_other_experts(
+    subject: Subject, machine: Machine, request: Request, base: Placement
+) -> Iterator[tuple[str, Placement]]:
+    """Give one and two layers of experts fewer on the GPUs, as many as fit, and none."""
+    if not machine.gpus:
+        return
+    layer = max(layer.experts for layer in subject.shape.each_layer())
+    quick = tuple(replace(gpu, bandwidth=1e4, link=1e3, tflops=1e3) for gpu in machine.gpus)
+    others = [replace(machine, gpus=quick)]
+    on_gpus = layers_on_gpus(subject, machine, base)
+    for fewer in (1, 2, on_gpus):
+        # what was left free beside the plan is no more than a layer, so that much less makes so many layers fewer
+        less = tuple(replace(gpu, bytes_free=max(0, gpu.bytes_free - fewer * layer)) for gpu in machine.gpus)
+        if 0 < fewer <= on_gpus:
+            others.append(replace(machine, gpus=less))
+    wish = replace(request, n_ctx=base.n_ctx, kv=base.type_k, n_ubatch=base.n_ubatch)
+    for other in others:
+        try:
+            placement = plan(subject.shape, other, wish).placement
+        except DoesNotFit:
+            continue
+        n = layers_on_gpus(subject, machine, placement)
+        yield f"{n} layers of experts on GPUs", placement
+
+
+def layers_on_gpus(subject: Subject, machine: Machine, placement: Placement) -> int:
+    """Count the layers that have some of their experts on a GPU."""
+    layout = layout_of(subject.shape, placement, machine)
+    return sum(set(experts) != {layout.host} for experts in layout.experts)
+
+
+def _with_other_threads(machine: Machine, base: Placement) -> Iterator[tuple[str, Placement]]:
+    for n in (max(1, machine.n_cores // 2), max(1, machine.n_cores - 1), 2 * machine.n_cores):
+        yield f"{n} threads", replace(base, n_threads=n, n_threads_batch=n)
+
+
+def _with_other_batches(
+    subject: Subject, machine: Machine, request: Request, base: Placement
+) -> Iterator[tuple[str, Placement]]:
+    for n_ubatch in UBATCHES if request.n_ubatch is None else ():
+        try:
+            other = plan(subject.shape, machine, replace(request, n_ctx=base.n_ctx, n_ubatch=n_ubatch))
+        except DoesNotFit:
+            continue
+        yield f"micro-batches of {n_ubatch}", other.placement
+
+
+def _with_smaller_cache(request: Request, base: Placement) -> Iterator[tuple[str, Placement]]:
+    if request.kv == "auto" and base.type_k == "f16":  # it costs quality, so only where that was allowed
+        yield "a cache in q8_0", replace(base, type_k="q8_0", type_v="q8_0")
 
 
 def sweep(
@@ -85,38 +140,15 @@ def sweep(
             break
         report(number, len(todo), what)
         try:
-            found.append(measure(subject, what, placement))
+            found.append(measure(subject, machine, what, placement))
         except ModelDied:
             if not number:
                 raise
     return sorted(found, key=lambda one: one.seconds(request.purpose))
 
 
-def measure(subject: Subject, what: str, placement: Placement) -> Measurement:
-    """Measure one placement in a process of its own."""
+def measure(subject: Subject, machine: Machine, what: str, placement: Placement) -> Measurement:
+    """Measure one placement in a process of its own; the machine's workers lend their memory."""
     prompt = min(PROMPT, placement.n_ctx // 2)
-    answer = measured(subject, placement, {}, prompt=prompt, tokens=TOKENS)
+    answer = measured(subject, replace(placement, workers=machine.workers), {}, prompt=prompt, tokens=TOKENS)
     return Measurement(what, placement, answer["prefill"], answer["decode"])
-
-
-def reaching(
-    subject: Subject, machine: Machine, request: Request, tokens_per_second: float, base: Measurement
-) -> Measurement | None:
-    """Find the largest context whose plan still writes so fast, measured; None when none does.
-
-    The estimate, held to what `base` measured, says where it is worth measuring.
-    """
-    estimated = plan(subject.shape, machine, replace(request, n_ctx=base.placement.n_ctx)).estimate.decode
-    for n_ctx in CONTEXTS:
-        if n_ctx > (subject.shape.n_ctx_train or n_ctx):
-            continue
-        try:
-            one = plan(subject.shape, machine, replace(request, n_ctx=n_ctx))
-        except DoesNotFit:
-            continue
-        if one.estimate.decode * base.decode / estimated < tokens_per_second * 0.8:
-            continue
-        found = measure(subject, f"--ctx {n_ctx}", one.placement)
-        if found.decode >= tokens_per_second:
-            return found
-    return None

@@ -15,6 +15,8 @@ from profiles.placement import Placement
 from profiles.request import Request
 from profiles.shape import ModelShape
 
+HEAD = 4 << 20  # bytes that tell models apart: the header, and at least some of the weights
+
 
 def remember(
     path: Path, machine: Machine, request: Request, placement: Placement, rows: list[dict[str, Any]]
@@ -45,11 +47,11 @@ def tuned(path: Path, shape: ModelShape, machine: Machine, request: Request) -> 
 
 
 def _key(path: Path, machine: Machine, request: Request) -> str:
-    status = path.stat()
+    with path.open("rb") as file:
+        head = hashlib.sha256(file.read(HEAD)).hexdigest()
     parts = [
-        str(path),
-        status.st_size,
-        status.st_mtime_ns,
+        head,
+        path.stat().st_size,
         [(gpu.name, gpu.description) for gpu in machine.gpus],
         machine.n_cores,
         library_identity(),

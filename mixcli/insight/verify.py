@@ -42,9 +42,10 @@ def show_verified(subject: Subject, plan: Plan, workers: Sequence[str]) -> None:
 
 
 def measured(
-    subject: Subject, placement: Placement, expected: dict[str, dict[str, int]], **work: int
+    subject: Subject, placement: Placement, expected: dict[str, dict[str, int]], **work: int | list[int]
 ) -> dict[str, Any]:
-    """Load in a child process; gives {"comparisons", "notes"}, and with `prompt` and `tokens` the rates "prefill" and "decode".
+    """Load in a child process; gives {"comparisons", "notes"}, with `prompt` and `tokens` the rates "prefill" and "decode",
+    with `logits` (token ids) the logits after them.
 
     Raises ModelDied with its last words when that fails.
     """

@@ -1,18 +1,37 @@
 """tune measures and is believed afterwards; the doctor says what is there and what is missing."""
 
 import json
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.synthetic import MID
 from mixcli.hub.store import find
+from mixcli.insight.plans import Subject
+from mixcli.insight.tune import candidates
+from mixcli.insight.unseen import unseen_shape
 from mixcli.launch import Wish
 from mixcli.placing import place
+from profiles.machine import Gpu, Machine
 from profiles.request import Request
+from tests.profiles.llama import free_port, start_worker
 
 Runner = Callable[..., Any]
+
+
+@pytest.fixture
+def worker() -> Iterator[str]:
+    port = free_port()
+    process = start_worker(port)
+    yield f"127.0.0.1:{port}"
+    process.kill()
+    process.wait()
+
+
 STATES = {"ok", "warn", "fail"}
 
 
@@ -26,7 +45,7 @@ def test_what_tune_found_is_used_and_shown(mixcli: Runner, with_demo: Path) -> N
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert "the plan" in {row["what"] for row in rows}
-    assert all(row["decode"] > 0 and row["prefill"] > 0 for row in rows)
+    assert all(row["decode"] > 0 and row["prefill"] > 0 and row["measured"] for row in rows)
     shown = json.loads(mixcli("tune", "-m", "demo", "--ctx", "512", "--show", "--json").stdout)
     assert shown == rows
     kept = json.loads(
@@ -38,6 +57,54 @@ def test_what_tune_found_is_used_and_shown(mixcli: Runner, with_demo: Path) -> N
     assert (
         mixcli("tune", "-m", "demo", "--ctx", "512", "--seconds", "0", "--target-tps", "1e6").returncode == 4
     )
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_a_target_is_searched_over_contexts_and_file_types(
+    mixcli: Runner, with_demo: Path, demo_path: Callable[[str], Path]
+) -> None:
+    other = demo_path("Q8_0").parent
+    (with_demo / "data/models" / other.name).mkdir()
+    for file in other.iterdir():
+        os.link(file, with_demo / "data/models" / other.name / file.name)
+    ask = ("tune", "-m", "demo:Q4_K_M", "--ctx", "512", "--ram", "2GiB", "--seconds", "0")
+    done = mixcli(*ask, "--target-tps", "0.05", "--json", timeout=300)
+    assert done.returncode == 0, done.stderr
+    context, stored, estimated, *_ = json.loads(done.stdout)
+    assert context["what"] == "--ctx 8192"  # all that the model was trained for
+    assert context["measured"] and context["decode"] >= 0.05
+    assert (stored["what"], stored["measured"]) == ("demo:Q8_0", True)
+    assert (estimated["what"], estimated["measured"]) == ("about Q6_K", False)
+    shown = mixcli("tune", "-m", "demo:Q4_K_M", "--ctx", "512", "--ram", "2GiB", "--show").stdout
+    assert re.search(r"about Q6_K\t.*estimate", shown)
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_more_and_fewer_expert_layers_are_tried_where_a_worker_lends(
+    mixcli: Runner, with_demo: Path, worker: str
+) -> None:
+    ask = ("tune", "-m", "demo", "--ctx", "512", "--worker", worker, "--vram", "200MiB", "--ram", "2GiB")
+    done = mixcli(*ask, "--seconds", "90", "--json", timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    layers = {int(match[1]) for row in rows if (match := re.match(r"(\d+) layers of experts", row["what"]))}
+    assert max(layers) >= 3, rows  # the plan leaves the slow worker empty
+
+
+def test_more_and_fewer_expert_layers_are_candidates() -> None:
+    gpu = Gpu("CUDA0", 200 << 20, bandwidth=400.0)
+    found = dict(
+        candidates(
+            Subject("mid", unseen_shape(MID, "Q4_K_M"), None), Machine(2 << 30, 2, (gpu,)), Request(n_ctx=512)
+        )
+    )
+    layers = sorted(int(what.split()[0]) for what in found if "layers of experts" in what)
+    assert layers[0] == 0
+    assert len(layers) >= 3
+    assert found["the plan"].tensor_overrides
+    assert {"micro-batches of 2048", "1 threads", "repacking off"} <= found.keys()
 
 
 def test_tune_needs_a_model_that_is_here(mixcli: Runner) -> None:

@@ -1,0 +1,123 @@
+"""tune --target-tps: the largest context and the best file type of a model that still write so many tokens a second.
+
+Contexts, and file types that are in the store, are measured. Others are estimated: the planner's figure, held to what the model at hand
+measured against its own.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from mixcli.errors import ModelDied
+from mixcli.hub.headers import header_of, shape_of
+from mixcli.hub.store import StoredModel, find, models
+from mixcli.insight.plans import Subject
+from mixcli.insight.tune import Measurement, measure
+from profiles.errors import DoesNotFit
+from profiles.machine import Machine
+from profiles.planner import Plan, plan
+from profiles.refusal import BITS
+from profiles.request import Request
+
+CONTEXTS = (65536, 32768, 16384, 8192, 4096, 2048, 1024)
+HOPELESS = 0.8  # of the target: what is estimated below that is not measured
+
+Report = Callable[[float, float, str], None]
+
+
+def reaching(
+    subject: Subject, machine: Machine, request: Request, target: float, base: Measurement, report: Report
+) -> list[Measurement]:
+    """Give what still writes `target` tokens a second: the largest context, then the best file types in the store and of all; or nothing.
+
+    `base` is the best placement that was measured. Raises ModelDied only when everything that is measured dies.
+    """
+    own = plan(subject.shape, machine, replace(request, n_ctx=base.placement.n_ctx))
+    ratio = base.decode / own.estimate.decode
+    found = list(_largest_context(subject, machine, request, target, ratio, report))
+    wish = replace(request, n_ctx=base.placement.n_ctx)
+    best = next(_best_stored(subject, machine, wish, target, ratio, report), None)
+    if best is not None:
+        found.append(best)
+    estimated = next(_best_estimated(subject, machine, wish, target, ratio), None)
+    if estimated is not None:
+        found.append(estimated)
+    return found
+
+
+def _largest_context(
+    subject: Subject, machine: Machine, request: Request, target: float, ratio: float, report: Report
+) -> Iterator[Measurement]:
+    """Find it by halves among the contexts that are usual, the estimate saying which are worth a measurement."""
+    worth = []
+    for n_ctx in CONTEXTS:
+        if n_ctx <= (subject.shape.n_ctx_train or n_ctx):
+            one = _planned(subject, machine, replace(request, n_ctx=n_ctx))
+            if one is not None and one.estimate.decode * ratio >= HOPELESS * target:
+                worth.append((n_ctx, one))
+    for number, (n_ctx, one) in enumerate(worth):
+        report(number, len(worth), f"--ctx {n_ctx}")
+        measured = _measured(subject, machine, f"--ctx {n_ctx}", one)
+        if measured is not None and measured.decode >= target:
+            yield measured
+            return
+
+
+def _best_stored(
+    subject: Subject, machine: Machine, request: Request, target: float, ratio: float, report: Report
+) -> Iterator[Measurement]:
+    """Measure the model's other file types that are in the store, the largest first."""
+    others = sorted(_siblings(subject), key=lambda one: -one[1].shape.bytes_weights)
+    for number, (_, other) in enumerate(others):
+        one = _planned(other, machine, request)
+        if one is None or one.estimate.decode * ratio < HOPELESS * target:
+            continue
+        report(number, len(others), other.label)
+        measured = _measured(other, machine, other.label, one)
+        if measured is not None and measured.decode >= target:
+            yield measured
+
+
+def _best_estimated(
+    subject: Subject, machine: Machine, request: Request, target: float, ratio: float
+) -> Iterator[Measurement]:
+    """Estimate the file types that are not in the store, the best first."""
+    have = {stored.manifest.type for stored, _ in _siblings(subject) if stored.manifest}
+    bits_here = 8 * subject.shape.bytes_weights / subject.shape.params_total
+    for name, bits in BITS.items():
+        if name in have or abs(bits - bits_here) < 0.05:
+            continue
+        other = Subject(name, subject.shape.scaled(int(subject.shape.params_total * bits / 8)), None)
+        one = _planned(other, machine, request)
+        if one is not None and one.estimate.decode * ratio >= target:
+            rates = one.estimate
+            yield Measurement(
+                f"about {name}", one.placement, rates.prefill * ratio, rates.decode * ratio, measured=False
+            )
+
+
+def _siblings(subject: Subject) -> Iterator[tuple[StoredModel, Subject]]:
+    """Give the same model's file types in the store, this one too."""
+    if subject.path is None:
+        return
+    own = find(str(subject.path)) if subject.label.endswith(".gguf") else find(subject.label)
+    for stored in models():
+        if own.manifest and stored.manifest and stored.manifest.name == own.manifest.name:
+            shape = shape_of(header_of(list(stored.parts)))
+            yield stored, Subject(stored.label, shape, stored.path)
+
+
+def _planned(subject: Subject, machine: Machine, request: Request) -> Plan | None:
+    try:
+        return plan(subject.shape, machine, request)
+    except DoesNotFit:
+        return None
+
+
+def _measured(subject: Subject, machine: Machine, what: str, one: Plan) -> Measurement | None:
+    try:
+        return measure(subject, machine, what, one.placement)
+    except ModelDied:
+        return None
+
+
+__all__ = ["reaching"]
