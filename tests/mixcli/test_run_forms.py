@@ -148,6 +148,16 @@ def test_closed_streams(mixcli: Runner, with_demo: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_more_than_any_context_holds_is_refused_before_a_model_is_loaded(
+    mixcli: Runner, with_demo: Path
+) -> None:
+    command = f'head -c 1000000000 /dev/zero | {sys.executable} -m mixcli run; echo "${{PIPESTATUS[1]}}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout == "2\n"
+    assert "the piped text has more than 268,435,456 bytes" in done.stderr
+    assert not list(runtime_dir().glob("*.log"))
+
+
 def long_text(n_bytes: int) -> str:
     chance = random.Random(5)
     words = [
@@ -176,7 +186,7 @@ def long_text(n_bytes: int) -> str:
 
 @pytest.mark.slow
 def test_a_long_text_is_read_in_parts_each_once_and_combined(mixcli: Runner, with_demo: Path) -> None:
-    text = long_text(24_000)
+    text = long_text(8_000)
     ask = ("run", "Summarise the text.", "--ctx", "1024", "--max-tokens", "40")
     refused = mixcli(*ask, stdin=text)
     assert refused.returncode == 4
