@@ -11,7 +11,9 @@ pytestmark = pytest.mark.model
 
 
 def test_it_answers_and_remembers(stage: Stage, with_demo: Path, mixcli: Runner) -> None:
-    chat = stage.terminal("chat", "-m", "demo", "--temperature", "0", "What is the capital of France?", rows=60)
+    chat = stage.terminal(
+        "chat", "-m", "demo", "--temperature", "0", "What is the capital of France?", rows=60
+    )
     chat.wait_for("Paris")
     chat.wait_for_prompt(1)
     chat.enter("/stats")
