@@ -168,6 +168,7 @@ class Sampling:
     repeat_penalty: float | None
     seed: int | None
     stop: tuple[str, ...]
+    speculate: bool | None
 
     def body(self, *, temperature: float) -> dict[str, Any]:
         """Give the fields of a chat completion request; `temperature` is used where none was said."""
@@ -208,6 +209,12 @@ def sampling_options(command: F) -> F:
         ),
         click.option(
             "--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated."
+        ),
+        click.option(
+            "--speculate",
+            is_flag=True,
+            default=None,
+            help="Guess ahead from what the text said before: the same answer, sooner where it copies.",
         ),
     )
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mixcli.wish import Wish
 
 
+LONG_SYSTEM = 2000  # characters of a system message that are worth keeping computed on disk
+
+
 @click.command("run")
 @click.argument("prompt", required=False, callback=clean)
 @click.option(
@@ -109,6 +112,8 @@ def command(
     body = sampling.body(temperature=0.0)
     if endpoint is None:
         body["park"] = False  # no next turn follows
+        if len(system or "") >= LONG_SYSTEM:
+            body["persist"] = True
     how = How(form, body, on_overflow, stream and not as_json, as_json, stats)
     words = read_text(template) if template else None
     if each_line:
