@@ -10,6 +10,7 @@ import hashlib
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ MAGIC = b"mixcliKV"
 _HEAD = struct.Struct("<8s32sI")
 MIN_TOKENS = 64  # shorter texts are computed sooner than read
 MAX_TOKENS = 1 << 24
+ABANDONED = 600  # seconds after which an unfinished file is nobody's
+_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class KvStore:
     def __init__(self, folder: Path, key: str, limit: int) -> None:
         self._folder, self._own, self._limit = folder, folder / key, limit
         self._known: dict[Path, list[int]] = {}
+        for path in self._own.glob(f"{_UNFINISHED}*"):  # of a process that was killed while it wrote
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
         for path in self._own.glob("*.kv"):
             with contextlib.suppress(OSError, ValueError):
                 self._known[path] = _read_tokens(path)
@@ -130,7 +137,7 @@ def _read_tokens(path: Path) -> list[int]:
 
 def _write(path: Path, head: bytes, body: bytes) -> None:
     """Write a whole file or none."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_UNFINISHED, delete=False) as file:
         temporary = Path(file.name)
         try:
             file.write(head)

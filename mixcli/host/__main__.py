@@ -11,6 +11,7 @@ from types import FrameType
 from mixcli.host.spec import HostSpec
 
 DRAIN = 5  # seconds that running answers may take to end when the host is told to stop
+SAVE = 20  # seconds that the engine may take to write to disk what shall stay
 
 
 class Door:
@@ -84,7 +85,7 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
     leaving = asyncio.create_task(leave())
     await server.serve(sockets=[listener])
     leaving.cancel()
-    state.engine.close(timeout=DRAIN)
+    state.engine.close(timeout=SAVE)
 
 
 if __name__ == "__main__":

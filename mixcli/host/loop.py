@@ -91,6 +91,8 @@ class EngineLoop:
         """Stop after the present step, write to disk what shall stay, and wait for the thread at most `timeout` seconds."""
         self._closing.set()
         self._inbox.put(None)
+        if self.status == READY:
+            self._engine.interrupt()
         self._thread.join(timeout)
 
     # the engine's thread

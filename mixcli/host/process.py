@@ -18,7 +18,7 @@ from mixcli.host.spec import HostName, HostSpec, Order
 from mixcli.locks import exclusive
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
-STOP_TIMEOUT = 10.0
+STOP_TIMEOUT = 30.0  # answers that end, and what is written to disk
 TAIL = 4096
 KILLED = "killed by signal 9, by someone or by the system because memory ran out"
 

@@ -80,6 +80,16 @@ def test_damaged_files_are_removed_and_strange_ones_left_alone(tmp_path: Path) -
     assert KvStore(tmp_path, "key", 1 << 20).find(TEXT) is not None
 
 
+def test_what_a_killed_process_left_is_cleared_away_later(tmp_path: Path) -> None:
+    saved(KvStore(tmp_path, "key", 1 << 20), TEXT)
+    old, young = tmp_path / "key" / ".unfinished-a", tmp_path / "key" / ".unfinished-b"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    KvStore(tmp_path, "key", 1 << 20)
+    assert (old.exists(), young.exists()) == (False, True), "somebody may be writing the young one now"
+
+
 def test_a_disk_that_says_no_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("a file where the folder should be")
     assert not saved(KvStore(tmp_path, "key", 1 << 20), TEXT)
