@@ -245,21 +245,25 @@ def _folded(text: Text, width: int) -> list[Text]:
 
 def _wrapped(text: Text, width: int, hang: int) -> list[Text]:
     """Break a text between words; words that are too long, and scripts without spaces, anywhere."""
-    rows, start, used, space = [], 0, 0, -1
-    room = width
+    rows, start, room = [], 0, width
     plain = text.plain
-    for at, character in enumerate(plain):
-        cells = cell_len(character)
-        if used + cells > room and character != " ":
-            cut = space + 1 if space >= start else at
-            rows.append(text[start:cut])
-            start = cut
-            used = cell_len(plain[start:at])
-            room, space = width - hang, -1
-        if character == " ":
-            space = at
-        used += cells
+    while (cut := _cut(plain, start, room)) < len(plain):
+        rows.append(text[start:cut])
+        start, room = cut, width - hang
     rows.append(text[start:])
     for row in rows[:-1]:
         row.rstrip()
     return rows
+
+
+def _cut(plain: str, start: int, room: int) -> int:
+    """Say where a row that begins at `start` ends: behind its last space, or where it is full; spaces may hang over."""
+    used, space = 0, -1
+    for at in range(start, len(plain)):
+        character = plain[at]
+        used += cell_len(character)
+        if used > room and character != " ":
+            return space + 1 if space >= 0 else max(at, start + 1)
+        if character == " ":
+            space = at
+    return len(plain)

@@ -57,7 +57,7 @@ def test_from_a_pipe_every_line_is_a_message(mixcli: Runner, with_demo: Path) ->
         "chat",
         "-m",
         "demo",
-        "-t",
+        "--temperature",
         "0",
         stdin='What is the capital of France?\n"""\nSay\nyes.\n"""\n/quit\nnever read\n',
     )
