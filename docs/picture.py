@@ -68,7 +68,9 @@ class Terminal:
         self._shell.send(line)
         self._until(lambda: line[-30:] in " ".join(self.screen.display))
         self._shell.send("\r")
-        self._until(lambda: self.screen.cursor.y > before and self._row() == then.strip())
+        self._until(lambda: self.screen.cursor.y > before and self._row() in (then.strip(), PROMPT.strip()))
+        if self._row() != then.strip():
+            sys.exit(f"{line!r} ended early:\n" + "\n".join(row.rstrip() for row in self.screen.display))
 
     def wait_for(self, prompt: str) -> None:
         """Wait until the row of the cursor is a prompt."""
@@ -115,7 +117,7 @@ def session() -> None:
     terminal = Terminal(60)
     for command in COMMANDS:
         terminal.enter(command, PROMPT)
-    terminal.enter("mixcli chat -m demo -t 0 --ephemeral", ">>>")
+    terminal.enter("mixcli chat -m demo --temperature 0 --ephemeral", ">>>")
     terminal.enter(ASKED, ">>>")
     terminal.enter("/quit", PROMPT)
     terminal.picture(HERE / "session.svg", "mixcli")
@@ -129,7 +131,7 @@ def chat() -> None:
         (Path(home) / "data").mkdir()
         (Path(home) / "data" / "models").symlink_to(store)
         terminal = Terminal(46, MIXCLI_HOME=home)
-        terminal.enter("mixcli chat -m demo -t 0 --max-tokens 160 --keep-alive 0", ">>>")
+        terminal.enter("mixcli chat -m demo --temperature 0 --max-tokens 160 --keep-alive 0", ">>>")
         for line in CHAT:
             terminal.enter(line, ">>>")
         terminal.picture(HERE / "chat.svg", "mixcli chat")

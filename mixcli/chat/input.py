@@ -146,7 +146,7 @@ class Editor:
     def _made(self) -> "PromptSession[str]":
         from prompt_toolkit import PromptSession
         from prompt_toolkit.filters import Condition
-        from prompt_toolkit.output import ColorDepth
+        from prompt_toolkit.output import ColorDepth, create_output
 
         def completing() -> bool:
             assert self._session
@@ -165,6 +165,7 @@ class Editor:
             tempfile_suffix=".md",
             color_depth=None if console.colored(sys.stdout) else ColorDepth.DEPTH_1_BIT,
             reserve_space_for_menu=4,
+            output=create_output(always_prefer_tty=True),  # stdout may be a file
         )
 
 

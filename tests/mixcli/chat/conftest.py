@@ -25,6 +25,10 @@ class Stage:
         """Start `mixcli ARGS`."""
         return self._stack.enter_context(Terminal(self.home, *args, rows=rows, columns=columns, **env))
 
+    def shell(self, line: str) -> Terminal:
+        """Start a line of the shell."""
+        return self._stack.enter_context(Terminal(self.home, shell=line))
+
     def chat(self, host: ScriptedHost, *args: str, rows: int = 24, columns: int = 80, **env: str) -> Terminal:
         """Start a chat with a host and wait for its first prompt."""
         terminal = self.terminal("chat", "-m", str(host.path), *args, rows=rows, columns=columns, **env)

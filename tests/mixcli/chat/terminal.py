@@ -26,9 +26,11 @@ class _Screen(pyte.HistoryScreen):
 
 
 class Terminal:
-    """`mixcli ARGS` on a screen of `rows` by `columns`."""
+    """`mixcli ARGS`, or a line for the shell, on a screen of `rows` by `columns`."""
 
-    def __init__(self, home: Path, *args: str, rows: int = 24, columns: int = 80, **env: str) -> None:
+    def __init__(
+        self, home: Path, *args: str, rows: int = 24, columns: int = 80, shell: str = "", **env: str
+    ) -> None:
         keep = {
             key: value
             for key, value in os.environ.items()
@@ -38,8 +40,8 @@ class Terminal:
         self.screen = _Screen(columns, rows, history=100_000)
         self._stream = pyte.Stream(self.screen)
         self.process: pexpect.spawn[str] = pexpect.spawn(
-            sys.executable,
-            ["-m", "mixcli", *args],
+            "/bin/sh" if shell else sys.executable,
+            ["-c", shell] if shell else ["-m", "mixcli", *args],
             encoding="utf-8",
             codec_errors="replace",
             dimensions=(rows, columns),

@@ -1,6 +1,7 @@
 """The chat on a screen: what is typed, what is drawn, and what never reaches the terminal."""
 
 import re
+import sys
 import threading
 import time
 
@@ -163,6 +164,17 @@ def test_a_dumb_terminal_gets_plain_lines(stage: Stage) -> None:
     assert "**bold**" in chat.text
     chat.type("\x04")
     assert chat.wait_for_end() == 0
+
+
+def test_answers_go_into_a_file_while_the_prompt_stays_on_the_terminal(stage: Stage) -> None:
+    host = stage.host(tokens(MARKDOWN))
+    chat = stage.shell(f"exec {sys.executable} -m mixcli chat -m {host.path} > answers.txt")
+    chat.wait_for_prompt(1)
+    chat.enter("Go")
+    chat.wait_for_prompt(2)
+    chat.type("\x04")
+    assert chat.wait_for_end() == 0
+    assert (stage.home / "answers.txt").read_text("utf-8") == MARKDOWN
 
 
 def test_a_pasted_text_stays_one_message(stage: Stage) -> None:
