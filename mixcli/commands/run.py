@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -49,6 +49,9 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
     "--system", metavar="TEXT", callback=clean, help="A system message: how the model should answer."
 )
 @click.option(
+    "--persona", metavar="NAME", help="A system message, and settings, kept as a file; see `mixcli chat`."
+)
+@click.option(
     "-t",
     "--template",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -82,6 +85,7 @@ def command(
     prompt: str | None,
     files: tuple[Path, ...],
     system: str | None,
+    persona: str | None,
     template: Path | None,
     variables: dict[str, str],
     form: "Form",
@@ -109,7 +113,15 @@ def command(
         raise UsageError(
             "--each-line answers lines by themselves, --on-overflow map-reduce one long text; use one"
         )
-    body = sampling.body(temperature=0.0)
+    kept: dict[str, Any] = {}
+    if persona is not None:
+        from mixcli.chat import personas, settings
+
+        role = personas.persona(persona)
+        system = system or role.system
+        wires = {name: settings.TABLE[name].wire for name in role.settings}
+        kept = {wire: role.settings[name] for name, wire in wires.items() if wire}
+    body = {**kept, **sampling.body(temperature=kept.get("temperature", 0.0))}
     if endpoint is None:
         body["park"] = False  # no next turn follows
         if len(system or "") >= LONG_SYSTEM:

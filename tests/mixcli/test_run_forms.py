@@ -72,6 +72,26 @@ def test_files_templates_and_variables_reach_the_model(
     assert (lacking.returncode, "{{ lang }} has no value" in lacking.stderr) == (2, True)
 
 
+def test_a_persona_is_a_system_message_with_settings(mixcli: Runner, with_demo: Path) -> None:
+    folder = with_demo / "config" / "personas"
+    folder.mkdir(parents=True)
+    (folder / "terse.toml").write_text(
+        'system = "Answer in one word."\n[settings]\nmax_tokens = 3\noverflow = "error"\n'
+    )
+
+    def usage(*args: str) -> dict[str, int]:
+        done = mixcli("run", "Name a river.", "--ctx", "1024", "--json", *args)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)["usage"]
+        return {"prompt": found["prompt_tokens"], "answer": found["completion_tokens"]}
+
+    said = usage("--system", "Answer in one word.", "--max-tokens", "3")
+    assert usage("--persona", "terse") == said
+    assert usage("--persona", "terse", "--max-tokens", "2")["answer"] == 2, "what is said now counts more"
+    missing = mixcli("run", "x", "--persona", "ters")
+    assert (missing.returncode, "did you mean terse?" in missing.stderr) == (2, True)
+
+
 def test_no_stream_gives_the_same_text(mixcli: Runner, with_demo: Path) -> None:
     streamed = mixcli("run", "Name three rivers.", *FEW)
     assert mixcli("run", "Name three rivers.", "--no-stream", *FEW).stdout == streamed.stdout
