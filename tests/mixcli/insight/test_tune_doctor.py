@@ -14,6 +14,7 @@ from bench.synthetic import MID
 from mixcli.hardware import this_machine
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.hub.store import find
+from mixcli.insight import tune
 from mixcli.insight.plans import Subject
 from mixcli.insight.tune import candidates, measure
 from mixcli.insight.unseen import unseen_shape
@@ -86,8 +87,12 @@ def test_a_target_is_searched_over_contexts_and_file_types(
 @pytest.mark.model
 @pytest.mark.slow
 def test_layers_of_experts_are_measured_on_a_worker(
-    demo_path: Callable[[str], Path], worker: str, home: Path
+    demo_path: Callable[[str], Path], worker: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tune, "PROMPT", 16)
+    monkeypatch.setattr(
+        tune, "TOKENS", 1
+    )  # two processes that spin on the same cores are slow: seconds a token
     path = demo_path("Q4_K_M")
     subject = Subject("demo", shape_of(header_of([path])), path)
     machine = this_machine([worker])
@@ -95,7 +100,8 @@ def test_layers_of_experts_are_measured_on_a_worker(
     found = dict(candidates(subject, machine, Request(n_ctx=512)))
     what = next(what for what in found if re.match(r"[1-9]\d* layers of experts", what))
     assert found[what].n_gpu_layers > 0
-    assert measure(subject, machine, what, found[what]).decode > 0
+    placement = replace(found[what], n_threads=1, n_threads_batch=1)
+    assert measure(subject, machine, what, placement).decode > 0
 
 
 def test_more_and_fewer_expert_layers_are_candidates() -> None:
