@@ -91,6 +91,7 @@ quick_to_fail = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 many = settings(quick_to_fail, max_examples=500)
+some = settings(quick_to_fail, max_examples=100)
 
 
 def planned(shape: ModelShape, machine: Machine, request: Request) -> Plan | None:
@@ -134,7 +135,7 @@ def test_no_plan_is_above_its_budget(shape: ModelShape, machine: Machine, reques
 
 
 @pytest.mark.slow
-@many
+@some
 @given(shapes(), machines(), st.integers(1, 8 * 1024), st.sampled_from([4096, 16384]), st.booleans())
 def test_more_memory_never_plans_slower(
     shape: ModelShape, machine: Machine, more: int, n_ctx: int, from_disk: bool

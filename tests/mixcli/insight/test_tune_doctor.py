@@ -4,15 +4,19 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.synthetic import MID
+from mixcli.hardware import this_machine
+from mixcli.hub.headers import header_of, shape_of
 from mixcli.hub.store import find
+from mixcli.insight import tune
 from mixcli.insight.plans import Subject
-from mixcli.insight.tune import candidates
+from mixcli.insight.tune import candidates, measure
 from mixcli.insight.unseen import unseen_shape
 from mixcli.launch import Wish
 from mixcli.placing import place
@@ -82,15 +86,22 @@ def test_a_target_is_searched_over_contexts_and_file_types(
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_more_and_fewer_expert_layers_are_tried_where_a_worker_lends(
-    mixcli: Runner, with_demo: Path, worker: str
+def test_layers_of_experts_are_measured_on_a_worker(
+    demo_path: Callable[[str], Path], worker: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask = ("tune", "-m", "demo", "--ctx", "512", "--worker", worker, "--vram", "200MiB", "--ram", "2GiB")
-    done = mixcli(*ask, "--seconds", "90", "--json", timeout=300)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    layers = {int(match[1]) for row in rows if (match := re.match(r"(\d+) layers of experts", row["what"]))}
-    assert max(layers) >= 3, rows  # the plan leaves the slow worker empty
+    monkeypatch.setattr(tune, "PROMPT", 16)
+    monkeypatch.setattr(
+        tune, "TOKENS", 1
+    )  # two processes that spin on the same cores are slow: seconds a token
+    path = demo_path("Q4_K_M")
+    subject = Subject("demo", shape_of(header_of([path])), path)
+    machine = this_machine([worker])
+    machine = replace(machine, gpus=tuple(replace(gpu, bytes_free=200 << 20) for gpu in machine.gpus))
+    found = dict(candidates(subject, machine, Request(n_ctx=512)))
+    what = next(what for what in found if re.match(r"[1-9]\d* layers of experts", what))
+    assert found[what].n_gpu_layers > 0
+    placement = replace(found[what], n_threads=1, n_threads_batch=1)
+    assert measure(subject, machine, what, placement).decode > 0
 
 
 def test_more_and_fewer_expert_layers_are_candidates() -> None:
