@@ -7,6 +7,7 @@ import ctypes
 import os
 import socket
 import sys
+import threading
 from functools import cache
 
 from mixcli.engine import ggml
@@ -93,7 +94,14 @@ def _library() -> ctypes.CDLL:
 __all__ = ["connect", "parse_endpoint", "serve"]
 
 
+def _leave_with_the_parent() -> None:
+    """End when stdin closes: whoever started this process is gone, however it died."""
+    os.read(0, 1)
+    os._exit(0)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     try:
         serve(sys.argv[1], int(sys.argv[2]))
     except MixcliError as failed:

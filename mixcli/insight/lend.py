@@ -10,13 +10,15 @@ def lend(endpoint: str, n_threads: int) -> None:
     """Serve at HOST:PORT until interrupted; MixcliError with the server's last words when it ends by itself."""
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "mixcli.engine.rpc", endpoint, str(n_threads)],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # closed by our end, whatever ends us: the child leaves then
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        _, said = child.communicate()
+        assert child.stderr is not None
+        said = child.stderr.read()  # not communicate(), which would close its stdin
+        child.wait()
     except BaseException:
         child.kill()
         child.wait()

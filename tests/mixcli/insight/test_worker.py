@@ -2,8 +2,10 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
@@ -204,6 +206,34 @@ def test_the_command_lends_and_warns(home: Path) -> None:
     process.send_signal(2)
     assert process.wait(20) == 130
     process.stderr.close()
+    for _ in range(100):  # nobody is left who lends, whenever the interrupt came
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the worker still listens")
+
+
+def test_a_killed_command_leaves_no_worker(home: Path) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mixcli", "worker", "--listen", f"127.0.0.1:{port}", "--threads", "1"],
+        stderr=subprocess.DEVNULL,
+    )
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    for wanted in (True, False):
+        for _ in range(300):
+            if listens() == wanted:
+                break
+            time.sleep(0.1)
+        assert listens() == wanted
+        process.kill()
+        process.wait()
 
 
 def test_a_taken_address_is_said(mixcli: Runner, workers: tuple[str, str]) -> None:
