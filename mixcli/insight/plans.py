@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ LETTERS = {
     "staging": "S",
     "process": "P",
 }
+MOST_TYPES, MOST_CONTEXTS = 4, 2  # that are shown beside the plan; each is planned in full
 CONTEXTS = (4096, 8192, 16384, 32768, 65536)
 
 
@@ -142,15 +144,19 @@ class Other:
 
 
 def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -> list[Other]:
-    """Give what else would fit: other file types at the same context (about), other contexts in the same type."""
-    found = []
-    for name, bits in BITS.items():
-        size = int(subject.shape.params_total * bits / 8)
-        if abs(size - subject.shape.bytes_weights) > subject.shape.bytes_weights // 25:
-            found.append((f"about {name}", subject.shape.scaled(size), replace(request, n_ctx=chosen.n_ctx)))
-    for n_ctx in CONTEXTS:
-        if n_ctx != chosen.n_ctx and n_ctx <= (subject.shape.n_ctx_train or n_ctx):
-            found.append((f"--ctx {n_ctx}", subject.shape, replace(request, n_ctx=n_ctx)))
+    """Give what else would fit: the nearest file types at the same context (about), the nearest contexts in the same type."""
+    here = subject.shape.bytes_weights
+    sizes = {name: int(subject.shape.params_total * bits / 8) for name, bits in BITS.items()}
+    others = [name for name, size in sizes.items() if abs(size - here) > here // 25]
+    nearest = sorted(others, key=lambda name: abs(log(sizes[name] / here)))[:MOST_TYPES]
+    found = [
+        (f"about {name}", subject.shape.scaled(sizes[name]), replace(request, n_ctx=chosen.n_ctx))
+        for name in others
+        if name in nearest
+    ]
+    contexts = [n for n in CONTEXTS if n != chosen.n_ctx and n <= (subject.shape.n_ctx_train or n)]
+    for n_ctx in sorted(sorted(contexts, key=lambda n: abs(log(n / chosen.n_ctx)))[:MOST_CONTEXTS]):
+        found.append((f"--ctx {n_ctx}", subject.shape, replace(request, n_ctx=n_ctx)))
     fitting = []
     for what, shape, wish in found:
         try:
