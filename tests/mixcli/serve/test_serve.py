@@ -106,7 +106,9 @@ def test_it_serves_clients_and_nobody_else_and_drains(served: Served) -> None:
     assert (status, refusal["error"]["param"]) == (400, "temperature")
 
     asked: list[tuple[int, Any]] = []
-    slow = threading.Thread(target=lambda: asked.append(served.ask("POST", "/v1/chat/completions", STORY)))
+    slow = threading.Thread(
+        target=lambda: asked.append(served.ask("POST", "/v1/chat/completions", {**STORY, "max_tokens": 60}))
+    )
     slow.start()
     wait_for(lambda: served.ask("GET", "/health")[1]["n_running"])
     code, err = served.end()
