@@ -1,16 +1,19 @@
 """Prompt lookup: guesses of the next tokens, taken from where the text said the same before. Lossless: the model checks every guess.
 
 The last few tokens are looked up among all earlier ones; what followed there is the draft (Saxena, "Prompt Lookup Decoding", 2023).
-Each drafted token costs time, in a mixture of experts more than in a dense model, so the length follows what is accepted, and
-drafting stops for a while when tokens come faster without it: both rates are measured as the answer goes.
+A drafted token costs time, in a mixture of experts and on a slow processor much of what a plain one costs. So what a step takes, what each
+draft adds, and how often a guess is right are measured as the answer goes, and the draft is as long as the expected tokens a second are most:
+with probability p for each guess, a draft of n brings (1 - p^(n+1)) / (1 - p) tokens.
 """
 
 from collections.abc import Sequence
 
 NGRAM = 3  # tokens that must repeat
 SHORTEST, LONGEST = 2, 24  # of a draft
-PAUSE, LONGEST_PAUSE = 16, 512  # plain steps after drafts that did not pay
+PAUSE, LONGEST_PAUSE = 16, 512  # plain steps after drafts stopped to pay
 KEEP = 0.8  # share of the old value in a running mean
+HOPE = 0.9  # that a guess is right, before any was seen
+COST = 0.3  # of a plain step that a guess adds, before any was seen
 
 
 class PromptLookup:
@@ -19,42 +22,52 @@ class PromptLookup:
     def __init__(self) -> None:
         self._seen: dict[tuple[int, ...], int] = {}  # n-gram: where its continuation begins
         self._n_indexed = 0
-        self._length = SHORTEST * 2
         self._pause = 0
         self._next_pause = PAUSE
-        self._plain = 0.0  # seconds a token
-        self._drafted = 0.0
+        self._plain = 0.0  # seconds of a step without drafts
+        self._cost = COST  # of each guess, in plain steps
+        self._right = HOPE
 
     def propose(self, tokens: Sequence[int]) -> list[int]:
         """Guess what comes after `tokens`; [] where nothing repeats or drafts do not pay at present."""
         self._index(tokens)
         if self._pause > 0:
             self._pause -= 1
+            if not self._pause:
+                self._right = HOPE  # the text may have become another: one more try
             return []
         at = self._seen.get(tuple(tokens[-NGRAM:]))
         if at is None or not self._plain:  # without a plain step there is nothing to compare with
             return []
-        known = list(tokens[at : at + self._length])
-        while len(known) < self._length:  # the guess is guessed on from, as a period repeats
-            known += known[: self._length - len(known)]
+        length = self._length()
+        known = list(tokens[at : at + length])
+        while len(known) < length:  # the guess is guessed on from, as a period repeats
+            known += known[: length - len(known)]
         return known
 
     def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
         """Learn from a step that took so long for one token and `n_accepted` right guesses of `n_drafted`."""
-        rate = seconds / (1 + n_accepted)
         if not n_drafted:
-            self._plain = _mean(self._plain, rate)
+            self._plain = _mean(self._plain, seconds)
             return
-        self._drafted = _mean(self._drafted, rate)
-        if n_accepted == n_drafted:
-            self._length = min(2 * self._length, LONGEST)
-        else:
-            self._length = max(SHORTEST, min(self._length, n_accepted + 1))
-        if self._drafted > self._plain:
+        self._cost = _mean(self._cost, max(0.0, seconds / self._plain - 1) / n_drafted)
+        n_tried = n_accepted + (n_accepted < n_drafted)
+        keep = KEEP**n_tried  # each guess that was looked at counts
+        self._right = keep * self._right + (1 - keep) * n_accepted / n_tried
+        if self._length() == 0:
             self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, LONGEST_PAUSE)
-            self._drafted = 0.0
         elif n_accepted == n_drafted:
             self._next_pause = PAUSE
+
+    def _length(self) -> int:
+        """Give the length of a draft that brings the most tokens a second; 0 where none does."""
+
+        def rate(n: int) -> float:
+            p = min(self._right, 0.99)
+            return (1 - p ** (n + 1)) / (1 - p) / (1 + n * self._cost)
+
+        best = max((0, *range(SHORTEST, LONGEST + 1)), key=rate)
+        return best if rate(best) > rate(0) else 0
 
     def _index(self, tokens: Sequence[int]) -> None:
         """Remember every n-gram that has a continuation, the latest place winning."""
