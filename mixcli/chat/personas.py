@@ -4,7 +4,6 @@
 what `/set` knows.
 """
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -41,7 +40,7 @@ def persona(name: str) -> Persona:
         if path.is_file() and path.parent == folder():
             try:
                 return read(path.read_text("utf-8"))
-            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            except (OSError, ValueError) as error:
                 raise UsageError(f"the persona {path} cannot be read: {error}") from None
             except UsageError as error:
                 raise UsageError(f"the persona {path}: {error}") from None
@@ -64,6 +63,8 @@ def _markdown(text: str) -> Persona:
 
 
 def _toml(text: str) -> Persona:
+    import tomllib
+
     data = tomllib.loads(text)
     system = data.pop("system", None)
     chosen = data.pop("settings", {})
