@@ -4,8 +4,7 @@ This is on the way of every command that asks something, so it imports nothing t
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 
 from mixcli.console import console
@@ -69,13 +68,3 @@ def identity(model: str | None) -> str:
         return f"{stored.label} {stored.manifest.sha256}"
     status = stored.path.stat()
     return f"{stored.path} {status.st_size} {status.st_mtime_ns}"
-
-
-@contextmanager
-def loaded(model: str | None, wish: Wish, keep_alive: float) -> Iterator[Host]:
-    """Hold a loaded model while the block runs."""
-    host = load(model, wish, keep_alive)
-    try:
-        yield host
-    finally:
-        host.leave()

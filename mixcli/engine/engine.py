@@ -15,7 +15,7 @@ from mixcli.engine.constraint import Constraint, Grammars
 from mixcli.engine.generation import Generation
 from mixcli.engine.kv_store import KvStore
 from mixcli.engine.labels import LabelScores
-from mixcli.engine.llama import Batch, ComputeError, Context, Model
+from mixcli.engine.llama import Batch, Context, Model
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.prefix_cache import Copy, Cut, PrefixCache, Save
 from mixcli.engine.scheduler import Chunk, Scheduler, Scoring, Step
@@ -405,4 +405,4 @@ class Engine:
             self._store.save(save.tokens, lambda: self._context.state(save.slot))
 
 
-__all__ = ["BadLogits", "ComputeError", "Engine"]
+__all__ = ["BadLogits", "Engine"]

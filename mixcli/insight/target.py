@@ -47,7 +47,7 @@ def reaching(
 def _largest_context(
     subject: Subject, machine: Machine, request: Request, target: float, ratio: float, report: Report
 ) -> Iterator[Measurement]:
-    """Find it by halves among the contexts that are usual, the estimate saying which are worth a measurement."""
+    """Measure the usual contexts from the largest down, those that the estimate calls worth it, until one reaches the target."""
     worth = []
     for n_ctx in CONTEXTS:
         if n_ctx <= (subject.shape.n_ctx_train or n_ctx):
