@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from mixcli.commands.options import with_options
 from mixcli.console import console
 from mixcli.errors import UsageError
 
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
     from mixcli.wish import Wish
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _with(command: Any, options: tuple[Callable[[Any], Any], ...]) -> Any:
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def form_options(command: F) -> F:
@@ -60,7 +55,7 @@ def form_options(command: F) -> F:
 
         return command(form=form_of(choice, schema, regex, grammar, abstain), **others)
 
-    return cast(F, _with(collect, options))
+    return with_options(cast(F, collect), options)
 
 
 def endpoint_options(command: F) -> F:
@@ -95,7 +90,7 @@ def endpoint_options(command: F) -> F:
         endpoint = None if url is None else (lambda model: _endpoint(url, key_variable, model))
         return command(endpoint=endpoint, **others)
 
-    return cast(F, _with(collect, options))
+    return with_options(cast(F, collect), options)
 
 
 def _endpoint(url: str, key_variable: str | None, model: str | None) -> "Endpoint":

@@ -1,6 +1,6 @@
 """Options that several commands share, declared once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     pass
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    """Add options to a command, so that its help lists them in the order in which they are given."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def common(command: F) -> F:
@@ -150,10 +157,7 @@ def wish_options(command: F) -> F:
         )
         return command(wish=wish, **others)
 
-    wrapped = cast(F, collect)
-    for option in reversed(options):
-        wrapped = option(wrapped)
-    return wrapped
+    return with_options(cast(F, collect), options)
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,4 @@ def sampling_options(command: F) -> F:
         sampling = Sampling(**{field.name: said.pop(field.name) for field in fields(Sampling)})
         return command(sampling=sampling, **said)
 
-    wrapped = cast(F, collect)
-    for option in reversed(options):
-        wrapped = option(wrapped)
-    return wrapped
+    return with_options(cast(F, collect), options)
