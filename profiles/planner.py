@@ -13,7 +13,7 @@ from profiles.machine import Gpu, Machine
 from profiles.memory import GIB
 from profiles.placement import Placement
 from profiles.refusal import refuse, refuse_long_context
-from profiles.request import WORK, Purpose, Request
+from profiles.request import Purpose, Request, work_seconds
 from profiles.search import SMALL_UBATCHES, quickest
 from profiles.shape import ModelShape
 from profiles.speed import Estimate, estimate
@@ -39,8 +39,7 @@ class Plan:
 
     def seconds(self, purpose: Purpose) -> float:
         """Give the estimated time for one piece of work of that purpose; smaller is better."""
-        read, write = WORK[purpose]
-        return read / self.estimate.prefill + write / self.estimate.decode
+        return work_seconds(purpose, self.estimate.prefill, self.estimate.decode)
 
 
 def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:

@@ -25,3 +25,9 @@ class Request:
     purpose: Purpose = "chat"
     n_seq_max: int = SEQUENCES
     from_disk: bool = False
+
+
+def work_seconds(purpose: Purpose, prefill: float, decode: float) -> float:
+    """Give the seconds for one piece of work of that purpose; rates are tokens a second."""
+    read, write = WORK[purpose]
+    return read / prefill + write / decode

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcli.engine.logprobs import log_sum
+
 Prefix = tuple[int, ...]
 
 
@@ -71,19 +73,13 @@ class LabelScores:
         if prefix not in self._unseen:
             return
         self._unseen.remove(prefix)
-        total = _log_sum(logits)
+        total = log_sum(logits)
         for label, token in self._next[prefix]:
             self._sums[label] += float(logits[token]) - total
         if prefix in self._closed:
-            self._sums[self._closed[prefix]] += _log_sum(logits[self._ends]) - total
+            self._sums[self._closed[prefix]] += log_sum(logits[self._ends]) - total
 
     def probabilities(self) -> tuple[float, ...]:
         """Give each label's probability, in the labels' order; they sum to one."""
         weights = np.exp(self._sums - self._sums.max())
         return tuple(float(weight) for weight in weights / weights.sum())
-
-
-def _log_sum(logits: NDArray[np.float32]) -> float:
-    """Give log(sum(exp(logits))) without overflow."""
-    most = float(logits.max())
-    return most + float(np.log(np.exp(logits - most).sum(dtype=np.float64)))

@@ -33,6 +33,12 @@ def check_top_logprobs(n_top: object) -> int:
     return n_top
 
 
+def log_sum(logits: Logits) -> float:
+    """Give log(sum(exp(logits))) of a row, shape (n_vocab,), without overflow."""
+    most = float(logits.max())
+    return most + float(np.log(np.exp(logits - most).sum(dtype=np.float64)))
+
+
 def log_softmax(logits: Logits) -> NDArray[np.float64]:
     """Give log-probabilities, shape (..., n_vocab) as the logits'; a token at -inf stays there, each row must have another."""
     shifted: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
@@ -45,8 +51,7 @@ def token_logprobs(logits: Logits, token: int, n_top: int = 0) -> TokenLogprobs:
 
     The row is the model's own: before bias, penalties and temperature, after a constraint's mask where there was one.
     """
-    best = logits.max()
-    norm = float(best) + float(np.log(np.exp(logits - best).sum(dtype=np.float64)))
+    norm = log_sum(logits)
     top: tuple[tuple[int, float], ...] = ()
     if n_top:
         near = reaching(logits, Bound(top_k=n_top).of(logits))
@@ -55,4 +60,11 @@ def token_logprobs(logits: Logits, token: int, n_top: int = 0) -> TokenLogprobs:
     return TokenLogprobs(token, float(logits[token]) - norm, top)
 
 
-__all__ = ["MAX_TOP_LOGPROBS", "TokenLogprobs", "check_top_logprobs", "log_softmax", "token_logprobs"]
+__all__ = [
+    "MAX_TOP_LOGPROBS",
+    "TokenLogprobs",
+    "check_top_logprobs",
+    "log_softmax",
+    "log_sum",
+    "token_logprobs",
+]

@@ -14,7 +14,7 @@ from profiles.ledger import accounts
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import plan
-from profiles.request import WORK, Purpose, Request
+from profiles.request import Purpose, Request, work_seconds
 
 PROMPT, TOKENS = 256, 24  # what one measurement computes
 UBATCHES = (128, 256, 512, 1024, 2048)
@@ -32,8 +32,7 @@ class Measurement:
 
     def seconds(self, purpose: Purpose) -> float:
         """Give the time for one piece of work of that purpose."""
-        read, write = WORK[purpose]
-        return read / self.prefill + write / self.decode
+        return work_seconds(purpose, self.prefill, self.decode)
 
     def row(self) -> dict[str, Any]:
         """Give it as plain data; an estimate says that it is one."""
