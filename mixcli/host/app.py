@@ -133,8 +133,8 @@ def create_app(state: State) -> FastAPI:
         first = await anext(outputs)  # an error before the first token still has a status code of its own
         answerer = Answerer(call.id, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
         if request.stream:
-            return _events(_stream(answerer, first, outputs))
-        whole = answerer.whole([output async for output in _chain(first, outputs)])
+            return _events(_stream(answerer, call, first, outputs))
+        whole = answerer.whole([output async for output in _chain(first, outputs)], call.token_ids)
         state.replies.keep(key, whole)
         return whole
 
@@ -196,15 +196,13 @@ async def _outputs(
 
 
 async def _stream(
-    answerer: Answerer, first: Output, rest: AsyncGenerator[Output, None]
+    answerer: Answerer, call: Call, first: Output, rest: AsyncGenerator[Output, None]
 ) -> AsyncGenerator[dict[str, Any], None]:
     yield answerer.opening()
     last = first
-    token_ids: list[int] = []
     try:
         async with contextlib.aclosing(_chain(first, rest)) as outputs:
             async for last in outputs:
-                token_ids += last.token_ids
                 if last.progress is not None:
                     yield answerer.progress(last)
                 elif last.text or last.logprobs:
@@ -212,7 +210,7 @@ async def _stream(
     except Exception as error:  # the status line is gone: the error travels in the stream
         yield error_body(error)[1]
         return
-    yield answerer.closing(last, token_ids)
+    yield answerer.closing(last, call.token_ids)
     if answerer.request.stream_options.include_usage:
         yield answerer.accounts(last)
 

@@ -32,13 +32,16 @@ Item = Output | BaseException
 class Call:
     """A question with a name; outputs arrive in `items`, an exception ends them.
 
-    `n_dropped` counts the messages that had to be left out; it is set before the first output.
+    `n_dropped` counts the messages that had to be left out; it is set before the first output. `texts` and `token_ids` are what
+    came so far, whole before the last output is handed over.
     """
 
     id: str
     question: Question
     loop: asyncio.AbstractEventLoop
     n_dropped: int = 0
+    texts: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
     items: "asyncio.Queue[Item]" = field(default_factory=asyncio.Queue)
 
     def put(self, item: Item) -> None:

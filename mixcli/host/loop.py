@@ -42,8 +42,6 @@ class EngineLoop:
         self._on_state = on_state
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: dict[str, Call] = {}
-        self._written: dict[str, list[int]] = {}
-        self._said: dict[str, list[str]] = {}
         self._sharing = Sharing(paths.runtime_dir())
         self._n_others = 0
         self._closing = threading.Event()
@@ -152,12 +150,12 @@ class EngineLoop:
                 self._hand_over(call, output)
 
     def _hand_over(self, call: Call, output: Output) -> None:
-        self._written[call.id] += output.token_ids
-        self._said[call.id].append(output.text)
+        call.token_ids += output.token_ids
+        call.texts.append(output.text)
         if output.is_last:
             if output.finish_reason == "stop" and not call.question.choices:
-                self._answers.learn("".join(self._said[call.id]), self._written[call.id])
-            self._forget(call.id)
+                self._answers.learn("".join(call.texts), call.token_ids)
+            del self._calls[call.id]
         call.put(output.error or output)
 
     def _add(self, call: Call) -> None:
@@ -167,7 +165,7 @@ class EngineLoop:
         except MixcliError as error:
             call.put(error)
         else:
-            self._calls[call.id], self._written[call.id], self._said[call.id] = call, [], []
+            self._calls[call.id] = call
 
     def _request(self, call: Call) -> Request:
         question = call.question
@@ -218,12 +216,8 @@ class EngineLoop:
         return routing(self._loaded.model, self.placement, tokens, len(before))
 
     def _drop(self, call_id: str) -> None:
-        if call_id in self._calls:
-            self._forget(call_id)
+        if self._calls.pop(call_id, None) is not None:
             self._engine.abort(call_id)
-
-    def _forget(self, call_id: str) -> None:
-        del self._calls[call_id], self._written[call_id], self._said[call_id]
 
     def _share(self) -> None:
         """Divide the cores with the other models that compute now."""

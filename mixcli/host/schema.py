@@ -239,14 +239,14 @@ class Answerer:
         """Give the event that closes a stream with the counts and timings."""
         return {**self._envelope("chat.completion.chunk", []), **_accounts(last)}
 
-    def whole(self, outputs: Sequence[Output]) -> dict[str, Any]:
+    def whole(self, outputs: Sequence[Output], token_ids: Sequence[int]) -> dict[str, Any]:
         """Give a whole answer."""
         last = outputs[-1]
         choice: dict[str, Any] = {
             "index": 0,
             "message": {"role": "assistant", "content": "".join(output.text for output in outputs)},
             "finish_reason": last.finish_reason,
-            **self._extras(last, [token for output in outputs for token in output.token_ids]),
+            **self._extras(last, token_ids),
         }
         if self.request.logprobs:
             choice["logprobs"] = self._logprobs([one for output in outputs for one in output.logprobs])
