@@ -81,10 +81,10 @@ class MapReduce:
         """
         messages = self._question.messages(text)
         max_tokens = self._body.get("max_tokens")
+        n_frame, n_ctx = self._tokens.of_messages(self._question.messages(""))
+        room = room_for(n_ctx, n_frame, max_tokens)
         while True:
-            n_prompt, n_ctx = self._tokens.of_messages(messages)
-            n_frame, _ = self._tokens.of_messages(self._question.messages(""))
-            room = room_for(n_ctx, n_frame, max_tokens)
+            n_prompt, _ = self._tokens.of_messages(messages)
             if n_prompt + (max_tokens or room.answer) <= n_ctx:
                 return messages, self._n_done
             parts = split(text, self._tokens.of_text, room.part, int(room.part * SHARE_OVERLAP))
