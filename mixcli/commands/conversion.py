@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from mixcli.commands.options import F
+from mixcli.commands.options import F, with_options
 from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.file_types import file_type, tensor_type
@@ -59,10 +59,7 @@ def conversion_options(command: F) -> F:
         choices = Choices(**{field.name: said.pop(field.name) for field in fields(Choices)})
         return command(choices=choices, **said)
 
-    wrapped = cast(F, collect)
-    for option in reversed(options):
-        wrapped = option(wrapped)
-    return wrapped
+    return with_options(cast(F, collect), options)
 
 
 def run(source: Path, output_type: str | None, choices: Choices, **more: Any) -> None:
