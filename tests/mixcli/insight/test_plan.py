@@ -72,7 +72,7 @@ def test_people_see_bars_flags_and_what_else_fits(mixcli: Runner) -> None:
         "llama.cpp -c 8192",
         "-ot 'blk",
         "estimate",
-        "about Q2_K",
+        "about Q3_K_S",
         "--ctx 16384",
     ):
         assert words in done.stdout
