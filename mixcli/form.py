@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import MixcliError, UsageError
-from mixcli.short_schema import schema_of
 
 ABSTAIN = "abstain"  # what is printed where no label is likely enough
 MAX_FILE = 1 << 20  # bytes of a schema or grammar
@@ -104,6 +103,8 @@ def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
 
 def _schema(text: str) -> dict[str, Any]:
     path = Path(text)
+    from mixcli.short_schema import schema_of
+
     return schema_of(read_text(path) if path.suffix == ".json" or _is_file(path) else text)
 
 

@@ -7,22 +7,23 @@ What other programs have brought to the machine is seen as well (sight.py) and c
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mixcli import paths
 from mixcli.errors import UsageError
-from mixcli.hub import default, manifest, sight
-from mixcli.hub.catalog import catalog
+from mixcli.hub import default, manifest
 from mixcli.hub.manifest import Manifest
 from mixcli.hub.reference import Reference
-from mixcli.hub.sight import Sighting
 from mixcli.locks import exclusive
+
+if TYPE_CHECKING:
+    from mixcli.hub.sight import Sighting
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class StoredModel:
 
     path: Path
     manifest: Manifest | None = None
-    seen: Sighting | None = None
+    seen: "Sighting | None" = None
 
     @property
     def label(self) -> str:
@@ -62,6 +63,8 @@ def models() -> list[StoredModel]:
 
 def everything() -> list[StoredModel]:
     """List the store, and after it what is seen of other programs' models and is not in the store anyway."""
+    from mixcli.hub import sight
+
     own = models()
     known = {path.resolve() for model in own for path in model.parts}
     return own + [
@@ -96,9 +99,12 @@ def _named(text: str, have: list[StoredModel]) -> StoredModel | None:
     if found := next((model for model in have if model.label in labels), None):
         return found
     matching = [model for model in have if _name_of(model) == text]
+    if len(matching) < 2:
+        return matching[0] if matching else None
+    from mixcli.hub.catalog import catalog
+
     default_type = catalog()[text].default_type if text in catalog() else None
-    first = matching[0] if matching else None
-    return next((model for model in matching if model.label == f"{text}:{default_type}"), first)
+    return next((model for model in matching if model.label == f"{text}:{default_type}"), matching[0])
 
 
 def _name_of(model: StoredModel) -> str:
@@ -137,6 +143,8 @@ def _by_path(path: Path, have: list[StoredModel]) -> StoredModel:
 
 
 def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
+    from mixcli.hub.catalog import catalog
+
     labels = [model.label for model in have]
     if reference.name in catalog() or reference.is_repo:
         pulled = paths.models_dir().glob(f".{_safe(reference.name)}--{reference.type or '*'}.part")
@@ -175,6 +183,8 @@ def work_folder(name: str, file_type: str) -> Path:
 
 def publish(work: Path, about: Manifest) -> StoredModel:
     """Turn a work folder into a model of the store: manifest last, then one rename."""
+    import shutil
+
     own = {file.path for file in about.files}
     for stray in work.iterdir():
         if stray.name not in own:
