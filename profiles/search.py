@@ -92,7 +92,7 @@ class _Search:
         self._goods = Goods(shape.each_layer(), kv, shape.bytes_output)
         own_output = 0 if shape.tied else shape.bytes_output
         beside = shape.bytes_weights - self._goods.bytes_weights - own_output
-        beside += BYTES_PROCESS + bytes_logits(shape, placement.n_seq_max)
+        beside += BYTES_PROCESS + bytes_logits(shape, placement.n_sequences)
         self._spare = self._goods.n_bytes if machine.unified else machine.bytes_free - beside
 
     def candidates(self) -> Iterator[Candidate]:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -175,19 +175,6 @@ class Constraint:
             return tokens
         text = b"".join(map(self._grammars._vocab.piece, tokens))
         return tokens if self._matcher.compute_ff_bytes().startswith(text) else []
-
-    def n_allowed(self, tokens: list[int]) -> int:
-        """Say how many of these tokens (a draft) may come next, in this order."""
-        return self._matcher.validate_tokens(tokens)
-
-    def rollback(self, n_tokens: int) -> None:
-        """Take back the last `n_tokens` that were accepted."""
-        if n_tokens and not self._matcher.rollback(n_tokens):
-            raise ValueError(f"cannot take back {n_tokens} tokens: {self._matcher.get_error()}")
-
-    def fork(self) -> Self:
-        """Give an independent copy of this place."""
-        return type(self)(self._grammars, self._matcher.deep_copy(), self.spec)
 
     def _check(self) -> None:
         if self._matcher.is_error():

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.engine.chooser import Bound, Logits, reaching
-from mixcli.errors import BadRequest
 
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
 
@@ -21,16 +20,6 @@ class TokenLogprobs:
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
-
-
-def check_top_logprobs(n_top: object) -> int:
-    """Give `n_top` where it is a whole number from 0 to 20. Raises BadRequest."""
-    if isinstance(n_top, bool) or not isinstance(n_top, int) or not 0 <= n_top <= MAX_TOP_LOGPROBS:
-        raise BadRequest(
-            f"top_logprobs is {n_top!r:.40}; it must be a whole number from 0 to {MAX_TOP_LOGPROBS}",
-            param="top_logprobs",
-        )
-    return n_top
 
 
 def log_sum(logits: Logits) -> float:
@@ -63,7 +52,6 @@ def token_logprobs(logits: Logits, token: int, n_top: int = 0) -> TokenLogprobs:
 __all__ = [
     "MAX_TOP_LOGPROBS",
     "TokenLogprobs",
-    "check_top_logprobs",
     "log_softmax",
     "log_sum",
     "token_logprobs",

@@ -241,8 +241,6 @@ def test_forced_tokens_are_those_that_the_tokenizer_makes(grammars: Grammars, sm
         assert token in allowed(constraint, vocab.n_tokens)
         constraint.accept(token)
     assert constraint.forced() == []
-    assert constraint.n_allowed(whole[len(forced) :]) == len(whole) - len(forced)
-    assert constraint.n_allowed([*whole[len(forced) : -1], whole[0]]) == len(whole) - len(forced) - 1
 
 
 @pytest.mark.parametrize("name", ["v1", "tekken-240718"])
@@ -263,30 +261,6 @@ def test_forced_tokens_on_mistral(loaded: Callable[[str], tuple[Vocab, Grammars]
         constraint.accept(choice)
         written += vocab.piece(choice)
     assert b'"name":' in written
-
-
-def test_rolling_back_and_forking(grammars: Grammars, closer: Closer, smol: Model) -> None:
-    n = smol.vocab.n_tokens
-    spec = ConstraintSpec.of("json_schema", PERSON)
-    tokens, ended = closer.walk(grammars.compile(spec), 3)
-    assert ended
-    constraint = grammars.compile(spec)
-    masks = []
-    for token in tokens:
-        masks.append(allowed(constraint, n))
-        constraint.accept(token)
-    assert constraint.is_complete
-    for back in (1, 2, len(tokens)):
-        constraint.rollback(back)
-        assert not constraint.is_complete
-        assert allowed(constraint, n) == masks[len(tokens) - back]
-        other = constraint.fork()
-        for token in tokens[len(tokens) - back :]:
-            constraint.accept(token)
-        assert constraint.is_complete
-        assert allowed(other, n) == masks[len(tokens) - back]
-    with pytest.raises(ValueError, match="cannot take back"):
-        constraint.rollback(len(tokens) + 1)
 
 
 def test_a_token_that_was_not_allowed_is_refused(grammars: Grammars, smol: Model) -> None:
