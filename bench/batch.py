@@ -50,6 +50,9 @@ class Command:
         self._model = str(setting.subject.path.absolute())
         self._home = setting.folder / "home"
         self._environment = {**os.environ, "MIXCLI_HOME": str(self._home)}
+        self._environment.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        )  # an installed program is compiled once, not at every start
 
     def run(self, *args: str) -> float:
         """Run a command to its end; gives seconds."""
