@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest, MixcliError
@@ -23,6 +23,8 @@ from mixcli.host.replies import Replies
 from mixcli.host.residency import Residency
 from mixcli.host.schema import Answerer, ChatRequest, ExpertsRequest, TokenizeRequest
 from mixcli.host.spec import HostSpec
+
+GONE = 499  # the asker left; nobody reads it
 
 
 class State:
@@ -128,13 +130,23 @@ def create_app(state: State) -> FastAPI:
         key = None if request.stream else http.headers.get("idempotency-key")
         if (known := state.replies.get(key)) is not None:
             return known
-        call = Call(f"chatcmpl-{uuid.uuid4().hex}", request.question(), asyncio.get_running_loop())
-        outputs = _outputs(state, call, http, progress=request.stream and request.return_progress)
-        first = await anext(outputs)  # an error before the first token still has a status code of its own
+        call = Call(
+            f"chatcmpl-{uuid.uuid4().hex}",
+            request.question(),
+            asyncio.get_running_loop(),
+            as_whole=not request.stream,
+        )
+        outputs = _outputs(state, call, http, progress=request.return_progress)
+        first = await anext(
+            outputs, None
+        )  # an error before the first token still has a status code of its own
+        if first is None:
+            return Response(status_code=GONE)
         answerer = Answerer(call.id, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
         if request.stream:
             return _events(_stream(answerer, call, first, outputs))
-        whole = answerer.whole([output async for output in _chain(first, outputs)], call.token_ids)
+        await outputs.aclose()  # the first was the last
+        whole = answerer.whole(call.outputs, call.token_ids)
         state.replies.keep(key, whole)
         return whole
 
@@ -178,7 +190,8 @@ async def _outputs(
         try:
             while True:
                 try:
-                    item = await asyncio.wait_for(call.items.get(), 0.2)
+                    async with asyncio.timeout(0.2):
+                        item = await call.items.get()
                 except TimeoutError:
                     if state.engine.error is not None:
                         raise state.engine.error from None

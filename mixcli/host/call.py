@@ -1,6 +1,7 @@
 """One question on its way through the host: what is asked, and the queue in which the answer arrives."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mixcli.engine.constraint_spec import ConstraintSpec
@@ -32,18 +33,33 @@ Item = Output | BaseException
 class Call:
     """A question with a name; outputs arrive in `items`, an exception ends them.
 
-    `n_dropped` counts the messages that had to be left out; it is set before the first output. `texts` and `token_ids` are what
-    came so far, whole before the last output is handed over.
+    `n_dropped` counts the messages that had to be left out; it is set before the first output. `outputs` are what came so far, whole
+    before the last one is handed over; of a call `as_whole` only that one is. All calls of a process wait in the same `loop`.
     """
 
     id: str
     question: Question
     loop: asyncio.AbstractEventLoop
+    as_whole: bool = False
     n_dropped: int = 0
-    texts: list[str] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
     items: "asyncio.Queue[Item]" = field(default_factory=asyncio.Queue)
 
-    def put(self, item: Item) -> None:
-        """Hand an output to the waiting handler, from the engine's thread."""
-        self.loop.call_soon_threadsafe(self.items.put_nowait, item)
+    @property
+    def text(self) -> str:
+        return "".join(output.text for output in self.outputs)
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token for output in self.outputs for token in output.token_ids]
+
+
+def deliver(items: Sequence[tuple[Call, Item]]) -> None:
+    """Hand outputs to the handlers that wait for them, from the engine's thread; their loop, which shares our cores, is woken once for all."""
+    if items:
+        items[0][0].loop.call_soon_threadsafe(_put, items)
+
+
+def _put(items: Sequence[tuple[Call, Item]]) -> None:
+    for call, item in items:
+        call.items.put_nowait(item)

@@ -20,7 +20,7 @@ from mixcli.engine.overflow import fitted
 from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.errors import BadRequest, MixcliError
-from mixcli.host.call import Call, Question
+from mixcli.host.call import Call, Item, Question, deliver
 from mixcli.host.kv import open_store
 from mixcli.host.protocol import FAILED, LOADING, READY
 from mixcli.host.sharing import Sharing
@@ -144,26 +144,30 @@ class EngineLoop:
                 return
             action()
         self._share()
-        for output in self._engine.step():
-            call = self._calls.get(output.id)
-            if call is not None:  # its asker may be gone
-                self._hand_over(call, output)
+        taken = map(self._take, self._engine.step())
+        deliver([item for item in taken if item is not None])
 
-    def _hand_over(self, call: Call, output: Output) -> None:
-        call.token_ids += output.token_ids
-        call.texts.append(output.text)
+    def _take(self, output: Output) -> tuple[Call, Item] | None:
+        """Note what came for a call; None where nobody waits for it."""
+        call = self._calls.get(output.id)
+        if call is None:  # its asker is gone
+            return None
+        if output.progress is None:
+            call.outputs.append(output)
         if output.is_last:
             if output.finish_reason == "stop" and not call.question.choices:
-                self._answers.learn("".join(call.texts), call.token_ids)
+                self._answers.learn(call.text, call.token_ids)
             del self._calls[call.id]
-        call.put(output.error or output)
+        elif call.as_whole:
+            return None
+        return call, output.error or output
 
     def _add(self, call: Call) -> None:
         try:
             request = self._request(call)
             self._engine.add(request)
         except MixcliError as error:
-            call.put(error)
+            deliver([(call, error)])
         else:
             self._calls[call.id] = call
 
