@@ -177,11 +177,12 @@ class Chat:
         self._count()
 
     def greet(self) -> None:
-        """Say which conversation goes on, and show its last turn."""
+        """Say which conversation goes on, and show its last turn to a person: a pipe gets new answers only."""
         session = self.talk.session
         if session is None:
             return
-        self.show(self.talk.messages[-2:])
+        if self._seen():
+            self.show(self.talk.messages[-2:])
         same = not session.model or session.model.startswith(self.model.label)
         other = "" if same else f"; it was talked with {session.model}"
         console.note(f"({session.name}, {len(self.talk.messages)} messages{other})")
@@ -215,8 +216,12 @@ class Chat:
 
     def _gap(self) -> None:
         """Set the next prompt off from what was said before."""
-        if self.talking and console.is_terminal(sys.stdout):
+        if self._seen():
             console.line()
+
+    def _seen(self) -> bool:
+        """Tell whether a person looks at what is written to stdout."""
+        return self.talking and console.is_terminal(sys.stdout)
 
     def _command(self, text: str) -> None:
         from mixcli.chat.slash import run

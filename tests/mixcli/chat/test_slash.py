@@ -325,8 +325,10 @@ def test_sessions_on_the_command_line(stage: Stage) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "The **answer**\n"
+    done = mixcli_process(stage.home, ["chat", "-m", str(host.path), "--continue"], stdin="Again\n")
+    assert done.stdout == "The **answer**\n"  # new answers only
     assert "the-question" in sessions("list")[1]
-    (hit,) = json.loads(sessions("search", "answer", "--json")[1])
+    hit, _ = json.loads(sessions("search", "answer", "--json")[1])
     assert hit["session"] == "the-question" and hit["role"] == "assistant"
     assert "## Model\n\nThe **answer**" in sessions("show", "the-question")[1]
     target = stage.home / "talk.md"
