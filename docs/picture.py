@@ -21,6 +21,7 @@ from rich.text import Text
 HERE = Path(__file__).resolve().parent
 PROMPT = "$ "
 WIDTH = 100
+DIM, GREY = 2, 90  # as SGR writes them
 TIMEOUT = 300.0  # seconds
 COMMANDS = (
     "mixcli list",
@@ -30,20 +31,24 @@ COMMANDS = (
 )
 ASKED = "What is the capital of France?"
 CHAT = (
-    "Write a Python function that reverses a string, with a short example.",
-    "Name three rivers of Europe, as a markdown list.",
+    "Write a Python function that reverses a string. Only the code, please.",
+    "What is the capital of France?",
     "/stats",
-    "/branch",
+    "/context",
 )
 
 
 class Screen(pyte.Screen):
-    """A screen that answers where its cursor is, as terminals do."""
+    """A screen that answers where its cursor is, as terminals do, and shows in grey what is dim, which pyte does not know."""
 
     answer: Callable[[str], object] = staticmethod(lambda _data: None)
 
     def write_process_input(self, data: str) -> None:
         self.answer(data)
+
+    def select_graphic_rendition(self, *attributes: int) -> None:
+        # only where it stands alone: behind 38 or 48 a 2 is part of a colour
+        super().select_graphic_rendition(*((GREY,) if attributes == (DIM,) else attributes))
 
 
 class Terminal:
@@ -124,14 +129,14 @@ def session() -> None:
 
 
 def chat() -> None:
-    """A chat: code, a list, what it cost, and a branch."""
+    """A chat: code, a fact, what that cost, and what the model sees."""
     with tempfile.TemporaryDirectory() as home:
         models = Path(os.environ.get("MIXCLI_HOME", Path.home() / ".local" / "share" / "mixcli"))
         store = models / "data" / "models" if "MIXCLI_HOME" in os.environ else models / "models"
         (Path(home) / "data").mkdir()
         (Path(home) / "data" / "models").symlink_to(store)
-        terminal = Terminal(46, MIXCLI_HOME=home)
-        terminal.enter("mixcli chat -m demo --temperature 0 --max-tokens 160 --keep-alive 0", ">>>")
+        terminal = Terminal(36, MIXCLI_HOME=home)
+        terminal.enter("mixcli chat -m demo --temperature 0 --keep-alive 0", ">>>")
         for line in CHAT:
             terminal.enter(line, ">>>")
         terminal.picture(HERE / "chat.svg", "mixcli chat")

@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import datetime
 
 from mixcli.errors import UsageError
 
@@ -22,6 +23,11 @@ def count(n: int) -> str:
         if n >= scale:
             return f"{n / scale:.1f}{unit}" if n < 100 * scale else f"{n / scale:.0f}{unit}"
     return str(n)
+
+
+def moment(iso: str) -> str:
+    """Give a stored moment, ISO 8601 with its offset, in the time zone of this machine, to the minute."""
+    return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"
 
 
 def size_in_bytes(text: str) -> int:

@@ -72,18 +72,30 @@ def file(chat: "Chat", rest: str) -> None:
 
 
 def context(chat: "Chat", _rest: str) -> None:
-    """Show every message that the model sees with its tokens, as the model's own tokenizer counts them."""
+    """Show every message and whether the model sees it, with its tokens as the model's own tokenizer counts them."""
     host = chat.loaded()
-    wire = chat.talk.wire()
+    wire = chat.talk.wire(chat.n_dropped)
     if not wire:
         console.note("(the context is empty)")
         return
+
+    def row(mark: str, role: str, text: str, *, seen: bool = True) -> None:
+        n = f"{host.client.tokenize({'prompt': text})['count']:,} tokens" if seen else "left out"
+        console.note(f"{mark:>3}  {role:<9} {n:>14}  {beginning(text)}")
+
+    if chat.talk.system:
+        row("", "system", chat.talk.system)
+    sent = {one.id for one in chat.talk.sent(chat.n_dropped)}
     number = 0
-    for message in wire:
-        number += message["role"] == "user"
-        n = host.client.tokenize({"prompt": message["content"]})["count"]
-        mark = f"{number:>3}" if message["role"] == "user" else "   "
-        console.note(f"{mark}  {message['role']:<9} {n:>7,} tokens  {beginning(message['content'])}")
+    for message in chat.talk.messages:
+        number += message.role == "user"
+        if message.content:
+            row(
+                str(number) if message.role == "user" else "",
+                message.role,
+                message.content,
+                seen=message.id in sent,
+            )
     total = host.client.tokenize({"messages": wire})
     n_ctx = total.get("max_model_len") or chat.model.n_ctx
     console.note(

@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixcli.chat.input import other_program
 from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.words import moment
 
 if TYPE_CHECKING:
     from mixcli.chat.repl import Chat
@@ -56,21 +58,28 @@ def branch(chat: "Chat", rest: str) -> None:
     here = chat.talk.messages[-1].id if chat.talk.messages else None
     for number, messages in enumerate(chat.talk.branches(), 1):
         mark = "*" if messages[-1].id == here else " "
-        asked = [one.content for one in messages if one.role == "user"]
-        console.note(f"{mark}{number:>3}  {len(messages):>3} messages  {beginning(' / '.join(asked[-2:]))}")
+        last = " / ".join(beginning(one.content, SHOWN // 2) for one in messages[-2:])
+        console.note(f"{mark}{number:>3}  {len(messages):>3} messages  {last}")
 
 
 def sessions(chat: "Chat", rest: str) -> None:
     """List conversations, or search them."""
     if rest:
-        for hit in chat.talk.store.search(rest):
-            console.note(f"{hit.created[:16].replace('T', ' ')}  {hit.session}  {hit.role}: {hit.snippet}")
+        hits = chat.talk.store.search(rest)
+        for hit in hits:
+            console.note(f"{moment(hit.created)}  {hit.session}  {hit.role}: {hit.snippet}")
+        if not hits:
+            console.note(f"(nothing that was said contains {rest})")
         return
-    for one in chat.talk.store.all():
+    have = chat.talk.store.all()
+    width = max((len(one.name) for one in have), default=0)
+    for one in have:
         mark = "*" if chat.talk.session and one.id == chat.talk.session.id else " "
         console.note(
-            f"{mark} {one.used[:16].replace('T', ' ')}  {one.name}  {one.n_messages} messages, {one.model}"
+            f"{mark} {moment(one.used)}  {one.name:<{width}}  {one.n_messages:>3} messages, {one.model}"
         )
+    if not have:
+        console.note("(there are no conversations yet)")
 
 
 def resume(chat: "Chat", rest: str) -> None:
@@ -95,7 +104,8 @@ def edited(text: str) -> str:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        done = subprocess.run([*shlex.split(command), name], check=False)
+        with other_program():
+            done = subprocess.run([*shlex.split(command), name], check=False)
         if done.returncode:
             raise UsageError(f"the editor {command} failed (exit code {done.returncode}); nothing was sent")
         return path.read_text("utf-8", "replace")
@@ -105,10 +115,10 @@ def edited(text: str) -> str:
         path.unlink(missing_ok=True)
 
 
-def beginning(text: str) -> str:
-    """Give the first words of a message, on one line."""
+def beginning(text: str, length: int = SHOWN) -> str:
+    """Give the first words of a message, on one line of at most `length` characters."""
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
+    return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def _number(text: str) -> int:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 from mixcli.console import console
 from mixcli.errors import UsageError
@@ -24,10 +25,10 @@ def copy(text: str) -> str:
     """Copy `text` and say by what; UsageError when there is no way."""
     for needs, command in TOOLS:
         if (not needs or os.environ.get(needs)) and shutil.which(command[0]):
-            done = subprocess.run(
-                command, input=text.encode(), check=False, timeout=TIMEOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )  # fmt: skip
-            if done.returncode == 0:
+            with suppress(subprocess.SubprocessError, OSError):  # a tool whose desktop does not answer
+                subprocess.run(
+                    command, input=text.encode(), check=True, timeout=TIMEOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )  # fmt: skip
                 return command[0]
     encoded = base64.b64encode(text.encode("utf-8", "replace")).decode()
     if not console.is_terminal(sys.stdout) or len(encoded) > MAX_OSC:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mixcli.chat.sessions import CUT, FAILED, STOPPED, Message, Session
+from mixcli.words import moment
 
 FORMATS = {"markdown": ".md", "json": ".json"}
 SAYS = {"user": "You", "assistant": "Model"}
@@ -14,7 +15,7 @@ ENDED = {STOPPED: "stopped", CUT: "cut off", FAILED: "no answer"}
 
 def as_markdown(session: Session, messages: Sequence[Message]) -> str:
     """Write a branch as markdown: a heading a turn, the text as it came."""
-    parts = [f"# {session.name}", f"{session.model}, {session.created[:10]}"]
+    parts = [f"# {session.name}", f"{session.model}, {moment(session.created)[:10]}"]
     if session.system:
         parts += ["## System", session.system]
     for message in messages:

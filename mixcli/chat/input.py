@@ -231,23 +231,39 @@ def _history(path: Path | None) -> "History":
 
 @contextmanager
 def typing_ahead() -> Iterator[None]:
-    """While an answer comes, keep what is typed for the next prompt, unseen; Ctrl-C still interrupts."""
+    """Between two prompts, keep what is typed for the next one, unseen; Ctrl-C still interrupts."""
+    with _lines_shown(shown=False):
+        yield
+
+
+@contextmanager
+def other_program() -> Iterator[None]:
+    """Give another program, inside of `typing_ahead`, the terminal as programs expect it."""
+    with _lines_shown(shown=True):
+        yield
+
+
+@contextmanager
+def _lines_shown(*, shown: bool) -> Iterator[None]:
+    """Let the terminal itself show and edit what is typed, or not, and set it back afterwards."""
     if not console.is_terminal(sys.stdin):
         yield
         return
     handle = sys.stdin.fileno()
     before = termios.tcgetattr(handle)
-    quiet = termios.tcgetattr(handle)
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(handle, termios.TCSANOW, quiet)
-    paste = console.is_terminal(sys.stdout) and not is_dumb()
-    if paste:
-        sys.stdout.write(PASTE_ON)
-        sys.stdout.flush()
+    during = termios.tcgetattr(handle)
+    editing = termios.ECHO | termios.ICANON
+    during[3] = during[3] | editing if shown else during[3] & ~editing
+    termios.tcsetattr(handle, termios.TCSANOW, during)
+    _bracket_pastes(not shown)
     try:
         yield
     finally:
-        if paste:
-            sys.stdout.write(PASTE_OFF)
-            sys.stdout.flush()
+        _bracket_pastes(shown)
         termios.tcsetattr(handle, termios.TCSANOW, before)
+
+
+def _bracket_pastes(on: bool) -> None:
+    if console.is_terminal(sys.stdout) and not is_dumb():
+        sys.stdout.write(PASTE_ON if on else PASTE_OFF)
+        sys.stdout.flush()

@@ -19,7 +19,7 @@ def model(chat: "Chat", rest: str) -> None:
     """Say which model answers, or go on with another."""
     if not rest:
         console.note(
-            f"{chat.model.label}, {chat.model.state.status}, context {chat.model.n_ctx or '?'} tokens"
+            f"{chat.model.label}, {chat.model.state.status}, context {f'{chat.model.n_ctx:,}' if chat.model.n_ctx else '?'} tokens"
         )
         return
     _use(chat, ChatModel(rest, chat.model.wish, chat.model.keep_alive))
@@ -69,7 +69,7 @@ def spread(layers: Sequence[Sequence[int]], n_expert: int, n_used: int) -> list[
     for number, layer in enumerate(layers):
         best = sorted(range(n_expert), key=lambda i: -layer[i])[:TOP]
         here = sum(layer) or 1
-        rows.append(f"layer {number:<3} " + ", ".join(f"{i} {100 * layer[i] / here:.0f} %" for i in best))
+        rows.append(f"layer {number:<3} " + ", ".join(f"{i}: {100 * layer[i] / here:.0f} %" for i in best))
     return rows
 
 

@@ -9,6 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
+from rich.cells import cell_len, set_cell_size
+
 from mixcli.chat.markdown import Line, Markdown
 from mixcli.console import console, strip_controls
 
@@ -76,7 +78,7 @@ class LiveView:
         finished = [row for line in lines for row in self._finished(self._markdown.line(line), width)]
         room = max(LEAST_TAIL, height - ROOM - len(self._status))
         finished += self._overhang(width, room)
-        self._draw(finished, self._rows(self._markdown.preview(self._source), width)[-room:])
+        self._draw(finished, self._rows(self._markdown.preview(self._source), width)[-room:], width)
 
     def status(self, *lines: str) -> None:
         if lines == self._status:
@@ -89,7 +91,7 @@ class LiveView:
         width, _ = self._size()
         lines = self._markdown.line(self._source) if self._source else []
         self._source = ""
-        self._draw(self._finished([*lines, *self._markdown.close()], width), [])
+        self._draw(self._finished([*lines, *self._markdown.close()], width), [], width)
         self._out.write(SHOW)
         self._out.flush()
 
@@ -119,9 +121,9 @@ class LiveView:
         rows = [self._ansi(row) for line in lines for row in line.rows(width)]
         return [*[""] * self._blanks, *rows] if rows else []
 
-    def _draw(self, finished: Sequence[str], tail: Sequence[str]) -> None:
+    def _draw(self, finished: Sequence[str], tail: Sequence[str], width: int) -> None:
         """Write everything at once: what is finished, then the tail, then back to the tail's beginning."""
-        below = [*tail, *(f"{DIM}{strip_controls(line)}{PLAIN}" for line in self._status)]
+        below = [*tail, *(f"{DIM}{_cut(strip_controls(line), width)}{PLAIN}" for line in self._status)]
         parts = [ERASE_BELOW, *(f"{row}\n" for row in finished)]
         if below:
             up = f"\x1b[{len(below) - 1}A" if len(below) > 1 else ""
@@ -140,3 +142,8 @@ class LiveView:
         except OSError:
             size = SIZE
         return max(LEAST_WIDTH, size.columns or SIZE.columns), size.lines or SIZE.lines
+
+
+def _cut(line: str, width: int) -> str:
+    """Cut a line to the width; where the terminal does not wrap, the last cell would show the last character."""
+    return line if cell_len(line) <= width else set_cell_size(line, width - 1) + "…"

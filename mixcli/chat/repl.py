@@ -3,11 +3,13 @@
 import importlib
 import sys
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from mixcli.chat.export import ENDED
 from mixcli.chat.files import Attachment, with_files
-from mixcli.chat.input import Editor, Lines, Source, is_dumb
+from mixcli.chat.input import Editor, Lines, Source, is_dumb, typing_ahead
 from mixcli.chat.model import FAILED, LOADING, READY, ChatModel, LoadState
 from mixcli.chat.sessions import CUT, STOPPED, Message
 from mixcli.chat.sessions import FAILED as UNANSWERED
@@ -43,7 +45,8 @@ class Chat:
     leaving: bool = False
     said: set[str] = field(default_factory=set)
     n_failed: int = 0
-    n_counted: int = 0  # tokens of a branch that nothing was asked in yet
+    n_counted: int = 0  # tokens of a branch whose last answer has no accounts
+    n_dropped: int = 0  # messages that were said to be left out
 
     def __post_init__(self) -> None:
         self.talking = console.is_terminal(sys.stdin)
@@ -65,7 +68,7 @@ class Chat:
         try:
             if first and first.strip():
                 self.start_loading()
-                self.say(first)
+                self._do(lambda: self.say(first))
             while not self.leaving and (text := self._read()) is not None:
                 self._take(text)
         finally:
@@ -81,13 +84,15 @@ class Chat:
         threading.Thread(target=lambda: [importlib.import_module(name) for name in WARM], daemon=True).start()
 
     def say(self, text: str) -> None:
-        """Ask the model; files that were attached go first."""
-        self.talk.ask(with_files(self.files, text))
-        self.files.clear()
-        self.answer(text)
+        """Ask the model; files that were attached go first. What could not be asked stands in the next prompt."""
+        files, self.files = self.files, []
+        self.talk.ask(with_files(files, text))
+        if not self.answer():
+            self.talk.undo()
+            self.draft, self.files = text, files
 
-    def answer(self, draft: str = "") -> None:
-        """Stream the answer whose place the talk has made; `draft` comes back into the prompt when it is called off."""
+    def answer(self) -> bool:
+        """Stream the answer whose place the talk has made; False when there was no model to ask."""
         from mixcli.chat.turn import take_turn
 
         view = self.view()
@@ -95,22 +100,30 @@ class Chat:
             host = self._loaded(view)
         except KeyboardInterrupt:
             view.close()
-            self._call_off(draft)
-            return
+            self.talk.end(UNANSWERED)
+            console.note("(called off; the model goes on loading)")
+            return False
         except Exception as error:
             view.close()
-            self._fail(error, draft)
-            return
+            self._fail(error)
+            return False
         self._note_system()
-        self.talk.model = self.model.label
+        self.talk.talk_with(self.model.label)
         body = {
             "messages": self.talk.wire(),
             **self.talk.settings.body(),
             "persist": not self.ephemeral,
         }
-        outcome = take_turn(host, body, self.talk, view, lambda rate: line(self.gauges(rate)))
-        self.stats = outcome.stats
+        before = self.n_used
+        outcome = take_turn(
+            host, body, self.talk, view,
+            lambda rate, n_prompt, n_answer: line(replace(self.gauges(), decode_rate=rate, n_used=(n_prompt or before) + n_answer)),
+        )  # fmt: skip
+        self.n_counted, self.stats = before, outcome.stats
         self._close(outcome.state, outcome.n_dropped, outcome.error)
+        if not self.stats.n_prompt:
+            self._count()
+        return True
 
     def view(self) -> "View":
         """Give where the next answer is shown."""
@@ -118,15 +131,20 @@ class Chat:
 
         return LiveView(sys.stdout) if self.live and self.talk.settings.get("markdown") else PlainView()
 
-    def gauges(self, decode_rate: float | None = None) -> Gauges:
+    @property
+    def n_used(self) -> int:
+        """Count the tokens in the context, as far as they are known."""
+        return self.stats.n_in_context or self.n_counted
+
+    def gauges(self) -> Gauges:
         """Give what the line at the bottom shows."""
         label = self.model.label
         return Gauges(
             label.rpartition("/")[2] if label.endswith(".gguf") else label,
             self.model.profile,
-            self.stats.n_in_context or self.n_counted,
+            self.n_used,
             self.model.n_ctx,
-            self.stats.decode_rate if decode_rate is None else decode_rate,
+            self.stats.decode_rate,
             self.model.keep_alive,
             len(self.files),
             self.talk.name,
@@ -140,6 +158,7 @@ class Chat:
         self.model.leave()
         self.model = model
         self.stats = TurnStats()
+        self.n_dropped = 0
         self.said.clear()
         self.start_loading()
 
@@ -154,15 +173,18 @@ class Chat:
     def forget_stats(self) -> None:
         """What is known of the last answer does not hold any more: another branch or conversation is looked at."""
         self.stats = TurnStats()
+        self.n_dropped = 0
         self._count()
 
     def greet(self) -> None:
-        """Say which conversation goes on, and show its last turn."""
+        """Say which conversation goes on, and show its last turn to a person: a pipe gets new answers only."""
         session = self.talk.session
         if session is None:
             return
-        self.show(self.talk.messages[-2:])
-        other = f"; it was talked with {session.model}" if session.model not in ("", self.model.label) else ""
+        if self._seen():
+            self.show(self.talk.messages[-2:])
+        same = not session.model or session.model.startswith(self.model.label)
+        other = "" if same else f"; it was talked with {session.model}"
         console.note(f"({session.name}, {len(self.talk.messages)} messages{other})")
 
     # parts of it
@@ -175,17 +197,41 @@ class Chat:
         return text
 
     def _take(self, text: str) -> None:
+        if text.startswith("/") and not text.startswith("//"):
+            self._do(lambda: self._command(text))
+        elif text.strip():
+            self._do(lambda: self.say(text.removeprefix("/") if text.startswith("//") else text))
+
+    def _do(self, act: Callable[[], None]) -> None:
+        """Do something between two prompts; a person's Ctrl-C ends that, not the chat."""
+        try:
+            with typing_ahead():
+                act()
+        except KeyboardInterrupt:
+            if not self.talking:
+                raise
+            console.note("(called off)")
+        if not self.leaving:
+            self._gap()
+
+    def _gap(self) -> None:
+        """Set the next prompt off from what was said before."""
+        if self._seen():
+            console.line()
+
+    def _seen(self) -> bool:
+        """Tell whether a person looks at what is written to stdout."""
+        return self.talking and console.is_terminal(sys.stdout)
+
+    def _command(self, text: str) -> None:
         from mixcli.chat.slash import run
 
-        if text.startswith("/") and not text.startswith("//"):
-            try:
-                run(self, text)
-            except Exception as error:
-                if not hasattr(error, "exit_code"):
-                    raise
-                console.warn(str(error))
-        elif text.strip():
-            self.say(text.removeprefix("/") if text.startswith("//") else text)
+        try:
+            run(self, text)
+        except Exception as error:
+            if not hasattr(error, "exit_code"):
+                raise
+            console.warn(str(error))
 
     def _loaded(self, view: "View") -> "Host":
         if self.model.state.status == READY and not self.model.alive():
@@ -206,11 +252,12 @@ class Chat:
 
     def _close(self, state: str, n_dropped: int, error: Exception | None) -> None:
         """Say what the answer itself does not."""
-        if n_dropped:
+        if n_dropped > self.n_dropped:
             console.note(
-                f"({n_dropped} of the oldest messages no longer fit into the context of {self.model.n_ctx} tokens and were left out; "
-                "they stay in the session)"
+                f"({n_dropped} of the oldest messages no longer fit into the context of {self.model.n_ctx:,} tokens, with room for an answer, "
+                "and were left out; they stay in the session)"
             )
+        self.n_dropped = n_dropped
         if state == STOPPED:
             console.note("(stopped)")
         elif self.stats.finish_reason == "length":
@@ -226,22 +273,13 @@ class Chat:
             self.n_failed += 1
             console.warn(f"{error}")
 
-    def _call_off(self, draft: str) -> None:
-        self.talk.end(UNANSWERED)
-        if draft:
-            self.draft = draft
-            self.talk.undo()
-        console.note("(called off; the model goes on loading)")
-
-    def _fail(self, error: Exception, draft: str) -> None:
+    def _fail(self, error: Exception) -> None:
         self.talk.end(UNANSWERED)
         if not hasattr(error, "exit_code"):
             raise error
         if len(self.talk.messages) <= 2 and not self.stats.n_prompt:
             raise error  # nothing was ever answered: the command itself has failed
         self.n_failed += 1
-        self.draft = draft
-        self.talk.undo()
         console.warn(str(error))
 
     def _note_system(self) -> None:
@@ -266,6 +304,8 @@ class Chat:
                 view = self.view()
                 view.feed(message.content)
                 view.close()
+                if message.state in ENDED:
+                    console.note(f"({ENDED[message.state]})")
 
     def _editor(self) -> Editor:
         from mixcli import paths
@@ -286,7 +326,7 @@ class Chat:
 
     def _count(self) -> None:
         """Ask the model's tokenizer how full the context is, when nothing else tells."""
-        self.n_counted = self.model.count(self.talk.wire()) if self.talk.messages else 0
+        self.n_counted = (self.model.count(self.talk.wire()) or self.n_counted) if self.talk.messages else 0
 
     def _toolbar(self) -> str:
         lines = loading(self.model.state) or [line(self.gauges())]

@@ -121,7 +121,7 @@ class Sessions:
         if len(begun) == 1:
             return begun[0]
         near = [one.name for one in begun] or get_close_matches(name, [one.name for one in have], n=1)
-        hint = f"did you mean {' or '.join(near[:3])}?" if near else "`mixcli sessions` lists them."
+        hint = f"did you mean {' or '.join(near[:3])}?" if near else "`mixcli sessions` lists them"
         raise UsageError(f"no conversation is called {name!r}; {hint}")
 
     def resume(self, session: Session) -> None:

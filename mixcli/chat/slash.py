@@ -18,7 +18,7 @@ Act = Callable[["Chat", str], None]
 
 
 KEYS = """
-Alt-Enter begins a new line; \"\"\" begins and ends a message of several
+Alt-Enter  begins a new line; \"\"\" begins and ends a message of several
 Ctrl-G     opens $EDITOR, Ctrl-R searches what was typed before
 Ctrl-C     stops an answer, at the empty prompt it leaves, as Ctrl-D does
 //         at the beginning is a message that begins with /"""
@@ -36,8 +36,7 @@ class Command:
 
 def _help(_chat: "Chat", _rest: str) -> None:
     for name, one in TABLE.items():
-        console.note(f"{name} {one.takes}" if one.takes else name)
-        console.note(f"    {one.help}")
+        console.note(f"{f'{name} {one.takes}':<31} {one.help}")
     console.note(KEYS)
 
 
@@ -63,22 +62,22 @@ def _paths(_chat: "Chat") -> Words:
 
 TABLE: dict[str, Command] = {
     "/help": Command(_help, "", "list these commands"),
-    "/model": Command(places.model, "[NAME]", "say which model answers, or go on with another", places.model_names),
-    "/profile": Command(places.profile, "[NAME]", "say which machine the plan is for, or place the model anew", places.profile_names),
-    "/system": Command(about.system, "[TEXT | none | @PERSONA]", "show or set the system message", _systems),
-    "/set": Command(about.set_, "[NAME [VALUE]]", "show or set temperature, seed, max_tokens, overflow, keys, ...", _settings),
-    "/retry": Command(branches.retry, "", "answer the last question again, beside the old answer"),
-    "/edit": Command(branches.edit, "[N]", "write in $EDITOR: a new message, or your message N anew, on a branch of its own"),
+    "/model": Command(places.model, "[NAME]", "say which model answers, or take another", places.model_names),
+    "/profile": Command(places.profile, "[NAME]", "say which machine the plan is for, or plan anew", places.profile_names),
+    "/system": Command(about.system, "[TEXT|none|@PERSONA]", "show or set the system message", _systems),
+    "/set": Command(about.set_, "[NAME [VALUE]]", "show or set temperature, seed, max_tokens, ...", _settings),
+    "/retry": Command(branches.retry, "", "answer the last question again"),
+    "/edit": Command(branches.edit, "[N]", "write in $EDITOR: a message, or message N anew"),
     "/undo": Command(branches.undo, "", "take the last turn back; it stays as a branch"),
-    "/branch": Command(branches.branch, "[N]", "list the branches of this conversation, or go to one"),
-    "/sessions": Command(branches.sessions, "[WORDS]", "list conversations, or those in which words occur"),
+    "/branch": Command(branches.branch, "[N]", "list the branches, or go to one"),
+    "/sessions": Command(branches.sessions, "[WORDS]", "list conversations, or search them"),
     "/resume": Command(branches.resume, "NAME", "go on with another conversation", _sessions),
     "/rename": Command(branches.rename, "NAME", "give this conversation another name"),
-    "/export": Command(about.export, "[markdown | json] [PATH]", "write this conversation into a file", _paths),
+    "/export": Command(about.export, "[markdown|json] [PATH]", "write this conversation into a file", _paths),
     "/copy": Command(about.copy_answer, "", "copy the last answer to the clipboard"),
     "/file": Command(about.file, "PATH", "let a text file go with the next message", _paths),
-    "/context": Command(about.context, "", "show what the model sees, and how many tokens that is"),
-    "/clear": Command(about.clear, "", "begin a new conversation; this one is kept, and so is the system message"),
+    "/context": Command(about.context, "", "show what the model sees, in tokens"),
+    "/clear": Command(about.clear, "", "begin a new conversation; this one is kept"),
     "/stats": Command(about.statistics, "", "show what the last answer cost"),
     "/plan": Command(places.plan, "", "show what lives where"),
     "/experts": Command(places.experts, "", "show which experts the last answer used"),

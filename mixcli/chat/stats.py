@@ -46,9 +46,9 @@ class TurnStats:
         read = self.n_prompt - self.n_cached
         rows = [
             ("time to first token", f"{self.seconds_to_first:.2f} s"),
-            ("prompt", f"{self.n_prompt} tokens, {self.n_cached} of them known from before ({_share(self.n_cached, self.n_prompt)})"),
-            ("prefill", f"{read} tokens at {self.prefill_rate:.1f} a second"),
-            ("decode", f"{self.n_generated} tokens at {self.decode_rate:.1f} a second"),
+            ("prompt", f"{self.n_prompt:,} tokens, {self.n_cached:,} of them known from before ({_share(self.n_cached, self.n_prompt)})"),
+            ("prefill", f"{read:,} tokens at {self.prefill_rate:.1f} a second"),
+            ("decode", f"{self.n_generated:,} tokens at {self.decode_rate:.1f} a second"),
         ]  # fmt: skip
         if estimated_decode:
             rows.append(
@@ -58,7 +58,7 @@ class TurnStats:
             rows.append(("drafts", f"{self.n_draft_accepted} of {self.n_draft} guessed tokens were right"))
         if n_ctx:
             rows.append(
-                ("context", f"{self.n_in_context} of {n_ctx} tokens ({_share(self.n_in_context, n_ctx)})")
+                ("context", f"{self.n_in_context:,} of {n_ctx:,} tokens ({_share(self.n_in_context, n_ctx)})")
             )
         return rows
 

@@ -58,6 +58,13 @@ class Talk:
         """Keep model, system message and settings with the session."""
         if self.session:
             self.store.configure(self.session.id, self.model, self.system, self.settings.chosen())
+            self.session = self.store.get(self.session.id)
+
+    def talk_with(self, model: str) -> None:
+        """Let a model answer from now on."""
+        self.model = model
+        if self.session and self.session.model != model:
+            self.remember()
 
     # a turn
 
@@ -84,16 +91,20 @@ class Talk:
         """Close the answer: how it ended, and its sampled tokens where they are known."""
         self._save(state, token_ids)
 
-    def wire(self) -> list[dict[str, Any]]:
-        """Give the branch as the messages of a request, up to the answer that is being written.
+    def sent(self, n_dropped: int = 0) -> list[Message]:
+        """Give the messages of a request, up to the answer that is being written, but for the oldest `n_dropped`.
 
         A question that never got a word of answer is left out with it.
         """
-        said: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
         messages = self.messages
         if messages and messages[-1].role == "assistant" and messages[-1].state == PARTIAL:
             messages = messages[:-1]
-        return said + [_on_the_wire(message, self.model) for message in _answered(messages)]
+        return _answered(messages)[n_dropped:]
+
+    def wire(self, n_dropped: int = 0) -> list[dict[str, Any]]:
+        """Give what `sent` does, and the system message, as a request has it."""
+        said: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
+        return said + [_on_the_wire(message, self.model) for message in self.sent(n_dropped)]
 
     # the tree
 

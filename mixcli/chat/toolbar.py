@@ -28,7 +28,7 @@ class Gauges:
 
     @property
     def share(self) -> float:
-        return self.n_used / self.n_ctx if self.n_ctx else 0.0
+        return min(1.0, self.n_used / self.n_ctx) if self.n_ctx else 0.0
 
     @property
     def nearly_full(self) -> bool:

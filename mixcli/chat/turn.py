@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mixcli.chat.input import typing_ahead
 from mixcli.chat.interrupts import Interrupts
 from mixcli.chat.render import View
 from mixcli.chat.sessions import CUT, DONE, FAILED, STOPPED
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
 STATUS_EVERY = 0.25  # seconds between two changes of the rate that is shown
 
+# gives the line below an answer: from a decode rate (tokens a second), and the tokens of the prompt (0: not known) and of the answer
+Status = Callable[[float, int, int], str]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -30,17 +32,15 @@ class Outcome:
     error: Exception | None = None
 
 
-def take_turn(
-    host: "Host", body: dict[str, Any], talk: Talk, view: View, status: Callable[[float], str]
-) -> Outcome:
-    """Ask, show and keep one answer. `status` gives the line below it for a decode rate (tokens a second).
+def take_turn(host: "Host", body: dict[str, Any], talk: Talk, view: View, status: Status) -> Outcome:
+    """Ask, show and keep one answer, with `status` below it.
 
     What the model or its process does wrong becomes part of the outcome; Ctrl-C makes the answer `stopped`.
     """
     progress = _Progress(view, status)
     state, error = DONE, None
     request = {**body, "return_token_ids": True, "return_progress": True}
-    with Interrupts() as interrupts, typing_ahead():
+    with Interrupts() as interrupts:
         try:
             with contextlib.closing(host.client.chat(request)) as stream:
                 for delta in interrupts.each(stream):
@@ -64,16 +64,17 @@ def take_turn(
 class _Progress:
     """What the deltas of one answer say beside the text."""
 
-    def __init__(self, view: View, status: Callable[[float], str]) -> None:
+    def __init__(self, view: View, status: Status) -> None:
         self.n_pieces = 0
         self.n_dropped = 0
         self.token_ids: tuple[int, ...] = ()
         self._view, self._status = view, status
         self._started = time.monotonic()
         self._first = self._shown = 0.0
+        self._n_prompt = 0
         self._reason = ""
         self._accounts = Delta("")
-        view.status(status(0.0))
+        view.status(status(0.0, 0, 0))
 
     def take(self, delta: Delta) -> None:
         now = time.monotonic()
@@ -83,13 +84,15 @@ class _Progress:
         if delta.usage:
             self._accounts = delta
         if delta.prompt_progress:
+            self._n_prompt = delta.prompt_progress.get("total", 0)
             self._view.status(_reading(delta.prompt_progress))
         if delta.text:
             self._first = self._first or now
             self.n_pieces += 1
             if now - self._shown >= STATUS_EVERY:
                 self._shown = now
-                self._view.status(self._status((self.n_pieces - 1) / max(now - self._first, 1e-3)))
+                rate = (self.n_pieces - 1) / max(now - self._first, 1e-3)
+                self._view.status(self._status(rate, self._n_prompt, self.n_pieces))
 
     def stats(self) -> TurnStats:
         return TurnStats.of(self._accounts, self._first - self._started if self._first else 0.0, self._reason)

@@ -8,6 +8,7 @@ import click
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.words import moment
 
 
 @click.group("sessions", invoke_without_command=True)
@@ -38,7 +39,7 @@ def list_(as_json: bool) -> None:
     else:
         console.table(
             ("NAME", "MESSAGES", "LAST USED", "MODEL"),
-            [(one.name, str(one.n_messages), _when(one.used), one.model) for one in have],
+            [(one.name, str(one.n_messages), moment(one.used), one.model) for one in have],
         )
 
 
@@ -60,7 +61,7 @@ def search(words: tuple[str, ...], as_json: bool) -> None:
     else:
         console.table(
             ("CONVERSATION", "WHEN", "WHO", "WHAT"),
-            [(hit.session, _when(hit.created), hit.role, hit.snippet) for hit in hits],
+            [(hit.session, moment(hit.created), hit.role, hit.snippet) for hit in hits],
         )
 
 
@@ -126,7 +127,3 @@ def rm(names: tuple[str, ...], yes: bool) -> None:
     for one in found:
         store.remove(one.id)
     console.note(f"removed {listed}")
-
-
-def _when(moment: str) -> str:
-    return moment[:16].replace("T", " ")

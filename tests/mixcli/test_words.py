@@ -1,11 +1,13 @@
 """Numbers as people read and write them."""
 
+import time
+
 import pytest
 
 from mixcli.console import strip_controls
 from mixcli.errors import UsageError
 from mixcli.stdin import decode
-from mixcli.words import count, seconds, size
+from mixcli.words import count, moment, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,13 @@ def test_controls_are_stripped_one_by_one() -> None:
     """A sequence that arrives in pieces loses its control characters too."""
     pieces = ["\x1b", "]52;c;aGk=", "\x07", "\x1b[3", "1mred\x9b0m", "tab\tand\nline"]
     assert "".join(map(strip_controls, pieces)) == "]52;c;aGk=[31mred0mtab\tand\nline"
+
+
+def test_moments_are_shown_in_the_local_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert moment("2026-01-31T20:05:59.123456+00:00") == "2026-02-01 05:05"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

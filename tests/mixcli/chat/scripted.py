@@ -59,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"count": len(text.split()), "tokens": [], "max_model_len": host.n_ctx})
             return
         if self.path == "/mixcli/experts":
+            host.unblocked.wait()
             self._json({"n_expert": 4, "n_expert_used": 2, "layers": [[6, 2, 0, 0], [4, 0, 4, 0]]})
             return
         host.requests.append(body)
@@ -117,6 +118,8 @@ class ScriptedHost:
         self.requests: list[dict[str, Any]] = []
         self.ready = threading.Event()
         self.ready.set()
+        self.unblocked = threading.Event()  # what slash commands ask waits for it
+        self.unblocked.set()
         self.dead = threading.Event()
         self.hung_up = threading.Event()
         _write_header(path)
@@ -139,6 +142,7 @@ class ScriptedHost:
         """End as a killed process does: nobody listens, every connection is cut."""
         if not self.dead.is_set():
             self.dead.set()
+            self.unblocked.set()
             self._server.socket.close()
 
     def accounts(self, n: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """mixcli chat with the demo model: a terminal, a pipe, and what the engine knows of a conversation."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,15 @@ def test_an_unknown_model_ends_it_at_once(stage: Stage, mixcli: Runner) -> None:
     done = mixcli("chat", "-m", "nothing-of-that-name", stdin="Hello\n")
     assert done.returncode == 2, done.stderr
     assert "no model is called" in done.stderr
+
+
+def test_a_turn_reads_only_what_is_new(mixcli: Runner, with_demo: Path) -> None:
+    """What the time to first token of a long conversation rests upon; bench.chat measures the time itself."""
+    turns = [f"Tell me of the number {number}, please.\n/stats\n" for number in range(11, 23)]
+    done = mixcli("chat", "-m", "demo", "--temperature", "0", "--max-tokens", "8", stdin="".join(turns))
+    assert done.returncode == 0, done.stderr
+    prompt = [int(n) for n in re.findall(r"prompt +(\d+) tokens", done.stderr)]
+    read = [int(n) for n in re.findall(r"prefill +(\d+) tokens", done.stderr)]
+    assert len(read) == len(turns)
+    assert prompt[-1] > prompt[1] + 10 * read[1]
+    assert max(read[1:]) <= read[1] + 2, read

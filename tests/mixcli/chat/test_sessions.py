@@ -51,6 +51,14 @@ def test_the_ids_of_one_model_are_not_given_to_another(talk: Talk) -> None:
     assert "token_ids" not in talk.wire()[1]
 
 
+def test_a_session_remembers_which_model_answers(talk: Talk) -> None:
+    talk.model = ""  # the default one, whatever that is
+    talk.ask("Why?")
+    assert talk.session and talk.session.model == ""
+    talk.talk_with("demo:Q4_K_M")
+    assert talk.session.model == Sessions().latest().model == "demo:Q4_K_M"
+
+
 def test_an_answer_that_was_cut_off_is_marked_and_found(talk: Talk) -> None:
     talk.ask("Tell me of whales")
     talk.hear("Whales are mam")

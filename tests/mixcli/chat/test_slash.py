@@ -2,10 +2,12 @@
 
 import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
 
+from mixcli.chat import clipboard
 from mixcli.chat.files import attach, with_files
 from mixcli.chat.personas import folder, persona
 from mixcli.chat.places import spread
@@ -42,6 +44,54 @@ def test_commands_complete_with_tab(stage: Stage) -> None:
     chat.wait_for("1 file attached")
 
 
+def test_help_fits_into_eighty_columns(stage: Stage) -> None:
+    chat = stage.chat(stage.host(["ok"]), rows=40)
+    chat.enter("/help")
+    chat.wait_for_prompt(2)
+    begin = chat.lines.index(">>> /help") + 1
+    named = [line.split()[0] for line in chat.lines[begin : begin + len(TABLE)]]
+    assert named == list(TABLE)  # one row each
+
+
+def test_ctrl_c_calls_a_command_off_and_stays(stage: Stage) -> None:
+    host = stage.host(["ok"])
+    chat = stage.chat(host)
+    chat.enter("Go")
+    chat.wait_for_prompt(2)
+    host.unblocked.clear()
+    chat.enter("/experts")
+    chat.read(0.3)
+    chat.type("meanwhile")
+    chat.read(0.3)
+    assert "meanwhile" not in chat.text  # kept for the next prompt
+    chat.type("\x03")
+    chat.wait_for("(called off)")
+    chat.wait_for_prompt(3)
+    host.unblocked.set()
+    chat.enter("/experts")
+    chat.wait_for("expert 3")
+    chat.wait_for_prompt(4)
+    chat.type("\x03")
+    assert chat.wait_for_end() == 130
+
+
+def test_a_message_that_is_called_off_keeps_its_files(stage: Stage) -> None:
+    host = stage.host(["ok"])
+    host.ready.clear()
+    (stage.home / "notes.txt").write_text("swordfish", "utf-8")
+    chat = stage.chat(host)
+    chat.enter("/file notes.txt")
+    chat.wait_for("goes with the next message")
+    chat.enter("What is this?")
+    chat.wait_for(lambda: "\x1b[2mloading" in chat.raw)
+    chat.type("\x03")
+    chat.wait_for(lambda: chat.display[chat.screen.cursor.y] == ">>> What is this?")
+    host.ready.set()
+    chat.type("\r")
+    chat.wait_for(chat.ready)
+    assert "swordfish" in host.requests[0]["messages"][0]["content"]
+
+
 def test_a_file_goes_with_the_next_message_only(stage: Stage) -> None:
     host = stage.host(["ok"])
     path = stage.home / "notes.py"
@@ -65,7 +115,9 @@ def test_a_file_goes_with_the_next_message_only(stage: Stage) -> None:
 def test_retry_undo_edit_and_branches(stage: Stage) -> None:
     host = stage.host(["first"], ["second"], ["third"], ["fourth"])
     editor = stage.home / "editor"
-    editor.write_text('#!/bin/sh\nprintf "%s, but better" "$(cat "$1")" > "$1"\n', "utf-8")
+    editor.write_text(
+        '#!/bin/sh\nprintf "%s, but better" "$(cat "$1")" > "$1"\nstty -a > stty.txt\n', "utf-8"
+    )
     editor.chmod(0o755)
     chat = stage.chat(host, rows=60, EDITOR=str(editor), VISUAL="")
     for n, line in enumerate(["Ask", "/retry", "/undo", "Ask again", "/edit 1", "/branch"], 2):
@@ -77,12 +129,14 @@ def test_retry_undo_edit_and_branches(stage: Stage) -> None:
     assert all(len(request["messages"]) == 1 for request in host.requests)
     listed = [line for line in chat.lines if re.match(r"[ *] +\d+ +\d+ messages", line)]
     assert [line.split("messages")[1].strip() for line in listed] == [
-        "Ask",
-        "Ask",
-        "Ask again",
-        "Ask again, but better",
+        "Ask / first",
+        "Ask / second",
+        "Ask again / third",
+        "Ask again, but better / fourth",
     ]
     assert listed[-1].startswith("*")
+    modes = (stage.home / "stty.txt").read_text("utf-8")
+    assert " icanon " in modes and " echo " in modes  # an editor finds the terminal as programs expect it
     chat.enter("/branch 2")
     chat.wait_for_prompt(8)
     chat.enter("/export json out.json")
@@ -164,6 +218,43 @@ def test_context_experts_and_stats(stage: Stage) -> None:
     assert spread([[1, 1], [1, 1]], 2, 1)[1].endswith("50.0 %")
 
 
+def test_context_numbers_messages_as_edit_does(stage: Stage) -> None:
+    never = threading.Event()
+    host = stage.host([never], ["ok"])
+    chat = stage.chat(host, rows=50)
+    chat.enter("Unheard")
+    chat.wait_for(lambda: host.requests)
+    chat.type("\x03")
+    chat.wait_for_prompt(2)
+    chat.enter("Heard")
+    chat.wait_for_prompt(3)
+    chat.enter("/context")
+    chat.wait_for_prompt(4)
+    assert re.search(r"1 +user +left out +Unheard", chat.text)
+    assert re.search(r"2 +user +1 tokens +Heard", chat.text)
+    assert re.search(r"together +2 tokens", chat.text)
+
+
+def test_lists_that_are_empty_say_so(stage: Stage) -> None:
+    chat = stage.chat(stage.host(["ok"]))
+    chat.enter("/sessions")
+    chat.wait_for("(there are no conversations yet)")
+    chat.enter("/sessions xylophone")
+    chat.wait_for("(nothing that was said contains xylophone)")
+
+
+def test_a_clipboard_tool_that_hangs(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = stage.home / "xclip"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n", "utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stage.home}:/usr/bin:/bin")
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(clipboard, "TIMEOUT", 0.2)
+    with pytest.raises(UsageError, match="no clipboard here"):  # the tests' stdout is no terminal
+        clipboard.copy("text")
+
+
 def test_personas(home: Path) -> None:
     folder().mkdir(parents=True)
     (folder() / "support.md").write_text("You help.\n", "utf-8")
@@ -234,8 +325,10 @@ def test_sessions_on_the_command_line(stage: Stage) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "The **answer**\n"
+    done = mixcli_process(stage.home, ["chat", "-m", str(host.path), "--continue"], stdin="Again\n")
+    assert done.stdout == "The **answer**\n"  # new answers only
     assert "the-question" in sessions("list")[1]
-    (hit,) = json.loads(sessions("search", "answer", "--json")[1])
+    hit, _ = json.loads(sessions("search", "answer", "--json")[1])
     assert hit["session"] == "the-question" and hit["role"] == "assistant"
     assert "## Model\n\nThe **answer**" in sessions("show", "the-question")[1]
     target = stage.home / "talk.md"

@@ -54,7 +54,7 @@ def test_a_paragraph_taller_than_the_screen_loses_no_word(stage: Stage) -> None:
     chat.wait_for_prompt(2)
     lines = chat.lines
     begin, end = lines.index(">>> Talk") + 1, len(lines) - 1 - lines[::-1].index(">>>")
-    shown = [line for line in lines[begin:end] if "·" not in line]
+    shown = [line for line in lines[begin:end] if line and "·" not in line]
     assert " ".join(shown).split() == words
     assert all(len(line) > 45 for line in shown[:-1])  # and no row is cut short in the middle
 
@@ -274,6 +274,37 @@ def test_ctrl_c_in_an_answer_keeps_what_came(stage: Stage) -> None:
     assert chat.wait_for_end() == 130
 
 
+def test_the_line_at_the_bottom_counts_while_an_answer_comes_and_after_it_was_stopped(stage: Stage) -> None:
+    never = threading.Event()
+    reading = {"choices": [], "prompt_progress": {"total": 400, "cache": 0, "processed": 400, "time_ms": 9}}
+    host = stage.host([reading, "four words in it", never])
+    chat = stage.chat(host)
+    chat.enter("word " * 45)
+    chat.wait_for("context 40 %")
+    chat.type("\x03")
+    chat.wait_for_prompt(2)
+    chat.wait_for("context 5 %")  # the scripted host counts words
+
+
+def test_a_narrow_terminal_cuts_the_line_below_an_answer(stage: Stage) -> None:
+    host = stage.host(["Once", threading.Event()])
+    chat = stage.chat(host, columns=40)
+    chat.enter("Go")
+    chat.wait_for("Once")
+    chat.wait_for(lambda: chat.display[chat.screen.cursor.y + 1].endswith("…"))
+
+
+def test_what_was_stopped_is_marked_when_it_is_shown_again(stage: Stage) -> None:
+    host = stage.host(["Once", threading.Event()])
+    with stage.chat(host) as chat:
+        chat.enter("Tell")
+        chat.wait_for("Once")
+        chat.type("\x03")
+        chat.wait_for_prompt(2)
+    again = stage.chat(host, "--continue")
+    assert [line for line in again.lines if line][:3] == ["> Tell", "Once", "(stopped)"]
+
+
 def test_ctrl_c_while_the_prompt_is_read(stage: Stage) -> None:
     never = threading.Event()
     reading = {"choices": [], "prompt_progress": {"total": 4000, "cache": 0, "processed": 1000, "time_ms": 9}}
@@ -300,8 +331,11 @@ def test_typing_is_possible_while_the_model_loads(stage: Stage) -> None:
     chat.enter("early bird")
     chat.wait_for(lambda: chat.raw.count("loading") > 1)
     assert not host.requests
+    chat.type("second")
+    chat.read(0.3)
+    assert "second" not in chat.text
     host.ready.set()
-    chat.wait_for_prompt(2)
+    chat.wait_for(lambda: chat.display[chat.screen.cursor.y] == ">>> second")
     assert "loaded" in chat.text
 
 
@@ -327,13 +361,20 @@ def test_a_full_context_is_said(stage: Stage) -> None:
     chat = stage.chat(host)
     chat.enter("Go on")
     chat.wait_for_prompt(2)
-    assert "2 of the oldest messages no longer fit" in " ".join(chat.text.split())
+    noted = "2 of the oldest messages no longer fit"
+    assert noted in " ".join(chat.text.split())
     chat.wait_for("context 85 %, the oldest turns leave soon")
     chat.enter("/set overflow error")
     chat.wait_for_prompt(3)
     chat.enter("Go on")
     chat.wait_for_prompt(4)
     assert host.requests[1]["on_overflow"] == "error"
+    assert " ".join(chat.text.split()).count(noted) == 1  # it is said again when more leave
+    chat.enter("/context")
+    chat.wait_for_prompt(5)
+    assert re.search(
+        r"1 +user +left out +Go on\n +assistant +left out +short\n +2 +user +2 tokens", chat.text
+    )
 
 
 def test_an_error_of_the_host_keeps_the_chat(stage: Stage) -> None:

@@ -1,0 +1,127 @@
+"""What a person waits for in `mixcli chat`: the first prompt, and the first token of a late turn. It needs the demo model in the store.
+
+Both are seen from outside, in a home of its own that borrows the store's models: the prompt as it is written to a pseudo-terminal, the
+tokens as they come out of a pipe. Ends with 1 when a promise is not kept.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pexpect
+
+from bench.process import watch
+from mixcli import paths
+
+RUNS, ROUNDS = 10, 3
+MOST_TO_PROMPT = 0.3  # seconds
+N_TURNS = 30
+EARLY, LATE = slice(1, 4), slice(-3, None)  # turns whose median counts: 2 to 4, and the last three
+MOST_GROWTH = 1.3  # of the time to first token
+PROMPT = ">>>"
+WHERE = "\x1b[6n"  # a program asks where the cursor is
+QUESTION = "Tell me one thing about the number {}, in a short and simple sentence."
+READY = b"ready, context"  # what /model says, so the answer before it has ended
+TIMEOUT = 60.0  # seconds
+
+MIXCLI = (sys.executable, "-m", "mixcli")
+CHAT = ("chat", "-m", "demo", "--keep-alive", "0")
+
+
+def seconds_to_prompt(environment: dict[str, str]) -> float:
+    """Start a chat in a pseudo-terminal and give the seconds until its prompt is written."""
+    began = time.monotonic()
+    chat = pexpect.spawn(
+        MIXCLI[0], [*MIXCLI[1:], *CHAT], encoding="utf-8", dimensions=(24, 100), env=environment
+    )
+    chat.delaybeforesend = None
+    while chat.expect_exact([PROMPT, WHERE], TIMEOUT):
+        chat.send("\x1b[1;1R")
+    seconds = time.monotonic() - began
+    chat.close(force=True)
+    subprocess.run([*MIXCLI, "stop", "--all", "-q"], env=environment, check=False, stderr=subprocess.DEVNULL)
+    return seconds
+
+
+def seconds_to_first(environment: dict[str, str]) -> list[float]:
+    """Hold one conversation through a pipe and give each turn's seconds from the question to the first of the answer."""
+    command = (*MIXCLI, *CHAT, "--temperature", "0", "--max-tokens", "24")
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    ) as chat:
+        assert chat.stdin and chat.stdout
+        said, heard = chat.stdin, chat.stdout.fileno()
+
+        def say(line: str) -> None:
+            said.write(line.encode() + b"\n")
+            said.flush()
+
+        def until_ready() -> None:
+            say("/context")  # waits for the model
+            say("/model")
+            text = b""
+            while READY not in text:
+                piece = os.read(heard, 65536)
+                if not piece:
+                    raise SystemExit(f"the chat has ended:\n{text.decode(errors='replace')}")
+                text += piece
+
+        until_ready()
+        seconds = []
+        for turn in range(N_TURNS):
+            began = time.monotonic()
+            say(QUESTION.format(11 + turn))
+            os.read(heard, 1)
+            seconds.append(time.monotonic() - began)
+            until_ready()
+    return seconds
+
+
+def growth(seconds: Sequence[float]) -> float:
+    """Give the time to first token of the last turns in terms of the early ones."""
+    return statistics.median(seconds[LATE]) / statistics.median(seconds[EARLY])
+
+
+def main() -> None:
+    """Measure both, print what came out, and end with 1 when it is more than was promised."""
+    parser = argparse.ArgumentParser(prog="python -m bench.chat", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--runs", type=int, default=RUNS, help="of the first prompt (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="conversations (%(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "data").mkdir()
+        (Path(folder) / "data" / "models").symlink_to(paths.models_dir())
+        environment = {**os.environ, "MIXCLI_HOME": folder, "TERM": "xterm-256color"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # who uses it has compiled modules
+        seconds_to_prompt(environment)  # brings the files into the page cache, compiled
+        with watch() as share:
+            prompts = [seconds_to_prompt(environment) for _ in range(options.runs)]
+        prompt = statistics.median(prompts)
+        print(
+            f"first prompt: {1000 * prompt:.0f} ms, the median of {options.runs} ({_milliseconds(prompts)});"
+        )
+        print(
+            f"  promised {1000 * MOST_TO_PROMPT:.0f} ms; others had {100 * share.others:.0f} % of the machine"
+        )
+        turns = [seconds_to_first(environment) for _ in range(options.rounds)]
+    for number, seconds in enumerate(turns, 1):
+        print(
+            f"time to first token, conversation {number}: {_milliseconds(seconds)} ms; {growth(seconds):.2f}x"
+        )
+    grown = statistics.median(map(growth, turns))
+    print(f"the last turns in terms of turns 2 to 4: {grown:.2f}x, promised {MOST_GROWTH}x")
+    sys.exit(prompt > MOST_TO_PROMPT or grown > MOST_GROWTH)
+
+
+def _milliseconds(seconds: Sequence[float]) -> str:
+    return " ".join(f"{1000 * one:.0f}" for one in seconds)
+
+
+if __name__ == "__main__":
+    main()
