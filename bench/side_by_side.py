@@ -58,13 +58,12 @@ class Verdict:
         return near and max(self.leads, default=0.0) <= LEAD
 
     def __str__(self) -> str:
-        spread = (
-            f"logits {median(self.distances):.3f} of their spread apart, {max(self.distances):.3f} at most"
-        )
-        chosen = (
-            f"{len(self.leads)} chosen otherwise, ahead by {max(self.leads):.1f} of that distance at most"
-        )
-        return f"{len(self.distances)} tokens, {spread}; {chosen if self.leads else 'the text is equal'}"
+        middle, most = median(self.distances), max(self.distances)
+        said = f"{len(self.distances)} tokens, logits {middle:.3f} of their spread apart, {most:.3f} at most"
+        if not self.leads:
+            return f"{said}; the text is equal"
+        ahead = max(self.leads)
+        return f"{said}; {len(self.leads)} chosen otherwise, ahead by {ahead:.1f} of that distance at most"
 
 
 def verdict(pairs: Iterable[tuple[Logits, Logits]]) -> Verdict:

@@ -24,11 +24,12 @@ def main(options: argparse.Namespace) -> int:
     asked = grid.DRY if options.stand_in else grid.Grid()
     with device(options) as (machine, card):
         found = known(target, card["name"])
+        n_before = len(found)
         program = fit.build(llama_cpp(options.folder), options.folder / "fit")
         for cell in all_cells(options, machine, asked, program):
             if cell.key in {key(row) for row in found}:
                 continue
-            if time.monotonic() > end:
+            if time.monotonic() > end and len(found) > n_before:
                 print("not finished; call again")
                 return AGAIN
             row = measure(cell, asked)
