@@ -1,5 +1,5 @@
-// llama.cpp's own automatic fit, asked with budgets: FIT MODEL N_CTX N_UBATCH BUDGET_MIB... -- WORKER...
-// Prints one line a fact: ngl N | ts N... | ot PATTERN BUFFER.
+// llama.cpp's own automatic fit, asked with budgets: FIT MODEL N_CTX N_UBATCH KV_TYPE BUDGET_MIB... -- WORKER...
+// Prints one line a fact: ngl N | ts N... | ot PATTERN BUFFER. Ends with 1 when it finds no fit, with 2 when it could not look for one.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,8 +15,19 @@ bool tty_can_use_colors() {
     return false;
 }
 
+static ggml_type type_named(const char * name) {
+    for (int type = 0; type < GGML_TYPE_COUNT; type++) {
+        const char * known = ggml_type_name((ggml_type) type);
+        if (known != nullptr && std::strcmp(known, name) == 0) {
+            return (ggml_type) type;
+        }
+    }
+    std::fprintf(stderr, "no type is called %s\n", name);
+    std::exit(2);
+}
+
 int main(int argc, char ** argv) {
-    int next = 4;
+    int next = 5;
     std::vector<size_t> budgets;
     for (; next < argc && std::strcmp(argv[next], "--") != 0; next++) {
         budgets.push_back(std::strtoull(argv[next], nullptr, 10) << 20);
@@ -46,6 +57,7 @@ int main(int argc, char ** argv) {
     llama_context_params context = llama_context_default_params();
     context.n_ctx = std::atoi(argv[2]);
     context.n_ubatch = std::atoi(argv[3]);
+    context.type_k = context.type_v = type_named(argv[4]);
     context.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     std::vector<float> split(llama_max_devices(), 0.0f);
     std::vector<llama_model_tensor_buft_override> overrides(llama_max_tensor_buft_overrides());
@@ -54,7 +66,7 @@ int main(int argc, char ** argv) {
                                           context.n_ctx, nullptr, GGML_LOG_LEVEL_ERROR);
     if (status != COMMON_PARAMS_FIT_STATUS_SUCCESS) {
         std::fprintf(stderr, "llama.cpp finds no fit\n");
-        return 1;
+        return status == COMMON_PARAMS_FIT_STATUS_FAILURE ? 1 : 2;
     }
     std::printf("ngl %d\nts", model.n_gpu_layers);
     for (float share : split) {

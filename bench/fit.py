@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from quantize.gguf_header import read_header
 from tests.profiles.llama import free_port, start_worker, write_header_only
 
 N_UBATCH = 512
+NO_FIT = 1  # fit.cpp's exit code for it
 # model, file type, context, budgets of the GPUs in MiB
 CASES = (
     ("mixtral-8x7b", "Q4_K_M", 4096, (6144,)),
@@ -94,12 +96,9 @@ def compare(
         )
     except DoesNotFit:
         ours = 0
-    command = [str(fit), str(path), str(n_ctx), str(N_UBATCH), *map(str, budgets), "--", *endpoints]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"  {(done.stderr.strip().splitlines() or ['died'])[-1]}")
+    placement = ask(fit, path, Placement(n_ctx, n_ubatch=N_UBATCH), budgets, endpoints)
+    if placement is None:
         return ours, 0, 0
-    placement = read(done.stdout, n_ctx, len(budgets))
     layout = layout_of(shape, placement, machine)
     ledger = accounts(shape, machine, placement, layout)
     return ours, on_gpus(shape, machine, layout), max(-account.left for account in ledger[:-1])
@@ -110,8 +109,25 @@ def on_gpus(shape: ModelShape, machine: Machine, layout: Layout) -> int:
     return sum(account.experts for account in ledger[:-1])
 
 
-def read(said: str, n_ctx: int, n_gpus: int) -> Placement:
-    placement = Placement(n_ctx=n_ctx, n_ubatch=N_UBATCH)
+def ask(
+    fit: Path, path: Path, wish: Placement, budgets: Sequence[int], endpoints: Sequence[str] = ()
+) -> Placement | None:
+    """Give `wish` as llama.cpp's fit places it on GPUs of so many MiB; None where it finds no fit. SystemExit when it fails."""
+    sizes = (str(wish.n_ctx), str(wish.n_ubatch), wish.type_k, *map(str, budgets))
+    done = subprocess.run(
+        [str(fit), str(path), *sizes, "--", *endpoints], capture_output=True, text=True, check=False
+    )
+    if done.returncode == NO_FIT:
+        return None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise SystemExit(f"llama.cpp's fit failed on {path.name}: {last}")
+    return read(done.stdout, wish, len(budgets))
+
+
+def read(said: str, wish: Placement, n_gpus: int) -> Placement:
+    """Read what fit.cpp prints."""
+    placement = wish
     overrides = []
     for line in said.splitlines():
         key, *values = line.split(" ")
@@ -143,6 +159,7 @@ def build(root: Path, target: Path) -> Path:
         *map(str, sources),
         f"-L{lib}",
         f"-Wl,-rpath,{lib}",
+        "-Wl,--allow-shlib-undefined",  # a CUDA backend's own libraries are found when it runs
     ]
     subprocess.run([*command, *libraries, "-lpthread", "-o", str(target)], check=True)
     return target

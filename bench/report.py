@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from bench.engine.page import engine_section
+from bench.gpu.table import table
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -210,20 +211,34 @@ def _batch_section(result: Result) -> list[str]:
     return [*lines, ""]
 
 
+def _gpu_section(result: Result) -> list[str]:
+    return [*GPU_HEAD, *table(result), ""]
+
+
+GPU_HEAD = ["## Plans on a GPU", ""]
+GPU_UNMEASURED = """\
+**Not measured.** Ledgers and speeds of plans for GPUs are proven on RPC workers that stand in for them; no figure on this page was taken on a GPU, \
+and what `mixcli plan` says of a GPU's speed is an estimate. `make gpu-dry` rehearses the measurement without one, from the packed source to the \
+table; `bench/README.md` (bench.gpu) says how to make it where there is an NVIDIA GPU. This paragraph then gives way to its table.
+"""
+
 SECTIONS: dict[str, Callable[[Result], list[str]]] = {
     "engine.json": _engine_section,
     "batch.json": _batch_section,
     "quantize.json": _quantize_section,
     "kernels.json": _kernels_section,
+    "gpu.json": _gpu_section,
 }
 
 
 def page() -> str:
-    """All of docs/benchmarks.md: the sections whose results are there."""
+    """All of docs/benchmarks.md: the sections whose results are there; of the GPU that there is none."""
     lines = [HEAD]
     for name, section in SECTIONS.items():
         if (RESULTS / name).is_file():
             lines += section(json.loads((RESULTS / name).read_text("utf-8")))
+        elif section is _gpu_section:
+            lines += [*GPU_HEAD, GPU_UNMEASURED]
     return "\n".join(lines)
 
 

@@ -1,15 +1,37 @@
-"""Compile llama-cpp-python from the packed source for the card of this machine, with steps that can be gone on with.
+"""Install what was packed and compile llama-cpp-python from the packed source, for the card of this machine.
 
-The build folder stays, so a call that runs out of time is simply made again.
+All of it goes into a folder of its own, `site`; the environment that Python came with stays as it is. The build folder stays, so a call that
+runs out of time is simply made again.
 """
 
+import argparse
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+AGAIN = 75  # EX_TEMPFAIL: the exit code of a step that can be gone on with
 AMX_OFF = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # GCC's AMX kernels crash at the first matrix product
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(options: argparse.Namespace) -> int:
+    arch = None if options.stand_in else architecture()
+    if arch is None and not options.stand_in:
+        raise SystemExit("no NVIDIA driver answers here; on a machine without a GPU there is `dry`")
+    folder = options.folder
+    install(sorted((folder / "packed" / "wheels").glob("*.whl")), folder / "site")
+    enter(folder)
+    made = wheel(unpack(folder / "packed", folder / "source"), folder, arch, options.seconds)
+    if made is None:
+        print("not finished; call again")
+        return AGAIN
+    install([made], folder / "site")
+    print(f"{made.name} for {f'sm_{arch}' if arch else 'the processor alone'}, in {folder / 'site'}")
+    return 0
 
 
 def architecture() -> str | None:
@@ -29,37 +51,54 @@ def cmake_args(arch: str | None) -> list[str]:
     return [*cuda, "-DGGML_RPC=ON", "-DLLAVA_BUILD=OFF", "-DLLAMA_CURL=OFF"]
 
 
+def enter(folder: Path) -> None:
+    """Let this process and those that it starts import what was installed there, mixcli from this tree and the packed vocabulary."""
+    paths = [str(folder / "site"), str(ROOT), str(folder / "packed")]
+    sys.path[:0] = paths
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def install(wheels: list[Path], site: Path) -> None:
+    """Install wheels into a folder, with pip and without a network."""
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-index", "--no-deps", "--no-compile"]
+    subprocess.run([*pip, "--upgrade", "--target", str(site), *map(str, wheels)], check=True)
+
+
 def unpack(packed: Path, place: Path) -> Path:
-    """Unpack the source, once; gives its root."""
-    if not list(place.glob("llama_cpp_python-*/pyproject.toml")):
-        place.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(packed / "llama-cpp-python.tar.gz") as archive:
-            archive.extractall(place, filter="data")
+    """Unpack the source anew, so that nothing is there that does not travel; gives its root. Times are the archive's, so nothing is compiled twice."""
+    shutil.rmtree(place, ignore_errors=True)
+    with tarfile.open(packed / "llama-cpp-python.tar.gz") as archive:
+        archive.extractall(place, filter="data")
     return next(place.glob("llama_cpp_python-*"))
-
-
-def configure(source: Path, folder: Path, arch: str | None) -> None:
-    """Let CMake read all of the source: a file that trimming took away and that is needed is missed here."""
-    command = ["cmake", "-S", str(source), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release", *cmake_args(arch)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=_environment())
 
 
 def wheel(source: Path, place: Path, arch: str | None, seconds: float) -> Path | None:
     """Make the wheel; None when `seconds` were not enough, and then the next call goes on."""
     out, folder = place / "wheels", place / f"build-{arch or 'cpu'}"
+    shutil.rmtree(out, ignore_errors=True)
     command = [
-        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out),
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out),
         f"--config-settings=build-dir={folder}", str(source),
     ]  # fmt: skip
-    env = {**_environment(), "CMAKE_ARGS": " ".join(cmake_args(arch))}
-    try:
-        subprocess.run(command, check=True, timeout=seconds, env=env)
-    except subprocess.TimeoutExpired:
+    flags = AMX_OFF if os.uname().machine == "x86_64" else ""
+    n_jobs = str(os.cpu_count() or 2)
+    env = {"CFLAGS": flags, "CXXFLAGS": flags, "CMAKE_BUILD_PARALLEL_LEVEL": n_jobs}
+    if not finished(command, seconds, {**os.environ, **env, "CMAKE_ARGS": " ".join(cmake_args(arch))}):
         return None
     return next(out.glob("llama_cpp_python-*.whl"))
 
 
-def _environment() -> dict[str, str]:
-    flags = AMX_OFF if os.uname().machine == "x86_64" else ""
-    n_jobs = str(os.cpu_count() or 2)
-    return {**os.environ, "CFLAGS": flags, "CXXFLAGS": flags, "CMAKE_BUILD_PARALLEL_LEVEL": n_jobs}
+def finished(command: list[str], seconds: float, env: dict[str, str] | None = None) -> bool:
+    """Run a command for so long at most, then end it with all that it started; says whether it finished. CalledProcessError when it failed."""
+    process = subprocess.Popen(command, env=env, process_group=0)
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        if process.poll() is None:  # compilers that went on alone would meet those of the next call
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+    return True

@@ -1,30 +1,50 @@
-"""What travels to a machine without a network: the source of llama-cpp-python without what a CUDA build never reads, and small wheels.
+"""What travels to a machine without a network: the source of llama-cpp-python without what a CUDA build never reads, and wheels.
 
 Left out are models, documents, tests, programs and the backends of other makers, 80 % of the source. Mistral's vocabulary goes along,
-for the synthetic models.
+for the synthetic models. Of the wheels numpy stays here: it is large, and whoever has CUDA's libraries has it.
 """
 
+import argparse
 import importlib.util
+import platform
+import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
+LIMIT = 60 << 20
+LLAMA_CPP = "vendor/llama.cpp/"
 BACKENDS = ("ggml-cpu", "ggml-cuda", "ggml-rpc")
 # parts of llama.cpp that CMakeLists.txt names only behind options that are off here, or that nothing names
 NEEDLESS = (
     "app", "benches", "ci", "docs", "examples", "gguf-py", "grammars", "licenses", "media", "models", "pocs", "requirements",
     "scripts", "skills", "tests", "tools", "conversion",
 )  # fmt: skip
-WHEELS = ("click", "platformdirs", "diskcache", "llguidance", "fastapi", "starlette", "uvicorn", "gguf")
+NEEDLESS_ABOVE = (".", "docker/", "docs/", "examples/", "scripts/", "tests/")  # the bindings' own
+NOT_PACKED = ("llama-cpp-python", "numpy")
+# beside what mixcli itself depends on: what builds the bindings, what they need, and what asks the driver
+BUILDS = ("scikit-build-core", "diskcache", "typing-extensions", "nvidia-ml-py")
+MANYLINUX = ("_2_39", "_2_35", "_2_34", "_2_31", "_2_28", "_2_27", "_2_24", "_2_17", "2014", "1")
 VOCABULARY = "tokenizer.model.v1"
+
+
+def main(options: argparse.Namespace) -> int:
+    packed = options.folder / "packed"
+    pack_source(options.sdist or fetch(options.folder / "sdist", version("llama-cpp-python")), packed)
+    pack_wheels(packed / "wheels", options.python)
+    n_bytes = sum(file.stat().st_size for file in packed.rglob("*") if file.is_file())
+    print(f"{packed}: {n_bytes / 2**20:.1f} MiB travel, of {LIMIT >> 20} at most", flush=True)
+    return int(n_bytes > LIMIT)
 
 
 def wanted(name: str) -> bool:
     """Say whether a file of the source distribution travels; `name` is its path below the distribution's root."""
-    below = name.partition("vendor/llama.cpp/")[2]
-    if not below:
-        return "/.git" not in name
+    if not name.startswith(LLAMA_CPP):
+        return not name.startswith(NEEDLESS_ABOVE)
+    below = name.removeprefix(LLAMA_CPP)
     top, _, rest = below.partition("/")
     if top in NEEDLESS or top.startswith("."):
         return False
@@ -34,8 +54,8 @@ def wanted(name: str) -> bool:
     return not below.endswith((".gguf", ".png", ".svg", ".md"))
 
 
-def pack(sdist: Path, target: Path, *, wheels: bool) -> int:
-    """Write the trimmed distribution and what goes with it into `target`; gives the bytes of all. `wheels` asks pip's index for them."""
+def pack_source(sdist: Path, target: Path) -> None:
+    """Write the trimmed distribution and the vocabulary into `target`."""
     target.mkdir(parents=True, exist_ok=True)
     with tarfile.open(sdist) as source, tarfile.open(target / "llama-cpp-python.tar.gz", "w:gz") as small:
         for member in source:
@@ -48,10 +68,23 @@ def pack(sdist: Path, target: Path, *, wheels: bool) -> int:
     vocabulary.parent.mkdir(parents=True, exist_ok=True)
     (target / "mistral_common" / "__init__.py").touch()
     vocabulary.write_bytes((Path(spec.origin).parent / "data" / VOCABULARY).read_bytes())
-    if wheels:
-        pip = [sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--only-binary", ":all:"]
-        subprocess.run([*pip, "--dest", str(target / "wheels"), *WHEELS], check=True)
-    return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+
+
+def pack_wheels(target: Path, python: str | None = None) -> None:
+    """Ask pip's index for all wheels that are needed, for another version of Python when one is named. CalledProcessError without an index."""
+    project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
+    needs = [need for need in project["dependencies"] if not need.startswith(NOT_PACKED)]
+    machine = platform.machine()
+    for_python = [] if python is None else ["--implementation", "cp", "--python-version", python]
+    for_python += [f"--platform=manylinux{tag}_{machine}" for tag in MANYLINUX if python is not None]
+    part = target.with_name("wheels.part")
+    shutil.rmtree(part, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "-qq", "download", "--only-binary", ":all:", *for_python]
+    subprocess.run([*pip, "--dest", str(part), *needs, *BUILDS], check=True)
+    for file in part.glob("numpy-*.whl"):
+        file.unlink()
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
 
 
 def fetch(folder: Path, release: str) -> Path:
@@ -59,15 +92,7 @@ def fetch(folder: Path, release: str) -> Path:
     found = folder / f"llama_cpp_python-{release}.tar.gz"
     if not found.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--quiet",
-            "download",
-            "--no-deps",
-            "--no-binary",
-            "llama-cpp-python",
-        ]
-        subprocess.run([*pip, "--dest", str(folder), f"llama-cpp-python=={release}"], check=True)
+        pip = [sys.executable, "-m", "pip", "-qq", "download", "--no-deps"]
+        wish = ["--no-binary", "llama-cpp-python", f"llama-cpp-python=={release}"]
+        subprocess.run([*pip, "--dest", str(folder), *wish], check=True)
     return found

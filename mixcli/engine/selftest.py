@@ -25,6 +25,7 @@ from profiles.placement import Placement
 
 CRASH_SWITCH = "MIXCLI_SELFTEST_CRASH"  # "1": the child with repacking dies; for tests
 TIME_LIMIT = 120  # seconds for one child; it takes about one
+TINY = Placement(n_ctx=256, n_batch=64, n_ubatch=64, n_threads=2, n_threads_batch=2)
 NOTE = (
     "llama.cpp's repacked kernels crash on this CPU, so they stay off (slower prompts); "
     "a build without AMX mends it: see `make setup` in the sources"
@@ -107,14 +108,16 @@ def main(mode: str) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if mode == "repack" and os.environ.get(CRASH_SWITCH) == "1":
         os.kill(os.getpid(), signal.SIGSEGV if os.name == "posix" else signal.SIGTERM)
+    sys.exit(not computes(replace(TINY, repack=mode == "repack")))
+
+
+def computes(placement: Placement) -> bool:
+    """Compute the tiny model in this process, which may die of it; False when not all logits are finite."""
     import numpy as np
 
     from mixcli.engine.llama import Batch, Context, Model
     from mixcli.engine.tiny import write_tiny_model
 
-    placement = Placement(
-        n_ctx=256, n_batch=64, n_ubatch=64, n_threads=2, n_threads_batch=2, repack=mode == "repack"
-    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.gguf"
         write_tiny_model(path)
@@ -129,7 +132,8 @@ def main(mode: str) -> None:
                 batch.extend(tokens, start, 0, n_logits=1)
                 context.decode(batch)
                 if not np.isfinite(context.logits()).all():
-                    sys.exit(1)
+                    return False
+    return True
 
 
 if __name__ == "__main__":

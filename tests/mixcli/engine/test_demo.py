@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.side_by_side import side_by_side
 from mixcli.engine.formats import Message
 from mixcli.engine.llama import Batch, Context, Model
 from mixcli.engine.prompt import ChatFormat
@@ -60,24 +61,14 @@ def demo(demo_path: Callable[[str], Path]) -> Iterator[Model]:
 @pytest.mark.model
 def test_the_demo_answers_as_the_dense_model_does(dense: Model, demo: Model) -> None:
     chat = ChatFormat.of(demo)
-    batch = Batch(256)
     with Context(dense, PLACEMENT) as first, Context(demo, PLACEMENT) as second:
         for question in QUESTIONS:
             messages = [Message("system", "You are a helpful assistant."), Message("user", question)]
-            tokens, position = chat.encode(messages), 0
+            tokens = chat.encode(messages)
             assert tokens == ChatFormat.of(dense).encode(messages)
-            for context in (first, second):
-                context.cut(0, 0)
-            for step in range(N_TOKENS):
-                batch.clear()
-                batch.extend(tokens, position, 0, n_logits=1)
-                position += len(tokens)
-                assert first.decode(batch)
-                assert second.decode(batch)
-                difference = np.abs(first.logits() - second.logits()).max()
-                assert difference <= TOLERANCE, (question, step)
-                assert second.logits().argmax() == first.logits().argmax(), (question, step)
-                tokens = [int(first.logits().argmax())]
+            for step, (a, b) in enumerate(side_by_side(first, second, tokens, N_TOKENS)):
+                assert np.abs(a - b).max() <= TOLERANCE, (question, step)
+                assert b.argmax() == a.argmax(), (question, step)
 
 
 class Routing:

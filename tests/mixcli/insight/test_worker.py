@@ -11,9 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from bench.side_by_side import NEAR, apart
 from bench.synthetic import MID, write_model
 from mixcli.hardware import this_machine
 from mixcli.hub.headers import header_of, shape_of
@@ -83,15 +83,6 @@ MID_CASES = (
     (200, 4096, "f16", "Q3_K_M"), (900, 8192, "f16", "Q6_K"),
 )  # fmt: skip
 PROMPT = [1, *range(400, 463)]
-# Root mean square, as a share of the logits' spread. The processor's own two kernels (repacking on and off) are 0.05 apart on the demo,
-# because they round activations differently; logits of another model, or of one wrong tensor, would be more than 1 apart.
-NEAR = 0.15
-
-
-def apart(logits: list[float], expected: list[float]) -> float:
-    a, b = np.array(logits), np.array(expected)
-    assert np.isfinite(a).all()
-    return float(np.sqrt(np.mean((a - b) ** 2)) / b.std())
 
 
 @pytest.mark.slow

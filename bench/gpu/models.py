@@ -1,0 +1,35 @@
+"""The synthetic models of the measurement, made on the spot: see bench/synthetic.py."""
+
+import argparse
+from pathlib import Path
+
+from bench.synthetic import MID, shape_named, write_model
+
+SHAPE = "mixtral-8x7b"
+TYPES = ("Q4_K_M", "Q3_K_M")
+STAND_IN_LAYERS = 2
+
+
+def main(options: argparse.Namespace) -> int:
+    layers = options.layers or (STAND_IN_LAYERS if options.stand_in else None)
+    for file_type in types(options):
+        path = model(options.folder, file_type)
+        write_model(path, shape_named(SHAPE, layers), file_type)
+        print(f"{path}: {path.stat().st_size / 2**30:.1f} GiB", flush=True)
+    write_model(small_model(options.folder), MID)
+    return 0
+
+
+def types(options: argparse.Namespace) -> tuple[str, ...]:
+    """Give the file types that are measured; a stand-in has time for one."""
+    return TYPES[:1] if options.stand_in else TYPES
+
+
+def model(folder: Path, file_type: str) -> Path:
+    """Say where the model of a file type lies."""
+    return folder / "models" / f"{SHAPE}-{file_type}.gguf"
+
+
+def small_model(folder: Path) -> Path:
+    """Say where a Mixtral of 400 MB lies, small enough to be computed by the processor too."""
+    return folder / "models" / "mid-Q4_K_M.gguf"
