@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from mixcli.chat.inline import inline
@@ -128,6 +128,11 @@ class Markdown:
             return [Line(Text(source, FENCE_STYLE), exact=True)]
         fence.lines = [*fence.lines[-CONTEXT:], source]
         return [Line(_colored(fence.lines, fence.language), exact=True)]
+
+
+def cut(line: str, width: int) -> str:
+    """Cut a line to the width; where the terminal does not wrap, the last cell would show the last character."""
+    return line if cell_len(line) <= width else set_cell_size(line, width - 1) + "…"
 
 
 def _after_word(source: str, number: int) -> int:

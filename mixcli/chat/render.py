@@ -9,9 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
-from rich.cells import cell_len, set_cell_size
-
-from mixcli.chat.markdown import Line, Markdown
+from mixcli.chat.markdown import Line, Markdown, cut
 from mixcli.console import console, strip_controls
 
 LEAST_WIDTH, LEAST_TAIL = 20, 2
@@ -123,7 +121,7 @@ class LiveView:
 
     def _draw(self, finished: Sequence[str], tail: Sequence[str], width: int) -> None:
         """Write everything at once: what is finished, then the tail, then back to the tail's beginning."""
-        below = [*tail, *(f"{DIM}{_cut(strip_controls(line), width)}{PLAIN}" for line in self._status)]
+        below = [*tail, *(f"{DIM}{cut(strip_controls(line), width)}{PLAIN}" for line in self._status)]
         parts = [ERASE_BELOW, *(f"{row}\n" for row in finished)]
         if below:
             up = f"\x1b[{len(below) - 1}A" if len(below) > 1 else ""
@@ -142,8 +140,3 @@ class LiveView:
         except OSError:
             size = SIZE
         return max(LEAST_WIDTH, size.columns or SIZE.columns), size.lines or SIZE.lines
-
-
-def _cut(line: str, width: int) -> str:
-    """Cut a line to the width; where the terminal does not wrap, the last cell would show the last character."""
-    return line if cell_len(line) <= width else set_cell_size(line, width - 1) + "…"
