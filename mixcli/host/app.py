@@ -140,7 +140,7 @@ def create_app(state: State) -> FastAPI:
         first = await anext(
             outputs, None
         )  # an error before the first token still has a status code of its own
-        if first is None:
+        if first is None or first.finish_reason == "abort":
             return Response(status_code=GONE)
         answerer = Answerer(call.id, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
         if request.stream:
@@ -184,9 +184,13 @@ async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, A
 async def _outputs(
     state: State, call: Call, http: Request, *, progress: bool
 ) -> AsyncGenerator[Output, None]:
-    """Yield the outputs of a call; when the asker leaves, the call is dropped and the engine goes on with others."""
+    """Yield the outputs of a call; when the asker leaves, the call is dropped and the engine goes on with others.
+
+    The last output comes then too: "abort", or the answer's own end, where that was faster; so no finished answer is lost.
+    """
     with state.residency.guest():
         state.engine.submit(call)
+        left = False
         try:
             while True:
                 try:
@@ -195,8 +199,11 @@ async def _outputs(
                 except TimeoutError:
                     if state.engine.error is not None:
                         raise state.engine.error from None
-                    if await http.is_disconnected():
+                    if left and state.closing.is_set():
                         return
+                    if not left and await http.is_disconnected():
+                        left = True
+                        state.engine.abort(call)
                     continue
                 if isinstance(item, BaseException):
                     raise item

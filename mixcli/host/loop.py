@@ -220,7 +220,7 @@ class EngineLoop:
         return routing(self._loaded.model, self.placement, tokens, len(before))
 
     def _drop(self, call_id: str) -> None:
-        if self._calls.pop(call_id, None) is not None:
+        if call_id in self._calls:
             self._engine.abort(call_id)
 
     def _share(self) -> None:
