@@ -148,7 +148,8 @@ def test_killed_at_ten_moments_it_ends_with_the_same_file_and_nothing_computed_t
     journal = out.with_name("out.jsonl.journal")
     for moment in range(1, 11):
         process = start("batch", str(texts), "-o", str(out), *ASK)
-        wait_for(lambda n=moment: journal.exists() and len(journal.read_bytes().splitlines()) > n * 20 - 8)
+        # the last time with more left than is asked at once, which may come all in one step
+        wait_for(lambda n=moment: journal.exists() and len(journal.read_bytes().splitlines()) > n * 14)
         time.sleep(chance.random() * 0.05)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
