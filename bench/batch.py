@@ -7,7 +7,6 @@ in bench/results/batch.json, and docs/benchmarks.md is written anew. Ends with 1
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from bench.engine.scenario import Numbers, Promise, Side, best, take_turns
 from bench.engine.servers import llama_server
 from bench.engine.subject import SUBJECTS, Setting
 from bench.peers import peers
-from bench.process import watch
+from bench.process import as_installed, watch
 from bench.report import RESULTS, write_result
 from bench.report import main as write_docs
 from mixcli.host.client import HostClient
@@ -49,10 +48,7 @@ class Command:
     def __init__(self, setting: Setting) -> None:
         self._model = str(setting.subject.path.absolute())
         self._home = setting.folder / "home"
-        self._environment = {**os.environ, "MIXCLI_HOME": str(self._home)}
-        self._environment.pop(
-            "PYTHONDONTWRITEBYTECODE", None
-        )  # an installed program is compiled once, not at every start
+        self._environment = as_installed(MIXCLI_HOME=str(self._home))
 
     def run(self, *args: str) -> float:
         """Run a command to its end; gives seconds."""

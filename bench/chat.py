@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pexpect
 
-from bench.process import watch
+from bench.process import as_installed, watch
 from mixcli import paths
 
 RUNS, ROUNDS = 10, 3
@@ -97,8 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "data").mkdir()
         (Path(folder) / "data" / "models").symlink_to(paths.models_dir())
-        environment = {**os.environ, "MIXCLI_HOME": folder, "TERM": "xterm-256color"}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # who uses it has compiled modules
+        environment = as_installed(MIXCLI_HOME=folder, TERM="xterm-256color")
         seconds_to_prompt(environment)  # brings the files into the page cache, compiled
         with watch() as share:
             prompts = [seconds_to_prompt(environment) for _ in range(options.runs)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.sdist import llama_cpp
+from bench.sdist import NO_AMX, llama_cpp
 
 TARGETS = ("llama-bench", "llama-batched-bench", "llama-server")
 _OPTIONS = (
@@ -30,8 +30,6 @@ _OPTIONS = (
     "LLAMA_OPENSSL=OFF",
     "LLAMA_USE_PREBUILT_UI=OFF",
 )
-# GCC's AMX kernels crash at the first matrix product on CPUs that have AMX (see .ci/setup)
-_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,9 @@ def _build(source: Path, place: Path) -> None:
 def _flags() -> str:
     if platform.machine() not in {"x86_64", "AMD64"}:
         return ""
-    probe = [os.environ.get("CC", "gcc"), *_NO_AMX.split(), "-x", "c", "-o", os.devnull, "-"]
+    probe = [os.environ.get("CC", "gcc"), *NO_AMX.split(), "-x", "c", "-o", os.devnull, "-"]
     knows = subprocess.run(probe, input=b"int main(void){return 0;}", capture_output=True, check=False)
-    return "" if knows.returncode else _NO_AMX
+    return "" if knows.returncode else NO_AMX
 
 
 def _key() -> str:

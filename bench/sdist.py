@@ -6,6 +6,8 @@ import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
+# GCC's AMX kernels crash at the first matrix product on processors that have AMX (see .ci/setup)
+NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 FOLDER = Path(__file__).parent.parent / "build" / "reference"
 
 
@@ -18,16 +20,23 @@ def llama_cpp(given: Path | None = None) -> Path:
     raise SystemExit(f"{unpacked} has no llama.cpp in it; give the unpacked source of llama-cpp-python.")
 
 
-def _unpack() -> Path:
+def fetch(folder: Path) -> Path:
+    """Download the source distribution into a folder, once; CalledProcessError without an index."""
     release = version("llama-cpp-python")
-    name = f"llama_cpp_python-{release}"
-    if not (FOLDER / name / "vendor").is_dir():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        print(f"downloading {name}.tar.gz", flush=True)
-        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", "--no-deps"]
-        wanted = ["--no-binary", "llama-cpp-python", "--dest", str(FOLDER), f"llama-cpp-python=={release}"]
-        subprocess.run([*pip, *wanted], check=True)
-        with tarfile.open(FOLDER / f"{name}.tar.gz") as archive:
+    packed = folder / f"llama_cpp_python-{release}.tar.gz"
+    if not packed.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"downloading {packed.name}", flush=True)
+        pip = [sys.executable, "-m", "pip", "-qq", "download", "--no-deps", "--dest", str(folder)]
+        subprocess.run([*pip, "--no-binary", "llama-cpp-python", f"llama-cpp-python=={release}"], check=True)
+    return packed
+
+
+def _unpack() -> Path:
+    unpacked = FOLDER / f"llama_cpp_python-{version('llama-cpp-python')}"
+    if not (unpacked / "vendor").is_dir():
+        packed = fetch(FOLDER)
+        with tarfile.open(packed) as archive:
             archive.extractall(FOLDER, filter="data")
-        (FOLDER / f"{name}.tar.gz").unlink()
-    return FOLDER / name
+        packed.unlink()
+    return unpacked

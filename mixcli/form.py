@@ -102,9 +102,9 @@ def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
 
 
 def _schema(text: str) -> dict[str, Any]:
-    path = Path(text)
     from mixcli.short_schema import schema_of
 
+    path = Path(text)
     return schema_of(read_text(path) if path.suffix == ".json" or _is_file(path) else text)
 
 

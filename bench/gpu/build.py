@@ -13,8 +13,9 @@ import sys
 import tarfile
 from pathlib import Path
 
+from bench.sdist import NO_AMX
+
 AGAIN = 75  # EX_TEMPFAIL: the exit code of a step that can be gone on with
-AMX_OFF = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # GCC's AMX kernels crash at the first matrix product
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -80,7 +81,7 @@ def wheel(source: Path, place: Path, arch: str | None, seconds: float) -> Path |
         sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out),
         f"--config-settings=build-dir={folder}", str(source),
     ]  # fmt: skip
-    flags = AMX_OFF if os.uname().machine == "x86_64" else ""
+    flags = NO_AMX if os.uname().machine == "x86_64" else ""
     n_jobs = str(os.cpu_count() or 2)
     env = {"CFLAGS": flags, "CXXFLAGS": flags, "CMAKE_BUILD_PARALLEL_LEVEL": n_jobs}
     if not finished(command, seconds, {**os.environ, **env, "CMAKE_ARGS": " ".join(cmake_args(arch))}):

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-from importlib.metadata import version
 from pathlib import Path
+
+from bench.sdist import fetch
 
 LIMIT = 60 << 20
 LLAMA_CPP = "vendor/llama.cpp/"
@@ -33,7 +34,7 @@ VOCABULARY = "tokenizer.model.v1"
 
 def main(options: argparse.Namespace) -> int:
     packed = options.folder / "packed"
-    pack_source(options.sdist or fetch(options.folder / "sdist", version("llama-cpp-python")), packed)
+    pack_source(options.sdist or fetch(options.folder / "sdist"), packed)
     pack_wheels(packed / "wheels", options.python)
     n_bytes = sum(file.stat().st_size for file in packed.rglob("*") if file.is_file())
     print(f"{packed}: {n_bytes / 2**20:.1f} MiB travel, of {LIMIT >> 20} at most", flush=True)
@@ -85,14 +86,3 @@ def pack_wheels(target: Path, python: str | None = None) -> None:
         file.unlink()
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
-
-
-def fetch(folder: Path, release: str) -> Path:
-    """Download the source distribution of that release, once."""
-    found = folder / f"llama_cpp_python-{release}.tar.gz"
-    if not found.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "-qq", "download", "--no-deps"]
-        wish = ["--no-binary", "llama-cpp-python", f"llama-cpp-python=={release}"]
-        subprocess.run([*pip, "--dest", str(folder), *wish], check=True)
-    return found

@@ -137,10 +137,10 @@ def create_app(state: State) -> FastAPI:
             as_whole=not request.stream,
         )
         outputs = _outputs(state, call, http, progress=request.return_progress)
-        first = await anext(
-            outputs, None
-        )  # an error before the first token still has a status code of its own
+        # an error before the first token still has a status code of its own
+        first = await anext(outputs, None)
         if first is None or first.finish_reason == "abort":
+            await outputs.aclose()
             return Response(status_code=GONE)
         answerer = Answerer(call.id, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
         if request.stream:

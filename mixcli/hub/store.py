@@ -7,6 +7,7 @@ What other programs have brought to the machine is seen as well (sight.py) and c
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,8 +184,6 @@ def work_folder(name: str, file_type: str) -> Path:
 
 def publish(work: Path, about: Manifest) -> StoredModel:
     """Turn a work folder into a model of the store: manifest last, then one rename."""
-    import shutil
-
     own = {file.path for file in about.files}
     for stray in work.iterdir():
         if stray.name not in own:
