@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from typing import TypeVar
 
+from profiles.graph import QUANTIZED_KV
 from profiles.layout import Layout, on_host
 from profiles.machine import Machine
 from profiles.memory import BYTES_PROCESS, bytes_kv, bytes_kv_layer, bytes_logits, cells
@@ -149,14 +150,19 @@ class _Search:
         """Give the placement with every size of a micro-batch that may be taken, the usual ones first."""
         ubatches, asked = self._machine.ubatches, self._request.n_ubatch
         sizes = (*(ubatches if self._machine.gpus else (min(ubatches),)), *SMALL_UBATCHES)
-        for n_ubatch in (asked,) if asked else sizes:  # on the CPU a larger one gains nothing
-            if asked or n_ubatch <= max(cells(self._placement.n_ctx), min(sizes)):
-                yield replace(
-                    self._placement,
-                    n_ubatch=n_ubatch,
-                    n_batch=max(Placement.n_batch, n_ubatch),
-                    repack=self._request.purpose == "chat",
-                )
+        one_reader = self._request.purpose == "chat"
+        # many texts in one cache are masked from each other, which only flash attention skips; quantized values need it
+        plain = one_reader and not self._machine.gpus and self._placement.type_v not in QUANTIZED_KV
+        for flash_attn in (False, True) if plain else (True,):
+            for n_ubatch in (asked,) if asked else sizes:  # on the CPU a larger one gains nothing
+                if asked or n_ubatch <= max(cells(self._placement.n_ctx), min(sizes)):
+                    yield replace(
+                        self._placement,
+                        n_ubatch=n_ubatch,
+                        n_batch=max(Placement.n_batch, n_ubatch),
+                        flash_attn=flash_attn,
+                        repack=one_reader,
+                    )
 
     def _rooms(self, one: Candidate) -> tuple[list[Room], int]:
         """Give the bytes for weights and caches on every GPU, and for layers in main memory, beside the compute buffers."""

@@ -26,6 +26,8 @@ LAYER_OVERHEAD = 8e-6  # seconds of kernel starts for one layer on a GPU
 LOW = 0.7  # the low end of the range that is shown, as a share of the estimate
 REPACKED_DECODE = 1.3  # a repacked Q4_K decodes so much faster on the CPU, and prefills
 REPACKED_PREFILL = 0.55  # so much slower (measured on true 8x7B layers)
+# flash attention on a processor is arithmetic, not reading: this share of its products (2,000 tokens of context on true 8x7B layers)
+FLASH_EFFICIENCY = 0.08
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def work_rates(shape: ModelShape, machine: Machine, placement: Placement, purpos
 def decode_rates(shape: ModelShape, machine: Machine, placement: Placement) -> Rates:
     """Give seconds a token: what each device reads of weights and of a half-full cache."""
     used = shape.n_expert_used / shape.n_expert if shape.n_expert else 1.0
-    kv = bytes_kv_layer(shape, cells(placement.n_ctx) // 2, placement.type_k, placement.type_v)
+    n_cells = cells(placement.n_ctx) // 2
+    kv = bytes_kv_layer(shape, n_cells, placement.type_k, placement.type_v)
 
     def device(byte: float, overhead: float) -> DeviceRates:
         return DeviceRates(kv * byte + overhead, byte, 0.0, byte * used, byte)
@@ -145,7 +148,11 @@ def decode_rates(shape: ModelShape, machine: Machine, placement: Placement) -> R
     devices = [
         device(1 / (gpu.bandwidth * GB * DECODE_EFFICIENCY["gpu"]), LAYER_OVERHEAD) for gpu in machine.gpus
     ]
-    return Rates((*devices, device(1 / host, 0.0)), HOP, used / (machine.disk * GB))
+    flash = 0.0
+    if placement.flash_attn:
+        ops = 2.0 * n_cells * shape.n_head * (shape.head_dim_k + shape.head_dim_v)
+        flash = max(0.0, ops / (FLASH_EFFICIENCY * machine.host_tflops * 1e12) - kv / host)
+    return Rates((*devices, device(1 / host, flash)), HOP, used / (machine.disk * GB))
 
 
 def prefill_rates(shape: ModelShape, machine: Machine, placement: Placement) -> Rates:

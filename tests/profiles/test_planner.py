@@ -7,7 +7,7 @@ import pytest
 from profiles.errors import DoesNotFit
 from profiles.memory import bytes_kv
 from profiles.placement import Placement
-from profiles.planner import GIB, Machine, Request, plan
+from profiles.planner import GIB, Gpu, Machine, Request, plan
 from profiles.shape import ModelShape, model_shape
 
 MIXTRAL = ModelShape(
@@ -93,3 +93,18 @@ def test_a_placement_survives_json() -> None:
     assert Placement.from_json(placement.to_json()) == placement
     with pytest.raises(ValueError, match="not fields of a placement: n_gpus"):
         Placement.from_json('{"n_gpus": 2}')
+
+
+def test_one_reader_on_a_processor_goes_without_flash_attention_where_there_is_room() -> None:
+    """On a processor flash attention is slower; many texts in one cache, a GPU and quantized values are other matters."""
+    cpu = Machine(64 * GIB, 8)
+    alone = plan(MIXTRAL, cpu, Request(n_ctx=8192, n_ubatch=128))
+    assert not alone.placement.flash_attn
+    assert plan(MIXTRAL, cpu, Request(purpose="batch")).placement.flash_attn
+    assert plan(MIXTRAL, cpu, Request(kv="q8_0")).placement.flash_attn
+    assert plan(MIXTRAL, Machine(64 * GIB, 8, (Gpu("CUDA0", 24 * GIB),)), Request()).placement.flash_attn
+
+    (host,) = alone.ledger
+    tight = plan(MIXTRAL, Machine(host.need - 1, 8), Request(n_ctx=8192, n_ubatch=128))
+    assert tight.placement.flash_attn
+    assert tight.seconds("chat") > alone.seconds("chat")
