@@ -5,6 +5,7 @@ Only the chosen command's module is imported: `mixcli --help` needs click and no
 
 import errno
 import importlib
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -84,6 +85,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with the codes of mixcli/errors.py."""
+    gc.set_threshold(50_000)  # a start makes many objects and hardly any garbage
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(
