@@ -4,8 +4,8 @@ Only the chosen command's module is imported: `mixcli --help` needs click and no
 """
 
 import errno
-import importlib
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Callable

@@ -8,14 +8,16 @@ from typing import Any
 from bench.engine.subject import N_BATCH, N_THREADS, N_UBATCH, Setting, peer_options
 
 
-def llama_bench(setting: Setting, n_prompt: int, n_tokens: int, n_runs: int) -> dict[str, float]:
-    """Give prefill and decode in tokens a second: means over `n_runs`, each on an empty cache, nothing sampled."""
+def llama_bench(
+    setting: Setting, n_prompt: int, n_tokens: int, n_runs: int, n_depth: int = 0
+) -> dict[str, float]:
+    """Give prefill and decode in tokens a second: means over `n_runs`, each behind `n_depth` tokens, nothing sampled; 0 is not run."""
     command = [str(setting.peers.bench), "-m", str(setting.subject.path), "-t", str(N_THREADS), "-fa", "on"]
     sizes = ["-b", str(N_BATCH), "-ub", str(N_UBATCH)]
-    work = ["-p", str(n_prompt), "-n", str(n_tokens), "-r", str(n_runs), "-o", "jsonl"]
-    rows = _json_lines([*command, *sizes, *work])
-    prefill, decode = (next(row["avg_ts"] for row in rows if row[key]) for key in ("n_prompt", "n_gen"))
-    return {"prefill": prefill, "decode": decode}
+    work = ["-p", str(n_prompt), "-n", str(n_tokens), "-d", str(n_depth), "-r", str(n_runs)]
+    rows = _json_lines([*command, *sizes, *work, "-o", "jsonl"])
+    names = {"n_prompt": "prefill", "n_gen": "decode"}
+    return {name: row["avg_ts"] for key, name in names.items() for row in rows if row[key]}
 
 
 def llama_batched_bench(

@@ -1,4 +1,4 @@
-"""One person: decode with sampling and prefill of 512 tokens, against llama-bench (which samples nothing) and llama_cpp.Llama."""
+"""One person: decode with sampling, early and late in a text, and prefill of 512 tokens, against llama-bench (which samples nothing) and llama_cpp.Llama."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from bench.engine.scenario import Numbers, Promise, Scenario, Side
 from bench.engine.subject import Setting, placement
 
 N_PROMPT, N_TOKENS = 512, 128
+N_DEPTH, N_LATE = 1536, 64  # tokens of context, and those that are written behind them
 
 
 def sides(setting: Setting) -> Sequence[Side]:
@@ -17,14 +18,19 @@ def sides(setting: Setting) -> Sequence[Side]:
     order = {"decode": {"prompt": [1000], "n_tokens": N_TOKENS, "n_runs": n_runs}}
 
     def ours() -> Numbers:
-        prefill, decode = measure(
-            setting.subject.path, placement(), [Load(n_runs, N_PROMPT, 1), Load(n_runs, 1, N_TOKENS + 1)]
-        )
-        return {"prefill": prefill.prefill_rate, "decode": decode.decode_rate}
+        early, late = Load(n_runs, 1, N_TOKENS + 1), Load(1, N_DEPTH, N_LATE + 1)
+        tallies = measure(setting.subject.path, placement(), [Load(n_runs, N_PROMPT, 1), early, late])
+        prefill, decode, decode_late = tallies
+        rates = {"prefill": prefill.prefill_rate, "decode": decode.decode_rate}
+        return {**rates, "late decode": decode_late.decode_rate}
+
+    def bench() -> Numbers:
+        late = llama_bench(setting, 0, N_LATE, 1, N_DEPTH)
+        return {**llama_bench(setting, N_PROMPT, N_TOKENS, n_runs), "late decode": late["decode"]}
 
     return (
         Side("mixcli", ours),
-        Side("llama-bench", lambda: llama_bench(setting, N_PROMPT, N_TOKENS, n_runs)),
+        Side("llama-bench", bench),
         Side("llama_cpp.Llama", lambda: bindings.ask(setting.subject.path, order)),
     )
 
@@ -38,6 +44,13 @@ SCENARIO = Scenario(
             "decode with sampling, in terms of llama-bench tg128",
             ("mixcli", "decode"),
             ("llama-bench", "decode"),
+            "at least",
+            0.97,
+        ),
+        Promise(
+            f"the same behind {N_DEPTH:,} tokens",
+            ("mixcli", "late decode"),
+            ("llama-bench", "late decode"),
             "at least",
             0.97,
         ),
