@@ -12,7 +12,7 @@ from bench.engine.servers import mixcli_host
 from bench.engine.subject import Setting, placement
 
 N_TURNS, N_TOKENS = 10, 48
-PLACEMENT = placement(4096, 4)
+PLACEMENT = placement(4096, 4, flash_attn=False)
 
 
 def sides(setting: Setting) -> Sequence[Side]:

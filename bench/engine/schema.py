@@ -11,7 +11,7 @@ from bench.engine.servers import mixcli_host
 from bench.engine.subject import Setting, placement
 
 N_REQUESTS, N_TOKENS = 8, 160
-PLACEMENT = placement(4096, 4)
+PLACEMENT = placement(4096, 4, flash_attn=False)
 PROMPT = "Invent a person who works in a harbour and describe them as a record with the fields of a form."
 SCHEMA = {
     "type": "object",

@@ -11,7 +11,7 @@ from bench.engine.servers import mixcli_host
 from bench.engine.subject import Setting, placement
 
 N_TOKENS = 192
-PLACEMENT = placement(4096, 4)
+PLACEMENT = placement(4096, 4, flash_attn=False)
 COPY = f"Write this code once more, without a change:\n```\n{texts.TO_COPY}```"
 FREE = "Tell a long story about a fox that wants to learn how clocks are made."
 

@@ -43,10 +43,12 @@ class Setting:
     folder: Path
 
 
-def placement(n_ctx: int = 4096, n_seq_max: int = 1, *, repack: bool = True) -> Placement:
+def placement(
+    n_ctx: int = 4096, n_seq_max: int = 1, *, repack: bool = True, flash_attn: bool = True
+) -> Placement:
     """Give our side's placement; `peer_options` says the same to llama.cpp's programs, which use flash attention as is their default.
 
-    Ours goes without it for one reader (fewer than N_SEQ sequences), as the planner would on this machine.
+    For one reader the planner goes without flash attention on a machine like this.
     """
     return Placement(
         n_ctx=n_ctx,
@@ -55,7 +57,7 @@ def placement(n_ctx: int = 4096, n_seq_max: int = 1, *, repack: bool = True) -> 
         n_seq_max=n_seq_max,
         n_threads=N_THREADS,
         n_threads_batch=N_THREADS,
-        flash_attn=n_seq_max >= N_SEQ,
+        flash_attn=flash_attn,
         repack=repack,
     )
 
