@@ -8,6 +8,7 @@ left to look at is the fastest plan of all. More memory can only add candidates:
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
+from itertools import product
 from typing import TypeVar
 
 from profiles.graph import QUANTIZED_KV
@@ -147,22 +148,24 @@ class _Search:
         return min(sized.n_ubatch for sized in self._sizes())
 
     def _sizes(self) -> Iterator[Placement]:
-        """Give the placement with every size of a micro-batch that may be taken, the usual ones first."""
+        """Give the placement with every size of a micro-batch and flash attention that may be taken, the usual ones first."""
         ubatches, asked = self._machine.ubatches, self._request.n_ubatch
+        # on the CPU a larger one gains nothing
         sizes = (*(ubatches if self._machine.gpus else (min(ubatches),)), *SMALL_UBATCHES)
+        fitting = [n for n in sizes if n <= max(cells(self._placement.n_ctx), min(sizes))]
         one_reader = self._request.purpose == "chat"
         # many texts in one cache are masked from each other, which only flash attention skips; quantized values need it
         plain = one_reader and not self._machine.gpus and self._placement.type_v not in QUANTIZED_KV
-        for flash_attn in (False, True) if plain else (True,):
-            for n_ubatch in (asked,) if asked else sizes:  # on the CPU a larger one gains nothing
-                if asked or n_ubatch <= max(cells(self._placement.n_ctx), min(sizes)):
-                    yield replace(
-                        self._placement,
-                        n_ubatch=n_ubatch,
-                        n_batch=max(Placement.n_batch, n_ubatch),
-                        flash_attn=flash_attn,
-                        repack=one_reader,
-                    )
+        for flash_attn, n_ubatch in product(
+            (False, True) if plain else (True,), (asked,) if asked else fitting
+        ):
+            yield replace(
+                self._placement,
+                n_ubatch=n_ubatch,
+                n_batch=max(Placement.n_batch, n_ubatch),
+                flash_attn=flash_attn,
+                repack=one_reader,
+            )
 
     def _rooms(self, one: Candidate) -> tuple[list[Room], int]:
         """Give the bytes for weights and caches on every GPU, and for layers in main memory, beside the compute buffers."""

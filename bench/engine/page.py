@@ -9,6 +9,7 @@ QUIET = 0.1  # of the machine for others, at most
 UNITS = {
     "prefill": "prefill tokens/s",
     "decode": "decode tokens/s",
+    "decode as planned": "decode as planned",
     "late decode": "late decode tokens/s",
     "total": "tokens/s",
     "texts": "texts/s",
@@ -33,9 +34,9 @@ STORIES = {
     "single": (
         "One stream",
         "Decode of 128 tokens with llama.cpp's default sampling and prefill of 512, in process, against `llama-bench`, which samples "
-        "nothing, and against `llama_cpp.Llama`, the bindings' high-level class. All of them use flash attention there. Late decode is that of "
-        "64 tokens behind 1,536, where each side has its default: mixcli plans one reader on a processor without flash attention, which "
-        "there costs more the longer the text is (about 10 % less decode in the first 100 tokens of the demo, even at 200, more beyond).",
+        "nothing, and against `llama_cpp.Llama`, the bindings' high-level class. All of them use flash attention there. mixcli plans one reader "
+        "on a processor without it, which is slower in the first few hundred tokens (decode as planned) and faster beyond: late decode is that "
+        "of 64 tokens behind 1,536, where each side has its own default.",
     ),
     "batch": (
         "16 at a time",

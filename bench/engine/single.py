@@ -18,11 +18,15 @@ def sides(setting: Setting) -> Sequence[Side]:
     order = {"decode": {"prompt": [1000], "n_tokens": N_TOKENS, "n_runs": n_runs}}
 
     def ours() -> Numbers:
-        path, works = setting.subject.path, [Load(n_runs, N_PROMPT, 1), Load(n_runs, 1, N_TOKENS + 1)]
-        prefill, early = measure(path, placement(), works)
-        (late,) = measure(path, placement(flash_attn=False), [Load(1, N_DEPTH, N_LATE + 1)])
-        rates = {"prefill": prefill.prefill_rate, "decode": early.decode_rate}
-        return {**rates, "late decode": late.decode_rate}
+        path, early = setting.subject.path, Load(n_runs, 1, N_TOKENS + 1)
+        prefill, decode = measure(path, placement(), [Load(n_runs, N_PROMPT, 1), early])
+        planned, late = measure(path, placement(flash_attn=False), [early, Load(1, N_DEPTH, N_LATE + 1)])
+        return {
+            "prefill": prefill.prefill_rate,
+            "decode": decode.decode_rate,
+            "decode as planned": planned.decode_rate,
+            "late decode": late.decode_rate,
+        }
 
     def bench() -> Numbers:
         late = llama_bench(setting, 0, N_LATE, 1, N_DEPTH)
