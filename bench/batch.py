@@ -198,7 +198,8 @@ def main() -> int:
     result: dict[str, Any] = {"labels": {}}
     if path.is_file():
         result = json.loads(path.read_text("utf-8"))
-    programs, folder = peers(options.sdist), options.folder.absolute()
+    folder = options.folder.absolute()
+    programs = peers(options.sdist) if options.only != "overhead" else folder  # no peer is asked for it
     kept = True
     for model in SUBJECTS if options.model == "both" else (options.model,):
         setting = Setting(SUBJECTS[model](folder), programs, folder)

@@ -1,6 +1,7 @@
 """Measure plans on a real GPU, or rehearse it without one.
 
-    python -m bench.gpu pack       here: what must travel, into build/gpu/packed (under 60 MiB); --python 3.12 for that machine's Python
+    python -m bench.gpu pack       here: what must travel, into build/gpu/packed (under 60 MiB); --python 3.12 for that machine's Python,
+                                   --arch 90 to compile here, with nvcc, for that card
     python -m bench.gpu build      there, without a network: packed wheels and a CUDA build for the card's own architecture, into build/gpu/site
     python -m bench.gpu models     there: synthetic Mixtral 8x7B, all 32 layers, Q4_K_M and Q3_K_M, and a small one for `same`
     python -m bench.gpu same       there: the self-test and greedy text on the card against the processor; with the demo where it is in the store, or --demo FILE
@@ -29,6 +30,12 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/gpu"), help="where all of it lies")
     parser.add_argument("--sdist", type=Path, help="the source distribution (.tar.gz); default: downloaded")
     parser.add_argument("--python", help="pack for that version, such as 3.12; default: this one")
+    parser.add_argument(
+        "--arch", help="pack a build for cards of that compute capability, such as 90; needs nvcc here"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="measure what ten minutes allow: one model, one context"
+    )
     parser.add_argument("--seconds", type=float, default=540, help="for one call of build or measure")
     parser.add_argument("--layers", type=int, help="of the synthetic models; default all")
     parser.add_argument(

@@ -1,7 +1,7 @@
 """Install what was packed and compile llama-cpp-python from the packed source, for the card of this machine.
 
 All of it goes into a folder of its own, `site`; the environment that Python came with stays as it is. The build folder stays, so a call that
-runs out of time is simply made again.
+runs out of time is simply made again. A wheel of llama-cpp-python that travelled along (`pack --arch`) is installed as it is.
 """
 
 import argparse
@@ -12,10 +12,14 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from zlib import crc32
 
 from bench.sdist import NO_AMX
 
 AGAIN = 75  # EX_TEMPFAIL: the exit code of a step that can be gone on with
+# what the processor beside a card of Hopper's time has: Sapphire Rapids, Zen 4 and later
+SERVER = ("AVX", "AVX2", "FMA", "F16C", "BMI2", "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16")
+BINDINGS = "llama_cpp_python-*.whl"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -24,9 +28,13 @@ def main(options: argparse.Namespace) -> int:
     if arch is None and not options.stand_in:
         raise SystemExit("no NVIDIA driver answers here; on a machine without a GPU there is `dry`")
     folder = options.folder
-    install(sorted((folder / "packed" / "wheels").glob("*.whl")), folder / "site")
+    wheels, source = folder / "packed" / "wheels", unpack(folder / "packed", folder / "source")
+    install(sorted(wheels.glob("*.whl")), folder / "site")
     enter(folder)
-    made = wheel(unpack(folder / "packed", folder / "source"), folder, arch, options.seconds)
+    if ready := next(wheels.glob(BINDINGS), None):
+        print(f"{ready.name} was compiled elsewhere")
+        return 0
+    made = wheel(source, folder, cmake_args(arch), options.seconds)
     if made is None:
         print("not finished; call again")
         return AGAIN
@@ -46,10 +54,18 @@ def architecture() -> str | None:
     return first.replace(".", "") if first.replace(".", "").isdigit() else None
 
 
-def cmake_args(arch: str | None) -> list[str]:
-    """Give what CMake is told: one architecture only, RPC for comparisons, no vision."""
-    cuda = [f"-DCMAKE_CUDA_ARCHITECTURES={arch}", "-DGGML_CUDA=ON"] if arch else ["-DGGML_CUDA=OFF"]
-    return [*cuda, "-DGGML_RPC=ON", "-DLLAVA_BUILD=OFF", "-DLLAMA_CURL=OFF"]
+def cmake_args(arch: str | None, elsewhere: bool = False) -> list[str]:
+    """Give what CMake is told: one architecture only, RPC for comparisons, no vision; `elsewhere` is for a server's processor instead of this one."""
+    cuda = [f"-DCMAKE_CUDA_ARCHITECTURES={arch}-real", "-DGGML_CUDA=ON"] if arch else ["-DGGML_CUDA=OFF"]
+    host = [f"-DGGML_{feature}=ON" for feature in SERVER] if elsewhere else []
+    return [
+        *cuda,
+        *host,
+        f"-DGGML_NATIVE={'OFF' if elsewhere else 'ON'}",
+        "-DGGML_RPC=ON",
+        "-DLLAVA_BUILD=OFF",
+        "-DLLAMA_CURL=OFF",
+    ]
 
 
 def enter(folder: Path) -> None:
@@ -73,9 +89,9 @@ def unpack(packed: Path, place: Path) -> Path:
     return next(place.glob("llama_cpp_python-*"))
 
 
-def wheel(source: Path, place: Path, arch: str | None, seconds: float) -> Path | None:
-    """Make the wheel; None when `seconds` were not enough, and then the next call goes on."""
-    out, folder = place / "wheels", place / f"build-{arch or 'cpu'}"
+def wheel(source: Path, place: Path, told: list[str], seconds: float | None) -> Path | None:
+    """Make the wheel with what CMake is `told`; None when `seconds` were not enough, and then the next call goes on."""
+    out, folder = place / "wheels", place / f"build-{crc32(' '.join(told).encode()):08x}"
     shutil.rmtree(out, ignore_errors=True)
     command = [
         sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out),
@@ -84,12 +100,12 @@ def wheel(source: Path, place: Path, arch: str | None, seconds: float) -> Path |
     flags = NO_AMX if os.uname().machine == "x86_64" else ""
     n_jobs = str(os.cpu_count() or 2)
     env = {"CFLAGS": flags, "CXXFLAGS": flags, "CMAKE_BUILD_PARALLEL_LEVEL": n_jobs}
-    if not finished(command, seconds, {**os.environ, **env, "CMAKE_ARGS": " ".join(cmake_args(arch))}):
+    if not finished(command, seconds, {**os.environ, **env, "CMAKE_ARGS": " ".join(told)}):
         return None
-    return next(out.glob("llama_cpp_python-*.whl"))
+    return next(out.glob(BINDINGS))
 
 
-def finished(command: list[str], seconds: float, env: dict[str, str] | None = None) -> bool:
+def finished(command: list[str], seconds: float | None, env: dict[str, str] | None = None) -> bool:
     """Run a command for so long at most, then end it with all that it started; says whether it finished. CalledProcessError when it failed."""
     process = subprocess.Popen(command, env=env, process_group=0)
     try:

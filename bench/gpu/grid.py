@@ -3,6 +3,7 @@
 Budgets are emulated: a plan is made for a card of 24, 16, 12 or 8 GiB, whatever the card has.
 """
 
+import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -38,10 +39,25 @@ class Grid:
     sweep_context: int = 8192
     ubatches: tuple[int, ...] = (512, 1024, 2048, 4096)
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    load_modes: tuple[str, ...] = ("mmap", "none")
+    file_types: tuple[str, ...] = ("Q4_K_M", "Q3_K_M")
 
 
 # a worker that shares our cores takes seconds a token
-DRY = Grid((2.5, 0.9), (1024,), ("f16",), 32, 2, 1024, (256, 512), (1, 2))
+DRY = Grid((2.5, 0.9), (1024,), ("f16",), 32, 2, 1024, (256, 512), (1, 2), file_types=("Q4_K_M",))
+SHORT = Grid(
+    contexts=(8192,),
+    caches=("f16",),
+    ubatches=(512,),
+    batches=(1, 4, 16),
+    load_modes=(),
+    file_types=("Q4_K_M",),
+)
+
+
+def asked(options: argparse.Namespace) -> Grid:
+    """Give the grid that the command line asks for."""
+    return DRY if options.stand_in else SHORT if options.short else Grid()
 
 
 @dataclass(frozen=True)
@@ -78,8 +94,8 @@ def cells(subject: Subject, file_type: str, machine: Machine, grid: Grid, progra
         at = with_budget(machine, budget), budget, grid.sweep_context, grid.caches[0]
         for n in grid.ubatches:
             yield Cell(subject, file_type, *at, f"micro-batches of {n}", micro_batches(n))
-        yield Cell(subject, file_type, *at, "load mode mmap", but(load_mode="mmap"))
-        yield Cell(subject, file_type, *at, "load mode none", but(load_mode="none"))
+        for mode in grid.load_modes:
+            yield Cell(subject, file_type, *at, f"load mode {mode}", but(load_mode=mode))
         yield Cell(subject, file_type, *at, "without op_offload", but(op_offload=False))
         yield Cell(subject, file_type, *at, TOGETHER, our_plan, grid.batches)
 

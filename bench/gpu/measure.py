@@ -21,7 +21,7 @@ from profiles.machine import Machine
 def main(options: argparse.Namespace) -> int:
     end = time.monotonic() + options.seconds
     target = options.folder / "result.json"
-    asked = grid.DRY if options.stand_in else grid.Grid()
+    asked = grid.asked(options)
     with device(options) as (machine, card):
         found = known(target, card["name"])
         n_before = len(found)
@@ -54,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
 def all_cells(
     options: argparse.Namespace, machine: Machine, asked: grid.Grid, program: Path
 ) -> Iterable[grid.Cell]:
-    for file_type in models.types(options):
+    for file_type in asked.file_types:
         path = models.model(options.folder, file_type)
         subject = Subject(path.name, shape_of(header_of([path])), path)
         yield from grid.cells(subject, file_type, machine, asked, program)

@@ -3,26 +3,21 @@
 import argparse
 from pathlib import Path
 
+from bench.gpu.grid import asked
 from bench.synthetic import MID, shape_named, write_model
 
 SHAPE = "mixtral-8x7b"
-TYPES = ("Q4_K_M", "Q3_K_M")
 STAND_IN_LAYERS = 2
 
 
 def main(options: argparse.Namespace) -> int:
     layers = options.layers or (STAND_IN_LAYERS if options.stand_in else None)
-    for file_type in types(options):
+    for file_type in asked(options).file_types:
         path = model(options.folder, file_type)
         write_model(path, shape_named(SHAPE, layers), file_type)
         print(f"{path}: {path.stat().st_size / 2**30:.1f} GiB", flush=True)
     write_model(small_model(options.folder), MID)
     return 0
-
-
-def types(options: argparse.Namespace) -> tuple[str, ...]:
-    """Give the file types that are measured; a stand-in has time for one."""
-    return TYPES[:1] if options.stand_in else TYPES
 
 
 def model(folder: Path, file_type: str) -> Path:

@@ -14,6 +14,7 @@ import tarfile
 import tomllib
 from pathlib import Path
 
+from bench.gpu import build
 from bench.sdist import fetch
 
 LIMIT = 60 << 20
@@ -36,6 +37,8 @@ def main(options: argparse.Namespace) -> int:
     packed = options.folder / "packed"
     pack_source(options.sdist or fetch(options.folder / "sdist"), packed)
     pack_wheels(packed / "wheels", options.python)
+    if options.arch:
+        pack_build(options.folder, options.arch)
     n_bytes = sum(file.stat().st_size for file in packed.rglob("*") if file.is_file())
     print(f"{packed}: {n_bytes / 2**20:.1f} MiB travel, of {LIMIT >> 20} at most", flush=True)
     return int(n_bytes > LIMIT)
@@ -69,6 +72,14 @@ def pack_source(sdist: Path, target: Path) -> None:
     vocabulary.parent.mkdir(parents=True, exist_ok=True)
     (target / "mistral_common" / "__init__.py").touch()
     vocabulary.write_bytes((Path(spec.origin).parent / "data" / VOCABULARY).read_bytes())
+
+
+def pack_build(folder: Path, arch: str) -> None:
+    """Compile the packed source here, for a card that is elsewhere: with nvcc, which needs no card, time there goes to measuring."""
+    source = build.unpack(folder / "packed", folder / "elsewhere" / "source")
+    made = build.wheel(source, folder / "elsewhere", build.cmake_args(arch, elsewhere=True), None)
+    assert made is not None
+    shutil.copy2(made, folder / "packed" / "wheels")
 
 
 def pack_wheels(target: Path, python: str | None = None) -> None:

@@ -53,7 +53,7 @@ def test_a_bare_machine_can_pack_and_build() -> None:
 
 
 def test_cuda_is_built_for_one_architecture() -> None:
-    assert "-DCMAKE_CUDA_ARCHITECTURES=89" in build.cmake_args("89")
+    assert "-DCMAKE_CUDA_ARCHITECTURES=89-real" in build.cmake_args("89")
     assert "-DGGML_CUDA=OFF" in build.cmake_args(None)
 
 
