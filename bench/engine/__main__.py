@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.engine import batch, chat, classify, schema, single, soak, speculation
+from bench.engine import batch, chat, classify, crowded, schema, single, soak, speculation
 from bench.engine.scenario import Scenario, medians, take_turns
 from bench.engine.subject import SUBJECTS, Setting
 from bench.peers import peers
@@ -21,7 +21,9 @@ from bench.report import main as write_docs
 FOLDER = Path(__file__).parent.parent.parent / "build" / "bench"
 SCENARIOS = {
     scenario.name: scenario
-    for scenario in (module.SCENARIO for module in (single, batch, classify, chat, speculation, schema, soak))
+    for scenario in (
+        module.SCENARIO for module in (single, batch, classify, chat, crowded, speculation, schema, soak)
+    )
 }
 
 

@@ -18,6 +18,8 @@ UNITS = {
     "turn 10": "turn 10, s",
     "resumed from disk": "resumed from disk, s",
     "computed again": "computed again, s",
+    "alone": "alone, tokens/s",
+    "beside all": "beside one for every core",
     "copy": "copying, tokens/s",
     "copy with drafts": "the same with drafts",
     "copy accepted": "drafted tokens that were right",
@@ -54,6 +56,11 @@ STORIES = {
         "A chat over ten turns",
         "Time to first token of equally long messages early and late in a chat, and of the eleventh after the host was stopped: with its "
         "state on disk, and without.",
+    ),
+    "crowded": (
+        "Beside busy programs",
+        "Tokens a second of whole answers of 64 tokens over HTTP: alone, beside a program that keeps one core busy, and beside one for every "
+        "core, each in a session of its own. Both have two threads; mixcli goes down to one where others want the cores.",
     ),
     "speculation": (
         "Prompt-lookup drafts",

@@ -21,6 +21,7 @@ from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.errors import BadRequest, MixcliError
 from mixcli.host.call import Call, Item, Question, deliver
+from mixcli.host.crowding import Crowding
 from mixcli.host.kv import open_store
 from mixcli.host.protocol import FAILED, LOADING, READY
 from mixcli.host.sharing import Sharing
@@ -43,7 +44,6 @@ class EngineLoop:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: dict[str, Call] = {}
         self._sharing = Sharing(paths.runtime_dir())
-        self._n_others = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
@@ -62,13 +62,16 @@ class EngineLoop:
             self._engine.interrupt()  # so that a long prefill need not end first
 
     def counts(self) -> dict[str, int]:
-        """Give how many requests run, wait and have been done, and how many prompt tokens were computed; zeros before the model is loaded."""
+        """Give how many requests run, wait and have been done, how many prompt tokens were computed, and with how many threads single tokens are
+        computed now; zeros before the model is loaded.
+        """
         engine = self._engine if self.status == READY else None
         return {
             "n_running": engine.n_running if engine else 0,
             "n_waiting": engine.n_waiting if engine else 0,
             "n_requests_done": engine.n_done if engine else 0,
             "n_prompt_tokens_done": engine.n_prompt_tokens_done if engine else 0,
+            "n_threads": self._n_threads[0] if engine else 0,
         }
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
@@ -132,6 +135,8 @@ class EngineLoop:
         self._format = ChatFormat.of(self._loaded.model)
         self._answers = Answers(self._vocab)
         store = open_store(self.spec.name.path, self.placement)
+        self._n_threads = self.placement.n_threads, self.placement.n_threads_batch
+        self._crowding = Crowding(max(self._n_threads))
         self._engine = Engine(self._loaded.model, self._loaded.context, store)
 
     def _turn(self) -> None:
@@ -224,12 +229,13 @@ class EngineLoop:
             self._engine.abort(call_id)
 
     def _share(self) -> None:
-        """Divide the cores with the other models that compute now."""
-        n_others = self._sharing.busy()
-        if n_others != self._n_others:
-            self._n_others = n_others
-            n, n_batch = self.placement.n_threads, self.placement.n_threads_batch
-            self._loaded.context.set_threads(max(1, n // (1 + n_others)), max(1, n_batch // (1 + n_others)))
+        """Divide the cores with the other models that compute now, and with other programs."""
+        n_models, most = 1 + self._sharing.busy(), self._crowding.n_threads()
+        wanted = self.placement.n_threads, self.placement.n_threads_batch
+        n, n_batch = (max(1, min(one // n_models, most)) for one in wanted)
+        if self._n_threads != (n, n_batch):
+            self._n_threads = n, n_batch
+            self._loaded.context.set_threads(n, n_batch)
 
     def _between_steps(self, work: Callable[[], T]) -> "Future[T]":
         """Do something in the engine's thread, once the model is loaded."""
