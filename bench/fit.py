@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.sdist import llama_cpp
-from mixcli.engine.ggml import library_folder
+from mixcli.engine.ggml import library, library_folder
 from mixcli.hub.headers import shape_of
 from profiles.errors import DoesNotFit
 from profiles.layout import Layout, layout_of
@@ -149,7 +149,7 @@ def build(root: Path, target: Path) -> Path:
         *(root / "common" / name for name in ("fit.cpp", "json.cpp", "log.cpp")),
     ]
     include = [f"-I{root / part}" for part in ("common", "include", "ggml/include", "vendor")]
-    libraries = [f"-l:lib{name}.so.0" for name in ("llama", "ggml", "ggml-base", "ggml-rpc")]
+    libraries = [f"-l:{library(name).name}" for name in ("llama", "ggml", "ggml-base", "ggml-rpc")]
     command = [
         "g++",
         "-std=c++17",

@@ -19,6 +19,7 @@ from bench.sdist import NO_AMX
 AGAIN = 75  # EX_TEMPFAIL: the exit code of a step that can be gone on with
 # what the processor beside a card of Hopper's time has: Sapphire Rapids, Zen 4 and later
 SERVER = ("AVX", "AVX2", "FMA", "F16C", "BMI2", "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16")
+NOT_BINDINGS = "lib/**;include/**;bin/**"  # llama.cpp's own installation, which the wheel would hold beside the bindings' copy
 BINDINGS = "llama_cpp_python-*.whl"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,17 +56,16 @@ def architecture() -> str | None:
 
 
 def cmake_args(arch: str | None, elsewhere: bool = False) -> list[str]:
-    """Give what CMake is told: one architecture only, RPC for comparisons, no vision; `elsewhere` is for a server's processor instead of this one."""
+    """Give what CMake is told: one architecture only, RPC for comparisons, no vision.
+
+    `elsewhere` is for a server's processor instead of this one, and for a small wheel, which would hold every library under three names.
+    """
     cuda = [f"-DCMAKE_CUDA_ARCHITECTURES={arch}-real", "-DGGML_CUDA=ON"] if arch else ["-DGGML_CUDA=OFF"]
-    host = [f"-DGGML_{feature}=ON" for feature in SERVER] if elsewhere else []
-    return [
-        *cuda,
-        *host,
-        f"-DGGML_NATIVE={'OFF' if elsewhere else 'ON'}",
-        "-DGGML_RPC=ON",
-        "-DLLAVA_BUILD=OFF",
-        "-DLLAMA_CURL=OFF",
-    ]
+    host = ["-DGGML_NATIVE=ON"]
+    if elsewhere:
+        host = ["-DGGML_NATIVE=OFF", "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON"]
+        host += [f"-DGGML_{feature}=ON" for feature in SERVER]
+    return [*cuda, *host, "-DGGML_RPC=ON", "-DLLAVA_BUILD=OFF", "-DLLAMA_CURL=OFF"]
 
 
 def enter(folder: Path) -> None:
@@ -95,7 +95,7 @@ def wheel(source: Path, place: Path, told: list[str], seconds: float | None) -> 
     shutil.rmtree(out, ignore_errors=True)
     command = [
         sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out),
-        f"--config-settings=build-dir={folder}", str(source),
+        f"--config-settings=build-dir={folder}", f"--config-settings=wheel.exclude={NOT_BINDINGS}", str(source),
     ]  # fmt: skip
     flags = NO_AMX if os.uname().machine == "x86_64" else ""
     n_jobs = str(os.cpu_count() or 2)

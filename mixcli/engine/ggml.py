@@ -70,15 +70,23 @@ def library_folder() -> Path:
     return Path(spec.origin).parent / "lib"
 
 
-@cache
-def load(stem: str) -> ctypes.CDLL:
-    """Give one of ggml's libraries by its stem ("ggml-rpc"); MixcliError when this build does not have it."""
-    names = (f"lib{stem}.so.0", f"lib{stem}.0.dylib", f"lib{stem}.dylib", f"{stem}.dll", f"lib{stem}.dll")
+def library(stem: str) -> Path:
+    """Give the file of one of the libraries by its stem ("ggml-rpc", "llama"); MixcliError when this build does not have it.
+
+    A wheel may carry a library under several names; the others are linked to the one with a version, and a second copy would be another library.
+    """
     folder = library_folder()
+    names = [f"lib{stem}{end}" for end in (".so.0", ".so", ".0.dylib", ".dylib", ".dll")] + [f"{stem}.dll"]
     for name in names:
         if (folder / name).exists():
-            return ctypes.CDLL(str(folder / name))
+            return folder / name
     raise MixcliError(f"{folder} holds no {stem} library; install llama-cpp-python again")
+
+
+@cache
+def load(stem: str) -> ctypes.CDLL:
+    """Load one of the libraries; errors as in `library`."""
+    return ctypes.CDLL(str(library(stem)))
 
 
 @cache

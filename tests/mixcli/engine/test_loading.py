@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mixcli.engine import ggml
 from mixcli.engine.buffers import Buffers, buffers_in, compare
+from mixcli.errors import MixcliError
 from profiles.placement import Placement
 
 LIMIT = 4 << 30  # bytes of address space
@@ -71,3 +73,16 @@ def test_buffer_lines_are_summed_by_device() -> None:
     (one,) = compare(planned, found)
     assert one.real - one.planned == int(100.5 * mib)
     assert one.off > 0.02
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_a_wheel_may_name_its_libraries_with_or_without_a_version(
+    versioned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["libggml-base.so", *["libggml-base.so.0"] * versioned]
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(ggml, "library_folder", lambda: tmp_path)
+    assert ggml.library("ggml-base").name == names[-1]
+    with pytest.raises(MixcliError, match="no ggml-rpc library"):
+        ggml.library("ggml-rpc")
