@@ -7,7 +7,7 @@ scheduler log, GGML_SCHED_DEBUG=2) for the architecture "llama", dense or mixtur
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from profiles.memory import KV_TYPES
+from profiles.memory import KV_TYPES, bytes_cache
 from profiles.shape import ModelShape
 
 QUANTIZED_KV = frozenset(name for name, (_, block) in KV_TYPES.items() if block > 1)
@@ -62,7 +62,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class LayerHome:
-    """On which device (its number, the host last) a layer's parts live; `bytes_*` are the experts' tensors."""
+    """On which device (its number, the host last) a layer's parts live.
+
+    `bytes_*` are the tensors of parts that live on the host, where another device computes with them: the experts' matrices, and the
+    matrices of the attention together.
+    """
 
     attention: int
     gate: int
@@ -71,6 +75,7 @@ class LayerHome:
     bytes_gate: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    bytes_attention: int = 0
 
 
 @dataclass(frozen=True)
@@ -155,38 +160,51 @@ class Graph:
         return Tensor(size, home=home, is_weight=True, external=True)
 
     def _layer(self, x: Tensor, home: LayerHome, *, is_last: bool) -> Tensor:
-        attended = self._attention(x, home.attention)
+        attended = self._attention(x, home)
         if is_last:  # only what is asked for goes on
             attended = self._node(self._row, [attended, self._out_ids])
             x = self._node(self._row, [x, self._out_ids])
         residual = self._node(self._row, [attended, x], over=(0, 1))
-        norm = self._norm(residual, home.attention)
+        norm = self._norm(residual, home)
         out = self._experts(norm, home) if self._shape.n_expert else self._feed_forward(norm, home)
         return self._node(self._row, [out, residual], over=(0, 1))
 
-    def _norm(self, x: Tensor, home: int) -> Tensor:
+    def _norm(self, x: Tensor, home: LayerHome) -> Tensor:
         norm = self._node(self._row, [x], over=(0,))
-        return self._node(self._row, [norm, self._weight(home)], over=(0,))
+        return self._node(self._row, [norm, self._small_weight(home, self._shape.n_embd)], over=(0,))
 
-    def _attention(self, x: Tensor, home: int) -> Tensor:
+    def _small_weight(self, home: LayerHome, n_elements: int) -> Tensor:
+        """Give a norm or a router, in 32 bits."""
+        return self._weight(home.attention, 4 * n_elements if home.bytes_attention else 0)
+
+    def _attention(self, x: Tensor, home: LayerHome) -> Tensor:
         shape, batch = self._shape, self._batch
+        n_q, n_out = (shape.n_head * dim for dim in (shape.head_dim_k, shape.head_dim_v))
+        n_k, n_v = (shape.n_head_kv * dim for dim in (shape.head_dim_k, shape.head_dim_v))
+
+        def matrix(n: int) -> Tensor:  # its share of all four, as if they had the same type
+            size = home.bytes_attention * n // (n_q + n_k + n_v + n_out)
+            return self._weight(home.attention, size)
+
         rows = 4 * batch.n_tokens
-        size_q = rows * shape.n_head * shape.head_dim_k
-        size_out = rows * shape.n_head * shape.head_dim_v
+        size_q, size_out = rows * n_q, rows * n_out
         norm = self._norm(x, home)
 
-        def project(size: int) -> Tensor:
-            return self._view(self._node(size, [self._weight(home), norm]))
+        def project(n: int) -> Tensor:
+            return self._view(self._node(rows * n, [matrix(n), norm]))
 
-        q = project(size_q)
+        q = project(n_q)
         q = self._rotate(self._node(size_q, [q, self._positions]), self._k_rotation)
-        v = project(rows * shape.n_head_kv * shape.head_dim_v)
+        v = project(n_v)
         v = self._rotate(v, self._v_rotation)
-        k = project(rows * shape.n_head_kv * shape.head_dim_k)
+        k = project(n_k)
         k = self._rotate(self._node(k.size, [k, self._positions]), self._k_rotation)
-        cache_k, cache_v = (Tensor(0, home=home, external=True) for _ in range(2))
-        self._node(0, [cache_k, self._view(k), self._k_ids], view=True, home=home)
-        self._node(0, [cache_v, self._view(v), self._v_ids], view=True, home=home)
+        cache_k, cache_v = (
+            Tensor(bytes_cache(batch.n_kv, shape.n_head_kv, dim, kv_type), home=home.attention, external=True)
+            for dim, kv_type in ((shape.head_dim_k, batch.type_k), (shape.head_dim_v, batch.type_v))
+        )
+        self._node(0, [cache_k, self._view(k), self._k_ids], view=True, home=home.attention)
+        self._node(0, [cache_v, self._view(v), self._v_ids], view=True, home=home.attention)
         seen = self._view(self._view(q))
         if batch.flash_attn:
             out = self._node(size_out + batch.flash_extra, [seen, cache_k, cache_v, self._mask])
@@ -198,7 +216,7 @@ class Graph:
             out = self._node(size_out, [cache_v, scores])
             out = self._rotate(out, self._v_rotation)
             out = self._node(size_out, [self._view(out)])
-        return self._node(self._row, [self._weight(home), out])
+        return self._node(self._row, [matrix(n_out), out])
 
     def _rotate(self, x: Tensor, rotation: Tensor | None) -> Tensor:
         return x if rotation is None else self._view(self._node(x.size, [rotation, self._view(x)]))
@@ -207,7 +225,7 @@ class Graph:
         shape, tokens = self._shape, self._batch.n_tokens
         used = shape.n_expert_used
         all_scores, used_scores = 4 * tokens * shape.n_expert, 4 * tokens * used
-        scores = self._node(all_scores, [self._weight(home.attention), norm])
+        scores = self._node(all_scores, [self._small_weight(home, shape.n_embd * shape.n_expert), norm])
         probabilities = self._node(all_scores, [scores], over=(0,))
         seen = self._view(probabilities)
         order = self._node(all_scores, [probabilities])

@@ -84,7 +84,7 @@ def accounts(
             machine.bytes_free,
             **sums[host],
             embedding=shape.bytes_weights - placed - named,
-            compute=plain[host] + bytes_logits(shape, placement.n_sequences),
+            compute=staged[host] + bytes_logits(shape, placement.n_sequences),
             process=BYTES_PROCESS,
         )
     )
@@ -110,11 +110,13 @@ def compute_of(
     offload = None
     if staging and placement.op_offload and n_tokens >= OFFLOAD_MIN_BATCH:
         offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
-    if offload is None or not any(layout.host in experts for experts in layout.experts):
-        return _simulate(key, batch, layout, None, (0, 0, 0), pipeline)
+    on_host = layout.host in layout.attention or any(layout.host in experts for experts in layout.experts)
+    if offload is None or not on_host:
+        return _simulate(key, batch, layout, None, (0, 0, 0, 0), pipeline)
     # every offloaded matrix is counted at its largest, so layers of different types cannot need more than this says
-    gate, up, down = (max(getattr(layer, matrix) for layer in shape.each_layer()) for matrix in MATRICES)
-    return _simulate(key, batch, layout, offload, (gate, up, down), pipeline)
+    parts = (*MATRICES, "attention")
+    gate, up, down, attention = (max(getattr(layer, part) for layer in shape.each_layer()) for part in parts)
+    return _simulate(key, batch, layout, offload, (gate, up, down, attention), pipeline)
 
 
 @lru_cache(maxsize=4096)
@@ -123,7 +125,7 @@ def _simulate(
     batch: BatchShape,
     layout: Layout,
     offload: int | None,
-    largest: tuple[int, int, int],
+    largest: tuple[int, int, int, int],
     pipeline: bool,
 ) -> tuple[int, ...]:
     shape = _dimensions(key)
@@ -131,7 +133,7 @@ def _simulate(
         LayerHome(
             home,
             *experts,
-            *(size if at == layout.host else 0 for size, at in zip(largest, experts, strict=True)),
+            *(size if at == layout.host else 0 for size, at in zip(largest, (*experts, home), strict=True)),
         )
         for home, experts in zip(layout.attention, layout.experts, strict=True)
     ]

@@ -25,14 +25,16 @@ def cells(n_ctx: int) -> int:
     return -(-n_ctx // CELLS) * CELLS
 
 
+def bytes_cache(n_ctx: int, n_head_kv: int, head_dim: int, kv_type: str) -> int:
+    """Give the bytes of one layer's keys, or of its values."""
+    size, elements = KV_TYPES[kv_type]
+    return n_ctx * (n_head_kv * head_dim * size // elements)
+
+
 def bytes_kv_layer(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "f16") -> int:
     """Give the bytes of one layer's cache: a key and a value per KV head and token."""
-
-    def row(head_dim: int, kv_type: str) -> int:
-        size, elements = KV_TYPES[kv_type]
-        return shape.n_head_kv * head_dim * size // elements
-
-    return n_ctx * (row(shape.head_dim_k, type_k) + row(shape.head_dim_v, type_v))
+    keys = bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_k, type_k)
+    return keys + bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_v, type_v)
 
 
 def bytes_kv(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "f16") -> int:

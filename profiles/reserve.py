@@ -37,13 +37,12 @@ def reserve(
     """Give what to keep on every GPU and in main memory for layouts of that kind."""
     host = len(machine.gpus)
     most, most_host = [Kept()] * host, 0
-    largest = LayerShape(
-        0, *(max(getattr(one, m) for one in shape.each_layer()) for m in ("gate", "up", "down"))
-    )
+    parts = ("attention", "gate", "up", "down")
+    largest = LayerShape(*(max(getattr(one, part) for one in shape.each_layer()) for part in parts))
     for layout, used in _typical(machine, kind):
         n_layer = len(layout.attention)
-        enough = (
-            shape.bytes_other + n_layer * largest.experts
+        enough = shape.bytes_other + n_layer * (
+            largest.attention + largest.experts
         )  # a shape whose layers are more than the whole is not believed
         short = replace(shape, n_layer=n_layer, layers=(largest,) * n_layer, bytes_other=enough)
         *gpus, there = compute_of(short, machine, placement, layout)

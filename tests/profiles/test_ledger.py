@@ -133,3 +133,42 @@ def check_compute(
         abs((host.compute - bytes_logits(shape, placement.n_sequences)) / MIB - said.compute["CPU"]) <= NEAR
     ), (what, placement)
     assert abs(sum(a.kv for a in (*gpus, host)) / MIB - said.kv) <= NEAR, (what, placement)
+
+
+# How many layers have their attention on the GPU, and which of their expert matrices are in main memory all the same.
+SOME = (32, {**dict.fromkeys((0, 1, 2, 3, 6), (1, 1, 1)), 9: (1, 1, 0)})
+NO_EXPERTS = (32, dict.fromkeys(range(32), (1, 1, 1)))
+LATE_LAYERS = (27, {})
+
+
+# What CUDA and main memory gave on an H200, MiB: Mixtral 8x7B at Q4_K_M, all layers, 8,192 tokens (bench.gpu). A file that is mapped
+# counts with its cache and compute buffer only. A GPU that works with attention of the host may be given a little too much.
+@pytest.mark.parametrize(
+    ("parts", "n_ubatch", "op_offload", "mapped", "gpu", "host", "more"),
+    [
+        (SOME, 2048, True, False, 24050.09, 5035.67, 0),
+        (SOME, 2048, False, False, 23990.33, 5675.74, 0),
+        (NO_EXPERTS, 512, True, True, 2515.06, 31.82, 0),
+        (LATE_LAYERS, 512, True, True, 24021.77, 191.82, 3),
+    ],
+)
+def test_the_ledger_is_what_a_card_gave(
+    parts: tuple[int, dict[int, Experts]],
+    n_ubatch: int,
+    op_offload: bool,
+    mapped: bool,
+    gpu: float,
+    host: float,
+    more: float,
+    header_only: Callable[[str, str], Path],
+) -> None:
+    shape = shape_at(header_only("mixtral-8x7b", "Q4_K_M"))
+    n_there, aside = parts
+    homes = [1] * (shape.n_layer - n_there) + [0] * n_there
+    experts = tuple(aside.get(i, (home, home, home)) for i, home in enumerate(homes))
+    layout = Layout(1, tuple(homes), experts, 0)
+    placement = Placement(8192, n_ubatch=n_ubatch, op_offload=op_offload, n_gpu_layers=layout.n_gpu_layers)
+    there, here = accounts(shape, Machine(0, 16, (Gpu("CUDA0", 0),)), placement, layout)
+    assert -0.1 <= there.need / MIB - gpu <= 0.1 + more
+    resident = here.need - here.process - (here.weights if mapped else 0)
+    assert abs(resident / MIB - host) <= 0.1
