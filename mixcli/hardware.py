@@ -6,19 +6,19 @@ GPUs are asked of llama.cpp itself, in a process of its own; where it was built 
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mixcli import paths
 from mixcli.errors import MixcliError, NotReachable
+from mixcli.nvidia import cuda_wheel, driver_cards
 from profiles.load import card
 from profiles.machine import Gpu, Machine
 
@@ -34,7 +34,6 @@ KIND_OF_NAME = (
     ("Metal", "metal"),
     ("MTL", "metal"),
 )
-CUDA_WHEELS = (132, 130, 125, 124, 123, 122, 121)  # what the bindings' own index has
 WHEEL_INDEX = "https://abetlen.github.io/llama-cpp-python/whl"
 RESERVE_GPU = 512 << 20  # the driver's context and what fragmentation costs
 RESERVE_WORKER = 256 << 20
@@ -82,7 +81,6 @@ def devices(workers: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 def _gpu(device: dict[str, Any]) -> Gpu:
     kind = next((kind for part, kind in KIND_OF_NAME if device["name"].startswith(part)), "vulkan")
-    known = card(device["description"])
     free = max(0, device["bytes_free"] - (RESERVE_WORKER if kind == "rpc" else RESERVE_GPU))
     if kind == "rpc":
         return Gpu(
@@ -94,10 +92,14 @@ def _gpu(device: dict[str, Any]) -> Gpu:
             link=NETWORK_LINK,
             tflops=0.5,
         )
-    if known is None:
-        return Gpu(device["buffer_type"], free, kind, device["description"])
-    rates = (known.bandwidth_gbs, known.link_gbs, known.tflops)
-    return Gpu(device["buffer_type"], free, kind, device["description"], *rates)
+    gpu = Gpu(device["buffer_type"], free, kind, device["description"])
+    if known := card(gpu.description):
+        gpu = replace(gpu, bandwidth=known.bandwidth_gbs, link=known.link_gbs, tflops=known.tflops)
+    if kind == "cuda":
+        own = next((one for one in driver_cards() if one.name == gpu.description), None)
+        for rate in ("bandwidth", "link", "tflops") if own else ():
+            gpu = replace(gpu, **{rate: getattr(own, rate) or getattr(gpu, rate)})
+    return gpu
 
 
 def library_identity() -> list[tuple[str, int]]:
@@ -114,31 +116,6 @@ def gpu_backends() -> list[str]:
     return [stem.removeprefix("ggml-") for stem in GPU_LIBRARIES if any(stem in name for name in files)]
 
 
-@dataclass(frozen=True)
-class Card:
-    """A GPU as its driver names it; memory in bytes."""
-
-    name: str
-    bytes_total: int
-
-
-def driver_cards() -> list[Card]:
-    """List NVIDIA GPUs by NVML, or by nvidia-smi where nvidia-ml-py is not installed; empty when there is no driver."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [
-            Card(_text_of(pynvml.nvmlDeviceGetName(h)), int(pynvml.nvmlDeviceGetMemoryInfo(h).total))
-            for h in handles
-        ]
-    except ImportError:
-        return _smi_cards()
-    except Exception:  # NVML's own errors: no driver, no permission
-        return []
-
-
 def unused_cards() -> str | None:
     """Say how to use NVIDIA GPUs that are there and that this build of llama.cpp cannot use; None when all is well."""
     if "cuda" in gpu_backends():
@@ -149,33 +126,8 @@ def unused_cards() -> str | None:
     names = ", ".join(f"{one.name} ({one.bytes_total / (1 << 30):.0f} GiB)" for one in cards)
     return (
         f"{names} is here, and llama.cpp was installed without CUDA; "
-        f"pip install --force-reinstall --no-deps --only-binary :all: llama-cpp-python --extra-index-url {WHEEL_INDEX}/cu{_cuda_wheel()}"
+        f"pip install --force-reinstall --no-deps --only-binary :all: llama-cpp-python --extra-index-url {WHEEL_INDEX}/cu{cuda_wheel()}"
     )
-
-
-def _cuda_wheel() -> int:
-    try:
-        import pynvml
-
-        version = int(pynvml.nvmlSystemGetCudaDriverVersion()) // 10  # 12050 -> 1205
-        newest = version // 100 * 10 + version % 100
-        return next((wheel for wheel in CUDA_WHEELS if wheel <= newest), CUDA_WHEELS[-1])
-    except Exception:  # not installed, or no driver
-        return 125
-
-
-def _smi_cards() -> list[Card]:
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
-        return []
-    query = [smi, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False)
-    rows = [line.rsplit(",", 1) for line in done.stdout.splitlines() if "," in line]
-    return [Card(name.strip(), int(mib) << 20) for name, mib in rows if mib.strip().isdigit()]
-
-
-def _text_of(name: str | bytes) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
 
 
 def known_bandwidth() -> float | None:

@@ -34,7 +34,7 @@ def main() -> int:
         "--arch", help="pack a build for cards of that compute capability, such as 90; needs nvcc here"
     )
     parser.add_argument(
-        "--short", action="store_true", help="measure what ten minutes allow: one model, one context"
+        "--short", action="store_true", help="measure what four minutes allow: one model, one context"
     )
     parser.add_argument("--seconds", type=float, default=540, help="for one call of build or measure")
     parser.add_argument("--layers", type=int, help="of the synthetic models; default all")

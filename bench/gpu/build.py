@@ -29,6 +29,7 @@ def main(options: argparse.Namespace) -> int:
     if arch is None and not options.stand_in:
         raise SystemExit("no NVIDIA driver answers here; on a machine without a GPU there is `dry`")
     folder = options.folder
+    (folder / "fit").unlink(missing_ok=True)  # linked to what was there before
     wheels, source = folder / "packed" / "wheels", unpack(folder / "packed", folder / "source")
     install(sorted(wheels.glob("*.whl")), folder / "site")
     enter(folder)

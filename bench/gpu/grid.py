@@ -40,17 +40,25 @@ class Grid:
     ubatches: tuple[int, ...] = (512, 1024, 2048, 4096)
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     load_modes: tuple[str, ...] = ("mmap", "none")
+    without_offload: bool = True
+    threads: tuple[float, ...] = (0.5, 0.75)  # shares of the cores
     file_types: tuple[str, ...] = ("Q4_K_M", "Q3_K_M")
 
 
 # a worker that shares our cores takes seconds a token
-DRY = Grid((2.5, 0.9), (1024,), ("f16",), 32, 2, 1024, (256, 512), (1, 2), file_types=("Q4_K_M",))
+DRY = Grid(
+    (2.5, 0.9), (1024,), ("f16",), 32, 2, 1024, (256, 512), (1, 2), threads=(0.5,), file_types=("Q4_K_M",)
+)
+# what matters most, in four minutes
 SHORT = Grid(
     contexts=(8192,),
     caches=("f16",),
+    n_prompt=2048,
+    n_tokens=48,
     ubatches=(512,),
     batches=(1, 4, 16),
     load_modes=(),
+    without_offload=False,
     file_types=("Q4_K_M",),
 )
 
@@ -90,14 +98,25 @@ def cells(subject: Subject, file_type: str, machine: Machine, grid: Grid, progra
     for budget, n_ctx, kv in product(grid.budgets, grid.contexts, grid.caches):
         for what, place in ways:
             yield Cell(subject, file_type, with_budget(machine, budget), budget, n_ctx, kv, what, place)
-    for budget in dict.fromkeys((grid.budgets[0], grid.budgets[-1])):
+    for (what, place), budget in product(
+        sweeps(machine, grid), dict.fromkeys((grid.budgets[0], grid.budgets[-1]))
+    ):
         at = with_budget(machine, budget), budget, grid.sweep_context, grid.caches[0]
-        for n in grid.ubatches:
-            yield Cell(subject, file_type, *at, f"micro-batches of {n}", micro_batches(n))
-        for mode in grid.load_modes:
-            yield Cell(subject, file_type, *at, f"load mode {mode}", but(load_mode=mode))
-        yield Cell(subject, file_type, *at, "without op_offload", but(op_offload=False))
-        yield Cell(subject, file_type, *at, TOGETHER, our_plan, grid.batches)
+        yield Cell(subject, file_type, *at, what, place, grid.batches if what == TOGETHER else ())
+
+
+def sweeps(machine: Machine, grid: Grid) -> Iterator[tuple[str, Callable[[Cell], Placement | None]]]:
+    """Give our plan with one thing changed at a time."""
+    for n in grid.ubatches:
+        yield f"micro-batches of {n}", micro_batches(n)
+    for share in grid.threads:
+        n_threads = max(1, round(share * machine.n_cores))
+        yield f"{n_threads} threads", but(n_threads=n_threads)
+    for mode in grid.load_modes:
+        yield f"load mode {mode}", but(load_mode=mode)
+    if grid.without_offload:
+        yield "without op_offload", but(op_offload=False)
+    yield TOGETHER, our_plan
 
 
 def with_budget(machine: Machine, gib: float) -> Machine:
@@ -119,7 +138,7 @@ def micro_batches(n: int) -> Callable[[Cell], Placement | None]:
     return lambda cell: our_plan(cell, n)
 
 
-def but(**other: str | bool) -> Callable[[Cell], Placement | None]:
+def but(**other: str | bool | int) -> Callable[[Cell], Placement | None]:
     def place(cell: Cell) -> Placement | None:
         placement = our_plan(cell)
         return placement and replace(placement, **other)

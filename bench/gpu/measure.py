@@ -25,7 +25,9 @@ def main(options: argparse.Namespace) -> int:
     with device(options) as (machine, card):
         found = known(target, card["name"])
         n_before = len(found)
-        program = fit.build(llama_cpp(options.folder), options.folder / "fit")
+        program = options.folder / "fit"
+        if not program.is_file():
+            fit.build(llama_cpp(options.folder), program)
         for cell in all_cells(options, machine, asked, program):
             if cell.key in {key(row) for row in found}:
                 continue

@@ -27,8 +27,8 @@ NEEDLESS = (
 )  # fmt: skip
 NEEDLESS_ABOVE = (".", "docker/", "docs/", "examples/", "scripts/", "tests/")  # the bindings' own
 NOT_PACKED = ("llama-cpp-python", "numpy")
-# beside what mixcli itself depends on: what builds the bindings, what they need, and what asks the driver
-BUILDS = ("scikit-build-core", "diskcache", "typing-extensions", "nvidia-ml-py")
+# beside what mixcli itself depends on: what builds the bindings, and what they need
+BUILDS = ("scikit-build-core", "diskcache", "typing-extensions")
 MANYLINUX = ("_2_39", "_2_35", "_2_34", "_2_31", "_2_28", "_2_27", "_2_24", "_2_17", "2014", "1")
 VOCABULARY = "tokenizer.model.v1"
 

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from mixcli.engine.llama import Batch
@@ -16,7 +17,7 @@ from mixcli.engine.loading import Loaded, load
 from mixcli.errors import MixcliError
 from profiles.placement import Placement
 
-FIRST_TOKEN = 5  # any token that is no control token will do
+WARM_UP = 64  # tokens, enough that a GPU works with main memory's experts
 
 
 def main() -> None:
@@ -52,19 +53,26 @@ def logits_after(loaded: Loaded, tokens: list[int]) -> list[float]:
     return [float(logit) for logit in loaded.context.logits()]
 
 
+def text(loaded: Loaded, n: int, seed: int = 0) -> list[int]:
+    """Give `n` tokens at random, the same ones each time: equal tokens would all go to the same experts, which no text does."""
+    draw = Random(seed)
+    return [draw.randrange(loaded.model.vocab.n_tokens) for _ in range(n)]
+
+
 def at_once(loaded: Loaded, n_sequences: int, n_tokens: int) -> float:
     """Measure tokens a second of that many sequences together, from an empty cache."""
     context = loaded.context
     batch = Batch(context.n_batch)
     for sequence in range(n_sequences):
         context.cut(sequence, 0)
+    texts = [text(loaded, n_tokens + 1, sequence) for sequence in range(n_sequences)]
     begin = 0.0
     for position in range(n_tokens + 1):
         if position == 1:  # the first step warms up
             begin = time.perf_counter()
         batch.clear()
         for sequence in range(n_sequences):
-            batch.extend([FIRST_TOKEN], position, sequence, n_logits=1)
+            batch.extend(texts[sequence][position : position + 1], position, sequence, n_logits=1)
         context.decode(batch)
         context.logits()  # waits for a GPU
     seconds = time.perf_counter() - begin
@@ -77,6 +85,7 @@ def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
     """Measure tokens a second of prefill and of decode, after a short warm-up."""
     context = loaded.context
     batch = Batch(context.n_batch)
+    tokens = text(loaded, n_prompt + n_tokens)
 
     def feed(start: int, count: int) -> float:
         begin = time.perf_counter()
@@ -84,14 +93,15 @@ def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
         while done < count:
             n = min(context.n_batch, count - done)
             batch.clear()
-            batch.extend([FIRST_TOKEN] * n, start + done, 0, n_logits=1)
+            batch.extend(tokens[start + done : start + done + n], start + done, 0, n_logits=1)
             context.decode(batch)
             done += n
         context.logits()  # waits for a GPU
         return time.perf_counter() - begin
 
-    feed(0, 8)
-    feed(8, 1)
+    n_warm = min(WARM_UP, n_prompt)
+    feed(0, n_warm)
+    feed(n_warm, 1)
     context.cut(0, 0)
     prefill = feed(0, n_prompt)
     decode = 0.0

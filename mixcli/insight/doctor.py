@@ -13,7 +13,6 @@ from mixcli import paths
 from mixcli.disk import random_reads
 from mixcli.hardware import (
     devices,
-    driver_cards,
     gpu_backends,
     known_bandwidth,
     measured_bandwidth,
@@ -21,6 +20,7 @@ from mixcli.hardware import (
     physical_cores,
     unused_cards,
 )
+from mixcli.nvidia import driver_cards
 from mixcli.words import size
 
 LEAST_DISK, LEAST_MEMORY = 5 << 30, 2 << 30

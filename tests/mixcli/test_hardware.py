@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mixcli import hardware
+from mixcli import hardware, nvidia
+from profiles.load import card
 
 # what nvidia-ml-py answers on a machine with one RTX 4090 and a driver for CUDA 12.4
 NVML = SimpleNamespace(
@@ -17,6 +18,12 @@ NVML = SimpleNamespace(
     nvmlDeviceGetName=lambda _handle: "NVIDIA GeForce RTX 4090",
     nvmlDeviceGetMemoryInfo=lambda _handle: SimpleNamespace(total=25757220864),
     nvmlSystemGetCudaDriverVersion=lambda: 12040,
+    nvmlDeviceGetCudaComputeCapability=lambda _handle: (8, 9),
+    nvmlDeviceGetMaxClockInfo=lambda _handle, clock: {1: 3105, 2: 10501}[clock],
+    nvmlDeviceGetMemoryBusWidth=lambda _handle: 384,
+    nvmlDeviceGetMaxPcieLinkGeneration=lambda _handle: 4,
+    nvmlDeviceGetMaxPcieLinkWidth=lambda _handle: 8,
+    nvmlDeviceGetNumGpuCores=lambda _handle: 16384,
 )
 SMI = "#!/bin/sh\necho 'NVIDIA GeForce RTX 3090, 24576'\n"
 
@@ -44,10 +51,49 @@ def test_nvidia_smi_answers_where_the_package_is_missing(
     (tmp_path / "nvidia-smi").write_text(SMI)
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert hardware.driver_cards() == [hardware.Card("NVIDIA GeForce RTX 3090", 24576 << 20)]
+    assert nvidia.driver_cards() == [nvidia.Card("NVIDIA GeForce RTX 3090", 24576 << 20)]
     note = hardware.unused_cards()
     assert note is not None
     assert note.endswith("/whl/cu125")
+
+
+# clocks, lines, lanes and cores as NVML counts them: highest clock of the memory, bits, PCIe, CUDA cores, highest clock of those
+@pytest.mark.parametrize(
+    ("name", "memory", "bits", "cores", "clock", "capability"),
+    [
+        ("RTX 3090", 9751, 384, 10496, 2100, 86),
+        ("RTX 4090", 10501, 384, 16384, 3105, 89),
+        ("RTX 5090", 14001, 512, 21760, 3090, 120),
+    ],
+)
+def test_what_a_driver_says_of_a_card_gives_the_rates_that_a_profile_has(
+    name: str, memory: int, bits: int, cores: int, clock: int, capability: int
+) -> None:
+    known = card(f"NVIDIA GeForce {name}")
+    assert known is not None
+    assert nvidia.bandwidth(memory, bits) == pytest.approx(known.bandwidth_gbs, rel=0.01)
+    assert nvidia.link(5 if capability == 120 else 4, 16) == pytest.approx(known.link_gbs, rel=0.01)
+    assert nvidia.tflops(cores, clock, capability) == pytest.approx(known.tflops, rel=0.04)
+
+
+def test_the_driver_knows_better_than_the_profile_what_a_card_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", NVML)
+    device = {
+        "name": "CUDA0",
+        "buffer_type": "CUDA0",
+        "description": "NVIDIA GeForce RTX 4090",
+        "bytes_free": 24 << 30,
+    }
+    gpu = hardware._gpu(device)
+    assert (gpu.kind, gpu.bytes_free) == ("cuda", (24 << 30) - hardware.RESERVE_GPU)
+    assert gpu.bandwidth == pytest.approx(1008, rel=0.01)
+    assert gpu.link == pytest.approx(12, rel=0.01), "half of the lanes"
+    monkeypatch.setitem(
+        sys.modules, "pynvml", SimpleNamespace(**{**vars(NVML), "nvmlDeviceGetNumGpuCores": None})
+    )
+    assert hardware._gpu(device).link == 24, "a driver that does not say all is not believed in parts"
+    unknown = hardware._gpu({**device, "description": "NVIDIA RTX Something"})
+    assert unknown.bandwidth == hardware.Gpu("", 0).bandwidth
 
 
 def test_a_build_with_cuda_has_nothing_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
