@@ -77,4 +77,4 @@ def verdict(pairs: Iterable[tuple[Logits, Logits]]) -> Verdict:
     return Verdict(tuple(distances), tuple(leads))
 
 
-__all__ = ["NEAR", "Verdict", "apart", "side_by_side", "verdict"]
+__all__ = ["FAR", "NEAR", "Verdict", "apart", "side_by_side", "verdict"]

@@ -138,8 +138,9 @@ def _finish(
         if not request.from_disk or missing > host.experts:
             return None
         placement = replace(placement, load_mode="mmap", repack=False)
-    elif layout.n_gpu_layers and host.experts and host.need <= PINNED_SHARE * host.bytes_free:
-        placement = replace(placement, load_mode="none")
+    else:
+        pinned = layout.n_gpu_layers and host.experts and host.need <= PINNED_SHARE * host.bytes_free
+        placement = replace(placement, load_mode="none" if pinned else "mmap")
     reached = estimate(shape, machine, placement, layout, missing)
     if missing:
         reasons.append(

@@ -105,9 +105,11 @@ class _Search:
         for place, sized in enumerate(self._sizes()):
             alone = replace(sized, op_offload=False)
             yield Candidate(self._rates(alone).seconds(self._shape, host), place, alone, None, layout=host)
+            # the quicker way to load; a plan that has no room for it is found slower in the end
+            pinned = replace(sized, load_mode="none")
             for kind in KINDS if self._machine.gpus else ():
                 for offload in (True, False) if helps and kind.mode != "all" else (True,):
-                    one = Candidate(0.0, place, replace(sized, op_offload=offload), kind)
+                    one = Candidate(0.0, place, replace(pinned, op_offload=offload), kind)
                     yield from self._bounded(one, rooms, self._spare)
 
     def look(self, one: Candidate) -> Candidate | None:

@@ -2,8 +2,9 @@
 
 Every cost is a sum over the parts of a layout, so the same numbers say how fast a plan is and, in packing.py, which plan is fastest.
 
-The efficiencies are what llama.cpp reaches of the hardware's numbers: on the CPU decode came to 0.85 of the bandwidth bound (measured);
-those of GPUs are usual figures for its CUDA backend and are not measured here. The range that is shown spans that uncertainty.
+The efficiencies are what llama.cpp reaches of the hardware's numbers. On the CPU alone decode came to 0.85 of the bandwidth bound; beside a GPU, which
+it waits for twice a layer, to 0.5 (Mixtral 8x7B over an H200 and 16 cores, bench.gpu). Those of GPUs are usual figures for its CUDA backend;
+with them prefill there came to 0.7 to 0.9 of the estimate. The range that is shown spans that uncertainty.
 """
 
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from profiles.request import WORK, Purpose
 from profiles.shape import MATRICES, ModelShape
 
 GB = 1e9
-DECODE_EFFICIENCY = {"host": 0.85, "gpu": 0.70}
+DECODE_EFFICIENCY = {"host": 0.85, "beside": 0.52, "gpu": 0.70}
 PREFILL_EFFICIENCY = {"host": 1.0, "gpu": 0.35}
 HALF_FILLED = 64  # tokens of a micro-batch at which a GPU reaches half of that: smaller ones leave units idle
+MAPPED_LINK = 0.15  # of the link, for experts in a mapped file, which a GPU cannot fetch by itself (measured: 0.1 to 0.2)
 HOP = 40e-6  # seconds for one change between GPU and host or between GPUs, copies and waiting
 LAYER_OVERHEAD = 8e-6  # seconds of kernel starts for one layer on a GPU
 LOW = 0.7  # the low end of the range that is shown, as a share of the estimate
@@ -142,7 +144,7 @@ def decode_rates(shape: ModelShape, machine: Machine, placement: Placement) -> R
     def device(byte: float, overhead: float) -> DeviceRates:
         return DeviceRates(kv * byte + overhead, byte, 0.0, byte * used, byte)
 
-    host = machine.bandwidth * GB * DECODE_EFFICIENCY["host"]
+    host = machine.bandwidth * GB * DECODE_EFFICIENCY["beside" if machine.gpus else "host"]
     if placement.repack and not machine.gpus:
         host = min(host * REPACKED_DECODE, machine.bandwidth * GB)
     devices = [
@@ -173,6 +175,7 @@ def prefill_rates(shape: ModelShape, machine: Machine, placement: Placement) -> 
     offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
     if offload is not None and placement.op_offload and tokens >= 32:
         # llama.cpp copies the host's experts to that GPU whether it is faster or not
-        copied = 1 / (machine.gpus[offload].link * GB) / tokens
+        link = machine.gpus[offload].link * (MAPPED_LINK if placement.load_mode == "mmap" else 1.0)
+        copied = 1 / (link * GB) / tokens
         devices[-1] = DeviceRates(attention_ops / host_rate, 0.0, matrix_ops / rates[offload], copied)
     return Rates(tuple(devices), HOP / tokens, 1 / (machine.disk * GB) / tokens)

@@ -92,6 +92,7 @@ def promises(result: dict[str, Any]) -> list[Promise]:
         Promise(f"decode against whole layers, {GAIN_TYPE} at {largest:g} GiB", 1.3, _text(at_largest)),
         Promise("decode against whole layers", 1.0, _text(layers)),
         Promise("decode against llama.cpp's fit", 1.0, _text(_gains(ours, ways.get(FIT, {}), "decode"))),
+        Promise("prefill against llama.cpp's fit", 1.0, _text(_gains(ours, ways.get(FIT, {}), "prefill"))),
         Promise(
             "prefill with experts on the host against micro-batches of 512",
             2.0,

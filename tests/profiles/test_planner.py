@@ -1,14 +1,19 @@
 """Shapes, sizes and plans: pure numbers."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from mixcli.hub.headers import shape_of
 from profiles.errors import DoesNotFit
 from profiles.memory import bytes_kv
 from profiles.placement import Placement
 from profiles.planner import GIB, Gpu, Machine, Request, plan
 from profiles.shape import ModelShape, model_shape
+from profiles.speed import LOW
+from quantize.gguf_header import read_header
 
 MIXTRAL = ModelShape(
     n_layer=32,
@@ -108,3 +113,19 @@ def test_one_reader_on_a_processor_goes_without_flash_attention_where_there_is_r
     tight = plan(MIXTRAL, Machine(host.need - 1, 8), Request(n_ctx=8192, n_ubatch=128))
     assert tight.placement.flash_attn
     assert tight.seconds("chat") > alone.seconds("chat")
+
+
+# Mixtral 8x7B at Q4_K_M as it ran on an H200 with so much of its memory, 16 cores beside it (docs/benchmarks.md): writes, reads
+@pytest.mark.parametrize(
+    ("gib", "decode", "prefill"), [(24, 47.71, 2413.0), (16, 19.89, 2267.4), (12, 15.03, 1927.8)]
+)
+def test_the_range_that_is_shown_holds_what_was_measured_on_a_gpu(
+    gib: int, decode: float, prefill: float, header_only: Callable[[str, str], Path]
+) -> None:
+    card = Gpu("CUDA0", (gib << 30) - (512 << 20), bandwidth=4277.0, link=47.9, tflops=856.0)
+    machine = Machine(98 << 30, 16, (card,), bandwidth=140.0)
+    found = plan(
+        shape_of(read_header(header_only("mixtral-8x7b", "Q4_K_M"))), machine, Request(n_ctx=8192, kv="f16")
+    )
+    assert 0.95 * LOW <= decode / found.estimate.decode <= 1.05
+    assert 0.95 * LOW <= prefill / found.estimate.prefill <= 1.05

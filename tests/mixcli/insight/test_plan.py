@@ -16,7 +16,7 @@ GIB = 1 << 30
 
 # machine: (experts on the GPU in GiB at least, at most; micro-batch; layers whose experts wholly live on the host)
 GOLDEN = {
-    "rtx-4090": ((20.4, 20.7), 1024, 6),
+    "rtx-4090": ((20.4, 20.7), 512, 6),
     "rtx-3090": ((20.4, 20.7), 512, 6),
     "cpu": ((0.0, 0.0), 512, 0),
 }
