@@ -7,7 +7,7 @@ as good as for one that is named.
 import contextlib
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 CUDA_WHEELS = (132, 130, 125, 124, 123, 122, 121)  # what the bindings' own index has
@@ -74,24 +74,19 @@ def tflops(n_cores: int, clock_mhz: float, capability: int) -> float:
 
 def _card(nvml: Any, handle: Any) -> Card:
     name = nvml.nvmlDeviceGetName(handle)
-    card = Card(
-        name.decode("utf-8", "replace") if isinstance(name, bytes) else name,
-        int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
-    )
+    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+    card = Card(text, int(nvml.nvmlDeviceGetMemoryInfo(handle).total))
     with contextlib.suppress(Exception):  # an old driver, or a card that does not tell
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-        return Card(
-            card.name,
-            card.bytes_total,
-            bandwidth(
-                nvml.nvmlDeviceGetMaxClockInfo(handle, CLOCK_MEMORY), nvml.nvmlDeviceGetMemoryBusWidth(handle)
-            ),
-            link(nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle), nvml.nvmlDeviceGetMaxPcieLinkWidth(handle)),
-            tflops(
-                nvml.nvmlDeviceGetNumGpuCores(handle),
-                nvml.nvmlDeviceGetMaxClockInfo(handle, CLOCK_SM),
-                10 * major + minor,
-            ),
+        clock_sm, clock_memory = (
+            nvml.nvmlDeviceGetMaxClockInfo(handle, which) for which in (CLOCK_SM, CLOCK_MEMORY)
+        )
+        lanes = nvml.nvmlDeviceGetMaxPcieLinkWidth(handle)
+        return replace(
+            card,
+            bandwidth=bandwidth(clock_memory, nvml.nvmlDeviceGetMemoryBusWidth(handle)),
+            link=link(nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle), lanes),
+            tflops=tflops(nvml.nvmlDeviceGetNumGpuCores(handle), clock_sm, 10 * major + minor),
         )
     return card
 

@@ -76,6 +76,13 @@ def test_what_a_driver_says_of_a_card_gives_the_rates_that_a_profile_has(
     assert nvidia.tflops(cores, clock, capability) == pytest.approx(known.tflops, rel=0.04)
 
 
+def test_an_h200_told_what_it_does() -> None:
+    """As NVML told it there; NVIDIA says 4.8 TB/s and 989 TFLOP/s."""
+    assert nvidia.bandwidth(3201, 6016) == pytest.approx(4800, rel=0.01)
+    assert nvidia.link(5, 16) == pytest.approx(47.9, rel=0.01)
+    assert nvidia.tflops(16896, 1980, 90) == pytest.approx(856, rel=0.01)
+
+
 def test_the_driver_knows_better_than_the_profile_what_a_card_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", NVML)
     device = {
