@@ -14,7 +14,7 @@ from bench.engine.scenario import Numbers, Promise, Scenario, Side
 from bench.engine.servers import llama_server, mixcli_host
 from bench.engine.subject import Setting, placement
 
-N_TOKENS, N_ANSWERS = 64, 3
+N_TOKENS, N_ANSWERS = 12, 2  # seconds a token for a peer
 N_CTX = 1024
 
 
@@ -36,7 +36,7 @@ def _rates(socket: Path, extra: Body) -> Numbers:
     for name, n_busy in (("alone", 0), ("beside one", 1), ("beside all", os.cpu_count() or 1)):
         with neighbours(n_busy):
             ask = partial(_seconds, socket, extra)
-            ask(4)  # the neighbours are there, and whoever gets out of their way has done so
+            ask(2)  # the neighbours are there, and whoever gets out of their way has done so
             rates[name] = N_ANSWERS * N_TOKENS / sum(ask(N_TOKENS) for _ in range(N_ANSWERS))
     return rates
 

@@ -59,7 +59,7 @@ STORIES = {
     ),
     "crowded": (
         "Beside busy programs",
-        "Tokens a second of whole answers of 64 tokens over HTTP: alone, beside a program that keeps one core busy, and beside one for every "
+        "Tokens a second of whole answers of 12 tokens over HTTP: alone, beside a program that keeps one core busy, and beside one for every "
         "core, each in a session of its own. Both have two threads; mixcli goes down to one where others want the cores.",
     ),
     "speculation": (
