@@ -23,8 +23,8 @@ from bench.engine.scenario import Numbers, Promise, Side, best, take_turns
 from bench.engine.servers import llama_server
 from bench.engine.subject import SUBJECTS, Setting
 from bench.peers import peers
-from bench.process import as_installed, watch
-from bench.report import RESULTS, write_result
+from bench.process import as_installed
+from bench.report import RESULTS, machine, write_result
 from bench.report import main as write_docs
 from mixcli.host.client import HostClient
 
@@ -133,21 +133,20 @@ def overhead(setting: Setting) -> dict[str, Any]:
         command.run(*ask)
         client = HostClient(command.socket())
         whole, bare = [], []
-        with watch() as share:
-            for _ in range(N_CALLS):
-                whole.append(command.run(*ask) * 1000)
-                started = perf_counter()
-                client.complete(body)
-                bare.append((perf_counter() - started) * 1000)
+        for _ in range(N_CALLS):
+            whole.append(command.run(*ask) * 1000)
+            started = perf_counter()
+            client.complete(body)
+            bare.append((perf_counter() - started) * 1000)
     finally:
         command.stop()
     python = [_bare_python() * 1000 for _ in range(N_CALLS)]
     figures = {"run": median(whole), "request": median(bare), "python": median(python)}
     figures["overhead"] = median(a - b for a, b in zip(whole, bare, strict=True))
-    print(f"    {figures}; others had {share.others:.0%} of the machine", flush=True)
+    print(f"    {figures}", flush=True)
     return {
+        "machine": machine(),
         **figures,
-        "others": share.others,
         "limit": LIMIT_OVERHEAD,
         "kept": figures["overhead"] <= LIMIT_OVERHEAD,
     }
@@ -228,6 +227,7 @@ def _labels(setting: Setting, n_texts: int, n_peer: int, n_rounds: int) -> dict[
     assert ratio is not None
     print(f"  {ratio:.2f}x, at least {promise.limit}x", flush=True)
     return {
+        "machine": machine(),
         "n_texts": n_texts,
         "n_peer": n_peer,
         "rounds": rounds,

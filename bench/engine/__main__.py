@@ -15,7 +15,7 @@ from bench.engine import batch, chat, classify, crowded, schema, single, soak, s
 from bench.engine.scenario import Scenario, medians, take_turns
 from bench.engine.subject import SUBJECTS, Setting
 from bench.peers import peers
-from bench.report import RESULTS, write_result
+from bench.report import RESULTS, machine, write_result
 from bench.report import main as write_docs
 
 FOLDER = Path(__file__).parent.parent.parent / "build" / "bench"
@@ -82,7 +82,7 @@ def _result(scenario: Scenario, model: str, rounds: dict[str, Any]) -> dict[str,
         side: {name: round(value, 4) for name, value in medians(all_).items()}
         for side, all_ in rounds.items()
     }
-    return {"medians": middle, "promises": promises, "rounds": exact}
+    return {"machine": machine(), "medians": middle, "promises": promises, "rounds": exact}
 
 
 def _show(promises: list[dict[str, Any]]) -> bool:

@@ -1,6 +1,6 @@
 """The section of docs/benchmarks.md on the engine: for each scenario what each side did, and what was promised."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 QUIET = 0.1  # of the machine for others, at most
@@ -78,12 +78,12 @@ STORIES = {
 }
 
 
-def engine_section(result: Mapping[str, Any], machine: str) -> list[str]:
-    """Write the section; `machine` says where it was measured."""
+def engine_section(result: Mapping[str, Any], said: Callable[[Mapping[str, Any]], str]) -> list[str]:
+    """Write the section; `said` puts a machine into words."""
     lines = [
         "## The engine against llama.cpp's own programs",
         "",
-        f"2 threads; {machine}. Every side runs in processes of its own and is warmed up; sides take turns and the medians count, ratios are "
+        "2 threads. Every side runs in processes of its own and is warmed up; sides take turns and the medians count, ratios are "
         "medians over the rounds. llama.cpp's programs are built from the bindings' own source with the same flags.",
         "",
     ]
@@ -92,18 +92,18 @@ def engine_section(result: Mapping[str, Any], machine: str) -> list[str]:
             continue
         lines += [f"### {title}", "", story, ""]
         for model, found in result["scenarios"][name].items():
-            lines += _table(MODELS[model], found)
+            lines += _table(MODELS[model], found, said(found["machine"]))
     return lines
 
 
-def _table(model: str, found: Mapping[str, Any]) -> list[str]:
+def _table(model: str, found: Mapping[str, Any], machine: str) -> list[str]:
     medians = found["medians"]
     numbers = dict.fromkeys(number for side in medians.values() for number in side if number != "others")
     n_rounds = max(map(len, found["rounds"].values()))
     others = max(numbers["others"] for side in found["rounds"].values() for numbers in side)
     noise = "" if others < QUIET else f" **Not a quiet machine**: others had up to {others:.0%} of it."
     lines = [
-        f"On {model}, {n_rounds} round{'s' * (n_rounds > 1)}.{noise}",
+        f"On {model}, {n_rounds} round{'s' * (n_rounds > 1)}; {machine}.{noise}",
         "",
         f"| | {' | '.join(UNITS.get(number, number).strip() for number in numbers)} | others |",
         f"|---|{'--:|' * (len(numbers) + 1)}",
