@@ -59,6 +59,11 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, httpx2.TransportError)
 
 
+def is_silent(error: Exception) -> bool:
+    """Tell whether no answer came at all."""
+    return isinstance(error, httpx2.TransportError)
+
+
 def retry_after(error: Exception) -> float | None:
     """Give the seconds after which a server wants to be asked again."""
     if isinstance(error, HfHubHTTPError):

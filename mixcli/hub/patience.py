@@ -4,9 +4,12 @@ import os
 import threading
 import time
 
-from mixcli.hub.hub_errors import Place, explain, is_transient, retry_after
+from mixcli.hub.hub_errors import Place, explain, is_silent, is_transient, retry_after
 
 SECONDS = 120.0  # without a single new byte; MIXCLI_PATIENCE sets another time
+FIRST_SECONDS = (
+    10.0  # the same for a first question that nobody hears: nothing is lost yet, and a person waits
+)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
@@ -17,11 +20,11 @@ class Stopped(Exception):
 class Patience:
     """Counts the time since something last came; `failed` waits for the next try, or raises the error in words.
 
-    `stop` ends a wait with Stopped.
+    `stop` ends a wait with Stopped; `first` says that nothing has been heard of the place before.
     """
 
-    def __init__(self, place: Place, stop: threading.Event | None = None) -> None:
-        self._place = place
+    def __init__(self, place: Place, stop: threading.Event | None = None, *, first: bool = False) -> None:
+        self._place, self._first = place, first
         self._stop = stop or threading.Event()
         self._limit = _limit()
         self.progressed()
@@ -37,7 +40,8 @@ class Patience:
             raise explain(error, self._place) from error
         asked = retry_after(error)
         pause = self._pause if asked is None else asked
-        if time.monotonic() - self._since + pause > self._limit:
+        limit = min(self._limit, FIRST_SECONDS) if self._first and is_silent(error) else self._limit
+        if time.monotonic() - self._since + pause > limit:
             raise explain(error, self._place) from error
         if self._stop.wait(pause):
             raise Stopped

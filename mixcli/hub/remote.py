@@ -85,6 +85,7 @@ def look(repo: str, revision: str = "main") -> RemoteRepo:
         info = persistently(
             lambda: HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_timeout()),
             place,
+            first=True,
         )
     except HFValidationError:
         raise UsageError(f"{repo!r} is no name that a repository can have; they look like org/name") from None
@@ -186,9 +187,9 @@ def stream(url: str, start: int, stop: int) -> Iterator[httpx2.Response]:
     raise httpx2.TooManyRedirects(f"more than {MAX_HOPS} redirects")
 
 
-def persistently(call: Callable[[], T], place: Place) -> T:
-    """Make a request until it works or patience ends; its failure is said in words."""
-    patience = Patience(place)
+def persistently(call: Callable[[], T], place: Place, *, first: bool = False) -> T:
+    """Make a request until it works or patience ends, sooner when it is the `first` one; its failure is said in words."""
+    patience = Patience(place, first=first)
     while True:
         try:
             return call()

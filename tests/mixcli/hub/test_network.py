@@ -4,12 +4,17 @@ import hashlib
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from mixcli.errors import MixcliError
+from mixcli.hub.hub_errors import Place
+from mixcli.hub.patience import Patience
 from tests.mixcli.hub import small, standin
 from tests.mixcli.hub.standin import Handler, Seen, StandIn
 
@@ -113,6 +118,32 @@ def test_nobody_is_there(hub: StandIn, pull) -> None:
     done = pull(NAME, "-q", HF_ENDPOINT="http://127.0.0.1:9", MIXCLI_PATIENCE="0.7")
     assert (done.returncode, done.stderr.count("\n")) == (6, 1)
     assert "127.0.0.1:9 cannot be reached" in done.stderr
+
+
+class Clock(threading.Event):
+    """A stop that nobody gives, and on which no time is spent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        return False
+
+
+@pytest.mark.parametrize(("first", "longest"), [(True, 8.0), (False, 30.0)])
+def test_a_first_question_that_nobody_hears_is_not_asked_for_long(first: bool, longest: float) -> None:
+    clock = Clock()
+    patience = Patience(Place("org/tiny", "main"), clock, first=first)
+    for _ in range(7):
+        try:
+            patience.failed(httpx2.ConnectError("nobody"))
+        except MixcliError as error:
+            assert error.exit_code == 6
+            break
+    assert clock.waits[0] == 0.5
+    assert clock.waits[-1] == longest
 
 
 def test_wrong_bytes_are_fetched_once_more(hub: StandIn, pull, home: Path) -> None:
