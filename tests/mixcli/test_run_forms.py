@@ -93,9 +93,8 @@ def test_a_persona_is_a_system_message_with_settings(mixcli: Runner, with_demo: 
 
 
 def test_no_stream_gives_the_same_text(mixcli: Runner, with_demo: Path) -> None:
-    mixcli(
-        "run", "Name three rivers.", *FEW
-    )  # from now on the prompt comes out of the cache, with the same rounding each time
+    # behind the first answer the prompt comes out of the cache, with the same rounding each time
+    mixcli("run", "Name three rivers.", *FEW)
     streamed = mixcli("run", "Name three rivers.", *FEW)
     assert mixcli("run", "Name three rivers.", "--no-stream", *FEW).stdout == streamed.stdout
 

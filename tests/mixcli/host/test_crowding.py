@@ -56,7 +56,7 @@ def test_a_kernel_that_does_not_tell_changes_nothing() -> None:
 
 
 CROWDED = """
-import hashlib, os, subprocess, sys, threading, time
+import hashlib, os, subprocess, sys, time
 from mixcli.host.crowding import Crowding
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 other = subprocess.Popen([sys.executable, "-c", "while True: pass"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.side_by_side import FAR, apart
+from bench.side_by_side import FAR, NEAR, apart
 from bench.synthetic import MID, write_model
 from mixcli.hardware import this_machine
 from mixcli.hub.headers import header_of, shape_of
@@ -106,7 +106,7 @@ def test_a_mid_size_mixtral_on_two_workers(
             planned = sum(part[1] for part in one["parts"])
             assert one["off"] <= 0.02 or planned < MIB, (mib, n_ctx, kv, one)
         expected = measured(subject, alone.placement, {}, logits=PROMPT)["logits"]
-        assert apart(answer["logits"], expected) <= FAR, (mib, n_ctx, kv)
+        assert apart(answer["logits"], expected) <= NEAR, (mib, n_ctx, kv)
 
 
 @pytest.mark.slow
