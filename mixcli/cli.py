@@ -16,7 +16,7 @@ import click
 
 from mixcli import __version__
 from mixcli.console import console
-from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, MixcliError, UsageError
+from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, UsageError
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
 COMMANDS = {
@@ -137,15 +137,13 @@ def _broken_pipe(_error: Any) -> int:
 
 
 def _os_error(error: Any) -> int:
-    if error.errno == errno.ENOSPC:
-        _forget_stdout()
-        where = error.filename or "the device that the output goes to"
-        console.error(f"no space left on {where}; free some and run it again")
-        return DoesNotFit.exit_code
-    if error.filename is None or hasattr(error, "exit_code") or os.environ.get("MIXCLI_DEBUG"):
+    if hasattr(error, "exit_code") or os.environ.get("MIXCLI_DEBUG"):
         return _ours(error)
-    console.error(f"{error.filename}: {error.strerror}")
-    return MixcliError.exit_code
+    from mixcli.os_errors import explain
+
+    if error.errno in UNWRITTEN:
+        _forget_stdout()
+    return _ours(explain(error))
 
 
 def _ours(error: Any) -> int:
@@ -160,6 +158,9 @@ def _forget_stdout() -> None:
     """Keep Python from flushing into a broken stdout at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
+
+# what a write fails with; Python would try once more at exit, and complain
+UNWRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 # the first row that matches tells what is shown and which code is given
 SHOWN: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[Any], int]], ...] = (

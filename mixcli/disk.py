@@ -3,7 +3,6 @@
 The page cache must not answer, so reads go around it (O_DIRECT), or pages are dropped first where a file system has no such reads.
 """
 
-import json
 import mmap
 import os
 import random
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mixcli import paths
+from mixcli import json_cache
 
 PIECE = 128 << 10  # what Linux reads ahead when a page of a mapped file is missing
 SECONDS = 0.4
@@ -28,19 +27,12 @@ def random_reads(path: Path) -> float:
     OSError when the file cannot be read.
     """
     disk = str(path.stat().st_dev)
-    known = _known()
-    if disk not in known:
-        known[disk] = round(_measured(path), 4)
-        (paths.cache_dir() / "disk.json").write_text(json.dumps(known), "utf-8")
-    return known[disk]
-
-
-def _known() -> dict[str, float]:
-    try:
-        found = json.loads((paths.cache_dir() / "disk.json").read_text("utf-8"))
-        return {str(disk): float(rate) for disk, rate in found.items() if float(rate) > 0}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+    known = json_cache.load("disk").get(disk)
+    if json_cache.is_number(known, above=0):
+        return float(known)
+    rate = round(_measured(path), 4)
+    json_cache.update("disk", lambda found: found.update({disk: rate}))
+    return rate
 
 
 def _measured(path: Path) -> float:

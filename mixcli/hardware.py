@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixcli import paths
+from mixcli import json_cache
 from mixcli.errors import MixcliError, NotReachable
 from mixcli.nvidia import cuda_wheel, driver_cards
 from profiles.load import card
@@ -132,11 +132,8 @@ def unused_cards() -> str | None:
 
 def known_bandwidth() -> float | None:
     """Give the measured bandwidth of main memory in GB a second, None when it was never measured."""
-    try:
-        found = json.loads((paths.cache_dir() / "bandwidth.json").read_text("utf-8"))
-        return float(found["gbs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    rate = json_cache.load("bandwidth").get("gbs")
+    return float(rate) if json_cache.is_number(rate, above=0) else None
 
 
 def measured_bandwidth() -> float:
@@ -157,7 +154,7 @@ def measured_bandwidth() -> float:
 
     with ThreadPoolExecutor(cores) as pool:
         rate = sum(pool.map(read, range(cores))) / 1e9
-    (paths.cache_dir() / "bandwidth.json").write_text(json.dumps({"gbs": round(rate, 1)}), "utf-8")
+    json_cache.update("bandwidth", lambda found: found.update(gbs=round(rate, 1)))
     return rate
 
 

@@ -1,30 +1,49 @@
-"""One process at a time: an advisory lock on a file, released by the kernel when its holder ends in whatever way."""
+"""One process at a time: an advisory lock on a file, released by the kernel when its holder ends in whatever way.
 
+Some file systems have no locks (NFS without its lock daemon, FUSE). There a file of the same meaning in the private runtime folder is
+locked instead, which keeps the processes of this machine apart; where that has no locks either, things go on without.
+"""
+
+import errno
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mixcli import paths
+
 POLL = 0.2  # seconds between two looks at a lock that somebody else has
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
 
 
 @contextmanager
 def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Wait for the lock on `path` and hold it; `waiting` is called again and again while somebody else has it.
 
-    mixcli never removes such a file; should another program do so, the lock is taken on the new one.
+    mixcli never removes such a file; should another program do so, the lock is taken on the new one. Raises OSError for a file that
+    cannot be made, or a link in its place.
     """
     handle = _open(path)
     try:
         while True:
-            while not _taken(handle, block=waiting is None):
-                if waiting:
-                    waiting()
-                time.sleep(POLL)
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                break
+            try:
+                while not _taken(handle, block=waiting is None):
+                    if waiting:
+                        waiting()
+                    time.sleep(POLL)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                stand_in = _stand_in(path)
+                if stand_in is None or path == stand_in:
+                    break  # no locks anywhere
+                path = stand_in
+            else:
+                if _is_still(path, handle):
+                    break
             os.close(handle)
             handle = _open(path)
         yield
@@ -33,7 +52,27 @@ def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Tell whether a name is still the file that was opened by it."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _stand_in(path: Path) -> Path | None:
+    """Return the file that is locked on this machine for a path without locks."""
+    try:
+        folder = paths.runtime_dir()
+    except OSError:
+        return None
+    name = (
+        path.name if path.parent == folder else hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:24]
+    )
+    return folder / f"{name.removesuffix('.lock')}.lock"
 
 
 def _taken(handle: int, *, block: bool) -> bool:

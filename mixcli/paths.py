@@ -1,32 +1,86 @@
 """Where mixcli keeps things: one function a place, each folder private to the user (0700).
 
 `MIXCLI_HOME` puts all of them under one folder (tests, portable installs); otherwise the platform's own places are used.
-Nothing is created before it is needed.
+Nothing is created before it is needed. A folder that cannot be made (a read-only or full disk, no home) is absent for whatever reads;
+what writes into it fails with the sentence of os_errors.py.
 """
 
 import errno
 import hashlib
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 
+KINDS = ("cache", "config", "data")
 MAX_RUNTIME_PATH = 70  # bytes; a socket in it has 21 more, and 104 is the least that a system allows
+NOWHERE = Path("/nonexistent/mixcli")  # where a user without a home folder would keep things
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def _root(kind: str) -> Path:
+    """Return the folder of a kind; it need not exist."""
+    if home := os.environ.get("MIXCLI_HOME"):
+        folder = expanded(home)
+        if not Path(home).is_absolute():  # children that work in another folder mean the same place
+            os.environ["MIXCLI_HOME"] = os.fspath(folder)
+        return folder / kind
+    path = Path(getattr(platformdirs, f"user_{kind}_dir")("mixcli", appauthor=False))
+    return path if path.is_absolute() else NOWHERE / kind
 
 
 def _place(kind: str) -> Path:
+    return private(_root(kind))
+
+
+def roots() -> Iterator[Path]:
+    """Return the folders that all of mixcli's own files lie in; they need not exist."""
+    yield from map(_root, KINDS)
     if home := os.environ.get("MIXCLI_HOME"):
-        path = Path(home).expanduser() / kind
-    else:
-        path = Path(getattr(platformdirs, f"user_{kind}_dir")("mixcli", appauthor=False))
-    return private(path)
+        yield expanded(home)
+
+
+def expanded(text: str) -> Path:
+    """Return a path that a person wrote, absolute; ~ stays as it is for a user without a home folder."""
+    return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111  (Path.expanduser raises RuntimeError)
 
 
 def private(path: Path) -> Path:
-    """Make a folder that only this user can enter, with its parents, and give it back."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Make a folder that only this user can enter, with its parents, as far as that is possible, and return it.
+
+    A folder of ours that others may write into is closed to them. Raises PermissionError for one that belongs to another user,
+    NotADirectoryError for a file in its place.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(path)) from None
+    except OSError:  # read-only, full, not ours
+        pass
+    _check_owner(path)
     return path
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse a folder into which somebody else may have put things; root, who owns nothing on many mounts, may use any."""
+    try:
+        status = path.stat()
+    except OSError:
+        return
+    me = os.geteuid()
+    if me and status.st_uid not in {me, 0}:
+        raise PermissionError(
+            errno.EPERM,
+            "belongs to another user",
+            os.fspath(path),
+        )
+    if status.st_uid == me and status.st_mode & OTHERS_WRITE:
+        with suppress(OSError):
+            path.chmod(stat.S_IMODE(status.st_mode) & ~OTHERS_WRITE)
 
 
 def cache_dir() -> Path:
@@ -52,19 +106,45 @@ def models_dir() -> Path:
 def runtime_dir() -> Path:
     """Sockets, locks and logs of running hosts: in XDG_RUNTIME_DIR where there is one, else in the cache.
 
-    A unix socket's path may have about 100 bytes; where that folder is deeper, a private one under the temporary folder takes its
-    place. A folder that another user owns is refused.
+    A unix socket's path may have about 100 bytes; where that folder is deeper, or cannot be written, a private one under the temporary
+    folder takes its place. A folder that another user owns, or a planted link, is refused.
     """
     session = os.environ.get("XDG_RUNTIME_DIR")
-    if session and not os.environ.get("MIXCLI_HOME") and Path(session).is_dir():
-        path = private(Path(session) / "mixcli")
-    else:
-        path = private(cache_dir() / "run")
-    if len(os.fsencode(path)) > MAX_RUNTIME_PATH:
+    if session and not os.environ.get("MIXCLI_HOME") and Path(session).is_absolute():
+        path = Path(session) / "mixcli"
+        if len(os.fsencode(path)) <= MAX_RUNTIME_PATH and _is_ours(Path(session)) and _usable(path):
+            return _closed(path)
+    path = cache_dir() / "run"
+    if len(os.fsencode(path)) > MAX_RUNTIME_PATH or not _usable(path):
         digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-        path = private(Path(tempfile.gettempdir()) / f"mixcli-{os.getuid()}-{digest}")
+        path = Path(tempfile.gettempdir()) / f"mixcli-{os.getuid()}-{digest}"
+        if not _usable(path):
+            raise PermissionError(
+                errno.EACCES,
+                "no folder for sockets can be made; set MIXCLI_HOME to a folder that you can write",
+                os.fspath(path),
+            )
+    return _closed(path)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _usable(path: Path) -> bool:
+    """Make a private folder and tell whether it can be written; a link or a foreign folder counts, so that it is refused by name."""
+    with suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path.is_symlink() or (path.is_dir() and (os.access(path, os.W_OK | os.X_OK) or not _is_ours(path)))
+
+
+def _closed(path: Path) -> Path:
+    """Return a folder that nobody else can enter; raises PermissionError for one that is not ours."""
     status = path.lstat()
-    if status.st_uid != os.getuid() or path.is_symlink():
+    if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
         raise PermissionError(
             errno.EPERM,
             "belongs to someone else; remove it or set MIXCLI_HOME to a folder of your own",

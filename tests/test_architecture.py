@@ -13,14 +13,23 @@ PACKAGES = ("mixcli", "quantize", "profiles")
 
 # A room -> the rooms that it may import. The longest matching name is a module's room; its own room is always allowed.
 # mixcli's small helpers (errors, console, paths, locks, words, stdin) may be used by every room of mixcli.
-BASE = {"mixcli.errors", "mixcli.paths", "mixcli.locks", "mixcli.words", "mixcli.console"}
+BASE = {
+    "mixcli.errors",
+    "mixcli.paths",
+    "mixcli.locks",
+    "mixcli.words",
+    "mixcli.console",
+    "mixcli.json_cache",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "profiles": set(),
     "quantize": set(),
     "mixcli": set(),
     "mixcli.errors": set(),
     "mixcli.paths": set(),
-    "mixcli.locks": set(),
+    "mixcli.locks": {"mixcli.paths"},
+    "mixcli.json_cache": {"mixcli.paths", "mixcli.locks"},
+    "mixcli.os_errors": {"mixcli.errors", "mixcli.paths", "mixcli.hub.hub_cache"},
     "mixcli.words": {"mixcli.errors"},
     "mixcli.console": {"mixcli.errors"},
     "mixcli.stdin": BASE,
@@ -126,7 +135,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.host.process",
         "mixcli.file_types",
     },
-    "mixcli.cli": BASE,
+    "mixcli.cli": BASE | {"mixcli.os_errors"},
     "mixcli.__main__": {"mixcli.cli"},
 }
 ONLY_HERE = {

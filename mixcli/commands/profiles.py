@@ -72,6 +72,8 @@ def detect() -> None:
 @common
 def new(name: str, extends: str | None) -> None:
     """Write profile NAME into your configuration folder, to be edited: this machine, or a copy of another."""
+    from mixcli.json_cache import replace_text
+    from mixcli.paths import private
     from profiles.load import load_profile
 
     path = _own() / f"{name}.toml"
@@ -84,8 +86,7 @@ def new(name: str, extends: str | None) -> None:
         text = f'extends = "{extends}"\n# [host]\n# ram_gib = 128\n'
     else:
         text = _detected()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    replace_text(private(path.parent) / path.name, text)
     console.line(str(path))
 
 

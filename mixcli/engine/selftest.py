@@ -8,7 +8,6 @@ Run as a module, this is the child: `python -m mixcli.engine.selftest repack|pla
 """
 
 import hashlib
-import json
 import os
 import platform
 import signal
@@ -18,9 +17,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from mixcli import json_cache
 from mixcli.engine.ggml import library_folder
 from mixcli.errors import MixcliError
-from mixcli.paths import cache_dir
 from profiles.placement import Placement
 
 CRASH_SWITCH = "MIXCLI_SELFTEST_CRASH"  # "1": the child with repacking dies; for tests
@@ -39,10 +38,10 @@ def checked(placement: Placement) -> tuple[Placement, str | None]:
     """
     if not placement.repack:
         return placement, None
-    store = cache_dir() / "selftest.json"
-    known, key = _read(store), _machine_key()
+    key = _machine_key()
+    works = json_cache.load("selftest").get(key)
     note = None
-    if key not in known:
+    if not isinstance(works, bool):
         works = _survives("repack")
         if not works:
             if not _survives("plain"):
@@ -50,9 +49,9 @@ def checked(placement: Placement) -> tuple[Placement, str | None]:
                     "llama.cpp, as installed, cannot compute on this CPU; install llama-cpp-python again on this machine"
                 )
             note = NOTE
-        known[key] = works
-        _write(store, known)
-    return replace(placement, repack=known[key]), note
+        verdict = works
+        json_cache.update("selftest", lambda found: found.update({key: verdict}))
+    return replace(placement, repack=works), note
 
 
 def _machine_key() -> str:
@@ -70,20 +69,6 @@ def _cpu() -> str:
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
-
-
-def _read(store: Path) -> dict[str, bool]:
-    try:
-        known = json.loads(store.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {k: v for k, v in known.items() if isinstance(v, bool)} if isinstance(known, dict) else {}
-
-
-def _write(store: Path, known: dict[str, bool]) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=store.parent, delete=False, encoding="utf-8") as file:
-        json.dump(known, file)
-    Path(file.name).replace(store)
 
 
 def _survives(mode: str) -> bool:

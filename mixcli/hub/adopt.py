@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from mixcli import paths
 from mixcli.errors import UsageError
 from mixcli.hub import gguf_names, store
 from mixcli.hub.build import About
@@ -11,6 +12,7 @@ from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.headers import has_split_experts, header_of, prompt_format
 from mixcli.hub.licences import licence
 from mixcli.hub.manifest import StoredFile
+from mixcli.hub.reference import check_name, is_there, shown, usable_name
 from mixcli.hub.store import StoredModel
 from quantize.gguf_header import GgufHeader
 
@@ -29,7 +31,7 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
         )
     place = gguf_names.part(path.name)
     kind = gguf_names.file_type(path.name) or _commonest_type(header)
-    called = name or _name(Path(place.stem).name, kind)
+    called = check_name(name) if name else usable_name(_name(Path(place.stem).name, kind))
     stated = header.get("general.license")
     about = About(
         called,
@@ -53,9 +55,16 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
 
 def _parts(path: Path) -> list[Path]:
     """Give the files of a model by its first one; UsageError for a later part, and for parts that are missing."""
-    path = path.expanduser().absolute()
+    text = os.fspath(path)
+    path = paths.expanded(text)
+    if not is_there(path):
+        known = text in store.names()
+        hint = "; that is a model of the store already" if known else store.near_path(text, path)
+        raise UsageError(f"there is no file {shown(text)[1:-1]}{hint}")
     if not path.is_file():
-        raise UsageError(f"there is no file {path}")
+        raise UsageError(
+            f"{text} is not a regular file; name a .gguf file, or pull a checkpoint folder: mixcli pull {text}"
+        )
     place = gguf_names.part(path.name)
     if place.number != 1:
         raise UsageError(f"{path.name} is part {place.number} of {place.count}; name the first part")

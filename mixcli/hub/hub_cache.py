@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixcli import paths
+
 
 def root() -> Path:
     """Give the folder of the cache."""
@@ -21,7 +23,7 @@ def root() -> Path:
 
 
 def _expanded(text: str) -> Path:
-    return Path(os.path.expandvars(text)).expanduser().absolute()
+    return paths.expanded(os.path.expandvars(text))
 
 
 @dataclass(frozen=True)

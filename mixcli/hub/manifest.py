@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "manifest.json"
+MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,30 @@ class Manifest:
 def read(path: Path) -> Manifest | None:
     """Read a manifest; None for one that is torn, of another version, or points to nothing."""
     try:
-        fields: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        with path.open("rb") as file:
+            fields: dict[str, Any] = json.loads(file.read(MAX_BYTES))
         stored = tuple(StoredFile(**file) for file in fields.pop("files"))
         manifest = Manifest(files=stored, **fields)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return manifest if stored else None
+    return manifest if _is_sound(manifest) else None
+
+
+def _is_sound(manifest: Manifest) -> bool:
+    """Tell whether every field has its type, and files that mixcli made lie in the model's own folder."""
+    words = (value for name, value in vars(manifest).items() if name != "files")
+    return (
+        bool(manifest.files)
+        and all(isinstance(word, str) for word in words)
+        and all(
+            isinstance(file.path, str)
+            and isinstance(file.sha256, str)
+            and type(file.size) is int
+            and (manifest.keeper != "mixcli" or _is_inside(file.path))
+            for file in manifest.files
+        )
+    )
+
+
+def _is_inside(path: str) -> bool:
+    return "\0" not in path and not path.startswith("/") and ".." not in path.split("/")

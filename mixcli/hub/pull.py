@@ -1,5 +1,6 @@
 """mixcli pull: what a person names is found out and planned; the plan says what it costs, and then brings the model in."""
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from mixcli.hub.catalog import Entry, catalog, entry, file_type
 from mixcli.hub.hashing import Report
 from mixcli.hub.job import Job
 from mixcli.hub.licences import licence
-from mixcli.hub.reference import Reference
+from mixcli.hub.reference import Reference, check_name, check_text, is_path, is_there
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
 
@@ -49,14 +50,17 @@ def pull(wish: Wish, report: Report) -> Made | Job:
 
     Raises UsageError, NotReachable, DoesNotFit or IntegrityError, each with one sentence.
     """
-    path = Path(wish.text).expanduser()
+    check_text(wish.text)
+    if wish.name is not None:
+        check_name(wish.name)
+    path = paths.expanded(wish.text)
     if _means_a_folder(wish.text, path):
         model, fresh = build.from_folder(
             path.resolve(), types.file_type(wish.quant or "Q4_K_M"), wish.name, report
         )
         return Made(model, fresh)
-    if wish.text.endswith(".gguf") and (
-        path.exists() or wish.text.count("/") < 2 or wish.text.startswith((".", "/"))
+    if wish.text.lower().endswith(".gguf") and (
+        is_there(path) or wish.text.count("/") < 2 or wish.text.startswith((".", "/"))
     ):
         raise UsageError(
             f"{wish.text} is a GGUF already; use it as it is (-m {wish.text}), or: mixcli import {wish.text}"
@@ -64,6 +68,8 @@ def pull(wish: Wish, report: Report) -> Made | Job:
     reference = Reference.parse(wish.text)
     if reference.type and wish.quant and reference.type != wish.quant:
         raise UsageError(f"{wish.text} and --quant {wish.quant} name two types; give one of them")
+    if reference.name not in catalog() and (here := _here(reference, wish)) is not None:
+        return Made(here, False)  # also what was imported under a name that no hub knows
     known = None if reference.is_repo else entry(reference.name)
     if known and known.builder == "demo":
         model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)
@@ -74,8 +80,10 @@ def pull(wish: Wish, report: Report) -> Made | Job:
 
 
 def _means_a_folder(text: str, path: Path) -> bool:
-    looks_like_a_name = not (os.sep in text or text.startswith(".")) and text in catalog()
-    return path.is_dir() and not looks_like_a_name
+    """Tell whether a folder is meant: one that is there, and by a text that is no name of the catalog or the store."""
+    if not is_there(path) or not path.is_dir():
+        return False
+    return is_path(text) or text.endswith(os.sep) or (text not in catalog() and text not in store.names())
 
 
 def _here(reference: Reference, wish: Wish) -> StoredModel | None:
@@ -136,11 +144,16 @@ def _from_hub(reference: Reference, known: Entry | None, wish: Wish, report: Rep
 def _check_writable() -> None:
     """Fail before anything is asked for when nothing could be kept."""
     for folder in (hub_cache.root(), paths.models_dir()):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (
+            OSError
+        ) as error:  # by the name of the folder that is needed, not of the parent that cannot be made
+            raise OSError(error.errno, error.strerror, os.fspath(folder)) from None
         if not os.access(folder, os.W_OK):
-            raise PermissionError(
-                13, "cannot be written to; set HF_HOME and MIXCLI_HOME to folders of your own", str(folder)
-            )
+            is_fixed = os.statvfs(folder).f_flag & os.ST_RDONLY
+            code = errno.EROFS if is_fixed else errno.EACCES
+            raise OSError(code, os.strerror(code), os.fspath(folder))
 
 
 def _offline(reference: Reference, wish: Wish) -> NotReachable:

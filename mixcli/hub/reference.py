@@ -1,16 +1,24 @@
 """How a person writes which model is meant: a name of the catalog or a repository of the Hub, with a type and a revision.
 
 mixtral   mixtral:Q4_K_M   org/repo   org/repo:Q4_K_M   org/repo@revision   org/repo:Q4_K_M@revision   org/repo/file.gguf
+
+What begins with a slash, a dot or ~, or ends in .gguf, is a path; anything else is a name first.
 """
 
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from mixcli.errors import UsageError
 
 _ADDRESS = re.compile(r"^(?:https?://)?(?:huggingface\.co|hf\.co)/")
 _BLOB = re.compile(r"/(?:blob|resolve)/([^/]+)/")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_TYPE = re.compile(r"[A-Za-z0-9][\w.+/-]{0,95}")
+MAX_TEXT = 4096  # characters
+MAX_NAME = 128  # bytes of a name in the store; it becomes part of file names
 _REVISION = re.compile(r"[\w][\w./-]{0,127}")
 
 
@@ -26,6 +34,7 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> "Reference":
         """Read what a person wrote, also the address of a repository's or a file's page; UsageError when it names nothing."""
+        check_text(text)
         rest, is_address = _ADDRESS.subn("", text.strip())
         rest = rest.removesuffix("/") if is_address else rest
         file = revision = None
@@ -36,21 +45,26 @@ class Reference:
         said, _, late_type = said.partition(":")
         name, _, file_type = rest.partition(":")
         if at and not said:
-            raise UsageError(f"{text!r} names no revision after the @; leave the @ out for the newest")
+            raise UsageError(f"{shown(text)} names no revision after the @; leave the @ out for the newest")
         if name.count("/") > 1 and name.endswith(".gguf"):
             owner, repo, file = name.split("/", 2)
             name = f"{owner}/{repo}"
+        if not file_type and not late_type and ":" in rest + said:
+            raise UsageError(f"{shown(text)} names no type after the colon; did you mean {name or 'demo'}?")
         if not name:
-            raise UsageError(f"{text!r} names no model; write a name such as demo, or demo:Q8_0")
+            raise UsageError(f"{shown(text)} names no model; write a name such as demo, or demo:Q8_0")
         reference = cls(name, (file_type or late_type).upper() or None, said or revision, file)
-        reference._check(text)
+        reference._check(shown(text))
         return reference
 
     def _check(self, text: str) -> None:
         if "/" in self.name and (not _REPO.fullmatch(self.name) or ".." in self.name):
-            raise UsageError(f"{text!r} is no name of a repository; they look like org/name")
+            hint = f"; did you mean {self.name.strip('/')}?" if _is_one_name(self.name.strip("/")) else ""
+            raise UsageError(f"{text} is not the name of a repository; they look like org/name{hint}")
+        if self.type and not _TYPE.fullmatch(self.type):
+            raise UsageError(f"{text} has an invalid type {shown(self.type)}; types look like Q4_K_M")
         if self.revision and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
-            raise UsageError(f"{self.revision!r} is no revision; name a branch, a tag or a commit")
+            raise UsageError(f"{shown(self.revision)} is not a revision; name a branch, a tag or a commit")
 
     @property
     def is_repo(self) -> bool:
@@ -59,3 +73,70 @@ class Reference:
 
     def __str__(self) -> str:
         return f"{self.name}:{self.type}" if self.type else self.name
+
+
+def check_text(text: str) -> None:
+    """Raise UsageError for what cannot name a model: nothing, too much, or characters that nobody can see."""
+    if not text.strip():
+        raise UsageError(
+            "the model's name is empty; write a name such as demo, or a path such as ./model.gguf"
+        )
+    if len(text) > MAX_TEXT:
+        raise UsageError(
+            f"the model's name has {len(text):,} characters, more than the {MAX_TEXT:,} that are allowed"
+        )
+
+
+def is_path(text: str) -> bool:
+    """Tell whether a text is certainly a path: it says so by a slash, a dot or ~ in front, or by .gguf at its end."""
+    return text.lower().endswith(".gguf") or text.startswith((".", "~", os.sep))
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a path exists; False for one that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def check_name(name: str) -> str:
+    """Return a name that a model can have in the store: it can be typed, and is not taken for a path or a type; UsageError otherwise."""
+    wrong = next((words for is_wrong, words in _WRONG if is_wrong(name)), None)
+    if wrong:
+        raise UsageError(f"the name {shown(name)} {wrong}; use letters, digits, dots and hyphens")
+    return name
+
+
+def usable_name(name: str) -> str:
+    """Return a name made out of a file's or folder's, with what a name cannot have replaced by hyphens."""
+    plain = "".join(c if c.isprintable() and c not in ":@/\\" else "-" for c in name).strip(" .-~")
+    while len(plain.encode("utf-8", "replace")) > MAX_NAME:
+        plain = plain[:-1]
+    plain = plain.removesuffix(".gguf")
+    return plain or "model"
+
+
+def shown(text: str) -> str:
+    """Return a text in quotes as a message shows it, cut where it is long."""
+    return repr(text if len(text) <= 120 else f"{text[:60]}…{text[-40:]}")
+
+
+def _is_one_name(text: str) -> bool:
+    return bool(text) and "/" not in text and text.isprintable()
+
+
+# (what must not be, the words for it)
+_WRONG: tuple[tuple[Callable[[str], bool], str], ...] = (
+    (lambda name: not name.strip(), "is empty"),
+    (lambda name: len(name.encode("utf-8", "replace")) > MAX_NAME, f"has more than {MAX_NAME} bytes"),
+    (lambda name: not name.isprintable(), "has control characters"),
+    (lambda name: name != name.strip(), "begins or ends with a blank"),
+    (
+        lambda name: any(c in name for c in ":@\\"),
+        "has a character that separates types and revisions, or folders",
+    ),
+    (lambda name: name.startswith((".", "~", "-", "/")), "begins like a path or an option"),
+    (lambda name: name.lower().endswith(".gguf"), "ends like a file"),
+    (lambda name: "/" in name and not _REPO.fullmatch(name), "looks like a path"),
+)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixcli import paths
 from mixcli.hub import gguf_names, hub_cache
 
 MAX_MANIFEST = 1 << 20
@@ -47,13 +48,13 @@ def sightings() -> list[Sighting]:
 
 
 def ollama_dir() -> Path:
-    return Path(os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+    return paths.expanded(os.environ.get("OLLAMA_MODELS") or "~/.ollama/models")
 
 
 def lm_studio_dir() -> Path:
     if place := os.environ.get("LMSTUDIO_MODELS"):
-        return Path(place).expanduser()
-    here, before = Path("~/.lmstudio/models").expanduser(), Path("~/.cache/lm-studio/models").expanduser()
+        return paths.expanded(place)
+    here, before = paths.expanded("~/.lmstudio/models"), paths.expanded("~/.cache/lm-studio/models")
     return here if here.is_dir() or not before.is_dir() else before
 
 

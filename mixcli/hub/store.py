@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from mixcli import paths
 from mixcli.errors import UsageError
 from mixcli.hub import default, manifest
 from mixcli.hub.manifest import Manifest
-from mixcli.hub.reference import Reference
+from mixcli.hub.reference import Reference, check_name, check_text, is_path, is_there, shown
 from mixcli.locks import exclusive
 
 if TYPE_CHECKING:
@@ -53,13 +53,26 @@ class StoredModel:
 
 
 def models() -> list[StoredModel]:
-    """List the store, sorted by name and type. A folder whose manifest cannot be read, or that lacks a file, is left out."""
+    """List the store, sorted by name and type. A folder whose manifest cannot be read, or that lacks a file, is left out.
+
+    Raises PermissionError for a store that this user may not read.
+    """
+    folder = paths.models_dir()
+    try:
+        homes = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
     found = []
-    for path in sorted(paths.models_dir().glob(f"[!.]*--*/{manifest.NAME}")):
+    for path in (home / manifest.NAME for home in homes if "--" in home.name and home.name[0] != "."):
         about = manifest.read(path)
         if about and all(_is_there(path.parent / file.path, file.size) for file in about.files):
             found.append(StoredModel(path.parent / about.files[0].path, about))
     return found
+
+
+def names() -> set[str]:
+    """Return what the models of the store can be called by: their labels, and their names without a type."""
+    return {name for model in models() for name in (model.label, _name_of(model))}
 
 
 def everything() -> list[StoredModel]:
@@ -83,13 +96,21 @@ def find(text: str | None) -> StoredModel:
     """
     if text is None and (text := default.get()) is None:
         return _only(models())
-    if _is_path(text):
-        return _by_path(Path(text).expanduser(), models())
+    check_text(text)
+    if is_path(text):
+        return _by_path(text)
     if found := _named(text, models()):
         return found
     have = everything()
     if found := _named(text, have):
         return found
+    path = paths.expanded(text)
+    if os.sep in text and is_there(path):
+        return _by_path(text)
+    if is_there(path):
+        raise UsageError(
+            f"no model is called {shown(text)}; for the file or folder of that name write ./{text}"
+        )
     raise _missing(Reference.parse(text), have)
 
 
@@ -112,10 +133,6 @@ def _name_of(model: StoredModel) -> str:
     return model.label.rpartition(":")[0]
 
 
-def _is_path(text: str) -> bool:
-    return text.endswith(".gguf") or text.startswith((".", "~", os.sep)) or Path(text).exists()
-
-
 def _is_there(path: Path, size: int) -> bool:
     try:
         return path.stat().st_size == size
@@ -133,28 +150,61 @@ def _only(have: list[StoredModel]) -> StoredModel:
     return have[0]
 
 
-def _by_path(path: Path, have: list[StoredModel]) -> StoredModel:
+def _by_path(text: str) -> StoredModel:
+    """Give the model of a file; one of the store where the file is that model's. No store is needed for it."""
+    path = paths.expanded(text)
+    if not is_there(path):
+        raise UsageError(f"there is no file {shown(text)[1:-1]}{near_path(text, path)}")
     if path.is_dir():
-        raise UsageError(f"{path} is a folder; `mixcli pull {path}` makes a model of a checkpoint folder")
+        raise UsageError(f"{text} is a folder; `mixcli pull {text}` makes a model of a checkpoint folder")
     if not path.is_file():
-        raise UsageError(f"there is no file {path}")
+        raise UsageError(f"{text} is a device or a pipe; name a regular file")
     resolved = path.resolve()
+    try:
+        have = models()
+    except OSError:
+        have = []
     known = next((model for model in have if model.path.resolve() == resolved), None)
-    return known or StoredModel(path.absolute())  # not resolved: the parts of a model lie beside its link
+    return known or StoredModel(path)  # not resolved: the parts of a model lie beside its link
+
+
+def near_path(text: str, path: Path) -> str:
+    """Return a hint for a path that is not there: a file beside it with nearly its name, or a model that is called so."""
+    name = text.removeprefix("./").rstrip("/")
+    try:
+        called = names()
+        beside = [other.name for other in path.parent.iterdir() if other.suffix.lower() == ".gguf"]
+    except OSError:
+        called, beside = set(), []
+    if name in called:
+        return f"; did you mean the model {name}?"
+    near = nearest(path.name, beside)
+    return f"; did you mean {os.path.join(os.path.dirname(text), near)}?" if near else ""  # noqa: PTH118, PTH120
 
 
 def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
     from mixcli.hub.catalog import catalog
 
     labels = [model.label for model in have]
+    if reference.revision and (here := _named(str(reference), have)):
+        return UsageError(
+            f"{here.label} is here, of another revision or one that is not known; leave @{reference.revision} out, or pull it"
+        )
     if reference.name in catalog() or reference.is_repo:
         pulled = paths.models_dir().glob(f".{_safe(reference.name)}--{reference.type or '*'}.part")
         begun = " (a pull of it was begun)" if next(iter(pulled), None) else ""
         return UsageError(f"{reference} is not on this machine{begun}; `mixcli pull {reference}` brings it")
-    names = [*labels, *(_name_of(model) for model in have), *catalog()]
-    near = get_close_matches(str(reference), names, n=1)
-    hint = f"did you mean {near[0]}?" if near else "`mixcli list` shows what is here."
-    return UsageError(f"no model is called {str(reference)!r}; {hint}")
+    known = [*labels, *(_name_of(model) for model in have), *catalog()]
+    near = nearest(str(reference), known) or nearest(reference.name, known)
+    hint = f"did you mean {near}?" if near else "`mixcli list` shows what is here."
+    return UsageError(f"no model is called {shown(str(reference))}; {hint}")
+
+
+def nearest(text: str, known: Iterable[str]) -> str | None:
+    """Return the name that a text is most like, whatever its case; None where none is near."""
+    by_fold = {name.casefold(): name for name in known}
+    near = get_close_matches(text.casefold()[:200], by_fold, n=1)
+    return by_fold[near[0]] if near else None
 
 
 @contextmanager
@@ -166,7 +216,7 @@ def building(
     The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. `waiting` is
     called with that folder again and again while somebody else works in it.
     """
-    work = work_folder(name, file_type)
+    work = work_folder(check_name(name), file_type)
     with exclusive(work.with_suffix(".lock"), waiting and (lambda: waiting(work))):
         same = (model for model in models() if model.label == f"{name}:{file_type}")
         done = next(

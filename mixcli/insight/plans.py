@@ -8,6 +8,7 @@ from typing import Any
 
 from mixcli.errors import UsageError
 from mixcli.hub.headers import shape_of
+from mixcli.hub.reference import is_path, is_there
 from mixcli.hub.store import find
 from profiles.errors import DoesNotFit
 from profiles.ledger import PARTS, Account
@@ -78,7 +79,7 @@ def _here(model: str | None) -> Subject:
 
 def _is_remote(name: str) -> bool:
     """Say whether a name has the form org/repo and is no path here."""
-    return name.count("/") == 1 and not name.startswith((".", "~", "/")) and not Path(name).exists()
+    return name.count("/") == 1 and not is_path(name) and not is_there(Path(name))
 
 
 def _remote(text: str, quant: str | None) -> Subject:

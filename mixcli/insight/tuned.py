@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from mixcli import paths
+from mixcli import json_cache
 from mixcli.hardware import library_identity
 from profiles.layout import layout_of
 from profiles.ledger import accounts
@@ -15,6 +15,8 @@ from profiles.placement import Placement
 from profiles.request import Request
 from profiles.shape import ModelShape
 
+MAX_COUNT = 1 << 31
+LOAD_MODES = ("mmap", "mlock", "none")
 HEAD = 4 << 20  # bytes that tell models apart: the header, and at least some of the weights
 
 
@@ -22,27 +24,33 @@ def remember(
     path: Path, machine: Machine, request: Request, placement: Placement, rows: list[dict[str, Any]]
 ) -> None:
     """Keep a placement and the measurements that speak for it."""
-    known = _read()
-    known[_key(path, machine, request)] = {"placement": placement.to_json(), "rows": rows}
-    (paths.cache_dir() / "tuned.json").write_text(json.dumps(known, indent=1), "utf-8")
+    found = {"placement": placement.to_json(), "rows": rows}
+    key = _key(path, machine, request)
+    json_cache.update("tuned", lambda known: known.update({key: found}))
 
 
 def evidence(path: Path, machine: Machine, request: Request) -> list[dict[str, Any]]:
     """Give the measurements that were made for a model and wish; empty when there were none."""
-    found = _read().get(_key(path, machine, request))
-    return list(found["rows"]) if found else []
+    rows = _known(path, machine, request).get("rows")
+    rows = rows if isinstance(rows, list) else []
+    return [row for row in rows if _is_row(row)]
 
 
 def tuned(path: Path, shape: ModelShape, machine: Machine, request: Request) -> Placement | None:
     """Give the placement that was found best, when it still fits into what is free now."""
-    found = _read().get(_key(path, machine, request))
-    if found is None:
-        return None
     try:
-        placement = Placement.from_json(found["placement"])
-    except (TypeError, ValueError):
+        placement = Placement.from_json(_known(path, machine, request)["placement"])
+        if not _can_be(placement):
+            return None
+        ledger = accounts(shape, machine, placement, layout_of(shape, placement, machine))
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+    ):  # no placement, or none that can be
         return None
-    ledger = accounts(shape, machine, placement, layout_of(shape, placement, machine))
     return placement if all(account.left >= 0 for account in ledger) else None
 
 
@@ -60,9 +68,34 @@ def _key(path: Path, machine: Machine, request: Request) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def _read() -> dict[str, Any]:
-    try:
-        known = json.loads((paths.cache_dir() / "tuned.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+def _known(path: Path, machine: Machine, request: Request) -> dict[str, Any]:
+    """Return what is remembered of a model and wish."""
+    found = json_cache.load("tuned").get(_key(path, machine, request))
+    return found if isinstance(found, dict) else {}
+
+
+def _can_be(placement: Placement) -> bool:
+    """Tell whether every field of a remembered placement has the type and a size that one can have."""
+    values = vars(placement)
+    counts = [values[field.name] for field in fields(Placement) if field.type is int]
+    switches = [values[field.name] for field in fields(Placement) if field.type is bool]
+    return (
+        all(type(count) is int and 0 <= count < MAX_COUNT for count in counts)
+        and all(type(switch) is bool for switch in switches)
+        and min(placement.n_ctx, placement.n_batch, placement.n_ubatch, placement.n_seq_max) > 0
+        and min(placement.n_threads, placement.n_threads_batch) > 0
+        and placement.load_mode in LOAD_MODES
+        and all(json_cache.is_number(share) for share in placement.tensor_split)
+        and all(isinstance(word, str) for pair in placement.tensor_overrides for word in pair)
+        and all(isinstance(worker, str) for worker in placement.workers)
+    )
+
+
+def _is_row(row: object) -> bool:
+    """Tell whether a remembered measurement has what tuning shows of it."""
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("what"), str)
+        and isinstance(row.get("measured"), bool)
+        and all(json_cache.is_number(row.get(rate)) for rate in ("prefill", "decode"))
+    )

@@ -109,4 +109,5 @@ def test_a_folder_that_cannot_be_made_is_named(mixcli: Runner, home: Path) -> No
     (home / "data").write_text("a file where a folder must be")
     done = mixcli("list")
     assert done.returncode == 1
-    assert done.stderr == f"mixcli: {home / 'data'}: File exists\n"
+    assert done.stderr.startswith(f"mixcli: {home / 'data'}: a file is in the place of a folder")
+    assert "MIXCLI_HOME" in done.stderr

@@ -1,0 +1,70 @@
+"""Small things that are remembered between runs, one JSON object a file in the cache folder: measurements, verdicts, last use.
+
+A memory is a convenience: what cannot be read is absent, what cannot be written is forgotten, and nothing fails for its sake.
+Two processes that write at once lose nothing of each other's: each changes what is in the file under its lock, and replaces the file whole.
+"""
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from mixcli import paths
+from mixcli.locks import exclusive
+
+MAX_BYTES = 8 << 20  # a larger file is not ours
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return what is remembered under a name; empty for a file that is absent, torn, too large or no JSON object."""
+    return _read(_file(name))
+
+
+def update(name: str, change: Callable[[dict[str, Any]], None]) -> bool:
+    """Let `change` alter what is remembered under a name; False when it could not be written."""
+    path = _file(name)
+    try:
+        with exclusive(path.with_suffix(".lock")):
+            known = _read(path)
+            change(known)
+            replace_text(path, json.dumps(known, indent=1) + "\n")
+    except (OSError, ValueError):  # a full or read-only disk; a NaN is no reason either
+        return False
+    return True
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a new one beside it takes its place by one rename. Raises OSError."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def is_number(value: object, *, above: float = -math.inf) -> TypeGuard[float]:
+    """Tell whether a remembered value is a finite number above a bound."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value < math.inf
+
+
+def _file(name: str) -> Path:
+    return paths.cache_dir() / f"{name}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        known = json.loads(raw) if len(raw) <= MAX_BYTES else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
