@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import MixcliError, UsageError
+from mixcli.labels import labels_of
 
 ABSTAIN = "abstain"  # what is printed where no label is likely enough
 MAX_FILE = 1 << 20  # bytes of a schema or grammar
@@ -86,16 +87,12 @@ def form_of(
     if schema is not None:
         return Form(schema=_schema(schema))
     if grammar is not None:
-        return Form(grammar=_file_or_text(grammar))
+        return Form(grammar=_file_or_text(grammar, ".gbnf", ".lark"))
     return Form(regex=regex or "")
 
 
 def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
-    labels = tuple(label.strip() for label in text.split(","))
-    if len(labels) < 2 or not all(labels):
-        raise UsageError(f"--choice {text!r} has not two labels; write --choice spam,ham")
-    if twice := next((label for label in labels if labels.count(label) > 1), None):
-        raise UsageError(f"--choice names {twice!r} twice")
+    labels = labels_of(text)
     if abstain is not None and ABSTAIN in labels:
         raise UsageError(f"{ABSTAIN!r} is what --abstain answers, so it cannot be a label too")
     return labels
@@ -104,13 +101,18 @@ def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
 def _schema(text: str) -> dict[str, Any]:
     from mixcli.short_schema import schema_of
 
-    path = Path(text)
-    return schema_of(read_text(path) if path.suffix == ".json" or _is_file(path) else text)
+    if text.strip().isidentifier() and _is_file(Path(text)):
+        raise UsageError(
+            f"--schema {text!r} is a file here and a field's name too; write ./{text} for the file"
+        )
+    return schema_of(_file_or_text(text, ".json"))
 
 
-def _file_or_text(text: str) -> str:
+def _file_or_text(text: str, *suffixes: str) -> str:
+    """Return what a file holds where the text is its path: it is there, or the text looks like nothing else."""
     path = Path(text)
-    return read_text(path) if _is_file(path) else text
+    is_path = _is_file(path) or (path.suffix in suffixes and not set('\n,{"') & set(text))
+    return read_text(path) if is_path else text
 
 
 def _is_file(path: Path) -> bool:

@@ -1,13 +1,24 @@
-"""Prompt templates: text with `{{ name }}` in it, and nothing that could run."""
+"""Prompt templates: text with `{{ name }}` in it, and nothing that could run.
 
+{{ text }}  {{ Customer Name }}  {{ "Price ($)" }}      a field, in quotes where its name has other signs
+{{ meta.user.name }}  {{ tags[0] }}  {{ meta["a b"] }}  what stands inside of a field that is an object or a list
+"""
+
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 from mixcli.errors import UsageError
 
-_PLACE = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
-_NAME = re.compile(r"[^\W\d][\w.-]*|\d+")
+_PLACE = re.compile(r"""\{\{\s*((?:"[^"\n]*"|'[^'\n]*'|[^{}"'])*?)\s*\}\}""")
+_WORDS = r"\w[\w.-]*(?:[^\S\n]+\w[\w.-]*)*"
+_STEP = re.compile(r"""\[\s*(?:(\d+)|"([^"]+)"|'([^']+)')\s*\]|\.?([^.\[\]]+)""")
+_NAME = re.compile(rf"""{_WORDS}(?:\[\s*(?:\d+|"[^"]+"|'[^']+')\s*\](?:\.{_WORDS})?)*""")
+_QUOTED = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)')\s*""")
+SHOWN = 20  # names that an error lists
 
 
 @dataclass(frozen=True)
@@ -24,23 +35,16 @@ class Template:
     def parse(cls, text: str) -> "Template":
         """Read a template; UsageError where a place has no name that can be meant."""
         pieces = _PLACE.split(text)
-        for name in pieces[1::2]:
-            if not _NAME.fullmatch(name):
-                raise UsageError(
-                    f"{{{{ {name} }}}} names nothing; a place is written {{{{ text }}}}, with a field's name"
-                )
-        return cls(tuple(pieces[::2]), tuple(pieces[1::2]))
+        return cls(tuple(pieces[::2]), tuple(map(_name, pieces[1::2])))
 
-    def fill(self, values: Mapping[str, str]) -> str:
-        """Put values into the places; UsageError names what has no value, and what there is."""
-        for name in self.names:
-            if name not in values:
-                raise UsageError(
-                    f"{{{{ {name} }}}} has no value; there is {', '.join(sorted(values)) or 'none'}"
-                )
+    def fill(self, values: Mapping[str, str], nested: Mapping[str, Any] | None = None) -> str:
+        """Put values into the places; UsageError names what has no value, and what there is.
+
+        `nested` has the objects and lists among the values as they are, for places that look into them.
+        """
         pieces = [self.texts[0]]
         for name, text in zip(self.names, self.texts[1:], strict=True):
-            pieces += (values[name], text)
+            pieces += (_value(name, values, nested or {}), text)
         return "".join(pieces)
 
     @property
@@ -52,3 +56,83 @@ class Template:
     def n_constant(self) -> int:
         """Give how many characters do not depend on the values."""
         return sum(map(len, self.texts))
+
+
+def as_text(value: Any) -> str:
+    """Return a JSON value as it goes into a prompt: a text as it is, null as nothing, all else as JSON."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def no_value(name: str, values: Mapping[str, Any]) -> str:
+    """Return the sentence about a name that is not among the values, with the nearest one that is."""
+    there = sorted(values)
+    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+    listed = ", ".join(there[:SHOWN]) or "none"
+    return f"{name} has no value; there is {listed}{more}{nearest(name, values)}"
+
+
+def nearest(name: str, names: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """Return "; did you mean X?" where one of the names is near, else nothing."""
+    folded = {_folded(one): one for one in names}
+    near = get_close_matches(_folded(name.strip("{} ")), folded, n=1, cutoff=0.75)
+    return f"; did you mean {folded[near[0]]}?" if near else ""
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name).casefold().strip()
+
+
+def _name(inside: str) -> str:
+    """Return the name that stands in a place, without the quotes around all of it."""
+    if quoted := _QUOTED.fullmatch(inside):
+        return quoted[1] or quoted[2]
+    if not _NAME.fullmatch(inside):
+        raise UsageError(
+            f"{{{{ {inside} }}}} names nothing; a place is written {{{{ text }}}}, with a field's name, "
+            'in double quotes where that has signs in it: {{ "Price ($)" }}'
+        )
+    return inside
+
+
+def _value(name: str, values: Mapping[str, str], nested: Mapping[str, Any]) -> str:
+    found = _inside(name, nested) if nested and name not in values else None
+    if found is not None:
+        return as_text(found[0])
+    if name in values:
+        if "." in name and nested and _inside(name, nested, strict=False) is not None:
+            raise UsageError(f"{{{{ {name} }}}} is a field, and also stands inside of another field")
+        return values[name]
+    raise UsageError(no_value(f"{{{{ {name} }}}}", values))
+
+
+def _inside(name: str, nested: Mapping[str, Any], *, strict: bool = True) -> tuple[Any] | None:
+    """Return what a path such as meta.user.name or tags[0] leads to; None where it does not begin with such a field.
+
+    With `strict` a path that breaks off raises UsageError, which says where.
+    """
+    steps = [next(part for part in step if part) for step in _STEP.findall(name)]
+    first = next((n for n in range(len(steps), 0, -1) if ".".join(steps[:n]) in nested), 0)
+    if not first or first == len(steps):
+        return None
+    value: Any = nested[".".join(steps[:first])]
+    for n, step in enumerate(steps[first:], first):
+        here = ".".join(steps[:n])
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        elif strict:
+            raise UsageError(f"{{{{ {name} }}}} has no value: {_lacks(here, step, value)}")
+        else:
+            return None
+    return (value,)
+
+
+def _lacks(here: str, step: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{here} has no {step}; it has {', '.join(list(value)[:SHOWN]) or 'nothing'}{nearest(step, value)}"
+    if isinstance(value, list):
+        return f"{here} is a list of {len(value)}, which has no {step}"
+    return f"{here} is {as_text(value)[:60] or 'null'}, which has nothing inside"

@@ -75,7 +75,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.engine.preflight",
     },
     "mixcli.template": {"mixcli.errors"},
-    "mixcli.form": BASE | {"mixcli.short_schema"},
+    "mixcli.labels": BASE,
+    "mixcli.form": BASE | {"mixcli.labels", "mixcli.short_schema"},
     "mixcli.batch.ray_runner": BASE
     | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch", "mixcli.wish"},
     "mixcli.batch": BASE
@@ -88,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.host.process",
     },
     "mixcli.question": {"mixcli.errors", "mixcli.template"},
-    "mixcli.mapreduce": BASE | {"mixcli.question", "mixcli.batch.pool"},
+    "mixcli.mapreduce": BASE | {"mixcli.question", "mixcli.batch.job", "mixcli.batch.pool"},
     "mixcli.running": BASE
     | {
         "mixcli.answer",

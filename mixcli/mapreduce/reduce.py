@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mixcli.batch.job import read_answer
 from mixcli.batch.pool import Pool
-from mixcli.errors import DoesNotFit
+from mixcli.errors import DoesNotFit, MixcliError
 from mixcli.mapreduce.split import split
 from mixcli.question import Question
 
@@ -14,6 +15,10 @@ SHARE_ANSWER = 1 / 6  # of the context for the answer to one part, where --max-t
 SHARE_OVERLAP = 1 / 16  # of a part that it has in common with the one before
 MARGIN = 32  # tokens: counts of pieces do not add up exactly, and the words that say which part it is
 LEAST_ROOM = 64
+LONGEST_TOKEN = (
+    512  # bytes: a text with more bytes than that for every token of the context is too long, uncounted
+)
+SHRINKS = 0.9  # of a level's tokens that the next one may have at most; the levels end because of it
 
 Ask = Callable[[Mapping[str, Any], str], dict[str, Any]]
 Progress = Callable[[int, int, str], None]
@@ -26,36 +31,60 @@ class Tokens:
     tokenize: Callable[[dict[str, Any]], dict[str, Any]]
 
     def of_text(self, text: str) -> int:
-        return int(self.tokenize({"prompt": text})["count"])
+        return _count(self.tokenize({"prompt": text}), "count")
 
     def of_messages(self, messages: list[dict[str, Any]]) -> tuple[int, int]:
         """Give the tokens of a conversation, and how many the context has."""
         found = self.tokenize({"messages": messages})
-        return int(found["count"]), int(found["max_model_len"])
+        return _count(found, "count"), _count(found, "max_model_len")
+
+
+def _count(found: Mapping[str, Any], name: str) -> int:
+    number = found.get(name)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise MixcliError(
+            f"the server's /tokenize gives no {name}, which --on-overflow map-reduce needs; vLLM and mixcli serve give it"
+        )
+    return number
 
 
 @dataclass(frozen=True)
 class Room:
-    """How the context is divided: `part` tokens for the text of a part, `answer` for what is said about it."""
+    """How the context is divided: `part` tokens for the text of a part, `answer` for what is said about it, `whole` for the last answer."""
 
     part: int
     answer: int
+    whole: int
 
 
 def room_for(n_ctx: int, n_frame: int, max_tokens: int | None) -> Room:
     """Divide a context of `n_ctx` tokens, of which everything but the text takes `n_frame`; DoesNotFit when too little is left.
 
-    An answer gets a third of what is left at most, so that the answers of a level are fewer tokens than its parts, and it ends.
+    An answer gets a quarter of what is left at most: two or more fit into a part of the next level, which so has half as many.
     """
     left = n_ctx - n_frame - MARGIN
-    answer = min(max_tokens or int(n_ctx * SHARE_ANSWER), left // 3)
+    answer = min(max_tokens or int(n_ctx * SHARE_ANSWER), left // 4)
     part = left - answer
     if answer < 1 or part < LEAST_ROOM:
         raise DoesNotFit(
             f"the context has {n_ctx:,} tokens and the prompt takes {n_frame:,} of them without the text, "
             "which leaves too little for parts; ask for a larger one with --ctx, or shorten the prompt"
         )
-    return Room(part, answer)
+    return Room(part, answer, min(max_tokens or answer, left // 2))
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long the text of a level is; tokens are infinite where it is so long that they were not counted."""
+
+    n_tokens: float
+    n_bytes: float
+
+    def is_less_than(self, before: "Size") -> bool:
+        """Tell whether it is clearly shorter than the level before: that every level is, ends them."""
+        if math.isfinite(self.n_tokens) and math.isfinite(before.n_tokens):
+            return self.n_tokens <= before.n_tokens * SHRINKS
+        return self.n_bytes <= before.n_bytes * SHRINKS
 
 
 class MapReduce:
@@ -72,24 +101,43 @@ class MapReduce:
     ) -> None:
         self._question, self._body, self._ask = question, body, ask
         self._tokens, self._window, self._progress = tokens, window, progress
-        self._n_done = self._n_known = 0
+        self._n_done = self._n_known = self._n_longest = 0
 
     def last_messages(self, text: str) -> tuple[list[dict[str, Any]], int]:
         """Give the conversation that gives the whole answer, and how many parts were answered before: 0 where the text fits.
 
         Raises DoesNotFit when not even the prompt does, and what the asking raises.
         """
-        messages = self._question.messages(text)
-        max_tokens = self._body.get("max_tokens")
         n_frame, n_ctx = self._tokens.of_messages(self._question.messages(""))
-        room = room_for(n_ctx, n_frame, max_tokens)
+        room = room_for(n_ctx, n_frame, self._body.get("max_tokens"))
+        before = Size(math.inf, math.inf)
         while True:
-            n_prompt, _ = self._tokens.of_messages(messages)
-            if n_prompt + (max_tokens or room.answer) <= n_ctx:
-                return messages, self._n_done
+            messages = self._question.messages(text)
+            n_bytes = len(text.encode("utf-8", "replace"))
+            n_tokens: float = math.inf
+            if n_bytes <= n_ctx * LONGEST_TOKEN:
+                n_prompt, _ = self._tokens.of_messages(messages)
+                if n_prompt + room.whole <= n_ctx:
+                    return messages, self._n_done
+                n_tokens = n_prompt - n_frame
+            now = Size(n_tokens, n_bytes)
+            if not now.is_less_than(before):
+                raise self._no_shorter(now, before, room)
+            before = now
             parts = split(text, self._tokens.of_text, room.part, int(room.part * SHARE_OVERLAP))
             text = combined(self._answers(parts, room))
-            messages = self._question.messages(text)
+
+    def _no_shorter(self, now: Size, before: Size, room: Room) -> DoesNotFit:
+        """Return the error of a level whose answers are as long as what they are about."""
+        if self._n_longest > room.answer:
+            return DoesNotFit(
+                f"the server does not keep to max_tokens: a part's answer has {self._n_longest:,} tokens, {room.answer:,} were allowed; "
+                "so the text never gets short enough for --on-overflow map-reduce"
+            )
+        return DoesNotFit(
+            f"the answers to the parts have {now.n_bytes:,} bytes together, the texts that they are about {before.n_bytes:,}, so they do not "
+            "get short enough; ask for shorter ones in the prompt or with --max-tokens, or for a larger context with --ctx"
+        )
 
     def _answers(self, parts: Sequence[str], room: Room) -> list[str]:
         """Answer every part once; gives the answers in order."""
@@ -110,7 +158,11 @@ class MapReduce:
     def _answer(self, part: str, index: int, n_parts: int, room: Room) -> str:
         text = f"[Part {index + 1} of {n_parts} of a long text]\n\n{part}"
         body = {**self._body, "messages": self._question.messages(text), "max_tokens": room.answer}
-        return str(self._ask(body, "")["choices"][0]["message"]["content"] or "").strip()
+        answer = self._ask(body, "")
+        n_tokens = (answer.get("usage") or {}).get("completion_tokens")
+        if isinstance(n_tokens, int):
+            self._n_longest = max(self._n_longest, n_tokens)
+        return read_answer(answer)[0].strip()
 
 
 def combined(answers: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Cut a text into parts of so many tokens at most: between paragraphs where possible, else sentences, else words."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 Count = Callable[[str], int]  # tokens of a text
@@ -10,6 +10,8 @@ PARAGRAPH = re.compile(r"(?<=\n\n)(?=[ \t]*\S)")
 SENTENCE = re.compile(r"(?<=[.!?…])(?=\s)|(?<=[.!?…][\"'”»)])(?=\s)|(?<=[。！？])|(?<=\n)")
 WORD = re.compile(r"(?<=\s)(?=\S)")
 BOUNDS = (PARAGRAPH, SENTENCE, WORD)
+LONGEST = 128  # characters a token: a piece with more than that is cut without being counted
+FINE = 8  # pieces of a sentence that is too long to a part: finer ones fill the parts better, and each is counted
 
 
 def split(text: str, count: Count, room: int, overlap: int = 0) -> list[str]:
@@ -39,15 +41,32 @@ def split(text: str, count: Count, room: int, overlap: int = 0) -> list[str]:
 
 def _pieces(text: str, count: Count, room: int, level: int) -> Iterator[str]:
     """Yield consecutive pieces that fit, cut at the coarsest bound that does."""
-    if count(text) <= room:
+    if len(text) <= room * LONGEST and count(text) <= room:
         yield text
-    elif level < len(BOUNDS):
+    elif level < len(BOUNDS) - 1:
         for piece in cut(text, BOUNDS[level]):
             yield from _pieces(piece, count, room, level + 1)
-    else:  # one word without end
-        middle = len(text) // 2
-        yield from _pieces(text[:middle], count, room, level)
-        yield from _pieces(text[middle:], count, room, level)
+    else:
+        yield from _halves(cut(text, WORD), count, max(room // FINE, 1), room)
+
+
+def _halves(words: Sequence[str], count: Count, fine: int, room: int) -> Iterator[str]:
+    """Yield a sentence that is too long in pieces of about `fine` tokens, halved again and again: few counts, however many words.
+
+    A word that does not fit is halved too, down to single characters; what one of these counts is not up to us.
+    """
+    todo = [words]
+    while todo:
+        part = todo.pop()
+        text = "".join(part)
+        if len(text) <= 1 or (
+            len(text) <= fine * LONGEST and count(text) <= (fine if len(part) > 1 else room)
+        ):
+            yield text
+        elif len(part) > 1:
+            todo += (part[len(part) // 2 :], part[: len(part) // 2])
+        else:
+            todo += ([text[len(text) // 2 :]], [text[: len(text) // 2]])
 
 
 def cut(text: str, bound: re.Pattern[str]) -> list[str]:

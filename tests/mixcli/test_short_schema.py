@@ -1,6 +1,7 @@
 """The short form of a schema: what it means, and what it says of a text that means nothing."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -68,6 +69,66 @@ def test_fields_may_be_missing_and_have_descriptions() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "schema"),
+    [
+        ("x: int", INT),
+        ("x:int", INT),
+        ("x: Integer: how many", {**INT, "description": "how many"}),
+        ("x: [string]", {"type": "array", "items": TEXT}),
+        ("x: list[int]", {"type": "array", "items": INT}),
+        ("x string[]", {"type": "array", "items": TEXT}),
+        ("x: (a|b): which", {"type": "string", "enum": ["a", "b"], "description": "which"}),
+        ("x: the full name", {**TEXT, "description": "the full name"}),
+        ("x: (in years)", {**TEXT, "description": "(in years)"}),
+        ("x string: integr", {**TEXT, "description": "integr"}),
+        ("x datetime", {"type": "string", "format": "date-time"}),
+    ],
+)
+def test_a_type_may_stand_behind_a_colon(text: str, schema: dict[str, object]) -> None:
+    assert properties(f"{text}, y") == {"x": schema, "y": TEXT}
+
+
+def test_a_field_that_may_be_missing_is_written_in_three_ways() -> None:
+    for text in ("a?: int, b", "a: int?, b", "a int?, b"):
+        assert (properties(text)["a"], schema_of(text)["required"]) == (INT, ["b"])
+
+
+PERSON = {"type": "object", "properties": {"name": TEXT, "schema": {"type": "object"}}}
+NAMED = {"name": "person", "strict": True, "schema": PERSON}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        NAMED,
+        {"type": "json_schema", "json_schema": NAMED},
+        {"response_format": {"type": "json_schema", "json_schema": NAMED}},
+        {"type": "json_schema", **NAMED},
+        {"type": "function", "function": {"name": "f", "description": "d", "parameters": PERSON}},
+        PERSON,
+    ],
+)
+def test_what_an_api_puts_around_a_schema_is_taken_off(wrapped: dict[str, object]) -> None:
+    assert schema_of(json.dumps(wrapped)) == PERSON
+
+
+def test_a_schema_of_pydantic_is_taken_as_it_is() -> None:
+    from pydantic import BaseModel
+
+    class Address(BaseModel):
+        city: str
+
+    class Person(BaseModel):
+        name: str
+        schema_: dict[str, int] | None = None
+        homes: list[Address] = []
+
+    schema = Person.model_json_schema()
+    assert "$defs" in schema
+    assert schema_of(json.dumps(schema)) == schema
+
+
 @pytest.mark.parametrize("text", ["a,b int", " a ,\n b  int ,", "a\nb int\n", "a,\n\n  b int"])
 def test_spaces_and_line_breaks_do_not_matter(text: str) -> None:
     assert properties(text) == {"a": TEXT, "b": INT}
@@ -97,13 +158,22 @@ def test_a_whole_schema_is_taken_as_it_is() -> None:
         ("{name}", "no outer braces"),
         ("x " + "[" * 40 + "]" * 40, "levels deep"),
         ("x) int", "expected the end"),
+        ("age: integr", "did you mean integer"),
+        ("age: integr", "age string: integr"),
+        ("born: date of birth", "begins with a type"),
+        ("kind: a|b", "kind (a|b)"),
+        ("age: int | null", "in parentheses"),
+        ("x list", "lists are"),
+        ("{}", "says nothing about a value"),
+        ('{"name": "string", "age": "int"}', "only 'name', 'age'"),
+        ('{"type": "object", "type": "array"}', "'type' is there twice"),
     ],
 )
 def test_what_cannot_be_meant_is_a_sentence(text: str, says: str | None) -> None:
     if says is None:
         assert properties(text) == {"name": TEXT}  # commas too many are no harm
         return
-    with pytest.raises(UsageError, match=says.replace("(", r"\(").replace(")", r"\)").replace("|", r"\|")):
+    with pytest.raises(UsageError, match=re.escape(says)):
         schema_of(text)
 
 

@@ -1,6 +1,7 @@
 """Templates, questions and forms: what goes to the model, word by word."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ def test_what_is_no_place_is_text() -> None:
         assert Template.parse(text).fill({}) == text
 
 
-@pytest.mark.parametrize("text", ["{{ }}", "{{ text.__class__() }}", "{{ 1 + 1 }}", "{{ a|b }}", "{{ a b }}"])
+@pytest.mark.parametrize(
+    "text", ["{{ }}", "{{ text.__class__() }}", "{{ 1 + 1 }}", "{{ a|b }}", "{{ a[x] }}"]
+)
 def test_a_place_is_a_name_and_nothing_that_runs(text: str) -> None:
     with pytest.raises(UsageError, match="names nothing"):
         Template.parse(text)
@@ -34,6 +37,55 @@ def test_a_place_is_a_name_and_nothing_that_runs(text: str) -> None:
 def test_a_missing_value_names_what_there_is() -> None:
     with pytest.raises(UsageError, match=r"\{\{ body \}\} has no value; there is subject, text"):
         Template.parse("{{ body }}").fill({"text": "", "subject": ""})
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("{{ Customer Name }}", "Ann"),
+        ("{{Customer Name}}", "Ann"),
+        ('{{ "Customer Name" }}', "Ann"),
+        ("{{ 'Price ($)' }}", "3.50"),
+        ("{{ 2024 total }}", "7"),
+        ("{{ meta.user.name }}", "Bob"),
+        ('{{ meta["last login"].at }}', "now"),
+        ("{{ tags[1] }}", "b"),
+        ("{{ tags.0 }}", "a"),
+        ("{{ meta.user }}", '{"name": "Bob", "n": null, "ok": true, "l": [1]}'),
+        ("{{ meta.user.n }}", ""),
+        ("{{ meta.user.ok }}", "true"),
+        ("{{ meta.user.l }}", "[1]"),
+        ("{{ a.b }}", "dotted"),
+    ],
+)
+def test_names_with_blanks_and_paths_into_fields(place: str, value: str) -> None:
+    nested = {
+        "meta": {"user": {"name": "Bob", "n": None, "ok": True, "l": [1]}, "last login": {"at": "now"}},
+        "tags": ["a", "b"],
+    }
+    fields = {"Customer Name": "Ann", "Price ($)": "3.50", "2024 total": "7", "a.b": "dotted"}
+    values = {**fields, **{name: json.dumps(inside) for name, inside in nested.items()}}
+    assert Template.parse(f"<{place}>").fill(values, nested) == f"<{value}>"
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("{{ customer name }}", "did you mean Customer Name?"),
+        ("{{ Custmer_Name }}", "did you mean Customer Name?"),
+        ("{{ meta.usr.name }}", "meta has no usr; it has user; did you mean user?"),
+        ("{{ meta.user.name.first }}", "meta.user.name is Bob"),
+        ("{{ tags[2] }}", "tags is a list of 2"),
+        ("{{ tags.first }}", "tags is a list of 2"),
+        ("{{ mta.user }}", "has no value"),
+        ("{{ x.y }}", "also stands inside"),
+    ],
+)
+def test_a_place_that_leads_nowhere_says_where(place: str, words: str) -> None:
+    nested = {"meta": {"user": {"name": "Bob"}}, "tags": [1, 2], "x": {"y": 1}}
+    values = {"Customer Name": "Ann", "x.y": "2", **dict.fromkeys(nested, "{}")}
+    with pytest.raises(UsageError, match=re.escape(words)):
+        Template.parse(place).fill(values, nested)
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="{}")), min_size=1, max_size=5), st.text())
@@ -96,7 +148,7 @@ def test_each_form_is_asked_for_by_its_own_name_on_the_wire(tmp_path: Path) -> N
     ("said", "words"),
     [
         (("a", None, None, None, None), "not two labels"),
-        (("a,,b", None, None, None, None), "not two labels"),
+        (("a,,b", None, None, None, None), "label 2 of 3 is empty"),
         (("a,b,a", None, None, None, None), "'a' twice"),
         (("abstain,b", None, None, None, 0.5), "cannot be a label"),
         ((None, None, None, None, 0.5), "needs the labels"),

@@ -1,0 +1,130 @@
+"""Labels as --choice takes them: separated by commas or line breaks, quoted as in CSV where a label has a comma, or a JSON array.
+
+    spam,ham          "Smith, John","Doe, Jane"          ["a", "b"]
+
+What could be meant in two ways (a quote in the middle of nothing, single quotes around commas, a backslash before a comma) is refused.
+"""
+
+import json
+import re
+import unicodedata
+
+from mixcli.console import console
+from mixcli.errors import UsageError
+
+_QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"[^\S\n]*(?=[,\n]|$)')
+_BARE = re.compile(r"[^,\n]*")
+_PAIRS = {"'": "'", "‘": "’", "“": "”", "„": "“", "«": "»", "`": "`"}
+
+
+def labels_of(text: str) -> tuple[str, ...]:
+    """Return the labels of --choice, at least two, without blanks around them. Raises UsageError, which names the label that is wrong."""
+    labels = _json_array(text) if text.strip().startswith("[") else _separated(text)
+    labels = [label.strip() for label in labels]
+    for number, label in enumerate(labels, 1):
+        if not label and len(labels) > 1:
+            raise UsageError(f"--choice: label {number} of {len(labels)} is empty; write --choice spam,ham")
+        if label in labels[: number - 1]:
+            raise UsageError(f"--choice names {label!r} twice")
+    if len(labels) < 2:
+        raise UsageError(f"--choice {text!r:.200} has not two labels; write --choice spam,ham")
+    _tell_near(labels)
+    return tuple(labels)
+
+
+def _json_array(text: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise UsageError(
+            "--choice begins with '[' and is not a JSON array of texts; write --choice spam,ham, "
+            "with quotes around a label that begins so"
+        )
+    return found
+
+
+def _separated(text: str) -> list[str]:
+    found, signs = _split(text.strip().replace("\r\n", "\n"))
+    if (
+        "\n" in signs and "," in signs
+    ):  # a list with a comma at the end of each line, or labels with commas in them?
+        lines = text.strip().splitlines()
+        if not all(line.rstrip().endswith(",") for line in lines[:-1] if line.strip()):
+            raise UsageError(
+                "--choice has line breaks and commas between its labels; use one of them, with quotes around a label that has a comma"
+            )
+    if "\n" in signs:
+        return [label for label in found if label.strip()]
+    return found
+
+
+def _split(text: str) -> tuple[list[str], list[str]]:
+    """Cut a text at commas and line breaks outside of quotes; gives the labels, and the sign behind each but the last."""
+    labels: list[str] = []
+    bare_labels: list[str] = []
+    signs: list[str] = []
+    at = 0
+    while True:
+        quoted = _QUOTED.match(text, at)
+        if quoted:
+            label = quoted[1].replace('""', '"')
+        else:
+            bare = _BARE.match(text, at)
+            label = bare[0] if bare else ""
+            _check_bare(label)
+            bare_labels.append(label)
+        labels.append(label)
+        at = quoted.end() if quoted else at + len(label)
+        if at >= len(text):
+            _check_pairs(bare_labels)
+            return labels, signs
+        signs.append(text[at])
+        at += 1
+
+
+def _check_bare(label: str) -> None:
+    word = label.strip()
+    if word.startswith('"'):
+        raise UsageError(
+            f"--choice: the quote that begins at {word[:40]} does not close before a comma or the end"
+        )
+    if word.endswith("\\"):
+        raise UsageError(
+            f"--choice: {word[:40]!r} ends with a backslash; put a label with a comma in double quotes"
+        )
+    closing = _PAIRS.get(word[:1], "")
+    if closing and len(word) > 1 and word.endswith(closing):
+        raise UsageError(
+            f"--choice: the quotes of {word[:40]} are part of the label; write plain double quotes, or none"
+        )
+
+
+def _check_pairs(labels: list[str]) -> None:
+    """Refuse 'Smith, John' in other quotes than CSV's: its two halves would become two labels."""
+    for opening, closing in _PAIRS.items():
+        opened = next((label for label in labels if label.strip().startswith(opening)), None)
+        if opened and any(label.strip().endswith(closing) for label in labels):
+            raise UsageError(
+                f"--choice: {opened.strip()[:40]} begins with {opening}; a label that has a comma stands in plain double quotes"
+            )
+
+
+def _tell_near(labels: list[str]) -> None:
+    """Warn of labels that differ only in case, blanks or Unicode's form: a model can hardly choose between them."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        other = seen.setdefault(folded(label), label)
+        if other != label:
+            console.warn(
+                f"--choice: {other!r} and {label!r} differ only in case, blanks or accents' encoding"
+            )
+
+
+def folded(label: str) -> str:
+    """Return what two labels have in common that a person would call the same."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+
+
+__all__ = ["folded", "labels_of"]
