@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.nvidia": set(),
     "mixcli.hardware": BASE | {"profiles", "mixcli.nvidia"},
     "mixcli.disk": BASE,
+    "mixcli.engine.sampling_table": set(),
     "mixcli.engine": BASE | {"profiles", "quantize"},
     "mixcli.host.spec": BASE | {"profiles"},
     "mixcli.host.protocol": BASE,
@@ -109,6 +110,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.placing",
         "mixcli.insight",
         "mixcli.stdin",
+        "mixcli.engine.sampling_table",
         "mixcli.host.child",
         "mixcli.host.client",
         "mixcli.host.process",
@@ -116,6 +118,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "mixcli.commands": BASE
     | {
+        "mixcli.engine.sampling_table",
         "mixcli.wish",
         "profiles",
         "quantize",

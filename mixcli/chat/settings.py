@@ -1,34 +1,19 @@
 """What `/set` sets: one table, and the values that a conversation has chosen."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from mixcli.engine.sampling_table import MAX_STOP_LENGTH, RANGES, texts_fault
 from mixcli.errors import UsageError
 
 DROP_OLDEST, ERROR = "drop-oldest", "error"
 
 
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high or math.isnan(value):
-            raise ValueError
-        return value
-
-    return read
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError
-        return value
-
-    return read
+def _number(meaning: str, name: str, default: float | None = None) -> "Setting":
+    """Return the setting of a sampling parameter; its range is that of the engine."""
+    return Setting(meaning, RANGES[name].text, RANGES[name].read, name, default)
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -45,9 +30,10 @@ def _switch(text: str) -> bool:
 
 
 def _stops(text: str) -> list[str]:
-    if not text:
+    stops = [text.encode().decode("unicode_escape") if "\\" in text and text.isascii() else text]
+    if texts_fault("stop", stops):
         raise ValueError
-    return [text.encode().decode("unicode_escape") if "\\" in text and text.isascii() else text]
+    return stops
 
 
 @dataclass(frozen=True)
@@ -64,19 +50,18 @@ class Setting:
     default: Any = None
 
 
-MOST = 2**31 - 1
 TABLE: dict[str, Setting] = {
-    "temperature": Setting("0 always takes the likeliest token", "0 to 5", _number(0, 5), "temperature", 0.7),
-    "top_p": Setting("choose among the tokens that make up this probability", "0 to 1", _number(0, 1), "top_p"),
-    "top_k": Setting("choose among the k likeliest tokens; 0 is off", "0 or more", _whole(0, MOST), "top_k"),
-    "min_p": Setting("drop tokens less likely than this share of the likeliest", "0 to 1", _number(0, 1), "min_p"),
-    "typical_p": Setting("locally typical sampling; 1 is off", "0 to 1", _number(0, 1), "typical_p"),
-    "repeat_penalty": Setting("above 1, make repeated tokens less likely", "0 to 10", _number(0, 10), "repeat_penalty"),
-    "presence_penalty": Setting("make tokens that occurred less likely", "-2 to 2", _number(-2, 2), "presence_penalty"),
-    "frequency_penalty": Setting("the more often, the less likely", "-2 to 2", _number(-2, 2), "frequency_penalty"),
-    "seed": Setting("same seed, same conversation: same answer", "a whole number", _whole(0, 2**32 - 1), "seed"),
-    "max_tokens": Setting("stop an answer after so many tokens", "1 or more", _whole(1, MOST), "max_tokens"),
-    "stop": Setting("end the answer before this text", "a text", _stops, "stop"),
+    "temperature": _number("0 always takes the likeliest token", "temperature", 0.7),
+    "top_p": _number("choose among the tokens that make up this probability; 0 takes the likeliest", "top_p"),
+    "top_k": _number("choose among the k likeliest tokens; 0 is off", "top_k"),
+    "min_p": _number("drop tokens less likely than this share of the likeliest", "min_p"),
+    "typical_p": _number("locally typical sampling; 1 is off", "typical_p"),
+    "repeat_penalty": _number("above 1, make repeated tokens less likely", "repeat_penalty"),
+    "presence_penalty": _number("make tokens that occurred less likely", "presence_penalty"),
+    "frequency_penalty": _number("the more often, the less likely", "frequency_penalty"),
+    "seed": _number("same seed, same conversation: same answer", "seed"),
+    "max_tokens": _number("stop an answer after so many tokens", "max_tokens"),
+    "stop": Setting("end the answer before this text", f"a text of at most {MAX_STOP_LENGTH:,} characters", _stops, "stop"),
     "overflow": Setting(
         "what happens when the context is full", f"{DROP_OLDEST} or {ERROR}", _one_of(DROP_OLDEST, ERROR), "on_overflow", DROP_OLDEST
     ),
@@ -94,8 +79,8 @@ class Settings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Settings":
-        """Take stored values; those that this version does not know are left out."""
-        return cls({name: value for name, value in values.items() if name in TABLE})
+        """Take stored values; those that this version does not know, or no longer accepts, are left out."""
+        return cls({name: value for name, value in values.items() if name in TABLE and _holds(name, value)})
 
     def with_text(self, name: str, text: str) -> "Settings":
         """Choose a value as it is typed, or `default`; UsageError says what can be chosen."""
@@ -111,7 +96,7 @@ class Settings:
         try:
             return Settings({**others, name: setting.read(text)})
         except (ValueError, KeyError, OverflowError):
-            raise UsageError(f"{name} takes {setting.values}, or default; not {text!r}") from None
+            raise UsageError(f"{name} takes {setting.values}, or default; not {text!r:.60}") from None
 
     def with_values(self, values: Mapping[str, Any]) -> "Settings":
         """Choose several values that were checked already."""
@@ -139,6 +124,10 @@ class Settings:
             (name, "-" if self.get(name) is None else _shown(self.get(name)), f"{one.meaning} ({one.values})")
             for name, one in TABLE.items()
         ]
+
+
+def _holds(name: str, value: Any) -> bool:
+    return name not in RANGES or RANGES[name].allows(value)
 
 
 def _shown(value: Any) -> str:

@@ -9,6 +9,8 @@ import click
 
 from mixcli.commands.completion import complete_models
 from mixcli.console import console
+from mixcli.engine.sampling_table import RANGES, Range, texts_fault
+from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
     pass
@@ -160,6 +162,30 @@ def wish_options(command: F) -> F:
     return with_options(cast(F, collect), options)
 
 
+class _Number(click.ParamType):  # type: ignore[type-arg]
+    """A number in the range that the engine accepts for a sampling parameter."""
+
+    def __init__(self, limits: Range) -> None:
+        self.limits = limits
+        self.name = "integer" if limits.whole else "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return self.limits.read(str(value))
+        except ValueError:
+            self.fail(f"{str(value)!r:.60} is not {self.limits.text}", param, ctx)
+
+
+def _number(name: str) -> _Number:
+    return _Number(RANGES[name])
+
+
+def _stops(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    if fault := texts_fault("--stop", texts):
+        raise UsageError(fault)
+    return texts
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens shall be chosen, as far as the command line says; None leaves it open."""
@@ -186,33 +212,33 @@ class Sampling:
 def sampling_options(command: F) -> F:
     """Add how tokens are chosen; the command gets one `sampling`."""
     options = (
-        click.option("--max-tokens", type=click.IntRange(min=1), help="Stop after so many tokens."),
+        click.option("--max-tokens", type=_number("max_tokens"), help="Stop after so many tokens."),
         click.option(
-            "--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token."
+            "--temperature", type=_number("temperature"), help="0 always takes the likeliest token."
         ),
-        click.option(
-            "--top-k", type=click.IntRange(min=0), help="Choose among the k likeliest tokens; 0 is off."
-        ),
+        click.option("--top-k", type=_number("top_k"), help="Choose among the k likeliest tokens; 0 is off."),
         click.option(
             "--top-p",
-            type=click.FloatRange(0, 1),
-            help="Choose among the tokens that make up this probability.",
+            type=_number("top_p"),
+            help="Choose among the tokens that make up this probability; 0 takes the likeliest.",
         ),
         click.option(
             "--min-p",
-            type=click.FloatRange(0, 1),
+            type=_number("min_p"),
             help="Drop tokens less likely than this share of the likeliest.",
         ),
         click.option(
             "--repeat-penalty",
-            type=click.FloatRange(min=0),
+            type=_number("repeat_penalty"),
             help="Above 1, make repeated tokens less likely.",
         ),
+        click.option("--seed", type=_number("seed"), help="Same seed, same prompt: same answer."),
         click.option(
-            "--seed", type=click.IntRange(0, 2**32 - 1), help="Same seed, same prompt: same answer."
-        ),
-        click.option(
-            "--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated."
+            "--stop",
+            multiple=True,
+            metavar="TEXT",
+            callback=_stops,
+            help="End the answer before this text; may be repeated.",
         ),
         click.option(
             "--speculate",

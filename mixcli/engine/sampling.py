@@ -1,47 +1,24 @@
 """How the next token is chosen: checked parameters, and the stages of llama.cpp's samplers that they mean."""
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mixcli.engine.chooser import Bound, Chooser
 from mixcli.engine.llama import Sampler, Vocab
+from mixcli.engine.sampling_table import (
+    MAX_BREAKER_LENGTH,
+    MAX_STOP_LENGTH,
+    OPTIONAL,
+    RANGES,
+    Range,
+    texts_fault,
+)
 from mixcli.errors import BadRequest
 
-MAX_TOKENS = 1 << 24
-MAX_STOPS, MAX_STOP_LENGTH, MAX_BREAKER_LENGTH = 16, 1000, 40
 MAX_BIASES = 4096
+_TOKENS, _BIASES = Range(0, (1 << 31) - 1, whole=True), Range(-100, 100)
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's sign for "choose one yourself"
-
-# field: (least, greatest); the least of an open interval is written as the smallest float above it
-_RANGES: dict[str, tuple[float, float]] = {
-    "temperature": (0.0, 10.0),
-    "top_p": (math.ulp(0.0), 1.0),
-    "min_p": (0.0, 1.0),
-    "repeat_penalty": (0.01, 10.0),
-    "frequency_penalty": (-2.0, 2.0),
-    "presence_penalty": (-2.0, 2.0),
-    "typical_p": (math.ulp(0.0), 1.0),
-    "top_n_sigma": (-1.0, 100.0),
-    "xtc_probability": (0.0, 1.0),
-    "xtc_threshold": (0.0, 1.0),
-    "dry_multiplier": (0.0, 100.0),
-    "dry_base": (1.0, 100.0),
-    "dynatemp_range": (0.0, 10.0),
-    "dynatemp_exponent": (0.0, 10.0),
-    "mirostat_tau": (0.0, 100.0),
-    "mirostat_eta": (0.0, 1.0),
-}
-_INTEGERS: dict[str, tuple[int, int]] = {
-    "max_tokens": (1, MAX_TOKENS),
-    "top_k": (0, 1 << 30),
-    "repeat_last_n": (-1, 1 << 20),
-    "dry_allowed_length": (1, 1 << 20),
-    "dry_penalty_last_n": (-1, 1 << 20),
-    "mirostat": (0, 2),
-    "seed": (-(1 << 63), (1 << 64) - 1),
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +28,7 @@ class SamplingParams:
     Names and meanings are those of the OpenAI API and, beyond it, of llama-server. `max_tokens` None means until the context is
     full. The stages run in llama.cpp's order: bias, penalties, DRY, top_n_sigma, top_k, typical_p, top_p, min_p, XTC, temperature.
 
-    - `temperature` 0 takes the likeliest token and leaves the filters out; `dynatemp_range` r makes it t - r .. t + r by certainty.
+    - `temperature` 0, and `top_p` 0 without mirostat, take the likeliest token and leave the filters out; `dynatemp_range` r makes it t - r .. t + r by certainty.
     - Off is: `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1, `top_n_sigma` below or at 0, `xtc_probability` 0, `dry_multiplier` 0.
     - `repeat_penalty` looks at the last `repeat_last_n` tokens and DRY at `dry_penalty_last_n`, the prompt's included (-1: all);
       frequency and presence penalty look at the whole answer and not at the prompt, as OpenAI's do.
@@ -90,14 +67,12 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, (least, greatest) in _RANGES.items():
-            _check_number(name, getattr(self, name), least, greatest)
-        for name, (first, last) in _INTEGERS.items():
+        for name, limits in RANGES.items():
             value = getattr(self, name)
-            if value is not None or name not in {"max_tokens", "seed"}:
-                _check_integer(name, value, first, last)
-        _check_texts("stop", self.stop, MAX_STOPS, MAX_STOP_LENGTH)
-        _check_texts("dry_sequence_breakers", self.dry_sequence_breakers, MAX_STOPS, MAX_BREAKER_LENGTH)
+            if value is not None or name not in OPTIONAL:
+                _check(name, value, limits)
+        _check_texts("stop", self.stop, MAX_STOP_LENGTH)
+        _check_texts("dry_sequence_breakers", self.dry_sequence_breakers, MAX_BREAKER_LENGTH)
         self._check_bias()
 
     def _check_bias(self) -> None:
@@ -107,8 +82,8 @@ class SamplingParams:
                 param="logit_bias",
             )
         for token, bias in self.logit_bias.items():
-            _check_integer("logit_bias", token, 0, (1 << 31) - 1)
-            _check_number("logit_bias", bias, -100.0, 100.0)
+            _check("logit_bias", token, _TOKENS)
+            _check("logit_bias", bias, _BIASES)
 
     def check_vocabulary(self, n_vocab: int) -> None:
         """Raise BadRequest for a biased token that the vocabulary does not have."""
@@ -130,9 +105,13 @@ class SamplingParams:
             bias=self.logit_bias,
             adjust=self._adjusting(vocab, n_ctx, prompt),
             seen=seen,
-            draw=self._drawing(vocab) if self.temperature else None,
+            draw=None if self._greedy else self._drawing(vocab),
             bound=self._bound,
         )
+
+    @property
+    def _greedy(self) -> bool:
+        return not self.temperature or (not self.top_p and not self.mirostat)
 
     @property
     def _repeats(self) -> bool:
@@ -199,25 +178,14 @@ def _last(tokens: Sequence[int], n: int) -> Sequence[int]:
     return tokens if n < 0 else tokens[max(0, len(tokens) - n) :]
 
 
-def _check_texts(name: str, texts: object, limit: int, length: int) -> None:
-    if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
-        raise BadRequest(f"{name} must be a list of texts", param=name)
-    if len(texts) > limit:
-        raise BadRequest(f"{name} has {len(texts)} texts; {limit} is the limit", param=name)
-    if not all(0 < len(text) <= length for text in texts):
-        raise BadRequest(f"each text of {name} must have 1 to {length} characters", param=name)
+def _check_texts(name: str, texts: object, length: int) -> None:
+    fault = (
+        texts_fault(name, texts, length) if isinstance(texts, tuple) else f"{name} must be a list of texts"
+    )
+    if fault:
+        raise BadRequest(fault, param=name)
 
 
-def _check_number(name: str, value: object, least: float, greatest: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRequest(f"{name} must be a number, not {value!r:.40}", param=name)
-    if not least <= value <= greatest:  # NaN fails this too
-        bound = "above 0" if least == math.ulp(0.0) else f"from {least:g}"
-        raise BadRequest(f"{name} is {value}; it must be {bound} to {greatest:g}", param=name)
-
-
-def _check_integer(name: str, value: object, least: int, greatest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadRequest(f"{name} must be a whole number, not {value!r:.40}", param=name)
-    if not least <= value <= greatest:
-        raise BadRequest(f"{name} is {value}; it must be {least:,} to {greatest:,}", param=name)
+def _check(name: str, value: object, limits: Range) -> None:
+    if fault := limits.fault(name, value):
+        raise BadRequest(fault, param=name)

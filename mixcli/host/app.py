@@ -7,8 +7,9 @@ import math
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,15 +17,31 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest, MixcliError
-from mixcli.host.call import Call
+from mixcli.host.body import parsed
+from mixcli.host.call import Call, Question
 from mixcli.host.loop import EngineLoop
 from mixcli.host.protocol import ATTACH, BUSY, FAILED, error_body
-from mixcli.host.replies import Replies
+from mixcli.host.replies import (
+    CLIENT,
+    HEADER,
+    REPLAYED,
+    Name,
+    Recording,
+    Replies,
+    Reply,
+    digest,
+    name_of,
+)
 from mixcli.host.residency import Residency
 from mixcli.host.schema import Answerer, ChatRequest, ExpertsRequest, TokenizeRequest
 from mixcli.host.spec import HostSpec
 
 GONE = 499  # the asker left; nobody reads it
+LARGE = 1 << 16  # bytes of a body that are worth a thread
+EVENTS, DONE = "text/event-stream", b"data: [DONE]\n\n"
+NO_STORE = {"Cache-Control": "no-store"}
+
+T = TypeVar("T")
 
 
 class State:
@@ -123,35 +140,30 @@ def create_app(state: State) -> FastAPI:
 
     @app.get(ATTACH)
     async def attach(keep_alive: float) -> StreamingResponse:
+        if math.isnan(keep_alive):
+            raise BadRequest("keep_alive is not a number of seconds", param="keep_alive")
         return _events(_states(state, keep_alive))
 
     @app.post("/v1/chat/completions")
-    async def chat(request: ChatRequest, http: Request) -> Any:
-        key = None if request.stream else http.headers.get("idempotency-key")
-        if (known := state.replies.get(key)) is not None:
-            return known
-        call = Call(
-            f"chatcmpl-{uuid.uuid4().hex}",
-            request.question(),
-            asyncio.get_running_loop(),
-            as_whole=not request.stream,
-        )
-        outputs = _outputs(state, call, http, progress=request.return_progress)
-        # an error before the first token still has a status code of its own
-        first = await anext(outputs, None)
-        if first is None or first.finish_reason == "abort":
-            await outputs.aclose()
-            return Response(status_code=GONE)
-        answerer = Answerer(call.id, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
-        if request.stream:
-            return _events(_stream(answerer, call, first, outputs))
-        await outputs.aclose()  # the first was the last
-        whole = answerer.whole(call.outputs, call.token_ids)
-        state.replies.keep(key, whole)
-        return whole
+    async def chat(http: Request) -> Response:
+        name = name_of(http.headers.get(CLIENT, ""), http.headers.getlist(HEADER))
+        request, question, body = await _read(http, _question)
+        if name is None:
+            return await _answer(state, request, question, http, _forget)
+        with state.residency.guest():
+            kept = await _claimed(state, name, body, http)
+        if isinstance(kept, Response):
+            return kept
+        claim = _Claim(state.replies, name)
+        try:
+            return await _answer(state, request, question, http, claim.finish)
+        except BaseException:
+            claim.finish(None)
+            raise
 
     @app.post("/tokenize")
-    async def tokenize(request: TokenizeRequest) -> dict[str, Any]:
+    async def tokenize(http: Request) -> dict[str, Any]:
+        request = await _read(http, partial(parsed, TokenizeRequest))
         messages = None if request.messages is None else [one.message() for one in request.messages]
         if messages is None and request.prompt is None:
             raise BadRequest("say messages or prompt", param="messages")
@@ -159,10 +171,88 @@ def create_app(state: State) -> FastAPI:
         return {"count": len(tokens), "tokens": tokens, "max_model_len": state.engine.placement.n_ctx}
 
     @app.post("/mixcli/experts")
-    async def experts(request: ExpertsRequest) -> dict[str, Any]:
+    async def experts(http: Request) -> dict[str, Any]:
+        request = await _read(http, partial(parsed, ExpertsRequest))
         return await asyncio.wrap_future(state.engine.experts([one.message() for one in request.messages]))
 
     return app
+
+
+async def _read(http: Request, read: Callable[[bytes], T]) -> T:
+    """Read and check a body; a large one in a thread, so that the streams of others go on."""
+    raw = await http.body()
+    return await asyncio.to_thread(read, raw) if len(raw) > LARGE else read(raw)
+
+
+def _question(raw: bytes) -> tuple[ChatRequest, Question, bytes]:
+    """Check a whole chat request; with the digest that binds its Idempotency-Key to it."""
+    request = parsed(ChatRequest, raw)
+    return request, request.question(), digest(request.model_dump(by_alias=True))
+
+
+class _Claim:
+    """The duty to say what became of a name; the first word counts."""
+
+    def __init__(self, replies: Replies, name: Name) -> None:
+        self._replies, self._name = replies, name
+        self._open = True
+
+    def finish(self, reply: Reply | None) -> None:
+        if self._open:
+            self._open = False
+            self._replies.finish(self._name, reply)
+
+
+def _forget(_reply: Reply | None) -> None:
+    """Keep nothing of an answer without a name."""
+
+
+async def _claimed(state: State, name: Name, body: bytes, http: Request) -> Response | None:
+    """Return the kept answer of a name, waiting while it is computed for another request; None where it is this one's to compute."""
+    claim = asyncio.ensure_future(state.replies.claim(name, body))
+    try:
+        while not claim.done():
+            await asyncio.wait({claim}, timeout=0.2)
+            if not claim.done() and (state.closing.is_set() or await http.is_disconnected()):
+                return Response(status_code=GONE)
+        kept = claim.result()
+    finally:
+        if not claim.done():
+            claim.cancel()
+    if kept is None:
+        return None
+    return Response(kept.body, media_type=kept.media_type, headers={REPLAYED: "true", **NO_STORE})
+
+
+async def _answer(
+    state: State,
+    request: ChatRequest,
+    question: Question,
+    http: Request,
+    finish: Callable[[Reply | None], None],
+) -> Response:
+    """Compute an answer; `finish` gets what went out once it is whole, or None."""
+    call = Call(
+        f"chatcmpl-{uuid.uuid4().hex}",
+        question,
+        asyncio.get_running_loop(),
+        as_whole=not request.stream,
+    )
+    outputs = _outputs(state, call, http, progress=request.return_progress)
+    # an error before the first token still has a status code of its own
+    first = await anext(outputs, None)
+    if first is None or first.finish_reason == "abort":
+        await outputs.aclose()
+        finish(None)
+        return Response(status_code=GONE)
+    answerer = Answerer(call.id, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
+    if request.stream:
+        return _events(_stream(answerer, call, first, outputs), finish)
+    await outputs.aclose()  # the first was the last
+    whole = json.dumps(answerer.whole(call.outputs, call.token_ids), ensure_ascii=False, allow_nan=False)
+    reply = Reply(whole.encode(), "application/json")
+    finish(reply)
+    return Response(reply.body, media_type=reply.media_type)
 
 
 async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, Any], None]:
@@ -242,11 +332,26 @@ async def _chain(first: Output, rest: AsyncGenerator[Output, None]) -> AsyncGene
             yield output
 
 
-def _events(values: AsyncGenerator[dict[str, Any], None]) -> StreamingResponse:
-    async def lines() -> AsyncGenerator[str, None]:
-        async with contextlib.aclosing(values):
-            async for value in values:
-                yield f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-        yield "data: [DONE]\n\n"
+def _events(
+    values: AsyncGenerator[dict[str, Any], None], finish: Callable[[Reply | None], None] = _forget
+) -> StreamingResponse:
+    """Stream values as server-sent events; `finish` gets all of it once an answer has come to its end, or None."""
 
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    async def lines() -> AsyncGenerator[bytes, None]:
+        recording = Recording()
+        whole = False
+        try:
+            async with contextlib.aclosing(values):
+                async for value in values:
+                    whole = "error" not in value
+                    piece = f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+                    if finish is not _forget:
+                        recording.add(piece)
+                    yield piece
+            recording.add(DONE)
+            finish(recording.reply(EVENTS) if whole else None)
+            yield DONE
+        finally:
+            finish(None)
+
+    return StreamingResponse(lines(), media_type=EVENTS, headers=NO_STORE)

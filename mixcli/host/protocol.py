@@ -43,12 +43,13 @@ def error_body(error: BaseException) -> tuple[int, dict[str, Any]]:
     """Give the HTTP status and the JSON body (OpenAI's form) of an error; a bug is named by its type."""
     exit_code = getattr(error, "exit_code", None)
     status, kind = HTTP_ERRORS.get(exit_code or 1, (500, "server_error"))
+    status = getattr(error, "status", status)
     message = str(error) if exit_code else f"internal error: {type(error).__name__}: {error}"
     body = {
         "message": message,
         "type": kind,
         "param": getattr(error, "param", None),
-        "code": None,
+        "code": getattr(error, "code", None) if exit_code else None,
         "exit_code": exit_code or 1,
     }
     if isinstance(error, errors.ContextOverflow):

@@ -1,27 +1,44 @@
 """OpenAI's chat completion request as the host takes it, and the answers that it gives."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.formats import Message
 from mixcli.engine.logprobs import MAX_TOP_LOGPROBS, TokenLogprobs
 from mixcli.engine.overflow import Policy
-from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.sampling import MAX_BIASES, SamplingParams
+from mixcli.engine.sampling_table import MAX_STOPS
 from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest
+from mixcli.host.body import load
 from mixcli.host.call import Question
 
 MOST_CHOICES = 256
+MAX_MESSAGES = 1 << 17  # each has a token at least
+MAX_PARTS = 1 << 12
+
+# A bool is no number, a text is no bool: what has the wrong type is refused by its name. Numbers beyond JSON's are body.py's.
+STRICT = ConfigDict(strict=True)
+Number = Annotated[float, Strict()]
+
+
+def _whole(value: object) -> object:
+    """Take 3.0 for 3, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
 
 
 class TextPart(BaseModel):
     """One part of a message's content; only text is understood."""
+
+    model_config = STRICT
 
     type: Literal["text"]
     text: str
@@ -30,9 +47,11 @@ class TextPart(BaseModel):
 class ChatMessage(BaseModel):
     """One turn of a conversation; `token_ids` are what an earlier answer was sampled as."""
 
+    model_config = STRICT
+
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
-    token_ids: list[int] = Field([], max_length=1 << 20)
+    content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+    token_ids: list[Whole] = Field([], max_length=1 << 20, fail_fast=True)
 
     def message(self) -> Message:
         """Give the turn as the engine takes it."""
@@ -44,12 +63,16 @@ class ChatMessage(BaseModel):
 class JsonSchema(BaseModel):
     """The schema of a response format, by OpenAI's names."""
 
+    model_config = STRICT
+
     name: str = "answer"
     schema_: dict[str, Any] = Field(alias="schema")
 
 
 class ResponseFormat(BaseModel):
     """OpenAI's way to ask for JSON."""
+
+    model_config = STRICT
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
@@ -58,12 +81,12 @@ class ResponseFormat(BaseModel):
 class StructuredOutputs(BaseModel):
     """vLLM's way to say what an answer may look like: one of these."""
 
-    model_config = {"extra": "forbid"}
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     json_: dict[str, Any] | str | None = Field(None, alias="json")
     regex: str | None = None
     grammar: str | None = None
-    choice: list[str] | None = Field(None, min_length=1, max_length=MOST_CHOICES)
+    choice: list[str] | None = Field(None, min_length=1, max_length=MOST_CHOICES, fail_fast=True)
 
     @model_validator(mode="after")
     def one(self) -> Self:
@@ -76,59 +99,67 @@ class StructuredOutputs(BaseModel):
 class StreamOptions(BaseModel):
     """What a stream carries beside the text."""
 
+    model_config = STRICT
+
     include_usage: bool = False
 
 
 class TokenizeRequest(BaseModel):
     """POST /tokenize: a conversation, ready for an answer, or a text."""
 
-    messages: list[ChatMessage] | None = None
+    model_config = STRICT
+
+    messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES, fail_fast=True)
     prompt: str | None = None
 
 
 class ExpertsRequest(BaseModel):
     """POST /mixcli/experts: a conversation that ends with an answer."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    model_config = STRICT
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
 
 
 class ChatRequest(BaseModel):
     """POST /v1/chat/completions; what OpenAI knows and mixcli does not is ignored, as other servers do."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    model_config = STRICT
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     model: str | None = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-    n: Literal[1] = 1
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    top_n_sigma: float | None = None
-    xtc_probability: float | None = None
-    xtc_threshold: float | None = None
-    dry_multiplier: float | None = None
-    dry_base: float | None = None
-    dry_allowed_length: int | None = None
-    dry_penalty_last_n: int | None = None
-    dry_sequence_breakers: list[str] | None = None
-    dynatemp_range: float | None = None
-    dynatemp_exponent: float | None = None
-    mirostat: int | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
-    repeat_penalty: float | None = None
-    repeat_last_n: int | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[int, float] | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
+    n: Annotated[Whole, Field(ge=1, le=1)] = 1
+    max_tokens: Whole | None = None
+    max_completion_tokens: Whole | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    top_k: Whole | None = None
+    min_p: Number | None = None
+    typical_p: Number | None = None
+    top_n_sigma: Number | None = None
+    xtc_probability: Number | None = None
+    xtc_threshold: Number | None = None
+    dry_multiplier: Number | None = None
+    dry_base: Number | None = None
+    dry_allowed_length: Whole | None = None
+    dry_penalty_last_n: Whole | None = None
+    dry_sequence_breakers: list[str] | None = Field(None, max_length=MAX_STOPS, fail_fast=True)
+    dynatemp_range: Number | None = None
+    dynatemp_exponent: Number | None = None
+    mirostat: Whole | None = None
+    mirostat_tau: Number | None = None
+    mirostat_eta: Number | None = None
+    repeat_penalty: Number | None = None
+    repeat_last_n: Whole | None = None
+    frequency_penalty: Number | None = None
+    presence_penalty: Number | None = None
+    logit_bias: dict[str, Number] | None = Field(None, max_length=MAX_BIASES)
+    seed: Whole | None = None
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     on_overflow: Policy = "error"
@@ -182,6 +213,8 @@ class ChatRequest(BaseModel):
             said["max_tokens"] = self.max_completion_tokens
         if self.dry_sequence_breakers is not None:
             said["dry_sequence_breakers"] = tuple(self.dry_sequence_breakers)
+        if self.logit_bias is not None:
+            said["logit_bias"] = {_token(name): bias for name, bias in self.logit_bias.items()}
         if self.stop is not None:
             said["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         return SamplingParams(**said)
@@ -191,10 +224,14 @@ def _parsed(schema: dict[str, Any] | str) -> object:
     """Give a schema that may be JSON text, as vLLM takes it."""
     if not isinstance(schema, str):
         return schema
-    try:
-        return json.loads(schema)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the schema is no JSON: {error}", param="structured_outputs.json") from None
+    return load(schema.encode("utf-8", "surrogatepass"), "structured_outputs.json")
+
+
+def _token(name: str) -> int:
+    """Read a token id that is the key of an object."""
+    if not (name.isascii() and name.isdigit() and len(name) <= 10):
+        raise BadRequest(f"logit_bias: {name!r:.40} is not a token id", param="logit_bias")
+    return int(name)
 
 
 @dataclass(frozen=True)

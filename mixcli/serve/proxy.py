@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -9,15 +10,24 @@ from typing import Any
 
 import httpx2
 
-from mixcli.serve.gate import MAX_BODY, Gate, Refusal, too_large
+from mixcli.serve.gate import MAX_BODY, Gate, Headers, Refusal, too_large
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 SECRET = {"path", "pid"}  # of /health: nobody's business on the other side of a port
-KEPT = (b"content-type", b"retry-after", b"cache-control")  # headers of an answer that go back
-PASSED = (b"content-type", b"idempotency-key")  # headers of a request that go on
+KEPT = (
+    b"content-type",
+    b"retry-after",
+    b"cache-control",
+    b"idempotent-replayed",
+)  # headers of an answer that go back
+PASSED = (
+    b"content-type",
+    b"idempotency-key",
+)  # headers of a request that go on; a client cannot send CLIENT itself
+CLIENT = b"x-mixcli-client"  # tells the host whose Idempotency-Key it is: a hash of the API key, or of none
 MODEL_GONE = (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError)
 
 
@@ -41,6 +51,7 @@ class Proxy:
             await _refuse(send, refusal)
             return
         passed = [(name, value) for name, value in headers if name.lower() in PASSED]
+        passed.append((CLIENT, _client_of(headers)))
         work = asyncio.create_task(self._answer(method, path, passed, body or b"", send))
         gone = asyncio.create_task(_disconnected(receive))
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -106,6 +117,12 @@ async def _pass_on(
         if not begun:
             raise _NotBegun from error
         raise  # the answer is torn, and the connection with it: uvicorn hangs up
+
+
+def _client_of(headers: Headers) -> bytes:
+    """Name a client by the key that it sent, without showing the key; clients that sent none are one client."""
+    sent = b"\0".join(value for name, value in headers if name.lower() == b"authorization")
+    return b"serve-" + hashlib.sha256(b"mixcli serve\0" + sent).hexdigest().encode()
 
 
 def _public(raw: bytes) -> dict[str, Any]:

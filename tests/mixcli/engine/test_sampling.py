@@ -23,7 +23,9 @@ from .conftest import PLACEMENT
         ("temperature", "hot"),
         ("temperature", None),
         ("temperature", True),
-        ("top_p", 0.0),
+        ("top_p", -0.1),
+        ("top_p", 10**400),
+        ("stop", ("\ud800",)),
         ("top_p", 1.01),
         ("min_p", -0.5),
         ("min_p", 2),
@@ -122,6 +124,11 @@ def ranked(context: Context) -> list[int]:
 def test_greedy_takes_the_likeliest(logits: Context) -> None:
     assert draw(logits, 5, temperature=0) == {ranked(logits)[0]: 5}
     assert logits.model.vocab.piece(ranked(logits)[0]) == b" Paris"
+
+
+def test_top_p_0_takes_the_likeliest_as_openai_has_it(logits: Context) -> None:
+    assert draw(logits, 5, top_p=0, temperature=5) == {ranked(logits)[0]: 5}
+    assert draw(logits, 5, top_p=-0.0, temperature=5) == {ranked(logits)[0]: 5}
 
 
 def test_frequencies_follow_the_softmax_at_the_temperature(logits: Context) -> None:

@@ -187,3 +187,18 @@ def test_a_port_in_use_is_one_sentence_before_anything_is_loaded(mixcli: Runner,
     assert f"port {port} of 127.0.0.1 is in use" in done.stderr
     assert done.stderr.count("\n") == 1
     assert hosts() == []
+
+
+def test_an_idempotency_key_belongs_to_one_api_key_and_one_body(served: Served) -> None:
+    story = {**STORY, "temperature": 1.5, "max_tokens": 8}
+    first = served.ask("POST", "/v1/chat/completions", story, Idempotency_Key="1", Authorization="Bearer a")
+    again = served.ask("POST", "/v1/chat/completions", story, Idempotency_Key="1", Authorization="Bearer a")
+    assert first == again
+    forged = {"X_Mixcli_Client": "serve-0", "Idempotency_Key": "1", "Authorization": "Bearer b"}
+    status, other = served.ask("POST", "/v1/chat/completions", story, **forged)
+    assert status == 200
+    assert other["id"] != first[1]["id"]
+    status, refusal = served.ask(
+        "POST", "/v1/chat/completions", QUESTION, Idempotency_Key="1", Authorization="Bearer a"
+    )
+    assert (status, refusal["error"]["code"]) == (409, "idempotency_key_reused")

@@ -1,0 +1,179 @@
+"""A request's body as JSON, read strictly: whatever is wrong with it is one BadRequest that names the field.
+
+Python's parser takes more than JSON is: NaN and Infinity, the last of two keys that are alike, halves of characters, numbers of any length.
+Each would be misread in silence, or fail later in a place that no longer knows the field.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mixcli.errors import BadRequest
+
+MAX_DIGITS = 40  # of a whole number; no field needs more
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # may be half a character
+_LONE = re.compile("[\ud800-\udfff]")
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+Path = tuple[str | int, ...]
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Repeated(dict[str, Any]):
+    """An object with a key that is there twice."""
+
+    key = ""
+
+
+class _Long(float):
+    """A whole number of more digits than a field may have."""
+
+    n_digits = 0
+
+
+class _Reader:
+    """Parses once; `suspicious` is set where something may have to be refused by its path."""
+
+    def __init__(self) -> None:
+        self.suspicious = False
+
+    def loads(self, text: str) -> Any:
+        return json.loads(
+            text,
+            parse_constant=self._constant,
+            parse_float=self._float,
+            parse_int=self._int,
+            object_pairs_hook=self._object,
+        )
+
+    def _constant(self, text: str) -> float:
+        self.suspicious = True
+        return float(text)
+
+    def _float(self, text: str) -> float:
+        value = float(text)
+        self.suspicious = self.suspicious or math.isinf(value)
+        return value
+
+    def _int(self, text: str) -> int | float:
+        if len(text) <= MAX_DIGITS:
+            return int(text)
+        self.suspicious = True
+        number = _Long(math.inf)
+        number.n_digits = len(text.lstrip("-"))
+        return number
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) == len(pairs):
+            return value
+        self.suspicious = True
+        repeated = _Repeated(value)
+        seen: set[str] = set()
+        repeated.key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        return repeated
+
+
+def load(raw: bytes, param: str = "body") -> Any:
+    """Parse JSON; BadRequest names the field, as a path below `param` where that is not the body."""
+    reader = _Reader()
+    try:
+        value = reader.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{param} is not UTF-8: byte {error.start:,}", param=param) from None
+    except RecursionError:
+        field = _deepest_field(raw) if param == "body" else param
+        raise BadRequest(f"{field} is nested too deeply", param=field) from None
+    except ValueError as error:
+        raise BadRequest(f"{param} is not JSON: {error}", param=param) from None
+    if reader.suspicious or _HALF.search(raw):
+        for path, fault in _faults(value):
+            field = dotted(path if param == "body" else (param, *path))
+            raise BadRequest(f"{field}: {fault}", param=field)
+    return value
+
+
+def parsed(cls: type[T], raw: bytes) -> T:
+    """Read a body as one of the request models; BadRequest names the field."""
+    return validated(cls, load(raw))
+
+
+def validated(cls: type[T], value: Any) -> T:
+    """Read parsed JSON as one of the request models; null counts as left out. BadRequest names the field."""
+    if not isinstance(value, dict):
+        raise BadRequest("body must be a JSON object", param="body")
+    said = {name: one for name, one in value.items() if one is not None}
+    try:
+        return cls.model_validate(said)
+    except ValidationError as error:
+        found = [(_field(one["loc"], said, one["type"] == "missing"), one["msg"]) for one in _first(error)]
+        path, message = max(found, key=lambda one: len(one[0]))
+        field = dotted(path)
+        raise BadRequest(f"{field}: {message}", param=field) from None
+
+
+def dotted(path: Path) -> str:
+    """Return a path as people write it: messages.0.content."""
+    return ".".join(str(part)[:80].encode("utf-8", "replace").decode() for part in path) or "body"
+
+
+def _first(error: ValidationError) -> Iterator[Mapping[str, Any]]:
+    yield from error.errors(include_url=False, include_context=False, include_input=False)[:16]
+
+
+def _field(location: Path, body: Any, missing: bool) -> Path:
+    """Return where an error lies in the body; pydantic's own names for the branches of a union are left out."""
+    path: list[str | int] = []
+    for i, part in enumerate(location):
+        try:
+            body = body[part]
+        except (LookupError, TypeError):
+            if not (missing and i == len(location) - 1):
+                continue
+        path.append(part)
+    return tuple(path)
+
+
+def _faults(value: Any) -> Iterator[tuple[Path, str]]:
+    """Walk over a value, however deep, and yield what no field may hold."""
+    todo: list[tuple[Path, Any]] = [((), value)]
+    while todo:
+        path, node = todo.pop()
+        if isinstance(node, _Repeated):
+            yield (*path, node.key), "this key is there twice"
+        if isinstance(node, _Long):
+            yield path, f"a whole number of {node.n_digits:,} digits is too large"
+        elif isinstance(node, float) and not math.isfinite(node):
+            yield path, "NaN, infinity and numbers beyond 1.8e308 are not JSON numbers that a field can hold"
+        elif isinstance(node, str):
+            if _LONE.search(node):
+                yield path, "half a character (a lone surrogate)"
+        elif isinstance(node, dict):
+            if any(_LONE.search(key) for key in node):
+                yield path, "a key with half a character (a lone surrogate)"
+            todo += [((*path, key), one) for key, one in reversed(node.items())]
+        elif isinstance(node, list):
+            todo += [((*path, i), one) for i, one in reversed(list(enumerate(node)))]
+
+
+def _deepest_field(raw: bytes) -> str:
+    """Return the key of the outermost object under which brackets go deeper than Python reads."""
+    depth, key = 0, b""
+    for match in _BRACKETS.finditer(raw):
+        sign = match[0]
+        if sign in (b"{", b"["):
+            depth += 1
+            if depth > 400:
+                break
+        elif sign in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1:
+            key = sign[1:-1]
+    return key.decode("utf-8", "replace")[:80] or "body"
+
+
+__all__ = ["dotted", "load", "parsed", "validated"]
