@@ -9,14 +9,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import click
 
-from mixcli import __version__
+from mixcli import __version__, signals
 from mixcli.console import console
 from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, UsageError
+from mixcli.text import clean, did_you_mean
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
 COMMANDS = {
@@ -56,16 +56,19 @@ class CommandTable(click.Group):
             return None
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
+        as_text(command)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean `mixcli {near[0]}`?" if near else "`mixcli --help` lists the commands."
-            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)
-        return super().resolve_command(ctx, args)
+            hint = did_you_mean(args[0], COMMANDS, "`mixcli --help` lists the commands", "`mixcli {}`")
+            raise click.UsageError(f"no command is called {clean(args[0])!r}; {hint}", ctx)
+        found = super().resolve_command(ctx, args)
+        if ctx.meta.get(_FROM_SHELL):
+            signals.listen()  # the command is imported: from here on Ctrl-C is an error like others
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -83,24 +86,61 @@ def cli() -> None:
     """
 
 
+def as_text(command: click.Command) -> None:
+    """Let every word of a command's line that is text arrive as text, whatever bytes it has; paths keep theirs."""
+    for parameter in command.params:
+        if type(parameter.type) is click.types.StringParamType:
+            parameter.type = TEXT
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            as_text(one)
+
+
+class _Text(click.types.StringParamType):
+    """Text whose bytes that are not UTF-8 have become U+FFFD."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return clean(super().convert(value, param, ctx))
+
+
+TEXT = _Text()
+_FROM_SHELL = "mixcli.cli.from_shell"
+
+
 def main() -> NoReturn:
     """Run the command line and exit with the codes of mixcli/errors.py."""
     gc.set_threshold(50_000)  # a start makes many objects and hardly any garbage
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(
-                errors="replace"
-            )  # a terminal that cannot show a character is no reason to stop
+    _speak_utf8()
     if "_MIXCLI_COMPLETE" in os.environ:
         cli.main(prog_name="mixcli")  # a shell asks for completions
     try:
         with cli.make_context("mixcli", sys.argv[1:]) as context:
+            context.meta[_FROM_SHELL] = True
             cli.invoke(context)
         if sys.stdout is not None:
             sys.stdout.flush()
+        code = 0
     except BaseException as error:
-        sys.exit(_exit_code_of(error))
-    sys.exit(0)
+        code = _exit_code_of(error)
+    signals.let_go()
+    _settle_stderr()
+    sys.exit(code)
+
+
+def _speak_utf8() -> None:
+    """Read and write UTF-8 whatever the locale says: pipes hold it, and so do terminals of today; what it cannot hold is no reason to stop."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace" if stream is sys.stdin else "mixcli")
+
+
+def _settle_stderr() -> None:
+    """Keep Python from failing at exit over what could not be written to stderr."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _exit_code_of(error: BaseException) -> int:

@@ -8,22 +8,55 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
+
+from mixcli.text import clean
 
 if TYPE_CHECKING:
     from rich import progress
     from rich.console import Console as RichConsole
 
-CONTROL = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
+# C0 and C1 controls except newline and tab, and the overrides that turn the order of what follows, so that a name looks like another
+CONTROL = {
+    code: None
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+    if chr(code) not in "\n\t"
+}
+MIN_WIDTH, WIDTH, MAX_WIDTH = 20, 80, 1000  # columns that are drawn for, whatever a terminal or COLUMNS says
 
 
 def strip_controls(text: str) -> str:
-    """Remove C0 and C1 control characters except newline and tab.
+    """Remove C0 and C1 control characters except newline and tab, and overrides of the text's direction.
 
     Every character stands for itself, so a sequence that is split over several tokens is disarmed as well.
     """
     return text.translate(CONTROL)
+
+
+def _one_line(cell: str) -> str:
+    """Return a cell of a table without line ends and tabs, which would make two rows or columns of it."""
+    return " ".join(cell.splitlines()).replace("\t", " ") if not cell.isprintable() else cell
+
+
+def _shown(text: str) -> str:
+    """Return text as one line that may go to a terminal."""
+    return strip_controls(clean(_one_line(text)))
+
+
+def _width(stream: TextIO) -> int:
+    """Return how many columns are drawn for: COLUMNS, else the terminal's, each where it makes sense."""
+    said = os.environ.get("COLUMNS", "")
+    columns = int(said) if said.isascii() and said.isdigit() and len(said) < 5 else 0
+    with suppress(OSError, ValueError):
+        columns = columns or os.get_terminal_size(stream.fileno()).columns
+    return min(max(columns or WIDTH, MIN_WIDTH), MAX_WIDTH)
 
 
 class Bar(Protocol):
@@ -40,14 +73,14 @@ class _Drawn:
     """A bar that is drawn, and rich imported, when there is something to show."""
 
     def __init__(self, console: "Console", title: str, unit: str | None) -> None:
-        self._console, self._title, self._unit = console, title, unit
+        self._console, self._title, self._unit = console, _shown(title), unit
         self._bars: progress.Progress | None = None
 
     def update(self, done: float, total: float, stage: str = "") -> None:
         if self._bars is None:
             self._bars = self._start()
         self._bars.update(
-            self._bars.task_ids[0], completed=done, total=total, description=stage or self._title
+            self._bars.task_ids[0], completed=done, total=total, description=_shown(stage) or self._title
         )
 
     def close(self) -> None:
@@ -73,6 +106,17 @@ class _Drawn:
         bars.add_task(self._title, total=None)
         bars.start()
         return bars
+
+
+@contextmanager
+def _named(stream: TextIO) -> Iterator[None]:
+    """Give a failure to write the name of what is written to, which the system leaves out."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and stream is sys.stdout:
+            error.filename = "standard output"
+        raise
 
 
 class Console:
@@ -107,12 +151,25 @@ class Console:
     def write(self, text: str) -> None:
         """Write a piece of the answer to stdout at once."""
         out = self._stdout()
-        out.write(strip_controls(text) if out.isatty() else text)
-        out.flush()
+        text = clean(text)
+        with _named(out):
+            out.write(strip_controls(text) if out.isatty() else text)
+            out.flush()
 
     def line(self, text: str = "") -> None:
         """Write one line to stdout."""
         self.write(text + "\n")
+
+    def path(self, path: Path) -> None:
+        """Write a path on a line of its own: in a pipe with the bytes that it has, so that the next program finds the file."""
+        out = self._stdout()
+        if out.isatty() or not hasattr(out, "buffer"):
+            self.line(_shown(str(path)))
+            return
+        with _named(out):
+            out.flush()
+            out.buffer.write(os.fsencode(path) + b"\n")
+            out.flush()
 
     def data(self, value: Any) -> None:
         """Write a value to stdout as indented JSON."""
@@ -124,7 +181,7 @@ class Console:
         header = [columns] if any(columns) else []
         if not out.isatty():
             for row in (*header, *rows):
-                self.line("\t".join(row))
+                self.line("\t".join(map(_one_line, row)))
             return
         from rich.table import Table
         from rich.text import Text
@@ -133,8 +190,9 @@ class Console:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(strip_controls(cell)) for cell in row))
-        self.rich(out).print(table)
+            table.add_row(*(Text(_shown(cell)) for cell in row))
+        with _named(out):
+            self.rich(out).print(table)
 
     # stderr: everything else
 
@@ -170,7 +228,7 @@ class Console:
         err = sys.stderr
         if err is None or err.closed:
             return
-        text = strip_controls(text)
+        text = strip_controls(clean(text))
         try:
             err.write(f"\x1b[{style}m{text}\x1b[0m\n" if self.colored(err) else f"{text}\n")
             err.flush()
@@ -182,7 +240,14 @@ class Console:
         from rich.console import Console as RichConsole
 
         color = self.colored(stream)
-        return RichConsole(file=stream, no_color=not color, highlight=False, markup=False, emoji=False)
+        return RichConsole(
+            file=stream,
+            width=_width(stream),
+            no_color=not color,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
 
     @staticmethod
     def _stdout() -> TextIO:

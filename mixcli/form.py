@@ -8,6 +8,7 @@ from typing import Any
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.labels import labels_of
+from mixcli.text import clean, not_text, shown
 
 ABSTAIN = "abstain"  # what is printed where no label is likely enough
 MAX_FILE = 1 << 20  # bytes of a schema or grammar
@@ -112,7 +113,7 @@ def _file_or_text(text: str, *suffixes: str) -> str:
     """Return what a file holds where the text is its path: it is there, or the text looks like nothing else."""
     path = Path(text)
     is_path = _is_file(path) or (path.suffix in suffixes and not set('\n,{"') & set(text))
-    return read_text(path) if is_path else text
+    return read_text(path) if is_path else clean(text)
 
 
 def _is_file(path: Path) -> bool:
@@ -123,12 +124,20 @@ def _is_file(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Give a small text file; UsageError when it is not there, too large or no UTF-8."""
+    """Give a small text file; UsageError when it is not there, too large or not UTF-8."""
     if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    if path.stat().st_size > MAX_FILE:
-        raise UsageError(f"{path} has {path.stat().st_size:,} bytes; {MAX_FILE:,} is the limit")
+        raise UsageError(
+            f"{shown(path)} is not a file" if path.exists() else f"there is no file {shown(path)}"
+        )
+    with path.open("rb") as file:
+        raw = file.read(MAX_FILE + 1)
+    if len(raw) > MAX_FILE:
+        raise UsageError(f"{shown(path)} has more than {MAX_FILE:,} bytes, which is the limit")
+    if why := not_text(raw):
+        raise UsageError(f"{shown(path)} {why}")
     try:
-        return path.read_text("utf-8-sig")
+        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise UsageError(
+            f"{shown(path)} is not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv"
+        ) from error

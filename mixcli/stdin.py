@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.text import clean, not_text, shown
 
 MAX_BYTES = 1 << 28  # of a text that is read whole
 
@@ -28,7 +29,13 @@ def piped_text() -> str:
     """Give what is piped in, whole; nothing where there is no pipe."""
     if not is_piped():
         return ""
-    return _checked(sys.stdin.buffer.read(MAX_BYTES + 1), "the piped text")
+    try:
+        raw = sys.stdin.buffer.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"stdin cannot be read: {error.strerror}; pipe a text in, or give one with -f"
+        ) from None
+    return _checked(raw, "the piped text")
 
 
 def file_texts(paths: Sequence[Path]) -> list[str]:
@@ -36,25 +43,32 @@ def file_texts(paths: Sequence[Path]) -> list[str]:
     texts = []
     for path in paths:
         with path.open("rb") as file:
-            texts.append(_checked(file.read(MAX_BYTES + 1), str(path)))
+            texts.append(_checked(file.read(MAX_BYTES + 1), shown(path)))
     return texts
 
 
 def _checked(raw: bytes, name: str) -> str:
     if len(raw) > MAX_BYTES:
         raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes; no context is that large")
+    if why := not_text(raw):
+        raise UsageError(f"{name} {why}")
     return decode(raw).rstrip("\n")
 
 
 def decode(raw: bytes) -> str:
-    """Read bytes as UTF-8 with or without BOM, line ends as newlines; bad bytes become U+FFFD, with a warning that counts them."""
-    text = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\0", "\ufffd")
+    """Read bytes as UTF-8 with or without BOM, line ends as newlines; NULs and bad bytes become U+FFFD, with a warning that counts them."""
+    text = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    n_zero = text.count("\0")
+    text = text.replace("\0", "\ufffd") if n_zero else text
     bad = text.count("\ufffd") - raw.count("\ufffd".encode())
     if bad > 0:
-        console.warn(f"{bad} bytes of the input are no UTF-8 text and were replaced; is it a text file?")
+        one = bad == 1
+        what = "NUL" if n_zero == bad else "not UTF-8"
+        console.warn(
+            f"{bad:,} {'byte' if one else 'bytes'} of the input {'is' if one else 'are'} {what} and "
+            f"{'was' if one else 'were'} replaced; is it a text file?"
+        )
     return text
 
 
-def argument(text: str) -> str:
-    """Give a word of the command line as text: bytes that are no UTF-8 come as lone surrogates and become U+FFFD."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+argument = clean  # of the command line

@@ -20,6 +20,7 @@ BASE = {
     "mixcli.words",
     "mixcli.console",
     "mixcli.json_cache",
+    "mixcli.text",
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "profiles": set(),
@@ -31,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.json_cache": {"mixcli.paths", "mixcli.locks"},
     "mixcli.os_errors": {"mixcli.errors", "mixcli.paths", "mixcli.hub.hub_cache"},
     "mixcli.words": {"mixcli.errors"},
-    "mixcli.console": {"mixcli.errors"},
+    "mixcli.text": set(),
+    "mixcli.console": {"mixcli.errors", "mixcli.text"},
     "mixcli.stdin": BASE,
     "mixcli.short_schema": {"mixcli.errors"},
     "mixcli.nvidia": set(),
@@ -139,7 +141,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.host.process",
         "mixcli.file_types",
     },
-    "mixcli.cli": BASE | {"mixcli.os_errors"},
+    "mixcli.signals": set(),
+    "mixcli.cli": BASE | {"mixcli.os_errors", "mixcli.signals"},
     "mixcli.__main__": {"mixcli.cli"},
 }
 ONLY_HERE = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from mixcli.commands.options import with_options
+from mixcli.commands.options import NAME_OR_PATH, with_options
 from mixcli.console import console
 from mixcli.errors import UsageError
 
@@ -35,11 +35,14 @@ def form_options(command: F) -> F:
         ),
         click.option(
             "--schema",
+            type=NAME_OR_PATH,
             metavar="FILE|FIELDS",
             help="Answer in JSON of a schema: a file, or fields such as 'name, age int, tags [string]'.",
         ),
         click.option("--regex", metavar="REGEX", help="Answer with what matches the whole expression."),
-        click.option("--grammar", metavar="FILE|TEXT", help="Answer in a grammar, GBNF or Lark."),
+        click.option(
+            "--grammar", type=NAME_OR_PATH, metavar="FILE|TEXT", help="Answer in a grammar, GBNF or Lark."
+        ),
     )
 
     @wraps(command)

@@ -105,7 +105,7 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
         )
     else:
         for path in report.paths:
-            console.line(str(path))
+            console.path(path)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -2,13 +2,13 @@
 
 import click
 
-from mixcli.commands.options import common
+from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.console import console
 from mixcli.errors import UsageError
 
 
 @click.command("default")
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=NAME_OR_PATH)
 @click.option("--clear", is_flag=True, help="Have no default any more.")
 @common
 def command(model: str | None, clear: bool) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -12,10 +12,11 @@ from mixcli.console import console
 from mixcli.engine.sampling_table import RANGES, Range, texts_fault
 from mixcli.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+# a name or text that may be a path instead: its bytes are kept as they are, since they may name a file
+NAME_OR_PATH = click.UNPROCESSED
 
 
 def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
@@ -56,6 +57,7 @@ def model_option(command: F) -> F:
     return click.option(
         "-m",
         "--model",
+        type=NAME_OR_PATH,
         envvar="MIXCLI_MODEL",
         metavar="MODEL",
         shell_complete=complete_models,

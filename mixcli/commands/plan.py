@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.options import common, json_option, purpose_option, wish_options
+from mixcli.commands.options import NAME_OR_PATH, common, json_option, purpose_option, wish_options
 from mixcli.console import console
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan")
-@click.argument("model", required=False, envvar="MIXCLI_MODEL")
+@click.argument("model", required=False, type=NAME_OR_PATH, envvar="MIXCLI_MODEL")
 @click.option("--quant", metavar="TYPE", help="File type of a model that is not here, such as Q4_K_M.")
 @wish_options
 @click.option("--ubatch", type=click.IntRange(min=32), metavar="TOKENS", help="Tokens computed at once.")

@@ -87,7 +87,7 @@ def new(name: str, extends: str | None) -> None:
     else:
         text = _detected()
     replace_text(private(path.parent) / path.name, text)
-    console.line(str(path))
+    console.path(path)
 
 
 def _own() -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from mixcli.commands.options import common, json_option
+from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.console import console
 from mixcli.errors import IntegrityError
 from mixcli.words import size
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("pull")
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=NAME_OR_PATH)
 @click.option(
     "--quant",
     "--type",

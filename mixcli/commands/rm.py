@@ -4,14 +4,14 @@ import sys
 
 import click
 
-from mixcli.commands.options import common
+from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.words import size
 
 
 @click.command("rm")
-@click.argument("model")
+@click.argument("model", type=NAME_OR_PATH)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")
 @common

@@ -2,12 +2,12 @@
 
 import click
 
-from mixcli.commands.options import common, json_option
+from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.console import console
 
 
 @click.command("show")
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=NAME_OR_PATH)
 @json_option
 @common
 def command(model: str | None, as_json: bool) -> None:

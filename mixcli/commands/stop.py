@@ -2,13 +2,13 @@
 
 import click
 
-from mixcli.commands.options import common
+from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.console import console
 from mixcli.errors import UsageError
 
 
 @click.command("stop")
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=NAME_OR_PATH)
 @click.option("--all", "everything", is_flag=True, help="Unload every model.")
 @common
 def command(model: str | None, everything: bool) -> None:

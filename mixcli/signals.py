@@ -1,0 +1,37 @@
+"""Signals that end a command: what was begun is put in order, children end with it, and the exit code is 128 and the signal's number."""
+
+import os
+import signal
+from typing import NoReturn
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+EXIT_SIGNAL = 128
+
+
+class Ended(SystemExit):
+    """The command was told to end. It passes through `except Exception` and through event loops, and has its exit code with it."""
+
+
+def listen() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt, SIGTERM and SIGHUP raise Ended; what the parent has ignored (nohup, &) stays ignored."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+
+
+def let_go() -> None:
+    """Let any further signal end the process at once: it ends anyway, and nothing is worth a traceback."""
+    for number in (signal.SIGINT, *ENDING):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, _leave)  # a second one does not wait
+    raise Ended(EXIT_SIGNAL + number)
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    os._exit(EXIT_SIGNAL + number)
