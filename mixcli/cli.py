@@ -123,7 +123,7 @@ def main() -> NoReturn:
     except BaseException as error:
         code = _exit_code_of(error)
     signals.let_go()
-    _settle_stderr()
+    _settle()
     sys.exit(code)
 
 
@@ -134,13 +134,14 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="replace" if stream is sys.stdin else "mixcli")
 
 
-def _settle_stderr() -> None:
-    """Keep Python from failing at exit over what could not be written to stderr."""
-    try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-    except (OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def _settle() -> None:
+    """Keep Python from failing at exit over what could not be written."""
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _exit_code_of(error: BaseException) -> int:

@@ -17,6 +17,7 @@ from mixcli import paths
 from mixcli.chat.schema import copy_session, open_database
 from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.text import clean
 
 T = TypeVar("T")
 PARTIAL, DONE, STOPPED, CUT, FAILED = "partial", "done", "stopped", "cut", "failed"
@@ -87,7 +88,7 @@ class Sessions:
         """Begin a conversation; a name that is taken gets a number."""
 
         def act() -> int:
-            row = (self._free(name), model, system, json.dumps(settings), now(), now())
+            row = _row(self._free(name), model, system, json.dumps(settings), now(), now())
             done = self._database.execute(
                 "INSERT INTO session (name, model, system, settings, created, used) VALUES (?, ?, ?, ?, ?, ?)",
                 row,
@@ -141,14 +142,14 @@ class Sessions:
 
         def act() -> str:
             free = self._free(name, session)
-            self._database.execute("UPDATE session SET name = ? WHERE id = ?", (free, session))
+            self._database.execute("UPDATE session SET name = ? WHERE id = ?", _row(free, session))
             return free
 
         return self._write(act)
 
     def configure(self, session: int, model: str, system: str, settings: Mapping[str, Any]) -> None:
         """Remember what a session is talked with."""
-        row = (model, system, json.dumps(settings), session)
+        row = _row(model, system, json.dumps(settings), session)
         self._write(
             lambda: self._database.execute(
                 "UPDATE session SET model = ?, system = ?, settings = ? WHERE id = ?", row
@@ -166,11 +167,12 @@ class Sessions:
     ) -> Message:
         """Add a message behind `parent` and look at it from now on."""
         created = now()
+        row = _row(session, parent, role, content, state, model, created)
 
         def act() -> int:
             done = self._database.execute(
                 "INSERT INTO message (session, parent, role, content, state, model, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (session, parent, role, content, state, model, created),
+                row,
             )
             self._look_at(session, done.lastrowid)
             return int(done.lastrowid or 0)
@@ -180,7 +182,7 @@ class Sessions:
     def update(self, message: Message) -> None:
         """Write what a message has become; only a finished one is pushed to the disk's surface."""
         tokens = array("I", message.token_ids).tobytes()
-        row = (message.content, message.state, tokens, message.model, message.id)
+        row = _row(message.content, message.state, tokens, message.model, message.id)
         self._write(
             lambda: self._database.execute(
                 "UPDATE message SET content = ?, state = ?, tokens = ?, model = ? WHERE id = ?", row
@@ -214,7 +216,7 @@ class Sessions:
 
     def search(self, text: str, limit: int = 50) -> list[Hit]:
         """Find the messages that contain every word of `text`, the newest first."""
-        words = text.split()
+        words = clean(text).split()
         long = [word.replace('"', '""') for word in words if len(word) >= SHORTEST]
         like = [word for word in words if len(word) < SHORTEST]
         where = ["message_text MATCH ?"] if long else []
@@ -307,6 +309,11 @@ def database_path() -> Path:
 def now() -> str:
     """Give the present moment as the database keeps it: UTC, sortable."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _row(*values: Any) -> tuple[Any, ...]:
+    """Return values as the database takes them: its texts are UTF-8."""
+    return tuple(clean(value) if isinstance(value, str) else value for value in values)
 
 
 def _message(row: sqlite3.Row) -> Message:
