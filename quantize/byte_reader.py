@@ -5,10 +5,11 @@ import struct
 from typing import Any, Protocol
 
 from quantize.errors import CorruptFile
+from quantize.input_file import pread_exactly
 from quantize.lazy_array import U64
 
 MAX_STRING = 1 << 26
-MAX_HEADER = 1 << 29
+MAX_HEADER = 1 << 27  # bytes; a vocabulary of 262,144 tokens with its merges takes about 16 MB
 _FIRST_READ = 1 << 20
 
 
@@ -31,7 +32,7 @@ class FileReader:
         self.size = os.fstat(fd).st_size
 
     def read_at(self, offset: int, n: int) -> bytes:
-        return os.pread(self._fd, n, offset)
+        return pread_exactly(self._fd, offset, n)
 
 
 class Cursor:

@@ -29,12 +29,12 @@ def _beside(folder: Path) -> Any:
 def _read(path: Path) -> str:
     if (size := path.stat().st_size) > MAX_TEMPLATE_BYTES:
         raise CorruptFile(
-            f"{path.name} has {size:,} bytes, more than a chat template can have; get the file anew."
+            f"{path.name} has {size:,} bytes, more than a chat template can have; download it again."
         )
     try:
         return path.read_text(encoding="utf-8")
     except ValueError:
-        raise CorruptFile(f"{path.name} is not UTF-8 text; get the file anew.") from None
+        raise CorruptFile(f"{path.name} is not UTF-8 text; download it again.") from None
 
 
 def _named(templates: list[Any]) -> dict[str, Value]:

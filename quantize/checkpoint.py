@@ -16,6 +16,7 @@ from quantize.byte_reader import ByteReader
 from quantize.errors import CorruptFile, Unsupported
 from quantize.folder import is_plain_name, read_json_object
 from quantize.hparams import Hparams, architecture, hparams_from_config, hparams_from_params
+from quantize.input_file import fingerprint_of
 from quantize.rows import tensor_source
 from quantize.safetensors import read_header
 from quantize.source import TensorSource
@@ -74,15 +75,18 @@ class Checkpoint:
         return read(self.config, f"{self.folder.name}/{self.layout.value}")
 
     @property
+    def all_files(self) -> tuple[Path, ...]:
+        """Every file that a conversion reads: the weights, the configuration, what belongs to the tokenizer."""
+        small = [self.folder / name for name in (self.layout.value, *TOKENIZER_FILES)]
+        small += sorted(self.folder.glob("tokenizer.model.v*"))
+        return tuple(path for path in (*self.files, *small) if path.is_file())
+
+    @property
     def fingerprint(self) -> str:
         """Changes when any file's name, size or time, or an option, changes."""
         digest = hashlib.sha256(repr(self.upcycling).encode())
-        small = [self.folder / name for name in (self.layout.value, *TOKENIZER_FILES)]
-        small += sorted(self.folder.glob("tokenizer.model.v*"))
-        for path in (*self.files, *small):
-            if path.is_file():
-                status = path.stat()
-                digest.update(f"\0{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        for path in self.all_files:
+            digest.update(fingerprint_of(path))
         return digest.hexdigest()
 
 
@@ -152,7 +156,7 @@ def _indexed(index: Path, elsewhere: Collection[str]) -> list[Path]:
 def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CorruptFile(f"{index.name} has no weight_map; get the file anew.")
+        raise CorruptFile(f"{index.name} has no weight_map; download it again.")
     for name in weight_map.values():
         if not is_plain_name(name) or not name.endswith(".safetensors"):
             raise CorruptFile(
@@ -165,7 +169,7 @@ def _check_index(index: Path, tensors: Mapping[str, TensorSource]) -> None:
     named = _weight_map(index)
     if missing := sorted(named.keys() - tensors.keys()):
         raise CorruptFile(
-            f"{named[missing[0]]} lacks {_listed(missing)}, which {index.name} promises; get it anew."
+            f"{named[missing[0]]} lacks {_listed(missing)}, which {index.name} promises; download it again."
         )
     if extra := sorted(tensors.keys() - named.keys()):
         raise CorruptFile(f"{index.name} does not know {_listed(extra)}; the files are of different models.")

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantize.checkpoint import open_checkpoint
-from quantize.errors import QuantizeError, Unsupported
+from quantize.errors import Unsupported
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.gguf_source import open_gguf
 from quantize.imatrix import read_imatrix
 from quantize.model_source import model_source
+from quantize.output_target import output_target
 from quantize.plan import WritePlan, plan_write
 from quantize.recipe import FILE_TYPES, GOOD_SOURCES, choose_types, stored_types
 from quantize.repair import MIXED
@@ -88,10 +89,13 @@ def convert(
 
 def prepare(source: Path, target: Path, options: Options) -> WritePlan:
     """Do everything but the work: open the source, choose every type, place every byte (what a dry run shows)."""
+    named, target = target, output_target(target)
     wanted = options.output_type or (COPY if _is_gguf(source) else DEFAULT_TYPE)
-    plan = prepare_model(open_model(source, options), target, replace(options, output_type=wanted))
-    if source.resolve() in {file.path.resolve() for file in plan.files}:
-        raise QuantizeError(f"{target} is the source itself; give the result another name.")
+    model = open_model(source, options)
+    sources = [*model.files, *([options.imatrix] if options.imatrix else [])]
+    plan = prepare_model(model, target, replace(options, output_type=wanted))
+    for file in plan.files:  # shards have names of their own
+        output_target(named if file.path == target else file.path, sources)
     return plan
 
 

@@ -3,7 +3,8 @@
     QuantizeError        1  anything below; also: a step of llama.cpp itself failed
     ├── CorruptFile      5  bytes that contradict themselves: truncated, out of bounds, missing shard, NaN weights
     ├── Unsupported      5  a whole file of a kind that is not handled: other architecture, pickle, unknown type
-    └── NoSpace          4  the disk has no room for the result
+    ├── NoSpace          4  the disk has no room for the result
+    └── BadTarget        2  a place where no result can be written: a device, a folder, the source itself
 
 Every message is one sentence with the cause, the number and the next step.
 """
@@ -33,4 +34,10 @@ class NoSpace(QuantizeError):
     exit_code = 4
 
 
-__all__ = ["CorruptFile", "NoSpace", "QuantizeError", "Unsupported"]
+class BadTarget(QuantizeError):
+    """A path that cannot take a result, whatever the result is."""
+
+    exit_code = 2
+
+
+__all__ = ["BadTarget", "CorruptFile", "NoSpace", "QuantizeError", "Unsupported"]

@@ -114,7 +114,7 @@ def _config(facts: Facts, tensors: Iterable[TensorSource], where: str) -> dict[s
     for key, name in _CONFIG.items():
         value = facts.get(name, 10000.0 if key == "rope_theta" else None)
         if not isinstance(value, int | float) or value <= 0:
-            raise CorruptFile(f"{where} has {name} = {value!r}; get the file anew.")
+            raise CorruptFile(f"{where} has {name} = {value!r}; download it again.")
         # A float32 is written with the digits that it needs, 1e-05 and not 9.999999747378752e-06.
         config[key] = value if isinstance(value, int) else float(str(np.float32(value)))
     heads = config["num_attention_heads"]
@@ -122,7 +122,7 @@ def _config(facts: Facts, tensors: Iterable[TensorSource], where: str) -> dict[s
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     config["tie_word_embeddings"] = "output.weight" not in shapes
     if "token_embd.weight" not in shapes:
-        raise CorruptFile(f"{where} has no token_embd.weight; get the file anew.")
+        raise CorruptFile(f"{where} has no token_embd.weight; download it again.")
     config["vocab_size"] = shapes["token_embd.weight"][0]
     for kind, key in _SPECIAL.items():
         if (index := facts.get(f"tokenizer.ggml.{key}_token_id")) is not None:
@@ -138,7 +138,7 @@ def _tokenizer(facts: Facts, where: str) -> tuple[dict[str, Any], dict[str, Any]
     types = list(facts.get("tokenizer.ggml.token_type", (1,) * len(tokens)))
     if not tokens or len(types) != len(tokens):
         raise CorruptFile(
-            f"{where} has {len(tokens)} tokens and {len(types)} token types; get the file anew."
+            f"{where} has {len(tokens)} tokens and {len(types)} token types; download it again."
         )
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import Any
 
 from quantize.byte_reader import MAX_STRING, ByteReader, Cursor, FileReader
-from quantize.errors import CorruptFile, QuantizeError, Unsupported
+from quantize.errors import CorruptFile, Unsupported
 from quantize.ggml_types import BLOCK, GGMLQuantizationType, GGUFValueType, row_bytes
+from quantize.input_file import opened
 from quantize.lazy_array import NUMBERS, U32, U64, LazyArray
 from quantize.source import Value
 
@@ -100,11 +101,8 @@ def read_header(source: str | os.PathLike[str] | ByteReader, name: str | None = 
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        try:
-            with path.open("rb") as file:
-                return _read(FileReader(file.fileno()), name or str(path))
-        except OSError as error:
-            raise QuantizeError(f"{path} cannot be read: {error.strerror or error}.") from error
+        with opened(path) as fd:
+            return _read(FileReader(fd), name or str(path))
     return _read(source, name or "the GGUF file")
 
 

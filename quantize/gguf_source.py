@@ -5,7 +5,6 @@ Tensors keep their stored bytes at hand, so that what need not change is copied 
 """
 
 import hashlib
-import re
 from pathlib import Path
 
 import numpy as np
@@ -14,57 +13,25 @@ from numpy.typing import NDArray
 from quantize import ggml
 from quantize.errors import CorruptFile
 from quantize.ggml_types import row_bytes
-from quantize.gguf_header import GgufHeader, GgufTensor, read_header
+from quantize.gguf_header import GgufTensor
+from quantize.input_file import fingerprint_of
 from quantize.repair import merge_experts
+from quantize.shards import open_shards
 from quantize.source import ModelSource, TensorSource
-
-_SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-_MAX_SHARDS = 1 << 12
 
 
 def open_gguf(path: Path) -> ModelSource:
-    """Read the headers of a GGUF model; give the first shard for one in several files.
+    """Read the headers of a GGUF model, in one file or in several of which any may be named.
 
     Raises CorruptFile for headers that contradict themselves or each other and for missing shards and experts, Unsupported for a
     file that is no GGUF.
     """
-    files = read_shards(path)
+    files = open_shards(path)
     tensors = [_tensor_source(shard, tensor) for shard, header in files for tensor in header.tensors]
     metadata = {key: value for key, value in files[0][1].metadata.items() if not key.startswith("split.")}
-    return merge_experts(ModelSource(metadata, tensors, _fingerprint(files)), path.name)
-
-
-def read_shards(path: Path) -> list[tuple[Path, GgufHeader]]:
-    """Read the header of every file of a model and check that they belong together."""
-    first = read_header(path)
-    count = first.get("split.count", 0)
-    if not isinstance(count, int) or count < 2:
-        return [(path, first)]
-    name = _SHARD.fullmatch(path.name)
-    if name is None or int(name["count"]) != count or count > _MAX_SHARDS:
-        raise CorruptFile(
-            f"{path} says that it is one of {count} files; its name must end in -00001-of-{count:05d}.gguf."
-        )
-    if first.get("split.no") != 0:
-        raise CorruptFile(
-            f"{path} is not the first of its {count} files; name {name['stem']}-00001-of-{count:05d}.gguf."
-        )
-    files = [(path, first)]
-    for number in range(1, count):
-        shard = path.with_name(f"{name['stem']}-{number + 1:05d}-of-{count:05d}.gguf")
-        if not shard.exists():
-            raise CorruptFile(f"{shard} is missing: the model has {count} files that must lie in one folder.")
-        header = read_header(shard)
-        if (header.get("split.no"), header.get("split.count")) != (number, count):
-            raise CorruptFile(
-                f"{shard} does not say that it is file {number + 1} of {count}; download it again."
-            )
-        files.append((shard, header))
-    names = [tensor.name for _, header in files for tensor in header.tensors]
-    expected = first.get("split.tensors.count", len(names))
-    if len(set(names)) < len(names) or len(names) != expected:
-        raise CorruptFile(f"{path} and its parts have {len(set(names))} tensors and should have {expected}.")
-    return files
+    fingerprint = hashlib.sha256(b"".join(fingerprint_of(shard) for shard, _ in files)).hexdigest()
+    paths = tuple(shard for shard, _ in files)
+    return merge_experts(ModelSource(metadata, tensors, fingerprint, paths), path.name)
 
 
 def _tensor_source(path: Path, tensor: GgufTensor) -> TensorSource:
@@ -90,16 +57,4 @@ def _tensor_source(path: Path, tensor: GgufTensor) -> TensorSource:
     )
 
 
-def _fingerprint(files: list[tuple[Path, GgufHeader]]) -> str:
-    digest = hashlib.sha256()
-    for path, header in files:
-        status = path.stat()
-        digest.update(
-            f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {header.data_offset}\n".encode(
-                "utf-8", "surrogateescape"
-            )
-        )
-    return digest.hexdigest()
-
-
-__all__ = ["open_gguf", "read_shards"]
+__all__ = ["open_gguf"]

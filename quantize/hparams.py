@@ -217,7 +217,7 @@ def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling | None:
     read = Fields(rope, where)
     numbers = {name: read.number(name, default=default) for name, default in _ROPE_NUMBERS[kind]}
     if (old := numbers.get("original_max_position_embeddings", 1)) > MAX_CONTEXT:
-        raise CorruptFile(f"{where} stretches an original context of {old:g} positions; get the file anew.")
+        raise CorruptFile(f"{where} stretches an original context of {old:g} positions; download it again.")
     if kind == "yarn":
         optional = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
         numbers |= {name: read.number(name) for name in optional if rope.get(name) is not None}
@@ -229,12 +229,12 @@ def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling | None:
 def _checked(hparams: Hparams, where: str) -> Hparams:
     if hparams.head_dim is None and hparams.n_embd % hparams.n_head:
         raise CorruptFile(
-            f"{where} splits a width of {hparams.n_embd} over {hparams.n_head} heads; get the file anew."
+            f"{where} splits a width of {hparams.n_embd} over {hparams.n_head} heads; download it again."
         )
     if hparams.n_head % hparams.n_head_kv:
         raise CorruptFile(
-            f"{where} shares {hparams.n_head_kv} key-value heads among {hparams.n_head} heads; get the file anew."
+            f"{where} shares {hparams.n_head_kv} key-value heads among {hparams.n_head} heads; download it again."
         )
     if hparams.head_size % 2:
-        raise CorruptFile(f"{where} gives heads of the odd size {hparams.head_size}; get the file anew.")
+        raise CorruptFile(f"{where} gives heads of the odd size {hparams.head_size}; download it again.")
     return hparams

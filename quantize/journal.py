@@ -8,13 +8,16 @@ checksum tells. The open journal is also the lock: two processes never write the
 import fcntl
 import json
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from quantize.errors import QuantizeError
+from quantize.errors import BadTarget, QuantizeError
+from quantize.input_file import kind_of, pread_exactly
 
 _LINE = 18  # "%08x %08x\n"
+_ENTRY = re.compile(rb"[0-9a-f]{8} [0-9a-f]{8}\n")
 _MAX_SIZE = 1 << 26  # bytes, enough for trillions of weights
 
 
@@ -37,29 +40,32 @@ class Journal:
             raise
 
     def _read(self, identity: str, parts: tuple[Path, ...]) -> None:
-        head, _, lines = os.pread(self._fd, _MAX_SIZE, 0).partition(b"\n")
+        head, _, lines = pread_exactly(self._fd, 0, _MAX_SIZE).partition(b"\n")
         old_identity, old_parts = _parse_head(head)
         if old_identity != identity:
             self.started_over = bool(head)
             for name in {*old_parts, *(part.name for part in parts)}:
-                (self.path.parent / name).unlink(missing_ok=True)
+                _remove(self.path.parent / name)
             os.ftruncate(self._fd, 0)
             start = json.dumps({"identity": identity, "parts": [part.name for part in parts]}) + "\n"
-            os.write(self._fd, start.encode())
+            self._write(start.encode())
             return
         for position in range(0, len(lines) - _LINE + 1, _LINE):
             number, _, checksum = lines[position : position + _LINE].partition(b" ")
-            try:
-                self.done[int(number, 16)] = int(checksum, 16)
-            except ValueError:
+            if not _ENTRY.fullmatch(lines, position, position + _LINE):
                 lines = lines[:position]
                 break
+            self.done[int(number, 16)] = int(checksum, 16)
         # A line that was cut off by a kill must not be the beginning of the next one.
         os.ftruncate(self._fd, len(head) + 1 + len(lines) // _LINE * _LINE)
 
     def add(self, number: int, checksum: int) -> None:
         """Record that a slab's bytes are written."""
-        os.write(self._fd, b"%08x %08x\n" % (number, checksum))
+        self._write(b"%08x %08x\n" % (number, checksum))
+
+    def _write(self, data: bytes) -> None:
+        while data:  # a file system may take less than it is given
+            data = data[os.write(self._fd, data) :]
 
     def flush(self) -> None:
         """Bring what is recorded to the disk."""
@@ -69,7 +75,7 @@ class Journal:
         """Drop slabs whose bytes turned out to be wrong."""
         for number in numbers:
             del self.done[number]
-        head = os.pread(self._fd, _MAX_SIZE, 0).partition(b"\n")[0]
+        head = pread_exactly(self._fd, 0, _MAX_SIZE).partition(b"\n")[0]
         os.ftruncate(self._fd, len(head) + 1)
         for number, checksum in self.done.items():
             self.add(number, checksum)
@@ -87,9 +93,35 @@ class Journal:
         os.close(self._fd)
 
 
+def _remove(path: Path) -> None:
+    """Remove what an earlier run left; BadTarget for something that none can have left."""
+    if os.path.lexists(path):
+        kind = kind_of(path.lstat().st_mode)
+        if kind and not path.is_symlink():
+            raise BadTarget(f"{path} is in the way: it is {kind}; remove it.")
+        path.unlink(missing_ok=True)
+
+
+def open_own(path: Path, flags: int = 0) -> int:
+    """Open a regular file of an unfinished result, made where it is not there; BadTarget where its name is taken by something else."""
+    try:
+        fd = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644
+        )
+    except OSError as error:
+        kind = kind_of(path.lstat().st_mode) if os.path.lexists(path) else None
+        if kind is None:
+            raise
+        raise BadTarget(f"{path} is in the way: it is {kind}; remove it.") from error
+    if kind := kind_of(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise BadTarget(f"{path} is in the way: it is {kind}; remove it.")
+    return fd
+
+
 def _open_locked(path: Path) -> int:
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = open_own(path, os.O_APPEND)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.lexists(path) and os.path.samestat(os.fstat(fd), os.lstat(path)):
@@ -110,8 +142,8 @@ def _parse_head(line: bytes) -> tuple[str, list[str]]:
         head = json.loads(line)
         names = [str(name) for name in head["parts"]]
         return str(head["identity"]), [name for name in names if name.endswith(".part") and "/" not in name]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return "", []
 
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "open_own"]

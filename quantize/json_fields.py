@@ -18,7 +18,7 @@ class Fields:
         value = self.values.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
             raise CorruptFile(
-                f"{self.where} has {key} = {shown(value)} where a number from 1 to {limit} must be; get the file anew."
+                f"{self.where} has {key} = {shown(value)} where a number from 1 to {limit} must be; download it again."
             )
         return value
 
@@ -26,7 +26,7 @@ class Fields:
         value = self.values.get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
             raise CorruptFile(
-                f"{self.where} has {key} = {shown(value)} where a number from 0 must be; get the file anew."
+                f"{self.where} has {key} = {shown(value)} where a number from 0 must be; download it again."
             )
         return float(value)
 
@@ -34,12 +34,15 @@ class Fields:
         value = self.values.get(key) or {}
         if not isinstance(value, dict):
             raise CorruptFile(
-                f"{self.where} has {key} = {shown(value)} where an object must be; get the file anew."
+                f"{self.where} has {key} = {shown(value)} where an object must be; download it again."
             )
         return value
 
 
 def shown(value: object, limit: int = 40) -> str:
     """Write any value for an error message, cut where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = "a deeply nested value"
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -13,11 +13,11 @@ from typing import Any
 from quantize.errors import Unsupported
 from quantize.ggml_types import GGMLQuantizationType, GGUFValueType, row_bytes
 from quantize.lazy_array import NUMBERS, LazyArray
+from quantize.shards import MAX_SHARDS
 from quantize.source import ModelSource, TensorSource, Value, u32
 
 ALIGNMENT = 32
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
-MAX_SHARDS = 1 << 15  # split.count is an unsigned 16-bit number, and five digits of the file name
 
 # Set anew for every file that is written
 _OWN_KEYS = (

@@ -21,4 +21,4 @@ def model_source(checkpoint: Checkpoint) -> ModelSource:
     metadata["llama.vocab_size"] = u32(n_vocab)
     metadata["llama.rope.dimension_count"] = u32(hparams.head_size)
     metadata |= tokenizer_metadata(checkpoint, n_vocab)
-    return ModelSource(metadata, tensors, checkpoint.fingerprint)
+    return ModelSource(metadata, tensors, checkpoint.fingerprint, checkpoint.all_files)

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Self
 
+from quantize.input_file import pread_exactly
+from quantize.journal import open_own
 from quantize.layout import PlacedFile
 
 
@@ -12,7 +14,7 @@ class PartFile:
 
     def __init__(self, path: Path, file: PlacedFile) -> None:
         self._size = file.size
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        self._fd = open_own(path)
         try:
             self.write(0, file.header)
         except BaseException:
@@ -26,7 +28,8 @@ class PartFile:
             view, offset = view[n:], offset + n
 
     def read(self, offset: int, n: int) -> bytes:
-        return os.pread(self._fd, n, offset)
+        """Read `n` bytes; fewer where the file ends before."""
+        return pread_exactly(self._fd, offset, n)
 
     def flush(self) -> None:
         """Bring what is written to the disk."""

@@ -44,13 +44,18 @@ class Slab:
 
 @dataclass(frozen=True)
 class WritePlan:
-    """Everything about a write that is known before the first weight is read; sizes in bytes."""
+    """Everything about a write that is known before the first weight is read; sizes in bytes.
+
+    `sources` are the files that it reads, each with its state at the time of the plan (see `file_state`).
+    """
 
     target: Path
     files: tuple[PlacedFile, ...]
     imatrix: Imatrix | None
     n_workers: int
     fingerprint: str
+    sources: tuple[tuple[Path, object], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def slabs(self) -> tuple[Slab, ...]:
@@ -101,7 +106,17 @@ def plan_write(
         for tensor in file.tensors:
             _check_imatrix(tensor, imatrix, file_type)
     n_workers = max(1, min(n_threads or _n_cores(), max_memory // _slab_memory(files)))
-    return WritePlan(target, files, imatrix, n_workers, model.fingerprint)
+    sources = tuple((path, file_state(path)) for path in model.files)
+    return WritePlan(target, files, imatrix, n_workers, model.fingerprint, sources, model.notes)
+
+
+def file_state(path: Path) -> object:
+    """Return what changes when a file is replaced or written to; None for one that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _cuts(tensor: PlacedTensor, size: int) -> Iterator[tuple[int, int]]:
@@ -148,4 +163,4 @@ def _needed_by(file_type: str) -> set[str]:
     return needed | {"Q2_K"} if file_type_name(file_type) == "Q2_K_S" else needed
 
 
-__all__ = ["Slab", "WritePlan", "plan_write"]
+__all__ = ["Slab", "WritePlan", "file_state", "plan_write"]

@@ -6,11 +6,13 @@ layer have one type.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantize.errors import CorruptFile
+from quantize.json_fields import shown
 from quantize.source import ModelSource, TensorSource
 
 _EXPERT = re.compile(r"(?P<stack>blk\.\d+\.ffn_(?:gate|down|up))\.(?P<expert>\d{1,3})\.weight")
@@ -35,15 +37,20 @@ def merge_experts(model: ModelSource, name: str) -> ModelSource:
     declared = model.metadata.get("llama.expert_count")
     n_expert = declared.value if declared else 0
     for stack, experts in stacks.items():
-        if sorted(experts) != list(range(n_expert)):
-            missing = sorted(set(range(n_expert if isinstance(n_expert, int) else 0)) - experts.keys())
-            detail = f"expert {missing[0]} is missing" if missing else f"it has {len(experts)} experts"
-            raise CorruptFile(f"{name}: {stack}: {detail}, and the model says {n_expert}; download it again.")
+        # the number is only a claim: nothing is counted up to it before as many experts are there
+        missing = next((i for i in range(len(experts) + 1) if i not in experts), 0)
+        if n_expert != len(experts) or missing < len(experts):
+            detail = (
+                f"expert {missing} is missing" if missing < max(experts) else f"it has {len(experts)} experts"
+            )
+            raise CorruptFile(
+                f"{name}: {stack}: {detail}, and the model says {shown(n_expert)}; download it again."
+            )
     merged = [
         _stack(f"{stack}_exps.weight", [experts[i] for i in range(n_expert)], name)
         for stack, experts in stacks.items()
     ]
-    return ModelSource(model.metadata, [*others, *merged], model.fingerprint)
+    return replace(model, tensors=[*others, *merged])
 
 
 def _stack(name: str, experts: Sequence[TensorSource], file: str) -> TensorSource:

@@ -4,7 +4,6 @@ Layout (https://github.com/huggingface/safetensors#format): 8 bytes little-endia
 {name: {dtype, shape, data_offsets: [begin, end]}}, then the data; offsets count from the end of the header.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 from quantize.byte_reader import ByteReader, FileReader
 from quantize.errors import CorruptFile
+from quantize.folder import parse_json
+from quantize.input_file import opened, refuse_pointer
 from quantize.json_fields import shown
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference library
@@ -63,15 +64,17 @@ def read_header(path: Path, elsewhere: ByteReader | None = None) -> dict[str, St
     """
     if elsewhere is not None:
         return _read(path, elsewhere)
-    with path.open("rb") as file:
-        return _read(path, FileReader(file.fileno()))
+    with opened(path) as fd:
+        return _read(path, FileReader(fd))
 
 
 def _read(path: Path, reader: ByteReader) -> dict[str, StoredTensor]:
     size = reader.size
     if size < 8:
         raise _bad(path, f"is only {size} bytes long")
-    length = int.from_bytes(reader.read_at(0, 8), "little")
+    start = reader.read_at(0, min(size, 64))
+    refuse_pointer(path.name, start)
+    length = int.from_bytes(start[:8], "little")
     if length > MAX_HEADER_BYTES:
         raise _bad(
             path, f"claims a header of {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that are allowed"
@@ -88,20 +91,7 @@ def _read(path: Path, reader: ByteReader) -> dict[str, StoredTensor]:
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise _bad(path, f"names {twice!r} twice in its header")
-        return found
-
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except RecursionError:
-        raise _bad(path, "has a header nested too deeply to be one") from None
-    except ValueError as error:
-        raise _bad(path, f"has a header that is not JSON ({error})") from None
+    header = parse_json(raw, lambda what: _bad(path, f"has a header that {what}"), strict=True)
     if not isinstance(header, dict):
         raise _bad(path, "has a header that is not a JSON object")
     return header
@@ -109,22 +99,23 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
 
 def _entry(path: Path, name: str, value: object, data_start: int) -> StoredTensor:
     if not isinstance(value, dict):
-        raise _bad(path, f"describes tensor {name!r} by something other than an object")
+        raise _bad(path, f"describes tensor {shown(name, 80)} by something other than an object")
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise _bad(path, f"gives tensor {name!r} the unknown type {dtype!r}")
+        raise _bad(path, f"gives tensor {shown(name, 80)} the unknown type {shown(dtype)}")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(_is_count(n) for n in shape):
-        raise _bad(path, f"gives tensor {name!r} the impossible shape {shown(shape)}")
+        raise _bad(path, f"gives tensor {shown(name, 80)} the impossible shape {shown(shape)}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(n) for n in offsets):
-        raise _bad(path, f"gives tensor {name!r} the impossible byte range {shown(offsets)}")
+        raise _bad(path, f"gives tensor {shown(name, 80)} the impossible byte range {shown(offsets)}")
     n_elements = math.prod(shape)
     if n_elements > MAX_ELEMENTS:
-        raise _bad(path, f"gives tensor {name!r} the impossible shape {shown(shape)}")
+        raise _bad(path, f"gives tensor {shown(name, 80)} the impossible shape {shown(shape)}")
     bits = n_elements * DTYPE_BITS[dtype]
     begin, end = offsets
     if bits % 8 or end - begin != bits // 8:
         raise _bad(
-            path, f"gives tensor {name!r} {end - begin:,} bytes where {dtype} {shape} needs {bits // 8:,}"
+            path,
+            f"gives tensor {shown(name, 80)} {end - begin:,} bytes where {dtype} {shown(shape)} needs {bits // 8:,}",
         )
     return StoredTensor(name, dtype, tuple(shape), path, data_start + begin, end - begin)
 
@@ -135,10 +126,10 @@ def _check_ranges(path: Path, tensors: Iterable[StoredTensor], data_start: int, 
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.n_bytes)):
         end = tensor.offset + tensor.n_bytes
         if end > size:
-            raise _bad(path, f"ends {end - size:,} bytes before the end of tensor {tensor.name!r}")
+            raise _bad(path, f"ends {end - size:,} bytes before the end of tensor {shown(tensor.name, 80)}")
         if tensor.offset < reached:
             other = last.name if last else "the header"
-            raise _bad(path, f"lets tensor {tensor.name!r} overlap {other!r}")
+            raise _bad(path, f"lets tensor {shown(tensor.name, 80)} overlap {shown(other, 80)}")
         last, reached = tensor, end
 
 

@@ -87,9 +87,12 @@ class ModelSource:
 
     `metadata` is complete and in file order but for general.file_type and general.quantization_version, which the writer adds.
     `tensors` are in file order. `fingerprint` changes whenever any source byte or option that matters for the output could have changed
-    (paths, sizes, mtimes, option values), so that a journal of another run is never taken for this one's.
+    (paths, sizes, times, option values), so that a journal of another run is never taken for this one's. `files` are the files that
+    it is read from, as far as they are here.
     """
 
     metadata: Mapping[str, Value]
     tensors: Sequence[TensorSource]
     fingerprint: str
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ def special_token_metadata(
         index = config.get(f"{kind}_token_id")
         if isinstance(index, int) and not isinstance(index, bool):
             if index < 0:
-                raise CorruptFile(f"config.json gives {kind}_token_id the id {index}; get the file anew.")
+                raise CorruptFile(f"config.json gives {kind}_token_id the id {index}; download it again.")
             ids.setdefault(kind, index)
     for kind in ("bos", "eos"):  # without tokenizer.json and without ids: the text is all there is
         wanted = _text(tokenizer_config.get(f"{kind}_token"))

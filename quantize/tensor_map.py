@@ -208,7 +208,7 @@ def _check_complete(
     for tensor in result:
         if tensor.name in there:
             raise CorruptFile(
-                f"{tensor.where} and {there[tensor.name].where} are the same tensor under two names; get the model anew."
+                f"{tensor.where} and {there[tensor.name].where} are the same tensor under two names; download the model again."
             )
         there[tensor.name] = tensor
     for layer, parts in experts.items():

@@ -41,7 +41,7 @@ def bpe_model(tokenizer: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Give the `model` of a tokenizer.json; Unsupported when it is not BPE."""
     model = tokenizer.get("model")
     if not isinstance(model, dict):
-        raise CorruptFile(f"{where} has no model; get the file anew.")
+        raise CorruptFile(f"{where} has no model; download it again.")
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
         raise Unsupported(f"{where} holds a {kind} tokenizer; mixcli converts BPE and SentencePiece.")
@@ -52,12 +52,12 @@ def token_ids(model: Mapping[str, Any], where: str) -> dict[int, str]:
     """Turn the vocabulary around: id -> token."""
     vocab = model.get("vocab")
     if not isinstance(vocab, dict) or not vocab:
-        raise CorruptFile(f"{where} has no vocabulary; get the file anew.")
+        raise CorruptFile(f"{where} has no vocabulary; download it again.")
     by_id: dict[int, str] = {}
     for token, index in vocab.items():
         if not _is_id(index) or index in by_id:
             raise CorruptFile(
-                f"{where} gives token {token!r} the id {index!r}, which is taken or none; get the file anew."
+                f"{where} gives token {token!r} the id {index!r}, which is taken or none; download it again."
             )
         by_id[index] = token
     return by_id
@@ -67,7 +67,7 @@ def added_tokens(tokenizer: Mapping[str, Any], where: str) -> dict[int, tuple[st
     """Give the tokens that are found before anything else: id -> (text, special)."""
     entries = tokenizer.get("added_tokens") or []
     if not isinstance(entries, list):
-        raise CorruptFile(f"{where} has added_tokens that are no list; get the file anew.")
+        raise CorruptFile(f"{where} has added_tokens that are no list; download it again.")
     found: dict[int, tuple[str, bool]] = {}
     for entry in entries:
         if (
@@ -75,7 +75,7 @@ def added_tokens(tokenizer: Mapping[str, Any], where: str) -> dict[int, tuple[st
             or not isinstance(entry.get("content"), str)
             or not _is_id(entry.get("id"))
         ):
-            raise CorruptFile(f"{where} has an added token without text or id; get the file anew.")
+            raise CorruptFile(f"{where} has an added token without text or id; download it again.")
         found[entry["id"]] = entry["content"], bool(entry.get("special"))
     return found
 
@@ -84,14 +84,14 @@ def merge_lines(model: Mapping[str, Any], where: str) -> list[str]:
     """Give the merges as "left right"; a space within a part is written as its byte-level stand-in (Ġ)."""
     merges = model.get("merges")
     if not isinstance(merges, list):
-        raise CorruptFile(f"{where} has no merges; get the file anew.")
+        raise CorruptFile(f"{where} has no merges; download it again.")
     if all(isinstance(merge, str) for merge in merges):
         return merges
     if not all(
         isinstance(merge, list) and len(merge) == 2 and all(isinstance(p, str) for p in merge)
         for merge in merges
     ):
-        raise CorruptFile(f"{where} has merges of an unknown form; get the file anew.")
+        raise CorruptFile(f"{where} has merges of an unknown form; download it again.")
     return [" ".join(part.replace(" ", "Ġ") for part in merge) for merge in merges]
 
 
@@ -100,7 +100,7 @@ def tokenizer_json(
 ) -> dict[str, Any]:
     """Rebuild a tokenizer.json from the vocabulary of a GGUF file; `bos` is a token that starts every text."""
     if len(set(tokens)) < len(tokens):
-        raise CorruptFile(f"{where} has a token twice in its vocabulary; get the file anew.")
+        raise CorruptFile(f"{where} has a token twice in its vocabulary; download it again.")
     marked = {TokenType.CONTROL: True, TokenType.USER_DEFINED: False}
     added = [
         {

@@ -81,17 +81,17 @@ def _added_beside(folder: Path) -> dict[int, tuple[str, bool]]:
     found: dict[int, tuple[str, bool]] = {}
     for token, index in read_json_object_if_there(folder / "added_tokens.json").items():
         if not isinstance(index, int) or index < 0:
-            raise CorruptFile(f"added_tokens.json gives {token!r} the id {index!r}; get the file anew.")
+            raise CorruptFile(f"added_tokens.json gives {token!r} the id {index!r}; download it again.")
         found[index] = token, False
     decoder = read_json_object_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     if not isinstance(decoder, dict):
         raise CorruptFile(
-            "tokenizer_config.json has an added_tokens_decoder that is no object; get the file anew."
+            "tokenizer_config.json has an added_tokens_decoder that is no object; download it again."
         )
     for key, entry in decoder.items():
         if not key.isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise CorruptFile(
-                f"tokenizer_config.json describes added token {key!r} in an unknown way; get the file anew."
+                f"tokenizer_config.json describes added token {key!r} in an unknown way; download it again."
             )
         found[int(key)] = entry["content"], bool(entry.get("special"))
     return found

@@ -34,7 +34,7 @@ def tekken_vocabulary(path: Path, n_vocab: int | None) -> tuple[Vocabulary, str]
     file = read_json_object(path)
     config = file.get("config")
     if not isinstance(config, dict) or not isinstance(file.get("vocab"), list):
-        raise CorruptFile(f"{path.name} has no config or no vocab; get the file anew.")
+        raise CorruptFile(f"{path.name} has no config or no vocab; download it again.")
     if config.get("pattern") != TEKKEN_PATTERN:
         raise Unsupported(
             f"{path.name} cuts text by a pattern that llama.cpp does not know; mixcli cannot convert it yet."
@@ -87,21 +87,21 @@ def _special_tokens(listed: Any, n_special: int, where: str) -> list[bytes]:
                 or not isinstance(text, str)
                 or rank in tokens
             ):
-                raise CorruptFile(f"{where} describes a special token as {entry!r:.80}; get the file anew.")
+                raise CorruptFile(f"{where} describes a special token as {entry!r:.80}; download it again.")
             tokens[rank] = text
     return [tokens.get(i, f"<SPECIAL_{i}>").encode() for i in range(n_special)]
 
 
 def _ranked(entries: Sequence[Any], n: int, where: str) -> list[bytes]:
     if n < 256 or len(entries) < n:
-        raise CorruptFile(f"{where} promises {n} tokens and lists {len(entries)}; get the file anew.")
+        raise CorruptFile(f"{where} promises {n} tokens and lists {len(entries)}; download it again.")
     try:
         tokens = [base64.b64decode(entry["token_bytes"], validate=True) for entry in entries[:n]]
         in_order = all(entry["rank"] == rank for rank, entry in enumerate(entries[:n]))
     except (TypeError, KeyError, ValueError, binascii.Error):
-        raise CorruptFile(f"{where} has a token without rank or bytes; get the file anew.") from None
+        raise CorruptFile(f"{where} has a token without rank or bytes; download it again.") from None
     if not in_order or len(set(tokens)) < n or any(len(token) != 1 for token in tokens[:256]):
-        raise CorruptFile(f"{where} has ranks out of order or a token twice; get the file anew.")
+        raise CorruptFile(f"{where} has ranks out of order or a token twice; download it again.")
     return tokens
 
 
@@ -123,5 +123,5 @@ def _merges(ranked: Sequence[bytes]) -> tuple[str, ...]:
 def _count(config: Mapping[str, Any], key: str, where: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_TOKENS:
-        raise CorruptFile(f"{where} has {key} = {value!r}; get the file anew.")
+        raise CorruptFile(f"{where} has {key} = {value!r}; download it again.")
     return value

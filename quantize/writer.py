@@ -18,13 +18,14 @@ from pathlib import Path
 
 from quantize import ggml
 from quantize.encoder import Encoder
-from quantize.errors import NoSpace, QuantizeError
+from quantize.errors import CorruptFile, NoSpace, QuantizeError
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
 from quantize.journal import Journal
+from quantize.output_target import output_target
 from quantize.parallel import in_parallel
 from quantize.part_file import PartFile
-from quantize.plan import WritePlan, plan_write
+from quantize.plan import WritePlan, file_state, plan_write
 from quantize.source import ModelSource
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -94,12 +95,16 @@ def execute(
     """Carry out what `plan_write` planned; with `supply`, source file by source file. Its errors pass through, the work is kept."""
     started = time.monotonic()
     parts = tuple(_part(file.path) for file in plan.files)
+    for file in plan.files:
+        output_target(file.path)
     _check_disk(plan, parts)
     meter = _Meter(sum(slab.n_bytes for slab in plan.slabs), progress)
     try:
         with Journal(_part(plan.target, ".journal"), _identity(plan), parts) as journal:
             try:
                 resumed = _fill(plan, parts, journal, meter, supply)
+                if supply is None:
+                    _check_sources(plan)
                 _publish(plan, parts)
             except QuantizeError:  # this source can never become this result
                 for part in parts:
@@ -224,16 +229,23 @@ def _verify(plan: WritePlan, files: Sequence[PartFile], journal: Journal) -> set
 
 def _check_disk(plan: WritePlan, parts: Sequence[Path]) -> None:
     folder = plan.target.absolute().parent
-    if not folder.is_dir():
-        raise QuantizeError(f"{folder} is no folder; create it first.")
     have = shutil.disk_usage(folder).free + sum(
-        part.stat().st_blocks * 512 for part in parts if part.exists()
+        part.stat().st_blocks * 512 for part in parts if part.is_file()
     )
     if have < plan.bytes_disk:
         raise NoSpace(
             f"{plan.target} needs {_gib(plan.bytes_disk)} and the disk has {_gib(have)} free; "
             "make room, choose a smaller type, or write to another disk."
         )
+
+
+def _check_sources(plan: WritePlan) -> None:
+    """Refuse to publish what was read from a source that changed meanwhile: half of one model and half of another."""
+    for path, state in plan.sources:
+        if file_state(path) != state:
+            raise CorruptFile(
+                f"{path} changed while it was read, so the result was thrown away; run it again."
+            )
 
 
 def _publish(plan: WritePlan, parts: Sequence[Path]) -> None:

@@ -48,5 +48,5 @@ def command(model: str | None, as_json: bool) -> None:
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         raise IntegrityError(
             f"{at.path} of {stored.label}{more} is damaged: its SHA-256 is {at.found[:16]}… and must be {at.expected[:16]}…; "
-            f"get it anew: mixcli rm {stored.label} && mixcli pull {stored.label}"
+            f"download it again: mixcli rm {stored.label} && mixcli pull {stored.label}"
         )

@@ -7,7 +7,7 @@ those of the pinned llama.cpp (llama-model.cpp load_hparams, llama-vocab.cpp, mo
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,33 +15,30 @@ from typing import Any
 from mixcli.errors import IntegrityError
 from quantize.errors import CorruptFile, Unsupported
 from quantize.ggml_types import GGMLQuantizationType as Type
-from quantize.gguf_header import GgufHeader, LazyArray, read_header
+from quantize.gguf_header import GgufHeader, LazyArray
+from quantize.shards import joined, open_shards
 
 ARCHITECTURES = ("llama", "mistral3")
 TOKENIZERS = ("llama", "gpt2")  # SentencePiece and byte-level BPE
-MAX_LAYERS, MAX_EXPERTS, MAX_SHARDS = 512, 1024, 1000
+MAX_LAYERS, MAX_EXPERTS = 512, 1024
 MAX_TEMPLATE = 1 << 20  # bytes
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 
-_SHARD = re.compile(r"^(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 _SPLIT_EXPERT = re.compile(r"^blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight$")
 _VECTOR = re.compile(r"(_norm\.weight|\.bias|rope_freqs\.weight)$")
 _NO_MATRIX = (Type.I8, Type.I16, Type.I32, Type.I64, Type.F64, Type.Q8_1, Type.Q8_K)
 
 
 def check_gguf(path: Path) -> GgufHeader:
-    """Read a model's header and check everything that can be known from it; a first shard stands for all of its shards.
+    """Read a model's header and check everything that can be known from it; any shard stands for all of its shards.
 
     The result lists the tensors of all shards. Raises IntegrityError with one sentence.
     """
     try:
-        header = read_header(path)
-        name = path.name
-        _check_architecture(header, name)
-        header = _with_shards(header, path)
+        header = joined([shard for _, shard in open_shards(path)])
     except (CorruptFile, Unsupported) as error:
         raise IntegrityError(str(error)) from error
-    _check_contents(header, name)
+    check_header(header, path.name)
     return header
 
 
@@ -68,47 +65,11 @@ def _check_architecture(header: GgufHeader, name: str) -> None:
             f"{name} is a {architecture[:40]!r} model; mixcli runs the Mistral family "
             f"(architecture {' or '.join(ARCHITECTURES)})"
         )
-    if header.get("split.count", 0) and header.get("split.no", 0):
-        raise IntegrityError(
-            f"{name} is part {header.get('split.no') + 1} of {header.get('split.count')} of a model; name the first part"
-        )
     if any(_SPLIT_EXPERT.match(tensor.name) for tensor in header.tensors):
         raise IntegrityError(
             f"{name} keeps every expert in a tensor of its own, as files of December 2023 do, and llama.cpp no longer reads that; "
             f"`mixcli convert {name} -o new.gguf` joins them without loss"
         )
-
-
-def _with_shards(header: GgufHeader, path: Path) -> GgufHeader:
-    count = header.get("split.count", 0)
-    if not isinstance(count, int) or not 0 <= count <= MAX_SHARDS:
-        raise IntegrityError(f"{path.name} claims to have {count!r} parts; it is damaged")
-    if count <= 1:
-        return header
-    match = _SHARD.match(path.name)
-    if not match or int(match["number"]) != 1 or int(match["count"]) != count:
-        raise IntegrityError(
-            f"{path.name} is the first of {count} parts, and must be named like model-00001-of-{count:05d}.gguf "
-            "for llama.cpp to find the others"
-        )
-    tensors, size = list(header.tensors), header.file_size
-    for number in range(2, count + 1):
-        part = path.with_name(f"{match['prefix']}-{number:05d}-of-{count:05d}.gguf")
-        if not part.exists():
-            raise IntegrityError(
-                f"part {number} of {count} is missing: there is no {part.name} beside {path.name}"
-            )
-        found = read_header(part)
-        if found.get("split.no") != number - 1 or found.get("split.count") != count:
-            raise IntegrityError(
-                f"{part.name} does not belong to {path.name}: its header says it is another part"
-            )
-        tensors += found.tensors
-        size += found.file_size
-    expected = header.get("split.tensors.count")
-    if expected is not None and expected != len(tensors):
-        raise IntegrityError(f"{path.name} and its parts hold {len(tensors)} tensors instead of {expected}")
-    return replace(header, tensors=tuple(tensors), file_size=size)
 
 
 @dataclass(frozen=True)

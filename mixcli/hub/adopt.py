@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from mixcli import paths
-from mixcli.errors import UsageError
+from mixcli.errors import IntegrityError, UsageError
 from mixcli.hub import gguf_names, store
 from mixcli.hub.build import About
 from mixcli.hub.hashing import Report, sha256
@@ -14,15 +14,18 @@ from mixcli.hub.licences import licence
 from mixcli.hub.manifest import StoredFile
 from mixcli.hub.reference import check_name, is_there, shown, usable_name
 from mixcli.hub.store import StoredModel
+from quantize.errors import QuantizeError
 from quantize.gguf_header import GgufHeader
+from quantize.shards import open_shards
 
 
 def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[StoredModel, bool]:
-    """Take a GGUF (the first part of one in several) into the store; the second value is False when it was there already.
+    """Take a GGUF (any part of one in several) into the store; the second value is False when it was there already.
 
     Without `copy` the file stays where it is and belongs to the user. Raises IntegrityError for what is no sound GGUF.
     """
     files = _parts(path)
+    path = files[0]
     header = header_of(files)
     if has_split_experts(header):
         raise UsageError(
@@ -54,7 +57,7 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
 
 
 def _parts(path: Path) -> list[Path]:
-    """Give the files of a model by its first one; UsageError for a later part, and for parts that are missing."""
+    """Give the files of a model by any of them; UsageError for a path that is not a file."""
     text = os.fspath(path)
     path = paths.expanded(text)
     if not is_there(path):
@@ -65,19 +68,10 @@ def _parts(path: Path) -> list[Path]:
         raise UsageError(
             f"{text} is not a regular file; name a .gguf file, or pull a checkpoint folder: mixcli pull {text}"
         )
-    place = gguf_names.part(path.name)
-    if place.number != 1:
-        raise UsageError(f"{path.name} is part {place.number} of {place.count}; name the first part")
-    if place.count == 1:
-        return [path]
-    named = {
-        gguf_names.part(other.name).number: other
-        for other in path.parent.glob("*.gguf")
-        if (gguf_names.part(other.name).stem, gguf_names.part(other.name).count) == (place.stem, place.count)
-    }
-    if missing := [number for number in range(1, place.count + 1) if number not in named]:
-        raise UsageError(f"of the {place.count} parts of {path.name} number {missing[0]} is not beside it")
-    return [named[number] for number in range(1, place.count + 1)]
+    try:
+        return [shard for shard, _ in open_shards(path)]
+    except QuantizeError as error:
+        raise IntegrityError(str(error)) from error
 
 
 def _copy(source: Path, target: Path) -> None:

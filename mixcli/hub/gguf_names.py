@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-_PART = re.compile(r"^(?P<stem>.*?)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.IGNORECASE)
+from quantize.shards import shard_name
+
 _TYPE = re.compile(
     r"(?:^|[-._/])(?P<type>(?:I?Q\d(?:_[A-Z0-9]+)*)|BF16|F16|FP16|F32|FP32)(?=$|[-._/])", re.IGNORECASE
 )
 _NO_MODEL = re.compile(r"(?:^|[-._/])(?:mmproj|imatrix|draft|mtp)(?=$|[-._/])", re.IGNORECASE)
-MAX_PARTS = 1000
 T = TypeVar("T")
 
 
@@ -25,10 +25,10 @@ class Part:
 
 def part(name: str) -> Part:
     """Read which part of which model a file is; a file that is whole is part 1 of 1."""
-    match = _PART.match(name)
-    if not match:
+    place = shard_name(name)
+    if place is None:
         return Part(name.removesuffix(".gguf"), 1, 1)
-    return Part(match["stem"], int(match["number"]), int(match["count"]))
+    return Part(place.stem, place.number, place.count)
 
 
 def file_type(name: str) -> str | None:
@@ -48,5 +48,5 @@ def models(files: Iterable[T], name_of: Callable[[T], str]) -> list[tuple[T, ...
     return [
         tuple(parts[number] for number in range(1, count + 1))
         for (_, count), parts in groups.items()
-        if 1 <= count <= MAX_PARTS and parts.keys() == set(range(1, count + 1))
+        if len(parts) == count and parts.keys() == set(range(1, count + 1))
     ]

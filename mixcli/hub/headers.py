@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mixcli.errors import IntegrityError
 from profiles.shape import ModelShape, model_shape
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.gguf_header import ByteReader, GgufHeader, read_header
+from quantize.shards import check_shards, joined, open_shards
 
 _SPLIT_EXPERT = re.compile(r"^blk\.\d+\.ffn_(?:gate|up|down)\.\d+\.weight$")
 
@@ -20,32 +20,19 @@ def model_header(files: Sequence[tuple[str, Path | ByteReader]]) -> GgufHeader:
     """
     try:
         headers = [(name, read_header(file, name)) for name, file in files]
+        check_shards(headers)
     except (CorruptFile, Unsupported) as error:
         raise IntegrityError(str(error)) from error
-    first_name, first = headers[0]
-    count = first.get("split.count", 0) or 1
-    if count != len(headers):
-        raise IntegrityError(
-            f"{first_name} says that its model has {count} parts, and {len(headers)} are here; pull the whole model"
-        )
-    for number, (name, header) in enumerate(headers):
-        if len(headers) > 1 and (header.get("split.no"), header.get("split.count")) != (number, count):
-            raise IntegrityError(
-                f"{name} does not say that it is part {number + 1} of {count}; it is another model's"
-            )
-    tensors = tuple(tensor for _, header in headers for tensor in header.tensors)
-    if (promised := first.get("split.tensors.count", len(tensors))) != len(tensors):
-        raise IntegrityError(
-            f"{first_name} and its parts hold {len(tensors)} tensors and should hold {promised}"
-        )
-    return replace(first, tensors=tensors, file_size=sum(header.file_size for _, header in headers))
+    return joined([header for _, header in headers])
 
 
 def header_of(paths: Sequence[Path]) -> GgufHeader:
-    """Read the header of a model on this disk."""
+    """Read the header of a model on this disk; a single path may be any of its shards."""
     try:
+        if len(paths) == 1:
+            return joined([header for _, header in open_shards(paths[0])])
         return model_header([(path.name, path) for path in paths])
-    except QuantizeError as error:  # a file that cannot be opened
+    except QuantizeError as error:
         raise IntegrityError(str(error)) from error
 
 

@@ -49,7 +49,12 @@ class StoredModel:
         """Give all files of the model, in order."""
         if self.manifest:
             return self.manifest.paths(folder_of(self.manifest))
-        return self.seen.files if self.seen else (self.path,)
+        if self.seen:
+            return self.seen.files
+        from quantize.shards import shard_paths  # not on the way of a model of the store
+
+        parts = shard_paths(self.path)
+        return parts if all(is_there(part) for part in parts) else (self.path,)
 
 
 def models() -> list[StoredModel]:
@@ -159,6 +164,9 @@ def _by_path(text: str) -> StoredModel:
         raise UsageError(f"{text} is a folder; `mixcli pull {text}` makes a model of a checkpoint folder")
     if not path.is_file():
         raise UsageError(f"{text} is a device or a pipe; name a regular file")
+    from quantize.shards import first_shard
+
+    path = first_shard(path)  # whichever part was named
     resolved = path.resolve()
     try:
         have = models()

@@ -25,7 +25,7 @@ def verify(model: StoredModel, report: Report) -> list[Verdict]:
     if model.manifest:
         expected = tuple(file.sha256 for file in model.manifest.files)
     else:
-        expected = model.seen.sha256 if model.seen else ("",)
+        expected = model.seen.sha256 if model.seen else ("",) * len(model.parts)
     return [
         Verdict(path, known, sha256(path, report)) for path, known in zip(model.parts, expected, strict=True)
     ]

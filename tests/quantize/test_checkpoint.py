@@ -145,7 +145,7 @@ def test_an_index_and_shards_that_disagree_are_refused(tmp_path: Path) -> None:
 def test_a_broken_index_is_refused(text: str, tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m", n_shards=2, **SMALL)
     (folder / INDEX).write_text(text)
-    refused(folder, CorruptFile, "get the file anew")
+    refused(folder, CorruptFile, "download it again")
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_configuration_that_cannot_be_is_refused(
 def test_a_config_that_is_no_json_object_is_refused(text: str, tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m", **SMALL)
     (folder / "config.json").write_text(text)
-    refused(folder, CorruptFile, "config.json .*get the file anew")
+    refused(folder, CorruptFile, "config.json .*download it again")
 
 
 @pytest.mark.parametrize(

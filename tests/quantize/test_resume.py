@@ -294,5 +294,5 @@ def test_memory_stays_in_its_budget(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(model: ModelSource, tmp_path: Path) -> None:
-    with pytest.raises(QuantizeError, match="is no folder"):
+    with pytest.raises(QuantizeError, match="does not exist"):
         write_gguf(model, tmp_path / "no" / "m.gguf", choose_types(model, "Q8_0"), "Q8_0")

@@ -78,7 +78,7 @@ BAD_FILES = {
     "a huge header": ((MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{}", "more than the"),
     "an endless header": (b"\xff" * 8, "more than the"),
     "no JSON": (b"\x02" + bytes(7) + b"{]", "not JSON"),
-    "no UTF-8": (b"\x02" + bytes(7) + b"\xff\xfe", "not JSON"),
+    "no UTF-8": (b"\x02" + bytes(7) + b"\xff\xfe", "not UTF-8 text"),
     "a list": (b"\x02" + bytes(7) + b"[]", "not a JSON object"),
     "an HTML page": (b"<!DOCTYPE html><html></html>", "more than the"),
 }

@@ -157,7 +157,7 @@ def test_broken_added_tokens_are_refused(name: str, text: str, tmp_path: Path) -
         change(folder / name, **json.loads(text))
     else:
         (folder / name).write_text(text)
-    with pytest.raises(CorruptFile, match="get the file anew"):
+    with pytest.raises(CorruptFile, match="download it again"):
         metadata(folder)
 
 

@@ -262,13 +262,12 @@ def test_a_missing_a_foreign_and_a_later_part(shards: Shards) -> None:
     with pytest.raises(IntegrityError, match="does not belong"):
         check_gguf(first)
     second = shards().with_name("m-00002-of-00002.gguf")
-    with pytest.raises(IntegrityError, match="part 2 of 2 of a model; name the first"):
-        check_gguf(second)
+    assert len(check_gguf(second).tensors) == len(sound()[1])
     second.unlink()
-    with pytest.raises(IntegrityError, match="part 2 of 2 is missing: there is no m-00002-of-00002"):
+    with pytest.raises(IntegrityError, match=r"m-00002-of-00002\.gguf is missing: it is part 2 of 2"):
         check_gguf(first)
     renamed = first.rename(first.with_name("other.gguf"))
-    with pytest.raises(IntegrityError, match="must be named"):
+    with pytest.raises(IntegrityError, match="rename it"):
         check_gguf(renamed)
 
 

@@ -89,18 +89,25 @@ def test_a_model_in_parts_is_one_model(mixcli: Runner, tmp_path: Path) -> None:
     assert json.loads(mixcli("list", "--json").stdout) == []
 
 
-@pytest.mark.parametrize("number", [2, 3])
-def test_parts_are_named_by_the_first_and_must_be_complete(
-    mixcli: Runner, tmp_path: Path, number: int
-) -> None:
-    parts = small.split(3)
-    first, later = (
-        small.write(tmp_path / f"big.F16-{i:05}-of-00003.gguf", parts[i - 1]) for i in (1, number)
-    )
-    done = mixcli("import", str(later))
-    assert (done.returncode, f"is part {number} of 3" in done.stderr) == (2, True)
-    done = mixcli("import", str(first))
-    assert (done.returncode, "is not beside it" in done.stderr) == (2, True)
+def test_any_part_stands_for_the_model(mixcli: Runner, tmp_path: Path) -> None:
+    """For every command that is given a path; one that is missing is named, whichever was given."""
+    paths = [
+        small.write(tmp_path / f"big.F16-{i + 1:05}-of-00003.gguf", data)
+        for i, data in enumerate(small.split(3))
+    ]
+    shown = [mixcli("show", str(path), "--json") for path in paths]
+    assert {done.returncode for done in shown} == {0}, shown[0].stderr
+    assert shown[0].stdout == shown[1].stdout == shown[2].stdout
+    assert json.loads(shown[2].stdout)["files"] == list(map(str, paths))
+    checked = json.loads(mixcli("verify", str(paths[1]), "--json").stdout)
+    assert [row["path"] for row in checked] == list(map(str, paths))
+    assert mixcli("import", str(paths[2])).returncode == 0
+    (model,) = json.loads(mixcli("list", "--json").stdout)
+    assert model["files"] == list(map(str, paths))
+    paths[0].unlink()
+    for command in ("show", "plan", "import"):
+        done = mixcli(command, str(paths[1]), *(["--name", "other"] if command == "import" else []))
+        assert (done.returncode, f"{paths[0]} is missing" in done.stderr) == (5, True), (command, done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +138,7 @@ def test_verify_finds_one_flipped_bit(mixcli: Runner, file: Path) -> None:
     assert done.returncode == 5
     assert json.loads(done.stdout)[0]["sound"] is False
     assert str(file) in done.stderr
-    assert "get it anew" in done.stderr
+    assert "download it again" in done.stderr
 
 
 def test_the_default_is_what_is_meant(mixcli: Runner, file: Path) -> None:

@@ -1,0 +1,96 @@
+"""Where a result may be written: checked before any work, so that nothing is computed for a place that cannot take it.
+
+Only a regular file is ever replaced. A device, a FIFO or a socket of the target's name would otherwise vanish under the rename that
+publishes the result, and a folder would be noticed when hours have passed. A symlink is followed, as shells, cp and compilers do: the
+file that it leads to is replaced and the link stays.
+"""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from quantize.errors import BadTarget, NoSpace, QuantizeError
+from quantize.input_file import kind_of
+
+_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+_LONGEST_SUFFIX = ".journal"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+
+def output_target(path: Path, sources: Iterable[Path] = ()) -> Path:
+    """Return the regular file, there or not, that a result named `path` is written to; symlinks are followed.
+
+    `sources` are the files that the result is made of. Raises BadTarget for a path that is something else, has no folder, or is a
+    source itself; QuantizeError where this user may not write, NoSpace for a full disk.
+    """
+    if str(path) == "-" or str(path).startswith(_STREAMS):
+        raise BadTarget(
+            f"a GGUF cannot be written to {'stdout' if str(path) == '-' else path}: its parts are not written in order; name a file."
+        )
+    if "\0" in str(path):
+        raise BadTarget(f"{str(path)!a} cannot be a file's name: it holds a zero byte; name another file.")
+    target = _followed(path)
+    try:
+        status = target.lstat()
+    except FileNotFoundError:
+        status = None
+    except OSError as error:
+        raise BadTarget(f"{path} cannot be written: {error.strerror}; name another file.") from error
+    if status is not None:
+        if kind := kind_of(status.st_mode):
+            raise BadTarget(f"{path} is {kind}, and only a regular file can be replaced; name a file.")
+        _refuse_sources(path, status, sources)
+    _check_folder(path, target)
+    return target
+
+
+def _followed(path: Path) -> Path:
+    """Follow the symlinks of a path; a link that leads nowhere, or in a circle, is refused."""
+    try:
+        if not path.is_symlink():
+            return path
+        return path.resolve(strict=True)
+    except FileNotFoundError:
+        raise BadTarget(f"{path} is a symlink to {path.readlink()}, which does not exist; remove it or name another file.") from None  # fmt: skip
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for a loop
+        reason = error.strerror if isinstance(error, OSError) else "too many levels of symbolic links"
+        raise BadTarget(f"{path} cannot be written: {reason}; name another file.") from error
+
+
+def _refuse_sources(path: Path, status: os.stat_result, sources: Iterable[Path]) -> None:
+    for source in sources:
+        try:
+            same = os.path.samestat(status, source.stat())
+        except OSError:
+            continue
+        if same:
+            other = "" if source == path else f", under another name: {source}"
+            raise BadTarget(f"{path} is the source itself{other}; give the result another name.")
+
+
+def _check_folder(path: Path, target: Path) -> None:
+    """Try what the work will do: a file with the longest of its names, in the target's folder."""
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        missing = "is not a folder" if folder.exists() else "does not exist"
+        raise BadTarget(f"the folder of {path} {missing}: {folder}; create it first.")
+    try:
+        Path(f"{target}{_LONGEST_SUFFIX}").lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise BadTarget(f"{path} cannot be written: {error.strerror}; name another file.") from error
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise NoSpace(f"the disk of {folder} is full; make room, or write to another disk.") from error
+        raise QuantizeError(
+            f"{folder} cannot be written to: {error.strerror}; choose another folder with -o."
+        ) from error
+
+
+__all__ = ["output_target"]
