@@ -1,6 +1,7 @@
 """Every error that mixcli shows to a person, each with its exit code.
 
     MixcliError                1  failure
+    ├── InternalError          1  a bug that ended one request
     ├── UsageError             2  an option, name or value that cannot be meant
     │   └── BadRequest         2  one field of a request to the model, named in `param`
     ├── SomeFailed             3  some records failed, the rest is done
@@ -21,6 +22,10 @@ class MixcliError(Exception):
     """Base of all errors that are shown as one sentence."""
 
     exit_code = 1
+
+
+class InternalError(MixcliError):
+    """A bug ended one request; the process went on with the others, and its log has the traceback."""
 
 
 class UsageError(MixcliError):
@@ -50,11 +55,14 @@ class DoesNotFit(MixcliError):
 
 
 class ContextOverflow(DoesNotFit):
-    """A prompt has more tokens than the context has room for."""
+    """A prompt has more tokens than the context has room for; `what` names it, `at_least` says that `n_prompt` is a lower bound."""
 
-    def __init__(self, n_prompt: int, n_ctx: int) -> None:
+    def __init__(
+        self, n_prompt: int, n_ctx: int, *, what: str = "the prompt", at_least: bool = False
+    ) -> None:
+        bound = "at least " if at_least else ""
         super().__init__(
-            f"the prompt has {n_prompt:,} tokens, {n_prompt - n_ctx:,} more than the context has room for ({n_ctx:,}); "
+            f"{what} has {bound}{n_prompt:,} tokens, {n_prompt - n_ctx:,} more than the context has room for ({n_ctx:,}); "
             f"shorten it or ask for a larger context (--ctx {-(-(n_prompt + 256) // 1024) * 1024})"
         )
         self.n_prompt = n_prompt
@@ -98,6 +106,7 @@ __all__ = [
     "ContextOverflow",
     "DoesNotFit",
     "IntegrityError",
+    "InternalError",
     "MixcliError",
     "ModelDied",
     "NotReachable",

@@ -5,17 +5,20 @@ at once in one unified KV cache; what one has computed, others that begin alike 
 `interrupt`.
 """
 
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property, partial
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.engine.constraint import Constraint, Grammars
+from mixcli.engine.faults import request_error, survived
 from mixcli.engine.generation import Generation
 from mixcli.engine.kv_store import KvStore
 from mixcli.engine.labels import LabelScores
-from mixcli.engine.llama import Batch, Context, Model
+from mixcli.engine.llama import Batch, ComputeError, Context, ContextLost, Model
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.prefix_cache import Copy, Cut, PrefixCache, Save
 from mixcli.engine.scheduler import Chunk, Scheduler, Scoring, Step
@@ -45,6 +48,7 @@ class Engine:
             n_batch=context.n_batch if context.has_pipeline else context.n_ubatch,
             n_ubatch=context.n_ubatch,
             max_running=min(MAX_RUNNING, max(1, context.n_sequences // 2)),
+            n_ids=self._batch.max_ids,
         )
         self._sequences: dict[str, Sequence] = {}
         self._generations: dict[str, Generation] = {}
@@ -85,28 +89,40 @@ class Engine:
         sequence = Sequence(request)
         if generation is None:
             sequence.scores = LabelScores([label.tokens for label in request.labels], self._ends)
-            self._check_labels(sequence, sequence.scores)
+            n_needed = sequence.n_prompt + sequence.scores.n_longest
+            if n_needed > self._context.n_ctx:
+                raise ContextOverflow(n_needed, self._context.n_ctx, what="the prompt with its longest label")
         else:
             self._generations[request.id] = generation
             if request.speculate:
                 self._lookups[request.id] = PromptLookup()
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
-        self._restore(sequence)
+        with survived():
+            self._restore(sequence)
 
     def abort(self, request_id: str) -> None:
         """End a request; its last output, "abort", comes with the next step. An unknown id is one that has just finished."""
         sequence = self._sequences.get(request_id)
         if sequence is not None:
-            generation = self._generations.get(request_id)
-            self._finish(
-                sequence, generation.rest() if generation and sequence.n_generated else "", (), "abort"
-            )
+            self._try(sequence, partial(self._abort, sequence))
+
+    def _abort(self, sequence: Sequence) -> None:
+        generation = self._generations.get(sequence.id)
+        self._finish(sequence, generation.rest() if generation and sequence.n_generated else "", (), "abort")
 
     def interrupt(self) -> None:
         """Make a step that computes many tokens return early, from any thread: so an abort need not wait for a long prefill."""
         if len(self._batch) > LONG_STEP:
             self._context.interrupt()
+
+    def check(self) -> None:
+        """Raise AssertionError where the books and llama.cpp's cells differ; for tests, between two steps."""
+        self._apply()
+        self._cache.check()
+        for slot in range(self._context.n_sequences):
+            assert self._context.n_cached(slot) == self._cache.length(slot), f"slot {slot}"
+        assert self.has_work or self._cache.has_room(self._context.n_ctx), "nobody holds anything any more"
 
     def close(self) -> None:
         """Write to disk what shall outlive the process."""
@@ -149,60 +165,81 @@ class Engine:
             return None
         return self._grammars.compile(request.constraint, at_start=not request.continues_text)
 
-    def _check_labels(self, sequence: Sequence, scores: LabelScores) -> None:
-        longest = max((len(branch) for branch in scores.branches), default=0)
-        if sequence.n_prompt + longest > self._context.n_ctx:
-            raise ContextOverflow(sequence.n_prompt + longest, self._context.n_ctx)
-        if longest > self._context.n_batch:
-            raise BadRequest(
-                f"a label has {longest:,} tokens; {self._context.n_batch:,} is the limit", param="choice"
-            )
-
     def _propose(self) -> None:
         """Give those who write their drafts: what a constraint forces, or what the text so far suggests."""
-        for sequence in self._scheduler.running:
-            if not sequence.is_decoding:
-                continue
-            most = self._context.n_ctx - len(sequence.tokens)
-            if (limit := sequence.request.sampling.max_tokens) is not None:
-                most = min(most, limit - sequence.n_generated - 1)
-            generation = self._generations.get(sequence.id)
-            drafts = generation.forced() if generation is not None else []
-            lookup = self._lookups.get(sequence.id)
-            if not drafts and lookup is not None:
-                drafts = lookup.propose(sequence.tokens)
-            sequence.drafts = drafts[: max(0, most)]
+        for sequence in list(self._scheduler.running):
+            if sequence.is_decoding and sequence.scores is None:
+                self._try(sequence, partial(self._draft, sequence))
+
+    def _draft(self, sequence: Sequence) -> None:
+        most = self._context.n_ctx - len(sequence.tokens)
+        if (limit := sequence.request.sampling.max_tokens) is not None:
+            most = min(most, limit - sequence.n_generated - 1)
+        drafts = self._generations[sequence.id].forced() if most > 0 else []
+        lookup = self._lookups.get(sequence.id)
+        sequence.guessed = not drafts and lookup is not None
+        if not drafts and lookup is not None:
+            drafts = lookup.propose(sequence.tokens)
+        sequence.drafts = drafts[: max(0, most)]
 
     # computing
 
     def _compute(self, step: Step) -> None:
-        """Decode a step and let every sequence that has logits go on; when that fails, all its sequences end."""
+        """Decode a step and let every sequence that has logits go on."""
         began = perf_counter()
         try:
             done = self._decode(step)
-        except MixcliError as error:
-            for sequence in step.sequences:
-                self._fail(sequence, error)
+        except ContextLost:
+            raise
+        except ComputeError as error:
+            self._give_back(step)
+            self._compute_apart(step, error)
             return
-        finally:
-            for scoring in step.scorings:
-                self._cache.give_back(scoring.slots)
+        self._give_back(step)
         seconds = perf_counter() - began
         row = 0
         for chunk in step.chunks:
             row += chunk.n_tokens
             self._record(chunk, done)
             if done and chunk.n_logits:
-                try:
-                    self._advance(chunk, row - chunk.n_logits, seconds)
-                except MixcliError as error:
-                    self._fail(chunk.sequence, error)
+                self._try(chunk.sequence, partial(self._advance, chunk, row - chunk.n_logits, seconds))
             elif chunk.sequence.n_generated == 0:
                 self._ready.append(Output(chunk.sequence.id, "", (), progress=chunk.sequence.progress()))
         for scoring in step.scorings:
             if done:
-                self._score(scoring, row)
+                self._try(scoring.sequence, partial(self._score, scoring, row))
             row += len(scoring.nodes)
+
+    def _compute_apart(self, step: Step, error: ComputeError) -> None:
+        """Compute the parts of a step that llama.cpp refused one by one: only a sequence whose own part is refused ends."""
+        for chunk in step.chunks:  # micro-batches before the one that was refused may have been computed
+            assert chunk.sequence.slot is not None
+            self._context.cut(chunk.sequence.slot, chunk.start)
+        if len(step.sequences) == 1:
+            self._fail(step.sequences[0], error)
+            return
+        for chunk in step.chunks:
+            self._compute(Step((chunk,)))
+        for scoring in step.scorings:
+            assert scoring.sequence.slot is not None
+            slots = self._cache.borrow(scoring.sequence.slot, len(scoring.slots))
+            if len(slots) == len(scoring.slots):
+                self._compute(Step((), (replace(scoring, slots=tuple(slots)),)))
+            else:
+                self._cache.give_back(slots)
+                self._fail(scoring.sequence, error)
+
+    def _give_back(self, step: Step) -> None:
+        for scoring in step.scorings:
+            self._cache.give_back(scoring.slots)
+
+    def _try(self, sequence: Sequence, work: Callable[[], None]) -> None:
+        """Do something for one sequence; what goes wrong in it ends that request only."""
+        try:
+            work()
+        except Exception as error:
+            if sequence.id in self._sequences:
+                self._fail(sequence, request_error(error))
 
     def _decode(self, step: Step) -> bool:
         """Compute a step's tokens; False when `interrupt` stopped it."""
@@ -213,7 +250,7 @@ class Engine:
             self._batch.extend(chunk.tokens, chunk.start, chunk.sequence.slot, chunk.n_logits)
         for scoring in step.scorings:
             for node in scoring.nodes:
-                slots = [scoring.slots[branch] for branch in node.branches]
+                slots = [scoring.slots[slot] for slot in node.slots]
                 self._batch.add(node.token, scoring.sequence.n_prompt + node.depth, slots)
         try:
             return self._context.decode(self._batch)
@@ -239,8 +276,8 @@ class Engine:
         self._cache.extend(sequence.slot, chunk.tokens[:n])
         sequence.n_computed = chunk.start + n
         self.n_prompt_tokens_done += max(0, min(sequence.n_computed, sequence.n_prompt) - chunk.start)
-        if not done:  # its logits are lost, so the last token is computed again
-            self._keep(sequence, min(sequence.n_computed, len(sequence.tokens) - 1))
+        if not done:  # its logits are lost, so the tokens that have some are computed again
+            self._keep(sequence, min(sequence.n_computed, chunk.start + chunk.n_tokens - chunk.n_logits))
             sequence.drafts = []
 
     def _keep(self, sequence: Sequence, n_tokens: int) -> None:
@@ -254,7 +291,11 @@ class Engine:
         if sequence.n_generated == 0:
             self._check_logits(self._context.logits(row))
         if sequence.scores is not None:
-            sequence.scores.see((), self._context.logits(row))
+            first = (
+                chunk.start + chunk.n_tokens - chunk.n_logits + 1 - sequence.n_prompt
+            )  # tokens of the path
+            for i in range(chunk.n_logits):
+                sequence.scores.see_path(first + i, self._context.logits(row + i))
             self._answer_labels(sequence)
             return
         drafts, sequence.drafts = sequence.drafts, []
@@ -272,7 +313,11 @@ class Engine:
             sequence.n_drafted += len(drafts)
             sequence.n_accepted += n_accepted
             self._keep(sequence, chunk.start + 1 + n_accepted)
-        if (lookup := self._lookups.get(sequence.id)) is not None and chunk.n_tokens == 1 + len(drafts):
+        lookup = self._lookups.get(sequence.id)
+        is_decode = chunk.n_tokens == 1 + len(drafts)
+        if (
+            lookup is not None and is_decode and (sequence.guessed or not drafts)
+        ):  # what is forced tells nothing
             lookup.observe(len(drafts), n_accepted, seconds)
         if finished:
             self._finish(sequence, "".join(texts), tuple(tokens), finished, tuple(logprobs))
@@ -327,8 +372,7 @@ class Engine:
         sequence = scoring.sequence
         assert sequence.scores is not None
         for i, node in enumerate(scoring.nodes):
-            sequence.scores.see(node.prefix, self._context.logits(row + i))
-        sequence.n_branches_done += len(scoring.slots)
+            sequence.scores.see(node.branch, node.offset, self._context.logits(row + i))
         self._answer_labels(sequence)
 
     def _answer_labels(self, sequence: Sequence) -> None:
@@ -352,6 +396,8 @@ class Engine:
         label_probs: tuple[float, ...] = (),
     ) -> None:
         if sequence.slot is not None:
+            if sequence.scores is not None:  # a path to labels is nothing that was said
+                self._keep(sequence, min(sequence.n_computed, sequence.n_prompt))
             save = sequence.request.persist and self._store is not None
             if sequence.request.park:
                 self._cache.park(sequence.slot, save=save)
@@ -392,17 +438,22 @@ class Engine:
         slot = self._cache.open()
         if slot is None:
             return
-        self._apply()
-        state = self._store.load(entry)
-        if state is not None and self._context.restore(slot, state):
-            self._cache.extend(slot, entry.tokens)
-            self._cache.park(slot, save=True)
-        else:
-            self._cache.release(slot)
+        restored = False
+        try:
+            self._apply()
+            state = self._store.load(entry)
+            restored = state is not None and self._context.restore(slot, state)
+        finally:
+            if restored:
+                self._cache.extend(slot, entry.tokens)
+                self._cache.park(slot, save=True)
+            else:
+                self._cache.release(slot)
 
     def _save(self, save: Save) -> None:
         if self._store is not None:
-            self._store.save(save.tokens, lambda: self._context.state(save.slot))
+            with survived():
+                self._store.save(save.tokens, lambda: self._context.state(save.slot))
 
 
 __all__ = ["BadLogits", "Engine"]

@@ -16,11 +16,12 @@ N_BATCH = 256
 
 
 class _Counts:
-    """Counts the choices for the tokens from `first` on, layer by layer."""
+    """Counts the choices for the tokens from `first` on, layer by layer; each layer shows a text's tokens in order, micro-batch by micro-batch."""
 
     def __init__(self, n_layer: int, n_expert: int, first: int) -> None:
         self.counts = np.zeros((n_layer, n_expert), np.int64)
-        self._first, self.start = first, 0
+        self._first = first
+        self._n_seen = [0] * n_layer
 
     def wants(self, name: str) -> bool:
         return name.startswith(TENSOR)
@@ -28,7 +29,8 @@ class _Counts:
     def see(self, name: str, values: "NDArray[np.generic]") -> None:
         layer = int(name.removeprefix(TENSOR))
         rows = np.asarray(values, np.int64).reshape(-1, values.shape[-1])
-        chosen = rows[max(0, self._first - self.start) :]
+        chosen = rows[max(0, self._first - self._n_seen[layer]) :]
+        self._n_seen[layer] += len(rows)
         self.counts[layer] += np.bincount(chosen.ravel(), minlength=self.counts.shape[1])
 
 
@@ -53,7 +55,6 @@ def routing(model: Model, placement: Placement, tokens: Sequence[int], first: in
         batch = Batch(N_BATCH)
         for start in range(0, len(tokens), N_BATCH):
             part = tokens[start : start + N_BATCH]
-            tap.start = start
             batch.clear()
             batch.extend(part, start, 0, n_logits=len(part))
             context.decode(batch)

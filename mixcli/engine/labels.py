@@ -1,85 +1,226 @@
 """A choice among given texts, answered from logits: how likely is each of them as the beginning of the answer? Nothing is sampled.
 
-The labels' tokens form a trie below the prompt. What is needed is the logits behind the prompt and behind each inner node; these are
-decoded as one batch, each node once, with the branches that run through it as its sequences. A label's score is the sum of the
-log-probabilities of all its tokens; of a label that another one begins with ("pos", "positive") the end of the answer is a part. So the
-labels are events that exclude each other, and their probabilities are normalised over the labels.
+The labels' tokens form a tree below the prompt, kept as branches: runs of tokens that no label leaves in their middle. What is needed is
+the logits behind the prompt and behind each token that a label continues from. A label's score is the sum of the log-probabilities of all its
+tokens; of a label that another one begins with ("pos", "positive") the end of the answer is a part. So the labels are events that exclude
+each other, and their probabilities are normalised over the labels.
+
+There are two ways to compute a branch, and the scheduler chooses: a *fan*, several branches with all that is below them in one decode, each
+leaf in a slot that is borrowed for the moment; or as the *path* in the request's own slot, piece by piece over as many steps as it takes.
+A fan is fast, a path needs no more than one token a step and one cell a token, so every tree is computed in the end.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.engine.logprobs import log_sum
+from mixcli.engine.prefix_cache import common_prefix
 
-Prefix = tuple[int, ...]
+
+class Branch:
+    """A run of tokens below its parent. `depth` tokens lie between the run and the prompt; `label` is the one that ends with the run.
+
+    `n_inner` tokens of the run are continued by some label, so their logits are needed; those behind the first `n_seen` are known.
+    Over the branch and all below it: `n_open` logits are missing, `n_tokens` would be computed in `n_slots` slots, `n_ids` is the sum over
+    the tokens of the slots that share each.
+    """
+
+    __slots__ = (
+        "children",
+        "depth",
+        "label",
+        "log_end",
+        "log_probability",
+        "n_ids",
+        "n_inner",
+        "n_open",
+        "n_seen",
+        "n_slots",
+        "n_tokens",
+        "parent",
+        "tokens",
+    )
+
+    def __init__(self, tokens: tuple[int, ...], depth: int, parent: "Branch | None") -> None:
+        self.tokens, self.depth, self.parent = tokens, depth, parent
+        self.children: list[Branch] = []
+        self.label: int | None = None
+        self.log_probability = self.log_end = 0.0
+        self.n_inner = self.n_seen = self.n_open = self.n_tokens = self.n_slots = self.n_ids = 0
+
+    @property
+    def end(self) -> int:
+        """Tokens between the prompt and the end of what is computed of the run."""
+        return self.depth + (self.n_inner if self.parent else 0)
+
+    def measure(self) -> None:
+        """Count what the branch takes, once its children are counted."""
+        if self.parent is None:
+            self.n_inner = 1  # the place behind the prompt, which the prompt itself computes
+        else:
+            self.n_inner = len(self.tokens) - (not self.children)
+        n_computed = self.n_inner if self.parent else 0
+        self.n_open = self.n_inner + sum(child.n_open for child in self.children)
+        self.n_tokens = n_computed + sum(child.n_tokens for child in self.children)
+        self.n_slots = max(sum(child.n_slots for child in self.children), int(n_computed > 0))
+        self.n_ids = n_computed * self.n_slots + sum(child.n_ids for child in self.children)
 
 
 @dataclass(frozen=True)
 class Node:
-    """A token to compute: the prefix that it ends, and which branches of the round (counted from 0) run through it."""
+    """A token of a fan: the `offset`-th of a branch, and which slots of the fan, counted from 0, hold it."""
 
-    prefix: Prefix
-    branches: tuple[int, ...]
+    branch: Branch
+    offset: int
+    slots: tuple[int, ...]
 
     @property
     def token(self) -> int:
-        return self.prefix[-1]
+        return self.branch.tokens[self.offset]
 
     @property
     def depth(self) -> int:
         """Tokens between it and the prompt."""
-        return len(self.prefix) - 1
+        return self.branch.depth + self.offset
 
 
 class LabelScores:
-    """The scores of one request's labels, complete once every inner prefix has been seen.
+    """The scores of one request's labels, complete once all logits that they need were seen; `ends` are the tokens that end an answer."""
 
-    `ends` are the tokens that end an answer. `branches` are the longest prefixes that must be computed.
-    """
-
-    def __init__(self, labels: Sequence[Prefix], ends: Iterable[int]) -> None:
+    def __init__(self, labels: Sequence[tuple[int, ...]], ends: Iterable[int]) -> None:
         self._ends = np.fromiter(ends, np.int64)
-        self._sums = np.zeros(len(labels))
-        self._next: dict[Prefix, list[tuple[int, int]]] = {}  # prefix: (label, the token that follows)
-        for label, tokens in enumerate(labels):
-            for n in range(len(tokens)):
-                self._next.setdefault(tokens[:n], []).append((label, tokens[n]))
-        self._closed = {tokens: label for label, tokens in enumerate(labels) if tokens in self._next}
-        self._unseen = set(self._next)
-        parents = {prefix[:-1] for prefix in self._next if prefix}
-        self.branches = [prefix for prefix in self._next if prefix and prefix not in parents]
-
-    @property
-    def n_labels(self) -> int:
-        return len(self._sums)
+        self._n_labels = len(labels)
+        self._root = self._at = _tree(labels)
+        branches = list(_below(self._root))
+        for branch in reversed(branches):  # children come before their parents
+            branch.measure()
+        self.n_longest = max(
+            branch.end for branch in branches
+        )  # tokens below the prompt that must fit at once
 
     @property
     def is_complete(self) -> bool:
-        return not self._unseen
+        return not self._root.n_open
 
-    def nodes(self, first: int, n_branches: int) -> list[Node]:
-        """Give what to compute for some branches, parents before children; branches of an earlier round may be computed again in part."""
-        through: dict[Prefix, list[int]] = {}
-        for i, branch in enumerate(self.branches[first : first + n_branches]):
-            for n in range(1, len(branch) + 1):
-                through.setdefault(branch[:n], []).append(i)
-        return [Node(prefix, tuple(through[prefix])) for prefix in sorted(through, key=len)]
+    # the path in the request's own slot
 
-    def see(self, prefix: Prefix, logits: NDArray[np.float32]) -> None:
-        """Take the logits (shape: the vocabulary) behind the prompt, for the prefix (), or behind an inner prefix; once each."""
-        if prefix not in self._unseen:
+    def restart(self) -> None:
+        """Begin again at the prompt; what was seen stays."""
+        self._at = self._root
+
+    def retreat(self) -> int:
+        """Go back to where a branch is open; give how many tokens of the path stay."""
+        while self._at.parent is not None and not any(child.n_open for child in self._at.children):
+            self._at = self._at.parent
+        return self._at.end
+
+    def open_branches(self) -> list[Branch]:
+        """Give the branches that begin at the end of the path and still need logits."""
+        return [child for child in self._at.children if child.n_open]
+
+    def descend(self) -> tuple[int, ...]:
+        """Go on with the first open branch; give its tokens, which the path becomes longer by."""
+        self._at = self.open_branches()[0]
+        return self._at.tokens[: self._at.n_inner]
+
+    def see_path(self, depth: int, logits: NDArray[np.float32]) -> None:
+        """Take the logits behind the first `depth` tokens of the path."""
+        branch = self._at
+        while branch.parent is not None and branch.depth >= depth:
+            branch = branch.parent
+        self.see(branch, max(0, depth - branch.depth - 1), logits)
+
+    # logits
+
+    def see(self, branch: Branch, offset: int, logits: NDArray[np.float32]) -> None:
+        """Take the logits (shape: the vocabulary) behind a token of a branch; those that are known already count once."""
+        if offset < branch.n_seen:
             return
-        self._unseen.remove(prefix)
+        assert offset == branch.n_seen, "logits come in the order of the tokens"
         total = log_sum(logits)
-        for label, token in self._next[prefix]:
-            self._sums[label] += float(logits[token]) - total
-        if prefix in self._closed:
-            self._sums[self._closed[prefix]] += log_sum(logits[self._ends]) - total
+        if branch.parent is not None and offset + 1 < len(branch.tokens):
+            branch.log_probability += float(logits[branch.tokens[offset + 1]]) - total
+        else:
+            for child in branch.children:
+                child.log_probability += float(logits[child.tokens[0]]) - total
+            if branch.label is not None:
+                branch.log_end = log_sum(logits[self._ends]) - total
+        branch.n_seen += 1
+        above: Branch | None = branch
+        while above is not None:
+            above.n_open -= 1
+            above = above.parent
 
     def probabilities(self) -> tuple[float, ...]:
         """Give each label's probability, in the labels' order; they sum to one."""
-        weights = np.exp(self._sums - self._sums.max())
+        sums = np.zeros(self._n_labels)
+        until: dict[Branch | None, float] = {None: 0.0}
+        for branch in _below(self._root):
+            until[branch] = until[branch.parent] + branch.log_probability
+            if branch.label is not None:
+                sums[branch.label] = until[branch] + branch.log_end
+        weights = np.exp(sums - sums.max())
         return tuple(float(weight) for weight in weights / weights.sum())
+
+
+def fan(branches: Sequence[Branch]) -> list[Node]:
+    """Give all tokens to compute of some branches and what is below them, parents before children."""
+    nodes: list[Node] = []
+    todo, first = [], 0
+    for branch in branches:
+        todo.append((branch, first))
+        first += branch.n_slots
+    todo.reverse()
+    while todo:
+        branch, first = todo.pop()
+        slots = tuple(range(first, first + branch.n_slots))
+        nodes += [Node(branch, offset, slots) for offset in range(branch.n_inner)]
+        for child in branch.children:
+            if child.n_slots:
+                todo.append((child, first))
+                first += child.n_slots
+    return nodes
+
+
+def _tree(labels: Sequence[tuple[int, ...]]) -> Branch:
+    """Build the branches of all labels below a root without tokens. In sorted order a label comes before those that begin with it."""
+    root = Branch((), 0, None)
+    path = [root]
+    before: tuple[int, ...] = ()
+    for label in sorted(range(len(labels)), key=labels.__getitem__):
+        tokens = labels[label]
+        n_equal = common_prefix(before, tokens)
+        while path[-1].depth + len(path[-1].tokens) > n_equal:
+            lower = path.pop()
+            if lower.depth < n_equal:
+                path.append(_split(lower, n_equal - lower.depth))
+        if len(tokens) > n_equal:
+            branch = Branch(tokens[n_equal:], n_equal, path[-1])
+            path[-1].children.append(branch)
+            path.append(branch)
+        path[-1].label = label
+        before = tokens
+    return root
+
+
+def _split(lower: Branch, at: int) -> Branch:
+    """Make two branches of the newest one; give the upper, with its first `at` tokens."""
+    parent = lower.parent
+    assert parent is not None
+    upper = Branch(lower.tokens[:at], lower.depth, parent)
+    parent.children[-1] = upper
+    upper.children.append(lower)
+    lower.tokens, lower.depth, lower.parent = lower.tokens[at:], lower.depth + at, upper
+    return upper
+
+
+def _below(root: Branch) -> Iterator[Branch]:
+    """Walk over a branch and all below it, parents before children, without recursion."""
+    todo = [root]
+    while todo:
+        branch = todo.pop()
+        yield branch
+        todo += branch.children

@@ -36,7 +36,11 @@ class LoadCancelled(MixcliError):
 
 
 class ComputeError(MixcliError):
-    """llama_decode failed; the message ends with llama.cpp's own words."""
+    """llama_decode failed, and its state is as it was before; the message ends with llama.cpp's own words."""
+
+
+class ContextLost(ComputeError):
+    """llama_decode failed in the middle: what the context holds is unknown, so it can no longer be used."""
 
 
 LOG = Log()
@@ -318,6 +322,7 @@ class Batch:
         self._seq = np.zeros(capacity, np.uint64)  # for each token the address of its sequence ids
         self._ids = np.zeros(4 * capacity + MAX_SEQUENCES, np.int32)
         self._n_ids = 0
+        self.max_ids = len(self._ids)  # ids of sequences on all tokens together
         self.native = C.llama_batch(
             0,
             _address(self._token, ctypes.c_int32),
@@ -371,6 +376,11 @@ class Tap(Protocol):
 
     def see(self, name: str, values: "NDArray[np.generic]") -> None:
         """Take a copy of its values, in numpy order."""
+
+
+# llama_decode's codes for a batch of which nothing was computed: no room in the cache, an invalid batch, no memory for it (the micro-batch that
+# did not get any is taken out of the cache again; those before it are cut away with the requests that end)
+_REFUSED = frozenset({1, -1, -2})
 
 
 class Context(_Owner):
@@ -436,7 +446,7 @@ class Context(_Owner):
     def decode(self, batch: Batch) -> bool:
         """Compute a batch; False when `interrupt` stopped it (whole micro-batches before it stay in the cache).
 
-        Raises ComputeError when llama.cpp fails.
+        Raises ComputeError when llama.cpp refuses the batch or has no room for it, ContextLost when it fails to compute.
         """
         code = C.llama_decode(self.pointer, batch.native)
         if self._observer and (error := self._observer.error):
@@ -447,9 +457,14 @@ class Context(_Owner):
         if code == 2:
             self._interrupted.value = b""
             return False
-        reasons = {1: "the KV cache has no room for the batch", -1: "the batch is invalid"}
+        reasons = {
+            1: "the KV cache has no room for the batch",
+            -1: "the batch is invalid",
+            -2: "out of memory",
+            -3: "the computation failed",
+        }
         why = LOG.why()
-        raise ComputeError(
+        raise (ComputeError if code in _REFUSED else ContextLost)(
             f"llama.cpp could not compute {len(batch)} tokens: {reasons.get(code, f'error {code}')}"
             + (f" ({why})" if why else "")
         )

@@ -69,13 +69,18 @@ class PrefixCache:
         return self.n_cells - self.n_used
 
     @property
+    def n_slots_left(self) -> int:
+        """Slots that can be had: the free ones, and those that would be evicted for it."""
+        return len(self._free) + len(self._parked)
+
+    @property
     def n_parked(self) -> int:
         """Slots that wait for somebody who begins alike."""
         return len(self._parked)
 
     def length(self, slot: int) -> int:
         """Give the number of tokens that a slot holds."""
-        return self._lengths[slot]
+        return self._lengths.get(slot, 0)
 
     def tokens(self, slot: int) -> Tokens:
         """Give the tokens that a slot holds."""
@@ -190,13 +195,15 @@ class PrefixCache:
 
     def make_room(self, n_tokens: int) -> bool:
         """Evict parked slots until so many cells are free; False, and nothing is evicted, where that is not enough."""
-        if self.n_free >= n_tokens:
-            return True
-        if self.n_free + self._evictable() < n_tokens:
+        if not self.has_room(n_tokens):
             return False
         while self.n_free < n_tokens:
             self._evict(next(iter(self._parked)))
         return True
+
+    def has_room(self, n_tokens: int) -> bool:
+        """Whether so many cells are free, or would be with all parked slots evicted."""
+        return self.n_free >= n_tokens or self.n_free + self._evictable() >= n_tokens
 
     # slots for a moment
 
@@ -288,6 +295,28 @@ class PrefixCache:
         if self._parked[slot]:
             self._operations.append(Save(slot, tuple(self.tokens(slot))))
         self.release(slot)
+
+    def check(self) -> None:
+        """Raise AssertionError where the books contradict themselves; for tests."""
+        slots, n_used = set(self._lengths), 0
+        todo = [(self._root, 0)]
+        while todo:
+            node, above = todo.pop()
+            n = above + len(node.tokens)
+            if node.parent is not None:
+                n_used += len(node.tokens)
+                assert node.tokens, "a node has tokens"
+                assert node.slots, "a node belongs to a slot"
+                assert node.slots <= (node.parent.slots or slots), (
+                    "whoever holds a node holds what is above it"
+                )
+            for slot in node.slots & {slot for slot, end in self._ends.items() if end is node}:
+                assert self._lengths[slot] == n, "a slot is as long as the way to its end"
+            todo += [(child, n) for child in node.children]
+        assert n_used == self.n_used <= self.n_cells
+        assert self._ends.keys() == slots >= self._parked.keys()
+        assert slots.isdisjoint(self._free)
+        assert len(set(self._free)) == len(self._free)
 
     def _evictable(self) -> int:
         """Count the cells that only parked slots hold."""

@@ -3,17 +3,18 @@
 A sequence that writes adds one token (and its drafts) to every step; what is left of the batch is filled with pieces of prompts, in order of
 arrival. Prompts are packed together, because a mixture of experts reads nearly all its weights for thirty tokens as for four hundred. While somebody writes,
 a step takes at most one micro-batch, so that a long prompt of one does not silence the other. A request whose beginning somebody else is
-about to compute waits for it.
+about to compute waits for it. All that a decode is limited by is in one StepBudget; work that is larger than a step is split.
 """
 
 from collections import deque
 from dataclasses import dataclass
 
-from mixcli.engine.labels import Node
+from mixcli.engine.labels import Branch, Node, fan
 from mixcli.engine.prefix_cache import PrefixCache, common_prefix
 from mixcli.engine.sequence import Sequence
 
 MIN_SHARED = 32  # tokens of a common beginning that are worth waiting for
+MAX_LOGITS = 64  # tokens of a path of labels in one step: each takes a row as long as the vocabulary
 HEADROOM = 32  # cells to keep free for each running sequence when a new one is let in
 
 
@@ -34,7 +35,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Branches of one sequence's labels to compute behind its prompt, in slots that are borrowed for this step, one a branch."""
+    """A fan of branches of one sequence's labels, in slots that are borrowed for this step, one a leaf."""
 
     sequence: Sequence
     nodes: tuple[Node, ...]
@@ -56,12 +57,47 @@ class Step:
         return [part.sequence for part in self.chunks] + [part.sequence for part in self.scorings]
 
 
-class Scheduler:
-    """Holds the queue and the running sequences; a step has `n_batch` tokens at most, and `n_ubatch` while somebody writes."""
+class StepBudget:
+    """What one decode still has: `tokens` of the batch, `ids` of sequences on them, and cells and slots of the cache.
 
-    def __init__(self, cache: PrefixCache, *, n_batch: int, n_ubatch: int, max_running: int) -> None:
+    Every decision of a step draws from it, so none can overdraw what another has taken. `cells` are those that the step takes.
+    """
+
+    def __init__(self, cache: PrefixCache, *, tokens: int, ids: int) -> None:
         self._cache = cache
-        self._n_batch, self._n_ubatch, self._max_running = n_batch, n_ubatch, min(max_running, n_batch)
+        self.tokens, self.ids, self.cells = tokens, ids, 0
+
+    def has(self, tokens: int, *, slots: int = 0, ids: int = 1) -> bool:
+        """Whether so much is left."""
+        return (
+            tokens <= self.tokens
+            and ids <= self.ids
+            and slots <= self._cache.n_slots_left
+            and self._cache.has_room(self.cells + tokens)
+        )
+
+    def take(self, tokens: int, *, slots: int = 0, ids: int = 1) -> bool:
+        """Draw so much, which may evict parked texts; False, and nothing is drawn, where it is not left."""
+        if not (self.has(tokens, slots=slots, ids=ids) and self._cache.make_room(self.cells + tokens)):
+            return False
+        self.tokens -= tokens
+        self.ids -= ids
+        self.cells += tokens
+        return True
+
+
+class Scheduler:
+    """Holds the queue and the running sequences.
+
+    A step has `n_batch` tokens at most, `n_ubatch` while somebody writes, and `n_ids` ids of sequences on them.
+    """
+
+    def __init__(
+        self, cache: PrefixCache, *, n_batch: int, n_ubatch: int, max_running: int, n_ids: int
+    ) -> None:
+        self._cache = cache
+        self._n_batch, self._n_ubatch, self._n_ids = n_batch, min(n_ubatch, n_batch), n_ids
+        self._max_running = min(max_running, n_batch)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of arrival
 
@@ -83,21 +119,25 @@ class Scheduler:
         return step
 
     def _choose(self) -> Step:
-        self._n_cells = 0  # that this step takes
-        chunks = self._decode()
-        n_used = sum(chunk.n_tokens for chunk in chunks)
-        scorings = self._score(self._n_batch - n_used)
-        budget = (min(self._n_ubatch, self._n_batch) if chunks else self._n_batch) - n_used
-        budget -= sum(len(scoring.nodes) for scoring in scorings)
+        budget = StepBudget(self._cache, tokens=self._n_batch, ids=self._n_ids)
+        chunks = self._decode(budget)
+        scorings = self._score(budget)
+        if chunks:
+            budget.tokens -= self._n_batch - self._n_ubatch
+        decoding = {chunk.sequence.id for chunk in chunks}
         for sequence in self.running:
-            n = min(sequence.n_missing, budget)
-            if sequence.n_missing > 1 and n > 0 and self._cache.make_room(self._n_cells + n):
+            n = self._length(sequence, budget)
+            if n > 0 and sequence.id not in decoding and budget.take(n):
                 chunks.append(self._piece(sequence, n))
-                self._n_cells += n
-                budget -= n
-        while budget > 0 and len(self.running) < self._max_running and self._admit():
-            chunks.append(self._piece(self.running[-1], min(self.running[-1].n_missing, budget)))
-            budget -= chunks[-1].n_tokens
+        while (
+            min(budget.tokens, budget.ids) > 0
+            and len(self.running) < self._max_running
+            and self._admit(budget)
+        ):
+            n = self._length(self.running[-1], budget)
+            budget.tokens -= n
+            budget.ids -= 1
+            chunks.append(self._piece(self.running[-1], n))
         return Step(tuple(chunks), tuple(scorings))
 
     def preempt(self, sequence: Sequence) -> None:
@@ -108,60 +148,78 @@ class Scheduler:
         sequence.wait()
         self.waiting.appendleft(sequence)
 
-    def _decode(self) -> list[Chunk]:
+    def _decode(self, budget: StepBudget) -> list[Chunk]:
         """Take the next token of everybody who writes, with as many drafts as the batch and the cache have room for."""
         chunks = []
         writing = [sequence for sequence in self.running if sequence.is_decoding]
-        spare = self._n_batch - len(writing)
+        budget.tokens -= len(writing)  # the next token of each comes before the drafts of any
         for sequence in writing:
-            del sequence.drafts[spare:]
-            while sequence.drafts and not self._cache.make_room(self._n_cells + 1 + len(sequence.drafts)):
+            budget.tokens += 1
+            del sequence.drafts[max(0, budget.tokens - 1) :]
+            while sequence.drafts and not budget.has(1 + len(sequence.drafts)):
                 sequence.drafts.pop()
             n = 1 + len(sequence.drafts)
-            if self._secure(sequence, n):
+            if self._secure(sequence, n, budget):
                 chunks.append(Chunk(sequence, sequence.n_computed, n, n))
-                spare -= n - 1
         return chunks
 
-    def _score(self, budget: int) -> list[Scoring]:
-        """Take branches of labels, as far as the batch, slots and cells go."""
+    def _score(self, budget: StepBudget) -> list[Scoring]:
+        """Take the next branches of labels: a fan of as many as fit; where not even one does, the first as a path of its own."""
         scorings: list[Scoring] = []
         for sequence in self.running:
             if not sequence.scores_labels:
                 continue
             assert sequence.scores is not None
             assert sequence.slot is not None
-            first = sequence.n_branches_done
-            slots = self._cache.borrow(sequence.slot, len(sequence.scores.branches) - first)
-            nodes = sequence.scores.nodes(first, len(slots))
-            while slots and (len(nodes) > budget or not self._cache.make_room(self._n_cells + len(nodes))):
-                self._cache.give_back([slots.pop()])
-                nodes = sequence.scores.nodes(first, len(slots))
-            if not slots:
-                break
-            scorings.append(Scoring(sequence, tuple(nodes), tuple(slots)))
-            budget -= len(nodes)
-            self._n_cells += len(nodes)
+            self._cut(sequence, sequence.n_prompt + sequence.scores.retreat())
+            if not budget.has(1):
+                continue
+            branches: list[Branch] = []
+            tokens = slots = ids = 0
+            for branch in sequence.scores.open_branches():
+                more = tokens + branch.n_tokens, slots + branch.n_slots, ids + branch.n_ids
+                if not budget.has(more[0], slots=more[1], ids=more[2]):
+                    break
+                branches.append(branch)
+                tokens, slots, ids = more
+            if branches and budget.take(tokens, slots=slots, ids=ids):
+                borrowed = self._cache.borrow(sequence.slot, slots)
+                scorings.append(Scoring(sequence, tuple(fan(branches)), tuple(borrowed)))
+            else:
+                sequence.tokens += sequence.scores.descend()
         return scorings
 
-    def _secure(self, sequence: Sequence, n_tokens: int) -> bool:
-        """Make sure of the cells for a sequence that writes, sending the youngest back to the queue; False when that was the sequence itself."""
+    def _cut(self, sequence: Sequence, n_tokens: int) -> None:
+        """Let a sequence forget all but its first tokens."""
+        assert sequence.slot is not None
+        del sequence.tokens[n_tokens:]
+        self._cache.cut(sequence.slot, n_tokens)
+        sequence.n_computed = min(sequence.n_computed, n_tokens)
+
+    def _secure(self, sequence: Sequence, n_tokens: int, budget: StepBudget) -> bool:
+        """Take the tokens of a sequence that writes, sending the youngest back to the queue for room; False when that was the sequence itself."""
         if sequence not in self.running:
             return False
-        while not self._cache.make_room(self._n_cells + n_tokens):
+        while not budget.take(n_tokens):
             youngest = self.running[-1]
             self.preempt(youngest)
             if youngest is sequence:
                 return False
-        self._n_cells += n_tokens
         return True
 
     @staticmethod
-    def _piece(sequence: Sequence, n_tokens: int) -> Chunk:
-        """Give the next tokens of a prompt; logits are wanted where they end it."""
-        return Chunk(sequence, sequence.n_computed, n_tokens, int(n_tokens == sequence.n_missing))
+    def _length(sequence: Sequence, budget: StepBudget) -> int:
+        """Give how much of what a sequence misses goes into a step."""
+        n = min(sequence.n_missing, budget.tokens)
+        return min(n, MAX_LOGITS) if sequence.n_computed >= sequence.n_prompt else n
 
-    def _admit(self) -> bool:
+    @staticmethod
+    def _piece(sequence: Sequence, n_tokens: int) -> Chunk:
+        """Give the next tokens of a prompt, or of a path to labels."""
+        start = sequence.n_computed
+        return Chunk(sequence, start, n_tokens, sequence.n_logits(start, n_tokens))
+
+    def _admit(self, budget: StepBudget) -> bool:
         """Start the first request in the queue that nobody else works for; False when there is none or no room."""
         for sequence in self.waiting:
             if self._comes_soon(sequence):
@@ -171,14 +229,15 @@ class Scheduler:
                 return False
             slot, n_cached = found
             n_new = len(sequence.tokens) - n_cached
-            promised = max(self._n_cells, sum(one.n_missing for one in self.running))
-            if not self._cache.make_room(n_new + promised + HEADROOM * len(self.running)):
+            n_path = sequence.scores.n_longest if sequence.scores is not None else 0
+            promised = max(budget.cells, sum(one.n_needed for one in self.running))
+            if not self._cache.make_room(n_new + n_path + promised + HEADROOM * len(self.running)):
                 self._cache.release(slot)
                 return False
             self.waiting.remove(sequence)
             self.running.append(sequence)
             sequence.start(slot, n_cached)
-            self._n_cells += n_new
+            budget.cells += n_new
             return True
         return False
 

@@ -106,7 +106,8 @@ class Sequence:
     """A request's state: its tokens so far, how many of them are computed, which slot of the KV cache holds them, and its clocks.
 
     `n_computed` counts the tokens whose keys and values are in the KV cache; `n_cached` those that were there before it began.
-    `drafts` are guesses that the next decode tries behind the last token. `scores` are those of labels, where the request has some.
+    `drafts` are what the next decode tries behind the last token; `guessed` tells guesses from tokens that a constraint forces. `scores` are
+    those of labels, where the request has some: then the tokens behind the prompt are the path to the branch that is computed.
     """
 
     request: Request
@@ -116,11 +117,11 @@ class Sequence:
     n_computed: int = 0
     n_cached: int = 0
     drafts: list[int] = field(default_factory=list)
+    guessed: bool = False
     n_drafted: int = 0
     n_accepted: int = 0
     n_started: int = 0
     scores: LabelScores | None = None
-    n_branches_done: int = 0
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
@@ -150,8 +151,20 @@ class Sequence:
 
     @property
     def scores_labels(self) -> bool:
-        """Whether the prompt is read and labels' branches are still to be computed."""
+        """Whether the prompt and the path are computed, and the next branches of the labels can be chosen."""
         return self.scores is not None and self.n_missing == 0 and not self.scores.is_complete
+
+    @property
+    def n_needed(self) -> int:
+        """Cells that it certainly takes beyond those that it has."""
+        n_path = self.scores.n_longest if self.scores is not None else 0
+        return max(self.n_missing, self.n_prompt + n_path - self.n_computed)
+
+    def n_logits(self, start: int, n_tokens: int) -> int:
+        """Behind how many of the last tokens of a piece, which begins at `start`, logits are wanted."""
+        if self.scores is not None:
+            return max(0, start + n_tokens - max(start, self.n_prompt - 1))
+        return int(start + n_tokens == len(self.tokens))
 
     def start(self, slot: int, n_cached: int) -> None:
         """Begin to compute, or begin again after others needed the room, with `n_cached` tokens already in the KV cache."""
@@ -164,6 +177,13 @@ class Sequence:
         """Go back to the queue with the tokens so far; what was computed is forgotten."""
         self.status, self.slot = SequenceStatus.WAITING, None
         self.n_computed, self.drafts = 0, []
+        self.leave_path()
+
+    def leave_path(self) -> None:
+        """Forget the path to a branch of labels: what it told stays in the scores."""
+        if self.scores is not None:
+            del self.tokens[self.n_prompt :]
+            self.scores.restart()
 
     def append(self, token: int) -> None:
         """Take a chosen token."""
@@ -180,6 +200,7 @@ class Sequence:
         """Close the books."""
         now = perf_counter()
         self.status = SequenceStatus.FINISHED
+        self.leave_path()
         started = self._started if self.n_started else now
         first = self._first_token if self.n_generated else now
         return Usage(

@@ -46,9 +46,11 @@ class PromptLookup:
         return known
 
     def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
-        """Learn from a step that took so long for one token and `n_accepted` right guesses of `n_drafted`."""
+        """Learn from a step that took so long for one token and `n_accepted` right guesses of `n_drafted`; only guesses of `propose` count."""
         if not n_drafted:
             self._plain = _mean(self._plain, seconds)
+            return
+        if self._plain <= 0:  # without a plain step there is nothing to compare with
             return
         self._cost = _mean(self._cost, max(0.0, seconds / self._plain - 1) / n_drafted)
         n_tried = n_accepted + (n_accepted < n_drafted)

@@ -1,6 +1,7 @@
 """One question on its way through the host: what is asked, and the queue in which the answer arrives."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -55,9 +56,13 @@ class Call:
 
 
 def deliver(items: Sequence[tuple[Call, Item]]) -> None:
-    """Hand outputs to the handlers that wait for them, from the engine's thread; their loop, which shares our cores, is woken once for all."""
+    """Hand outputs to the handlers that wait for them, from the engine's thread; their loop, which shares our cores, is woken once for all.
+
+    A loop that is closed has nobody left who waits.
+    """
     if items:
-        items[0][0].loop.call_soon_threadsafe(_put, items)
+        with contextlib.suppress(RuntimeError):
+            items[0][0].loop.call_soon_threadsafe(_put, items)
 
 
 def _put(items: Sequence[tuple[Call, Item]]) -> None:

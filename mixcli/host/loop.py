@@ -5,16 +5,19 @@ llama.cpp's context belongs to one thread; everybody else puts calls into the in
 
 import os
 import queue
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from mixcli import paths
 from mixcli.engine.answers import Answers
 from mixcli.engine.engine import Engine
+from mixcli.engine.faults import request_error, survived
 from mixcli.engine.formats import Message
+from mixcli.engine.llama import ContextLost
 from mixcli.engine.loading import Loaded, load
 from mixcli.engine.overflow import fitted
 from mixcli.engine.prompt import ChatFormat
@@ -112,10 +115,17 @@ class EngineLoop:
                 self._turn()
             self._engine.close()
         except (
-            BaseException
-        ):  # a bug: the engine's state is unknown, so the process ends, and the front ends say so
-            traceback.print_exc()
-            os._exit(MixcliError.exit_code)
+            ContextLost
+        ) as error:  # nothing that the context holds can be trusted: the front ends say why the process ended
+            self._end(f"mixcli: {error}")
+        except BaseException:  # so is it with a bug that no single request can have caused
+            self._end(traceback.format_exc())
+
+    @staticmethod
+    def _end(why: str) -> NoReturn:
+        sys.stderr.write(f"{why}\n")
+        sys.stderr.flush()
+        os._exit(MixcliError.exit_code)
 
     def _load(self) -> None:
         def on_progress(share: float) -> bool:
@@ -160,9 +170,10 @@ class EngineLoop:
         if output.progress is None:
             call.outputs.append(output)
         if output.is_last:
-            if output.finish_reason == "stop" and not call.question.choices:
-                self._answers.learn(call.text, call.token_ids)
             del self._calls[call.id]
+            if output.finish_reason == "stop" and not call.question.choices:
+                with survived():
+                    self._answers.learn(call.text, call.token_ids)
         elif call.as_whole:
             return None
         return call, output.error or output
@@ -171,8 +182,8 @@ class EngineLoop:
         try:
             request = self._request(call)
             self._engine.add(request)
-        except MixcliError as error:
-            deliver([(call, error)])
+        except Exception as error:
+            deliver([(call, request_error(error))])
         else:
             self._calls[call.id] = call
 
@@ -242,10 +253,14 @@ class EngineLoop:
         future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():  # its asker is gone
+                return
             try:
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
+                result = work()
+            except Exception as error:
+                future.set_exception(request_error(error))
+            else:
+                future.set_result(result)
 
         self._inbox.put(run)
         return future

@@ -25,22 +25,34 @@ class Sharing:
 
     def busy(self) -> int:
         """Say that this host computes, and give how many others do; asked again within a second, it gives the same."""
-        if self._handle is None:
-            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
-            self._looked = 0.0
         now = time.monotonic()
         if now - self._looked >= LOOK:
             self._looked = now
-            self._n_others = sum(
-                self._is_held(path) for path in self._folder.glob("*.busy") if path != self._path
-            )
+            try:
+                self._n_others = self._look()
+            except (
+                OSError
+            ):  # a folder that is gone or full, a file system without locks: then this host is alone
+                self._n_others = 0
         return self._n_others
+
+    def _look(self) -> int:
+        if self._handle is None:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(handle)
+                raise
+            self._handle = handle
+        return sum(self._is_held(path) for path in self._folder.glob("*.busy") if path != self._path)
 
     def idle(self) -> None:
         """Say that this host has nothing to compute."""
+        self._looked = 0.0
         if self._handle is not None:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
             os.close(self._handle)
             self._handle = None
 

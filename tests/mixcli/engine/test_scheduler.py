@@ -26,14 +26,20 @@ class Machine:
     n_batch: int = 32
     n_ubatch: int = 16
     max_running: int = 4
+    n_ids: int = 100
     computed: list[int] = field(default_factory=list)  # tokens of each step
 
     def __post_init__(self) -> None:
         self.cache = PrefixCache(self.n_cells, self.n_slots)
         self.scheduler = Scheduler(
-            self.cache, n_batch=self.n_batch, n_ubatch=self.n_ubatch, max_running=self.max_running
+            self.cache,
+            n_batch=self.n_batch,
+            n_ubatch=self.n_ubatch,
+            max_running=self.max_running,
+            n_ids=self.n_ids,
         )
         self.finished: dict[str, list[int]] = {}
+        self.scored: list[int] = []  # tokens of labels that were computed
 
     def ask(self, name: str, prompt: list[int], labels: tuple[tuple[int, ...], ...] = ()) -> Sequence:
         sequence = Sequence(Request(name, tuple(prompt), SamplingParams()))
@@ -44,20 +50,26 @@ class Machine:
 
     def step(self) -> Step:
         step = self.scheduler.schedule()
+        assert step or not (self.scheduler.running or self.scheduler.waiting), (
+            "a step with work left is not empty"
+        )
         assert self.cache.n_used + self.n_new(step) <= self.n_cells
-        n = sum(chunk.n_tokens for chunk in step.chunks) + sum(len(s.nodes) for s in step.scorings)
-        assert n <= self.n_batch
-        self.computed.append(n)
+        assert self.n_new(step) <= self.n_batch
+        n_ids = sum(len(node.slots) for scoring in step.scorings for node in scoring.nodes)
+        assert len(step.chunks) + n_ids <= self.n_ids
+        self.computed.append(self.n_new(step))
         for chunk in step.chunks:
             self._carry_out(chunk)
         for scoring in step.scorings:
-            assert scoring.sequence.scores is not None
+            scores = scoring.sequence.scores
+            assert scores is not None
+            assert {slot for node in scoring.nodes for slot in node.slots} == set(range(len(scoring.slots)))
             for node in scoring.nodes:
-                assert len(node.branches) >= 1
-                scoring.sequence.scores.see(node.prefix, _LOGITS)
-            scoring.sequence.n_branches_done += len(scoring.slots)
+                self.scored.append(node.token)
+                scores.see(node.branch, node.offset, _LOGITS)
             self.cache.give_back(scoring.slots)
             self._end_labels(scoring.sequence)
+        self.cache.check()
         return step
 
     @staticmethod
@@ -75,7 +87,10 @@ class Machine:
         if not chunk.n_logits:
             return
         if sequence.scores is not None:
-            sequence.scores.see((), _LOGITS)
+            for i in range(chunk.n_logits):
+                depth = chunk.start + chunk.n_tokens - chunk.n_logits + 1 + i - sequence.n_prompt
+                sequence.scores.see_path(depth, _LOGITS)
+                self.scored += [chunk.tokens[i - chunk.n_logits]] if depth else []
             self._end_labels(sequence)
             return
         drafts, sequence.drafts = sequence.drafts, []
@@ -100,6 +115,9 @@ class Machine:
 
     def finish(self, sequence: Sequence) -> None:
         assert sequence.slot is not None
+        if sequence.scores is not None:
+            self.cache.cut(sequence.slot, sequence.n_prompt)
+        sequence.leave_path()
         self.finished[sequence.id] = sequence.tokens
         self.scheduler.remove(sequence)
         sequence.status = SequenceStatus.FINISHED
@@ -167,27 +185,102 @@ def test_every_sequence_ends_with_its_own_text(
     assert machine.cache.make_room(N_CTX), "nobody holds anything any more"
 
 
-@settings(max_examples=50, deadline=None)
-@given(
+words = st.lists(st.integers(1, 3), min_size=1, max_size=40).map(tuple)
+label_sets = st.one_of(
     st.lists(
-        st.lists(
-            st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
-            min_size=2,
-            max_size=8,
-            unique=True,
-        ),
-        min_size=1,
-        max_size=6,
+        st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple), min_size=2, max_size=40, unique=True
     ),
-    st.integers(2, 6),
+    st.lists(words, min_size=2, max_size=12, unique=True),
+    st.tuples(words, st.integers(2, 30)).map(
+        lambda one: [(*one[0], i) for i in range(one[1])]
+    ),  # one long beginning
+    words.map(lambda one: [one[:n] for n in range(1, len(one) + 1)]),  # each begins with the one before
 )
-def test_labels_are_scored_whatever_slots_there_are(asked: list[list[tuple[int, ...]]], n_slots: int) -> None:
-    machine = Machine(n_slots=n_slots, max_running=max(1, n_slots // 2))
-    for i, labels in enumerate(asked):
-        machine.ask(f"r{i}", [7, 8, 9, i], tuple(labels))
-    for _ in range(500):
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 80), label_sets), min_size=1, max_size=5),
+    st.lists(prompts, max_size=4),
+    st.integers(1, 8),
+    st.sampled_from([1, 2, 8, 64]),
+    st.sampled_from([8, 40, 1000]),
+    st.booleans(),
+)
+def test_labels_are_scored_whatever_room_there_is(
+    asked: list[tuple[int, list[tuple[int, ...]]]],
+    writers: list[list[int]],
+    n_slots: int,
+    n_batch: int,
+    n_ids: int,
+    tight: bool,
+) -> None:
+    """However long, many or alike labels are, and however few tokens, slots, ids and cells a step has: each request ends, with right scores."""
+    machine = Machine(
+        n_slots=n_slots,
+        n_batch=n_batch,
+        n_ubatch=min(4, n_batch),
+        max_running=max(1, n_slots // 2),
+        n_ids=max(n_ids, n_slots),
+    )
+    found = {}
+    for i, (n_prompt, labels) in enumerate(asked):
+        room = N_CTX - LabelScores(labels, [END]).n_longest
+        prompt = [7 + i] * (room if tight else min(n_prompt, room))
+        found[f"r{i}"] = machine.ask(f"r{i}", prompt, tuple(labels)), labels
+    for i, prompt in enumerate(writers):
+        machine.ask(f"w{i}", prompt)
+    for _ in range(20_000):
         machine.step()
-    assert len(machine.finished) == len(asked)
+        if len(machine.finished) == len(asked) + len(writers):
+            break
+    assert len(machine.finished) == len(asked) + len(writers)
+    for sequence, labels in found.values():
+        assert sequence.scores is not None
+        assert np.allclose(sequence.scores.probabilities(), by_hand(labels))
+        assert sequence.tokens == list(sequence.request.prompt)
+    assert machine.cache.make_room(N_CTX), "nobody holds anything any more"
+
+
+def by_hand(labels: list[tuple[int, ...]]) -> list[float]:
+    """Probabilities where each place has the same logits."""
+    log_p = _LOGITS - np.log(np.exp(_LOGITS).sum())
+    sums = [
+        sum(log_p[token] for token in label)
+        + (log_p[END] if any(o[: len(label)] == label for o in labels if o != label) else 0)
+        for label in labels
+    ]
+    weights = np.exp(np.array(sums) - max(sums))
+    return list(weights / weights.sum())
+
+
+def test_a_long_beginning_that_labels_share_is_computed_once() -> None:
+    """63 labels share 200 tokens: neither more ids than a batch has, nor the beginning again for each of them."""
+    machine = Machine(
+        n_cells=1024, n_slots=64, n_batch=256, n_ubatch=256, max_running=32, n_ids=4 * 256 + 256
+    )
+    machine.ask("r", [9] * 10, tuple((*[8] * 200, i, 3) for i in range(1, 64)))
+    while "r" not in machine.finished:
+        machine.step()
+    assert sum(machine.computed) == 10 + 200 + 63
+    assert len(machine.computed) <= 1 + 4 + 1
+
+
+def test_labels_that_fit_take_one_step_behind_the_prompt() -> None:
+    machine = Machine(n_slots=16)
+    machine.ask("r", [9] * 10, ((1, 2, 3), (1, 2, 4), (1, 5), (2, 3), (4,)))
+    machine.step()
+    machine.step()
+    assert machine.finished.keys() == {"r"}
+    assert machine.computed == [10, 3]
+
+
+def test_a_label_longer_than_a_step_is_split() -> None:
+    machine = Machine(n_cells=1024, n_slots=4, n_batch=32, n_ubatch=32, max_running=2)
+    machine.ask("r", [9] * 10, ((*[1] * 600,), (2,)))
+    while "r" not in machine.finished:
+        machine.step()
+    assert machine.computed == [10, *[32] * 18, 599 - 18 * 32]
 
 
 def test_prompts_are_packed_into_one_step_and_a_shared_beginning_is_computed_once() -> None:

@@ -1,0 +1,242 @@
+"""What is wrong with one request, or too large for one step, neither ends nor changes the others."""
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.synthetic import resized, shape_named, write_model
+from mixcli.engine.chooser import Chooser, Logits
+from mixcli.engine.constraint_spec import ConstraintSpec
+from mixcli.engine.engine import Engine
+from mixcli.engine.experts import routing
+from mixcli.engine.llama import Batch, ComputeError, Context, ContextLost, Model, Vocab
+from mixcli.engine.logprobs import log_softmax, log_sum
+from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.sequence import Label, Output, Request
+from mixcli.errors import ContextOverflow, InternalError
+
+from .conftest import PLACEMENT, finish
+
+MakeEngine = Callable[..., Engine]
+TINY = replace(PLACEMENT, n_ctx=1024)
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+COPY = (*range(50, 90),) * 4
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """One layer with random weights: fast, and for token ids as good as any."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    write_model(path, resized(shape_named("mid", 1), 512, 256))
+    with Model.load(path, TINY) as model:
+        yield model
+        gc.collect()  # contexts first
+
+
+def engine_on(model: Model, make: type[Context] = Context, **fields: int) -> Engine:
+    return Engine(model, make(model, replace(TINY, **fields)))
+
+
+def run(engine: Engine, requests: list[Request]) -> dict[str, list[Output]]:
+    found: dict[str, list[Output]] = {request.id: [] for request in requests}
+    for request in requests:
+        engine.add(request)
+    for _ in range(2000):
+        for output in engine.step():
+            found[output.id].append(output)
+        if not engine.has_work:
+            return found
+    raise AssertionError("the requests do not end")
+
+
+def tokens_of(outputs: list[Output]) -> list[int]:
+    return [token for output in outputs for token in output.token_ids]
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 8},
+        "age": {"type": "integer"},
+        "city": {"enum": ["Bern"]},
+    },
+    "required": ["name", "age", "city"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 5, 40])
+def test_what_a_schema_forces_is_no_guess(make_engine: MakeEngine, smol: Model, max_tokens: int) -> None:
+    """Forced tokens come before any plain step; they must not be learned from, and the answer is the same with and without guesses."""
+    answers = []
+    for speculate in (True, False):
+        request = Request(
+            "r",
+            tuple(smol.vocab.tokenize('{"name": "Ann", "age": 31, "city": "Bern"} ' * 3)),
+            replace(GREEDY, max_tokens=max_tokens),
+            constraint=ConstraintSpec.of("json_schema", SCHEMA),
+            speculate=speculate,
+        )
+        outputs = run(make_engine(), [request])["r"]
+        assert outputs[-1].error is None
+        answers.append(tokens_of(outputs))
+    assert answers[0] == answers[1]
+    assert len(answers[0]) <= max_tokens
+
+
+class Broken(Chooser):
+    """Chooses some tokens, then raises what no input can make it raise."""
+
+    def choose(self, logits: Logits) -> int:
+        if self._n == 0:
+            raise ZeroDivisionError("made for this test")
+        self._n -= 1
+        return super().choose(logits)
+
+    _n = 3
+
+
+class BreakingParams(SamplingParams):
+    def chooser(self, vocab: Vocab, n_ctx: int, prompt: Any) -> Chooser:
+        return Broken(vocab.candidates)
+
+
+class Unbuildable(SamplingParams):
+    def chooser(self, vocab: Vocab, n_ctx: int, prompt: Any) -> Chooser:
+        raise LookupError("made for this test")
+
+
+def test_a_bug_in_one_request_ends_that_one(tiny: Model, capfd: pytest.CaptureFixture[str]) -> None:
+    good = Request("good", COPY, GREEDY)
+    alone = run(engine_on(tiny), [good])["good"]
+    engine = engine_on(tiny)
+    with pytest.raises(LookupError):
+        engine.add(Request("unbuildable", (5, 6, 7), Unbuildable()))
+    bad = [Request(f"bad{i}", (9 + i, 8, 7), BreakingParams(max_tokens=9), speculate=True) for i in range(3)]
+    found = run(engine, [*bad, good])
+    assert tokens_of(found["good"]) == tokens_of(alone)
+    for request in bad:
+        last = found[request.id][-1]
+        assert isinstance(last.error, InternalError)
+        assert "ZeroDivisionError: made for this test" in str(last.error)
+        assert len(tokens_of(found[request.id])) == 3
+    assert 'raise ZeroDivisionError("made for this test")' in capfd.readouterr().err, (
+        "the log has the traceback"
+    )
+    engine.check()
+    assert len(tokens_of(run(engine, [replace(good, id="next")])["next"])) == 12
+
+
+class Choosy(Context):
+    """Refuses every batch with a token that it does not like, as llama.cpp refuses some."""
+
+    wrong, error = 333, ComputeError
+
+    def decode(self, batch: Batch) -> bool:
+        if self.wrong in batch._token[: len(batch)]:
+            super().decode(batch)  # what was computed before an error may stay in the cache
+            raise self.error("made for this test")
+        return super().decode(batch)
+
+
+def test_a_batch_that_is_refused_ends_only_those_whose_part_it_was(tiny: Model) -> None:
+    labels = tuple(Label(str(tokens), tokens) for tokens in ((5, 6, 7), (5, 6, 8), (9,)))
+    requests = [
+        Request("good", COPY, GREEDY),
+        Request("bad", (5, 6, Choosy.wrong, 7), GREEDY),
+        Request("labels", (9, 8, 7), GREEDY, labels=labels),
+        Request("bad labels", (9, 8, 6), GREEDY, labels=(*labels, Label("x", (Choosy.wrong, 5)))),
+        Request("other", (20, 21, 22), GREEDY),
+    ]
+    alone = {one.id: run(engine_on(tiny), [one])[one.id] for one in requests}
+    engine = engine_on(tiny, Choosy)
+    together = run(engine, requests)
+    for name in ("bad", "bad labels"):
+        assert isinstance(together[name][-1].error, ComputeError)
+    for name in ("good", "other"):
+        assert tokens_of(together[name]) == tokens_of(alone[name])
+    for outputs in (together["labels"], alone["labels"]):
+        assert outputs[-1].label_probs == pytest.approx(alone["labels"][-1].label_probs, abs=0.1)
+    engine.check()
+
+
+def test_a_computation_that_fails_in_the_middle_is_no_matter_of_one_request(tiny: Model) -> None:
+    class Lost(Choosy):
+        error = ContextLost
+
+    engine = engine_on(tiny, Lost)
+    engine.add(Request("r", (5, Choosy.wrong), GREEDY))
+    with pytest.raises(ContextLost):
+        engine.step()
+
+
+WORD = (100, 101)
+ROUNDING = 1.0  # of a logarithm: random weights make much of how tokens are batched, and a token may go to another expert
+LABEL_SETS: dict[str, list[tuple[int, ...]]] = {
+    "63 that share 200 words": [(*WORD * 100, 110 + i, 9) for i in range(63)],
+    "one of 600 words": [WORD * 300, (105,)],
+    "each begins with the one before": [WORD * n for n in range(1, 60)],
+    "300 short ones": [(100 + i % 20, 130 + i // 20, 7) for i in range(300)],
+}
+
+
+@pytest.mark.parametrize("name", LABEL_SETS)
+@pytest.mark.parametrize("n_ubatch", [256, 8, 1])
+def test_labels_larger_than_a_step_are_scored_as_in_one(tiny: Model, name: str, n_ubatch: int) -> None:
+    """An answer of somebody else goes on beside them; however small a step is, the probabilities are the same."""
+    labels = LABEL_SETS[name]
+    writer = Request("writer", COPY, replace(GREEDY, max_tokens=60))
+    asked = Request("r", (7, 8, 9), GREEDY, labels=tuple(Label(str(one), one) for one in labels))
+    engine = engine_on(tiny, n_batch=n_ubatch, n_ubatch=n_ubatch)
+    found = run(engine, [writer, asked])
+    assert found["writer"][-1].finish_reason in ("stop", "length")
+    engine.check()
+    least = 1e-300
+    got = np.log(np.maximum(found["r"][-1].label_probs, least))
+    differences = np.abs(got - np.maximum(in_one(tiny, asked.prompt, labels), np.log(least)))
+    assert np.quantile(differences, 0.9) < ROUNDING
+
+
+def in_one(model: Model, prompt: tuple[int, ...], labels: list[tuple[int, ...]]) -> list[float]:
+    """Read each label behind the prompt, on its own; give the logarithms of the probabilities."""
+    ends = [token for token in range(model.vocab.n_tokens) if model.vocab.is_end(token)]
+    sums = []
+    batch = Batch(1024)
+    with Context(model, replace(TINY, n_batch=1024, n_ubatch=1024)) as context:
+        for label in labels:
+            context.cut(0, 0)
+            batch.clear()
+            batch.extend((*prompt, *label), 0, 0, n_logits=len(label) + 1)
+            context.decode(batch)
+            rows = [log_softmax(context.logits(len(prompt) - 1 + i)) for i in range(len(label) + 1)]
+            total = sum(float(row[token]) for row, token in zip(rows, label, strict=False))
+            if any(other[: len(label)] == label for other in labels if other != label):
+                total += float(np.log(np.exp(rows[-1][ends]).sum()))
+            sums.append(total)
+    return [one - log_sum(np.array(sums, np.float32)) for one in sums]
+
+
+def test_labels_that_can_never_fit_are_refused_with_the_number(tiny: Model) -> None:
+    engine = engine_on(tiny)
+    labels = (Label("a", (5,) * 1000), Label("b", (6,)))
+    engine.add(Request("fits", (7,) * 25, GREEDY, labels=labels))
+    with pytest.raises(
+        ContextOverflow, match=r"prompt with its longest label has 1,025 tokens, 1 more .* \(1,024\)"
+    ):
+        engine.add(Request("r", (7,) * 26, GREEDY, labels=labels))
+    _, last = finish(engine)
+    assert sum(last.label_probs) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n_ubatch", [32, 64, 7])
+def test_experts_are_counted_at_their_tokens_whatever_a_micro_batch_is(tiny: Model, n_ubatch: int) -> None:
+    tokens = [5 + i % 300 for i in range(600)]
+    expected = routing(tiny, replace(TINY, n_ubatch=512), tokens, 290)
+    found = routing(tiny, replace(TINY, n_ubatch=n_ubatch), tokens, 290)
+    assert [sum(layer) for layer in found["layers"]] == [310 * found["n_expert_used"]] * tiny.n_layer
+    differences = np.abs(np.array(found["layers"]) - np.array(expected["layers"]))
+    assert differences.sum() <= 12, "a token between two experts may go to either; no more than that"
