@@ -8,6 +8,11 @@ from mixcli.console import console
 from mixcli.errors import ModelDied
 from mixcli.host.client import ChatClient, Delta
 
+TIMES = {
+    "cache_n",
+    "prompt_per_second",
+    "predicted_per_second",
+}  # what `statistics` shows of timings, where all of it is told
 INTERRUPTED = "interrupted"  # the finish_reason of an answer that the user stopped
 
 
@@ -39,7 +44,7 @@ class Answer:
     def statistics(self) -> str:
         """Give one line for a person."""
         n_prompt, n_answer = (self.usage.get(name, "?") for name in ("prompt_tokens", "completion_tokens"))
-        if not self.timings:
+        if not set(self.timings) >= TIMES:
             return f"prompt {n_prompt} tokens, answer {n_answer} tokens, ended by {self.finish_reason}"
         at = self.timings
         return (

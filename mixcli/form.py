@@ -50,7 +50,7 @@ class Form:
             raise MixcliError(
                 f"the answer {label[:80]!r} is none of the labels; does this server know structured_outputs?"
             )
-        if self.abstain and not probs:
+        if self.abstain and label not in probs:
             raise MixcliError(
                 "the server gives no probabilities of the labels, so nothing can be abstained from"
             )

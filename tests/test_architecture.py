@@ -43,8 +43,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.engine": BASE | {"profiles", "quantize"},
     "mixcli.host.spec": BASE | {"profiles"},
     "mixcli.host.protocol": BASE,
-    "mixcli.host.client": BASE | {"mixcli.host.protocol"},
-    "mixcli.host.endpoint": BASE | {"mixcli.host.client"},
+    "mixcli.host.answers": BASE,
+    "mixcli.host.events": BASE,
+    "mixcli.host.refusal": BASE | {"mixcli.host.events", "mixcli.host.protocol"},
+    "mixcli.host.client": BASE
+    | {"mixcli.host.answers", "mixcli.host.events", "mixcli.host.protocol", "mixcli.host.refusal"},
+    "mixcli.host.endpoint": BASE | {"mixcli.host.client", "mixcli.host.events"},
     "mixcli.host.process": BASE
     | {"profiles", "mixcli.host.spec", "mixcli.host.protocol", "mixcli.host.client", "mixcli.host.child"},
     "mixcli.host.child": set(),
@@ -87,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.form",
         "mixcli.stdin",
         "mixcli.template",
+        "mixcli.host.answers",
         "mixcli.host.client",
         "mixcli.host.endpoint",
         "mixcli.host.process",

@@ -12,20 +12,25 @@ from mixcli.host.endpoint import Endpoint
 from mixcli.host.process import Host
 
 PATIENCE = 900.0  # seconds that a busy server is waited for
+LEAST_PAUSE, MOST_PAUSE = 0.1, 10.0  # seconds between two tries, where the server asks for fewer
+MOST_DEATHS = 3  # of the model's process while one request is asked
 
 
 def when_free(
     client: ChatClient, body: Mapping[str, Any], key: str, patience: float = PATIENCE
 ) -> dict[str, Any]:
-    """Ask, and as long as the server says that it is busy, wait as long as it says and ask again."""
+    """Ask, and as long as the server says that it is busy, wait as long as it says, and longer each time, and ask again."""
     deadline = time.monotonic() + patience
+    backoff = LEAST_PAUSE
     while True:
         try:
             return client.complete(dict(body), key)
         except Busy as error:
-            if time.monotonic() + error.seconds > deadline:
+            seconds = max(error.seconds, backoff)
+            if time.monotonic() + seconds > deadline:
                 raise
-            time.sleep(error.seconds)
+            time.sleep(seconds)
+            backoff = min(backoff * 2, MOST_PAUSE)
 
 
 class HostAsker:
@@ -45,12 +50,18 @@ class HostAsker:
         self._lock = threading.Lock()
 
     def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+        n_deaths = 0
         while True:
             with self._lock:
                 host, generation = self._host, self._generation
             try:
                 answer = when_free(host.client, {**body, "park": False}, key)
             except ModelDied as error:
+                n_deaths += 1
+                if n_deaths == MOST_DEATHS:
+                    raise ModelDied(
+                        f"the model process ended {n_deaths} times while one record was asked ({host.cause_of_death()}); what is done is kept"
+                    ) from error
                 self._revive(generation, error)
                 continue
             with self._lock:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from mixcli.batch.records import Record
 from mixcli.errors import MixcliError, UsageError
 from mixcli.form import Form
+from mixcli.host.answers import Halves, delta_of
 from mixcli.template import Template
 
 TEXT = "text"  # the column that is asked about when none is named
@@ -54,7 +55,8 @@ class TemplateJob:
 
     def outcome(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         text, reason, probs = read_answer(answer)
-        usage = answer.get("usage") or {}
+        usage = answer.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
         return {
             **self.form.read(text, reason, probs),
             "usage": {name: usage[name] for name in ("prompt_tokens", "completion_tokens") if name in usage},
@@ -112,12 +114,12 @@ class RequestJob:
 
 def read_answer(answer: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
     """Give text, finish reason and label probabilities of a chat completion object; MixcliError when it is none."""
-    try:
-        choice = answer["choices"][0]
-        text = choice["message"]["content"] or ""
-        return str(text), str(choice.get("finish_reason") or "stop"), dict(choice.get("label_probs") or {})
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise MixcliError("the server's answer is no chat completion") from error
+    choices = answer.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
+        raise MixcliError("the server's answer is no chat completion")
+    delta = delta_of(dict(answer))
+    return Halves().join(delta.text, is_last=True), delta.finish_reason or "stop", delta.label_probs
 
 
 def prompt_template(prompt: str | None) -> Template:

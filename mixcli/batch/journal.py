@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mixcli.batch.output import json_line
 from mixcli.console import console
 from mixcli.errors import UsageError
 
@@ -112,7 +113,7 @@ class Journal:
         return offset
 
     def _write(self, key: str, place: int, outcome: Mapping[str, Any]) -> None:
-        line = json.dumps({"key": key, "n": place, "outcome": outcome}, ensure_ascii=False).encode() + b"\n"
+        line = json_line({"key": key, "n": place, "outcome": outcome}).encode()
         written = 0
         try:
             while written < len(line):

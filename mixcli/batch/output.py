@@ -42,5 +42,10 @@ def _flushing(write: Callable[[str], object], flush: Callable[[], None]) -> Writ
 
 
 def json_line(line: Mapping[str, Any]) -> str:
-    """Give a line of JSON."""
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    """Give a line of JSON; half a character, as a server may write it, stays the escape that it was."""
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(line)
+    return text + "\n"

@@ -6,56 +6,25 @@
 import http.client
 import json
 import socket
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
-from mixcli.errors import Busy, MixcliError, ModelDied
-from mixcli.host.protocol import ATTACH, EXPERTS, raise_error
+from mixcli.errors import MixcliError, ModelDied
+from mixcli.host.answers import Delta, Halves, completion_of, delta_of
+from mixcli.host.events import MAX_BODY, Events, body_of, pieces
+from mixcli.host.protocol import ATTACH, EXPERTS, error_in, raise_error
+from mixcli.host.refusal import refuse
 
 CHAT = "/v1/chat/completions"
-BUSY = (429, 503)
 NONE: Mapping[str, str] = MappingProxyType({})
-MAX_REFUSAL = 1 << 16  # bytes that are read of a refusal
-MAX_WAIT = 60.0  # seconds that a server may ask for at a time
+TOO_MANY = 4  # pieces of an answer for every token that was allowed, and as many more: who sends more ignores max_tokens
+MORE = 64
 
 # how a connection looks whose other end went away
 GONE = (ConnectionError, FileNotFoundError, http.client.IncompleteRead, http.client.BadStatusLine)
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A piece of an answer; `finish_reason`, `usage`, `timings`, `token_ids` and `label_probs` come with the last ones.
-
-    While a long prompt is read, deltas without text bring `prompt_progress` (total, cache and processed tokens, time_ms);
-    `dropped_messages` counts what was left out so that the conversation fits into the context.
-    """
-
-    text: str
-    finish_reason: str | None = None
-    usage: dict[str, Any] = field(default_factory=dict)
-    timings: dict[str, Any] = field(default_factory=dict)
-    token_ids: tuple[int, ...] = ()
-    prompt_progress: dict[str, Any] = field(default_factory=dict)
-    dropped_messages: int = 0
-    label_probs: dict[str, float] = field(default_factory=dict)
-
-
-def _delta(event: dict[str, Any]) -> Delta:
-    """Read one event of a stream; what a server leaves out is empty."""
-    choice = (event.get("choices") or [{}])[0]
-    return Delta(
-        (choice.get("delta") or {}).get("content") or "",
-        choice.get("finish_reason"),
-        event.get("usage") or {},
-        event.get("timings") or {},
-        tuple(choice.get("token_ids") or event.get("token_ids") or ()),
-        event.get("prompt_progress") or {},
-        event.get("dropped_messages") or 0,
-        choice.get("label_probs") or {},
-    )
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -86,25 +55,47 @@ class ChatClient:
         Raises the error that the server reports, or what `gone` gives when it goes away before the answer has ended.
         """
         request = {**self.defaults, **body, "stream": True, "stream_options": {"include_usage": True}}
-        finished = False
+        limit = request.get("max_tokens")
         try:
-            for event in self._events(self._request("POST", CHAT, request)):
-                if "error" in event:
-                    raise_error(event)
-                delta = _delta(event)
-                finished = finished or delta.finish_reason is not None
-                yield delta
+            with self._request("POST", CHAT, request) as response:
+                yield from self._deltas(response, pieces(response), limit if isinstance(limit, int) else None)
         except self.lost as error:
             raise self.gone("while it answered", error) from error
-        if not finished:
+
+    def _deltas(
+        self, response: http.client.HTTPResponse, source: Iterable[bytes], max_tokens: int | None
+    ) -> Generator[Delta, None, None]:
+        """Yield the pieces of an answer up to its end; whoever sends without one is hung up on."""
+        events, halves = Events(source), Halves()
+        is_finished = is_answer = False
+        n_pieces = n_bytes = 0
+        for event in events:
+            if found := error_in(event):
+                raise_error(found)
+            delta = delta_of(event)
+            is_finished = is_finished or delta.finish_reason is not None
+            is_answer = is_answer or "choices" in event
+            text = halves.join(delta.text, is_last=delta.finish_reason is not None)
+            n_pieces, n_bytes = n_pieces + bool(text), n_bytes + len(text)
+            if n_bytes > MAX_BODY or (max_tokens and n_pieces > TOO_MANY * max_tokens + MORE):
+                raise MixcliError(
+                    f"the server sent {n_pieces:,} pieces of an answer where {max_tokens or 'no'} tokens were allowed; it was cut off"
+                    if max_tokens
+                    else f"the server's answer has more than {MAX_BODY:,} bytes; it was cut off"
+                )
+            yield replace(delta, text=text) if text != delta.text else delta
+        if not (is_finished or events.is_done):
+            _check_kind(response)
             raise self.gone("while it answered")
+        if not is_answer:
+            raise MixcliError("the server's answer has no choices, so there is no text in it")
 
     def complete(self, body: dict[str, Any], key: str = "") -> dict[str, Any]:
         """Give a whole answer as OpenAI's chat completion object; errors as in `chat`.
 
         `key` names the request (Idempotency-Key): a host that has answered it already answers again without computing.
         """
-        return self._value(CHAT, {**self.defaults, **body}, {"Idempotency-Key": key} if key else {})
+        return self._value(CHAT, {**self.defaults, **body}, {"Idempotency-Key": key} if key else NONE)
 
     def tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
         """Count the tokens of {"messages": [...]} or {"prompt": text}: count, tokens and max_model_len."""
@@ -120,13 +111,22 @@ class ChatClient:
     def _value(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NONE) -> dict[str, Any]:
         try:
             with self._request("POST", path, body, headers) as response:
-                value = json.loads(response.read())
+                raw = body_of(response)
+                try:
+                    value = json.loads(raw.decode("utf-8-sig", "replace"))
+                except (ValueError, RecursionError):
+                    if path != CHAT or b"data:" not in raw[:4096]:
+                        _check_kind(response)
+                        raise MixcliError(
+                            f"the server's answer to {path} is no JSON: {_first_words(raw)}"
+                        ) from None
+                    value = completion_of(self._deltas(response, [raw], None))
         except self.lost as error:
             raise self.gone("before it answered", error) from error
-        except ValueError as error:
-            raise MixcliError(f"the server's answer to {path} is no JSON") from error
         if not isinstance(value, dict):
             raise MixcliError(f"the server's answer to {path} is no JSON object")
+        if found := error_in(value):
+            raise_error(found)
         return value
 
     def _request(
@@ -147,16 +147,14 @@ class ChatClient:
             raise
         if response.status >= 300:
             with response:
-                _refuse(response)
+                refuse(response)
         return response
 
     @staticmethod
     def _events(response: http.client.HTTPResponse) -> Generator[dict[str, Any], None, None]:
         """Yield the JSON of every server-sent event up to [DONE]; closing the iterator hangs up."""
         with response:
-            for line in response:
-                if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
-                    yield json.loads(line[6:])
+            yield from Events(pieces(response))
 
 
 class HostClient(ChatClient):
@@ -189,27 +187,17 @@ class HostClient(ChatClient):
         return _UnixConnection(self.path)
 
 
-def _refuse(response: http.client.HTTPResponse) -> NoReturn:
-    """Raise what a refusal says: its own error where it has one, else its status."""
-    raw = response.read(MAX_REFUSAL)
-    try:
-        body = json.loads(raw)
-    except ValueError:
-        body = None
-    if not isinstance(body, dict) or "error" not in body:
-        words = raw.decode("utf-8", "replace").strip().splitlines()[:1]
-        body = {
-            "error": {
-                "message": f"the server answered {response.status} {response.reason}: {' '.join(words)[:200]}"
-            }
-        }
-    if response.status in BUSY:
-        detail = body["error"]
-        message = detail.get("message") if isinstance(detail, dict) else detail
-        raise Busy(str(message), _seconds(response.getheader("Retry-After")))
-    raise_error(body, response.status)
+def _check_kind(response: http.client.HTTPResponse) -> None:
+    """Raise MixcliError where a page for people came instead of an answer."""
+    kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
+    if kind in ("text/html", "application/xhtml+xml"):
+        raise MixcliError(
+            "the server answered with a web page; is that the address of an API, such as https://api.example.org/v1?"
+        )
 
 
-def _seconds(text: str | None) -> float:
-    """Read a Retry-After in seconds; a date, or nothing, is a second."""
-    return min(float(text), MAX_WAIT) if text and text.strip().isdigit() else 1.0
+def _first_words(raw: bytes) -> str:
+    return " ".join(raw[:1000].decode("utf-8", "replace").split())[:200] or "it is empty"
+
+
+__all__ = ["CHAT", "GONE", "ChatClient", "Delta", "HostClient"]

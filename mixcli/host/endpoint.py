@@ -6,10 +6,11 @@ import json
 import os
 import ssl
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.client import GONE, ChatClient
+from mixcli.host.events import body_of
 
 TIMEOUT = 600.0  # seconds without a byte
 
@@ -17,28 +18,19 @@ TIMEOUT = 600.0  # seconds without a byte
 class EndpointClient(ChatClient):
     """Talks with the server at an address such as https://api.example.org/v1; `key` goes to it as a bearer token."""
 
-    lost = (*GONE, OSError)  # no such name, refused, timed out, a bad certificate
+    # no such name, refused, timed out, a bad certificate; a head that is no HTTP
+    lost = (*GONE, OSError, http.client.HTTPException, UnicodeError)
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
-        parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or port == -1
-            or parts.query
-            or parts.fragment
-        ):
+        parts = _parts(url)
+        if parts is None:
             raise UsageError(f"{url!r} is no address of a server; write https://api.example.org/v1")
         if parts.username is not None:
             raise UsageError(
                 "an address must not carry a password; name a variable that has it with --api-key-env"
             )
-        self.host, self.port, self._tls = parts.hostname, port, parts.scheme == "https"
+        self.host, self.port, self._tls = parts.hostname or "", parts.port, parts.scheme == "https"
         self.prefix = parts.path.rstrip("/").removesuffix("/v1")
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         if key and not self._tls and not self.is_here:
@@ -56,9 +48,9 @@ class EndpointClient(ChatClient):
         """Give the names of what the server offers."""
         try:
             with self._request("GET", "/v1/models") as response:
-                body = json.loads(response.read())
+                body = json.loads(body_of(response))
             return [str(model["id"]) for model in body["data"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise MixcliError(f"{self.url} does not say what models it has; name one with -m") from error
         except self.lost as error:
             raise self.gone("before it answered", error) from error
@@ -73,6 +65,19 @@ class EndpointClient(ChatClient):
                 self.host, self.port, timeout=TIMEOUT, context=ssl.create_default_context()
             )
         return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+
+
+def _parts(url: str) -> SplitResult | None:
+    """Return the parts of an address; None where it is none that a request could go to."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 -- it raises where the port is none
+        (parts.hostname or "").encode("idna")
+    except (ValueError, UnicodeError):
+        return None
+    is_plain = url.isprintable() and " " not in url and parts.path.isascii()
+    is_whole = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+    return parts if is_plain and is_whole else None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What goes over the wire besides the OpenAI API: the host's state, and errors with mixcli's exit code."""
 
+import json
+import re
 from typing import Any, NoReturn
 
 from mixcli import errors
@@ -33,10 +35,21 @@ BY_STATUS: dict[int, type[errors.MixcliError]] = {
     400: errors.UsageError,
     401: errors.NotReachable,
     403: errors.NotReachable,
+    402: errors.NotReachable,
     404: errors.UsageError,
+    405: errors.UsageError,
+    407: errors.NotReachable,
+    413: errors.DoesNotFit,
     422: errors.UsageError,
 }
-OVERFLOW = "context_length_exceeded"  # OpenAI's code for a prompt that is too long
+OVERFLOWS = {
+    "context_length_exceeded",
+    "exceed_context_size_error",
+}  # a prompt that is too long, to OpenAI and to llama-server
+OVERFLOW_WORDS = re.compile(
+    r"maximum context length|context (length|size|window)|max_model_len|too many tokens", re.IGNORECASE
+)
+MAX_MESSAGE = 1000  # characters of what a server says
 
 
 def error_body(error: BaseException) -> tuple[int, dict[str, Any]]:
@@ -57,14 +70,63 @@ def error_body(error: BaseException) -> tuple[int, dict[str, Any]]:
     return status, {"error": body}
 
 
+def error_in(value: Any, *, refused: bool = False) -> dict[str, Any] | None:
+    """Return the error that an answer or an event is, as {"error": ...}, in whatever form a server writes it; None where it is none.
+
+    OpenAI and llama-server write {"error": {...}}, others {"error": "text"}, vLLM {"object": "error", "message": ...}, FastAPI {"detail": ...}.
+    With `refused` (a status that is no success) a text called message is one too.
+    """
+    if not isinstance(value, dict):
+        return None
+    if value.get("error"):
+        return value
+    if value.get("object") == "error" or value.get("type") == "error" or (refused and value.get("message")):
+        return {"error": value}
+    if value.get("detail") and "choices" not in value:
+        return {"error": {"message": _validation(value["detail"])}}
+    return None
+
+
+def _validation(detail: Any) -> str:
+    """Return FastAPI's detail as a sentence: a text, or a list of what is wrong where."""
+    if not isinstance(detail, list):
+        return message_of(detail)
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))}: {one.get('msg')}"
+        if isinstance(one, dict) and isinstance(one.get("loc"), list)
+        else message_of(one)
+        for one in detail[:5]
+    )
+
+
+def message_of(detail: Any) -> str:
+    """Return the sentence of an error: never empty, on one line, of bounded length."""
+    said = detail.get("message") if isinstance(detail, dict) else detail
+    if isinstance(said, dict) and said.get("message"):  # an error in an error
+        return message_of(said)
+    if not isinstance(said, str) or not said.strip():
+        said = json.dumps(detail, ensure_ascii=False)
+        said = f"the server answered with an error: {said}"
+    return " ".join(said.split())[:MAX_MESSAGE]
+
+
 def raise_error(body: dict[str, Any], status: int = 500) -> NoReturn:
     """Raise the error that a body from `error_body`, or from any OpenAI-compatible server with its HTTP status, describes."""
     detail = body.get("error")
     if not isinstance(detail, dict):
-        raise BY_STATUS.get(status, errors.MixcliError)(
-            f"the server answered with an error: {detail or body}"
-        )
-    cls = BY_EXIT_CODE.get(detail.get("exit_code", 0), BY_STATUS.get(status, errors.MixcliError))
-    if detail.get("code") == OVERFLOW:
+        cls = _by_words(str(detail), BY_STATUS.get(status, errors.MixcliError), status)
+        raise cls(f"the server answered with an error: {message_of(detail or body)}")
+    code = detail.get("exit_code")
+    cls = BY_STATUS.get(status, errors.MixcliError)
+    if isinstance(code, int) and code in BY_EXIT_CODE:
+        cls = BY_EXIT_CODE[code]
+    elif {str(detail.get("code")), str(detail.get("type"))} & OVERFLOWS:
         cls = errors.DoesNotFit
-    raise cls(str(detail.get("message")))
+    else:
+        cls = _by_words(str(detail.get("message")), cls, status)
+    raise cls(message_of(detail))
+
+
+def _by_words(message: str, cls: type[errors.MixcliError], status: int) -> type[errors.MixcliError]:
+    """Return DoesNotFit where a refusal, or an error in the middle, speaks of the context's length; servers have no common code for it."""
+    return errors.DoesNotFit if status in (400, 413, 422, 500) and OVERFLOW_WORDS.search(message) else cls

@@ -1,0 +1,180 @@
+"""What a server sends back, as JSON: a body of bounded size, or the events of a stream, as strict or as loose as servers write them.
+
+The format is https://html.spec.whatwg.org/multipage/server-sent-events.html. Tolerated beyond it: no blank line between events, JSON
+lines without "data:", a whole JSON answer where a stream was asked for. What is no JSON is told, and blamed on the server.
+"""
+
+import codecs
+import http.client
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from mixcli.errors import MixcliError
+
+MAX_LINE = 1 << 24  # bytes of one line of a stream, and of one event
+MAX_BODY = 1 << 26  # bytes of a whole answer
+PIECE = 1 << 16
+DONE = b"[DONE]"
+# Content-Encoding -> zlib's wbits; none of them was asked for, but some servers compress all the same
+ENCODINGS = {"gzip": 47, "x-gzip": 47, "deflate": 47}
+
+
+def body_of(response: http.client.HTTPResponse, limit: int = MAX_BODY) -> bytes:
+    """Return a whole body, unpacked. Raises MixcliError when it has more than `limit` bytes, unless that is less than MAX_BODY: then it is cut."""
+    found: list[bytes] = []
+    n_bytes = 0
+    for piece in pieces(response):
+        found.append(piece)
+        n_bytes += len(piece)
+        if n_bytes >= limit and limit < MAX_BODY:
+            break
+        if n_bytes > limit:
+            raise MixcliError(
+                f"the server's answer has more than {limit:,} bytes; it was not read to the end"
+            )
+    return b"".join(found)
+
+
+def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield a body in pieces as they come, unpacked."""
+    encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
+    if encoding == "identity":
+        while piece := response.read1(PIECE):
+            yield piece
+        return
+    if encoding not in ENCODINGS:
+        raise MixcliError(
+            f"the server's answer is packed with {encoding[:40]}, although no packing was asked for"
+        )
+    unpack = zlib.decompressobj(ENCODINGS[encoding])
+    try:
+        while piece := response.read1(PIECE):
+            while piece and not unpack.eof:
+                yield unpack.decompress(piece, PIECE)
+                piece = unpack.unconsumed_tail
+    except zlib.error as error:
+        raise MixcliError(f"the server's answer says that it is {encoding} and is not: {error}") from error
+
+
+def lines(source: Iterable[bytes], limit: int = MAX_LINE) -> Iterator[bytes]:
+    """Yield lines without their ends (LF, CRLF or CR) and without a BOM before the first. Raises MixcliError for one over `limit` bytes."""
+    waiting: list[bytes] = []
+    n_waiting = 0
+    is_first, ended_with_cr = True, False
+    for piece in source:
+        if not piece:
+            continue
+        fresh = piece.removeprefix(b"\n") if ended_with_cr else piece
+        ended_with_cr = piece.endswith(b"\r")
+        for part in fresh.splitlines(keepends=True):
+            line = part.rstrip(b"\r\n")
+            waiting.append(line)
+            n_waiting += len(line)
+            if n_waiting > limit:
+                raise MixcliError(
+                    f"the server sent a line of more than {limit:,} bytes; the answer was not read to the end"
+                )
+            if len(line) < len(part):
+                whole = b"".join(waiting)
+                yield whole.removeprefix(codecs.BOM_UTF8) if is_first else whole
+                waiting, n_waiting, is_first = [], 0, False
+    if waiting:
+        yield b"".join(waiting)
+
+
+class Events:
+    """The JSON objects of a stream, as they come. `is_done` tells whether the stream said [DONE]."""
+
+    def __init__(self, source: Iterable[bytes]) -> None:
+        self._lines = lines(source)
+        self.is_done = False
+        self._name = ""  # of the event that is being read
+        self._data: list[bytes] = []
+        self._bare: list[bytes] = []  # JSON without "data:", which may take several lines
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for line in self._lines:
+            yield from self._line(line)
+            if self.is_done:
+                return
+        yield from self._end(at_end=True)
+
+    def _line(self, line: bytes) -> Iterator[dict[str, Any]]:
+        name, _, value = line.partition(b":")
+        if self._bare or line.startswith(b"{"):
+            yield from self._bare_line(line)
+        elif not line:
+            yield from self._end()
+        elif name == b"event":
+            self._name = value.strip().decode("utf-8", "replace")
+        elif name == b"data":
+            yield from self._data_line(value.removeprefix(b" "))
+
+    def _data_line(self, value: bytes) -> Iterator[dict[str, Any]]:
+        if self._data and _json(self._joined()) is not None:  # no blank line between two events
+            yield from self._end()
+        if not self._data and value.strip() == DONE:
+            self.is_done = True
+            return
+        self._data.append(value)
+        if sum(map(len, self._data)) > MAX_LINE:
+            raise MixcliError(f"the server sent an event of more than {MAX_LINE:,} bytes")
+        if (
+            not self._name
+            and len(self._data) == 1
+            and value.rstrip().endswith(b"}")
+            and _json(value) is not None
+        ):
+            yield from self._end()
+
+    def _bare_line(self, line: bytes) -> Iterator[dict[str, Any]]:
+        self._bare.append(line)
+        if line.startswith(b"}") or (len(self._bare) == 1 and line.rstrip().endswith(b"}")):
+            value = _json(b"\n".join(self._bare))
+            if value is not None:
+                self._bare = []
+                yield _object(value, b"")
+        if sum(map(len, self._bare)) > MAX_BODY:
+            raise MixcliError(
+                f"the server's answer has more than {MAX_BODY:,} bytes; it was not read to the end"
+            )
+
+    def _end(self, *, at_end: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield the event that ends here; at the end of all an unfinished one counts as cut off, and is left out."""
+        raw, name = self._joined(), self._name
+        self._data, self._name = [], ""
+        if not raw.strip():
+            return
+        value = _json(raw)
+        if name == "error":
+            yield value if isinstance(value, dict) and "error" in value else {"error": value or _shown(raw)}
+        elif value is not None or not at_end:
+            yield _object(value, raw)
+
+    def _joined(self) -> bytes:
+        return b"\n".join(self._data)
+
+
+def _json(raw: bytes) -> Any:
+    """Return what JSON says, None where it is none."""
+    try:
+        return json.loads(raw.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _object(value: Any, raw: bytes) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise MixcliError(
+        f"the server sent an event that is not a JSON object: {_shown(raw) or type(value).__name__}"
+    )
+
+
+def _shown(raw: bytes) -> str:
+    return " ".join(raw.decode("utf-8", "replace").split())[:200]
+
+
+__all__ = ["MAX_BODY", "MAX_LINE", "Events", "body_of", "lines", "pieces"]

@@ -1,0 +1,82 @@
+"""What an HTTP status that is no success means: whose fault it is, whether it helps to wait, and for how long."""
+
+import email.utils
+import http.client
+import json
+import math
+import time
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from mixcli.errors import Busy, NotReachable, UsageError
+from mixcli.host.events import body_of
+from mixcli.host.protocol import error_in, message_of, raise_error
+
+BUSY = (429, 502, 503, 504, 529)  # it helps to wait; 529 is what some write for "overloaded"
+NO_USE = ("insufficient_quota", "billing_hard_limit_reached")  # codes of a 429 that no waiting mends
+MAX_REFUSAL = 1 << 16  # bytes that are read of a refusal
+LEAST_WAIT, WAIT, MAX_WAIT = 0.1, 1.0, 60.0  # seconds: at least, when nothing is said, at most at a time
+
+
+def refuse(response: http.client.HTTPResponse) -> NoReturn:
+    """Raise what a refusal says: its own error where it has one, else its status."""
+    status = response.status
+    if status < 400:
+        raise UsageError(
+            f"the server answered {status}: its API is at {_place(response.getheader('Location'))}; name that address"
+        )
+    raw = body_of(response, MAX_REFUSAL)
+    try:
+        found = error_in(json.loads(raw.decode("utf-8", "replace")), refused=True)
+    except (ValueError, RecursionError):
+        found = None
+    body = found or {
+        "error": {"message": f"the server answered {status} {response.reason}{_words(raw, response)}"}
+    }
+    detail = body["error"]
+    if status == 429 and isinstance(detail, dict) and {detail.get("code"), detail.get("type")} & set(NO_USE):
+        raise NotReachable(message_of(detail))
+    if status in BUSY:
+        wait = response.getheader("Retry-After-Ms")
+        raise Busy(
+            message_of(detail),
+            seconds_of(response.getheader("Retry-After")) if wait is None else seconds_of(wait, 1e-3),
+        )
+    raise_error(body, status)
+
+
+def seconds_of(text: str | None, unit: float = 1.0) -> float:
+    """Return the seconds of a Retry-After: a number or a date, at least LEAST_WAIT and at most MAX_WAIT."""
+    said = (text or "").strip()
+    try:
+        seconds = float(said) * unit
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(said).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return WAIT
+    return WAIT if math.isnan(seconds) else min(max(seconds, LEAST_WAIT), MAX_WAIT)
+
+
+def _place(location: str | None) -> str:
+    """Return where a redirection leads, without what may be secret in it."""
+    try:
+        parts = urlsplit(location or "")
+        return (
+            f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+            if parts.hostname
+            else parts.path or "another place"
+        )
+    except ValueError:
+        return "another place"
+
+
+def _words(raw: bytes, response: http.client.HTTPResponse) -> str:
+    """Return the first line of a refusal that is no JSON; of a page for people there is nothing to quote."""
+    if "html" in (response.getheader("Content-Type") or "").lower() or raw.lstrip()[:1] == b"<":
+        return ", with a web page"
+    words = raw.decode("utf-8", "replace").strip().splitlines()[:1]
+    return f": {' '.join(words)[:200]}" if words else ""
+
+
+__all__ = ["BUSY", "refuse", "seconds_of"]

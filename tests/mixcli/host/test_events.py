@@ -1,0 +1,396 @@
+"""Streams and answers as other servers write them: a real server on loopback that sends given bytes, read by the client of --endpoint."""
+
+import contextlib
+import gzip
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixcli.errors import Busy, DoesNotFit, MixcliError, NotReachable, UsageError
+from mixcli.host.endpoint import EndpointClient
+from mixcli.host.events import Events, lines
+from mixcli.host.refusal import seconds_of
+
+Serve = Callable[..., EndpointClient]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a server that answers every request with the same bytes, in the pieces that they come in."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*pieces: bytes, head: str = "", status: str = "200 OK") -> EndpointClient:
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            answer = (f"HTTP/1.1 {status}\r\n{head}Connection: close\r\n\r\n".encode(), *pieces)
+            threading.Thread(target=_serve, args=(server, answer), daemon=True).start()
+            return EndpointClient(f"http://127.0.0.1:{server.getsockname()[1]}/v1", None)
+
+        yield start
+
+
+def _serve(server: socket.socket, pieces: tuple[bytes, ...]) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            peer, _ = server.accept()
+            with peer, contextlib.suppress(OSError):
+                request = b""
+                while b"\r\n\r\n" not in request:
+                    request += peer.recv(1 << 16)
+                length = int(request.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                while len(request.split(b"\r\n\r\n", 1)[1]) < length:
+                    request += peer.recv(1 << 16)
+                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for piece in pieces:
+                    peer.sendall(piece)
+                peer.shutdown(socket.SHUT_WR)
+                while peer.recv(1 << 16):
+                    pass
+
+
+def chunk(text: Any, reason: str | None = None) -> bytes:
+    return json.dumps(
+        {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]}
+    ).encode()
+
+
+def data(*events: bytes, end: bytes = b"\n\n") -> bytes:
+    return b"".join(b"data: " + event + end for event in events)
+
+
+def heard(client: EndpointClient, **body: Any) -> str:
+    return "".join(delta.text for delta in client.chat({"messages": [], **body}))
+
+
+HELLO = (chunk("Hel"), chunk("lo"), chunk("", "stop"))
+WHOLE = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}]
+}
+PAGE = b"<!doctype html><html><title>Welcome</title></html>"
+EVENTS = "Content-Type: text/event-stream\r\n"
+STREAMS = {
+    "plain": data(*HELLO, b"[DONE]"),
+    "no space": data(*HELLO, b"[DONE]").replace(b"data: ", b"data:"),
+    "CRLF": data(*HELLO, b"[DONE]", end=b"\r\n\r\n"),
+    "CR": data(*HELLO, b"[DONE]", end=b"\r\r"),
+    "BOM": b"\xef\xbb\xbf" + data(*HELLO),
+    "comments": b": hello\n\n:\n" + data(HELLO[0]) + b": keep-alive\n\n" + data(*HELLO[1:], b"[DONE]"),
+    "names and ids": data(*HELLO).replace(b"data:", b"event: chunk\nid: 7\nretry: 10\ndata:"),
+    "no blank lines": data(*HELLO, b"[DONE]", end=b"\n"),
+    "several lines of data": data(*HELLO).replace(b'"index"', b'\ndata: "index"'),
+    "empty data": b"data:\n\ndata: \n\n" + data(*HELLO),
+    "no [DONE]": data(*HELLO),
+    "no finish_reason": data(*HELLO[:2], b"[DONE]"),
+    "no last line end": data(*HELLO)[:-2],
+    "[DONE] with a blank": data(*HELLO[:2], b" [DONE] "),
+    "empty choices": data(
+        b'{"choices": [], "usage": {"prompt_tokens": 3}}',
+        *HELLO,
+        b'{"choices": [], "usage": null}',
+        b"[DONE]",
+    ),
+    "null everywhere": data(
+        b'{"choices": [{"delta": null, "finish_reason": null}], "error": null, "usage": null}', *HELLO
+    ),
+    "odd types": data(
+        b'{"choices": [{"delta": {"content": ""}, "token_ids": 5, "label_probs": []}], "usage": [], "timings": 3}',
+        *HELLO,
+    ),
+    "parts": data(
+        chunk([{"type": "text", "text": "Hel"}, {"type": "thinking", "thinking": []}, "lo"]), HELLO[2]
+    ),
+    "a second answer": data(HELLO[0], chunk("no").replace(b'"index": 0', b'"index": 1'), *HELLO[1:]),
+    "unknown fields": b"hello\nfoo: bar\n\n" + data(*HELLO),
+    "JSON lines": b"\n".join(HELLO) + b"\n",
+    "a whole answer": json.dumps(WHOLE).encode(),
+    "a whole answer, indented": json.dumps(WHOLE, indent=2).encode(),
+    "a whole answer as an event": data(json.dumps(WHOLE).encode()),
+    "ping events": b"event: ping\ndata: {}\n\n" + data(*HELLO),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_streams_are_read_in_any_dialect(serve: Serve, name: str) -> None:
+    assert heard(serve(STREAMS[name], head=EVENTS)) == "Hello"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "CRLF",
+        "CR",
+        "BOM",
+        "comments",
+        "several lines of data",
+        "no blank lines",
+        "a whole answer, indented",
+    ],
+)
+def test_whole_answers_come_out_of_the_same_bytes_and_byte_by_byte(serve: Serve, name: str) -> None:
+    """Who asks for no stream gets one; and where the pieces of the network end does not matter."""
+    stream = STREAMS[name]
+    answer = serve(stream, head=EVENTS).complete({"messages": []})
+    assert answer["choices"][0]["message"]["content"] == "Hello"
+    pieces = [bytes([byte]) for byte in stream]
+    chunked = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces] + [b"0\r\n\r\n"]
+    assert heard(serve(*chunked, head=EVENTS + "Transfer-Encoding: chunked\r\n")) == "Hello"
+
+
+def test_characters_that_are_cut_come_out_whole(serve: Serve) -> None:
+    stream = data(chunk("a\ud83d"), chunk("\ude00é"), chunk("\ud83d", "stop"))
+    assert heard(serve(stream)) == "a😀é\ufffd"
+    raw = data('{"choices": [{"delta": {"content": "日本"}, "finish_reason": "stop"}]}'.encode())
+    assert heard(serve(*(bytes([byte]) for byte in raw))) == "日本"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_packed_answers_that_were_not_asked_for(serve: Serve, encoding: str) -> None:
+    import zlib
+
+    packed = (gzip.compress if encoding == "gzip" else zlib.compress)(STREAMS["plain"])
+    assert heard(serve(packed[:9], packed[9:], head=f"Content-Encoding: {encoding}\r\n")) == "Hello"
+
+
+def error(text: str = "boom", **more: Any) -> dict[str, Any]:
+    return {"error": {"message": text, **more}}
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "words"),
+    [
+        (data(json.dumps(error()).encode()), MixcliError, "boom"),
+        (data(b'{"error": "boom"}'), MixcliError, "boom"),
+        (data(b'{"object": "error", "message": "boom", "code": 400}'), MixcliError, "boom"),
+        (data(b'{"type": "error", "error": {"type": "x", "message": "boom"}}'), MixcliError, "boom"),
+        (data(b'{"detail": "boom"}'), MixcliError, "boom"),
+        (data(b'{"error": {"code": 7}}'), MixcliError, '"code": 7'),
+        (b"event: error\ndata: boom\n\n", MixcliError, "boom"),
+        (b'event: error\ndata: {"message": "boom"}\n\n', MixcliError, "boom"),
+        (b'{"error": {"message": "boom"}}\n', MixcliError, "boom"),
+        (data(json.dumps(error(code="context_length_exceeded")).encode()), DoesNotFit, "boom"),
+        (data(json.dumps(error("the maximum context length is 5")).encode()), DoesNotFit, "is 5"),
+        (data(b"boom"), MixcliError, "not a JSON object: boom"),
+        (data(b"[1]"), MixcliError, r"not a JSON object: \[1\]"),
+        (data(b'{"choices": [{"delta": {"content": 7}}]}'), MixcliError, "content .* is a JSON int"),
+        (b'data: {"choices', NotReachable, "went away while it answered"),
+        (b"", NotReachable, "went away while it answered"),
+        (b": " + b"x" * (17 << 20), MixcliError, "a line of more than 16,777,216 bytes"),
+    ],
+)
+def test_what_goes_wrong_in_the_middle_is_told(
+    serve: Serve, event: bytes, kind: type[Exception], words: str
+) -> None:
+    client = serve(data(HELLO[0]), event, head=EVENTS)
+    found = []
+    with pytest.raises(kind, match=words) as raised:
+        for delta in client.chat({"messages": []}):
+            found.append(delta.text)
+    assert found == ["Hel"], "what came before was shown"
+    assert "None" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "head", "kind", "words"),
+    [
+        (PAGE, "Content-Type: text/html\r\n", MixcliError, "web page"),
+        (b"", "", MixcliError, "empty|went away"),
+        (b"OK", "", MixcliError, "OK|went away"),
+        (b"[]", "", MixcliError, "no JSON object|went away"),
+        (b'{"choices": []}', "", MixcliError, "no chat completion|went away"),
+        (b"{" * 100_000, "", MixcliError, "no JSON|went away"),
+        (b"x" * 100, "Content-Encoding: br\r\n", MixcliError, "packed with br"),
+        (b"x" * 100, "Content-Encoding: gzip\r\n", MixcliError, "says that it is gzip and is not"),
+        (b"data: [DONE]\n\n", "", MixcliError, "no choices"),
+        (b'{"detail": "no"}', "", MixcliError, "no"),
+    ],
+)
+def test_an_answer_that_is_none_blames_the_server(
+    serve: Serve, body: bytes, head: str, kind: type[Exception], words: str
+) -> None:
+    from mixcli.batch.job import read_answer
+
+    client = serve(body, head=head)
+    with pytest.raises(kind, match=words):
+        heard(client)
+    with pytest.raises(kind, match=words):
+        read_answer(client.complete({"messages": []}))
+
+
+def test_a_server_that_ignores_max_tokens_is_hung_up_on(serve: Serve) -> None:
+    with pytest.raises(MixcliError, match="where 5 tokens were allowed"):
+        heard(serve(*[data(chunk("word "))] * 5000), max_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("status", "head", "body", "kind", "words"),
+    [
+        (
+            "301 Moved",
+            "Location: https://u:secret@new.example/v1?key=secret\r\n",
+            b"",
+            UsageError,
+            "is at https://new.example/v1;",
+        ),
+        ("302 Found", "Location: http://[\r\n", b"", UsageError, "another place"),
+        ("307 Temporary", "", b"", UsageError, "another place"),
+        ("400 Bad", "", b'{"error": {"message": "bad", "code": null}}', UsageError, "^bad$"),
+        ("400 Bad", "", b'{"error": {"message": null}}', UsageError, "answered with an error"),
+        (
+            "400 Bad",
+            "",
+            b'{"error": {"message": "This model\'s maximum context length is 8192 tokens"}}',
+            DoesNotFit,
+            "8192",
+        ),
+        (
+            "400 Bad",
+            "",
+            b'{"error": {"message": "x", "type": "exceed_context_size_error", "n_ctx": 5}}',
+            DoesNotFit,
+            "x",
+        ),
+        ("400 Bad", "", b'{"object": "error", "message": "maximum context length is 5"}', DoesNotFit, "5"),
+        ("401 No", "", b"", NotReachable, "answered 401 No"),
+        ("403 No", "Content-Type: text/html\r\n", PAGE, NotReachable, "answered 403 No, with a web page"),
+        (
+            "404 Not Found",
+            "",
+            b'{"error": {"message": "The model `x` does not exist", "code": "model_not_found"}}',
+            UsageError,
+            "`x` does not",
+        ),
+        ("404 Not Found", "", b'{"detail": "Not Found"}', UsageError, "Not Found"),
+        ("413 Too Large", "", PAGE, DoesNotFit, "413"),
+        (
+            "422 No",
+            "",
+            b'{"detail": [{"loc": ["body", "top_p"], "msg": "too big"}]}',
+            UsageError,
+            "body.top_p: too big",
+        ),
+        ("422 No", "", b'{"message": "nope"}', UsageError, "nope"),
+        ("429 Slow", "Retry-After: 7\r\n", b'{"error": {"message": "slow"}}', Busy, "slow"),
+        ("429 Slow", "", b'{"error": {"message": "pay", "code": "insufficient_quota"}}', NotReachable, "pay"),
+        ("500 Oops", "", b"Traceback: x\nmore", MixcliError, "answered 500 Oops: Traceback: x$"),
+        ("500 Oops", "", b"\xff\xfe", MixcliError, "500 Oops"),
+        ("502 Bad Gateway", "", PAGE, Busy, "502 Bad Gateway, with a web page"),
+        ("503 Busy", "", b'{"error": "loading"}', Busy, "loading"),
+        ("500 Oops", "", b"[" * 100_000, MixcliError, "500"),
+        ("400 Bad", "", b'{"error": {"message": "x", "exit_code": [1]}}', UsageError, "x"),
+    ],
+)
+def test_refusals(
+    serve: Serve, status: str, head: str, body: bytes, kind: type[MixcliError], words: str
+) -> None:
+    with pytest.raises(kind, match=words) as raised:
+        serve(body, head=head, status=status).complete({"messages": []})
+    assert type(raised.value) is kind
+    assert "secret" not in str(raised.value)
+    assert "None" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("1.5", 1.5, 1.5),
+        ("0", 0.1, 0.1),
+        ("-5", 0.1, 0.1),
+        ("99999999999", 60, 60),
+        ("inf", 60, 60),
+        ("nan", 1, 1),
+        ("soon", 1, 1),
+        ("", 1, 1),
+        (None, 1, 1),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.1, 0.1),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 60, 60),
+        ("Fri, 99 Foo 9999", 1, 1),
+    ],
+)
+def test_retry_after_in_every_form(said: str | None, least: float, most: float) -> None:
+    assert least <= seconds_of(said) <= most
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[",
+        "http://a..b",
+        "http://x:99999",
+        "http://x y/",
+        "http://x/ä",
+        "http://\x00",
+        "x",
+        "http://",
+        "http://h/?q",
+        "http://" + "a" * 300,
+    ],
+)
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(UsageError, match="no address"):
+        EndpointClient(url, None)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200,
+        b"SSH-2.0\r\n\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+    ],
+)
+def test_a_head_that_is_no_http_is_not_reachable(head: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_raw, args=(server, head), daemon=True).start()
+        with pytest.raises(NotReachable, match="went away before it answered"):
+            EndpointClient(f"http://127.0.0.1:{server.getsockname()[1]}", None).complete({"messages": []})
+
+
+def _raw(server: socket.socket, head: bytes) -> None:
+    with contextlib.suppress(OSError):
+        peer, _ = server.accept()
+        with peer:
+            peer.recv(1 << 16)
+            peer.sendall(head)
+            peer.shutdown(socket.SHUT_WR)
+            peer.recv(1 << 16)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.integers(1, 9))
+def test_lines_do_not_depend_on_the_pieces(raw: bytes, size: int) -> None:
+    pieces = [raw[at : at + size] for at in range(0, len(raw), size)]
+    assert list(lines(pieces)) == list(lines([raw]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"data: ",
+                b"{",
+                b"}",
+                b'{"a": 1}',
+                b"\n",
+                b"\r\n",
+                b"[DONE]",
+                b"event: error\n",
+                b'"',
+                b"x",
+                b": c\n",
+            ]
+        ),
+        max_size=30,
+    )
+)
+def test_any_stream_is_events_or_a_sentence(pieces: list[bytes]) -> None:
+    with contextlib.suppress(MixcliError):
+        assert all(isinstance(event, dict) for event in Events(pieces))
