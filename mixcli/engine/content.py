@@ -7,19 +7,25 @@ llama.cpp is asked not to look for special tokens, but three ways to one stay op
 - a GGUF may declare chat markers such as <|im_start|> USER_DEFINED, which are matched in any text;
 - BPE vocabularies that skip merges for whole words can hit a control token that way.
 
-Ordinary text takes the fast way through llama.cpp; the others are only entered where a reserved text really occurs.
+Ordinary text takes the fast way through llama.cpp, the others are only entered where a reserved text really occurs. Tekken has a
+tokenizer of its own (tekken.py). The time is linear in the length of any text: long ones are cut where that changes no token.
 """
 
-import heapq
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from mixcli.engine.llama import Vocab
+from mixcli.engine.pieces import CHUNK, REFERENCES, SentencePieces
 
 # How chat markers look in the vocabularies of the wild; a template's own markers are passed in by name.
 _MARKER = re.compile(r"<\|.+\|>|\[/?[A-Z_]+\]|</?s>|<(start|end)_of_\w+>", re.DOTALL)
-_SPACE = "\u2581"
+# Where any BPE pattern cuts: before a single blank between two words
+_BETWEEN_WORDS = re.compile(r"(?<=\S)(?= \S)")
+_LAST_BETWEEN_WORDS = re.compile(r"(?s).*\S(?= \S)")
+# llama.cpp runs the patterns of other vocabularies by std::regex, whose stack overflows at some ten thousand characters of one word
+_LONGEST_WORD = 4096
+_SAFE_PATTERNS = ("gpt-2", "smollm", "llama-bpe", "qwen2")
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
@@ -37,27 +43,24 @@ class ContentTokenizer:
             token: text
             for text, token in vocab.specials.items()
             if bits[token] & (Vocab.CONTROL | Vocab.UNKNOWN)
-            or _MARKER.fullmatch(text)
+            or (_MARKER.fullmatch(text) and not (vocab.is_sentencepiece and REFERENCES.fullmatch(text)))
             or (text in template and len(text) > 1)
         }
         self._literal = _any_of(vocab.specials)
         self._matched_anyway = _any_of(t for i, t in self.reserved.items() if bits[i] & Vocab.USER_DEFINED)
         self._all_reserved = _any_of(self.reserved.values())
+        self._added = {
+            text: token
+            for text, token in vocab.specials.items()
+            if token not in self.reserved and not (vocab.is_sentencepiece and REFERENCES.fullmatch(text))
+        }
+        self._any_added = _any_of(self._added)
 
     def encode(self, text: str) -> list[int]:
-        """Give the token ids of `text`, none of which is reserved; a lone surrogate counts as a question mark."""
-        if not text:
-            return []
+        """Return the token ids of `text`, none of which is reserved; a lone surrogate counts as U+FFFD."""
         if not text.isascii():
-            text = text.encode("utf-8", "replace").decode()
-        if self._vocab.is_sentencepiece:
-            if self._mergeable.search(text):
-                return self._pieces.encode(text)
-            return self._vocab.tokenize(text)
-        ids = self._encode_apart(text, self._matched_anyway)
-        if not self.reserved.keys().isdisjoint(ids):
-            ids = self._encode_apart(text, self._all_reserved)
-        return ids
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return self._encode(text) if text else []
 
     def split_literal(self, text: str) -> list[int | str]:
         """Split a template's own text: its special tokens become ids, the rest stays text."""
@@ -70,81 +73,96 @@ class ContentTokenizer:
             end = match.end()
         return [part for part in [*parts, text[end:]] if part != ""]
 
+    @cached_property
+    def _encode(self) -> Callable[[str], list[int]]:
+        if self._vocab.is_sentencepiece:
+            return self._encode_pieces
+        if self._vocab.pretokenizer == "tekken" and (tekken := self._tekken()):
+            return tekken
+        return self._encode_bpe
+
+    # Byte-pair encoding by llama.cpp
+
+    def _encode_bpe(self, text: str) -> list[int]:
+        ids = self._encode_apart(text, self._matched_anyway)
+        if not self.reserved.keys().isdisjoint(ids):
+            ids = self._encode_apart(text, self._all_reserved)
+        return ids
+
     def _encode_apart(self, text: str, reserved: re.Pattern[str] | None) -> list[int]:
         """Tokenize in pieces that are cut behind the first character of each reserved text, so that none is found whole."""
         ids: list[int] = []
-        while reserved and (match := reserved.search(text)):
-            ids += self._vocab.tokenize(text[: match.start() + 1])
-            text = text[match.start() + 1 :]
-        return ids + self._vocab.tokenize(text)
+        start = 0
+        while reserved and (match := reserved.search(text, start)):
+            ids += self._native(text[start : match.start() + 1])
+            start = match.start() + 1
+        return ids + self._native(text[start:])
+
+    def _native(self, text: str) -> list[int]:
+        if not self._vocab.is_bpe:
+            return self._vocab.tokenize(text)
+        ids: list[int] = []
+        start = 0
+        while len(text) - start > _LONGEST_WORD:
+            end = start + _LONGEST_WORD
+            if last := _LAST_BETWEEN_WORDS.match(text, start, end):
+                end = last.end()
+            elif self._vocab.pretokenizer in _SAFE_PATTERNS:
+                following = _BETWEEN_WORDS.search(text, end - 1)
+                end = following.start() if following else len(text)
+            ids += self._vocab.tokenize(text[start:end])
+            start = end
+        return ids + self._vocab.tokenize(text[start:])
+
+    # Tekken
+
+    def _tekken(self) -> Callable[[str], list[int]] | None:
+        from mixcli.engine.tekken import Tekken
+
+        vocab = self._vocab
+        special = Vocab.CONTROL | Vocab.UNKNOWN | Vocab.USER_DEFINED | Vocab.UNUSED
+        ids = {vocab.piece(i): i for i in range(vocab.n_tokens) if not vocab.attributes(i) & special}
+        if not Tekken.suits(ids):
+            return None
+        tekken = Tekken(ids)
+        if self._any_added is None:
+            return tekken.encode
+        return lambda text: self._around_added(text, tekken.encode)
+
+    def _around_added(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        """Tokenize what stands between the added words of a vocabulary, which are found whole."""
+        ids: list[int] = []
+        end = 0
+        for match in self._any_added.finditer(text) if self._any_added else ():
+            ids += [*encode(text[end : match.start()]), self._added[match.group()]]
+            end = match.end()
+        return ids + encode(text[end:])
+
+    # SentencePiece
+
+    def _encode_pieces(self, text: str) -> list[int]:
+        if self._any_added and self._any_added.search(text):
+            if not self._only_by_merging.search(text):
+                return self._vocab.tokenize(text)
+            return self._around_added(text, self._pieces.encode)
+        if len(text) <= CHUNK:
+            return self._encode_chunk(text, is_start=True)
+        ids: list[int] = []
+        for i, chunk in enumerate(self._pieces.chunks(text)):
+            ids += self._encode_chunk(chunk, is_start=i == 0)
+        return ids
+
+    def _encode_chunk(self, text: str, *, is_start: bool) -> list[int]:
+        if self._only_by_merging.search(text):
+            return self._pieces.encode(text, is_start=is_start)
+        return self._vocab.tokenize(text) if is_start else self._pieces.native(text, is_start=False)
 
     @cached_property
-    def _mergeable(self) -> re.Pattern[str]:
-        """What SentencePiece would never build by merging but llama.cpp might: reserved texts and byte tokens."""
-        return re.compile(
-            "|".join(map(re.escape, sorted(self.reserved.values(), key=len, reverse=True)))
-            + r"|<0x[0-9A-F]{2}>"
-        )
+    def _only_by_merging(self) -> re.Pattern[str]:
+        """What SentencePiece finds in a text and llama.cpp does not, or the other way round: reserved texts, bytes, references."""
+        texts = sorted(self.reserved.values(), key=len, reverse=True)
+        return re.compile("|".join([*map(re.escape, texts), r"<0x[0-9A-F]{2}>", REFERENCES.pattern]))
 
     @cached_property
-    def _pieces(self) -> "SentencePieces":
+    def _pieces(self) -> SentencePieces:
         return SentencePieces(self._vocab, self.reserved.keys())
-
-
-class SentencePieces:
-    """SentencePiece's BPE over the pieces that text may become; used where llama.cpp would build a reserved one.
-
-    The algorithm of Sennrich et al. (arXiv 1508.07909) as SentencePiece runs it: of all neighbours that form a piece, the one
-    with the best score is merged first, the leftmost among equals; what is left over and no piece is spelled in bytes.
-    """
-
-    def __init__(self, vocab: Vocab, reserved: Iterable[int]) -> None:
-        hidden = set(reserved)
-        self._scores: dict[str, float] = {}
-        self._ids: dict[str, int] = {}
-        self._bytes: dict[int, int] = {}
-        self._unknown: list[int] = []
-        for token in range(vocab.n_tokens):
-            text, bits = vocab.text(token), vocab.attributes(token)
-            if bits & Vocab.BYTE:
-                self._bytes[vocab.piece(token)[0]] = token
-            elif bits & Vocab.UNKNOWN:
-                self._unknown = [token]
-            elif token not in hidden:
-                self._ids[text], self._scores[text] = token, vocab.score(token)
-        self._prefix = _SPACE if vocab.adds_space_prefix else ""
-
-    def encode(self, text: str) -> list[int]:
-        symbols = list(self._prefix + text.replace(" ", _SPACE))
-        left = list(range(-1, len(symbols) - 1))
-        right = [*range(1, len(symbols)), -1]
-        agenda: list[tuple[float, int, str]] = []
-
-        def consider(at: int) -> None:
-            if at >= 0 and right[at] >= 0:
-                pair = symbols[at] + symbols[right[at]]
-                if pair in self._scores:
-                    heapq.heappush(agenda, (-self._scores[pair], at, pair))
-
-        for i in range(len(symbols)):
-            consider(i)
-        while agenda:
-            _, at, pair = heapq.heappop(agenda)
-            if not symbols[at] or right[at] < 0 or symbols[at] + symbols[right[at]] != pair:
-                continue  # one half was merged into something else meanwhile
-            gone = right[at]
-            symbols[at], symbols[gone] = pair, ""
-            right[at] = right[gone]
-            if right[at] >= 0:
-                left[right[at]] = at
-            consider(left[at])
-            consider(at)
-        return [token for symbol in symbols if symbol for token in self._spell(symbol)]
-
-    def _spell(self, symbol: str) -> list[int]:
-        if symbol in self._ids:
-            return [self._ids[symbol]]
-        spelled = symbol.encode("utf-8", "replace")
-        if all(byte in self._bytes for byte in spelled):
-            return [self._bytes[byte] for byte in spelled]
-        return self._unknown

@@ -239,6 +239,15 @@ class Vocab:
         return bool(C.llama_vocab_type(self._pointer) == C.LLAMA_VOCAB_TYPE_SPM)
 
     @cached_property
+    def is_bpe(self) -> bool:
+        return bool(C.llama_vocab_type(self._pointer) == C.LLAMA_VOCAB_TYPE_BPE)
+
+    @cached_property
+    def pretokenizer(self) -> str:
+        """The name of the pattern that cuts a text before it is merged ("tekken"); empty where there is none."""
+        return self._model.metadata("tokenizer.ggml.pre") or ""
+
+    @cached_property
     def adds_space_prefix(self) -> bool:
         """Whether each text begins with a space that is not in it (SentencePiece's dummy prefix)."""
         return self.is_sentencepiece and self._model.metadata("tokenizer.ggml.add_space_prefix") != "false"

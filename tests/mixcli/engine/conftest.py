@@ -29,6 +29,7 @@ MISTRAL = {
     "v2": ("mistral_instruct_tokenizer_240216.model.v2", "v2"),
     "v3": ("mistral_instruct_tokenizer_240323.model.v3", "v3"),
     "v7": ("mistral_instruct_tokenizer_241114.model.v7", "v7"),
+    "v7m1": ("mistral_instruct_tokenizer_241114.model.v7m1", "v7"),
     "tekken-240718": ("tekken_240718.json", "v3"),
     "tekken-240911": ("tekken_240911.json", "v3"),
 }

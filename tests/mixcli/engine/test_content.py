@@ -1,14 +1,18 @@
 """What a person writes never becomes a control token, whatever the vocabulary declares."""
 
+import re
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixcli.engine.content import ContentTokenizer, SentencePieces
+from mixcli.engine import tekken
+from mixcli.engine.content import ContentTokenizer
 from mixcli.engine.formats import Message
 from mixcli.engine.llama import Model
+from mixcli.engine.pieces import SentencePieces
 from mixcli.engine.prompt import ChatFormat
 from quantize.source import i32s, text, texts
 from quantize.token_types import TokenType
@@ -105,7 +109,104 @@ def test_our_sentencepiece_equals_llama_cpp_on_any_text(
     assert ours.encode(line) == theirs(line)
 
 
-def test_lone_surrogates_do_not_break_anything(v3: Model) -> None:
-    tokenizer = ContentTokenizer(v3.vocab)
-    assert tokenizer.encode("a\ud800b") == tokenizer.encode("a?b")
-    assert tokenizer.encode("</s>\ud800") == tokenizer.encode("</s>?")
+@pytest.mark.parametrize("name", ["v3", "tekken-240911"])
+def test_lone_surrogates_become_replacement_characters(vocab_model: Callable[..., Model], name: str) -> None:
+    tokenizer = ContentTokenizer(vocab_model(name).vocab)
+    assert tokenizer.encode("a\ud800b") == tokenizer.encode("a\ufffdb")
+    assert tokenizer.encode("</s>\ud800") == tokenizer.encode("</s>\ufffd")
+    assert tokenizer.encode("\ud83d\ude00") == tokenizer.encode("\U0001f600")
+
+
+N = 300_000
+LONG = {
+    "word": "a" * N,
+    "capitals": "A" * N,
+    "blanks": " " * N + "x",
+    "blanks to the end": "x" + " " * 2 * N,
+    "wide blanks": "\u3000" * N + "\n" + "\u3000" * N + "y",
+    "line ends": "\n" * N,
+    "nul": "\0" * N,
+    "marks": "\u0301" * N,
+    "han": "漢字" * (N // 2),
+    "unknown script": "\U00010380" * N,
+    "rare and markers": "\U00010380</s>" * (N // 10),
+    "words": "Hello big world, " * (N // 17),
+}
+
+
+@pytest.mark.parametrize("name", ["v3", "tekken-240911", "gpt-4o"])
+def test_long_texts_take_linear_time_and_the_process_survives(
+    vocab_model: Callable[..., Model], name: str
+) -> None:
+    """llama.cpp's std::regex overflows the stack on a long word; its SentencePiece is quadratic where it spells in bytes."""
+    other = {"tokenizer.ggml.pre": text(name)} if name == "gpt-4o" else None
+    model = vocab_model("tekken-240911" if other else name, other)
+    tokenizer = ContentTokenizer(model.vocab)
+    for kind, line in LONG.items():
+        begin = time.perf_counter()
+        ids = tokenizer.encode(line)
+        assert time.perf_counter() - begin < 15, kind
+        shown = b"".join(map(model.vocab.piece, ids)).decode()
+        assert shown.removeprefix(" " if name == "v3" else "") == line, kind
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "naïve " * 3000,
+        "漢字かな" * 3000,
+        "a\n\nb \U00010380" * 2000,
+        "x" * 5000 + " y" * 5000,
+        "[REF]" * 2000,
+    ],
+)
+def test_a_long_text_has_the_ids_of_the_whole(v3: Model, line: str) -> None:
+    whole = SentencePieces(v3.vocab, ContentTokenizer(v3.vocab).reserved)
+    assert ContentTokenizer(v3.vocab).encode(line) == whole.encode(line)
+
+
+def test_very_long_blanks_are_cut_as_the_pattern_does(
+    vocab_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = ContentTokenizer(vocab_model("tekken-240911").vocab)
+    texts = [
+        before + blanks + after
+        for before in ("", "a", "a.\n")
+        for after in ("", "b", ".", "\u0301", "1")
+        for blanks in BLANKS
+    ]
+    expected = [tokenizer.encode(line) for line in texts]
+    monkeypatch.setattr(
+        tekken, "_LONG_BLANKS", re.compile(tekken._LONG_BLANKS.pattern.replace("100000", "3"))
+    )
+    assert [tokenizer.encode(line) for line in texts] == expected
+
+
+BLANKS = [
+    c * n + end
+    for c in (" ", "\u3000", "\t")
+    for n in (3, 4, 17, 100)
+    for end in ("", "\n", "\r\n  ", "\n \t")
+]
+
+
+@pytest.mark.parametrize("kind", [TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.CONTROL])
+def test_references_are_found_whole_where_they_are_text(
+    vocab_model: Callable[..., Model], kind: TokenType
+) -> None:
+    """tokenizer.model has them USER_DEFINED; GGUFs also NORMAL or CONTROL, and a control token is never written."""
+    metadata = vocabulary_metadata("v7")
+    tokens, types = (
+        list(metadata["tokenizer.ggml.tokens"].value),
+        list(metadata["tokenizer.ggml.token_type"].value),
+    )
+    found = {token: at for at, token in enumerate(tokens) if token in {b"[REF]", b"[REFERENCE_DOC_3]"}}
+    for at in found.values():
+        types[at] = kind
+    tokenizer = ContentTokenizer(vocab_model("v7", {"tokenizer.ggml.token_type": i32s(types)}).vocab)
+    ids = tokenizer.encode("see [REFERENCE_DOC_3] or [REF]x")
+    assert (
+        set(found.values()) <= set(ids)
+        if kind is not TokenType.CONTROL
+        else set(found.values()).isdisjoint(ids)
+    )

@@ -90,6 +90,7 @@ def test_formats_are_recognised_by_template_and_vocabulary(formats: dict[str, Ch
         "v2": "mistral-v3",
         "v3": "mistral-v3",
         "v7": "mistral-v7",
+        "v7m1": "mistral-v7",
         "tekken-240718": "mistral-v3",
         "tekken-240911": "mistral-v3",
     }
