@@ -13,4 +13,16 @@ class BadProfile(Exception):
     exit_code = 2
 
 
-__all__ = ["BadProfile", "DoesNotFit"]
+class BadModel(Exception):
+    """A model whose numbers contradict each other, or what llama.cpp can do with it; the message names key and value."""
+
+    exit_code = 5
+
+
+class BadRequest(Exception):
+    """A wish that no plan can keep on any machine; the message says what could be asked instead."""
+
+    exit_code = 2
+
+
+__all__ = ["BadModel", "BadProfile", "BadRequest", "DoesNotFit"]

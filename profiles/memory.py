@@ -20,6 +20,15 @@ KV_TYPES = {
 }
 
 
+def kv_types_of(shape: ModelShape) -> tuple[str, ...]:
+    """Return the cache types that a model can have: a head must be whole blocks (llama-context.cpp refuses it otherwise)."""
+    return tuple(
+        name
+        for name, (_, block) in KV_TYPES.items()
+        if shape.head_dim_k % block == 0 and shape.head_dim_v % block == 0
+    )
+
+
 def cells(n_ctx: int) -> int:
     """Give the cells of the cache that llama.cpp makes for a context of `n_ctx` tokens."""
     return -(-n_ctx // CELLS) * CELLS

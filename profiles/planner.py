@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from profiles.layout import Layout
 from profiles.ledger import Account, accounts
 from profiles.machine import Gpu, Machine
-from profiles.memory import GIB
+from profiles.memory import GIB, kv_types_of
 from profiles.placement import Placement
-from profiles.refusal import refuse, refuse_long_context
+from profiles.refusal import refuse, refuse_kv, refuse_long_context
 from profiles.request import Purpose, Request, work_seconds
 from profiles.search import SMALL_UBATCHES, quickest
 from profiles.shape import ModelShape
@@ -43,20 +43,23 @@ class Plan:
 
 
 def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:
-    """Give the fastest plan that fits; DoesNotFit with need, have and ways out.
+    """Give the fastest plan that fits; DoesNotFit with need, have and ways out, BadRequest for a cache that the model cannot have.
 
     What was asked for is kept or refused. Without a context the model's own is taken, at most the machine's preference, halved until
     it fits; a cache in 8 bits and small batches are tried before that.
     """
     if request.n_ctx is not None and shape.n_ctx_train and request.n_ctx > shape.n_ctx_train:
         raise refuse_long_context(request.n_ctx, shape.n_ctx_train)
+    if request.kv not in (None, "auto", *kv_types_of(shape)):
+        raise refuse_kv(request.kv, shape)
     tightest = None
     for placement, given_up in _settings(shape, machine, request):
         found = _fastest(shape, machine, request, placement)
         if found is not None:
             return replace(found, reasons=(*given_up, *found.reasons))
         tightest = placement
-    assert tightest is not None
+    if tightest is None:
+        raise AssertionError("a cache in 16 bits is always tried")
 
     def fits(other: ModelShape, wish: Request) -> bool:
         wish = replace(wish, n_ubatch=wish.n_ubatch or min(SMALL_UBATCHES))  # what needs least
@@ -72,7 +75,9 @@ def _settings(
 ) -> Iterator[tuple[Placement, tuple[str, ...]]]:
     """Give contexts and cache types in the order of preference, each with what it gives up."""
     n_ctx = wished = request.n_ctx or min(shape.n_ctx_train or machine.n_ctx, machine.n_ctx)
-    kinds = ("f16", "q8_0") if request.kv == "auto" else (request.kv,) if request.kv else machine.kv_types
+    asked = ("f16", "q8_0") if request.kv == "auto" else (request.kv,) if request.kv else machine.kv_types
+    possible = kv_types_of(shape)
+    kinds = [kind for kind in asked if kind in possible] or ([] if request.kv else ["f16"])
     threads = max(1, machine.n_cores)
     while True:
         for kind in kinds:

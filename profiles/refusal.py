@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from profiles.errors import DoesNotFit
+from profiles.errors import BadRequest, DoesNotFit
 from profiles.graph import QUANTIZED_KV
 from profiles.layout import on_host
 from profiles.ledger import accounts
 from profiles.machine import Machine
-from profiles.memory import CELLS, GIB, bytes_kv, cells
+from profiles.memory import CELLS, GIB, KV_TYPES, bytes_kv, cells, kv_types_of
 from profiles.placement import Placement
 from profiles.request import Request
 from profiles.shape import ModelShape
@@ -33,6 +33,18 @@ def refuse_long_context(asked: int, trained: int) -> DoesNotFit:
     """Refuse a context beyond the model's own."""
     return DoesNotFit(
         f"a context of {asked} tokens was asked for, the model was trained for {trained}; try --ctx {trained} or less"
+    )
+
+
+def refuse_kv(asked: str | None, shape: ModelShape) -> BadRequest:
+    """Refuse a cache type whose blocks do not divide the model's heads."""
+    _, block = KV_TYPES.get(asked or "", (0, 0))
+    if not block:
+        return BadRequest(f"there is no cache type {asked!r}; there are {', '.join(KV_TYPES)}")
+    dims = sorted({shape.head_dim_k, shape.head_dim_v})
+    return BadRequest(
+        f"a KV cache in {asked} has blocks of {block} values, and this model's heads have {' and '.join(map(str, dims))}; "
+        f"try --kv {' or --kv '.join(kv_types_of(shape))}"
     )
 
 

@@ -1,7 +1,9 @@
 """ModelShape: what the planner must know of a model, read from a GGUF's metadata and tensor list."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from profiles.errors import BadModel
 
 # what a tensor does -> a part of its name; the first that matches
 CLASSES = (
@@ -106,51 +108,84 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
     """Read a shape from GGUF metadata (plain values) and tensors as (name, elements, bytes).
 
     Parameters count as llama.cpp counts them: every tensor's elements; active ones leave out the experts that a token does not use.
+    Every number is only a claim: BadModel for one that the tensors, or the others, contradict.
     """
-    arch = str(metadata["general.architecture"])
-
-    def number(key: str, default: int = 0) -> int:
-        value = metadata.get(f"{arch}.{key}", default)
-        assert isinstance(value, int)
-        return value
-
-    n_embd, n_head, n_layer = (
-        number(key) for key in ("embedding_length", "attention.head_count", "block_count")
-    )
-    n_expert, n_expert_used = number("expert_count"), number("expert_used_count")
+    read = _Numbers(metadata)
+    n_embd, n_head = read.count("embedding_length", 1), read.count("attention.head_count", 1)
+    n_layer = read.count("block_count", 1)
+    n_expert, n_expert_used = read.count("expert_count", 0, 0), read.count("expert_used_count", 0, 0)
     head_dim = n_embd // n_head
-    count = _Count(n_layer)
+    count = _Count()
     for name, n_elements, n_bytes in tensors:
         count.add(name, n_elements, n_bytes)
+    if n_layer > len(count.layers):
+        raise BadModel(
+            f"{read.key('block_count')} is {n_layer:,} and there are tensors of {len(count.layers):,} layers; the file is damaged"
+        )
     return ModelShape(
         n_layer=n_layer,
         n_embd=n_embd,
-        n_ff=number("feed_forward_length"),
+        n_ff=read.count("feed_forward_length", 0, 0),
         n_head=n_head,
-        n_head_kv=number("attention.head_count_kv", n_head),
-        head_dim_k=number("attention.key_length", head_dim),
-        head_dim_v=number("attention.value_length", head_dim),
+        n_head_kv=read.count("attention.head_count_kv", 1, n_head),
+        head_dim_k=read.count("attention.key_length", 1, head_dim),
+        head_dim_v=read.count("attention.value_length", 1, head_dim),
         n_expert=n_expert,
         n_expert_used=n_expert_used,
         n_vocab=count.embedding_elements // n_embd,
-        n_ctx_train=number("context_length"),
+        n_ctx_train=read.count("context_length", 0, 0),
         bytes_experts=count.bytes_experts,
         bytes_other=count.bytes_other,
         params_total=count.params_experts + count.params_other,
         params_active=count.params_other
-        + (count.params_experts * n_expert_used // n_expert if n_expert else 0),
-        layers=tuple(LayerShape(**layer) for layer in count.layers),
+        + (count.params_experts * min(n_expert_used, n_expert) // n_expert if n_expert else 0),
+        layers=tuple(LayerShape(**count.layers.get(i, _EMPTY)) for i in range(n_layer)),
         bytes_embedding=count.bytes_embedding,
         bytes_output=count.bytes_output if count.has_output else count.bytes_output + count.bytes_embedding,
         tied=not count.has_output,
     )
 
 
+MAX_COUNT = 1 << 31  # no dimension of a model comes near
+MAX_PER_LAYER = 1 << 10  # values of an array that has one for each layer
+_EMPTY = dict.fromkeys(("attention", *MATRICES), 0)
+
+
+class _Numbers:
+    """Reads dimensions from metadata; every complaint names the key and its value."""
+
+    def __init__(self, metadata: Mapping[str, object]) -> None:
+        self._metadata, self._architecture = metadata, str(metadata.get("general.architecture", ""))[:40]
+
+    def key(self, key: str) -> str:
+        return f"{self._architecture}.{key}"
+
+    def count(self, key: str, least: int, default: int | None = None) -> int:
+        """Return a whole number, or the one that a value per layer repeats."""
+        value = self._metadata.get(self.key(key), default)
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+            value = self._repeated(key, value)
+        if value is None:
+            raise BadModel(f"the model does not say its {self.key(key)}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < MAX_COUNT:
+            raise BadModel(f"{self.key(key)} is {value!r:.60}, it must be a whole number from {least}")
+        return value
+
+    def _repeated(self, key: str, values: Sequence[object]) -> object:
+        if not 0 < len(values) <= MAX_PER_LAYER:
+            raise BadModel(f"{self.key(key)} has {len(values):,} values, possible are 1 to {MAX_PER_LAYER:,}")
+        if any(value != values[0] for value in values):
+            raise BadModel(f"{self.key(key)} differs from layer to layer, which mixcli cannot plan")
+        return values[0]
+
+
 class _Count:
     """Sums over a tensor list."""
 
-    def __init__(self, n_layer: int) -> None:
-        self.layers = [dict.fromkeys(("attention", *MATRICES), 0) for _ in range(n_layer)]
+    def __init__(self) -> None:
+        self.layers: dict[
+            int, dict[str, int]
+        ] = {}  # only what tensors name: their number is bounded by the file
         self.bytes_experts = self.bytes_other = self.params_experts = self.params_other = 0
         self.bytes_embedding = self.embedding_elements = self.bytes_output = 0
         self.has_output = False
@@ -169,8 +204,8 @@ class _Count:
             elif part == "output":
                 self.bytes_output += n_bytes
                 self.has_output |= name == "output.weight"
-        elif layer < len(self.layers):
-            self.layers[layer][part] += n_bytes
+        else:
+            self.layers.setdefault(layer, dict(_EMPTY))[part] += n_bytes
 
 
 def _place(name: str) -> tuple[int | None, str]:
@@ -181,7 +216,7 @@ def _place(name: str) -> tuple[int | None, str]:
     stem = rest.partition(".")[0].removesuffix("_exps")
     matrix = stem.removeprefix("ffn_")
     part = matrix if stem.startswith("ffn_") and matrix in MATRICES else "attention"
-    return (int(number) if number.isdecimal() else None), part
+    return (int(number) if number.isdecimal() and len(number) < 6 else None), part
 
 
 __all__ = ["CLASSES", "MATRICES", "LayerShape", "ModelShape", "model_shape", "tensor_class"]

@@ -15,14 +15,39 @@ from typing import Any
 from mixcli.errors import IntegrityError
 from quantize.errors import CorruptFile, Unsupported
 from quantize.ggml_types import GGMLQuantizationType as Type
+from quantize.ggml_types import GGUFValueType as Kind
 from quantize.gguf_header import GgufHeader, LazyArray
 from quantize.shards import joined, open_shards
 
 ARCHITECTURES = ("llama", "mistral3")
 TOKENIZERS = ("llama", "gpt2")  # SentencePiece and byte-level BPE
 MAX_LAYERS, MAX_EXPERTS = 512, 1024
+MIN_CONTEXT = 64  # tokens; a chat template alone takes about half of them
 MAX_TEMPLATE = 1 << 20  # bytes
+_TOKENS = (
+    "bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask", "cls", "prefix", "suffix", "middle",
+    "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep",
+)  # fmt: skip
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+
+DATA_ALIGNMENT = 32  # TENSOR_ALIGNMENT of ggml: a mapped buffer must begin there
+
+# the type in which llama.cpp reads a key; with any other it gives up
+_TYPES: dict[str, Kind] = {
+    **dict.fromkeys(("general.name", "tokenizer.ggml.model", "tokenizer.ggml.pre"), Kind.STRING),
+    **dict.fromkeys(("general.file_type", "general.alignment", "llama.vocab_size"), Kind.UINT32),
+    **dict.fromkeys((f"tokenizer.ggml.{token}_token_id" for token in _TOKENS), Kind.UINT32),
+    **dict.fromkeys((f"tokenizer.ggml.add_{what}" for what in ("bos_token", "eos_token", "sep_token", "space_prefix")), Kind.BOOL),
+    **dict.fromkeys(("split.no", "split.count"), Kind.UINT16),
+}  # fmt: skip
+# the same for arrays: other numbers would be read past their end
+_ITEMS: dict[str, tuple[Kind, ...]] = {
+    "tokenizer.ggml.tokens": (Kind.STRING,),
+    "tokenizer.ggml.merges": (Kind.STRING,),
+    "tokenizer.ggml.scores": (Kind.FLOAT32,),
+    "tokenizer.ggml.token_type": (Kind.INT32, Kind.UINT32),
+}
+_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_used_count")
 
 _SPLIT_EXPERT = re.compile(r"^blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight$")
 _VECTOR = re.compile(r"(_norm\.weight|\.bias|rope_freqs\.weight)$")
@@ -49,9 +74,28 @@ def check_header(header: GgufHeader, name: str) -> None:
 
 
 def _check_contents(header: GgufHeader, name: str) -> None:
+    _check_types(header, name)
+    if header.tensors and header.data_offset % DATA_ALIGNMENT:
+        raise IntegrityError(
+            f"{name} is aligned to {header.alignment} bytes, and llama.cpp needs {DATA_ALIGNMENT}; "
+            f"`mixcli convert {name} -o new.gguf` writes it so without loss"
+        )
     sizes = _sizes(header, name)
     _check_vocabulary(header, name)
     _check_tensors(header, sizes, name)
+
+
+def _check_types(header: GgufHeader, name: str) -> None:
+    for key, value in header.metadata.items():
+        if (kind := _TYPES.get(key)) is not None and value.type != kind:
+            raise IntegrityError(
+                f"{name} is damaged: {key} is {value.value!r:.60} of type {value.type.name}, and must be {kind.name}"
+            )
+        if (kinds := _ITEMS.get(key)) and (value.type != Kind.ARRAY or value.item not in kinds):
+            found = value.item if value.type == Kind.ARRAY and value.item is not None else value.type
+            raise IntegrityError(
+                f"{name} is damaged: {key} must be an array of {kinds[0].name}, and holds {found.name}"
+            )
 
 
 def _check_architecture(header: GgufHeader, name: str) -> None:
@@ -103,15 +147,32 @@ class _Reader:
     def whole(self, key: str, least: int, greatest: int, default: int | None = None) -> int:
         """A whole number, or the one that a value per layer repeats."""
         value: Any = self._header.get(self.key(key), default)
+        stored = self._header.metadata.get(self.key(key))
         if isinstance(value, LazyArray):
-            layers = list(value)
-            value = layers[0] if layers and all(n == layers[0] for n in layers) else None
+            value = self._repeated(key, value)
+        elif stored is not None and stored.type != Kind.UINT32:
+            raise self.refuse(key, f"of type {stored.type.name}, and must be of type UINT32")
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= greatest:
             raise self.refuse(key, f"and must be a whole number from {least:,} to {greatest:,}")
         return value
 
+    def _repeated(self, key: str, layers: LazyArray) -> object:
+        n_layer = self._header.get(self.key("block_count"))
+        if key not in _PER_LAYER or layers.item not in (Kind.INT32, Kind.UINT32) or len(layers) != n_layer:
+            raise self.refuse(
+                key, "and must be one whole number" + (f", or {n_layer} of them" if key in _PER_LAYER else "")
+            )
+        if any(n != layers[0] for n in layers):
+            raise self.refuse(
+                key, "which differ from layer to layer; mixcli runs models whose layers are alike"
+            )
+        return layers[0]
+
     def number(self, key: str, default: float | None = None) -> float:
         value: Any = self._header.get(self.key(key), default)
+        stored = self._header.metadata.get(self.key(key))
+        if stored is not None and stored.type != Kind.FLOAT32:
+            raise self.refuse(key, f"of type {stored.type.name}, and must be of type FLOAT32")
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
             raise self.refuse(key, "and must be a finite number that is not negative")
         return float(value)
@@ -123,7 +184,7 @@ def _sizes(header: GgufHeader, name: str) -> _Sizes:
     n_layer = read.whole("block_count", 1, MAX_LAYERS)
     n_embd = read.whole("embedding_length", 1, 1 << 20)
     n_ff = read.whole("feed_forward_length", 1, 1 << 24)
-    read.whole("context_length", 1, 1 << 31)
+    read.whole("context_length", MIN_CONTEXT, 1 << 31)
     read.number("attention.layer_norm_rms_epsilon")
     read.number("rope.freq_base", 10000.0)
     n_head = read.whole("attention.head_count", 1, 1 << 16)
@@ -139,8 +200,12 @@ def _sizes(header: GgufHeader, name: str) -> _Sizes:
         raise read.refuse("rope.scaling.type", f"and must be one of {', '.join(ROPE_SCALINGS)}")
     n_expert = read.whole("expert_count", 0, MAX_EXPERTS, 0)
     read.whole("expert_used_count", 1 if n_expert else 0, n_expert, 0)
-    read.whole("expert_group_count", 0, max(n_expert - 1, 0) if n_expert else 0, 0)
-    read.whole("nextn_predict_layers", 0, n_layer, 0)
+    n_group = read.whole("expert_group_count", 0, max(n_expert - 1, 0), 0)
+    if n_group > 1:  # asserted in llama_model_base::load_hparams
+        if n_expert % n_group:
+            raise read.refuse("expert_group_count", f"and must divide the {n_expert} experts")
+        read.whole("expert_group_used_count", 1, n_group - 1)
+    read.whole("nextn_predict_layers", 0, n_layer - 1, 0)
     tokens = header.get("tokenizer.ggml.tokens")
     return _Sizes(
         n_layer,

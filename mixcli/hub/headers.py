@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixcli.errors import IntegrityError
+from profiles.errors import BadModel
 from profiles.shape import ModelShape, model_shape
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.gguf_header import ByteReader, GgufHeader, read_header
@@ -43,9 +44,10 @@ def shape_of(header: GgufHeader) -> ModelShape:
             {key: value.value for key, value in header.metadata.items()},
             ((tensor.name, tensor.n_elements, tensor.n_bytes) for tensor in header.tensors),
         )
-    except (KeyError, AssertionError, ArithmeticError, ValueError, TypeError) as error:
+    except BadModel as error:
+        name = header.architecture[:40] or "nameless"
         raise IntegrityError(
-            f"a {header.architecture[:40] or 'nameless'!r} model whose header does not say how large it is ({error}); mixcli runs the Mistral family"
+            f"this is a {name!r} model, and {error}; mixcli runs the Mistral family"
         ) from error
 
 

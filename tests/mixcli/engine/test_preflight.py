@@ -11,6 +11,7 @@ import pytest
 from mixcli.engine.preflight import check_gguf
 from mixcli.errors import IntegrityError
 from quantize.ggml_types import GGMLQuantizationType as Type
+from quantize.ggml_types import GGUFValueType as Kind
 from quantize.ggml_types import row_bytes
 from quantize.layout import header_bytes
 from quantize.source import Value, f32, f32s, flag, i32s, text, texts, u32
@@ -20,6 +21,10 @@ N_EMBD, N_FF, N_HEAD, N_HEAD_KV, N_EXPERT = 64, 96, 4, 2, 4
 HEAD = N_EMBD // N_HEAD
 Tensors = dict[str, tuple[Type, tuple[int, ...]]]
 Metadata = dict[str, Value]
+
+
+def u16(value: int) -> Value:
+    return Value(Kind.UINT16, value)
 
 
 def sound() -> tuple[Metadata, Tensors]:
@@ -144,6 +149,30 @@ BROKEN: dict[str, tuple[dict[str, Value | None], dict[str, object], str]] = {
     "experts used without experts": ({"llama.expert_count": u32(0)}, {}, "expert_used_count is 2"),
     "other number of experts": ({"llama.expert_count": u32(8)}, {}, "ffn_gate_inp"),
     "expert groups": ({"llama.expert_group_count": u32(4)}, {}, "expert_group_count is 4"),
+    "groups that do not divide": ({"llama.expert_group_count": u32(3), "llama.expert_group_used_count": u32(1)}, {}, "must divide the 4 experts"),
+    "no groups used": ({"llama.expert_group_count": u32(2)}, {}, "expert_group_used_count is missing"),
+    "all groups used": ({"llama.expert_group_count": u32(2), "llama.expert_group_used_count": u32(2)}, {}, "expert_group_used_count is 2"),
+    "a signed count": ({"llama.block_count": Value(Kind.INT32, 1)}, {}, "block_count is 1, of type INT32"),
+    "a long count": ({"llama.block_count": Value(Kind.UINT64, 1)}, {}, "of type UINT64"),
+    "a double": ({"llama.attention.layer_norm_rms_epsilon": Value(Kind.FLOAT64, 1e-5)}, {}, "of type FLOAT64"),
+    "a whole number for a float": ({"llama.attention.layer_norm_rms_epsilon": u32(1)}, {}, "epsilon is 1, of type UINT32"),
+    "heads for other layers": ({"llama.attention.head_count": i32s([N_HEAD] * 2)}, {}, "one whole number, or 1 of them"),
+    "heads as floats": ({"llama.attention.head_count": f32s([N_HEAD])}, {}, "head_count is <1 x FLOAT32>"),
+    "a width for each layer": ({"llama.embedding_length": i32s([N_EMBD])}, {}, "embedding_length is <1 x INT32>"),
+    "tokens as numbers": ({"tokenizer.ggml.tokens": i32s(list(range(262)))}, {}, "tokens must be an array of STRING, and holds INT32"),
+    "tokens that are no array": ({"tokenizer.ggml.tokens": text("all")}, {}, "tokens must be an array of STRING, and holds STRING"),
+    "scores in bytes": ({"tokenizer.ggml.scores": Value(Kind.ARRAY, [0] * 262, Kind.INT8)}, {}, "holds INT8"),
+    "scores as doubles": ({"tokenizer.ggml.scores": Value(Kind.ARRAY, [0.0] * 262, Kind.FLOAT64)}, {}, "holds FLOAT64"),
+    "scores as text": ({"tokenizer.ggml.scores": texts(["0"] * 262)}, {}, "holds STRING"),
+    "types in bytes": ({"tokenizer.ggml.token_type": Value(Kind.ARRAY, [1] * 262, Kind.UINT8)}, {}, "holds UINT8"),
+    "a token's id in words": ({"tokenizer.ggml.bos_token_id": text("<s>")}, {}, "bos_token_id is '<s>' of type STRING"),
+    "a negative id": ({"tokenizer.ggml.bos_token_id": Value(Kind.INT32, -1)}, {}, "bos_token_id is -1 of type INT32"),
+    "a flag that is a number": ({"tokenizer.ggml.add_bos_token": u32(1)}, {}, "add_bos_token is 1 of type UINT32"),
+    "a pre-tokenizer's number": ({"tokenizer.ggml.pre": u32(1)}, {}, "must be STRING"),
+    "a name that is a number": ({"general.name": u32(1)}, {}, "general.name is 1"),
+    "a file type in words": ({"general.file_type": text("Q8_0")}, {}, "general.file_type is 'Q8_0'"),
+    "a count of parts of another type": ({"split.count": u32(1)}, {}, "split.count is 1 of type UINT32"),
+    "one prediction layer": ({"llama.nextn_predict_layers": u32(1)}, {}, "nextn_predict_layers is 1"),
     "prediction layers": ({"llama.nextn_predict_layers": u32(2)}, {}, "nextn_predict_layers is 2"),
     "no heads": ({"llama.attention.head_count": u32(0)}, {}, "head_count is 0"),
     "more heads than width": ({"llama.attention.head_count": u32(65)}, {}, "head_count"),
@@ -182,6 +211,35 @@ BROKEN: dict[str, tuple[dict[str, Value | None], dict[str, object], str]] = {
         "mixcli convert",
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("context", [0, 1, 63])
+def test_a_context_in_which_nothing_has_room(tmp_path: Path, context: int) -> None:
+    """llama.cpp loads such a file, but no prompt fits and no --ctx could be asked for."""
+    path = changed(tmp_path / "m.gguf", {"llama.context_length": u32(context)})
+    with pytest.raises(
+        IntegrityError, match=f"context_length is {context}, and must be a whole number from 64"
+    ):
+        check_gguf(path)
+
+
+@pytest.mark.parametrize("alignment", [1, 2, 8, 16, 64])
+def test_data_that_is_not_aligned_for_a_mapping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alignment: int
+) -> None:
+    monkeypatch.setattr("quantize.layout.ALIGNMENT", alignment)
+    metadata, tensors = sound()
+    entries = [(name, kind, shape, 0) for name, (kind, shape) in tensors.items()]
+    begins = len(header_bytes({**metadata, "general.alignment": u32(alignment)}, entries))
+    path = write(tmp_path / "m.gguf", {**metadata, "general.alignment": u32(alignment)}, tensors)
+    works = begins % 32 == 0
+    assert works or alignment < 32
+    if not works:
+        with pytest.raises(IntegrityError, match=f"aligned to {alignment} bytes.*mixcli convert"):
+            check_gguf(path)
+    else:
+        check_gguf(path)
+    assert llama_cpp_works(path) == works
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -239,12 +297,12 @@ def shards(tmp_path: Path) -> Shards:
     def make(second: Mapping[str, Value] | None = None) -> Path:
         metadata, tensors = sound()
         items = list(tensors.items())
-        split = {"split.count": u32(2), "split.tensors.count": u32(len(items))}
+        split = {"split.count": u16(2), "split.tensors.count": u32(len(items))}
         first = tmp_path / "m-00001-of-00002.gguf"
-        write(first, {**metadata, **split, "split.no": u32(0)}, dict(items[:6]))
+        write(first, {**metadata, **split, "split.no": u16(0)}, dict(items[:6]))
         write(
             tmp_path / "m-00002-of-00002.gguf",
-            {"general.architecture": text("llama"), **split, "split.no": u32(1), **(second or {})},
+            {"general.architecture": text("llama"), **split, "split.no": u16(1), **(second or {})},
             dict(items[6:]),
         )
         return first
@@ -258,7 +316,7 @@ def test_all_parts_of_a_split_model_are_seen(shards: Shards) -> None:
 
 
 def test_a_missing_a_foreign_and_a_later_part(shards: Shards) -> None:
-    first = shards({"split.no": u32(0)})
+    first = shards({"split.no": u16(0)})
     with pytest.raises(IntegrityError, match="does not belong"):
         check_gguf(first)
     second = shards().with_name("m-00002-of-00002.gguf")

@@ -1,0 +1,93 @@
+"""Numbers of a model are claims: what its tensors contradict, and what llama.cpp could not do with them, is a sentence."""
+
+import tracemalloc
+from dataclasses import replace
+
+import pytest
+
+from profiles.errors import BadModel, BadRequest
+from profiles.memory import KV_TYPES, kv_types_of
+from profiles.planner import GIB, Gpu, Machine, Request, plan
+from profiles.shape import model_shape
+
+from .test_planner import MIXTRAL
+
+HOST = Machine(64 * GIB, 8)
+METADATA: dict[str, object] = {
+    "general.architecture": "llama",
+    "llama.block_count": 1,
+    "llama.embedding_length": 8,
+    "llama.attention.head_count": 2,
+    "llama.context_length": 64,
+}
+TENSORS = [("token_embd.weight", 80, 160), ("blk.0.attn_q.weight", 64, 256)]
+
+CLAIMS = {
+    "more layers than tensors": ({"llama.block_count": 1 << 28}, "block_count is 268,435,456 and there are tensors of 1 layers"),
+    "no layers": ({"llama.block_count": 0}, "block_count is 0"),
+    "layers in words": ({"llama.block_count": "many"}, "block_count is 'many'"),
+    "a flag": ({"llama.block_count": True}, "block_count is True"),
+    "nothing": ({"llama.block_count": None}, "does not say its llama.block_count"),
+    "no width": ({"llama.embedding_length": 0}, "embedding_length is 0"),
+    "no heads": ({"llama.attention.head_count": 0}, "head_count is 0"),
+    "heads that differ": ({"llama.attention.head_count": [2, 4]}, "differs from layer to layer"),
+    "heads for a million layers": ({"llama.attention.head_count": range(1 << 20)}, "has 1,048,576 values"),
+    "negative": ({"llama.attention.head_count_kv": -2}, "head_count_kv is -2"),
+    "not a number": ({"llama.context_length": float("nan")}, "context_length is nan"),
+    "beyond any": ({"llama.feed_forward_length": 1 << 40}, "feed_forward_length is 1099511627776"),
+    "another architecture": ({"general.architecture": "bert"}, "does not say its bert.embedding_length"),
+    "no architecture": ({"general.architecture": None}, "does not say"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_a_claim_that_cannot_be_is_named_and_costs_nothing(case: str) -> None:
+    change, words = CLAIMS[case]
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadModel) as caught:
+            model_shape({**METADATA, **change}, TENSORS)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert words in str(caught.value)
+    assert caught.value.exit_code == 5
+
+
+def test_a_value_for_each_layer_that_is_always_the_same() -> None:
+    shape = model_shape({**METADATA, "llama.attention.head_count_kv": [1, 1]}, TENSORS)
+    assert shape.n_head_kv == 1
+
+
+def test_a_tensor_of_an_absurd_layer_makes_no_layers() -> None:
+    shape = model_shape(
+        METADATA, [*TENSORS, ("blk.99999999.attn_q.weight", 1, 4), ("blk.70000.attn_q.weight", 1, 4)]
+    )
+    assert len(shape.layers) == 1
+
+
+@pytest.mark.parametrize("head", [(80, 80), (128, 80), (16, 128)])
+@pytest.mark.parametrize("kind", [kind for kind, (_, block) in KV_TYPES.items() if block > 1])
+def test_a_cache_whose_blocks_do_not_divide_a_head_is_refused_by_the_plan(
+    head: tuple[int, int], kind: str
+) -> None:
+    shape = replace(MIXTRAL, head_dim_k=head[0], head_dim_v=head[1])
+    with pytest.raises(BadRequest, match=rf"in {kind} has blocks of 32 values.*--kv f16") as caught:
+        plan(shape, HOST, Request(kv=kind))
+    assert caught.value.exit_code == 2
+    assert kv_types_of(shape) == ("f32", "f16", "bf16")
+
+
+def test_such_a_cache_is_not_taken_unasked() -> None:
+    shape = replace(MIXTRAL, head_dim_k=80, head_dim_v=80)
+    tight = Machine(29 * GIB, 8)  # where 8 bits would be tried before a smaller context
+    for kv in ("auto", None):
+        assert plan(shape, tight, Request(kv=kv)).placement.type_k == "f16"
+    only_small = replace(HOST, kv_types=("q8_0",), gpus=(Gpu("card", 24 * GIB, 900.0),))
+    assert plan(shape, only_small, Request()).placement.type_v == "f16"
+    assert plan(MIXTRAL, HOST, Request(kv="q8_0")).placement.type_k == "q8_0"
+
+
+def test_an_unknown_cache_type_is_a_sentence() -> None:
+    with pytest.raises(BadRequest, match="there is no cache type 'q9'"):
+        plan(MIXTRAL, HOST, Request(kv="q9"))
