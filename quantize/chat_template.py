@@ -7,6 +7,7 @@ from typing import Any
 
 from quantize.errors import CorruptFile
 from quantize.folder import read_json_object_if_there
+from quantize.input_file import read_file
 from quantize.source import Value, text, texts
 
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -14,10 +15,17 @@ MAX_TEMPLATE_BYTES = 1 << 20
 
 def chat_template_metadata(folder: Path, tokenizer_config: Mapping[str, Any]) -> dict[str, Value]:
     """Give the template keys: of tokenizer_config.json first, then chat_template.jinja, then chat_template.json."""
-    template = tokenizer_config.get("chat_template", _beside(folder))
+    template = tokenizer_config.get("chat_template")
+    template = _beside(folder) if template is None else template
     if isinstance(template, str):
         return {"tokenizer.chat_template": text(template)}
     return _named(template) if isinstance(template, list) else {}
+
+
+def has_template(folder: Path) -> bool:
+    """Tell whether a folder brings a chat template of its own."""
+    config = read_json_object_if_there(folder / "tokenizer_config.json")
+    return bool(chat_template_metadata(folder, config))
 
 
 def _beside(folder: Path) -> Any:
@@ -27,12 +35,8 @@ def _beside(folder: Path) -> Any:
 
 
 def _read(path: Path) -> str:
-    if (size := path.stat().st_size) > MAX_TEMPLATE_BYTES:
-        raise CorruptFile(
-            f"{path.name} has {size:,} bytes, more than a chat template can have; download it again."
-        )
     try:
-        return path.read_text(encoding="utf-8")
+        return read_file(path, MAX_TEMPLATE_BYTES).decode("utf-8")
     except ValueError:
         raise CorruptFile(f"{path.name} is not UTF-8 text; download it again.") from None
 

@@ -6,6 +6,7 @@ consolidated*.safetensors). Only safetensors, JSON and tokenizer files are ever 
 
 import fnmatch
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,8 @@ from quantize.safetensors import read_header
 from quantize.source import TensorSource
 
 INDEX = "model.safetensors.index.json"
+WHOLE = "model.safetensors"
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -102,7 +105,8 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
             f"{folder} is no folder; name the folder that holds config.json and the safetensors files."
         )
     elsewhere = elsewhere or {}
-    layout, shards = _find(folder, elsewhere)
+    found = _find(folder, elsewhere)
+    layout, shards = found.layout, found.shards
     config = read_json_object(folder / layout.value)
     if layout is Layout.HUGGING_FACE:
         architecture(config, f"{folder.name}/config.json")
@@ -115,20 +119,38 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
                     "remove the file that does not belong there."
                 )
             tensors[name] = tensor_source(stored)
-    if layout is Layout.HUGGING_FACE and (folder / INDEX).is_file():
-        _check_index(folder / INDEX, tensors)
-    return Checkpoint(folder, layout, config, tensors, tuple(shards))
+    if found.index:
+        _check_index(found.index, tensors)
+    return Checkpoint(folder, layout, config, tensors, shards)
 
 
-def _find(folder: Path, elsewhere: Collection[str]) -> tuple[Layout, list[Path]]:
+@dataclass(frozen=True)
+class _Found:
+    """Where a folder's weights lie; `index` is the one that names them, None where none is used."""
+
+    layout: Layout
+    shards: tuple[Path, ...]
+    index: Path | None = None
+
+
+def _find(folder: Path, elsewhere: Collection[str]) -> _Found:
+    """Choose the weights of a folder: what is whole wins over what an index only promises, such as one that a download left behind."""
     has_config, has_params = ((folder / layout.value).is_file() for layout in Layout)
-    if has_config:
-        if (folder / INDEX).is_file():
-            return Layout.HUGGING_FACE, _indexed(folder / INDEX, elsewhere)
-        if shards := _matching(folder, "model*.safetensors", elsewhere):
-            return Layout.HUGGING_FACE, shards
+    index, incomplete = folder / INDEX, None
+    if has_config and index.is_file():
+        whole = _matching(folder, WHOLE, elsewhere)
+        try:
+            return _Found(Layout.HUGGING_FACE, tuple(_indexed(index, elsewhere)), index)
+        except CorruptFile as error:
+            incomplete = error
+        if whole:
+            return _Found(Layout.HUGGING_FACE, tuple(whole))
+    elif has_config and (shards := _matching(folder, "model*.safetensors", elsewhere)):
+        return _Found(Layout.HUGGING_FACE, tuple(_all_parts(shards)))
     if has_params and (shards := _matching(folder, "consolidated*.safetensors", elsewhere)):
-        return Layout.MISTRAL, shards
+        return _Found(Layout.MISTRAL, tuple(_all_parts(shards)))
+    if incomplete:
+        raise incomplete
     if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
         raise Unsupported(
             f"{folder.name} holds its weights in {pickles[0]}, a pickle file, which can run code when opened; "
@@ -137,6 +159,23 @@ def _find(folder: Path, elsewhere: Collection[str]) -> tuple[Layout, list[Path]]
     if not has_config and not has_params:
         raise Unsupported(f"{folder.name} has no config.json and no params.json; it is not a model folder.")
     raise Unsupported(f"{folder.name} has no safetensors files; download the model's weights too.")
+
+
+def _all_parts(shards: list[Path]) -> list[Path]:
+    """Refuse a folder whose shards say by their names that others are missing, or that they are of two models."""
+    places = {path.name: match for path in shards if (match := _PART.fullmatch(path.name))}
+    for match in places.values():
+        for number in range(1, min(int(match["count"]), len(places) + 1) + 1):
+            name = f"{match['stem']}-{number:05d}-of-{match['count']}.safetensors"
+            if name not in places:
+                raise CorruptFile(
+                    f"{shards[0].parent.name} lacks {name!r}, part {number} of {int(match['count'])}; download it."
+                )
+    if places and len(places) < len(shards):
+        whole = next(path.name for path in shards if path.name not in places)
+        if whole == WHOLE:  # transformers and llama.cpp take the whole file too
+            return [path for path in shards if path.name == WHOLE]
+    return shards
 
 
 def _matching(folder: Path, pattern: str, elsewhere: Collection[str]) -> list[Path]:

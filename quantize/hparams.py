@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantize.errors import CorruptFile, Unsupported
-from quantize.json_fields import Fields
+from quantize.json_fields import Fields, shown
 
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
 MAX_EXPERTS = 512  # llama.cpp's LLAMA_MAX_EXPERTS
@@ -108,12 +108,19 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
     """Read a Hugging Face config.json."""
     name = architecture(config, where)
     method = config.get("quantization_config")
-    if isinstance(method, dict):
+    if not is_none(method):
+        kind = method.get("quant_method", "unknown method") if isinstance(method, dict) else method
+        kind = kind if isinstance(kind, str) else shown(kind)
         raise Unsupported(
-            f"{where} describes weights that are already quantized ({method.get('quant_method', 'unknown method')}); "
+            f"{where} describes weights that are already quantized ({kind[:40]}); "
             "convert the original checkpoint instead."
         )
-    read = Fields({**_DEFAULTS[name], **{k: v for k, v in config.items() if v is not None}}, where)
+    activation = config.get("hidden_act")
+    if activation not in (None, "silu", "swish"):
+        raise Unsupported(
+            f"{where} has hidden_act = {shown(activation)}, and llama.cpp computes silu in such models; mixcli cannot convert it."
+        )
+    read = Fields({**_defaults(name, config), **_said(config)}, where)
     n_head = read.count("num_attention_heads", MAX_WIDTH)
     n_embd = read.count("hidden_size", MAX_WIDTH)
     n_expert = n_expert_used = 0
@@ -139,20 +146,46 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
             n_expert=n_expert,
             n_expert_used=n_expert_used,
             rope_scaling=_rope_scaling(rope, where),
-            tied_embeddings=bool(read.values.get("tie_word_embeddings", False)),
+            tied_embeddings=read.flag("tie_word_embeddings"),
         ),
         where,
     )
 
 
+def is_none(value: object) -> bool:
+    """Tell whether a value of a configuration means that there is none, as transformers takes it."""
+    return value is None or value is False or value in ("", "none", "None", {}, [])
+
+
+# Keys for which 0 and -1 mean "none" too, as the code of these models and of their converters takes them
+_NONE_BY_NUMBER = frozenset({"head_dim", "num_key_value_heads", "n_kv_heads", "vocab_size", "max_seq_len"})
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration really says: without what means "none" or "the default"."""
+    return {
+        key: value
+        for key, value in values.items()
+        if value is not None and not (key in _NONE_BY_NUMBER and (value is False or value in (0, -1)))
+    }
+
+
+def _defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model type's defaults; heads that are set to none are as many as there are heads, not the default number."""
+    defaults = dict(_DEFAULTS[name])
+    if "num_key_value_heads" in config:
+        defaults.pop("num_key_value_heads", None)
+    return defaults
+
+
 def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -> Hparams:
     """Read a Mistral-native params.json; `moe` makes it a Mixtral."""
     for key in ("quantization", "vision_encoder", "multimodal", "mamba", "q_lora_rank", "llama_4_scaling"):
-        if params.get(key):
+        if not is_none(params.get(key)):
             raise Unsupported(
                 f"{where} has {key!r}, which mixcli does not convert; it takes Mistral and Mixtral text models."
             )
-    read = Fields({k: v for k, v in params.items() if v is not None}, where)
+    read = Fields(_said(params), where)
     n_expert = n_expert_used = 0
     if moe := read.mapping("moe"):
         n_expert = Fields(moe, where).count("num_experts", MAX_EXPERTS)
@@ -188,7 +221,7 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
             n_expert=n_expert,
             n_expert_used=n_expert_used,
             rope_scaling=scaling,
-            tied_embeddings=bool(read.values.get("tied_embeddings", False)),
+            tied_embeddings=read.flag("tied_embeddings"),
         ),
         where,
     )
@@ -208,11 +241,11 @@ _ROPE_NUMBERS: dict[str, tuple[tuple[str, float | None], ...]] = {  # name and d
 
 def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling | None:
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind in ("default", None):
+    if kind == "default" or is_none(kind):
         return None
     if not isinstance(kind, str) or kind not in _ROPE_NUMBERS:
         raise Unsupported(
-            f"{where} stretches positions by {kind!r}; mixcli converts {', '.join(_ROPE_NUMBERS)} and none."
+            f"{where} stretches positions by {shown(kind)}; mixcli converts {', '.join(_ROPE_NUMBERS)} and none."
         )
     read = Fields(rope, where)
     numbers = {name: read.number(name, default=default) for name, default in _ROPE_NUMBERS[kind]}

@@ -6,22 +6,24 @@ the older binary .dat (one count for each tensor). Both are brought to what llam
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize.errors import CorruptFile, QuantizeError
+from quantize.errors import CorruptFile
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.gguf_header import MAGIC, GgufHeader, read_header
+from quantize.input_file import read_file
 from quantize.source import TensorSource, Value, text, u32
 
 _MAX_ENTRIES = 1 << 16
 _MAX_NAME = 1 << 10
 _MAX_VALUES = 1 << 28
-_MAX_FILE = 1 << 32
+_MAX_FILE = 1 << 30  # bytes; that of Mixtral 8x22B has 50 MB
+_MAX_IMPORTANCE = 1e15  # the square of a float16 is at most 4.3e9
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,14 @@ class Imatrix:
             "it was made for another model."
         )
 
+    def check_model(self, names: Iterable[str]) -> None:
+        """Raise CorruptFile when not one tensor of a model is in the matrix."""
+        if self.entries.keys().isdisjoint(names):
+            first = next(iter(self.entries), "")
+            raise CorruptFile(
+                f"{self.name} has no values for any tensor of this model (but for {first[:80]!a}); it was made for another model."
+            )
+
     def metadata(self) -> dict[str, Value]:
         """Give the keys by which llama-quantize records the matrix in the result."""
         keys = {"quantize.imatrix.file": text(self.name)}
@@ -69,25 +79,32 @@ class Imatrix:
 
 
 def read_imatrix(path: Path) -> Imatrix:
-    """Read an importance matrix, GGUF or .dat; CorruptFile for one that contradicts itself or is not finite."""
-    try:
-        size = path.stat().st_size
-        if size > _MAX_FILE:
-            raise CorruptFile(f"{path} has {size:,} bytes, too many for an imatrix.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise QuantizeError(f"{path} cannot be read: {error.strerror or error}.") from error
+    """Read an importance matrix, GGUF or .dat; CorruptFile for one that contradicts itself or holds what no text can have given.
+
+    A mean of squares is finite and not negative; with anything else ggml's quantizers would end this process.
+    """
+    data = read_file(path, _MAX_FILE)
     entries, n_chunks, dataset = _from_gguf(path, data) if data.startswith(MAGIC) else _from_dat(path, data)
     for name, values in entries.items():
         if not np.isfinite(values).all():
             raise CorruptFile(
                 f"{path}: the values for {name!a} are not all finite; compute the imatrix again."
             )
+        if (least := float(values.min())) < 0:
+            raise CorruptFile(
+                f"{path}: the values for {name!a} go down to {least:g}, and a mean of squares is never negative; "
+                "compute the imatrix again."
+            )
+        if (most := float(values.max())) > _MAX_IMPORTANCE:
+            raise CorruptFile(
+                f"{path}: the values for {name!a} go up to {most:g}, and {_MAX_IMPORTANCE:g} is more than any activation's "
+                "square; compute the imatrix again."
+            )
     return Imatrix(path.name, hashlib.sha256(data).hexdigest(), entries, n_chunks, dataset)
 
 
 def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int, str]:
-    header = read_header(path)
+    header = read_header(_Bytes(data), str(path))
     sums = {t.name.removesuffix(".in_sum2") for t in header.tensors if t.name.endswith(".in_sum2")}
     counts = {t.name.removesuffix(".counts") for t in header.tensors if t.name.endswith(".counts")}
     if not sums or sums != counts:
@@ -99,14 +116,39 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
         total, count = (_values(path, header, data, name + suffix) for suffix in (".in_sum2", ".counts"))
         if total.size % count.size:
             raise CorruptFile(f"{path}: {name!a} has {total.size} sums for {count.size} counts.")
+        if not np.isfinite(count).all() or count.min() < 0:
+            raise CorruptFile(
+                f"{path}: the counts for {name!a} are not all finite and at least 0; compute the imatrix again."
+            )
         count = np.rint(count)[:, None]
         rows = total.reshape(len(count), -1)
         # An expert that the text never reached has no say: all its columns count alike.
-        entries[name] = (
-            np.where(count > 0, rows / np.where(count > 0, count, 1), 1).astype(np.float32).reshape(-1)
-        )
-    datasets, n_chunks = header.get("imatrix.datasets", ()), header.get("imatrix.chunk_count", 0)
-    return entries, n_chunks if isinstance(n_chunks, int) else 0, str(datasets[0]) if len(datasets) else ""
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at by the caller
+            means = np.where(count > 0, rows / np.where(count > 0, count, 1), 1)
+        entries[name] = means.astype(np.float32).reshape(-1)
+    datasets = header.get("imatrix.datasets")
+    dataset = (
+        str(datasets[0])
+        if isinstance(datasets, Sequence) and len(datasets) and not isinstance(datasets, str)
+        else ""
+    )
+    n_chunks = header.get("imatrix.chunk_count", 0)
+    is_count = isinstance(n_chunks, int) and not isinstance(n_chunks, bool) and 0 <= n_chunks < 1 << 31
+    return entries, n_chunks if is_count else 0, dataset
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    """Bytes at hand as the header reader takes them."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read_at(self, offset: int, n: int) -> bytes:
+        return self.data[offset : offset + n]
 
 
 def _values(path: Path, header: GgufHeader, data: bytes, name: str) -> NDArray[np.float32]:
@@ -126,6 +168,8 @@ def _from_dat(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]], 
         n_calls = at.int32(f"the calls for {name!a}", 0, (1 << 31) - 1)
         n_values = at.int32(f"the values for {name!a}", 1, _MAX_VALUES)
         values = np.frombuffer(at.take(4 * n_values), dtype="<f4").astype(np.float32)
+        if name in entries:
+            raise CorruptFile(f"{path} has {name!a} twice; compute the imatrix again.")
         entries[name] = values / np.float32(n_calls) if n_calls else values
     if at.position + 8 > len(data):
         return entries, 0, ""

@@ -15,7 +15,8 @@ class Fields:
     where: str
 
     def count(self, key: str, limit: int, default: int | None = None) -> int:
-        value = self.values.get(key, default)
+        value = self.values.get(key)
+        value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
             raise CorruptFile(
                 f"{self.where} has {key} = {shown(value)} where a number from 1 to {limit} must be; download it again."
@@ -23,15 +24,26 @@ class Fields:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        value = self.values.get(key, default)
+        value = self.values.get(key)
+        value = default if value is None else value
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
             raise CorruptFile(
                 f"{self.where} has {key} = {shown(value)} where a number from 0 must be; download it again."
             )
         return float(value)
 
+    def flag(self, key: str) -> bool:
+        value = self.values.get(key)
+        if value not in (None, True, False):
+            raise CorruptFile(
+                f"{self.where} has {key} = {shown(value)} where true or false must be; download it again."
+            )
+        return bool(value)
+
     def mapping(self, key: str) -> Mapping[str, Any]:
-        value = self.values.get(key) or {}
+        value = self.values.get(key)
+        if value is None or value is False or value in ("", "none", "None", []):
+            return {}
         if not isinstance(value, dict):
             raise CorruptFile(
                 f"{self.where} has {key} = {shown(value)} where an object must be; download it again."

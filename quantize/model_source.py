@@ -1,5 +1,7 @@
 """A checkpoint as the writer takes it: all metadata, all tensors, in the order of llama.cpp's converter."""
 
+from quantize.chat_evidence import template_note, trained_for_chat
+from quantize.chat_template import has_template
 from quantize.checkpoint import Checkpoint
 from quantize.general_metadata import general_metadata
 from quantize.hparams_metadata import hparams_metadata
@@ -20,5 +22,13 @@ def model_source(checkpoint: Checkpoint) -> ModelSource:
     metadata |= hparams_metadata(hparams)
     metadata["llama.vocab_size"] = u32(n_vocab)
     metadata["llama.rope.dimension_count"] = u32(hparams.head_size)
-    metadata |= tokenizer_metadata(checkpoint, n_vocab)
-    return ModelSource(metadata, tensors, checkpoint.fingerprint, checkpoint.all_files)
+    for_chat = trained_for_chat(checkpoint, metadata)
+    tokens = tokenizer_metadata(checkpoint, n_vocab, for_chat=for_chat)
+    note = template_note(checkpoint, metadata, tokens, has_template(checkpoint.folder))
+    return ModelSource(
+        metadata | tokens,
+        tensors,
+        checkpoint.fingerprint,
+        checkpoint.all_files,
+        (note,) if note else (),
+    )

@@ -100,6 +100,8 @@ def plan_write(
     the imatrix is for another model.
     """
     number = FILE_TYPES[file_type_name(file_type)]
+    if imatrix:
+        imatrix.check_model(tensor.name for tensor in model.tensors)
     extra = imatrix.metadata() if imatrix else None
     files = lay_out(model, types, number, target, extra=extra, split_max_size=split_max_size)
     for file in files:

@@ -7,12 +7,15 @@ The file is a protocol buffer (sentencepiece_model.proto): field 1 repeats a pie
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from quantize.errors import CorruptFile, Unsupported
+from quantize.input_file import read_file
 from quantize.token_types import TokenType
 
 MAX_BYTES = 1 << 26
+MAX_PIECES = 1 << 20  # the largest vocabularies have 262,144 tokens
 _BPE = 2  # TrainerSpec.ModelType
 
 
@@ -27,17 +30,14 @@ class Piece:
 
 def read_sentencepiece(path: Path) -> list[Piece]:
     """Read all pieces of a byte-pair SentencePiece model; Unsupported for a unigram, word or character model."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise CorruptFile(
-            f"{path.name} has {size:,} bytes, more than a tokenizer can have; download it again."
-        )
-    raw = path.read_bytes()
+    raw = read_file(path, MAX_BYTES)
     pieces: list[Piece] = []
     try:
         model_type = 1  # the default, unigram
         for field, value in _fields(raw):
             if field == 1:
+                if len(pieces) == MAX_PIECES:
+                    raise ValueError(f"more than {MAX_PIECES:,} pieces")
                 pieces.append(_piece(_bytes(value)))
             elif field == 2:
                 model_type = next(
@@ -61,6 +61,8 @@ def _piece(raw: bytes) -> Piece:
             text = _bytes(value)
         elif field == 2:
             (score,) = struct.unpack("<f", _bytes(value))
+            if not isfinite(score):
+                raise ValueError(f"a score is {score}")
         elif field == 3 and isinstance(value, int):
             kind = TokenType(value)
     text.decode("utf-8")

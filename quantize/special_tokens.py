@@ -9,6 +9,7 @@ from typing import Any
 
 from quantize.errors import CorruptFile
 from quantize.source import Value, flag, u32
+from quantize.vocab_bpe import added_tokens
 
 _ID_KEYS = {
     "bos": "tokenizer.ggml.bos_token_id",
@@ -39,7 +40,9 @@ def special_token_metadata(
     ids = _ids_by_text(tokenizer_config, tokenizer)
     for kind in _ID_KEYS:
         index = config.get(f"{kind}_token_id")
-        if isinstance(index, int) and not isinstance(index, bool):
+        if (
+            isinstance(index, int) and not isinstance(index, bool) and index != -1
+        ):  # -1 is an old way to say none
             if index < 0:
                 raise CorruptFile(f"config.json gives {kind}_token_id the id {index}; download it again.")
             ids.setdefault(kind, index)
@@ -67,8 +70,8 @@ _MISTRAL = {"bos": b"<s>", "eos": b"</s>", "unk": b"<unk>", "pad": b"<pad>"}
 
 def _ids_by_text(tokenizer_config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> dict[str, int]:
     by_text: dict[str, int] = {}
-    for entry in tokenizer.get("added_tokens") or []:
-        by_text.setdefault(entry["content"], entry["id"])
+    for index, (text, _special) in added_tokens(tokenizer, "tokenizer.json").items():
+        by_text.setdefault(text, index)
     ids = {}
     for kind in _ID_KEYS:
         wanted = _text(tokenizer_config.get(f"{kind}_token"))
@@ -81,7 +84,7 @@ def _added(tokenizer_config: Mapping[str, Any], tokenizer: Mapping[str, Any]) ->
     added: dict[str, bool] = {}
     post = tokenizer.get("post_processor")
     steps = (post.get("processors") or [post]) if isinstance(post, dict) else []
-    for step in steps:
+    for step in steps if isinstance(steps, list) else []:
         kind = step.get("type") if isinstance(step, dict) else None
         if kind == "ByteLevel":
             added.setdefault("bos", False)
@@ -90,7 +93,8 @@ def _added(tokenizer_config: Mapping[str, Any], tokenizer: Mapping[str, Any]) ->
             single = step.get("single")
             if isinstance(single, list) and len(single) > 1:
                 for end, place in (("bos", single[0]), ("eos", single[-1])):
-                    marker = place.get("SpecialToken", {}).get("id") if isinstance(place, dict) else None
+                    special = place.get("SpecialToken") if isinstance(place, dict) else None
+                    marker = special.get("id") if isinstance(special, dict) else None
                     if marker:
                         stated = _text(tokenizer_config.get(f"{end}_token"))
                         added[end] = stated is None or marker == stated

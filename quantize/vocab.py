@@ -26,8 +26,12 @@ _GRANITE_VOCABULARY = 49152  # StarCoder's, which llama.cpp's converter never le
 _VERSIONED = re.compile(r"tokenizer\.model\.(v\d+)(m\d+)?")
 
 
-def tokenizer_metadata(checkpoint: Checkpoint, n_vocab: int | None) -> dict[str, Value]:
+def tokenizer_metadata(
+    checkpoint: Checkpoint, n_vocab: int | None, *, for_chat: bool = False
+) -> dict[str, Value]:
     """Give all `tokenizer.*` keys for a model with `n_vocab` embedding rows.
+
+    `for_chat` says that the model was trained for chats: without a template of its own it gets that of its tokenizer's version.
 
     Raises Unsupported for a folder without a tokenizer or with one of an unknown kind, CorruptFile for one that contradicts itself
     or the embedding.
@@ -35,11 +39,11 @@ def tokenizer_metadata(checkpoint: Checkpoint, n_vocab: int | None) -> dict[str,
     folder = checkpoint.folder
     has_tekken = (folder / "tekken.json").is_file()
     if checkpoint.layout is Layout.MISTRAL or (has_tekken and not (folder / "tokenizer.json").is_file()):
-        return _mistral(folder, n_vocab)
-    return _hugging_face(folder, checkpoint.config, n_vocab)
+        return _mistral(folder, n_vocab, for_chat)
+    return _hugging_face(folder, checkpoint.config, n_vocab, for_chat)
 
 
-def _mistral(folder: Path, n_vocab: int | None) -> dict[str, Value]:
+def _mistral(folder: Path, n_vocab: int | None, for_chat: bool) -> dict[str, Value]:
     if (path := folder / "tekken.json").is_file():
         vocabulary, version = tekken_vocabulary(path, n_vocab)
     else:
@@ -49,12 +53,14 @@ def _mistral(folder: Path, n_vocab: int | None) -> dict[str, Value]:
     keys = vocabulary.metadata()
     keys |= mistral_token_metadata(vocabulary.tokens)
     template = chat_template_metadata(folder, read_json_object_if_there(folder / "tokenizer_config.json"))
-    if _TEMPLATE not in template and version in BY_VERSION:
+    if for_chat and _TEMPLATE not in template and version in BY_VERSION:
         template[_TEMPLATE] = text(BY_VERSION[version])
     return keys | template
 
 
-def _hugging_face(folder: Path, config: Mapping[str, Any], n_vocab: int | None) -> dict[str, Value]:
+def _hugging_face(
+    folder: Path, config: Mapping[str, Any], n_vocab: int | None, for_chat: bool
+) -> dict[str, Value]:
     tokenizer_config = read_json_object_if_there(folder / "tokenizer_config.json")
     tokenizer = read_json_object_if_there(folder / "tokenizer.json")
     keys: dict[str, Value] = {}
@@ -66,10 +72,11 @@ def _hugging_face(folder: Path, config: Mapping[str, Any], n_vocab: int | None) 
     keys |= chat_template_metadata(folder, tokenizer_config)
     if n_vocab == _GRANITE_VOCABULARY:
         keys["tokenizer.ggml.add_bos_token"] = flag(False)
-    # A folder without a template may be a base model; only control tokens for chats say that it is none.
-    if _TEMPLATE not in keys and vocabulary.model == "llama":
+    if for_chat and _TEMPLATE not in keys and vocabulary.model == "llama":
         version = sentencepiece_version(vocabulary)
-        if version != "v1" and version in BY_VERSION:
+        if (
+            version != "v1" and version in BY_VERSION
+        ):  # version 1 has no control tokens: any fine-tune may have its own form
             keys[_TEMPLATE] = text(BY_VERSION[version])
     return keys
 

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantize.errors import CorruptFile, Unsupported
+from quantize.json_fields import shown
 from quantize.pretokenizer import pretokenizer_json, pretokenizer_name
 from quantize.token_types import TokenType
 from quantize.vocabulary import Vocabulary, looks_special, padding
+
+MAX_TOKENS = 1 << 22  # ids; the largest vocabularies have 262,144
 
 
 def bpe_vocabulary(tokenizer: Mapping[str, Any], n_vocab: int | None, where: str) -> Vocabulary:
@@ -44,7 +47,9 @@ def bpe_model(tokenizer: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         raise CorruptFile(f"{where} has no model; download it again.")
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
-        raise Unsupported(f"{where} holds a {kind} tokenizer; mixcli converts BPE and SentencePiece.")
+        raise Unsupported(
+            f"{where} holds a {shown(kind)[1:-1]} tokenizer; mixcli converts BPE and SentencePiece."
+        )
     return model
 
 
@@ -57,7 +62,7 @@ def token_ids(model: Mapping[str, Any], where: str) -> dict[int, str]:
     for token, index in vocab.items():
         if not _is_id(index) or index in by_id:
             raise CorruptFile(
-                f"{where} gives token {token!r} the id {index!r}, which is taken or none; download it again."
+                f"{where} gives token {shown(token, 80)} the id {shown(index)}, which is taken or none; download it again."
             )
         by_id[index] = token
     return by_id
@@ -154,4 +159,4 @@ def tokenizer_json(
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 22
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_TOKENS

@@ -7,11 +7,13 @@ from typing import Any
 
 from quantize.errors import CorruptFile
 from quantize.folder import read_json_object_if_there
+from quantize.json_fields import shown
 from quantize.sentencepiece_model import Piece, read_sentencepiece
 from quantize.token_types import TokenType
-from quantize.vocab_bpe import added_tokens, bpe_model, merge_lines, token_ids
+from quantize.vocab_bpe import MAX_TOKENS, added_tokens, bpe_model, merge_lines, token_ids
 from quantize.vocabulary import Vocabulary, looks_special, padding
 
+_ID = re.compile(r"[0-9]{1,7}")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _PADDED, _ADDED = -10000.0, -1000.0  # scores by which llama.cpp's converter tells them apart
 
@@ -38,6 +40,10 @@ def spm_vocabulary_from_json(tokenizer: Mapping[str, Any], n_vocab: int | None, 
     scores: dict[str, float] = {}
     for rank, line in enumerate(merge_lines(model, where)):
         scores.setdefault(line.replace(" ", "", 1), -float(rank))
+    if n_vocab is not None and max(by_id) >= n_vocab:  # before so many pieces are made
+        raise CorruptFile(
+            f"{where} has {1 + max(by_id)} tokens, the embedding has {n_vocab} rows; they are of different models."
+        )
     unknown = model.get("unk_token")
     pieces = []
     for index in range(1 + max(by_id)):
@@ -80,8 +86,10 @@ def _added_beside(folder: Path) -> dict[int, tuple[str, bool]]:
     """The added tokens of added_tokens.json, then of tokenizer_config.json, which also knows the special ones."""
     found: dict[int, tuple[str, bool]] = {}
     for token, index in read_json_object_if_there(folder / "added_tokens.json").items():
-        if not isinstance(index, int) or index < 0:
-            raise CorruptFile(f"added_tokens.json gives {token!r} the id {index!r}; download it again.")
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < MAX_TOKENS:
+            raise CorruptFile(
+                f"added_tokens.json gives {shown(token, 80)} the id {shown(index)}; download it again."
+            )
         found[index] = token, False
     decoder = read_json_object_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     if not isinstance(decoder, dict):
@@ -89,9 +97,9 @@ def _added_beside(folder: Path) -> dict[int, tuple[str, bool]]:
             "tokenizer_config.json has an added_tokens_decoder that is no object; download it again."
         )
     for key, entry in decoder.items():
-        if not key.isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+        if not _ID.fullmatch(key) or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise CorruptFile(
-                f"tokenizer_config.json describes added token {key!r} in an unknown way; download it again."
+                f"tokenizer_config.json describes added token {shown(key, 80)} in an unknown way; download it again."
             )
         found[int(key)] = entry["content"], bool(entry.get("special"))
     return found

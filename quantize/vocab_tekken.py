@@ -12,11 +12,14 @@ from typing import Any
 
 from quantize.errors import CorruptFile, Unsupported
 from quantize.folder import read_json_object
+from quantize.json_fields import shown
 from quantize.pretokenizer import TEKKEN_PATTERN
 from quantize.token_types import TokenType
 from quantize.vocabulary import Vocabulary, padding
 
 MAX_TOKENS = 1 << 22
+MAX_TOKEN_BYTES = 1 << 10  # every way to cut a token in two is looked at
+MAX_BYTES = 1 << 23  # of all tokens; real files have about a million
 
 # Files of version 7 and before leave their special tokens to the reader; these are the ones that mistral_common knows.
 _UNLISTED = (
@@ -45,6 +48,10 @@ def tekken_vocabulary(path: Path, n_vocab: int | None) -> tuple[Vocabulary, str]
         raise CorruptFile(
             f"{path.name} has {n_tokens} tokens, the embedding has {n_vocab} rows; they are of different models."
         )
+    if n_special > n_tokens:
+        raise CorruptFile(
+            f"{path.name} has {n_special} special tokens among {n_tokens} in all, which cannot be; download it again."
+        )
     special = _special_tokens(file.get("special_tokens"), n_special, path.name)
     ranked = _ranked(file["vocab"], n_tokens - n_special, path.name)
     tokens = [*special, *(printable(token).encode() for token in ranked)]
@@ -56,7 +63,7 @@ def tekken_vocabulary(path: Path, n_vocab: int | None) -> tuple[Vocabulary, str]
     vocabulary = Vocabulary(
         "gpt2", "tekken", tuple(tokens), tuple(types), (0.0,) * len(tokens), _merges(ranked)
     )
-    return vocabulary, str(config.get("version"))
+    return vocabulary, str(config.get("version"))[:40]
 
 
 def printable(token: bytes) -> str:
@@ -83,11 +90,14 @@ def _special_tokens(listed: Any, n_special: int, where: str) -> list[bytes]:
             )
             if (
                 not isinstance(rank, int)
+                or isinstance(rank, bool)
                 or not 0 <= rank < n_special
                 or not isinstance(text, str)
                 or rank in tokens
             ):
-                raise CorruptFile(f"{where} describes a special token as {entry!r:.80}; download it again.")
+                raise CorruptFile(
+                    f"{where} describes a special token as {shown(entry, 80)}; download it again."
+                )
             tokens[rank] = text
     return [tokens.get(i, f"<SPECIAL_{i}>").encode() for i in range(n_special)]
 
@@ -97,9 +107,16 @@ def _ranked(entries: Sequence[Any], n: int, where: str) -> list[bytes]:
         raise CorruptFile(f"{where} promises {n} tokens and lists {len(entries)}; download it again.")
     try:
         tokens = [base64.b64decode(entry["token_bytes"], validate=True) for entry in entries[:n]]
-        in_order = all(entry["rank"] == rank for rank, entry in enumerate(entries[:n]))
+        in_order = all(
+            isinstance(entry["rank"], int) and entry["rank"] == rank for rank, entry in enumerate(entries[:n])
+        )
     except (TypeError, KeyError, ValueError, binascii.Error):
         raise CorruptFile(f"{where} has a token without rank or bytes; download it again.") from None
+    longest = max(map(len, tokens))
+    if longest > MAX_TOKEN_BYTES or sum(map(len, tokens)) > MAX_BYTES:
+        raise CorruptFile(
+            f"{where} has a token of {longest:,} bytes, {MAX_TOKEN_BYTES:,} are possible; download it again."
+        )
     if not in_order or len(set(tokens)) < n or any(len(token) != 1 for token in tokens[:256]):
         raise CorruptFile(f"{where} has ranks out of order or a token twice; download it again.")
     return tokens
@@ -123,5 +140,5 @@ def _merges(ranked: Sequence[bytes]) -> tuple[str, ...]:
 def _count(config: Mapping[str, Any], key: str, where: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_TOKENS:
-        raise CorruptFile(f"{where} has {key} = {value!r}; download it again.")
+        raise CorruptFile(f"{where} has {key} = {shown(value)}; download it again.")
     return value

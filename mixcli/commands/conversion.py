@@ -79,6 +79,8 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
         **more,
     )
     plan = prepare(source, choices.output or _default_target(source, options.output_type), options)
+    for note in plan.notes:
+        console.note(f"note: {note}")
     if choices.dry_run:
         _show_ledger(plan, choices.as_json)
         return

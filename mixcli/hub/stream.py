@@ -115,6 +115,7 @@ class StreamJob:
             n_bytes + kept,
             f"{'fits' if offer.fits else 'does not fit'}: {size(n_bytes)} of {size(free)} free memory, {words}",
             offer.fits,
+            notes=self.plan.notes,
         )
 
     def carry_out(self, report: Report) -> StoredModel:

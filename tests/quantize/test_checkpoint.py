@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +275,9 @@ def test_buffers_that_old_checkpoints_carry_are_left_out(tmp_path: Path) -> None
             CorruptFile,
             "original context of 1e\\+12 positions",
         ),
+        ({"hidden_act": "gelu"}, Unsupported, "hidden_act = 'gelu'"),
+        ({"tie_word_embeddings": "true"}, CorruptFile, "tie_word_embeddings = 'true' where true or false"),
+        ({"quantization_config": "fp8"}, Unsupported, "already quantized \\(fp8\\)"),
         ({"rope_scaling": [1]}, CorruptFile, "rope_scaling = \\[1\\] where an object"),
     ],
 )
@@ -280,6 +285,150 @@ def test_a_configuration_that_cannot_be_is_refused(
     changes: dict[str, Any], kind: type[QuantizeError], words: str, tmp_path: Path
 ) -> None:
     refused(change_config(write_checkpoint(tmp_path / "m", **SMALL), **changes), kind, words)
+
+
+# What means "none" or "the default", and the number that transformers takes then
+DEFAULTS: dict[str, tuple[dict[str, Any], str, object]] = {
+    **{f"rope_scaling {value!r}": ({"rope_scaling": value}, "rope_scaling", None) for value in (None, False, "", "none", {}, [])},
+    "a default kind": ({"rope_scaling": {"rope_type": "default"}}, "rope_scaling", None),
+    "no kind": ({"rope_scaling": {"rope_type": None}}, "rope_scaling", None),
+    "a kind of none": ({"rope_scaling": {"type": "none"}}, "rope_scaling", None),
+    "no theta": ({"rope_theta": None}, "rope_base", 1e6),
+    "no theta among parameters": ({"rope_parameters": {"rope_type": "default", "rope_theta": None}}, "rope_base", 1e6),
+    **{f"quantization {value!r}": ({"quantization_config": value}, "n_embd", 16) for value in (None, False, {}, "none")},
+    **{f"head_dim {value!r}": ({"head_dim": value}, "head_size", 4) for value in (None, 0, -1, False)},
+    **{f"kv heads {value!r}": ({"num_key_value_heads": value}, "n_head_kv", 4) for value in (None, 0, -1)},
+    **{f"tied {value!r}": ({"tie_word_embeddings": value}, "tied_embeddings", False) for value in (None, False)},
+    "no context": ({"max_position_embeddings": None}, "n_ctx", 131072),
+    "no epsilon": ({"rms_norm_eps": None}, "rms_eps", 1e-5),
+    "no window": ({"sliding_window": None, "torch_dtype": None, "hidden_act": None, "pad_token_id": None}, "n_embd", 16),
+    "another name of silu": ({"hidden_act": "swish"}, "n_embd", 16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DEFAULTS)
+def test_what_means_none_or_the_default_is_taken_so(case: str, tmp_path: Path) -> None:
+    changes, field, value = DEFAULTS[case]
+    folder = change_config(write_checkpoint(tmp_path / "m", **SMALL), **changes)
+    assert getattr(open_checkpoint(folder).hparams, field) == value
+
+
+def test_the_default_of_a_count_that_is_left_out_is_the_model_types(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", **SMALL)
+    config = json.loads((folder / "config.json").read_text())
+    del config["num_key_value_heads"]
+    write_json(folder / "config.json", {**config, "num_attention_heads": 16, "head_dim": 4})
+    assert open_checkpoint(folder).hparams.n_head_kv == 8
+
+
+@pytest.mark.parametrize("value", [None, 0, -1])
+def test_nulls_of_a_mistral_folder(value: object, tmp_path: Path) -> None:
+    params = {
+        "vocab_size": value,
+        "n_kv_heads": value,
+        "head_dim": value,
+        "moe": None,
+        "yarn": None,
+        "quantization": None,
+    }
+    folder = write_native(tmp_path / "m", n_layer=1, n_embd=16, n_ff=32, params=params)
+    found = open_checkpoint(folder).hparams
+    assert (found.n_vocab, found.n_head_kv, found.head_size, found.n_expert) == (None, 4, 4, 0)
+
+
+def test_whole_weights_win_over_an_index_that_was_left_behind(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", n_shards=2, **SMALL)
+    index = (folder / INDEX).read_text()
+    for shard in folder.glob("model-*"):
+        shard.unlink()
+    write_checkpoint(folder, **SMALL)
+    (folder / INDEX).write_text(index)
+    checkpoint = open_checkpoint(folder)
+    assert [path.name for path in checkpoint.files] == ["model.safetensors"]
+    (folder / INDEX).write_text("{")  # and one that cannot be read
+    assert open_checkpoint(folder).tensors.keys() == checkpoint.tensors.keys()
+
+
+def test_mistrals_own_weights_win_over_an_index_that_was_left_behind(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", n_shards=2, **SMALL)
+    for shard in folder.glob("model-*"):
+        shard.unlink()
+    write_native(folder, n_layer=1, n_embd=16, n_ff=32)
+    assert open_checkpoint(folder).layout is Layout.MISTRAL
+
+
+def test_a_part_that_is_missing_is_known_by_the_names_of_the_others(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", n_shards=3, **SMALL)
+    (folder / INDEX).unlink()
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    refused(folder, CorruptFile, "lacks 'model-00002-of-00003.safetensors', part 2 of 3")
+    shutil.move(folder / "model-00001-of-00003.safetensors", folder / "model-00001-of-99999.safetensors")
+    refused(folder, CorruptFile, "lacks 'model-00001-of-00003.safetensors', part 1 of 3|part 2 of 99999")
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 4221000000\n"
+
+
+@pytest.mark.parametrize("layout", [write_checkpoint, write_native])
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "consolidated.safetensors", "config.json", "params.json", "tokenizer.model", "tokenizer.model.v3", "tokenizer_config.json", "tokenizer.json", "tekken.json", "chat_template.jinja", "generation_config.json", "added_tokens.json", INDEX],
+)  # fmt: skip
+def test_a_git_lfs_pointer_is_named_as_one(tmp_path: Path, layout: Callable[..., Path], name: str) -> None:
+    folder = layout(tmp_path / "m", n_layer=1, n_embd=16, n_ff=32, tokenizer="v3")
+    is_needed = (folder / name).is_file()
+    (folder / name).write_text(POINTER)
+    try:
+        model_source(open_checkpoint(folder))
+    except CorruptFile as error:
+        assert f"{name} is a Git LFS pointer" in str(error)
+        assert "git lfs pull" in str(error)
+    else:  # a file that this layout does not read
+        assert not is_needed
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "tokenizer.json", "added_tokens.json", INDEX]
+)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"a": 1}'.encode("utf-16"), "UTF-16"),
+        ('{"a": 1}'.encode("utf-16-le"), "UTF-16"),
+        (b'{"a": "\xe9"}', "not UTF-8 text"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"a": 1, "a": 2}', "'a' twice, with different values"),
+        (b'{"a": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b"", "not JSON"),
+        (b'{"a": 1}' + b"\0" * 10, "not JSON"),
+        (b"[" + b"0," * (1 << 23) + b"0]", "values, more than"),
+    ],
+)
+def test_json_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    folder = write_checkpoint(tmp_path / "m", n_layer=1, n_embd=16, n_ff=32, tokenizer="v3", n_shards=2)
+    (folder / name).write_bytes(content)
+    with pytest.raises(CorruptFile, match=words) as caught:
+        model_source(open_checkpoint(folder))
+    assert str(caught.value).startswith(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_harm(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", **SMALL)
+    config = (folder / "config.json").read_bytes()
+    (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + config)
+    assert open_checkpoint(folder).hparams.n_embd == 16
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.model"])
+def test_a_pipe_in_a_folder_is_never_waited_for(tmp_path: Path, name: str) -> None:
+    folder = write_checkpoint(tmp_path / "m", n_layer=1, n_embd=16, n_ff=32, tokenizer="v3")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(QuantizeError):
+        model_source(open_checkpoint(folder))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"architectures": ["Mixtral'])

@@ -35,7 +35,9 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
     found: dict[str, Loaded] = {}
     with ExitStack() as stack:
         for version, path in TOKENIZERS.items():
-            source = write_native(folder / version, tokenizer=version, n_layer=1, n_embd=8, n_ff=8)
+            source = write_native(
+                folder / f"instruct-{version}", tokenizer=version, n_layer=1, n_embd=8, n_ff=8
+            )
             metadata = dict(model_source(open_checkpoint(source)).metadata)
             file = write_vocabulary(folder / f"{version}.gguf", metadata)
             reference = MistralTokenizer.v1() if version == "v1" else MistralTokenizer.from_file(str(path))

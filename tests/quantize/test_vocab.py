@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from quantize.source import Value
 from quantize.token_types import TokenType
 from quantize.vocab_bpe import bpe_vocabulary, tokenizer_json
 from quantize.vocab_tekken import printable, tekken_vocabulary
-from tests.quantize.builders import TOKENIZERS, write_checkpoint, write_json, write_tokenizer
+from tests.quantize.builders import TOKENIZERS, write_checkpoint, write_json, write_native, write_tokenizer
 from tests.quantize.llama_vocab import loaded, write_vocabulary
 
 TINY: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_ff": 8, "n_expert": 2}
+TINY_NATIVE: dict[str, Any] = {**TINY, "n_expert": 0}
 
 
 def metadata(folder: Path) -> dict[str, Value]:
@@ -51,7 +53,7 @@ def test_sentencepiece_models_are_read_as_the_library_reads_them(version: str) -
     [
         (b"", CorruptFile, "it has no pieces"),
         (b"<html>", CorruptFile, "no SentencePiece model"),
-        (b"version https://git-lfs.github.com/spec/v1\n", CorruptFile, "no SentencePiece model"),
+        (b"version https://git-lfs.github.com/spec/v1\n", CorruptFile, "is a Git LFS pointer"),
         (b"\x0a\xff\xff\xff\xff\x0f", CorruptFile, "is cut"),
         (b"\x0a" + b"\xff" * 12, CorruptFile, "has no end"),
         (b"\x0a\x03\x0a\x01\xff", CorruptFile, "no SentencePiece model"),
@@ -176,11 +178,54 @@ def test_the_template_of_the_tokenizer_configuration_comes_first(tmp_path: Path)
     assert metadata(folder)["tokenizer.chat_template"].value == "from the file"
 
 
-def test_only_a_tokenizer_made_for_chats_gets_a_template_of_its_own(tmp_path: Path) -> None:
-    for version, has_one in (("v1", False), ("v3", True), ("v7", True)):
-        folder = write_checkpoint(tmp_path / version, tokenizer=version, **TINY)
+@pytest.mark.parametrize("layout", [write_checkpoint, write_native])
+@pytest.mark.parametrize(
+    ("name", "version", "has_one"),
+    [
+        ("Mistral-7B-v0.3", "v3", False),
+        ("Mistral-7B-Instruct-v0.3", "v3", True),
+        ("Mixtral-8x22B-v0.1", "v3", False),
+        ("mixtral-8x22b-instruct", "v3", True),
+        ("Mistral-Small-24B-Base-2501", "v7", False),
+        ("Small-Instruct-Base", "v7", False),
+        ("Codestral-22B-v0.1", "v3", True),
+        ("my-fine-tune", "v3", False),
+        ("chat-7b-v1", "v7", True),
+        ("unit", "v3", False),
+    ],
+)
+def test_a_template_of_mistral_is_for_models_that_are_called_so(
+    tmp_path: Path, layout: Callable[..., Path], name: str, version: str, has_one: bool
+) -> None:
+    """A base model has the same tokenizer, and its vectors of [INST] were never trained."""
+    folder = layout(
+        tmp_path / name, tokenizer=version, **(TINY if layout is write_checkpoint else TINY_NATIVE)
+    )
+    if layout is write_checkpoint:
         write_json(folder / "tokenizer_config.json", {})
-        assert ("tokenizer.chat_template" in metadata(folder)) == has_one
+    source = model_source(open_checkpoint(folder))
+    assert ("tokenizer.chat_template" in source.metadata) == has_one
+    (note,) = source.notes
+    assert ("gets Mistral's own" if has_one else "taken for a base model") in note
+
+
+def test_the_name_of_a_repository_counts_and_a_template_that_is_there_always_does(tmp_path: Path) -> None:
+    place = tmp_path / "models--mistralai--Mistral-7B-Instruct-v0.3" / "snapshots" / ("c0ffee" * 6)
+    cached = write_checkpoint(place, tokenizer="v3", **TINY)
+    write_json(cached / "tokenizer_config.json", {})
+    assert "tokenizer.chat_template" in metadata(cached)
+    base = write_checkpoint(tmp_path / "Some-Base", tokenizer="v3", **TINY)
+    source = model_source(open_checkpoint(base))
+    assert source.metadata["tokenizer.chat_template"].value.startswith("{% for m in messages %}")
+    assert source.notes == ()
+
+
+def test_a_version_without_markers_never_gets_a_template_in_a_hugging_face_folder(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "Any-Instruct", tokenizer="v1", **TINY)
+    write_json(folder / "tokenizer_config.json", {})
+    source = model_source(open_checkpoint(folder))
+    assert "tokenizer.chat_template" not in source.metadata
+    assert "will continue text" in source.notes[0]
 
 
 def small_bpe(**changes: Any) -> dict[str, Any]:
