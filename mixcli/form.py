@@ -24,6 +24,17 @@ class Form:
     grammar: str = ""
     abstain: float = 0.0
 
+    @property
+    def option(self) -> str:
+        """Give the option that it came from; nothing where the answer is free."""
+        forms = {
+            "--choice": self.labels,
+            "--schema": self.schema,
+            "--regex": self.regex,
+            "--grammar": self.grammar,
+        }
+        return next((name for name, value in forms.items() if value), "")
+
     def body(self) -> dict[str, Any]:
         """Give the fields of a chat completion request that ask for it."""
         if self.labels:
@@ -55,9 +66,15 @@ class Form:
                 "the server gives no probabilities of the labels, so nothing can be abstained from"
             )
         read: dict[str, Any] = {"result": label}
-        if self.abstain:
-            read = {"result": None if probs[label] < self.abstain else label}
-        return {**read, "label_probs": dict(probs)} if probs else read
+        return self.decided({**read, "label_probs": dict(probs)} if probs else read)
+
+    def decided(self, read: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a result with --abstain applied as it is now: one that was kept may come from another threshold."""
+        probs = read.get("label_probs")
+        if not self.labels or not isinstance(probs, dict) or not probs:
+            return dict(read)
+        label = read.get("result") if read.get("result") in probs else max(probs, key=probs.__getitem__)
+        return {**read, "result": None if probs[label] < self.abstain else label}
 
 
 def _json(text: str, finish_reason: str) -> Any:

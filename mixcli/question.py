@@ -39,6 +39,10 @@ def question_of(
 
     With `many` texts the text comes last, so that all prompts begin alike. UsageError when there is nothing to ask.
     """
+    if clash := {PIPED, TEXT, PROMPT} & set(variables):
+        raise UsageError(
+            f"-v {min(clash)}: a template has that name for the text or the prompt; choose another one"
+        )
     middle = Template.parse(template.strip("\n")) if template is not None else Template(("",), ())
     text_is_placed = PIPED in middle.names or TEXT in middle.names
     pieces = [] if template is None else [middle]

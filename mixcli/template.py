@@ -84,6 +84,14 @@ def _folded(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name).casefold().strip()
 
 
+def lookup(name: str, values: Mapping[str, str], nested: Mapping[str, Any]) -> str | None:
+    """Return the value of a name or path; None where there is none."""
+    try:
+        return _value(name, values, nested)
+    except UsageError:
+        return None
+
+
 def _name(inside: str) -> str:
     """Return the name that stands in a place, without the quotes around all of it."""
     if quoted := _QUOTED.fullmatch(inside):

@@ -89,6 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.batch": BASE
     | {
         "mixcli.form",
+        "mixcli.labels",
         "mixcli.stdin",
         "mixcli.template",
         "mixcli.host.answers",

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mixcli.batch.records import Record
+from mixcli.batch.journal import key_of
+from mixcli.batch.record import Record
 from mixcli.errors import MixcliError, UsageError
 from mixcli.form import Form
 from mixcli.host.answers import Halves, delta_of
-from mixcli.template import Template
+from mixcli.template import Template, lookup, nearest, no_value
 
 TEXT = "text"  # the column that is asked about when none is named
 
@@ -45,12 +46,23 @@ class TemplateJob:
         """Raise UsageError when records with these columns could not be asked about, or lack one that is kept."""
         self.body(Record(0, dict.fromkeys(columns, "")))
         if missing := next((name for name in self.keep if name not in columns), None):
-            raise UsageError(f"--keep: there is no column {missing!r}; there is {', '.join(columns)}")
+            raise UsageError(
+                f"--keep: there is no column {missing!r}; there is {', '.join(columns)}{nearest(missing, tuple(columns))}"
+            )
+
+    def takes_only(self, columns: Sequence[str]) -> bool:
+        """Tell whether {{ text }} means the only column because it is the only one: nothing says that it is called so."""
+        named = {*self.template.names, *self.keep, self.column}
+        return len(columns) == 1 and columns[0] not in named and columns[0] != TEXT
 
     def body(self, record: Record) -> dict[str, Any]:
-        values = {**self.variables, **record.fields, **self._text(record.fields)}
+        if clash := self.variables.keys() & record.fields.keys():
+            raise UsageError(
+                f"-v {min(clash)}: the record has a field of that name; choose another name for the variable"
+            )
+        values = {**self.variables, **record.fields, **self._text(record)}
         messages = [{"role": "system", "content": self.system}] if self.system else []
-        messages.append({"role": "user", "content": self.template.fill(values)})
+        messages.append({"role": "user", "content": self.template.fill(values, record.nested)})
         return {"messages": messages, **self.form.body(), **self.sampling}
 
     def outcome(self, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,29 +75,43 @@ class TemplateJob:
         }
 
     def line(self, record: Record, _key: str, outcome: Mapping[str, Any], /) -> dict[str, Any]:
-        return {"id": record.id, **self._kept(record), **outcome}
+        return {"id": record.id, **self._kept(record), **self.form.decided(outcome)}
 
     def failure(self, record: Record, _key: str, error: Exception, /) -> dict[str, Any]:
         told = {"message": str(error), "exit_code": getattr(error, "exit_code", 1)}
         return {"id": record.id, **self._kept(record), "error": told}
 
-    def _text(self, fields: Mapping[str, str]) -> dict[str, str]:
-        if self.column is None:
-            only = next(iter(fields.values()), None) if len(fields) == 1 else None
-            return {TEXT: only} if TEXT not in fields and only is not None else {}
-        if self.column not in fields:
-            raise UsageError(f"there is no field {self.column!r}; there is {', '.join(fields) or 'none'}")
-        return {TEXT: fields[self.column]}
+    def _text(self, record: Record) -> dict[str, str]:
+        fields = record.fields
+        if self.column is not None:
+            found = lookup(self.column, fields, record.nested)
+            if found is None:
+                there = no_value(f"{self.column!r}", fields).partition("; ")[2]
+                raise UsageError(f"there is no field {self.column!r}; {there}")
+            return {TEXT: found}
+        if len(fields) != 1 or TEXT in fields or TEXT not in self.template.names:
+            return {}
+        name, text = next(iter(fields.items()))
+        if name in record.nested:
+            raise UsageError(
+                f"{{{{ text }}}} has no value: the only field, {name!r}, is an object or a list; name what is meant, as {{{{ {name} }}}}"
+            )
+        return {TEXT: text}
 
     def _kept(self, record: Record) -> dict[str, str]:
-        return {name: record.fields[name] for name in self.keep if name in record.fields}
+        found = {name: lookup(name, record.fields, record.nested) for name in self.keep}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class RequestJob:
-    """OpenAI's batch format: every record is a whole request, and the answers go out as OpenAI writes them."""
+    """OpenAI's batch format: every record is a whole request, and the answers go out as OpenAI writes them.
+
+    `model` is the one that the command line names for a server: a request that names another one is refused.
+    """
 
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
 
     def body(self, record: Record) -> dict[str, Any]:
         said = {
@@ -93,6 +119,10 @@ class RequestJob:
             for name, value in (record.request or {}).items()
             if name not in ("stream", "stream_options")
         }
+        if self.model is not None and said.get("model", self.model) != self.model:
+            raise UsageError(
+                f"the request names the model {said['model']!r}, -m says {self.model!r}; leave one of them out"
+            )
         return {**self.sampling, **said}
 
     def outcome(self, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,8 +138,9 @@ class RequestJob:
 
     @staticmethod
     def _line(record: Record, key: str, status: int, body: Any, error: Any) -> dict[str, Any]:
-        response = {"status_code": status, "request_id": key, "body": body}
-        return {"id": f"batch_req_{key}", "custom_id": record.id, "response": response, "error": error}
+        name = key_of(key, {"custom_id": record.id})  # of this record alone: two may ask the same
+        response = {"status_code": status, "request_id": name, "body": body}
+        return {"id": f"batch_req_{name}", "custom_id": record.id, "response": response, "error": error}
 
 
 def read_answer(answer: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:

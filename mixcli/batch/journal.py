@@ -18,7 +18,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,8 +65,10 @@ class Journal:
             if offset is None:
                 return None
             try:
-                outcome: dict[str, Any] = _line_at(self._file.fileno(), offset)["outcome"]
-            except ValueError:  # the disk has changed it
+                outcome = _line_at(self._file.fileno(), offset).get("outcome")
+            except (ValueError, RecursionError):  # the disk has changed it
+                return None
+            if not isinstance(outcome, dict) or not {"result", "body"} & set(outcome):
                 return None
             if not is_own:
                 self._write(key, place, outcome)
@@ -84,8 +86,10 @@ class Journal:
 
     def close(self) -> None:
         """Sync and let go."""
-        self.sync()
-        self._file.close()
+        with self._lock:
+            self._old.close()
+            self.sync()
+            self._file.close()
 
     def _find(self, key: str, place: int) -> tuple[int | None, bool]:
         """Give the offset of an outcome, and whether it is the record's own; another's stays there for its owner."""
@@ -118,14 +122,15 @@ class Journal:
         try:
             while written < len(line):
                 written += os.pwrite(self._file.fileno(), line[written:], self._end + written)
-        except OSError:
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
             os.ftruncate(self._file.fileno(), self._end)
             raise
         self._end += len(line)
         if time.monotonic() - self._synced >= SYNC:
             self.sync()
 
-    def _read_old(self) -> Iterator[tuple[str, int, int]]:
+    def _read_old(self) -> Generator[tuple[str, int, int], None, None]:
         """Yield key, place and offset of every sound line that was there when the journal was opened."""
         bad = 0
         with self.path.open("rb") as lines:
@@ -155,6 +160,8 @@ def _opened(path: Path) -> BinaryIO:
         raise UsageError(
             f"another mixcli batch is writing {path}; wait for it, or name another output"
         ) from error
+    except OSError:
+        pass  # a file system without locks
     first = file.readline(len(HEADER) + 1)
     if HEADER.startswith(first) and first != HEADER:  # new, or killed while the first line was written
         file.truncate(0)

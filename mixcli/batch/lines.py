@@ -1,15 +1,18 @@
 """Lines of any input in constant memory: what is too long or no text becomes a fault, and the rest goes on."""
 
-import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
-
-from mixcli.errors import UsageError
+from typing import Protocol
 
 MAX_LINE = 1 << 24  # bytes
-_CHUNK = 1 << 16
-_WIDE = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+PIECE = 1 << 16
+_BOM = b"\xef\xbb\xbf"
+
+
+class Readable(Protocol):
+    """What bytes come from; `read1` gives those that are there, and nothing at the end."""
+
+    def read1(self, size: int = ..., /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -21,41 +24,48 @@ class Line:
     fault: str = ""
 
 
-def read_lines(stream: BinaryIO, limit: int = MAX_LINE) -> Iterator[Line]:
-    """Yield lines (LF or CRLF, UTF-8 with or without BOM) as they come; memory is bounded by `limit` bytes."""
-    number = 0
-    while raw := stream.readline(limit + 1):
-        number += 1
-        if number == 1:
-            raw = _without_mark(raw)
-        if len(raw) > limit and not raw.endswith(b"\n"):
-            n_bytes = len(raw) + _skipped(stream)
+def read_lines(stream: Readable, limit: int = MAX_LINE) -> Iterator[Line]:
+    """Yield lines (LF, CRLF or CR, UTF-8 with or without BOM) as they come; memory is bounded by `limit` bytes."""
+    for number, (raw, n_bytes) in enumerate(_raw_lines(stream, limit), 1):
+        if n_bytes > limit:
             yield Line(number, "", f"the line has {n_bytes:,} bytes; {limit:,} is the limit")
-            continue
-        yield _line(number, raw.removesuffix(b"\n").removesuffix(b"\r"))
+        else:
+            yield _line(number, raw.removeprefix(_BOM) if number == 1 else raw)
+
+
+def _raw_lines(stream: Readable, limit: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the bytes of each line and how many they are; of a line over the limit there are none."""
+    waiting: list[bytes] = []
+    n_bytes = 0
+    ended_with_cr = False
+    while piece := stream.read1(PIECE):
+        if ended_with_cr:  # its LF, which belongs to a line that is given already
+            piece = piece.removeprefix(b"\n")
+        ended_with_cr = piece.endswith(b"\r") if piece else False
+        for part in piece.splitlines(keepends=True):
+            line = part.rstrip(b"\r\n")
+            n_bytes += len(line)
+            if n_bytes <= limit:
+                waiting.append(line)
+            else:
+                waiting = []
+            if len(line) < len(part):
+                yield b"".join(waiting), n_bytes
+                waiting, n_bytes = [], 0
+    if n_bytes:
+        yield b"".join(waiting), n_bytes
 
 
 def _line(number: int, raw: bytes) -> Line:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        return Line(number, "", f"byte {error.start + 1} of the line is no UTF-8 text")
+        return Line(
+            number,
+            "",
+            f"byte {error.start + 1} of the line is no UTF-8 text (0x{raw[error.start]:02X}); "
+            "for a Latin-1 file: iconv -f latin1 -t utf-8",
+        )
     if "\0" in text:
         return Line(number, "", f"character {text.index(chr(0)) + 1} of the line is a NUL")
     return Line(number, text)
-
-
-def _without_mark(raw: bytes) -> bytes:
-    if raw.startswith(_WIDE):
-        raise UsageError("the input is UTF-16 or UTF-32; make it UTF-8 first: iconv -f UTF-16 -t UTF-8")
-    return raw.removeprefix(codecs.BOM_UTF8)
-
-
-def _skipped(stream: BinaryIO) -> int:
-    """Read on to the end of a line; gives how many bytes it still had."""
-    n_bytes = 0
-    while chunk := stream.readline(_CHUNK):
-        if chunk.endswith(b"\n"):
-            return n_bytes + len(chunk) - 1
-        n_bytes += len(chunk)
-    return n_bytes

@@ -1,14 +1,19 @@
 """Where the lines of a batch go: a file that appears whole, or stdout as they come."""
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from mixcli.batch.targets import part_of
 from mixcli.console import console
+from mixcli.errors import UsageError
 
+MOST_TRIES = 100
 Write = Callable[[str], object]
 
 
@@ -16,21 +21,66 @@ Write = Callable[[str], object]
 def output(path: Path | None) -> Iterator[Write]:
     """Give what writes a line. A file is written beside its place as PATH.part and takes it by a rename when all is done.
 
-    Something that is no plain file (a pipe, a device) is written as it is; None is stdout.
+    Something that is no plain file (a pipe, a device) is written as it is; None is stdout. UsageError when another batch writes the same file.
     """
     if path is None:
         yield console.write
         return
     if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as file:
+        with _named(path), path.open("w", encoding="utf-8") as file:
             yield _flushing(file.write, file.flush)
         return
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    target, part = Path(os.path.realpath(path)), part_of(path)
+    with _opened(part) as file, _named(part):
         yield file.write
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
+        part.replace(target)
+
+
+def _opened(part: Path) -> TextIO:
+    """Open the unfinished output, empty, and hold it: the lock goes with the file, so it is taken until the name is still that file's."""
+    for _ in range(MOST_TRIES):
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        file = os.fdopen(handle, "w", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise UsageError(
+                f"another mixcli batch is writing {part}; wait for it, or name another output"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        if _is_there(part, handle):
+            file.truncate(0)
+            return file
+        file.close()  # the other batch has ended and renamed it meanwhile; the next one that is opened is another file
+    raise UsageError(f"other batches write {part} again and again; name another output")
+
+
+def _is_there(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Give an error of the system the name of the file that it came from."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.EIO,
+            errno.EROFS,
+        ):
+            error.filename = str(path)
+        raise
 
 
 def _flushing(write: Callable[[str], object], flush: Callable[[], None]) -> Write:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mixcli.batch.records import Record, Source
+from mixcli.batch.record import Record, Source
 from mixcli.console import console
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.protocol import error_body, raise_error

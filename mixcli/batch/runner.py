@@ -7,7 +7,7 @@ from typing import Any
 from mixcli.batch.job import Ask, Job
 from mixcli.batch.journal import Journal, key_of
 from mixcli.batch.pool import Pool
-from mixcli.batch.records import Record
+from mixcli.batch.record import Record
 from mixcli.errors import MixcliError, ModelDied, NotReachable, SomeFailed, UsageError
 
 FATAL = (ModelDied, NotReachable)  # no fault of a record: every other one would fail the same way

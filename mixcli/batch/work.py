@@ -14,10 +14,14 @@ from mixcli.batch.job import Job, RequestJob, TemplateJob
 from mixcli.batch.journal import Journal
 from mixcli.batch.output import json_line, output
 from mixcli.batch.progress import Progress
-from mixcli.batch.records import Source, open_records
+from mixcli.batch.record import Source
+from mixcli.batch.records import open_records
 from mixcli.batch.runner import Done, Settings, Tally, run
+from mixcli.batch.survey import look_through
+from mixcli.batch.targets import check_targets
 from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.template import nearest
 
 
 class Asker(Protocol):
@@ -33,7 +37,11 @@ class Asker(Protocol):
 
 @dataclass(frozen=True)
 class Order:
-    """What the command line says of a batch; `settings.identity` is filled in once it is known who is asked."""
+    """What the command line says of a batch; `settings.identity` is filled in once it is known who is asked.
+
+    `for_prompts` are the options that were given and mean nothing to whole requests (OpenAI's batch files), `model` is that of a server,
+    `read` are the other files that the command reads.
+    """
 
     source: str
     out: Path | None
@@ -41,6 +49,9 @@ class Order:
     format: str | None
     gold: str | None
     settings: Settings
+    for_prompts: tuple[str, ...] = ()
+    model: str | None = None
+    read: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,18 +66,25 @@ class Report:
 def work(
     order: Order, job: TemplateJob, asker: Callable[[], Asker], distant: Callable[[str], Source] | None = None
 ) -> Report:
-    """Run a batch. What can be refused is refused before the model is loaded: the input is opened and its header read first.
+    """Run a batch. What can be refused is refused before the model is loaded: a file is looked through first, and the targets are tried.
 
     `distant` reads inputs that are no file here (a Ray cluster does).
     """
     evaluation = Evaluation() if order.gold else None
+    check_targets(order.source, order.out, order.journal, order.read)
+    is_empty = distant is None and _is_empty(order, job)
     with ExitStack() as stack:
         source, position, n_bytes = stack.enter_context(_opened(order, distant))
         chosen = _job(job, source, order)
+        for note in source.notes:
+            console.note(note)
         journal = None
         if order.journal:
             journal = Journal(order.journal)
             stack.callback(journal.close)
+        if is_empty:
+            stack.enter_context(output(order.out))
+            return Report(Tally(), f"{_name(order.source)} has no records", evaluation)
         asked = asker()
         stack.callback(asked.close)
         write = stack.enter_context(output(order.out))
@@ -77,27 +95,56 @@ def work(
                 evaluation.add(done.record.fields.get(order.gold), done.line)
             progress.look(done, tally, position())
 
-        settings = replace(
-            order.settings, identity=asked.identity, window=order.settings.window * asked.width
-        )
+        identity = f"{asked.identity} requests" if source.format == "openai" else asked.identity
+        settings = replace(order.settings, identity=identity, window=order.settings.window * asked.width)
         tally = run(
             source.records, chosen, asked, journal, settings, lambda line: write(json_line(line)), look
         )
     return Report(tally, progress.sentence(), evaluation)
 
 
+def _is_empty(order: Order, job: TemplateJob) -> bool:
+    """Look through an input that can be read twice; tells whether it has no records. UsageError for what every record would fail with."""
+    if order.source != "-" and not Path(order.source).is_file():
+        return False  # a pipe with a name: who opens it twice may wait for ever
+    with _stream(order.source) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return False
+        begin = _position(stream)
+        source = open_records(stream, order.source, order.format)
+        survey = look_through(
+            source,
+            _job(job, source, order),
+            order.gold,
+            lambda: _position(stream),
+            os.fstat(stream.fileno()).st_size,
+        )
+        os.lseek(stream.fileno(), begin, os.SEEK_SET)  # stdin is one for all that read it
+    if not survey.n:
+        console.warn(f"{_name(order.source)} has no records, so nothing is asked")
+    return not survey.n
+
+
+def _name(source: str) -> str:
+    return "the input" if source == "-" else source
+
+
 def _job(job: TemplateJob, source: Source, order: Order) -> Job:
     if source.format == "openai":
-        if order.gold or job.form.body():
+        if order.for_prompts:
             raise UsageError(
-                "the records are whole requests of OpenAI's batch format; --eval and the form of the answer belong to --prompt"
+                f"the records are whole requests of OpenAI's batch format, which say everything themselves; leave out {', '.join(order.for_prompts)}"
             )
-        return RequestJob(job.sampling)
+        return RequestJob(job.sampling, order.model)
     if source.columns is not None:
         job.check(source.columns)
+        if source.doubt and job.takes_only(source.columns):
+            raise UsageError(
+                f"{source.doubt}; add a header line, or take each line as a text with --format lines"
+            )
         if order.gold and order.gold not in source.columns:
             raise UsageError(
-                f"--eval: there is no column {order.gold!r}; there is {', '.join(source.columns)}"
+                f"--eval: there is no column {order.gold!r}; there is {', '.join(source.columns)}{nearest(order.gold, source.columns)}"
             )
     return job
 
@@ -124,9 +171,12 @@ def _stream(source: str) -> Iterator[BinaryIO]:
         yield stdin.stream()
         return
     file = Path(source).open("rb")  # noqa: SIM115
-    yield file
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    try:
+        yield file
+    finally:
+        if is_regular:
+            file.close()
 
 
 def _position(stream: BinaryIO) -> int:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from mixcli.wish import Wish
 
 
+RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # fields of a result
+
+
 @click.command("batch")
 @click.argument("source", metavar="INPUT", type=click.Path(allow_dash=True))
 @click.option(
@@ -141,6 +144,21 @@ def command(
         raise UsageError("--prompt and --template both say what is asked; use one")
     question = prompt_template(read_text(template) if template else prompt)
     job = TemplateJob(question, system or "", form, sampling.body(temperature=0.0), variables, column, keep)
+    said = {
+        "--prompt": prompt is not None,
+        "--template": template is not None,
+        "-v": bool(variables),
+        "--system": bool(system),
+        "--column": column is not None,
+        "--keep": bool(keep),
+        "--eval": gold is not None,
+        form.option: form.option,
+        **{f"--{name.replace('_', '-')}": True for name in sampling.said()},
+    }
+    if reserved := RESERVED & set(keep):
+        raise UsageError(
+            f"--keep {min(reserved)}: results have a field of that name of their own; rename the field"
+        )
     order = Order(
         source,
         out,
@@ -148,6 +166,9 @@ def command(
         format_,
         gold,
         Settings("", window, not unordered, max_errors),
+        tuple(name for name, is_said in said.items() if is_said),
+        model if endpoint is not None else None,
+        (template,) if template is not None else (),
     )
     if question.n_shared * 2 < question.n_constant:
         console.note(
@@ -158,10 +179,10 @@ def command(
     else:
         report = _over_ray(order, job, cluster, endpoint is not None, model, wish, keep_alive)
     _print(report, out, as_json)
-    if report.tally.n_failed:
-        raise SomeFailed(
-            f"{report.tally.n_failed:,} of {report.tally.n_done:,} records failed; their lines have an error"
-        )
+    if n_failed := report.tally.n_failed:
+        n_done = report.tally.n_done
+        how_many = f"all {n_done:,}" if n_failed == n_done > 1 else f"{n_failed:,} of {n_done:,}"
+        raise SomeFailed(f"{how_many} records failed; their lines have an error")
 
 
 def _over_ray(

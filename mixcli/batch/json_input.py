@@ -1,0 +1,347 @@
+"""JSON as files have it: lines, an array, values over several lines, an object around the records; each record checked by itself.
+
+A document (all but lines) is read one value at a time, so an array of any length takes constant memory. Only an object around the records,
+{"data": [...]}, is read whole, up to MAX_WRAPPER bytes.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from mixcli.batch.lines import MAX_LINE, Line, Readable
+from mixcli.batch.record import Record
+from mixcli.errors import UsageError
+from mixcli.template import as_text
+
+MAX_WRAPPER = 1 << 26  # bytes
+PIECE = 1 << 16
+COMPACT = 1 << 20  # bytes that were read and are let go at a time
+OPENAI_KEYS = {"custom_id", "method", "url", "body"}
+# names that files give the list of their records
+WRAPPERS = (
+    "data",
+    "records",
+    "rows",
+    "items",
+    "results",
+    "examples",
+    "documents",
+    "texts",
+    "instances",
+    "entries",
+    "values",
+)
+SURE_WRAPPERS = (
+    "data",
+    "records",
+    "rows",
+    "results",
+)  # beside other fields, such as a count, these are still the records
+TURNS = (
+    "messages",
+    "conversation",
+    "conversations",
+    "turns",
+)  # a record that is a conversation, and no wrapper
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
+_END = re.compile(rb"[,\]}\s]")
+_BLANK = re.compile(rb"\s*")
+
+
+class Broken(ValueError):
+    """A text that is no JSON, or has one name twice."""
+
+
+def load(raw: str | bytes) -> Any:
+    """Return what JSON says. Raises Broken, also where an object has the same name twice: it could mean either value."""
+    try:
+        return json.loads(raw, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise Broken("no JSON: it is too deep") from error
+    except Broken:
+        raise
+    except ValueError as error:
+        raise Broken(f"no JSON: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise Broken(
+            f"read in two ways: {next(name for name in names if names.count(name) > 1)!r} is there twice"
+        )
+    return found
+
+
+def line_values(lines: Iterator[Line]) -> Iterator[tuple[int, Any]]:
+    """Yield the value of each line with its number, or the Record that says why there is none."""
+    for line in lines:
+        try:
+            yield line.number, Record(line.number, fault=line.fault) if line.fault else load(line.text)
+        except Broken as error:
+            yield line.number, Record(line.number, fault=f"the line is {error}")
+
+
+def document_values(stream: Readable) -> Iterator[tuple[int, Any]]:
+    """Yield the values of a document with their numbers, from 1. Raises UsageError, which names the record and its line, where it breaks off."""
+    scanner = _Scanner(stream)
+    is_array = scanner.peek() == b"["
+    if is_array:
+        scanner.step()
+    number = 0
+    while (sign := scanner.peek()) and sign != b"]":
+        number += 1
+        raw = scanner.value(f"record {number}", MAX_LINE if is_array or number > 1 else MAX_WRAPPER)
+        try:
+            yield number, load(raw.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise UsageError(
+                f"record {number} (line {scanner.line}) is no UTF-8 text; for a Latin-1 file: iconv -f latin1 -t utf-8"
+            ) from None
+        except Broken as error:
+            yield number, Record(number, fault=f"the record (line {scanner.line}) is {error}")
+        if is_array and scanner.peek() not in (b",", b"]"):
+            raise scanner.broken(f"a comma or ] behind record {number}")
+        if is_array and scanner.peek() == b",":
+            scanner.step()
+            if scanner.peek() in (b"]", b""):
+                raise scanner.broken(f"a record behind the comma that follows record {number}")
+    if is_array and scanner.peek() != b"]":
+        raise scanner.broken("the end of the array")
+    if is_array:
+        scanner.step()
+    if scanner.peek():
+        raise scanner.broken("the end of the file")
+
+
+class _Scanner:
+    """Finds where values end, in pieces of a stream; only brackets and quotes are looked at."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._buffer = b""
+        self._at = 0
+        self.line = 1
+        if self.peek() and self._buffer.startswith(b"\xef\xbb\xbf"):
+            self._at = 3
+
+    def peek(self) -> bytes:
+        """Return the next byte that is no blank; nothing at the end."""
+        if self._at > COMPACT:
+            self._buffer, self._at = self._buffer[self._at :], 0
+        while True:
+            blank = _BLANK.match(self._buffer, self._at)
+            self._move(blank.end() if blank else self._at)
+            if self._at < len(self._buffer) or not self._more():
+                return self._buffer[self._at : self._at + 1]
+
+    def step(self) -> None:
+        """Step over one sign."""
+        self._move(self._at + 1)
+
+    def value(self, name: str, limit: int) -> bytes:
+        """Return the bytes of the value that begins here. Raises UsageError when the file ends in it, or it has more than `limit` bytes."""
+        start = at = self._at
+        depth = 0
+        if self._buffer[start : start + 1] not in (b"{", b"[", b'"'):
+            return self._word(name)
+        while True:
+            token = _TOKEN.search(self._buffer, at)
+            if token is None or token[0] == b'"':
+                at = token.start() if token else len(self._buffer)
+                if len(self._buffer) - start > limit:
+                    raise UsageError(
+                        f"{name} (line {self.line}) has more than {limit:,} bytes; that is the limit"
+                    )
+                if not self._more():
+                    raise UsageError(
+                        f"the file ends in the middle of {name}, which begins in line {self.line}"
+                    )
+                continue
+            at = token.end()
+            depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(token[0], 0)
+            if depth == 0:
+                raw = self._buffer[start:at]
+                self._move(at)
+                return raw
+
+    def broken(self, wanted: str) -> UsageError:
+        found = self._buffer[self._at : self._at + 20].decode("utf-8", "replace").strip()
+        return UsageError(
+            f"line {self.line} of the JSON: expected {wanted}, found {found!r}"
+            if found
+            else f"the JSON breaks off: expected {wanted}"
+        )
+
+    def _word(self, name: str) -> bytes:
+        while (
+            (end := _END.search(self._buffer, self._at)) is None
+            and len(self._buffer) - self._at < PIECE
+            and self._more()
+        ):
+            pass
+        stop = end.start() if end else len(self._buffer)
+        if stop == self._at:
+            raise self.broken(name)
+        raw = self._buffer[self._at : stop]
+        self._move(stop)
+        return raw
+
+    def _move(self, at: int) -> None:
+        self.line += self._buffer.count(b"\n", self._at, at)
+        self._at = at
+
+    def _more(self) -> bool:
+        piece = self._stream.read1(PIECE)
+        self._buffer += piece
+        return bool(piece)
+
+
+def unwrapped(
+    values: Iterator[tuple[int, Any]], notes: list[str], *, is_document: bool
+) -> Iterator[tuple[int, Any]]:
+    """Yield the values, and in the place of a single object around the records these. UsageError where an object holds columns instead.
+
+    `notes` gets what a person should know of it.
+    """
+    first = next(values, None)
+    if first is None:
+        return
+    lists = _lists(first[1]) if isinstance(first[1], dict) else {}
+    if not lists and not (is_document and isinstance(first[1], dict)):
+        yield first
+        yield from values
+        return
+    second = next(values, None)
+    inside = _inside(first[1], lists, notes, is_document=is_document) if second is None else None
+    if inside is not None:
+        yield from enumerate(inside, 1)
+        return
+    yield first
+    if second is not None:
+        yield second
+    yield from values
+
+
+def _lists(value: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return the fields of an object that could be its records: lists of objects, and any list under a name that files give their records."""
+    lists = {name: item for name, item in value.items() if isinstance(item, list) and item}
+    return {
+        name: item
+        for name, item in lists.items()
+        if name in WRAPPERS or (name not in TURNS and all(isinstance(one, dict) for one in item))
+    }
+
+
+def _inside(
+    value: dict[str, Any], lists: dict[str, list[Any]], notes: list[str], *, is_document: bool
+) -> list[Any] | None:
+    """Return the records inside of the only object of a file; None where the object is a record itself. UsageError where it could be both."""
+    tables = {name: item for name, item in lists.items() if all(isinstance(one, dict) for one in item)}
+    how = "make it an array of objects, or JSON lines"
+    name = next(iter(tables), "")
+    others = {key: item for key, item in value.items() if key != name}
+    is_about = not (
+        {"id", "custom_id", "text"} & set(others) or any(isinstance(item, list) for item in others.values())
+    )
+    is_alone = not others and (is_document or name in WRAPPERS)
+    if len(tables) == 1 and (is_alone or (is_about and name in SURE_WRAPPERS)):
+        notes.append(f"the input is one object; its {len(tables[name]):,} records are in {name!r}")
+        return tables[name]
+    if tables and is_document:
+        raise UsageError(
+            f"the input is one object: is it one record, or are {' or '.join(map(repr, tables))} its records? {how}"
+        )
+    if lists and not tables and len(value) == 1:
+        raise UsageError(
+            f"the input is one object, and {next(iter(lists))!r} is a list of values without names; {how}"
+        )
+    if is_document and _is_columns(value):
+        raise UsageError(
+            f"the input is one object whose fields hold columns or records by name ({', '.join(list(value)[:4])}); {how}, "
+            "with pandas: to_json(FILE, orient='records', lines=True)"
+        )
+    return None
+
+
+def _is_columns(value: dict[str, Any]) -> bool:
+    items = list(value.values())
+    if not items or {"columns", "data"} <= set(value):
+        return bool(items)
+    if all(isinstance(item, list) for item in items):
+        return len(items) > 1 and len({len(item) for item in items}) == 1 and len(items[0]) > 1
+    if all(isinstance(item, dict) and item for item in items):
+        names = {tuple(item) for item in items}
+        return len(names) == 1 and (len(items) > 1 or all(name.isdecimal() for name in names.pop()))
+    return False
+
+
+def record_of(number: int, value: Any, what: str = "line") -> Record:
+    """Return an object's fields, or a text as the field `text`; what is no text itself goes in as JSON."""
+    if isinstance(value, Record):
+        return value
+    if isinstance(value, str):
+        value = {"text": value}
+    if not isinstance(value, dict):
+        return Record(
+            number, fault=f"the {what} is a JSON {type(value).__name__}; an object or a text is needed"
+        )
+    identity = value.get("custom_id", value.get("id"))
+    if isinstance(identity, bool) or not isinstance(identity, str | int):
+        identity = number
+    nested = {name: item for name, item in value.items() if isinstance(item, dict | list)}
+    return _checked(
+        Record(identity, {name: as_text(item) for name, item in value.items()}, nested=nested), number
+    )
+
+
+def is_request(value: Any) -> bool:
+    """Tell whether a value is a line of an OpenAI batch file, also one that lacks something."""
+    return (
+        isinstance(value, dict)
+        and {"custom_id", "body"} <= set(value)
+        and (len(OPENAI_KEYS & set(value)) > 2 or isinstance(value["body"], dict))
+    )
+
+
+class Requests:
+    """Reads lines of an OpenAI batch file; their custom_ids are kept (as hashes) because none may be there twice."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}
+
+    def record_of(self, number: int, value: Any, what: str = "line") -> Record:
+        record = record_of(number, value, what)
+        if record.fault:
+            return record
+        fault = _fault_of(value)
+        if not fault:
+            first = self._seen.setdefault(hash(str(record.id)), number)
+            fault = f"the custom_id {record.id!r} is that of {what} {first} too" if first != number else ""
+        return replace(record, fields={}, nested={}, request=value.get("body"), fault=fault)
+
+
+def _fault_of(request: dict[str, Any]) -> str:
+    """Say what keeps one request of a batch from being sent."""
+    if missing := OPENAI_KEYS - set(request):
+        return f"the request lacks {', '.join(sorted(missing))}"
+    identity = request["custom_id"]
+    if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
+        return f"the custom_id is {json.dumps(identity)[:40]}; a text is needed"
+    if request["method"] != "POST" or request["url"] != "/v1/chat/completions":
+        return f"{request['method']} {request['url']} is not served; POST /v1/chat/completions is"
+    return "" if isinstance(request["body"], dict) else "the body of the request is no JSON object"
+
+
+def _checked(record: Record, number: int) -> Record:
+    """Refuse lone surrogates: JSON can write them, but they are no text that could be sent on."""
+    try:
+        json.dumps([record.id, record.fields], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return Record(
+            number, fault="it has half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+        )
+    return record

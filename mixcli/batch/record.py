@@ -1,0 +1,33 @@
+"""What every reader of an input gives: records, and what is known of them before the first one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Record:
+    """One thing to ask about: `fields` by name, `id` its own or its line's number; `fault` says why it cannot be asked.
+
+    `nested` has those fields that are objects or lists as they are. A line of an OpenAI batch file has a whole `request` instead of fields.
+    """
+
+    id: str | int
+    fields: dict[str, str] = field(default_factory=dict)
+    request: dict[str, Any] | None = None
+    fault: str = ""
+    nested: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened input: what it is, its records, and its columns where they are known before the first record.
+
+    `doubt` says why the first line of a table may be a record and no header, `notes` what was left out or looked into.
+    """
+
+    format: str
+    records: Iterator[Record]
+    columns: tuple[str, ...] | None = None
+    doubt: str = ""
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,188 @@
+"""The first bytes of an input: what is no text is refused by name, and JSON is told from lines."""
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from mixcli.errors import UsageError
+
+HEAD = 1 << 16  # bytes that are looked at before anything is read
+SHARE_CONTROL = 0.1  # of control characters: more is no text
+# how files begin that are no text, and what they are
+MAGIC = (
+    (b"PK\x03\x04", "a ZIP file (an .xlsx, .docx or .ods file is one too); save it as CSV"),
+    (b"\x1f\x8b", "packed with gzip; unpack it: gunzip -c"),
+    (b"BZh", "packed with bzip2; unpack it: bunzip2 -c"),
+    (b"\xfd7zXZ", "packed with xz; unpack it: xz -dc"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd; unpack it: zstd -dc"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it"),
+    (b"%PDF", "a PDF file; bring its text out first: pdftotext"),
+    (b"SQLite format 3\0", "an SQLite database; write a table of it as CSV: sqlite3 -csv -header"),
+    (b"PAR1", "a Parquet file; read it with --ray, or write it as JSON lines"),
+    (b"ARROW1", "an Arrow file; write it as JSON lines"),
+    (b"FEA1", "a Feather file; write it as JSON lines"),
+    (b"Obj\x01", "an Avro file; write it as JSON lines"),
+    (b"\xd0\xcf\x11\xe0", "an old Office file; save it as CSV"),
+    (b"\x89HDF", "an HDF5 file; write it as JSON lines"),
+    (b"\x93NUMPY", "a NumPy array; write it as text"),
+    (b"GGUF", "a GGUF model; name it with -m"),
+    (b"{\\rtf", "a rich text file; save it as plain text"),
+    (b"\x7fELF", "a program"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (
+        b"version https://git-lfs.github.com/",
+        "a Git LFS pointer in the place of a file; fetch it: git lfs pull",
+    ),
+)
+WIDE = (
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+# what is text, but not of records; --format lines reads it all the same
+MARKUP = (
+    (re.compile(rb"\s*<(!doctype|html)\b", re.IGNORECASE), "a web page"),
+    (re.compile(rb"\s*<\?xml\b"), "XML"),
+    (re.compile(rb"(%YAML|---\s*\n)"), "YAML"),
+)
+SUFFIXES = {
+    ".yaml": "YAML",
+    ".yml": "YAML",
+    ".xml": "XML",
+    ".html": "a web page",
+    ".toml": "TOML",
+    ".ipynb": "a notebook",
+}
+_COMPLETE = re.compile(r'"(?:[^"\\]++|\\.)*+"')
+_OPENS = re.compile(r'\[\s*($|[{"\[])|\{\s*($|")')
+_BROKEN = re.compile(r'\[\s*[{"]|\{\s*"')  # JSON lines of which the first one is broken
+
+Shape = Literal["document", "lines", ""]
+
+
+class Peeked:
+    """A stream whose first bytes were looked at; `is_whole` tells whether they are all."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.head, self.is_whole = _head(stream)
+        self._left = self.head
+
+    def read1(self, size: int = HEAD, /) -> bytes:
+        if self._left:
+            piece, self._left = self._left[:size], self._left[size:]
+            return piece
+        return self._stream.read1(size)  # type: ignore[attr-defined,no-any-return]
+
+
+def _head(stream: BinaryIO) -> tuple[bytes, bool]:
+    """Read what is looked at; of a pipe no more than its first line, so that its first answer waits for nothing."""
+    head = b""
+    is_slow = _is_slow(stream)
+    while len(head) < HEAD:
+        piece = stream.read1(HEAD - len(head))  # type: ignore[attr-defined]
+        if not piece:
+            return head, True
+        head += piece
+        if is_slow and re.search(rb"\S[^\r\n]*[\r\n]", head):
+            break
+    return head, False
+
+
+def _is_slow(stream: BinaryIO) -> bool:
+    try:
+        return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except OSError:  # bytes in memory
+        return False
+
+
+def check_text(head: bytes, name: str, format_: str | None) -> None:
+    """Raise UsageError where an input cannot have records: no text, another encoding, another kind of text."""
+    shown = "the input" if name in ("", "-") else name
+    for mark, encoding in WIDE:
+        if head.startswith(mark):
+            raise UsageError(f"{shown} is {encoding}; make it UTF-8 first: iconv -f {encoding} -t UTF-8")
+    for magic, what in MAGIC:
+        if head.startswith(magic):
+            raise UsageError(f"{shown} is {what}")
+    if b"ustar" in head[257:263]:
+        raise UsageError(f"{shown} is a tar archive; unpack it")
+    for first, second, encoding in ((head[::2], head[1::2], "UTF-16BE"), (head[1::2], head[::2], "UTF-16LE")):
+        if len(head) > 3 and first.count(0) > len(first) * 0.7 and second.count(0) < len(second) * 0.1:
+            raise UsageError(f"{shown} is {encoding}; make it UTF-8 first: iconv -f {encoding} -t UTF-8")
+    n_control = sum(head.count(byte) for byte in (*range(9), 11, *range(14, 27), *range(28, 32)))
+    if n_control > len(head) * SHARE_CONTROL and n_control > 8:
+        raise UsageError(f"{shown} is no text file; batch reads JSON lines, JSON, CSV, TSV and plain lines")
+    if format_ is None:
+        _check_markup(head, name, shown)
+
+
+def _check_markup(head: bytes, name: str, shown: str) -> None:
+    kinds = [what for pattern, what in MARKUP if pattern.match(head)]
+    what = SUFFIXES.get(Path(name).suffix.lower()) or (kinds[0] if kinds else "")
+    if what:
+        raise UsageError(
+            f"{shown} is {what}, which batch does not read; make JSON lines or CSV of it, or take each line as a text with --format lines"
+        )
+
+
+def first_line(head: bytes, is_whole: bool) -> str | None:
+    """Return the first line that is not blank; None where it is longer than what was looked at."""
+    text = head.decode("utf-8-sig", "replace").lstrip()
+    lines = text.splitlines()
+    if not lines:
+        return ""
+    return lines[0].rstrip() if len(lines) > 1 or is_whole or text.endswith(("\n", "\r")) else None
+
+
+def json_shape(head: bytes, is_whole: bool) -> Shape:
+    """Tell a JSON document (an array, or values over several lines) from JSON lines, and from what is no JSON at all.
+
+    Raises UsageError for lines that are arrays: their values have no names.
+    """
+    line = first_line(head, is_whole)
+    if line is None:
+        return (
+            "document"
+            if re.match(rb"(\xef\xbb\xbf)?\s*\[\s*[{\"\[]", head)
+            else "lines"
+            if re.match(rb"(\xef\xbb\xbf)?\s*\{\s*\"", head)
+            else ""
+        )
+    value = value_of(line)
+    if isinstance(value, list):
+        rest = head.decode("utf-8-sig", "replace").lstrip()[len(line) :].lstrip()
+        if isinstance(value_of(rest.split("\n", 1)[0].strip()), list):
+            raise UsageError(
+                "each line of the input is a JSON array, whose values have no names; make each an object"
+            )
+        return "document"
+    if isinstance(value, dict):
+        return "lines"
+    bare = _COMPLETE.sub("", line)
+    is_open = '"' not in bare and sum(bare.count(sign) for sign in "[{") > sum(
+        bare.count(sign) for sign in "]}"
+    )
+    return "document" if is_open and _OPENS.match(line) else "lines" if _BROKEN.match(line) else ""
+
+
+def is_one(head: bytes, is_whole: bool) -> bool:
+    """Tell whether a .json file may be one document: not where a line that is an object is followed by another line."""
+    line = first_line(head, is_whole)
+    if line is None:
+        return True
+    rest = head.decode("utf-8-sig", "replace").lstrip()[len(line) :].strip()
+    return line[:1] in ("[", "{") and not (rest and isinstance(value_of(line), dict))
+
+
+def value_of(text: str) -> Any:
+    """Return what JSON says, None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

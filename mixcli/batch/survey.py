@@ -1,0 +1,110 @@
+"""A look through a whole file before the first request: what would go wrong with every record is one sentence, not a file of errors.
+
+Structure that breaks off late, fields that no record has, gold labels that cannot be answered: all that is read of a file is known before a
+model is loaded. It costs as long as reading takes, and no memory. A pipe cannot be read twice; there each record says for itself.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from mixcli.batch.job import Job, TemplateJob
+from mixcli.batch.record import Record, Source
+from mixcli.console import console
+from mixcli.errors import MixcliError, UsageError
+from mixcli.labels import folded
+from mixcli.template import lookup, nearest
+
+MOST_LABELS = 200  # gold labels that --choice lacks, told apart
+SHOWN = 5
+
+
+@dataclass
+class Survey:
+    """What is seen of the records: how many, how many of them cannot be asked, and which of the named fields any of them has."""
+
+    n: int = 0
+    n_bad: int = 0
+    first_bad: str = ""
+    seen: set[str] = field(default_factory=set)
+    names: dict[str, None] = field(default_factory=dict)
+    strange: Counter[str] = field(default_factory=Counter)
+    n_gold: int = 0
+
+    def add(
+        self, record: Record, job: Job, wanted: Sequence[str], gold: str | None, labels: Sequence[str]
+    ) -> None:
+        """Look at one record."""
+        self.n += 1
+        try:
+            if record.fault:
+                raise UsageError(record.fault)
+            job.body(record)
+        except MixcliError as error:
+            self.n_bad += 1
+            self.first_bad = self.first_bad or f"record {record.id}: {error}"
+        for name in wanted:
+            if lookup(name, record.fields, record.nested) is not None:
+                self.seen.add(name)
+        if len(self.names) < MOST_LABELS:
+            self.names.update(dict.fromkeys(record.fields))
+        label = (record.fields.get(gold) or "").strip() if gold else ""
+        self.n_gold += bool(label)
+        if (
+            label
+            and labels
+            and label not in labels
+            and (label in self.strange or len(self.strange) < MOST_LABELS)
+        ):
+            self.strange[label] += 1
+
+
+def look_through(
+    source: Source, job: Job, gold: str | None, position: Callable[[], int], n_bytes: int
+) -> Survey:
+    """Read all records. Raises UsageError for what would go wrong with all of them; warns of gold labels that no answer can have."""
+    survey = Survey()
+    keep = job.keep if isinstance(job, TemplateJob) else ()
+    labels = job.form.labels if isinstance(job, TemplateJob) else ()
+    wanted = [*keep, *([gold] if gold else [])]
+    with console.progress("looking through the input") as bar:
+        for record in source.records:
+            survey.add(record, job, [name for name in wanted if name not in survey.seen], gold, labels)
+            if not survey.n % 1000:
+                bar.update(position(), n_bytes, f"looking through the input, {survey.n:,} records")
+    if survey.n and survey.n_bad == survey.n:
+        which = f"none of the {survey.n:,} records can be asked; " if survey.n > 1 else ""
+        raise UsageError(f"{which}{survey.first_bad}")
+    for name in keep:
+        _check_seen("--keep", name, survey)
+    if gold:
+        _check_seen("--eval", gold, survey)
+        _check_gold(survey, labels)
+    return survey
+
+
+def _check_seen(option: str, name: str, survey: Survey) -> None:
+    if survey.n and name not in survey.seen:
+        there = ", ".join(list(survey.names)[:20]) or "none"
+        raise UsageError(
+            f"{option}: no record has a field {name!r}; there is {there}{nearest(name, tuple(survey.names))}"
+        )
+
+
+def _check_gold(survey: Survey, labels: Sequence[str]) -> None:
+    """Refuse gold labels that are written in another way than --choice has them; warn of those that it lacks."""
+    if not survey.strange:
+        return
+    near = {folded(label): label for label in labels}
+    for label, n in survey.strange.items():
+        if folded(label) in near:
+            raise UsageError(
+                f"--eval: {n:,} records have the label {label!r}, --choice has {near[folded(label)]!r}; write them alike, or all of these count as wrong"
+            )
+    n_strange = survey.strange.total()
+    listed = ", ".join(repr(label) for label, _ in survey.strange.most_common(SHOWN))
+    if n_strange == survey.n_gold:
+        raise UsageError(f"--eval: no record has one of the labels of --choice; they have {listed}")
+    console.warn(
+        f"--eval: {n_strange:,} records have labels that --choice lacks ({listed}), and so count as wrong"
+    )

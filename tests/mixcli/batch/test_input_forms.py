@@ -1,0 +1,452 @@
+"""Inputs that can be read in two ways are read rightly, or refused by row and name before anything is asked."""
+
+import io
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixcli.batch.job import TemplateJob, prompt_template
+from mixcli.batch.records import Record, open_records
+from mixcli.batch.runner import Settings
+from mixcli.batch.work import Order, Report, work
+from mixcli.errors import MixcliError, UsageError
+from mixcli.form import form_of
+
+
+def read(raw: bytes | str, name: str = "", format_: str | None = None) -> list[Any]:
+    """Each record as its text, or its fields where it has others, or its fault."""
+    raw = raw.encode() if isinstance(raw, str) else raw
+    records = open_records(io.BytesIO(raw), name, format_).records
+    return [
+        record.fault or (record.fields["text"] if set(record.fields) == {"text"} else record.fields)
+        for record in records
+    ]
+
+
+A, B = '{"text": "a"}', '{"text": "b"}'
+PRETTY = json.dumps({"text": "a", "x": {"y": ["}{", '"']}}, indent=2)
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "", "-"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        f"[{A}, {B}]",
+        f"[\n  {A},\n  {B}\n]\n",
+        f" \n\n[{A}\n,\n{B}]\n\n",
+        '["a", "b"]',
+        '[\n"a",\n"b"\n]',
+        f'{{"data": [{A}, {B}]}}',
+        f'{{\n "count": 2,\n "records": [\n{A},\n{B}\n]}}',
+        f"{A}\n{B}\n",
+        f"{A}\r{B}",
+        f"{A}\r\n\r\n{B}",
+        f"\ufeff{A}\n{B}",
+        f"\ufeff[{A},{B}]",
+        '{\n "text": "a"\n}\n{\n "text": "b"\n}',
+        '{\n "text": "a"\n}{\n "text": "b"\n}',
+    ],
+)
+def test_json_in_every_shape(raw: str, name: str) -> None:
+    assert read(raw, name) == ["a", "b"]
+
+
+def test_values_over_several_lines_are_whole_records() -> None:
+    (record,) = open_records(io.BytesIO(PRETTY.encode()), "x.json").records
+    assert (record.id, record.fields["text"], record.nested) == (1, "a", {"x": {"y": ["}{", '"']}})
+    assert [
+        record.id for record in open_records(io.BytesIO(f"[{PRETTY}, {PRETTY}]".encode()), "").records
+    ] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("raw", "name", "words"),
+    [
+        (f"[{A},]", "x.json", "expected a record behind the comma that follows record 1"),
+        (f"[{A}", "x.json", "breaks off"),
+        (f'[{A}, {{"text": "b', "x.json", "in the middle of record 2, which begins in line 1"),
+        (f"[{A} {B}]", "x.json", "expected a comma or ] behind record 1"),
+        (f"[{A}]\n[{B}]", "x.json", "each line of the input is a JSON array|end of the file"),
+        ("[1, 2]\n[3, 4]\n", "x.jsonl", "each line of the input is a JSON array"),
+        ('{"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}}', "x.json", "orient='records'"),
+        ('{"text": ["a", "b"], "n": [1, 2]}', "x.json", "orient='records'"),
+        ('{"columns": ["text"], "index": [0], "data": [["a"]]}', "x.json", "orient='records'"),
+        ('{"a1": {"text": "a"}, "a2": {"text": "b"}}', "x.json", "records by name"),
+        ('{"texts": ["a", "b"]}', "x.json", "'texts' is a list of values without names"),
+        (f'{{"train": [{A}], "test": [{B}]}}', "x.json", "'train' or 'test' its records"),
+        (f'{{"id": 1, "items": [{A}]}}', "x.json", "is it one record"),
+        (A, "x.txt", "holds JSON"),
+        (A, "x.csv", "holds JSON"),
+        (f"[\n{A}\n]", "x.txt", "holds JSON"),
+        ("- text: a\n", "x.yaml", "YAML"),
+        ("---\n- text: a\n", "", "YAML"),
+        ("<?xml version='1.0'?>", "x.jsonl", "XML"),
+        ("<!DOCTYPE html><html>", "x.csv", "a web page"),
+        (b"PK\x03\x04" + bytes(50), "x.xlsx", "ZIP"),
+        (b"\x1f\x8b\x08" + bytes(50), "x.jsonl", "gunzip"),
+        (b"%PDF-1.7\n", "x.txt", "PDF"),
+        (b"SQLite format 3\0", "x.csv", "SQLite"),
+        (b"PAR1" + bytes(9), "x.parquet", "Parquet"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "x.csv", "LFS"),
+        ("id,text\n1,ä\n".encode("utf-16"), "x.csv", "UTF-16"),
+        ("id,text\n1,ä\n".encode("utf-16-le"), "x.csv", "UTF-16LE"),
+        ("id,text\n1,ä\n".encode("utf-16-be"), "x.csv", "UTF-16BE"),
+        (bytes(range(256)) * 4, "x", "no text file"),
+        ("a,,b\n1,2,3\n", "x.csv", "column 2 has none, and values such as '2'"),
+        ("a,b,\n1,2,3\n", "x.csv", "column 3 has none"),
+        (",text\nx,a\n", "x.csv", "column 1 has none"),
+        ("a, a\n", "x.csv", "'a' is there twice, as columns 1 and 2"),
+        ("a,b;c\n1,2;3\n4,5;6\n", "x.csv", "separated by commas or by semicolons"),
+    ],
+)
+def test_what_cannot_be_records_is_one_sentence(raw: bytes | str, name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read(raw, name)
+
+
+def test_a_format_that_is_named_counts() -> None:
+    assert read(A, "x.txt", "lines") == [A]
+    assert read(A, "x.txt", "jsonl") == ["a"]
+    assert read("---\n- a", "x.yaml", "lines") == ["---", "- a"]
+    assert read("[INST] a", "") == ["[INST] a"]
+    assert read("{a} b\n[1] c", "") == ["{a} b", "[1] c"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "name", "fields"),
+    [
+        ("a\tb\n1,5\tx\n", "x.csv", {"a": "1,5", "b": "x"}),
+        ("a|b\n1|x, y\n", "x.csv", {"a": "1", "b": "x, y"}),
+        ("a;b\n1,5;x\n", "x.csv", {"a": "1,5", "b": "x"}),
+        ("a,b\n1,x\n", "x.tsv", {"a": "1", "b": "x"}),
+        ("a,b;c\n1,x;y\n2,z\n", "x.csv", {"a": "1", "b;c": "x;y"}),
+        ('a,"b;c"\n1,x\n', "x.csv", {"a": "1", "b;c": "x"}),
+        ("sep=;\na;b\n1;x\n", "x.csv", {"a": "1", "b": "x"}),
+        (",a,b\n0,1,x\n1,2,y\n", "x.csv", {"a": "1", "b": "x"}),
+        ("a,b,,\n1,x,,\n", "x.csv", {"a": "1", "b": "x"}),
+        ("a,b\n1,x,,\n", "x.csv", {"a": "1", "b": "x"}),
+        ("a,b,\n1,x\n", "x.csv", {"a": "1", "b": "x"}),
+        ('a, b\n1, "x, y"\n', "x.csv", {"a": "1", "b": "x, y"}),
+        ("a,b\r1,x\r", "x.csv", {"a": "1", "b": "x"}),
+        ("a,b\r\n1,x\n", "x.csv", {"a": "1", "b": "x"}),
+        ('\ufeff"a","b"\n1,x\n', "x.csv", {"a": "1", "b": "x"}),
+        ("\n\na,b\n\n1,x\n", "x.csv", {"a": "1", "b": "x"}),
+        ("Customer Name , b\nAnn,x\n", "x.csv", {"Customer Name": "Ann", "b": "x"}),
+    ],
+)
+def test_tables_as_programs_write_them(raw: str, name: str, fields: dict[str, str]) -> None:
+    assert read(raw, name)[0] == fields
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ('1,"open\n2,ok\n3,"fine"\n4,x', ["opens in this row", "ok", "fine", "x"]),
+        ('1,a\n2,"open\n3,ok\n' + "4,x\n" * 50, ["a", "opens in this row", "ok", "x"]),
+        ('1,"two\nlines"\n2,b', ["two\nlines", "b"]),
+        ('1,"open', ["opens in this row"]),
+    ],
+)
+def test_a_quote_that_never_closes_names_its_row_and_no_other_is_lost(rows: str, expected: list[str]) -> None:
+    records = list(open_records(io.BytesIO(f"id,text\n{rows}".encode()), "x.csv").records)
+    for record, words in zip(records, expected, strict=False):
+        assert words in (record.fault or record.fields["text"])
+    bad = [record for record in records if record.fault]
+    assert all(
+        record.id == 2 + rows.split("\n").index(next(row for row in rows.split("\n") if "open" in row))
+        for record in bad
+    )
+    assert len(records) - len(bad) == rows.count("\n") + 1 - len(bad) - rows.count("two") - rows.endswith(
+        "\n"
+    )
+
+
+def test_an_array_of_any_length_takes_no_memory(tmp_path: Path) -> None:
+    with (tmp_path / "in.json").open("wb") as file:
+        file.write(b"[" + b",".join([b'{"text": "some words"}'] * 300_000) + b"]")
+    tracemalloc.start()
+    with (tmp_path / "in.json").open("rb") as stream:
+        n = sum(record.fields["text"] == "some words" for record in open_records(stream, "in.json").records)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n == 300_000
+    assert peak < 12 << 20
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.text(max_size=5),
+            st.text(max_size=20) | st.integers() | st.none() | st.lists(st.text(max_size=3)),
+            min_size=1,
+        ),
+        min_size=2,
+        max_size=5,
+    ),
+    st.sampled_from([None, 0, 3]),
+)
+def test_what_json_writes_is_read_back(values: list[dict[str, Any]], indent: int | None) -> None:
+    found = open_records(io.BytesIO(json.dumps(values, indent=indent).encode()), "x.json").records
+    for record, value in zip(found, values, strict=True):
+        assert not record.fault
+        assert set(record.fields) == set(value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"{",
+                b"}",
+                b"[",
+                b"]",
+                b'"',
+                b",",
+                b":",
+                b"\n",
+                b"\r",
+                b"a",
+                b"1",
+                b'{"text": "x"}',
+                b"\\",
+                b"\0",
+                b"\xff",
+                b"id,text\n",
+                b"\t",
+                b";",
+            ]
+        ),
+        max_size=40,
+    ),
+    st.sampled_from(["", "x.json", "x.jsonl", "x.csv", "x.tsv", "x.txt"]),
+)
+def test_any_bytes_are_records_or_a_sentence(pieces: list[bytes], name: str) -> None:
+    try:
+        records = list(open_records(io.BytesIO(b"".join(pieces)), name).records)
+    except UsageError as error:
+        assert len(str(error)) > 10
+    else:
+        assert all(record.fault or record.fields or record.request is not None or True for record in records)
+
+
+# whole batches, with a server in this process that counts what it is asked
+
+
+class Server:
+    """Answers with the first label, or repeats what it was asked."""
+
+    identity, width = "here", 1
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, body: Mapping[str, Any], _key: str) -> dict[str, Any]:
+        prompt = body["messages"][-1]["content"]
+        self.asked.append(prompt)
+        labels = body.get("structured_outputs", {}).get("choice")
+        message = {"role": "assistant", "content": labels[0] if labels else prompt}
+        return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
+
+    def close(self) -> None: ...
+
+
+Batch = Callable[..., tuple[Report, list[dict[str, Any]], Server]]
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Iterator[Batch]:
+    """Run a batch over a file of these bytes; gives the report, the lines and the server."""
+
+    def run(
+        raw: str,
+        name: str = "in.jsonl",
+        prompt: str | None = None,
+        *,
+        choice: str | None = None,
+        gold: str | None = None,
+        **more: Any,
+    ) -> tuple[Report, list[dict[str, Any]], Server]:
+        source, out = tmp_path / name, tmp_path / "out.jsonl"
+        source.write_text(raw, "utf-8", newline="")
+        server = Server()
+        for_prompts = more.pop("for_prompts", ())
+        model = more.pop("model", None)
+        job = TemplateJob(
+            prompt_template(prompt), form=form_of(choice, None, None, None, more.pop("abstain", None)), **more
+        )
+        order = Order(str(source), out, tmp_path / "journal", None, gold, Settings("", 4), for_prompts, model)
+        try:
+            report = work(order, job, lambda: server)
+        except MixcliError as error:
+            error.add_note(f"asked {len(server.asked)}")
+            raise
+        return report, [json.loads(line) for line in out.read_text().splitlines()], server
+
+    yield run
+
+
+@pytest.mark.parametrize(
+    ("raw", "prompt", "asked"),
+    [
+        ('{"meta": {"user": {"name": "Ann"}}}', "{{ meta.user.name }}", "Ann"),
+        ('{"tags": ["a", "b"], "x": 1}', "{{ tags[1] }}", "b"),
+        ('{"tags": ["a", "b"], "x": 1}', "{{ tags }}", '["a", "b"]'),
+        (
+            '{"n": 3, "ok": true, "none": null, "f": 1.5}',
+            "{{ n }}|{{ ok }}|{{ none }}|{{ f }}",
+            "3|true||1.5",
+        ),
+        ('{"Customer Name": "Ann", "b": 1}', "{{ Customer Name }}", "Ann"),
+    ],
+)
+def test_places_find_their_fields(batch: Batch, raw: str, prompt: str, asked: str) -> None:
+    assert batch(raw, prompt=prompt)[2].asked == [asked]
+
+
+@pytest.mark.parametrize(
+    ("raw", "name", "more", "words"),
+    [
+        (
+            '{"body": "a", "n": 1}\n',
+            "in.jsonl",
+            {"prompt": "{{ Body }}"},
+            "record 1: {{ Body }} has no value; there is body, n; did you mean body?",
+        ),
+        (
+            '{"a": {"b": 1}, "n": 1}\n' * 2,
+            "in.jsonl",
+            {"prompt": "{{ a.c }}"},
+            "none of the 2 records can be asked; record 1: {{ a.c }} has no value: a has no c; it has b",
+        ),
+        ('{"messages": [{"role": "user"}]}\n', "in.jsonl", {}, "'messages', is an object or a list"),
+        ("x\ny\n", "in.csv", {"column": "X"}, "there is no field 'X'; there is x; did you mean x?"),
+        ("text,n\na,1\n", "in.csv", {"keep": ("N",)}, "did you mean n?"),
+        ('{"text": "a"}\n', "in.jsonl", {"keep": ("n",)}, "--keep: no record has a field 'n'"),
+        ('{"text": "a"}\n', "in.jsonl", {"gold": "Gold"}, "--eval: no record has a field 'Gold'"),
+        (
+            '{"text": "a", "gold": "Spam "}\n{"text": "a", "gold": "SPAM"}\n',
+            "in.jsonl",
+            {"gold": "gold", "choice": "spam,ham"},
+            "have the label 'Spam', --choice has 'spam'",
+        ),
+        (
+            '{"text": "a", "gold": "x"}\n',
+            "in.jsonl",
+            {"gold": "gold", "choice": "spam,ham"},
+            "no record has one of the labels",
+        ),
+        ("I love this.\nNot this.\n", "in.csv", {}, "looks like a record and not like a header"),
+        ("5\n6\n", "in.csv", {}, "looks like a record and not like a header"),
+        ("good\nbad\ngood\n", "in.csv", {}, "looks like a record and not like a header"),
+        (
+            '{"text": "a"}\n',
+            "in.jsonl",
+            {"variables": {"text": "b"}},
+            "-v text: the record has a field of that name",
+        ),
+        ('[{"text": "a"}, {"text": "b"}', "in.json", {}, "breaks off"),
+        ('{"text": "a"}\n{"text": "b", "text": "c"}\n'[14:], "in.jsonl", {}, "'text' is there twice"),
+    ],
+)
+def test_what_would_go_wrong_with_every_record_is_told_before_the_first_request(
+    batch: Batch, tmp_path: Path, raw: str, name: str, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        batch(raw, name, **more)
+    assert words in str(raised.value)
+    assert raised.value.__notes__ == ["asked 0"]
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_gold_labels_that_cannot_be_answered_are_counted(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f'{{"text": "a", "gold": "{gold}"}}\n' for gold in ("spam", "eggs", "eggs"))
+    report, _, _ = batch(rows, gold="gold", choice="spam,ham")
+    assert "2 records have labels that --choice lacks ('eggs')" in capsys.readouterr().err
+    assert report.evaluation is not None
+    assert report.evaluation.accuracy == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"), [("", "in.jsonl"), ("id,text\n", "in.csv"), ("[]", "in.json"), ("\n\n", "in.txt")]
+)
+def test_an_input_without_records_asks_nothing_and_says_so(
+    batch: Batch, capsys: pytest.CaptureFixture[str], raw: str, name: str
+) -> None:
+    report, lines, server = batch(raw, name)
+    assert (lines, server.asked, report.tally.n_done) == ([], [], 0)
+    assert "has no records" in capsys.readouterr().err
+
+
+def request(name: str, text: str = "hi", **body: Any) -> str:
+    messages = [{"role": "user", "content": text}]
+    return (
+        json.dumps(
+            {
+                "custom_id": name,
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": {"messages": messages, **body},
+            }
+        )
+        + "\n"
+    )
+
+
+def test_the_same_request_with_two_custom_ids_has_two_ids_and_a_custom_id_comes_once(batch: Batch) -> None:
+    for _ in range(2):  # the second time out of the journal
+        _, (first, second, third), _ = batch(request("a") + request("b") + request("a", "ho"))
+        assert [line["custom_id"] for line in (first, second, third)] == ["a", "b", "a"]
+        assert first["id"] != second["id"]
+        assert first["response"]["request_id"] != second["response"]["request_id"]
+        assert "the custom_id 'a' is that of line 1 too" in third["error"]["message"]
+
+
+def test_options_that_whole_requests_ignore_are_refused(batch: Batch) -> None:
+    with pytest.raises(UsageError, match="leave out --prompt, --temperature"):
+        batch(request("a"), for_prompts=("--prompt", "--temperature"))
+    _, lines, _ = batch(request("a", model="x") + request("b", model="y"), model="y")
+    assert "the request names the model 'x', -m says 'y'" in lines[0]["error"]["message"]
+    assert lines[1]["error"] is None
+    array = f"[{request('a')}, {request('b')}]"
+    assert [line["custom_id"] for line in batch(array, "in.json")[1]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("identity", [None, True, 1.5, "", ["a"], {}])
+def test_a_custom_id_is_a_text(identity: Any) -> None:
+    good, bad = open_records(
+        io.BytesIO((request("a") + json.dumps({**json.loads(request("a")), "custom_id": identity})).encode()),
+        "",
+    ).records
+    assert (good.fault, bad.id) == ("", 2 if identity != "" else "")
+    assert "a text is needed" in bad.fault
+
+
+def test_another_threshold_is_applied_to_what_is_known(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = Server.__call__
+
+    def with_probs(self: Server, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+        answer = genuine(self, body, key)
+        answer["choices"][0]["label_probs"] = {"spam": 0.7, "ham": 0.3}
+        return answer
+
+    monkeypatch.setattr(Server, "__call__", with_probs)
+    results = [
+        batch('{"text": "a"}', choice="spam,ham", abstain=abstain)[1][0]["result"]
+        for abstain in (0.9, 0.5, 0.9, None)
+    ]
+    assert results == [None, "spam", None, "spam"]
+
+
+def test_record_ids_are_those_of_their_lines() -> None:
+    assert [record.id for record in open_records(io.BytesIO(b"a\n\nb\rc\r\nd"), "").records] == [1, 3, 4, 5]
+    assert Record(1, {}) == Record(1, {}, nested={"a": 1})
