@@ -85,7 +85,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.labels": BASE,
     "mixcli.form": BASE | {"mixcli.labels", "mixcli.short_schema"},
     "mixcli.batch.ray_runner": BASE
-    | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch", "mixcli.wish"},
+    | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch", "mixcli.template", "mixcli.wish"},
     "mixcli.batch": BASE
     | {
         "mixcli.form",

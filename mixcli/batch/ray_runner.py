@@ -15,11 +15,14 @@ from mixcli.batch.record import Record, Source
 from mixcli.console import console
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.protocol import error_body, raise_error
+from mixcli.template import as_text
 
 if TYPE_CHECKING:
     from mixcli.wish import Wish
 
 KNOCK = 10.0  # seconds that a cluster's address may take to answer
+# a bug that a record finds is none of these: it comes as RayTaskError
+LOST = ("RayActorError", "NodeDiedError", "WorkerCrashedError", "OutOfMemoryError", "ObjectLostError")
 READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_json", ".csv": "read_csv"}
 
 
@@ -73,9 +76,19 @@ class RayAsker:
             seat = self._taken()
             try:
                 answer: dict[str, Any] = self._ray.get(seat.actor.ask.remote(dict(body), key))
-            except self._ray.exceptions.RayError as error:
+            except (
+                self._ray.exceptions.RayTaskError
+            ) as error:  # the engine is there: it failed with this record
+                raise MixcliError(
+                    f"the engine at {seat.node} failed with this record: {_cause(error)}"
+                ) from error
+            except lost_errors(self._ray) as error:
                 self._lose(seat, error)
                 continue
+            except self._ray.exceptions.RayError as error:
+                raise NotReachable(
+                    f"Ray cannot ask {seat.node} ({_cause(error)}); what is done is kept"
+                ) from error
             finally:
                 with self._lock:
                     seat.n_asked -= 1
@@ -106,9 +119,7 @@ class RayAsker:
             try:
                 found = self._ray.get(loading)
             except self._ray.exceptions.RayError as error:
-                found = {
-                    "error": {"message": str(error).splitlines()[0], "exit_code": NotReachable.exit_code}
-                }
+                found = {"error": {"message": _cause(error), "exit_code": NotReachable.exit_code}}
             if "error" in found:
                 console.warn(f"node {seat.node} is left out: {found['error']['message']}")
                 failed = failed or found
@@ -167,6 +178,19 @@ class RayAsker:
                 )
 
 
+def lost_errors(ray: Any) -> tuple[type[Exception], ...]:
+    """Return the errors of Ray that say that a node, or the process of an engine, is gone; not every release has all of them."""
+    found = (getattr(ray.exceptions, name, None) for name in LOST)
+    return tuple(error for error in found if error is not None)
+
+
+def _cause(error: Exception) -> str:
+    """Return what an error of Ray says, without the traceback of the other machine."""
+    cause = getattr(error, "cause", None) or error
+    words = (str(cause).strip() or "no reason given").splitlines()
+    return f"{type(cause).__name__}: {words[0]}"[:300]
+
+
 def connected(address: str) -> Any:
     """Give ray, connected to a cluster; MixcliError says what is missing."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -210,10 +234,25 @@ def distant_source(address: str, source: str) -> Source:
 
     def records() -> Iterator[Record]:
         for number, row in enumerate(dataset.iter_rows(), 1):
-            fields = {name: "" if value is None else str(value) for name, value in row.items()}
-            yield Record(fields.get("id") or number, fields)
+            plain = {str(name): _plain(value) for name, value in row.items()}
+            nested = {name: value for name, value in plain.items() if isinstance(value, dict | list)}
+            fields = {name: as_text(value) for name, value in plain.items()}
+            yield Record(fields.get("id") or number, fields, nested=nested)
 
     return Source("table", records(), columns)
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell of a table as JSON has it, so that it reads as in a file of JSON lines; dates and the like become texts."""
+    if hasattr(value, "tolist"):  # of NumPy
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def is_distant(source: str) -> bool:

@@ -168,6 +168,96 @@ def test_parquet_is_read_by_ray_data(mixcli: Runner, cluster: RayCluster, tmp_pa
     assert all(line["result"] for line in found)
 
 
+FAILING = """
+import os, threading
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+import ray, ray.exceptions
+from mixcli.batch.ray_runner import RayAsker, _Seat
+from mixcli.errors import MixcliError, NotReachable
+
+class Stub:
+    def ask(self, body, key):
+        if body["text"] == "bug":
+            raise KeyError("a bug\\nwith lines")
+        if body["text"] == "die":
+            os._exit(1)
+        return {"pid": os.getpid()}
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+asker = object.__new__(RayAsker)
+asker._ray, asker._lock = ray, threading.Lock()
+asker._seats = [_Seat(ray.remote(Stub).remote(), f"node{n}") for n in range(2)]
+for _ in range(3):
+    try:
+        asker({"text": "bug"}, "")
+    except NotReachable:
+        raise SystemExit("a bug was taken for a lost node")
+    except MixcliError as error:
+        print(error)
+assert len(asker._seats) == 2, "nobody was lost"
+asker({"text": "fine"}, "")
+try:
+    asker({"text": "die"}, "")
+except NotReachable as error:
+    print(error)
+assert not asker._seats
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_bug_in_a_record_is_that_records_error_and_only_a_dead_engine_is_lost() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FAILING],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    *others, lost = done.stdout.splitlines()  # Ray writes there too
+    bugs = [line for line in others if "failed with this record: KeyError: " in line]
+    assert len(bugs) == 3
+    assert "every node of the cluster is lost" in lost
+    assert done.stderr.count("is lost (") == 2
+
+
+def test_cells_of_a_table_are_texts_as_those_of_json_lines() -> None:
+    import datetime
+
+    import numpy as np
+
+    from mixcli.batch.ray_runner import _plain
+    from mixcli.template import as_text
+
+    cells = [
+        True,
+        None,
+        1,
+        1.5,
+        "x",
+        ["a", None],
+        {"b": (1,)},
+        np.array([1, 2]),
+        np.float32(0.5),
+        datetime.date(2026, 1, 2),
+        b"y",
+    ]
+    assert [as_text(_plain(cell)) for cell in cells] == [
+        "true",
+        "",
+        "1",
+        "1.5",
+        "x",
+        '["a", null]',
+        '{"b": [1]}',
+        "[1, 2]",
+        "0.5",
+        "2026-01-02",
+        "y",
+    ]
+
+
 @needs_ray
 def test_no_cluster_is_one_sentence(mixcli: Runner, with_demo: Path) -> None:
     done = mixcli("batch", "-", *DEMO, "--ray", "127.0.0.1:9", stdin=b"x\n", timeout=180)

@@ -1,0 +1,177 @@
+"""Where a batch writes: what would destroy something, or fail late, is refused before the first request; what fails in the middle resumes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mixcli.batch.output import output
+from mixcli.batch.targets import check_targets
+from mixcli.errors import UsageError
+from tests.conftest import Runner
+
+SERVER = Path(__file__).with_name("quick_server.py")
+
+
+@pytest.fixture
+def url(home: Path) -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, str(SERVER), "0.002"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with everything that an output can be by mistake."""
+    (tmp_path / "in.txt").write_text("one ham\ntwo spam\n")
+    (tmp_path / "link.txt").symlink_to("in.txt")
+    os.link(tmp_path / "in.txt", tmp_path / "hard.txt")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "thesis.part").write_text("years of work")
+    (tmp_path / "pipe.part").symlink_to("in.txt")
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        old = Path.cwd()
+        os.chdir(tmp_path)
+        try:
+            sock.bind("socket")
+        finally:
+            os.chdir(old)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("out", "journal", "words"),
+    [
+        ("in.txt", None, "-o .*in.txt is what is read"),
+        ("link.txt", None, "is what is read"),
+        ("hard.txt", None, "is what is read"),
+        ("out", "in.txt", "--journal .*is what is read"),
+        ("out", "out", "--journal .*is where the results are written"),
+        ("out", "out.part", "is where the results are written"),
+        ("folder", None, "is a folder"),
+        ("socket", None, "no regular file"),
+        ("none/out", None, "there is no folder"),
+        ("in.txt/out", None, "there is no folder"),
+        ("out", "fifo", "no regular file"),
+        ("out", "/dev/null", "no regular file"),
+        ("out", "none/journal", "there is no folder"),
+        ("thesis", None, "thesis.part is in the way"),
+        ("pipe", None, "pipe.part is in the way"),
+    ],
+)
+def test_what_would_be_lost_or_fail_is_refused(
+    folder: Path, out: str, journal: str | None, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_targets(str(folder / "in.txt"), folder / out, folder / journal if journal else None)
+    assert (folder / "in.txt").read_text().startswith("one")
+    assert (folder / "thesis.part").read_text() == "years of work"
+
+
+def test_what_can_be_written_passes(folder: Path) -> None:
+    (folder / "out.part").write_text('{"id": 1}\n{"id"')
+    (folder / "empty.part").touch()
+    for out in ("out", "new", "empty", "/dev/null", "fifo"):
+        check_targets(str(folder / "in.txt"), folder / out, folder / "journal")
+    check_targets("-", None, None)
+
+
+def test_an_output_behind_a_link_is_written_where_it_leads(folder: Path) -> None:
+    (folder / "real").touch()
+    (folder / "alias").symlink_to("real")
+    with output(folder / "alias") as write:
+        write("x\n")
+        assert (folder / "real.part").exists()
+    assert (folder / "alias").is_symlink()
+    assert (folder / "real").read_text() == "x\n"
+
+
+def test_two_batches_on_one_output_are_refused_also_with_other_journals(folder: Path) -> None:
+    with output(folder / "out") as write:
+        write("first\n")
+        with pytest.raises(UsageError, match="another mixcli batch"), output(folder / "out"):
+            pass
+    with output(folder / "out") as write:
+        write("second\n")
+    assert (folder / "out").read_text() == "second\n"
+
+
+def test_nothing_is_asked_where_the_target_is_none(mixcli: Runner, folder: Path) -> None:
+    """The address would be exit 6."""
+    ask = ("--choice", "ham,spam", "--endpoint", "http://127.0.0.1:9", "-m", "m")
+    done = mixcli("batch", str(folder / "in.txt"), "-o", str(folder / "in.txt"), *ask)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert (folder / "in.txt").read_text() == "one ham\ntwo spam\n"
+
+
+def test_a_full_disk_in_the_middle_resumes(mixcli: Runner, url: str, folder: Path) -> None:
+    source, out = folder / "many.txt", folder / "out.jsonl"
+    source.write_text("".join(f"text {n} is {('ham', 'spam')[n % 2]}\n" for n in range(300)))
+    arguments = [
+        "batch",
+        str(source),
+        "-o",
+        str(out),
+        "--choice",
+        "ham,spam",
+        "--endpoint",
+        url,
+        "-m",
+        "quick",
+    ]
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"
+        " sys.argv = ['mixcli', *sys.argv[1:]]; from mixcli.cli import main; main()"
+    )
+    full = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert full.returncode in (1, 4)
+    assert "Traceback" not in full.stderr
+    assert "out.jsonl" in full.stderr
+    assert not out.exists()
+    done = mixcli(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "known from an earlier run" in done.stderr
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == list(range(1, 301))
+
+
+def test_an_interrupt_keeps_what_is_done(mixcli: Runner, url: str, folder: Path) -> None:
+    source, out = folder / "many.txt", folder / "out.jsonl"
+    source.write_text("".join(f"text {n} ham\n" for n in range(5000)))
+    arguments = [
+        "batch",
+        str(source),
+        "-o",
+        str(out),
+        "--choice",
+        "ham,spam",
+        "--endpoint",
+        url,
+        "-m",
+        "quick",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mixcli", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    journal = folder / "out.jsonl.journal"
+    deadline = time.monotonic() + 60
+    while not journal.exists() or journal.stat().st_size < 5000:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (130, False)
+    source.write_text("".join(source.read_text().splitlines(keepends=True)[:20]))
+    done = mixcli(*arguments)
+    assert (done.returncode, "20 known" in done.stderr) == (0, True), done.stderr
