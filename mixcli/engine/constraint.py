@@ -103,6 +103,10 @@ class Grammars:
                 self._compiled.popitem(last=False)
             return Constraint(self, matcher.deep_copy(), spec)
 
+    def has(self, spec: ConstraintSpec, *, at_start: bool) -> bool:
+        """Whether a constraint is compiled already, so that another one of it costs nothing."""
+        return (spec, at_start and self._vocab.adds_space_prefix) in self._compiled
+
     def _compile(self, spec: ConstraintSpec, spaced: bool) -> LLMatcher:
         answer = _grammar(spec)
         matcher = self._matcher([answer], spec)

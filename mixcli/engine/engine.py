@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.engine.constraint import Constraint, Grammars
+from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.faults import request_error, survived
 from mixcli.engine.generation import Generation
 from mixcli.engine.kv_store import KvStore
@@ -54,6 +55,9 @@ class Engine:
         self._generations: dict[str, Generation] = {}
         self._lookups: dict[str, PromptLookup] = {}
         self._ready: list[Output] = []
+        self._owner: str | None = (
+            None  # the request that all but LONG_STEP tokens of the running step belong to
+        )
         self._ends = [token for token in range(model.vocab.n_tokens) if model.vocab.is_end(token)]
         self.n_done = 0  # requests that have ended by themselves
         self.n_prompt_tokens_done = 0  # prompt tokens that were computed, not found in the cache
@@ -76,15 +80,24 @@ class Engine:
         """Give the ids of the requests that wait or run."""
         return set(self._sequences)
 
-    def add(self, request: Request) -> None:
-        """Queue a request.
+    def compile(self, spec: ConstraintSpec, *, at_start: bool) -> Constraint:
+        """Make a constraint for `add`, in any thread; the first one takes half a second more. Raises BadRequest."""
+        return self._grammars.compile(spec, at_start=at_start)
+
+    def has_compiled(self, spec: ConstraintSpec, *, at_start: bool) -> bool:
+        """Whether `compile` has nothing to do."""
+        return "_grammars" in self.__dict__ and self._grammars.has(spec, at_start=at_start)
+
+    def add(self, request: Request, constraint: Constraint | None = None) -> None:
+        """Queue a request, with its constraint where that was compiled elsewhere.
 
         Raises ContextOverflow or BadRequest when it can never run, Busy when the queue is full; the engine is as before then.
         """
         self._check(request)
         generation = None
         if not request.labels:
-            constraint = self._constraint(request)
+            if constraint is None and request.constraint is not None:
+                constraint = self.compile(request.constraint, at_start=not request.continues_text)
             generation = Generation(request, self._model.vocab, self._context.n_ctx, constraint)
         sequence = Sequence(request)
         if generation is None:
@@ -111,9 +124,12 @@ class Engine:
         generation = self._generations.get(sequence.id)
         self._finish(sequence, generation.rest() if generation and sequence.n_generated else "", (), "abort")
 
-    def interrupt(self) -> None:
-        """Make a step that computes many tokens return early, from any thread: so an abort need not wait for a long prefill."""
-        if len(self._batch) > LONG_STEP:
+    def interrupt(self, request_id: str | None = None) -> None:
+        """Make a step that computes many tokens return early, from any thread: so an abort need not wait for a long prefill.
+
+        With a request's id only where the step is nearly all that one's: what is computed for others is not thrown away.
+        """
+        if len(self._batch) > LONG_STEP and (request_id is None or request_id == self._owner):
             self._context.interrupt()
 
     def check(self) -> None:
@@ -159,11 +175,6 @@ class Engine:
     @cached_property
     def _grammars(self) -> Grammars:
         return Grammars(self._model.vocab)
-
-    def _constraint(self, request: Request) -> Constraint | None:
-        if request.constraint is None:
-            return None
-        return self._grammars.compile(request.constraint, at_start=not request.continues_text)
 
     def _propose(self) -> None:
         """Give those who write their drafts: what a constraint forces, or what the text so far suggests."""
@@ -252,9 +263,13 @@ class Engine:
             for node in scoring.nodes:
                 slots = [scoring.slots[slot] for slot in node.slots]
                 self._batch.add(node.token, scoring.sequence.n_prompt + node.depth, slots)
+        longest = max(step.chunks, key=lambda chunk: chunk.n_tokens, default=None)
+        if longest is not None and len(self._batch) - longest.n_tokens <= LONG_STEP:
+            self._owner = longest.sequence.id
         try:
             return self._context.decode(self._batch)
         finally:
+            self._owner = None
             self._batch.clear()
 
     def _apply(self) -> None:

@@ -213,6 +213,7 @@ class Vocab:
     """The tokens of a model."""
 
     CONTROL, UNKNOWN, USER_DEFINED, BYTE, UNUSED = 1 << 3, 1 << 0, 1 << 4, 1 << 5, 1 << 1
+    STRIPS = 1 << 7 | 1 << 8  # takes away the white space to its left, or right
 
     def __init__(self, model: Model) -> None:
         self._model = model

@@ -22,30 +22,59 @@ def fitted(
     n_ctx: int,
     n_answer: int | None,
     policy: Policy,
+    least: Callable[[Sequence[Message]], int] = lambda _: 0,
 ) -> tuple[list[int], int]:
     """Give the prompt's token ids and how many messages were left out; ContextOverflow when it does not fit.
 
     `n_answer` is the longest answer that was asked for, in tokens; None counts as a quarter of the context, and more than half of it as half.
+    `least` gives a lower bound of a conversation's tokens without encoding it: what can never fit is never encoded.
     """
-    prompt = encode(messages)
     reserve = min(n_ctx // STEP if n_answer is None else n_answer, n_ctx // 2)
-    room = n_ctx if policy == "error" else n_ctx - reserve
-    if len(prompt) <= room:
+    n_least = least(messages)
+    if policy == "error" or not messages:
+        if n_least > n_ctx:
+            raise ContextOverflow(n_least, n_ctx, at_least=True)
+        prompt = encode(messages)
+        if len(prompt) > n_ctx:
+            raise ContextOverflow(len(prompt), n_ctx)
         return prompt, 0
-    if policy == "error":
-        raise ContextOverflow(len(prompt), n_ctx)
     head, turns = _turns(messages)
-    total, dropped = len(prompt), 0
+
+    def kept(first: int) -> list[Message]:
+        return [*head, *(message for turn in turns[first:] for message in turn)]
+
+    first, last = 0, len(turns) - 1
+    if n_least > n_ctx:
+        limit = n_least - _in_steps(n_least - n_ctx, n_ctx)
+        first = _first(lambda at: least(kept(at)) <= limit, 0, last)
+        if (n_least := least(kept(first))) > n_ctx:
+            raise ContextOverflow(n_least, n_ctx, at_least=True)
+    prompt = encode(kept(first))
+    room = n_ctx - reserve
+    if len(prompt) > room:
+        limit = min(room, len(prompt) - _in_steps(len(prompt) - room, n_ctx))
+        first = _first(lambda at: len(encode(kept(at))) <= limit, first, last)
+        prompt = encode(kept(first))
+    if len(prompt) > room and len(prompt) >= n_ctx:  # below that a short answer is better than none
+        raise ContextOverflow(len(prompt), n_ctx)
+    return prompt, len(messages) - len(kept(first))
+
+
+def _in_steps(n_tokens: int, n_ctx: int) -> int:
+    """Round up to whole steps."""
     step = max(1, n_ctx // STEP)
-    least = -(-(total - room) // step) * step
-    while len(turns) > 1:
-        dropped += len(turns.pop(0))
-        prompt = encode([*head, *(message for turn in turns for message in turn)])
-        if total - len(prompt) >= least and len(prompt) <= room:
-            return prompt, dropped
-    if len(prompt) < n_ctx:  # a short answer is better than none
-        return prompt, dropped
-    raise ContextOverflow(len(prompt), n_ctx)
+    return -(-n_tokens // step) * step
+
+
+def _first(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """Give the first turn in low+1 .. high with which a conversation fits, where fewer turns always take less; `high` where none does."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:

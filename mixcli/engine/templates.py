@@ -103,9 +103,14 @@ class Renderer:
     def __init__(self, template: str, *, bos_token: str, eos_token: str) -> None:
         self._setup = json.dumps({"template": template, "bos_token": bos_token, "eos_token": eos_token})
         self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
 
     def render(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
         """Raise TemplateRefusal when the template refuses the messages, IntegrityError when it is broken or does not end."""
+        with self._lock:  # one question at a time, whatever thread asks
+            return self._render(messages, add_generation_prompt=add_generation_prompt)
+
+    def _render(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
         process = self._process
         if process is None or process.poll() is not None:
             process = self._process = self._start()

@@ -19,6 +19,7 @@ from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest, MixcliError
 from mixcli.host.body import parsed
 from mixcli.host.call import Call, Question
+from mixcli.host.intake import Intake
 from mixcli.host.loop import EngineLoop
 from mixcli.host.protocol import ATTACH, BUSY, FAILED, error_body
 from mixcli.host.replies import (
@@ -106,6 +107,7 @@ class State:
 def create_app(state: State) -> FastAPI:
     """Build the app; nothing is loaded by it."""
     app = FastAPI(title="mixcli", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Intake)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

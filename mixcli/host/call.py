@@ -35,7 +35,7 @@ class Call:
     """A question with a name; outputs arrive in `items`, an exception ends them.
 
     `n_dropped` counts the messages that had to be left out; it is set before the first output. `outputs` are what came so far, whole
-    before the last one is handed over; of a call `as_whole` only that one is. All calls of a process wait in the same `loop`.
+    before the last one is handed over; of a call `as_whole` only that one is. `gone` says that it was aborted before the engine had it. All calls of a process wait in the same `loop`.
     """
 
     id: str
@@ -43,6 +43,7 @@ class Call:
     loop: asyncio.AbstractEventLoop
     as_whole: bool = False
     n_dropped: int = 0
+    gone: bool = False
     outputs: list[Output] = field(default_factory=list)
     items: "asyncio.Queue[Item]" = field(default_factory=asyncio.Queue)
 

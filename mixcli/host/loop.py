@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from mixcli import paths
 from mixcli.engine.answers import Answers
@@ -19,18 +19,16 @@ from mixcli.engine.faults import request_error, survived
 from mixcli.engine.formats import Message
 from mixcli.engine.llama import ContextLost
 from mixcli.engine.loading import Loaded, load
-from mixcli.engine.overflow import fitted
 from mixcli.engine.prompt import ChatFormat
-from mixcli.engine.sequence import Label, Output, Request
-from mixcli.errors import BadRequest, MixcliError
-from mixcli.host.call import Call, Item, Question, deliver
+from mixcli.engine.sequence import Output
+from mixcli.errors import MixcliError
+from mixcli.host.call import Call, Item, deliver
 from mixcli.host.crowding import Crowding
 from mixcli.host.kv import open_store
+from mixcli.host.preparation import Lanes, Preparation, Prepared
 from mixcli.host.protocol import FAILED, LOADING, READY
 from mixcli.host.sharing import Sharing
 from mixcli.host.spec import HostSpec
-
-T = TypeVar("T")
 
 
 class EngineLoop:
@@ -46,6 +44,7 @@ class EngineLoop:
         self._on_state = on_state
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: dict[str, Call] = {}
+        self._lanes = Lanes()
         self._sharing = Sharing(paths.runtime_dir())
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
@@ -56,13 +55,16 @@ class EngineLoop:
 
     def submit(self, call: Call) -> None:
         """Queue a call; its outputs begin when the model is loaded and there is room for it."""
-        self._inbox.put(lambda: self._add(call))
+        question = call.question
+        n_characters = sum(map(len, question.choices)) + sum(len(one.content) for one in question.messages)
+        slow = self._needs_grammar(call)
+        self._lanes.put(lambda: self._prepare(call), n_characters, slow=slow)
 
     def abort(self, call: Call) -> None:
         """Drop a call whose asker is gone."""
-        self._inbox.put(lambda: self._drop(call.id))
+        self._inbox.put(lambda: self._drop(call))
         if call.id in self._calls:
-            self._engine.interrupt()  # so that a long prefill need not end first
+            self._engine.interrupt(call.id)  # so that a long prefill need not end first
 
     def counts(self) -> dict[str, int]:
         """Give how many requests run, wait and have been done, how many prompt tokens were computed, and with how many threads single tokens are
@@ -83,21 +85,32 @@ class EngineLoop:
 
     def tokenize(self, messages: Sequence[Message] | None, text: str | None) -> "Future[list[int]]":
         """Give the token ids of a conversation, ready for an answer, or of a text."""
-        if messages is not None:
-            return self._between_steps(lambda: self._encode(messages))
-        return self._between_steps(lambda: self._format.tokenizer.encode(text or ""))
+        n_characters = sum(len(one.content) for one in messages or ()) + len(text or "")
+        return self._lanes.put(lambda: self._ready().tokenize(messages, text), n_characters)
 
     def experts(self, messages: Sequence[Message]) -> "Future[dict[str, Any]]":
         """Give which experts the last message of a conversation was given to; see engine.experts.routing."""
-        return self._between_steps(lambda: self._routing(messages))
+        return self._lanes.put_beside(lambda: self._ready().routing(messages))
 
     def close(self, timeout: float) -> None:
         """Stop after the present step, write to disk what shall stay, and wait for the thread at most `timeout` seconds."""
         self._closing.set()
+        self._lanes.close()
         self._inbox.put(None)
         if self.status == READY:
             self._engine.interrupt()
         self._thread.join(timeout)
+
+    def _ready(self) -> Preparation:
+        """In a lane, after the load: what prepares; raise the load's error where it failed."""
+        if self.error is not None:
+            raise self.error
+        return self._preparation
+
+    def _needs_grammar(self, call: Call) -> bool:
+        if call.question.constraint is None:
+            return False
+        return self.status != READY or self._preparation.needs_grammar(call.question)
 
     # the engine's thread
 
@@ -106,9 +119,11 @@ class EngineLoop:
             self._load()
         except BaseException as error:
             self.error, self.status = error, FAILED
+            self._lanes.open()
             self._on_state()
             return
         self.status = READY
+        self._lanes.open()
         self._on_state()
         try:
             while not self._closing.is_set():
@@ -142,12 +157,13 @@ class EngineLoop:
         self.notes += self._loaded.notes
         self.placement = self._loaded.placement
         self._vocab = self._loaded.model.vocab
-        self._format = ChatFormat.of(self._loaded.model)
+        chat_format = ChatFormat.of(self._loaded.model)
         self._answers = Answers(self._vocab)
         store = open_store(self.spec.name.path, self.placement)
         self._n_threads = self.placement.n_threads, self.placement.n_threads_batch
         self._crowding = Crowding(max(self._n_threads))
         self._engine = Engine(self._loaded.model, self._loaded.context, store)
+        self._preparation = Preparation(self._loaded, chat_format, self._answers, self._engine)
 
     def _turn(self) -> None:
         """Take what is in the inbox, waiting for it when there is nothing else to do, then step once."""
@@ -178,66 +194,35 @@ class EngineLoop:
             return None
         return call, output.error or output
 
-    def _add(self, call: Call) -> None:
+    def _prepare(self, call: Call) -> None:
+        """In a lane: make a request of a call and hand it to the engine's thread; one that was aborted meanwhile ends there."""
+        if call.gone:
+            return
         try:
-            request = self._request(call)
-            self._engine.add(request)
+            prepared = self._ready().prepare(call.id, call.question)
+        except Exception as error:
+            deliver([(call, request_error(error))])
+        else:
+            self._inbox.put(lambda: self._add(call, prepared))
+
+    def _add(self, call: Call, prepared: Prepared) -> None:
+        if call.gone:
+            return
+        call.n_dropped = prepared.n_dropped
+        try:
+            self._engine.add(prepared.request, prepared.constraint)
         except Exception as error:
             deliver([(call, request_error(error))])
         else:
             self._calls[call.id] = call
 
-    def _request(self, call: Call) -> Request:
-        question = call.question
-        messages = self._answers.recall(question.messages)
-        prompt, call.n_dropped = fitted(
-            messages,
-            self._format.encode,
-            self._loaded.context.n_ctx,
-            question.sampling.max_tokens,
-            question.on_overflow,
-        )
-        return Request(
-            id=call.id,
-            prompt=tuple(prompt),
-            sampling=question.sampling,
-            continues_text=question.messages[-1].role == "assistant",
-            constraint=question.constraint,
-            labels=self._labels(question) if question.choices else (),
-            top_logprobs=question.top_logprobs,
-            speculate=question.speculate,
-            park=question.park,
-            persist=question.persist,
-        )
-
-    def _labels(self, question: Question) -> tuple[Label, ...]:
-        """Give the choices as token ids, each as the assistant would write it behind this prompt."""
-        labels: dict[tuple[int, ...], Label] = {}
-        for choice in question.choices:
-            tokens = tuple(self._format.encode_answer(choice))
-            if not tokens or tokens in labels:
-                raise BadRequest(
-                    f"the choice {choice!r:.60} is empty or there twice", param="structured_outputs.choice"
-                )
-            labels[tokens] = Label(choice, tokens)
-        return tuple(labels.values())
-
-    def _encode(self, messages: Sequence[Message]) -> list[int]:
-        return self._format.encode(self._answers.recall(messages))
-
-    def _routing(self, messages: Sequence[Message]) -> dict[str, Any]:
-        from mixcli.engine.experts import routing
-
-        if not messages or messages[-1].role != "assistant":
-            raise BadRequest("the last message must be an answer of the assistant", param="messages")
-        before = self._encode(messages[:-1])
-        spoken = self._answers.recall([*messages, Message("user", "")])[len(messages) - 1]
-        tokens = [*before, *(spoken.tokens or self._format.encode_answer(spoken.content))]
-        return routing(self._loaded.model, self.placement, tokens, len(before))
-
-    def _drop(self, call_id: str) -> None:
-        if call_id in self._calls:
-            self._engine.abort(call_id)
+    def _drop(self, call: Call) -> None:
+        """Abort a call; one that has not reached the engine ends here."""
+        if call.id in self._calls:
+            self._engine.abort(call.id)
+        else:
+            call.gone = True
+            deliver([(call, Output(call.id, "", (), "abort"))])
 
     def _share(self) -> None:
         """Divide the cores with the other models that compute now, and with other programs."""
@@ -247,20 +232,3 @@ class EngineLoop:
         if self._n_threads != (n, n_batch):
             self._n_threads = n, n_batch
             self._loaded.context.set_threads(n, n_batch)
-
-    def _between_steps(self, work: Callable[[], T]) -> "Future[T]":
-        """Do something in the engine's thread, once the model is loaded."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():  # its asker is gone
-                return
-            try:
-                result = work()
-            except Exception as error:
-                future.set_exception(request_error(error))
-            else:
-                future.set_result(result)
-
-        self._inbox.put(run)
-        return future

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from mixcli.engine.formats import Message
-from mixcli.engine.overflow import fitted
+from mixcli.engine.overflow import Policy, fitted
 from mixcli.errors import ContextOverflow
 
 
@@ -62,3 +62,50 @@ def test_a_last_turn_may_leave_less_for_the_answer_than_wished() -> None:
     prompt, n_dropped = fitted([*talk(3), Message("user", "x" * 80)], encode, 100, 50, "drop-oldest")
     assert len(prompt) < 100
     assert n_dropped == 7
+
+
+def encode_small(messages: Sequence[Message]) -> list[int]:
+    """Encode what may fit; fail the test for what can be known not to."""
+    assert sum(len(m.content) for m in messages) <= 5000, "a text that can never fit is not split into tokens"
+    return encode(messages)
+
+
+def least(messages: Sequence[Message]) -> int:
+    """Never above the count: one token for four characters."""
+    return sum(len(m.content) // 4 for m in messages)
+
+
+@pytest.mark.parametrize("policy", ["error", "drop-oldest"])
+def test_what_can_never_fit_is_refused_without_being_encoded(policy: Policy) -> None:
+    huge = [Message("user", "x" * 10_000_000)]
+    with pytest.raises(ContextOverflow, match=r"at least 2,500,000 tokens, 2,499,000 more"):
+        fitted(huge, encode_small, 1000, None, policy, least)
+    with pytest.raises(ContextOverflow, match="at least"):
+        fitted([Message("system", "x" * 10_000_000), *talk(3)], encode_small, 1000, None, policy, least)
+
+
+@pytest.mark.parametrize("at", [1, 5, 19])
+def test_a_huge_old_message_leaves_without_being_encoded(at: int) -> None:
+    messages = talk(10)
+    messages[at] = Message(messages[at].role, "x" * 10_000_000)
+    prompt, n_dropped = fitted(messages, encode_small, 1000, None, "drop-oldest", least)
+    assert n_dropped >= at
+    assert len(prompt) <= 750
+    assert "".join(map(chr, prompt)).endswith("last\n")
+
+
+def test_a_long_history_is_encoded_a_few_times_only() -> None:
+    n_encoded = 0
+
+    def counted(messages: Sequence[Message]) -> list[int]:
+        nonlocal n_encoded
+        n_encoded += 1
+        return encode_small(messages)
+
+    heads = set()
+    for n in range(5000, 5040):
+        prompt, _ = fitted(talk(n), counted, 1000, None, "drop-oldest", least)
+        assert 450 <= len(prompt) <= 750
+        heads.add("".join(map(chr, prompt)).split("\n")[1])
+    assert n_encoded < 40 * 15
+    assert len(heads) <= 8, "the beginning stays the same for some turns"
