@@ -266,7 +266,7 @@ def test_personas(home: Path) -> None:
     assert persona("poet").settings == {"temperature": 1.2, "speculate": True}
     for name, sentence in (
         ("suport", "did you mean support"),
-        ("bad", "temperature takes 0 to 5"),
+        ("bad", "temperature takes 0 to 10"),
         ("../x", "no persona"),
     ):
         with pytest.raises(UsageError, match=sentence):
