@@ -100,6 +100,11 @@ RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # field
     metavar="ADDRESS",
     help="Ask the engines of a Ray cluster: its address, or auto for the one that runs here.",
 )
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="The same bytes each time on this machine, whatever else runs: one record at a time, so slower.",
+)
 @endpoint_options
 @model_option
 @wish_options
@@ -124,6 +129,7 @@ def command(
     journal: Path | None,
     window: int,
     cluster: str | None,
+    deterministic: bool,
     endpoint: "Callable[[str | None], Endpoint] | None",
     model: str | None,
     wish: "Wish",
@@ -142,8 +148,11 @@ def command(
 
     if prompt is not None and template is not None:
         raise UsageError("--prompt and --template both say what is asked; use one")
+    if deterministic:
+        _check_deterministic(sampling, cluster, unordered, endpoint is not None)
     question = prompt_template(read_text(template) if template else prompt)
-    job = TemplateJob(question, system or "", form, sampling.body(temperature=0.0), variables, column, keep)
+    asked = {**sampling.body(temperature=0.0), **({"deterministic": True} if deterministic else {})}
+    job = TemplateJob(question, system or "", form, asked, variables, column, keep)
     said = {
         "--prompt": prompt is not None,
         "--template": template is not None,
@@ -183,6 +192,18 @@ def command(
         n_done = report.tally.n_done
         how_many = f"all {n_done:,}" if n_failed == n_done > 1 else f"{n_failed:,} of {n_done:,}"
         raise SomeFailed(f"{how_many} records failed; their lines have an error")
+
+
+def _check_deterministic(sampling: Sampling, cluster: str | None, unordered: bool, at_endpoint: bool) -> None:
+    """Raise UsageError for what cannot give the same bytes each time."""
+    others = {
+        "--ray": cluster,
+        "--unordered": unordered,
+        "--endpoint": at_endpoint,
+        "--speculate": sampling.speculate,
+    }
+    if named := next((name for name, said in others.items() if said), None):
+        raise UsageError(f"--deterministic cannot be combined with {named}; leave one of the two out")
 
 
 def _over_ray(

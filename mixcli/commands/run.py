@@ -73,6 +73,11 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
 @click.option(
     "--stream/--no-stream", default=True, help="Write the answer while it comes; otherwise when it is whole."
 )
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="The same bytes each time on this machine, whatever else runs: computed alone, so slower.",
+)
 @endpoint_options
 @model_option
 @wish_options
@@ -93,6 +98,7 @@ def command(
     each_line: bool,
     on_overflow: str,
     stream: bool,
+    deterministic: bool,
     endpoint: "Callable[[str | None], Endpoint] | None",
     model: str | None,
     wish: "Wish",
@@ -121,6 +127,11 @@ def command(
         system = system or role.system
         wires = {name: settings.TABLE[name].wire for name in role.settings}
         kept = {wire: role.settings[name] for name, wire in wires.items() if wire}
+    if deterministic:
+        if endpoint is not None or sampling.speculate:
+            named = "--endpoint" if endpoint is not None else "--speculate"
+            raise UsageError(f"--deterministic cannot be combined with {named}; leave one of the two out")
+        kept = {**kept, "deterministic": True, "speculate": False}
     body = {**kept, **sampling.body(temperature=kept.get("temperature", 0.0))}
     if endpoint is None:
         body["park"] = False  # no next turn follows

@@ -21,7 +21,7 @@ from mixcli.engine.kv_store import KvStore
 from mixcli.engine.labels import LabelScores
 from mixcli.engine.llama import Batch, ComputeError, Context, ContextLost, Model
 from mixcli.engine.logprobs import TokenLogprobs
-from mixcli.engine.prefix_cache import Copy, Cut, PrefixCache, Save
+from mixcli.engine.prefix_cache import Clear, Copy, Cut, PrefixCache, Save
 from mixcli.engine.scheduler import Chunk, Scheduler, Scoring, Step
 from mixcli.engine.sequence import FinishReason, Output, Request, Sequence
 from mixcli.engine.speculation import PromptLookup
@@ -76,6 +76,11 @@ class Engine:
         """Requests that are being computed."""
         return len(self._scheduler.running)
 
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the next step computes a request whose bits must not depend on anything else, the number of threads included."""
+        return self._scheduler.is_alone
+
     def ids(self) -> set[str]:
         """Give the ids of the requests that wait or run."""
         return set(self._sequences)
@@ -111,8 +116,9 @@ class Engine:
                 self._lookups[request.id] = PromptLookup()
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
-        with survived():
-            self._restore(sequence)
+        if not self._scheduler.is_closed:
+            with survived():
+                self._restore(sequence)
 
     def abort(self, request_id: str) -> None:
         """End a request; its last output, "abort", comes with the next step. An unknown id is one that has just finished."""
@@ -282,6 +288,8 @@ class Engine:
                     self._context.cut(slot, n_tokens)
                 case Save():
                     self._save(operation)
+                case Clear():
+                    self._context.clear()
 
     def _record(self, chunk: Chunk, done: bool) -> None:
         """Note what of a chunk is in the cache: all of it, or after an interrupt the whole micro-batches."""
@@ -414,7 +422,9 @@ class Engine:
             if sequence.scores is not None:  # a path to labels is nothing that was said
                 self._keep(sequence, min(sequence.n_computed, sequence.n_prompt))
             save = sequence.request.persist and self._store is not None
-            if sequence.request.park:
+            if sequence.request.deterministic:
+                self._scheduler.keep(sequence)
+            elif sequence.request.park:
                 self._cache.park(sequence.slot, save=save)
             else:
                 self._cache.park_prefix(sequence.slot, sequence.n_prompt, save=save)
@@ -450,6 +460,7 @@ class Engine:
             return
         if not self._cache.make_room(entry.n_tokens):
             return
+        self._scheduler.disturb()
         slot = self._cache.open()
         if slot is None:
             return

@@ -501,6 +501,10 @@ class Context(_Owner):
                 "this model's memory cannot forget a part of a text; it is no cache of keys and values"
             )
 
+    def clear(self) -> None:
+        """Forget all sequences; the next one begins with the first cell."""
+        C.llama_memory_clear(self._memory, False)
+
     def state(self, sequence: int) -> bytes:
         """Give what a sequence has in the cache, as llama.cpp writes it."""
         size = int(C.llama_state_seq_get_size(self.pointer, sequence))

@@ -37,7 +37,12 @@ class Save:
     tokens: tuple[int, ...]
 
 
-Operation = Copy | Cut | Save
+@dataclass(frozen=True)
+class Clear:
+    """Forget everything, and begin with the first cell again."""
+
+
+Operation = Copy | Cut | Save | Clear
 
 
 class _Node:
@@ -192,6 +197,31 @@ class PrefixCache:
             before = self._lengths[slot] - len(node.tokens)
             self.cut(slot, before or min(n_prompt, self._lengths[slot]))
         self.park(slot, save=save)
+
+    def admit_alone(self, tokens: Sequence[int], kept: int | None, step: int) -> tuple[int, int]:
+        """Return a live slot in a cache that holds nothing else, and how many tokens it holds.
+
+        These are what the parked slot `kept` shares with `tokens`, in whole steps; with None, or where nothing is shared, the slot
+        begins with the first cell. No other slot may be live.
+        """
+        n_shared = 0
+        if kept is not None:
+            n_shared = min(common_prefix(self.tokens(kept), list(tokens)), len(tokens) - 1) // step * step
+        for slot in list(self._parked):
+            if slot != kept or not n_shared:
+                self._evict(slot)
+        if kept is not None and n_shared:
+            del self._parked[kept]
+            self.cut(kept, n_shared)
+            return kept, n_shared
+        self._operations.append(Clear())
+        slot = self._free.pop()
+        self._enter(slot, self._root, 0)
+        return slot, 0
+
+    def is_parked(self, slot: int) -> bool:
+        """Tell whether a slot still waits for somebody who begins alike."""
+        return slot in self._parked
 
     def make_room(self, n_tokens: int) -> bool:
         """Evict parked slots until so many cells are free; False, and nothing is evicted, where that is not enough."""

@@ -15,6 +15,7 @@ from mixcli.engine.sequence import Sequence
 
 MIN_SHARED = 32  # tokens of a common beginning that are worth waiting for
 MAX_LOGITS = 64  # tokens of a path of labels in one step: each takes a row as long as the vocabulary
+ALONE = 128  # tokens of a deterministic prompt that are computed at a time, and shared with the next one
 HEADROOM = 32  # cells to keep free for each running sequence when a new one is let in
 
 
@@ -100,6 +101,10 @@ class Scheduler:
         self._max_running = min(max_running, n_batch)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of arrival
+        self._alone = min(ALONE, self._n_ubatch)
+        self._kept: int | None = (
+            None  # the slot of the last deterministic request, while nobody else has computed
+        )
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
@@ -111,6 +116,28 @@ class Scheduler:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the next step belongs to a deterministic request."""
+        line = self.running or self.waiting
+        return bool(line) and line[0].request.deterministic
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a deterministic request runs or waits, so that nothing may enter the cache from elsewhere."""
+        return any(one.request.deterministic for one in (*self.running, *self.waiting))
+
+    def disturb(self) -> None:
+        """Note that something else entered the cache."""
+        self._kept = None
+
+    def keep(self, sequence: Sequence) -> None:
+        """Park what the next deterministic request can share: whole pieces of the prompt, as any request would compute them."""
+        assert sequence.slot is not None
+        self._cache.cut(sequence.slot, sequence.n_prompt // self._alone * self._alone)
+        self._cache.park(sequence.slot)
+        self._kept = sequence.slot if self._cache.is_parked(sequence.slot) else None
 
     def schedule(self) -> Step:
         """Choose the next step; empty when there is nothing to do."""
@@ -207,10 +234,11 @@ class Scheduler:
                 return False
         return True
 
-    @staticmethod
-    def _length(sequence: Sequence, budget: StepBudget) -> int:
+    def _length(self, sequence: Sequence, budget: StepBudget) -> int:
         """Give how much of what a sequence misses goes into a step."""
         n = min(sequence.n_missing, budget.tokens)
+        if sequence.request.deterministic and sequence.n_computed < sequence.n_prompt:
+            n = min(n, self._alone - sequence.n_computed % self._alone)
         return min(n, MAX_LOGITS) if sequence.n_computed >= sequence.n_prompt else n
 
     @staticmethod
@@ -221,9 +249,14 @@ class Scheduler:
 
     def _admit(self, budget: StepBudget) -> bool:
         """Start the first request in the queue that nobody else works for; False when there is none or no room."""
+        if self.running and self.running[0].request.deterministic:
+            return False
         for sequence in self.waiting:
+            if sequence.request.deterministic:
+                return not self.running and self._admit_alone(sequence, budget)
             if self._comes_soon(sequence):
                 continue
+            self.disturb()
             found = self._cache.admit(sequence.tokens)
             if found is None:
                 return False
@@ -240,6 +273,16 @@ class Scheduler:
             budget.cells += n_new
             return True
         return False
+
+    def _admit_alone(self, sequence: Sequence, budget: StepBudget) -> bool:
+        """Start a deterministic request in a cache that holds nothing else but what the one before it computed in the same pieces."""
+        slot, n_cached = self._cache.admit_alone(sequence.tokens, self._kept, self._alone)
+        self._kept = None
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        sequence.start(slot, n_cached)
+        budget.cells += len(sequence.tokens) - n_cached
+        return True
 
     def _comes_soon(self, sequence: Sequence) -> bool:
         """Say whether a running sequence is about to compute more of this one's beginning than is there by now."""

@@ -29,7 +29,9 @@ class Request:
     `continues_text` says that the prompt ends in the middle of a text that the answer goes on with. With `labels` nothing is
     sampled: the likeliest is the answer. `constraint` lets only tokens through that keep to a schema or grammar. `top_logprobs` (0 to 20,
     None for none) asks for log-probabilities, `speculate` for drafts out of the text so far. `park` keeps the answer in the KV cache for a next turn; without it
-    only what others begin with too is kept. `persist` writes what is kept to disk when the process ends.
+    only what others begin with too is kept. `persist` writes what is kept to disk when the process ends. `deterministic` computes the
+    same bits whatever runs before, beside and after it: alone in the cache, in pieces that begin at fixed places; `park` and `persist`
+    mean nothing then.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Request:
     speculate: bool = False
     park: bool = True
     persist: bool = False
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)

@@ -151,14 +151,14 @@ def create_app(state: State) -> FastAPI:
         name = name_of(http.headers.get(CLIENT, ""), http.headers.getlist(HEADER))
         request, question, body = await _read(http, _question)
         if name is None:
-            return await _answer(state, request, question, http, _forget)
+            return await _answer(state, request, question, body, http, _forget)
         with state.residency.guest():
             kept = await _claimed(state, name, body, http)
         if isinstance(kept, Response):
             return kept
         claim = _Claim(state.replies, name)
         try:
-            return await _answer(state, request, question, http, claim.finish)
+            return await _answer(state, request, question, body, http, claim.finish)
         except BaseException:
             claim.finish(None)
             raise
@@ -230,6 +230,7 @@ async def _answer(
     state: State,
     request: ChatRequest,
     question: Question,
+    body: bytes,
     http: Request,
     finish: Callable[[Reply | None], None],
 ) -> Response:
@@ -247,7 +248,8 @@ async def _answer(
         await outputs.aclose()
         finish(None)
         return Response(status_code=GONE)
-    answerer = Answerer(call.id, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
+    name = f"chatcmpl-{body.hex()[:32]}" if request.deterministic else call.id
+    answerer = Answerer(name, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
     if request.stream:
         return _events(_stream(answerer, call, first, outputs), finish)
     await outputs.aclose()  # the first was the last

@@ -24,6 +24,7 @@ class Question:
     speculate: bool = False
     park: bool = True
     persist: bool = False
+    deterministic: bool = False
     on_overflow: Policy = "error"
 
 

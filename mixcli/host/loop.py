@@ -229,6 +229,8 @@ class EngineLoop:
         n_models, most = 1 + self._sharing.busy(), self._crowding.n_threads()
         wanted = self.placement.n_threads, self.placement.n_threads_batch
         n, n_batch = (max(1, min(one // n_models, most)) for one in wanted)
+        if self._engine.is_deterministic:
+            n, n_batch = wanted  # sums are divided among threads, so their number shows in the last bits
         if self._n_threads != (n, n_batch):
             self._n_threads = n, n_batch
             self._loaded.context.set_threads(n, n_batch)

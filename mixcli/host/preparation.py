@@ -99,8 +99,10 @@ class Preparation:
     def prepare(self, call_id: str, question: Question) -> Prepared:
         """Make the engine's request of a question; raise BadRequest or ContextOverflow for one that can never run."""
         labels = self._labels(question) if question.choices else ()
+        # what this process remembers must not change a deterministic prompt
+        answers = Answers(self.loaded.model.vocab) if question.deterministic else self.answers
         prompt, n_dropped = fitted(
-            self.answers.recall(question.messages),
+            answers.recall(question.messages),
             self.format.encode,
             self._n_ctx,
             question.sampling.max_tokens,
@@ -122,6 +124,7 @@ class Preparation:
             speculate=question.speculate,
             park=question.park,
             persist=question.persist,
+            deterministic=question.deterministic,
         )
         return Prepared(request, constraint, n_dropped)
 

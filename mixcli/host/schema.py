@@ -168,10 +168,16 @@ class ChatRequest(BaseModel):
     speculate: bool = False
     park: bool = True
     persist: bool = False
+    deterministic: bool = False
 
     def question(self) -> Question:
         """Give the request as the engine's loop takes it; BadRequest names a field that cannot be meant."""
         asked = self.structured_outputs
+        if self.deterministic and self.speculate:
+            raise BadRequest(
+                "speculate guesses by the clock, so it cannot be deterministic; leave one of the two out",
+                param="speculate",
+            )
         return Question(
             messages=tuple(message.message() for message in self.messages),
             sampling=self.sampling(),
@@ -181,6 +187,7 @@ class ChatRequest(BaseModel):
             speculate=self.speculate,
             park=self.park,
             persist=self.persist,
+            deterministic=self.deterministic,
             on_overflow=self.on_overflow,
         )
 
@@ -217,6 +224,8 @@ class ChatRequest(BaseModel):
             said["logit_bias"] = {_token(name): bias for name, bias in self.logit_bias.items()}
         if self.stop is not None:
             said["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if self.deterministic:
+            said.setdefault("seed", 0)
         return SamplingParams(**said)
 
 
@@ -274,7 +283,7 @@ class Answerer:
 
     def accounts(self, last: Output) -> dict[str, Any]:
         """Give the event that closes a stream with the counts and timings."""
-        return {**self._envelope("chat.completion.chunk", []), **_accounts(last)}
+        return {**self._envelope("chat.completion.chunk", []), **self._accounts(last)}
 
     def whole(self, outputs: Sequence[Output], token_ids: Sequence[int]) -> dict[str, Any]:
         """Give a whole answer."""
@@ -287,7 +296,15 @@ class Answerer:
         }
         if self.request.logprobs:
             choice["logprobs"] = self._logprobs([one for output in outputs for one in output.logprobs])
-        return {**self._envelope("chat.completion", [choice]), **_accounts(last)}
+        return {**self._envelope("chat.completion", [choice]), **self._accounts(last)}
+
+    def _accounts(self, last: Output) -> dict[str, Any]:
+        """Return the counts and timings; of a deterministic answer only the counts that are the same each time."""
+        accounts = _accounts(last)
+        if self.request.deterministic:
+            accounts.pop("timings", None)
+            accounts.get("usage", {}).pop("prompt_tokens_details", None)
+        return accounts
 
     def _extras(self, last: Output, token_ids: Sequence[int]) -> dict[str, Any]:
         extras: dict[str, Any] = {}
@@ -324,7 +341,7 @@ class Answerer:
         envelope = {
             "id": self.id,
             "object": kind,
-            "created": int(time.time()),
+            "created": 0 if self.request.deterministic else int(time.time()),
             "model": self.model,
             "choices": choices,
         }
