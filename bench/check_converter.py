@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import quantize.model_source
 from quantize.checkpoint import Layout, open_checkpoint
 from quantize.gguf_header import GgufHeader, read_header
 from quantize.model_source import model_source
@@ -37,6 +38,10 @@ MEANT = {
     ("native-tekken", "tokenizer.ggml.scores"): _SCORES,
     ("mistral-tekken", "tokenizer.ggml.scores"): _SCORES,
 }
+
+
+# the converter takes a template by the tokenizer's version alone; quantize/ also asks whether a name says that it is for chats
+quantize.model_source.trained_for_chat = lambda *_: True
 
 
 def main() -> int:

@@ -13,6 +13,10 @@ from quantize.layout import PlacedTensor
 from quantize.plan import Slab, WritePlan
 
 _F16_LIMIT = 65520.0  # from here on a float16 rounds to infinity
+# A block's scale is a float16, so no block type holds a larger value. ggml's search for one squares and cubes the weights, and where that
+# overflows it aborts the process or never ends (IQ2_XXS and IQ2_XS from 1e15 on).
+_HUGE = 1e9
+_WIDE_TYPES = frozenset({GGMLQuantizationType.F32, GGMLQuantizationType.BF16, GGMLQuantizationType.F16})
 KERNEL_WORTH = (
     1 << 26
 )  # weights of a type from which on compiling a faster quantizer for it pays, even the first time
@@ -36,7 +40,8 @@ class Encoder:
         tensor = slab.tensor
         source = tensor.source
         if tensor.is_copy:
-            assert source.read_raw is not None
+            if source.read_raw is None:
+                raise AssertionError("a copy has stored bytes")
             raw = np.ascontiguousarray(source.read_raw(slab.start, slab.stop))
             if not ggml.is_valid(tensor.type, raw):
                 raise CorruptFile(f"{source.where} holds NaN or infinite values; get the file again.")
@@ -49,17 +54,21 @@ class Encoder:
             raise Unsupported(
                 f"{source.where} has the value {largest:g}, too large for F16; choose BF16 or F32."
             )
+        if largest > _HUGE and tensor.type not in _WIDE_TYPES:
+            raise Unsupported(_too_large(source.where, largest, tensor.type))
         weights = self._importance(tensor)
         row = None if weights is None else weights[slab.start // tensor.rows_per_expert]
         out = self._quantizers[tensor.type, row is not None](rows, row)
         if not ggml.is_valid(tensor.type, out):
-            raise Unsupported(
-                f"{source.where} has values up to {largest:g}, too large for {tensor.type.name}; choose BF16."
-            )
+            raise Unsupported(_too_large(source.where, largest, tensor.type))
         return out.reshape(-1).data
 
     def _importance(self, tensor: PlacedTensor) -> NDArray[np.float32] | None:
         return self._imatrix.weights(tensor.source) if self._imatrix else None
+
+
+def _too_large(where: str, largest: float, type_: GGMLQuantizationType) -> str:
+    return f"{where} has values up to {largest:g}, too large for {type_.name}; choose BF16."
 
 
 def quantizer(type_: GGMLQuantizationType, with_imatrix: bool, n_weights: int) -> Quantizer:

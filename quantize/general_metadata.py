@@ -6,6 +6,7 @@ the folder's name.
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
+from datetime import date
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,22 @@ def general_metadata(checkpoint: Checkpoint, tensors: Iterable[TensorSource]) ->
     """
     total, once, n_expert = _parameters(tensors)
     try:
+        _check_sizes(checkpoint.folder)
         return _keys(_load(checkpoint.folder, total), checkpoint, gguf.size_label(total, once, 0, n_expert))
     except Exception:  # a model card is free text, and what its parsers raise is nobody's promise
         return _keys(gguf.Metadata(), checkpoint, gguf.size_label(total, once, 0, n_expert))
+
+
+MAX_CARD = 1 << 20  # bytes; YAML is parsed in Python, and slowly
+MAX_TEXT = 1 << 10  # characters of one value
+
+
+def _check_sizes(folder: Path) -> None:
+    """Raise ValueError for a card that is no small regular file; the gguf package reads it whole."""
+    for name in ("README.md", "generation_config.json"):
+        path = folder / name
+        if path.exists() and (not path.is_file() or path.stat().st_size > MAX_CARD):
+            raise ValueError(f"{name} is too large to be read")
 
 
 def _load(folder: Path, total: int) -> gguf.Metadata:
@@ -74,13 +88,22 @@ def _keys(metadata: gguf.Metadata, checkpoint: Checkpoint, size_label: str) -> d
 def _value(entry: Any) -> Value:
     """Take over one entry, holding a model card's free types to the one that the key has."""
     if entry.type == gguf.GGUFValueType.ARRAY:  # tags and languages
-        return texts([str(item) for item in entry.value])
+        return texts([_short(item) for item in entry.value])
     if entry.type == gguf.GGUFValueType.STRING:
-        return text(str(entry.value))
+        return text(_short(entry.value))
     number = float(entry.value) if entry.type == gguf.GGUFValueType.FLOAT32 else int(entry.value)
     if not -(1 << 31) <= number < 1 << 31:
         raise ValueError(f"{number} is no number for a model card")
     return Value(GGUFValueType(entry.type), number)
+
+
+def _short(value: Any) -> str:
+    """Write a plain value as text; ValueError for lists in lists, which YAML's aliases make endless, and for whole essays."""
+    if not isinstance(value, str | int | float | bool | date):
+        raise ValueError(f"a {type(value).__name__} is no value for a model card")
+    written = str(value)
+    written.encode()  # half of a surrogate pair is no text
+    return written[:MAX_TEXT]
 
 
 def _parameters(tensors: Iterable[TensorSource]) -> tuple[int, int, int]:

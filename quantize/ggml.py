@@ -100,7 +100,10 @@ def quantize_chunk(
     written = _library().ggml_quantize_chunk(
         int(type_), rows.ctypes.data, out.ctypes.data, 0, n_rows, n_cols, weights
     )
-    assert written == out.nbytes
+    if written != out.nbytes:  # a type that the library does not write
+        raise QuantizeError(
+            f"llama.cpp wrote {written:,} of {out.nbytes:,} bytes as {type_.name}; choose another type."
+        )
     return out
 
 

@@ -7,13 +7,14 @@ rule counts them, and no data. So the rules are never written down twice.
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.ggml_types import PLAIN, GGMLQuantizationType, row_bytes
 from quantize.layout import ALIGNMENT, header_bytes, pad
-from quantize.source import ModelSource, TensorSource, Value
+from quantize.source import ModelSource, TensorSource, Value, f32, u32
 
 _T = GGMLQuantizationType
 
@@ -60,6 +61,11 @@ _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 # Source types that are near enough to the original weights to quantize from without asking.
 GOOD_SOURCES = PLAIN | {_T.Q8_0}
 
+# Types that ggml computes with and never writes; its quantizer has no case for them
+_NOT_MADE = frozenset({_T.I8, _T.I16, _T.I32, _T.I64, _T.F64, _T.Q8_1, _T.Q8_K})
+MAX_PATTERN = 1 << 10  # characters; std::regex recurses, and a long one would end the process
+_PLAIN_NAME = re.compile(r"[\x21-\x7e]+")
+
 # The hyperparameters that type rules may look at, each with the largest value that llama.cpp takes without aborting.
 _HPARAMS = {
     "llama.block_count": 512,
@@ -94,12 +100,12 @@ def file_type_name(name: str) -> str:
 
 def tensor_type(name: str) -> GGMLQuantizationType:
     """Give the tensor type of a name such as "q8_0"; Unsupported for no type at all."""
-    try:
-        return GGMLQuantizationType[name.upper()]
-    except KeyError:
-        raise Unsupported(
-            f"{name} is not a tensor type; possible are {', '.join(t.name for t in _T)}."
-        ) from None
+    type_ = GGMLQuantizationType.__members__.get(name.upper())
+    if type_ is None or type_ in _NOT_MADE:
+        possible = ", ".join(t.name for t in _T if t not in _NOT_MADE)
+        what = "not a tensor type" if type_ is None else "not a type that weights can be written in"
+        raise Unsupported(f"{name[:40]} is {what}; possible are {possible}.")
+    return type_
 
 
 def base_type(tensor: TensorSource) -> GGMLQuantizationType:
@@ -136,9 +142,24 @@ def choose_types(
 
     number = FILE_TYPES[file_type_name(file_type)]
     overrides = [(pattern, tensor_type(name)) for pattern, name in tensor_types]
+    for pattern, _ in overrides:
+        if len(pattern) > MAX_PATTERN or "\0" in pattern:
+            raise Unsupported(
+                f"a pattern of {len(pattern):,} characters for tensor names; {MAX_PATTERN:,} are possible, without zero bytes."
+            )
+    for tensor in model.tensors:
+        if not _PLAIN_NAME.fullmatch(tensor.name):
+            raise Unsupported(
+                f"{tensor.where[:80]!a}: llama.cpp has no tensor called {tensor.name!a}; mixcli cannot quantize it."
+            )
     with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
         path = Path(folder) / "header.gguf"
-        _write_stand_in(model, path)
+        try:
+            _write_stand_in(model, path)
+        except OSError as error:
+            raise QuantizeError(
+                f"a file that stands in for the model cannot be written in {folder}: {error.strerror}; set TMPDIR to another folder."
+            ) from error
         log = ggml.dry_run(
             path,
             number,
@@ -205,20 +226,29 @@ def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
                 continue
             raise CorruptFile(f"the model has no {key}; get it from another source.")
         least = 0 if "expert" in key else 1
-        if not isinstance(value.value, int) or not least <= value.value <= limit:
+        number = _one(value.value)
+        if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= limit:
             raise CorruptFile(f"{key} is {value.value!r:.40}, possible are {least} to {limit:,}.")
-        kept[key] = value
+        kept[key] = u32(number)
     n_expert, n_used = (
         kept[key].value if key in kept else 0 for key in ("llama.expert_count", "llama.expert_used_count")
     )
     if n_used > n_expert or (n_expert and not n_used):
         raise CorruptFile(f"{n_used} of {n_expert} experts are used, which cannot be.")
     epsilon = metadata.get("llama.attention.layer_norm_rms_epsilon")
-    if epsilon is None:
+    if epsilon is None or not isinstance(epsilon.value, float) or not isfinite(epsilon.value):
+        found = "none" if epsilon is None else f"{epsilon.value!r:.40}"
         raise CorruptFile(
-            "the model has no llama.attention.layer_norm_rms_epsilon; get it from another source."
+            f"the model's llama.attention.layer_norm_rms_epsilon is {found} and must be a finite number; get it from another source."
         )
-    return kept | {"llama.attention.layer_norm_rms_epsilon": epsilon}
+    return kept | {"llama.attention.layer_norm_rms_epsilon": f32(epsilon.value)}
+
+
+def _one(value: object) -> object:
+    """Return the one number that an array with a value for each layer repeats; anything else as it is."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes) and 0 < len(value) <= 1024:
+        return value[0] if all(item == value[0] for item in value) else value
+    return value
 
 
 __all__ = [

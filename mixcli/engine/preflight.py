@@ -22,6 +22,7 @@ from quantize.shards import joined, open_shards
 ARCHITECTURES = ("llama", "mistral3")
 TOKENIZERS = ("llama", "gpt2")  # SentencePiece and byte-level BPE
 MAX_LAYERS, MAX_EXPERTS = 512, 1024
+MAX_VOCABULARY = 1 << 20
 MIN_CONTEXT = 64  # tokens; a chat template alone takes about half of them
 MAX_TEMPLATE = 1 << 20  # bytes
 _TOKENS = (
@@ -228,6 +229,10 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
     if kind not in TOKENIZERS:
         raise IntegrityError(
             f"{name} has a tokenizer of kind {kind!r:.40}; mixcli knows {' and '.join(TOKENIZERS)}"
+        )
+    if len(tokens) > MAX_VOCABULARY:
+        raise IntegrityError(
+            f"{name} has {len(tokens):,} tokens, and {MAX_VOCABULARY:,} are far more than any model has; it is damaged"
         )
     for key in ("scores", "token_type"):
         values = header.get(f"tokenizer.ggml.{key}")

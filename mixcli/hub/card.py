@@ -1,6 +1,7 @@
 """What a model is, read from its header and its manifest."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,8 @@ from mixcli.words import count, size
 from profiles.shape import tensor_class
 from quantize.gguf_header import GgufHeader
 
+MAX_TEXT = 200  # characters of a name that a file gives itself
+
 
 def card(model: StoredModel) -> dict[str, Any]:
     """Give what is known of a model as label -> value, in reading order; counts are numbers, sizes bytes."""
@@ -21,7 +24,7 @@ def card(model: StoredModel) -> dict[str, Any]:
     about = model.manifest
     facts: dict[str, Any] = {
         "model": model.label,
-        "description": about.description if about else header.get("general.name", ""),
+        "description": about.description if about else _text(header, "general.name"),
         "parameters": shape.params_total,
         "active_parameters": shape.params_active,
         "experts": shape.n_expert,
@@ -29,7 +32,7 @@ def card(model: StoredModel) -> dict[str, Any]:
         "layers": shape.n_layer,
         "context": shape.n_ctx_train,
         "vocabulary": shape.n_vocab,
-        "tokenizer": header.get("tokenizer.ggml.model", "none"),
+        "tokenizer": _text(header, "tokenizer.ggml.model") or "none",
         "prompt": (about.prompt if about else "") or prompt_format(header),
         "types": _types(header),
         "size": header.file_size,
@@ -61,7 +64,7 @@ def row(model: StoredModel) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "model": model.label,
         "path": str(model.path),
-        "size": about.size if about else sum(path.stat().st_size for path in model.parts),
+        "size": about.size if about else _size(model),
         "keeper": model.seen.keeper if model.seen else "mixcli",
         "last_used": last.isoformat(timespec="seconds") if last else None,
     }
@@ -109,6 +112,21 @@ def for_people(facts: dict[str, Any]) -> list[tuple[str, str]]:
     }
     hidden = {"active_parameters", "experts_used"}
     return [(key, str(value)) for key, value in shown.items() if key not in hidden and value != ""]
+
+
+def _text(header: GgufHeader, key: str) -> str:
+    """Return a text out of a header, cut where it is long; nothing where it is something else."""
+    value = header.get(key)
+    return value[:MAX_TEXT] if isinstance(value, str) else ""
+
+
+def _size(model: StoredModel) -> int:
+    """Return the bytes of a model's files; a file that went away meanwhile has none."""
+    total = 0
+    for path in model.parts:
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def _licence(header: GgufHeader) -> Licence:

@@ -89,9 +89,13 @@ class CachedRepo:
 
 
 def repositories() -> Iterator[tuple[CachedRepo, Path]]:
-    """Give every model repository of the cache with its newest snapshot's folder."""
+    """Give every model repository of the cache with its newest snapshot's folder; what cannot be read is left out."""
     for folder in sorted(root().glob("models--*--*")):
         repo = folder.name.removeprefix("models--").replace("--", "/", 1)
-        snapshots = [path for path in folder.glob("snapshots/*") if path.is_dir()]
-        if snapshots:
-            yield CachedRepo(repo), max(snapshots, key=lambda path: path.stat().st_mtime)
+        try:
+            snapshots = [path for path in folder.glob("snapshots/*") if path.is_dir()]
+            newest = max(snapshots, key=lambda path: path.stat().st_mtime, default=None)
+        except OSError:
+            continue
+        if newest is not None:
+            yield CachedRepo(repo), newest

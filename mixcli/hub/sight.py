@@ -6,6 +6,7 @@ What these programs wrote is data of unknown hands: sizes are limited, names are
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from mixcli import paths
 from mixcli.hub import gguf_names, hub_cache
 
 MAX_MANIFEST = 1 << 20
+MAX_SEEN = 100_000  # entries of one folder with all below it
+MAX_DEPTH = 16
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODEL_LAYER = "application/vnd.ollama.image.model"
@@ -36,14 +39,18 @@ class Sighting:
 
     @property
     def size(self) -> int:
-        return sum(path.stat().st_size for path in self.files)
+        return sum(path.stat().st_size for path in self.files if _is_file(path))
 
 
 def sightings() -> list[Sighting]:
     """List what is seen, each label once."""
     found: dict[str, Sighting] = {}
-    for sighting in (*_in_hub_cache(), *_in_ollama(), *_in_lm_studio()):
-        found.setdefault(sighting.label, sighting)
+    for look in (_in_hub_cache, _in_ollama, _in_lm_studio):
+        try:
+            for sighting in look():
+                found.setdefault(sighting.label, sighting)
+        except (OSError, RuntimeError):  # RuntimeError: links in a circle
+            continue  # what another program keeps in a folder that cannot be read is its own affair
     return list(found.values())
 
 
@@ -76,7 +83,7 @@ def _in_ollama() -> Iterator[Sighting]:
     for path in sorted((store / "manifests").glob("*/*/*/*")):
         digest = _ollama_digest(path)
         blob = store / "blobs" / f"sha256-{digest}"
-        if digest and blob.is_file():
+        if digest and _is_file(blob):
             host, owner, name, tag = path.relative_to(store / "manifests").parts
             known = name if owner == "library" else f"{owner}/{name}"
             known = known if host == "registry.ollama.ai" else f"{host}/{known}"
@@ -86,7 +93,7 @@ def _in_ollama() -> Iterator[Sighting]:
 def _ollama_digest(path: Path) -> str | None:
     """Give the checksum of the model's layer in one of Ollama's manifests."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_MANIFEST:
+        if not _is_file(path) or path.stat().st_size > MAX_MANIFEST:
             return None
         layers = json.loads(path.read_bytes())["layers"]
         layer = next(layer for layer in layers if layer["mediaType"] == _MODEL_LAYER)
@@ -98,15 +105,36 @@ def _ollama_digest(path: Path) -> str | None:
 
 def _in_lm_studio() -> Iterator[Sighting]:
     folder = lm_studio_dir()
-    for repo in sorted(path for path in folder.glob("*/*") if path.is_dir()):
+    for repo in sorted(path for path in folder.glob("*/*") if os.path.isdir(path)):  # noqa: PTH112  # never raises
         for files in _models_in(repo):
             name = f"lmstudio/{'/'.join(repo.relative_to(folder).parts)}"
             yield Sighting(_label(name, repo, files[0]), files, LM_STUDIO, ("",) * len(files), "LM Studio")
 
 
 def _models_in(folder: Path) -> Iterable[tuple[Path, ...]]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".gguf" and path.is_file())
+    found = sorted(_gguf_files(folder))
     return gguf_names.models(found, lambda path: str(path.relative_to(folder)))
+
+
+def _gguf_files(folder: Path) -> Iterator[Path]:
+    """Find regular files by their name. Links to folders are not followed, what cannot be read is left out, and looking has an end."""
+    n_seen = 0
+    for place, folders, names in os.walk(folder):
+        n_seen += len(folders) + len(names)
+        if n_seen > MAX_SEEN or place.count(os.sep) - str(folder).count(os.sep) >= MAX_DEPTH:
+            folders.clear()
+        folders.sort()
+        for name in names[:MAX_SEEN]:
+            if name.lower().endswith(".gguf") and _is_file(path := Path(place, name)):
+                yield path
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether a path leads to a regular file; False for what cannot be looked at."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _label(repo: str, folder: Path, file: Path) -> str:

@@ -1,11 +1,13 @@
 """The general.* keys: what a folder says of itself, and folders that say nonsense."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quantize.checkpoint import open_checkpoint
+from quantize.general_metadata import general_metadata
 from quantize.model_source import model_source
 from tests.quantize.builders import write_checkpoint, write_json
 from tests.quantize.llama_vocab import loaded, write_vocabulary
@@ -78,3 +80,31 @@ def test_a_generation_config_of_nonsense_costs_nothing(text: str, tmp_path: Path
     folder = write_checkpoint(tmp_path / "folder", **TINY)
     (folder / "generation_config.json").write_text(text)
     assert general(folder)["name"].lower() == "folder"
+
+
+BOMB = "---\nx0: &x0 [a, a, a, a, a, a, a, a, a, a]\n" + "".join(
+    f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        BOMB + "tags: *x11\n---\n",
+        BOMB + "model_name: *x11\n---\n",
+        BOMB + "license: *x11\n---\n",
+        "---\nmodel_name: " + "n" * 500_000 + "\n---\n",
+        "---\n" + "a: [" * 100_000 + "\n---\n",
+        "---\nmodel_name: x\n---\n" + "y" * (2 << 20),
+        "version https://git-lfs.github.com/spec/v1\n",
+    ],
+    ids=["tags", "name", "licence", "long", "deep", "huge", "pointer"],
+)
+def test_a_hostile_card_costs_its_information_and_nothing_else(tmp_path: Path, card: str) -> None:
+    folder = write_checkpoint(tmp_path / "Tiny", n_layer=1, n_embd=8, n_ff=8, n_expert=2, tokenizer=None)
+    (folder / "README.md").write_text(card)
+    started = time.monotonic()
+    found = general_metadata(open_checkpoint(folder), [])
+    assert time.monotonic() - started < 20
+    assert found["general.architecture"].value == "llama"
+    assert all(len(repr(value.value)) < 1 << 12 for value in found.values())

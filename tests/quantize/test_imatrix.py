@@ -1,5 +1,6 @@
 """Importance matrices in both formats, whole and broken."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -156,3 +157,100 @@ def test_a_matrix_of_another_model_is_refused(tmp_path: Path) -> None:
     ):
         convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", output_type="IQ2_XXS", imatrix=path)
     convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", output_type="Q4_K_M", imatrix=path)
+
+
+HOSTILE = {
+    "negative": (np.array([1.0, -1e-9]), np.array([1.0]), "go down to -1e-09"),
+    "huge": (np.array([1.0, 1e30]), np.array([1.0]), r"go up to 1e\+30"),
+    "nan": (np.array([1.0, np.nan]), np.array([1.0]), "not all finite"),
+    "inf": (np.array([1.0, np.inf]), np.array([1.0]), "not all finite"),
+    "counts that are no numbers": (np.array([1.0, 2.0]), np.array([np.nan]), "counts for .* finite and at least 0"),
+    "counts without end": (np.array([1.0, 2.0]), np.array([np.inf]), "counts for .* finite and at least 0"),
+    "negative counts": (np.array([1.0, 2.0]), np.array([-4.0]), "counts for .* finite and at least 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_no_text_can_have_given_is_refused(tmp_path: Path, case: str) -> None:
+    """With such values ggml's quantizers end the process: "found point not on grid"."""
+    sums, counts, words = HOSTILE[case]
+    with pytest.raises(CorruptFile, match=words):
+        read_imatrix(write_as_gguf(tmp_path / "m.gguf", {"a": (sums[None], counts[None])}))
+    if "counts" not in case:
+        (tmp_path / "m.dat").write_bytes(packed_dat({"a": (1, sums)}))
+        with pytest.raises(CorruptFile, match=words):
+            read_imatrix(tmp_path / "m.dat")
+
+
+def test_odd_facts_about_a_matrix_cost_only_themselves(tmp_path: Path) -> None:
+    for key, add, value in (
+        ("imatrix.datasets", "add_uint32", 7),
+        ("imatrix.datasets", "add_string", "text"),
+        ("imatrix.chunk_count", "add_int32", -1),
+        ("imatrix.chunk_count", "add_uint64", 1 << 60),
+        ("imatrix.chunk_count", "add_string", "many"),
+    ):
+        writer = gguf.GGUFWriter(tmp_path / "m.gguf", "")
+        getattr(writer, add)(key, value)
+        writer.add_tensor("a.in_sum2", np.ones((1, 3), np.float32))
+        writer.add_tensor("a.counts", np.ones((1, 1), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        found = read_imatrix(tmp_path / "m.gguf")
+        assert (found.n_chunks, found.dataset) == (0, "")
+        assert found.metadata()["quantize.imatrix.entries_count"].value == 1
+
+
+def test_a_matrix_without_any_tensor_of_the_model(tmp_path: Path) -> None:
+    model = model_of(random_weights(n_layer=1, n_ff=256, n_expert=0))
+    write_gguf(model, tmp_path / "bf16.gguf", choose_types(model, "BF16"), "BF16")
+    path = write_as_gguf(tmp_path / "m.gguf", {"other.weight": (np.ones((1, 256)), np.ones((1, 1)))})
+    with pytest.raises(
+        CorruptFile, match=r"no values for any tensor of this model \(but for 'other.weight'\)"
+    ):
+        convert(tmp_path / "bf16.gguf", tmp_path / "out.gguf", output_type="Q4_K_M", imatrix=path)
+
+
+def test_an_entry_twice_a_pointer_and_a_pipe(tmp_path: Path) -> None:
+    entry = struct.pack("<i", 1) + b"a" + struct.pack("<iif", 1, 1, 1.0)
+    (tmp_path / "m.dat").write_bytes(struct.pack("<i", 2) + 2 * entry)
+    with pytest.raises(CorruptFile, match="has 'a' twice"):
+        read_imatrix(tmp_path / "m.dat")
+    (tmp_path / "m.dat").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(CorruptFile, match="Git LFS pointer"):
+        read_imatrix(tmp_path / "m.dat")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(QuantizeError, match="is a pipe"):
+        read_imatrix(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("largest", [1e10, 1e15, 1e18, 3e38])
+@pytest.mark.parametrize("file_type", ["IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ3_S", "Q2_K", "Q4_K_M", "Q4_0"])
+def test_weights_beyond_any_block_are_a_sentence(tmp_path: Path, largest: float, file_type: str) -> None:
+    """ggml would abort or search without an end for the nearest point of its grid: in our own process."""
+    weights = random_weights(n_layer=1, n_ff=256, n_expert=0)
+    weights["blk.0.ffn_up.weight"] *= np.float32(largest)
+    model = model_of(weights)
+    ones = {
+        name: (np.ones((1, 256)), np.ones((1, 1))) for name, values in weights.items() if values.ndim == 2
+    }
+    matrix = read_imatrix(write_as_gguf(tmp_path / "m.gguf", ones))
+    types = choose_types(model, file_type, imatrix=True)
+    with pytest.raises(QuantizeError, match=r"ffn_up\.weight has values up to .* too large for I?Q"):
+        write_gguf(model, tmp_path / "out.gguf", types, file_type, imatrix=matrix)
+
+
+@pytest.mark.parametrize("name", ["I8", "i32", "F64", "Q8_1", "Q8_K", "NO"])
+def test_a_type_that_ggml_never_writes_is_refused(name: str) -> None:
+    model = model_of(random_weights(n_layer=1, n_ff=256, n_expert=0))
+    with pytest.raises(QuantizeError, match="possible are F32, F16"):
+        choose_types(model, "Q8_0", tensor_types=[("ffn_up", name)])
+
+
+@pytest.mark.parametrize("pattern", ["(" * 100_000, "a\0b", "(", "[", "*"])
+def test_a_pattern_that_is_none_is_a_sentence(pattern: str) -> None:
+    model = model_of(random_weights(n_layer=1, n_ff=256, n_expert=0))
+    with pytest.raises(QuantizeError):
+        choose_types(model, "Q8_0", tensor_types=[(pattern, "Q4_0")])

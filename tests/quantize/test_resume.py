@@ -1,5 +1,6 @@
 """Writes that are killed, run out of disk, or meet bad weights: nothing is lost, nothing is left behind."""
 
+import os
 import random
 import resource
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quantize import CorruptFile, NoSpace, Progress, QuantizeError, Unsupported
+from quantize import CorruptFile, NoSpace, Progress, QuantizeError, Unsupported, convert
 from quantize.ggml_types import GGMLQuantizationType as T
 from quantize.journal import Journal
 from quantize.plan import plan_write
@@ -296,3 +297,93 @@ def test_memory_stays_in_its_budget(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(model: ModelSource, tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match="does not exist"):
         write_gguf(model, tmp_path / "no" / "m.gguf", choose_types(model, "Q8_0"), "Q8_0")
+
+
+@pytest.mark.parametrize("most", [1, 7, 1 << 10])
+def test_reads_and_writes_that_are_short_are_gone_on_with(
+    files_of: tuple[ModelSource, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A network file system may give and take less than it is asked for; a resumed write must not call that damage."""
+    model, whole = files_of
+    target = tmp_path / "m.gguf"
+    seen: list[Progress] = []
+
+    def stop(at: Progress) -> None:
+        seen.append(at)
+        if at.done > at.total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_gguf(model, target, choose_types(model, "Q8_0"), "Q8_0", progress=stop)
+    pread, write = os.pread, os.write
+    limit = max(most, 64)
+    monkeypatch.setattr("os.pread", lambda fd, n, at: pread(fd, min(n, limit * 64), at))
+    monkeypatch.setattr("os.write", lambda fd, data: write(fd, data[:most]))
+    report = write_gguf(model, target, choose_types(model, "Q8_0"), "Q8_0")
+    assert report.n_bytes_resumed > 0
+    assert target.read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
+@pytest.fixture(scope="module")
+def files_of(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelSource, bytes]:
+    model = model_of(random_weights(n_layer=1, n_ff=256))
+    path = tmp_path_factory.mktemp("whole") / "m.gguf"
+    write_gguf(model, path, choose_types(model, "Q8_0"), "Q8_0")
+    return model, path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "cut", ["in the head", "in a line", "noise", "another journal", "signs", "nothing", "a huge number"]
+)
+def test_a_journal_that_is_not_whole_costs_at_most_the_work(
+    files_of: tuple[ModelSource, bytes], tmp_path: Path, cut: str
+) -> None:
+    model, whole = files_of
+    target, journal = tmp_path / "m.gguf", tmp_path / "m.gguf.journal"
+
+    def stop(at: Progress) -> None:
+        if at.done > at.total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_gguf(model, target, choose_types(model, "Q8_0"), "Q8_0", progress=stop)
+    data = journal.read_bytes()
+    head, lines = data.split(b"\n", 1)
+    journal.write_bytes(
+        {
+            "in the head": data[:20],
+            "in a line": data[:-5],
+            "noise": head + b"\n" + bytes(range(256)) * 8,
+            "another journal": b'{"identity": "x", "parts": ["m.gguf.part"]}\n' + lines,
+            "signs": head + b"\n" + b"-0000001 +0000002\n 0000003  0000004\n" + lines,
+            "nothing": b"",
+            "a huge number": head + b"\nffffffff 00000000\n" + lines,
+        }[cut]
+    )
+    write_gguf(model, target, choose_types(model, "Q8_0"), "Q8_0")
+    assert target.read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_a_source_that_was_replaced_between_two_runs_is_not_mixed(tmp_path: Path) -> None:
+    """Even when its size and its time are put back as they were."""
+    source, target = tmp_path / "source.gguf", tmp_path / "m.gguf"
+    models = [model_of(random_weights(n_layer=1, n_ff=256, seed=seed)) for seed in (1, 2)]
+    write_gguf(models[0], source, choose_types(models[0], "BF16"), "BF16")
+    before = source.stat()
+
+    def stop(at: Progress) -> None:
+        if at.done > at.total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, target, output_type="Q8_0", progress=stop)
+    write_gguf(models[1], tmp_path / "other.gguf", choose_types(models[1], "BF16"), "BF16")
+    source.write_bytes((tmp_path / "other.gguf").read_bytes())
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert source.stat().st_size == before.st_size
+    report = convert(source, target, output_type="Q8_0")
+    assert report.started_over
+    convert(tmp_path / "other.gguf", tmp_path / "clean.gguf", output_type="Q8_0")
+    assert target.read_bytes() == (tmp_path / "clean.gguf").read_bytes()

@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -429,3 +430,102 @@ def test_scores_and_types_lie_where_tokens_do(tmp_path: Path) -> None:
     found = metadata(folder)
     assert struct.pack("<f", found["tokenizer.ggml.scores"].value[31999]) == struct.pack("<f", -31740.0)
     assert found["tokenizer.ggml.token_type"].value[:4] == [2, 3, 3, 6]
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
+    return out + bytes([number])
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _piece(text: bytes, score: float) -> bytes:
+    return _field(1, _field(1, text) + b"\x15" + struct.pack("<f", score))
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (_field(1, b"") * ((1 << 20) + 1), "more than 1,048,576 pieces"),
+        (_piece(b"a", float("nan")), "a score is nan"),
+        (_piece(b"a", float("inf")), "a score is inf"),
+        (_field(1, _field(1, b"\xff")), "no SentencePiece model"),
+        (b"\x0a" + b"\xff" * 9 + b"\x01", "is cut"),
+    ],
+)
+def test_a_sentencepiece_model_that_would_take_memory_or_order(
+    raw: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(raw)
+    with pytest.raises(CorruptFile, match=words):
+        read_sentencepiece(tmp_path / "tokenizer.model")
+
+
+ODD_FILES: dict[str, tuple[str, Any, str | None]] = {
+    "added tokens that are numbers": ("tokenizer.json", {"added_tokens": [5]}, "without text or id"),
+    "an id in words": ("tokenizer.json", {"added_tokens": [{"content": "<s>", "id": "1"}]}, "without text or id"),
+    "a post-processor of words": ("tokenizer.json", {"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": "x"}, {}]}}, None),
+    "processors that are no list": ("tokenizer.json", {"post_processor": {"processors": 7}}, None),
+    "an id beyond any": ("added_tokens.json", {"x": 1 << 60}, "the id"),
+    "a flag for an id": ("added_tokens.json", {"x": True}, "the id True"),
+    "a key of many digits": ("tokenizer_config.json", {"added_tokens_decoder": {"9" * 5000: {"content": "x"}}}, "in an unknown way"),
+    "a template that is a number": ("tokenizer_config.json", {"chat_template": 7}, None),
+    "a template of null": ("tokenizer_config.json", {"chat_template": None}, None),
+    "names that are lists": ("tokenizer_config.json", {"bos_token": ["<s>"], "eos_token": {"content": 5}}, None),
+    "no padding, as of old": ("config.json", {"pad_token_id": -1}, None),
+    "several ends": ("config.json", {"eos_token_id": [1, 2]}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD_FILES)
+def test_odd_tokenizer_files_are_read_or_refused_by_name(case: str, tmp_path: Path) -> None:
+    name, value, words = ODD_FILES[case]
+    folder = write_checkpoint(tmp_path / "m", tokenizer="v3", **TINY)
+    before = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    write_json(folder / name, {**before, **value})
+    if words is None:
+        assert len(metadata(folder)["tokenizer.ggml.tokens"].value) == 32768
+        return
+    with pytest.raises(CorruptFile, match=words) as caught:
+        metadata(folder)
+    assert name in str(caught.value)
+
+
+def test_a_vocabulary_that_claims_more_than_the_embedding_is_never_built(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", tokenizer=None, n_vocab=96, **TINY)
+    model = {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0, "b": (1 << 22) - 1}, "merges": []}
+    write_json(folder / "tokenizer.json", {"model": model})
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptFile, match="has 4194304 tokens, the embedding has 96 rows"):
+            metadata(folder)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"default_num_special_tokens": 1 << 22}, "4194304 special tokens among 131072"),
+        ({"default_vocab_size": 1 << 40}, "default_vocab_size = 1099511627776"),
+        ({"default_vocab_size": True}, "default_vocab_size = True"),
+    ],
+)
+def test_counts_of_a_tekken_file_are_claims(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    file = json.loads(TOKENIZERS["tekken-240718"].read_text())
+    write_json(tmp_path / "tekken.json", {**file, "config": {**file["config"], **change}})
+    with pytest.raises(CorruptFile, match=words):
+        tekken_vocabulary(tmp_path / "tekken.json", 131072)
+
+
+def test_a_token_of_a_million_bytes_is_refused_before_it_is_cut(tmp_path: Path) -> None:
+    file = json.loads(TOKENIZERS["tekken-240718"].read_text())
+    file["vocab"][300]["token_bytes"] = base64.b64encode(b"ab" * 500_000).decode()
+    write_json(tmp_path / "tekken.json", file)
+    with pytest.raises(CorruptFile, match="a token of 1,000,000 bytes"):
+        tekken_vocabulary(tmp_path / "tekken.json", 131072)
