@@ -11,6 +11,7 @@ from mixcli.form import Form
 from mixcli.host.answers import Halves, delta_of
 from mixcli.template import Template, lookup, nearest, no_value
 
+IDS = ("id", "custom_id")
 TEXT = "text"  # the column that is asked about when none is named
 
 
@@ -81,6 +82,18 @@ class TemplateJob:
         told = {"message": str(error), "exit_code": getattr(error, "exit_code", 1)}
         return {"id": record.id, **self._kept(record), "error": told}
 
+    def only_field(self, record: Record) -> str | None:
+        """Return the field that {{ text }} means because there is no other: an id is none. None where it means a field by its name."""
+        if (
+            self.column is not None
+            or TEXT in record.fields
+            or TEXT not in self.template.names
+            or len(record.fields) != 1
+        ):
+            return None
+        name = next(iter(record.fields))
+        return None if name in IDS else name
+
     def _text(self, record: Record) -> dict[str, str]:
         fields = record.fields
         if self.column is not None:
@@ -89,14 +102,14 @@ class TemplateJob:
                 there = no_value(f"{self.column!r}", fields).partition("; ")[2]
                 raise UsageError(f"there is no field {self.column!r}; {there}")
             return {TEXT: found}
-        if len(fields) != 1 or TEXT in fields or TEXT not in self.template.names:
+        name = self.only_field(record)
+        if name is None:
             return {}
-        name, text = next(iter(fields.items()))
         if name in record.nested:
             raise UsageError(
                 f"{{{{ text }}}} has no value: the only field, {name!r}, is an object or a list; name what is meant, as {{{{ {name} }}}}"
             )
-        return {TEXT: text}
+        return {TEXT: fields[name]}
 
     def _kept(self, record: Record) -> dict[str, str]:
         found = {name: lookup(name, record.fields, record.nested) for name in self.keep}

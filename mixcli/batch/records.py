@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from mixcli.batch.json_input import Requests, document_values, is_request, line_values, record_of, unwrapped
 from mixcli.batch.lines import Line, read_lines
 from mixcli.batch.record import Record, Source
-from mixcli.batch.sniff import Peeked, check_text, first_line, is_one, json_shape
+from mixcli.batch.sniff import Peeked, check_no_table, check_text, first_line, is_one, json_shape
 from mixcli.batch.table import open_table
 from mixcli.errors import UsageError
 
@@ -46,6 +46,8 @@ def open_records(stream: BinaryIO, name: str, format_: str | None = None) -> Sou
             format_ is None and name.lower().endswith(".json") and is_one(head, is_whole)
         )
         return _json_source(peeked, is_document, kind)
+    if kind is None:
+        check_no_table(head, is_whole)
     return Source("lines", map(_plain, _lines(peeked)))
 
 

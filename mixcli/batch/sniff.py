@@ -58,6 +58,34 @@ SUFFIXES = {
     ".toml": "TOML",
     ".ipynb": "a notebook",
 }
+# names that a header has and no text begins with
+HEADERS = {
+    "id",
+    "text",
+    "label",
+    "title",
+    "subject",
+    "body",
+    "content",
+    "message",
+    "comment",
+    "review",
+    "category",
+    "question",
+} | {
+    "answer",
+    "prompt",
+    "name",
+    "description",
+    "email",
+    "url",
+    "date",
+    "input",
+    "output",
+    "sentence",
+    "gold",
+    "class",
+}
 _COMPLETE = re.compile(r'"(?:[^"\\]++|\\.)*+"')
 _OPENS = re.compile(r'\[\s*($|[{"\[])|\{\s*($|")')
 _BROKEN = re.compile(r'\[\s*[{"]|\{\s*"')  # JSON lines of which the first one is broken
@@ -169,6 +197,22 @@ def json_shape(head: bytes, is_whole: bool) -> Shape:
         bare.count(sign) for sign in "]}"
     )
     return "document" if is_open and _OPENS.match(line) else "lines" if _BROKEN.match(line) else ""
+
+
+def check_no_table(head: bytes, is_whole: bool) -> None:
+    """Raise UsageError where lines without a named format begin as a table does: their header would be asked about."""
+    line = first_line(head, is_whole) or ""
+    for separator in (",", ";", "\t", "|"):
+        cells = [cell.strip('"').lower() for cell in line.split(separator)]
+        if (
+            len(cells) > 1
+            and len(set(cells)) == len(cells)
+            and all(map(str.isidentifier, filter(None, cells)))
+            and HEADERS & set(cells)
+        ):
+            raise UsageError(
+                f"the first line of the input, {line[:60]!r}, is that of a table; say --format csv, or --format lines to ask about each line"
+            )
 
 
 def is_one(head: bytes, is_whole: bool) -> bool:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mixcli.batch.job import Job, TemplateJob
+from mixcli.batch.job import TEXT, Job, TemplateJob
 from mixcli.batch.record import Record, Source
 from mixcli.console import console
 from mixcli.errors import MixcliError, UsageError
@@ -28,6 +28,9 @@ class Survey:
     first_bad: str = ""
     seen: set[str] = field(default_factory=set)
     names: dict[str, None] = field(default_factory=dict)
+    only: dict[str, str | int] = field(
+        default_factory=dict
+    )  # what {{ text }} meant, and the first record where it did
     strange: Counter[str] = field(default_factory=Counter)
     n_gold: int = 0
 
@@ -43,6 +46,10 @@ class Survey:
         except MixcliError as error:
             self.n_bad += 1
             self.first_bad = self.first_bad or f"record {record.id}: {error}"
+        only = job.only_field(record) if isinstance(job, TemplateJob) and not record.fault else None
+        only = TEXT if only is None and TEXT in record.fields else only
+        if only is not None and len(self.only) < MOST_LABELS:
+            self.only.setdefault(only, record.id)
         for name in wanted:
             if lookup(name, record.fields, record.nested) is not None:
                 self.seen.add(name)
@@ -75,6 +82,9 @@ def look_through(
     if survey.n and survey.n_bad == survey.n:
         which = f"none of the {survey.n:,} records can be asked; " if survey.n > 1 else ""
         raise UsageError(f"{which}{survey.first_bad}")
+    if len(survey.only) > 1:
+        named = " and ".join(f"{name} (record {first})" for name, first in list(survey.only.items())[:SHOWN])
+        raise UsageError(f"{{{{ text }}}} could mean several fields: {named}; say which one with --column")
     for name in keep:
         _check_seen("--keep", name, survey)
     if gold:

@@ -65,7 +65,7 @@ RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # field
     "--format",
     "format_",
     type=click.Choice(["jsonl", "csv", "tsv", "lines"]),
-    help="What INPUT is; otherwise its name and first line tell.",
+    help="What INPUT is (jsonl is any JSON); otherwise its name and first line tell.",
 )
 @click.option(
     "--keep", multiple=True, metavar="NAME", help="Copy this field into the result; may be repeated."
@@ -136,7 +136,7 @@ def command(
     keep_alive: float,
     as_json: bool,
 ) -> None:
-    """Ask the same about every record of INPUT: JSONL, CSV, TSV, plain lines, or a batch file of OpenAI's; - is stdin.
+    """Ask the same about every record of INPUT: JSON lines or JSON, CSV, TSV, plain lines, or a batch file of OpenAI's; - is stdin.
 
     Results are JSON lines in the order of the input. What is computed is kept in a journal: after a kill, run the same command
     again. A record that cannot be read or answered becomes an error record, and the exit code is 3.

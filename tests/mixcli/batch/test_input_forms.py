@@ -84,6 +84,9 @@ def test_values_over_several_lines_are_whole_records() -> None:
         (A, "x.txt", "holds JSON"),
         (A, "x.csv", "holds JSON"),
         (f"[\n{A}\n]", "x.txt", "holds JSON"),
+        ("id,text\n1,a\n", "-", "is that of a table"),
+        ("Title\tBody\na\tb\n", "", "is that of a table"),
+        ('"id";"text"\n1;a\n', "x.dat", "is that of a table"),
         ("- text: a\n", "x.yaml", "YAML"),
         ("---\n- text: a\n", "", "YAML"),
         ("<?xml version='1.0'?>", "x.jsonl", "XML"),
@@ -116,6 +119,8 @@ def test_a_format_that_is_named_counts() -> None:
     assert read("---\n- a", "x.yaml", "lines") == ["---", "- a"]
     assert read("[INST] a", "") == ["[INST] a"]
     assert read("{a} b\n[1] c", "") == ["{a} b", "[1] c"]
+    assert read("id,text\n1,a", "x.txt") == ["id,text", "1,a"]
+    assert read("Hello, world\nyes,no", "") == ["Hello, world", "yes,no"]
 
 
 @pytest.mark.parametrize(
@@ -343,6 +348,19 @@ def test_places_find_their_fields(batch: Batch, raw: str, prompt: str, asked: st
             {"gold": "gold", "choice": "spam,ham"},
             "no record has one of the labels",
         ),
+        (
+            '{"review": "a"}\n{"txt": "b"}\n',
+            "in.jsonl",
+            {},
+            "could mean several fields: review (record 1) and txt (record 2)",
+        ),
+        (
+            '{"text": "a"}\n{"txt": "b"}\n',
+            "in.jsonl",
+            {},
+            "could mean several fields: text (record 1) and txt (record 2)",
+        ),
+        ('{"id": 7}\n', "in.jsonl", {}, "{{ text }} has no value; there is id"),
         ("I love this.\nNot this.\n", "in.csv", {}, "looks like a record and not like a header"),
         ("5\n6\n", "in.csv", {}, "looks like a record and not like a header"),
         ("good\nbad\ngood\n", "in.csv", {}, "looks like a record and not like a header"),
