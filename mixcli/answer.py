@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from mixcli.console import console
-from mixcli.errors import ModelDied
+from mixcli.errors import MixcliError, ModelDied
 from mixcli.host.client import ChatClient, Delta
 
 TIMES = {
@@ -44,7 +44,7 @@ class Answer:
     def statistics(self) -> str:
         """Give one line for a person."""
         n_prompt, n_answer = (self.usage.get(name, "?") for name in ("prompt_tokens", "completion_tokens"))
-        if not set(self.timings) >= TIMES:
+        if not all(isinstance(self.timings.get(name), int | float) for name in TIMES):
             return f"prompt {n_prompt} tokens, answer {n_answer} tokens, ended by {self.finish_reason}"
         at = self.timings
         return (
@@ -78,6 +78,10 @@ def ask(host: Asked, body: dict[str, Any], *, show: bool = True, keep_interrupte
         raise ModelDied(
             f"the model process ended while it answered ({host.cause_of_death()}); run the same command again"
         ) from error
+    except MixcliError:
+        if show and any(delta.text for delta in deltas):
+            console.write("\n")
+        raise
     text = "".join(delta.text for delta in deltas)
     if show and not text.endswith("\n"):
         console.write("\n")

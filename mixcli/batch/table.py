@@ -157,7 +157,7 @@ def _names(header: Row, rows: list[Row], notes: list[str]) -> list[str]:
             and any(values)
             and all(_NUMBER.fullmatch(value) or not value for value in values)
         )
-        is_empty = not any(values) and number > max(named, default=-1)
+        is_empty = not any(values) and bool(named)
         if not name and not is_index and not is_empty:
             raise UsageError(
                 f"the header needs a name of its own for every column; column {number + 1} has none, "

@@ -1,6 +1,7 @@
 """Files that go with a message, and files that are written."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,8 @@ class Attachment:
 
     def block(self) -> str:
         """Give it as a part of a message: named, and fenced so that its own fences do not end it."""
-        fence = "```"
-        while fence in self.text:
-            fence += "`"
+        longest = max((len(run) for run in re.findall("`{3,}", self.text)), default=2)
+        fence = "`" * (longest + 1)
         return f"{self.name}:\n{fence}{Path(self.name).suffix[1:]}\n{self.text.rstrip()}\n{fence}"
 
 

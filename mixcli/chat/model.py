@@ -76,9 +76,9 @@ class ChatModel:
         """Give the loaded model; `look` is shown every state meanwhile. Raises why it cannot be loaded, or KeyboardInterrupt."""
         if self.state.status in (FAILED, GONE) or self._thread is None:
             self.load()
-        while self.state.status == LOADING:
+        assert self._thread
+        while self.state.status == LOADING and self._thread.is_alive():
             look(self.state)
-            assert self._thread
             self._thread.join(LOOK)
         if self.error:
             raise self.error

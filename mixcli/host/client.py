@@ -5,8 +5,10 @@
 
 import http.client
 import json
+import math
 import socket
-from collections.abc import Generator, Iterable, Mapping
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -48,6 +50,9 @@ class ChatClient:
     lost: tuple[type[Exception], ...] = GONE  # how it looks when the server is not there any more
     headers: Mapping[str, str] = NONE
     defaults: Mapping[str, Any] = NONE  # of every request for an answer
+    patience = (
+        math.inf
+    )  # seconds in which a whole answer, or an event of a stream, must come; keep-alives are none
 
     def chat(self, body: dict[str, Any]) -> Generator[Delta, None, None]:
         """Stream one answer; the body is OpenAI's chat completion request.
@@ -66,10 +71,19 @@ class ChatClient:
         self, response: http.client.HTTPResponse, source: Iterable[bytes], max_tokens: int | None
     ) -> Generator[Delta, None, None]:
         """Yield the pieces of an answer up to its end; whoever sends without one is hung up on."""
-        events, halves = Events(source), Halves()
+        heard = time.monotonic()
+
+        def watched() -> Iterator[bytes]:
+            for piece in source:
+                if time.monotonic() - heard > self.patience:
+                    raise TimeoutError(f"it sent nothing but keep-alives for {self.patience:.0f} s")
+                yield piece
+
+        events, halves = Events(watched()), Halves()
         is_finished = is_answer = False
         n_pieces = n_bytes = 0
         for event in events:
+            heard = time.monotonic()
             if found := error_in(event):
                 raise_error(found)
             delta = delta_of(event)
@@ -111,7 +125,7 @@ class ChatClient:
     def _value(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NONE) -> dict[str, Any]:
         try:
             with self._request("POST", path, body, headers) as response:
-                raw = body_of(response)
+                raw = body_of(response, patience=self.patience)
                 try:
                     value = json.loads(raw.decode("utf-8-sig", "replace"))
                 except (ValueError, RecursionError):

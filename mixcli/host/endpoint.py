@@ -21,6 +21,8 @@ class EndpointClient(ChatClient):
     # no such name, refused, timed out, a bad certificate; a head that is no HTTP
     lost = (*GONE, OSError, http.client.HTTPException, UnicodeError)
 
+    patience = TIMEOUT
+
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
         parts = _parts(url)
@@ -31,7 +33,7 @@ class EndpointClient(ChatClient):
                 "an address must not carry a password; name a variable that has it with --api-key-env"
             )
         self.host, self.port, self._tls = parts.hostname or "", parts.port, parts.scheme == "https"
-        self.prefix = parts.path.rstrip("/").removesuffix("/v1")
+        self.prefix = parts.path.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1")
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         if key and not self._tls and not self.is_here:
             raise UsageError(f"{url} is not encrypted, so the key would be readable on the way; use https")

@@ -7,6 +7,7 @@ lines without "data:", a whole JSON answer where a stream was asked for. What is
 import codecs
 import http.client
 import json
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,18 +16,27 @@ from mixcli.errors import MixcliError
 
 MAX_LINE = 1 << 24  # bytes of one line of a stream, and of one event
 MAX_BODY = 1 << 26  # bytes of a whole answer
+MAX_SECONDS = 600.0
 PIECE = 1 << 16
 DONE = b"[DONE]"
 # Content-Encoding -> zlib's wbits; none of them was asked for, but some servers compress all the same
 ENCODINGS = {"gzip": 47, "x-gzip": 47, "deflate": 47}
 
 
-def body_of(response: http.client.HTTPResponse, limit: int = MAX_BODY) -> bytes:
-    """Return a whole body, unpacked. Raises MixcliError when it has more than `limit` bytes, unless that is less than MAX_BODY: then it is cut."""
+def body_of(
+    response: http.client.HTTPResponse, limit: int = MAX_BODY, patience: float = MAX_SECONDS
+) -> bytes:
+    """Return a whole body, unpacked. Raises MixcliError when it has more than `limit` bytes, unless that is less than MAX_BODY: then it is cut.
+
+    TimeoutError when it takes more than `patience` seconds from its first byte on.
+    """
     found: list[bytes] = []
+    began = time.monotonic()
     n_bytes = 0
     for piece in pieces(response):
         found.append(piece)
+        if time.monotonic() - began > patience:
+            raise TimeoutError(f"its answer was not there whole after {patience:.0f} s")
         n_bytes += len(piece)
         if n_bytes >= limit and limit < MAX_BODY:
             break

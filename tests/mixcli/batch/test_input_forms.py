@@ -137,6 +137,7 @@ def test_a_format_that_is_named_counts() -> None:
         ("a,b,,\n1,x,,\n", "x.csv", {"a": "1", "b": "x"}),
         ("a,b\n1,x,,\n", "x.csv", {"a": "1", "b": "x"}),
         ("a,b,\n1,x\n", "x.csv", {"a": "1", "b": "x"}),
+        ("a,,b\n1,,x\n", "x.csv", {"a": "1", "b": "x"}),
         ('a, b\n1, "x, y"\n', "x.csv", {"a": "1", "b": "x, y"}),
         ("a,b\r1,x\r", "x.csv", {"a": "1", "b": "x"}),
         ("a,b\r\n1,x\n", "x.csv", {"a": "1", "b": "x"}),

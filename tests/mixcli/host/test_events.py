@@ -5,6 +5,7 @@ import gzip
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -225,6 +226,34 @@ def test_an_answer_that_is_none_blames_the_server(
 def test_a_server_that_ignores_max_tokens_is_hung_up_on(serve: Serve) -> None:
     with pytest.raises(MixcliError, match="where 5 tokens were allowed"):
         heard(serve(*[data(chunk("word "))] * 5000), max_tokens=5)
+
+
+def test_a_server_that_sends_nothing_but_keep_alives_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drip(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = server.accept()
+                with peer, contextlib.suppress(OSError):
+                    peer.recv(1 << 16)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                    while True:
+                        peer.sendall(b": ping\n\n")
+                        time.sleep(0.02)
+
+    monkeypatch.setattr(EndpointClient, "patience", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        client = EndpointClient(f"http://127.0.0.1:{server.getsockname()[1]}", None)
+        with pytest.raises(NotReachable, match="nothing but keep-alives for 0 s"):
+            heard(client)
+        with pytest.raises(NotReachable, match="not there whole"):
+            client.complete({"messages": []})
+
+
+def test_an_address_may_be_that_of_the_route() -> None:
+    for path in ("", "/", "/v1", "/v1/", "/v1/chat/completions"):
+        assert EndpointClient(f"http://127.0.0.1:1{path}", None).prefix == ""
+    assert EndpointClient("http://127.0.0.1:1/api/v1", None).prefix == "/api"
 
 
 @pytest.mark.parametrize(
