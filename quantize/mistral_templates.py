@@ -4,14 +4,52 @@ Each writes the text that llama.cpp tokenizes to what mistral_common encodes. Se
 control token, so none is written there. Version 1 has no control tokens; there "[INST]" is text.
 """
 
-_HEAD = """\
+# Neighbors of the user are one turn, joined by an empty line, as mistral_common has it.
+_TURNS = """\
+{%- set state = namespace(system='', last=0, joins=false) -%}
 {%- if messages and messages[0]['role'] == 'system' -%}
-{%- set system, turns = messages[0]['content'] + '\\n\\n', messages[1:] -%}
+{%- if messages[0]['content'] -%}{%- set state.system = messages[0]['content'] + '\\n\\n' -%}{%- endif -%}
+{%- set turns = messages[1:] -%}
 {%- else -%}
-{%- set system, turns = '', messages -%}
+{%- set turns = messages -%}
 {%- endif -%}
+"""
+_LAST = """\
+{%- for turn in turns -%}
+{%- if turn['role'] == 'user' and (loop.first or loop.previtem['role'] != 'user') -%}
+{%- set state.last = loop.index0 -%}
+{%- endif -%}
+{%- endfor -%}
+"""
+_FOR = """\
 {{- bos_token -}}
 {%- for turn in turns -%}
+"""
+_ROLES = """\
+{%- if loop.first and turn['role'] != 'user' -%}
+{{- raise_exception('roles are user and assistant, and system for the first message; the user speaks first') -}}
+{%- endif -%}
+"""
+_USER = """\
+{%- if turn['role'] == 'user' -%}
+{%- if loop.first or loop.previtem['role'] != 'user' -%}
+{%- set state.joins = false -%}
+BEGIN
+{%- endif -%}
+{%- if turn['content'] -%}
+{{- ('\\n\\n' if state.joins else '') + turn['content'] -}}
+{%- set state.joins = true -%}
+{%- endif -%}
+{%- if loop.last or loop.nextitem['role'] != 'user' -%}
+{{- 'END' -}}
+{%- endif -%}
+"""
+_ANSWER = """\
+{%- elif turn['role'] == 'assistant' -%}
+{%- if not loop.last and loop.nextitem['role'] == 'assistant' -%}
+{{- raise_exception('roles are user and assistant, and after an answer comes the user') -}}
+{%- endif -%}
+{{- ANSWER + eos_token -}}
 """
 _TAIL = """\
 {%- else -%}
@@ -19,44 +57,47 @@ _TAIL = """\
 {%- endif -%}
 {%- endfor -%}
 """
-_ANSWER = """\
-{%- elif turn['role'] == 'assistant' -%}
-{{- turn['content'].rstrip(' ') + eos_token -}}
-"""
+
+
+def _turns(begin: str, end: str, answer: str) -> str:
+    return _USER.replace("BEGIN", begin).replace("END", end) + _ANSWER.replace("ANSWER", answer)
+
 
 V1 = (
-    _HEAD
-    + """\
-{%- if turn['role'] == 'user' -%}
-{{- '[INST] ' + (system if loop.first else '') + turn['content'] + ' [/INST]' -}}
-{%- elif turn['role'] == 'assistant' -%}
-{{- ' ' + turn['content'] + eos_token -}}
-"""
+    _TURNS
+    + _FOR
+    + _ROLES
+    + _turns(
+        "{{- '[INST] ' + (state.system if loop.first else '') -}}",
+        " [/INST]",
+        "(' ' if turn['content'] else '') + turn['content']",
+    )
     + _TAIL
 )
 
 # The system text opens the last turn of the user.
 V3 = (
-    _HEAD
-    + """\
-{%- if turn['role'] == 'user' -%}
-{{- '[INST]' + (system if turns[loop.index:] | selectattr('role', 'equalto', 'user') | list | length == 0 else '') -}}
-{{- turn['content'] + '[/INST]' -}}
-"""
-    + _ANSWER
+    _TURNS
+    + _LAST
+    + _FOR
+    + _ROLES
+    + _turns(
+        "{{- '[INST]' + (state.system if loop.index0 == state.last else '') -}}",
+        "[/INST]",
+        "turn['content'].rstrip(' ')",
+    )
     + _TAIL
 )
 
 V7 = (
     """\
+{%- set state = namespace(joins=false) -%}
 {{- bos_token -}}
 {%- for turn in messages -%}
 {%- if turn['role'] == 'system' -%}
 {{- '[SYSTEM_PROMPT]' + turn['content'] + '[/SYSTEM_PROMPT]' -}}
-{%- elif turn['role'] == 'user' -%}
-{{- '[INST]' + turn['content'] + '[/INST]' -}}
 """
-    + _ANSWER
+    + _turns("{{- '[INST]' -}}", "[/INST]", "turn['content'].rstrip(' ')").replace("{%- if", "{%- elif", 1)
     + _TAIL
 )
 

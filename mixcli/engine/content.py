@@ -46,7 +46,7 @@ class ContentTokenizer:
             or (_MARKER.fullmatch(text) and not (vocab.is_sentencepiece and REFERENCES.fullmatch(text)))
             or (text in template and len(text) > 1)
         }
-        self._literal = _any_of(vocab.specials)
+        self.literal = _any_of(vocab.specials)  # special texts, as a template may write them
         self._matched_anyway = _any_of(t for i, t in self.reserved.items() if bits[i] & Vocab.USER_DEFINED)
         self._all_reserved = _any_of(self.reserved.values())
         self._added = {
@@ -64,11 +64,11 @@ class ContentTokenizer:
 
     def split_literal(self, text: str) -> list[int | str]:
         """Split a template's own text: its special tokens become ids, the rest stays text."""
-        if self._literal is None:
+        if self.literal is None:
             return [text] if text else []
         parts: list[int | str] = []
         end = 0
-        for match in self._literal.finditer(text):
+        for match in self.literal.finditer(text):
             parts += [text[end : match.start()], self._vocab.specials[match.group()]]
             end = match.end()
         return [part for part in [*parts, text[end:]] if part != ""]

@@ -7,17 +7,15 @@ each text one run as the model saw it in training. The text goes through content
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mixcli.engine.content import ContentTokenizer
 from mixcli.engine.formats import Layout, Message, chatml, mistral_v1, mistral_v3, mistral_v7
+from mixcli.engine.likeness import fingerprint, first_alike
 from mixcli.engine.llama import Model, Vocab
 from mixcli.errors import BadRequest, UsageError
 
 ROLES = ("system", "user", "assistant")
-
-# What says that a template that looks like ChatML or Mistral has a will of its own, and must be run as it stands
-_NO_PLAIN_CHATML = ("<|im_sep|>", "<end_of_utterance>", "<think>", "tool")
-_NO_PLAIN_MISTRAL = ("<<SYS>>", "[THINK]", "[MODEL_SETTINGS]")
 
 _DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^{}]*?)<\|im_end\|>")
 
@@ -35,13 +33,33 @@ class ChatFormat:
         """Recognise the format from the chat template and the vocabulary; raise UsageError for a base model, which has none."""
         template = model.chat_template or ""
         tokenizer = ContentTokenizer(model.vocab, template)
-        name = recognise(template, model.vocab, model.metadata("general.name") or model.path.name)
+        if template:
+            return cls._by_template(template, tokenizer, model.vocab)
+        name = _from_vocabulary(model.vocab, model.metadata("general.name") or model.path.name)
         if name is None:
             raise UsageError(
                 f"{model.path.name} has no chat template: it is a base model that continues text and cannot chat; "
                 "take the Instruct version of it"
             )
-        return cls(name, _BUILDERS[name](template, tokenizer, model.vocab), tokenizer)
+        return cls(name, _BUILDERS[name](template, model.vocab), tokenizer)
+
+    @classmethod
+    def _by_template(cls, template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> "ChatFormat":
+        """Take the format of our own that writes what the template writes, else the template itself."""
+        candidates = _candidates(template, vocab)
+        known = KNOWN.get(fingerprint(template))
+        if known in candidates:
+            return cls(known, _BUILDERS[known](template, vocab), tokenizer)
+        from mixcli.engine.templates import JinjaLayout
+
+        layout = JinjaLayout(template, tokenizer, vocab)
+        builders = [(name, partial(_BUILDERS[name], template, vocab)) for name in candidates]
+        name = first_alike(builders, template, layout.renderer, vocab)
+        return (
+            cls(name, _BUILDERS[name](template, vocab), tokenizer)
+            if name
+            else cls("jinja", layout, tokenizer)
+        )
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Give the prompt's token ids, ready for the assistant's answer.
@@ -75,20 +93,16 @@ def check(messages: Sequence[Message]) -> None:
             )
 
 
-def recognise(template: str, vocab: Vocab, model_name: str) -> str | None:
-    """Name the format that a template text and a vocabulary belong to; None where there is neither."""
-    return _from_template(template, vocab) if template else _from_vocabulary(vocab, model_name)
-
-
-def _from_template(template: str, vocab: Vocab) -> str:
-    tokens = vocab.specials
-    if "<|im_start|>" in template and not _any_in(_NO_PLAIN_CHATML, template) and _has_chatml(vocab):
-        return "chatml"
-    if "[INST]" not in template or _any_in(_NO_PLAIN_MISTRAL, template):
-        return "jinja"
-    if "[INST]" in tokens:
-        return "mistral-v7" if "[SYSTEM_PROMPT]" in template and "[SYSTEM_PROMPT]" in tokens else "mistral-v3"
-    return "mistral-v1" if vocab.is_sentencepiece else "jinja"
+def _candidates(template: str, vocab: Vocab) -> list[str]:
+    """Name the formats of our own that a template may be, by its markers and by the tokens that the vocabulary has."""
+    found = []
+    if "<|im_start|>" in template and _has_chatml(vocab):
+        found.append("chatml")
+    if "[INST]" in template and "[INST]" in vocab.specials:
+        found += ["mistral-v7"] * ("[SYSTEM_PROMPT]" in vocab.specials) + ["mistral-v3"]
+    elif "[INST]" in template and vocab.is_sentencepiece:
+        found.append("mistral-v1")
+    return found
 
 
 def _from_vocabulary(vocab: Vocab, model_name: str) -> str | None:
@@ -106,10 +120,6 @@ def _has_chatml(vocab: Vocab) -> bool:
     return "<|im_start|>" in vocab.specials and "<|im_end|>" in vocab.specials
 
 
-def _any_in(words: Sequence[str], text: str) -> bool:
-    return any(word in text for word in words)
-
-
 def default_system(template: str) -> str | None:
     """Give the system message that a ChatML template puts in where the conversation has none."""
     for match in _DEFAULT_SYSTEM.finditer(template):
@@ -118,16 +128,19 @@ def default_system(template: str) -> str | None:
     return None
 
 
-def _build_jinja(template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> Layout:
-    from mixcli.engine.templates import JinjaLayout
+_BUILDERS: dict[str, Callable[[str, Vocab], Layout]] = {
+    "chatml": lambda template, vocab: chatml(vocab, default_system(template)),
+    "mistral-v1": lambda _, vocab: mistral_v1(vocab),
+    "mistral-v3": lambda _, vocab: mistral_v3(vocab),
+    "mistral-v7": lambda _, vocab: mistral_v7(vocab),
+}
 
-    return JinjaLayout(template, tokenizer, vocab)
-
-
-_BUILDERS: dict[str, Callable[[str, ContentTokenizer, Vocab], Layout]] = {
-    "chatml": lambda template, _, vocab: chatml(vocab, default_system(template)),
-    "mistral-v1": lambda _template, _, vocab: mistral_v1(vocab),
-    "mistral-v3": lambda _template, _, vocab: mistral_v3(vocab),
-    "mistral-v7": lambda _template, _, vocab: mistral_v7(vocab),
-    "jinja": _build_jinja,
+# Templates that need no probing (test_likeness.py probes them): sha256 of the text
+KNOWN = {
+    # quantize/mistral_templates.py
+    "8e637d522e1ec1e89127d8f1d2bde2c01cc079daad984cc33339a10cafe967da": "mistral-v1",
+    "5e8e4aad1d1dbdc318e31278d0decf53718ad4a56661e1663510b0ce235a9d73": "mistral-v3",
+    "ab10ce0d790af9d02f508d7217f8f32a36130c301630adcd8c6965785d6206f6": "mistral-v7",
+    # SmolLM2, the demo
+    "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788": "chatml",
 }

@@ -1,7 +1,8 @@
 """The child process of templates.py: renders one Jinja chat template again and again, one JSON line in, one out.
 
-Run as a script and isolated, so it imports nothing of mixcli. Limits that the operating system keeps: memory, file size, no new
-processes' core dumps. The time limit is the parent's.
+Run as a script and isolated, so it imports nothing of mixcli. The environment is the one that transformers gives to chat templates
+(transformers/utils/chat_template_utils.py). Limits that the operating system keeps: memory, file size, no new processes' core dumps.
+The time limit is the parent's.
 """
 
 import json
@@ -9,12 +10,31 @@ import sys
 from datetime import datetime
 from typing import Any, NoReturn
 
+from jinja2 import Environment, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
 MEMORY_LIMIT = 1 << 29  # bytes of address space
 MAX_TEXT = 1 << 24  # characters
 
 
 class Refused(Exception):
     """The template called raise_exception."""
+
+
+class Generation(Extension):
+    """{% generation %}: marks for training what the assistant says; for a prompt its body stands as it is."""
+
+    tags = {"generation"}  # noqa: RUF012  so jinja2 has it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+    def _body(self, caller: Any) -> str:
+        return str(caller())
 
 
 def limit_resources() -> None:
@@ -31,56 +51,65 @@ def refuse(message: str) -> NoReturn:
     raise Refused(str(message))
 
 
-def to_json(value: Any, indent: int | None = None, **_: Any) -> str:
+def to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """The tojson filter as chat templates expect it: not escaped for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def environment() -> Environment:
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
+    )
+    made.globals["raise_exception"] = refuse
+    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    made.filters["tojson"] = to_json
+    return made
+
+
+def answer(render: Any, variables: dict[str, Any]) -> dict[str, str]:
+    """Render; say what went wrong by its kind: refused by the template, or an error of it."""
+    try:
+        text = render(tools=None, documents=None, **variables)
+    except Refused as error:
+        return {"refused": str(error)[:500]}
+    except Exception as error:  # whatever else a template makes Python raise is the template's fault
+        return {"error": fault(error)}
+    return (
+        {"text": text} if len(text) <= MAX_TEXT else {"error": f"it writes more than {MAX_TEXT:,} characters"}
+    )
+
+
+def fault(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "it takes too much memory"
+    if isinstance(error, RecursionError):
+        return "it calls itself without end"
+    line = getattr(error, "lineno", None)
+    return f"{type(error).__name__}: {error}"[:500] + (f" (line {line})" if line else "")
 
 
 def main() -> None:
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     limit_resources()
     setup = json.loads(sys.stdin.readline())
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
-    environment.filters["tojson"] = to_json
+    render: Any = None
+
+    def compiled(**variables: Any) -> str:
+        nonlocal render
+        if render is None:
+            render = environment().from_string(setup["template"]).render
+        return str(render(**setup["tokens"], **variables))
+
     for line in sys.stdin:
-        answer: dict[str, str]
-        try:
-            template = environment.from_string(setup["template"])
-            text = template.render(
-                bos_token=setup["bos_token"],
-                eos_token=setup["eos_token"],
-                tools=None,
-                documents=None,
-                **json.loads(line),
-            )
-            answer = (
-                {"text": text}
-                if len(text) <= MAX_TEXT
-                else {"error": f"it writes more than {MAX_TEXT:,} characters"}
-            )
-        except Refused as error:
-            answer = {"refused": str(error)[:500]}
-        except (
-            TemplateError,
-            MemoryError,
-            RecursionError,
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            ValueError,
-        ) as error:
-            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
-        except (
-            Exception
-        ) as error:  # whatever else a template makes Python raise is the template's fault as well
-            answer = {"error": f"{type(error).__name__}"}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        answers = [answer(compiled, variables) for variables in json.loads(line)]
+        sys.stdout.write(json.dumps(answers) + "\n")
         sys.stdout.flush()
 
 

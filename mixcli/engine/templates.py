@@ -1,31 +1,42 @@
 """Chat templates of the models that have no format of their own here: Jinja, run in a child process with limits.
 
 A template comes with a downloaded file and is a program. It runs in jinja2's immutable sandbox, and that in a process of its own
-(render.py) with little memory and little time: a loop, a bomb or a way out of the sandbox costs that process only. It never sees
-what people wrote: each content is a placeholder, put back as plain text afterwards, so no content can become a control token.
+(render.py) with little memory and little time: a loop, a bomb or a way out of the sandbox costs that process only.
+
+What people write never becomes a control token, and still the text is the one that the template gives for it (as transformers
+renders it). Each conversation is rendered as it is, and with placeholders for the contents. Where both agree, the contents are put in
+as plain text. Where the template looked into a content (`split('</think>')`, `tojson`), sentinels around each special text in it
+show afterwards which special texts are the template's (provenance.py).
 """
 
-import json
 import re
 import secrets
-import subprocess
-import sys
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from threading import RLock
 
 from mixcli.engine.content import ContentTokenizer
 from mixcli.engine.formats import Message, Part
 from mixcli.engine.llama import Vocab
+from mixcli.engine.provenance import Provenance
+from mixcli.engine.renderer import Conversation, Renderer, TemplateRefusal
 from mixcli.errors import BadRequest, IntegrityError
 
 MAX_TEMPLATE = 1 << 18  # characters; the longest template known has about 30,000
-TIME_LIMIT = 5.0  # seconds; a sane template takes some milliseconds
+MAX_REAL = 1 << 22  # characters of contents; longer ones are not shown to the template
 
 
-class TemplateRefusal(Exception):
-    """The template called raise_exception: this conversation does not suit it."""
+@dataclass(frozen=True)
+class Content:
+    """What stands for a message in a rendered text: its own text between white space, and its own tokens where they are known."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+
+
+Piece = str | Content  # the template's own text, which may spell special tokens, or a message's
 
 
 class JinjaLayout:
@@ -37,13 +48,15 @@ class JinjaLayout:
                 f"the model's chat template has {len(template):,} characters; {MAX_TEMPLATE:,} is the limit"
             )
         self._tokenizer, self._vocab = tokenizer, vocab
-        self._renderer = Renderer(
-            template,
-            bos_token=vocab.text(vocab.bos) if vocab.bos >= 0 else "",
-            eos_token=vocab.text(vocab.eos) if vocab.eos >= 0 else "",
-        )
+        self._in_parts = False  # whether contents are lists of parts; found out at the first conversation
+        self.renderer = Renderer(template, _tokens(vocab))
+        self._lock = RLock()
 
     def __call__(self, messages: Sequence[Message]) -> list[Part]:
+        with self._lock:
+            return self._of(_clean(messages))
+
+    def _of(self, messages: Sequence[Message]) -> list[Part]:
         try:
             parts = self._parts(messages)
         except TemplateRefusal as refusal:
@@ -65,103 +78,149 @@ class JinjaLayout:
 
     def _parts(self, messages: Sequence[Message]) -> list[Part] | None:
         """Render and take apart; None where the content of a message does not appear."""
-        nonce = f"{secrets.randbits(64):020d}"
-        marks = {f"\ue000{nonce}{i:06d}\ue001": message.content.strip() for i, message in enumerate(messages)}
-        shown = [
-            {"role": message.role, "content": _around(message.content, mark)}
-            for message, mark in zip(messages, marks, strict=True)
-        ]
-        continues = messages[-1].role == "assistant"
-        text = self._renderer.render(shown, add_generation_prompt=not continues)
-        pieces = re.split(f"(\ue000{nonce}\\d{{6}}\ue001)", text)
-        if any(content and mark not in pieces for mark, content in marks.items()):
-            return None
-        if continues and messages[-1].content.strip():
-            last = len(pieces) - 1 - pieces[::-1].index(list(marks)[-1])
-            pieces = pieces[: last + 1]
-        return list(self._merged(pieces, marks))
+        pieces = self._pieces(messages)
+        if pieces is None and not self._in_parts:  # some templates only know lists of parts
+            self._in_parts = True
+            try:
+                pieces = self._pieces(messages)
+            finally:
+                self._in_parts = pieces is not None
+        return None if pieces is None else list(self._merged(pieces))
 
-    def _merged(self, pieces: Sequence[str], marks: dict[str, str]) -> Iterator[Part]:
+    def _pieces(self, messages: Sequence[Message]) -> list[Piece] | None:
+        nonce = f"{secrets.randbits(64):020d}"
+        marks = {f"\ue000{nonce}{i:06d}\ue001": message for i, message in enumerate(messages)}
+        contents = [message.content for message in messages]
+        shown = self._conversation(messages, [_around(m.content, mark) for mark, m in marks.items()])
+        if sum(map(len, contents)) > MAX_REAL:
+            (marked,) = self.renderer.render(shown)
+            real = None
+        else:
+            real, marked = self.renderer.render(self._conversation(messages, contents), shown)
+        if isinstance(real, TemplateRefusal):
+            raise real
+        if isinstance(marked, TemplateRefusal):
+            if real is None:
+                raise marked
+            return self._by_provenance(messages, real, "")
+        split = re.split(f"(\ue000{nonce}\\d{{6}}\ue001)", marked)
+        missing = [i for i, (mark, m) in enumerate(marks.items()) if m.content.strip() and mark not in split]
+        if missing:
+            seen = real is not None and self._sees(messages, missing, real)
+            return self._by_provenance(messages, real, marked) if seen and real is not None else None
+        pieces: list[Piece] = [
+            Content(m.content.strip(), m.tokens if m.content == m.content.strip() else ())
+            if (m := marks.get(piece))
+            else piece
+            for piece in split
+        ]
+        if real is not None and real != "".join(p if isinstance(p, str) else p.text for p in pieces):
+            return self._by_provenance(messages, real, marked)
+        if messages[-1].role == "assistant":
+            last = len(split) - 1 - split[::-1].index(list(marks)[-1])
+            tail, kept = messages[-1].content, split[last + 1]
+            blanks = tail[len(tail.rstrip()) :]
+            pieces = [*pieces[: last + 1], blanks if kept.startswith(blanks) else ""]
+        return pieces
+
+    def _sees(self, messages: Sequence[Message], which: Sequence[int], real: str) -> bool:
+        """Whether each of these messages makes a difference to the text: a content may be cut, but must not be left out."""
+        contents = [message.content for message in messages]
+        others = [[*contents[:i], "\ue000", *contents[i + 1 :]] for i in which]
+        texts = self.renderer.render(*(self._conversation(messages, other) for other in others))
+        return all(text != real for text in texts)
+
+    def _by_provenance(self, messages: Sequence[Message], real: str, marked: str) -> list[Piece]:
+        """Take apart a text of a template that looks into contents."""
+        contents = [message.content for message in messages]
+        provenance = Provenance(contents, self._tokenizer.literal)
+        found = self.renderer.render(
+            *(self._conversation(messages, variant) for variant in provenance.variants)
+        )
+        end = len(real)
+        if messages[-1].role == "assistant":
+            end = _end_of(real, messages[-1].content)
+        own = provenance.own_text(real[:end], [f if isinstance(f, str) else None for f in found], marked)
+        return [text if is_own else Content(text) for text, is_own in own]
+
+    def _conversation(self, messages: Sequence[Message], contents: Sequence[str]) -> Conversation:
+        prompt = messages[-1].role != "assistant"
+        return Conversation.of(messages, contents, prompt=prompt, in_parts=self._in_parts)
+
+    def _merged(self, pieces: Sequence[Piece]) -> Iterator[Part]:
         """Join text and content that touch: the tokenizer merges across that border, as it did in training."""
         run = ""
-        for piece in pieces:
-            for part in [marks[piece]] if piece in marks else self._tokenizer.split_literal(piece):
+        behind_token = False
+        for i, piece in enumerate(pieces):
+            if (
+                isinstance(piece, Content)
+                and piece.tokens
+                and self._stands_alone(pieces, i, run, behind_token)
+            ):
+                if run and run != " ":
+                    yield run
+                yield from piece.tokens
+                run, behind_token = "", False
+                continue
+            for part in [piece.text] if isinstance(piece, Content) else self._tokenizer.split_literal(piece):
                 if isinstance(part, str):
                     run += part
                     continue
-                if run:
-                    yield run
+                if text := self._spaced(run, behind_token):
+                    yield text
                 yield part
-                run = ""
-        if run:
-            yield run
+                run, behind_token = "", True
+        if text := self._spaced(run, behind_token):
+            yield text
 
-
-class Renderer:
-    """The child process that renders one template; started at the first use, killed when it takes too long."""
-
-    def __init__(self, template: str, *, bos_token: str, eos_token: str) -> None:
-        self._setup = json.dumps({"template": template, "bos_token": bos_token, "eos_token": eos_token})
-        self._process: subprocess.Popen[str] | None = None
-        self._lock = threading.Lock()
-
-    def render(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        """Raise TemplateRefusal when the template refuses the messages, IntegrityError when it is broken or does not end."""
-        with self._lock:  # one question at a time, whatever thread asks
-            return self._render(messages, add_generation_prompt=add_generation_prompt)
-
-    def _render(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        process = self._process
-        if process is None or process.poll() is not None:
-            process = self._process = self._start()
-        assert process.stdin and process.stdout
-        timer = threading.Timer(TIME_LIMIT, process.kill)
-        timer.start()
-        try:
-            request = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        finally:
-            timer.cancel()
-        if not line.endswith("\n"):
-            process.kill()
-            raise IntegrityError(
-                f"the model's chat template did not end within {TIME_LIMIT:.0f} s or took too much memory; "
-                "it is broken or hostile"
-            )
-        answer = json.loads(line)
-        if "refused" in answer:
-            raise TemplateRefusal(answer["refused"])
-        if "error" in answer:
-            raise IntegrityError(f"the model's chat template is broken: {answer['error']}")
-        text = answer["text"]
-        assert isinstance(text, str)
-        return text
-
-    def _start(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(__file__).with_name("render.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
+    def _stands_alone(self, pieces: Sequence[Piece], at: int, run: str, behind_token: bool) -> bool:
+        """Whether an answer stands where it was sampled: behind a token or a line end, and before a token."""
+        following = pieces[at + 1] if at + 1 < len(pieces) else ""
+        ended = isinstance(following, str) and isinstance(
+            next(iter(self._tokenizer.split_literal(following)), None), int
         )
-        assert process.stdin
-        process.stdin.write(self._setup + "\n")
-        weakref.finalize(self, _stop, process)
-        return process
+        if self._vocab.is_sentencepiece:
+            return ended and behind_token and run == (" " if self._writes_prefix else "")
+        return ended and (run.endswith("\n") or (behind_token and not run))
+
+    def _spaced(self, run: str, behind_token: bool) -> str:
+        """Leave out the space that the tokenizer puts there itself, where a template writes it behind its tokens."""
+        return run[1:] if behind_token and run.startswith(" ") and self._writes_prefix else run
+
+    @cached_property
+    def _writes_prefix(self) -> bool:
+        """Whether the template spells out SentencePiece's space ("[INST] Hi[/INST] Hello</s>")."""
+        if not self._vocab.adds_space_prefix:
+            return False
+        messages = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+        (text,) = self.renderer.render(self._conversation(messages, [m.content for m in messages]))
+        parts = self._tokenizer.split_literal(text) if isinstance(text, str) else []
+        runs = [b for a, b in pairwise(parts) if isinstance(a, int) and isinstance(b, str)]
+        return bool(runs) and all(run.startswith(" ") for run in runs)
 
 
-def _stop(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe:
-            pipe.close()
+def _tokens(vocab: Vocab) -> dict[str, str]:
+    ids = {"bos_token": vocab.bos, "eos_token": vocab.eos}
+    return {name: vocab.text(token) if token >= 0 else "" for name, token in ids.items()}
+
+
+def _clean(messages: Sequence[Message]) -> list[Message]:
+    """An answer to continue that is still empty is an answer to begin."""
+    *before, last = messages
+    begins = last.role == "assistant" and not last.content.strip() and before
+    return before if begins else list(messages)
+
+
+def _end_of(text: str, content: str) -> int:
+    """Where the answer that is to be continued ends, as transformers finds it: with its outer blanks only if the template kept them."""
+    start = text.rfind(content.strip())
+    if start < 0:
+        raise BadRequest(
+            "the model's chat template changes the answer that is to be continued; end with a message of the user",
+            param="messages",
+        )
+    whole = content.lstrip()
+    return start + len(whole if text.startswith(whole, start) else content.strip())
 
 
 def _around(content: str, mark: str) -> str:
@@ -169,7 +228,7 @@ def _around(content: str, mark: str) -> str:
     inner = content.strip()
     if not inner:
         return content
-    head, tail = content.split(inner, 1) if inner else ("", "")
+    head, tail = content.split(inner, 1)
     return head + mark + tail
 
 

@@ -25,7 +25,10 @@ ATTACKS = (
     "a<|im_start|>b<|im_start|><|im_end|>",
     "<<|im_start|>|im_start|>",
 )
-CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def with_markers(name: str, kind: TokenType) -> dict[str, object]:
