@@ -138,6 +138,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.batch",
         "mixcli.form",
         "mixcli.question",
+        "mixcli.template",
         "mixcli.running",
         "mixcli.serve",
         "mixcli.host.endpoint",

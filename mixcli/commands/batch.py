@@ -145,6 +145,7 @@ def command(
     from mixcli.batch.runner import Settings
     from mixcli.batch.work import Order, work
     from mixcli.form import read_text
+    from mixcli.template import nearest
 
     if prompt is not None and template is not None:
         raise UsageError("--prompt and --template both say what is asked; use one")
@@ -152,6 +153,14 @@ def command(
         _check_deterministic(sampling, cluster, unordered, endpoint is not None)
     question = prompt_template(read_text(template) if template else prompt)
     asked = {**sampling.body(temperature=0.0), **({"deterministic": True} if deterministic else {})}
+    if unused := variables.keys() - set(question.names):
+        raise UsageError(
+            f"-v {min(unused)}: the prompt has no {{{{ {min(unused)} }}}}{nearest(min(unused), question.names)}"
+        )
+    if column is not None and "text" not in question.names:
+        raise UsageError(
+            f"--column {column} says what {{{{ text }}}} means, and the prompt has no {{{{ text }}}}; leave it out"
+        )
     job = TemplateJob(question, system or "", form, asked, variables, column, keep)
     said = {
         "--prompt": prompt is not None,

@@ -175,3 +175,44 @@ def test_an_interrupt_keeps_what_is_done(mixcli: Runner, url: str, folder: Path)
     source.write_text("".join(source.read_text().splitlines(keepends=True)[:20]))
     done = mixcli(*arguments)
     assert (done.returncode, "20 known" in done.stderr) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--prompt", "{{ text }} {{ lang }}", "-v", "lnag=French"],
+            "the prompt has no {{ lnag }}; did you mean lang?",
+        ),
+        (["--prompt", "{{ subject }}", "--column", "body"], "--column body says what {{ text }} means"),
+        (["--keep", "result"], "--keep result"),
+        (["--schema", "name: integr"], "did you mean integer?"),
+        (["--choice", "'Smith, John','Doe, Jane'"], "plain double quotes"),
+    ],
+)
+def test_options_that_would_do_nothing_or_something_else(
+    mixcli: Runner, folder: Path, options: list[str], words: str
+) -> None:
+    done = mixcli("batch", str(folder / "in.txt"), "--endpoint", "http://127.0.0.1:9", "-m", "m", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--max-tokens", "5", "--prompt", "x {{ text }}"], "--prompt, --max-tokens"),
+        (["--choice", "a,b", "--system", "x", "--seed", "1"], "--system, --choice, --seed"),
+    ],
+)
+def test_options_that_an_openai_file_ignores(
+    mixcli: Runner, folder: Path, options: list[str], named: str
+) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    (folder / "requests.jsonl").write_text(json.dumps(line) + "\n")
+    done = mixcli(
+        "batch", str(folder / "requests.jsonl"), "--endpoint", "http://127.0.0.1:9", "-m", "m", *options
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"leave out {named}" in done.stderr
