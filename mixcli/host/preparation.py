@@ -29,8 +29,11 @@ from mixcli.host.call import Question
 T = TypeVar("T")
 
 QUICK = 1 << 15  # characters that are split into tokens in a few milliseconds
-LONGEST_TOKEN = 512  # bytes for each token of the context that a text may have to be counted
-COUNTED = 1 << 20, 1 << 24  # bytes that may be counted in any case, and at most
+LONGEST_TOKEN = 512  # characters for each token of the context that a text may have to be counted
+MAX_COUNTED, FRAME = (
+    1 << 24,
+    1 << 20,
+)  # characters of a text that may be counted at most, and of what stands around it
 SWITCH = 0.001  # seconds until Python's threads take turns; the engine's thread waits for its turn several times a token
 
 
@@ -136,10 +139,9 @@ class Preparation:
         )
 
     def tokenize(self, messages: Sequence[Message] | None, text: str | None) -> list[int]:
-        """Give the token ids of a conversation, ready for an answer, or of a text; raise ContextOverflow far beyond any context."""
+        """Give the token ids of a conversation, ready for an answer, or of a text; raise BadRequest far beyond any context."""
         texts = [text or ""] if messages is None else [message.content for message in messages]
-        least, most = COUNTED
-        limit = min(most, max(least, LONGEST_TOKEN * self._n_ctx))
+        limit = min(MAX_COUNTED, LONGEST_TOKEN * self._n_ctx) + FRAME
         if (n := sum(map(len, texts))) > limit:
             raise BadRequest(
                 f"the text has {n:,} characters; at most {limit:,} are counted at once",

@@ -18,6 +18,7 @@ LEAST_ROOM = 64
 LONGEST_TOKEN = (
     512  # bytes: a text with more bytes than that for every token of the context is too long, uncounted
 )
+MAX_COUNTED = 1 << 24  # bytes that a host counts at once
 SHRINKS = 0.9  # of a level's tokens that the next one may have at most; the levels end because of it
 
 Ask = Callable[[Mapping[str, Any], str], dict[str, Any]]
@@ -115,7 +116,7 @@ class MapReduce:
             messages = self._question.messages(text)
             n_bytes = len(text.encode("utf-8", "replace"))
             n_tokens: float = math.inf
-            if n_bytes <= n_ctx * LONGEST_TOKEN:
+            if n_bytes <= min(n_ctx * LONGEST_TOKEN, MAX_COUNTED):
                 n_prompt, _ = self._tokens.of_messages(messages)
                 if n_prompt + room.whole <= n_ctx:
                     return messages, self._n_done

@@ -1,7 +1,7 @@
 """What is wrong with one request, or too large for one step, neither ends nor changes the others."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from mixcli.engine.llama import Batch, ComputeError, Context, ContextLost, Model
 from mixcli.engine.logprobs import log_softmax, log_sum
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
+from mixcli.engine.speculation import PromptLookup
 from mixcli.errors import ContextOverflow, InternalError
 
 from .conftest import PLACEMENT, finish
@@ -86,6 +87,28 @@ def test_what_a_schema_forces_is_no_guess(make_engine: MakeEngine, smol: Model, 
         answers.append(tokens_of(outputs))
     assert answers[0] == answers[1]
     assert len(answers[0]) <= max_tokens
+
+
+def test_the_statistics_of_guesses_see_guesses_only(
+    make_engine: MakeEngine, smol: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Watched(PromptLookup):
+        def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
+            seen.append(n_drafted)
+            super().observe(n_drafted, n_accepted, seconds)
+
+        def propose(self, tokens: Sequence[int]) -> list[int]:
+            return []
+
+    monkeypatch.setattr("mixcli.engine.engine.PromptLookup", Watched)
+    constraint = ConstraintSpec.of("regex", "the very same words come every time [0-9] [0-9]")
+    request = Request("r", (5, 6, 7), GREEDY, constraint=constraint, speculate=True)
+    last = run(make_engine(), [replace(request, sampling=replace(GREEDY, max_tokens=30))])["r"][-1]
+    assert last.usage is not None
+    assert last.usage.n_drafted > 3, "some were forced"
+    assert set(seen) <= {0}, "and none of them was taken for a guess"
 
 
 class Broken(Chooser):
