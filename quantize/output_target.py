@@ -60,14 +60,16 @@ def _followed(path: Path) -> Path:
 
 
 def _refuse_sources(path: Path, status: os.stat_result, sources: Iterable[Path]) -> None:
-    for source in sources:
+    files = tuple(sources)
+    for source in files:
         try:
             same = os.path.samestat(status, source.stat())
         except OSError:
             continue
         if same:
             other = "" if source == path else f", under another name: {source}"
-            raise BadTarget(f"{path} is the source itself{other}; give the result another name.")
+            what = "is the source itself" if len(files) == 1 else "is a file of the source itself"
+            raise BadTarget(f"{path} {what}{other}; give the result another name.")
 
 
 def _check_folder(path: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """Headers of GGUF files: what real writers write is read, and every hand-packed lie is named."""
 
+import os
 import struct
 import time
 from pathlib import Path
@@ -260,8 +261,14 @@ def test_names_what_is_wrong(read, case: str) -> None:
 
 
 def test_a_path_that_cannot_be_opened(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none.gguf"):
-        with pytest.raises(QuantizeError, match="cannot be read"):
+    os.mkfifo(tmp_path / "pipe.gguf")
+    for path, words in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "none.gguf", "cannot be read"),
+        (tmp_path / "pipe.gguf", "is a pipe"),  # which nobody writes to: opening it would wait for ever
+        (Path("/dev/zero"), "is a device"),
+    ):
+        with pytest.raises(QuantizeError, match=words):
             read_header(path)
 
 
