@@ -320,6 +320,8 @@ class Requests:
         record = record_of(number, value, what)
         if record.fault:
             return record
+        if not isinstance(value, dict):
+            return Record(number, fault=f"the {what} is a JSON text among requests; an object is needed")
         fault = _fault_of(value)
         if not fault:
             first = self._seen.setdefault(hash(str(record.id)), number)

@@ -16,7 +16,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 SAMPLE = 200  # rows that are looked at
 LONG_NAME, MANY_WORDS = 60, 6  # a header that is longer looks like a text
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*")
-_SEP = re.compile(r'"?sep=(.)"?')  # the first line that Excel writes
+_SEP = re.compile(r'"?sep=([,;|\t])"?')  # the first line that Excel writes
 
 Row = list[str]
 

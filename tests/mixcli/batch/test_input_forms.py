@@ -225,6 +225,8 @@ def test_what_json_writes_is_read_back(values: list[dict[str, Any]], indent: int
                 b"\\",
                 b"\0",
                 b"\xff",
+                b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{}}',
+                b'"text"',
                 b"id,text\n",
                 b"\t",
                 b";",
@@ -438,6 +440,11 @@ def test_options_that_whole_requests_ignore_are_refused(batch: Batch) -> None:
     assert lines[1]["error"] is None
     array = f"[{request('a')}, {request('b')}]"
     assert [line["custom_id"] for line in batch(array, "in.json")[1]] == ["a", "b"]
+
+
+def test_a_text_among_requests_is_no_request() -> None:
+    good, bad = open_records(io.BytesIO(f'[{request("a")}, "b"]'.encode()), "x.json").records
+    assert (good.fault, bad.fault) == ("", "the record is a JSON text among requests; an object is needed")
 
 
 @pytest.mark.parametrize("identity", [None, True, 1.5, "", ["a"], {}])
