@@ -7,7 +7,6 @@ hashed while they come; a part that was left behind is hashed first. Only a file
 import errno
 import os
 import queue
-import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ from mixcli.hub.hub_cache import CachedRepo
 from mixcli.hub.hub_errors import Failure
 from mixcli.hub.patience import Patience, Stopped
 from mixcli.hub.remote import RemoteFile, RemoteRepo
+from mixcli.hub.wire import Mismatch
 from mixcli.locks import exclusive
 
 CHUNK = 1 << 18  # bytes that are read before they are written: what a kill can cost
 SPAN = 8 << 30  # bytes of one request; some servers refuse more in one piece
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXPIRED = {400, 401, 403, 404, 410}
-_RANGE = re.compile(r"bytes (?P<start>\d{1,18})-\d{1,18}/(?P<size>\d{1,18}|\*)")
 
 
 @dataclass(frozen=True)
@@ -140,13 +139,17 @@ def _transfer(repo: RemoteRepo, file: RemoteFile, sink: "_Sink", stop: threading
         before = sink.here
         try:
             url = url or remote.locate(repo, file)
-            with remote.stream(url, before, min(before + SPAN, file.size)) as response:
-                sink.take(response.iter_raw(CHUNK), skip=_offset_of(response, before, file))
+            stop_at = min(before + SPAN, file.size)
+            with remote.stream(url, before, stop_at) as response:
+                sink.take(
+                    response.iter_raw(CHUNK),
+                    skip=remote.offset_of(response, before, stop_at, file.size),
+                    stop_at=stop_at if response.status_code == 206 else file.size,
+                )
             if sink.here == before:
-                raise httpx2.RemoteProtocolError("nothing came")
+                raise httpx2.RemoteProtocolError("nothing came", request=response.request)
         except Failure as error:
-            if sink.here > before:
-                patience.progressed()
+            patience.received(sink.here - before)
             patience.failed(_as_transient(error, url))
             url = None  # a signed address works for some minutes only
 
@@ -157,19 +160,6 @@ def _as_transient(error: Exception, url: str | None) -> Exception:
         return error
     expired = error.response.status_code in EXPIRED
     return httpx2.RemoteProtocolError("the address has expired") if expired else error
-
-
-def _offset_of(response: httpx2.Response, asked: int, file: RemoteFile) -> int:
-    """Give how many bytes of an answer are here already: none where the server kept to the range that was asked for."""
-    if response.status_code != 206:
-        length = response.headers.get("Content-Length")
-        if length is not None and length != str(file.size):
-            raise httpx2.RemoteProtocolError("an answer of another length")
-        return asked
-    match = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if not match or int(match["start"]) != asked or match["size"] not in {"*", str(file.size)}:
-        raise httpx2.RemoteProtocolError("another range than was asked for")
-    return 0
 
 
 class _Sink:
@@ -187,15 +177,15 @@ class _Sink:
         self.here = here
         self._handle, self._file, self._behind, self._report, self._stop = handle, file, behind, report, stop
 
-    def take(self, chunks: Iterable[bytes], skip: int) -> None:
-        """Write chunks, the first `skip` bytes of which are here already."""
+    def take(self, chunks: Iterable[bytes], skip: int, stop_at: int) -> None:
+        """Write chunks, the first `skip` bytes of which are here already; raises Mismatch for what goes beyond `stop_at`."""
         for chunk in chunks:
             if self._stop and self._stop.is_set():
                 raise Stopped
             data = memoryview(chunk)[min(skip, len(chunk)) :]
             skip -= len(chunk) - len(data)
-            if self.here + len(data) > self._file.size:
-                raise httpx2.RemoteProtocolError("more bytes than the file has")
+            if self.here + len(data) > stop_at:
+                raise Mismatch("sends more bytes than were asked for")
             at = 0
             while at < len(data):
                 at += os.write(self._handle, data[at:])

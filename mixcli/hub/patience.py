@@ -1,16 +1,20 @@
 """How long a pull keeps trying when nothing comes: pauses that grow, and an end."""
 
+import math
 import os
 import threading
 import time
 
+from mixcli.errors import UsageError
 from mixcli.hub.hub_errors import Place, explain, is_silent, is_transient, retry_after
+from mixcli.hub.wire import MIN_RATE, Mismatch
 
-SECONDS = 120.0  # without a single new byte; MIXCLI_PATIENCE sets another time
+SECONDS = 120.0  # without progress; MIXCLI_PATIENCE sets another time
 FIRST_SECONDS = (
     10.0  # the same for a first question that nobody hears: nothing is lost yet, and a person waits
 )
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+MISMATCHES = 3  # wrong answers in a row
 
 
 class Stopped(Exception):
@@ -18,7 +22,7 @@ class Stopped(Exception):
 
 
 class Patience:
-    """Counts the time since something last came; `failed` waits for the next try, or raises the error in words.
+    """Counts the time since there was progress; `failed` waits for the next try, or raises the error in words.
 
     `stop` ends a wait with Stopped; `first` says that nothing has been heard of the place before.
     """
@@ -26,20 +30,26 @@ class Patience:
     def __init__(self, place: Place, stop: threading.Event | None = None, *, first: bool = False) -> None:
         self._place, self._first = place, first
         self._stop = stop or threading.Event()
-        self._limit = _limit()
-        self.progressed()
+        self._limit = seconds()
+        self._renew()
 
-    def progressed(self) -> None:
-        """Say that something came: patience is whole again."""
+    def _renew(self) -> None:
         self._since = time.monotonic()
         self._pause = FIRST_PAUSE
+        self._received = self._mismatches = 0
+
+    def received(self, n_bytes: int) -> None:
+        """Say how many bytes came: patience is whole again when that is progress, not a drip, since it last was."""
+        self._received += n_bytes
+        if self._received > MIN_RATE * (time.monotonic() - self._since):
+            self._renew()
 
     def failed(self, error: Exception) -> None:
         """Sleep until the next try is due; raises the error's sentence when it is final or patience would end meanwhile."""
-        if not is_transient(error):
+        self._mismatches += isinstance(error, Mismatch)
+        if not is_transient(error) or self._mismatches >= MISMATCHES:
             raise explain(error, self._place) from error
-        asked = retry_after(error)
-        pause = self._pause if asked is None else asked
+        pause = max(self._pause, retry_after(error) or 0.0)
         limit = min(self._limit, FIRST_SECONDS) if self._first and is_silent(error) else self._limit
         if time.monotonic() - self._since + pause > limit:
             raise explain(error, self._place) from error
@@ -48,8 +58,13 @@ class Patience:
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
 
 
-def _limit() -> float:
+def seconds() -> float:
+    """Return how long to keep trying without progress. Raises UsageError for a MIXCLI_PATIENCE that is no time."""
+    text = os.environ.get("MIXCLI_PATIENCE", "").strip()
     try:
-        return float(os.environ.get("MIXCLI_PATIENCE", SECONDS))
+        limit = float(text) if text else SECONDS
     except ValueError:
-        return SECONDS
+        limit = math.nan
+    if not 0 <= limit < math.inf:
+        raise UsageError(f"MIXCLI_PATIENCE={text[:40]!r} is not a number of seconds; write one, such as 120")
+    return limit

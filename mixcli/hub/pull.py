@@ -8,7 +8,7 @@ from pathlib import Path
 from mixcli import file_types as types
 from mixcli import paths
 from mixcli.errors import NotReachable, UsageError
-from mixcli.hub import build, fit, hub_cache, store
+from mixcli.hub import build, fit, hub_cache, store, surroundings
 from mixcli.hub.build import About
 from mixcli.hub.catalog import Entry, catalog, entry, file_type
 from mixcli.hub.hashing import Report
@@ -50,6 +50,7 @@ def pull(wish: Wish, report: Report) -> Made | Job:
 
     Raises UsageError, NotReachable, DoesNotFit or IntegrityError, each with one sentence.
     """
+    surroundings.check()
     check_text(wish.text)
     if wish.name is not None:
         check_name(wish.name)

@@ -12,22 +12,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, set_client_factory
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, logging
+from huggingface_hub.utils import build_hf_headers, get_session, get_token, hf_raise_for_status, logging
 
 from mixcli import __version__
 from mixcli.errors import IntegrityError, UsageError
 from mixcli.hub.hub_errors import Failure, Place
 from mixcli.hub.patience import Patience
+from mixcli.hub.surroundings import MAX_TOKEN_FILE, check_token
+from mixcli.hub.wire import HubClient, Mismatch, Untrusted, joined, whole
 
 MAX_FILES = 20_000
 MAX_HOPS = 5
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_RANGE = re.compile(r"bytes (?P<start>\d{1,18})-(?P<last>\d{1,18})/(?P<size>\d{1,18}|\*)", re.ASCII)
 _DRIVE_OR_STREAM = re.compile(r'[:\\*?"<>|]')
 T = TypeVar("T")
 
@@ -80,6 +83,7 @@ def look(repo: str, revision: str = "main") -> RemoteRepo:
     Raises NotReachable or UsageError in words, IntegrityError for an answer that cannot be trusted.
     """
     _guard()
+    check_token(_token(), "the token of `hf auth login`")
     place = Place(repo, revision)
     try:
         info = persistently(
@@ -88,8 +92,10 @@ def look(repo: str, revision: str = "main") -> RemoteRepo:
             first=True,
         )
     except HFValidationError:
-        raise UsageError(f"{repo!r} is no name that a repository can have; they look like org/name") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"{repo!r} is not a name that a repository can have; they look like org/name"
+        ) from None
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise IntegrityError(
             f"{place.host} answers with something that is no list of files ({type(error).__name__}); "
             "there may be a login page or a proxy on the way"
@@ -97,9 +103,12 @@ def look(repo: str, revision: str = "main") -> RemoteRepo:
     commit = info.sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise IntegrityError(
-            f"the Hub names the commit of {repo} {ascii(commit)[:60]}, which is none; do not trust this server"
+            f"the Hub names {_said(commit)} as the commit of {repo}; do not trust this server"
         )
     siblings = info.siblings or []
+    names = [sibling.rfilename for sibling in siblings]
+    if len(set(map(str, names))) < len(names):
+        raise IntegrityError(f"{repo} lists a file twice; do not trust this repository")
     if len(siblings) > MAX_FILES:
         raise IntegrityError(
             f"{repo} has {len(siblings):,} files, more than the {MAX_FILES:,} that are allowed"
@@ -128,13 +137,18 @@ def _file(sibling: Any, repo: str) -> RemoteFile:
         )
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
         raise IntegrityError(
-            f"{repo}: {name} has the impossible size {size!r:.40}; do not trust this repository"
+            f"{repo}: {name} has an impossible size ({_said(size)}); do not trust this repository"
         )
     if not isinstance(etag, str) or not _ETAG.fullmatch(etag):
         raise IntegrityError(
-            f"{repo}: {name} has the etag {ascii(etag)[:80]}, which is no checksum; do not trust this repository"
+            f"{repo}: {name} has the etag {_said(etag)}, which is no checksum; do not trust this repository"
         )
     return RemoteFile(name, size, etag)
+
+
+def _said(value: object) -> str:
+    """Return what a server said, as a message shows it."""
+    return "nothing" if value is None else ascii(value)[:80]
 
 
 def _link(value: object) -> str | None:
@@ -147,13 +161,24 @@ def locate(repo: RemoteRepo, file: RemoteFile) -> str:
     Raises IntegrityError when the file is no longer the listed one, else whatever huggingface_hub raises.
     """
     url = hf_hub_url(repo.repo, file.name, revision=repo.commit)
-    found = get_hf_file_metadata(url, timeout=_timeout(), library_name="mixcli", library_version=__version__)
+    try:
+        found = get_hf_file_metadata(
+            url, timeout=_timeout(), library_name="mixcli", library_version=__version__
+        )
+    except (ValueError, httpx2.InvalidURL) as error:  # of urllib, for an address in a redirect
+        raise Untrusted(
+            "redirects to an address that is none", request=httpx2.Request("HEAD", url)
+        ) from error
+    if found.commit_hash is None or found.etag is None:
+        raise IntegrityError(
+            f"{repo.place().host} answers for {file.name} without the headers of a Hub; a login page or a proxy may be on the way"
+        )
     if found.commit_hash != repo.commit or found.etag != file.etag or found.size not in {None, file.size}:
         raise IntegrityError(
             f"{repo.repo}: the Hub lists {file.name} with checksum {file.etag[:16]}… and {file.size:,} bytes and then offers "
-            f"{ascii(found.etag)[:24]} with {found.size!r:.20}; do not trust this server"
+            f"{ascii(found.etag)[:24]} with {_said(found.size)}; do not trust this server"
         )
-    return urljoin(url, found.location)
+    return joined(url, found.location)
 
 
 @contextmanager
@@ -175,16 +200,53 @@ def stream(url: str, start: int, stop: int) -> Iterator[httpx2.Response]:
         response = session.send(request, stream=True, follow_redirects=False)
         try:
             if response.has_redirect_location:
-                url = urljoin(url, response.headers["Location"])
+                url = joined(url, response.headers["Location"])
                 continue
             if response.is_error:
-                response.read()
-                hf_raise_for_status(response)
+                hf_raise_for_status(whole(response))
+            _check_is_file(response)
             yield response
             return
         finally:
             response.close()
-    raise httpx2.TooManyRedirects(f"more than {MAX_HOPS} redirects")
+    raise httpx2.TooManyRedirects(f"more than {MAX_HOPS} redirects", request=request)
+
+
+def _check_is_file(response: httpx2.Response) -> None:
+    """Raise for an answer that cannot be the bytes of a file as they are."""
+    if response.status_code not in {200, 206}:
+        raise Untrusted(f"answers {response.status_code} where a file is expected", request=response.request)
+    if response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise Untrusted("packs a file that was asked for as it is", request=response.request)
+
+
+def offset_of(response: httpx2.Response, start: int, stop: int, size: int) -> int:
+    """Return how many bytes of an answer must be passed over to be at `start`: none where the server kept to the range.
+
+    Raises Mismatch for another range, or a file of another size.
+    """
+    length = response.headers.get("Content-Length", "")
+    if response.status_code != 206:
+        if length not in {"", str(size)}:
+            raise Mismatch(f"sends {_count(length)} of a file of {size:,}", request=response.request)
+        return start
+    said = response.headers.get("Content-Range", "")
+    match = _RANGE.fullmatch(said.strip())
+    if (
+        not match
+        or int(match["start"]) != start
+        or not start <= int(match["last"]) < stop
+        or match["size"] not in {"*", str(size)}
+        or length not in {"", str(int(match["last"]) + 1 - start)}
+    ):
+        raise Mismatch(
+            f"sends {ascii(said)[:60]} for bytes {start}-{stop - 1} of {size:,}", request=response.request
+        )
+    return 0
+
+
+def _count(length: str) -> str:
+    return f"{int(length):,} bytes" if length.isascii() and length.isdigit() and len(length) < 19 else "bytes"
 
 
 def persistently(call: Callable[[], T], place: Place, *, first: bool = False) -> T:
@@ -235,32 +297,41 @@ class RemoteReader:
         url = self._url or locate(self._repo, self._file)
         self._url = None  # asked for anew after a failure
         with stream(url, start, stop) as response:
-            skip = 0 if response.status_code == 206 else start
+            skip = offset_of(response, start, stop, self.size)
             found = bytearray()
-            for chunk in response.iter_raw():
-                found += chunk
-                if len(found) >= skip + stop - start:
+            for chunk in response.iter_raw(1 << 16):
+                passed = min(skip, len(chunk))
+                skip -= passed
+                found += memoryview(chunk)[passed:]
+                if len(found) >= stop - start:
                     break
-        if len(found) < skip + stop - start:
-            raise httpx2.RemoteProtocolError("the connection ended early")
+        if len(found) < stop - start:
+            raise httpx2.RemoteProtocolError("the connection ended early", request=response.request)
         self._url = url
-        return bytes(found[skip : skip + stop - start])
+        return bytes(found[: stop - start])
 
 
 def _guard() -> None:
     """Let every request of huggingface_hub go through a client that knows where tokens may go and how long to wait."""
     logging.set_verbosity_error()  # its warnings show addresses with signatures
-    set_client_factory(
-        lambda: httpx2.Client(
-            event_hooks={"request": [_check_request]}, follow_redirects=True, timeout=_timeout()
-        )
-    )
+    set_client_factory(lambda: HubClient(_check_request, _timeout()))
+
+
+def _token() -> str:
+    """Return the token that will be sent; raises UsageError for one that cannot be read."""
+    path = Path(constants.HF_TOKEN_PATH)
+    try:
+        if path.is_file() and path.stat().st_size > MAX_TOKEN_FILE:
+            raise UsageError(f"{path} is far larger than a token; log in again with `hf auth login`")
+        return get_token() or ""
+    except ValueError:
+        raise UsageError(f"{path} holds no token; log in again with `hf auth login`") from None
 
 
 def _check_request(request: httpx2.Request) -> None:
     if constants.is_offline_mode():
         raise OfflineModeIsEnabled("offline")
-    _check_scheme(str(request.url))
+    _check_scheme(request)
     if not is_hub(str(request.url)):
         request.headers.pop("authorization", None)
         request.headers.pop("cookie", None)
@@ -268,12 +339,14 @@ def _check_request(request: httpx2.Request) -> None:
         request.extensions["timeout"] = httpx2.Timeout(_timeout()).as_dict()
 
 
-def _check_scheme(url: str) -> None:
+def _check_scheme(request: httpx2.Request) -> None:
     allowed = {"https"} if constants.ENDPOINT.startswith("https:") else {"http", "https"}
-    if urlsplit(url).scheme not in allowed:
-        raise UsageError(
+    if request.url.scheme not in allowed:
+        raise IntegrityError(
             f"the Hub sends mixcli to an address that is not {' or '.join(sorted(allowed))}; nothing was fetched from there"
         )
+    if request.url.port is not None and not 0 < request.url.port < 1 << 16:
+        raise Untrusted("redirects to a port that is none", request=request)
 
 
 def is_hub(url: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import UsageError
+from mixcli.hub import surroundings
 from mixcli.hub.headers import shape_of
 from mixcli.hub.reference import is_path, is_there
 from mixcli.hub.store import find
@@ -84,6 +85,7 @@ def _is_remote(name: str) -> bool:
 
 def _remote(text: str, quant: str | None) -> Subject:
     """Read the header of a repository's GGUF by Range requests; nothing else is fetched."""
+    surroundings.check()
     from mixcli.hub.gguf_pull import choose
     from mixcli.hub.reference import Reference
     from mixcli.hub.remote import look

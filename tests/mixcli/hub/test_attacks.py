@@ -163,7 +163,7 @@ def test_redirects_to_other_kinds_of_addresses(hub: StandIn, pull, where: str) -
     hub.add(NAME, {FILE: MODEL})
     hub.fault(redirect(where), standin.is_download, times=99)
     done = pull(NAME, "-q")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
     assert "not http or https" in done.stderr
 
 
