@@ -156,7 +156,7 @@ _MEANINGS: tuple[tuple[type[Exception], int, type[MixcliError], str], ...] = (
     (RevisionNotFoundError, 0, UsageError, "{repo} has no revision {revision!r}; its page lists them: {page}"),
     (RemoteEntryNotFoundError, 0, UsageError, "{repo} has no file {file!r}; its page lists them: {page}/tree/main"),
     (HfHubHTTPError, 401, NotReachable, "the Hub does not accept the token that was sent for {repo}; log in again with `hf auth login`"),
-    (HfHubHTTPError, 403, NotReachable, "the Hub refuses {repo} to this account (403); look at {page}"),
+    (HfHubHTTPError, 403, NotReachable, "{host} refuses {repo} to this account (403); look at {page}"),
     (HfHubHTTPError, 404, UsageError, "{repo} is not at {host} (404); check the name and HF_ENDPOINT"),
     (HfHubHTTPError, 416, IntegrityError, "{host} has fewer bytes of {file} than the Hub lists (416); try again later, and do not trust it if that stays"),
     (HfHubHTTPError, 429, NotReachable, "the Hub limits the rate of requests (429, rate limited); try again {wait}, or log in for a higher limit; {kept}"),

@@ -24,7 +24,7 @@ from mixcli.errors import IntegrityError, UsageError
 from mixcli.hub.hub_errors import Failure, Place
 from mixcli.hub.patience import Patience
 from mixcli.hub.surroundings import MAX_TOKEN_FILE, check_token
-from mixcli.hub.wire import HubClient, Mismatch, Untrusted, joined, whole
+from mixcli.hub.wire import HubClient, Mismatch, Untrusted, is_address, joined, whole
 
 MAX_FILES = 20_000
 MAX_HOPS = 5
@@ -113,7 +113,8 @@ def look(repo: str, revision: str = "main") -> RemoteRepo:
         raise IntegrityError(
             f"{repo} has {len(siblings):,} files, more than the {MAX_FILES:,} that are allowed"
         )
-    card = info.card_data.to_dict() if info.card_data else {}
+    said: Any = getattr(info.card_data, "to_dict", dict)()
+    card = said if isinstance(said, dict) else {}
     named = card.get("license_name") if card.get("license") == "other" else card.get("license")
     return RemoteRepo(
         repo,
@@ -345,8 +346,8 @@ def _check_scheme(request: httpx2.Request) -> None:
         raise IntegrityError(
             f"the Hub sends mixcli to an address that is not {' or '.join(sorted(allowed))}; nothing was fetched from there"
         )
-    if request.url.port is not None and not 0 < request.url.port < 1 << 16:
-        raise Untrusted("redirects to a port that is none", request=request)
+    if not is_address(request.url):
+        raise Untrusted("redirects to an address that is none", request=request)
 
 
 def is_hub(url: str) -> bool:

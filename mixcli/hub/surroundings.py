@@ -55,7 +55,7 @@ def _check_endpoint() -> None:
         raise UsageError(
             "HF_ENDPOINT must not hold a user name or a password; write the address alone, and a token into HF_TOKEN"
         )
-    shown = repr(plain[:80])
+    shown = repr(plain.partition("?")[0][:80])  # what follows may be a secret
     if "://" not in plain:
         raise UsageError(f"HF_ENDPOINT={shown} has no scheme; write https://{plain[:80]}")
     if parts.scheme not in {"http", "https"}:

@@ -5,6 +5,7 @@ send at least MIN_RATE. What is not a download is at most MAX_ANSWER. Redirects 
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +21,7 @@ MAX_ANSWER = 32 << 20  # bytes of a listing: 20,000 files have about 8 MiB
 MIN_RATE = 1024  # bytes a second, over the time that is spent waiting
 WINDOW = 3  # read timeouts over which the rate is taken
 DEFAULT_TIMEOUT = 10.0
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+(%[\w.-]+)?\]?")
 PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -104,13 +106,19 @@ def joined(base: str, location: str) -> str:
     """Return where a redirect leads; raises Untrusted for an address that is none."""
     try:
         url = httpx2.URL(base).join(location)
-        if url.port is not None and not 0 < url.port < 1 << 16:
-            raise httpx2.InvalidURL("port")
+        if not is_address(url):
+            raise httpx2.InvalidURL(location)
     except (httpx2.InvalidURL, ValueError) as error:
         raise Untrusted(
             "redirects to an address that is none", request=httpx2.Request("GET", base)
         ) from error
     return str(url)
+
+
+def is_address(url: httpx2.URL) -> bool:
+    """Tell whether an address has a host and a port that can be; httpx2 escapes what cannot."""
+    is_port = url.port is None or 0 < url.port < 1 << 16
+    return is_port and _HOST.fullmatch(url.raw_host.decode("ascii", "replace")) is not None
 
 
 # proxies
@@ -146,7 +154,7 @@ def _through(address: str | None, tls: Any) -> httpx2.BaseTransport | None:
     name = _variable(address)
     try:
         proxy = httpx2.Proxy(address)
-        if not proxy.url.host or (proxy.url.port is not None and not 0 < proxy.url.port < 1 << 16):
+        if not is_address(proxy.url):
             raise ValueError
         return _watched(httpx2.HTTPTransport(proxy=proxy, verify=tls))
     except ImportError:
