@@ -107,7 +107,7 @@ def message_of(detail: Any) -> str:
     if not isinstance(said, str) or not said.strip():
         said = json.dumps(detail, ensure_ascii=False)
         said = f"the server answered with an error: {said}"
-    return " ".join(said.split())[:MAX_MESSAGE]
+    return " ".join(said.split())[:MAX_MESSAGE].encode("utf-8", "replace").decode()
 
 
 def raise_error(body: dict[str, Any], status: int = 500) -> NoReturn:

@@ -170,6 +170,7 @@ def error(text: str = "boom", **more: Any) -> dict[str, Any]:
         (data(b'{"object": "error", "message": "boom", "code": 400}'), MixcliError, "boom"),
         (data(b'{"type": "error", "error": {"type": "x", "message": "boom"}}'), MixcliError, "boom"),
         (data(b'{"detail": "boom"}'), MixcliError, "boom"),
+        (data(b'{"error": "boom \\ud83d"}'), MixcliError, r"boom \?$"),
         (data(b'{"error": {"code": 7}}'), MixcliError, '"code": 7'),
         (b"event: error\ndata: boom\n\n", MixcliError, "boom"),
         (b'event: error\ndata: {"message": "boom"}\n\n', MixcliError, "boom"),
