@@ -123,9 +123,9 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
         count = np.rint(count)[:, None]
         rows = total.reshape(len(count), -1)
         # An expert that the text never reached has no say: all its columns count alike.
-        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at by the caller
+        with np.errstate(all="ignore"):  # what comes of it is looked at by the caller
             means = np.where(count > 0, rows / np.where(count > 0, count, 1), 1)
-        entries[name] = means.astype(np.float32).reshape(-1)
+            entries[name] = means.astype(np.float32).reshape(-1)
     datasets = header.get("imatrix.datasets")
     dataset = (
         str(datasets[0])
@@ -170,7 +170,8 @@ def _from_dat(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]], 
         values = np.frombuffer(at.take(4 * n_values), dtype="<f4").astype(np.float32)
         if name in entries:
             raise CorruptFile(f"{path} has {name!a} twice; compute the imatrix again.")
-        entries[name] = values / np.float32(n_calls) if n_calls else values
+        with np.errstate(all="ignore"):  # what comes of it is looked at by the caller
+            entries[name] = values / np.float32(n_calls) if n_calls else values
     if at.position + 8 > len(data):
         return entries, 0, ""
     n_chunks = at.int32("the number of chunks", 0, (1 << 31) - 1)
