@@ -4,12 +4,16 @@ Standard library only, so that a list of models costs no import of huggingface_h
 (HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME).
 """
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli import paths
+
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 
 
 def root() -> Path:
@@ -57,7 +61,8 @@ class CachedRepo:
         target = os.path.relpath(self.blob(etag), pointer.parent)
         if not (pointer.is_symlink() and pointer.readlink() == Path(target)):
             fresh = pointer.with_name(f".{pointer.name}.{os.getpid()}")
-            fresh.symlink_to(target)
+            fresh.unlink(missing_ok=True)
+            _point(fresh, target, self.blob(etag))
             fresh.replace(pointer)
         return pointer
 
@@ -86,6 +91,19 @@ class CachedRepo:
     def pointers(self) -> Iterator[Path]:
         """Give every file of every snapshot."""
         return (path for path in self.folder.glob("snapshots/*/**/*") if not path.is_dir())
+
+
+def _point(pointer: Path, target: str, blob: Path) -> None:
+    """Make a pointer to a blob: a link, a second name where the file system has no links, else a copy."""
+    try:
+        pointer.symlink_to(target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        try:
+            os.link(blob, pointer)
+        except OSError:
+            shutil.copyfile(blob, pointer)
 
 
 def repositories() -> Iterator[tuple[CachedRepo, Path]]:

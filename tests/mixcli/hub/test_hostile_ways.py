@@ -155,7 +155,7 @@ def test_retry_after_0_is_no_storm(hub: StandIn, pull: Any) -> None:
         ("7", 7, 7),
         ("1.5", 1.5, 1.5),
         ("0", 0, 0),
-        (formatdate(time.time() + 100, usegmt=True), 50, 101),
+        (formatdate(time.time() + 36_000, usegmt=True), 30_000, 36_001),
         (formatdate(time.time() - 9999, usegmt=True), 0, 0),
         *(
             (text, None, None)
