@@ -53,15 +53,14 @@ _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
 def explain(error: OSError) -> MixcliError:
     """Return the error in one sentence, with its exit code; the file's name may be unknown."""
     code, path = error.errno or 0, _path(error)
+    advice = _advice(path)  # for what was wanted, not for the folder above it that refuses
     if path is not None and code in _MISSING and (cause := _unwritable(path)) is not None:
         code, path = cause
     kind, sentence = _MEANINGS.get(code, (MixcliError, "{where}: {said}"))
     said = error.strerror or str(error) or type(error).__name__
     if path is None and code not in {errno.ENOSPC}:
         sentence = sentence.removeprefix("{where}: ")
-    return kind(
-        sentence.format(where=_shown(path) if path else DEVICE, said=said, variable=_advice(path)).strip()
-    )
+    return kind(sentence.format(where=_shown(path) if path else DEVICE, said=said, variable=advice).strip())
 
 
 def _path(error: OSError) -> Path | None:

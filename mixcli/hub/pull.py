@@ -103,9 +103,9 @@ def _here(reference: Reference, wish: Wish) -> StoredModel | None:
 
 
 def _from_hub(reference: Reference, known: Entry | None, wish: Wish, report: Report) -> Job:
-    _check_writable()
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise _offline(reference, wish)
+    _check_writable()
     from mixcli.hub import remote
     from mixcli.hub.gguf_pull import GgufJob, choose
 

@@ -80,3 +80,18 @@ def test_a_name_that_no_file_can_have(mixcli: Runner, model: str) -> None:
         done.stderr
     )
     assert len(done.stderr) < 1000
+
+
+def test_a_home_that_cannot_be_made_is_named_with_its_variable(mixcli: Runner, home: Path) -> None:
+    file = home.parent / "file"
+    file.write_text("")
+    done = mixcli("profiles", "new", "x", "--extends", "cpu", MIXCLI_HOME=str(file))
+    assert (done.returncode in {1, 2}, done.stderr.count("\n"), "Traceback" in done.stderr) == (
+        True,
+        1,
+        False,
+    )
+    error = FileNotFoundError(errno.ENOENT, "no", str(home / "data/models/x.lock"))
+    home.write_text("a file")
+    assert "set MIXCLI_HOME to" in str(explain(error))
+    home.unlink()
