@@ -151,6 +151,8 @@ class Engine:
         self._apply()
         for save in self._cache.to_save():
             self._save(save)
+            if self._store is not None:
+                self._store.flush()
 
     def step(self) -> list[Output]:
         """Compute the next batch and give what can be shown; a request that failed ends with an `error`, and the others go on."""
@@ -467,8 +469,9 @@ class Engine:
         restored = False
         try:
             self._apply()
-            state = self._store.load(entry)
-            restored = state is not None and self._context.restore(slot, state)
+            restored = self._store.check(entry) and self._context.restore(slot, entry.n_tokens, entry.path)
+            if not restored:
+                self._store.forget(entry)
         finally:
             if restored:
                 self._cache.extend(slot, entry.tokens)
@@ -479,7 +482,10 @@ class Engine:
     def _save(self, save: Save) -> None:
         if self._store is not None:
             with survived():
-                self._store.save(save.tokens, lambda: self._context.state(save.slot))
+                context, slot, tokens = self._context, save.slot, save.tokens
+                self._store.save(
+                    tokens, partial(context.state_size, slot), partial(context.save, slot, tokens)
+                )
 
 
 __all__ = ["BadLogits", "Engine"]

@@ -1,30 +1,47 @@
 """Computed texts on disk: what a model has read once need not be computed again by the next process.
 
-An entry is one file: a magic number, a SHA-256 over all that follows, the number of tokens, the tokens (int32), and the state as
-llama.cpp writes it. It belongs to one model, cache type and library (`key`); the folder as a whole has a limit, and the longest
-unused goes first. A file that does not check is removed. Nothing here can fail an answer: without the file it is computed.
+An entry is one file: what `llama_state_seq_save_file` writes (a magic number, a version, the number of tokens, the tokens, the state),
+and behind it a magic number and a SHA-256 over the store's key and all before. It belongs to one model, cache type and library (`key`); the folder as a
+whole has a limit, and the longest unused goes first. A file that does not check is removed. Nothing here can fail an answer: without
+the file it is computed.
+
+The engine's thread copies a state out of the context straight into the file, after its size was compared with the limit and the disk. Hashing,
+fsync, and the removal of others happen in a thread of the store.
 """
 
 import contextlib
 import hashlib
 import os
+import queue
+import shutil
+import stat
 import struct
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-
-from mixcli.engine.prefix_cache import common_prefix
+from numpy.typing import NDArray
 
 MAGIC = b"mixcliKV"
-_HEAD = struct.Struct("<8s32sI")
+_HEAD = struct.Struct("<III")  # llama.cpp's: magic number, version, number of tokens
+_SEAL = struct.Struct("<8s32s")
+_LLAMA = 0x67677371  # "ggsq", LLAMA_STATE_SEQ_MAGIC
 MIN_TOKENS = 64  # shorter texts are computed sooner than read
-MAX_TOKENS = 1 << 24
+MAX_TOKENS = 1 << 22
+MAX_KNOWN = 4096  # entries that are looked through
+RESERVE = 64 << 20  # bytes of the disk that are left to others
+PENDING = 4  # files that wait for the store's thread
+PIECE = 1 << 20
+SLACK = 64  # bytes of frame that llama.cpp counts in memory and leaves out in a file
 ABANDONED = 600  # seconds after which an unfinished file is nobody's
 _UNFINISHED = ".unfinished-"
+
+Tokens = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -41,109 +58,219 @@ class Entry:
 
 
 class KvStore:
-    """The entries of one model in `folder`/`key`; `limit` is bytes for the whole folder."""
+    """The entries of one model in `folder`/`key`; `limit` is bytes for the whole folder. `close` waits for what is being written."""
 
     def __init__(self, folder: Path, key: str, limit: int) -> None:
-        self._folder, self._own, self._limit = folder, folder / key, limit
-        self._known: dict[Path, list[int]] = {}
-        for path in self._own.glob(f"{_UNFINISHED}*"):  # of a process that was killed while it wrote
+        self._folder, self._own, self._key, self._limit = folder, folder / key, key, limit
+        self._known: dict[Path, Tokens] = {}
+        self._sound: dict[
+            Path, tuple[int, int, int]
+        ] = {}  # whose checksum was right, by inode, size and time
+        self._lock = threading.Lock()
+        self._work: queue.Queue[tuple[Path, Tokens] | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        for path in _listed(self._own, f"{_UNFINISHED}*"):  # of a process that was killed while it wrote
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > ABANDONED:
                     path.unlink()
-        for path in self._own.glob("*.kv"):
+        for path in _listed(self._own, "*.kv")[:MAX_KNOWN]:
             with contextlib.suppress(OSError, ValueError):
                 self._known[path] = _read_tokens(path)
 
     def find(self, tokens: Sequence[int]) -> Entry | None:
-        """Give the entry that shares the longest beginning with a prompt; None when none does."""
+        """Return the entry that shares the longest beginning with a prompt; None when none does."""
         best, longest = None, 0
-        wanted = list(tokens[:-1])
-        for path, known in self._known.items():
-            n_shared = common_prefix(known, wanted)
-            if n_shared > longest:
-                best, longest = path, n_shared
-        return Entry(best, tuple(self._known[best]), longest) if best is not None else None
+        wanted = np.asarray(tokens[:-1], np.int32)
+        with self._lock:
+            for path, known in self._known.items():
+                n = min(len(known), len(wanted))
+                different = np.flatnonzero(known[:n] != wanted[:n])
+                n_shared = int(different[0]) if different.size else n
+                if n_shared > longest:
+                    best, longest = path, n_shared
+            return Entry(best, tuple(self._known[best].tolist()), longest) if best is not None else None
 
-    def load(self, entry: Entry) -> bytes | None:
-        """Give an entry's state; None, and the entry is gone, when the file is missing or not what was written."""
+    def check(self, entry: Entry) -> bool:
+        """Tell whether an entry's file is what was written; where it is not, or is gone, the entry goes."""
         try:
-            raw = entry.path.read_bytes()
-            _, digest, n_tokens = _HEAD.unpack_from(raw)
-            if hashlib.sha256(memoryview(raw)[_HEAD.size - 4 :]).digest() != digest:
-                raise ValueError("checksum")
+            with _opened(entry.path) as file:
+                status = os.fstat(file.fileno())
+                mark = (status.st_ino, status.st_size, status.st_mtime_ns)
+                if self._sound.get(entry.path) != mark:
+                    end = status.st_size - _SEAL.size
+                    if end < _HEAD.size or self._seal(file.fileno(), end) != os.pread(
+                        file.fileno(), _SEAL.size, end
+                    ):
+                        raise ValueError("checksum")
             os.utime(entry.path)
-        except (OSError, ValueError, struct.error):
-            self._known.pop(entry.path, None)
-            with contextlib.suppress(OSError):
-                entry.path.unlink(missing_ok=True)
-            return None
-        return raw[_HEAD.size + 4 * n_tokens :]
+            self._sound[entry.path] = (status.st_ino, status.st_size, entry.path.stat().st_mtime_ns)
+        except (OSError, ValueError):
+            self.forget(entry)
+            return False
+        return True
 
-    def save(self, tokens: Sequence[int], state: Callable[[], bytes]) -> bool:
-        """Write an entry, in place of those that are a beginning of it; False when it is too short, too large, or the disk says no."""
-        if len(tokens) < MIN_TOKENS:
+    def forget(self, entry: Entry) -> None:
+        """Remove an entry that cannot be used."""
+        with self._lock:
+            self._known.pop(entry.path, None)
+            self._sound.pop(entry.path, None)
+        with contextlib.suppress(OSError):
+            entry.path.unlink(missing_ok=True)
+
+    def save(self, tokens: Sequence[int], size: Callable[[], int], write: Callable[[Path], bool]) -> bool:
+        """Begin to keep a text, in place of those that are a beginning of it.
+
+        `size` gives the bytes of its state, `write` writes tokens and state to a file as llama.cpp does; neither is called where
+        the text is too short or there already, and `write` is not where the state is too large for the limit or the disk. False
+        then, and when the disk refuses.
+        """
+        if not MIN_TOKENS <= len(tokens) <= MAX_TOKENS or self._work.qsize() >= PENDING:
             return False
         array = np.asarray(tokens, np.int32)
-        path = self._own / f"{hashlib.sha256(array.tobytes()).hexdigest()[:32]}.kv"
-        if path in self._known:
+        path = self._path(array)
+        with self._lock:
+            is_known = path in self._known
+        if is_known:
             with contextlib.suppress(OSError):
                 os.utime(path)
                 return True
-        body = struct.pack("<I", len(tokens)) + array.tobytes() + state()
-        if len(body) > self._limit:
+        unfinished = self._written(size() + array.nbytes + _HEAD.size, write)
+        if unfinished is None:
             return False
-        try:
-            self._own.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._make_room(len(body))
-            _write(path, MAGIC + hashlib.sha256(body).digest(), body)
-        except OSError:
-            return False
-        for older, known in list(self._known.items()):
-            if list(tokens[: len(known)]) == known:
-                del self._known[older]
-                with contextlib.suppress(OSError):
-                    older.unlink(missing_ok=True)
-        self._known[path] = list(tokens)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._finish_all, name="kv store", daemon=True)
+            self._thread.start()
+        self._work.put((unfinished, array))
         return True
 
+    def _written(self, n_bytes: int, write: Callable[[Path], bool]) -> Path | None:
+        """Write a file of so many bytes where the limit and the disk have room; None where not."""
+        whole = n_bytes + _SEAL.size
+        if whole > self._limit:
+            return None
+        try:
+            self._own.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_room(whole)
+            if shutil.disk_usage(self._own).free < whole + RESERVE:
+                return None
+            handle, name = tempfile.mkstemp(dir=self._own, prefix=_UNFINISHED)
+        except OSError:
+            return None
+        os.close(handle)
+        unfinished = Path(name)
+        is_whole = False
+        try:
+            is_whole = write(unfinished) and abs(unfinished.stat().st_size - n_bytes) <= SLACK
+        except OSError:
+            pass
+        finally:
+            if not is_whole:
+                with contextlib.suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
+        return unfinished if is_whole else None
+
+    def flush(self) -> None:
+        """Wait until everything that was saved is on the disk."""
+        if self._thread is not None:
+            self._work.put(None)
+            self._thread.join()
+            self._thread = None
+
+    # the store's thread
+
+    def _finish_all(self) -> None:
+        while (item := self._work.get()) is not None:
+            unfinished, tokens = item
+            try:
+                self._finish(unfinished, tokens)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
+
+    def _finish(self, unfinished: Path, tokens: Tokens) -> None:
+        """Seal a file, bring it to the disk and under its name, and remove those that are a beginning of it."""
+        path = self._path(tokens)
+        with unfinished.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.write(self._seal(file.fileno(), end))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        with self._lock:
+            shorter = [
+                older
+                for older, known in self._known.items()
+                if len(known) < len(tokens) and np.array_equal(known, tokens[: len(known)])
+            ]
+            for older in shorter:
+                del self._known[older]
+            self._known[path] = tokens
+        for older in shorter:
+            with contextlib.suppress(OSError):
+                older.unlink(missing_ok=True)
+
+    def _seal(self, handle: int, end: int) -> bytes:
+        """Return what stands behind the first `end` bytes of a sound file of this store."""
+        found = hashlib.sha256(self._key.encode())
+        at = 0
+        while at < end:
+            piece = os.pread(handle, min(PIECE, end - at), at)
+            if not piece:
+                raise ValueError("truncated")
+            found.update(piece)
+            at += len(piece)
+        return _SEAL.pack(MAGIC, found.digest())
+
+    def _path(self, tokens: Tokens) -> Path:
+        return self._own / f"{hashlib.sha256(tokens.tobytes()).hexdigest()[:32]}.kv"
+
     def _make_room(self, n_bytes: int) -> None:
-        """Remove the longest unused entries, of any model, until so many bytes fit under the limit."""
-        files = sorted(
-            ((path.stat(), path) for path in self._folder.glob("*/*.kv")), key=lambda one: one[0].st_mtime
-        )
-        total = sum(status.st_size for status, _ in files) + n_bytes
-        for status, path in files:
+        """Remove the longest unused entries, of any model, until so many bytes fit under the limit; another host may do the same."""
+        found: list[tuple[float, int, Path]] = []
+        for path in _listed(self._folder, "*/*.kv"):
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                found.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in found) + n_bytes
+        for _, size, path in sorted(found):
             if total <= self._limit:
                 return
             path.unlink(missing_ok=True)
-            self._known.pop(path, None)
-            total -= status.st_size
+            with self._lock:
+                self._known.pop(path, None)
+            total -= size
 
 
-def _read_tokens(path: Path) -> list[int]:
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """List files, the latest name last; nothing where the folder is none or may not be read."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a plain file; OSError for links, FIFOs and devices, which are no entries."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(handle, "rb")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise OSError("not a plain file")
+    return file
+
+
+def _read_tokens(path: Path) -> Tokens:
     """Read an entry's tokens; ValueError for a file that is none."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size:
             raise ValueError("truncated")
         magic, _, n_tokens = _HEAD.unpack(head)
-        if magic != MAGIC or n_tokens > MAX_TOKENS:
+        if magic != _LLAMA or not 0 < n_tokens <= MAX_TOKENS:
             raise ValueError("no entry")
-        raw = file.read(4 * n_tokens)
-    if len(raw) < 4 * n_tokens:
+        if os.fstat(file.fileno()).st_size < _HEAD.size + 4 * n_tokens + _SEAL.size:
+            raise ValueError("truncated")
+        tokens: Tokens = np.frombuffer(file.read(4 * n_tokens), np.int32)
+    if len(tokens) < n_tokens:
         raise ValueError("truncated")
-    return [int(token) for token in np.frombuffer(raw, np.int32)]
-
-
-def _write(path: Path, head: bytes, body: bytes) -> None:
-    """Write a whole file or none."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_UNFINISHED, delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(head)
-            file.write(body)
-            file.flush()
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    return tokens

@@ -505,20 +505,27 @@ class Context(_Owner):
         """Forget all sequences; the next one begins with the first cell."""
         C.llama_memory_clear(self._memory, False)
 
-    def state(self, sequence: int) -> bytes:
-        """Give what a sequence has in the cache, as llama.cpp writes it."""
-        size = int(C.llama_state_seq_get_size(self.pointer, sequence))
-        buffer = (ctypes.c_uint8 * size)()
-        n_bytes = int(C.llama_state_seq_get_data(self.pointer, buffer, size, sequence))
-        return bytes(memoryview(buffer)[:n_bytes])
+    def state_size(self, sequence: int) -> int:
+        """Return the bytes of what a sequence has in the cache, as llama.cpp writes it; nothing is copied."""
+        return int(C.llama_state_seq_get_size(self.pointer, sequence))
 
-    def restore(self, sequence: int, state: bytes) -> bool:
-        """Fill an empty sequence with what `state` gave; False, and the sequence stays empty, where it does not go in."""
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        done = C.llama_state_seq_set_data(self.pointer, buffer, len(state), sequence)
-        if not done:
+    def save(self, sequence: int, tokens: Sequence[int], path: Path) -> bool:
+        """Write a sequence's tokens and state to a file, layer by layer; False where the disk refuses."""
+        array = (C.llama_token * len(tokens))(*tokens)
+        return bool(
+            C.llama_state_seq_save_file(self.pointer, os.fsencode(path), sequence, array, len(tokens))
+        )
+
+    def restore(self, sequence: int, n_tokens: int, path: Path) -> bool:
+        """Fill an empty sequence with what `save` wrote; False, and the sequence stays empty, where it does not go in."""
+        array, n_read = (C.llama_token * n_tokens)(), ctypes.c_size_t()
+        done = C.llama_state_seq_load_file(
+            self.pointer, os.fsencode(path), sequence, array, n_tokens, ctypes.byref(n_read)
+        )
+        if not done or n_read.value != n_tokens or self.n_cached(sequence) != n_tokens:
             C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        return bool(done)
+            return False
+        return True
 
     def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
         """Compute with so many threads from the next decode on: one token at a time, and batches."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mixcli import paths
 from mixcli.engine.kv_store import KvStore
+from mixcli.errors import UsageError
 from mixcli.hardware import library_identity
 from mixcli.words import size_in_bytes
 from profiles.placement import Placement
@@ -16,13 +17,19 @@ HEAD = 1 << 20  # bytes of the file that, with its size and time, stand for it
 
 
 def open_store(path: Path, placement: Placement) -> KvStore | None:
-    """Give the store of one model, cache type and library; None where MIXCLI_KV_DISK (a size, 4GiB by default) is 0."""
-    limit = size_in_bytes(os.environ.get("MIXCLI_KV_DISK", LIMIT))
+    """Return the store of one model, cache type and library; None where MIXCLI_KV_DISK (a size, 4GiB by default) is 0 or cannot be had.
+
+    Raises UsageError for a size that is none; the model can be used without a store.
+    """
+    limit = _limit(os.environ.get("MIXCLI_KV_DISK", "").strip() or LIMIT)
     if not limit:
         return None
-    status = path.stat()
-    with path.open("rb") as file:
-        head = hashlib.sha256(file.read(HEAD)).hexdigest()
+    try:
+        status = path.stat()
+        with path.open("rb") as file:
+            head = hashlib.sha256(file.read(HEAD)).hexdigest()
+    except OSError:
+        return None
     parts = [
         head,
         status.st_size,
@@ -34,3 +41,12 @@ def open_store(path: Path, placement: Placement) -> KvStore | None:
     ]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     return KvStore(paths.cache_dir() / "kv", key, limit)
+
+
+def _limit(text: str) -> int:
+    try:
+        return size_in_bytes(text)
+    except (UsageError, OverflowError):
+        raise UsageError(
+            f"nothing is kept on disk: MIXCLI_KV_DISK is {text!r:.40}; set it to a size such as 4GiB, or 0"
+        ) from None

@@ -159,7 +159,13 @@ class EngineLoop:
         self._vocab = self._loaded.model.vocab
         chat_format = ChatFormat.of(self._loaded.model)
         self._answers = Answers(self._vocab)
-        store = open_store(self.spec.name.path, self.placement)
+        store = None
+        try:
+            store = open_store(self.spec.name.path, self.placement)
+        except MixcliError as error:
+            self.notes.append(str(error))
+        except OSError as error:  # a folder that may not be read: nothing is kept
+            self.notes.append(f"nothing is kept on disk: {error}")
         self._n_threads = self.placement.n_threads, self.placement.n_threads_batch
         self._crowding = Crowding(max(self._n_threads))
         self._engine = Engine(self._loaded.model, self._loaded.context, store)

@@ -1,15 +1,44 @@
 """Texts on disk: found by their longest common beginning, checked, bounded, and never a reason to fail."""
 
 import os
+import struct
+import threading
 from pathlib import Path
 
-from mixcli.engine.kv_store import KvStore
+import numpy as np
+import pytest
+
+from mixcli.engine.engine import Engine
+from mixcli.engine.kv_store import Entry, KvStore
+from mixcli.engine.llama import Context, Model
+from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.sequence import Request
+from mixcli.errors import UsageError
+from mixcli.host.kv import open_store
+from profiles.placement import Placement
+
+from .conftest import PLACEMENT, finish
 
 TEXT = list(range(100))
 
 
 def saved(store: KvStore, tokens: list[int], state: bytes = b"state") -> bool:
-    return store.save(tokens, lambda: state)
+    """Save as the engine does, with a stand-in for llama.cpp's writer, and wait for the disk."""
+
+    def write(path: Path) -> bool:
+        head = struct.pack("<III", 0x67677371, 2, len(tokens))
+        path.write_bytes(head + np.asarray(tokens, np.int32).tobytes() + state)
+        return True
+
+    done = store.save(tokens, lambda: len(state), write)
+    store.flush()
+    return done
+
+
+def found(store: KvStore, tokens: list[int]) -> Entry:
+    entry = store.find(tokens)
+    assert entry is not None
+    return entry
 
 
 def test_the_longest_common_beginning_is_found_also_by_the_next_process(tmp_path: Path) -> None:
@@ -17,10 +46,9 @@ def test_the_longest_common_beginning_is_found_also_by_the_next_process(tmp_path
     assert saved(store, TEXT, b"first")
     assert saved(store, [*TEXT[:80], *[7] * 40], b"second")
     for one in (store, KvStore(tmp_path, "key", 1 << 20)):
-        entry = one.find([*TEXT[:80], *[7] * 10, 1, 2, 3])
-        assert entry is not None
+        entry = found(one, [*TEXT[:80], *[7] * 10, 1, 2, 3])
         assert (entry.n_shared, entry.n_tokens) == (90, 120)
-        assert one.load(entry) == b"second"
+        assert one.check(entry)
         assert one.find([999, 998]) is None
     assert KvStore(tmp_path, "other", 1 << 20).find(TEXT) is None
 
@@ -28,9 +56,7 @@ def test_the_longest_common_beginning_is_found_also_by_the_next_process(tmp_path
 def test_the_last_token_of_a_prompt_does_not_count(tmp_path: Path) -> None:
     store = KvStore(tmp_path, "key", 1 << 20)
     saved(store, TEXT)
-    entry = store.find(TEXT)
-    assert entry is not None
-    assert entry.n_shared == 99
+    assert found(store, TEXT).n_shared == 99
 
 
 def test_a_longer_text_takes_the_place_of_its_beginning(tmp_path: Path) -> None:
@@ -50,34 +76,59 @@ def test_the_longest_unused_goes_first_of_any_model(tmp_path: Path) -> None:
     saved(young, [6] * 100, bytes(800))
     assert not path.exists()
     assert len(list(tmp_path.rglob("*.kv"))) == 2
-    assert not saved(young, [8] * 100, bytes(3000)), "larger than the whole"
-    entry = old.find(TEXT)
-    assert entry is not None
-    assert old.load(entry) is None, "somebody else removed it: then it is computed"
+    entry = found(old, TEXT)
+    assert not old.check(entry), "somebody else removed it: then it is computed"
     assert old.find(TEXT) is None
 
 
-def test_damaged_files_are_removed_and_strange_ones_left_alone(tmp_path: Path) -> None:
+def test_the_size_is_asked_before_anything_is_written(tmp_path: Path) -> None:
+    store = KvStore(tmp_path, "key", 3000)
+
+    def never(_path: Path) -> bool:
+        raise AssertionError("a state that is too large was written")
+
+    assert not store.save(TEXT, lambda: 3000, never)
+    assert not KvStore(tmp_path, "key", 1 << 60).save(TEXT, lambda: 1 << 58, never), "more than the disk has"
+    assert not list(tmp_path.rglob("*.kv"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "head", "state", "tokens", "seal", "grown", "empty"])
+def test_damaged_files_are_removed(tmp_path: Path, damage: str) -> None:
+    store = KvStore(tmp_path, "key", 1 << 20)
+    saved(store, TEXT, bytes(500))
+    (path,) = tmp_path.rglob("*.kv")
+    whole = bytearray(path.read_bytes())
+    if at := {"state": 600, "tokens": 60, "seal": len(whole) - 1}.get(damage):
+        whole[at] ^= 1
+    size = {"cut": len(whole) - 1, "head": 5, "empty": 0}.get(damage, len(whole))
+    path.write_bytes(bytes(whole[:size]) + b"x" * (damage == "grown"))
+    assert not store.check(found(store, TEXT))
+    assert not path.exists()
+
+
+def test_a_file_of_another_model_does_not_check(tmp_path: Path) -> None:
+    saved(KvStore(tmp_path, "one", 1 << 20), TEXT)
+    (path,) = tmp_path.rglob("*.kv")
+    (tmp_path / "other").mkdir()
+    path.rename(tmp_path / "other" / path.name)
+    other = KvStore(tmp_path, "other", 1 << 20)
+    assert not other.check(found(other, TEXT))
+
+
+def test_strange_files_are_left_alone(tmp_path: Path) -> None:
     store = KvStore(tmp_path, "key", 1 << 20)
     saved(store, TEXT, bytes(500))
     (path,) = tmp_path.rglob("*.kv")
     whole = path.read_bytes()
-    for damaged in (
-        whole[:-1],
-        whole[:200],
-        bytes([*whole[:-1], whole[-1] ^ 1]),
-        whole[:60] + b"\x01" + whole[61:],
-    ):
-        path.write_bytes(damaged)
-        entry = store.find(TEXT)
-        assert entry is not None
-        assert store.load(entry) is None
-        assert not path.exists()
-        store = KvStore(tmp_path, "key", 1 << 20)
-        saved(store, TEXT, bytes(500))
-    (tmp_path / "key" / "notes.kv").write_bytes(b"hello")
-    (tmp_path / "key" / "huge.kv").write_bytes(whole[:40] + b"\xff\xff\xff\xff" + whole[44:])
-    assert KvStore(tmp_path, "key", 1 << 20).find(TEXT) is not None
+    own = tmp_path / "key"
+    (own / "notes.kv").write_bytes(b"hello")
+    (own / "huge.kv").write_bytes(whole[:8] + b"\xff\xff\xff\xff" + whole[12:])
+    (own / "link.kv").symlink_to("/dev/zero")
+    os.mkfifo(own / "fifo.kv")
+    (own / "folder.kv").mkdir()
+    (own / "gone.kv").symlink_to("nowhere")
+    assert found(KvStore(tmp_path, "key", 1 << 20), TEXT).path == path
+    assert saved(KvStore(tmp_path, "key", 1 << 20), [5] * 100)
 
 
 def test_what_a_killed_process_left_is_cleared_away_later(tmp_path: Path) -> None:
@@ -93,3 +144,70 @@ def test_what_a_killed_process_left_is_cleared_away_later(tmp_path: Path) -> Non
 def test_a_disk_that_says_no_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("a file where the folder should be")
     assert not saved(KvStore(tmp_path, "key", 1 << 20), TEXT)
+    store = KvStore(tmp_path, "torn", 1 << 20)
+
+    def torn(path: Path) -> bool:
+        path.write_bytes(b"half")
+        return True
+
+    def refused(_path: Path) -> bool:
+        raise OSError(28, "No space left on device")
+
+    assert not store.save(TEXT, lambda: 5000, torn)
+    assert not store.save(TEXT, lambda: 500, refused)
+    assert not list((tmp_path / "torn").iterdir())
+
+
+def test_two_hosts_at_once(tmp_path: Path) -> None:
+    def fill(first: int) -> None:
+        store = KvStore(tmp_path, "key", 20_000)
+        for i in range(40):
+            saved(store, [first + i] * 100, bytes(500))
+            if (entry := store.find([first + i] * 101)) is not None:
+                store.check(entry)
+
+    threads = [threading.Thread(target=fill, args=(1000 * i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    left = list(tmp_path.rglob("*.kv"))
+    assert left
+    assert sum(path.stat().st_size for path in left) <= 22_000
+    last = KvStore(tmp_path, "key", 20_000)
+    assert all(last.check(Entry(path, (), 0)) for path in left)
+
+
+@pytest.mark.parametrize("said", ["-1", "much", "1e9", "9" * 400 + "GiB", "4 GiB free"])
+def test_a_limit_that_is_none_is_a_sentence(
+    smol_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv("MIXCLI_KV_DISK", said)
+    with pytest.raises(UsageError, match="MIXCLI_KV_DISK"):
+        open_store(smol_path, Placement())
+    for off in ("0", "0GiB"):
+        monkeypatch.setenv("MIXCLI_KV_DISK", off)
+        assert open_store(smol_path, Placement()) is None
+    monkeypatch.setenv("MIXCLI_KV_DISK", "")
+    assert open_store(smol_path, Placement()) is not None
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 1 << 30])
+def test_a_state_is_never_in_memory_as_a_whole(smol: Model, tmp_path: Path, limit: int) -> None:
+    """Too large a state is not copied at all, another one goes to the file piece by piece."""
+    store = KvStore(tmp_path, "key", limit)
+    engine = Engine(smol, Context(smol, PLACEMENT), store)
+    engine.add(Request("r", tuple(range(5, 805)), SamplingParams(max_tokens=1), persist=True))
+    finish(engine)
+    size = engine._context.state_size(0) or max(engine._context.state_size(i) for i in range(4))
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    engine.close()
+    assert size > 15 << 20
+    assert memory("VmHWM") - before < size / 3
+    assert len(list(tmp_path.rglob("*.kv"))) == (limit > size)
+
+
+def memory(name: str) -> int:
+    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(name))
+    return int(line.split()[1]) * 1024
