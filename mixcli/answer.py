@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from mixcli.console import console
-from mixcli.errors import MixcliError, ModelDied
+from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.client import ChatClient, Delta
 
 TIMES = {
@@ -75,6 +75,8 @@ def ask(host: Asked, body: dict[str, Any], *, show: bool = True, keep_interrupte
     except ModelDied as error:
         if show and deltas:
             console.write("\n")
+        if isinstance(error, Unresponsive):
+            raise
         raise ModelDied(
             f"the model process ended while it answered ({host.cause_of_death()}); run the same command again"
         ) from error

@@ -11,6 +11,7 @@
     ├── NotReachable           6  offline, gated, rate limited
     │   └── Busy               6  so many wait already that one more is turned away
     └── ModelDied              7  the model process ended by itself
+        └── Unresponsive       7  it runs and does not answer
 
 A message is one sentence: cause, number, next step. It is raised where the fact is known and shown once, in cli.py.
 quantize/ and profiles/ have trees of their own with the same `exit_code` attribute; an exception without one is a bug
@@ -95,6 +96,10 @@ class ModelDied(MixcliError):
     exit_code = 7
 
 
+class Unresponsive(ModelDied):
+    """The process that holds the model runs, and gives no sign of life."""
+
+
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
@@ -111,5 +116,6 @@ __all__ = [
     "ModelDied",
     "NotReachable",
     "SomeFailed",
+    "Unresponsive",
     "UsageError",
 ]

@@ -6,8 +6,6 @@ GPUs are asked of llama.cpp itself, in a process of its own; where it was built 
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -16,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixcli import json_cache
-from mixcli.errors import MixcliError, NotReachable
+from mixcli import json_cache, python_child
+from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.nvidia import cuda_wheel, driver_cards
 from profiles.load import card
 from profiles.machine import Gpu, Machine
@@ -35,6 +33,10 @@ KIND_OF_NAME = (
     ("MTL", "metal"),
 )
 WHEEL_INDEX = "https://abetlen.github.io/llama-cpp-python/whl"
+TOLD = {
+    error.exit_code: error for error in (UsageError, NotReachable)
+}  # what the child may have to say of a worker
+LOOK_SECONDS = 60.0  # for llama.cpp to see all devices, and as much again for each worker
 RESERVE_GPU = 512 << 20  # the driver's context and what fragmentation costs
 RESERVE_WORKER = 256 << 20
 PROBE_SECONDS = 0.5
@@ -63,19 +65,18 @@ def devices(workers: Sequence[str] = ()) -> list[dict[str, Any]]:
     """List llama.cpp's devices; only the processor when this build knows no other and there are no workers."""
     if not workers and not gpu_backends():
         return []
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "mixcli.engine.devices", *workers],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = python_child.run(
+        "-m", "mixcli.engine.devices", *workers, seconds=LOOK_SECONDS * (1 + len(workers))
     )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
-        raise MixcliError(f"llama.cpp died while it looked for GPUs ({last}); try `mixcli doctor`")
-    found = json.loads(done.stdout)
+    if done.timed_out and workers:
+        raise NotReachable(
+            f"the worker {' or '.join(workers)} does not answer within {LOOK_SECONDS * (1 + len(workers)):.0f} s; restart `mixcli worker` there"
+        )
+    if not done.succeeded:
+        raise MixcliError(f"llama.cpp died while it looked for GPUs ({done.last_words}); try `mixcli doctor`")
+    found = json.loads(done.out)
     if isinstance(found, dict):
-        raise (NotReachable if found["exit_code"] == NotReachable.exit_code else MixcliError)(found["error"])
+        raise TOLD.get(found["exit_code"], MixcliError)(found["error"])
     return list(found)
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from mixcli import paths
+from mixcli.errors import MixcliError
 from mixcli.locks import exclusive
 
+PATIENCE = 5.0  # seconds that another process may hold the lock; what is remembered can be measured again
 MAX_BYTES = 8 << 20  # a larger file is not ours
 
 
@@ -28,11 +30,11 @@ def update(name: str, change: Callable[[dict[str, Any]], None]) -> bool:
     """Let `change` alter what is remembered under a name; False when it could not be written."""
     path = _file(name)
     try:
-        with exclusive(path.with_suffix(".lock")):
+        with exclusive(path.with_suffix(".lock"), seconds=PATIENCE):
             known = _read(path)
             change(known)
             replace_text(path, json.dumps(known, indent=1) + "\n")
-    except (OSError, ValueError):  # a full or read-only disk; a NaN is no reason either
+    except (OSError, ValueError, MixcliError):  # a full or read-only disk; a NaN is no reason either
         return False
     return True
 

@@ -10,30 +10,43 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mixcli import paths
+from mixcli.errors import MixcliError
 
 POLL = 0.2  # seconds between two looks at a lock that somebody else has
+QUICK = 0.01  # the first ones, for work that takes no time
+LONGEST = 600.0  # seconds that are waited where nobody is told
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
 
 
 @contextmanager
-def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def exclusive(
+    path: Path, waiting: Callable[[], None] | None = None, *, seconds: float = LONGEST, what: str = ""
+) -> Iterator[None]:
     """Wait for the lock on `path` and hold it; `waiting` is called again and again while somebody else has it.
+
+    Without `waiting` nobody would know, so there is an end: after `seconds` MixcliError names the process that has the lock and `what` it
+    does. The holder writes its process id into the file for that.
 
     mixcli never removes such a file; should another program do so, the lock is taken on the new one. Raises OSError for a file that
     cannot be made, or a link in its place.
     """
     handle = _open(path)
+    deadline = time.monotonic() + seconds
     try:
         while True:
             try:
-                while not _taken(handle, block=waiting is None):
+                pause = QUICK
+                while not _taken(handle):
                     if waiting:
                         waiting()
-                    time.sleep(POLL)
+                    elif time.monotonic() >= deadline:
+                        raise MixcliError(_held(path, handle, seconds, what))
+                    time.sleep(pause)
+                    pause = min(POLL, 2 * pause)
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
@@ -46,6 +59,7 @@ def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator
                     break
             os.close(handle)
             handle = _open(path)
+        _sign(handle)
         yield
     finally:
         os.close(handle)
@@ -75,9 +89,24 @@ def _stand_in(path: Path) -> Path | None:
     return folder / f"{name.removesuffix('.lock')}.lock"
 
 
-def _taken(handle: int, *, block: bool) -> bool:
+def _sign(handle: int) -> None:
+    """Write who has the lock; a full disk is no reason not to have it."""
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+
+
+def _held(path: Path, handle: int, seconds: float, what: str) -> str:
+    said = os.pread(handle, 20, 0).strip()
+    pid = int(said) if said.isdigit() else 0
+    who = f"process {pid}" if pid else "another process"
+    end = f"end it with `kill {pid}`" if pid else "end it"
+    return f"{who} {what or 'works on the same file'} and has not finished for {seconds:.0f} s; {end} if it hangs (lock {path})"
+
+
+def _taken(handle: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

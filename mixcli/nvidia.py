@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 CUDA_WHEELS = (132, 130, 125, 124, 123, 122, 121)  # what the bindings' own index has
+SMI_SECONDS = 20  # seconds for nvidia-smi to answer
 CLOCK_SM, CLOCK_MEMORY = 1, 2  # nvmlClockType_t
 LANE_GBS = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}  # PCIe, by generation
 LINK_EFFICIENCY = 0.76  # of that, what copies reach
@@ -96,6 +97,9 @@ def _smi_cards() -> list[Card]:
     if smi is None:
         return []
     query = [smi, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=SMI_SECONDS)
+    except (OSError, subprocess.SubprocessError):  # a driver that hangs is as good as none
+        return []
     rows = [line.rsplit(",", 1) for line in done.stdout.splitlines() if "," in line]
     return [Card(name.strip(), int(mib) << 20) for name, mib in rows if mib.strip().isdigit()]

@@ -13,7 +13,8 @@ from typing import Any
 
 from mixcli.errors import UsageError
 
-_PLACE = re.compile(r"""\{\{\s*((?:"[^"\n]*"|'[^'\n]*'|[^{}"'])*?)\s*\}\}""")
+# blanks are stripped afterwards: matched here, they would take quadratic time
+_PLACE = re.compile(r"""\{\{((?:"[^"\n]*"|'[^'\n]*'|[^{}"'])*+)\}\}""")
 _WORDS = r"\w[\w.-]*(?:[^\S\n]+\w[\w.-]*)*"
 _STEP = re.compile(r"""\[\s*(?:(\d+)|"([^"]+)"|'([^']+)')\s*\]|\.?([^.\[\]]+)""")
 _NAME = re.compile(rf"""{_WORDS}(?:\[\s*(?:\d+|"[^"]+"|'[^']+')\s*\](?:\.{_WORDS})?)*""")
@@ -35,7 +36,7 @@ class Template:
     def parse(cls, text: str) -> "Template":
         """Read a template; UsageError where a place has no name that can be meant."""
         pieces = _PLACE.split(text)
-        return cls(tuple(pieces[::2]), tuple(map(_name, pieces[1::2])))
+        return cls(tuple(pieces[::2]), tuple(_name(place.strip()) for place in pieces[1::2]))
 
     def fill(self, values: Mapping[str, str], nested: Mapping[str, Any] | None = None) -> str:
         """Put values into the places; UsageError names what has no value, and what there is.

@@ -21,6 +21,7 @@ BASE = {
     "mixcli.console",
     "mixcli.json_cache",
     "mixcli.text",
+    "mixcli.python_child",
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "profiles": set(),
@@ -28,8 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli": set(),
     "mixcli.errors": set(),
     "mixcli.paths": set(),
-    "mixcli.locks": {"mixcli.paths"},
-    "mixcli.json_cache": {"mixcli.paths", "mixcli.locks"},
+    "mixcli.locks": {"mixcli.paths", "mixcli.errors"},
+    "mixcli.json_cache": {"mixcli.paths", "mixcli.locks", "mixcli.errors"},
+    "mixcli.python_child": set(),
     "mixcli.os_errors": {"mixcli.errors", "mixcli.paths", "mixcli.hub.hub_cache"},
     "mixcli.words": {"mixcli.errors"},
     "mixcli.text": set(),
@@ -47,11 +49,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.host.events": BASE,
     "mixcli.host.refusal": BASE | {"mixcli.host.events", "mixcli.host.protocol"},
     "mixcli.host.client": BASE
-    | {"mixcli.host.answers", "mixcli.host.events", "mixcli.host.protocol", "mixcli.host.refusal"},
+    | {
+        "mixcli.host.answers",
+        "mixcli.host.events",
+        "mixcli.host.protocol",
+        "mixcli.host.refusal",
+        "mixcli.host.record",
+    },
     "mixcli.host.endpoint": BASE | {"mixcli.host.client", "mixcli.host.events"},
+    "mixcli.host.record": set(),
     "mixcli.host.process": BASE
-    | {"profiles", "mixcli.host.spec", "mixcli.host.protocol", "mixcli.host.client", "mixcli.host.child"},
-    "mixcli.host.child": set(),
+    | {
+        "profiles",
+        "mixcli.host.spec",
+        "mixcli.host.protocol",
+        "mixcli.host.client",
+        "mixcli.host.child",
+        "mixcli.host.record",
+    },
+    "mixcli.host.child": {"mixcli.errors", "mixcli.python_child"},
     "mixcli.file_types": BASE | {"quantize"},
     "mixcli.host": BASE
     | {"profiles", "mixcli.hardware", "mixcli.engine", "mixcli.host.spec", "mixcli.host.protocol"},

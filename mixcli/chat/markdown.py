@@ -17,13 +17,14 @@ CONTEXT = 100  # lines of code that are looked at for the colours of the next on
 TAB = 4
 MAX_TABLE = 200  # rows; a longer one is drawn in pieces
 
-FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$")
-HEADING = re.compile(r"^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
+# lines come from a model and may have any length: no two parts of a pattern may match the same characters
+FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*+([\w+#.-]*+)[^`]*+$")
+HEADING = re.compile(r"^ {0,3}(#{1,6})\s+(.*)$")
 RULE = re.compile(r"^ {0,3}([-*_])(\s*\1){2,}\s*$")
 ITEM = re.compile(r"^(\s*)([-*+]|\d{1,9}[.)])\s+(\[[ xX]\]\s+)?(.*)$")
 QUOTE = re.compile(r"^ {0,3}((?:>\s?)+)(.*)$")
 TABLE_ROW = re.compile(r"^\s*\|.*")
-TABLE_RULE = re.compile(r"^\s*\|?(\s*:?-+:?\s*\|)+\s*:?-*:?\s*$")
+TABLE_RULE = re.compile(r"^\s*+\|?(\s*+:?-++:?\s*+\|)++\s*+:?-*+:?\s*+$")
 
 HEADINGS = {1: "bold underline", 2: "bold", 3: "bold italic"}
 FENCE_STYLE, QUOTE_STYLE, MARK_STYLE, RULE_STYLE = "dim", "italic", "cyan", "dim"
@@ -152,7 +153,7 @@ def _after_character(source: str, number: int) -> int:
 
 
 def _heading(match: re.Match[str]) -> Line:
-    return Line(inline(match[2], HEADINGS.get(len(match[1]), "bold dim")))
+    return Line(inline(match[2].rstrip().rstrip("#").rstrip(), HEADINGS.get(len(match[1]), "bold dim")))
 
 
 def _rule(_match: re.Match[str]) -> Line:

@@ -1,7 +1,6 @@
 """The model of a chat: loaded in the background, loaded again when its process has died."""
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from mixcli.errors import MixcliError
 
 if TYPE_CHECKING:
-    from mixcli.host.child import Child
     from mixcli.host.process import Host
     from mixcli.host.spec import Order
     from mixcli.hub.store import StoredModel
@@ -175,14 +173,7 @@ class ChatModel:
         self._host = host
         if self._left:  # nobody waits for it any more
             host.leave()
-        if host.process is not None:
-            threading.Thread(target=self._watch, args=(host, host.process), daemon=True).start()
         self._show(READY, share=1.0)
-
-    def _watch(self, host: "Host", process: "Child") -> None:
-        """Take note of the end of a process that we have started: until then it would stay as a zombie that `mixcli stop` waits for."""
-        while self._host is host and process.poll() is None:
-            time.sleep(LOOK)
 
     def _report(self, done: float, total: float, _stage: str) -> None:
         self._show(LOADING, share=done / total if total else 0.0)

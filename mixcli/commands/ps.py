@@ -1,11 +1,16 @@
 """mixcli ps: the models that are loaded now."""
 
+from collections.abc import Mapping
+
 import click
 
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
-from mixcli.host.process import hosts
+from mixcli.host.process import STOPPING, UNRESPONSIVE, hosts
 from mixcli.words import size
+
+# of those that do not say it themselves
+STAYS: Mapping[str, str] = {UNRESPONSIVE: "until `mixcli stop`", STOPPING: "a moment"}
 
 
 @click.command("ps")
@@ -22,12 +27,12 @@ def command(as_json: bool) -> None:
         return
     rows = [
         (
-            host["model"],
+            host["model"] or "?",
             str(host["pid"]),
-            size(host["size"] or 0),
-            str(host["n_ctx"]),
+            "?" if host["size"] is None else size(host["size"]),
+            "?" if host["n_ctx"] is None else str(host["n_ctx"]),
             host["status"],
-            "in use" if host["busy"] else _left(host["expires_in"]),
+            STAYS.get(host["status"]) or ("in use" if host["busy"] else _left(host["expires_in"])),
         )
         for host in running
     ]

@@ -1,10 +1,13 @@
 """mixcli stop: unload a model."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.console import console
-from mixcli.errors import UsageError
+from mixcli.errors import MixcliError, UsageError
 
 
 @click.command("stop")
@@ -12,16 +15,19 @@ from mixcli.errors import UsageError
 @click.option("--all", "everything", is_flag=True, help="Unload every model.")
 @common
 def command(model: str | None, everything: bool) -> None:
-    """Unload MODEL, or the only one that is loaded. Answers that are being written may end."""
-    from mixcli.host.process import hosts, stop
+    """Unload MODEL (a name, or a process id of `mixcli ps`), or the only one that is loaded.
+
+    Answers that are being written may end. A model process that does not answer is ended all the same.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from mixcli.host.process import STOPPING, hosts, stop
 
     running = hosts()
     if model:
-        chosen = [
-            host for host in running if model in (host["model"], host["model"].split(":")[0], host["path"])
-        ]
-    else:
-        chosen = running
+        chosen = [host for host in running if model in _names(host)]
+    else:  # those that are about to end count only where there are no others
+        chosen = [host for host in running if everything or host["status"] != STOPPING] or running
     if not chosen:
         raise UsageError(
             f"{model or 'no model'} is not loaded; `mixcli ps` lists what is"
@@ -30,8 +36,21 @@ def command(model: str | None, everything: bool) -> None:
         )
     if len(chosen) > 1 and not everything and not model:
         raise UsageError(
-            f"{len(chosen)} models are loaded; name one of {', '.join(host['model'] for host in chosen)}, or say --all"
+            f"{len(chosen)} models are loaded; name one of {', '.join(host['model'] or str(host['pid']) for host in chosen)}, or say --all"
         )
-    for host in chosen:
-        stop(host["pid"])
-        console.note(f"stopped {host['model']} (pid {host['pid']})")
+    failed: list[MixcliError] = []
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        for host, ending in [(host, pool.submit(stop, host["pid"])) for host in chosen]:
+            try:
+                ending.result()
+            except MixcliError as error:
+                failed.append(error)
+            else:
+                console.note(f"stopped {host['model'] or 'a model'} (pid {host['pid']})")
+    if failed:
+        raise failed[0]
+
+
+def _names(host: Mapping[str, Any]) -> tuple[str, ...]:
+    label = host["model"] or ""
+    return (label, label.split(":")[0], host["path"] or "", str(host["pid"]))

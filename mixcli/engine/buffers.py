@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 MIB = 1 << 20
 TOLERANCE = 0.02  # share of a device's bytes that plan and fact may differ by
-_LINE = re.compile(r"(\S+)\s+(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+# llama.cpp's log repeats what a file says, of any length: lines that are longer than its own are not looked at, and the name before
+# the words is found by splitting, because a pattern that may begin anywhere takes quadratic time on a long word
+LONGEST_LINE = 512  # characters
+_LINE = re.compile(r" (model|KV|compute|output) buffer size\s*=\s*(\d{1,12}(?:\.\d{1,6})?) MiB")
 _MAPPED = "_Mapped"
 HOST = "host"
 
@@ -29,10 +32,11 @@ def buffers_in(log: Iterable[str], gpus: Iterable[str]) -> dict[str, Buffers]:
     sums: dict[str, dict[str, float]] = {name: {} for name in (*known, HOST)}
     mapped = set()
     for line in log:
-        match = _LINE.search(line)
-        if match is None:
+        match = _LINE.search(line) if len(line) <= LONGEST_LINE else None
+        before = line[: match.start()].split() if match else []
+        if match is None or not before:
             continue
-        buffer, kind, mib = match[1], match[2], float(match[3])
+        buffer, kind, mib = before[-1], match[1], float(match[2])
         device = buffer.removesuffix(_MAPPED)
         device = device if device in known else HOST
         if buffer.endswith(_MAPPED):

@@ -17,7 +17,7 @@ from mixcli.errors import BadRequest, UsageError
 
 ROLES = ("system", "user", "assistant")
 
-_DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^{}]*?)<\|im_end\|>")
+_DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^{}]{0,8000}?)<\|im_end\|>")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def _from_vocabulary(vocab: Vocab, model_name: str) -> str | None:
         return "chatml"
     if "[INST]" in vocab.specials:
         return "mistral-v7" if "[SYSTEM_PROMPT]" in vocab.specials else "mistral-v3"
-    if vocab.is_sentencepiece and re.search(r"(?i)(mi[sx]tral).*instruct", model_name):
+    name = model_name.lower()
+    if vocab.is_sentencepiece and any("instruct" in name.partition(one)[2] for one in ("mixtral", "mistral")):
         return "mistral-v1"
     return None
 

@@ -11,13 +11,12 @@ import hashlib
 import os
 import platform
 import signal
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from mixcli import json_cache
+from mixcli import json_cache, python_child
 from mixcli.engine.ggml import library_folder
 from mixcli.errors import MixcliError
 from profiles.placement import Placement
@@ -72,17 +71,7 @@ def _cpu() -> str:
 
 
 def _survives(mode: str) -> bool:
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "mixcli.engine.selftest", mode],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIME_LIMIT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return child.returncode == 0
+    return python_child.run("-m", "mixcli.engine.selftest", mode, seconds=TIME_LIMIT).succeeded
 
 
 def main(mode: str) -> None:

@@ -1,17 +1,25 @@
 """The host process: `python -m mixcli.host SPEC` listens on its unix socket first, then loads the model and serves it."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
+import traceback
+from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
+from mixcli.errors import MixcliError
+from mixcli.host.record import Record
 from mixcli.host.spec import HostSpec
+from mixcli.host.watchdog import Watchdog
 
 DRAIN = 5  # seconds that running answers may take to end when the host is told to stop
 SAVE = 20  # seconds that the engine may take to write to disk what shall stay
+MARGIN = 10  # seconds more until the watchdog ends what has not ended by then
 
 
 class Door:
@@ -22,27 +30,64 @@ class Door:
         self._open = True
 
     def close(self) -> None:
-        """Let whoever comes from now on start a host of their own."""
+        """Let clients from now on start a host of their own."""
         if self._open:
             self._open = False
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
-def main() -> None:
-    """Serve until nobody wants the model any more, or SIGTERM."""
-    spec = HostSpec.from_json(sys.argv[1])
+def main() -> NoReturn:
+    """Serve until nobody wants the model any more, or SIGTERM; the exit code is 0 then, and the log says why where it is not."""
+    code = MixcliError.exit_code
+    try:
+        code = _run(sys.argv[1:])
+    except Exception as error:
+        if hasattr(error, "exit_code"):
+            sys.stderr.write(f"{error}\n")
+        else:
+            traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)  # an engine that is inside llama.cpp would make Python's own way out crash
+
+
+def _run(arguments: list[str]) -> int:
+    spec = _spec(arguments)
     path = spec.name.socket
-    os.chdir(path.parent)  # keeps no other folder busy
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(os.fspath(path))
-    listener.listen(128)
+    record = Record.mine(path, spec.name.label, spec.name.path)
     door = Door(path)
     try:
-        asyncio.run(_serve(spec, listener, door))
+        os.chdir(path.parent)  # keeps no other folder busy
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            _bind(listener, path)
+            record.write()
+            asyncio.run(_serve(spec, listener, door))
     finally:
         door.close()
-        sys.stderr.flush()
-        os._exit(0)  # an engine that is inside llama.cpp would make Python's own way out crash
+        record.remove()
+    return 0
+
+
+def _spec(arguments: list[str]) -> HostSpec:
+    try:
+        return HostSpec.from_json(arguments[0])
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MixcliError(
+            f"the order for the model process cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    try:
+        listener.bind(os.fspath(path))
+        listener.listen(128)
+    except OSError as error:
+        n_bytes = len(os.fsencode(path))
+        raise MixcliError(
+            f"cannot listen at {path} ({n_bytes} bytes): {error.strerror or error}; set MIXCLI_HOME to another folder"
+        ) from error
 
 
 async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
@@ -51,17 +96,28 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
     from mixcli.host.app import State, create_app
 
     state = State(spec)
+    watchdog = Watchdog(max(spec.order.placement.n_threads, spec.order.placement.n_threads_batch))
+
+    def close() -> None:
+        """Go in this order: no new clients, the followers of the state leave, running answers end."""
+        door.close()
+        state.close()
+        watchdog.end_within(DRAIN + SAVE + MARGIN)
+        server.should_exit = True
 
     class Server(uvicorn.Server):
-        """Goes in this order: no new guests, the followers of the state leave, running answers end."""
+        """A server whose first signal drains it; the second one ends the process at once, whatever that does."""
 
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            door.close()
-            super().handle_exit(sig, frame)
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None, None, None]:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self.handle_exit)
+            yield  # they stay: what comes after the drain can be cut short too
 
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            await state.close()
-            await super().shutdown(sockets)
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's names
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)  # the kernel needs no Python that has time for it
+            close()
 
     server = Server(
         uvicorn.Config(
@@ -75,16 +131,13 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
 
     async def leave() -> None:
         await state.wait_until_unwanted()
-        door.close()
-        server.should_exit = True
+        close()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn puts its own on top and gives the signal back afterwards
-        signal.signal(number, lambda *_: None)
     state.engine.start()
-    leaving = asyncio.create_task(leave())
+    watchdog.start()
+    tasks = [asyncio.create_task(leave()), asyncio.create_task(watchdog.beat())]
     await server.serve(sockets=[listener])
-    leaving.cancel()
+    tasks[0].cancel()
     state.engine.close(timeout=SAVE)
 
 

@@ -16,12 +16,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from mixcli.engine.sequence import Output
-from mixcli.errors import BadRequest, MixcliError
+from mixcli.errors import BadRequest, Busy, MixcliError
 from mixcli.host.body import parsed
 from mixcli.host.call import Call, Question
 from mixcli.host.intake import Intake
 from mixcli.host.loop import EngineLoop
-from mixcli.host.protocol import ATTACH, BUSY, FAILED, error_body
+from mixcli.host.protocol import ATTACH, BUSY, FAILED, LOADING, error_body
 from mixcli.host.replies import (
     CLIENT,
     HEADER,
@@ -43,6 +43,8 @@ EVENTS, DONE = "text/event-stream", b"data: [DONE]\n\n"
 NO_STORE = {"Cache-Control": "no-store"}
 
 T = TypeVar("T")
+BEAT = 2.0  # seconds of silence after which a stream shows that this process is alive
+ALIVE = None  # what stands for it in a stream: a comment, which every client of server-sent events skips
 
 
 class State:
@@ -55,22 +57,23 @@ class State:
         self.closing = asyncio.Event()
         self.created = int(time.time())
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()  # of the present generation: set once, then replaced
         self.engine = EngineLoop(spec, self._on_state)
 
     def _on_state(self) -> None:
-        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self.wake()))
+        with contextlib.suppress(RuntimeError):  # the event loop has ended: nobody is left to hear of it
+            self._loop.call_soon_threadsafe(self.wake)
 
-    async def wake(self) -> None:
+    def wake(self) -> None:
         """Let everybody who follows the state look again."""
-        async with self._changed:
-            self._changed.notify_all()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def change(self) -> None:
-        """Wait for the next change, half a second at most."""
-        async with self._changed:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 0.5)
+        """Wait for the next change, half a second at most; nothing is held meanwhile, so a client may leave at any moment."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await self._changed.wait()
 
     async def wait_until_unwanted(self) -> None:
         """Return when the model may go: nobody came back in time, or the load failed and everybody has heard why."""
@@ -81,10 +84,15 @@ class State:
                 return
             await asyncio.wait({unwanted}, timeout=0.2)
 
-    async def close(self) -> None:
-        """Ask those who only follow the state to leave."""
+    def close(self) -> None:
+        """Refuse new requests, and ask those who only follow the state to leave."""
         self.closing.set()
-        await self.wake()
+        self.wake()
+
+    def check_open(self) -> None:
+        """Raise Busy when the model is being unloaded: nothing begins then."""
+        if self.closing.is_set():
+            raise Busy("the model is being unloaded; ask again to load it again")
 
     def snapshot(self) -> dict[str, Any]:
         """Give the state as /health and the attach stream show it; `expires_in` is seconds, null for never."""
@@ -142,12 +150,14 @@ def create_app(state: State) -> FastAPI:
 
     @app.get(ATTACH)
     async def attach(keep_alive: float) -> StreamingResponse:
+        state.check_open()
         if math.isnan(keep_alive):
             raise BadRequest("keep_alive is not a number of seconds", param="keep_alive")
         return _events(_states(state, keep_alive))
 
     @app.post("/v1/chat/completions")
     async def chat(http: Request) -> Response:
+        state.check_open()
         name = name_of(http.headers.get(CLIENT, ""), http.headers.getlist(HEADER))
         request, question, body = await _read(http, _question)
         if name is None:
@@ -165,6 +175,7 @@ def create_app(state: State) -> FastAPI:
 
     @app.post("/tokenize")
     async def tokenize(http: Request) -> dict[str, Any]:
+        state.check_open()
         request = await _read(http, partial(parsed, TokenizeRequest))
         messages = None if request.messages is None else [one.message() for one in request.messages]
         if messages is None and request.prompt is None:
@@ -174,6 +185,7 @@ def create_app(state: State) -> FastAPI:
 
     @app.post("/mixcli/experts")
     async def experts(http: Request) -> dict[str, Any]:
+        state.check_open()
         request = await _read(http, partial(parsed, ExpertsRequest))
         return await asyncio.wrap_future(state.engine.experts([one.message() for one in request.messages]))
 
@@ -243,7 +255,10 @@ async def _answer(
     )
     outputs = _outputs(state, call, http, progress=request.return_progress)
     # an error before the first token still has a status code of its own
-    first = await anext(outputs, None)
+    first = None
+    async for first in outputs:
+        if first is not ALIVE:
+            break
     if first is None or first.finish_reason == "abort":
         await outputs.aclose()
         finish(None)
@@ -259,9 +274,9 @@ async def _answer(
     return Response(reply.body, media_type=reply.media_type)
 
 
-async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, Any], None]:
+async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, Any] | None, None]:
     with state.residency.guest(keep_alive):
-        last = None
+        last, spoke = None, time.monotonic()
         while not state.closing.is_set():
             snapshot = state.snapshot()
             shown = {key: snapshot[key] for key in ("status", "progress", "notes", "pid")}
@@ -271,20 +286,23 @@ async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, A
                 return
             if shown != last:
                 yield shown
-                last = shown
+                last, spoke = shown, time.monotonic()
+            elif shown["status"] == LOADING and time.monotonic() - spoke >= BEAT:
+                yield ALIVE  # afterwards nobody reads this stream, it is only held open
+                spoke = time.monotonic()
             await state.change()
 
 
 async def _outputs(
     state: State, call: Call, http: Request, *, progress: bool
-) -> AsyncGenerator[Output, None]:
-    """Yield the outputs of a call; when the asker leaves, the call is dropped and the engine goes on with others.
+) -> AsyncGenerator[Output | None, None]:
+    """Yield the outputs of a call, and ALIVE in between where nothing comes for BEAT seconds; when the asker leaves, the call is dropped and the engine goes on with others.
 
     The last output comes then too: "abort", or the answer's own end, where that was faster; so no finished answer is lost.
     """
     with state.residency.guest():
         state.engine.submit(call)
-        left = False
+        left, spoke = False, time.monotonic()
         try:
             while True:
                 try:
@@ -298,11 +316,15 @@ async def _outputs(
                     if not left and await http.is_disconnected():
                         left = True
                         state.engine.abort(call)
+                    if not call.as_whole and time.monotonic() - spoke >= BEAT:
+                        yield ALIVE
+                        spoke = time.monotonic()
                     continue
                 if isinstance(item, BaseException):
                     raise item
                 if item.progress is None or progress:
                     yield item
+                    spoke = time.monotonic()
                 if item.is_last:
                     return
         finally:
@@ -310,13 +332,17 @@ async def _outputs(
 
 
 async def _stream(
-    answerer: Answerer, call: Call, first: Output, rest: AsyncGenerator[Output, None]
-) -> AsyncGenerator[dict[str, Any], None]:
+    answerer: Answerer, call: Call, first: Output, rest: AsyncGenerator[Output | None, None]
+) -> AsyncGenerator[dict[str, Any] | None, None]:
     yield answerer.opening()
     last = first
     try:
         async with contextlib.aclosing(_chain(first, rest)) as outputs:
-            async for last in outputs:
+            async for output in outputs:
+                if output is ALIVE:
+                    yield ALIVE
+                    continue
+                last = output
                 if last.progress is not None:
                     yield answerer.progress(last)
                 elif last.text or last.logprobs:
@@ -329,7 +355,9 @@ async def _stream(
         yield answerer.accounts(last)
 
 
-async def _chain(first: Output, rest: AsyncGenerator[Output, None]) -> AsyncGenerator[Output, None]:
+async def _chain(
+    first: Output, rest: AsyncGenerator[Output | None, None]
+) -> AsyncGenerator[Output | None, None]:
     async with contextlib.aclosing(rest):
         yield first
         async for output in rest:
@@ -337,7 +365,7 @@ async def _chain(first: Output, rest: AsyncGenerator[Output, None]) -> AsyncGene
 
 
 def _events(
-    values: AsyncGenerator[dict[str, Any], None], finish: Callable[[Reply | None], None] = _forget
+    values: AsyncGenerator[dict[str, Any] | None, None], finish: Callable[[Reply | None], None] = _forget
 ) -> StreamingResponse:
     """Stream values as server-sent events; `finish` gets all of it once an answer has come to its end, or None."""
 
@@ -347,6 +375,9 @@ def _events(
         try:
             async with contextlib.aclosing(values):
                 async for value in values:
+                    if value is ALIVE:
+                        yield b": alive\n\n"
+                        continue
                     whole = "error" not in value
                     piece = f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
                     if finish is not _forget:

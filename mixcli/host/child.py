@@ -2,27 +2,30 @@
 
 import os
 import signal
-import sys
 import threading
-import time
 from pathlib import Path
+
+from mixcli import python_child
+from mixcli.errors import MixcliError
 
 
 class Child:
     """A started process: its pid, and how it ended once it has (a negative number is a signal, as in subprocess).
 
-    subprocess.Popen is not used because it complains about a child that goes on after its parent, which is what a host is for.
+    A thread waits for its end, so that it never stays as a zombie. subprocess.Popen is not used because it complains about a child that
+    goes on after its parent, which is what a host is for.
     """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._code: int | None = None
-        self._lock = threading.Lock()  # of two threads that ask, only one may hear how it ended
+        self._ended = threading.Event()
+        threading.Thread(target=self._reap, name=f"child {pid}", daemon=True).start()
 
     @classmethod
     def start(cls, module: str, argument: str, log: Path) -> "Child":
         """Run `python -m module argument` in a session of its own, its output in `log`; the present folder is not importable there."""
-        command = [sys.executable, "-P", "-m", module, argument]
+        command = python_child.command("-m", module, argument)
         write = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         streams = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -30,32 +33,34 @@ class Child:
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
         default = [signal.SIGINT, signal.SIGTERM, signal.SIGPIPE]
-        pid = os.posix_spawn(
-            sys.executable,
-            command,
-            os.environ,
-            file_actions=streams,
-            setsid=True,
-            setsigdef=default,
-            setsigmask=[],
-        )
+        try:
+            pid = os.posix_spawn(
+                command[0],
+                command,
+                python_child.environment(),
+                file_actions=streams,
+                setsid=True,
+                setsigdef=default,
+                setsigmask=[],
+            )
+        except OSError as error:
+            raise MixcliError(
+                f"the model process cannot be started: {error.strerror or error} ({command[0]}, log {log})"
+            ) from error
         return cls(pid)
 
     def poll(self) -> int | None:
         """Give the exit code, or None while it runs."""
-        with self._lock:
-            if self._code is None:
-                try:
-                    pid, status = os.waitpid(self.pid, os.WNOHANG)
-                except ChildProcessError:  # somebody else has waited for it
-                    pid, status = self.pid, 0
-                if pid:
-                    self._code = os.waitstatus_to_exitcode(status)
-            return self._code
+        return self._code
 
     def wait(self, seconds: float) -> int | None:
         """Give the exit code, waiting for it at most so long."""
-        deadline = time.monotonic() + seconds
-        while (code := self.poll()) is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return code
+        self._ended.wait(seconds)
+        return self._code
+
+    def _reap(self) -> None:
+        try:
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        except ChildProcessError:  # somebody else has waited for it
+            self._code = 0
+        self._ended.set()

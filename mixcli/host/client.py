@@ -3,9 +3,11 @@
 `ChatClient` is the protocol, `HostClient` reaches a host of this machine; endpoint.py reaches any other server.
 """
 
+import contextlib
 import http.client
 import json
 import math
+import select
 import socket
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -14,10 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mixcli.errors import MixcliError, ModelDied
+from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.answers import Delta, Halves, completion_of, delta_of
 from mixcli.host.events import MAX_BODY, Events, body_of, pieces
 from mixcli.host.protocol import ATTACH, EXPERTS, error_in, raise_error
+from mixcli.host.record import STOPPED, listener_pid, process_at, state
 from mixcli.host.refusal import refuse
 
 CHAT = "/v1/chat/completions"
@@ -25,22 +28,40 @@ NONE: Mapping[str, str] = MappingProxyType({})
 TOO_MANY = 4  # pieces of an answer for every token that was allowed, and as many more: who sends more ignores max_tokens
 MORE = 64
 
+CONNECT = 2.0  # seconds for a connection to a host, and for its state
+SILENCE = 30.0  # seconds without a sign of life from a host; it gives one every two seconds (host.app)
+LOOK = 3.0  # seconds between two looks at a host that computes a whole answer and says nothing meanwhile
+PAUSES = 2  # looks that find the process stopped by a signal
+
 # how a connection looks whose other end went away
 GONE = (ConnectionError, FileNotFoundError, http.client.IncompleteRead, http.client.BadStatusLine)
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket; TimeoutError when nothing comes for `timeout` seconds."""
+
+    def __init__(self, path: Path, timeout: float = SILENCE) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.sock.connect(str(self._path))
-        except OSError:
-            self.close()
-            raise
+        deadline = time.monotonic() + CONNECT
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(CONNECT)
+            try:
+                self.sock.connect(str(self._path))
+            except BlockingIOError:  # so many wait to be accepted that one more has no room
+                self.close()
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{self._path} accepts no connection") from None
+                time.sleep(0.02)
+            except OSError:
+                self.close()
+                raise
+            else:
+                self.sock.settimeout(self.timeout)
+                return
 
 
 class ChatClient:
@@ -122,6 +143,9 @@ class ChatClient:
     def _connection(self) -> http.client.HTTPConnection:
         raise NotImplementedError
 
+    def _wait_for_response(self, connection: http.client.HTTPConnection) -> None:
+        """Return when a response begins, or when its own timeout may count."""
+
     def _value(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NONE) -> dict[str, Any]:
         try:
             with self._request("POST", path, body, headers) as response:
@@ -155,6 +179,7 @@ class ChatClient:
         said = {"Content-Type": "application/json", "Connection": "close", **self.headers, **headers}
         try:
             connection.request(method, self.prefix + path, payload, said)
+            self._wait_for_response(connection)
             response = connection.getresponse()
         except BaseException:
             connection.close()
@@ -172,21 +197,30 @@ class ChatClient:
 
 
 class HostClient(ChatClient):
-    """Talks with the host behind one unix socket."""
+    """Talks with the host behind one unix socket.
+
+    A host that is stopped, or hangs, is one that gives no sign of life for SILENCE: Unresponsive then, wherever that is noticed.
+    """
+
+    lost = (*GONE, TimeoutError)
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def health(self) -> dict[str, Any]:
-        """Give the host's state; OSError when nobody listens."""
-        with self._request("GET", "/health") as response:
-            body: dict[str, Any] = json.loads(response.read())
+    def health(self, seconds: float = CONNECT) -> dict[str, Any]:
+        """Give the host's state; OSError when nobody listens, TimeoutError when nobody answers in that time."""
+        connection = UnixConnection(self.path, seconds)
+        with contextlib.closing(connection):
+            connection.request("GET", "/health", headers={"Connection": "close"})
+            with connection.getresponse() as response:
+                body: dict[str, Any] = json.loads(response.read())
         return body
 
     def attach(self, keep_alive: float) -> Generator[dict[str, Any], None, None]:
         """Yield the host's states while holding the model loaded; OSError at once when nobody listens.
 
-        Closing the iterator leaves; `keep_alive` seconds later the host may end. The iterator ends when the host does.
+        Closing the iterator leaves; `keep_alive` seconds later the host may end. The iterator ends when the host does, with a
+        TimeoutError when a load gives no sign of life.
         """
         return self._events(self._request("GET", f"{ATTACH}?keep_alive={keep_alive}"))
 
@@ -194,11 +228,36 @@ class HostClient(ChatClient):
         """Give how the last answer of a conversation was routed: n_expert, n_expert_used, and a count for each layer and expert."""
         return self._value(EXPERTS, {"messages": messages})
 
-    def gone(self, when: str, _cause: Exception | None = None, /) -> MixcliError:
+    def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
+        if isinstance(cause, TimeoutError):
+            return unresponsive(self.path)
         return ModelDied(f"the model process went away {when}")
 
     def _connection(self) -> http.client.HTTPConnection:
-        return _UnixConnection(self.path)
+        return UnixConnection(self.path)
+
+    def _wait_for_response(self, connection: http.client.HTTPConnection) -> None:
+        """Wait for as long as the host is alive: an answer may take minutes, and comes in one piece. TimeoutError when it is not."""
+        pid, alive, n_stopped = listener_pid(connection.sock), time.monotonic(), 0
+        while not select.select([connection.sock], [], [], LOOK)[0]:
+            try:
+                self.health()
+            except OSError:  # also of one that was told to stop and still answers what it has
+                n_stopped = n_stopped + 1 if state(pid) == STOPPED else 0
+                if n_stopped == PAUSES or time.monotonic() - alive > SILENCE:
+                    raise TimeoutError("no sign of life") from None
+            else:
+                alive, n_stopped = time.monotonic(), 0
+
+
+def unresponsive(path: Path) -> Unresponsive:
+    """Describe the host behind a socket that gives no sign of life: its process, what is wrong with it, what to do."""
+    pid = process_at(path)
+    which = f" (pid {pid})" if pid else ""
+    how = ": it was stopped by SIGSTOP" if state(pid) == STOPPED else ""
+    return Unresponsive(
+        f"the model process{which} does not answer{how}; end it with `mixcli stop` and run the command again"
+    )
 
 
 def _check_kind(response: http.client.HTTPResponse) -> None:

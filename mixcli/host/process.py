@@ -1,24 +1,31 @@
 """Start, find and stop hosts: one process per loaded model, found through its unix socket."""
 
 import contextlib
+import http.client
 import os
 import signal
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixcli import paths
-from mixcli.errors import MixcliError, ModelDied
+from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.child import Child
-from mixcli.host.client import GONE, HostClient
+from mixcli.host.client import GONE, HostClient, unresponsive
 from mixcli.host.protocol import READY, raise_error
+from mixcli.host.record import Record, born, end, process_at, records
 from mixcli.host.spec import HostName, HostSpec, Order
 from mixcli.locks import exclusive
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
 STOP_TIMEOUT = 30.0  # answers that end, and what is written to disk
+KILL_TIMEOUT = 10.0  # seconds for the system to take a killed process away
+LOCK_TIMEOUT = 120.0  # seconds for another process to look at a file, plan, and start a host
+AT_ONCE = 32  # hosts that are asked for their state at the same time
+UNRESPONSIVE, STOPPING = "unresponsive", "stopping"
 TAIL = 4096
 KILLED = "killed by signal 9, by someone or by the system because memory ran out"
 
@@ -56,9 +63,9 @@ def connect(
     """Find the host of a name or start it, wait until its model is loaded, and hold it.
 
     `place` is asked only when a host must be started. `keep_alive` is seconds after `leave`; `report` gets (done, total, stage)
-    of the load. Raises what the host says of a failed load, ModelDied when its process ends.
+    of the load. Raises what the host says of a failed load, ModelDied when its process ends, Unresponsive when it gives no sign of life.
     """
-    with exclusive(name.lock):
+    with exclusive(name.lock, seconds=LOCK_TIMEOUT, what=f"starts the model process of {name.label}"):
         process = None
         states = _attach(name, keep_alive)
         if states is None:
@@ -72,49 +79,78 @@ def connect(
             if state["status"] == READY:
                 return Host(name, HostClient(name.socket), state["notes"], states, process, state["pid"])
             report(state["progress"], 1.0, f"loading {name.label}")
+    except TimeoutError as error:
+        raise unresponsive(name.socket) from error
     except GONE as error:
         raise ModelDied(_sentence(name, process, "loaded")) from error
     raise ModelDied(_sentence(name, process, "loaded"))
 
 
 def hosts() -> list[dict[str, Any]]:
-    """Give the state of every host that answers; sockets that nobody listens on are cleared away."""
-    found = []
-    for path in sorted(paths.runtime_dir().glob("*.sock")):
-        try:
-            found.append(HostClient(path).health())
-        except NOBODY:
-            with exclusive(path.with_suffix(".lock")):
-                _clear_if_dead(path)
-    return found
+    """Give the state of every host, all asked at once and for two seconds; sockets that nobody listens on are cleared away.
+
+    One that does not answer has the status UNRESPONSIVE, one that has closed its socket STOPPING; of both only the process and the
+    model are known.
+    """
+    folder = paths.runtime_dir()
+    known = {record.pid: record for record in records(folder)}
+    sockets = sorted(folder.glob("*.sock"))
+    with ThreadPoolExecutor(max(1, min(len(sockets), AT_ONCE))) as pool:
+        found = [state for state in pool.map(_state, sockets) if state is not None]
+    answered = {state["pid"] for state in found}
+    for pid, record in known.items():
+        if pid not in answered and record.is_alive:
+            found.append(
+                _silent(pid, record, STOPPING if record.socket not in map(str, sockets) else UNRESPONSIVE)
+            )
+    return [
+        {**state, **_named(known.get(state["pid"]))} if state["model"] is None else state for state in found
+    ]
+
+
+def _state(path: Path) -> dict[str, Any] | None:
+    """Give what a host says of itself; None where nobody listens."""
+    try:
+        return HostClient(path).health()
+    except NOBODY:
+        with contextlib.suppress(MixcliError), exclusive(path.with_suffix(".lock"), seconds=0.0):
+            _clear_if_dead(path)  # while somebody starts a host there, it is not ours to clear
+        return None
+    except (OSError, ValueError, http.client.HTTPException):
+        pid = process_at(path)
+        return _silent(pid, None, UNRESPONSIVE) if pid else None
+
+
+def _silent(pid: int, record: Record | None, status: str) -> dict[str, Any]:
+    """Describe a host that does not say it itself."""
+    of = dict.fromkeys(("model", "path", "size", "n_ctx", "busy", "expires_in"))
+    return {**of, "status": status, "pid": pid, **_named(record)}
+
+
+def _named(record: Record | None) -> dict[str, Any]:
+    return {"model": record.label, "path": record.path} if record else {}
 
 
 def stop(pid: int) -> None:
-    """End a host: running answers get a few seconds; one that does not react is killed."""
-    deadline = time.monotonic() + STOP_TIMEOUT
-    os.kill(pid, signal.SIGTERM)
-    while _alive(pid):
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
+    """End a host, also one that is stopped or does not answer; running answers get a few seconds, and one that does not react is killed.
 
-
-def _alive(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):  # somebody else started it
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    Raises MixcliError when the system does not let it go.
+    """
+    at = born(pid)
+    if at and not end(pid, at, KILL_TIMEOUT, STOP_TIMEOUT):
+        raise MixcliError(
+            f"the process {pid} does not end, even after SIGKILL; see what `ps -p {pid}` says of it"
+        )
 
 
 def _attach(name: HostName, keep_alive: float) -> States | None:
+    """Join a host; None where there is none, or one that is just leaving. Raises Unresponsive."""
     try:
         return HostClient(name.socket).attach(keep_alive)
-    except NOBODY:
+    except (*NOBODY, Busy):
         return None
+    except (TimeoutError, http.client.HTTPException) as error:
+        raise unresponsive(name.socket) from error
 
 
 def _start(spec: HostSpec) -> Child:
@@ -144,6 +180,8 @@ def _clear_if_dead(path: Path) -> None:
         HostClient(path).health()
     except NOBODY:
         path.unlink(missing_ok=True)
+    except (OSError, ValueError, http.client.HTTPException):
+        pass  # somebody listens
 
 
 def _sentence(name: HostName, process: Child | None, doing: str) -> str:
@@ -155,13 +193,18 @@ def _sentence(name: HostName, process: Child | None, doing: str) -> str:
 
 def _cause(name: HostName, process: Child | None) -> str:
     code = process.wait(1) if process else None
+    if code is None and process is not None and born(process.pid):
+        return f"process {process.pid} still runs and closed the connection"
     if code == -signal.SIGKILL:
         return KILLED
     if code is not None and code < 0:
         return f"killed by signal {-code}, {signal.strsignal(-code)}"
-    with name.log.open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
-        lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    try:
+        with name.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
+            lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:  # the log, or the model's file, is gone
+        lines = []
     if lines:
         return f"its last words: {lines[-1]}"
     return "without a word" if code is None else f"exit code {code}"

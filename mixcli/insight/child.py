@@ -1,8 +1,10 @@
 """Ask the engine something in a process of its own, so that its death is an answer too."""
 
 import json
-import subprocess
-import sys
+
+from mixcli import python_child
+
+TIME_LIMIT = 300  # seconds: two self-tests that do not end
 
 
 def computes() -> tuple[bool, str]:
@@ -14,7 +16,7 @@ def computes() -> tuple[bool, str]:
         "placement, _ = checked(Placement())\n"
         "print(json.dumps('' if placement.repack else NOTE))"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return True, str(json.loads(done.stdout))
-    return False, (done.stderr.strip().splitlines() or ["it died without a word"])[-1]
+    done = python_child.run("-c", code, seconds=TIME_LIMIT)
+    if done.succeeded:
+        return True, str(json.loads(done.out))
+    return False, done.last_words

@@ -1,19 +1,20 @@
 """The worker's process: llama.cpp's RPC server cannot be interrupted from inside, so it runs in a child that ends with us."""
 
 import subprocess
-import sys
 
+from mixcli import python_child
 from mixcli.errors import MixcliError
 
 
 def lend(endpoint: str, n_threads: int) -> None:
     """Serve at HOST:PORT until interrupted; MixcliError with the server's last words when it ends by itself."""
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "mixcli.engine.rpc", endpoint, str(n_threads)],
+        python_child.command("-m", "mixcli.engine.rpc", endpoint, str(n_threads)),
         stdin=subprocess.PIPE,  # closed by our end, whatever ends us: the child leaves then
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=python_child.environment(),
     )
     try:
         assert child.stderr is not None

@@ -1,12 +1,11 @@
 """plan --verify: load the model as planned, in a process of its own, and show what every device really gave."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from mixcli import python_child
 from mixcli.console import console
 from mixcli.errors import ModelDied, UsageError
 from mixcli.insight.plans import Subject
@@ -15,6 +14,7 @@ from profiles.placement import Placement
 from profiles.planner import Plan
 
 MIB = 1 << 20
+TIME_LIMIT = 3600.0  # seconds; a large model from a slow disk takes some minutes
 
 
 def show_verified(subject: Subject, plan: Plan, workers: Sequence[str]) -> None:
@@ -50,14 +50,7 @@ def measured(
     Raises ModelDied with its last words when that fails.
     """
     order = {"path": str(subject.path), "placement": placement.to_json(), "expected": expected, **work}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "mixcli.engine.probe"],
-        input=json.dumps(order),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ModelDied(f"loading {subject.label} as planned failed: {last}")
-    return dict(json.loads(done.stdout))
+    done = python_child.run("-m", "mixcli.engine.probe", seconds=TIME_LIMIT, stdin=json.dumps(order))
+    if not done.succeeded:
+        raise ModelDied(f"loading {subject.label} as planned failed: {done.last_words}")
+    return dict(json.loads(done.out))

@@ -1,0 +1,164 @@
+"""A note beside the socket that says which process a host is: known also of one that does not answer.
+
+A process id is given to another process some time after its owner has ended, so a note holds what tells the two apart: when the process began.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+SYSTEM: str = sys.platform
+SUFFIX = ".host"
+STOPPED = "T"  # the state of a process after SIGSTOP
+LONGEST = 1 << 16  # bytes of a note
+PS = 5.0  # seconds for ps to answer, where there is no /proc
+# macOS: LOCAL_PEERPID of SOL_LOCAL
+SOL_LOCAL, LOCAL_PEERPID = 0, 2
+
+
+@dataclass(frozen=True)
+class Record:
+    """A host's process, its socket and its model."""
+
+    pid: int
+    born: str
+    socket: str
+    label: str
+    path: str
+
+    @classmethod
+    def mine(cls, socket: Path, label: str, path: Path) -> "Record":
+        """Describe this process."""
+        return cls(os.getpid(), born(os.getpid()), os.fspath(socket), label, os.fspath(path))
+
+    @property
+    def file(self) -> Path:
+        return Path(self.socket).parent / f"{self.pid}{SUFFIX}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether this very process still runs; a zombie does not."""
+        return bool(self.born) and born(self.pid) == self.born
+
+    def write(self) -> None:
+        """Leave the note; without room for it a host does its work all the same."""
+        with contextlib.suppress(OSError):
+            part = self.file.with_suffix(".part")
+            part.write_text(json.dumps(asdict(self)), "utf-8")
+            part.replace(self.file)
+
+    def remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self.file.unlink(missing_ok=True)
+
+
+def records(folder: Path) -> Iterator[Record]:
+    """Yield the notes of hosts that run; those of dead ones are cleared away."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            with path.open("rb") as file:
+                record = Record(**json.loads(file.read(LONGEST)))
+        except (OSError, ValueError, TypeError):
+            continue
+        if record.is_alive:
+            yield record
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def state(pid: int) -> str:
+    """Give the state of a process as one letter ("R", "S", "T" stopped, "D" in the kernel); "" when it has ended, also as a zombie."""
+    fields = _fields(pid)
+    return "" if not fields or fields[0][:1] in "ZX" else fields[0][:1]
+
+
+def born(pid: int) -> str:
+    """Give when a process began, in the system's own words; "" when it has ended, also as a zombie."""
+    fields = _fields(pid)
+    return "" if not fields or fields[0][:1] in "ZX" else fields[1]
+
+
+def _fields(pid: int) -> tuple[str, str] | None:
+    """Give state and beginning; None for no such process."""
+    if SYSTEM == "linux":
+        try:
+            raw = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            return None
+        words = raw.rpartition(b")")[2].split()  # the name before may hold anything
+        return words[0].decode("ascii"), words[19].decode("ascii")
+    import subprocess  # not needed where there is /proc, and every front end imports this module
+
+    try:
+        done = subprocess.run(
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)],
+            capture_output=True,
+            timeout=PS,
+            check=False,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    said = done.stdout.decode("ascii", "replace").split(maxsplit=1)
+    return (said[0], said[1].strip()) if len(said) == 2 else None
+
+
+def process_at(path: Path) -> int:
+    """Give the process that listens on a socket, by its note or else by the system; 0 where neither tells."""
+    for record in records(path.parent):
+        if record.socket == os.fspath(path):
+            return record.pid
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1.0)
+        try:
+            connection.connect(os.fspath(path))
+        except OSError:
+            return 0
+        return listener_pid(connection)
+
+
+def listener_pid(connection: socket.socket) -> int:
+    """Give the process that listens at the other end of a unix socket, whether it answers or not; 0 where the system does not tell."""
+    try:
+        if SYSTEM == "linux":
+            size = struct.calcsize("3i")
+            return int(
+                struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0]
+            )
+        if SYSTEM == "darwin":
+            return connection.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
+    except (OSError, struct.error):
+        pass
+    return 0
+
+
+def end(pid: int, born_at: str, seconds: float, kill_after: float) -> bool:
+    """Ask a process to end, also one that is stopped; after `kill_after` seconds kill it. Tell whether it is gone after `seconds` more."""
+
+    def gone() -> bool:
+        return born(pid) != born_at
+
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+        if not _until(gone, kill_after) and not gone():
+            os.kill(pid, signal.SIGKILL)
+    return _until(gone, seconds)
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

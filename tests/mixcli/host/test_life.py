@@ -1,0 +1,408 @@
+"""How a host lives and ends: stopped by a signal, told to stop, left by its clients, broken at its start. Every wait has an end."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mixcli import locks, paths, python_child
+from mixcli.engine.buffers import buffers_in
+from mixcli.errors import MixcliError, ModelDied, Unresponsive
+from mixcli.host.client import HostClient
+from mixcli.host.process import STOPPING, UNRESPONSIVE, Host, connect, hosts, stop
+from mixcli.host.record import Record, born
+from mixcli.host.spec import HostName, Order
+from tests.conftest import Runner
+
+from .test_host import LONG, PLACEMENT, QUESTION, ask, silent, wait_for
+
+model = pytest.mark.model
+
+
+@pytest.fixture
+def name(home: Path, demo_path: Callable[[str], Path]) -> HostName:
+    return HostName(demo_path("Q4_K_M").resolve(), "demo:Q4_K_M", "{}")
+
+
+@pytest.fixture
+def host(name: HostName) -> Iterator[Host]:
+    host = connect(name, lambda: Order(PLACEMENT), 60, silent)
+    yield host
+    host.leave()
+    for left in hosts():
+        stop(left["pid"])
+
+
+@contextlib.contextmanager
+def paused(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@model
+def test_a_stopped_host_is_listed_at_once_and_goes_on_afterwards(host: Host) -> None:
+    with paused(host.pid):
+        begin = time.monotonic()
+        (state,) = hosts()
+        assert time.monotonic() - begin < 10
+        assert (state["status"], state["pid"], state["model"]) == (UNRESPONSIVE, host.pid, "demo:Q4_K_M")
+    assert "Paris" in ask(host, QUESTION)
+    assert hosts()[0]["status"] == "ready"
+
+
+@model
+@pytest.mark.slow
+def test_nothing_waits_for_ever_for_a_stopped_host(host: Host, name: HostName, mixcli: Runner) -> None:
+    stream = host.client.chat(LONG)
+    next(delta for delta in stream if delta.text)
+    found: list[BaseException] = []
+
+    def answered(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            found.append(error)
+
+    def whole() -> None:
+        host.client.complete(QUESTION)
+
+    def again() -> None:
+        connect(name, lambda: Order(PLACEMENT), 0, silent)
+
+    with paused(host.pid):
+        calls: list[Callable[[], object]] = [lambda: list(stream), whole, again]
+        threads = [threading.Thread(target=answered, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        assert f"{host.pid}" in mixcli("ps", timeout=30).stdout
+        for thread in threads:
+            thread.join(120)
+        assert len(found) == 3
+        for error in found:
+            assert isinstance(error, Unresponsive), error
+            assert error.exit_code == 7
+            assert f"pid {host.pid}" in str(error)
+            assert "mixcli stop" in str(error)
+        begin = time.monotonic()
+        assert mixcli("stop", "--all", timeout=60).returncode == 0
+        assert time.monotonic() - begin < 50
+    assert not born(host.pid)
+    assert hosts() == []
+
+
+@model
+def test_a_zombie_is_not_alive(name: HostName) -> None:
+    """As with `mixcli serve`, which starts a host and goes on: `mixcli stop` in another process must see its end."""
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(600)'])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)"  # and never waits for it
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(next(line for line in parent.stdout if int(line) != 1))
+    try:
+        begin = time.monotonic()
+        stop(pid)
+        assert time.monotonic() - begin < 10
+        os.kill(pid, 0)  # it is still there as a zombie
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+
+
+@model
+def test_sigterm_ends_a_long_stream_and_the_second_one_everything(host: Host, name: HostName) -> None:
+    stream = host.client.chat({**LONG, "ignore_eos": True})
+    next(delta for delta in stream if delta.text)
+    os.kill(host.pid, signal.SIGTERM)
+    wait_for(lambda: hosts() and hosts()[0]["status"] == STOPPING)
+    os.kill(host.pid, signal.SIGTERM)
+    assert host.process is not None
+    assert host.process.wait(3) == -signal.SIGTERM
+    with pytest.raises(ModelDied):
+        list(stream)
+
+
+@model
+def test_visitors_who_come_and_go_leave_no_lock_behind(name: HostName) -> None:
+    """Many attach during the load and leave at random moments; then the host answers, and ends after its keep-alive."""
+    host = connect(name, lambda: Order(PLACEMENT), 1, silent)
+    deadline = time.monotonic() + 3
+
+    def visit(seed: int) -> None:
+        draw = random.Random(seed)
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, MixcliError), socket.socket(socket.AF_UNIX) as visitor:
+                visitor.connect(os.fspath(name.socket))
+                visitor.sendall(b"GET /mixcli/attach?keep_alive=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                time.sleep(draw.uniform(0, 0.6))
+
+    threads = [threading.Thread(target=visit, args=(seed,)) for seed in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "Paris" in ask(host, QUESTION)
+    host.leave()
+    assert host.process is not None
+    assert host.process.wait(20) == 0, "it stays although nobody is there"
+
+
+def test_a_state_that_many_wait_for_is_not_locked_by_those_who_leave() -> None:
+    """The same in one process: waiters are cancelled at every stage of their waiting."""
+    from mixcli.host.app import State
+
+    async def main() -> None:
+        state = State.__new__(State)
+        state._changed = asyncio.Event()
+        draw = random.Random(0)
+        for _ in range(50):
+            waiters = [asyncio.create_task(state.change()) for _ in range(20)]
+            await asyncio.sleep(draw.choice((0, 0.001)))
+            state.wake()
+            for waiter in waiters:
+                waiter.cancel()
+                if draw.random() < 0.5:
+                    await asyncio.sleep(0)
+                    waiter.cancel()
+            await asyncio.gather(*waiters, return_exceptions=True)
+        await asyncio.wait_for(state.change(), 5)
+
+    asyncio.run(main())
+
+
+@model
+def test_a_load_whose_client_dies_is_given_up(name: HostName) -> None:
+    held: list[Host] = []
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mixcli.host.process import connect\nfrom mixcli.host.spec import HostName, Order\n"
+        "from profiles.placement import Placement\n"
+        "connect(HostName(Path(sys.argv[1]), 'demo', '{}'), lambda: Order(Placement(n_ctx=2048)), 0, lambda *a: print(a, flush=True))"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", code, os.fspath(name.path)], stdout=subprocess.PIPE, text=True
+    )
+    assert client.stdout is not None
+    client.stdout.readline()
+    client.kill()
+    client.wait()
+    client.stdout.close()
+    assert held == []
+    wait_for(lambda: hosts() == [], 60)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("{", "cannot be read"),
+        ('{"name": {}}', "cannot be read"),
+        ("[]", "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_an_order_that_cannot_be_read_is_told(argument: str | None, words: str, home: Path) -> None:
+    given = [] if argument is None else [argument]
+    done = python_child.run("-m", "mixcli.host", *given, seconds=60)
+    assert done.code == 1
+    assert words in done.last_words
+
+
+@pytest.mark.parametrize("broken", ["folder", "long", "module"])
+def test_a_start_that_fails_says_why(
+    broken: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    name = HostName(file, "model", "{}")
+    words = ""
+    if broken == "long":
+        long = tmp_path / ("x" * 120)
+        long.mkdir()
+        monkeypatch.setitem(name.__dict__, "socket", long / "model.sock")
+        monkeypatch.setattr(paths, "runtime_dir", lambda: long)
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom mixcli import paths\n"
+            f"paths.runtime_dir = lambda: Path({os.fspath(long)!r})\nfrom mixcli.host.__main__ import main\nmain()"
+        )
+        words = "cannot listen at"
+    elif broken == "module":
+        code = "import sys\nsys.modules['uvicorn'] = None\nfrom mixcli.host.__main__ import main\nmain()"
+        words = "uvicorn"
+    else:
+        code = (
+            "import os, sys\nos.chdir = lambda path: (_ for _ in ()).throw(FileNotFoundError(2, 'No such file or directory', str(path)))\n"
+            "from mixcli.host.__main__ import main\nmain()"
+        )
+        words = "No such file or directory"
+    from mixcli.host.spec import HostSpec
+
+    done = python_child.run("-c", code, HostSpec(name, Order(PLACEMENT)).to_json(), seconds=60)
+    assert done.code == 1
+    assert words in done.err
+
+
+def test_a_host_that_holds_pythons_lock_for_ever_is_ended(home: Path) -> None:
+    """A pattern with quadratic time, in C and under the lock: no event loop, no signal handler, no thread of Python runs meanwhile."""
+    code = (
+        "import asyncio, re, threading, mixcli.host.watchdog as watchdog\n"
+        "watchdog.PATIENCE = 1.0\nwatchdog.PER_THREAD = 0.5\n"
+        "async def main():\n"
+        "    guard = watchdog.Watchdog(1)\n    guard.start()\n    task = asyncio.create_task(guard.beat())\n"
+        "    await asyncio.sleep(0.1)\n"
+        "    threading.Thread(target=lambda: re.search(r'(a*)*b', 'a' * 200), daemon=True).start()\n"
+        "    await asyncio.sleep(600)\n"
+        "asyncio.run(main())"
+    )
+    done = python_child.run("-c", code, seconds=60)
+    assert done.code == -signal.SIGPROF
+    assert "in search" in done.err or "re/__init__.py" in done.err
+
+
+def test_a_long_word_in_llamacpps_log_takes_no_time() -> None:
+    begin = time.monotonic()
+    found = buffers_in(["x" * 200_000 + " buffer size", " CUDA0 model buffer size =  1.00 MiB"], ["CUDA0"])
+    assert time.monotonic() - begin < 2
+    assert found["CUDA0"].weights == 1 << 20
+
+
+def test_a_note_of_a_dead_process_is_cleared_away(home: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    folder = paths.runtime_dir()
+    note = Record(
+        os.getpid(), "long ago", os.fspath(folder / "0.sock"), "x", "x"
+    )  # our id, which another process had
+    note.write()
+    assert note.file.exists()
+    assert hosts() == []
+    assert not note.file.exists()
+
+
+def test_a_lock_that_is_held_for_ever_names_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom mixcli.locks import exclusive\n"
+        "with exclusive(Path(sys.argv[1])):\n    print(1, flush=True)\n    time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, os.fspath(path)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    try:
+        with pytest.raises(MixcliError, match=f"process {holder.pid} "), locks.exclusive(path, seconds=0.3):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    with locks.exclusive(path, seconds=5):
+        pass
+
+
+SECRETS = {
+    "HF_TOKEN": "hf_x",
+    "HUGGING_FACE_HUB_TOKEN": "x",
+    "AWS_SECRET_ACCESS_KEY": "x",
+    "AWS_PROFILE": "x",
+    "OPENAI_API_KEY": "x",
+    "MIXCLI_API_KEY": "x",
+    "SSH_AUTH_SOCK": "x",
+    "PYTHONSTARTUP": "x",
+    "LLAMA_API_KEY": "x",
+}
+NEEDED = {
+    "LD_LIBRARY_PATH": "/x",
+    "CUDA_VISIBLE_DEVICES": "1",
+    "GGML_NO_BACKTRACE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def test_a_child_has_no_secrets_and_what_it_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for key, value in {
+        **SECRETS,
+        **NEEDED,
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}.{os.pathsep}/lib/x",
+    }.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json.py").write_text("raise SystemExit('planted')")
+    done = python_child.run("-c", "import json, os; print(json.dumps(dict(os.environ)))", seconds=60)
+    assert done.succeeded, done.err
+    seen = json.loads(done.out)
+    assert not SECRETS.keys() & seen.keys()
+    assert NEEDED.items() <= seen.items()
+    assert seen["PYTHONPATH"] == "/lib/x"
+
+
+def test_a_child_ends_in_time_with_all_that_it_started() -> None:
+    code = "import os, sys, time\npid = os.fork()\nif pid: print(pid, flush=True)\ntime.sleep(600)"
+    done = python_child.run("-c", code, seconds=1)
+    assert done.timed_out
+    wait_for(lambda: not born(int(done.out)))
+    endless = python_child.run("-c", "while True: print('x' * 100000)", seconds=60)
+    assert endless.timed_out
+    assert len(endless.out) < 2 * python_child.MAX_OUTPUT
+
+
+@model
+def test_modules_in_the_present_folder_run_in_no_child(
+    mixcli: Runner, with_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command itself is a script of the environment, as people have it; `python -m` would put the folder first by itself."""
+    here = tmp_path / "here"
+    here.mkdir()
+    for module in ("json", "numpy", "llama_cpp", "jinja2", "selectors"):
+        (here / f"{module}.py").write_text(
+            f"open({os.fspath(tmp_path / 'planted')!r}, 'a').write(__name__ + '\\n')\n"
+        )
+    monkeypatch.chdir(here)
+    script = Path(sys.executable).with_name("mixcli")
+    for args in (
+        ("doctor",),
+        ("run", "-m", "demo", "--ctx", "1024", "--max-tokens", "2", "--keep-alive", "0", "Hello"),
+        ("plan", "demo", "--ctx", "1024", "--verify"),
+    ):
+        done = subprocess.run(
+            [script, *args],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "HF_TOKEN": "hf_x"},
+        )
+        assert not (tmp_path / "planted").exists(), (args, done.stderr)
+        assert done.returncode == 0 or args == ("doctor",), (args, done.stderr)
+
+
+def test_a_client_of_a_socket_that_says_nothing_has_an_end(home: Path) -> None:
+    path = paths.runtime_dir() / "0123456789abcdef.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(path))
+        listener.listen(8)
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            HostClient(path).health()
+        (state,) = hosts()
+        assert state["pid"] == os.getpid()
+        assert time.monotonic() - begin < 15
+    assert re.search("unresponsive", state["status"])
