@@ -14,12 +14,17 @@ from mixcli.engine import ggml
 from mixcli.errors import MixcliError, NotReachable, UsageError
 
 CONNECT_TIMEOUT = 5.0  # seconds
+HANDSHAKE = 10.0  # seconds for a worker to say which protocol it speaks
+HELLO = (
+    bytes([14]) + (24).to_bytes(8, "little") + bytes(24)
+)  # RPC_CMD_HELLO, a length, no capabilities (ggml-rpc.cpp)
 
 
 def parse_endpoint(text: str, default_host: str = "127.0.0.1") -> tuple[str, int]:
     """Read HOST:PORT, :PORT or PORT; UsageError when it is none."""
     host, _, port = text.rpartition(":")
-    if not port.isdigit() or not 0 < int(port) < 1 << 16:
+    valid = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 1 << 16
+    if not valid or any(not character.isprintable() or character in " /?#@" for character in host):
         raise UsageError(f"{text!r} is no address; write HOST:PORT, such as 127.0.0.1:50052")
     return host.strip("[]") or default_host, int(port)
 
@@ -31,12 +36,39 @@ def connect(endpoint: str) -> list[ggml.Device]:
     """
     host, port = parse_endpoint(endpoint)
     try:
-        socket.create_connection((host, port), CONNECT_TIMEOUT).close()
+        with socket.create_connection((host, port), CONNECT_TIMEOUT) as connection:
+            _greet(connection, endpoint)
+    except UnicodeError as error:  # a label that is too long, or empty
+        raise UsageError(
+            f"{endpoint!r} is not an address; write HOST:PORT, such as 127.0.0.1:50052"
+        ) from error
     except OSError as error:
         raise NotReachable(
             f"no worker answers at {endpoint} ({error.strerror or error}); start one there with `mixcli worker`"
         ) from error
     return _register(f"{host}:{port}")
+
+
+def _greet(connection: socket.socket, endpoint: str) -> None:
+    """Ask for the protocol's version as llama.cpp will: its own wait for the answer has no end. Raises NotReachable."""
+    connection.settimeout(HANDSHAKE)
+    try:
+        connection.sendall(HELLO)
+        said = connection.recv(64)
+    except TimeoutError:
+        raise NotReachable(
+            f"the worker at {endpoint} accepts connections and says nothing for {HANDSHAKE:.0f} s: it hangs, works for another "
+            "machine, or is another program; restart `mixcli worker` there"
+        ) from None
+    except ConnectionError:
+        said = b""
+    if not said:
+        raise NotReachable(
+            f"{endpoint} hung up: it is not a worker of this version; run the same version of mixcli there"
+        )
+    size = int.from_bytes(said[:8], "little")
+    if len(said) < 8 or not 3 <= size <= 64:
+        raise NotReachable(f"{endpoint} is not a worker of mixcli; start one there with `mixcli worker`")
 
 
 @cache

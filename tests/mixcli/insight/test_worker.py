@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -243,3 +244,38 @@ def test_a_placement_takes_its_workers_along() -> None:
     placement = Placement(workers=("127.0.0.1:1", "127.0.0.1:2"))
     assert Placement.from_json(placement.to_json()) == placement
     assert json.loads(placement.to_json())["workers"] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [(None, "says nothing"), (b"", "hung up"), (b"HTTP/1.1 400 Bad\r\n", "is not a worker")],
+)
+def test_what_accepts_and_is_no_worker_is_told_in_time(
+    mixcli: Runner, said: bytes | None, words: str
+) -> None:
+    """None: it accepts and says nothing, as a worker that is stopped does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(64)
+                if said is None:
+                    time.sleep(40)
+                else:
+                    connection.sendall(said)
+
+        threading.Thread(target=answer, daemon=True).start()
+        done = mixcli("plan", "mixtral", "--worker", f"127.0.0.1:{listener.getsockname()[1]}", timeout=60)
+    assert done.returncode == 6, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "a:0", "a:70000", "a:٣٤", "a..b:80", "http://a:80", f"{'x' * 300}:80"]
+)
+def test_an_address_that_is_none_is_a_usage_error(mixcli: Runner, address: str) -> None:
+    done = mixcli("plan", "mixtral", "--worker", address)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
