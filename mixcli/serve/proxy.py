@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,18 @@ CLIENT = b"x-mixcli-client"  # tells the host whose Idempotency-Key it is: a has
 MODEL_GONE = (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError)
 
 
+LOOKS = ("/health", "/v1/models")
+WHOLE_BODY = 120.0  # seconds for a request's body
+SILENCE = 30.0  # seconds without a sign of life from the host
+LOOK = 5.0  # seconds between two looks at it, while it computes
+UNLOADED = Refusal(503, "server_error", "no model is loaded; the next request for an answer loads it again")
+UNRESPONSIVE = Refusal(
+    503,
+    "server_error",
+    "the model process does not answer; end it with `mixcli stop`, the next request starts another",
+)
+
+
 class Proxy:
     """Serves one host. `revive` starts it again when its process died, and gives its socket (called in a thread)."""
 
@@ -44,7 +57,14 @@ class Proxy:
             return
         method, path, headers = scope["method"], scope["path"], scope["headers"]
         refusal = self._gate.refusal(method, path, headers)
-        body = b"" if refusal else await _body(receive)
+        try:
+            async with asyncio.timeout(WHOLE_BODY):
+                body = b"" if refusal else await _body(receive)
+        except TimeoutError:
+            body, refusal = (
+                b"",
+                Refusal(408, "invalid_request_error", "the request's body did not come in time"),
+            )
         if body is None:
             refusal = too_large()
         if refusal is not None:
@@ -52,13 +72,35 @@ class Proxy:
             return
         passed = [(name, value) for name, value in headers if name.lower() in PASSED]
         passed.append((CLIENT, _client_of(headers)))
-        work = asyncio.create_task(self._answer(method, path, passed, body or b"", send))
+        begun: list[bool] = []
+
+        async def sending(message: dict[str, Any]) -> None:
+            begun[:] = [True]
+            await send(message)
+
+        work = asyncio.create_task(self._answer(method, path, passed, body or b"", sending))
         gone = asyncio.create_task(_disconnected(receive))
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (gone, work):
+        silent = asyncio.create_task(self._silent())
+        done, _ = await asyncio.wait({work, gone, silent}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (gone, silent, work):
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
+        if silent in done and not begun:
+            await _refuse(send, UNRESPONSIVE)
+
+    async def _silent(self) -> None:
+        """Return when the host gives no sign of life for SILENCE; one that is gone or loads is another matter."""
+        alive = time.monotonic()
+        while time.monotonic() - alive < SILENCE:
+            await asyncio.sleep(LOOK)
+            try:
+                await self._client.get("http://host/health", timeout=LOOK)
+            except httpx2.TimeoutException:
+                continue
+            except httpx2.HTTPError:
+                pass
+            alive = time.monotonic()
 
     async def close(self) -> None:
         """Let go of the connections to the host."""
@@ -71,6 +113,9 @@ class Proxy:
         try:
             await _pass_on(client, method, path, headers, body, send)
         except _NotBegun:
+            if path in LOOKS:  # a look at a model loads none
+                await _refuse(send, UNLOADED)
+                return
             try:
                 client = await self._revived(client)
                 await _pass_on(client, method, path, headers, body, send)

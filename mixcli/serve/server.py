@@ -1,13 +1,15 @@
 """The server's life: bind, serve, drain."""
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from types import FrameType
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.serve.gate import Gate
@@ -69,12 +71,24 @@ def serve(listener: socket.socket, gate: Gate, host_socket: Path, revive: Callab
 async def _serve(listener: socket.socket, gate: Gate, host_socket: Path, revive: Callable[[], Path]) -> None:
     import uvicorn
 
+    from mixcli.serve.connection import Connection
     from mixcli.serve.proxy import Proxy
 
+    class Server(uvicorn.Server):
+        """A server that the first signal drains and the second ends at once."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None, None, None]:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self.handle_exit)
+            yield
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's names
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            self.should_exit = True
+
     proxy = Proxy(gate, host_socket, revive)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn puts its own on top and gives the signal back afterwards
-        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         proxy,
         log_level="error",
@@ -82,7 +96,8 @@ async def _serve(listener: socket.socket, gate: Gate, host_socket: Path, revive:
         timeout_graceful_shutdown=DRAIN,
         server_header=False,
         proxy_headers=False,
+        http=Connection,
         h11_max_incomplete_event_size=1 << 16,
     )
-    await uvicorn.Server(config).serve(sockets=[listener])
+    await Server(config).serve(sockets=[listener])
     await proxy.close()

@@ -1,5 +1,6 @@
 """mixcli serve as a process, with the demo: clients, strangers, drains, ports."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -202,3 +203,50 @@ def test_an_idempotency_key_belongs_to_one_api_key_and_one_body(served: Served) 
         "POST", "/v1/chat/completions", QUESTION, Idempotency_Key="1", Authorization="Bearer a"
     )
     assert (status, refusal["error"]["code"]) == (409, "idempotency_key_reused")
+
+
+def test_a_look_loads_nothing_and_a_request_does(served: Served, mixcli: Runner) -> None:
+    """`mixcli stop` while serve runs ends at once, though serve is the parent of the process; what serve says afterwards is no new load."""
+    begin = time.monotonic()
+    assert mixcli("stop", "--all", timeout=60).returncode == 0
+    assert time.monotonic() - begin < 30
+    status, body = served.ask("GET", "/health")
+    assert (status, "no model is loaded" in body["error"]["message"]) == (503, True)
+    assert served.ask("GET", "/v1/models")[0] == 503
+    assert hosts() == []
+    assert served.ask("POST", "/v1/chat/completions", QUESTION)[0] == 200
+    assert served.ask("GET", "/health")[0] == 200
+
+
+@pytest.mark.slow
+def test_half_a_request_has_a_deadline_and_costs_nothing_afterwards(served: Served) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n"
+    for piece in (b"", head, head + b"\r\n{", b"GET / HT"):
+        for _ in range(10):
+            with socket.create_connection(("127.0.0.1", served.port)) as connection:
+                connection.sendall(piece)
+    with socket.create_connection(("127.0.0.1", served.port)) as dripping:
+        dripping.settimeout(0.5)
+        begin = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(120):
+                dripping.sendall(b"G")
+                with contextlib.suppress(TimeoutError):
+                    if not dripping.recv(100):
+                        break
+        assert time.monotonic() - begin < 50
+    count = len(os.listdir(f"/proc/{served.process.pid}/fd"))
+    assert count < 40
+    assert served.ask("GET", "/health")[0] == 200
+
+
+def test_the_second_signal_ends_at_once(served: Served) -> None:
+    endless = json.dumps({**STORY, "max_tokens": 900, "stream": True}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(head % len(endless) + endless)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(5) == -signal.SIGTERM
