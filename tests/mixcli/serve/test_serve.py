@@ -235,7 +235,7 @@ def test_half_a_request_has_a_deadline_and_costs_nothing_afterwards(served: Serv
                     if not dripping.recv(100):
                         break
         assert time.monotonic() - begin < 50
-    count = len(os.listdir(f"/proc/{served.process.pid}/fd"))
+    count = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
     assert count < 40
     assert served.ask("GET", "/health")[0] == 200
 
