@@ -249,4 +249,5 @@ def test_the_second_signal_ends_at_once(served: Served) -> None:
         served.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(5) == -signal.SIGTERM
+        served.process.communicate(timeout=5)
+        assert served.process.returncode == -signal.SIGTERM
