@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixcli import python_child
 from mixcli.engine.formats import Message
 from mixcli.errors import IntegrityError
 
@@ -88,8 +87,6 @@ class Renderer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=python_child.environment(),
-            start_new_session=True,
             env={name: os.environ[name] for name in _KEPT if name in os.environ},
             text=True,
             encoding="utf-8",
