@@ -6,6 +6,7 @@ Only the chosen command's module is imported: `mixcli --help` needs click and no
 import errno
 import gc
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -91,6 +92,8 @@ def as_text(command: click.Command) -> None:
     for parameter in command.params:
         if type(parameter.type) is click.types.StringParamType:
             parameter.type = TEXT
+        elif type(parameter.type) in _BOUNDED:
+            parameter.type = _BOUNDED[type(parameter.type)](parameter.type)
     if isinstance(command, click.Group):
         for one in command.commands.values():
             as_text(one)
@@ -103,6 +106,39 @@ class _Text(click.types.StringParamType):
         return clean(super().convert(value, param, ctx))
 
 
+class _Whole(click.IntRange):
+    """A whole number that every program behind it can hold."""
+
+    def __init__(self, of: click.IntRange) -> None:
+        super().__init__(of.min, of.max, of.min_open, of.max_open, of.clamp)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(_brief(value), param, ctx)
+        if abs(number) > MAX_WHOLE:
+            self.fail(f"{number} is larger than {MAX_WHOLE:,}.", param, ctx)
+        return number
+
+
+class _Real(click.FloatRange):
+    """A number that is one: neither nan nor infinite."""
+
+    def __init__(self, of: click.FloatRange) -> None:
+        super().__init__(of.min, of.max, of.min_open, of.max_open, of.clamp)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(_brief(value), param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{_brief(value)!r} is not a number.", param, ctx)
+        return number
+
+
+def _brief(value: Any) -> Any:
+    """Return what was typed; a number of hundreds of digits is named by its beginning, and is none."""
+    return f"{value[:40]}…" if isinstance(value, str) and len(value) > 40 else value
+
+
+MAX_WHOLE = 2**32 - 1  # of tokens, seeds, threads
+_BOUNDED: dict[type, Callable[[Any], click.ParamType]] = {click.IntRange: _Whole, click.FloatRange: _Real}  # type: ignore[type-arg, unused-ignore]
 TEXT = _Text()
 _FROM_SHELL = "mixcli.cli.from_shell"
 

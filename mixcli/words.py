@@ -6,6 +6,7 @@ from datetime import datetime
 
 from mixcli.errors import UsageError
 
+MAX_SIZE = 1 << 60  # bytes
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -31,12 +32,31 @@ def moment(iso: str) -> str:
 
 
 def size_in_bytes(text: str) -> int:
-    """Read a size such as 2GiB, 500MB, 4G or 0; UsageError when it is none. G and GiB are 2^30, GB is 10^9."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", text.strip(), re.IGNORECASE)
+    """Return the bytes of a size such as 2GiB, 500MB, 4G or 0; UsageError when it is invalid. G and GiB are 2^30, GB is 10^9."""
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGT]?)(i?B?)", text.strip(), re.IGNORECASE)
     if not match:
-        raise UsageError(f"{text!r} is no size; write 2GiB, 500MB or 0")
+        raise UsageError(f"invalid size {_short(text)}: use 2GiB, 500MB or 0")
     step = 1000 if match[3].upper() == "B" else 1024
-    return int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
+    n_bytes = int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
+    if n_bytes > MAX_SIZE:
+        raise UsageError(f"invalid size {_short(text)}: no machine has that much; use 2GiB or 500MB")
+    return n_bytes
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")
+
+
+def address(text: str) -> str:
+    """Return HOST:PORT, :PORT or PORT as it was written; UsageError when it is invalid."""
+    host, _, port = text.strip().rpartition(":")
+    if (
+        not re.fullmatch("[0-9]{1,5}", port)
+        or not 0 < int(port) < 1 << 16
+        or host.count("[") != host.count("]")
+    ):
+        raise UsageError(f"invalid address {_short(text)}: use HOST:PORT, such as 127.0.0.1:50052")
+    return text.strip()
 
 
 def seconds(text: str) -> float:

@@ -17,7 +17,12 @@ from mixcli.commands.options import common
     help="File type, e.g. Q4_K_M (default), Q8_0, BF16; COPY keeps a GGUF's types.",
 )
 @click.option("--upcycle-experts", type=click.IntRange(min=0), default=0, metavar="N", help="Make a dense checkpoint a mixture of N equal experts.")  # fmt: skip
-@click.option("--seed", type=int, default=0, help="Seed of the router that --upcycle-experts draws.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    help="Seed of the router that --upcycle-experts draws.",
+)
 @conversion_options
 @common
 def command(source: Path, output_type: str | None, upcycle_experts: int, seed: int, choices: Choices) -> None:

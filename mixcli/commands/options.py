@@ -149,15 +149,15 @@ def wish_options(command: F) -> F:
         **others: Any,
     ) -> Any:
         from mixcli.wish import Wish
-        from mixcli.words import size_in_bytes
+        from mixcli.words import address, size_in_bytes
         from profiles.request import Request
 
         wish = Wish(
             Request(n_ctx=n_ctx, kv=kv, from_disk=from_disk),
             profile,
-            size_in_bytes(vram) if vram else None,
-            size_in_bytes(ram) if ram else None,
-            workers,
+            None if vram is None else size_in_bytes(vram),
+            None if ram is None else size_in_bytes(ram),
+            tuple(map(address, workers)),
         )
         return command(wish=wish, **others)
 

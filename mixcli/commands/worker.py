@@ -22,7 +22,9 @@ def command(listen: str, threads: int | None) -> None:
     """
     from mixcli.hardware import physical_cores
     from mixcli.insight.lend import lend
+    from mixcli.words import address
 
+    listen = address(listen)
     host = listen.rpartition(":")[0].strip("[]")
     if host not in LOOPBACK:
         console.warn(

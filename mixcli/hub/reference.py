@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.errors import UsageError
+from mixcli.text import clean
 
 _ADDRESS = re.compile(r"^(?:https?://)?(?:huggingface\.co|hf\.co)/")
 _BLOB = re.compile(r"/(?:blob|resolve)/([^/]+)/")
@@ -119,6 +120,7 @@ def usable_name(name: str) -> str:
 
 def shown(text: str) -> str:
     """Return a text in quotes as a message shows it, cut where it is long."""
+    text = clean(text)
     return repr(text if len(text) <= 120 else f"{text[:60]}…{text[-40:]}")
 
 

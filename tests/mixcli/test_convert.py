@@ -67,7 +67,7 @@ def test_shards_are_named_as_llama_cpp_names_them(mixcli: Runner, checkpoint: Pa
         (["convert", "{}", "-t", "Q4_O"], 2, "Q4_O is not a file type"),
         (["convert", "{}", "--tensor", "ffn_down"], 2, "is not REGEX=TYPE"),
         (["convert", "{}", "--tensor", "ffn_down=Q99"], 2, "Q99"),
-        (["convert", "{}", "--max-memory", "lots"], 2, "is no size"),
+        (["convert", "{}", "--max-memory", "lots"], 2, "invalid size"),
         (["convert", "{}", "-t", "IQ2_XXS"], 5, "needs an imatrix"),
         (["convert", "{}/nowhere"], 1, "nowhere"),
         (["quantize", "{}/model.safetensors", "Q4_K_M"], 5, "safetensors"),

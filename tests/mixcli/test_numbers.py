@@ -1,0 +1,51 @@
+"""Every number that any command takes, spelled as no number should be: a sentence and exit 2, or the number that it is; never a traceback."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from tests.conftest import _environment
+from tests.mixcli.forked import Forked, commands, forked
+from tests.mixcli.test_any_bytes import SHORT, arguments
+
+HOSTILE = ["nan", "inf", "-inf", "-1", "0", "1e99", "1e400", "", " ", " 5 ", "5 GB", "١٢", "²", "1" + "0" * 400, "0x10", "1_0", "true", "-0.0", "None", "1,5"]  # fmt: skip
+NUMBERS = ("SIZE", "TIME", "HOST:PORT", "P")  # metavars of texts that hold a number
+NO_PORT = ["127.0.0.1", "127.0.0.1:", ":", ":0", "x:nan", "x:-1", "x:65536", "x:1e3", "[::1", "[::1]:99999", "x:١٢", "x:" + "9" * 400]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    home = tmp_path_factory.mktemp("numbers") / "home"
+    with forked(home, {**_environment(home), "MIXCLI_OFFLINE": "1"}) as process:
+        yield process
+
+
+def holds_a_number(option: click.Parameter) -> bool:
+    kinds = click.types.IntParamType | click.types.FloatParamType
+    return isinstance(option.type, kinds) or option.metavar in NUMBERS
+
+
+def cases() -> Iterator[Any]:
+    for words, command in commands():
+        for option in command.params:
+            if isinstance(option, click.Option) and holds_a_number(option):
+                rest = [*SHORT.get(words[0], []), *arguments(command)]
+                values = NO_PORT if option.metavar == "HOST:PORT" else HOSTILE
+                yield pytest.param(
+                    [*words, *rest, option.opts[-1]], values, id=f"{' '.join(words)} {option.opts[-1]}"
+                )
+
+
+@pytest.mark.parametrize(("args", "values"), [*cases()])
+def test_a_number_that_is_none_is_a_sentence(
+    lines: Forked, args: list[str], values: list[str], tmp_path: Path
+) -> None:
+    for value in values:
+        done = lines.run(*args, value, stdin=b"x\n", limit=30)
+        assert b"Traceback" not in done.err, f"{value!r}: {done.sentence}"
+        assert done.code in (0, 1, 2, 4, 5, 6), f"{value!r}: {done.code} {done.sentence}"
+        assert len(done.err) < 1500, f"{value!r}: {done.sentence}"
+        assert b"None" not in done.err.replace(value.encode(), b""), done.sentence

@@ -1,0 +1,122 @@
+"""Ctrl-C at any moment, streams that are closed, full or of another kind: an exit code and at most a sentence."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from mixcli.cli import COMMANDS
+from tests.conftest import _environment, mixcli_process
+
+# an import that waits, in the place of a slow disk: Ctrl-C comes while Python imports
+SLOW = """
+import builtins, sys, time
+original = builtins.__import__
+def slow(name, *rest):
+    if name == "mixcli.cli":
+        print("importing", flush=True)
+        time.sleep(30)
+    return original(name, *rest)
+builtins.__import__ = slow
+from mixcli.__main__ import main
+sys.argv = ["mixcli", {name!r}]
+main()
+"""
+
+
+@pytest.mark.parametrize("name", [*COMMANDS][:3])
+def test_ctrl_c_while_python_imports_is_silent(home: Path, name: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW.replace("{name!r}", repr(name))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(home),
+    )
+    assert process.stdout
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_that_ends_has_its_code(home: Path, number: int, code: int) -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mixcli", "batch", "-", "--prompt", "x", "--endpoint", "http://127.0.0.1:9", "-m", "x"],
+        stdin=reading, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(home),
+    )  # fmt: skip
+    os.close(reading)
+    os.write(writing, b'{"text"')  # a line that does not end: it is waited for
+    assert process.stderr
+    time.sleep(3)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    os.close(writing)
+    assert process.returncode == code
+    assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", "<&-", "</", "2>/dev/full", ">/dev/full 2>&1", "1</dev/null"])
+@pytest.mark.parametrize("words", ["list --json", "run -m nothing", "lits", "--help"])
+def test_streams_of_any_kind_end_in_a_known_code(home: Path, redirect: str, words: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -m mixcli {words} {redirect}'],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=_environment(home),
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (0, 1, 2, 4), done
+    assert b"Traceback" not in done.stderr + done.stdout
+    assert b"Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LANG": "C", "LC_ALL": "C"},
+        {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1:strict"},
+    ],
+)
+def test_output_is_utf_8_under_every_locale(home: Path, locale: Mapping[str, str]) -> None:
+    done = mixcli_process(home, ["show", "naïve-日本語"], **locale)
+    assert done.returncode == 2
+    assert "'naïve-日本語'" in done.stderr
+
+
+def test_a_path_keeps_its_bytes_in_a_pipe(home: Path, tmp_path: Path) -> None:
+    code = (
+        "import os; from pathlib import Path; from mixcli.console import console; from mixcli.cli import _speak_utf8\n"
+        "_speak_utf8(); console.path(Path(os.fsdecode(b'caf\\xe9.gguf'))); console.data({'a': '\\udce9\\ud800'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.startswith(b"caf\xe9.gguf\n")
+    assert done.stdout.partition(b"\n")[2].decode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ("Wörter".encode("utf-16"), "UTF-16"),
+        ("some words".encode("utf-16-be"), "iconv -f UTF-16BE"),
+        ("some words".encode("utf-32-le"), "iconv -f UTF-32LE"),
+        (b"\x1f\x8b\x08\0", "gunzip"),
+        (b"PK\x03\x04...", "zip archive"),
+        (b"%PDF-1.7\n", "pdftotext"),
+    ],
+)
+def test_data_that_is_not_text_is_named(home: Path, raw: bytes, words: str) -> None:
+    done = mixcli_process(home, ["run", "-m", "demo"], raw)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
