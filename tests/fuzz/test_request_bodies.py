@@ -29,7 +29,8 @@ ANSWER_SECONDS = 60.0  # of one request; a context of 256 tokens takes well unde
 PLAIN = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2, "temperature": 0}
 REFUSED = {400, 404, 405, 409, 413, 415, 422, 503}
 
-FIELDS = sorted(ChatRequest.model_fields) + [
+FIELDS = [
+    *sorted(ChatRequest.model_fields),
     "tools",
     "tool_choice",
     "functions",
