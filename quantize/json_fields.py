@@ -1,5 +1,6 @@
 """Typed and bounded reads from a JSON object that nobody vouches for."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,9 +53,9 @@ class Fields:
 
 
 def shown(value: object, limit: int = 40) -> str:
-    """Write any value for an error message, cut where it is long."""
+    """Write any value for an error message as JSON has it, cut where it is long."""
     try:
-        text = repr(value)
-    except RecursionError:
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+    except (RecursionError, ValueError):
         text = "a deeply nested value"
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -66,11 +66,10 @@ def tables(draw: st.DrawFn) -> Table:
 def read(data: bytes, name: str) -> list[Record] | None:
     """Read an input to its end; None where it is refused in one sentence before the first record."""
     try:
-        source = open_records(io.BytesIO(data), name)
+        records = list(open_records(io.BytesIO(data), name).records)  # a batch reads all once before it asks
     except MixcliError as error:
         check_sentence(str(error))
         return None
-    records = list(source.records)
     for record in records:
         if record.fault:
             check_sentence(record.fault)

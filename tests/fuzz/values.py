@@ -17,7 +17,7 @@ FLOATS = [
     0.0, -0.0, 1.0, -1.0, 0.5, 1e-5, 1e-30, 1e-45, 1e30, 3.4e38, 1e308, -1e308, float("inf"), float("-inf"), float("nan"), 1e6, 32.0,
 ]  # fmt: skip
 TEXTS = [
-    "", " ", "a", "0", "-1", "1.5", "nan", "None", "null", "true", "llama", "gpt2", "default", "none", "\n", "\t", "\x00", "\x1b[31m",
+    "", " ", "a", "0", "-1", "1.5", "nan", "none", "null", "true", "llama", "gpt2", "default", "none", "\n", "\t", "\x00", "\x1b[31m",
     "a\x00b", "é", "𝔘", "\u202e", "\ufeff", "../x", "/etc/passwd", "~", "C:\\x", "%s%n", "{0}", "{{ x }}", "{% for %}", "[bold]",
     "</s>", "<|im_start|>", "[INST]", "a" * 300, "x" * 5000, '"', "'", "\\", ",", ";", "id,text\n", "\r", "\r\n", "\u2028",
 ]  # fmt: skip
