@@ -58,6 +58,8 @@ class DoesNotFit(MixcliError):
 class ContextOverflow(DoesNotFit):
     """A prompt has more tokens than the context has room for; `what` names it, `at_least` says that `n_prompt` is a lower bound."""
 
+    param = "messages"  # over HTTP
+
     def __init__(
         self, n_prompt: int, n_ctx: int, *, what: str = "the prompt", at_least: bool = False
     ) -> None:

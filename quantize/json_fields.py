@@ -20,7 +20,7 @@ class Fields:
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
             raise CorruptFile(
-                f"{self.where} has {key} = {shown(value)} where a number from 1 to {limit} must be; download it again."
+                f"{self.where} has {_said(key, value)} where a number from 1 to {limit} must be; download it again."
             )
         return value
 
@@ -29,7 +29,7 @@ class Fields:
         value = default if value is None else value
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
             raise CorruptFile(
-                f"{self.where} has {key} = {shown(value)} where a number from 0 must be; download it again."
+                f"{self.where} has {_said(key, value)} where a number from 0 must be; download it again."
             )
         return float(value)
 
@@ -37,7 +37,7 @@ class Fields:
         value = self.values.get(key)
         if value not in (None, True, False):
             raise CorruptFile(
-                f"{self.where} has {key} = {shown(value)} where true or false must be; download it again."
+                f"{self.where} has {_said(key, value)} where true or false must be; download it again."
             )
         return bool(value)
 
@@ -47,9 +47,13 @@ class Fields:
             return {}
         if not isinstance(value, dict):
             raise CorruptFile(
-                f"{self.where} has {key} = {shown(value)} where an object must be; download it again."
+                f"{self.where} has {_said(key, value)} where an object must be; download it again."
             )
         return value
+
+
+def _said(key: str, value: object) -> str:
+    return f"no {key}" if value is None else f"{key} = {shown(value)}"
 
 
 def shown(value: object, limit: int = 40) -> str:
