@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from mixcli.engine.json_schema import MAX_COUNT, MAX_DEPTH, check_repeats, prepared
+from mixcli.engine.sampling_table import shown
 from mixcli.errors import BadRequest
 
 Kind = Literal["json_schema", "json_object", "regex", "grammar"]
@@ -54,7 +55,7 @@ class ConstraintSpec:
 
 def _text(value: object, name: str, param: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise BadRequest(f"the {name} must be a text that is not empty, not {value!r:.40}", param=param)
+        raise BadRequest(f"the {name} must be a text that is not empty, not {shown(value)}", param=param)
     if "\0" in value:
         raise BadRequest(f"the {name} has a NUL character in it; write it as an escape", param=param)
     return value
@@ -62,7 +63,7 @@ def _text(value: object, name: str, param: str) -> str:
 
 def _schema_text(schema: object, param: str) -> str:
     if not isinstance(schema, dict | bool):
-        raise BadRequest(f"a JSON schema must be an object, not {schema!r:.40}", param=param)
+        raise BadRequest(f"a JSON schema must be an object, not {shown(schema)}", param=param)
     try:
         return json.dumps(prepared(schema, param), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:

@@ -120,7 +120,7 @@ class _Preparation:
         if isinstance(schema, bool):
             return schema
         if not isinstance(schema, dict):
-            raise self._error(path, f"must be a schema (an object), not {schema!r:.40}")
+            raise self._error(path, f"must be a schema (an object), not {shown(schema)}")
         said = _newer(schema)
         made: dict[str, Any] = {}
         for key, value in said.items():
@@ -136,13 +136,13 @@ class _Preparation:
         """Return a keyword's value: one or several schemas, or what a table of checks makes of it."""
         if key in _NAMED:
             if not isinstance(value, dict):
-                raise self._error(place, f"must be an object, not {_short(value)}")
+                raise self._error(place, f"must be an object, not {shown(value)}")
             if key == "patternProperties":
                 self._patterns(value, place)
             return {name: self.schema(one, (*place, name)) for name, one in value.items()}
         if key in _LIST or (key == "items" and isinstance(value, list)):
             if not isinstance(value, list):
-                raise self._error(place, f"must be a list, not {_short(value)}")
+                raise self._error(place, f"must be a list, not {shown(value)}")
             return [self.schema(one, (*place, str(i))) for i, one in enumerate(value)]
         if key in _ONE:
             return self.schema(value, place)
@@ -159,7 +159,7 @@ class _Preparation:
     def _count(self, value: Any, place: tuple[str, ...]) -> int:
         whole = int(value) if isinstance(value, float) and value.is_integer() else value
         if isinstance(whole, bool) or not isinstance(whole, int) or whole < 0:
-            raise self._error(place, f"must be a whole number from 0, not {_short(value)}")
+            raise self._error(place, f"must be a whole number from 0, not {shown(value)}")
         if whole > MAX_COUNT:
             raise self._error(place, f"is {shown(whole)}; {MAX_COUNT:,} is the limit")
         return whole
@@ -179,7 +179,7 @@ class _Preparation:
 
     def _number(self, value: Any, place: tuple[str, ...]) -> int | float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._error(place, f"must be a number, not {_short(value)}")
+            raise self._error(place, f"must be a number, not {shown(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise self._error(place, f"is {value}, which is no JSON")
         return value
@@ -187,7 +187,7 @@ class _Preparation:
     def _text(self, value: Any, place: tuple[str, ...]) -> str:
         key = place[-1]
         if not isinstance(value, str):
-            raise self._error(place, f"must be a text, not {_short(value)}")
+            raise self._error(place, f"must be a text, not {shown(value)}")
         if key == "$ref" and not value.startswith("#"):
             raise BadRequest(
                 f"the JSON schema refers to {value!r:.80}; only references inside it (#/...) are followed",
@@ -205,15 +205,15 @@ class _Preparation:
                 raise self._error(place, f"is {shown(number)}; it must be above 0 and at most {EXACT:,}")
         elif key == "required":
             if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-                raise self._error(place, f"must be a list of names, not {_short(value)}")
+                raise self._error(place, f"must be a list of names, not {shown(value)}")
         elif key == "type":
             for name in value if isinstance(value, list) else [value]:
                 if not isinstance(name, str) or name not in _SIMPLE:
                     raise self._error(
-                        place, f"cannot be used: {_short(name)} is not one of {', '.join(sorted(_SIMPLE))}"
+                        place, f"cannot be used: {shown(name)} is not one of {', '.join(sorted(_SIMPLE))}"
                     )
         elif key == "enum" and not isinstance(value, list):
-            raise self._error(place, f"must be a list, not {_short(value)}")
+            raise self._error(place, f"must be a list, not {shown(value)}")
         else:
             self._exact(value, place)
         return value
@@ -273,10 +273,6 @@ def _annotates(key: str, value: object, schema: dict[str, Any]) -> bool:
     types = schema.get("type")
     named = types if isinstance(types, list) else [types]
     return value in ANNOTATION_FORMATS or (types is not None and "string" not in named)
-
-
-def _short(value: object) -> str:
-    return shown(value) if isinstance(value, int) and not isinstance(value, bool) else f"{value!r:.40}"
 
 
 __all__ = ["ANNOTATIONS", "MAX_COUNT", "MAX_DEPTH", "REFUSED", "check_repeats", "prepared"]

@@ -3,6 +3,7 @@
 Standard library only: the command line reads it for its help.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,9 +51,9 @@ class Range:
         if self.allows(value):
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{name} must be a {'whole ' * self.whole}number, not {value!r:.40}"
+            return f"{name} must be a {'whole ' * self.whole}number, not {shown(value)}"
         if self.whole and isinstance(value, float):
-            return f"{name} must be a whole number, not {value!r:.40}"
+            return f"{name} must be a whole number, not {shown(value)}"
         return f"{name} is {shown(value)}; it must be {self.text}"
 
 
@@ -98,11 +99,16 @@ def texts_fault(name: str, texts: Sequence[object], length: int = MAX_STOP_LENGT
     return None
 
 
-def shown(value: float) -> str:
-    """Return a number for a message; a very long one by its length, which Python refuses to spell."""
+def shown(value: object) -> str:
+    """Return a value for a message, as JSON has it; a very long number by its length, which Python refuses to spell."""
     if isinstance(value, int) and value.bit_length() > 4 * MAX_SHOWN:
         return f"a whole number of about {math.ceil(value.bit_length() * math.log10(2)):,} digits"
-    return str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    try:
+        return f"{json.dumps(value, ensure_ascii=False, default=repr):.40}"
+    except (RecursionError, ValueError):  # too deep, or a number in it that is too long
+        return "a value that is too large to show"
 
 
 __all__ = [
