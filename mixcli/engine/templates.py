@@ -205,10 +205,15 @@ def _tokens(vocab: Vocab) -> dict[str, str]:
 
 
 def _clean(messages: Sequence[Message]) -> list[Message]:
-    """An answer to continue that is still empty is an answer to begin."""
+    """Leave out an answer to continue that is still empty: it is an answer to begin. BadRequest where there is nothing else."""
     *before, last = messages
-    begins = last.role == "assistant" and not last.content.strip() and before
-    return before if begins else list(messages)
+    if last.role != "assistant" or last.content.strip():
+        return list(messages)
+    if not before:
+        raise BadRequest(
+            "messages has nothing but an empty answer; begin with a message of the user", param="messages"
+        )
+    return before
 
 
 def _end_of(text: str, content: str) -> int:

@@ -244,6 +244,11 @@ def test_an_empty_answer_to_continue_is_one_to_begin(v3: Model) -> None:
     assert parts(v3, VICUNA, ("user", "Hi"), ("assistant", "")) == parts(v3, VICUNA, ("user", "Hi"))
 
 
+def test_nothing_but_an_empty_answer_is_refused(v3: Model) -> None:
+    with pytest.raises(BadRequest, match="nothing but an empty answer"):
+        parts(v3, VICUNA, ("assistant", " "))
+
+
 @pytest.mark.parametrize("blank", ["", " "])
 def test_a_space_that_the_tokenizer_puts_is_not_put_twice(v3: Model, blank: str) -> None:
     """Templates for SentencePiece write "[INST] Hi[/INST] Hello</s>"; the tokenizer's own space is that one."""
