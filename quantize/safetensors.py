@@ -72,10 +72,9 @@ def _read(path: Path, reader: ByteReader) -> dict[str, StoredTensor]:
     size = reader.size
     if size < 8:
         raise _bad(path, f"is only {size} bytes long")
-    start = reader.read_at(0, min(size, 64))
-    refuse_pointer(path.name, start)
-    length = int.from_bytes(start[:8], "little")
+    length = int.from_bytes(reader.read_at(0, min(size, 8)), "little")
     if length > MAX_HEADER_BYTES:
+        refuse_pointer(path.name, reader.read_at(0, min(size, 64)))
         raise _bad(
             path, f"claims a header of {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that are allowed"
         )

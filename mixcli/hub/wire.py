@@ -106,6 +106,10 @@ def joined(base: str, location: str) -> str:
     """Return where a redirect leads; raises Untrusted for an address that is none."""
     try:
         url = httpx2.URL(base).join(location)
+        if url.scheme not in ("http", "https"):
+            raise Untrusted(
+                "redirects to an address that is not http or https", request=httpx2.Request("GET", base)
+            )
         if not is_address(url):
             raise httpx2.InvalidURL(location)
     except (httpx2.InvalidURL, ValueError) as error:

@@ -275,9 +275,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         found = self.server.standin.repos[name]
         file = next(file for file, known in found.sha256.items() if known == digest)
-        self.send_data(found.files[file], {"ETag": f'"{digest}"'})
+        self.send_data(found.files[file], {"ETag": f'"{digest}"'}, found.size(file))
 
-    def send_data(self, data: bytes, headers: dict[str, str]) -> None:
+    def send_data(self, data: bytes, headers: dict[str, str], size: int = 0) -> None:
+        """Send a file, or the range that was asked for; `size` is what it is said to have."""
         start, stop = 0, len(data)
         status = 200
         if self.seen.range and not self.ignore_range:
@@ -286,7 +287,7 @@ class Handler(BaseHTTPRequestHandler):
             if start >= len(data):
                 self.reply(416, {"Content-Range": f"bytes */{len(data)}"})
                 return
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size or len(data)}"
         self.seen.status = status
         self.send_response(status)
         for name, value in headers.items():
