@@ -57,9 +57,9 @@ def _said(key: str, value: object) -> str:
 
 
 def shown(value: object, limit: int = 40) -> str:
-    """Write any value for an error message as JSON has it, cut where it is long."""
+    """Write any value for an error message a text in quotes and anything else as JSON has it, cut where it is long."""
     try:
-        text = json.dumps(value, ensure_ascii=False, default=repr)
+        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
     except (RecursionError, ValueError):
         text = "a deeply nested value"
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -55,7 +55,7 @@ BAD_HEADERS = {
     "a huge offset": ({"a": _tensor(offsets=[1 << 70, (1 << 70) + 8])}, "impossible byte range"),
     "overlapping tensors": ({"a": _tensor(), "b": _tensor(shape=[1], offsets=[4, 8])}, "overlap"),
     "the same bytes twice": ({"a": _tensor(), "b": _tensor()}, "overlap"),
-    "an unknown type": ({"a": _tensor(dtype="Q4_K")}, 'unknown type "Q4_K"'),
+    "an unknown type": ({"a": _tensor(dtype="Q4_K")}, "unknown type 'Q4_K'"),
     "a type that is a list": ({"a": _tensor(dtype=["F32"])}, "unknown type"),
     "a tensor that is a list": ({"a": [1, 2]}, "other than an object"),
     "half a byte": ({"a": _tensor(dtype="F4", shape=[3], offsets=[0, 1])}, "1 bytes where F4"),

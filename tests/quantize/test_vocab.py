@@ -513,7 +513,7 @@ def test_a_vocabulary_that_claims_more_than_the_embedding_is_never_built(tmp_pat
     [
         ({"default_num_special_tokens": 1 << 22}, "4194304 special tokens among 131072"),
         ({"default_vocab_size": 1 << 40}, "default_vocab_size = 1099511627776"),
-        ({"default_vocab_size": True}, "default_vocab_size = True"),
+        ({"default_vocab_size": True}, "default_vocab_size = true"),
     ],
 )
 def test_counts_of_a_tekken_file_are_claims(change: dict[str, Any], words: str, tmp_path: Path) -> None:
