@@ -471,7 +471,7 @@ ODD_FILES: dict[str, tuple[str, Any, str | None]] = {
     "a post-processor of words": ("tokenizer.json", {"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": "x"}, {}]}}, None),
     "processors that are no list": ("tokenizer.json", {"post_processor": {"processors": 7}}, None),
     "an id beyond any": ("added_tokens.json", {"x": 1 << 60}, "the id"),
-    "a flag for an id": ("added_tokens.json", {"x": True}, "the id True"),
+    "a flag for an id": ("added_tokens.json", {"x": True}, "the id true"),
     "a key of many digits": ("tokenizer_config.json", {"added_tokens_decoder": {"9" * 5000: {"content": "x"}}}, "in an unknown way"),
     "a template that is a number": ("tokenizer_config.json", {"chat_template": 7}, None),
     "a template of null": ("tokenizer_config.json", {"chat_template": None}, None),
