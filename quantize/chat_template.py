@@ -19,6 +19,8 @@ def chat_template_metadata(folder: Path, tokenizer_config: Mapping[str, Any]) ->
     template = _beside(folder) if template is None else template
     if isinstance(template, str):
         return {"tokenizer.chat_template": text(template)}
+    if isinstance(template, dict):  # as transformers keeps them once they are read
+        template = [{"name": name, "template": body} for name, body in template.items()]
     return _named(template) if isinstance(template, list) else {}
 
 

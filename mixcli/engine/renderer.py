@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ ADVICE = "it is the metadata tokenizer.chat_template of the GGUF file; use anoth
 
 class TemplateRefusal(Exception):
     """The template called raise_exception: this conversation does not suit it."""
+
+
+class BrokenTemplate(IntegrityError):
+    """The template ended with an error."""
 
 
 class Conversation(dict[str, Any]):
@@ -53,7 +58,7 @@ class Renderer:
         found: list[str | TemplateRefusal] = []
         for answer in answers:
             if "error" in answer:
-                raise IntegrityError(f"the model's chat template is broken: {answer['error']}; {ADVICE}")
+                raise BrokenTemplate(f"the model's chat template is broken: {answer['error']}; {ADVICE}")
             found.append(TemplateRefusal(answer["refused"]) if "refused" in answer else answer["text"])
         return found
 
@@ -68,12 +73,12 @@ class Renderer:
             process.stdin.write(json.dumps(conversations) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
-        except BrokenPipeError:
+        except OSError:
             line = ""
         finally:
             timer.cancel()
         if not line.endswith("\n"):
-            process.kill()
+            _stop(process)  # waited for, so that the next request starts another
             raise IntegrityError(
                 f"the model's chat template did not end within {TIME_LIMIT:.0f} s or took too much memory: "
                 f"it is broken or hostile; {ADVICE}"
@@ -102,4 +107,5 @@ def _stop(process: "subprocess.Popen[str]") -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe:
-            pipe.close()
+            with suppress(OSError):  # what it did not read any more
+                pipe.close()

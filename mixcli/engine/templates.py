@@ -21,7 +21,7 @@ from mixcli.engine.content import ContentTokenizer
 from mixcli.engine.formats import Message, Part
 from mixcli.engine.llama import Vocab
 from mixcli.engine.provenance import Provenance
-from mixcli.engine.renderer import Conversation, Renderer, TemplateRefusal
+from mixcli.engine.renderer import BrokenTemplate, Conversation, Renderer, TemplateRefusal
 from mixcli.errors import BadRequest, IntegrityError
 
 MAX_TEMPLATE = 1 << 18  # characters; the longest template known has about 30,000
@@ -48,7 +48,6 @@ class JinjaLayout:
                 f"the model's chat template has {len(template):,} characters; {MAX_TEMPLATE:,} is the limit"
             )
         self._tokenizer, self._vocab = tokenizer, vocab
-        self._in_parts = False  # whether contents are lists of parts; found out at the first conversation
         self.renderer = Renderer(template, _tokens(vocab))
         self._lock = RLock()
 
@@ -79,13 +78,26 @@ class JinjaLayout:
     def _parts(self, messages: Sequence[Message]) -> list[Part] | None:
         """Render and take apart; None where the content of a message does not appear."""
         pieces = self._pieces(messages)
-        if pieces is None and not self._in_parts:  # some templates only know lists of parts
-            self._in_parts = True
-            try:
-                pieces = self._pieces(messages)
-            finally:
-                self._in_parts = pieces is not None
         return None if pieces is None else list(self._merged(pieces))
+
+    @cached_property
+    def _in_parts(self) -> bool:
+        """Whether the template only knows contents that are lists of parts, as templates for images do."""
+        message, mark = [Message("user", "")], "\ue000"
+
+        def shown(*, in_parts: bool) -> str:
+            try:
+                (text,) = self.renderer.render(
+                    Conversation.of(message, [mark], prompt=True, in_parts=in_parts)
+                )
+            except BrokenTemplate:  # of this shape only, or told again when a conversation is rendered
+                return ""
+            return text if isinstance(text, str) else ""
+
+        if mark in shown(in_parts=False):
+            return False
+        parted = shown(in_parts=True)
+        return mark in parted and "'type'" not in parted and '"type"' not in parted
 
     def _pieces(self, messages: Sequence[Message]) -> list[Piece] | None:
         nonce = f"{secrets.randbits(64):020d}"
@@ -126,9 +138,13 @@ class JinjaLayout:
     def _sees(self, messages: Sequence[Message], which: Sequence[int], real: str) -> bool:
         """Whether each of these messages makes a difference to the text: a content may be cut, but must not be left out."""
         contents = [message.content for message in messages]
-        others = [[*contents[:i], "\ue000", *contents[i + 1 :]] for i in which]
-        texts = self.renderer.render(*(self._conversation(messages, other) for other in others))
-        return all(text != real for text in texts)
+        for i in which:
+            others = ("\ue000", f"\ue000{contents[i]}", f"{contents[i]}\ue000")
+            variants = ([*contents[:i], other, *contents[i + 1 :]] for other in others)
+            texts = self.renderer.render(*(self._conversation(messages, variant) for variant in variants))
+            if all(text == real for text in texts):
+                return False
+        return True
 
     def _by_provenance(self, messages: Sequence[Message], real: str, marked: str) -> list[Piece]:
         """Take apart a text of a template that looks into contents."""

@@ -175,6 +175,9 @@ def test_the_template_of_the_tokenizer_configuration_comes_first(tmp_path: Path)
     assert found["tokenizer.chat_template"].value == "d"
     assert found["tokenizer.chat_template.tool_use"].value == "t"
     assert found["tokenizer.chat_templates"].value == ["tool_use"]
+    change(folder / "tokenizer_config.json", chat_template={"default": "d", "tool use": "t"})
+    assert metadata(folder)["tokenizer.chat_template.tool_use"].value == "t"
+    assert metadata(folder)["tokenizer.chat_template"].value == "d"
     write_json(folder / "tokenizer_config.json", {})
     assert metadata(folder)["tokenizer.chat_template"].value == "from the file"
 

@@ -235,6 +235,16 @@ def test_a_template_that_looks_into_contents(thinker: Model, looks: str, said: s
             assert ours == ["<|im_start|>", "<|im_end|>"] * 3 + ["<|im_start|>"]
 
 
+def test_one_conversation_does_not_change_how_the_next_is_shown(thinker: Model) -> None:
+    template = LOOKING["cuts"]
+    layout = JinjaLayout(template, ContentTokenizer(thinker.vocab, template), thinker.vocab)
+    plain = [Message("user", "plain words, many")]
+    before = layout(plain)
+    layout([Message("user", "\ue000 and a lot more")])
+    layout([Message("user", ""), Message("assistant", "\ue000"), Message("user", "system<s>[INST]long")])
+    assert layout(plain) == before
+
+
 def test_an_answer_to_continue_that_a_template_changes_is_refused(thinker: Model) -> None:
     with pytest.raises(BadRequest, match="changes the answer"):
         parts(thinker, THINK, ("user", "a"), ("assistant", "<think>b</think>c"))
