@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ import pytest
 from mixcli.errors import MixcliError, ModelDied, UsageError
 from mixcli.host.process import Host, connect, hosts, stop
 from mixcli.host.spec import HostName, Order
-from profiles.placement import Placement
 from tests.conftest import Runner
+
+from .conftest import PLACEMENT, silent
 
 pytestmark = pytest.mark.model
 
-PLACEMENT = Placement(n_ctx=2048, n_threads=2, n_threads_batch=2)
 QUESTION = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "temperature": 0,
@@ -36,29 +36,12 @@ LONG = {
 }
 
 
-def silent(_done: float, _total: float, _stage: str) -> None: ...
-
-
 def wait_for(condition: Callable[[], Any], seconds: float = 15) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
     return value
-
-
-@pytest.fixture
-def name(home: Path, demo_path: Callable[[str], Path]) -> HostName:
-    return HostName(demo_path("Q4_K_M").resolve(), "demo:Q4_K_M", "{}")
-
-
-@pytest.fixture
-def host(name: HostName) -> Iterator[Host]:
-    host = connect(name, lambda: Order(PLACEMENT), 60, silent)
-    yield host
-    host.leave()
-    for left in hosts():
-        stop(left["pid"])
 
 
 def ask(host: Host, body: dict[str, Any]) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from mixcli.host.intake import Intake
-from mixcli.host.process import Host, connect, hosts, stop
-from mixcli.host.spec import HostName, Order
+from mixcli.host.process import Host
 from profiles.placement import Placement
 
-from .test_host import LONG, QUESTION, ask, raw, silent
+from .conftest import held_for_a_file
+from .test_host import LONG, QUESTION, ask, raw
 
 pytestmark = pytest.mark.model
 
@@ -26,14 +26,8 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str], Path]) -> Iterator[Host]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIXCLI_HOME", str(tmp_path_factory.mktemp("home")))
-        name = HostName(demo_path("Q4_K_M").resolve(), "demo:Q4_K_M", "{}")
-        host = connect(name, lambda: Order(PLACEMENT), 60, silent)
+    with held_for_a_file(tmp_path_factory, demo_path, PLACEMENT) as host:
         yield host
-        host.leave()
-        for left in hosts():
-            stop(left["pid"])
 
 
 class Stream:

@@ -26,23 +26,10 @@ from mixcli.host.record import Record, born
 from mixcli.host.spec import HostName, Order
 from tests.conftest import Runner
 
-from .test_host import LONG, PLACEMENT, QUESTION, ask, silent, wait_for
+from .conftest import PLACEMENT, silent
+from .test_host import LONG, QUESTION, ask, wait_for
 
 model = pytest.mark.model
-
-
-@pytest.fixture
-def name(home: Path, demo_path: Callable[[str], Path]) -> HostName:
-    return HostName(demo_path("Q4_K_M").resolve(), "demo:Q4_K_M", "{}")
-
-
-@pytest.fixture
-def host(name: HostName) -> Iterator[Host]:
-    host = connect(name, lambda: Order(PLACEMENT), 60, silent)
-    yield host
-    host.leave()
-    for left in hosts():
-        stop(left["pid"])
 
 
 @contextlib.contextmanager

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from mixcli.host.process import Host, connect, hosts, stop
-from mixcli.host.spec import HostName, Order
+from mixcli.host.process import Host
 from profiles.placement import Placement
 
-from .test_host import raw, silent, wait_for
+from .conftest import held_for_a_file
+from .test_host import raw, wait_for
 
 pytestmark = pytest.mark.model
 
@@ -23,14 +23,8 @@ PLACEMENT = Placement(n_ctx=1024, n_ubatch=128, n_threads=1, n_threads_batch=1)
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str], Path]) -> Iterator[Host]:
     """One host for all tests of this file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIXCLI_HOME", str(tmp_path_factory.mktemp("home")))
-        name = HostName(demo_path("Q4_K_M").resolve(), "demo:Q4_K_M", "{}")
-        host = connect(name, lambda: Order(PLACEMENT), 60, silent)
+    with held_for_a_file(tmp_path_factory, demo_path, PLACEMENT) as host:
         yield host
-        host.leave()
-        for left in hosts():
-            stop(left["pid"])
 
 
 def post(host: Host, target: str, body: Any, status: int = 200) -> dict[str, Any]:
