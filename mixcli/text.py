@@ -84,11 +84,17 @@ def _is_wide(head: bytes, width: int, place: int) -> bool:
     return written >= 0.95 * units and all(zeros >= 0.7 * units for zeros in beside)
 
 
-def did_you_mean(typed: str, names: "Iterable[str]", otherwise: str, form: str = "{}") -> str:
-    """Return "did you mean X?" with the name that is nearest to what was typed, whatever its case; else `otherwise`."""
+def nearest(typed: str, names: "Iterable[str]") -> str | None:
+    """Return the name that is nearest to what was typed, whatever its case; None where none is near."""
     known = {name.casefold(): name for name in names}
     near = get_close_matches(typed.casefold()[:_LONGEST_NAME], known, n=1)
-    return f"did you mean {form.format(known[near[0]])}?" if near else otherwise
+    return known[near[0]] if near else None
+
+
+def did_you_mean(typed: str, names: "Iterable[str]", otherwise: str, form: str = "{}") -> str:
+    """Return "did you mean X?" with the nearest name; else `otherwise`."""
+    near = nearest(typed, names)
+    return f"did you mean {form.format(near)}?" if near is not None else otherwise
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:

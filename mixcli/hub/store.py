@@ -8,11 +8,10 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from mixcli.hub import default, manifest
 from mixcli.hub.manifest import Manifest
 from mixcli.hub.reference import Reference, check_name, check_text, is_path, is_there, shown
 from mixcli.locks import exclusive
+from mixcli.text import nearest
 
 if TYPE_CHECKING:
     from mixcli.hub.sight import Sighting
@@ -206,13 +206,6 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
     near = nearest(str(reference), known) or nearest(reference.name, known)
     hint = f"did you mean {near}?" if near else "`mixcli list` shows what is here."
     return UsageError(f"no model is called {shown(str(reference))}; {hint}")
-
-
-def nearest(text: str, known: Iterable[str]) -> str | None:
-    """Return the name that a text is most like, whatever its case; None where none is near."""
-    by_fold = {name.casefold(): name for name in known}
-    near = get_close_matches(text.casefold()[:200], by_fold, n=1)
-    return by_fold[near[0]] if near else None
 
 
 @contextmanager
