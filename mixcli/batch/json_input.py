@@ -51,7 +51,7 @@ _BLANK = re.compile(rb"\s*")
 
 
 class Broken(ValueError):
-    """A text that is no JSON, or has one name twice."""
+    """A text that is not JSON, or has one name twice."""
 
 
 def load(raw: str) -> Any:
@@ -283,7 +283,7 @@ def _is_columns(value: dict[str, Any]) -> bool:
 
 
 def record_of(number: int, value: Any, what: str = "line") -> Record:
-    """Return an object's fields, or a text as the field `text`; what is no text itself goes in as JSON."""
+    """Return an object's fields, or a text as the field `text`; anything else goes in as JSON."""
     if isinstance(value, Record):
         return value
     if isinstance(value, str):
@@ -342,7 +342,7 @@ def _fault_of(request: dict[str, Any]) -> str:
 
 
 def _checked(record: Record, number: int) -> Record:
-    """Refuse lone surrogates: JSON can write them, but they are no text that could be sent on."""
+    """Refuse lone surrogates: JSON can write them, but they are not text that could be sent on."""
     try:
         "".join((str(record.id), *record.fields, *record.fields.values())).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The first bytes of an input: what is no text is refused by name, and JSON is told from lines."""
+"""The first bytes of an input: what is not text is refused by name, and JSON is told from lines."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, Literal
 from mixcli.errors import UsageError
 
 HEAD = 1 << 16  # bytes that are looked at before anything is read
-SHARE_CONTROL = 0.1  # of control characters: more is no text
-# how files begin that are no text, and what they are
+SHARE_CONTROL = 0.1  # of control characters: more is not text
+# how files begin that are not text, and what they are
 MAGIC = (
     (b"PK\x03\x04", "a ZIP file (an .xlsx, .docx or .ods file is one too); save it as CSV"),
     (b"\x1f\x8b", "packed with gzip; unpack it: gunzip -c"),
@@ -169,7 +169,7 @@ def first_line(head: bytes, is_whole: bool) -> str | None:
 
 
 def json_shape(head: bytes, is_whole: bool) -> Shape:
-    """Tell a JSON document (an array, or values over several lines) from JSON lines, and from what is no JSON at all.
+    """Tell a JSON document (an array, or values over several lines) from JSON lines, and from what is not JSON at all.
 
     Raises UsageError for lines that are arrays: their values have no names.
     """

@@ -22,7 +22,7 @@ MOST_CHOICES = 256
 MAX_MESSAGES = 1 << 17  # each has a token at least
 MAX_PARTS = 1 << 12
 
-# A bool is no number, a text is no bool: what has the wrong type is refused by its name. Numbers beyond JSON's are body.py's.
+# A bool is not a number, a text is not a bool: what has the wrong type is refused by its name. Numbers beyond JSON's are body.py's.
 STRICT = ConfigDict(strict=True)
 Number = Annotated[float, Strict()]
 

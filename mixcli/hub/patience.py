@@ -59,7 +59,7 @@ class Patience:
 
 
 def seconds() -> float:
-    """Return how long to keep trying without progress. Raises UsageError for a MIXCLI_PATIENCE that is no time."""
+    """Return how long to keep trying without progress. Raises UsageError for a MIXCLI_PATIENCE that is not a time."""
     text = os.environ.get("MIXCLI_PATIENCE", "").strip()
     try:
         limit = float(text) if text else SECONDS

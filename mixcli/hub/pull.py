@@ -81,7 +81,7 @@ def pull(wish: Wish, report: Report) -> Made | Job:
 
 
 def _means_a_folder(text: str, path: Path) -> bool:
-    """Tell whether a folder is meant: one that is there, and by a text that is no name of the catalog or the store."""
+    """Tell whether a folder is meant: one that is there, and by a text that is not a name of the catalog or the store."""
     if not is_there(path) or not path.is_dir():
         return False
     return is_path(text) or text.endswith(os.sep) or (text not in catalog() and text not in store.names())
