@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,12 @@ from mixcli import paths
 
 ROOT = Path(__file__).resolve().parent.parent
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, also where they run in the background of a shell, which ignores it for all its children."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _environment(home: Path) -> dict[str, str]:
