@@ -14,7 +14,12 @@ What `mixcli --help` and every command's own `--help` say. Written by `make help
 
 def help_page() -> str:
     """Give the whole page."""
-    root = click.Context(cli, info_name="mixcli", terminal_width=100, max_content_width=100)
+    names = cli.context_settings[
+        "help_option_names"
+    ]  # as the real command line has them; click keeps the first it is given
+    root = click.Context(
+        cli, info_name="mixcli", terminal_width=100, max_content_width=100, help_option_names=names
+    )
     sections = [("mixcli", cli.get_help(root))]
     for name in COMMANDS:
         command = cli.get_command(root, name)
