@@ -146,11 +146,15 @@ def _talk(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) -> t
     for number in waiting:  # what is in the pipes now is all that counts, also where a grandchild holds them
         while len(found[number]) <= MAX_OUTPUT and _read(number, found[number]):
             pass
+    if (
+        max(len(out), len(err)) > MAX_OUTPUT
+    ):  # it waits for a reader of its pipe, and would do so until the deadline
+        return bytes(out), bytes(err), False
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         return bytes(out), bytes(err), False
-    return bytes(out), bytes(err), max(len(out), len(err)) <= MAX_OUTPUT
+    return bytes(out), bytes(err), True
 
 
 def _read(number: int, into: bytearray) -> int:

@@ -18,9 +18,11 @@ Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start, also where they run in the background of a shell, which ignores it for all its children."""
+    """Let signals reach what the tests start, also where a shell in the background or nohup has them ignored for all its children."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -345,8 +345,10 @@ def test_a_child_ends_in_time_with_all_that_it_started() -> None:
     done = python_child.run("-c", code, seconds=1)
     assert done.timed_out
     wait_for(lambda: not born(int(done.out)))
+    began = time.monotonic()
     endless = python_child.run("-c", "while True: print('x' * 100000)", seconds=60)
     assert endless.timed_out
+    assert time.monotonic() - began < 40, "it ends when it has written too much, not when its time is over"
     assert len(endless.out) < 2 * python_child.MAX_OUTPUT
 
 
