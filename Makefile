@@ -18,8 +18,10 @@ demo: setup
 	@printf '\n$$ echo "What is the capital of France?" | mixcli run -m demo\n'
 	@echo "What is the capital of France?" | $(BIN)/mixcli run -m demo
 
+# two files at a time, then what loads the demo model, whose threads want the cores for themselves
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not model" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m model
 
 test-quick: setup
 	$(BIN)/python -m pytest -m "not slow"
