@@ -155,8 +155,8 @@ def test_retry_after_0_is_no_storm(hub: StandIn, pull: Any) -> None:
         ("7", 7, 7),
         ("1.5", 1.5, 1.5),
         ("0", 0, 0),
-        (formatdate(time.time() + 36_000, usegmt=True), 30_000, 36_001),
-        (formatdate(time.time() - 9999, usegmt=True), 0, 0),
+        pytest.param(formatdate(time.time() + 36_000, usegmt=True), 30_000, 36_001, id="a date to come"),
+        pytest.param(formatdate(time.time() - 9999, usegmt=True), 0, 0, id="a date that is over"),
         *(
             (text, None, None)
             for text in ("", "-5", "soon", "500ms", "²", "1e9", "9" * 500, "nan", "Wed, 99 Foo 2026")
