@@ -16,11 +16,13 @@ from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.child import Child
 from mixcli.host.client import GONE, HostClient, unresponsive
 from mixcli.host.protocol import READY, raise_error
-from mixcli.host.record import Record, born, end, process_at, records
+from mixcli.host.record import Record, born, end, process_at, records, until
 from mixcli.host.spec import HostName, HostSpec, Order
 from mixcli.locks import exclusive
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
+NOTICE_TIMEOUT = 0.5  # seconds for a host to see that we have left
+LEAVE_TIMEOUT = 5.0  # seconds for a model that nobody keeps to go
 STOP_TIMEOUT = 30.0  # answers that end, and what is written to disk
 KILL_TIMEOUT = 10.0  # seconds for the system to take a killed process away
 LOCK_TIMEOUT = 120.0  # seconds for another process to look at a file, plan, and start a host
@@ -44,10 +46,19 @@ class Host:
     _states: States
     process: Child | None
     pid: int
+    keep_alive: float
 
     def leave(self) -> None:
-        """Let go of the model; its keep_alive begins."""
+        """Let go of the model; its keep_alive begins. With none at all its memory is free on return, unless others use it."""
         self._states.close()
+        if self.keep_alive == 0 and until(lambda: not self._is_in_use(), NOTICE_TIMEOUT):
+            until(lambda: not born(self.pid), LEAVE_TIMEOUT)
+
+    def _is_in_use(self) -> bool:
+        try:
+            return bool(self.client.health()["busy"])
+        except (OSError, ValueError, http.client.HTTPException):
+            return False  # it is on its way out
 
     def cause_of_death(self) -> str:
         """Say in a few words why the process ended: the signal, or the last line of its log."""
@@ -77,7 +88,9 @@ def connect(
             if "error" in state:
                 raise_error(state)
             if state["status"] == READY:
-                return Host(name, HostClient(name.socket), state["notes"], states, process, state["pid"])
+                return Host(
+                    name, HostClient(name.socket), state["notes"], states, process, state["pid"], keep_alive
+                )
             report(state["progress"], 1.0, f"loading {name.label}")
     except TimeoutError as error:
         raise unresponsive(name.socket) from error

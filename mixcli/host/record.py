@@ -150,12 +150,13 @@ def end(pid: int, born_at: str, seconds: float, kill_after: float) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGCONT)
-        if not _until(gone, kill_after) and not gone():
+        if not until(gone, kill_after) and not gone():
             os.kill(pid, signal.SIGKILL)
-    return _until(gone, seconds)
+    return until(gone, seconds)
 
 
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds, at most some seconds; False when it does not hold by then."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -90,9 +90,22 @@ def test_ps_shows_it_and_stop_unloads_it(mixcli: Runner, with_demo: Path) -> Non
     )
 
 
-def test_keep_alive_0_leaves_nothing(mixcli: Runner, with_demo: Path) -> None:
+def test_keep_alive_0_leaves_nothing_even_at_once(mixcli: Runner, with_demo: Path) -> None:
+    for _ in range(3):
+        assert mixcli("run", CAPITAL, "--keep-alive", "0", "--max-tokens", "2").returncode == 0
+        assert mixcli("ps", "--json").stdout.strip() == "[]"
+
+
+def test_keep_alive_0_leaves_the_model_to_others(mixcli: Runner, with_demo: Path) -> None:
+    assert mixcli("run", CAPITAL, "--max-tokens", "2").returncode == 0
+    (loaded,) = json.loads(mixcli("ps", "--json").stdout)
+    asking = start("run", STORY, "--max-tokens", "300")
+    assert asking.stdout is not None
+    assert asking.stdout.read(1)
     assert mixcli("run", CAPITAL, "--keep-alive", "0", "--max-tokens", "2").returncode == 0
-    assert mixcli("ps", "--json").stdout.strip() == "[]"
+    asking.communicate(timeout=120)
+    assert asking.returncode == 0
+    assert record.state(loaded["pid"]) != ""
 
 
 def test_a_host_killed_in_an_answer_is_exit_7_and_the_next_run_works(mixcli: Runner, with_demo: Path) -> None:
