@@ -38,11 +38,11 @@ class Answer:
     label_probs: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all of it for --json."""
+        """Return all of it for --json."""
         return asdict(self)
 
     def statistics(self) -> str:
-        """Give one line for a person."""
+        """Return one line for a person."""
         n_prompt, n_answer = (self.usage.get(name, "?") for name in ("prompt_tokens", "completion_tokens"))
         if not all(isinstance(self.timings.get(name), int | float) for name in TIMES):
             return f"prompt {n_prompt} tokens, answer {n_answer} tokens, ended by {self.finish_reason}"

@@ -110,7 +110,7 @@ class _Drawn:
 
 @contextmanager
 def _named(stream: TextIO) -> Iterator[None]:
-    """Give a failure to write the name of what is written to, which the system leaves out."""
+    """Add to a failure to write the name of what is written to, which the system leaves out."""
     try:
         yield
     except OSError as error:
@@ -135,11 +135,11 @@ class Console:
 
     @staticmethod
     def is_terminal(stream: TextIO | None) -> bool:
-        """Tell whether a stream is a terminal; a closed one is not."""
+        """Return whether a stream is a terminal; a closed one is not."""
         return stream is not None and not stream.closed and stream.isatty()
 
     def colored(self, stream: TextIO | None) -> bool:
-        """Tell whether colour may go to a stream: a terminal, and nobody said no (NO_COLOR, TERM=dumb, --no-color)."""
+        """Return whether colour may go to a stream: a terminal, and nobody said no (NO_COLOR, TERM=dumb, --no-color)."""
         if self.color is not None:
             return self.color
         return (
@@ -197,16 +197,16 @@ class Console:
     # stderr: everything else
 
     def note(self, text: str) -> None:
-        """Say something that is good to know; --quiet silences it."""
+        """Print a note to stderr; --quiet silences it."""
         if not self.quiet:
             self._say(text, "2")
 
     def warn(self, text: str) -> None:
-        """Say something that should be acted upon."""
+        """Print a warning to stderr."""
         self._say(f"warning: {text}", "33")
 
     def error(self, text: str) -> None:
-        """Say why the command ends."""
+        """Print why the command ends to stderr."""
         self._say(f"mixcli: {text}", "31")
 
     @contextmanager
@@ -236,7 +236,7 @@ class Console:
             pass  # nobody listens on stderr; the exit code still tells
 
     def rich(self, stream: TextIO) -> "RichConsole":
-        """Give rich's console on a stream."""
+        """Return rich's console on a stream."""
         from rich.console import Console as RichConsole
 
         color = self.colored(stream)

@@ -6,7 +6,7 @@ COPY = "COPY"
 
 
 def file_type(name: str) -> str:
-    """Give the canonical name of a file type, "q4_k" as "Q4_K_M", or COPY; UsageError lists what there is."""
+    """Return the canonical name of a file type, "q4_k" as "Q4_K_M", or COPY; UsageError lists what there is."""
     from quantize.errors import Unsupported
     from quantize.recipe import file_type_name
 
@@ -17,7 +17,7 @@ def file_type(name: str) -> str:
 
 
 def tensor_type(name: str) -> str:
-    """Give the canonical name of a tensor type; UsageError lists what there is."""
+    """Return the canonical name of a tensor type; UsageError lists what there is."""
     from quantize import recipe
     from quantize.errors import Unsupported
 

@@ -26,7 +26,7 @@ class Form:
 
     @property
     def option(self) -> str:
-        """Give the option that it came from; nothing where the answer is free."""
+        """Return the option that it came from; nothing where the answer is free."""
         forms = {
             "--choice": self.labels,
             "--schema": self.schema,
@@ -36,7 +36,7 @@ class Form:
         return next((name for name, value in forms.items() if value), "")
 
     def body(self) -> dict[str, Any]:
-        """Give the fields of a chat completion request that ask for it."""
+        """Return the fields of a chat completion request that ask for it."""
         if self.labels:
             return {"structured_outputs": {"choice": list(self.labels)}}
         if self.schema:
@@ -49,7 +49,7 @@ class Form:
         return {}
 
     def read(self, text: str, finish_reason: str, label_probs: Mapping[str, float]) -> dict[str, Any]:
-        """Give the result fields of an answer; MixcliError when it has not the form, as a server that knows nothing of it may give."""
+        """Return the result fields of an answer; MixcliError when it has not the form, as a server that knows nothing of it may give."""
         if self.labels:
             return self._label(text.strip(), label_probs)
         if self.schema:
@@ -141,7 +141,7 @@ def _is_file(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Give a small text file; UsageError when it is not there, too large or not UTF-8."""
+    """Return a small text file; UsageError when it is not there, too large or not UTF-8."""
     if not path.is_file():
         raise UsageError(
             f"{shown(path)} is not a file" if path.exists() else f"there is no file {shown(path)}"

@@ -118,7 +118,7 @@ def gpu_backends() -> list[str]:
 
 
 def unused_cards() -> str | None:
-    """Say how to use NVIDIA GPUs that are there and that this build of llama.cpp cannot use; None when all is well."""
+    """Return how to use NVIDIA GPUs that are there and that this build of llama.cpp cannot use; None when all is well."""
     if "cuda" in gpu_backends():
         return None
     cards = driver_cards()
@@ -132,7 +132,7 @@ def unused_cards() -> str | None:
 
 
 def known_bandwidth() -> float | None:
-    """Give the measured bandwidth of main memory in GB a second, None when it was never measured."""
+    """Return the measured bandwidth of main memory in GB a second, None when it was never measured."""
     rate = json_cache.load("bandwidth").get("gbs")
     return float(rate) if json_cache.is_number(rate, above=0) else None
 
@@ -160,7 +160,7 @@ def measured_bandwidth() -> float:
 
 
 def memory_free() -> int:
-    """Give the bytes that a new process can have: the kernel's estimate, within the limit of our control group."""
+    """Return the bytes that a new process can have: the kernel's estimate, within the limit of our control group."""
     free = _meminfo("MemAvailable") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit, used = _number(CGROUP / "memory.max"), _number(CGROUP / "memory.current")
     if limit is not None and used is not None:
@@ -169,7 +169,7 @@ def memory_free() -> int:
 
 
 def physical_cores() -> int:
-    """Give the cores that we may use and that are worth it.
+    """Return the cores that we may use and that are worth it.
 
     Hyper-threads are counted once: a second thread on a core adds nothing to matrix products. Of a hybrid processor only the fast cores count.
     """

@@ -54,7 +54,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def is_number(value: object, *, above: float = -math.inf) -> TypeGuard[float]:
-    """Tell whether a remembered value is a finite number above a bound."""
+    """Return whether a remembered value is a finite number above a bound."""
     return isinstance(value, int | float) and not isinstance(value, bool) and above < value < math.inf
 
 

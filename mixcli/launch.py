@@ -16,7 +16,7 @@ from mixcli.wish import Wish
 
 
 def load(model: str | None, wish: Wish, keep_alive: float, apart: str = "") -> Host:
-    """Give the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that.
+    """Return the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that.
 
     Whoever names the same `apart` shares a host.
     """
@@ -57,12 +57,12 @@ def hold(
 
 
 def host_name(stored: StoredModel, wish: Wish, apart: str = "") -> HostName:
-    """Give the name under which the host of a model and a wish is found."""
+    """Return the name under which the host of a model and a wish is found."""
     return HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True) + apart)
 
 
 def identity(model: str | None) -> str:
-    """Say in one line which weights a name means here: their checksum where it is known, else file, size and time."""
+    """Return in one line which weights a name means here: their checksum where it is known, else file, size and time."""
     stored = find(model)
     if stored.manifest:
         return f"{stored.label} {stored.manifest.sha256}"

@@ -70,7 +70,7 @@ def _open(path: Path) -> int:
 
 
 def _is_still(path: Path, handle: int) -> bool:
-    """Tell whether a name is still the file that was opened by it."""
+    """Return whether a name is still the file that was opened by it."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:

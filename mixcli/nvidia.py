@@ -47,7 +47,7 @@ def driver_cards() -> list[Card]:
 
 
 def cuda_wheel() -> int:
-    """Give the newest of the bindings' CUDA wheels that the driver can run; 125 where it does not say."""
+    """Return the newest of the bindings' CUDA wheels that the driver can run; 125 where it does not say."""
     try:
         import pynvml
 
@@ -59,17 +59,17 @@ def cuda_wheel() -> int:
 
 
 def bandwidth(clock_mhz: float, bus_bits: float) -> float:
-    """Give GB a second of a card's memory: two transfers a clock over all lines, as drivers count clocks."""
+    """Return GB a second of a card's memory: two transfers a clock over all lines, as drivers count clocks."""
     return 2 * clock_mhz * 1e6 * bus_bits / 8 / 1e9
 
 
 def link(generation: int, lanes: int) -> float:
-    """Give GB a second that copies over PCIe reach; 0 for a generation that is not known."""
+    """Return GB a second that copies over PCIe reach; 0 for a generation that is not known."""
     return LANE_GBS.get(generation, 0.0) * lanes * LINK_EFFICIENCY
 
 
 def tflops(n_cores: int, clock_mhz: float, capability: int) -> float:
-    """Give TFLOP/s of the tensor cores in 16 bits from the highest clock; 0 for a compute capability (such as 89) that is not known."""
+    """Return TFLOP/s of the tensor cores in 16 bits from the highest clock; 0 for a compute capability (such as 89) that is not known."""
     return n_cores * CLOCK_HELD * clock_mhz * 1e6 * CORE_OPS.get(capability, 0) / 1e12
 
 

@@ -49,7 +49,7 @@ def _order(found: Plan, wish: Wish) -> Order:
 
 
 def _tuned(stored: StoredModel, shape: ModelShape, machine: Machine, wish: Wish) -> Order | None:
-    """Give what `mixcli tune` found for this wish, when it still fits."""
+    """Return what `mixcli tune` found for this wish, when it still fits."""
     placement = tuned(stored.path, shape, machine, wish.request)
     if placement is None:
         return None

@@ -39,7 +39,7 @@ SECRET = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH")  # in a name:
 
 
 def environment() -> dict[str, str]:
-    """Give the variables that a child gets. Of PYTHONPATH only other absolute folders than the present one stay."""
+    """Return the variables that a child gets. Of PYTHONPATH only other absolute folders than the present one stay."""
     kept = {name: value for name, value in os.environ.items() if _is_needed(name)}
     if path := _import_path(os.environ.get("PYTHONPATH", "")):
         kept["PYTHONPATH"] = path
@@ -60,7 +60,7 @@ def _import_path(said: str) -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    """Give the command of a child: `arguments` are -m MODULE or -c CODE, and what comes after."""
+    """Return the command of a child: `arguments` are -m MODULE or -c CODE, and what comes after."""
     return [sys.executable, "-P", *arguments]
 
 
@@ -79,7 +79,7 @@ class Done:
 
     @property
     def last_words(self) -> str:
-        """Give the last line on stderr, or how it ended."""
+        """Return the last line on stderr, or how it ended."""
         said = self.err.strip().splitlines()
         if self.timed_out:
             return "it did not end in time"

@@ -20,7 +20,7 @@ class Question:
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def messages(self, text: str) -> list[dict[str, Any]]:
-        """Give the conversation that asks it of a text."""
+        """Return the conversation that asks it of a text."""
         values = {**self.variables, PROMPT: self.prompt, PIPED: text, TEXT: text}
         asked = [{"role": "user", "content": self.template.fill(values)}]
         return [{"role": "system", "content": self.system}, *asked] if self.system else asked

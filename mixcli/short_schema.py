@@ -56,7 +56,7 @@ _LABEL = re.compile(r"[^|()\n]+")
 
 
 def schema_of(text: str) -> Schema:
-    """Give the JSON schema that `text` means, short or whole. Raises UsageError, which says where it cannot be read."""
+    """Return the JSON schema that `text` means, short or whole. Raises UsageError, which says where it cannot be read."""
     if text.lstrip().startswith("{"):
         return _whole(text)
     reader = _Reader(text.strip())
@@ -162,7 +162,7 @@ class _Reader:
         return name, schema, not is_optional
 
     def _type_follows(self, name: str) -> bool:
-        """Tell whether a type stands behind "name:", and not a description. Raises UsageError where it could be either."""
+        """Return whether a type stands behind "name:", and not a description. Raises UsageError where it could be either."""
         self._match(_BLANK)
         if _OPENS_TYPE.match(self._text, self._at):
             return True

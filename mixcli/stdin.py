@@ -13,12 +13,12 @@ MAX_BYTES = 1 << 28  # of a text that is read whole
 
 
 def is_piped() -> bool:
-    """Tell whether something is piped in; a terminal and a closed stdin are nothing."""
+    """Return whether something is piped in; a terminal and a closed stdin are nothing."""
     return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
 
 
 def stream() -> BinaryIO:
-    """Give the pipe for a thread to read, and never close it: both wait for a thread that waits in it.
+    """Return the pipe for a thread to read, and never close it: both wait for a thread that waits in it.
 
     It is a reader of its own because Python cannot end while a thread waits in that of sys.stdin.
     """
@@ -26,7 +26,7 @@ def stream() -> BinaryIO:
 
 
 def piped_text() -> str:
-    """Give what is piped in, whole; nothing where there is no pipe."""
+    """Return what is piped in, whole; nothing where there is no pipe."""
     if not is_piped():
         return ""
     try:
@@ -39,7 +39,7 @@ def piped_text() -> str:
 
 
 def file_texts(paths: Sequence[Path]) -> list[str]:
-    """Give the texts of files."""
+    """Return the texts of files."""
     texts = []
     for path in paths:
         with path.open("rb") as file:

@@ -50,12 +50,12 @@ class Template:
 
     @property
     def n_shared(self) -> int:
-        """Give how many characters all prompts begin with: what stands before the first place."""
+        """Return how many characters all prompts begin with: what stands before the first place."""
         return len(self.texts[0])
 
     @property
     def n_constant(self) -> int:
-        """Give how many characters do not depend on the values."""
+        """Return how many characters do not depend on the values."""
         return sum(map(len, self.texts))
 
 

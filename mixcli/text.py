@@ -64,7 +64,7 @@ def shown(path: "str | os.PathLike[str]") -> str:
 
 
 def not_text(raw: bytes) -> str:
-    """Say what data is that is not plain UTF-8 text and what to do about it ("is UTF-16; convert it first: ..."); "" for text."""
+    """Return what data is that is not plain UTF-8 text and what to do about it ("is UTF-16; convert it first: ..."); "" for text."""
     for mark, what, advice in _KINDS:
         if raw.startswith(mark):
             return f"is {what}; {advice}"
@@ -77,7 +77,7 @@ def not_text(raw: bytes) -> str:
 
 
 def _is_wide(head: bytes, width: int, place: int) -> bool:
-    """Tell whether bytes look like text of `width` bytes a character: nearly no NUL at `place`, nearly only NULs beside it."""
+    """Return whether bytes look like text of `width` bytes a character: nearly no NUL at `place`, nearly only NULs beside it."""
     units = len(head) // width
     written = units - head[place::width].count(0)
     beside = [head[other::width].count(0) for other in range(width) if other != place]

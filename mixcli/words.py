@@ -11,7 +11,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def size(n_bytes: float) -> str:
-    """Give bytes as GB, MB or kB, decimal as disks and downloads are sold."""
+    """Return bytes as GB, MB or kB, decimal as disks and downloads are sold."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale:
             return f"{n_bytes / scale:.1f} {unit}"
@@ -19,7 +19,7 @@ def size(n_bytes: float) -> str:
 
 
 def count(n: int) -> str:
-    """Give a parameter count as people write it: 46.7B, 135M."""
+    """Return a parameter count as people write it: 46.7B, 135M."""
     for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if n >= scale:
             return f"{n / scale:.1f}{unit}" if n < 100 * scale else f"{n / scale:.0f}{unit}"
@@ -27,7 +27,7 @@ def count(n: int) -> str:
 
 
 def moment(iso: str) -> str:
-    """Give a stored moment, ISO 8601 with its offset, in the time zone of this machine, to the minute."""
+    """Return a stored moment, ISO 8601 with its offset, in the time zone of this machine, to the minute."""
     return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"
 
 

@@ -6,7 +6,7 @@ from profiles.ledger import Account
 
 
 def expectation(ledger: Sequence[Account]) -> dict[str, dict[str, int]]:
-    """Give bytes of weights, kv and compute (with staging) by device; the host is "host"."""
+    """Return bytes of weights, kv and compute (with staging) by device; the host is "host"."""
     return {
         account.device: {
             "weights": account.weights,

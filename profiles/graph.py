@@ -174,7 +174,7 @@ class Graph:
         return self._node(self._row, [norm, self._small_weight(home, self._shape.n_embd)], over=(0,))
 
     def _small_weight(self, home: LayerHome, n_elements: int) -> Tensor:
-        """Give a norm or a router, in 32 bits."""
+        """Return a norm or a router, in 32 bits."""
         return self._weight(home.attention, 4 * n_elements if home.bytes_attention else 0)
 
     def _attention(self, x: Tensor, home: LayerHome) -> Tensor:
@@ -257,12 +257,12 @@ class Graph:
 
 
 def rotated(kv_type: str, head_dim: int) -> bool:
-    """Say whether llama.cpp rotates what it stores in a cache of that type (llama-kv-cache.cpp: quantized, heads of 64s)."""
+    """Return whether llama.cpp rotates what it stores in a cache of that type (llama-kv-cache.cpp: quantized, heads of 64s)."""
     return kv_type in QUANTIZED_KV and head_dim % 64 == 0
 
 
 def k_rotation(shape: ModelShape) -> int:
-    """Give the side of the rotation of keys: the largest power of two that divides a head (llama-kv-cache.cpp)."""
+    """Return the side of the rotation of keys: the largest power of two that divides a head (llama-kv-cache.cpp)."""
     side = 64
     while shape.head_dim_k % (2 * side) == 0:
         side *= 2

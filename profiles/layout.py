@@ -32,14 +32,14 @@ class Layout:
         return any(set(e) != {a} for a, e in zip(self.attention, self.experts, strict=True))
 
     def tensor_split(self) -> tuple[float, ...]:
-        """Give the layers (with the output layer) of each GPU; empty for one GPU or none."""
+        """Return the layers (with the output layer) of each GPU; empty for one GPU or none."""
         if self.host < 2 or not self.n_gpu_layers:
             return ()
         placed = (*self.attention, self.output)
         return tuple(float(placed.count(device)) for device in range(self.host))
 
     def overrides(self, machine: Machine, dense: bool) -> tuple[tuple[str, str], ...]:
-        """Give tensor overrides (regular expression, buffer type) for experts that live elsewhere than their layer."""
+        """Return tensor overrides (regular expression, buffer type) for experts that live elsewhere than their layer."""
         groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
         for layer, (home, experts) in enumerate(zip(self.attention, self.experts, strict=True)):
             for device in sorted(set(experts) - {home}):
@@ -57,7 +57,7 @@ class Layout:
 
 
 def on_host(shape: ModelShape, host: int) -> Layout:
-    """Give the layout with everything in main memory."""
+    """Return the layout with everything in main memory."""
     return Layout(host, (host,) * shape.n_layer, ((host,) * 3,) * shape.n_layer, host)
 
 

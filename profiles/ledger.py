@@ -51,7 +51,7 @@ class Account:
 def accounts(
     shape: ModelShape, machine: Machine, placement: Placement, layout: Layout
 ) -> tuple[Account, ...]:
-    """Give the account of every GPU, then the host's. `placement` says context, batch and types; the layout where things are."""
+    """Return the account of every GPU, then the host's. `placement` says context, batch and types; the layout where things are."""
     host = layout.host
     staged = compute_of(shape, machine, placement, layout)
     plain = compute_of(shape, machine, placement, layout, staging=False)
@@ -94,7 +94,7 @@ def accounts(
 def compute_of(
     shape: ModelShape, machine: Machine, placement: Placement, layout: Layout, *, staging: bool = True
 ) -> Sequence[int]:
-    """Give the compute buffers of all devices, host last; without `staging` as they would be without op_offload."""
+    """Return the compute buffers of all devices, host last; without `staging` as they would be without op_offload."""
     dims = (shape.n_embd, shape.n_ff, shape.n_head, shape.n_head_kv, shape.head_dim_k, shape.head_dim_v)
     key = (*dims, shape.n_expert, shape.n_expert_used, shape.n_vocab)
     n_kv = cells(placement.n_ctx)
@@ -142,7 +142,7 @@ def _simulate(
 
 
 def _dimensions(key: tuple[int, ...]) -> ModelShape:
-    """Give a shape that has dimensions only, so that models of equal dimensions share what was simulated."""
+    """Return a shape that has dimensions only, so that models of equal dimensions share what was simulated."""
     n_embd, n_ff, n_head, n_head_kv, head_dim_k, head_dim_v, n_expert, n_expert_used, n_vocab = key
     return ModelShape(
         n_layer=0,

@@ -14,7 +14,7 @@ NOT_PROFILES = {"models.toml"}
 
 
 def profile_names(own: Path | None = None) -> dict[str, str]:
-    """Give every profile's name and where it comes from ("built in" or a file); a person's own win."""
+    """Return every profile's name and where it comes from ("built in" or a file); a person's own win."""
     names = dict.fromkeys(sorted(_built_in()), "built in")
     if own is not None and own.is_dir():
         names |= {path.stem: str(path) for path in sorted(own.glob("*.toml"))}
@@ -33,7 +33,7 @@ def all_profiles(own: Path | None = None) -> list[Profile]:
 
 
 def card(description: str) -> GpuProfile | None:
-    """Give what the built-in profiles know of a GPU with this name of its driver's; None for one that none of them has."""
+    """Return what the built-in profiles know of a GPU with this name of its driver's; None for one that none of them has."""
     known = [gpu for name in _built_in() for gpu in load_profile(name).gpus if gpu.match in description]
     return max(known, key=lambda gpu: len(gpu.match), default=None)
 

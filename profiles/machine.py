@@ -50,7 +50,7 @@ class Machine:
 
     @property
     def host_tflops(self) -> float:
-        """Give the TFLOP/s of all cores."""
+        """Return the TFLOP/s of all cores."""
         return self.tflops or CORE_TFLOPS * max(1, self.n_cores)
 
 

@@ -30,27 +30,27 @@ def kv_types_of(shape: ModelShape) -> tuple[str, ...]:
 
 
 def cells(n_ctx: int) -> int:
-    """Give the cells of the cache that llama.cpp makes for a context of `n_ctx` tokens."""
+    """Return the cells of the cache that llama.cpp makes for a context of `n_ctx` tokens."""
     return -(-n_ctx // CELLS) * CELLS
 
 
 def bytes_cache(n_ctx: int, n_head_kv: int, head_dim: int, kv_type: str) -> int:
-    """Give the bytes of one layer's keys, or of its values."""
+    """Return the bytes of one layer's keys, or of its values."""
     size, elements = KV_TYPES[kv_type]
     return n_ctx * (n_head_kv * head_dim * size // elements)
 
 
 def bytes_kv_layer(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "f16") -> int:
-    """Give the bytes of one layer's cache: a key and a value per KV head and token."""
+    """Return the bytes of one layer's cache: a key and a value per KV head and token."""
     keys = bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_k, type_k)
     return keys + bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_v, type_v)
 
 
 def bytes_kv(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "f16") -> int:
-    """Give the bytes of the KV cache for `n_ctx` tokens."""
+    """Return the bytes of the KV cache for `n_ctx` tokens."""
     return shape.n_layer * bytes_kv_layer(shape, n_ctx, type_k, type_v)
 
 
 def bytes_logits(shape: ModelShape, n_seq_max: int) -> int:
-    """Give the bytes of llama.cpp's output buffer on the host: one row of logits for every sequence."""
+    """Return the bytes of llama.cpp's output buffer on the host: one row of logits for every sequence."""
     return 4 * shape.n_vocab * n_seq_max

@@ -22,7 +22,7 @@ class ModelFacts:
     n_ctx_train: int
 
     def metadata(self) -> dict[str, int | str]:
-        """Give the GGUF metadata that these dimensions make."""
+        """Return the GGUF metadata that these dimensions make."""
         keys: dict[str, int | str] = {
             "general.architecture": "llama",
             "llama.block_count": self.n_layer,
@@ -37,7 +37,7 @@ class ModelFacts:
         return keys
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Give every tensor's GGUF name and its shape in numpy order."""
+        """Yield every tensor's GGUF name and its shape in numpy order."""
         embd, ff, kv = self.n_embd, self.n_ff, self.n_embd // self.n_head * self.n_head_kv
         yield "token_embd.weight", (self.n_vocab, embd)
         yield "output_norm.weight", (embd,)
@@ -60,7 +60,7 @@ class ModelFacts:
 
 @cache
 def known_models() -> dict[str, ModelFacts]:
-    """Give the dimensions by name: each table's own and those of the catalog."""
+    """Return the dimensions by name: each table's own and those of the catalog."""
     tables = tomllib.loads(files("profiles").joinpath("models.toml").read_text("utf-8"))
     found: dict[str, ModelFacts] = {}
     for name, table in tables.items():

@@ -74,18 +74,18 @@ class Packer:
 
     @property
     def best_gain(self) -> float:
-        """Give the most seconds that a byte of experts saves; 0 when none does."""
+        """Return the most seconds that a byte of experts saves; 0 when none does."""
         prices = [*self._whole, *((n_bytes, saved) for _, _, n_bytes, saved in self._splits)]
         return max(0.0, *(saved / n_bytes if n_bytes else 0.0 for n_bytes, saved in prices))
 
     def all_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
-        """Give the choice of all layers, when they fit; `counts` says how many there are of each size."""
+        """Return the choice of all layers, when they fit; `counts` says how many there are of each size."""
         n_bytes = sum(n * one[0] for n, one in zip(counts, self._whole, strict=True))
         saved = sum(n * one[1] for n, one in zip(counts, self._whole, strict=True))
         return [Packed(n_bytes, saved, counts)] if n_bytes <= room else []
 
     def some_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
-        """Give the choice that saves most among those that leave something behind; when tight, all of which no other is better in both."""
+        """Return the choice that saves most among those that leave something behind; when tight, all of which no other is better in both."""
         found = self._known.get((counts, room))
         if found is None:
             points = undominated(list(self._points(counts, room)), tight=self._tight)
@@ -106,7 +106,7 @@ class Packer:
                     yield saved + split_saved, n_bytes + split_bytes, whole, (i, parts)
 
     def _wholes(self, counts: tuple[int, ...], room: int) -> Iterator[tuple[tuple[int, ...], int, float]]:
-        """Give the combinations that may be best: all counts of the first sizes, and of the rest as many as fit and pay."""
+        """Yield the combinations that may be best: all counts of the first sizes, and of the rest as many as fit and pay."""
         searched = min(len(counts), MAX_SIZES) - 1
         for first in product(*(range(n, -1, -1) for n in counts[:searched])):
             n_bytes, saved = 0, 0.0
@@ -131,7 +131,7 @@ class Packer:
 
 
 def undominated(points: list[T], *, tight: bool) -> list[T]:
-    """Give the point that saves most, or all those of (seconds saved, bytes, ...) that no other beats in both."""
+    """Return the point that saves most, or all those of (seconds saved, bytes, ...) that no other beats in both."""
     if not points:
         return []
     if not tight:
@@ -156,27 +156,27 @@ class Goods:
 
     @property
     def bytes_weights(self) -> int:
-        """Give the bytes of all layers."""
+        """Return the bytes of all layers."""
         return sum(layer.attention + layer.experts for layer in self.layers)
 
     @property
     def n_bytes(self) -> int:
-        """Give the bytes of all layers with their caches."""
+        """Return the bytes of all layers with their caches."""
         return self.bytes_weights + len(self.layers) * self.bytes_kv_layer
 
     @property
     def bytes_experts(self) -> int:
-        """Give the bytes of all experts."""
+        """Return the bytes of all experts."""
         return sum(layer.experts for layer in self.layers)
 
     @cached_property
     def sizes(self) -> tuple[LayerShape, ...]:
-        """Give the sizes that layers' experts have, the largest first."""
+        """Return the sizes that layers' experts have, the largest first."""
         return tuple(sorted({_size(layer) for layer in self.layers}, key=lambda layer: -layer.experts))
 
     @cached_property
     def counts(self) -> list[tuple[int, ...]]:
-        """Say how many layers of each size come before each layer."""
+        """Return how many layers of each size come before each layer."""
         found = [(0,) * len(self.sizes)]
         for layer in self.layers:
             at = self.sizes.index(_size(layer))
@@ -184,7 +184,7 @@ class Goods:
         return found
 
     def count(self, start: int, end: int) -> tuple[int, ...]:
-        """Say how many layers of each size there are from `start` to before `end`."""
+        """Return how many layers of each size there are from `start` to before `end`."""
         return tuple(b - a for a, b in zip(self.counts[start], self.counts[end], strict=True))
 
 
@@ -217,7 +217,7 @@ Point = tuple[float, int, tuple[Run, ...]]  # seconds saved, bytes of layers on 
 def fill(
     goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, spare: int, *, from_disk: bool
 ) -> Layout | None:
-    """Give each GPU a run of layers and the experts that fit beside it, so that the fewest seconds pass; None when nothing fits.
+    """Assign each GPU a run of layers and the experts that fit beside it, so that the fewest seconds pass; None when nothing fits.
 
     `spare` are the bytes that main memory has for layers; `from_disk` allows more.
     """
@@ -245,7 +245,7 @@ def fill(
 def at_least(
     goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, spare: int, *, from_disk: bool
 ) -> float | None:
-    """Give seconds that no layout of that kind can beat, without searching; None when there is none."""
+    """Return seconds that no layout of that kind can beat, without searching; None when there is none."""
     host, gpus, mode = len(rooms), range(len(rooms)), kind.mode
     homes = range(host + 1) if mode == "none" else gpus
     room = sum(max(0, room.run, room.with_output) for room in rooms) - goods.bytes_output
@@ -314,7 +314,7 @@ def _search(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, *, ti
 
 
 def _runs(goods: Goods, rates: Rates, gpu: int, start: int, room: int) -> Iterator[tuple[int, float, int]]:
-    """Give every run from `start` on whose attention and caches fit: its end, the seconds that saves, its bytes.
+    """Yield every run from `start` on whose attention and caches fit: its end, the seconds that saves, its bytes.
 
     Against everything in main memory: one change of devices more, and two for each layer whose experts are not there too.
     """
@@ -334,7 +334,7 @@ def _runs(goods: Goods, rates: Rates, gpu: int, start: int, room: int) -> Iterat
 def _choices(
     goods: Goods, packer: Packer, mode: Mode, start: int, end: int, room: int
 ) -> Iterator[tuple[bool, list[Packed]]]:
-    """Give what may go along with a run: (whether that is all experts, choices)."""
+    """Yield what may go along with a run: (whether that is all experts, choices)."""
     counts = goods.count(start, end)
     if mode == "none":
         yield False, [Packed(whole=(0,) * len(counts))]
@@ -355,7 +355,7 @@ def _layout(goods: Goods, runs: Sequence[Run], host: int) -> Layout:
 
 
 def _place(goods: Goods, run: Run, host: int) -> list[Experts]:
-    """Say which layers those are: the last ones of each size whole, the one before them split."""
+    """Return which layers those are: the last ones of each size whole, the one before them split."""
     left, split = list(run.packed.whole), run.packed.split
     placed: list[Experts] = []
     for layer in reversed(goods.layers[run.start : run.end]):

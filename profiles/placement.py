@@ -39,7 +39,7 @@ class Placement:
         return min(self.n_seq_max, self.n_ubatch)
 
     def to_json(self) -> str:
-        """Give the canonical JSON text: equal placements give equal texts."""
+        """Return the canonical JSON text: equal placements give equal texts."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod

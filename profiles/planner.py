@@ -38,12 +38,12 @@ class Plan:
         return self.placement.n_ctx
 
     def seconds(self, purpose: Purpose) -> float:
-        """Give the estimated time for one piece of work of that purpose; smaller is better."""
+        """Return the estimated time for one piece of work of that purpose; smaller is better."""
         return work_seconds(purpose, self.estimate.prefill, self.estimate.decode)
 
 
 def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:
-    """Give the fastest plan that fits; DoesNotFit with need, have and ways out, BadRequest for a cache that the model cannot have.
+    """Return the fastest plan that fits; DoesNotFit with need, have and ways out, BadRequest for a cache that the model cannot have.
 
     What was asked for is kept or refused. Without a context the model's own is taken, at most the machine's preference, halved until
     it fits; a cache in 8 bits and small batches are tried before that.
@@ -73,7 +73,7 @@ def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:
 def _settings(
     shape: ModelShape, machine: Machine, request: Request
 ) -> Iterator[tuple[Placement, tuple[str, ...]]]:
-    """Give contexts and cache types in the order of preference, each with what it gives up."""
+    """Yield contexts and cache types in the order of preference, each with what it gives up."""
     n_ctx = wished = request.n_ctx or min(shape.n_ctx_train or machine.n_ctx, machine.n_ctx)
     asked = ("f16", "q8_0") if request.kv == "auto" else (request.kv,) if request.kv else machine.kv_types
     possible = kv_types_of(shape)
@@ -105,7 +105,7 @@ def _settings(
 
 
 def _fastest(shape: ModelShape, machine: Machine, request: Request, placement: Placement) -> Plan | None:
-    """Give the fastest plan with that context and cache, over all sizes of a micro-batch; None when nothing fits."""
+    """Return the fastest plan with that context and cache, over all sizes of a micro-batch; None when nothing fits."""
 
     def finish(placement: Placement, layout: Layout) -> tuple[float, Plan] | None:
         found = _finish(shape, machine, request, placement, layout)

@@ -55,7 +55,7 @@ def refuse(
     placement: Placement,
     fits: Callable[[ModelShape, Request], bool],
 ) -> DoesNotFit:
-    """Say what a model needs in that placement, what there is, and what would fit instead; `fits` tries a way out."""
+    """Return what a model needs in that placement, what there is, and what would fit instead; `fits` tries a way out."""
     layout = on_host(shape, len(machine.gpus))
     need = sum(account.need for account in accounts(shape, machine, placement, layout))
     have, where = machine.bytes_free, "free"
@@ -74,7 +74,7 @@ def refuse(
 def _ways(
     shape: ModelShape, request: Request, placement: Placement, fits: Callable[[ModelShape, Request], bool]
 ) -> Iterator[str]:
-    """Give the nearest ways out: a smaller context, a smaller cache, a smaller file, both together, or the disk."""
+    """Yield the nearest ways out: a smaller context, a smaller cache, a smaller file, both together, or the disk."""
     if n_ctx := _largest_context(shape, request, placement.n_ctx, fits):
         yield f"--ctx {n_ctx}"
     smaller = replace(request, kv="q8_0")
@@ -96,7 +96,7 @@ def _ways(
 def _largest_context(
     shape: ModelShape, request: Request, below: int, fits: Callable[[ModelShape, Request], bool]
 ) -> int | None:
-    """Give the largest context below another one that fits, in steps of the cache's cells; None below LEAST_CTX."""
+    """Return the largest context below another one that fits, in steps of the cache's cells; None below LEAST_CTX."""
     low, high = LEAST_CTX // CELLS - 1, -(-below // CELLS)
     while high - low > 1:
         middle = (low + high) // 2

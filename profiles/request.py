@@ -28,6 +28,6 @@ class Request:
 
 
 def work_seconds(purpose: Purpose, prefill: float, decode: float) -> float:
-    """Give the seconds for one piece of work of that purpose; rates are tokens a second."""
+    """Return the seconds for one piece of work of that purpose; rates are tokens a second."""
     read, write = WORK[purpose]
     return read / prefill + write / decode

@@ -34,7 +34,7 @@ class Kept:
 def reserve(
     shape: ModelShape, machine: Machine, placement: Placement, kind: Kind
 ) -> tuple[tuple[Kept, ...], int]:
-    """Give what to keep on every GPU and in main memory for layouts of that kind."""
+    """Return what to keep on every GPU and in main memory for layouts of that kind."""
     host = len(machine.gpus)
     most, most_host = [Kept()] * host, 0
     parts = ("attention", "gate", "up", "down")
@@ -55,7 +55,7 @@ def reserve(
 
 
 def _typical(machine: Machine, kind: Kind) -> Iterator[tuple[Layout, tuple[int, ...]]]:
-    """Give layouts of that kind with the GPUs that have layers: the first ones of the machine, so that each is the last once."""
+    """Yield layouts of that kind with the GPUs that have layers: the first ones of the machine, so that each is the last once."""
     host = len(machine.gpus)
     groups = [tuple(range(gpu + 1)) for gpu in range(host)]
     offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)

@@ -53,7 +53,7 @@ class Arena:
 
 
 def compute_buffers(graph: Graph, n_devices: int, *, pipeline: bool = False) -> list[int]:
-    """Give the bytes of the compute buffer of every device, the host last. It writes into the graph, so each is good for one call."""
+    """Return the bytes of the compute buffer of every device, the host last. It writes into the graph, so each is good for one call."""
     _assign(graph, n_devices - 1)
     steps, copies = _split(graph)
     arenas = [Arena() for _ in range(n_devices)]

@@ -54,7 +54,7 @@ class Profile:
     unified: bool = False
 
     def machine(self) -> Machine:
-        """Give the planner's view: everything that is not reserved is free."""
+        """Return the planner's view: everything that is not reserved is free."""
         counts: dict[str, int] = {}
         gpus = []
         for gpu in self.gpus:

@@ -55,7 +55,7 @@ def quickest(
     placement: Placement,
     finish: Callable[[Placement, Layout], tuple[float, P] | None],
 ) -> P | None:
-    """Give what `finish` makes of the quickest layout that fits: it gives (seconds, plan), or None when the ledger does not hold."""
+    """Return what `finish` makes of the quickest layout that fits: it gives (seconds, plan), or None when the ledger does not hold."""
     if not _may_fit(shape, machine, request, placement):
         return None
     search = _Search(shape, machine, request, placement)
@@ -77,7 +77,7 @@ def quickest(
 
 
 def _may_fit(shape: ModelShape, machine: Machine, request: Request, placement: Placement) -> bool:
-    """Say whether weights and cache alone are within all the memory that there is: a quick no."""
+    """Return whether weights and cache alone are within all the memory that there is: a quick no."""
     need = shape.bytes_weights - (shape.bytes_experts if request.from_disk else 0)
     need += bytes_kv(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
     gpus = 0 if machine.unified else sum(gpu.bytes_free for gpu in machine.gpus)
@@ -98,7 +98,7 @@ class _Search:
         self._spare = self._goods.n_bytes if machine.unified else machine.bytes_free - beside
 
     def candidates(self) -> Iterator[Candidate]:
-        """Give every kind once: in main memory; with all, some or no experts on GPUs; for each size of a micro-batch."""
+        """Yield every kind once: in main memory; with all, some or no experts on GPUs; for each size of a micro-batch."""
         host = on_host(self._shape, len(self._machine.gpus))
         helps = any(gpu.computes_host_weights for gpu in self._machine.gpus)
         rooms = [Room(*(gpu.bytes_free,) * 3) for gpu in self._machine.gpus]
@@ -150,7 +150,7 @@ class _Search:
         return min(sized.n_ubatch for sized in self._sizes())
 
     def _sizes(self) -> Iterator[Placement]:
-        """Give the placement with every size of a micro-batch and flash attention that may be taken, the usual ones first."""
+        """Yield the placement with every size of a micro-batch and flash attention that may be taken, the usual ones first."""
         ubatches, asked = self._machine.ubatches, self._request.n_ubatch
         # on the CPU a larger one gains nothing
         sizes = (*(ubatches if self._machine.gpus else (min(ubatches),)), *SMALL_UBATCHES)
@@ -170,7 +170,7 @@ class _Search:
             )
 
     def _rooms(self, one: Candidate) -> tuple[list[Room], int]:
-        """Give the bytes for weights and caches on every GPU, and for layers in main memory, beside the compute buffers."""
+        """Return the bytes for weights and caches on every GPU, and for layers in main memory, beside the compute buffers."""
         assert one.kind is not None
         key = one.placement.n_ubatch, one.placement.op_offload, one.kind
         if key not in self._reserves:

@@ -20,7 +20,7 @@ MATRICES = ("gate", "up", "down")
 
 
 def tensor_class(name: str) -> str:
-    """Say in a word what a GGUF tensor of that name does."""
+    """Return in a word what a GGUF tensor of that name does."""
     return next((what for what, part in CLASSES if part in name), "other")
 
 
@@ -35,7 +35,7 @@ class LayerShape:
 
     @property
     def experts(self) -> int:
-        """Give the bytes of the whole feed-forward part."""
+        """Return the bytes of the whole feed-forward part."""
         return self.gate + self.up + self.down
 
 
@@ -71,11 +71,11 @@ class ModelShape:
 
     @property
     def bytes_weights(self) -> int:
-        """Give the bytes of all tensors."""
+        """Return the bytes of all tensors."""
         return self.bytes_experts + self.bytes_other
 
     def each_layer(self) -> tuple[LayerShape, ...]:
-        """Give the bytes of every layer: the real ones where they are known, else equal shares."""
+        """Return the bytes of every layer: the real ones where they are known, else equal shares."""
         known = sum(layer.attention + layer.experts for layer in self.layers)
         if self.layers and known + self.bytes_embedding + self._bytes_own_output <= self.bytes_weights:
             return self.layers
@@ -87,7 +87,7 @@ class ModelShape:
         return 0 if self.tied else self.bytes_output
 
     def scaled(self, bytes_weights: int) -> "ModelShape":
-        """Give the same model at another size in bytes, every tensor in proportion: a first look at another file type."""
+        """Return the same model at another size in bytes, every tensor in proportion: a first look at another file type."""
         ratio = bytes_weights / self.bytes_weights
         layers = tuple(
             LayerShape(*(int(n * ratio) for n in (layer.attention, layer.gate, layer.up, layer.down)))
@@ -209,7 +209,7 @@ class _Count:
 
 
 def _place(name: str) -> tuple[int | None, str]:
-    """Give the layer of a tensor (None outside of layers) and the part of LayerShape that it belongs to."""
+    """Return the layer of a tensor (None outside of layers) and the part of LayerShape that it belongs to."""
     if not name.startswith("blk."):
         return None, "output" if name.startswith("output") else "embedding"
     number, _, rest = name.removeprefix("blk.").partition(".")

@@ -129,14 +129,14 @@ def estimate(
 
 
 def work_rates(shape: ModelShape, machine: Machine, placement: Placement, purpose: Purpose) -> Rates:
-    """Give what one piece of work of that purpose costs: the planner's objective, in seconds."""
+    """Return what one piece of work of that purpose costs: the planner's objective, in seconds."""
     read, write = WORK[purpose]
     prefill = prefill_rates(shape, machine, placement).times(read)
     return prefill.plus(decode_rates(shape, machine, placement).times(write))
 
 
 def decode_rates(shape: ModelShape, machine: Machine, placement: Placement) -> Rates:
-    """Give seconds a token: what each device reads of weights and of a half-full cache."""
+    """Return seconds a token: what each device reads of weights and of a half-full cache."""
     used = shape.n_expert_used / shape.n_expert if shape.n_expert else 1.0
     n_cells = cells(placement.n_ctx) // 2
     kv = bytes_kv_layer(shape, n_cells, placement.type_k, placement.type_v)
@@ -158,7 +158,7 @@ def decode_rates(shape: ModelShape, machine: Machine, placement: Placement) -> R
 
 
 def prefill_rates(shape: ModelShape, machine: Machine, placement: Placement) -> Rates:
-    """Give seconds a token of a long prompt, in batches of `n_ubatch`."""
+    """Return seconds a token of a long prompt, in batches of `n_ubatch`."""
     tokens = placement.n_ubatch
     matrix_ops = 2.0 * shape.n_embd * shape.n_ff * max(1, shape.n_expert_used)
     head = shape.n_head * shape.head_dim_k

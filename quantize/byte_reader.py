@@ -21,7 +21,7 @@ class ByteReader(Protocol):
         """The number of bytes."""
 
     def read_at(self, offset: int, n: int) -> bytes:
-        """Give exactly bytes [offset, offset + n); called only inside [0, size)."""
+        """Return exactly bytes [offset, offset + n); called only inside [0, size)."""
 
 
 class FileReader:

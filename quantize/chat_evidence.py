@@ -20,7 +20,7 @@ _BASE = re.compile(r"(?<![a-z])(?:base|pretrain(?:ed)?)(?![a-z])", re.IGNORECASE
 
 
 def trained_for_chat(checkpoint: Checkpoint, general: Mapping[str, Value]) -> bool:
-    """Tell whether a model's names say so: its card, its folder or repository, and what config.json calls it."""
+    """Return whether a model's names say so: its card, its folder or repository, and what config.json calls it."""
     config: Mapping[str, Any] = checkpoint.config
     folder = checkpoint.folder.absolute()
     names = [general[key].value for key in ("general.name", "general.finetune") if key in general]
@@ -34,7 +34,7 @@ def trained_for_chat(checkpoint: Checkpoint, general: Mapping[str, Value]) -> bo
 def template_note(
     checkpoint: Checkpoint, general: Mapping[str, Value], tokens: Mapping[str, Value], own: bool
 ) -> str | None:
-    """Say what was decided about a template that the folder does not bring; `own` tells whether it brings one."""
+    """Return what was decided about a template that the folder does not bring; `own` tells whether it brings one."""
     name = checkpoint.folder.absolute().name
     if own:
         return None

@@ -14,7 +14,7 @@ MAX_TEMPLATE_BYTES = 1 << 20
 
 
 def chat_template_metadata(folder: Path, tokenizer_config: Mapping[str, Any]) -> dict[str, Value]:
-    """Give the template keys: of tokenizer_config.json first, then chat_template.jinja, then chat_template.json."""
+    """Return the template keys: of tokenizer_config.json first, then chat_template.jinja, then chat_template.json."""
     template = tokenizer_config.get("chat_template")
     template = _beside(folder) if template is None else template
     if isinstance(template, str):
@@ -25,7 +25,7 @@ def chat_template_metadata(folder: Path, tokenizer_config: Mapping[str, Any]) ->
 
 
 def has_template(folder: Path) -> bool:
-    """Tell whether a folder brings a chat template of its own."""
+    """Return whether a folder brings a chat template of its own."""
     config = read_json_object_if_there(folder / "tokenizer_config.json")
     return bool(chat_template_metadata(folder, config))
 

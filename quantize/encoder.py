@@ -72,7 +72,7 @@ def _too_large(where: str, largest: float, type_: GGMLQuantizationType) -> str:
 
 
 def quantizer(type_: GGMLQuantizationType, with_imatrix: bool, n_weights: int) -> Quantizer:
-    """Give the function that turns finite float32 rows (n_rows, n_cols) into this type's bytes soonest.
+    """Return the function that turns finite float32 rows (n_rows, n_cols) into this type's bytes soonest.
 
     All candidates give the same bytes; a compiled one is looked for when there are enough weights to earn its compiling.
     """
@@ -85,7 +85,7 @@ def quantizer(type_: GGMLQuantizationType, with_imatrix: bool, n_weights: int) -
 
 
 def _largest(rows: NDArray[np.float32]) -> float:
-    """Give the largest absolute value; NaN or infinity when there is any."""
+    """Return the largest absolute value; NaN or infinity when there is any."""
     with np.errstate(invalid="ignore"):
         return float(np.maximum(rows.max(), -rows.min()))
 

@@ -87,7 +87,7 @@ def read_json_object_if_there(path: Path) -> dict[str, Any]:
 
 
 def is_plain_name(name: object) -> bool:
-    """Tell whether a name from a file is a plain base name: printable, no separators, no drive, no leading dot."""
+    """Return whether a name from a file is a plain base name: printable, no separators, no drive, no leading dot."""
     return (
         isinstance(name, str)
         and 0 < len(name) <= 255

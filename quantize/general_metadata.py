@@ -19,7 +19,7 @@ from quantize.source import TensorSource, Value, text, texts
 
 
 def general_metadata(checkpoint: Checkpoint, tensors: Iterable[TensorSource]) -> dict[str, Value]:
-    """Give the keys from general.architecture on, in the order of llama.cpp's converter.
+    """Return the keys from general.architecture on, in the order of llama.cpp's converter.
 
     A model card that cannot be read costs its information and nothing else.
     """

@@ -48,7 +48,7 @@ class _TypeTraits(ctypes.Structure):
 
 @cache
 def library_path() -> Path:
-    """Give the file of the library whose functions these are."""
+    """Return the file of the library whose functions these are."""
     folder = Path(llama_cpp.__file__).parent / "lib"
     names = _FILE_NAMES.get(sys.platform, _FILE_NAMES["linux"])
     path = next((folder / name for name in names if (folder / name).exists()), None)
@@ -108,7 +108,7 @@ def quantize_chunk(
 
 
 def dequantize(type_: GGMLQuantizationType, raw: NDArray[np.uint8], n_cols: int) -> NDArray[np.float32]:
-    """Give the float32 weights (n_rows, n_cols) of rows that are stored as `raw`, uint8 (n_rows, bytes of a row)."""
+    """Return the float32 weights (n_rows, n_cols) of rows that are stored as `raw`, uint8 (n_rows, bytes of a row)."""
     raw = np.ascontiguousarray(raw)
     n_rows = raw.shape[0]
     if raw.shape != (n_rows, row_bytes(type_, n_cols)):

@@ -80,7 +80,7 @@ class GgufHeader:
         return str(self.get("general.architecture", ""))
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Give the plain value of a metadata key, or `default`."""
+        """Return the plain value of a metadata key, or `default`."""
         value = self.metadata.get(key)
         return default if value is None else value.value
 
@@ -264,7 +264,7 @@ def _pad(n: int, alignment: int) -> int:
 
 
 def _shown(name: str) -> str:
-    """Give a name out of a file in a form that is safe and short enough to print."""
+    """Return a name out of a file in a form that is safe and short enough to print."""
     return ascii(name if len(name) <= 80 else name[:77] + "...")
 
 

@@ -153,7 +153,7 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
 
 
 def is_none(value: object) -> bool:
-    """Tell whether a value of a configuration means that there is none, as transformers takes it."""
+    """Return whether a value of a configuration means that there is none, as transformers takes it."""
     return value is None or value is False or value in ("", "none", "None", {}, [])
 
 

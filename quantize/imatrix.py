@@ -40,7 +40,7 @@ class Imatrix:
     dataset: str = ""
 
     def weights(self, tensor: TensorSource) -> NDArray[np.float32] | None:
-        """Give the rows (n_expert, n_cols) for a tensor, None when the matrix does not have it.
+        """Return the rows (n_expert, n_cols) for a tensor, None when the matrix does not have it.
 
         Raises CorruptFile when it has another shape, which means that it was made for another model; llama-quantize lets
         only the token embedding pass then, without weights.
@@ -68,7 +68,7 @@ class Imatrix:
             )
 
     def metadata(self) -> dict[str, Value]:
-        """Give the keys by which llama-quantize records the matrix in the result."""
+        """Return the keys by which llama-quantize records the matrix in the result."""
         keys = {"quantize.imatrix.file": text(self.name)}
         if self.dataset:
             keys["quantize.imatrix.dataset"] = text(self.dataset)

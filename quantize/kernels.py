@@ -38,7 +38,7 @@ _lock = threading.Lock()
 
 
 def quantizer(type_name: str, with_imatrix: bool = False) -> Quantizer | None:
-    """Give the fast quantizer of a type ("Q4_K"), or None where the library's own must do.
+    """Return the fast quantizer of a type ("Q4_K"), or None where the library's own must do.
 
     It takes float32 rows (n_rows, n_cols), all finite, and the importance of each column, float32 (n_cols,), or None: as was asked
     for here by `with_imatrix`. It gives uint8 (n_rows, bytes of a row), the bytes of ggml_quantize_chunk, and runs in the calling

@@ -36,7 +36,7 @@ class PartFile:
         os.fsync(self._fd)
 
     def finish(self) -> None:
-        """Give the file its exact size (it may end in padding) and bring it to the disk."""
+        """Set the file's exact size (it may end in padding) and flush it to the disk."""
         os.ftruncate(self._fd, self._size)
         os.fsync(self._fd)
 

@@ -140,7 +140,7 @@ def _n_cores() -> int:
 
 
 def _slab_memory(files: Sequence[PlacedFile]) -> int:
-    """Give the bytes that one worker holds at most; a row is never cut, however long."""
+    """Return the bytes that one worker holds at most; a row is never cut, however long."""
     longest_row = max((tensor.source.shape[-1] for file in files for tensor in file.tensors), default=0)
     return max(_slab_size(files), longest_row) * BYTES_PER_WEIGHT
 

@@ -41,7 +41,7 @@ STEPS: dict[str, list[dict[str, Any]]] = {
 
 
 def pretokenizer_name(pre_tokenizer: Any, where: str) -> str:
-    """Give llama.cpp's name of a tokenizer.json's `pre_tokenizer`; Unsupported for one that is not known."""
+    """Return llama.cpp's name of a tokenizer.json's `pre_tokenizer`; Unsupported for one that is not known."""
     steps = pre_tokenizer.get("pretokenizers") if _is(pre_tokenizer, "Sequence") else [pre_tokenizer]
     if isinstance(steps, list):
         essence = [_essence(step) for step in steps]
@@ -56,7 +56,7 @@ def pretokenizer_name(pre_tokenizer: Any, where: str) -> str:
 
 
 def pretokenizer_json(name: str, where: str) -> dict[str, Any]:
-    """Give the `pre_tokenizer` of a tokenizer.json for llama.cpp's name; Unsupported for one that is not known."""
+    """Return the `pre_tokenizer` of a tokenizer.json for llama.cpp's name; Unsupported for one that is not known."""
     if name not in STEPS:
         raise Unsupported(
             f"{where} cuts text as {name!r}, which mixcli does not know; it knows {', '.join(STEPS)}."

@@ -90,7 +90,7 @@ _LOG_LINE = re.compile(
 
 
 def file_type_name(name: str) -> str:
-    """Give the canonical name of a file type such as "q4_k" -> "Q4_K_M"; Unsupported for no type at all."""
+    """Return the canonical name of a file type such as "q4_k" -> "Q4_K_M"; Unsupported for no type at all."""
     upper = name.upper()
     upper = _ALIASES.get(upper, upper)
     if upper not in FILE_TYPES:
@@ -99,7 +99,7 @@ def file_type_name(name: str) -> str:
 
 
 def tensor_type(name: str) -> GGMLQuantizationType:
-    """Give the tensor type of a name such as "q8_0"; Unsupported for no type at all."""
+    """Return the tensor type of a name such as "q8_0"; Unsupported for no type at all."""
     type_ = GGMLQuantizationType.__members__.get(name.upper())
     if type_ is None or type_ in _NOT_MADE:
         possible = ", ".join(t.name for t in _T if t not in _NOT_MADE)
@@ -109,7 +109,7 @@ def tensor_type(name: str) -> GGMLQuantizationType:
 
 
 def base_type(tensor: TensorSource) -> GGMLQuantizationType:
-    """Give the type of a tensor before any quantizing.
+    """Return the type of a tensor before any quantizing.
 
     What a GGUF stores stays; of a checkpoint the vectors, norms and expert routers become F32 and all else BF16, as llama.cpp's
     converter writes them.

@@ -32,7 +32,7 @@ def special_token_metadata(
     tokenizer: Mapping[str, Any],
     tokens: Sequence[bytes],
 ) -> dict[str, Value]:
-    """Give the keys of special ids and of what is added, in the order of llama.cpp's converter.
+    """Return the keys of special ids and of what is added, in the order of llama.cpp's converter.
 
     `tokenizer` is tokenizer.json or empty, `tokens` the whole vocabulary. Ids outside of it are left out; a negative one
     is CorruptFile.
@@ -57,7 +57,7 @@ def special_token_metadata(
 
 
 def mistral_token_metadata(tokens: Sequence[bytes]) -> dict[str, Value]:
-    """Give the keys for one of Mistral's own tokenizers: texts begin with BOS; what has no <pad> is padded by EOS."""
+    """Return the keys for one of Mistral's own tokenizers: texts begin with BOS; what has no <pad> is padded by EOS."""
     ids = {kind: tokens.index(token) for kind, token in _MISTRAL.items() if token in tokens}
     if "eos" in ids:
         ids.setdefault("pad", ids["eos"])

@@ -66,7 +66,7 @@ class _Place:
 
 
 def map_tensors(checkpoint: Checkpoint, hparams: Hparams) -> list[TensorSource]:
-    """Give the tensors of the GGUF file, in its order.
+    """Return the tensors of the GGUF file, in its order.
 
     Raises Unsupported for a tensor that no Mixtral, Mistral or Llama model has, CorruptFile for one that is missing
     or of the wrong shape.

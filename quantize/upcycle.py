@@ -21,7 +21,7 @@ _MLP = {"mlp.gate_proj.weight": "w1", "mlp.down_proj.weight": "w2", "mlp.up_proj
 
 
 def upcycle(checkpoint: Checkpoint, n_experts: int, n_used: int = 2, seed: int = 0) -> Checkpoint:
-    """Give a view of a dense Hugging Face checkpoint as a Mixtral one: experts alias the MLP, no weight is copied.
+    """Return a view of a dense Hugging Face checkpoint as a Mixtral one: experts alias the MLP, no weight is copied.
 
     Raises Unsupported for a checkpoint that has experts already, has MLP biases, or is not in the Hugging Face layout.
     """

@@ -29,7 +29,7 @@ _VERSIONED = re.compile(r"tokenizer\.model\.(v\d+)(m\d+)?")
 def tokenizer_metadata(
     checkpoint: Checkpoint, n_vocab: int | None, *, for_chat: bool = False
 ) -> dict[str, Value]:
-    """Give all `tokenizer.*` keys for a model with `n_vocab` embedding rows.
+    """Return all `tokenizer.*` keys for a model with `n_vocab` embedding rows.
 
     `for_chat` says that the model was trained for chats: without a template of its own it gets that of its tokenizer's version.
 
@@ -103,7 +103,7 @@ def _newest_sentencepiece(folder: Path) -> tuple[Path, str | None]:
 
 
 def sentencepiece_version(vocabulary: Vocabulary) -> str:
-    """Tell Mistral's tokenizer versions apart by the control tokens that came with them."""
+    """Return the version of Mistral's tokenizer by the control tokens that came with them."""
     first = set(vocabulary.tokens[:64])
     if b"[SYSTEM_PROMPT]" in first:
         return "v7"

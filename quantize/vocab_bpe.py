@@ -41,7 +41,7 @@ def bpe_vocabulary(tokenizer: Mapping[str, Any], n_vocab: int | None, where: str
 
 
 def bpe_model(tokenizer: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """Give the `model` of a tokenizer.json; Unsupported when it is not BPE."""
+    """Return the `model` of a tokenizer.json; Unsupported when it is not BPE."""
     model = tokenizer.get("model")
     if not isinstance(model, dict):
         raise CorruptFile(f"{where} has no model; download it again.")
@@ -69,7 +69,7 @@ def token_ids(model: Mapping[str, Any], where: str) -> dict[int, str]:
 
 
 def added_tokens(tokenizer: Mapping[str, Any], where: str) -> dict[int, tuple[str, bool]]:
-    """Give the tokens that are found before anything else: id -> (text, special)."""
+    """Return the tokens that are found before anything else: id -> (text, special)."""
     entries = tokenizer.get("added_tokens") or []
     if not isinstance(entries, list):
         raise CorruptFile(f"{where} has added_tokens that are no list; download it again.")
@@ -86,7 +86,7 @@ def added_tokens(tokenizer: Mapping[str, Any], where: str) -> dict[int, tuple[st
 
 
 def merge_lines(model: Mapping[str, Any], where: str) -> list[str]:
-    """Give the merges as "left right"; a space within a part is written as its byte-level stand-in (Ġ)."""
+    """Return the merges as "left right"; a space within a part is written as its byte-level stand-in (Ġ)."""
     merges = model.get("merges")
     if not isinstance(merges, list):
         raise CorruptFile(f"{where} has no merges; download it again.")

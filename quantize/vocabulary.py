@@ -38,5 +38,5 @@ def padding(index: int) -> tuple[bytes, TokenType]:
 
 
 def looks_special(token: str) -> bool:
-    """Tell whether an added token is a marker, although its file may not call it special (ChatML fine-tunes)."""
+    """Return whether an added token is a marker, although its file may not call it special (ChatML fine-tunes)."""
     return token == "<pad>" or (token.startswith("<|") and token.endswith("|>"))

@@ -157,7 +157,7 @@ def _fill(
 
 
 def _rounds(plan: WritePlan, todo: Iterable[int], supply: Supply | None) -> Iterator[Iterable[int]]:
-    """Give the slabs that can be worked on, all at once or by the source file that they are read from."""
+    """Yield the slabs that can be worked on, all at once or by the source file that they are read from."""
     if supply is None:
         yield todo
         return

@@ -1,6 +1,7 @@
 """The direction of imports and what start-up may cost, as docs/architecture.md draws them."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -213,6 +214,19 @@ def test_imports_point_one_way() -> None:
                 and not longest(target, allowed)
             ):
                 wrong.append(f"{name} imports {target}")
+    assert wrong == []
+
+
+def test_docstrings_begin_as_terms_has_it() -> None:
+    """A docstring says what a function returns or does; "Give", "Say" and "Tell" personify it."""
+    begins = re.compile(r"(Give|Say|Tell)s?\b")
+    places = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
+    wrong = [
+        f"{name}: {text.splitlines()[0]}"
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, places) and begins.match(text := ast.get_docstring(node) or "")
+    ]
     assert wrong == []
 
 

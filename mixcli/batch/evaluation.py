@@ -53,25 +53,25 @@ class Evaluation:
 
     @property
     def labels(self) -> list[str]:
-        """Give all labels of gold and answers, sorted; what was abstained from is none."""
+        """Return all labels of gold and answers, sorted; what was abstained from is none."""
         return sorted({label for pair in self.pairs for label in pair} - {ABSTAIN})
 
     @property
     def accuracy(self) -> float:
-        """Give the share of records that are right."""
+        """Return the share of records that are right."""
         return (
             sum(n for (gold, answer), n in self.pairs.items() if gold == answer) / self.n if self.n else 0.0
         )
 
     @property
     def macro_f1(self) -> float:
-        """Give the mean over all labels of F1, in which every label weighs the same."""
+        """Return the mean over all labels of F1, in which every label weighs the same."""
         scores = [self.scores(label)[2] for label in self.labels]
         return sum(scores) / len(scores) if scores else 0.0
 
     @property
     def calibration_error(self) -> float | None:
-        """Give the expected calibration error: |share that is right - mean probability| over the bins, by their size.
+        """Return the expected calibration error: |share that is right - mean probability| over the bins, by their size.
 
         None without probabilities. (Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3.)
         """
@@ -79,14 +79,14 @@ class Evaluation:
         return sum(abs(cell.n_right - cell.confidence) for cell in self.bins) / n if n else None
 
     def scores(self, label: str) -> tuple[float, float, float]:
-        """Give precision, recall and F1 of a label; 0 where there is nothing to divide by."""
+        """Return precision, recall and F1 of a label; 0 where there is nothing to divide by."""
         right = self.pairs[label, label]
         answered = sum(n for (_, answer), n in self.pairs.items() if answer == label)
         gold = sum(n for (truth, _), n in self.pairs.items() if truth == label)
         return _share(right, answered), _share(right, gold), _share(2 * right, answered + gold)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything for --json."""
+        """Return everything for --json."""
         return {
             "n": self.n,
             "n_without": self.n_without,
@@ -115,7 +115,7 @@ class Evaluation:
         }
 
     def text(self) -> str:
-        """Give it for a person, in columns."""
+        """Return it for a person, in columns."""
         lines = [f"{self.n:,} records: accuracy {self.accuracy:.3f}, macro-F1 {self.macro_f1:.3f}"]
         if self.calibration_error is not None:
             lines[0] += f", calibration error {self.calibration_error:.3f}"

@@ -19,16 +19,16 @@ class Job(Protocol):
     """Turns records into requests and answers into lines. `outcome` is what the journal keeps: it does not know of ids."""
 
     def body(self, record: Record) -> dict[str, Any]:
-        """Give the chat completion request of a record; MixcliError says why there is none."""
+        """Return the chat completion request of a record; MixcliError says why there is none."""
 
     def outcome(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """Give what is kept of a chat completion; MixcliError when it is not what was asked for."""
+        """Return what is kept of a chat completion; MixcliError when it is not what was asked for."""
 
     def line(self, record: Record, key: str, outcome: Mapping[str, Any], /) -> dict[str, Any]:
-        """Give the line of an answered record."""
+        """Return the line of an answered record."""
 
     def failure(self, record: Record, key: str, error: Exception, /) -> dict[str, Any]:
-        """Give the line of a record that failed."""
+        """Return the line of a record that failed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TemplateJob:
             )
 
     def takes_only(self, columns: Sequence[str]) -> bool:
-        """Tell whether {{ text }} means the only column because it is the only one: nothing says that it is called so."""
+        """Return whether {{ text }} means the only column because it is the only one: nothing says that it is called so."""
         named = {*self.template.names, *self.keep, self.column}
         return len(columns) == 1 and columns[0] not in named and columns[0] != TEXT
 
@@ -157,7 +157,7 @@ class RequestJob:
 
 
 def read_answer(answer: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
-    """Give text, finish reason and label probabilities of a chat completion object; MixcliError when it is none."""
+    """Return text, finish reason and label probabilities of a chat completion object; MixcliError when it is none."""
     choices = answer.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("message"), dict):

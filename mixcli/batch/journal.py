@@ -33,7 +33,7 @@ AROUND = 1 << 15  # places before and behind the present one whose old outcomes 
 
 
 def key_of(settings: str, body: Mapping[str, Any]) -> str:
-    """Give the name of a request: 32 hex digits over it and the settings under which it is asked."""
+    """Return the name of a request: 32 hex digits over it and the settings under which it is asked."""
     text = json.dumps([settings, body], sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -59,7 +59,7 @@ class Journal:
         self._synced = time.monotonic()
 
     def take(self, key: str, place: int) -> dict[str, Any] | None:
-        """Give what an earlier run has computed for a request, or None. May be called from several threads."""
+        """Return what an earlier run has computed for a request, or None. May be called from several threads."""
         with self._lock:
             offset, is_own = self._find(key, place)
             if offset is None:
@@ -92,7 +92,7 @@ class Journal:
             self._file.close()
 
     def _find(self, key: str, place: int) -> tuple[int | None, bool]:
-        """Give the offset of an outcome, and whether it is the record's own; another's stays there for its owner."""
+        """Return the offset of an outcome, and whether it is the record's own; another's stays there for its owner."""
         while self._read and self._read[0][1] < place - AROUND:
             self._forget(*self._read.popleft())
         while place not in self._seen.get(key, ()) and self._last < place + AROUND:

@@ -302,7 +302,7 @@ def record_of(number: int, value: Any, what: str = "line") -> Record:
 
 
 def is_request(value: Any) -> bool:
-    """Tell whether a value is a line of an OpenAI batch file, also one that lacks something."""
+    """Return whether a value is a line of an OpenAI batch file, also one that lacks something."""
     return (
         isinstance(value, dict)
         and {"custom_id", "body"} <= set(value)
@@ -330,7 +330,7 @@ class Requests:
 
 
 def _fault_of(request: dict[str, Any]) -> str:
-    """Say what keeps one request of a batch from being sent."""
+    """Return what keeps one request of a batch from being sent."""
     if missing := OPENAI_KEYS - set(request):
         return f"the request lacks {', '.join(sorted(missing))}"
     identity = request["custom_id"]

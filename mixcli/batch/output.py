@@ -19,7 +19,7 @@ Write = Callable[[str], object]
 
 @contextmanager
 def output(path: Path | None) -> Iterator[Write]:
-    """Give what writes a line. A file is written beside its place as PATH.part and takes it by a rename when all is done.
+    """Yield what writes a line. A file is written beside its place as PATH.part and takes it by a rename when all is done.
 
     Something that is no plain file (a pipe, a device) is written as it is; None is stdout. UsageError when another batch writes the same file.
     """
@@ -68,7 +68,7 @@ def _is_there(path: Path, handle: int) -> bool:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Give an error of the system the name of the file that it came from."""
+    """Add to an error of the system the name of the file that it came from."""
     try:
         yield
     except OSError as error:
@@ -92,7 +92,7 @@ def _flushing(write: Callable[[str], object], flush: Callable[[], None]) -> Writ
 
 
 def json_line(line: Mapping[str, Any]) -> str:
-    """Give a line of JSON; half a character, as a server may write it, stays the escape that it was."""
+    """Return a line of JSON; half a character, as a server may write it, stays the escape that it was."""
     text = json.dumps(line, ensure_ascii=False)
     try:
         text.encode()

@@ -50,7 +50,7 @@ class Pool(Generic[T, R]):
             self._slots.release()
 
     def release(self) -> None:
-        """Say that one result has been dealt with, so that another task may be taken."""
+        """Mark one result as dealt with, so that another task may be taken."""
         self._slots.release()
 
     def _read(self, source: Iterator[T]) -> None:

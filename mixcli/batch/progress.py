@@ -33,13 +33,13 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Give the records a second that were computed now, from the first one on."""
+        """Return the records a second that were computed now, from the first one on."""
         n_computed = self.tally.n_done - self.tally.n_known - self.tally.n_failed
         seconds = time.monotonic() - (self._first or self._started)
         return n_computed / seconds if seconds > 0 else 0.0
 
     def sentence(self) -> str:
-        """Give what there is to say at the end."""
+        """Return what there is to say at the end."""
         tally = self.tally
         parts = [f"{tally.n_done:,} records in {time.monotonic() - self._started:.1f} s ({self.rate:.1f}/s)"]
         if tally.n_known:

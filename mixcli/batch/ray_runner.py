@@ -45,7 +45,7 @@ class Engine:
         return {"identity": self._asker.identity}
 
     def ask(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
-        """Give the answer to a request, or an error."""
+        """Return the answer to a request, or an error."""
         try:
             return self._asker(body, key)
         except MixcliError as error:
@@ -192,7 +192,7 @@ def _cause(error: Exception) -> str:
 
 
 def connected(address: str) -> Any:
-    """Give ray, connected to a cluster; MixcliError says what is missing."""
+    """Return ray, connected to a cluster; MixcliError says what is missing."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -220,7 +220,7 @@ def _knock(address: str) -> None:
 
 
 def distant_source(address: str, source: str) -> Source:
-    """Give the rows of a file that Ray Data reads: Parquet, or JSON and CSV of an object store (s3://, gs://), as they stream in."""
+    """Return the rows of a file that Ray Data reads: Parquet, or JSON and CSV of an object store (s3://, gs://), as they stream in."""
     connected(address)
     import ray.data
 
@@ -256,5 +256,5 @@ def _plain(value: Any) -> Any:
 
 
 def is_distant(source: str) -> bool:
-    """Tell whether only Ray can read an input."""
+    """Return whether only Ray can read an input."""
     return "://" in source or source.lower().endswith(".parquet")

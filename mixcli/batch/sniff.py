@@ -169,7 +169,7 @@ def first_line(head: bytes, is_whole: bool) -> str | None:
 
 
 def json_shape(head: bytes, is_whole: bool) -> Shape:
-    """Tell a JSON document (an array, or values over several lines) from JSON lines, and from what is not JSON at all.
+    """Distinguish a JSON document (an array, or values over several lines) from JSON lines, and from what is not JSON at all.
 
     Raises UsageError for lines that are arrays: their values have no names.
     """
@@ -216,7 +216,7 @@ def check_no_table(head: bytes, is_whole: bool) -> None:
 
 
 def is_one(head: bytes, is_whole: bool) -> bool:
-    """Tell whether a .json file may be one document: not where a line that is an object is followed by another line."""
+    """Return whether a .json file may be one document: not where a line that is an object is followed by another line."""
     line = first_line(head, is_whole)
     if line is None:
         return True

@@ -92,7 +92,7 @@ def _fit(rows: list[Row]) -> tuple[float, int]:
 
 
 class _Feed:
-    """Gives lines to the csv module, remembers those of the present row, and takes them back where the row was none."""
+    """Feeds lines to the csv module, remembers those of the present row, and takes them back where the row was none."""
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
@@ -171,7 +171,7 @@ def _names(header: Row, rows: list[Row], notes: list[str]) -> list[str]:
 
 
 def _doubt(columns: Sequence[str], names: list[str], sample: list[Row]) -> str:
-    """Say why the only column's name may be a record: a file without a header would lose its first one."""
+    """Return why the only column's name may be a record: a file without a header would lose its first one."""
     if len(columns) != 1:
         return ""
     name, at = columns[0], names.index(columns[0])

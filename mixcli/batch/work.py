@@ -153,7 +153,7 @@ def _job(job: TemplateJob, source: Source, order: Order) -> Job:
 def _opened(
     order: Order, distant: Callable[[str], Source] | None
 ) -> Iterator[tuple[Source, Callable[[], int], int | None]]:
-    """Give the input, how many bytes of it were read, and its size."""
+    """Yield the input, how many bytes of it were read, and its size."""
     if distant is not None:
         yield distant(order.source), lambda: 0, None
         return
@@ -164,7 +164,7 @@ def _opened(
 
 @contextmanager
 def _stream(source: str) -> Iterator[BinaryIO]:
-    """Give the bytes of an input. A pipe is left open (see stdin.stream); a file can be closed, nobody waits in it."""
+    """Yield the bytes of an input. A pipe is left open (see stdin.stream); a file can be closed, nobody waits in it."""
     if source == "-":
         if not stdin.is_piped():
             raise UsageError("- is stdin, and nothing is piped in; name a file, or pipe the records in")

@@ -92,7 +92,7 @@ def resume(chat: "Chat", rest: str) -> None:
 
 
 def rename(chat: "Chat", rest: str) -> None:
-    """Give the conversation another name."""
+    """Rename the conversation."""
     console.note(f"(this conversation is called {chat.talk.rename(rest)} now)")
 
 
@@ -116,7 +116,7 @@ def edited(text: str) -> str:
 
 
 def beginning(text: str, length: int = SHOWN) -> str:
-    """Give the first words of a message, on one line of at most `length` characters."""
+    """Return the first words of a message, on one line of at most `length` characters."""
     line = " ".join(text.split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
 

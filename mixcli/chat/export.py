@@ -25,7 +25,7 @@ def as_markdown(session: Session, messages: Sequence[Message]) -> str:
 
 
 def as_data(session: Session, messages: Sequence[Message]) -> dict[str, Any]:
-    """Give a branch for programs; `messages` have OpenAI's role and content, and what else is known of each."""
+    """Return a branch for programs; `messages` have OpenAI's role and content, and what else is known of each."""
     about = asdict(session)
     about.pop("head")
     return {**about, "messages": [{key: value for key, value in asdict(one).items() if key not in ("id", "parent")} for one in messages]}  # fmt: skip

@@ -19,7 +19,7 @@ class Attachment:
     text: str
 
     def block(self) -> str:
-        """Give it as a part of a message: named, and fenced so that its own fences do not end it."""
+        """Return it as a part of a message: named, and fenced so that its own fences do not end it."""
         longest = max((len(run) for run in re.findall("`{3,}", self.text)), default=2)
         fence = "`" * (longest + 1)
         return f"{self.name}:\n{fence}{Path(self.name).suffix[1:]}\n{self.text.rstrip()}\n{fence}"
@@ -43,7 +43,7 @@ def attach(text: str) -> Attachment:
 
 
 def with_files(files: list[Attachment], text: str) -> str:
-    """Give a message with its files before the text."""
+    """Return a message with its files before the text."""
     return "\n\n".join([*(one.block() for one in files), text])
 
 

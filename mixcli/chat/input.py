@@ -25,17 +25,17 @@ PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 
 
 class Source(Protocol):
-    """Gives one message after the other."""
+    """Yields one message after the other."""
 
     def read(self, draft: str = "") -> str | None:
-        """Give the next message, None at the end; KeyboardInterrupt when the person wants out."""
+        """Return the next message, None at the end; KeyboardInterrupt when the person wants out."""
 
     def refresh(self) -> None:
         """Draw again what has changed around the prompt; may be called from any thread."""
 
 
 def is_dumb() -> bool:
-    """Tell whether the terminal can only write one line after the other."""
+    """Return whether the terminal can only write one line after the other."""
     return os.environ.get("TERM", "dumb") in ("dumb", "unknown", "")
 
 
@@ -48,7 +48,7 @@ def unquoted(text: str) -> str:
 
 
 def is_open(text: str) -> bool:
-    """Tell whether a message began with triple quotes that are not closed yet."""
+    """Return whether a message began with triple quotes that are not closed yet."""
     stripped = text.strip()
     return stripped.startswith(QUOTES) and not (
         stripped.endswith(QUOTES) and len(stripped) >= 2 * len(QUOTES)
@@ -238,7 +238,7 @@ def typing_ahead() -> Iterator[None]:
 
 @contextmanager
 def other_program() -> Iterator[None]:
-    """Give another program, inside of `typing_ahead`, the terminal as programs expect it."""
+    """Lend another program, inside of `typing_ahead`, the terminal as programs expect it."""
     with _lines_shown(shown=True):
         yield
 

@@ -86,7 +86,7 @@ class Markdown:
         return [*done, _drawn(source)]
 
     def preview(self, source: str) -> list[Line]:
-        """Give how an unfinished line looks, with what is held back before it; nothing changes."""
+        """Return how an unfinished line looks, with what is held back before it; nothing changes."""
         source = source.expandtabs(TAB)
         if self._fence:
             return [Line(_colored([source], self._fence.language), exact=True)] if source else []
@@ -119,7 +119,7 @@ class Markdown:
         return None
 
     def close(self) -> list[Line]:
-        """Give what was held back: the table, when it or the answer has ended."""
+        """Return what was held back: the table, when it or the answer has ended."""
         rows, self._table = self._table, []
         return table(rows) if rows else []
 
@@ -137,13 +137,13 @@ def cut(line: str, width: int) -> str:
 
 
 def _after_word(source: str, number: int) -> int:
-    """Give where word `number` of a text ends."""
+    """Return where word `number` of a text ends."""
     ends = [match.end() for match in re.finditer(r"\S+", source)]
     return ends[number - 1] if 0 < number <= len(ends) else 0
 
 
 def _after_character(source: str, number: int) -> int:
-    """Give where character `number` ends, spaces not counted."""
+    """Return where character `number` ends, spaces not counted."""
     at = 0
     for at, character in enumerate(source):
         number -= character != " "
@@ -222,7 +222,7 @@ def _cells(row: str) -> list[str]:
 
 
 def _colored(lines: list[str], language: str) -> Text:
-    """Give the last of some lines of code in colours."""
+    """Return the last of some lines of code in colours."""
     from rich.syntax import Syntax
 
     plain = Text(lines[-1])
@@ -263,7 +263,7 @@ def _wrapped(text: Text, width: int, hang: int) -> list[Text]:
 
 
 def _cut(plain: str, start: int, room: int) -> int:
-    """Say where a row that begins at `start` ends: behind its last space, or where it is full; spaces may hang over."""
+    """Return where a row that begins at `start` ends: behind its last space, or where it is full; spaces may hang over."""
     used, space = 0, -1
     for at in range(start, len(plain)):
         character = plain[at]

@@ -71,7 +71,7 @@ class ChatModel:
             self._thread.start()
 
     def wait(self, look: Callable[[LoadState], None]) -> "Host":
-        """Give the loaded model; `look` is shown every state meanwhile. Raises why it cannot be loaded, or KeyboardInterrupt."""
+        """Return the loaded model; `look` is shown every state meanwhile. Raises why it cannot be loaded, or KeyboardInterrupt."""
         if self.state.status in (FAILED, GONE) or self._thread is None:
             self.load()
         assert self._thread
@@ -84,7 +84,7 @@ class ChatModel:
         return self._host
 
     def alive(self) -> bool:
-        """Tell whether the loaded model still answers."""
+        """Return whether the loaded model still answers."""
         if self._host is None:
             return False
         try:
@@ -130,7 +130,7 @@ class ChatModel:
         return self._stored
 
     def folds_system(self) -> bool:
-        """Tell whether the model's format has no system message, so that its text goes into a message of the user."""
+        """Return whether the model's format has no system message, so that its text goes into a message of the user."""
         from mixcli.hub.headers import header_of
 
         try:
@@ -140,13 +140,13 @@ class ChatModel:
         return isinstance(template, str) and "[INST]" in template and "[SYSTEM_PROMPT]" not in template
 
     def order(self) -> "Order":
-        """Give how the model was placed; planned anew where another command has loaded it. Raises what planning raises."""
+        """Return how the model was placed; planned anew where another command has loaded it. Raises what planning raises."""
         from mixcli.placing import place
 
         return self.state.order or place(self.stored(), self.wish)
 
     def estimated_decode(self) -> float | None:
-        """Give the roofline estimate of this placement, tokens a second; None where the machine cannot be described."""
+        """Return the roofline estimate of this placement, tokens a second; None where the machine cannot be described."""
         from mixcli.chat.roofline import estimated_decode
 
         try:

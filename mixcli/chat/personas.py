@@ -24,7 +24,7 @@ class Persona:
 
 
 def folder() -> Path:
-    """Give the folder of personas; it need not exist."""
+    """Return the folder of personas; it need not exist."""
     return paths.config_dir() / "personas"
 
 

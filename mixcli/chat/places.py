@@ -16,7 +16,7 @@ TOP = 3  # experts that are named for each layer
 
 
 def model(chat: "Chat", rest: str) -> None:
-    """Say which model answers, or go on with another."""
+    """Show which model answers, or switch to another."""
     if not rest:
         console.note(
             f"{chat.model.label}, {chat.model.state.status}, context {f'{chat.model.n_ctx:,}' if chat.model.n_ctx else '?'} tokens"
@@ -26,7 +26,7 @@ def model(chat: "Chat", rest: str) -> None:
 
 
 def profile(chat: "Chat", rest: str) -> None:
-    """Say which profile holds, or place the model as another one says."""
+    """Show which profile is used, or place the model by another one."""
     if not rest:
         console.note(f"{chat.model.profile} (`mixcli profiles list` shows others)")
         return

@@ -105,7 +105,7 @@ class LiveView:
         return self._finished(self._markdown.line(head), width)
 
     def _finished(self, lines: Sequence[Line], width: int) -> list[str]:
-        """Give the rows that are printed for ever; exact lines stay whole, so that they are copied as they are."""
+        """Return the rows that are printed for ever; exact lines stay whole, so that they are copied as they are."""
         rows = [""] * self._blanks
         for line in lines:
             rows += [self._ansi(row) for row in ([line.text] if line.exact else line.rows(width))]

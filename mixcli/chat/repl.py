@@ -126,7 +126,7 @@ class Chat:
         return True
 
     def view(self) -> "View":
-        """Give where the next answer is shown."""
+        """Return where the next answer is shown."""
         from mixcli.chat.render import LiveView, PlainView
 
         return LiveView(sys.stdout) if self.live and self.talk.settings.get("markdown") else PlainView()
@@ -137,7 +137,7 @@ class Chat:
         return self.stats.n_in_context or self.n_counted
 
     def gauges(self) -> Gauges:
-        """Give what the line at the bottom shows."""
+        """Return what the line at the bottom shows."""
         label = self.model.label
         return Gauges(
             label.rpartition("/")[2] if label.endswith(".gguf") else label,
@@ -163,7 +163,7 @@ class Chat:
         self.start_loading()
 
     def loaded(self) -> "Host":
-        """Give the loaded model to a command that asks it something."""
+        """Return the loaded model to a command that asks it something."""
         view = self.view()
         try:
             return self._loaded(view)
@@ -177,7 +177,7 @@ class Chat:
         self._count()
 
     def greet(self) -> None:
-        """Say which conversation goes on, and show its last turn to a person: a pipe gets new answers only."""
+        """Show which conversation is resumed, and print its last turn to a person: a pipe gets new answers only."""
         session = self.talk.session
         if session is None:
             return
@@ -220,7 +220,7 @@ class Chat:
             console.line()
 
     def _seen(self) -> bool:
-        """Tell whether a person looks at what is written to stdout."""
+        """Return whether a person looks at what is written to stdout."""
         return self.talking and console.is_terminal(sys.stdout)
 
     def _command(self, text: str) -> None:
@@ -251,7 +251,7 @@ class Chat:
         )
 
     def _close(self, state: str, n_dropped: int, error: Exception | None) -> None:
-        """Say what the answer itself does not."""
+        """Print what the answer itself does not tell."""
         if n_dropped > self.n_dropped:
             console.note(
                 f"({n_dropped} of the oldest messages no longer fit into the context of {self.model.n_ctx:,} tokens, with room for an answer, "
@@ -290,7 +290,7 @@ class Chat:
             )
 
     def note_once(self, text: str) -> None:
-        """Say something, but not again."""
+        """Print a note, but only once."""
         if text not in self.said:
             self.said.add(text)
             console.note(text)

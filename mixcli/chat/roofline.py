@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def estimated_decode(stored: "StoredModel", wish: "Wish", placement: "Placement") -> float:
-    """Give the tokens a second that a placement should decode on the machine of a wish."""
+    """Return the tokens a second that a placement should decode on the machine of a wish."""
     shape = shape_of(header_of(stored.parts))
     machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
     return estimate(shape, machine, placement, layout_of(shape, placement, machine)).decode

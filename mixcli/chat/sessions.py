@@ -99,7 +99,7 @@ class Sessions:
         return self.get(self._current)
 
     def get(self, session: int) -> Session:
-        """Give a session by its number."""
+        """Return a session by its number."""
         return self._sessions("WHERE session.id = ?", session)[0]
 
     def all(self) -> list[Session]:
@@ -107,14 +107,14 @@ class Sessions:
         return self._sessions("")
 
     def latest(self) -> Session:
-        """Give the session that was used last; UsageError when there is none."""
+        """Return the session that was used last; UsageError when there is none."""
         found = self._sessions("", limit=1)
         if not found:
             raise UsageError("there is no conversation to go on with yet")
         return found[0]
 
     def find(self, name: str) -> Session:
-        """Give a session by its name, or by the beginning of it; UsageError names the nearest."""
+        """Return a session by its name, or by the beginning of it; UsageError names the nearest."""
         have = self.all()
         if found := next((one for one in have if one.name == name), None):
             return found
@@ -138,7 +138,7 @@ class Sessions:
         self._write(act)
 
     def rename(self, session: int, name: str) -> str:
-        """Give a session another name and say which it became."""
+        """Return a session another name and say which it became."""
 
         def act() -> str:
             free = self._free(name, session)
@@ -195,7 +195,7 @@ class Sessions:
         self._write(lambda: self._look_at(session, head))
 
     def path(self, head: int | None) -> list[Message]:
-        """Give the messages from the beginning to `head`."""
+        """Return the messages from the beginning to `head`."""
         rows = self._database.execute(
             "WITH RECURSIVE line (id, parent, depth) AS ("
             " SELECT id, parent, 0 FROM message WHERE id = ?"
@@ -206,7 +206,7 @@ class Sessions:
         return [_message(row) for row in rows]
 
     def leaves(self, session: int) -> list[Message]:
-        """Give the last message of every branch, in the order in which they were written."""
+        """Return the last message of every branch, in the order in which they were written."""
         rows = self._database.execute(
             "SELECT * FROM message WHERE session = ? AND id NOT IN"
             " (SELECT parent FROM message WHERE session = ? AND parent IS NOT NULL) ORDER BY id",
@@ -302,12 +302,12 @@ class Sessions:
 
 
 def database_path() -> Path:
-    """Give where the conversations are kept."""
+    """Return where the conversations are kept."""
     return paths.data_dir() / "chat.db"
 
 
 def now() -> str:
-    """Give the present moment as the database keeps it: UTC, sortable."""
+    """Return the present moment as the database keeps it: UTC, sortable."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 

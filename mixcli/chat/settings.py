@@ -103,15 +103,15 @@ class Settings:
         return Settings.of({**self.values, **values})
 
     def get(self, name: str) -> Any:
-        """Give what holds: what was chosen, else the default."""
+        """Return what holds: what was chosen, else the default."""
         return self.values.get(name, TABLE[name].default)
 
     def chosen(self) -> dict[str, Any]:
-        """Give what was chosen, to be kept."""
+        """Return what was chosen, to be kept."""
         return dict(self.values)
 
     def body(self) -> dict[str, Any]:
-        """Give the fields of a chat completion request."""
+        """Return the fields of a chat completion request."""
         return {
             setting.wire: self.get(name)
             for name, setting in TABLE.items()
@@ -119,7 +119,7 @@ class Settings:
         }
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Give name, value and meaning of everything that can be set."""
+        """Return name, value and meaning of everything that can be set."""
         return [
             (name, "-" if self.get(name) is None else _shown(self.get(name)), f"{one.meaning} ({one.values})")
             for name, one in TABLE.items()

@@ -97,5 +97,5 @@ def run(chat: "Chat", line: str) -> None:
 
 
 def completions(chat: "Chat") -> Mapping[str, tuple[Callable[[], Words], str]]:
-    """Give what the Tab key may offer after each command: how to get it, and the command's help."""
+    """Return what the Tab key may offer after each command: how to get it, and the command's help."""
     return {name: (partial(one.words, chat), one.help) for name, one in TABLE.items()}

@@ -42,7 +42,7 @@ class TurnStats:
         )
 
     def rows(self, n_ctx: int, estimated_decode: float | None) -> list[tuple[str, str]]:
-        """Give the lines of /stats; `estimated_decode` is the plan's roofline estimate, tokens a second."""
+        """Return the lines of /stats; `estimated_decode` is the plan's roofline estimate, tokens a second."""
         read = self.n_prompt - self.n_cached
         rows = [
             ("time to first token", f"{self.seconds_to_first:.2f} s"),

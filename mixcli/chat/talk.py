@@ -32,7 +32,7 @@ class Talk:
 
     @property
     def name(self) -> str:
-        """Give the session's name, empty before the first message."""
+        """Return the session's name, empty before the first message."""
         return self.session.name if self.session else ""
 
     def resume(self, session: Session) -> None:
@@ -48,7 +48,7 @@ class Talk:
         self.session, self.messages = None, []
 
     def rename(self, name: str) -> str:
-        """Give the session another name; UsageError before the first message."""
+        """Return the session another name; UsageError before the first message."""
         session = self._begun()
         given = self.store.rename(session.id, slug(name) or session.name)
         self.session = self.store.get(session.id)
@@ -92,7 +92,7 @@ class Talk:
         self._save(state, token_ids)
 
     def sent(self, n_dropped: int = 0) -> list[Message]:
-        """Give the messages of a request, up to the answer that is being written, but for the oldest `n_dropped`.
+        """Return the messages of a request, up to the answer that is being written, but for the oldest `n_dropped`.
 
         A question that never got a word of answer is left out with it.
         """
@@ -102,7 +102,7 @@ class Talk:
         return _answered(messages)[n_dropped:]
 
     def wire(self, n_dropped: int = 0) -> list[dict[str, Any]]:
-        """Give what `sent` does, and the system message, as a request has it."""
+        """Return what `sent` does, and the system message, as a request has it."""
         said: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
         return said + [_on_the_wire(message, self.model) for message in self.sent(n_dropped)]
 
@@ -121,7 +121,7 @@ class Talk:
         self.answer()
 
     def question(self, number: int) -> Message:
-        """Give the person's message `number`, counted from 1; UsageError when there is none."""
+        """Return the person's message `number`, counted from 1; UsageError when there is none."""
         questions = [message for message in self.messages if message.role == "user"]
         if not 1 <= number <= len(questions):
             raise UsageError(f"there is no message {number} of yours here; /context numbers them")
@@ -132,7 +132,7 @@ class Talk:
         self._look_at(self.question(number).parent)
 
     def branches(self) -> list[list[Message]]:
-        """Give every branch of the session, from the beginning to its leaf."""
+        """Return every branch of the session, from the beginning to its leaf."""
         return [self.store.path(leaf.id) for leaf in self.store.leaves(self._begun().id)]
 
     def switch(self, number: int) -> None:
@@ -143,7 +143,7 @@ class Talk:
         self._look_at(leaves[number - 1].id)
 
     def last_answer(self) -> Message:
-        """Give the last answer; UsageError when there is none."""
+        """Return the last answer; UsageError when there is none."""
         found = next(
             (one for one in reversed(self.messages) if one.role == "assistant" and one.content), None
         )

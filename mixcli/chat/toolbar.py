@@ -36,7 +36,7 @@ class Gauges:
 
 
 def line(gauges: Gauges) -> str:
-    """Give the line of a loaded model."""
+    """Return the line of a loaded model."""
     parts = [gauges.model]
     if gauges.n_ctx:
         parts.append(f"context {100 * gauges.share:.0f} %{_warning(gauges)}")
@@ -54,7 +54,7 @@ def line(gauges: Gauges) -> str:
 
 
 def stays(keep_alive: float) -> str:
-    """Say how long the model stays in memory after the chat."""
+    """Return how long the model stays in memory after the chat."""
     if keep_alive < 0:
         return "stays loaded"
     for unit, n_seconds in (("h", 3600), ("m", 60)):
@@ -64,7 +64,7 @@ def stays(keep_alive: float) -> str:
 
 
 def loading(state: LoadState) -> list[str]:
-    """Give the lines of a model that is being loaded: how far it is, and the memory that it takes of every device."""
+    """Return the lines of a model that is being loaded: how far it is, and the memory that it takes of every device."""
     if state.status != LOADING:
         return []
     lines = [f"loading {state.label} {bar(state.share)} {100 * state.share:.0f} %"]

@@ -142,7 +142,7 @@ AtEndpoint = Callable[[str | None], "Endpoint"]
 
 
 def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Held":
-    """Give who answers one question: the server that was named, or a model of this machine."""
+    """Return who answers one question: the server that was named, or a model of this machine."""
     if endpoint is not None:
         return endpoint(model)
     from mixcli.launch import load
@@ -151,7 +151,7 @@ def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep
 
 
 def many_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Asker":
-    """Give who answers many questions at a time; a model of this machine is planned for that."""
+    """Return who answers many questions at a time; a model of this machine is planned for that."""
     from mixcli.batch.asker import EndpointAsker, HostAsker
 
     if endpoint is not None:

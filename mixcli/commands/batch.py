@@ -237,14 +237,14 @@ def _over_ray(
 
 
 def _journal_of(out: Path | None) -> Path | None:
-    """Give where the journal of an output lies; nothing that is no plain file has one."""
+    """Return where the journal of an output lies; nothing that is no plain file has one."""
     return (
         None if out is None or (out.exists() and not out.is_file()) else out.with_name(out.name + ".journal")
     )
 
 
 def _print(report: "Report", out: Path | None, as_json: bool) -> None:
-    """Say how it went; the evaluation goes to stdout where the results do not."""
+    """Print how it went; the evaluation goes to stdout where the results do not."""
     console.note(report.sentence)
     if report.evaluation is None:
         return

@@ -12,7 +12,7 @@ VARIABLE = "_MIXCLI_COMPLETE"
 def complete_models(
     _context: click.Context, _option: click.Parameter, typed: str
 ) -> "list[click.shell_completion.CompletionItem]":
-    """Give the models of this machine, and .gguf files, that begin as typed."""
+    """Return the models of this machine, and .gguf files, that begin as typed."""
     from click.shell_completion import CompletionItem
 
     from mixcli.hub.store import models

@@ -12,7 +12,7 @@ from mixcli.errors import UsageError
 @click.option("--clear", is_flag=True, help="Have no default any more.")
 @common
 def command(model: str | None, clear: bool) -> None:
-    """Say which model is meant when none is named, or make it MODEL. -m and MIXCLI_MODEL go before it."""
+    """Show or set the default model. -m and MIXCLI_MODEL override it."""
     from mixcli.hub import default, store
 
     if clear:

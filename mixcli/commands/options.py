@@ -203,11 +203,11 @@ class Sampling:
     speculate: bool | None
 
     def body(self, *, temperature: float) -> dict[str, Any]:
-        """Give the fields of a chat completion request; `temperature` is used where none was said."""
+        """Return the fields of a chat completion request; `temperature` is used where none was said."""
         return {"temperature": temperature, **self.said()}
 
     def said(self) -> dict[str, Any]:
-        """Give only what the command line says."""
+        """Return only what the command line says."""
         return {key: value for key, value in asdict(self).items() if value not in (None, ())}
 
 

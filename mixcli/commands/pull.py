@@ -88,7 +88,7 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 
 
 def _announce(summary: "Summary") -> None:
-    """Say what will happen, before it does."""
+    """Print what will happen, before it does."""
     console.note(f"{summary.label}: {summary.description}\nlicence: {summary.licence}")
     console.note(f"{size(summary.download)} to download from {summary.origin}; {summary.fit}")
     if summary.others:

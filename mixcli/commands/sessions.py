@@ -100,7 +100,7 @@ def export(name: str, path: Path) -> None:
 @click.argument("new_name")
 @common
 def rename(name: str, new_name: str) -> None:
-    """Give conversation NAME another name."""
+    """Rename conversation NAME."""
     from mixcli.chat.sessions import Sessions
     from mixcli.chat.talk import slug
 

@@ -31,7 +31,7 @@ class Answers:
                 self._known.popitem(last=False)
 
     def recall(self, messages: Sequence[Message]) -> list[Message]:
-        """Give the messages with the tokens of every answer that is known; a client's tokens count only if they spell its text.
+        """Return the messages with the tokens of every answer that is known; a client's tokens count only if they spell its text.
 
         A last message of the assistant's is to be continued and stays text.
         """

@@ -70,7 +70,7 @@ class Comparison:
 
     @property
     def off(self) -> float:
-        """Give the difference as a share of what was planned."""
+        """Return the difference as a share of what was planned."""
         return abs(self.real - self.planned) / max(self.planned, MIB)
 
 

@@ -40,7 +40,7 @@ class Bound:
     top_n_sigma: float = 0.0
 
     def of(self, logits: Logits) -> float:
-        """Give a logit that each token kept by these stages reaches."""
+        """Return a logit that each token kept by these stages reaches."""
         bound = _LEAST
         if self.top_n_sigma > 0:
             bound = max(bound, _sigma_bound(logits, self.top_n_sigma))
@@ -53,7 +53,7 @@ class Bound:
 
 
 def _kth_bound(logits: Logits, k: int) -> float:
-    """Give a lower bound of the k-th greatest logit, close to it: the k-th greatest of the blocks' maxima.
+    """Return a lower bound of the k-th greatest logit, close to it: the k-th greatest of the blocks' maxima.
 
     k blocks have a maximum of at least that, so at least k tokens reach it. A third of the cost of a partition of the row.
     """
@@ -65,13 +65,13 @@ def _kth_bound(logits: Logits, k: int) -> float:
 
 
 def _sigma_bound(logits: Logits, n: float) -> float:
-    """Give the best logit less n standard deviations of all that are allowed (Top-nσ, arXiv 2411.07641)."""
+    """Return the best logit less n standard deviations of all that are allowed (Top-nσ, arXiv 2411.07641)."""
     allowed = logits[logits >= _LEAST]
     return float(allowed.max()) - n * float(allowed.std(dtype=np.float64)) if allowed.size > 1 else _LEAST
 
 
 def reaching(logits: Logits, bound: float) -> NDArray[np.intp]:
-    """Give the tokens whose logit reaches a bound, ascending. Few do, so eight at a time are looked at where they divide evenly."""
+    """Return the tokens whose logit reaches a bound, ascending. Few do, so eight at a time are looked at where they divide evenly."""
     reaches = logits >= bound
     if len(reaches) % 8:
         return np.flatnonzero(reaches)
@@ -106,7 +106,7 @@ class Chooser:
         self._bias = np.array([bias.get(token, 0.0) for token in self._ids.tolist()], np.float32)
 
     def choose(self, logits: Logits) -> int:
-        """Give the next token by a row of logits, shape (n_vocab,), which is left as it was; remember the token.
+        """Return the next token by a row of logits, shape (n_vocab,), which is left as it was; remember the token.
 
         Raises NothingToChoose when all are -inf.
         """

@@ -87,7 +87,7 @@ class Grammars:
         self._ceilings = np.zeros((n_words * 4, 8), np.float32)
 
     def compile(self, spec: ConstraintSpec, *, at_start: bool = True) -> "Constraint":
-        """Give a fresh constraint; `at_start` says that the answer opens a turn (as the Detokenizer is told).
+        """Return a fresh constraint; `at_start` says that the answer opens a turn (as the Detokenizer is told).
 
         Raises BadRequest in llguidance's words for what cannot be compiled, is too complex, or allows no answer.
         """
@@ -119,7 +119,7 @@ class Grammars:
 
     @cached_property
     def _space(self) -> int:
-        """Give a token that is one space; every SentencePiece vocabulary has one, be it as a byte."""
+        """Return a token that is one space; every SentencePiece vocabulary has one, be it as a byte."""
         return next(token for token in range(self._vocab.n_tokens) if self._vocab.piece(token) == b" ")
 
     def _matcher(self, grammars: list[dict[str, Any]], spec: ConstraintSpec) -> LLMatcher:
@@ -170,7 +170,7 @@ class Constraint:
         return self._matcher.is_accepting()
 
     def forced(self) -> list[int]:
-        """Give the tokens that are certain to come next, [] where there is a choice; they are not accepted by this.
+        """Return the tokens that are certain to come next, [] where there is a choice; they are not accepted by this.
 
         They are the tokens that the tokenizer itself would make of the certain text, up to where a choice could change them.
         """
@@ -202,7 +202,7 @@ def _on_a_deep_stack(compile_: Callable[[], LLMatcher]) -> LLMatcher:
 
 
 def _token_bytes(vocab: Vocab, token: int) -> bytes:
-    """Give what a token adds to an answer; a token that is no text is marked with its name."""
+    """Return what a token adds to an answer; a token that is no text is marked with its name."""
     piece = vocab.piece(token)
     bits = vocab.attributes(token)
     if not piece or bits & (Vocab.CONTROL | Vocab.UNKNOWN | Vocab.UNUSED):
@@ -218,7 +218,7 @@ def _without_blank_lines(text: str) -> str:
 
 
 def _grammar(spec: ConstraintSpec) -> dict[str, Any]:
-    """Give the constraint as one grammar of llguidance. Raises BadRequest."""
+    """Return the constraint as one grammar of llguidance. Raises BadRequest."""
     try:
         if spec.kind == "grammar":
             return {"lark_grammar": any_to_lark(_without_blank_lines(spec.text))}
@@ -235,7 +235,7 @@ def _grammar(spec: ConstraintSpec) -> dict[str, Any]:
 
 
 def _refusal(matcher: LLMatcher, spec: ConstraintSpec) -> BadRequest:
-    """Say in one sentence what llguidance says in several lines."""
+    """Return llguidance's error of several lines as one sentence."""
     said = matcher.get_error()
     name = spec.kind.replace("_", " ").replace("json", "JSON")
     for words, saying in _SAYINGS.items():

@@ -19,7 +19,7 @@ class Detokenizer:
         self._drop_space = at_start and vocab.adds_space_prefix
 
     def push(self, token: int) -> str:
-        """Give the characters that this token completes."""
+        """Return the characters that this token completes."""
         piece = self._vocab.piece(token)
         if self._drop_space and piece:
             piece = piece.removeprefix(b" ")
@@ -27,7 +27,7 @@ class Detokenizer:
         return self._decoder.decode(piece)
 
     def flush(self) -> str:
-        """Give what is left at the end: U+FFFD for half a character."""
+        """Return what is left at the end: U+FFFD for half a character."""
         return self._decoder.decode(b"", final=True)
 
 
@@ -39,7 +39,7 @@ class StopMatcher:
         self._held = ""
 
     def push(self, delta: str) -> tuple[str, bool]:
-        """Give the text that can be shown now, and whether a stop text was met (then the answer is over)."""
+        """Return the text that can be shown now, and whether a stop text was met (then the answer is over)."""
         if not self._stops:
             return delta, False
         text = self._held + delta
@@ -52,13 +52,13 @@ class StopMatcher:
         return text[: len(text) - keep], False
 
     def flush(self) -> str:
-        """Give what was held back, when the answer ends for another reason."""
+        """Return what was held back, when the answer ends for another reason."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Give the length of the longest end of `text` that a stop text begins with."""
+    """Return the length of the longest end of `text` that a stop text begins with."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if stop.startswith(text[len(text) - length :]):
             return length

@@ -82,7 +82,7 @@ class Engine:
         return self._scheduler.is_alone
 
     def ids(self) -> set[str]:
-        """Give the ids of the requests that wait or run."""
+        """Return the ids of the requests that wait or run."""
         return set(self._sequences)
 
     def compile(self, spec: ConstraintSpec, *, at_start: bool) -> Constraint:
@@ -185,7 +185,7 @@ class Engine:
         return Grammars(self._model.vocab)
 
     def _propose(self) -> None:
-        """Give those who write their drafts: what a constraint forces, or what the text so far suggests."""
+        """Draft tokens for the sequences that write: what a constraint forces, or what the text so far suggests."""
         for sequence in list(self._scheduler.running):
             if sequence.is_decoding and sequence.scores is None:
                 self._try(sequence, partial(self._draft, sequence))
@@ -281,7 +281,7 @@ class Engine:
             self._batch.clear()
 
     def _apply(self) -> None:
-        """Tell llama.cpp what the cache has decided."""
+        """Apply what the cache has decided to llama.cpp."""
         for operation in self._cache.take_operations():
             match operation:
                 case Copy(source, target, n_tokens):

@@ -35,7 +35,7 @@ class _Counts:
 
 
 def routing(model: Model, placement: Placement, tokens: Sequence[int], first: int) -> dict[str, Any]:
-    """Give how often each layer's router chose each expert for tokens[first:].
+    """Return how often each layer's router chose each expert for tokens[first:].
 
     {"n_expert", "n_expert_used", "n_tokens", "layers": [[count of each expert] for each layer]}. Raises UsageError for a dense model and
     DoesNotFit without room for a second, small context.

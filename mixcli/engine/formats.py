@@ -128,7 +128,7 @@ def _joined(messages: Sequence[Message], apart: str | None = None) -> list[Messa
 
 
 def _with_system(messages: Sequence[Message], *, first: bool) -> list[Message]:
-    """Give the user and assistant turns, with all system texts at the head of the first or the last user turn."""
+    """Return the user and assistant turns, with all system texts at the head of the first or the last user turn."""
     system = "\n\n".join(m.content for m in messages if m.role == "system" and m.content)
     turns = [turn for turn in _joined(messages) if turn.role != "system"]
     if not turns or turns[0].role != "user":

@@ -26,7 +26,7 @@ class Generation:
         return self._constraint is not None and self._constraint.is_complete
 
     def forced(self) -> list[int]:
-        """Give the tokens that the constraint makes certain to come next."""
+        """Return the tokens that the constraint makes certain to come next."""
         return self._constraint.forced()[:MOST_FORCED] if self._constraint is not None else []
 
     def choose(self, logits: Logits) -> tuple[int, TokenLogprobs | None]:
@@ -40,11 +40,11 @@ class Generation:
         return token, None if n_top is None else token_logprobs(logits, token, n_top)
 
     def append(self, token: int) -> tuple[str, bool]:
-        """Give a chosen token's showable text, and whether a stop text ended the answer."""
+        """Return a chosen token's showable text, and whether a stop text ended the answer."""
         return self._stops.push(self._detokenizer.push(token))
 
     def rest(self) -> str:
-        """Give the text that was held back, at the end of an answer that no stop text ended."""
+        """Return the text that was held back, at the end of an answer that no stop text ended."""
         text, stopped = self._stops.push(self._detokenizer.flush())
         return text if stopped else text + self._stops.flush()
 

@@ -61,7 +61,7 @@ class _Tensor(ctypes.Structure):
 
 
 def library_folder() -> Path:
-    """Give the folder of the compiled libraries without importing the bindings."""
+    """Return the folder of the compiled libraries without importing the bindings."""
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or spec.origin is None:
         raise MixcliError(
@@ -71,7 +71,7 @@ def library_folder() -> Path:
 
 
 def library(stem: str) -> Path:
-    """Give the file of one of the libraries by its stem ("ggml-rpc", "llama"); MixcliError when this build does not have it.
+    """Return the file of one of the libraries by its stem ("ggml-rpc", "llama"); MixcliError when this build does not have it.
 
     A wheel may carry a library under several names; the others are linked to the one with a version, and a second copy would be another library.
     """
@@ -120,7 +120,7 @@ def _device_pointers() -> list[int]:
 
 
 def device_pointers(*kinds: str) -> list[int]:
-    """Give ggml's pointers of the devices of these kinds, in its order."""
+    """Return ggml's pointers of the devices of these kinds, in its order."""
     lib = _base()
     return [p for p in _device_pointers() if DEVICE_KINDS[lib.ggml_backend_dev_type(p)] in kinds]
 
@@ -164,7 +164,7 @@ def buffer_types() -> dict[str, int]:
 
 
 def tensor_name(tensor: int) -> str:
-    """Give the name of a ggml tensor (a pointer as cb_eval hands it over)."""
+    """Return the name of a ggml tensor (a pointer as cb_eval hands it over)."""
     name: bytes = _base().ggml_get_name(tensor)
     return name.decode("utf-8", "replace")
 

@@ -267,7 +267,7 @@ def _newer(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _annotates(key: str, value: object, schema: dict[str, Any]) -> bool:
-    """Tell whether a format limits nothing: one that says how a value is kept, or one of texts beside another type."""
+    """Return whether a format limits nothing: one that says how a value is kept, or one of texts beside another type."""
     if key != "format" or not isinstance(value, str):
         return False
     types = schema.get("type")

@@ -91,7 +91,7 @@ class KvStore:
             return Entry(best, tuple(self._known[best].tolist()), longest) if best is not None else None
 
     def check(self, entry: Entry) -> bool:
-        """Tell whether an entry's file is what was written; where it is not, or is gone, the entry goes."""
+        """Return whether an entry's file is what was written; where it is not, or is gone, the entry goes."""
         try:
             with _opened(entry.path) as file:
                 status = os.fstat(file.fileno())

@@ -118,7 +118,7 @@ class LabelScores:
         return self._at.end
 
     def open_branches(self) -> list[Branch]:
-        """Give the branches that begin at the end of the path and still need logits."""
+        """Return the branches that begin at the end of the path and still need logits."""
         return [child for child in self._at.children if child.n_open]
 
     def descend(self) -> tuple[int, ...]:
@@ -155,7 +155,7 @@ class LabelScores:
             above = above.parent
 
     def probabilities(self) -> tuple[float, ...]:
-        """Give each label's probability, in the labels' order; they sum to one."""
+        """Return each label's probability, in the labels' order; they sum to one."""
         sums = np.zeros(self._n_labels)
         until: dict[Branch | None, float] = {None: 0.0}
         for branch in _below(self._root):
@@ -167,7 +167,7 @@ class LabelScores:
 
 
 def fan(branches: Sequence[Branch]) -> list[Node]:
-    """Give all tokens to compute of some branches and what is below them, parents before children."""
+    """Return all tokens to compute of some branches and what is below them, parents before children."""
     nodes: list[Node] = []
     todo, first = [], 0
     for branch in branches:

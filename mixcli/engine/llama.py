@@ -199,7 +199,7 @@ class Model(_Owner):
         return None if template is None else template.decode("utf-8", "replace")
 
     def metadata(self, key: str) -> str | None:
-        """Give one scalar metadata value as text, or None."""
+        """Return one scalar metadata value as text, or None."""
         size = 1024
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -223,7 +223,7 @@ class Vocab:
 
     @property
     def addresses(self) -> tuple[int, int]:
-        """Give where this vocabulary and llama_tokenize are in memory, for a library that calls it; valid as long as the model is."""
+        """Return where this vocabulary and llama_tokenize are in memory, for a library that calls it; valid as long as the model is."""
         tokenize = ctypes.cast(C.llama_tokenize, ctypes.c_void_p).value
         pointer = ctypes.cast(self._pointer, ctypes.c_void_p).value
         assert tokenize is not None
@@ -270,7 +270,7 @@ class Vocab:
         return bool(C.llama_vocab_is_eog(self._pointer, token))
 
     def text(self, token: int) -> str:
-        """Give a token as it is written in the vocabulary ("▁the", "Ġthe", "<|im_start|>")."""
+        """Return a token as it is written in the vocabulary ("▁the", "Ġthe", "<|im_start|>")."""
         text: bytes = C.llama_vocab_get_text(self._pointer, token)
         return text.decode("utf-8", "replace")
 
@@ -278,7 +278,7 @@ class Vocab:
         return float(C.llama_vocab_get_score(self._pointer, token))
 
     def attributes(self, token: int) -> int:
-        """Give a token's kind as the bits CONTROL, UNKNOWN, USER_DEFINED, BYTE, UNUSED."""
+        """Return a token's kind as the bits CONTROL, UNKNOWN, USER_DEFINED, BYTE, UNUSED."""
         return int(C.llama_vocab_get_attr(self._pointer, token))
 
     @cached_property
@@ -288,7 +288,7 @@ class Vocab:
         return {self.text(i): i for i in range(self.n_tokens) if self.attributes(i) & bits}
 
     def piece(self, token: int) -> bytes:
-        """Give the bytes that a token adds to a text: none for a control token, maybe part of a character."""
+        """Return the bytes that a token adds to a text: none for a control token, maybe part of a character."""
         piece = self._pieces.get(token)
         if piece is None:
             size = 64
@@ -382,7 +382,7 @@ class Tap(Protocol):
     """Looks at intermediate tensors while a context computes (slow: the graph runs one wanted tensor at a time)."""
 
     def wants(self, name: str) -> bool:
-        """Say whether the tensor of this name ("ffn_moe_topk-7") is to be seen; asked once a name."""
+        """Return whether the tensor of this name ("ffn_moe_topk-7") is to be seen; asked once a name."""
 
     def see(self, name: str, values: "NDArray[np.generic]") -> None:
         """Take a copy of its values, in numpy order."""
@@ -532,7 +532,7 @@ class Context(_Owner):
         C.llama_set_n_threads(self.pointer, n_threads, n_threads_batch)
 
     def n_cached(self, sequence: int) -> int:
-        """Give the number of tokens of a sequence that are in the KV cache."""
+        """Return the number of tokens of a sequence that are in the KV cache."""
         return int(C.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
 
@@ -562,7 +562,7 @@ class _Observer:
 
 @cache
 def _flag_reader() -> int:
-    """Give the address of a C function that says whether the byte behind its pointer is set: strlen.
+    """Return the address of a C function that says whether the byte behind its pointer is set: strlen.
 
     llama.cpp asks its abort callback at every node of the graph. A Python callback would take the interpreter lock thousands of
     times a token; the length of an empty or one-letter C string, read as a bool, is the same answer at no cost.
@@ -608,7 +608,7 @@ class Candidates:
 
     @property
     def chosen(self) -> int:
-        """Give the token that the chain's last stage chose."""
+        """Return the token that the chain's last stage chose."""
         return int(self._native.data[self._native.selected].id)
 
     @property
@@ -706,5 +706,5 @@ class Sampler(_Owner):
         C.llama_sampler_apply(self.pointer, candidates._reference)
 
     def accept(self, token: int) -> None:
-        """Tell the stages that remember what was chosen."""
+        """Pass the chosen token to the stages that remember."""
         C.llama_sampler_accept(self.pointer, token)

@@ -33,10 +33,10 @@ class Log:
         self._lines.clear()
 
     def lines(self, least_level: int = LEVEL_INFO) -> list[str]:
-        """Give the kept lines, oldest first, of at least this level (2 all, 3 warnings, 4 errors)."""
+        """Return the kept lines, oldest first, of at least this level (2 all, 3 warnings, 4 errors)."""
         return [line.strip() for level, line in self._lines if level >= least_level and line.strip()]
 
     def why(self) -> str:
-        """Give the first error since `clear`, the root of those that follow, without llama.cpp's function names; or ""."""
+        """Return the first error since `clear`, the root of those that follow, without llama.cpp's function names; or ""."""
         said = self.lines(LEVEL_ERROR) or self.lines(LEVEL_WARN)[-1:]
         return _WHERE.sub("", said[0].splitlines()[0]).rstrip(".:") if said else ""

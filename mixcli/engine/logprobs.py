@@ -23,20 +23,20 @@ class TokenLogprobs:
 
 
 def log_sum(logits: Logits) -> float:
-    """Give log(sum(exp(logits))) of a row, shape (n_vocab,), without overflow."""
+    """Return log(sum(exp(logits))) of a row, shape (n_vocab,), without overflow."""
     most = float(logits.max())
     return most + float(np.log(np.exp(logits - most).sum(dtype=np.float64)))
 
 
 def log_softmax(logits: Logits) -> NDArray[np.float64]:
-    """Give log-probabilities, shape (..., n_vocab) as the logits'; a token at -inf stays there, each row must have another."""
+    """Return log-probabilities, shape (..., n_vocab) as the logits'; a token at -inf stays there, each row must have another."""
     shifted: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
 def token_logprobs(logits: Logits, token: int, n_top: int = 0) -> TokenLogprobs:
-    """Give the log-probability of `token` and the `n_top` likeliest by a row of logits, shape (n_vocab,).
+    """Return the log-probability of `token` and the `n_top` likeliest by a row of logits, shape (n_vocab,).
 
     The row is the model's own: before bias, penalties and temperature, after a constraint's mask where there was one.
     """

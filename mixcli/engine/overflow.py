@@ -24,7 +24,7 @@ def fitted(
     policy: Policy,
     least: Callable[[Sequence[Message]], int] = lambda _: 0,
 ) -> tuple[list[int], int]:
-    """Give the prompt's token ids and how many messages were left out; ContextOverflow when it does not fit.
+    """Return the prompt's token ids and how many messages were left out; ContextOverflow when it does not fit.
 
     `n_answer` is the longest answer that was asked for, in tokens; None counts as a quarter of the context, and more than half of it as half.
     `least` gives a lower bound of a conversation's tokens without encoding it: what can never fit is never encoded.
@@ -67,7 +67,7 @@ def _in_steps(n_tokens: int, n_ctx: int) -> int:
 
 
 def _first(fits: Callable[[int], bool], low: int, high: int) -> int:
-    """Give the first turn in low+1 .. high with which a conversation fits, where fewer turns always take less; `high` where none does."""
+    """Return the first turn in low+1 .. high with which a conversation fits, where fewer turns always take less; `high` where none does."""
     while high - low > 1:
         middle = (low + high) // 2
         if fits(middle):
@@ -78,7 +78,7 @@ def _first(fits: Callable[[int], bool], low: int, high: int) -> int:
 
 
 def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """Give the system messages at the head, then turns: each begins with what the user says."""
+    """Return the system messages at the head, then turns: each begins with what the user says."""
     n_head = 0
     while n_head < len(messages) and messages[n_head].role == "system":
         n_head += 1

@@ -84,30 +84,30 @@ class PrefixCache:
         return len(self._parked)
 
     def length(self, slot: int) -> int:
-        """Give the number of tokens that a slot holds."""
+        """Return the number of tokens that a slot holds."""
         return self._lengths.get(slot, 0)
 
     def tokens(self, slot: int) -> Tokens:
-        """Give the tokens that a slot holds."""
+        """Return the tokens that a slot holds."""
         return [token for node in reversed(self._path(slot)) for token in node.tokens]
 
     def to_save(self) -> list[Save]:
-        """Give the parked slots that shall not be lost when the process ends."""
+        """Return the parked slots that shall not be lost when the process ends."""
         return [Save(slot, tuple(self.tokens(slot))) for slot, saved in self._parked.items() if saved]
 
     def take_operations(self) -> list[Operation]:
-        """Give what llama.cpp must be told since the last call."""
+        """Return what llama.cpp must be told since the last call."""
         operations, self._operations = self._operations, []
         return operations
 
     # live slots
 
     def match(self, tokens: Sequence[int]) -> int:
-        """Give how many of the first tokens are there already; the last token never counts, because its logits are needed."""
+        """Return how many of the first tokens are there already; the last token never counts, because its logits are needed."""
         return self._find(tokens)[2]
 
     def admit(self, tokens: Sequence[int]) -> tuple[int, int] | None:
-        """Give a live slot that begins with the longest known prefix of `tokens`, and that prefix's length; None when no slot is left."""
+        """Return a live slot that begins with the longest known prefix of `tokens`, and that prefix's length; None when no slot is left."""
         node, within, n_shared = self._find(tokens)
         if n_shared and within < len(node.tokens):
             node = self._split(node, within)
@@ -125,7 +125,7 @@ class PrefixCache:
         return slot, n_shared
 
     def open(self) -> int | None:
-        """Give a live slot that holds nothing yet; None when no slot is left."""
+        """Return a live slot that holds nothing yet; None when no slot is left."""
         slot = self._take_slot(spare=None)
         if slot is not None:
             self._enter(slot, self._root, 0)
@@ -220,7 +220,7 @@ class PrefixCache:
         return slot, 0
 
     def is_parked(self, slot: int) -> bool:
-        """Tell whether a slot still waits for somebody who begins alike."""
+        """Return whether a slot still waits for somebody who begins alike."""
         return slot in self._parked
 
     def make_room(self, n_tokens: int) -> bool:
@@ -238,7 +238,7 @@ class PrefixCache:
     # slots for a moment
 
     def borrow(self, slot: int, n_slots: int) -> list[int]:
-        """Give up to `n_slots` slots that hold what a live one holds, for one decode; fewer, or none, where there are not so many."""
+        """Return up to `n_slots` slots that hold what a live one holds, for one decode; fewer, or none, where there are not so many."""
         taken: list[int] = []
         while len(taken) < n_slots and (other := self._take_slot(spare=None)) is not None:
             taken.append(other)
@@ -253,7 +253,7 @@ class PrefixCache:
     # inside
 
     def _find(self, tokens: Sequence[int]) -> tuple[_Node, int, int]:
-        """Give the node where the longest known prefix ends, how many of its tokens belong to it, and the prefix's length."""
+        """Return the node where the longest known prefix ends, how many of its tokens belong to it, and the prefix's length."""
         limit = len(tokens) - 1
         node, n = self._root, 0
         while True:
@@ -279,7 +279,7 @@ class PrefixCache:
         return upper
 
     def _path(self, slot: int) -> list[_Node]:
-        """Give the nodes that a slot holds, from its end to the root."""
+        """Return the nodes that a slot holds, from its end to the root."""
         nodes, node = [], self._ends[slot]
         while node.parent is not None:
             nodes.append(node)
@@ -301,7 +301,7 @@ class PrefixCache:
         return node.parent
 
     def _holder(self, node: _Node) -> int:
-        """Give a slot of a node, a live one where there is one."""
+        """Return a slot of a node, a live one where there is one."""
         return min(node.slots, key=lambda slot: slot in self._parked)
 
     def _touch(self, slot: int) -> None:
@@ -309,7 +309,7 @@ class PrefixCache:
             self._parked[slot] = self._parked.pop(slot)
 
     def _take_slot(self, spare: int | None) -> int | None:
-        """Give a free slot, evicting the longest unused but `spare`; `spare` itself, no longer parked, when there is no other."""
+        """Return a free slot, evicting the longest unused but `spare`; `spare` itself, no longer parked, when there is no other."""
         if self._free:
             return self._free.pop()
         victim = next((slot for slot in self._parked if slot != spare), None)
@@ -360,7 +360,7 @@ class PrefixCache:
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Give how many tokens two lists begin with alike."""
+    """Return how many tokens two lists begin with alike."""
     low, high = 0, min(len(first), len(second))
     if first[:high] == second[:high]:
         return high

@@ -54,7 +54,7 @@ def logits_after(loaded: Loaded, tokens: list[int]) -> list[float]:
 
 
 def text(loaded: Loaded, n: int, seed: int = 0) -> list[int]:
-    """Give `n` tokens at random, the same ones each time: equal tokens would all go to the same experts, which no text does."""
+    """Return `n` tokens at random, the same ones each time: equal tokens would all go to the same experts, which no text does."""
     draw = Random(seed)
     return [draw.randrange(loaded.model.vocab.n_tokens) for _ in range(n)]
 

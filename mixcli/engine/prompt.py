@@ -62,7 +62,7 @@ class ChatFormat:
         )
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Give the prompt's token ids, ready for the assistant's answer.
+        """Return the prompt's token ids, ready for the assistant's answer.
 
         Where the last message is the assistant's own, the answer continues it. Raises BadRequest for messages that make no
         conversation.
@@ -77,7 +77,7 @@ class ChatFormat:
         return ids
 
     def encode_answer(self, text: str) -> list[int]:
-        """Give the token ids of a text as the assistant would write it behind a prompt."""
+        """Return the token ids of a text as the assistant would write it behind a prompt."""
         return self.tokenizer.encode(text)
 
 
@@ -122,7 +122,7 @@ def _has_chatml(vocab: Vocab) -> bool:
 
 
 def default_system(template: str) -> str | None:
-    """Give the system message that a ChatML template puts in where the conversation has none."""
+    """Return the system message that a ChatML template puts in where the conversation has none."""
     for match in _DEFAULT_SYSTEM.finditer(template):
         if not re.search(r"""["']\s*[+~]""", match[1]):
             return match[1].replace("\\n", "\n")

@@ -163,7 +163,7 @@ class SamplingParams:
 
     @property
     def _bound(self) -> Bound:
-        """Say what the first filters keep nothing below."""
+        """Return the bound below which the first filters keep nothing."""
         if self.mirostat:
             return Bound()
         needs_all = self.typical_p < 1 or self.top_p < 1  # a probability is a share of all tokens

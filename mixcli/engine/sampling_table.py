@@ -24,7 +24,7 @@ class Range:
     words: str = ""
 
     def allows(self, value: object) -> bool:
-        """Tell whether a value of the right type lies in the range; a bool, NaN and an infinity never do."""
+        """Return whether a value of the right type lies in the range; a bool, NaN and an infinity never do."""
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return False
         return self.least <= value <= self.greatest and not (self.above and value == self.least)

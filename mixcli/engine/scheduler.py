@@ -235,7 +235,7 @@ class Scheduler:
         return True
 
     def _length(self, sequence: Sequence, budget: StepBudget) -> int:
-        """Give how much of what a sequence misses goes into a step."""
+        """Return how much of what a sequence misses goes into a step."""
         n = min(sequence.n_missing, budget.tokens)
         if sequence.request.deterministic and sequence.n_computed < sequence.n_prompt:
             n = min(n, self._alone - sequence.n_computed % self._alone)
@@ -243,7 +243,7 @@ class Scheduler:
 
     @staticmethod
     def _piece(sequence: Sequence, n_tokens: int) -> Chunk:
-        """Give the next tokens of a prompt, or of a path to labels."""
+        """Return the next tokens of a prompt, or of a path to labels."""
         start = sequence.n_computed
         return Chunk(sequence, start, n_tokens, sequence.n_logits(start, n_tokens))
 
@@ -285,7 +285,7 @@ class Scheduler:
         return True
 
     def _comes_soon(self, sequence: Sequence) -> bool:
-        """Say whether a running sequence is about to compute more of this one's beginning than is there by now."""
+        """Return whether a running sequence is about to compute more of this one's beginning than is there by now."""
         known = None
         for other in self.running:
             if other.n_missing <= 1:

@@ -31,7 +31,7 @@ NOTE = (
 
 
 def checked(placement: Placement) -> tuple[Placement, str | None]:
-    """Give the placement that is safe on this machine, and a note the first time that something had to be switched off.
+    """Return the placement that is safe on this machine, and a note the first time that something had to be switched off.
 
     Raises MixcliError when llama.cpp cannot compute here in any way.
     """

@@ -196,7 +196,7 @@ class Sequence:
             self._first_token = self._last_token
 
     def progress(self) -> Progress:
-        """Give how far the prompt has been read."""
+        """Return how far the prompt has been read."""
         return Progress(self.n_prompt, self.n_cached, self.n_computed, perf_counter() - self._started)
 
     def finish(self) -> Usage:

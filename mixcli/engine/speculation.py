@@ -62,7 +62,7 @@ class PromptLookup:
             self._next_pause = PAUSE
 
     def _length(self) -> int:
-        """Give the length of a draft that brings the most tokens a second; 0 where none does."""
+        """Return the length of a draft that brings the most tokens a second; 0 where none does."""
 
         def rate(n: int) -> float:
             p = min(self._right, 0.99)

@@ -95,7 +95,7 @@ class State:
             raise Busy("the model is being unloaded; ask again to load it again")
 
     def snapshot(self) -> dict[str, Any]:
-        """Give the state as /health and the attach stream show it; `expires_in` is seconds, null for never."""
+        """Return the state as /health and the attach stream show it; `expires_in` is seconds, null for never."""
         expires_in = self.residency.expires_in
         return {
             "status": self.engine.status,

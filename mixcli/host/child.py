@@ -50,11 +50,11 @@ class Child:
         return cls(pid)
 
     def poll(self) -> int | None:
-        """Give the exit code, or None while it runs."""
+        """Return the exit code, or None while it runs."""
         return self._code
 
     def wait(self, seconds: float) -> int | None:
-        """Give the exit code, waiting for it at most so long."""
+        """Return the exit code, waiting for it at most so long."""
         self._ended.wait(seconds)
         return self._code
 

@@ -126,7 +126,7 @@ class ChatClient:
             raise MixcliError("the server's answer has no choices, so there is no text in it")
 
     def complete(self, body: dict[str, Any], key: str = "") -> dict[str, Any]:
-        """Give a whole answer as OpenAI's chat completion object; errors as in `chat`.
+        """Return a whole answer as OpenAI's chat completion object; errors as in `chat`.
 
         `key` names the request (Idempotency-Key): a host that has answered it already answers again without computing.
         """
@@ -137,7 +137,7 @@ class ChatClient:
         return self._value("/tokenize", body)
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
-        """Give the error of a server that went away."""
+        """Return the error of a server that went away."""
         raise NotImplementedError
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -208,7 +208,7 @@ class HostClient(ChatClient):
         self.path = path
 
     def health(self, seconds: float = CONNECT) -> dict[str, Any]:
-        """Give the host's state; OSError when nobody listens, TimeoutError when nobody answers in that time."""
+        """Return the host's state; OSError when nobody listens, TimeoutError when nobody answers in that time."""
         connection = UnixConnection(self.path, seconds)
         with contextlib.closing(connection):
             connection.request("GET", "/health", headers={"Connection": "close"})
@@ -225,7 +225,7 @@ class HostClient(ChatClient):
         return self._events(self._request("GET", f"{ATTACH}?keep_alive={keep_alive}"))
 
     def experts(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        """Give how the last answer of a conversation was routed: n_expert, n_expert_used, and a count for each layer and expert."""
+        """Return how the last answer of a conversation was routed: n_expert, n_expert_used, and a count for each layer and expert."""
         return self._value(EXPERTS, {"messages": messages})
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:

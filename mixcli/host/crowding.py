@@ -65,7 +65,7 @@ class Crowding:
         self._last = look()
 
     def n_threads(self) -> int:
-        """Give the number, at most `most` and at least one; it changes every LOOK seconds at most."""
+        """Return the number, at most `most` and at least one; it changes every LOOK seconds at most."""
         if self._last is None or time.monotonic() - self._last.at < LOOK:
             return self._n
         last, self._last = self._last, self._look()
@@ -75,7 +75,7 @@ class Crowding:
 
 
 def advised(n: int, most: int, before: Reading, now: Reading) -> int:
-    """Give a number of threads for the next moment from what happened with `n` between two readings."""
+    """Return a number of threads for the next moment from what happened with `n` between two readings."""
     seconds = now.at - before.at
     lost = 0.0
     for thread, (ran, waited) in now.threads.items():

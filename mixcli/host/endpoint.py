@@ -40,14 +40,14 @@ class EndpointClient(ChatClient):
 
     @property
     def is_here(self) -> bool:
-        """Tell whether the address is one of this machine itself."""
+        """Return whether the address is one of this machine itself."""
         try:
             return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
 
     def models(self) -> list[str]:
-        """Give the names of what the server offers."""
+        """Return the names of what the server offers."""
         try:
             with self._request("GET", "/v1/models") as response:
                 body = json.loads(body_of(response))

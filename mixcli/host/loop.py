@@ -67,7 +67,7 @@ class EngineLoop:
             self._engine.interrupt(call.id)  # so that a long prefill need not end first
 
     def counts(self) -> dict[str, int]:
-        """Give how many requests run, wait and have been done, how many prompt tokens were computed, and with how many threads single tokens are
+        """Return how many requests run, wait and have been done, how many prompt tokens were computed, and with how many threads single tokens are
         computed now; zeros before the model is loaded.
         """
         engine = self._engine if self.status == READY else None
@@ -80,16 +80,16 @@ class EngineLoop:
         }
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
-        """Give the bytes of tokens."""
+        """Return the bytes of tokens."""
         return [self._vocab.piece(token) for token in tokens]
 
     def tokenize(self, messages: Sequence[Message] | None, text: str | None) -> "Future[list[int]]":
-        """Give the token ids of a conversation, ready for an answer, or of a text."""
+        """Return the token ids of a conversation, ready for an answer, or of a text."""
         n_characters = sum(len(one.content) for one in messages or ()) + len(text or "")
         return self._lanes.put(lambda: self._ready().tokenize(messages, text), n_characters)
 
     def experts(self, messages: Sequence[Message]) -> "Future[dict[str, Any]]":
-        """Give which experts the last message of a conversation was given to; see engine.experts.routing."""
+        """Return which experts the last message of a conversation was given to; see engine.experts.routing."""
         return self._lanes.put_beside(lambda: self._ready().routing(messages))
 
     def close(self, timeout: float) -> None:

@@ -139,7 +139,7 @@ class Preparation:
         )
 
     def tokenize(self, messages: Sequence[Message] | None, text: str | None) -> list[int]:
-        """Give the token ids of a conversation, ready for an answer, or of a text; raise BadRequest far beyond any context."""
+        """Return the token ids of a conversation, ready for an answer, or of a text; raise BadRequest far beyond any context."""
         texts = [text or ""] if messages is None else [message.content for message in messages]
         limit = min(MAX_COUNTED, LONGEST_TOKEN * self._n_ctx) + FRAME
         if (n := sum(map(len, texts))) > limit:
@@ -152,7 +152,7 @@ class Preparation:
         return self.format.encode(self.answers.recall(messages))
 
     def routing(self, messages: Sequence[Message]) -> dict[str, Any]:
-        """Say which experts the last message of a conversation was given to."""
+        """Return which experts the last message of a conversation was given to."""
         from mixcli.engine.experts import routing
 
         if not messages or messages[-1].role != "assistant":
@@ -182,7 +182,7 @@ class Preparation:
         return TokenBound(self.loaded.model.vocab)
 
     def _labels(self, question: Question) -> tuple[Label, ...]:
-        """Give the choices as token ids, each as the assistant would write it behind this prompt."""
+        """Return the choices as token ids, each as the assistant would write it behind this prompt."""
         labels: dict[tuple[int, ...], Label] = {}
         for choice in question.choices:
             if 4 * len(choice) > self._n_ctx and (n := self._bound.of([choice])) > self._n_ctx:

@@ -61,7 +61,7 @@ class Host:
             return False  # it is on its way out
 
     def cause_of_death(self) -> str:
-        """Say in a few words why the process ended: the signal, or the last line of its log."""
+        """Return in a few words why the process ended: the signal, or the last line of its log."""
         return _cause(self.name, self.process)
 
 
@@ -100,7 +100,7 @@ def connect(
 
 
 def hosts() -> list[dict[str, Any]]:
-    """Give the state of every host, all asked at once and for two seconds; sockets that nobody listens on are cleared away.
+    """Return the state of every host, all asked at once and for two seconds; sockets that nobody listens on are cleared away.
 
     One that does not answer has the status UNRESPONSIVE, one that has closed its socket STOPPING; of both only the process and the
     model are known.
@@ -122,7 +122,7 @@ def hosts() -> list[dict[str, Any]]:
 
 
 def _state(path: Path) -> dict[str, Any] | None:
-    """Give what a host says of itself; None where nobody listens."""
+    """Return what a host says of itself; None where nobody listens."""
     try:
         return HostClient(path).health()
     except NOBODY:

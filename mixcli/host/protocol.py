@@ -53,7 +53,7 @@ MAX_MESSAGE = 1000  # characters of what a server says
 
 
 def error_body(error: BaseException) -> tuple[int, dict[str, Any]]:
-    """Give the HTTP status and the JSON body (OpenAI's form) of an error; a bug is named by its type."""
+    """Return the HTTP status and the JSON body (OpenAI's form) of an error; a bug is named by its type."""
     exit_code = getattr(error, "exit_code", None)
     status, kind = HTTP_ERRORS.get(exit_code or 1, (500, "server_error"))
     status = getattr(error, "status", status)

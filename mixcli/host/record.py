@@ -45,7 +45,7 @@ class Record:
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether this very process still runs; a zombie does not."""
+        """Return whether this very process still runs; a zombie does not."""
         return bool(self.born) and born(self.pid) == self.born
 
     def write(self) -> None:
@@ -76,19 +76,19 @@ def records(folder: Path) -> Iterator[Record]:
 
 
 def state(pid: int) -> str:
-    """Give the state of a process as one letter ("R", "S", "T" stopped, "D" in the kernel); "" when it has ended, also as a zombie."""
+    """Return the state of a process as one letter ("R", "S", "T" stopped, "D" in the kernel); "" when it has ended, also as a zombie."""
     fields = _fields(pid)
     return "" if not fields or fields[0][:1] in "ZX" else fields[0][:1]
 
 
 def born(pid: int) -> str:
-    """Give when a process began, in the system's own words; "" when it has ended, also as a zombie."""
+    """Return when a process began, in the system's own words; "" when it has ended, also as a zombie."""
     fields = _fields(pid)
     return "" if not fields or fields[0][:1] in "ZX" else fields[1]
 
 
 def _fields(pid: int) -> tuple[str, str] | None:
-    """Give state and beginning; None for no such process."""
+    """Return state and beginning; None for no such process."""
     if SYSTEM == "linux":
         try:
             raw = Path(f"/proc/{pid}/stat").read_bytes()
@@ -113,7 +113,7 @@ def _fields(pid: int) -> tuple[str, str] | None:
 
 
 def process_at(path: Path) -> int:
-    """Give the process that listens on a socket, by its note or else by the system; 0 where neither tells."""
+    """Return the process that listens on a socket, by its note or else by the system; 0 where neither tells."""
     for record in records(path.parent):
         if record.socket == os.fspath(path):
             return record.pid
@@ -127,7 +127,7 @@ def process_at(path: Path) -> int:
 
 
 def listener_pid(connection: socket.socket) -> int:
-    """Give the process that listens at the other end of a unix socket, whether it answers or not; 0 where the system does not tell."""
+    """Return the process that listens at the other end of a unix socket, whether it answers or not; 0 where the system does not tell."""
     try:
         if SYSTEM == "linux":
             size = struct.calcsize("3i")

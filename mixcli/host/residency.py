@@ -38,7 +38,7 @@ class Residency:
 
     @property
     def expires_in(self) -> float:
-        """Give the seconds until the model goes; infinite while it is in use or shall stay."""
+        """Return the seconds until the model goes; infinite while it is in use or shall stay."""
         if self.busy or self._keep_alive < 0:
             return math.inf
         return max(0.0, self._idle_since + self._keep_alive - time.monotonic())

@@ -54,7 +54,7 @@ class ChatMessage(BaseModel):
     token_ids: list[Whole] = Field([], max_length=1 << 20, fail_fast=True)
 
     def message(self) -> Message:
-        """Give the turn as the engine takes it."""
+        """Return the turn as the engine takes it."""
         if isinstance(self.content, str):
             return Message(self.role, self.content, tuple(self.token_ids))
         return Message(self.role, "".join(part.text for part in self.content))
@@ -171,7 +171,7 @@ class ChatRequest(BaseModel):
     deterministic: bool = False
 
     def question(self) -> Question:
-        """Give the request as the engine's loop takes it; BadRequest names a field that cannot be meant."""
+        """Return the request as the engine's loop takes it; BadRequest names a field that cannot be meant."""
         asked = self.structured_outputs
         if self.deterministic and self.speculate:
             raise BadRequest(
@@ -192,7 +192,7 @@ class ChatRequest(BaseModel):
         )
 
     def constraint(self) -> ConstraintSpec | None:
-        """Give what the answer must look like, beside choices."""
+        """Return what the answer must look like, beside choices."""
         asked, form = self.structured_outputs, self.response_format
         if asked is not None:
             if asked.json_ is not None:
@@ -212,7 +212,7 @@ class ChatRequest(BaseModel):
         )
 
     def sampling(self) -> SamplingParams:
-        """Give the sampling parameters; values that are not said keep SamplingParams' defaults."""
+        """Return the sampling parameters; values that are not said keep SamplingParams' defaults."""
         said: dict[str, Any] = self.model_dump(
             include=set(SamplingParams.__dataclass_fields__), exclude_none=True
         )
@@ -230,7 +230,7 @@ class ChatRequest(BaseModel):
 
 
 def _parsed(schema: dict[str, Any] | str) -> object:
-    """Give a schema that may be JSON text, as vLLM takes it."""
+    """Return a schema that may be JSON text, as vLLM takes it."""
     if not isinstance(schema, str):
         return schema
     return load(schema.encode("utf-8", "surrogatepass"), "structured_outputs.json")
@@ -257,11 +257,11 @@ class Answerer:
     n_dropped: int
 
     def opening(self) -> dict[str, Any]:
-        """Give the first event of a stream."""
+        """Return the first event of a stream."""
         return self._chunk({"role": "assistant", "content": ""})
 
     def progress(self, output: Output) -> dict[str, Any]:
-        """Give the event that says how far the prompt has been read, as llama-server does."""
+        """Return the event that says how far the prompt has been read, as llama-server does."""
         at = output.progress
         assert at is not None
         shown = {
@@ -273,20 +273,20 @@ class Answerer:
         return {**self._envelope("chat.completion.chunk", []), "prompt_progress": shown}
 
     def delta(self, output: Output) -> dict[str, Any]:
-        """Give one event with text."""
+        """Return one event with text."""
         extra = {"logprobs": self._logprobs(output.logprobs)} if self.request.logprobs else {}
         return self._chunk({"content": output.text}, None, extra)
 
     def closing(self, last: Output, token_ids: Sequence[int]) -> dict[str, Any]:
-        """Give the event with the reason that the answer ended."""
+        """Return the event with the reason that the answer ended."""
         return self._chunk({}, last.finish_reason, self._extras(last, token_ids))
 
     def accounts(self, last: Output) -> dict[str, Any]:
-        """Give the event that closes a stream with the counts and timings."""
+        """Return the event that closes a stream with the counts and timings."""
         return {**self._envelope("chat.completion.chunk", []), **self._accounts(last)}
 
     def whole(self, outputs: Sequence[Output], token_ids: Sequence[int]) -> dict[str, Any]:
-        """Give a whole answer."""
+        """Return a whole answer."""
         last = outputs[-1]
         choice: dict[str, Any] = {
             "index": 0,
@@ -349,7 +349,7 @@ class Answerer:
 
 
 def _accounts(last: Output) -> dict[str, Any]:
-    """Give the counts as OpenAI does, and the timings as llama-server does (milliseconds, tokens a second)."""
+    """Return the counts as OpenAI does, and the timings as llama-server does (milliseconds, tokens a second)."""
     cost = last.usage
     if cost is None:
         return {}

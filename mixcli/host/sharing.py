@@ -24,7 +24,7 @@ class Sharing:
         self._n_others = 0
 
     def busy(self) -> int:
-        """Say that this host computes, and give how many others do; asked again within a second, it gives the same."""
+        """Mark this host as computing and return how many others are; the count is kept for a second."""
         now = time.monotonic()
         if now - self._looked >= LOOK:
             self._looked = now
@@ -48,7 +48,7 @@ class Sharing:
         return sum(self._is_held(path) for path in self._folder.glob("*.busy") if path != self._path)
 
     def idle(self) -> None:
-        """Say that this host has nothing to compute."""
+        """Mark this host as idle."""
         self._looked = 0.0
         if self._handle is not None:
             with contextlib.suppress(OSError):
@@ -58,7 +58,7 @@ class Sharing:
 
     @staticmethod
     def _is_held(path: Path) -> bool:
-        """Tell whether somebody holds the lock; what a dead host left is cleared away."""
+        """Return whether somebody holds the lock; what a dead host left is cleared away."""
         try:
             handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:

@@ -27,7 +27,7 @@ class HostName:
 
     @cached_property
     def socket(self) -> Path:
-        """Give the unix socket of the host: a changed file, or another question, has another."""
+        """Return the unix socket of the host: a changed file, or another question, has another."""
         status = self.path.stat()
         identity = [os.fspath(self.path), status.st_size, status.st_mtime_ns, self.asked]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
@@ -75,7 +75,7 @@ class HostSpec:
     order: Order
 
     def to_json(self) -> str:
-        """Give the text that starts a host."""
+        """Return the text that starts a host."""
         name = {"path": os.fspath(self.name.path), "label": self.name.label, "asked": self.name.asked}
         return json.dumps({"name": name, "order": self.order.to_data()})
 

@@ -57,7 +57,7 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
 
 
 def _parts(path: Path) -> list[Path]:
-    """Give the files of a model by any of them; UsageError for a path that is not a file."""
+    """Return the files of a model by any of them; UsageError for a path that is not a file."""
     text = os.fspath(path)
     path = paths.expanded(text)
     if not is_there(path):

@@ -37,7 +37,7 @@ class About:
     alignment: str = ""
 
     def manifest(self, file_type: str, files: tuple[StoredFile, ...]) -> Manifest:
-        """Give the manifest of a model of this kind."""
+        """Return the manifest of a model of this kind."""
         return Manifest(
             name=self.name,
             type=file_type,
@@ -96,7 +96,7 @@ def demo_weights() -> Path:
 
 
 def about_entry(known: Entry) -> About:
-    """Give what the catalog says of a model."""
+    """Return what the catalog says of a model."""
     return About(
         known.name,
         known.description,

@@ -18,7 +18,7 @@ MAX_TEXT = 200  # characters of a name that a file gives itself
 
 
 def card(model: StoredModel) -> dict[str, Any]:
-    """Give what is known of a model as label -> value, in reading order; counts are numbers, sizes bytes."""
+    """Return what is known of a model as label -> value, in reading order; counts are numbers, sizes bytes."""
     header = header_of(model.parts)
     shape = shape_of(header)
     about = model.manifest
@@ -58,7 +58,7 @@ def card(model: StoredModel) -> dict[str, Any]:
 
 
 def row(model: StoredModel) -> dict[str, Any]:
-    """Give what `mixcli list` shows of a model; a file that cannot be read costs its numbers and nothing else."""
+    """Return what `mixcli list` shows of a model; a file that cannot be read costs its numbers and nothing else."""
     about = model.manifest
     last = usage.last(model.path)
     facts: dict[str, Any] = {
@@ -98,7 +98,7 @@ def row(model: StoredModel) -> dict[str, Any]:
 
 
 def for_people(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Give a card's rows as people read them."""
+    """Return a card's rows as people read them."""
     shown = {
         **facts,
         "parameters": f"{count(facts['parameters'])}, {count(facts['active_parameters'])} active per token",
@@ -135,7 +135,7 @@ def _licence(header: GgufHeader) -> Licence:
 
 
 def _types(header: GgufHeader) -> dict[str, str]:
-    """Give the tensor types of each class, the commonest first."""
+    """Return the tensor types of each class, the commonest first."""
     found: dict[str, Counter[str]] = {}
     for tensor in header.tensors:
         found.setdefault(tensor_class(tensor.name), Counter())[tensor.type.name] += 1

@@ -36,13 +36,13 @@ class Entry:
 
     @property
     def licence_words(self) -> str:
-        """Say what the licence allows and asks."""
+        """Return what the licence allows and asks."""
         return licence(self.licence).words
 
 
 @cache
 def catalog() -> dict[str, Entry]:
-    """Give every entry by name, in the file's order."""
+    """Return every entry by name, in the file's order."""
     tables = tomllib.loads(files("mixcli.hub").joinpath("catalog.toml").read_text("utf-8"))
     return {
         name: Entry(name=name, **{**table, "types": tuple(table.get("types", ()))})
@@ -51,7 +51,7 @@ def catalog() -> dict[str, Entry]:
 
 
 def entry(name: str) -> Entry:
-    """Give the entry of a name; UsageError with the nearest name when there is none."""
+    """Return the entry of a name; UsageError with the nearest name when there is none."""
     known = catalog()
     if name not in known:
         near = get_close_matches(name, known, n=1)
@@ -63,7 +63,7 @@ def entry(name: str) -> Entry:
 
 
 def file_type(of: Entry, asked: str | None) -> str:
-    """Give the file type to make: the one asked for, or the entry's default; UsageError for one it does not have."""
+    """Return the file type to make: the one asked for, or the entry's default; UsageError for one it does not have."""
     if asked is not None and of.types and asked not in of.types:
         raise UsageError(f"{of.name} has no type {asked!r}; it can be {', '.join(of.types)}")
     return asked or of.default_type

@@ -7,7 +7,7 @@ MAX_LABEL = 4096  # bytes; a longer line is no name
 
 
 def get() -> str | None:
-    """Give the label of the default model; None when none was chosen."""
+    """Return the label of the default model; None when none was chosen."""
     try:
         with (paths.config_dir() / "default-model").open("rb") as file:
             label = file.read(MAX_LABEL + 1).decode("utf-8").strip()

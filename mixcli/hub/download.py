@@ -87,7 +87,7 @@ def fetch(
 
 
 def _is_sound(blob: Path, file: RemoteFile, report: Report) -> bool:
-    """Tell whether the cache has the file already, and remove it when its bytes are not what its name says."""
+    """Return whether the cache has the file already, and remove it when its bytes are not what its name says."""
     if _size(blob) != file.size:
         return False
     digest = hashing.digest_for(file.etag, file.size)

@@ -33,7 +33,7 @@ QUALITY = (
 
 
 def fits(entry: Entry, bytes_free: int | None = None) -> str | None:
-    """Give the best type of a catalog entry that fits into the free memory; None when nothing does."""
+    """Return the best type of a catalog entry that fits into the free memory; None when nothing does."""
     if bytes_free is None:
         from mixcli.hardware import memory_free
 
@@ -58,7 +58,7 @@ class Offer:
 
 
 def offers(sizes: Iterable[tuple[str, int]], shape: ModelShape, bytes_free: int) -> list[Offer]:
-    """Say of each type, given as (type, bytes), whether it runs in `bytes_free` of memory; smallest first.
+    """Return an offer for each type, given as (type, bytes): whether it runs in `bytes_free` of memory; smallest first.
 
     `shape` is that of any of them: all have the same dimensions. This is the first look, before anything is downloaded; the planner
     decides when the model is loaded.
@@ -70,7 +70,7 @@ def offers(sizes: Iterable[tuple[str, int]], shape: ModelShape, bytes_free: int)
 
 
 def _context(size: int, shape: ModelShape, bytes_free: int) -> int:
-    """Give the largest of the usual contexts that fits beside weights of `size` bytes."""
+    """Return the largest of the usual contexts that fits beside weights of `size` bytes."""
     n_ctx = min(shape.n_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
     smallest = min(n_ctx, MIN_CTX)
     while n_ctx >= smallest:

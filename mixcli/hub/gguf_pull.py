@@ -67,7 +67,7 @@ def choose(repo: RemoteRepo, wanted: str | None, file: str | None) -> Choice:
 
 
 def _by_type(repo: RemoteRepo, file: str | None) -> dict[str, tuple[RemoteFile, ...]]:
-    """Give the models of a repository by their type, smallest first; of two with the same type the one with the shorter name."""
+    """Return the models of a repository by their type, smallest first; of two with the same type the one with the shorter name."""
     groups = gguf_names.models(repo.files, lambda remote: remote.name)
     if file is not None:
         groups = [group for group in groups if file in {remote.name for remote in group}]
@@ -196,7 +196,7 @@ def _write_wanted(work: Path, repo: RemoteRepo, files: Sequence[RemoteFile]) -> 
 
 
 def progress_of(work: Path) -> list[FileCost]:
-    """Give the files of a pull that was begun, by what is here of them; none where nothing is known."""
+    """Return the files of a pull that was begun, by what is here of them; none where nothing is known."""
     try:
         wanted = json.loads((work / WANTED).read_text("utf-8"))
         cache = CachedRepo(wanted["repo"])

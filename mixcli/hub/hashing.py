@@ -17,7 +17,7 @@ class Digest(Protocol):
 
 
 def digest_for(etag: str, size: int) -> Digest:
-    """Give the digest that an etag of the Hub is the result of: 64 hex digits are SHA-256, 40 are git's SHA-1."""
+    """Return the digest that an etag of the Hub is the result of: 64 hex digits are SHA-256, 40 are git's SHA-1."""
     if len(etag) == 64:
         return hashlib.sha256()
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
@@ -36,7 +36,7 @@ def feed(digest: Digest, path: Path, report: Report, stage: str, total: int | No
 
 
 def sha256(path: Path, report: Report) -> str:
-    """Give a file's SHA-256 as hex digits."""
+    """Return a file's SHA-256 as hex digits."""
     digest = hashlib.sha256()
     feed(digest, path, report, f"checking {path.name}")
     return digest.hexdigest()

@@ -38,7 +38,7 @@ def header_of(paths: Sequence[Path]) -> GgufHeader:
 
 
 def shape_of(header: GgufHeader) -> ModelShape:
-    """Give the planner's view of a header; IntegrityError for one that lacks what every model says of itself."""
+    """Return the planner's view of a header; IntegrityError for one that lacks what every model says of itself."""
     try:
         return model_shape(
             {key: value.value for key, value in header.metadata.items()},
@@ -52,12 +52,12 @@ def shape_of(header: GgufHeader) -> ModelShape:
 
 
 def has_split_experts(header: GgufHeader) -> bool:
-    """Tell whether a model keeps every expert in a tensor of its own, as files of December 2023 do; llama.cpp no longer reads these."""
+    """Return whether a model keeps every expert in a tensor of its own, as files of December 2023 do; llama.cpp no longer reads these."""
     return any(_SPLIT_EXPERT.match(tensor.name) for tensor in header.tensors)
 
 
 def prompt_format(header: GgufHeader) -> str:
-    """Say in a word how the model wants to be talked to, by the marks in its chat template."""
+    """Return in a word how the model wants to be talked to, by the marks in its chat template."""
     template = header.get("tokenizer.chat_template")
     if not isinstance(template, str):
         return "none (text is continued)"

@@ -17,7 +17,7 @@ NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EML
 
 
 def root() -> Path:
-    """Give the folder of the cache."""
+    """Return the folder of the cache."""
     if place := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
         return _expanded(place)
     home = os.environ.get("HF_HOME")
@@ -44,11 +44,11 @@ class CachedRepo:
         return self.folder / "blobs" / etag
 
     def part(self, etag: str) -> Path:
-        """Give the one file that an unfinished download is in, whichever process goes on with it."""
+        """Return the one file that an unfinished download is in, whichever process goes on with it."""
         return self.folder / "blobs" / f"{etag}.mixcli.incomplete"
 
     def lock(self, etag: str) -> Path:
-        """Give the lock that huggingface_hub takes for the same file."""
+        """Return the lock that huggingface_hub takes for the same file."""
         return root() / ".locks" / self.folder.name / f"{etag}.lock"
 
     def snapshot(self, commit: str) -> Path:
@@ -89,7 +89,7 @@ class CachedRepo:
         return freed
 
     def pointers(self) -> Iterator[Path]:
-        """Give every file of every snapshot."""
+        """Return every file of every snapshot."""
         return (path for path in self.folder.glob("snapshots/*/**/*") if not path.is_dir())
 
 
@@ -107,7 +107,7 @@ def _point(pointer: Path, target: str, blob: Path) -> None:
 
 
 def repositories() -> Iterator[tuple[CachedRepo, Path]]:
-    """Give every model repository of the cache with its newest snapshot's folder; what cannot be read is left out."""
+    """Yield every model repository of the cache with its newest snapshot's folder; what cannot be read is left out."""
     for folder in sorted(root().glob("models--*--*")):
         repo = folder.name.removeprefix("models--").replace("--", "/", 1)
         try:

@@ -49,17 +49,17 @@ class Place:
 
     @property
     def page(self) -> str:
-        """Give the address of the repository's page."""
+        """Return the address of the repository's page."""
         return f"{constants.ENDPOINT}/{self.repo}"
 
     @property
     def host(self) -> str:
-        """Give the Hub's name and port."""
+        """Return the Hub's name and port."""
         return self.page.split("/")[2]
 
 
 def is_transient(error: Exception) -> bool:
-    """Tell whether the same request may work later: the network, a busy server, a rate limit."""
+    """Return whether the same request may work later: the network, a busy server, a rate limit."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in BUSY
     final = (
@@ -76,12 +76,12 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_silent(error: Exception) -> bool:
-    """Tell whether no answer came at all."""
+    """Return whether no answer came at all."""
     return isinstance(error, httpx2.TransportError)
 
 
 def retry_after(error: Exception) -> float | None:
-    """Give the seconds after which a server wants to be asked again: a number or a date; None where it says neither."""
+    """Return the seconds after which a server wants to be asked again: a number or a date; None where it says neither."""
     if not isinstance(error, HfHubHTTPError):
         return None
     value = error.response.headers.get("Retry-After", "").strip()[:64]
@@ -94,7 +94,7 @@ def retry_after(error: Exception) -> float | None:
 
 
 def explain(error: Exception, place: Place) -> MixcliError:
-    """Say in one sentence what a failure means; the class tells the exit code."""
+    """Return in one sentence what a failure means; the class tells the exit code."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     url = _url(error)
     proxy, variable = (url and proxy_of(url)) or ("", "")

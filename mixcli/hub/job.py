@@ -52,7 +52,7 @@ class Job(Protocol):
 
     @property
     def needs_repair(self) -> bool:
-        """Tell whether the file is of an old kind that must be rewritten before it can be loaded."""
+        """Return whether the file is of an old kind that must be rewritten before it can be loaded."""
 
     def carry_out(self, report: Report) -> StoredModel: ...
 

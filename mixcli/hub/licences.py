@@ -48,7 +48,7 @@ _SPELLED = {
 
 
 def licence(name: str | None, link: str | None = None) -> Licence:
-    """Say what a licence means; `name` is an SPDX id or what a model card says, `link` is where its text stands."""
+    """Return what a licence means; `name` is an SPDX id or what a model card says, `link` is where its text stands."""
     text = (name or "").strip()
     if not text or text.lower() in {"unknown", "none", "n/a"}:
         return Licence(UNKNOWN, "unknown: look at the model's own card before you use it for others")

@@ -41,25 +41,25 @@ class Manifest:
 
     @property
     def label(self) -> str:
-        """Give the name that a person would type for it."""
+        """Return the name that a person would type for it."""
         return f"{self.name}:{self.type}"
 
     @property
     def size(self) -> int:
-        """Give the bytes of all files."""
+        """Return the bytes of all files."""
         return sum(file.size for file in self.files)
 
     @property
     def sha256(self) -> str:
-        """Give the checksum of the first file, which is the only one of most models."""
+        """Return the checksum of the first file, which is the only one of most models."""
         return self.files[0].sha256
 
     def to_json(self) -> str:
-        """Give the text that `read` takes."""
+        """Return the text that `read` takes."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def paths(self, folder: Path) -> tuple[Path, ...]:
-        """Give where the files lie."""
+        """Return where the files lie."""
         return tuple(folder / file.path for file in self.files)
 
 
@@ -76,7 +76,7 @@ def read(path: Path) -> Manifest | None:
 
 
 def _is_sound(manifest: Manifest) -> bool:
-    """Tell whether every field has its type, and files that mixcli made lie in the model's own folder."""
+    """Return whether every field has its type, and files that mixcli made lie in the model's own folder."""
     words = (value for name, value in vars(manifest).items() if name != "files")
     return (
         bool(manifest.files)

@@ -39,7 +39,7 @@ class Patience:
         self._received = self._mismatches = 0
 
     def received(self, n_bytes: int) -> None:
-        """Say how many bytes came: patience is whole again when that is progress, not a drip, since it last was."""
+        """Record how many bytes came: patience is whole again when that is progress, not a drip, since it last was."""
         self._received += n_bytes
         if self._received > MIN_RATE * (time.monotonic() - self._since):
             self._renew()

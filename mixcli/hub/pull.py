@@ -41,7 +41,7 @@ class Made:
 
 
 def favourite(bytes_free: int | None = None) -> str:
-    """Give the catalog's name for a machine with so much free memory; None looks at this one."""
+    """Return the catalog's name for a machine with so much free memory; None looks at this one."""
     return next((name for name in FAVOURITES if fit.fits(catalog()[name], bytes_free)), FAVOURITES[-1])
 
 
@@ -81,7 +81,7 @@ def pull(wish: Wish, report: Report) -> Made | Job:
 
 
 def _means_a_folder(text: str, path: Path) -> bool:
-    """Tell whether a folder is meant: one that is there, and by a text that is not a name of the catalog or the store."""
+    """Return whether a folder is meant: one that is there, and by a text that is not a name of the catalog or the store."""
     if not is_there(path) or not path.is_dir():
         return False
     return is_path(text) or text.endswith(os.sep) or (text not in catalog() and text not in store.names())
@@ -158,7 +158,7 @@ def _check_writable() -> None:
 
 
 def _offline(reference: Reference, wish: Wish) -> NotReachable:
-    """Say what is missing of a model when the Hub may not be asked."""
+    """Return what is missing of a model when the Hub may not be asked."""
     from mixcli.hub.gguf_pull import progress_of
 
     begun = paths.models_dir().glob(

@@ -69,7 +69,7 @@ class Reference:
 
     @property
     def is_repo(self) -> bool:
-        """Tell whether it names a repository of the Hub."""
+        """Return whether it names a repository of the Hub."""
         return "/" in self.name
 
     def __str__(self) -> str:
@@ -89,12 +89,12 @@ def check_text(text: str) -> None:
 
 
 def is_path(text: str) -> bool:
-    """Tell whether a text is certainly a path: it says so by a slash, a dot or ~ in front, or by .gguf at its end."""
+    """Return whether a text is certainly a path: it says so by a slash, a dot or ~ in front, or by .gguf at its end."""
     return text.lower().endswith(".gguf") or text.startswith((".", "~", os.sep))
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether a path exists; False for one that no file can have."""
+    """Return whether a path exists; False for one that no file can have."""
     try:
         return path.exists()
     except (OSError, ValueError):

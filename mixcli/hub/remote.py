@@ -67,7 +67,7 @@ class RemoteRepo:
 
 
 def is_plain_path(name: object) -> bool:
-    """Tell whether a file's name stays inside its folder and shows on a terminal what it is."""
+    """Return whether a file's name stays inside its folder and shows on a terminal what it is."""
     return (
         isinstance(name, str)
         and 0 < len(name) <= 512
@@ -277,7 +277,7 @@ class RemoteReader:
         return self._file.size
 
     def read_at(self, offset: int, n: int) -> bytes:
-        """Give bytes [offset, offset + n)."""
+        """Return bytes [offset, offset + n)."""
         found = self._from_disk(offset, n)
         if len(found) < n:
             start = offset + len(found)
@@ -351,7 +351,7 @@ def _check_scheme(request: httpx2.Request) -> None:
 
 
 def is_hub(url: str) -> bool:
-    """Tell whether an address is the Hub's own, where a token may go."""
+    """Return whether an address is the Hub's own, where a token may go."""
     return _origin(url) == _origin(constants.ENDPOINT)
 
 

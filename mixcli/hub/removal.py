@@ -20,7 +20,7 @@ class Removal:
 
 
 def plan(model: StoredModel) -> Removal:
-    """Say what removing a model means; UsageError for one that is not in the store."""
+    """Return what removing a model means; UsageError for one that is not in the store."""
     about = model.manifest
     if about is None:
         how = f"; this removes it: {model.seen.removal}" if model.seen else ""
@@ -54,7 +54,7 @@ def carry_out(removal: Removal) -> None:
 
 
 def _repo_of(pointer: Path) -> hub_cache.CachedRepo:
-    """Give the repository that a file of the Hub's cache belongs to."""
+    """Return the repository that a file of the Hub's cache belongs to."""
     folder = next(path for path in pointer.parents if path.name.startswith("models--"))
     return hub_cache.CachedRepo(folder.name.removeprefix("models--").replace("--", "/", 1))
 

@@ -91,7 +91,7 @@ def _in_ollama() -> Iterator[Sighting]:
 
 
 def _ollama_digest(path: Path) -> str | None:
-    """Give the checksum of the model's layer in one of Ollama's manifests."""
+    """Return the checksum of the model's layer in one of Ollama's manifests."""
     try:
         if not _is_file(path) or path.stat().st_size > MAX_MANIFEST:
             return None
@@ -130,7 +130,7 @@ def _gguf_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    """Tell whether a path leads to a regular file; False for what cannot be looked at."""
+    """Return whether a path leads to a regular file; False for what cannot be looked at."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):

@@ -40,13 +40,13 @@ class StoredModel:
 
     @property
     def label(self) -> str:
-        """Give the name that a person would type for it."""
+        """Return the name that a person would type for it."""
         known = self.manifest or self.seen
         return known.label if known else str(self.path)
 
     @property
     def parts(self) -> tuple[Path, ...]:
-        """Give all files of the model, in order."""
+        """Return all files of the model, in order."""
         if self.manifest:
             return self.manifest.paths(folder_of(self.manifest))
         if self.seen:
@@ -94,7 +94,7 @@ def everything() -> list[StoredModel]:
 
 
 def find(text: str | None) -> StoredModel:
-    """Give the model that is meant by `name`, `name:TYPE`, a label of another program's model, or a path.
+    """Return the model that is meant by `name`, `name:TYPE`, a label of another program's model, or a path.
 
     None means the default (`mixcli default`), or the only one there is. Of a name in several types the catalog's default is taken, else
     the first. UsageError names the next step.
@@ -156,7 +156,7 @@ def _only(have: list[StoredModel]) -> StoredModel:
 
 
 def _by_path(text: str) -> StoredModel:
-    """Give the model of a file; one of the store where the file is that model's. No store is needed for it."""
+    """Return the model of a file; one of the store where the file is that model's. No store is needed for it."""
     path = paths.expanded(text)
     if not is_there(path):
         raise UsageError(f"there is no file {shown(text)[1:-1]}{near_path(text, path)}")
@@ -229,7 +229,7 @@ def building(
 
 
 def work_folder(name: str, file_type: str) -> Path:
-    """Give the folder that a model is made in."""
+    """Return the folder that a model is made in."""
     return paths.models_dir() / f".{_safe(name)}--{_safe(file_type)}.part"
 
 
@@ -248,16 +248,16 @@ def publish(work: Path, about: Manifest) -> StoredModel:
 
 
 def folder_of(about: Manifest) -> Path:
-    """Give the folder that a manifest lies in."""
+    """Return the folder that a manifest lies in."""
     return paths.models_dir() / f"{_safe(about.name)}--{_safe(about.type)}"
 
 
 def now() -> str:
-    """Give the present moment as it stands in a manifest."""
+    """Return the present moment as it stands in a manifest."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _safe(name: str) -> str:
-    """Give a name as a part of a folder's name; what had to be changed is told apart by a checksum."""
+    """Return a name as a part of a folder's name; what had to be changed is told apart by a checksum."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".")
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -146,7 +146,7 @@ class _Shards:
         self._stop = threading.Event()
 
     def supply(self, needed: Sequence[Path]) -> Iterator[Path]:
-        """Give each shard when it is there; when the next is asked for, the one before is let go."""
+        """Yield each shard when it is there; when the next is asked for, the one before is let go."""
         arriving = [self._job.repo.by_name[path.name] for path in needed]
         try:
             fetching = self._start(arriving[0]) if arriving else None
@@ -178,7 +178,7 @@ class _Shards:
             self._cache.forget(pointer)
 
     def _fetched(self) -> list[str]:
-        """Give the names of the shards that this job brought, in this run or an earlier one; others belong to somebody else."""
+        """Return the names of the shards that this job brought, in this run or an earlier one; others belong to somebody else."""
         lines = self._record.read_text("utf-8").splitlines() if self._record.exists() else []
         return [name for name in lines if name in self._job.repo.by_name]
 

@@ -16,7 +16,7 @@ def note(model: Path) -> None:
 
 
 def last(model: Path) -> datetime | None:
-    """Give when a model was last used; None when it never was."""
+    """Return when a model was last used; None when it never was."""
     try:
         return datetime.fromtimestamp(_mark(model).stat().st_mtime, UTC)
     except OSError:

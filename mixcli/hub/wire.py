@@ -120,7 +120,7 @@ def joined(base: str, location: str) -> str:
 
 
 def is_address(url: httpx2.URL) -> bool:
-    """Tell whether an address has a host and a port that can be; httpx2 escapes what cannot."""
+    """Return whether an address has a host and a port that can be; httpx2 escapes what cannot."""
     is_port = url.port is None or 0 < url.port < 1 << 16
     return is_port and _HOST.fullmatch(url.raw_host.decode("ascii", "replace")) is not None
 

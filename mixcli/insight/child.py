@@ -8,7 +8,7 @@ TIME_LIMIT = 300  # seconds: two self-tests that do not end
 
 
 def computes() -> tuple[bool, str]:
-    """Say whether llama.cpp computes on this machine, with a note when something had to be switched off or why not."""
+    """Return whether llama.cpp computes on this machine, with a note when something had to be switched off or why not."""
     code = (
         "import json\n"
         "from mixcli.engine.selftest import NOTE, checked\n"

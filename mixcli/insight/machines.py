@@ -11,7 +11,7 @@ from profiles.memory import GIB
 
 
 def own_profiles() -> Path:
-    """Give the folder of a person's own profiles; it need not exist."""
+    """Return the folder of a person's own profiles; it need not exist."""
     return paths.config_dir() / "profiles"
 
 
@@ -22,7 +22,7 @@ def machine_of(
     workers: Sequence[str] = (),
     disk_of: Path | None = None,
 ) -> Machine:
-    """Give the machine of a profile, or this one for None and "auto".
+    """Return the machine of a profile, or this one for None and "auto".
 
     `vram` (of each GPU) and `ram` are bytes that take its budgets' place. With `disk_of`, small random reads are measured on the disk
     of that file, on this machine only.

@@ -79,7 +79,7 @@ def _here(model: str | None) -> Subject:
 
 
 def _is_remote(name: str) -> bool:
-    """Say whether a name has the form org/repo and is no path here."""
+    """Return whether a name has the form org/repo and is no path here."""
     return name.count("/") == 1 and not is_path(name) and not is_there(Path(name))
 
 
@@ -147,7 +147,7 @@ class Other:
 
 
 def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -> list[Other]:
-    """Give what else would fit: the nearest file types at the same context (about), the nearest contexts in the same type."""
+    """Return what else would fit: the nearest file types at the same context (about), the nearest contexts in the same type."""
     here = subject.shape.bytes_weights
     sizes = {name: int(subject.shape.params_total * bits / 8) for name, bits in BITS.items()}
     others = [name for name, size in sizes.items() if abs(size - here) > here // 25]
@@ -171,12 +171,12 @@ def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -
 
 
 def on_gpus(one: Plan) -> int:
-    """Give the bytes of experts that a plan puts on GPUs."""
+    """Return the bytes of experts that a plan puts on GPUs."""
     return sum(account.experts for account in one.ledger[:-1])
 
 
 def as_data(subject: Subject, one: Plan, runners_up: list[Other]) -> dict[str, Any]:
-    """Give a plan as plain data: placement, ledger in bytes, estimate in tokens a second."""
+    """Return a plan as plain data: placement, ledger in bytes, estimate in tokens a second."""
     return {
         "model": subject.label,
         "bytes_weights": subject.shape.bytes_weights,

@@ -27,7 +27,7 @@ Report = Callable[[float, float, str], None]
 def reaching(
     subject: Subject, machine: Machine, request: Request, target: float, base: Measurement, report: Report
 ) -> list[Measurement]:
-    """Give what still writes `target` tokens a second: the largest context, then the best file types in the store and of all; or nothing.
+    """Return what still writes `target` tokens a second: the largest context, then the best file types in the store and of all; or nothing.
 
     `base` is the best placement that was measured. Raises ModelDied only when everything that is measured dies.
     """
@@ -96,7 +96,7 @@ def _best_estimated(
 
 
 def _siblings(subject: Subject) -> Iterator[tuple[StoredModel, Subject]]:
-    """Give the same model's file types in the store, this one too."""
+    """Yield the same model's file types in the store, this one too."""
     if subject.path is None:
         return
     own = find(str(subject.path)) if subject.label.endswith(".gguf") else find(subject.label)

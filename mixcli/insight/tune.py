@@ -31,11 +31,11 @@ class Measurement:
     measured: bool = True
 
     def seconds(self, purpose: Purpose) -> float:
-        """Give the time for one piece of work of that purpose."""
+        """Return the time for one piece of work of that purpose."""
         return work_seconds(purpose, self.prefill, self.decode)
 
     def row(self) -> dict[str, Any]:
-        """Give it as plain data; an estimate says that it is one."""
+        """Return it as plain data; an estimate says that it is one."""
         return {
             "what": self.what,
             "prefill": round(self.prefill, 2),
@@ -45,7 +45,7 @@ class Measurement:
 
 
 def candidates(subject: Subject, machine: Machine, request: Request) -> Iterator[tuple[str, Placement]]:
-    """Give the plan, then placements that differ from it in one thing each; all fit."""
+    """Yield the plan, then placements that differ from it in one thing each; all fit."""
     base = plan(subject.shape, machine, request).placement
     yield "the plan", base
     seen = {base}
@@ -71,7 +71,7 @@ def _repacked(base: Placement) -> Iterator[tuple[str, Placement]]:
 def _with_other_experts(
     subject: Subject, machine: Machine, request: Request, base: Placement
 ) -> Iterator[tuple[str, Placement]]:
-    """Give one and two layers of experts fewer on the GPUs, as many as fit, and none."""
+    """Yield one and two layers of experts fewer on the GPUs, as many as fit, and none."""
     if not machine.gpus:
         return
     layer = max(layer.experts for layer in subject.shape.each_layer())

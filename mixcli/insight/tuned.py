@@ -30,14 +30,14 @@ def remember(
 
 
 def evidence(path: Path, machine: Machine, request: Request) -> list[dict[str, Any]]:
-    """Give the measurements that were made for a model and wish; empty when there were none."""
+    """Return the measurements that were made for a model and wish; empty when there were none."""
     rows = _known(path, machine, request).get("rows")
     rows = rows if isinstance(rows, list) else []
     return [row for row in rows if _is_row(row)]
 
 
 def tuned(path: Path, shape: ModelShape, machine: Machine, request: Request) -> Placement | None:
-    """Give the placement that was found best, when it still fits into what is free now."""
+    """Return the placement that was found best, when it still fits into what is free now."""
     try:
         placement = Placement.from_json(_known(path, machine, request)["placement"])
         if not _can_be(placement):
@@ -75,7 +75,7 @@ def _known(path: Path, machine: Machine, request: Request) -> dict[str, Any]:
 
 
 def _can_be(placement: Placement) -> bool:
-    """Tell whether every field of a remembered placement has the type and a size that one can have."""
+    """Return whether every field of a remembered placement has the type and a size that one can have."""
     values = vars(placement)
     counts = [values[field.name] for field in fields(Placement) if field.type is int]
     switches = [values[field.name] for field in fields(Placement) if field.type is bool]
@@ -92,7 +92,7 @@ def _can_be(placement: Placement) -> bool:
 
 
 def _is_row(row: object) -> bool:
-    """Tell whether a remembered measurement has what tuning shows of it."""
+    """Return whether a remembered measurement has what tuning shows of it."""
     return (
         isinstance(row, dict)
         and isinstance(row.get("what"), str)

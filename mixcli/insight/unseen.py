@@ -12,7 +12,7 @@ RMS_EPSILON = 1e-5  # of all Mistral models; only has to be there
 
 
 def source_of(facts: ModelFacts) -> ModelSource:
-    """Give a model with these dimensions as a checkpoint in BF16 would have it, without data."""
+    """Return a model with these dimensions as a checkpoint in BF16 would have it, without data."""
 
     def nothing(start: int, stop: int) -> object:
         raise NotImplementedError(f"rows {start} to {stop} were asked of a model that is not here")
@@ -29,7 +29,7 @@ def source_of(facts: ModelFacts) -> ModelSource:
 
 
 def unseen_shape(facts: ModelFacts, file_type: str) -> ModelShape:
-    """Give the planner's view of a model in a file type, every tensor's type being llama.cpp's own choice (a dry run)."""
+    """Return the planner's view of a model in a file type, every tensor's type being llama.cpp's own choice (a dry run)."""
     source = source_of(facts)
     types = choose_types(source, file_type)
     return model_shape(

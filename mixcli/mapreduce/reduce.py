@@ -35,7 +35,7 @@ class Tokens:
         return _count(self.tokenize({"prompt": text}), "count")
 
     def of_messages(self, messages: list[dict[str, Any]]) -> tuple[int, int]:
-        """Give the tokens of a conversation, and how many the context has."""
+        """Return the tokens of a conversation, and how many the context has."""
         found = self.tokenize({"messages": messages})
         return _count(found, "count"), _count(found, "max_model_len")
 
@@ -82,7 +82,7 @@ class Size:
     n_bytes: float
 
     def is_less_than(self, before: "Size") -> bool:
-        """Tell whether it is clearly shorter than the level before: that every level is, ends them."""
+        """Return whether it is clearly shorter than the level before: that every level is, ends them."""
         if math.isfinite(self.n_tokens) and math.isfinite(before.n_tokens):
             return self.n_tokens <= before.n_tokens * SHRINKS
         return self.n_bytes <= before.n_bytes * SHRINKS
@@ -105,7 +105,7 @@ class MapReduce:
         self._n_done = self._n_known = self._n_longest = 0
 
     def last_messages(self, text: str) -> tuple[list[dict[str, Any]], int]:
-        """Give the conversation that gives the whole answer, and how many parts were answered before: 0 where the text fits.
+        """Return the conversation that gives the whole answer, and how many parts were answered before: 0 where the text fits.
 
         Raises DoesNotFit when not even the prompt does, and what the asking raises.
         """
@@ -167,7 +167,7 @@ class MapReduce:
 
 
 def combined(answers: Sequence[str]) -> str:
-    """Give the answers about the parts as the text of the next question."""
+    """Return the answers about the parts as the text of the next question."""
     digits = int(math.log10(len(answers))) + 1
     found = (f"({index:0{digits}}) {answer}" for index, answer in enumerate(answers, 1))
     return "[What was found in the parts of a long text, in order]\n\n" + "\n\n".join(found)

@@ -15,7 +15,7 @@ FINE = 8  # pieces of a sentence that is too long to a part: finer ones fill the
 
 
 def split(text: str, count: Count, room: int, overlap: int = 0) -> list[str]:
-    """Give parts of at most `room` tokens that together hold all of the text.
+    """Return parts of at most `room` tokens that together hold all of the text.
 
     A part begins with the sentences that the one before ended with, as many as fit into `overlap` tokens, so that what stands across
     a cut is seen whole by one of the two. `room` must be more than twice `overlap`.
@@ -80,7 +80,7 @@ def cut(text: str, bound: re.Pattern[str]) -> list[str]:
 
 
 def _tail(text: str, count: Count, overlap: int) -> tuple[str, int]:
-    """Give the last sentences of a text that fit into `overlap` tokens, and how many tokens they have."""
+    """Return the last sentences of a text that fit into `overlap` tokens, and how many tokens they have."""
     tail, n_tokens = "", 0
     for sentence in reversed(cut(text, SENTENCE)) if overlap else ():
         n_more = count(sentence)

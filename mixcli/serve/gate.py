@@ -42,7 +42,7 @@ class Gate:
     key: str | None = None
 
     def refusal(self, method: str, path: str, headers: Headers) -> Refusal | None:
-        """Say why a request is refused; None lets it in."""
+        """Return why a request is refused; None lets it in."""
         return self._stranger(headers) or _elsewhere(method, path) or _shape(method, headers)
 
     def _stranger(self, headers: Headers) -> Refusal | None:
@@ -90,13 +90,13 @@ def too_large() -> Refusal:
 
 
 def names_of(address: str, allowed: Sequence[str]) -> frozenset[str]:
-    """Give the names of a server that listens on `address`: its own, the loopback's, and those that were allowed."""
+    """Return the names of a server that listens on `address`: its own, the loopback's, and those that were allowed."""
     own = [] if address in ("0.0.0.0", "::", "") else [address]
     return frozenset(name.lower() for name in (*LOOPBACK, *own, *allowed))
 
 
 def _only(headers: Headers, name: bytes) -> str | None:
-    """Give a header that is there once; twice is as good as a wrong one."""
+    """Return a header that is there once; twice is as good as a wrong one."""
     values = [value for key, value in headers if key.lower() == name]
     if not values:
         return None
@@ -107,7 +107,7 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")
 
 
 def _name(host: str) -> str:
-    """Give the name in a Host header, without its port and the brackets of IPv6; nothing where it is no such header."""
+    """Return the name in a Host header, without its port and the brackets of IPv6; nothing where it is no such header."""
     match = _HOST.fullmatch(host.lower())
     return (match[1] or match[2]) if match else ""
 

@@ -42,7 +42,7 @@ def bound(address: str, port: int) -> socket.socket:
 
 
 def key_for(address: str, variable: str) -> str | None:
-    """Give the key that askers must know: what the variable has. UsageError where there is none and there must be one."""
+    """Return the key that askers must know: what the variable has. UsageError where there is none and there must be one."""
     key = os.environ.get(variable, "").strip()
     if not key and is_loopback(address):
         return None
@@ -56,7 +56,7 @@ def key_for(address: str, variable: str) -> str | None:
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     try:
         return address == "localhost" or ipaddress.ip_address(address).is_loopback
     except ValueError:
