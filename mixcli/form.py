@@ -93,13 +93,7 @@ def _json(text: str, finish_reason: str) -> Any:
 def form_of(
     choice: str | None, schema: str | None, regex: str | None, grammar: str | None, abstain: float | None
 ) -> Form:
-    """Read what the command line says of the form; UsageError when it says two things, or one that cannot be."""
-    said = {"--choice": choice, "--schema": schema, "--regex": regex, "--grammar": grammar}
-    chosen = [name for name, value in said.items() if value is not None]
-    if len(chosen) > 1:
-        raise UsageError(f"{' and '.join(chosen)} cannot both say what the answer looks like; use one")
-    if abstain is not None and choice is None:
-        raise UsageError("--abstain needs the labels of --choice")
+    """Read what the command line says of the form; UsageError for one that cannot be."""
     if choice is not None:
         return Form(labels=_labels(choice, abstain), abstain=abstain or 0.0)
     if schema is not None:

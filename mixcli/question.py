@@ -44,6 +44,8 @@ def question_of(
             f"-v {min(clash)}: a template has that name for the text or the prompt; choose another one"
         )
     middle = Template.parse(template.strip("\n")) if template is not None else Template(("",), ())
+    if template is not None:
+        middle.check_used(variables, "the template")
     text_is_placed = PIPED in middle.names or TEXT in middle.names
     pieces = [] if template is None else [middle]
     if prompt and prompt.strip() and PROMPT not in middle.names:

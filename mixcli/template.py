@@ -6,7 +6,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -47,6 +47,12 @@ class Template:
         for name, text in zip(self.names, self.texts[1:], strict=True):
             pieces += (_value(name, values, nested or {}), text)
         return "".join(pieces)
+
+    def check_used(self, variables: Collection[str], what: str) -> None:
+        """Raise UsageError for a variable of the command line that the template, called `what`, has no place for."""
+        if unused := sorted(set(variables) - set(self.names)):
+            name = unused[0]
+            raise UsageError(f"-v {name}: {what} has no {{{{ {name} }}}}{nearest(name, self.names)}")
 
     @property
     def n_shared(self) -> int:

@@ -1,25 +1,27 @@
 """From a checkpoint or a GGUF to a GGUF of any type: open, choose types, plan, write."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantize.checkpoint import open_checkpoint
-from quantize.errors import Unsupported
-from quantize.ggml_types import GGMLQuantizationType
+from quantize.errors import Unsupported, UnusedOption
+from quantize.ggml_types import BLOCK, GGMLQuantizationType
 from quantize.gguf_source import open_gguf
 from quantize.imatrix import read_imatrix
 from quantize.model_source import model_source
 from quantize.output_target import output_target
 from quantize.plan import WritePlan, plan_write
-from quantize.recipe import FILE_TYPES, GOOD_SOURCES, choose_types, stored_types
+from quantize.recipe import FILE_TYPES, GOOD_SOURCES, choose_types, stored_types, tensor_type
 from quantize.repair import MIXED
-from quantize.source import ModelSource
+from quantize.source import ModelSource, TensorSource
 from quantize.upcycle import upcycle
 from quantize.writer import Progress, WriteReport, execute
 
 COPY = "COPY"
 DEFAULT_TYPE = "Q4_K_M"
+_FLOATS = {"F32", "F16", "BF16", "F64"}
 _PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
@@ -104,6 +106,7 @@ def prepare_model(model: ModelSource, target: Path, options: Options) -> WritePl
     imatrix = read_imatrix(options.imatrix) if options.imatrix else None
     wanted = options.output_type or DEFAULT_TYPE
     if wanted.upper() == COPY:
+        _check_nothing_chosen(options)
         types, wanted = _stored(model), _stored_file_type(model)
     else:
         types = choose_types(
@@ -117,6 +120,7 @@ def prepare_model(model: ModelSource, target: Path, options: Options) -> WritePl
         )
         if not options.allow_requantize:
             _check_sources(model, types)
+        _check_chosen(model, types, options)
     return plan_write(
         model,
         target,
@@ -170,6 +174,64 @@ def _stored_file_type(model: ModelSource) -> str:
         sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.n_elements
     dominant = max(sizes, key=lambda name: sizes[name])
     return next((name for name in FILE_TYPES if name.startswith(dominant)), "BF16")
+
+
+def _check_nothing_chosen(options: Options) -> None:
+    """Refuse options about types where every tensor keeps its own."""
+    said = {
+        "--pure": options.pure,
+        "--imatrix": options.imatrix,
+        "--token-embedding-type": options.token_embedding_type,
+        "--output-tensor-type": options.output_tensor_type,
+        "--tensor": options.tensor_types,
+    }
+    if named := next((name for name, value in said.items() if value), None):
+        raise UnusedOption(
+            f"{named} has no effect where every tensor keeps its type (COPY); name an output type, or leave {named} out."
+        )
+
+
+def _check_chosen(model: ModelSource, types: dict[str, GGMLQuantizationType], options: Options) -> None:
+    """Refuse an override that decides no tensor's type, and an imatrix where nothing is quantized."""
+    if options.imatrix and all(type_.name in _FLOATS for type_ in types.values()):
+        raise UnusedOption(
+            f"--imatrix has no effect on {options.output_type}, which quantizes nothing; leave it out."
+        )
+    matrices = [tensor for tensor in model.tensors if len(tensor.shape) > 1]
+    for option, pattern, name in (
+        ("--token-embedding-type", r"^token_embd\.weight$", options.token_embedding_type),
+        ("--output-tensor-type", r"^(output|token_embd)\.weight$", options.output_tensor_type),
+    ):
+        if name and not _decides([one for one in matrices if _matches(pattern, one.name)], name, types):
+            raise UnusedOption(f"{option} {name} has no effect on this model; leave it out.")
+    for number, (pattern, name) in enumerate(options.tensor_types):
+        earlier = [other for other, _ in options.tensor_types[:number]]
+        matching = [one for one in matrices if _matches(pattern, one.name)]
+        taken = [one for one in matching if not any(_matches(other, one.name) for other in earlier)]
+        if not _decides(taken, name, types):
+            why = (
+                "what matches keeps another type"
+                if taken
+                else "an earlier --tensor matches the same"
+                if matching
+                else "no matrix matches"
+            )
+            raise UnusedOption(f"--tensor {pattern:.200}={name} has no effect: {why}; leave it out.")
+
+
+def _decides(tensors: list[TensorSource], name: str, types: dict[str, GGMLQuantizationType]) -> bool:
+    """Return whether a type that was asked for is that of a tensor; where its blocks fit into none, llama.cpp takes one near it."""
+    wanted = tensor_type(name)
+    fitting = [tensor for tensor in tensors if tensor.shape[-1] % BLOCK[wanted][0] == 0]
+    return bool(tensors) and (not fitting or any(types[tensor.name] == wanted for tensor in fitting))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Return whether llama.cpp, whose regular expressions are JavaScript's, finds a pattern in a name; True where Python cannot tell."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return True
 
 
 def _check_sources(model: ModelSource, types: dict[str, GGMLQuantizationType]) -> None:

@@ -4,7 +4,8 @@
     ├── CorruptFile      5  bytes that contradict themselves: truncated, out of bounds, missing shard, NaN weights
     ├── Unsupported      5  a whole file of a kind that is not handled: other architecture, pickle, unknown type
     ├── NoSpace          4  the disk has no room for the result
-    └── BadTarget        2  a place where no result can be written: a device, a folder, the source itself
+    ├── BadTarget        2  a place where no result can be written: a device, a folder, the source itself
+    └── UnusedOption     2  an option that would change nothing in the result
 
 Every message is one sentence with the cause, the number and the next step.
 """
@@ -36,6 +37,12 @@ class NoSpace(QuantizeError):
 
 class BadTarget(QuantizeError):
     """A path that cannot take a result, whatever the result is."""
+
+    exit_code = 2
+
+
+class UnusedOption(QuantizeError):
+    """An option that would change nothing in the result."""
 
     exit_code = 2
 

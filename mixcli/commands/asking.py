@@ -86,10 +86,8 @@ def endpoint_options(command: F) -> F:
 
     @wraps(command)
     def collect(url: str | None, key_variable: str | None, offline: bool, **others: Any) -> Any:
-        if url is None and key_variable:
-            raise UsageError("--api-key-env belongs to --endpoint; name the server too")
-        if url is not None and offline:
-            raise UsageError(f"--offline was said, so {url} is not asked; leave one of the two out")
+        if url is not None and offline:  # by the variable: the option is in the table of conflicts
+            raise UsageError(f"MIXCLI_OFFLINE is set, so {url} is not asked; unset it to go out")
         endpoint = None if url is None else (lambda model: _endpoint(url, key_variable, model))
         return command(endpoint=endpoint, **others)
 
@@ -125,6 +123,9 @@ def variables_option(command: F) -> F:
         pairs = [argument(text).partition("=") for text in said]
         if bad := next((name for name, sign, _ in pairs if not sign or not name.strip()), None):
             raise UsageError(f"-v {bad!r} gives nothing a value; write -v name=value")
+        names = [name.strip() for name, _, _ in pairs]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UsageError(f"-v {twice} is given twice; leave one of the two out")
         return {name.strip(): value for name, _, value in pairs}
 
     return click.option(

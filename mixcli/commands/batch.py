@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixcli.commands.asking import clean, endpoint_options, form_options, many_asker, variables_option
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import (
     Sampling,
     common,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # fields of a result
 
 
-@click.command("batch")
+@click.command("batch", cls=Command)
 @click.argument("source", metavar="INPUT", type=click.Path(allow_dash=True))
 @click.option(
     "-o",
@@ -145,18 +146,10 @@ def command(
     from mixcli.batch.runner import Settings
     from mixcli.batch.work import Order, work
     from mixcli.form import read_text
-    from mixcli.template import nearest
 
-    if prompt is not None and template is not None:
-        raise UsageError("--prompt and --template both say what is asked; use one")
-    if deterministic:
-        _check_deterministic(sampling, cluster, unordered, endpoint is not None)
     question = prompt_template(read_text(template) if template else prompt)
     asked = {**sampling.body(temperature=0.0), **({"deterministic": True} if deterministic else {})}
-    if unused := variables.keys() - set(question.names):
-        raise UsageError(
-            f"-v {min(unused)}: the prompt has no {{{{ {min(unused)} }}}}{nearest(min(unused), question.names)}"
-        )
+    question.check_used(variables, "the prompt")
     if column is not None and "text" not in question.names:
         raise UsageError(
             f"--column {column} says what {{{{ text }}}} means, and the prompt has no {{{{ text }}}}; leave it out"
@@ -195,7 +188,7 @@ def command(
     if cluster is None:
         report = work(order, job, lambda: many_asker(endpoint, model, wish, keep_alive))
     else:
-        report = _over_ray(order, job, cluster, endpoint is not None, model, wish, keep_alive)
+        report = _over_ray(order, job, cluster, model, wish, keep_alive)
     _print(report, out, as_json)
     if n_failed := report.tally.n_failed:
         n_done = report.tally.n_done
@@ -203,23 +196,10 @@ def command(
         raise SomeFailed(f"{how_many} records failed; their lines have an error")
 
 
-def _check_deterministic(sampling: Sampling, cluster: str | None, unordered: bool, at_endpoint: bool) -> None:
-    """Raise UsageError for what cannot give the same bytes each time."""
-    others = {
-        "--ray": cluster,
-        "--unordered": unordered,
-        "--endpoint": at_endpoint,
-        "--speculate": sampling.speculate,
-    }
-    if named := next((name for name, said in others.items() if said), None):
-        raise UsageError(f"--deterministic cannot be combined with {named}; leave one of the two out")
-
-
 def _over_ray(
     order: "Order",
     job: "TemplateJob",
     cluster: str,
-    at_endpoint: bool,
     model: str | None,
     wish: "Wish",
     keep_alive: float,
@@ -227,8 +207,6 @@ def _over_ray(
     from mixcli.batch.ray_runner import RayAsker, distant_source, is_distant
     from mixcli.batch.work import work
 
-    if at_endpoint:
-        raise UsageError("--ray and --endpoint both say who is asked; use one")
     many = replace(wish, request=replace(wish.request, purpose="batch"))
     distant = (lambda source: distant_source(cluster, source)) if is_distant(order.source) else None
     return work(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import (
     Sampling,
     common,
@@ -12,13 +13,12 @@ from mixcli.commands.options import (
     sampling_options,
     wish_options,
 )
-from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
     from mixcli.wish import Wish
 
 
-@click.command("chat")
+@click.command("chat", cls=Command)
 @click.argument("message", required=False)
 @model_option
 @click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
@@ -59,14 +59,6 @@ def command(
     from mixcli.chat.settings import Settings
     from mixcli.chat.talk import Talk
 
-    if (go_on or resume) and ephemeral:
-        raise UsageError(
-            "--ephemeral keeps nothing, so there is nothing to go on with; leave one of them out"
-        )
-    if go_on and resume:
-        raise UsageError(
-            "--continue means the last conversation and --resume names one; leave one of them out"
-        )
     character = read_persona(persona) if persona else Persona("")
     store = Sessions(ephemeral=ephemeral)
     talk = Talk(store, model or "", system or character.system, Settings.of(character.settings))

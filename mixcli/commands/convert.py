@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.conversion import Choices, conversion_options, run
 from mixcli.commands.options import common
 
 
-@click.command("convert")
+@click.command("convert", cls=Command)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "-t",

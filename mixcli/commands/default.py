@@ -2,12 +2,13 @@
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.console import console
 from mixcli.errors import UsageError
 
 
-@click.command("default")
+@click.command("default", cls=Command)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @click.option("--clear", is_flag=True, help="Have no default any more.")
 @common

@@ -4,12 +4,13 @@ from dataclasses import asdict
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
 from mixcli.errors import MixcliError
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @json_option
 @common
 def command(as_json: bool) -> None:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common
 from mixcli.console import console
 from mixcli.words import size
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", metavar="NAME", help="The model's name. Default: after the file.")
 @click.option(

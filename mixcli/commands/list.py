@@ -2,12 +2,13 @@
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
 from mixcli.words import count, size
 
 
-@click.command("list")
+@click.command("list", cls=Command)
 @json_option
 @common
 def command(as_json: bool) -> None:

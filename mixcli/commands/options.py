@@ -152,6 +152,8 @@ def wish_options(command: F) -> F:
         from mixcli.words import address, size_in_bytes
         from profiles.request import Request
 
+        if twice := next((one for one in workers if workers.count(one) > 1), None):
+            raise UsageError(f"--worker {twice} is given twice; leave one of the two out")
         wish = Wish(
             Request(n_ctx=n_ctx, kv=kv, from_disk=from_disk),
             profile,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, purpose_option, wish_options
 from mixcli.console import console
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from profiles.request import Purpose
 
 
-@click.command("plan")
+@click.command("plan", cls=Command)
 @click.argument("model", required=False, type=NAME_OR_PATH, envvar="MIXCLI_MODEL")
 @click.option("--quant", metavar="TYPE", help="File type of a model that is not here, such as Q4_K_M.")
 @wish_options

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from mixcli.commands.conflicts import Group
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.words import size
 
 
-@click.group("profiles", no_args_is_help=True)
+@click.group("profiles", cls=Group, no_args_is_help=True)
 def command() -> None:
     """List, show, detect and write hardware profiles: what a plan is made for."""
 

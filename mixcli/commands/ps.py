@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
 from mixcli.host.process import STOPPING, UNRESPONSIVE, hosts
@@ -13,7 +14,7 @@ from mixcli.words import size
 STAYS: Mapping[str, str] = {UNRESPONSIVE: "until `mixcli stop`", STOPPING: "a moment"}
 
 
-@click.command("ps")
+@click.command("ps", cls=Command)
 @json_option
 @common
 def command(as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.console import console
 from mixcli.errors import IntegrityError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mixcli.hub.store import StoredModel
 
 
-@click.command("pull")
+@click.command("pull", cls=Command)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @click.option(
     "--quant",
@@ -67,7 +68,7 @@ def command(
     from mixcli.hub.pull import Made, Wish, favourite, pull
 
     signal.signal(signal.SIGTERM, _interrupt)
-    wish = Wish(model or favourite(), output_type and output_type.upper(), name, keep_source)
+    wish = Wish(model or favourite(), output_type and output_type.upper(), name, keep_source, dry_run)
     with console.progress(f"pulling {wish.text}") as bar:
         found = pull(wish, bar.update)
     if isinstance(found, Made):

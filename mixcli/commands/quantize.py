@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.conversion import Choices, conversion_options, run
 from mixcli.commands.options import common
 
 
-@click.command("quantize")
+@click.command("quantize", cls=Command)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("output_type", metavar="TYPE")
 @click.option("--allow-requantize", is_flag=True, help="Quantize again what is quantized already, at a loss.")

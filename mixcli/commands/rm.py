@@ -4,13 +4,14 @@ import sys
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.words import size
 
 
-@click.command("rm")
+@click.command("rm", cls=Command)
 @click.argument("model", type=NAME_OR_PATH)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")

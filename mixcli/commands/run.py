@@ -15,6 +15,7 @@ from mixcli.commands.asking import (
     variables_option,
 )
 from mixcli.commands.completion import print_completion_option
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import (
     Sampling,
     common,
@@ -24,7 +25,6 @@ from mixcli.commands.options import (
     sampling_options,
     wish_options,
 )
-from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
     from mixcli.form import Form
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LONG_SYSTEM = 2000  # characters of a system message that are worth keeping computed on disk
 
 
-@click.command("run")
+@click.command("run", cls=Command)
 @click.argument("prompt", required=False, callback=clean)
 @click.option(
     "-f",
@@ -115,10 +115,6 @@ def command(
     from mixcli.running import How, answer_lines, answer_long, answer_once
     from mixcli.stdin import file_texts, piped_text
 
-    if each_line and on_overflow == "map-reduce":
-        raise UsageError(
-            "--each-line answers lines by themselves, --on-overflow map-reduce one long text; use one"
-        )
     kept: dict[str, Any] = {}
     if persona is not None:
         from mixcli.chat import personas, settings
@@ -128,9 +124,6 @@ def command(
         wires = {name: settings.TABLE[name].wire for name in role.settings}
         kept = {wire: role.settings[name] for name, wire in wires.items() if wire}
     if deterministic:
-        if endpoint is not None or sampling.speculate:
-            named = "--endpoint" if endpoint is not None else "--speculate"
-            raise UsageError(f"--deterministic cannot be combined with {named}; leave one of the two out")
         kept = {**kept, "deterministic": True, "speculate": False}
     body = {**kept, **sampling.body(temperature=kept.get("temperature", 0.0))}
     if endpoint is None:

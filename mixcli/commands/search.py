@@ -4,11 +4,12 @@ from dataclasses import asdict
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
 
 
-@click.command("search")
+@click.command("search", cls=Command)
 @click.argument("words", nargs=-1)
 @json_option
 @common

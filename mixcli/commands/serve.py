@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, model_option, purpose_option, wish_options
 from mixcli.console import console
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from profiles.request import Purpose
 
 
-@click.command("serve")
+@click.command("serve", cls=Command)
 @click.option(
     "--host",
     "address",

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from mixcli.commands.conflicts import Group
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.words import moment
 
 
-@click.group("sessions", invoke_without_command=True)
+@click.group("sessions", cls=Group, invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
     """List, search, export, rename and remove conversations. Without a word after it: list."""

@@ -2,11 +2,12 @@
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.console import console
 
 
-@click.command("show")
+@click.command("show", cls=Command)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @json_option
 @common

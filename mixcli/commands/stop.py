@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.console import console
 from mixcli.errors import MixcliError, UsageError
 
 
-@click.command("stop")
+@click.command("stop", cls=Command)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @click.option("--all", "everything", is_flag=True, help="Unload every model.")
 @common

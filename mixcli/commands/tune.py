@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option, model_option, purpose_option, wish_options
 from mixcli.console import console
 from mixcli.errors import DoesNotFit, UsageError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from profiles.request import Purpose
 
 
-@click.command("tune")
+@click.command("tune", cls=Command)
 @model_option
 @wish_options
 @purpose_option

@@ -2,12 +2,13 @@
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.console import console
 from mixcli.errors import IntegrityError
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @json_option
 @common

@@ -2,13 +2,14 @@
 
 import click
 
+from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common
 from mixcli.console import console
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-@click.command("worker")
+@click.command("worker", cls=Command)
 @click.option(
     "--listen", default="127.0.0.1:50052", show_default=True, metavar="HOST:PORT", help="Where to listen."
 )

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,16 @@ FAVOURITES = ("mixtral", "mistral", "demo")
 
 @dataclass(frozen=True)
 class Wish:
-    """What the command line says: `text` names the model, `quant` a type to make of safetensors, `name` what it shall be called."""
+    """What the command line says: `text` names the model, `quant` a type to make of safetensors, `name` what it shall be called.
+
+    With `dry_run` nothing is made at once.
+    """
 
     text: str
     quant: str | None = None
     name: str | None = None
     keep_source: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ def pull(wish: Wish, report: Report) -> Made | Job:
         check_name(wish.name)
     path = paths.expanded(wish.text)
     if _means_a_folder(wish.text, path):
+        _check_made_here(wish, {"--dry-run": wish.dry_run, "--keep-source": wish.keep_source})
         model, fresh = build.from_folder(
             path.resolve(), types.file_type(wish.quant or "Q4_K_M"), wish.name, report
         )
@@ -73,11 +79,21 @@ def pull(wish: Wish, report: Report) -> Made | Job:
         return Made(here, False)  # also what was imported under a name that no hub knows
     known = None if reference.is_repo else entry(reference.name)
     if known and known.builder == "demo":
+        said = {"--dry-run": wish.dry_run, "--keep-source": wish.keep_source, "--name": wish.name}
+        _check_made_here(wish, said)
         model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)
         return Made(model, fresh)
     if (here := _here(reference, wish)) is not None:
         return Made(here, False)
     return _from_hub(reference, known, wish, report)
+
+
+def _check_made_here(wish: Wish, said: Mapping[str, object]) -> None:
+    """Raise UsageError for an option that has no effect on what is made on this machine."""
+    if named := next((name for name, value in said.items() if value), None):
+        raise UsageError(
+            f"{named} has no effect on {wish.text}, which is made on this machine and not downloaded; leave it out"
+        )
 
 
 def _means_a_folder(text: str, path: Path) -> bool:

@@ -55,7 +55,10 @@ def subject_of(model: str | None, quant: str | None) -> Subject:
         except UsageError:
             if facts is None and not _is_remote(name):
                 raise
-    if _is_remote(name):
+    is_remote = _is_remote(name)
+    if quant and named_type and (facts or is_remote) and quant.upper() != named_type.upper():
+        raise UsageError(f"{model} and --quant {quant} name two types; leave one of the two out")
+    if is_remote:
         return _remote(model or "", quant)
     if facts is None:
         here = _here(model)

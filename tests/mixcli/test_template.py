@@ -95,7 +95,8 @@ def test_any_text_comes_through_whole(texts: list[str], value: str) -> None:
 
 
 def said(prompt: str | None, template: str | None = None, text: str = "", **more: bool) -> str:
-    question = question_of(prompt, template, None, {"lang": "French"}, has_text=bool(text), **more)
+    variables = {"lang": "French"} if template and "lang" in template else {}
+    question = question_of(prompt, template, None, variables, has_text=bool(text), **more)
     (message,) = question.messages(text)
     return str(message["content"])
 
@@ -151,8 +152,6 @@ def test_each_form_is_asked_for_by_its_own_name_on_the_wire(tmp_path: Path) -> N
         (("a,,b", None, None, None, None), "label 2 of 3 is empty"),
         (("a,b,a", None, None, None, None), "'a' twice"),
         (("abstain,b", None, None, None, 0.5), "cannot be a label"),
-        ((None, None, None, None, 0.5), "needs the labels"),
-        (("a,b", "x int", None, None, None), "--choice and --schema"),
         ((None, "nowhere.json", None, None, None), "there is no file nowhere.json"),
         ((None, "{broken", None, None, None), "JSON"),
     ],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from quantize import Options, QuantizeError, Unsupported, convert, prepare
+from quantize.errors import UnusedOption
 from quantize.gguf_header import read_header
 from quantize.recipe import FILE_TYPES
 
@@ -85,6 +86,29 @@ def test_names_of_types_are_checked(checkpoints, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"token_embd\.weight as IQ1_S needs an imatrix"):
         convert(folder, target, token_embedding_type="IQ1_S")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_would_change_nothing_is_refused(checkpoints, tmp_path: Path) -> None:
+    folder, bf16 = checkpoints("Mixtral, tokenizer v1")
+    target = tmp_path / "m.gguf"
+    for source, options, words in (
+        (bf16, {"pure": True}, "--pure has no effect where every tensor keeps its type"),
+        (bf16, {"output_type": "COPY", "tensor_types": [("ffn", "Q8_0")]}, "--tensor has no effect"),
+        (
+            folder,
+            {"tensor_types": [("no_such", "Q8_0")]},
+            "--tensor no_such=Q8_0 has no effect: no matrix matches",
+        ),
+        (folder, {"tensor_types": [("ffn_gate_inp", "Q8_0")]}, "what matches keeps another type"),
+        (
+            folder,
+            {"tensor_types": [("ffn", "Q8_0"), ("ffn_down", "Q6_K")]},
+            "an earlier --tensor matches the same",
+        ),
+    ):
+        with pytest.raises(UnusedOption, match=words):
+            prepare(source, target, Options(**options))
+    assert UnusedOption.exit_code == 2
 
 
 def test_a_dry_run_knows_the_result_to_the_byte(checkpoints, tmp_path: Path) -> None:

@@ -84,14 +84,3 @@ def test_windows_other_clients_and_kills_change_no_byte(
     for host in hosts():
         os.kill(host["pid"], signal.SIGKILL)
     assert batch(mixcli, source, out, "--window", "3") == first
-
-
-@pytest.mark.parametrize(
-    "more", [["--unordered"], ["--endpoint", "http://127.0.0.1:1/v1"], ["--speculate"], ["--ray", "auto"]]
-)
-def test_what_cannot_be_deterministic_is_refused_by_name(
-    mixcli: Runner, tmp_path: Path, more: list[str]
-) -> None:
-    done = mixcli("batch", str(records(tmp_path)), "--deterministic", *more)
-    assert done.returncode == 2
-    assert more[0] in done.stderr

@@ -350,6 +350,6 @@ def test_messages_from_a_pipe_without_an_answer_are_counted(stage: Stage) -> Non
     assert "too much" in done.stderr and "1 messages had no answer" in done.stderr
 
 
-def test_options_that_do_not_go_together(stage: Stage) -> None:
-    for args in (["-c", "--ephemeral"], ["-c", "-r", "x"], ["-c"], ["--persona", "none-of-that-name"]):
+def test_what_is_not_there_is_refused(stage: Stage) -> None:
+    for args in (["-c"], ["--persona", "none-of-that-name"]):
         assert mixcli_process(stage.home, ["chat", *args]).returncode == 2

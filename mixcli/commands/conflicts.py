@@ -1,0 +1,156 @@
+"""Options that say nothing together: one table, checked for every command before anything is loaded.
+
+A command is an instance of `Command`. Only what stands on the command line counts, not defaults or environment variables. An option that
+takes one value is refused when it is given twice. What depends on a file or a model (a variable that a template does not have) is checked
+where that is read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+from click.core import ParameterSource
+
+from mixcli.errors import UsageError
+
+SAMPLING = (
+    "--max-tokens",
+    "--temperature",
+    "--top-k",
+    "--top-p",
+    "--min-p",
+    "--repeat-penalty",
+    "--seed",
+    "--stop",
+    "--speculate",
+)
+PLACEMENT = ("--keep-alive", "--ctx", "--profile", "--vram", "--ram", "--kv", "--worker", "--from-disk")
+FORMS = ("--choice", "--schema", "--regex", "--grammar")
+PLANNED = ("run", "batch", "chat", "serve", "plan", "tune")  # commands that place a model
+
+IGNORED, CLASH, NEEDED = "has no effect with", "cannot be combined with", "has no effect without"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Options and arguments of some commands that do not go with, or not without, others; an option may be followed by a value.
+
+    `unless` names options with which the rule does not hold.
+    """
+
+    commands: tuple[str, ...]
+    options: tuple[str, ...]
+    kind: str
+    others: tuple[str, ...]
+    unless: tuple[str, ...] = ()
+
+    def faults(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield each option with those that it is held against: one at a time, or all of which one is needed."""
+        for option in self.options:
+            for others in (self.others,) if self.kind == NEEDED else ((one,) for one in self.others):
+                yield option, others
+
+
+ASKING = ("run", "batch")
+RULES = (
+    Rule(("run",), ("--stream",), IGNORED, ("--json", "--abstain")),
+    # labels are chosen by their probabilities; another server may sample them
+    Rule(ASKING, SAMPLING, IGNORED, ("--choice",), unless=("--endpoint",)),
+    Rule(ASKING, ("--abstain",), NEEDED, ("--choice",)),
+    *(Rule(ASKING, (form,), CLASH, FORMS[number:]) for number, form in enumerate(FORMS[:-1], 1)),
+    # without a temperature the likeliest token is taken
+    Rule(("run",), ("--top-k", "--top-p", "--min-p"), NEEDED, ("--temperature", "--persona")),
+    Rule(("batch",), ("--top-k", "--top-p", "--min-p"), NEEDED, ("--temperature",)),
+    # a server elsewhere loads its model as it likes
+    Rule(ASKING, PLACEMENT, IGNORED, ("--endpoint",)),
+    Rule(ASKING, ("--api-key-env",), NEEDED, ("--endpoint",)),
+    Rule(ASKING, ("--offline",), CLASH, ("--endpoint",)),
+    Rule(ASKING, ("--deterministic",), CLASH, ("--endpoint", "--speculate")),
+    Rule(("batch",), ("--deterministic",), CLASH, ("--ray", "--unordered")),
+    Rule(("batch",), ("--ray",), CLASH, ("--endpoint",)),
+    Rule(("batch",), ("--prompt",), CLASH, ("--template",)),
+    Rule(("batch",), ("--eval",), NEEDED, ("--choice", "--regex", "--grammar")),
+    Rule(("run", "chat"), ("--persona",), CLASH, ("--system",)),
+    Rule(("run",), ("--var",), NEEDED, ("--template",)),
+    Rule(("run",), ("--on-overflow", "--stats", "--stream"), IGNORED, ("--each-line",)),
+    Rule(("run",), ("--stats",), IGNORED, ("--quiet",)),
+    Rule(("chat",), ("--ephemeral",), CLASH, ("--continue", "--resume")),
+    Rule(("chat",), ("--continue",), CLASH, ("--resume",)),
+    Rule(PLANNED, ("--worker",), IGNORED, ("--profile",)),
+    Rule(("plan",), ("--verify",), CLASH, ("--json",)),
+    Rule(("tune",), ("--seconds", "--target-tps"), IGNORED, ("--show",)),
+    Rule(("convert",), ("--seed",), NEEDED, ("--upcycle-experts",)),
+    Rule(("default",), ("MODEL",), CLASH, ("--clear",)),
+    Rule(("stop",), ("MODEL",), CLASH, ("--all",)),
+)
+NEUTRAL = {"--profile auto", "--on-overflow error", "--upcycle-experts 0"}  # values that say nothing
+
+
+class Command(click.Command):
+    """A command that refuses options which have no effect, and values of which only the last would count."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = list(args)
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            self._check_once(ctx, typed)
+            group = ctx.parent if ctx.parent is not None and ctx.parent.parent is not None else None
+            check(f"{group.info_name} {self.name}" if group else self.name or "", given(ctx))
+        return rest
+
+    def _check_once(self, ctx: click.Context, args: list[str]) -> None:
+        _, _, order = self.make_parser(ctx).parse_args(args)
+        seen = set()
+        for parameter in order:
+            if not isinstance(parameter, click.Option) or parameter.multiple or parameter.is_flag:
+                continue
+            if parameter in seen:
+                raise UsageError(f"{_long(parameter.opts)} is given twice; leave one of the two out")
+            seen.add(parameter)
+
+
+class Group(click.Group):
+    """A group whose commands are `Command`s."""
+
+    command_class = Command
+
+
+def given(ctx: click.Context) -> set[str]:
+    """Return what stands on the command line: options as --name and as "--name value", arguments by their names in capitals."""
+    found = set()
+    for parameter in ctx.command.get_params(ctx):
+        name = parameter.name or ""
+        if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = ctx.params.get(name)
+        if isinstance(parameter, click.Option):
+            spelled = _long(
+                parameter.secondary_opts if value is False and parameter.secondary_opts else parameter.opts
+            )
+            if f"{spelled} {value}" not in NEUTRAL:
+                found |= {spelled, f"{spelled} {value}"}
+        else:
+            found.add(name.upper())
+    return found
+
+
+def check(command: str, said: set[str]) -> None:
+    """Raise UsageError for the first rule that what was said breaks."""
+    for rule in RULES:
+        if command not in rule.commands or said.intersection(rule.unless):
+            continue
+        for option, others in rule.faults():
+            if option in said and said.isdisjoint(others) == (rule.kind == NEEDED):
+                raise UsageError(sentence(option, rule.kind, others))
+
+
+def sentence(option: str, kind: str, others: tuple[str, ...]) -> str:
+    """Return what is wrong and what to do about it."""
+    listed = " or ".join((", ".join(others[:-1]), others[-1]) if len(others) > 1 else others)
+    missing = "it" if len(others) == 1 else "one"
+    step = f"add {missing}, or leave {option} out" if kind == NEEDED else "leave one of the two out"
+    return f"{option} {kind} {listed}; {step}"
+
+
+def _long(names: list[str]) -> str:
+    return next((name for name in names if name.startswith("--")), names[0])

@@ -1,0 +1,133 @@
+"""Options that say nothing together: every row of the table is refused by the command line, before anything is loaded."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from mixcli.cli import COMMANDS, cli
+from mixcli.commands.conflicts import NEEDED, RULES, Command, given, sentence
+from mixcli.errors import UsageError
+from tests.conftest import Runner
+
+ROWS = [
+    (name, option, rule.kind, others)
+    for rule in RULES
+    for name in rule.commands
+    for option, others in rule.faults()
+]
+
+
+def commands() -> Iterator[click.Command]:
+    for module, _ in COMMANDS.values():
+        command = importlib.import_module(module).command
+        yield from command.commands.values() if isinstance(command, click.Group) else [command]
+
+
+def words(command: click.Command, option: str, folder: Path) -> list[str]:
+    """Return what to type for an option or argument of the table."""
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument) and (parameter.name or "").upper() == option:
+            return ["x"]
+        if not isinstance(parameter, click.Option) or option not in (
+            *parameter.opts,
+            *parameter.secondary_opts,
+        ):
+            continue
+        if parameter.is_flag:
+            return [option]
+        if isinstance(parameter.type, click.Choice):
+            return [option, str(parameter.type.choices[-1])]
+        if isinstance(parameter.type, click.Path):
+            (folder / "file").touch()
+            return [option, str(folder / "file")]
+        if isinstance(parameter.type, click.IntRange):
+            return [option, str(parameter.type.min or 1)]
+        return [option, {"--keep-alive": "1m", "--var": "a=b"}.get(option, "1")]
+    raise AssertionError(f"{command.name} has no {option}")
+
+
+def required(command: click.Command) -> list[str]:
+    return [
+        "x" for parameter in command.params if isinstance(parameter, click.Argument) and parameter.required
+    ]
+
+
+@pytest.mark.parametrize(("name", "option", "kind", "others"), ROWS, ids=str)
+def test_each_row_is_refused(
+    name: str, option: str, kind: str, others: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = importlib.import_module(COMMANDS[name][0]).command
+    typed = [*required(command), *words(command, option, tmp_path)]
+    for other in others:
+        shown = words(command, other, tmp_path)
+        typed += [] if kind == NEEDED else shown
+    with pytest.raises(UsageError) as refused:
+        cli.main([name, *typed], standalone_mode=False)
+    assert str(refused.value) == sentence(option, kind, others)
+
+
+def test_every_command_is_checked() -> None:
+    assert [command.name for command in commands() if not isinstance(command, Command)] == []
+
+
+def test_a_value_is_given_once_and_a_flag_as_often_as_wanted(tmp_path: Path) -> None:
+    for command in commands():
+        for parameter in command.params:
+            if (
+                not isinstance(parameter, click.Option)
+                or parameter.multiple
+                or parameter.name == "print_completion"
+            ):
+                continue
+            typed = words(command, parameter.opts[-1], tmp_path)
+            context = click.Context(command, info_name="mixcli")
+            if parameter.is_flag:
+                command._check_once(context, [*typed, *typed, *required(command)])
+                continue
+            with pytest.raises(UsageError, match=r"^--[a-z-]+ is given twice; leave one of the two out$"):
+                command._check_once(context, [*typed, *typed, *required(command)])
+
+
+def test_only_the_command_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = importlib.import_module(COMMANDS["run"][0]).command
+    monkeypatch.setenv("MIXCLI_PROFILE", "mac")
+    monkeypatch.setenv("MIXCLI_OFFLINE", "1")
+    with command.make_context("run", ["x", "--endpoint", "http://127.0.0.1:1/v1", "--no-stream"]) as context:
+        assert {"--endpoint", "--no-stream"} == {
+            one for one in given(context) if " " not in one and one.startswith("-")
+        }
+    with command.make_context("run", ["x", "--profile", "auto", "--worker", "here:1"]):
+        pass  # auto is this machine, as without it
+    with command.make_context("run", ["x", "--choice", "a,b", "--seed", "1", "--endpoint", "http://h/v1"]):
+        pass  # another server may sample its labels
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["run", "-m", "a", "--model", "b", "x"], "--model is given twice; leave one of the two out"),
+        (["run", "-v", "a=1", "-v", "a=2", "-t", "{template}", "x"], "-v a is given twice"),
+        (
+            ["run", "-v", "naem=1", "-t", "{template}", "x"],
+            "-v naem: the template has no {{ naem }}; did you mean name?",
+        ),
+        (["run", "--worker", "h:1", "--worker", "h:1", "x"], "--worker h:1 is given twice"),
+        (["plan", "mixtral:Q8_0", "--quant", "Q4_K_M"], "name two types"),
+        (["pull", "demo", "--dry-run"], "--dry-run has no effect on demo, which is made on this machine"),
+        (["pull", "demo", "--name", "mine"], "--name has no effect on demo"),
+        (["pull", "{folder}", "--dry-run"], "--dry-run has no effect on"),
+        (["sessions", "list", "--json", "-q", "-q", "--json", "x"], "unexpected extra argument"),
+    ],
+)
+def test_what_depends_on_values_is_refused_too(
+    mixcli: Runner, tmp_path: Path, args: list[str], words: str
+) -> None:
+    (tmp_path / "t.txt").write_text("Greet {{ name }}")
+    places = {"{template}": str(tmp_path / "t.txt"), "{folder}": f"{tmp_path}/"}
+    done = mixcli(*(places.get(one, one) for one in args))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
