@@ -57,7 +57,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.host.refusal",
         "mixcli.host.record",
     },
-    "mixcli.host.endpoint": BASE | {"mixcli.host.client", "mixcli.host.events"},
+    "mixcli.host.deadlines": set(),
+    "mixcli.host.endpoint": BASE | {"mixcli.host.client", "mixcli.host.deadlines", "mixcli.host.events"},
     "mixcli.host.record": set(),
     "mixcli.host.process": BASE
     | {

@@ -11,6 +11,7 @@ from mixcli.batch.record import Record
 from mixcli.errors import MixcliError, ModelDied, NotReachable, SomeFailed, UsageError
 
 FATAL = (ModelDied, NotReachable)  # no fault of a record: every other one would fail the same way
+ALIKE = 32  # records that fail with the same words before any has worked: then no more are asked
 AHEAD = 4  # windows of records that may wait behind a slow one
 
 
@@ -61,7 +62,8 @@ def run(
 ) -> Tally:
     """Run a batch; `write` gets lines in order of the input (or of completion), `look` every end as it comes.
 
-    Raises SomeFailed when more than `max_errors` records failed; what was computed is in the journal then.
+    Raises SomeFailed when more than `max_errors` records failed, or, where that is not said, when the first ALIKE records all fail
+    alike: the cause is the address, the model or an option then. What was computed is in the journal.
     """
     ahead = settings.window * AHEAD
     pool: Pool[tuple[int, Record], tuple[Done, str, dict[str, Any] | None]] = Pool(
@@ -70,6 +72,7 @@ def run(
     tally = Tally()
     waiting: dict[int, Done] = {}
     next_index = 0
+    alike: list[str] | None = [] if settings.max_errors is None else None
     for done, key, outcome in pool.results(enumerate(records)):
         if journal is not None and outcome is not None:
             journal.append(key, done.index, outcome)
@@ -84,11 +87,24 @@ def run(
             write(waiting.pop(next_index).line)
             next_index += 1
             pool.release()
+        if alike is not None and not done.record.fault:
+            alike = _alike(alike, done)
         if settings.max_errors is not None and tally.n_failed > settings.max_errors:
             raise SomeFailed(
                 f"{tally.n_failed:,} records failed, more than --max-errors {settings.max_errors}"
             )
     return tally
+
+
+def _alike(words: list[str], done: Done) -> list[str] | None:
+    """Note what a request failed with; None once one has worked or failed otherwise. Raises SomeFailed when there are too many."""
+    error = done.line.get("error") if done.failed else None
+    if not error or (words and words[0] != error["message"]):
+        return None
+    words = [*words, error["message"]]
+    if len(words) == ALIKE:
+        raise SomeFailed(f"the first {ALIKE} records all failed, so no more were asked: {words[0]}")
+    return words
 
 
 def _one(

@@ -81,7 +81,10 @@ RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # field
 )
 @click.option("--unordered", is_flag=True, help="Write results as they come, not in the order of the input.")
 @click.option(
-    "--max-errors", type=click.IntRange(min=0), metavar="N", help="Stop when more than N records have failed."
+    "--max-errors",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Stop when more than N records have failed.  [default: when the first 32 all fail alike]",
 )
 @click.option(
     "--journal",

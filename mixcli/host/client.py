@@ -5,6 +5,7 @@
 
 import contextlib
 import http.client
+import io
 import json
 import math
 import select
@@ -111,6 +112,8 @@ class ChatClient:
             is_finished = is_finished or delta.finish_reason is not None
             is_answer = is_answer or "choices" in event
             text = halves.join(delta.text, is_last=delta.finish_reason is not None)
+            if text and not n_pieces:
+                self._text_begins(response)
             n_pieces, n_bytes = n_pieces + bool(text), n_bytes + len(text)
             if n_bytes > MAX_BODY or (max_tokens and n_pieces > TOO_MANY * max_tokens + MORE):
                 raise MixcliError(
@@ -140,8 +143,12 @@ class ChatClient:
         """Return the error of a server that went away."""
         raise NotImplementedError
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, patience: float) -> http.client.HTTPConnection:
+        """Connect; the response may take `patience` seconds to begin."""
         raise NotImplementedError
+
+    def _text_begins(self, response: http.client.HTTPResponse) -> None:
+        """Note that the prompt of a streamed answer has been read."""
 
     def _wait_for_response(self, connection: http.client.HTTPConnection) -> None:
         """Return when a response begins, or when its own timeout may count."""
@@ -173,14 +180,26 @@ class ChatClient:
         path: str,
         body: dict[str, Any] | None = None,
         headers: Mapping[str, str] = NONE,
+        *,
+        patience: float | None = None,
     ) -> http.client.HTTPResponse:
-        connection = self._connection()
-        payload = None if body is None else json.dumps(body).encode()
+        connection = self._connection(patience or self.patience)
+        payload = b"" if body is None else json.dumps(body).encode()
         said = {"Content-Type": "application/json", "Connection": "close", **self.headers, **headers}
+        if payload:
+            said["Content-Length"] = str(len(payload))
         try:
-            connection.request(method, self.prefix + path, payload, said)
+            with contextlib.suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # it may have refused before it read all
+                # in pieces: a timeout counts for each
+                connection.request(method, self.prefix + path, io.BytesIO(payload) if payload else None, said)
             self._wait_for_response(connection)
             response = connection.getresponse()
+            if (
+                connection.sock
+            ):  # one that the server would keep open; the response holds it until it has been read
+                connection.sock.close()
         except BaseException:
             connection.close()
             raise
@@ -233,8 +252,10 @@ class HostClient(ChatClient):
             return unresponsive(self.path)
         return ModelDied(f"the model process went away {when}")
 
-    def _connection(self) -> http.client.HTTPConnection:
-        return UnixConnection(self.path)
+    def _connection(self, patience: float) -> http.client.HTTPConnection:  # noqa: ARG002  # _wait_for_response looks
+        connection = UnixConnection(self.path)
+        connection.connect()
+        return connection
 
     def _wait_for_response(self, connection: http.client.HTTPConnection) -> None:
         """Wait for as long as the host is alive: an answer may take minutes, and comes in one piece. TimeoutError when it is not."""

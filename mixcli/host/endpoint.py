@@ -1,5 +1,6 @@
 """Any OpenAI-compatible server in the place of a host: its address, its key, its model."""
 
+import errno
 import http.client
 import ipaddress
 import json
@@ -10,9 +11,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.client import GONE, ChatClient
+from mixcli.host.deadlines import Connection, Response
 from mixcli.host.events import body_of
 
-TIMEOUT = 600.0  # seconds without a byte
+PATIENCE = (
+    600.0  # seconds in which an answer must begin: a long prompt is read meanwhile, behind those of others
+)
+SILENCE = 300.0  # seconds in which an answer must go on once its text has begun
+LOOK = 60.0  # seconds for what needs no model
 
 
 class EndpointClient(ChatClient):
@@ -21,7 +27,7 @@ class EndpointClient(ChatClient):
     # no such name, refused, timed out, a bad certificate; a head that is no HTTP
     lost = (*GONE, OSError, http.client.HTTPException, UnicodeError)
 
-    patience = TIMEOUT
+    patience = PATIENCE
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
@@ -49,8 +55,8 @@ class EndpointClient(ChatClient):
     def models(self) -> list[str]:
         """Return the names of what the server offers."""
         try:
-            with self._request("GET", "/v1/models") as response:
-                body = json.loads(body_of(response))
+            with self._request("GET", "/v1/models", patience=LOOK) as response:
+                body = json.loads(body_of(response, patience=LOOK))
             return [str(model["id"]) for model in body["data"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise MixcliError(f"{self.url} does not say what models it has; name one with -m") from error
@@ -58,15 +64,46 @@ class EndpointClient(ChatClient):
             raise self.gone("before it answered", error) from error
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
-        why = getattr(cause, "strerror", None) or str(cause or "") or "it hung up"
-        return NotReachable(f"{self.url} went away {when}: {why}")
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._tls:
-            return http.client.HTTPSConnection(
-                self.host, self.port, timeout=TIMEOUT, context=ssl.create_default_context()
+        if isinstance(cause, TimeoutError) and cause.errno is None:  # one of ours
+            return NotReachable(
+                f"{self.url} did not answer in time: {cause}; look at the server, or try again later"
             )
-        return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return NotReachable(f"{self.url} went away {when}: {_why(cause)}")
+
+    def _text_begins(self, response: http.client.HTTPResponse) -> None:
+        if isinstance(response, Response):
+            response.patience = min(self.patience, SILENCE)
+
+    def _connection(self, patience: float) -> http.client.HTTPConnection:
+        """Return a connection. Raises NotReachable with the address where it cannot be."""
+        connection = Connection(self.host, self.port, patience, tls=self._tls)
+        try:
+            connection.connect()
+        except (OSError, UnicodeError) as error:
+            place = f"[{self.host}]" if ":" in self.host else self.host
+            raise NotReachable(
+                f"cannot connect to {place}:{connection.port}: {_why(error)}; {_advice(error)}"
+            ) from error
+        return connection
+
+
+def _why(cause: Exception | None) -> str:
+    """Return the reason of a failure in a few words."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid ({cause.verify_message})"
+    if isinstance(cause, ssl.SSLError):
+        return f"it does not speak TLS as expected ({cause.reason or cause})"
+    return getattr(cause, "strerror", None) or str(cause or "") or "it hung up"
+
+
+def _advice(cause: Exception) -> str:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "use the name that the certificate is for, or name its authority with SSL_CERT_FILE"
+    if isinstance(cause, ssl.SSLError):
+        return "check whether the address begins with http://"
+    if isinstance(cause, OSError) and cause.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
+        return "start the server there, or check the port"
+    return "check the address and the network"
 
 
 def _parts(url: str) -> SplitResult | None:

@@ -14,7 +14,7 @@ from mixcli.host.protocol import error_in, message_of, raise_error
 
 BUSY = (429, 502, 503, 504, 529)  # it helps to wait; 529 is what some write for "overloaded"
 NO_USE = ("insufficient_quota", "billing_hard_limit_reached")  # codes of a 429 that no waiting mends
-MAX_REFUSAL = 1 << 16  # bytes that are read of a refusal
+MAX_REFUSAL, MAX_SECONDS = 1 << 16, 30.0  # bytes that are read of a refusal, and seconds for it
 LEAST_WAIT, WAIT, MAX_WAIT = 0.1, 1.0, 60.0  # seconds: at least, when nothing is said, at most at a time
 
 
@@ -25,7 +25,7 @@ def refuse(response: http.client.HTTPResponse) -> NoReturn:
         raise UsageError(
             f"the server answered {status}: its API is at {_place(response.getheader('Location'))}; name that address"
         )
-    raw = body_of(response, MAX_REFUSAL)
+    raw = body_of(response, MAX_REFUSAL, MAX_SECONDS)
     try:
         found = error_in(json.loads(raw.decode("utf-8", "replace")), refused=True)
     except (ValueError, RecursionError):

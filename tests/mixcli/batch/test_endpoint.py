@@ -190,8 +190,23 @@ def test_the_key_goes_to_the_server_and_nowhere_else(mixcli: Runner, tmp_path: P
 def test_a_server_that_is_not_there_is_exit_6(mixcli: Runner, home: Path) -> None:
     done = mixcli("batch", "-", "-m", "m", "--endpoint", "http://127.0.0.1:9", stdin=b"x\n")
     assert done.returncode == 6
-    assert "Connection refused" in done.stderr
+    assert "cannot connect to 127.0.0.1:9: Connection refused; start the server" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_fails_for_every_record_is_asked_for_the_first_of_them_only(
+    mixcli: Runner, serve: Serve, tmp_path: Path
+) -> None:
+    source, out, url = tmp_path / "texts.txt", tmp_path / "out.jsonl", serve("0")
+    source.write_text("poison\n" * 100)
+    done = mixcli(*command(source, out, url))
+    assert done.returncode == 3
+    assert "the first 32 records all failed, so no more were asked: no poison, please" in done.stderr
+    done = mixcli(*command(source, out, url, "--max-errors", "100"))
+    assert (done.returncode, len(lines(out))) == (3, 100)
+    source.write_text("one ham\n" + "poison\n" * 99)
+    assert mixcli(*command(source, out, url)).returncode == 3
+    assert len(lines(out)) == 100, "one of them worked"
 
 
 @pytest.mark.parametrize("command", [("batch", "-"), ("batch", "/dev/stdin"), ("run", "--each-line", "x")])

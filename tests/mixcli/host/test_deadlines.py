@@ -1,0 +1,173 @@
+"""Servers of --endpoint that are not there, or that drip, stall and hang up at every stage: each wait has an end and a sentence."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mixcli.errors import DoesNotFit, NotReachable
+from mixcli.host import deadlines
+from mixcli.host.deadlines import Connection
+from mixcli.host.endpoint import EndpointClient
+
+Peer = Callable[[socket.socket], None]
+Serve = Callable[[Peer], str]
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+TEXT = b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\n'
+ASK = {"messages": []}
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a server that does something with each connection; gives HOST:PORT."""
+    with contextlib.ExitStack() as stack:
+
+        def start(talk: Peer) -> str:
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def one(peer: socket.socket) -> None:
+                with peer, contextlib.suppress(OSError):
+                    talk(peer)
+
+            def run() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        threading.Thread(target=one, args=(server.accept()[0],), daemon=True).start()
+
+            threading.Thread(target=run, daemon=True).start()
+            return f"127.0.0.1:{server.getsockname()[1]}"
+
+        yield start
+
+
+def after(*said: bytes, drip: bytes = b"") -> Peer:
+    """Read a request, send what is said, then `drip` again and again, or nothing more."""
+
+    def talk(peer: socket.socket) -> None:
+        peer.recv(1 << 16)
+        peer.sendall(b"".join(said))
+        while True:
+            if drip:
+                peer.sendall(drip)
+            time.sleep(0.02)
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("talk", "words"),
+    [
+        (after(), "it sent nothing for 0 s"),
+        (after(b"HTTP/1.1 200 OK\r\nX: ", drip=b"x"), "headers were not complete after 0 s"),
+        (after(b"H", drip=b""), "headers were not complete after 0 s"),
+        (after(STREAM), "no more of its answer came for 0 s"),
+        (after(STREAM, TEXT), "no more of its answer came for 0 s"),
+        (after(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", drip=b"0"), "no more of its answer"),
+        (after(b"HTTP/1.1 500 No\r\nContent-Length: 99\r\n\r\n", drip=b""), "no more of its answer"),
+        (after(b"HTTP/1.1 500 No\r\nContent-Length: 9999\r\n\r\n", drip=b"x"), "not there whole after 0 s"),
+    ],
+)
+def test_a_server_that_drips_or_stalls_has_an_end(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, talk: Peer, words: str
+) -> None:
+    monkeypatch.setattr(EndpointClient, "patience", 0.2)
+    monkeypatch.setattr(deadlines, "HEADERS", 0.2)
+    monkeypatch.setattr("mixcli.host.refusal.MAX_SECONDS", 0.2)
+    began = time.monotonic()
+    with pytest.raises(NotReachable, match=f"did not answer in time: .*{words}") as raised:
+        list(EndpointClient(f"http://{serve(talk)}", None).chat(ASK))
+    assert time.monotonic() - began < 2
+    assert "look at the server" in str(raised.value)
+
+
+def test_an_answer_may_take_long_to_begin_and_not_to_go_on(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixcli.host.endpoint.SILENCE", 0.2)
+    began = time.monotonic()
+    with pytest.raises(NotReachable, match="no more of its answer came for 0 s"):
+        list(EndpointClient(f"http://{serve(after(STREAM, TEXT))}", None).chat(ASK))
+    assert time.monotonic() - began < 2
+
+
+def test_models_are_not_waited_for_as_long_as_an_answer(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixcli.host.endpoint.LOOK", 0.2)
+    with pytest.raises(NotReachable, match="it sent nothing for 0 s"):
+        EndpointClient(f"http://{serve(after())}", None).models()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def test_a_port_that_nobody_listens_at_cannot_be_connected_to() -> None:
+    url = f"127.0.0.1:{free_port()}"
+    for ask in (lambda client: client.models(), lambda client: client.complete(ASK)):
+        with pytest.raises(NotReachable) as raised:
+            ask(EndpointClient(f"http://{url}/v1", None))
+        said = str(raised.value)
+        assert (
+            said == f"cannot connect to {url}: Connection refused; start the server there, or check the port"
+        )
+
+
+def test_a_name_that_is_not_known_cannot_be_connected_to() -> None:
+    with pytest.raises(NotReachable, match=r"cannot connect to nowhere\.invalid:80: .*; check the address"):
+        EndpointClient("http://nowhere.invalid", None).models()
+
+
+def test_a_server_that_accepts_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue of connections is full, so the system answers none more."""
+    monkeypatch.setattr(deadlines, "CONNECT", 0.3)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        began = time.monotonic()
+        with pytest.raises(NotReachable, match=r"cannot connect to .*: it accepted no connection for 0 s"):
+            EndpointClient(f"http://127.0.0.1:{server.getsockname()[1]}", None).models()
+        assert time.monotonic() - began < 2
+
+
+def test_tls_that_never_begins_or_is_none(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "CONNECT", 0.3)
+    with pytest.raises(NotReachable, match="no TLS handshake in 0 s"):
+        EndpointClient(f"https://{serve(after())}", "key").models()
+    with pytest.raises(NotReachable, match=r"does not speak TLS as expected \([A-Z_]+\); check .* http://"):
+        EndpointClient(f"https://{serve(after(b'HTTP/1.1 400 Bad Request'))}", "key").models()
+
+
+def test_a_request_that_is_not_read_has_an_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "SEND", 0.2)
+    client = EndpointClient(f"http://{serve(lambda _peer: time.sleep(0.5))}", None)
+    with pytest.raises(NotReachable, match="it took nothing of the request for 0 s"):
+        client.complete({"messages": [{"role": "user", "content": "x" * (24 << 20)}]})
+
+
+def test_a_refusal_that_comes_before_the_request_was_read_is_heard(serve: Serve) -> None:
+    def refuse(peer: socket.socket) -> None:
+        peer.recv(1 << 10)
+        peer.sendall(
+            b'HTTP/1.1 413 Too Large\r\nContent-Length: 36\r\n\r\n{"error": {"message": "1 MB at most"}}'
+        )
+
+    client = EndpointClient(f"http://{serve(refuse)}", None)
+    with pytest.raises(DoesNotFit, match="1 MB at most"):
+        client.complete({"messages": [{"role": "user", "content": "x" * (24 << 20)}]})
+
+
+def test_an_address_of_ipv6_keeps_its_colons() -> None:
+    for tls, port in ((False, 80), (True, 443)):
+        connection = Connection("::1", None, 1.0, tls=tls)
+        assert (connection.host, connection.port, connection.default_port) == ("::1", port, port)
