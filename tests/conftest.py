@@ -125,11 +125,34 @@ def demo_path(demo_home: Path) -> Callable[[str], Path]:
 @pytest.fixture
 def with_demo(home: Path, demo_path: Callable[[str], Path]) -> Path:
     """The test's own home with the demo in its store (linked, not copied)."""
-    folder = demo_path("Q4_K_M").parent
-    models = home / "data" / "models"
-    models.mkdir(parents=True, mode=0o700)
-    target = models / folder.name
-    target.mkdir()
-    for file in folder.iterdir():
+    return _link(demo_path("Q4_K_M"), home)
+
+
+@pytest.fixture(scope="module")
+def warm_home(tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str], Path]) -> Iterator[Path]:
+    """A home for the tests of a file that need a loaded model and leave it as it was: a load takes longer than most of them."""
+    place = _link(demo_path("Q4_K_M"), tmp_path_factory.mktemp("warm") / "home")
+    yield place
+    mixcli_process(place, ["stop", "--all", "-q"])
+
+
+@pytest.fixture
+def warm(warm_home: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """Run `mixcli ARGS` in the home that the file's tests share; the models that it loaded stay until the file is done."""
+    for name, value in {"MIXCLI_HOME": str(warm_home), **_foreign(warm_home)}.items():
+        monkeypatch.setenv(name, value)
+
+    def run(
+        *args: str, stdin: str | bytes | None = None, timeout: float = 120, **env: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return mixcli_process(warm_home, args, stdin, timeout, **env)
+
+    return run
+
+
+def _link(gguf: Path, home: Path) -> Path:
+    target = home / "data" / "models" / gguf.parent.name
+    target.mkdir(parents=True, mode=0o700)
+    for file in gguf.parent.iterdir():
         os.link(file, target / file.name)
     return home

@@ -153,7 +153,7 @@ def test_every_recipe_has_a_check_and_every_check_a_recipe() -> None:
 
 
 @pytest.fixture
-def kitchen(mixcli: Runner, with_demo: Path, tmp_path: Path) -> Path:
+def kitchen(warm: Runner, tmp_path: Path) -> Path:
     """A folder with the files of the recipes, and a repository with a staged change."""
     folder = tmp_path / "kitchen"
     folder.mkdir()

@@ -51,23 +51,23 @@ def test_a_pipe_gets_the_answer_and_nothing_else(mixcli: Runner, with_demo: Path
     assert answer["timings"]["predicted_per_second"] > 0
 
 
-def test_the_only_model_needs_no_name_and_piped_text_comes_first(mixcli: Runner, with_demo: Path) -> None:
-    done = mixcli("run", "Repeat the word above.", "--json", "--max-tokens", "8", stdin="banana")
+def test_the_only_model_needs_no_name_and_piped_text_comes_first(warm: Runner) -> None:
+    done = warm("run", "Repeat the word above.", "--json", "--max-tokens", "8", stdin="banana")
     assert done.returncode == 0, done.stderr
-    alone = mixcli("run", "Repeat the word above.", "--json", "--max-tokens", "8")
+    alone = warm("run", "Repeat the word above.", "--json", "--max-tokens", "8")
     more = (
         json.loads(done.stdout)["usage"]["prompt_tokens"] - json.loads(alone.stdout)["usage"]["prompt_tokens"]
     )
     assert 1 <= more <= 5
 
 
-def test_stats_and_stop_texts(mixcli: Runner, with_demo: Path) -> None:
-    done = mixcli("run", CAPITAL, "--stats", "--stop", "Paris")
+def test_stats_and_stop_texts(warm: Runner) -> None:
+    done = warm("run", CAPITAL, "--stats", "--stop", "Paris")
     assert "Paris" not in done.stdout
     assert "ended by stop" in done.stderr
 
 
-def test_a_reader_that_leaves_early_is_no_tragedy(mixcli: Runner, with_demo: Path) -> None:
+def test_a_reader_that_leaves_early_is_no_tragedy(warm: Runner) -> None:
     command = f"{sys.executable} -m mixcli run '{STORY}' | head -c 1; echo \"${{PIPESTATUS[0]}}\""
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL

@@ -23,38 +23,36 @@ def n_done() -> int:
     return int(HostClient(socket).health()["n_requests_done"])
 
 
-def test_labels_their_probabilities_and_abstaining(mixcli: Runner, with_demo: Path) -> None:
+def test_labels_their_probabilities_and_abstaining(warm: Runner) -> None:
     ask = ("run", "The capital of France is called?", "--choice", "Rome,Paris,London", "--ctx", "1024")
-    assert mixcli(*ask).stdout == "Paris\n"
-    answer = json.loads(mixcli(*ask, "--json").stdout)
+    assert warm(*ask).stdout == "Paris\n"
+    answer = json.loads(warm(*ask, "--json").stdout)
     assert answer["result"] == answer["text"] == "Paris"
     assert list(answer["label_probs"]) == ["Rome", "Paris", "London"]
     assert sum(answer["label_probs"].values()) == pytest.approx(1)
-    assert mixcli(*ask, "--abstain", "1").stdout == "abstain\n"
-    assert json.loads(mixcli(*ask, "--abstain", "1", "--json").stdout)["result"] is None
+    assert warm(*ask, "--abstain", "1").stdout == "abstain\n"
+    assert json.loads(warm(*ask, "--abstain", "1", "--json").stdout)["result"] is None
 
 
-def test_json_regex_and_grammar(mixcli: Runner, with_demo: Path) -> None:
-    done = mixcli(
+def test_json_regex_and_grammar(warm: Runner) -> None:
+    done = warm(
         "run", "Anna is 34 years old.", "--schema", "name, age int", "--max-tokens", "60", "--ctx", "1024"
     )
     assert isinstance(json.loads(done.stdout)["age"], int)
-    asked = mixcli("run", "When?", "--regex", "[0-9]{4}-[0-9]{2}", *FEW)
+    asked = warm("run", "When?", "--regex", "[0-9]{4}-[0-9]{2}", *FEW)
     assert re.fullmatch(r"\d{4}-\d{2}\n", asked.stdout)
-    asked = mixcli("run", "Yes or no?", "--grammar", 'root ::= ("yes" | "no") "!"', *FEW)
+    asked = warm("run", "Yes or no?", "--grammar", 'root ::= ("yes" | "no") "!"', *FEW)
     assert asked.stdout in ("yes!\n", "no!\n")
-    bad = mixcli("run", "x", "--regex", "[0-9", *FEW)
+    bad = warm("run", "x", "--regex", "[0-9", *FEW)
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.count("\n") == 1
 
 
-def test_files_templates_and_variables_reach_the_model(
-    mixcli: Runner, with_demo: Path, tmp_path: Path
-) -> None:
+def test_files_templates_and_variables_reach_the_model(warm: Runner, tmp_path: Path) -> None:
     """The tokens of the prompt are counted: what was said in two ways has as many."""
 
     def n_prompt(*args: str, stdin: str = "") -> int:
-        done = mixcli("run", *args, *FEW, "--json", stdin=stdin)
+        done = warm("run", *args, *FEW, "--json", stdin=stdin)
         assert done.returncode == 0, done.stderr
         return int(json.loads(done.stdout)["usage"]["prompt_tokens"])
 
@@ -68,19 +66,19 @@ def test_files_templates_and_variables_reach_the_model(
     assert n_prompt("-t", str(template), "-v", "lang=French", stdin="Good day") == n_prompt(
         "Into French: Good day"
     )
-    lacking = mixcli("run", "-t", str(template), *FEW, stdin="x")
+    lacking = warm("run", "-t", str(template), *FEW, stdin="x")
     assert (lacking.returncode, "{{ lang }} has no value" in lacking.stderr) == (2, True)
 
 
-def test_a_persona_is_a_system_message_with_settings(mixcli: Runner, with_demo: Path) -> None:
-    folder = with_demo / "config" / "personas"
+def test_a_persona_is_a_system_message_with_settings(warm: Runner, warm_home: Path) -> None:
+    folder = warm_home / "config" / "personas"
     folder.mkdir(parents=True)
     (folder / "terse.toml").write_text(
         'system = "Answer in one word."\n[settings]\nmax_tokens = 3\noverflow = "error"\n'
     )
 
     def usage(*args: str) -> dict[str, int]:
-        done = mixcli("run", "Name a river.", "--ctx", "1024", "--json", *args)
+        done = warm("run", "Name a river.", "--ctx", "1024", "--json", *args)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)["usage"]
         return {"prompt": found["prompt_tokens"], "answer": found["completion_tokens"]}
@@ -88,18 +86,18 @@ def test_a_persona_is_a_system_message_with_settings(mixcli: Runner, with_demo: 
     said = usage("--system", "Answer in one word.", "--max-tokens", "3")
     assert usage("--persona", "terse") == said
     assert usage("--persona", "terse", "--max-tokens", "2")["answer"] == 2, "what is said now counts more"
-    missing = mixcli("run", "x", "--persona", "ters")
+    missing = warm("run", "x", "--persona", "ters")
     assert (missing.returncode, "did you mean terse?" in missing.stderr) == (2, True)
 
 
-def test_no_stream_gives_the_same_text(mixcli: Runner, with_demo: Path) -> None:
+def test_no_stream_gives_the_same_text(warm: Runner) -> None:
     # behind the first answer the prompt comes out of the cache, with the same rounding each time
-    mixcli("run", "Name three rivers.", *FEW)
-    streamed = mixcli("run", "Name three rivers.", *FEW)
-    assert mixcli("run", "Name three rivers.", "--no-stream", *FEW).stdout == streamed.stdout
+    warm("run", "Name three rivers.", *FEW)
+    streamed = warm("run", "Name three rivers.", *FEW)
+    assert warm("run", "Name three rivers.", "--no-stream", *FEW).stdout == streamed.stdout
 
 
-def test_each_line_has_one_line_in_order(mixcli: Runner, with_demo: Path, tmp_path: Path) -> None:
+def test_each_line_has_one_line_in_order(warm: Runner, tmp_path: Path) -> None:
     more = tmp_path / "more.txt"
     more.write_text("Spain\n")
     ask = (
@@ -111,15 +109,15 @@ def test_each_line_has_one_line_in_order(mixcli: Runner, with_demo: Path, tmp_pa
         "--ctx",
         "1024",
     )
-    done = mixcli(*ask, "-f", str(more), stdin=b"\xef\xbb\xbfFrance\r\n\nItaly\n")
+    done = warm(*ask, "-f", str(more), stdin=b"\xef\xbb\xbfFrance\r\n\nItaly\n")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["Paris", "Rome", "Madrid"]
-    bad = mixcli(*ask, stdin=b"France\n\xff\xff\nItaly\n")
+    bad = warm(*ask, stdin=b"France\n\xff\xff\nItaly\n")
     assert bad.stdout.splitlines() == ["Paris", "", "Rome"]
     assert bad.returncode == 3
     assert "line 2: byte 1 of the line is no UTF-8 text" in bad.stderr
     assert "1 of 3 lines have no answer" in bad.stderr
-    rows = mixcli(*ask, "--json", stdin=b"France\n").stdout
+    rows = warm(*ask, "--json", stdin=b"France\n").stdout
     assert json.loads(rows)["label_probs"]["Paris"] > 0.5
 
 
@@ -135,15 +133,15 @@ def test_each_line_has_one_line_in_order(mixcli: Runner, with_demo: Path, tmp_pa
         (b"[INST] </s> <|im_start|>system", 0, ""),
     ],
 )
-def test_whatever_a_pipe_carries(mixcli: Runner, with_demo: Path, raw: bytes, code: int, words: str) -> None:
-    done = mixcli("run", *FEW, stdin=raw)
+def test_whatever_a_pipe_carries(warm: Runner, raw: bytes, code: int, words: str) -> None:
+    done = warm("run", *FEW, stdin=raw)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert bool(done.stdout.strip()) == (code == 0)
 
 
-def test_a_prompt_that_is_no_text_in_the_arguments(mixcli: Runner, with_demo: Path) -> None:
+def test_a_prompt_that_is_no_text_in_the_arguments(warm: Runner) -> None:
     done = subprocess.run(
         [sys.executable.encode(), b"-m", b"mixcli", b"run", b"caf\xe9?", *(word.encode() for word in FEW)],
         capture_output=True,
@@ -155,7 +153,7 @@ def test_a_prompt_that_is_no_text_in_the_arguments(mixcli: Runner, with_demo: Pa
     assert done.stdout.strip()
 
 
-def test_closed_streams(mixcli: Runner, with_demo: Path) -> None:
+def test_closed_streams(warm: Runner) -> None:
     """stdin closed: the prompt is enough. stdout closed: one sentence."""
     for closed, code, words in (("<&-", 0, ""), (">&-", 1, "standard output is closed")):
         done = subprocess.run(
@@ -230,8 +228,8 @@ def test_a_long_text_is_read_in_parts_each_once_and_combined(mixcli: Runner, wit
     assert (short.returncode, "parts" in short.stderr) == (0, False)
 
 
-def test_what_map_reduce_needs_is_said(mixcli: Runner, with_demo: Path) -> None:
-    done = mixcli("run", "Summarise.", "--on-overflow", "map-reduce", *FEW)
+def test_what_map_reduce_needs_is_said(warm: Runner) -> None:
+    done = warm("run", "Summarise.", "--on-overflow", "map-reduce", *FEW)
     assert (done.returncode, "give one" in done.stderr) == (2, True)
 
 

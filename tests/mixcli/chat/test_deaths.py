@@ -103,7 +103,7 @@ def test_the_host_is_killed_and_the_next_message_loads_the_model_again(
     chat.enter("What is the capital of France?")
     chat.wait_for(lambda: "conversation is kept" in " ".join(chat.text.split()))
     chat.wait_for_prompt(4)
-    assert chat.text.count("Paris") == 2
+    assert "Paris" in chat.text.rpartition("capital of France?")[2]
     chat.type("\x04")
     assert chat.wait_for_end() == 0
 

@@ -48,5 +48,12 @@ def host(name: HostName) -> Iterator[Host]:
         yield host
 
 
+@pytest.fixture(scope="module")
+def file_host(tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str], Path]) -> Iterator[Host]:
+    """One host for all tests of a file that leave it as it was: a load takes longer than most of them."""
+    with held_for_a_file(tmp_path_factory, demo_path, PLACEMENT) as host:
+        yield host
+
+
 def _name(demo_path: Callable[[str], Path]) -> HostName:
     return HostName(demo_path("Q4_K_M").resolve(), "demo:Q4_K_M", "{}")

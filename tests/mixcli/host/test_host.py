@@ -62,8 +62,8 @@ def raw(
         return response.status, json.loads(response.read())
 
 
-def test_it_answers_in_a_stream_and_counts_its_tokens(host: Host) -> None:
-    deltas = list(host.client.chat(QUESTION))
+def test_it_answers_in_a_stream_and_counts_its_tokens(file_host: Host) -> None:
+    deltas = list(file_host.client.chat(QUESTION))
     text = "".join(delta.text for delta in deltas)
     assert "Paris" in text
     assert sum(bool(delta.text) for delta in deltas) > 3
@@ -72,18 +72,18 @@ def test_it_answers_in_a_stream_and_counts_its_tokens(host: Host) -> None:
     assert usage["completion_tokens"] <= 24
 
 
-def test_the_same_question_again_reuses_what_was_computed(host: Host) -> None:
-    first = list(host.client.chat(QUESTION))
-    again = list(host.client.chat(QUESTION))
+def test_the_same_question_again_reuses_what_was_computed(file_host: Host) -> None:
+    first = list(file_host.client.chat(QUESTION))
+    again = list(file_host.client.chat(QUESTION))
     assert "".join(d.text for d in first) == "".join(d.text for d in again)
     cached = next(d.usage for d in again if d.usage)["prompt_tokens_details"]["cached_tokens"]
     assert cached == next(d.usage for d in again if d.usage)["prompt_tokens"] - 1
 
 
-def test_openais_own_client_understands_it(host: Host) -> None:
+def test_openais_own_client_understands_it(file_host: Host) -> None:
     httpx = pytest.importorskip("httpx2")
     openai = pytest.importorskip("openai")
-    transport = httpx.HTTPTransport(uds=str(host.client.path))
+    transport = httpx.HTTPTransport(uds=str(file_host.client.path))
     with openai.OpenAI(
         base_url="http://localhost/v1", api_key="none", http_client=httpx.Client(transport=transport)
     ) as client:
@@ -128,15 +128,15 @@ def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
         os.kill(pid, 0)
 
 
-def test_an_asker_who_leaves_stops_the_model_and_others_go_on(host: Host) -> None:
+def test_an_asker_who_leaves_stops_the_model_and_others_go_on(file_host: Host) -> None:
     for _ in range(20):
-        stream = host.client.chat(LONG)
+        stream = file_host.client.chat(LONG)
         next(delta for delta in stream if delta.text)
         stream.close()
     started = time.monotonic()
-    assert "Paris" in ask(host, QUESTION)
+    assert "Paris" in ask(file_host, QUESTION)
     assert time.monotonic() - started < 20, "the long stories were told to the end"
-    wait_for(lambda: host.client.health()["busy"] == 1)  # we ourselves
+    wait_for(lambda: file_host.client.health()["busy"] == 1)  # we ourselves
 
 
 def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
@@ -205,18 +205,16 @@ def test_a_load_that_fails_is_told_with_its_reason(home: Path, tmp_path: Path) -
         ({"seed": 1.5}, "seed"),
     ],
 )
-def test_a_bad_field_is_named_with_400(
-    name: HostName, host: Host, change: dict[str, Any], field: str
-) -> None:
+def test_a_bad_field_is_named_with_400(file_host: Host, change: dict[str, Any], field: str) -> None:
     status, body = raw(
-        name.socket, "POST", "/v1/chat/completions", json.dumps({**QUESTION, **change}).encode()
+        file_host.name.socket, "POST", "/v1/chat/completions", json.dumps({**QUESTION, **change}).encode()
     )
     assert status == 400
     assert body["error"]["param"] == field
     assert body["error"]["type"] == "invalid_request_error"
 
 
-def test_what_is_no_request_is_400_and_the_next_one_works(name: HostName, host: Host) -> None:
+def test_what_is_no_request_is_400_and_the_next_one_works(file_host: Host) -> None:
     for body in (
         b"",
         b"[]",
@@ -224,23 +222,23 @@ def test_what_is_no_request_is_400_and_the_next_one_works(name: HostName, host: 
         b'"text"',
         b'{"messages": [{"role": "user", "content": "a"}], "temperature": NaN}',
     ):
-        status, answer = raw(name.socket, "POST", "/v1/chat/completions", body)
+        status, answer = raw(file_host.name.socket, "POST", "/v1/chat/completions", body)
         assert status == 400, body
         assert answer["error"]["message"]
-    assert "Paris" in ask(host, QUESTION)
+    assert "Paris" in ask(file_host, QUESTION)
 
 
-def test_a_prompt_beyond_the_context_says_both_numbers(host: Host) -> None:
+def test_a_prompt_beyond_the_context_says_both_numbers(file_host: Host) -> None:
     body = {"messages": [{"role": "user", "content": "word " * 5000}]}
     with pytest.raises(MixcliError, match=r"2,?048") as refusal:
-        ask(host, body)
+        ask(file_host, body)
     assert refusal.value.exit_code == 4
     with pytest.raises(UsageError, match="temperature"):
-        ask(host, {**QUESTION, "temperature": 99})
+        ask(file_host, {**QUESTION, "temperature": 99})
 
 
-def test_the_folder_of_the_socket_is_private(host: Host) -> None:
-    assert host.name.socket.parent.stat().st_mode & 0o077 == 0
+def test_the_folder_of_the_socket_is_private(file_host: Host) -> None:
+    assert file_host.name.socket.parent.stat().st_mode & 0o077 == 0
 
 
 def test_a_socket_that_nobody_listens_on_is_cleared_away(home: Path, mixcli: Runner) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mixcli.errors import BadRequest
-from mixcli.host.process import Host, connect, hosts, stop
+from mixcli.host.process import Host
 from mixcli.host.replies import (
     CLIENT,
     HEADER,
@@ -24,10 +24,10 @@ from mixcli.host.replies import (
     Reply,
     name_of,
 )
-from mixcli.host.spec import HostName, Order
 from profiles.placement import Placement
 
-from .test_host import raw, silent
+from .conftest import held_for_a_file
+from .test_host import raw
 
 NAME = ("client", "key")
 REPLY = Reply(b"answer", "application/json")
@@ -120,15 +120,9 @@ def test_a_name_that_cannot_be_one_is_refused(keys: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str], Path]) -> Iterator[Host]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIXCLI_HOME", str(tmp_path_factory.mktemp("home")))
-        name = HostName(demo_path("Q4_K_M").resolve(), "demo:Q4_K_M", "{}")
-        placement = Placement(n_ctx=1024, n_ubatch=128, n_threads=1, n_threads_batch=1)
-        host = connect(name, lambda: Order(placement), 60, silent)
+    placement = Placement(n_ctx=1024, n_ubatch=128, n_threads=1, n_threads_batch=1)
+    with held_for_a_file(tmp_path_factory, demo_path, placement) as host:
         yield host
-        host.leave()
-        for left in hosts():
-            stop(left["pid"])
 
 
 def body_of(text: str, **fields: Any) -> dict[str, Any]:
