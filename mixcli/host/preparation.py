@@ -44,6 +44,8 @@ class Lanes:
         self._quick, self._slow, self._beside = (
             ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("quick", "slow", "beside")
         )
+        for pool in (self._quick, self._slow, self._beside):
+            pool.submit(int)  # the watchdog knows a thread before it works
         self._loaded = threading.Event()
         sys.setswitchinterval(SWITCH)
 

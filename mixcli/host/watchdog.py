@@ -1,30 +1,37 @@
 """No host stays for ever: what ends a process whose event loop does not run any more, or that does not end when it should.
 
-Two guards, because neither sees everything. A thread counts its own seconds since the event loop was last alive; it sees a loop that waits
+Three guards, because none sees everything. A thread counts its own seconds since the event loop was last alive; it sees a loop that waits
 for something outside Python. It needs Python's lock itself, so it cannot see C code that holds that lock for ever (a regular expression, a
-parser): for this the kernel counts the processor time of the process and ends it by SIGPROF, unless the event loop puts the clock back.
-Neither counts while the process is stopped (SIGSTOP), so a host that goes on after a pause goes on.
+parser). For this the kernel counts processor time, and ends the process by SIGPROF unless the event loop puts the clocks back: that of each of
+Python's threads, of which one that runs uses a second in a second, on any number of cores; and that of the whole process, for a thread that is
+younger than the last sign of life, or a system without clocks for threads. None counts while the process is stopped (SIGSTOP, a frozen
+container), so a host that goes on after a pause goes on.
 """
 
 import asyncio
 import contextlib
+import ctypes
 import faulthandler
 import os
 import signal
 import sys
 import threading
 import time
+from ctypes import byref, c_int, c_long, c_void_p
 
 BEAT = 1.0  # seconds between two signs of life
 PATIENCE = 60.0  # seconds without one
-PER_THREAD = 10.0  # seconds of processor time that each of llama.cpp's threads may use besides, between two signs of life
 
 
 class Watchdog:
-    """Ends this process when `beat` does not run for PATIENCE, or when it has not ended in the time that `end_within` gives."""
+    """Ends this process when `beat` does not run for PATIENCE, or when it has not ended in the time that `end_within` gives.
+
+    `n_threads` is how many threads llama.cpp computes with besides Python's.
+    """
 
     def __init__(self, n_threads: int) -> None:
-        self._processor_time = PATIENCE + PER_THREAD * n_threads
+        self._n_threads = n_threads
+        self._clocks = _ThreadClocks()
         self._silent = 0.0
         self._left: float | None = None
 
@@ -48,8 +55,11 @@ class Watchdog:
             self._left = seconds
 
     def _wind(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):
-            signal.setitimer(signal.ITIMER_PROF, self._processor_time)
+        self._clocks.wind(PATIENCE)
+        with contextlib.suppress(
+            AttributeError, OSError
+        ):  # not before PATIENCE, however many threads compute
+            signal.setitimer(signal.ITIMER_PROF, PATIENCE * (1 + self._n_threads))
 
     def _watch(self) -> None:
         while True:
@@ -65,6 +75,53 @@ class Watchdog:
                 faulthandler.dump_traceback(all_threads=True)
                 sys.stderr.flush()
                 os._exit(1)
+
+
+class _Event(ctypes.Structure):
+    """Linux's struct sigevent, of 64 bytes."""
+
+    _fields_ = (("value", c_void_p), ("signo", c_int), ("notify", c_int), ("rest", ctypes.c_char * 48))
+
+
+class _ThreadClocks:
+    """A timer for each of Python's threads, on the processor time that it uses; Linux's timer_create, nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._timers: dict[threading.Thread, c_void_p] = {}
+        self._libc = None
+        if sys.platform == "linux" and ctypes.sizeof(c_void_p) == 8:
+            for name in (None, "librt.so.1"):  # glibc before 2.34 has them apart
+                with contextlib.suppress(OSError, AttributeError):
+                    found = ctypes.CDLL(name)
+                    _ = found.timer_create, found.timer_settime, found.timer_delete
+                    self._libc = found
+                    break
+
+    def wind(self, seconds: float) -> None:
+        """Let each thread that runs now use so many seconds from now on before SIGPROF comes."""
+        if self._libc is None:
+            return
+        running = set(threading.enumerate())
+        for thread in self._timers.keys() - running:
+            self._libc.timer_delete(self._timers.pop(thread))
+        whole = int(seconds)
+        value = (c_long * 4)(0, 0, whole, int((seconds - whole) * 1e9))  # struct itimerspec: no interval
+        for thread in running:
+            if thread not in self._timers and (timer := self._timer(thread)):
+                self._timers[thread] = timer
+            if thread in self._timers:
+                self._libc.timer_settime(self._timers[thread], 0, value, None)
+
+    def _timer(self, thread: threading.Thread) -> c_void_p | None:
+        assert self._libc is not None
+        if thread.native_id is None:
+            return None
+        clock = c_int(
+            (~thread.native_id << 3) | 6
+        )  # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED of posix-timers.h
+        timer = c_void_p()
+        event = _Event(None, signal.SIGPROF, 0)  # SIGEV_SIGNAL
+        return None if self._libc.timer_create(clock, byref(event), byref(timer)) else timer
 
 
 __all__ = ["PATIENCE", "Watchdog"]

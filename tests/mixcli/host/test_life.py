@@ -247,20 +247,30 @@ def test_a_start_that_fails_says_why(
     assert words in done.err
 
 
-def test_a_host_that_holds_pythons_lock_for_ever_is_ended(home: Path) -> None:
-    """A pattern with quadratic time, in C and under the lock: no event loop, no signal handler, no thread of Python runs meanwhile."""
+@pytest.mark.parametrize(
+    ("n_threads", "head_start"),
+    [
+        (1, 0),
+        pytest.param(64, 0.2, marks=pytest.mark.skipif(sys.platform != "linux", reason="needs timer_create")),
+    ],
+    ids=["a new thread", "many cores"],
+)
+def test_a_host_that_holds_pythons_lock_for_ever_is_ended(
+    home: Path, n_threads: int, head_start: float
+) -> None:
     code = (
-        "import asyncio, re, threading, mixcli.host.watchdog as watchdog\n"
-        "watchdog.PATIENCE = 1.0\nwatchdog.PER_THREAD = 0.5\n"
+        "import asyncio, re, threading, time, mixcli.host.watchdog as watchdog\n"
+        "watchdog.PATIENCE = 0.5\nwatchdog.BEAT = 0.05\n"
         "async def main():\n"
-        "    guard = watchdog.Watchdog(1)\n    guard.start()\n    task = asyncio.create_task(guard.beat())\n"
-        "    await asyncio.sleep(0.1)\n"
-        "    threading.Thread(target=lambda: re.search(r'(a*)*b', 'a' * 200), daemon=True).start()\n"
+        f"    guard = watchdog.Watchdog({n_threads})\n    guard.start()\n    task = asyncio.create_task(guard.beat())\n"
+        "    def search():\n"
+        f"        time.sleep({head_start})\n        re.search(r'(a*)*b', 'a' * 200)\n"
+        "    threading.Thread(target=search, daemon=True).start()\n"
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())"
     )
-    done = python_child.run("-c", code, seconds=60)
-    assert done.code == -signal.SIGPROF
+    done = python_child.run("-c", code, seconds=20)
+    assert done.code == -signal.SIGPROF, done
     assert "in search" in done.err or "re/__init__.py" in done.err
 
 
