@@ -25,7 +25,7 @@ def place(stored: StoredModel, wish: Wish) -> Order:
     """Look at the file before anything loads it, and plan it for its machine."""
     shape = shape_of(check_gguf(stored.path))
     disk_of = stored.path if wish.request.from_disk else None
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of)
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of, [shape])
     order = _tuned(stored, shape, machine, wish)
     if order is None:
         found = plan(shape, machine, wish.request)

@@ -10,7 +10,7 @@ from typing import Any
 from profiles.errors import BadProfile
 from profiles.schema import GpuProfile, Profile, read_profile
 
-NOT_PROFILES = {"models.toml"}
+NOT_PROFILES = {"models.toml", "typical.toml"}
 
 
 def profile_names(own: Path | None = None) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """What a machine offers to the planner: plain numbers, measured or taken from a profile."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from profiles.rates import HostRates
 
 CORE_TFLOPS = (
     0.05  # one core with AVX2 in llama.cpp's K-quant products, measured; AVX-512 does two to three times that
@@ -32,6 +34,7 @@ class Gpu:
 class Machine:
     """Main memory that is free to us (bytes), physical cores, rates in GB a second, and the GPUs in llama.cpp's order.
 
+    `rates` says how fast the processor multiplies, by type of weights; `bandwidth` and `tflops` are for types that it does not have.
     `unified` says that the GPU's memory is main memory. `kv_types` and `ubatches` are what the planner may choose from, best first;
     `n_ctx` is the context that is taken when nobody asks for one. `workers` are HOST:PORT of machines whose GPUs are among these.
     """
@@ -47,6 +50,7 @@ class Machine:
     kv_types: tuple[str, ...] = ("f16",)
     ubatches: tuple[int, ...] = (512, 1024, 2048)
     workers: tuple[str, ...] = ()
+    rates: HostRates = field(default_factory=HostRates)
 
     @property
     def host_tflops(self) -> float:

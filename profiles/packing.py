@@ -63,9 +63,11 @@ class Packer:
         host = len(rates.devices) - 1
 
         def price(layer: LayerShape, parts: Parts) -> Price:
-            moved = [getattr(layer, matrix) for matrix, part in zip(MATRICES, parts, strict=True) if part]
-            saved = sum(rates.matrix(host, n_bytes) - rates.matrix(gpu, n_bytes) for n_bytes in moved)
-            return sum(moved), saved + (2 * rates.hop if all(parts) else 0.0)
+            moved = [number for number, part in enumerate(parts) if part]
+            saved = sum(rates.matrix(host, layer, at) - rates.matrix(gpu, layer, at) for at in moved)
+            return sum(getattr(layer, MATRICES[at]) for at in moved), saved + (
+                2 * rates.hop if all(parts) else 0.0
+            )
 
         self._tight = tight
         self._whole = [price(layer, WHOLE) for layer in sizes]
@@ -189,7 +191,7 @@ class Goods:
 
 
 def _size(layer: LayerShape) -> LayerShape:
-    return LayerShape(0, layer.gate, layer.up, layer.down)
+    return LayerShape(0, layer.gate, layer.up, layer.down, layer.types)
 
 
 @dataclass(frozen=True)
@@ -257,9 +259,9 @@ def at_least(
         return None
     seconds = 2 * rates.hop + goods.bytes_output * min(rates.devices[gpu].output_byte for gpu in gpus)
     seconds += sum(min(rates.attention(at, layer.attention) for at in homes) for layer in goods.layers)
-    matrices = [getattr(layer, matrix) for layer in goods.layers for matrix in MATRICES]
-    there = [rates.matrix(host, n_bytes) for n_bytes in matrices]
-    here = [min(rates.matrix(gpu, n_bytes) for gpu in gpus) for n_bytes in matrices]
+    matrices = [(layer, number) for layer in goods.layers for number in range(len(MATRICES))]
+    there = [rates.matrix(host, layer, at) for layer, at in matrices]
+    here = [min(rates.matrix(gpu, layer, at) for gpu in gpus) for layer, at in matrices]
     if mode == "all":
         return seconds + sum(here)
     if mode == "none":

@@ -13,7 +13,7 @@ from profiles.machine import Gpu, Machine
 from profiles.memory import GIB, kv_types_of
 from profiles.placement import Placement
 from profiles.refusal import refuse, refuse_kv, refuse_long_context
-from profiles.request import Purpose, Request, work_seconds
+from profiles.request import Purpose, Request, work_of, work_seconds
 from profiles.search import SMALL_UBATCHES, quickest
 from profiles.shape import ModelShape
 from profiles.speed import Estimate, estimate
@@ -39,7 +39,8 @@ class Plan:
 
     def seconds(self, purpose: Purpose) -> float:
         """Return the estimated time for one piece of work of that purpose; smaller is better."""
-        return work_seconds(purpose, self.estimate.prefill, self.estimate.decode)
+        decode = self.estimate.together if work_of(purpose).at_once > 1 else self.estimate.decode
+        return work_seconds(purpose, self.estimate.prefill, decode)
 
 
 def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:

@@ -1,14 +1,40 @@
 """What a person asks of a plan."""
 
+import re
 from dataclasses import dataclass
-from typing import Literal
 
+from profiles.errors import BadRequest
 from profiles.placement import SEQUENCES
 
-Purpose = Literal["chat", "batch"]
+Purpose = str  # a name in WORK, or tokens read and written as "3000+100"
+MOST_TOKENS = 1 << 24
 
-# tokens read and written that a purpose stands for
-WORK: dict[Purpose, tuple[int, int]] = {"chat": (512, 256), "batch": (2048, 96)}
+
+@dataclass(frozen=True)
+class Work:
+    """A piece of work: tokens that are read and written, and how many texts are written at the same time."""
+
+    read: int
+    write: int
+    at_once: int = 1
+
+
+TOGETHER = 16  # texts of a batch that are written at once; more wait for a prompt or for their turn
+# a turn of a chat as usual, its history cached; records of a batch with their common instruction computed once
+WORK = {"chat": Work(400, 150), "batch": Work(2048, 96, TOGETHER)}
+
+
+def work_of(purpose: Purpose) -> Work:
+    """Return the work that a purpose stands for; BadRequest for one that is not a name of WORK and not READ+WRITTEN."""
+    if purpose in WORK:
+        return WORK[purpose]
+    match = re.fullmatch(r"(\d{1,8})\+(\d{1,8})", purpose)
+    read, write = (int(number) for number in match.groups()) if match else (0, 0)
+    if not 0 < read <= MOST_TOKENS or not 0 < write <= MOST_TOKENS:
+        raise BadRequest(
+            f"invalid purpose {purpose!r:.40}; use {', '.join(WORK)} or tokens read and written, such as 3000+100"
+        )
+    return Work(read, write)
 
 
 @dataclass(frozen=True)
@@ -28,6 +54,6 @@ class Request:
 
 
 def work_seconds(purpose: Purpose, prefill: float, decode: float) -> float:
-    """Return the seconds for one piece of work of that purpose; rates are tokens a second."""
-    read, write = WORK[purpose]
-    return read / prefill + write / decode
+    """Return the seconds for one piece of work of that purpose; rates are tokens a second, of all texts at once where there are several."""
+    work = work_of(purpose)
+    return work.read / prefill + work.write / decode

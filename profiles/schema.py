@@ -1,15 +1,19 @@
 """Profile: a machine as people describe it, read from TOML with every error naming file and key.
 
-Units are in the keys: _gib is 2^30 bytes, _gbs is 10^9 bytes a second, tflops are of 16-bit products.
+Units are in the keys: _gib is 2^30 bytes, _gbs is 10^9 bytes a second, tflops are of 16-bit products. [host.rates.TYPE] has what
+profiles.rates reads: decode in GB/s, experts and dense in TFLOP/s at 16 and at 512 tokens.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from profiles.errors import BadProfile
 from profiles.machine import Gpu, Machine
 from profiles.memory import GIB, KV_TYPES
+from profiles.rates import HostRates, read_rates
+from profiles.speed import DECODE_EFFICIENCY
+from profiles.typical import TYPICAL, typical_rates
 
 GPU_KINDS = ("cuda", "rocm", "vulkan", "metal", "rpc")
 BUFFER_NAMES = {"cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "metal": "Metal", "rpc": "RPC"}
@@ -30,7 +34,10 @@ class GpuProfile:
 
 @dataclass(frozen=True)
 class HostProfile:
-    """Main memory and processor; `reserve_gib` is what the system and other programs need."""
+    """Main memory and processor; `reserve_gib` is what the system and other programs need.
+
+    `typical` names a kind of processor (TYPICAL) whose rates stand in for rates of this one's own, a core for a core.
+    """
 
     ram_gib: float
     cores: int
@@ -38,6 +45,7 @@ class HostProfile:
     bandwidth_gbs: float = 40.0
     disk_gbs: float = 1.0
     tflops: float = 0.0
+    typical: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Profile:
     kv_types: tuple[str, ...] = ("f16",)
     ubatches: tuple[int, ...] = (512, 1024, 2048)
     unified: bool = False
+    rates: HostRates = field(default_factory=HostRates)
 
     def machine(self) -> Machine:
         """Return the planner's view: everything that is not reserved is free."""
@@ -82,7 +91,14 @@ class Profile:
             n_ctx=self.n_ctx,
             kv_types=self.kv_types,
             ubatches=self.ubatches,
+            rates=self.rates if self.rates.types else self._typical(),
         )
+
+    def _typical(self) -> HostRates:
+        if not self.host.typical:
+            return HostRates()
+        most = self.host.bandwidth_gbs * DECODE_EFFICIENCY["host"]
+        return typical_rates(self.host.typical).scaled(self.host.cores, most)
 
 
 def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
@@ -111,10 +127,12 @@ def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
         raise BadProfile(f"{where}: 'unified' is {unified!r}, it must be true or false")
     if not isinstance(table["description"], str):
         raise BadProfile(f"{where}: 'description' must be text")
+    host, rates = _host(table["host"], where)
     profile = Profile(
         name=name,
         description=table["description"],
-        host=_read(HostProfile, table["host"], f"{where}: [host]"),
+        host=host,
+        rates=rates,
         gpus=tuple(_read(GpuProfile, gpu, f"{where}: [[gpu]] {i + 1}") for i, gpu in enumerate(gpus)),
         n_ctx=int(read["n_ctx"]),  # type: ignore[call-overload]
         kv_types=read["kv_types"],  # type: ignore[arg-type]
@@ -129,20 +147,38 @@ def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
     return profile
 
 
+def _host(table: Any, where: str) -> tuple[HostProfile, HostRates]:
+    rates = table.get("rates", {}) if isinstance(table, dict) else {}
+    if not isinstance(rates, dict):
+        raise BadProfile(f"{where}: [host] 'rates' must be tables written as [host.rates.TYPE]")
+    plain = (
+        {key: value for key, value in table.items() if key != "rates"} if isinstance(table, dict) else table
+    )
+    host: HostProfile = _read(HostProfile, plain, f"{where}: [host]")
+    if host.typical and host.typical not in TYPICAL:
+        raise BadProfile(
+            f"{where}: [host] 'typical' is {host.typical!r}, it must be one of {', '.join(TYPICAL)}"
+        )
+    try:
+        return host, read_rates(rates, "measured")
+    except ValueError as error:
+        raise BadProfile(f"{where}: [host.rates] {error}") from None
+
+
 def _read(kind: type[Any], table: Any, where: str) -> Any:
     if not isinstance(table, dict):
         raise BadProfile(f"{where} must be a table")
-    known = {field.name: field for field in fields(kind)}
+    known = {one.name: one for one in fields(kind)}
     if unknown := sorted(set(table) - set(known)):
         raise BadProfile(f"{where} {unknown[0]!r} is no key; there are {', '.join(known)}")
     values: dict[str, Any] = {}
-    for name, field in known.items():
+    for name, one in known.items():
         if name not in table:
-            if field.default is MISSING:
+            if one.default is MISSING:
                 raise BadProfile(f"{where} {name!r} is missing")
             continue
         value = table[name]
-        if field.type is str or field.type == "str":
+        if one.type is str or one.type == "str":
             if not isinstance(value, str):
                 raise BadProfile(f"{where} {name!r} is {value!r}, it must be text")
             values[name] = value

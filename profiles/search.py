@@ -17,7 +17,7 @@ from profiles.machine import Machine
 from profiles.memory import BYTES_PROCESS, bytes_kv, bytes_kv_layer, bytes_logits, cells
 from profiles.packing import KINDS, Goods, Kind, Room, at_least, fill
 from profiles.placement import Placement
-from profiles.request import Request
+from profiles.request import Request, work_of
 from profiles.reserve import Kept, reserve
 from profiles.shape import ModelShape
 from profiles.speed import Rates, work_rates
@@ -155,18 +155,20 @@ class _Search:
         # on the CPU a larger one gains nothing
         sizes = (*(ubatches if self._machine.gpus else (min(ubatches),)), *SMALL_UBATCHES)
         fitting = [n for n in sizes if n <= max(cells(self._placement.n_ctx), min(sizes))]
-        one_reader = self._request.purpose == "chat"
+        one_reader = work_of(self._request.purpose).at_once == 1
         # many texts in one cache are masked from each other, which only flash attention skips; quantized values need it
         plain = one_reader and not self._machine.gpus and self._placement.type_v not in QUANTIZED_KV
-        for flash_attn, n_ubatch in product(
-            (False, True) if plain else (True,), (asked,) if asked else fitting
+        # repacking is chosen by seconds; of equals the file as it is mapped, which costs no memory of its own
+        layouts = (one_reader,) if self._machine.gpus else (False, True)
+        for flash_attn, n_ubatch, repack in product(
+            (False, True) if plain else (True,), (asked,) if asked else fitting, layouts
         ):
             yield replace(
                 self._placement,
                 n_ubatch=n_ubatch,
                 n_batch=max(Placement.n_batch, n_ubatch),
                 flash_attn=flash_attn,
-                repack=one_reader,
+                repack=repack,
             )
 
     def _rooms(self, one: Candidate) -> tuple[list[Room], int]:

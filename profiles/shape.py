@@ -1,5 +1,7 @@
 """ModelShape: what the planner must know of a model, read from a GGUF's metadata and tensor list."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +17,7 @@ CLASSES = (
     ("embedding", "token_embd."),
     ("output", "output."),
 )
+MINOR = 0.01  # of all bytes: what a type has less of does not count
 # the three matrices of a feed-forward part; in a mixture of experts each is a stack of all experts
 MATRICES = ("gate", "up", "down")
 
@@ -26,12 +29,16 @@ def tensor_class(name: str) -> str:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """Bytes of one layer: `attention` with norms and router, and the three feed-forward matrices (all experts of each)."""
+    """Bytes of one layer: `attention` with norms and router, and the three feed-forward matrices (all experts of each).
+
+    `types` are those of the three matrices' weights, "" for one that is not known.
+    """
 
     attention: int
     gate: int
     up: int
     down: int
+    types: tuple[str, str, str] = ("", "", "")
 
     @property
     def experts(self) -> int:
@@ -46,7 +53,8 @@ class ModelShape:
     Counts are plain numbers, `bytes_*` are bytes on disk (and in memory, unless repacked). `n_expert` is 0 for a dense model.
     `head_dim_k` and `head_dim_v` are elements of one head's key and value. `layers` has the bytes of each layer, which differ;
     without it (a model of which only the total is known) all layers are taken as equal. `bytes_embedding` stays in main memory,
-    `bytes_output` (with the last norm) is the output layer; where `tied`, that is the embedding once more.
+    `bytes_output` (with the last norm) is the output layer; where `tied`, that is the embedding once more. `attention_types` and
+    `output_types` are the types of weights in all layers' attention and in the output layer, with their bytes, where they are known.
     """
 
     n_layer: int
@@ -68,6 +76,18 @@ class ModelShape:
     bytes_embedding: int = 0
     bytes_output: int = 0
     tied: bool = False
+    attention_types: tuple[tuple[str, int], ...] = ()
+    output_types: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Return the types of weights that a processor multiplies with, where they are known; those in sum below a hundredth left out."""
+        sums = Counter(dict(self.output_types))
+        sums.update(dict(self.attention_types))
+        for layer in self.layers:
+            for name, n_bytes in zip(layer.types, (layer.gate, layer.up, layer.down), strict=True):
+                sums[name] += n_bytes
+        return tuple(sorted(name for name, n in sums.items() if name and n > MINOR * self.bytes_weights))
 
     @property
     def bytes_weights(self) -> int:
@@ -86,11 +106,21 @@ class ModelShape:
     def _bytes_own_output(self) -> int:
         return 0 if self.tied else self.bytes_output
 
-    def scaled(self, bytes_weights: int) -> "ModelShape":
-        """Return the same model at another size in bytes, every tensor in proportion: a first look at another file type."""
+    def scaled(self, bytes_weights: int, file_type: str = "") -> "ModelShape":
+        """Return the same model at another size in bytes, every tensor in proportion: a first look at another file type.
+
+        All weights then have the type that the file type is named after; without a name none that is known.
+        """
         ratio = bytes_weights / self.bytes_weights
+        name = re.sub("_[SML]$", "", file_type)
         layers = tuple(
-            LayerShape(*(int(n * ratio) for n in (layer.attention, layer.gate, layer.up, layer.down)))
+            LayerShape(
+                int(layer.attention * ratio),
+                int(layer.gate * ratio),
+                int(layer.up * ratio),
+                int(layer.down * ratio),
+                (name, name, name),
+            )
             for layer in self.each_layer()
         )
         experts = int(self.bytes_experts * ratio)
@@ -101,11 +131,13 @@ class ModelShape:
             bytes_other=bytes_weights - experts,
             bytes_embedding=int(self.bytes_embedding * ratio),
             bytes_output=int(self.bytes_output * ratio),
+            attention_types=((name, sum(layer.attention for layer in layers)),),
+            output_types=((name, int(self.bytes_output * ratio)),),
         )
 
 
-def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int, int]]) -> ModelShape:
-    """Read a shape from GGUF metadata (plain values) and tensors as (name, elements, bytes).
+def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int, int, str]]) -> ModelShape:
+    """Read a shape from GGUF metadata (plain values) and tensors as (name, elements, bytes, type); a type "" is not known.
 
     Parameters count as llama.cpp counts them: every tensor's elements; active ones leave out the experts that a token does not use.
     Every number is only a claim: BadModel for one that the tensors, or the others, contradict.
@@ -116,8 +148,8 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
     n_expert, n_expert_used = read.count("expert_count", 0, 0), read.count("expert_used_count", 0, 0)
     head_dim = n_embd // n_head
     count = _Count()
-    for name, n_elements, n_bytes in tensors:
-        count.add(name, n_elements, n_bytes)
+    for name, n_elements, n_bytes, type_ in tensors:
+        count.add(name, n_elements, n_bytes, type_)
     if n_layer > len(count.layers):
         raise BadModel(
             f"{read.key('block_count')} is {n_layer:,} and there are tensors of {len(count.layers):,} layers; the file is damaged"
@@ -139,10 +171,14 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
         params_total=count.params_experts + count.params_other,
         params_active=count.params_other
         + (count.params_experts * min(n_expert_used, n_expert) // n_expert if n_expert else 0),
-        layers=tuple(LayerShape(**count.layers.get(i, _EMPTY)) for i in range(n_layer)),
+        layers=tuple(
+            LayerShape(**count.layers.get(i, _EMPTY), types=count.types_of(i)) for i in range(n_layer)
+        ),
         bytes_embedding=count.bytes_embedding,
         bytes_output=count.bytes_output if count.has_output else count.bytes_output + count.bytes_embedding,
         tied=not count.has_output,
+        attention_types=tuple(sorted(count.attention_types.items())),
+        output_types=count.output_types,
     )
 
 
@@ -189,8 +225,15 @@ class _Count:
         self.bytes_experts = self.bytes_other = self.params_experts = self.params_other = 0
         self.bytes_embedding = self.embedding_elements = self.bytes_output = 0
         self.has_output = False
+        self.matrix_types: dict[tuple[int, str], str] = {}
+        self.attention_types: Counter[str] = Counter()
+        self.output_types: tuple[tuple[str, int], ...] = ()
 
-    def add(self, name: str, n_elements: int, n_bytes: int) -> None:
+    def types_of(self, layer: int) -> tuple[str, str, str]:
+        gate, up, down = (self.matrix_types.get((layer, matrix), "") for matrix in MATRICES)
+        return gate, up, down
+
+    def add(self, name: str, n_elements: int, n_bytes: int, type_: str) -> None:
         if tensor_class(name) == "experts":
             self.bytes_experts += n_bytes
             self.params_experts += n_elements
@@ -204,8 +247,14 @@ class _Count:
             elif part == "output":
                 self.bytes_output += n_bytes
                 self.has_output |= name == "output.weight"
+            if name == "output.weight" or (name == "token_embd.weight" and not self.has_output):
+                self.output_types = ((type_, n_bytes),)  # a tied output is the embedding
         else:
             self.layers.setdefault(layer, dict(_EMPTY))[part] += n_bytes
+            if part == "attention":
+                self.attention_types[type_] += n_bytes
+            else:
+                self.matrix_types[layer, part] = type_
 
 
 def _place(name: str) -> tuple[int | None, str]:

@@ -2,30 +2,34 @@
 
 Every cost is a sum over the parts of a layout, so the same numbers say how fast a plan is and, in packing.py, which plan is fastest.
 
+The host's products are priced by type and layout of weights where the machine has such rates (rates.py), the rest by the constants below.
+
 The efficiencies are what llama.cpp reaches of the hardware's numbers. On the CPU alone decode came to 0.85 of the bandwidth bound; beside a GPU, which
 it waits for twice a layer, to 0.5 (Mixtral 8x7B over an H200 and 16 cores, bench.gpu). Those of GPUs are usual figures for its CUDA backend;
 with them prefill there came to 0.7 to 0.9 of the estimate. The range that is shown spans that uncertainty.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from profiles.layout import Layout
 from profiles.machine import Machine
 from profiles.memory import bytes_kv_layer, cells
 from profiles.placement import Placement
-from profiles.request import WORK, Purpose
-from profiles.shape import MATRICES, ModelShape
+from profiles.rates import BITS_OF_TYPE, GB
+from profiles.request import TOGETHER, Purpose, work_of
+from profiles.shape import MATRICES, LayerShape, ModelShape
 
-GB = 1e9
 DECODE_EFFICIENCY = {"host": 0.85, "beside": 0.52, "gpu": 0.70}
 PREFILL_EFFICIENCY = {"host": 1.0, "gpu": 0.35}
 HALF_FILLED = 64  # tokens of a micro-batch at which a GPU reaches half of that: smaller ones leave units idle
 MAPPED_LINK = 0.15  # of the link, for experts in a mapped file, which a GPU cannot fetch by itself (measured: 0.1 to 0.2)
 HOP = 40e-6  # seconds for one change between GPU and host or between GPUs, copies and waiting
 LAYER_OVERHEAD = 8e-6  # seconds of kernel starts for one layer on a GPU
-LOW = 0.7  # the low end of the range that is shown, as a share of the estimate
+# the ends of the range that is shown, as shares of the estimate: from constants, and from rates that were measured here
+LOW, HIGH = 0.7, 1.0
+LOW_MEASURED, HIGH_MEASURED = 0.8, 1.2
 REPACKED_DECODE = 1.3  # a repacked Q4_K decodes so much faster on the CPU, and prefills
 REPACKED_PREFILL = 0.55  # so much slower (measured on true 8x7B layers)
 # flash attention on a processor is arithmetic, not reading: this share of its products (2,000 tokens of context on true 8x7B layers)
@@ -63,26 +67,35 @@ class DeviceRates:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a token costs, or a piece of work: by device (the host last), for a change of devices, for a byte that must come from disk."""
+    """What a token costs, or a piece of work: by device (the host last), for a change of devices, for a byte that must come from disk.
+
+    `by_type` has what a byte of an expert matrix costs on the host, for the types that it is known for; the same types in every Rates of a machine.
+    """
 
     devices: tuple[DeviceRates, ...]
     hop: float
     missing_byte: float
+    by_type: Mapping[str, float] = field(default_factory=dict)
 
     def times(self, factor: float) -> "Rates":
         devices = tuple(device.times(factor) for device in self.devices)
-        return Rates(devices, self.hop * factor, self.missing_byte * factor)
+        by_type = {name: seconds * factor for name, seconds in self.by_type.items()}
+        return Rates(devices, self.hop * factor, self.missing_byte * factor, by_type)
 
     def plus(self, other: "Rates") -> "Rates":
         devices = tuple(a.plus(b) for a, b in zip(self.devices, other.devices, strict=True))
-        return Rates(devices, self.hop + other.hop, self.missing_byte + other.missing_byte)
+        by_type = {name: seconds + other.by_type[name] for name, seconds in self.by_type.items()}
+        return Rates(devices, self.hop + other.hop, self.missing_byte + other.missing_byte, by_type)
 
     def attention(self, device: int, n_bytes: int) -> float:
         rates = self.devices[device]
         return rates.layer + rates.layer_byte * n_bytes
 
-    def matrix(self, device: int, n_bytes: int) -> float:
-        rates = self.devices[device]
+    def matrix(self, device: int, layer: LayerShape, number: int) -> float:
+        """Return what one of a layer's matrices costs, by its place in MATRICES."""
+        rates, n_bytes = self.devices[device], (layer.gate, layer.up, layer.down)[number]
+        if device == len(self.devices) - 1 and (byte := self.by_type.get(layer.types[number])) is not None:
+            return rates.matrix + byte * n_bytes
         return rates.matrix + rates.matrix_byte * n_bytes
 
     def seconds(self, shape: ModelShape, layout: Layout, bytes_missing: int = 0) -> float:
@@ -91,8 +104,8 @@ class Rates:
         total += self.devices[layout.output].output_byte * shape.bytes_output
         for layer, home, experts in zip(shape.each_layer(), layout.attention, layout.experts, strict=True):
             total += self.attention(home, layer.attention)
-            for matrix, at in zip(MATRICES, experts, strict=True):
-                total += self.matrix(at, getattr(layer, matrix))
+            for number, at in enumerate(experts):
+                total += self.matrix(at, layer, number)
         return total
 
 
@@ -105,15 +118,28 @@ def hops(layout: Layout) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Tokens a second; `disk_seconds` is what reading experts from disk adds to every token, 0 when they are in memory."""
+    """Tokens a second: of a prompt, of one text, and of TOGETHER texts that are written at once.
+
+    `disk_seconds` is what reading experts from disk adds to every token, 0 when they are in memory. `low` and `high` are the ends of the
+    range that is shown, as shares of a rate.
+    """
 
     decode: float
     prefill: float
     disk_seconds: float = 0.0
+    together: float = 0.0
+    low: float = LOW
+    high: float = HIGH
+
+    @property
+    def basis(self) -> str:
+        """Return in words what the estimate rests on."""
+        return "from this processor's measured rates" if self.low > LOW else "not measured"
 
     def shown(self, rate: float) -> str:
         """Write a rate as its range, whole from 100 on."""
-        return " to ".join(f"{end:.0f}" if end >= 100 else f"{end:.1f}" for end in (rate * LOW, rate))
+        ends = (rate * self.low, rate * self.high)
+        return " to ".join(f"{end:.0f}" if end >= 100 else f"{end:.1f}" for end in ends)
 
 
 def estimate(
@@ -121,61 +147,142 @@ def estimate(
 ) -> Estimate:
     """Estimate a layout's rates; `bytes_missing` of the experts do not fit into main memory and come from disk."""
     decode, prefill = decode_rates(shape, machine, placement), prefill_rates(shape, machine, placement)
+    known = [machine.rates.of(name, repacked=False) for name in shape.types]
+    measured = not machine.gpus and machine.rates.origin == "measured" and known and all(known)
+    low, high = (LOW_MEASURED, HIGH_MEASURED) if measured and not bytes_missing else (LOW, HIGH)
     return Estimate(
         1 / decode.seconds(shape, layout, bytes_missing),
         1 / prefill.seconds(shape, layout, bytes_missing),
         decode.missing_byte * bytes_missing,
+        1 / decode_rates(shape, machine, placement, TOGETHER).seconds(shape, layout, bytes_missing),
+        low,
+        high,
     )
 
 
 def work_rates(shape: ModelShape, machine: Machine, placement: Placement, purpose: Purpose) -> Rates:
     """Return what one piece of work of that purpose costs: the planner's objective, in seconds."""
-    read, write = WORK[purpose]
-    prefill = prefill_rates(shape, machine, placement).times(read)
-    return prefill.plus(decode_rates(shape, machine, placement).times(write))
+    work = work_of(purpose)
+    prefill = prefill_rates(shape, machine, placement).times(work.read)
+    at_once = TOGETHER if work.at_once > 1 else 1
+    return prefill.plus(decode_rates(shape, machine, placement, at_once).times(work.write))
 
 
-def decode_rates(shape: ModelShape, machine: Machine, placement: Placement) -> Rates:
-    """Return seconds a token: what each device reads of weights and of a half-full cache."""
-    used = shape.n_expert_used / shape.n_expert if shape.n_expert else 1.0
+def decode_rates(shape: ModelShape, machine: Machine, placement: Placement, at_once: int = 1) -> Rates:
+    """Return seconds a token: what each device reads of weights, shared by the texts that are written at once, and of a half-full cache."""
+    share = 1 / at_once
+    used = share * (1 - (1 - shape.n_expert_used / shape.n_expert) ** at_once) if shape.n_expert else share
     n_cells = cells(placement.n_ctx) // 2
     kv = bytes_kv_layer(shape, n_cells, placement.type_k, placement.type_v)
 
     def device(byte: float, overhead: float) -> DeviceRates:
-        return DeviceRates(kv * byte + overhead, byte, 0.0, byte * used, byte)
+        return DeviceRates(overhead, byte * share, 0.0, byte * used, byte * share)
 
-    host = machine.bandwidth * GB * DECODE_EFFICIENCY["beside" if machine.gpus else "host"]
-    if placement.repack and not machine.gpus:
-        host = min(host * REPACKED_DECODE, machine.bandwidth * GB)
+    host = machine.bandwidth * GB * _host_decode(machine)
+    repacked = (
+        min(host * REPACKED_DECODE, machine.bandwidth * GB) if _by_constants(machine, placement) else host
+    )
     devices = [
-        device(1 / (gpu.bandwidth * GB * DECODE_EFFICIENCY["gpu"]), LAYER_OVERHEAD) for gpu in machine.gpus
+        device(byte, LAYER_OVERHEAD * share + kv * byte)
+        for byte in (1 / (gpu.bandwidth * GB * DECODE_EFFICIENCY["gpu"]) for gpu in machine.gpus)
     ]
-    flash = 0.0
+    cache = kv / host
     if placement.flash_attn:
         ops = 2.0 * n_cells * shape.n_head * (shape.head_dim_k + shape.head_dim_v)
-        flash = max(0.0, ops / (FLASH_EFFICIENCY * machine.host_tflops * 1e12) - kv / host)
-    return Rates((*devices, device(1 / host, flash)), HOP, used / (machine.disk * GB))
+        cache = max(cache, ops / (FLASH_EFFICIENCY * machine.host_tflops * 1e12))
+    there = device(1 / repacked, cache)
+    if at_once > 1:  # with several texts a byte that was read may wait for arithmetic
+        layer_ops, matrix_ops = _operations_a_byte(shape)
+        rate = machine.host_tflops * 1e12
+        there = replace(
+            there,
+            layer_byte=max(there.layer_byte, layer_ops / rate),
+            matrix_byte=max(there.matrix_byte, matrix_ops / rate),
+        )
+    there, by_type = _by_type(shape, machine, placement, at_once, there)
+    return Rates((*devices, there), HOP * share, used / (machine.disk * GB), by_type)
 
 
 def prefill_rates(shape: ModelShape, machine: Machine, placement: Placement) -> Rates:
     """Return seconds a token of a long prompt, in batches of `n_ubatch`."""
     tokens = placement.n_ubatch
-    matrix_ops = 2.0 * shape.n_embd * shape.n_ff * max(1, shape.n_expert_used)
-    head = shape.n_head * shape.head_dim_k
-    attention_ops = 2.0 * shape.n_embd * (2 * head + 2 * shape.n_head_kv * shape.head_dim_k)
+    attention_ops, matrix_ops = _operations(shape)
     filled = PREFILL_EFFICIENCY["gpu"] * tokens / (tokens + HALF_FILLED)
-    slower = REPACKED_PREFILL if placement.repack and not machine.gpus else 1.0
+    slower = REPACKED_PREFILL if _by_constants(machine, placement) else 1.0
     host_rate = machine.host_tflops * 1e12 * PREFILL_EFFICIENCY["host"] * slower
-    rates = [gpu.tflops * 1e12 * filled for gpu in machine.gpus] + [host_rate]
+    rates = [gpu.tflops * 1e12 * filled for gpu in machine.gpus]
     devices = [DeviceRates(attention_ops / rate, 0.0, matrix_ops / rate) for rate in rates]
-    # the host's arithmetic is priced by bytes: the more bits a weight has, the longer a processor unpacks it
-    n_bytes = sum(layer.experts for layer in shape.each_layer())
-    per_byte = len(MATRICES) * shape.n_layer * matrix_ops / max(1, n_bytes)
-    devices[-1] = DeviceRates(attention_ops / host_rate, 0.0, 0.0, per_byte / host_rate)
+    layer_byte, matrix_byte = (ops / host_rate for ops in _operations_a_byte(shape))
+    there = DeviceRates(layer_byte=layer_byte, matrix_byte=matrix_byte)
+    there, by_type = _by_type(shape, machine, placement, tokens, there)
     offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
     if offload is not None and placement.op_offload and tokens >= 32:
         # llama.cpp copies the host's experts to that GPU whether it is faster or not
         link = machine.gpus[offload].link * (MAPPED_LINK if placement.load_mode == "mmap" else 1.0)
         copied = 1 / (link * GB) / tokens
-        devices[-1] = DeviceRates(attention_ops / host_rate, 0.0, matrix_ops / rates[offload], copied)
-    return Rates(tuple(devices), HOP / tokens, 1 / (machine.disk * GB) / tokens)
+        there = replace(there, matrix=matrix_ops / rates[offload], matrix_byte=copied)
+        by_type = dict.fromkeys(by_type, copied)
+    there = replace(there, output_byte=0.0)  # only the last token's
+    # the last layer's experts too see only tokens whose logits are wanted (llama.cpp, inp_out_ids); a share of every layer's is as good
+    seen = 1 - 1 / shape.n_layer
+    devices = [
+        replace(one, matrix=one.matrix * seen, matrix_byte=one.matrix_byte * seen)
+        for one in (*devices, there)
+    ]
+    by_type = {name: seconds * seen for name, seconds in by_type.items()}
+    return Rates(tuple(devices), HOP / tokens, 1 / (machine.disk * GB) / tokens, by_type)
+
+
+def _operations(shape: ModelShape) -> tuple[float, float]:
+    """Return a token's operations with the attention weights of a layer, and with one of its expert matrices."""
+    heads = 2 * shape.head_dim_k * (shape.n_head + shape.n_head_kv)
+    return 2.0 * shape.n_embd * heads, 2.0 * shape.n_embd * shape.n_ff * max(1, shape.n_expert_used)
+
+
+def _operations_a_byte(shape: ModelShape) -> tuple[float, float]:
+    """Return the same for each byte: the host's arithmetic is priced by bytes, as the more bits a weight has, the longer it is unpacked."""
+    attention, matrix = _operations(shape)
+    layers = shape.each_layer()
+    of_attention, of_experts = (
+        sum(sizes) for sizes in zip(*((one.attention, one.experts) for one in layers), strict=True)
+    )
+    return (
+        shape.n_layer * attention / max(1, of_attention),
+        len(MATRICES) * shape.n_layer * matrix / max(1, of_experts),
+    )
+
+
+def _host_decode(machine: Machine) -> float:
+    return DECODE_EFFICIENCY["beside" if machine.gpus else "host"]
+
+
+def _by_constants(machine: Machine, placement: Placement) -> bool:
+    """Return whether repacking is priced by constants: beside a GPU nothing is repacked, and a machine with rates knows what is."""
+    return placement.repack and not machine.gpus and not machine.rates.types
+
+
+def _by_type(
+    shape: ModelShape, machine: Machine, placement: Placement, n_tokens: int, unknown: DeviceRates
+) -> tuple[DeviceRates, dict[str, float]]:
+    """Return the host's seconds for a byte of attention and output, and of an expert matrix by type, in a batch of `n_tokens`.
+
+    Types without rates keep those of `unknown`. Beside a GPU nothing is repacked, and waiting for it costs what it does there.
+    """
+    repacked = placement.repack and not machine.gpus
+    waiting = DECODE_EFFICIENCY["host"] / _host_decode(machine) if n_tokens <= TOGETHER else 1.0
+    dense, matrix = {}, {}
+    for one in machine.rates.types:
+        rates, bits = machine.rates.of(one.type, repacked=repacked), BITS_OF_TYPE[one.type]
+        assert rates is not None
+        dense[one.type] = waiting * rates.seconds_byte(bits, n_tokens)
+        matrix[one.type] = waiting * rates.seconds_byte(
+            bits, n_tokens, n_expert=shape.n_expert, n_used=shape.n_expert_used
+        )
+
+    def mean(types: Sequence[tuple[str, int]], default: float) -> float:
+        n_bytes = sum(n for _, n in types)
+        return sum(n * dense.get(name, default) for name, n in types) / n_bytes if n_bytes else default
+
+    layer_byte = mean(shape.attention_types, unknown.layer_byte)
+    output_byte = mean(shape.output_types, unknown.output_byte)
+    return replace(unknown, layer_byte=layer_byte, output_byte=output_byte), matrix

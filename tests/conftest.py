@@ -23,6 +23,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.environ["MIXCLI_MEASURE"] = "off"  # every test has a home of its own, and would measure the processor
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -31,6 +32,7 @@ def _environment(home: Path) -> dict[str, str]:
         **keep,
         **_foreign(home),
         "MIXCLI_HOME": str(home),
+        "MIXCLI_MEASURE": "off",
         "NO_COLOR": "1",
         "COLUMNS": "100",
         "HF_HUB_OFFLINE": "1",

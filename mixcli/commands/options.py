@@ -88,13 +88,21 @@ def keep_alive_option(command: F) -> F:
     )(command)
 
 
+def _purpose(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    from profiles.request import work_of
+
+    work_of(value)  # refuses what is not a purpose
+    return value
+
+
 purpose_option = click.option(
     "--for",
     "purpose",
-    type=click.Choice(["chat", "batch"]),
+    metavar="chat|batch|READ+WRITTEN",
+    callback=_purpose,
     default="chat",
     show_default=True,
-    help="What to be fast at.",
+    help="What to be fast at: one conversation, many texts at once, or tokens such as 3000+100.",
 )
 
 

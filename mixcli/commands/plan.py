@@ -43,7 +43,7 @@ def command(
 
     subject = subject_of(model, quant)
     disk_of = subject.path if wish.request.from_disk else None
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of)
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of, [subject.shape])
     request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
     found = plan(subject.shape, machine, request)
     runners_up = others(subject, machine, request, found)
@@ -60,7 +60,7 @@ def command(
             console.line(f"note: {reason}")
         rates = found.estimate
         console.line(
-            f"\nestimate  writes {rates.shown(rates.decode)}, reads {rates.shown(rates.prefill)} tokens/s (not measured)"
+            f"\nestimate  writes {rates.shown(rates.decode)}, reads {rates.shown(rates.prefill)} tokens/s ({rates.basis})"
         )
         console.line(f"llama.cpp {flags(found.placement)}\n")
         rows = [

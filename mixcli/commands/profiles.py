@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,7 +45,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         console.data(facts)
         return
-    gpus = facts.pop("gpus")
+    gpus, rates = facts.pop("gpus"), facts.pop("rates")
     rows = [(key, size(value) if key == "bytes_free" else str(value)) for key, value in facts.items()]
     for gpu in gpus:
         rows.append(
@@ -53,7 +54,17 @@ def show(name: str, as_json: bool) -> None:
                 f"{gpu['description']}, {size(gpu['bytes_free'])} free, {gpu['bandwidth']:.0f} GB/s",
             )
         )
+    for one in rates["types"]:
+        rows.append((f"{one['type']} ({rates['origin']})", _rates(one["plain"])))
+        if one["repacked"]:
+            rows.append((f"{one['type']} repacked", _rates(one["repacked"])))
     console.table(("", ""), rows)
+
+
+def _rates(product: dict[str, Any]) -> str:
+    """Write the rates of one type of weights in one layout: one token at a time, and a prompt through experts and through one matrix."""
+    experts, dense = product["experts"][-1], product["dense"][-1]
+    return f"decodes {product['decode']:.1f} GB/s, reads {experts:.2f} TFLOP/s (experts), {dense:.2f} (dense)"
 
 
 @command.command("detect")

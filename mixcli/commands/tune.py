@@ -55,7 +55,7 @@ def command(
     subject = subject_of(model, None)
     if subject.path is None:
         raise UsageError(f"{subject.label} is not on this machine, so nothing can be measured; pull it first")
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
+    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, shapes=[subject.shape])
     request = replace(wish.request, purpose=purpose)
     if show:
         rows = evidence(subject.path, machine, request)

@@ -187,3 +187,8 @@ def tensor_values(tensor: int) -> "NDArray[np.generic]":
     n_dims = max((i + 1 for i in range(4) if head.ne[i] != 1), default=1)
     shape, strides = tuple(head.ne[:n_dims])[::-1], tuple(head.nb[:n_dims])[::-1]
     return np.ndarray(shape, DTYPES[head.type], buffer=data, strides=strides).copy()
+
+
+def set_buffer(tensor: int, buffer: int | None) -> None:
+    """Enter the buffer that a tensor lies in, without memory there: enough to ask a device what it supports."""
+    _Tensor.from_address(tensor).buffer = buffer

@@ -42,7 +42,7 @@ def shape_of(header: GgufHeader) -> ModelShape:
     try:
         return model_shape(
             {key: value.value for key, value in header.metadata.items()},
-            ((tensor.name, tensor.n_elements, tensor.n_bytes) for tensor in header.tensors),
+            ((tensor.name, tensor.n_elements, tensor.n_bytes, tensor.type.name) for tensor in header.tensors),
         )
     except BadModel as error:
         name = header.architecture[:40] or "nameless"

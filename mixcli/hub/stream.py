@@ -98,7 +98,10 @@ class StreamJob:
         missing = sum(cost.size - cost.here for cost in costs)
         shape = model_shape(
             {key: value.value for key, value in self.model.metadata.items()},
-            ((tensor.source.name, tensor.source.n_elements, tensor.n_bytes) for tensor in self.plan.tensors),
+            (
+                (tensor.source.name, tensor.source.n_elements, tensor.n_bytes, tensor.type.name)
+                for tensor in self.plan.tensors
+            ),
         )
         n_bytes, free = self.plan.bytes_disk, memory_free()
         (offer,) = fit.offers([(self.type, n_bytes)], shape, free)

@@ -20,10 +20,13 @@ from mixcli.hardware import (
     physical_cores,
     unused_cards,
 )
+from mixcli.host_rates import SWITCH, failures, host_rates, known_rates
 from mixcli.nvidia import driver_cards
 from mixcli.words import size
+from profiles.rates import TypeRates
 
 LEAST_DISK, LEAST_MEMORY = 5 << 30, 2 << 30
+USUAL = ("Q4_K", "Q6_K")  # types that are measured where no plan has needed any yet
 TESTED_BINDINGS = "0.3.36"
 
 
@@ -108,6 +111,30 @@ def _bandwidth() -> Finding:
     )
 
 
+def _processor() -> Finding:
+    known = {one.type for one in known_rates().types} | set(failures())
+    rates = host_rates(known or USUAL, again=True).types
+    if not rates:
+        why = "; ".join(f"{name}: {reason}" for name, reason in failures().items())
+        off = os.environ.get(SWITCH) == "off"
+        return Finding(
+            "processor",
+            "ok" if off else "warn",
+            f"its rates are not measured ({f'{SWITCH} is off' if off else why}); estimates use usual ones",
+        )
+    missing = f"; not measured: {', '.join(failures())}" if failures() else ""
+    return Finding("processor", "warn" if missing else "ok", ", ".join(map(_words, rates)) + missing)
+
+
+def _words(one: TypeRates) -> str:
+    """Write a type's rates: decode in GB/s, prefill of a mixture of experts in TFLOP/s, and the same where it is repacked."""
+    plain, repacked = (
+        f"{rates.decode:.0f} GB/s {rates.experts[-1]:.2f} TFLOP/s" if rates else ""
+        for rates in (one.plain, one.repacked)
+    )
+    return f"{one.type} {plain}" + (f" (repacked {repacked})" if repacked else "")
+
+
 def _disk() -> Finding:
     folder = paths.models_dir()
     free = shutil.disk_usage(folder).free
@@ -144,7 +171,7 @@ def _network() -> Finding:
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    _python, _bindings, _backends, _selftest, _devices, _memory, _bandwidth, _disk, _store, _network,
+    _python, _bindings, _backends, _selftest, _devices, _memory, _bandwidth, _processor, _disk, _store, _network,
 )  # fmt: skip
 
 __all__ = ["Finding", "findings"]

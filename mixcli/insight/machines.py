@@ -1,13 +1,15 @@
 """Which machine a plan is for: this one as it is now, a profile, or either with other budgets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mixcli import paths
+from mixcli.console import console
 from profiles.load import load_profile
 from profiles.machine import Machine
 from profiles.memory import GIB
+from profiles.shape import ModelShape
 
 
 def own_profiles() -> Path:
@@ -21,11 +23,12 @@ def machine_of(
     ram: int | None = None,
     workers: Sequence[str] = (),
     disk_of: Path | None = None,
+    shapes: Sequence[ModelShape] = (),
 ) -> Machine:
     """Return the machine of a profile, or this one for None and "auto".
 
     `vram` (of each GPU) and `ram` are bytes that take its budgets' place. With `disk_of`, small random reads are measured on the disk
-    of that file, on this machine only.
+    of that file, on this machine only, and the processor with the types of weights that `shapes` have where it computes with them.
     """
     if profile in (None, "auto"):
         from mixcli.disk import random_reads
@@ -40,14 +43,21 @@ def machine_of(
         machine = replace(machine, gpus=tuple(replace(gpu, bytes_free=vram) for gpu in machine.gpus))
     if ram is not None:
         machine = replace(machine, bytes_free=ram)
+    if profile in (None, "auto"):
+        from mixcli.host_rates import with_rates
+
+        machine = with_rates(machine, shapes, console.note)
     return machine
 
 
 def detected_profile() -> str:
     """Measure this machine and give it as the text of a profile."""
     from mixcli.hardware import measured_bandwidth, this_machine
+    from mixcli.host_rates import COMMON, host_rates
+    from profiles.rates import write_rates
 
     rate = measured_bandwidth()
+    rates = write_rates(host_rates(COMMON, console.note, again=True))
     machine = this_machine()
     lines = [
         'description = "This machine, as it was measured"',
@@ -59,6 +69,16 @@ def detected_profile() -> str:
         f"cores = {machine.n_cores}",
         f"bandwidth_gbs = {rate:.1f}",
     ]
+    if rates:
+        lines += [
+            "",
+            "# decode in GB/s of weights; TFLOP/s of experts and of one matrix at 16 and at 512 tokens",
+        ]
+    for name, values in rates.items():
+        repacked = values.pop("repacked", None)
+        lines += ["", f"[host.rates.{name}]", *_keys(values)]
+        if isinstance(repacked, dict):
+            lines += [f"[host.rates.{name}.repacked]", *_keys(repacked)]
     for gpu in machine.gpus:
         lines += [
             "",
@@ -72,3 +92,7 @@ def detected_profile() -> str:
             f"tflops = {gpu.tflops}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _keys(values: Mapping[str, object]) -> Iterator[str]:
+    return (f"{key} = {value}" for key, value in values.items())

@@ -66,7 +66,7 @@ def subject_of(model: str | None, quant: str | None) -> Subject:
         if wanted not in BITS:
             raise UsageError(f"for a file only a first look at another type is possible: {', '.join(BITS)}")
         size = int(here.shape.params_total * BITS[wanted] / 8)
-        return Subject(f"{here.label} as {wanted} (about)", here.shape.scaled(size), None)
+        return Subject(f"{here.label} as {wanted} (about)", here.shape.scaled(size, wanted), None)
     from mixcli.file_types import file_type as type_name
     from mixcli.insight.unseen import unseen_shape
 
@@ -156,7 +156,7 @@ def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -
     others = [name for name, size in sizes.items() if abs(size - here) > here // 25]
     nearest = sorted(others, key=lambda name: abs(log(sizes[name] / here)))[:MOST_TYPES]
     found = [
-        (f"about {name}", subject.shape.scaled(sizes[name]), replace(request, n_ctx=chosen.n_ctx))
+        (f"about {name}", subject.shape.scaled(sizes[name], name), replace(request, n_ctx=chosen.n_ctx))
         for name in others
         if name in nearest
     ]

@@ -86,7 +86,7 @@ def _best_estimated(
     for name, bits in BITS.items():
         if name in have or abs(bits - bits_here) < 0.05:
             continue
-        other = Subject(name, subject.shape.scaled(int(subject.shape.params_total * bits / 8)), None)
+        other = Subject(name, subject.shape.scaled(int(subject.shape.params_total * bits / 8), name), None)
         one = _planned(other, machine, request)
         if one is not None and one.estimate.decode * ratio >= target:
             rates = one.estimate

@@ -35,7 +35,12 @@ def unseen_shape(facts: ModelFacts, file_type: str) -> ModelShape:
     return model_shape(
         facts.metadata(),
         (
-            (tensor.name, tensor.n_elements, tensor.n_rows * row_bytes(types[tensor.name], tensor.shape[-1]))
+            (
+                tensor.name,
+                tensor.n_elements,
+                tensor.n_rows * row_bytes(types[tensor.name], tensor.shape[-1]),
+                types[tensor.name].name,
+            )
             for tensor in source.tensors
         ),
     )

@@ -20,7 +20,7 @@ METADATA: dict[str, object] = {
     "llama.attention.head_count": 2,
     "llama.context_length": 64,
 }
-TENSORS = [("token_embd.weight", 80, 160), ("blk.0.attn_q.weight", 64, 256)]
+TENSORS = [("token_embd.weight", 80, 160, "F16"), ("blk.0.attn_q.weight", 64, 256, "F32")]
 
 CLAIMS = {
     "more layers than tensors": ({"llama.block_count": 1 << 28}, "block_count is 268,435,456 and there are tensors of 1 layers"),
@@ -61,7 +61,7 @@ def test_a_value_for_each_layer_that_is_always_the_same() -> None:
 
 def test_a_tensor_of_an_absurd_layer_makes_no_layers() -> None:
     shape = model_shape(
-        METADATA, [*TENSORS, ("blk.99999999.attn_q.weight", 1, 4), ("blk.70000.attn_q.weight", 1, 4)]
+        METADATA, [*TENSORS, ("blk.99999999.attn_q.weight", 1, 4, ""), ("blk.70000.attn_q.weight", 1, 4, "")]
     )
     assert len(shape.layers) == 1
 

@@ -53,9 +53,9 @@ def test_a_shape_counts_experts_apart() -> None:
         "llama.context_length": 64,
     }
     tensors = [
-        ("token_embd.weight", 80, 160),
-        ("blk.0.ffn_up_exps.weight", 512, 288),
-        ("blk.0.ffn_gate_inp.weight", 32, 128),
+        ("token_embd.weight", 80, 160, "F16"),
+        ("blk.0.ffn_up_exps.weight", 512, 288, "Q4_0"),
+        ("blk.0.ffn_gate_inp.weight", 32, 128, "F32"),
     ]
     shape = model_shape(metadata, tensors)
     assert (shape.bytes_experts, shape.bytes_other, shape.n_vocab) == (288, 288, 10)

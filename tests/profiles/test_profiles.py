@@ -12,7 +12,7 @@ from profiles.memory import GIB
 def test_those_that_come_along_are_sound() -> None:
     names = {
         "rtx-3090", "rtx-4090", "rtx-3060-12gb", "rtx-4060-ti-16gb", "rtx-5090", "2x3090", "2x4090",
-        "cpu", "cpu-avx2-32gb", "laptop-8gb-gpu", "apple-m-series",
+        "cpu", "cpu-avx2-32gb", "cpu-avx512-64gb", "laptop-8gb-gpu", "apple-m-series",
     }  # fmt: skip
     assert set(profile_names()) == names
     for profile in all_profiles():

@@ -136,6 +136,7 @@ def test_the_doctor_goes_through_everything(mixcli: Runner) -> None:
         "gpus",
         "memory",
         "bandwidth",
+        "processor",
         "disk",
         "store",
         "network",

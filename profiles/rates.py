@@ -1,0 +1,168 @@
+"""How fast a processor multiplies with weights of each type, in each layout: measured on a machine, or typical of its kind.
+
+Size alone does not say it: types of the same size differ by three times, and a layout that llama.cpp repacks decodes faster and may read
+prompts at half the rate. The products are those of Mixtral's experts: eight, two of which are used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log
+
+GB, TERA = 1e9, 1e12
+FEW, MANY = 16, 512  # tokens in the two batches that are measured beside a single token
+N_EXPERT, N_USED = 8, 2  # of the products that are measured
+
+# bits of a weight, scales included (ggml-common.h)
+BITS_OF_TYPE = {
+    "F32": 32.0, "F16": 16.0, "BF16": 16.0,
+    "Q8_0": 8.5, "Q5_1": 6.0, "Q5_0": 5.5, "Q4_1": 5.0, "Q4_0": 4.5, "MXFP4": 4.25,
+    "Q6_K": 6.5625, "Q5_K": 5.5, "Q4_K": 4.5, "Q3_K": 3.4375, "Q2_K": 2.625,
+    "IQ4_NL": 4.5, "IQ4_XS": 4.25, "IQ3_S": 3.4375, "IQ3_XXS": 3.0625,
+    "IQ2_S": 2.5625, "IQ2_XS": 2.3125, "IQ2_XXS": 2.0625, "IQ1_M": 1.75, "IQ1_S": 1.5625,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProductRates:
+    """One type in one layout: `decode` is GB a second of weights that are read for one token; the others are TFLOP/s of two batches.
+
+    `experts` and `dense` have the rates at FEW and at MANY tokens, for a stack of experts and for one matrix.
+    """
+
+    decode: float
+    experts: tuple[float, float]
+    dense: tuple[float, float]
+
+    def seconds_byte(self, bits: float, n_tokens: float, *, n_expert: int = 0, n_used: int = 0) -> float:
+        """Return the seconds a token that each byte of a matrix costs in a batch of `n_tokens`.
+
+        `bits` is what a weight has. With `n_expert` the byte belongs to a stack of experts of which each token uses `n_used`.
+        """
+        share, few_many = 1.0, self.dense
+        if n_expert:
+            share, few_many = n_used / n_expert, self.experts
+            # experts see a part of the batch: what counts is the tokens that each gets
+            n_tokens = max(1.0, n_tokens * share * N_EXPERT / N_USED) if n_tokens > 1 else 1.0
+        operations = 2 * 8 / bits  # a token, for each byte that it needs
+        one = self.decode * GB * operations
+        few, many = (rate * TERA for rate in few_many)
+        if n_tokens <= FEW:
+            rate = _between(one, few, log(n_tokens) / log(FEW))
+        else:
+            rate = _between(few, many, min(1.0, log(n_tokens / FEW) / log(MANY / FEW)))
+        return share * operations / rate
+
+    def scaled(self, factor: float, most_decode: float) -> "ProductRates":
+        """Return the rates of so many times the cores, decode bounded by what memory gives (GB a second)."""
+        few, many = self.experts
+        few_dense, many_dense = self.dense
+        return ProductRates(
+            min(self.decode * factor, most_decode),
+            (few * factor, many * factor),
+            (few_dense * factor, many_dense * factor),
+        )
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return float(low * (high / low) ** share)
+
+
+@dataclass(frozen=True)
+class TypeRates:
+    """One type of weights: its rates as the file has it, and repacked; None where llama.cpp does not repack it on this processor."""
+
+    type: str
+    plain: ProductRates
+    repacked: ProductRates | None = None
+
+
+@dataclass(frozen=True)
+class HostRates:
+    """What is known of a processor, by type; `origin` is "measured" or "typical" (of processors of its kind)."""
+
+    types: tuple[TypeRates, ...] = ()
+    origin: str = "measured"
+
+    def of(self, name: str, *, repacked: bool) -> ProductRates | None:
+        """Return a type's rates in the layout that it then has; None for a type that is not known."""
+        one = next((one for one in self.types if one.type == name), None)
+        if one is None:
+            return None
+        return (one.repacked if repacked else None) or one.plain
+
+    def scaled(self, factor: float, most_decode: float) -> "HostRates":
+        """Return the rates of so many times the cores, decode bounded by what memory gives (GB a second)."""
+        types = tuple(
+            TypeRates(
+                one.type,
+                one.plain.scaled(factor, most_decode),
+                one.repacked.scaled(factor, most_decode) if one.repacked else None,
+            )
+            for one in self.types
+        )
+        return HostRates(types, self.origin)
+
+
+def read_rates(table: Mapping[str, object], origin: str) -> HostRates:
+    """Read {type: {decode, experts, dense, repacked: {...}}}; ValueError names the type and key that is wrong."""
+    found = []
+    for name, values in table.items():
+        if name not in BITS_OF_TYPE:
+            raise ValueError(f"{name!r} is not a type of weights; there are {', '.join(BITS_OF_TYPE)}")
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{name!r} must be a table with decode, experts and dense")
+        repacked = values.get("repacked")
+        plain = {key: value for key, value in values.items() if key != "repacked"}
+        found.append(
+            TypeRates(
+                name,
+                _product(plain, name),
+                None if repacked is None else _product(repacked, f"{name}.repacked"),
+            )
+        )
+    return HostRates(tuple(found), origin)
+
+
+def write_rates(rates: HostRates) -> dict[str, dict[str, object]]:
+    """Return the table that `read_rates` reads, of plain values."""
+    return {
+        one.type: {**_values(one.plain), **({"repacked": _values(one.repacked)} if one.repacked else {})}
+        for one in rates.types
+    }
+
+
+def _values(rates: ProductRates) -> dict[str, object]:
+    return {"decode": rates.decode, "experts": list(rates.experts), "dense": list(rates.dense)}
+
+
+def _product(values: object, where: str) -> ProductRates:
+    if not isinstance(values, Mapping) or set(values) != {"decode", "experts", "dense"}:
+        raise ValueError(f"{where!r} must have the keys decode, experts and dense")
+    few, many = _pair(values["experts"], f"{where}.experts")
+    few_dense, many_dense = _pair(values["dense"], f"{where}.dense")
+    return ProductRates(_rate(values["decode"], f"{where}.decode"), (few, many), (few_dense, many_dense))
+
+
+def _pair(value: object, where: str) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"{where!r} is {value!r:.60}, it must be two rates: at {FEW} and at {MANY} tokens")
+    few, many = (_rate(one, where) for one in value)
+    return few, many
+
+
+def _rate(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+        raise ValueError(f"{where!r} has {value!r:.60}, it must be a rate above 0 and below 1,000,000")
+    return float(value)
+
+
+__all__ = [
+    "BITS_OF_TYPE",
+    "FEW",
+    "MANY",
+    "HostRates",
+    "ProductRates",
+    "TypeRates",
+    "read_rates",
+    "write_rates",
+]

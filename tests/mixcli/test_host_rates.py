@@ -1,0 +1,121 @@
+"""The processor's rates: measured by the library that computes, once, and never in the way of a plan."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixcli import host_rates, json_cache, python_child
+from mixcli.insight.machines import detected_profile, machine_of
+from profiles.load import load_profile
+from profiles.machine import Gpu, Machine
+from profiles.rates import HostRates
+from tests.profiles.test_rates import MIXTURE
+
+Runner = Callable[..., Any]
+TINY = 1 << 19  # bytes of eight experts
+
+
+@pytest.fixture
+def measuring(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(host_rates.SWITCH, "")
+    monkeypatch.setattr(host_rates, "BYTES", TINY)
+    return home
+
+
+def test_what_a_plan_needs_is_measured_once_and_remembered(measuring: Path) -> None:
+    assert host_rates.known_rates() == HostRates()
+    said: list[str] = []
+    rates = host_rates.host_rates(("Q4_K", "F32"), said.append)
+    assert said == ["measuring this processor once with weights of type Q4_K"]
+    (one,) = rates.types
+    assert one.type == "Q4_K"
+    assert one.plain.decode > 0.05
+    assert all(rate > 1e-4 for rate in (*one.plain.experts, *one.plain.dense))
+    assert host_rates.known_rates() == rates
+    assert host_rates.host_rates(("Q4_K",), said.append) == rates
+    assert len(said) == 1
+
+
+def test_a_profile_that_was_detected_has_them(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_rates, "COMMON", ("Q4_0",))
+    folder = measuring / "config/profiles"
+    folder.mkdir(parents=True)
+    (folder / "here.toml").write_text(detected_profile())
+    machine = load_profile("here", folder).machine()
+    assert machine.rates == host_rates.known_rates()
+    assert [one.type for one in machine.rates.types] == ["Q4_0"]
+
+
+def test_kernels_that_die_leave_what_was_measured_before(
+    measuring: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child writes the plain layout, is killed at the repacked one, and no later start pays for another try."""
+    line = {"type": "Q4_K", "repacked": False, "rates": [12.0, 0.1, 0.2, 0.1, 0.2], "busy": False}
+    code = f"import os; print({json.dumps(line)!r}, flush=True); print('{{', flush=True); os.abort()"
+    starts: list[str] = []
+
+    def run(*_: str, seconds: float, stdin: str) -> python_child.Done:
+        starts.append(stdin)
+        return python_child.finished(python_child.command("-c", code), seconds=seconds, stdin=stdin)
+
+    monkeypatch.setattr(host_rates.python_child, "run", run)
+    said: list[str] = []
+    rates = host_rates.host_rates(("Q4_K", "Q6_K"), said.append)
+    assert [one.type for one in rates.types] == ["Q4_K"]
+    assert rates.of("Q4_K", repacked=True) == rates.of("Q4_K", repacked=False)
+    assert "Q6_K could not be measured (killed by signal 6); estimates use usual ones" in said[1]
+    assert host_rates.host_rates(("Q4_K", "Q6_K"), said.append) == rates
+    assert len(starts) == 1
+    assert host_rates.failures() == {"Q6_K": "killed by signal 6"}
+    host_rates.host_rates(("Q6_K",), again=True)
+    assert json.loads(starts[1])["types"] == ["Q6_K"]
+
+
+def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_rates, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(host_rates, "LIMIT_TYPE", 0.0)
+    said: list[str] = []
+    assert host_rates.host_rates(("Q8_0",), said.append) == HostRates()
+    assert "(it did not end in time); estimates use usual ones, `mixcli doctor` tries again" in said[1]
+
+
+def test_what_is_remembered_is_not_believed(measuring: Path) -> None:
+    sound = {"decode": 1.0, "experts": [1.0, 1.0], "dense": [1.0, 1.0]}
+    key = host_rates._key()
+    for table in (
+        [],
+        {"Q4_K": 7},
+        {"Q4_K": {**sound, "decode": -1}},
+        {"Q9_K": sound},
+        {"Q4_K": {**sound, "dense": [1.0, "2"]}},
+        {"Q4_K": {**sound, "repacked": True}},
+    ):
+        json_cache.update("rates", lambda known, table=table: known.update({key: table}))
+        assert host_rates.known_rates() == HostRates()
+
+
+def test_a_model_that_lies_on_the_card_needs_none(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[str]] = []
+
+    def measured(types: set[str], _: object) -> HostRates:
+        asked.append(types)
+        return HostRates()
+
+    monkeypatch.setattr(host_rates, "host_rates", measured)
+    room = MIXTURE.bytes_weights + 1
+    host_rates.with_rates(Machine(1 << 40, 8, (Gpu("CUDA0", room),)), [MIXTURE])
+    assert asked == []
+    host_rates.with_rates(Machine(1 << 40, 8, (Gpu("CUDA0", room // 2),)), [MIXTURE])
+    host_rates.with_rates(Machine(1 << 40, 8), [MIXTURE])
+    assert asked == [set(MIXTURE.types)] * 2
+
+
+def test_nothing_is_measured_where_that_is_off(home: Path, mixcli: Runner) -> None:
+    done = mixcli("plan", "mistral", "--quant", "Q4_K_M", "--ctx", "512", "--ram", "100GiB", "--vram", "0")
+    assert "measuring" not in done.stderr
+    assert machine_of(None, shapes=[MIXTURE]).rates == HostRates()
+    found = {one["what"]: one for one in json.loads(mixcli("doctor", "--json").stdout)}
+    assert "MIXCLI_MEASURE is off" in found["processor"]["words"]
