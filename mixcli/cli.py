@@ -17,7 +17,7 @@ import click
 from mixcli import __version__, signals
 from mixcli.console import console
 from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, UsageError
-from mixcli.text import clean, did_you_mean
+from mixcli.text import clean, did_you_mean, missing, nearest
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
 COMMANDS = {
@@ -92,8 +92,8 @@ def as_text(command: click.Command) -> None:
     for parameter in command.params:
         if type(parameter.type) is click.types.StringParamType:
             parameter.type = TEXT
-        elif type(parameter.type) in _BOUNDED:
-            parameter.type = _BOUNDED[type(parameter.type)](parameter.type)
+        elif type(parameter.type) in _TYPES:
+            parameter.type = _TYPES[type(parameter.type)](parameter.type)
     if isinstance(command, click.Group):
         for one in command.commands.values():
             as_text(one)
@@ -132,13 +132,46 @@ class _Real(click.FloatRange):
         return number
 
 
+class _Choice(click.Choice):  # type: ignore[type-arg, unused-ignore]
+    """One of some words, with the nearest one for a slip of the fingers."""
+
+    def __init__(self, of: Any) -> None:
+        super().__init__(of.choices, of.case_sensitive)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            near = nearest(str(value), map(str, self.choices))
+            hint = f" Did you mean {near}?" if near else ""
+            self.fail(f"{error.message}{hint}", param, ctx)
+
+
+class _Path(click.Path):  # type: ignore[type-arg, unused-ignore]
+    """A path; one that must exist and does not is met with the nearest name."""
+
+    def __init__(self, of: Any) -> None:
+        super().__init__()
+        vars(self).update(vars(of))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if self.exists and not (self.allow_dash and os.fspath(value) == "-") and not os.path.lexists(value):
+            self.fail(missing(value), param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _brief(value: Any) -> Any:
     """Return what was typed; a number of hundreds of digits is named by its beginning, and is none."""
     return f"{value[:40]}…" if isinstance(value, str) and len(value) > 40 else value
 
 
 MAX_WHOLE = 2**32 - 1  # of tokens, seeds, threads
-_BOUNDED: dict[type, Callable[[Any], click.ParamType]] = {click.IntRange: _Whole, click.FloatRange: _Real}  # type: ignore[type-arg, unused-ignore]
+_TYPES: dict[type, Callable[[Any], click.ParamType]] = {  # type: ignore[type-arg, unused-ignore]
+    click.IntRange: _Whole,
+    click.FloatRange: _Real,
+    click.Choice: _Choice,
+    click.Path: _Path,
+}
 TEXT = _Text()
 _FROM_SHELL = "mixcli.cli.from_shell"
 

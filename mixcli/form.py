@@ -8,7 +8,7 @@ from typing import Any
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.labels import labels_of
-from mixcli.text import clean, not_text, shown
+from mixcli.text import clean, missing, not_text, shown
 
 ABSTAIN = "abstain"  # what is printed where no label is likely enough
 MAX_FILE = 1 << 20  # bytes of a schema or grammar
@@ -137,9 +137,7 @@ def _is_file(path: Path) -> bool:
 def read_text(path: Path) -> str:
     """Return a small text file; UsageError when it is not there, too large or not UTF-8."""
     if not path.is_file():
-        raise UsageError(
-            f"{shown(path)} is not a file" if path.exists() else f"there is no file {shown(path)}"
-        )
+        raise UsageError(f"{shown(path)} is not a file" if path.exists() else missing(path))
     with path.open("rb") as file:
         raw = file.read(MAX_FILE + 1)
     if len(raw) > MAX_FILE:

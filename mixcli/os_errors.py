@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, NotReachable, UsageError
+from mixcli.text import missing
 
 MAX_SHOWN = 200  # characters of a path in a sentence
 DEVICE = "the device that the output goes to"
@@ -40,6 +41,7 @@ _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     errno.ETXTBSY: (MixcliError, "{where}: the file is being executed; wait until that program has ended"),
     errno.EBUSY: (MixcliError, "{where}: in use by another program; wait until it has ended"),
     errno.ENOTDIR: (MixcliError, "{where}: a file is in the place of a folder; move it away, or {variable}"),
+    errno.EISDIR: (UsageError, "{where}: is a folder; name a file"),
     errno.ECONNREFUSED: (NotReachable, "{where}: connection refused"),
     errno.ECONNRESET: (NotReachable, "{where}: the connection was reset; run the same command again"),
     errno.ENETUNREACH: (NotReachable, "{where}: the network is unreachable; check the network"),
@@ -57,6 +59,8 @@ def explain(error: OSError) -> MixcliError:
     if path is not None and code in _MISSING and (cause := _unwritable(path)) is not None:
         code, path = cause
     kind, sentence = _MEANINGS.get(code, (MixcliError, "{where}: {said}"))
+    if code == errno.ENOENT and path is not None and variable_of(path) is None:
+        return UsageError(missing(path))
     said = error.strerror or str(error) or type(error).__name__
     if path is None and code not in {errno.ENOSPC}:
         sentence = sentence.removeprefix("{where}: ")

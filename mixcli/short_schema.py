@@ -15,10 +15,10 @@ The short form is an idea of Simon Willison's `llm`, widened by lists, choices a
 
 import json
 import re
-from difflib import get_close_matches
 from typing import Any
 
 from mixcli.errors import UsageError
+from mixcli.text import nearest
 
 Schema = dict[str, Any]
 
@@ -256,8 +256,8 @@ class _Reader:
 
 
 def _unknown(word: str) -> str:
-    near = get_close_matches(word.lower(), TYPES, n=1)
-    guess = f"; did you mean {near[0]}?" if near else ""
+    near = nearest(word, TYPES)
+    guess = f"; did you mean {near}?" if near else ""
     return f"the schema's type {word!r} is none of {', '.join(TYPES)}{guess}"
 
 

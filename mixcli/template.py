@@ -8,10 +8,10 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from mixcli.errors import UsageError
+from mixcli.text import nearest as nearest_name
 
 # blanks are stripped afterwards: matched here, they would take quadratic time
 _PLACE = re.compile(r"""\{\{((?:"[^"\n]*"|'[^'\n]*'|[^{}"'])*+)\}\}""")
@@ -82,13 +82,8 @@ def no_value(name: str, values: Mapping[str, Any]) -> str:
 
 def nearest(name: str, names: Mapping[str, Any] | tuple[str, ...]) -> str:
     """Return "; did you mean X?" where one of the names is near, else nothing."""
-    folded = {_folded(one): one for one in names}
-    near = get_close_matches(_folded(name.strip("{} ")), folded, n=1, cutoff=0.75)
-    return f"; did you mean {folded[near[0]]}?" if near else ""
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[\W_]+", " ", name).casefold().strip()
+    near = nearest_name(name, names, cutoff=0.75)
+    return f"; did you mean {near}?" if near else ""
 
 
 def lookup(name: str, values: Mapping[str, str], nested: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ import codecs
 import os
 import re
 from difflib import get_close_matches
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LOOK = 1 << 12  # bytes that tell what kind of data something is
 _LONGEST_NAME = 200  # characters that are compared: comparing takes their square
+_MOST_FILES = 2000  # of a folder, that are looked at for a name
 _ICONV = "convert it first: iconv -f {} -t UTF-8"
 
 # how data begins that is not plain text: its name, and what makes text of it
@@ -84,17 +86,39 @@ def _is_wide(head: bytes, width: int, place: int) -> bool:
     return written >= 0.95 * units and all(zeros >= 0.7 * units for zeros in beside)
 
 
-def nearest(typed: str, names: "Iterable[str]") -> str | None:
-    """Return the name that is nearest to what was typed, whatever its case; None where none is near."""
-    known = {name.casefold(): name for name in names}
-    near = get_close_matches(typed.casefold()[:_LONGEST_NAME], known, n=1)
-    return known[near[0]] if near else None
+def nearest(typed: str, names: "Iterable[str]", cutoff: float = 0.6) -> str | None:
+    """Return the name that is nearest to what was typed, whatever its case and signs; None where none is near.
+
+    `cutoff` is the least likeness, 0 to 1, of two names.
+    """
+    known = {_folded(name): name for name in names}
+    begun = _folded(typed)
+    near = get_close_matches(begun, known, n=1, cutoff=cutoff)
+    if not near and len(begun) >= 3:
+        near = [name for name in known if name.startswith(begun)]
+    return known[near[0]] if len(near) == 1 else None
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name[:_LONGEST_NAME]).casefold().strip()
 
 
 def did_you_mean(typed: str, names: "Iterable[str]", otherwise: str, form: str = "{}") -> str:
     """Return "did you mean X?" with the nearest name; else `otherwise`."""
     near = nearest(typed, names)
     return f"did you mean {form.format(near)}?" if near is not None else otherwise
+
+
+def missing(path: "str | os.PathLike[str]") -> str:
+    """Return "there is no file X", with the file of that folder whose name is nearest."""
+    folder, name = os.path.split(os.fspath(path))
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            near = nearest(name, [entry.name for entry in islice(entries, _MOST_FILES)], cutoff=0.7)
+    except OSError:
+        near = None
+    hint = f"; did you mean {shown(os.path.join(folder, near))}?" if near else ""  # noqa: PTH118
+    return f"there is no file {shown(path)}{hint}"
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:

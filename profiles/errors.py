@@ -13,6 +13,15 @@ class BadProfile(Exception):
     exit_code = 2
 
 
+class UnknownProfile(BadProfile):
+    """No profile has that `name`; `names` are those that there are."""
+
+    def __init__(self, name: str, names: tuple[str, ...]) -> None:
+        super().__init__(f"no profile is called {name!r}; there are {', '.join(names)}")
+        self.name = name
+        self.names = names
+
+
 class BadModel(Exception):
     """A model whose numbers contradict each other, or what llama.cpp can do with it; the message names key and value."""
 
@@ -25,4 +34,4 @@ class BadRequest(Exception):
     exit_code = 2
 
 
-__all__ = ["BadModel", "BadProfile", "BadRequest", "DoesNotFit"]
+__all__ = ["BadModel", "BadProfile", "BadRequest", "DoesNotFit", "UnknownProfile"]

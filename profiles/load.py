@@ -2,12 +2,11 @@
 
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from profiles.errors import BadProfile
+from profiles.errors import BadProfile, UnknownProfile
 from profiles.schema import GpuProfile, Profile, read_profile
 
 NOT_PROFILES = {"models.toml", "typical.toml"}
@@ -72,9 +71,7 @@ def _text(name: str, own: Path | None) -> tuple[str, str]:
     if path is not None and path.name == f"{name}.toml" and path.is_file():
         return path.read_text("utf-8"), str(path)
     if name not in _built_in():
-        near = get_close_matches(name, profile_names(own), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(profile_names(own))}, and auto."
-        raise BadProfile(f"no profile is called {name!r}; {hint}")
+        raise UnknownProfile(name, ("auto", *profile_names(own)))
     return files("profiles").joinpath(f"{name}.toml").read_text("utf-8"), f"profile {name}"
 
 

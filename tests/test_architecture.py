@@ -33,12 +33,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.locks": {"mixcli.paths", "mixcli.errors"},
     "mixcli.json_cache": {"mixcli.paths", "mixcli.locks", "mixcli.errors"},
     "mixcli.python_child": set(),
-    "mixcli.os_errors": {"mixcli.errors", "mixcli.paths", "mixcli.hub.hub_cache"},
+    "mixcli.os_errors": {"mixcli.errors", "mixcli.paths", "mixcli.text", "mixcli.hub.hub_cache"},
     "mixcli.words": {"mixcli.errors"},
     "mixcli.text": set(),
     "mixcli.console": {"mixcli.errors", "mixcli.text"},
     "mixcli.stdin": BASE,
-    "mixcli.short_schema": {"mixcli.errors"},
+    "mixcli.short_schema": {"mixcli.errors", "mixcli.text"},
     "mixcli.nvidia": set(),
     "mixcli.hardware": BASE | {"profiles", "mixcli.nvidia"},
     "mixcli.disk": BASE,
@@ -101,7 +101,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.file_types",
         "mixcli.engine.preflight",
     },
-    "mixcli.template": {"mixcli.errors"},
+    "mixcli.template": {"mixcli.errors", "mixcli.text"},
     "mixcli.labels": BASE,
     "mixcli.form": BASE | {"mixcli.labels", "mixcli.short_schema"},
     "mixcli.batch.ray_runner": BASE
@@ -179,6 +179,7 @@ ONLY_HERE = {
     "rich": {"mixcli.console", "mixcli.chat.inline", "mixcli.chat.markdown"},
     "prompt_toolkit": {"mixcli.chat.input", "mixcli.chat.complete"},
     "fastapi": {"mixcli.host.app"},
+    "difflib": {"mixcli.text"},  # one search for the nearest name
     "ray": {"mixcli.batch.ray_runner"},
 }
 

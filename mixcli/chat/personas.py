@@ -6,13 +6,13 @@ what `/set` knows.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mixcli import paths
 from mixcli.chat.settings import Settings
 from mixcli.errors import UsageError
+from mixcli.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,7 @@ def persona(name: str) -> Persona:
             except UsageError as error:
                 raise UsageError(f"the persona {path}: {error}") from None
     have = names()
-    near = get_close_matches(name, have, n=1)
-    hint = (
-        f"did you mean {near[0]}?"
-        if near
-        else f"there are: {', '.join(have)}"
-        if have
-        else "there are none yet"
-    )
+    hint = did_you_mean(name, have, f"there are: {', '.join(have)}" if have else "there are none yet")
     raise UsageError(
         f"no persona is called {name!r}; {hint} (they are files such as {folder() / 'support.md'})"
     )

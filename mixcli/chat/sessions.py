@@ -9,7 +9,6 @@ from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from mixcli import paths
 from mixcli.chat.schema import copy_session, open_database
 from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.text import clean
+from mixcli.text import clean, did_you_mean
 
 T = TypeVar("T")
 PARTIAL, DONE, STOPPED, CUT, FAILED = "partial", "done", "stopped", "cut", "failed"
@@ -121,8 +120,9 @@ class Sessions:
         begun = [one for one in have if one.name.startswith(name)]
         if len(begun) == 1:
             return begun[0]
-        near = [one.name for one in begun] or get_close_matches(name, [one.name for one in have], n=1)
-        hint = f"did you mean {' or '.join(near[:3])}?" if near else "`mixcli sessions` lists them"
+        hint = did_you_mean(name, [one.name for one in have], "`mixcli sessions` lists them")
+        if begun:
+            hint = f"did you mean {' or '.join(one.name for one in begun[:3])}?"
         raise UsageError(f"no conversation is called {name!r}; {hint}")
 
     def resume(self, session: Session) -> None:

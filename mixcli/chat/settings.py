@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from mixcli.engine.sampling_table import MAX_STOP_LENGTH, RANGES, texts_fault
 from mixcli.errors import UsageError
+from mixcli.text import did_you_mean
 
 DROP_OLDEST, ERROR = "drop-oldest", "error"
 
@@ -86,10 +86,7 @@ class Settings:
         """Choose a value as it is typed, or `default`; UsageError says what can be chosen."""
         setting = TABLE.get(name)
         if setting is None:
-            near = get_close_matches(name, TABLE, n=1)
-            raise UsageError(
-                f"there is no setting {name}; {f'did you mean {near[0]}?' if near else '/set lists them'}"
-            )
+            raise UsageError(f"there is no setting {name}; {did_you_mean(name, TABLE, '/set lists them')}")
         others = {key: value for key, value in self.values.items() if key != name}
         if text == "default":
             return Settings(others)

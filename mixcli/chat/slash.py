@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from mixcli.chat import about, branches, personas, places
 from mixcli.chat.complete import PATH, Words
 from mixcli.chat.settings import TABLE as SETTINGS
 from mixcli.console import console
+from mixcli.text import did_you_mean
 
 if TYPE_CHECKING:
     from mixcli.chat.repl import Chat
@@ -92,8 +92,7 @@ def run(chat: "Chat", line: str) -> None:
     if word in TABLE:
         TABLE[word].act(chat, rest.strip())
         return
-    near = get_close_matches(word, TABLE, n=1)
-    console.warn(f"no command {word}; {f'did you mean {near[0]}?' if near else '/help lists them'}")
+    console.warn(f"no command {word}; {did_you_mean(word, TABLE, '/help lists them')}")
 
 
 def completions(chat: "Chat") -> Mapping[str, tuple[Callable[[], Words], str]]:

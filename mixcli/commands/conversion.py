@@ -1,5 +1,6 @@
 """What `convert` and `quantize` share: the options, the ledger of a dry run, and the run itself."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -12,6 +13,7 @@ from mixcli.commands.options import F, with_options
 from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.file_types import file_type, tensor_type
+from mixcli.text import missing
 from mixcli.words import size, size_in_bytes
 from profiles.shape import tensor_class
 
@@ -65,6 +67,10 @@ def conversion_options(command: F) -> F:
 def run(source: Path, output_type: str | None, choices: Choices, **more: Any) -> None:
     """Convert or show what would be; the path of the result goes to stdout. `more` are further fields of quantize's Options."""
     from quantize import Options, execute, prepare
+
+    for path in (source, choices.imatrix):
+        if path is not None and not os.path.lexists(path):
+            raise UsageError(missing(path))
 
     options = Options(
         output_type=output_type and file_type(output_type),

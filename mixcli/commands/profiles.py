@@ -84,9 +84,9 @@ def detect() -> None:
 @common
 def new(name: str, extends: str | None) -> None:
     """Write profile NAME into your configuration folder, to be edited: this machine, or a copy of another."""
+    from mixcli.insight.machines import profile_of
     from mixcli.json_cache import replace_text
     from mixcli.paths import private
-    from profiles.load import load_profile
 
     path = _own() / f"{name}.toml"
     if path.name != f"{name}.toml" or name == "auto":
@@ -94,7 +94,7 @@ def new(name: str, extends: str | None) -> None:
     if path.exists():
         raise UsageError(f"{path} is there already; edit it")
     if extends:
-        load_profile(extends, _own())
+        profile_of(extends)
         text = f'extends = "{extends}"\n# [host]\n# ram_gib = 128\n'
     else:
         text = _detected()

@@ -9,6 +9,7 @@ from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.console import console
 from mixcli.errors import MixcliError, UsageError
+from mixcli.text import clean, did_you_mean
 
 
 @click.command("stop", cls=Command)
@@ -30,11 +31,9 @@ def command(model: str | None, everything: bool) -> None:
     else:  # those that are about to end count only where there are no others
         chosen = [host for host in running if everything or host["status"] != STOPPING] or running
     if not chosen:
-        raise UsageError(
-            f"{model or 'no model'} is not loaded; `mixcli ps` lists what is"
-            if model
-            else "no model is loaded"
-        )
+        known = [name for host in running for name in _names(host) if name]
+        hint = did_you_mean(model or "", known, "`mixcli ps` lists what is")
+        raise UsageError(f"{clean(model)} is not loaded; {hint}" if model else "no model is loaded")
     if len(chosen) > 1 and not everything and not model:
         raise UsageError(
             f"{len(chosen)} models are loaded; name one of {', '.join(host['model'] or str(host['pid']) for host in chosen)}, or say --all"

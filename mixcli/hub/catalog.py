@@ -2,12 +2,12 @@
 
 import tomllib
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
 from mixcli.errors import UsageError
 from mixcli.hub.licences import licence
+from mixcli.text import did_you_mean, nearest
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ def entry(name: str) -> Entry:
     """Return the entry of a name; UsageError with the nearest name when there is none."""
     known = catalog()
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}."
+        hint = did_you_mean(name, known, f"known names: {', '.join(known)}.")
         raise UsageError(
             f"no model is called {name!r}; {hint} A repository is named as org/repo, a folder or a file by its path."
         )
@@ -65,5 +64,7 @@ def entry(name: str) -> Entry:
 def file_type(of: Entry, asked: str | None) -> str:
     """Return the file type to make: the one asked for, or the entry's default; UsageError for one it does not have."""
     if asked is not None and of.types and asked not in of.types:
-        raise UsageError(f"{of.name} has no type {asked!r}; it can be {', '.join(of.types)}")
+        near = nearest(asked, of.types)
+        hint = f"; did you mean {near}?" if near else ""
+        raise UsageError(f"{of.name} has no type {asked!r}; it can be {', '.join(of.types)}{hint}")
     return asked or of.default_type

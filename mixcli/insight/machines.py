@@ -6,9 +6,13 @@ from pathlib import Path
 
 from mixcli import paths
 from mixcli.console import console
+from mixcli.errors import UsageError
+from mixcli.text import clean, did_you_mean
+from profiles.errors import UnknownProfile
 from profiles.load import load_profile
 from profiles.machine import Machine
 from profiles.memory import GIB
+from profiles.schema import Profile
 from profiles.shape import ModelShape
 
 
@@ -38,7 +42,7 @@ def machine_of(
         if disk_of is not None:
             machine = replace(machine, disk=random_reads(disk_of))
     else:
-        machine = load_profile(str(profile), own_profiles()).machine()
+        machine = profile_of(str(profile)).machine()
     if vram is not None:
         machine = replace(machine, gpus=tuple(replace(gpu, bytes_free=vram) for gpu in machine.gpus))
     if ram is not None:
@@ -48,6 +52,15 @@ def machine_of(
 
         machine = with_rates(machine, shapes, console.note)
     return machine
+
+
+def profile_of(name: str) -> Profile:
+    """Read a profile by name; UsageError with the nearest name for one that does not exist."""
+    try:
+        return load_profile(name, own_profiles())
+    except UnknownProfile as error:
+        hint = did_you_mean(error.name, error.names, f"there are {', '.join(error.names)}")
+        raise UsageError(f"no profile is called {clean(error.name)!r}; {hint}") from None
 
 
 def detected_profile() -> str:

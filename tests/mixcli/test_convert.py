@@ -69,7 +69,7 @@ def test_shards_are_named_as_llama_cpp_names_them(mixcli: Runner, checkpoint: Pa
         (["convert", "{}", "--tensor", "ffn_down=Q99"], 2, "Q99"),
         (["convert", "{}", "--max-memory", "lots"], 2, "invalid size"),
         (["convert", "{}", "-t", "IQ2_XXS"], 5, "needs an imatrix"),
-        (["convert", "{}/nowhere"], 1, "nowhere"),
+        (["convert", "{}/nowhere"], 2, "there is no file"),
         (["quantize", "{}/model.safetensors", "Q4_K_M"], 5, "safetensors"),
         (["pull", "{}/", "--type", "Q4_O"], 2, "Q4_O is not a file type"),
     ],

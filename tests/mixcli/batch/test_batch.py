@@ -270,7 +270,7 @@ def test_openais_batch_files_pass_through(mixcli: Runner, with_demo: Path, tmp_p
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["nowhere.jsonl"], "nowhere.jsonl: No such file"),
+        (["nowhere.jsonl"], "there is no file nowhere.jsonl"),
         (["{csv}", "--prompt", "{{{{ body }}}}"], "{{ body }} has no value; there is id, subject"),
         (["{csv}", "--column", "body"], "there is no field 'body'"),
         (["{csv}", "--column", "subject", "--keep", "gold"], "--keep: there is no column 'gold'"),
