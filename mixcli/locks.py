@@ -11,40 +11,51 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from mixcli import paths
 from mixcli.errors import MixcliError
+from mixcli.process_state import STOPPED, born, computed, lock_holder, state
 
 POLL = 0.2  # seconds between two looks at a lock that somebody else has
 QUICK = 0.01  # the first ones, for work that takes no time
-LONGEST = 600.0  # seconds that are waited where nobody is told
+LONGEST = 600.0  # seconds that are waited where nobody is told, or for a holder that does nothing
+BUSY = 3600.0  # seconds that are waited for a holder that computes and shows no progress: it may check a large file
+FROZEN = 30.0  # seconds that are waited for a holder that is stopped
+LOOK = 1.0  # seconds between two looks at the holder
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
+
+# Called again and again while somebody else has a lock, with words for who that is; returns what is seen of the progress, to compare
+Waiting = Callable[[str], object]
 
 
 @contextmanager
 def exclusive(
-    path: Path, waiting: Callable[[], None] | None = None, *, seconds: float = LONGEST, what: str = ""
+    path: Path,
+    waiting: Waiting | None = None,
+    *,
+    seconds: float = LONGEST,
+    what: str = "working on the same file",
 ) -> Iterator[None]:
     """Wait for the lock on `path` and hold it; `waiting` is called again and again while somebody else has it.
 
-    Without `waiting` nobody would know, so there is an end: after `seconds` MixcliError names the process that has the lock and `what` it
-    does. The holder writes its process id into the file for that.
+    Every wait has an end in MixcliError, which names the process that has the lock, `what` it is doing, and the next step: after
+    `seconds`, where there is no `waiting` and so nobody would know; else when what `waiting` returns has not changed for LONGEST seconds, for BUSY
+    seconds if the holder computes, or when the holder has been stopped for FROZEN seconds. The holder writes its process id into the file for that.
 
     mixcli never removes such a file; should another program do so, the lock is taken on the new one. Raises OSError for a file that
     cannot be made, or a link in its place.
     """
     handle = _open(path)
-    deadline = time.monotonic() + seconds
+    patience = _Patience(waiting, seconds, what)
     try:
         while True:
             try:
                 pause = QUICK
                 while not _taken(handle):
-                    if waiting:
-                        waiting()
-                    elif time.monotonic() >= deadline:
-                        raise MixcliError(_held(path, handle, seconds, what))
+                    patience.look(path, handle)
                     time.sleep(pause)
                     pause = min(POLL, 2 * pause)
             except OSError as error:
@@ -63,6 +74,83 @@ def exclusive(
         yield
     finally:
         os.close(handle)
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """The process that has a lock, as far as the system tells: `pid` is 0 and `since` empty where it does not."""
+
+    pid: int
+    since: str
+    is_stopped: bool
+    computed: str
+
+    def words(self, what: str) -> str:
+        """Return one clause: who it is, what it does, since when, and whether it is stopped."""
+        who = f"process {self.pid}" if self.pid else "another process"
+        doing = f"has been {what} since {self.since}" if self.since else f"is {what}"
+        stopped = f"; it is stopped, and `kill -CONT {self.pid}` continues it" if self.is_stopped else ""
+        return f"{who} {doing}{stopped}"
+
+
+class _Patience:
+    """How long somebody waits for a lock."""
+
+    def __init__(self, waiting: Waiting | None, seconds: float, what: str) -> None:
+        self._waiting, self._seconds, self._what = waiting, seconds, what
+        self._begin = self._moved = self._computed = self._ran = time.monotonic()
+        self._looked = -LOOK
+        self._holder = _Holder(0, "", False, "")
+        self._seen: object = None
+
+    def look(self, path: Path, handle: int) -> None:
+        """Look at the holder; raises MixcliError when it was waited for long enough."""
+        now = time.monotonic()
+        if self._waiting is None:
+            if now - self._begin >= self._seconds:
+                holder = _holder(handle)
+                raise MixcliError(
+                    f"{self._tell(holder)} and has not finished for {self._seconds:.0f} s{_end(holder)} (lock {path})"
+                )
+            return
+        if now - self._looked >= LOOK:
+            before, self._looked, self._holder = self._holder, now, _holder(handle)
+            if self._holder.computed != before.computed:
+                self._computed = now
+        holder = self._holder
+        seen = self._waiting(holder.words(self._what)), holder.pid
+        if seen != self._seen:
+            self._seen, self._moved = seen, now
+        if not holder.is_stopped:
+            self._ran = now
+        if now - self._ran >= FROZEN:
+            raise MixcliError(
+                f"{self._tell(holder)} and has been stopped for {FROZEN:.0f} s; continue it with `kill -CONT {holder.pid}`, "
+                f"or end it with `kill -KILL {holder.pid}` and run this again"
+            )
+        idle = now - self._moved
+        if idle >= (LONGEST if now - self._computed >= LONGEST else BUSY):
+            raise MixcliError(
+                f"{self._tell(holder)} and has made no progress for {idle:.0f} s{_end(holder)} (lock {path})"
+            )
+
+    def _tell(self, holder: _Holder) -> str:
+        return replace(holder, is_stopped=False).words(self._what)
+
+
+def _end(holder: _Holder) -> str:
+    if holder.is_stopped:
+        return f"; it is stopped: continue it with `kill -CONT {holder.pid}`"
+    return f"; end it with `kill {holder.pid}` if it hangs" if holder.pid else "; end it if it hangs"
+
+
+def _holder(handle: int) -> _Holder:
+    """Find out who has a lock: what the system says, else what the holder wrote, if that process still runs."""
+    pid, _, began = os.pread(handle, 100, 0).decode("ascii", "replace").strip().partition(" ")
+    signed = int(pid) if pid.isdigit() and began and born(int(pid)) == began else 0
+    found = lock_holder(handle) or signed
+    since = time.strftime("%H:%M", time.localtime(os.fstat(handle).st_mtime)) if found == signed != 0 else ""
+    return _Holder(found, since, bool(found) and state(found) == STOPPED, computed(found) if found else "")
 
 
 def _open(path: Path) -> int:
@@ -90,18 +178,13 @@ def _stand_in(path: Path) -> Path | None:
 
 
 def _sign(handle: int) -> None:
-    """Write who has the lock; a full disk is no reason not to have it."""
+    """Write who has the lock, and when that process began; a full disk is no reason not to have it."""
     with suppress(OSError):
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        os.pwrite(handle, f"{os.getpid()} {_began(os.getpid())}\n".encode("ascii", "replace"), 0)
 
 
-def _held(path: Path, handle: int, seconds: float, what: str) -> str:
-    said = os.pread(handle, 20, 0).strip()
-    pid = int(said) if said.isdigit() else 0
-    who = f"process {pid}" if pid else "another process"
-    end = f"end it with `kill {pid}`" if pid else "end it"
-    return f"{who} {what or 'works on the same file'} and has not finished for {seconds:.0f} s; {end} if it hangs (lock {path})"
+_began = cache(born)
 
 
 def _taken(handle: int) -> bool:

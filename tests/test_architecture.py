@@ -22,6 +22,7 @@ BASE = {
     "mixcli.console",
     "mixcli.json_cache",
     "mixcli.text",
+    "mixcli.process_state",
     "mixcli.python_child",
 }
 MAY_IMPORT: dict[str, set[str]] = {
@@ -30,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli": set(),
     "mixcli.errors": set(),
     "mixcli.paths": set(),
-    "mixcli.locks": {"mixcli.paths", "mixcli.errors"},
+    "mixcli.process_state": set(),
+    "mixcli.locks": {"mixcli.paths", "mixcli.errors", "mixcli.process_state"},
     "mixcli.json_cache": {"mixcli.paths", "mixcli.locks", "mixcli.errors"},
     "mixcli.python_child": set(),
     "mixcli.os_errors": {"mixcli.errors", "mixcli.paths", "mixcli.text", "mixcli.hub.hub_cache"},
@@ -60,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "mixcli.host.deadlines": set(),
     "mixcli.host.endpoint": BASE | {"mixcli.host.client", "mixcli.host.deadlines", "mixcli.host.events"},
-    "mixcli.host.record": set(),
+    "mixcli.host.record": {"mixcli.process_state"},
     "mixcli.host.process": BASE
     | {
         "profiles",

@@ -16,9 +16,10 @@ from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.child import Child
 from mixcli.host.client import GONE, HostClient, unresponsive
 from mixcli.host.protocol import READY, raise_error
-from mixcli.host.record import Record, born, end, process_at, records, until
+from mixcli.host.record import Record, end, process_at, records, until
 from mixcli.host.spec import HostName, HostSpec, Order
 from mixcli.locks import exclusive
+from mixcli.process_state import born
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
 NOTICE_TIMEOUT = 0.5  # seconds for a host to see that we have left
@@ -76,7 +77,7 @@ def connect(
     `place` is asked only when a host must be started. `keep_alive` is seconds after `leave`; `report` gets (done, total, stage)
     of the load. Raises what the host says of a failed load, ModelDied when its process ends, Unresponsive when it gives no sign of life.
     """
-    with exclusive(name.lock, seconds=LOCK_TIMEOUT, what=f"starts the model process of {name.label}"):
+    with exclusive(name.lock, seconds=LOCK_TIMEOUT, what=f"starting the model process of {name.label}"):
         process = None
         states = _attach(name, keep_alive)
         if states is None:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mixcli.process_state import born
+
 SYSTEM: str = sys.platform
 SUFFIX = ".host"
-STOPPED = "T"  # the state of a process after SIGSTOP
 LONGEST = 1 << 16  # bytes of a note
-PS = 5.0  # seconds for ps to answer, where there is no /proc
 # macOS: LOCAL_PEERPID of SOL_LOCAL
 SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
@@ -73,43 +73,6 @@ def records(folder: Path) -> Iterator[Record]:
         else:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-
-
-def state(pid: int) -> str:
-    """Return the state of a process as one letter ("R", "S", "T" stopped, "D" in the kernel); "" when it has ended, also as a zombie."""
-    fields = _fields(pid)
-    return "" if not fields or fields[0][:1] in "ZX" else fields[0][:1]
-
-
-def born(pid: int) -> str:
-    """Return when a process began, in the system's own words; "" when it has ended, also as a zombie."""
-    fields = _fields(pid)
-    return "" if not fields or fields[0][:1] in "ZX" else fields[1]
-
-
-def _fields(pid: int) -> tuple[str, str] | None:
-    """Return state and beginning; None for no such process."""
-    if SYSTEM == "linux":
-        try:
-            raw = Path(f"/proc/{pid}/stat").read_bytes()
-        except OSError:
-            return None
-        words = raw.rpartition(b")")[2].split()  # the name before may hold anything
-        return words[0].decode("ascii"), words[19].decode("ascii")
-    import subprocess  # not needed where there is /proc, and every front end imports this module
-
-    try:
-        done = subprocess.run(
-            ["ps", "-o", "stat=,lstart=", "-p", str(pid)],
-            capture_output=True,
-            timeout=PS,
-            check=False,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    said = done.stdout.decode("ascii", "replace").split(maxsplit=1)
-    return (said[0], said[1].strip()) if len(said) == 2 else None
 
 
 def process_at(path: Path) -> int:

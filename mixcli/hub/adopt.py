@@ -44,7 +44,7 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
         keeper="mixcli" if copy else "user",
         prompt=prompt_format(header),
     )
-    with store.building(called, kind) as (work, done):
+    with store.building(called, kind, report) as (work, done):
         if done is not None:
             return done, False
         stored = []

@@ -111,7 +111,7 @@ def build(
     about: About, output_type: str, make: Callable[[Path, Path], None], report: Report
 ) -> tuple[store.StoredModel, bool]:
     """Make `name:TYPE` in the store by `make(work folder, target)`, once, whoever else asks for it at the same time."""
-    with store.building(about.name, output_type, lambda work: show_work(work, report)) as (work, done):
+    with store.building(about.name, output_type, report) as (work, done):
         if done is not None:
             return done, False
         target = work / f"{about.name.rpartition('/')[2]}-{output_type}.gguf"
@@ -119,13 +119,6 @@ def build(
             make(work, target)
         file = StoredFile(target.name, target.stat().st_size, sha256(target, report))
         return store.publish(work, about.manifest(output_type, (file,))), True
-
-
-def show_work(work: Path, report: Report) -> None:
-    """Show a waiter how far somebody else's work is, by what is on the disk."""
-    parts = [path.stat() for path in work.glob("*.gguf.part")] if work.is_dir() else []
-    done = sum(status.st_blocks * 512 for status in parts)
-    report(done, max(done, sum(status.st_size for status in parts), 1), "another process makes it")
 
 
 def convert_to(source: Path, target: Path, output_type: str, report: Report, *, experts: int = 0) -> None:

@@ -22,6 +22,7 @@ from mixcli.hub.hub_cache import CachedRepo
 from mixcli.hub.hub_errors import Failure
 from mixcli.hub.patience import Patience, Stopped
 from mixcli.hub.remote import RemoteFile, RemoteRepo
+from mixcli.hub.waiting import Waiting
 from mixcli.hub.wire import Mismatch
 from mixcli.locks import exclusive
 
@@ -58,16 +59,16 @@ def fetch(
     """Bring a file into the Hub's cache and give its place in the snapshot, going on where an earlier try ended.
 
     `head` is the beginning of the file where that was fetched before. `stop` ends it with Stopped.
-    When another process fetches the same file, its progress is reported until it is done or has died. Raises IntegrityError for wrong
+    When another process fetches the same file, its progress is reported until it is done, has died, or was waited for long enough
+    (MixcliError). Raises IntegrityError for wrong
     bytes (after one more try), NotReachable in words, OSError of the disk.
     """
     cache = CachedRepo(repo.repo)
     lock, part, blob = cache.lock(file.etag), cache.part(file.etag), cache.blob(file.etag)
     for folder in (lock.parent, blob.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(
-        lock, lambda: report(max(0, _size(part)), file.size, f"{file.name}: another process fetches it")
-    ):
+    waiting = Waiting(lambda: (max(0, _size(part)), file.size), report)
+    with exclusive(lock, waiting, what=f"downloading {file.name}"):
         if not _is_sound(blob, file, report):
             for last_try in (False, True):
                 found = _fill(repo, file, part, report, b"" if last_try else head, stop)

@@ -153,7 +153,7 @@ class GgufJob:
         """Fetch, repair where needed, publish."""
         name, kind = self.about.name, self.choice.type
         revision = self.about.revision
-        with store.building(name, kind, lambda work: show_pull(work, report), revision) as (work, done):
+        with store.building(name, kind, report, revision, progress=_fetched) as (work, done):
             if done is not None:
                 return done
             needs = [(hub_cache.root(), self.summary.download)]
@@ -214,9 +214,7 @@ def _here(cache: CachedRepo, etag: str, n_bytes: int) -> int:
     return 0
 
 
-def show_pull(work: Path, report: Report) -> None:
-    """Show a waiter how far another process is with the same pull."""
+def _fetched(work: Path) -> tuple[float, float]:
+    """Return how many bytes of a pull are here, whoever fetches them, and of how many."""
     costs = progress_of(work)
-    report(
-        sum(cost.here for cost in costs), max(1, sum(cost.size for cost in costs)), "another process pulls it"
-    )
+    return sum(cost.here for cost in costs), max(1, sum(cost.size for cost in costs))

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 from mixcli import paths
 from mixcli.errors import UsageError
 from mixcli.hub import default, manifest
+from mixcli.hub.hashing import Report
 from mixcli.hub.manifest import Manifest
 from mixcli.hub.reference import Reference, check_name, check_text, is_path, is_there, shown
+from mixcli.hub.waiting import Waiting
 from mixcli.locks import exclusive
 from mixcli.text import nearest
 
@@ -210,15 +212,20 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
 
 @contextmanager
 def building(
-    name: str, file_type: str, waiting: Callable[[Path], None] | None = None, revision: str | None = None
+    name: str,
+    file_type: str,
+    report: Report,
+    revision: str | None = None,
+    progress: Callable[[Path], tuple[float, float]] | None = None,
 ) -> Iterator[tuple[Path, StoredModel | None]]:
     """Hold the one right to make `name:TYPE`: gives a work folder, or the model when it is there, of that `revision` if one is named.
 
-    The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. `waiting` is
-    called with that folder again and again while somebody else works in it.
+    The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. While
+    somebody else works in it, `progress` of that folder is reported: bytes that are here, and of how many.
     """
     work = work_folder(check_name(name), file_type)
-    with exclusive(work.with_suffix(".lock"), waiting and (lambda: waiting(work))):
+    waiting = Waiting(lambda: (progress or _written)(work), report)
+    with exclusive(work.with_suffix(".lock"), waiting, what=f"making {name}:{file_type}"):
         same = (model for model in models() if model.label == f"{name}:{file_type}")
         done = next(
             (m for m in same if revision is None or (m.manifest and m.manifest.revision == revision)), None
@@ -226,6 +233,13 @@ def building(
         if done is None:
             paths.private(work)
         yield work, done
+
+
+def _written(work: Path) -> tuple[float, float]:
+    """Return how many bytes of a result are on the disk, and of how many."""
+    parts = [path.stat() for path in work.glob("*.gguf.part")] if work.is_dir() else []
+    done = sum(status.st_blocks * 512 for status in parts)
+    return done, max(done, sum(status.st_size for status in parts), 1)
 
 
 def work_folder(name: str, file_type: str) -> Path:

@@ -15,7 +15,7 @@ from mixcli import paths
 from mixcli.errors import UsageError
 from mixcli.hardware import memory_free
 from mixcli.hub import download, fit, hub_cache, store
-from mixcli.hub.build import About, show_work
+from mixcli.hub.build import About
 from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.hub_cache import CachedRepo
 from mixcli.hub.job import FileCost, Summary, check_disk
@@ -124,7 +124,7 @@ class StreamJob:
     def carry_out(self, report: Report) -> StoredModel:
         """Fetch and quantize, shard by shard; the same call goes on after a kill."""
         name, revision = self.about.name, self.about.revision
-        with store.building(name, self.type, lambda work: show_work(work, report), revision) as (work, done):
+        with store.building(name, self.type, report, revision) as (work, done):
             if done is not None:
                 return done
             target = self.plan.target

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.host import record
+from mixcli import process_state
 from mixcli.paths import runtime_dir
 from quantize import convert
 from tests.conftest import Runner
@@ -85,7 +85,7 @@ def test_ps_shows_it_and_stop_unloads_it(mixcli: Runner, with_demo: Path) -> Non
     assert "demo:Q4_K_M" in mixcli("ps").stdout
     assert mixcli("stop", "demo").returncode == 0
     assert mixcli("ps", "--json").stdout.strip() == "[]"
-    assert record.state(loaded["pid"]) == "", (
+    assert process_state.state(loaded["pid"]) == "", (
         "it runs, or is more than a zombie that init has not waited for yet"
     )
 

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from mixcli import locks, paths, python_child
+from mixcli import paths, python_child
 from mixcli.engine.buffers import buffers_in
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.client import HostClient
 from mixcli.host.process import STOPPING, UNRESPONSIVE, Host, connect, hosts, stop
-from mixcli.host.record import Record, born
+from mixcli.host.record import Record
 from mixcli.host.spec import HostName, Order
+from mixcli.process_state import born
 from tests.conftest import Runner
 
 from .conftest import PLACEMENT, silent
@@ -292,26 +293,6 @@ def test_a_note_of_a_dead_process_is_cleared_away(home: Path) -> None:
     assert note.file.exists()
     assert hosts() == []
     assert not note.file.exists()
-
-
-def test_a_lock_that_is_held_for_ever_names_its_holder(tmp_path: Path) -> None:
-    path = tmp_path / "a.lock"
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom mixcli.locks import exclusive\n"
-        "with exclusive(Path(sys.argv[1])):\n    print(1, flush=True)\n    time.sleep(600)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code, os.fspath(path)], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    try:
-        with pytest.raises(MixcliError, match=f"process {holder.pid} "), locks.exclusive(path, seconds=0.3):
-            pass
-    finally:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close()
-    with locks.exclusive(path, seconds=5):
-        pass
 
 
 SECRETS = {

@@ -1,0 +1,31 @@
+"""What is shown while another process works on the same file: who that is, and how far it is."""
+
+import sys
+import time
+from collections.abc import Callable
+
+from mixcli.console import console
+from mixcli.hub.hashing import Report
+
+NOTE = 2.0  # seconds; a shorter wait is not worth a line
+
+
+class Waiting:
+    """What `locks.exclusive` calls while somebody else has the lock.
+
+    `progress` returns the bytes that are here, and of how many. Where no bar can be drawn, who is waited for is told in one line each time
+    that it changes.
+    """
+
+    def __init__(self, progress: Callable[[], tuple[float, float]], report: Report, prefix: str = "") -> None:
+        self._progress, self._report, self._prefix = progress, report, prefix
+        self._told, self._begin = "", time.monotonic()
+
+    def __call__(self, words: str) -> object:
+        done, total = self._progress()
+        self._report(done, total, self._prefix + words)
+        is_long = time.monotonic() - self._begin >= NOTE
+        if is_long and words != self._told and not console.is_terminal(sys.stderr):
+            self._told = words
+            console.note(f"waiting: {self._prefix}{words}")
+        return done
