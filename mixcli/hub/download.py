@@ -43,7 +43,7 @@ class State:
 def state(repo: RemoteRepo, file: RemoteFile) -> State:
     """Look how much of a file is here."""
     cache = CachedRepo(repo.repo)
-    if _size(cache.blob(file.etag)) == file.size:
+    if _size(cache.whole(repo.commit, file.name, file.etag)) == file.size:
         return State(file.size, True)
     return State(min(file.size, max(0, _size(cache.part(file.etag)))), False)
 
@@ -69,7 +69,7 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
     waiting = Waiting(lambda: (max(0, _size(part)), file.size), report)
     with exclusive(lock, waiting, what=f"downloading {file.name}"):
-        if not _is_sound(blob, file, report):
+        if not _is_sound(cache.whole(repo.commit, file.name, file.etag), file, report):
             for last_try in (False, True):
                 found = _fill(repo, file, part, report, b"" if last_try else head, stop)
                 if found == file.etag:
@@ -87,15 +87,15 @@ def fetch(
     return pointer
 
 
-def _is_sound(blob: Path, file: RemoteFile, report: Report) -> bool:
+def _is_sound(here: Path, file: RemoteFile, report: Report) -> bool:
     """Return whether the cache has the file already, and remove it when its bytes are not what its name says."""
-    if _size(blob) != file.size:
+    if _size(here) != file.size:
         return False
     digest = hashing.digest_for(file.etag, file.size)
-    hashing.feed(digest, blob, report, f"{file.name}: checking what is here")
+    hashing.feed(digest, here, report, f"{file.name}: checking what is here")
     if digest.hexdigest() == file.etag:
         return True
-    blob.unlink()
+    here.unlink()
     return False
 
 

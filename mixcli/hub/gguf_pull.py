@@ -83,8 +83,8 @@ def _read(repo: RemoteRepo, group: Sequence[RemoteFile]) -> tuple[GgufHeader, tu
     for use_disk in (True, False):
         readers = []
         for file in group:
-            blob, part = cache.blob(file.etag), cache.part(file.etag)
-            readers.append(RemoteReader(repo, file, (blob if blob.exists() else part) if use_disk else None))
+            here = cache.here(repo.commit, file.name, file.etag) if use_disk else None
+            readers.append(RemoteReader(repo, file, here))
         try:
             header = model_header([(file.name, reader) for file, reader in zip(group, readers, strict=True)])
             if not has_split_experts(header):
@@ -178,8 +178,8 @@ class GgufJob:
         target = work / f"{self.about.name.rpartition('/')[2]}-{self.choice.type}.gguf"
         convert_to(pointers[0], target, "COPY", report)
         if not self.keep_source:
-            for pointer in pointers:
-                CachedRepo(self.repo.repo).forget(pointer)
+            for pointer, file in zip(pointers, self.choice.files, strict=True):
+                CachedRepo(self.repo.repo).forget(pointer, file.etag)
         return StoredFile(target.name, target.stat().st_size, sha256(target, report))
 
 
@@ -189,7 +189,11 @@ def _sha256(pointer: Path, file: RemoteFile, report: Report) -> str:
 
 def _write_wanted(work: Path, repo: RemoteRepo, files: Sequence[RemoteFile]) -> None:
     """Write down what is wanted, for whoever waits and for whoever comes back offline."""
-    wanted = {"repo": repo.repo, "files": [[file.name, file.size, file.etag] for file in files]}
+    wanted = {
+        "repo": repo.repo,
+        "commit": repo.commit,
+        "files": [[file.name, file.size, file.etag] for file in files],
+    }
     part = work / f"{WANTED}.part"
     part.write_text(json.dumps(wanted), "utf-8")
     part.replace(work / WANTED)
@@ -201,17 +205,15 @@ def progress_of(work: Path) -> list[FileCost]:
         wanted = json.loads((work / WANTED).read_text("utf-8"))
         cache = CachedRepo(wanted["repo"])
         return [
-            FileCost(name, n_bytes, _here(cache, etag, n_bytes)) for name, n_bytes, etag in wanted["files"]
+            FileCost(name, n_bytes, min(n_bytes, _size_of(cache.here(wanted["commit"], name, etag))))
+            for name, n_bytes, etag in wanted["files"]
         ]
     except (OSError, ValueError, TypeError, KeyError):
         return []
 
 
-def _here(cache: CachedRepo, etag: str, n_bytes: int) -> int:
-    for path in (cache.blob(etag), cache.part(etag)):
-        if path.exists():
-            return min(path.stat().st_size, n_bytes)
-    return 0
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _fetched(work: Path) -> tuple[float, float]:

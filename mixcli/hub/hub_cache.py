@@ -6,13 +6,13 @@ Standard library only, so that a list of models costs no import of huggingface_h
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli import paths
 
+TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 
 
@@ -54,16 +54,27 @@ class CachedRepo:
     def snapshot(self, commit: str) -> Path:
         return self.folder / "snapshots" / commit
 
+    def whole(self, commit: str, name: str, etag: str) -> Path:
+        """Return where a snapshot's file is when it is complete: its blob, or the pointer where links are not possible and it is the file itself."""
+        blob, pointer = self.blob(etag), self.snapshot(commit) / name
+        return pointer if not blob.exists() and _is_itself_a_file(pointer) else blob
+
+    def here(self, commit: str, name: str, etag: str) -> Path:
+        """Return what there is of a snapshot's file: the whole, or the part; the part need not exist."""
+        whole = self.whole(commit, name, etag)
+        return whole if whole.exists() else self.part(etag)
+
     def link(self, commit: str, name: str, etag: str) -> Path:
-        """Let a snapshot's file point to a blob; gives the file."""
-        pointer = self.snapshot(commit) / name
+        """Let a snapshot's file point to its blob and return it; without links the blob itself is moved there, as huggingface_hub does."""
+        pointer, blob = self.snapshot(commit) / name, self.blob(etag)
+        if self.whole(commit, name, etag) == pointer:
+            return pointer
         pointer.parent.mkdir(parents=True, exist_ok=True)
-        target = os.path.relpath(self.blob(etag), pointer.parent)
+        target = os.path.relpath(blob, pointer.parent)
         if not (pointer.is_symlink() and pointer.readlink() == Path(target)):
             fresh = pointer.with_name(f".{pointer.name}.{os.getpid()}")
             fresh.unlink(missing_ok=True)
-            _point(fresh, target, self.blob(etag))
-            fresh.replace(pointer)
+            (fresh if _symlinked(fresh, target) else blob).replace(pointer)
         return pointer
 
     def remember(self, revision: str, commit: str) -> None:
@@ -73,37 +84,43 @@ class CachedRepo:
             ref.parent.mkdir(parents=True, exist_ok=True)
             ref.write_text(commit)
 
-    def forget(self, pointer: Path) -> int:
-        """Remove a snapshot's file, and its blob when no other snapshot needs it; gives the bytes that this frees."""
-        blob = pointer.resolve()
-        pointer.unlink(missing_ok=True)
+    def forget(self, pointer: Path, etag: str) -> None:
+        """Remove a snapshot's file, and its blob when no other snapshot points to it.
+
+        The etag names the blob of a pointer that is a copy of it, as in a cache that was moved without its links.
+        """
+        if not os.path.lexists(pointer):
+            return
+        blob = pointer.resolve() if pointer.is_symlink() else self.blob(etag).resolve()
+        pointer.unlink()
         shared = any(other.is_symlink() and other.resolve() == blob for other in self.pointers())
-        freed = 0
         if not shared and blob.is_file() and blob.is_relative_to(self.folder.resolve()):
-            freed = blob.stat().st_size
             blob.unlink()
         for folder in pointer.parents:
             if folder == self.folder or any(folder.iterdir()):
                 break
             folder.rmdir()
-        return freed
 
     def pointers(self) -> Iterator[Path]:
         """Return every file of every snapshot."""
         return (path for path in self.folder.glob("snapshots/*/**/*") if not path.is_dir())
 
 
-def _point(pointer: Path, target: str, blob: Path) -> None:
-    """Make a pointer to a blob: a link, a second name where the file system has no links, else a copy."""
+def _is_itself_a_file(pointer: Path) -> bool:
+    return pointer.is_file() and not pointer.is_symlink()
+
+
+def _symlinked(pointer: Path, target: str) -> bool:
+    """Make a link; False where the file system has none, or huggingface_hub was told to make none."""
+    if os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() in TRUE:
+        return False
     try:
         pointer.symlink_to(target)
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        try:
-            os.link(blob, pointer)
-        except OSError:
-            shutil.copyfile(blob, pointer)
+        return False
+    return True
 
 
 def repositories() -> Iterator[tuple[CachedRepo, Path]]:

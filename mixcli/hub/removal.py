@@ -46,8 +46,9 @@ def carry_out(removal: Removal) -> None:
     shutil.rmtree(gone, ignore_errors=True)
     home.rename(gone)
     if about.keeper == "hub":
+        etags = dict(zip(removal.model.parts, (file.sha256 for file in about.files), strict=True))
         for path in removal.files:
-            _repo_of(path).forget(path)
+            _repo_of(path).forget(path, etags[path])
     shutil.rmtree(gone)
     if default.get() in {about.label, about.name}:
         default.set_to(None)

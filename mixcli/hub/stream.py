@@ -52,7 +52,7 @@ def quantize_job(
         download.fetch(repo, file, report)
     cache = CachedRepo(repo.repo)
     readers = {
-        file.name: RemoteReader(repo, file, _local(cache, file))
+        file.name: RemoteReader(repo, file, cache.here(repo.commit, file.name, file.etag))
         for file in repo.files
         if file.name.endswith(".safetensors") and "/" not in file.name
     }
@@ -60,11 +60,6 @@ def quantize_job(
     model = replace(model_source(checkpoint), fingerprint=f"{repo.repo}@{repo.commit}")
     heads = {name: reader.head for name, reader in readers.items()}
     return StreamJob(replace(about, keeper="mixcli"), repo, file_type, checkpoint, model, heads, keep_source)
-
-
-def _local(cache: CachedRepo, file: RemoteFile) -> Path:
-    blob = cache.blob(file.etag)
-    return blob if blob.exists() else cache.part(file.etag)
 
 
 @dataclass(frozen=True)
@@ -176,9 +171,8 @@ class _Shards:
         return fetching
 
     def _let_go(self, name: str) -> None:
-        pointer = self._snapshot / name
-        if not self._job.keep_source and name in self._fetched() and pointer.is_symlink():
-            self._cache.forget(pointer)
+        if not self._job.keep_source and name in self._fetched():
+            self._cache.forget(self._snapshot / name, self._job.repo.by_name[name].etag)
 
     def _fetched(self) -> list[str]:
         """Return the names of the shards that this job brought, in this run or an earlier one; others belong to somebody else."""

@@ -105,7 +105,7 @@ def test_keep_alive_0_leaves_the_model_to_others(mixcli: Runner, with_demo: Path
     assert mixcli("run", CAPITAL, "--keep-alive", "0", "--max-tokens", "2").returncode == 0
     asking.communicate(timeout=120)
     assert asking.returncode == 0
-    assert record.state(loaded["pid"]) != ""
+    assert process_state.state(loaded["pid"]) != ""
 
 
 def test_a_host_killed_in_an_answer_is_exit_7_and_the_next_run_works(mixcli: Runner, with_demo: Path) -> None:
