@@ -28,6 +28,7 @@ from mixcli.hub.wire import HubClient, Mismatch, Untrusted, is_address, joined, 
 
 MAX_FILES = 20_000
 MAX_HOPS = 5
+FIRST_READ = 1 << 16  # bytes; most headers of safetensors files are shorter
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _RANGE = re.compile(r"bytes (?P<start>\d{1,18})-(?P<last>\d{1,18})/(?P<size>\d{1,18}|\*)", re.ASCII)
@@ -264,7 +265,7 @@ class RemoteReader:
     """A remote file as the header readers want it: bytes at an offset, each asked for by Range and only once.
 
     What a part file holds already is taken from there. `head` is the beginning of the file as far as it was read without a gap,
-    so that a download need not fetch it again.
+    so that a download need not fetch it again. It doubles with each request: a header of n MiB takes about log n of them, however it is read.
     """
 
     def __init__(self, repo: RemoteRepo, file: RemoteFile, local: Path | None = None) -> None:
@@ -278,12 +279,18 @@ class RemoteReader:
 
     def read_at(self, offset: int, n: int) -> bytes:
         """Return bytes [offset, offset + n)."""
-        found = self._from_disk(offset, n)
-        if len(found) < n:
-            start = offset + len(found)
-            found += persistently(lambda: self._fetch(start, offset + n), self._repo.place(self._file))
-        if offset == len(self.head):
-            self.head += found
+        here, end = len(self.head), offset + n
+        if offset > here:
+            return self._read(offset, end, end)
+        if end > here:
+            self.head += self._read(here, end, min(self.size, max(end, FIRST_READ, 2 * here)))
+        return self.head[offset:end]
+
+    def _read(self, start: int, stop: int, window: int) -> bytes:
+        """Return bytes [start, stop) at least, and up to `window` where that costs no request more."""
+        found = self._from_disk(start, window - start)
+        if (start := start + len(found)) < stop:
+            found += persistently(lambda: self._fetch(start, window), self._repo.place(self._file))
         return found
 
     def _from_disk(self, offset: int, n: int) -> bytes:
