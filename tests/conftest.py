@@ -112,7 +112,7 @@ def demo_home() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_path(demo_home: Path) -> Callable[[str], Path]:
-    """Give the GGUF of the demo in a file type (Q4_K_M, Q8_0, BF16), made by `mixcli pull` itself when it is not there."""
+    """Return the GGUF of the demo in a file type (Q4_K_M, Q8_0, BF16), made by `mixcli pull` itself when it is not there."""
 
     def path(file_type: str = "Q4_K_M") -> Path:
         gguf = demo_home / "data" / "models" / f"demo--{file_type}" / f"demo-{file_type}.gguf"

@@ -12,7 +12,7 @@ from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.headers import has_split_experts, header_of, prompt_format
 from mixcli.hub.licences import licence
 from mixcli.hub.manifest import StoredFile
-from mixcli.hub.reference import check_name, is_there, shown, usable_name
+from mixcli.hub.reference import is_there, shown, usable_name
 from mixcli.hub.store import StoredModel
 from quantize.errors import QuantizeError
 from quantize.gguf_header import GgufHeader
@@ -34,7 +34,7 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
         )
     place = gguf_names.part(path.name)
     kind = gguf_names.file_type(path.name) or _commonest_type(header)
-    called = check_name(name) if name else usable_name(_name(Path(place.stem).name, kind))
+    called = store.check_new(name or usable_name(_name(Path(place.stem).name, kind)))
     stated = header.get("general.license")
     about = About(
         called,

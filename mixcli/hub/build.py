@@ -59,7 +59,7 @@ def from_folder(
 ) -> tuple[store.StoredModel, bool]:
     """Make a model of a checkpoint folder."""
     about = About(
-        name or usable_name(folder.name.lower()),
+        store.check_new(name or usable_name(folder.name.lower())),
         f"made from the checkpoint in {folder.name}",
         licence(None),
         str(folder),

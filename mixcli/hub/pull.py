@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixcli import file_types as types
@@ -15,7 +15,7 @@ from mixcli.hub.catalog import Entry, catalog, entry, file_type
 from mixcli.hub.hashing import Report
 from mixcli.hub.job import Job
 from mixcli.hub.licences import licence
-from mixcli.hub.reference import Reference, check_name, check_text, is_path, is_there
+from mixcli.hub.reference import Reference, check_text, is_path, is_there
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
 
@@ -58,7 +58,7 @@ def pull(wish: Wish, report: Report) -> Made | Job:
     surroundings.check()
     check_text(wish.text)
     if wish.name is not None:
-        check_name(wish.name)
+        wish = replace(wish, name=store.check_new(wish.name))
     path = paths.expanded(wish.text)
     if _means_a_folder(wish.text, path):
         _check_made_here(wish, {"--dry-run": wish.dry_run, "--keep-source": wish.keep_source})
@@ -85,6 +85,7 @@ def pull(wish: Wish, report: Report) -> Made | Job:
         return Made(model, fresh)
     if (here := _here(reference, wish)) is not None:
         return Made(here, False)
+    store.check_new(wish.name or reference.name)
     return _from_hub(reference, known, wish, report)
 
 

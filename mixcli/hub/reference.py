@@ -7,6 +7,7 @@ What begins with a slash, a dot or ~, or ends in .gguf, is a path; anything else
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _TYPE = re.compile(r"[A-Za-z0-9][\w.+/-]{0,95}")
 MAX_TEXT = 4096  # characters
 MAX_NAME = 128  # bytes of a name in the store; it becomes part of file names
+FORBIDDEN = ':@\\<>"|?*'  # types and revisions begin with some of them, folders end with another, and Windows' file systems have none
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 _REVISION = re.compile(r"[\w][\w./-]{0,127}")
 
 
@@ -102,7 +105,11 @@ def is_there(path: Path) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Return a name that a model can have in the store: it can be typed, and is not taken for a path or a type; UsageError otherwise."""
+    """Return a name that a model can have in the store, in Unicode's composed form; UsageError for any other.
+
+    It can be typed, is not taken for a path or a type, and names the same file on every file system.
+    """
+    name = composed(name)
     wrong = next((words for is_wrong, words in _WRONG if is_wrong(name)), None)
     if wrong:
         raise UsageError(f"the name {shown(name)} {wrong}; use letters, digits, dots and hyphens")
@@ -111,17 +118,33 @@ def check_name(name: str) -> str:
 
 def usable_name(name: str) -> str:
     """Return a name made out of a file's or folder's, with what a name cannot have replaced by hyphens."""
-    plain = "".join(c if c.isprintable() and c not in ":@/\\" else "-" for c in name).strip(" .-~")
+    plain = "".join(c if c.isprintable() and c not in FORBIDDEN + "/" else "-" for c in composed(name))
+    plain = plain.strip(" .-~")
     while len(plain.encode("utf-8", "replace")) > MAX_NAME:
         plain = plain[:-1]
-    plain = plain.removesuffix(".gguf")
-    return plain or "model"
+    plain = plain.removesuffix(".gguf").rstrip(" .")
+    return f"model-{plain}".rstrip("-") if not plain or _is_reserved(plain) else plain
+
+
+def composed(name: str) -> str:
+    """Return a name as it is compared and stored: a letter and its accent may come as one character or as two, and look alike."""
+    return unicodedata.normalize("NFC", name)
+
+
+def are_twins(name: str, other: str) -> bool:
+    """Return whether two different names would be one file where upper and lower case are the same."""
+    return name != other and composed(name.casefold()) == composed(other.casefold())
 
 
 def shown(text: str) -> str:
     """Return a text in quotes as a message shows it, cut where it is long."""
     text = clean(text)
     return repr(text if len(text) <= 120 else f"{text[:60]}…{text[-40:]}")
+
+
+def _is_reserved(name: str) -> bool:
+    """Return whether a part of a name is a device on Windows, with any ending."""
+    return any(part.partition(".")[0].strip().upper() in RESERVED for part in name.split("/"))
 
 
 def _is_one_name(text: str) -> bool:
@@ -134,9 +157,11 @@ _WRONG: tuple[tuple[Callable[[str], bool], str], ...] = (
     (lambda name: len(name.encode("utf-8", "replace")) > MAX_NAME, f"has more than {MAX_NAME} bytes"),
     (lambda name: not name.isprintable(), "has control characters"),
     (lambda name: name != name.strip(), "begins or ends with a blank"),
+    (lambda name: name.endswith("."), "ends with a dot"),
+    (_is_reserved, "is the name of a device on Windows"),
     (
-        lambda name: any(c in name for c in ":@\\"),
-        "has a character that separates types and revisions, or folders",
+        lambda name: any(c in name for c in FORBIDDEN),
+        f"has one of the characters {FORBIDDEN}",
     ),
     (lambda name: name.startswith((".", "~", "-", "/")), "begins like a path or an option"),
     (lambda name: name.lower().endswith(".gguf"), "ends like a file"),

@@ -20,7 +20,16 @@ from mixcli.errors import UsageError
 from mixcli.hub import default, manifest
 from mixcli.hub.hashing import Report
 from mixcli.hub.manifest import Manifest
-from mixcli.hub.reference import Reference, check_name, check_text, is_path, is_there, shown
+from mixcli.hub.reference import (
+    Reference,
+    are_twins,
+    check_name,
+    check_text,
+    composed,
+    is_path,
+    is_there,
+    shown,
+)
 from mixcli.hub.waiting import Waiting
 from mixcli.locks import exclusive
 from mixcli.text import nearest
@@ -123,11 +132,12 @@ def find(text: str | None) -> StoredModel:
 
 def _named(text: str, have: list[StoredModel]) -> StoredModel | None:
     """Find a label, or a name without its type, among models."""
+    text = composed(text)
     name, _, file_type = text.rpartition(":")
     labels = {text, f"{name}:{file_type.upper()}"}
-    if found := next((model for model in have if model.label in labels), None):
+    if found := next((model for model in have if composed(model.label) in labels), None):
         return found
-    matching = [model for model in have if _name_of(model) == text]
+    matching = [model for model in have if composed(_name_of(model)) == text]
     if len(matching) < 2:
         return matching[0] if matching else None
     from mixcli.hub.catalog import catalog
@@ -210,6 +220,17 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
     return UsageError(f"no model is called {shown(str(reference))}; {hint}")
 
 
+def check_new(name: str) -> str:
+    """Return a name that a new model can have; UsageError for one that no model can, or that has a twin in the store."""
+    name = check_name(name)
+    known = (model.manifest.name for model in models() if model.manifest)
+    if twin := next((other for other in known if are_twins(name, other)), None):
+        raise UsageError(
+            f"the name {shown(name)} differs from the model {twin} only in upper and lower case; write {twin}, or choose another with --name"
+        )
+    return name
+
+
 @contextmanager
 def building(
     name: str,
@@ -223,7 +244,7 @@ def building(
     The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. While
     somebody else works in it, `progress` of that folder is reported: bytes that are here, and of how many.
     """
-    work = work_folder(check_name(name), file_type)
+    work = work_folder(check_new(name), file_type)
     waiting = Waiting(lambda: (progress or _written)(work), report)
     with exclusive(work.with_suffix(".lock"), waiting, what=f"making {name}:{file_type}"):
         same = (model for model in models() if model.label == f"{name}:{file_type}")

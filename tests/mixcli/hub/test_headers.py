@@ -80,7 +80,7 @@ def test_a_full_disk_is_told_before_any_tensor_is_fetched(
     hub: StandIn, online: dict[str, str], tmp_path: Path, args: list[str]
 ) -> None:
     hub.add("org/gguf", {"x.Q4_K_M.gguf": small.gguf(8 * MIB)})
-    folder = write_checkpoint(tmp_path / "weights", n_shards=4)
+    folder = write_checkpoint(tmp_path / "weights", n_layer=1, n_shards=4)
     hub.add("org/weights", {path.name: path.read_bytes() for path in folder.iterdir()})
     done = subprocess.run(
         [sys.executable, "-c", FULL, "pull", *args], capture_output=True, text=True, check=False

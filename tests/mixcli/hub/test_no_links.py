@@ -75,7 +75,7 @@ def test_a_gguf_is_stored_once_and_removed(
 def test_what_huggingface_hub_stored_without_links_is_taken_and_kept(
     hub: StandIn, pull: Callable[..., object], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_checkpoint(home / "checkpoint", n_shards=3)
+    folder = write_checkpoint(home / "checkpoint", n_layer=1, n_shards=3)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     hub.add("org/tiny", files, commit=COMMIT)
     first, *others = sorted(name for name in files if name.endswith(".safetensors"))
@@ -87,7 +87,7 @@ def test_what_huggingface_hub_stored_without_links_is_taken_and_kept(
     done = pull("org/tiny", "--quant", "Q8_0")
     assert done.returncode == 0, done.stderr
     shards = [
-        path for path in (home / "huggingface").rglob("*") if path.is_file() and ".safetensors" in path.name
+        path for path in (home / "huggingface").rglob("*") if path.is_file() and path.suffix == ".safetensors"
     ]
     digests = {hashlib.sha256(files[name]).hexdigest() for name in files}
     blobs = [path for path in (home / "huggingface").rglob("*") if path.name in digests]

@@ -1,9 +1,12 @@
 """How a name on the command line is read: names of the store first, paths only where they look like paths, a sentence for the rest."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mixcli.errors import UsageError
 from mixcli.hub import store
@@ -121,6 +124,12 @@ def test_what_is_nothing_is_one_sentence(here: Path, text: str, words: str) -> N
         " x",
         "a\\b",
         "\ud800",
+        "x.",
+        "a*b",
+        'a"b',
+        "nul",
+        "Com1.q",
+        "org/aux",
     ],
 )
 def test_a_name_that_could_not_be_typed_is_not_given(mixcli: Runner, tmp_path: Path, name: str) -> None:
@@ -128,6 +137,29 @@ def test_a_name_that_could_not_be_typed_is_not_given(mixcli: Runner, tmp_path: P
         check_name(name)
     assert "use letters" in str(caught.value)
     assert check_name(usable_name(name))
+
+
+@settings(max_examples=50)
+@given(st.text())
+def test_a_name_is_made_of_any_text(name: str) -> None:
+    made = usable_name(name)
+    assert check_name(made) == made == usable_name(made)
+
+
+def test_names_that_are_one_file_elsewhere_are_one_name(mixcli: Runner, tmp_path: Path) -> None:
+    file = str(small.write(tmp_path / "m.F16.gguf", MODEL))
+    one, two = unicodedata.normalize("NFC", "größe"), unicodedata.normalize("NFD", "größe")
+    assert mixcli("import", file, "--name", one).returncode == 0
+    assert "was here already" in mixcli("import", file, "--name", two).stderr
+    assert json.loads(mixcli("show", two, "--json").stdout)["model"] == f"{one}:F16"
+    for how in (["import", file], ["pull", "org/repo"]):
+        done = mixcli(*how, "--name", "GRößE")
+        assert (
+            done.returncode,
+            "differs from the model größe only in upper and lower case" in done.stderr,
+        ) == (2, True)
+    assert len(json.loads(mixcli("list", "--json").stdout)) == 1
+    assert mixcli("rm", "-y", two).returncode == 0
 
 
 def test_names_that_are_given_can_be_found(mixcli: Runner, tmp_path: Path) -> None:
