@@ -11,7 +11,21 @@ from profiles.memory import KV_TYPES, bytes_cache
 from profiles.shape import ModelShape
 
 QUANTIZED_KV = frozenset(name for name, (_, block) in KV_TYPES.items() if block > 1)
+PARTS = ("gate", "up", "down", "attention")  # of a layer, as far as another device computes with them
 V_ROTATION = 64  # llama.cpp rotates the quantized values of a head in groups of 64
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which share of which part of a layer a weight of the host is: `n` parts of `total`, of PARTS[part]."""
+
+    part: int
+    n: int = 1
+    total: int = 1
+
+    def of(self, bytes_parts: Sequence[int]) -> int:
+        """Return its bytes; `bytes_parts` are those of PARTS."""
+        return bytes_parts[self.part] * self.n // self.total
 
 
 class Tensor:
@@ -33,6 +47,7 @@ class Tensor:
         "over",
         "readers",
         "root",
+        "share",
         "size",
         "srcs",
         "views",
@@ -48,7 +63,9 @@ class Tensor:
         home: int | None = None,
         is_weight: bool = False,
         external: bool = False,
+        share: Share | None = None,
     ) -> None:
+        self.share = share
         self.size, self.srcs, self.over, self.home = size, list(srcs), over, home
         self.is_weight, self.external = is_weight, external
         self.root: Tensor | None = (srcs[0].root or srcs[0]) if view else None
@@ -62,20 +79,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class LayerHome:
-    """On which device (its number, the host last) a layer's parts live.
-
-    `bytes_*` are the tensors of parts that live on the host, where another device computes with them: the experts' matrices, and the
-    matrices of the attention together.
-    """
+    """On which device (its number, the host last) a layer's parts live."""
 
     attention: int
     gate: int
     up: int
     down: int
-    bytes_gate: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    bytes_attention: int = 0
+
+
+GATE, UP, DOWN = (Share(PARTS.index(part)) for part in ("gate", "up", "down"))
 
 
 @dataclass(frozen=True)
@@ -121,12 +133,12 @@ class Graph:
         )
         self._v_rotation = self._input(4 * V_ROTATION**2) if rotated(batch.type_v, shape.head_dim_v) else None
         self._out_ids = self._input(4 * tokens)
-        x = self._node(self._row, [self._weight(host), self._tokens])
+        x = self._node(self._row, [self._weight(host, size=0), self._tokens])
         for i, layer in enumerate(layers):
             x = self._layer(x, layer, is_last=i == len(layers) - 1)
         norm = self._node(self._row, [x], over=(0,))
-        norm = self._node(self._row, [norm, self._weight(output)], over=(0,))
-        self._node(rows * shape.n_vocab, [self._weight(output), norm])
+        norm = self._node(self._row, [norm, self._weight(output, size=0)], over=(0,))
+        self._node(rows * shape.n_vocab, [self._weight(output, size=0), norm])
 
     def _input(self, size: int) -> Tensor:
         tensor = Tensor(size, home=self._host)
@@ -155,9 +167,11 @@ class Graph:
     def _view(self, of: Tensor, size: int | None = None) -> Tensor:
         return self._node(of.size if size is None else size, [of], view=True)
 
-    @staticmethod
-    def _weight(home: int, size: int = 0) -> Tensor:
-        return Tensor(size, home=home, is_weight=True, external=True)
+    def _weight(self, home: int, share: Share | None = None, size: int = 1) -> Tensor:
+        """Return a weight; with its share of a layer, or its size in bytes, where another device may compute with it."""
+        if self._offload is None or home != self._host:
+            share, size = None, 0
+        return Tensor(size, home=home, is_weight=True, external=True, share=share)
 
     def _layer(self, x: Tensor, home: LayerHome, *, is_last: bool) -> Tensor:
         attended = self._attention(x, home)
@@ -175,7 +189,7 @@ class Graph:
 
     def _small_weight(self, home: LayerHome, n_elements: int) -> Tensor:
         """Return a norm or a router, in 32 bits."""
-        return self._weight(home.attention, 4 * n_elements if home.bytes_attention else 0)
+        return self._weight(home.attention, size=4 * n_elements)
 
     def _attention(self, x: Tensor, home: LayerHome) -> Tensor:
         shape, batch = self._shape, self._batch
@@ -183,8 +197,7 @@ class Graph:
         n_k, n_v = (shape.n_head_kv * dim for dim in (shape.head_dim_k, shape.head_dim_v))
 
         def matrix(n: int) -> Tensor:  # its share of all four, as if they had the same type
-            size = home.bytes_attention * n // (n_q + n_k + n_v + n_out)
-            return self._weight(home.attention, size)
+            return self._weight(home.attention, Share(PARTS.index("attention"), n, n_q + n_k + n_v + n_out))
 
         rows = 4 * batch.n_tokens
         size_q, size_out = rows * n_q, rows * n_out
@@ -237,10 +250,10 @@ class Graph:
         weights = self._view(weights)
         norm = self._view(norm)
         hidden = used_scores * shape.n_ff
-        gate = self._node(hidden, [self._weight(home.gate, home.bytes_gate), norm, chosen])
-        up = self._node(hidden, [self._weight(home.up, home.bytes_up), norm, chosen])
+        gate = self._node(hidden, [self._weight(home.gate, GATE), norm, chosen])
+        up = self._node(hidden, [self._weight(home.up, UP), norm, chosen])
         both = self._node(hidden, [gate, up])
-        down = self._node(self._row * used, [self._weight(home.down, home.bytes_down), both, chosen])
+        down = self._node(self._row * used, [self._weight(home.down, DOWN), both, chosen])
         down = self._node(down.size, [down, weights], over=(0,))
         parts = [self._view(down, self._row) for _ in range(used)]
         out = self._node(self._row, parts[:2])
@@ -250,10 +263,10 @@ class Graph:
 
     def _feed_forward(self, norm: Tensor, home: LayerHome) -> Tensor:
         hidden = 4 * self._batch.n_tokens * self._shape.n_ff
-        gate = self._node(hidden, [self._weight(home.gate, home.bytes_gate), norm])
-        up = self._node(hidden, [self._weight(home.up, home.bytes_up), norm])
+        gate = self._node(hidden, [self._weight(home.gate, GATE), norm])
+        up = self._node(hidden, [self._weight(home.up, UP), norm])
         both = self._node(hidden, [gate, up])
-        return self._node(self._row, [self._weight(home.down, home.bytes_down), both])
+        return self._node(self._row, [self._weight(home.down, DOWN), both])
 
 
 def rotated(kv_type: str, head_dim: int) -> bool:

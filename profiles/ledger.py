@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from profiles.graph import PARTS as LAYER_PARTS
 from profiles.graph import QUANTIZED_KV, BatchShape, Graph, LayerHome
 from profiles.layout import Layout
 from profiles.machine import Machine
 from profiles.memory import BYTES_PROCESS, bytes_kv_layer, bytes_logits, cells
 from profiles.placement import Placement
-from profiles.schedule import compute_buffers
+from profiles.schedule import Program, program
 from profiles.shape import MATRICES, ModelShape
 
 OFFLOAD_MIN_BATCH = 32  # GGML_OP_OFFLOAD_MIN_BATCH: from here on a GPU computes with weights of the host
@@ -49,12 +50,15 @@ class Account:
 
 
 def accounts(
-    shape: ModelShape, machine: Machine, placement: Placement, layout: Layout
+    shape: ModelShape, machine: Machine, placement: Placement, layout: Layout, *, staging_apart: bool = True
 ) -> tuple[Account, ...]:
-    """Return the account of every GPU, then the host's. `placement` says context, batch and types; the layout where things are."""
+    """Return the account of every GPU, then the host's. `placement` says context, batch and types; the layout where things are.
+
+    Without `staging_apart` the staging counts as compute buffers: half the work where only the need matters.
+    """
     host = layout.host
     staged = compute_of(shape, machine, placement, layout)
-    plain = compute_of(shape, machine, placement, layout, staging=False)
+    plain = compute_of(shape, machine, placement, layout, staging=False) if staging_apart else staged
     sums = [dict.fromkeys(("experts", "attention", "output", "kv"), 0) for _ in range(host + 1)]
     n_cells = cells(placement.n_ctx)
     for layer, home, experts in zip(shape.each_layer(), layout.attention, layout.experts, strict=True):
@@ -112,33 +116,20 @@ def compute_of(
         offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
     on_host = layout.host in layout.attention or any(layout.host in experts for experts in layout.experts)
     if offload is None or not on_host:
-        return _simulate(key, batch, layout, None, (0, 0, 0, 0), pipeline)
+        return _program(key, batch, layout, None, pipeline).peaks(())
     # every offloaded matrix is counted at its largest, so layers of different types cannot need more than this says
-    parts = (*MATRICES, "attention")
-    gate, up, down, attention = (max(getattr(layer, part) for layer in shape.each_layer()) for part in parts)
-    return _simulate(key, batch, layout, offload, (gate, up, down, attention), pipeline)
+    largest = tuple(max(getattr(layer, part) for layer in shape.each_layer()) for part in LAYER_PARTS)
+    return _program(key, batch, layout, offload, pipeline).peaks(largest)
 
 
-@lru_cache(maxsize=4096)
-def _simulate(
-    key: tuple[int, ...],
-    batch: BatchShape,
-    layout: Layout,
-    offload: int | None,
-    largest: tuple[int, int, int, int],
-    pipeline: bool,
-) -> tuple[int, ...]:
-    shape = _dimensions(key)
-    layers = [
-        LayerHome(
-            home,
-            *experts,
-            *(size if at == layout.host else 0 for size, at in zip(largest, (*experts, home), strict=True)),
-        )
-        for home, experts in zip(layout.attention, layout.experts, strict=True)
-    ]
-    graph = Graph(shape, batch, layers, layout.output, layout.host, offload)
-    return tuple(compute_buffers(graph, layout.host + 1, pipeline=pipeline))
+@lru_cache(maxsize=1024)
+def _program(
+    key: tuple[int, ...], batch: BatchShape, layout: Layout, offload: int | None, pipeline: bool
+) -> Program:
+    homes = zip(layout.attention, layout.experts, strict=True)
+    layers = [LayerHome(home, *experts) for home, experts in homes]
+    graph = Graph(_dimensions(key), batch, layers, layout.output, layout.host, offload)
+    return program(graph, layout.host + 1, pipeline=pipeline)
 
 
 def _dimensions(key: tuple[int, ...]) -> ModelShape:

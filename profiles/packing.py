@@ -1,35 +1,28 @@
-"""Which experts go to which GPU, so that a piece of work takes the fewest seconds: whole layers, and at most one layer a GPU by tensor.
+"""Which experts go to which GPU, so that a piece of work takes the fewest seconds: runs of layers for the GPUs, with the experts that packer.py gives each.
 
-Layers of one size are alike, so what is searched is how many of each size a GPU takes, not which: exact and quick. Costs are sums
-over layers, so the runs of several GPUs are found by dynamic programming, exactly too.
+Costs are sums over layers, so the runs of several GPUs are found by dynamic programming, exactly.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from typing import Any, Literal, TypeVar
+from itertools import accumulate
+from typing import Literal
 
 from profiles.layout import Experts, Layout
+from profiles.packer import Packed, Packer, Parts, undominated
 from profiles.shape import MATRICES, LayerShape
 from profiles.speed import Rates
 
 Mode = Literal[
     "all", "some", "none"
 ]  # of the experts that go to GPUs; only with "none" may attention stay in main memory too
-Parts = tuple[int, int, int]
-T = TypeVar("T", bound=tuple[Any, ...])
 
-WHOLE: Parts = (1, 1, 1)
 STAY: Parts = (0, 0, 0)
 # The matrices of a split layer that may go to the GPU (gate, up, down); "up" alone would cost two more hops than gate alone
 SPLITS: tuple[Parts, ...] = ((1, 1, 0), (0, 1, 1), (1, 0, 1), (0, 0, 1), (1, 0, 0))
 # Sets of splits that may be taken, one after the other: larger compute buffers come with those that leave "down" behind
 SPLIT_SETS: tuple[tuple[Parts, ...], ...] = ((), SPLITS[1:4], SPLITS)
-MAX_SIZES = 3  # sizes of layers that are searched exactly; of more, the smaller ones are filled greedily
-MOST_POINTS = 64  # of a trade between seconds and bytes that are followed
-
-Price = tuple[int, float]  # bytes of experts, seconds saved by having them on a GPU
 
 
 @dataclass(frozen=True)
@@ -41,111 +34,6 @@ class Kind:
 
 
 KINDS = (Kind("all"), Kind("none"), *(Kind("some", splits) for splits in SPLIT_SETS))
-
-
-@dataclass(frozen=True)
-class Packed:
-    """How many layers of each size a GPU takes whole, and which part of one more (its size's place in the order, its matrices)."""
-
-    n_bytes: int = 0
-    saved: float = 0.0
-    whole: tuple[int, ...] = ()
-    split: tuple[int, Parts] | None = None
-
-
-class Packer:
-    """Packs the experts of one GPU; what one room and one choice of layers gave is remembered."""
-
-    def __init__(
-        self, sizes: Sequence[LayerShape], rates: Rates, gpu: int, splits: Sequence[Parts], *, tight: bool
-    ) -> None:
-        """Take the sizes of layers, the largest first. `tight`: main memory is short, so bytes count beside seconds."""
-        host = len(rates.devices) - 1
-
-        def price(layer: LayerShape, parts: Parts) -> Price:
-            moved = [number for number, part in enumerate(parts) if part]
-            saved = sum(rates.matrix(host, layer, at) - rates.matrix(gpu, layer, at) for at in moved)
-            return sum(getattr(layer, MATRICES[at]) for at in moved), saved + (
-                2 * rates.hop if all(parts) else 0.0
-            )
-
-        self._tight = tight
-        self._whole = [price(layer, WHOLE) for layer in sizes]
-        self._splits = [(i, parts, *price(layer, parts)) for i, layer in enumerate(sizes) for parts in splits]
-        self._known: dict[tuple[tuple[int, ...], int], list[Packed]] = {}
-
-    @property
-    def best_gain(self) -> float:
-        """Return the most seconds that a byte of experts saves; 0 when none does."""
-        prices = [*self._whole, *((n_bytes, saved) for _, _, n_bytes, saved in self._splits)]
-        return max(0.0, *(saved / n_bytes if n_bytes else 0.0 for n_bytes, saved in prices))
-
-    def all_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
-        """Return the choice of all layers, when they fit; `counts` says how many there are of each size."""
-        n_bytes = sum(n * one[0] for n, one in zip(counts, self._whole, strict=True))
-        saved = sum(n * one[1] for n, one in zip(counts, self._whole, strict=True))
-        return [Packed(n_bytes, saved, counts)] if n_bytes <= room else []
-
-    def some_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
-        """Return the choice that saves most among those that leave something behind; when tight, all of which no other is better in both."""
-        found = self._known.get((counts, room))
-        if found is None:
-            points = undominated(list(self._points(counts, room)), tight=self._tight)
-            found = [Packed(n_bytes, saved, whole, split) for saved, n_bytes, whole, split in points]
-            self._known[counts, room] = found
-        return found
-
-    def _points(
-        self, counts: tuple[int, ...], room: int
-    ) -> Iterator[tuple[float, int, tuple[int, ...], tuple[int, Parts] | None]]:
-        for whole, n_bytes, saved in self._wholes(counts, room):
-            if whole != counts:
-                yield saved, n_bytes, whole, None
-        for i, parts, split_bytes, split_saved in self._splits:
-            if counts[i] and split_bytes <= room and (self._tight or split_saved > 0):
-                rest = (*counts[:i], counts[i] - 1, *counts[i + 1 :])
-                for whole, n_bytes, saved in self._wholes(rest, room - split_bytes):
-                    yield saved + split_saved, n_bytes + split_bytes, whole, (i, parts)
-
-    def _wholes(self, counts: tuple[int, ...], room: int) -> Iterator[tuple[tuple[int, ...], int, float]]:
-        """Yield the combinations that may be best: all counts of the first sizes, and of the rest as many as fit and pay."""
-        searched = min(len(counts), MAX_SIZES) - 1
-        for first in product(*(range(n, -1, -1) for n in counts[:searched])):
-            n_bytes, saved = 0, 0.0
-            for n, one in zip(first, self._whole, strict=False):
-                n_bytes += n * one[0]
-                saved += n * one[1]
-            if n_bytes > room:
-                continue
-            rest = first
-            for there, (size, gain) in zip(counts[searched:], self._whole[searched:], strict=True):
-                n = min(there, (room - n_bytes) // size) if self._tight or gain > 0 else 0
-                rest += (n,)
-                n_bytes += n * size
-                saved += n * gain
-            yield rest, n_bytes, saved
-            size, gain = self._whole[-1]
-            if self._tight and gain <= 0:  # each one costs seconds, so fewer may be better
-                for less in range(1, rest[-1] + 1):
-                    yield (*rest[:-1], rest[-1] - less), n_bytes - less * size, saved - less * gain
-            elif rest == counts and len(rest) > 0 and rest[-1]:  # all of them is another question
-                yield (*rest[:-1], rest[-1] - 1), n_bytes - size, saved - gain
-
-
-def undominated(points: list[T], *, tight: bool) -> list[T]:
-    """Return the point that saves most, or all those of (seconds saved, bytes, ...) that no other beats in both."""
-    if not points:
-        return []
-    if not tight:
-        return [max(points, key=lambda point: point[:2])]
-    found: list[T] = []
-    for point in sorted(points, key=lambda point: point[:2], reverse=True):
-        if not found or point[1] > found[-1][1]:
-            found.append(point)
-    if len(found) > MOST_POINTS:
-        last = len(found) - 1
-        found = [found[i * last // (MOST_POINTS - 1)] for i in range(MOST_POINTS)]
-    return found
 
 
 @dataclass(frozen=True)
@@ -184,6 +72,11 @@ class Goods:
             at = self.sizes.index(_size(layer))
             found.append(tuple(n + (i == at) for i, n in enumerate(found[-1])))
         return found
+
+    @cached_property
+    def attention_before(self) -> tuple[int, ...]:
+        """Return the bytes of the attention of all layers before each, and at the end those of all."""
+        return tuple(accumulate((layer.attention for layer in self.layers), initial=0))
 
     def count(self, start: int, end: int) -> tuple[int, ...]:
         """Return how many layers of each size there are from `start` to before `end`."""
@@ -287,11 +180,13 @@ def _search(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, *, ti
         output = (rates.devices[host].output_byte - rates.devices[gpu].output_byte) * goods.bytes_output
         found = {key: list(points) for key, points in reached.items()} if room.empty >= 0 else {}
         for (start, all_there), points in reached.items():
-            for end, run_saved, n_bytes in _runs(goods, rates, gpu, start, max(room.run, room.with_output)):
-                for is_last in (False, True) if end == n else (False,):
+            must_end = gpu == host - 1
+            most = max(room.run, room.with_output)
+            for end, run_saved, n_bytes in _runs(goods, rates, gpu, start, most, whole=must_end):
+                for is_last in (True,) if must_end else (False, True) if end == n else (False,):
                     left = room.with_output - goods.bytes_output if is_last else room.run
                     left -= n_bytes
-                    if left < 0 or (not is_last and (end == start or gpu == host - 1)):
+                    if left < 0 or (not is_last and end == start):
                         continue
                     saved = run_saved + (output if is_last else 0.0)
                     for is_complete, choices in _choices(goods, packer, kind.mode, start, end, left):
@@ -315,22 +210,22 @@ def _search(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, *, ti
     return undominated(final, tight=tight)
 
 
-def _runs(goods: Goods, rates: Rates, gpu: int, start: int, room: int) -> Iterator[tuple[int, float, int]]:
+def _runs(
+    goods: Goods, rates: Rates, gpu: int, start: int, room: int, *, whole: bool
+) -> Iterator[tuple[int, float, int]]:
     """Yield every run from `start` on whose attention and caches fit: its end, the seconds that saves, its bytes.
 
-    Against everything in main memory: one change of devices more, and two for each layer whose experts are not there too.
+    Against everything in main memory: one change of devices more, and two for each layer whose experts are not there too. With `whole`
+    only the run up to the last layer.
     """
-    host = len(rates.devices) - 1
-    saved, n_bytes = -rates.hop, 0
-    yield start, saved, n_bytes
-    for end, layer in enumerate(goods.layers[start:], start + 1):
-        saved += (
-            rates.attention(host, layer.attention) - rates.attention(gpu, layer.attention) - 2 * rates.hop
-        )
-        n_bytes += layer.attention + goods.bytes_kv_layer
-        if n_bytes > room:
+    here, there, before = rates.devices[gpu], rates.devices[-1], goods.attention_before
+    for end in (len(goods.layers),) if whole else range(start, len(goods.layers) + 1):
+        n, attention = end - start, before[end] - before[start]
+        n_bytes = attention + n * goods.bytes_kv_layer
+        if n and n_bytes > room:
             return
-        yield end, saved, n_bytes
+        saved = n * (there.layer - here.layer - 2 * rates.hop) - rates.hop
+        yield end, saved + (there.layer_byte - here.layer_byte) * attention, n_bytes
 
 
 def _choices(

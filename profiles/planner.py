@@ -49,18 +49,10 @@ def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:
     What was asked for is kept or refused. Without a context the model's own is taken, at most the machine's preference, halved until
     it fits; a cache in 8 bits and small batches are tried before that.
     """
-    if request.n_ctx is not None and shape.n_ctx_train and request.n_ctx > shape.n_ctx_train:
-        raise refuse_long_context(request.n_ctx, shape.n_ctx_train)
-    if request.kv not in (None, "auto", *kv_types_of(shape)):
-        raise refuse_kv(request.kv, shape)
-    tightest = None
-    for placement, given_up in _settings(shape, machine, request):
-        found = _fastest(shape, machine, request, placement)
-        if found is not None:
-            return replace(found, reasons=(*given_up, *found.reasons))
-        tightest = placement
-    if tightest is None:
-        raise AssertionError("a cache in 16 bits is always tried")
+    found = plan_if_it_fits(shape, machine, request)
+    if found is not None:
+        return found
+    *_, (tightest, _) = _settings(shape, machine, request)
 
     def fits(other: ModelShape, wish: Request) -> bool:
         wish = replace(wish, n_ubatch=wish.n_ubatch or min(SMALL_UBATCHES))  # what needs least
@@ -69,6 +61,22 @@ def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:
         )
 
     raise refuse(shape, machine, request, tightest, fits)
+
+
+def plan_if_it_fits(shape: ModelShape, machine: Machine, request: Request) -> Plan | None:
+    """Return what plan() returns, and None for a model that does not fit: no way out is worked out for it.
+
+    Raises DoesNotFit for a context beyond the model's own, BadRequest for a cache that it cannot have.
+    """
+    if request.n_ctx is not None and shape.n_ctx_train and request.n_ctx > shape.n_ctx_train:
+        raise refuse_long_context(request.n_ctx, shape.n_ctx_train)
+    if request.kv not in (None, "auto", *kv_types_of(shape)):
+        raise refuse_kv(request.kv, shape)
+    for placement, given_up in _settings(shape, machine, request):
+        found = _fastest(shape, machine, request, placement)
+        if found is not None:
+            return replace(found, reasons=(*given_up, *found.reasons))
+    return None
 
 
 def _settings(
@@ -113,7 +121,10 @@ def _fastest(shape: ModelShape, machine: Machine, request: Request, placement: P
         return None if found is None else (found.seconds(request.purpose), found)
 
     found = quickest(shape, machine, request, placement, finish)
-    if found is None or request.n_ubatch or found.placement.n_ubatch >= min(machine.ubatches):
+    if found is None:
+        return None
+    found = replace(found, ledger=accounts(shape, machine, found.placement, found.layout))
+    if request.n_ubatch or found.placement.n_ubatch >= min(machine.ubatches):
         return found
     why = (
         f"micro-batches have {found.placement.n_ubatch} tokens: larger ones do not fit, "
@@ -132,11 +143,10 @@ def _finish(
         tensor_split=layout.tensor_split(),
         tensor_overrides=layout.overrides(machine, dense=not shape.n_expert),
     )
-    ledger = accounts(shape, machine, placement, layout)
-    *gpus, host = ledger
+    *gpus, host = accounts(shape, machine, placement, layout, staging_apart=False)
     if any(account.left < 0 for account in gpus):
         return None
-    if machine.unified and sum(account.need for account in ledger) > machine.bytes_free:
+    if machine.unified and sum(account.need for account in (*gpus, host)) > machine.bytes_free:
         return None
     reasons = []
     missing = max(0, -host.left)
@@ -153,7 +163,7 @@ def _finish(
             f"{missing / GIB:.1f} GiB of the experts do not fit into main memory and are read from disk again and again: "
             f"about {reached.disk_seconds:.2g} seconds more for every token, at {1000 * machine.disk:.0f} MB/s of small random reads"
         )
-    return Plan(placement, layout, ledger, reached, tuple(reasons))
+    return Plan(placement, layout, (*gpus, host), reached, tuple(reasons))
 
 
-__all__ = ["DEFAULT_CTX", "GIB", "MIN_CTX", "Gpu", "Machine", "Plan", "Request", "plan"]
+__all__ = ["DEFAULT_CTX", "GIB", "MIN_CTX", "Gpu", "Machine", "Plan", "Request", "plan", "plan_if_it_fits"]

@@ -5,10 +5,12 @@ their neighbours (GPUs first), what another device made is copied in at the star
 best fit, an op may write over a source that nobody else needs, and what is no longer needed is free again (ggml-alloc.c).
 """
 
-from bisect import insort
+from array import array
+from bisect import bisect
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from profiles.graph import Graph, Tensor
+from profiles.graph import Graph, Share, Tensor
 
 ALIGNMENT = 32  # of the CPU's buffers; CUDA's 128 makes a difference of bytes
 PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES: inputs are kept so often when several GPUs work in a pipeline
@@ -42,8 +44,8 @@ class Arena:
         size = -(-size // ALIGNMENT) * ALIGNMENT
         if not size:
             return
-        insort(self._free, (address, size))
-        i = self._free.index((address, size))
+        i = bisect(self._free, (address, size))
+        self._free.insert(i, (address, size))
         if i + 1 < len(self._free) and address + size == self._free[i + 1][0]:
             size += self._free.pop(i + 1)[1]
             self._free[i] = (address, size)
@@ -52,20 +54,57 @@ class Arena:
             self._free[i - 1 : i + 1] = [(before, room + size)]
 
 
-def compute_buffers(graph: Graph, n_devices: int, *, pipeline: bool = False) -> list[int]:
-    """Return the bytes of the compute buffer of every device, the host last. It writes into the graph, so each is good for one call."""
+@dataclass(frozen=True)
+class Program:
+    """What the allocator does for a graph, in order, whatever the host's weights weigh: so files of other types need no new graph.
+
+    `events` are the numbers of the tensors that take memory, their complements where it is given back. `devices` and `sizes` (bytes) are
+    by number; `shares` are the numbers of copied weights, each with its Share.
+    """
+
+    n_devices: int
+    events: "array[int]"
+    devices: "array[int]"
+    sizes: "array[int]"
+    shares: tuple[tuple[int, Share], ...]
+
+    def peaks(self, bytes_parts: Sequence[int]) -> tuple[int, ...]:
+        """Return the bytes of every device's compute buffer, the host last; `bytes_parts` has the host's tensors by a Share's part."""
+        sizes = list(self.sizes)
+        for number, share in self.shares:
+            sizes[number] = share.of(bytes_parts)
+        arenas = [Arena() for _ in range(self.n_devices)]
+        addresses = [0] * len(sizes)
+        homes = [arenas[device] for device in self.devices]
+        for number in self.events:
+            if number >= 0:
+                addresses[number] = homes[number].take(sizes[number])
+            else:
+                homes[~number].give_back(addresses[~number], sizes[~number])
+        return tuple(arena.peak for arena in arenas)
+
+
+def program(graph: Graph, n_devices: int, *, pipeline: bool = False) -> Program:
+    """Return what is allocated and given back for a graph. It writes into the graph, so each is good for one call."""
     _assign(graph, n_devices - 1)
     steps, copies = _split(graph)
-    arenas = [Arena() for _ in range(n_devices)]
+    record = _Record()
     leafs = graph.inputs
     if pipeline:
         leafs = [*graph.inputs, *copies]
         for tensor in leafs:
             tensor.kept = True
             for _ in range(PIPELINE_COPIES - 1):
-                arenas[tensor.device].take(tensor.size)
-    _allocate_all(arenas, leafs, steps)
-    return [arena.peak for arena in arenas]
+                record.take(tensor)
+    record.all_of(leafs, steps)
+    shares = ((number, tensor.share) for number, tensor in enumerate(record.owners))
+    return Program(
+        n_devices,
+        record.events,
+        record.devices,
+        array("q", [tensor.size for tensor in record.owners]),
+        tuple((number, share) for number, share in shares if share is not None),
+    )
 
 
 def _assign(graph: Graph, host: int) -> None:
@@ -123,7 +162,7 @@ def _split(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
                 src.copies = {}
             copy = src.copies.get(home)
             if copy is None:
-                copy = src.copies[home] = Tensor(src.size)
+                copy = src.copies[home] = Tensor(src.size, share=src.share)
                 copy.device = home
                 inputs.append((src, copy))
                 made.append(copy)
@@ -133,41 +172,54 @@ def _split(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
     return steps, made
 
 
-def _allocate_all(arenas: Sequence[Arena], leafs: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
-    """Walk over the steps, counting for each tensor how many still read it and how many views of it are alive."""
-    for leaf in leafs:
-        _allocate(arenas, leaf)
-    for node in steps:
-        if node.root is not None:
-            node.root.views += 1
-        for src in node.srcs:
-            src.readers += 1
-    for node in steps:
-        if not node.external:
-            _allocate(arenas, node)
-        for src in node.srcs:
-            src.readers -= 1
-            if src.readers or src.views:
-                continue
-            owner = src.root
-            if owner is None:
-                owner = src
-            else:
-                owner.views -= 1
-                if owner.views or owner.readers:
+class _Record:
+    """Walks over the steps and writes down what the allocator does; blocks are numbers of the tensors that they were taken for."""
+
+    def __init__(self) -> None:
+        self.events, self.devices = array("l"), array("b")
+        self.owners: list[Tensor] = []
+
+    def take(self, tensor: Tensor) -> int:
+        self.owners.append(tensor)
+        number = len(self.owners) - 1
+        self.events.append(number)
+        self.devices.append(tensor.device)
+        return number
+
+    def all_of(self, leafs: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
+        """Count for each tensor how many still read it and how many views of it are alive."""
+        for leaf in leafs:
+            self._allocate(leaf)
+        for node in steps:
+            if node.root is not None:
+                node.root.views += 1
+            for src in node.srcs:
+                src.readers += 1
+        for node in steps:
+            if not node.external:
+                self._allocate(node)
+            for src in node.srcs:
+                src.readers -= 1
+                if src.readers or src.views:
                     continue
-            if owner.block is not None and not owner.kept:
-                arenas[owner.device].give_back(owner.block, owner.size)
-                owner.block = None
+                owner = src.root
+                if owner is None:
+                    owner = src
+                else:
+                    owner.views -= 1
+                    if owner.views or owner.readers:
+                        continue
+                if owner.block is not None and not owner.kept:
+                    self.events.append(~owner.block)
+                    owner.block = None
 
-
-def _allocate(arenas: Sequence[Arena], tensor: Tensor) -> None:
-    if tensor.root is not None or tensor.block is not None:
-        return
-    for place in tensor.over:
-        parent = tensor.srcs[place]
-        if parent.readers == 1 and not parent.views and parent.block is not None and not parent.kept:
-            tensor.block, parent.block = parent.block, None
-            tensor.device = parent.device
+    def _allocate(self, tensor: Tensor) -> None:
+        if tensor.root is not None or tensor.block is not None:
             return
-    tensor.block = arenas[tensor.device].take(tensor.size)
+        for place in tensor.over:
+            parent = tensor.srcs[place]
+            if parent.readers == 1 and not parent.views and parent.block is not None and not parent.kept:
+                tensor.block, parent.block = parent.block, None
+                tensor.device = parent.device
+                return
+        tensor.block = self.take(tensor)

@@ -37,14 +37,14 @@ P = TypeVar("P")
 class Candidate:
     """Settings and a kind of layout, ordered by the least seconds they can take and then by the order in which they were thought of.
 
-    `tries` counts the reserves of compute buffers that were tried, 0 for none yet.
+    `tries` counts the reserves of compute buffers that were tried; 0 when only that of the smallest micro-batch was, -1 for none.
     """
 
     seconds: float
     place: int
     placement: Placement = field(compare=False)
     kind: Kind | None = field(compare=False)
-    tries: int = field(default=0, compare=False)
+    tries: int = field(default=-1, compare=False)
     layout: Layout | None = field(default=None, compare=False)
 
 
@@ -116,25 +116,27 @@ class _Search:
         """Look closer: at the bound beside compute buffers, then at the quickest layout; with a larger reserve when that did not hold."""
         kind = one.kind
         assert kind is not None
+        if one.tries < 0:  # what has no room with the smallest buffers has none with larger ones
+            return self._beside_smallest(replace(one, tries=0))
         if one.layout is not None or not one.tries:
             if one.tries == len(SLACK):
                 return None
             one = replace(one, tries=one.tries + 1, layout=None)
-            smallest = replace(one, placement=replace(one.placement, n_ubatch=self._least_ubatch()))
-            for nearer in (
-                smallest,
-                one,
-            ):  # what has no room with the smallest buffers has none with larger ones
-                bounded = next(self._bounded(nearer, *self._rooms(nearer)), None)
-                if bounded is None:
-                    return None
-            return bounded
+            if one.tries > 1 and self._beside_smallest(one) is None:
+                return None
+            return next(self._bounded(one, *self._rooms(one)), None)
         rooms, spare = self._rooms(one)
         rates = self._rates(one.placement)
         layout = fill(self._goods, rooms, rates, kind, spare, from_disk=self._request.from_disk)
         if layout is None:
             return None
         return replace(one, seconds=rates.seconds(self._shape, layout), layout=layout)
+
+    def _beside_smallest(self, one: Candidate) -> Candidate | None:
+        """Bound a candidate as if its buffers were those of the smallest micro-batch, which are worked out once for all sizes."""
+        smallest = replace(one.placement, n_ubatch=self._least_ubatch())
+        rooms = self._rooms(replace(one, placement=smallest, tries=max(1, one.tries)))
+        return next(self._bounded(one, *rooms), None)
 
     def _bounded(self, one: Candidate, rooms: list[Room], spare: int) -> Iterator[Candidate]:
         assert one.kind is not None

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from profiles.errors import BadModel
 
@@ -40,7 +41,7 @@ class LayerShape:
     down: int
     types: tuple[str, str, str] = ("", "", "")
 
-    @property
+    @cached_property
     def experts(self) -> int:
         """Return the bytes of the whole feed-forward part."""
         return self.gate + self.up + self.down
@@ -96,6 +97,10 @@ class ModelShape:
 
     def each_layer(self) -> tuple[LayerShape, ...]:
         """Return the bytes of every layer: the real ones where they are known, else equal shares."""
+        return self._each_layer
+
+    @cached_property
+    def _each_layer(self) -> tuple[LayerShape, ...]:
         known = sum(layer.attention + layer.experts for layer in self.layers)
         if self.layers and known + self.bytes_embedding + self._bytes_own_output <= self.bytes_weights:
             return self.layers

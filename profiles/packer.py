@@ -1,0 +1,168 @@
+"""Which experts one GPU takes: whole layers, and at most one layer by tensor, so that the most seconds are saved.
+
+Layers of one size are alike, so what is searched is how many of each size a GPU takes, not which: exact and quick.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, TypeVar
+
+from profiles.shape import MATRICES, LayerShape
+from profiles.speed import Rates
+
+Parts = tuple[int, int, int]
+T = TypeVar("T", bound=tuple[Any, ...])
+
+WHOLE: Parts = (1, 1, 1)
+MAX_SIZES = 3  # sizes of layers that are searched exactly; of more, the smaller ones are filled greedily
+MOST_POINTS = 64  # of a trade between seconds and bytes that are followed
+
+Price = tuple[int, float]  # bytes of experts, seconds saved by having them on a GPU
+# seconds saved, bytes, whole layers of each size, the layer that is split
+Choice = tuple[float, int, tuple[int, ...], tuple[int, Parts] | None]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How many layers of each size a GPU takes whole, and which part of one more (its size's place in the order, its matrices)."""
+
+    n_bytes: int = 0
+    saved: float = 0.0
+    whole: tuple[int, ...] = ()
+    split: tuple[int, Parts] | None = None
+
+
+class Packer:
+    """Packs the experts of one GPU; what one room and one choice of layers gave is remembered."""
+
+    def __init__(
+        self, sizes: Sequence[LayerShape], rates: Rates, gpu: int, splits: Sequence[Parts], *, tight: bool
+    ) -> None:
+        """Take the sizes of layers, the largest first. `tight`: main memory is short, so bytes count beside seconds."""
+        host = len(rates.devices) - 1
+
+        def price(layer: LayerShape, parts: Parts) -> Price:
+            moved = [number for number, part in enumerate(parts) if part]
+            saved = sum(rates.matrix(host, layer, at) - rates.matrix(gpu, layer, at) for at in moved)
+            n_bytes = sum(getattr(layer, MATRICES[at]) for at in moved)
+            return n_bytes, saved + (2 * rates.hop if all(parts) else 0.0)
+
+        self._tight = tight
+        self._whole = [price(layer, WHOLE) for layer in sizes]
+        self._splits = [(i, parts, *price(layer, parts)) for i, layer in enumerate(sizes) for parts in splits]
+        self._known: dict[tuple[tuple[int, ...], int], list[Packed]] = {}
+
+    @property
+    def best_gain(self) -> float:
+        """Return the most seconds that a byte of experts saves; 0 when none does."""
+        prices = [*self._whole, *((n_bytes, saved) for _, _, n_bytes, saved in self._splits)]
+        return max(0.0, *(saved / n_bytes if n_bytes else 0.0 for n_bytes, saved in prices))
+
+    def all_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
+        """Return the choice of all layers, when they fit; `counts` says how many there are of each size."""
+        n_bytes = sum(n * one[0] for n, one in zip(counts, self._whole, strict=True))
+        saved = sum(n * one[1] for n, one in zip(counts, self._whole, strict=True))
+        return [Packed(n_bytes, saved, counts)] if n_bytes <= room else []
+
+    def some_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
+        """Return the choice that saves most among those that leave something behind; when tight, all of which no other is better in both."""
+        found = self._known.get((counts, room))
+        if found is None:
+            fits = sum(n * size for n, (size, _) in zip(counts, self._whole, strict=True)) <= room
+            points = self._points if self._tight or fits else self._best_points
+            best = undominated(list(points(counts, room)), tight=self._tight)
+            found = [Packed(n_bytes, saved, whole, split) for saved, n_bytes, whole, split in best]
+            self._known[counts, room] = found
+        return found
+
+    def _best_points(self, counts: tuple[int, ...], room: int) -> Iterator[Choice]:
+        """Yield what saves most without a split layer and with each split: all that matters where main memory is not short."""
+        yield *self._most(counts, room), None
+        for i, parts, split_bytes, split_saved in self._splits:
+            if counts[i] and split_bytes <= room and split_saved > 0:
+                rest = (*counts[:i], counts[i] - 1, *counts[i + 1 :])
+                saved, n_bytes, whole = self._most(rest, room - split_bytes)
+                yield saved + split_saved, n_bytes + split_bytes, whole, (i, parts)
+
+    def _most(self, counts: tuple[int, ...], room: int) -> tuple[float, int, tuple[int, ...]]:
+        """Return seconds, bytes and layers of each size of the combination of _wholes that saves most.
+
+        It runs tens of thousands of times for a plan on several GPUs, so its inner loops make no objects.
+        """
+        searched = min(len(counts), MAX_SIZES) - 1
+        sizes = [(n, *one) for n, one in zip(counts, self._whole, strict=True)]
+        outer, tail = sizes[:searched], sizes[searched:]
+        there, size, gain = outer.pop() if outer else (0, 1, 0.0)
+        best: tuple[float, int, tuple[int, ...]] = (-1.0, 0, ())
+        for first in product(*(range(min(n, room // n_bytes), -1, -1) for n, n_bytes, _ in outer)):
+            free = room - sum(n * one[1] for n, one in zip(first, outer, strict=True))
+            before = sum(n * one[2] for n, one in zip(first, outer, strict=True))
+            for n in range(min(there, free // size), -1, -1):  # none where too much is taken already
+                left, saved = free - n * size, before + n * gain
+                for most, tail_size, tail_gain in tail:
+                    if tail_gain > 0:
+                        fitting = min(most, left // tail_size)
+                        left -= fitting * tail_size
+                        saved += fitting * tail_gain
+                if (saved, room - left) > best[:2]:
+                    best = saved, room - left, (*first, n)
+        saved, n_bytes, taken = best
+        whole = taken[:searched]
+        left = room - sum(n * one[1] for n, one in zip(whole, sizes, strict=False))
+        for most, tail_size, tail_gain in tail:
+            fitting = min(most, left // tail_size) if tail_gain > 0 else 0
+            left -= fitting * tail_size
+            whole = (*whole, fitting)
+        return saved, n_bytes, whole
+
+    def _points(self, counts: tuple[int, ...], room: int) -> Iterator[Choice]:
+        for whole, n_bytes, saved in self._wholes(counts, room):
+            if whole != counts:
+                yield saved, n_bytes, whole, None
+        for i, parts, split_bytes, split_saved in self._splits:
+            if counts[i] and split_bytes <= room and (self._tight or split_saved > 0):
+                rest = (*counts[:i], counts[i] - 1, *counts[i + 1 :])
+                for whole, n_bytes, saved in self._wholes(rest, room - split_bytes):
+                    yield saved + split_saved, n_bytes + split_bytes, whole, (i, parts)
+
+    def _wholes(self, counts: tuple[int, ...], room: int) -> Iterator[tuple[tuple[int, ...], int, float]]:
+        """Yield the combinations that may be best: all counts of the first sizes, and of the rest as many as fit and pay."""
+        searched = min(len(counts), MAX_SIZES) - 1
+        *first_prices, (last, last_gain) = self._whole
+        most = (min(n, room // size) for n, (size, _) in zip(counts[:searched], first_prices, strict=False))
+        for first in product(*(range(n, -1, -1) for n in most)):
+            n_bytes, saved = 0, 0.0
+            rest = first
+            for n, (size, gain) in zip(first, first_prices, strict=False):
+                n_bytes += n * size
+                saved += n * gain
+            if n_bytes > room:
+                continue
+            for there, (size, gain) in zip(counts[searched:], self._whole[searched:], strict=True):
+                n = min(there, (room - n_bytes) // size) if self._tight or gain > 0 else 0
+                rest = (*rest, n)
+                n_bytes += n * size
+                saved += n * gain
+            yield rest, n_bytes, saved
+            if self._tight and last_gain <= 0:  # each one costs seconds, so fewer may be better
+                for less in range(1, rest[-1] + 1):
+                    yield (*rest[:-1], rest[-1] - less), n_bytes - less * last, saved - less * last_gain
+            elif rest == counts and rest[-1]:  # all of them is another question
+                yield (*rest[:-1], rest[-1] - 1), n_bytes - last, saved - last_gain
+
+
+def undominated(points: list[T], *, tight: bool) -> list[T]:
+    """Return the point that saves most, or all those of (seconds saved, bytes, ...) that no other beats in both."""
+    if not points:
+        return []
+    if not tight:
+        return [max(points, key=lambda point: point[:2])]
+    found: list[T] = []
+    for point in sorted(points, key=lambda point: point[:2], reverse=True):
+        if not found or point[1] > found[-1][1]:
+            found.append(point)
+    if len(found) > MOST_POINTS:
+        last = len(found) - 1
+        found = [found[i * last // (MOST_POINTS - 1)] for i in range(MOST_POINTS)]
+    return found
