@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.host.refusal",
         "mixcli.host.record",
     },
+    "mixcli.host.connection": set(),
     "mixcli.host.deadlines": set(),
     "mixcli.host.endpoint": BASE | {"mixcli.host.client", "mixcli.host.deadlines", "mixcli.host.events"},
     "mixcli.host.record": {"mixcli.process_state"},
@@ -130,7 +131,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.question",
         "mixcli.stdin",
     },
-    "mixcli.serve": BASE,
+    "mixcli.serve": BASE | {"mixcli.host.connection"},
     "mixcli.chat": BASE
     | {
         "mixcli.wish",

@@ -1,18 +1,20 @@
-"""One connection of a client to `serve`: it has some seconds for a request's head, and there are only so many connections."""
+"""One connection of a client to `serve`: it has some seconds for a request's head and for what it must read, and there are only so many connections."""
 
 import asyncio
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mixcli.host import connection
 
 HEAD = 10.0  # seconds for the head of a request, from the connection or its first byte
 MOST = 400  # connections at a time; each takes two descriptors, of 1,024 in many systems
 
 
-class Connection(H11Protocol):
-    """uvicorn's, which would wait for ever for the rest of a head."""
+class Connection(connection.Connection):
+    """One that does not wait for ever for the rest of a head either."""
 
+    patience = 30.0  # seconds: the client is a program
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:

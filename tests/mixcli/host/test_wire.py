@@ -2,8 +2,11 @@
 
 import json
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -215,17 +218,57 @@ def test_thirty_two_askers_at_once_get_their_own_answers(host: Host) -> None:
     assert host.client.health()["n_requests_done"] == before + 32
 
 
-def test_fifty_askers_who_leave_cost_nothing(host: Host) -> None:
-    def open_files() -> int:
-        return len(os.listdir(f"/proc/{host.pid}/fd"))  # noqa: PTH208
+def head(body: bytes, target: str = "/v1/chat/completions") -> bytes:
+    return f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 
-    before = open_files()
-    for _ in range(50):
-        stream = host.client.chat(
-            {"messages": [{"role": "user", "content": "A long story."}], "max_tokens": 900}
-        )
-        next(delta for delta in stream if delta.text)
-        stream.close()
-    wait_for(lambda: host.client.health()["n_running"] == 0)
-    wait_for(lambda: open_files() <= before + 2)
+
+def request(text: str, **fields: Any) -> bytes:
+    body = json.dumps({"messages": [{"role": "user", "content": text}], "max_tokens": 900, **fields}).encode()
+    return head(body) + body
+
+
+STORY, LONG = request("A long story.", stream=True), request("word " * 700, stream=True)
+NAMED = request("A name.").replace(b"\r\n", b"\r\nIdempotency-Key: same\r\n", 1)
+# what a client sends, and which bytes it waits for, before it vanishes
+STAGES: dict[str, tuple[bytes, bytes]] = {
+    "after connecting": (b"", b""),
+    "in the head": (STORY[:20], b""),
+    "in the body": (STORY[:-20], b""),
+    "in a large body": (head(b"x" * (1 << 20)) + b"x" * (1 << 18), b""),
+    "while it is queued": (STORY, b""),
+    "while its whole answer is computed": (request("A long story."), b""),
+    "while another computes its name": (NAMED, b""),
+    "while its prompt is read": (LONG, b""),
+    "in the stream": (STORY, b"content"),
+    "at its end": (request("Hi", stream=True, max_tokens=3), b"[DONE]"),
+    "while it counts": (head(b'{"prompt": "a"}', "/tokenize") + b'{"prompt": "a"}', b""),
+    "while it holds the model": (b"GET /mixcli/attach?keep_alive=60 HTTP/1.1\r\nHost: x\r\n\r\n", b"ready"),
+}
+
+
+def vanish(path: Path, sent: bytes, awaited: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(str(path))
+        client.sendall(sent)
+        seen = b""
+        while awaited not in seen:
+            seen += client.recv(1 << 16)
+        time.sleep(0.005 if sent else 0)
+
+
+def test_clients_who_vanish_at_any_moment_cost_nothing(host: Host) -> None:
+    def held() -> tuple[int, ...]:
+        state = host.client.health()
+        n_files = len(os.listdir(f"/proc/{host.pid}/fd"))  # noqa: PTH208
+        return n_files, state["busy"], state["n_running"], state["n_waiting"]
+
+    vanish(host.client.path, *STAGES["in the stream"])
+    wait_for(lambda: held()[1:] == (1, 0, 0))
+    before = held()
+    with ThreadPoolExecutor(12) as pool:
+        for _ in range(5):
+            for done in [pool.submit(vanish, host.client.path, *stage) for stage in STAGES.values()]:
+                done.result()
+    wait_for(lambda: held() == before)
     assert content(chat(host, "Still there?"))

@@ -1,0 +1,54 @@
+"""One connection of a client: an answer that is not read is not kept for ever."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+LEAST = 1 << 14  # bytes that a client must take in `patience` seconds, or all that is left
+
+
+class Connection(H11Protocol):
+    """uvicorn's, which waits for ever for a client that reads no more.
+
+    Nothing is written while the system's buffer is full, so this process holds one piece of an answer at most. A client that takes less
+    than LEAST bytes in `patience` seconds then is hung up on, and the request ends as that of a client that has left.
+    """
+
+    patience = 600.0  # seconds: a person may look at the first page of an answer in a pager
+    _stall: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        self._unwatch_reader()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch_reader()
+        super().connection_lost(exc)
+
+    def _watch_reader(self) -> None:
+        self._unwatch_reader()
+        n_bytes = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self.patience, self._look, n_bytes)
+
+    def _unwatch_reader(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _look(self, n_before: int) -> None:
+        if n_before - self.transport.get_write_buffer_size() < LEAST:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
+
+__all__ = ["Connection"]
