@@ -8,10 +8,10 @@ from typing import Any
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.labels import labels_of
-from mixcli.text import clean, missing, not_text, shown
+from mixcli.stdin import read_text
+from mixcli.text import clean
 
 ABSTAIN = "abstain"  # what is printed where no label is likely enough
-MAX_FILE = 1 << 20  # bytes of a schema or grammar
 
 
 @dataclass(frozen=True)
@@ -132,21 +132,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a text that is too long for a name
         return False
-
-
-def read_text(path: Path) -> str:
-    """Return a small text file; UsageError when it is not there, too large or not UTF-8."""
-    if not path.is_file():
-        raise UsageError(f"{shown(path)} is not a file" if path.exists() else missing(path))
-    with path.open("rb") as file:
-        raw = file.read(MAX_FILE + 1)
-    if len(raw) > MAX_FILE:
-        raise UsageError(f"{shown(path)} has more than {MAX_FILE:,} bytes, which is the limit")
-    if why := not_text(raw):
-        raise UsageError(f"{shown(path)} {why}")
-    try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{shown(path)} is not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv"
-        ) from error

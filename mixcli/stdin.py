@@ -7,9 +7,10 @@ from typing import BinaryIO
 
 from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.text import clean, not_text, shown
+from mixcli.text import SAMPLE, clean, missing, not_text, shown
 
 MAX_BYTES = 1 << 28  # of a text that is read whole
+MAX_SMALL = 1 << 20  # bytes of a template, schema, grammar or persona
 
 
 def is_piped() -> bool:
@@ -30,12 +31,11 @@ def piped_text() -> str:
     if not is_piped():
         return ""
     try:
-        raw = sys.stdin.buffer.read(MAX_BYTES + 1)
+        return _text_of(sys.stdin.buffer, "the piped text")
     except OSError as error:
         raise UsageError(
-            f"stdin cannot be read: {error.strerror}; pipe a text in, or give one with -f"
+            f"stdin cannot be read: {error.strerror}; pipe a text in, or pass one with -f"
         ) from None
-    return _checked(raw, "the piped text")
 
 
 def file_texts(paths: Sequence[Path]) -> list[str]:
@@ -43,16 +43,40 @@ def file_texts(paths: Sequence[Path]) -> list[str]:
     texts = []
     for path in paths:
         with path.open("rb") as file:
-            texts.append(_checked(file.read(MAX_BYTES + 1), shown(path)))
+            texts.append(_text_of(file, shown(path)))
     return texts
 
 
-def _checked(raw: bytes, name: str) -> str:
-    if len(raw) > MAX_BYTES:
-        raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes; no context is that large")
-    if why := not_text(raw):
+def _text_of(stream: BinaryIO, name: str) -> str:
+    """Read a text whole; UsageError for data that is not text, by its first bytes, and for more than MAX_BYTES."""
+    head = stream.read(SAMPLE)
+    if why := not_text(head):
         raise UsageError(f"{name} {why}")
+    raw = head + stream.read(MAX_BYTES + 1 - len(head)) if len(head) == SAMPLE else head
+    if len(raw) > MAX_BYTES:
+        raise UsageError(
+            f"{name} has more than {MAX_BYTES:,} bytes, and no context is that large; shorten it"
+        )
     return decode(raw).rstrip("\n")
+
+
+def read_text(path: Path, limit: int = MAX_SMALL) -> str:
+    """Return a small text file, line ends as newlines; UsageError when it is missing, not a file, larger than `limit` bytes or not UTF-8."""
+    if not path.is_file():
+        raise UsageError(f"{shown(path)} is not a file; name a text file" if path.exists() else missing(path))
+    with path.open("rb") as file:
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise UsageError(f"{shown(path)} has more than {limit:,} bytes, which is the limit; shorten it")
+    if why := not_text(raw):
+        raise UsageError(f"{shown(path)} {why}")
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{shown(path)} is not UTF-8 (byte {error.start + 1:,} is 0x{raw[error.start]:02X}); "
+            "convert it first: iconv -f latin1 -t UTF-8"
+        ) from None
 
 
 def decode(raw: bytes) -> str:

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LOOK = 1 << 12  # bytes that tell what kind of data something is
+SAMPLE = 1 << 16  # bytes that tell what kind of data something is
+_LOOK = 1 << 12  # of them, that tell an encoding
+SHARE_BAD = 0.1  # of bytes that are not UTF-8, or control characters: more is not text
+_FEW_BAD = 8  # bytes: so few are a slip, whatever their share
+_CONTROL = bytes({*range(1, 9), 11, *range(14, 27), *range(28, 32)})
 _LONGEST_NAME = 200  # characters that are compared: comparing takes their square
 _MOST_FILES = 2000  # of a folder, that are looked at for a name
 _ICONV = "convert it first: iconv -f {} -t UTF-8"
@@ -30,17 +34,26 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"BZh", "bzip2 data", "unpack it first: bunzip2 -c"),
     (b"\xfd7zXZ\0", "xz data", "unpack it first: xz -dc"),
     (b"\x28\xb5\x2f\xfd", "zstd data", "unpack it first: zstd -dc"),
-    (b"PK\x03\x04", "a zip archive or an Office document", "unpack it, or export its text first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
+    (b"PK\x03\x04", "a ZIP archive or an Office document", "unpack it, or save it as text or CSV"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", "save it as text or CSV"),
+    (b"{\\rtf", "a rich text file", "save it as plain text"),
     (b"%PDF-", "a PDF", "make text of it first: pdftotext FILE -"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", "export its text first"),
+    (b"SQLite format 3\0", "a SQLite database", "write a table of it as CSV: sqlite3 -csv -header"),
+    (b"PAR1", "a Parquet file", "convert it to JSON lines or CSV (batch --ray reads it as it is)"),
+    (b"ARROW1", "an Arrow file", "convert it to JSON lines or CSV"),
+    (b"FEA1", "a Feather file", "convert it to JSON lines or CSV"),
+    (b"Obj\x01", "an Avro file", "convert it to JSON lines or CSV"),
+    (b"\x89HDF", "an HDF5 file", "convert it to JSON lines or CSV"),
+    (b"\x93NUMPY", "a NumPy array", "write it as text"),
     (b"GGUF", "a GGUF model", "pass a model with -m and a text as input"),
-    (b"\x7fELF", "a program", "give a text"),
-    (b"\x89PNG", "an image", "give a text"),
-    (b"\xff\xd8\xff", "an image", "give a text"),
-    (b"GIF8", "an image", "give a text"),
-    (b"SQLite format 3\0", "a SQLite database", "export its text first"),
-    (b"PAR1", "a Parquet file", "convert it to JSONL or CSV first"),
+    (b"version https://git-lfs", "a Git LFS pointer in place of a file", "fetch the file: git lfs pull"),
+    (b"\x7fELF", "a program", "pass a text"),
+    (b"\x89PNG", "an image", "pass a text"),
+    (b"\xff\xd8\xff", "an image", "pass a text"),
+    (b"GIF8", "an image", "pass a text"),
 )
+_TAR, _TAR_AT = b"ustar", 257
 # where the NUL bytes of ASCII text stand in an encoding without a byte order mark: bytes a character, place of the one that is not NUL
 _WIDE: tuple[tuple[int, int, str], ...] = (
     (4, 0, "UTF-32LE"),
@@ -65,17 +78,39 @@ def shown(path: "str | os.PathLike[str]") -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in clean(os.fspath(path)))
 
 
-def not_text(raw: bytes) -> str:
-    """Return what data is that is not plain UTF-8 text and what to do about it ("is UTF-16; convert it first: ..."); "" for text."""
+def not_text(raw: bytes, *, of_lines: bool = False) -> str:
+    """Return what data is that is not plain UTF-8 text and what to do about it ("is UTF-16; convert it first: ..."); "" for text.
+
+    The first SAMPLE bytes tell. With `of_lines` a NUL counts as other control characters do: the line that has it is at fault.
+    """
     for mark, what, advice in _KINDS:
         if raw.startswith(mark):
             return f"is {what}; {advice}"
+    if raw.startswith(_TAR, _TAR_AT):
+        return "is a tar archive; unpack it first: tar -x"
     head = raw[:_LOOK]
     for width, place, name in _WIDE:
         units = len(head) // width
         if units >= 2 and _is_wide(head[: units * width], width, place):
             return f"is {name}; {_ICONV.format(name)}"
+    sample = raw[:SAMPLE]
+    if not of_lines and b"\0" in sample:
+        return f"is not text: byte {sample.index(0) + 1:,} is NUL; pass a text"
+    n_bad = _n_bad(sample, is_whole=len(raw) <= SAMPLE)
+    if n_bad > max(_FEW_BAD, SHARE_BAD * len(sample)):
+        share = 100 * n_bad / len(sample)
+        return (
+            f"is not text: {share:.0f} % of its first {len(sample):,} bytes are not UTF-8; "
+            "pass a text, or convert one: iconv -f latin1 -t UTF-8"
+        )
     return ""
+
+
+def _n_bad(sample: bytes, *, is_whole: bool) -> int:
+    """Count bytes that are not UTF-8 or control characters; a character that the end of the sample cuts is neither."""
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(sample, final=is_whole)
+    n_control = len(sample) - len(sample.translate(None, _CONTROL + b"\0"))
+    return text.count("\ufffd") - sample.count("\ufffd".encode()) + n_control
 
 
 def _is_wide(head: bytes, width: int, place: int) -> bool:

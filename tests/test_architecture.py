@@ -106,7 +106,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "mixcli.template": {"mixcli.errors", "mixcli.text"},
     "mixcli.labels": BASE,
-    "mixcli.form": BASE | {"mixcli.labels", "mixcli.short_schema"},
+    "mixcli.form": BASE | {"mixcli.labels", "mixcli.short_schema", "mixcli.stdin"},
     "mixcli.batch.ray_runner": BASE
     | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch", "mixcli.template", "mixcli.wish"},
     "mixcli.batch": BASE

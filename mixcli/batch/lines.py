@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from mixcli.errors import UsageError
+
 MAX_LINE = 1 << 24  # bytes
+ENDLESS = 1 << 32  # bytes of one line: what goes on longer has no end
 PIECE = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 
@@ -49,6 +52,10 @@ def _raw_lines(stream: Readable, limit: int) -> Iterator[tuple[bytes, int]]:
                 waiting.append(line)
             else:
                 waiting = []
+                if n_bytes > ENDLESS:
+                    raise UsageError(
+                        f"a line of the input has {n_bytes:,} bytes and no end yet; a line may have {limit:,}"
+                    )
             if len(line) < len(part):
                 yield b"".join(waiting), n_bytes
                 waiting, n_bytes = [], 0

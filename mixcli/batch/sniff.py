@@ -8,42 +8,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from mixcli.errors import UsageError
+from mixcli.text import SAMPLE, not_text
 
-HEAD = 1 << 16  # bytes that are looked at before anything is read
-SHARE_CONTROL = 0.1  # of control characters: more is not text
-# how files begin that are not text, and what they are
-MAGIC = (
-    (b"PK\x03\x04", "a ZIP file (an .xlsx, .docx or .ods file is one too); save it as CSV"),
-    (b"\x1f\x8b", "packed with gzip; unpack it: gunzip -c"),
-    (b"BZh", "packed with bzip2; unpack it: bunzip2 -c"),
-    (b"\xfd7zXZ", "packed with xz; unpack it: xz -dc"),
-    (b"\x28\xb5\x2f\xfd", "packed with zstd; unpack it: zstd -dc"),
-    (b"7z\xbc\xaf", "a 7z archive; unpack it"),
-    (b"%PDF", "a PDF file; bring its text out first: pdftotext"),
-    (b"SQLite format 3\0", "an SQLite database; write a table of it as CSV: sqlite3 -csv -header"),
-    (b"PAR1", "a Parquet file; read it with --ray, or write it as JSON lines"),
-    (b"ARROW1", "an Arrow file; write it as JSON lines"),
-    (b"FEA1", "a Feather file; write it as JSON lines"),
-    (b"Obj\x01", "an Avro file; write it as JSON lines"),
-    (b"\xd0\xcf\x11\xe0", "an old Office file; save it as CSV"),
-    (b"\x89HDF", "an HDF5 file; write it as JSON lines"),
-    (b"\x93NUMPY", "a NumPy array; write it as text"),
-    (b"GGUF", "a GGUF model; name it with -m"),
-    (b"{\\rtf", "a rich text file; save it as plain text"),
-    (b"\x7fELF", "a program"),
-    (b"\x89PNG", "a picture"),
-    (b"\xff\xd8\xff", "a picture"),
-    (
-        b"version https://git-lfs.github.com/",
-        "a Git LFS pointer in the place of a file; fetch it: git lfs pull",
-    ),
-)
-WIDE = (
-    (b"\xff\xfe\0\0", "UTF-32"),
-    (b"\0\0\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-)
+HEAD = SAMPLE  # bytes that are looked at before anything is read
 # what is text, but not of records; --format lines reads it all the same
 MARKUP = (
     (re.compile(rb"\s*<(!doctype|html)\b", re.IGNORECASE), "a web page"),
@@ -132,20 +99,8 @@ def _is_slow(stream: BinaryIO) -> bool:
 def check_text(head: bytes, name: str, format_: str | None) -> None:
     """Raise UsageError where an input cannot have records: no text, another encoding, another kind of text."""
     shown = "the input" if name in ("", "-") else name
-    for mark, encoding in WIDE:
-        if head.startswith(mark):
-            raise UsageError(f"{shown} is {encoding}; make it UTF-8 first: iconv -f {encoding} -t UTF-8")
-    for magic, what in MAGIC:
-        if head.startswith(magic):
-            raise UsageError(f"{shown} is {what}")
-    if b"ustar" in head[257:263]:
-        raise UsageError(f"{shown} is a tar archive; unpack it")
-    for first, second, encoding in ((head[::2], head[1::2], "UTF-16BE"), (head[1::2], head[::2], "UTF-16LE")):
-        if len(head) > 3 and first.count(0) > len(first) * 0.7 and second.count(0) < len(second) * 0.1:
-            raise UsageError(f"{shown} is {encoding}; make it UTF-8 first: iconv -f {encoding} -t UTF-8")
-    n_control = sum(head.count(byte) for byte in (*range(9), 11, *range(14, 27), *range(28, 32)))
-    if n_control > len(head) * SHARE_CONTROL and n_control > 8:
-        raise UsageError(f"{shown} is no text file; batch reads JSON lines, JSON, CSV, TSV and plain lines")
+    if why := not_text(head, of_lines=True):
+        raise UsageError(f"{shown} {why}")
     if format_ is None:
         _check_markup(head, name, shown)
 

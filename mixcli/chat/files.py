@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.stdin import decode
+from mixcli.text import missing, not_text
 
 MAX_FILE = 4 << 20  # bytes; about a million tokens, more than any context
 
@@ -34,11 +35,15 @@ def attach(text: str) -> Attachment:
             raise UsageError(f"{path} is a folder; name a file of it")
         if size > MAX_FILE:
             raise UsageError(f"{path} has {size:,} bytes, and {MAX_FILE:,} is the limit; take a part of it")
-        raw = path.read_bytes() if path.is_file() else b"\0"
+        if not path.is_file():
+            raise UsageError(f"{path} is a device or a pipe; name a regular file")
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(missing(path)) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    if b"\0" in raw[:8192]:
-        raise UsageError(f"{path} is no text file")
+    if why := not_text(raw):
+        raise UsageError(f"{path} {why}")
     return Attachment(path.name, decode(raw))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.stdin import decode
+from mixcli.text import not_text
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -60,6 +61,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._prompts = console.is_terminal(sys.stdin)
+        self._looked = False  # at the first line of a pipe: is it text?
 
     def read(self, draft: str = "") -> str | None:  # noqa: ARG002  a plain line has nothing to edit
         text = self._line(PROMPT)
@@ -88,6 +90,9 @@ class Lines:
             if self._prompts:
                 sys.stderr.write("\n")
             return None
+        if not self._prompts and not self._looked and (why := not_text(raw)):
+            raise UsageError(f"the piped text {why}")
+        self._looked = True
         return decode(raw).rstrip("\n")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from mixcli import paths
 from mixcli.chat.settings import Settings
 from mixcli.errors import UsageError
+from mixcli.stdin import read_text
 from mixcli.text import did_you_mean
 
 
@@ -39,7 +40,7 @@ def persona(name: str) -> Persona:
         path = folder() / f"{name}{suffix}"
         if path.is_file() and path.parent == folder():
             try:
-                return read(path.read_text("utf-8"))
+                return read(read_text(path))
             except (OSError, ValueError) as error:
                 raise UsageError(f"the persona {path} cannot be read: {error}") from None
             except UsageError as error:

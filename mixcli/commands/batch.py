@@ -148,7 +148,7 @@ def command(
     from mixcli.batch.job import TemplateJob, prompt_template
     from mixcli.batch.runner import Settings
     from mixcli.batch.work import Order, work
-    from mixcli.form import read_text
+    from mixcli.stdin import read_text
 
     question = prompt_template(read_text(template) if template else prompt)
     asked = {**sampling.body(temperature=0.0), **({"deterministic": True} if deterministic else {})}

@@ -110,10 +110,9 @@ def command(
 
     Without --temperature the likeliest token is always taken, so that a script gets the same answer for the same text.
     """
-    from mixcli.form import read_text
     from mixcli.question import question_of
     from mixcli.running import How, answer_lines, answer_long, answer_once
-    from mixcli.stdin import file_texts, piped_text
+    from mixcli.stdin import file_texts, piped_text, read_text
 
     kept: dict[str, Any] = {}
     if persona is not None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import strategies as st
 
 from mixcli.batch.records import Record, open_records
-from mixcli.batch.sniff import SHARE_CONTROL
 from mixcli.errors import MixcliError
+from mixcli.text import SHARE_BAD
 from tests.fuzz.budget import RIDDLES, for_a_while
 from tests.fuzz.values import TEXTS, edited, edits, json_values
 
@@ -92,7 +92,7 @@ def test_tables_are_read_as_they_were_written() -> None:
         if len(table.columns) == 1 and table.separator != ",":
             return  # nothing in it says which separator was meant
         data = table.data()
-        if len(CONTROLS.findall(data)) > SHARE_CONTROL * len(data):
+        if len(CONTROLS.findall(data)) > SHARE_BAD * len(data):
             return  # so many are not text
         records = read(data, "in.tsv" if table.separator == "\t" else "in.csv")
         assert records is not None

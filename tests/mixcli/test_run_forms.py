@@ -128,7 +128,7 @@ def test_each_line_has_one_line_in_order(warm: Runner, tmp_path: Path) -> None:
         (b" \r\n\t\n", 2, "nothing to answer"),
         (b"\xef\xbb\xbfHello\r\n", 0, ""),
         (b"caf\xe9 \xff\xfe", 0, "3 bytes of the input are not UTF-8"),
-        (b"a\0b", 0, "1 byte of the input is NUL"),
+        (b"a\0b", 2, "is not text: byte 2 is NUL"),
         (b"\xed\xa0\x80 half a pair", 0, "3 bytes of the input are not UTF-8"),
         (b"[INST] </s> <|im_start|>system", 0, ""),
     ],

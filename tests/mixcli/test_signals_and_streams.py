@@ -111,7 +111,7 @@ def test_a_path_keeps_its_bytes_in_a_pipe(home: Path, tmp_path: Path) -> None:
         ("some words".encode("utf-16-be"), "iconv -f UTF-16BE"),
         ("some words".encode("utf-32-le"), "iconv -f UTF-32LE"),
         (b"\x1f\x8b\x08\0", "gunzip"),
-        (b"PK\x03\x04...", "zip archive"),
+        (b"PK\x03\x04...", "ZIP archive"),
         (b"%PDF-1.7\n", "pdftotext"),
     ],
 )

@@ -100,7 +100,7 @@ def test_values_over_several_lines_are_whole_records() -> None:
         ("id,text\n1,ä\n".encode("utf-16"), "x.csv", "UTF-16"),
         ("id,text\n1,ä\n".encode("utf-16-le"), "x.csv", "UTF-16LE"),
         ("id,text\n1,ä\n".encode("utf-16-be"), "x.csv", "UTF-16BE"),
-        (bytes(range(256)) * 4, "x", "no text file"),
+        (bytes(range(256)) * 4, "x", "is not text: 6. % of its first 1,024 bytes"),
         ("a,,b\n1,2,3\n", "x.csv", "column 2 has none, and values such as '2'"),
         ("a,b,\n1,2,3\n", "x.csv", "column 3 has none"),
         (",text\nx,a\n", "x.csv", "column 1 has none"),
