@@ -31,6 +31,11 @@ def part_of(out: Path) -> Path:
 
 
 def _check_place(option: str, path: Path) -> None:
+    """Refuse what cannot be written; a symlink is followed, as `convert -o` does, and must lead to something."""
+    if path.is_symlink() and not Path(os.path.realpath(path)).exists():
+        raise UsageError(
+            f"{option} {path} is a symlink to {path.readlink()}, which does not exist; remove it or name another file"
+        )
     mode = path.stat().st_mode if path.exists() else None
     if mode is not None and stat.S_ISDIR(mode):
         raise UsageError(f"{option} {path} is a folder; name a file")

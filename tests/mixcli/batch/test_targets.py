@@ -7,14 +7,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mixcli.batch.output import output
-from mixcli.batch.targets import check_targets
+from mixcli.batch.targets import check_targets, part_of
 from mixcli.errors import UsageError
+from quantize.errors import QuantizeError
+from quantize.output_target import output_target
 from tests.conftest import Runner
 
 SERVER = Path(__file__).with_name("quick_server.py")
@@ -38,6 +40,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "folder").mkdir()
     (tmp_path / "thesis.part").write_text("years of work")
     (tmp_path / "pipe.part").symlink_to("in.txt")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "circle").symlink_to("circle")
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as sock:
         old = Path.cwd()
@@ -62,6 +66,9 @@ def folder(tmp_path: Path) -> Path:
         ("socket", None, "no regular file"),
         ("none/out", None, "there is no folder"),
         ("in.txt/out", None, "there is no folder"),
+        ("dangling", None, "symlink to nowhere, which does not exist"),
+        ("circle", None, "symlink to circle, which does not exist"),
+        ("out", "dangling", "--journal .*symlink to nowhere"),
         ("out", "fifo", "no regular file"),
         ("out", "/dev/null", "no regular file"),
         ("out", "none/journal", "there is no folder"),
@@ -84,6 +91,26 @@ def test_what_can_be_written_passes(folder: Path) -> None:
     for out in ("out", "new", "empty", "/dev/null", "fifo"):
         check_targets(str(folder / "in.txt"), folder / out, folder / "journal")
     check_targets("-", None, None)
+
+
+@pytest.mark.parametrize("name", ["link.txt", "dangling", "circle", "hard.txt", "new", "folder", "socket"])
+def test_an_output_is_taken_where_convert_takes_it(folder: Path, name: str) -> None:
+    def takes(check: Callable[[], object]) -> bool:
+        try:
+            check()
+        except (UsageError, QuantizeError):
+            return False
+        return True
+
+    assert takes(lambda: check_targets("-", folder / name, None)) == takes(
+        lambda: output_target(folder / name)
+    )
+    if name == "link.txt":
+        assert (
+            output_target(folder / name)
+            == Path(str(part_of(folder / name)).removesuffix(".part"))
+            == folder / "in.txt"
+        )
 
 
 def test_an_output_behind_a_link_is_written_where_it_leads(folder: Path) -> None:
