@@ -53,6 +53,19 @@ def replace_text(path: Path, text: str) -> None:
         raise
 
 
+def new_text(path: Path, text: str) -> None:
+    """Write a file that is not there yet, whole; of several writers one succeeds. Raises FileExistsError for one that is there, OSError."""
+    os.close(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    )  # the name is ours now
+    try:
+        replace_text(path, text)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
 def is_number(value: object, *, above: float = -math.inf) -> TypeGuard[float]:
     """Return whether a remembered value is a finite number above a bound."""
     return isinstance(value, int | float) and not isinstance(value, bool) and above < value < math.inf

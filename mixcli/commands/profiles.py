@@ -85,21 +85,28 @@ def detect() -> None:
 def new(name: str, extends: str | None) -> None:
     """Write profile NAME into your configuration folder, to be edited: this machine, or a copy of another."""
     from mixcli.insight.machines import profile_of
-    from mixcli.json_cache import replace_text
+    from mixcli.json_cache import new_text
     from mixcli.paths import private
 
     path = _own() / f"{name}.toml"
     if path.name != f"{name}.toml" or name == "auto":
         raise UsageError(f"{name!r} is no name for a profile; use letters, digits and hyphens")
-    if path.exists():
-        raise UsageError(f"{path} is there already; edit it")
+    if path.exists():  # before this machine is measured
+        raise _taken(path)
     if extends:
         profile_of(extends)
         text = f'extends = "{extends}"\n# [host]\n# ram_gib = 128\n'
     else:
         text = _detected()
-    replace_text(private(path.parent) / path.name, text)
+    try:
+        new_text(private(path.parent) / path.name, text)
+    except FileExistsError:
+        raise _taken(path) from None
     console.path(path)
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(f"{path} is there already; edit it")
 
 
 def _own() -> Path:

@@ -49,3 +49,17 @@ def test_a_file_system_without_locks(home: Path, monkeypatch: pytest.MonkeyPatch
         pass
     assert json_cache.update("x", lambda known: known.update(a=1))
     assert json.loads((paths.cache_dir() / "x.json").read_text()) == {"a": 1}
+
+
+def test_of_several_new_files_one_is_written(tmp_path: Path) -> None:
+    def write(i: int) -> int:
+        try:
+            json_cache.new_text(tmp_path / "x.toml", str(i) * 100_000)
+        except FileExistsError:
+            return -1
+        return i
+
+    with ThreadPoolExecutor(8) as pool:
+        (winner,) = (i for i in pool.map(write, range(8)) if i >= 0)
+    assert (tmp_path / "x.toml").read_text() == str(winner) * 100_000
+    assert [path.name for path in tmp_path.iterdir()] == ["x.toml"]
