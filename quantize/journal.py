@@ -5,10 +5,12 @@ hex. A line is written after its bytes, so what the journal names exists unless 
 checksum tells. The open journal is also the lock: two processes never write the same result.
 """
 
+import errno
 import fcntl
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +20,7 @@ from quantize.input_file import kind_of, pread_exactly
 
 _LINE = 18  # "%08x %08x\n"
 _ENTRY = re.compile(rb"[0-9a-f]{8} [0-9a-f]{8}\n")
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
 _MAX_SIZE = 1 << 26  # bytes, enough for trillions of weights
 
 
@@ -124,15 +127,18 @@ def _open_locked(path: Path) -> int:
         fd = open_own(path, os.O_APPEND)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.lexists(path) and os.path.samestat(os.fstat(fd), os.lstat(path)):
-                return fd
         except BlockingIOError:
             os.close(fd)
             raise QuantizeError(
                 f"{path.name} is in use: another process writes the same file; wait for it."
             ) from None
-        except FileNotFoundError:
-            pass
+        except OSError as error:  # NFS without its lock daemon, FUSE
+            if error.errno not in _NO_LOCKS:
+                os.close(fd)
+                raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.lstat(path)):
+                return fd
         os.close(fd)  # whoever held the lock has just published and removed this journal
 
 

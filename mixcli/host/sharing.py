@@ -2,6 +2,7 @@
 
 llama.cpp's threads wait for one another by spinning; two models with as many threads as there are cores do not get half the speed each, but
 a tenth. A host that computes holds a lock on a file of its own in the private runtime folder; the others see that it is held.
+Where the file system has no locks, the file says when its process began, and one that still runs counts as computing.
 """
 
 import contextlib
@@ -9,6 +10,9 @@ import fcntl
 import os
 import time
 from pathlib import Path
+
+from mixcli.locks import NO_LOCKS
+from mixcli.process_state import born
 
 LOOK = 1.0  # seconds between two looks at who else computes
 
@@ -30,9 +34,7 @@ class Sharing:
             self._looked = now
             try:
                 self._n_others = self._look()
-            except (
-                OSError
-            ):  # a folder that is gone or full, a file system without locks: then this host is alone
+            except OSError:  # a folder that is gone or full: then this host is alone
                 self._n_others = 0
         return self._n_others
 
@@ -40,7 +42,8 @@ class Sharing:
         if self._handle is None:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.pwrite(handle, born(os.getpid()).encode("ascii"), 0)
+                _lock(handle)
             except OSError:
                 os.close(handle)
                 raise
@@ -64,7 +67,8 @@ class Sharing:
         except OSError:
             return False
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _lock(handle) and _runs(path.stem, os.pread(handle, 100, 0)):
+                return True
         except BlockingIOError:
             return True
         else:
@@ -73,3 +77,20 @@ class Sharing:
             return False
         finally:
             os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock a file; False where the file system has no locks. Raises BlockingIOError where somebody else has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _runs(pid: str, began: bytes) -> bool:
+    return pid.isdigit() and bool(began) and born(int(pid)).encode("ascii") == began

@@ -1,5 +1,7 @@
 """Writes that are killed, run out of disk, or meet bad weights: nothing is lost, nothing is left behind."""
 
+import errno
+import fcntl
 import os
 import random
 import resource
@@ -213,6 +215,19 @@ def test_killed_between_the_rename_and_the_end(model: ModelSource, whole: bytes,
     report = write_gguf(model, target, types, "Q8_0")
     assert report.n_bytes_resumed > 0.99 * len(whole) - 10_000
     assert target.read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks(
+    model: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(_file: int, _how: int) -> None:
+        raise OSError(code, "no locks")
+
+    target, types = tmp_path / "m.gguf", choose_types(model, "Q8_0")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    write_gguf(model, target, types, "Q8_0")
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
 
