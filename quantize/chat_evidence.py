@@ -7,6 +7,7 @@ say by one of its names that it is for chats.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from quantize.checkpoint import Checkpoint
@@ -24,18 +25,21 @@ def trained_for_chat(checkpoint: Checkpoint, general: Mapping[str, Value]) -> bo
     config: Mapping[str, Any] = checkpoint.config
     folder = checkpoint.folder.absolute()
     names = [general[key].value for key in ("general.name", "general.finetune") if key in general]
-    names += [config.get("_name_or_path"), folder.name]
-    if folder.parent.name == "snapshots":  # in the Hugging Face cache a folder is called by its commit
-        names.append(folder.parent.parent.name.rpartition("--")[2])
+    names += [config.get("_name_or_path"), folder.name, _called(folder)]
     said = [name for name in names if isinstance(name, str)]
     return any(map(_CHAT.search, said)) and not any(map(_BASE.search, said))
+
+
+def _called(folder: Path) -> str:
+    """Return the name of a checkpoint's folder, or of its repository in the Hugging Face cache, where folders are called by their commit."""
+    return folder.parent.parent.name.rpartition("--")[2] if folder.parent.name == "snapshots" else folder.name
 
 
 def template_note(
     checkpoint: Checkpoint, general: Mapping[str, Value], tokens: Mapping[str, Value], own: bool
 ) -> str | None:
     """Return what was decided about a template that the folder does not bring; `own` tells whether it brings one."""
-    name = checkpoint.folder.absolute().name
+    name = _called(checkpoint.folder.absolute())
     if own:
         return None
     if "tokenizer.chat_template" in tokens:

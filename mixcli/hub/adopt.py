@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 from mixcli import paths
+from mixcli.console import console
 from mixcli.errors import IntegrityError, UsageError
 from mixcli.hub import gguf_names, store
 from mixcli.hub.build import About
 from mixcli.hub.hashing import Report, sha256
-from mixcli.hub.headers import has_split_experts, header_of, prompt_format
+from mixcli.hub.headers import has_split_experts, header_of, prompt_format, template_note
 from mixcli.hub.licences import licence
 from mixcli.hub.manifest import StoredFile
 from mixcli.hub.reference import is_there, shown, usable_name
@@ -47,6 +48,8 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
     with store.building(called, kind, report) as (work, done):
         if done is not None:
             return done, False
+        for note in template_note(header, called):
+            console.note(f"note: {note}")
         stored = []
         for file in files:
             if copy:

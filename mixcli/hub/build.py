@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixcli.console import console
 from mixcli.errors import MixcliError
 from mixcli.hub import store
 from mixcli.hub.catalog import Entry
@@ -122,13 +123,10 @@ def build(
 
 
 def convert_to(source: Path, target: Path, output_type: str, report: Report, *, experts: int = 0) -> None:
-    """Convert a checkpoint folder or a GGUF; `experts` makes a dense checkpoint a mixture of so many."""
-    from quantize import convert
+    """Convert a checkpoint folder or a GGUF, and note what was decided; `experts` makes a dense checkpoint a mixture of so many."""
+    from quantize import Options, execute, prepare
 
-    convert(
-        source,
-        target,
-        output_type=output_type,
-        upcycle_experts=experts,
-        progress=lambda at: report(at.done, at.total, at.stage),
-    )
+    plan = prepare(source, target, Options(output_type=output_type, upcycle_experts=experts))
+    for note in plan.notes:
+        console.note(f"note: {note}")
+    execute(plan, lambda at: report(at.done, at.total, at.stage))

@@ -13,7 +13,7 @@ from mixcli.hardware import memory_free
 from mixcli.hub import download, fit, gguf_names, hub_cache, store
 from mixcli.hub.build import About, convert_to
 from mixcli.hub.hashing import Report, sha256
-from mixcli.hub.headers import has_split_experts, model_header, shape_of
+from mixcli.hub.headers import has_split_experts, model_header, shape_of, template_note
 from mixcli.hub.hub_cache import CachedRepo
 from mixcli.hub.job import FileCost, Summary, check_disk
 from mixcli.hub.manifest import StoredFile
@@ -146,7 +146,7 @@ class GgufJob:
                 for other in self.choice.offers
                 if other.type != self.choice.type
             ),
-            tuple(notes),
+            (*notes, *template_note(self.choice.header, self.about.name)),
         )
 
     def carry_out(self, report: Report) -> StoredModel:

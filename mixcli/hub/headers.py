@@ -56,6 +56,13 @@ def has_split_experts(header: GgufHeader) -> bool:
     return any(_SPLIT_EXPERT.match(tensor.name) for tensor in header.tensors)
 
 
+def template_note(header: GgufHeader, name: str) -> tuple[str, ...]:
+    """Return what a person should know of a model without a chat template, as quantize tells it of a checkpoint; nothing for one that has it."""
+    if isinstance(header.get("tokenizer.chat_template"), str):
+        return ()
+    return (f"{name} brings no chat template: it is taken for a base model, which continues text",)
+
+
 def prompt_format(header: GgufHeader) -> str:
     """Return in a word how the model wants to be talked to, by the marks in its chat template."""
     template = header.get("tokenizer.chat_template")

@@ -1,0 +1,46 @@
+"""A model without a chat template is noted, whichever way it comes in."""
+
+import json
+from pathlib import Path
+
+from tests.conftest import Runner
+from tests.mixcli.hub import small
+from tests.mixcli.hub.standin import StandIn
+from tests.quantize.builders import write_checkpoint
+
+
+def without_template() -> bytes:
+    return small.gguf(keys={key: value for key, value in small.metadata().items() if "template" not in key})
+
+
+def notes(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith("note: ")]
+
+
+def test_a_checkpoint(hub: StandIn, pull, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "tiny-base", n_layer=1)
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).unlink(missing_ok=True)
+    hub.add("org/tiny-base", {path.name: path.read_bytes() for path in folder.iterdir()})
+    for what in (str(folder), "org/tiny-base"):
+        done = pull(what, "--quant", "Q8_0")
+        assert done.returncode == 0, done.stderr
+        (note,) = notes(done.stderr)
+        assert note.startswith("note: tiny-base brings no chat template"), what
+        assert "it is taken for a base model, which continues text" in note
+
+
+def test_a_gguf(hub: StandIn, pull, mixcli: Runner, tmp_path: Path) -> None:
+    model = without_template()
+    hub.add("org/plain", {"plain.F16.gguf": model})
+    (pulled,) = notes(pull("org/plain").stderr)
+    file = small.write(tmp_path / "plain.F16.gguf", model)
+    (imported,) = notes(mixcli("import", str(file)).stderr)
+    for note, name in ((pulled, "org/plain"), (imported, "plain")):
+        assert (
+            note
+            == f"note: {name} brings no chat template: it is taken for a base model, which continues text"
+        )
+    assert notes(mixcli("import", str(file)).stderr) == [], "it is known"
+    assert len(json.loads(mixcli("list", "--json").stdout)) == 2
+    assert notes(mixcli("import", str(small.write(tmp_path / "chat.F16.gguf", small.gguf()))).stderr) == []
