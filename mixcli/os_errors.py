@@ -56,9 +56,13 @@ def explain(error: OSError) -> MixcliError:
     """Return the error in one sentence, with its exit code; the file's name may be unknown."""
     code, path = error.errno or 0, _path(error)
     advice = _advice(path)  # for what was wanted, not for the folder above it that refuses
-    if path is not None and code in _MISSING and (cause := _unwritable(path)) is not None:
-        code, path = cause
     kind, sentence = _MEANINGS.get(code, (MixcliError, "{where}: {said}"))
+    if path is not None and code in _MISSING and variable_of(path) in {"MIXCLI_HOME", "HF_HOME"}:
+        if cause := _unwritable(path):
+            code, path = cause
+            kind, sentence = _MEANINGS[code]
+        elif not path.parent.exists():
+            path, sentence = path.parent, "{where}: this folder cannot be made; {variable}"
     if code == errno.ENOENT and path is not None and variable_of(path) is None:
         return UsageError(missing(path))
     said = error.strerror or str(error) or type(error).__name__
@@ -76,9 +80,7 @@ def _path(error: OSError) -> Path | None:
 
 
 def _unwritable(path: Path) -> tuple[int, Path] | None:
-    """Return why nothing can be made at a path of mixcli's own, as (errno, place); None for other paths, or when it could be made."""
-    if variable_of(path) not in {"MIXCLI_HOME", "HF_HOME"}:
-        return None
+    """Return why nothing can be made at a path of mixcli's own, as (errno, place); None when it seems that it could be."""
     for place in path.parents:
         try:
             if not place.is_dir():

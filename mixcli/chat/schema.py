@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 VERSION = 1
+NEWER = "it was made by a newer mixcli"
 BUSY = 10.0  # seconds to wait for another chat that writes
 
 TABLES = """
@@ -58,10 +59,40 @@ def open_database(path: Path | None) -> sqlite3.Connection:
     return database
 
 
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open the database and write nothing, also where nothing can be written; an empty one where there is none. Raises sqlite3.Error or OSError."""
+    if not path.exists():
+        return open_database(None)
+    try:
+        database = _reader(path, "mode=ro")
+    except (
+        sqlite3.OperationalError
+    ):  # a write-ahead log needs files beside the database, which a read-only disk has no place for
+        database = _reader(path, "immutable=1")
+    if database.execute("PRAGMA user_version").fetchone()[0] == 0:  # a chat is about to make its tables
+        database.close()
+        return open_database(None)
+    return database
+
+
+def _reader(path: Path, how: str) -> sqlite3.Connection:
+    database = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY, isolation_level=None
+    )
+    try:
+        database.row_factory = sqlite3.Row
+        if database.execute("PRAGMA user_version").fetchone()[0] > VERSION:
+            raise sqlite3.DatabaseError(NEWER)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
 def _migrate(database: sqlite3.Connection) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
-        raise sqlite3.DatabaseError("it was made by a newer mixcli")
+        raise sqlite3.DatabaseError(NEWER)
     if version < VERSION:
         # executescript commits by itself; two chats that start at once: the second finds the tables there
         database.execute("BEGIN IMMEDIATE")

@@ -9,18 +9,27 @@ from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mixcli import paths
-from mixcli.chat.schema import copy_session, open_database
+from mixcli.chat.schema import copy_session, open_database, open_to_read
 from mixcli.console import console
-from mixcli.errors import UsageError
+from mixcli.errors import MixcliError, UsageError
 from mixcli.text import clean, did_you_mean
 
 T = TypeVar("T")
 PARTIAL, DONE, STOPPED, CUT, FAILED = "partial", "done", "stopped", "cut", "failed"
 SHORTEST = 3  # characters that the search index needs; shorter words are looked for one by one
+
+
+class Use(Enum):
+    """What the conversations are opened for."""
+
+    CHAT = "chat"
+    READ = "read"
+    EDIT = "edit"
 
 
 @dataclass(frozen=True)
@@ -64,15 +73,24 @@ class Hit:
 
 
 class Sessions:
-    """All conversations; `ephemeral` keeps them in memory only."""
+    """All conversations; `ephemeral` keeps them in memory only.
 
-    def __init__(self, *, ephemeral: bool = False) -> None:
+    A chat goes on in memory where the disk refuses. To READ them nothing is written; to EDIT them something must be, so that MixcliError or
+    OSError says what stands in the way.
+    """
+
+    def __init__(self, use: Use = Use.CHAT, *, ephemeral: bool = False) -> None:
         self.in_memory = ephemeral
+        self._use = use
         self._path = None if ephemeral else database_path()
         self._current: int | None = None
         try:
-            self._database = open_database(self._path)
+            self._database = (
+                open_to_read(self._path) if self._path and use is Use.READ else open_database(self._path)
+            )
         except (sqlite3.Error, OSError) as error:
+            if use is not Use.CHAT:
+                raise self._refusal(error) from error
             self._say_why(error)
             self.in_memory = True
             self._database = open_database(None)
@@ -271,6 +289,8 @@ class Sessions:
         except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
             if self.in_memory:
                 raise
+            if self._use is not Use.CHAT:
+                raise self._refusal(error) from error
             self._go_on_in_memory(error)
             return self._transaction(act, durable)
 
@@ -294,9 +314,18 @@ class Sessions:
         self._database, self.in_memory = memory, True
         self._say_why(error)
 
+    def _refusal(self, error: Exception) -> Exception:
+        if isinstance(error, OSError):
+            return error  # explained where all of the system's are
+        what = "read" if self._use is Use.READ else "changed"
+        return MixcliError(
+            f"the conversations in {self._path} cannot be {what}: {error}; repair it, move it away, or set MIXCLI_HOME to another folder"
+        )
+
     def _say_why(self, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) else error
         console.warn(
-            f"conversations cannot be saved in {self._path} ({error}); the chat goes on in memory and is lost when you leave, "
+            f"conversations cannot be saved in {self._path} ({reason}); the chat goes on in memory and is lost when you leave, "
             "/export PATH keeps it elsewhere"
         )
 

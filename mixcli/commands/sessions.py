@@ -25,9 +25,9 @@ def command(context: click.Context) -> None:
 @common
 def list_(as_json: bool) -> None:
     """List the conversations, the last one first."""
-    from mixcli.chat.sessions import Sessions
+    from mixcli.chat.sessions import Sessions, Use
 
-    have = Sessions().all()
+    have = Sessions(Use.READ).all()
     if as_json:
         console.data(
             [
@@ -52,9 +52,9 @@ def search(words: tuple[str, ...], as_json: bool) -> None:
     """Find the messages in which all WORDS occur, the newest first."""
     from dataclasses import asdict
 
-    from mixcli.chat.sessions import Sessions
+    from mixcli.chat.sessions import Sessions, Use
 
-    hits = Sessions().search(" ".join(words))
+    hits = Sessions(Use.READ).search(" ".join(words))
     if as_json:
         console.data([asdict(hit) for hit in hits])
     elif not hits:
@@ -73,9 +73,9 @@ def search(words: tuple[str, ...], as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Write conversation NAME to stdout, as markdown or JSON; of its branches the one that was looked at last."""
     from mixcli.chat.export import text_of
-    from mixcli.chat.sessions import Sessions
+    from mixcli.chat.sessions import Sessions, Use
 
-    store = Sessions()
+    store = Sessions(Use.READ)
     session = store.find(name)
     console.write(text_of(session, store.path(session.head), "json" if as_json else "markdown"))
 
@@ -88,9 +88,9 @@ def export(name: str, path: Path) -> None:
     """Write conversation NAME into the new file PATH: JSON where it ends in .json, else markdown."""
     from mixcli.chat.export import text_of
     from mixcli.chat.files import write_new
-    from mixcli.chat.sessions import Sessions
+    from mixcli.chat.sessions import Sessions, Use
 
-    store = Sessions()
+    store = Sessions(Use.READ)
     session = store.find(name)
     form = "json" if path.suffix == ".json" else "markdown"
     write_new(path, text_of(session, store.path(session.head), form))
@@ -102,10 +102,10 @@ def export(name: str, path: Path) -> None:
 @common
 def rename(name: str, new_name: str) -> None:
     """Rename conversation NAME."""
-    from mixcli.chat.sessions import Sessions
+    from mixcli.chat.sessions import Sessions, Use
     from mixcli.chat.talk import slug
 
-    store = Sessions()
+    store = Sessions(Use.EDIT)
     session = store.find(name)
     console.line(store.rename(session.id, slug(new_name) or session.name))
 
@@ -116,9 +116,9 @@ def rename(name: str, new_name: str) -> None:
 @common
 def rm(names: tuple[str, ...], yes: bool) -> None:
     """Remove conversations, with all their branches."""
-    from mixcli.chat.sessions import Sessions
+    from mixcli.chat.sessions import Sessions, Use
 
-    store = Sessions()
+    store = Sessions(Use.EDIT)
     found = [store.find(name) for name in names]
     listed = ", ".join(f"{one.name} ({one.n_messages} messages)" for one in found)
     if not yes:
