@@ -89,14 +89,25 @@ class Done:
 
 
 def run(*arguments: str, seconds: float, stdin: str = "", variables: Mapping[str, str] | None = None) -> Done:
-    """Run a child to its end, `seconds` at most, and give what it wrote; whatever it started ends with it."""
-    return finished(command(*arguments), seconds=seconds, stdin=stdin, variables=variables)
+    """Run a child to its end, `seconds` at most, and return what it wrote; whatever it started ends with it, and it ends with this process."""
+    ours, others = os.pipe()
+    try:
+        line = command("-m", "mixcli.lifeline", str(ours), *arguments)
+        return finished(line, seconds=seconds, stdin=stdin, variables=variables, handles=(ours,))
+    finally:
+        os.close(ours)
+        os.close(others)
 
 
 def finished(
-    command: Sequence[str], *, seconds: float, stdin: str = "", variables: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    seconds: float,
+    stdin: str = "",
+    variables: Mapping[str, str] | None = None,
+    handles: Sequence[int] = (),
 ) -> Done:
-    """Run any program as `run` does."""
+    """Run any program to its end, with these descriptors of ours open in it; it may outlive this process."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -104,6 +115,7 @@ def finished(
         stderr=subprocess.PIPE,
         env={**environment(), **(variables or {})},
         start_new_session=True,
+        pass_fds=handles,
     )
     try:
         out, err, whole = _talk(process, stdin.encode(), time.monotonic() + seconds)

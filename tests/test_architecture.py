@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.locks": {"mixcli.paths", "mixcli.errors", "mixcli.process_state"},
     "mixcli.json_cache": {"mixcli.paths", "mixcli.locks", "mixcli.errors"},
     "mixcli.python_child": set(),
+    "mixcli.lifeline": set(),
     "mixcli.os_errors": {"mixcli.errors", "mixcli.paths", "mixcli.text", "mixcli.hub.hub_cache"},
     "mixcli.words": {"mixcli.errors"},
     "mixcli.text": set(),

@@ -2,11 +2,15 @@
 
 Run as a script and isolated, so it imports nothing of mixcli. The environment is the one that transformers gives to chat templates
 (transformers/utils/chat_template_utils.py). Limits that the operating system keeps: memory, file size, no new processes' core dumps.
-The time limit is the parent's.
+The time limit is the parent's; the system has a longer one.
 """
 
 import json
+import os
+import queue
 import sys
+import threading
+import time
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -16,6 +20,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MEMORY_LIMIT = 1 << 29  # bytes of address space
+TIME_LIMIT = 8  # seconds of processor time for one line; the parent's limit is shorter, and needs a parent
 MAX_TEXT = 1 << 24  # characters
 
 
@@ -45,6 +50,19 @@ def limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def limit_time() -> None:
+    """Let the system end what computes inside one operation, so that no thread of Python sees the parent's end."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = int(time.process_time()) + TIME_LIMIT
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (limit if most == resource.RLIM_INFINITY else min(limit, most), most)
+    )
 
 
 def refuse(message: str) -> NoReturn:
@@ -97,8 +115,11 @@ def fault(error: Exception) -> str:
 
 
 def main() -> None:
+    """Answer line by line; end at once with the parent, whose end closes our stdin."""
     limit_resources()
-    setup = json.loads(sys.stdin.readline())
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    setup = json.loads(lines.get())
     render: Any = None
 
     def compiled(**variables: Any) -> str:
@@ -107,10 +128,18 @@ def main() -> None:
             render = environment().from_string(setup["template"]).render
         return str(render(**setup["tokens"], **variables))
 
-    for line in sys.stdin:
+    while True:
+        line = lines.get()
+        limit_time()
         answers = [answer(compiled, variables) for variables in json.loads(line)]
         sys.stdout.write(json.dumps(answers) + "\n")
         sys.stdout.flush()
+
+
+def _read(lines: "queue.SimpleQueue[str]") -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":
