@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
+from mixcli.errors import EXIT_INTERRUPTED, MixcliError, UsageError
 from mixcli.text import clean
 
 if TYPE_CHECKING:
@@ -209,6 +210,28 @@ class Console:
         """Print why the command ends to stderr."""
         self._say(f"mixcli: {text}", "31")
 
+    def confirm(self, question: str, *, default: bool = False, otherwise: str) -> bool:
+        """Ask a person on the terminal; the end of the input means no, Ctrl-C ends the command with 130 and without a word.
+
+        Raises UsageError where stdin is no terminal; `otherwise` tells what to do then ("pass --yes to remove x").
+        """
+        if not self.is_terminal(sys.stdin):
+            raise UsageError(f"stdin is not a terminal; {otherwise}")
+        answers = {"y": True, "yes": True, "n": False, "no": False, "": default}
+        while True:
+            sys.stderr.write(strip_controls(clean(f"{question} [{'Y/n' if default else 'y/N'}]: ")))
+            sys.stderr.flush()
+            try:
+                typed = sys.stdin.readline()
+            except KeyboardInterrupt:
+                sys.stderr.write("\n")
+                raise SystemExit(EXIT_INTERRUPTED) from None
+            if not typed:
+                sys.stderr.write("\n")
+                return False
+            if (answer := answers.get(typed.strip().lower())) is not None:
+                return answer
+
     @contextmanager
     def progress(self, title: str, unit: Literal["bytes"] | None = None) -> Iterator[Bar]:
         """Show a bar on stderr from the first update on; nothing where stderr is no terminal or --quiet was said.
@@ -252,8 +275,6 @@ class Console:
     @staticmethod
     def _stdout() -> TextIO:
         if sys.stdout is None or sys.stdout.closed:
-            from mixcli.errors import MixcliError
-
             raise MixcliError(
                 "standard output is closed, so there is nowhere to write the answer; redirect it to a file or a pipe"
             )

@@ -105,7 +105,7 @@ def _agree(job: "Job", repair: bool | None) -> None:
     if (
         repair is None
         and console.is_terminal(sys.stdin)
-        and click.confirm("Join its experts after the download?", default=True, err=True)
+        and console.confirm("Join its experts after the download?", default=True, otherwise="pass --repair")
     ):
         return
     raise IntegrityError(

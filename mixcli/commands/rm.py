@@ -1,13 +1,11 @@
 """mixcli rm: take a model away."""
 
-import sys
-
 import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.console import console
-from mixcli.errors import UsageError
+from mixcli.errors import MixcliError
 from mixcli.words import size
 
 
@@ -29,8 +27,8 @@ def command(model: str, yes: bool, dry_run: bool) -> None:
         console.line(f"{plan.model.label}: {size(plan.size)} would become free")
         return
     if not yes:
-        if not console.is_terminal(sys.stdin):
-            raise UsageError(f"nobody is there to be asked; give --yes to remove {plan.model.label}")
-        click.confirm(f"Remove {plan.model.label} ({size(plan.size)})?", abort=True, err=True)
+        question = f"Remove {plan.model.label} ({size(plan.size)})?"
+        if not console.confirm(question, otherwise=f"pass --yes to remove {plan.model.label}"):
+            raise MixcliError("nothing was removed")
     removal.carry_out(plan)
     console.note(f"removed {plan.model.label}; {size(plan.size)} are free again")

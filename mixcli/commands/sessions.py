@@ -1,6 +1,5 @@
 """mixcli sessions: the conversations of `mixcli chat`."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -8,7 +7,7 @@ import click
 from mixcli.commands.conflicts import Group
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
-from mixcli.errors import UsageError
+from mixcli.errors import MixcliError
 from mixcli.words import moment
 
 
@@ -121,10 +120,8 @@ def rm(names: tuple[str, ...], yes: bool) -> None:
     store = Sessions(Use.EDIT)
     found = [store.find(name) for name in names]
     listed = ", ".join(f"{one.name} ({one.n_messages} messages)" for one in found)
-    if not yes:
-        if not console.is_terminal(sys.stdin):
-            raise UsageError(f"nobody is there to be asked; give --yes to remove {listed}")
-        click.confirm(f"Remove {listed}?", abort=True, err=True)
+    if not yes and not console.confirm(f"Remove {listed}?", otherwise=f"pass --yes to remove {listed}"):
+        raise MixcliError("nothing was removed")
     for one in found:
         store.remove(one.id)
     console.note(f"removed {listed}")
