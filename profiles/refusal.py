@@ -10,21 +10,10 @@ from profiles.ledger import accounts
 from profiles.machine import Machine
 from profiles.memory import CELLS, GIB, KV_TYPES, bytes_kv, cells, kv_types_of
 from profiles.placement import Placement
+from profiles.quality import BITS
 from profiles.request import Request
 from profiles.shape import ModelShape
 
-# Bits per weight of Mixtral 8x7B in each file type under llama.cpp's present rules, best first: a first look, files differ a little
-BITS = {
-    "Q8_0": 8.50,
-    "Q6_K": 6.57,
-    "Q5_K_M": 5.69,
-    "Q4_K_M": 4.87,
-    "Q4_K_S": 4.58,
-    "IQ4_XS": 4.35,
-    "Q3_K_M": 3.86,
-    "Q3_K_S": 3.50,
-    "Q2_K": 2.97,
-}
 LEAST_CTX = 1024
 LAST_WAYS = ("close other programs", "a machine with more memory", "a model with fewer parameters")
 

@@ -18,7 +18,7 @@ from profiles.memory import GIB
 from profiles.models import known_models
 from profiles.placement import Placement
 from profiles.planner import Plan, Request, plan
-from profiles.refusal import BITS
+from profiles.quality import BITS
 from profiles.shape import ModelShape
 
 BAR = 46  # characters
@@ -68,7 +68,7 @@ def subject_of(model: str | None, quant: str | None) -> Subject:
         size = int(here.shape.params_total * BITS[wanted] / 8)
         return Subject(f"{here.label} as {wanted} (about)", here.shape.scaled(size, wanted), None)
     from mixcli.file_types import file_type as type_name
-    from mixcli.insight.unseen import unseen_shape
+    from mixcli.hub.unseen import unseen_shape
 
     file_type = type_name(quant or named_type or "Q4_K_M")
     return Subject(f"{name}:{file_type}", unseen_shape(facts, file_type), None)

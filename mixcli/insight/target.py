@@ -15,7 +15,7 @@ from mixcli.insight.tune import Measurement, measure
 from profiles.errors import DoesNotFit
 from profiles.machine import Machine
 from profiles.planner import Plan, plan
-from profiles.refusal import BITS
+from profiles.quality import BITS
 from profiles.request import Request
 
 CONTEXTS = (65536, 32768, 16384, 8192, 4096, 2048, 1024)

@@ -15,8 +15,8 @@ from bench.gpu import build, cell, grid, measure, table
 from bench.gpu.pack import wanted
 from bench.side_by_side import verdict
 from bench.synthetic import MID
+from mixcli.hub.unseen import unseen_shape
 from mixcli.insight.plans import Subject
-from mixcli.insight.unseen import unseen_shape
 from profiles.layout import layout_of, on_host
 from profiles.ledger import accounts
 from profiles.machine import Gpu, Machine

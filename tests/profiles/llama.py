@@ -19,7 +19,7 @@ from llama_cpp import llama_cpp as C
 
 from mixcli.engine import ggml, rpc
 from mixcli.engine.llama import LOG, _buffer_overrides
-from mixcli.insight.unseen import source_of
+from mixcli.hub.unseen import source_of
 from profiles.models import ModelFacts
 from profiles.placement import Placement
 from quantize.layout import lay_out

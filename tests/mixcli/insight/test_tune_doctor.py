@@ -14,10 +14,10 @@ from bench.synthetic import MID
 from mixcli.hardware import this_machine
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.hub.store import find
+from mixcli.hub.unseen import unseen_shape
 from mixcli.insight import tune
 from mixcli.insight.plans import Subject
 from mixcli.insight.tune import candidates, measure
-from mixcli.insight.unseen import unseen_shape
 from mixcli.launch import Wish
 from mixcli.placing import place
 from profiles.machine import Gpu, Machine

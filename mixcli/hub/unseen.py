@@ -1,5 +1,6 @@
-"""The shape of a model that is not on this machine: its dimensions are known, its types are asked of llama.cpp."""
+"""The shape of a model in file types that are not on this machine: its dimensions are known, its types are asked of llama.cpp."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from profiles.models import ModelFacts
@@ -30,7 +31,16 @@ def source_of(facts: ModelFacts) -> ModelSource:
 
 def unseen_shape(facts: ModelFacts, file_type: str) -> ModelShape:
     """Return the planner's view of a model in a file type, every tensor's type being llama.cpp's own choice (a dry run)."""
+    return unseen_shapes(facts, (file_type,))[file_type]
+
+
+def unseen_shapes(facts: ModelFacts, file_types: Iterable[str]) -> dict[str, ModelShape]:
+    """Return the same for several file types, by their names."""
     source = source_of(facts)
+    return {name: _shape(source, facts, name) for name in file_types}
+
+
+def _shape(source: ModelSource, facts: ModelFacts, file_type: str) -> ModelShape:
     types = choose_types(source, file_type)
     return model_shape(
         facts.metadata(),
