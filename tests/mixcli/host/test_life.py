@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import re
@@ -293,85 +292,6 @@ def test_a_note_of_a_dead_process_is_cleared_away(home: Path) -> None:
     assert note.file.exists()
     assert hosts() == []
     assert not note.file.exists()
-
-
-SECRETS = {
-    "HF_TOKEN": "hf_x",
-    "HUGGING_FACE_HUB_TOKEN": "x",
-    "AWS_SECRET_ACCESS_KEY": "x",
-    "AWS_PROFILE": "x",
-    "OPENAI_API_KEY": "x",
-    "MIXCLI_API_KEY": "x",
-    "SSH_AUTH_SOCK": "x",
-    "PYTHONSTARTUP": "x",
-    "LLAMA_API_KEY": "x",
-}
-NEEDED = {
-    "LD_LIBRARY_PATH": "/x",
-    "CUDA_VISIBLE_DEVICES": "1",
-    "GGML_NO_BACKTRACE": "1",
-    "OMP_NUM_THREADS": "1",
-}
-
-
-def test_a_child_has_no_secrets_and_what_it_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for key, value in {
-        **SECRETS,
-        **NEEDED,
-        "PYTHONPATH": f"{tmp_path}{os.pathsep}.{os.pathsep}/lib/x",
-    }.items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "json.py").write_text("raise SystemExit('planted')")
-    done = python_child.run("-c", "import json, os; print(json.dumps(dict(os.environ)))", seconds=60)
-    assert done.succeeded, done.err
-    seen = json.loads(done.out)
-    assert not SECRETS.keys() & seen.keys()
-    assert NEEDED.items() <= seen.items()
-    assert seen["PYTHONPATH"] == "/lib/x"
-
-
-def test_a_child_ends_in_time_with_all_that_it_started() -> None:
-    code = "import os, sys, time\npid = os.fork()\nif pid: print(pid, flush=True)\ntime.sleep(600)"
-    done = python_child.run("-c", code, seconds=1)
-    assert done.timed_out
-    wait_for(lambda: not born(int(done.out)))
-    began = time.monotonic()
-    endless = python_child.run("-c", "while True: print('x' * 100000)", seconds=60)
-    assert endless.timed_out
-    assert time.monotonic() - began < 40, "it ends when it has written too much, not when its time is over"
-    assert len(endless.out) < 2 * python_child.MAX_OUTPUT
-
-
-@model
-def test_modules_in_the_present_folder_run_in_no_child(
-    mixcli: Runner, with_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The command itself is a script of the environment, as people have it; `python -m` would put the folder first by itself."""
-    here = tmp_path / "here"
-    here.mkdir()
-    for module in ("json", "numpy", "llama_cpp", "jinja2", "selectors"):
-        (here / f"{module}.py").write_text(
-            f"open({os.fspath(tmp_path / 'planted')!r}, 'a').write(__name__ + '\\n')\n"
-        )
-    monkeypatch.chdir(here)
-    script = Path(sys.executable).with_name("mixcli")
-    for args in (
-        ("doctor",),
-        ("run", "-m", "demo", "--ctx", "1024", "--max-tokens", "2", "--keep-alive", "0", "Hello"),
-        ("plan", "demo", "--ctx", "1024", "--verify"),
-    ):
-        done = subprocess.run(
-            [script, *args],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, "HF_TOKEN": "hf_x"},
-        )
-        assert not (tmp_path / "planted").exists(), (args, done.stderr)
-        assert done.returncode == 0 or args == ("doctor",), (args, done.stderr)
 
 
 def test_a_client_of_a_socket_that_says_nothing_has_an_end(home: Path) -> None:
