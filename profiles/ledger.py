@@ -8,7 +8,7 @@ from profiles.graph import PARTS as LAYER_PARTS
 from profiles.graph import QUANTIZED_KV, BatchShape, Graph, LayerHome
 from profiles.layout import Layout
 from profiles.machine import Machine
-from profiles.memory import BYTES_PROCESS, bytes_kv_layer, bytes_logits, cells
+from profiles.memory import bytes_kv_layer, bytes_logits, bytes_process, cells
 from profiles.placement import Placement
 from profiles.schedule import Program, program
 from profiles.shape import MATRICES, ModelShape
@@ -21,7 +21,8 @@ PARTS = ("experts", "attention", "output", "embedding", "kv", "compute", "stagin
 class Account:
     """One device's line of the ledger, all in bytes.
 
-    `staging` is what a GPU needs beside `compute` to work with the host's experts; `process` the program itself.
+    `staging` is what a GPU needs beside `compute` to work with the host's experts; `process` the program
+    itself with its tokenizer and the rows of logits that drafts and labels want.
     """
 
     device: str
@@ -89,7 +90,7 @@ def accounts(
             **sums[host],
             embedding=shape.bytes_weights - placed - named,
             compute=staged[host] + bytes_logits(shape, placement.n_sequences),
-            process=BYTES_PROCESS,
+            process=bytes_process(shape, placement),
         )
     )
     return tuple(rows)

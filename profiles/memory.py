@@ -1,5 +1,6 @@
 """How many bytes a model takes beside its weights: pure arithmetic."""
 
+from profiles.placement import Placement
 from profiles.shape import ModelShape
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -51,6 +52,12 @@ def bytes_kv(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "
     return shape.n_layer * bytes_kv_layer(shape, n_ctx, type_k, type_v)
 
 
-def bytes_logits(shape: ModelShape, n_seq_max: int) -> int:
-    """Return the bytes of llama.cpp's output buffer on the host: one row of logits for every sequence."""
-    return 4 * shape.n_vocab * n_seq_max
+def bytes_logits(shape: ModelShape, n_rows: int) -> int:
+    """Return the bytes of llama.cpp's output buffer on the host, which after a load has one row of logits for every sequence."""
+    return 4 * shape.n_vocab * n_rows
+
+
+def bytes_process(shape: ModelShape, placement: Placement) -> int:
+    """Return what the host process takes that llama.cpp does not report at a load: itself, its tokenizer, and the rows of logits that come later."""
+    later = placement.n_outputs - placement.n_sequences
+    return BYTES_PROCESS + shape.bytes_tokenizer + bytes_logits(shape, later)

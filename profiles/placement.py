@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 SEQUENCES = 64  # ids in the unified KV cache, for running and parked texts together; each costs a row of logits on the host
+OUTPUTS = 256  # rows of logits that one step may want: one for each request, more for drafts and labels
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Placement:
         """Sequence ids that the context has; with more than a micro-batch has tokens llama.cpp aborts."""
         return min(self.n_seq_max, self.n_ubatch)
 
+    @property
+    def n_outputs(self) -> int:
+        """Rows of logits that llama.cpp's output buffer grows to."""
+        return outputs(self.n_sequences, self.n_ubatch)
+
     def to_json(self) -> str:
         """Return the canonical JSON text: equal placements give equal texts."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -52,3 +58,8 @@ class Placement:
         data["tensor_split"] = tuple(data.get("tensor_split", ()))
         data["workers"] = tuple(data.get("workers", ()))
         return cls(**data)
+
+
+def outputs(n_sequences: int, n_ubatch: int) -> int:
+    """Return how many rows of logits one step may want; llama.cpp makes room for one a sequence and grows when more are wanted."""
+    return max(n_sequences, min(OUTPUTS, n_ubatch))

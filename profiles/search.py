@@ -14,7 +14,7 @@ from typing import TypeVar
 from profiles.graph import QUANTIZED_KV
 from profiles.layout import Layout, on_host
 from profiles.machine import Machine
-from profiles.memory import BYTES_PROCESS, bytes_kv, bytes_kv_layer, bytes_logits, cells
+from profiles.memory import bytes_kv, bytes_kv_layer, bytes_logits, bytes_process, cells
 from profiles.packing import KINDS, Goods, Kind, Room, at_least, fill
 from profiles.placement import Placement
 from profiles.request import Request, work_of
@@ -94,7 +94,7 @@ class _Search:
         self._goods = Goods(shape.each_layer(), kv, shape.bytes_output)
         own_output = 0 if shape.tied else shape.bytes_output
         beside = shape.bytes_weights - self._goods.bytes_weights - own_output
-        beside += BYTES_PROCESS + bytes_logits(shape, placement.n_sequences)
+        beside += bytes_process(shape, placement) + bytes_logits(shape, placement.n_sequences)
         self._spare = self._goods.n_bytes if machine.unified else machine.bytes_free - beside
 
     def candidates(self) -> Iterator[Candidate]:

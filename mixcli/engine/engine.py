@@ -26,6 +26,7 @@ from mixcli.engine.scheduler import Chunk, Scheduler, Scoring, Step
 from mixcli.engine.sequence import FinishReason, Output, Request, Sequence
 from mixcli.engine.speculation import PromptLookup
 from mixcli.errors import BadRequest, Busy, ContextOverflow, MixcliError
+from profiles.placement import outputs
 
 MAX_RUNNING = 32  # requests that are computed at the same time
 MAX_WAITING = 1024  # requests in the queue; more are turned away
@@ -50,6 +51,7 @@ class Engine:
             n_ubatch=context.n_ubatch,
             max_running=min(MAX_RUNNING, max(1, context.n_sequences // 2)),
             n_ids=self._batch.max_ids,
+            n_rows=outputs(context.n_sequences, context.n_ubatch),
         )
         self._sequences: dict[str, Sequence] = {}
         self._generations: dict[str, Generation] = {}

@@ -59,30 +59,34 @@ class Step:
 
 
 class StepBudget:
-    """What one decode still has: `tokens` of the batch, `ids` of sequences on them, and cells and slots of the cache.
+    """What one decode still has: `tokens` of the batch, `ids` of sequences on them, `rows` of logits, and cells and slots of the cache.
 
-    Every decision of a step draws from it, so none can overdraw what another has taken. `cells` are those that the step takes.
+    A row for each running sequence is set apart: `rows` are those of drafts and labels beyond it. Every decision of a step draws from it, so none can overdraw what another has taken. `cells` are those that the step takes.
     """
 
-    def __init__(self, cache: PrefixCache, *, tokens: int, ids: int) -> None:
+    def __init__(self, cache: PrefixCache, *, tokens: int, ids: int, rows: int) -> None:
         self._cache = cache
-        self.tokens, self.ids, self.cells = tokens, ids, 0
+        self.tokens, self.ids, self.rows, self.cells = tokens, ids, rows, 0
 
-    def has(self, tokens: int, *, slots: int = 0, ids: int = 1) -> bool:
+    def has(self, tokens: int, *, slots: int = 0, ids: int = 1, rows: int = 0) -> bool:
         """Whether so much is left."""
         return (
             tokens <= self.tokens
             and ids <= self.ids
+            and rows <= self.rows
             and slots <= self._cache.n_slots_left
             and self._cache.has_room(self.cells + tokens)
         )
 
-    def take(self, tokens: int, *, slots: int = 0, ids: int = 1) -> bool:
+    def take(self, tokens: int, *, slots: int = 0, ids: int = 1, rows: int = 0) -> bool:
         """Draw so much, which may evict parked texts; False, and nothing is drawn, where it is not left."""
-        if not (self.has(tokens, slots=slots, ids=ids) and self._cache.make_room(self.cells + tokens)):
+        if not (
+            self.has(tokens, slots=slots, ids=ids, rows=rows) and self._cache.make_room(self.cells + tokens)
+        ):
             return False
         self.tokens -= tokens
         self.ids -= ids
+        self.rows -= rows
         self.cells += tokens
         return True
 
@@ -90,15 +94,17 @@ class StepBudget:
 class Scheduler:
     """Holds the queue and the running sequences.
 
-    A step has `n_batch` tokens at most, `n_ubatch` while somebody writes, and `n_ids` ids of sequences on them.
+    A step has `n_batch` tokens at most, `n_ubatch` while somebody writes, `n_ids` ids of sequences on them, and logits
+    behind `n_rows` of them.
     """
 
     def __init__(
-        self, cache: PrefixCache, *, n_batch: int, n_ubatch: int, max_running: int, n_ids: int
+        self, cache: PrefixCache, *, n_batch: int, n_ubatch: int, max_running: int, n_ids: int, n_rows: int
     ) -> None:
         self._cache = cache
         self._n_batch, self._n_ubatch, self._n_ids = n_batch, min(n_ubatch, n_batch), n_ids
         self._max_running = min(max_running, n_batch)
+        self._n_rows = n_rows - self._max_running  # each running sequence has one of its own
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of arrival
         self._alone = min(ALONE, self._n_ubatch)
@@ -146,7 +152,7 @@ class Scheduler:
         return step
 
     def _choose(self) -> Step:
-        budget = StepBudget(self._cache, tokens=self._n_batch, ids=self._n_ids)
+        budget = StepBudget(self._cache, tokens=self._n_batch, ids=self._n_ids, rows=self._n_rows)
         chunks = self._decode(budget)
         scorings = self._score(budget)
         if chunks:
@@ -155,7 +161,7 @@ class Scheduler:
         for sequence in self.running:
             n = self._length(sequence, budget)
             if n > 0 and sequence.id not in decoding and budget.take(n):
-                chunks.append(self._piece(sequence, n))
+                chunks.append(self._piece(sequence, n, budget))
         while (
             min(budget.tokens, budget.ids) > 0
             and len(self.running) < self._max_running
@@ -164,7 +170,7 @@ class Scheduler:
             n = self._length(self.running[-1], budget)
             budget.tokens -= n
             budget.ids -= 1
-            chunks.append(self._piece(self.running[-1], n))
+            chunks.append(self._piece(self.running[-1], n, budget))
         return Step(tuple(chunks), tuple(scorings))
 
     def preempt(self, sequence: Sequence) -> None:
@@ -182,7 +188,7 @@ class Scheduler:
         budget.tokens -= len(writing)  # the next token of each comes before the drafts of any
         for sequence in writing:
             budget.tokens += 1
-            del sequence.drafts[max(0, budget.tokens - 1) :]
+            del sequence.drafts[max(0, min(budget.tokens - 1, budget.rows)) :]
             while sequence.drafts and not budget.has(1 + len(sequence.drafts)):
                 sequence.drafts.pop()
             n = 1 + len(sequence.drafts)
@@ -205,11 +211,11 @@ class Scheduler:
             tokens = slots = ids = 0
             for branch in sequence.scores.open_branches():
                 more = tokens + branch.n_tokens, slots + branch.n_slots, ids + branch.n_ids
-                if not budget.has(more[0], slots=more[1], ids=more[2]):
+                if not budget.has(more[0], slots=more[1], ids=more[2], rows=more[0]):
                     break
                 branches.append(branch)
                 tokens, slots, ids = more
-            if branches and budget.take(tokens, slots=slots, ids=ids):
+            if branches and budget.take(tokens, slots=slots, ids=ids, rows=tokens):
                 borrowed = self._cache.borrow(sequence.slot, slots)
                 scorings.append(Scoring(sequence, tuple(fan(branches)), tuple(borrowed)))
             else:
@@ -227,7 +233,7 @@ class Scheduler:
         """Take the tokens of a sequence that writes, sending the youngest back to the queue for room; False when that was the sequence itself."""
         if sequence not in self.running:
             return False
-        while not budget.take(n_tokens):
+        while not budget.take(n_tokens, rows=n_tokens - 1):
             youngest = self.running[-1]
             self.preempt(youngest)
             if youngest is sequence:
@@ -239,13 +245,17 @@ class Scheduler:
         n = min(sequence.n_missing, budget.tokens)
         if sequence.request.deterministic and sequence.n_computed < sequence.n_prompt:
             n = min(n, self._alone - sequence.n_computed % self._alone)
+        if sequence.scores is not None:
+            n = min(n, max(0, sequence.n_prompt - sequence.n_computed) + 1 + budget.rows)
         return min(n, MAX_LOGITS) if sequence.n_computed >= sequence.n_prompt else n
 
     @staticmethod
-    def _piece(sequence: Sequence, n_tokens: int) -> Chunk:
+    def _piece(sequence: Sequence, n_tokens: int, budget: StepBudget) -> Chunk:
         """Return the next tokens of a prompt, or of a path to labels."""
         start = sequence.n_computed
-        return Chunk(sequence, start, n_tokens, sequence.n_logits(start, n_tokens))
+        n_logits = sequence.n_logits(start, n_tokens)
+        budget.rows -= max(0, n_logits - 1)
+        return Chunk(sequence, start, n_tokens, n_logits)
 
     def _admit(self, budget: StepBudget) -> bool:
         """Start the first request in the queue that nobody else works for; False when there is none or no room."""

@@ -27,6 +27,7 @@ class Machine:
     n_ubatch: int = 16
     max_running: int = 4
     n_ids: int = 100
+    n_rows: int = 1000
     computed: list[int] = field(default_factory=list)  # tokens of each step
 
     def __post_init__(self) -> None:
@@ -37,6 +38,7 @@ class Machine:
             n_ubatch=self.n_ubatch,
             max_running=self.max_running,
             n_ids=self.n_ids,
+            n_rows=max(self.n_rows, self.max_running),
         )
         self.finished: dict[str, list[int]] = {}
         self.scored: list[int] = []  # tokens of labels that were computed
@@ -57,6 +59,8 @@ class Machine:
         assert self.n_new(step) <= self.n_batch
         n_ids = sum(len(node.slots) for scoring in step.scorings for node in scoring.nodes)
         assert len(step.chunks) + n_ids <= self.n_ids
+        n_rows = sum(chunk.n_logits for chunk in step.chunks) + sum(len(s.nodes) for s in step.scorings)
+        assert n_rows <= max(self.n_rows, self.max_running)
         self.computed.append(self.n_new(step))
         for chunk in step.chunks:
             self._carry_out(chunk)
@@ -150,12 +154,21 @@ prompts = st.lists(st.integers(1, 3), min_size=1, max_size=100)
     st.sampled_from([4, 16]),
     st.integers(0, 2**32),
     st.booleans(),
+    st.sampled_from([1, 6, 1000]),
 )
 def test_every_sequence_ends_with_its_own_text(
-    asked: list[tuple[list[int], int]], n_slots: int, n_batch: int, n_ubatch: int, seed: int, shared: bool
+    asked: list[tuple[list[int], int]],
+    n_slots: int,
+    n_batch: int,
+    n_ubatch: int,
+    seed: int,
+    shared: bool,
+    n_rows: int,
 ) -> None:
     """No token is lost, none comes twice, the cells are never overdrawn, and everybody ends, whatever is asked, drafted or aborted."""
-    machine = Machine(n_slots=n_slots, n_batch=n_batch, n_ubatch=n_ubatch, max_running=max(1, n_slots // 2))
+    machine = Machine(
+        n_slots=n_slots, n_batch=n_batch, n_ubatch=n_ubatch, max_running=max(1, n_slots // 2), n_rows=n_rows
+    )
     chance = random.Random(seed)
     beginning = [2] * 40 if shared else []
     todo = [(f"r{i}", [*beginning, *prompt][:N_CTX], late) for i, (prompt, late) in enumerate(asked)]
@@ -205,6 +218,7 @@ label_sets = st.one_of(
     st.integers(1, 8),
     st.sampled_from([1, 2, 8, 64]),
     st.sampled_from([8, 40, 1000]),
+    st.sampled_from([1, 6, 1000]),
     st.booleans(),
 )
 def test_labels_are_scored_whatever_room_there_is(
@@ -213,6 +227,7 @@ def test_labels_are_scored_whatever_room_there_is(
     n_slots: int,
     n_batch: int,
     n_ids: int,
+    n_rows: int,
     tight: bool,
 ) -> None:
     """However long, many or alike labels are, and however few tokens, slots, ids and cells a step has: each request ends, with right scores."""
@@ -222,6 +237,7 @@ def test_labels_are_scored_whatever_room_there_is(
         n_ubatch=min(4, n_batch),
         max_running=max(1, n_slots // 2),
         n_ids=max(n_ids, n_slots),
+        n_rows=n_rows,
     )
     found = {}
     for i, (n_prompt, labels) in enumerate(asked):
