@@ -18,11 +18,12 @@ from mixcli.errors import MixcliError
 from mixcli.hardware import library_identity, physical_cores
 from mixcli.locks import exclusive
 from profiles.machine import Machine
-from profiles.rates import BITS_OF_TYPE, HostRates, ProductRates, TypeRates, read_rates, write_rates
+from profiles.rates import ATTENTION, BITS_OF_TYPE, HostRates, read_rates
 from profiles.shape import ModelShape
 
 SWITCH = "MIXCLI_MEASURE"
-BYTES = 64 << 20  # of eight experts: more than a cache holds
+ROWS = 14336  # of an expert, as Mixtral 8x7B has them
+BYTES = 96 << 20  # of all experts: more than a cache holds
 TIME_LIMIT, LIMIT_TYPE = 10.0, 2.5  # seconds for the start, and for each type
 # what files are usually made of: measured together in about six seconds of two cores
 COMMON = ("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16")
@@ -42,7 +43,7 @@ def known_rates() -> HostRates:
 
 
 def host_rates(types: Collection[str], report: Report | None = None, *, again: bool = False) -> HostRates:
-    """Return the rates of all that is known, after measuring those of `types` that never were: about half a second each.
+    """Return the rates of all that is known, after measuring those of `types` that never were: about a second each.
 
     `report` hears a sentence before that, and one when it fails. With `again` types are measured once more that failed, or beside other
     programs.
@@ -57,7 +58,7 @@ def host_rates(types: Collection[str], report: Report | None = None, *, again: b
         ):  # two at a time would measure each other
             missing = _missing(types, again)
             if missing:
-                say(f"measuring this processor once with weights of type {', '.join(missing)}")
+                say(f"measuring this processor once, for {', '.join(missing)}")
                 _measure(missing, TIME_LIMIT + LIMIT_TYPE * len(missing), say)
     except (OSError, MixcliError) as error:
         say(f"this processor's rates were not measured ({error}); estimates use usual ones")
@@ -87,28 +88,29 @@ def _missing(types: Collection[str], again: bool) -> list[str]:
         found = known.get(name)
         return not isinstance(found, dict) or (again and bool(found.get(FAILED) or found.get(BUSY)))
 
-    return [name for name in BITS_OF_TYPE if name in types and name != "F32" and is_missing(name)]
+    wanted = [name for name in BITS_OF_TYPE if name in types and name != "F32"]
+    return [name for name in (*wanted, *([ATTENTION] if wanted else [])) if is_missing(name)]
 
 
 def _measure(types: list[str], seconds: float, say: Report) -> None:
     """Measure in a child and remember what it wrote, however it ended."""
-    order = {"types": types, "threads": physical_cores(), "bytes": BYTES}
+    order = {"types": types, "threads": physical_cores(), "rows": ROWS, "bytes": BYTES}
     done = python_child.run("-m", "mixcli.engine.products", seconds=seconds, stdin=json.dumps(order))
-    found = _rates_in(done.out)
+    measured = _lines(done.out)
     reason = "" if done.succeeded else _reason(done)
     entries: dict[str, dict[str, Any]] = {}
     for name in types:
-        plain, repacked = found.get((name, False)), found.get((name, True))
-        if plain is None or plain[0] is None:
-            entries[name] = {FAILED: reason or "llama.cpp does not multiply with it"}
+        first, second = (measured.get((name, second)) for second in (False, True))
+        if not first or (name == ATTENTION and not second):
+            entries[name] = {FAILED: reason or "llama.cpp does not compute with it"}
+        elif name == ATTENTION:
+            entries[name] = {"plain": first["rates"], "flash": second["rates"] if second else None}
         else:
-            rates = TypeRates(name, plain[0], repacked[0] if repacked else None)
-            entries[name] = {
-                **write_rates(HostRates((rates,)))[name],
-                BUSY: plain[1] or bool(repacked and repacked[1]),
-            }
-    key = _key()
-    json_cache.update("rates", lambda known: known.setdefault(key, {}).update(entries))
+            busy = bool(first[BUSY] or (second and second[BUSY]))
+            repacked = {"repacked": second["rates"]} if second and second["rates"] else {}
+            entries[name] = {**first["rates"], **repacked, BUSY: busy}
+    key, known = _key(), _known()
+    json_cache.update("rates", lambda all_: all_.update({key: {**known, **entries}}))
     failed = [name for name in types if FAILED in entries[name]]
     if failed:
         say(
@@ -123,31 +125,28 @@ def _reason(done: python_child.Done) -> str:
     return f"killed by signal {-done.code}" if done.code < 0 else done.last_words
 
 
-def _rates_in(text: str) -> dict[tuple[str, bool], tuple[ProductRates | None, bool]]:
-    """Read the lines that a child wrote whole: by type and whether repacked, the rates and whether other programs ran."""
-    found: dict[tuple[str, bool], tuple[ProductRates | None, bool]] = {}
+def _lines(text: str) -> dict[tuple[str, bool], dict[str, Any]]:
+    """Read the lines that a child wrote whole, by type and whether it is the second layout of it."""
+    found: dict[tuple[str, bool], dict[str, Any]] = {}
     for line in text.splitlines():
         try:
             one = json.loads(line)
         except ValueError:
             continue
-        rates = one["rates"]
-        product = (
-            None if rates is None else ProductRates(rates[0], (rates[1], rates[2]), (rates[3], rates[4]))
-        )
-        found[one["type"], one["repacked"]] = product, one["busy"]
+        found[one["type"], one["second"]] = one
     return found
 
 
 def _read(table: dict[str, Any]) -> HostRates:
     """Read remembered rates; what is not sound is as if it were not there."""
-    types: list[TypeRates] = []
+    sound: dict[str, Any] = {}
     for name, values in table.items():
         try:
-            types += read_rates({name: values}, "measured").types
+            read_rates({name: values}, "measured")
         except ValueError:
             continue
-    return HostRates(tuple(types))
+        sound[name] = values
+    return read_rates(sound, "measured")
 
 
 def _known() -> dict[str, Any]:

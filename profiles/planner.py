@@ -16,7 +16,7 @@ from profiles.refusal import refuse, refuse_kv, refuse_long_context
 from profiles.request import Purpose, Request, work_of, work_seconds
 from profiles.search import SMALL_UBATCHES, quickest
 from profiles.shape import ModelShape
-from profiles.speed import Estimate, estimate
+from profiles.speed import Estimate, estimate, work_rates
 
 DEFAULT_CTX = 8192
 MIN_CTX = 1024
@@ -118,7 +118,11 @@ def _fastest(shape: ModelShape, machine: Machine, request: Request, placement: P
 
     def finish(placement: Placement, layout: Layout) -> tuple[float, Plan] | None:
         found = _finish(shape, machine, request, placement, layout)
-        return None if found is None else (found.seconds(request.purpose), found)
+        if found is None:
+            return None
+        missing = max(0, -found.ledger[-1].left)
+        rates = work_rates(shape, machine, found.placement, request.purpose)
+        return rates.seconds(shape, layout, missing), found
 
     found = quickest(shape, machine, request, placement, finish)
     if found is None:

@@ -12,6 +12,8 @@ GB, TERA = 1e9, 1e12
 FEW, MANY = 16, 512  # tokens in the two batches that are measured beside a single token
 N_EXPERT, N_USED = 8, 2  # of the products that are measured
 
+ATTENTION = "attention"  # the key of AttentionRates among the types
+
 # bits of a weight, scales included (ggml-common.h)
 BITS_OF_TYPE = {
     "F32": 32.0, "F16": 16.0, "BF16": 16.0,
@@ -77,11 +79,20 @@ class TypeRates:
 
 
 @dataclass(frozen=True)
+class AttentionRates:
+    """TFLOP/s of the products with the KV cache, for one token and in a batch: with flash attention, and without it."""
+
+    plain: tuple[float, float]
+    flash: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class HostRates:
     """What is known of a processor, by type; `origin` is "measured" or "typical" (of processors of its kind)."""
 
     types: tuple[TypeRates, ...] = ()
     origin: str = "measured"
+    attention: AttentionRates | None = None
 
     def of(self, name: str, *, repacked: bool) -> ProductRates | None:
         """Return a type's rates in the layout that it then has; None for a type that is not known."""
@@ -100,13 +111,19 @@ class HostRates:
             )
             for one in self.types
         )
-        return HostRates(types, self.origin)
+        attention = self.attention and AttentionRates(
+            *((one * factor, many * factor) for one, many in (self.attention.plain, self.attention.flash))
+        )
+        return HostRates(types, self.origin, attention)
 
 
 def read_rates(table: Mapping[str, object], origin: str) -> HostRates:
-    """Read {type: {decode, experts, dense, repacked: {...}}}; ValueError names the type and key that is wrong."""
-    found = []
+    """Read {type: {decode, experts, dense, repacked: {...}}, ATTENTION: {plain, flash}}; ValueError names the type and key that is wrong."""
+    found, attention = [], None
     for name, values in table.items():
+        if name == ATTENTION:
+            attention = _attention(values)
+            continue
         if name not in BITS_OF_TYPE:
             raise ValueError(f"{name!r} is not a type of weights; there are {', '.join(BITS_OF_TYPE)}")
         if not isinstance(values, Mapping):
@@ -120,15 +137,18 @@ def read_rates(table: Mapping[str, object], origin: str) -> HostRates:
                 None if repacked is None else _product(repacked, f"{name}.repacked"),
             )
         )
-    return HostRates(tuple(found), origin)
+    return HostRates(tuple(found), origin, attention)
 
 
 def write_rates(rates: HostRates) -> dict[str, dict[str, object]]:
     """Return the table that `read_rates` reads, of plain values."""
-    return {
+    table: dict[str, dict[str, object]] = {
         one.type: {**_values(one.plain), **({"repacked": _values(one.repacked)} if one.repacked else {})}
         for one in rates.types
     }
+    if rates.attention:
+        table[ATTENTION] = {"plain": list(rates.attention.plain), "flash": list(rates.attention.flash)}
+    return table
 
 
 def _values(rates: ProductRates) -> dict[str, object]:
@@ -143,9 +163,15 @@ def _product(values: object, where: str) -> ProductRates:
     return ProductRates(_rate(values["decode"], f"{where}.decode"), (few, many), (few_dense, many_dense))
 
 
+def _attention(values: object) -> AttentionRates:
+    if not isinstance(values, Mapping) or set(values) != {"plain", "flash"}:
+        raise ValueError(f"{ATTENTION!r} must have the keys plain and flash")
+    return AttentionRates(*(_pair(values[key], f"{ATTENTION}.{key}") for key in ("plain", "flash")))
+
+
 def _pair(value: object, where: str) -> tuple[float, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError(f"{where!r} is {value!r:.60}, it must be two rates: at {FEW} and at {MANY} tokens")
+        raise ValueError(f"{where!r} is {value!r:.60}, it must be two rates: for few and for many tokens")
     few, many = (_rate(one, where) for one in value)
     return few, many
 

@@ -163,7 +163,7 @@ def estimate(
 def work_rates(shape: ModelShape, machine: Machine, placement: Placement, purpose: Purpose) -> Rates:
     """Return what one piece of work of that purpose costs: the planner's objective, in seconds."""
     work = work_of(purpose)
-    prefill = prefill_rates(shape, machine, placement).times(work.read)
+    prefill = prefill_rates(shape, machine, placement, work.read).times(work.read)
     at_once = TOGETHER if work.at_once > 1 else 1
     return prefill.plus(decode_rates(shape, machine, placement, at_once).times(work.write))
 
@@ -186,10 +186,13 @@ def decode_rates(shape: ModelShape, machine: Machine, placement: Placement, at_o
         device(byte, LAYER_OVERHEAD * share + kv * byte)
         for byte in (1 / (gpu.bandwidth * GB * DECODE_EFFICIENCY["gpu"]) for gpu in machine.gpus)
     ]
-    cache = kv / host
-    if placement.flash_attn:
-        ops = 2.0 * n_cells * shape.n_head * (shape.head_dim_k + shape.head_dim_v)
-        cache = max(cache, ops / (FLASH_EFFICIENCY * machine.host_tflops * 1e12))
+    if machine.rates.attention:
+        cache = _attention(shape, machine, placement, n_cells, several=False)
+    elif placement.flash_attn:
+        ops = n_cells * _attention_operations(shape)
+        cache = max(kv / host, ops / (FLASH_EFFICIENCY * machine.host_tflops * 1e12))
+    else:
+        cache = kv / host
     there = device(1 / repacked, cache)
     if at_once > 1:  # with several texts a byte that was read may wait for arithmetic
         layer_ops, matrix_ops = _operations_a_byte(shape)
@@ -203,9 +206,15 @@ def decode_rates(shape: ModelShape, machine: Machine, placement: Placement, at_o
     return Rates((*devices, there), HOP * share, used / (machine.disk * GB), by_type)
 
 
-def prefill_rates(shape: ModelShape, machine: Machine, placement: Placement) -> Rates:
-    """Return seconds a token of a long prompt, in batches of `n_ubatch`."""
-    tokens = placement.n_ubatch
+def prefill_rates(
+    shape: ModelShape, machine: Machine, placement: Placement, read: int | None = None
+) -> Rates:
+    """Return seconds a token of a prompt of `read` tokens, by default of a full micro-batch.
+
+    With GPUs micro-batches are taken as full even then: they amortize copies, and some prompts are longer than usual.
+    """
+    tokens = placement.n_ubatch if read is None or machine.gpus else min(read, placement.n_ubatch)
+    depth = min(read or tokens, placement.n_ctx) / 2
     attention_ops, matrix_ops = _operations(shape)
     filled = PREFILL_EFFICIENCY["gpu"] * tokens / (tokens + HALF_FILLED)
     slower = REPACKED_PREFILL if _by_constants(machine, placement) else 1.0
@@ -213,7 +222,8 @@ def prefill_rates(shape: ModelShape, machine: Machine, placement: Placement) -> 
     rates = [gpu.tflops * 1e12 * filled for gpu in machine.gpus]
     devices = [DeviceRates(attention_ops / rate, 0.0, matrix_ops / rate) for rate in rates]
     layer_byte, matrix_byte = (ops / host_rate for ops in _operations_a_byte(shape))
-    there = DeviceRates(layer_byte=layer_byte, matrix_byte=matrix_byte)
+    cache = _attention(shape, machine, placement, depth, several=True)
+    there = DeviceRates(cache, layer_byte, matrix_byte=matrix_byte)
     there, by_type = _by_type(shape, machine, placement, tokens, there)
     offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
     if offload is not None and placement.op_offload and tokens >= 32:
@@ -231,6 +241,22 @@ def prefill_rates(shape: ModelShape, machine: Machine, placement: Placement) -> 
     ]
     by_type = {name: seconds * seen for name, seconds in by_type.items()}
     return Rates(tuple(devices), HOP / tokens, 1 / (machine.disk * GB) / tokens, by_type)
+
+
+def _attention(
+    shape: ModelShape, machine: Machine, placement: Placement, depth: float, *, several: bool
+) -> float:
+    """Return the host's seconds a token for the products with one layer's cache; 0 where no rate is known."""
+    known = machine.rates.attention
+    if known is None:
+        return 0.0
+    rate = (known.flash if placement.flash_attn else known.plain)[several]
+    return depth * _attention_operations(shape) / (rate * 1e12)
+
+
+def _attention_operations(shape: ModelShape) -> float:
+    """Return a token's operations with one layer's cache, for each cell that it sees."""
+    return 2.0 * shape.n_head * (shape.head_dim_k + shape.head_dim_v)
 
 
 def _operations(shape: ModelShape) -> tuple[float, float]:

@@ -58,6 +58,9 @@ def show(name: str, as_json: bool) -> None:
         rows.append((f"{one['type']} ({rates['origin']})", _rates(one["plain"])))
         if one["repacked"]:
             rows.append((f"{one['type']} repacked", _rates(one["repacked"])))
+    if attention := rates["attention"]:
+        words = (f"{name} {one:.3f}, {many:.3f} TFLOP/s" for name, (one, many) in attention.items())
+        rows.append(("attention, one token and many", "; ".join(words)))
     console.table(("", ""), rows)
 
 

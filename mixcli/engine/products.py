@@ -1,8 +1,12 @@
 """Measure how fast the processor multiplies with weights of a type, by the library that will compute: `python -m mixcli.engine.products`.
 
-The order on stdin is {"types", "threads", "bytes"}: names of types, threads, bytes of a stack of eight experts. For each type as a file has it, and then for each that
-llama.cpp repacks here, one JSON line is written as soon as it is measured: {"type", "repacked", "rates", "busy"}; "rates" is null where
-the type is not repacked. A process of its own: kernels that do not suit a processor kill it, and what was written before remains.
+The order on stdin is {"types", "threads", "rows", "bytes"}: names of types (or "attention"), threads, rows of an expert, and bytes that caches do
+not hold. For each type as a file has it, and then for each that llama.cpp repacks here, one JSON line is written as soon as it is
+measured: {"type", "second", "rates", "busy"}; "second" is repacked, or flash attention, and "rates" null where a type is not repacked. A
+process of its own: kernels that do not suit a processor kill it, and what was written before remains.
+
+An expert has its true size, because a layout that walks over it once for every token is as fast as the cache that holds it. Of eight
+experts with two for each token only two are multiplied, by a quarter of the tokens that all use both: the same product for each expert.
 """
 
 import ctypes
@@ -13,21 +17,24 @@ import time
 from collections.abc import Iterator
 from functools import cache
 from itertools import takewhile
+from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.engine.ggml import device_pointers, load, set_buffer
-from profiles.rates import FEW, MANY, N_EXPERT, N_USED
+from profiles.rates import ATTENTION, FEW, MANY, N_EXPERT, N_USED
 from quantize import ggml
-from quantize.ggml_types import GGMLQuantizationType, row_bytes
+from quantize.ggml_types import GGMLQuantizationType
 
 N_COLS = 4096  # inputs of a matrix
+PART = N_EXPERT // N_USED  # of a batch: so many times the tokens of one expert
 N_POOL = 16  # rows that are quantized; a matrix repeats them
-SECONDS = 0.06  # that one product is repeated, three times at least where it is quick
+SECONDS = 0.06  # that one product is repeated
 BUSY = 0.85  # of the processor's time that must have been ours, else other programs took part of it
-F32, I32 = 0, 26
+F32, F16, I32 = 0, 1, 26
+HEAD, N_HEAD, N_HEAD_KV, N_CELLS = 128, 32, 8, 1024  # of the attention that is measured
 _META = 1 << 20  # bytes for the descriptions of tensors
 
 
@@ -47,6 +54,10 @@ def _library() -> Any:
         ("ggml_new_tensor", pointer, (pointer, number, number, ctypes.POINTER(ctypes.c_int64))),
         ("ggml_mul_mat", pointer, (pointer,) * 3),
         ("ggml_mul_mat_id", pointer, (pointer,) * 4),
+        ("ggml_permute", pointer, (pointer, pointer, *(number,) * 4)),
+        ("ggml_cont", pointer, (pointer,) * 2),
+        ("ggml_soft_max_ext", pointer, (*(pointer,) * 3, *(ctypes.c_float,) * 2)),
+        ("ggml_flash_attn_ext", pointer, (*(pointer,) * 5, *(ctypes.c_float,) * 3)),
         ("ggml_new_graph", pointer, (pointer,)),
         ("ggml_build_forward_expand", None, (pointer,) * 2),
         ("ggml_backend_alloc_ctx_tensors_from_buft", pointer, (pointer,) * 2),
@@ -93,10 +104,16 @@ def _put(tensor: int, values: NDArray[Any]) -> None:
     _library().ggml_backend_tensor_set(tensor, values.ctypes.data, 0, values.nbytes)
 
 
+def _short(rate: float) -> float:
+    return float(f"{rate:.3g}")
+
+
 class Processor:
     """The CPU backend with a number of threads, and the buffer types in which it keeps weights."""
 
     def __init__(self, n_threads: int) -> None:
+        self._n_threads = n_threads
+        self.computing = self.used = 0.0  # seconds, and those of all cores that were ours
         (self._device, *_) = device_pointers("cpu")
         self.backend = _library().ggml_backend_dev_init(self._device, None)
         set_threads = load("ggml-cpu").ggml_backend_cpu_set_n_threads
@@ -107,6 +124,27 @@ class Processor:
     def repacking(self, type_: int, n_rows: int) -> int | None:
         """Return the buffer type in which llama.cpp repacks stacks of that type (llama-model.cpp, select_weight_buft); None for none."""
         return next((one for one in self._extra() if self._takes(type_, n_rows, one)), None)
+
+    def seconds(self, graph: int) -> float:
+        """Compute a graph again and again; returns the median seconds."""
+        found: list[float] = []
+        used, start = time.process_time(), time.perf_counter()
+        end = start + SECONDS
+        while len(found) < 2 or time.perf_counter() < end:
+            begin = time.perf_counter()
+            if _library().ggml_backend_graph_compute(self.backend, graph):
+                raise RuntimeError("llama.cpp could not compute the product")
+            found.append(time.perf_counter() - begin)
+            if found[-1] > SECONDS:  # long enough to be no accident
+                break
+        self.computing += time.perf_counter() - start
+        self.used += time.process_time() - used
+        return median(found)  # what a busy moment took longer does not count
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other programs took part of the processor while it computed."""
+        return self.used < BUSY * self.computing * self._n_threads
 
     def _extra(self) -> Iterator[int]:
         registry = _library().ggml_backend_dev_backend_reg(self._device)
@@ -120,7 +158,7 @@ class Processor:
 
     def _takes(self, type_: int, n_rows: int, buffer_type: int) -> bool:
         library, tensors = _library(), _Tensors()
-        stack = tensors.new(type_, N_COLS, n_rows, N_EXPERT)
+        stack = tensors.new(type_, N_COLS, n_rows, N_USED)
         inputs, ids = tensors.new(F32, N_COLS, 1, MANY), tensors.new(I32, N_USED, MANY)
         product = library.ggml_mul_mat_id(tensors.context, stack, inputs, ids)
         buffer = library.ggml_backend_buft_alloc_buffer(buffer_type, 0)
@@ -133,39 +171,44 @@ class Processor:
 
 
 class Stack:
-    """Eight random experts of one type in one layout, and one more matrix of the same size."""
+    """Random experts of one type in one layout, more than a cache holds, and one more matrix of the same size."""
 
-    def __init__(self, processor: Processor, type_: GGMLQuantizationType, n_rows: int, buffer: int) -> None:
-        self._processor, self._random, self.n_rows = processor, np.random.default_rng(0), n_rows
+    def __init__(
+        self, processor: Processor, type_: GGMLQuantizationType, n_rows: int, n_bytes: int, buffer: int
+    ) -> None:
+        self._processor, self._random, self._n_rows = processor, np.random.default_rng(0), n_rows
         weights = self._random.standard_normal((N_POOL, N_COLS), np.float32) / np.float32(N_COLS**0.5)
         importance = np.ones(N_COLS, np.float32) if ggml.requires_imatrix(type_) else None
         rows = ggml.quantize_chunk(type_, weights, importance)
-        data = np.tile(rows.reshape(-1), N_EXPERT * n_rows // N_POOL)
-        self.n_bytes = data.nbytes
+        expert = np.tile(rows.reshape(-1), n_rows // N_POOL)
+        self._n_expert = N_USED * max(1, -(-n_bytes // (N_USED * expert.nbytes)))
+        self._n_bytes = self._n_expert * expert.nbytes
         self._tensors = _Tensors()
-        self._experts = self._tensors.new(type_, N_COLS, n_rows, N_EXPERT)
+        self._experts = self._tensors.new(type_, N_COLS, n_rows, self._n_expert)
         self._matrix = self._tensors.new(type_, N_COLS, n_rows)
         self._tensors.allocate(buffer)
-        _put(self._experts, data)
-        _put(self._matrix, data[: data.size // N_EXPERT])
+        _put(self._experts, np.tile(expert, self._n_expert))  # a layout is made of a whole tensor
+        _put(self._matrix, expert)
 
     def close(self) -> None:
         self._tensors.close()
 
     def decode(self) -> float:
         """Return GB a second for one token at a time: every pair of experts in turn, so that caches hold none of them."""
-        pairs = [np.array([[at, at + 1]], np.int32) for at in range(0, N_EXPERT, N_USED)]
-        return self.n_bytes / self._seconds(1, pairs) / 1e9
+        pairs = [np.array([[at, at + 1]], np.int32) for at in range(0, self._n_expert, N_USED)]
+        return _short(self._n_bytes / self._seconds(1, pairs) / 1e9)
 
     def experts(self, n_tokens: int) -> float:
-        """Return TFLOP/s of a batch in which every token draws its experts."""
-        drawn = [self._random.permutation(N_EXPERT)[:N_USED] for _ in range(n_tokens)]
-        seconds = self._seconds(n_tokens, [np.array(drawn, np.int32)])
-        return 2 * N_USED * n_tokens * self.n_rows * N_COLS / seconds / 1e12
+        """Return TFLOP/s of a batch of which every token draws two of eight experts."""
+        both = np.tile(np.arange(N_USED, dtype=np.int32), (n_tokens // PART, 1))
+        return _short(self._operations(N_USED * n_tokens // PART) / self._seconds(n_tokens // PART, [both]))
 
     def dense(self, n_tokens: int) -> float:
         """Return TFLOP/s of a batch with one matrix."""
-        return 2 * n_tokens * self.n_rows * N_COLS / self._seconds(n_tokens, []) / 1e12
+        return _short(self._operations(n_tokens) / self._seconds(n_tokens, []))
+
+    def _operations(self, n_rows: int) -> float:
+        return 2 * n_rows * self._n_rows * N_COLS / 1e12
 
     def _seconds(self, n_tokens: int, ids: list[NDArray[np.int32]]) -> float:
         """Return the least seconds for a product with each of these choices of experts; for none of them, with the one matrix."""
@@ -183,33 +226,57 @@ class Stack:
         _put(inputs, self._random.standard_normal(N_COLS * n_tokens, np.float32))
         for one, values in zip(chosen, ids, strict=True):
             _put(one, values)
-        best, end, n = float("inf"), time.perf_counter() + SECONDS, 0
-        while not n or time.perf_counter() < end:
-            begin = time.perf_counter()
-            if library.ggml_backend_graph_compute(self._processor.backend, graph):
-                raise RuntimeError("llama.cpp could not compute the product")
-            best = min(best, time.perf_counter() - begin)
-            n += 1
+        seconds = self._processor.seconds(graph)
         tensors.close()
-        return best
+        return seconds
 
 
-def measure(type_: GGMLQuantizationType, n_bytes: int, n_threads: int, *, repacked: bool) -> dict[str, Any]:
-    """Return the line of one type in one layout (see above); `n_bytes` is what eight experts have about."""
-    processor = Processor(n_threads)
-    n_rows = max(N_POOL, n_bytes // N_EXPERT // row_bytes(type_, N_COLS) // N_POOL * N_POOL)
-    line: dict[str, Any] = {"type": type_.name, "repacked": repacked, "rates": None, "busy": False}
+def attention(processor: Processor, n_tokens: int, *, flash: bool) -> float:
+    """Return TFLOP/s of the products of Mixtral's attention with a cache of N_CELLS, masked ones not counted (llama-graph.cpp, build_attn_mha)."""
+    library, tensors, random = _library(), _Tensors(), np.random.default_rng(0)
+    graph = library.ggml_new_graph(tensors.context)
+    q = tensors.new(F32, HEAD, N_HEAD, n_tokens)
+    k = tensors.new(F16, HEAD, N_HEAD_KV, N_CELLS)
+    v = tensors.new(F16, *((HEAD, N_HEAD_KV, N_CELLS) if flash else (N_CELLS, HEAD, N_HEAD_KV)))
+    mask = tensors.new(F16 if flash else F32, N_CELLS, n_tokens)
+
+    def heads(tensor: int) -> int:
+        return int(library.ggml_permute(tensors.context, tensor, 0, 2, 1, 3))
+
+    scale = HEAD**-0.5
+    if flash:
+        result = library.ggml_flash_attn_ext(
+            tensors.context, heads(q), heads(k), heads(v), mask, scale, 0.0, 0.0
+        )
+    else:
+        scores = library.ggml_mul_mat(tensors.context, heads(k), heads(q))
+        shares = library.ggml_soft_max_ext(tensors.context, scores, mask, scale, 0.0)
+        result = heads(library.ggml_mul_mat(tensors.context, v, shares))
+        result = library.ggml_cont(tensors.context, result)
+    library.ggml_build_forward_expand(graph, result)
+    tensors.allocate(processor.plain)
+    _put(q, random.standard_normal(HEAD * N_HEAD * n_tokens, np.float32))
+    for values in (k, v):
+        _put(values, random.standard_normal(HEAD * N_HEAD_KV * N_CELLS, np.float32).astype(np.float16))
+    seen = np.arange(N_CELLS)[None, :] <= (N_CELLS - n_tokens + np.arange(n_tokens))[:, None]
+    _put(mask, np.where(seen, 0.0, -np.inf).astype(np.float16 if flash else np.float32))
+    seconds = processor.seconds(graph)
+    tensors.close()
+    return _short(4 * HEAD * N_HEAD * float(seen.sum()) / seconds / 1e12)
+
+
+def measure(
+    type_: GGMLQuantizationType, n_rows: int, n_bytes: int, processor: Processor, *, repacked: bool
+) -> dict[str, Any] | None:
+    """Return the rates of one type in one layout; None when it is not repacked here."""
     buffer = processor.repacking(type_, n_rows) if repacked else processor.plain
     if buffer is None:
-        return line
-    stack = Stack(processor, type_, n_rows, buffer)
-    begin, used = time.perf_counter(), time.process_time()
-    rates = [stack.decode()]
-    for product in (stack.experts, stack.dense):
-        rates += [product(FEW), product(MANY)]
-    share = (time.process_time() - used) / (time.perf_counter() - begin) / n_threads
+        return None
+    stack = Stack(processor, type_, n_rows, n_bytes, buffer)
+    decode, experts = stack.decode(), [stack.experts(n) for n in (FEW, MANY)]
+    dense = [stack.dense(n) for n in (FEW, MANY // PART)]  # more is as fast
     stack.close()
-    return {**line, "rates": [round(rate, 4) for rate in rates], "busy": share < BUSY}
+    return {"decode": decode, "experts": experts, "dense": dense}
 
 
 def main() -> None:
@@ -219,10 +286,17 @@ def main() -> None:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     order = json.loads(sys.stdin.read())
-    for repacked in (False, True):
+    processor = Processor(order["threads"])
+    rates: Any
+    for second in (False, True):
         for name in order["types"]:
-            type_ = GGMLQuantizationType[name]
-            line = measure(type_, order["bytes"], order["threads"], repacked=repacked)
+            processor.computing = processor.used = 0.0
+            if name == ATTENTION:
+                rates = [attention(processor, n, flash=second) for n in (1, MANY)]
+            else:
+                type_ = GGMLQuantizationType[name]
+                rates = measure(type_, order["rows"], order["bytes"], processor, repacked=second)
+            line = {"type": name, "second": second, "rates": rates, "busy": processor.is_shared}
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()
 

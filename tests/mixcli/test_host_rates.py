@@ -1,9 +1,7 @@
 """The processor's rates: measured by the library that computes, once, and never in the way of a plan."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,14 +12,12 @@ from profiles.machine import Gpu, Machine
 from profiles.rates import HostRates
 from tests.profiles.test_rates import MIXTURE
 
-Runner = Callable[..., Any]
-TINY = 1 << 19  # bytes of eight experts
-
 
 @pytest.fixture
 def measuring(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(host_rates.SWITCH, "")
-    monkeypatch.setattr(host_rates, "BYTES", TINY)
+    monkeypatch.setattr(host_rates, "ROWS", 64)
+    monkeypatch.setattr(host_rates, "BYTES", 1 << 19)
     return home
 
 
@@ -29,11 +25,13 @@ def test_what_a_plan_needs_is_measured_once_and_remembered(measuring: Path) -> N
     assert host_rates.known_rates() == HostRates()
     said: list[str] = []
     rates = host_rates.host_rates(("Q4_K", "F32"), said.append)
-    assert said == ["measuring this processor once with weights of type Q4_K"]
+    assert said == ["measuring this processor once, for Q4_K, attention"]
     (one,) = rates.types
     assert one.type == "Q4_K"
     assert one.plain.decode > 0.05
     assert all(rate > 1e-4 for rate in (*one.plain.experts, *one.plain.dense))
+    assert rates.attention is not None
+    assert min(*rates.attention.plain, *rates.attention.flash) > 1e-4
     assert host_rates.known_rates() == rates
     assert host_rates.host_rates(("Q4_K",), said.append) == rates
     assert len(said) == 1
@@ -53,7 +51,8 @@ def test_kernels_that_die_leave_what_was_measured_before(
     measuring: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child writes the plain layout, is killed at the repacked one, and no later start pays for another try."""
-    line = {"type": "Q4_K", "repacked": False, "rates": [12.0, 0.1, 0.2, 0.1, 0.2], "busy": False}
+    rates_ = {"decode": 12.0, "experts": [0.1, 0.2], "dense": [0.1, 0.2]}
+    line = {"type": "Q4_K", "second": False, "rates": rates_, "busy": False}
     code = f"import os; print({json.dumps(line)!r}, flush=True); print('{{', flush=True); os.abort()"
     starts: list[str] = []
 
@@ -66,12 +65,12 @@ def test_kernels_that_die_leave_what_was_measured_before(
     rates = host_rates.host_rates(("Q4_K", "Q6_K"), said.append)
     assert [one.type for one in rates.types] == ["Q4_K"]
     assert rates.of("Q4_K", repacked=True) == rates.of("Q4_K", repacked=False)
-    assert "Q6_K could not be measured (killed by signal 6); estimates use usual ones" in said[1]
+    assert "Q6_K, attention could not be measured (killed by signal 6); estimates use usual ones" in said[1]
     assert host_rates.host_rates(("Q4_K", "Q6_K"), said.append) == rates
     assert len(starts) == 1
-    assert host_rates.failures() == {"Q6_K": "killed by signal 6"}
+    assert host_rates.failures() == dict.fromkeys(("attention", "Q6_K"), "killed by signal 6")
     host_rates.host_rates(("Q6_K",), again=True)
-    assert json.loads(starts[1])["types"] == ["Q6_K"]
+    assert json.loads(starts[1])["types"] == ["Q6_K", "attention"]
 
 
 def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,9 +112,9 @@ def test_a_model_that_lies_on_the_card_needs_none(measuring: Path, monkeypatch: 
     assert asked == [set(MIXTURE.types)] * 2
 
 
-def test_nothing_is_measured_where_that_is_off(home: Path, mixcli: Runner) -> None:
-    done = mixcli("plan", "mistral", "--quant", "Q4_K_M", "--ctx", "512", "--ram", "100GiB", "--vram", "0")
-    assert "measuring" not in done.stderr
+@pytest.mark.usefixtures("home")
+def test_nothing_is_measured_where_that_is_off() -> None:
+    said: list[str] = []
+    assert host_rates.host_rates(MIXTURE.types, said.append) == HostRates()
+    assert said == []
     assert machine_of(None, shapes=[MIXTURE]).rates == HostRates()
-    found = {one["what"]: one for one in json.loads(mixcli("doctor", "--json").stdout)}
-    assert "MIXCLI_MEASURE is off" in found["processor"]["words"]

@@ -142,6 +142,7 @@ def test_the_doctor_goes_through_everything(mixcli: Runner) -> None:
         "network",
     } == set(found)
     assert {one["state"] for one in found.values()} <= STATES
+    assert "MIXCLI_MEASURE is off" in found["processor"]["words"]
     assert found["store"]["state"] == "warn"
     assert "mixcli pull demo" in found["store"]["words"]
 
