@@ -59,7 +59,7 @@ class Form:
     def _label(self, label: str, probs: Mapping[str, float]) -> dict[str, Any]:
         if label not in self.labels:
             raise MixcliError(
-                f"the answer {label[:80]!r} is none of the labels; does this server know structured_outputs?"
+                f"the answer {label[:80]!r} is not one of the labels; does this server know structured_outputs?"
             )
         if self.abstain and label not in probs:
             raise MixcliError(
@@ -86,7 +86,7 @@ def _json(text: str, finish_reason: str) -> Any:
                 "the answer was cut off before its JSON ended; allow more with --max-tokens"
             ) from error
         raise MixcliError(
-            f"the answer is no JSON ({error}); does this server know response_format?"
+            f"the answer is not JSON ({error}); does this server know response_format?"
         ) from error
 
 

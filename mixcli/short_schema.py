@@ -71,7 +71,7 @@ def _whole(text: str) -> Schema:
         schema = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"the schema begins like JSON and is none: {error}; the short form needs no outer braces"
+            f"the schema begins like JSON and is not JSON: {error}; the short form needs no outer braces"
         ) from None
     schema = _unwrapped(schema)
     if not KEYWORDS & set(schema):
@@ -258,7 +258,7 @@ class _Reader:
 def _unknown(word: str) -> str:
     near = nearest(word, TYPES)
     guess = f"; did you mean {near}?" if near else ""
-    return f"the schema's type {word!r} is none of {', '.join(TYPES)}{guess}"
+    return f"the schema's type {word!r} is not one of {', '.join(TYPES)}{guess}"
 
 
 __all__ = ["TYPES", "schema_of"]

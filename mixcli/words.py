@@ -68,4 +68,4 @@ def seconds(text: str) -> float:
             return value
     except ValueError:
         pass
-    raise UsageError(f"{text!r} is no time; write 30s, 5m, 1h, 0 or -1")
+    raise UsageError(f"{text!r} is not a time; write 30s, 5m, 1h, 0 or -1")

@@ -106,7 +106,7 @@ def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
     known = {"description", "host", "gpu", "n_ctx", "kv_types", "ubatches", "unified"}
     if unknown := sorted(set(table) - known):
         raise BadProfile(
-            f"{where}: {unknown[0]!r} is no key of a profile; there are {', '.join(sorted(known))}"
+            f"{where}: {unknown[0]!r} is not a key of a profile; there are {', '.join(sorted(known))}"
         )
     for key in ("description", "host"):
         if key not in table:
@@ -170,7 +170,7 @@ def _read(kind: type[Any], table: Any, where: str) -> Any:
         raise BadProfile(f"{where} must be a table")
     known = {one.name: one for one in fields(kind)}
     if unknown := sorted(set(table) - set(known)):
-        raise BadProfile(f"{where} {unknown[0]!r} is no key; there are {', '.join(known)}")
+        raise BadProfile(f"{where} {unknown[0]!r} is not a key; there are {', '.join(known)}")
     values: dict[str, Any] = {}
     for name, one in known.items():
         if name not in table:
@@ -204,7 +204,7 @@ def _listed(value: Any, what: str) -> list[Any]:
 def _choices(value: Any, what: str) -> tuple[str, ...]:
     for one in _listed(value, what):
         if one not in KV_TYPES:
-            raise BadProfile(f"{what} has {one!r}, which is none of {', '.join(KV_TYPES)}")
+            raise BadProfile(f"{what} has {one!r}, which is not one of {', '.join(KV_TYPES)}")
     return tuple(value)
 
 

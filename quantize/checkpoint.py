@@ -102,7 +102,7 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
     """
     if not folder.is_dir():
         raise Unsupported(
-            f"{folder} is no folder; name the folder that holds config.json and the safetensors files."
+            f"{folder} is not a folder; name the folder that holds config.json and the safetensors files."
         )
     elsewhere = elsewhere or {}
     found = _find(folder, elsewhere)
@@ -199,7 +199,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     for name in weight_map.values():
         if not is_plain_name(name) or not name.endswith(".safetensors"):
             raise CorruptFile(
-                f"{index.name} points to {name!r}, which is no plain .safetensors name; do not trust this model."
+                f"{index.name} points to {name!r}, which is not a plain .safetensors name; do not trust this model."
             )
     return weight_map
 

@@ -51,7 +51,7 @@ def parse_json(raw: bytes, bad: Callable[[str], CorruptFile], *, strict: bool = 
     except RecursionError:
         raise bad("is nested too deeply to be read") from None
     except UnicodeEncodeError:
-        raise bad("holds half of a surrogate pair, which is no character") from None
+        raise bad("holds half of a surrogate pair, which is not a character") from None
     except UnicodeDecodeError as error:
         raise bad(f"is not UTF-8 text (byte {error.start:,} is {raw[error.start]:#04x})") from None
     except ValueError as error:

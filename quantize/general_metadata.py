@@ -93,14 +93,14 @@ def _value(entry: Any) -> Value:
         return text(_short(entry.value))
     number = float(entry.value) if entry.type == gguf.GGUFValueType.FLOAT32 else int(entry.value)
     if not -(1 << 31) <= number < 1 << 31:
-        raise ValueError(f"{number} is no number for a model card")
+        raise ValueError(f"{number} is not a number for a model card")
     return Value(GGUFValueType(entry.type), number)
 
 
 def _short(value: Any) -> str:
     """Write a plain value as text; ValueError for lists in lists, which YAML's aliases make endless, and for whole essays."""
     if not isinstance(value, str | int | float | bool | date):
-        raise ValueError(f"a {type(value).__name__} is no value for a model card")
+        raise ValueError(f"a {type(value).__name__} is not a value for a model card")
     written = str(value)
     written.encode()  # half of a surrogate pair is no text
     return written[:MAX_TEXT]

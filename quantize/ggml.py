@@ -112,7 +112,7 @@ def dequantize(type_: GGMLQuantizationType, raw: NDArray[np.uint8], n_cols: int)
     raw = np.ascontiguousarray(raw)
     n_rows = raw.shape[0]
     if raw.shape != (n_rows, row_bytes(type_, n_cols)):
-        raise ValueError(f"{raw.shape} bytes are no rows of {n_cols} {type_.name} weights")
+        raise ValueError(f"{raw.shape} bytes are not rows of {n_cols} {type_.name} weights")
     if type_ == GGMLQuantizationType.F32:
         return raw.view(np.float32).reshape(n_rows, n_cols)
     to_float = _library().ggml_get_type_traits(int(type_)).contents.to_float

@@ -115,7 +115,7 @@ def row_bytes(type_: GGMLQuantizationType, n_cols: int) -> int:
     block, size = BLOCK[type_]
     if n_cols % block:
         raise ValueError(
-            f"{n_cols} columns are no multiple of the {block} weights in a block of {type_.name}"
+            f"{n_cols} columns are not a multiple of the {block} weights in a block of {type_.name}"
         )
     return n_cols // block * size
 

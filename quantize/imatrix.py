@@ -110,7 +110,7 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
     if not sums or sums != counts:
         odd = sorted(sums ^ counts)
         detail = f"{odd[0]!a} has only one of sums and counts" if odd else "it has no sums at all"
-        raise CorruptFile(f"{path} is no imatrix: {detail}.")
+        raise CorruptFile(f"{path} is not an imatrix: {detail}.")
     entries = {}
     for name in sorted(sums):
         total, count = (_values(path, header, data, name + suffix) for suffix in (".in_sum2", ".counts"))
@@ -192,7 +192,7 @@ class _Position:
         start, self.position = self.position, self.position + n
         if self.position > len(self.data):
             raise CorruptFile(
-                f"{self.path} is no imatrix or was cut short: it ends {self.position - len(self.data):,} bytes early."
+                f"{self.path} is not an imatrix or was cut short: it ends {self.position - len(self.data):,} bytes early."
             )
         return self.data[start : self.position]
 
@@ -200,7 +200,7 @@ class _Position:
         value: int = struct.unpack("<i", self.take(4))[0]
         if not least <= value <= most:
             raise CorruptFile(
-                f"{self.path} is no imatrix: {what} is {value:,}, possible are {least} to {most:,}."
+                f"{self.path} is not an imatrix: {what} is {value:,}, possible are {least} to {most:,}."
             )
         return value
 

@@ -44,9 +44,9 @@ def read_sentencepiece(path: Path) -> list[Piece]:
                     (v for f, v in _fields(_bytes(value)) if f == 3 and isinstance(v, int)), model_type
                 )
     except (ValueError, struct.error) as error:
-        raise CorruptFile(f"{path.name} is no SentencePiece model ({error}); download it again.") from None
+        raise CorruptFile(f"{path.name} is not a SentencePiece model ({error}); download it again.") from None
     if not pieces:
-        raise CorruptFile(f"{path.name} is no SentencePiece model (it has no pieces); download it again.")
+        raise CorruptFile(f"{path.name} is not a SentencePiece model (it has no pieces); download it again.")
     if model_type != _BPE:
         raise Unsupported(
             f"{path.name} is a SentencePiece model of type {model_type}, not the byte-pair one of Mistral."

@@ -32,7 +32,7 @@ def upcycle(checkpoint: Checkpoint, n_experts: int, n_used: int = 2, seed: int =
         )
     if checkpoint.layout is not Layout.HUGGING_FACE or hparams.n_expert:
         raise Unsupported(
-            f"{checkpoint.folder.name} is no dense Hugging Face checkpoint; upcycling starts from a dense one."
+            f"{checkpoint.folder.name} is not a dense Hugging Face checkpoint; upcycling starts from a dense one."
         )
     if biased := next(
         (name for name in checkpoint.tensors if ".mlp." in name and name.endswith(".bias")), None

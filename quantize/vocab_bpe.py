@@ -62,7 +62,7 @@ def token_ids(model: Mapping[str, Any], where: str) -> dict[int, str]:
     for token, index in vocab.items():
         if not _is_id(index) or index in by_id:
             raise CorruptFile(
-                f"{where} gives token {shown(token, 80)} the id {shown(index)}, which is taken or none; download it again."
+                f"{where} gives token {shown(token, 80)} the id {shown(index)}, which is taken or invalid; download it again."
             )
         by_id[index] = token
     return by_id
@@ -72,7 +72,7 @@ def added_tokens(tokenizer: Mapping[str, Any], where: str) -> dict[int, tuple[st
     """Return the tokens that are found before anything else: id -> (text, special)."""
     entries = tokenizer.get("added_tokens") or []
     if not isinstance(entries, list):
-        raise CorruptFile(f"{where} has added_tokens that are no list; download it again.")
+        raise CorruptFile(f"{where} has added_tokens that are not a list; download it again.")
     found: dict[int, tuple[str, bool]] = {}
     for entry in entries:
         if (

@@ -94,7 +94,7 @@ def _added_beside(folder: Path) -> dict[int, tuple[str, bool]]:
     decoder = read_json_object_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     if not isinstance(decoder, dict):
         raise CorruptFile(
-            "tokenizer_config.json has an added_tokens_decoder that is no object; download it again."
+            "tokenizer_config.json has an added_tokens_decoder that is not an object; download it again."
         )
     for key, entry in decoder.items():
         if not _ID.fullmatch(key) or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("mixcli", "quantize", "profiles")
+PLACES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)  # of docstrings
 
 # A room -> the rooms that it may import. The longest matching name is a module's room; its own room is always allowed.
 # mixcli's small helpers (errors, console, paths, locks, words, stdin) may be used by every room of mixcli.
@@ -228,13 +229,31 @@ def test_imports_point_one_way() -> None:
 def test_docstrings_begin_as_terms_has_it() -> None:
     """A docstring says what a function returns or does; "Give", "Say" and "Tell" personify it."""
     begins = re.compile(r"(Give|Say|Tell)s?\b")
-    places = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
     wrong = [
         f"{name}: {text.splitlines()[0]}"
         for name, tree in modules()
         for node in ast.walk(tree)
-        if isinstance(node, places) and begins.match(text := ast.get_docstring(node) or "")
+        if isinstance(node, PLACES) and begins.match(text := ast.get_docstring(node) or "")
     ]
+    assert wrong == []
+
+
+def test_messages_say_what_is_not_so_plainly() -> None:
+    """A message says "x is not a list", where "x is no list" reads like a riddle; "there is no file" is plain."""
+    riddle = re.compile(r"(?<!there )\b(is|are|was|were) (no|none)\b(?! longer)")
+    wrong = []
+    for name, tree in modules():
+        docs = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, PLACES) and node.body and isinstance(node.body[0], ast.Expr)
+        }
+        wrong += [
+            f"{name}:{node.lineno}: {node.value}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+            if riddle.search(node.value)
+        ]
     assert wrong == []
 
 

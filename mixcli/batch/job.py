@@ -161,7 +161,7 @@ def read_answer(answer: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
     choices = answer.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
-        raise MixcliError("the server's answer is no chat completion")
+        raise MixcliError("the server's answer is not a chat completion")
     delta = delta_of(dict(answer))
     return Halves().join(delta.text, is_last=True), delta.finish_reason or "stop", delta.label_probs
 

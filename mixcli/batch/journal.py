@@ -168,7 +168,7 @@ def _opened(path: Path) -> BinaryIO:
         os.pwrite(file.fileno(), HEADER, 0)
     elif first != HEADER:
         file.close()
-        raise UsageError(f"{path} is no journal of mixcli batch; name another with --journal")
+        raise UsageError(f"{path} is not a journal of mixcli batch; name another with --journal")
     _cut_torn_line(file)
     return file
 

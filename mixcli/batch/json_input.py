@@ -59,11 +59,11 @@ def load(raw: str) -> Any:
     try:
         return _DECODER.decode(raw)
     except RecursionError as error:
-        raise Broken("no JSON: it is too deep") from error
+        raise Broken("not JSON: it is too deep") from error
     except Broken:
         raise
     except ValueError as error:
-        raise Broken(f"no JSON: {error}") from error
+        raise Broken(f"not JSON: {error}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def document_values(stream: Readable) -> Iterator[tuple[int, Any]]:
             yield number, load(raw.decode("utf-8"))
         except UnicodeDecodeError:
             raise UsageError(
-                f"record {number} (line {scanner.line}) is no UTF-8 text; for a Latin-1 file: iconv -f latin1 -t utf-8"
+                f"record {number} (line {scanner.line}) is not UTF-8 text; for a Latin-1 file: iconv -f latin1 -t utf-8"
             ) from None
         except Broken as error:
             yield number, Record(number, fault=f"the record (line {scanner.line}) is {error}")
@@ -338,7 +338,7 @@ def _fault_of(request: dict[str, Any]) -> str:
         return f"the custom_id is {json.dumps(identity)[:40]}; a text is needed"
     if request["method"] != "POST" or request["url"] != "/v1/chat/completions":
         return f"{request['method']} {request['url']} is not served; POST /v1/chat/completions is"
-    return "" if isinstance(request["body"], dict) else "the body of the request is no JSON object"
+    return "" if isinstance(request["body"], dict) else "the body of the request is not a JSON object"
 
 
 def _checked(record: Record, number: int) -> Record:
@@ -347,6 +347,6 @@ def _checked(record: Record, number: int) -> Record:
         "".join((str(record.id), *record.fields, *record.fields.values())).encode()
     except UnicodeEncodeError:
         return Record(
-            number, fault="it has half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+            number, fault="it has half of a surrogate pair (\\ud800 to \\udfff), which is not a character"
         )
     return record

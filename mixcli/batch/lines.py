@@ -70,7 +70,7 @@ def _line(number: int, raw: bytes) -> Line:
         return Line(
             number,
             "",
-            f"byte {error.start + 1} of the line is no UTF-8 text (0x{raw[error.start]:02X}); "
+            f"byte {error.start + 1} of the line is not UTF-8 text (0x{raw[error.start]:02X}); "
             "for a Latin-1 file: iconv -f latin1 -t utf-8",
         )
     if "\0" in text:

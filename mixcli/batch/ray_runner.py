@@ -226,7 +226,7 @@ def distant_source(address: str, source: str) -> Source:
 
     reader = next((name for suffix, name in READERS.items() if source.lower().endswith(suffix)), None)
     if reader is None:
-        raise UsageError(f"Ray reads {', '.join(READERS)}; {source} is none of them")
+        raise UsageError(f"Ray reads {', '.join(READERS)}; {source} is not one of them")
     ray.data.DataContext.get_current().enable_progress_bars = False
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     dataset = getattr(ray.data, reader)(source)

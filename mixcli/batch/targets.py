@@ -41,7 +41,7 @@ def _check_place(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path} is a folder; name a file")
     if mode is not None and not stat.S_ISREG(mode):
         if option == "--journal" or stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
-            raise UsageError(f"{option} {path} is no regular file; name one")
+            raise UsageError(f"{option} {path} is not a regular file; name one")
         return
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():

@@ -123,5 +123,5 @@ def beginning(text: str, length: int = SHOWN) -> str:
 
 def _number(text: str) -> int:
     if not text.isdecimal() or len(text) > 9:
-        raise UsageError(f"{text!r} is no number of a list")
+        raise UsageError(f"{text!r} is not a number of the list")
     return int(text)

@@ -93,7 +93,7 @@ def new(name: str, extends: str | None) -> None:
 
     path = _own() / f"{name}.toml"
     if path.name != f"{name}.toml" or name == "auto":
-        raise UsageError(f"{name!r} is no name for a profile; use letters, digits and hyphens")
+        raise UsageError(f"{name!r} is not a name for a profile; use letters, digits and hyphens")
     if path.exists():  # before this machine is measured
         raise _taken(path)
     if extends:

@@ -35,7 +35,7 @@ class ConstraintSpec:
         Raises BadRequest that names `param`.
         """
         if kind not in get_args(Kind):
-            raise BadRequest(f"{kind!r:.40} is none of {', '.join(get_args(Kind))}", param=param)
+            raise BadRequest(f"{kind!r:.40} is not one of {', '.join(get_args(Kind))}", param=param)
         if kind == "json_object":
             return cls(kind, "", param)
         name = kind.replace("_", " ")
@@ -67,7 +67,7 @@ def _schema_text(schema: object, param: str) -> str:
     try:
         return json.dumps(prepared(schema, param), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
-        raise BadRequest(f"the JSON schema is no JSON: {error}", param=param) from None
+        raise BadRequest(f"the JSON schema is not JSON: {error}", param=param) from None
 
 
 __all__ = ["MAX_BYTES", "MAX_COUNT", "MAX_DEPTH", "ConstraintSpec", "Kind"]

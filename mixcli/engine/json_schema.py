@@ -181,7 +181,7 @@ class _Preparation:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(place, f"must be a number, not {shown(value)}")
         if isinstance(value, float) and not math.isfinite(value):
-            raise self._error(place, f"is {value}, which is no JSON")
+            raise self._error(place, f"is {value}, which is not JSON")
         return value
 
     def _text(self, value: Any, place: tuple[str, ...]) -> str:

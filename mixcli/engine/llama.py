@@ -90,7 +90,7 @@ def _buffer_overrides(overrides: Sequence[tuple[str, str]]) -> "ctypes.Array[_Bu
         try:
             re.compile(pattern)
         except re.error as error:
-            raise UsageError(f"tensor override {pattern!r} is no regular expression: {error}") from None
+            raise UsageError(f"tensor override {pattern!r} is not a regular expression: {error}") from None
         slot.pattern, slot.buft = pattern.encode(), known[name]
     return array
 
@@ -403,7 +403,7 @@ class Context(_Owner):
         for field in ("type_k", "type_v"):
             if getattr(placement, field) not in ggml.KV_TYPES:
                 raise UsageError(
-                    f"{field} {getattr(placement, field)!r} is none of {', '.join(ggml.KV_TYPES)}"
+                    f"{field} {getattr(placement, field)!r} is not one of {', '.join(ggml.KV_TYPES)}"
                 )
         params = C.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = placement.n_ctx, placement.n_batch, placement.n_ubatch
@@ -498,7 +498,7 @@ class Context(_Owner):
         """Forget all but the first `n_tokens` of a sequence; ComputeError where the model's memory cannot be cut."""
         if not C.llama_memory_seq_rm(self._memory, sequence, n_tokens, -1):
             raise ComputeError(
-                "this model's memory cannot forget a part of a text; it is no cache of keys and values"
+                "this model's memory cannot forget a part of a text; it is not a cache of keys and values"
             )
 
     def clear(self) -> None:

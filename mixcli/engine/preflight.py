@@ -103,7 +103,7 @@ def _check_architecture(header: GgufHeader, name: str) -> None:
     architecture = header.architecture
     if not architecture:
         raise IntegrityError(
-            f"{name} does not say which architecture it has; it is no model, or a broken one"
+            f"{name} does not say which architecture it has; it is not a model, or a broken one"
         )
     if architecture not in ARCHITECTURES:
         raise IntegrityError(
@@ -259,7 +259,7 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
     template = header.get("tokenizer.chat_template", "")
     if not isinstance(template, str) or len(template) > MAX_TEMPLATE:
         raise IntegrityError(
-            f"{name} has a chat template that is no text of at most {MAX_TEMPLATE:,} characters"
+            f"{name} has a chat template that is not a text of at most {MAX_TEMPLATE:,} characters"
         )
 
 

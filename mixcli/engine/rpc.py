@@ -25,7 +25,7 @@ def parse_endpoint(text: str, default_host: str = "127.0.0.1") -> tuple[str, int
     host, _, port = text.rpartition(":")
     valid = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 1 << 16
     if not valid or any(not character.isprintable() or character in " /?#@" for character in host):
-        raise UsageError(f"{text!r} is no address; write HOST:PORT, such as 127.0.0.1:50052")
+        raise UsageError(f"{text!r} is not an address; write HOST:PORT, such as 127.0.0.1:50052")
     return host.strip("[]") or default_host, int(port)
 
 

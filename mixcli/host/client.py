@@ -164,13 +164,13 @@ class ChatClient:
                     if path != CHAT or b"data:" not in raw[:4096]:
                         _check_kind(response)
                         raise MixcliError(
-                            f"the server's answer to {path} is no JSON: {_first_words(raw)}"
+                            f"the server's answer to {path} is not JSON: {_first_words(raw)}"
                         ) from None
                     value = completion_of(self._deltas(response, [raw], None))
         except self.lost as error:
             raise self.gone("before it answered", error) from error
         if not isinstance(value, dict):
-            raise MixcliError(f"the server's answer to {path} is no JSON object")
+            raise MixcliError(f"the server's answer to {path} is not a JSON object")
         if found := error_in(value):
             raise_error(found)
         return value

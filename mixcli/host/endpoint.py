@@ -33,7 +33,7 @@ class EndpointClient(ChatClient):
         self.url = url
         parts = _parts(url)
         if parts is None:
-            raise UsageError(f"{url!r} is no address of a server; write https://api.example.org/v1")
+            raise UsageError(f"{url!r} is not an address of a server; write https://api.example.org/v1")
         if parts.username is not None:
             raise UsageError(
                 "an address must not carry a password; name a variable that has it with --api-key-env"

@@ -98,7 +98,7 @@ def look(repo: str, revision: str = "main") -> RemoteRepo:
         ) from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise IntegrityError(
-            f"{place.host} answers with something that is no list of files ({type(error).__name__}); "
+            f"{place.host} answers with something that is not a list of files ({type(error).__name__}); "
             "there may be a login page or a proxy on the way"
         ) from error
     commit = info.sha
@@ -143,7 +143,7 @@ def _file(sibling: Any, repo: str) -> RemoteFile:
         )
     if not isinstance(etag, str) or not _ETAG.fullmatch(etag):
         raise IntegrityError(
-            f"{repo}: {name} has the etag {_said(etag)}, which is no checksum; do not trust this repository"
+            f"{repo}: {name} has the etag {_said(etag)}, which is not a checksum; do not trust this repository"
         )
     return RemoteFile(name, size, etag)
 
@@ -168,9 +168,7 @@ def locate(repo: RemoteRepo, file: RemoteFile) -> str:
             url, timeout=_timeout(), library_name="mixcli", library_version=__version__
         )
     except (ValueError, httpx2.InvalidURL) as error:  # of urllib, for an address in a redirect
-        raise Untrusted(
-            "redirects to an address that is none", request=httpx2.Request("HEAD", url)
-        ) from error
+        raise Untrusted("redirects to an invalid address", request=httpx2.Request("HEAD", url)) from error
     if found.commit_hash is None or found.etag is None:
         raise IntegrityError(
             f"{repo.place().host} answers for {file.name} without the headers of a Hub; a login page or a proxy may be on the way"
@@ -354,7 +352,7 @@ def _check_scheme(request: httpx2.Request) -> None:
             f"the Hub sends mixcli to an address that is not {' or '.join(sorted(allowed))}; nothing was fetched from there"
         )
     if not is_address(request.url):
-        raise Untrusted("redirects to an address that is none", request=request)
+        raise Untrusted("redirects to an invalid address", request=request)
 
 
 def is_hub(url: str) -> bool:

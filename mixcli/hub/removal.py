@@ -24,7 +24,7 @@ def plan(model: StoredModel) -> Removal:
     about = model.manifest
     if about is None:
         how = f"; this removes it: {model.seen.removal}" if model.seen else ""
-        whose = f"belongs to {model.seen.keeper}" if model.seen else "is no model of the store"
+        whose = f"belongs to {model.seen.keeper}" if model.seen else "is not a model of the store"
         raise UsageError(f"{model.label} {whose}, so mixcli leaves it alone{how}")
     others = {
         path.resolve() for other in store.models() if other.label != model.label for path in other.parts

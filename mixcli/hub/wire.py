@@ -62,7 +62,7 @@ class HubClient(httpx2.Client):
                 response = super().send(request, stream=True, auth=auth, follow_redirects=False)
             except httpx2.RemoteProtocolError as error:
                 if "location header" in str(error):
-                    raise Untrusted("redirects to an address that is none", request=request) from error
+                    raise Untrusted("redirects to an invalid address", request=request) from error
                 raise
             if not (follow and response.next_request):
                 return response if stream else whole(response)
@@ -113,9 +113,7 @@ def joined(base: str, location: str) -> str:
         if not is_address(url):
             raise httpx2.InvalidURL(location)
     except (httpx2.InvalidURL, ValueError) as error:
-        raise Untrusted(
-            "redirects to an address that is none", request=httpx2.Request("GET", base)
-        ) from error
+        raise Untrusted("redirects to an invalid address", request=httpx2.Request("GET", base)) from error
     return str(url)
 
 

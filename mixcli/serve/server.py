@@ -26,7 +26,7 @@ def bound(address: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise UsageError(f"{address} is no address of this machine ({error.strerror})") from error
+        raise UsageError(f"{address} is not an address of this machine ({error.strerror})") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(place)

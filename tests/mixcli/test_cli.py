@@ -30,7 +30,7 @@ def test_a_typo_is_met_with_the_nearest_command(mixcli: Runner) -> None:
         (["run", "hi"], None, "there is no model yet"),
         (["run", "-m", "./nowhere.gguf", "hi"], None, "there is no file"),
         (["run", "-m", "demo"], b"", "there is nothing to answer"),
-        (["run", "-m", "demo", "hi", "--keep-alive", "soon"], None, "is no time"),
+        (["run", "-m", "demo", "hi", "--keep-alive", "soon"], None, "is not a time"),
         (["run", "--top-p", "7", "hi"], None, "--top-p"),
         (["pull", "nothing-like-it"], None, "no model is called"),
         (["pull", "demo:Q9_X"], None, "it can be Q4_K_M, Q8_0, BF16"),

@@ -122,7 +122,7 @@ def phrases(folder: Path, _out: str, _err: str) -> None:
 
 def some_failed(folder: Path, out: str, err: str) -> None:
     assert out == "ended with 3\n"
-    assert "no JSON" in err
+    assert "not JSON" in err
     assert ["error" in line for line in lines(folder, "answers.jsonl")] == [False, True, False]
 
 

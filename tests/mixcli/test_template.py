@@ -172,7 +172,7 @@ def test_labels_are_read_with_their_probabilities_and_abstained_from() -> None:
     assert form.read("a", "stop", {"a": 0.59, "b": 0.41})["result"] is None
     with pytest.raises(MixcliError, match="no probabilities"):
         form.read("a", "stop", {})
-    with pytest.raises(MixcliError, match="none of the labels"):
+    with pytest.raises(MixcliError, match="not one of the labels"):
         form.read("I think a", "stop", {})
     assert Form(labels=("a", "b")).read(" a\n", "stop", {}) == {"result": "a"}, (
         "a server without probabilities"

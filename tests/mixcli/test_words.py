@@ -20,7 +20,7 @@ def test_times_are_read(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "m", "five", "5x", "5 m 3", "nan", "inf"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no time"):
+    with pytest.raises(UsageError, match="is not a time"):
         seconds(text)
 
 

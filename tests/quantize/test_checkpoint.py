@@ -103,7 +103,7 @@ def test_a_folder_of_pickles_is_refused_by_name(name: str, tmp_path: Path) -> No
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", Unsupported, "is no folder")
+    refused(tmp_path / "nowhere", Unsupported, "is not a folder")
     refused(tmp_path, Unsupported, "no config.json and no params.json")
     write_json(tmp_path / "config.json", {"architectures": ["MistralForCausalLM"]})
     refused(tmp_path, Unsupported, "no safetensors files")
@@ -121,7 +121,7 @@ def test_an_index_that_points_elsewhere_is_refused(name: Any, tmp_path: Path) ->
     index = json.loads((folder / INDEX).read_text())
     index["weight_map"]["lm_head.weight"] = name
     write_json(folder / INDEX, index)
-    refused(folder, CorruptFile, "no plain .safetensors name; do not trust")
+    refused(folder, CorruptFile, "not a plain .safetensors name; do not trust")
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ NAMED_CASES = {
     "negative dim": (header([], [tensor("x", ((1 << 64) - 1,))]), CorruptFile, "impossible shape"),
     "type 4": (header([], [tensor("x", (32,), 4)]), CorruptFile, "type 4, which"),
     "type 99": (header([], [tensor("x", (32,), 99)]), CorruptFile, "type 99, which"),
-    "row no multiple": (header([], [tensor("x", (100, 3), 12)]), CorruptFile, "no multiple of the 256"),
+    "row no multiple": (header([], [tensor("x", (100, 3), 12)]), CorruptFile, "not a multiple of the 256"),
     "double tensor": (
         filled(header([], [tensor("x", (8,)), tensor("x", (8,), 0, 32)]), 64),
         CorruptFile,

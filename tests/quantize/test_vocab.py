@@ -53,12 +53,12 @@ def test_sentencepiece_models_are_read_as_the_library_reads_them(version: str) -
     ("raw", "kind", "words"),
     [
         (b"", CorruptFile, "it has no pieces"),
-        (b"<html>", CorruptFile, "no SentencePiece model"),
+        (b"<html>", CorruptFile, "not a SentencePiece model"),
         (b"version https://git-lfs.github.com/spec/v1\n", CorruptFile, "is a Git LFS pointer"),
         (b"\x0a\xff\xff\xff\xff\x0f", CorruptFile, "is cut"),
         (b"\x0a" + b"\xff" * 12, CorruptFile, "has no end"),
-        (b"\x0a\x03\x0a\x01\xff", CorruptFile, "no SentencePiece model"),
-        (b"\x0a\x02\x18\x63", CorruptFile, "no SentencePiece model"),
+        (b"\x0a\x03\x0a\x01\xff", CorruptFile, "not a SentencePiece model"),
+        (b"\x0a\x02\x18\x63", CorruptFile, "not a SentencePiece model"),
         (b"\x0a\x03\x0a\x01a", Unsupported, "of type 1, not the byte-pair one"),
         (b"\x0a\x03\x0a\x01a\x12\x02\x18\x04", Unsupported, "of type 4, not"),
     ],
@@ -85,7 +85,7 @@ def test_no_bytes_at_all_make_the_sentencepiece_reader_stumble(
 def test_a_cut_sentencepiece_model_is_refused(tmp_path: Path) -> None:
     raw = TOKENIZERS["v1"].read_bytes()
     (tmp_path / "tokenizer.model").write_bytes(raw[: len(raw) // 2])
-    with pytest.raises(CorruptFile, match="no SentencePiece model"):
+    with pytest.raises(CorruptFile, match="not a SentencePiece model"):
         read_sentencepiece(tmp_path / "tokenizer.model")
 
 
@@ -274,7 +274,7 @@ def test_merges_as_pairs_are_the_same_merges() -> None:
         (
             {"model": {"type": "BPE", "vocab": {"a": 1 << 60}, "merges": []}},
             CorruptFile,
-            "which is taken or none",
+            "which is taken or invalid",
         ),
         ({"model": {"type": "BPE", "vocab": {"a": 0}}}, CorruptFile, "no merges"),
         (
@@ -282,7 +282,7 @@ def test_merges_as_pairs_are_the_same_merges() -> None:
             CorruptFile,
             "merges of an unknown form",
         ),
-        ({"added_tokens": {"a": 1}}, CorruptFile, "no list"),
+        ({"added_tokens": {"a": 1}}, CorruptFile, "not a list"),
         ({"added_tokens": [{"id": "x", "content": "y"}]}, CorruptFile, "without text or id"),
         ({"pre_tokenizer": None}, Unsupported, "cuts text in a way that mixcli does not know \\(null\\)"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, Unsupported, "Whitespace.*it knows smollm, gpt-2"),
@@ -456,7 +456,7 @@ def _piece(text: bytes, score: float) -> bytes:
         (_field(1, b"") * ((1 << 20) + 1), "more than 1,048,576 pieces"),
         (_piece(b"a", float("nan")), "a score is nan"),
         (_piece(b"a", float("inf")), "a score is inf"),
-        (_field(1, _field(1, b"\xff")), "no SentencePiece model"),
+        (_field(1, _field(1, b"\xff")), "not a SentencePiece model"),
         (b"\x0a" + b"\xff" * 9 + b"\x01", "is cut"),
     ],
 )

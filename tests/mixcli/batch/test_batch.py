@@ -104,7 +104,7 @@ def test_bad_records_are_error_lines_and_exit_3_and_the_rest_is_answered(
     assert (last["id"], last["result"] in PLACES.values()) == ("last", True)
     assert [line["id"] for line in bad] == [2, 3, 4]
     for line, words in zip(
-        bad, ("no UTF-8", "no JSON", "{{ text }} has no value; there is more, other"), strict=True
+        bad, ("not UTF-8", "not JSON", "{{ text }} has no value; there is more, other"), strict=True
     ):
         assert words in line["error"]["message"]
     assert "3 of 5 records failed" in done.stderr
@@ -279,7 +279,7 @@ def test_openais_batch_files_pass_through(mixcli: Runner, with_demo: Path, tmp_p
             "--eval: there is no column 'gold'",
         ),
         (["-", "--endpoint", "http://example.invalid"], "HF_HUB_OFFLINE"),
-        (["-", "--endpoint", "ftp://example.invalid"], "no address of a server"),
+        (["-", "--endpoint", "ftp://example.invalid"], "not an address of a server"),
         (["-", "--endpoint", "https://user:word@example.invalid"], "must not carry a password"),
     ],
 )
@@ -302,5 +302,5 @@ def test_an_output_that_is_a_journal_of_nothing_is_left_alone(
     thesis.write_text("years of work")
     done = mixcli("batch", str(texts), *ASK, "--journal", str(thesis))
     assert done.returncode == 2
-    assert "is no journal" in done.stderr
+    assert "is not a journal" in done.stderr
     assert thesis.read_text() == "years of work"

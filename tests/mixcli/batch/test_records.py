@@ -46,16 +46,16 @@ def test_json_objects_keep_their_ids_and_give_every_field_as_text() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"\xff\xfe\xfa", "byte 1 of the line is no UTF-8"),
-        (b'{"text": "caf\xe9"}', "byte 14 of the line is no UTF-8"),
+        (b"\xff\xfe\xfa", "byte 1 of the line is not UTF-8"),
+        (b'{"text": "caf\xe9"}', "byte 14 of the line is not UTF-8"),
         (b'{"text": "a\x00b"}', "character 12 of the line is a NUL"),
-        (b'{"text": "a', "no JSON"),
+        (b'{"text": "a', "not JSON"),
         (b"[1, 2]", "a JSON list"),
         (b"17", "a JSON int"),
         (b'{"text": "\\ud83d"}', "half of a surrogate pair"),
         (b'{"id": "\\udc00", "text": "a"}', "half of a surrogate pair"),
         (b"[" * 200_000, "too deep"),
-        (b'{"text": ' + b"1" * 5000 + b"}", "no JSON"),
+        (b'{"text": ' + b"1" * 5000 + b"}", "not JSON"),
     ],
 )
 def test_a_bad_line_is_one_bad_record_and_the_rest_goes_on(line: bytes, words: str) -> None:
@@ -129,7 +129,7 @@ def test_semicolons_and_tabs() -> None:
         (b"only one", "1 fields, the header 2"),
         (b"1,2,3", "3 fields, the header 2"),
         (b'1,"a"b', "cannot be read"),
-        (b"1,\xff", "no UTF-8"),
+        (b"1,\xff", "not UTF-8"),
         (b"1,\x00", "NUL"),
     ],
 )
@@ -166,7 +166,7 @@ def test_openais_batch_files_are_known_by_their_first_line() -> None:
     assert [record.id for record in bad] == ["r2", "r3", "request-1", 5]
     assert "/v1/embeddings is not served" in bad[0].fault
     assert "lacks body" in bad[1].fault
-    assert "no JSON object" in bad[2].fault
+    assert "not a JSON object" in bad[2].fault
     assert bad[3].fault == ""
 
 

@@ -203,9 +203,9 @@ def test_what_goes_wrong_in_the_middle_is_told(
         (PAGE, "Content-Type: text/html\r\n", MixcliError, "web page"),
         (b"", "", MixcliError, "empty|went away"),
         (b"OK", "", MixcliError, "OK|went away"),
-        (b"[]", "", MixcliError, "no JSON object|went away"),
-        (b'{"choices": []}', "", MixcliError, "no chat completion|went away"),
-        (b"{" * 100_000, "", MixcliError, "no JSON|went away"),
+        (b"[]", "", MixcliError, "not a JSON object|went away"),
+        (b'{"choices": []}', "", MixcliError, "not a chat completion|went away"),
+        (b"{" * 100_000, "", MixcliError, "not JSON|went away"),
         (b"x" * 100, "Content-Encoding: br\r\n", MixcliError, "packed with br"),
         (b"x" * 100, "Content-Encoding: gzip\r\n", MixcliError, "says that it is gzip and is not"),
         (b"data: [DONE]\n\n", "", MixcliError, "no choices"),
@@ -363,7 +363,7 @@ def test_retry_after_in_every_form(said: str | None, least: float, most: float) 
     ],
 )
 def test_addresses_that_are_none(url: str) -> None:
-    with pytest.raises(UsageError, match="no address"):
+    with pytest.raises(UsageError, match="not an address"):
         EndpointClient(url, None)
 
 
