@@ -122,6 +122,17 @@ class Engine:
             with survived():
                 self._restore(sequence)
 
+    def on_disk(self, prompt: tuple[int, ...]) -> Callable[[], object] | None:
+        """Return what checks the text on disk that a prompt begins with, which may take seconds; None where there is nothing to check.
+
+        May be used from any thread, as what it returns; a request that is added after it need not wait for the check.
+        """
+        store = self._store
+        entry = store.find(prompt) if store is not None else None
+        if store is None or entry is None or entry.n_shared < MIN_RESTORE or store.is_checked(entry):
+            return None
+        return partial(store.check, entry)
+
     def abort(self, request_id: str) -> None:
         """End a request; its last output, "abort", comes with the next step. An unknown id is one that has just finished."""
         sequence = self._sequences.get(request_id)

@@ -5,8 +5,8 @@ and behind it a magic number and a SHA-256 over the store's key and all before. 
 whole has a limit, and the longest unused goes first. A file that does not check is removed. Nothing here can fail an answer: without
 the file it is computed.
 
-The engine's thread copies a state out of the context straight into the file, after its size was compared with the limit and the disk. Hashing,
-fsync, and the removal of others happen in a thread of the store.
+The engine's thread copies a state out of the context straight into the file, after its size was compared with the limit and the disk, and
+loads one whose checksum was looked at before. Hashing, fsync, and the removal of others happen in other threads.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ class KvStore:
             Path, tuple[int, int, int]
         ] = {}  # whose checksum was right, by inode, size and time
         self._lock = threading.Lock()
-        self._work: queue.Queue[tuple[Path, Tokens] | None] = queue.Queue()
+        self._work: queue.Queue[Callable[[], object] | None] = queue.Queue()
         self._thread: threading.Thread | None = None
         for path in _listed(self._own, f"{_UNFINISHED}*"):  # of a process that was killed while it wrote
             with contextlib.suppress(OSError):
@@ -90,20 +90,26 @@ class KvStore:
                     best, longest = path, n_shared
             return Entry(best, tuple(self._known[best].tolist()), longest) if best is not None else None
 
+    def is_checked(self, entry: Entry) -> bool:
+        """Return whether `check` would answer at once, because it has seen this file before."""
+        try:
+            return self._sound.get(entry.path) == _mark(entry.path.lstat())
+        except OSError:
+            return True  # it is gone
+
     def check(self, entry: Entry) -> bool:
         """Return whether an entry's file is what was written; where it is not, or is gone, the entry goes."""
         try:
             with _opened(entry.path) as file:
                 status = os.fstat(file.fileno())
-                mark = (status.st_ino, status.st_size, status.st_mtime_ns)
-                if self._sound.get(entry.path) != mark:
+                if self._sound.get(entry.path) != _mark(status):
                     end = status.st_size - _SEAL.size
                     if end < _HEAD.size or self._seal(file.fileno(), end) != os.pread(
                         file.fileno(), _SEAL.size, end
                     ):
                         raise ValueError("checksum")
             os.utime(entry.path)
-            self._sound[entry.path] = (status.st_ino, status.st_size, entry.path.stat().st_mtime_ns)
+            self._sound[entry.path] = (*_mark(status)[:2], entry.path.stat().st_mtime_ns)
         except (OSError, ValueError):
             self.forget(entry)
             return False
@@ -137,10 +143,7 @@ class KvStore:
         unfinished = self._written(size() + array.nbytes + _HEAD.size, write)
         if unfinished is None:
             return False
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._finish_all, name="kv store", daemon=True)
-            self._thread.start()
-        self._work.put((unfinished, array))
+        self._put(lambda: self._finish(unfinished, array))
         return True
 
     def _written(self, n_bytes: int, write: Callable[[Path], bool]) -> Path | None:
@@ -150,8 +153,8 @@ class KvStore:
             return None
         try:
             self._own.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._make_room(whole)
-            if shutil.disk_usage(self._own).free < whole + RESERVE:
+            n_freed = self._make_room(whole)
+            if shutil.disk_usage(self._own).free + n_freed < whole + RESERVE:
                 return None
             handle, name = tempfile.mkstemp(dir=self._own, prefix=_UNFINISHED)
         except OSError:
@@ -176,18 +179,25 @@ class KvStore:
             self._thread.join()
             self._thread = None
 
+    def _put(self, work: Callable[[], object]) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work_off, name="kv store", daemon=True)
+            self._thread.start()
+        self._work.put(work)
+
     # the store's thread
 
-    def _finish_all(self) -> None:
-        while (item := self._work.get()) is not None:
-            unfinished, tokens = item
-            try:
-                self._finish(unfinished, tokens)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    unfinished.unlink(missing_ok=True)
+    def _work_off(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
 
     def _finish(self, unfinished: Path, tokens: Tokens) -> None:
+        try:
+            self._seal_and_name(unfinished, tokens)
+        except OSError:
+            _remove([unfinished])
+
+    def _seal_and_name(self, unfinished: Path, tokens: Tokens) -> None:
         """Seal a file, bring it to the disk and under its name, and remove those that are a beginning of it."""
         path = self._path(tokens)
         with unfinished.open("r+b") as file:
@@ -205,9 +215,8 @@ class KvStore:
             for older in shorter:
                 del self._known[older]
             self._known[path] = tokens
-        for older in shorter:
-            with contextlib.suppress(OSError):
-                older.unlink(missing_ok=True)
+        self._sound[path] = _mark(path.stat())
+        _remove(shorter)
 
     def _seal(self, handle: int, end: int) -> bytes:
         """Return what stands behind the first `end` bytes of a sound file of this store."""
@@ -224,21 +233,41 @@ class KvStore:
     def _path(self, tokens: Tokens) -> Path:
         return self._own / f"{hashlib.sha256(tokens.tobytes()).hexdigest()[:32]}.kv"
 
-    def _make_room(self, n_bytes: int) -> None:
-        """Remove the longest unused entries, of any model, until so many bytes fit under the limit; another host may do the same."""
+    def _make_room(self, n_bytes: int) -> int:
+        """Take away the longest unused entries, of any model, until so many bytes fit under the limit; another host may do the same.
+
+        Returns the bytes of those that went. They only lose their names here: a large file takes long to remove.
+        """
         found: list[tuple[float, int, Path]] = []
         for path in _listed(self._folder, "*/*.kv"):
             with contextlib.suppress(OSError):
                 status = path.lstat()
-                found.append((status.st_mtime, status.st_size, path))
+                if stat.S_ISREG(status.st_mode):
+                    found.append((status.st_mtime, status.st_size, path))
         total = sum(size for _, size, _ in found) + n_bytes
+        n_freed = 0
+        nameless: list[Path] = []
         for _, size, path in sorted(found):
-            if total <= self._limit:
-                return
-            path.unlink(missing_ok=True)
+            if total - n_freed <= self._limit:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                nameless.append(path.rename(path.with_name(f"{_UNFINISHED}{path.name}")))
             with self._lock:
                 self._known.pop(path, None)
-            total -= size
+            n_freed += size
+        if nameless:
+            self._put(lambda: _remove(nameless))
+        return n_freed
+
+
+def _mark(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _listed(folder: Path, pattern: str) -> list[Path]:

@@ -208,8 +208,19 @@ class EngineLoop:
             prepared = self._ready().prepare(call.id, call.question)
         except Exception as error:
             deliver([(call, request_error(error))])
-        else:
+            return
+        check = self._engine.on_disk(prepared.request.prompt)
+        if check is None:
             self._inbox.put(lambda: self._add(call, prepared))
+            return
+
+        def check_first() -> None:
+            try:
+                check()
+            finally:
+                self._inbox.put(lambda: self._add(call, prepared))
+
+        self._lanes.put(check_first, 0, slow=True)
 
     def _add(self, call: Call, prepared: Prepared) -> None:
         if call.gone:

@@ -208,6 +208,43 @@ def test_a_state_is_never_in_memory_as_a_whole(smol: Model, tmp_path: Path, limi
     assert len(list(tmp_path.rglob("*.kv"))) == (limit > size)
 
 
+def test_a_large_file_is_removed_beside_who_needs_its_room(tmp_path: Path) -> None:
+    store = KvStore(tmp_path, "key", 3000)
+    saved(store, TEXT, bytes(2000))
+    (old,) = tmp_path.rglob("*.kv")
+    may_go_on = threading.Event()
+    store._put(may_go_on.wait)
+    assert store.save([5] * 100, lambda: 2000, lambda path: bool(path.write_bytes(bytes(2412))))
+    assert not old.exists()
+    assert old.with_name(f".unfinished-{old.name}").exists(), "its bytes go later"
+    may_go_on.set()
+    store.flush()
+    assert len(list((tmp_path / "key").iterdir())) == 1
+
+
+def test_a_text_is_checked_before_the_engine_loads_it(
+    smol: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = tuple(range(5, 205))
+    request = Request("r", prompt, SamplingParams(max_tokens=1), persist=True)
+    first = Engine(smol, Context(smol, PLACEMENT), KvStore(tmp_path, "key", 1 << 30))
+    first.add(request)
+    finish(first)
+    first.close()
+    store = KvStore(tmp_path, "key", 1 << 30)
+    engine = Engine(smol, Context(smol, PLACEMENT), store)
+    assert engine.on_disk((1, *prompt)) is None
+    check = engine.on_disk(prompt)
+    assert check is not None
+    assert check()
+    assert engine.on_disk(prompt) is None, "once is enough"
+    monkeypatch.setattr(store, "_seal", None)  # so nothing can be hashed any more
+    engine.add(request)
+    _, output = finish(engine)
+    assert output.usage is not None
+    assert output.usage.n_cached == len(prompt) - 1
+
+
 def memory(name: str) -> int:
     line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(name))
     return int(line.split()[1]) * 1024

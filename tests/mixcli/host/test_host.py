@@ -20,7 +20,7 @@ from mixcli.host.process import Host, connect, hosts, stop
 from mixcli.host.spec import HostName, Order
 from tests.conftest import Runner
 
-from .conftest import PLACEMENT, silent
+from .conftest import PLACEMENT, held, silent
 
 pytestmark = pytest.mark.model
 
@@ -137,6 +137,17 @@ def test_an_asker_who_leaves_stops_the_model_and_others_go_on(file_host: Host) -
     assert "Paris" in ask(file_host, QUESTION)
     assert time.monotonic() - started < 20, "the long stories were told to the end"
     wait_for(lambda: file_host.client.health()["busy"] == 1)  # we ourselves
+
+
+def test_a_text_that_another_host_has_read_comes_from_the_disk(name: HostName) -> None:
+    text = " ".join(f"word{i}" for i in range(60))
+    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1, "persist": True}
+    usages = []
+    for _ in range(2):
+        with held(name, PLACEMENT) as host:
+            usages.append(host.client.complete(body)["usage"])
+    cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
+    assert cached == [0, usages[0]["prompt_tokens"] - 1]
 
 
 def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
