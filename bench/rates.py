@@ -1,10 +1,10 @@
 """Hold the estimates for a processor to what it does: types of weights in two layouts, and the layout that is chosen for mixed loads.
 
-    python -m bench.rates FOLDER [--only Q4_K_S,Q8_0,loads] [--times N] [--cache]
+    python -m bench.rates FOLDER [--only Q4_K_S,Q8_0,400+150] [--times N] [--cache]
 
 Ten types on two layers of Mixtral 8x7B (1.2 to 3.4 GB each, half a minute a type): prefill of 512 tokens and decode of 48, predicted from the rates
-of the machine (measured first, where they are not known) and measured. Then "loads": 400 tokens in and 150 out, 50 and 250, 3,000 and 100
-on four layers at Q4_K_M (3.7 GB, about ten minutes): the plan's layout against the other one and against llama.cpp's defaults (repacked, flash attention,
+of the machine (measured first, where they are not known) and measured. Then mixed loads, 400 tokens in and 150 out, 50 and 250, 3,000 and 100,
+on four layers at Q4_K_M (3.7 GB, two to five minutes each): the plan's layout against the other one and against llama.cpp's defaults (repacked, flash attention,
 micro-batches of 512). Every model is written into FOLDER and removed, unless --cache keeps it. Run it on a quiet machine; parts may be
 run one after the other. Ends with 1 when a part misses its target.
 """
@@ -26,41 +26,38 @@ from profiles.layout import layout_of
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import plan
-from profiles.request import Request
+from profiles.request import Request, work_of, work_seconds
 from profiles.speed import estimate
 
 TYPES = ("Q2_K", "Q3_K_S", "IQ3_S", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K_S", "Q5_K_S", "Q6_K", "Q8_0")
-LOADS = "loads"
 PROMPT, TOKENS, N_CTX = 512, 48, 1024
 WORST, MIDDLE = 0.20, 0.10  # of the prediction: how far one may be off, and the median
 # tokens in and out: the most that our time may be of that with llama.cpp's defaults
-TARGETS = {(400, 150): 0.85, (50, 250): 1.02, (3000, 100): 0.60}
+TARGETS = {"400+150": 0.85, "50+250": 1.02, "3000+100": 0.60}
 TIE = 1.02  # layouts that are as near as that are as good
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument(
-        "--only", default=",".join((*TYPES, LOADS)), help="types and loads, with commas between"
-    )
+    known = (*TYPES, *TARGETS)
+    parser.add_argument("--only", default=",".join(known), help="types and loads, with commas between")
     parser.add_argument("--times", type=int, default=3, help="measurements, of which the median counts")
     parser.add_argument("--cache", action="store_true", help="keep the models")
     options = parser.parse_args()
     parts = options.only.split(",")
-    if wrong := set(parts) - {*TYPES, LOADS}:
-        parser.error(f"unknown part {', '.join(sorted(wrong))}; there are {', '.join((*TYPES, LOADS))}")
+    if wrong := set(parts) - set(known):
+        parser.error(f"unknown part {', '.join(sorted(wrong))}; there are {', '.join(known)}")
     good = True
     off: list[float] = []
-    for name in (part for part in parts if part != LOADS):
+    for name in (part for part in parts if part in TYPES):
         with _model(options.folder, name, 2, keep=options.cache) as subject:
             off += list(hold(subject, options.times))
     if off:
         print(f"off by {max(off):.0%} at worst, {median(off):.0%} in the median of {len(off)}")
         good = max(off) <= WORST and median(off) <= MIDDLE
-    if LOADS in parts:
+    if loads := [part for part in parts if part in TARGETS]:
         with _model(options.folder, "Q4_K_M", 4, keep=options.cache) as subject:
-            for work in TARGETS:
+            for work in loads:
                 good &= load(subject, work, options.times)
     return 0 if good else 1
 
@@ -104,25 +101,25 @@ def hold(subject: Subject, n_times: int) -> Iterator[float]:
         yield from (abs(real / guess - 1) for real, guess in pairs)
 
 
-def load(subject: Subject, work: tuple[int, int], n_times: int) -> bool:
+def load(subject: Subject, purpose: str, n_times: int) -> bool:
     """Print the seconds of one load as planned, in the other layout and with llama.cpp's defaults; returns whether the plan is good enough."""
-    read, write = work
+    work = work_of(purpose)
     machine = _machine(subject)
-    planned = plan(subject.shape, machine, Request(n_ctx=4096, purpose=f"{read}+{write}")).placement
+    planned = plan(subject.shape, machine, Request(n_ctx=4096, purpose=purpose)).placement
     default = Placement(n_ctx=4096, n_threads=planned.n_threads, n_threads_batch=planned.n_threads)
     other = replace(planned, repack=not planned.repack)
     seconds = []
     for placement in (planned, other, default):
-        prefill, decode = rates(subject, placement, read, write, n_times)
-        seconds.append(read / prefill + write / decode)
+        prefill, decode = rates(subject, placement, work.read, work.write, n_times)
+        seconds.append(work_seconds(purpose, prefill, decode))
     ours, others, theirs = seconds
     how = "repacked" if planned.repack else "not repacked"
     print(
-        f"{read} in, {write} out: {how} {ours:.1f} s, the other layout {others:.1f} s, llama.cpp's defaults {theirs:.1f} s; "
-        f"ratio {ours / theirs:.2f}, target {TARGETS[work]}",
+        f"{purpose}: {how} {ours:.1f} s, the other layout {others:.1f} s, llama.cpp's defaults {theirs:.1f} s; "
+        f"ratio {ours / theirs:.2f}, target {TARGETS[purpose]}",
         flush=True,
     )
-    return ours <= TIE * others and ours <= TARGETS[work] * theirs
+    return ours <= TIE * others and ours <= TARGETS[purpose] * theirs
 
 
 def rates(

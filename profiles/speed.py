@@ -18,7 +18,7 @@ from profiles.machine import Machine
 from profiles.memory import bytes_kv_layer, cells
 from profiles.placement import Placement
 from profiles.rates import BITS_OF_TYPE, GB
-from profiles.request import TOGETHER, Purpose, work_of
+from profiles.request import TOGETHER, WORK, Purpose, work_of
 from profiles.shape import MATRICES, LayerShape, ModelShape
 
 DECODE_EFFICIENCY = {"host": 0.85, "beside": 0.52, "gpu": 0.70}
@@ -121,7 +121,7 @@ class Estimate:
     """Tokens a second: of a prompt, of one text, and of TOGETHER texts that are written at once.
 
     `disk_seconds` is what reading experts from disk adds to every token, 0 when they are in memory. `low` and `high` are the ends of the
-    range that is shown, as shares of a rate.
+    range that is shown, as shares of a rate; `basis` says in words what the estimate rests on.
     """
 
     decode: float
@@ -130,11 +130,7 @@ class Estimate:
     together: float = 0.0
     low: float = LOW
     high: float = HIGH
-
-    @property
-    def basis(self) -> str:
-        """Return in words what the estimate rests on."""
-        return "from this processor's measured rates" if self.low > LOW else "not measured"
+    basis: str = "not measured"
 
     def shown(self, rate: float) -> str:
         """Write a rate as its range, whole from 100 on."""
@@ -149,7 +145,11 @@ def estimate(
     decode, prefill = decode_rates(shape, machine, placement), prefill_rates(shape, machine, placement)
     known = [machine.rates.of(name, repacked=False) for name in shape.types]
     measured = not machine.gpus and machine.rates.origin == "measured" and known and all(known)
-    low, high = (LOW_MEASURED, HIGH_MEASURED) if measured and not bytes_missing else (LOW, HIGH)
+    low, high, basis = LOW, HIGH, Estimate.basis
+    if measured and not bytes_missing:
+        low, high, basis = LOW_MEASURED, HIGH_MEASURED, "from this processor's measured rates"
+    elif machine.rates.origin == "typical" and machine.rates.types:
+        basis = "from rates that are typical of such a processor"
     return Estimate(
         1 / decode.seconds(shape, layout, bytes_missing),
         1 / prefill.seconds(shape, layout, bytes_missing),
@@ -157,6 +157,7 @@ def estimate(
         1 / decode_rates(shape, machine, placement, TOGETHER).seconds(shape, layout, bytes_missing),
         low,
         high,
+        basis,
     )
 
 
@@ -165,14 +166,20 @@ def work_rates(shape: ModelShape, machine: Machine, placement: Placement, purpos
     work = work_of(purpose)
     prefill = prefill_rates(shape, machine, placement, work.read).times(work.read)
     at_once = TOGETHER if work.at_once > 1 else 1
-    return prefill.plus(decode_rates(shape, machine, placement, at_once).times(work.write))
+    depth = None if purpose in WORK else work.read + work.write // 2  # a chat fills its context in the end
+    return prefill.plus(decode_rates(shape, machine, placement, at_once, depth).times(work.write))
 
 
-def decode_rates(shape: ModelShape, machine: Machine, placement: Placement, at_once: int = 1) -> Rates:
-    """Return seconds a token: what each device reads of weights, shared by the texts that are written at once, and of a half-full cache."""
+def decode_rates(
+    shape: ModelShape, machine: Machine, placement: Placement, at_once: int = 1, depth: int | None = None
+) -> Rates:
+    """Return seconds a token: what each device reads of weights, shared by the texts that are written at once, and of a cache.
+
+    `depth` is how many tokens are in the cache; half of the context where nothing is known.
+    """
     share = 1 / at_once
     used = share * (1 - (1 - shape.n_expert_used / shape.n_expert) ** at_once) if shape.n_expert else share
-    n_cells = cells(placement.n_ctx) // 2
+    n_cells = cells(placement.n_ctx) // 2 if depth is None else min(depth, cells(placement.n_ctx))
     kv = bytes_kv_layer(shape, n_cells, placement.type_k, placement.type_v)
 
     def device(byte: float, overhead: float) -> DeviceRates:
