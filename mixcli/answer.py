@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from mixcli.console import console
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.client import ChatClient, Delta
+from mixcli.words import counted
 
 TIMES = {
     "cache_n",
@@ -45,11 +46,11 @@ class Answer:
         """Return one line for a person."""
         n_prompt, n_answer = (self.usage.get(name, "?") for name in ("prompt_tokens", "completion_tokens"))
         if not all(isinstance(self.timings.get(name), int | float) for name in TIMES):
-            return f"prompt {n_prompt} tokens, answer {n_answer} tokens, ended by {self.finish_reason}"
+            return f"prompt {counted(n_prompt, 'token')}, answer {counted(n_answer, 'token')}, ended by {self.finish_reason}"
         at = self.timings
         return (
-            f"prompt {n_prompt} tokens ({at['cache_n']} known already) at {at['prompt_per_second']:.1f}/s, "
-            f"answer {n_answer} tokens at {at['predicted_per_second']:.1f}/s, ended by {self.finish_reason}"
+            f"prompt {counted(n_prompt, 'token')} ({at['cache_n']} known already) at {at['prompt_per_second']:.1f}/s, "
+            f"answer {counted(n_answer, 'token')} at {at['predicted_per_second']:.1f}/s, ended by {self.finish_reason}"
         )
 
 

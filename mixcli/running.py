@@ -13,6 +13,7 @@ from mixcli.console import console
 from mixcli.errors import SomeFailed, UsageError
 from mixcli.form import ABSTAIN, Form
 from mixcli.question import Question
+from mixcli.words import counted
 
 if TYPE_CHECKING:
     from mixcli.batch.work import Asker
@@ -114,7 +115,7 @@ def answer_lines(question: Question, files: Sequence[Path], asker: Callable[[], 
 
         tally = run(named, job, asked, None, Settings("", N_AT_ONCE), write, look)
     if tally.n_failed:
-        raise SomeFailed(f"{tally.n_failed:,} of {tally.n_done:,} lines have no answer")
+        raise SomeFailed(f"{tally.n_failed:,} of {counted(tally.n_done, 'line')} without an answer")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import re
 from datetime import datetime
 
 from mixcli.errors import UsageError
+from quantize.wording import counted as counted  # noqa: PLC0414  (one for all rooms)
 
 MAX_SIZE = 1 << 60  # bytes
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -1,5 +1,14 @@
 """What a planner refuses, with the exit code that a command line gives it."""
 
+import json
+
+
+def shown(value: object) -> str:
+    """Return a value of a file for a sentence: a text in quotes, all else as TOML and JSON have it (true, 3, [1, 2])."""
+    return (repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))[
+        :60
+    ]
+
 
 class DoesNotFit(Exception):
     """A model in the asked way needs more memory than there is; the message has need, have and ways out."""
@@ -34,4 +43,4 @@ class BadRequest(Exception):
     exit_code = 2
 
 
-__all__ = ["BadModel", "BadProfile", "BadRequest", "DoesNotFit", "UnknownProfile"]
+__all__ = ["BadModel", "BadProfile", "BadRequest", "DoesNotFit", "UnknownProfile", "shown"]

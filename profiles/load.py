@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from profiles.errors import BadProfile, UnknownProfile
+from profiles.errors import BadProfile, UnknownProfile, shown
 from profiles.schema import GpuProfile, Profile, read_profile
 
 NOT_PROFILES = {"models.toml", "typical.toml"}
@@ -50,7 +50,7 @@ def _resolve(name: str, own: Path | None, seen: tuple[str, ...]) -> tuple[dict[s
     if base is None:
         return table, where
     if not isinstance(base, str):
-        raise BadProfile(f"{where}: 'extends' is {base!r}, it must be a profile's name")
+        raise BadProfile(f"{where}: 'extends' is {shown(base)}, it must be a profile's name")
     under, _ = _resolve(base, own, (*seen, name))
     return _merged(under, table), where
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 
+from profiles.errors import shown
+
 GB, TERA = 1e9, 1e12
 FEW, MANY = 16, 512  # tokens in the two batches that are measured beside a single token
 N_EXPERT, N_USED = 8, 2  # of the products that are measured
@@ -171,14 +173,14 @@ def _attention(values: object) -> AttentionRates:
 
 def _pair(value: object, where: str) -> tuple[float, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError(f"{where!r} is {value!r:.60}, it must be two rates: for few and for many tokens")
+        raise ValueError(f"{where!r} is {shown(value)}, it must be two rates: for few and for many tokens")
     few, many = (_rate(one, where) for one in value)
     return few, many
 
 
 def _rate(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
-        raise ValueError(f"{where!r} has {value!r:.60}, it must be a rate above 0 and below 1,000,000")
+        raise ValueError(f"{where!r} has {shown(value)}, it must be a rate above 0 and below 1,000,000")
     return float(value)
 
 

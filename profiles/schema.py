@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from profiles.errors import BadProfile
+from profiles.errors import BadProfile, shown
 from profiles.machine import Gpu, Machine
 from profiles.memory import GIB, KV_TYPES
 from profiles.rates import HostRates, read_rates
@@ -124,7 +124,7 @@ def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
     }
     unified = table.get("unified", False)
     if not isinstance(unified, bool):
-        raise BadProfile(f"{where}: 'unified' is {unified!r}, it must be true or false")
+        raise BadProfile(f"{where}: 'unified' is {shown(unified)}, it must be true or false")
     if not isinstance(table["description"], str):
         raise BadProfile(f"{where}: 'description' must be text")
     host, rates = _host(table["host"], where)
@@ -142,7 +142,7 @@ def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
     for gpu in profile.gpus:
         if gpu.kind not in GPU_KINDS:
             raise BadProfile(
-                f"{where}: [[gpu]] kind is {gpu.kind!r}, it must be one of {', '.join(GPU_KINDS)}"
+                f"{where}: [[gpu]] kind is {shown(gpu.kind)}, it must be one of {', '.join(GPU_KINDS)}"
             )
     return profile
 
@@ -157,7 +157,7 @@ def _host(table: Any, where: str) -> tuple[HostProfile, HostRates]:
     host: HostProfile = _read(HostProfile, plain, f"{where}: [host]")
     if host.typical and host.typical not in TYPICAL:
         raise BadProfile(
-            f"{where}: [host] 'typical' is {host.typical!r}, it must be one of {', '.join(TYPICAL)}"
+            f"{where}: [host] 'typical' is {shown(host.typical)}, it must be one of {', '.join(TYPICAL)}"
         )
     try:
         return host, read_rates(rates, "measured")
@@ -180,7 +180,7 @@ def _read(kind: type[Any], table: Any, where: str) -> Any:
         value = table[name]
         if one.type is str or one.type == "str":
             if not isinstance(value, str):
-                raise BadProfile(f"{where} {name!r} is {value!r}, it must be text")
+                raise BadProfile(f"{where} {name!r} is {shown(value)}, it must be text")
             values[name] = value
         else:
             values[name] = _number(value, f"{where} {name!r}", 0, 1 << 20)
@@ -191,7 +191,7 @@ def _read(kind: type[Any], table: Any, where: str) -> Any:
 
 def _number(value: Any, what: str, least: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise BadProfile(f"{what} is {value!r}, it must be a number from {least} to {most}")
+        raise BadProfile(f"{what} is {shown(value)}, it must be a number from {least} to {most}")
     return value
 
 
@@ -204,7 +204,7 @@ def _listed(value: Any, what: str) -> list[Any]:
 def _choices(value: Any, what: str) -> tuple[str, ...]:
     for one in _listed(value, what):
         if one not in KV_TYPES:
-            raise BadProfile(f"{what} has {one!r}, which is not one of {', '.join(KV_TYPES)}")
+            raise BadProfile(f"{what} has {shown(one)}, which is not one of {', '.join(KV_TYPES)}")
     return tuple(value)
 
 

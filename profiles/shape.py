@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from profiles.errors import BadModel
+from profiles.errors import BadModel, shown
 
 # what a tensor does -> a part of its name; the first that matches
 CLASSES = (
@@ -214,7 +214,7 @@ class _Numbers:
         if value is None:
             raise BadModel(f"the model does not say its {self.key(key)}")
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < MAX_COUNT:
-            raise BadModel(f"{self.key(key)} is {value!r:.60}, it must be a whole number from {least}")
+            raise BadModel(f"{self.key(key)} is {shown(value)}, it must be a whole number from {least}")
         return value
 
     def _repeated(self, key: str, values: Sequence[object]) -> object:

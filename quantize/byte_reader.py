@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from quantize.errors import CorruptFile
 from quantize.input_file import pread_exactly
 from quantize.lazy_array import U64
+from quantize.wording import counted
 
 MAX_STRING = 1 << 26
 MAX_HEADER = 1 << 27  # bytes; a vocabulary of 262,144 tokens with its merges takes about 16 MB
@@ -52,7 +53,7 @@ class Cursor:
             return
         if end > self.size:
             raise CorruptFile(
-                f"{self.name} ends inside its header: it has {self.size:,} bytes and the next field needs {end:,}; "
+                f"{self.name} ends inside its header: it has {counted(self.size, 'byte')} and the next field needs {end:,}; "
                 "the download was cut short, fetch it again."
             )
         if end > MAX_HEADER:

@@ -19,6 +19,7 @@ from quantize.rope import split_pairs
 from quantize.safetensors_writer import write_safetensors
 from quantize.source import TensorSource
 from quantize.vocab_bpe import tokenizer_json
+from quantize.wording import counted, shown
 
 Facts = Mapping[str, Any]  # GGUF metadata, plain values
 
@@ -114,7 +115,7 @@ def _config(facts: Facts, tensors: Iterable[TensorSource], where: str) -> dict[s
     for key, name in _CONFIG.items():
         value = facts.get(name, 10000.0 if key == "rope_theta" else None)
         if not isinstance(value, int | float) or value <= 0:
-            raise CorruptFile(f"{where} has {name} = {value!r}; download it again.")
+            raise CorruptFile(f"{where} has {name} = {shown(value)}; download it again.")
         # A float32 is written with the digits that it needs, 1e-05 and not 9.999999747378752e-06.
         config[key] = value if isinstance(value, int) else float(str(np.float32(value)))
     heads = config["num_attention_heads"]
@@ -138,7 +139,7 @@ def _tokenizer(facts: Facts, where: str) -> tuple[dict[str, Any], dict[str, Any]
     types = list(facts.get("tokenizer.ggml.token_type", (1,) * len(tokens)))
     if not tokens or len(types) != len(tokens):
         raise CorruptFile(
-            f"{where} has {len(tokens)} tokens and {len(types)} token types; download it again."
+            f"{where} has {counted(len(tokens), 'token')} and {counted(len(types), 'token type')}; download it again."
         )
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -21,6 +21,7 @@ from quantize.ggml_types import BLOCK, GGMLQuantizationType, GGUFValueType, row_
 from quantize.input_file import opened
 from quantize.lazy_array import NUMBERS, U32, U64, LazyArray
 from quantize.source import Value
+from quantize.wording import counted, shown
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -132,7 +133,7 @@ def _read_start(cursor: Cursor) -> tuple[int, int, int]:
     if not start.startswith(MAGIC[:size]):
         if not any(start):
             raise CorruptFile(
-                f"{name} begins with {len(start):,} zero bytes; its download never finished, fetch it again."
+                f"{name} begins with {counted(len(start), 'zero byte')}; its download never finished, fetch it again."
             )
         beginning = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
         for prefix, sentence in _IMPOSTORS:
@@ -140,9 +141,13 @@ def _read_start(cursor: Cursor) -> tuple[int, int, int]:
                 raise Unsupported(f"{name} {sentence}.")
         if start[8:9] == b"{":
             raise Unsupported(f"{name} is a safetensors file, not GGUF; convert its folder first.")
-        raise Unsupported(f"{name} is not a GGUF file: it begins with {start[:4]!r} instead of b'GGUF'.")
+        raise Unsupported(
+            f"{name} is not a GGUF file: it begins with the bytes {start[:4].hex(' ')} and not with GGUF."
+        )
     if size < 24:
-        raise CorruptFile(f"{name} has only {size} bytes, a GGUF header has at least 24; download it again.")
+        raise CorruptFile(
+            f"{name} has only {counted(size, 'byte')}, a GGUF header has at least 24; download it again."
+        )
     cursor.position = len(MAGIC)
     version = cursor.number(U32)
     if version & 0xFFFF == 0:
@@ -197,7 +202,7 @@ def _alignment(metadata: Mapping[str, Value], name: str) -> int:
     value = found.value
     if found.type != GGUFValueType.UINT32 or not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
         raise CorruptFile(
-            f"{name}: general.alignment is {value!r}, it must be a power of two up to {MAX_ALIGNMENT:,}."
+            f"{name}: general.alignment is {shown(value)}, it must be a power of two up to {MAX_ALIGNMENT:,}."
         )
     return int(value)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantize.errors import CorruptFile, Unsupported
-from quantize.json_fields import Fields, shown
+from quantize.json_fields import Fields
+from quantize.wording import shown
 
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
 MAX_EXPERTS = 512  # llama.cpp's LLAMA_MAX_EXPERTS

@@ -18,6 +18,7 @@ from quantize.ggml_types import GGMLQuantizationType
 from quantize.gguf_header import MAGIC, GgufHeader, read_header
 from quantize.input_file import read_file
 from quantize.source import TensorSource, Value, text, u32
+from quantize.wording import counted
 
 _MAX_ENTRIES = 1 << 16
 _MAX_NAME = 1 << 10
@@ -55,7 +56,7 @@ class Imatrix:
         if tensor.name == "token_embd.weight":
             return None
         raise CorruptFile(
-            f"{self.name} has {values.size:,} values for {tensor.name} and the model needs {n_cols * n_expert:,}; "
+            f"{self.name} has {counted(values.size, 'value')} for {tensor.name} and the model needs {n_cols * n_expert:,}; "
             "it was made for another model."
         )
 
@@ -115,7 +116,9 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
     for name in sorted(sums):
         total, count = (_values(path, header, data, name + suffix) for suffix in (".in_sum2", ".counts"))
         if total.size % count.size:
-            raise CorruptFile(f"{path}: {name!a} has {total.size} sums for {count.size} counts.")
+            raise CorruptFile(
+                f"{path}: {name!a} has {counted(total.size, 'sum')} for {counted(count.size, 'count')}."
+            )
         if not np.isfinite(count).all() or count.min() < 0:
             raise CorruptFile(
                 f"{path}: the counts for {name!a} are not all finite and at least 0; compute the imatrix again."
@@ -192,7 +195,7 @@ class _Position:
         start, self.position = self.position, self.position + n
         if self.position > len(self.data):
             raise CorruptFile(
-                f"{self.path} is not an imatrix or was cut short: it ends {self.position - len(self.data):,} bytes early."
+                f"{self.path} is not an imatrix or was cut short: it ends {counted(self.position - len(self.data), 'byte')} early."
             )
         return self.data[start : self.position]
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quantize.errors import CorruptFile, QuantizeError
+from quantize.wording import counted
 
 LFS_POINTER = b"version https://git-lfs"
 
@@ -70,7 +71,9 @@ def read_file(path: Path, limit: int) -> bytes:
             )
         data = pread_exactly(fd, 0, size)
     if len(data) < size:
-        raise CorruptFile(f"{path.name} gave {len(data):,} of {size:,} bytes; it changed while it was read.")
+        raise CorruptFile(
+            f"{path.name} gave {len(data):,} of {counted(size, 'byte')}; it changed while it was read."
+        )
     refuse_pointer(path.name, data)
     return data
 

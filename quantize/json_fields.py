@@ -1,11 +1,11 @@
 """Typed and bounded reads from a JSON object that nobody vouches for."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from quantize.errors import CorruptFile
+from quantize.wording import shown
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,3 @@ class Fields:
 
 def _said(key: str, value: object) -> str:
     return f"no {key}" if value is None else f"{key} = {shown(value)}"
-
-
-def shown(value: object, limit: int = 40) -> str:
-    """Write any value for an error message a text in quotes and anything else as JSON has it, cut where it is long."""
-    try:
-        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
-    except (RecursionError, ValueError):
-        text = "a deeply nested value"
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -15,6 +15,7 @@ from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.ggml_types import PLAIN, GGMLQuantizationType, row_bytes
 from quantize.layout import ALIGNMENT, header_bytes, pad
 from quantize.source import ModelSource, TensorSource, Value, f32, u32
+from quantize.wording import shown
 
 _T = GGMLQuantizationType
 
@@ -228,7 +229,7 @@ def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
         least = 0 if "expert" in key else 1
         number = _one(value.value)
         if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= limit:
-            raise CorruptFile(f"{key} is {value.value!r:.40}, possible are {least} to {limit:,}.")
+            raise CorruptFile(f"{key} is {shown(value.value)}, possible are {least} to {limit:,}.")
         kept[key] = u32(number)
     n_expert, n_used = (
         kept[key].value if key in kept else 0 for key in ("llama.expert_count", "llama.expert_used_count")
@@ -237,7 +238,7 @@ def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
         raise CorruptFile(f"{n_used} of {n_expert} experts are used, which cannot be.")
     epsilon = metadata.get("llama.attention.layer_norm_rms_epsilon")
     if epsilon is None or not isinstance(epsilon.value, float) or not isfinite(epsilon.value):
-        found = "none" if epsilon is None else f"{epsilon.value!r:.40}"
+        found = "none" if epsilon is None else shown(epsilon.value)
         raise CorruptFile(
             f"the model's llama.attention.layer_norm_rms_epsilon is {found} and must be a finite number; get it from another source."
         )

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantize.errors import CorruptFile
-from quantize.json_fields import shown
 from quantize.source import ModelSource, TensorSource
+from quantize.wording import counted, shown
 
 _EXPERT = re.compile(r"(?P<stack>blk\.\d+\.ffn_(?:gate|down|up))\.(?P<expert>\d{1,3})\.weight")
 MIXED = "/"  # joins the type names of experts that are not of one type, in TensorSource.dtype
@@ -41,7 +41,9 @@ def merge_experts(model: ModelSource, name: str) -> ModelSource:
         missing = next((i for i in range(len(experts) + 1) if i not in experts), 0)
         if n_expert != len(experts) or missing < len(experts):
             detail = (
-                f"expert {missing} is missing" if missing < max(experts) else f"it has {len(experts)} experts"
+                f"expert {missing} is missing"
+                if missing < max(experts)
+                else f"it has {counted(len(experts), 'expert')}"
             )
             raise CorruptFile(
                 f"{name}: {stack}: {detail}, and the model says {shown(n_expert)}; download it again."

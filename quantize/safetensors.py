@@ -14,7 +14,7 @@ from quantize.byte_reader import ByteReader, FileReader
 from quantize.errors import CorruptFile
 from quantize.folder import parse_json
 from quantize.input_file import opened, refuse_pointer
-from quantize.json_fields import shown
+from quantize.wording import counted, shown
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference library
 MAX_DIMENSIONS = 8
@@ -71,7 +71,7 @@ def read_header(path: Path, elsewhere: ByteReader | None = None) -> dict[str, St
 def _read(path: Path, reader: ByteReader) -> dict[str, StoredTensor]:
     size = reader.size
     if size < 8:
-        raise _bad(path, f"is only {size} bytes long")
+        raise _bad(path, f"is only {counted(size, 'byte')} long")
     length = int.from_bytes(reader.read_at(0, min(size, 8)), "little")
     if length > MAX_HEADER_BYTES:
         refuse_pointer(path.name, reader.read_at(0, min(size, 64)))
@@ -80,7 +80,7 @@ def _read(path: Path, reader: ByteReader) -> dict[str, StoredTensor]:
         )
     data_start = 8 + length
     if data_start > size:
-        raise _bad(path, f"ends inside its header: {data_start:,} bytes are needed, it has {size:,}")
+        raise _bad(path, f"ends inside its header: it needs {counted(data_start, 'byte')} and has {size:,}")
     header = _parse(path, reader.read_at(8, length))
     tensors = [
         _entry(path, name, value, data_start) for name, value in header.items() if name != "__metadata__"
@@ -114,7 +114,7 @@ def _entry(path: Path, name: str, value: object, data_start: int) -> StoredTenso
     if bits % 8 or end - begin != bits // 8:
         raise _bad(
             path,
-            f"gives tensor {shown(name, 80)} {end - begin:,} bytes where {dtype} {shown(shape)} needs {bits // 8:,}",
+            f"gives tensor {shown(name, 80)} {counted(end - begin, 'byte')} where {dtype} {shown(shape)} needs {bits // 8:,}",
         )
     return StoredTensor(name, dtype, tuple(shape), path, data_start + begin, end - begin)
 
@@ -125,7 +125,9 @@ def _check_ranges(path: Path, tensors: Iterable[StoredTensor], data_start: int, 
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.n_bytes)):
         end = tensor.offset + tensor.n_bytes
         if end > size:
-            raise _bad(path, f"ends {end - size:,} bytes before the end of tensor {shown(tensor.name, 80)}")
+            raise _bad(
+                path, f"ends {counted(end - size, 'byte')} before the end of tensor {shown(tensor.name, 80)}"
+            )
         if tensor.offset < reached:
             other = last.name if last else "the header"
             raise _bad(path, f"lets tensor {shown(tensor.name, 80)} overlap {shown(other, 80)}")

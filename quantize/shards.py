@@ -12,7 +12,7 @@ from pathlib import Path
 
 from quantize.errors import CorruptFile
 from quantize.gguf_header import GgufHeader, read_header
-from quantize.json_fields import shown
+from quantize.wording import counted, shown
 
 MAX_SHARDS = 1 << 12
 _NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
@@ -97,7 +97,7 @@ def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
     count = split_count(first, first_name)
     if max(count, 1) != len(files):
         raise CorruptFile(
-            f"{first_name} says that its model has {max(count, 1)} parts, and {len(files)} are here; get the whole model."
+            f"{first_name} says that its model has {counted(max(count, 1), 'part')}, and {len(files)} are here; get the whole model."
         )
     if count < 2:
         return
@@ -126,7 +126,7 @@ def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
     expected = first.get("split.tensors.count", len(names))
     if expected != len(names):
         raise CorruptFile(
-            f"{first_name} and its parts hold {len(names)} tensors and should hold {shown(expected)}; they are of different models."
+            f"{first_name} and its parts hold {counted(len(names), 'tensor')} and should hold {shown(expected)}; they are of different models."
         )
 
 

@@ -18,6 +18,7 @@ from quantize.hparams import Hparams
 from quantize.rope import interleave_halves, rope_factors
 from quantize.rows import Float32s
 from quantize.source import TensorSource
+from quantize.wording import counted
 
 _WHOLE = {
     "model.embed_tokens": "token_embd",
@@ -142,7 +143,7 @@ def _place(name: str, hparams: Hparams) -> _Place:
         layer, inner, suffix = int(match[1]), match[2], match[3]
         if layer >= hparams.n_layer:
             raise CorruptFile(
-                f"tensor {name!r} is of layer {layer}, but the model has {hparams.n_layer} layers."
+                f"tensor {name!r} is of layer {layer}, but the model has {counted(hparams.n_layer, 'layer')}."
             )
         if inner in _PER_LAYER and _exists(_PER_LAYER[inner], suffix, hparams):
             kind = _PER_LAYER[inner]

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantize.errors import CorruptFile, Unsupported
-from quantize.json_fields import shown
 from quantize.pretokenizer import pretokenizer_json, pretokenizer_name
 from quantize.token_types import TokenType
 from quantize.vocabulary import Vocabulary, looks_special, padding
+from quantize.wording import counted, shown
 
 MAX_TOKENS = 1 << 22  # ids; the largest vocabularies have 262,144
 
@@ -21,7 +21,7 @@ def bpe_vocabulary(tokenizer: Mapping[str, Any], n_vocab: int | None, where: str
     n_tokens = 1 + max((*by_id, *added))
     if n_vocab is not None and n_tokens > n_vocab:
         raise CorruptFile(
-            f"{where} has {n_tokens} tokens, the embedding has {n_vocab} rows; they are of different models."
+            f"{where} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they are of different models."
         )
     tokens, types = [], []
     for index in range(n_vocab or n_tokens):

@@ -7,11 +7,11 @@ from typing import Any
 
 from quantize.errors import CorruptFile
 from quantize.folder import read_json_object_if_there
-from quantize.json_fields import shown
 from quantize.sentencepiece_model import Piece, read_sentencepiece
 from quantize.token_types import TokenType
 from quantize.vocab_bpe import MAX_TOKENS, added_tokens, bpe_model, merge_lines, token_ids
 from quantize.vocabulary import Vocabulary, looks_special, padding
+from quantize.wording import counted, shown
 
 _ID = re.compile(r"[0-9]{1,7}")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -42,7 +42,7 @@ def spm_vocabulary_from_json(tokenizer: Mapping[str, Any], n_vocab: int | None, 
         scores.setdefault(line.replace(" ", "", 1), -float(rank))
     if n_vocab is not None and max(by_id) >= n_vocab:  # before so many pieces are made
         raise CorruptFile(
-            f"{where} has {1 + max(by_id)} tokens, the embedding has {n_vocab} rows; they are of different models."
+            f"{where} has {counted(1 + max(by_id), 'token')}, the embedding has {counted(n_vocab, 'row')}; they are of different models."
         )
     unknown = model.get("unk_token")
     pieces = []
@@ -64,7 +64,7 @@ def _complete(
     n_vocab = n_vocab or max((len(pieces), *(index + 1 for index in added)))
     if len(pieces) > n_vocab:
         raise CorruptFile(
-            f"{where} has {len(pieces)} tokens, the embedding has {n_vocab} rows; they are of different models."
+            f"{where} has {counted(len(pieces), 'token')}, the embedding has {counted(n_vocab, 'row')}; they are of different models."
         )
     table = [*pieces, *(Piece(padding(i)[0], _PADDED, TokenType.UNUSED) for i in range(len(pieces), n_vocab))]
     for index, (token, flagged) in added.items():

@@ -12,10 +12,10 @@ from typing import Any
 
 from quantize.errors import CorruptFile, Unsupported
 from quantize.folder import read_json_object
-from quantize.json_fields import shown
 from quantize.pretokenizer import TEKKEN_PATTERN
 from quantize.token_types import TokenType
 from quantize.vocabulary import Vocabulary, padding
+from quantize.wording import counted, shown
 
 MAX_TOKENS = 1 << 22
 MAX_TOKEN_BYTES = 1 << 10  # every way to cut a token in two is looked at
@@ -46,11 +46,11 @@ def tekken_vocabulary(path: Path, n_vocab: int | None) -> tuple[Vocabulary, str]
     n_tokens = _count(config, "default_vocab_size", path.name)
     if n_vocab is not None and n_tokens > n_vocab:
         raise CorruptFile(
-            f"{path.name} has {n_tokens} tokens, the embedding has {n_vocab} rows; they are of different models."
+            f"{path.name} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they are of different models."
         )
     if n_special > n_tokens:
         raise CorruptFile(
-            f"{path.name} has {n_special} special tokens among {n_tokens} in all, which cannot be; download it again."
+            f"{path.name} has {counted(n_special, 'special token')} among {n_tokens} in all, which cannot be; download it again."
         )
     special = _special_tokens(file.get("special_tokens"), n_special, path.name)
     ranked = _ranked(file["vocab"], n_tokens - n_special, path.name)
@@ -104,7 +104,9 @@ def _special_tokens(listed: Any, n_special: int, where: str) -> list[bytes]:
 
 def _ranked(entries: Sequence[Any], n: int, where: str) -> list[bytes]:
     if n < 256 or len(entries) < n:
-        raise CorruptFile(f"{where} promises {n} tokens and lists {len(entries)}; download it again.")
+        raise CorruptFile(
+            f"{where} promises {counted(n, 'token')} and lists {len(entries)}; download it again."
+        )
     try:
         tokens = [base64.b64decode(entry["token_bytes"], validate=True) for entry in entries[:n]]
         in_order = all(

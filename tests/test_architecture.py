@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.python_child": set(),
     "mixcli.lifeline": set(),
     "mixcli.os_errors": {"mixcli.errors", "mixcli.paths", "mixcli.text", "mixcli.hub.hub_cache"},
-    "mixcli.words": {"mixcli.errors"},
+    "mixcli.words": {"mixcli.errors", "quantize.wording"},
     "mixcli.text": set(),
     "mixcli.console": {"mixcli.errors", "mixcli.text"},
     "mixcli.stdin": BASE,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixcli.form import ABSTAIN
+from mixcli.words import counted
 
 N_BINS = 10
 
@@ -116,11 +117,11 @@ class Evaluation:
 
     def text(self) -> str:
         """Return it for a person, in columns."""
-        lines = [f"{self.n:,} records: accuracy {self.accuracy:.3f}, macro-F1 {self.macro_f1:.3f}"]
+        lines = [f"{counted(self.n, 'record')}: accuracy {self.accuracy:.3f}, macro-F1 {self.macro_f1:.3f}"]
         if self.calibration_error is not None:
             lines[0] += f", calibration error {self.calibration_error:.3f}"
         if self.n_without:
-            lines.append(f"{self.n_without:,} records have no gold label or no answer and are left out")
+            lines.append(f"{counted(self.n_without, 'record')} without a gold label or an answer left out")
         scores = [[label, *(f"{score:.3f}" for score in self.scores(label))] for label in self.labels]
         lines += ["", *_columns([["label", "precision", "recall", "F1"], *scores])]
         answers = self._answers()

@@ -1,5 +1,6 @@
 """What is asked of every record, and what is written of the answer."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -134,7 +135,7 @@ class RequestJob:
         }
         if self.model is not None and said.get("model", self.model) != self.model:
             raise UsageError(
-                f"the request names the model {said['model']!r}, -m says {self.model!r}; leave one of them out"
+                f"the request names the model {json.dumps(said['model'])[:80]}, -m says {json.dumps(self.model)}; leave one of them out"
             )
         return {**self.sampling, **said}
 

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 from mixcli.batch.output import json_line
 from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.words import counted
 
 HEADER = b'{"mixcli": "batch journal", "version": 1}\n'
 LINE = re.compile(rb'\{"key": "([0-9a-f]{32})", "n": (\d{1,18}), "outcome": \{')
@@ -145,7 +146,9 @@ class Journal:
                     yield match[1].decode(), int(match[2]), offset
                 offset += len(raw)
         if bad:
-            console.warn(f"{bad} lines of {self.path} cannot be read; what they held is computed again")
+            console.warn(
+                f"{counted(bad, 'line')} of {self.path} cannot be read; what was there is computed again"
+            )
 
 
 def _opened(path: Path) -> BinaryIO:

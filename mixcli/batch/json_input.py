@@ -14,6 +14,7 @@ from mixcli.batch.lines import MAX_LINE, Line, Readable
 from mixcli.batch.record import Record
 from mixcli.errors import UsageError
 from mixcli.template import as_text
+from mixcli.words import counted
 
 MAX_WRAPPER = 1 << 26  # bytes
 PIECE = 1 << 16
@@ -252,7 +253,7 @@ def _inside(
     )
     is_alone = not others and (is_document or name in WRAPPERS)
     if len(tables) == 1 and (is_alone or (is_about and name in SURE_WRAPPERS)):
-        notes.append(f"the input is one object; its {len(tables[name]):,} records are in {name!r}")
+        notes.append(f"the input is one object; it has {counted(len(tables[name]), 'record')} in {name!r}")
         return tables[name]
     if tables and is_document:
         raise UsageError(

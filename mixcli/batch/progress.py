@@ -4,6 +4,7 @@ import time
 
 from mixcli.batch.runner import Done, Tally
 from mixcli.console import Bar
+from mixcli.words import counted
 
 EVERY = 0.1  # seconds between two looks
 
@@ -28,7 +29,7 @@ class Progress:
         if now - self._shown >= EVERY:
             self._shown = now
             failed = f", {tally.n_failed:,} failed" if tally.n_failed else ""
-            stage = f"{tally.n_done:,} records, {self.rate:.1f}/s{failed}"
+            stage = f"{counted(tally.n_done, 'record')}, {self.rate:.1f}/s{failed}"
             self._bar.update(n_read, self._n_bytes or 0, stage)
 
     @property
@@ -41,7 +42,9 @@ class Progress:
     def sentence(self) -> str:
         """Return what there is to say at the end."""
         tally = self.tally
-        parts = [f"{tally.n_done:,} records in {time.monotonic() - self._started:.1f} s ({self.rate:.1f}/s)"]
+        parts = [
+            f"{counted(tally.n_done, 'record')} in {time.monotonic() - self._started:.1f} s ({self.rate:.1f}/s)"
+        ]
         if tally.n_known:
             parts.append(f"{tally.n_known:,} known from an earlier run")
         if tally.n_failed:

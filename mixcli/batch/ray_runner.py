@@ -16,6 +16,7 @@ from mixcli.console import console
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.protocol import error_body, raise_error
 from mixcli.template import as_text
+from mixcli.words import counted
 
 if TYPE_CHECKING:
     from mixcli.wish import Wish
@@ -69,7 +70,9 @@ class RayAsker:
         self._lock = threading.Lock()
         self._seats, self.identity = self._loaded(model, wish, keep_alive, window)
         self.width = len(self._seats)
-        console.note(f"{self.width} engines on {len({seat.node for seat in self._seats})} nodes")
+        console.note(
+            f"{counted(self.width, 'engine')} on {counted(len({seat.node for seat in self._seats}), 'node')}"
+        )
 
     def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
         while True:

@@ -9,6 +9,7 @@ from mixcli.batch.journal import Journal, key_of
 from mixcli.batch.pool import Pool
 from mixcli.batch.record import Record
 from mixcli.errors import MixcliError, ModelDied, NotReachable, SomeFailed, UsageError
+from mixcli.words import counted
 
 FATAL = (ModelDied, NotReachable)  # no fault of a record: every other one would fail the same way
 ALIKE = 32  # records that fail with the same words before any has worked: then no more are asked
@@ -91,7 +92,7 @@ def run(
             alike = _alike(alike, done)
         if settings.max_errors is not None and tally.n_failed > settings.max_errors:
             raise SomeFailed(
-                f"{tally.n_failed:,} records failed, more than --max-errors {settings.max_errors}"
+                f"{counted(tally.n_failed, 'record')} failed, more than --max-errors {settings.max_errors}"
             )
     return tally
 

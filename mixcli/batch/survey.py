@@ -14,6 +14,7 @@ from mixcli.console import console
 from mixcli.errors import MixcliError, UsageError
 from mixcli.labels import folded
 from mixcli.template import lookup, nearest
+from mixcli.words import counted
 
 MOST_LABELS = 200  # gold labels that --choice lacks, told apart
 SHOWN = 5
@@ -78,7 +79,7 @@ def look_through(
         for record in source.records:
             survey.add(record, job, [name for name in wanted if name not in survey.seen], gold, labels)
             if not survey.n % 1000:
-                bar.update(position(), n_bytes, f"looking through the input, {survey.n:,} records")
+                bar.update(position(), n_bytes, f"looking through the input, {counted(survey.n, 'record')}")
     if survey.n and survey.n_bad == survey.n:
         which = f"none of the {survey.n:,} records can be asked; " if survey.n > 1 else ""
         raise UsageError(f"{which}{survey.first_bad}")
@@ -109,12 +110,12 @@ def _check_gold(survey: Survey, labels: Sequence[str]) -> None:
     for label, n in survey.strange.items():
         if folded(label) in near:
             raise UsageError(
-                f"--eval: {n:,} records have the label {label!r}, --choice has {near[folded(label)]!r}; write them alike, or all of these count as wrong"
+                f"--eval: {counted(n, 'record')} with the label {label!r}, and --choice has {near[folded(label)]!r}; write them alike, or all of these count as wrong"
             )
     n_strange = survey.strange.total()
     listed = ", ".join(repr(label) for label, _ in survey.strange.most_common(SHOWN))
     if n_strange == survey.n_gold:
         raise UsageError(f"--eval: no record has one of the labels of --choice; they have {listed}")
     console.warn(
-        f"--eval: {n_strange:,} records have labels that --choice lacks ({listed}), and so count as wrong"
+        f"--eval: {counted(n_strange, 'record')} with a label that --choice lacks ({listed}), counted as wrong"
     )

@@ -11,6 +11,7 @@ from itertools import islice
 from mixcli.batch.lines import MAX_LINE, Line, Readable, read_lines
 from mixcli.batch.record import Record, Source
 from mixcli.errors import UsageError
+from mixcli.words import counted
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 SAMPLE = 200  # rows that are looked at
@@ -211,7 +212,7 @@ def _record(row: Row, names: list[str], number: int) -> Record:
     while len(row) > len(names) and not row[-1].strip():
         row.pop()
     if len(row) > len(names) or any(names[len(row) :]):
-        return Record(number, fault=f"the row has {len(row)} fields, the header {len(names)}")
+        return Record(number, fault=f"the row has {counted(len(row), 'field')}, the header {len(names)}")
     for column, (name, value) in enumerate(zip(names, row, strict=False), 1):
         if not name and column > 1 and value.strip():
             return Record(

@@ -10,6 +10,7 @@ from mixcli.chat.export import FORMATS, text_of
 from mixcli.chat.files import attach, write_new
 from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.words import counted
 
 if TYPE_CHECKING:
     from mixcli.chat.repl import Chat
@@ -80,7 +81,7 @@ def context(chat: "Chat", _rest: str) -> None:
         return
 
     def row(mark: str, role: str, text: str, *, seen: bool = True) -> None:
-        n = f"{host.client.tokenize({'prompt': text})['count']:,} tokens" if seen else "left out"
+        n = f"{counted(host.client.tokenize({'prompt': text})['count'], 'token')}" if seen else "left out"
         console.note(f"{mark:>3}  {role:<9} {n:>14}  {beginning(text)}")
 
     if chat.talk.system:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mixcli.chat.input import other_program
 from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.words import moment
+from mixcli.words import counted, moment
 
 if TYPE_CHECKING:
     from mixcli.chat.repl import Chat
@@ -59,7 +59,7 @@ def branch(chat: "Chat", rest: str) -> None:
     for number, messages in enumerate(chat.talk.branches(), 1):
         mark = "*" if messages[-1].id == here else " "
         last = " / ".join(beginning(one.content, SHOWN // 2) for one in messages[-2:])
-        console.note(f"{mark}{number:>3}  {len(messages):>3} messages  {last}")
+        console.note(f"{mark}{number:>3}  {counted(len(messages), 'message'):>12}  {last}")
 
 
 def sessions(chat: "Chat", rest: str) -> None:
@@ -76,7 +76,7 @@ def sessions(chat: "Chat", rest: str) -> None:
     for one in have:
         mark = "*" if chat.talk.session and one.id == chat.talk.session.id else " "
         console.note(
-            f"{mark} {moment(one.used)}  {one.name:<{width}}  {one.n_messages:>3} messages, {one.model}"
+            f"{mark} {moment(one.used)}  {one.name:<{width}}  {counted(one.n_messages, 'message'):>12}, {one.model}"
         )
     if not have:
         console.note("(there are no conversations yet)")

@@ -19,6 +19,7 @@ from mixcli.chat.talk import Talk
 from mixcli.chat.toolbar import Gauges, line, loading
 from mixcli.console import console
 from mixcli.errors import ModelDied, SomeFailed
+from mixcli.words import counted
 
 if TYPE_CHECKING:
     from mixcli.chat.complete import Table
@@ -74,7 +75,9 @@ class Chat:
         finally:
             self.model.leave()
         if self.n_failed and not self.talking:
-            raise SomeFailed(f"{self.n_failed} messages had no answer; what went wrong was said after each")
+            raise SomeFailed(
+                f"{counted(self.n_failed, 'message')} had no answer; the reason stands after each"
+            )
 
     def start_loading(self) -> None:
         """Load the model, and what the first answer needs, in the background."""
@@ -185,7 +188,7 @@ class Chat:
             self.show(self.talk.messages[-2:])
         same = not session.model or session.model.startswith(self.model.label)
         other = "" if same else f"; it was talked with {session.model}"
-        console.note(f"({session.name}, {len(self.talk.messages)} messages{other})")
+        console.note(f"({session.name}, {counted(len(self.talk.messages), 'message')}{other})")
 
     # parts of it
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mixcli.words import counted
+
 if TYPE_CHECKING:
     from mixcli.host.client import Delta
 
@@ -46,9 +48,9 @@ class TurnStats:
         read = self.n_prompt - self.n_cached
         rows = [
             ("time to first token", f"{self.seconds_to_first:.2f} s"),
-            ("prompt", f"{self.n_prompt:,} tokens, {self.n_cached:,} of them known from before ({_share(self.n_cached, self.n_prompt)})"),
-            ("prefill", f"{read:,} tokens at {self.prefill_rate:.1f} a second"),
-            ("decode", f"{self.n_generated:,} tokens at {self.decode_rate:.1f} a second"),
+            ("prompt", f"{counted(self.n_prompt, 'token')}, {self.n_cached:,} of them known from before ({_share(self.n_cached, self.n_prompt)})"),
+            ("prefill", f"{counted(read, 'token')} at {self.prefill_rate:.1f} a second"),
+            ("decode", f"{counted(self.n_generated, 'token')} at {self.decode_rate:.1f} a second"),
         ]  # fmt: skip
         if estimated_decode:
             rows.append(

@@ -196,7 +196,8 @@ def command(
     if n_failed := report.tally.n_failed:
         n_done = report.tally.n_done
         how_many = f"all {n_done:,}" if n_failed == n_done > 1 else f"{n_failed:,} of {n_done:,}"
-        raise SomeFailed(f"{how_many} records failed; their lines have an error")
+        what = "record failed; its line has" if n_done == 1 else "records failed; their lines have"
+        raise SomeFailed(f"{how_many} {what} an error")
 
 
 def _over_ray(

@@ -14,7 +14,7 @@ from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.file_types import file_type, tensor_type
 from mixcli.text import missing
-from mixcli.words import size, size_in_bytes
+from mixcli.words import counted, size, size_in_bytes
 from profiles.shape import tensor_class
 
 if TYPE_CHECKING:
@@ -154,5 +154,5 @@ def _show_ledger(plan: "WritePlan", as_json: bool) -> None:
     for file in plan.files:
         console.line(f"{file.path}: {size(file.size)}")
     console.line(
-        f"peak disk {size(plan.bytes_disk)}, working memory {size(plan.bytes_memory)}, {plan.n_workers} threads"
+        f"peak disk {size(plan.bytes_disk)}, working memory {size(plan.bytes_memory)}, {counted(plan.n_workers, 'thread')}"
     )

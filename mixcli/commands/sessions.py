@@ -8,7 +8,7 @@ from mixcli.commands.conflicts import Group
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
 from mixcli.errors import MixcliError
-from mixcli.words import moment
+from mixcli.words import counted, moment
 
 
 @click.group("sessions", cls=Group, invoke_without_command=True)
@@ -119,7 +119,7 @@ def rm(names: tuple[str, ...], yes: bool) -> None:
 
     store = Sessions(Use.EDIT)
     found = [store.find(name) for name in names]
-    listed = ", ".join(f"{one.name} ({one.n_messages} messages)" for one in found)
+    listed = ", ".join(f"{one.name} ({counted(one.n_messages, 'message')})" for one in found)
     if not yes and not console.confirm(f"Remove {listed}?", otherwise=f"pass --yes to remove {listed}"):
         raise MixcliError("nothing was removed")
     for one in found:

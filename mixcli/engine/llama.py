@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mixcli.engine import ggml, rpc
 from mixcli.engine.log import LEVEL_ERROR, Log
 from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, UsageError
+from mixcli.words import counted
 from profiles.placement import Placement
 
 # llama.cpp's load modes; "mlock" maps the file and then keeps it in memory
@@ -475,7 +476,7 @@ class Context(_Owner):
         }
         why = LOG.why()
         raise (ComputeError if code in _REFUSED else ContextLost)(
-            f"llama.cpp could not compute {len(batch)} tokens: {reasons.get(code, f'error {code}')}"
+            f"llama.cpp could not compute {counted(len(batch), 'token')}: {reasons.get(code, f'error {code}')}"
             + (f" ({why})" if why else "")
         )
 

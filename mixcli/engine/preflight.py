@@ -18,6 +18,7 @@ from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import GGUFValueType as Kind
 from quantize.gguf_header import GgufHeader, LazyArray
 from quantize.shards import joined, open_shards
+from quantize.wording import shown
 
 ARCHITECTURES = ("llama", "mistral3")
 TOKENIZERS = ("llama", "gpt2")  # SentencePiece and byte-level BPE
@@ -90,7 +91,7 @@ def _check_types(header: GgufHeader, name: str) -> None:
     for key, value in header.metadata.items():
         if (kind := _TYPES.get(key)) is not None and value.type != kind:
             raise IntegrityError(
-                f"{name} is damaged: {key} is {value.value!r:.60} of type {value.type.name}, and must be {kind.name}"
+                f"{name} is damaged: {key} is {shown(value.value, 60)} of type {value.type.name}, and must be {kind.name}"
             )
         if (kinds := _ITEMS.get(key)) and (value.type != Kind.ARRAY or value.item not in kinds):
             found = value.item if value.type == Kind.ARRAY and value.item is not None else value.type
@@ -139,8 +140,8 @@ class _Reader:
 
     def refuse(self, key: str, rule: str) -> IntegrityError:
         value = self._header.get(self.key(key))
-        shown = "missing" if value is None else f"{value!r:.60}"
-        return IntegrityError(f"{self._name} cannot be a working model: {self.key(key)} is {shown}, {rule}")
+        found = "missing" if value is None else shown(value, 60)
+        return IntegrityError(f"{self._name} cannot be a working model: {self.key(key)} is {found}, {rule}")
 
     def key(self, key: str) -> str:
         return f"{self._header.architecture}.{key}"
@@ -228,7 +229,7 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
         )
     if kind not in TOKENIZERS:
         raise IntegrityError(
-            f"{name} has a tokenizer of kind {kind!r:.40}; mixcli knows {' and '.join(TOKENIZERS)}"
+            f"{name} has a tokenizer of kind {shown(kind)}; mixcli knows {' and '.join(TOKENIZERS)}"
         )
     if len(tokens) > MAX_VOCABULARY:
         raise IntegrityError(

@@ -25,6 +25,7 @@ from mixcli.hub.remote import RemoteFile, RemoteRepo
 from mixcli.hub.waiting import Waiting
 from mixcli.hub.wire import Mismatch
 from mixcli.locks import exclusive
+from mixcli.words import counted
 
 CHUNK = 1 << 18  # bytes that are read before they are written: what a kill can cost
 SPAN = 8 << 30  # bytes of one request; some servers refuse more in one piece
@@ -124,7 +125,7 @@ def _fill(
         if error.errno not in DISK_FULL:
             raise
         raise DoesNotFit(
-            f"the disk of {part.parent} is full; {file.name} needs {file.size - os.fstat(handle).st_size:,} more bytes, and what is here is kept: "
+            f"the disk of {part.parent} is full; {file.name} needs {counted(file.size - os.fstat(handle).st_size, 'more byte')}, and what is here is kept: "
             "make room and run the same command again"
         ) from error
     finally:

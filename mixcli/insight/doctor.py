@@ -22,7 +22,7 @@ from mixcli.hardware import (
 )
 from mixcli.host_rates import SWITCH, failures, host_rates, known_rates
 from mixcli.nvidia import driver_cards
-from mixcli.words import size
+from mixcli.words import counted, size
 from profiles.rates import TypeRates
 
 LEAST_DISK, LEAST_MEMORY = 5 << 30, 2 << 30
@@ -99,7 +99,7 @@ def _devices() -> Finding:
 def _memory() -> Finding:
     free = memory_free()
     state: Literal["ok", "warn"] = "ok" if free >= LEAST_MEMORY else "warn"
-    return Finding("memory", state, f"{size(free)} free, {physical_cores()} cores")
+    return Finding("memory", state, f"{size(free)} free, {counted(physical_cores(), 'core')}")
 
 
 def _bandwidth() -> Finding:
@@ -160,7 +160,7 @@ def _store() -> Finding:
     return Finding(
         "store",
         "ok" if count else "warn",
-        f"{count} models in {folder}" if count else "empty; mixcli pull demo",
+        f"{counted(count, 'model')} in {folder}" if count else "empty; mixcli pull demo",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from mixcli.errors import ModelDied
 from mixcli.insight.plans import Subject
 from mixcli.insight.verify import measured
+from mixcli.words import counted
 from profiles.errors import DoesNotFit
 from profiles.layout import layout_of
 from profiles.ledger import accounts
@@ -90,7 +91,7 @@ def _with_other_experts(
         except DoesNotFit:
             continue
         n = layers_on_gpus(subject, machine, placement)
-        yield f"{n} layers of experts on GPUs", placement
+        yield f"{counted(n, 'layer')} of experts on GPUs", placement
 
 
 def layers_on_gpus(subject: Subject, machine: Machine, placement: Placement) -> int:
@@ -101,7 +102,7 @@ def layers_on_gpus(subject: Subject, machine: Machine, placement: Placement) -> 
 
 def _with_other_threads(machine: Machine, base: Placement) -> Iterator[tuple[str, Placement]]:
     for n in (max(1, machine.n_cores // 2), max(1, machine.n_cores - 1), 2 * machine.n_cores):
-        yield f"{n} threads", replace(base, n_threads=n, n_threads_batch=n)
+        yield counted(n, "thread"), replace(base, n_threads=n, n_threads_batch=n)
 
 
 def _with_other_batches(

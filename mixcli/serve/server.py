@@ -13,6 +13,7 @@ from types import FrameType
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.serve.gate import Gate
+from mixcli.words import counted
 
 DRAIN = 30  # seconds that running answers may take to end when the server is told to stop
 LEAST_KEY = 16  # characters
@@ -47,7 +48,7 @@ def key_for(address: str, variable: str) -> str | None:
     if not key and is_loopback(address):
         return None
     if len(key) < LEAST_KEY:
-        have = f"has {len(key)} characters" if key else "is not set"
+        have = f"has {counted(len(key), 'character')}" if key else "is not set"
         raise UsageError(
             f"{address} can be reached from elsewhere, so a key is needed, and {variable} {have}; "
             f"export {variable}=$(openssl rand -hex 24)"

@@ -116,7 +116,7 @@ def test_each_line_has_one_line_in_order(warm: Runner, tmp_path: Path) -> None:
     assert bad.stdout.splitlines() == ["Paris", "", "Rome"]
     assert bad.returncode == 3
     assert "line 2: byte 1 of the line is not UTF-8 text" in bad.stderr
-    assert "1 of 3 lines have no answer" in bad.stderr
+    assert "1 of 3 lines without an answer" in bad.stderr
     rows = warm(*ask, "--json", stdin=b"France\n").stdout
     assert json.loads(rows)["label_probs"]["Paris"] > 0.5
 

@@ -7,7 +7,8 @@ import pytest
 from mixcli.console import strip_controls
 from mixcli.errors import UsageError
 from mixcli.stdin import decode
-from mixcli.words import count, moment, seconds, size
+from mixcli.words import count, counted, moment, seconds, size
+from quantize.wording import shown
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,22 @@ def test_moments_are_shown_in_the_local_time_zone(monkeypatch: pytest.MonkeyPatc
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("n", "noun", "text"), [(0, "byte", "0 bytes"), (1, "byte", "1 byte"), (2048, "byte", "2,048 bytes")]
+)
+def test_a_number_has_its_noun(n: int, noun: str, text: str) -> None:
+    assert counted(n, noun) == text
+
+
+def test_values_of_files_are_shown_as_files_have_them() -> None:
+    assert [shown(value) for value in (True, None, "a", 1.5, [1, "b"], b"x")] == [
+        "true",
+        "null",
+        "'a'",
+        "1.5",
+        '[1, "b"]',
+        "b'x'",
+    ]
+    assert shown("x" * 100) == "'" + "x" * 36 + "..."

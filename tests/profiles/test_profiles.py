@@ -55,7 +55,7 @@ def test_ones_own_profile_extends_and_replaces(tmp_path: Path) -> None:
         ("description = 'x'\ncolour = 1\n[host]\nram_gib = 1\ncores = 1", "'colour' is not a key"),
         ("description = 'x'\n[host]\ncores = 1", r"\[host\] 'ram_gib' is missing"),
         ("description = 'x'\n[host]\ncores = 1\nram_gib = 'much'", r"\[host\] 'ram_gib' is 'much', it must be a number"),
-        ("description = 'x'\n[host]\ncores = 1\nram_gib = true", "'ram_gib' is True"),
+        ("description = 'x'\n[host]\ncores = 1\nram_gib = true", "'ram_gib' is true"),
         ("description = 'x'\nkv_types = ['f17']\n[host]\ncores = 1\nram_gib = 1", "'kv_types' has 'f17'"),
         ("description = 'x'\nubatches = []\n[host]\ncores = 1\nram_gib = 1", "'ubatches' must be a list"),
         ("description = 'x'\nunified = 3\n[host]\ncores = 1\nram_gib = 1", "'unified' is 3"),

@@ -75,7 +75,7 @@ def test_dat_sums_are_divided_by_calls(tmp_path: Path) -> None:
 GOOD = packed_dat({"a": (4, np.array([4.0, 8.0]))})
 BROKEN = {
     "empty": (b"", "ends 4 bytes early"),
-    "cut": (GOOD[:-1], "ends 1 bytes early"),
+    "cut": (GOOD[:-1], "ends 1 byte early"),
     "no entries": (struct.pack("<i", 0), "number of entries is 0"),
     "negative entries": (struct.pack("<i", -5), "number of entries is -5"),
     "many entries": (struct.pack("<i", 1 << 30), "number of entries is 1,073,741,824"),

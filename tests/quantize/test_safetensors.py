@@ -58,7 +58,7 @@ BAD_HEADERS = {
     "an unknown type": ({"a": _tensor(dtype="Q4_K")}, "unknown type 'Q4_K'"),
     "a type that is a list": ({"a": _tensor(dtype=["F32"])}, "unknown type"),
     "a tensor that is a list": ({"a": [1, 2]}, "other than an object"),
-    "half a byte": ({"a": _tensor(dtype="F4", shape=[3], offsets=[0, 1])}, "1 bytes where F4"),
+    "half a byte": ({"a": _tensor(dtype="F4", shape=[3], offsets=[0, 1])}, "1 byte where F4"),
 }
 
 

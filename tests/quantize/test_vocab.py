@@ -137,7 +137,7 @@ def test_an_added_token_beyond_the_embedding_is_left_out(tmp_path: Path) -> None
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m", n_vocab=31999, **TINY)
-    with pytest.raises(CorruptFile, match="32000 tokens, the embedding has 31999 rows"):
+    with pytest.raises(CorruptFile, match="32,000 tokens, the embedding has 31,999 rows"):
         metadata(folder)
 
 
@@ -504,7 +504,7 @@ def test_a_vocabulary_that_claims_more_than_the_embedding_is_never_built(tmp_pat
     write_json(folder / "tokenizer.json", {"model": model})
     tracemalloc.start()
     try:
-        with pytest.raises(CorruptFile, match="has 4194304 tokens, the embedding has 96 rows"):
+        with pytest.raises(CorruptFile, match="has 4,194,304 tokens, the embedding has 96 rows"):
             metadata(folder)
         assert tracemalloc.get_traced_memory()[1] < 1 << 26
     finally:
@@ -514,7 +514,7 @@ def test_a_vocabulary_that_claims_more_than_the_embedding_is_never_built(tmp_pat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"default_num_special_tokens": 1 << 22}, "4194304 special tokens among 131072"),
+        ({"default_num_special_tokens": 1 << 22}, "4,194,304 special tokens among 131072"),
         ({"default_vocab_size": 1 << 40}, "default_vocab_size = 1099511627776"),
         ({"default_vocab_size": True}, "default_vocab_size = true"),
     ],

@@ -345,7 +345,7 @@ def test_places_find_their_fields(batch: Batch, raw: str, prompt: str, asked: st
             '{"text": "a", "gold": "Spam "}\n{"text": "a", "gold": "SPAM"}\n',
             "in.jsonl",
             {"gold": "gold", "choice": "spam,ham"},
-            "have the label 'Spam', --choice has 'spam'",
+            "with the label 'Spam', and --choice has 'spam'",
         ),
         (
             '{"text": "a", "gold": "x"}\n',
@@ -394,7 +394,7 @@ def test_gold_labels_that_cannot_be_answered_are_counted(
 ) -> None:
     rows = "".join(f'{{"text": "a", "gold": "{gold}"}}\n' for gold in ("spam", "eggs", "eggs"))
     report, _, _ = batch(rows, gold="gold", choice="spam,ham")
-    assert "2 records have labels that --choice lacks ('eggs')" in capsys.readouterr().err
+    assert "2 records with a label that --choice lacks ('eggs')" in capsys.readouterr().err
     assert report.evaluation is not None
     assert report.evaluation.accuracy == pytest.approx(1 / 3)
 
@@ -438,7 +438,7 @@ def test_options_that_whole_requests_ignore_are_refused(batch: Batch) -> None:
     with pytest.raises(UsageError, match="leave out --prompt, --temperature"):
         batch(request("a"), for_prompts=("--prompt", "--temperature"))
     _, lines, _ = batch(request("a", model="x") + request("b", model="y"), model="y")
-    assert "the request names the model 'x', -m says 'y'" in lines[0]["error"]["message"]
+    assert 'the request names the model "x", -m says "y"' in lines[0]["error"]["message"]
     assert lines[1]["error"] is None
     array = f"[{request('a')}, {request('b')}]"
     assert [line["custom_id"] for line in batch(array, "in.json")[1]] == ["a", "b"]

@@ -126,7 +126,7 @@ def test_semicolons_and_tabs() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (b"only one", "1 fields, the header 2"),
+        (b"only one", "1 field, the header 2"),
         (b"1,2,3", "3 fields, the header 2"),
         (b'1,"a"b', "cannot be read"),
         (b"1,\xff", "not UTF-8"),

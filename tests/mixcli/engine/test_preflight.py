@@ -340,5 +340,5 @@ def test_preflight_needs_neither_numpy_nor_llama_cpp() -> None:
 
 
 def test_flags_are_no_numbers(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="block_count is True"):
+    with pytest.raises(IntegrityError, match="block_count is true"):
         check_gguf(changed(tmp_path / "m.gguf", {"llama.block_count": flag(True)}))
