@@ -39,6 +39,7 @@ TIE = 1.02  # layouts that are as near as that are as good
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
     known = (*TYPES, *TARGETS)
     parser.add_argument("--only", default=",".join(known), help="types and loads, with commas between")
     parser.add_argument("--times", type=int, default=3, help="measurements, of which the median counts")
