@@ -4,28 +4,18 @@ The rule: `balanced` takes a doubled decode rate for 2 % of perplexity, `speed` 
 tokens a second, and never more loss than `balanced`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log2
-from typing import Literal, get_args
 
 from profiles.machine import Machine
-from profiles.planner import MIN_CTX, Plan, Request, plan_if_it_fits
+from profiles.planner import MIN_CTX, Plan, plan_if_it_fits
 from profiles.quality import Loss, loss_of
+from profiles.request import Request, Rule
 from profiles.shape import ModelShape
 
-Preference = Literal["balanced", "quality", "speed"]
-PREFERENCES: tuple[Preference, ...] = get_args(Preference)
 DOUBLED = {"balanced": 2.0, "speed": 8.0}  # percent of perplexity that a doubled decode rate is worth
 FLUENT = 10.0  # tokens a second that `quality` asks for, where nothing else is said
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What is preferred, and the tokens a second that a file must decode at least; None asks for no number."""
-
-    prefer: Preference = "balanced"
-    min_tps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +54,16 @@ class Row:
 
 @dataclass(frozen=True)
 class FileChoice:
-    """The rows, largest file first, the one that is chosen (None where nothing fits) and why, in words."""
+    """The rows, largest file first, the one that is chosen (None where nothing fits) and why, in words.
+
+    `best` is what would be chosen if every type were on offer; the same row where it is.
+    """
 
     rows: tuple[Row, ...]
     chosen: Row | None
     rule: Rule
     why: str
+    best: Row | None = None
 
     def row(self, file_type: str) -> Row:
         """Return the row of a type; KeyError for one that was not planned."""
@@ -82,23 +76,28 @@ class FileChoice:
 
 
 def choose(
-    shapes: Mapping[str, ModelShape], machine: Machine, request: Request, rule: Rule | None = None
+    shapes: Mapping[str, ModelShape],
+    machine: Machine,
+    request: Request,
+    rule: Rule | None = None,
+    only: Collection[str] | None = None,
 ) -> FileChoice:
     """Plan a model in every file type of `shapes` and choose one. Raises what plan() raises for a request that no file can meet.
 
     Without a context all types get the same: the largest of the usual ones with which one of them fits. Types are compared at one size
-    of a micro-batch; only the chosen one is planned over all of them.
+    of a micro-batch; only the chosen one is planned over all of them. With `only` the choice is among these, the others are compared.
     """
     rule = rule or Rule()
     sized = sorted(shapes.items(), key=lambda pair: -pair[1].bytes_weights)
     for n_ctx in _contexts(sized, machine, request):
         wish = replace(request, n_ctx=n_ctx)
         rows = [Row(name, shape, loss_of(name, shape), _look(shape, machine, wish)) for name, shape in sized]
-        chosen, why = pick(rows, rule)
+        chosen, why = pick([row for row in rows if only is None or row.type in only], rule)
         if chosen is not None:
+            best, _ = pick(rows, rule)
             exact = replace(chosen, plan=plan_if_it_fits(chosen.shape, machine, wish) or chosen.plan)
             rows = [exact if row is chosen else row for row in rows]
-            return FileChoice(tuple(rows), exact, rule, why)
+            return FileChoice(tuple(rows), exact, rule, why, exact if best is chosen else best)
     return FileChoice(tuple(rows), None, rule, why)
 
 
@@ -153,4 +152,4 @@ def _look(shape: ModelShape, machine: Machine, request: Request) -> Plan | None:
     return plan_if_it_fits(shape, machine, request)
 
 
-__all__ = ["PREFERENCES", "FileChoice", "Preference", "Row", "Rule", "choose", "pick"]
+__all__ = ["FileChoice", "Row", "Rule", "choose", "pick"]

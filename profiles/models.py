@@ -2,9 +2,11 @@
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
+
+from profiles.shape import ModelShape
 
 
 @dataclass(frozen=True)
@@ -69,4 +71,9 @@ def known_models() -> dict[str, ModelFacts]:
     return found
 
 
-__all__ = ["ModelFacts", "known_models"]
+def facts_of(shape: ModelShape) -> ModelFacts:
+    """Return the dimensions of a model that is known in one file type, to plan it in others."""
+    return ModelFacts(**{field.name: getattr(shape, field.name) for field in fields(ModelFacts)})
+
+
+__all__ = ["ModelFacts", "facts_of", "known_models"]

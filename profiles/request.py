@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from profiles.errors import BadRequest
 from profiles.placement import SEQUENCES
@@ -35,6 +36,18 @@ def work_of(purpose: Purpose) -> Work:
             f"invalid purpose {purpose!r:.40}; use {', '.join(WORK)} or tokens read and written, such as 3000+100"
         )
     return Work(read, write)
+
+
+Preference = Literal["balanced", "quality", "speed"]
+PREFERENCES: tuple[Preference, ...] = get_args(Preference)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a file is chosen: what is preferred, and the tokens a second that it must decode at least; None asks for no number."""
+
+    prefer: Preference = "balanced"
+    min_tps: float | None = None
 
 
 @dataclass(frozen=True)

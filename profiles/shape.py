@@ -114,23 +114,29 @@ class ModelShape:
     def _bytes_own_output(self) -> int:
         return 0 if self.tied else self.bytes_output
 
-    def scaled(self, bytes_weights: int, file_type: str = "") -> "ModelShape":
+    def scaled(self, bytes_weights: int, file_type: str | None = None) -> "ModelShape":
         """Return the same model at another size in bytes, every tensor in proportion: a first look at another file type.
 
-        All weights then have the type that the file type is named after; without a name none that is known.
+        All weights then have the type that the file type is named after; without a name the types that they have here.
         """
         ratio = bytes_weights / self.bytes_weights
-        name = re.sub("_[SML]$", "", file_type)
+        name = None if file_type is None else re.sub("_[SML]$", "", file_type)
         layers = tuple(
             LayerShape(
                 int(layer.attention * ratio),
                 int(layer.gate * ratio),
                 int(layer.up * ratio),
                 int(layer.down * ratio),
-                (name, name, name),
+                layer.types if name is None else (name, name, name),
             )
             for layer in self.each_layer()
         )
+
+        def types(here: tuple[tuple[str, int], ...], n_bytes: int) -> tuple[tuple[str, int], ...]:
+            if name is None:
+                return tuple((one, int(n * ratio)) for one, n in here)
+            return ((name, n_bytes),)
+
         experts = int(self.bytes_experts * ratio)
         return replace(
             self,
@@ -139,8 +145,8 @@ class ModelShape:
             bytes_other=bytes_weights - experts,
             bytes_embedding=int(self.bytes_embedding * ratio),
             bytes_output=int(self.bytes_output * ratio),
-            attention_types=((name, sum(layer.attention for layer in layers)),),
-            output_types=((name, int(self.bytes_output * ratio)),),
+            attention_types=types(self.attention_types, sum(layer.attention for layer in layers)),
+            output_types=types(self.output_types, int(self.bytes_output * ratio)),
         )
 
 

@@ -132,10 +132,13 @@ class Estimate:
     high: float = HIGH
     basis: str = "not measured"
 
+    def ends(self, rate: float) -> tuple[float, float]:
+        """Return the low and the high end of a rate's range."""
+        return rate * self.low, rate * self.high
+
     def shown(self, rate: float) -> str:
         """Write a rate as its range, whole from 100 on."""
-        ends = (rate * self.low, rate * self.high)
-        return " to ".join(f"{end:.0f}" if end >= 100 else f"{end:.1f}" for end in ends)
+        return " to ".join(f"{end:.0f}" if end >= 100 else f"{end:.1f}" for end in self.ends(rate))
 
 
 def estimate(

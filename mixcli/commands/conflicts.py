@@ -78,6 +78,9 @@ RULES = (
     Rule(("chat",), ("--continue",), CLASH, ("--resume",)),
     Rule(PLANNED, ("--worker",), IGNORED, ("--profile",)),
     Rule(("plan",), ("--verify",), CLASH, ("--json",)),
+    Rule(
+        ("pull", "plan"), ("--prefer", "--min-tps"), IGNORED, ("--quant",)
+    ),  # a type that is named is not chosen
     Rule(("tune",), ("--seconds", "--target-tps"), IGNORED, ("--show",)),
     Rule(("convert",), ("--seed",), NEEDED, ("--upcycle-experts",)),
     Rule(("default",), ("MODEL",), CLASH, ("--clear",)),

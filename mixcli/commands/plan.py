@@ -5,18 +5,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixcli.commands.choices import rule_options, show_types
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, purpose_option, wish_options
 from mixcli.console import console
+from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
     from mixcli.wish import Wish
-    from profiles.request import Purpose
+    from profiles.request import Purpose, Rule
 
 
 @click.command("plan", cls=Command)
 @click.argument("model", required=False, type=NAME_OR_PATH, envvar="MIXCLI_MODEL")
 @click.option("--quant", metavar="TYPE", help="File type of a model that is not here, such as Q4_K_M.")
+@rule_options
 @wish_options
 @click.option("--ubatch", type=click.IntRange(min=32), metavar="TOKENS", help="Tokens computed at once.")
 @purpose_option
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     quant: str | None,
+    rule: "Rule",
     wish: "Wish",
     ubatch: int | None,
     purpose: "Purpose",
@@ -35,21 +39,32 @@ def command(
     """Plan MODEL for this machine, or for a profile: which tensors go to which device, and how fast that should be.
 
     MODEL is a model of `mixcli list`, a .gguf file, org/repo:TYPE of the Hub (only its header is fetched), or a name such as
-    mixtral that is not here yet.
+    mixtral that is not here yet. Without a type all types are planned, and the one that suits the machine is chosen.
     """
+    from mixcli.hub.choosing import Target
     from mixcli.insight.machines import machine_of
-    from mixcli.insight.plans import as_data, bars, flags, others, subject_of
+    from mixcli.insight.plans import as_data, bars, flags, others, subject_of, types_of
     from profiles.planner import plan
+    from profiles.request import Rule
 
-    subject = subject_of(model, quant)
-    disk_of = subject.path if wish.request.from_disk else None
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of, [subject.shape])
     request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
+    where = (wish.profile, wish.vram, wish.ram, wish.workers)
+    target = Target(lambda shapes: machine_of(*where, shapes=shapes), request, rule)
+    subject = subject_of(model, quant, target)
+    if subject.planned is None and rule != Rule():
+        raise UsageError(
+            f"--prefer and --min-tps choose a type, and {subject.label} is one; leave them out, or name a model without a type"
+        )
+    disk_of = subject.path if wish.request.from_disk else None
+    machine = machine_of(*where, disk_of, [subject.shape])
     found = plan(subject.shape, machine, request)
     runners_up = others(subject, machine, request, found)
     if as_json:
         console.data(as_data(subject, found, runners_up))
     else:
+        if subject.planned is not None:
+            show_types(types_of(subject))
+            console.line()
         console.line(f"{subject.label}, context {found.n_ctx} tokens\n")
         for line in bars(found.ledger):
             console.line(line)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from mixcli.commands.choices import profile_option, rule_options, show_types
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.console import console
@@ -17,6 +18,7 @@ from mixcli.words import size
 if TYPE_CHECKING:
     from mixcli.hub.job import Job, Summary
     from mixcli.hub.store import StoredModel
+    from profiles.request import Rule
 
 
 @click.command("pull", cls=Command)
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="What the model shall be called. Default: the name that was given, or the folder's.",
 )
+@rule_options
+@profile_option
 @click.option(
     "--repair/--no-repair",
     default=None,
@@ -51,6 +55,8 @@ def command(
     model: str | None,
     output_type: str | None,
     name: str | None,
+    rule: "Rule",
+    profile: str | None,
     repair: bool | None,
     keep_source: bool,
     dry_run: bool,
@@ -60,17 +66,20 @@ def command(
     """Bring MODEL into the store: every byte once, and verified. Without MODEL, the one that suits this machine.
 
     MODEL is a name of `mixcli search` (mixtral, mixtral:Q4_K_M, demo), a repository of the Hugging Face Hub (org/repo, org/repo:TYPE,
-    org/repo@REVISION), or a folder with a Mixtral or Mistral checkpoint in safetensors. Without a type the best that fits into memory is
-    chosen. After an interruption the same command goes on where it was.
+    org/repo@REVISION), or a folder with a Mixtral or Mistral checkpoint in safetensors. Without a type the one that suits this machine is
+    chosen: all are planned, and --dry-run shows how each would run. After an interruption the same command goes on where it was.
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
+    from mixcli.hub.choosing import Target
     from mixcli.hub.pull import Made, Wish, favourite, pull
+    from mixcli.insight.machines import machine_of
 
     signal.signal(signal.SIGTERM, _interrupt)
-    wish = Wish(model or favourite(), output_type and output_type.upper(), name, keep_source, dry_run)
+    target = Target(lambda shapes: machine_of(profile, shapes=shapes), rule=rule)
+    wish = Wish(model or favourite(target), output_type and output_type.upper(), name, keep_source, dry_run)
     with console.progress(f"pulling {wish.text}") as bar:
-        found = pull(wish, bar.update)
+        found = pull(wish, target, bar.update)
     if isinstance(found, Made):
         _say(found.model, found.fresh, as_json)
         return
@@ -92,8 +101,12 @@ def _announce(summary: "Summary") -> None:
     """Print what will happen, before it does."""
     console.note(f"{summary.label}: {summary.description}\nlicence: {summary.licence}")
     console.note(f"{size(summary.download)} to download from {summary.origin}; {summary.fit}")
-    if summary.others:
-        console.note(f"other types: {', '.join(summary.others)}")
+    chosen = next((row.note for row in summary.types if row.chosen), "")
+    console.note(
+        f"{chosen}{'; ' if chosen and summary.others else ''}other types: {', '.join(summary.others)}"
+        if summary.others
+        else chosen
+    )
     for note in summary.notes:
         console.note(f"note: {note}")
 
@@ -147,8 +160,9 @@ def _show(summary: "Summary", as_json: bool) -> None:
         ("licence", summary.licence),
         ("download", size(summary.download)),
         ("disk", f"{size(summary.disk)} at most"),
-        ("memory", summary.fit),
-        ("other types", ", ".join(summary.others)),
+        ("here", summary.fit),
         *(("note", note) for note in summary.notes),
     ]
     console.table(("", ""), [row for row in rows if row[1]])
+    console.line()
+    show_types(summary.types)

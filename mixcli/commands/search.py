@@ -1,26 +1,36 @@
 """mixcli search: the catalog."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
+from mixcli.commands.choices import profile_option, rule_options
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option
 from mixcli.console import console
 
+if TYPE_CHECKING:
+    from mixcli.hub.catalog import Entry
+    from profiles.file_choice import FileChoice
+    from profiles.request import Rule
+
 
 @click.command("search", cls=Command)
 @click.argument("words", nargs=-1)
+@rule_options
+@profile_option
 @json_option
 @common
-def command(words: tuple[str, ...], as_json: bool) -> None:
-    """List the models that mixcli knows by name, those that WORDS occur in, and which of them fit into this machine's memory.
+def command(words: tuple[str, ...], rule: "Rule", profile: str | None, as_json: bool) -> None:
+    """List the models that mixcli knows by name, those that WORDS occur in, and which type of each suits this machine.
 
     Nothing is asked of the network. Any repository of the Hugging Face Hub can be pulled as org/repo as well.
     """
     from mixcli.hub.catalog import catalog
-    from mixcli.hub.fit import fits
+    from mixcli.hub.choosing import Target, choices_of, rows_of
     from mixcli.hub.store import models
+    from mixcli.insight.machines import machine_of
 
     have = {model.manifest.name for model in models() if model.manifest}
     wanted = [word.lower() for word in words]
@@ -32,8 +42,19 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
             for word in wanted
         )
     ]
+    # nothing is measured for a list: what was measured before is used
+    planned = choices_of(found, Target(lambda _: machine_of(profile), rule=rule))
     if as_json:
-        console.data([{**asdict(entry), "fits": fits(entry), "here": entry.name in have} for entry in found])
+        rows = [
+            {
+                **asdict(entry),
+                "fits": one.chosen.type if one.chosen else _made_here(entry),
+                "here": entry.name in have,
+                "choice": [asdict(row) for row in rows_of(one, one.chosen.type if one.chosen else None)],
+            }
+            for entry, one in zip(found, planned, strict=True)
+        ]
+        console.data(rows)
         return
     if not found:
         console.note(
@@ -41,7 +62,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         )
         return
     console.table(
-        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "LICENCE", "BEST THAT FITS", ""),
+        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "LICENCE", "SUITS THIS MACHINE", ""),
         [
             (
                 entry.name,
@@ -49,9 +70,24 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
                 str(entry.context),
                 f"{entry.kind}, {entry.alignment}" if entry.kind != "base" else "base",
                 entry.licence,
-                fits(entry) or "nothing",
+                _suits(entry, one),
                 "here" if entry.name in have else "",
             )
-            for entry in found
+            for entry, one in zip(found, planned, strict=True)
         ],
     )
+
+
+def _suits(entry: "Entry", planned: "FileChoice") -> str:
+    """Return the type that is chosen and how fast it decodes."""
+    if planned.chosen is None:
+        return _made_here(entry) or "nothing"
+    rates = planned.chosen.plan.estimate if planned.chosen.plan else None
+    return (
+        f"{planned.chosen.type}, decode {rates.shown(rates.decode)} tok/s" if rates else planned.chosen.type
+    )
+
+
+def _made_here(entry: "Entry") -> str | None:
+    """Return the one type of a model that is made here for trying out; it runs anywhere."""
+    return entry.default_type if entry.builder == "demo" else None

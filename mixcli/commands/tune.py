@@ -46,17 +46,21 @@ def command(
     as_json: bool,
 ) -> None:
     """Measure a few placements of a model on this machine and use the best from now on."""
+    from mixcli.hub.choosing import Target
     from mixcli.insight.machines import machine_of
     from mixcli.insight.plans import subject_of
     from mixcli.insight.target import reaching
     from mixcli.insight.tune import sweep
     from mixcli.insight.tuned import evidence, remember
 
-    subject = subject_of(model, None)
-    if subject.path is None:
-        raise UsageError(f"{subject.label} is not on this machine, so nothing can be measured; pull it first")
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, shapes=[subject.shape])
     request = replace(wish.request, purpose=purpose)
+    where = (wish.profile, wish.vram, wish.ram, wish.workers)
+    subject = subject_of(model, None, Target(lambda shapes: machine_of(*where, shapes=shapes), request))
+    if subject.path is None:
+        raise UsageError(
+            f"{subject.label} is not on this machine, so nothing can be measured; `mixcli pull {subject.label}` brings it"
+        )
+    machine = machine_of(*where, shapes=[subject.shape])
     if show:
         rows = evidence(subject.path, machine, request)
         if not rows:

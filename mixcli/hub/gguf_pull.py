@@ -10,8 +10,9 @@ from mixcli import paths
 from mixcli.engine.preflight import check_header
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.hardware import memory_free
-from mixcli.hub import download, fit, gguf_names, hub_cache, store
+from mixcli.hub import download, gguf_names, hub_cache, store
 from mixcli.hub.build import About, convert_to
+from mixcli.hub.choosing import Target, how_it_runs, rows_of, shapes_of_types
 from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.headers import has_split_experts, model_header, shape_of, template_note
 from mixcli.hub.hub_cache import CachedRepo
@@ -20,6 +21,8 @@ from mixcli.hub.manifest import StoredFile
 from mixcli.hub.remote import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
+from profiles.file_choice import FileChoice
+from profiles.quality import BITS
 from quantize.gguf_header import GgufHeader
 
 WANTED = "wanted.json"
@@ -27,43 +30,52 @@ WANTED = "wanted.json"
 
 @dataclass(frozen=True)
 class Choice:
-    """The files of one type in a repository, with the header that was read from them, and all types that could be had."""
+    """The files of one type in a repository, with the header that was read from them, and how all its types would do here.
+
+    `named` says that the file or its type was named, not chosen.
+    """
 
     type: str
     files: tuple[RemoteFile, ...]
     header: GgufHeader
     heads: tuple[bytes, ...]
-    offers: tuple[fit.Offer, ...]
+    planned: FileChoice
+    offered: frozenset[str]
+    named: bool
 
 
-def choose(repo: RemoteRepo, wanted: str | None, file: str | None) -> Choice:
-    """Find the GGUF that is meant: by its type, by its file's name, or the best that fits into the memory that is free.
+def choose(
+    repo: RemoteRepo, wanted: str | None, file: str | None, target: Target, *, quantizable: bool = False
+) -> Choice:
+    """Find the GGUF that is meant: by its type, by its file's name, or the one that suits the target best.
 
-    Raises UsageError for a type that is not there, DoesNotFit when nothing fits and no type was named, IntegrityError for a
-    file that is no sound GGUF.
+    With `quantizable` the types that could be made are planned beside those that are there. Raises UsageError for a type that is not there,
+    DoesNotFit when nothing fits and no type was named, IntegrityError for a file that is no sound GGUF.
     """
+    everything = _by_type(repo, None)
     groups = {name: group for name, group in _by_type(repo, file).items() if wanted in {None, name}}
     if not groups:
-        have = ", ".join(_by_type(repo, None)) or "no GGUF at all"
+        have = ", ".join(everything) or "no GGUF at all"
         raise UsageError(f"{repo.repo} has no {file or wanted}; it has {have}")
     smallest = min(groups, key=lambda name: _size(groups[name]))
-    header, heads = _read(repo, groups[smallest])
-    found = fit.offers(
-        ((name, _size(group)) for name, group in _by_type(repo, None).items()),
-        shape_of(header),
-        memory_free(),
-    )
-    best = fit.best([offer for offer in found if offer.type in groups])
-    if best is None and wanted is None and file is None:
-        least = found[0]
-        raise DoesNotFit(
-            f"nothing of {repo.repo} fits into memory: the smallest, {least.type}, has {size(least.size)} and {size(memory_free())} "
-            f"are free; close other programs, take a smaller model (mixcli search), or name a type to have it anyway: {repo.repo}:{least.type}"
-        )
-    chosen = best.type if best else smallest
-    if chosen != smallest:
-        header, heads = _read(repo, groups[chosen])
-    return Choice(chosen, groups[chosen], header, heads, tuple(found))
+    read = {smallest: _read(repo, groups[smallest])}
+    is_open = wanted is None and file is None
+    sizes: dict[str, int | None] = dict.fromkeys(BITS if is_open and quantizable else ())
+    sizes |= {name: _size(group) for name, group in everything.items()}
+    shapes = shapes_of_types(shape_of(read[smallest][0]), sizes)
+    target = target.settled(shapes)
+    while True:  # until the header of the chosen file was read, at the latest when all were
+        shapes |= {name: shape_of(header) for name, (header, _) in read.items()}
+        planned = target.choose(shapes, groups)
+        chosen = planned.chosen.type if is_open and planned.chosen else smallest
+        if is_open and planned.chosen is None:
+            raise DoesNotFit(
+                f"nothing of {repo.repo} fits into memory: the smallest, {smallest}, has {size(_size(groups[smallest]))} and {size(memory_free())} "
+                f"are free; close other programs, take a smaller model (mixcli search), or name a type to have it anyway: {repo.repo}:{smallest}"
+            )
+        if chosen in read:
+            return Choice(chosen, groups[chosen], *read[chosen], planned, frozenset(everything), not is_open)
+        read[chosen] = _read(repo, groups[chosen])
 
 
 def _by_type(repo: RemoteRepo, file: str | None) -> dict[str, tuple[RemoteFile, ...]]:
@@ -103,12 +115,13 @@ def _size(group: Sequence[RemoteFile]) -> int:
 
 @dataclass(frozen=True)
 class GgufJob:
-    """The pull of one GGUF, which may have several parts."""
+    """The pull of one GGUF, which may have several parts; `quantizable` names what has the same model in safetensors, if anything."""
 
     about: About
     repo: RemoteRepo
     choice: Choice
     keep_source: bool = False
+    quantizable: str = ""
 
     @cached_property
     def needs_repair(self) -> bool:
@@ -116,20 +129,22 @@ class GgufJob:
 
     @cached_property
     def summary(self) -> Summary:
-        offer = next(offer for offer in self.choice.offers if offer.type == self.choice.type)
+        row = self.choice.planned.row(self.choice.type)
         costs = tuple(
             FileCost(file.name, file.size, download.state(self.repo, file).here) for file in self.choice.files
         )
         missing = sum(cost.size - cost.here for cost in costs)
-        if offer.fits:
-            words = f"fits: {size(offer.size)} of {size(memory_free())} free memory, with a context of {offer.n_ctx} tokens"
-        else:
-            words = f"does not fit: {size(offer.size)} of weights and {size(memory_free())} of free memory; it will not run here as it is"
         notes = (
             ["its experts are stored one by one, as in December 2023, and will be joined without loss"]
             if self.needs_repair
             else []
         )
+        best = self.choice.planned.best
+        if self.quantizable and best is not None and best.type not in self.choice.offered:
+            notes.append(
+                f"{best.type} would suit better ({how_it_runs(best)}) and is not in this repository; "
+                f"to make it of the safetensors in one pass: mixcli pull {self.quantizable} --quant {best.type}"
+            )
         return Summary(
             f"{self.about.name}:{self.choice.type}",
             self.about.description,
@@ -139,14 +154,15 @@ class GgufJob:
             _size(self.choice.files),
             missing,
             missing + (_size(self.choice.files) if self.needs_repair else 0),
-            words,
-            offer.fits,
+            how_it_runs(row),
+            row.plan is not None,
             tuple(
-                f"{other.type} ({size(other.size)}{'' if other.fits else ', too large'})"
-                for other in self.choice.offers
-                if other.type != self.choice.type
+                f"{other.type} ({size(other.size)}, {f'{other.decode:.0f} tok/s' if other.plan else 'too large'})"
+                for other in self.choice.planned.rows
+                if other.type != self.choice.type and other.type in self.choice.offered
             ),
             (*notes, *template_note(self.choice.header, self.about.name)),
+            rows_of(self.choice.planned, self.choice.type, self.choice.offered, named=self.choice.named),
         )
 
     def carry_out(self, report: Report) -> StoredModel:

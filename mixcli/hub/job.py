@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mixcli.errors import DoesNotFit
+from mixcli.hub.choosing import TypeRow
 from mixcli.hub.hashing import Report
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
@@ -27,7 +28,7 @@ class Summary:
     """What a pull means, for a person and for --dry-run --json; sizes in bytes.
 
     `download` is what must be fetched, `disk` what the disks must have free at the worst moment, `fit` says in words whether the
-    model will run here, `others` the types that could be had instead.
+    model will run here and how fast, `others` the types that could be had instead, `types` all types with what they would do here.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Summary:
     fits: bool
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    types: tuple[TypeRow, ...] = ()
 
 
 class Job(Protocol):

@@ -9,15 +9,17 @@ from pathlib import Path
 from mixcli import file_types as types
 from mixcli import paths
 from mixcli.errors import NotReachable, UsageError
-from mixcli.hub import build, fit, hub_cache, store, surroundings
+from mixcli.hub import build, hub_cache, store, surroundings
 from mixcli.hub.build import About
 from mixcli.hub.catalog import Entry, catalog, entry, file_type
+from mixcli.hub.choosing import Target, usual_types
 from mixcli.hub.hashing import Report
 from mixcli.hub.job import Job
 from mixcli.hub.licences import licence
 from mixcli.hub.reference import Reference, check_text, is_path, is_there
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
+from profiles.request import Rule
 
 # What `mixcli pull` brings when nothing is named: the first that fits
 FAVOURITES = ("mixtral", "mistral", "demo")
@@ -45,12 +47,13 @@ class Made:
     fresh: bool
 
 
-def favourite(bytes_free: int | None = None) -> str:
-    """Return the catalog's name for a machine with so much free memory; None looks at this one."""
-    return next((name for name in FAVOURITES if fit.fits(catalog()[name], bytes_free)), FAVOURITES[-1])
+def favourite(target: Target) -> str:
+    """Return the catalog's name for a machine: the first of FAVOURITES that fits in some type."""
+    fitting = (name for name in FAVOURITES if (shapes := usual_types(name)) and target.choose(shapes).chosen)
+    return next(fitting, FAVOURITES[-1])
 
 
-def pull(wish: Wish, report: Report) -> Made | Job:
+def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
     """Make what can be made here at once, or give the plan of what must come from the Hub; nothing large is fetched yet.
 
     Raises UsageError, NotReachable, DoesNotFit or IntegrityError, each with one sentence.
@@ -83,10 +86,13 @@ def pull(wish: Wish, report: Report) -> Made | Job:
         _check_made_here(wish, said)
         model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)
         return Made(model, fresh)
-    if (here := _here(reference, wish)) is not None:
+    is_open = (
+        not (reference.type or wish.quant) and target.rule != Rule()
+    )  # another type than that which is here may suit
+    if not is_open and (here := _here(reference, wish)) is not None:
         return Made(here, False)
     store.check_new(wish.name or reference.name)
-    return _from_hub(reference, known, wish, report)
+    return _from_hub(reference, known, wish, target, report)
 
 
 def _check_made_here(wish: Wish, said: Mapping[str, object]) -> None:
@@ -119,7 +125,7 @@ def _here(reference: Reference, wish: Wish) -> StoredModel | None:
     return None
 
 
-def _from_hub(reference: Reference, known: Entry | None, wish: Wish, report: Report) -> Job:
+def _from_hub(reference: Reference, known: Entry | None, wish: Wish, target: Target, report: Report) -> Job:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise _offline(reference, wish)
     _check_writable()
@@ -143,20 +149,17 @@ def _from_hub(reference: Reference, known: Entry | None, wish: Wish, report: Rep
     has_weights = any(file.name.endswith(".safetensors") for file in repo.files)
     if has_weights and (wish.quant or not has_gguf):
         kind = wish.quant or reference.type
-        if kind is None:
-            raise UsageError(
-                f"{repo.repo} holds safetensors weights and no GGUF; name a type to quantize them to while they are downloaded: "
-                f"mixcli pull {repo.repo} --quant Q4_K_M"
-            )
         from mixcli.hub.stream import quantize_job
 
-        return quantize_job(repo, about, types.file_type(kind), wish.keep_source, report)
+        file_type = None if kind is None else types.file_type(kind)
+        return quantize_job(repo, about, file_type, wish.keep_source, target, report)
     if not has_gguf:
         raise UsageError(
             f"{repo.repo} has neither GGUF nor safetensors files, so there is nothing that mixcli can run"
         )
-    choice = choose(repo, reference.type or wish.quant, reference.file)
-    return GgufJob(about, repo, choice, wish.keep_source)
+    quantizable = repo.repo if has_weights else known.name if known and known.safetensors else ""
+    choice = choose(repo, reference.type or wish.quant, reference.file, target, quantizable=bool(quantizable))
+    return GgufJob(about, repo, choice, wish.keep_source, quantizable)
 
 
 def _check_writable() -> None:

@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 from mixcli import paths
-from mixcli.errors import UsageError
+from mixcli.errors import DoesNotFit, UsageError
 from mixcli.hardware import memory_free
-from mixcli.hub import download, fit, hub_cache, store
+from mixcli.hub import download, hub_cache, store
 from mixcli.hub.build import About
+from mixcli.hub.choosing import Target, how_it_runs, rows_of, shapes_of_types
 from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.hub_cache import CachedRepo
 from mixcli.hub.job import FileCost, Summary, check_disk
@@ -24,6 +25,8 @@ from mixcli.hub.patience import Stopped
 from mixcli.hub.remote import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
+from profiles.file_choice import FileChoice
+from profiles.quality import BITS
 from profiles.shape import model_shape
 from quantize.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
 from quantize.conversion import Options, prepare_model
@@ -38,9 +41,12 @@ FETCHED = "fetched"
 
 
 def quantize_job(
-    repo: RemoteRepo, about: About, file_type: str, keep_source: bool, report: Report
+    repo: RemoteRepo, about: About, file_type: str | None, keep_source: bool, target: Target, report: Report
 ) -> "StreamJob":
-    """Read what is small, the headers of the rest, and plan; raises UsageError for a repository without a checkpoint."""
+    """Read what is small, the headers of the rest, and plan; without a file type take the one that suits the target best.
+
+    Raises UsageError for a repository without a checkpoint, DoesNotFit where no type fits and none was named.
+    """
     small = [file for file in repo.files if any(fnmatch.fnmatchcase(file.name, name) for name in SMALL)]
     if not any(file.name in {layout.value for layout in Layout} for file in small):
         raise UsageError(f"{repo.repo} has no config.json and no params.json, so mixcli cannot quantize it")
@@ -59,7 +65,30 @@ def quantize_job(
     checkpoint = open_checkpoint(cache.snapshot(repo.commit), readers)
     model = replace(model_source(checkpoint), fingerprint=f"{repo.repo}@{repo.commit}")
     heads = {name: reader.head for name, reader in readers.items()}
-    return StreamJob(replace(about, keeper="mixcli"), repo, file_type, checkpoint, model, heads, keep_source)
+    planned = _planned(model, file_type, target)
+    if file_type is None and planned.chosen is None:
+        least = planned.rows[-1]
+        raise DoesNotFit(
+            f"nothing that can be made of {repo.repo} fits into memory: the smallest, {least.type}, has {size(least.size)} and "
+            f"{size(memory_free())} are free; take a smaller model (mixcli search), or name a type to have it anyway: --quant {least.type}"
+        )
+    taken = file_type or (planned.chosen.type if planned.chosen else "")
+    about = replace(about, keeper="mixcli")
+    return StreamJob(
+        about, repo, taken, checkpoint, model, heads, keep_source, planned, file_type is not None
+    )
+
+
+def _planned(model: ModelSource, file_type: str | None, target: Target) -> FileChoice:
+    """Plan the types that can be made of a checkpoint, or the one that is asked for and its neighbours."""
+    shape = model_shape(
+        {key: value.value for key, value in model.metadata.items()},
+        ((tensor.name, tensor.n_elements, 2 * tensor.n_elements, "BF16") for tensor in model.tensors),
+    )
+    shapes = shapes_of_types(shape, dict.fromkeys((*BITS, *([file_type] if file_type else ()))))
+    if file_type:
+        shapes.setdefault(file_type, shape)
+    return target.choose(shapes, [file_type] if file_type else None)
 
 
 @dataclass(frozen=True)
@@ -73,6 +102,8 @@ class StreamJob:
     model: ModelSource
     heads: Mapping[str, bytes]
     keep_source: bool
+    planned: FileChoice
+    named: bool
     needs_repair: bool = False
 
     @cached_property
@@ -91,16 +122,7 @@ class StreamJob:
             FileCost(file.name, file.size, download.state(self.repo, file).here) for file in self.shards
         )
         missing = sum(cost.size - cost.here for cost in costs)
-        shape = model_shape(
-            {key: value.value for key, value in self.model.metadata.items()},
-            (
-                (tensor.source.name, tensor.source.n_elements, tensor.n_bytes, tensor.type.name)
-                for tensor in self.plan.tensors
-            ),
-        )
-        n_bytes, free = self.plan.bytes_disk, memory_free()
-        (offer,) = fit.offers([(self.type, n_bytes)], shape, free)
-        words = f"a context of {offer.n_ctx} tokens" if offer.fits else "it will not run here as it is"
+        n_bytes, row = self.plan.bytes_disk, self.planned.row(self.type)
         kept = missing if self.keep_source else min(missing, sum(sorted(cost.size for cost in costs)[-2:]))
         return Summary(
             f"{self.about.name}:{self.type}",
@@ -111,8 +133,9 @@ class StreamJob:
             n_bytes,
             missing,
             n_bytes + kept,
-            f"{'fits' if offer.fits else 'does not fit'}: {size(n_bytes)} of {size(free)} free memory, {words}",
-            offer.fits,
+            how_it_runs(row),
+            row.plan is not None,
+            types=rows_of(self.planned, self.type, named=self.named),
             notes=self.plan.notes,
         )
 

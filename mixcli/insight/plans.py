@@ -8,16 +8,18 @@ from typing import Any
 
 from mixcli.errors import UsageError
 from mixcli.hub import surroundings
+from mixcli.hub.choosing import Target, TypeRow, rows_of, shapes_of_types, usual_shapes
 from mixcli.hub.headers import shape_of
 from mixcli.hub.reference import is_path, is_there
 from mixcli.hub.store import find
-from profiles.errors import DoesNotFit
+from mixcli.hub.unseen import unseen_shape
+from profiles.file_choice import FileChoice, choose
 from profiles.ledger import PARTS, Account
 from profiles.machine import Machine
 from profiles.memory import GIB
 from profiles.models import known_models
 from profiles.placement import Placement
-from profiles.planner import Plan, Request, plan
+from profiles.planner import Plan, Request, plan_if_it_fits
 from profiles.quality import BITS
 from profiles.shape import ModelShape
 
@@ -38,15 +40,16 @@ CONTEXTS = (4096, 8192, 16384, 32768, 65536)
 
 @dataclass(frozen=True)
 class Subject:
-    """What a plan is for: a file, or a model that is not here in a file type; `exact` says that real tensors were summed."""
+    """What a plan is for: a file, or a model that is not here in a file type; `planned` are its types where one was chosen."""
 
     label: str
     shape: ModelShape
     path: Path | None
+    planned: FileChoice | None = None
 
 
-def subject_of(model: str | None, quant: str | None) -> Subject:
-    """Find the model that is meant: one of this machine, a .gguf file, org/repo of the Hub, or a known name with a file type (default Q4_K_M)."""
+def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
+    """Find the model that is meant: one of this machine, a .gguf file, org/repo of the Hub, or a known name; without a type one is chosen."""
     name, _, named_type = (model or "").partition(":")
     facts = known_models().get(name)
     if quant is None and not (facts and named_type):
@@ -59,19 +62,21 @@ def subject_of(model: str | None, quant: str | None) -> Subject:
     if quant and named_type and (facts or is_remote) and quant.upper() != named_type.upper():
         raise UsageError(f"{model} and --quant {quant} name two types; leave one of the two out")
     if is_remote:
-        return _remote(model or "", quant)
-    if facts is None:
-        here = _here(model)
-        wanted = (quant or "").upper()
-        if wanted not in BITS:
-            raise UsageError(f"for a file only a first look at another type is possible: {', '.join(BITS)}")
-        size = int(here.shape.params_total * BITS[wanted] / 8)
-        return Subject(f"{here.label} as {wanted} (about)", here.shape.scaled(size, wanted), None)
+        return _remote(model or "", quant, target)
     from mixcli.file_types import file_type as type_name
-    from mixcli.hub.unseen import unseen_shape
 
-    file_type = type_name(quant or named_type or "Q4_K_M")
-    return Subject(f"{name}:{file_type}", unseen_shape(facts, file_type), None)
+    if facts is None:
+        here, wanted = _here(model), type_name(quant or "")
+        shapes = shapes_of_types(here.shape, {wanted: None})
+        if wanted not in shapes:
+            raise UsageError(f"for a file only a first look at another type is possible: {', '.join(BITS)}")
+        return Subject(f"{here.label} as {wanted} (about)", shapes[wanted], None)
+    if named := quant or named_type:
+        file_type = type_name(named)
+        return Subject(f"{name}:{file_type}", unseen_shape(facts, file_type), None)
+    planned = target.choose(usual_shapes(facts))
+    row = planned.chosen or planned.rows[-1]  # the smallest, which is then refused with ways out
+    return Subject(f"{name}:{row.type}", row.shape, None, planned)
 
 
 def _here(model: str | None) -> Subject:
@@ -86,17 +91,20 @@ def _is_remote(name: str) -> bool:
     return name.count("/") == 1 and not is_path(name) and not is_there(Path(name))
 
 
-def _remote(text: str, quant: str | None) -> Subject:
+def _remote(text: str, quant: str | None, target: Target) -> Subject:
     """Read the header of a repository's GGUF by Range requests; nothing else is fetched."""
     surroundings.check()
-    from mixcli.hub.gguf_pull import choose
+    from mixcli.hub.gguf_pull import choose as choose_file
     from mixcli.hub.reference import Reference
     from mixcli.hub.remote import look
 
     reference = Reference.parse(text)
     file_type = (quant or reference.type or "").upper() or None
-    choice = choose(look(reference.name, reference.revision or "main"), file_type, reference.file)
-    return Subject(f"{reference.name}:{choice.type}", shape_of(choice.header), None)
+    choice = choose_file(
+        look(reference.name, reference.revision or "main"), file_type, reference.file, target
+    )
+    planned = choice.planned if file_type is None and reference.file is None else None
+    return Subject(f"{reference.name}:{choice.type}", shape_of(choice.header), None, planned)
 
 
 def bars(ledger: tuple[Account, ...]) -> Iterator[str]:
@@ -150,32 +158,42 @@ class Other:
 
 
 def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -> list[Other]:
-    """Return what else would fit: the nearest file types at the same context (about), the nearest contexts in the same type."""
+    """Return what else would fit: the largest file that lies wholly on GPUs first, the nearest types, the nearest contexts in this type."""
+    same = replace(request, n_ctx=chosen.n_ctx, n_ubatch=chosen.placement.n_ubatch)
+    shapes = shapes_of_types(subject.shape, dict.fromkeys(BITS))
+    planned = subject.planned or choose(shapes, machine, same)
     here = subject.shape.bytes_weights
-    sizes = {name: int(subject.shape.params_total * bits / 8) for name, bits in BITS.items()}
-    others = [name for name, size in sizes.items() if abs(size - here) > here // 25]
-    nearest = sorted(others, key=lambda name: abs(log(sizes[name] / here)))[:MOST_TYPES]
+    rows = [row for row in planned.rows if row.plan and abs(row.size - here) > here // 25]
+    nearest = sorted(rows, key=lambda row: abs(log(row.size / here)))[:MOST_TYPES]
+    largest = planned.largest_on_gpus
+    first = [largest] if largest in rows else []
     found = [
-        (f"about {name}", subject.shape.scaled(sizes[name], name), replace(request, n_ctx=chosen.n_ctx))
-        for name in others
-        if name in nearest
+        _other(f"{row.type}{', the largest that lies wholly on GPUs' if row is largest else ''}", row.plan)
+        for row in (*first, *(row for row in rows if row in nearest and row is not largest))
+        if row is not None and row.plan is not None
     ]
     contexts = [n for n in CONTEXTS if n != chosen.n_ctx and n <= (subject.shape.n_ctx_train or n)]
     for n_ctx in sorted(sorted(contexts, key=lambda n: abs(log(n / chosen.n_ctx)))[:MOST_CONTEXTS]):
-        found.append((f"--ctx {n_ctx}", subject.shape, replace(request, n_ctx=n_ctx)))
-    fitting = []
-    for what, shape, wish in found:
-        try:
-            one = plan(shape, machine, replace(wish, n_ubatch=chosen.placement.n_ubatch))
-        except DoesNotFit:
-            continue
-        fitting.append(Other(what, one.n_ctx, one.estimate.decode, one.estimate.prefill, on_gpus(one)))
-    return fitting
+        one = plan_if_it_fits(subject.shape, machine, replace(same, n_ctx=n_ctx))
+        if one is not None:
+            found.append(_other(f"--ctx {n_ctx}", one))
+    return found
+
+
+def _other(what: str, one: Plan) -> Other:
+    return Other(what, one.n_ctx, one.estimate.decode, one.estimate.prefill, on_gpus(one))
 
 
 def on_gpus(one: Plan) -> int:
     """Return the bytes of experts that a plan puts on GPUs."""
     return sum(account.experts for account in one.ledger[:-1])
+
+
+def types_of(subject: Subject) -> tuple[TypeRow, ...]:
+    """Return the types that were planned to choose one; none where a file or a type was named."""
+    if subject.planned is None:
+        return ()
+    return rows_of(subject.planned, subject.planned.chosen.type if subject.planned.chosen else None)
 
 
 def as_data(subject: Subject, one: Plan, runners_up: list[Other]) -> dict[str, Any]:
@@ -190,4 +208,5 @@ def as_data(subject: Subject, one: Plan, runners_up: list[Other]) -> dict[str, A
         "estimate": asdict(one.estimate),
         "reasons": list(one.reasons),
         "others": [asdict(other) for other in runners_up],
+        "types": [asdict(row) for row in types_of(subject)],
     }

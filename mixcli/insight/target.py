@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from mixcli.errors import ModelDied
+from mixcli.hub.choosing import shapes_of_types
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.hub.store import StoredModel, find, models
 from mixcli.insight.plans import Subject
 from mixcli.insight.tune import Measurement, measure
 from profiles.errors import DoesNotFit
+from profiles.file_choice import choose, pick
 from profiles.machine import Machine
 from profiles.planner import Plan, plan
 from profiles.quality import BITS
-from profiles.request import Request
+from profiles.request import Request, Rule
 
 CONTEXTS = (65536, 32768, 16384, 8192, 4096, 2048, 1024)
 HOPELESS = 0.8  # of the target: what is estimated below that is not measured
@@ -82,17 +84,22 @@ def _best_estimated(
 ) -> Iterator[Measurement]:
     """Estimate the file types that are not in the store, the best first."""
     have = {stored.manifest.type for stored, _ in _siblings(subject) if stored.manifest}
-    bits_here = 8 * subject.shape.bytes_weights / subject.shape.params_total
-    for name, bits in BITS.items():
-        if name in have or abs(bits - bits_here) < 0.05:
-            continue
-        other = Subject(name, subject.shape.scaled(int(subject.shape.params_total * bits / 8), name), None)
-        one = _planned(other, machine, request)
-        if one is not None and one.estimate.decode * ratio >= target:
-            rates = one.estimate
-            yield Measurement(
-                f"about {name}", one.placement, rates.prefill * ratio, rates.decode * ratio, measured=False
-            )
+    here = subject.shape.bytes_weights
+    shapes = shapes_of_types(subject.shape, dict.fromkeys(name for name in BITS if name not in have))
+    others = {name: shape for name, shape in shapes.items() if abs(shape.bytes_weights - here) > here // 100}
+    planned = choose(others, machine, request)
+    row, _ = pick(
+        [row for row in planned.rows if row.decode * ratio >= target], Rule("quality", target / ratio)
+    )
+    if row is not None and row.plan is not None:
+        rates = row.plan.estimate
+        yield Measurement(
+            f"about {row.type}",
+            row.plan.placement,
+            rates.prefill * ratio,
+            rates.decode * ratio,
+            measured=False,
+        )
 
 
 def _siblings(subject: Subject) -> Iterator[tuple[StoredModel, Subject]]:

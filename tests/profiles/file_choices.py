@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from mixcli.hub.unseen import unseen_shapes
-from profiles.file_choice import FileChoice, Preference, Rule, choose, pick
+from profiles.file_choice import FileChoice, choose, pick
 from profiles.load import load_profile
 from profiles.models import known_models
 from profiles.quality import BITS
-from profiles.request import Request
+from profiles.request import Preference, Request, Rule
 from profiles.shape import ModelShape
 
 GOLDEN = Path(__file__).with_suffix(".txt")

@@ -3,13 +3,13 @@
 import pytest
 
 from profiles.errors import DoesNotFit
-from profiles.file_choice import PREFERENCES, Row, Rule, choose, pick
+from profiles.file_choice import Row, choose, pick
 from profiles.load import load_profile
 from profiles.machine import Machine
 from profiles.memory import GIB
 from profiles.planner import plan
 from profiles.quality import BITS, PUBLISHED, estimated_loss, loss_of
-from profiles.request import Request
+from profiles.request import PREFERENCES, Request, Rule
 from tests.profiles.file_choices import GOLDEN, MACHINES, MODELS, choice, line, shapes
 
 

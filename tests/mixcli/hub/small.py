@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from quantize.ggml_types import GGMLQuantizationType, GGUFValueType
+from mixcli.hub.unseen import source_of
+from profiles.models import known_models
+from quantize.ggml_types import GGMLQuantizationType, GGUFValueType, row_bytes
 from quantize.layout import header_bytes
+from quantize.recipe import choose_types
 from quantize.source import Value, f32, f32s, i32s, text, texts, u32
 
 F16 = GGMLQuantizationType.F16
@@ -95,6 +98,19 @@ def gguf(
         at += -(-n_bytes // 32) * 32
     data = np.random.default_rng(seed).standard_normal(at // 2, np.float32).astype(np.float16)
     return header_bytes(said, entries) + data.tobytes()
+
+
+def large(name: str, file_type: str) -> tuple[bytes, int]:
+    """Give the beginning of a known model's GGUF, with its true tensors, and the size of the whole file."""
+    source = source_of(known_models()[name])
+    types = choose_types(source, file_type)
+    keys = {**metadata(), **vocabulary(known_models()[name].n_vocab), **source.metadata}
+    entries, at = [], 0
+    for tensor in source.tensors:
+        entries.append((tensor.name, types[tensor.name], tensor.shape, at))
+        at += -(-tensor.n_rows * row_bytes(types[tensor.name], tensor.shape[-1]) // 32) * 32
+    header = header_bytes(keys, entries)
+    return header + bytes(4 << 20), len(header) + at
 
 
 def split(count: int, *, seed: int = 1) -> list[bytes]:

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from mixcli.hub.choosing import Target
 from mixcli.hub.pull import favourite
+from profiles.machine import Machine
 from tests.conftest import Runner
 from tests.mixcli.hub import small, standin
 from tests.mixcli.hub.conftest import in_python
@@ -80,12 +83,54 @@ def test_wrong_bytes_in_the_cache_are_not_believed(hub: StandIn, pull, home: Pat
     assert blob.read_bytes() == Q4
 
 
-def test_without_a_type_the_best_that_fits_is_chosen(hub: StandIn, pull) -> None:
+def test_without_a_type_all_are_planned_and_the_one_that_suits_is_chosen(hub: StandIn, pull) -> None:
     hub.add("org/tiny-GGUF", FILES)
     summary = json.loads(pull("org/tiny-GGUF", "--dry-run", "--json").stdout)
-    assert summary["label"] == "org/tiny-GGUF:Q4_K_M", "Q8_0 fits too, but is no better than good"
+    assert summary["label"] == "org/tiny-GGUF:Q4_K_M"
     assert summary["fits"]
     assert [other.split()[0] for other in summary["others"]] == ["Q8_0"]
+    assert [(row["type"], row["chosen"]) for row in summary["types"]] == [("Q8_0", False), ("Q4_K_M", True)]
+    assert all(0 < row["decode"][0] < row["decode"][1] and row["on_offer"] for row in summary["types"])
+
+
+def test_what_a_card_can_do_decides_and_is_said_before_a_byte_is_fetched(hub: StandIn, pull) -> None:
+    add_mixtral(hub, "org/mixtral-GGUF", "Q5_K_M", "Q4_K_M", "Q3_K_M")
+    asked = ("org/mixtral-GGUF", "--profile", "rtx-4090", "--dry-run")
+    quality = json.loads(pull(*asked, "--json", "--prefer", "quality").stdout)
+    assert quality["label"] == "org/mixtral-GGUF:Q5_K_M"
+    table = pull(*asked).stdout
+    assert re.search(
+        r"Q3_K_M\t22\.5 GB\t.*\t69 to 99\t.*\t4\.5 %\tchosen: doubled decode is worth 2 % of perplexity; the",
+        table,
+    )
+    assert re.search(r"Q5_K_M\t33\.2 GB\t.*\t9\.\d to 13\t.*\t~0\.\d %", table)
+    named = json.loads(pull("org/mixtral-GGUF:Q5_K_M", *asked[1:], "--json").stdout)
+    assert [row["note"].partition(";")[0] for row in named["types"]] == [
+        "asked for",
+        "",
+        "balanced would take this one",
+    ]
+    assert sum(seen.sent for seen in hub.downloads()) < 30 << 20, "only headers were read"
+
+
+def test_the_best_type_that_is_not_there_can_be_made(hub: StandIn, pull) -> None:
+    add_mixtral(hub, "org/both", "Q5_K_M", "Q4_K_M", more={"model.safetensors": b"x", "config.json": b"{}"})
+    add_mixtral(hub, "org/alone", "Q5_K_M", "Q4_K_M")
+    asked = ("--profile", "rtx-4090", "--dry-run", "--json")
+    both, alone = (json.loads(pull(name, *asked).stdout) for name in ("org/both", "org/alone"))
+    assert both["label"] == "org/both:Q4_K_M"
+    (note,) = both["notes"]
+    assert note.startswith("Q3_K_L would suit better (decode ")
+    assert note.endswith("in one pass: mixcli pull org/both --quant Q3_K_L")
+    assert {row["type"] for row in both["types"] if row["on_offer"]} == {"Q5_K_M", "Q4_K_M"}
+    assert (alone["notes"], len(alone["types"])) == ([], 2)
+
+
+def add_mixtral(hub: StandIn, repo: str, *file_types: str, more: dict[str, bytes] | None = None) -> None:
+    """Put headers of Mixtral 8x7B's files on the hub, which says that the files are as large as they would be."""
+    heads = {f"mixtral.{name}.gguf": small.large("mixtral", name) for name in file_types}
+    files = {name: head for name, (head, _) in heads.items()} | (more or {})
+    hub.add(repo, files, sizes={name: size for name, (_, size) in heads.items()})
 
 
 def test_a_dry_run_tells_and_keeps_nothing(hub: StandIn, pull, home: Path) -> None:
@@ -158,7 +203,8 @@ def test_a_revision_is_kept_apart(hub: StandIn, pull, mixcli: Runner) -> None:
 
 def test_what_is_pulled_when_nothing_is_named() -> None:
     gib = 1 << 30
-    assert [favourite(free * gib) for free in (64, 24, 8, 1)] == ["mixtral", "mixtral", "mistral", "demo"]
+    targets = [Target(lambda _, free=free: Machine(free * gib, 8)) for free in (64, 24, 8, 1)]  # type: ignore[misc]
+    assert [favourite(target) for target in targets] == ["mixtral", "mixtral", "mistral", "demo"]
 
 
 def test_a_renamed_repository_is_followed(hub: StandIn, pull, mixcli: Runner) -> None:

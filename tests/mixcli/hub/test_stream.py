@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from profiles.quality import BITS
 from quantize import convert
 from tests.conftest import Runner
 from tests.mixcli.hub import small, standin
@@ -127,11 +128,15 @@ def test_a_dry_run_knows_the_result_to_the_byte(hub: StandIn, repo, source: Sour
     assert sum(seen.sent for seen in hub.downloads()) < 1 << 20
 
 
-def test_without_a_type_nothing_is_fetched(hub: StandIn, repo, pull) -> None:
-    done = pull(NAME)
-    assert (done.returncode, "--quant Q4_K_M" in done.stderr) == (2, True)
+def test_without_a_type_the_one_that_suits_is_made(hub: StandIn, repo, pull) -> None:
     assert pull(NAME, "--quant", "Q4_O").returncode == 2
     assert hub.downloads() == []
+    summary = json.loads(pull(NAME, "--dry-run", "--json").stdout)
+    assert sum(seen.sent for seen in hub.downloads()) < 1 << 20
+    (chosen,) = [row for row in summary["types"] if row["chosen"]]
+    assert summary["label"] == f"{NAME}:{chosen['type']}"
+    assert chosen["note"].startswith("chosen: doubled decode is worth 2 % of perplexity")
+    assert {row["type"] for row in summary["types"]} == set(BITS)
 
 
 def test_the_catalogs_weights_are_quantized_when_that_is_asked_for(

@@ -45,7 +45,7 @@ def test_mixtral_on_well_known_machines(profile: str, mixcli: Runner) -> None:
 
 
 def test_budgets_on_the_command_line_win(mixcli: Runner) -> None:
-    ask = ("plan", "mixtral", "--profile", "rtx-4090", "--ctx", "4096", "--json")
+    ask = ("plan", "mixtral:Q4_K_M", "--profile", "rtx-4090", "--ctx", "4096", "--json")
     wide, narrow = (json.loads(mixcli(*ask, *more).stdout) for more in ((), ("--vram", "12GiB")))
     assert narrow["bytes_experts_on_gpus"] < wide["bytes_experts_on_gpus"]
     assert narrow["ledger"][0]["need"] <= 12 * GIB
@@ -55,7 +55,7 @@ def test_budgets_on_the_command_line_win(mixcli: Runner) -> None:
 
 
 def test_a_refusal_has_need_have_and_three_ways_out(mixcli: Runner) -> None:
-    done = mixcli("plan", "mixtral-8x22b", "--profile", "cpu", "--ctx", "32768")
+    done = mixcli("plan", "mixtral-8x22b", "--quant", "Q4_K_M", "--profile", "cpu", "--ctx", "32768")
     assert done.returncode == 4
     assert re.search(r"needs 8\d\.\d GiB .* 60\.0 GiB are free; try --quant \w+, or .*, or ", done.stderr)
 
@@ -72,10 +72,37 @@ def test_people_see_bars_flags_and_what_else_fits(mixcli: Runner) -> None:
         "llama.cpp -c 8192",
         "-ot 'blk",
         "estimate",
-        "about Q3_K_S",
+        "Q3_K_S\t8192",
         "--ctx 16384",
     ):
         assert words in done.stdout
+
+
+def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> None:
+    ask = ("plan", "mixtral", "--profile", "rtx-3090")
+    plan = json.loads(mixcli(*ask, "--json", "--prefer", "quality").stdout)
+    assert plan["model"] == "mixtral:Q4_K_M"
+    (chosen,) = [row for row in plan["types"] if row["chosen"]]
+    assert chosen["type"] == "Q4_K_M"
+    assert chosen["decode"][1] == pytest.approx(plan["estimate"]["decode"])
+    done = mixcli(*ask)
+    assert "Q3_K_M\t22.5 GB\t" in done.stdout
+    assert (
+        "chosen: doubled decode is worth 2 % of perplexity; the largest that lies wholly on GPUs"
+        in done.stdout
+    )
+    assert "mixtral:Q3_K_M, context 8192 tokens" in done.stdout
+    refused = mixcli("plan", "mixtral:Q4_K_M", "--profile", "rtx-3090", "--prefer", "speed")
+    assert (refused.returncode, "name a model without a type" in refused.stderr) == (2, True)
+    nothing = mixcli("plan", "mixtral-8x22b", "--profile", "rtx-3060-12gb")
+    assert (nothing.returncode, "the model needs" in nothing.stderr) == (4, True)
+
+
+def test_the_largest_file_that_lies_wholly_on_the_card_comes_first(mixcli: Runner) -> None:
+    ask = ("plan", "mixtral:Q5_K_M", "--profile", "rtx-4090", "--json")
+    first, second = json.loads(mixcli(*ask).stdout)["others"][:2]
+    assert first["what"] == "Q3_K_M, the largest that lies wholly on GPUs"
+    assert first["decode"] > 90 > second["decode"]
 
 
 @pytest.mark.model

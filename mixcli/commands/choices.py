@@ -1,0 +1,80 @@
+"""How a file is chosen, as options and as a table: the same for every command that chooses one."""
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from mixcli.commands.options import with_options
+from mixcli.console import console
+from mixcli.words import size
+
+if TYPE_CHECKING:
+    from mixcli.hub.choosing import TypeRow
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PREFERENCES = ("balanced", "quality", "speed")
+COLUMNS = ("TYPE", "SIZE", "ON GPUS", "IN RAM", "CONTEXT", "DECODE TOK/S", "PREFILL TOK/S", "LOSS", "")
+
+profile_option = click.option(
+    "--profile",
+    envvar="MIXCLI_PROFILE",
+    metavar="NAME",
+    help="A machine of `mixcli profiles list`; default auto, this one.",
+)
+
+
+def rule_options(command: F) -> F:
+    """Add --prefer and --min-tps; the command gets one `rule`."""
+    options = (
+        click.option(
+            "--prefer",
+            type=click.Choice(PREFERENCES),
+            default=PREFERENCES[0],
+            show_default=True,
+            help="How to choose the type: balanced takes doubled decode for 2 % of perplexity, speed for 8 %, quality the least loss at 10 tok/s.",
+        ),
+        click.option(
+            "--min-tps",
+            type=click.FloatRange(min=0.01),
+            metavar="N",
+            help="Choose only among types that decode N tokens a second.",
+        ),
+    )
+
+    @wraps(command)
+    def collect(prefer: Any, min_tps: float | None, **others: Any) -> Any:
+        from profiles.request import Rule
+
+        return command(rule=Rule(prefer, min_tps), **others)
+
+    return with_options(cast(F, collect), options)
+
+
+def show_types(rows: Iterable["TypeRow"]) -> None:
+    """Print the table of a choice to stdout: sizes in bytes, rates as their range, the loss of perplexity."""
+    console.table(COLUMNS, [_cells(row) for row in rows])
+
+
+def _cells(row: "TypeRow") -> tuple[str, ...]:
+    loss = f"{'~' if row.loss_basis == 'estimated' else ''}{row.loss:.1f} %"
+    note = row.note if row.on_offer else f"{row.note}{'; ' if row.note else ''}not in this repository"
+    if not row.fits:
+        return row.type, size(row.size), "", "", "", "does not fit", "", loss, note
+    return (
+        row.type,
+        size(row.size),
+        size(row.bytes_on_gpus),
+        size(row.bytes_in_memory),
+        str(row.n_ctx),
+        _range(row.decode),
+        _range(row.prefill),
+        loss,
+        note,
+    )
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return " to ".join(f"{end:.0f}" if end >= 10 else f"{end:.1f}" for end in ends)

@@ -1,0 +1,170 @@
+"""Which file of a model suits a machine: the types that a repository, the catalog or the quantizer offers, planned before a byte is fetched."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mixcli.hub.catalog import Entry
+from mixcli.words import size
+from profiles.file_choice import FileChoice, Row, choose
+from profiles.machine import Machine
+from profiles.models import ModelFacts, facts_of, known_models
+from profiles.quality import BITS
+from profiles.request import Request, Rule
+from profiles.shape import ModelShape
+from quantize.errors import QuantizeError, Unsupported
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a file is chosen for: a machine, what is asked of its plan, and what is preferred.
+
+    `machine_for` returns the machine; the shapes that it gets say which types of weights may have to be measured there.
+    """
+
+    machine_for: Callable[[Sequence[ModelShape]], Machine]
+    request: Request = field(default_factory=Request)
+    rule: Rule = field(default_factory=Rule)
+
+    def settled(self, shapes: Mapping[str, ModelShape]) -> "Target":
+        """Return the same with the machine for these shapes looked at once, for several choices."""
+        machine = self.machine_for(list(shapes.values()))
+        return replace(self, machine_for=lambda _: machine)
+
+    def choose(self, shapes: Mapping[str, ModelShape], only: Collection[str] | None = None) -> FileChoice:
+        """Choose among the types of `shapes`, or among `only` those; raises what plan() raises."""
+        machine = self.machine_for(list(shapes.values()))
+        return choose(shapes, machine, self.request, self.rule, only)
+
+
+def usual_shapes(facts: ModelFacts) -> dict[str, ModelShape]:
+    """Return a model in the types that are usually published, as llama.cpp's quantizer would make them."""
+    from mixcli.hub.unseen import unseen_shapes
+
+    return unseen_shapes(facts, BITS)
+
+
+def usual_types(name: str) -> dict[str, ModelShape]:
+    """Return the same for a name of the catalog; nothing for one whose dimensions are not known."""
+    facts = known_models().get(name)
+    return usual_shapes(facts) if facts else {}
+
+
+def choices_of(entries: Sequence[Entry], target: Target) -> list[FileChoice]:
+    """Choose for each entry of the catalog; those of equal dimensions are planned once."""
+    known: dict[tuple[ModelFacts | None, tuple[str, ...]], FileChoice] = {}
+    target = target.settled({})
+    for entry in entries:
+        facts = known_models().get(entry.name)
+        key = facts, entry.types
+        if key not in known:
+            shapes = usual_shapes(facts) if facts else {}
+            known[key] = target.choose(
+                {name: shapes[name] for name in entry.types or shapes if name in shapes}
+            )
+    return [known[known_models().get(entry.name), entry.types] for entry in entries]
+
+
+def shapes_of_types(shape: ModelShape, sizes: Mapping[str, int | None]) -> dict[str, ModelShape]:
+    """Return a model in other types: `sizes` has the bytes of each file, None for one that the quantizer would make.
+
+    A type that the quantizer knows is as it makes it, at the file's size; any other is `shape` in proportion, and left out where no size
+    is known.
+    """
+    from mixcli.hub.unseen import unseen_shape
+
+    facts = facts_of(shape)
+    found = {}
+    for name, n_bytes in sizes.items():
+        try:
+            if not min(facts.n_ff, facts.n_vocab, facts.n_embd // facts.n_head):
+                raise Unsupported("a tensor would have no elements")
+            one = unseen_shape(facts, name)
+        except QuantizeError:
+            if n_bytes is None and name not in BITS:
+                continue
+            one = shape.scaled(n_bytes or int(shape.params_total * BITS[name] / 8), name)
+        found[name] = one if n_bytes is None else one.scaled(n_bytes)
+    return found
+
+
+@dataclass(frozen=True)
+class TypeRow:
+    """One file type as people and programs read it: bytes, tokens a second as (low, high), the loss of perplexity in percent.
+
+    Rates are 0 for what does not fit. `on_offer` is False for a type that would have to be made; `note` says why a row matters.
+    """
+
+    type: str
+    size: int
+    fits: bool
+    bytes_on_gpus: int
+    bytes_in_memory: int
+    n_ctx: int
+    decode: tuple[float, float]
+    prefill: tuple[float, float]
+    loss: float
+    loss_basis: str
+    on_offer: bool
+    chosen: bool
+    note: str
+
+
+def rows_of(
+    planned: FileChoice, taken: str | None, offered: Collection[str] | None = None, *, named: bool = False
+) -> tuple[TypeRow, ...]:
+    """Return the rows of a choice; `taken` is the type that is taken, `named` says that a person named it, `offered` what can be had as it is."""
+    why = "asked for" if named else f"chosen: {planned.why}"
+    best = planned.best.type if planned.best else None
+    other = f"{planned.rule.prefer} would take this one"
+    notes = {best: other} if best else {}
+    notes |= {taken: why} if taken else {}
+    return tuple(
+        _row(row, planned, notes.get(row.type, ""), row.type == taken, offered is None or row.type in offered)
+        for row in planned.rows
+    )
+
+
+def _row(row: Row, planned: FileChoice, note: str, taken: bool, on_offer: bool) -> TypeRow:
+    notes = [note] if note else []
+    if row is planned.largest_on_gpus:
+        notes.append("the largest that lies wholly on GPUs")
+    rates = row.plan.estimate if row.plan else None
+    return TypeRow(
+        row.type,
+        row.size,
+        row.plan is not None,
+        row.bytes_on_gpus,
+        row.size - row.bytes_on_gpus if row.plan else 0,
+        row.plan.n_ctx if row.plan else 0,
+        rates.ends(rates.decode) if rates else (0.0, 0.0),
+        rates.ends(rates.prefill) if rates else (0.0, 0.0),
+        round(row.loss.percent, 2),
+        row.loss.basis,
+        on_offer,
+        taken,
+        "; ".join(notes),
+    )
+
+
+def how_it_runs(row: Row) -> str:
+    """Return in words how fast a type is and where it lies, or that it does not fit."""
+    if row.plan is None:
+        return "it does not fit into this machine's memory"
+    rates = row.plan.estimate
+    where = f"{size(row.bytes_on_gpus)} on GPUs, {size(row.size - row.bytes_on_gpus)} in main memory"
+    return (
+        f"decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis}), "
+        f"context {row.plan.n_ctx} tokens, {where if row.bytes_on_gpus else 'in main memory'}"
+    )
+
+
+__all__ = [
+    "Target",
+    "TypeRow",
+    "choices_of",
+    "how_it_runs",
+    "rows_of",
+    "shapes_of_types",
+    "usual_shapes",
+    "usual_types",
+]
