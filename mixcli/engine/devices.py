@@ -4,21 +4,37 @@ A process of its own, because looking at a CUDA device takes some of its memory 
 """
 
 import json
+import os
 import sys
 from dataclasses import asdict
 
 from mixcli.engine import ggml, rpc
+from mixcli.engine.worker_watch import WorkerWatch
 from mixcli.errors import MixcliError
+
+SILENCE = 15.0  # seconds for a worker to list its devices
 
 
 def main(endpoints: list[str]) -> None:
     """Write the devices as JSON, or {"error": sentence, "exit_code": n}."""
     try:
-        for endpoint in endpoints:
-            rpc.connect(endpoint)
-        sys.stdout.write(json.dumps([asdict(device) for device in ggml.devices()]))
+        with WorkerWatch(endpoints, _give_up).waiting(SILENCE):
+            for endpoint in endpoints:
+                rpc.connect(endpoint)
+            found = [asdict(device) for device in ggml.devices()]
+        sys.stdout.write(json.dumps(found))
     except MixcliError as error:
-        sys.stdout.write(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+        _show(error)
+
+
+def _show(error: MixcliError) -> None:
+    sys.stdout.write(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+    sys.stdout.flush()
+
+
+def _give_up(error: MixcliError) -> None:
+    _show(error)
+    os._exit(0)  # llama.cpp waits for a worker
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ a list of tokens, the logits after the last of them. A process of its own, becau
 """
 
 import json
+import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 from mixcli.engine.llama import Batch
 from mixcli.engine.loading import Loaded, load
+from mixcli.engine.worker_watch import COMPUTE, LOAD, WorkerWatch
 from mixcli.errors import MixcliError
 from profiles.placement import Placement
 
@@ -23,13 +26,27 @@ WARM_UP = 64  # tokens, enough that a GPU works with main memory's experts
 def main() -> None:
     """Read the order, write the answer."""
     order = json.loads(sys.stdin.read())
+    placement = Placement.from_json(order["placement"])
+    watch = WorkerWatch(placement.workers, _give_up)
     try:
-        loaded = load(
-            Path(order["path"]), Placement.from_json(order["placement"]), order.get("expected", {}), None
-        )
+        with watch.waiting(LOAD):
+            loaded = load(
+                Path(order["path"]), placement, order.get("expected", {}), None, lambda _: watch.alive()
+            )
     except MixcliError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(error.exit_code)
+        _give_up(error)
+    with watch.waiting(COMPUTE):
+        answer = _answer(loaded, order)
+    sys.stdout.write(json.dumps(answer))
+
+
+def _give_up(error: MixcliError) -> NoReturn:
+    sys.stderr.write(f"{error}\n")
+    sys.stderr.flush()
+    os._exit(error.exit_code)  # also while llama.cpp waits for a worker
+
+
+def _answer(loaded: Loaded, order: Mapping[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "comparisons": [
             {"device": one.device, "parts": one.parts, "off": one.off} for one in loaded.comparisons
@@ -42,7 +59,7 @@ def main() -> None:
         answer["batches"] = {str(n): at_once(loaded, n, order["tokens"]) for n in order["batches"]}
     if order.get("logits"):
         answer["logits"] = logits_after(loaded, order["logits"])
-    sys.stdout.write(json.dumps(answer))
+    return answer
 
 
 def logits_after(loaded: Loaded, tokens: list[int]) -> list[float]:

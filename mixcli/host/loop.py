@@ -21,7 +21,8 @@ from mixcli.engine.llama import ContextLost
 from mixcli.engine.loading import Loaded, load
 from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sequence import Output
-from mixcli.errors import MixcliError
+from mixcli.engine.worker_watch import COMPUTE, LOAD, WorkerWatch
+from mixcli.errors import MixcliError, NotReachable
 from mixcli.host.call import Call, Item, deliver
 from mixcli.host.crowding import Crowding
 from mixcli.host.kv import open_store
@@ -45,6 +46,7 @@ class EngineLoop:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: dict[str, Call] = {}
         self._lanes = Lanes()
+        self._workers = WorkerWatch(self.placement.workers, self._on_silent_worker)
         self._sharing = Sharing(paths.runtime_dir())
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
@@ -99,7 +101,8 @@ class EngineLoop:
         self._inbox.put(None)
         if self.status == READY:
             self._engine.interrupt()
-        self._thread.join(timeout)
+        if self.status != FAILED:  # then the thread has ended, or hangs in the load
+            self._thread.join(timeout)
 
     def _ready(self) -> Preparation:
         """In a lane, after the load: what prepares; raise the load's error where it failed."""
@@ -116,11 +119,12 @@ class EngineLoop:
 
     def _main(self) -> None:
         try:
-            self._load()
+            with self._workers.waiting(LOAD):
+                self._load()
         except BaseException as error:
-            self.error, self.status = error, FAILED
-            self._lanes.open()
-            self._on_state()
+            self._fail(error)
+            return
+        if self.status == FAILED:  # the worker was given up, and answered then
             return
         self.status = READY
         self._lanes.open()
@@ -136,6 +140,17 @@ class EngineLoop:
         except BaseException:  # so is it with a bug that no single request can have caused
             self._end(traceback.format_exc())
 
+    def _fail(self, error: BaseException) -> None:
+        self.error, self.status = error, FAILED
+        self._lanes.open()
+        self._on_state()
+
+    def _on_silent_worker(self, error: NotReachable) -> None:
+        """From the watch's thread, while the engine's own hangs in llama.cpp."""
+        if self.status == READY:
+            self._end(f"mixcli: {error}")
+        self._fail(error)
+
     @staticmethod
     def _end(why: str) -> NoReturn:
         sys.stderr.write(f"{why}\n")
@@ -144,6 +159,7 @@ class EngineLoop:
 
     def _load(self) -> None:
         def on_progress(share: float) -> bool:
+            self._workers.alive()
             if share - self.progress >= 0.01 or share == 1.0:
                 self.progress = share
                 self._on_state()
@@ -179,9 +195,12 @@ class EngineLoop:
             action = self._inbox.get()
             if action is None:
                 return
-            action()
+            with self._workers.waiting(COMPUTE):
+                action()
         self._share()
-        taken = map(self._take, self._engine.step())
+        with self._workers.waiting(COMPUTE):
+            outputs = self._engine.step()
+        taken = map(self._take, outputs)
         deliver([item for item in taken if item is not None])
 
     def _take(self, output: Output) -> tuple[Call, Item] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mixcli import python_child
 from mixcli.console import console
-from mixcli.errors import ModelDied, UsageError
+from mixcli.errors import ModelDied, NotReachable, UsageError
 from mixcli.insight.plans import Subject
 from profiles.expectation import expectation
 from profiles.placement import Placement
@@ -47,10 +47,12 @@ def measured(
     """Load in a child process; gives {"comparisons", "notes"}, with `prompt` and `tokens` the rates "prefill" and "decode",
     with `logits` (token ids) the logits after them.
 
-    Raises ModelDied with its last words when that fails.
+    Raises ModelDied with its last words when that fails, NotReachable when a worker does not answer.
     """
     order = {"path": str(subject.path), "placement": placement.to_json(), "expected": expected, **work}
     done = python_child.run("-m", "mixcli.engine.probe", seconds=TIME_LIMIT, stdin=json.dumps(order))
+    if done.code == NotReachable.exit_code:
+        raise NotReachable(done.last_words)
     if not done.succeeded:
         raise ModelDied(f"loading {subject.label} as planned failed: {done.last_words}")
     return dict(json.loads(done.out))

@@ -1,0 +1,141 @@
+"""Workers that freeze when the handshake is over, or later: whoever waits is told which one, in bounded time."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mixcli import python_child
+from mixcli.engine import worker_watch
+from mixcli.engine.rpc import HELLO
+from mixcli.errors import ModelDied, NotReachable
+from mixcli.host.client import HostClient
+from mixcli.host.protocol import raise_error
+from mixcli.host.spec import HostName, HostSpec, Order
+from profiles.placement import Placement
+from tests.profiles.llama import free_port, start_worker
+
+from .test_host import LONG, wait_for
+
+QUICK = (
+    "import mixcli.engine.worker_watch as watch\nwatch.LOAD = watch.COMPUTE = 0.5\nwatch.LOOK = 0.1\n"
+    "import mixcli.engine.devices as devices\ndevices.SILENCE = 0.5\n"
+)
+HOST = "from mixcli.host.__main__ import main\nmain()"
+
+
+@pytest.fixture
+def worker() -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    port = free_port()
+    with start_worker(port) as process:
+        yield f"127.0.0.1:{port}", process
+        process.kill()
+
+
+@pytest.fixture
+def frozen(worker: tuple[str, "subprocess.Popen[bytes]"]) -> Iterator[str]:
+    """A worker that greets everybody as a real one does, and says nothing more."""
+    host, port = worker[0].split(":")
+    with socket.create_connection((host, int(port))) as real:
+        real.sendall(HELLO)
+        greeting = real.recv(64)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        def run() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    peer = stack.enter_context(server.accept()[0])
+                    peer.recv(64)
+                    peer.sendall(greeting)
+
+        threading.Thread(target=run, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def started(name: HostName, endpoint: str) -> Iterator[HostClient]:
+    """Start a host whose patience is short."""
+    placement = Placement(
+        n_ctx=512, n_gpu_layers=99, workers=(endpoint,), load_mode="none", n_threads=2, n_threads_batch=2
+    )
+    spec = HostSpec(name, Order(placement)).to_json()
+    command = python_child.command("-c", QUICK + HOST, spec)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(name.socket.exists)
+        client = HostClient(name.socket)
+        yield client
+        began = time.monotonic()
+        _, err = process.communicate(timeout=20)
+        assert time.monotonic() - began < 3
+    assert process.returncode == 0 or f"the worker at {endpoint} has not answered for 0 s" in err
+
+
+def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
+    placement = Placement(workers=(frozen,), repack=False).to_json()
+    order = json.dumps({"path": "/dev/null", "placement": placement})
+    probe = "from mixcli.engine.probe import main\nmain()"
+    began = time.monotonic()
+    done = python_child.run("-c", QUICK + probe, seconds=30, stdin=order)
+    assert (done.code, done.last_words) == (
+        6,
+        f"the worker at {frozen} has not answered for 0 s: it hangs, or its machine is gone; restart `mixcli worker` there",
+    )
+    look = "from mixcli.engine.devices import main\nmain([sys.argv[1]])"
+    done = python_child.run("-c", "import sys\n" + QUICK + look, frozen, seconds=30)
+    assert f"the worker at {frozen} has not answered" in done.out, done
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.model
+def test_a_load_is_not_frozen_by_a_worker(frozen: str, name: HostName) -> None:
+    with started(name, frozen) as client:
+        *_, last = client.attach(0)
+    with pytest.raises(NotReachable, match=f"the worker at {frozen} has not answered for 0 s"):
+        raise_error(last)
+
+
+@pytest.mark.model
+def test_an_answer_is_not_frozen_by_a_worker(
+    worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
+) -> None:
+    endpoint, process = worker
+    with started(name, endpoint) as client:
+        guest = client.attach(0)
+        next(state for state in guest if state["status"] == "ready")
+        stream = client.chat(LONG)
+        next(delta for delta in stream if delta.text)
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(ModelDied):
+            list(stream)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs TCP_INFO")
+def test_only_the_worker_that_was_asked_last_is_blamed_and_only_when_it_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_watch, "LOOK", 0.02)
+    found: list[NotReachable] = []
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        places = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+        watch = worker_watch.WorkerWatch(places, found.append)
+        with watch.waiting(0.2):
+            time.sleep(0.4)
+            assert not found, "nobody is connected yet"
+            clients = [stack.enter_context(socket.create_connection(one.getsockname())) for one in servers]
+            for number in range(20):
+                clients[number % 2].sendall(b"x")
+                time.sleep(0.03)
+            assert not found, "bytes go all the time"
+            clients[0].sendall(b"x")
+            wait_for(lambda: found)
+        assert str(found[0]).startswith(f"the worker at {places[0]} has not answered for 0 s")
