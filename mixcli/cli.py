@@ -28,7 +28,7 @@ COMMANDS = {
     "rm": ("mixcli.commands.rm", "Remove a model."),
     "verify": ("mixcli.commands.verify", "Check a model's bytes against their checksums."),
     "import": ("mixcli.commands.import_", "Take a GGUF file into the store."),
-    "default": ("mixcli.commands.default", "Choose the model that is meant when none is named."),
+    "default": ("mixcli.commands.default", "Set the default model."),
     "convert": ("mixcli.commands.convert", "Make a GGUF of a checkpoint, or repair an old one."),
     "quantize": ("mixcli.commands.quantize", "Make a smaller GGUF of a GGUF."),
     "plan": ("mixcli.commands.plan", "Plan a model: what lives where, and how fast."),

@@ -69,7 +69,7 @@ def sessions(chat: "Chat", rest: str) -> None:
         for hit in hits:
             console.note(f"{moment(hit.created)}  {hit.session}  {hit.role}: {hit.snippet}")
         if not hits:
-            console.note(f"(nothing that was said contains {rest})")
+            console.note(f"(no message matches {rest!r})")
         return
     have = chat.talk.store.all()
     width = max((len(one.name) for one in have), default=0)

@@ -63,11 +63,11 @@ def _paths(_chat: "Chat") -> Words:
 TABLE: dict[str, Command] = {
     "/help": Command(_help, "", "list these commands"),
     "/model": Command(places.model, "[NAME]", "say which model answers, or take another", places.model_names),
-    "/profile": Command(places.profile, "[NAME]", "say which machine the plan is for, or plan anew", places.profile_names),
+    "/profile": Command(places.profile, "[NAME]", "show or change the profile that plans", places.profile_names),
     "/system": Command(about.system, "[TEXT|none|@PERSONA]", "show or set the system message", _systems),
     "/set": Command(about.set_, "[NAME [VALUE]]", "show or set temperature, seed, max_tokens, ...", _settings),
     "/retry": Command(branches.retry, "", "answer the last question again"),
-    "/edit": Command(branches.edit, "[N]", "write in $EDITOR: a message, or message N anew"),
+    "/edit": Command(branches.edit, "[N]", "write in $EDITOR: a message, or message N again"),
     "/undo": Command(branches.undo, "", "take the last turn back; it stays as a branch"),
     "/branch": Command(branches.branch, "[N]", "list the branches, or go to one"),
     "/sessions": Command(branches.sessions, "[WORDS]", "list conversations, or search them"),

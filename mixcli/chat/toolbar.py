@@ -96,4 +96,4 @@ def _name(device: str) -> str:
 def _warning(gauges: Gauges) -> str:
     if not gauges.nearly_full:
         return ""
-    return ", the oldest turns leave soon" if gauges.drops else ", nearly full"
+    return ", oldest turns will be dropped soon" if gauges.drops else ", nearly full"

@@ -99,7 +99,7 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
     if report.started_over:
         console.note("an unfinished result of another source or other options was thrown away")
     elif report.n_bytes_resumed:
-        console.note(f"went on after {size(report.n_bytes_resumed)} that were there already")
+        console.note(f"resumed after {size(report.n_bytes_resumed)} that an earlier run wrote")
     console.note(
         f"wrote {size(report.n_bytes)} in {report.seconds:.1f} s; talk with it: mixcli chat -m {report.paths[0]}"
     )

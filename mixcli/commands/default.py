@@ -10,7 +10,7 @@ from mixcli.errors import UsageError
 
 @click.command("default", cls=Command)
 @click.argument("model", required=False, type=NAME_OR_PATH)
-@click.option("--clear", is_flag=True, help="Have no default any more.")
+@click.option("--clear", is_flag=True, help="Clear the default model.")
 @common
 def command(model: str | None, clear: bool) -> None:
     """Show or set the default model. -m and MIXCLI_MODEL override it."""
@@ -25,4 +25,4 @@ def command(model: str | None, clear: bool) -> None:
     elif chosen := default.get():
         console.line(chosen)
     else:
-        raise UsageError("no default is chosen; `mixcli default MODEL` chooses one")
+        raise UsageError("no default model is set; `mixcli default MODEL` sets one")

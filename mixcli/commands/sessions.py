@@ -57,7 +57,7 @@ def search(words: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         console.data([asdict(hit) for hit in hits])
     elif not hits:
-        console.note(f"nothing that was said contains {' '.join(words)}")
+        console.note(f"no message matches {' '.join(words)!r}")
     else:
         console.table(
             ("CONVERSATION", "WHEN", "WHO", "WHAT"),

@@ -29,7 +29,7 @@ def command(listen: str, threads: int | None) -> None:
     host = listen.rpartition(":")[0].strip("[]")
     if host not in LOOPBACK:
         console.warn(
-            f"everybody who reaches {listen} can use this machine's memory and crash this process; "
+            f"anyone who reaches {listen} can use this machine's memory and crash this process; "
             "there is no password and no encryption"
         )
     console.note(f"lending at {listen}; Ctrl-C ends it")

@@ -179,7 +179,7 @@ def create_app(state: State) -> FastAPI:
         request = await _read(http, partial(parsed, TokenizeRequest))
         messages = None if request.messages is None else [one.message() for one in request.messages]
         if messages is None and request.prompt is None:
-            raise BadRequest("say messages or prompt", param="messages")
+            raise BadRequest("pass messages or prompt", param="messages")
         tokens = await asyncio.wrap_future(state.engine.tokenize(messages, request.prompt))
         return {"count": len(tokens), "tokens": tokens, "max_model_len": state.engine.placement.n_ctx}
 

@@ -1,4 +1,4 @@
-"""The model that is meant when none is named: one line in the configuration folder."""
+"""The default model: one line in the configuration folder."""
 
 from mixcli import paths
 from mixcli.json_cache import replace_text

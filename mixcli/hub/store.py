@@ -162,7 +162,7 @@ def _only(have: list[StoredModel]) -> StoredModel:
         raise UsageError("there is no model yet; `mixcli pull demo` brings a small one, without the network")
     if len(have) > 1:
         raise UsageError(
-            f"which model? say -m {' or -m '.join(m.label for m in have)}, or choose one for good: mixcli default MODEL"
+            f"several models are installed ({', '.join(m.label for m in have)}); pass -m, or set one with `mixcli default`"
         )
     return have[0]
 

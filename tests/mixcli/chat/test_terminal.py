@@ -363,7 +363,7 @@ def test_a_full_context_is_said(stage: Stage) -> None:
     chat.wait_for_prompt(2)
     noted = "2 of the oldest messages no longer fit"
     assert noted in " ".join(chat.text.split())
-    chat.wait_for("context 85 %, the oldest turns leave soon")
+    chat.wait_for("context 85 %, oldest turns will be dropped soon")
     chat.enter("/set overflow error")
     chat.wait_for_prompt(3)
     chat.enter("Go on")

@@ -145,7 +145,7 @@ def test_the_default_is_what_is_meant(mixcli: Runner, file: Path) -> None:
     assert mixcli("default").returncode == 2
     mixcli("import", str(file))
     mixcli("import", str(file), "--name", "other", "--copy")
-    assert "which model?" in mixcli("show").stderr
+    assert "several models are installed" in mixcli("show").stderr
     assert mixcli("default", "otter").returncode == 2
     assert mixcli("default", "other").returncode == 0
     assert mixcli("default").stdout == "other:F16\n"
