@@ -1,8 +1,10 @@
 """What a host takes in: each body is bounded, and so are the bytes of all requests that it works on, so that no crowd eats its memory.
 
 A body that is one byte too long is refused as soon as that is known; when the host holds enough, more is turned away for a moment (503).
+One that does not come to its end is given up (408), so that clients that stop in the middle hold nothing.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -11,6 +13,7 @@ from mixcli.errors import Busy, MixcliError, UsageError
 from mixcli.host.protocol import error_body
 
 MAX_BODY = 1 << 26  # bytes of one request, as the gate of `serve` has it
+WHOLE_BODY = 120.0  # seconds for it, as `serve` has them
 MAX_HELD = 1 << 27  # bytes of the bodies of all requests that are not answered yet
 
 Message = MutableMapping[str, Any]
@@ -35,16 +38,26 @@ class Intake:
         self._n_held = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Run the app with a body that is counted; answer 413 or 503 where it is too much."""
+        """Run the app with a body that is counted; answer 413 or 503 where it is too much, 408 where it is too late."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         n_own = 0
-        answered = False
+        answered = whole = False
+        deadline = asyncio.get_running_loop().time() + WHOLE_BODY
 
         async def counted() -> Message:
-            nonlocal n_own
-            message = await receive()
+            nonlocal n_own, whole
+            if whole:  # what comes now is the client's end
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise _Refused(
+                    408, UsageError(f"the request's body was not there whole after {WHOLE_BODY:.0f} s")
+                ) from None
+            whole = not message.get("more_body")
             if message["type"] == "http.request":
                 n = len(message.get("body", b""))
                 n_own += n

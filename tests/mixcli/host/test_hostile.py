@@ -146,7 +146,7 @@ def test_who_leaves_while_a_request_is_prepared_takes_nobody_along(host: Host) -
         time.sleep(0.1)
 
 
-def test_bodies_are_bounded_one_by_one_and_together() -> None:
+def test_bodies_are_bounded_one_by_one_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """In process: 413 for one that is too long, announced or not; 503 while too much is held; and all is given back."""
     release = asyncio.Event()
 
@@ -158,13 +158,13 @@ def test_bodies_are_bounded_one_by_one_and_together() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def request(intake: Intake, *parts: bytes, length: int | None = None) -> int:
+    async def request(intake: Intake, *parts: bytes, length: int | None = None, whole: bool = True) -> int:
         todo = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
-        todo[-1]["more_body"] = False
+        todo[-1]["more_body"] = not whole
         sent: list[Any] = []
 
         async def receive() -> Any:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if todo else 60)
             return todo.pop(0)
 
         async def send(message: Any) -> None:
@@ -188,5 +188,9 @@ def test_bodies_are_bounded_one_by_one_and_together() -> None:
         assert await held == 200
         for _ in range(10):
             assert await request(intake, b"x" * 100) == 200
+        monkeypatch.setattr("mixcli.host.intake.WHOLE_BODY", 0.05)
+        halves = [request(intake, b"x" * 75, whole=False) for _ in range(2)]
+        assert await asyncio.gather(*halves) == [408, 408], "a client that stops in the middle is given up"
+        assert await request(intake, b"x" * 100) == 200
 
     asyncio.run(scenario())
