@@ -7,6 +7,7 @@ prompts at half the rate. The products are those of Mixtral's experts: eight, tw
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
+from statistics import median
 
 from profiles.errors import shown
 
@@ -102,6 +103,18 @@ class HostRates:
         if one is None:
             return None
         return (one.repacked if repacked else None) or one.plain
+
+    @property
+    def usual(self) -> ProductRates | None:
+        """Return the median rates of the types as files have them, for those that are not known; None where none is known."""
+        if not self.types:
+            return None
+        few, many, few_dense, many_dense = (
+            median(one)
+            for one in zip(*((*one.plain.experts, *one.plain.dense) for one in self.types), strict=True)
+        )
+        decode = median(one.plain.decode for one in self.types)
+        return ProductRates(decode, (few, many), (few_dense, many_dense))
 
     def scaled(self, factor: float, most_decode: float) -> "HostRates":
         """Return the rates of so many times the cores, decode bounded by what memory gives (GB a second)."""

@@ -188,7 +188,9 @@ def decode_rates(
     def device(byte: float, overhead: float) -> DeviceRates:
         return DeviceRates(overhead, byte * share, 0.0, byte * used, byte * share)
 
-    host = machine.bandwidth * GB * _host_decode(machine)
+    usual = machine.rates.usual
+    host = usual.decode * GB * _host_decode(machine) / DECODE_EFFICIENCY["host"] if usual else 0.0
+    host = host or machine.bandwidth * GB * _host_decode(machine)
     repacked = (
         min(host * REPACKED_DECODE, machine.bandwidth * GB) if _by_constants(machine, placement) else host
     )
@@ -228,7 +230,10 @@ def prefill_rates(
     attention_ops, matrix_ops = _operations(shape)
     filled = PREFILL_EFFICIENCY["gpu"] * tokens / (tokens + HALF_FILLED)
     slower = REPACKED_PREFILL if _by_constants(machine, placement) else 1.0
-    host_rate = machine.host_tflops * 1e12 * PREFILL_EFFICIENCY["host"] * slower
+    usual = machine.rates.usual
+    host_rate = (
+        (usual.experts[-1] if usual else machine.host_tflops * PREFILL_EFFICIENCY["host"]) * 1e12 * slower
+    )
     rates = [gpu.tflops * 1e12 * filled for gpu in machine.gpus]
     devices = [DeviceRates(attention_ops / rate, 0.0, matrix_ops / rate) for rate in rates]
     layer_byte, matrix_byte = (ops / host_rate for ops in _operations_a_byte(shape))

@@ -43,7 +43,7 @@ def test_a_types_rate_at_the_batches_that_were_measured_and_between() -> None:
     )
 
 
-def test_a_type_that_is_known_is_priced_by_its_rates_and_others_by_the_constants() -> None:
+def test_a_type_that_is_known_is_priced_by_its_rates_and_others_as_is_usual_there() -> None:
     names = set(MIXTURE.types)
     assert "Q4_K" in names
     here, placement = machine(TypeRates("Q4_K", SLOW)), Placement(n_ctx=512, repack=False)
@@ -52,7 +52,7 @@ def test_a_type_that_is_known_is_priced_by_its_rates_and_others_by_the_constants
         known, unknown = (rates(MIXTURE, one, placement) for one in (here, machine()))
         assert known.matrix(0, layer, 0) > 2 * unknown.matrix(0, layer, 0)
         other = replace(layer, types=("Q2_K", "", "Q2_K"))
-        assert known.matrix(0, other, 0) == unknown.matrix(0, layer, 0)
+        assert known.matrix(0, other, 0) == pytest.approx(known.matrix(0, layer, 0), rel=0.05)
 
 
 @pytest.mark.parametrize(
