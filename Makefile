@@ -18,10 +18,9 @@ demo: setup
 	@printf '\n$$ echo "What is the capital of France?" | mixcli run -m demo\n'
 	@echo "What is the capital of France?" | $(BIN)/mixcli run -m demo
 
-# two files at a time, then what loads the demo model, whose threads want the cores for themselves
+# two files at a time; each of the two has cores of its own (tests/conftest.py)
 test: setup
-	$(BIN)/python -m pytest -m "not model" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m model
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-quick: setup
 	$(BIN)/python -m pytest -m "not slow"

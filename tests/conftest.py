@@ -24,6 +24,17 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ["MIXCLI_MEASURE"] = "off"  # every test has a home of its own, and would measure the processor
+    _take_a_share_of_the_cores()
+
+
+def _take_a_share_of_the_cores() -> None:
+    """Keep one of several pytest workers, and the models that it loads, to cores of its own: their threads wait for each other by spinning."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    n_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) >= n_workers:
+            os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) :: n_workers])
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from mixcli.hardware import physical_cores
 from mixcli.host.process import Host, connect, hosts, stop
 from mixcli.host.spec import HostName, Order
 from profiles.placement import Placement
 
-PLACEMENT = Placement(n_ctx=2048, n_threads=2, n_threads_batch=2)
+N_THREADS = min(2, physical_cores())
+PLACEMENT = Placement(n_ctx=2048, n_threads=N_THREADS, n_threads_batch=N_THREADS)
 
 
 def silent(_done: float, _total: float, _stage: str) -> None: ...
