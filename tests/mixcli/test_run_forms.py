@@ -171,7 +171,7 @@ def test_closed_streams(warm: Runner) -> None:
 def test_more_than_any_context_holds_is_refused_before_a_model_is_loaded(
     mixcli: Runner, with_demo: Path
 ) -> None:
-    command = f'head -c 1000000000 /dev/zero | {sys.executable} -m mixcli run; echo "${{PIPESTATUS[1]}}"'
+    command = f'head -c 1000000000 <(yes) | {sys.executable} -m mixcli run; echo "${{PIPESTATUS[1]}}"'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout == "2\n"
     assert "the piped text has more than 268,435,456 bytes" in done.stderr
