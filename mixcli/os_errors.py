@@ -63,7 +63,7 @@ def explain(error: OSError) -> MixcliError:
             kind, sentence = _MEANINGS[code]
         elif not path.parent.exists():
             path, sentence = path.parent, "{where}: this folder cannot be made; {variable}"
-    if code == errno.ENOENT and path is not None and variable_of(path) is None:
+    elif code == errno.ENOENT and path is not None and variable_of(path) is None:
         return UsageError(missing(path))
     said = error.strerror or str(error) or type(error).__name__
     if path is None and code not in {errno.ENOSPC}:
