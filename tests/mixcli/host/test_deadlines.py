@@ -118,11 +118,6 @@ def test_a_port_that_nobody_listens_at_cannot_be_connected_to() -> None:
         )
 
 
-def test_a_name_that_is_not_known_cannot_be_connected_to() -> None:
-    with pytest.raises(NotReachable, match=r"cannot connect to nowhere\.invalid:80: .*; check the address"):
-        EndpointClient("http://nowhere.invalid", None).models()
-
-
 def test_a_server_that_accepts_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its queue of connections is full, so the system answers none more."""
     monkeypatch.setattr(deadlines, "CONNECT", 0.3)
