@@ -114,16 +114,16 @@ def pick(rows: Sequence[Row], rule: Rule) -> tuple[Row | None, str]:
     among = "" if rule.min_tps is None else f" among those with at least {rule.min_tps:g} tok/s"
     if rule.prefer != "quality":
         worth = DOUBLED[rule.prefer]
-        why = f"doubled decode is worth {worth:g} % of perplexity{among}"
+        why = f"{rule.prefer}, doubled decode is worth {worth:g} % of perplexity{among}"
         return max(fast, key=lambda row: _score(row, worth)), why
     balanced = max(fast, key=lambda row: _score(row, DOUBLED["balanced"]))
     floor = FLUENT if rule.min_tps is None else rule.min_tps
     fluent = [row for row in fast if row.decode >= floor and row.loss.percent <= balanced.loss.percent]
     if not fluent:
-        return balanced, f"none of less loss reaches {floor:g} tok/s"
+        return balanced, f"balanced, as none of less loss reaches {floor:g} tok/s"
     return min(
         fluent, key=lambda row: (row.loss.percent, -row.decode)
-    ), f"least loss with at least {floor:g} tok/s"
+    ), f"quality, least loss with at least {floor:g} tok/s"
 
 
 def _score(row: Row, worth: float) -> float:

@@ -18,7 +18,10 @@ _ENDLESS = 1 << 62
 
 
 class Arena:
-    """One device's buffer: free blocks sorted by address, the last of them endless; `peak` is what was ever used, in bytes."""
+    """One device's buffer: free blocks sorted by address, the last of them endless; `peak` is what was ever used, in bytes.
+
+    Sizes are multiples of the alignment.
+    """
 
     def __init__(self) -> None:
         self._free: list[tuple[int, int]] = [(0, _ENDLESS)]
@@ -26,7 +29,6 @@ class Arena:
 
     def take(self, size: int) -> int:
         """Hand out the smallest free block that is large enough, the endless one last; gives its address."""
-        size = -(-size // ALIGNMENT) * ALIGNMENT
         best, best_size = len(self._free) - 1, _ENDLESS
         for i in range(len(self._free) - 1):
             if size <= self._free[i][1] <= best_size:
@@ -41,7 +43,6 @@ class Arena:
 
     def give_back(self, address: int, size: int) -> None:
         """Free a block and join it with free neighbours."""
-        size = -(-size // ALIGNMENT) * ALIGNMENT
         if not size:
             return
         i = bisect(self._free, (address, size))
@@ -72,7 +73,7 @@ class Program:
         """Return the bytes of every device's compute buffer, the host last; `bytes_parts` has the host's tensors by a Share's part."""
         sizes = list(self.sizes)
         for number, share in self.shares:
-            sizes[number] = share.of(bytes_parts)
+            sizes[number] = _aligned(share.of(bytes_parts))
         arenas = [Arena() for _ in range(self.n_devices)]
         addresses = [0] * len(sizes)
         homes = [arenas[device] for device in self.devices]
@@ -82,6 +83,10 @@ class Program:
             else:
                 homes[~number].give_back(addresses[~number], sizes[~number])
         return tuple(arena.peak for arena in arenas)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def program(graph: Graph, n_devices: int, *, pipeline: bool = False) -> Program:
@@ -102,7 +107,7 @@ def program(graph: Graph, n_devices: int, *, pipeline: bool = False) -> Program:
         n_devices,
         record.events,
         record.devices,
-        array("q", [tensor.size for tensor in record.owners]),
+        array("q", [_aligned(tensor.size) for tensor in record.owners]),
         tuple((number, share) for number, share in shares if share is not None),
     )
 

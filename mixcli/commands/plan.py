@@ -75,7 +75,7 @@ def command(
             console.line(f"note: {reason}")
         rates = found.estimate
         console.line(
-            f"\nestimate  writes {rates.shown(rates.decode)}, reads {rates.shown(rates.prefill)} tokens/s ({rates.basis})"
+            f"\nestimate  decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis})"
         )
         console.line(f"llama.cpp {flags(found.placement)}\n")
         rows = [
@@ -88,7 +88,7 @@ def command(
             )
             for one in runners_up
         ]
-        console.table(("instead", "context", "writes/s", "reads/s", "experts on GPUs"), rows)
+        console.table(("instead", "context", "decode tok/s", "prefill tok/s", "experts on GPUs"), rows)
     if verify:
         from mixcli.insight.verify import show_verified
 

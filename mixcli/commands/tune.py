@@ -91,4 +91,4 @@ def command(
             )
             for row in rows
         ]
-        console.table(("placement", "writes/s", "reads/s", ""), shown)
+        console.table(("placement", "decode tok/s", "prefill tok/s", ""), shown)

@@ -9,6 +9,7 @@ from mixcli.console import console
 from mixcli.errors import MixcliError
 from mixcli.hub import store
 from mixcli.hub.catalog import Entry
+from mixcli.hub.choosing import Target, how_it_runs, type_to_make
 from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.licences import Licence, licence
 from mixcli.hub.manifest import Manifest, StoredFile
@@ -56,18 +57,33 @@ class About:
 
 
 def from_folder(
-    folder: Path, output_type: str, name: str | None, report: Report
+    folder: Path, file_type: str | None, name: str | None, target: Target, report: Report
 ) -> tuple[store.StoredModel, bool]:
-    """Make a model of a checkpoint folder."""
+    """Make a model of a checkpoint folder; without a file type the one that suits the target best, which is noted before the work."""
     about = About(
         store.check_new(name or usable_name(folder.name.lower())),
         f"made from the checkpoint in {folder.name}",
         licence(None),
         str(folder),
     )
+    output_type = file_type or _type_that_suits(folder, target)
     return build(
-        about, output_type, lambda _work, target: convert_to(folder, target, output_type, report), report
+        about, output_type, lambda _work, path: convert_to(folder, path, output_type, report), report
     )
+
+
+def _type_that_suits(folder: Path, target: Target) -> str:
+    from quantize import Options
+    from quantize.conversion import open_model
+
+    chosen, planned = type_to_make(open_model(folder, Options()), folder.name, None, target)
+    others = ", ".join(
+        f"{row.type} {row.decode:.0f} tok/s" for row in planned.rows if row.plan and row.type != chosen
+    )
+    console.note(
+        f"{chosen} suits this machine: {how_it_runs(planned.row(chosen))} ({planned.why}); others: {others}"
+    )
+    return chosen
 
 
 def demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredModel, bool]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mixcli.errors import DoesNotFit
 from mixcli.hub.catalog import Entry
 from mixcli.words import size
 from profiles.file_choice import FileChoice, Row, choose
@@ -10,8 +11,9 @@ from profiles.machine import Machine
 from profiles.models import ModelFacts, facts_of, known_models
 from profiles.quality import BITS
 from profiles.request import Request, Rule
-from profiles.shape import ModelShape
+from profiles.shape import ModelShape, model_shape
 from quantize.errors import QuantizeError, Unsupported
+from quantize.source import ModelSource
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,31 @@ def shapes_of_types(shape: ModelShape, sizes: Mapping[str, int | None]) -> dict[
             one = shape.scaled(n_bytes or int(shape.params_total * BITS[name] / 8), name)
         found[name] = one if n_bytes is None else one.scaled(n_bytes)
     return found
+
+
+def type_to_make(
+    model: ModelSource, name: str, file_type: str | None, target: Target
+) -> tuple[str, FileChoice]:
+    """Return the type to make of a checkpoint and how all types would do: `file_type`, or the one that suits the target best.
+
+    Raises DoesNotFit where no type fits and none was named; `name` is the checkpoint's, for the message.
+    """
+    shape = model_shape(
+        {key: value.value for key, value in model.metadata.items()},
+        ((tensor.name, tensor.n_elements, 2 * tensor.n_elements, "BF16") for tensor in model.tensors),
+    )
+    shapes = shapes_of_types(shape, dict.fromkeys((*BITS, *([file_type] if file_type else ()))))
+    if file_type is not None:
+        shapes.setdefault(file_type, shape)
+        return file_type, target.choose(shapes, [file_type])
+    planned = target.choose(shapes)
+    if planned.chosen is None:
+        least = planned.rows[-1]
+        raise DoesNotFit(
+            f"nothing that can be made of {name} fits into memory: the smallest, {least.type}, has {size(least.size)}; "
+            f"take a smaller model (mixcli search), or name a type to have it anyway: --quant {least.type}"
+        )
+    return planned.chosen.type, planned
 
 
 @dataclass(frozen=True)

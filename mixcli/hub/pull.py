@@ -66,7 +66,7 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
     if _means_a_folder(wish.text, path):
         _check_made_here(wish, {"--dry-run": wish.dry_run, "--keep-source": wish.keep_source})
         model, fresh = build.from_folder(
-            path.resolve(), types.file_type(wish.quant or "Q4_K_M"), wish.name, report
+            path.resolve(), types.file_type(wish.quant) if wish.quant else None, wish.name, target, report
         )
         return Made(model, fresh)
     if wish.text.lower().endswith(".gguf") and (

@@ -12,11 +12,10 @@ from functools import cached_property
 from pathlib import Path
 
 from mixcli import paths
-from mixcli.errors import DoesNotFit, UsageError
-from mixcli.hardware import memory_free
+from mixcli.errors import UsageError
 from mixcli.hub import download, hub_cache, store
 from mixcli.hub.build import About
-from mixcli.hub.choosing import Target, how_it_runs, rows_of, shapes_of_types
+from mixcli.hub.choosing import Target, how_it_runs, rows_of, type_to_make
 from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.hub_cache import CachedRepo
 from mixcli.hub.job import FileCost, Summary, check_disk
@@ -26,8 +25,6 @@ from mixcli.hub.remote import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
 from profiles.file_choice import FileChoice
-from profiles.quality import BITS
-from profiles.shape import model_shape
 from quantize.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
 from quantize.conversion import Options, prepare_model
 from quantize.model_source import model_source
@@ -65,30 +62,11 @@ def quantize_job(
     checkpoint = open_checkpoint(cache.snapshot(repo.commit), readers)
     model = replace(model_source(checkpoint), fingerprint=f"{repo.repo}@{repo.commit}")
     heads = {name: reader.head for name, reader in readers.items()}
-    planned = _planned(model, file_type, target)
-    if file_type is None and planned.chosen is None:
-        least = planned.rows[-1]
-        raise DoesNotFit(
-            f"nothing that can be made of {repo.repo} fits into memory: the smallest, {least.type}, has {size(least.size)} and "
-            f"{size(memory_free())} are free; take a smaller model (mixcli search), or name a type to have it anyway: --quant {least.type}"
-        )
-    taken = file_type or (planned.chosen.type if planned.chosen else "")
+    taken, planned = type_to_make(model, repo.repo, file_type, target)
     about = replace(about, keeper="mixcli")
     return StreamJob(
         about, repo, taken, checkpoint, model, heads, keep_source, planned, file_type is not None
     )
-
-
-def _planned(model: ModelSource, file_type: str | None, target: Target) -> FileChoice:
-    """Plan the types that can be made of a checkpoint, or the one that is asked for and its neighbours."""
-    shape = model_shape(
-        {key: value.value for key, value in model.metadata.items()},
-        ((tensor.name, tensor.n_elements, 2 * tensor.n_elements, "BF16") for tensor in model.tensors),
-    )
-    shapes = shapes_of_types(shape, dict.fromkeys((*BITS, *([file_type] if file_type else ()))))
-    if file_type:
-        shapes.setdefault(file_type, shape)
-    return target.choose(shapes, [file_type] if file_type else None)
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,15 @@ def test_what_cannot_be_is_one_sentence(
     assert (done.returncode, done.stdout) == (code, "")
 
 
+def test_a_pulled_folder_without_a_type_becomes_the_one_that_suits(mixcli: Runner, checkpoint: Path) -> None:
+    done = mixcli("pull", str(checkpoint), "--prefer", "quality")
+    assert done.returncode == 0, done.stderr
+    assert "Q8_0 suits this machine: decode " in done.stderr
+    assert "(quality, least loss with at least 10 tok/s); others: Q6_K " in done.stderr
+    (model,) = json.loads(mixcli("list", "--json").stdout)
+    assert model["type"] == "Q8_0"
+
+
 def test_a_pulled_folder_is_a_model_of_the_store(mixcli: Runner, checkpoint: Path) -> None:
     done = mixcli("pull", str(checkpoint), "--type", "q8_0", "--name", "tiny")
     assert done.returncode == 0, done.stderr

@@ -100,7 +100,7 @@ def test_what_a_card_can_do_decides_and_is_said_before_a_byte_is_fetched(hub: St
     assert quality["label"] == "org/mixtral-GGUF:Q5_K_M"
     table = pull(*asked).stdout
     assert re.search(
-        r"Q3_K_M\t22\.5 GB\t.*\t69 to 99\t.*\t4\.5 %\tchosen: doubled decode is worth 2 % of perplexity; the",
+        r"Q3_K_M\t22\.5 GB\t.*\t69 to 99\t.*\t4\.5 %\tchosen: balanced, doubled decode is worth 2 % of perplexity; the",
         table,
     )
     assert re.search(r"Q5_K_M\t33\.2 GB\t.*\t9\.\d to 13\t.*\t~0\.\d %", table)

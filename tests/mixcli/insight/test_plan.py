@@ -88,7 +88,7 @@ def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> Non
     done = mixcli(*ask)
     assert "Q3_K_M\t22.5 GB\t" in done.stdout
     assert (
-        "chosen: doubled decode is worth 2 % of perplexity; the largest that lies wholly on GPUs"
+        "chosen: balanced, doubled decode is worth 2 % of perplexity; the largest that lies wholly on GPUs"
         in done.stdout
     )
     assert "mixtral:Q3_K_M, context 8192 tokens" in done.stdout
