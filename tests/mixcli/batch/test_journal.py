@@ -108,7 +108,7 @@ def test_a_line_that_the_disk_has_changed_is_computed_again(
     journal = Journal(path)
     assert [journal.take(key, place) is not None for place, key in enumerate(keys)] == [False, False, True]
     assert journal.take("0" * 32, 0) is None
-    assert "1 lines" in capsys.readouterr().err
+    assert "1 line of" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
