@@ -116,8 +116,9 @@ class Processor:
         self.computing = self.used = 0.0  # seconds, and those of all cores that were ours
         (self._device, *_) = device_pointers("cpu")
         self.backend = _library().ggml_backend_dev_init(self._device, None)
-        set_threads = load("ggml-cpu").ggml_backend_cpu_set_n_threads
-        set_threads.restype, set_threads.argtypes = None, [ctypes.c_void_p, ctypes.c_int]
+        set_threads = self._function(b"ggml_backend_set_n_threads", None, ctypes.c_void_p, ctypes.c_int)
+        if set_threads is None:
+            raise RuntimeError("this llama.cpp takes no number of threads")
         set_threads(self.backend, n_threads)
         self.plain = int(_library().ggml_backend_cpu_buffer_type())
 
@@ -147,14 +148,17 @@ class Processor:
         return self.used < BUSY * self.computing * self._n_threads
 
     def _extra(self) -> Iterator[int]:
-        registry = _library().ggml_backend_dev_backend_reg(self._device)
         name = b"ggml_backend_dev_get_extra_bufts"
-        if not (address := _library().ggml_backend_reg_get_proc_address(registry, name)):
-            return
-        function = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(address)
-        pointers: Any = function(self._device)
+        get = self._function(name, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)
+        pointers: Any = get and get(self._device)
         if pointers:
             yield from takewhile(bool, pointers)  # NULL ends the list
+
+    def _function(self, name: bytes, result: Any, *arguments: Any) -> Any:
+        """Return a function of the backend by its name, wherever its library lies; None when it has none of that name."""
+        registry = _library().ggml_backend_dev_backend_reg(self._device)
+        address = _library().ggml_backend_reg_get_proc_address(registry, name)
+        return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None
 
     def _takes(self, type_: int, n_rows: int, buffer_type: int) -> bool:
         library, tensors = _library(), _Tensors()
