@@ -70,7 +70,7 @@ def with_rates(machine: Machine, shapes: Sequence[ModelShape], report: Report | 
 
     A model that lies wholly on GPUs needs none.
     """
-    room = 0 if machine.unified else sum(gpu.bytes_free for gpu in machine.gpus)
+    room = sum(gpu.bytes_free for gpu in machine.gpus)
     types = {name for shape in shapes if shape.bytes_weights > room for name in shape.types}
     return replace(machine, rates=host_rates(types, report) if types else known_rates())
 

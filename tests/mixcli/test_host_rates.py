@@ -106,6 +106,7 @@ def test_a_model_that_lies_on_the_card_needs_none(measuring: Path, monkeypatch: 
     monkeypatch.setattr(host_rates, "host_rates", measured)
     room = MIXTURE.bytes_weights + 1
     host_rates.with_rates(Machine(1 << 40, 8, (Gpu("CUDA0", room),)), [MIXTURE])
+    host_rates.with_rates(Machine(1 << 40, 8, (Gpu("MTL0", room, "metal"),), unified=True), [MIXTURE])
     assert asked == []
     host_rates.with_rates(Machine(1 << 40, 8, (Gpu("CUDA0", room // 2),)), [MIXTURE])
     host_rates.with_rates(Machine(1 << 40, 8), [MIXTURE])
