@@ -35,11 +35,7 @@ Report = Callable[[str], None]
 
 def known_rates() -> HostRates:
     """Return what was measured here before; empty where nothing was."""
-    rates = {}
-    for name, found in _known().items():
-        if isinstance(found, dict) and FAILED not in found:
-            rates[name] = {key: value for key, value in found.items() if key != BUSY}
-    return _read(rates)
+    return _usable(_known())
 
 
 def host_rates(types: Collection[str], report: Report | None = None, *, again: bool = False) -> HostRates:
@@ -59,7 +55,7 @@ def host_rates(types: Collection[str], report: Report | None = None, *, again: b
             missing = _missing(types, again)
             if missing:
                 say(f"measuring this processor once, for {', '.join(missing)}")
-                _measure(missing, TIME_LIMIT + LIMIT_TYPE * len(missing), say)
+                return _usable(_measure(missing, TIME_LIMIT + LIMIT_TYPE * len(missing), say))
     except (OSError, MixcliError) as error:
         say(f"this processor's rates were not measured ({error}); estimates use usual ones")
     return known_rates()
@@ -92,8 +88,8 @@ def _missing(types: Collection[str], again: bool) -> list[str]:
     return [name for name in (*wanted, *([ATTENTION] if wanted else [])) if is_missing(name)]
 
 
-def _measure(types: list[str], seconds: float, say: Report) -> None:
-    """Measure in a child and remember what it wrote, however it ended."""
+def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
+    """Measure in a child and remember what it wrote, however it ended; returns all that is known then, also where nothing can be written."""
     order = {"types": types, "threads": physical_cores(), "rows": ROWS, "bytes": BYTES}
     done = python_child.run("-m", "mixcli.engine.products", seconds=seconds, stdin=json.dumps(order))
     measured = _lines(done.out)
@@ -109,14 +105,15 @@ def _measure(types: list[str], seconds: float, say: Report) -> None:
             busy = bool(first[BUSY] or (second and second[BUSY]))
             repacked = {"repacked": second["rates"]} if second and second["rates"] else {}
             entries[name] = {**first["rates"], **repacked, BUSY: busy}
-    key, known = _key(), _known()
-    json_cache.update("rates", lambda all_: all_.update({key: {**known, **entries}}))
+    key, known = _key(), {**_known(), **entries}
+    json_cache.update("rates", lambda remembered: remembered.update({key: known}))
     failed = [name for name in types if FAILED in entries[name]]
     if failed:
         say(
             f"this processor's rates for {', '.join(failed)} could not be measured ({entries[failed[0]][FAILED]}); "
             "estimates use usual ones, `mixcli doctor` tries again"
         )
+    return known
 
 
 def _reason(done: python_child.Done) -> str:
@@ -137,10 +134,13 @@ def _lines(text: str) -> dict[tuple[str, bool], dict[str, Any]]:
     return found
 
 
-def _read(table: dict[str, Any]) -> HostRates:
-    """Read remembered rates; what is not sound is as if it were not there."""
+def _usable(table: dict[str, Any]) -> HostRates:
+    """Read what is remembered; what failed, or is not sound, is as if it were not there."""
     sound: dict[str, Any] = {}
-    for name, values in table.items():
+    for name, found in table.items():
+        if not isinstance(found, dict) or FAILED in found:
+            continue
+        values = {key: value for key, value in found.items() if key != BUSY}
         try:
             read_rates({name: values}, "measured")
         except ValueError:

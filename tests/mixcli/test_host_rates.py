@@ -81,6 +81,13 @@ def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.Mo
     assert "(it did not end in time); estimates use usual ones, `mixcli doctor` tries again" in said[1]
 
 
+def test_what_cannot_be_remembered_is_used_all_the_same(measuring: Path) -> None:
+    (measuring / "cache/rates.json").mkdir(parents=True)
+    rates = host_rates.host_rates(("Q4_0",))
+    assert [one.type for one in rates.types] == ["Q4_0"]
+    assert host_rates.known_rates() == HostRates()
+
+
 def test_what_is_remembered_is_not_believed(measuring: Path) -> None:
     sound = {"decode": 1.0, "experts": [1.0, 1.0], "dense": [1.0, 1.0]}
     key = host_rates._key()
