@@ -24,7 +24,9 @@ def command(as_json: bool) -> None:
         console.data(rows)
         return
     if not rows:
-        console.note("no models yet; `mixcli pull demo` brings a small one, without the network")
+        console.note(
+            "no models yet; `mixcli pull` brings the one that suits this machine, `mixcli pull demo` a small one, without the network"
+        )
         return
     console.table(
         ("MODEL", "SIZE", "PARAMETERS", "CONTEXT", "LICENCE", "LAST USED", "FROM"),

@@ -78,7 +78,10 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
     reference = Reference.parse(wish.text)
     if reference.type and wish.quant and reference.type != wish.quant:
         raise UsageError(f"{wish.text} and --quant {wish.quant} name two types; give one of them")
-    if reference.name not in catalog() and (here := _here(reference, wish)) is not None:
+    # with a preference another type than that which is here may suit
+    is_open = not (reference.type or wish.quant) and target.rule != Rule()
+    is_unknown = reference.name not in catalog() and not (is_open and reference.is_repo)
+    if is_unknown and (here := _here(reference, wish)) is not None:
         return Made(here, False)  # also what was imported under a name that no hub knows
     known = None if reference.is_repo else entry(reference.name)
     if known and known.builder == "demo":
@@ -86,9 +89,6 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
         _check_made_here(wish, said)
         model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)
         return Made(model, fresh)
-    is_open = (
-        not (reference.type or wish.quant) and target.rule != Rule()
-    )  # another type than that which is here may suit
     if not is_open and (here := _here(reference, wish)) is not None:
         return Made(here, False)
     store.check_new(wish.name or reference.name)

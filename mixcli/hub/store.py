@@ -159,7 +159,10 @@ def _is_there(path: Path, size: int) -> bool:
 
 def _only(have: list[StoredModel]) -> StoredModel:
     if not have:
-        raise UsageError("there is no model yet; `mixcli pull demo` brings a small one, without the network")
+        raise UsageError(
+            "there is no model yet; `mixcli pull` brings the one that suits this machine, "
+            "`mixcli pull demo` a small one, without the network"
+        )
     if len(have) > 1:
         raise UsageError(
             f"several models are installed ({', '.join(m.label for m in have)}); pass -m, or set one with `mixcli default`"
@@ -213,7 +216,11 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
     if reference.name in catalog() or reference.is_repo:
         pulled = paths.models_dir().glob(f".{_safe(reference.name)}--{reference.type or '*'}.part")
         begun = " (a pull of it was begun)" if next(iter(pulled), None) else ""
-        return UsageError(f"{reference} is not on this machine{begun}; `mixcli pull {reference}` brings it")
+        is_chosen = reference.type is None and reference.file is None and reference.name != "demo"
+        how = ", in the type that suits this machine" if is_chosen else ""
+        return UsageError(
+            f"{reference} is not on this machine{begun}; `mixcli pull {reference}` brings it{how}"
+        )
     known = [*labels, *(_name_of(model) for model in have), *catalog()]
     near = nearest(str(reference), known) or nearest(reference.name, known)
     hint = f"did you mean {near}?" if near else "`mixcli list` shows what is here."

@@ -93,6 +93,15 @@ def test_without_a_type_all_are_planned_and_the_one_that_suits_is_chosen(hub: St
     assert all(0 < row["decode"][0] < row["decode"][1] and row["on_offer"] for row in summary["types"])
 
 
+def test_a_preference_chooses_even_where_another_type_is_here(hub: StandIn, pull, mixcli: Runner) -> None:
+    hub.add("org/tiny-GGUF", FILES)
+    assert pull("org/tiny-GGUF:Q8_0").returncode == 0
+    assert "was here already" in pull("org/tiny-GGUF").stderr
+    done = pull("org/tiny-GGUF", "--prefer", "speed")
+    assert "chosen: speed, doubled decode is worth 8 % of perplexity; other types: Q8_0" in done.stderr
+    assert [row["model"] for row in listed(mixcli)] == ["org/tiny-GGUF:Q4_K_M", "org/tiny-GGUF:Q8_0"]
+
+
 def test_what_a_card_can_do_decides_and_is_said_before_a_byte_is_fetched(hub: StandIn, pull) -> None:
     add_mixtral(hub, "org/mixtral-GGUF", "Q5_K_M", "Q4_K_M", "Q3_K_M")
     asked = ("org/mixtral-GGUF", "--profile", "rtx-4090", "--dry-run")

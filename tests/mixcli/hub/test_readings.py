@@ -91,7 +91,7 @@ def test_a_path_says_that_it_is_one(here: Path) -> None:
         ("-", "`mixcli list` shows"),
         ("mixtral:Q4_K_M", "`mixcli pull mixtral:Q4_K_M` brings it"),
         ("Mixtral", "did you mean mixtral?"),
-        ("org/repo", "`mixcli pull org/repo` brings it"),
+        ("org/repo", "`mixcli pull org/repo` brings it, in the type that suits this machine"),
         ("~nobody-here/x.gguf", "there is no file"),
     ],
 )
