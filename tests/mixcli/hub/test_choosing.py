@@ -1,0 +1,55 @@
+"""Which types are planned and at which sizes, and what is shown of the choice."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from mixcli.hub.catalog import catalog
+from mixcli.hub.choosing import Target, choices_of, rows_of, shapes_of_types
+from mixcli.hub.unseen import unseen_shape
+from profiles.load import load_profile
+from profiles.models import known_models
+from profiles.quality import BITS
+from profiles.request import Rule
+from tests.conftest import Runner
+
+
+def test_a_file_has_its_own_size_and_the_quantizers_types() -> None:
+    shape = unseen_shape(known_models()["mixtral"], "Q8_0")
+    sizes = {"Q3_K_M": 20_000_000_000, "Q4_K_L": 30_000_000_000, "Q2_K": None, "FANCY": None}
+    found = shapes_of_types(shape, sizes)
+    assert set(found) == {"Q3_K_M", "Q4_K_L", "Q2_K"}, "without a size only what can be made is known"
+    assert (found["Q3_K_M"].bytes_weights, found["Q4_K_L"].bytes_weights) == (20_000_000_000, 30_000_000_000)
+    assert "Q3_K" in found["Q3_K_M"].types
+    assert found["Q2_K"] == unseen_shape(known_models()["mixtral"], "Q2_K")
+
+
+def test_a_model_that_llama_cpp_cannot_be_asked_about_is_scaled() -> None:
+    shape = unseen_shape(known_models()["mistral"], "Q8_0")
+    odd = shapes_of_types(replace(shape, n_ff=0), {"Q4_K_M": None, "MINE": 7 << 30})
+    assert odd["Q4_K_M"].bytes_weights == int(shape.params_total * BITS["Q4_K_M"] / 8)
+    assert odd["MINE"].bytes_weights == 7 << 30
+
+
+@pytest.mark.parametrize(("prefer", "best"), [("balanced", "Q3_K_M"), ("quality", "Q4_K_M")])
+def test_the_catalog_is_planned_once_for_equal_dimensions(prefer: str, best: str) -> None:
+    machine = load_profile("rtx-3090").machine()
+    entries = [catalog()[name] for name in ("mixtral", "dolphin-mixtral", "demo")]
+    mixtral, dolphin, demo = choices_of(entries, Target(lambda _: machine, rule=Rule(prefer)))  # type: ignore[arg-type]
+    assert mixtral is dolphin
+    assert mixtral.chosen is not None
+    assert mixtral.chosen.type == best
+    assert (demo.chosen, demo.rows) == (None, ())
+    rows = rows_of(mixtral, "Q8_0", named=True)
+    assert [row.note for row in rows if row.type in {"Q8_0", "Q3_K_L"}] == ["asked for", ""]
+    assert f"{prefer} would take this one" in next(row.note for row in rows if row.type == best)
+
+
+def test_search_plans_for_a_profile(mixcli: Runner) -> None:
+    (row,) = json.loads(
+        mixcli("search", "8x22b", "--profile", "2x3090", "--prefer", "speed", "--json").stdout
+    )
+    (chosen,) = [one for one in row["choice"] if one["chosen"]]
+    assert row["fits"] == chosen["type"]
+    assert chosen["bytes_on_gpus"] + chosen["bytes_in_memory"] == chosen["size"]
