@@ -18,7 +18,7 @@ from statistics import median
 
 from bench.synthetic import shape_named, write_model
 from mixcli.hardware import this_machine
-from mixcli.host_rates import with_rates
+from mixcli.host_rates import host_rates, with_rates
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.insight.plans import Subject
 from mixcli.insight.verify import measured
@@ -133,7 +133,13 @@ def rates(
 
 
 def _machine(subject: Subject) -> Machine:
-    return with_rates(this_machine(), [subject.shape], lambda text: print(text, file=sys.stderr))
+    """Return this machine with its rates, measured once more where other programs ran the last time."""
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    host_rates(subject.shape.types, say, again=True)
+    return with_rates(this_machine(), [subject.shape], say)
 
 
 if __name__ == "__main__":

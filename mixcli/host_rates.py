@@ -1,7 +1,8 @@
 """How fast this processor multiplies with each type of weights: measured when a plan first needs it, then remembered.
 
 What is remembered belongs to the library's files, the processor and the number of threads. A type that could not be measured is
-remembered as well, so that no second start pays for it; `mixcli doctor` tries these again. MIXCLI_MEASURE=off measures nothing.
+remembered as well, so that no second start pays for it; `mixcli doctor` tries these again. Where other programs took part of the processor, the
+next two starts measure once more. MIXCLI_MEASURE=off measures nothing.
 """
 
 import hashlib
@@ -28,7 +29,11 @@ TIME_LIMIT, LIMIT_TYPE = 10.0, 2.5  # seconds for the start, and for each type
 # what files are usually made of: measured together in about six seconds of two cores
 COMMON = ("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16")
 CPU_INFO = Path("/proc/cpuinfo")
-FAILED, BUSY = "failed", "busy"  # keys beside a type's rates
+FAILED, BUSY = (
+    "failed",
+    "busy",
+)  # keys beside a type's rates; of BUSY the value is how often other programs ran
+MAX_TRIES = 3
 
 Report = Callable[[str], None]
 
@@ -82,7 +87,10 @@ def _missing(types: Collection[str], again: bool) -> list[str]:
 
     def is_missing(name: str) -> bool:
         found = known.get(name)
-        return not isinstance(found, dict) or (again and bool(found.get(FAILED) or found.get(BUSY)))
+        if not isinstance(found, dict):
+            return True
+        tries = found.get(BUSY, 0)
+        return (again and bool(found.get(FAILED) or tries)) or (type(tries) is int and 0 < tries < MAX_TRIES)
 
     wanted = [name for name in BITS_OF_TYPE if name in types and name != "F32"]
     return [name for name in (*wanted, *([ATTENTION] if wanted else [])) if is_missing(name)]
@@ -102,9 +110,10 @@ def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
         elif name == ATTENTION:
             entries[name] = {"plain": first["rates"], "flash": second["rates"] if second else None}
         else:
-            busy = bool(first[BUSY] or (second and second[BUSY]))
             repacked = {"repacked": second["rates"]} if second and second["rates"] else {}
-            entries[name] = {**first["rates"], **repacked, BUSY: busy}
+            entries[name] = {**first["rates"], **repacked}
+            if first[BUSY] or (second and second[BUSY]):
+                entries[name][BUSY] = _tries(name) + 1
     key, known = _key(), {**_known(), **entries}
     json_cache.update("rates", lambda remembered: remembered.update({key: known}))
     failed = [name for name in types if FAILED in entries[name]]
@@ -132,6 +141,12 @@ def _lines(text: str) -> dict[tuple[str, bool], dict[str, Any]]:
             continue
         found[one["type"], one["second"]] = one
     return found
+
+
+def _tries(name: str) -> int:
+    found = _known().get(name)
+    tries = found.get(BUSY) if isinstance(found, dict) else 0
+    return tries if type(tries) is int else 0
 
 
 def _usable(table: dict[str, Any]) -> HostRates:

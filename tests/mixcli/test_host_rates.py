@@ -17,6 +17,7 @@ from tests.profiles.test_rates import MIXTURE
 def measuring(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(host_rates.SWITCH, "")
     monkeypatch.setattr(host_rates, "ROWS", 64)
+    monkeypatch.setattr(host_rates, "MAX_TRIES", 1)  # other tests run beside this one
     monkeypatch.setattr(host_rates, "BYTES", 1 << 19)
     return home
 
@@ -71,6 +72,31 @@ def test_kernels_that_die_leave_what_was_measured_before(
     assert host_rates.failures() == dict.fromkeys(("attention", "Q6_K"), "killed by signal 6")
     host_rates.host_rates(("Q6_K",), again=True)
     assert json.loads(starts[1])["types"] == ["Q6_K", "attention"]
+
+
+def test_what_was_measured_beside_other_programs_is_measured_twice_more(
+    measuring: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates_ = {"decode": 12.0, "experts": [0.1, 0.2], "dense": [0.1, 0.2]}
+    lines = [
+        {"type": "Q4_K", "second": second, "rates": None if second else rates_, "busy": not second}
+        for second in (False, True)
+    ]
+    lines += [
+        {"type": "attention", "second": one, "rates": [0.1, 0.1], "busy": False} for one in (False, True)
+    ]
+    code = "\n".join(f"print({json.dumps(line)!r})" for line in lines)
+    starts: list[str] = []
+
+    def run(*_: str, seconds: float, stdin: str) -> python_child.Done:
+        starts.append(json.loads(stdin)["types"])
+        return python_child.finished(python_child.command("-c", code), seconds=seconds, stdin=stdin)
+
+    monkeypatch.setattr(host_rates.python_child, "run", run)
+    monkeypatch.setattr(host_rates, "MAX_TRIES", 3)
+    for _ in range(5):
+        assert [one.type for one in host_rates.host_rates(("Q4_K",)).types] == ["Q4_K"]
+    assert starts == [["Q4_K", "attention"], ["Q4_K"], ["Q4_K"]]
 
 
 def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
