@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mixcli import process_state
+from mixcli.insight.machines import detected_profile
 from mixcli.paths import runtime_dir
 from quantize import convert
 from tests.conftest import Runner
@@ -210,10 +211,20 @@ def test_a_header_that_would_abort_llama_cpp_never_starts_a_host(
 def test_a_build_that_crashes_is_run_without_what_crashes_and_that_is_said_once(
     mixcli: Runner, with_demo: Path
 ) -> None:
-    first = mixcli("run", CAPITAL, "--keep-alive", "0", MIXCLI_SELFTEST_CRASH="1")
-    assert (first.returncode, "Paris" in first.stdout) == (0, True)
+    profile = with_demo / "config/profiles/repacker.toml"
+    profile.parent.mkdir(parents=True)
+    rates = "decode = {0}\nexperts = [{0}, {0}]\ndense = [{0}, {0}]\n"
+    with profile.open("w") as file:
+        file.write(detected_profile())
+        for type_ in ("Q4_K", "Q5_0", "Q6_K"):
+            file.write(
+                f"[host.rates.{type_}]\n{rates.format(0.1)}[host.rates.{type_}.repacked]\n{rates.format(9.0)}"
+            )
+    asked = ("run", CAPITAL, "--keep-alive", "0", "--profile", "repacker")
+    first = mixcli(*asked, MIXCLI_SELFTEST_CRASH="1")
+    assert (first.returncode, "Paris" in first.stdout) == (0, True), first.stderr
     assert "crash on this CPU" in first.stderr
-    second = mixcli("run", CAPITAL, "--keep-alive", "0", MIXCLI_SELFTEST_CRASH="1")
+    second = mixcli(*asked, MIXCLI_SELFTEST_CRASH="1")
     assert (second.returncode, second.stderr) == (0, "")
 
 
