@@ -103,7 +103,7 @@ def type_to_make(
     shapes = shapes_of_types(shape, dict.fromkeys((*BITS, *([file_type] if file_type else ()))))
     if file_type is not None:
         shapes.setdefault(file_type, shape)
-        return file_type, target.choose(shapes, [file_type])
+        return file_type, target.settled({file_type: shapes[file_type]}).choose(shapes, [file_type])
     planned = target.choose(shapes)
     if planned.chosen is None:
         least = planned.rows[-1]

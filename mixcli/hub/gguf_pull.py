@@ -63,7 +63,8 @@ def choose(
     sizes: dict[str, int | None] = dict.fromkeys(BITS if is_open and quantizable else ())
     sizes |= {name: _size(group) for name, group in everything.items()}
     shapes = shapes_of_types(shape_of(read[smallest][0]), sizes)
-    target = target.settled(shapes)
+    # what was named needs no measurement of its neighbours' types
+    target = target.settled(shapes if is_open else {smallest: shape_of(read[smallest][0])})
     while True:  # until the header of the chosen file was read, at the latest when all were
         shapes |= {name: shape_of(header) for name, (header, _) in read.items()}
         planned = target.choose(shapes, groups)

@@ -1,17 +1,22 @@
 """Which types are planned and at which sizes, and what is shown of the choice."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from mixcli.errors import DoesNotFit
 from mixcli.hub.catalog import catalog
-from mixcli.hub.choosing import Target, choices_of, rows_of, shapes_of_types
-from mixcli.hub.unseen import unseen_shape
+from mixcli.hub.choosing import Target, choices_of, rows_of, shapes_of_types, type_to_make
+from mixcli.hub.unseen import source_of, unseen_shape
 from profiles.load import load_profile
+from profiles.machine import Machine
+from profiles.memory import GIB
 from profiles.models import known_models
 from profiles.quality import BITS
 from profiles.request import Rule
+from profiles.shape import ModelShape
 from tests.conftest import Runner
 
 
@@ -53,3 +58,23 @@ def test_search_plans_for_a_profile(mixcli: Runner) -> None:
     (chosen,) = [one for one in row["choice"] if one["chosen"]]
     assert row["fits"] == chosen["type"]
     assert chosen["bytes_on_gpus"] + chosen["bytes_in_memory"] == chosen["size"]
+
+
+def test_what_is_named_needs_no_rates_of_other_types() -> None:
+    asked: list[set[str]] = []
+
+    def machine_for(shapes: Sequence[ModelShape]) -> Machine:
+        asked.append({name for shape in shapes for name in shape.types})
+        return Machine(64 * GIB, 8)
+
+    model = source_of(known_models()["mistral"])
+    named, planned = type_to_make(model, "mine", "Q8_0", Target(machine_for))
+    assert (named, planned.row("Q4_K_M").plan is not None) == ("Q8_0", True)
+    assert asked == [{"Q8_0"}]
+    chosen, _ = type_to_make(model, "mine", None, Target(machine_for))
+    assert chosen in BITS
+    assert {"Q2_K", "Q4_K", "Q8_0"} <= asked[1]
+    with pytest.raises(
+        DoesNotFit, match=r"made of mine fits into memory: the smallest, Q2_K, has 2\.7 GB; .* --quant Q2_K"
+    ):
+        type_to_make(model, "mine", None, Target(lambda _: Machine(1 * GIB, 8)))
