@@ -46,7 +46,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Measure a few placements of a model on this machine and use the best from now on."""
-    from mixcli.hub.choosing import Target
+    from mixcli.hub.choosing import Target, better_type, how_it_runs
     from mixcli.insight.machines import machine_of
     from mixcli.insight.plans import subject_of
     from mixcli.insight.target import reaching
@@ -55,7 +55,8 @@ def command(
 
     request = replace(wish.request, purpose=purpose)
     where = (wish.profile, wish.vram, wish.ram, wish.workers)
-    subject = subject_of(model, None, Target(lambda shapes: machine_of(*where, shapes=shapes), request))
+    target = Target(lambda shapes: machine_of(*where, shapes=shapes), request)
+    subject = subject_of(model, None, target)
     if subject.path is None:
         raise UsageError(
             f"{subject.label} is not on this machine, so nothing can be measured; `mixcli pull {subject.label}` brings it"
@@ -78,6 +79,11 @@ def command(
             raise DoesNotFit(
                 f"no plan of {subject.label} writes {target_tps:g} tokens a second here, the best has {found[0].decode:.1f}; "
                 f"try --target-tps {found[0].decode:.3g}, a smaller model (mixcli search), or a machine with faster memory"
+            )
+        if (other := better_type(subject.label, target)) is not None:
+            name = subject.label.rpartition(":")[0]
+            console.note(
+                f"{name}:{other.type} should suit this machine better: {how_it_runs(other)}; `mixcli pull {name}:{other.type}` brings it"
             )
     if as_json:
         console.data(rows)

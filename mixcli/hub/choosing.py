@@ -173,6 +173,14 @@ def _row(row: Row, planned: FileChoice, note: str, taken: bool, on_offer: bool) 
     )
 
 
+def better_type(label: str, target: Target) -> Row | None:
+    """Return the type that suits the target better than that of a label name:TYPE; None where it is that one, or the name has no known dimensions."""
+    name, _, file_type = label.rpartition(":")
+    shapes = usual_types(name)
+    chosen = target.choose(shapes).chosen if shapes else None
+    return chosen if chosen is not None and chosen.type != file_type else None
+
+
 def how_it_runs(row: Row) -> str:
     """Return in words how fast a type is and where it lies, or that it does not fit."""
     if row.plan is None:
@@ -188,6 +196,7 @@ def how_it_runs(row: Row) -> str:
 __all__ = [
     "Target",
     "TypeRow",
+    "better_type",
     "choices_of",
     "how_it_runs",
     "rows_of",

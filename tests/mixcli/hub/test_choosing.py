@@ -8,7 +8,15 @@ import pytest
 
 from mixcli.errors import DoesNotFit
 from mixcli.hub.catalog import catalog
-from mixcli.hub.choosing import Target, choices_of, rows_of, shapes_of_types, type_to_make
+from mixcli.hub.choosing import (
+    Target,
+    better_type,
+    choices_of,
+    how_it_runs,
+    rows_of,
+    shapes_of_types,
+    type_to_make,
+)
 from mixcli.hub.unseen import source_of, unseen_shape
 from profiles.load import load_profile
 from profiles.machine import Machine
@@ -78,3 +86,14 @@ def test_what_is_named_needs_no_rates_of_other_types() -> None:
         DoesNotFit, match=r"made of mine fits into memory: the smallest, Q2_K, has 2\.7 GB; .* --quant Q2_K"
     ):
         type_to_make(model, "mine", None, Target(lambda _: Machine(1 * GIB, 8)))
+
+
+def test_a_better_type_is_known_for_what_has_known_dimensions() -> None:
+    target = Target(lambda _: load_profile("rtx-4090").machine())
+    better = better_type("mixtral:Q5_K_M", target)
+    assert better is not None
+    assert better.type == "Q3_K_L"
+    assert how_it_runs(better).startswith("decode ")
+    assert [better_type(label, target) for label in ("mixtral:Q3_K_L", "demo:Q8_0", "/a/file.gguf")] == [
+        None
+    ] * 3
