@@ -40,6 +40,7 @@ MOST_GROWTH, MOST_DESCRIPTORS = 1.10, 8  # of the server's memory; more open fil
 # 1: the client's own error, 3: records that failed while the host was killed, 6: busy, 7: the host was killed, 130: by our SIGINT
 CODES = {0, 1, 3, 6, 7, 130, -signal.SIGKILL}
 
+FEW = ["--max-tokens", "24"]
 CHAT = "/v1/chat/completions"
 STORY = {"messages": [{"role": "user", "content": "Tell me a story about the sea."}], "max_tokens": 40}
 BODIES: tuple[dict[str, Any], ...] = (
@@ -153,18 +154,16 @@ def run(soak: Soak, choose: random.Random) -> None:
     form = choose.choice(
         [
             ["--choice", "good,bad"],
-            ["--schema", "name, age int, city", "--speculate"],
-            ["--json"],
-            ["--each-line"],
-            [],
+            ["--schema", "name, age int, city", "--speculate", *FEW],
+            ["--json", *FEW],
+            ["--each-line", *FEW],
+            FEW,
         ]
     )
     soak.command(
         "run",
         "-m",
         "demo",
-        "--max-tokens",
-        "24",
         *form,
         "What is it?",
         stdin="Anna is 30.\nShe lives in Rome.\n",

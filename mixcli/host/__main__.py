@@ -18,6 +18,7 @@ from mixcli.host.spec import HostSpec
 from mixcli.host.watchdog import Watchdog
 
 DRAIN = 5  # seconds that running answers may take to end when the host is told to stop
+TOLD = 2  # seconds more until those that did not end have been told so
 SAVE = 20  # seconds that the engine may take to write to disk what shall stay
 MARGIN = 10  # seconds more until the watchdog ends what has not ended by then
 
@@ -103,6 +104,7 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
         """Go in this order: no new clients, the followers of the state leave, running answers end."""
         door.close()
         state.close()
+        asyncio.get_running_loop().call_later(DRAIN, state.engine.end_requests)
         watchdog.end_within(DRAIN + SAVE + MARGIN)
         server.should_exit = True
 
@@ -125,7 +127,7 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
             create_app(state),
             log_level="warning",
             lifespan="off",
-            timeout_graceful_shutdown=DRAIN,
+            timeout_graceful_shutdown=DRAIN + TOLD,
             server_header=False,
             http=Connection,
         )

@@ -8,6 +8,7 @@ import queue
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NoReturn
@@ -22,7 +23,7 @@ from mixcli.engine.loading import Loaded, load
 from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sequence import Output
 from mixcli.engine.worker_watch import COMPUTE, LOAD, WorkerWatch
-from mixcli.errors import MixcliError, NotReachable
+from mixcli.errors import MixcliError, ModelDied, NotReachable
 from mixcli.host.call import Call, Item, deliver
 from mixcli.host.crowding import Crowding
 from mixcli.host.kv import open_store
@@ -30,6 +31,8 @@ from mixcli.host.preparation import Lanes, Preparation, Prepared
 from mixcli.host.protocol import FAILED, LOADING, READY
 from mixcli.host.sharing import Sharing
 from mixcli.host.spec import HostSpec
+
+ENDED = "the model process was told to end before the answer was complete; ask again to load the model again"
 
 
 class EngineLoop:
@@ -45,6 +48,7 @@ class EngineLoop:
         self._on_state = on_state
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: dict[str, Call] = {}
+        self._asked: weakref.WeakValueDictionary[str, Call] = weakref.WeakValueDictionary()
         self._lanes = Lanes()
         self._workers = WorkerWatch(self.placement.workers, self._on_silent_worker)
         self._sharing = Sharing(paths.runtime_dir())
@@ -57,6 +61,7 @@ class EngineLoop:
 
     def submit(self, call: Call) -> None:
         """Queue a call; its outputs begin when the model is loaded and there is room for it."""
+        self._asked[call.id] = call
         question = call.question
         n_characters = sum(map(len, question.choices)) + sum(len(one.content) for one in question.messages)
         slow = self._needs_grammar(call)
@@ -67,6 +72,13 @@ class EngineLoop:
         self._inbox.put(lambda: self._drop(call))
         if call.id in self._calls:
             self._engine.interrupt(call.id)  # so that a long prefill need not end first
+
+    def end_requests(self) -> None:
+        """End whatever is being answered, or waits for that, with an error."""
+        calls = list(self._asked.values())
+        deliver([(call, ModelDied(ENDED)) for call in calls])
+        for call in calls:
+            self.abort(call)
 
     def counts(self) -> dict[str, int]:
         """Return how many requests run, wait and have been done, how many prompt tokens were computed, and with how many threads single tokens are

@@ -18,6 +18,7 @@ HTTP_ERRORS = {
     errors.DoesNotFit.exit_code: (400, "invalid_request_error"),
     errors.IntegrityError.exit_code: (500, "server_error"),
     errors.Busy.exit_code: (BUSY, "overloaded_error"),
+    errors.ModelDied.exit_code: (BUSY, "server_error"),
 }
 BY_EXIT_CODE = {
     cls.exit_code: cls

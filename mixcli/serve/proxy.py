@@ -29,7 +29,7 @@ PASSED = (
     b"idempotency-key",
 )  # headers of a request that go on; a client cannot send CLIENT itself
 CLIENT = b"x-mixcli-client"  # tells the host whose Idempotency-Key it is: a hash of the API key, or of none
-MODEL_GONE = (httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError)
+MODEL_GONE = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 
 
 LOOKS = ("/health", "/v1/models")
@@ -37,6 +37,9 @@ WHOLE_BODY = 120.0  # seconds for a request's body
 SILENCE = 30.0  # seconds without a sign of life from the host
 LOOK = 5.0  # seconds between two looks at it, while it computes
 UNLOADED = Refusal(503, "server_error", "no model is loaded; the next request for an answer loads it again")
+TORN = Refusal(
+    503, "server_error", "the model process ended while it answered; ask again to load the model again"
+)
 UNRESPONSIVE = Refusal(
     503,
     "server_error",
@@ -145,7 +148,7 @@ async def _pass_on(
     send: Send,
 ) -> None:
     request = client.build_request(method, f"http://host{path}", headers=headers, content=body)
-    begun = False
+    begun, last = False, b""
     try:
         response = await client.send(request, stream=True)
         async with contextlib.aclosing(response):
@@ -156,12 +159,16 @@ async def _pass_on(
             kept = [(name, value) for name, value in response.headers.raw if name.lower() in KEPT]
             await send({"type": "http.response.start", "status": response.status_code, "headers": kept})
             async for piece in response.aiter_raw():
+                last = piece
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
     except MODEL_GONE as error:
         if not begun:
             raise _NotBegun from error
-        raise  # the answer is torn, and the connection with it: uvicorn hangs up
+        if last.endswith(b"\n\n"):  # a stream between two events
+            event = b"data: " + _error(TORN) + b"\n\n"
+            await send({"type": "http.response.body", "body": event})
+        # any other answer is torn, and the connection with it: uvicorn hangs up on whoever waits for the rest
 
 
 def _client_of(headers: Headers) -> bytes:
@@ -201,9 +208,13 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _refuse(send: Send, refusal: Refusal) -> None:
-    error = {"message": refusal.message, "type": refusal.kind, "param": None, "code": None}
     extra = [(b"retry-after", b"5")] if refusal.status == 503 else []
-    await _send(send, refusal.status, json.dumps({"error": error}).encode(), extra)
+    await _send(send, refusal.status, _error(refusal), extra)
+
+
+def _error(refusal: Refusal) -> bytes:
+    error = {"message": refusal.message, "type": refusal.kind, "param": None, "code": None}
+    return json.dumps({"error": error}).encode()
 
 
 async def _send(send: Send, status: int, body: bytes, extra: list[tuple[bytes, bytes]] | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mixcli.errors import MixcliError, ModelDied, UsageError
+from mixcli.errors import Busy, MixcliError, ModelDied, UsageError
 from mixcli.host.process import Host, connect, hosts, stop
 from mixcli.host.spec import HostName, Order
 from tests.conftest import Runner
@@ -155,6 +155,26 @@ def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
     os.kill(host.process.pid, signal.SIGTERM)
     assert host.process.wait(15) == 0
     assert not host.name.socket.exists()
+
+
+def test_sigterm_tells_those_whose_answers_take_too_long(host: Host) -> None:
+    def whole() -> None:
+        with pytest.raises(ModelDied, match="told to end before the answer was complete") as refusal:
+            host.client.complete({**LONG, "ignore_eos": True})
+        told.append(refusal.value)
+
+    told: list[BaseException] = []
+    waiting = threading.Thread(target=whole)
+    waiting.start()
+    stream = host.client.chat({**LONG, "ignore_eos": True})
+    next(delta for delta in stream if delta.text)
+    os.kill(host.pid, signal.SIGTERM)
+    with pytest.raises(ModelDied, match="told to end before the answer was complete"):
+        list(stream)
+    waiting.join(10)
+    assert len(told) == 1
+    assert host.process is not None
+    assert host.process.wait(15) == 0
 
 
 def test_a_host_that_leaves_does_not_take_its_successors_socket_away(host: Host, name: HostName) -> None:

@@ -141,6 +141,21 @@ def test_a_model_that_dies_is_started_again(served: Served) -> None:
     assert hosts()[0]["pid"] != host["pid"]
 
 
+def test_a_stream_whose_model_dies_ends_with_an_error_event(served: Served) -> None:
+    body = json.dumps({**STORY, "max_tokens": 900, "stream": True, "ignore_eos": True})
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)) as connection:
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        events = iter(response)
+        assert next(events).startswith(b"data: {")
+        (host,) = hosts()
+        os.kill(host["pid"], signal.SIGKILL)
+        *_, last = (line for line in events if line.startswith(b"data: "))
+    assert "the model process ended while it answered" in json.loads(last[6:])["error"]["message"]
+    code, err = served.end()
+    assert (code, "Traceback" in err) == (0, False), err
+
+
 def test_openais_own_client_and_our_batch_get_the_same_answers_through_it(
     mixcli: Runner, served: Served, tmp_path: Path
 ) -> None:
