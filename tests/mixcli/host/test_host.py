@@ -159,7 +159,7 @@ def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
 
 def test_sigterm_tells_those_whose_answers_take_too_long(host: Host) -> None:
     def whole() -> None:
-        with pytest.raises(ModelDied, match="told to end before the answer was complete") as refusal:
+        with pytest.raises(Busy, match="told to end before the answer was complete") as refusal:
             host.client.complete({**LONG, "ignore_eos": True})
         told.append(refusal.value)
 
