@@ -2,7 +2,7 @@
 
 `mixcli batch` as a whole process against driving llama-server with the best of 1, 4, 8 and 16 connections, on the same texts with the same
 instruction and labels; and what `mixcli run` costs as a process beyond the bare HTTP request to the same warm host. The result is
-in bench/results/batch.json, and docs/benchmarks.md is written anew. Ends with 1 if a promise is not kept.
+in bench/results/batch.json, and docs/benchmarks.md is written again. Ends with 1 if a promise is not kept.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 Makes a checkpoint with the layer shapes of Mixtral 8x7B (bench/checkpoint.py; 3.4 GB for one layer) and converts it in processes of
 their own: `mixcli convert`; the same without the extra `fast`; llama.cpp's convert_hf_to_gguf.py to BF16 and then llama_model_quantize,
 which is what the program llama-quantize calls; and `mixcli quantize` from that same BF16 file. Routes take turns, in another order each
-round. Compares the results tensor by tensor, writes bench/results/quantize.json, and docs/benchmarks.md anew.
+round. Compares the results tensor by tensor, writes bench/results/quantize.json, and docs/benchmarks.md again.
 The first use installs llama.cpp's converter under build/reference (bench/reference.py). Needs 14 GB of disk for a layer.
 """
 

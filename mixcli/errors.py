@@ -2,7 +2,7 @@
 
     MixcliError                1  failure
     ├── InternalError          1  a bug that ended one request
-    ├── UsageError             2  an option, name or value that cannot be meant
+    ├── UsageError             2  an option, name or value that is wrong
     │   └── BadRequest         2  one field of a request to the model, named in `param`
     ├── SomeFailed             3  some records failed, the rest is done
     ├── DoesNotFit             4  memory, disk or context is too small
@@ -36,7 +36,7 @@ class UsageError(MixcliError):
 
 
 class BadRequest(UsageError):
-    """One field of a request cannot be meant; over HTTP this is a 400 that names `param`."""
+    """One field of a request is wrong; over HTTP this is a 400 that names `param`."""
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)

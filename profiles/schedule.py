@@ -1,6 +1,6 @@
 """How much memory llama.cpp's scheduler and graph allocator need for a graph, device by device.
 
-The rules are ggml's own, written down anew and held to its log by tests: ops go where their weights are, ops without weights follow
+The rules are ggml's own, written down again and held to its log by tests: ops go where their weights are, ops without weights follow
 their neighbours (GPUs first), what another device made is copied in at the start of a split (ggml-backend.cpp); memory is handed out
 best fit, an op may write over a source that nobody else needs, and what is no longer needed is free again (ggml-alloc.c).
 """

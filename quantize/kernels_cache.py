@@ -59,7 +59,7 @@ def recall(place: Path | None, name: str) -> bool | None:
 
 
 def remember(place: Path | None, name: str, verdict: bool) -> None:
-    """Keep a verdict; where that fails it will be found anew."""
+    """Keep a verdict; where that fails it will be found again."""
     if place is None:
         return
     part = place / f"verdicts.{os.getpid()}.part"

@@ -15,7 +15,7 @@ from quantize.kernels_lanes import LANES, fabs, load, load16, splat, sqrt, store
 from quantize.kernels_search import from_half, inlined
 
 SUPER = 256
-# kernels.py names the folder for compiled code while it imports the kernels; otherwise they are compiled anew in each process.
+# kernels.py names the folder for compiled code while it imports the kernels; otherwise they are compiled again in each process.
 kernel = njit(nogil=True, cache=bool(config.CACHE_DIR), error_model="numpy")
 
 

@@ -19,7 +19,7 @@ from quantize.source import ModelSource, TensorSource, Value, u32
 ALIGNMENT = 32
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 
-# Set anew for every file that is written
+# Set again for every file that is written
 _OWN_KEYS = (
     "general.alignment",
     "general.file_type",

@@ -22,7 +22,7 @@ MIXED = "/"  # joins the type names of experts that are not of one type, in Tens
 def merge_experts(model: ModelSource, name: str) -> ModelSource:
     """Merge single experts into stacks; gives `model` itself when it has none.
 
-    Experts of different types give a stack without stored bytes, which can be quantized anew but not copied. Raises
+    Experts of different types give a stack without stored bytes, which can be quantized again but not copied. Raises
     CorruptFile when an expert is missing or has another shape; `name` stands for the file.
     """
     stacks: dict[str, dict[int, TensorSource]] = {}

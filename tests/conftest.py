@@ -109,7 +109,7 @@ def mixcli(home: Path) -> Iterator[Runner]:
 
 @pytest.fixture(scope="session")
 def demo_home() -> Path:
-    """A store with the demo models in build/, made anew when the code that makes them has changed."""
+    """A store with the demo models in build/, made again when the code that makes them has changed."""
     sources = sorted(
         [*(ROOT / "quantize").glob("*.py"), ROOT / "mixcli/hub/build.py", ROOT / "mixcli/hub/store.py"]
     )

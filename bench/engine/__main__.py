@@ -2,7 +2,7 @@
 
 Builds llama.cpp's programs once (bench/peers.py), makes the two models once (the demo; four layers with the shapes of Mixtral 8x7B), and
 lets both sides of every scenario take turns. After every round the result is in bench/results/engine.json, at the end
-docs/benchmarks.md is written anew. Ends with 1 if a promise is not kept.
+docs/benchmarks.md is written again. Ends with 1 if a promise is not kept.
 """
 
 import argparse

@@ -83,7 +83,7 @@ def install(wheels: list[Path], site: Path) -> None:
 
 
 def unpack(packed: Path, place: Path) -> Path:
-    """Unpack the source anew, so that nothing is there that does not travel; gives its root. Times are the archive's, so nothing is compiled twice."""
+    """Unpack the source again, so that nothing is there that does not travel; gives its root. Times are the archive's, so nothing is compiled twice."""
     shutil.rmtree(place, ignore_errors=True)
     with tarfile.open(packed / "llama-cpp-python.tar.gz") as archive:
         archive.extractall(place, filter="data")

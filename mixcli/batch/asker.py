@@ -34,7 +34,7 @@ def when_free(
 
 
 class HostAsker:
-    """Asks a host of this machine; when it dies, one thread starts it again and the requests that were in flight are asked anew.
+    """Asks a host of this machine; when it dies, one thread starts it again and the requests that were in flight are asked again.
 
     A second death without an answer between the two is raised: some request kills the model.
     """

@@ -103,7 +103,7 @@ class ChatModel:
             return 0
 
     def lost(self) -> str:
-        """Let go of a model whose process has ended, and say why; it is loaded anew, smaller where memory was the reason."""
+        """Let go of a model whose process has ended, and say why; it is loaded again, smaller where memory was the reason."""
         from mixcli.host.process import KILLED
 
         assert self._host
@@ -140,7 +140,7 @@ class ChatModel:
         return isinstance(template, str) and "[INST]" in template and "[SYSTEM_PROMPT]" not in template
 
     def order(self) -> "Order":
-        """Return how the model was placed; planned anew where another command has loaded it. Raises what planning raises."""
+        """Return how the model was placed; planned again where another command has loaded it. Raises what planning raises."""
         from mixcli.placing import place
 
         return self.state.order or place(self.stored(), self.wish)

@@ -1,6 +1,6 @@
 """How an answer comes onto the terminal: append-only.
 
-What is finished is printed once, for ever; only the unfinished tail and a few lines of status live below it and are drawn anew. The
+What is finished is printed once, for ever; only the unfinished tail and a few lines of status live below it and are drawn again. The
 cursor rests at the tail's first cell, so that erasing needs no counting: whatever a resize did to the rows, everything below the
 cursor is the tail. While the tail is drawn the terminal does not wrap, so its height is what was counted.
 """

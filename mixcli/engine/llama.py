@@ -578,7 +578,7 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 
 
 class Candidates:
-    """The tokens that a Sampler chooses from, in memory that is written anew for every choice; belongs to one thread."""
+    """The tokens that a Sampler chooses from, in memory that is written again for every choice; belongs to one thread."""
 
     def __init__(self, capacity: int) -> None:
         self._every = np.arange(capacity, dtype=np.int32)

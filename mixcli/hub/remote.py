@@ -301,7 +301,7 @@ class RemoteReader:
 
     def _fetch(self, start: int, stop: int) -> bytes:
         url = self._url or locate(self._repo, self._file)
-        self._url = None  # asked for anew after a failure
+        self._url = None  # asked for again after a failure
         with stream(url, start, stop) as response:
             skip = offset_of(response, start, stop, self.size)
             found = bytearray()

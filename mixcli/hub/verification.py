@@ -21,7 +21,7 @@ class Verdict:
 
 
 def verify(model: StoredModel, report: Report) -> list[Verdict]:
-    """Hash all files of a model anew."""
+    """Hash all files of a model again."""
     if model.manifest:
         expected = tuple(file.sha256 for file in model.manifest.files)
     else:

@@ -150,7 +150,7 @@ def _variable(address: str) -> str:
 
 
 def _through(address: str | None, tls: Any) -> httpx2.BaseTransport | None:
-    """Return the transport through a proxy; one that cannot be meant is refused when it is used."""
+    """Return the transport through a proxy; one that is wrong is refused when it is used."""
     if address is None:
         return None
     name = _variable(address)
