@@ -1,21 +1,23 @@
 """One choice of file for the whole program: every file type planned for a machine, and the one that suits what is preferred.
 
 The rule: `balanced` takes a doubled decode rate for 2 % of perplexity, `speed` for 8 %; `quality` takes the least loss that decodes 10
-tokens a second, and never more loss than `balanced`.
+tokens a second, and never more loss than `balanced`. Where only types that lose more than 10 % fit at the context that was planned first,
+half of it is taken if that admits a better one. A rate is the middle of its estimated range.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log2
 
 from profiles.machine import Machine
-from profiles.planner import MIN_CTX, Plan, plan_if_it_fits
+from profiles.planner import Plan, plan_if_it_fits
 from profiles.quality import Loss, loss_of
 from profiles.request import Request, Rule
 from profiles.shape import ModelShape
 
 DOUBLED = {"balanced": 2.0, "speed": 8.0}  # percent of perplexity that a doubled decode rate is worth
 FLUENT = 10.0  # tokens a second that `quality` asks for, where nothing else is said
+LOSSY = 10.0  # percent: worse than that, a type costs more than half the context
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,13 @@ class Row:
 
     @property
     def decode(self) -> float:
-        """Return tokens a second, 0 where it does not fit."""
-        return self.plan.estimate.decode if self.plan else 0.0
+        """Return tokens a second, the middle of the estimate's range; 0 where it does not fit."""
+        return self.plan.estimate.middle(self.plan.estimate.decode) if self.plan else 0.0
+
+    @property
+    def n_ctx(self) -> int:
+        """Return the context in tokens, 0 where it does not fit."""
+        return self.plan.n_ctx if self.plan else 0
 
     @property
     def bytes_on_gpus(self) -> int:
@@ -54,15 +61,18 @@ class Row:
 
 @dataclass(frozen=True)
 class FileChoice:
-    """The rows, largest file first, the one that is chosen (None where nothing fits) and why, in words.
+    """The rows, largest file first, the one that is chosen (None where nothing fits or is fast enough) and why, in words.
 
-    `best` is what would be chosen if every type were on offer; the same row where it is.
+    `fastest` is the fastest on offer, None where nothing fits. `best` is what would be chosen if every type were on offer; the same row
+    where it is. `machine` is what was planned for.
     """
 
     rows: tuple[Row, ...]
     chosen: Row | None
     rule: Rule
     why: str
+    machine: Machine
+    fastest: Row | None = None
     best: Row | None = None
 
     def row(self, file_type: str) -> Row:
@@ -84,72 +94,103 @@ def choose(
 ) -> FileChoice:
     """Plan a model in every file type of `shapes` and choose one. Raises what plan() raises for a request that no file can meet.
 
-    Without a context all types get the same: the largest of the usual ones with which one of them fits. Types are compared at one size
-    of a micro-batch; only the chosen one is planned over all of them. With `only` the choice is among these, the others are compared.
+    Every row has the plan that its type has when it is named. With `only` the choice is among these, the others are compared.
     """
     rule = rule or Rule()
     sized = sorted(shapes.items(), key=lambda pair: -pair[1].bytes_weights)
-    for n_ctx in _contexts(sized, machine, request):
-        wish = replace(request, n_ctx=n_ctx)
-        rows = [Row(name, shape, loss_of(name, shape), _look(shape, machine, wish)) for name, shape in sized]
-        chosen, why = pick([row for row in rows if only is None or row.type in only], rule)
-        if chosen is not None:
-            best, _ = pick(rows, rule)
-            exact = replace(chosen, plan=plan_if_it_fits(chosen.shape, machine, wish) or chosen.plan)
-            rows = [exact if row is chosen else row for row in rows]
-            return FileChoice(tuple(rows), exact, rule, why, exact if best is chosen else best)
-    return FileChoice(tuple(rows), None, rule, why)
+    rows = tuple(row_of(name, shape, machine, request) for name, shape in sized)
+    offered = [row for row in rows if only is None or row.type in only]
+    chosen, why = pick(offered, rule)
+    fastest = max((row for row in offered if row.plan), key=lambda row: row.decode, default=None)
+    return FileChoice(rows, chosen, rule, why, machine, fastest, chosen and pick(rows, rule)[0])
+
+
+def row_of(name: str, shape: ModelShape, machine: Machine, request: Request) -> Row:
+    """Return the row of one type."""
+    return Row(name, shape, loss_of(name, shape), plan_if_it_fits(shape, machine, request))
 
 
 def pick(rows: Sequence[Row], rule: Rule) -> tuple[Row | None, str]:
-    """Return the row that the rule chooses among those that fit, and why; None where none fits."""
+    """Return the row that the rule chooses among those that fit, and why; None where none fits or none is fast enough."""
     fitting = [row for row in rows if row.plan is not None]
     if not fitting:
         return None, "nothing fits"
     fast = [row for row in fitting if rule.min_tps is None or row.decode >= rule.min_tps]
     if not fast:
-        return max(
-            fitting, key=lambda row: row.decode
-        ), f"none reaches {rule.min_tps:g} tok/s, this is the fastest"
-    among = "" if rule.min_tps is None else f" among those with at least {rule.min_tps:g} tok/s"
-    if rule.prefer != "quality":
-        worth = DOUBLED[rule.prefer]
-        why = f"{rule.prefer}, doubled decode is worth {worth:g} % of perplexity{among}"
-        return max(fast, key=lambda row: _score(row, worth)), why
-    balanced = max(fast, key=lambda row: _score(row, DOUBLED["balanced"]))
+        return None, f"nothing reaches {rule.min_tps:g} tok/s"
+    among = _with_room(fast)
+    chosen, why = _pick_quality(among, rule) if rule.prefer == "quality" else _pick_worth(among, rule)
+    longest = max(row.n_ctx for row in fast)
+    if chosen.n_ctx < longest:
+        least = min(row.loss.percent for row in fast if row.n_ctx == longest)
+        why += f"; at a context of {longest} tokens the least loss would be {least:.1f} %"
+    return chosen, why
+
+
+def _with_room(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the largest context, and those with half of it where the former all lose much."""
+    longest = max(row.n_ctx for row in rows)
+    roomy = [row for row in rows if row.n_ctx == longest]
+    if min(row.loss.percent for row in roomy) > LOSSY:
+        return [row for row in rows if row.n_ctx >= longest // 2]
+    return roomy
+
+
+def _pick_worth(rows: Sequence[Row], rule: Rule) -> tuple[Row, str]:
+    """Weigh the decode rate against the loss."""
+    worth = DOUBLED[rule.prefer]
+    first, *others = sorted(rows, key=lambda row: -_score(row, worth))
+    why = f"{rule.prefer}, {{}}{_among(rule)}"
+    if not others:
+        return (
+            first,
+            f"{rule.prefer}, the only type {f'with at least {rule.min_tps:g} tok/s' if rule.min_tps else 'that fits'}",
+        )
+    better = [row for row in others if row.loss.percent < first.loss.percent]
+    if better:
+        return first, why.format(
+            f"{_times(first, better[0])} of {better[0].type} for {_more(first, better[0])}"
+        )
+    return first, why.format(
+        f"the least loss of what fits; {others[0].type} has only {_times(others[0], first)} for {_more(others[0], first)}"
+    )
+
+
+def _pick_quality(rows: Sequence[Row], rule: Rule) -> tuple[Row, str]:
+    """Take the least loss that is fluent, and never more loss than balanced."""
     floor = FLUENT if rule.min_tps is None else rule.min_tps
-    fluent = [row for row in fast if row.decode >= floor and row.loss.percent <= balanced.loss.percent]
-    if not fluent:
-        return balanced, f"balanced, as none of less loss reaches {floor:g} tok/s"
-    return min(
-        fluent, key=lambda row: (row.loss.percent, -row.decode)
-    ), f"quality, least loss with at least {floor:g} tok/s"
+    balanced = max(rows, key=lambda row: _score(row, DOUBLED["balanced"]))
+    fluent = [row for row in rows if row.decode >= floor and row.loss.percent <= balanced.loss.percent] or [
+        balanced
+    ]
+    chosen = min(fluent, key=lambda row: (row.loss.percent, -row.decode))
+    if chosen.decode < floor:
+        return chosen, (
+            f"quality, never more loss than balanced's choice, which misses {floor:g} tok/s with {chosen.decode:.1f}"
+        )
+    why = f"quality, the least loss with at least {floor:g} tok/s"
+    better = [row for row in rows if row.loss.percent < chosen.loss.percent]
+    if not better:
+        return chosen, why
+    nearest = min(better, key=lambda row: -row.loss.percent)
+    return chosen, f"{why}; {nearest.type} has {nearest.decode:.1f}"
+
+
+def _times(row: Row, rival: Row) -> str:
+    ratio = row.decode / rival.decode
+    return f"{ratio:.{1 if ratio >= 1.1 else 2}f}x the decode"
+
+
+def _more(row: Row, rival: Row) -> str:
+    return f"{row.loss.percent - rival.loss.percent:.1f} % more loss"
+
+
+def _among(rule: Rule) -> str:
+    return "" if rule.min_tps is None else f", among those with at least {rule.min_tps:g} tok/s"
 
 
 def _score(row: Row, worth: float) -> float:
     return log2(row.decode) - row.loss.percent / worth
 
 
-def _contexts(
-    sized: Sequence[tuple[str, ModelShape]], machine: Machine, request: Request
-) -> Sequence[int | None]:
-    """Return the contexts to try, largest first."""
-    if request.n_ctx is not None or not sized:
-        return (request.n_ctx,)
-    n_ctx = min(sized[0][1].n_ctx_train or machine.n_ctx, machine.n_ctx)
-    found = [n_ctx]
-    while found[-1] > MIN_CTX:
-        found.append(found[-1] // 2)
-    return found
-
-
-def _look(shape: ModelShape, machine: Machine, request: Request) -> Plan | None:
-    """Return a plan at the machine's smallest micro-batch, at any where that does not fit."""
-    if request.n_ubatch is None:
-        found = plan_if_it_fits(shape, machine, replace(request, n_ubatch=min(machine.ubatches)))
-        if found is not None:
-            return found
-    return plan_if_it_fits(shape, machine, request)
-
-
-__all__ = ["FileChoice", "Row", "Rule", "choose", "pick"]
+__all__ = ["FileChoice", "Row", "Rule", "choose", "pick", "row_of"]

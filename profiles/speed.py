@@ -136,6 +136,10 @@ class Estimate:
         """Return the low and the high end of a rate's range."""
         return rate * self.low, rate * self.high
 
+    def middle(self, rate: float) -> float:
+        """Return the middle of a rate's range: the one number that is compared where a range is too much."""
+        return sum(self.ends(rate)) / 2
+
     def shown(self, rate: float) -> str:
         """Write a rate as its range, whole from 100 on."""
         return " to ".join(f"{end:.0f}" if end >= 100 else f"{end:.1f}" for end in self.ends(rate))

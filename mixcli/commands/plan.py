@@ -56,8 +56,10 @@ def command(
             f"--prefer and --min-tps choose a type, and {subject.label} is one; leave them out, or name a model without a type"
         )
     disk_of = subject.path if wish.request.from_disk else None
-    machine = machine_of(*where, disk_of, [subject.shape])
-    found = plan(subject.shape, machine, request)
+    choice = subject.planned
+    machine = choice.machine if choice else machine_of(*where, disk_of, [subject.shape])
+    planned = choice.chosen.plan if choice and choice.chosen else None
+    found = planned or plan(subject.shape, machine, request)
     runners_up = others(subject, machine, request, found)
     if as_json:
         console.data(as_data(subject, found, runners_up))

@@ -81,7 +81,7 @@ def command(words: tuple[str, ...], rule: "Rule", profile: str | None, as_json: 
 def _suits(entry: "Entry", planned: "FileChoice") -> str:
     """Return the type that is chosen and how fast it decodes."""
     if planned.chosen is None:
-        return _made_here(entry) or "nothing"
+        return _made_here(entry) or (planned.why if planned.rows else "nothing")
     rates = planned.chosen.plan.estimate if planned.chosen.plan else None
     return (
         f"{planned.chosen.type}, decode {rates.shown(rates.decode)} tok/s" if rates else planned.chosen.type

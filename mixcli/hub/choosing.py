@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import floor
 
 from mixcli.errors import DoesNotFit
 from mixcli.hub.catalog import Entry
@@ -105,6 +106,7 @@ def type_to_make(
         shapes.setdefault(file_type, shape)
         return file_type, target.settled({file_type: shapes[file_type]}).choose(shapes, [file_type])
     planned = target.choose(shapes)
+    check_rate(planned, name)
     if planned.chosen is None:
         least = planned.rows[-1]
         raise DoesNotFit(
@@ -112,6 +114,16 @@ def type_to_make(
             f"take a smaller model (mixcli search), or name a type to have it anyway: --quant {least.type}"
         )
     return planned.chosen.type, planned
+
+
+def check_rate(planned: FileChoice, name: str) -> None:
+    """Raise DoesNotFit where types of a model fit and none decodes as fast as was asked for."""
+    fastest = planned.fastest
+    if planned.chosen is None and fastest is not None:
+        raise DoesNotFit(
+            f"no type of {name} decodes {planned.rule.min_tps:g} tok/s here: the fastest, {fastest.type}, decodes about "
+            f"{fastest.decode:.1f}; try --min-tps {floor(fastest.decode * 10) / 10 or 0.01:g}, or a smaller model (mixcli search)"
+        )
 
 
 @dataclass(frozen=True)
@@ -197,6 +209,7 @@ __all__ = [
     "Target",
     "TypeRow",
     "better_type",
+    "check_rate",
     "choices_of",
     "how_it_runs",
     "rows_of",

@@ -12,7 +12,7 @@ from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.hardware import memory_free
 from mixcli.hub import download, gguf_names, hub_cache, store
 from mixcli.hub.build import About, convert_to
-from mixcli.hub.choosing import Target, how_it_runs, rows_of, shapes_of_types
+from mixcli.hub.choosing import Target, check_rate, how_it_runs, rows_of, shapes_of_types
 from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.headers import has_split_experts, model_header, shape_of, template_note
 from mixcli.hub.hub_cache import CachedRepo
@@ -69,6 +69,8 @@ def choose(
         shapes |= {name: shape_of(header) for name, (header, _) in read.items()}
         planned = target.choose(shapes, groups)
         chosen = planned.chosen.type if is_open and planned.chosen else smallest
+        if is_open:
+            check_rate(planned, repo.repo)
         if is_open and planned.chosen is None:
             raise DoesNotFit(
                 f"nothing of {repo.repo} fits into memory: the smallest, {smallest}, has {size(_size(groups[smallest]))} and {size(memory_free())} "

@@ -12,7 +12,7 @@ from mixcli.errors import NotReachable, UsageError
 from mixcli.hub import build, hub_cache, store, surroundings
 from mixcli.hub.build import About
 from mixcli.hub.catalog import Entry, catalog, entry, file_type
-from mixcli.hub.choosing import Target, usual_types
+from mixcli.hub.choosing import Target, check_rate, usual_types
 from mixcli.hub.hashing import Report
 from mixcli.hub.job import Job
 from mixcli.hub.licences import licence
@@ -48,9 +48,20 @@ class Made:
 
 
 def favourite(target: Target) -> str:
-    """Return the catalog's name for a machine: the first of FAVOURITES that fits in some type."""
-    fitting = (name for name in FAVOURITES if (shapes := usual_types(name)) and target.choose(shapes).chosen)
-    return next(fitting, FAVOURITES[-1])
+    """Return the catalog's name for a machine: the first of FAVOURITES that fits in some type, and is as fast as was asked for.
+
+    Raises DoesNotFit where some fit and none is fast enough.
+    """
+    slow = None
+    for name in FAVOURITES:
+        if shapes := usual_types(name):
+            planned = target.choose(shapes)
+            if planned.chosen:
+                return name
+            slow = (planned, name) if planned.fastest else slow
+    if slow is not None:
+        check_rate(*slow)
+    return FAVOURITES[-1]
 
 
 def pull(wish: Wish, target: Target, report: Report) -> Made | Job:

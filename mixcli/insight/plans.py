@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from math import log
 from pathlib import Path
 from typing import Any
 
 from mixcli.errors import UsageError
 from mixcli.hub import surroundings
-from mixcli.hub.choosing import Target, TypeRow, rows_of, shapes_of_types, usual_shapes
+from mixcli.hub.choosing import Target, TypeRow, check_rate, rows_of, shapes_of_types, usual_shapes
 from mixcli.hub.headers import shape_of
 from mixcli.hub.reference import is_path, is_there
 from mixcli.hub.store import find
 from mixcli.hub.unseen import unseen_shape
-from profiles.file_choice import FileChoice, choose
+from profiles.file_choice import FileChoice, Row, row_of
 from profiles.ledger import PARTS, Account
 from profiles.machine import Machine
 from profiles.memory import GIB
@@ -75,6 +76,7 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
         file_type = type_name(named)
         return Subject(f"{name}:{file_type}", unseen_shape(facts, file_type), None)
     planned = target.choose(usual_shapes(facts))
+    check_rate(planned, name)
     row = planned.chosen or planned.rows[-1]  # the smallest, which is then refused with ways out
     return Subject(f"{name}:{row.type}", row.shape, None, planned)
 
@@ -159,25 +161,47 @@ class Other:
 
 def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -> list[Other]:
     """Return what else would fit: the largest file that lies wholly on GPUs first, the nearest types, the nearest contexts in this type."""
-    same = replace(request, n_ctx=chosen.n_ctx, n_ubatch=chosen.placement.n_ubatch)
-    shapes = shapes_of_types(subject.shape, dict.fromkeys(BITS))
-    planned = subject.planned or choose(shapes, machine, same)
-    here = subject.shape.bytes_weights
-    rows = [row for row in planned.rows if row.plan and abs(row.size - here) > here // 25]
-    nearest = sorted(rows, key=lambda row: abs(log(row.size / here)))[:MOST_TYPES]
-    largest = planned.largest_on_gpus
-    first = [largest] if largest in rows else []
+    nearest, largest = _neighbours(subject, machine, request)
     found = [
         _other(f"{row.type}{', the largest that lies wholly on GPUs' if row is largest else ''}", row.plan)
-        for row in (*first, *(row for row in rows if row in nearest and row is not largest))
-        if row is not None and row.plan is not None
+        for row in (*([largest] if largest else []), *(row for row in nearest if row is not largest))
+        if row.plan is not None
     ]
     contexts = [n for n in CONTEXTS if n != chosen.n_ctx and n <= (subject.shape.n_ctx_train or n)]
     for n_ctx in sorted(sorted(contexts, key=lambda n: abs(log(n / chosen.n_ctx)))[:MOST_CONTEXTS]):
-        one = plan_if_it_fits(subject.shape, machine, replace(same, n_ctx=n_ctx))
+        one = plan_if_it_fits(subject.shape, machine, replace(request, n_ctx=n_ctx))
         if one is not None:
             found.append(_other(f"--ctx {n_ctx}", one))
     return found
+
+
+def _neighbours(subject: Subject, machine: Machine, request: Request) -> tuple[list[Row], Row | None]:
+    """Return the nearest types that fit, the largest first, and the largest that lies wholly on GPUs where that is not the subject.
+
+    No more types are planned than that takes.
+    """
+    here = subject.shape.bytes_weights
+    shapes = shapes_of_types(subject.shape, dict.fromkeys(BITS))
+    planned = {row.type: row for row in subject.planned.rows} if subject.planned else {}
+    room = machine.bytes_free if machine.unified else sum(gpu.bytes_free for gpu in machine.gpus)
+
+    embedding = max((shape.bytes_embedding for shape in shapes.values()), default=0)  # it never lies there
+
+    def row(name: str) -> Row:
+        if name not in planned:
+            planned[name] = row_of(name, shapes[name], machine, request)
+        return planned[name]
+
+    def size(name: str) -> int:
+        return planned[name].size if name in planned else shapes[name].bytes_weights
+
+    names = sorted(planned or shapes, key=lambda name: -size(name))
+    others = [name for name in names if abs(size(name) - here) > here // 25]
+    by_distance = sorted(others, key=lambda name: abs(log(size(name) / here)))
+    nearest = list(islice((row(name) for name in by_distance if row(name).plan), MOST_TYPES))
+    may_lie_there = (name for name in names if size(name) - embedding < room)
+    largest = next((row(name) for name in may_lie_there if row(name).is_on_gpus), None)
+    return sorted(nearest, key=lambda one: -one.size), largest if largest and largest.type in others else None
 
 
 def _other(what: str, one: Plan) -> Other:

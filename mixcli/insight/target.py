@@ -88,9 +88,8 @@ def _best_estimated(
     shapes = shapes_of_types(subject.shape, dict.fromkeys(name for name in BITS if name not in have))
     others = {name: shape for name, shape in shapes.items() if abs(shape.bytes_weights - here) > here // 100}
     planned = choose(others, machine, request)
-    row, _ = pick(
-        [row for row in planned.rows if row.decode * ratio >= target], Rule("quality", target / ratio)
-    )
+    fast = [row for row in planned.rows if row.plan and row.plan.estimate.decode * ratio >= target]
+    row, _ = pick(fast, Rule("quality", min((row.decode for row in fast), default=None)))
     if row is not None and row.plan is not None:
         rates = row.plan.estimate
         yield Measurement(

@@ -87,7 +87,7 @@ def test_a_pulled_folder_without_a_type_becomes_the_one_that_suits(mixcli: Runne
     done = mixcli("pull", str(checkpoint), "--prefer", "quality")
     assert done.returncode == 0, done.stderr
     assert "Q8_0 suits this machine: decode " in done.stderr
-    assert "(quality, least loss with at least 10 tok/s); others: Q6_K " in done.stderr
+    assert "(quality, the least loss with at least 10 tok/s); others: Q6_K " in done.stderr
     (model,) = json.loads(mixcli("list", "--json").stdout)
     assert model["type"] == "Q8_0"
 

@@ -98,7 +98,7 @@ def test_a_preference_chooses_even_where_another_type_is_here(hub: StandIn, pull
     assert pull("org/tiny-GGUF:Q8_0").returncode == 0
     assert "was here already" in pull("org/tiny-GGUF").stderr
     done = pull("org/tiny-GGUF", "--prefer", "speed")
-    assert "chosen: speed, doubled decode is worth 8 % of perplexity; other types: Q8_0" in done.stderr
+    assert "chosen: speed, " in done.stderr
     assert [row["model"] for row in listed(mixcli)] == ["org/tiny-GGUF:Q4_K_M", "org/tiny-GGUF:Q8_0"]
 
 
@@ -109,7 +109,7 @@ def test_what_a_card_can_do_decides_and_is_said_before_a_byte_is_fetched(hub: St
     assert quality["label"] == "org/mixtral-GGUF:Q5_K_M"
     table = pull(*asked).stdout
     assert re.search(
-        r"Q3_K_M\t22\.5 GB\t.*\t69 to 99\t.*\t4\.5 %\tchosen: balanced, doubled decode is worth 2 % of perplexity; the",
+        r"Q3_K_M\t22\.5 GB\t.*\t69 to 99\t.*\t4\.5 %\tchosen: balanced, 4\.3x the decode of Q4_K_M for 3.0 % more loss; the",
         table,
     )
     assert re.search(r"Q5_K_M\t33\.2 GB\t.*\t9\.\d to 13\t.*\t~0\.\d %", table)

@@ -88,7 +88,7 @@ def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> Non
     done = mixcli(*ask)
     assert "Q3_K_M\t22.5 GB\t" in done.stdout
     assert (
-        "chosen: balanced, doubled decode is worth 2 % of perplexity; the largest that lies wholly on GPUs"
+        "chosen: balanced, 1.5x the decode of Q3_K_L for 1.2 % more loss; the largest that lies wholly on GPUs"
         in done.stdout
     )
     assert "mixtral:Q3_K_M, context 8192 tokens" in done.stdout
@@ -96,6 +96,25 @@ def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> Non
     assert (refused.returncode, "name a model without a type" in refused.stderr) == (2, True)
     nothing = mixcli("plan", "mixtral-8x22b", "--profile", "rtx-3060-12gb")
     assert (nothing.returncode, "the model needs" in nothing.stderr) == (4, True)
+
+
+def test_a_row_has_the_numbers_of_its_type_and_what_nothing_reaches_is_refused(mixcli: Runner) -> None:
+    rows = json.loads(mixcli("plan", "mixtral", "--profile", "rtx-4090", "--json").stdout)["types"]
+    named = json.loads(mixcli("plan", "mixtral:Q8_0", "--profile", "rtx-4090", "--json").stdout)
+    assert rows[0]["type"] == "Q8_0"
+    assert rows[0]["prefill"][1] == pytest.approx(named["estimate"]["prefill"])
+    by_type = {row["type"]: row["decode"][1] for row in rows}
+    shown = {other["what"].split(",")[0]: other["decode"] for other in named["others"]}
+    assert {name: rate for name, rate in shown.items() if name in by_type} == {
+        name: pytest.approx(by_type[name]) for name in shown if name in by_type
+    }
+    done = mixcli("plan", "mixtral", "--profile", "rtx-4090", "--min-tps", "1000")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert "no type of mixtral decodes 1000 tok/s here: the fastest, Q2_K, decodes about 103" in done.stderr
+    assert (
+        "nothing reaches 1000 tok/s"
+        in mixcli("search", "8x22b", "--profile", "2x3090", "--min-tps", "1000").stdout
+    )
 
 
 def test_the_largest_file_that_lies_wholly_on_the_card_comes_first(mixcli: Runner) -> None:
