@@ -2,14 +2,15 @@
 
 What is remembered belongs to the library's files, the processor and the number of threads. A type that could not be measured is
 remembered as well, so that no second start pays for it; `mixcli doctor` tries these again. Where other programs took part of the processor, the
-next two starts measure once more. MIXCLI_MEASURE=off measures nothing.
+next two starts measure once more, and the better of both counts. MIXCLI_MEASURE=off measures nothing.
 """
 
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,23 +20,28 @@ from mixcli.errors import MixcliError
 from mixcli.hardware import library_identity, physical_cores
 from mixcli.locks import exclusive
 from profiles.machine import Machine
-from profiles.rates import ATTENTION, BITS_OF_TYPE, HostRates, read_rates
+from profiles.rates import ATTENTION, BITS_OF_TYPE, HostRates, Origin, read_rates
 from profiles.shape import ModelShape
 
-SWITCH = "MIXCLI_MEASURE"
+SWITCH, OFF = "MIXCLI_MEASURE", {"off", "0", "no", "false"}
 ROWS = 14336  # of an expert, as Mixtral 8x7B has them
 BYTES = 96 << 20  # of all experts: more than a cache holds
-TIME_LIMIT, LIMIT_TYPE = 10.0, 2.5  # seconds for the start, and for each type
+TIME_LIMIT, LIMIT_TYPE = 10.0, 4.0  # seconds for the start, and for each type
 # what files are usually made of: measured together in about six seconds of two cores
 COMMON = ("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16")
 CPU_INFO = Path("/proc/cpuinfo")
-FAILED, BUSY = (
-    "failed",
-    "busy",
-)  # keys beside a type's rates; of BUSY the value is how often other programs ran
+# keys beside a type's rates: the reason, and how often it was measured while other programs ran
+FAILED, BUSY = "failed", "busy"
 MAX_TRIES = 3
 
 Report = Callable[[str], None]
+# what this process measured, by cache folder, processor and type: never twice, even where nothing can be written
+_here: dict[tuple[Path, str], dict[str, Any]] = {}
+
+
+def is_off() -> bool:
+    """Return whether MIXCLI_MEASURE says that nothing is measured."""
+    return os.environ.get(SWITCH, "").strip().casefold() in OFF
 
 
 def known_rates() -> HostRates:
@@ -50,20 +56,28 @@ def host_rates(types: Collection[str], report: Report | None = None, *, again: b
     programs.
     """
     say = report or (lambda _: None)
-    if not _missing(types, again) or os.environ.get(SWITCH) == "off":
+    if not _missing(types, again) or is_off():
         return known_rates()
-    limit = TIME_LIMIT + LIMIT_TYPE * len(types)
     try:
-        with exclusive(
-            paths.cache_dir() / "rates.measuring", seconds=limit
-        ):  # two at a time would measure each other
+        with _alone(TIME_LIMIT + LIMIT_TYPE * len(types)):
             missing = _missing(types, again)
             if missing:
                 say(f"measuring this processor once, for {', '.join(missing)}")
                 return _usable(_measure(missing, TIME_LIMIT + LIMIT_TYPE * len(missing), say))
     except (OSError, MixcliError) as error:
-        say(f"this processor's rates were not measured ({error}); estimates use usual ones")
+        why = (isinstance(error, OSError) and error.strerror) or error
+        say(f"this processor's rates were not measured ({why}); estimates use usual ones")
     return known_rates()
+
+
+@contextmanager
+def _alone(seconds: float) -> Iterator[None]:
+    """Wait until no other process measures: two at a time would measure each other. Where no lock can be made, go on without."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            lock = paths.cache_dir() / "rates.measuring"
+            stack.enter_context(exclusive(lock, seconds=seconds, what="measuring this processor"))
+        yield
 
 
 def with_rates(machine: Machine, shapes: Sequence[ModelShape], report: Report | None = None) -> Machine:
@@ -78,19 +92,17 @@ def with_rates(machine: Machine, shapes: Sequence[ModelShape], report: Report | 
 
 def failures() -> dict[str, str]:
     """Return the types that could not be measured, each with the reason."""
-    known = _known().items()
-    return {name: str(found[FAILED]) for name, found in known if isinstance(found, dict) and FAILED in found}
+    return {name: found[FAILED] for name, found in _known().items() if FAILED in found}
 
 
 def _missing(types: Collection[str], again: bool) -> list[str]:
-    known = _known()
+    known, here = _known(), _here.get(_place(), {})
 
     def is_missing(name: str) -> bool:
-        found = known.get(name)
-        if not isinstance(found, dict):
+        if name not in known:
             return True
-        tries = found.get(BUSY, 0)
-        return (again and bool(found.get(FAILED) or tries)) or (type(tries) is int and 0 < tries < MAX_TRIES)
+        failed, tries = FAILED in known[name], _tries(known[name])
+        return (again and (failed or tries > 0)) or (name not in here and 0 < tries < MAX_TRIES)
 
     wanted = [name for name in BITS_OF_TYPE if name in types and name != "F32"]
     return [name for name in (*wanted, *([ATTENTION] if wanted else [])) if is_missing(name)]
@@ -102,20 +114,19 @@ def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
     done = python_child.run("-m", "mixcli.engine.products", seconds=seconds, stdin=json.dumps(order))
     measured = _lines(done.out)
     reason = "" if done.succeeded else _reason(done)
+    before = _known()
     entries: dict[str, dict[str, Any]] = {}
     for name in types:
-        first, second = (measured.get((name, second)) for second in (False, True))
-        if not first or (name == ATTENTION and not second):
-            entries[name] = {FAILED: reason or "llama.cpp does not compute with it"}
-        elif name == ATTENTION:
-            entries[name] = {"plain": first["rates"], "flash": second["rates"] if second else None}
-        else:
-            repacked = {"repacked": second["rates"]} if second and second["rates"] else {}
-            entries[name] = {**first["rates"], **repacked}
-            if first[BUSY] or (second and second[BUSY]):
-                entries[name][BUSY] = _tries(name) + 1
-    key, known = _key(), {**_known(), **entries}
-    json_cache.update("rates", lambda remembered: remembered.update({key: known}))
+        lines = [measured.get((name, second)) for second in (False, True)]
+        entries[name] = _entry(name, lines, before.get(name, {}), reason)
+    place, known = _place(), {**before, **entries}
+    is_first = place not in _here
+    _here[place] = {**_here.get(place, {}), **entries}
+    if not json_cache.update("rates", lambda remembered: remembered.update({place[1]: known})) and is_first:
+        say(
+            f"this processor's rates cannot be remembered, and every start measures them: {place[0] / 'rates.json'} cannot be written; "
+            f"set MIXCLI_HOME to a folder that you can write, or {SWITCH}=off"
+        )
     failed = [name for name in types if FAILED in entries[name]]
     if failed:
         say(
@@ -123,6 +134,37 @@ def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
             "estimates use usual ones, `mixcli doctor` tries again"
         )
     return known
+
+
+def _entry(
+    name: str, lines: list[dict[str, Any] | None], before: dict[str, Any], reason: str
+) -> dict[str, Any]:
+    """Return what to remember of a type: its two `lines`, the better of them and `before` where other programs ran, or why there is none."""
+    first, second = lines
+    entry: dict[str, Any] = {}
+    if name == ATTENTION and first and second:
+        entry = {"plain": first["rates"], "flash": second["rates"]}
+    elif name != ATTENTION and first:
+        entry = {**first["rates"], **({"repacked": second["rates"]} if second and second["rates"] else {})}
+    old = _values(name, before)
+    if not _values(name, entry):
+        if old:  # better than none
+            return {**before, BUSY: _tries(before) + 1}
+        return {FAILED: reason or "llama.cpp does not compute with it"}
+    if any(line and line[BUSY] for line in lines):
+        entry = {**(_better(old, entry) if old else entry), BUSY: _tries(before) + 1}
+    return entry
+
+
+def _better(one: Any, other: Any) -> Any:
+    """Return the higher of two measurements, rate by rate: other programs make a product slower, never faster."""
+    if one is None or other is None:  # a layout that was not measured both times
+        return one if other is None else other
+    if isinstance(one, dict):
+        return {key: _better(one.get(key), other.get(key)) for key in {**one, **other}}
+    if isinstance(one, list):
+        return [_better(*pair) for pair in zip(one, other, strict=True)]
+    return max(one, other)
 
 
 def _reason(done: python_child.Done) -> str:
@@ -143,30 +185,47 @@ def _lines(text: str) -> dict[tuple[str, bool], dict[str, Any]]:
     return found
 
 
-def _tries(name: str) -> int:
-    found = _known().get(name)
-    tries = found.get(BUSY) if isinstance(found, dict) else 0
-    return tries if type(tries) is int else 0
+def _tries(found: dict[str, Any]) -> int:
+    tries = found.get(BUSY)
+    return max(0, tries) if type(tries) is int else 0
+
+
+def _values(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the rates of an entry; nothing for one that has none, or none that are sound."""
+    values = {key: value for key, value in found.items() if key != BUSY}
+    try:
+        read_rates({name: values}, "measured")
+    except ValueError:
+        return {}
+    return values
 
 
 def _usable(table: dict[str, Any]) -> HostRates:
-    """Read what is remembered; what failed, or is not sound, is as if it were not there."""
-    sound: dict[str, Any] = {}
+    """Return the rates of what is known; what failed is as if it were not there."""
+    rates = HostRates()
     for name, found in table.items():
-        if not isinstance(found, dict) or FAILED in found:
-            continue
-        values = {key: value for key, value in found.items() if key != BUSY}
-        try:
-            read_rates({name: values}, "measured")
-        except ValueError:
-            continue
-        sound[name] = values
-    return read_rates(sound, "measured")
+        if values := _values(name, found):
+            origin: Origin = "busy" if _tries(found) else "measured"
+            rates = rates.over(read_rates({name: values}, origin))
+    return rates
 
 
 def _known() -> dict[str, Any]:
-    found = json_cache.load("rates").get(_key())
-    return found if isinstance(found, dict) else {}
+    """Return what is remembered, each type with sound rates or the reason why it has none, and what only this process knows."""
+    place = _place()
+    found = json_cache.load("rates").get(place[1])
+    remembered = found if isinstance(found, dict) else {}
+    sound = {name: one for name, one in remembered.items() if isinstance(one, dict) and _is_sound(name, one)}
+    return {**_here.get(place, {}), **sound}
+
+
+def _is_sound(name: str, found: dict[str, Any]) -> bool:
+    has_reason = isinstance(found.get(FAILED), str) and name in (*BITS_OF_TYPE, ATTENTION)
+    return has_reason or bool(_values(name, found))
+
+
+def _place() -> tuple[Path, str]:
+    return next(paths.roots()), _key()
 
 
 def _key() -> str:
@@ -181,4 +240,4 @@ def _key() -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-__all__ = ["COMMON", "SWITCH", "failures", "host_rates", "known_rates", "with_rates"]
+__all__ = ["COMMON", "SWITCH", "failures", "host_rates", "is_off", "known_rates", "with_rates"]

@@ -23,13 +23,16 @@ MAX_BYTES = 8 << 20  # a larger file is not ours
 
 def load(name: str) -> dict[str, Any]:
     """Return what is remembered under a name; empty for a file that is absent, torn, too large or no JSON object."""
-    return _read(_file(name))
+    try:
+        return _read(_file(name))
+    except OSError:  # the cache is a file, or another user's
+        return {}
 
 
 def update(name: str, change: Callable[[dict[str, Any]], None]) -> bool:
     """Let `change` alter what is remembered under a name; False when it could not be written."""
-    path = _file(name)
     try:
+        path = _file(name)
         with exclusive(path.with_suffix(".lock"), seconds=PATIENCE):
             known = _read(path)
             change(known)

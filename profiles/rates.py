@@ -4,10 +4,11 @@ Size alone does not say it: types of the same size differ by three times, and a 
 prompts at half the rate. The products are those of Mixtral's experts: eight, two of which are used.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from math import log
 from statistics import median
+from typing import Literal
 
 from profiles.errors import shown
 
@@ -16,6 +17,9 @@ FEW, MANY = 16, 512  # tokens in the two batches that are measured beside a sing
 N_EXPERT, N_USED = 8, 2  # of the products that are measured
 
 ATTENTION = "attention"  # the key of AttentionRates among the types
+
+# where rates are from: measured here, measured here while other programs ran, written in a profile, typical of a kind of processor
+Origin = Literal["measured", "busy", "profile", "typical"]
 
 # bits of a weight, scales included (ggml-common.h)
 BITS_OF_TYPE = {
@@ -79,6 +83,12 @@ class TypeRates:
     type: str
     plain: ProductRates
     repacked: ProductRates | None = None
+    origin: Origin = "measured"
+
+    @property
+    def layouts(self) -> tuple[ProductRates, ...]:
+        """Return the rates of each layout that there is."""
+        return (self.plain, self.repacked) if self.repacked else (self.plain,)
 
 
 @dataclass(frozen=True)
@@ -87,14 +97,14 @@ class AttentionRates:
 
     plain: tuple[float, float]
     flash: tuple[float, float]
+    origin: Origin = "measured"
 
 
 @dataclass(frozen=True)
 class HostRates:
-    """What is known of a processor, by type; `origin` is "measured" or "typical" (of processors of its kind)."""
+    """What is known of a processor, by type."""
 
     types: tuple[TypeRates, ...] = ()
-    origin: str = "measured"
     attention: AttentionRates | None = None
 
     def of(self, name: str, *, repacked: bool) -> ProductRates | None:
@@ -119,28 +129,41 @@ class HostRates:
     def scaled(self, factor: float, most_decode: float) -> "HostRates":
         """Return the rates of so many times the cores, decode bounded by what memory gives (GB a second)."""
         types = tuple(
-            TypeRates(
-                one.type,
-                one.plain.scaled(factor, most_decode),
-                one.repacked.scaled(factor, most_decode) if one.repacked else None,
+            replace(
+                one,
+                plain=one.plain.scaled(factor, most_decode),
+                repacked=one.repacked.scaled(factor, most_decode) if one.repacked else None,
             )
             for one in self.types
         )
-        attention = self.attention and AttentionRates(
-            *((one * factor, many * factor) for one, many in (self.attention.plain, self.attention.flash))
-        )
-        return HostRates(types, self.origin, attention)
+        attention = self.attention
+        if attention:
+            plain, flash = ((one * factor, many * factor) for one, many in (attention.plain, attention.flash))
+            attention = replace(attention, plain=plain, flash=flash)
+        return HostRates(types, attention)
+
+    def over(self, other: "HostRates") -> "HostRates":
+        """Return these rates, and those of `other` for what these do not have."""
+        names = {one.type for one in self.types}
+        others = (one for one in other.types if one.type not in names)
+        return HostRates((*self.types, *others), self.attention or other.attention)
+
+    def origins(self, names: Collection[str]) -> frozenset[Origin | None]:
+        """Return where the rates of these types, and of attention, are from; None among them for a type that is not known."""
+        known = {one.type: one.origin for one in self.types}
+        attention = {self.attention.origin} if self.attention else set()
+        return frozenset({*map(known.get, names), *attention})
 
 
-def read_rates(table: Mapping[str, object], origin: str) -> HostRates:
+def read_rates(table: Mapping[str, object], origin: Origin) -> HostRates:
     """Read {type: {decode, experts, dense, repacked: {...}}, ATTENTION: {plain, flash}}; ValueError names the type and key that is wrong."""
     found, attention = [], None
     for name, values in table.items():
         if name == ATTENTION:
-            attention = _attention(values)
+            attention = _attention(values, origin)
             continue
         if name not in BITS_OF_TYPE:
-            raise ValueError(f"{name!r} is not a type of weights; there are {', '.join(BITS_OF_TYPE)}")
+            raise ValueError(f"{name!r} is not a type of weights; {_nearest(name)}")
         if not isinstance(values, Mapping):
             raise ValueError(f"{name!r} must be a table with decode, experts and dense")
         repacked = values.get("repacked")
@@ -150,9 +173,10 @@ def read_rates(table: Mapping[str, object], origin: str) -> HostRates:
                 name,
                 _product(plain, name),
                 None if repacked is None else _product(repacked, f"{name}.repacked"),
+                origin,
             )
         )
-    return HostRates(tuple(found), origin, attention)
+    return HostRates(tuple(found), attention)
 
 
 def write_rates(rates: HostRates) -> dict[str, dict[str, object]]:
@@ -178,10 +202,18 @@ def _product(values: object, where: str) -> ProductRates:
     return ProductRates(_rate(values["decode"], f"{where}.decode"), (few, many), (few_dense, many_dense))
 
 
-def _attention(values: object) -> AttentionRates:
+def _nearest(name: str) -> str:
+    """Return the type that a wrong name begins with, in small letters or as a file's type has it; all of them where it is none."""
+    names = (*BITS_OF_TYPE, ATTENTION)
+    near = [one for one in names if name.casefold().startswith(one.casefold())]
+    return f"did you mean {max(near, key=len)!r}?" if near else f"there are {', '.join(names)}"
+
+
+def _attention(values: object, origin: Origin) -> AttentionRates:
     if not isinstance(values, Mapping) or set(values) != {"plain", "flash"}:
         raise ValueError(f"{ATTENTION!r} must have the keys plain and flash")
-    return AttentionRates(*(_pair(values[key], f"{ATTENTION}.{key}") for key in ("plain", "flash")))
+    plain, flash = (_pair(values[key], f"{ATTENTION}.{key}") for key in ("plain", "flash"))
+    return AttentionRates(plain, flash, origin)
 
 
 def _pair(value: object, where: str) -> tuple[float, float]:
@@ -202,6 +234,7 @@ __all__ = [
     "FEW",
     "MANY",
     "HostRates",
+    "Origin",
     "ProductRates",
     "TypeRates",
     "read_rates",

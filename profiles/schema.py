@@ -36,7 +36,7 @@ class GpuProfile:
 class HostProfile:
     """Main memory and processor; `reserve_gib` is what the system and other programs need.
 
-    `typical` names a kind of processor (TYPICAL) whose rates stand in for rates of this one's own, a core for a core.
+    `typical` names a kind of processor (TYPICAL) whose rates stand in for types that have none of this one's own, a core for a core.
     """
 
     ram_gib: float
@@ -91,7 +91,7 @@ class Profile:
             n_ctx=self.n_ctx,
             kv_types=self.kv_types,
             ubatches=self.ubatches,
-            rates=self.rates if self.rates.types else self._typical(),
+            rates=self.rates.over(self._typical()),
         )
 
     def _typical(self) -> HostRates:
@@ -160,9 +160,17 @@ def _host(table: Any, where: str) -> tuple[HostProfile, HostRates]:
             f"{where}: [host] 'typical' is {shown(host.typical)}, it must be one of {', '.join(TYPICAL)}"
         )
     try:
-        return host, read_rates(rates, "measured")
+        found = read_rates(rates, "profile")
     except ValueError as error:
         raise BadProfile(f"{where}: [host.rates] {error}") from None
+    for one in found.types:
+        decode = max(layout.decode for layout in one.layouts)
+        if decode > host.bandwidth_gbs:
+            raise BadProfile(
+                f"{where}: [host.rates] {one.type!r} decodes {decode:g} GB/s, more than the memory's 'bandwidth_gbs' "
+                f"of {host.bandwidth_gbs:g}; correct one of them"
+            )
+    return host, found
 
 
 def _read(kind: type[Any], table: Any, where: str) -> Any:

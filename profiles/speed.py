@@ -30,6 +30,7 @@ LAYER_OVERHEAD = 8e-6  # seconds of kernel starts for one layer on a GPU
 # the ends of the range that is shown, as shares of the estimate: from constants, and from rates that were measured here
 LOW, HIGH = 0.7, 1.0
 LOW_MEASURED, HIGH_MEASURED = 0.8, 1.2
+TYPICAL_RATES = "rates that are typical of such a processor"
 REPACKED_DECODE = 1.3  # a repacked Q4_K decodes so much faster on the CPU, and prefills
 REPACKED_PREFILL = 0.55  # so much slower (measured on true 8x7B layers)
 # flash attention on a processor is arithmetic, not reading: this share of its products (2,000 tokens of context on true 8x7B layers)
@@ -150,13 +151,8 @@ def estimate(
 ) -> Estimate:
     """Estimate a layout's rates; `bytes_missing` of the experts do not fit into main memory and come from disk."""
     decode, prefill = decode_rates(shape, machine, placement), prefill_rates(shape, machine, placement)
-    known = [machine.rates.of(name, repacked=False) for name in shape.types]
-    measured = not machine.gpus and machine.rates.origin == "measured" and known and all(known)
-    low, high, basis = LOW, HIGH, Estimate.basis
-    if measured and not bytes_missing:
-        low, high, basis = LOW_MEASURED, HIGH_MEASURED, "from this processor's measured rates"
-    elif machine.rates.origin == "typical" and machine.rates.types:
-        basis = "from rates that are typical of such a processor"
+    basis, is_measured = _basis(shape, machine)
+    low, high = (LOW_MEASURED, HIGH_MEASURED) if is_measured and not bytes_missing else (LOW, HIGH)
     return Estimate(
         1 / decode.seconds(shape, layout, bytes_missing),
         1 / prefill.seconds(shape, layout, bytes_missing),
@@ -166,6 +162,25 @@ def estimate(
         high,
         basis,
     )
+
+
+def _basis(shape: ModelShape, machine: Machine) -> tuple[str, bool]:
+    """Return in words what an estimate rests on, and whether that was measured for all that it needs."""
+    origins = machine.rates.origins(shape.types)
+    if not machine.rates.types or not shape.types:
+        return Estimate.basis, False
+    if "typical" in origins:
+        words = "the profile's rates and typical ones" if "profile" in origins else TYPICAL_RATES
+        return f"from {words}", False
+    if "profile" in origins:
+        others = ", usual ones for other types" if None in origins else ""
+        return f"from the profile's rates{others}", not others and not machine.gpus
+    if machine.gpus:
+        return Estimate.basis, False
+    if None in origins:
+        return "partly from this processor's measured rates", False
+    busy = ", measured beside other programs" if "busy" in origins else ""
+    return f"from this processor's {'' if busy else 'measured '}rates{busy}", True
 
 
 def work_rates(shape: ModelShape, machine: Machine, placement: Placement, purpose: Purpose) -> Rates:

@@ -12,6 +12,13 @@ from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.words import size
 
+ORIGINS = {
+    "measured": "measured",
+    "busy": "measured beside other programs",
+    "profile": "the profile's",
+    "typical": "typical",
+}
+
 
 @click.group("profiles", cls=Group, no_args_is_help=True)
 def command() -> None:
@@ -46,7 +53,7 @@ def show(name: str, as_json: bool) -> None:
         console.data(facts)
         return
     gpus, rates = facts.pop("gpus"), facts.pop("rates")
-    rows = [(key, size(value) if key == "bytes_free" else str(value)) for key, value in facts.items()]
+    rows = [(key, size(value) if key == "bytes_free" else _shown(value)) for key, value in facts.items()]
     for gpu in gpus:
         rows.append(
             (
@@ -55,19 +62,27 @@ def show(name: str, as_json: bool) -> None:
             )
         )
     for one in rates["types"]:
-        rows.append((f"{one['type']} ({rates['origin']})", _rates(one["plain"])))
+        rows.append((f"{one['type']} ({ORIGINS[one['origin']]})", _rates(one["plain"])))
         if one["repacked"]:
             rows.append((f"{one['type']} repacked", _rates(one["repacked"])))
     if attention := rates["attention"]:
-        words = (f"{name} {one:.3f}, {many:.3f} TFLOP/s" for name, (one, many) in attention.items())
-        rows.append(("attention, one token and many", "; ".join(words)))
+        layouts = ((name, attention[name]) for name in ("plain", "flash"))
+        words = (f"{name} {one:.3g} and {many:.3g} TFLOP/s" for name, (one, many) in layouts)
+        rows.append((f"attention, one token and many ({ORIGINS[attention['origin']]})", "; ".join(words)))
     console.table(("", ""), rows)
 
 
 def _rates(product: dict[str, Any]) -> str:
     """Write the rates of one type of weights in one layout: one token at a time, and a prompt through experts and through one matrix."""
     experts, dense = product["experts"][-1], product["dense"][-1]
-    return f"decodes {product['decode']:.1f} GB/s, reads {experts:.2f} TFLOP/s (experts), {dense:.2f} (dense)"
+    return f"decodes {product['decode']:.3g} GB/s, reads {experts:.3g} TFLOP/s (experts), {dense:.3g} (dense)"
+
+
+def _shown(value: object) -> str:
+    """Write a value of a machine for people: lists with commas, yes and no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 @command.command("detect")

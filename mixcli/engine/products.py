@@ -127,25 +127,30 @@ class Processor:
         return next((one for one in self._extra() if self._takes(type_, n_rows, one)), None)
 
     def seconds(self, graph: int) -> float:
-        """Compute a graph again and again; returns the median seconds."""
+        """Compute a graph again and again; returns the median seconds, or the least where other programs took part of the processor."""
         found: list[float] = []
         used, start = time.process_time(), time.perf_counter()
-        end = start + SECONDS
-        while len(found) < 2 or time.perf_counter() < end:
+        enough, passed, is_shared = SECONDS, 0.0, False
+        while passed < enough:
             begin = time.perf_counter()
             if _library().ggml_backend_graph_compute(self.backend, graph):
                 raise RuntimeError("llama.cpp could not compute the product")
             found.append(time.perf_counter() - begin)
-            if found[-1] > SECONDS:  # long enough to be no accident
-                break
-        self.computing += time.perf_counter() - start
+            passed = time.perf_counter() - start
+            is_shared = self._is_shared(time.process_time() - used, passed)
+            # one moment that is ours is enough: look for it twice as long
+            enough = 2 * max(SECONDS, min(found)) if is_shared else SECONDS
+        self.computing += passed
         self.used += time.process_time() - used
-        return median(found)  # what a busy moment took longer does not count
+        return min(found) if is_shared else median(found)
 
     @property
     def is_shared(self) -> bool:
         """Whether other programs took part of the processor while it computed."""
-        return self.used < BUSY * self.computing * self._n_threads
+        return self._is_shared(self.used, self.computing)
+
+    def _is_shared(self, used: float, passed: float) -> bool:
+        return used < BUSY * passed * self._n_threads
 
     def _extra(self) -> Iterator[int]:
         name = b"ggml_backend_dev_get_extra_bufts"

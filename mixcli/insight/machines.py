@@ -66,27 +66,40 @@ def profile_of(name: str) -> Profile:
 def detected_profile() -> str:
     """Measure this machine and give it as the text of a profile."""
     from mixcli.hardware import measured_bandwidth, this_machine
-    from mixcli.host_rates import COMMON, host_rates
+    from mixcli.host_rates import COMMON, SWITCH, host_rates, is_off
     from profiles.rates import write_rates
 
-    rate = measured_bandwidth()
-    rates = write_rates(host_rates(COMMON, console.note, again=True))
+    found = host_rates(COMMON, console.note, again=True)
+    # memory that gives a product so much reads at least as fast
+    rate = max(measured_bandwidth(), *(layout.decode for one in found.types for layout in one.layouts), 0.0)
+    rates = write_rates(found)
     machine = this_machine()
+    description = "This machine, as it was measured"
+    if not rates:
+        description = "This machine; its processor was not measured"
+        if is_off():
+            console.note(
+                f"the processor was not measured, because {SWITCH} is off; the profile has no rates by type"
+            )
+    elif is_off():
+        console.note(f"{SWITCH} is off: the processor's rates are those that were measured before")
     lines = [
-        'description = "This machine, as it was measured"',
+        f'description = "{description}"',
         f"unified = {str(machine.unified).lower()}",
         "",
         "[host]",
         f"ram_gib = {machine.bytes_free / GIB:.1f}  # free when it was measured",
         "reserve_gib = 0",
         f"cores = {machine.n_cores}",
-        f"bandwidth_gbs = {rate:.1f}",
+        f"bandwidth_gbs = {rate:.4g}",
     ]
     if rates:
         lines += [
             "",
             "# decode in GB/s of weights; TFLOP/s of experts and of one matrix at 16 and at 512 tokens",
         ]
+    if busy := [name for name in rates if "busy" in found.origins([name])]:
+        lines.append(f"# measured beside other programs, perhaps too slow: {', '.join(busy)}")
     for name, values in rates.items():
         repacked = values.pop("repacked", None)
         lines += ["", f"[host.rates.{name}]", *_keys(values)]

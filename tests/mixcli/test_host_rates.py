@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from mixcli import host_rates, json_cache, python_child
 from mixcli.insight.machines import detected_profile, machine_of
 from profiles.load import load_profile
 from profiles.machine import Gpu, Machine
-from profiles.rates import HostRates
+from profiles.rates import HostRates, write_rates
 from tests.profiles.test_rates import MIXTURE
 
 
@@ -44,8 +45,28 @@ def test_a_profile_that_was_detected_has_them(measuring: Path, monkeypatch: pyte
     folder.mkdir(parents=True)
     (folder / "here.toml").write_text(detected_profile())
     machine = load_profile("here", folder).machine()
-    assert machine.rates == host_rates.known_rates()
-    assert [one.type for one in machine.rates.types] == ["Q4_0"]
+    assert write_rates(machine.rates) == write_rates(host_rates.known_rates())
+    assert [(one.type, one.origin) for one in machine.rates.types] == [("Q4_0", "profile")]
+
+
+@pytest.mark.usefixtures("home")
+def test_a_profile_without_rates_claims_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value, is_off in (
+        ("", False),
+        ("on", False),
+        ("off", True),
+        ("0", True),
+        ("No", True),
+        ("False", True),
+    ):
+        monkeypatch.setenv(host_rates.SWITCH, value)
+        assert host_rates.is_off() == is_off
+    text = detected_profile()
+    assert "as it was measured" not in text
+    assert "rates" not in text
+    assert "the processor was not measured, because MIXCLI_MEASURE is off" in capsys.readouterr().err
 
 
 def test_kernels_that_die_leave_what_was_measured_before(
@@ -77,26 +98,53 @@ def test_kernels_that_die_leave_what_was_measured_before(
 def test_what_was_measured_beside_other_programs_is_measured_twice_more(
     measuring: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates_ = {"decode": 12.0, "experts": [0.1, 0.2], "dense": [0.1, 0.2]}
-    lines = [
+    decodes = (12.0, 14.0, 13.0, 11.0)
+    rates_: dict[str, Any] = {"experts": [0.1, 0.2], "dense": [0.1, 0.2]}
+    lines: list[dict[str, Any]] = [
         {"type": "Q4_K", "second": second, "rates": None if second else rates_, "busy": not second}
         for second in (False, True)
     ]
-    lines += [
-        {"type": "attention", "second": one, "rates": [0.1, 0.1], "busy": False} for one in (False, True)
-    ]
-    code = "\n".join(f"print({json.dumps(line)!r})" for line in lines)
-    starts: list[str] = []
+    attention: dict[str, Any] = {"type": "attention", "rates": [0.1, 0.1], "busy": True}
+    lines += [{**attention, "second": second} for second in (False, True)]
+    starts: list[list[str]] = []
 
     def run(*_: str, seconds: float, stdin: str) -> python_child.Done:
         starts.append(json.loads(stdin)["types"])
+        rates_.update({"decode": decodes[len(starts) - 1]})
+        code = "\n".join(f"print({json.dumps(line)!r})" for line in lines)
         return python_child.finished(python_child.command("-c", code), seconds=seconds, stdin=stdin)
 
     monkeypatch.setattr(host_rates.python_child, "run", run)
     monkeypatch.setattr(host_rates, "MAX_TRIES", 3)
-    for _ in range(5):
-        assert [one.type for one in host_rates.host_rates(("Q4_K",)).types] == ["Q4_K"]
-    assert starts == [["Q4_K", "attention"], ["Q4_K"], ["Q4_K"]]
+    both = ["Q4_K", "attention"]
+    for n_starts, best in ((1, 12.0), (2, 14.0), (3, 14.0), (3, 14.0)):
+        for _ in range(2):  # once a start
+            rates = host_rates.host_rates(("Q4_K",))
+            assert starts == [both] * n_starts
+            (one,) = rates.types
+            assert (one.plain.decode, one.origin) == (best, "busy")
+            assert rates.attention is not None
+            assert rates.attention.origin == "busy"
+        host_rates._here.clear()
+    for line in lines:
+        line["busy"] = False
+    (one,) = host_rates.host_rates(("Q4_K",), again=True).types
+    assert (one.plain.decode, one.origin) == (11.0, "measured")
+    starts.clear()
+    host_rates.host_rates(("Q4_K",))
+    assert starts == []
+
+
+def test_a_second_measurement_that_fails_leaves_the_first(
+    measuring: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"decode": 1.0, "experts": [1.0, 1.0], "dense": [1.0, 1.0], "busy": 1}
+    json_cache.update("rates", lambda known: known.update({host_rates._key(): {"Q4_K": entry}}))
+    monkeypatch.setattr(host_rates, "MAX_TRIES", 3)
+    monkeypatch.setattr(host_rates, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(host_rates, "LIMIT_TYPE", 0.0)
+    assert [one.type for one in host_rates.host_rates(("Q4_K",)).types] == ["Q4_K"]
+    assert host_rates._known()["Q4_K"] == {**entry, "busy": 2}
 
 
 def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,26 +155,53 @@ def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.Mo
     assert "(it did not end in time); estimates use usual ones, `mixcli doctor` tries again" in said[1]
 
 
-def test_what_cannot_be_remembered_is_used_all_the_same(measuring: Path) -> None:
-    (measuring / "cache/rates.json").mkdir(parents=True)
-    rates = host_rates.host_rates(("Q4_0",))
+@pytest.mark.parametrize("is_file", [False, True])
+def test_what_cannot_be_remembered_is_used_all_the_same(
+    measuring: Path, is_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in a process, with one sentence that says why: a folder in the file's place, or a file in the cache's."""
+    measured: list[str] = []
+    run = python_child.run
+
+    def counted(*words: str, seconds: float, stdin: str) -> python_child.Done:
+        measured.append(stdin)
+        return run(*words, seconds=seconds, stdin=stdin)
+
+    monkeypatch.setattr(host_rates.python_child, "run", counted)
+    if is_file:
+        measuring.mkdir()
+        (measuring / "cache").touch()
+    else:
+        (measuring / "cache/rates.json").mkdir(parents=True)
+    said: list[str] = []
+    rates = host_rates.host_rates(("Q4_0",), said.append)
     assert [one.type for one in rates.types] == ["Q4_0"]
-    assert host_rates.known_rates() == HostRates()
+    assert host_rates.known_rates() == host_rates.host_rates(("Q4_0",), said.append) == rates
+    assert len(measured) == 1
+    assert said[0] == "measuring this processor once, for Q4_0, attention"
+    (sentence,) = said[1:]
+    assert f"{measuring / 'cache/rates.json'} cannot be written; set MIXCLI_HOME to" in sentence
+    if is_file:
+        (measuring / "cache").unlink()
 
 
-def test_what_is_remembered_is_not_believed(measuring: Path) -> None:
+def test_what_is_remembered_is_not_believed_but_measured_again(measuring: Path) -> None:
     sound = {"decode": 1.0, "experts": [1.0, 1.0], "dense": [1.0, 1.0]}
     key = host_rates._key()
     for table in (
         [],
         {"Q4_K": 7},
         {"Q4_K": {**sound, "decode": -1}},
+        {"Q4_K": {}, "attention": "fast"},
+        {"Q4_K": {"failed": None}},
         {"Q9_K": sound},
         {"Q4_K": {**sound, "dense": [1.0, "2"]}},
         {"Q4_K": {**sound, "repacked": True}},
     ):
         json_cache.update("rates", lambda known, table=table: known.update({key: table}))
         assert host_rates.known_rates() == HostRates()
+        assert host_rates._missing(["Q4_K"], again=False) == ["Q4_K", "attention"]
+        assert host_rates.failures() == {}
 
 
 def test_a_model_that_lies_on_the_card_needs_none(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:

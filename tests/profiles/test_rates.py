@@ -17,6 +17,7 @@ from profiles.planner import plan
 from profiles.rates import HostRates, ProductRates, TypeRates, read_rates, write_rates
 from profiles.request import Request, work_of
 from profiles.speed import LOW, decode_rates, prefill_rates
+from profiles.typical import typical_rates
 
 MIXTURE = unseen_shape(known_models()["mixtral-8x7b"], "Q4_K_S")
 PLAIN = ProductRates(24.0, (0.10, 0.18), (0.12, 0.19))
@@ -75,11 +76,36 @@ def test_work_is_a_name_or_tokens_read_and_written() -> None:
 
 def test_the_range_is_narrower_where_the_processor_was_measured() -> None:
     measured = machine(*(TypeRates(name, PLAIN, REPACKED) for name in MIXTURE.types))
-    typical = replace(measured, rates=replace(measured.rates, origin="typical"))
+    typical, busy, own = (
+        machine(*(replace(one, origin=origin) for one in measured.rates.types))
+        for origin in ("typical", "busy", "profile")
+    )
     part = machine(TypeRates("Q4_K", PLAIN))
-    one, *others = (plan(MIXTURE, each, Request(n_ctx=512)).estimate for each in (measured, typical, part))
-    assert one.low > LOW
-    assert [other.low for other in others] == [LOW, LOW]
+    both = replace(own, rates=HostRates(own.rates.types[:1]).over(typical.rates))
+    for here, is_narrow, basis in (
+        (measured, True, "from this processor's measured rates"),
+        (busy, True, "from this processor's rates, measured beside other programs"),
+        (own, True, "from the profile's rates"),
+        (typical, False, "from rates that are typical of such a processor"),
+        (both, False, "from the profile's rates and typical ones"),
+        (part, False, "partly from this processor's measured rates"),
+        (machine(), False, "not measured"),
+    ):
+        found = plan(MIXTURE, here, Request(n_ctx=512)).estimate
+        assert (found.low > LOW, found.basis) == (is_narrow, basis)
+
+
+def test_own_rates_stand_before_typical_ones(tmp_path: Path) -> None:
+    own = "[host.rates.Q4_K]\ndecode = 7\nexperts = [0.1, 0.2]\ndense = [0.1, 0.2]\n"
+    head = "description = 'x'\n[host]\nram_gib = 8\ncores = 2\ntypical = 'avx2'\n"
+    (tmp_path / "mine.toml").write_text(head + own)
+    rates = load_profile("mine", tmp_path).machine().rates
+    assert len(rates.types) == len(typical_rates("avx2").types)
+    (q4,) = (one for one in rates.types if one.type == "Q4_K")
+    assert (q4.plain.decode, q4.repacked) == (7.0, None)
+    assert rates.origins(["Q4_K", "Q6_K", "MXFP4"]) == {"profile", "typical", None}
+    assert rates.attention is not None
+    assert "mostly those of AVX2" in load_profile("cpu-avx512-64gb").description
 
 
 def test_beside_a_gpu_the_hosts_rates_count_and_nothing_is_repacked() -> None:
@@ -99,7 +125,7 @@ def test_beside_a_gpu_the_hosts_rates_count_and_nothing_is_repacked() -> None:
 
 def test_profiles_carry_rates_and_a_mistake_is_named(tmp_path: Path) -> None:
     typical = load_profile("cpu-avx2-32gb").machine()
-    assert typical.rates.origin == "typical"
+    assert typical.rates.origins(["Q4_K"]) == {"typical"}
     q4 = typical.rates.of("Q4_K", repacked=False)
     assert q4 is not None
     assert q4.decode <= typical.bandwidth
@@ -109,7 +135,13 @@ def test_profiles_carry_rates_and_a_mistake_is_named(tmp_path: Path) -> None:
     for text, words in (
         ("typical = 'neon'", "'typical' is 'neon', it must be one of avx2, avx512"),
         ("rates = 3", "'rates' must be tables"),
-        ("[host.rates.Q9]\ndecode = 1", "'Q9' is not a type of weights"),
+        ("[host.rates.NF4]\ndecode = 1", "'NF4' is not a type of weights; "),
+        ("[host.rates.q4_k]\ndecode = 1", "'q4_k' is not a type of weights; did you mean 'Q4_K'?"),
+        ("[host.rates.Attention]\nplain = 1", "did you mean 'attention'?"),
+        (
+            "[host.rates.Q4_K]\ndecode = 99999\nexperts = [1, 1]\ndense = [1, 1]",
+            "'Q4_K' decodes 99999 GB/s, more than the memory's 'bandwidth_gbs' of 40; correct one of them",
+        ),
         ("[host.rates.Q4_K]\ndecode = 1", "'Q4_K' must have the keys decode, experts and dense"),
         ("[host.rates.Q4_K]\ndecode = 0\nexperts = [1, 1]\ndense = [1, 1]", "'Q4_K.decode' has 0"),
         ("[host.rates.Q4_K]\ndecode = 1\nexperts = [1]\ndense = [1, 1]", "'Q4_K.experts' is"),
