@@ -156,6 +156,14 @@ def missing(path: "str | os.PathLike[str]") -> str:
     return f"there is no file {shown(path)}{hint}"
 
 
+def as_argument(path: "str | os.PathLike[str]") -> str:
+    """Return a path as a shell takes it for a command that also takes names: a bare file name gets `./` in front."""
+    import shlex
+
+    text = os.fspath(path)
+    return shlex.quote(text if os.sep in text else f"./{text}")
+
+
 def _replaced(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     return "\ufffd" * (error.end - error.start), error.end

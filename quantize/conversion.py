@@ -11,7 +11,7 @@ from quantize.ggml_types import BLOCK, GGMLQuantizationType
 from quantize.gguf_source import open_gguf
 from quantize.imatrix import read_imatrix
 from quantize.model_source import model_source
-from quantize.output_target import output_target
+from quantize.output_target import output_target, refuse_foreign
 from quantize.plan import WritePlan, plan_write
 from quantize.recipe import FILE_TYPES, GOOD_SOURCES, choose_types, stored_types, tensor_type
 from quantize.repair import MIXED
@@ -98,6 +98,7 @@ def prepare(source: Path, target: Path, options: Options) -> WritePlan:
     plan = prepare_model(model, target, replace(options, output_type=wanted))
     for file in plan.files:  # shards have names of their own
         output_target(named if file.path == target else file.path, sources)
+        refuse_foreign(file.path)
     return plan
 
 

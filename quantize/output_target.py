@@ -1,6 +1,6 @@
 """Where a result may be written: checked before any work, so that nothing is computed for a place that cannot take it.
 
-Only a regular file is ever replaced. A device, a FIFO or a socket of the target's name would otherwise vanish under the rename that
+Only a GGUF, or an empty regular file, is ever replaced. A device, a FIFO or a socket of the target's name would otherwise vanish under the rename that
 publishes the result, and a folder would be noticed when hours have passed. A symlink is followed, as shells, cp and compilers do: the
 file that it leads to is replaced and the link stays.
 """
@@ -15,6 +15,7 @@ from quantize.errors import BadTarget, NoSpace, QuantizeError
 from quantize.input_file import kind_of
 
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+_MAGIC = b"GGUF"
 _LONGEST_SUFFIX = ".journal"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -44,6 +45,21 @@ def output_target(path: Path, sources: Iterable[Path] = ()) -> Path:
         _refuse_sources(path, status, sources)
     _check_folder(path, target)
     return target
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise BadTarget for a file that is not a GGUF: only an earlier result, or an empty file, is replaced."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadTarget(f"{path} cannot be read: {error.strerror}; name another file.") from error
+    if magic and magic != _MAGIC:
+        raise BadTarget(
+            f"{path} exists and is not a GGUF, so it is not replaced; remove it or name another file."
+        )
 
 
 def _followed(path: Path) -> Path:
@@ -95,4 +111,4 @@ def _check_folder(path: Path, target: Path) -> None:
         ) from error
 
 
-__all__ = ["output_target"]
+__all__ = ["output_target", "refuse_foreign"]

@@ -94,12 +94,27 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         typed = list(args)
+        if not ctx.resilient_parsing:
+            self._check_filled(ctx, typed)
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
             self._check_once(ctx, typed)
             group = ctx.parent if ctx.parent is not None and ctx.parent.parent is not None else None
             check(f"{group.info_name} {self.name}" if group else self.name or "", given(ctx))
         return rest
+
+    def _check_filled(self, ctx: click.Context, args: list[str]) -> None:
+        """Refuse an empty word where a name or a file is wanted: it is what a shell makes of an unset variable in quotes."""
+        typed, _, order = self.make_parser(ctx).parse_args(list(args))
+        for parameter in order:
+            value = typed.get(parameter.name or "")
+            if _names_something(parameter) and "" in (value if isinstance(value, list | tuple) else (value,)):
+                called = (
+                    _long(parameter.opts)
+                    if isinstance(parameter, click.Option)
+                    else parameter.make_metavar(ctx).strip("[].")
+                )
+                raise UsageError(f"{called} is empty; is a shell variable not set?")
 
     def _check_once(self, ctx: click.Context, args: list[str]) -> None:
         _, _, order = self.make_parser(ctx).parse_args(args)
@@ -153,6 +168,13 @@ def sentence(option: str, kind: str, others: tuple[str, ...]) -> str:
     missing = "it" if len(others) == 1 else "one"
     step = f"add {missing}, or leave {option} out" if kind == NEEDED else "leave one of the two out"
     return f"{option} {kind} {listed}; {step}"
+
+
+def _names_something(parameter: click.Parameter) -> bool:
+    """Return whether a value is a model, a file or a name, which are never empty; text to be read or written may be."""
+    named = {"NAME", "MODEL", "FILE", "TYPE", "ADDRESS", "URL", "PROFILE", "HOST:PORT"}
+    is_file = isinstance(parameter.type, click.Path | click.types.UnprocessedParamType)
+    return is_file or parameter.metavar in named or parameter.name == "name"
 
 
 def _long(names: list[str]) -> str:

@@ -13,7 +13,7 @@ from mixcli.commands.options import F, with_options
 from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.file_types import file_type, tensor_type
-from mixcli.text import missing
+from mixcli.text import as_argument, missing
 from mixcli.words import counted, size, size_in_bytes
 from profiles.shape import tensor_class
 
@@ -101,7 +101,7 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
     elif report.n_bytes_resumed:
         console.note(f"resumed after {size(report.n_bytes_resumed)} that an earlier run wrote")
     console.note(
-        f"wrote {size(report.n_bytes)} in {report.seconds:.1f} s; talk with it: mixcli chat -m {report.paths[0]}"
+        f"wrote {size(report.n_bytes)} in {report.seconds:.1f} s; talk with it: mixcli chat -m {as_argument(report.paths[0])}"
     )
     if choices.as_json:
         console.data(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, model_option, purpose_option, wish_options
@@ -64,7 +65,8 @@ def command(
     from mixcli.serve.gate import Gate, names_of
     from mixcli.serve.server import bound, key_for, serve
 
-    key = key_for(address, key_variable)
+    source = click.get_current_context().get_parameter_source("key_variable")
+    key = key_for(address, key_variable, is_named=source is ParameterSource.COMMANDLINE)
     wish = replace(wish, request=replace(wish.request, purpose=purpose))
     with bound(address, port) as listener:
         hosts = [load(model, wish, 0.0)]

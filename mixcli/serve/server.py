@@ -42,17 +42,23 @@ def bound(address: str, port: int) -> socket.socket:
     return listener
 
 
-def key_for(address: str, variable: str) -> str | None:
-    """Return the key that askers must know: what the variable has. UsageError where there is none and there must be one."""
+def key_for(address: str, variable: str, *, is_named: bool = False) -> str | None:
+    """Return the key that askers must know: what the variable has; None where nobody needs one.
+
+    A variable that the user named (`is_named`) must hold a key at any address. UsageError where there is none and there must be one.
+    """
     key = os.environ.get(variable, "").strip()
-    if not key and is_loopback(address):
+    local = is_loopback(address)
+    if not key and local and not is_named:
         return None
     if len(key) < LEAST_KEY:
-        have = f"has {counted(len(key), 'character')}" if key else "is not set"
-        raise UsageError(
-            f"{address} can be reached from elsewhere, so a key is needed, and {variable} {have}; "
-            f"export {variable}=$(openssl rand -hex 24)"
+        why = "" if local else f"{address} can be reached from elsewhere, so a key is needed, and "
+        have = (
+            f"has {counted(len(key), 'character')}, and a key needs {LEAST_KEY}"
+            if key
+            else "is not set or empty"
         )
+        raise UsageError(f"{why}{variable} {have}; export {variable}=$(openssl rand -hex 24)")
     return key
 
 

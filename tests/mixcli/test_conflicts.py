@@ -91,6 +91,32 @@ def test_a_value_is_given_once_and_a_flag_as_often_as_wanted(tmp_path: Path) -> 
                 command._check_once(context, [*typed, *typed, *required(command)])
 
 
+@pytest.mark.parametrize(
+    ("args", "called"),
+    [
+        (["pull", ""], "MODEL"),
+        (["import", "", "--name", "x"], "PATH"),
+        (["import", "x.gguf", "--name", ""], "--name"),
+        (["default", ""], "MODEL"),
+        (["convert", ""], "SOURCE"),
+        (["convert", "x", "-o", ""], "--output"),
+        (["run", "-f", "", "x"], "--file"),
+        (["run", "-m", "", "x"], "--model"),
+        (["profiles", "show", ""], "NAME"),
+        (["pull", "demo", "--quant="], "--quant"),
+    ],
+)
+def test_an_empty_word_where_a_name_or_a_file_is_wanted(args: list[str], called: str) -> None:
+    with pytest.raises(UsageError, match=f"^{called} is empty; is a shell variable not set\\?$"):
+        cli.main(args, standalone_mode=False)
+
+
+def test_an_empty_text_is_a_text() -> None:
+    command = importlib.import_module(COMMANDS["run"][0]).command
+    with command.make_context("run", ["", "--system", ""]):
+        pass
+
+
 def test_only_the_command_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     command = importlib.import_module(COMMANDS["run"][0]).command
     monkeypatch.setenv("MIXCLI_PROFILE", "mac")

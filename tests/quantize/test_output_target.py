@@ -14,6 +14,7 @@ from quantize.recipe import choose_types
 from quantize.source import ModelSource
 from quantize.writer import write_gguf
 
+from .builders import write_checkpoint
 from .tiny import model_of, random_weights
 
 
@@ -114,6 +115,20 @@ def test_paths_that_take_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         output_target(Path(path))
 
 
+@pytest.mark.parametrize("content", [b"my only notes", b"", b"GGUF of before"])
+def test_only_a_gguf_or_an_empty_file_is_replaced(tmp_path: Path, content: bytes) -> None:
+    target = tmp_path / "notes.txt"
+    target.write_bytes(content)
+    source = write_checkpoint(tmp_path / "tiny")
+    if content.startswith(b"my"):
+        with pytest.raises(BadTarget, match="is not a GGUF, so it is not replaced"):
+            convert(source, target)
+        assert target.read_bytes() == content
+    else:
+        convert(source, target)
+        assert target.read_bytes()[:4] == b"GGUF"
+
+
 @pytest.mark.parametrize("make", [os.link, lambda source, target: Path(target).symlink_to(source)])
 def test_the_source_is_no_target_under_any_name(
     tmp_path: Path, model: ModelSource, make: Callable[..., object]
@@ -143,7 +158,7 @@ def test_a_link_to_a_file_stays_and_its_file_is_replaced(tmp_path: Path, model: 
     source, link, real = tmp_path / "source.gguf", tmp_path / "current.gguf", tmp_path / "disk" / "old.gguf"
     write_gguf(model, source, choose_types(model, "BF16"), "BF16")
     real.parent.mkdir()
-    real.write_text("an older one")
+    real.write_text("GGUF, an older one")
     link.symlink_to("disk/old.gguf")
     convert(source, link, output_type="Q8_0")
     assert link.is_symlink()

@@ -2,7 +2,10 @@
 
 import pytest
 
+from mixcli.cli import cli
+from mixcli.errors import UsageError
 from mixcli.serve.gate import MAX_BODY, Gate, Headers, names_of
+from mixcli.serve.server import key_for
 
 KEY = "correct horse battery staple"
 
@@ -22,6 +25,14 @@ def status(gate: Gate, method: str = "POST", path: str = "/v1/chat/completions",
 
 OPEN = Gate(names_of("127.0.0.1", ("llm.lan",)))
 LOCKED = Gate(names_of("0.0.0.0", ()), KEY)
+
+
+def test_a_variable_that_was_named_must_hold_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPTY_KEY", " ")
+    assert key_for("127.0.0.1", "EMPTY_KEY") is None
+    for args in (["--api-key-env", "EMPTY_KEY"], ["--api-key-env", "UNSET_KEY"]):
+        with pytest.raises(UsageError, match=r"^[A-Z]+_KEY is not set or empty; export "):
+            cli.main(["serve", *args], standalone_mode=False)
 
 
 @pytest.mark.parametrize(
