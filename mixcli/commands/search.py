@@ -13,6 +13,7 @@ from mixcli.console import console
 if TYPE_CHECKING:
     from mixcli.hub.catalog import Entry
     from profiles.file_choice import FileChoice
+    from profiles.machine import Machine
     from profiles.request import Rule
 
 
@@ -43,16 +44,19 @@ def command(words: tuple[str, ...], rule: "Rule", profile: str | None, as_json: 
         )
     ]
     # nothing is measured for a list: what was measured before is used
-    planned = choices_of(found, Target(lambda _: machine_of(profile), rule=rule))
+    machine = machine_of(profile)
+    planned = choices_of(found, Target(lambda _: machine, rule=rule))
+    usual = [profile in (None, "auto") and _has_usual_rates(one, machine) for one in planned]
     if as_json:
         rows = [
             {
                 **asdict(entry),
                 "fits": one.chosen.type if one.chosen else _made_here(entry),
                 "here": entry.name in have,
+                "usual_rates": is_usual,
                 "choice": [asdict(row) for row in rows_of(one, one.chosen.type if one.chosen else None)],
             }
-            for entry, one in zip(found, planned, strict=True)
+            for entry, one, is_usual in zip(found, planned, usual, strict=True)
         ]
         console.data(rows)
         return
@@ -70,12 +74,22 @@ def command(words: tuple[str, ...], rule: "Rule", profile: str | None, as_json: 
                 str(entry.context),
                 f"{entry.kind}, {entry.alignment}" if entry.kind != "base" else "base",
                 entry.licence,
-                _suits(entry, one),
+                _suits(entry, one) + (" (usual rates)" if is_usual else ""),
                 "here" if entry.name in have else "",
             )
-            for entry, one in zip(found, planned, strict=True)
+            for entry, one, is_usual in zip(found, planned, usual, strict=True)
         ],
     )
+    if any(usual):
+        console.note("this processor was not measured with all these types: `mixcli plan MODEL` measures it")
+
+
+def _has_usual_rates(planned: "FileChoice", machine: "Machine") -> bool:
+    """Return whether the rates that are shown are not this processor's, where it computes with the type that is chosen."""
+    row = planned.chosen
+    if row is None or row.plan is None or row.is_on_gpus:
+        return False
+    return None in machine.rates.origins(row.shape.types)
 
 
 def _suits(entry: "Entry", planned: "FileChoice") -> str:

@@ -20,10 +20,10 @@ from mixcli.hardware import (
     physical_cores,
     unused_cards,
 )
-from mixcli.host_rates import SWITCH, failures, host_rates, known_rates
+from mixcli.host_rates import SWITCH, failures, host_rates, is_off, known_rates
 from mixcli.nvidia import driver_cards
 from mixcli.words import counted, size
-from profiles.rates import TypeRates
+from profiles.rates import ATTENTION, TypeRates
 
 LEAST_DISK, LEAST_MEMORY = 5 << 30, 2 << 30
 USUAL = ("Q4_K", "Q6_K")  # types that are measured where no plan has needed any yet
@@ -43,7 +43,8 @@ def findings() -> Iterator[Finding]:
     """Make every check; none of them raises."""
     for check in CHECKS:
         try:
-            yield check()
+            found = check()
+            yield from [found] if isinstance(found, Finding) else found
         except Exception as error:  # a doctor that dies helps nobody
             yield Finding(check.__name__.strip("_"), "fail", f"{error}")
 
@@ -111,28 +112,42 @@ def _bandwidth() -> Finding:
     )
 
 
-def _processor() -> Finding:
-    known = {one.type for one in known_rates().types} | set(failures())
-    rates = host_rates(known or USUAL, again=True).types
-    if not rates:
-        why = "; ".join(f"{name}: {reason}" for name, reason in failures().items())
-        off = os.environ.get(SWITCH) == "off"
-        return Finding(
+def _processor() -> list[Finding]:
+    """Return one line for the processor, and one for each type of weights that is known."""
+    known = {one.type for one in known_rates().types} | set(failures()) - {ATTENTION}
+    rates, failed = host_rates(known or USUAL, again=True), failures()
+    more = "`mixcli profiles detect` measures all usual ones"
+    if not rates.types:
+        why = "; ".join(f"{name}: {reason}" for name, reason in failed.items()) or more
+        words = f"its rates are not measured ({f'{SWITCH} is off' if is_off() else why}); estimates use usual ones"
+        return [Finding("processor", "ok" if is_off() else "warn", words)]
+    busy = "busy" in rates.origins([one.type for one in rates.types])
+    found = [
+        Finding(
             "processor",
-            "ok" if off else "warn",
-            f"its rates are not measured ({f'{SWITCH} is off' if off else why}); estimates use usual ones",
+            "warn" if busy else "ok",
+            f"rates of {counted(len(rates.types), 'type')} of weights are measured; "
+            + (
+                "other programs ran then, `mixcli doctor` on an idle machine measures again" if busy else more
+            ),
         )
-    missing = f"; not measured: {', '.join(failures())}" if failures() else ""
-    return Finding("processor", "warn" if missing else "ok", ", ".join(map(_words, rates)) + missing)
+    ]
+    found += (Finding(f"processor {one.type}", "ok", _words(one)) for one in rates.types)
+    found += (
+        Finding(f"processor {name}", "warn", f"not measured ({reason}); estimates use usual rates")
+        for name, reason in failed.items()
+    )
+    return found
 
 
 def _words(one: TypeRates) -> str:
     """Write a type's rates: decode in GB/s, prefill of a mixture of experts in TFLOP/s, and the same where it is repacked."""
     plain, repacked = (
-        f"{rates.decode:.0f} GB/s {rates.experts[-1]:.2f} TFLOP/s" if rates else ""
+        f"decode {rates.decode:.3g} GB/s, prefill {rates.experts[-1]:.3g} TFLOP/s" if rates else ""
         for rates in (one.plain, one.repacked)
     )
-    return f"{one.type} {plain}" + (f" (repacked {repacked})" if repacked else "")
+    busy = " (beside other programs)" if one.origin == "busy" else ""
+    return plain + (f"; repacked {repacked}" if repacked else "") + busy
 
 
 def _disk() -> Finding:
@@ -170,7 +185,7 @@ def _network() -> Finding:
     return Finding("network", "ok", words)
 
 
-CHECKS: tuple[Callable[[], Finding], ...] = (
+CHECKS: tuple[Callable[[], Finding | list[Finding]], ...] = (
     _python, _bindings, _backends, _selftest, _devices, _memory, _bandwidth, _processor, _disk, _store, _network,
 )  # fmt: skip
 

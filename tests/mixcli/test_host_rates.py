@@ -1,16 +1,18 @@
 """The processor's rates: measured by the library that computes, once, and never in the way of a plan."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mixcli import host_rates, json_cache, python_child
+from mixcli.insight import doctor
 from mixcli.insight.machines import detected_profile, machine_of
 from profiles.load import load_profile
 from profiles.machine import Gpu, Machine
-from profiles.rates import HostRates, write_rates
+from profiles.rates import BITS_OF_TYPE, HostRates, write_rates
 from tests.profiles.test_rates import MIXTURE
 
 
@@ -227,3 +229,38 @@ def test_nothing_is_measured_where_that_is_off() -> None:
     assert host_rates.host_rates(MIXTURE.types, said.append) == HostRates()
     assert said == []
     assert machine_of(None, shapes=[MIXTURE]).rates == HostRates()
+
+
+def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Callable[..., Any]) -> None:
+    """A line a type, with what failed; rates of a machine that was not measured are marked."""
+    (home / "config/profiles").mkdir(parents=True)
+    rates = "decode = 7\nexperts = [0.1, 0.001]\ndense = [0.1, 0.1]\n"
+    own = f"description = 'x'\n[host]\nram_gib = 64\ncores = 2\n[host.rates.Q4_K]\n{rates}"
+    (home / "config/profiles/mine.toml").write_text(
+        f"{own}[host.rates.attention]\nplain = [0.0002, 1]\nflash = [1, 1]\n"
+    )
+    shown = mixcli("profiles", "show", "mine").stdout.splitlines()
+    assert {"unified\tno", "kv_types\tf16", "ubatches\t512, 1024, 2048", "workers\tnone"} <= set(shown)
+    assert "plain 0.0002 and 1 TFLOP/s" in shown[-1]
+    assert "reads 0.001 TFLOP/s" in shown[-2]
+    search = ("search", "mixtral-base")
+    assert "tok/s (usual rates)" in mixcli(*search).stdout
+    assert "`mixcli plan MODEL` measures it" in mixcli(*search).stderr
+    assert "usual" not in mixcli(*search, "--profile", "mine").stdout
+    sound: dict[str, Any] = {"decode": 7.0, "experts": [1.0, 0.5], "dense": [1.0, 1.0]}
+    table = dict.fromkeys(BITS_OF_TYPE, sound) | {
+        "Q4_K": {**sound, "busy": 3},
+        "MXFP4": {"failed": "killed by signal 4"},
+        "Q5_1": {},
+    }
+    json_cache.update("rates", lambda known: known.update({host_rates._key(): table}))
+    assert "usual" not in mixcli(*search).stdout
+    found = {one.what: one for one in doctor._processor()}
+    assert (found["processor"].state, found["processor Q6_K"].words) == (
+        "warn",
+        "decode 7 GB/s, prefill 0.5 TFLOP/s",
+    )
+    assert "on an idle machine measures again" in found["processor"].words
+    assert found["processor Q4_K"].words.endswith("(beside other programs)")
+    assert "killed by signal 4" in found["processor MXFP4"].words
+    assert "processor Q5_1" not in found
