@@ -1,8 +1,8 @@
 """How fast this processor multiplies with each type of weights: measured when a plan first needs it, then remembered.
 
 What is remembered belongs to the library's files, the processor and the number of threads. A type that could not be measured is
-remembered as well, so that no second start pays for it; `mixcli doctor` tries these again. Where other programs took part of the processor, the
-next two starts measure once more, and the better of both counts. MIXCLI_MEASURE=off measures nothing.
+remembered as well, so that no second start pays for it; `mixcli doctor` tries these again. Where other programs took part of the processor, or
+it took too long, the next two starts measure once more, and the better of both counts. MIXCLI_MEASURE=off measures nothing.
 """
 
 import hashlib
@@ -118,7 +118,7 @@ def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
     entries: dict[str, dict[str, Any]] = {}
     for name in types:
         lines = [measured.get((name, second)) for second in (False, True)]
-        entries[name] = _entry(name, lines, before.get(name, {}), reason)
+        entries[name] = _entry(name, lines, before.get(name, {}), reason, cut=done.timed_out)
     place, known = _place(), {**before, **entries}
     is_first = place not in _here
     _here[place] = {**_here.get(place, {}), **entries}
@@ -137,9 +137,12 @@ def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
 
 
 def _entry(
-    name: str, lines: list[dict[str, Any] | None], before: dict[str, Any], reason: str
+    name: str, lines: list[dict[str, Any] | None], before: dict[str, Any], reason: str, *, cut: bool
 ) -> dict[str, Any]:
-    """Return what to remember of a type: its two `lines`, the better of them and `before` where other programs ran, or why there is none."""
+    """Return what to remember of a type: its two `lines`, the better of them and `before` where other programs ran, or why there is none.
+
+    What was `cut` because it took too long is measured again like what was measured beside other programs.
+    """
     first, second = lines
     entry: dict[str, Any] = {}
     if name == ATTENTION and first and second:
@@ -150,8 +153,9 @@ def _entry(
     if not _values(name, entry):
         if old:  # better than none
             return {**before, BUSY: _tries(before) + 1}
-        return {FAILED: reason or "llama.cpp does not compute with it"}
-    if any(line and line[BUSY] for line in lines):
+        tries = {BUSY: _tries(before) + 1} if cut else {}
+        return {FAILED: reason or "llama.cpp does not compute with it", **tries}
+    if any(line[BUSY] if line else cut for line in lines):
         entry = {**(_better(old, entry) if old else entry), BUSY: _tries(before) + 1}
     return entry
 

@@ -1,7 +1,7 @@
 """Measure how fast the processor multiplies with weights of a type, by the library that will compute: `python -m mixcli.engine.products`.
 
 The order on stdin is {"types", "threads", "rows", "bytes"}: names of types (or "attention"), threads, rows of an expert, and bytes that caches do
-not hold. For each type as a file has it, and then for each that llama.cpp repacks here, one JSON line is written as soon as it is
+not hold. For attention and each type as a file has it, and then for each that llama.cpp repacks here, one JSON line is written as soon as it is
 measured: {"type", "second", "rates", "busy"}; "second" is repacked, or flash attention, and "rates" null where a type is not repacked. A
 process of its own: kernels that do not suit a processor kill it, and what was written before remains.
 
@@ -298,7 +298,7 @@ def main() -> None:
     processor = Processor(order["threads"])
     rates: Any
     for second in (False, True):
-        for name in order["types"]:
+        for name in sorted(order["types"], key=lambda one: one != ATTENTION):  # every plan needs attention's
             processor.computing = processor.used = 0.0
             if name == ATTENTION:
                 rates = [attention(processor, n, flash=second) for n in (1, MANY)]

@@ -155,6 +155,15 @@ def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.Mo
     said: list[str] = []
     assert host_rates.host_rates(("Q8_0",), said.append) == HostRates()
     assert "(it did not end in time); estimates use usual ones, `mixcli doctor` tries again" in said[1]
+    # a busy machine may be the reason
+    host_rates._here.clear()
+    assert host_rates._missing(["Q8_0"], again=False) == []
+    monkeypatch.setattr(host_rates, "MAX_TRIES", 2)
+    assert host_rates._missing(["Q8_0"], again=False) == ["Q8_0", "attention"]
+    line = {"type": "Q8_0", "second": False, "busy": False}
+    rates: dict[str, Any] = {"decode": 1.0, "experts": [1.0, 1.0], "dense": [1.0, 1.0]}
+    entry = host_rates._entry("Q8_0", [{**line, "rates": rates}, None], {}, "", cut=True)
+    assert entry == {**rates, "busy": 1}
 
 
 @pytest.mark.parametrize("is_file", [False, True])
