@@ -17,11 +17,17 @@ def command(as_json: bool) -> None:
     GGUF files in the Hugging Face cache, in Ollama's store and in LM Studio's folders are used where they lie.
     """
     from mixcli.hub.card import row
+    from mixcli.hub.damaged import damaged
     from mixcli.hub.store import everything
 
     rows = [row(model) for model in everything()]
+    broken = damaged()
+    for one in broken:
+        console.warn(one.sentence)
     if as_json:
         console.data(rows)
+        return
+    if not rows and broken:
         return
     if not rows:
         console.note(

@@ -16,19 +16,19 @@ from mixcli.words import size
 @common
 def command(model: str, yes: bool, dry_run: bool) -> None:
     """Remove MODEL from this machine. Files that another model or program needs are kept."""
-    from mixcli.hub import removal, store
+    from mixcli.hub import removal
 
-    plan = removal.plan(store.find(model))
+    plan = removal.plan_for(model)
     for path in plan.files:
         console.note(f"{'would delete' if dry_run else 'deletes'} {path}")
-    for path in plan.kept:
-        console.note(f"keeps {path}, which others need")
+    for path, why in plan.kept:
+        console.note(f"keeps {path}, {why}")
     if dry_run:
-        console.line(f"{plan.model.label}: {size(plan.size)} would become free")
+        console.line(f"{plan.label}: {size(plan.size)} would become free")
         return
     if not yes:
-        question = f"Remove {plan.model.label} ({size(plan.size)})?"
-        if not console.confirm(question, otherwise=f"pass --yes to remove {plan.model.label}"):
+        question = f"Remove {plan.label} ({size(plan.size)})?"
+        if not console.confirm(question, otherwise=f"pass --yes to remove {plan.label}"):
             raise MixcliError("nothing was removed")
     removal.carry_out(plan)
-    console.note(f"removed {plan.model.label}; {size(plan.size)} are free again")
+    console.note(f"removed {plan.label}; {size(plan.size)} are free again")

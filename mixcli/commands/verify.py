@@ -14,10 +14,11 @@ from mixcli.errors import IntegrityError
 @common
 def command(model: str | None, as_json: bool) -> None:
     """Read every byte of MODEL, or of all models of the store, and compare the checksums."""
-    from mixcli.hub import store
+    from mixcli.hub import damaged, store
     from mixcli.hub.verification import verify
 
     models = [store.find(model)] if model else store.models()
+    broken = [] if model else damaged.damaged()
     verdicts = []
     for stored in models:
         with console.progress(f"checking {stored.label}", unit="bytes") as bar:
@@ -34,6 +35,17 @@ def command(model: str | None, as_json: bool) -> None:
                 }
                 for stored, at in verdicts
             ]
+            + [
+                {
+                    "model": one.label,
+                    "path": str(one.home),
+                    "sha256": "",
+                    "expected": "",
+                    "sound": False,
+                    "problem": one.words,
+                }
+                for one in broken
+            ]
         )
     else:
         words = {True: "sound", False: "DAMAGED"}
@@ -42,12 +54,15 @@ def command(model: str | None, as_json: bool) -> None:
             [
                 (stored.label, at.path.name, words[at.is_sound] if at.expected else "no checksum is known")
                 for stored, at in verdicts
-            ],
+            ]
+            + [(one.label, one.home.name, "DAMAGED") for one in broken],
         )
-    if damaged := [(stored, at) for stored, at in verdicts if not at.is_sound]:
-        stored, at = damaged[0]
-        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+    if wrong := [(stored, at) for stored, at in verdicts if not at.is_sound]:
+        stored, at = wrong[0]
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise IntegrityError(
             f"{at.path} of {stored.label}{more} is damaged: its SHA-256 is {at.found[:16]}… and must be {at.expected[:16]}…; "
-            f"download it again: mixcli rm {stored.label} && mixcli pull {stored.label}"
+            f"{damaged.restored(stored.manifest) if stored.manifest else 'replace the file'}"
         )
+    if broken:
+        raise IntegrityError(" | ".join(one.sentence for one in broken))

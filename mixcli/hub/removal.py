@@ -1,22 +1,47 @@
 """What `mixcli rm` takes away: a model's own files, and of shared ones only what nobody else needs."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixcli.errors import UsageError
-from mixcli.hub import default, hub_cache, store
+from mixcli import paths
+from mixcli.errors import IntegrityError, UsageError
+from mixcli.hub import damaged, default, hub_cache, store
+from mixcli.hub.reference import is_path
 from mixcli.hub.store import StoredModel
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What will go: `files` are deleted, `kept` stay because they are somebody else's too; `size` bytes become free."""
+    """What will go: the folder `home`, and `files`; `kept` stay, each with the reason; `size` bytes become free."""
 
-    model: StoredModel
+    label: str
+    home: Path
+    model: StoredModel | None
     files: tuple[Path, ...]
-    kept: tuple[Path, ...]
+    kept: tuple[tuple[Path, str], ...]
     size: int
+
+
+def plan_for(text: str) -> Removal:
+    """Return what removing the model means that a person wrote, damaged or sound; UsageError where it is not clear which."""
+    if is_path(text):
+        path = paths.expanded(text).resolve()
+        have = [one for one in store.models() if path in {part.resolve() for part in one.parts}]
+        if len(have) > 1:
+            labels = " and ".join(one.label for one in have)
+            raise UsageError(f"{text} is the file of {labels}; name the one to remove")
+        return plan(store.find(text))
+    try:
+        return plan(store.find(text))
+    except IntegrityError:
+        if (broken := damaged.named(text)) is None:
+            raise
+        if broken.manifest:
+            return plan(StoredModel(broken.home / broken.manifest.files[0].path, broken.manifest))
+        files = tuple(path for path in sorted(broken.home.rglob("*")) if not path.is_dir())
+        return Removal(broken.label, broken.home, None, files, (), sum(map(_freed, files)))
 
 
 def plan(model: StoredModel) -> Removal:
@@ -30,27 +55,35 @@ def plan(model: StoredModel) -> Removal:
         path.resolve() for other in store.models() if other.label != model.label for path in other.parts
     }
     mine = [path for path in model.parts if about.keeper != "user" and path.resolve() not in others]
-    blobs = {path: path.resolve() for path in mine}
-    shared = {path for path in mine if about.keeper == "hub" and _has_other_pointers(path)}
-    gone = tuple(path for path in mine if path not in shared)
-    kept = tuple(path for path in model.parts if path not in gone)
-    return Removal(model, gone, kept, sum(blobs[path].stat().st_size for path in gone))
+    mine = [path for path in mine if os.path.lexists(path)]
+    gone = tuple(path for path in mine if about.keeper != "hub" or not _has_other_pointers(path))
+    why = "which was imported where it lies" if about.keeper == "user" else "which others need"
+    kept = tuple((path, why) for path in model.parts if path not in gone and os.path.lexists(path))
+    return Removal(about.label, store.folder_of(about), model, gone, kept, sum(map(_freed, gone)))
+
+
+def _freed(path: Path) -> int:
+    """Return the bytes that become free when a file goes: none while another hard link holds them."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if status.st_nlink == 1 else 0
 
 
 def carry_out(removal: Removal) -> None:
     """Remove the manifest first, so that a torn removal is no half model; then the files."""
-    about = removal.model.manifest
-    assert about is not None
-    home = store.folder_of(about)
+    about = removal.model.manifest if removal.model else None
+    home = removal.home
     gone = home.with_name(f".{home.name}.gone")
     shutil.rmtree(gone, ignore_errors=True)
     home.rename(gone)
-    if about.keeper == "hub":
+    if removal.model and about and about.keeper == "hub":
         etags = dict(zip(removal.model.parts, (file.sha256 for file in about.files), strict=True))
         for path in removal.files:
             _repo_of(path).forget(path, etags[path])
     shutil.rmtree(gone)
-    if default.get() in {about.label, about.name}:
+    if default.get() in {removal.label, removal.label.rpartition(":")[0]}:
         default.set_to(None)
 
 

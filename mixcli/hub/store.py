@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixcli import paths
-from mixcli.errors import UsageError
+from mixcli.errors import IntegrityError, UsageError
 from mixcli.hub import default, manifest
 from mixcli.hub.hashing import Report
 from mixcli.hub.manifest import Manifest
@@ -69,21 +69,25 @@ class StoredModel:
 
 
 def models() -> list[StoredModel]:
-    """List the store, sorted by name and type. A folder whose manifest cannot be read, or that lacks a file, is left out.
+    """List the store, sorted by name and type. A folder whose manifest cannot be read, or that lacks a file, is left out (damaged.py).
 
     Raises PermissionError for a store that this user may not read.
     """
-    folder = paths.models_dir()
-    try:
-        homes = sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []
     found = []
-    for path in (home / manifest.NAME for home in homes if "--" in home.name and home.name[0] != "."):
+    for path in (home / manifest.NAME for home in homes()):
         about = manifest.read(path)
         if about and all(_is_there(path.parent / file.path, file.size) for file in about.files):
             found.append(StoredModel(path.parent / about.files[0].path, about))
     return found
+
+
+def homes() -> list[Path]:
+    """List the folders of the store's models, sound or not."""
+    try:
+        found = sorted(paths.models_dir().iterdir())
+    except FileNotFoundError:
+        return []
+    return [home for home in found if "--" in home.name and home.name[0] != "."]
 
 
 def names() -> set[str]:
@@ -108,7 +112,7 @@ def find(text: str | None) -> StoredModel:
     """Return the model that is meant by `name`, `name:TYPE`, a label of another program's model, or a path.
 
     None means the default (`mixcli default`), or the only one there is. Of a name in several types the catalog's default is taken, else
-    the first. UsageError names the next step.
+    the first. UsageError names the next step; IntegrityError what is wrong with a damaged model of the store.
     """
     if text is None and (text := default.get()) is None:
         return _only(models())
@@ -117,6 +121,10 @@ def find(text: str | None) -> StoredModel:
         return _by_path(text)
     if found := _named(text, models()):
         return found
+    from mixcli.hub import damaged
+
+    if broken := damaged.named(text):
+        raise IntegrityError(broken.sentence)
     have = everything()
     if found := _named(text, have):
         return found
@@ -159,6 +167,10 @@ def _is_there(path: Path, size: int) -> bool:
 
 def _only(have: list[StoredModel]) -> StoredModel:
     if not have:
+        from mixcli.hub import damaged
+
+        if broken := damaged.damaged():
+            raise IntegrityError(broken[0].sentence)
         raise UsageError(
             "there is no model yet; `mixcli pull` brings the one that suits this machine, "
             "`mixcli pull demo` a small one, without the network"

@@ -164,6 +164,7 @@ def _disk() -> Finding:
 
 
 def _store() -> Finding:
+    from mixcli.hub.damaged import damaged
     from mixcli.hub.store import models
 
     folder = paths.models_dir()
@@ -171,6 +172,9 @@ def _store() -> Finding:
         return Finding(
             "store", "fail", f"{folder} cannot be written; set MIXCLI_HOME to a folder of your own"
         )
+    if broken := damaged():
+        more = f" (and {len(broken) - 1} more, see mixcli list)" if len(broken) > 1 else ""
+        return Finding("store", "warn", f"{broken[0].sentence}{more}")
     count = len(models())
     return Finding(
         "store",

@@ -138,7 +138,7 @@ def test_verify_finds_one_flipped_bit(mixcli: Runner, file: Path) -> None:
     assert done.returncode == 5
     assert json.loads(done.stdout)[0]["sound"] is False
     assert str(file) in done.stderr
-    assert "download it again" in done.stderr
+    assert f"mixcli import {file}" in done.stderr
 
 
 def test_the_default_is_what_is_meant(mixcli: Runner, file: Path) -> None:

@@ -1,0 +1,81 @@
+"""A model of the store that cannot be used is named by every command, and can be removed."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mixcli.cli import cli
+from mixcli.errors import IntegrityError, UsageError
+from mixcli.hub import damaged, removal, store
+from mixcli.hub.adopt import adopt
+from mixcli.insight.doctor import _store
+from tests.mixcli.hub import small
+
+
+def quiet(_done: float, _total: float, _stage: str = "") -> None:
+    pass
+
+
+@pytest.fixture
+def file(home: Path, tmp_path: Path) -> Path:
+    return small.write(tmp_path / "tiny.F16.gguf", small.gguf())
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, 10)
+
+
+def spoil(_file: Path) -> None:
+    (home,) = store.homes()
+    (home / "manifest.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(Path.unlink, "is missing"), (cut, "has 10 of "), (spoil, "its manifest cannot be read")],
+)
+def test_it_is_named_and_can_be_removed(
+    file: Path, capsys: pytest.CaptureFixture[str], harm: Callable[[Path], object], words: str
+) -> None:
+    adopt(file, None, False, quiet)
+    harm(file)
+    cli.main(["list"], standalone_mode=False)
+    said = capsys.readouterr()
+    assert "tiny:F16: " in said.err
+    assert words in said.err
+    for args in (["verify"], ["verify", "tiny"], ["show", "tiny:f16"], ["show"]):
+        with pytest.raises(IntegrityError, match=f"tiny:F16: .*{words}"):
+            cli.main(args, standalone_mode=False)
+    assert _store().state == "warn"
+    assert words in _store().words
+    cli.main(["rm", "tiny", "--yes"], standalone_mode=False)
+    assert (store.homes(), damaged.damaged()) == ([], [])
+    assert file.exists() == (harm is not Path.unlink)
+
+
+def test_what_removing_frees_and_why_a_file_stays(file: Path) -> None:
+    adopt(file, "linked", True, quiet)
+    assert removal.plan_for("linked").size == 0  # a hard link: the user's own name holds the bytes
+    file.unlink()
+    assert removal.plan_for("linked").size == len(small.gguf())
+    small.write(file, small.gguf())
+    adopt(file, "one", False, quiet)
+    assert removal.plan_for("one").kept == ((file, "which was imported where it lies"),)
+    adopt(file, "two", False, quiet)
+    with pytest.raises(UsageError, match="is the file of one:F16 and two:F16"):
+        removal.plan_for(str(file))
+
+
+def test_a_flipped_bit_of_an_imported_file_is_not_pulled(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adopt(file, None, False, quiet)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(IntegrityError, match=f"mixcli rm tiny:F16 && mixcli import {file} --name tiny"):
+        cli.main(["verify", "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)[0]["sound"] is False
