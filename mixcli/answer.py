@@ -2,11 +2,12 @@
 
 import contextlib
 from dataclasses import asdict, dataclass, field
+from http.client import HTTPException
 from typing import Any, Protocol
 
 from mixcli.console import console
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
-from mixcli.host.client import ChatClient, Delta
+from mixcli.host.client import ChatClient, Delta, HostClient
 from mixcli.words import counted
 
 TIMES = {
@@ -91,4 +92,17 @@ def ask(host: Asked, body: dict[str, Any], *, show: bool = True, keep_interrupte
     usage = next((delta.usage for delta in reversed(deltas) if delta.usage), {})
     timings = next((delta.timings for delta in reversed(deltas) if delta.timings), {})
     label_probs = next((delta.label_probs for delta in reversed(deltas) if delta.label_probs), {})
-    return Answer(text, reason, usage, timings, label_probs)
+    answer = Answer(text, reason, usage, timings, label_probs)
+    if reason == "length" and answer.usage.get("completion_tokens") != body.get("max_tokens"):
+        _note_full(host)
+    return answer
+
+
+def _note_full(host: Asked) -> None:
+    """Tell that an answer ends where the context does; what limits another server's answers is not known."""
+    if isinstance(host.client, HostClient):
+        with contextlib.suppress(OSError, ValueError, HTTPException, MixcliError):
+            n_ctx = host.client.health()["n_ctx"]
+            console.note(
+                f"the answer is cut off: the context of {n_ctx:,} tokens is full; ask for a larger one with --ctx"
+            )

@@ -103,7 +103,19 @@ class _Text(click.types.StringParamType):
     """Text whose bytes that are not UTF-8 have become U+FFFD."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return clean(super().convert(value, param, ctx))
+        text: str = super().convert(value, param, ctx)
+        if text.isascii() or clean(text) == text:
+            return text
+        from mixcli.stdin import said
+
+        return said(
+            text,
+            param.human_readable_name
+            if isinstance(param, click.Argument)
+            else max(param.opts, key=len)
+            if param
+            else "the command line",
+        )
 
 
 class _Whole(click.IntRange):

@@ -8,8 +8,7 @@ from typing import Any
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.labels import labels_of
-from mixcli.stdin import read_text
-from mixcli.text import clean
+from mixcli.stdin import read_text, said
 
 ABSTAIN = "abstain"  # what is printed where no label is likely enough
 
@@ -99,7 +98,7 @@ def form_of(
     if schema is not None:
         return Form(schema=_schema(schema))
     if grammar is not None:
-        return Form(grammar=_file_or_text(grammar, ".gbnf", ".lark"))
+        return Form(grammar=_file_or_text("--grammar", grammar, ".gbnf", ".lark"))
     return Form(regex=regex or "")
 
 
@@ -117,14 +116,15 @@ def _schema(text: str) -> dict[str, Any]:
         raise UsageError(
             f"--schema {text!r} is a file here and a field's name too; write ./{text} for the file"
         )
-    return schema_of(_file_or_text(text, ".json"))
+    return schema_of(_file_or_text("--schema", text, ".json"))
 
 
-def _file_or_text(text: str, *suffixes: str) -> str:
+def _file_or_text(option: str, text: str, *suffixes: str) -> str:
     """Return what a file holds where the text is its path: it is there, or the text looks like nothing else."""
     path = Path(text)
-    is_path = _is_file(path) or (path.suffix in suffixes and not set('\n,{"') & set(text))
-    return read_text(path) if is_path else clean(text)
+    looks_like_one = path.suffix in suffixes or text.startswith(("/", "./", "../", "~/"))
+    is_path = _is_file(path) or (looks_like_one and not set('\n,{"') & set(text))
+    return read_text(path) if is_path else said(text, option)
 
 
 def _is_file(path: Path) -> bool:

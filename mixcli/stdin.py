@@ -7,7 +7,8 @@ from typing import BinaryIO
 
 from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.text import SAMPLE, clean, missing, not_text, shown
+from mixcli.text import SAMPLE, clean, missing, n_bad_bytes, not_text, shown
+from mixcli.words import counted
 
 MAX_BYTES = 1 << 28  # of a text that is read whole
 MAX_SMALL = 1 << 20  # bytes of a template, schema, grammar or persona
@@ -63,7 +64,8 @@ def _text_of(stream: BinaryIO, name: str) -> str:
 def read_text(path: Path, limit: int = MAX_SMALL) -> str:
     """Return a small text file, line ends as newlines; UsageError when it is missing, not a file, larger than `limit` bytes or not UTF-8."""
     if not path.is_file():
-        raise UsageError(f"{shown(path)} is not a file; name a text file" if path.exists() else missing(path))
+        what = "a folder" if path.is_dir() else "a device or a pipe"
+        raise UsageError(f"{shown(path)} is {what}; name a text file" if path.exists() else missing(path))
     with path.open("rb") as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:
@@ -95,4 +97,11 @@ def decode(raw: bytes) -> str:
     return text
 
 
-argument = clean  # of the command line
+def said(text: str, where: str) -> str:
+    """Return what somebody typed as text: bytes that are not UTF-8 become U+FFFD, with a warning that counts them and says `where`."""
+    if n_bad := n_bad_bytes(text):
+        are = "was not UTF-8 and is" if n_bad == 1 else "were not UTF-8 and are"
+        console.warn(
+            f"{counted(n_bad, 'byte')} of {where} {are} replaced by \ufffd; is the terminal set to UTF-8?"
+        )
+    return clean(text)

@@ -73,6 +73,11 @@ def clean(text: str) -> str:
         return _SURROGATE.sub("\ufffd", text)
 
 
+def n_bad_bytes(text: str) -> int:
+    """Count the bytes of a text that were not UTF-8 when Python read them: it keeps each as a lone surrogate."""
+    return 0 if text.isascii() else sum("\udc80" <= char <= "\udcff" for char in text)
+
+
 def shown(path: "str | os.PathLike[str]") -> str:
     """Return a path as a sentence can hold it: no lone surrogates, no control characters, one line."""
     return "".join(char if char.isprintable() else "\ufffd" for char in clean(os.fspath(path)))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.stdin import decode
-from mixcli.text import not_text
+from mixcli.stdin import decode, said
+from mixcli.text import clean, not_text
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -119,9 +119,10 @@ class Editor:
         session.editing_mode = EditingMode.VI if self._keys() == "vi" else EditingMode.EMACS
         try:
             with patch_stdout(raw=True):
-                return unquoted(session.prompt(default=draft, pre_run=self._before))
+                typed = session.prompt(default=draft, pre_run=self._before)
         except EOFError:
             return None
+        return unquoted(said(typed, "what was typed"))
 
     def leave(self, error: BaseException) -> None:
         """End a prompt that is being shown, from any thread: `read` raises the error."""
@@ -225,7 +226,7 @@ def _history(path: Path | None) -> "History":
 
         def store_string(self, string: str) -> None:
             with suppress(OSError):
-                super().store_string(string)
+                super().store_string(clean(string))
 
     if path is None:
         return InMemoryHistory()

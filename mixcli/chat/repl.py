@@ -264,7 +264,7 @@ class Chat:
         if state == STOPPED:
             console.note("(stopped)")
         elif self.stats.finish_reason == "length":
-            console.note("(cut off: max_tokens is reached or the context is full)")
+            console.note(self._why_cut())
         if isinstance(error, ModelDied):
             self.n_failed += 1
             cause = self.model.lost()
@@ -275,6 +275,16 @@ class Chat:
         elif error is not None:
             self.n_failed += 1
             console.warn(f"{error}")
+
+    def _why_cut(self) -> str:
+        if self.stats.n_generated == self.talk.settings.get("max_tokens"):
+            return (
+                f"(cut off: max_tokens, {self.stats.n_generated:,}, is reached; /set max_tokens changes it)"
+            )
+        return (
+            f"(cut off: the context of {self.model.n_ctx:,} tokens is full; "
+            "start the chat with a larger --ctx, or /set overflow drop-oldest)"
+        )
 
     def _fail(self, error: Exception) -> None:
         self.talk.end(UNANSWERED)

@@ -107,20 +107,11 @@ def _endpoint(url: str, key_variable: str | None, model: str | None) -> "Endpoin
     return endpoint(url, key_variable, model)
 
 
-def clean(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
-    """Make text of what the command line holds, whatever bytes it is."""
-    from mixcli.stdin import argument
-
-    return None if text is None else argument(text)
-
-
 def variables_option(command: F) -> F:
     """Add -v/--var NAME=VALUE; the command gets a dictionary `variables`."""
 
     def read(_ctx: click.Context, _param: click.Parameter, said: tuple[str, ...]) -> dict[str, str]:
-        from mixcli.stdin import argument
-
-        pairs = [argument(text).partition("=") for text in said]
+        pairs = [text.partition("=") for text in said]
         if bad := next((name for name, sign, _ in pairs if not sign or not name.strip()), None):
             raise UsageError(f"-v {bad!r} gives nothing a value; write -v name=value")
         names = [name.strip() for name, _, _ in pairs]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.asking import clean, endpoint_options, form_options, many_asker, variables_option
+from mixcli.commands.asking import endpoint_options, form_options, many_asker, variables_option
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import (
     Sampling,
@@ -44,7 +44,6 @@ RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # field
 @click.option(
     "--prompt",
     metavar="TEXT",
-    callback=clean,
     help="What is asked, with {{ text }} or a field's name for the record; without one the record comes last.",
 )
 @click.option(
@@ -54,9 +53,7 @@ RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # field
     help="The prompt from a file.",
 )
 @variables_option
-@click.option(
-    "--system", metavar="TEXT", callback=clean, help="A system message: how the model should answer."
-)
+@click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
 @click.option(
     "--column",
     metavar="NAME",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixcli.commands.asking import (
-    clean,
     endpoint_options,
     form_options,
     many_asker,
@@ -36,7 +35,7 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
 
 
 @click.command("run", cls=Command)
-@click.argument("prompt", required=False, callback=clean)
+@click.argument("prompt", required=False)
 @click.option(
     "-f",
     "--file",
@@ -45,9 +44,7 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
     multiple=True,
     help="A text that the prompt is about; may be repeated.",
 )
-@click.option(
-    "--system", metavar="TEXT", callback=clean, help="A system message: how the model should answer."
-)
+@click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
 @click.option(
     "--persona", metavar="NAME", help="A system message, and settings, kept as a file; see `mixcli chat`."
 )

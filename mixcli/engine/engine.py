@@ -44,7 +44,7 @@ class Engine:
     def __init__(self, model: Model, context: Context, store: KvStore | None = None) -> None:
         self._model, self._context, self._store = model, context, store
         self._batch = Batch(context.n_batch)
-        self._cache = PrefixCache(context.n_ctx, context.n_sequences)
+        self._cache = PrefixCache(context.n_cells, context.n_sequences)
         self._scheduler = Scheduler(
             self._cache,
             n_batch=context.n_batch if context.has_pipeline else context.n_ubatch,
@@ -157,7 +157,7 @@ class Engine:
         self._cache.check()
         for slot in range(self._context.n_sequences):
             assert self._context.n_cached(slot) == self._cache.length(slot), f"slot {slot}"
-        assert self.has_work or self._cache.has_room(self._context.n_ctx), "nobody holds anything any more"
+        assert self.has_work or self._cache.has_room(self._context.n_cells), "nobody holds anything any more"
 
     def close(self) -> None:
         """Write to disk what shall outlive the process."""

@@ -430,6 +430,7 @@ class Context(_Owner):
             raise MixcliError(f"llama.cpp makes no context of {placement.n_ctx:,} tokens: {why}")
         super().__init__(pointer, C.llama_free)
         self.model = model
+        self._n_asked = placement.n_ctx or model.n_ctx_train
         # Several GPUs work on micro-batches one behind the other; elsewhere a larger batch only makes steps longer
         self.has_pipeline = (
             sum(share > 0 for share in placement.tensor_split) > 1 and not placement.tensor_overrides
@@ -438,7 +439,12 @@ class Context(_Owner):
 
     @property
     def n_ctx(self) -> int:
-        """Tokens that fit, which may be a few more than asked for."""
+        """Tokens that one text may have: as many as were asked for."""
+        return min(self._n_asked, self.n_cells)
+
+    @property
+    def n_cells(self) -> int:
+        """Tokens that fit into the cache, of all texts: llama.cpp rounds what is asked for up to its next multiple of 256."""
         return int(C.llama_n_ctx(self.pointer))
 
     @property

@@ -70,3 +70,18 @@ def is_fine(done: Done) -> None:
 @pytest.mark.parametrize("args", [*cases()])
 def test_a_text_of_any_bytes_is_no_bug(lines: Forked, args: list[bytes], tmp_path: Path) -> None:
     is_fine(lines.run(*args, stdin=LATIN + b" \xff\xfe\n", HOME=str(tmp_path)))
+
+
+def test_bytes_of_an_option_are_counted_once(lines: Forked) -> None:
+    done = lines.run("batch", "nothing.jsonl", "--prompt", LATIN, "--choice", b"a,\xe9\xe9")
+    told = [line for line in done.sentence.splitlines() if "not UTF-8" in line]
+    assert [line.partition(" not UTF-8")[0] for line in told] == [
+        "warning: 1 byte of --prompt was",
+        "warning: 2 bytes of --choice were",
+    ]
+
+
+@pytest.mark.parametrize(("path", "what"), [("/etc", "a folder"), ("/dev/null", "a device or a pipe")])
+def test_a_schema_at_a_path_that_is_not_a_file_is_named_so(lines: Forked, path: str, what: str) -> None:
+    done = lines.run("run", "--schema", path, "Hi")
+    assert (done.code, f"{path} is {what}; name a text file" in done.sentence) == (2, True), done.sentence

@@ -80,6 +80,10 @@ class Terminal:
         """Press keys."""
         self.process.send(text)
 
+    def type_bytes(self, raw: bytes) -> None:
+        """Press keys that send bytes of any encoding."""
+        os.write(self.process.child_fd, raw)
+
     def enter(self, text: str) -> None:
         """Type a line, wait until it stands there, and press Enter."""
         self.type(text)

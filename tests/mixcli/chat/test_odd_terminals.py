@@ -26,3 +26,18 @@ def test_a_pipe_that_is_not_text_is_refused(stage: Stage) -> None:
     assert done.returncode == 2
     assert "the piped text is not text: byte 1 is NUL" in done.stderr
     assert not host.requests
+
+
+def test_bytes_that_are_not_utf8_are_replaced_and_counted_once(stage: Stage) -> None:
+    host = stage.host(["Hello."], ["Bye."])
+    chat = stage.terminal("chat", "-m", str(host.path))
+    chat.wait_for(lambda: "\x1b[?2004h" in chat.raw)
+    chat.type_bytes(b"/system caf\xe9\r")
+    chat.wait_for("1 byte of what was typed was not UTF-8")
+    chat.type_bytes(b"A \xe9\xe9 here\r")
+    chat.wait_for("2 bytes of what was typed were not UTF-8")
+    chat.wait_for("Hello.")
+    chat.type("\x04")
+    assert chat.wait_for_end() == 0
+    contents = [message["content"] for message in host.requests[0]["messages"]]
+    assert contents == ["caf\ufffd", "A \ufffd\ufffd here"]

@@ -145,6 +145,14 @@ def test_a_full_context_ends_with_length(make_engine: MakeEngine, smol: Model) -
     assert last.usage.n_prompt + last.usage.n_generated == 256 + 1  # the last one need not be computed
 
 
+def test_a_context_that_llama_cpp_rounds_up_is_full_where_it_was_asked_to_be(
+    make_engine: MakeEngine, smol: Model
+) -> None:
+    no_end = {token: -100.0 for token in range(smol.vocab.n_tokens) if smol.vocab.is_end(token)}
+    _, last = ask(make_engine(n_ctx=64), [5] * 50, temperature=0, max_tokens=100, logit_bias=no_end)
+    assert (last.finish_reason, last.usage and last.usage.n_generated) == ("length", 64 + 1 - 50)
+
+
 def test_abort_while_waiting_running_and_unknown(make_engine: MakeEngine, prompt: list[int]) -> None:
     engine = make_engine()
     for name in ("first", "second"):
