@@ -99,7 +99,7 @@ def ask(host: Asked, body: dict[str, Any], *, show: bool = True, keep_interrupte
 
 
 def _note_full(host: Asked) -> None:
-    """Tell that an answer ends where the context does; what limits another server's answers is not known."""
+    """Note that an answer ends where the context does; what limits another server's answers is not known."""
     if isinstance(host.client, HostClient):
         with contextlib.suppress(OSError, ValueError, HTTPException, MixcliError):
             n_ctx = host.client.health()["n_ctx"]

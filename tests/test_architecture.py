@@ -174,7 +174,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.file_types",
     },
     "mixcli.signals": set(),
-    "mixcli.cli": BASE | {"mixcli.os_errors", "mixcli.signals"},
+    "mixcli.cli": BASE | {"mixcli.os_errors", "mixcli.signals", "mixcli.stdin"},
     "mixcli.__main__": {"mixcli.cli"},
 }
 ONLY_HERE = {
