@@ -50,9 +50,11 @@ def replace_text(path: Path, text: str) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # a write knows no name
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
 
 

@@ -45,7 +45,7 @@ def exclusive(
     `seconds`, where there is no `waiting` and so nobody would know; else when what `waiting` returns has not changed for LONGEST seconds, for BUSY
     seconds if the holder computes, or when the holder has been stopped for FROZEN seconds. The holder writes its process id into the file for that.
 
-    mixcli never removes such a file; should another program do so, the lock is taken on the new one. Raises OSError for a file that
+    Should such a file be removed meanwhile, the lock is taken on the new one. Raises OSError for a file that
     cannot be made, or a link in its place.
     """
     handle = _open(path)

@@ -16,7 +16,7 @@ DEVICE = "the device that the output goes to"
 
 # (what it is for us, the sentence); {where} is the file or device, {variable} what to set to be elsewhere
 _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
-    errno.ENOSPC: (DoesNotFit, "no space left on {where}; free some and run it again"),
+    errno.ENOSPC: (DoesNotFit, "no space left on {where}; free some, or {variable}, and run it again"),
     errno.EDQUOT: (
         DoesNotFit,
         "{where}: the disk quota is used up; free some space, or {variable}, and run it again",

@@ -34,7 +34,11 @@ def _root(kind: str) -> Path:
 
 
 def _place(kind: str) -> Path:
-    return private(_root(kind))
+    root = _root(kind)
+    if os.environ.get("MIXCLI_HOME"):
+        with suppress(OSError):  # absent, as below
+            root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return private(root)
 
 
 def roots() -> Iterator[Path]:

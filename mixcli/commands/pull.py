@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     "--keep-source", is_flag=True, help="Keep what was downloaded when something else is made of it."
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Only show files, sizes, licence, disk, and whether it will run here."
+    "--dry-run",
+    is_flag=True,
+    help="Only show files, sizes, licence, disk, and whether a download will run here. Not for the demo or a folder.",
 )
 @click.option("--offline", is_flag=True, help="Ask nothing of the network; say what is missing.")
 @json_option

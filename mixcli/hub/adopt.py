@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mixcli import paths
 from mixcli.console import console
-from mixcli.errors import IntegrityError, UsageError
+from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.hub import gguf_names, store
 from mixcli.hub.build import About
 from mixcli.hub.hashing import Report, sha256
@@ -15,6 +15,7 @@ from mixcli.hub.licences import licence
 from mixcli.hub.manifest import StoredFile
 from mixcli.hub.reference import is_there, shown, usable_name
 from mixcli.hub.store import StoredModel
+from mixcli.words import size
 from quantize.errors import QuantizeError
 from quantize.gguf_header import GgufHeader
 from quantize.shards import open_shards
@@ -83,7 +84,17 @@ def _copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        need, free = source.stat().st_size, shutil.disk_usage(target.parent).free
+        if free < need:
+            raise DoesNotFit(
+                f"the copy needs {size(need)}, and {target.parent.parent} has {size(free)} free; "
+                "make room, or import the file where it lies, without --copy"
+            ) from None
+        try:
+            shutil.copyfile(source, target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def _name(stem: str, kind: str) -> str:

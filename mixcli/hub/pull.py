@@ -86,6 +86,9 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
         raise UsageError(
             f"{wish.text} is a GGUF already; use it as it is (-m {wish.text}), or: mixcli import {wish.text}"
         )
+    if wish.text.startswith((".", "~", os.sep)):
+        what = "is not a folder" if is_there(path) else "does not exist"
+        raise UsageError(f"the folder {wish.text} {what}; name a folder with a checkpoint in safetensors")
     reference = Reference.parse(wish.text)
     if reference.type and wish.quant and reference.type != wish.quant:
         raise UsageError(f"{wish.text} and --quant {wish.quant} name two types; give one of them")
@@ -96,6 +99,10 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
         return Made(here, False)  # also what was imported under a name that no hub knows
     known = None if reference.is_repo else entry(reference.name)
     if known and known.builder == "demo":
+        if reference.revision:
+            raise UsageError(
+                f"{known.name} is made on this machine and has no revisions; leave @{reference.revision} out"
+            )
         said = {"--dry-run": wish.dry_run, "--keep-source": wish.keep_source, "--name": wish.name}
         _check_made_here(wish, said)
         model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)

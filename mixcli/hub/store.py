@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from mixcli.hub.reference import (
     shown,
 )
 from mixcli.hub.waiting import Waiting
+from mixcli.json_cache import replace_text
 from mixcli.locks import exclusive
 from mixcli.text import nearest
 
@@ -272,7 +273,12 @@ def building(
         )
         if done is None:
             paths.private(work)
-        yield work, done
+        try:
+            yield work, done
+        finally:
+            with suppress(OSError):  # only an empty folder goes: there is nothing to resume
+                work.rmdir()
+                work.with_suffix(".lock").unlink()
 
 
 def _written(work: Path) -> tuple[float, float]:
@@ -293,7 +299,7 @@ def publish(work: Path, about: Manifest) -> StoredModel:
     for stray in work.iterdir():
         if stray.name not in own:
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
-    (work / manifest.NAME).write_text(about.to_json(), "utf-8")
+    replace_text(work / manifest.NAME, about.to_json())
     home = folder_of(about)
     if home.exists():  # a torn one, or another revision
         shutil.rmtree(home)

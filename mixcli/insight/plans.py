@@ -1,6 +1,7 @@
 """Plans as people and programs read them: bars, llama.cpp's own flags, what else would fit."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from math import log
@@ -67,7 +68,11 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
     from mixcli.file_types import file_type as type_name
 
     if facts is None:
-        here, wanted = _here(model), type_name(quant or "")
+        wanted = type_name(quant or "")
+        if model:
+            with suppress(UsageError):  # the very file is here: no first look is needed
+                return _here(f"{name}:{wanted}")
+        here = _here(model)
         shapes = shapes_of_types(here.shape, {wanted: None})
         if wanted not in shapes:
             raise UsageError(f"for a file only a first look at another type is possible: {', '.join(BITS)}")

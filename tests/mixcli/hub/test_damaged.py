@@ -1,17 +1,24 @@
 """A model of the store that cannot be used is named by every command, and can be removed."""
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mixcli import paths
 from mixcli.cli import cli
-from mixcli.errors import IntegrityError, UsageError
+from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.hub import damaged, removal, store
 from mixcli.hub.adopt import adopt
+from mixcli.hub.choosing import Target
 from mixcli.insight.doctor import _store
+from mixcli.insight.machines import machine_of
+from mixcli.insight.plans import subject_of
+from mixcli.os_errors import explain
 from tests.mixcli.hub import small
 
 
@@ -79,3 +86,47 @@ def test_a_flipped_bit_of_an_imported_file_is_not_pulled(
     with pytest.raises(IntegrityError, match=f"mixcli rm tiny:F16 && mixcli import {file} --name tiny"):
         cli.main(["verify", "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)[0]["sound"] is False
+
+
+def test_a_failed_copy_leaves_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr("mixcli.hub.adopt.os.link", no_link)
+    full = shutil.disk_usage(file)._replace(free=10)
+    monkeypatch.setattr("mixcli.hub.adopt.shutil.disk_usage", lambda _path: full)
+    with pytest.raises(DoesNotFit, match=r"the copy needs .* without --copy"):
+        adopt(file, None, True, quiet)
+    assert list(paths.models_dir().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["pull", "demo@nosuch"], "demo is made on this machine and has no revisions; leave @nosuch out"),
+        (["pull", "./nosuch"], r"the folder \./nosuch does not exist"),
+    ],
+)
+def test_what_cannot_be_pulled(home: Path, args: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        cli.main(args, standalone_mode=False)
+
+
+def test_only_the_user_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIXCLI_HOME", str(tmp_path / "new"))
+    file = small.write(tmp_path / "tiny.F16.gguf", small.gguf())
+    adopt(file, None, False, quiet)
+    (home,) = store.homes()
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert (home / "manifest.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_is_named_by_the_file(home: Path) -> None:
+    error = OSError(errno.ENOSPC, "full", str(paths.config_dir() / "default-model"))
+    assert "default-model; free some, or set MIXCLI_HOME to a folder" in str(explain(error))
+
+
+def test_a_type_that_is_here_is_planned_from_its_file(file: Path) -> None:
+    adopt(file, None, False, quiet)
+    subject = subject_of("tiny", "f16", Target(lambda _shapes: machine_of("mac")))
+    assert (subject.label, subject.path) == ("tiny:F16", file)
