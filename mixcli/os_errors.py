@@ -37,7 +37,7 @@ _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     errno.EMFILE: (MixcliError, "{where}: too many open files; raise the limit with `ulimit -n`"),
     errno.ENFILE: (MixcliError, "{where}: too many open files on this machine; close other programs"),
     errno.ENAMETOOLONG: (UsageError, "{where}: the name is too long for this file system; use a shorter one"),
-    errno.ELOOP: (MixcliError, "{where}: a symbolic link where none is allowed, or links in a circle; remove it, or name the file itself"),
+    errno.ELOOP: (UsageError, "{where}: a symbolic link where none is allowed, or links in a circle; remove it, or name the file itself"),
     errno.ETXTBSY: (MixcliError, "{where}: the file is being executed; wait until that program has ended"),
     errno.EBUSY: (MixcliError, "{where}: in use by another program; wait until it has ended"),
     errno.ENOTDIR: (MixcliError, "{where}: a file is in the place of a folder; move it away, or {variable}"),

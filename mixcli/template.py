@@ -15,6 +15,7 @@ from mixcli.text import nearest as nearest_name
 
 # blanks are stripped afterwards: matched here, they would take quadratic time
 _PLACE = re.compile(r"""\{\{((?:"[^"\n]*"|'[^'\n]*'|[^{}"'])*+)\}\}""")
+_TORN = re.compile(r"\{\{[^\S\n]*+\w[\w. -]*+\}?[^\S\n]*+$", re.MULTILINE)  # a name, and the line ends
 _WORDS = r"\w[\w.-]*(?:[^\S\n]+\w[\w.-]*)*"
 _STEP = re.compile(r"""\[\s*(?:(\d+)|"([^"]+)"|'([^']+)')\s*\]|\.?([^.\[\]]+)""")
 _NAME = re.compile(rf"""{_WORDS}(?:\[\s*(?:\d+|"[^"]+"|'[^']+')\s*\](?:\.{_WORDS})?)*""")
@@ -36,6 +37,8 @@ class Template:
     def parse(cls, text: str) -> "Template":
         """Read a template; UsageError where a place has no name that can be meant."""
         pieces = _PLACE.split(text)
+        if torn := next((found for piece in pieces[::2] if (found := _TORN.search(piece))), None):
+            raise UsageError(f"{torn[0].strip()} is never closed; a place is written {{{{ text }}}}")
         return cls(tuple(pieces[::2]), tuple(_name(place.strip()) for place in pieces[1::2]))
 
     def fill(self, values: Mapping[str, str], nested: Mapping[str, Any] | None = None) -> str:

@@ -63,6 +63,11 @@ class TemplateJob:
                 f"-v {min(clash)}: the record has a field of that name; choose another name for the variable"
             )
         values = {**self.variables, **record.fields, **self._text(record)}
+        meant = self.column or self.only_field(record) or TEXT
+        if meant in record.nulls and TEXT in self.template.names:
+            raise UsageError(
+                f"{{{{ text }}}} has no value: the field {meant!r} is null; give the record a text, or leave it out"
+            )
         messages = [{"role": "system", "content": self.system}] if self.system else []
         messages.append({"role": "user", "content": self.template.fill(values, record.nested)})
         return {"messages": messages, **self.form.body(), **self.sampling}

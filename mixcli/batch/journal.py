@@ -86,9 +86,11 @@ class Journal:
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Sync and let go."""
+        """Sync and let go; a journal that keeps nothing is removed."""
         with self._lock:
             self._old.close()
+            if self._end <= len(HEADER):  # nothing was computed
+                self.path.unlink(missing_ok=True)
             self.sync()
             self._file.close()
 

@@ -290,16 +290,23 @@ def record_of(number: int, value: Any, what: str = "line") -> Record:
     if isinstance(value, str):
         value = {"text": value}
     if not isinstance(value, dict):
-        return Record(
-            number, fault=f"the {what} is a JSON {type(value).__name__}; an object or a text is needed"
-        )
+        return Record(number, fault=f"the {what} is {_kind(value)}; an object or a text is needed")
     identity = value.get("custom_id", value.get("id"))
     if isinstance(identity, bool) or not isinstance(identity, str | int):
         identity = number
     nested = {name: item for name, item in value.items() if isinstance(item, dict | list)}
-    return _checked(
-        Record(identity, {name: as_text(item) for name, item in value.items()}, nested=nested), number
-    )
+    fields = {name: as_text(item) for name, item in value.items()}
+    nulls = frozenset(name for name, item in value.items() if item is None)
+    return _checked(Record(identity, fields, nested=nested, nulls=nulls), number)
+
+
+def _kind(value: Any) -> str:
+    """Return what JSON calls a value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "an array" if isinstance(value, list) else "a number"
 
 
 def is_request(value: Any) -> bool:
@@ -322,7 +329,7 @@ class Requests:
         if record.fault:
             return record
         if not isinstance(value, dict):
-            return Record(number, fault=f"the {what} is a JSON text among requests; an object is needed")
+            return Record(number, fault=f"the {what} is a JSON string among requests; an object is needed")
         fault = _fault_of(value)
         if not fault:
             first = self._seen.setdefault(hash(str(record.id)), number)

@@ -9,7 +9,7 @@ from typing import Any
 class Record:
     """One thing to ask about: `fields` by name, `id` its own or its line's number; `fault` says why it cannot be asked.
 
-    `nested` has those fields that are objects or lists as they are. A line of an OpenAI batch file has a whole `request` instead of fields.
+    `nested` has those fields that are objects or lists as they are, `nulls` names those that are null. A line of an OpenAI batch file has a whole `request` instead of fields.
     """
 
     id: str | int
@@ -17,6 +17,7 @@ class Record:
     request: dict[str, Any] | None = None
     fault: str = ""
     nested: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    nulls: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ class Survey:
     )  # what {{ text }} meant, and the first record where it did
     strange: Counter[str] = field(default_factory=Counter)
     n_gold: int = 0
+    ids: set[int] = field(default_factory=set)  # hashes of them
+    n_twice: int = 0
+    first_twice: str = ""
+    n_unusable: int = 0
+    first_unusable: str = ""
 
     def add(
         self, record: Record, job: Job, wanted: Sequence[str], gold: str | None, labels: Sequence[str]
@@ -47,6 +52,7 @@ class Survey:
         except MixcliError as error:
             self.n_bad += 1
             self.first_bad = self.first_bad or f"record {record.id}: {error}"
+        self._see_id(record)
         only = job.only_field(record) if isinstance(job, TemplateJob) and not record.fault else None
         only = TEXT if only is None and TEXT in record.fields else only
         if only is not None and len(self.only) < MOST_LABELS:
@@ -65,6 +71,21 @@ class Survey:
             and (label in self.strange or len(self.strange) < MOST_LABELS)
         ):
             self.strange[label] += 1
+
+    def _see_id(self, record: Record) -> None:
+        if record.fault:
+            return
+        name = "custom_id" if "custom_id" in record.fields else "id"
+        if record.fields.get(name, str(record.id)) != str(record.id):
+            self.n_unusable += 1
+            self.first_unusable = (
+                self.first_unusable or f"record {self.n}: {record.fields[name][:40] or 'null'}"
+            )
+        known = hash(str(record.id))
+        if known in self.ids:
+            self.n_twice += 1
+            self.first_twice = self.first_twice or f"record {self.n}: {str(record.id)[:40]}"
+        self.ids.add(known)
 
 
 def look_through(
@@ -86,6 +107,16 @@ def look_through(
     if len(survey.only) > 1:
         named = " and ".join(f"{name} (record {first})" for name, first in list(survey.only.items())[:SHOWN])
         raise UsageError(f"{{{{ text }}}} could mean several fields: {named}; say which one with --column")
+    if survey.n_unusable:
+        console.warn(
+            f"{counted(survey.n_unusable, 'record')} without an id that can be used ({survey.first_unusable}): "
+            "the number of the line stands for it; an id is a text or a whole number"
+        )
+    if survey.n_twice:
+        console.warn(
+            f"{counted(survey.n_twice, 'record')} with the id of an earlier one ({survey.first_twice}); "
+            "their results cannot be told apart by id"
+        )
     for name in keep:
         _check_seen("--keep", name, survey)
     if gold:

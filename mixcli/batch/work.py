@@ -84,7 +84,7 @@ def work(
             stack.callback(journal.close)
         if is_empty:
             stack.enter_context(output(order.out))
-            return Report(Tally(), f"{_name(order.source)} has no records", evaluation)
+            return Report(Tally(), f"{_name(order.source)} has no records, so nothing is asked", evaluation)
         asked = asker()
         stack.callback(asked.close)
         write = stack.enter_context(output(order.out))
@@ -120,8 +120,6 @@ def _is_empty(order: Order, job: TemplateJob) -> bool:
             os.fstat(stream.fileno()).st_size,
         )
         os.lseek(stream.fileno(), begin, os.SEEK_SET)  # stdin is one for all that read it
-    if not survey.n:
-        console.warn(f"{_name(order.source)} has no records, so nothing is asked")
     return not survey.n
 
 

@@ -1,6 +1,6 @@
 """mixcli stop: unload a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -33,10 +33,13 @@ def command(model: str | None, everything: bool) -> None:
     if not chosen:
         known = [name for host in running for name in _names(host) if name]
         hint = did_you_mean(model or "", known, "`mixcli ps` lists what is")
+        if everything and not model:
+            console.note("no model is loaded")
+            return
         raise UsageError(f"{clean(model)} is not loaded; {hint}" if model else "no model is loaded")
     if len(chosen) > 1 and not everything and not model:
         raise UsageError(
-            f"{len(chosen)} models are loaded; name one of {', '.join(host['model'] or str(host['pid']) for host in chosen)}, or say --all"
+            f"{len(chosen)} models are loaded; name one of {', '.join(_named(chosen))}, or say --all"
         )
     failed: list[MixcliError] = []
     with ThreadPoolExecutor(len(chosen)) as pool:
@@ -49,6 +52,15 @@ def command(model: str | None, everything: bool) -> None:
                 console.note(f"stopped {host['model'] or 'a model'} (pid {host['pid']})")
     if failed:
         raise failed[0]
+
+
+def _named(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what names each of some models: its process id where it has no name, or shares it."""
+    labels = [host["model"] for host in chosen]
+    return [
+        f"{label} (pid {host['pid']})" if label and labels.count(label) > 1 else label or str(host["pid"])
+        for label, host in zip(labels, chosen, strict=True)
+    ]
 
 
 def _names(host: Mapping[str, Any]) -> tuple[str, ...]:

@@ -111,3 +111,16 @@ def test_a_folder_that_cannot_be_made_is_named(mixcli: Runner, home: Path) -> No
     assert done.returncode == 1
     assert done.stderr.startswith(f"mixcli: {home / 'data'}: a file is in the place of a folder")
     assert "MIXCLI_HOME" in done.stderr
+
+
+def test_to_stop_all_of_none_is_done(mixcli: Runner) -> None:
+    from mixcli.commands.stop import _named
+
+    assert mixcli("stop", "--all").returncode == 0
+    copies = [
+        {"model": "a", "pid": 1},
+        {"model": "a", "pid": 2},
+        {"model": "b", "pid": 3},
+        {"model": None, "pid": 4},
+    ]
+    assert _named(copies) == ["a (pid 1)", "a (pid 2)", "b", "4"]

@@ -27,7 +27,7 @@ from tests.conftest import Runner
         (errno.EMFILE, 1, "ulimit -n"),
         (errno.ENFILE, 1, "too many open files"),
         (errno.ENAMETOOLONG, 2, "too long"),
-        (errno.ELOOP, 1, "link"),
+        (errno.ELOOP, 2, "link"),
         (errno.ETXTBSY, 1, "being executed"),
         (errno.ENOLCK, 1, "No locks available"),
         (errno.ENOSYS, 1, "Function not implemented"),

@@ -186,3 +186,14 @@ def test_json_is_read_and_a_cut_one_says_why() -> None:
         form.read('{"n": [1', "length", {})
     with pytest.raises(MixcliError, match="response_format"):
         form.read("Sure! Here it is", "stop", {})
+
+
+@pytest.mark.parametrize("text", ["About {{ foo", "{{ foo }\nthen", "{{ text }} and {{foo.bar\n"])
+def test_a_place_that_is_never_closed_is_named(text: str) -> None:
+    with pytest.raises(UsageError, match=r"\{\{ ?foo.* is never closed"):
+        Template.parse(text)
+
+
+@pytest.mark.parametrize("text", ["int a[] = {{1, 2}, {3}};", "{{", "{{}"])
+def test_braces_that_are_no_place_stay(text: str) -> None:
+    assert Template.parse(text).texts == (text,)

@@ -407,7 +407,8 @@ def test_an_input_without_records_asks_nothing_and_says_so(
 ) -> None:
     report, lines, server = batch(raw, name)
     assert (lines, server.asked, report.tally.n_done) == ([], [], 0)
-    assert "has no records" in capsys.readouterr().err
+    assert "has no records" in report.sentence
+    assert not capsys.readouterr().err  # it is said once, by the report
 
 
 def request(name: str, text: str = "hi", **body: Any) -> str:
@@ -446,7 +447,7 @@ def test_options_that_whole_requests_ignore_are_refused(batch: Batch) -> None:
 
 def test_a_text_among_requests_is_no_request() -> None:
     good, bad = open_records(io.BytesIO(f'[{request("a")}, "b"]'.encode()), "x.json").records
-    assert (good.fault, bad.fault) == ("", "the record is a JSON text among requests; an object is needed")
+    assert (good.fault, bad.fault) == ("", "the record is a JSON string among requests; an object is needed")
 
 
 @pytest.mark.parametrize("identity", [None, True, 1.5, "", ["a"], {}])
@@ -478,3 +479,29 @@ def test_another_threshold_is_applied_to_what_is_known(batch: Batch, monkeypatch
 def test_record_ids_are_those_of_their_lines() -> None:
     assert [record.id for record in open_records(io.BytesIO(b"a\n\nb\rc\r\nd"), "").records] == [1, 3, 4, 5]
     assert Record(1, {}) == Record(1, {}, nested={"a": 1})
+
+
+def test_ids_that_cannot_tell_records_apart_are_told_before_the_first_request(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = '{"id": {"a": 1}, "text": "a"}\n{"id": 1, "text": "b"}\n{"id": 1e400, "text": "c"}\n'
+    batch(rows)
+    told = capsys.readouterr().err
+    assert '2 records without an id that can be used (record 1: {"a": 1})' in told
+    assert "1 record with the id of an earlier one (record 2: 1)" in told
+
+
+def test_a_null_is_a_fault_only_where_it_is_the_text(batch: Batch) -> None:
+    _, lines, server = batch('{"id": 1, "text": null, "x": 1}\n{"id": 2, "text": "a", "x": null}\n')
+    assert "{{ text }} has no value: the field 'text' is null" in lines[0]["error"]["message"]
+    assert server.asked == ["a"]
+
+
+def test_a_batch_that_keeps_nothing_leaves_no_journal(batch: Batch, tmp_path: Path) -> None:
+    batch("")
+    assert not (tmp_path / "journal").exists()
+
+
+def test_a_batch_of_a_moment_has_no_rate(batch: Batch) -> None:
+    report, _, _ = batch('{"text": "a"}\n')
+    assert "/s" not in report.sentence

@@ -94,8 +94,9 @@ def test_a_torn_last_line_is_cut_off_and_written_over(tmp_path: Path, cut: int) 
 def test_a_torn_first_line_is_a_new_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_bytes(module.HEADER[:9])
-    Journal(path).close()
+    journal = Journal(path)
     assert path.read_bytes() == module.HEADER
+    journal.close()
 
 
 def test_a_line_that_the_disk_has_changed_is_computed_again(
