@@ -7,6 +7,7 @@ it took too long, the next two starts measure once more, and the better of both 
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,8 +21,9 @@ from mixcli.errors import MixcliError
 from mixcli.hardware import library_identity, physical_cores
 from mixcli.locks import exclusive
 from profiles.machine import Machine
-from profiles.rates import ATTENTION, BITS_OF_TYPE, HostRates, Origin, read_rates
+from profiles.rates import ATTENTION, BITS_OF_TYPE, HostRates, Origin, read_rates, write_rates
 from profiles.shape import ModelShape
+from profiles.typical import typical_rates
 
 SWITCH, OFF = "MIXCLI_MEASURE", {"off", "0", "no", "false"}
 ROWS = 14336  # of an expert, as Mixtral 8x7B has them
@@ -33,6 +35,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 # keys beside a type's rates: the reason, and how often it was measured while other programs ran
 FAILED, BUSY = "failed", "busy"
 MAX_TRIES = 3
+LEAST = 0.25  # of usual rates, for what was measured beside other programs
 
 Report = Callable[[str], None]
 # what this process measured, by cache folder, processor and type: never twice, even where nothing can be written
@@ -210,8 +213,16 @@ def _usable(table: dict[str, Any]) -> HostRates:
     for name, found in table.items():
         if values := _values(name, found):
             origin: Origin = "busy" if _tries(found) else "measured"
+            if origin == "busy":
+                values = _better(values, {key: one for key, one in _least(name).items() if key in values})
             rates = rates.over(read_rates({name: values}, origin))
     return rates
+
+
+def _least(name: str) -> dict[str, Any]:
+    """Return rates below which other programs were measured rather than this processor: a share of the usual ones."""
+    usual = typical_rates("avx2").scaled(LEAST * physical_cores(), math.inf)
+    return write_rates(usual).get(name, {})
 
 
 def _known() -> dict[str, Any]:

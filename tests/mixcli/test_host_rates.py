@@ -1,6 +1,7 @@
 """The processor's rates: measured by the library that computes, once, and never in the way of a plan."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 
 from mixcli import host_rates, json_cache, python_child
+from mixcli.hardware import physical_cores
 from mixcli.insight import doctor
 from mixcli.insight.machines import detected_profile, machine_of
 from profiles.load import load_profile
 from profiles.machine import Gpu, Machine
 from profiles.rates import BITS_OF_TYPE, HostRates, write_rates
+from profiles.typical import typical_rates
 from tests.profiles.test_rates import MIXTURE
 
 
@@ -273,3 +276,16 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
     assert found["processor Q4_K"].words.endswith("(beside other programs)")
     assert "killed by signal 4" in found["processor MXFP4"].words
     assert "processor Q5_1" not in found
+
+
+def test_what_other_programs_leave_of_the_processor_is_not_taken_for_the_processor(measuring: Path) -> None:
+    hardly = {"decode": 1e-3, "experts": [1e-6] * 2, "dense": [1e-6] * 2}
+    known = {"Q4_K": hardly, "attention": {"plain": [1e-6] * 2, "flash": [1e-6] * 2}}
+    usual = typical_rates("avx2").scaled(physical_cores() / 4, math.inf)
+    quiet = host_rates._usable(known)
+    busy = host_rates._usable({name: {**found, "busy": 1} for name, found in known.items()})
+    assert quiet.types[0].plain.decode == 1e-3
+    assert busy.types[0].plain == next(one.plain for one in usual.types if one.type == "Q4_K")
+    assert busy.attention is not None
+    assert usual.attention is not None
+    assert busy.attention.flash == usual.attention.flash
