@@ -60,13 +60,20 @@ def address(text: str) -> str:
     return text.strip()
 
 
+LONGEST = 100 * 365 * 24 * 3600  # seconds of a time
+
+
 def seconds(text: str) -> float:
     """Read a time such as 30s, 5m, 1h, 0 or -1; UsageError when it is none."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
     try:
         value = float(number) * UNITS[unit]
-        if math.isfinite(value):
-            return value
     except ValueError:
-        pass
+        value = math.nan
+    if LONGEST < value < math.inf:
+        raise UsageError(
+            f"{text[:40]!r} is longer than {LONGEST // 3600:,} h, which is the limit; -1 is for ever"
+        )
+    if value == -1 or 0 <= value < math.inf:
+        return value
     raise UsageError(f"{text!r} is not a time; write 30s, 5m, 1h, 0 or -1")

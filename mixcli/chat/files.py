@@ -60,5 +60,9 @@ def write_new(path: Path, text: str) -> None:
             file.write(text)
     except FileExistsError:
         raise UsageError(f"{path} is there already; name another file") from None
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: there is no folder {path.parent}; make it first, or name another file"
+        ) from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{path}: {error.strerror}; name another file") from None

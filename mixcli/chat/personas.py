@@ -31,7 +31,7 @@ def folder() -> Path:
 
 def names() -> list[str]:
     """List the personas by name."""
-    return sorted({path.stem for path in folder().glob("*") if path.suffix in READERS})
+    return sorted({path.stem for path in folder().glob("*") if path.suffix in READERS and path.is_file()})
 
 
 def persona(name: str) -> Persona:
@@ -59,7 +59,10 @@ def _markdown(text: str) -> Persona:
 def _toml(text: str) -> Persona:
     import tomllib
 
-    data = tomllib.loads(text)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"it is not TOML: {error}") from None
     system = data.pop("system", None)
     chosen = data.pop("settings", {})
     if not isinstance(system, str) or not isinstance(chosen, dict) or data:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mixcli import paths
-from mixcli.chat.schema import copy_session, open_database, open_to_read
+from mixcli.chat.schema import NEWER, copy_session, open_database, open_to_read
 from mixcli.console import console
-from mixcli.errors import MixcliError, UsageError
+from mixcli.errors import IntegrityError, MixcliError, UsageError
 from mixcli.text import clean, did_you_mean
 
 T = TypeVar("T")
@@ -318,7 +318,9 @@ class Sessions:
         if isinstance(error, OSError):
             return error  # explained where all of the system's are
         what = "read" if self._use is Use.READ else "changed"
-        return MixcliError(
+        is_torn = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        kind = IntegrityError if is_torn and str(error) != NEWER else MixcliError
+        return kind(
             f"the conversations in {self._path} cannot be {what}: {error}; repair it, move it away, or set MIXCLI_HOME to another folder"
         )
 

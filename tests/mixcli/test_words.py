@@ -19,7 +19,7 @@ def test_times_are_read(text: str, value: float) -> None:
     assert seconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "m", "five", "5x", "5 m 3", "nan", "inf"])
+@pytest.mark.parametrize("text", ["", "m", "five", "5x", "5 m 3", "nan", "inf", "-5", "-1h"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a time"):
         seconds(text)
@@ -92,3 +92,8 @@ def test_values_of_files_are_shown_as_files_have_them() -> None:
         "b'x'",
     ]
     assert shown("x" * 100) == "'" + "x" * 36 + "..."
+
+
+def test_a_time_has_a_limit() -> None:
+    with pytest.raises(UsageError, match="longer than 876,000 h, which is the limit"):
+        seconds("99999999999h")

@@ -11,6 +11,7 @@ from mixcli.chat.sessions import CUT, DONE, PARTIAL, STOPPED, Sessions, database
 from mixcli.chat.settings import Settings
 from mixcli.chat.talk import Talk, slug
 from mixcli.errors import UsageError
+from tests.conftest import Runner
 
 
 @pytest.fixture
@@ -147,3 +148,10 @@ def test_a_newer_database_is_left_alone(talk: Talk, capsys: pytest.CaptureFixtur
     assert store.in_memory and "newer mixcli" in capsys.readouterr().err
     turn(Talk(store, "m", "", Settings()), "Two", "second")
     assert database_path().read_bytes() == before
+
+
+def test_a_torn_database_is_an_integrity_error(mixcli: Runner, home: Path) -> None:
+    (home / "data").mkdir(parents=True, exist_ok=True)
+    (home / "data" / "chat.db").write_bytes(b"not a database at all" * 100)
+    done = mixcli("sessions")
+    assert (done.returncode, "cannot be read" in done.stderr) == (5, True), done.stderr

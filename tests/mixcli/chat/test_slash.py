@@ -262,10 +262,13 @@ def test_personas(home: Path) -> None:
         'system = "Rhyme."\n[settings]\ntemperature = 1.2\nspeculate = true\n', "utf-8"
     )
     (folder() / "bad.toml").write_text('system = "x"\n[settings]\ntemperature = "hot"\n', "utf-8")
+    (folder() / "torn.toml").write_text('system = "x"\nsettings = [\n', "utf-8")
+    (folder() / "supporr.md").mkdir()
     assert persona("support").system == "You help."
     assert persona("poet").settings == {"temperature": 1.2, "speculate": True}
     for name, sentence in (
         ("suport", "did you mean support"),
+        ("torn", r"torn\.toml: it is not TOML: .*(line|end)"),
         ("bad", "temperature takes 0 to 10"),
         ("../x", "no persona"),
     ):
