@@ -1,5 +1,6 @@
 """What comes through a pipe or out of files, as text."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,8 +44,12 @@ def file_texts(paths: Sequence[Path]) -> list[str]:
     """Return the texts of files."""
     texts = []
     for path in paths:
-        with path.open("rb") as file:
-            texts.append(_text_of(file, shown(path)))
+        try:
+            with path.open("rb") as file:
+                texts.append(_text_of(file, shown(path)))
+        except OSError as error:
+            error.filename = error.filename or os.fspath(path)  # a read that fails does not say of what
+            raise
     return texts
 
 

@@ -30,6 +30,7 @@ LOCK_TIMEOUT = 120.0  # seconds for another process to look at a file, plan, and
 AT_ONCE = 32  # hosts that are asked for their state at the same time
 UNRESPONSIVE, STOPPING = "unresponsive", "stopping"
 TAIL = 4096
+LOST_WORKER = "Remote RPC server crashed"  # what llama.cpp (ggml-rpc.cpp) says before it aborts
 KILLED = "killed by signal 9, by someone or by the system because memory ran out"
 
 States = Generator[dict[str, Any], None, None]
@@ -211,14 +212,20 @@ def _cause(name: HostName, process: Child | None) -> str:
         return f"process {process.pid} still runs and closed the connection"
     if code == -signal.SIGKILL:
         return KILLED
+    lines = _last_lines(name.log)
+    if any(LOST_WORKER in line for line in lines[-5:]):
+        return "a worker that it uses ended; start that `mixcli worker` again"
     if code is not None and code < 0:
         return f"killed by signal {-code}, {signal.strsignal(-code)}"
-    try:
-        with name.log.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
-            lines = log.read().decode("utf-8", "replace").strip().splitlines()
-    except OSError:  # the log, or the model's file, is gone
-        lines = []
     if lines:
         return f"its last words: {lines[-1]}"
     return "without a word" if code is None else f"exit code {code}"
+
+
+def _last_lines(log: Path) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            return file.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:  # the log, or the model's file, is gone
+        return []

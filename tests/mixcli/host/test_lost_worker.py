@@ -18,6 +18,7 @@ from mixcli.engine import worker_watch
 from mixcli.engine.rpc import HELLO
 from mixcli.errors import ModelDied, NotReachable
 from mixcli.host.client import HostClient
+from mixcli.host.process import connect
 from mixcli.host.protocol import raise_error
 from mixcli.host.spec import HostName, HostSpec, Order
 from profiles.placement import Placement
@@ -116,6 +117,23 @@ def test_an_answer_is_not_frozen_by_a_worker(
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(ModelDied):
             list(stream)
+
+
+@pytest.mark.model
+def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
+    worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
+) -> None:
+    endpoint, process = worker
+    placement = Placement(
+        n_ctx=512, n_gpu_layers=99, workers=(endpoint,), load_mode="none", n_threads=1, n_threads_batch=1
+    )
+    host = connect(name, lambda: Order(placement), 60, lambda *_: None)
+    stream = host.client.chat(LONG)
+    next(delta for delta in stream if delta.text)
+    process.kill()
+    with pytest.raises(ModelDied):
+        list(stream)
+    assert "start that `mixcli worker` again" in host.cause_of_death()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs TCP_INFO")
