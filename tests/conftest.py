@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mixcli import paths
+from mixcli.console import console
 
 ROOT = Path(__file__).resolve().parent.parent
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -57,6 +58,12 @@ def _foreign(home: Path) -> dict[str, str]:
         "OLLAMA_MODELS": str(home / "ollama"),
         "LMSTUDIO_MODELS": str(home / "lmstudio"),
     }
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    """Undo a --quiet that another test gave a command in this process."""
+    console.configure(quiet=False)
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_a_planted_link_in_the_place_of_the_part_is_not_followed(hub: StandIn, p
     blobs.mkdir(parents=True)
     (blobs / f"{hashlib.sha256(MODEL).hexdigest()}.mixcli.incomplete").symlink_to(victim)
     done = pull(NAME, "-q")
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 2, done.stderr
     assert victim.read_bytes() == b"precious"
 
 
