@@ -8,14 +8,14 @@ from profiles.graph import QUANTIZED_KV
 from profiles.layout import on_host
 from profiles.ledger import accounts
 from profiles.machine import Machine
-from profiles.memory import CELLS, GIB, KV_TYPES, bytes_kv, cells, kv_types_of
+from profiles.memory import CELLS, GIB, KV_TYPES, bytes_kv, bytes_process, cells, kv_types_of
 from profiles.placement import Placement
 from profiles.quality import BITS
 from profiles.request import Request
 from profiles.shape import ModelShape
 
 LEAST_CTX = 1024
-LAST_WAYS = ("close other programs", "a machine with more memory", "a model with fewer parameters")
+LAST_WAYS = ("closing other programs", "a machine with more memory", "a model with fewer parameters")
 
 
 def refuse_long_context(asked: int, trained: int) -> DoesNotFit:
@@ -51,6 +51,14 @@ def refuse(
     if machine.gpus and not machine.unified:
         have += sum(gpu.bytes_free for gpu in machine.gpus)
         where = f"free on {' + '.join(gpu.name for gpu in machine.gpus)} and in main memory together"
+    if need <= have:  # together there is enough, but not where it is needed
+        least = shape.bytes_embedding + bytes_process(shape, placement)
+        have, where = (
+            machine.bytes_free,
+            f"free in main memory, which needs {least / GIB:.1f} whatever lies on GPUs",
+        )
+        if machine.bytes_free >= least:
+            where = "free in main memory, and compute buffers leave too little of the GPUs"
     ways = [*_ways(shape, request, placement, fits), *LAST_WAYS][:3]
     kv = bytes_kv(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
     return DoesNotFit(

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from mixcli.commands.conflicts import given
 from mixcli.commands.options import with_options
 from mixcli.console import console
+from mixcli.errors import UsageError
 from mixcli.words import size
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ def rule_options(command: F) -> F:
     def collect(prefer: Any, min_tps: float | None, **others: Any) -> Any:
         from profiles.request import Rule
 
+        said = sorted(given(click.get_current_context()) & {"--min-tps", "--prefer"}, reverse=True)
+        model = str(others.get("model") or "")
+        if said and (model.partition(":")[2] or model.lower().endswith(".gguf")):
+            raise UsageError(f"{said[0]} chooses a type, and {model} names one; leave one of the two out")
         return command(rule=Rule(prefer, min_tps), **others)
 
     return with_options(cast(F, collect), options)

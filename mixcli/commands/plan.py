@@ -43,7 +43,7 @@ def command(
     """
     from mixcli.hub.choosing import Target
     from mixcli.insight.machines import machine_of
-    from mixcli.insight.plans import as_data, bars, flags, others, subject_of, types_of
+    from mixcli.insight.plans import as_data, bars, choice_data, flags, others, subject_of, types_of
     from profiles.planner import plan
     from profiles.request import Rule
 
@@ -53,16 +53,21 @@ def command(
     subject = subject_of(model, quant, target)
     if subject.planned is None and rule != Rule():
         raise UsageError(
-            f"--prefer and --min-tps choose a type, and {subject.label} is one; leave them out, or name a model without a type"
+            f"--prefer and --min-tps choose a type, and {subject.label} names one; leave them out"
         )
     disk_of = subject.path if wish.request.from_disk else None
     choice = subject.planned
     machine = choice.machine if choice else machine_of(*where, disk_of, [subject.shape])
     planned = choice.chosen.plan if choice and choice.chosen else None
+    if choice and choice.chosen is None:  # the refusal follows
+        if as_json:
+            console.data(choice_data(subject, wish.profile))
+        else:
+            show_types(types_of(subject))
     found = planned or plan(subject.shape, machine, request)
     runners_up = others(subject, machine, request, found)
     if as_json:
-        console.data(as_data(subject, found, runners_up))
+        console.data({**as_data(subject, found, runners_up), **choice_data(subject, wish.profile)})
     else:
         if subject.planned is not None:
             show_types(types_of(subject))

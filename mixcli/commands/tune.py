@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixcli.commands.choices import rule_options
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option, model_option, purpose_option, wish_options
 from mixcli.console import console
@@ -12,11 +13,12 @@ from mixcli.errors import DoesNotFit, UsageError
 
 if TYPE_CHECKING:
     from mixcli.wish import Wish
-    from profiles.request import Purpose
+    from profiles.request import Purpose, Rule
 
 
 @click.command("tune", cls=Command)
 @model_option
+@rule_options
 @wish_options
 @purpose_option
 @click.option(
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 @common
 def command(
     model: str | None,
+    rule: "Rule",
     wish: "Wish",
     purpose: "Purpose",
     budget: float,
@@ -55,7 +58,7 @@ def command(
 
     request = replace(wish.request, purpose=purpose)
     where = (wish.profile, wish.vram, wish.ram, wish.workers)
-    target = Target(lambda shapes: machine_of(*where, shapes=shapes), request)
+    target = Target(lambda shapes: machine_of(*where, shapes=shapes), request, rule)
     subject = subject_of(model, None, target)
     if subject.path is None:
         raise UsageError(

@@ -103,7 +103,12 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
             raise UsageError(
                 f"{known.name} is made on this machine and has no revisions; leave @{reference.revision} out"
             )
-        said = {"--dry-run": wish.dry_run, "--keep-source": wish.keep_source, "--name": wish.name}
+        said: dict[str, object] = {
+            "--dry-run": wish.dry_run,
+            "--keep-source": wish.keep_source,
+            "--name": wish.name,
+        }
+        said["--prefer or --min-tps"] = target.rule != Rule()
         _check_made_here(wish, said)
         model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)
         return Made(model, fresh)

@@ -13,7 +13,7 @@ from mixcli.hub import surroundings
 from mixcli.hub.choosing import Target, TypeRow, check_rate, rows_of, shapes_of_types, usual_shapes
 from mixcli.hub.headers import shape_of
 from mixcli.hub.reference import is_path, is_there
-from mixcli.hub.store import find
+from mixcli.hub.store import find, models
 from mixcli.hub.unseen import unseen_shape
 from profiles.file_choice import FileChoice, Row, row_of
 from profiles.ledger import PARTS, Account
@@ -23,6 +23,7 @@ from profiles.models import known_models
 from profiles.placement import Placement
 from profiles.planner import Plan, Request, plan_if_it_fits
 from profiles.quality import BITS
+from profiles.request import Rule
 from profiles.shape import ModelShape
 
 BAR = 46  # characters
@@ -54,7 +55,8 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
     """Find the model that is meant: one of this machine, a .gguf file, org/repo of the Hub, or a known name; without a type one is chosen."""
     name, _, named_type = (model or "").partition(":")
     facts = known_models().get(name)
-    if quant is None and not (facts and named_type):
+    is_open = facts and target.rule != Rule()  # another type than that which is here may suit
+    if quant is None and not is_open and not (facts and named_type):
         try:
             return _here(model)
         except UsageError:
@@ -83,7 +85,9 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
     planned = target.choose(usual_shapes(facts))
     check_rate(planned, name)
     row = planned.chosen or planned.rows[-1]  # the smallest, which is then refused with ways out
-    return Subject(f"{name}:{row.type}", row.shape, None, planned)
+    label = f"{name}:{row.type}"
+    path = next((stored.path for stored in models() if stored.label == label), None)
+    return Subject(label, row.shape, path, planned)
 
 
 def _here(model: str | None) -> Subject:
@@ -237,5 +241,16 @@ def as_data(subject: Subject, one: Plan, runners_up: list[Other]) -> dict[str, A
         "estimate": asdict(one.estimate),
         "reasons": list(one.reasons),
         "others": [asdict(other) for other in runners_up],
+    }
+
+
+def choice_data(subject: Subject, profile: str | None) -> dict[str, Any]:
+    """Return how the type was chosen as plain data; `prefer` and `reason` are None where a file or a type was named."""
+    planned = subject.planned
+    return {
+        "model": subject.label,
+        "profile": profile or "auto",
+        "prefer": planned.rule.prefer if planned else None,
+        "reason": planned.why if planned else None,
         "types": [asdict(row) for row in types_of(subject)],
     }

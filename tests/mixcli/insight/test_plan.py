@@ -93,9 +93,16 @@ def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> Non
     )
     assert "mixtral:Q3_K_M, context 8192 tokens" in done.stdout
     refused = mixcli("plan", "mixtral:Q4_K_M", "--profile", "rtx-3090", "--prefer", "speed")
-    assert (refused.returncode, "name a model without a type" in refused.stderr) == (2, True)
-    nothing = mixcli("plan", "mixtral-8x22b", "--profile", "rtx-3060-12gb")
+    assert (refused.returncode, "mixtral:Q4_K_M names one" in refused.stderr) == (2, True)
+    assert (plan["profile"], plan["prefer"], plan["reason"][:8]) == ("rtx-3090", "quality", "quality,")
+    nothing = mixcli("plan", "mixtral-8x22b", "--profile", "rtx-3060-12gb", "--json")
     assert (nothing.returncode, "the model needs" in nothing.stderr) == (4, True)
+    assert not any(row["fits"] for row in json.loads(nothing.stdout)["types"])
+    lacking = mixcli("plan", "mixtral", "--profile", "rtx-4090", "--ram", "0")
+    assert (lacking.returncode, lacking.stdout.count("does not fit")) == (4, 11)
+    assert "0.0 GiB are free in main memory, which needs 0.3" in lacking.stderr
+    for named in (("pull", "mixtral:Q8_0"), ("pull", "demo"), ("plan", "mixtral:Q8_0")):
+        assert mixcli(*named, "--prefer", "speed").returncode == 2
 
 
 def test_a_row_has_the_numbers_of_its_type_and_what_nothing_reaches_is_refused(mixcli: Runner) -> None:
