@@ -17,7 +17,7 @@ class DoesNotFit(Exception):
 
 
 class BadProfile(Exception):
-    """A hardware profile that is not there or cannot be meant; the message names file and key."""
+    """A hardware profile that is not there or is wrong; the message names file and key."""
 
     exit_code = 2
 

@@ -42,7 +42,7 @@ _JSON_STYLE: dict[str, Any] = {
 # A step's fuel bounds its time (some 15 ms), the lexer's states its memory (1 to 2 kB each)
 _LIMITS = LLParserLimits(max_lexer_states=30_000, max_grammar_size=200_000, verbose_errors=False)
 _MARKER = re.compile(rb"<.+>|\[/?[A-Z_0-9]+\]", re.DOTALL)
-_SPECIAL = b"\xff"  # llguidance's sign for a token that is no text
+_SPECIAL = b"\xff"  # llguidance's sign for a token that is not text
 
 # what llguidance says -> what a person is told
 _SAYINGS = {
@@ -202,7 +202,7 @@ def _on_a_deep_stack(compile_: Callable[[], LLMatcher]) -> LLMatcher:
 
 
 def _token_bytes(vocab: Vocab, token: int) -> bytes:
-    """Return what a token adds to an answer; a token that is no text is marked with its name."""
+    """Return what a token adds to an answer; a token that is not text is marked with its name."""
     piece = vocab.piece(token)
     bits = vocab.attributes(token)
     if not piece or bits & (Vocab.CONTROL | Vocab.UNKNOWN | Vocab.UNUSED):

@@ -171,7 +171,7 @@ class ChatRequest(BaseModel):
     deterministic: bool = False
 
     def question(self) -> Question:
-        """Return the request as the engine's loop takes it; BadRequest names a field that cannot be meant."""
+        """Return the request as the engine's loop takes it; BadRequest names a field that is wrong."""
         asked = self.structured_outputs
         if self.deterministic and self.speculate:
             raise BadRequest(

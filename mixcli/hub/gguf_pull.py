@@ -236,6 +236,6 @@ def _size_of(path: Path) -> int:
 
 
 def _fetched(work: Path) -> tuple[float, float]:
-    """Return how many bytes of a pull are here, whoever fetches them, and of how many."""
+    """Return how many bytes of a pull are here, by any process, and of how many."""
     costs = progress_of(work)
     return sum(cost.here for cost in costs), max(1, sum(cost.size for cost in costs))
