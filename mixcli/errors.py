@@ -2,6 +2,7 @@
 
     MixcliError                1  failure
     ├── InternalError          1  a bug that ended one request
+    ├── InUse                  1  another process works on the same file, model or port
     ├── UsageError             2  an option, name or value that is wrong
     │   └── BadRequest         2  one field of a request to the model, named in `param`
     ├── SomeFailed             3  some records failed, the rest is done
@@ -27,6 +28,10 @@ class MixcliError(Exception):
 
 class InternalError(MixcliError):
     """A bug ended one request; the process went on with the others, and its log has the traceback."""
+
+
+class InUse(MixcliError):
+    """Another process works on the same file, model or port; the same command works once that has ended."""
 
 
 class UsageError(MixcliError):
@@ -112,6 +117,7 @@ __all__ = [
     "Busy",
     "ContextOverflow",
     "DoesNotFit",
+    "InUse",
     "IntegrityError",
     "InternalError",
     "MixcliError",

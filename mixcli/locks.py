@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from mixcli import paths
-from mixcli.errors import MixcliError
+from mixcli.errors import InUse
 from mixcli.process_state import STOPPED, born, computed, lock_holder, state
 
 POLL = 0.2  # seconds between two looks at a lock that somebody else has
@@ -41,7 +41,7 @@ def exclusive(
 ) -> Iterator[None]:
     """Wait for the lock on `path` and hold it; `waiting` is called again and again while somebody else has it.
 
-    Every wait has an end in MixcliError, which names the process that has the lock, `what` it is doing, and the next step: after
+    Every wait has an end in InUse, which names the process that has the lock, `what` it is doing, and the next step: after
     `seconds`, where there is no `waiting` and so nobody would know; else when what `waiting` returns has not changed for LONGEST seconds, for BUSY
     seconds if the holder computes, or when the holder has been stopped for FROZEN seconds. The holder writes its process id into the file for that.
 
@@ -104,12 +104,12 @@ class _Patience:
         self._seen: object = None
 
     def look(self, path: Path, handle: int) -> None:
-        """Look at the holder; raises MixcliError when it was waited for long enough."""
+        """Look at the holder; raises InUse when it was waited for long enough."""
         now = time.monotonic()
         if self._waiting is None:
             if now - self._begin >= self._seconds:
                 holder = _holder(handle)
-                raise MixcliError(
+                raise InUse(
                     f"{self._tell(holder)} and has not finished for {self._seconds:.0f} s{_end(holder)} (lock {path})"
                 )
             return
@@ -124,13 +124,13 @@ class _Patience:
         if not holder.is_stopped:
             self._ran = now
         if now - self._ran >= FROZEN:
-            raise MixcliError(
+            raise InUse(
                 f"{self._tell(holder)} and has been stopped for {FROZEN:.0f} s; continue it with `kill -CONT {holder.pid}`, "
                 f"or end it with `kill -KILL {holder.pid}` and run this again"
             )
         idle = now - self._moved
         if idle >= (LONGEST if now - self._computed >= LONGEST else BUSY):
-            raise MixcliError(
+            raise InUse(
                 f"{self._tell(holder)} and has made no progress for {idle:.0f} s{_end(holder)} (lock {path})"
             )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantize.checkpoint import open_checkpoint
-from quantize.errors import Unsupported, UnusedOption
+from quantize.errors import NeedsOption, Unsupported, UnusedOption
 from quantize.ggml_types import BLOCK, GGMLQuantizationType
 from quantize.gguf_source import open_gguf
 from quantize.imatrix import read_imatrix
@@ -142,7 +142,7 @@ def open_model(source: Path, options: Options) -> ModelSource:
         )
     if _is_gguf(source):
         if options.upcycle_experts:
-            raise Unsupported(f"{source} is a GGUF; upcycling starts from a dense checkpoint folder.")
+            raise UnusedOption(f"{source} is a GGUF; upcycling starts from a dense checkpoint folder.")
         return open_gguf(source)
     checkpoint = open_checkpoint(source)
     if options.upcycle_experts:
@@ -157,7 +157,7 @@ def _is_gguf(source: Path) -> bool:
 def _stored(model: ModelSource) -> dict[str, GGMLQuantizationType]:
     for tensor in model.tensors:
         if MIXED in tensor.dtype:
-            raise Unsupported(
+            raise NeedsOption(
                 f"{tensor.where}: its experts have different types ({tensor.dtype}) and cannot be merged without loss; "
                 "name an --output-type and give --allow-requantize."
             )
@@ -240,7 +240,7 @@ def _check_sources(model: ModelSource, types: dict[str, GGMLQuantizationType]) -
     good = {type_.name for type_ in GOOD_SOURCES}
     for tensor in model.tensors:
         if tensor.dtype != types[tensor.name].name and not good.issuperset(tensor.dtype.split(MIXED)):
-            raise Unsupported(
+            raise NeedsOption(
                 f"{tensor.where} is {tensor.dtype} already and would lose quality once more as {types[tensor.name].name}; "
                 "start from BF16, F16 or Q8_0, or give --allow-requantize."
             )

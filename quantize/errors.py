@@ -4,8 +4,11 @@
     ├── CorruptFile      5  bytes that contradict themselves: truncated, out of bounds, missing shard, NaN weights
     ├── Unsupported      5  a whole file of a kind that is not handled: other architecture, pickle, unknown type
     ├── NoSpace          4  the disk has no room for the result
+    ├── InUse            1  another process writes the same result
     ├── BadTarget        2  a place where no result can be written: a device, a folder, the source itself
-    └── UnusedOption     2  an option that would change nothing in the result
+    └── BadOption        2  an option whose value cannot be
+        ├── NeedsOption  2  work that is only done with an option that is not given
+        └── UnusedOption 2  an option that would change nothing in the result
 
 Every message is one sentence with the cause, the number and the next step.
 """
@@ -35,16 +38,38 @@ class NoSpace(QuantizeError):
     exit_code = 4
 
 
+class InUse(QuantizeError):
+    """Another process writes the same result."""
+
+
 class BadTarget(QuantizeError):
     """A path that cannot take a result, whatever the result is."""
 
     exit_code = 2
 
 
-class UnusedOption(QuantizeError):
-    """An option that would change nothing in the result."""
+class BadOption(QuantizeError):
+    """An option whose value cannot be, whatever the source is."""
 
     exit_code = 2
 
 
-__all__ = ["BadTarget", "CorruptFile", "NoSpace", "QuantizeError", "Unsupported"]
+class NeedsOption(BadOption):
+    """Work that is only done with an option that is not given, such as an imatrix or the permission to lose quality."""
+
+
+class UnusedOption(BadOption):
+    """An option that would change nothing in the result."""
+
+
+__all__ = [
+    "BadOption",
+    "BadTarget",
+    "CorruptFile",
+    "InUse",
+    "NeedsOption",
+    "NoSpace",
+    "QuantizeError",
+    "Unsupported",
+    "UnusedOption",
+]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from quantize.errors import BadTarget, QuantizeError
+from quantize.errors import BadTarget, InUse
 from quantize.input_file import kind_of, pread_exactly
 
 _LINE = 18  # "%08x %08x\n"
@@ -129,7 +129,7 @@ def _open_locked(path: Path) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise QuantizeError(
+            raise InUse(
                 f"{path.name} is in use: another process writes the same file; wait for it."
             ) from None
         except OSError as error:  # NFS without its lock daemon, FUSE

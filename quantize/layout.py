@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from quantize.errors import Unsupported
+from quantize.errors import BadOption
 from quantize.ggml_types import GGMLQuantizationType, GGUFValueType, row_bytes
 from quantize.lazy_array import NUMBERS, LazyArray
 from quantize.shards import MAX_SHARDS
@@ -79,7 +79,7 @@ def lay_out(
 
     Tensors are ordered as llama_model_quantize orders them (whole-model tensors, then layer by layer, by name), and the
     metadata ends with the same keys as there, so that equal input gives equal files. `extra` keys come last.
-    Raises Unsupported when a single tensor is larger than a shard may be.
+    Raises BadOption when a single tensor is larger than a shard may be.
     """
     metadata = {key: value for key, value in model.metadata.items() if key not in _OWN_KEYS}
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
@@ -165,7 +165,7 @@ def _shards(
             groups.append([])
             used = len(header_bytes(_split_keys(0, 1, 0), ())) + ALIGNMENT
         if used + n_bytes > limit or len(groups) > MAX_SHARDS:
-            raise Unsupported(
+            raise BadOption(
                 f"shards of {limit:,} bytes are too small: {tensor.name} alone needs {used + n_bytes:,}; allow larger ones."
             )
         groups[-1].append(tensor)

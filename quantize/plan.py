@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from quantize import ggml
-from quantize.errors import Unsupported
+from quantize.errors import NeedsOption, Unsupported
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
 from quantize.layout import PlacedFile, PlacedTensor, lay_out
@@ -96,7 +96,7 @@ def plan_write(
 ) -> WritePlan:
     """Place every byte of the result without reading or writing any; `n_threads` 0 means one for each core.
 
-    Raises Unsupported when a type needs an imatrix that is not given, or a tensor does not fit in a shard; CorruptFile when
+    Raises NeedsOption when a type needs an imatrix that is not given, BadOption when a tensor does not fit in a shard; CorruptFile when
     the imatrix is for another model.
     """
     number = FILE_TYPES[file_type_name(file_type)]
@@ -154,7 +154,7 @@ def _check_imatrix(tensor: PlacedTensor, imatrix: Imatrix | None, file_type: str
     needs = ggml.requires_imatrix(tensor.type) or (not is_edge and tensor.type.name in _needed_by(file_type))
     if needs:
         state = "has no entry for it" if imatrix else "is not given"
-        raise Unsupported(
+        raise (Unsupported if imatrix else NeedsOption)(
             f"{tensor.source.name} as {tensor.type.name} needs an imatrix, which {state}; choose IQ4_XS or Q3_K_M, or compute one."
         )
 

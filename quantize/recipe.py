@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
-from quantize.errors import CorruptFile, QuantizeError, Unsupported
+from quantize.errors import BadOption, CorruptFile, QuantizeError, Unsupported
 from quantize.ggml_types import PLAIN, GGMLQuantizationType, row_bytes
 from quantize.layout import ALIGNMENT, header_bytes, pad
 from quantize.source import ModelSource, TensorSource, Value, f32, u32
@@ -145,7 +145,7 @@ def choose_types(
     overrides = [(pattern, tensor_type(name)) for pattern, name in tensor_types]
     for pattern, _ in overrides:
         if len(pattern) > MAX_PATTERN or "\0" in pattern:
-            raise Unsupported(
+            raise BadOption(
                 f"a pattern of {len(pattern):,} characters for tensor names; {MAX_PATTERN:,} are possible, without zero bytes."
             )
     for tensor in model.tensors:

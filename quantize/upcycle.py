@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from quantize.checkpoint import Checkpoint, Layout, Upcycling
-from quantize.errors import Unsupported
+from quantize.errors import BadOption, Unsupported
 from quantize.from_gguf import checkpoint_from_gguf
 from quantize.hparams import MAX_EXPERTS, Hparams
 from quantize.rows import Float32s
@@ -23,11 +23,11 @@ _MLP = {"mlp.gate_proj.weight": "w1", "mlp.down_proj.weight": "w2", "mlp.up_proj
 def upcycle(checkpoint: Checkpoint, n_experts: int, n_used: int = 2, seed: int = 0) -> Checkpoint:
     """Return a view of a dense Hugging Face checkpoint as a Mixtral one: experts alias the MLP, no weight is copied.
 
-    Raises Unsupported for a checkpoint that has experts already, has MLP biases, or is not in the Hugging Face layout.
+    Raises BadOption for numbers of experts that cannot be, Unsupported for a checkpoint that has experts already, has MLP biases, or is not in the Hugging Face layout.
     """
     hparams = checkpoint.hparams
     if not 1 <= n_used <= n_experts <= MAX_EXPERTS:
-        raise Unsupported(
+        raise BadOption(
             f"{n_used} of {n_experts} experts cannot be; use 1 to {MAX_EXPERTS} experts, as many or fewer at a time."
         )
     if checkpoint.layout is not Layout.HUGGING_FACE or hparams.n_expert:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 from mixcli.batch.output import json_line
 from mixcli.console import console
-from mixcli.errors import UsageError
+from mixcli.errors import InUse, UsageError
 from mixcli.words import counted
 
 HEADER = b'{"mixcli": "batch journal", "version": 1}\n'
@@ -162,9 +162,7 @@ def _opened(path: Path) -> BinaryIO:
         )  # the kernel lets go when its holder ends in whatever way
     except BlockingIOError as error:
         file.close()
-        raise UsageError(
-            f"another mixcli batch is writing {path}; wait for it, or name another output"
-        ) from error
+        raise InUse(f"another mixcli batch is writing {path}; wait for it, or name another output") from error
     except OSError:
         pass  # a file system without locks
     first = file.readline(len(HEADER) + 1)

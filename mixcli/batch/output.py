@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from mixcli.batch.targets import part_of
 from mixcli.console import console
-from mixcli.errors import UsageError
+from mixcli.errors import InUse
 
 MOST_TRIES = 100
 Write = Callable[[str], object]
@@ -21,7 +21,7 @@ Write = Callable[[str], object]
 def output(path: Path | None) -> Iterator[Write]:
     """Yield what writes a line. A file is written beside its place as PATH.part and takes it by a rename when all is done.
 
-    Something that is no plain file (a pipe, a device) is written as it is; None is stdout. UsageError when another batch writes the same file.
+    Something that is no plain file (a pipe, a device) is written as it is; None is stdout. InUse when another batch writes the same file.
     """
     if path is None:
         yield console.write
@@ -47,7 +47,7 @@ def _opened(part: Path) -> TextIO:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            raise UsageError(
+            raise InUse(
                 f"another mixcli batch is writing {part}; wait for it, or name another output"
             ) from error
         except OSError:  # a file system without locks
@@ -56,7 +56,7 @@ def _opened(part: Path) -> TextIO:
             file.truncate(0)
             return file
         file.close()  # the other batch has ended and renamed it meanwhile; the next one that is opened is another file
-    raise UsageError(f"other batches write {part} again and again; name another output")
+    raise InUse(f"other batches write {part} again and again; name another output")
 
 
 def _is_there(path: Path, handle: int) -> bool:

@@ -39,6 +39,11 @@ class Choices:
     as_json: bool
 
 
+allow_requantize_option = click.option(
+    "--allow-requantize", is_flag=True, help="Quantize again what is quantized already, at a loss."
+)
+
+
 def conversion_options(command: F) -> F:
     """Add the options of a conversion; the command gets them as one `choices`."""
     file = click.Path(path_type=Path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from mixcli.commands.conflicts import Command
-from mixcli.commands.conversion import Choices, conversion_options, run
+from mixcli.commands.conversion import Choices, allow_requantize_option, conversion_options, run
 from mixcli.commands.options import common
 
 
@@ -24,12 +24,27 @@ from mixcli.commands.options import common
     default=0,
     help="Seed of the router that --upcycle-experts draws.",
 )
+@allow_requantize_option
 @conversion_options
 @common
-def command(source: Path, output_type: str | None, upcycle_experts: int, seed: int, choices: Choices) -> None:
+def command(
+    source: Path,
+    output_type: str | None,
+    upcycle_experts: int,
+    seed: int,
+    allow_requantize: bool,
+    choices: Choices,
+) -> None:
     """Make a GGUF of SOURCE in one pass.
 
     SOURCE is a folder with a Mixtral, Mistral or Llama-declared checkpoint (safetensors, in Hugging Face's or Mistral's own layout), or an old Mixtral
     GGUF with one tensor per expert, which is merged without loss. After a kill or a full disk the same command goes on where it was.
     """
-    run(source, output_type, choices, upcycle_experts=upcycle_experts, seed=seed)
+    run(
+        source,
+        output_type,
+        choices,
+        allow_requantize=allow_requantize,
+        upcycle_experts=upcycle_experts,
+        seed=seed,
+    )

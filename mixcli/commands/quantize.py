@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 
 from mixcli.commands.conflicts import Command
-from mixcli.commands.conversion import Choices, conversion_options, run
+from mixcli.commands.conversion import Choices, allow_requantize_option, conversion_options, run
 from mixcli.commands.options import common
 
 
 @click.command("quantize", cls=Command)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("output_type", metavar="TYPE")
-@click.option("--allow-requantize", is_flag=True, help="Quantize again what is quantized already, at a loss.")
+@allow_requantize_option
 @conversion_options
 @common
 def command(source: Path, output_type: str, allow_requantize: bool, choices: Choices) -> None:

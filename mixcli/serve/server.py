@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 
-from mixcli.errors import MixcliError, UsageError
+from mixcli.errors import InUse, MixcliError, UsageError
 from mixcli.serve.gate import Gate
 from mixcli.words import counted
 
@@ -35,7 +35,7 @@ def bound(address: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise MixcliError(
+            raise InUse(
                 f"port {port} of {address} is in use; end what listens there, or take another with --port"
             ) from error
         raise MixcliError(f"port {port} of {address} cannot be taken: {error.strerror}") from error

@@ -1,6 +1,6 @@
 """Fuzzing for a while: hypothesis draws cases until the time is over, and each case has bounded time and memory.
 
-MIXCLI_FUZZ_SECONDS sets how long each fuzzer runs in seconds (15; longer by hand), MIXCLI_FUZZ_SEED where it begins (0), so that a run can be repeated and a
+MIXCLI_FUZZ_SECONDS sets how long each fuzzer runs in seconds (60), MIXCLI_FUZZ_SEED where it begins (0), so that a run can be repeated and a
 longer one by hand begins elsewhere. A case that fails is shrunk and shown by hypothesis.
 """
 
@@ -21,7 +21,7 @@ from hypothesis.strategies import SearchStrategy
 
 from mixcli.cli import _exit_code_of, cli
 
-SECONDS = float(os.environ.get("MIXCLI_FUZZ_SECONDS", "15"))
+SECONDS = float(os.environ.get("MIXCLI_FUZZ_SECONDS", "60"))
 SEED = int(os.environ.get("MIXCLI_FUZZ_SEED", "0"))
 ROUND = 100  # cases between two looks at the clock
 CASE_SECONDS = 10.0  # of processor time for one case; the slowest honest one takes a tenth of that

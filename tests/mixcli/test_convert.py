@@ -27,6 +27,12 @@ def test_a_folder_becomes_a_gguf_and_that_one_a_smaller_one(
     done = mixcli("quantize", str(big), "q4_k_m", "-o", str(small), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["bytes"] == small.stat().st_size < big.stat().st_size
+    for command in (["quantize", str(small), "Q3_K_M"], ["convert", str(small), "-t", "Q3_K_M"]):
+        again = [*command, "-o", str(tmp_path / "again.gguf")]
+        refused = mixcli(*again)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert "would lose quality once more" in refused.stderr
+        assert mixcli(*again, "--allow-requantize").returncode == 0
 
 
 def test_a_dry_run_tells_the_size_to_the_byte_and_writes_nothing(
@@ -68,7 +74,7 @@ def test_shards_are_named_as_llama_cpp_names_them(mixcli: Runner, checkpoint: Pa
         (["convert", "{}", "--tensor", "ffn_down"], 2, "is not REGEX=TYPE"),
         (["convert", "{}", "--tensor", "ffn_down=Q99"], 2, "Q99"),
         (["convert", "{}", "--max-memory", "lots"], 2, "invalid size"),
-        (["convert", "{}", "-t", "IQ2_XXS"], 5, "needs an imatrix"),
+        (["convert", "{}", "-t", "IQ2_XXS"], 2, "needs an imatrix"),
         (["convert", "{}/nowhere"], 2, "there is no file"),
         (["quantize", "{}/model.safetensors", "Q4_K_M"], 5, "safetensors"),
         (["pull", "{}/", "--type", "Q4_O"], 2, "Q4_O is not a file type"),

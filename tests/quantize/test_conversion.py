@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from quantize import Options, QuantizeError, Unsupported, convert, prepare
-from quantize.errors import UnusedOption
+from quantize.errors import NeedsOption, UnusedOption
 from quantize.gguf_header import read_header
 from quantize.recipe import FILE_TYPES
 
@@ -80,10 +80,10 @@ def test_names_of_types_are_checked(checkpoints, tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match=r"llama\.cpp cannot choose types"):
         convert(folder, target, tensor_types=[("blk.(0", "Q8_0")])
     with pytest.raises(
-        Unsupported, match=r"blk\.0\.attn_k\.weight as IQ2_XXS needs an imatrix, which is not given"
+        NeedsOption, match=r"blk\.0\.attn_k\.weight as IQ2_XXS needs an imatrix, which is not given"
     ):
         convert(folder, target, tensor_types=[("attn_k", "IQ2_XXS")])
-    with pytest.raises(Unsupported, match=r"token_embd\.weight as IQ1_S needs an imatrix"):
+    with pytest.raises(NeedsOption, match=r"token_embd\.weight as IQ1_S needs an imatrix"):
         convert(folder, target, token_embedding_type="IQ1_S")
     assert list(tmp_path.iterdir()) == []
 

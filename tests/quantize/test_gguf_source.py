@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from quantize import CorruptFile, Options, QuantizeError, Unsupported, convert, prepare
+from quantize.errors import BadOption, NeedsOption
 from quantize.gguf_header import read_header
 from quantize.gguf_source import open_gguf
 from quantize.recipe import FILE_TYPES, choose_types, stored_types
@@ -47,7 +48,7 @@ def test_what_lost_much_already_is_quantized_again_only_when_asked(
     files, tmp_path: Path, llama_quantize
 ) -> None:
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
-    with pytest.raises(Unsupported, match=r"token_embd\.weight is Q4_K already .* --allow-requantize"):
+    with pytest.raises(NeedsOption, match=r"token_embd\.weight is Q4_K already .* --allow-requantize"):
         convert(files["Q4_K_M"], ours, output_type="Q3_K_M")
     assert list(tmp_path.iterdir()) == []
     convert(files["Q4_K_M"], ours, output_type="Q3_K_M", allow_requantize=True)
@@ -101,7 +102,7 @@ def test_llama_cpp_takes_the_shards(files, tmp_path: Path, llama_quantize) -> No
 
 
 def test_a_shard_too_small_for_a_tensor(files, tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="alone needs"):
+    with pytest.raises(BadOption, match="alone needs"):
         convert(files["Q8_0"], tmp_path / "m.gguf", split_max_size=100_000)
 
 
@@ -145,7 +146,7 @@ def test_experts_of_two_types(model: ModelSource, files, tmp_path: Path) -> None
     mixed = [x if "ffn_up.3." in x.name else y for x, y in zip(a.tensors, b.tensors, strict=True)]
     old = replace(a, tensors=mixed)
     write_gguf(old, tmp_path / "old.gguf", stored_types(old), "F16")
-    with pytest.raises(Unsupported, match=r"different types \(F16/Q8_0\)"):
+    with pytest.raises(NeedsOption, match=r"different types \(F16/Q8_0\)"):
         convert(tmp_path / "old.gguf", tmp_path / "new.gguf")
     convert(tmp_path / "old.gguf", tmp_path / "new.gguf", output_type="Q4_K_M")
     merged = open_gguf(tmp_path / "old.gguf")

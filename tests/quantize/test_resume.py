@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from quantize import CorruptFile, NoSpace, Progress, QuantizeError, Unsupported, convert
+from quantize.errors import InUse
 from quantize.ggml_types import GGMLQuantizationType as T
 from quantize.journal import Journal
 from quantize.plan import plan_write
@@ -235,7 +236,7 @@ def test_two_at_once(model: ModelSource, tmp_path: Path) -> None:
     target, types = tmp_path / "m.gguf", choose_types(model, "Q8_0")
     with (
         Journal(tmp_path / "m.gguf.journal", "mine", ()),
-        pytest.raises(QuantizeError, match="another process writes the same file"),
+        pytest.raises(InUse, match="another process writes the same file"),
     ):
         write_gguf(model, target, types, "Q8_0")
     write_gguf(model, target, types, "Q8_0")

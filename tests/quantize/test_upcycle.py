@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from quantize.checkpoint import Checkpoint, open_checkpoint
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import BadOption, CorruptFile, Unsupported
 from quantize.model_source import model_source
 from quantize.safetensors_writer import save_checkpoint
 from quantize.upcycle import checkpoint_from_gguf, router, upcycle
@@ -89,7 +89,7 @@ def test_options_change_the_fingerprint(dense: Checkpoint) -> None:
 
 
 def test_what_cannot_be_upcycled_is_refused(dense: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="3 of 2 experts cannot be"):
+    with pytest.raises(BadOption, match="3 of 2 experts cannot be"):
         upcycle(dense, 2, n_used=3)
     with pytest.raises(Unsupported, match="not a dense Hugging Face checkpoint"):
         upcycle(upcycle(dense, 4), 4)

@@ -16,7 +16,7 @@ import pytest
 
 from mixcli.batch import journal as module
 from mixcli.batch.journal import Journal, key_of
-from mixcli.errors import UsageError
+from mixcli.errors import InUse, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     first = Journal(tmp_path / "journal")
-    with pytest.raises(UsageError, match="another mixcli batch"):
+    with pytest.raises(InUse, match="another mixcli batch"):
         Journal(tmp_path / "journal")
     first.close()
     Journal(tmp_path / "journal").close()

@@ -14,7 +14,7 @@ import pytest
 
 from mixcli.batch.output import output
 from mixcli.batch.targets import check_targets, part_of
-from mixcli.errors import UsageError
+from mixcli.errors import InUse, UsageError
 from quantize.errors import QuantizeError
 from quantize.output_target import output_target
 from tests.conftest import Runner
@@ -126,7 +126,7 @@ def test_an_output_behind_a_link_is_written_where_it_leads(folder: Path) -> None
 def test_two_batches_on_one_output_are_refused_also_with_other_journals(folder: Path) -> None:
     with output(folder / "out") as write:
         write("first\n")
-        with pytest.raises(UsageError, match="another mixcli batch"), output(folder / "out"):
+        with pytest.raises(InUse, match="another mixcli batch"), output(folder / "out"):
             pass
     with output(folder / "out") as write:
         write("second\n")
