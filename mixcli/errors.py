@@ -4,7 +4,8 @@
     ├── InternalError          1  a bug that ended one request
     ├── InUse                  1  another process works on the same file, model or port
     ├── UsageError             2  an option, name or value that is wrong
-    │   └── BadRequest         2  one field of a request to the model, named in `param`
+    │   ├── BadRequest         2  one field of a request to the model, named in `param`
+    │   └── NotInstalled       2  a model that could be pulled, and is not on this machine
     ├── SomeFailed             3  some records failed, the rest is done
     ├── DoesNotFit             4  memory, disk or context is too small
     │   └── ContextOverflow    4  a prompt has more tokens than the context
@@ -46,6 +47,15 @@ class BadRequest(UsageError):
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)
         self.param = param
+
+
+class NotInstalled(UsageError):
+    """A model could be pulled and is not on this machine; `name` is what a person wrote, None where nothing was named and nothing is here."""
+
+    def __init__(self, what: str, step: str, name: str | None) -> None:
+        super().__init__(f"{what}; {step}")
+        self.what = what
+        self.name = name
 
 
 class SomeFailed(MixcliError):
@@ -122,6 +132,7 @@ __all__ = [
     "InternalError",
     "MixcliError",
     "ModelDied",
+    "NotInstalled",
     "NotReachable",
     "SomeFailed",
     "Unresponsive",

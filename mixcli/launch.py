@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from mixcli.console import console
+from mixcli.errors import NotInstalled
 from mixcli.host.process import Host, connect
 from mixcli.host.spec import HostName, Order
 from mixcli.hub import usage
@@ -20,12 +21,22 @@ def load(model: str | None, wish: Wish, keep_alive: float, apart: str = "") -> H
 
     Whoever names the same `apart` shares a host.
     """
-    stored = find(model)
+    stored = installed(model, wish)
     with console.progress(f"loading {stored.label}") as bar:
         host = hold(stored, wish, keep_alive, bar.update, apart=apart)
     for note in host.notes:
         console.note(note)
     return host
+
+
+def installed(model: str | None, wish: Wish) -> StoredModel:
+    """Return the installed model that a name means; NotInstalled has the file that `mixcli pull` would bring and its rate for this wish."""
+    try:
+        return find(model)
+    except NotInstalled as missing:
+        from mixcli.insight.offers import with_offer
+
+        raise with_offer(missing, wish) from None
 
 
 def hold(
@@ -61,9 +72,9 @@ def host_name(stored: StoredModel, wish: Wish, apart: str = "") -> HostName:
     return HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True) + apart)
 
 
-def identity(model: str | None) -> str:
+def identity(model: str | None, wish: Wish) -> str:
     """Return in one line which weights a name means here: their checksum where it is known, else file, size and time."""
-    stored = find(model)
+    stored = installed(model, wish)
     if stored.manifest:
         return f"{stored.label} {stored.manifest.sha256}"
     status = stored.path.stat()

@@ -84,7 +84,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.answer": BASE | {"mixcli.host.client", "mixcli.host.process"},
     "mixcli.wish": {"profiles"},
     "mixcli.launch": BASE
-    | {"mixcli.wish", "mixcli.hub", "mixcli.host.process", "mixcli.host.spec", "mixcli.placing"},
+    | {
+        "mixcli.wish",
+        "mixcli.hub",
+        "mixcli.host.process",
+        "mixcli.host.spec",
+        "mixcli.insight.offers",
+        "mixcli.placing",
+    },
     "mixcli.placing": BASE
     | {
         "mixcli.wish",
@@ -105,6 +112,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.hub",
         "mixcli.file_types",
         "mixcli.engine.preflight",
+        "mixcli.wish",
     },
     "mixcli.template": {"mixcli.errors", "mixcli.text"},
     "mixcli.labels": BASE,

@@ -40,7 +40,7 @@ class Engine:
 
         model, wish, keep_alive, apart = self._loading
         try:
-            self._asker = HostAsker(lambda: load(model, wish, keep_alive, apart), identity(model))
+            self._asker = HostAsker(lambda: load(model, wish, keep_alive, apart), identity(model, wish))
         except MixcliError as error:
             return error_body(error)[1]
         return {"identity": self._asker.identity}

@@ -124,9 +124,9 @@ class ChatModel:
     def stored(self) -> "StoredModel":
         """Find the model's file; UsageError when there is none of that name."""
         if self._stored is None:
-            from mixcli.hub.store import find
+            from mixcli.launch import installed
 
-            self._stored = find(self.name)
+            self._stored = installed(self.name, self.wish)
         return self._stored
 
     def folds_system(self) -> bool:

@@ -151,4 +151,4 @@ def many_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", kee
     from mixcli.launch import identity, load
 
     many = replace(wish, request=replace(wish.request, purpose="batch"))
-    return HostAsker(lambda: load(model, many, keep_alive), identity(model))
+    return HostAsker(lambda: load(model, many, keep_alive), identity(model, wish))

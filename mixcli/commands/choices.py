@@ -20,16 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 PREFERENCES = ("balanced", "quality", "speed")
 COLUMNS = ("TYPE", "SIZE", "ON GPUS", "IN RAM", "CONTEXT", "DECODE TOK/S", "PREFILL TOK/S", "LOSS", "")
 
-profile_option = click.option(
-    "--profile",
-    envvar="MIXCLI_PROFILE",
-    metavar="NAME",
-    help="A machine of `mixcli profiles list`; default auto, this one.",
-)
-
 
 def rule_options(command: F) -> F:
-    """Add --prefer and --min-tps; the command gets one `rule`."""
+    """Add --prefer and --min-tps; the command gets one `rule`, None where neither was said."""
     options = (
         click.option(
             "--prefer",
@@ -54,7 +47,7 @@ def rule_options(command: F) -> F:
         model = str(others.get("model") or "")
         if said and (model.partition(":")[2] or model.lower().endswith(".gguf")):
             raise UsageError(f"{said[0]} chooses a type, and {model} names one; leave one of the two out")
-        return command(rule=Rule(prefer, min_tps), **others)
+        return command(rule=Rule(prefer, min_tps) if said else None, **others)
 
     return with_options(cast(F, collect), options)
 

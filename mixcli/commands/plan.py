@@ -9,7 +9,6 @@ from mixcli.commands.choices import rule_options, show_types
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, purpose_option, wish_options
 from mixcli.console import console
-from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
     from mixcli.wish import Wish
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     quant: str | None,
-    rule: "Rule",
+    rule: "Rule | None",
     wish: "Wish",
     ubatch: int | None,
     purpose: "Purpose",
@@ -41,20 +40,24 @@ def command(
     MODEL is a model of `mixcli list`, a .gguf file, org/repo:TYPE of the Hub (only its header is fetched), or a name such as
     mixtral that is not here yet. Without a type all types are planned, and the one that suits the machine is chosen.
     """
-    from mixcli.hub.choosing import Target
-    from mixcli.insight.machines import machine_of
-    from mixcli.insight.plans import as_data, bars, choice_data, flags, others, subject_of, types_of
+    from mixcli.insight.machines import machine_of, target_of
+    from mixcli.insight.plans import (
+        as_data,
+        bars,
+        check_rule,
+        choice_data,
+        flags,
+        others,
+        subject_of,
+        types_of,
+    )
     from profiles.planner import plan
-    from profiles.request import Rule
 
     request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
     where = (wish.profile, wish.vram, wish.ram, wish.workers)
-    target = Target(lambda shapes: machine_of(*where, shapes=shapes), request, rule)
+    target = target_of(replace(wish, request=request), rule)
     subject = subject_of(model, quant, target)
-    if subject.planned is None and rule != Rule():
-        raise UsageError(
-            f"--prefer and --min-tps choose a type, and {subject.label} names one; leave them out"
-        )
+    check_rule(subject, target)
     disk_of = subject.path if wish.request.from_disk else None
     choice = subject.planned
     machine = choice.machine if choice else machine_of(*where, disk_of, [subject.shape])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from mixcli.commands.choices import profile_option, rule_options, show_types
-from mixcli.commands.conflicts import Command
-from mixcli.commands.options import NAME_OR_PATH, common, json_option
+from mixcli.commands.choices import rule_options, show_types
+from mixcli.commands.conflicts import PLACEMENT, Command, given
+from mixcli.commands.options import NAME_OR_PATH, common, json_option, wish_options
 from mixcli.console import console
 from mixcli.errors import IntegrityError
 from mixcli.words import size
@@ -18,6 +18,7 @@ from mixcli.words import size
 if TYPE_CHECKING:
     from mixcli.hub.job import Job, Summary
     from mixcli.hub.store import StoredModel
+    from mixcli.wish import Wish as LoadWish
     from profiles.request import Rule
 
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     help="What the model shall be called. Default: the name that was given, or the folder's.",
 )
 @rule_options
-@profile_option
+@wish_options
 @click.option(
     "--repair/--no-repair",
     default=None,
@@ -57,8 +58,8 @@ def command(
     model: str | None,
     output_type: str | None,
     name: str | None,
-    rule: "Rule",
-    profile: str | None,
+    rule: "Rule | None",
+    wish: "LoadWish",
     repair: bool | None,
     keep_source: bool,
     dry_run: bool,
@@ -73,15 +74,22 @@ def command(
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
-    from mixcli.hub.choosing import Target
-    from mixcli.hub.pull import Made, Wish, favourite, pull
-    from mixcli.insight.machines import machine_of
+    from mixcli.hub.choosing import favourite
+    from mixcli.hub.pull import Made, Wish, pull
+    from mixcli.insight.machines import target_of
 
     signal.signal(signal.SIGTERM, _interrupt)
-    target = Target(lambda shapes: machine_of(profile, shapes=shapes), rule=rule)
-    wish = Wish(model or favourite(target), output_type and output_type.upper(), name, keep_source, dry_run)
-    with console.progress(f"pulling {wish.text}") as bar:
-        found = pull(wish, target, bar.update)
+    target = target_of(wish, rule)
+    wanted = Wish(
+        model or favourite(target)[0],
+        output_type and output_type.upper(),
+        name,
+        keep_source,
+        dry_run,
+        tuple(sorted(given(click.get_current_context()).intersection(PLACEMENT))),
+    )
+    with console.progress(f"pulling {wanted.text}") as bar:
+        found = pull(wanted, target, bar.update)
     if isinstance(found, Made):
         _say(found.model, found.fresh, as_json)
         return

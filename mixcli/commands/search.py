@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.choices import profile_option, rule_options
+from mixcli.commands.choices import rule_options
 from mixcli.commands.conflicts import Command
-from mixcli.commands.options import common, json_option
+from mixcli.commands.options import common, json_option, wish_options
 from mixcli.console import console
 
 if TYPE_CHECKING:
     from mixcli.hub.catalog import Entry
+    from mixcli.wish import Wish
     from profiles.file_choice import FileChoice
     from profiles.machine import Machine
     from profiles.request import Rule
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 @click.command("search", cls=Command)
 @click.argument("words", nargs=-1)
 @rule_options
-@profile_option
+@wish_options
 @json_option
 @common
-def command(words: tuple[str, ...], rule: "Rule", profile: str | None, as_json: bool) -> None:
+def command(words: tuple[str, ...], rule: "Rule | None", wish: "Wish", as_json: bool) -> None:
     """List the models that mixcli knows by name, those that WORDS occur in, and which type of each suits this machine.
 
     Nothing is asked of the network. Any repository of the Hugging Face Hub can be pulled as org/repo as well.
     """
     from mixcli.hub.catalog import catalog
-    from mixcli.hub.choosing import Target, choices_of, rows_of
+    from mixcli.hub.choosing import choices_of, rows_of
     from mixcli.hub.store import models
-    from mixcli.insight.machines import machine_of
+    from mixcli.insight.machines import target_of
 
     have = {model.manifest.name for model in models() if model.manifest}
     wanted = [word.lower() for word in words]
@@ -44,9 +45,10 @@ def command(words: tuple[str, ...], rule: "Rule", profile: str | None, as_json: 
         )
     ]
     # nothing is measured for a list: what was measured before is used
-    machine = machine_of(profile)
-    planned = choices_of(found, Target(lambda _: machine, rule=rule))
-    usual = [profile in (None, "auto") and _has_usual_rates(one, machine) for one in planned]
+    target = target_of(wish, rule, measure=False)
+    planned = choices_of(found, target)
+    machine = target.machine_for(())
+    usual = [wish.profile in (None, "auto") and _has_usual_rates(one, machine) for one in planned]
     if as_json:
         rows = [
             {

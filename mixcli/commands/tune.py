@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @common
 def command(
     model: str | None,
-    rule: "Rule",
+    rule: "Rule | None",
     wish: "Wish",
     purpose: "Purpose",
     budget: float,
@@ -49,20 +49,21 @@ def command(
     as_json: bool,
 ) -> None:
     """Measure a few placements of a model on this machine and use the best from now on."""
-    from mixcli.hub.choosing import Target, better_type, how_it_runs
-    from mixcli.insight.machines import machine_of
-    from mixcli.insight.plans import subject_of
+    from mixcli.hub.choosing import better_type, how_it_runs
+    from mixcli.insight.machines import machine_of, target_of
+    from mixcli.insight.plans import check_rule, subject_of
     from mixcli.insight.target import reaching
     from mixcli.insight.tune import sweep
     from mixcli.insight.tuned import evidence, remember
 
     request = replace(wish.request, purpose=purpose)
     where = (wish.profile, wish.vram, wish.ram, wish.workers)
-    target = Target(lambda shapes: machine_of(*where, shapes=shapes), request, rule)
+    target = target_of(replace(wish, request=request), rule)
     subject = subject_of(model, None, target)
+    check_rule(subject, target)
     if subject.path is None:
         raise UsageError(
-            f"{subject.label} is not on this machine, so nothing can be measured; `mixcli pull {subject.label}` brings it"
+            f"{subject.label} is not installed, so nothing can be measured; `mixcli pull {subject.label}` brings it"
         )
     machine = machine_of(*where, shapes=[subject.shape])
     if show:

@@ -16,17 +16,22 @@ from profiles.shape import ModelShape, model_shape
 from quantize.errors import QuantizeError, Unsupported
 from quantize.source import ModelSource
 
+# What `mixcli pull` brings when nothing is named: the first that fits
+FAVOURITES = ("mixtral", "mistral", "demo")
+
 
 @dataclass(frozen=True)
 class Target:
     """What a file is chosen for: a machine, what is asked of its plan, and what is preferred.
 
-    `machine_for` returns the machine; the shapes that it gets say which types of weights may have to be measured there.
+    `machine_for` returns the machine; the shapes that it gets say which types of weights may have to be measured there. `is_asked` says that
+    a person named the rule: then another type than an installed one may suit.
     """
 
     machine_for: Callable[[Sequence[ModelShape]], Machine]
     request: Request = field(default_factory=Request)
     rule: Rule = field(default_factory=Rule)
+    is_asked: bool = False
 
     def settled(self, shapes: Mapping[str, ModelShape]) -> "Target":
         """Return the same with the machine for these shapes looked at once, for several choices."""
@@ -50,6 +55,23 @@ def usual_types(name: str) -> dict[str, ModelShape]:
     """Return the same for a name of the catalog; nothing for one whose dimensions are not known."""
     facts = known_models().get(name)
     return usual_shapes(facts) if facts else {}
+
+
+def favourite(target: Target) -> tuple[str, FileChoice | None]:
+    """Return the catalog's name for a machine and how its types do: the first of FAVOURITES that fits in some type, and is as fast as was asked for.
+
+    The last of them runs anywhere, and its types are None. Raises DoesNotFit where some fit and none is fast enough.
+    """
+    slow = None
+    for name in FAVOURITES:
+        if shapes := usual_types(name):
+            planned = target.choose(shapes)
+            if planned.chosen:
+                return name, planned
+            slow = (planned, name) if planned.fastest else slow
+    if slow is not None:
+        check_rate(*slow)
+    return FAVOURITES[-1], None
 
 
 def choices_of(entries: Sequence[Entry], target: Target) -> list[FileChoice]:
@@ -193,6 +215,12 @@ def better_type(label: str, target: Target) -> Row | None:
     return chosen if chosen is not None and chosen.type != file_type else None
 
 
+def in_short(row: Row, where: str) -> str:
+    """Return a type that fits in a few words: its name, its size, and how fast it decodes `where` ("here", "on rtx-4090")."""
+    rate = f"{row.decode:.0f}" if row.decode >= 10 else f"{row.decode:.1f}"
+    return f"{row.type}, {size(row.size)}, about {rate} tok/s {where}"
+
+
 def how_it_runs(row: Row) -> str:
     """Return in words how fast a type is and where it lies, or that it does not fit."""
     if row.plan is None:
@@ -211,7 +239,9 @@ __all__ = [
     "better_type",
     "check_rate",
     "choices_of",
+    "favourite",
     "how_it_runs",
+    "in_short",
     "rows_of",
     "shapes_of_types",
     "usual_shapes",

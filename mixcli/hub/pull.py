@@ -12,24 +12,20 @@ from mixcli.errors import NotReachable, UsageError
 from mixcli.hub import build, hub_cache, store, surroundings
 from mixcli.hub.build import About
 from mixcli.hub.catalog import Entry, catalog, entry, file_type
-from mixcli.hub.choosing import Target, check_rate, usual_types
+from mixcli.hub.choosing import Target
 from mixcli.hub.hashing import Report
 from mixcli.hub.job import Job
 from mixcli.hub.licences import licence
 from mixcli.hub.reference import Reference, check_text, is_path, is_there
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
-from profiles.request import Rule
-
-# What `mixcli pull` brings when nothing is named: the first that fits
-FAVOURITES = ("mixtral", "mistral", "demo")
 
 
 @dataclass(frozen=True)
 class Wish:
     """What the command line says: `text` names the model, `quant` a type to make of safetensors, `name` what it shall be called.
 
-    With `dry_run` nothing is made at once.
+    With `dry_run` nothing is made at once. `placed` are the options of a plan that were given: they choose a type.
     """
 
     text: str
@@ -37,6 +33,7 @@ class Wish:
     name: str | None = None
     keep_source: bool = False
     dry_run: bool = False
+    placed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,23 +42,6 @@ class Made:
 
     model: StoredModel
     fresh: bool
-
-
-def favourite(target: Target) -> str:
-    """Return the catalog's name for a machine: the first of FAVOURITES that fits in some type, and is as fast as was asked for.
-
-    Raises DoesNotFit where some fit and none is fast enough.
-    """
-    slow = None
-    for name in FAVOURITES:
-        if shapes := usual_types(name):
-            planned = target.choose(shapes)
-            if planned.chosen:
-                return name
-            slow = (planned, name) if planned.fastest else slow
-    if slow is not None:
-        check_rate(*slow)
-    return FAVOURITES[-1]
 
 
 def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
@@ -93,7 +73,7 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
     if reference.type and wish.quant and reference.type != wish.quant:
         raise UsageError(f"{wish.text} and --quant {wish.quant} name two types; give one of them")
     # with a preference another type than that which is here may suit
-    is_open = not (reference.type or wish.quant) and target.rule != Rule()
+    is_open = not (reference.type or wish.quant) and target.is_asked
     is_unknown = reference.name not in catalog() and not (is_open and reference.is_repo)
     if is_unknown and (here := _here(reference, wish)) is not None:
         return Made(here, False)  # also what was imported under a name that no hub knows
@@ -108,7 +88,8 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
             "--keep-source": wish.keep_source,
             "--name": wish.name,
         }
-        said["--prefer or --min-tps"] = target.rule != Rule()
+        said["--prefer or --min-tps"] = target.is_asked
+        said |= dict.fromkeys(wish.placed, True)
         _check_made_here(wish, said)
         model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)
         return Made(model, fresh)

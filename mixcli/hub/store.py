@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixcli import paths
-from mixcli.errors import IntegrityError, UsageError
+from mixcli.errors import IntegrityError, NotInstalled, UsageError
 from mixcli.hub import default, manifest
 from mixcli.hub.hashing import Report
 from mixcli.hub.manifest import Manifest
@@ -172,9 +172,10 @@ def _only(have: list[StoredModel]) -> StoredModel:
 
         if broken := damaged.damaged():
             raise IntegrityError(broken[0].sentence)
-        raise UsageError(
-            "there is no model yet; `mixcli pull` brings the one that suits this machine, "
-            "`mixcli pull demo` a small one, without the network"
+        raise NotInstalled(
+            "no model is installed",
+            "`mixcli pull` brings the one that suits this machine, `mixcli pull demo` a small one, without the network",
+            None,
         )
     if len(have) > 1:
         raise UsageError(
@@ -231,8 +232,10 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
         begun = " (a pull of it was begun)" if next(iter(pulled), None) else ""
         is_chosen = reference.type is None and reference.file is None and reference.name != "demo"
         how = ", in the type that suits this machine" if is_chosen else ""
-        return UsageError(
-            f"{reference} is not on this machine{begun}; `mixcli pull {reference}` brings it{how}"
+        return NotInstalled(
+            f"{reference} is not installed{begun}",
+            f"`mixcli pull {reference}` brings it{how}",
+            str(reference),
         )
     known = [*labels, *(_name_of(model) for model in have), *catalog()]
     near = nearest(str(reference), known) or nearest(reference.name, known)

@@ -7,11 +7,14 @@ from pathlib import Path
 from mixcli import paths
 from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.hub.choosing import Target
 from mixcli.text import clean, did_you_mean
+from mixcli.wish import Wish
 from profiles.errors import UnknownProfile
 from profiles.load import load_profile
 from profiles.machine import Machine
 from profiles.memory import GIB
+from profiles.request import Rule
 from profiles.schema import Profile
 from profiles.shape import ModelShape
 
@@ -52,6 +55,15 @@ def machine_of(
 
         machine = with_rates(machine, shapes, console.note)
     return machine
+
+
+def target_of(wish: Wish, rule: Rule | None = None, *, measure: bool = True) -> Target:
+    """Return what a file is chosen for. Without `measure` the processor is not measured: the rates that are known are used."""
+    where = (wish.profile, wish.vram, wish.ram, wish.workers)
+    target = Target(
+        lambda shapes: machine_of(*where, shapes=shapes), wish.request, rule or Rule(), rule is not None
+    )
+    return target if measure else target.settled({})
 
 
 def profile_of(name: str) -> Profile:

@@ -23,7 +23,6 @@ from profiles.models import known_models
 from profiles.placement import Placement
 from profiles.planner import Plan, Request, plan_if_it_fits
 from profiles.quality import BITS
-from profiles.request import Rule
 from profiles.shape import ModelShape
 
 BAR = 46  # characters
@@ -55,7 +54,7 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
     """Find the model that is meant: one of this machine, a .gguf file, org/repo of the Hub, or a known name; without a type one is chosen."""
     name, _, named_type = (model or "").partition(":")
     facts = known_models().get(name)
-    is_open = facts and target.rule != Rule()  # another type than that which is here may suit
+    is_open = facts and target.is_asked  # another type than that which is here may suit
     if quant is None and not is_open and not (facts and named_type):
         try:
             return _here(model)
@@ -88,6 +87,13 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
     label = f"{name}:{row.type}"
     path = next((stored.path for stored in models() if stored.label == label), None)
     return Subject(label, row.shape, path, planned)
+
+
+def check_rule(subject: Subject, target: Target) -> None:
+    """Raise UsageError where a person asked how to choose a type, and the subject is one file."""
+    if target.is_asked and subject.planned is None:
+        option = "--prefer" if target.rule.min_tps is None else "--min-tps"
+        raise UsageError(f"{option} chooses a type, and {subject.label} is a single file; leave {option} out")
 
 
 def _here(model: str | None) -> Subject:

@@ -27,7 +27,7 @@ def test_a_typo_is_met_with_the_nearest_command(mixcli: Runner) -> None:
     [
         (["run", "-m", "dmeo", "hi"], None, "did you mean demo?"),
         (["run", "-m", "demo", "hi"], None, "`mixcli pull demo` brings it"),
-        (["run", "hi"], None, "there is no model yet"),
+        (["run", "hi"], None, "no model is installed"),
         (["run", "-m", "./nowhere.gguf", "hi"], None, "there is no file"),
         (["run", "-m", "demo"], b"", "there is nothing to answer"),
         (["run", "-m", "demo", "hi", "--keep-alive", "soon"], None, "is not a time"),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,7 @@ from profiles.quality import BITS
 from profiles.request import Rule
 from profiles.shape import ModelShape
 from tests.conftest import Runner
+from tests.mixcli.hub import small
 
 
 def test_a_file_has_its_own_size_and_the_quantizers_types() -> None:
@@ -66,6 +68,49 @@ def test_search_plans_for_a_profile(mixcli: Runner) -> None:
     (chosen,) = [one for one in row["choice"] if one["chosen"]]
     assert row["fits"] == chosen["type"]
     assert chosen["bytes_on_gpus"] + chosen["bytes_in_memory"] == chosen["size"]
+
+
+@pytest.mark.parametrize(
+    "asked", [("--ctx", "32768"), ("--vram", "12GiB", "--ram", "20GiB"), ("--kv", "q8_0")]
+)
+def test_search_plans_for_what_is_asked_as_plan_and_pull_do(mixcli: Runner, asked: tuple[str, ...]) -> None:
+    asked = (*asked, "--profile", "rtx-4090")
+    (found,) = (
+        row
+        for row in json.loads(mixcli("search", "mixtral", *asked, "--json").stdout)
+        if row["name"] == "mixtral"
+    )
+    planned = json.loads(mixcli("plan", "mixtral", *asked, "--json").stdout)
+    assert found["choice"] == planned["types"]
+    assert f"mixtral:{found['fits']}" == planned["model"]
+    plain = json.loads(mixcli("search", "mixtral", "--profile", "rtx-4090", "--json").stdout)
+    assert found["choice"] not in [row["choice"] for row in plain], "it makes a difference"
+
+
+def test_what_is_one_file_or_made_here_leaves_nothing_to_prefer(mixcli: Runner, tmp_path: Path) -> None:
+    path = small.write(tmp_path / "tiny-F16.gguf", small.gguf())
+    assert mixcli("import", str(path), "--name", "tiny").returncode == 0
+    for command in (("plan", "tiny"), ("plan",), ("tune", "-m", "tiny")):
+        for rule, option in (
+            (("--prefer", "balanced"), "--prefer"),
+            (("--prefer", "speed"), "--prefer"),
+            (("--min-tps", "1"), "--min-tps"),
+        ):
+            done = mixcli(*command, *rule)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+            assert (
+                f"{option} chooses a type, and tiny:F16 is a single file; leave {option} out" in done.stderr
+            )
+    made = mixcli("pull", "demo", "--ctx", "2048")
+    assert (made.returncode, "--ctx has no effect on demo" in made.stderr) == (2, True), made.stderr
+
+
+def test_tune_measures_the_preferred_type_and_names_how_to_get_it(mixcli: Runner) -> None:
+    ask = ("tune", "-m", "mixtral", "--profile", "rtx-4090", "--prefer")
+    speed, quality = (mixcli(*ask, prefer) for prefer in ("speed", "quality"))
+    assert (speed.returncode, quality.returncode) == (2, 2)
+    assert "`mixcli pull mixtral:Q3_K_M` brings it" in speed.stderr
+    assert "`mixcli pull mixtral:Q5_K_M` brings it" in quality.stderr
 
 
 def test_what_is_named_needs_no_rates_of_other_types() -> None:

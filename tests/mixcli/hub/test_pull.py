@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.hub.choosing import Target
-from mixcli.hub.pull import favourite
+from mixcli.hub.choosing import Target, favourite
 from profiles.machine import Machine
 from tests.conftest import Runner
 from tests.mixcli.hub import small, standin
@@ -213,7 +212,7 @@ def test_a_revision_is_kept_apart(hub: StandIn, pull, mixcli: Runner) -> None:
 def test_what_is_pulled_when_nothing_is_named() -> None:
     gib = 1 << 30
     targets = [Target(lambda _, free=free: Machine(free * gib, 8)) for free in (64, 24, 8, 1)]  # type: ignore[misc]
-    assert [favourite(target) for target in targets] == ["mixtral", "mixtral", "mistral", "demo"]
+    assert [favourite(target)[0] for target in targets] == ["mixtral", "mixtral", "mistral", "demo"]
 
 
 def test_a_renamed_repository_is_followed(hub: StandIn, pull, mixcli: Runner) -> None:

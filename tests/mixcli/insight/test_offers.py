@@ -1,0 +1,94 @@
+"""What is offered in place of a model that is not installed: computed here, for the wish, without the network."""
+
+import socket
+from typing import NoReturn
+
+import pytest
+
+from mixcli.errors import NotInstalled
+from mixcli.insight.offers import options_of, with_offer
+from mixcli.launch import installed
+from mixcli.wish import Wish
+from profiles.errors import DoesNotFit
+from profiles.request import Request
+from tests.conftest import Runner
+
+
+def offer(name: str | None, profile: str, n_ctx: int | None = None, vram: int | None = None) -> str:
+    with pytest.raises(NotInstalled) as caught:
+        installed(name, Wish(Request(n_ctx=n_ctx), profile, vram))
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, home: object) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("an offer asks nothing of the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_the_offer_names_the_chosen_file_its_size_and_its_rate() -> None:
+    assert offer("mixtral", "rtx-4090") == (
+        "mixtral is not installed; `mixcli pull mixtral --profile rtx-4090` brings Q3_K_L, 24.2 GB, about 62 tok/s on rtx-4090"
+    )
+
+
+def test_a_named_type_is_offered_where_it_fits_and_the_chosen_one_where_it_does_not() -> None:
+    assert "`mixcli pull mixtral:Q5_K_M --profile cpu` brings Q5_K_M, 33.2 GB" in offer(
+        "mixtral:q5_k_m", "cpu"
+    )
+    assert offer("mixtral:Q8_0", "cpu-avx2-32gb").startswith(
+        "mixtral:Q8_0 is not installed and does not fit on cpu-avx2-32gb (49.6 GB); "
+        "`mixcli pull mixtral --profile cpu-avx2-32gb` brings Q4_K_M, 28.4 GB"
+    )
+    assert "`mixcli pull mixtral:ODD --profile cpu` brings it" in offer("mixtral:ODD", "cpu")
+
+
+def test_where_no_type_fits_the_largest_model_that_does_is_offered() -> None:
+    words = offer("mixtral-8x22b", "rtx-3090")
+    assert "no type of it fits on rtx-3090: the smallest, Q2_K" not in words, "60 GiB and a card hold it"
+    words = offer("mixtral-8x22b", "laptop-8gb-gpu")
+    assert "no type of it fits on laptop-8gb-gpu: the smallest, Q2_K, has 52.1 GB" in words
+    assert "`mixcli pull mixtral --profile laptop-8gb-gpu` brings Q" in words
+
+
+def test_without_any_model_the_catalogs_best_and_the_demo_are_offered() -> None:
+    words = offer(None, "rtx-4090")
+    assert "no model is installed; `mixcli pull --profile rtx-4090` brings mixtral:Q3_K_L" in words
+    assert words.endswith("`mixcli pull demo` makes a small one, without the network")
+
+
+def test_the_offer_is_made_for_what_was_asked() -> None:
+    assert "Q3_K_L" in offer("mixtral", "rtx-4090", 4096)
+    assert "Q3_K_L" not in offer("mixtral", "rtx-4090", 32768), "its context takes room on the card"
+    assert "--ctx 32768 --profile rtx-4090 --vram 12GiB`" in offer("mixtral", "rtx-4090", 32768, 12 << 30)
+    with pytest.raises(DoesNotFit, match="trained for 32768"):
+        offer("mixtral", "rtx-4090", 40000)
+
+
+def test_what_has_no_known_dimensions_keeps_its_sentence() -> None:
+    for name in ("demo", "org/repo:Q4_K_M"):
+        missing = NotInstalled(f"{name} is not installed", "`mixcli pull` brings it", name)
+        assert with_offer(missing, Wish(Request())) is missing
+
+
+def test_a_wish_is_written_as_its_options() -> None:
+    wish = Wish(Request(2048, "q8_0", from_disk=True), "auto", 12 << 30, 1000, ("127.0.0.1:1",))
+    assert options_of(wish) == "--ctx 2048 --vram 12GiB --ram 1000 --kv q8_0 --worker 127.0.0.1:1 --from-disk"
+    assert options_of(Wish(Request())) == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("run", "-m", "mistral", "hi"),
+        ("chat", "-m", "mistral", "hi"),
+        ("batch", "-", "-m", "mistral", "--prompt", "{{ text }}"),
+        ("serve", "-m", "mistral", "--port", "0"),
+    ],
+)
+def test_every_command_that_loads_a_model_makes_the_offer(mixcli: Runner, args: tuple[str, ...]) -> None:
+    done = mixcli(*args, "--profile", "rtx-3090", stdin='{"text": "a"}\n')
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "`mixcli pull mistral --profile rtx-3090` brings Q6_K, 5.9 GB, about " in done.stderr
