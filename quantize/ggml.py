@@ -1,6 +1,6 @@
 """The library's own quantizers and type rules, called through ctypes. The only importer of llama_cpp in quantize/.
 
-Struct layouts come from the bindings and from ggml.h of the llama.cpp that they carry; see the version bound in pyproject.toml.
+Struct layouts come from the bindings and from ggml.h of the llama.cpp that they carry, so only one release of them is accepted (bindings.py).
 All row functions release Python's lock while they run and may be called from several threads.
 """
 
@@ -18,6 +18,7 @@ import llama_cpp.llama_cpp as llama
 import numpy as np
 from numpy.typing import NDArray
 
+from quantize import bindings
 from quantize.errors import QuantizeError
 from quantize.ggml_types import GGMLQuantizationType, row_bytes
 
@@ -59,6 +60,8 @@ def library_path() -> Path:
 
 @cache
 def _library() -> ctypes.CDLL:
+    if wrong := bindings.mismatch(llama, llama_cpp.__version__):
+        raise QuantizeError(wrong)
     library = ctypes.CDLL(str(library_path()))
     pointer, i64, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
     for name, result, arguments in (

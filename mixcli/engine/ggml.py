@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.errors import MixcliError
+from quantize import bindings
 
 DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
 
@@ -64,9 +65,7 @@ def library_folder() -> Path:
     """Return the folder of the compiled libraries without importing the bindings."""
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or spec.origin is None:
-        raise MixcliError(
-            "llama-cpp-python is not installed; run `make setup`, or pip install llama-cpp-python==0.3.36"
-        )
+        raise MixcliError(f"llama-cpp-python is not installed; run `make setup`, or {bindings.INSTALL}")
     return Path(spec.origin).parent / "lib"
 
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
+from llama_cpp import __version__ as bindings_version
 from llama_cpp import llama_cpp as C
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from mixcli.engine.log import LEVEL_ERROR, Log
 from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, UsageError
 from mixcli.words import counted
 from profiles.placement import Placement
+from quantize import bindings
 
 # llama.cpp's load modes; "mlock" maps the file and then keeps it in memory
 MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
@@ -44,6 +46,8 @@ class ContextLost(ComputeError):
     """llama_decode failed in the middle: what the context holds is unknown, so it can no longer be used."""
 
 
+if _wrong := bindings.mismatch(C, bindings_version):
+    raise MixcliError(_wrong)
 LOG = Log()
 _on_log = C.llama_log_callback(LOG)
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort must not start a debugger on the terminal

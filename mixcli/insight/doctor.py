@@ -24,10 +24,10 @@ from mixcli.host_rates import SWITCH, failures, host_rates, is_off, known_rates
 from mixcli.nvidia import driver_cards
 from mixcli.words import counted, size
 from profiles.rates import ATTENTION, TypeRates
+from quantize import bindings
 
 LEAST_DISK, LEAST_MEMORY = 5 << 30, 2 << 30
 USUAL = ("Q4_K", "Q6_K")  # types that are measured where no plan has needed any yet
-TESTED_BINDINGS = "0.3.36"
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,11 @@ def _bindings() -> Finding:
     try:
         version = importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:
-        return Finding("bindings", "fail", f"pip install llama-cpp-python~={TESTED_BINDINGS}")
-    same = version.split(".")[:2] == TESTED_BINDINGS.split(".")[:2]
-    state: Literal["ok", "warn"] = "ok" if same else "warn"
-    return Finding(
-        "bindings",
-        state,
-        f"llama-cpp-python {version}" + ("" if same else f", tested with {TESTED_BINDINGS}"),
-    )
+        return Finding("bindings", "fail", f"not installed; run `{bindings.INSTALL}`")
+    if version != bindings.VERSION:
+        words = f"llama-cpp-python {version}, but mixcli needs {bindings.VERSION}; run `{bindings.INSTALL}`"
+        return Finding("bindings", "fail", words)
+    return Finding("bindings", "ok", f"llama-cpp-python {version}")
 
 
 def _backends() -> Finding:
