@@ -125,9 +125,16 @@ class _Whole(click.IntRange):
         super().__init__(of.min, of.max, of.min_open, of.max_open, of.clamp)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(_brief(value), param, ctx)
-        if abs(number) > MAX_WHOLE:
-            self.fail(f"{number} is larger than {MAX_WHOLE:,}.", param, ctx)
+        least, most = (
+            -MAX_WHOLE if self.min is None else self.min,
+            MAX_WHOLE if self.max is None else self.max,
+        )
+        try:
+            number = super().convert(_brief(value), param, ctx)
+        except click.BadParameter:
+            number = None
+        if number is None or not least <= number <= most:
+            self.fail(f"{_brief(str(value))!r} is not a whole number from {least:,} to {most:,}.", param, ctx)
         return number
 
 
@@ -138,9 +145,15 @@ class _Real(click.FloatRange):
         super().__init__(of.min, of.max, of.min_open, of.max_open, of.clamp)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(_brief(value), param, ctx)
+        try:
+            number = super().convert(_brief(value), param, ctx)
+        except click.BadParameter:
+            number = math.nan
         if not math.isfinite(number):
-            self.fail(f"{_brief(value)!r} is not a number.", param, ctx)
+            least = "" if self.min is None else f" from {self.min:g}"
+            most = "" if self.max is None else f" to {self.max:g}"
+            limits = least + (most or " on") if least else most
+            self.fail(f"{_brief(str(value))!r} is not a number{limits}.", param, ctx)
         return number
 
 

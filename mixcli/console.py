@@ -7,6 +7,7 @@ commands to the terminal); text for a pipe or file is passed on as it is. rich i
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ CONTROL = {
     )
     if chr(code) not in "\n\t"
 }
+SLOW = 5.0  # seconds of a wait that nothing shows before a note says what it is for
+EVERY = 30.0  # seconds between two lines of progress where no bar can be drawn
 MIN_WIDTH, WIDTH, MAX_WIDTH = 20, 80, 1000  # columns that are drawn for, whatever a terminal or COLUMNS says
 
 
@@ -68,6 +71,27 @@ class Bar(Protocol):
 
 class _Silent:
     def update(self, done: float, total: float, stage: str = "") -> None: ...
+
+
+class _Lines:
+    """Progress for a log: a line now and then, of work that takes long."""
+
+    def __init__(self, console: "Console", title: str, unit: str | None) -> None:
+        self._console, self._title, self._unit = console, title, unit
+        self._next = time.monotonic() + 3 * SLOW
+
+    def update(self, done: float, total: float, stage: str = "") -> None:
+        if (now := time.monotonic()) < self._next:
+            return
+        self._next = now + EVERY
+        amount = (
+            f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
+            if self._unit
+            else f"{100 * done / total:.0f} %"
+            if total
+            else ""
+        )
+        self._console.note(": ".join(filter(None, (stage or self._title, amount))))
 
 
 class _Drawn:
@@ -233,13 +257,29 @@ class Console:
                 return answer
 
     @contextmanager
+    def if_slow(self, text: str, seconds: float | None = None) -> Iterator[None]:
+        """Print a note, once, when the block takes longer than `seconds` (SLOW): what is waited for."""
+        import threading
+
+        timer = threading.Timer(SLOW if seconds is None else seconds, self.note, (text,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @contextmanager
     def progress(self, title: str, unit: Literal["bytes"] | None = None) -> Iterator[Bar]:
-        """Show a bar on stderr from the first update on; nothing where stderr is no terminal or --quiet was said.
+        """Show a bar on stderr from the first update on; where stderr is not a terminal, a line now and then; nothing with --quiet.
 
         With the unit "bytes" it shows how many are done and how fast they come.
         """
-        if self.quiet or not self.is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
+        if self.quiet:
             yield _Silent()
+            return
+        if not self.is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
+            yield _Lines(self, title, unit)
             return
         bar = _Drawn(self, title, unit)
         try:

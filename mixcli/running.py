@@ -95,7 +95,7 @@ def answer_lines(question: Question, files: Sequence[Path], asker: Callable[[], 
     )
     with contextlib.ExitStack() as stack:
         streams = [stdin.stream()] if stdin.is_piped() else []
-        streams += [stack.enter_context(path.open("rb")) for path in files]
+        streams += [stack.enter_context(stdin.opened(path)) for path in files]
         if not streams:
             raise UsageError("--each-line answers the lines of a pipe or of -f; give one of them")
         records = (record for stream in streams for record in open_records(stream, "", "lines").records)

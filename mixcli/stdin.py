@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from mixcli.text import SAMPLE, clean, missing, n_bad_bytes, not_text, shown
 from mixcli.words import counted
 
 MAX_BYTES = 1 << 28  # of a text that is read whole
+NO_END = "reading {} until it ends; if no text is meant to come, add < /dev/null"
 MAX_SMALL = 1 << 20  # bytes of a template, schema, grammar or persona
 
 
@@ -33,11 +35,21 @@ def piped_text() -> str:
     if not is_piped():
         return ""
     try:
-        return _text_of(sys.stdin.buffer, "the piped text")
+        with console.if_slow(NO_END.format("stdin")):
+            return _text_of(sys.stdin.buffer, "the piped text")
     except OSError as error:
         raise UsageError(
             f"stdin cannot be read: {error.strerror}; pipe a text in, or pass one with -f"
         ) from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read; a FIFO is waited for until another program opens it for writing, with a note after some seconds."""
+    with console.if_slow(f"waiting for a program that writes to the pipe {shown(path)}"):
+        file = path.open("rb")
+    with file:
+        yield file
 
 
 def file_texts(paths: Sequence[Path]) -> list[str]:
@@ -45,7 +57,7 @@ def file_texts(paths: Sequence[Path]) -> list[str]:
     texts = []
     for path in paths:
         try:
-            with path.open("rb") as file:
+            with opened(path) as file, console.if_slow(NO_END.format(shown(path))):
                 texts.append(_text_of(file, shown(path)))
         except OSError as error:
             error.filename = error.filename or os.fspath(path)  # a read that fails does not say of what

@@ -40,7 +40,9 @@ def size_in_bytes(text: str) -> int:
     step = 1000 if match[3].upper() == "B" else 1024
     n_bytes = int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
     if n_bytes > MAX_SIZE:
-        raise UsageError(f"invalid size {_short(text)}: no machine has that much; use 2GiB or 500MB")
+        raise UsageError(
+            f"invalid size {_short(text)}: {MAX_SIZE >> 40:,}TiB is the limit; use 2GiB or 500MB"
+        )
     return n_bytes
 
 
@@ -56,7 +58,9 @@ def address(text: str) -> str:
         or not 0 < int(port) < 1 << 16
         or host.count("[") != host.count("]")
     ):
-        raise UsageError(f"invalid address {_short(text)}: use HOST:PORT, such as 127.0.0.1:50052")
+        raise UsageError(
+            f"invalid address {_short(text)}: use HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:50052"
+        )
     return text.strip()
 
 

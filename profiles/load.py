@@ -1,5 +1,6 @@
 """Find and read profiles: those that come with mixcli, and a person's own, which may extend or replace them."""
 
+import codecs
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
@@ -9,6 +10,7 @@ from typing import Any
 from profiles.errors import BadProfile, UnknownProfile, shown
 from profiles.schema import GpuProfile, Profile, read_profile
 
+MAX_BYTES = 1 << 20  # of a profile
 NOT_PROFILES = {"models.toml", "typical.toml"}
 
 
@@ -44,7 +46,7 @@ def _resolve(name: str, own: Path | None, seen: tuple[str, ...]) -> tuple[dict[s
     text, where = _text(name, own if name not in seen else None)
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a date or a number that cannot be
         raise BadProfile(f"{where} is not TOML: {error}") from None
     base = table.pop("extends", None)
     if base is None:
@@ -69,10 +71,32 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 def _text(name: str, own: Path | None) -> tuple[str, str]:
     path = own / f"{name}.toml" if own is not None else None
     if path is not None and path.name == f"{name}.toml" and path.is_file():
-        return path.read_text("utf-8"), str(path)
+        return _own_text(path), str(path)
     if name not in _built_in():
         raise UnknownProfile(name, ("auto", *profile_names(own)))
     return files("profiles").joinpath(f"{name}.toml").read_text("utf-8"), f"profile {name}"
+
+
+def _own_text(path: Path) -> str:
+    """Read a person's own file, with or without a byte order mark; BadProfile for one that is too large or not UTF-8."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadProfile(f"{path} cannot be read: {error.strerror}; change its rights") from None
+    if len(raw) > MAX_BYTES:
+        raise BadProfile(
+            f"{path} has more than {MAX_BYTES:,} bytes, which is the limit of a profile; shorten it"
+        )
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadProfile(f"{path} is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise BadProfile(
+            f"{path} is not UTF-8 (byte {error.start + 1:,} is 0x{raw[error.start]:02X}); "
+            "convert it first: iconv -f latin1 -t UTF-8"
+        ) from None
 
 
 def _built_in() -> set[str]:

@@ -33,7 +33,7 @@ def work_of(purpose: Purpose) -> Work:
     read, write = (int(number) for number in match.groups()) if match else (0, 0)
     if not 0 < read <= MOST_TOKENS or not 0 < write <= MOST_TOKENS:
         raise BadRequest(
-            f"invalid purpose {purpose!r:.40}; use {', '.join(WORK)} or tokens read and written, such as 3000+100"
+            f"invalid purpose {purpose!r:.40}; use {', '.join(WORK)}, or tokens read and written, 1 to {MOST_TOKENS:,} each, such as 3000+100"
         )
     return Work(read, write)
 

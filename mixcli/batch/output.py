@@ -27,8 +27,10 @@ def output(path: Path | None) -> Iterator[Write]:
         yield console.write
         return
     if path.exists() and not path.is_file():
-        with _named(path), path.open("w", encoding="utf-8") as file:
-            yield _flushing(file.write, file.flush)
+        with console.if_slow(f"waiting for a program that reads from the pipe {path}"):
+            stream = path.open("w", encoding="utf-8")
+        with _named(path), stream:
+            yield _flushing(stream.write, stream.flush)
         return
     target, part = Path(os.path.realpath(path)), part_of(path)
     with _opened(part) as file, _named(part):

@@ -157,7 +157,9 @@ def _opened(
         return
     with _stream(order.source) as stream:
         size = os.fstat(stream.fileno()).st_size if order.source != "-" else None
-        yield open_records(stream, order.source, order.format), lambda: _position(stream) if size else 0, size
+        with console.if_slow(f"waiting for the first records of {_name(order.source)}"):
+            source = open_records(stream, order.source, order.format)
+        yield source, lambda: _position(stream) if size else 0, size
 
 
 @contextmanager
@@ -168,7 +170,8 @@ def _stream(source: str) -> Iterator[BinaryIO]:
             raise UsageError("- is stdin, and nothing is piped in; name a file, or pipe the records in")
         yield stdin.stream()
         return
-    file = Path(source).open("rb")  # noqa: SIM115
+    with console.if_slow(f"waiting for a program that writes to the pipe {source}"):
+        file = Path(source).open("rb")  # noqa: SIM115
     is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
     try:
         yield file

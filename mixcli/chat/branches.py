@@ -1,5 +1,6 @@
 """Slash commands that move in the tree of a conversation, and between conversations."""
 
+import codecs
 import os
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from mixcli.chat.input import other_program
 from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.stdin import decode
 from mixcli.words import counted, moment
 
 if TYPE_CHECKING:
@@ -108,11 +110,18 @@ def edited(text: str) -> str:
             done = subprocess.run([*shlex.split(command), name], check=False)
         if done.returncode:
             raise UsageError(f"the editor {command} failed (exit code {done.returncode}); nothing was sent")
-        return path.read_text("utf-8", "replace")
+        return draft_text(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(f"the editor {command!r} cannot be started: {error}; set EDITOR") from None
     finally:
         path.unlink(missing_ok=True)
+
+
+def draft_text(raw: bytes) -> str:
+    """Return what an editor saved, which may be UTF-16; bytes that are no text are replaced and counted, so that nothing that was typed is lost."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raw = raw.decode("utf-16", "replace").encode()
+    return decode(raw)
 
 
 def beginning(text: str, length: int = SHOWN) -> str:

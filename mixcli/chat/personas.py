@@ -61,7 +61,7 @@ def _toml(text: str) -> Persona:
 
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a date or a number that cannot be
         raise UsageError(f"it is not TOML: {error}") from None
     system = data.pop("system", None)
     chosen = data.pop("settings", {})

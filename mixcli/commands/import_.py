@@ -12,7 +12,7 @@ from mixcli.words import size
 
 @click.command("import", cls=Command)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--name", metavar="NAME", help="The model's name. Default: after the file.")
+@click.option("--name", metavar="NAME", help="The model's name. Default: the file's, without its type.")
 @click.option(
     "--copy",
     is_flag=True,
@@ -20,7 +20,10 @@ from mixcli.words import size
 )
 @common
 def command(path: Path, name: str | None, copy: bool) -> None:
-    """Take the GGUF file PATH into the store, by its first part where it has several; it stays where it is."""
+    """Take the GGUF file PATH into the store, by any of its parts where it has several; it stays where it is.
+
+    Its type is what the file's name says, such as Q4_K_M; where the name says none, what the file itself says.
+    """
     from mixcli.hub.adopt import adopt
 
     with console.progress(f"importing {path.name}", unit="bytes") as bar:

@@ -16,7 +16,7 @@ def command(as_json: bool) -> None:
 
     GGUF files in the Hugging Face cache, in Ollama's store and in LM Studio's folders are used where they lie.
     """
-    from mixcli.hub.card import row
+    from mixcli.hub.card import damaged_row, row
     from mixcli.hub.damaged import damaged
     from mixcli.hub.store import everything
 
@@ -25,7 +25,7 @@ def command(as_json: bool) -> None:
     for one in broken:
         console.warn(one.sentence)
     if as_json:
-        console.data(rows)
+        console.data([*rows, *map(damaged_row, broken)])
         return
     if not rows and broken:
         return

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from mixcli import paths
@@ -18,29 +19,32 @@ from mixcli.hub.store import StoredModel
 from mixcli.words import size
 from quantize.errors import QuantizeError
 from quantize.gguf_header import GgufHeader
+from quantize.recipe import FILE_TYPES
 from quantize.shards import open_shards
 
 
 def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[StoredModel, bool]:
     """Take a GGUF (any part of one in several) into the store; the second value is False when it was there already.
 
-    Without `copy` the file stays where it is and belongs to the user. Raises IntegrityError for what is no sound GGUF.
+    Without a `name` the model is called as the file, without its type; the type is what the file's name says, else what the file
+    itself says. Without `copy` the file stays where it is and belongs to the user. Raises IntegrityError for what is not a
+    sound GGUF, UsageError where another file has the name.
     """
     files = _parts(path)
     path = files[0]
+    _check_not_of_the_store(path)
     header = header_of(files)
     if has_split_experts(header):
         raise UsageError(
             f"{path.name} keeps every expert in a tensor of its own, which llama.cpp no longer reads; "
             f"join them without loss: mixcli convert {path} -o new.gguf"
         )
-    place = gguf_names.part(path.name)
-    kind = gguf_names.file_type(path.name) or _commonest_type(header)
-    called = store.check_new(name or usable_name(_name(Path(place.stem).name, kind)))
+    kind = gguf_names.file_type(path.name) or _type_inside(header)
+    called = store.check_new(name or usable_name(gguf_names.model_name(path.name).lower()))
     stated = header.get("general.license")
     about = About(
         called,
-        str(header.get("general.name", "")) or place.stem,
+        str(header.get("general.name", "")) or gguf_names.part(path.name).stem,
         licence(stated if isinstance(stated, str) else None),
         str(path),
         keeper="mixcli" if copy else "user",
@@ -48,7 +52,10 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
     )
     with store.building(called, kind, report) as (work, done):
         if done is not None:
-            return done, False
+            _check_same(done, files, report)
+            if not copy or (done.manifest and done.manifest.keeper != "user"):
+                return done, False
+            paths.private(work)  # a copy takes the place of what lies elsewhere
         for note in template_note(header, called):
             console.note(f"note: {note}")
         stored = []
@@ -97,12 +104,37 @@ def _copy(source: Path, target: Path) -> None:
             raise
 
 
-def _name(stem: str, kind: str) -> str:
-    lowered = stem.lower()
-    return lowered.removesuffix(kind.lower()).rstrip("-._") or lowered
+def _check_not_of_the_store(path: Path) -> None:
+    """Refuse a file that mixcli made itself: removing one of the two names would take the file from the other."""
+    resolved = path.resolve()
+    for model in store.models():
+        about = model.manifest
+        if about and about.keeper == "mixcli" and resolved in {part.resolve() for part in model.parts}:
+            raise UsageError(f"{path} is the file of the model {model.label}; use it by that name")
 
 
-def _commonest_type(header: GgufHeader) -> str:
+def _check_same(done: StoredModel, files: Sequence[Path], report: Report) -> None:
+    """Raise UsageError where the model of that name and type is of another file."""
+    about = done.manifest
+    assert about is not None
+    if about.origin == str(files[0]) and about.keeper == "user":
+        return
+    if [file.size for file in about.files] != [file.stat().st_size for file in files] or any(
+        file.sha256 != sha256(path, report) for file, path in zip(about.files, files, strict=True)
+    ):
+        raise UsageError(
+            f"{done.label} is in the store already, from {about.origin}, and {files[0]} is another file; "
+            f"give it a name of its own with --name, or remove the other: mixcli rm {done.label}"
+        )
+
+
+def _type_inside(header: GgufHeader) -> str:
+    """Return the file type that a header names, else the type of most of its bytes."""
+    stated = header.get("general.file_type")
+    if named := next(
+        (name for name, number in FILE_TYPES.items() if number == stated and header.tensors), None
+    ):
+        return named
     sizes: dict[str, int] = {}
     for tensor in header.tensors:
         sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.n_bytes

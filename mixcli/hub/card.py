@@ -7,6 +7,7 @@ from typing import Any
 
 from mixcli.errors import IntegrityError
 from mixcli.hub import usage
+from mixcli.hub.damaged import Damaged
 from mixcli.hub.headers import header_of, prompt_format, shape_of
 from mixcli.hub.licences import Licence, licence
 from mixcli.hub.store import StoredModel
@@ -95,6 +96,24 @@ def row(model: StoredModel) -> dict[str, Any]:
         }
         facts |= {"sha256": about.sha256, "files": [str(path) for path in model.parts]}
     return facts
+
+
+def damaged_row(one: Damaged) -> dict[str, Any]:
+    """Return what `mixcli list --json` shows of a model of the store that cannot be used: `damaged` has the cause and the next step."""
+    about = one.manifest
+    return {
+        "model": one.label,
+        "path": str(one.home),
+        "size": about.size if about else 0,
+        "keeper": "mixcli",
+        "last_used": None,
+        "parameters": 0,
+        "active_parameters": 0,
+        "context": 0,
+        "architecture": "",
+        "licence": about.licence if about else "unknown",
+        "damaged": one.sentence,
+    }
 
 
 def for_people(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ def get() -> str | None:
     """Return the label of the default model; None when none was chosen."""
     try:
         with (paths.config_dir() / "default-model").open("rb") as file:
-            label = file.read(MAX_LABEL + 1).decode("utf-8").strip()
+            label = file.read(MAX_LABEL + 1).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         return None
     return label if 0 < len(label) <= MAX_LABEL and label.isprintable() else None

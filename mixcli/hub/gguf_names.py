@@ -11,6 +11,7 @@ _TYPE = re.compile(
     r"(?:^|[-._/])(?P<type>(?:I?Q\d(?:_[A-Z0-9]+)*)|BF16|F16|FP16|F32|FP32)(?=$|[-._/])", re.IGNORECASE
 )
 _NO_MODEL = re.compile(r"(?:^|[-._/])(?:mmproj|imatrix|draft|mtp)(?=$|[-._/])", re.IGNORECASE)
+ENDING = ".gguf"
 T = TypeVar("T")
 
 
@@ -27,14 +28,26 @@ def part(name: str) -> Part:
     """Read which part of which model a file is; a file that is whole is part 1 of 1."""
     place = shard_name(name)
     if place is None:
-        return Part(name.removesuffix(".gguf"), 1, 1)
+        return Part(name[: -len(ENDING)] if name.lower().endswith(ENDING) else name, 1, 1)
     return Part(place.stem, place.number, place.count)
 
 
 def file_type(name: str) -> str | None:
     """Read the file type out of a file's name, as "Q4_K_M"; None when it says none. The last one in the name counts."""
-    found = [match["type"].upper() for match in _TYPE.finditer(part(name).stem)]
-    return found[-1].replace("FP", "F") if found else None
+    found = _last_type(part(name).stem)
+    return found["type"].upper().replace("FP", "F") if found else None
+
+
+def model_name(name: str) -> str:
+    """Return a file's name without its ending, its part, and a file type at its end: what the model is called."""
+    stem = part(name).stem
+    found = _last_type(stem)
+    without = stem[: found.start()] if found and found.end() == len(stem) else stem
+    return without.rstrip("-._") or stem
+
+
+def _last_type(stem: str) -> re.Match[str] | None:
+    return max(_TYPE.finditer(stem), key=lambda match: match.start(), default=None)
 
 
 def models(files: Iterable[T], name_of: Callable[[T], str]) -> list[tuple[T, ...]]:

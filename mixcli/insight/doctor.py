@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixcli import paths
+from mixcli.console import console
 from mixcli.disk import random_reads
 from mixcli.hardware import (
     devices,
@@ -26,6 +27,7 @@ from mixcli.words import counted, size
 from profiles.rates import ATTENTION, TypeRates
 from quantize import bindings
 
+PATIENCE = 1.0  # seconds of one check before a note says which it is
 LEAST_DISK, LEAST_MEMORY = 5 << 30, 2 << 30
 USUAL = ("Q4_K", "Q6_K")  # types that are measured where no plan has needed any yet
 
@@ -43,7 +45,8 @@ def findings() -> Iterator[Finding]:
     """Make every check; none of them raises."""
     for check in CHECKS:
         try:
-            found = check()
+            with console.if_slow(f"{SLOW_CHECKS.get(check, 'looking')}...", PATIENCE):
+                found = check()
             yield from [found] if isinstance(found, Finding) else found
         except Exception as error:  # a doctor that dies helps nobody
             yield Finding(check.__name__.strip("_"), "fail", f"{error}")
@@ -189,5 +192,13 @@ def _network() -> Finding:
 CHECKS: tuple[Callable[[], Finding | list[Finding]], ...] = (
     _python, _bindings, _backends, _selftest, _devices, _memory, _bandwidth, _processor, _disk, _store, _network,
 )  # fmt: skip
+
+SLOW_CHECKS: dict[Callable[[], Finding | list[Finding]], str] = {
+    _selftest: "testing whether llama.cpp computes here",
+    _devices: "looking for GPUs",
+    _bandwidth: "measuring how fast main memory is",
+    _processor: "measuring the processor, half a second for each type of weights",
+    _disk: "measuring small reads from the disk",
+}
 
 __all__ = ["Finding", "findings"]

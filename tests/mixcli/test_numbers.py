@@ -49,3 +49,30 @@ def test_a_number_that_is_none_is_a_sentence(
         assert done.code in (0, 1, 2, 4, 5, 6), f"{value!r}: {done.code} {done.sentence}"
         assert len(done.err) < 1500, f"{value!r}: {done.sentence}"
         assert b"None" not in done.err.replace(value.encode(), b""), done.sentence
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["plan", "x", "--for", "99999999+1"], "1 to 16,777,216 each"),
+        (["plan", "x", "--ctx", "63"], "'63' is not a whole number from 64 to 4,294,967,295."),
+        (
+            ["plan", "x", "--ctx", "99999999999"],
+            "'99999999999' is not a whole number from 64 to 4,294,967,295.",
+        ),
+        (["plan", "x", "--ctx", "9" * 5000], "is not a whole number from 64 to 4,294,967,295."),
+        (["plan", "x", "--ubatch", "1e3"], "'1e3' is not a whole number from 32 to"),
+        (["batch", "x", "--window", "0"], "'0' is not a whole number from 1 to 1,024."),
+        (["batch", "x", "--abstain", "2"], "'2' is not a number from 0 to 1."),
+        (["pull", "x", "--min-tps", "nan"], "'nan' is not a number from 0.01 on."),
+        (["serve", "--port", "65536"], "'65536' is not a whole number from 0 to 65,535."),
+        (["run", "x", "--max-tokens", "0"], "'0' is not 1 to 16,777,216"),
+        (["run", "x", "--keep-alive", "999999999h"], "longer than 876,000 h, which is the limit"),
+        (["plan", "x", "--ram", "9999999999GiB"], "1,048,576TiB is the limit"),
+        (["plan", "x", "--worker", "host:65536"], "a port from 1 to 65535"),
+    ],
+)
+def test_a_number_out_of_range_is_met_with_the_limit(lines: Forked, args: list[str], words: str) -> None:
+    done = lines.run(*args)
+    assert done.code == 2
+    assert words in done.sentence

@@ -74,6 +74,33 @@ def test_a_mistake_is_named_by_file_and_key(text: str, words: str, tmp_path: Pat
     assert error.value.exit_code == 2
 
 
+PLAIN = 'description = "x"\n[host]\nram_gib = 1\ncores = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (PLAIN.replace("x", "é").encode("latin-1"), r"mine\.toml is not UTF-8 \(byte 16 is 0xE9\); .*iconv -f latin1"),
+        (PLAIN.encode("utf-16"), r"mine\.toml is UTF-16; .*iconv -f UTF-16"),
+        (b"x = " + b"[" * 100_000, r"mine\.toml is not TOML"),
+        (b"x = " + b"9" * 10_000, r"mine\.toml is not TOML"),
+        (b"x = 2026-13-45", r"mine\.toml is not TOML"),
+        (PLAIN.encode() + b"#" * (1 << 20), "more than 1,048,576 bytes"),
+    ],
+)  # fmt: skip
+def test_a_file_in_another_encoding_or_of_another_kind_is_named(
+    raw: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_bytes(raw)
+    with pytest.raises(BadProfile, match=words):
+        load_profile("mine", tmp_path)
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(PLAIN.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load_profile("mine", tmp_path).host.cores == 1
+
+
 def test_a_circle_is_seen(tmp_path: Path) -> None:
     write(tmp_path, "a", 'extends = "b"')
     write(tmp_path, "b", 'extends = "a"')

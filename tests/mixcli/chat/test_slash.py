@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.chat import clipboard
+from mixcli.chat.branches import draft_text
 from mixcli.chat.files import attach, with_files
 from mixcli.chat.personas import folder, persona
 from mixcli.chat.places import spread
@@ -160,6 +161,19 @@ def test_ctrl_g_opens_the_editor_with_what_is_typed(stage: Stage) -> None:
     assert "line two" in host.requests[0]["messages"][0]["content"]
 
 
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("Größe\r\n".encode("utf-8-sig"), "Größe\n"),
+        ("Größe".encode("utf-16"), "Größe"),
+        ("Größe".encode("latin-1"), "Gr\ufffd\ufffde"),
+        (b"a\0b", "a\ufffdb"),
+    ],
+)
+def test_what_an_editor_saves_is_kept_in_any_encoding(raw: bytes, text: str) -> None:
+    assert draft_text(raw) == text
+
+
 def test_settings_and_system_reach_the_model_and_the_session(stage: Stage) -> None:
     host = stage.host(["ok"])
     chat = stage.chat(host, "--seed", "7", "--system", "Be brief.", rows=50)
@@ -263,13 +277,23 @@ def test_personas(home: Path) -> None:
     )
     (folder() / "bad.toml").write_text('system = "x"\n[settings]\ntemperature = "hot"\n', "utf-8")
     (folder() / "torn.toml").write_text('system = "x"\nsettings = [\n', "utf-8")
+    (folder() / "deep.toml").write_text("x = " + "[" * 100_000, "utf-8")
+    (folder() / "date.toml").write_text("x = 2026-13-45", "utf-8")
+    (folder() / "latin.toml").write_bytes('system = "é"'.encode("latin-1"))
+    (folder() / "wide.md").write_text("You help.", "utf-16")
+    (folder() / "mark.toml").write_text('system = "You help."\r\n', "utf-8-sig")
     (folder() / "supporr.md").mkdir()
     assert persona("support").system == "You help."
+    assert persona("mark").system == "You help."
     assert persona("poet").settings == {"temperature": 1.2, "speculate": True}
     for name, sentence in (
         ("suport", "did you mean support"),
         ("torn", r"torn\.toml: it is not TOML: .*(line|end)"),
         ("bad", "temperature takes 0 to 10"),
+        ("deep", r"deep\.toml: it is not TOML"),
+        ("date", r"date\.toml: it is not TOML"),
+        ("latin", r"latin\.toml is not UTF-8 \(byte 11 is 0xE9\)"),
+        ("wide", r"wide\.md is UTF-16; convert it"),
         ("../x", "no persona"),
     ):
         with pytest.raises(UsageError, match=sentence):

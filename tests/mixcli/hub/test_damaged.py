@@ -63,6 +63,24 @@ def test_it_is_named_and_can_be_removed(
     assert file.exists() == (harm is not Path.unlink)
 
 
+def test_a_program_sees_a_damaged_model_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adopt(file, "sound", True, quiet)
+    adopt(file, "torn", False, quiet)
+    adopt(file, "odd", True, quiet)
+    file.unlink()
+    (store.homes()[0] / "manifest.json").write_text("{")  # of "odd"
+    cli.main(["list", "--json"], standalone_mode=False)
+    said = capsys.readouterr()
+    rows = {row["model"]: row for row in json.loads(said.out)}
+    assert set(rows) == {"sound:F16", "torn:F16", "odd:F16"}
+    assert "damaged" not in rows["sound:F16"]
+    assert rows["torn:F16"]["damaged"].startswith(f"torn:F16: {file} is missing; ")
+    assert rows["torn:F16"]["size"] == rows["sound:F16"]["size"]
+    assert "its manifest cannot be read" in rows["odd:F16"]["damaged"]
+    assert rows["odd:F16"].keys() == rows["torn:F16"].keys() <= {*rows["sound:F16"], "damaged"}
+    assert "is missing" in said.err
+
+
 def test_what_removing_frees_and_why_a_file_stays(file: Path) -> None:
     adopt(file, "linked", True, quiet)
     assert removal.plan_for("linked").size == 0  # a hard link: the user's own name holds the bytes
