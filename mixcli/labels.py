@@ -1,8 +1,8 @@
-"""Labels as --choice takes them: separated by commas or line breaks, quoted as in CSV where a label has a comma, or a JSON array.
+"""Parse the labels of --choice: separated by commas or line breaks, quoted as in CSV where a label has a comma, or a JSON array.
 
     spam,ham          "Smith, John","Doe, Jane"          ["a", "b"]
 
-What could be meant in two ways (a quote in the middle of nothing, single quotes around commas, a backslash before a comma) is refused.
+Text that could be read in two ways (a stray quote, single quotes around commas, a backslash before a comma) is refused.
 """
 
 import json
@@ -18,17 +18,19 @@ _PAIRS = {"'": "'", "‘": "’", "“": "”", "„": "“", "«": "»", "`": "
 
 
 def labels_of(text: str) -> tuple[str, ...]:
-    """Return the labels of --choice, at least two, without blanks around them. Raises UsageError, which names the label that is wrong."""
+    """Return the labels of --choice, at least two, with surrounding spaces removed. Raises UsageError that names the invalid label."""
     labels = _json_array(text) if text.strip().startswith("[") else _separated(text)
     labels = [label.strip() for label in labels]
     for number, label in enumerate(labels, 1):
         if not label and len(labels) > 1:
-            raise UsageError(f"--choice: label {number} of {len(labels)} is empty; write --choice spam,ham")
+            raise UsageError(f"--choice: label {number} of {len(labels)} is empty; use --choice spam,ham")
         if label in labels[: number - 1]:
-            raise UsageError(f"--choice names {label!r} twice")
+            raise UsageError(f"--choice has the label {label!r} twice; remove one of them")
     if len(labels) < 2:
-        raise UsageError(f"--choice {text!r:.200} has not two labels; write --choice spam,ham")
-    _tell_near(labels)
+        raise UsageError(
+            f"--choice needs at least two labels, and {text!r:.200} has {len([*filter(None, labels)])}; use --choice spam,ham"
+        )
+    _warn_similar(labels)
     return tuple(labels)
 
 
@@ -39,21 +41,19 @@ def _json_array(text: str) -> list[str]:
         found = None
     if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
         raise UsageError(
-            "--choice begins with '[' and is not a JSON array of texts; write --choice spam,ham, "
-            "with quotes around a label that begins so"
+            "--choice begins with '[' and is not a JSON array of strings; use --choice spam,ham, "
+            "and put a label that begins with '[' in double quotes"
         )
     return found
 
 
 def _separated(text: str) -> list[str]:
     found, signs = _split(text.strip().replace("\r\n", "\n"))
-    if (
-        "\n" in signs and "," in signs
-    ):  # a list with a comma at the end of each line, or labels with commas in them?
+    if "\n" in signs and "," in signs:  # trailing commas of a list, or commas inside labels?
         lines = text.strip().splitlines()
         if not all(line.rstrip().endswith(",") for line in lines[:-1] if line.strip()):
             raise UsageError(
-                "--choice has line breaks and commas between its labels; use one of them, with quotes around a label that has a comma"
+                "--choice separates labels by line breaks and commas; use one of the two, and put a label with a comma in double quotes"
             )
     if "\n" in signs:
         return [label for label in found if label.strip()]
@@ -61,7 +61,7 @@ def _separated(text: str) -> list[str]:
 
 
 def _split(text: str) -> tuple[list[str], list[str]]:
-    """Cut a text at commas and line breaks outside of quotes; gives the labels, and the sign behind each but the last."""
+    """Split a text at commas and line breaks outside quotes; return the labels, and the separator after each but the last."""
     labels: list[str] = []
     bare_labels: list[str] = []
     signs: list[str] = []
@@ -88,42 +88,42 @@ def _check_bare(label: str) -> None:
     word = label.strip()
     if word.startswith('"'):
         raise UsageError(
-            f"--choice: the quote that begins at {word[:40]} does not close before a comma or the end"
+            f"--choice: the quote that opens at {word[:40]} is not closed; close it before the next comma"
         )
     if word.endswith("\\"):
         raise UsageError(
-            f"--choice: {word[:40]!r} ends with a backslash; put a label with a comma in double quotes"
+            f"--choice: {word[:40]!r} ends with a backslash, which does not escape a comma; put a label with a comma in double quotes"
         )
     closing = _PAIRS.get(word[:1], "")
     if closing and len(word) > 1 and word.endswith(closing):
         raise UsageError(
-            f"--choice: the quotes of {word[:40]} are part of the label; write plain double quotes, or none"
+            f"--choice: the quotes of {word[:40]} would be part of the label; use plain double quotes, or none"
         )
 
 
 def _check_pairs(labels: list[str]) -> None:
-    """Refuse 'Smith, John' in other quotes than CSV's: its two halves would become two labels."""
+    """Raise UsageError for 'Smith, John' in quotes other than CSV's: its two halves would become two labels."""
     for opening, closing in _PAIRS.items():
         opened = next((label for label in labels if label.strip().startswith(opening)), None)
         if opened and any(label.strip().endswith(closing) for label in labels):
             raise UsageError(
-                f"--choice: {opened.strip()[:40]} begins with {opening}; a label that has a comma stands in plain double quotes"
+                f"--choice: {opened.strip()[:40]} begins with {opening}; put a label with a comma in plain double quotes"
             )
 
 
-def _tell_near(labels: list[str]) -> None:
-    """Warn of labels that differ only in case, blanks or Unicode's form: a model can hardly choose between them."""
+def _warn_similar(labels: list[str]) -> None:
+    """Warn about labels that differ only in case, spaces or Unicode normalization."""
     seen: dict[str, str] = {}
     for label in labels:
         other = seen.setdefault(folded(label), label)
         if other != label:
             console.warn(
-                f"--choice: {other!r} and {label!r} differ only in case, blanks or accents' encoding"
+                f"--choice: {other!r} and {label!r} differ only in case, spaces or Unicode normalization; a model can hardly tell them apart"
             )
 
 
 def folded(label: str) -> str:
-    """Return what two labels have in common that a person would call the same."""
+    """Return a label in the form in which labels are compared: case, spaces and Unicode normalization removed."""
     return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
 
 

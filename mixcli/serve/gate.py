@@ -1,9 +1,9 @@
-"""Who may ask what: decided from a request's head alone, before anything of it is used.
+"""Decide from the head of a request whether it is let in, before anything else of it is read.
 
-Threats and what stands against them. A web page that a browser shows can send requests to 127.0.0.1, and with DNS rebinding even under
-a name of its own: the Host must be one that this server goes by. Requests that a page may send without asking first (forms, text/plain) are
-no JSON: the content type must be. Answers carry no CORS header, so no page can read one, and a foreign Origin is refused. Whoever
-reaches another address than the loopback needs the key, which is compared in constant time.
+Threats and the checks against them. A web page in a browser can send requests to 127.0.0.1, and with DNS rebinding under a host name of
+its own: the Host header must name this server. Requests that a page can send without a preflight (forms, text/plain) are not JSON: the
+content type must be application/json. Responses carry no CORS header, so no page can read them, and a foreign Origin is refused. Any
+address other than the loopback requires an API key, which is compared in constant time.
 """
 
 import hmac
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-# path: method; nothing else is passed on
+# path: method; all other requests are refused
 ROUTES: Mapping[str, str] = {
     "/health": "GET",
     "/v1/models": "GET",
@@ -27,7 +27,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request goes no further: an HTTP status, OpenAI's error type, and a sentence."""
+    """The response to a refused request: HTTP status, OpenAI's error type, and the message."""
 
     status: int
     kind: str
@@ -36,7 +36,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Gate:
-    """Lets in who knows the `key` (None: nobody needs one) and calls this server by one of its `names` (lower case, without a port)."""
+    """Lets in requests with the API `key` (None: no key required) and a Host header in `names` (lower case, without a port)."""
 
     names: frozenset[str]
     key: str | None = None
@@ -48,15 +48,19 @@ class Gate:
     def _stranger(self, headers: Headers) -> Refusal | None:
         host = _only(headers, b"host")
         if host is None or _name(host) not in self.names:
-            return Refusal(
-                403, "invalid_request_error", "this server does not go by that Host; see --allow-host"
-            )
+            return Refusal(403, "invalid_request_error", "Host header not allowed; see --allow-host")
         origin = _only(headers, b"origin")
         if origin is not None and _hostname(origin) not in self.names:
-            return Refusal(403, "invalid_request_error", "pages of other origins are not served")
+            return Refusal(
+                403,
+                "invalid_request_error",
+                "Origin header not allowed; web pages of other origins cannot use this server",
+            )
         if self.key is not None and not self._knows_key(_only(headers, b"authorization") or ""):
             return Refusal(
-                401, "authentication_error", "the key is missing or wrong: Authorization: Bearer KEY"
+                401,
+                "authentication_error",
+                "missing or invalid API key; send the header Authorization: Bearer KEY",
             )
         return None
 
@@ -70,33 +74,37 @@ class Gate:
 def _elsewhere(method: str, path: str) -> Refusal | None:
     if path not in ROUTES:
         return Refusal(
-            404, "invalid_request_error", f"there is nothing at {path[:200]}; there is {', '.join(ROUTES)}"
+            404, "invalid_request_error", f"{path[:200]} not found; available paths: {', '.join(ROUTES)}"
         )
     if method != ROUTES[path]:
-        return Refusal(405, "invalid_request_error", f"{path} takes {ROUTES[path]}, not {method}")
+        return Refusal(405, "invalid_request_error", f"{method} not allowed for {path}; use {ROUTES[path]}")
     return None
 
 
 def _shape(method: str, headers: Headers) -> Refusal | None:
     if method == "POST" and not _is_json(_only(headers, b"content-type")):
-        return Refusal(415, "invalid_request_error", "the content type must be application/json")
+        return Refusal(415, "invalid_request_error", "unsupported content type; use application/json")
     length = _only(headers, b"content-length") or "0"
     return too_large() if length.isdigit() and int(length) > MAX_BODY else None
 
 
 def too_large() -> Refusal:
-    """Refuse a body that is too large."""
-    return Refusal(413, "invalid_request_error", f"a request may have {MAX_BODY:,} bytes")
+    """Return the refusal of a body that is too large."""
+    return Refusal(
+        413,
+        "invalid_request_error",
+        f"the request body is larger than {MAX_BODY:,} bytes, which is the limit",
+    )
 
 
 def names_of(address: str, allowed: Sequence[str]) -> frozenset[str]:
-    """Return the names of a server that listens on `address`: its own, the loopback's, and those that were allowed."""
+    """Return the allowed host names of a server that listens on `address`: its own, the loopback's, and `allowed`."""
     own = [] if address in ("0.0.0.0", "::", "") else [address]
     return frozenset(name.lower() for name in (*LOOPBACK, *own, *allowed))
 
 
 def _only(headers: Headers, name: bytes) -> str | None:
-    """Return a header that is there once; twice is as good as a wrong one."""
+    """Return a header's value, None if absent; an invalid value if the header is repeated."""
     values = [value for key, value in headers if key.lower() == name]
     if not values:
         return None
@@ -107,7 +115,7 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")
 
 
 def _name(host: str) -> str:
-    """Return the name in a Host header, without its port and the brackets of IPv6; nothing where it is no such header."""
+    """Return the name in a Host header without port and IPv6 brackets; empty if the header is invalid."""
     match = _HOST.fullmatch(host.lower())
     return (match[1] or match[2]) if match else ""
 

@@ -28,8 +28,8 @@ def test_labels(text: str, labels: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('"Smith, John', "does not close"),
-        ('"a"b,c', "does not close"),
+        ('"Smith, John', "is not closed"),
+        ('"a"b,c', "is not closed"),
         ("'Smith, John','Doe, Jane'", "plain double quotes"),
         ("'a','b'", "plain double quotes"),
         ("“Smith, John”,“Doe, Jane”", "plain double quotes"),
@@ -41,9 +41,9 @@ def test_labels(text: str, labels: tuple[str, ...]) -> None:
         ("a,b,", "label 3 of 3 is empty"),
         ('a,"",b', "label 2 of 3 is empty"),
         (' a,"a"', "'a' twice"),
-        ("", "not two labels"),
-        ("a;b", "not two labels"),
-        ('"a,b"', "not two labels"),
+        ("", "at least two labels, and .* has 0"),
+        ("a;b", "at least two labels, and .* has 1"),
+        ('"a,b"', "at least two labels, and .* has 1"),
     ],
 )
 def test_what_can_be_read_in_two_ways_is_refused(text: str, words: str) -> None:
