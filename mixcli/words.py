@@ -27,6 +27,14 @@ def count(n: int) -> str:
     return str(n)
 
 
+def about_time(seconds: float) -> str:
+    """Return an estimate of a time in words: about 40 s, about 12 min, about 3 h."""
+    for unit, scale in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * scale:
+            return f"about {seconds / scale:.0f} {unit}"
+    return f"about {max(1, round(seconds))} s"
+
+
 def moment(iso: str) -> str:
     """Return a stored moment, ISO 8601 with its offset, in the time zone of this machine, to the minute."""
     return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"

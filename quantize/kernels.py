@@ -34,6 +34,7 @@ _MODULES = {
     "IQ4_NL": "quantize.kernels_nonlinear",
     "IQ4_XS": "quantize.kernels_nonlinear",
 }
+FASTER = frozenset(_MODULES)  # the types that a kernel may serve
 _lock = threading.Lock()
 
 
@@ -113,4 +114,4 @@ def _as_one_row(array: NDArray[np.float32]) -> NDArray[np.float32]:
     return row
 
 
-__all__ = ["Quantizer", "quantizer"]
+__all__ = ["FASTER", "Quantizer", "quantizer"]

@@ -1,14 +1,16 @@
 """Where a result may be written: checked before any work, so that nothing is computed for a place that cannot take it.
 
-Only a GGUF, or an empty regular file, is ever replaced. A device, a FIFO or a socket of the target's name would otherwise vanish under the rename that
+The one piece for every command that writes a file which a person names. Only an earlier result of its kind, or an empty regular file, is
+ever replaced. A device, a FIFO or a socket of the target's name would otherwise vanish under the rename that
 publishes the result, and a folder would be noticed when hours have passed. A symlink is followed, as shells, cp and compilers do: the
 file that it leads to is replaced and the link stays.
 """
 
 import errno
 import os
+import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from quantize.errors import BadTarget, NoSpace, QuantizeError
@@ -16,20 +18,31 @@ from quantize.input_file import kind_of
 
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _MAGIC = b"GGUF"
+_SAMPLE = 1 << 16  # bytes of an older file that tell what it is
 _LONGEST_SUFFIX = ".journal"
+_NO_STDOUT = "a GGUF cannot be written to {}: its parts are not written in order; name a file."
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
-def output_target(path: Path, sources: Iterable[Path] = ()) -> Path:
+def is_stream(path: Path) -> bool:
+    """Return whether a path names an open stream of this process, such as /dev/stdout, or something that cannot be replaced: a pipe, a device."""
+    if str(path).startswith(_STREAMS):
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def output_target(path: Path, sources: Iterable[Path] = (), *, stdout: str = _NO_STDOUT) -> Path:
     """Return the regular file, there or not, that a result named `path` is written to; symlinks are followed.
 
-    `sources` are the files that the result is made of. Raises BadTarget for a path that is something else, has no folder, or is a
+    `sources` are the files that the result is made of, `stdout` the sentence for a path that means standard output. Raises BadTarget for a path that is something else, has no folder, or is a
     source itself; QuantizeError where this user may not write, NoSpace for a full disk.
     """
     if str(path) == "-" or str(path).startswith(_STREAMS):
-        raise BadTarget(
-            f"a GGUF cannot be written to {'stdout' if str(path) == '-' else path}: its parts are not written in order; name a file."
-        )
+        raise BadTarget(stdout.format("stdout" if str(path) == "-" else path))
     if "\0" in str(path):
         raise BadTarget(f"{str(path)!a} cannot be a file's name: it holds a zero byte; name another file.")
     target = _followed(path)
@@ -47,19 +60,24 @@ def output_target(path: Path, sources: Iterable[Path] = ()) -> Path:
     return target
 
 
-def refuse_foreign(path: Path) -> None:
-    """Raise BadTarget for a file that is not a GGUF: only an earlier result, or an empty file, is replaced."""
+def is_gguf(beginning: bytes) -> bool:
+    """Return whether a file begins as a GGUF does."""
+    return beginning.startswith(_MAGIC)
+
+
+def refuse_foreign(
+    path: Path, is_own: Callable[[bytes], bool] = is_gguf, what: str = "is not a GGUF"
+) -> None:
+    """Raise BadTarget for a file that is not an earlier result, as `is_own` tells by its first bytes; an empty file is replaced too."""
     try:
         with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
+            beginning = file.read(_SAMPLE)
     except FileNotFoundError:
         return
     except OSError as error:
         raise BadTarget(f"{path} cannot be read: {error.strerror}; name another file.") from error
-    if magic and magic != _MAGIC:
-        raise BadTarget(
-            f"{path} exists and is not a GGUF, so it is not replaced; remove it or name another file."
-        )
+    if beginning and not is_own(beginning):
+        raise BadTarget(f"{path} exists and {what}, so it is not replaced; remove it or name another file.")
 
 
 def _followed(path: Path) -> Path:
@@ -111,4 +129,4 @@ def _check_folder(path: Path, target: Path) -> None:
         ) from error
 
 
-__all__ = ["output_target", "refuse_foreign"]
+__all__ = ["is_gguf", "is_stream", "output_target", "refuse_foreign"]

@@ -121,6 +121,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"mixcli.batch", "mixcli.host.protocol", "mixcli.launch", "mixcli.template", "mixcli.wish"},
     "mixcli.batch": BASE
     | {
+        "quantize.output_target",
         "mixcli.form",
         "mixcli.labels",
         "mixcli.stdin",
@@ -156,6 +157,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mixcli.host.client",
         "mixcli.host.process",
         "mixcli.host.spec",
+        "mixcli.os_errors",
     },
     "mixcli.commands": BASE
     | {

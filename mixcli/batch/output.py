@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from mixcli.batch.targets import part_of
 from mixcli.console import console
 from mixcli.errors import InUse
+from quantize.output_target import is_stream
 
 MOST_TRIES = 100
 Write = Callable[[str], object]
@@ -26,7 +27,7 @@ def output(path: Path | None) -> Iterator[Write]:
     if path is None:
         yield console.write
         return
-    if path.exists() and not path.is_file():
+    if is_stream(path):
         with console.if_slow(f"waiting for a program that reads from the pipe {path}"):
             stream = path.open("w", encoding="utf-8")
         with _named(path), stream:

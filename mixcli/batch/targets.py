@@ -1,26 +1,39 @@
 """Where a batch writes, checked before anything is read or loaded: what is there, whose it is, and that nothing is written twice."""
 
 import os
-import stat
+import re
 from pathlib import Path
 
 from mixcli.errors import UsageError
+from quantize.output_target import is_stream, output_target, refuse_foreign
+
+STDOUT = "without -o the results go to stdout; leave -o out, or name a file"
+# how a line of results begins, and what it has in it: JobResult lines, and those of OpenAI's batches
+_RESULT = re.compile(rb'\{"id": .*?"(?:result|error|response)": ', re.DOTALL)
 
 
 def check_targets(source: str, out: Path | None, journal: Path | None, others: tuple[Path, ...] = ()) -> None:
-    """Raise UsageError, or the system's OSError with the name of the path, where output or journal cannot be written, or would destroy an input."""
+    """Raise UsageError or QuantizeError, or the system's OSError with the name of the path, where output or journal cannot be written, or
+    would destroy an input or a file that no batch has written.
+    """
     for option, path in (("-o", out), ("--journal", journal)):
         if path is None:
             continue
-        _check_place(option, path)
+        if option == "-o" and is_stream(path):
+            continue
         for read in (*([Path(source)] if source != "-" else []), *others):
             if _is_same(path, read):
                 raise UsageError(f"{option} {path} is what is read, and would be lost; name another file")
+        target = output_target(path, stdout=STDOUT)
+        if option == "-o":
+            refuse_foreign(target, is_results, "holds no results of mixcli batch")
+        elif target.exists() and not os.access(target, os.W_OK):
+            raise UsageError(f"{option} {path} is not writable; change its rights or name another file")
     if out is not None and journal is not None:
         for written in (out, part_of(out)):
             if _is_same(journal, written):
                 raise UsageError(f"--journal {journal} is where the results are written; name another file")
-    if out is not None and not _is_device(out):
+    if out is not None and not is_stream(out):
         _check_part(part_of(out))
 
 
@@ -30,25 +43,10 @@ def part_of(out: Path) -> Path:
     return target.with_name(target.name + ".part")
 
 
-def _check_place(option: str, path: Path) -> None:
-    """Refuse what cannot be written; a symlink is followed, as `convert -o` does, and must lead to something."""
-    if path.is_symlink() and not Path(os.path.realpath(path)).exists():
-        raise UsageError(
-            f"{option} {path} is a symlink to {path.readlink()}, which does not exist; remove it or name another file"
-        )
-    mode = path.stat().st_mode if path.exists() else None
-    if mode is not None and stat.S_ISDIR(mode):
-        raise UsageError(f"{option} {path} is a folder; name a file")
-    if mode is not None and not stat.S_ISREG(mode):
-        if option == "--journal" or stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
-            raise UsageError(f"{option} {path} is not a regular file; name one")
-        return
-    folder = Path(os.path.realpath(path)).parent
-    if not folder.is_dir():
-        raise UsageError(f"{option} {path}: there is no folder {folder}; make it first")
-    writable = path if option == "--journal" and mode is not None else folder
-    if not os.access(writable, os.W_OK):
-        raise UsageError(f"{option} {path}: {writable} is not writable")
+def is_results(beginning: bytes) -> bool:
+    """Return whether a file begins with a line of results; a line that is longer than what was read may be one."""
+    line, end, _ = beginning.partition(b"\n")
+    return _RESULT.match(line) is not None or (not end and line.startswith(b'{"id": '))
 
 
 def _check_part(part: Path) -> None:
@@ -66,10 +64,6 @@ def _check_part(part: Path) -> None:
 
 def _is_same(path: Path, other: Path) -> bool:
     try:
-        return path.samefile(other) and not _is_device(path)
+        return path.samefile(other)
     except OSError:
         return Path(os.path.realpath(path)) == Path(os.path.realpath(other))
-
-
-def _is_device(path: Path) -> bool:
-    return path.exists() and not path.is_file()

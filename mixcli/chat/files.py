@@ -1,13 +1,14 @@
 """Files that go with a message, and files that are written."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.errors import UsageError
+from mixcli.json_cache import new_text
+from mixcli.os_errors import explain
 from mixcli.stdin import decode
-from mixcli.text import missing, not_text
+from mixcli.text import missing, not_text, shown
 
 MAX_FILE = 4 << 20  # bytes; about a million tokens, more than any context
 
@@ -53,11 +54,12 @@ def with_files(files: list[Attachment], text: str) -> str:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that only this user can read; one that is there already is not written over (UsageError)."""
+    """Write a file that only this user can read, whole or not at all; one that is there already is not written over.
+
+    Raises UsageError for a path that cannot be taken, MixcliError for what the system refuses.
+    """
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        new_text(path, text)
     except FileExistsError:
         raise UsageError(f"{path} is there already; name another file") from None
     except FileNotFoundError:
@@ -65,4 +67,6 @@ def write_new(path: Path, text: str) -> None:
             f"{path}: there is no folder {path.parent}; make it first, or name another file"
         ) from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; name another file") from None
+        raise explain(error) from None
+    except ValueError as error:  # a zero byte
+        raise UsageError(f"{shown(path)} cannot be the name of a file ({error}); name another one") from None

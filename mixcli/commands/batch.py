@@ -217,9 +217,9 @@ def _over_ray(
 
 def _journal_of(out: Path | None) -> Path | None:
     """Return where the journal of an output lies; nothing that is no plain file has one."""
-    return (
-        None if out is None or (out.exists() and not out.is_file()) else out.with_name(out.name + ".journal")
-    )
+    from quantize.output_target import is_stream
+
+    return None if out is None or is_stream(out) else out.with_name(out.name + ".journal")
 
 
 def _print(report: "Report", out: Path | None, as_json: bool) -> None:

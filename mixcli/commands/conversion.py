@@ -14,7 +14,7 @@ from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.file_types import file_type, tensor_type
 from mixcli.text import as_argument, missing
-from mixcli.words import counted, size, size_in_bytes
+from mixcli.words import about_time, counted, size, size_in_bytes
 from profiles.shape import tensor_class
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def _default_target(source: Path, output_type: str | None) -> Path:
 
 
 def _show_ledger(plan: "WritePlan", as_json: bool) -> None:
+    from quantize.pace import estimated_seconds
+
     totals: dict[tuple[str, str], tuple[int, int]] = {}
     for tensor in plan.tensors:
         key = (tensor_class(tensor.source.name), tensor.type.name)
@@ -151,6 +153,7 @@ def _show_ledger(plan: "WritePlan", as_json: bool) -> None:
                 "bytes_disk": plan.bytes_disk,
                 "bytes_memory": plan.bytes_memory,
                 "threads": plan.n_workers,
+                "seconds": estimated_seconds(plan),
             }
         )
         return
@@ -159,5 +162,5 @@ def _show_ledger(plan: "WritePlan", as_json: bool) -> None:
     for file in plan.files:
         console.line(f"{file.path}: {size(file.size)}")
     console.line(
-        f"peak disk {size(plan.bytes_disk)}, working memory {size(plan.bytes_memory)}, {counted(plan.n_workers, 'thread')}"
+        f"peak disk {size(plan.bytes_disk)}, working memory {size(plan.bytes_memory)}, {counted(plan.n_workers, 'thread')}, {about_time(estimated_seconds(plan))}"
     )

@@ -13,7 +13,7 @@ from mixcli.commands.conflicts import PLACEMENT, Command, given
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, wish_options
 from mixcli.console import console
 from mixcli.errors import IntegrityError
-from mixcli.words import size
+from mixcli.words import about_time, size
 
 if TYPE_CHECKING:
     from mixcli.hub.job import Job, Summary
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Only show files, sizes, licence, disk, and whether a download will run here. Not for the demo or a folder.",
+    help="Only show files, sizes, licence, disk, and how it will run here. Not for the demo.",
 )
 @click.option("--offline", is_flag=True, help="Ask nothing of the network; say what is missing.")
 @json_option
@@ -75,6 +75,7 @@ def command(
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
     from mixcli.hub.choosing import favourite
+    from mixcli.hub.job import Summary
     from mixcli.hub.pull import Made, Wish, pull
     from mixcli.insight.machines import target_of
 
@@ -93,8 +94,8 @@ def command(
     if isinstance(found, Made):
         _say(found.model, found.fresh, as_json)
         return
-    if dry_run:
-        _show(found.summary, as_json)
+    if isinstance(found, Summary) or dry_run:
+        _show(found if isinstance(found, Summary) else found.summary, as_json)
         return
     _announce(found.summary)
     _agree(found, repair)
@@ -170,6 +171,7 @@ def _show(summary: "Summary", as_json: bool) -> None:
         ("licence", summary.licence),
         ("download", size(summary.download)),
         ("disk", f"{size(summary.disk)} at most"),
+        ("result", f"{size(summary.size)}, {about_time(summary.seconds)}" if summary.seconds else ""),
         ("here", summary.fit),
         *(("note", note) for note in summary.notes),
     ]

@@ -9,8 +9,9 @@ from mixcli.console import console
 from mixcli.errors import MixcliError
 from mixcli.hub import store
 from mixcli.hub.catalog import Entry
-from mixcli.hub.choosing import Target, how_it_runs, type_to_make
+from mixcli.hub.choosing import Target, how_it_runs, rows_of, type_to_make
 from mixcli.hub.hashing import Report, sha256
+from mixcli.hub.job import FileCost, Summary
 from mixcli.hub.licences import Licence, licence
 from mixcli.hub.manifest import Manifest, StoredFile
 from mixcli.hub.reference import usable_name
@@ -56,16 +57,50 @@ class About:
         )
 
 
-def from_folder(
-    folder: Path, file_type: str | None, name: str | None, target: Target, report: Report
-) -> tuple[store.StoredModel, bool]:
-    """Make a model of a checkpoint folder; without a file type the one that suits the target best, which is noted before the work."""
-    about = About(
+def _about_folder(folder: Path, name: str | None) -> About:
+    return About(
         store.check_new(name or usable_name(folder.name.lower())),
         f"made from the checkpoint in {folder.name}",
         licence(None),
         str(folder),
     )
+
+
+def folder_summary(folder: Path, file_type: str | None, name: str | None, target: Target) -> Summary:
+    """Return what making a model of a checkpoint folder means: type, size, time, and how every type would run here. Nothing is written."""
+    from quantize import Options
+    from quantize.conversion import open_model, prepare_model
+    from quantize.pace import estimated_seconds
+
+    about = _about_folder(folder, name)
+    model = open_model(folder, Options())
+    taken, planned = type_to_make(model, folder.name, file_type, target)
+    row = planned.row(taken)
+    result = store.folder_of(about.manifest(taken, ())) / f"{about.name}-{taken}.gguf"
+    plan = prepare_model(model, result, Options(output_type=taken))
+    here = [FileCost(path.name, path.stat().st_size, path.stat().st_size) for path in model.files]
+    return Summary(
+        f"{about.name}:{taken}",
+        about.description,
+        about.licence.words,
+        str(folder),
+        tuple(here),
+        plan.bytes_disk,
+        0,
+        plan.bytes_disk,
+        how_it_runs(row),
+        row.plan is not None,
+        notes=plan.notes,
+        types=rows_of(planned, taken, named=file_type is not None),
+        seconds=estimated_seconds(plan),
+    )
+
+
+def from_folder(
+    folder: Path, file_type: str | None, name: str | None, target: Target, report: Report
+) -> tuple[store.StoredModel, bool]:
+    """Make a model of a checkpoint folder; without a file type the one that suits the target best, which is noted before the work."""
+    about = _about_folder(folder, name)
     output_type = file_type or _type_that_suits(folder, target)
     return build(
         about, output_type, lambda _work, path: convert_to(folder, path, output_type, report), report

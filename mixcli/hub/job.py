@@ -28,7 +28,8 @@ class Summary:
     """What a pull means, for a person and for --dry-run --json; sizes in bytes.
 
     `download` is what must be fetched, `disk` what the disks must have free at the worst moment, `fit` says in words whether the
-    model will run here and how fast, `others` the types that could be had instead, `types` all types with what they would do here.
+    model will run here and how fast, `others` the types that could be had instead, `types` all types with what they would do here,
+    `seconds` about how long quantizing takes, 0 where nothing is quantized.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Summary:
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     types: tuple[TypeRow, ...] = ()
+    seconds: float = 0.0
 
 
 class Job(Protocol):

@@ -14,7 +14,7 @@ from mixcli.hub.build import About
 from mixcli.hub.catalog import Entry, catalog, entry, file_type
 from mixcli.hub.choosing import Target
 from mixcli.hub.hashing import Report
-from mixcli.hub.job import Job
+from mixcli.hub.job import Job, Summary
 from mixcli.hub.licences import licence
 from mixcli.hub.reference import Reference, check_text, is_path, is_there
 from mixcli.hub.store import StoredModel
@@ -44,8 +44,10 @@ class Made:
     fresh: bool
 
 
-def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
+def pull(wish: Wish, target: Target, report: Report) -> Made | Summary | Job:
     """Make what can be made here at once, or give the plan of what must come from the Hub; nothing large is fetched yet.
+
+    The summary alone comes back for a dry run of what would be made here.
 
     Raises UsageError, NotReachable, DoesNotFit or IntegrityError, each with one sentence.
     """
@@ -55,10 +57,11 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Job:
         wish = replace(wish, name=store.check_new(wish.name))
     path = paths.expanded(wish.text)
     if _means_a_folder(wish.text, path):
-        _check_made_here(wish, {"--dry-run": wish.dry_run, "--keep-source": wish.keep_source})
-        model, fresh = build.from_folder(
-            path.resolve(), types.file_type(wish.quant) if wish.quant else None, wish.name, target, report
-        )
+        _check_made_here(wish, {"--keep-source": wish.keep_source})
+        kind = types.file_type(wish.quant) if wish.quant else None
+        if wish.dry_run:
+            return build.folder_summary(path.resolve(), kind, wish.name, target)
+        model, fresh = build.from_folder(path.resolve(), kind, wish.name, target, report)
         return Made(model, fresh)
     if wish.text.lower().endswith(".gguf") and (
         is_there(path) or wish.text.count("/") < 2 or wish.text.startswith((".", "/"))

@@ -28,6 +28,7 @@ from profiles.file_choice import FileChoice
 from quantize.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
 from quantize.conversion import Options, prepare_model
 from quantize.model_source import model_source
+from quantize.pace import estimated_seconds
 from quantize.plan import WritePlan
 from quantize.source import ModelSource
 from quantize.writer import execute
@@ -115,6 +116,7 @@ class StreamJob:
             row.plan is not None,
             types=rows_of(self.planned, self.type, named=self.named),
             notes=self.plan.notes,
+            seconds=estimated_seconds(self.plan),
         )
 
     def carry_out(self, report: Report) -> StoredModel:

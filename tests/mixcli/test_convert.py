@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mixcli.words import size
 from quantize.gguf_header import read_header
 from tests.conftest import Runner
 from tests.quantize.builders import write_checkpoint
@@ -56,6 +57,8 @@ def test_a_dry_run_tells_the_size_to_the_byte_and_writes_nothing(
     assert "embedding\tQ6_K\t1\t" in plain.stdout
     assert mixcli(*args).returncode == 0
     assert ledger["bytes_disk"] == target.stat().st_size
+    assert 0 < ledger["seconds"] < 10
+    assert ", about 1 s\n" in plain.stdout
 
 
 def test_shards_are_named_as_llama_cpp_names_them(mixcli: Runner, checkpoint: Path, tmp_path: Path) -> None:
@@ -96,6 +99,24 @@ def test_a_pulled_folder_without_a_type_becomes_the_one_that_suits(mixcli: Runne
     assert "(quality, the least loss with at least 10 tok/s); others: Q6_K " in done.stderr
     (model,) = json.loads(mixcli("list", "--json").stdout)
     assert model["type"] == "Q8_0"
+
+
+@pytest.mark.parametrize("kind", [None, "q8_0"])
+def test_a_dry_run_of_a_folder_tells_what_would_be_made(
+    mixcli: Runner, home: Path, checkpoint: Path, kind: str | None
+) -> None:
+    args = ["pull", str(checkpoint), *(["--prefer", "quality"] if kind is None else ["--quant", kind])]
+    summary = json.loads(mixcli(*args, "--dry-run", "--json").stdout)
+    assert (summary["label"], summary["download"]) == ("tiny-mixtral:Q8_0", 0)
+    assert [(row["type"], row["on_offer"]) for row in summary["types"] if row["chosen"]] == [("Q8_0", True)]
+    assert len(summary["types"]) > 5 or kind is not None
+    assert 0 < summary["seconds"] < 10
+    shown = mixcli(*args, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert f"result\t{size(summary['size'])}, about 1 s\n" in shown.stdout
+    assert not list((home / "data").rglob("*.gguf*"))
+    model = json.loads(mixcli(*args, "--json").stdout)
+    assert Path(model["path"]).stat().st_size == summary["size"] == summary["disk"]
 
 
 def test_a_pulled_folder_is_a_model_of_the_store(mixcli: Runner, checkpoint: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.batch.output import output
+from mixcli.batch.output import json_line, output
 from mixcli.batch.targets import check_targets, part_of
 from mixcli.errors import InUse, UsageError
 from quantize.errors import QuantizeError
@@ -40,6 +40,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "folder").mkdir()
     (tmp_path / "thesis.part").write_text("years of work")
     (tmp_path / "pipe.part").symlink_to("in.txt")
+    (tmp_path / "notes.md").write_text("# years of work\n")
+    (tmp_path / "data.jsonl").write_text('{"id": 1, "text": "a result"}\n')
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "circle").symlink_to("circle")
     os.mkfifo(tmp_path / "fifo")
@@ -62,25 +64,31 @@ def folder(tmp_path: Path) -> Path:
         ("out", "in.txt", "--journal .*is what is read"),
         ("out", "out", "--journal .*is where the results are written"),
         ("out", "out.part", "is where the results are written"),
-        ("folder", None, "is a folder"),
-        ("socket", None, "not a regular file"),
-        ("none/out", None, "there is no folder"),
-        ("in.txt/out", None, "there is no folder"),
+        ("folder", None, "is a folder, and only a regular file"),
+        ("socket", None, "is a socket, and only a regular file"),
+        ("none/out", None, "the folder of .*none/out does not exist"),
+        ("in.txt/out", None, "Not a directory"),
         ("dangling", None, "symlink to nowhere, which does not exist"),
-        ("circle", None, "symlink to circle, which does not exist"),
-        ("out", "dangling", "--journal .*symlink to nowhere"),
-        ("out", "fifo", "not a regular file"),
-        ("out", "/dev/null", "not a regular file"),
-        ("out", "none/journal", "there is no folder"),
+        ("circle", None, "too many levels of symbolic links|Symlink loop|Too many levels"),
+        ("out", "dangling", "symlink to nowhere"),
+        ("out", "fifo", "is a pipe .FIFO., and only a regular file"),
+        ("out", "/dev/null", "is a device, and only a regular file"),
+        ("out", "none/journal", "the folder of .* does not exist"),
         ("thesis", None, "thesis.part is in the way"),
+        ("notes.md", None, "notes.md exists and holds no results of mixcli batch, so it is not replaced"),
+        ("data.jsonl", None, "holds no results"),
+        ("/dev/zero/x", None, "Not a directory"),
+        ("-", None, "without -o the results go to stdout"),
+        ("x" * 250, None, "too long"),
         ("pipe", None, "pipe.part is in the way"),
     ],
 )
 def test_what_would_be_lost_or_fail_is_refused(
     folder: Path, out: str, journal: str | None, words: str
 ) -> None:
-    with pytest.raises(UsageError, match=words):
-        check_targets(str(folder / "in.txt"), folder / out, folder / journal if journal else None)
+    place = Path("-") if out == "-" else folder / out
+    with pytest.raises((UsageError, QuantizeError), match=words):
+        check_targets(str(folder / "in.txt"), place, folder / journal if journal else None)
     assert (folder / "in.txt").read_text().startswith("one")
     assert (folder / "thesis.part").read_text() == "years of work"
 
@@ -88,13 +96,35 @@ def test_what_would_be_lost_or_fail_is_refused(
 def test_what_can_be_written_passes(folder: Path) -> None:
     (folder / "out.part").write_text('{"id": 1}\n{"id"')
     (folder / "empty.part").touch()
-    for out in ("out", "new", "empty", "/dev/null", "fifo"):
+    lines = [
+        {"id": 1, "lang": "de", "result": "ham"},
+        {"id": "a", "error": {"message": "x"}},
+        {"id": "batch_req_1", "custom_id": "a", "response": {}},
+    ]
+    for number, line in enumerate(lines):
+        (folder / f"old{number}").write_text(json_line(line) * 2)
+    (folder / "long").write_text('{"id": 1, "kept": "' + "x" * 100_000)
+    for out in (
+        "out",
+        "new",
+        "empty",
+        "/dev/null",
+        "fifo",
+        "/dev/stdout",
+        "/dev/fd/1",
+        "old0",
+        "old1",
+        "old2",
+        "long",
+    ):
         check_targets(str(folder / "in.txt"), folder / out, folder / "journal")
     check_targets("-", None, None)
 
 
 @pytest.mark.parametrize("name", ["link.txt", "dangling", "circle", "hard.txt", "new", "folder", "socket"])
 def test_an_output_is_taken_where_convert_takes_it(folder: Path, name: str) -> None:
+    (folder / "in.txt").write_text("")  # an empty file may be replaced by either
+
     def takes(check: Callable[[], object]) -> bool:
         try:
             check()
