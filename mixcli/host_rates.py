@@ -21,7 +21,7 @@ from mixcli.errors import MixcliError
 from mixcli.hardware import library_identity, physical_cores
 from mixcli.locks import exclusive
 from profiles.machine import Machine
-from profiles.rates import ATTENTION, BITS_OF_TYPE, HostRates, Origin, read_rates, write_rates
+from profiles.rates import ATTENTION, BATCHES, BITS_OF_TYPE, HostRates, Origin, read_rates, write_rates
 from profiles.shape import ModelShape
 from profiles.typical import typical_rates
 
@@ -244,14 +244,14 @@ def _place() -> tuple[Path, str]:
 
 
 def _key() -> str:
-    """Name this library on this processor with this many threads."""
+    """Name this library on this processor with this many threads, and the batches that are measured: other ones are measured again."""
     try:
         lines = CPU_INFO.read_text("utf-8", "replace").splitlines()
     except OSError:
         lines = []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     model = next((line for line in lines if line.startswith("model name")), platform.processor())
-    parts = [platform.machine(), model, flags, physical_cores(), library_identity()]
+    parts = [platform.machine(), model, flags, physical_cores(), library_identity(), BATCHES]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

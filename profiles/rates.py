@@ -4,6 +4,7 @@ Size alone does not say it: types of the same size differ by three times, and a 
 prompts at half the rate. The products are those of Mixtral's experts: eight, two of which are used.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import log
@@ -13,7 +14,7 @@ from typing import Literal
 from profiles.errors import shown
 
 GB, TERA = 1e9, 1e12
-FEW, MANY = 16, 512  # tokens in the two batches that are measured beside a single token
+BATCHES = FEW, SOME, MANY = 16, 64, 512  # tokens in the batches that are measured beside a single token
 N_EXPERT, N_USED = 8, 2  # of the products that are measured
 
 ATTENTION = "attention"  # the key of AttentionRates among the types
@@ -31,49 +32,50 @@ BITS_OF_TYPE = {
 }  # fmt: skip
 
 
+Batches = tuple[float, float, float]  # a rate for each of BATCHES
+
+
 @dataclass(frozen=True)
 class ProductRates:
-    """One type in one layout: `decode` is GB a second of weights that are read for one token; the others are TFLOP/s of two batches.
+    """One type in one layout: `decode` is GB a second of weights that are read for one token; the others are TFLOP/s of batches.
 
-    `experts` and `dense` have the rates at FEW and at MANY tokens, for a stack of experts and for one matrix.
+    `experts` and `dense` have the rates of each of BATCHES, for a stack of experts and for one matrix.
     """
 
     decode: float
-    experts: tuple[float, float]
-    dense: tuple[float, float]
+    experts: Batches
+    dense: Batches
 
     def seconds_byte(self, bits: float, n_tokens: float, *, n_expert: int = 0, n_used: int = 0) -> float:
         """Return the seconds a token that each byte of a matrix costs in a batch of `n_tokens`.
 
         `bits` is what a weight has. With `n_expert` the byte belongs to a stack of experts of which each token uses `n_used`.
         """
-        share, few_many = 1.0, self.dense
+        share, batches = 1.0, self.dense
         if n_expert:
-            share, few_many = n_used / n_expert, self.experts
+            share, batches = n_used / n_expert, self.experts
             # experts see a part of the batch: what counts is the tokens that each gets
             n_tokens = max(1.0, n_tokens * share * N_EXPERT / N_USED) if n_tokens > 1 else 1.0
         operations = 2 * 8 / bits  # a token, for each byte that it needs
-        one = self.decode * GB * operations
-        few, many = (rate * TERA for rate in few_many)
-        if n_tokens <= FEW:
-            rate = _between(one, few, log(n_tokens) / log(FEW))
-        else:
-            rate = _between(few, many, min(1.0, log(n_tokens / FEW) / log(MANY / FEW)))
-        return share * operations / rate
+        rates = (self.decode * GB * operations, *(rate * TERA for rate in batches))
+        return share * operations / _between(n_tokens, rates)
 
     def scaled(self, factor: float, most_decode: float) -> "ProductRates":
         """Return the rates of so many times the cores, decode bounded by what memory gives (GB a second)."""
-        few, many = self.experts
-        few_dense, many_dense = self.dense
+        (few, some, many), (few_dense, some_dense, many_dense) = self.experts, self.dense
         return ProductRates(
             min(self.decode * factor, most_decode),
-            (few * factor, many * factor),
-            (few_dense * factor, many_dense * factor),
+            (few * factor, some * factor, many * factor),
+            (few_dense * factor, some_dense * factor, many_dense * factor),
         )
 
 
-def _between(low: float, high: float, share: float) -> float:
-    return float(low * (high / low) ** share)
+def _between(n_tokens: float, rates: tuple[float, ...]) -> float:
+    """Return the rate of a batch from those of a single token and of BATCHES, on a line of logarithms; beyond the last it is the last."""
+    sizes = (1, *BATCHES)
+    at = bisect_left(sizes, n_tokens, 1, len(sizes) - 1)
+    share = min(1.0, log(n_tokens / sizes[at - 1]) / log(sizes[at] / sizes[at - 1]))
+    return float(rates[at - 1] * (rates[at] / rates[at - 1]) ** share)
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,12 @@ class HostRates:
         """Return the median rates of the types as files have them, for those that are not known; None where none is known."""
         if not self.types:
             return None
-        few, many, few_dense, many_dense = (
+        few, some, many, few_dense, some_dense, many_dense = (
             median(one)
             for one in zip(*((*one.plain.experts, *one.plain.dense) for one in self.types), strict=True)
         )
         decode = median(one.plain.decode for one in self.types)
-        return ProductRates(decode, (few, many), (few_dense, many_dense))
+        return ProductRates(decode, (few, some, many), (few_dense, some_dense, many_dense))
 
     def scaled(self, factor: float, most_decode: float) -> "HostRates":
         """Return the rates of so many times the cores, decode bounded by what memory gives (GB a second)."""
@@ -197,9 +199,8 @@ def _values(rates: ProductRates) -> dict[str, object]:
 def _product(values: object, where: str) -> ProductRates:
     if not isinstance(values, Mapping) or set(values) != {"decode", "experts", "dense"}:
         raise ValueError(f"{where!r} must have the keys decode, experts and dense")
-    few, many = _pair(values["experts"], f"{where}.experts")
-    few_dense, many_dense = _pair(values["dense"], f"{where}.dense")
-    return ProductRates(_rate(values["decode"], f"{where}.decode"), (few, many), (few_dense, many_dense))
+    experts, dense = (_batches(values[key], f"{where}.{key}") for key in ("experts", "dense"))
+    return ProductRates(_rate(values["decode"], f"{where}.decode"), experts, dense)
 
 
 def _nearest(name: str) -> str:
@@ -216,6 +217,20 @@ def _attention(values: object, origin: Origin) -> AttentionRates:
     return AttentionRates(plain, flash, origin)
 
 
+def _batches(value: object, where: str) -> Batches:
+    """Read a rate for each of BATCHES; in profiles of before only FEW and MANY have one, and that of SOME is put between them."""
+    if isinstance(value, list | tuple) and len(value) == 2:
+        few, many = (_rate(one, where) for one in value)
+        return few, few * (many / few) ** (log(SOME / FEW) / log(MANY / FEW)), many
+    if not isinstance(value, list | tuple) or len(value) != len(BATCHES):
+        sizes = ", ".join(map(str, BATCHES[:-1]))
+        raise ValueError(
+            f"{where!r} is {shown(value)}, it must be {len(BATCHES)} rates: for {sizes} and {MANY} tokens"
+        )
+    few, some, many = (_rate(one, where) for one in value)
+    return few, some, many
+
+
 def _pair(value: object, where: str) -> tuple[float, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError(f"{where!r} is {shown(value)}, it must be two rates: for few and for many tokens")
@@ -230,9 +245,11 @@ def _rate(value: object, where: str) -> float:
 
 
 __all__ = [
+    "BATCHES",
     "BITS_OF_TYPE",
     "FEW",
     "MANY",
+    "SOME",
     "HostRates",
     "Origin",
     "ProductRates",

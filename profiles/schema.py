@@ -1,7 +1,7 @@
 """Profile: a machine as people describe it, read from TOML with every error naming file and key.
 
 Units are in the keys: _gib is 2^30 bytes, _gbs is 10^9 bytes a second, tflops are of 16-bit products. [host.rates.TYPE] has what
-profiles.rates reads: decode in GB/s, experts and dense in TFLOP/s at 16 and at 512 tokens.
+profiles.rates reads: decode in GB/s, experts and dense in TFLOP/s at 16, 64 and 512 tokens.
 """
 
 from collections.abc import Mapping

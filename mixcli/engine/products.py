@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.engine.ggml import device_pointers, load, set_buffer
-from profiles.rates import ATTENTION, FEW, MANY, N_EXPERT, N_USED
+from profiles.rates import ATTENTION, BATCHES, MANY, N_EXPERT, N_USED
 from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
 
 N_COLS = 4096  # inputs of a matrix
 PART = N_EXPERT // N_USED  # of a batch: so many times the tokens of one expert
 N_POOL = 16  # rows that are quantized; a matrix repeats them
-SECONDS = 0.06  # that one product is repeated
+SECONDS = 0.05  # that one product is repeated
 BUSY = 0.85  # of the processor's time that must have been ours, else other programs took part of it
 F32, F16, I32 = 0, 1, 26
 HEAD, N_HEAD, N_HEAD_KV, N_CELLS = 128, 32, 8, 1024  # of the attention that is measured
@@ -282,8 +282,8 @@ def measure(
     if buffer is None:
         return None
     stack = Stack(processor, type_, n_rows, n_bytes, buffer)
-    decode, experts = stack.decode(), [stack.experts(n) for n in (FEW, MANY)]
-    dense = [stack.dense(n) for n in (FEW, MANY // PART)]  # more is as fast
+    decode, experts = stack.decode(), [stack.experts(n) for n in BATCHES]
+    dense = [stack.dense(min(n, MANY // PART)) for n in BATCHES]  # more is as fast
     stack.close()
     return {"decode": decode, "experts": experts, "dense": dense}
 

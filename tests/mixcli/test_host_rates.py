@@ -18,6 +18,8 @@ from profiles.rates import BITS_OF_TYPE, HostRates, write_rates
 from profiles.typical import typical_rates
 from tests.profiles.test_rates import MIXTURE
 
+SOUND: dict[str, Any] = {"decode": 1.0, "experts": [1.0] * 3, "dense": [1.0] * 3}
+
 
 @pytest.fixture
 def measuring(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -78,7 +80,7 @@ def test_kernels_that_die_leave_what_was_measured_before(
     measuring: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child writes the plain layout, is killed at the repacked one, and no later start pays for another try."""
-    rates_ = {"decode": 12.0, "experts": [0.1, 0.2], "dense": [0.1, 0.2]}
+    rates_ = {"decode": 12.0, "experts": [0.1, 0.15, 0.2], "dense": [0.1, 0.15, 0.2]}
     line = {"type": "Q4_K", "second": False, "rates": rates_, "busy": False}
     code = f"import os; print({json.dumps(line)!r}, flush=True); print('{{', flush=True); os.abort()"
     starts: list[str] = []
@@ -104,7 +106,7 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
     measuring: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decodes = (12.0, 14.0, 13.0, 11.0)
-    rates_: dict[str, Any] = {"experts": [0.1, 0.2], "dense": [0.1, 0.2]}
+    rates_: dict[str, Any] = {"experts": [0.1, 0.15, 0.2], "dense": [0.1, 0.15, 0.2]}
     lines: list[dict[str, Any]] = [
         {"type": "Q4_K", "second": second, "rates": None if second else rates_, "busy": not second}
         for second in (False, True)
@@ -143,7 +145,7 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
 def test_a_second_measurement_that_fails_leaves_the_first(
     measuring: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = {"decode": 1.0, "experts": [1.0, 1.0], "dense": [1.0, 1.0], "busy": 1}
+    entry = {**SOUND, "busy": 1}
     json_cache.update("rates", lambda known: known.update({host_rates._key(): {"Q4_K": entry}}))
     monkeypatch.setattr(host_rates, "MAX_TRIES", 3)
     monkeypatch.setattr(host_rates, "TIME_LIMIT", 0.1)
@@ -164,9 +166,8 @@ def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(host_rates, "MAX_TRIES", 2)
     assert host_rates._missing(["Q8_0"], again=False) == ["Q8_0", "attention"]
     line = {"type": "Q8_0", "second": False, "busy": False}
-    rates: dict[str, Any] = {"decode": 1.0, "experts": [1.0, 1.0], "dense": [1.0, 1.0]}
-    entry = host_rates._entry("Q8_0", [{**line, "rates": rates}, None], {}, "", cut=True)
-    assert entry == {**rates, "busy": 1}
+    entry = host_rates._entry("Q8_0", [{**line, "rates": SOUND}, None], {}, "", cut=True)
+    assert entry == {**SOUND, "busy": 1}
 
 
 @pytest.mark.parametrize("is_file", [False, True])
@@ -200,7 +201,7 @@ def test_what_cannot_be_remembered_is_used_all_the_same(
 
 
 def test_what_is_remembered_is_not_believed_but_measured_again(measuring: Path) -> None:
-    sound = {"decode": 1.0, "experts": [1.0, 1.0], "dense": [1.0, 1.0]}
+    sound = SOUND
     key = host_rates._key()
     for table in (
         [],
@@ -209,13 +210,23 @@ def test_what_is_remembered_is_not_believed_but_measured_again(measuring: Path) 
         {"Q4_K": {}, "attention": "fast"},
         {"Q4_K": {"failed": None}},
         {"Q9_K": sound},
-        {"Q4_K": {**sound, "dense": [1.0, "2"]}},
+        {"Q4_K": {**sound, "dense": [1.0, 1.0, "2"]}},
         {"Q4_K": {**sound, "repacked": True}},
     ):
         json_cache.update("rates", lambda known, table=table: known.update({key: table}))
         assert host_rates.known_rates() == HostRates()
         assert host_rates._missing(["Q4_K"], again=False) == ["Q4_K", "attention"]
         assert host_rates.failures() == {}
+
+
+def test_what_was_measured_with_other_batches_is_measured_again(
+    measuring: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    json_cache.update("rates", lambda known: known.update({host_rates._key(): {"Q4_K": SOUND}}))
+    assert [one.type for one in host_rates.known_rates().types] == ["Q4_K"]
+    monkeypatch.setattr(host_rates, "BATCHES", (16, 512))
+    assert host_rates.known_rates() == HostRates()
+    assert host_rates._missing(["Q4_K"], again=False) == ["Q4_K", "attention"]
 
 
 def test_a_model_that_lies_on_the_card_needs_none(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +270,7 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
     assert "tok/s (usual rates)" in mixcli(*search).stdout
     assert "`mixcli plan MODEL` measures it" in mixcli(*search).stderr
     assert "usual" not in mixcli(*search, "--profile", "mine").stdout
-    sound: dict[str, Any] = {"decode": 7.0, "experts": [1.0, 0.5], "dense": [1.0, 1.0]}
+    sound: dict[str, Any] = {"decode": 7.0, "experts": [1.0, 0.7, 0.5], "dense": [1.0] * 3}
     table = dict.fromkeys(BITS_OF_TYPE, sound) | {
         "Q4_K": {**sound, "busy": 3},
         "MXFP4": {"failed": "killed by signal 4"},
@@ -279,7 +290,7 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
 
 
 def test_what_other_programs_leave_of_the_processor_is_not_taken_for_the_processor(measuring: Path) -> None:
-    hardly = {"decode": 1e-3, "experts": [1e-6] * 2, "dense": [1e-6] * 2}
+    hardly = {"decode": 1e-3, "experts": [1e-6] * 3, "dense": [1e-6] * 3}
     known = {"Q4_K": hardly, "attention": {"plain": [1e-6] * 2, "flash": [1e-6] * 2}}
     usual = typical_rates("avx2").scaled(physical_cores() / 4, math.inf)
     quiet = host_rates._usable(known)

@@ -20,9 +20,9 @@ from profiles.speed import LOW, decode_rates, prefill_rates
 from profiles.typical import typical_rates
 
 MIXTURE = unseen_shape(known_models()["mixtral-8x7b"], "Q4_K_S")
-PLAIN = ProductRates(24.0, (0.10, 0.18), (0.12, 0.19))
-REPACKED = ProductRates(32.0, (0.10, 0.11), (0.18, 0.18))
-SLOW = ProductRates(6.0, (0.01, 0.01), (0.01, 0.01))
+PLAIN = ProductRates(24.0, (0.10, 0.13, 0.18), (0.12, 0.14, 0.19))
+REPACKED = ProductRates(32.0, (0.10, 0.10, 0.11), (0.18, 0.18, 0.18))
+SLOW = ProductRates(6.0, (0.01,) * 3, (0.01,) * 3)
 
 
 def machine(*rates: TypeRates) -> Machine:
@@ -33,8 +33,11 @@ def test_a_types_rate_at_the_batches_that_were_measured_and_between() -> None:
     byte = 2 * 8 / 4.5  # operations of a token
     assert PLAIN.seconds_byte(4.5, 1) == pytest.approx(1 / 24e9)
     assert PLAIN.seconds_byte(4.5, 16) == pytest.approx(byte / 0.12e12)
+    assert PLAIN.seconds_byte(4.5, 64) == pytest.approx(byte / 0.14e12)
+    assert PLAIN.seconds_byte(4.5, 32) == pytest.approx(byte / (0.12e12 * 0.14e12) ** 0.5)
+    assert PLAIN.seconds_byte(4.5, 4) == pytest.approx(byte / (24e9 * byte * 0.12e12) ** 0.5)
     assert PLAIN.seconds_byte(4.5, 512) == PLAIN.seconds_byte(4.5, 4096) == pytest.approx(byte / 0.19e12)
-    assert PLAIN.seconds_byte(4.5, 512) < PLAIN.seconds_byte(4.5, 90) < PLAIN.seconds_byte(4.5, 16)
+    assert PLAIN.seconds_byte(4.5, 512) < PLAIN.seconds_byte(4.5, 90) < PLAIN.seconds_byte(4.5, 64)
     mixture = {"n_expert": 8, "n_used": 2}
     assert PLAIN.seconds_byte(4.5, 1, **mixture) == pytest.approx(1 / 24e9 / 4)
     assert PLAIN.seconds_byte(4.5, 512, **mixture) == pytest.approx(byte / 0.18e12 / 4)
@@ -132,6 +135,10 @@ def test_profiles_carry_rates_and_a_mistake_is_named(tmp_path: Path) -> None:
     assert load_profile("apple-m-series").machine().rates == HostRates()
     rates = HostRates((TypeRates("Q4_K", PLAIN, REPACKED), TypeRates("Q6_K", PLAIN)))
     assert read_rates(write_rates(rates), "measured") == rates
+    before = read_rates(
+        {"Q4_K": {"decode": 1, "experts": [1, 32], "dense": [1, 1]}}, "profile"
+    )  # without 64 tokens
+    assert before.types[0].plain.experts == (1, pytest.approx(4), 32)
     for text, words in (
         ("typical = 'neon'", "'typical' is 'neon', it must be one of avx2, avx512"),
         ("rates = 3", "'rates' must be tables"),
@@ -144,7 +151,10 @@ def test_profiles_carry_rates_and_a_mistake_is_named(tmp_path: Path) -> None:
         ),
         ("[host.rates.Q4_K]\ndecode = 1", "'Q4_K' must have the keys decode, experts and dense"),
         ("[host.rates.Q4_K]\ndecode = 0\nexperts = [1, 1]\ndense = [1, 1]", "'Q4_K.decode' has 0"),
-        ("[host.rates.Q4_K]\ndecode = 1\nexperts = [1]\ndense = [1, 1]", "'Q4_K.experts' is"),
+        (
+            "[host.rates.Q4_K]\ndecode = 1\nexperts = [1]\ndense = [1, 1]",
+            "'Q4_K.experts' is [1], it must be 3 rates: for 16, 64 and 512 tokens",
+        ),
     ):
         (tmp_path / "mine.toml").write_text(f"description = 'x'\n[host]\nram_gib = 8\ncores = 2\n{text}\n")
         with pytest.raises(BadProfile, match=re.escape(words)):
