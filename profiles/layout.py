@@ -12,6 +12,10 @@ Experts = tuple[int, int, int]  # the devices of gate, up and down
 ANY_EXPERTS = r"ffn_(gate|up|down)(_exps)?\.weight"
 
 
+PERIODS = (1, 2, 3, 4)  # layers that repeat themselves together
+REPEATS = 4  # of them that say as much as any number of them (ledger.py)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Devices are numbers: 0, 1, ... the GPUs, `host` main memory. `attention` goes with norms, router and the layer's cache."""
@@ -30,6 +34,21 @@ class Layout:
     def has_overrides(self) -> bool:
         """Whether some experts live elsewhere than their layer."""
         return any(set(e) != {a} for a, e in zip(self.attention, self.experts, strict=True))
+
+    def shortened(self) -> "Layout":
+        """Return the same with fewer layers: of what repeats itself, one layer or a few in turn, REPEATS times are left."""
+        layers = list(zip(self.attention, self.experts, strict=True))
+        kept: list[tuple[int, Experts]] = []
+        at = 0
+        while at < len(layers):
+            period, n = max(
+                ((p, _repeats(layers, at, p)) for p in PERIODS), key=lambda one: one[0] * (one[1] - REPEATS)
+            )
+            n_kept = period * min(n, REPEATS)
+            kept += layers[at : at + n_kept]
+            at += period * n if n > REPEATS else n_kept
+        attention, experts = zip(*kept, strict=True)
+        return Layout(self.host, attention, experts, self.output)
 
     def tensor_split(self) -> tuple[float, ...]:
         """Return the layers (with the output layer) of each GPU; empty for one GPU or none."""
@@ -54,6 +73,15 @@ class Layout:
             name = "CPU" if device == self.host else machine.gpus[device].name
             found.append((rf"blk\.{numbers}\.ffn_{matrices}{suffix}\.weight", name))
         return tuple(found)
+
+
+def _repeats(layers: Sequence[object], at: int, period: int) -> int:
+    """Count how often the `period` layers from `at` on follow one another."""
+    n = 1
+    end = at + period
+    while end + period <= len(layers) and layers[at : at + period] == layers[end : end + period]:
+        n, end = n + 1, end + period
+    return n
 
 
 def on_host(shape: ModelShape, host: int) -> Layout:

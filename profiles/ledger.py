@@ -117,10 +117,23 @@ def compute_of(
         offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
     on_host = layout.host in layout.attention or any(layout.host in experts for experts in layout.experts)
     if offload is None or not on_host:
-        return _program(key, batch, layout, None, pipeline).peaks(())
+        return _peaks(key, batch, layout, None, pipeline, ())
     # every offloaded matrix is counted at its largest, so layers of different types cannot need more than this says
     largest = tuple(max(getattr(layer, part) for layer in shape.each_layer()) for part in LAYER_PARTS)
-    return _program(key, batch, layout, offload, pipeline).peaks(largest)
+    return _peaks(key, batch, layout, offload, pipeline, largest)
+
+
+@lru_cache(maxsize=4096)
+def _peaks(
+    key: tuple[int, ...],
+    batch: BatchShape,
+    layout: Layout,
+    offload: int | None,
+    pipeline: bool,
+    bytes_parts: tuple[int, ...],
+) -> Sequence[int]:
+    # further layers of the same kind need no more: the allocator does the same again and again
+    return _program(key, batch, layout.shortened(), offload, pipeline).peaks(bytes_parts)
 
 
 @lru_cache(maxsize=1024)

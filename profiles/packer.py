@@ -3,8 +3,10 @@
 Layers of one size are alike, so what is searched is how many of each size a GPU takes, not which: exact and quick.
 """
 
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, TypeVar
 
@@ -37,9 +39,19 @@ class Packer:
     """Packs the experts of one GPU; what one room and one choice of layers gave is remembered."""
 
     def __init__(
-        self, sizes: Sequence[LayerShape], rates: Rates, gpu: int, splits: Sequence[Parts], *, tight: bool
+        self,
+        sizes: Sequence[LayerShape],
+        rates: Rates,
+        gpu: int,
+        splits: Sequence[Parts],
+        *,
+        tight: bool,
+        most: tuple[tuple[int, ...], int] | None = None,
     ) -> None:
-        """Take the sizes of layers, the largest first. `tight`: main memory is short, so bytes count beside seconds."""
+        """Take the sizes of layers, the largest first. `tight`: main memory is short, so bytes count beside seconds.
+
+        `most` are the most layers of each size, and the largest room, that are asked about; only where that is done many times.
+        """
         host = len(rates.devices) - 1
 
         def price(layer: LayerShape, parts: Parts) -> Price:
@@ -48,38 +60,59 @@ class Packer:
             n_bytes = sum(getattr(layer, MATRICES[at]) for at in moved)
             return n_bytes, saved + (2 * rates.hop if all(parts) else 0.0)
 
-        self._tight = tight
-        self._whole = [price(layer, WHOLE) for layer in sizes]
-        self._splits = [(i, parts, *price(layer, parts)) for i, layer in enumerate(sizes) for parts in splits]
+        self._tight, self._asked = tight, most
+        self.whole = [price(layer, WHOLE) for layer in sizes]
+        self.splits = [(i, parts, *price(layer, parts)) for i, layer in enumerate(sizes) for parts in splits]
         self._known: dict[tuple[tuple[int, ...], int], list[Packed]] = {}
-
-    @property
-    def best_gain(self) -> float:
-        """Return the most seconds that a byte of experts saves; 0 when none does."""
-        prices = [*self._whole, *((n_bytes, saved) for _, _, n_bytes, saved in self._splits)]
-        return max(0.0, *(saved / n_bytes if n_bytes else 0.0 for n_bytes, saved in prices))
 
     def all_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
         """Return the choice of all layers, when they fit; `counts` says how many there are of each size."""
-        n_bytes = sum(n * one[0] for n, one in zip(counts, self._whole, strict=True))
-        saved = sum(n * one[1] for n, one in zip(counts, self._whole, strict=True))
+        n_bytes = sum(n * one[0] for n, one in zip(counts, self.whole, strict=True))
+        saved = sum(n * one[1] for n, one in zip(counts, self.whole, strict=True))
         return [Packed(n_bytes, saved, counts)] if n_bytes <= room else []
 
     def some_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
         """Return the choice that saves most among those that leave something behind; when tight, all of which no other is better in both."""
         found = self._known.get((counts, room))
         if found is None:
-            fits = sum(n * size for n, (size, _) in zip(counts, self._whole, strict=True)) <= room
-            points = self._points if self._tight or fits else self._best_points
-            best = undominated(list(points(counts, room)), tight=self._tight)
+            best = undominated(list(self._candidates(counts, room)), tight=self._tight)
             found = [Packed(n_bytes, saved, whole, split) for saved, n_bytes, whole, split in best]
             self._known[counts, room] = found
         return found
 
+    def _candidates(self, counts: tuple[int, ...], room: int) -> Iterator[Choice]:
+        if self._tight:
+            return self._points(counts, room)
+        if sum(n * size for n, (size, _) in zip(counts, self.whole, strict=True)) > room:
+            best = self._table.best(counts, room) if self._table else None
+            return self._best_points(counts, room) if best is None else iter((best,))
+        all_save = all(saved > 0 for n, (_, saved) in zip(counts, self.whole, strict=True) if n)
+        return self._almost_all(counts) if all_save else self._points(counts, room)
+
+    @cached_property
+    def _table(self) -> "_Table | None":
+        """Return what saves most for any room, where that is worth working out."""
+        if self._asked is None or len(self.whole) >= MAX_SIZES:
+            return None
+        return _Table(self.whole, self.splits, *self._asked)
+
+    def _almost_all(self, counts: tuple[int, ...]) -> Iterator[Choice]:
+        """Yield what saves most where all would fit and one layer at least must stay or be split; every whole layer saves something."""
+        total = sum(n * saved for n, (_, saved) in zip(counts, self.whole, strict=True))
+        size = sum(n * n_bytes for n, (n_bytes, _) in zip(counts, self.whole, strict=True))
+        for i, there in enumerate(counts):
+            if there:
+                n_bytes, saved = self.whole[i]
+                whole = (*counts[:i], there - 1, *counts[i + 1 :])
+                yield total - saved, size - n_bytes, whole, None
+                for at, parts, split_bytes, split_saved in self.splits:
+                    if at == i and split_saved > 0:
+                        yield total - saved + split_saved, size - n_bytes + split_bytes, whole, (i, parts)
+
     def _best_points(self, counts: tuple[int, ...], room: int) -> Iterator[Choice]:
         """Yield what saves most without a split layer and with each split: all that matters where main memory is not short."""
         yield *self._most(counts, room), None
-        for i, parts, split_bytes, split_saved in self._splits:
+        for i, parts, split_bytes, split_saved in self.splits:
             if counts[i] and split_bytes <= room and split_saved > 0:
                 rest = (*counts[:i], counts[i] - 1, *counts[i + 1 :])
                 saved, n_bytes, whole = self._most(rest, room - split_bytes)
@@ -91,7 +124,7 @@ class Packer:
         It runs tens of thousands of times for a plan on several GPUs, so its inner loops make no objects.
         """
         searched = min(len(counts), MAX_SIZES) - 1
-        sizes = [(n, *one) for n, one in zip(counts, self._whole, strict=True)]
+        sizes = [(n, *one) for n, one in zip(counts, self.whole, strict=True)]
         outer, tail = sizes[:searched], sizes[searched:]
         there, size, gain = outer.pop() if outer else (0, 1, 0.0)
         best: tuple[float, int, tuple[int, ...]] = (-1.0, 0, ())
@@ -120,7 +153,7 @@ class Packer:
         for whole, n_bytes, saved in self._wholes(counts, room):
             if whole != counts:
                 yield saved, n_bytes, whole, None
-        for i, parts, split_bytes, split_saved in self._splits:
+        for i, parts, split_bytes, split_saved in self.splits:
             if counts[i] and split_bytes <= room and (self._tight or split_saved > 0):
                 rest = (*counts[:i], counts[i] - 1, *counts[i + 1 :])
                 for whole, n_bytes, saved in self._wholes(rest, room - split_bytes):
@@ -129,7 +162,7 @@ class Packer:
     def _wholes(self, counts: tuple[int, ...], room: int) -> Iterator[tuple[tuple[int, ...], int, float]]:
         """Yield the combinations that may be best: all counts of the first sizes, and of the rest as many as fit and pay."""
         searched = min(len(counts), MAX_SIZES) - 1
-        *first_prices, (last, last_gain) = self._whole
+        *first_prices, (last, last_gain) = self.whole
         most = (min(n, room // size) for n, (size, _) in zip(counts[:searched], first_prices, strict=False))
         for first in product(*(range(n, -1, -1) for n in most)):
             n_bytes, saved = 0, 0.0
@@ -139,7 +172,7 @@ class Packer:
                 saved += n * gain
             if n_bytes > room:
                 continue
-            for there, (size, gain) in zip(counts[searched:], self._whole[searched:], strict=True):
+            for there, (size, gain) in zip(counts[searched:], self.whole[searched:], strict=True):
                 n = min(there, (room - n_bytes) // size) if self._tight or gain > 0 else 0
                 rest = (*rest, n)
                 n_bytes += n * size
@@ -150,6 +183,73 @@ class Packer:
                     yield (*rest[:-1], rest[-1] - less), n_bytes - less * last, saved - less * last_gain
             elif rest == counts and rest[-1]:  # all of them is another question
                 yield (*rest[:-1], rest[-1] - 1), n_bytes - last, saved - last_gain
+
+
+def most_saved(packers: Sequence[Packer], counts: tuple[int, ...], room: int) -> float:
+    """Return seconds that GPUs with so much room together cannot save more of: as if layers could be cut, and a split one for each on top."""
+    prices = [
+        max((packer.whole[i] for packer in packers), key=lambda price: price[1]) for i in range(len(counts))
+    ]
+    saved = gain = 0.0
+    for n, (n_bytes, most) in sorted(zip(counts, prices, strict=True), key=lambda one: -_gain(*one[1])):
+        if most <= 0:
+            break
+        taken = min(n * n_bytes, room)
+        saved += taken * _gain(n_bytes, most) if n_bytes else n * most
+        room -= taken
+        if taken < n * n_bytes:
+            gain = _gain(n_bytes, most)  # what a split layer takes of the room costs as much
+            break
+    for packer in packers:
+        saved += max(
+            0.0, *(split_saved - gain * n_bytes for _, _, n_bytes, split_saved in packer.splits), 0.0
+        )
+    return saved
+
+
+def _gain(n_bytes: int, saved: float) -> float:
+    return saved / n_bytes if n_bytes else 0.0
+
+
+class _Table:
+    """What saves most in each room, whatever there is of each size: worked out once, for many questions."""
+
+    def __init__(
+        self,
+        whole: Sequence[Price],
+        splits: Sequence[tuple[int, Parts, int, float]],
+        counts: tuple[int, ...],
+        room: int,
+    ) -> None:
+        wholes: list[tuple[int, float, tuple[int, ...]]] = [(0, 0.0, ())]
+        for most, (size, gain) in zip(counts, whole, strict=True):
+            wholes = [
+                (n_bytes + n * size, saved + n * gain, (*taken, n))
+                for n_bytes, saved, taken in wholes
+                for n in range(min(most, (room - n_bytes) // size) + 1 if gain > 0 else 1)
+            ]
+        found: list[Choice] = [(saved, n_bytes, taken, None) for n_bytes, saved, taken in wholes]
+        for i, parts, split_bytes, split_saved in splits:
+            if split_saved > 0:
+                found += [
+                    (saved + split_saved, n_bytes + split_bytes, taken, (i, parts))
+                    for n_bytes, saved, taken in wholes
+                    if n_bytes + split_bytes <= room
+                ]
+        found.sort(key=lambda choice: (choice[1], -choice[0]))
+        self._sizes: list[int] = []
+        self._best: list[Choice] = []
+        for choice in found:
+            if not self._best or choice[:2] > self._best[-1][:2]:  # of equals the first
+                self._sizes.append(choice[1])
+                self._best.append(choice)
+
+    def best(self, counts: tuple[int, ...], room: int) -> Choice | None:
+        """Return the choice for a room; None where it takes more layers of a size than there are."""
+        saved, n_bytes, whole, split = self._best[bisect(self._sizes, room) - 1]
+        needed = [n + (split is not None and split[0] == i) for i, n in enumerate(whole)]
+        is_there = all(n <= there for n, there in zip(needed, counts, strict=True))
+        return (saved, n_bytes, whole, split) if is_there else None
 
 
 def undominated(points: list[T], *, tight: bool) -> list[T]:

@@ -3,14 +3,15 @@
 Costs are sums over layers, so the runs of several GPUs are found by dynamic programming, exactly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Literal
 
 from profiles.layout import Experts, Layout
-from profiles.packer import Packed, Packer, Parts, undominated
+from profiles.packer import Packed, Packer, Parts, most_saved, undominated
 from profiles.shape import MATRICES, LayerShape
 from profiles.speed import Rates
 
@@ -72,6 +73,11 @@ class Goods:
             at = self.sizes.index(_size(layer))
             found.append(tuple(n + (i == at) for i, n in enumerate(found[-1])))
         return found
+
+    @cached_property
+    def attention_counts(self) -> Counter[int]:
+        """Return the bytes that layers' attention has, each with the number of layers."""
+        return Counter(layer.attention for layer in self.layers)
 
     @cached_property
     def attention_before(self) -> tuple[int, ...]:
@@ -143,7 +149,11 @@ def at_least(
     """Return seconds that no layout of that kind can beat, without searching; None when there is none."""
     host, gpus, mode = len(rooms), range(len(rooms)), kind.mode
     homes = range(host + 1) if mode == "none" else gpus
-    room = sum(max(0, room.run, room.with_output) for room in rooms) - goods.bytes_output
+    # the last GPU that is used has the output layer, those before it have runs, and those behind it nothing
+    before = accumulate((max(0, room.run) for room in rooms), initial=0)
+    room = (
+        max(there + room.with_output for there, room in zip(before, rooms, strict=False)) - goods.bytes_output
+    )
     if goods.n_bytes - room - (goods.bytes_experts if from_disk else 0) > spare:
         return None  # even with every GPU full
     if mode != "none":
@@ -151,19 +161,25 @@ def at_least(
     if room < (goods.bytes_experts if mode == "all" else 0):
         return None
     seconds = 2 * rates.hop + goods.bytes_output * min(rates.devices[gpu].output_byte for gpu in gpus)
-    seconds += sum(min(rates.attention(at, layer.attention) for at in homes) for layer in goods.layers)
-    matrices = [(layer, number) for layer in goods.layers for number in range(len(MATRICES))]
-    there = [rates.matrix(host, layer, at) for layer, at in matrices]
-    here = [min(rates.matrix(gpu, layer, at) for gpu in gpus) for layer, at in matrices]
+    attention = goods.attention_counts.items()
+    seconds += sum(n * min(rates.attention(at, n_bytes) for at in homes) for n_bytes, n in attention)
+    counts, numbers = goods.counts[-1], range(len(MATRICES))
+    there = [[rates.matrix(host, size, at) for at in numbers] for size in goods.sizes]
+    here = [[min(rates.matrix(gpu, size, at) for gpu in gpus) for at in numbers] for size in goods.sizes]
+
+    def total(costs: Iterable[Iterable[float]]) -> float:
+        return sum(n * sum(cost) for n, cost in zip(counts, costs, strict=True))
+
     if mode == "all":
-        return seconds + sum(here)
+        return seconds + total(here)
     if mode == "none":
-        return seconds + sum(there)
+        return seconds + total(there)
     # one matrix stays behind whatever the room; and the room to the last byte is filled with what pays best
-    stays = 2 * rates.hop + min(max(0.0, a - b) for a, b in zip(there, here, strict=True))
-    gain = max(Packer(goods.sizes, rates, gpu, kind.splits, tight=False).best_gain for gpu in gpus)
-    filled = sum(there) + 2 * rates.hop * len(goods.layers) - gain * min(room, goods.bytes_experts)
-    return seconds + max(sum(map(min, there, here)) + stays, filled)
+    pairs = [list(zip(*costs, strict=True)) for costs in zip(there, here, strict=True)]
+    stays = 2 * rates.hop + min(max(0.0, a - b) for size in pairs for a, b in size)
+    packers = [Packer(goods.sizes, rates, gpu, kind.splits, tight=False) for gpu in gpus]
+    filled = total(there) + 2 * rates.hop * len(goods.layers) - most_saved(packers, counts, room)
+    return seconds + max(total(map(min, size) for size in pairs) + stays, filled)
 
 
 def _search(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, *, tight: bool) -> list[Point]:
@@ -175,7 +191,8 @@ def _search(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, *, ti
     }
     final: list[Point] = []
     for gpu, room in enumerate(rooms):
-        packer = Packer(goods.sizes, rates, gpu, kind.splits, tight=tight)
+        asked = (goods.counts[-1], max(0, room.run, room.with_output)) if host > 1 else None
+        packer = Packer(goods.sizes, rates, gpu, kind.splits, tight=tight, most=asked)
         rest_may_be_empty = all(other.empty >= 0 for other in rooms[gpu + 1 :])
         output = (rates.devices[host].output_byte - rates.devices[gpu].output_byte) * goods.bytes_output
         found = {key: list(points) for key, points in reached.items()} if room.empty >= 0 else {}

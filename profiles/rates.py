@@ -7,6 +7,7 @@ prompts at half the rate. The products are those of Mixtral's experts: eight, tw
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import log
 from statistics import median
 from typing import Literal
@@ -116,7 +117,7 @@ class HostRates:
             return None
         return (one.repacked if repacked else None) or one.plain
 
-    @property
+    @cached_property
     def usual(self) -> ProductRates | None:
         """Return the median rates of the types as files have them, for those that are not known; None where none is known."""
         if not self.types:

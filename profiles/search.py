@@ -90,6 +90,7 @@ class _Search:
     def __init__(self, shape: ModelShape, machine: Machine, request: Request, placement: Placement) -> None:
         self._shape, self._machine, self._request, self._placement = shape, machine, request, placement
         self._reserves: dict[tuple[int, bool, Kind], tuple[tuple[Kept, ...], int]] = {}
+        self._known_rates: dict[Placement, Rates] = {}
         kv = bytes_kv_layer(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
         self._goods = Goods(shape.each_layer(), kv, shape.bytes_output)
         own_output = 0 if shape.tied else shape.bytes_output
@@ -146,7 +147,11 @@ class _Search:
             yield replace(one, seconds=seconds)
 
     def _rates(self, placement: Placement) -> Rates:
-        return work_rates(self._shape, self._machine, placement, self._request.purpose)
+        found = self._known_rates.get(placement)
+        if found is None:
+            found = work_rates(self._shape, self._machine, placement, self._request.purpose)
+            self._known_rates[placement] = found
+        return found
 
     def _least_ubatch(self) -> int:
         return min(sized.n_ubatch for sized in self._sizes())

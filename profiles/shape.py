@@ -93,6 +93,12 @@ class ModelShape:
                 sums[name] += n_bytes
         return tuple(sorted(name for name, n in sums.items() if name and n > MINOR * self.bytes_weights))
 
+    @cached_property
+    def all_types(self) -> frozenset[str]:
+        """Return the types of all weights, however few there are."""
+        others = (name for name, _ in (*self.attention_types, *self.output_types))
+        return frozenset((*others, *(name for layer in self.each_layer() for name in layer.types)))
+
     @property
     def bytes_weights(self) -> int:
         """Return the bytes of all tensors."""

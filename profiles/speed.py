@@ -70,7 +70,8 @@ class DeviceRates:
 class Rates:
     """What a token costs, or a piece of work: by device (the host last), for a change of devices, for a byte that must come from disk.
 
-    `by_type` has what a byte of an expert matrix costs on the host, for the types that it is known for; the same types in every Rates of a machine.
+    `by_type` has what a byte of an expert matrix costs on the host, for the types that it is known for; the same types in every Rates of a
+    model on a machine.
     """
 
     devices: tuple[DeviceRates, ...]
@@ -332,8 +333,9 @@ def _by_type(
     waiting = DECODE_EFFICIENCY["host"] / _host_decode(machine) if n_tokens <= TOGETHER else 1.0
     dense, matrix = {}, {}
     for one in machine.rates.types:
-        rates, bits = machine.rates.of(one.type, repacked=repacked), BITS_OF_TYPE[one.type]
-        assert rates is not None
+        if one.type not in shape.all_types:
+            continue
+        rates, bits = (one.repacked if repacked else None) or one.plain, BITS_OF_TYPE[one.type]
         dense[one.type] = waiting * rates.seconds_byte(bits, n_tokens)
         matrix[one.type] = waiting * rates.seconds_byte(
             bits, n_tokens, n_expert=shape.n_expert, n_used=shape.n_expert_used

@@ -1,0 +1,121 @@
+"""The search for a layout takes short cuts; none of them may change what it finds."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiles.graph import BatchShape, Graph, LayerHome
+from profiles.layout import Layout
+from profiles.packer import WHOLE, Packer, Parts
+from profiles.packing import KINDS, SPLITS, Goods, Room, at_least, fill
+from profiles.schedule import program
+from profiles.shape import LayerShape, ModelShape
+from profiles.speed import DeviceRates, Rates
+from tests.profiles.file_choices import shapes
+
+MIB = 1 << 20
+quick = settings(deadline=None, max_examples=60)
+
+byte_costs = st.floats(1e-12, 1e-9)
+devices = st.builds(DeviceRates, st.floats(0, 1e-3), byte_costs, st.floats(0, 1e-3), byte_costs, byte_costs)
+
+
+@st.composite
+def goods(draw: st.DrawFn) -> Goods:
+    sizes = draw(st.lists(st.integers(1, 400), min_size=1, max_size=3, unique=True))
+    kinds = [LayerShape(20 * MIB, 90 * MIB, 90 * MIB, size * MIB) for size in sizes]
+    return Goods(tuple(draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=14))), 16 * MIB, 60 * MIB)
+
+
+@st.composite
+def rooms(draw: st.DrawFn) -> Room:
+    n_bytes = draw(st.integers(0, 4096)) * MIB
+    return Room(n_bytes, n_bytes - draw(st.integers(0, 90)) * MIB, n_bytes - draw(st.integers(90, 200)) * MIB)
+
+
+@st.composite
+def rates(draw: st.DrawFn, n_gpus: int) -> Rates:
+    return Rates(
+        tuple(draw(devices) for _ in range(n_gpus + 1)),
+        draw(st.floats(0, 1e-3)),
+        draw(st.floats(1e-10, 1e-8)),
+    )
+
+
+@quick
+@given(goods(), st.data())
+def test_no_layout_is_quicker_than_its_bound(one: Goods, data: st.DataObject) -> None:
+    n_gpus = data.draw(st.integers(1, 3))
+    there = [data.draw(rooms()) for _ in range(n_gpus)]
+    costs, spare = data.draw(rates(n_gpus)), data.draw(st.integers(0, 8192)) * MIB
+    shape = shape_of(one)
+    for kind in KINDS:
+        layout = fill(one, there, costs, kind, spare, from_disk=False)
+        if layout is not None:
+            bound = at_least(one, there, costs, kind, spare, from_disk=False)
+            assert bound is not None
+            assert bound <= costs.seconds(shape, layout) * (1 + 1e-9)
+
+
+def shape_of(one: Goods) -> ModelShape:
+    """Return a model with these layers; only bytes of layers and of the output count."""
+    experts = one.bytes_experts
+    return replace(
+        shapes("mixtral")["Q4_K_M"],
+        n_layer=len(one.layers),
+        layers=one.layers,
+        bytes_experts=experts,
+        bytes_other=one.bytes_weights - experts + one.bytes_output,
+        bytes_embedding=0,
+        bytes_output=one.bytes_output,
+    )
+
+
+@quick
+@given(goods(), rates(1), st.integers(0, 4096), st.sampled_from([(), SPLITS[1:4], SPLITS]))
+def test_one_room_among_many_is_filled_as_if_it_were_the_only_one(
+    one: Goods, costs: Rates, room: int, splits: tuple[Parts, ...]
+) -> None:
+    counts, n_bytes = one.counts[-1], room * MIB
+    alone = Packer(one.sizes, costs, 0, splits, tight=False)
+    many = Packer(one.sizes, costs, 0, splits, tight=False, most=(counts, 4096 * MIB))
+    every = [saved for saved, *_ in alone._points(counts, n_bytes)]
+    found = [packer.some_of(counts, n_bytes) for packer in (alone, many)]
+    for (packed,) in found:
+        assert abs(packed.saved - max(every)) <= 1e-9 * max(1e-3, abs(max(every)))
+        assert packed.n_bytes <= n_bytes
+        assert (packed.whole, packed.split) != (counts, None)
+
+
+layers = st.tuples(st.sampled_from([0, 1]), st.sampled_from([WHOLE, (0, 0, 0), *SPLITS]))
+
+
+@quick
+@given(
+    st.lists(st.tuples(st.lists(layers, min_size=1, max_size=4), st.integers(1, 12)), min_size=1, max_size=4),
+    st.data(),
+)
+def test_further_layers_of_the_same_kind_need_no_larger_buffers(
+    runs: list[tuple[list[tuple[int, Parts]], int]], data: st.DataObject
+) -> None:
+    spread = [layer for several, n in runs for layer in several * n]
+    spread.sort(key=lambda layer: layer[0])  # runs of the first GPU come first
+    layout = Layout(
+        2,
+        tuple(home for home, _ in spread),
+        tuple((home if a else 2, home if b else 2, home if c else 2) for home, (a, b, c) in spread),
+        spread[-1][0],
+    )
+    short = layout.shortened()
+    assert len(short.attention) <= len(layout.attention)
+    shape, offload = shapes("mixtral")["Q4_K_M"], data.draw(st.sampled_from([None, 0]))
+    flash = data.draw(st.booleans())
+    batch = BatchShape(512, 4096, flash, "f16", "f16")
+    parts = tuple(data.draw(st.integers(1, 400)) * MIB for _ in range(4))
+
+    def peaks(one: Layout) -> tuple[int, ...]:
+        homes = [LayerHome(a, *e) for a, e in zip(one.attention, one.experts, strict=True)]
+        return program(Graph(shape, batch, homes, one.output, 2, offload), 3).peaks(parts)
+
+    assert peaks(short) == peaks(layout)
