@@ -1,8 +1,8 @@
-# The two commands of the README are `make demo` and `make test`; the rest is for whoever works on mixcli.
+# The two commands of the README are `make demo` and `make test`; the rest is for development.
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := demo
-.PHONY: setup ray demo test test-quick lint help picture gpu-dry clean
+.PHONY: setup ray demo test test-quick lint help messages picture gpu-dry clean
 
 setup: .venv/.ready
 
@@ -29,9 +29,14 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.avoided_phrases
 
 help: setup
 	$(BIN)/python -m tests.help_page > docs/help.md
+
+# all texts that a user can meet, to be read in one go
+messages: setup
+	$(BIN)/python -m tests.messages > tests/messages.txt
 
 picture: setup
 	@$(BIN)/mixcli pull -q demo

@@ -1,4 +1,4 @@
-"""`mixcli` and `python -m mixcli`: what must hold before the first import that takes time.
+"""Entry point of `mixcli` and `python -m mixcli`: set up signals and standard streams before slow imports.
 
 Ctrl-C while Python still imports ends the process at once and without a word; from then on cli.py decides.
 """

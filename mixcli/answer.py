@@ -1,4 +1,4 @@
-"""One answer, streamed to stdout as it comes, and what it cost."""
+"""Request one answer, stream it to stdout, and report its token counts and speed."""
 
 import contextlib
 from dataclasses import asdict, dataclass, field
@@ -14,7 +14,7 @@ TIMES = {
     "cache_n",
     "prompt_per_second",
     "predicted_per_second",
-}  # what `statistics` shows of timings, where all of it is told
+}  # the timings that `statistics` needs
 INTERRUPTED = "interrupted"  # the finish_reason of an answer that the user stopped
 
 
@@ -28,7 +28,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer; `usage` counts tokens as OpenAI does, `timings` are llama-server's (milliseconds, tokens a second).
+    """A finished answer; `usage` counts tokens as OpenAI does, `timings` are llama-server's (milliseconds, tokens per second).
 
     `label_probs` are there where one of several labels was asked for. Servers that do not tell leave these empty.
     """
@@ -50,15 +50,15 @@ class Answer:
             return f"prompt {counted(n_prompt, 'token')}, answer {counted(n_answer, 'token')}, ended by {self.finish_reason}"
         at = self.timings
         return (
-            f"prompt {counted(n_prompt, 'token')} ({at['cache_n']} known already) at {at['prompt_per_second']:.1f}/s, "
-            f"answer {counted(n_answer, 'token')} at {at['predicted_per_second']:.1f}/s, ended by {self.finish_reason}"
+            f"prompt {counted(n_prompt, 'token')} ({at['cache_n']} cached) at {at['prompt_per_second']:.1f} tok/s, "
+            f"answer {counted(n_answer, 'token')} at {at['predicted_per_second']:.1f} tok/s, ended by {self.finish_reason}"
         )
 
 
 def ask(host: Asked, body: dict[str, Any], *, show: bool = True, keep_interrupted: bool = False) -> Answer:
     """Ask the host and write the answer to stdout while it comes; `show` off keeps it for the caller.
 
-    An interrupt (KeyboardInterrupt) hangs up, which stops the model, and is raised, or with `keep_interrupted` becomes the
+    An interrupt (KeyboardInterrupt) closes the connection, which stops the model, and is raised, or with `keep_interrupted` becomes the
     finish_reason of what had come. Raises what the host reports; ModelDied says how it died.
     """
     deltas: list[Delta] = []
@@ -80,7 +80,7 @@ def ask(host: Asked, body: dict[str, Any], *, show: bool = True, keep_interrupte
         if isinstance(error, Unresponsive):
             raise
         raise ModelDied(
-            f"the model process ended while it answered ({host.cause_of_death()}); run the same command again"
+            f"the model process ended during the answer ({host.cause_of_death()}); run the same command again"
         ) from error
     except MixcliError:
         if show and any(delta.text for delta in deltas):
@@ -103,6 +103,4 @@ def _note_full(host: Asked) -> None:
     if isinstance(host.client, HostClient):
         with contextlib.suppress(OSError, ValueError, HTTPException, MixcliError):
             n_ctx = host.client.health()["n_ctx"]
-            console.note(
-                f"the answer is cut off: the context of {n_ctx:,} tokens is full; ask for a larger one with --ctx"
-            )
+            console.note(f"answer truncated: the context of {n_ctx:,} tokens is full; pass a larger --ctx")

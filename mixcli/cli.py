@@ -1,4 +1,4 @@
-"""The command table, and the one place where an error becomes an exit code.
+"""The command table, and the one place that turns errors into exit codes.
 
 Only the chosen command's module is imported: `mixcli --help` needs click and nothing else.
 """
@@ -21,27 +21,27 @@ from mixcli.text import clean, did_you_mean, missing, nearest
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
 COMMANDS = {
-    "pull": ("mixcli.commands.pull", "Bring a model into the store."),
+    "pull": ("mixcli.commands.pull", "Download a model."),
     "list": ("mixcli.commands.list", "List the models on this machine."),
-    "show": ("mixcli.commands.show", "Show what a model is: size, experts, types, licence."),
-    "search": ("mixcli.commands.search", "List the models that can be pulled by name."),
+    "show": ("mixcli.commands.show", "Show a model's size, experts, tensor types and license."),
+    "search": ("mixcli.commands.search", "Search the catalog of models."),
     "rm": ("mixcli.commands.rm", "Remove a model."),
-    "verify": ("mixcli.commands.verify", "Check a model's bytes against their checksums."),
-    "import": ("mixcli.commands.import_", "Take a GGUF file into the store."),
+    "verify": ("mixcli.commands.verify", "Verify the checksums of installed models."),
+    "import": ("mixcli.commands.import_", "Import a GGUF file."),
     "default": ("mixcli.commands.default", "Set the default model."),
-    "convert": ("mixcli.commands.convert", "Make a GGUF of a checkpoint, or repair an old one."),
-    "quantize": ("mixcli.commands.quantize", "Make a smaller GGUF of a GGUF."),
-    "plan": ("mixcli.commands.plan", "Plan a model: what lives where, and how fast."),
-    "tune": ("mixcli.commands.tune", "Measure placements of a model and keep the best."),
-    "doctor": ("mixcli.commands.doctor", "Check that everything is here that a model needs."),
-    "profiles": ("mixcli.commands.profiles", "Hardware profiles: what a plan is made for."),
-    "worker": ("mixcli.commands.worker", "Lend this machine's memory to another one."),
-    "run": ("mixcli.commands.run", "Answer one prompt; reads a pipe, writes a pipe."),
-    "batch": ("mixcli.commands.batch", "Ask the same about thousands of records; resumes after a kill."),
-    "chat": ("mixcli.commands.chat", "Talk with a model in the terminal."),
-    "serve": ("mixcli.commands.serve", "Serve OpenAI's API to other programs."),
+    "convert": ("mixcli.commands.convert", "Convert a checkpoint to GGUF, or repair an old GGUF."),
+    "quantize": ("mixcli.commands.quantize", "Quantize a GGUF to a smaller type."),
+    "plan": ("mixcli.commands.plan", "Plan where a model's tensors go, and estimate its speed."),
+    "tune": ("mixcli.commands.tune", "Benchmark placements of a model and keep the fastest."),
+    "doctor": ("mixcli.commands.doctor", "Check this machine for problems."),
+    "profiles": ("mixcli.commands.profiles", "List, show and create hardware profiles."),
+    "worker": ("mixcli.commands.worker", "Share this machine's memory with another one."),
+    "run": ("mixcli.commands.run", "Answer one prompt; for scripts and pipes."),
+    "batch": ("mixcli.commands.batch", "Run a prompt on every record of a file; resumable."),
+    "chat": ("mixcli.commands.chat", "Chat with a model in the terminal."),
+    "serve": ("mixcli.commands.serve", "Serve a model over an OpenAI-compatible API."),
     "sessions": ("mixcli.commands.sessions", "List, search and export conversations."),
-    "ps": ("mixcli.commands.ps", "List the models that are loaded now."),
+    "ps": ("mixcli.commands.ps", "List loaded models."),
     "stop": ("mixcli.commands.stop", "Unload a model."),
 }
 
@@ -65,7 +65,7 @@ class CommandTable(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             hint = did_you_mean(args[0], COMMANDS, "`mixcli --help` lists the commands", "`mixcli {}`")
-            raise click.UsageError(f"no command is called {clean(args[0])!r}; {hint}", ctx)
+            raise click.UsageError(f"no such command {clean(args[0])!r}; {hint}", ctx)
         found = super().resolve_command(ctx, args)
         if ctx.meta.get(_FROM_SHELL):
             signals.listen()  # the command is imported: from here on Ctrl-C is an error like others
@@ -83,7 +83,7 @@ class CommandTable(click.Group):
 def cli() -> None:
     """Run Mixtral and the Mistral family on the machine you already own.
 
-    Everything stays on this machine. Start with `mixcli pull demo` and `mixcli chat -m demo`.
+    Everything runs locally. Start with `mixcli pull demo` and `mixcli chat -m demo`.
     """
 
 
@@ -186,7 +186,7 @@ class _Path(click.Path):  # type: ignore[type-arg, unused-ignore]
 
 
 def _brief(value: Any) -> Any:
-    """Return what was typed; a number of hundreds of digits is named by its beginning, and is none."""
+    """Return the typed value; cut off after 40 characters, which makes a very long number invalid."""
     return f"{value[:40]}…" if isinstance(value, str) and len(value) > 40 else value
 
 
@@ -222,7 +222,7 @@ def main() -> NoReturn:
 
 
 def _speak_utf8() -> None:
-    """Read and write UTF-8 whatever the locale says: pipes hold it, and so do terminals of today; what it cannot hold is no reason to stop."""
+    """Read and write UTF-8 in any locale, as pipes and terminals expect; replace what cannot be encoded."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace" if stream is sys.stdin else "mixcli")

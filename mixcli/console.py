@@ -1,6 +1,6 @@
-"""The one sink: answers and data go to stdout, notes, progress and errors to stderr.
+"""All output: answers and data to stdout; notes, progress and errors to stderr.
 
-Each stream's terminal is looked at by itself. Text for a terminal loses its control characters (a model's output is data, not
+Each stream is checked separately for a terminal. Text for a terminal loses its control characters (a model's output is data, not
 commands to the terminal); text for a pipe or file is passed on as it is. rich is imported only when a table or a bar is drawn.
 """
 
@@ -31,7 +31,7 @@ CONTROL = {
     )
     if chr(code) not in "\n\t"
 }
-SLOW = 5.0  # seconds of a wait that nothing shows before a note says what it is for
+SLOW = 5.0  # seconds of a silent wait before a note explains it
 EVERY = 30.0  # seconds between two lines of progress where no bar can be drawn
 MIN_WIDTH, WIDTH, MAX_WIDTH = 20, 80, 1000  # columns that are drawn for, whatever a terminal or COLUMNS says
 
@@ -164,7 +164,7 @@ class Console:
         return stream is not None and not stream.closed and stream.isatty()
 
     def colored(self, stream: TextIO | None) -> bool:
-        """Return whether colour may go to a stream: a terminal, and nobody said no (NO_COLOR, TERM=dumb, --no-color)."""
+        """Return whether to color a stream: it is a terminal, and NO_COLOR, TERM=dumb or --no-color do not forbid it."""
         if self.color is not None:
             return self.color
         return (
@@ -237,7 +237,7 @@ class Console:
     def confirm(self, question: str, *, default: bool = False, otherwise: str) -> bool:
         """Ask a person on the terminal; the end of the input means no, Ctrl-C ends the command with 130 and without a word.
 
-        Raises UsageError where stdin is no terminal; `otherwise` tells what to do then ("pass --yes to remove x").
+        Raises UsageError where stdin is not a terminal; `otherwise` tells what to do then ("pass --yes to remove x").
         """
         if not self.is_terminal(sys.stdin):
             raise UsageError(f"stdin is not a terminal; {otherwise}")
@@ -296,7 +296,7 @@ class Console:
             err.write(f"\x1b[{style}m{text}\x1b[0m\n" if self.colored(err) else f"{text}\n")
             err.flush()
         except OSError:
-            pass  # nobody listens on stderr; the exit code still tells
+            pass  # nothing listens on stderr; the exit code still tells
 
     def rich(self, stream: TextIO) -> "RichConsole":
         """Return rich's console on a stream."""

@@ -1,4 +1,4 @@
-"""How fast a disk gives small pieces in random order: what experts cost that do not fit into memory and are read through mmap.
+"""Measure random reads of a disk, which bound the speed of experts that are read from it through mmap.
 
 The page cache must not answer, so reads go around it (O_DIRECT), or pages are dropped first where a file system has no such reads.
 """
@@ -22,7 +22,7 @@ READERS = 4  # as many threads miss pages at once
 
 
 def random_reads(path: Path) -> float:
-    """Return GB a second of small random reads on the disk where a file lies: measured once for each disk, then remembered.
+    """Return GB/s of small random reads on the disk where a file lies: measured once for each disk, then remembered.
 
     OSError when the file cannot be read.
     """
@@ -69,7 +69,7 @@ def _rate(path: Path) -> float:
 
 
 def _around_the_cache(path: Path) -> tuple[int, Callable[[int], int]]:
-    """Open a file for reads that the page cache does not answer; gives the descriptor and what reads one piece."""
+    """Open a file for reads that the page cache does not answer; returns the descriptor and what reads one piece."""
     buffer = mmap.mmap(-1, PIECE)  # page-aligned, as direct reads want it
     direct = getattr(os, "O_DIRECT", 0)
     if direct:

@@ -1,4 +1,4 @@
-"""Every error that mixcli shows to a person, each with its exit code.
+"""The exception tree of mixcli, each class with its exit code.
 
     MixcliError                1  failure
     ├── InternalError          1  a bug that ended one request
@@ -11,9 +11,9 @@
     │   └── ContextOverflow    4  a prompt has more tokens than the context
     ├── IntegrityError         5  corrupt, truncated, mismatched or unsupported file
     ├── NotReachable           6  offline, gated, rate limited
-    │   └── Busy               6  so many wait already that one more is turned away
-    └── ModelDied              7  the model process ended by itself
-        └── Unresponsive       7  it runs and does not answer
+    │   └── Busy               6  the queue is full
+    └── ModelDied              7  the model process ended unexpectedly
+        └── Unresponsive       7  it runs but does not respond
 
 A message is one sentence: cause, number, next step. It is raised where the fact is known and shown once, in cli.py.
 quantize/ and profiles/ have trees of their own with the same `exit_code` attribute; an exception without one is a bug
@@ -28,7 +28,7 @@ class MixcliError(Exception):
 
 
 class InternalError(MixcliError):
-    """A bug ended one request; the process went on with the others, and its log has the traceback."""
+    """A bug ended one request; the process continues, and its log has the traceback."""
 
 
 class InUse(MixcliError):
@@ -36,7 +36,7 @@ class InUse(MixcliError):
 
 
 class UsageError(MixcliError):
-    """The command line asks for something that cannot be."""
+    """The command line is invalid."""
 
     exit_code = 2
 
@@ -80,15 +80,15 @@ class ContextOverflow(DoesNotFit):
     ) -> None:
         bound = "at least " if at_least else ""
         super().__init__(
-            f"{what} has {bound}{n_prompt:,} tokens, {n_prompt - n_ctx:,} more than the context has room for ({n_ctx:,}); "
-            f"shorten it or ask for a larger context (--ctx {-(-(n_prompt + 256) // 1024) * 1024})"
+            f"{what} has {bound}{n_prompt:,} tokens, {n_prompt - n_ctx:,} more than the context of {n_ctx:,}; "
+            f"shorten it or use a larger context (--ctx {-(-(n_prompt + 256) // 1024) * 1024})"
         )
         self.n_prompt = n_prompt
         self.n_ctx = n_ctx
 
 
 class IntegrityError(MixcliError):
-    """A file is not what it should be."""
+    """A file is corrupt, truncated, mismatched or unsupported."""
 
     exit_code = 5
 
@@ -100,7 +100,7 @@ class NotReachable(MixcliError):
 
 
 class Busy(NotReachable):
-    """So many requests wait already that one more is turned away; it may be asked again after `seconds`. Over HTTP this is a 503."""
+    """The queue is full and the request was rejected; retry after `seconds`. Over HTTP this is a 503."""
 
     def __init__(self, message: str, seconds: float = 2.0) -> None:
         super().__init__(message)
@@ -108,13 +108,13 @@ class Busy(NotReachable):
 
 
 class ModelDied(MixcliError):
-    """The process that held the model ended by itself."""
+    """The process that held the model ended unexpectedly."""
 
     exit_code = 7
 
 
 class Unresponsive(ModelDied):
-    """The process that holds the model runs, and gives no sign of life."""
+    """The process that holds the model runs but does not respond."""
 
 
 EXIT_INTERRUPTED = 130

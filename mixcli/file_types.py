@@ -1,4 +1,4 @@
-"""Names of file and tensor types as a person writes them; one that does not exist is a slip of the fingers, not a broken file."""
+"""Parse file and tensor types from the command line, with a suggestion for a misspelled one."""
 
 from collections.abc import Iterable
 

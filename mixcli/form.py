@@ -1,4 +1,4 @@
-"""The form that an answer must have: free text, one of some labels, JSON of a schema, a regular expression or a grammar."""
+"""The output format of an answer: free text, a label, JSON, a regular expression or a grammar."""
 
 import json
 from collections.abc import Mapping
@@ -58,12 +58,10 @@ class Form:
     def _label(self, label: str, probs: Mapping[str, float]) -> dict[str, Any]:
         if label not in self.labels:
             raise MixcliError(
-                f"the answer {label[:80]!r} is not one of the labels; does this server know structured_outputs?"
+                f"the answer {label[:80]!r} is not one of the labels; check that the server supports structured_outputs"
             )
         if self.abstain and label not in probs:
-            raise MixcliError(
-                "the server gives no probabilities of the labels, so nothing can be abstained from"
-            )
+            raise MixcliError("the server returns no label probabilities; remove --abstain")
         read: dict[str, Any] = {"result": label}
         return self.decided({**read, "label_probs": dict(probs)} if probs else read)
 
@@ -82,10 +80,10 @@ def _json(text: str, finish_reason: str) -> Any:
     except ValueError as error:
         if finish_reason == "length":
             raise MixcliError(
-                "the answer was cut off before its JSON ended; allow more with --max-tokens"
+                "the answer was truncated before its JSON ended; pass a larger --max-tokens"
             ) from error
         raise MixcliError(
-            f"the answer is not JSON ({error}); does this server know response_format?"
+            f"the answer is not JSON ({error}); check that the server supports response_format"
         ) from error
 
 
@@ -105,7 +103,7 @@ def form_of(
 def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
     labels = labels_of(text)
     if abstain is not None and ABSTAIN in labels:
-        raise UsageError(f"{ABSTAIN!r} is what --abstain answers, so it cannot be a label too")
+        raise UsageError(f"{ABSTAIN!r} is the answer of --abstain, so it cannot be a label")
     return labels
 
 
@@ -113,9 +111,7 @@ def _schema(text: str) -> dict[str, Any]:
     from mixcli.short_schema import schema_of
 
     if text.strip().isidentifier() and _is_file(Path(text)):
-        raise UsageError(
-            f"--schema {text!r} is a file here and a field's name too; write ./{text} for the file"
-        )
+        raise UsageError(f"--schema {text!r} is both a file and a field name; write ./{text} for the file")
     return schema_of(_file_or_text("--schema", text, ".json"))
 
 

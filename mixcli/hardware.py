@@ -1,4 +1,4 @@
-"""This machine in numbers: memory that is really free to us, cores that really compute, GPUs, and how fast memory is.
+"""Detect this machine: available memory, usable cores, GPUs, memory bandwidth.
 
 GPUs are asked of llama.cpp itself, in a process of its own; where it was built without them, the driver says what it leaves unused.
 """
@@ -41,7 +41,7 @@ RESERVE_GPU = 512 << 20  # the driver's context and what fragmentation costs
 RESERVE_WORKER = 256 << 20
 PROBE_SECONDS = 0.5
 PROBE_BYTES = 64 << 20
-NETWORK_LINK = 0.1  # GB a second to a worker: a gigabit
+NETWORK_LINK = 0.1  # GB/s to a worker: a gigabit
 
 
 def this_machine(workers: Sequence[str] = ()) -> Machine:
@@ -70,10 +70,10 @@ def devices(workers: Sequence[str] = ()) -> list[dict[str, Any]]:
     )
     if done.timed_out and workers:
         raise NotReachable(
-            f"the worker {' or '.join(workers)} does not answer within {LOOK_SECONDS * (1 + len(workers)):.0f} s; restart `mixcli worker` there"
+            f"the worker {' or '.join(workers)} did not respond within {LOOK_SECONDS * (1 + len(workers)):.0f} s; restart `mixcli worker` there"
         )
     if not done.succeeded:
-        raise MixcliError(f"llama.cpp died while it looked for GPUs ({done.last_words}); try `mixcli doctor`")
+        raise MixcliError(f"llama.cpp crashed while listing GPUs ({done.last_words}); run `mixcli doctor`")
     found = json.loads(done.out)
     if isinstance(found, dict):
         raise TOLD.get(found["exit_code"], MixcliError)(found["error"])
@@ -126,19 +126,19 @@ def unused_cards() -> str | None:
         return None
     names = ", ".join(f"{one.name} ({one.bytes_total / (1 << 30):.0f} GiB)" for one in cards)
     return (
-        f"{names} is here, and llama.cpp was installed without CUDA; "
+        f"{names} is unused: llama.cpp was installed without CUDA; "
         f"pip install --force-reinstall --no-deps --only-binary :all: llama-cpp-python --extra-index-url {WHEEL_INDEX}/cu{cuda_wheel()}"
     )
 
 
 def known_bandwidth() -> float | None:
-    """Return the measured bandwidth of main memory in GB a second, None when it was never measured."""
+    """Return the measured bandwidth of host memory in GB/s, None when it was never measured."""
     rate = json_cache.load("bandwidth").get("gbs")
     return float(rate) if json_cache.is_number(rate, above=0) else None
 
 
 def measured_bandwidth() -> float:
-    """Measure how fast all cores together read memory, in GB a second; half a second, remembered."""
+    """Measure how fast all cores together read memory, in GB/s; half a second, remembered."""
     import numpy as np
 
     cores = physical_cores()

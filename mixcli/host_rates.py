@@ -1,4 +1,4 @@
-"""How fast this processor multiplies with each type of weights: measured when a plan first needs it, then remembered.
+"""Matrix product rates of this CPU by weight type: measured when a plan first needs them, then cached.
 
 What is remembered belongs to the library's files, the processor and the number of threads. A type that could not be measured is
 remembered as well, so that no second start pays for it; `mixcli doctor` tries these again. Where other programs took part of the processor, or
@@ -65,11 +65,11 @@ def host_rates(types: Collection[str], report: Report | None = None, *, again: b
         with _alone(TIME_LIMIT + LIMIT_TYPE * len(types)):
             missing = _missing(types, again)
             if missing:
-                say(f"measuring this processor once, for {', '.join(missing)}")
+                say(f"measuring this CPU once, for {', '.join(missing)}")
                 return _usable(_measure(missing, TIME_LIMIT + LIMIT_TYPE * len(missing), say))
     except (OSError, MixcliError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
-        say(f"this processor's rates were not measured ({why}); estimates use usual ones")
+        say(f"this CPU was not measured ({why}); estimates use typical rates")
     return known_rates()
 
 
@@ -79,7 +79,7 @@ def _alone(seconds: float) -> Iterator[None]:
     with ExitStack() as stack:
         with suppress(OSError):
             lock = paths.cache_dir() / "rates.measuring"
-            stack.enter_context(exclusive(lock, seconds=seconds, what="measuring this processor"))
+            stack.enter_context(exclusive(lock, seconds=seconds, what="measuring this CPU"))
         yield
 
 
@@ -127,14 +127,14 @@ def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
     _here[place] = {**_here.get(place, {}), **entries}
     if not json_cache.update("rates", lambda remembered: remembered.update({place[1]: known})) and is_first:
         say(
-            f"this processor's rates cannot be remembered, and every start measures them: {place[0] / 'rates.json'} cannot be written; "
+            f"the measured rates of this CPU cannot be saved, so every start measures again: {place[0] / 'rates.json'} cannot be written; "
             f"set MIXCLI_HOME to a folder that you can write, or {SWITCH}=off"
         )
     failed = [name for name in types if FAILED in entries[name]]
     if failed:
         say(
-            f"this processor's rates for {', '.join(failed)} could not be measured ({entries[failed[0]][FAILED]}); "
-            "estimates use usual ones, `mixcli doctor` tries again"
+            f"this CPU's rates for {', '.join(failed)} could not be measured ({entries[failed[0]][FAILED]}); "
+            "estimates use typical ones, `mixcli doctor` retries"
         )
     return known
 
@@ -157,7 +157,7 @@ def _entry(
         if old:  # better than none
             return {**before, BUSY: _tries(before) + 1}
         tries = {BUSY: _tries(before) + 1} if cut else {}
-        return {FAILED: reason or "llama.cpp does not compute with it", **tries}
+        return {FAILED: reason or "not supported by llama.cpp", **tries}
     if any(line[BUSY] if line else cut for line in lines):
         entry = {**(_better(old, entry) if old else entry), BUSY: _tries(before) + 1}
     return entry
@@ -176,7 +176,7 @@ def _better(one: Any, other: Any) -> Any:
 
 def _reason(done: python_child.Done) -> str:
     if done.timed_out:
-        return "it did not end in time"
+        return "timed out"
     return f"killed by signal {-done.code}" if done.code < 0 else done.last_words
 
 

@@ -1,6 +1,6 @@
-"""Small things that are remembered between runs, one JSON object a file in the cache folder: measurements, verdicts, last use.
+"""Small JSON caches in the cache folder: measurements, verdicts, last use.
 
-A memory is a convenience: what cannot be read is absent, what cannot be written is forgotten, and nothing fails for its sake.
+A cache is optional: unreadable entries count as absent, failed writes are dropped, and no caller fails because of it.
 Two processes that write at once lose nothing of each other's: each changes what is in the file under its lock, and replaces the file whole.
 """
 
@@ -37,7 +37,7 @@ def update(name: str, change: Callable[[dict[str, Any]], None]) -> bool:
             known = _read(path)
             change(known)
             replace_text(path, json.dumps(known, indent=1) + "\n")
-    except (OSError, ValueError, MixcliError):  # a full or read-only disk; a NaN is no reason either
+    except (OSError, ValueError, MixcliError):  # a full or read-only disk, or a NaN
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""From the name of a model to a loaded one: which file, and which process holds it.
+"""Load a model by name: find its file, and attach to its host or start one.
 
 This is on the way of every command that asks something, so it imports nothing that plans: placing.py does, when a host must start.
 """
@@ -19,7 +19,7 @@ from mixcli.wish import Wish
 def load(model: str | None, wish: Wish, keep_alive: float, apart: str = "") -> Host:
     """Return the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that.
 
-    Whoever names the same `apart` shares a host.
+    Loads with the same `apart` share a host.
     """
     stored = installed(model, wish)
     with console.progress(f"loading {stored.label}") as bar:
@@ -51,7 +51,7 @@ def hold(
 ) -> Host:
     """Find the host of a model or start it, and wait until it is loaded; nothing is printed.
 
-    The file is looked at and the plan is made only when no host has the model yet; `placed` hears of it. `less` takes the next
+    The file is looked at and the plan is made only when no host has the model yet; `placed` receives the plan. `less` takes the next
     smaller plan, for when memory ran out with the first.
     """
 

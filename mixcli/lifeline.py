@@ -1,4 +1,4 @@
-"""A child that ends with its parent, however that dies: `python -P -m mixcli.lifeline FD -m MODULE ...`, or `-c CODE ...`.
+"""Run a child that ends with its parent: `python -P -m mixcli.lifeline FD -m MODULE ...`, or `-c CODE ...`.
 
 FD is the end of a pipe whose other end only the parent has and never writes to; the system closes it when the parent is killed. Reading it
 works on every system and from any thread of the parent, as Linux's PR_SET_PDEATHSIG does not.

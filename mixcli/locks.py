@@ -1,4 +1,4 @@
-"""One process at a time: an advisory lock on a file, released by the kernel when its holder ends in whatever way.
+"""Advisory file locks that the kernel releases when the holder ends.
 
 Some file systems have no locks (NFS without its lock daemon, FUSE). There a file of the same meaning in the private runtime folder is
 locked instead, which keeps the processes of this machine apart; where that has no locks either, things go on without.
@@ -19,15 +19,15 @@ from mixcli import paths
 from mixcli.errors import InUse
 from mixcli.process_state import STOPPED, born, computed, lock_holder, state
 
-POLL = 0.2  # seconds between two looks at a lock that somebody else has
+POLL = 0.2  # seconds between two looks at a lock that another process has
 QUICK = 0.01  # the first ones, for work that takes no time
-LONGEST = 600.0  # seconds that are waited where nobody is told, or for a holder that does nothing
+LONGEST = 600.0  # seconds to wait without `waiting`, or for an idle holder
 BUSY = 3600.0  # seconds that are waited for a holder that computes and shows no progress: it may check a large file
 FROZEN = 30.0  # seconds that are waited for a holder that is stopped
 LOOK = 1.0  # seconds between two looks at the holder
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
 
-# Called again and again while somebody else has a lock, with words for who that is; returns what is seen of the progress, to compare
+# Called again and again while another process has a lock, with words for who that is; returns what is seen of the progress, to compare
 Waiting = Callable[[str], object]
 
 
@@ -37,12 +37,12 @@ def exclusive(
     waiting: Waiting | None = None,
     *,
     seconds: float = LONGEST,
-    what: str = "working on the same file",
+    what: str = "using the same file",
 ) -> Iterator[None]:
-    """Wait for the lock on `path` and hold it; `waiting` is called again and again while somebody else has it.
+    """Wait for the lock on `path` and hold it; `waiting` is called again and again while another process has it.
 
     Every wait has an end in InUse, which names the process that has the lock, `what` it is doing, and the next step: after
-    `seconds`, where there is no `waiting` and so nobody would know; else when what `waiting` returns has not changed for LONGEST seconds, for BUSY
+    `seconds`, without `waiting`; else when what `waiting` returns has not changed for LONGEST seconds, for BUSY
     seconds if the holder computes, or when the holder has been stopped for FROZEN seconds. The holder writes its process id into the file for that.
 
     Should such a file be removed meanwhile, the lock is taken on the new one. Raises OSError for a file that
@@ -94,7 +94,7 @@ class _Holder:
 
 
 class _Patience:
-    """How long somebody waits for a lock."""
+    """The time limit of waiting for a lock."""
 
     def __init__(self, waiting: Waiting | None, seconds: float, what: str) -> None:
         self._waiting, self._seconds, self._what = waiting, seconds, what
@@ -178,7 +178,7 @@ def _stand_in(path: Path) -> Path | None:
 
 
 def _sign(handle: int) -> None:
-    """Write who has the lock, and when that process began; a full disk is no reason not to have it."""
+    """Write who has the lock, and when that process began; a full disk does not prevent have it."""
     with suppress(OSError):
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()} {_began(os.getpid())}\n".encode("ascii", "replace"), 0)

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of its cards: names, memory, and how fast they can be. No driver, no cards.
+"""Query NVIDIA's driver: card names, memory, and peak rates.
 
 Rates are the hardware's own limits, computed from what the driver knows of every card, so that a plan for a card that no profile names is
 as good as for one that is named.
@@ -22,7 +22,7 @@ CORE_OPS = {70: 16, 72: 16, 75: 8, 80: 32, 86: 4, 87: 4, 89: 4, 90: 32, 100: 64,
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU as its driver names it; memory in bytes, GB a second of it and of the way to it, TFLOP/s in 16 bits. A rate of 0 is not known."""
+    """A GPU as its driver names it; memory in bytes, GB/s of it and of the way to it, TFLOP/s in 16 bits. A rate of 0 is not known."""
 
     name: str
     bytes_total: int
@@ -59,12 +59,12 @@ def cuda_wheel() -> int:
 
 
 def bandwidth(clock_mhz: float, bus_bits: float) -> float:
-    """Return GB a second of a card's memory: two transfers a clock over all lines, as drivers count clocks."""
+    """Return GB/s of a card's memory: two transfers a clock over all lines, as drivers count clocks."""
     return 2 * clock_mhz * 1e6 * bus_bits / 8 / 1e9
 
 
 def link(generation: int, lanes: int) -> float:
-    """Return GB a second that copies over PCIe reach; 0 for a generation that is not known."""
+    """Return GB/s that copies over PCIe reach; 0 for a generation that is not known."""
     return LANE_GBS.get(generation, 0.0) * lanes * LINK_EFFICIENCY
 
 

@@ -1,4 +1,4 @@
-"""What the operating system's refusals mean for a person: one sentence and an exit code for each errno.
+"""Translate operating system errors into messages and exit codes, one for each errno.
 
 Imported only when something went wrong.
 """
@@ -14,7 +14,7 @@ from mixcli.text import missing
 MAX_SHOWN = 200  # characters of a path in a sentence
 DEVICE = "the device that the output goes to"
 
-# (what it is for us, the sentence); {where} is the file or device, {variable} what to set to be elsewhere
+# (our exception, the message); {where} is the file or device, {variable} the variable that moves it
 _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     errno.ENOSPC: (DoesNotFit, "no space left on {where}; free some, or {variable}, and run it again"),
     errno.EDQUOT: (
@@ -28,19 +28,19 @@ _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     errno.EPERM: (MixcliError, "{where}: {said}; change its rights or owner, or {variable}"),
     errno.EIO: (
         IntegrityError,
-        "{where}: the disk reports an input/output error; look into the kernel's log (dmesg)",
+        "{where}: the disk reported an input/output error; check the kernel log (dmesg)",
     ),
     errno.ESTALE: (
         MixcliError,
-        "{where}: stale file handle, the network file system lost it; run the same command again",
+        "{where}: stale file handle on a network file system; run the same command again",
     ),
     errno.EMFILE: (MixcliError, "{where}: too many open files; raise the limit with `ulimit -n`"),
     errno.ENFILE: (MixcliError, "{where}: too many open files on this machine; close other programs"),
     errno.ENAMETOOLONG: (UsageError, "{where}: the name is too long for this file system; use a shorter one"),
-    errno.ELOOP: (UsageError, "{where}: a symbolic link where none is allowed, or links in a circle; remove it, or name the file itself"),
-    errno.ETXTBSY: (MixcliError, "{where}: the file is being executed; wait until that program has ended"),
+    errno.ELOOP: (UsageError, "{where}: a symlink that is not allowed, or a symlink loop; remove it, or name the file itself"),
+    errno.ETXTBSY: (MixcliError, "{where}: the file is a running program; wait until it has ended"),
     errno.EBUSY: (MixcliError, "{where}: in use by another program; wait until it has ended"),
-    errno.ENOTDIR: (MixcliError, "{where}: a file is in the place of a folder; move it away, or {variable}"),
+    errno.ENOTDIR: (MixcliError, "{where}: a file has the name of a needed folder; move it away, or {variable}"),
     errno.EISDIR: (UsageError, "{where}: is a folder; name a file"),
     errno.ECONNREFUSED: (NotReachable, "{where}: connection refused"),
     errno.ECONNRESET: (NotReachable, "{where}: the connection was reset; run the same command again"),
@@ -62,7 +62,7 @@ def explain(error: OSError) -> MixcliError:
             code, path = cause
             kind, sentence = _MEANINGS[code]
         elif not path.parent.exists():
-            path, sentence = path.parent, "{where}: this folder cannot be made; {variable}"
+            path, sentence = path.parent, "{where}: this folder cannot be created; {variable}"
     elif code == errno.ENOENT and path is not None and variable_of(path) is None:
         return UsageError(missing(path))
     said = error.strerror or str(error) or type(error).__name__

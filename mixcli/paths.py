@@ -1,4 +1,4 @@
-"""Where mixcli keeps things: one function a place, each folder private to the user (0700).
+"""The folders of mixcli: one function per folder, each private to the user (0700).
 
 `MIXCLI_HOME` puts all of them under one folder (tests, portable installs); otherwise the platform's own places are used.
 Nothing is created before it is needed. A folder that cannot be made (a read-only or full disk, no home) is absent for whatever reads;
@@ -70,7 +70,7 @@ def private(path: Path) -> Path:
 
 
 def _check_owner(path: Path) -> None:
-    """Refuse a folder into which somebody else may have put things; root, who owns nothing on many mounts, may use any."""
+    """Refuse a folder of another user; root, which owns nothing on many mounts, may use any."""
     try:
         status = path.stat()
     except OSError:
@@ -125,7 +125,7 @@ def runtime_dir() -> Path:
         if not _usable(path):
             raise PermissionError(
                 errno.EACCES,
-                "no folder for sockets can be made; set MIXCLI_HOME to a folder that you can write",
+                "no folder for sockets can be created; set MIXCLI_HOME to a writable folder",
                 os.fspath(path),
             )
     return _closed(path)
@@ -146,12 +146,12 @@ def _usable(path: Path) -> bool:
 
 
 def _closed(path: Path) -> Path:
-    """Return a folder that nobody else can enter; raises PermissionError for one that is not ours."""
+    """Return a folder that only this user can enter; raises PermissionError for one of another user."""
     status = path.lstat()
     if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
         raise PermissionError(
             errno.EPERM,
-            "belongs to someone else; remove it or set MIXCLI_HOME to a folder of your own",
+            "belongs to another user; remove it or set MIXCLI_HOME to a folder of your own",
             os.fspath(path),
         )
     if status.st_mode & 0o077:

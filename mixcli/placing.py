@@ -1,4 +1,4 @@
-"""How a model shall live on its machine: what was measured, else what is planned, with something smaller in reserve."""
+"""Choose the placement of a model: the measured best, else the plan, with a smaller fallback."""
 
 from dataclasses import replace
 

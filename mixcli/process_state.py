@@ -1,4 +1,4 @@
-"""What the system says of another process: whether it runs, since when, and what it has computed.
+"""Query other processes: whether they run, since when, and their CPU time.
 
 `/proc` on Linux, `ps` elsewhere.
 """

@@ -1,4 +1,4 @@
-"""Processes of our own code: which Python, which modules, which environment, how long, how much.
+"""Start Python child processes in isolation, with a clean environment and limits.
 
 A child imports nothing from the folder that the user happens to be in (a json.py there is none of ours), and gets those variables only
 that it can need: no token, no key, no password. Every one of them ends in bounded time, with all that it started.
@@ -82,7 +82,7 @@ class Done:
         """Return the last line on stderr, or how it ended."""
         said = self.err.strip().splitlines()
         if self.timed_out:
-            return "it did not end in time"
+            return "timed out"
         if said:
             return said[-1]
         return f"killed by signal {-self.code}" if self.code < 0 else f"exit code {self.code}"

@@ -1,4 +1,4 @@
-"""A prompt and the text that it is about, put together into messages."""
+"""Build the messages of a prompt and its text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ def question_of(
     """
     if clash := {PIPED, TEXT, PROMPT} & set(variables):
         raise UsageError(
-            f"-v {min(clash)}: a template has that name for the text or the prompt; choose another one"
+            f"-v {min(clash)}: this name is reserved for the text or the prompt; choose another one"
         )
     middle = Template.parse(template.strip("\n")) if template is not None else Template(("",), ())
     if template is not None:
@@ -54,7 +54,7 @@ def question_of(
         pieces.insert(len(pieces) if many else 0, Template(("", ""), (PIPED,)))
     if not pieces:
         raise UsageError(
-            "there is nothing to answer; give a prompt (mixcli run 'Why is the sky blue?') or pipe some text in"
+            "no prompt and no piped text; pass a prompt (mixcli run 'Why is the sky blue?') or pipe in some text"
         )
     return Question(_joined(pieces), prompt or "", system or "", dict(variables))
 

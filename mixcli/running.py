@@ -1,4 +1,4 @@
-"""The three ways of `mixcli run`: one answer, one about a text longer than the context, one for every line."""
+"""The modes of `mixcli run`: one answer, map-reduce over a long text, one answer per line."""
 
 import contextlib
 import json
@@ -57,7 +57,7 @@ def answer_long(question: Question, text: str, held: Callable[[], Held], how: Ho
 
     if not text.strip():
         raise UsageError(
-            "--on-overflow map-reduce divides the text of a pipe or of -f; give one, and what to do with it as PROMPT"
+            "--on-overflow map-reduce needs a text from a pipe or -f; pass one, and the task as PROMPT"
         )
     with _holding(held()) as host:
         client = host.client
@@ -72,12 +72,12 @@ def answer_long(question: Question, text: str, held: Callable[[], Held], how: Ho
             )
             messages, n_parts = work.last_messages(text)
         if n_parts:
-            console.note(f"the text is longer than the context: {n_parts} parts were answered, now the whole")
+            console.note(f"the text is longer than the context: combining the answers to {n_parts} parts")
         _finish(host, {**how.body, **how.form.body(), "messages": messages}, how)
 
 
 def answer_lines(question: Question, files: Sequence[Path], asker: Callable[[], "Asker"], how: How) -> None:
-    """Answer every line of stdin and of files by itself, many at a time, and write one line for each in order.
+    """Answer every line of stdin and of files separately, many at a time, and write one line for each in order.
 
     Empty lines have no answer. A line that cannot be read or answered gives an empty line and a sentence on stderr; SomeFailed at the end.
     """
@@ -97,7 +97,7 @@ def answer_lines(question: Question, files: Sequence[Path], asker: Callable[[], 
         streams = [stdin.stream()] if stdin.is_piped() else []
         streams += [stack.enter_context(stdin.opened(path)) for path in files]
         if not streams:
-            raise UsageError("--each-line answers the lines of a pipe or of -f; give one of them")
+            raise UsageError("--each-line needs lines from a pipe or -f; pass one of them")
         records = (record for stream in streams for record in open_records(stream, "", "lines").records)
         named = (
             replace(record, fields={**record.fields, "stdin": record.fields.get("text", "")})

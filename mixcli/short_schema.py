@@ -1,4 +1,4 @@
-"""A JSON schema in the few words that a person types: 'name, age int, tags [string], kind (a|b)'.
+"""Parse the short form of a JSON schema: 'name, age int, tags [string], kind (a|b)'.
 
     fields   field, field ...          commas or line breaks between them
     field    name? type : description  all but the name may be left out; "?" says that the field may be missing
@@ -76,7 +76,7 @@ def _whole(text: str) -> Schema:
     schema = _unwrapped(schema)
     if not KEYWORDS & set(schema):
         raise UsageError(
-            f"the schema says nothing about a value: it has only {', '.join(map(repr, schema))[:200] or 'braces'}; "
+            f"the schema does not describe a value: it has only {', '.join(map(repr, schema))[:200] or 'braces'}; "
             "a JSON schema has a type or properties, and the short form needs no outer braces: 'name, age int'"
         )
     return schema
@@ -86,7 +86,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
     return found
 
 
@@ -145,7 +145,7 @@ class _Reader:
         }
 
     def _field(self, depth: int) -> tuple[str, Schema, bool]:
-        """Read one field; gives its name, its schema, and whether it must be there."""
+        """Read one field; returns its name, its schema, and whether it must be there."""
         name = self._take(_NAME, "the name of a field")
         is_optional = self._skip("?") is not None
         began = self._at
@@ -175,7 +175,7 @@ class _Reader:
             raise UsageError(f"the schema's {head!r} must stand in parentheses: {name} ({head})")
         if words[0].lower() in TYPES:
             raise UsageError(
-                f"the schema's '{name}: {head}' begins with a type and goes on with other words; "
+                f"the schema's '{name}: {head}' begins with a type followed by other words; "
                 f"write '{name} {words[0].lower()}: {' '.join(words[1:])}', or '{name} string: {head}' for a description"
             )
         if len(words) == 1 and _NAME.fullmatch(head):

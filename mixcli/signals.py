@@ -1,4 +1,4 @@
-"""Signals that end a command: what was begun is put in order, children end with it, and the exit code is 128 and the signal's number."""
+"""Handle signals that end a command: clean up, stop children, exit with 128 plus the signal number."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What comes through a pipe or out of files, as text."""
+"""Read text from pipes and files."""
 
 import os
 import sys
@@ -72,9 +72,7 @@ def _text_of(stream: BinaryIO, name: str) -> str:
         raise UsageError(f"{name} {why}")
     raw = head + stream.read(MAX_BYTES + 1 - len(head)) if len(head) == SAMPLE else head
     if len(raw) > MAX_BYTES:
-        raise UsageError(
-            f"{name} has more than {MAX_BYTES:,} bytes, and no context is that large; shorten it"
-        )
+        raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes, more than any context; shorten it")
     return decode(raw).rstrip("\n")
 
 
@@ -86,7 +84,7 @@ def read_text(path: Path, limit: int = MAX_SMALL) -> str:
     with path.open("rb") as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:
-        raise UsageError(f"{shown(path)} has more than {limit:,} bytes, which is the limit; shorten it")
+        raise UsageError(f"{shown(path)} has more than {limit:,} bytes; shorten it")
     if why := not_text(raw):
         raise UsageError(f"{shown(path)} {why}")
     try:
@@ -109,16 +107,16 @@ def decode(raw: bytes) -> str:
         what = "NUL" if n_zero == bad else "not UTF-8"
         console.warn(
             f"{bad:,} {'byte' if one else 'bytes'} of the input {'is' if one else 'are'} {what} and "
-            f"{'was' if one else 'were'} replaced; is it a text file?"
+            f"{'was' if one else 'were'} replaced; check that it is a text file"
         )
     return text
 
 
 def said(text: str, where: str) -> str:
-    """Return what somebody typed as text: bytes that are not UTF-8 become U+FFFD, with a warning that counts them and says `where`."""
+    """Return typed text with U+FFFD for bytes that are not UTF-8, and warn with their count and `where`."""
     if n_bad := n_bad_bytes(text):
         are = "was not UTF-8 and is" if n_bad == 1 else "were not UTF-8 and are"
         console.warn(
-            f"{counted(n_bad, 'byte')} of {where} {are} replaced by \ufffd; is the terminal set to UTF-8?"
+            f"{counted(n_bad, 'byte')} of {where} {are} replaced by \ufffd; check that the terminal uses UTF-8"
         )
     return clean(text)

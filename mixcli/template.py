@@ -1,4 +1,4 @@
-"""Prompt templates: text with `{{ name }}` in it, and nothing that could run.
+"""Prompt templates: text with `{{ name }}` placeholders, and no code.
 
 {{ text }}  {{ Customer Name }}  {{ "Price ($)" }}      a field, in quotes where its name has other signs
 {{ meta.user.name }}  {{ tags[0] }}  {{ meta["a b"] }}  what stands inside of a field that is an object or a list
@@ -38,7 +38,7 @@ class Template:
         """Read a template; UsageError where a place has no name that can be meant."""
         pieces = _PLACE.split(text)
         if torn := next((found for piece in pieces[::2] if (found := _TORN.search(piece))), None):
-            raise UsageError(f"{torn[0].strip()} is never closed; a place is written {{{{ text }}}}")
+            raise UsageError(f"{torn[0].strip()} is never closed; write placeholders as {{{{ text }}}}")
         return cls(tuple(pieces[::2]), tuple(_name(place.strip()) for place in pieces[1::2]))
 
     def fill(self, values: Mapping[str, str], nested: Mapping[str, Any] | None = None) -> str:
@@ -80,7 +80,7 @@ def no_value(name: str, values: Mapping[str, Any]) -> str:
     there = sorted(values)
     more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
     listed = ", ".join(there[:SHOWN]) or "none"
-    return f"{name} has no value; there is {listed}{more}{nearest(name, values)}"
+    return f"{name} has no value; fields are {listed}{more}{nearest(name, values)}"
 
 
 def nearest(name: str, names: Mapping[str, Any] | tuple[str, ...]) -> str:
@@ -103,7 +103,7 @@ def _name(inside: str) -> str:
         return quoted[1] or quoted[2]
     if not _NAME.fullmatch(inside):
         raise UsageError(
-            f"{{{{ {inside} }}}} names nothing; a place is written {{{{ text }}}}, with a field's name, "
+            f"{{{{ {inside} }}}} is not a valid placeholder; write {{{{ text }}}} or a field's name, "
             'in double quotes where that has signs in it: {{ "Price ($)" }}'
         )
     return inside

@@ -1,4 +1,4 @@
-"""Text at the edges: what a shell, a file or a pipe holds becomes text that can be sent, kept and shown.
+"""Convert text at the edges: bytes of shells, files and pipes to text that can be sent, stored and shown.
 
 Python hands over bytes that are not UTF-8 as lone surrogates, and JSON can spell others; neither can be encoded again. `clean` makes text of
 them. Paths are not cleaned before they are opened: their bytes are their name. They are cleaned where they are shown.
@@ -150,7 +150,7 @@ def did_you_mean(typed: str, names: "Iterable[str]", otherwise: str, form: str =
 
 
 def missing(path: "str | os.PathLike[str]") -> str:
-    """Return "there is no file X", with the file of that folder whose name is nearest."""
+    """Return "no such file: X", with the file of that folder whose name is nearest."""
     folder, name = os.path.split(os.fspath(path))
     try:
         with os.scandir(folder or os.curdir) as entries:
@@ -158,7 +158,7 @@ def missing(path: "str | os.PathLike[str]") -> str:
     except OSError:
         near = None
     hint = f"; did you mean {shown(os.path.join(folder, near))}?" if near else ""  # noqa: PTH118
-    return f"there is no file {shown(path)}{hint}"
+    return f"no such file: {shown(path)}{hint}"
 
 
 def as_argument(path: "str | os.PathLike[str]") -> str:

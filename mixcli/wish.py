@@ -1,4 +1,4 @@
-"""What is asked of a load, before anybody knows whether it fits; small, because every command that loads reads it first."""
+"""The options of a load, as the command line gives them; small, because every loading command imports it."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from profiles.request import Request
 
 @dataclass(frozen=True)
 class Wish:
-    """How a model shall be loaded: what is asked of the plan, and which machine it is made for (see insight.machines.machine_of)."""
+    """The options of a load: what the plan must meet, and the machine that it is made for (see insight.machines.machine_of)."""
 
     request: Request
     profile: str | None = None

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Format and parse numbers: sizes, durations, counts, addresses."""
 
 import math
 import re
@@ -76,7 +76,7 @@ LONGEST = 100 * 365 * 24 * 3600  # seconds of a time
 
 
 def seconds(text: str) -> float:
-    """Read a time such as 30s, 5m, 1h, 0 or -1; UsageError when it is none."""
+    """Parse a time such as 30s, 5m, 1h, 0 or -1 to seconds; UsageError if it is invalid."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
     try:
         value = float(number) * UNITS[unit]
@@ -84,8 +84,8 @@ def seconds(text: str) -> float:
         value = math.nan
     if LONGEST < value < math.inf:
         raise UsageError(
-            f"{text[:40]!r} is longer than {LONGEST // 3600:,} h, which is the limit; -1 is for ever"
+            f"{text[:40]!r} is longer than {LONGEST // 3600:,} h, the limit; use -1 for no limit"
         )
     if value == -1 or 0 <= value < math.inf:
         return value
-    raise UsageError(f"{text!r} is not a time; write 30s, 5m, 1h, 0 or -1")
+    raise UsageError(f"invalid time {text!r}: use 30s, 5m, 1h, 0 or -1")

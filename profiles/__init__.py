@@ -1,1 +1,1 @@
-"""Hardware profiles and the planner that decides what lives where. Standard library only."""
+"""Hardware profiles and the planner that places a model's tensors on devices. Standard library only."""

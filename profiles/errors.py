@@ -1,4 +1,4 @@
-"""What a planner refuses, with the exit code that a command line gives it."""
+"""The errors of the planner, each with its exit code."""
 
 import json
 
@@ -26,7 +26,7 @@ class UnknownProfile(BadProfile):
     """No profile has that `name`; `names` are those that there are."""
 
     def __init__(self, name: str, names: tuple[str, ...]) -> None:
-        super().__init__(f"no profile is called {name!r}; there are {', '.join(names)}")
+        super().__init__(f"profile {name!r} not found; profiles are {', '.join(names)}")
         self.name = name
         self.names = names
 

@@ -1,4 +1,4 @@
-"""What a plan expects of each device, as plain numbers that travel with a placement into the process that loads the model."""
+"""The bytes that a plan expects on each device, as plain numbers that travel with a placement."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
-"""One choice of file for the whole program: every file type planned for a machine, and the one that suits what is preferred.
+"""Choose the file type that suits a machine: plan every type and apply the preference.
 
 The rule: `balanced` takes a doubled decode rate for 2 % of perplexity, `speed` for 8 %; `quality` takes the least loss that decodes 10
-tokens a second, and never more loss than `balanced`. Where only types that lose more than 10 % fit at the context that was planned first,
+tokens per second, and never more loss than `balanced`. Where only types that lose more than 10 % fit at the context that was planned first,
 half of it is taken if that admits a better one. A rate is the middle of its estimated range.
 """
 
@@ -16,7 +16,7 @@ from profiles.request import Request, Rule
 from profiles.shape import ModelShape
 
 DOUBLED = {"balanced": 2.0, "speed": 8.0}  # percent of perplexity that a doubled decode rate is worth
-FLUENT = 10.0  # tokens a second that `quality` asks for, where nothing else is said
+FLUENT = 10.0  # tokens per second that `quality` asks for, where nothing else is said
 LOSSY = 10.0  # percent: worse than that, a type costs more than half the context
 
 
@@ -36,7 +36,7 @@ class Row:
 
     @property
     def decode(self) -> float:
-        """Return tokens a second, the middle of the estimate's range; 0 where it does not fit."""
+        """Return tokens per second, the middle of the estimate's range; 0 where it does not fit."""
         return self.plan.estimate.middle(self.plan.estimate.decode) if self.plan else 0.0
 
     @property
@@ -114,7 +114,7 @@ def pick(rows: Sequence[Row], rule: Rule) -> tuple[Row | None, str]:
     """Return the row that the rule chooses among those that fit, and why; None where none fits or none is fast enough."""
     fitting = [row for row in rows if row.plan is not None]
     if not fitting:
-        return None, "nothing fits"
+        return None, "no type fits"
     fast = [row for row in fitting if rule.min_tps is None or row.decode >= rule.min_tps]
     if not fast:
         return None, f"nothing reaches {rule.min_tps:g} tok/s"
@@ -123,7 +123,7 @@ def pick(rows: Sequence[Row], rule: Rule) -> tuple[Row | None, str]:
     longest = max(row.n_ctx for row in fast)
     if chosen.n_ctx < longest:
         least = min(row.loss.percent for row in fast if row.n_ctx == longest)
-        why += f"; at a context of {longest} tokens the least loss would be {least:.1f} %"
+        why += f"; at a context of {longest} tokens the lowest loss would be {least:.1f} %"
     return chosen, why
 
 
@@ -152,7 +152,7 @@ def _pick_worth(rows: Sequence[Row], rule: Rule) -> tuple[Row, str]:
             f"{_times(first, better[0])} of {better[0].type} for {_more(first, better[0])}"
         )
     return first, why.format(
-        f"the least loss of what fits; {others[0].type} has only {_times(others[0], first)} for {_more(others[0], first)}"
+        f"the lowest loss of the types that fit; {others[0].type} has only {_times(others[0], first)} for {_more(others[0], first)}"
     )
 
 
@@ -168,7 +168,7 @@ def _pick_quality(rows: Sequence[Row], rule: Rule) -> tuple[Row, str]:
         return chosen, (
             f"quality, never more loss than balanced's choice, which misses {floor:g} tok/s with {chosen.decode:.1f}"
         )
-    why = f"quality, the least loss with at least {floor:g} tok/s"
+    why = f"quality, the lowest loss with at least {floor:g} tok/s"
     better = [row for row in rows if row.loss.percent < chosen.loss.percent]
     if not better:
         return chosen, why

@@ -1,4 +1,4 @@
-"""The dataflow of one micro-batch through a llama model: which tensors llama.cpp computes, in which order, from what.
+"""The dataflow of one micro-batch through a llama model: which tensors llama.cpp computes, in which order, from which inputs.
 
 Only sizes, order and dependencies are here; no weights and no arithmetic. The order is that of llama.cpp's graph (seen in its own
 scheduler log, GGML_SCHED_DEBUG=2) for the architecture "llama", dense or mixture of experts. profiles/schedule.py runs it.
@@ -31,7 +31,7 @@ class Share:
 class Tensor:
     """One tensor of the graph: `size` bytes, made of `srcs`.
 
-    A view shares the memory of its root. `over` are the places of sources whose memory it may take when nobody else needs them. `home` is the
+    A view shares the memory of its root. `over` are the places of sources whose memory it may take when nothing else needs them. `home` is the
     device where it must be computed, because a weight or cache is there; None leaves it to the scheduler. An external tensor (a
     weight, a cache) has memory of its own.
     """

@@ -1,4 +1,4 @@
-"""Layout: on which device every part of every layer lives, and the same in llama.cpp's own terms."""
+"""A layout: the device of every part of every layer, also in llama.cpp's terms."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ REPEATS = 4  # of them that say as much as any number of them (ledger.py)
 
 @dataclass(frozen=True)
 class Layout:
-    """Devices are numbers: 0, 1, ... the GPUs, `host` main memory. `attention` goes with norms, router and the layer's cache."""
+    """Devices are numbers: 0, 1, ... the GPUs, `host` host memory. `attention` goes with norms, router and the layer's cache."""
 
     host: int
     attention: tuple[int, ...]
@@ -85,7 +85,7 @@ def _repeats(layers: Sequence[object], at: int, period: int) -> int:
 
 
 def on_host(shape: ModelShape, host: int) -> Layout:
-    """Return the layout with everything in main memory."""
+    """Return the layout with everything in host memory."""
     return Layout(host, (host,) * shape.n_layer, ((host,) * 3,) * shape.n_layer, host)
 
 

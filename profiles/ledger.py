@@ -1,4 +1,4 @@
-"""The ledger: what a layout needs on every device, in bytes, part by part."""
+"""The ledger: the bytes that a layout needs on every device, part by part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

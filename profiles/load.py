@@ -1,4 +1,4 @@
-"""Find and read profiles: those that come with mixcli, and a person's own, which may extend or replace them."""
+"""Find and read profiles: the built-in ones, and the user's own, which may extend or replace them."""
 
 import codecs
 import tomllib
@@ -42,7 +42,7 @@ def card(description: str) -> GpuProfile | None:
 def _resolve(name: str, own: Path | None, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
     """Read a table with all that it extends; one's own file may extend the built-in profile of the same name."""
     if name in seen and (name not in _built_in() or seen.count(name) > 1):
-        raise BadProfile(f"{name}.toml: 'extends' goes in a circle: {' -> '.join((*seen, name))}")
+        raise BadProfile(f"{name}.toml: 'extends' is circular: {' -> '.join((*seen, name))}")
     text, where = _text(name, own if name not in seen else None)
     try:
         table = tomllib.loads(text)
@@ -52,7 +52,7 @@ def _resolve(name: str, own: Path | None, seen: tuple[str, ...]) -> tuple[dict[s
     if base is None:
         return table, where
     if not isinstance(base, str):
-        raise BadProfile(f"{where}: 'extends' is {shown(base)}, it must be a profile's name")
+        raise BadProfile(f"{where}: 'extends' is {shown(base)}; it must be the name of a profile")
     under, _ = _resolve(base, own, (*seen, name))
     return _merged(under, table), where
 

@@ -1,4 +1,4 @@
-"""What a machine offers to the planner: plain numbers, measured or taken from a profile."""
+"""A machine as the planner sees it: plain numbers, measured or from a profile."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ CORE_TFLOPS = (
 class Gpu:
     """A device beside the host. `name` is llama.cpp's own ("CUDA0"); `kind` is cuda, metal, vulkan, rocm or rpc.
 
-    `bytes_free` is what we may fill, reserves taken off. Rates are GB a second of its memory and of the way to it, and TFLOP/s in 16 bits.
+    `bytes_free` is what we may fill, reserves taken off. Rates are GB/s of its memory and of the way to it, and TFLOP/s in 16 bits.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """Main memory that is free to us (bytes), physical cores, rates in GB a second, and the GPUs in llama.cpp's order.
+    """Main memory that is free to us (bytes), physical cores, rates in GB/s, and the GPUs in llama.cpp's order.
 
     `rates` says how fast the processor multiplies, by type of weights; `bandwidth` and `tflops` are for types that it does not have.
-    `unified` says that the GPU's memory is main memory. `kv_types` and `ubatches` are what the planner may choose from, best first;
-    `n_ctx` is the context that is taken when nobody asks for one. `workers` are HOST:PORT of machines whose GPUs are among these.
+    `unified` says that the GPU's memory is host memory. `kv_types` and `ubatches` are what the planner may choose from, best first;
+    `n_ctx` is the default context length. `workers` are HOST:PORT of machines whose GPUs are among these.
     """
 
     bytes_free: int

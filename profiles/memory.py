@@ -1,4 +1,4 @@
-"""How many bytes a model takes beside its weights: pure arithmetic."""
+"""The memory of a model beside its weights: pure arithmetic."""
 
 from profiles.placement import Placement
 from profiles.shape import ModelShape

@@ -1,4 +1,4 @@
-"""Which experts one GPU takes: whole layers, and at most one layer by tensor, so that the most seconds are saved.
+"""Choose the experts for one GPU: whole layers, and at most one split layer, to save the most time.
 
 Layers of one size are alike, so what is searched is how many of each size a GPU takes, not which: exact and quick.
 """
@@ -110,7 +110,7 @@ class Packer:
                         yield total - saved + split_saved, size - n_bytes + split_bytes, whole, (i, parts)
 
     def _best_points(self, counts: tuple[int, ...], room: int) -> Iterator[Choice]:
-        """Yield what saves most without a split layer and with each split: all that matters where main memory is not short."""
+        """Yield what saves most without a split layer and with each split: all that matters where host memory is not short."""
         yield *self._most(counts, room), None
         for i, parts, split_bytes, split_saved in self.splits:
             if counts[i] and split_bytes <= room and split_saved > 0:

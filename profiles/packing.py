@@ -1,4 +1,4 @@
-"""Which experts go to which GPU, so that a piece of work takes the fewest seconds: runs of layers for the GPUs, with the experts that packer.py gives each.
+"""Assign experts to GPUs so that a workload takes the least time, by dynamic programming over runs of layers.
 
 Costs are sums over layers, so the runs of several GPUs are found by dynamic programming, exactly.
 """
@@ -17,7 +17,7 @@ from profiles.speed import Rates
 
 Mode = Literal[
     "all", "some", "none"
-]  # of the experts that go to GPUs; only with "none" may attention stay in main memory too
+]  # of the experts that go to GPUs; only with "none" may attention stay in host memory too
 
 STAY: Parts = (0, 0, 0)
 # The matrices of a split layer that may go to the GPU (gate, up, down); "up" alone would cost two more hops than gate alone
@@ -120,7 +120,7 @@ def fill(
 ) -> Layout | None:
     """Assign each GPU a run of layers and the experts that fit beside it, so that the fewest seconds pass; None when nothing fits.
 
-    `spare` are the bytes that main memory has for layers; `from_disk` allows more.
+    `spare` are the bytes that host memory has for layers; `from_disk` allows more.
     """
 
     def missing(point: Point) -> int:
@@ -129,7 +129,7 @@ def fill(
     if spare < 0 and (kind.mode == "all" or not from_disk):
         return None
     found = _search(goods, rooms, rates, kind, tight=False)
-    if found and missing(found[0]):  # the quickest way needs more main memory than there is
+    if found and missing(found[0]):  # the quickest way needs more host memory than there is
         found = _search(goods, rooms, rates, kind, tight=True)
         if from_disk:
             found = [
@@ -232,7 +232,7 @@ def _runs(
 ) -> Iterator[tuple[int, float, int]]:
     """Yield every run from `start` on whose attention and caches fit: its end, the seconds that saves, its bytes.
 
-    Against everything in main memory: one change of devices more, and two for each layer whose experts are not there too. With `whole`
+    Against everything in host memory: one change of devices more, and two for each layer whose experts are not there too. With `whole`
     only the run up to the last layer.
     """
     here, there, before = rates.devices[gpu], rates.devices[-1], goods.attention_before

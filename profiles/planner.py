@@ -1,7 +1,7 @@
-"""plan(): how a model should run on a machine. Pure: numbers in, a Plan out, or a refusal with its reasons.
+"""plan(): place a model on a machine. Pure: numbers in, a Plan out, or a refusal with its reasons.
 
 The order of sacrifice: attention, caches and the output layer stay on the GPUs, experts fill what is left of them, the rest of the
-experts lives in main memory. Only when attention itself does not fit do whole layers go back to the host.
+experts lives in host memory. Only when attention itself does not fit do whole layers go back to the host.
 """
 
 from collections.abc import Iterator
@@ -92,11 +92,9 @@ def _settings(
         for kind in kinds:
             given_up = []
             if n_ctx < wished:
-                given_up.append(
-                    f"the context is {n_ctx} instead of {wished} tokens, because more does not fit"
-                )
+                given_up.append(f"context reduced from {wished} to {n_ctx} tokens to fit")
             if kind != kinds[0]:
-                given_up.append(f"the KV cache is {kind} instead of {kinds[0]}, because that does not fit")
+                given_up.append(f"KV cache reduced from {kinds[0]} to {kind} to fit")
             yield (
                 Placement(
                     n_ctx=n_ctx,
@@ -131,8 +129,8 @@ def _fastest(shape: ModelShape, machine: Machine, request: Request, placement: P
     if request.n_ubatch or found.placement.n_ubatch >= min(machine.ubatches):
         return found
     why = (
-        f"micro-batches have {found.placement.n_ubatch} tokens: larger ones do not fit, "
-        "or need memory that serves better otherwise"
+        f"n_ubatch is {found.placement.n_ubatch}: larger ones do not fit, "
+        "or take memory that experts use better"
     )
     return replace(found, reasons=(why, *found.reasons))
 
@@ -164,8 +162,8 @@ def _finish(
     reached = estimate(shape, machine, placement, layout, missing)
     if missing:
         reasons.append(
-            f"{missing / GIB:.1f} GiB of the experts do not fit into main memory and are read from disk again and again: "
-            f"about {reached.disk_seconds:.2g} seconds more for every token, at {1000 * machine.disk:.0f} MB/s of small random reads"
+            f"{missing / GIB:.1f} GiB of the experts do not fit in host memory and are read from disk for every token: "
+            f"about {reached.disk_seconds:.2g} seconds more per token, at {1000 * machine.disk:.0f} MB/s of small random reads"
         )
     return Plan(placement, layout, (*gpus, host), reached, tuple(reasons))
 

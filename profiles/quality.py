@@ -1,4 +1,4 @@
-"""What a file type costs in quality: how much its perplexity is above that of 8 bits, in percent.
+"""The quality loss of a file type: the increase of its perplexity over 8 bits, in percent.
 
 Published for Mixtral 8x7B: perplexity 4.1049 at 8 bits, 4.1652 as Q4_K_M, 4.2884 as Q3_K_M, 5.0576 as Q2_K (the model card of
 ikawrakow/mixtral-8x7b-quantized-gguf). Every other type, and every other model, is estimated by its bits per weight: on the lines
@@ -27,7 +27,7 @@ BITS = {
     "Q3_K_S": 3.50,
     "Q2_K": 2.97,
 }
-FULL = "Q8_0"  # nothing better is told apart from it
+FULL = "Q8_0"  # better types make no measurable difference
 PERPLEXITY = {"Q8_0": 4.1049, "Q4_K_M": 4.1652, "Q3_K_M": 4.2884, "Q2_K": 5.0576}
 PUBLISHED = {name: 100 * (value / PERPLEXITY[FULL] - 1) for name, value in PERPLEXITY.items()}
 _POINTS = sorted((BITS[name], log(percent)) for name, percent in PUBLISHED.items() if percent)

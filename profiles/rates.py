@@ -1,4 +1,4 @@
-"""How fast a processor multiplies with weights of each type, in each layout: measured on a machine, or typical of its kind.
+"""Rates of a CPU for each weight type and layout: measured, or typical of its kind.
 
 Size alone does not say it: types of the same size differ by three times, and a layout that llama.cpp repacks decodes faster and may read
 prompts at half the rate. The products are those of Mixtral's experts: eight, two of which are used.
@@ -130,7 +130,7 @@ class HostRates:
         return ProductRates(decode, (few, some, many), (few_dense, some_dense, many_dense))
 
     def scaled(self, factor: float, most_decode: float) -> "HostRates":
-        """Return the rates of so many times the cores, decode bounded by what memory gives (GB a second)."""
+        """Return the rates of so many times the cores, decode bounded by what memory gives (GB/s)."""
         types = tuple(
             replace(
                 one,
@@ -166,7 +166,7 @@ def read_rates(table: Mapping[str, object], origin: Origin) -> HostRates:
             attention = _attention(values, origin)
             continue
         if name not in BITS_OF_TYPE:
-            raise ValueError(f"{name!r} is not a type of weights; {_nearest(name)}")
+            raise ValueError(f"{name!r} is not a weight type; {_nearest(name)}")
         if not isinstance(values, Mapping):
             raise ValueError(f"{name!r} must be a table with decode, experts and dense")
         repacked = values.get("repacked")
@@ -205,10 +205,10 @@ def _product(values: object, where: str) -> ProductRates:
 
 
 def _nearest(name: str) -> str:
-    """Return the type that a wrong name begins with, in small letters or as a file's type has it; all of them where it is none."""
+    """Suggest the type that an invalid name starts with, ignoring case; list all types if there is none."""
     names = (*BITS_OF_TYPE, ATTENTION)
     near = [one for one in names if name.casefold().startswith(one.casefold())]
-    return f"did you mean {max(near, key=len)!r}?" if near else f"there are {', '.join(names)}"
+    return f"did you mean {max(near, key=len)!r}?" if near else f"types are {', '.join(names)}"
 
 
 def _attention(values: object, origin: Origin) -> AttentionRates:
@@ -226,7 +226,7 @@ def _batches(value: object, where: str) -> Batches:
     if not isinstance(value, list | tuple) or len(value) != len(BATCHES):
         sizes = ", ".join(map(str, BATCHES[:-1]))
         raise ValueError(
-            f"{where!r} is {shown(value)}, it must be {len(BATCHES)} rates: for {sizes} and {MANY} tokens"
+            f"{where!r} is {shown(value)}; it must be {len(BATCHES)} rates: for {sizes} and {MANY} tokens"
         )
     few, some, many = (_rate(one, where) for one in value)
     return few, some, many
@@ -234,14 +234,14 @@ def _batches(value: object, where: str) -> Batches:
 
 def _pair(value: object, where: str) -> tuple[float, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError(f"{where!r} is {shown(value)}, it must be two rates: for few and for many tokens")
+        raise ValueError(f"{where!r} is {shown(value)}; it must be two rates: for few and for many tokens")
     few, many = (_rate(one, where) for one in value)
     return few, many
 
 
 def _rate(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
-        raise ValueError(f"{where!r} has {shown(value)}, it must be a rate above 0 and below 1,000,000")
+        raise ValueError(f"{where!r} has {shown(value)}; it must be a rate above 0 and below 1,000,000")
     return float(value)
 
 

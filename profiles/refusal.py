@@ -1,4 +1,4 @@
-"""What is said when a model does not fit: need, have, and the three nearest ways out, each tried before it is named."""
+"""Messages for models that do not fit: memory needed and available, and the three nearest alternatives."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ LAST_WAYS = ("closing other programs", "a machine with more memory", "a model wi
 def refuse_long_context(asked: int, trained: int) -> DoesNotFit:
     """Refuse a context beyond the model's own."""
     return DoesNotFit(
-        f"a context of {asked} tokens was asked for, the model was trained for {trained}; try --ctx {trained} or less"
+        f"a context of {asked} tokens exceeds the trained context of {trained} tokens; try --ctx {trained} or less"
     )
 
 
@@ -29,10 +29,10 @@ def refuse_kv(asked: str | None, shape: ModelShape) -> BadRequest:
     """Refuse a cache type whose blocks do not divide the model's heads."""
     _, block = KV_TYPES.get(asked or "", (0, 0))
     if not block:
-        return BadRequest(f"there is no cache type {asked!r}; there are {', '.join(KV_TYPES)}")
+        return BadRequest(f"invalid KV cache type {asked!r}; use {', '.join(KV_TYPES)}")
     dims = sorted({shape.head_dim_k, shape.head_dim_v})
     return BadRequest(
-        f"a KV cache in {asked} has blocks of {block} values, and this model's heads have {' and '.join(map(str, dims))}; "
+        f"a KV cache in {asked} has blocks of {block} values, but this model's heads have {' and '.join(map(str, dims))}; "
         f"try --kv {' or --kv '.join(kv_types_of(shape))}"
     )
 
@@ -50,15 +50,15 @@ def refuse(
     have, where = machine.bytes_free, "free"
     if machine.gpus and not machine.unified:
         have += sum(gpu.bytes_free for gpu in machine.gpus)
-        where = f"free on {' + '.join(gpu.name for gpu in machine.gpus)} and in main memory together"
+        where = f"free on {' + '.join(gpu.name for gpu in machine.gpus)} and in host memory together"
     if need <= have:  # together there is enough, but not where it is needed
         least = shape.bytes_embedding + bytes_process(shape, placement)
         have, where = (
             machine.bytes_free,
-            f"free in main memory, which needs {least / GIB:.1f} whatever lies on GPUs",
+            f"free in host memory, which needs {least / GIB:.1f} even with all GPUs full",
         )
         if machine.bytes_free >= least:
-            where = "free in main memory, and compute buffers leave too little of the GPUs"
+            where = "free in host memory, and compute buffers leave too little memory on the GPUs"
     ways = [*_ways(shape, request, placement, fits), *LAST_WAYS][:3]
     kv = bytes_kv(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
     return DoesNotFit(

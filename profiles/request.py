@@ -1,4 +1,4 @@
-"""What a person asks of a plan."""
+"""The options of a plan."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from profiles.errors import BadRequest
 from profiles.placement import SEQUENCES
 
-Purpose = str  # a name in WORK, or tokens read and written as "3000+100"
+Purpose = str  # a name in WORK, or prompt and answer tokens as "3000+100"
 MOST_TOKENS = 1 << 24
 
 
@@ -33,7 +33,7 @@ def work_of(purpose: Purpose) -> Work:
     read, write = (int(number) for number in match.groups()) if match else (0, 0)
     if not 0 < read <= MOST_TOKENS or not 0 < write <= MOST_TOKENS:
         raise BadRequest(
-            f"invalid purpose {purpose!r:.40}; use {', '.join(WORK)}, or tokens read and written, 1 to {MOST_TOKENS:,} each, such as 3000+100"
+            f"invalid purpose {purpose!r:.40}; use {', '.join(WORK)}, or prompt and answer tokens, 1 to {MOST_TOKENS:,} each, such as 3000+100"
         )
     return Work(read, write)
 
@@ -44,7 +44,7 @@ PREFERENCES: tuple[Preference, ...] = get_args(Preference)
 
 @dataclass(frozen=True)
 class Rule:
-    """How a file is chosen: what is preferred, and the tokens a second that it must decode at least; None asks for no number."""
+    """How a file is chosen: what is preferred, and the tokens per second that it must decode at least; None asks for no number."""
 
     prefer: Preference = "balanced"
     min_tps: float | None = None
@@ -55,7 +55,7 @@ class Request:
     """What a person asks for; None leaves it to the planner.
 
     `kv` is a cache type, "auto" allows q8_0 where f16 does not fit. `purpose` weighs reading against writing. With `from_disk`
-    experts that do not fit into main memory may stay on disk.
+    experts that do not fit into host memory may stay on disk.
     """
 
     n_ctx: int | None = None
@@ -67,6 +67,6 @@ class Request:
 
 
 def work_seconds(purpose: Purpose, prefill: float, decode: float) -> float:
-    """Return the seconds for one piece of work of that purpose; rates are tokens a second, of all texts at once where there are several."""
+    """Return the seconds for one piece of work of that purpose; rates are tokens per second, of all texts at once where there are several."""
     work = work_of(purpose)
     return work.read / prefill + work.write / decode

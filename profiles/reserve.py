@@ -1,4 +1,4 @@
-"""How much to keep free for compute buffers before it is known where the experts go: the most that typical layouts need.
+"""Estimate the compute buffers to reserve before the experts are placed: the most that typical layouts need.
 
 It depends on dimensions, batch and the number of GPUs, never on how much memory there is: so more memory can only allow more.
 """
@@ -14,7 +14,7 @@ from profiles.packing import STAY, Kind, Mode
 from profiles.placement import Placement
 from profiles.shape import LayerShape, ModelShape
 
-# Layers wholly in main memory, then the experts of each layer of a GPU: 1 there, 0 in main memory. Every neighbourhood is there once;
+# Layers wholly in host memory, then the experts of each layer of a GPU: 1 there, 0 in host memory. Every neighborhood is there once;
 # buffers do not grow with further layers of the same kind.
 PATTERNS: dict[Mode, tuple[tuple[int, tuple[int, ...]], ...]] = {
     "all": ((0, (1, 1, 1)),),
@@ -35,7 +35,7 @@ class Kept:
 def reserve(
     shape: ModelShape, machine: Machine, placement: Placement, kind: Kind
 ) -> tuple[tuple[Kept, ...], int]:
-    """Return what to keep on every GPU and in main memory for layouts of that kind."""
+    """Return what to keep on every GPU and in host memory for layouts of that kind."""
     host = len(machine.gpus)
     most, most_host = [Kept()] * host, 0
     parts = ("attention", "gate", "up", "down")

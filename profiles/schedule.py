@@ -1,8 +1,8 @@
-"""How much memory llama.cpp's scheduler and graph allocator need for a graph, device by device.
+"""Compute the memory that llama.cpp's scheduler and graph allocator need for a graph, device by device.
 
 The rules are ggml's own, written down again and held to its log by tests: ops go where their weights are, ops without weights follow
-their neighbours (GPUs first), what another device made is copied in at the start of a split (ggml-backend.cpp); memory is handed out
-best fit, an op may write over a source that nobody else needs, and what is no longer needed is free again (ggml-alloc.c).
+their neighbors (GPUs first), what another device made is copied in at the start of a split (ggml-backend.cpp); memory is handed out
+best fit, an op may write over a source that nothing else needs, and what is no longer needed is free again (ggml-alloc.c).
 """
 
 from array import array
@@ -28,7 +28,7 @@ class Arena:
         self.peak = 0
 
     def take(self, size: int) -> int:
-        """Hand out the smallest free block that is large enough, the endless one last; gives its address."""
+        """Hand out the smallest free block that is large enough, the endless one last; returns its address."""
         best, best_size = len(self._free) - 1, _ENDLESS
         for i in range(len(self._free) - 1):
             if size <= self._free[i][1] <= best_size:
@@ -42,7 +42,7 @@ class Arena:
         return address
 
     def give_back(self, address: int, size: int) -> None:
-        """Free a block and join it with free neighbours."""
+        """Free a block and join it with free neighbors."""
         if not size:
             return
         i = bisect(self._free, (address, size))
@@ -113,7 +113,7 @@ def program(graph: Graph, n_devices: int, *, pipeline: bool = False) -> Program:
 
 
 def _assign(graph: Graph, host: int) -> None:
-    """Choose a device for every node: fixed ones first, then the GPUs' neighbourhoods, then the rest."""
+    """Choose a device for every node: fixed ones first, then the GPUs' neighborhoods, then the rest."""
     nodes = [node for node in graph.nodes if node.root is None]
     for node in nodes:
         if node.home is not None:
@@ -136,7 +136,7 @@ def _assign(graph: Graph, host: int) -> None:
 
 
 def _split(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
-    """Cut the graph where the device changes; gives the steps with copies of inputs before each part, and those copies."""
+    """Cut the graph where the device changes; returns the steps with copies of inputs before each part, and those copies."""
     steps: list[Tensor] = []
     part: list[Tensor] = []
     inputs: list[tuple[Tensor, Tensor]] = []

@@ -1,4 +1,4 @@
-"""Profile: a machine as people describe it, read from TOML with every error naming file and key.
+"""Read a profile from TOML, with file and key in every error.
 
 Units are in the keys: _gib is 2^30 bytes, _gbs is 10^9 bytes a second, tflops are of 16-bit products. [host.rates.TYPE] has what
 profiles.rates reads: decode in GB/s, experts and dense in TFLOP/s at 16, 64 and 512 tokens.
@@ -106,7 +106,7 @@ def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
     known = {"description", "host", "gpu", "n_ctx", "kv_types", "ubatches", "unified"}
     if unknown := sorted(set(table) - known):
         raise BadProfile(
-            f"{where}: {unknown[0]!r} is not a key of a profile; there are {', '.join(sorted(known))}"
+            f"{where}: {unknown[0]!r} is not a key of a profile; keys are {', '.join(sorted(known))}"
         )
     for key in ("description", "host"):
         if key not in table:
@@ -124,7 +124,7 @@ def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
     }
     unified = table.get("unified", False)
     if not isinstance(unified, bool):
-        raise BadProfile(f"{where}: 'unified' is {shown(unified)}, it must be true or false")
+        raise BadProfile(f"{where}: 'unified' is {shown(unified)}; it must be true or false")
     if not isinstance(table["description"], str):
         raise BadProfile(f"{where}: 'description' must be text")
     host, rates = _host(table["host"], where)
@@ -142,7 +142,7 @@ def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
     for gpu in profile.gpus:
         if gpu.kind not in GPU_KINDS:
             raise BadProfile(
-                f"{where}: [[gpu]] kind is {shown(gpu.kind)}, it must be one of {', '.join(GPU_KINDS)}"
+                f"{where}: [[gpu]] kind is {shown(gpu.kind)}; it must be one of {', '.join(GPU_KINDS)}"
             )
     return profile
 
@@ -157,7 +157,7 @@ def _host(table: Any, where: str) -> tuple[HostProfile, HostRates]:
     host: HostProfile = _read(HostProfile, plain, f"{where}: [host]")
     if host.typical and host.typical not in TYPICAL:
         raise BadProfile(
-            f"{where}: [host] 'typical' is {shown(host.typical)}, it must be one of {', '.join(TYPICAL)}"
+            f"{where}: [host] 'typical' is {shown(host.typical)}; it must be one of {', '.join(TYPICAL)}"
         )
     try:
         found = read_rates(rates, "profile")
@@ -178,7 +178,7 @@ def _read(kind: type[Any], table: Any, where: str) -> Any:
         raise BadProfile(f"{where} must be a table")
     known = {one.name: one for one in fields(kind)}
     if unknown := sorted(set(table) - set(known)):
-        raise BadProfile(f"{where} {unknown[0]!r} is not a key; there are {', '.join(known)}")
+        raise BadProfile(f"{where} {unknown[0]!r} is not a key; keys are {', '.join(known)}")
     values: dict[str, Any] = {}
     for name, one in known.items():
         if name not in table:
@@ -188,7 +188,7 @@ def _read(kind: type[Any], table: Any, where: str) -> Any:
         value = table[name]
         if one.type is str or one.type == "str":
             if not isinstance(value, str):
-                raise BadProfile(f"{where} {name!r} is {shown(value)}, it must be text")
+                raise BadProfile(f"{where} {name!r} is {shown(value)}; it must be text")
             values[name] = value
         else:
             values[name] = _number(value, f"{where} {name!r}", 0, 1 << 20)
@@ -199,13 +199,13 @@ def _read(kind: type[Any], table: Any, where: str) -> Any:
 
 def _number(value: Any, what: str, least: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise BadProfile(f"{what} is {shown(value)}, it must be a number from {least} to {most}")
+        raise BadProfile(f"{what} is {shown(value)}; it must be a number from {least} to {most}")
     return value
 
 
 def _listed(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise BadProfile(f"{what} must be a list that is not empty")
+        raise BadProfile(f"{what} must be a non-empty list")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The search behind plan(): over sizes of a micro-batch and kinds of layouts, always the most promising first.
+"""The search of the planner: over micro-batch sizes and kinds of layouts, best first.
 
 Every candidate is known by seconds that it cannot beat, and each look at it costs more and says more: a bound from the rooms alone, one
 beside the compute buffers, the quickest layout of its kind, its exact ledger. So little is looked at, and the first candidate with nothing
@@ -99,7 +99,7 @@ class _Search:
         self._spare = self._goods.n_bytes if machine.unified else machine.bytes_free - beside
 
     def candidates(self) -> Iterator[Candidate]:
-        """Yield every kind once: in main memory; with all, some or no experts on GPUs; for each size of a micro-batch."""
+        """Yield every kind once: in host memory; with all, some or no experts on GPUs; for each size of a micro-batch."""
         host = on_host(self._shape, len(self._machine.gpus))
         helps = any(gpu.computes_host_weights for gpu in self._machine.gpus)
         rooms = [Room(*(gpu.bytes_free,) * 3) for gpu in self._machine.gpus]
@@ -179,7 +179,7 @@ class _Search:
             )
 
     def _rooms(self, one: Candidate) -> tuple[list[Room], int]:
-        """Return the bytes for weights and caches on every GPU, and for layers in main memory, beside the compute buffers."""
+        """Return the bytes for weights and caches on every GPU, and for layers in host memory, beside the compute buffers."""
         assert one.kind is not None
         key = one.placement.n_ubatch, one.placement.op_offload, one.kind
         if key not in self._reserves:

@@ -1,4 +1,4 @@
-"""ModelShape: what the planner must know of a model, read from a GGUF's metadata and tensor list."""
+"""ModelShape: the facts of a model that the planner needs, from a GGUF's metadata and tensor list."""
 
 import re
 from collections import Counter
@@ -54,7 +54,7 @@ class ModelShape:
 
     Counts are plain numbers, `bytes_*` are bytes on disk (and in memory, unless repacked). `n_expert` is 0 for a dense model.
     `head_dim_k` and `head_dim_v` are elements of one head's key and value. `layers` has the bytes of each layer, which differ;
-    without it (a model of which only the total is known) all layers are taken as equal. `bytes_embedding` stays in main memory,
+    without it (a model of which only the total is known) all layers are taken as equal. `bytes_embedding` stays in host memory,
     `bytes_output` (with the last norm) is the output layer; where `tied`, that is the embedding once more. `attention_types` and
     `output_types` are the types of weights in all layers' attention and in the output layer, with their bytes, where they are known. `bytes_tokenizer` is what
     a tokenizer beside llama.cpp's own takes in the host process.
@@ -172,7 +172,7 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
         count.add(name, n_elements, n_bytes, type_)
     if n_layer > len(count.layers):
         raise BadModel(
-            f"{read.key('block_count')} is {n_layer:,} and there are tensors of {len(count.layers):,} layers; the file is damaged"
+            f"{read.key('block_count')} is {n_layer:,}, but the file has tensors of {len(count.layers):,} layers; it is damaged"
         )
     n_vocab = count.embedding_elements // n_embd
     return ModelShape(
@@ -213,7 +213,10 @@ class _Numbers:
     """Reads dimensions from metadata; every complaint names the key and its value."""
 
     def __init__(self, metadata: Mapping[str, object]) -> None:
-        self._metadata, self._architecture = metadata, str(metadata.get("general.architecture", ""))[:40]
+        architecture = metadata.get("general.architecture")
+        if not isinstance(architecture, str):
+            raise BadModel("the model has no general.architecture")
+        self._metadata, self._architecture = metadata, architecture[:40]
 
     def key(self, key: str) -> str:
         return f"{self._architecture}.{key}"
@@ -224,16 +227,18 @@ class _Numbers:
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             value = self._repeated(key, value)
         if value is None:
-            raise BadModel(f"the model does not say its {self.key(key)}")
+            raise BadModel(f"the model has no {self.key(key)}")
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < MAX_COUNT:
-            raise BadModel(f"{self.key(key)} is {shown(value)}, it must be a whole number from {least}")
+            raise BadModel(
+                f"{self.key(key)} is {shown(value)}; it must be a whole number of at least {least}"
+            )
         return value
 
     def _repeated(self, key: str, values: Sequence[object]) -> object:
         if not 0 < len(values) <= MAX_PER_LAYER:
-            raise BadModel(f"{self.key(key)} has {len(values):,} values, possible are 1 to {MAX_PER_LAYER:,}")
+            raise BadModel(f"{self.key(key)} has {len(values):,} values; it must have 1 to {MAX_PER_LAYER:,}")
         if any(value != values[0] for value in values):
-            raise BadModel(f"{self.key(key)} differs from layer to layer, which mixcli cannot plan")
+            raise BadModel(f"{self.key(key)} differs between layers, which mixcli does not support")
         return values[0]
 
 

@@ -1,4 +1,4 @@
-"""A roofline estimate of prefill and decode: bytes over bandwidth, products over TFLOP/s. Estimates, never promises.
+"""Estimate prefill and decode speed by roofline: bytes over bandwidth, products over TFLOP/s.
 
 Every cost is a sum over the parts of a layout, so the same numbers say how fast a plan is and, in packing.py, which plan is fastest.
 
@@ -24,13 +24,13 @@ from profiles.shape import MATRICES, LayerShape, ModelShape
 DECODE_EFFICIENCY = {"host": 0.85, "beside": 0.52, "gpu": 0.70}
 PREFILL_EFFICIENCY = {"host": 1.0, "gpu": 0.35}
 HALF_FILLED = 64  # tokens of a micro-batch at which a GPU reaches half of that: smaller ones leave units idle
-MAPPED_LINK = 0.15  # of the link, for experts in a mapped file, which a GPU cannot fetch by itself (measured: 0.1 to 0.2)
+MAPPED_LINK = 0.15  # of the link, for experts in a mapped file, which a GPU cannot fetch directly (measured: 0.1 to 0.2)
 HOP = 40e-6  # seconds for one change between GPU and host or between GPUs, copies and waiting
 LAYER_OVERHEAD = 8e-6  # seconds of kernel starts for one layer on a GPU
 # the ends of the range that is shown, as shares of the estimate: from constants, and from rates that were measured here
 LOW, HIGH = 0.7, 1.0
 LOW_MEASURED, HIGH_MEASURED = 0.8, 1.2
-TYPICAL_RATES = "rates that are typical of such a processor"
+TYPICAL_RATES = "typical rates of such a CPU"
 REPACKED_DECODE = 1.3  # a repacked Q4_K decodes so much faster on the CPU, and prefills
 REPACKED_PREFILL = 0.55  # so much slower (measured on true 8x7B layers)
 # flash attention on a processor is arithmetic, not reading: this share of its products (2,000 tokens of context on true 8x7B layers)
@@ -150,7 +150,7 @@ class Estimate:
 def estimate(
     shape: ModelShape, machine: Machine, placement: Placement, layout: Layout, bytes_missing: int = 0
 ) -> Estimate:
-    """Estimate a layout's rates; `bytes_missing` of the experts do not fit into main memory and come from disk."""
+    """Estimate a layout's rates; `bytes_missing` of the experts do not fit into host memory and come from disk."""
     decode, prefill = decode_rates(shape, machine, placement), prefill_rates(shape, machine, placement)
     basis, is_measured = _basis(shape, machine)
     low, high = (LOW_MEASURED, HIGH_MEASURED) if is_measured and not bytes_missing else (LOW, HIGH)
@@ -174,14 +174,14 @@ def _basis(shape: ModelShape, machine: Machine) -> tuple[str, bool]:
         words = "the profile's rates and typical ones" if "profile" in origins else TYPICAL_RATES
         return f"from {words}", False
     if "profile" in origins:
-        others = ", usual ones for other types" if None in origins else ""
+        others = ", typical ones for other types" if None in origins else ""
         return f"from the profile's rates{others}", not others and not machine.gpus
     if machine.gpus:
         return Estimate.basis, False
     if None in origins:
-        return "partly from this processor's measured rates", False
-    busy = ", measured beside other programs" if "busy" in origins else ""
-    return f"from this processor's {'' if busy else 'measured '}rates{busy}", True
+        return "partly from this CPU's measured rates", False
+    busy = ", measured while other programs ran" if "busy" in origins else ""
+    return f"from this CPU's {'' if busy else 'measured '}rates{busy}", True
 
 
 def work_rates(shape: ModelShape, machine: Machine, placement: Placement, purpose: Purpose) -> Rates:

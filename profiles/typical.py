@@ -1,4 +1,4 @@
-"""Rates that are typical of a kind of processor, a core: they stand in where nobody has measured the machine that a plan is for."""
+"""Typical CPU rates per core, by kind of processor, for machines that were not measured."""
 
 import tomllib
 from functools import cache

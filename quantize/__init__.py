@@ -1,4 +1,4 @@
-"""A checkpoint becomes a GGUF: read, map, quantize, write.
+"""Convert a checkpoint to a GGUF: read, map, quantize, write.
 
     from quantize import convert
     convert(Path("Mixtral-8x7B-Instruct-v0.1"), Path("mixtral.Q4_K_M.gguf"), output_type="Q4_K_M")

@@ -1,4 +1,4 @@
-"""Bytes at an offset, from a file here or far away, and a position that only moves over bytes that exist."""
+"""Read bytes at an offset from a local or remote file, with a bounds-checked cursor."""
 
 import os
 import struct
@@ -58,14 +58,14 @@ class Cursor:
             )
         if end > MAX_HEADER:
             raise CorruptFile(
-                f"{self.name} claims a header of more than {MAX_HEADER:,} bytes; it is damaged or hostile."
+                f"{self.name} claims a header of more than {MAX_HEADER:,} bytes; it is damaged or malicious."
             )
         start = len(self.data)
         stop = min(self.size, max(end, 2 * start))
         self.data += self._reader.read_at(start, stop - start)
         if len(self.data) < end:
             raise CorruptFile(
-                f"{self.name} gave {len(self.data):,} of {end:,} bytes; it changed while it was read."
+                f"{self.name} gave {len(self.data):,} of {end:,} bytes; it changed during the read."
             )
 
     def take(self, n: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Whether a model was trained for chats, where its folder brings no chat template.
+"""Decide whether a model without a chat template was trained for chats.
 
 Mistral's tokenizers have the markers of a chat from version 2 on, in base models too: there the vectors of [INST] were never trained, and a
 template that writes it makes the answers worse. llama.cpp's converter takes the template by the tokenizer's version alone; here a model must
@@ -38,15 +38,19 @@ def _called(folder: Path) -> str:
 def template_note(
     checkpoint: Checkpoint, general: Mapping[str, Value], tokens: Mapping[str, Value], own: bool
 ) -> str | None:
-    """Return what was decided about a template that the folder does not bring; `own` tells whether it brings one."""
+    """Return what was decided about a template that the folder does not bring; `own` shows whether it brings one."""
     name = _called(checkpoint.folder.absolute())
     if own:
         return None
     if "tokenizer.chat_template" in tokens:
-        return f"{name} brings no chat template; it gets Mistral's own, because its name says that it was trained for chats"
+        return (
+            f"{name} has no chat template; using Mistral's own, because its name says that it is a chat model"
+        )
     if trained_for_chat(checkpoint, general):
-        return f"{name} brings no chat template, and there is none for its tokenizer: the model will continue text"
+        return (
+            f"{name} has no chat template, and none is known for its tokenizer: the model will continue text"
+        )
     return (
-        f"{name} brings no chat template, and no name of it says Instruct or Chat: it is taken for a base model, which continues text. "
+        f"{name} has no chat template, and its name contains neither Instruct nor Chat: it is treated as a base model, which continues text. "
         "If it is for chats, put its chat_template.jinja into the folder and convert it again"
     )

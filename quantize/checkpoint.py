@@ -1,4 +1,4 @@
-"""A checkpoint folder as a whole: its configuration and its tensors by name, nothing read but headers.
+"""Open a checkpoint folder: its configuration and its tensors by name; reads headers only.
 
 Two layouts are known: Hugging Face (config.json, model*.safetensors) and Mistral's own (params.json,
 consolidated*.safetensors). Only safetensors, JSON and tokenizer files are ever opened; nothing of a checkpoint is executed.
@@ -97,12 +97,12 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
     """Open a checkpoint folder.
 
     `elsewhere` are weight files by name that are not in the folder yet, such as those of a remote repository: their headers are
-    read there, and whoever reads a row must have brought its file before. Raises Unsupported for a folder without safetensors or of another architecture, CorruptFile for a broken header, a missing
+    read there; a row can be read only after its file was downloaded. Raises Unsupported for a folder without safetensors or of another architecture, CorruptFile for a broken header, a missing
     shard, a tensor that comes twice, or an index that does not tell the truth.
     """
     if not folder.is_dir():
         raise Unsupported(
-            f"{folder} is not a folder; name the folder that holds config.json and the safetensors files."
+            f"{folder} is not a folder; name the folder with config.json and the safetensors files."
         )
     elsewhere = elsewhere or {}
     found = _find(folder, elsewhere)
@@ -115,8 +115,8 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
         for name, stored in read_header(shard, elsewhere.get(shard.name)).items():
             if name in tensors:
                 raise CorruptFile(
-                    f"tensor {name!r} comes twice, in {tensors[name].where.split(':')[0]} and {shard.name}; "
-                    "remove the file that does not belong there."
+                    f"tensor {name!r} exists twice, in {tensors[name].where.split(':')[0]} and {shard.name}; "
+                    "remove the wrong file."
                 )
             tensors[name] = tensor_source(stored)
     if found.index:
@@ -153,12 +153,12 @@ def _find(folder: Path, elsewhere: Collection[str]) -> _Found:
         raise incomplete
     if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
         raise Unsupported(
-            f"{folder.name} holds its weights in {pickles[0]}, a pickle file, which can run code when opened; "
-            "get the safetensors version of the model."
+            f"{folder.name} has its weights in {pickles[0]}, a pickle file, which can run code when opened; "
+            "download the safetensors version."
         )
     if not has_config and not has_params:
         raise Unsupported(f"{folder.name} has no config.json and no params.json; it is not a model folder.")
-    raise Unsupported(f"{folder.name} has no safetensors files; download the model's weights too.")
+    raise Unsupported(f"{folder.name} has no safetensors files; download the model's weights.")
 
 
 def _all_parts(shards: list[Path]) -> list[Path]:
@@ -208,10 +208,12 @@ def _check_index(index: Path, tensors: Mapping[str, TensorSource]) -> None:
     named = _weight_map(index)
     if missing := sorted(named.keys() - tensors.keys()):
         raise CorruptFile(
-            f"{named[missing[0]]} lacks {_listed(missing)}, which {index.name} promises; download it again."
+            f"{named[missing[0]]} lacks {_listed(missing)}, which {index.name} lists; download it again."
         )
     if extra := sorted(tensors.keys() - named.keys()):
-        raise CorruptFile(f"{index.name} does not know {_listed(extra)}; the files are of different models.")
+        raise CorruptFile(
+            f"{index.name} does not list {_listed(extra)}; the files belong to different models."
+        )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""From a checkpoint or a GGUF to a GGUF of any type: open, choose types, plan, write."""
+"""Convert a checkpoint or a GGUF to a GGUF of any type: open, choose types, plan, write."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -69,7 +69,7 @@ def convert(
 ) -> WriteReport:
     """Convert a checkpoint folder or a GGUF file to the GGUF file `target`; see Options for what the names mean.
 
-    One pass, no file in between; the same call goes on after a kill. Raises CorruptFile, Unsupported, NoSpace or QuantizeError, each
+    One pass, no file in between; the same call resumes after a kill. Raises CorruptFile, Unsupported, NoSpace or QuantizeError, each
     with one sentence for a person.
     """
     options = Options(
@@ -138,11 +138,11 @@ def open_model(source: Path, options: Options) -> ModelSource:
     """Open whatever `source` is: a folder with a checkpoint, or a GGUF file."""
     if source.suffix.lower() in _PICKLED:
         raise Unsupported(
-            f"{source} is a pickle file, which can run code when it is opened; get the model as safetensors or GGUF."
+            f"{source} is a pickle file, which can run code when opened; download the model as safetensors or GGUF."
         )
     if _is_gguf(source):
         if options.upcycle_experts:
-            raise UnusedOption(f"{source} is a GGUF; upcycling starts from a dense checkpoint folder.")
+            raise UnusedOption(f"{source} is a GGUF; upcycling needs a dense checkpoint folder.")
         return open_gguf(source)
     checkpoint = open_checkpoint(source)
     if options.upcycle_experts:
@@ -159,7 +159,7 @@ def _stored(model: ModelSource) -> dict[str, GGMLQuantizationType]:
         if MIXED in tensor.dtype:
             raise NeedsOption(
                 f"{tensor.where}: its experts have different types ({tensor.dtype}) and cannot be merged without loss; "
-                "name an --output-type and give --allow-requantize."
+                "pass --output-type and --allow-requantize."
             )
     return stored_types(model)
 
@@ -188,7 +188,7 @@ def _check_nothing_chosen(options: Options) -> None:
     }
     if named := next((name for name, value in said.items() if value), None):
         raise UnusedOption(
-            f"{named} has no effect where every tensor keeps its type (COPY); name an output type, or leave {named} out."
+            f"{named} has no effect if every tensor keeps its type (COPY); name an output type or remove {named}."
         )
 
 
@@ -196,7 +196,7 @@ def _check_chosen(model: ModelSource, types: dict[str, GGMLQuantizationType], op
     """Refuse an override that decides no tensor's type, and an imatrix where nothing is quantized."""
     if options.imatrix and all(type_.name in _FLOATS for type_ in types.values()):
         raise UnusedOption(
-            f"--imatrix has no effect on {options.output_type}, which quantizes nothing; leave it out."
+            f"--imatrix has no effect on {options.output_type}, which quantizes nothing; remove it."
         )
     matrices = [tensor for tensor in model.tensors if len(tensor.shape) > 1]
     for option, pattern, name in (
@@ -204,20 +204,20 @@ def _check_chosen(model: ModelSource, types: dict[str, GGMLQuantizationType], op
         ("--output-tensor-type", r"^(output|token_embd)\.weight$", options.output_tensor_type),
     ):
         if name and not _decides([one for one in matrices if _matches(pattern, one.name)], name, types):
-            raise UnusedOption(f"{option} {name} has no effect on this model; leave it out.")
+            raise UnusedOption(f"{option} {name} has no effect on this model; remove it.")
     for number, (pattern, name) in enumerate(options.tensor_types):
         earlier = [other for other, _ in options.tensor_types[:number]]
         matching = [one for one in matrices if _matches(pattern, one.name)]
         taken = [one for one in matching if not any(_matches(other, one.name) for other in earlier)]
         if not _decides(taken, name, types):
             why = (
-                "what matches keeps another type"
+                "matching tensors keep another type"
                 if taken
-                else "an earlier --tensor matches the same"
+                else "an earlier --tensor matches the same tensors"
                 if matching
                 else "no matrix matches"
             )
-            raise UnusedOption(f"--tensor {pattern:.200}={name} has no effect: {why}; leave it out.")
+            raise UnusedOption(f"--tensor {pattern:.200}={name} has no effect: {why}; remove it.")
 
 
 def _decides(tensors: list[TensorSource], name: str, types: dict[str, GGMLQuantizationType]) -> bool:
@@ -241,8 +241,8 @@ def _check_sources(model: ModelSource, types: dict[str, GGMLQuantizationType]) -
     for tensor in model.tensors:
         if tensor.dtype != types[tensor.name].name and not good.issuperset(tensor.dtype.split(MIXED)):
             raise NeedsOption(
-                f"{tensor.where} is {tensor.dtype} already and would lose quality once more as {types[tensor.name].name}; "
-                "start from BF16, F16 or Q8_0, or give --allow-requantize."
+                f"{tensor.where} is {tensor.dtype} already and would lose more quality as {types[tensor.name].name}; "
+                "start from BF16, F16 or Q8_0, or pass --allow-requantize."
             )
 
 

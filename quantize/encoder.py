@@ -1,4 +1,4 @@
-"""Turn slabs of weights into the bytes that the file holds: checked, quantized, checked again."""
+"""Encode slabs of weights for the file: check, quantize, check again."""
 
 from collections import Counter
 
@@ -44,7 +44,7 @@ class Encoder:
                 raise AssertionError("a copy has stored bytes")
             raw = np.ascontiguousarray(source.read_raw(slab.start, slab.stop))
             if not ggml.is_valid(tensor.type, raw):
-                raise CorruptFile(f"{source.where} holds NaN or infinite values; get the file again.")
+                raise CorruptFile(f"{source.where} has NaN or infinite values; download the file again.")
             return raw.reshape(-1).data
         rows = source.read(slab.start, slab.stop)
         largest = _largest(rows)
@@ -96,7 +96,7 @@ def _not_finite(rows: NDArray[np.float32], slab: Slab) -> str:
     source = slab.tensor.source
     return (
         f"{source.where}: {int(bad.sum())} of {rows.size:,} weights are NaN or infinite, the first in row "
-        f"{slab.start + int(row):,}, column {int(column):,} of {source.name}; get the file again."
+        f"{slab.start + int(row):,}, column {int(column):,} of {source.name}; download the file again."
     )
 
 

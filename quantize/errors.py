@@ -1,4 +1,4 @@
-"""What can go wrong in quantize/, each with the exit code that a command line gives it.
+"""The errors of quantize/, each with its exit code.
 
     QuantizeError        1  anything below; also: a step of llama.cpp itself failed
     ├── CorruptFile      5  bytes that contradict themselves: truncated, out of bounds, missing shard, NaN weights

@@ -1,4 +1,4 @@
-"""The small files of a checkpoint folder: JSON with limits, and names that stay inside the folder."""
+"""Read the small files of a checkpoint folder: JSON with limits, and names that stay inside the folder."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def read_json(path: Path) -> Any:
         return CorruptFile(f"{path.name} {what}; download it again.")
 
     if raw.startswith(_UTF16) or b"\0" in raw[:4]:
-        raise CorruptFile(f"{path.name} is UTF-16 or UTF-32 text, and JSON must be UTF-8; save it as UTF-8.")
+        raise CorruptFile(f"{path.name} is UTF-16 or UTF-32 text, but JSON must be UTF-8; save it as UTF-8.")
     return parse_json(raw, bad)
 
 
@@ -36,7 +36,7 @@ def parse_json(raw: bytes, bad: Callable[[str], CorruptFile], *, strict: bool = 
     """
     n_values = sum(1 for _ in _VALUES.finditer(raw)) if len(raw) > MAX_JSON_VALUES else 0
     if n_values > MAX_JSON_VALUES:
-        raise bad(f"has {n_values:,} values, more than the {MAX_JSON_VALUES:,} that are allowed")
+        raise bad(f"has {n_values:,} values; the limit is {MAX_JSON_VALUES:,}")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = dict(pairs)
@@ -49,9 +49,9 @@ def parse_json(raw: bytes, bad: Callable[[str], CorruptFile], *, strict: bool = 
         if _SURROGATE.search(raw):
             _text_only(value)
     except RecursionError:
-        raise bad("is nested too deeply to be read") from None
+        raise bad("is nested too deeply") from None
     except UnicodeEncodeError:
-        raise bad("holds half of a surrogate pair, which is not a character") from None
+        raise bad("contains a lone surrogate") from None
     except UnicodeDecodeError as error:
         raise bad(f"is not UTF-8 text (byte {error.start:,} is {raw[error.start]:#04x})") from None
     except ValueError as error:
@@ -77,7 +77,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file that must hold an object."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise CorruptFile(f"{path.name} does not hold a JSON object; download it again.")
+        raise CorruptFile(f"{path.name} is not a JSON object; download it again.")
     return value
 
 

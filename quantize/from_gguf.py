@@ -1,4 +1,4 @@
-"""A dense GGUF becomes a Hugging Face style folder again: config.json, model.safetensors, tokenizer.json, model card.
+"""Convert a dense GGUF back to a Hugging Face folder: config.json, model.safetensors, tokenizer.json, model card.
 
 The way back for models that are at hand only as GGUF. Weights are dequantized and rounded to BF16; norms stay float32.
 """
@@ -69,7 +69,7 @@ def checkpoint_from_gguf(
     architecture = facts.get("general.architecture")
     if architecture != "llama" or facts.get("llama.expert_count"):
         kind = "a mixture of experts" if architecture == "llama" else f"a {architecture} model"
-        raise Unsupported(f"{gguf.name} is {kind}; only dense llama models can be made into a folder.")
+        raise Unsupported(f"{gguf.name} is {kind}; only dense llama models can be converted to a folder.")
     tokenizer, tokenizer_config = _tokenizer(facts, gguf.name)
     if chat_template is not None:
         tokenizer_config["chat_template"] = chat_template
@@ -87,7 +87,7 @@ def _tensors(tensors: Iterable[TensorSource], head_size: int, where: str) -> Ite
     for tensor in tensors:
         if tensor.name == "rope_freqs.weight":
             raise Unsupported(
-                f"{where} stretches its positions (rope_freqs); convert the original checkpoint instead."
+                f"{where} uses RoPE scaling (rope_freqs); convert the original checkpoint instead."
             )
         dtype = "F32" if len(tensor.shape) == 1 else "BF16"
         source = replace(tensor, name=_original_name(tensor.name, where), dtype=dtype, read_raw=None)
@@ -102,7 +102,7 @@ def _original_name(name: str, where: str) -> str:
     layer, _, rest = rest.partition(".")
     kind, _, suffix = rest.partition(".")
     if first != "blk" or not layer.isdecimal() or kind not in _NAMES or suffix not in ("weight", "bias"):
-        raise Unsupported(f"{where} has the tensor {name!r}, which no dense llama model has.")
+        raise Unsupported(f"{where} has the tensor {name!r}, which is not part of a dense llama model.")
     return f"model.layers.{layer}.{_NAMES[kind]}.{suffix}"
 
 
@@ -161,7 +161,7 @@ def _tokenizer(facts: Facts, where: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def _card(facts: Facts, name: str) -> str:
-    """A model card whose front matter carries name, licence and languages on."""
+    """A model card whose front matter carries name, license and languages on."""
     entries: Mapping[str, Any] = {
         "model_name": name,
         "license": facts.get("general.license"),

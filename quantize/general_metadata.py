@@ -1,4 +1,4 @@
-"""The `general.*` keys: name, licence, base model, size label, as other tools show them.
+"""The `general.*` keys of a GGUF: name, license, base model, size label.
 
 Names are taken apart by the gguf package, whose heuristics llama.cpp's converter uses too: model card first, then config.json, then
 the folder's name.
@@ -27,7 +27,7 @@ def general_metadata(checkpoint: Checkpoint, tensors: Iterable[TensorSource]) ->
     try:
         _check_sizes(checkpoint.folder)
         return _keys(_load(checkpoint.folder, total), checkpoint, gguf.size_label(total, once, 0, n_expert))
-    except Exception:  # a model card is free text, and what its parsers raise is nobody's promise
+    except Exception:  # a model card is free text, and its parsers may raise anything
         return _keys(gguf.Metadata(), checkpoint, gguf.size_label(total, once, 0, n_expert))
 
 
@@ -36,11 +36,11 @@ MAX_TEXT = 1 << 10  # characters of one value
 
 
 def _check_sizes(folder: Path) -> None:
-    """Raise ValueError for a card that is no small regular file; the gguf package reads it whole."""
+    """Raise ValueError for a card that is not a small regular file; the gguf package reads it whole."""
     for name in ("README.md", "generation_config.json"):
         path = folder / name
         if path.exists() and (not path.is_file() or path.stat().st_size > MAX_CARD):
-            raise ValueError(f"{name} is too large to be read")
+            raise ValueError(f"{name} is too large")
 
 
 def _load(folder: Path, total: int) -> gguf.Metadata:
@@ -48,7 +48,7 @@ def _load(folder: Path, total: int) -> gguf.Metadata:
     penalty = gguf.Metadata.load_generation_config(folder).get("repetition_penalty")
     if metadata.sampling_penalty_repeat is None and penalty is not None:
         metadata.sampling_penalty_repeat = float(penalty)
-    if repository := _repository(folder):  # a snapshot's folder is named by its commit, which is no name
+    if repository := _repository(folder):  # a snapshot's folder is named by its commit, which is not a name
         card, config = gguf.Metadata.load_model_card(folder), gguf.Metadata.load_hf_parameters(folder)
         named = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, config, Path(repository), total)
         sampling = {
@@ -102,7 +102,7 @@ def _short(value: Any) -> str:
     if not isinstance(value, str | int | float | bool | date):
         raise ValueError(f"a {type(value).__name__} is not a value for a model card")
     written = str(value)
-    written.encode()  # half of a surrogate pair is no text
+    written.encode()  # half of a surrogate pair is not text
     return written[:MAX_TEXT]
 
 

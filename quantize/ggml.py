@@ -1,4 +1,4 @@
-"""The library's own quantizers and type rules, called through ctypes. The only importer of llama_cpp in quantize/.
+"""ggml's own quantizers and type rules, called through ctypes; the only importer of llama_cpp in quantize/.
 
 Struct layouts come from the bindings and from ggml.h of the llama.cpp that they carry, so only one release of them is accepted (bindings.py).
 All row functions release Python's lock while they run and may be called from several threads.
@@ -54,7 +54,7 @@ def library_path() -> Path:
     names = _FILE_NAMES.get(sys.platform, _FILE_NAMES["linux"])
     path = next((folder / name for name in names if (folder / name).exists()), None)
     if path is None:
-        raise QuantizeError(f"llama-cpp-python has no {names[0]} in {folder}; install it again.")
+        raise QuantizeError(f"llama-cpp-python has no {names[0]} in {folder}; reinstall it.")
     return path
 
 
@@ -87,7 +87,7 @@ def quantize_chunk(
     """Quantize whole rows; gives uint8 of shape (n_rows, bytes of a row).
 
     `rows` is float32 (n_rows, n_cols), `imatrix` float32 (n_cols,), the importance of each column. ValueError when the columns
-    are no whole blocks, or when the type needs an imatrix and none is given (the library would abort the process).
+    are not whole blocks, or when the type needs an imatrix and none is given (the library would abort the process).
     """
     rows = np.ascontiguousarray(rows, dtype=np.float32)
     n_rows, n_cols = rows.shape
@@ -151,7 +151,7 @@ def dry_run(
     output_tensor_type: GGMLQuantizationType | None,
     tensor_types: Sequence[tuple[str, GGMLQuantizationType]],
 ) -> str:
-    """Let llama_model_quantize go through a file without writing anything; gives its log.
+    """Let llama_model_quantize go through a file without writing anything; returns its log.
 
     Raises QuantizeError with the library's own last words when it refuses.
     """
@@ -171,14 +171,14 @@ def dry_run(
     text = "".join(log)
     if failed:
         reasons = [line for line in text.splitlines() if "failed to quantize" in line]
-        reason = reasons[-1].split("failed to quantize:", 1)[1].strip() if reasons else "it gave no reason"
+        reason = reasons[-1].split("failed to quantize:", 1)[1].strip() if reasons else "no reason given"
         raise QuantizeError(f"llama.cpp cannot choose types for this model: {reason}.")
     return text
 
 
 @contextmanager
 def _captured_log() -> Iterator[list[str]]:
-    """Collect what llama.cpp logs, and give the log back to whoever had it before."""
+    """Collect llama.cpp's log, then restore the previous log callback."""
     lines: list[str] = []
 
     def collect(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:

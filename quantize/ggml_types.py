@@ -111,7 +111,7 @@ PLAIN = frozenset({_T.F32, _T.F16, _T.BF16, _T.F64, _T.I8, _T.I16, _T.I32, _T.I6
 
 
 def row_bytes(type_: GGMLQuantizationType, n_cols: int) -> int:
-    """Return the bytes of one row of `n_cols` weights; ValueError when the row is no whole number of blocks."""
+    """Return the bytes of one row of `n_cols` weights; ValueError when the row is not a whole number of blocks."""
     block, size = BLOCK[type_]
     if n_cols % block:
         raise ValueError(

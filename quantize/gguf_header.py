@@ -2,7 +2,7 @@
 
 The one reader of GGUF headers in the project. It needs only the standard library, takes a path or anything that can
 give bytes at an offset (a remote file by Range requests), and never touches tensor data. Long arrays, such as a vocabulary, are
-kept as bytes and decoded when somebody asks. What it accepts, llama.cpp's own reader accepts too: version 2 or 3, little-endian,
+kept as bytes and decoded when something asks. What it accepts, llama.cpp's own reader accepts too: version 2 or 3, little-endian,
 tensors packed one after the other at the file's alignment.
 """
 
@@ -34,16 +34,25 @@ MAX_NAME = 63  # bytes; ggml keeps a name in 64
 MAX_DIMS = 4
 MAX_ALIGNMENT = 1 << 20
 
-# How a file that is no GGUF begins -> what it is
+# first bytes of a file that is not a GGUF -> its format
 _IMPOSTORS = (
-    (b"version https://git-lfs", "is a Git LFS pointer and not the model itself; download the real file"),
-    (b"<!doctype html", "is an HTML page, not a model; the address it came from needs a login or is wrong"),
-    (b"<html", "is an HTML page, not a model; the address it came from needs a login or is wrong"),
-    (b"<?xml", "is an XML page, not a model; the address it came from is wrong"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the model; download the real file"),
+    (b"<!doctype html", "is an HTML page, not a model; its URL is wrong or needs a login"),
+    (b"<html", "is an HTML page, not a model; its URL is wrong or needs a login"),
+    (b"<?xml", "is an XML page, not a model; its URL is wrong"),
     (b"{", "is JSON text, not a GGUF file"),
-    (b"tjgg", "is a GGML file of before August 2023, which llama.cpp no longer reads; download it as GGUF"),
-    (b"lmgg", "is a GGML file of before August 2023, which llama.cpp no longer reads; download it as GGUF"),
-    (b"fmgg", "is a GGML file of before August 2023, which llama.cpp no longer reads; download it as GGUF"),
+    (
+        b"tjgg",
+        "is a GGML file from before August 2023, which llama.cpp no longer supports; download it as GGUF",
+    ),
+    (
+        b"lmgg",
+        "is a GGML file from before August 2023, which llama.cpp no longer supports; download it as GGUF",
+    ),
+    (
+        b"fmgg",
+        "is a GGML file from before August 2023, which llama.cpp no longer supports; download it as GGUF",
+    ),
     (b"pk\x03\x04", "is a ZIP or PyTorch archive, not a GGUF file"),
     (b"\x1f\x8b", "is gzip-compressed; unpack it first"),
 )
@@ -133,7 +142,7 @@ def _read_start(cursor: Cursor) -> tuple[int, int, int]:
     if not start.startswith(MAGIC[:size]):
         if not any(start):
             raise CorruptFile(
-                f"{name} begins with {counted(len(start), 'zero byte')}; its download never finished, fetch it again."
+                f"{name} begins with {counted(len(start), 'zero byte')}; the download is incomplete, download it again."
             )
         beginning = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
         for prefix, sentence in _IMPOSTORS:
@@ -142,21 +151,23 @@ def _read_start(cursor: Cursor) -> tuple[int, int, int]:
         if start[8:9] == b"{":
             raise Unsupported(f"{name} is a safetensors file, not GGUF; convert its folder first.")
         raise Unsupported(
-            f"{name} is not a GGUF file: it begins with the bytes {start[:4].hex(' ')} and not with GGUF."
+            f"{name} is not a GGUF file: it begins with the bytes {start[:4].hex(' ')} instead of GGUF."
         )
     if size < 24:
         raise CorruptFile(
-            f"{name} has only {counted(size, 'byte')}, a GGUF header has at least 24; download it again."
+            f"{name} has only {counted(size, 'byte')}, but a GGUF header has at least 24; download it again."
         )
     cursor.position = len(MAGIC)
     version = cursor.number(U32)
     if version & 0xFFFF == 0:
         raise Unsupported(
-            f"{name} is a big-endian GGUF file (version field {version:#x}); get the little-endian one."
+            f"{name} is a big-endian GGUF file (version field {version:#x}); download the little-endian one."
         )
     if version not in {2, 3}:
         advice = "convert it again" if version < 2 else "update mixcli"
-        raise Unsupported(f"{name} is GGUF version {version}, and versions 2 and 3 can be read; {advice}.")
+        raise Unsupported(
+            f"{name} is GGUF version {version}, but only versions 2 and 3 are supported; {advice}."
+        )
     n_tensors, n_keys = cursor.number(U64), cursor.number(U64)
     for count, limit, what in ((n_tensors, MAX_TENSORS, "tensors"), (n_keys, MAX_KEYS, "metadata keys")):
         if count > limit:
@@ -173,7 +184,7 @@ def _read_value(cursor: Cursor, key: str) -> Value:
     item, count = _value_type(cursor, key), cursor.number(U64)
     if item == GGUFValueType.ARRAY:
         raise Unsupported(
-            f"{cursor.name}: {_shown(key)} is an array of arrays, which llama.cpp does not read."
+            f"{cursor.name}: {_shown(key)} is an array of arrays, which llama.cpp does not support."
         )
     if count > MAX_ELEMENTS:
         raise CorruptFile(
@@ -202,7 +213,7 @@ def _alignment(metadata: Mapping[str, Value], name: str) -> int:
     value = found.value
     if found.type != GGUFValueType.UINT32 or not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
         raise CorruptFile(
-            f"{name}: general.alignment is {shown(value)}, it must be a power of two up to {MAX_ALIGNMENT:,}."
+            f"{name}: general.alignment is {shown(value)}; it must be a power of two up to {MAX_ALIGNMENT:,}."
         )
     return int(value)
 
@@ -213,7 +224,7 @@ def _read_tensor(cursor: Cursor, index: int) -> tuple[str, GGMLQuantizationType,
     where = f"{cursor.name}: tensor {_shown(name)}"
     n_dims = cursor.number(U32)
     if not 1 <= n_dims <= MAX_DIMS:
-        raise CorruptFile(f"{where} has {n_dims} dimensions, possible are 1 to {MAX_DIMS}.")
+        raise CorruptFile(f"{where} has {n_dims} dimensions; it must have 1 to {MAX_DIMS}.")
     dims = [cursor.number(U64) for _ in range(n_dims)]
     if 0 in dims or prod(dims) >= 1 << 48:
         raise CorruptFile(f"{where} has the impossible shape {tuple(reversed(dims))}.")
@@ -223,7 +234,9 @@ def _read_tensor(cursor: Cursor, index: int) -> tuple[str, GGMLQuantizationType,
         row_bytes(type_, dims[0])
     except ValueError as error:
         reason = (
-            f"type {number}, which this version does not know" if number not in _TYPENUMBERS else str(error)
+            f"type {number}, which this version does not support"
+            if number not in _TYPENUMBERS
+            else str(error)
         )
         raise CorruptFile(f"{where} has {reason}.") from error
     return name, type_, tuple(reversed(dims)), cursor.number(U64)
@@ -258,7 +271,7 @@ def _place(
         expected = _pad(offset + n_bytes, alignment)
     if tensors and (end := tensors[-1].offset + tensors[-1].n_bytes) > cursor.size:
         raise CorruptFile(
-            f"{cursor.name} ends early: {end - cursor.size:,} of {end:,} bytes are missing; "
+            f"{cursor.name} is truncated: {end - cursor.size:,} of {end:,} bytes are missing; "
             "the download was cut short, fetch it again."
         )
     return tuple(tensors)

@@ -1,4 +1,4 @@
-"""A GGUF as the source of a new one: one file or all its shards, read row by row.
+"""Read a GGUF, one file or all its shards, as the source of a new one.
 
 Tensors keep their stored bytes at hand, so that what need not change is copied and never requantized. Split-expert files of December
 2023 come out merged (repair.py).
@@ -24,7 +24,7 @@ def open_gguf(path: Path) -> ModelSource:
     """Read the headers of a GGUF model, in one file or in several of which any may be named.
 
     Raises CorruptFile for headers that contradict themselves or each other and for missing shards and experts, Unsupported for a
-    file that is no GGUF.
+    file that is not a GGUF.
     """
     files = open_shards(path)
     tensors = [_tensor_source(shard, tensor) for shard, header in files for tensor in header.tensors]
@@ -45,7 +45,7 @@ def _tensor_source(path: Path, tensor: GgufTensor) -> TensorSource:
             while view:
                 n = file.readinto(view)
                 if not n:
-                    raise CorruptFile(f"{path} became shorter while it was read; download it again.")
+                    raise CorruptFile(f"{path} became shorter during the read; download it again.")
                 view = view[n:]
         return rows
 

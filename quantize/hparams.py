@@ -1,4 +1,4 @@
-"""The numbers of a model, read from config.json (Hugging Face) or params.json (Mistral) and checked.
+"""Read and check the hyperparameters of a model from config.json (Hugging Face) or params.json (Mistral).
 
 A key that the file leaves out takes the default of its model type in transformers, as llama.cpp's converter sees it.
 """
@@ -97,10 +97,10 @@ def architecture(config: Mapping[str, Any], where: str) -> str:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str):
-        raise Unsupported(f"{where} names no architecture; mixcli converts {', '.join(ARCHITECTURES[:3])}.")
+        raise Unsupported(f"{where} has no architecture; mixcli converts {', '.join(ARCHITECTURES[:3])}.")
     if name not in ARCHITECTURES:
         raise Unsupported(
-            f"{where} is a {name} model, which mixcli does not convert; it takes {', '.join(ARCHITECTURES[:3])}."
+            f"{where} is a {name} model, which mixcli does not support; supported are {', '.join(ARCHITECTURES[:3])}."
         )
     return name
 
@@ -119,7 +119,7 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
     activation = config.get("hidden_act")
     if activation not in (None, "silu", "swish"):
         raise Unsupported(
-            f"{where} has hidden_act = {shown(activation)}, and llama.cpp computes silu in such models; mixcli cannot convert it."
+            f"{where} has hidden_act = {shown(activation)}, but llama.cpp uses silu for this architecture; mixcli cannot convert it."
         )
     read = Fields({**_defaults(name, config), **_said(config)}, where)
     n_head = read.count("num_attention_heads", MAX_WIDTH)
@@ -154,7 +154,7 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
 
 
 def is_none(value: object) -> bool:
-    """Return whether a value of a configuration means that there is none, as transformers takes it."""
+    """Return whether a configuration value means "not set", as in transformers."""
     return value is None or value is False or value in ("", "none", "None", {}, [])
 
 
@@ -184,7 +184,7 @@ def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -
     for key in ("quantization", "vision_encoder", "multimodal", "mamba", "q_lora_rank", "llama_4_scaling"):
         if not is_none(params.get(key)):
             raise Unsupported(
-                f"{where} has {key!r}, which mixcli does not convert; it takes Mistral and Mixtral text models."
+                f"{where} has {key!r}, which mixcli does not support; supported are Mistral and Mixtral text models."
             )
     read = Fields(_said(params), where)
     n_expert = n_expert_used = 0
@@ -246,12 +246,14 @@ def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling | None:
         return None
     if not isinstance(kind, str) or kind not in _ROPE_NUMBERS:
         raise Unsupported(
-            f"{where} stretches positions by {shown(kind)}; mixcli converts {', '.join(_ROPE_NUMBERS)} and none."
+            f"{where} has RoPE scaling {shown(kind)}; mixcli supports {', '.join(_ROPE_NUMBERS)} and none."
         )
     read = Fields(rope, where)
     numbers = {name: read.number(name, default=default) for name, default in _ROPE_NUMBERS[kind]}
     if (old := numbers.get("original_max_position_embeddings", 1)) > MAX_CONTEXT:
-        raise CorruptFile(f"{where} stretches an original context of {old:g} positions; download it again.")
+        raise CorruptFile(
+            f"{where} has RoPE scaling from an original context of {old:g} positions; download it again."
+        )
     if kind == "yarn":
         optional = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
         numbers |= {name: read.number(name) for name in optional if rope.get(name) is not None}
@@ -270,5 +272,5 @@ def _checked(hparams: Hparams, where: str) -> Hparams:
             f"{where} shares {hparams.n_head_kv} key-value heads among {hparams.n_head} heads; download it again."
         )
     if hparams.head_size % 2:
-        raise CorruptFile(f"{where} gives heads of the odd size {hparams.head_size}; download it again.")
+        raise CorruptFile(f"{where} has the odd head size {hparams.head_size}; download it again.")
     return hparams

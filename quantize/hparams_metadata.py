@@ -1,4 +1,4 @@
-"""The numbers of a model as the `llama.*` keys of a GGUF file."""
+"""Write the hyperparameters of a model as the `llama.*` keys of a GGUF."""
 
 from quantize.hparams import Hparams, RopeScaling
 from quantize.source import Value, f32, text, u32

@@ -1,4 +1,4 @@
-"""Importance matrices: how much each column of a weight matters, as measured on a text by llama-imatrix.
+"""Read importance matrices of llama-imatrix (GGUF or .dat): the weight of each column of a tensor.
 
 Two files exist: GGUF (sums of squared activations and counts for each expert, tensors "<name>.in_sum2" and "<name>.counts") and
 the older binary .dat (one count for each tensor). Both are brought to what llama-quantize hands to the quantizers.
@@ -56,7 +56,7 @@ class Imatrix:
         if tensor.name == "token_embd.weight":
             return None
         raise CorruptFile(
-            f"{self.name} has {counted(values.size, 'value')} for {tensor.name} and the model needs {n_cols * n_expert:,}; "
+            f"{self.name} has {counted(values.size, 'value')} for {tensor.name}, but the model needs {n_cols * n_expert:,}; "
             "it was made for another model."
         )
 
@@ -93,7 +93,7 @@ def read_imatrix(path: Path) -> Imatrix:
             )
         if (least := float(values.min())) < 0:
             raise CorruptFile(
-                f"{path}: the values for {name!a} go down to {least:g}, and a mean of squares is never negative; "
+                f"{path}: the values for {name!a} go down to {least:g}, but a mean of squares is never negative; "
                 "compute the imatrix again."
             )
         if (most := float(values.max())) > _MAX_IMPORTANCE:
@@ -110,7 +110,7 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
     counts = {t.name.removesuffix(".counts") for t in header.tensors if t.name.endswith(".counts")}
     if not sums or sums != counts:
         odd = sorted(sums ^ counts)
-        detail = f"{odd[0]!a} has only one of sums and counts" if odd else "it has no sums at all"
+        detail = f"{odd[0]!a} has only one of sums and counts" if odd else "it has no sums"
         raise CorruptFile(f"{path} is not an imatrix: {detail}.")
     entries = {}
     for name in sorted(sums):
@@ -195,7 +195,7 @@ class _Position:
         start, self.position = self.position, self.position + n
         if self.position > len(self.data):
             raise CorruptFile(
-                f"{self.path} is not an imatrix or was cut short: it ends {counted(self.position - len(self.data), 'byte')} early."
+                f"{self.path} is not an imatrix or is truncated: it ends {counted(self.position - len(self.data), 'byte')} early."
             )
         return self.data[start : self.position]
 
@@ -203,7 +203,7 @@ class _Position:
         value: int = struct.unpack("<i", self.take(4))[0]
         if not least <= value <= most:
             raise CorruptFile(
-                f"{self.path} is not an imatrix: {what} is {value:,}, possible are {least} to {most:,}."
+                f"{self.path} is not an imatrix: {what} is {value:,}; it must be {least} to {most:,}."
             )
         return value
 

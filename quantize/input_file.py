@@ -1,6 +1,6 @@
-"""Open what somebody names: regular files only, without ever waiting, every byte or a sentence.
+"""Open input files: regular files only, without blocking, with a message for every failure.
 
-A FIFO or a device of the right name would block the reader for ever; a Git LFS pointer is a text of three lines where a model should be.
+A FIFO or a device of the right name would block the reader forever; a Git LFS pointer is a text of three lines where a model should be.
 """
 
 import os
@@ -67,12 +67,12 @@ def read_file(path: Path, limit: int) -> bytes:
         size = os.fstat(fd).st_size
         if size > limit:
             raise CorruptFile(
-                f"{path.name} has {size:,} bytes, more than the {limit:,} that such a file may have; download it again."
+                f"{path.name} has {size:,} bytes; the limit for such a file is {limit:,}; download it again."
             )
         data = pread_exactly(fd, 0, size)
     if len(data) < size:
         raise CorruptFile(
-            f"{path.name} gave {len(data):,} of {counted(size, 'byte')}; it changed while it was read."
+            f"{path.name} gave {len(data):,} of {counted(size, 'byte')}; it changed during the read."
         )
     refuse_pointer(path.name, data)
     return data
@@ -92,7 +92,7 @@ def refuse_pointer(name: str, beginning: bytes) -> None:
     """Raise CorruptFile where a file is only a Git LFS pointer to the real one."""
     if beginning.startswith(LFS_POINTER):
         raise CorruptFile(
-            f"{name} is a Git LFS pointer and not the file itself; run `git lfs pull` in its folder, or download the real file."
+            f"{name} is a Git LFS pointer, not the file; run `git lfs pull` in its folder, or download the real file."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a killed write has already finished: a journal beside the .part files.
+"""The journal beside the .part files: which slabs a killed write has finished.
 
 The first line is JSON that says what is being written; each further line is one finished slab, "<number> <crc32 of its bytes>" in
 hex. A line is written after its bytes, so what the journal names exists unless the machine itself went down, and the
@@ -101,7 +101,7 @@ def _remove(path: Path) -> None:
     if os.path.lexists(path):
         kind = kind_of(path.lstat().st_mode)
         if kind and not path.is_symlink():
-            raise BadTarget(f"{path} is in the way: it is {kind}; remove it.")
+            raise BadTarget(f"{path} is {kind}, and a file of that name is needed; remove it.")
         path.unlink(missing_ok=True)
 
 
@@ -115,10 +115,10 @@ def open_own(path: Path, flags: int = 0) -> int:
         kind = kind_of(path.lstat().st_mode) if os.path.lexists(path) else None
         if kind is None:
             raise
-        raise BadTarget(f"{path} is in the way: it is {kind}; remove it.") from error
+        raise BadTarget(f"{path} is {kind}, and a file of that name is needed; remove it.") from error
     if kind := kind_of(os.fstat(fd).st_mode):
         os.close(fd)
-        raise BadTarget(f"{path} is in the way: it is {kind}; remove it.")
+        raise BadTarget(f"{path} is {kind}, and a file of that name is needed; remove it.")
     return fd
 
 
@@ -129,9 +129,7 @@ def _open_locked(path: Path) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise InUse(
-                f"{path.name} is in use: another process writes the same file; wait for it."
-            ) from None
+            raise InUse(f"{path.name} is in use by another process; wait for it.") from None
         except OSError as error:  # NFS without its lock daemon, FUSE
             if error.errno not in _NO_LOCKS:
                 os.close(fd)
@@ -139,7 +137,7 @@ def _open_locked(path: Path) -> int:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(fd), os.lstat(path)):
                 return fd
-        os.close(fd)  # whoever held the lock has just published and removed this journal
+        os.close(fd)  # the lock's holder has just published and removed this journal
 
 
 def _parse_head(line: bytes) -> tuple[str, list[str]]:

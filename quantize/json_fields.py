@@ -1,4 +1,4 @@
-"""Typed and bounded reads from a JSON object that nobody vouches for."""
+"""Typed and bounded reads from an untrusted JSON object."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Fields:
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
             raise CorruptFile(
-                f"{self.where} has {_said(key, value)} where a number from 1 to {limit} must be; download it again."
+                f"{self.where} has {_said(key, value)}; it must be a number from 1 to {limit} must be; download it again."
             )
         return value
 
@@ -29,7 +29,7 @@ class Fields:
         value = default if value is None else value
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
             raise CorruptFile(
-                f"{self.where} has {_said(key, value)} where a number from 0 must be; download it again."
+                f"{self.where} has {_said(key, value)}; it must be a number of at least 0; download it again."
             )
         return float(value)
 
@@ -37,7 +37,7 @@ class Fields:
         value = self.values.get(key)
         if value not in (None, True, False):
             raise CorruptFile(
-                f"{self.where} has {_said(key, value)} where true or false must be; download it again."
+                f"{self.where} has {_said(key, value)}; it must be true or false; download it again."
             )
         return bool(value)
 
@@ -47,7 +47,7 @@ class Fields:
             return {}
         if not isinstance(value, dict):
             raise CorruptFile(
-                f"{self.where} has {_said(key, value)} where an object must be; download it again."
+                f"{self.where} has {_said(key, value)}; it must be an object; download it again."
             )
         return value
 

@@ -1,4 +1,4 @@
-"""Quantizers that are faster than the library's and write the same bytes, where there are such.
+"""Select compiled quantizers that are faster than ggml's and write the same bytes.
 
 They are compiled by numba (the extra `fast`) from the modules below: on first use, only for the types that
 are asked for, kept in the user's cache. Each is held against the library once for every CPU, library and version of this code
@@ -43,7 +43,7 @@ def quantizer(type_name: str, with_imatrix: bool = False) -> Quantizer | None:
 
     It takes float32 rows (n_rows, n_cols), all finite, and the importance of each column, float32 (n_cols,), or None: as was asked
     for here by `with_imatrix`. It gives uint8 (n_rows, bytes of a row), the bytes of ggml_quantize_chunk, and runs in the calling
-    thread without Python's lock. ValueError for columns that are no whole blocks, or an imatrix that does not fit. The first call
+    thread without Python's lock. ValueError for columns that are not whole blocks, or an imatrix that does not fit. The first call
     for a type compiles and checks it, which takes seconds.
     """
     with _lock:

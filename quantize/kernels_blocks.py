@@ -1,4 +1,4 @@
-"""Q8_0 and Q4_0 to Q5_1: blocks of 32 weights, the formats of rows that are no multiple of 256 long.
+"""Kernels for Q8_0 and Q4_0 to Q5_1: blocks of 32 weights, for rows that are not a multiple of 256.
 
 Without an importance matrix a block needs only its extremes and is handled along its row; with one, the searches of
 kernels_search.py run with a block a lane. Kernels are called as those of kernels_tile.py. The layouts are ggml's

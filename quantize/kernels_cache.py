@@ -1,4 +1,4 @@
-"""Where compiled kernels and the verdicts about them are kept: a folder for each environment that could give other bytes."""
+"""Cache compiled kernels and their check results, one folder per environment that could change bytes."""
 
 import hashlib
 import importlib.metadata
@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-_KEPT = 4  # environments: virtual environments and versions that somebody may come back to
+_KEPT = 4  # environments: virtual environments and versions that may be used again
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Holds a quantizer against the library: random weights, and blocks that are hard to get right."""
+"""Compare a compiled quantizer with ggml's: random weights, and blocks that are hard to round."""
 
 from collections.abc import Callable
 

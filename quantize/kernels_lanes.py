@@ -1,11 +1,11 @@
-"""Lanes: one number of many independent sub-blocks side by side in a vector register, as types that numba compiles.
+"""Lanes: vector register types for numba that hold one number of many independent sub-blocks.
 
 A quantizer's search is a long chain of dependent scalar steps, which no compiler may vectorize: floating-point sums must keep their
 order. But thousands of such searches are independent of each other. Written over lanes, the scalar algorithm reads as before, each
 lane does the reference's operations in the reference's order, and one instruction serves all lanes.
 
 Three types (`floats`, `ints`, `masks`) in two widths: `load` makes LANES wide ones (one sub-block a lane), `load16` makes sixteen
-neighbours of a row. Operators take two operands of one type, or a number, which is rounded to the lanes' type first (float32,
+neighbors of a row. Operators take two operands of one type, or a number, which is rounded to the lanes' type first (float32,
 int32). There is no fast-math: nothing is contracted, reordered or flushed. `load` and `store` check no bounds: sizes are checked
 where rows enter (kernels.py). Arrays are one-dimensional and C-contiguous.
 """

@@ -1,4 +1,4 @@
-"""IQ4_NL and IQ4_XS: weights as scale * one of sixteen values that lie denser around zero.
+"""Kernels for IQ4_NL and IQ4_XS: weights as scale * one of sixteen values that are denser around zero.
 
 IQ4_NL has a scale for each 32 weights; IQ4_XS, for rows of 256, has codes of a common factor for them.
 """
@@ -13,7 +13,7 @@ from quantize.kernels_tile import SUPER, kernel, put_half, turn
 
 BLOCK = 32
 VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
-# Between two neighbours, exactly; there the higher one is taken, as by ggml's comparison of the rounded distances.
+# Between two neighbors, exactly; there the higher one is taken, as by ggml's comparison of the rounded distances.
 MIDDLES = (VALUES[:-1] + VALUES[1:]) / 2
 
 

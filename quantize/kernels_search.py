@@ -1,4 +1,4 @@
-"""The searches behind llama.cpp's block formats, over lanes: which scale (and minimum) rounds a sub-block with the least error.
+"""The scale searches of llama.cpp's block formats, over lanes: the scale (and minimum) with the least rounding error.
 
 What is searched, and in which order its sums are made, is ggml's (ggml-quants.c of llama.cpp 0c1e57098): a quantizer that differs in
 one rounding writes other bytes. Every function takes its sub-blocks element-major: value i of lane k is at [i * LANES + k].

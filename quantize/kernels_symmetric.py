@@ -1,4 +1,4 @@
-"""Q3_K and Q6_K: weights as scale * level, levels of both signs, scales as small codes of a super-block's factor."""
+"""Kernels for Q3_K and Q6_K: weights as scale * level, levels of both signs, scales as small codes of a super-block's factor."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def _as_int8(codes: Any) -> Any:
 
 @inlined
 def _search_q6(tile: Tile, rows: Any, importance: Any, first: int) -> int:
-    """Find the scales of the super-blocks from `first` on, as codes -128..127; gives the number of lanes in use."""
+    """Find the scales of the super-blocks from `first` on, as codes -128..127; returns the number of lanes in use."""
     count: int = min(LANES, rows.size // SUPER - first)
     turn(rows, first, count, SUPER, tile.x)
     if importance.size:
@@ -98,7 +98,7 @@ def q6_k(rows: Any, importance: Any, out: Any) -> None:
 
 @inlined
 def _search_q3(tile: Tile, rows: Any, importance: Any, first: int) -> int:
-    """Find the scales of the super-blocks from `first` on, as codes 0..63 for -32..31; gives the number of lanes in use."""
+    """Find the scales of the super-blocks from `first` on, as codes 0..63 for -32..31; returns the number of lanes in use."""
     count: int = min(LANES, rows.size // SUPER - first)
     turn(rows, first, count, SUPER, tile.x)
     if importance.size:

@@ -1,4 +1,4 @@
-"""A tile: LANES super-blocks of 256 weights, one a lane, and the steps that the K-quants share.
+"""A tile of LANES super-blocks of 256 weights, one per lane, and the steps that the K-quants share.
 
 A kernel is called as kernel(rows, importance, out): `rows` are the weights of all rows (float32), `importance` is one row's importance
 matrix (float32; empty for none), `out` takes the blocks (uint8). All three are one-dimensional and C-contiguous, and rows are whole

@@ -1,4 +1,4 @@
-"""Q2_K, Q4_K and Q5_K: weights as scale * level - minimum, scales and minima as small codes of a super-block's two factors."""
+"""Kernels for Q2_K, Q4_K and Q5_K: weights as scale * level - minimum, both as small codes of a super-block's two factors."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def _search(
     step: float,
     n_steps: int,
 ) -> int:
-    """Find the scales and minima of the super-blocks from `first` on, as codes; gives the number of lanes in use.
+    """Find the scales and minima of the super-blocks from `first` on, as codes; returns the number of lanes in use.
 
     The grid of scales (start, step, n_steps) is for no importance matrix; with one there is a finer grid for all types.
     """
@@ -84,7 +84,7 @@ def _search(
 
 @inlined
 def _code_by_largest(values: Any, codes: Any, n_sub: int, top: int) -> Any:
-    """Scales or minima as codes, the largest as `top`; gives the factor as half-precision bits."""
+    """Scales or minima as codes, the largest as `top`; returns the factor as half-precision bits."""
     largest = splat(0.0)
     for j in range(n_sub):
         v = load(values, j * LANES)

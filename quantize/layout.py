@@ -1,4 +1,4 @@
-"""Where every byte of the result goes: GGUF headers packed, tensors given their offsets, files cut into shards.
+"""Lay out the result: pack GGUF headers, assign tensor offsets, split files into shards.
 
 Everything is known before the first weight is read: sizes follow from types and shapes alone.
 """
@@ -166,7 +166,7 @@ def _shards(
             used = len(header_bytes(_split_keys(0, 1, 0), ())) + ALIGNMENT
         if used + n_bytes > limit or len(groups) > MAX_SHARDS:
             raise BadOption(
-                f"shards of {limit:,} bytes are too small: {tensor.name} alone needs {used + n_bytes:,}; allow larger ones."
+                f"shards of {limit:,} bytes are too small: {tensor.name} alone needs {used + n_bytes:,}; pass a larger --split-max-size."
             )
         groups[-1].append(tensor)
         used += n_bytes

@@ -1,4 +1,4 @@
-"""Arrays of GGUF metadata, such as a vocabulary, kept as bytes until somebody asks."""
+"""Arrays of GGUF metadata, such as a vocabulary, kept as bytes and decoded on access."""
 
 import struct
 import sys
@@ -31,8 +31,8 @@ NUMBERS: dict[int, tuple[struct.Struct, str]] = {
 class LazyArray(Sequence[Any]):
     """The elements of one metadata array, kept as in the file and decoded at the first use.
 
-    `raw` is the elements' bytes: for strings each with its 64-bit length in front. Text that is no valid UTF-8 is decoded
-    with surrogateescape, so that encoding it the same way gives the file's bytes back.
+    `raw` is the elements' bytes: for strings each with its 64-bit length in front. Text that is not a valid UTF-8 is decoded
+    with surrogateescape, so that encoding it the same way returns the file's bytes back.
     """
 
     def __init__(self, item: GGUFValueType, length: int, raw: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Chat templates for Mistral's tokenizer versions, for folders that bring none.
+"""Chat templates for Mistral's tokenizer versions, for folders without one.
 
 Each writes the text that llama.cpp tokenizes to what mistral_common encodes. SentencePiece puts a space before a text that follows a
 control token, so none is written there. Version 1 has no control tokens; there "[INST]" is text.

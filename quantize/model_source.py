@@ -1,4 +1,4 @@
-"""A checkpoint as the writer takes it: all metadata, all tensors, in the order of llama.cpp's converter."""
+"""Turn a checkpoint into the writer's input: all metadata and tensors, in the order of llama.cpp's converter."""
 
 from quantize.chat_evidence import template_note, trained_for_chat
 from quantize.chat_template import has_template

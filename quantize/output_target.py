@@ -1,4 +1,4 @@
-"""Where a result may be written: checked before any work, so that nothing is computed for a place that cannot take it.
+"""Check the output path before any work.
 
 The one piece for every command that writes a file which a person names. Only an earlier result of its kind, or an empty regular file, is
 ever replaced. A device, a FIFO or a socket of the target's name would otherwise vanish under the rename that
@@ -18,9 +18,9 @@ from quantize.input_file import kind_of
 
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _MAGIC = b"GGUF"
-_SAMPLE = 1 << 16  # bytes of an older file that tell what it is
+_SAMPLE = 1 << 16  # bytes that identify an existing file
 _LONGEST_SUFFIX = ".journal"
-_NO_STDOUT = "a GGUF cannot be written to {}: its parts are not written in order; name a file."
+_NO_STDOUT = "a GGUF cannot be written to {}: it is not written in order; name a file."
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -44,14 +44,16 @@ def output_target(path: Path, sources: Iterable[Path] = (), *, stdout: str = _NO
     if str(path) == "-" or str(path).startswith(_STREAMS):
         raise BadTarget(stdout.format("stdout" if str(path) == "-" else path))
     if "\0" in str(path):
-        raise BadTarget(f"{str(path)!a} cannot be a file's name: it holds a zero byte; name another file.")
+        raise BadTarget(
+            f"{str(path)!a} is not a valid file name: it contains a zero byte; choose another file."
+        )
     target = _followed(path)
     try:
         status = target.lstat()
     except FileNotFoundError:
         status = None
     except OSError as error:
-        raise BadTarget(f"{path} cannot be written: {error.strerror}; name another file.") from error
+        raise BadTarget(f"{path} cannot be written: {error.strerror}; choose another file.") from error
     if status is not None:
         if kind := kind_of(status.st_mode):
             raise BadTarget(f"{path} is {kind}, and only a regular file can be replaced; name a file.")
@@ -75,9 +77,9 @@ def refuse_foreign(
     except FileNotFoundError:
         return
     except OSError as error:
-        raise BadTarget(f"{path} cannot be read: {error.strerror}; name another file.") from error
+        raise BadTarget(f"{path} cannot be read: {error.strerror}; choose another file.") from error
     if beginning and not is_own(beginning):
-        raise BadTarget(f"{path} exists and {what}, so it is not replaced; remove it or name another file.")
+        raise BadTarget(f"{path} exists and {what}; remove it or choose another file.")
 
 
 def _followed(path: Path) -> Path:
@@ -87,10 +89,10 @@ def _followed(path: Path) -> Path:
             return path
         return path.resolve(strict=True)
     except FileNotFoundError:
-        raise BadTarget(f"{path} is a symlink to {path.readlink()}, which does not exist; remove it or name another file.") from None  # fmt: skip
+        raise BadTarget(f"{path} is a symlink to {path.readlink()}, which does not exist; remove it or choose another file.") from None  # fmt: skip
     except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for a loop
         reason = error.strerror if isinstance(error, OSError) else "too many levels of symbolic links"
-        raise BadTarget(f"{path} cannot be written: {reason}; name another file.") from error
+        raise BadTarget(f"{path} cannot be written: {reason}; choose another file.") from error
 
 
 def _refuse_sources(path: Path, status: os.stat_result, sources: Iterable[Path]) -> None:
@@ -103,7 +105,7 @@ def _refuse_sources(path: Path, status: os.stat_result, sources: Iterable[Path])
         if same:
             other = "" if source == path else f", under another name: {source}"
             what = "is the source itself" if len(files) == 1 else "is a file of the source itself"
-            raise BadTarget(f"{path} {what}{other}; give the result another name.")
+            raise BadTarget(f"{path} {what}{other}; choose another output name.")
 
 
 def _check_folder(path: Path, target: Path) -> None:
@@ -117,13 +119,15 @@ def _check_folder(path: Path, target: Path) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise BadTarget(f"{path} cannot be written: {error.strerror}; name another file.") from error
+        raise BadTarget(f"{path} cannot be written: {error.strerror}; choose another file.") from error
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise NoSpace(f"the disk of {folder} is full; make room, or write to another disk.") from error
+            raise NoSpace(
+                f"the disk of {folder} is full; free some space, or write to another disk."
+            ) from error
         raise QuantizeError(
             f"{folder} cannot be written to: {error.strerror}; choose another folder with -o."
         ) from error

@@ -1,4 +1,4 @@
-"""A pool of threads over numbered pieces of work, with as little in flight as keeps everybody busy."""
+"""A thread pool over numbered tasks, with as few in flight as keep all threads busy."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait

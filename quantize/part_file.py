@@ -1,4 +1,4 @@
-"""A file of the result while it is being made."""
+"""A file of the result while it is being written."""
 
 import os
 from pathlib import Path

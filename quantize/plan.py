@@ -1,4 +1,4 @@
-"""What a write will do, known before the first weight is read: files, slabs, disk, memory.
+"""Plan a write before the first weight is read: files, slabs, disk, memory.
 
 The result is cut into slabs of whole rows, about a million weights each. Where the cuts lie depends on nothing but the shapes, so that
 a later run finds the same slabs again, with any number of threads.

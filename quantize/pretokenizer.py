@@ -1,4 +1,4 @@
-"""How a byte-pair tokenizer cuts text before merging, and llama.cpp's name for it.
+"""Identify a BPE pre-tokenizer by its structure, and map it to llama.cpp's name.
 
 llama.cpp's converter knows a pre-tokenizer by the hash of a sample's token ids, one for each model ever seen. Here it is known by what
 it does: the structure of `pre_tokenizer` in tokenizer.json.
@@ -50,8 +50,8 @@ def pretokenizer_name(pre_tokenizer: Any, where: str) -> str:
                 return name
     shown = json.dumps(pre_tokenizer, ensure_ascii=False)
     raise Unsupported(
-        f"{where} cuts text in a way that mixcli does not know ({shown[:120]}{'...' * (len(shown) > 120)}); "
-        f"it knows {', '.join(STEPS)}."
+        f"{where} uses an unsupported pre-tokenizer ({shown[:120]}{'...' * (len(shown) > 120)}); "
+        f"supported are {', '.join(STEPS)}."
     )
 
 
@@ -59,7 +59,7 @@ def pretokenizer_json(name: str, where: str) -> dict[str, Any]:
     """Return the `pre_tokenizer` of a tokenizer.json for llama.cpp's name; Unsupported for one that is not known."""
     if name not in STEPS:
         raise Unsupported(
-            f"{where} cuts text as {name!r}, which mixcli does not know; it knows {', '.join(STEPS)}."
+            f"{where} uses the unsupported pre-tokenizer {name!r}; supported are {', '.join(STEPS)}."
         )
     steps = STEPS[name]
     return steps[0] if len(steps) == 1 else {"type": "Sequence", "pretokenizers": steps}

@@ -1,4 +1,4 @@
-"""Which GGML type every tensor of the result gets: asked of llama.cpp itself.
+"""Choose the GGML type of every tensor, by a dry run of llama.cpp itself.
 
 llama_model_quantize knows the rules of each file type (which layers get more bits, what odd widths fall back to). It is run dry on a
 stand-in file: the hyperparameters that the rules look at and the real tensor list, rows and experts cut to two each because no
@@ -95,7 +95,7 @@ def file_type_name(name: str) -> str:
     upper = name.upper()
     upper = _ALIASES.get(upper, upper)
     if upper not in FILE_TYPES:
-        raise Unsupported(f"{name} is not a file type; possible are {', '.join(FILE_TYPES)}.")
+        raise Unsupported(f"{name} is not a file type; use {', '.join(FILE_TYPES)}.")
     return upper
 
 
@@ -104,8 +104,8 @@ def tensor_type(name: str) -> GGMLQuantizationType:
     type_ = GGMLQuantizationType.__members__.get(name.upper())
     if type_ is None or type_ in _NOT_MADE:
         possible = ", ".join(t.name for t in _T if t not in _NOT_MADE)
-        what = "not a tensor type" if type_ is None else "not a type that weights can be written in"
-        raise Unsupported(f"{name[:40]} is {what}; possible are {possible}.")
+        what = "not a tensor type" if type_ is None else "not a type for weights"
+        raise Unsupported(f"{name[:40]} is {what}; use {possible}.")
     return type_
 
 
@@ -146,7 +146,7 @@ def choose_types(
     for pattern, _ in overrides:
         if len(pattern) > MAX_PATTERN or "\0" in pattern:
             raise BadOption(
-                f"a pattern of {len(pattern):,} characters for tensor names; {MAX_PATTERN:,} are possible, without zero bytes."
+                f"a pattern of {len(pattern):,} characters for tensor names; the limit is {MAX_PATTERN:,}, without zero bytes."
             )
     for tensor in model.tensors:
         if not _PLAIN_NAME.fullmatch(tensor.name):
@@ -159,7 +159,7 @@ def choose_types(
             _write_stand_in(model, path)
         except OSError as error:
             raise QuantizeError(
-                f"a file that stands in for the model cannot be written in {folder}: {error.strerror}; set TMPDIR to another folder."
+                f"a temporary copy of the header cannot be written in {folder}: {error.strerror}; set TMPDIR to another folder."
             ) from error
         log = ggml.dry_run(
             path,
@@ -176,7 +176,7 @@ def choose_types(
     }
     if types.keys() != {tensor.name for tensor in model.tensors}:
         raise QuantizeError(
-            "llama.cpp's dry run named other tensors than the model has; its log format has changed."
+            "llama.cpp's dry run listed other tensors than the model has; its log format has changed."
         )
     return {tensor.name: _checked(types[tensor.name], tensor) for tensor in model.tensors}
 
@@ -217,7 +217,7 @@ def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
     if architecture is None or architecture.value != "llama":
         found = "none" if architecture is None else architecture.value
         raise Unsupported(
-            f"the architecture is {found!r:.40}, and only 'llama' (Mistral, Mixtral, Llama) can be quantized here."
+            f"the architecture is {found!r:.40}, but only 'llama' (Mistral, Mixtral, Llama) can be quantized."
         )
     kept["general.architecture"] = architecture
     for key, limit in _HPARAMS.items():
@@ -225,22 +225,22 @@ def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
         if value is None:
             if key in _OPTIONAL:
                 continue
-            raise CorruptFile(f"the model has no {key}; get it from another source.")
+            raise CorruptFile(f"the model has no {key}; download it from another source.")
         least = 0 if "expert" in key else 1
         number = _one(value.value)
         if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= limit:
-            raise CorruptFile(f"{key} is {shown(value.value)}, possible are {least} to {limit:,}.")
+            raise CorruptFile(f"{key} is {shown(value.value)}; it must be {least} to {limit:,}.")
         kept[key] = u32(number)
     n_expert, n_used = (
         kept[key].value if key in kept else 0 for key in ("llama.expert_count", "llama.expert_used_count")
     )
     if n_used > n_expert or (n_expert and not n_used):
-        raise CorruptFile(f"{n_used} of {n_expert} experts are used, which cannot be.")
+        raise CorruptFile(f"{n_used} of {n_expert} experts are used, which is invalid.")
     epsilon = metadata.get("llama.attention.layer_norm_rms_epsilon")
     if epsilon is None or not isinstance(epsilon.value, float) or not isfinite(epsilon.value):
         found = "none" if epsilon is None else shown(epsilon.value)
         raise CorruptFile(
-            f"the model's llama.attention.layer_norm_rms_epsilon is {found} and must be a finite number; get it from another source."
+            f"the model's llama.attention.layer_norm_rms_epsilon is {found}; it must be a finite number; download it from another source."
         )
     return kept | {"llama.attention.layer_norm_rms_epsilon": f32(epsilon.value)}
 

@@ -1,4 +1,4 @@
-"""Mixtral GGUFs of December 2023, one tensor for each expert, become what llama.cpp reads today: all experts of a layer in one.
+"""Merge the experts of Mixtral GGUFs from December 2023, which have one tensor per expert.
 
 Their bytes lie as they are in the merged tensor, one expert after the other, so nothing is lost as long as the experts of a
 layer have one type.
@@ -46,7 +46,7 @@ def merge_experts(model: ModelSource, name: str) -> ModelSource:
                 else f"it has {counted(len(experts), 'expert')}"
             )
             raise CorruptFile(
-                f"{name}: {stack}: {detail}, and the model says {shown(n_expert)}; download it again."
+                f"{name}: {stack}: {detail}, but the model declares {shown(n_expert)}; download it again."
             )
     merged = [
         _stack(f"{stack}_exps.weight", [experts[i] for i in range(n_expert)], name)

@@ -1,4 +1,4 @@
-"""What rotary position embedding asks of the weights: the order of rows in a head, and Llama 3's stretched frequencies."""
+"""Rotary position embedding: the order of rows in a head, and Llama 3's frequency factors."""
 
 from collections.abc import Callable
 from dataclasses import replace

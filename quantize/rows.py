@@ -1,4 +1,4 @@
-"""Rows of a stored tensor as float32, read in slabs straight from the file.
+"""Read rows of a stored tensor as float32, in slabs straight from the file.
 
 Each read opens the file, seeks and fills one array: nothing is shared between threads, and a disk error or a file cut
 meanwhile is an exception (a memory map would end the process by SIGBUS).
@@ -27,7 +27,7 @@ def tensor_source(stored: StoredTensor) -> TensorSource:
     """Make a stored tensor readable row by row; Unsupported for a type that holds no plain weights."""
     if stored.dtype not in _STORED:
         raise Unsupported(
-            f"{stored.path.name} stores tensor {stored.name!r} as {stored.dtype}; mixcli reads {', '.join(_STORED)}: "
+            f"{stored.path.name} stores tensor {stored.name!r} as {stored.dtype}; mixcli supports {', '.join(_STORED)}: "
             "use the original, unquantized checkpoint."
         )
     shape = stored.shape or (1,)
@@ -72,5 +72,5 @@ def _fill(readinto: Callable[[memoryview], int | None], array: NDArray[np.generi
     while view:
         n = readinto(view)
         if not n:
-            raise CorruptFile(f"{path.name} became shorter while it was read; download it again.")
+            raise CorruptFile(f"{path.name} became shorter during the read; download it again.")
         view = view[n:]

@@ -1,4 +1,4 @@
-"""The safetensors container: a header that is believed only after every number in it has been checked.
+"""Read safetensors headers, with every number checked.
 
 Layout (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length, a JSON object
 {name: {dtype, shape, data_offsets: [begin, end]}}, then the data; offsets count from the end of the header.
@@ -59,7 +59,7 @@ class StoredTensor:
 def read_header(path: Path, elsewhere: ByteReader | None = None) -> dict[str, StoredTensor]:
     """Read and check the header of a safetensors file; the tensors come sorted by name.
 
-    `elsewhere` gives the bytes of a file that is not at `path` yet. Raises CorruptFile when the file is cut, the header is no sound JSON object, or any tensor's dtype, shape and byte
+    `elsewhere` returns the bytes of a file that is not at `path` yet. Raises CorruptFile when the file is cut, the header is not sound JSON object, or any tensor's dtype, shape and byte
     range do not fit each other, the file, or the other tensors.
     """
     if elsewhere is not None:
@@ -75,9 +75,7 @@ def _read(path: Path, reader: ByteReader) -> dict[str, StoredTensor]:
     length = int.from_bytes(reader.read_at(0, min(size, 8)), "little")
     if length > MAX_HEADER_BYTES:
         refuse_pointer(path.name, reader.read_at(0, min(size, 64)))
-        raise _bad(
-            path, f"claims a header of {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that are allowed"
-        )
+        raise _bad(path, f"claims a header of {length:,} bytes; the limit is {MAX_HEADER_BYTES:,}")
     data_start = 8 + length
     if data_start > size:
         raise _bad(path, f"ends inside its header: it needs {counted(data_start, 'byte')} and has {size:,}")
@@ -98,7 +96,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
 
 def _entry(path: Path, name: str, value: object, data_start: int) -> StoredTensor:
     if not isinstance(value, dict):
-        raise _bad(path, f"describes tensor {shown(name, 80)} by something other than an object")
+        raise _bad(path, f"describes tensor {shown(name, 80)} with a value that is not an object")
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _bad(path, f"gives tensor {shown(name, 80)} the unknown type {shown(dtype)}")

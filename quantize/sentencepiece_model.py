@@ -1,4 +1,4 @@
-"""A small reader of SentencePiece models (tokenizer.model): pieces, scores, types, and nothing else.
+"""A small reader of SentencePiece models (tokenizer.model): pieces, scores and types.
 
 The file is a protocol buffer (sentencepiece_model.proto): field 1 repeats a piece {1: text, 2: score as float32, 3: type}, field
 2 is the trainer's specification with the model type in its field 3. Reading that much takes no dependency.
@@ -49,7 +49,7 @@ def read_sentencepiece(path: Path) -> list[Piece]:
         raise CorruptFile(f"{path.name} is not a SentencePiece model (it has no pieces); download it again.")
     if model_type != _BPE:
         raise Unsupported(
-            f"{path.name} is a SentencePiece model of type {model_type}, not the byte-pair one of Mistral."
+            f"{path.name} is a SentencePiece model of type {model_type}, but only the byte-pair type is supported."
         )
     return pieces
 

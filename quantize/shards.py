@@ -1,4 +1,4 @@
-"""Which files make one GGUF model: the one place that knows, for every command and for models that are still elsewhere.
+"""Find and check the files of a split GGUF model, local or remote.
 
 llama.cpp cuts a model into files named <stem>-00001-of-00003.gguf; each header has split.no (from 0), split.count and
 split.tensors.count, and the first one has the model's metadata. Names say where the others lie, headers say whether they belong together.
@@ -78,13 +78,13 @@ def open_shards(path: Path) -> list[tuple[Path, GgufHeader]]:
     paths = shard_paths(path)
     if len(paths) != count:
         raise CorruptFile(
-            f"{path} says that it is one of {count} files; to find the others, llama.cpp needs a name "
+            f"{path} is one of {count} files; to find the others, llama.cpp needs a name "
             f"that ends in -{_number(named):05d}-of-{count:05d}.gguf: rename it."
         )
     for number, shard in enumerate(paths, 1):
         if not os.path.exists(shard):  # noqa: PTH110
             raise CorruptFile(
-                f"{shard} is missing: it is part {number} of {count}, and all parts must lie in one folder; download it."
+                f"{shard} is missing: it is part {number} of {count}, and all parts must be in one folder; download it."
             )
     files = [(shard, named if shard == path else read_header(shard)) for shard in paths]
     check_shards([(str(shard), header) for shard, header in files])
@@ -97,7 +97,7 @@ def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
     count = split_count(first, first_name)
     if max(count, 1) != len(files):
         raise CorruptFile(
-            f"{first_name} says that its model has {counted(max(count, 1), 'part')}, and {len(files)} are here; get the whole model."
+            f"{first_name} declares {counted(max(count, 1), 'part')}, but {len(files)} are present; download all parts."
         )
     if count < 2:
         return
@@ -109,24 +109,24 @@ def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
             or isinstance(header.get("split.no"), bool)
         ):
             raise CorruptFile(
-                f"{name} does not belong to {first_name}: its header does not say that it is part {number + 1} of {count}; download it again."
+                f"{name} does not belong to {first_name}: it is not part {number + 1} of {count} by its header; download it again."
             )
         for key in ("general.architecture", "general.name"):
             if key in header.metadata and header.get(key) != first.get(key):
                 raise CorruptFile(
-                    f"{name} is of another model than {first_name}: its {key} is {shown(header.get(key))} "
+                    f"{name} belongs to another model than {first_name}: its {key} is {shown(header.get(key))} "
                     f"and not {shown(first.get(key))}; download it again."
                 )
         for tensor in header.tensors:
             if tensor.name in names:
                 raise CorruptFile(
-                    f"{name} and {names[tensor.name]} both hold the tensor {tensor.name!a}; they are of different models."
+                    f"{name} and {names[tensor.name]} both have the tensor {tensor.name!a}; they belong to different models."
                 )
             names[tensor.name] = name
     expected = first.get("split.tensors.count", len(names))
     if expected != len(names):
         raise CorruptFile(
-            f"{first_name} and its parts hold {counted(len(names), 'tensor')} and should hold {shown(expected)}; they are of different models."
+            f"{first_name} and its parts hold {counted(len(names), 'tensor')} but should hold {shown(expected)}; they belong to different models."
         )
 
 
@@ -144,7 +144,7 @@ def split_count(header: GgufHeader, name: str) -> int:
     count = header.get("split.count", 0)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_SHARDS:
         raise CorruptFile(
-            f"{name} says that its model has {shown(count)} parts, possible are up to {MAX_SHARDS:,}; the file is damaged."
+            f"{name} declares {shown(count)} parts, but the limit is {MAX_SHARDS:,}; the file is damaged."
         )
     return count
 

@@ -1,4 +1,4 @@
-"""What travels between the readers and the writer: a model as metadata and tensors that can be read row by row."""
+"""The data between readers and writer: a model as metadata and tensors that are read row by row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class TensorSource:
     `read(start, stop)` gives rows [start, stop) of the tensor seen as (prod(shape[:-1]), shape[-1]), as a C-contiguous
     float32 array. It may be called from several threads at once. `where` names file and tensor for an error message.
     `file(row)` names the file that a row is read from, None where nothing is read from a file.
-    A tensor that is already stored in a GGUF type has `dtype` with that type's name and `read_raw`, which gives the same rows as
+    A tensor that is already stored in a GGUF type has `dtype` with that type's name and `read_raw`, which returns the same rows as
     stored: uint8 of shape (n_rows, bytes of a row).
     """
 

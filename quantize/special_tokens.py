@@ -1,4 +1,4 @@
-"""Which tokens begin, end and pad a text, and whether a tokenizer adds them by itself.
+"""Find the tokens that begin, end and pad a text, and whether the tokenizer adds them automatically.
 
 Two files say so: tokenizer_config.json by text (looked up among the added tokens of tokenizer.json), config.json by id. Where
 tokenizer.json has a post-processor, that is what really adds tokens, and it outweighs the flags of tokenizer_config.json.

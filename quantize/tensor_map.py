@@ -1,4 +1,4 @@
-"""Names and layouts: what each tensor of a checkpoint is called and how its rows lie in a GGUF file.
+"""Map the names and layouts of checkpoint tensors to GGUF.
 
 Three things change on the way. Hugging Face keeps the two halves of a rotary pair apart, GGUF keeps them side by side
 (`interleave_halves`). The experts of a layer become three stacked tensors (w1 = gate, w2 = down, w3 = up). Norms and routers stay
@@ -59,7 +59,7 @@ _EXPERT_NAME = re.compile(r"(?:block_sparse_moe|feed_forward)\.experts\.(0|[1-9]
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a checkpoint's tensor belongs; `expert` is None outside of a stacked tensor."""
+    """Where a checkpoint's tensor belongs; `expert` is None outside a stacked tensor."""
 
     name: str
     layer: int | None = None
@@ -156,7 +156,7 @@ def _place(name: str, hparams: Hparams) -> _Place:
                 )
             return _Place(_EXPERT[of_expert[2]], layer, expert)
     raise Unsupported(
-        f"tensor {name!r} belongs to no Mixtral, Mistral or Llama text model; mixcli cannot convert this one."
+        f"tensor {name!r} is not part of a Mixtral, Mistral or Llama text model; mixcli cannot convert this model."
     )
 
 
@@ -194,8 +194,8 @@ def _check_shape(tensor: TensorSource, expected: Sequence[int | None], is_bias: 
         n not in (None, m) for n, m in zip(wanted, tensor.shape, strict=True)
     ):
         raise CorruptFile(
-            f"{tensor.where} has the shape {list(tensor.shape)} where the configuration asks for {list(wanted)}; "
-            "configuration and weights are of different models."
+            f"{tensor.where} has the shape {list(tensor.shape)}, but the configuration needs {list(wanted)}; "
+            "configuration and weights belong to different models."
         )
 
 

@@ -1,4 +1,4 @@
-"""Sparse upcycling: a dense Llama or Mistral becomes a mixture of experts of Mixtral's architecture without training.
+"""Sparse upcycling: turn a dense Llama or Mistral into a Mixtral-style mixture of experts without training.
 
 Every expert is the dense MLP itself (Komatsuzaki et al., https://arxiv.org/abs/2212.05055), so whichever are chosen, their weights sum
 to one and the answer is the dense model's. The router is drawn at random with a fixed seed and sends tokens to all experts.
@@ -28,16 +28,16 @@ def upcycle(checkpoint: Checkpoint, n_experts: int, n_used: int = 2, seed: int =
     hparams = checkpoint.hparams
     if not 1 <= n_used <= n_experts <= MAX_EXPERTS:
         raise BadOption(
-            f"{n_used} of {n_experts} experts cannot be; use 1 to {MAX_EXPERTS} experts, as many or fewer at a time."
+            f"{n_used} of {n_experts} experts is invalid; use 1 to {MAX_EXPERTS} experts and at most as many per token."
         )
     if checkpoint.layout is not Layout.HUGGING_FACE or hparams.n_expert:
         raise Unsupported(
-            f"{checkpoint.folder.name} is not a dense Hugging Face checkpoint; upcycling starts from a dense one."
+            f"{checkpoint.folder.name} is not a dense Hugging Face checkpoint; upcycling needs a dense one."
         )
     if biased := next(
         (name for name in checkpoint.tensors if ".mlp." in name and name.endswith(".bias")), None
     ):
-        raise Unsupported(f"{checkpoint.folder.name} has {biased!r}; experts of Mixtral have no biases.")
+        raise Unsupported(f"{checkpoint.folder.name} has {biased!r}; Mixtral experts have no biases.")
     made = sorted(_tensors(checkpoint, hparams, n_experts, seed), key=lambda tensor: tensor.name)
     tensors = {tensor.name: tensor for tensor in made}
     config = {

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint as GGUF metadata: which of its files counts, and what goes with the vocabulary.
+"""Convert the tokenizer of a checkpoint to GGUF metadata: choose its file, add what goes with the vocabulary.
 
 As in llama.cpp's converter. A Mistral folder: tekken.json, else the SentencePiece file of the highest version. A Hugging Face folder:
 tekken.json where there is no tokenizer.json, else tokenizer.model, else tokenizer.json.

@@ -1,4 +1,4 @@
-"""Byte-level BPE vocabularies: from tokenizer.json, and back to one from a GGUF's metadata."""
+"""Convert byte-level BPE vocabularies from tokenizer.json, and back from a GGUF."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ MAX_TOKENS = 1 << 22  # ids; the largest vocabularies have 262,144
 
 
 def bpe_vocabulary(tokenizer: Mapping[str, Any], n_vocab: int | None, where: str) -> Vocabulary:
-    """Read a byte-level BPE vocabulary, one token for each of `n_vocab` embedding rows (all there are, where it is None)."""
+    """Read a byte-level BPE vocabulary, one token for each of `n_vocab` embedding rows (None: all tokens)."""
     model = bpe_model(tokenizer, where)
     pre = pretokenizer_name(tokenizer.get("pre_tokenizer"), where)
     by_id = token_ids(model, where)
@@ -21,7 +21,7 @@ def bpe_vocabulary(tokenizer: Mapping[str, Any], n_vocab: int | None, where: str
     n_tokens = 1 + max((*by_id, *added))
     if n_vocab is not None and n_tokens > n_vocab:
         raise CorruptFile(
-            f"{where} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they are of different models."
+            f"{where} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models."
         )
     tokens, types = [], []
     for index in range(n_vocab or n_tokens):
@@ -48,7 +48,7 @@ def bpe_model(tokenizer: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
         raise Unsupported(
-            f"{where} holds a {shown(kind)[1:-1]} tokenizer; mixcli converts BPE and SentencePiece."
+            f"{where} holds a {shown(kind)[1:-1]} tokenizer; mixcli supports BPE and SentencePiece."
         )
     return model
 
@@ -62,7 +62,7 @@ def token_ids(model: Mapping[str, Any], where: str) -> dict[int, str]:
     for token, index in vocab.items():
         if not _is_id(index) or index in by_id:
             raise CorruptFile(
-                f"{where} gives token {shown(token, 80)} the id {shown(index)}, which is taken or invalid; download it again."
+                f"{where} gives token {shown(token, 80)} the id {shown(index)}, which is duplicate or invalid; download it again."
             )
         by_id[index] = token
     return by_id
@@ -96,7 +96,7 @@ def merge_lines(model: Mapping[str, Any], where: str) -> list[str]:
         isinstance(merge, list) and len(merge) == 2 and all(isinstance(p, str) for p in merge)
         for merge in merges
     ):
-        raise CorruptFile(f"{where} has merges of an unknown form; download it again.")
+        raise CorruptFile(f"{where} has merges in an unknown format; download it again.")
     return [" ".join(part.replace(" ", "Ġ") for part in merge) for merge in merges]
 
 

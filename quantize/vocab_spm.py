@@ -1,4 +1,4 @@
-"""SentencePiece vocabularies: from tokenizer.model, or from a tokenizer.json that was made from one."""
+"""Convert SentencePiece vocabularies from tokenizer.model, or from a tokenizer.json made from one."""
 
 import re
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def spm_vocabulary_from_json(tokenizer: Mapping[str, Any], n_vocab: int | None, 
         scores.setdefault(line.replace(" ", "", 1), -float(rank))
     if n_vocab is not None and max(by_id) >= n_vocab:  # before so many pieces are made
         raise CorruptFile(
-            f"{where} has {counted(1 + max(by_id), 'token')}, the embedding has {counted(n_vocab, 'row')}; they are of different models."
+            f"{where} has {counted(1 + max(by_id), 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models."
         )
     unknown = model.get("unk_token")
     pieces = []
@@ -64,7 +64,7 @@ def _complete(
     n_vocab = n_vocab or max((len(pieces), *(index + 1 for index in added)))
     if len(pieces) > n_vocab:
         raise CorruptFile(
-            f"{where} has {counted(len(pieces), 'token')}, the embedding has {counted(n_vocab, 'row')}; they are of different models."
+            f"{where} has {counted(len(pieces), 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models."
         )
     table = [*pieces, *(Piece(padding(i)[0], _PADDED, TokenType.UNUSED) for i in range(len(pieces), n_vocab))]
     for index, (token, flagged) in added.items():
@@ -99,7 +99,7 @@ def _added_beside(folder: Path) -> dict[int, tuple[str, bool]]:
     for key, entry in decoder.items():
         if not _ID.fullmatch(key) or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise CorruptFile(
-                f"tokenizer_config.json describes added token {shown(key, 80)} in an unknown way; download it again."
+                f"tokenizer_config.json describes added token {shown(key, 80)} in an unknown format; download it again."
             )
         found[int(key)] = entry["content"], bool(entry.get("special"))
     return found

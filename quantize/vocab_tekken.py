@@ -1,4 +1,4 @@
-"""Tekken vocabularies (tekken.json): bytes with ranks, as Mistral's models since Nemo have them.
+"""Convert tekken vocabularies (tekken.json): bytes with ranks, as in Mistral's models since Nemo.
 
 The file gives each token's bytes (base64) and its rank. A GGUF wants GPT-2's printable stand-ins for bytes, and merges: of every token all
 the ways to join it from two tokens, which is what merging by rank can do.
@@ -40,17 +40,17 @@ def tekken_vocabulary(path: Path, n_vocab: int | None) -> tuple[Vocabulary, str]
         raise CorruptFile(f"{path.name} has no config or no vocab; download it again.")
     if config.get("pattern") != TEKKEN_PATTERN:
         raise Unsupported(
-            f"{path.name} cuts text by a pattern that llama.cpp does not know; mixcli cannot convert it yet."
+            f"{path.name} splits text by a pattern that llama.cpp does not support; mixcli cannot convert it."
         )
     n_special = _count(config, "default_num_special_tokens", path.name)
     n_tokens = _count(config, "default_vocab_size", path.name)
     if n_vocab is not None and n_tokens > n_vocab:
         raise CorruptFile(
-            f"{path.name} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they are of different models."
+            f"{path.name} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models."
         )
     if n_special > n_tokens:
         raise CorruptFile(
-            f"{path.name} has {counted(n_special, 'special token')} among {n_tokens} in all, which cannot be; download it again."
+            f"{path.name} has {counted(n_special, 'special token')} among {n_tokens} in all, which is invalid; download it again."
         )
     special = _special_tokens(file.get("special_tokens"), n_special, path.name)
     ranked = _ranked(file["vocab"], n_tokens - n_special, path.name)
@@ -105,7 +105,7 @@ def _special_tokens(listed: Any, n_special: int, where: str) -> list[bytes]:
 def _ranked(entries: Sequence[Any], n: int, where: str) -> list[bytes]:
     if n < 256 or len(entries) < n:
         raise CorruptFile(
-            f"{where} promises {counted(n, 'token')} and lists {len(entries)}; download it again."
+            f"{where} declares {counted(n, 'token')} but lists {len(entries)}; download it again."
         )
     try:
         tokens = [base64.b64decode(entry["token_bytes"], validate=True) for entry in entries[:n]]
@@ -117,7 +117,7 @@ def _ranked(entries: Sequence[Any], n: int, where: str) -> list[bytes]:
     longest = max(map(len, tokens))
     if longest > MAX_TOKEN_BYTES or sum(map(len, tokens)) > MAX_BYTES:
         raise CorruptFile(
-            f"{where} has a token of {longest:,} bytes, {MAX_TOKEN_BYTES:,} are possible; download it again."
+            f"{where} has a token of {longest:,} bytes; the limit is {MAX_TOKEN_BYTES:,}; download it again."
         )
     if not in_order or len(set(tokens)) < n or any(len(token) != 1 for token in tokens[:256]):
         raise CorruptFile(f"{where} has ranks out of order or a token twice; download it again.")

@@ -1,4 +1,4 @@
-"""What a vocabulary is to llama.cpp: tokens, types, and scores or merges."""
+"""A vocabulary in llama.cpp's terms: tokens, types, and scores or merges."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Numbers and values from files as a sentence has them."""
+"""Format numbers and values from files for messages."""
 
 import json
 

@@ -1,7 +1,7 @@
-"""Write a GGUF in one pass: read some rows, quantize them, put them at their known place.
+"""Write a GGUF in one pass: read rows, quantize them, write them at their offsets.
 
 The result is cut into slabs of whole rows, about a million weights each. A pool of threads takes slab after slab; the
-quantizers release Python's lock. Every finished slab is named in the journal, so that a killed write goes on where it was, whatever
+quantizers release Python's lock. Every finished slab is named in the journal, so that a killed write resumes, whatever
 the size of the model. At the end the files are flushed and renamed into place.
 """
 
@@ -71,7 +71,7 @@ def write_gguf(
     split_max_size: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> WriteReport:
-    """Write `model` with the given tensor types to `target`; the same call goes on after a kill or a full disk.
+    """Write `model` with the given tensor types to `target`; the same call resumes after a kill or a full disk.
 
     `max_memory` in bytes bounds the working memory. Raises NoSpace before anything is written when the disk has too
     little room, and when it fills up meanwhile; CorruptFile by tensor name for NaN or infinite weights.
@@ -121,7 +121,7 @@ def execute(
 def _fill(
     plan: WritePlan, parts: Sequence[Path], journal: Journal, meter: "_Meter", supply: Supply | None
 ) -> int:
-    """Write every slab that is not yet there, and flush; gives the bytes that were."""
+    """Write every slab that is not yet there, and flush; returns the bytes that were."""
     _take_back(plan, parts, journal)
     with ExitStack() as stack:
         files = [
@@ -130,7 +130,7 @@ def _fill(
         finished = _verify(plan, files, journal)
         resumed = sum(plan.slabs[number].n_bytes for number in finished)
         if journal.started_over:
-            meter.add(0, "starting over: source or options have changed")
+            meter.add(0, "starting over: source or options changed")
         elif resumed:
             meter.add(resumed, "resuming")
         encode = Encoder(plan)
@@ -172,7 +172,7 @@ def _rounds(plan: WritePlan, todo: Iterable[int], supply: Supply | None) -> Iter
 
 
 class _Meter:
-    """Counts the bytes done and tells whoever wants to know."""
+    """Count the finished bytes and report progress."""
 
     def __init__(self, total: int, progress: Callable[[Progress], None] | None) -> None:
         self.done = 0
@@ -213,7 +213,7 @@ def _take_back(plan: WritePlan, parts: Sequence[Path], journal: Journal) -> None
 
 
 def _verify(plan: WritePlan, files: Sequence[PartFile], journal: Journal) -> set[int]:
-    """Compare what the journal names with the bytes on disk; gives the slabs that need no more work."""
+    """Compare what the journal names with the bytes on disk; returns the slabs that need no more work."""
 
     def checksum(number: int) -> int:
         slab = plan.slabs[number]
@@ -234,8 +234,8 @@ def _check_disk(plan: WritePlan, parts: Sequence[Path]) -> None:
     )
     if have < plan.bytes_disk:
         raise NoSpace(
-            f"{plan.target} needs {_gib(plan.bytes_disk)} and the disk has {_gib(have)} free; "
-            "make room, choose a smaller type, or write to another disk."
+            f"{plan.target} needs {_gib(plan.bytes_disk)}, but the disk has {_gib(have)} free; "
+            "free some space, choose a smaller type, or write to another disk."
         )
 
 
@@ -243,9 +243,7 @@ def _check_sources(plan: WritePlan) -> None:
     """Refuse to publish what was read from a source that changed meanwhile: half of one model and half of another."""
     for path, state in plan.sources:
         if file_state(path) != state:
-            raise CorruptFile(
-                f"{path} changed while it was read, so the result was thrown away; run it again."
-            )
+            raise CorruptFile(f"{path} changed during the read, so the result was discarded; run it again.")
 
 
 def _publish(plan: WritePlan, parts: Sequence[Path]) -> None:
@@ -262,11 +260,11 @@ def _publish(plan: WritePlan, parts: Sequence[Path]) -> None:
 def _explain(error: OSError, plan: WritePlan, meter: _Meter) -> QuantizeError:
     if error.errno in _DISK_FULL:
         return NoSpace(
-            f"the disk is full after {_gib(meter.done)} of {_gib(meter.total)}; what is written is kept: make room for "
+            f"the disk is full after {_gib(meter.done)} of {_gib(meter.total)}; written data is kept: free "
             f"{_gib(meter.total - meter.done)} more and run the same command again."
         )
     return QuantizeError(
-        f"{plan.target} cannot be made, {error.filename or plan.target}: {error.strerror or error}."
+        f"{plan.target} cannot be created, {error.filename or plan.target}: {error.strerror or error}."
     )
 
 

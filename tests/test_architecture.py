@@ -249,7 +249,7 @@ def test_docstrings_begin_as_terms_has_it() -> None:
 
 
 def test_messages_say_what_is_not_so_plainly() -> None:
-    """A message says "x is not a list", where "x is no list" reads like a riddle; "there is no file" is plain."""
+    """A message says "x is not a list", where "x is no list" reads like a riddle; "no such file" is plain."""
     riddle = re.compile(r"(?<!there )\b(is|are|was|were) (no|none)\b(?! longer)")
     wrong = []
     for name, tree in modules():

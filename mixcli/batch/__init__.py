@@ -1,1 +1,1 @@
-"""Thousands of records: read, asked many at a time, written in order, resumed after a crash."""
+"""Batches: read records, send them as concurrent requests, write the results in order, resume after a crash."""

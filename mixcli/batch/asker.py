@@ -1,4 +1,4 @@
-"""Asking one request of many: a busy server is waited for, a host that died is started again."""
+"""Backends of a batch: send one request, wait while the server is busy, restart a host that died."""
 
 import threading
 import time
@@ -60,7 +60,7 @@ class HostAsker:
                 n_deaths += 1
                 if n_deaths == MOST_DEATHS:
                     raise ModelDied(
-                        f"the model process ended {n_deaths} times while one record was asked ({host.cause_of_death()}); what is done is kept"
+                        f"the model process ended {n_deaths} times during one record ({host.cause_of_death()}); finished records are kept"
                     ) from error
                 self._revive(generation, error)
                 continue
@@ -79,10 +79,10 @@ class HostAsker:
             cause = self._host.cause_of_death()
             if self._n_answers == self._n_at_death:
                 raise ModelDied(
-                    f"the model process ended twice in a row ({cause}); what is done is kept"
+                    f"the model process ended twice in a row ({cause}); finished records are kept"
                 ) from error
             self._n_at_death = self._n_answers
-            console.warn(f"the model process ended ({cause}); it is started again")
+            console.warn(f"the model process ended ({cause}); restarting it")
             self._host.leave()
             self._host = self._load()
             self._generation += 1

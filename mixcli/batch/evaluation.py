@@ -1,4 +1,4 @@
-"""How good labels are, against labels that a person gave."""
+"""Evaluate labels against gold labels: accuracy, F1, confusion matrix, calibration."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Evaluation:
 
     @property
     def labels(self) -> list[str]:
-        """Return all labels of gold and answers, sorted; what was abstained from is none."""
+        """Return all labels of gold and answers, sorted; abstentions are not labels."""
         return sorted({label for pair in self.pairs for label in pair} - {ABSTAIN})
 
     @property
@@ -121,7 +121,7 @@ class Evaluation:
         if self.calibration_error is not None:
             lines[0] += f", calibration error {self.calibration_error:.3f}"
         if self.n_without:
-            lines.append(f"{counted(self.n_without, 'record')} without a gold label or an answer left out")
+            lines.append(f"{counted(self.n_without, 'record')} skipped: no gold label or no answer")
         scores = [[label, *(f"{score:.3f}" for score in self.scores(label))] for label in self.labels]
         lines += ["", *_columns([["label", "precision", "recall", "F1"], *scores])]
         answers = self._answers()

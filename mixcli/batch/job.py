@@ -1,4 +1,4 @@
-"""What is asked of every record, and what is written of the answer."""
+"""Build the request of a record, and turn its answer into an output line."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +49,7 @@ class TemplateJob:
         self.body(Record(0, dict.fromkeys(columns, "")))
         if missing := next((name for name in self.keep if name not in columns), None):
             raise UsageError(
-                f"--keep: there is no column {missing!r}; there is {', '.join(columns)}{nearest(missing, tuple(columns))}"
+                f"--keep: no column {missing!r}; columns are {', '.join(columns)}{nearest(missing, tuple(columns))}"
             )
 
     def takes_only(self, columns: Sequence[str]) -> bool:
@@ -59,14 +59,12 @@ class TemplateJob:
 
     def body(self, record: Record) -> dict[str, Any]:
         if clash := self.variables.keys() & record.fields.keys():
-            raise UsageError(
-                f"-v {min(clash)}: the record has a field of that name; choose another name for the variable"
-            )
+            raise UsageError(f"-v {min(clash)}: the record has a field of that name; rename the variable")
         values = {**self.variables, **record.fields, **self._text(record)}
         meant = self.column or self.only_field(record) or TEXT
         if meant in record.nulls and TEXT in self.template.names:
             raise UsageError(
-                f"{{{{ text }}}} has no value: the field {meant!r} is null; give the record a text, or leave it out"
+                f"{{{{ text }}}} has no value: the field {meant!r} is null; add text to the record or remove the record"
             )
         messages = [{"role": "system", "content": self.system}] if self.system else []
         messages.append({"role": "user", "content": self.template.fill(values, record.nested)})
@@ -89,7 +87,7 @@ class TemplateJob:
         return {"id": record.id, **self._kept(record), "error": told}
 
     def only_field(self, record: Record) -> str | None:
-        """Return the field that {{ text }} means because there is no other: an id is none. None where it means a field by its name."""
+        """Return the only field apart from an id, which {{ text }} means then; None if {{ text }} means a field by name."""
         if (
             self.column is not None
             or TEXT in record.fields
@@ -106,14 +104,14 @@ class TemplateJob:
             found = lookup(self.column, fields, record.nested)
             if found is None:
                 there = no_value(f"{self.column!r}", fields).partition("; ")[2]
-                raise UsageError(f"there is no field {self.column!r}; {there}")
+                raise UsageError(f"no field {self.column!r}; {there}")
             return {TEXT: found}
         name = self.only_field(record)
         if name is None:
             return {}
         if name in record.nested:
             raise UsageError(
-                f"{{{{ text }}}} has no value: the only field, {name!r}, is an object or a list; name what is meant, as {{{{ {name} }}}}"
+                f"{{{{ text }}}} has no value: the only field, {name!r}, is an object or a list; name the part to use, as {{{{ {name} }}}}"
             )
         return {TEXT: fields[name]}
 
@@ -140,7 +138,7 @@ class RequestJob:
         }
         if self.model is not None and said.get("model", self.model) != self.model:
             raise UsageError(
-                f"the request names the model {json.dumps(said['model'])[:80]}, -m says {json.dumps(self.model)}; leave one of them out"
+                f"the request names the model {json.dumps(said['model'])[:80]}, but -m is {json.dumps(self.model)}; use one of them"
             )
         return {**self.sampling, **said}
 
@@ -163,7 +161,7 @@ class RequestJob:
 
 
 def read_answer(answer: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
-    """Return text, finish reason and label probabilities of a chat completion object; MixcliError when it is none."""
+    """Return text, finish reason and label probabilities of a chat completion object; MixcliError if it is not one."""
     choices = answer.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("message"), dict):

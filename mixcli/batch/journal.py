@@ -1,11 +1,11 @@
-"""The journal of a batch: every outcome once, appended as it comes, so that a kill costs nothing that was computed.
+"""The journal of a batch: append every result as it arrives, so that a rerun does not compute it again.
 
     {"mixcli": "batch journal", "version": 1}
     {"key": "<32 hex digits>", "n": 12, "outcome": {...}}
 
 A line is written by one write() when its outcome arrives, so it survives the end of this process in whatever way; it is brought to the
 disk (fsync) once a second, so a power failure costs a second. A last line without its end is cut off when the journal is
-opened again. Keys are hashes of the request and of whom it was asked; ids and places are no part of them, so records may be added,
+opened again. Keys are hashes of the request and of the model or server; they do not include ids and places, so records may be added,
 removed and changed between two runs, and only what is new is computed. `n` is the record's place in the input: of equal records each gets
 back its own outcome, and one that has none yet gets another's. Records that failed are not kept: they are tried again.
 """
@@ -149,7 +149,7 @@ class Journal:
                 offset += len(raw)
         if bad:
             console.warn(
-                f"{counted(bad, 'line')} of {self.path} cannot be read; what was there is computed again"
+                f"{counted(bad, 'line')} of {self.path} cannot be read; those results are computed again"
             )
 
 
@@ -162,7 +162,9 @@ def _opened(path: Path) -> BinaryIO:
         )  # the kernel lets go when its holder ends in whatever way
     except BlockingIOError as error:
         file.close()
-        raise InUse(f"another mixcli batch is writing {path}; wait for it, or name another output") from error
+        raise InUse(
+            f"another mixcli batch is writing {path}; wait for it or choose another output"
+        ) from error
     except OSError:
         pass  # a file system without locks
     first = file.readline(len(HEADER) + 1)
@@ -171,7 +173,7 @@ def _opened(path: Path) -> BinaryIO:
         os.pwrite(file.fileno(), HEADER, 0)
     elif first != HEADER:
         file.close()
-        raise UsageError(f"{path} is not a journal of mixcli batch; name another with --journal")
+        raise UsageError(f"{path} is not a mixcli batch journal; choose another with --journal")
     _cut_torn_line(file)
     return file
 

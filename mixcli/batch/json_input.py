@@ -1,4 +1,4 @@
-"""JSON as files have it: lines, an array, values over several lines, an object around the records; each record checked by itself.
+"""Read records from JSON: lines, an array, values over several lines, or an object that wraps the records.
 
 A document (all but lines) is read one value at a time, so an array of any length takes constant memory. Only an object around the records,
 {"data": [...]}, is read whole, up to MAX_WRAPPER bytes.
@@ -60,7 +60,7 @@ def load(raw: str) -> Any:
     try:
         return _DECODER.decode(raw)
     except RecursionError as error:
-        raise Broken("not JSON: it is too deep") from error
+        raise Broken("not JSON: nested too deeply") from error
     except Broken:
         raise
     except ValueError as error:
@@ -71,9 +71,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise Broken(
-            f"read in two ways: {next(name for name in names if names.count(name) > 1)!r} is there twice"
-        )
+        raise Broken(f"ambiguous: {next(name for name in names if names.count(name) > 1)!r} is given twice")
     return found
 
 
@@ -108,11 +106,11 @@ def document_values(stream: Readable) -> Iterator[tuple[int, Any]]:
         except Broken as error:
             yield number, Record(number, fault=f"the record (line {scanner.line}) is {error}")
         if is_array and scanner.peek() not in (b",", b"]"):
-            raise scanner.broken(f"a comma or ] behind record {number}")
+            raise scanner.broken(f"a comma or ] after record {number}")
         if is_array and scanner.peek() == b",":
             scanner.step()
             if scanner.peek() in (b"]", b""):
-                raise scanner.broken(f"a record behind the comma that follows record {number}")
+                raise scanner.broken(f"a record after the comma that follows record {number}")
     if is_array and scanner.peek() != b"]":
         raise scanner.broken("the end of the array")
     if is_array:
@@ -133,7 +131,7 @@ class _Scanner:
             self._at = 3
 
     def peek(self) -> bytes:
-        """Return the next byte that is no blank; nothing at the end."""
+        """Return the next byte that is not a blank; nothing at the end."""
         if self._at > COMPACT:
             self._buffer, self._at = self._buffer[self._at :], 0
         while True:
@@ -157,9 +155,7 @@ class _Scanner:
             if token is None or token[0] == b'"':
                 at = token.start() if token else len(self._buffer)
                 if len(self._buffer) - start > limit:
-                    raise UsageError(
-                        f"{name} (line {self.line}) has more than {limit:,} bytes; that is the limit"
-                    )
+                    raise UsageError(f"{name} (line {self.line}) has more than {limit:,} bytes, the limit")
                 if not self._more():
                     raise UsageError(
                         f"the file ends in the middle of {name}, which begins in line {self.line}"
@@ -177,7 +173,7 @@ class _Scanner:
         return UsageError(
             f"line {self.line} of the JSON: expected {wanted}, found {found!r}"
             if found
-            else f"the JSON breaks off: expected {wanted}"
+            else f"the JSON is truncated: expected {wanted}"
         )
 
     def _word(self, name: str) -> bytes:
@@ -245,7 +241,7 @@ def _inside(
 ) -> list[Any] | None:
     """Return the records inside of the only object of a file; None where the object is a record itself. UsageError where it could be both."""
     tables = {name: item for name, item in lists.items() if all(isinstance(one, dict) for one in item)}
-    how = "make it an array of objects, or JSON lines"
+    how = "convert it to an array of objects or to JSON lines"
     name = next(iter(tables), "")
     others = {key: item for key, item in value.items() if key != name}
     is_about = not (
@@ -257,7 +253,7 @@ def _inside(
         return tables[name]
     if tables and is_document:
         raise UsageError(
-            f"the input is one object: is it one record, or are {' or '.join(map(repr, tables))} its records? {how}"
+            f"ambiguous input: one object, which may be a single record or hold its records in {' or '.join(map(repr, tables))}; {how}"
         )
     if lists and not tables and len(value) == 1:
         raise UsageError(
@@ -290,7 +286,7 @@ def record_of(number: int, value: Any, what: str = "line") -> Record:
     if isinstance(value, str):
         value = {"text": value}
     if not isinstance(value, dict):
-        return Record(number, fault=f"the {what} is {_kind(value)}; an object or a text is needed")
+        return Record(number, fault=f"the {what} is {_kind(value)}; an object or a string is expected")
     identity = value.get("custom_id", value.get("id"))
     if isinstance(identity, bool) or not isinstance(identity, str | int):
         identity = number
@@ -329,11 +325,13 @@ class Requests:
         if record.fault:
             return record
         if not isinstance(value, dict):
-            return Record(number, fault=f"the {what} is a JSON string among requests; an object is needed")
+            return Record(number, fault=f"the {what} is a JSON string among requests; an object is expected")
         fault = _fault_of(value)
         if not fault:
             first = self._seen.setdefault(hash(str(record.id)), number)
-            fault = f"the custom_id {record.id!r} is that of {what} {first} too" if first != number else ""
+            fault = (
+                f"duplicate custom_id {record.id!r}, first used in {what} {first}" if first != number else ""
+            )
         return replace(record, fields={}, nested={}, request=value.get("body"), fault=fault)
 
 
@@ -343,9 +341,9 @@ def _fault_of(request: dict[str, Any]) -> str:
         return f"the request lacks {', '.join(sorted(missing))}"
     identity = request["custom_id"]
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
-        return f"the custom_id is {json.dumps(identity)[:40]}; a text is needed"
+        return f"the custom_id is {json.dumps(identity)[:40]}; a string is expected"
     if request["method"] != "POST" or request["url"] != "/v1/chat/completions":
-        return f"{request['method']} {request['url']} is not served; POST /v1/chat/completions is"
+        return f"{request['method']} {request['url']} is not supported; use POST /v1/chat/completions"
     return "" if isinstance(request["body"], dict) else "the body of the request is not a JSON object"
 
 
@@ -354,7 +352,5 @@ def _checked(record: Record, number: int) -> Record:
     try:
         "".join((str(record.id), *record.fields, *record.fields.values())).encode()
     except UnicodeEncodeError:
-        return Record(
-            number, fault="it has half of a surrogate pair (\\ud800 to \\udfff), which is not a character"
-        )
+        return Record(number, fault="it contains a lone surrogate (\\ud800 to \\udfff)")
     return record

@@ -1,4 +1,4 @@
-"""Where the lines of a batch go: a file that appears whole, or stdout as they come."""
+"""Write the lines of a batch: to a file that appears when complete, or to stdout."""
 
 import errno
 import fcntl
@@ -22,7 +22,7 @@ Write = Callable[[str], object]
 def output(path: Path | None) -> Iterator[Write]:
     """Yield what writes a line. A file is written beside its place as PATH.part and takes it by a rename when all is done.
 
-    Something that is no plain file (a pipe, a device) is written as it is; None is stdout. InUse when another batch writes the same file.
+    Something that is not a plain file (a pipe, a device) is written as it is; None is stdout. InUse when another batch writes the same file.
     """
     if path is None:
         yield console.write
@@ -51,7 +51,7 @@ def _opened(part: Path) -> TextIO:
         except BlockingIOError as error:
             file.close()
             raise InUse(
-                f"another mixcli batch is writing {part}; wait for it, or name another output"
+                f"another mixcli batch is writing {part}; wait for it or choose another output"
             ) from error
         except OSError:  # a file system without locks
             pass
@@ -59,7 +59,7 @@ def _opened(part: Path) -> TextIO:
             file.truncate(0)
             return file
         file.close()  # the other batch has ended and renamed it meanwhile; the next one that is opened is another file
-    raise InUse(f"other batches write {part} again and again; name another output")
+    raise InUse(f"other batches keep writing {part}; choose another output")
 
 
 def _is_there(path: Path, handle: int) -> bool:
@@ -95,7 +95,7 @@ def _flushing(write: Callable[[str], object], flush: Callable[[], None]) -> Writ
 
 
 def json_line(line: Mapping[str, Any]) -> str:
-    """Return a line of JSON; half a character, as a server may write it, stays the escape that it was."""
+    """Return a line of JSON; a lone surrogate stays an escape."""
     text = json.dumps(line, ensure_ascii=False)
     try:
         text.encode()

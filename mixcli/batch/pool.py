@@ -1,4 +1,4 @@
-"""A window of requests in flight: threads that ask, fed as slowly as the answers are taken.
+"""A bounded window of concurrent requests, fed as fast as the results are consumed.
 
 Threads do here: one waits in a socket for each request, and a request costs the client a fraction of a millisecond.
 """

@@ -1,4 +1,4 @@
-"""How far a batch is, for a person: a bar while it runs, one sentence when it ends."""
+"""Progress of a batch: a bar while it runs, one summary line at the end."""
 
 import time
 
@@ -11,7 +11,7 @@ LEAST = 2.0  # seconds of asking that make a rate
 
 
 class Progress:
-    """Follows a batch. `n_bytes` is the input's size, None where nobody knows; `position` tells how much of it was read."""
+    """Follows a batch. `n_bytes` is the input's size, None if unknown; `position` returns how much of it was read."""
 
     def __init__(self, bar: Bar, n_bytes: int | None) -> None:
         self._bar, self._n_bytes = bar, n_bytes
@@ -45,7 +45,7 @@ class Progress:
         rate = f" ({rate})" if (rate := self._rate()) else ""
         parts = [f"{counted(tally.n_done, 'record')} in {time.monotonic() - self._asked:.1f} s{rate}"]
         if tally.n_known:
-            parts.append(f"{tally.n_known:,} known from an earlier run")
+            parts.append(f"{tally.n_known:,} from an earlier run")
         if tally.n_failed:
             parts.append(f"{tally.n_failed:,} failed")
         return ", ".join(parts)

@@ -1,7 +1,7 @@
-"""The same job over a Ray cluster: an engine for every GPU, and for every node without one, each with that node's own plan.
+"""Run a batch on a Ray cluster: one engine per GPU, or per node without a GPU, each with the plan of its node.
 
-The driver keeps the window, the journal and the order, as it does with one model; so this is nothing but somebody else to ask. What a lost
-node was asked is asked of another one. Ray is imported here and nowhere else, and only when `--ray` is said.
+The driver keeps the window, the journal and the order, as with one model; this is only another backend. Requests of a lost node are sent
+to another one. Ray is imported only here, and only for `--ray`.
 """
 
 import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mixcli.wish import Wish
 
 KNOCK = 10.0  # seconds that a cluster's address may take to answer
-# a bug that a record finds is none of these: it comes as RayTaskError
+# errors of the cluster; a bug that a record triggers is a RayTaskError instead
 LOST = ("RayActorError", "NodeDiedError", "WorkerCrashedError", "OutOfMemoryError", "ObjectLostError")
 READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_json", ".csv": "read_csv"}
 
@@ -34,7 +34,7 @@ class Engine:
         self._loading = (model, wish, keep_alive, apart)
 
     def load(self) -> dict[str, Any]:
-        """Load the model of this node's store as this node's plan says; gives its identity or an error."""
+        """Load the model of this node's store as this node's plan says; returns its identity or an error."""
         from mixcli.batch.asker import HostAsker
         from mixcli.launch import identity, load
 
@@ -90,7 +90,7 @@ class RayAsker:
                 continue
             except self._ray.exceptions.RayError as error:
                 raise NotReachable(
-                    f"Ray cannot ask {seat.node} ({_cause(error)}); what is done is kept"
+                    f"Ray cannot reach {seat.node} ({_cause(error)}); finished records are kept"
                 ) from error
             finally:
                 with self._lock:
@@ -124,7 +124,7 @@ class RayAsker:
             except self._ray.exceptions.RayError as error:
                 found = {"error": {"message": _cause(error), "exit_code": NotReachable.exit_code}}
             if "error" in found:
-                console.warn(f"node {seat.node} is left out: {found['error']['message']}")
+                console.warn(f"node {seat.node} is skipped: {found['error']['message']}")
                 failed = failed or found
             else:
                 good.append(seat)
@@ -132,10 +132,10 @@ class RayAsker:
         if not good:
             if failed:
                 raise_error(failed)
-            raise NotReachable("the cluster has no node that is alive and has a processor to give")
+            raise NotReachable("the Ray cluster has no running node with a free CPU")
         if len(identities) > 1:
             raise UsageError(
-                f"the nodes have different weights under that name: {'; '.join(sorted(identities))}"
+                f"the nodes have different weights for that model name: {'; '.join(sorted(identities))}"
             )
         return good, identities.pop()
 
@@ -166,7 +166,7 @@ class RayAsker:
         with self._lock:
             if not self._seats:
                 raise NotReachable(
-                    "every node of the cluster is lost; what is done is kept, so run the same command again"
+                    "all nodes of the cluster are lost; finished records are kept; run the same command again"
                 )
             seat = min(self._seats, key=lambda seat: seat.n_asked)
             seat.n_asked += 1
@@ -177,7 +177,7 @@ class RayAsker:
             if seat in self._seats:
                 self._seats.remove(seat)
                 console.warn(
-                    f"node {seat.node} is lost ({type(error).__name__}); its records are asked elsewhere"
+                    f"node {seat.node} is lost ({type(error).__name__}); its records are sent to other nodes"
                 )
 
 
@@ -210,13 +210,13 @@ def connected(address: str) -> Any:
         except (OSError, RuntimeError, ValueError) as error:
             words = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise NotReachable(
-                f"no Ray cluster answers at {address} ({words}); `ray start --head` starts one"
+                f"no Ray cluster at {address} ({words}); start one with `ray start --head`"
             ) from error
     return ray
 
 
 def _knock(address: str) -> None:
-    """Raise OSError at once where nobody listens; Ray itself would try for minutes."""
+    """Raise OSError at once where nothing listens; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=KNOCK).close()

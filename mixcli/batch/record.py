@@ -1,4 +1,4 @@
-"""What every reader of an input gives: records, and what is known of them before the first one."""
+"""The types that every input reader returns: records, and what is known about an input before the first record."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Source:
-    """An opened input: what it is, its records, and its columns where they are known before the first record.
+    """An opened input: its format, its records, and its columns where they are known before the first record.
 
     `doubt` says why the first line of a table may be a record and no header, `notes` what was left out or looked into.
     """

@@ -1,4 +1,4 @@
-"""Records out of JSON lines and JSON, CSV, TSV, plain lines and OpenAI's batch files, one at a time."""
+"""Detect the format of an input and open it: JSON lines, JSON, CSV, TSV, plain lines or OpenAI batch files."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -27,7 +27,7 @@ def open_records(stream: BinaryIO, name: str, format_: str | None = None) -> Sou
     """Find out what a stream holds and give its records as they come.
 
     The format is the one that is named, else that of the file's suffix, else JSON where it begins so and plain lines where it does
-    not. UsageError for what is no text, for a table without a usable header, and where suffix and content say different things.
+    not. UsageError for what is not text, for a table without a usable header, and where suffix and content say different things.
     """
     peeked = Peeked(stream)
     head, is_whole = peeked.head, peeked.is_whole
@@ -36,8 +36,8 @@ def open_records(stream: BinaryIO, name: str, format_: str | None = None) -> Sou
     shape = "" if format_ == "lines" else json_shape(head, is_whole)
     if kind in ("csv", "tsv", "lines") and shape and format_ is None and _is_object(head, is_whole):
         raise UsageError(
-            f"{name} has a name of {kind if kind != 'lines' else 'plain lines'} and holds JSON; "
-            f"say --format jsonl, or --format {kind} if that is what it is"
+            f"{name} has the suffix of {kind if kind != 'lines' else 'plain lines'} but contains JSON; "
+            f"pass --format jsonl, or --format {kind} to force it"
         )
     if kind in ("csv", "tsv"):
         return open_table(peeked, head, is_whole, kind, named=format_ is not None)

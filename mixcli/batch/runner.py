@@ -1,4 +1,4 @@
-"""A batch from its records to its lines: what the journal knows is not asked again, the rest is, and all come out in order."""
+"""Run a batch: skip what the journal has, request the rest, and write all results in order."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -104,14 +104,16 @@ def _alike(words: list[str], done: Done) -> list[str] | None:
         return None
     words = [*words, error["message"]]
     if len(words) == ALIKE:
-        raise SomeFailed(f"the first {ALIKE} records all failed, so no more were asked: {words[0]}")
+        raise SomeFailed(
+            f"the first {ALIKE} records all failed with the same error, so the batch stopped: {words[0]}"
+        )
     return words
 
 
 def _one(
     index: int, record: Record, job: Job, ask: Ask, journal: Journal | None, identity: str
 ) -> tuple[Done, str, dict[str, Any] | None]:
-    """Bring one record to its end; gives it with its key, and the outcome where one was computed now."""
+    """Bring one record to its end; returns it with its key, and the outcome where one was computed now."""
     key = key_of(identity, {"line": index})
     try:
         if record.fault:

@@ -1,4 +1,4 @@
-"""The first bytes of an input: what is not text is refused by name, and JSON is told from lines."""
+"""Inspect the first bytes of an input: refuse what is not text, and distinguish JSON from plain lines."""
 
 import json
 import os
@@ -61,7 +61,7 @@ Shape = Literal["document", "lines", ""]
 
 
 class Peeked:
-    """A stream whose first bytes were looked at; `is_whole` tells whether they are all."""
+    """A stream whose first bytes were looked at; `is_whole` shows whether they are all."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -110,7 +110,7 @@ def _check_markup(head: bytes, name: str, shown: str) -> None:
     what = SUFFIXES.get(Path(name).suffix.lower()) or (kinds[0] if kinds else "")
     if what:
         raise UsageError(
-            f"{shown} is {what}, which batch does not read; make JSON lines or CSV of it, or take each line as a text with --format lines"
+            f"{shown} is {what}, which batch cannot read; convert it to JSON lines or CSV, or pass --format lines to send each line as text"
         )
 
 
@@ -166,7 +166,7 @@ def check_no_table(head: bytes, is_whole: bool) -> None:
             and HEADERS & set(cells)
         ):
             raise UsageError(
-                f"the first line of the input, {line[:60]!r}, is that of a table; say --format csv, or --format lines to ask about each line"
+                f"the first line of the input, {line[:60]!r}, looks like a table header; pass --format csv, or --format lines to send each line as text"
             )
 
 
@@ -180,7 +180,7 @@ def is_one(head: bytes, is_whole: bool) -> bool:
 
 
 def value_of(text: str) -> Any:
-    """Return what JSON says, None where it is none."""
+    """Return the value of JSON text, None if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

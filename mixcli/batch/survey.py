@@ -1,4 +1,4 @@
-"""A look through a whole file before the first request: what would go wrong with every record is one sentence, not a file of errors.
+"""Check a whole input file before the first request, so that an error in every record is reported once.
 
 Structure that breaks off late, fields that no record has, gold labels that cannot be answered: all that is read of a file is known before a
 model is loaded. It costs as long as reading takes, and no memory. A pipe cannot be read twice; there each record says for itself.
@@ -96,25 +96,25 @@ def look_through(
     keep = job.keep if isinstance(job, TemplateJob) else ()
     labels = job.form.labels if isinstance(job, TemplateJob) else ()
     wanted = [*keep, *([gold] if gold else [])]
-    with console.progress("looking through the input") as bar:
+    with console.progress("checking the input") as bar:
         for record in source.records:
             survey.add(record, job, [name for name in wanted if name not in survey.seen], gold, labels)
             if not survey.n % 1000:
-                bar.update(position(), n_bytes, f"looking through the input, {counted(survey.n, 'record')}")
+                bar.update(position(), n_bytes, f"checking the input, {counted(survey.n, 'record')}")
     if survey.n and survey.n_bad == survey.n:
-        which = f"none of the {survey.n:,} records can be asked; " if survey.n > 1 else ""
+        which = f"all {survey.n:,} records are invalid; first error: " if survey.n > 1 else ""
         raise UsageError(f"{which}{survey.first_bad}")
     if len(survey.only) > 1:
         named = " and ".join(f"{name} (record {first})" for name, first in list(survey.only.items())[:SHOWN])
-        raise UsageError(f"{{{{ text }}}} could mean several fields: {named}; say which one with --column")
+        raise UsageError(f"{{{{ text }}}} is ambiguous: {named}; choose a field with --column")
     if survey.n_unusable:
         console.warn(
-            f"{counted(survey.n_unusable, 'record')} without an id that can be used ({survey.first_unusable}): "
+            f"{counted(survey.n_unusable, 'record')} without a valid id ({survey.first_unusable}): "
             "the number of the line stands for it; an id is a text or a whole number"
         )
     if survey.n_twice:
         console.warn(
-            f"{counted(survey.n_twice, 'record')} with the id of an earlier one ({survey.first_twice}); "
+            f"{counted(survey.n_twice, 'record')} with a duplicate id ({survey.first_twice}); "
             "their results cannot be told apart by id"
         )
     for name in keep:
@@ -129,7 +129,7 @@ def _check_seen(option: str, name: str, survey: Survey) -> None:
     if survey.n and name not in survey.seen:
         there = ", ".join(list(survey.names)[:20]) or "none"
         raise UsageError(
-            f"{option}: no record has a field {name!r}; there is {there}{nearest(name, tuple(survey.names))}"
+            f"{option}: no record has a field {name!r}; fields are {there}{nearest(name, tuple(survey.names))}"
         )
 
 
@@ -141,12 +141,12 @@ def _check_gold(survey: Survey, labels: Sequence[str]) -> None:
     for label, n in survey.strange.items():
         if folded(label) in near:
             raise UsageError(
-                f"--eval: {counted(n, 'record')} with the label {label!r}, and --choice has {near[folded(label)]!r}; write them alike, or all of these count as wrong"
+                f"--eval: {counted(n, 'record')} with the label {label!r}, and --choice has {near[folded(label)]!r}; use the same spelling, or they all count as wrong"
             )
     n_strange = survey.strange.total()
     listed = ", ".join(repr(label) for label, _ in survey.strange.most_common(SHOWN))
     if n_strange == survey.n_gold:
         raise UsageError(f"--eval: no record has one of the labels of --choice; they have {listed}")
     console.warn(
-        f"--eval: {counted(n_strange, 'record')} with a label that --choice lacks ({listed}), counted as wrong"
+        f"--eval: {counted(n_strange, 'record')} with a label that is not in --choice ({listed}), counted as wrong"
     )

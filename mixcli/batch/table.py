@@ -1,4 +1,4 @@
-"""CSV and TSV as they come: the separator found by what fits, columns without a name left out, a quote that never closes named by its row."""
+"""Read CSV and TSV: detect the separator, skip unnamed index columns, name the row of an unclosed quote."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ class Dialect:
 
 
 def open_table(stream: Readable, head: bytes, is_whole: bool, kind: str, named: bool) -> Source:
-    """Return the records of a table. `kind` is csv or tsv, `named` tells whether --format says so. UsageError without a usable header."""
+    """Return the records of a table. `kind` is csv or tsv, `named` shows whether --format says so. UsageError without a usable header."""
     csv.field_size_limit(MAX_LINE)
     dialect, sample = sniff(head, is_whole, kind, named)
     feed = _Feed(read_lines(stream))
@@ -49,7 +49,7 @@ def open_table(stream: Readable, head: bytes, is_whole: bool, kind: str, named: 
 
 
 def sniff(head: bytes, is_whole: bool, kind: str, named: bool) -> tuple[Dialect, list[Row]]:
-    """Find out how a table is written, from its first rows; gives these too. UsageError where two ways fit equally well."""
+    """Find out how a table is written, from its first rows; returns these too. UsageError where two ways fit equally well."""
     text = re.sub(r"\r\n?", "\n", head.decode("utf-8-sig", "replace")).lstrip("\n")
     if not is_whole and "\n" in text:
         text = text[: text.rindex("\n") + 1]
@@ -62,13 +62,15 @@ def sniff(head: bytes, is_whole: bool, kind: str, named: bool) -> tuple[Dialect,
     best = max(scores, key=lambda separator: (*scores[separator], separator == own), default=own)
     if kind == "tsv" and ("\t" in scores or named):
         if best != "\t" and "\t" not in scores:
-            raise UsageError(f"--format tsv: the header has no tab, but {SEPARATORS[best]}; say --format csv")
+            raise UsageError(
+                f"--format tsv: the header has no tab, but {SEPARATORS[best]}; pass --format csv"
+            )
         best = "\t"
     rivals = [separator for separator in scores if scores[separator] == scores[best] and separator != best]
     if rivals and best != "\t":
         raise UsageError(
             f"the columns can be separated by {SEPARATORS[best]} or by {SEPARATORS[rivals[0]]}, both fit; "
-            "put the values that have the other sign in double quotes, or say --format tsv for tabs"
+            "quote the values that contain the other separator, or pass --format tsv for tabs"
         )
     rows = ways[best]
     spaced = any(re.match(r'\s+"', value) for row in rows for value in row)
@@ -93,7 +95,7 @@ def _fit(rows: list[Row]) -> tuple[float, int]:
 
 
 class _Feed:
-    """Feeds lines to the csv module, remembers those of the present row, and takes them back where the row was none."""
+    """Feeds lines to the csv module, remembers those of the present row, and takes them back if they were not a row."""
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
@@ -146,7 +148,7 @@ def _names(header: Row, rows: list[Row], notes: list[str]) -> list[str]:
     for number, name in enumerate(header, 1):
         if name and name in header[: number - 1]:
             raise UsageError(
-                f"the header needs a name of its own for every column; {name!r} is there twice, as columns "
+                f"the header needs a unique name for every column; {name!r} is given twice, as columns "
                 f"{header.index(name) + 1} and {number}"
             )
     named = [number for number, name in enumerate(header) if name]
@@ -161,12 +163,12 @@ def _names(header: Row, rows: list[Row], notes: list[str]) -> list[str]:
         is_empty = not any(values) and bool(named)
         if not name and not is_index and not is_empty:
             raise UsageError(
-                f"the header needs a name of its own for every column; column {number + 1} has none, "
-                f"and values such as {next(filter(None, values), '')[:40]!r}"
+                f"the header needs a name for every column; column {number + 1} has none, "
+                f"but has values such as {next(filter(None, values), '')[:40]!r}"
             )
         if not name and is_index:
             notes.append(
-                "the first column has no name and holds numbers: it is taken for an index and left out"
+                "the first column has no name and holds numbers: it is treated as an index and skipped"
             )
     return header
 
@@ -184,7 +186,7 @@ def _doubt(columns: Sequence[str], names: list[str], sample: list[Row]) -> str:
     )
     if not looks and name not in [row[at].strip() for row in sample[1:] if at < len(row)]:
         return ""
-    return f"the first line, {name[:60]!r}, looks like a record and not like a header"
+    return f"the first line, {name[:60]!r}, looks like a record, not a header"
 
 
 def _records(feed: _Feed, dialect: Dialect, names: list[str]) -> Iterator[Record]:
@@ -216,7 +218,7 @@ def _record(row: Row, names: list[str], number: int) -> Record:
     for column, (name, value) in enumerate(zip(names, row, strict=False), 1):
         if not name and column > 1 and value.strip():
             return Record(
-                number, fault=f"field {column} has a value, {value[:40]!r}, and no name in the header"
+                number, fault=f"field {column} has a value, {value[:40]!r}, but no name in the header"
             )
     fields = {name: value for name, value in zip(names, row, strict=False) if name}
     return Record(fields.get("id") or number, fields)
@@ -224,5 +226,5 @@ def _record(row: Row, names: list[str], number: int) -> Record:
 
 def _why(error: csv.Error, feed: _Feed) -> str:
     if len(feed.taken) > 1 or "unexpected end" in str(error):
-        return "the quote that opens in this row does not close"
+        return "the quote opened in this row is never closed"
     return str(error)

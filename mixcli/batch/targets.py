@@ -1,4 +1,4 @@
-"""Where a batch writes, checked before anything is read or loaded: what is there, whose it is, and that nothing is written twice."""
+"""Check the output and journal paths of a batch before anything is read or loaded."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from mixcli.errors import UsageError
 from quantize.output_target import is_stream, output_target, refuse_foreign
 
-STDOUT = "without -o the results go to stdout; leave -o out, or name a file"
+STDOUT = "results go to stdout without -o; remove -o or name a file"
 # how a line of results begins, and what it has in it: JobResult lines, and those of OpenAI's batches
 _RESULT = re.compile(rb'\{"id": .*?"(?:result|error|response)": ', re.DOTALL)
 
@@ -23,16 +23,18 @@ def check_targets(source: str, out: Path | None, journal: Path | None, others: t
             continue
         for read in (*([Path(source)] if source != "-" else []), *others):
             if _is_same(path, read):
-                raise UsageError(f"{option} {path} is what is read, and would be lost; name another file")
+                raise UsageError(f"{option} {path} is an input and would be overwritten; choose another file")
         target = output_target(path, stdout=STDOUT)
         if option == "-o":
             refuse_foreign(target, is_results, "holds no results of mixcli batch")
         elif target.exists() and not os.access(target, os.W_OK):
-            raise UsageError(f"{option} {path} is not writable; change its rights or name another file")
+            raise UsageError(
+                f"{option} {path} is not writable; change its permissions or choose another file"
+            )
     if out is not None and journal is not None:
         for written in (out, part_of(out)):
             if _is_same(journal, written):
-                raise UsageError(f"--journal {journal} is where the results are written; name another file")
+                raise UsageError(f"--journal {journal} is also the output file; choose another file")
     if out is not None and not is_stream(out):
         _check_part(part_of(out))
 
@@ -54,12 +56,10 @@ def _check_part(part: Path) -> None:
     if not part.exists() and not part.is_symlink():
         return
     if not part.is_file() or part.is_symlink():
-        raise UsageError(f"{part} is in the way: results are written there first; move it away")
+        raise UsageError(f"{part} is not a regular file, and results are written there first; move it away")
     with part.open("rb") as file:
         if file.read(1) not in (b"", b"{"):
-            raise UsageError(
-                f"{part} is in the way and holds no results: they are written there first; move it away"
-            )
+            raise UsageError(f"{part} holds other data, and results are written there first; move it away")
 
 
 def _is_same(path: Path, other: Path) -> bool:

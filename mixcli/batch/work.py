@@ -1,4 +1,4 @@
-"""One batch as the command line asks for it: input, job, who is asked, journal and output, put together."""
+"""Assemble a batch from the command line: input, job, backend, journal and output."""
 
 import os
 import stat
@@ -68,7 +68,7 @@ def work(
 ) -> Report:
     """Run a batch. What can be refused is refused before the model is loaded: a file is looked through first, and the targets are tried.
 
-    `distant` reads inputs that are no file here (a Ray cluster does).
+    `distant` reads inputs that are not local files (a Ray cluster does).
     """
     evaluation = Evaluation() if order.gold else None
     check_targets(order.source, order.out, order.journal, order.read)
@@ -84,7 +84,7 @@ def work(
             stack.callback(journal.close)
         if is_empty:
             stack.enter_context(output(order.out))
-            return Report(Tally(), f"{_name(order.source)} has no records, so nothing is asked", evaluation)
+            return Report(Tally(), f"{_name(order.source)} has no records; nothing to do", evaluation)
         asked = asker()
         stack.callback(asked.close)
         write = stack.enter_context(output(order.out))
@@ -104,9 +104,9 @@ def work(
 
 
 def _is_empty(order: Order, job: TemplateJob) -> bool:
-    """Look through an input that can be read twice; tells whether it has no records. UsageError for what every record would fail with."""
+    """Look through an input that can be read twice; shows whether it has no records. UsageError for what every record would fail with."""
     if order.source != "-" and not Path(order.source).is_file():
-        return False  # a pipe with a name: who opens it twice may wait for ever
+        return False  # a pipe with a name: who opens it twice may wait forever
     with _stream(order.source) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             return False
@@ -131,18 +131,18 @@ def _job(job: TemplateJob, source: Source, order: Order) -> Job:
     if source.format == "openai":
         if order.for_prompts:
             raise UsageError(
-                f"the records are whole requests of OpenAI's batch format, which say everything themselves; leave out {', '.join(order.for_prompts)}"
+                f"the records are whole requests of OpenAI's batch format, which carry their own options; remove {', '.join(order.for_prompts)}"
             )
         return RequestJob(job.sampling, order.model)
     if source.columns is not None:
         job.check(source.columns)
         if source.doubt and job.takes_only(source.columns):
             raise UsageError(
-                f"{source.doubt}; add a header line, or take each line as a text with --format lines"
+                f"{source.doubt}; add a header line, or pass --format lines to send each line as text"
             )
         if order.gold and order.gold not in source.columns:
             raise UsageError(
-                f"--eval: there is no column {order.gold!r}; there is {', '.join(source.columns)}{nearest(order.gold, source.columns)}"
+                f"--eval: no column {order.gold!r}; columns are {', '.join(source.columns)}{nearest(order.gold, source.columns)}"
             )
     return job
 
@@ -164,10 +164,10 @@ def _opened(
 
 @contextmanager
 def _stream(source: str) -> Iterator[BinaryIO]:
-    """Yield the bytes of an input. A pipe is left open (see stdin.stream); a file can be closed, nobody waits in it."""
+    """Yield the bytes of an input. A pipe is left open (see stdin.stream); a file can be closed, no thread blocks in it."""
     if source == "-":
         if not stdin.is_piped():
-            raise UsageError("- is stdin, and nothing is piped in; name a file, or pipe the records in")
+            raise UsageError("- means stdin, but nothing is piped in; name a file or pipe the records in")
         yield stdin.stream()
         return
     with console.if_slow(f"waiting for a program that writes to the pipe {source}"):

@@ -1,1 +1,1 @@
-"""The terminal REPL."""
+"""The interactive chat in the terminal."""

@@ -1,4 +1,4 @@
-"""Slash commands about this conversation: how it is led, what is in it, what it cost, and what leaves it."""
+"""Slash commands about the conversation: system message, settings, context, statistics, export."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def system(chat: "Chat", rest: str) -> None:
     """Show the system message, or set it."""
     if not rest:
-        console.note(chat.talk.system or "(there is no system message)")
+        console.note(chat.talk.system or "(no system message)")
         return
     if rest.startswith("@"):
         persona = personas.persona(rest[1:])
@@ -28,7 +28,7 @@ def system(chat: "Chat", rest: str) -> None:
     else:
         chat.talk.system = "" if rest == "none" else rest
     chat.talk.remember()
-    console.note("(the system message is set)" if chat.talk.system else "(there is no system message now)")
+    console.note("(system message set)" if chat.talk.system else "(system message removed)")
 
 
 def set_(chat: "Chat", rest: str) -> None:
@@ -49,14 +49,14 @@ def export(chat: "Chat", rest: str) -> None:
     """Write the conversation into a file; the form is what was said, or what the file's name says."""
     session = chat.talk.session
     if session is None:
-        raise UsageError("this conversation has not begun; say something first")
+        raise UsageError("the conversation is empty; send a message first")
     word, _, path_text = rest.partition(" ")
     if word not in FORMATS:
         word, path_text = "", rest
     form = word or next((form for form, suffix in FORMATS.items() if path_text.endswith(suffix)), "markdown")
     path = Path(path_text.strip() or f"{session.name}{FORMATS[form]}").expanduser()
     write_new(path, text_of(session, chat.talk.messages, form))
-    console.note(f"(written to {path})")
+    console.note(f"(saved to {path})")
 
 
 def copy_answer(chat: "Chat", _rest: str) -> None:
@@ -67,9 +67,9 @@ def copy_answer(chat: "Chat", _rest: str) -> None:
 def file(chat: "Chat", rest: str) -> None:
     """Attach a file to the next message."""
     if not rest:
-        raise UsageError("/file needs the path of a text file")
+        raise UsageError("/file needs the path of a text file; write /file PATH")
     chat.files.append(attach(rest))
-    console.note(f"({chat.files[-1].name} goes with the next message)")
+    console.note(f"({chat.files[-1].name} is attached to the next message)")
 
 
 def context(chat: "Chat", _rest: str) -> None:
@@ -81,7 +81,7 @@ def context(chat: "Chat", _rest: str) -> None:
         return
 
     def row(mark: str, role: str, text: str, *, seen: bool = True) -> None:
-        n = f"{counted(host.client.tokenize({'prompt': text})['count'], 'token')}" if seen else "left out"
+        n = f"{counted(host.client.tokenize({'prompt': text})['count'], 'token')}" if seen else "dropped"
         console.note(f"{mark:>3}  {role:<9} {n:>14}  {beginning(text)}")
 
     if chat.talk.system:
@@ -100,7 +100,7 @@ def context(chat: "Chat", _rest: str) -> None:
     total = host.client.tokenize({"messages": wire})
     n_ctx = total.get("max_model_len") or chat.model.n_ctx
     console.note(
-        f"{'':5}{'together':<9} {total['count']:>7,} tokens with the format's own, {100 * total['count'] / n_ctx:.0f} % of {n_ctx:,}"
+        f"{'':5}{'total':<9} {total['count']:>7,} tokens with the chat format's own, {100 * total['count'] / n_ctx:.0f} % of {n_ctx:,}"
     )
 
 
@@ -109,12 +109,12 @@ def clear(chat: "Chat", _rest: str) -> None:
     chat.talk.begin_anew()
     chat.files.clear()
     chat.forget_stats()
-    console.note("(a new conversation)")
+    console.note("(new conversation)")
 
 
 def statistics(chat: "Chat", _rest: str) -> None:
     """Show what the last answer cost."""
     if not chat.stats.n_prompt:
-        raise UsageError("there is no answer yet in this chat whose cost is known")
+        raise UsageError("no statistics yet; send a message first")
     for name, value in chat.stats.rows(chat.model.n_ctx, chat.model.estimated_decode()):
         console.note(f"{name:<20} {value}")

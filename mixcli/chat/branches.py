@@ -1,4 +1,4 @@
-"""Slash commands that move in the tree of a conversation, and between conversations."""
+"""Slash commands that move between branches of a conversation, and between conversations."""
 
 import codecs
 import os
@@ -31,7 +31,7 @@ def undo(chat: "Chat", _rest: str) -> None:
     """Go back to before the last question."""
     question = chat.talk.undo()
     chat.forget_stats()
-    console.note(f"(took back: {beginning(question)})")
+    console.note(f"(undone: {beginning(question)})")
 
 
 def edit(chat: "Chat", rest: str) -> None:
@@ -42,7 +42,7 @@ def edit(chat: "Chat", rest: str) -> None:
     old = chat.talk.question(number).content if number else chat.draft
     text = edited(old).strip("\n")
     if not text.strip() or (number and text == old):
-        console.note("(nothing was changed)")
+        console.note("(no change)")
         return
     if number:
         chat.talk.before(number)
@@ -81,11 +81,11 @@ def sessions(chat: "Chat", rest: str) -> None:
             f"{mark} {moment(one.used)}  {one.name:<{width}}  {counted(one.n_messages, 'message'):>12}, {one.model}"
         )
     if not have:
-        console.note("(there are no conversations yet)")
+        console.note("(no conversations yet)")
 
 
 def resume(chat: "Chat", rest: str) -> None:
-    """Go on with another conversation."""
+    """Continue another conversation."""
     if not rest:
         raise UsageError("/resume needs the name of a conversation; /sessions lists them")
     chat.talk.resume(chat.talk.store.find(rest))
@@ -95,7 +95,7 @@ def resume(chat: "Chat", rest: str) -> None:
 
 def rename(chat: "Chat", rest: str) -> None:
     """Rename the conversation."""
-    console.note(f"(this conversation is called {chat.talk.rename(rest)} now)")
+    console.note(f"(conversation renamed to {chat.talk.rename(rest)})")
 
 
 def edited(text: str) -> str:
@@ -118,7 +118,7 @@ def edited(text: str) -> str:
 
 
 def draft_text(raw: bytes) -> str:
-    """Return what an editor saved, which may be UTF-16; bytes that are no text are replaced and counted, so that nothing that was typed is lost."""
+    """Return what an editor saved, which may be UTF-16; replace and count invalid bytes, so that no typed text is lost."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raw = raw.decode("utf-16", "replace").encode()
     return decode(raw)
@@ -132,5 +132,5 @@ def beginning(text: str, length: int = SHOWN) -> str:
 
 def _number(text: str) -> int:
     if not text.isdecimal() or len(text) > 9:
-        raise UsageError(f"{text!r} is not a number of the list")
+        raise UsageError(f"{text!r} is not a number in the list")
     return int(text)

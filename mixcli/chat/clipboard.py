@@ -1,4 +1,4 @@
-"""Text onto the clipboard: by the desktop's own tool, or through the terminal (OSC 52), which also works over ssh."""
+"""Copy text to the clipboard: by a desktop tool, or through the terminal (OSC 52), which also works over ssh."""
 
 import base64
 import os
@@ -32,7 +32,7 @@ def copy(text: str) -> str:
                 return command[0]
     encoded = base64.b64encode(text.encode("utf-8", "replace")).decode()
     if not console.is_terminal(sys.stdout) or len(encoded) > MAX_OSC:
-        raise UsageError("there is no clipboard here; /export PATH writes a file")
+        raise UsageError("no clipboard found; save the conversation with /export PATH")
     sys.stdout.write(f"\x1b]52;c;{encoded}\a")
     sys.stdout.flush()
     return "the terminal"

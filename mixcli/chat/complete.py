@@ -1,4 +1,4 @@
-"""What the Tab key knows: slash commands, and what each of them takes."""
+"""Tab completion of slash commands and their arguments."""
 
 from collections.abc import Callable, Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""A conversation as a file for people or programs."""
+"""Export a conversation as markdown or JSON."""
 
 import json
 from collections.abc import Sequence

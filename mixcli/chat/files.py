@@ -1,4 +1,4 @@
-"""Files that go with a message, and files that are written."""
+"""Read files attached to a message, and write exported files."""
 
 import re
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def attach(text: str) -> Attachment:
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise UsageError(f"{path} is a folder; name a file of it")
+            raise UsageError(f"{path} is a folder; name a file in it")
         if size > MAX_FILE:
             raise UsageError(f"{path} has {size:,} bytes, and {MAX_FILE:,} is the limit; take a part of it")
         if not path.is_file():
@@ -61,10 +61,10 @@ def write_new(path: Path, text: str) -> None:
     try:
         new_text(path, text)
     except FileExistsError:
-        raise UsageError(f"{path} is there already; name another file") from None
+        raise UsageError(f"{path} already exists; choose another file") from None
     except FileNotFoundError:
         raise UsageError(
-            f"{path}: there is no folder {path.parent}; make it first, or name another file"
+            f"{path}: folder {path.parent} does not exist; create it first or choose another file"
         ) from None
     except OSError as error:
         raise explain(error) from None

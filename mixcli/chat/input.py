@@ -1,4 +1,4 @@
-"""Where messages come from: prompt_toolkit on a terminal, plain lines elsewhere."""
+"""Read messages: with prompt_toolkit on a terminal, as plain lines elsewhere."""
 
 import os
 import sys
@@ -130,7 +130,7 @@ class Editor:
         if session is not None and session.app.loop is not None:
 
             def end() -> None:
-                with suppress(Exception):  # it has ended by itself
+                with suppress(Exception):  # it has ended already
                     session.app.exit(exception=error)
 
             session.app.loop.call_soon_threadsafe(end)

@@ -1,4 +1,4 @@
-"""Ctrl-C while an answer comes: it ends the waiting for the model, never the saving or drawing of what came."""
+"""Handle Ctrl-C during an answer: stop waiting for the model, but finish saving and drawing."""
 
 import signal
 from collections.abc import Generator, Iterable

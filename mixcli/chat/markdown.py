@@ -1,4 +1,4 @@
-"""Markdown, line by line: a finished line becomes rows that are printed once, for ever.
+"""Render markdown line by line: a finished line becomes rows that are printed once and never redrawn.
 
 Every line of an answer stands for itself, as people write in chats: a single newline is a new line. What reaches over lines is kept as
 state: an open code fence, and the rows of a table, which is drawn when it ends because its columns need all of it.
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mixcli.chat.inline import inline
 
-CONTEXT = 100  # lines of code that are looked at for the colours of the next one
+CONTEXT = 100  # lines of code that are looked at for the colors of the next one
 TAB = 4
 MAX_TABLE = 200  # rows; a longer one is drawn in pieces
 
@@ -72,7 +72,7 @@ class Markdown:
         return self._fence is not None
 
     def line(self, source: str) -> list[Line]:
-        """Take a finished line and give what can be printed for ever now."""
+        """Take a finished line and give what can be printed forever now."""
         source = source.expandtabs(TAB)
         if self._fence:
             return self._code(self._fence, source)
@@ -100,7 +100,7 @@ class Markdown:
     def split(self, source: str, width: int, n_rows: int) -> tuple[str, str] | None:
         """Cut an unfinished line behind its first `n_rows` rows, so that both halves look as the whole did; None where that cannot be.
 
-        The second half begins with the indent of the rows that it goes on with.
+        The second half starts with the indent of the rows that it continues.
         """
         if self._fence or self._table or TABLE_ROW.match(source):
             return None
@@ -195,7 +195,7 @@ def _drawn(source: str) -> Line:
 
 
 def table(sources: list[str]) -> list[Line]:
-    """Draw the rows of a table with aligned columns; rows that are no table stay as they are."""
+    """Draw the rows of a table with aligned columns; rows that do not form a table are drawn unchanged."""
     cells = [_cells(row) for row in sources if not TABLE_RULE.match(row)]
     if len(sources) < 2 or len(cells) == len(sources):
         return [_drawn(row) for row in sources]
@@ -222,7 +222,7 @@ def _cells(row: str) -> list[str]:
 
 
 def _colored(lines: list[str], language: str) -> Text:
-    """Return the last of some lines of code in colours."""
+    """Return the last of some lines of code in colors."""
     from rich.syntax import Syntax
 
     plain = Text(lines[-1])

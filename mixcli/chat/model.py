@@ -1,4 +1,4 @@
-"""The model of a chat: loaded in the background, loaded again when its process has died."""
+"""The model of a chat: load it in the background, and reload it when its process died."""
 
 import threading
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class LoadState:
 class ChatModel:
     """One model and one wish; `changed` is called from the loading thread.
 
-    `load` returns at once. A failed load keeps its error until somebody waits for the model; the next `wait` after that tries again.
+    `load` returns at once. A failed load keeps its error until `wait` raises it; the next `wait` tries again.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class ChatModel:
         return self.state.order or place(self.stored(), self.wish)
 
     def estimated_decode(self) -> float | None:
-        """Return the roofline estimate of this placement, tokens a second; None where the machine cannot be described."""
+        """Return the roofline estimate of this placement, tokens per second; None where the machine cannot be described."""
         from mixcli.chat.roofline import estimated_decode
 
         try:
@@ -171,7 +171,7 @@ class ChatModel:
             self._show(FAILED)
             return
         self._host = host
-        if self._left:  # nobody waits for it any more
+        if self._left:  # the chat was left meanwhile
             host.leave()
         self._show(READY, share=1.0)
 

@@ -1,4 +1,4 @@
-"""Personas: how a model should answer, kept as files in the configuration folder.
+"""Personas: system messages with settings, stored as files in the configuration folder.
 
 `personas/support.md` is a system message as it stands; `personas/support.toml` has `system` and may have a table `[settings]` with
 what `/set` knows.
@@ -46,10 +46,8 @@ def persona(name: str) -> Persona:
             except UsageError as error:
                 raise UsageError(f"the persona {path}: {error}") from None
     have = names()
-    hint = did_you_mean(name, have, f"there are: {', '.join(have)}" if have else "there are none yet")
-    raise UsageError(
-        f"no persona is called {name!r}; {hint} (they are files such as {folder() / 'support.md'})"
-    )
+    hint = did_you_mean(name, have, f"personas are: {', '.join(have)}" if have else "none are defined")
+    raise UsageError(f"persona {name!r} not found; {hint} (each is a file such as {folder() / 'support.md'})")
 
 
 def _markdown(text: str) -> Persona:

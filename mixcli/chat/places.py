@@ -1,4 +1,4 @@
-"""Slash commands about the model: which one, on which machine, what lives where, which experts answer."""
+"""Slash commands about the model: choose it, choose a profile, show the plan and the expert use."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ def profile(chat: "Chat", rest: str) -> None:
         return
     from mixcli.insight.machines import machine_of
 
-    machine_of(rest)  # refuses a name that is none
+    machine_of(rest)  # refuses a name that is not valid
     wish = replace(chat.model.wish, profile=None if rest == "auto" else rest)
     _use(chat, ChatModel(chat.model.name, wish, chat.model.keep_alive))
 
@@ -46,7 +46,7 @@ def plan(chat: "Chat", _rest: str) -> None:
         console.note(row)
     console.note(f"llama.cpp {flags(order.placement)}")
     if rate := chat.model.estimated_decode():
-        console.note(f"estimate: {rate:.1f} tokens/s (not measured)")
+        console.note(f"estimate: {rate:.1f} tok/s (not measured)")
 
 
 def experts(chat: "Chat", _rest: str) -> None:
@@ -64,7 +64,7 @@ def spread(layers: Sequence[Sequence[int]], n_expert: int, n_used: int) -> list[
     """Draw each expert's share over all layers, then every layer's favourites."""
     total = [sum(layer[i] for layer in layers) for i in range(n_expert)]
     every = sum(total) or 1
-    rows = [f"{n_used} of {n_expert} experts a token; equal use would be {100 / n_expert:.1f} % each"]
+    rows = [f"{n_used} of {n_expert} experts per token; uniform use would be {100 / n_expert:.1f} % each"]
     rows += [f"expert {i:<3} {bar(n / max(total))} {100 * n / every:5.1f} %" for i, n in enumerate(total)]
     for number, layer in enumerate(layers):
         best = sorted(range(n_expert), key=lambda i: -layer[i])[:TOP]
@@ -90,4 +90,4 @@ def profile_names(_chat: "Chat") -> Iterable[str]:
 
 def _use(chat: "Chat", other: ChatModel) -> None:
     chat.use(other)
-    console.note(f"({other.label} is being loaded; the conversation goes on with it)")
+    console.note(f"(loading {other.label}; the conversation continues with it)")

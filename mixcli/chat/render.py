@@ -1,6 +1,6 @@
-"""How an answer comes onto the terminal: append-only.
+"""Draw an answer on the terminal, append-only.
 
-What is finished is printed once, for ever; only the unfinished tail and a few lines of status live below it and are drawn again. The
+What is finished is printed once, forever; only the unfinished tail and a few lines of status live below it and are drawn again. The
 cursor rests at the tail's first cell, so that erasing needs no counting: whatever a resize did to the rows, everything below the
 cursor is the tail. While the tail is drawn the terminal does not wrap, so its height is what was counted.
 """
@@ -105,7 +105,7 @@ class LiveView:
         return self._finished(self._markdown.line(head), width)
 
     def _finished(self, lines: Sequence[Line], width: int) -> list[str]:
-        """Return the rows that are printed for ever; exact lines stay whole, so that they are copied as they are."""
+        """Return the rows that are printed forever; exact lines stay whole, so that they are copied as they are."""
         rows = [""] * self._blanks
         for line in lines:
             rows += [self._ansi(row) for row in ([line.text] if line.exact else line.rows(width))]

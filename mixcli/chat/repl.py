@@ -1,4 +1,4 @@
-"""The chat loop: read a message, stream the answer, keep the conversation."""
+"""The chat loop: read a message, stream the answer, save the conversation."""
 
 import importlib
 import sys
@@ -75,9 +75,7 @@ class Chat:
         finally:
             self.model.leave()
         if self.n_failed and not self.talking:
-            raise SomeFailed(
-                f"{counted(self.n_failed, 'message')} had no answer; the reason stands after each"
-            )
+            raise SomeFailed(f"{counted(self.n_failed, 'message')} had no answer; see the error after each")
 
     def start_loading(self) -> None:
         """Load the model, and what the first answer needs, in the background."""
@@ -104,7 +102,7 @@ class Chat:
         except KeyboardInterrupt:
             view.close()
             self.talk.end(UNANSWERED)
-            console.note("(called off; the model goes on loading)")
+            console.note("(cancelled; the model continues to load)")
             return False
         except Exception as error:
             view.close()
@@ -156,7 +154,7 @@ class Chat:
         )
 
     def use(self, model: ChatModel) -> None:
-        """Go on with another model, or the same one placed otherwise; UsageError when its file is not here."""
+        """Switch to another model, or another placement of the same one; UsageError if its file does not exist."""
         model.state = LoadState(LOADING, model.stored().label)
         self.model.leave()
         self.model = model
@@ -187,7 +185,7 @@ class Chat:
         if self._seen():
             self.show(self.talk.messages[-2:])
         same = not session.model or session.model.startswith(self.model.label)
-        other = "" if same else f"; it was talked with {session.model}"
+        other = "" if same else f"; previous model: {session.model}"
         console.note(f"({session.name}, {counted(len(self.talk.messages), 'message')}{other})")
 
     # parts of it
@@ -213,7 +211,7 @@ class Chat:
         except KeyboardInterrupt:
             if not self.talking:
                 raise
-            console.note("(called off)")
+            console.note("(cancelled)")
         if not self.leaving:
             self._gap()
 
@@ -244,21 +242,19 @@ class Chat:
         for note in host.notes:
             self.note_once(note)
         if self.model.smaller:
-            self.note_once("(loaded with the next smaller plan, in case memory was the reason)")
+            self.note_once("(loaded with the next smaller plan, because memory may have run out)")
         return host
 
     def _mourn(self) -> None:
         cause = self.model.lost()
-        console.warn(
-            f"the model process ended ({cause}); the conversation is kept, and the model is loaded again"
-        )
+        console.warn(f"the model process ended ({cause}); the conversation is kept; reloading the model")
 
     def _close(self, state: str, n_dropped: int, error: Exception | None) -> None:
         """Print what the answer itself does not tell."""
         if n_dropped > self.n_dropped:
             console.note(
-                f"({n_dropped} of the oldest messages no longer fit into the context of {self.model.n_ctx:,} tokens, with room for an answer, "
-                "and were left out; they stay in the session)"
+                f"({n_dropped} of the oldest messages dropped: the context of {self.model.n_ctx:,} tokens is full; "
+                "they stay in the session)"
             )
         self.n_dropped = n_dropped
         if state == STOPPED:
@@ -268,9 +264,9 @@ class Chat:
         if isinstance(error, ModelDied):
             self.n_failed += 1
             cause = self.model.lost()
-            kept = "what came of the answer is" if state == CUT else "the conversation is"
+            kept = "the partial answer is" if state == CUT else "the conversation is"
             console.warn(
-                f"the model process ended while it answered ({cause}); {kept} kept, and the next message, or /retry, loads it again"
+                f"the model process ended during the answer ({cause}); {kept} kept; send a message or /retry to reload the model"
             )
         elif error is not None:
             self.n_failed += 1
@@ -279,10 +275,10 @@ class Chat:
     def _why_cut(self) -> str:
         if self.stats.n_generated == self.talk.settings.get("max_tokens"):
             return (
-                f"(cut off: max_tokens, {self.stats.n_generated:,}, is reached; /set max_tokens changes it)"
+                f"(truncated: max_tokens {self.stats.n_generated:,} reached; change it with /set max_tokens)"
             )
         return (
-            f"(cut off: the context of {self.model.n_ctx:,} tokens is full; "
+            f"(truncated: the context of {self.model.n_ctx:,} tokens is full; "
             "start the chat with a larger --ctx, or /set overflow drop-oldest)"
         )
 
@@ -299,7 +295,7 @@ class Chat:
         if self.talk.system and "system" not in self.said and self.model.folds_system():
             self.said.add("system")
             console.note(
-                "(this model's format has no system message: yours is put at the head of a message of yours)"
+                "(this model's chat format has no system role: the system message is prepended to a user message)"
             )
 
     def note_once(self, text: str) -> None:
@@ -346,7 +342,7 @@ class Chat:
         return "\n".join(f" {one}" for one in lines)
 
     def _on_load(self) -> None:
-        """Hear of the load, in its thread: a first model that cannot be loaded ends the chat before anything was typed in vain."""
+        """Handle a change of the load, in its thread; if the first model cannot be loaded, end the chat at once."""
         if self.model.state.status == FAILED and not self.talk.messages and isinstance(self.source, Editor):
             assert self.model.error
             self._failure = self.model.error

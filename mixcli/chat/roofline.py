@@ -1,4 +1,4 @@
-"""What the machine could do: the roofline estimate for a model as it is placed."""
+"""The roofline estimate of decode speed for a model as it is placed."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def estimated_decode(stored: "StoredModel", wish: "Wish", placement: "Placement") -> float:
-    """Return the tokens a second that a placement should decode on the machine of a wish."""
+    """Return the tokens per second that a placement should decode on the machine of a wish."""
     shape = shape_of(header_of(stored.parts))
     machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
     return estimate(shape, machine, placement, layout_of(shape, placement, machine)).decode

@@ -1,4 +1,4 @@
-"""The tables of the conversations' database, and how one is opened.
+"""The tables of the conversation database, and how to open it.
 
 A conversation is a tree: every message knows the one before it, and a session's `head` is the leaf that is looked at. A message
 that is still being written is `partial` and not yet in the search index.
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 VERSION = 1
-NEWER = "it was made by a newer mixcli"
+NEWER = "it was written by a newer version of mixcli"
 BUSY = 10.0  # seconds to wait for another chat that writes
 
 TABLES = """
@@ -94,7 +94,7 @@ def _migrate(database: sqlite3.Connection) -> None:
     if version > VERSION:
         raise sqlite3.DatabaseError(NEWER)
     if version < VERSION:
-        # executescript commits by itself; two chats that start at once: the second finds the tables there
+        # executescript commits automatically; two chats that start at once: the second finds the tables there
         database.execute("BEGIN IMMEDIATE")
         try:
             if database.execute("PRAGMA user_version").fetchone()[0] == 0:

@@ -1,4 +1,4 @@
-"""Conversations on disk: every turn committed before and after the answer, searchable, with all its branches.
+"""Conversations on disk: saved before and after each answer, searchable, with all branches.
 
 Where the disk fails, the present conversation goes on in memory, with one sentence; nothing else in the chat notices.
 """
@@ -127,7 +127,7 @@ class Sessions:
         """Return the session that was used last; UsageError when there is none."""
         found = self._sessions("", limit=1)
         if not found:
-            raise UsageError("there is no conversation to go on with yet")
+            raise UsageError("no conversation to continue; start one with `mixcli chat`")
         return found[0]
 
     def find(self, name: str) -> Session:
@@ -141,10 +141,10 @@ class Sessions:
         hint = did_you_mean(name, [one.name for one in have], "`mixcli sessions` lists them")
         if begun:
             hint = f"did you mean {' or '.join(one.name for one in begun[:3])}?"
-        raise UsageError(f"no conversation is called {name!r}; {hint}")
+        raise UsageError(f"conversation {name!r} not found; {hint}")
 
     def resume(self, session: Session) -> None:
-        """Go on with a session: an answer that a kill cut off is marked so, and it counts as used now."""
+        """Resume a session: mark an answer that a kill interrupted, and update its time of last use."""
         self._current = session.id
 
         def act() -> None:
@@ -156,7 +156,7 @@ class Sessions:
         self._write(act)
 
     def rename(self, session: int, name: str) -> str:
-        """Return a session another name and say which it became."""
+        """Rename a session and return its new name."""
 
         def act() -> str:
             free = self._free(name, session)
@@ -240,7 +240,7 @@ class Sessions:
         where = ["message_text MATCH ?"] if long else []
         where += ["instr(lower(message.content), lower(?)) > 0"] * len(like)
         if not where:
-            raise UsageError("say what to search for: mixcli sessions search WORDS")
+            raise UsageError("no search words; use: mixcli sessions search WORDS")
         given: list[Any] = [" AND ".join(f'"{word}"' for word in long)] if long else []
         snippet = (
             "snippet(message_text, 0, '', '', '…', 40)"

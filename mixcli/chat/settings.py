@@ -1,4 +1,4 @@
-"""What `/set` sets: one table, and the values that a conversation has chosen."""
+"""The settings of `/set`: one table, and the values chosen in a conversation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,23 +51,23 @@ class Setting:
 
 
 TABLE: dict[str, Setting] = {
-    "temperature": _number("0 always takes the likeliest token", "temperature", 0.7),
-    "top_p": _number("choose among the tokens that make up this probability; 0 takes the likeliest", "top_p"),
-    "top_k": _number("choose among the k likeliest tokens; 0 is off", "top_k"),
-    "min_p": _number("drop tokens less likely than this share of the likeliest", "min_p"),
+    "temperature": _number("randomness; 0 always takes the most likely token", "temperature", 0.7),
+    "top_p": _number("sample from the most likely tokens up to this total probability; 0 takes the most likely", "top_p"),
+    "top_k": _number("sample from the k most likely tokens; 0 is off", "top_k"),
+    "min_p": _number("drop tokens below this fraction of the top probability", "min_p"),
     "typical_p": _number("locally typical sampling; 1 is off", "typical_p"),
-    "repeat_penalty": _number("above 1, make repeated tokens less likely", "repeat_penalty"),
-    "presence_penalty": _number("make tokens that occurred less likely", "presence_penalty"),
-    "frequency_penalty": _number("the more often, the less likely", "frequency_penalty"),
-    "seed": _number("same seed, same conversation: same answer", "seed"),
-    "max_tokens": _number("stop an answer after so many tokens", "max_tokens"),
-    "stop": Setting("end the answer before this text", f"a text of at most {MAX_STOP_LENGTH:,} characters", _stops, "stop"),
+    "repeat_penalty": _number("values above 1 penalize repeated tokens; 1 is off", "repeat_penalty"),
+    "presence_penalty": _number("penalize tokens that occurred; 0 is off", "presence_penalty"),
+    "frequency_penalty": _number("penalize tokens by how often they occurred; 0 is off", "frequency_penalty"),
+    "seed": _number("random seed; the same seed and conversation give the same answer", "seed"),
+    "max_tokens": _number("maximum length of an answer, in tokens", "max_tokens"),
+    "stop": Setting("end the answer before this text", f"text of at most {MAX_STOP_LENGTH:,} characters", _stops, "stop"),
     "overflow": Setting(
-        "what happens when the context is full", f"{DROP_OLDEST} or {ERROR}", _one_of(DROP_OLDEST, ERROR), "on_overflow", DROP_OLDEST
+        "what to do when the context is full", f"{DROP_OLDEST} or {ERROR}", _one_of(DROP_OLDEST, ERROR), "on_overflow", DROP_OLDEST
     ),
-    "speculate": Setting("guess ahead from what was said already", "on or off", _switch, "speculate"),
-    "markdown": Setting("draw headings, lists, code and tables", "on or off", _switch, None, True),
-    "keys": Setting("how lines are edited", "emacs or vi", _one_of("emacs", "vi"), None, "emacs"),
+    "speculate": Setting("prompt lookup: draft tokens from earlier text; faster where text repeats, same answer", "on or off", _switch, "speculate"),
+    "markdown": Setting("render headings, lists, code and tables", "on or off", _switch, None, True),
+    "keys": Setting("key bindings of the editor", "emacs or vi", _one_of("emacs", "vi"), None, "emacs"),
 }  # fmt: skip
 
 
@@ -86,14 +86,14 @@ class Settings:
         """Choose a value as it is typed, or `default`; UsageError says what can be chosen."""
         setting = TABLE.get(name)
         if setting is None:
-            raise UsageError(f"there is no setting {name}; {did_you_mean(name, TABLE, '/set lists them')}")
+            raise UsageError(f"no setting is called {name}; {did_you_mean(name, TABLE, '/set lists them')}")
         others = {key: value for key, value in self.values.items() if key != name}
         if text == "default":
             return Settings(others)
         try:
             return Settings({**others, name: setting.read(text)})
         except (ValueError, KeyError, OverflowError):
-            raise UsageError(f"{name} takes {setting.values}, or default; not {text!r:.60}") from None
+            raise UsageError(f"invalid {name} {text!r:.60}: use {setting.values}, or default") from None
 
     def with_values(self, values: Mapping[str, Any]) -> "Settings":
         """Choose several values that were checked already."""

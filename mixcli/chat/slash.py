@@ -1,4 +1,4 @@
-"""Commands inside a chat: one table, and how a line finds its row."""
+"""The table of slash commands, and how a line finds its command."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ Act = Callable[["Chat", str], None]
 
 
 KEYS = """
-Alt-Enter  begins a new line; \"\"\" begins and ends a message of several
-Ctrl-G     opens $EDITOR, Ctrl-R searches what was typed before
-Ctrl-C     stops an answer, at the empty prompt it leaves, as Ctrl-D does
-//         at the beginning is a message that begins with /"""
+Alt-Enter  start a new line; \"\"\" starts and ends a message of several lines
+Ctrl-G     open $EDITOR; Ctrl-R searches the input history
+Ctrl-C     stop an answer; at the empty prompt, quit (as Ctrl-D)
+//         start a message that begins with /"""
 
 
 @dataclass(frozen=True)
@@ -62,26 +62,26 @@ def _paths(_chat: "Chat") -> Words:
 
 TABLE: dict[str, Command] = {
     "/help": Command(_help, "", "list these commands"),
-    "/model": Command(places.model, "[NAME]", "say which model answers, or take another", places.model_names),
-    "/profile": Command(places.profile, "[NAME]", "show or change the profile that plans", places.profile_names),
+    "/model": Command(places.model, "[NAME]", "show the model, or switch to another", places.model_names),
+    "/profile": Command(places.profile, "[NAME]", "show or change the hardware profile", places.profile_names),
     "/system": Command(about.system, "[TEXT|none|@PERSONA]", "show or set the system message", _systems),
-    "/set": Command(about.set_, "[NAME [VALUE]]", "show or set temperature, seed, max_tokens, ...", _settings),
+    "/set": Command(about.set_, "[NAME [VALUE]]", "show or change settings: temperature, seed, max_tokens, ...", _settings),
     "/retry": Command(branches.retry, "", "answer the last question again"),
-    "/edit": Command(branches.edit, "[N]", "write in $EDITOR: a message, or message N again"),
-    "/undo": Command(branches.undo, "", "take the last turn back; it stays as a branch"),
-    "/branch": Command(branches.branch, "[N]", "list the branches, or go to one"),
+    "/edit": Command(branches.edit, "[N]", "write a message in $EDITOR, or edit message N"),
+    "/undo": Command(branches.undo, "", "undo the last turn; it is kept as a branch"),
+    "/branch": Command(branches.branch, "[N]", "list the branches, or switch to one"),
     "/sessions": Command(branches.sessions, "[WORDS]", "list conversations, or search them"),
-    "/resume": Command(branches.resume, "NAME", "go on with another conversation", _sessions),
-    "/rename": Command(branches.rename, "NAME", "give this conversation another name"),
-    "/export": Command(about.export, "[markdown|json] [PATH]", "write this conversation into a file", _paths),
+    "/resume": Command(branches.resume, "NAME", "continue another conversation", _sessions),
+    "/rename": Command(branches.rename, "NAME", "rename this conversation"),
+    "/export": Command(about.export, "[markdown|json] [PATH]", "save this conversation to a file", _paths),
     "/copy": Command(about.copy_answer, "", "copy the last answer to the clipboard"),
-    "/file": Command(about.file, "PATH", "let a text file go with the next message", _paths),
-    "/context": Command(about.context, "", "show what the model sees, in tokens"),
-    "/clear": Command(about.clear, "", "begin a new conversation; this one is kept"),
-    "/stats": Command(about.statistics, "", "show what the last answer cost"),
-    "/plan": Command(places.plan, "", "show what lives where"),
+    "/file": Command(about.file, "PATH", "attach a text file to the next message", _paths),
+    "/context": Command(about.context, "", "show what the model sees, with token counts"),
+    "/clear": Command(about.clear, "", "start a new conversation; this one is kept"),
+    "/stats": Command(about.statistics, "", "show speed and token counts of the last answer"),
+    "/plan": Command(places.plan, "", "show the plan: which part of the model is on which device"),
     "/experts": Command(places.experts, "", "show which experts the last answer used"),
-    "/quit": Command(_quit, "", "leave, as Ctrl-D does"),
+    "/quit": Command(_quit, "", "quit (as Ctrl-D)"),
 }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def run(chat: "Chat", line: str) -> None:
     if word in TABLE:
         TABLE[word].act(chat, rest.strip())
         return
-    console.warn(f"no command {word}; {did_you_mean(word, TABLE, '/help lists them')}")
+    console.warn(f"no command is called {word}; {did_you_mean(word, TABLE, '/help lists them')}")
 
 
 def completions(chat: "Chat") -> Mapping[str, tuple[Callable[[], Words], str]]:

@@ -1,4 +1,4 @@
-"""What an answer cost, as numbers and as a few lines for a person."""
+"""Statistics of an answer: token counts, prefill and decode speed, time to first token."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TurnStats:
-    """Counts are tokens, `seconds_to_first` is from the request to the first text, rates are tokens a second."""
+    """Counts are tokens, `seconds_to_first` is from the request to the first text, rates are tokens per second."""
 
     n_prompt: int = 0
     n_cached: int = 0
@@ -44,20 +44,20 @@ class TurnStats:
         )
 
     def rows(self, n_ctx: int, estimated_decode: float | None) -> list[tuple[str, str]]:
-        """Return the lines of /stats; `estimated_decode` is the plan's roofline estimate, tokens a second."""
+        """Return the lines of /stats; `estimated_decode` is the plan's roofline estimate, tokens per second."""
         read = self.n_prompt - self.n_cached
         rows = [
             ("time to first token", f"{self.seconds_to_first:.2f} s"),
-            ("prompt", f"{counted(self.n_prompt, 'token')}, {self.n_cached:,} of them known from before ({_share(self.n_cached, self.n_prompt)})"),
-            ("prefill", f"{counted(read, 'token')} at {self.prefill_rate:.1f} a second"),
-            ("decode", f"{counted(self.n_generated, 'token')} at {self.decode_rate:.1f} a second"),
+            ("prompt", f"{counted(self.n_prompt, 'token')}, {self.n_cached:,} of them cached ({_share(self.n_cached, self.n_prompt)})"),
+            ("prefill", f"{counted(read, 'token')} at {self.prefill_rate:.1f} tok/s"),
+            ("decode", f"{counted(self.n_generated, 'token')} at {self.decode_rate:.1f} tok/s"),
         ]  # fmt: skip
         if estimated_decode:
             rows.append(
-                ("roofline", f"{_share(self.decode_rate, estimated_decode)} of the {estimated_decode:.1f} a second that the plan estimates")
+                ("roofline", f"{_share(self.decode_rate, estimated_decode)} of the estimated {estimated_decode:.1f} tok/s")
             )  # fmt: skip
         if self.n_draft:
-            rows.append(("drafts", f"{self.n_draft_accepted} of {self.n_draft} guessed tokens were right"))
+            rows.append(("drafts", f"{self.n_draft_accepted} of {self.n_draft} draft tokens accepted"))
         if n_ctx:
             rows.append(
                 ("context", f"{self.n_in_context:,} of {n_ctx:,} tokens ({_share(self.n_in_context, n_ctx)})")

@@ -1,4 +1,4 @@
-"""The conversation that is going on: one branch of a session's tree, and how it grows."""
+"""The current conversation: one branch of a session's tree, and how it grows."""
 
 import re
 import time
@@ -36,7 +36,7 @@ class Talk:
         return self.session.name if self.session else ""
 
     def resume(self, session: Session) -> None:
-        """Go on with a session, on the branch that was looked at last, with its system message and settings."""
+        """Resume a session, on the branch that was viewed last, with its system message and settings."""
         self.store.resume(session)
         self.session = session
         self.system = session.system
@@ -48,7 +48,7 @@ class Talk:
         self.session, self.messages = None, []
 
     def rename(self, name: str) -> str:
-        """Return the session another name; UsageError before the first message."""
+        """Rename the session and return its new name; UsageError before the first message."""
         session = self._begun()
         given = self.store.rename(session.id, slug(name) or session.name)
         self.session = self.store.get(session.id)
@@ -124,7 +124,7 @@ class Talk:
         """Return the person's message `number`, counted from 1; UsageError when there is none."""
         questions = [message for message in self.messages if message.role == "user"]
         if not 1 <= number <= len(questions):
-            raise UsageError(f"there is no message {number} of yours here; /context numbers them")
+            raise UsageError(f"no user message {number} in this branch; /context lists them")
         return questions[number - 1]
 
     def before(self, number: int) -> None:
@@ -139,7 +139,7 @@ class Talk:
         """Go to the end of branch `number`, counted from 1."""
         leaves = self.store.leaves(self._begun().id)
         if not 1 <= number <= len(leaves):
-            raise UsageError(f"there is no branch {number}; /branch lists {len(leaves)}")
+            raise UsageError(f"no branch {number}; /branch lists all {len(leaves)}")
         self._look_at(leaves[number - 1].id)
 
     def last_answer(self) -> Message:
@@ -148,19 +148,19 @@ class Talk:
             (one for one in reversed(self.messages) if one.role == "assistant" and one.content), None
         )
         if found is None:
-            raise UsageError("there is no answer yet")
+            raise UsageError("no answer yet; send a message first")
         return found
 
     def _begun(self) -> Session:
         if self.session is None:
-            raise UsageError("this conversation has not begun; say something first")
+            raise UsageError("the conversation is empty; send a message first")
         return self.session
 
     def _last_question(self) -> int:
         for at in range(len(self.messages) - 1, -1, -1):
             if self.messages[at].role == "user":
                 return at
-        raise UsageError("nothing has been asked yet")
+        raise UsageError("no message to answer yet; send one first")
 
     def _look_at(self, head: int | None) -> None:
         self.store.look_at(self._begun().id, head)

@@ -1,4 +1,4 @@
-"""The line at the bottom: which model, how full the context is, how fast it goes; and where a model goes while it loads."""
+"""The status line of the chat: model, context use, speed; and the placement during a load."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ FULL, EMPTY = "█", "░"
 
 @dataclass(frozen=True)
 class Gauges:
-    """What the line shows; counts are tokens, `decode_rate` tokens a second, `keep_alive` seconds."""
+    """What the line shows; counts are tokens, `decode_rate` tokens per second, `keep_alive` seconds."""
 
     model: str
     profile: str
@@ -42,7 +42,7 @@ def line(gauges: Gauges) -> str:
         parts.append(f"context {100 * gauges.share:.0f} %{_warning(gauges)}")
     parts.append(f"profile {gauges.profile}")
     if gauges.decode_rate:
-        parts.append(f"{gauges.decode_rate:.1f} tokens/s")
+        parts.append(f"{gauges.decode_rate:.1f} tok/s")
     parts.append(stays(gauges.keep_alive))
     if gauges.n_files:
         parts.append(f"{gauges.n_files} file{'s' if gauges.n_files > 1 else ''} attached")
@@ -60,7 +60,7 @@ def stays(keep_alive: float) -> str:
     for unit, n_seconds in (("h", 3600), ("m", 60)):
         if keep_alive >= n_seconds:
             return f"stays {keep_alive / n_seconds:g}{unit}"
-    return f"stays {keep_alive:g}s" if keep_alive else "leaves with the chat"
+    return f"stays {keep_alive:g}s" if keep_alive else "unloads with the chat"
 
 
 def loading(state: LoadState) -> list[str]:

@@ -1,4 +1,4 @@
-"""One turn: the request goes out, the answer comes, is shown, and is kept as far as it came."""
+"""One turn: send the request, show the answer as it streams, save it even if it is incomplete."""
 
 import contextlib
 import time
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STATUS_EVERY = 0.25  # seconds between two changes of the rate that is shown
 
-# gives the line below an answer: from a decode rate (tokens a second), and the tokens of the prompt (0: not known) and of the answer
+# returns the line below an answer: from a decode rate (tokens per second), and the tokens of the prompt (0: not known) and of the answer
 Status = Callable[[float, int, int], str]
 
 
@@ -101,4 +101,4 @@ class _Progress:
 def _reading(at: dict[str, Any]) -> str:
     done, total = at.get("processed", 0), at.get("total", 0)
     share = f" ({100 * done / total:.0f} %)" if total else ""
-    return f"reading {done:,} of {total:,} tokens{share}"
+    return f"prefill {done:,} of {total:,} tokens{share}"

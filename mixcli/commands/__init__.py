@@ -1,1 +1,1 @@
-"""One file a command, three steps long: parse, call, print."""
+"""One file per command, in three steps: parse, call, print."""

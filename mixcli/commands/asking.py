@@ -1,4 +1,4 @@
-"""Options of the commands that ask something: the form of the answer, another server, variables; each declared once."""
+"""Options of commands that send prompts: output format, endpoint, template variables."""
 
 import os
 from collections.abc import Callable
@@ -25,23 +25,28 @@ def form_options(command: F) -> F:
     """Add what the answer must look like; the command gets one `form`."""
     options = (
         click.option(
-            "--choice", metavar="A,B,C", help="Answer with one of these labels, by their probabilities."
+            "--choice", metavar="A,B,C", help="Answer with one of these labels, chosen by probability."
         ),
         click.option(
             "--abstain",
             type=click.FloatRange(0, 1),
             metavar="P",
-            help="With --choice: answer `abstain` where no label has this probability.",
+            help="With --choice: answer `abstain` if no label reaches this probability.",
         ),
         click.option(
             "--schema",
             type=NAME_OR_PATH,
             metavar="FILE|FIELDS",
-            help="Answer in JSON of a schema: a file, or fields such as 'name, age int, tags [string]'.",
+            help="Answer in JSON that matches a schema: a file, or fields such as 'name, age int, tags [string]'.",
         ),
-        click.option("--regex", metavar="REGEX", help="Answer with what matches the whole expression."),
         click.option(
-            "--grammar", type=NAME_OR_PATH, metavar="FILE|TEXT", help="Answer in a grammar, GBNF or Lark."
+            "--regex", metavar="REGEX", help="Answer with text that matches this regular expression."
+        ),
+        click.option(
+            "--grammar",
+            type=NAME_OR_PATH,
+            metavar="FILE|TEXT",
+            help="Answer with text that matches a GBNF or Lark grammar.",
         ),
     )
 
@@ -68,26 +73,26 @@ def endpoint_options(command: F) -> F:
             "--endpoint",
             "url",
             metavar="URL",
-            help="Ask this OpenAI-compatible server instead of a model here; the text leaves this machine.",
+            help="Use this OpenAI-compatible server instead of a local model; your text leaves this machine.",
         ),
         click.option(
             "--api-key-env",
             "key_variable",
             metavar="NAME",
-            help="The environment variable that has the key of --endpoint.",
+            help="Environment variable that holds the API key for --endpoint.",
         ),
         click.option(
             "--offline",
             is_flag=True,
             envvar="MIXCLI_OFFLINE",
-            help="Refuse to ask anything outside this machine.",
+            help="Never contact another machine.",
         ),
     )
 
     @wraps(command)
     def collect(url: str | None, key_variable: str | None, offline: bool, **others: Any) -> Any:
         if url is not None and offline:  # by the variable: the option is in the table of conflicts
-            raise UsageError(f"MIXCLI_OFFLINE is set, so {url} is not asked; unset it to go out")
+            raise UsageError(f"--endpoint {url} needs the network, but MIXCLI_OFFLINE is set; unset it")
         endpoint = None if url is None else (lambda model: _endpoint(url, key_variable, model))
         return command(endpoint=endpoint, **others)
 
@@ -99,11 +104,11 @@ def _endpoint(url: str, key_variable: str | None, model: str | None) -> "Endpoin
 
     is_here = EndpointClient(url, None).is_here
     if not is_here and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise UsageError(f"HF_HUB_OFFLINE is set, so {url} is not asked; unset it to go out")
+        raise UsageError(f"--endpoint {url} needs the network, but HF_HUB_OFFLINE is set; unset it")
     if is_here:
         console.note(f"the text goes to {url}")
     else:
-        console.note(f"the text leaves this machine: it goes to {url}")
+        console.note(f"your text leaves this machine: it is sent to {url}")
     return endpoint(url, key_variable, model)
 
 
@@ -113,10 +118,10 @@ def variables_option(command: F) -> F:
     def read(_ctx: click.Context, _param: click.Parameter, said: tuple[str, ...]) -> dict[str, str]:
         pairs = [text.partition("=") for text in said]
         if bad := next((name for name, sign, _ in pairs if not sign or not name.strip()), None):
-            raise UsageError(f"-v {bad!r} gives nothing a value; write -v name=value")
+            raise UsageError(f"-v {bad!r} has no value; write -v NAME=VALUE")
         names = [name.strip() for name, _, _ in pairs]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UsageError(f"-v {twice} is given twice; leave one of the two out")
+            raise UsageError(f"-v {twice} is given twice; pass it once")
         return {name.strip(): value for name, _, value in pairs}
 
     return click.option(
@@ -126,7 +131,7 @@ def variables_option(command: F) -> F:
         multiple=True,
         metavar="NAME=VALUE",
         callback=read,
-        help="A value for {{ NAME }}.",
+        help="Set {{ NAME }} in the template; may be repeated.",
     )(command)
 
 

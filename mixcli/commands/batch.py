@@ -1,4 +1,4 @@
-"""mixcli batch: the same question about thousands of records."""
+"""mixcli batch: run a prompt on thousands of records."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,72 +39,70 @@ RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # field
     "--output",
     "out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the results go; stdout when not said.",
+    help="Output file. Default: stdout.",
 )
 @click.option(
     "--prompt",
     metavar="TEXT",
-    help="What is asked, with {{ text }} or a field's name for the record; without one the record comes last.",
+    help="Prompt template with {{ text }} or a field's name; without one, the record is appended.",
 )
 @click.option(
     "-t",
     "--template",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The prompt from a file.",
+    help="Read the prompt template from a file.",
 )
 @variables_option
-@click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
+@click.option("--system", metavar="TEXT", help="System message.")
 @click.option(
     "--column",
     metavar="NAME",
-    help="The field that {{ text }} means; not needed when it is called text, or is the only one.",
+    help="The field to use as {{ text }}. Default: the field `text`, or the only field.",
 )
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["jsonl", "csv", "tsv", "lines"]),
-    help="What INPUT is (jsonl is any JSON); otherwise its name and first line tell.",
+    help="Format of INPUT; jsonl accepts any JSON. Default: from its name and first line.",
 )
-@click.option(
-    "--keep", multiple=True, metavar="NAME", help="Copy this field into the result; may be repeated."
-)
+@click.option("--keep", multiple=True, metavar="NAME", help="Copy this field to the result; may be repeated.")
 @form_options
 @sampling_options
 @click.option(
     "--eval",
     "gold",
     metavar="NAME",
-    help="Compare the answers with the labels in this field: accuracy, macro-F1, confusion, calibration.",
+    help="Compare the answers with the labels in this field: accuracy, macro-F1, confusion matrix, calibration.",
 )
-@click.option("--unordered", is_flag=True, help="Write results as they come, not in the order of the input.")
+@click.option("--unordered", is_flag=True, help="Write results in order of completion, not of the input.")
 @click.option(
     "--max-errors",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Stop when more than N records have failed.  [default: when the first 32 all fail alike]",
+    help="Stop after more than N failed records.  [default: when the first 32 fail with the same error]",
 )
 @click.option(
     "--journal",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where computed results are kept for the next run; OUTPUT.journal when not said.",
+    help="File that keeps computed results for the next run. Default: OUTPUT.journal.",
 )
 @click.option(
     "--window",
     type=click.IntRange(1, 1024),
     default=32,
     show_default=True,
-    help="How many records are asked at a time.",
+    help="Number of records in flight.",
 )
 @click.option(
     "--ray",
     "cluster",
     metavar="ADDRESS",
-    help="Ask the engines of a Ray cluster: its address, or auto for the one that runs here.",
+    help="Run on a Ray cluster: its address, or auto for the local one.",
 )
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="The same bytes each time on this machine, whatever else runs: one record at a time, so slower.",
+    help="Write identical results on every run on this machine; one record at a time, so slower.",
 )
 @endpoint_options
 @model_option
@@ -151,9 +149,7 @@ def command(
     asked = {**sampling.body(temperature=0.0), **({"deterministic": True} if deterministic else {})}
     question.check_used(variables, "the prompt")
     if column is not None and "text" not in question.names:
-        raise UsageError(
-            f"--column {column} says what {{{{ text }}}} means, and the prompt has no {{{{ text }}}}; leave it out"
-        )
+        raise UsageError(f"--column {column} has no effect: the prompt has no {{{{ text }}}}; remove it")
     job = TemplateJob(question, system or "", form, asked, variables, column, keep)
     said = {
         "--prompt": prompt is not None,
@@ -167,9 +163,7 @@ def command(
         **{f"--{name.replace('_', '-')}": True for name in sampling.said()},
     }
     if reserved := RESERVED & set(keep):
-        raise UsageError(
-            f"--keep {min(reserved)}: results have a field of that name of their own; rename the field"
-        )
+        raise UsageError(f"--keep {min(reserved)}: this name is reserved for results; rename the field")
     order = Order(
         source,
         out,
@@ -216,7 +210,7 @@ def _over_ray(
 
 
 def _journal_of(out: Path | None) -> Path | None:
-    """Return where the journal of an output lies; nothing that is no plain file has one."""
+    """Return the path of an output's journal; None if the output is not a regular file."""
     from quantize.output_target import is_stream
 
     return None if out is None or is_stream(out) else out.with_name(out.name + ".journal")

@@ -1,4 +1,4 @@
-"""mixcli chat: talk with a model in the terminal."""
+"""mixcli chat: chat with a model in the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 @click.command("chat", cls=Command)
 @click.argument("message", required=False)
 @model_option
-@click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
+@click.option("--system", metavar="TEXT", help="System message.")
 @click.option(
-    "--persona", metavar="NAME", help="A system message and settings from personas/NAME.md or .toml."
+    "--persona", metavar="NAME", help="Read the system message and settings from personas/NAME.md or .toml."
 )
-@click.option("-c", "--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
-@click.option("-r", "--resume", metavar="NAME", help="Go on with a conversation of `mixcli sessions`.")
-@click.option("--ephemeral", is_flag=True, help="Write nothing to the disk.")
-@click.option("--plain", is_flag=True, help="Show answers as they come, without drawing markdown.")
+@click.option("-c", "--continue", "go_on", is_flag=True, help="Continue the last conversation.")
+@click.option(
+    "-r", "--resume", metavar="NAME", help="Resume a conversation by its name in `mixcli sessions`."
+)
+@click.option("--ephemeral", is_flag=True, help="Do not save the conversation.")
+@click.option("--plain", is_flag=True, help="Print answers as plain text, without rendering markdown.")
 @sampling_options
 @wish_options
 @keep_alive_option
@@ -46,9 +48,9 @@ def command(
     wish: "Wish",
     keep_alive: float,
 ) -> None:
-    """Talk with a model; MESSAGE is said first. Ctrl-C stops an answer, Ctrl-D leaves, /help lists what else there is.
+    """Chat with a model; MESSAGE is sent first. Ctrl-C stops an answer, Ctrl-D quits, /help lists the commands.
 
-    Conversations are kept, with all their branches, and can be searched: `mixcli sessions`. Where stdin is no terminal, every line
+    Conversations are saved with all their branches; search them with `mixcli sessions`. If stdin is not a terminal, each line
     of it is a message.
     """
     from mixcli.chat.model import ChatModel

@@ -1,4 +1,4 @@
-"""How a file is chosen, as options and as a table: the same for every command that chooses one."""
+"""Options and table of the choice of a file, shared by all commands that choose one."""
 
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -29,13 +29,13 @@ def rule_options(command: F) -> F:
             type=click.Choice(PREFERENCES),
             default=PREFERENCES[0],
             show_default=True,
-            help="How to choose the type: balanced takes doubled decode for 2 % of perplexity, speed for 8 %, quality the least loss at 10 tok/s.",
+            help="How to choose the type: balanced trades 2 % perplexity for doubled decode speed, speed 8 %; quality takes the lowest loss above 10 tok/s.",
         ),
         click.option(
             "--min-tps",
             type=click.FloatRange(min=0.01),
             metavar="N",
-            help="Choose only among types that decode N tokens a second.",
+            help="Choose only types that decode at least N tok/s.",
         ),
     )
 
@@ -46,7 +46,7 @@ def rule_options(command: F) -> F:
         said = sorted(given(click.get_current_context()) & {"--min-tps", "--prefer"}, reverse=True)
         model = str(others.get("model") or "")
         if said and (model.partition(":")[2] or model.lower().endswith(".gguf")):
-            raise UsageError(f"{said[0]} chooses a type, and {model} names one; leave one of the two out")
+            raise UsageError(f"{said[0]} chooses a type, but {model} names one; remove one of them")
         return command(rule=Rule(prefer, min_tps) if said else None, **others)
 
     return with_options(cast(F, collect), options)

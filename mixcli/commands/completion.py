@@ -1,4 +1,4 @@
-"""Completion for bash, zsh and fish: the script that a shell reads, and the names of the models that are here."""
+"""Shell completion for bash, zsh and fish: the script, and the names of installed models."""
 
 import os
 from pathlib import Path
@@ -34,7 +34,7 @@ def _print(context: click.Context, _option: click.Parameter, shell: str | None) 
     name = Path(os.environ.get("SHELL", "")).name if shell == "auto" else shell
     kind = get_completion_class(name) if name in SHELLS else None
     if kind is None:
-        raise UsageError(f"there is completion for {', '.join(SHELLS)}; say --print-completion bash")
+        raise UsageError(f"invalid shell: use {', '.join(SHELLS)}, such as --print-completion bash")
     root = context.find_root()
     console.write(kind(root.command, {}, "mixcli", VARIABLE).source() + "\n")
     context.exit()
@@ -49,5 +49,5 @@ print_completion_option = click.option(
     is_eager=True,
     callback=_print,
     metavar="SHELL",
-    help="Print what bash, zsh or fish needs to complete mixcli's commands, options and models, and end.",
+    help="Print the completion script for bash, zsh or fish and exit.",
 )

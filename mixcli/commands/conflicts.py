@@ -1,4 +1,4 @@
-"""Options that say nothing together: one table, checked for every command before anything is loaded.
+"""The table of options that cannot be combined, checked for every command before anything is loaded.
 
 A command is an instance of `Command`. Only what stands on the command line counts, not defaults or environment variables. An option that
 takes one value is refused when it is given twice. What depends on a file or a model (a variable that a template does not have) is checked
@@ -58,7 +58,7 @@ RULES = (
     Rule(ASKING, SAMPLING, IGNORED, ("--choice",), unless=("--endpoint",)),
     Rule(ASKING, ("--abstain",), NEEDED, ("--choice",)),
     *(Rule(ASKING, (form,), CLASH, FORMS[number:]) for number, form in enumerate(FORMS[:-1], 1)),
-    # without a temperature the likeliest token is taken
+    # without a temperature the most likely token is taken
     Rule(("run",), ("--top-k", "--top-p", "--min-p"), NEEDED, ("--temperature", "--persona")),
     Rule(("batch",), ("--top-k", "--top-p", "--min-p"), NEEDED, ("--temperature",)),
     # a server elsewhere loads its model as it likes
@@ -114,7 +114,7 @@ class Command(click.Command):
                     if isinstance(parameter, click.Option)
                     else parameter.make_metavar(ctx).strip("[].")
                 )
-                raise UsageError(f"{called} is empty; is a shell variable not set?")
+                raise UsageError(f"{called} is empty; check that the shell variable is set")
 
     def _check_once(self, ctx: click.Context, args: list[str]) -> None:
         _, _, order = self.make_parser(ctx).parse_args(args)
@@ -123,7 +123,7 @@ class Command(click.Command):
             if not isinstance(parameter, click.Option) or parameter.multiple or parameter.is_flag:
                 continue
             if parameter in seen:
-                raise UsageError(f"{_long(parameter.opts)} is given twice; leave one of the two out")
+                raise UsageError(f"{_long(parameter.opts)} is given twice; pass it once")
             seen.add(parameter)
 
 
@@ -166,7 +166,7 @@ def sentence(option: str, kind: str, others: tuple[str, ...]) -> str:
     """Return what is wrong and what to do about it."""
     listed = " or ".join((", ".join(others[:-1]), others[-1]) if len(others) > 1 else others)
     missing = "it" if len(others) == 1 else "one"
-    step = f"add {missing}, or leave {option} out" if kind == NEEDED else "leave one of the two out"
+    step = f"add {missing} or remove {option}" if kind == NEEDED else "remove one of them"
     return f"{option} {kind} {listed}; {step}"
 
 

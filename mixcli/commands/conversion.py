@@ -1,4 +1,4 @@
-"""What `convert` and `quantize` share: the options, the ledger of a dry run, and the run itself."""
+"""Options, dry run and execution that `convert` and `quantize` share."""
 
 import os
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Choices:
 
 
 allow_requantize_option = click.option(
-    "--allow-requantize", is_flag=True, help="Quantize again what is quantized already, at a loss."
+    "--allow-requantize", is_flag=True, help="Allow requantizing quantized tensors, which loses quality."
 )
 
 
@@ -48,17 +48,17 @@ def conversion_options(command: F) -> F:
     """Add the options of a conversion; the command gets them as one `choices`."""
     file = click.Path(path_type=Path)
     options: tuple[Callable[[F], F], ...] = (
-        click.option("-o", "--output", type=file, metavar="FILE", help="The GGUF to write. Default: named after the source, in this folder."),
-        click.option("--tensor", multiple=True, metavar="REGEX=TYPE", help="A type of their own for matching tensors; the first match wins."),
-        click.option("--token-embedding-type", metavar="TYPE", help="The type of the token embedding."),
-        click.option("--output-tensor-type", metavar="TYPE", help="The type of the output matrix."),
-        click.option("--pure", is_flag=True, help="The same type for all matrices."),
-        click.option("--imatrix", type=file, metavar="FILE", help="An importance matrix (GGUF or .dat); some types need one."),
-        click.option("--threads", type=click.IntRange(min=0), default=0, help="Default: one for each core."),
-        click.option("--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Working memory beyond the mapped source."),
-        click.option("--split-max-size", default="0", metavar="SIZE", help="Cut the result into shards of at most this size."),
-        click.option("--dry-run", is_flag=True, help="Only show what would be written: types, bytes, disk and memory."),
-        click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs."),
+        click.option("-o", "--output", type=file, metavar="FILE", help="Output GGUF. Default: named after the source, in this folder."),
+        click.option("--tensor", multiple=True, metavar="REGEX=TYPE", help="Override the type of matching tensors; may be repeated, the first match wins."),
+        click.option("--token-embedding-type", metavar="TYPE", help="Override the type of the token embedding."),
+        click.option("--output-tensor-type", metavar="TYPE", help="Override the type of the output matrix."),
+        click.option("--pure", is_flag=True, help="Use the same type for all matrices."),
+        click.option("--imatrix", type=file, metavar="FILE", help="Importance matrix (GGUF or .dat); required by some types."),
+        click.option("--threads", type=click.IntRange(min=0), default=0, help="Number of threads. Default: one per core."),
+        click.option("--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Limit working memory, without the mapped source."),
+        click.option("--split-max-size", default="0", metavar="SIZE", help="Split the output into shards of at most this size."),
+        click.option("--dry-run", is_flag=True, help="Show types, sizes, disk and memory use; write nothing."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     )  # fmt: skip
 
     @wraps(command)
@@ -102,11 +102,11 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
 
         report = execute(plan, show)
     if report.started_over:
-        console.note("an unfinished result of another source or other options was thrown away")
+        console.note("discarded a partial file of another source or other options")
     elif report.n_bytes_resumed:
-        console.note(f"resumed after {size(report.n_bytes_resumed)} that an earlier run wrote")
+        console.note(f"resumed after {size(report.n_bytes_resumed)} of an earlier run")
     console.note(
-        f"wrote {size(report.n_bytes)} in {report.seconds:.1f} s; talk with it: mixcli chat -m {as_argument(report.paths[0])}"
+        f"wrote {size(report.n_bytes)} in {report.seconds:.1f} s; try it: mixcli chat -m {as_argument(report.paths[0])}"
     )
     if choices.as_json:
         console.data(

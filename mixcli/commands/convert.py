@@ -1,4 +1,4 @@
-"""mixcli convert: a checkpoint becomes a GGUF."""
+"""mixcli convert: convert a checkpoint to a GGUF."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from mixcli.commands.options import common
     "-t",
     "--output-type",
     metavar="TYPE",
-    help="File type, e.g. Q4_K_M (default), Q8_0, BF16; COPY keeps a GGUF's types.",
+    help="File type, such as Q4_K_M (default), Q8_0 or BF16; COPY keeps the types of a GGUF.",
 )
-@click.option("--upcycle-experts", type=click.IntRange(min=0), default=0, metavar="N", help="Make a dense checkpoint a mixture of N equal experts.")  # fmt: skip
+@click.option("--upcycle-experts", type=click.IntRange(min=0), default=0, metavar="N", help="Upcycle a dense checkpoint to a mixture of N equal experts.")  # fmt: skip
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
-    help="Seed of the router that --upcycle-experts draws.",
+    help="Random seed of the router for --upcycle-experts.",
 )
 @allow_requantize_option
 @conversion_options
@@ -35,10 +35,10 @@ def command(
     allow_requantize: bool,
     choices: Choices,
 ) -> None:
-    """Make a GGUF of SOURCE in one pass.
+    """Convert SOURCE to a GGUF in one pass.
 
-    SOURCE is a folder with a Mixtral, Mistral or Llama-declared checkpoint (safetensors, in Hugging Face's or Mistral's own layout), or an old Mixtral
-    GGUF with one tensor per expert, which is merged without loss. After a kill or a full disk the same command goes on where it was.
+    SOURCE is a folder with a Mixtral, Mistral or Llama checkpoint in safetensors (Hugging Face or Mistral layout), or an old Mixtral
+    GGUF with one tensor per expert, whose experts are merged without loss. Rerun the command to resume after an interruption or a full disk.
     """
     run(
         source,

@@ -1,4 +1,4 @@
-"""mixcli default: which model is meant when none is named."""
+"""mixcli default: show or set the default model."""
 
 import click
 
@@ -21,7 +21,7 @@ def command(model: str | None, clear: bool) -> None:
     elif model:
         label = store.find(model).label
         default.set_to(label)
-        console.note(f"{label} is the default now")
+        console.note(f"default model: {label}")
     elif chosen := default.get():
         console.line(chosen)
     else:

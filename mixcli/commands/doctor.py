@@ -1,4 +1,4 @@
-"""mixcli doctor: is everything here that a model needs?"""
+"""mixcli doctor: check this machine for problems."""
 
 from dataclasses import asdict
 
@@ -14,15 +14,15 @@ from mixcli.errors import MixcliError
 @json_option
 @common
 def command(as_json: bool) -> None:
-    """Look at Python, llama.cpp, devices, memory, disk and store; each line says ok, warn or fail and what to do next."""
+    """Check Python, llama.cpp, devices, memory, disk and the model store; each line shows ok, warn or fail and the next step."""
     from mixcli.insight.doctor import findings
 
     found = list(findings())
     if as_json:
         console.data([asdict(one) for one in found])
     else:
-        console.table(("check", "state", "what to know"), [(one.what, one.state, one.words) for one in found])
+        console.table(("check", "state", "details"), [(one.what, one.state, one.words) for one in found])
     if failed := [one.what for one in found if one.state == "fail"]:
         raise MixcliError(
-            f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}; the table says what to do"
+            f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}; see the table for what to do"
         )

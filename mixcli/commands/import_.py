@@ -1,4 +1,4 @@
-"""mixcli import: take a GGUF that is here already into the store."""
+"""mixcli import: import a GGUF file into the store."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from mixcli.words import size
 
 @click.command("import", cls=Command)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--name", metavar="NAME", help="The model's name. Default: the file's, without its type.")
+@click.option("--name", metavar="NAME", help="Name of the model. Default: the file name without its type.")
 @click.option(
     "--copy",
     is_flag=True,
-    help="Copy the file into the store (or link it there) instead of using it where it lies.",
+    help="Copy or hard-link the file into the store instead of using it in place.",
 )
 @common
 def command(path: Path, name: str | None, copy: bool) -> None:
-    """Take the GGUF file PATH into the store, by any of its parts where it has several; it stays where it is.
+    """Import the GGUF file PATH (any part, if it is split) into the store; the file stays in place.
 
-    Its type is what the file's name says, such as Q4_K_M; where the name says none, what the file itself says.
+    The type, such as Q4_K_M, is taken from the file name, or else from the file.
     """
     from mixcli.hub.adopt import adopt
 
@@ -31,5 +31,5 @@ def command(path: Path, name: str | None, copy: bool) -> None:
     about = stored.manifest
     assert about is not None
     console.note(
-        f"{stored.label}, {size(about.size)}{'' if fresh else ' (was here already)'}\nlicence: {about.licence_words}"
+        f"{stored.label}, {size(about.size)}{'' if fresh else ' (already installed)'}\nlicense: {about.licence_words}"
     )

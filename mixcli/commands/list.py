@@ -1,4 +1,4 @@
-"""mixcli list: the models on this machine."""
+"""mixcli list: list the models on this machine."""
 
 import click
 
@@ -12,9 +12,9 @@ from mixcli.words import count, size
 @json_option
 @common
 def command(as_json: bool) -> None:
-    """List the models on this machine: the store's, and those that other programs have brought.
+    """List the installed models, and GGUF files that other programs downloaded.
 
-    GGUF files in the Hugging Face cache, in Ollama's store and in LM Studio's folders are used where they lie.
+    GGUF files in the Hugging Face cache, in Ollama's store and in LM Studio's folders are used in place.
     """
     from mixcli.hub.card import damaged_row, row
     from mixcli.hub.damaged import damaged
@@ -31,11 +31,11 @@ def command(as_json: bool) -> None:
         return
     if not rows:
         console.note(
-            "no models yet; `mixcli pull` brings the one that suits this machine, `mixcli pull demo` a small one, without the network"
+            "no models installed; `mixcli pull` downloads the one that suits this machine, `mixcli pull demo` makes a small one offline"
         )
         return
     console.table(
-        ("MODEL", "SIZE", "PARAMETERS", "CONTEXT", "LICENCE", "LAST USED", "FROM"),
+        ("MODEL", "SIZE", "PARAMETERS", "CONTEXT", "LICENSE", "LAST USED", "FROM"),
         [
             (
                 row["model"],

@@ -40,7 +40,7 @@ def common(command: F) -> F:
         default=None,
         expose_value=False,
         callback=set_color,
-        help="Colour, whatever the terminal says.",
+        help="Force colored output on or off.",
     )(command)
     return click.option(
         "-q",
@@ -48,7 +48,7 @@ def common(command: F) -> F:
         is_flag=True,
         expose_value=False,
         callback=set_quiet,
-        help="No notes and no progress on stderr.",
+        help="Suppress notes and progress on stderr.",
     )(command)
 
 
@@ -61,13 +61,13 @@ def model_option(command: F) -> F:
         envvar="MIXCLI_MODEL",
         metavar="MODEL",
         shell_complete=complete_models,
-        help="A model of `mixcli list`, or the path of a .gguf file. Not needed when there is just one; MIXCLI_MODEL sets it too.",
+        help="Name of an installed model (see `mixcli list`) or path of a .gguf file; env: MIXCLI_MODEL. Default: the default model, or the only one.",
     )(command)
 
 
 def json_option(command: F) -> F:
     """Add --json, for programs that read the output."""
-    return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def keep_alive_option(command: F) -> F:
@@ -84,7 +84,7 @@ def keep_alive_option(command: F) -> F:
         show_default=True,
         metavar="TIME",
         callback=read,
-        help="How long the model stays loaded afterwards: 30s, 5m, 1h, 0 (leave nothing behind) or -1 (until `mixcli stop`).",
+        help="How long the model stays loaded afterwards: 30s, 5m, 1h, 0 (unload at once) or -1 (until `mixcli stop`).",
     )(command)
 
 
@@ -98,11 +98,11 @@ def _purpose(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 purpose_option = click.option(
     "--for",
     "purpose",
-    metavar="chat|batch|READ+WRITTEN",
+    metavar="chat|batch|PROMPT+ANSWER",
     callback=_purpose,
     default="chat",
     show_default=True,
-    help="What to be fast at: one conversation, many texts at once, or tokens such as 3000+100.",
+    help="Workload to optimize for: one conversation, many requests at once, or prompt and answer tokens such as 3000+100.",
 )
 
 
@@ -114,34 +114,34 @@ def wish_options(command: F) -> F:
             "n_ctx",
             type=click.IntRange(min=64),
             metavar="TOKENS",
-            help="Context window. Default: what fits, at most 8192.",
+            help="Context length. Default: what fits, up to 8192.",
         ),
         click.option(
             "--profile",
             envvar="MIXCLI_PROFILE",
             metavar="NAME",
-            help="A machine of `mixcli profiles list`; default auto, this one.",
+            help="Hardware profile, see `mixcli profiles list`. Default: auto, this machine.",
         ),
-        click.option("--vram", metavar="SIZE", help="Use at most this of each GPU, such as 22GiB."),
-        click.option("--ram", metavar="SIZE", help="Use at most this of main memory."),
+        click.option("--vram", metavar="SIZE", help="Limit memory on each GPU, such as 22GiB."),
+        click.option("--ram", metavar="SIZE", help="Limit host memory, such as 48GiB."),
         click.option(
             "--kv",
             type=click.Choice(
                 ("auto", "f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
             ),
-            help="Type of the KV cache; auto takes q8_0 where f16 does not fit.",
+            help="KV cache type. Default: auto, f16 or q8_0 if f16 does not fit.",
         ),
         click.option(
             "--worker",
             "workers",
             multiple=True,
             metavar="HOST:PORT",
-            help="Use the memory of a machine that runs `mixcli worker`; may be repeated.",
+            help="Offload to a machine that runs `mixcli worker`; may be repeated.",
         ),
         click.option(
             "--from-disk",
             is_flag=True,
-            help="Allow experts that do not fit into memory to stay on disk; slow.",
+            help="Read experts that do not fit in memory from disk; slow.",
         ),
     )
 
@@ -161,7 +161,7 @@ def wish_options(command: F) -> F:
         from profiles.request import Request
 
         if twice := next((one for one in workers if workers.count(one) > 1), None):
-            raise UsageError(f"--worker {twice} is given twice; leave one of the two out")
+            raise UsageError(f"--worker {twice} is given twice; pass it once")
         wish = Wish(
             Request(n_ctx=n_ctx, kv=kv, from_disk=from_disk),
             profile,
@@ -185,7 +185,7 @@ class _Number(click.ParamType):  # type: ignore[type-arg]
         try:
             return self.limits.read(str(value))
         except ValueError:
-            self.fail(f"{str(value)!r:.60} is not {self.limits.text}", param, ctx)
+            self.fail(f"{str(value)!r:.60}; use {self.limits.text}", param, ctx)
 
 
 def _number(name: str) -> _Number:
@@ -200,7 +200,7 @@ def _stops(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens shall be chosen, as far as the command line says; None leaves it open."""
+    """The sampling options of the command line; None if an option was not given."""
 
     max_tokens: int | None
     temperature: float | None
@@ -224,39 +224,47 @@ class Sampling:
 def sampling_options(command: F) -> F:
     """Add how tokens are chosen; the command gets one `sampling`."""
     options = (
-        click.option("--max-tokens", type=_number("max_tokens"), help="Stop after so many tokens."),
         click.option(
-            "--temperature", type=_number("temperature"), help="0 always takes the likeliest token."
+            "--max-tokens", type=_number("max_tokens"), help="Maximum length of the answer, in tokens."
         ),
-        click.option("--top-k", type=_number("top_k"), help="Choose among the k likeliest tokens; 0 is off."),
+        click.option(
+            "--temperature",
+            type=_number("temperature"),
+            help="Randomness; 0 always takes the most likely token.",
+        ),
+        click.option(
+            "--top-k", type=_number("top_k"), help="Sample from the k most likely tokens; 0 is off."
+        ),
         click.option(
             "--top-p",
             type=_number("top_p"),
-            help="Choose among the tokens that make up this probability; 0 takes the likeliest.",
+            help="Sample from the most likely tokens up to this total probability; 0 takes the most likely.",
         ),
         click.option(
             "--min-p",
             type=_number("min_p"),
-            help="Drop tokens less likely than this share of the likeliest.",
+            help="Drop tokens below this fraction of the top probability.",
         ),
         click.option(
             "--repeat-penalty",
             type=_number("repeat_penalty"),
-            help="Above 1, make repeated tokens less likely.",
+            help="Penalize repeated tokens; 1 is off.",
         ),
-        click.option("--seed", type=_number("seed"), help="Same seed, same prompt: same answer."),
+        click.option(
+            "--seed", type=_number("seed"), help="Random seed; the same seed and prompt give the same answer."
+        ),
         click.option(
             "--stop",
             multiple=True,
             metavar="TEXT",
             callback=_stops,
-            help="End the answer before this text; may be repeated.",
+            help="Stop before this text; may be repeated.",
         ),
         click.option(
             "--speculate",
             is_flag=True,
             default=None,
-            help="Guess ahead from what the text said before: the same answer, sooner where it copies.",
+            help="Prompt lookup decoding: same answer, faster where the text repeats.",
         ),
     )
 

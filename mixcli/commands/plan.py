@@ -1,4 +1,4 @@
-"""mixcli plan: what lives where, before anything is loaded."""
+"""mixcli plan: show the placement and the estimated speed of a model without loading it."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 
 @click.command("plan", cls=Command)
 @click.argument("model", required=False, type=NAME_OR_PATH, envvar="MIXCLI_MODEL")
-@click.option("--quant", metavar="TYPE", help="File type of a model that is not here, such as Q4_K_M.")
+@click.option(
+    "--quant", metavar="TYPE", help="Quantization type of a model that is not installed, such as Q4_K_M."
+)
 @rule_options
 @wish_options
-@click.option("--ubatch", type=click.IntRange(min=32), metavar="TOKENS", help="Tokens computed at once.")
+@click.option(
+    "--ubatch", type=click.IntRange(min=32), metavar="TOKENS", help="Physical batch size (n_ubatch)."
+)
 @purpose_option
-@click.option("--verify", is_flag=True, help="Load the model and compare every buffer with the plan.")
+@click.option(
+    "--verify", is_flag=True, help="Load the model and compare the actual buffer sizes with the plan."
+)
 @json_option
 @common
 def command(
@@ -35,10 +41,10 @@ def command(
     verify: bool,
     as_json: bool,
 ) -> None:
-    """Plan MODEL for this machine, or for a profile: which tensors go to which device, and how fast that should be.
+    """Plan which tensors of MODEL go to which device, and estimate its speed, on this machine or a profile.
 
-    MODEL is a model of `mixcli list`, a .gguf file, org/repo:TYPE of the Hub (only its header is fetched), or a name such as
-    mixtral that is not here yet. Without a type all types are planned, and the one that suits the machine is chosen.
+    MODEL is an installed model, a .gguf file, org/repo:TYPE on the Hub (only its header is downloaded), or a catalog name such as
+    mixtral. Without a type, all types are planned and the one that suits the machine is chosen.
     """
     from mixcli.insight.machines import machine_of, target_of
     from mixcli.insight.plans import (

@@ -1,4 +1,4 @@
-"""mixcli profiles: the machines that plans are made for."""
+"""mixcli profiles: list, show and create hardware profiles."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ from mixcli.words import size
 
 ORIGINS = {
     "measured": "measured",
-    "busy": "measured beside other programs",
+    "busy": "measured while other programs ran",
     "profile": "the profile's",
     "typical": "typical",
 }
@@ -22,14 +22,14 @@ ORIGINS = {
 
 @click.group("profiles", cls=Group, no_args_is_help=True)
 def command() -> None:
-    """List, show, detect and write hardware profiles: what a plan is made for."""
+    """List, show and create hardware profiles."""
 
 
 @command.command("list")
 @json_option
 @common
 def list_(as_json: bool) -> None:
-    """List the profiles: those that come with mixcli and your own."""
+    """List the built-in profiles and your own."""
     from profiles.load import load_profile, profile_names
 
     names = profile_names(_own())
@@ -37,7 +37,7 @@ def list_(as_json: bool) -> None:
         console.data([{"name": name, "from": where} for name, where in names.items()])
         return
     rows = [(name, load_profile(name, _own()).description, where) for name, where in names.items()]
-    console.table(("name", "machine", "from"), [("auto", "this machine, as it is now", "measured"), *rows])
+    console.table(("name", "machine", "from"), [("auto", "this machine, detected now", "measured"), *rows])
 
 
 @command.command("show")
@@ -45,7 +45,7 @@ def list_(as_json: bool) -> None:
 @json_option
 @common
 def show(name: str, as_json: bool) -> None:
-    """Show what profile NAME says; auto is this machine."""
+    """Show profile NAME; auto is this machine."""
     from mixcli.insight.machines import machine_of
 
     facts = asdict(machine_of(name))
@@ -68,14 +68,16 @@ def show(name: str, as_json: bool) -> None:
     if attention := rates["attention"]:
         layouts = ((name, attention[name]) for name in ("plain", "flash"))
         words = (f"{name} {one:.3g} and {many:.3g} TFLOP/s" for name, (one, many) in layouts)
-        rows.append((f"attention, one token and many ({ORIGINS[attention['origin']]})", "; ".join(words)))
+        rows.append((f"attention, 1 and 512 tokens ({ORIGINS[attention['origin']]})", "; ".join(words)))
     console.table(("", ""), rows)
 
 
 def _rates(product: dict[str, Any]) -> str:
     """Write the rates of one type of weights in one layout: one token at a time, and a prompt through experts and through one matrix."""
     experts, dense = product["experts"][-1], product["dense"][-1]
-    return f"decodes {product['decode']:.3g} GB/s, reads {experts:.3g} TFLOP/s (experts), {dense:.3g} (dense)"
+    return (
+        f"decode {product['decode']:.3g} GB/s, prefill {experts:.3g} TFLOP/s (experts), {dense:.3g} (dense)"
+    )
 
 
 def _shown(value: object) -> str:
@@ -88,7 +90,7 @@ def _shown(value: object) -> str:
 @command.command("detect")
 @common
 def detect() -> None:
-    """Measure this machine and write it as a profile to stdout."""
+    """Measure this machine and print it as a profile."""
     console.write(_detected())
     from mixcli.hardware import unused_cards
 
@@ -98,17 +100,17 @@ def detect() -> None:
 
 @command.command("new")
 @click.argument("name")
-@click.option("--extends", metavar="PROFILE", help="Begin with another profile and change what differs.")
+@click.option("--extends", metavar="PROFILE", help="Start from another profile and override parts of it.")
 @common
 def new(name: str, extends: str | None) -> None:
-    """Write profile NAME into your configuration folder, to be edited: this machine, or a copy of another."""
+    """Create profile NAME in your configuration folder, from this machine or another profile, for you to edit."""
     from mixcli.insight.machines import profile_of
     from mixcli.json_cache import new_text
     from mixcli.paths import private
 
     path = _own() / f"{name}.toml"
     if path.name != f"{name}.toml" or name == "auto":
-        raise UsageError(f"{name!r} is not a name for a profile; use letters, digits and hyphens")
+        raise UsageError(f"{name!r} is not a valid profile name; use letters, digits and hyphens")
     if path.exists():  # before this machine is measured
         raise _taken(path)
     if extends:
@@ -124,7 +126,7 @@ def new(name: str, extends: str | None) -> None:
 
 
 def _taken(path: Path) -> UsageError:
-    return UsageError(f"{path} is there already; edit it")
+    return UsageError(f"{path} already exists; edit it")
 
 
 def _own() -> Path:

@@ -1,4 +1,4 @@
-"""mixcli ps: the models that are loaded now."""
+"""mixcli ps: list loaded models."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ STAYS: Mapping[str, str] = {UNRESPONSIVE: "until `mixcli stop`", STOPPING: "a mo
 @json_option
 @common
 def command(as_json: bool) -> None:
-    """List the models that are loaded now."""
+    """List loaded models."""
     running = hosts()
     if as_json:
         console.data(running)
@@ -37,7 +37,7 @@ def command(as_json: bool) -> None:
         )
         for host in running
     ]
-    console.table(("MODEL", "PID", "SIZE", "CONTEXT", "STATE", "STAYS"), rows)
+    console.table(("MODEL", "PID", "SIZE", "CONTEXT", "STATE", "UNTIL"), rows)
 
 
 def _left(expires_in: float | None) -> str:

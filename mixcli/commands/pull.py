@@ -1,4 +1,4 @@
-"""mixcli pull: bring a model into the store."""
+"""mixcli pull: download a model."""
 
 import os
 import signal
@@ -29,29 +29,27 @@ if TYPE_CHECKING:
     "--type",
     "output_type",
     metavar="TYPE",
-    help="Make this type of safetensors weights, while they are downloaded: Q4_K_M, Q8_0, BF16…",
+    help="Quantize safetensors weights to this type during the download: Q4_K_M, Q8_0, BF16…",
 )
 @click.option(
     "--name",
     metavar="NAME",
-    help="What the model shall be called. Default: the name that was given, or the folder's.",
+    help="Name of the model. Default: MODEL, or the folder's name.",
 )
 @rule_options
 @wish_options
 @click.option(
     "--repair/--no-repair",
     default=None,
-    help="Join the experts of a GGUF of December 2023. Default: ask in a terminal.",
+    help="Merge the experts of a GGUF from December 2023. Default: ask in a terminal.",
 )
-@click.option(
-    "--keep-source", is_flag=True, help="Keep what was downloaded when something else is made of it."
-)
+@click.option("--keep-source", is_flag=True, help="Keep the downloaded files after quantizing or repairing.")
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Only show files, sizes, licence, disk, and how it will run here. Not for the demo.",
+    help="Show files, sizes, license, disk space and how the model will run here; download nothing. Not for the demo.",
 )
-@click.option("--offline", is_flag=True, help="Ask nothing of the network; say what is missing.")
+@click.option("--offline", is_flag=True, help="Do not use the network; list missing files.")
 @json_option
 @common
 def command(
@@ -66,11 +64,11 @@ def command(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Bring MODEL into the store: every byte once, and verified. Without MODEL, the one that suits this machine.
+    """Download and verify MODEL. Without MODEL, pull the one that suits this machine.
 
-    MODEL is a name of `mixcli search` (mixtral, mixtral:Q4_K_M, demo), a repository of the Hugging Face Hub (org/repo, org/repo:TYPE,
-    org/repo@REVISION), or a folder with a Mixtral or Mistral checkpoint in safetensors. Without a type the one that suits this machine is
-    chosen: all are planned, and --dry-run shows how each would run. After an interruption the same command goes on where it was.
+    MODEL is a name from `mixcli search` (mixtral, mixtral:Q4_K_M, demo), a repository on the Hugging Face Hub (org/repo, org/repo:TYPE,
+    org/repo@REVISION), or a folder with a Mixtral or Mistral checkpoint in safetensors. Without a type, the one that suits this machine is
+    chosen; --dry-run shows how each would run. Rerun the command to resume an interrupted download.
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
@@ -110,7 +108,7 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 
 def _announce(summary: "Summary") -> None:
     """Print what will happen, before it does."""
-    console.note(f"{summary.label}: {summary.description}\nlicence: {summary.licence}")
+    console.note(f"{summary.label}: {summary.description}\nlicense: {summary.licence}")
     console.note(f"{size(summary.download)} to download from {summary.origin}; {summary.fit}")
     chosen = next((row.note for row in summary.types if row.chosen), "")
     console.note(
@@ -123,18 +121,18 @@ def _announce(summary: "Summary") -> None:
 
 
 def _agree(job: "Job", repair: bool | None) -> None:
-    """Ask before a file is rewritten, where somebody is there to be asked."""
+    """Ask before a file is rewritten, if stdin is a terminal."""
     if not job.needs_repair or repair:
         return
     if (
         repair is None
         and console.is_terminal(sys.stdin)
-        and console.confirm("Join its experts after the download?", default=True, otherwise="pass --repair")
+        and console.confirm("Merge its experts after the download?", default=True, otherwise="pass --repair")
     ):
         return
     raise IntegrityError(
-        f"{job.summary.label} keeps every expert in a tensor of its own, which llama.cpp no longer reads; "
-        "--repair joins them without loss after the download"
+        f"{job.summary.label} stores one tensor per expert, which llama.cpp no longer supports; "
+        "pass --repair to merge them without loss after the download"
     )
 
 
@@ -151,11 +149,11 @@ def _say(stored: "StoredModel", fresh: bool, as_json: bool) -> None:
         )
     if about is None:
         console.note(
-            f"{stored.label} is here already, in the {stored.seen.keeper if stored.seen else 'store'}"
+            f"{stored.label} is already installed, in the {stored.seen.keeper if stored.seen else 'store'}"
         )
         return
     what = f"{stored.label}, {size(about.size)}" + ("" if fresh else " (was here already)")
-    console.note(f"{what}\n{about.description}\nlicence: {about.licence_words}")
+    console.note(f"{what}\n{about.description}\nlicense: {about.licence_words}")
 
 
 def _show(summary: "Summary", as_json: bool) -> None:
@@ -163,12 +161,13 @@ def _show(summary: "Summary", as_json: bool) -> None:
         console.data(asdict(summary))
         return
     console.table(
-        ("FILE", "SIZE", "HERE"), [(file.name, size(file.size), size(file.here)) for file in summary.files]
+        ("FILE", "SIZE", "DOWNLOADED"),
+        [(file.name, size(file.size), size(file.here)) for file in summary.files],
     )
     rows = [
         ("model", summary.label),
         ("from", summary.origin),
-        ("licence", summary.licence),
+        ("license", summary.licence),
         ("download", size(summary.download)),
         ("disk", f"{size(summary.disk)} at most"),
         ("result", f"{size(summary.size)}, {about_time(summary.seconds)}" if summary.seconds else ""),

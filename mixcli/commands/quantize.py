@@ -1,4 +1,4 @@
-"""mixcli quantize: a GGUF becomes a smaller one."""
+"""mixcli quantize: quantize a GGUF to a smaller type."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from mixcli.commands.options import common
 @conversion_options
 @common
 def command(source: Path, output_type: str, allow_requantize: bool, choices: Choices) -> None:
-    """Make a GGUF of TYPE (such as Q4_K_M) of the GGUF file SOURCE, best of one in BF16, F16, F32 or Q8_0.
+    """Quantize the GGUF file SOURCE to TYPE (such as Q4_K_M). SOURCE should be BF16, F16, F32 or Q8_0.
 
-    After a kill or a full disk the same command goes on where it was.
+    Rerun the command to resume after an interruption or a full disk.
     """
     run(source, output_type, choices, allow_requantize=allow_requantize)

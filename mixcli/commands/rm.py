@@ -1,4 +1,4 @@
-"""mixcli rm: take a model away."""
+"""mixcli rm: remove a model."""
 
 import click
 
@@ -11,11 +11,11 @@ from mixcli.words import size
 
 @click.command("rm", cls=Command)
 @click.argument("model", type=NAME_OR_PATH)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only show what would go.")
+@click.option("-y", "--yes", is_flag=True, help="Skip the confirmation.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @common
 def command(model: str, yes: bool, dry_run: bool) -> None:
-    """Remove MODEL from this machine. Files that another model or program needs are kept."""
+    """Remove MODEL. Files that another model or program needs are kept."""
     from mixcli.hub import removal
 
     plan = removal.plan_for(model)
@@ -24,11 +24,11 @@ def command(model: str, yes: bool, dry_run: bool) -> None:
     for path, why in plan.kept:
         console.note(f"keeps {path}, {why}")
     if dry_run:
-        console.line(f"{plan.label}: {size(plan.size)} would become free")
+        console.line(f"{plan.label}: {size(plan.size)} would be freed")
         return
     if not yes:
         question = f"Remove {plan.label} ({size(plan.size)})?"
         if not console.confirm(question, otherwise=f"pass --yes to remove {plan.label}"):
             raise MixcliError("nothing was removed")
     removal.carry_out(plan)
-    console.note(f"removed {plan.label}; {size(plan.size)} are free again")
+    console.note(f"removed {plan.label}; {size(plan.size)} freed")

@@ -42,45 +42,43 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
     "files",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="A text that the prompt is about; may be repeated.",
+    help="Add a text file to the prompt; may be repeated.",
 )
-@click.option("--system", metavar="TEXT", help="A system message: how the model should answer.")
+@click.option("--system", metavar="TEXT", help="System message.")
 @click.option(
-    "--persona", metavar="NAME", help="A system message, and settings, kept as a file; see `mixcli chat`."
+    "--persona", metavar="NAME", help="Read the system message and settings from personas/NAME.md or .toml."
 )
 @click.option(
     "-t",
     "--template",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A prompt with {{ stdin }}, {{ prompt }} and {{ NAME }} in it.",
+    help="Prompt template with {{ stdin }}, {{ prompt }} and {{ NAME }}.",
 )
 @variables_option
 @form_options
 @sampling_options
 @click.option(
-    "--each-line", is_flag=True, help="Answer every line of the text by itself: one line each, in order."
+    "--each-line", is_flag=True, help="Answer each input line separately: one output line each, in order."
 )
 @click.option(
     "--on-overflow",
     type=click.Choice(["error", "drop-oldest", "map-reduce"]),
     default="error",
     show_default=True,
-    help="When the text is longer than the context: refuse it, or answer it in parts and combine the answers.",
+    help="If the text exceeds the context: fail, or answer it in parts and combine the answers.",
 )
-@click.option(
-    "--stream/--no-stream", default=True, help="Write the answer while it comes; otherwise when it is whole."
-)
+@click.option("--stream/--no-stream", default=True, help="Stream the answer, or print it when complete.")
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="The same bytes each time on this machine, whatever else runs: computed alone, so slower.",
+    help="Give the identical answer on every run on this machine; computed alone, so slower.",
 )
 @endpoint_options
 @model_option
 @wish_options
 @keep_alive_option
 @json_option
-@click.option("--stats", is_flag=True, help="Say on stderr how long it took.")
+@click.option("--stats", is_flag=True, help="Print timing statistics to stderr.")
 @print_completion_option
 @common
 def command(
@@ -103,9 +101,9 @@ def command(
     as_json: bool,
     stats: bool,
 ) -> None:
-    """Answer PROMPT, or what comes through a pipe; with both, the piped text comes first.
+    """Answer PROMPT, or piped text; with both, the piped text comes first.
 
-    Without --temperature the likeliest token is always taken, so that a script gets the same answer for the same text.
+    Without --temperature the most likely token is always taken, so a script gets the same answer for the same text.
     """
     from mixcli.question import question_of
     from mixcli.running import How, answer_lines, answer_long, answer_once

@@ -1,4 +1,4 @@
-"""mixcli search: the catalog."""
+"""mixcli search: search the catalog."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 @json_option
 @common
 def command(words: tuple[str, ...], rule: "Rule | None", wish: "Wish", as_json: bool) -> None:
-    """List the models that mixcli knows by name, those that WORDS occur in, and which type of each suits this machine.
+    """List catalog models, or those that match WORDS, and the type of each that suits this machine.
 
-    Nothing is asked of the network. Any repository of the Hugging Face Hub can be pulled as org/repo as well.
+    The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
     """
     from mixcli.hub.catalog import catalog
     from mixcli.hub.choosing import choices_of, rows_of
@@ -63,12 +63,10 @@ def command(words: tuple[str, ...], rule: "Rule | None", wish: "Wish", as_json: 
         console.data(rows)
         return
     if not found:
-        console.note(
-            f"the catalog has nothing with {' '.join(words)}; any org/repo of the Hub can be pulled as well"
-        )
+        console.note(f"no catalog model matches {' '.join(words)}; any org/repo on the Hub can be pulled too")
         return
     console.table(
-        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "LICENCE", "SUITS THIS MACHINE", ""),
+        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "LICENSE", "SUITS THIS MACHINE", ""),
         [
             (
                 entry.name,
@@ -76,14 +74,14 @@ def command(words: tuple[str, ...], rule: "Rule | None", wish: "Wish", as_json: 
                 str(entry.context),
                 f"{entry.kind}, {entry.alignment}" if entry.kind != "base" else "base",
                 entry.licence,
-                _suits(entry, one) + (" (usual rates)" if is_usual else ""),
+                _suits(entry, one) + (" (typical rates)" if is_usual else ""),
                 "here" if entry.name in have else "",
             )
             for entry, one, is_usual in zip(found, planned, usual, strict=True)
         ],
     )
     if any(usual):
-        console.note("this processor was not measured with all these types: `mixcli plan MODEL` measures it")
+        console.note("some of these types were never measured on this CPU; `mixcli plan MODEL` measures them")
 
 
 def _has_usual_rates(planned: "FileChoice", machine: "Machine") -> bool:

@@ -1,4 +1,4 @@
-"""mixcli serve: OpenAI's API on a port, for other programs."""
+"""mixcli serve: serve a model over an OpenAI-compatible API."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Where to listen. Any other address than the loopback demands a key.",
+    help="Address to listen on. Addresses other than loopback require an API key.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on; 0 picks a free one.",
 )
 @click.option(
     "--api-key-env",
@@ -33,14 +37,14 @@ if TYPE_CHECKING:
     default="MIXCLI_API_KEY",
     show_default=True,
     metavar="NAME",
-    help="The environment variable that has the key which askers must know.",
+    help="Environment variable that holds the API key for clients.",
 )
 @click.option(
     "--allow-host",
     "allowed",
     multiple=True,
     metavar="NAME",
-    help="Another name that this server goes by; may be repeated.",
+    help="Additional Host header to accept; may be repeated.",
 )
 @model_option
 @purpose_option
@@ -55,9 +59,10 @@ def command(
     purpose: "Purpose",
     wish: "Wish",
 ) -> None:
-    """Serve a model to other programs: /v1/chat/completions, /v1/models, /tokenize and /health, as OpenAI's clients know them.
+    """Serve a model over an OpenAI-compatible API: /v1/chat/completions, /v1/models, /tokenize and /health.
 
-    Only this machine can reach it unless --host says otherwise. No web page is let in. Ctrl-C or SIGTERM lets running answers end.
+    Only this machine can connect, unless you pass --host. Requests from web pages are refused. Ctrl-C or SIGTERM lets running
+    answers finish.
     """
     from dataclasses import replace
 
@@ -72,13 +77,13 @@ def command(
         hosts = [load(model, wish, 0.0)]
 
         def revive() -> Path:
-            console.warn(f"the model process ended ({hosts[-1].cause_of_death()}); it is started again")
+            console.warn(f"the model process ended ({hosts[-1].cause_of_death()}); restarting it")
             hosts[-1].leave()
             hosts.append(load(model, wish, 0.0))
             return hosts[-1].name.socket
 
         shown = f"[{address}]" if ":" in address else address
-        console.note(f"{hosts[0].name.label} is served at http://{shown}:{listener.getsockname()[1]}/v1")
+        console.note(f"serving {hosts[0].name.label} at http://{shown}:{listener.getsockname()[1]}/v1")
         try:
             serve(listener, Gate(names_of(address, allowed), key), hosts[0].name.socket, revive)
         finally:

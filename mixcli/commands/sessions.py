@@ -1,4 +1,4 @@
-"""mixcli sessions: the conversations of `mixcli chat`."""
+"""mixcli sessions: list, search and export conversations of `mixcli chat`."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mixcli.words import counted, moment
 @click.group("sessions", cls=Group, invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """List, search, export, rename and remove conversations. Without a word after it: list."""
+    """List, search, export, rename and remove conversations. Default: list."""
     if context.invoked_subcommand is None:
         context.invoke(list_, as_json=False)
 
@@ -23,7 +23,7 @@ def command(context: click.Context) -> None:
 @json_option
 @common
 def list_(as_json: bool) -> None:
-    """List the conversations, the last one first."""
+    """List the conversations, most recent first."""
     from mixcli.chat.sessions import Sessions, Use
 
     have = Sessions(Use.READ).all()
@@ -35,7 +35,7 @@ def list_(as_json: bool) -> None:
             ]
         )  # fmt: skip
     elif not have:
-        console.note("no conversations yet; `mixcli chat` begins one")
+        console.note("no conversations yet; start one with `mixcli chat`")
     else:
         console.table(
             ("NAME", "MESSAGES", "LAST USED", "MODEL"),
@@ -48,7 +48,7 @@ def list_(as_json: bool) -> None:
 @json_option
 @common
 def search(words: tuple[str, ...], as_json: bool) -> None:
-    """Find the messages in which all WORDS occur, the newest first."""
+    """Search for messages that contain all WORDS, newest first."""
     from dataclasses import asdict
 
     from mixcli.chat.sessions import Sessions, Use
@@ -70,7 +70,7 @@ def search(words: tuple[str, ...], as_json: bool) -> None:
 @json_option
 @common
 def show(name: str, as_json: bool) -> None:
-    """Write conversation NAME to stdout, as markdown or JSON; of its branches the one that was looked at last."""
+    """Print conversation NAME as markdown or JSON: the branch that was viewed last."""
     from mixcli.chat.export import text_of
     from mixcli.chat.sessions import Sessions, Use
 
@@ -84,7 +84,7 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 @common
 def export(name: str, path: Path) -> None:
-    """Write conversation NAME into the new file PATH: JSON where it ends in .json, else markdown."""
+    """Save conversation NAME to the new file PATH: JSON if it ends in .json, else markdown."""
     from mixcli.chat.export import text_of
     from mixcli.chat.files import write_new
     from mixcli.chat.sessions import Sessions, Use
@@ -111,10 +111,10 @@ def rename(name: str, new_name: str) -> None:
 
 @command.command("rm")
 @click.argument("names", nargs=-1, required=True)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Skip the confirmation.")
 @common
 def rm(names: tuple[str, ...], yes: bool) -> None:
-    """Remove conversations, with all their branches."""
+    """Remove conversations with all their branches."""
     from mixcli.chat.sessions import Sessions, Use
 
     store = Sessions(Use.EDIT)

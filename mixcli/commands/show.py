@@ -1,4 +1,4 @@
-"""mixcli show: what a model is."""
+"""mixcli show: show the facts of a model."""
 
 import click
 
@@ -12,7 +12,7 @@ from mixcli.console import console
 @json_option
 @common
 def command(model: str | None, as_json: bool) -> None:
-    """Show what MODEL is: parameters, experts, context, types of its tensors, licence, where it came from."""
+    """Show MODEL's parameters, experts, context, tensor types, license and source."""
     from mixcli.hub.card import card, for_people
     from mixcli.hub.store import find
 

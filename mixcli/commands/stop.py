@@ -17,9 +17,9 @@ from mixcli.text import clean, did_you_mean
 @click.option("--all", "everything", is_flag=True, help="Unload every model.")
 @common
 def command(model: str | None, everything: bool) -> None:
-    """Unload MODEL (a name, or a process id of `mixcli ps`), or the only one that is loaded.
+    """Unload MODEL (a name, or a process id from `mixcli ps`), or the only loaded model.
 
-    Answers that are being written may end. A model process that does not answer is ended all the same.
+    Running answers may finish. A model process that does not respond is killed.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -32,14 +32,14 @@ def command(model: str | None, everything: bool) -> None:
         chosen = [host for host in running if everything or host["status"] != STOPPING] or running
     if not chosen:
         known = [name for host in running for name in _names(host) if name]
-        hint = did_you_mean(model or "", known, "`mixcli ps` lists what is")
+        hint = did_you_mean(model or "", known, "`mixcli ps` lists loaded models")
         if everything and not model:
             console.note("no model is loaded")
             return
         raise UsageError(f"{clean(model)} is not loaded; {hint}" if model else "no model is loaded")
     if len(chosen) > 1 and not everything and not model:
         raise UsageError(
-            f"{len(chosen)} models are loaded; name one of {', '.join(_named(chosen))}, or say --all"
+            f"{len(chosen)} models are loaded; name one of {', '.join(_named(chosen))}, or pass --all"
         )
     failed: list[MixcliError] = []
     with ThreadPoolExecutor(len(chosen)) as pool:

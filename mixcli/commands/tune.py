@@ -1,4 +1,4 @@
-"""mixcli tune: measure placements around the plan and keep the best."""
+"""mixcli tune: benchmark placements around the plan and keep the best."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     default=120,
     show_default=True,
-    help="Begin no new measurement after so long.",
+    help="Start no new measurement after this many seconds.",
 )
-@click.option("--show", is_flag=True, help="Only show what was measured before.")
+@click.option("--show", is_flag=True, help="Show earlier measurements only.")
 @click.option(
     "--target-tps",
     type=click.FloatRange(min=0.01),
     metavar="N",
-    help="Find the largest context and the best file type that still write N tokens a second.",
+    help="Find the largest context and the best type that still decode N tok/s.",
 )
 @json_option
 @common
@@ -48,7 +48,7 @@ def command(
     target_tps: float | None,
     as_json: bool,
 ) -> None:
-    """Measure a few placements of a model on this machine and use the best from now on."""
+    """Benchmark a few placements of a model on this machine and use the fastest from now on."""
     from mixcli.hub.choosing import better_type, how_it_runs
     from mixcli.insight.machines import machine_of, target_of
     from mixcli.insight.plans import check_rule, subject_of
@@ -69,7 +69,7 @@ def command(
     if show:
         rows = evidence(subject.path, machine, request)
         if not rows:
-            raise UsageError(f"nothing was measured for {subject.label} yet; run mixcli tune without --show")
+            raise UsageError(f"no measurements of {subject.label} yet; run mixcli tune without --show")
     else:
         with console.progress("tuning") as bar:
             found = sweep(subject, machine, request, budget, bar.update)
@@ -81,13 +81,13 @@ def command(
                 remember(subject.path, machine, request, found[0].placement, rows)
         if target_tps is not None and not reached:
             raise DoesNotFit(
-                f"no plan of {subject.label} writes {target_tps:g} tokens a second here, the best has {found[0].decode:.1f}; "
+                f"no plan of {subject.label} decodes {target_tps:g} tok/s here, the best {found[0].decode:.1f}; "
                 f"try --target-tps {found[0].decode:.3g}, a smaller model (mixcli search), or a machine with faster memory"
             )
         if (other := better_type(subject.label, target)) is not None:
             name = subject.label.rpartition(":")[0]
             console.note(
-                f"{name}:{other.type} should suit this machine better: {how_it_runs(other)}; `mixcli pull {name}:{other.type}` brings it"
+                f"{name}:{other.type} suits this machine better: {how_it_runs(other)}; download it with `mixcli pull {name}:{other.type}`"
             )
     if as_json:
         console.data(rows)

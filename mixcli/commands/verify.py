@@ -1,4 +1,4 @@
-"""mixcli verify: are the bytes still what they were?"""
+"""mixcli verify: compare installed models with their checksums."""
 
 import click
 
@@ -13,7 +13,7 @@ from mixcli.errors import IntegrityError
 @json_option
 @common
 def command(model: str | None, as_json: bool) -> None:
-    """Read every byte of MODEL, or of all models of the store, and compare the checksums."""
+    """Read every byte of MODEL, or of all models in the store, and compare the checksums."""
     from mixcli.hub import damaged, store
     from mixcli.hub.verification import verify
 
@@ -52,7 +52,7 @@ def command(model: str | None, as_json: bool) -> None:
         console.table(
             ("MODEL", "FILE", "STATE"),
             [
-                (stored.label, at.path.name, words[at.is_sound] if at.expected else "no checksum is known")
+                (stored.label, at.path.name, words[at.is_sound] if at.expected else "no checksum")
                 for stored, at in verdicts
             ]
             + [(one.label, one.home.name, "DAMAGED") for one in broken],

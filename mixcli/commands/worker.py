@@ -1,4 +1,4 @@
-"""mixcli worker: lend this machine's memory and processors to mixcli on another one."""
+"""mixcli worker: share this machine's memory and processors with mixcli on another one."""
 
 import click
 
@@ -11,15 +11,19 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @click.command("worker", cls=Command)
 @click.option(
-    "--listen", default="127.0.0.1:50052", show_default=True, metavar="HOST:PORT", help="Where to listen."
+    "--listen",
+    default="127.0.0.1:50052",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address to listen on.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads to lend; default all cores.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads to use. Default: all cores.")
 @common
 def command(listen: str, threads: int | None) -> None:
-    """Lend this machine's GPUs, or its processor and memory, until Ctrl-C.
+    """Share this machine's GPUs, or its CPU and memory, with another machine until Ctrl-C.
 
-    On the other machine say --worker HOST:PORT to plan, run or chat. The connection has neither password nor encryption: beyond
-    loopback use it only in a network where you trust everybody.
+    On the other machine, pass --worker HOST:PORT to plan, run or chat. The connection has no password and no encryption: beyond
+    loopback, use it only in a network that you trust.
     """
     from mixcli.hardware import physical_cores
     from mixcli.insight.lend import lend
@@ -29,8 +33,8 @@ def command(listen: str, threads: int | None) -> None:
     host = listen.rpartition(":")[0].strip("[]")
     if host not in LOOPBACK:
         console.warn(
-            f"anyone who reaches {listen} can use this machine's memory and crash this process; "
-            "there is no password and no encryption"
+            f"no password, no encryption: any machine that can connect to {listen} can use this memory "
+            "and crash this process"
         )
-    console.note(f"lending at {listen}; Ctrl-C ends it")
+    console.note(f"worker listening on {listen}; stop it with Ctrl-C")
     lend(listen, threads or physical_cores())

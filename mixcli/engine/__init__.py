@@ -1,1 +1,1 @@
-"""llama.cpp behind a small typed face; runs inside the host process."""
+"""The inference engine on llama.cpp; runs inside the host process."""

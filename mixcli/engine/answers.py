@@ -1,4 +1,4 @@
-"""What a model said, with the token ids that it was sampled as: the next turn's prompt repeats those and is never tokenized again.
+"""Remember the sampled token ids of answers, so that the next prompt reuses them and is not tokenized again.
 
 Tokenizing a text need not give back the tokens that spelled it, and a prompt that differs from the cache in one token is computed
 again from there on.

@@ -1,4 +1,4 @@
-"""What a loaded model really took of every device, read from llama.cpp's log and held against the plan's ledger."""
+"""Parse the buffer sizes of a load from llama.cpp's log, and compare them with the plan's ledger."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Chooses one request's next token from a row of logits: llama.cpp's samplers, given only the tokens that can matter.
+"""Choose a request's next token from a row of logits with llama.cpp's samplers, over the tokens that can matter.
 
 Handing 49,152 candidates to the native chain costs more than choosing. What the first stages do is known beforehand:
 
@@ -83,8 +83,8 @@ def reaching(logits: Logits, bound: float) -> NDArray[np.intp]:
 class Chooser:
     """One request's way to its next token; remembers what was chosen, for penalties and random draws.
 
-    `bias` is added first. `adjust` are the stages that change the logits of `seen` tokens and of those chosen later (None: there
-    are none), `draw` those that filter and draw (None: take the likeliest). Owns both chains.
+    `bias` is added first. `adjust` are the stages that change the logits of `seen` tokens and of those chosen later (None: no
+    such stages), `draw` those that filter and draw (None: take the most likely). Owns both chains.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Chooser:
         if self._draw is None:
             token = int(logits.argmax())
             if logits[token] < _LEAST:
-                raise NothingToChoose("every token is forbidden: the constraint leaves nothing to choose")
+                raise NothingToChoose("the constraint allows no further token")
             return token
         bound = self._bound.of(logits)
         if bound == _LEAST and logits.min() >= _LEAST:
@@ -155,7 +155,7 @@ class Chooser:
         else:
             ids = reaching(logits, bound)
             if not ids.size:
-                raise NothingToChoose("every token is forbidden: the constraint leaves nothing to choose")
+                raise NothingToChoose("the constraint allows no further token")
             self._candidates.put(ids, logits[ids])
         self._draw.apply(self._candidates)
         return self._candidates.chosen

@@ -1,4 +1,4 @@
-"""Holds an answer to a JSON schema, regex or grammar: which tokens may come next, as a mask over a row of logits.
+"""Constrain an answer to a JSON schema, regex or grammar: mask the logits of forbidden tokens.
 
 llguidance does the parsing; the only importer of it. Three things are decided here:
 
@@ -44,11 +44,11 @@ _LIMITS = LLParserLimits(max_lexer_states=30_000, max_grammar_size=200_000, verb
 _MARKER = re.compile(rb"<.+>|\[/?[A-Z_0-9]+\]", re.DOTALL)
 _SPECIAL = b"\xff"  # llguidance's sign for a token that is not text
 
-# what llguidance says -> what a person is told
+# llguidance's error -> the error shown to users
 _SAYINGS = {
-    "NoExtension": "it allows no answer at all",
-    "coerce_one_of": "oneOf is only understood where its branches exclude each other; write anyOf",
-    "forced bytes": "it asks for a text that this model's vocabulary cannot spell",
+    "NoExtension": "it allows no answer",
+    "coerce_one_of": "oneOf is supported only if its branches exclude each other; use anyOf",
+    "forced bytes": "it requires text that this model's vocabulary cannot express",
     "fuel exhausted": "it is too complex",
     "too many expressions": "it is too complex",
     "too many states": "it is too complex",
@@ -87,7 +87,7 @@ class Grammars:
         self._ceilings = np.zeros((n_words * 4, 8), np.float32)
 
     def compile(self, spec: ConstraintSpec, *, at_start: bool = True) -> "Constraint":
-        """Return a fresh constraint; `at_start` says that the answer opens a turn (as the Detokenizer is told).
+        """Return a fresh constraint; `at_start` is true if the answer opens a turn (as in Detokenizer).
 
         Raises BadRequest in llguidance's words for what cannot be compiled, is too complex, or allows no answer.
         """
@@ -155,7 +155,7 @@ class Constraint:
         np.minimum(logits, ceilings.reshape(-1)[: len(logits)], out=logits)
 
     def accept(self, token: int) -> None:
-        """Go on with a token that the mask allowed. Raises BadRequest for another one; the constraint is unusable then."""
+        """Advance by a token that the mask allowed. Raises BadRequest for another one; the constraint is unusable then."""
         self._matcher.consume_token(token)
         self._check()
 
@@ -230,7 +230,7 @@ def _grammar(spec: ConstraintSpec) -> dict[str, Any]:
         raise BadRequest(f"the {spec.kind} cannot be used: {why:.300}", param=spec.param) from None
     schema = {"type": "object"} if spec.kind == "json_object" else json.loads(spec.text)
     if schema is False:
-        raise BadRequest("the JSON schema is false: it allows no answer at all", param=spec.param)
+        raise BadRequest("the JSON schema is false: it allows no answer", param=spec.param)
     return {"json_schema": {**({} if schema is True else schema), "x-guidance": _JSON_STYLE}}
 
 

@@ -1,4 +1,4 @@
-"""What an answer must look like, checked before anything is compiled: JSON schema, any JSON object, regex, or grammar.
+"""Validate a constraint before it is compiled: JSON schema, any JSON object, regex or grammar.
 
 Schemas and grammars come from outside and can be made to cost (deep nesting, huge counts, references to other hosts), so
 their size is limited here (schemas: json_schema.py); what they cost beyond that is limited in constraint.py. Nothing is ever fetched.
@@ -43,11 +43,9 @@ class ConstraintSpec:
         try:
             size = len(text.encode())
         except UnicodeEncodeError:
-            raise BadRequest(
-                f"the {name} has half a character (a lone surrogate) in it", param=param
-            ) from None
+            raise BadRequest(f"the {name} contains a lone surrogate", param=param) from None
         if size > MAX_BYTES:
-            raise BadRequest(f"the {name} has {size:,} bytes; {MAX_BYTES:,} is the limit", param=param)
+            raise BadRequest(f"the {name} has {size:,} bytes; the limit is {MAX_BYTES:,}", param=param)
         if kind != "json_schema":
             check_repeats(text, name, param)
         return cls(kind, text, param)
@@ -55,9 +53,9 @@ class ConstraintSpec:
 
 def _text(value: object, name: str, param: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise BadRequest(f"the {name} must be a text that is not empty, not {shown(value)}", param=param)
+        raise BadRequest(f"the {name} must be non-empty text, not {shown(value)}", param=param)
     if "\0" in value:
-        raise BadRequest(f"the {name} has a NUL character in it; write it as an escape", param=param)
+        raise BadRequest(f"the {name} contains a NUL character; write it as an escape", param=param)
     return value
 
 

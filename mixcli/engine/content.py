@@ -1,4 +1,4 @@
-"""Text that a person wrote becomes tokens, and never a control token.
+"""Tokenize user text so that it never becomes a control token.
 
 llama.cpp is asked not to look for special tokens, but three ways to one stay open, and this module closes them:
 

@@ -1,4 +1,4 @@
-"""Tokens become text that can be shown at once: whole characters only, and nothing that a stop text may still take back."""
+"""Turn tokens into displayable text: whole characters only, held back while a stop text may match."""
 
 import codecs
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Detokenizer:
         return self._decoder.decode(piece)
 
     def flush(self) -> str:
-        """Return what is left at the end: U+FFFD for half a character."""
+        """Return what is left at the end: U+FFFD for an incomplete character."""
         return self._decoder.decode(b"", final=True)
 
 

@@ -1,4 +1,4 @@
-"""This machine's devices as llama.cpp sees them, told to another process: `python -m mixcli.engine.devices [WORKER...]`.
+"""List this machine's devices as llama.cpp sees them, as a child process: `python -m mixcli.engine.devices [WORKER...]`.
 
 A process of its own, because looking at a CUDA device takes some of its memory for as long as the process lives.
 """

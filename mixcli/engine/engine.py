@@ -1,4 +1,4 @@
-"""The loop that turns requests into text: add, abort, and step, which computes one batch and gives what came out.
+"""The engine loop: add requests, abort them, and step, which computes one batch and returns its outputs.
 
 A step is: the scheduler chooses tokens, llama.cpp decodes them, each sequence with logits chooses its next token. Many requests run
 at once in one unified KV cache; what one has computed, others that begin alike start from. Everything belongs to one thread, except
@@ -61,7 +61,7 @@ class Engine:
             None  # the request that all but LONG_STEP tokens of the running step belong to
         )
         self._ends = [token for token in range(model.vocab.n_tokens) if model.vocab.is_end(token)]
-        self.n_done = 0  # requests that have ended by themselves
+        self.n_done = 0  # requests that finished, not aborted
         self.n_prompt_tokens_done = 0  # prompt tokens that were computed, not found in the cache
 
     @property
@@ -160,7 +160,7 @@ class Engine:
         assert self.has_work or self._cache.has_room(self._context.n_cells), "nobody holds anything any more"
 
     def close(self) -> None:
-        """Write to disk what shall outlive the process."""
+        """Write to disk what must outlive the process."""
         self._apply()
         for save in self._cache.to_save():
             self._save(save)
@@ -182,7 +182,7 @@ class Engine:
     def _check(self, request: Request) -> None:
         n_vocab, n_ctx = self._model.vocab.n_tokens, self._context.n_ctx
         if request.id in self._sequences:
-            raise BadRequest(f"a request {request.id!r} is already running", param="id")
+            raise BadRequest(f"request id {request.id!r} is already in use", param="id")
         if not request.prompt:
             raise BadRequest("the prompt is empty", param="prompt")
         if not all(0 <= token < n_vocab for token in request.prompt):
@@ -191,7 +191,7 @@ class Engine:
             raise ContextOverflow(len(request.prompt), n_ctx)
         request.sampling.check_vocabulary(n_vocab)
         if self.n_waiting >= MAX_WAITING:
-            raise Busy(f"{self.n_waiting:,} requests are waiting already; ask again in a few seconds")
+            raise Busy(f"{self.n_waiting:,} requests are queued already; retry in a few seconds")
 
     @cached_property
     def _grammars(self) -> Grammars:
@@ -370,7 +370,7 @@ class Engine:
         tokens: list[int],
         logprobs: list[TokenLogprobs],
     ) -> FinishReason | None:
-        """Choose one token and append what it brings; give why the answer ends with it, if it does."""
+        """Choose one token and append what it brings; return why the answer ends with it, if it does."""
         generation = self._generations[sequence.id]
         token, logprob = generation.choose(self._context.logits(row))
         if self._model.vocab.is_end(token):
@@ -400,7 +400,7 @@ class Engine:
         if np.isfinite(least) and np.isfinite(most) and least < most:
             return
         raise BadLogits(
-            f"{self._model.path.name} computes NaN instead of an answer: its weights are broken; "
+            f"{self._model.path.name} computes NaN: its weights are damaged; "
             "check the file with `mixcli verify` or pull it again"
         )
 
@@ -414,7 +414,7 @@ class Engine:
         self._answer_labels(sequence)
 
     def _answer_labels(self, sequence: Sequence) -> None:
-        """End a request whose labels are all scored: the likeliest is its answer."""
+        """End a request whose labels are all scored: the most likely is its answer."""
         assert sequence.scores is not None
         if not sequence.scores.is_complete:
             return

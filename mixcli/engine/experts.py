@@ -1,4 +1,4 @@
-"""Which experts a text was given to: the text is read once more by a context that shows the router's choices."""
+"""Count which experts a text was routed to, by decoding it again in a context that exposes the router."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,7 +42,7 @@ def routing(model: Model, placement: Placement, tokens: Sequence[int], first: in
     """
     n_expert = int(model.metadata("llama.expert_count") or 0)
     if not n_expert:
-        raise UsageError(f"{model.path.name} is a dense model: it has no experts to choose among")
+        raise UsageError(f"{model.path.name} is a dense model: it has no experts")
     tap = _Counts(model.n_layer, n_expert, first)
     small = replace(
         placement,

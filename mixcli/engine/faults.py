@@ -1,4 +1,4 @@
-"""What goes wrong in one request ends that request; the process goes on for all others."""
+"""Turn an exception in one request into the error of that request, so that the process continues."""
 
 import traceback
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ def request_error(error: Exception) -> MixcliError:
     traceback.print_exception(error)
     said = f"{type(error).__name__}: {error}"
     return InternalError(
-        f"internal error: {said:.300}; it ended this request only, the log has the traceback"
+        f"internal error: {said:.300}; only this request ended, see the traceback in the log"
     )
 
 
 @contextmanager
 def survived() -> Iterator[None]:
-    """Go on after what no request depends on, such as a cache on disk; the traceback on stderr says what went wrong."""
+    """Log the error of an optional part, such as the cache on disk, with its traceback on stderr, and continue."""
     try:
         yield
     except Exception:

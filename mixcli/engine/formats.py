@@ -1,7 +1,7 @@
-"""The chat formats that mixcli writes itself: ChatML and Mistral's, as their authors' reference tokenizers do.
+"""The built-in chat formats: ChatML and Mistral's, as in their authors' reference tokenizers.
 
 A layout maps messages to parts: an int is a token, a str is one run of text that is tokenized on its own. Where the last message
-is the assistant's, its end is left out, so that the model goes on with it.
+is the assistant's, its end is omitted, so that the model continues it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -116,7 +116,7 @@ def mistral_v7(vocab: Vocab) -> Layout:
 
 
 def _joined(messages: Sequence[Message], apart: str | None = None) -> list[Message]:
-    """Join neighbours of one role by an empty line, as Mistral's reference does; those of the role `apart` stay single."""
+    """Join neighbors of one role by an empty line, as Mistral's reference does; those of the role `apart` stay single."""
     turns: list[Message] = []
     for role, group in groupby(messages, key=lambda message: message.role):
         neighbours = list(group)

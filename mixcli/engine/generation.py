@@ -1,4 +1,4 @@
-"""One running answer: what chooses its tokens (constraint, sampler) and turns them into text (detokenizer, stop texts)."""
+"""The state of a running answer: constraint, sampler, detokenizer and stop texts."""
 
 from mixcli.engine.chooser import Logits
 from mixcli.engine.constraint import Constraint

@@ -1,4 +1,4 @@
-"""What the engine asks of ggml itself: the devices of this machine, their buffer types, and a tensor's values.
+"""Direct bindings to ggml: devices, buffer types, and the values of a tensor.
 
 The bindings wrap libllama only. These are ctypes declarations over the very library files that libllama is linked to: another
 copy of the same library (the wheel holds three of each) would have a device registry of its own, without any device.
@@ -79,7 +79,7 @@ def library(stem: str) -> Path:
     for name in names:
         if (folder / name).exists():
             return folder / name
-    raise MixcliError(f"{folder} holds no {stem} library; install llama-cpp-python again")
+    raise MixcliError(f"{folder} has no {stem} library; reinstall llama-cpp-python")
 
 
 @cache

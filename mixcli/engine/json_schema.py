@@ -1,4 +1,4 @@
-"""A JSON schema from outside, made ready for llguidance: every keyword is honoured, has no effect, or is refused by its name.
+"""Prepare a JSON schema for llguidance: honor every keyword, drop it if it has no effect, or refuse it by name.
 
 Drafts 4 to 2020-12. Annotations (title, default, examples, contentMediaType ...) are taken out: they allow and forbid nothing. What
 constrains and cannot be held to while an answer is written (uniqueItems, not, if ...) is a BadRequest, never left out in silence; so is a
@@ -87,7 +87,9 @@ def check_depth(value: object, param: str) -> None:
     """Raise BadRequest where containers lie deeper in one another than MAX_DEPTH; does not recurse."""
     for _, depth in _containers(value):
         if depth > MAX_DEPTH:
-            raise BadRequest(f"the JSON schema is more than {MAX_DEPTH} levels deep", param=param)
+            raise BadRequest(
+                f"the JSON schema is more than {MAX_DEPTH} levels deep; simplify it", param=param
+            )
 
 
 def _containers(value: object) -> Iterator[tuple[object, int]]:
@@ -105,7 +107,7 @@ def check_repeats(text: str, name: str, param: str) -> None:
         for digits in filter(None, match.groups()):
             if len(digits) > len(str(MAX_COUNT)) or int(digits) > MAX_COUNT:
                 raise BadRequest(
-                    f"the {name} repeats something {digits:.20} times; {MAX_COUNT:,} is the limit",
+                    f"the {name} has a repeat count of {digits:.20}; the limit is {MAX_COUNT:,}",
                     param=param,
                 )
 
@@ -128,7 +130,7 @@ class _Preparation:
             if key in ANNOTATIONS or (key in REFUSED and REFUSED[key](said)) or _annotates(key, value, said):
                 continue
             if key in REFUSED:
-                raise self._error(place, "cannot be enforced while an answer is written; leave it out")
+                raise self._error(place, "cannot be enforced during generation; remove it")
             made[key] = self._value(key, value, place)
         return made
 
@@ -161,7 +163,7 @@ class _Preparation:
         if isinstance(whole, bool) or not isinstance(whole, int) or whole < 0:
             raise self._error(place, f"must be a whole number from 0, not {shown(value)}")
         if whole > MAX_COUNT:
-            raise self._error(place, f"is {shown(whole)}; {MAX_COUNT:,} is the limit")
+            raise self._error(place, f"is {shown(whole)}; the limit is {MAX_COUNT:,}")
         return whole
 
     def _bound(self, value: Any, place: tuple[str, ...]) -> int | float:
@@ -181,13 +183,13 @@ class _Preparation:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(place, f"must be a number, not {shown(value)}")
         if isinstance(value, float) and not math.isfinite(value):
-            raise self._error(place, f"is {value}, which is not JSON")
+            raise self._error(place, f"is {value}, which is not valid JSON")
         return value
 
     def _text(self, value: Any, place: tuple[str, ...]) -> str:
         key = place[-1]
         if not isinstance(value, str):
-            raise self._error(place, f"must be a text, not {shown(value)}")
+            raise self._error(place, f"must be a string, not {shown(value)}")
         if key == "$ref" and not value.startswith("#"):
             raise BadRequest(
                 f"the JSON schema refers to {value!r:.80}; only references inside it (#/...) are followed",
@@ -224,7 +226,7 @@ class _Preparation:
             inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else [node]
             for one in inside:
                 if isinstance(one, int) and not -(1 << 63) <= one < 1 << 64:
-                    raise self._error(place, f"holds {shown(one)}; whole numbers of 64 bits can be asked for")
+                    raise self._error(place, f"has {shown(one)}; integers must fit in 64 bits")
 
     def _patterns(self, value: dict[str, Any], place: tuple[str, ...]) -> None:
         for pattern in value:

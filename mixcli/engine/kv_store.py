@@ -1,4 +1,4 @@
-"""Computed texts on disk: what a model has read once need not be computed again by the next process.
+"""The KV cache on disk: computed prefixes that a later process can load.
 
 An entry is one file: what `llama_state_seq_save_file` writes (a magic number, a version, the number of tokens, the tokens, the state),
 and behind it a magic number and a SHA-256 over the store's key and all before. It belongs to one model, cache type and library (`key`); the folder as a
@@ -38,7 +38,7 @@ RESERVE = 64 << 20  # bytes of the disk that are left to others
 PENDING = 4  # files that wait for the store's thread
 PIECE = 1 << 20
 SLACK = 64  # bytes of frame that llama.cpp counts in memory and leaves out in a file
-ABANDONED = 600  # seconds after which an unfinished file is nobody's
+ABANDONED = 600  # seconds after which an unfinished file counts as abandoned
 _UNFINISHED = ".unfinished-"
 
 Tokens = NDArray[np.int32]
@@ -126,7 +126,7 @@ class KvStore:
     def save(self, tokens: Sequence[int], size: Callable[[], int], write: Callable[[Path], bool]) -> bool:
         """Begin to keep a text, in place of those that are a beginning of it.
 
-        `size` gives the bytes of its state, `write` writes tokens and state to a file as llama.cpp does; neither is called where
+        `size` returns the bytes of its state, `write` writes tokens and state to a file as llama.cpp does; neither is called where
         the text is too short or there already, and `write` is not where the state is too large for the limit or the disk. False
         then, and when the disk refuses.
         """
@@ -271,7 +271,7 @@ def _remove(paths: Sequence[Path]) -> None:
 
 
 def _listed(folder: Path, pattern: str) -> list[Path]:
-    """List files, the latest name last; nothing where the folder is none or may not be read."""
+    """List files, the latest name last; empty if the folder does not exist or cannot be read."""
     try:
         return sorted(folder.glob(pattern))
     except OSError:
@@ -279,7 +279,7 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """Open a plain file; OSError for links, FIFOs and devices, which are no entries."""
+    """Open a plain file; OSError for links, FIFOs and devices, which cannot be entries."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     file = os.fdopen(handle, "rb")
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -289,7 +289,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _read_tokens(path: Path) -> Tokens:
-    """Read an entry's tokens; ValueError for a file that is none."""
+    """Read an entry's tokens; ValueError for a file that is not valid."""
     with _opened(path) as file:
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size:

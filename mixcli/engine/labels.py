@@ -1,4 +1,4 @@
-"""A choice among given texts, answered from logits: how likely is each of them as the beginning of the answer? Nothing is sampled.
+"""Score a choice among labels from logits, without sampling.
 
 The labels' tokens form a tree below the prompt, kept as branches: runs of tokens that no label leaves in their middle. What is needed is
 the logits behind the prompt and behind each token that a label continues from. A label's score is the sum of the log-probabilities of all its
@@ -112,7 +112,7 @@ class LabelScores:
         self._at = self._root
 
     def retreat(self) -> int:
-        """Go back to where a branch is open; give how many tokens of the path stay."""
+        """Go back to where a branch is open; return how many tokens of the path stay."""
         while self._at.parent is not None and not any(child.n_open for child in self._at.children):
             self._at = self._at.parent
         return self._at.end
@@ -122,7 +122,7 @@ class LabelScores:
         return [child for child in self._at.children if child.n_open]
 
     def descend(self) -> tuple[int, ...]:
-        """Go on with the first open branch; give its tokens, which the path becomes longer by."""
+        """Extend the path by the first open branch and return the branch's tokens."""
         self._at = self.open_branches()[0]
         return self._at.tokens[: self._at.n_inner]
 
@@ -207,7 +207,7 @@ def _tree(labels: Sequence[tuple[int, ...]]) -> Branch:
 
 
 def _split(lower: Branch, at: int) -> Branch:
-    """Make two branches of the newest one; give the upper, with its first `at` tokens."""
+    """Make two branches of the newest one; return the upper, with its first `at` tokens."""
     parent = lower.parent
     assert parent is not None
     upper = Branch(lower.tokens[:at], lower.depth, parent)

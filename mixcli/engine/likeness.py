@@ -1,6 +1,6 @@
-"""Whether a format of our own says what a chat template says: both write the same text for conversations of every kind.
+"""Test whether a built-in chat format renders the same text as a chat template.
 
-Our formats need no child process and accept conversations that templates refuse, so they are preferred, but only where nobody could
+Our formats need no child process and accept conversations that templates refuse, so they are preferred, but only where users could not
 tell the difference. Conversations that the template refuses are passed over: there our format is the only one that answers.
 """
 
@@ -53,7 +53,7 @@ def first_alike(
             if _alike(build(), template, renderer, vocab):
                 return name
     except IntegrityError:
-        pass  # it is told to the first who asks something
+        pass  # the first request reports it
     return None
 
 

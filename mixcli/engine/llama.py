@@ -1,4 +1,4 @@
-"""llama.cpp behind a small typed face: Model, Vocab, Batch, Context, Sampler.
+"""Typed wrappers of llama.cpp: Model, Vocab, Batch, Context, Sampler.
 
 The only module of mixcli that imports llama_cpp (ggml.py declares what the bindings leave out). Every object frees its native half when it is closed or collected, a context
 before its model. Nothing here is thread-safe but `Context.interrupt`; one context belongs to one thread (two abort the process).
@@ -91,7 +91,7 @@ def _buffer_overrides(overrides: Sequence[tuple[str, str]]) -> "ctypes.Array[_Bu
     array = (_BufferOverride * (len(overrides) + 1))()
     for slot, (pattern, name) in zip(array, overrides, strict=False):
         if name not in known:
-            raise UsageError(f"no buffer type {name!r} on this machine; there are {', '.join(known)}")
+            raise UsageError(f"no buffer type {name!r} on this machine; use one of {', '.join(known)}")
         try:
             re.compile(pattern)
         except re.error as error:
@@ -168,9 +168,9 @@ class Model(_Owner):
                 C.llama_model_free(pointer)
             raise LoadCancelled(f"loading {path.name} was cancelled")
         if not pointer:
-            why = LOG.why() or "llama.cpp gives no reason"
+            why = LOG.why() or "llama.cpp gave no reason"
             if _OUT_OF_MEMORY.search("\n".join(LOG.lines(LEVEL_ERROR))):
-                raise DoesNotFit(f"{path.name} does not fit into memory: {why}; try a smaller quant")
+                raise DoesNotFit(f"{path.name} does not fit in memory: {why}; try a smaller quant")
             raise IntegrityError(f"llama.cpp cannot load {path.name}: {why}")
         return cls(pointer, path)
 
@@ -237,7 +237,7 @@ class Vocab:
 
     @cached_property
     def candidates(self) -> "Candidates":
-        """Room to choose among all tokens, shared by whoever chooses in the engine's thread."""
+        """Room to choose among all tokens, shared by all samplers of the engine's thread."""
         return Candidates(self.n_tokens)
 
     @cached_property
@@ -426,12 +426,12 @@ class Context(_Owner):
         LOG.clear()
         pointer = C.llama_init_from_model(model.pointer, params)
         if not pointer:
-            why = LOG.why() or "llama.cpp gives no reason"
+            why = LOG.why() or "llama.cpp gave no reason"
             if _OUT_OF_MEMORY.search("\n".join(LOG.lines(LEVEL_ERROR))):
                 raise DoesNotFit(
-                    f"no room for a context of {placement.n_ctx:,} tokens: {why}; try a smaller --ctx"
+                    f"not enough memory for a context of {placement.n_ctx:,} tokens: {why}; try a smaller --ctx"
                 )
-            raise MixcliError(f"llama.cpp makes no context of {placement.n_ctx:,} tokens: {why}")
+            raise MixcliError(f"llama.cpp cannot create a context of {placement.n_ctx:,} tokens: {why}")
         super().__init__(pointer, C.llama_free)
         self.model = model
         self._n_asked = placement.n_ctx or model.n_ctx_train
@@ -498,7 +498,7 @@ class Context(_Owner):
         """View the logits after batch token `index`, shape (n_tokens of the vocabulary,); valid until the next decode."""
         pointer = C.llama_get_logits_ith(self.pointer, index)
         if not pointer:
-            raise ComputeError(f"no logits were asked for at batch position {index}")
+            raise ComputeError(f"no logits were requested at batch position {index}")
         return np.ctypeslib.as_array(pointer, (self.model.vocab.n_tokens,))
 
     def copy(self, source: int, target: int, n_tokens: int) -> None:
@@ -508,9 +508,7 @@ class Context(_Owner):
     def cut(self, sequence: int, n_tokens: int) -> None:
         """Forget all but the first `n_tokens` of a sequence; ComputeError where the model's memory cannot be cut."""
         if not C.llama_memory_seq_rm(self._memory, sequence, n_tokens, -1):
-            raise ComputeError(
-                "this model's memory cannot forget a part of a text; it is not a cache of keys and values"
-            )
+            raise ComputeError("this model's memory is not a KV cache, so it cannot drop part of a text")
 
     def clear(self) -> None:
         """Forget all sequences; the next one begins with the first cell."""
@@ -557,7 +555,7 @@ class _Observer:
         self.error: BaseException | None = None
 
     def _observe(self, tensor: int, ask: bool, _: object) -> bool:
-        """Answer "do you want it?" when asked, and "shall the graph go on?" when shown."""
+        """Return whether the tensor is wanted when asked, and whether to continue the graph when it is shown."""
         try:
             name = ggml.tensor_name(tensor)
             if name not in self._wanted:
@@ -624,7 +622,7 @@ class Candidates:
 
     @property
     def _left(self) -> NDArray[np.void]:
-        """View what is left; a stage may have moved the beginning (XTC does, to drop the likeliest)."""
+        """View what is left; a stage may have moved the beginning (XTC does, to drop the most likely)."""
         moved = ctypes.addressof(self._native.data.contents) - self._data.ctypes.data
         first = moved // _CANDIDATE.itemsize
         return self._data[first : first + self._native.size]
@@ -672,7 +670,7 @@ class Sampler(_Owner):
         breakers: Sequence[str],
         seen: Iterable[int] = (),
     ) -> Self:
-        """Penalize a token that would go on with a repetition of more than `allowed_length` tokens; breakers end a repetition."""
+        """Penalize a token that would extend a repetition beyond `allowed_length` tokens; breakers end a repetition."""
         texts = (ctypes.c_char_p * len(breakers))(*(text.encode() for text in breakers))
         stage = C.llama_sampler_init_dry(
             vocab._pointer, multiplier, base, allowed_length, last_n, texts, len(breakers)
@@ -694,7 +692,7 @@ class Sampler(_Owner):
         return self._add(C.llama_sampler_init_typical(p, 1))
 
     def xtc(self, probability: float, threshold: float, seed: int) -> Self:
-        """Leave out, with a probability, all but the last of the tokens that are likelier than the threshold."""
+        """Leave out, with a probability, all but the last of the tokens that are more likely than the threshold."""
         return self._add(C.llama_sampler_init_xtc(probability, threshold, 1, seed))
 
     def temperature(self, t: float, spread: float = 0.0, exponent: float = 1.0) -> Self:
@@ -706,7 +704,7 @@ class Sampler(_Owner):
         return self._add(C.llama_sampler_init_dist(seed))
 
     def mirostat(self, n_vocab: int, seed: int, tau: float, eta: float) -> Self:
-        """Draw so that the surprise of each token stays around `tau` bits; the estimate uses the 100 likeliest, as in the paper."""
+        """Draw so that the surprise of each token stays around `tau` bits; the estimate uses the 100 most likely, as in the paper."""
         return self._add(C.llama_sampler_init_mirostat(n_vocab, seed, tau, eta, 100))
 
     def mirostat_v2(self, seed: int, tau: float, eta: float) -> Self:

@@ -1,4 +1,4 @@
-"""Load a model as planned, hold what it took against the ledger, and try the next smaller plan once when memory runs out."""
+"""Load a model as planned, compare its memory with the ledger, and retry once with the next smaller plan."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def load(
         if smaller is None:
             raise
         loaded = _load(path, *smaller, on_progress)
-        loaded.notes.append(f"{error}; the next smaller plan was taken instead")
+        loaded.notes.append(f"{error}; loaded the next smaller plan instead")
         return loaded
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp's log: kept, not shown, so that a failed load can say why."""
+"""Keep llama.cpp's log in memory, to explain a failed load."""
 
 import re
 from collections import deque

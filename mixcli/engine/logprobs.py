@@ -1,4 +1,4 @@
-"""How likely the chosen token was, and which others were likeliest: natural logarithms of probabilities."""
+"""Log-probabilities of the chosen token and of the most likely ones."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ MAX_TOP_LOGPROBS = 20  # OpenAI's limit
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """One token's log-probability and the likeliest tokens of its place, as (token id, log-probability), the likeliest first.
+    """One token's log-probability and the most likely tokens of its place, as (token id, log-probability), the most likely first.
 
     `top` has the number that was asked for, or as many as a constraint allows; the chosen token need not be among them.
     """
@@ -36,7 +36,7 @@ def log_softmax(logits: Logits) -> NDArray[np.float64]:
 
 
 def token_logprobs(logits: Logits, token: int, n_top: int = 0) -> TokenLogprobs:
-    """Return the log-probability of `token` and the `n_top` likeliest by a row of logits, shape (n_vocab,).
+    """Return the log-probability of `token` and the `n_top` most likely by a row of logits, shape (n_vocab,).
 
     The row is the model's own: before bias, penalties and temperature, after a constraint's mask where there was one.
     """

@@ -1,4 +1,4 @@
-"""A conversation that is longer than the context: refused, or shortened by its oldest whole turns. Never cut in silence.
+"""Handle a conversation longer than the context: refuse it, or drop its oldest whole turns.
 
 The cache is not shifted: keys can be moved to other positions, but what a later token holds was computed from the turns that are gone,
 so a shifted cache is another model's answer. Instead turns leave in steps of a quarter of the context. Between two steps the beginning of

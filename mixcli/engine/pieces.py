@@ -1,6 +1,6 @@
-"""SentencePiece's BPE in Python, for what llama.cpp does not do as SentencePiece does, and where a long text may be cut.
+"""SentencePiece's BPE in Python, for the cases where llama.cpp differs, and safe cuts of long text.
 
-The algorithm of Sennrich et al. (arXiv 1508.07909) as SentencePiece runs it: of all neighbours that form a piece, the one with the best
+The algorithm of Sennrich et al. (arXiv 1508.07909) as SentencePiece runs it: of all neighbors that form a piece, the one with the best
 score is merged first, the leftmost among equals; what is left over and no piece is spelled in bytes.
 """
 

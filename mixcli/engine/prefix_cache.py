@@ -1,9 +1,9 @@
-"""Which cells of the KV cache hold which tokens: a radix tree over the tokens of every sequence, live or parked.
+"""The prefix cache: a radix tree of which KV cache cells hold which tokens, for live and parked sequences.
 
 llama.cpp tags each cell of its unified cache with the sequences that it belongs to; a slot is one such sequence id. Sharing a prefix
 costs no cell and no copy, so what is kept here is only who holds what. Nothing in this module touches llama.cpp: it decides, and
 the engine carries out what `take_operations` gives, in order, before the next decode. A live slot belongs to a running request; a
-parked one is memory for whoever asks next, and is evicted, the longest unused first, when cells or slots run short.
+parked one is kept for the next request, and is evicted, the longest unused first, when cells or slots run short.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class PrefixCache:
 
     @property
     def n_free(self) -> int:
-        """Cells that nobody holds."""
+        """Cells that no slot holds."""
         return self.n_cells - self.n_used
 
     @property
@@ -80,7 +80,7 @@ class PrefixCache:
 
     @property
     def n_parked(self) -> int:
-        """Slots that wait for somebody who begins alike."""
+        """Slots kept for a request with the same prefix."""
         return len(self._parked)
 
     def length(self, slot: int) -> int:
@@ -92,7 +92,7 @@ class PrefixCache:
         return [token for node in reversed(self._path(slot)) for token in node.tokens]
 
     def to_save(self) -> list[Save]:
-        """Return the parked slots that shall not be lost when the process ends."""
+        """Return the parked slots to save before the process ends."""
         return [Save(slot, tuple(self.tokens(slot))) for slot, saved in self._parked.items() if saved]
 
     def take_operations(self) -> list[Operation]:
@@ -191,7 +191,7 @@ class PrefixCache:
             self._parked[slot] = save
 
     def park_prefix(self, slot: int, n_prompt: int, *, save: bool = False) -> None:
-        """Keep only what others begin with too: the part up to the last fork, or the prompt where nobody ever forked from it."""
+        """Keep only the prefix that other requests share: up to the last fork, or the whole prompt if it has no fork."""
         node = self._ends[slot]
         if node.parent is not None and len(node.slots) == 1:
             before = self._lengths[slot] - len(node.tokens)
@@ -220,7 +220,7 @@ class PrefixCache:
         return slot, 0
 
     def is_parked(self, slot: int) -> bool:
-        """Return whether a slot still waits for somebody who begins alike."""
+        """Return whether a slot is still parked."""
         return slot in self._parked
 
     def make_room(self, n_tokens: int) -> bool:
@@ -270,7 +270,7 @@ class PrefixCache:
                 return node, longest, n
 
     def _split(self, node: _Node, at: int) -> _Node:
-        """Make two nodes of one; give the upper, with its first `at` tokens."""
+        """Make two nodes of one; return the upper, with its first `at` tokens."""
         assert node.parent is not None
         upper = _Node(node.tokens[:at], node.parent, set(node.slots))
         node.parent.children[node.parent.children.index(node)] = upper
@@ -292,7 +292,7 @@ class PrefixCache:
             above.slots.add(slot)
 
     def _leave(self, node: _Node, slot: int) -> _Node:
-        """Take a slot out of a node, which goes when it was the last; give the parent."""
+        """Take a slot out of a node, which goes when it was the last; return the parent."""
         assert node.parent is not None
         node.slots.discard(slot)
         if not node.slots:

@@ -1,4 +1,4 @@
-"""Look at a GGUF before llama.cpp does, and refuse in words what it would answer with abort(), a segfault or a riddle.
+"""Check a GGUF before llama.cpp loads it, and refuse files that would abort or crash it.
 
 Reads the header only, with the standard library, so a front end can check a file without loading anything. The limits and rules are
 those of the pinned llama.cpp (llama-model.cpp load_hparams, llama-vocab.cpp, models/llama.cpp and the CPU kernels).
@@ -79,8 +79,8 @@ def _check_contents(header: GgufHeader, name: str) -> None:
     _check_types(header, name)
     if header.tensors and header.data_offset % DATA_ALIGNMENT:
         raise IntegrityError(
-            f"{name} is aligned to {header.alignment} bytes, and llama.cpp needs {DATA_ALIGNMENT}; "
-            f"`mixcli convert {name} -o new.gguf` writes it so without loss"
+            f"{name} is aligned to {header.alignment} bytes, but llama.cpp needs {DATA_ALIGNMENT}; "
+            f"realign it without loss: mixcli convert {name} -o new.gguf"
         )
     sizes = _sizes(header, name)
     _check_vocabulary(header, name)
@@ -103,9 +103,7 @@ def _check_types(header: GgufHeader, name: str) -> None:
 def _check_architecture(header: GgufHeader, name: str) -> None:
     architecture = header.architecture
     if not architecture:
-        raise IntegrityError(
-            f"{name} does not say which architecture it has; it is not a model, or a broken one"
-        )
+        raise IntegrityError(f"{name} has no general.architecture; it is damaged or not a model")
     if architecture not in ARCHITECTURES:
         raise IntegrityError(
             f"{name} is a {architecture[:40]!r} model; mixcli runs the Mistral family "
@@ -113,8 +111,8 @@ def _check_architecture(header: GgufHeader, name: str) -> None:
         )
     if any(_SPLIT_EXPERT.match(tensor.name) for tensor in header.tensors):
         raise IntegrityError(
-            f"{name} keeps every expert in a tensor of its own, as files of December 2023 do, and llama.cpp no longer reads that; "
-            f"`mixcli convert {name} -o new.gguf` joins them without loss"
+            f"{name} stores one tensor per expert, as files from December 2023 do, which llama.cpp no longer supports; "
+            f"merge them without loss: mixcli convert {name} -o new.gguf"
         )
 
 
@@ -141,7 +139,7 @@ class _Reader:
     def refuse(self, key: str, rule: str) -> IntegrityError:
         value = self._header.get(self.key(key))
         found = "missing" if value is None else shown(value, 60)
-        return IntegrityError(f"{self._name} cannot be a working model: {self.key(key)} is {found}, {rule}")
+        return IntegrityError(f"{self._name} is not a valid model: {self.key(key)} is {found}, {rule}")
 
     def key(self, key: str) -> str:
         return f"{self._header.architecture}.{key}"
@@ -165,9 +163,7 @@ class _Reader:
                 key, "and must be one whole number" + (f", or {n_layer} of them" if key in _PER_LAYER else "")
             )
         if any(n != layers[0] for n in layers):
-            raise self.refuse(
-                key, "which differ from layer to layer; mixcli runs models whose layers are alike"
-            )
+            raise self.refuse(key, "which differ between layers; mixcli needs equal layers")
         return layers[0]
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -176,7 +172,7 @@ class _Reader:
         if stored is not None and stored.type != Kind.FLOAT32:
             raise self.refuse(key, f"of type {stored.type.name}, and must be of type FLOAT32")
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
-            raise self.refuse(key, "and must be a finite number that is not negative")
+            raise self.refuse(key, "and must be finite and at least 0")
         return float(value)
 
 
@@ -224,16 +220,14 @@ def _sizes(header: GgufHeader, name: str) -> _Sizes:
 def _check_vocabulary(header: GgufHeader, name: str) -> None:
     kind, tokens = header.get("tokenizer.ggml.model"), header.get("tokenizer.ggml.tokens")
     if kind is None or not isinstance(tokens, LazyArray) or not len(tokens):
-        raise IntegrityError(
-            f"{name} has no tokenizer, so no text can go in or out; convert it again with its tokenizer"
-        )
+        raise IntegrityError(f"{name} has no tokenizer; convert the model again with its tokenizer")
     if kind not in TOKENIZERS:
         raise IntegrityError(
-            f"{name} has a tokenizer of kind {shown(kind)}; mixcli knows {' and '.join(TOKENIZERS)}"
+            f"{name} has a tokenizer of kind {shown(kind)}; mixcli supports {' and '.join(TOKENIZERS)}"
         )
     if len(tokens) > MAX_VOCABULARY:
         raise IntegrityError(
-            f"{name} has {len(tokens):,} tokens, and {MAX_VOCABULARY:,} are far more than any model has; it is damaged"
+            f"{name} has {len(tokens):,} tokens, more than the limit of {MAX_VOCABULARY:,}; it is damaged"
         )
     for key in ("scores", "token_type"):
         values = header.get(f"tokenizer.ggml.{key}")
@@ -249,18 +243,18 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
     n_empty = sum(text == b"" for text in _raw_strings(tokens))
     if len(texts) - (n_empty > 0) + n_empty != len(tokens):
         raise IntegrityError(
-            f"{name} is damaged: {len(tokens) - len(texts):,} of its {len(tokens):,} tokens are there twice"
+            f"{name} is damaged: {len(tokens) - len(texts):,} of its {len(tokens):,} tokens are duplicates"
         )
     if kind == "llama" and not all(
         b"<0x%02X>" % byte in texts or bytes([byte]) in texts for byte in range(256)
     ):
         raise IntegrityError(
-            f"{name} has a SentencePiece tokenizer without all 256 byte tokens, which would end llama.cpp"
+            f"{name} has a SentencePiece tokenizer without all 256 byte tokens, which llama.cpp requires"
         )
     template = header.get("tokenizer.chat_template", "")
     if not isinstance(template, str) or len(template) > MAX_TEMPLATE:
         raise IntegrityError(
-            f"{name} has a chat template that is not a text of at most {MAX_TEMPLATE:,} characters"
+            f"{name} has an invalid chat template; it must be text of at most {MAX_TEMPLATE:,} characters"
         )
 
 
@@ -278,7 +272,7 @@ def _check_tensors(header: GgufHeader, sizes: _Sizes, name: str) -> None:
     for tensor in header.tensors:
         if _VECTOR.search(tensor.name) and tensor.type != Type.F32:
             raise IntegrityError(
-                f"{name}: tensor {tensor.name!r:.80} has type {tensor.type.name}, only F32 works there"
+                f"{name}: tensor {tensor.name!r:.80} has type {tensor.type.name}; it must be F32"
             )
         if tensor.type in _NO_MATRIX and tensor.name.endswith(".weight"):
             raise IntegrityError(
@@ -289,7 +283,7 @@ def _check_tensors(header: GgufHeader, sizes: _Sizes, name: str) -> None:
     for tensor_name, shape in _expected(sizes, shapes):
         if tensor_name not in shapes:
             raise IntegrityError(
-                f"{name} lacks the tensor {tensor_name}; its conversion was not finished, get it again"
+                f"{name} lacks the tensor {tensor_name}; its conversion is incomplete, download it again"
             )
         found = shapes[tensor_name]
         if found != shape and (*[1] * (4 - len(found)), *found) != (*[1] * (4 - len(shape)), *shape):

@@ -1,4 +1,4 @@
-"""Load a model once, say what it took and how fast it is, and leave: `python -m mixcli.engine.probe` with an order on stdin.
+"""Load a model once and report its memory and speed, as a child process: `python -m mixcli.engine.probe` with an order on stdin.
 
 The order is {"path", "placement", "expected", "prompt", "tokens", "batches", "logits"}; with "tokens" that many are computed after "prompt"
 tokens of prefill, and the answer has both rates; with "batches" the rate of decode for each of these numbers of sequences; with "logits",
@@ -20,7 +20,7 @@ from mixcli.engine.worker_watch import COMPUTE, LOAD, WorkerWatch
 from mixcli.errors import MixcliError
 from profiles.placement import Placement
 
-WARM_UP = 64  # tokens, enough that a GPU works with main memory's experts
+WARM_UP = 64  # tokens, enough that a GPU works with host memory's experts
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def text(loaded: Loaded, n: int, seed: int = 0) -> list[int]:
 
 
 def at_once(loaded: Loaded, n_sequences: int, n_tokens: int) -> float:
-    """Measure tokens a second of that many sequences together, from an empty cache."""
+    """Measure tokens per second of that many sequences together, from an empty cache."""
     context = loaded.context
     batch = Batch(context.n_batch)
     for sequence in range(n_sequences):
@@ -99,7 +99,7 @@ def at_once(loaded: Loaded, n_sequences: int, n_tokens: int) -> float:
 
 
 def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
-    """Measure tokens a second of prefill and of decode, after a short warm-up."""
+    """Measure tokens per second of prefill and of decode, after a short warm-up."""
     context = loaded.context
     batch = Batch(context.n_batch)
     tokens = text(loaded, n_prompt + n_tokens)

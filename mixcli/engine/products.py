@@ -1,4 +1,4 @@
-"""Measure how fast the processor multiplies with weights of a type, by the library that will compute: `python -m mixcli.engine.products`.
+"""Measure matrix products of each weight type on this CPU with ggml, as a child process: `python -m mixcli.engine.products`.
 
 The order on stdin is {"types", "threads", "rows", "bytes"}: names of types (or "attention"), threads, rows of an expert, and bytes that caches do
 not hold. For attention and each type as a file has it, and then for each that llama.cpp repacks here, one JSON line is written as soon as it is
@@ -203,7 +203,7 @@ class Stack:
         self._tensors.close()
 
     def decode(self) -> float:
-        """Return GB a second for one token at a time: every pair of experts in turn, so that caches hold none of them."""
+        """Return GB/s for one token at a time: every pair of experts in turn, so that caches hold none of them."""
         pairs = [np.array([[at, at + 1]], np.int32) for at in range(0, self._n_expert, N_USED)]
         return _short(self._n_bytes / self._seconds(1, pairs) / 1e9)
 

@@ -1,4 +1,4 @@
-"""Chat messages become token ids; what a person wrote never becomes a control token.
+"""Turn chat messages into token ids; user text never becomes a control token.
 
 A layout (formats.py, templates.py) turns messages into parts: token ids for the template's control tokens, text for the rest,
 each text one run as the model saw it in training. The text goes through content.py, which gives ordinary tokens only.
@@ -30,7 +30,7 @@ class ChatFormat:
 
     @classmethod
     def of(cls, model: Model) -> "ChatFormat":
-        """Recognise the format from the chat template and the vocabulary; raise UsageError for a base model, which has none."""
+        """Recognize the format from the chat template and the vocabulary; raise UsageError for a base model, which has none."""
         template = model.chat_template or ""
         tokenizer = ContentTokenizer(model.vocab, template)
         if template:
@@ -38,8 +38,8 @@ class ChatFormat:
         name = _from_vocabulary(model.vocab, model.metadata("general.name") or model.path.name)
         if name is None:
             raise UsageError(
-                f"{model.path.name} has no chat template: it is a base model that continues text and cannot chat; "
-                "take the Instruct version of it"
+                f"{model.path.name} has no chat template: it is a base model, which continues text and cannot chat; "
+                "use the Instruct version"
             )
         return cls(name, _BUILDERS[name](template, model.vocab), tokenizer)
 
@@ -84,11 +84,11 @@ class ChatFormat:
 def check(messages: Sequence[Message]) -> None:
     """Raise BadRequest, naming the message, for an empty conversation or a role that does not exist."""
     if not messages:
-        raise BadRequest("messages is empty; a conversation has at least one message", param="messages")
+        raise BadRequest("messages is empty; send at least one message", param="messages")
     for i, message in enumerate(messages):
         if message.role not in ROLES:
             raise BadRequest(
-                f"messages[{i}].role is {message.role!r}; it can be {', '.join(ROLES)}",
+                f"messages[{i}].role is {message.role!r}; it must be one of {', '.join(ROLES)}",
                 param=f"messages[{i}].role",
             )
 

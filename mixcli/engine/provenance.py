@@ -1,4 +1,4 @@
-"""Which special texts in a rendered conversation are the template's own, where the template looks into what people write.
+"""Find which special texts of a rendered conversation come from the template, if the template inspects message contents.
 
 The contents are rendered again with a sentinel, a character that occurs nowhere else, at the special texts in them. If the text without
 sentinels is the one of the plain contents, the sentinels tell: what they touch was written by a person.

@@ -1,4 +1,4 @@
-"""The child process of templates.py: renders one Jinja chat template again and again, one JSON line in, one out.
+"""The child process of templates.py: render a Jinja chat template, one JSON line in, one out.
 
 Run as a script and isolated, so it imports nothing of mixcli. The environment is the one that transformers gives to chat templates
 (transformers/utils/chat_template_utils.py). Limits that the operating system keeps: memory, file size, no new processes' core dumps.
@@ -107,9 +107,9 @@ def answer(render: Any, variables: dict[str, Any]) -> dict[str, str]:
 
 def fault(error: Exception) -> str:
     if isinstance(error, MemoryError):
-        return "it takes too much memory"
+        return "it uses too much memory"
     if isinstance(error, RecursionError):
-        return "it calls itself without end"
+        return "it recurses endlessly"
     line = getattr(error, "lineno", None)
     return f"{type(error).__name__}: {error}"[:500] + (f" (line {line})" if line else "")
 

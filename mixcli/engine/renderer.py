@@ -1,4 +1,4 @@
-"""The child process that renders a chat template: started at the first use, ended when it takes too long."""
+"""Start, limit and stop the child process that renders a chat template."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from mixcli.errors import IntegrityError
 
 TIME_LIMIT = 5.0  # seconds; a sane template takes some milliseconds
 _KEPT = ("LANG", "LC_ALL", "TZ", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # no token of a person's
-ADVICE = "it is the metadata tokenizer.chat_template of the GGUF file; use another file of this model"
+ADVICE = "it is the key tokenizer.chat_template of the GGUF file; use another file of this model"
 
 
 class TemplateRefusal(Exception):
@@ -80,8 +80,8 @@ class Renderer:
         if not line.endswith("\n"):
             _stop(process)  # waited for, so that the next request starts another
             raise IntegrityError(
-                f"the model's chat template did not end within {TIME_LIMIT:.0f} s or took too much memory: "
-                f"it is broken or hostile; {ADVICE}"
+                f"the model's chat template did not end within {TIME_LIMIT:.0f} s or used too much memory: "
+                f"it is broken or malicious; {ADVICE}"
             )
         answers: list[dict[str, str]] = json.loads(line)
         return answers

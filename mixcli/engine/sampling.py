@@ -1,4 +1,4 @@
-"""How the next token is chosen: checked parameters, and the stages of llama.cpp's samplers that they mean."""
+"""Validated sampling parameters, and the llama.cpp sampler chain that they select."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ class SamplingParams:
     Names and meanings are those of the OpenAI API and, beyond it, of llama-server. `max_tokens` None means until the context is
     full. The stages run in llama.cpp's order: bias, penalties, DRY, top_n_sigma, top_k, typical_p, top_p, min_p, XTC, temperature.
 
-    - `temperature` 0, and `top_p` 0 without mirostat, take the likeliest token and leave the filters out; `dynatemp_range` r makes it t - r .. t + r by certainty.
+    - `temperature` 0, and `top_p` 0 without mirostat, take the most likely token and leave the filters out; `dynatemp_range` r makes it t - r .. t + r by certainty.
     - Off is: `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1, `top_n_sigma` below or at 0, `xtc_probability` 0, `dry_multiplier` 0.
     - `repeat_penalty` looks at the last `repeat_last_n` tokens and DRY at `dry_penalty_last_n`, the prompt's included (-1: all);
       frequency and presence penalty look at the whole answer and not at the prompt, as OpenAI's do.
-    - `mirostat` 1 or 2 draws by itself: bias, penalties and temperature stay, the filters are left out.
+    - `mirostat` 1 or 2 draws instead of the filters; bias, penalties and temperature still apply.
     - `logit_bias` maps token ids to -100 .. 100; `stop` ends the answer before any of its texts.
     - `seed` None is a random one. The same seed draws the same text from the same logits. A token's logits differ in their last
       bits with the tokens that are computed beside it, so alone and in a batch the text is the same only until a draw falls
@@ -78,7 +78,7 @@ class SamplingParams:
     def _check_bias(self) -> None:
         if len(self.logit_bias) > MAX_BIASES:
             raise BadRequest(
-                f"logit_bias has {len(self.logit_bias):,} tokens; {MAX_BIASES:,} is the limit",
+                f"logit_bias has {len(self.logit_bias):,} tokens; the limit is {MAX_BIASES:,}",
                 param="logit_bias",
             )
         for token, bias in self.logit_bias.items():
@@ -90,7 +90,8 @@ class SamplingParams:
         for token in self.logit_bias:
             if token >= n_vocab:
                 raise BadRequest(
-                    f"logit_bias names token {token}; the vocabulary has {n_vocab:,}", param="logit_bias"
+                    f"logit_bias names token {token}; the vocabulary has {n_vocab:,} tokens",
+                    param="logit_bias",
                 )
 
     def chooser(self, vocab: Vocab, n_ctx: int, prompt: Sequence[int]) -> Chooser:
@@ -180,7 +181,7 @@ def _last(tokens: Sequence[int], n: int) -> Sequence[int]:
 
 def _check_texts(name: str, texts: object, length: int) -> None:
     fault = (
-        texts_fault(name, texts, length) if isinstance(texts, tuple) else f"{name} must be a list of texts"
+        texts_fault(name, texts, length) if isinstance(texts, tuple) else f"{name} must be a list of strings"
     )
     if fault:
         raise BadRequest(fault, param=name)

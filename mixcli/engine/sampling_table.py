@@ -1,4 +1,4 @@
-"""What each sampling parameter may be: the one table that the command line, `/set`, the HTTP API and the engine read.
+"""The one table of sampling parameters and their ranges, for the command line, `/set`, the HTTP API and the engine.
 
 Standard library only: the command line reads it for its help.
 """
@@ -88,14 +88,14 @@ OPTIONAL = frozenset({"max_tokens", "seed"})  # None is a value of these
 def texts_fault(name: str, texts: Sequence[object], length: int = MAX_STOP_LENGTH) -> str | None:
     """Return the sentence that refuses a list of stop texts or breakers; None where it is allowed."""
     if not all(isinstance(text, str) for text in texts):
-        return f"{name} must be a list of texts"
+        return f"{name} must be a list of strings"
     if len(texts) > MAX_STOPS:
-        return f"{name} has {len(texts):,} texts; {MAX_STOPS} is the limit"
+        return f"{name} has {len(texts):,} strings; the limit is {MAX_STOPS}"
     for text in map(str, texts):
         if not 0 < len(text) <= length:
-            return f"each text of {name} must have 1 to {length:,} characters, not {len(text):,}"
+            return f"each string in {name} must have 1 to {length:,} characters, not {len(text):,}"
         if any("\ud800" <= one <= "\udfff" for one in text):
-            return f"a text of {name} has half a character (a lone surrogate) in it"
+            return f"a string in {name} contains a lone surrogate"
     return None
 
 

@@ -1,8 +1,8 @@
-"""Which tokens of which sequences go into the next decode. Integers only: no tensor, no clock, no llama.cpp.
+"""Choose which tokens of which sequences go into the next batch; integers only, no tensors and no clock.
 
 A sequence that writes adds one token (and its drafts) to every step; what is left of the batch is filled with pieces of prompts, in order of
-arrival. Prompts are packed together, because a mixture of experts reads nearly all its weights for thirty tokens as for four hundred. While somebody writes,
-a step takes at most one micro-batch, so that a long prompt of one does not silence the other. A request whose beginning somebody else is
+arrival. Prompts are packed together, because a mixture of experts reads nearly all its weights for thirty tokens as for four hundred. While a request decodes,
+a step takes at most one micro-batch, so that a long prompt of one does not stall the other. A request whose beginning another request is
 about to compute waits for it. All that a decode is limited by is in one StepBudget; work that is larger than a step is split.
 """
 
@@ -94,7 +94,7 @@ class StepBudget:
 class Scheduler:
     """Holds the queue and the running sequences.
 
-    A step has `n_batch` tokens at most, `n_ubatch` while somebody writes, `n_ids` ids of sequences on them, and logits
+    A step has `n_batch` tokens at most, `n_ubatch` while a request decodes, `n_ids` ids of sequences on them, and logits
     behind `n_rows` of them.
     """
 
@@ -109,7 +109,7 @@ class Scheduler:
         self.running: list[Sequence] = []  # in order of arrival
         self._alone = min(ALONE, self._n_ubatch)
         self._kept: int | None = (
-            None  # the slot of the last deterministic request, while nobody else has computed
+            None  # the slot of the last deterministic request, until another request computes
         )
 
     def add(self, sequence: Sequence) -> None:
@@ -182,7 +182,7 @@ class Scheduler:
         self.waiting.appendleft(sequence)
 
     def _decode(self, budget: StepBudget) -> list[Chunk]:
-        """Take the next token of everybody who writes, with as many drafts as the batch and the cache have room for."""
+        """Take the next token of every decoding sequence, with as many drafts as the batch and the cache have room for."""
         chunks = []
         writing = [sequence for sequence in self.running if sequence.is_decoding]
         budget.tokens -= len(writing)  # the next token of each comes before the drafts of any
@@ -258,7 +258,7 @@ class Scheduler:
         return Chunk(sequence, start, n_tokens, n_logits)
 
     def _admit(self, budget: StepBudget) -> bool:
-        """Start the first request in the queue that nobody else works for; False when there is none or no room."""
+        """Start the first queued request whose prefix no other sequence is computing; False if there is none or no room."""
         if self.running and self.running[0].request.deterministic:
             return False
         for sequence in self.waiting:

@@ -1,4 +1,4 @@
-"""Can llama.cpp, as it was compiled here, compute on this CPU at all? Tried once in a child process, then remembered.
+"""Test once in a child process whether llama.cpp can compute on this CPU, and remember the result.
 
 A build for another machine, or by a compiler with a bug, dies with a signal at the first matrix product (GCC 12's AMX kernels do).
 Such kernels belong to the buffer types that repack weights; without them (`repack` off) the plain code runs. So a tiny generated
@@ -25,8 +25,8 @@ CRASH_SWITCH = "MIXCLI_SELFTEST_CRASH"  # "1": the child with repacking dies; fo
 TIME_LIMIT = 120  # seconds for one child; it takes about one
 TINY = Placement(n_ctx=256, n_batch=64, n_ubatch=64, n_threads=2, n_threads_batch=2)
 NOTE = (
-    "llama.cpp's repacked kernels crash on this CPU, so they stay off (slower prompts); "
-    "a build without AMX mends it: see `make setup` in the sources"
+    "llama.cpp's repacked kernels crash on this CPU, so they are disabled (slower prefill); "
+    "a build without AMX fixes this: see `make setup` in the source tree"
 )
 
 
@@ -45,7 +45,7 @@ def checked(placement: Placement) -> tuple[Placement, str | None]:
         if not works:
             if not _survives("plain"):
                 raise MixcliError(
-                    "llama.cpp, as installed, cannot compute on this CPU; install llama-cpp-python again on this machine"
+                    "the installed llama.cpp crashes on this CPU; reinstall llama-cpp-python on this machine"
                 )
             note = NOTE
         verdict = works

@@ -1,4 +1,4 @@
-"""One request on its way through the engine: what was asked, what has been computed, what it cost. Integers and clocks only."""
+"""A request and its state in the engine: inputs, computed tokens, usage and timings."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,8 +26,8 @@ class Label:
 class Request:
     """What the engine is asked for: continue `prompt` (token ids) as `sampling` says.
 
-    `continues_text` says that the prompt ends in the middle of a text that the answer goes on with. With `labels` nothing is
-    sampled: the likeliest is the answer. `constraint` lets only tokens through that keep to a schema or grammar. `top_logprobs` (0 to 20,
+    `continues_text` is true if the prompt ends in the middle of a text that the answer continues. With `labels` nothing is
+    sampled: the most likely is the answer. `constraint` lets only tokens through that keep to a schema or grammar. `top_logprobs` (0 to 20,
     None for none) asks for log-probabilities, `speculate` for drafts out of the text so far. `park` keeps the answer in the KV cache for a next turn; without it
     only what others begin with too is kept. `persist` writes what is kept to disk when the process ends. `deterministic` computes the
     same bits whatever runs before, beside and after it: alone in the cache, in pieces that begin at fixed places; `park` and `persist`

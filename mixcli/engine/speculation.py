@@ -1,8 +1,8 @@
-"""Prompt lookup: guesses of the next tokens, taken from where the text said the same before. Lossless: the model checks every guess.
+"""Prompt lookup decoding: draft the next tokens from earlier occurrences in the text; lossless.
 
 The last few tokens are looked up among all earlier ones; what followed there is the draft (Saxena, "Prompt Lookup Decoding", 2023).
 A drafted token costs time, in a mixture of experts and on a slow processor much of what a plain one costs. So what a step takes, what each
-draft adds, and how often a guess is right are measured as the answer goes, and the draft is as long as the expected tokens a second are most:
+draft adds, and how often a guess is right are measured as the answer goes, and the draft is as long as the expected tokens per second are most:
 with probability p for each guess, a draft of n brings (1 - p^(n+1)) / (1 - p) tokens.
 """
 
@@ -62,7 +62,7 @@ class PromptLookup:
             self._next_pause = PAUSE
 
     def _length(self) -> int:
-        """Return the length of a draft that brings the most tokens a second; 0 where none does."""
+        """Return the length of a draft that brings the most tokens per second; 0 where none does."""
 
         def rate(n: int) -> float:
             p = min(self._right, 0.99)

@@ -1,4 +1,4 @@
-"""Mistral's tekken tokenizer, run by tiktoken, which is what mistral_common runs it with.
+"""Mistral's tekken tokenizer, run by tiktoken as in mistral_common.
 
 llama.cpp has tekken too, but its copy of the pattern lost \\p{M}, so that Hindi, Thai, Tamil and Vietnamese fall into more tokens than
 the model was trained on; and it runs the pattern by std::regex, which overflows the stack on a long word and takes the process along.

@@ -1,4 +1,4 @@
-"""Chat templates of the models that have no format of their own here: Jinja, run in a child process with limits.
+"""Jinja chat templates of models without a built-in format, rendered in a limited child process.
 
 A template comes with a downloaded file and is a program. It runs in jinja2's immutable sandbox, and that in a process of its own
 (render.py) with little memory and little time: a loop, a bomb or a way out of the sandbox costs that process only.
@@ -45,7 +45,7 @@ class JinjaLayout:
     def __init__(self, template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> None:
         if len(template) > MAX_TEMPLATE:
             raise IntegrityError(
-                f"the model's chat template has {len(template):,} characters; {MAX_TEMPLATE:,} is the limit"
+                f"the model's chat template has {len(template):,} characters; the limit is {MAX_TEMPLATE:,}"
             )
         self._tokenizer, self._vocab = tokenizer, vocab
         self.renderer = Renderer(template, _tokens(vocab))
@@ -60,16 +60,20 @@ class JinjaLayout:
             parts = self._parts(messages)
         except TemplateRefusal as refusal:
             if messages[0].role != "system":
-                raise BadRequest(f"the model's chat template says: {refusal}", param="messages") from None
+                raise BadRequest(
+                    f"the model's chat template refused the conversation: {refusal}", param="messages"
+                ) from None
             parts = None
         if parts is None:  # refused or dropped: some templates know no system messages
             try:
                 parts = self._parts(_system_to_user(messages))
             except TemplateRefusal as refusal:
-                raise BadRequest(f"the model's chat template says: {refusal}", param="messages") from None
+                raise BadRequest(
+                    f"the model's chat template refused the conversation: {refusal}", param="messages"
+                ) from None
         if parts is None:
             raise BadRequest(
-                "the model's chat template leaves out a message of this conversation", param="messages"
+                "the model's chat template drops a message of this conversation", param="messages"
             )
         if self._vocab.adds_bos and parts[:1] != [self._vocab.bos]:
             parts.insert(0, self._vocab.bos)
@@ -226,9 +230,7 @@ def _clean(messages: Sequence[Message]) -> list[Message]:
     if last.role != "assistant" or last.content.strip():
         return list(messages)
     if not before:
-        raise BadRequest(
-            "messages has nothing but an empty answer; begin with a message of the user", param="messages"
-        )
+        raise BadRequest("messages has only an empty answer; start with a user message", param="messages")
     return before
 
 
@@ -237,7 +239,7 @@ def _end_of(text: str, content: str) -> int:
     start = text.rfind(content.strip())
     if start < 0:
         raise BadRequest(
-            "the model's chat template changes the answer that is to be continued; end with a message of the user",
+            "the model's chat template changes the answer to continue; end with a user message",
             param="messages",
         )
     whole = content.lstrip()

@@ -1,4 +1,4 @@
-"""A generated one-layer mixture of experts with meaningless weights: what the self-test computes (about 3 MB)."""
+"""Generate a one-layer mixture of experts with random weights (about 3 MB) for the self-test."""
 
 from pathlib import Path
 

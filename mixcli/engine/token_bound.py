@@ -1,4 +1,4 @@
-"""How many tokens a text has at least, told from its bytes: what can never fit is refused before the work of splitting it.
+"""A lower bound of a text's token count from its bytes, to refuse oversized prompts before tokenization.
 
 A text's tokens cover its bytes, each byte once. A token that covers a byte b is at most as long as L(b), the longest piece of the vocabulary
 that b occurs in, so it takes at most its own length of shares of 1/L(b), which is 1. The sum of 1/L(b) over all bytes is therefore a lower

@@ -1,4 +1,4 @@
-"""Waits for workers of other machines have an end: llama.cpp's own reads from a worker have none, and they hold the thread that they run in.
+"""Watch the connections to RPC workers and give up on a silent one, since llama.cpp's reads have no timeout.
 
 A worker serves one client at a time, so it cannot be asked on a second connection whether it is alive. What can be seen is the traffic of the
 connections that llama.cpp has: the system counts their bytes, also of a process that is stopped, a machine that is off, a network that is gone.
@@ -89,7 +89,7 @@ def _silent_worker(traffic: Traffic, seconds: float) -> NotReachable:
     """Blame the one that was asked last: the others wait too."""
     endpoint = min(traffic, key=lambda one: traffic[one][1])
     return NotReachable(
-        f"the worker at {endpoint} has not answered for {seconds:.0f} s: it hangs, or its machine is gone; restart `mixcli worker` there"
+        f"the worker at {endpoint} has not answered for {seconds:.0f} s: it hangs or its machine is down; restart `mixcli worker` there"
     )
 
 

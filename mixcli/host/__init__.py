@@ -1,1 +1,1 @@
-"""One process per loaded model, and the client that talks with it."""
+"""The host: one process per loaded model, and its client."""

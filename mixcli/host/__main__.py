@@ -1,4 +1,4 @@
-"""The host process: `python -m mixcli.host SPEC` listens on its unix socket first, then loads the model and serves it."""
+"""The host process: `python -m mixcli.host SPEC` listens on a unix socket, then loads and serves the model."""
 
 import asyncio
 import contextlib
@@ -17,9 +17,9 @@ from mixcli.host.record import Record
 from mixcli.host.spec import HostSpec
 from mixcli.host.watchdog import Watchdog
 
-DRAIN = 5  # seconds that running answers may take to end when the host is told to stop
+DRAIN = 5  # seconds that running answers may take to end when the host is asked to stop
 TOLD = 2  # seconds more until those that did not end have been told so
-SAVE = 20  # seconds that the engine may take to write to disk what shall stay
+SAVE = 20  # seconds that the engine may take to write its caches to disk
 MARGIN = 10  # seconds more until the watchdog ends what has not ended by then
 
 
@@ -39,7 +39,7 @@ class Door:
 
 
 def main() -> NoReturn:
-    """Serve until nobody wants the model any more, or SIGTERM; the exit code is 0 then, and the log says why where it is not."""
+    """Serve until the keep-alive expires or SIGTERM, with exit code 0; otherwise the log gives the reason."""
     code = MixcliError.exit_code
     try:
         code = _run(sys.argv[1:])
@@ -76,7 +76,7 @@ def _spec(arguments: list[str]) -> HostSpec:
         return HostSpec.from_json(arguments[0])
     except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MixcliError(
-            f"the order for the model process cannot be read: {type(error).__name__}: {error}"
+            f"invalid start-up data for the model process: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -87,7 +87,7 @@ def _bind(listener: socket.socket, path: Path) -> None:
     except OSError as error:
         n_bytes = len(os.fsencode(path))
         raise MixcliError(
-            f"cannot listen at {path} ({n_bytes} bytes): {error.strerror or error}; set MIXCLI_HOME to another folder"
+            f"cannot listen on {path} ({n_bytes} bytes): {error.strerror or error}; set MIXCLI_HOME to another folder"
         ) from error
 
 

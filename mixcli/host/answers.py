@@ -1,4 +1,4 @@
-"""Chat completions as servers write them: whole ones and pieces, with what they leave out and what they write in other ways."""
+"""Parse chat completions of any server, whole or streamed, with their usual deviations."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -75,7 +75,7 @@ def content_text(content: Any) -> str:
         parts = (part.get("text") if isinstance(part, dict) else part for part in content)
         return "".join(part for part in parts if isinstance(part, str))
     raise MixcliError(
-        f"the content of the server's answer is a JSON {type(content).__name__}; a text is needed"
+        f"the content of the server's answer is a JSON {type(content).__name__}; a string is expected"
     )
 
 

@@ -1,4 +1,4 @@
-"""OpenAI-compatible HTTP over the engine of one loaded model."""
+"""The OpenAI-compatible HTTP routes of a host."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ from mixcli.host.residency import Residency
 from mixcli.host.schema import Answerer, ChatRequest, ExpertsRequest, TokenizeRequest
 from mixcli.host.spec import HostSpec
 
-GONE = 499  # the asker left; nobody reads it
+GONE = 499  # the client disconnected, so no one reads it
 LARGE = 1 << 16  # bytes of a body that are worth a thread
 EVENTS, DONE = "text/event-stream", b"data: [DONE]\n\n"
 NO_STORE = {"Cache-Control": "no-store"}
@@ -61,11 +61,11 @@ class State:
         self.engine = EngineLoop(spec, self._on_state)
 
     def _on_state(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop has ended: nobody is left to hear of it
+        with contextlib.suppress(RuntimeError):  # the event loop has ended
             self._loop.call_soon_threadsafe(self.wake)
 
     def wake(self) -> None:
-        """Let everybody who follows the state look again."""
+        """Notify all followers of a change of state."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -76,7 +76,7 @@ class State:
                 await self._changed.wait()
 
     async def wait_until_unwanted(self) -> None:
-        """Return when the model may go: nobody came back in time, or the load failed and everybody has heard why."""
+        """Return when the model may be unloaded: its keep-alive expired, or the load failed and all clients got the error."""
         unwanted = asyncio.create_task(self.residency.wait_until_unwanted())
         while not unwanted.done():
             if self.engine.status == FAILED and self.residency.n_guests and not self.residency.busy:
@@ -92,7 +92,7 @@ class State:
     def check_open(self) -> None:
         """Raise Busy when the model is being unloaded: nothing begins then."""
         if self.closing.is_set():
-            raise Busy("the model is being unloaded; ask again to load it again")
+            raise Busy("the model is unloading; retry to load it again")
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as /health and the attach stream show it; `expires_in` is seconds, null for never."""
@@ -179,7 +179,7 @@ def create_app(state: State) -> FastAPI:
         request = await _read(http, partial(parsed, TokenizeRequest))
         messages = None if request.messages is None else [one.message() for one in request.messages]
         if messages is None and request.prompt is None:
-            raise BadRequest("pass messages or prompt", param="messages")
+            raise BadRequest("messages or prompt is required", param="messages")
         tokens = await asyncio.wrap_future(state.engine.tokenize(messages, request.prompt))
         return {"count": len(tokens), "tokens": tokens, "max_model_len": state.engine.placement.n_ctx}
 
@@ -288,7 +288,7 @@ async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, A
                 yield shown
                 last, spoke = shown, time.monotonic()
             elif shown["status"] == LOADING and time.monotonic() - spoke >= BEAT:
-                yield ALIVE  # afterwards nobody reads this stream, it is only held open
+                yield ALIVE  # the client reads no further, it only holds the stream open
                 spoke = time.monotonic()
             await state.change()
 
@@ -296,7 +296,7 @@ async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, A
 async def _outputs(
     state: State, call: Call, http: Request, *, progress: bool
 ) -> AsyncGenerator[Output | None, None]:
-    """Yield the outputs of a call, and ALIVE in between where nothing comes for BEAT seconds; when the asker leaves, the call is dropped and the engine goes on with others.
+    """Yield the outputs of a call, and ALIVE in between where nothing comes for BEAT seconds; when the client disconnects, the call is aborted.
 
     The last output comes then too: "abort", or the answer's own end, where that was faster; so no finished answer is lost.
     """

@@ -1,6 +1,6 @@
-"""A request's body as JSON, read strictly: whatever is wrong with it is one BadRequest that names the field.
+"""Parse a request body as strict JSON; every fault is a BadRequest that names the field.
 
-Python's parser takes more than JSON is: NaN and Infinity, the last of two keys that are alike, halves of characters, numbers of any length.
+Python's parser takes more than JSON is: NaN and Infinity, duplicate keys, lone surrogates, numbers of any length.
 Each would be misread in silence, or fail later in a place that no longer knows the field.
 """
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from mixcli.errors import BadRequest
 
 MAX_DIGITS = 40  # of a whole number; no field needs more
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # may be half a character
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # may be a lone surrogate
 _LONE = re.compile("[\ud800-\udfff]")
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
@@ -144,17 +144,17 @@ def _faults(value: Any) -> Iterator[tuple[Path, str]]:
     while todo:
         path, node = todo.pop()
         if isinstance(node, _Repeated):
-            yield (*path, node.key), "this key is there twice"
+            yield (*path, node.key), "duplicate key"
         if isinstance(node, _Long):
             yield path, f"a whole number of {node.n_digits:,} digits is too large"
         elif isinstance(node, float) and not math.isfinite(node):
-            yield path, "NaN, infinity and numbers beyond 1.8e308 are not JSON numbers that a field can hold"
+            yield path, "NaN, infinity and numbers beyond 1.8e308 are not valid JSON numbers"
         elif isinstance(node, str):
             if _LONE.search(node):
-                yield path, "half a character (a lone surrogate)"
+                yield path, "contains a lone surrogate"
         elif isinstance(node, dict):
             if any(_LONE.search(key) for key in node):
-                yield path, "a key with half a character (a lone surrogate)"
+                yield path, "a key contains a lone surrogate"
             todo += [((*path, key), one) for key, one in reversed(node.items())]
         elif isinstance(node, list):
             todo += [((*path, i), one) for i, one in reversed(list(enumerate(node)))]

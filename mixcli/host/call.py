@@ -1,4 +1,4 @@
-"""One question on its way through the host: what is asked, and the queue in which the answer arrives."""
+"""One request on its way through the host: its options, and the queue of its outputs."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from mixcli.engine.sequence import Output
 
 @dataclass(frozen=True)
 class Question:
-    """A conversation and how its next turn shall be written; see engine.sequence.Request for the fields that are passed on."""
+    """A conversation and the options for its next turn; see engine.sequence.Request for the fields that are passed on."""
 
     messages: tuple[Message, ...]
     sampling: SamplingParams
@@ -60,7 +60,7 @@ class Call:
 def deliver(items: Sequence[tuple[Call, Item]]) -> None:
     """Hand outputs to the handlers that wait for them, from the engine's thread; their loop, which shares our cores, is woken once for all.
 
-    A loop that is closed has nobody left who waits.
+    If the loop is closed, no handler waits any more.
     """
     if items:
         with contextlib.suppress(RuntimeError):

@@ -1,4 +1,4 @@
-"""A process that may outlive the one that started it."""
+"""A child process that may outlive its parent."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ from mixcli.errors import MixcliError
 class Child:
     """A started process: its pid, and how it ended once it has (a negative number is a signal, as in subprocess).
 
-    A thread waits for its end, so that it never stays as a zombie. subprocess.Popen is not used because it complains about a child that
-    goes on after its parent, which is what a host is for.
+    A thread waits for its end, so that it never stays as a zombie. subprocess.Popen is not used because it warns about a child that
+    outlives its parent, as a host does.
     """
 
     def __init__(self, pid: int) -> None:
@@ -61,6 +61,6 @@ class Child:
     def _reap(self) -> None:
         try:
             self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        except ChildProcessError:  # somebody else has waited for it
+        except ChildProcessError:  # another process has waited for it
             self._code = 0
         self._ended.set()

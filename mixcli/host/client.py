@@ -1,4 +1,4 @@
-"""The thin client that every front end uses: OpenAI's chat API on the standard library, over a host's unix socket.
+"""The client of all front ends: OpenAI's chat API over a host's unix socket, on the standard library.
 
 `ChatClient` is the protocol, `HostClient` reaches a host of this machine; endpoint.py reaches any other server.
 """
@@ -56,7 +56,7 @@ class UnixConnection(http.client.HTTPConnection):
             except BlockingIOError:  # so many wait to be accepted that one more has no room
                 self.close()
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{self._path} accepts no connection") from None
+                    raise TimeoutError(f"{self._path} does not accept connections") from None
                 time.sleep(0.02)
             except OSError:
                 self.close()
@@ -75,7 +75,7 @@ class ChatClient:
     defaults: Mapping[str, Any] = NONE  # of every request for an answer
     patience = (
         math.inf
-    )  # seconds in which a whole answer, or an event of a stream, must come; keep-alives are none
+    )  # seconds in which a whole answer, or an event of a stream, must come; keep-alives do not count
 
     def chat(self, body: dict[str, Any]) -> Generator[Delta, None, None]:
         """Stream one answer; the body is OpenAI's chat completion request.
@@ -88,18 +88,18 @@ class ChatClient:
             with self._request("POST", CHAT, request) as response:
                 yield from self._deltas(response, pieces(response), limit if isinstance(limit, int) else None)
         except self.lost as error:
-            raise self.gone("while it answered", error) from error
+            raise self.gone("during the answer", error) from error
 
     def _deltas(
         self, response: http.client.HTTPResponse, source: Iterable[bytes], max_tokens: int | None
     ) -> Generator[Delta, None, None]:
-        """Yield the pieces of an answer up to its end; whoever sends without one is hung up on."""
+        """Yield the pieces of an answer up to its end; disconnect from a server that never ends it."""
         heard = time.monotonic()
 
         def watched() -> Iterator[bytes]:
             for piece in source:
                 if time.monotonic() - heard > self.patience:
-                    raise TimeoutError(f"it sent nothing but keep-alives for {self.patience:.0f} s")
+                    raise TimeoutError(f"it sent only keep-alives for {self.patience:.0f} s")
                 yield piece
 
         events, halves = Events(watched()), Halves()
@@ -118,16 +118,16 @@ class ChatClient:
             n_pieces, n_bytes = n_pieces + bool(text), n_bytes + len(text)
             if n_bytes > MAX_BODY or (max_tokens and n_pieces > TOO_MANY * max_tokens + MORE):
                 raise MixcliError(
-                    f"the server sent {n_pieces:,} pieces of an answer where {max_tokens or 'no'} tokens were allowed; it was cut off"
+                    f"the server sent {n_pieces:,} pieces of an answer where {max_tokens or 'no'} tokens were allowed; truncated"
                     if max_tokens
-                    else f"the server's answer has more than {MAX_BODY:,} bytes; it was cut off"
+                    else f"the server's answer has more than {MAX_BODY:,} bytes; truncated"
                 )
             yield replace(delta, text=text) if text != delta.text else delta
         if not (is_finished or events.is_done):
             _check_kind(response)
-            raise self.gone("while it answered")
+            raise self.gone("during the answer")
         if not is_answer:
-            raise MixcliError("the server's answer has no choices, so there is no text in it")
+            raise MixcliError("the server's answer has no choices, so it has no text")
 
     def complete(self, body: dict[str, Any], key: str = "") -> dict[str, Any]:
         """Return a whole answer as OpenAI's chat completion object; errors as in `chat`.
@@ -168,7 +168,7 @@ class ChatClient:
                         ) from None
                     value = completion_of(self._deltas(response, [raw], None))
         except self.lost as error:
-            raise self.gone("before it answered", error) from error
+            raise self.gone("before the answer", error) from error
         if not isinstance(value, dict):
             raise MixcliError(f"the server's answer to {path} is not a JSON object")
         if found := error_in(value):
@@ -211,7 +211,7 @@ class ChatClient:
 
     @staticmethod
     def _events(response: http.client.HTTPResponse) -> Generator[dict[str, Any], None, None]:
-        """Yield the JSON of every server-sent event up to [DONE]; closing the iterator hangs up."""
+        """Yield the JSON of every server-sent event up to [DONE]; closing the iterator closes the connection."""
         with response:
             yield from Events(pieces(response))
 
@@ -228,7 +228,7 @@ class HostClient(ChatClient):
         self.path = path
 
     def health(self, seconds: float = CONNECT) -> dict[str, Any]:
-        """Return the host's state; OSError when nobody listens, TimeoutError when nobody answers in that time."""
+        """Return the host's state; OSError when nothing listens, TimeoutError when it does not respond in time."""
         connection = UnixConnection(self.path, seconds)
         with contextlib.closing(connection):
             connection.request("GET", "/health", headers={"Connection": "close"})
@@ -237,7 +237,7 @@ class HostClient(ChatClient):
         return body
 
     def attach(self, keep_alive: float) -> Generator[dict[str, Any], None, None]:
-        """Yield the host's states while holding the model loaded; OSError at once when nobody listens.
+        """Yield the host's states while holding the model loaded; OSError at once when nothing listens.
 
         Closing the iterator leaves; `keep_alive` seconds later the host may end. The iterator ends when the host does, with a
         TimeoutError when a load gives no sign of life.
@@ -251,7 +251,7 @@ class HostClient(ChatClient):
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
         if isinstance(cause, TimeoutError):
             return unresponsive(self.path)
-        return ModelDied(f"the model process went away {when}")
+        return ModelDied(f"the model process ended {when}")
 
     def _connection(self, patience: float) -> http.client.HTTPConnection:  # noqa: ARG002  # _wait_for_response looks
         connection = UnixConnection(self.path)
@@ -267,7 +267,7 @@ class HostClient(ChatClient):
             except OSError:  # also of one that was told to stop and still answers what it has
                 n_stopped = n_stopped + 1 if state(pid) == STOPPED else 0
                 if n_stopped == PAUSES or time.monotonic() - alive > SILENCE:
-                    raise TimeoutError("no sign of life") from None
+                    raise TimeoutError("no response") from None
             else:
                 alive, n_stopped = time.monotonic(), 0
 
@@ -276,9 +276,9 @@ def unresponsive(path: Path) -> Unresponsive:
     """Describe the host behind a socket that gives no sign of life: its process, what is wrong with it, what to do."""
     pid = process_at(path)
     which = f" (pid {pid})" if pid else ""
-    how = ": it was stopped by SIGSTOP" if state(pid) == STOPPED else ""
+    how = ": stopped by SIGSTOP" if state(pid) == STOPPED else ""
     return Unresponsive(
-        f"the model process{which} does not answer{how}; end it with `mixcli stop` and run the command again"
+        f"the model process{which} does not respond{how}; end it with `mixcli stop` and run the command again"
     )
 
 
@@ -287,7 +287,7 @@ def _check_kind(response: http.client.HTTPResponse) -> None:
     kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
         raise MixcliError(
-            "the server answered with a web page; is that the address of an API, such as https://api.example.org/v1?"
+            "the server answered with a web page; use the address of an API, such as https://api.example.org/v1"
         )
 
 

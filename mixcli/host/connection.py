@@ -1,4 +1,4 @@
-"""One connection of a client: an answer that is not read is not kept for ever."""
+"""One client connection of a host: bound the memory of answers that are not read."""
 
 import asyncio
 from typing import Any
@@ -9,10 +9,10 @@ LEAST = 1 << 14  # bytes that a client must take in `patience` seconds, or all t
 
 
 class Connection(H11Protocol):
-    """uvicorn's, which waits for ever for a client that reads no more.
+    """uvicorn's, which waits forever for a client that reads no more.
 
     Nothing is written while the system's buffer is full, so this process holds one piece of an answer at most. A client that takes less
-    than LEAST bytes in `patience` seconds then is hung up on, and the request ends as that of a client that has left.
+    than LEAST bytes in `patience` seconds then is disconnected, and the request ends as that of a client that has left.
     """
 
     patience = 600.0  # seconds: a person may look at the first page of an answer in a pager

@@ -1,4 +1,4 @@
-"""Fewer threads while other programs want the cores.
+"""Use fewer threads while other programs need the cores.
 
 llama.cpp's threads wait for one another after every operation, so one that waits for its core holds up all of them: two threads beside
 a compiler on two cores do not get half the speed but a tenth, and single tokens take seconds. Linux tells how long each thread could run and

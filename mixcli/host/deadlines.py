@@ -1,4 +1,4 @@
-"""A connection to a server on which every wait has an end: for the connection, the request, the headers, and each piece of the answer.
+"""HTTP connections with a deadline for each stage: connect, request, headers, and each piece of the answer.
 
 A socket's own timeout counts from byte to byte, so a server that sends one byte now and then is waited for without an end. Here each stage
 has a deadline of its own, whatever comes meanwhile.
@@ -53,14 +53,14 @@ class Connection(http.client.HTTPConnection):
         except TimeoutError as error:
             if error.errno is not None:
                 raise
-            raise TimeoutError(f"it took nothing of the request for {SEND:.0f} s") from None
+            raise TimeoutError(f"it did not read the request for {SEND:.0f} s") from None
 
     def _shake_hands(self) -> None:
         context = ssl.create_default_context()
         try:
             self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
         except TimeoutError:
-            raise TimeoutError(f"no TLS handshake in {CONNECT:.0f} s") from None
+            raise TimeoutError(f"no TLS handshake within {CONNECT:.0f} s") from None
 
     def _response(self, sock: socket.socket, *args: Any, **kwargs: Any) -> "Response":
         return Response(sock, self._patience, *args, **kwargs)
@@ -79,14 +79,14 @@ class Response(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read the headers."""
         try:
-            self._reader.then = (HEADERS, f"its response headers were not complete after {HEADERS:.0f} s")
+            self._reader.then = (HEADERS, f"its response headers were incomplete after {HEADERS:.0f} s")
             super().begin()
         finally:
             self._reader.then = None
 
     def read1(self, n: int = -1) -> bytes:
         """Return the next piece of the body."""
-        self._reader.allow(self.patience, f"no more of its answer came for {self.patience:.0f} s")
+        self._reader.allow(self.patience, f"its answer stalled for {self.patience:.0f} s")
         return super().read1(n)
 
 
@@ -128,7 +128,7 @@ def _connected(host: str, port: int) -> socket.socket:
     """Return a socket that is connected to the first address that accepts one; the last one's OSError where none does."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     deadline = time.monotonic() + CONNECT
-    failure: OSError = TimeoutError(f"it accepted no connection for {CONNECT:.0f} s")
+    failure: OSError = TimeoutError(f"it did not accept a connection within {CONNECT:.0f} s")
     for place, (family, kind, protocol, _, address) in enumerate(addresses):
         left = deadline - time.monotonic()
         if left <= 0:

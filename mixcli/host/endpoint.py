@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server in the place of a host: its address, its key, its model."""
+"""Any OpenAI-compatible server in place of a host: its address, key and model."""
 
 import errno
 import http.client
@@ -17,14 +17,14 @@ from mixcli.host.events import body_of
 PATIENCE = (
     600.0  # seconds in which an answer must begin: a long prompt is read meanwhile, behind those of others
 )
-SILENCE = 300.0  # seconds in which an answer must go on once its text has begun
+SILENCE = 300.0  # seconds between two pieces of an answer once its text has begun
 LOOK = 60.0  # seconds for what needs no model
 
 
 class EndpointClient(ChatClient):
     """Talks with the server at an address such as https://api.example.org/v1; `key` goes to it as a bearer token."""
 
-    # no such name, refused, timed out, a bad certificate; a head that is no HTTP
+    # no such name, refused, timed out, a bad certificate; a head that is not HTTP
     lost = (*GONE, OSError, http.client.HTTPException, UnicodeError)
 
     patience = PATIENCE
@@ -33,16 +33,18 @@ class EndpointClient(ChatClient):
         self.url = url
         parts = _parts(url)
         if parts is None:
-            raise UsageError(f"{url!r} is not an address of a server; write https://api.example.org/v1")
+            raise UsageError(
+                f"{url!r} is not a valid server address; use a form such as https://api.example.org/v1"
+            )
         if parts.username is not None:
             raise UsageError(
-                "an address must not carry a password; name a variable that has it with --api-key-env"
+                "the address contains a password; put the key in an environment variable and name it with --api-key-env"
             )
         self.host, self.port, self._tls = parts.hostname or "", parts.port, parts.scheme == "https"
         self.prefix = parts.path.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1")
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         if key and not self._tls and not self.is_here:
-            raise UsageError(f"{url} is not encrypted, so the key would be readable on the way; use https")
+            raise UsageError(f"{url} is not encrypted, so the API key would be sent in plain text; use https")
 
     @property
     def is_here(self) -> bool:
@@ -59,16 +61,14 @@ class EndpointClient(ChatClient):
                 body = json.loads(body_of(response, patience=LOOK))
             return [str(model["id"]) for model in body["data"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise MixcliError(f"{self.url} does not say what models it has; name one with -m") from error
+            raise MixcliError(f"{self.url} does not list its models; name one with -m") from error
         except self.lost as error:
-            raise self.gone("before it answered", error) from error
+            raise self.gone("before the answer", error) from error
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
         if isinstance(cause, TimeoutError) and cause.errno is None:  # one of ours
-            return NotReachable(
-                f"{self.url} did not answer in time: {cause}; look at the server, or try again later"
-            )
-        return NotReachable(f"{self.url} went away {when}: {_why(cause)}")
+            return NotReachable(f"{self.url} timed out: {cause}; check the server or retry later")
+        return NotReachable(f"{self.url} closed the connection {when}: {_why(cause)}")
 
     def _text_begins(self, response: http.client.HTTPResponse) -> None:
         if isinstance(response, Response):
@@ -93,24 +93,24 @@ def _why(cause: Exception | None) -> str:
         return f"its certificate is not valid ({cause.verify_message})"
     if isinstance(cause, ssl.SSLError):
         return f"it does not speak TLS as expected ({cause.reason or cause})"
-    return getattr(cause, "strerror", None) or str(cause or "") or "it hung up"
+    return getattr(cause, "strerror", None) or str(cause or "") or "connection closed"
 
 
 def _advice(cause: Exception) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return "use the name that the certificate is for, or name its authority with SSL_CERT_FILE"
+        return "use the host name of the certificate, or add its CA with SSL_CERT_FILE"
     if isinstance(cause, ssl.SSLError):
-        return "check whether the address begins with http://"
+        return "check whether the address should begin with http://"
     if isinstance(cause, OSError) and cause.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
         return "start the server there, or check the port"
     return "check the address and the network"
 
 
 def _parts(url: str) -> SplitResult | None:
-    """Return the parts of an address; None where it is none that a request could go to."""
+    """Return the parts of a URL; None if it is not a valid address for requests."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 -- it raises where the port is none
+        parts.port  # noqa: B018 -- it raises if the port is invalid
         (parts.hostname or "").encode("idna")
     except (ValueError, UnicodeError):
         return None
@@ -134,7 +134,7 @@ class Endpoint:
         """Nothing is held."""
 
     def cause_of_death(self) -> str:
-        return "the server went away"
+        return "the server closed the connection"
 
 
 def endpoint(url: str, key_variable: str | None, model: str | None) -> Endpoint:
@@ -143,16 +143,16 @@ def endpoint(url: str, key_variable: str | None, model: str | None) -> Endpoint:
     if key_variable:
         key = os.environ.get(key_variable, "").strip()
         if not key:
-            raise UsageError(f"the variable {key_variable} has no key in it; export it first")
+            raise UsageError(f"the environment variable {key_variable} is empty or not set; export it first")
         if not key.isprintable() or not key.isascii():
-            raise UsageError(f"the variable {key_variable} has characters that no key has")
+            raise UsageError(
+                f"the environment variable {key_variable} has characters that are invalid in a key"
+            )
     client = EndpointClient(url, key)
     if model is None:
         names = client.models()
         if len(names) != 1:
-            raise UsageError(
-                f"which model of {url}? say -m with one of: {', '.join(names[:8]) or 'none is offered'}"
-            )
+            raise UsageError(f"choose a model of {url} with -m: {', '.join(names[:8]) or 'none available'}")
         model = names[0]
     client.defaults = {"model": model}
     return Endpoint(client, model)

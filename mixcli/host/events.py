@@ -1,7 +1,7 @@
-"""What a server sends back, as JSON: a body of bounded size, or the events of a stream, as strict or as loose as servers write them.
+"""Decode server responses: a JSON body of bounded size, or a stream of server-sent events.
 
 The format is https://html.spec.whatwg.org/multipage/server-sent-events.html. Tolerated beyond it: no blank line between events, JSON
-lines without "data:", a whole JSON answer where a stream was asked for. What is no JSON is told, and blamed on the server.
+lines without "data:", a whole JSON answer where a stream was asked for. Invalid JSON is an error that names the server.
 """
 
 import codecs
@@ -36,14 +36,12 @@ def body_of(
     for piece in pieces(response):
         found.append(piece)
         if time.monotonic() - began > patience:
-            raise TimeoutError(f"its answer was not there whole after {patience:.0f} s")
+            raise TimeoutError(f"its answer was incomplete after {patience:.0f} s")
         n_bytes += len(piece)
         if n_bytes >= limit and limit < MAX_BODY:
             break
         if n_bytes > limit:
-            raise MixcliError(
-                f"the server's answer has more than {limit:,} bytes; it was not read to the end"
-            )
+            raise MixcliError(f"the server's answer has more than {limit:,} bytes; truncated")
     return b"".join(found)
 
 
@@ -55,9 +53,7 @@ def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
             yield piece
         return
     if encoding not in ENCODINGS:
-        raise MixcliError(
-            f"the server's answer is packed with {encoding[:40]}, although no packing was asked for"
-        )
+        raise MixcliError(f"the server's answer has the unsupported Content-Encoding {encoding[:40]}")
     unpack = zlib.decompressobj(ENCODINGS[encoding])
     try:
         while piece := response.read1(PIECE):
@@ -65,7 +61,7 @@ def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
                 yield unpack.decompress(piece, PIECE)
                 piece = unpack.unconsumed_tail
     except zlib.error as error:
-        raise MixcliError(f"the server's answer says that it is {encoding} and is not: {error}") from error
+        raise MixcliError(f"the server's answer is not valid {encoding}: {error}") from error
 
 
 def lines(source: Iterable[bytes], limit: int = MAX_LINE) -> Iterator[bytes]:
@@ -84,7 +80,7 @@ def lines(source: Iterable[bytes], limit: int = MAX_LINE) -> Iterator[bytes]:
             n_waiting += len(line)
             if n_waiting > limit:
                 raise MixcliError(
-                    f"the server sent a line of more than {limit:,} bytes; the answer was not read to the end"
+                    f"the server sent a line of more than {limit:,} bytes; the answer was truncated"
                 )
             if len(line) < len(part):
                 whole = b"".join(waiting)
@@ -95,7 +91,7 @@ def lines(source: Iterable[bytes], limit: int = MAX_LINE) -> Iterator[bytes]:
 
 
 class Events:
-    """The JSON objects of a stream, as they come. `is_done` tells whether the stream said [DONE]."""
+    """The JSON objects of a stream, as they come. `is_done` shows whether the stream said [DONE]."""
 
     def __init__(self, source: Iterable[bytes]) -> None:
         self._lines = lines(source)
@@ -147,9 +143,7 @@ class Events:
                 self._bare = []
                 yield _object(value, b"")
         if sum(map(len, self._bare)) > MAX_BODY:
-            raise MixcliError(
-                f"the server's answer has more than {MAX_BODY:,} bytes; it was not read to the end"
-            )
+            raise MixcliError(f"the server's answer has more than {MAX_BODY:,} bytes; truncated")
 
     def _end(self, *, at_end: bool = False) -> Iterator[dict[str, Any]]:
         """Yield the event that ends here; at the end of all an unfinished one counts as cut off, and is left out."""
@@ -168,7 +162,7 @@ class Events:
 
 
 def _json(raw: bytes) -> Any:
-    """Return what JSON says, None where it is none."""
+    """Return the value of JSON text, None if it is not JSON."""
     try:
         return json.loads(raw.decode("utf-8", "replace"))
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a host takes in: each body is bounded, and so are the bytes of all requests that it works on, so that no crowd eats its memory.
+"""Bound the size of each request body and of all running requests together.
 
 A body that is one byte too long is refused as soon as that is known; when the host holds enough, more is turned away for a moment (503).
 One that does not come to its end is given up (408), so that clients that stop in the middle hold nothing.
@@ -55,7 +55,7 @@ class Intake:
                     message = await receive()
             except TimeoutError:
                 raise _Refused(
-                    408, UsageError(f"the request's body was not there whole after {WHOLE_BODY:.0f} s")
+                    408, UsageError(f"the request body was incomplete after {WHOLE_BODY:.0f} s")
                 ) from None
             whole = not message.get("more_body")
             if message["type"] == "http.request":
@@ -81,15 +81,13 @@ class Intake:
 
     def _check(self, n_bytes: int, *, announced: bool = False) -> None:
         if n_bytes > self._max_body:
-            raise _Refused(
-                413, UsageError(f"the request has more than {self._max_body:,} bytes, which is the limit")
-            )
+            raise _Refused(413, UsageError(f"the request has more than {self._max_body:,} bytes; shorten it"))
         if self._n_held + (n_bytes if announced else 0) > self._max_held:
             raise _Refused(
                 503,
                 Busy(
-                    f"the requests that are being answered have {self._n_held:,} bytes, {self._max_held:,} is the limit; "
-                    "ask again in a few seconds"
+                    f"the running requests hold {self._n_held:,} bytes, the limit is {self._max_held:,}; "
+                    "retry in a few seconds"
                 ),
             )
 

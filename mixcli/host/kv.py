@@ -1,4 +1,4 @@
-"""Where a host keeps computed texts on disk, and for which model they hold."""
+"""The location and identity of a host's KV cache on disk."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ HEAD = 1 << 20  # bytes of the file that, with its size and time, stand for it
 def open_store(path: Path, placement: Placement) -> KvStore | None:
     """Return the store of one model, cache type and library; None where MIXCLI_KV_DISK (a size, 4GiB by default) is 0 or cannot be had.
 
-    Raises UsageError for a size that is none; the model can be used without a store.
+    Raises UsageError for a size that is not valid; the model can be used without a store.
     """
     limit = _limit(os.environ.get("MIXCLI_KV_DISK", "").strip() or LIMIT)
     if not limit:
@@ -48,5 +48,5 @@ def _limit(text: str) -> int:
         return size_in_bytes(text)
     except (UsageError, OverflowError):
         raise UsageError(
-            f"nothing is kept on disk: MIXCLI_KV_DISK is {text!r:.40}; set it to a size such as 4GiB, or 0"
+            f"the disk cache is off: invalid MIXCLI_KV_DISK {text!r:.40}; use a size such as 4GiB, or 0"
         ) from None

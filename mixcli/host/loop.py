@@ -1,6 +1,6 @@
-"""The one thread that owns the engine: it loads the model, then steps while there is work.
+"""The thread that owns the engine: it loads the model, then steps while there is work.
 
-llama.cpp's context belongs to one thread; everybody else puts calls into the inbox and reads outputs from an asyncio queue.
+llama.cpp's context belongs to one thread; other threads put calls into the inbox and read outputs from an asyncio queue.
 """
 
 import os
@@ -32,7 +32,7 @@ from mixcli.host.protocol import FAILED, LOADING, READY
 from mixcli.host.sharing import Sharing
 from mixcli.host.spec import HostSpec
 
-ENDED = "the model process was told to end before the answer was complete; ask again to load the model again"
+ENDED = "the model process was stopped before the answer was complete; retry to load the model again"
 
 
 class EngineLoop:
@@ -68,7 +68,7 @@ class EngineLoop:
         self._lanes.put(lambda: self._prepare(call), n_characters, slow=slow)
 
     def abort(self, call: Call) -> None:
-        """Drop a call whose asker is gone."""
+        """Drop a call whose client is gone."""
         self._inbox.put(lambda: self._drop(call))
         if call.id in self._calls:
             self._engine.interrupt(call.id)  # so that a long prefill need not end first
@@ -107,7 +107,7 @@ class EngineLoop:
         return self._lanes.put_beside(lambda: self._ready().routing(messages))
 
     def close(self, timeout: float) -> None:
-        """Stop after the present step, write to disk what shall stay, and wait for the thread at most `timeout` seconds."""
+        """Stop after the present step, write the caches to disk, and wait for the thread at most `timeout` seconds."""
         self._closing.set()
         self._lanes.close()
         self._inbox.put(None)
@@ -193,7 +193,7 @@ class EngineLoop:
         except MixcliError as error:
             self.notes.append(str(error))
         except OSError as error:  # a folder that may not be read: nothing is kept
-            self.notes.append(f"nothing is kept on disk: {error}")
+            self.notes.append(f"the disk cache is off: {error}")
         self._n_threads = self.placement.n_threads, self.placement.n_threads_batch
         self._crowding = Crowding(max(self._n_threads))
         self._engine = Engine(self._loaded.model, self._loaded.context, store)
@@ -216,9 +216,9 @@ class EngineLoop:
         deliver([item for item in taken if item is not None])
 
     def _take(self, output: Output) -> tuple[Call, Item] | None:
-        """Note what came for a call; None where nobody waits for it."""
+        """Record the output of a call; None if no client waits for it."""
         call = self._calls.get(output.id)
-        if call is None:  # its asker is gone
+        if call is None:  # its client is gone
             return None
         if output.progress is None:
             call.outputs.append(output)

@@ -1,4 +1,4 @@
-"""From a question to a request, in threads beside the engine's: templates, token ids and grammars never hold up what runs.
+"""Prepare requests in threads beside the engine: templates, token ids, grammars.
 
 There are two lanes, so that what takes long does not hold up the rest: a grammar that is not compiled yet and a long text go into the slow
 one. In each lane the order is that of arrival. What can never fit is refused before it is split into tokens (token_bound.py), and what waits
@@ -72,7 +72,7 @@ class Lanes:
             return pool.submit(self._work, work)
         except RuntimeError:  # closed
             future: Future[T] = Future()
-            future.set_exception(ModelDied("the model is being unloaded; ask again"))
+            future.set_exception(ModelDied("the model is unloading; retry to load it again"))
             return future
 
     def _work(self, work: Callable[[], T]) -> T:
@@ -146,7 +146,7 @@ class Preparation:
         limit = min(MAX_COUNTED, LONGEST_TOKEN * self._n_ctx) + FRAME
         if (n := sum(map(len, texts))) > limit:
             raise BadRequest(
-                f"the text has {n:,} characters; at most {limit:,} are counted at once",
+                f"the text has {n:,} characters; the limit for one count is {limit:,}",
                 param="prompt" if messages is None else "messages",
             )
         if messages is None:
@@ -158,7 +158,7 @@ class Preparation:
         from mixcli.engine.experts import routing
 
         if not messages or messages[-1].role != "assistant":
-            raise BadRequest("the last message must be an answer of the assistant", param="messages")
+            raise BadRequest("the last message must have the role assistant", param="messages")
         if (n := self._least(messages)) > self._n_ctx:
             raise ContextOverflow(n, self._n_ctx, at_least=True)
         before = self.format.encode(self.answers.recall(messages[:-1]))
@@ -192,7 +192,7 @@ class Preparation:
             tokens = tuple(self.format.encode_answer(choice))
             if not tokens or tokens in labels:
                 raise BadRequest(
-                    f"the choice {choice!r:.60} is empty or there twice", param="structured_outputs.choice"
+                    f"the choice {choice!r:.60} is empty or a duplicate", param="structured_outputs.choice"
                 )
             labels[tokens] = Label(choice, tokens)
         return tuple(labels.values())

@@ -23,7 +23,7 @@ from mixcli.process_state import born
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
 NOTICE_TIMEOUT = 0.5  # seconds for a host to see that we have left
-LEAVE_TIMEOUT = 5.0  # seconds for a model that nobody keeps to go
+LEAVE_TIMEOUT = 5.0  # seconds for an unused model to unload
 STOP_TIMEOUT = 30.0  # answers that end, and what is written to disk
 KILL_TIMEOUT = 10.0  # seconds for the system to take a killed process away
 LOCK_TIMEOUT = 120.0  # seconds for another process to look at a file, plan, and start a host
@@ -31,7 +31,7 @@ AT_ONCE = 32  # hosts that are asked for their state at the same time
 UNRESPONSIVE, STOPPING = "unresponsive", "stopping"
 TAIL = 4096
 LOST_WORKER = "Remote RPC server crashed"  # what llama.cpp (ggml-rpc.cpp) says before it aborts
-KILLED = "killed by signal 9, by someone or by the system because memory ran out"
+KILLED = "killed by signal 9, by a user or because memory ran out"
 
 States = Generator[dict[str, Any], None, None]
 
@@ -102,7 +102,7 @@ def connect(
 
 
 def hosts() -> list[dict[str, Any]]:
-    """Return the state of every host, all asked at once and for two seconds; sockets that nobody listens on are cleared away.
+    """Return the state of every host, all asked at once and for two seconds; sockets that nothing listens on are cleared away.
 
     One that does not answer has the status UNRESPONSIVE, one that has closed its socket STOPPING; of both only the process and the
     model are known.
@@ -124,12 +124,12 @@ def hosts() -> list[dict[str, Any]]:
 
 
 def _state(path: Path) -> dict[str, Any] | None:
-    """Return what a host says of itself; None where nobody listens."""
+    """Return what a host says of itself; None where nothing listens."""
     try:
         return HostClient(path).health()
     except NOBODY:
         with contextlib.suppress(MixcliError), exclusive(path.with_suffix(".lock"), seconds=0.0):
-            _clear_if_dead(path)  # while somebody starts a host there, it is not ours to clear
+            _clear_if_dead(path)  # only if no other process is starting a host there
         return None
     except (OSError, ValueError, http.client.HTTPException):
         pid = process_at(path)
@@ -153,9 +153,7 @@ def stop(pid: int) -> None:
     """
     at = born(pid)
     if at and not end(pid, at, KILL_TIMEOUT, STOP_TIMEOUT):
-        raise MixcliError(
-            f"the process {pid} does not end, even after SIGKILL; see what `ps -p {pid}` says of it"
-        )
+        raise MixcliError(f"the process {pid} did not end after SIGKILL; check it with `ps -p {pid}`")
 
 
 def _attach(name: HostName, keep_alive: float) -> States | None:
@@ -184,41 +182,41 @@ def _wait_for_socket(name: HostName, process: Child, keep_alive: float) -> State
         if time.monotonic() > deadline:
             os.kill(process.pid, signal.SIGKILL)
             raise MixcliError(
-                f"the model process did not answer within {START_TIMEOUT:.0f} seconds; its log is {name.log}"
+                f"the model process did not respond within {START_TIMEOUT:.0f} seconds; see its log {name.log}"
             )
         time.sleep(0.01)
 
 
 def _clear_if_dead(path: Path) -> None:
-    """Remove a socket that nobody listens on; called under its lock."""
+    """Remove a socket that nothing listens on; called under its lock."""
     try:
         HostClient(path).health()
     except NOBODY:
         path.unlink(missing_ok=True)
     except (OSError, ValueError, http.client.HTTPException):
-        pass  # somebody listens
+        pass  # something listens
 
 
 def _sentence(name: HostName, process: Child | None, doing: str) -> str:
     return (
         f"the model process ended while it {doing} {name.label} ({_cause(name, process)}); "
-        f"run the same command again, and if it ends again look at {name.log}"
+        f"run the same command again, and if it ends again see {name.log}"
     )
 
 
 def _cause(name: HostName, process: Child | None) -> str:
     code = process.wait(1) if process else None
     if code is None and process is not None and born(process.pid):
-        return f"process {process.pid} still runs and closed the connection"
+        return f"process {process.pid} closed the connection but is still running"
     if code == -signal.SIGKILL:
         return KILLED
     lines = _last_lines(name.log)
     if any(LOST_WORKER in line for line in lines[-5:]):
-        return "a worker that it uses ended; start that `mixcli worker` again"
+        return "a worker that it uses ended; restart that `mixcli worker`"
     if code is not None and code < 0:
         return f"killed by signal {-code}, {signal.strsignal(-code)}"
     if lines:
-        return f"its last words: {lines[-1]}"
+        return f"last log line: {lines[-1]}"
     return "without a word" if code is None else f"exit code {code}"
 
 

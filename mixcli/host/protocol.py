@@ -1,4 +1,4 @@
-"""What goes over the wire besides the OpenAI API: the host's state, and errors with mixcli's exit code."""
+"""The wire protocol beyond the OpenAI API: host state, and errors with mixcli's exit codes."""
 
 import json
 import re
@@ -72,10 +72,10 @@ def error_body(error: BaseException) -> tuple[int, dict[str, Any]]:
 
 
 def error_in(value: Any, *, refused: bool = False) -> dict[str, Any] | None:
-    """Return the error that an answer or an event is, as {"error": ...}, in whatever form a server writes it; None where it is none.
+    """Return the error that an answer or an event is, as {"error": ...}, in any form that servers use; None if it is not an error.
 
     OpenAI and llama-server write {"error": {...}}, others {"error": "text"}, vLLM {"object": "error", "message": ...}, FastAPI {"detail": ...}.
-    With `refused` (a status that is no success) a text called message is one too.
+    With `refused` (a status that is not success) a text called message is one too.
     """
     if not isinstance(value, dict):
         return None
@@ -107,7 +107,7 @@ def message_of(detail: Any) -> str:
         return message_of(said)
     if not isinstance(said, str) or not said.strip():
         said = json.dumps(detail, ensure_ascii=False)
-        said = f"the server answered with an error: {said}"
+        said = f"the server returned an error: {said}"
     return " ".join(said.split())[:MAX_MESSAGE].encode("utf-8", "replace").decode()
 
 
@@ -116,7 +116,7 @@ def raise_error(body: dict[str, Any], status: int = 500) -> NoReturn:
     detail = body.get("error")
     if not isinstance(detail, dict):
         cls = _by_words(str(detail), BY_STATUS.get(status, errors.MixcliError), status)
-        raise cls(f"the server answered with an error: {message_of(detail or body)}")
+        raise cls(f"the server returned an error: {message_of(detail or body)}")
     code = detail.get("exit_code")
     cls = BY_STATUS.get(status, errors.MixcliError)
     if isinstance(code, int) and code in BY_EXIT_CODE:

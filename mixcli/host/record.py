@@ -1,4 +1,4 @@
-"""A note beside the socket that says which process a host is: known also of one that does not answer.
+"""The record file beside a socket that identifies the host process, even if it does not respond.
 
 A process id is given to another process some time after its owner has ended, so a note holds what tells the two apart: when the process began.
 """

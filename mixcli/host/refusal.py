@@ -1,4 +1,4 @@
-"""What an HTTP status that is no success means: whose fault it is, whether it helps to wait, and for how long."""
+"""Interpret HTTP error statuses: which error they are, and whether and when to retry."""
 
 import email.utils
 import http.client
@@ -23,7 +23,7 @@ def refuse(response: http.client.HTTPResponse) -> NoReturn:
     status = response.status
     if status < 400:
         raise UsageError(
-            f"the server answered {status}: its API is at {_place(response.getheader('Location'))}; name that address"
+            f"the server returned {status}: redirect to {_place(response.getheader('Location'))}; use that address"
         )
     raw = body_of(response, MAX_REFUSAL, MAX_SECONDS)
     try:
@@ -31,7 +31,7 @@ def refuse(response: http.client.HTTPResponse) -> NoReturn:
     except (ValueError, RecursionError):
         found = None
     body = found or {
-        "error": {"message": f"the server answered {status} {response.reason}{_words(raw, response)}"}
+        "error": {"message": f"the server returned {status} {response.reason}{_words(raw, response)}"}
     }
     detail = body["error"]
     if status == 429 and isinstance(detail, dict) and {detail.get("code"), detail.get("type")} & set(NO_USE):
@@ -72,7 +72,7 @@ def _place(location: str | None) -> str:
 
 
 def _words(raw: bytes, response: http.client.HTTPResponse) -> str:
-    """Return the first line of a refusal that is no JSON; of a page for people there is nothing to quote."""
+    """Return the first line of a refusal that is not JSON; of a page for people there is nothing to quote."""
     if "html" in (response.getheader("Content-Type") or "").lower() or raw.lstrip()[:1] == b"<":
         return ", with a web page"
     words = raw.decode("utf-8", "replace").strip().splitlines()[:1]

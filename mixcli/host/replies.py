@@ -1,4 +1,4 @@
-"""Answers that may not have arrived: kept for a while under the name that their client gave them (Idempotency-Key).
+"""Keep recent answers by their Idempotency-Key, for clients that did not receive them.
 
 A batch that is killed has requests in flight. Its next run asks them by the same names, and what was computed meanwhile is not computed again.
 
@@ -68,11 +68,11 @@ def name_of(client: str, keys: list[str]) -> Name | None:
     if not keys:
         return None
     if len(keys) > 1:
-        raise BadRequest(f"{HEADER} is there {len(keys)} times; send it once", param=HEADER)
+        raise BadRequest(f"{HEADER} is given {len(keys)} times; send it once", param=HEADER)
     if not keys[0].strip():
-        raise BadRequest(f"{HEADER} is empty; leave it out or send a name", param=HEADER)
+        raise BadRequest(f"{HEADER} is empty; remove it or send a key", param=HEADER)
     if len(keys[0]) > MAX_KEY:
-        raise BadRequest(f"{HEADER} has {len(keys[0]):,} characters; {MAX_KEY} is the limit", param=HEADER)
+        raise BadRequest(f"{HEADER} has {len(keys[0]):,} characters; the limit is {MAX_KEY}", param=HEADER)
     return client, keys[0]
 
 
@@ -97,7 +97,7 @@ class Replies:
                 return None
             if entry.digest != body:
                 raise KeyReused(
-                    f"this {HEADER} was used with another request body; send the same body, or another key",
+                    f"this {HEADER} was used with another request body; send the same body or a new key",
                     param=HEADER,
                 )
             self._entries.move_to_end(name)
@@ -109,7 +109,7 @@ class Replies:
             await entry.ended.wait()
 
     def finish(self, name: Name, reply: Reply | None) -> None:
-        """Keep what the one who claimed a name computed, unless it is very long; None for what failed or was called off."""
+        """Keep the answer computed for a name, unless it is very long; None for a failed or cancelled one."""
         entry = self._entries[name]  # a running one is never evicted
         entry.running = False
         if reply is None:

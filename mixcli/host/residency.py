@@ -1,4 +1,4 @@
-"""Residency: how long a loaded model stays when nobody uses it."""
+"""Keep-alive: how long an unused model stays loaded."""
 
 import asyncio
 import math
@@ -12,7 +12,7 @@ GRACE = 30.0  # seconds that a fresh host waits for its first guest
 class Residency:
     """Counts who uses the model; `wait_until_unwanted` returns when it may go.
 
-    `busy` guests are here now, `n_guests` have come so far. Times are seconds; a keep_alive below zero means for ever. The one that leaves last decides how long the model stays.
+    `busy` guests are here now, `n_guests` have come so far. Times are seconds; a keep_alive below zero means forever. The one that leaves last decides how long the model stays.
     """
 
     def __init__(self, keep_alive: float = GRACE) -> None:
@@ -38,13 +38,13 @@ class Residency:
 
     @property
     def expires_in(self) -> float:
-        """Return the seconds until the model goes; infinite while it is in use or shall stay."""
+        """Return the seconds until the model goes; infinite while it is in use or has no keep-alive limit."""
         if self.busy or self._keep_alive < 0:
             return math.inf
         return max(0.0, self._idle_since + self._keep_alive - time.monotonic())
 
     async def wait_until_unwanted(self) -> None:
-        """Return once nobody has used the model for its keep_alive."""
+        """Return once the model was unused for its keep_alive."""
         while (left := self.expires_in) > 0:
             self._changed.clear()
             try:

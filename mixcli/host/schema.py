@@ -1,4 +1,4 @@
-"""OpenAI's chat completion request as the host takes it, and the answers that it gives."""
+"""The OpenAI chat completion request and response as the host accepts and writes them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -92,7 +92,7 @@ class StructuredOutputs(BaseModel):
     def one(self) -> Self:
         """Refuse none and several."""
         if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("say exactly one of json, regex, grammar and choice")
+            raise ValueError("exactly one of json, regex, grammar and choice is required")
         return self
 
 
@@ -175,7 +175,7 @@ class ChatRequest(BaseModel):
         asked = self.structured_outputs
         if self.deterministic and self.speculate:
             raise BadRequest(
-                "speculate guesses by the clock, so it cannot be deterministic; leave one of the two out",
+                "speculate depends on timing and cannot be combined with deterministic; remove one of them",
                 param="speculate",
             )
         return Question(
@@ -349,7 +349,7 @@ class Answerer:
 
 
 def _accounts(last: Output) -> dict[str, Any]:
-    """Return the counts as OpenAI does, and the timings as llama-server does (milliseconds, tokens a second)."""
+    """Return the counts as OpenAI does, and the timings as llama-server does (milliseconds, tokens per second)."""
     cost = last.usage
     if cost is None:
         return {}

@@ -1,4 +1,4 @@
-"""Several loaded models on one machine: each that computes says so, and they divide the cores among themselves.
+"""Divide the CPU cores among the hosts that are computing.
 
 llama.cpp's threads wait for one another by spinning; two models with as many threads as there are cores do not get half the speed each, but
 a tenth. A host that computes holds a lock on a file of its own in the private runtime folder; the others see that it is held.
@@ -61,7 +61,7 @@ class Sharing:
 
     @staticmethod
     def _is_held(path: Path) -> bool:
-        """Return whether somebody holds the lock; what a dead host left is cleared away."""
+        """Return whether a process holds the lock; remove the files of dead hosts."""
         try:
             handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -80,7 +80,7 @@ class Sharing:
 
 
 def _lock(handle: int) -> bool:
-    """Lock a file; False where the file system has no locks. Raises BlockingIOError where somebody else has it."""
+    """Lock a file; False where the file system has no locks. Raises BlockingIOError where another process has it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

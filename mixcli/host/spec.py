@@ -1,4 +1,4 @@
-"""Which model a host process holds and how: HostName finds it, HostSpec starts it."""
+"""What identifies and starts a host process: HostName and HostSpec."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from profiles.placement import Placement
 class HostName:
     """A GGUF's absolute path, the name that people know it by, and what was asked of its placement (canonical text).
 
-    Whoever asks the same of the same file shares one process. The placement itself is no part of the name: it depends on the
+    Equal requests for the same file share one process. The name does not include the placement: it depends on the
     memory that was free before the model took it.
     """
 
@@ -44,7 +44,7 @@ class HostName:
 
 @dataclass(frozen=True)
 class Order:
-    """How a model shall be loaded: a placement, what its plan expects of each device, and the next smaller one for when memory runs out."""
+    """How to load a model: a placement, the bytes that its plan expects on each device, and the next smaller plan."""
 
     placement: Placement
     expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Order:
 
 @dataclass(frozen=True)
 class HostSpec:
-    """A host's whole order: its name and where the model shall live."""
+    """Everything that starts a host: its name and the placement of its model."""
 
     name: HostName
     order: Order

@@ -1,11 +1,11 @@
-"""No host stays for ever: what ends a process whose event loop does not run any more, or that does not end when it should.
+"""End a host whose event loop hangs, or that does not exit when it should.
 
 Three guards, because none sees everything. A thread counts its own seconds since the event loop was last alive; it sees a loop that waits
-for something outside Python. It needs Python's lock itself, so it cannot see C code that holds that lock for ever (a regular expression, a
+for something outside Python. It needs Python's lock itself, so it cannot see C code that holds that lock forever (a regular expression, a
 parser). For this the kernel counts processor time, and ends the process by SIGPROF unless the event loop puts the clocks back: that of each of
 Python's threads, of which one that runs uses a second in a second, on any number of cores; and that of the whole process, for a thread that is
 younger than the last sign of life, or a system without clocks for threads. None counts while the process is stopped (SIGSTOP, a frozen
-container), so a host that goes on after a pause goes on.
+container), so a host that resumes after a pause keeps running.
 """
 
 import asyncio
@@ -69,8 +69,8 @@ class Watchdog:
                 self._left -= BEAT
             if self._silent > PATIENCE or (self._left is not None and self._left <= 0):
                 sys.stderr.write(
-                    f"the model process ends itself: its event loop was silent for {self._silent:.0f} s"
-                    f"{' and it was told to stop' if self._left is not None else ''}\n"
+                    f"the model process exits: its event loop was blocked for {self._silent:.0f} s"
+                    f"{' during shutdown' if self._left is not None else ''}\n"
                 )
                 faulthandler.dump_traceback(all_threads=True)
                 sys.stderr.flush()

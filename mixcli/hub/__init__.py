@@ -1,1 +1,1 @@
-"""Where models come from and where they are kept."""
+"""Models: where they come from and where they are stored."""

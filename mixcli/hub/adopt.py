@@ -1,4 +1,4 @@
-"""mixcli import: a GGUF that is on this machine becomes a model of the store, where it lies or as a copy."""
+"""mixcli import: add an existing GGUF to the store, in place or as a copy."""
 
 import os
 import shutil
@@ -36,8 +36,8 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
     header = header_of(files)
     if has_split_experts(header):
         raise UsageError(
-            f"{path.name} keeps every expert in a tensor of its own, which llama.cpp no longer reads; "
-            f"join them without loss: mixcli convert {path} -o new.gguf"
+            f"{path.name} stores one tensor per expert, which llama.cpp no longer supports; "
+            f"merge them without loss: mixcli convert {path} -o new.gguf"
         )
     kind = gguf_names.file_type(path.name) or _type_inside(header)
     called = store.check_new(name or usable_name(gguf_names.model_name(path.name).lower()))
@@ -73,8 +73,8 @@ def _parts(path: Path) -> list[Path]:
     path = paths.expanded(text)
     if not is_there(path):
         known = text in store.names()
-        hint = "; that is a model of the store already" if known else store.near_path(text, path)
-        raise UsageError(f"there is no file {shown(text)[1:-1]}{hint}")
+        hint = "; that is an installed model" if known else store.near_path(text, path)
+        raise UsageError(f"no such file: {shown(text)[1:-1]}{hint}")
     if not path.is_file():
         raise UsageError(
             f"{text} is not a regular file; name a .gguf file, or pull a checkpoint folder: mixcli pull {text}"
@@ -86,7 +86,7 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file, or link it where that is possible: nobody changes a GGUF in place."""
+    """Copy a file, or hard-link it if possible, since a GGUF is never changed in place."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -95,7 +95,7 @@ def _copy(source: Path, target: Path) -> None:
         if free < need:
             raise DoesNotFit(
                 f"the copy needs {size(need)}, and {target.parent.parent} has {size(free)} free; "
-                "make room, or import the file where it lies, without --copy"
+                "free some space, or import the file in place without --copy"
             ) from None
         try:
             shutil.copyfile(source, target)
@@ -123,8 +123,8 @@ def _check_same(done: StoredModel, files: Sequence[Path], report: Report) -> Non
         file.sha256 != sha256(path, report) for file, path in zip(about.files, files, strict=True)
     ):
         raise UsageError(
-            f"{done.label} is in the store already, from {about.origin}, and {files[0]} is another file; "
-            f"give it a name of its own with --name, or remove the other: mixcli rm {done.label}"
+            f"{done.label} is already installed, from {about.origin}, but {files[0]} is another file; "
+            f"pass another name with --name, or remove the other: mixcli rm {done.label}"
         )
 
 

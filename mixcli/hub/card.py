@@ -1,4 +1,4 @@
-"""What a model is, read from its header and its manifest."""
+"""The facts of a model, from its header and its manifest."""
 
 from collections import Counter
 from contextlib import suppress
@@ -50,9 +50,9 @@ def card(model: StoredModel) -> dict[str, Any]:
     else:
         facts |= {
             "licence": _licence(header).words,
-            "origin": f"seen in {model.seen.keeper}, not pulled by mixcli"
+            "origin": f"found in {model.seen.keeper}, not pulled by mixcli"
             if model.seen
-            else "named by its path",
+            else "a file given by its path",
             "sha256": model.seen.sha256[0] if model.seen else "",
         }
     return facts | {"files": [str(path) for path in model.parts]}

@@ -1,4 +1,4 @@
-"""The models that mixcli knows by name, from catalog.toml."""
+"""The catalog of models known by name, from catalog.toml."""
 
 import tomllib
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Entry:
 
     @property
     def licence_words(self) -> str:
-        """Return what the licence allows and asks."""
+        """Return what the license allows and asks."""
         return licence(self.licence).words
 
 
@@ -56,7 +56,7 @@ def entry(name: str) -> Entry:
     if name not in known:
         hint = did_you_mean(name, known, f"known names: {', '.join(known)}.")
         raise UsageError(
-            f"no model is called {name!r}; {hint} A repository is named as org/repo, a folder or a file by its path."
+            f"model {name!r} not found; {hint} Use org/repo for a repository, or a path for a folder or file."
         )
     return known[name]
 
@@ -66,5 +66,5 @@ def file_type(of: Entry, asked: str | None) -> str:
     if asked is not None and of.types and asked not in of.types:
         near = nearest(asked, of.types)
         hint = f"; did you mean {near}?" if near else ""
-        raise UsageError(f"{of.name} has no type {asked!r}; it can be {', '.join(of.types)}{hint}")
+        raise UsageError(f"{of.name} has no type {asked!r}; use {', '.join(of.types)}{hint}")
     return asked or of.default_type

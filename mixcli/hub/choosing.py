@@ -1,4 +1,4 @@
-"""Which file of a model suits a machine: the types that a repository, the catalog or the quantizer offers, planned before a byte is fetched."""
+"""Choose the file type of a model that suits a machine, before anything is downloaded."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +24,8 @@ FAVOURITES = ("mixtral", "mistral", "demo")
 class Target:
     """What a file is chosen for: a machine, what is asked of its plan, and what is preferred.
 
-    `machine_for` returns the machine; the shapes that it gets say which types of weights may have to be measured there. `is_asked` says that
-    a person named the rule: then another type than an installed one may suit.
+    `machine_for` returns the machine; the shapes that it receives tell it which weight types to measure. `is_asked` is true if the
+    user named the rule: then another type than an installed one may suit.
     """
 
     machine_for: Callable[[Sequence[ModelShape]], Machine]
@@ -132,8 +132,8 @@ def type_to_make(
     if planned.chosen is None:
         least = planned.rows[-1]
         raise DoesNotFit(
-            f"nothing that can be made of {name} fits into memory: the smallest, {least.type}, has {size(least.size)}; "
-            f"take a smaller model (mixcli search), or name a type to have it anyway: --quant {least.type}"
+            f"no type of {name} fits in memory: the smallest, {least.type}, has {size(least.size)}; "
+            f"use a smaller model (mixcli search), or force a type with --quant {least.type}"
         )
     return planned.chosen.type, planned
 
@@ -150,7 +150,7 @@ def check_rate(planned: FileChoice, name: str) -> None:
 
 @dataclass(frozen=True)
 class TypeRow:
-    """One file type as people and programs read it: bytes, tokens a second as (low, high), the loss of perplexity in percent.
+    """One file type as people and programs read it: bytes, tokens per second as (low, high), the loss of perplexity in percent.
 
     Rates are 0 for what does not fit. `on_offer` is False for a type that would have to be made; `note` says why a row matters.
     """
@@ -176,7 +176,7 @@ def rows_of(
     """Return the rows of a choice; `taken` is the type that is taken, `named` says that a person named it, `offered` what can be had as it is."""
     why = "asked for" if named else f"chosen: {planned.why}"
     best = planned.best.type if planned.best else None
-    other = f"{planned.rule.prefer} would take this one"
+    other = f"{planned.rule.prefer} would choose this one"
     notes = {best: other} if best else {}
     notes |= {taken: why} if taken else {}
     return tuple(
@@ -188,7 +188,7 @@ def rows_of(
 def _row(row: Row, planned: FileChoice, note: str, taken: bool, on_offer: bool) -> TypeRow:
     notes = [note] if note else []
     if row is planned.largest_on_gpus:
-        notes.append("the largest that lies wholly on GPUs")
+        notes.append("the largest that fits entirely on the GPUs")
     rates = row.plan.estimate if row.plan else None
     return TypeRow(
         row.type,
@@ -224,12 +224,12 @@ def in_short(row: Row, where: str) -> str:
 def how_it_runs(row: Row) -> str:
     """Return in words how fast a type is and where it lies, or that it does not fit."""
     if row.plan is None:
-        return "it does not fit into this machine's memory"
+        return "it does not fit in this machine's memory"
     rates = row.plan.estimate
-    where = f"{size(row.bytes_on_gpus)} on GPUs, {size(row.size - row.bytes_on_gpus)} in main memory"
+    where = f"{size(row.bytes_on_gpus)} on GPUs, {size(row.size - row.bytes_on_gpus)} in host memory"
     return (
         f"decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis}), "
-        f"context {row.plan.n_ctx} tokens, {where if row.bytes_on_gpus else 'in main memory'}"
+        f"context {row.plan.n_ctx} tokens, {where if row.bytes_on_gpus else 'in host memory'}"
     )
 
 

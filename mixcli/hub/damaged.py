@@ -1,4 +1,4 @@
-"""Models of the store that cannot be used: a file is missing or has another size, or the manifest cannot be read."""
+"""Find damaged models of the store: missing files, wrong sizes, unreadable manifests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from mixcli.text import as_argument
 
 @dataclass(frozen=True)
 class Damaged:
-    """A folder of the store, and what is wrong with it in words; `manifest` is None where it cannot be read."""
+    """A damaged folder of the store, with the reason; `manifest` is None if it cannot be read."""
 
     home: Path
     label: str
@@ -55,9 +55,11 @@ def restored(about: Manifest) -> str:
         return f"download it again: {start} pull {about.label}"
     origin = as_argument(about.origin)
     if Path(about.origin).is_dir():
-        return f"make it again: {start} pull {origin} --quant {about.type} --name {about.name}"
+        return f"rebuild it: {start} pull {origin} --quant {about.type} --name {about.name}"
     if about.keeper == "user":
-        return f"put a sound file there and import it again: {start} import {origin} --name {about.name}"
+        return (
+            f"replace it with an intact file and import it again: {start} import {origin} --name {about.name}"
+        )
     return f"import it again from a sound file: {start} import {origin} --copy --name {about.name}"
 
 

@@ -3,7 +3,7 @@
 from mixcli import paths
 from mixcli.json_cache import replace_text
 
-MAX_LABEL = 4096  # bytes; a longer line is no name
+MAX_LABEL = 4096  # bytes; a longer line is not a name
 
 
 def get() -> str | None:

@@ -1,6 +1,6 @@
-"""One file from the Hub into its cache: what is here is never fetched again, and what is wrong never gets in.
+"""Download one file from the Hub into its cache: resumable and verified by checksum.
 
-There is one part file for each etag, whichever process goes on with it, under the lock that huggingface_hub takes too. Bytes are
+There is one part file per etag, shared by all processes, under the lock that huggingface_hub takes too. Bytes are
 hashed while they come; a part that was left behind is hashed first. Only a file whose checksum is right is renamed into the cache.
 """
 
@@ -57,7 +57,7 @@ def fetch(
     head: bytes = b"",
     stop: threading.Event | None = None,
 ) -> Path:
-    """Bring a file into the Hub's cache and give its place in the snapshot, going on where an earlier try ended.
+    """Download a file into the Hub's cache, resuming an earlier try, and return its path in the snapshot.
 
     `head` is the beginning of the file where that was fetched before. `stop` ends it with Stopped.
     When another process fetches the same file, its progress is reported until it is done, has died, or was waited for long enough
@@ -78,8 +78,8 @@ def fetch(
                 part.unlink()
                 if last_try:
                     raise IntegrityError(
-                        f"{repo.repo}: {file.name} came twice with wrong bytes (checksum {found[:16]}… instead of {file.etag[:16]}…); "
-                        "the server or a proxy on the way is broken, try another network"
+                        f"{repo.repo}: {file.name} was downloaded twice with the wrong checksum ({found[:16]}… instead of {file.etag[:16]}…); "
+                        "the server or a proxy is broken, try another network"
                     )
             part.replace(blob)
             _flush(blob.parent)
@@ -93,7 +93,7 @@ def _is_sound(here: Path, file: RemoteFile, report: Report) -> bool:
     if _size(here) != file.size:
         return False
     digest = hashing.digest_for(file.etag, file.size)
-    hashing.feed(digest, here, report, f"{file.name}: checking what is here")
+    hashing.feed(digest, here, report, f"{file.name}: checking existing data")
     if digest.hexdigest() == file.etag:
         return True
     here.unlink()
@@ -103,7 +103,7 @@ def _is_sound(here: Path, file: RemoteFile, report: Report) -> bool:
 def _fill(
     repo: RemoteRepo, file: RemoteFile, part: Path, report: Report, head: bytes, stop: threading.Event | None
 ) -> str:
-    """Complete the part file; gives the checksum of what it holds then."""
+    """Complete the part file; returns the checksum of what it holds then."""
     digest = hashing.digest_for(file.etag, file.size)
     handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
@@ -115,7 +115,7 @@ def _fill(
             os.pwrite(handle, head[here:], here)
             here = len(head)
         if here:
-            hashing.feed(digest, part, report, f"{file.name}: checking what is here", file.size)
+            hashing.feed(digest, part, report, f"{file.name}: checking existing data", file.size)
         os.lseek(handle, here, os.SEEK_SET)
         with _Behind(digest) as behind:
             sink = _Sink(handle, file, here, behind, report, stop)
@@ -125,8 +125,8 @@ def _fill(
         if error.errno not in DISK_FULL:
             raise
         raise DoesNotFit(
-            f"the disk of {part.parent} is full; {file.name} needs {counted(file.size - os.fstat(handle).st_size, 'more byte')}, and what is here is kept: "
-            "make room and run the same command again"
+            f"the disk of {part.parent} is full; {file.name} needs {counted(file.size - os.fstat(handle).st_size, 'more byte')}; downloaded data is kept: "
+            "free some space and run the same command again"
         ) from error
     finally:
         os.close(handle)
@@ -149,7 +149,7 @@ def _transfer(repo: RemoteRepo, file: RemoteFile, sink: "_Sink", stop: threading
                     stop_at=stop_at if response.status_code == 206 else file.size,
                 )
             if sink.here == before:
-                raise httpx2.RemoteProtocolError("nothing came", request=response.request)
+                raise httpx2.RemoteProtocolError("no data received", request=response.request)
         except Failure as error:
             patience.received(sink.here - before)
             patience.failed(_as_transient(error, url))
@@ -161,11 +161,11 @@ def _as_transient(error: Exception, url: str | None) -> Exception:
     if url is None or not isinstance(error, HfHubHTTPError) or remote.is_hub(str(error.response.url)):
         return error
     expired = error.response.status_code in EXPIRED
-    return httpx2.RemoteProtocolError("the address has expired") if expired else error
+    return httpx2.RemoteProtocolError("the download URL has expired") if expired else error
 
 
 class _Sink:
-    """Where bytes go: into the part file at once, and to the digest; counts what is here."""
+    """Write received bytes to the part file, hash and count them."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class _Sink:
             data = memoryview(chunk)[min(skip, len(chunk)) :]
             skip -= len(chunk) - len(data)
             if self.here + len(data) > stop_at:
-                raise Mismatch("sends more bytes than were asked for")
+                raise Mismatch("sends more bytes than requested")
             at = 0
             while at < len(data):
                 at += os.write(self._handle, data[at:])

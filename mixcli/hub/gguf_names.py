@@ -1,4 +1,4 @@
-"""What the name of a GGUF file says: its file type, and which part of how many it is."""
+"""Parse GGUF file names: file type and part number."""
 
 import re
 from collections.abc import Callable, Iterable

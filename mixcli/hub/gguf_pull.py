@@ -1,4 +1,4 @@
-"""A GGUF out of a repository: which one, does it run here, and then every byte of it into the Hub's cache."""
+"""Pull a GGUF from a repository: choose the file, check that it fits, download it."""
 
 import json
 from collections.abc import Sequence
@@ -50,12 +50,12 @@ def choose(
     """Find the GGUF that is meant: by its type, by its file's name, or the one that suits the target best.
 
     With `quantizable` the types that could be made are planned beside those that are there. Raises UsageError for a type that is not there,
-    DoesNotFit when nothing fits and no type was named, IntegrityError for a file that is no sound GGUF.
+    DoesNotFit when nothing fits and no type was named, IntegrityError for a file that is not a sound GGUF.
     """
     everything = _by_type(repo, None)
     groups = {name: group for name, group in _by_type(repo, file).items() if wanted in {None, name}}
     if not groups:
-        have = ", ".join(everything) or "no GGUF at all"
+        have = ", ".join(everything) or "no GGUF files"
         raise UsageError(f"{repo.repo} has no {file or wanted}; it has {have}")
     smallest = min(groups, key=lambda name: _size(groups[name]))
     read = {smallest: _read(repo, groups[smallest])}
@@ -63,7 +63,7 @@ def choose(
     sizes: dict[str, int | None] = dict.fromkeys(BITS if is_open and quantizable else ())
     sizes |= {name: _size(group) for name, group in everything.items()}
     shapes = shapes_of_types(shape_of(read[smallest][0]), sizes)
-    # what was named needs no measurement of its neighbours' types
+    # what was named needs no measurement of its neighbors' types
     target = target.settled(shapes if is_open else {smallest: shape_of(read[smallest][0])})
     while True:  # until the header of the chosen file was read, at the latest when all were
         shapes |= {name: shape_of(header) for name, (header, _) in read.items()}
@@ -73,8 +73,8 @@ def choose(
             check_rate(planned, repo.repo)
         if is_open and planned.chosen is None:
             raise DoesNotFit(
-                f"nothing of {repo.repo} fits into memory: the smallest, {smallest}, has {size(_size(groups[smallest]))} and {size(memory_free())} "
-                f"are free; close other programs, take a smaller model (mixcli search), or name a type to have it anyway: {repo.repo}:{smallest}"
+                f"no file of {repo.repo} fits in memory: the smallest, {smallest}, has {size(_size(groups[smallest]))} and {size(memory_free())} "
+                f"are free; close other programs, use a smaller model (mixcli search), or force a type: {repo.repo}:{smallest}"
             )
         if chosen in read:
             return Choice(chosen, groups[chosen], *read[chosen], planned, frozenset(everything), not is_open)
@@ -93,7 +93,7 @@ def _by_type(repo: RemoteRepo, file: str | None) -> dict[str, tuple[RemoteFile, 
 
 
 def _read(repo: RemoteRepo, group: Sequence[RemoteFile]) -> tuple[GgufHeader, tuple[bytes, ...]]:
-    """Read the header of a model by Range, from what is here as far as that goes."""
+    """Read the header of a model by Range requests, using downloaded data where possible."""
     cache = CachedRepo(repo.repo)
     for use_disk in (True, False):
         readers = []
@@ -107,7 +107,7 @@ def _read(repo: RemoteRepo, group: Sequence[RemoteFile]) -> tuple[GgufHeader, tu
         except IntegrityError:
             if not use_disk:
                 raise
-            continue  # what is here may be damaged; the download will find out
+            continue  # the downloaded part may be damaged; the download will find out
         return header, tuple(reader.head for reader in readers)
     raise AssertionError("the second time returns or raises")
 
@@ -138,15 +138,15 @@ class GgufJob:
         )
         missing = sum(cost.size - cost.here for cost in costs)
         notes = (
-            ["its experts are stored one by one, as in December 2023, and will be joined without loss"]
+            ["its experts are stored separately, as in December 2023, and will be merged without loss"]
             if self.needs_repair
             else []
         )
         best = self.choice.planned.best
         if self.quantizable and best is not None and best.type not in self.choice.offered:
             notes.append(
-                f"{best.type} would suit better ({how_it_runs(best)}) and is not in this repository; "
-                f"to make it of the safetensors in one pass: mixcli pull {self.quantizable} --quant {best.type}"
+                f"{best.type} would suit this machine better ({how_it_runs(best)}) but is not in this repository; "
+                f"quantize it from the safetensors in one pass: mixcli pull {self.quantizable} --quant {best.type}"
             )
         return Summary(
             f"{self.about.name}:{self.choice.type}",
@@ -207,7 +207,7 @@ def _sha256(pointer: Path, file: RemoteFile, report: Report) -> str:
 
 
 def _write_wanted(work: Path, repo: RemoteRepo, files: Sequence[RemoteFile]) -> None:
-    """Write down what is wanted, for whoever waits and for whoever comes back offline."""
+    """Record the requested files, for waiting processes and for later offline use."""
     wanted = {
         "repo": repo.repo,
         "commit": repo.commit,
@@ -219,7 +219,7 @@ def _write_wanted(work: Path, repo: RemoteRepo, files: Sequence[RemoteFile]) -> 
 
 
 def progress_of(work: Path) -> list[FileCost]:
-    """Return the files of a pull that was begun, by what is here of them; none where nothing is known."""
+    """Return the files of a started pull with their downloaded bytes; empty if nothing is known."""
     try:
         wanted = json.loads((work / WANTED).read_text("utf-8"))
         cache = CachedRepo(wanted["repo"])

@@ -1,4 +1,4 @@
-"""Checksums of files: SHA-256, and git's SHA-1 of a blob, which the Hub gives for files that are not in LFS."""
+"""Checksums of files: SHA-256, and git's SHA-1 for files that are not in LFS."""
 
 import hashlib
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def digest_for(etag: str, size: int) -> Digest:
 
 
 def feed(digest: Digest, path: Path, report: Report, stage: str, total: int | None = None) -> int:
-    """Put a file's bytes into a digest; gives how many there were."""
+    """Put a file's bytes into a digest; returns how many there were."""
     done = 0
     size = path.stat().st_size if total is None else total
     with path.open("rb") as file:

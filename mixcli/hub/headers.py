@@ -1,4 +1,4 @@
-"""The header of a whole model: one GGUF file or all its parts, on this disk or still on the other side."""
+"""Read the header of a whole model: one GGUF file or all its parts, local or remote."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _SPLIT_EXPERT = re.compile(r"^blk\.\d+\.ffn_(?:gate|up|down)\.\d+\.weight$")
 def model_header(files: Sequence[tuple[str, Path | ByteReader]]) -> GgufHeader:
     """Read the headers of a model's parts, given as (name, file), as one: the first one's metadata, the tensors of all.
 
-    `file_size` is the sum. Raises IntegrityError for a file that is no GGUF or damaged, and for parts that do not belong together.
+    `file_size` is the sum. Raises IntegrityError for a file that is not a GGUF or damaged, and for parts that do not belong together.
     """
     try:
         headers = [(name, read_header(file, name)) for name, file in files]
@@ -60,7 +60,7 @@ def template_note(header: GgufHeader, name: str) -> tuple[str, ...]:
     """Return what a person should know of a model without a chat template, as quantize tells it of a checkpoint; nothing for one that has it."""
     if isinstance(header.get("tokenizer.chat_template"), str):
         return ()
-    return (f"{name} brings no chat template: it is taken for a base model, which continues text",)
+    return (f"{name} has no chat template: it is treated as a base model, which continues text",)
 
 
 def prompt_format(header: GgufHeader) -> str:
@@ -69,4 +69,4 @@ def prompt_format(header: GgufHeader) -> str:
     if not isinstance(template, str):
         return "none (text is continued)"
     marks = (("<|im_start|>", "ChatML"), ("[INST]", "Mistral [INST]"), ("<|start_header_id|>", "Llama 3"))
-    return next((name for mark, name in marks if mark in template), "a template of its own")
+    return next((name for mark, name in marks if mark in template), "its own template")

@@ -1,4 +1,4 @@
-"""The Hugging Face cache on disk, in the layout that every tool shares: blobs/<etag>, snapshots/<commit>/<name>, refs/<revision>.
+"""The Hugging Face cache on disk, in the layout that all tools share: blobs/<etag>, snapshots/<commit>/<name>, refs/<revision>.
 
 Standard library only, so that a list of models costs no import of huggingface_hub. Where the cache lies follows its rules
 (HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME).
@@ -44,7 +44,7 @@ class CachedRepo:
         return self.folder / "blobs" / etag
 
     def part(self, etag: str) -> Path:
-        """Return the one file that an unfinished download is in, whichever process goes on with it."""
+        """Return the path of the part file of an unfinished download."""
         return self.folder / "blobs" / f"{etag}.mixcli.incomplete"
 
     def lock(self, etag: str) -> Path:

@@ -1,4 +1,4 @@
-"""What the Hub's refusals mean for a person, who is to blame for them, and which of them are worth another try.
+"""Translate errors of the Hub and the network into messages, exit codes and whether to retry.
 
 Texts of other libraries are not passed on: they hold signed addresses and sometimes tokens.
 """
@@ -121,7 +121,7 @@ def explain(error: Exception, place: Place) -> MixcliError:
             wait=f"in {wait:.0f} s" if wait is not None and wait <= LONGEST_WAIT else "later",
             detail=_detail(error),
             error=type(error).__name__,
-            kept="what is here is kept: run the same command again",
+            kept="downloaded data is kept: run the same command again",
         )
     )
 
@@ -140,35 +140,35 @@ def _wants_login(error: Exception, _proxy: str) -> bool:
 
 # (does it apply to an error, and a proxy's address or ""; the sentence); the first row that applies counts
 _ON_THE_WAY: tuple[tuple[Callable[[Exception, str], bool], str], ...] = (
-    (lambda error, _: _cause(error, ssl.SSLCertVerificationError) is not None, "the certificate of {host} is not trusted ({detail}); a proxy may read along: name its certificate with SSL_CERT_FILE, or check the clock and HF_ENDPOINT"),
+    (lambda error, _: _cause(error, ssl.SSLCertVerificationError) is not None, "the certificate of {host} is not trusted ({detail}); if a proxy intercepts TLS, add its CA with SSL_CERT_FILE, else check the clock and HF_ENDPOINT"),
     (lambda error, _: _speaks_no_tls(error), "{host} does not speak https ({detail}); check HF_ENDPOINT"),
-    (_wants_login, "the proxy {proxy} asks for a login (407); write it into {variable} as http://user:password@host:port"),
-    (lambda error, _: isinstance(error, httpx2.ProxyError), "the proxy {proxy} does not let requests through to the Hub ({detail}); check {variable} and NO_PROXY"),
+    (_wants_login, "the proxy {proxy} requires a login (407); set {variable} to http://user:password@host:port"),
+    (lambda error, _: isinstance(error, httpx2.ProxyError), "the proxy {proxy} blocks requests to the Hub ({detail}); check {variable} and NO_PROXY"),
     (lambda error, proxy: bool(proxy) and isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError), "the proxy {proxy} cannot be reached ({detail}); check {variable}, or unset it"),
-    (lambda error, _: _cause(error, socket.gaierror) is not None, "the name of {host} is not known here ({detail}); check the network and HF_ENDPOINT; {kept}"),
+    (lambda error, _: _cause(error, socket.gaierror) is not None, "cannot resolve the name of {host} ({detail}); check the network and HF_ENDPOINT; {kept}"),
 )  # fmt: skip
-# (what was raised, its HTTP status or 0 for any, what it is for us, the sentence); the first row that matches counts
+# (raised exception, its HTTP status or 0 for any, our exception, the message); the first matching row counts
 _MEANINGS: tuple[tuple[type[Exception], int, type[MixcliError], str], ...] = (
-    (OfflineModeIsEnabled, 0, NotReachable, "{repo} is not complete on this machine, and --offline (or HF_HUB_OFFLINE) keeps mixcli from asking the Hub"),
+    (OfflineModeIsEnabled, 0, NotReachable, "{repo} is not complete on this machine, and --offline (or HF_HUB_OFFLINE) is set"),
     (GatedRepoError, 0, NotReachable, "{repo} is gated: accept its terms at {page}, log in with `hf auth login`, and pull again"),
     (DisabledRepoError, 0, NotReachable, "{repo} was disabled by the Hub; choose another repository"),
-    (RepositoryNotFoundError, 0, NotReachable, "there is no repository {repo}, or it is private; check the name, or log in with `hf auth login`"),
+    (RepositoryNotFoundError, 0, NotReachable, "repository {repo} not found, or it is private; check the name, or log in with `hf auth login`"),
     (RevisionNotFoundError, 0, UsageError, "{repo} has no revision {revision!r}; its page lists them: {page}"),
     (RemoteEntryNotFoundError, 0, UsageError, "{repo} has no file {file!r}; its page lists them: {page}/tree/main"),
-    (HfHubHTTPError, 401, NotReachable, "the Hub does not accept the token that was sent for {repo}; log in again with `hf auth login`"),
-    (HfHubHTTPError, 403, NotReachable, "{host} refuses {repo} to this account (403); look at {page}"),
-    (HfHubHTTPError, 404, UsageError, "{repo} is not at {host} (404); check the name and HF_ENDPOINT"),
-    (HfHubHTTPError, 416, IntegrityError, "{host} has fewer bytes of {file} than the Hub lists (416); try again later, and do not trust it if that stays"),
-    (HfHubHTTPError, 429, NotReachable, "the Hub limits the rate of requests (429, rate limited); try again {wait}, or log in for a higher limit; {kept}"),
-    (HfHubHTTPError, 511, NotReachable, "the network asks for a login (511); open any web page in a browser, log in, and run the same command again"),
-    (HfHubHTTPError, 0, NotReachable, "{host} answers {status} for {repo}; {kept}"),
-    (Untrusted, 0, IntegrityError, "{host} {detail}; a login page or a broken proxy may be on the way, or the server is not to be trusted"),
-    (Mismatch, 0, IntegrityError, "{host} {detail}; its copy of {file} is not the listed one, or a proxy on the way is broken; what is here is kept"),
-    (httpx2.DecodingError, 0, IntegrityError, "{host} sends an answer that cannot be unpacked; a broken proxy may be on the way"),
-    (httpx2.ConnectTimeout, 0, NotReachable, "{host} cannot be reached (no answer); check the network; {kept}"),
-    (httpx2.TimeoutException, 0, NotReachable, "{host} stopped answering, or sends less than a kilobyte a second; {kept}"),
+    (HfHubHTTPError, 401, NotReachable, "the Hub rejected the token for {repo}; log in again with `hf auth login`"),
+    (HfHubHTTPError, 403, NotReachable, "{host} denies this account access to {repo} (403); see {page}"),
+    (HfHubHTTPError, 404, UsageError, "{repo} not found at {host} (404); check the name and HF_ENDPOINT"),
+    (HfHubHTTPError, 416, IntegrityError, "{host} has fewer bytes of {file} than the Hub lists (416); retry later, and do not trust it if this persists"),
+    (HfHubHTTPError, 429, NotReachable, "rate limited by the Hub (429); retry {wait}, or log in for a higher limit; {kept}"),
+    (HfHubHTTPError, 511, NotReachable, "the network requires a login (511); open any web page in a browser, log in, and run the same command again"),
+    (HfHubHTTPError, 0, NotReachable, "{host} returned {status} for {repo}; {kept}"),
+    (Untrusted, 0, IntegrityError, "{host} {detail}; check for a login page or a broken proxy, else do not trust this server"),
+    (Mismatch, 0, IntegrityError, "{host} {detail}; its copy of {file} differs from the listed one, or a proxy is broken; downloaded data is kept"),
+    (httpx2.DecodingError, 0, IntegrityError, "{host} sent a response that cannot be decompressed; check for a broken proxy"),
+    (httpx2.ConnectTimeout, 0, NotReachable, "{host} cannot be reached (no response); check the network; {kept}"),
+    (httpx2.TimeoutException, 0, NotReachable, "{host} stopped responding, or sends less than 1 kB/s; {kept}"),
     (httpx2.ConnectError, 0, NotReachable, "{host} cannot be reached ({detail}); check the network; {kept}"),
-    (httpx2.TooManyRedirects, 0, NotReachable, "{host} sends from one address to the next without an end; do not trust this server"),
+    (httpx2.TooManyRedirects, 0, NotReachable, "{host} redirects endlessly; do not trust this server"),
 )  # fmt: skip
 
 

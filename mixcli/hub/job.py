@@ -1,4 +1,4 @@
-"""What a pull will cost, said before it starts, and the work that follows."""
+"""The plan of a pull: what it costs, shown before it starts, and the work to do."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ class Summary:
 
 
 class Job(Protocol):
-    """A pull that is planned: `summary` is what it means, `carry_out` does it and gives the model."""
+    """A pull that is planned: `summary` is what it means, `carry_out` does it and returns the model."""
 
     @property
     def summary(self) -> Summary: ...
@@ -75,6 +75,6 @@ def check_disk(needs: Sequence[tuple[Path, int]]) -> None:
     for folder, n_bytes in by_disk.values():
         if (free := shutil.disk_usage(folder).free) < n_bytes:
             raise DoesNotFit(
-                f"this needs {size(n_bytes)} on the disk of {folder} and {size(free)} are free; "
-                "make room, choose a smaller type, or set HF_HOME and MIXCLI_HOME to another disk"
+                f"this needs {size(n_bytes)} on the disk of {folder}, but {size(free)} are free; "
+                "free some space, choose a smaller type, or set HF_HOME and MIXCLI_HOME to another disk"
             )

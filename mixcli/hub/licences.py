@@ -1,6 +1,6 @@
-"""What a licence means for whoever uses the model, in words: open weights, other terms, or unknown.
+"""Explain licenses in one sentence: open weights, other terms, or unknown.
 
-The sentences are a help for reading, not the licence: the text itself is what counts.
+The sentences are a help for reading, not the license: the text itself is what counts.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Licence:
-    """A licence by its SPDX id (or the name that its authors gave it), and what it asks in one sentence."""
+    """A license by its SPDX id (or the name that its authors gave it), and what it asks in one sentence."""
 
     name: str
     words: str
@@ -18,20 +18,20 @@ class Licence:
 
 # SPDX id -> what it allows and asks
 OPEN = {
-    "Apache-2.0": "free to use, change and sell, also commercially; keep the licence text with copies",
-    "MIT": "free to use, change and sell, also commercially; keep the licence text with copies",
-    "BSD-3-Clause": "free to use, change and sell, also commercially; keep the licence text with copies",
+    "Apache-2.0": "free to use, change and sell, also commercially; keep the license text with copies",
+    "MIT": "free to use, change and sell, also commercially; keep the license text with copies",
+    "BSD-3-Clause": "free to use, change and sell, also commercially; keep the license text with copies",
     "CC0-1.0": "no conditions at all",
     "CC-BY-4.0": "free to use, change and sell, also commercially; name the authors",
-    "CC-BY-SA-4.0": "free to use, change and sell; name the authors and share changes under the same licence",
+    "CC-BY-SA-4.0": "free to use, change and sell; name the authors and share changes under the same license",
 }
 OTHER = {
     "CC-BY-NC-4.0": "not for commercial use; name the authors",
-    "CC-BY-NC-SA-4.0": "not for commercial use; name the authors and share changes under the same licence",
+    "CC-BY-NC-SA-4.0": "not for commercial use; name the authors and share changes under the same license",
     "CC-BY-NC-ND-4.0": "not for commercial use, and changed copies must not be shared; name the authors",
     "OpenRAIL": "use is restricted by a list of purposes; read it before you use the model for others",
     "Llama-2": "Meta's own terms, with a limit on the number of users",
-    "Llama-3": "Meta's own terms, with a limit on the number of users and duties on names",
+    "Llama-3": "Meta's own terms, with a limit on the number of users and naming rules",
     "MNPL-0.1": "Mistral's non-production terms: research and testing, not commercial use",
     "MRL-0.1": "Mistral's research terms: not for commercial use",
 }
@@ -48,10 +48,10 @@ _SPELLED = {
 
 
 def licence(name: str | None, link: str | None = None) -> Licence:
-    """Return what a licence means; `name` is an SPDX id or what a model card says, `link` is where its text stands."""
+    """Return what a license means; `name` is an SPDX id or what a model card says, `link` is where its text stands."""
     text = (name or "").strip()
     if not text or text.lower() in {"unknown", "none", "n/a"}:
-        return Licence(UNKNOWN, "unknown: look at the model's own card before you use it for others")
+        return Licence(UNKNOWN, "unknown; read the model card before you use it for others")
     known = _SPELLED.get(text.lower(), text)
     where = f"; its text: {link}" if link else ""
     if known in OPEN:

@@ -1,4 +1,4 @@
-"""What the store writes down of a model, in a manifest.json of its own folder."""
+"""The manifest.json of a stored model."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""How long a pull keeps trying when nothing comes: pauses that grow, and an end."""
+"""Retry limits of a pull: growing pauses, and an end."""
 
 import math
 import os
@@ -10,15 +10,13 @@ from mixcli.hub.hub_errors import Place, explain, is_silent, is_transient, retry
 from mixcli.hub.wire import MIN_RATE, Mismatch
 
 SECONDS = 120.0  # without progress; MIXCLI_PATIENCE sets another time
-FIRST_SECONDS = (
-    10.0  # the same for a first question that nobody hears: nothing is lost yet, and a person waits
-)
+FIRST_SECONDS = 10.0  # the same for the first request: nothing is lost yet, and a person waits
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 MISMATCHES = 3  # wrong answers in a row
 
 
 class Stopped(Exception):
-    """Somebody asked a download to end."""
+    """The download was cancelled."""
 
 
 class Patience:
@@ -66,5 +64,5 @@ def seconds() -> float:
     except ValueError:
         limit = math.nan
     if not 0 <= limit < math.inf:
-        raise UsageError(f"MIXCLI_PATIENCE={text[:40]!r} is not a number of seconds; write one, such as 120")
+        raise UsageError(f"MIXCLI_PATIENCE={text[:40]!r} is not a number of seconds; use one such as 120")
     return limit

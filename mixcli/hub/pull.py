@@ -1,4 +1,4 @@
-"""mixcli pull: what a person names is found out and planned; the plan says what it costs, and then brings the model in."""
+"""mixcli pull: resolve the model, plan the pull, and run it."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ from mixcli.words import size
 
 @dataclass(frozen=True)
 class Wish:
-    """What the command line says: `text` names the model, `quant` a type to make of safetensors, `name` what it shall be called.
+    """What the command line says: `text` names the model, `quant` a type to make of safetensors, `name` its name in the store.
 
     With `dry_run` nothing is made at once. `placed` are the options of a plan that were given: they choose a type.
     """
@@ -74,7 +74,7 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Summary | Job:
         raise UsageError(f"the folder {wish.text} {what}; name a folder with a checkpoint in safetensors")
     reference = Reference.parse(wish.text)
     if reference.type and wish.quant and reference.type != wish.quant:
-        raise UsageError(f"{wish.text} and --quant {wish.quant} name two types; give one of them")
+        raise UsageError(f"{wish.text} and --quant {wish.quant} both name a type; remove one of them")
     # with a preference another type than that which is here may suit
     is_open = not (reference.type or wish.quant) and target.is_asked
     is_unknown = reference.name not in catalog() and not (is_open and reference.is_repo)
@@ -84,7 +84,7 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Summary | Job:
     if known and known.builder == "demo":
         if reference.revision:
             raise UsageError(
-                f"{known.name} is made on this machine and has no revisions; leave @{reference.revision} out"
+                f"{known.name} is made on this machine and has no revisions; remove @{reference.revision}"
             )
         said: dict[str, object] = {
             "--dry-run": wish.dry_run,
@@ -106,7 +106,7 @@ def _check_made_here(wish: Wish, said: Mapping[str, object]) -> None:
     """Raise UsageError for an option that has no effect on what is made on this machine."""
     if named := next((name for name, value in said.items() if value), None):
         raise UsageError(
-            f"{named} has no effect on {wish.text}, which is made on this machine and not downloaded; leave it out"
+            f"{named} has no effect on {wish.text}, which is made on this machine and not downloaded; remove it"
         )
 
 
@@ -161,9 +161,7 @@ def _from_hub(reference: Reference, known: Entry | None, wish: Wish, target: Tar
         file_type = None if kind is None else types.file_type(kind)
         return quantize_job(repo, about, file_type, wish.keep_source, target, report)
     if not has_gguf:
-        raise UsageError(
-            f"{repo.repo} has neither GGUF nor safetensors files, so there is nothing that mixcli can run"
-        )
+        raise UsageError(f"{repo.repo} has neither GGUF nor safetensors files; choose another repository")
     quantizable = repo.repo if has_weights else known.name if known and known.safetensors else ""
     choice = choose(repo, reference.type or wish.quant, reference.file, target, quantizable=bool(quantizable))
     return GgufJob(about, repo, choice, wish.keep_source, quantizable)
@@ -194,11 +192,9 @@ def _offline(reference: Reference, wish: Wish) -> NotReachable:
     missing = [cost for work in begun for cost in progress_of(work) if cost.here < cost.size]
     if missing:
         parts = ", ".join(
-            f"{cost.name} ({size(cost.here)} of {size(cost.size)} are here)" for cost in missing
+            f"{cost.name} ({size(cost.here)} of {size(cost.size)} downloaded)" for cost in missing
         )
         return NotReachable(
-            f"{reference} is not complete: {parts}; run it again without --offline to fetch the rest"
+            f"{reference} is not complete: {parts}; run it again without --offline to download the rest"
         )
-    return NotReachable(
-        f"{reference} is not on this machine, and --offline (or HF_HUB_OFFLINE) keeps mixcli from asking the Hub"
-    )
+    return NotReachable(f"{reference} is not installed, and --offline (or HF_HUB_OFFLINE) is set")

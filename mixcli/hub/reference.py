@@ -1,4 +1,4 @@
-"""How a person writes which model is meant: a name of the catalog or a repository of the Hub, with a type and a revision.
+"""Parse model references: a catalog name or a Hub repository, with a type and a revision.
 
 mixtral   mixtral:Q4_K_M   org/repo   org/repo:Q4_K_M   org/repo@revision   org/repo:Q4_K_M@revision   org/repo/file.gguf
 
@@ -49,14 +49,14 @@ class Reference:
         said, _, late_type = said.partition(":")
         name, _, file_type = rest.partition(":")
         if at and not said:
-            raise UsageError(f"{shown(text)} names no revision after the @; leave the @ out for the newest")
+            raise UsageError(f"{shown(text)} has no revision after the @; remove the @ for the newest")
         if name.count("/") > 1 and name.endswith(".gguf"):
             owner, repo, file = name.split("/", 2)
             name = f"{owner}/{repo}"
         if not file_type and not late_type and ":" in rest + said:
-            raise UsageError(f"{shown(text)} names no type after the colon; did you mean {name or 'demo'}?")
+            raise UsageError(f"{shown(text)} has no type after the colon; did you mean {name or 'demo'}?")
         if not name:
-            raise UsageError(f"{shown(text)} names no model; write a name such as demo, or demo:Q8_0")
+            raise UsageError(f"{shown(text)} is not a model name; use a name such as demo, or demo:Q8_0")
         reference = cls(name, (file_type or late_type).upper() or None, said or revision, file)
         reference._check(shown(text))
         return reference
@@ -64,11 +64,11 @@ class Reference:
     def _check(self, text: str) -> None:
         if "/" in self.name and (not _REPO.fullmatch(self.name) or ".." in self.name):
             hint = f"; did you mean {self.name.strip('/')}?" if _is_one_name(self.name.strip("/")) else ""
-            raise UsageError(f"{text} is not the name of a repository; they look like org/name{hint}")
+            raise UsageError(f"{text} is not a repository name; use the form org/name{hint}")
         if self.type and not _TYPE.fullmatch(self.type):
-            raise UsageError(f"{text} has an invalid type {shown(self.type)}; types look like Q4_K_M")
+            raise UsageError(f"{text} has an invalid type {shown(self.type)}; use a type such as Q4_K_M")
         if self.revision and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
-            raise UsageError(f"{shown(self.revision)} is not a revision; name a branch, a tag or a commit")
+            raise UsageError(f"{shown(self.revision)} is not a valid revision; use a branch, tag or commit")
 
     @property
     def is_repo(self) -> bool:
@@ -80,15 +80,11 @@ class Reference:
 
 
 def check_text(text: str) -> None:
-    """Raise UsageError for what cannot name a model: nothing, too much, or characters that nobody can see."""
+    """Raise UsageError for what cannot name a model: nothing, too much, or invisible characters."""
     if not text.strip():
-        raise UsageError(
-            "the model's name is empty; write a name such as demo, or a path such as ./model.gguf"
-        )
+        raise UsageError("the model's name is empty; use a name such as demo, or a path such as ./model.gguf")
     if len(text) > MAX_TEXT:
-        raise UsageError(
-            f"the model's name has {len(text):,} characters, more than the {MAX_TEXT:,} that are allowed"
-        )
+        raise UsageError(f"the model's name has {len(text):,} characters; the limit is {MAX_TEXT:,}")
 
 
 def is_path(text: str) -> bool:
@@ -156,7 +152,7 @@ _WRONG: tuple[tuple[Callable[[str], bool], str], ...] = (
     (lambda name: not name.strip(), "is empty"),
     (lambda name: len(name.encode("utf-8", "replace")) > MAX_NAME, f"has more than {MAX_NAME} bytes"),
     (lambda name: not name.isprintable(), "has control characters"),
-    (lambda name: name != name.strip(), "begins or ends with a blank"),
+    (lambda name: name != name.strip(), "begins or ends with a space"),
     (lambda name: name.endswith("."), "ends with a dot"),
     (_is_reserved, "is the name of a device on Windows"),
     (

@@ -1,4 +1,4 @@
-"""A repository of the Hugging Face Hub: what it holds, and its bytes from any offset.
+"""A repository of the Hugging Face Hub: its files, and their bytes from any offset.
 
 huggingface_hub asks, logs in and names the errors. What comes back is the input of unknown hands: names, commits and etags are checked
 before anything is done with them, and a token goes to the Hub's own origin only, whatever a redirect or a listing says.
@@ -68,7 +68,7 @@ class RemoteRepo:
 
 
 def is_plain_path(name: object) -> bool:
-    """Return whether a file's name stays inside its folder and shows on a terminal what it is."""
+    """Return whether a file's name stays inside its folder and has printable characters only."""
     return (
         isinstance(name, str)
         and 0 < len(name) <= 512
@@ -93,27 +93,23 @@ def look(repo: str, revision: str = "main") -> RemoteRepo:
             first=True,
         )
     except HFValidationError:
-        raise UsageError(
-            f"{repo!r} is not a name that a repository can have; they look like org/name"
-        ) from None
+        raise UsageError(f"{repo!r} is not a valid repository name; use the form org/name") from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise IntegrityError(
-            f"{place.host} answers with something that is not a list of files ({type(error).__name__}); "
-            "there may be a login page or a proxy on the way"
+            f"{place.host} did not return a list of files ({type(error).__name__}); "
+            "check for a login page or a proxy"
         ) from error
     commit = info.sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise IntegrityError(
-            f"the Hub names {_said(commit)} as the commit of {repo}; do not trust this server"
+            f"the Hub returned the invalid commit {_said(commit)} for {repo}; do not trust this server"
         )
     siblings = info.siblings or []
     names = [sibling.rfilename for sibling in siblings]
     if len(set(map(str, names))) < len(names):
         raise IntegrityError(f"{repo} lists a file twice; do not trust this repository")
     if len(siblings) > MAX_FILES:
-        raise IntegrityError(
-            f"{repo} has {len(siblings):,} files, more than the {MAX_FILES:,} that are allowed"
-        )
+        raise IntegrityError(f"{repo} has {len(siblings):,} files; the limit is {MAX_FILES:,}")
     said: Any = getattr(info.card_data, "to_dict", dict)()
     card = said if isinstance(said, dict) else {}
     named = card.get("license_name") if card.get("license") == "other" else card.get("license")
@@ -135,7 +131,7 @@ def _file(sibling: Any, repo: str) -> RemoteFile:
     etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
     if not is_plain_path(name):
         raise IntegrityError(
-            f"{repo} lists a file called {ascii(name)[:80]}, a name that leads elsewhere; do not trust this repository"
+            f"{repo} lists a file called {ascii(name)[:80]}, which is not a safe name; do not trust this repository"
         )
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
         raise IntegrityError(
@@ -171,11 +167,11 @@ def locate(repo: RemoteRepo, file: RemoteFile) -> str:
         raise Untrusted("redirects to an invalid address", request=httpx2.Request("HEAD", url)) from error
     if found.commit_hash is None or found.etag is None:
         raise IntegrityError(
-            f"{repo.place().host} answers for {file.name} without the headers of a Hub; a login page or a proxy may be on the way"
+            f"{repo.place().host} returned {file.name} without the headers of a Hub; check for a login page or a proxy"
         )
     if found.commit_hash != repo.commit or found.etag != file.etag or found.size not in {None, file.size}:
         raise IntegrityError(
-            f"{repo.repo}: the Hub lists {file.name} with checksum {file.etag[:16]}… and {file.size:,} bytes and then offers "
+            f"{repo.repo}: the Hub lists {file.name} with checksum {file.etag[:16]}… and {file.size:,} bytes but serves "
             f"{ascii(found.etag)[:24]} with {_said(found.size)}; do not trust this server"
         )
     return joined(url, found.location)
@@ -215,9 +211,9 @@ def stream(url: str, start: int, stop: int) -> Iterator[httpx2.Response]:
 def _check_is_file(response: httpx2.Response) -> None:
     """Raise for an answer that cannot be the bytes of a file as they are."""
     if response.status_code not in {200, 206}:
-        raise Untrusted(f"answers {response.status_code} where a file is expected", request=response.request)
+        raise Untrusted(f"returned {response.status_code} instead of a file", request=response.request)
     if response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
-        raise Untrusted("packs a file that was asked for as it is", request=response.request)
+        raise Untrusted("compresses a file that was requested uncompressed", request=response.request)
 
 
 def offset_of(response: httpx2.Response, start: int, stop: int, size: int) -> int:
@@ -331,7 +327,7 @@ def _token() -> str:
             raise UsageError(f"{path} is far larger than a token; log in again with `hf auth login`")
         return get_token() or ""
     except ValueError:
-        raise UsageError(f"{path} holds no token; log in again with `hf auth login`") from None
+        raise UsageError(f"{path} has no token; log in again with `hf auth login`") from None
 
 
 def _check_request(request: httpx2.Request) -> None:
@@ -349,7 +345,7 @@ def _check_scheme(request: httpx2.Request) -> None:
     allowed = {"https"} if constants.ENDPOINT.startswith("https:") else {"http", "https"}
     if request.url.scheme not in allowed:
         raise IntegrityError(
-            f"the Hub sends mixcli to an address that is not {' or '.join(sorted(allowed))}; nothing was fetched from there"
+            f"the Hub redirects to an address that is not {' or '.join(sorted(allowed))}; nothing was downloaded from there"
         )
     if not is_address(request.url):
         raise Untrusted("redirects to an invalid address", request=request)

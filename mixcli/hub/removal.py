@@ -1,4 +1,4 @@
-"""What `mixcli rm` takes away: a model's own files, and of shared ones only what nobody else needs."""
+"""mixcli rm: remove a model's own files, and shared ones that nothing else needs."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def plan_for(text: str) -> Removal:
         have = [one for one in store.models() if path in {part.resolve() for part in one.parts}]
         if len(have) > 1:
             labels = " and ".join(one.label for one in have)
-            raise UsageError(f"{text} is the file of {labels}; name the one to remove")
+            raise UsageError(f"{text} belongs to several models: {labels}; name the one to remove")
         return plan(store.find(text))
     try:
         return plan(store.find(text))
@@ -48,16 +48,16 @@ def plan(model: StoredModel) -> Removal:
     """Return what removing a model means; UsageError for one that is not in the store."""
     about = model.manifest
     if about is None:
-        how = f"; this removes it: {model.seen.removal}" if model.seen else ""
+        how = f"; remove it with: {model.seen.removal}" if model.seen else ""
         whose = f"belongs to {model.seen.keeper}" if model.seen else "is not a model of the store"
-        raise UsageError(f"{model.label} {whose}, so mixcli leaves it alone{how}")
+        raise UsageError(f"{model.label} {whose}, so mixcli does not remove it{how}")
     others = {
         path.resolve() for other in store.models() if other.label != model.label for path in other.parts
     }
     mine = [path for path in model.parts if about.keeper != "user" and path.resolve() not in others]
     mine = [path for path in mine if os.path.lexists(path)]
     gone = tuple(path for path in mine if about.keeper != "hub" or not _has_other_pointers(path))
-    why = "which was imported where it lies" if about.keeper == "user" else "which others need"
+    why = "which was imported in place" if about.keeper == "user" else "which other models need"
     kept = tuple((path, why) for path in model.parts if path not in gone and os.path.lexists(path))
     return Removal(about.label, store.folder_of(about), model, gone, kept, sum(map(_freed, gone)))
 
@@ -72,7 +72,7 @@ def _freed(path: Path) -> int:
 
 
 def carry_out(removal: Removal) -> None:
-    """Remove the manifest first, so that a torn removal is no half model; then the files."""
+    """Remove the manifest first, so that a torn removal is not a half model; then the files."""
     about = removal.model.manifest if removal.model else None
     home = removal.home
     gone = home.with_name(f".{home.name}.gone")

@@ -1,4 +1,4 @@
-"""Models that other programs have brought to this machine: the Hugging Face cache, Ollama, LM Studio. They are seen, never changed.
+"""Find models that other programs downloaded: the Hugging Face cache, Ollama, LM Studio; read-only.
 
 What these programs wrote is data of unknown hands: sizes are limited, names are checked, and whatever does not fit is left out.
 """

@@ -1,4 +1,4 @@
-"""The models on this machine: one folder each with a manifest that says what it is, where its files lie and where they came from.
+"""The model store: one folder per model, with a manifest that records its type, files and origin.
 
 A model is published by one rename of its finished folder, so what is listed is whole. Names map to folders as `name--TYPE`.
 What other programs have brought to the machine is seen as well (sight.py) and can be used by its label.
@@ -133,9 +133,7 @@ def find(text: str | None) -> StoredModel:
     if os.sep in text and is_there(path):
         return _by_path(text)
     if is_there(path):
-        raise UsageError(
-            f"no model is called {shown(text)}; for the file or folder of that name write ./{text}"
-        )
+        raise UsageError(f"model {shown(text)} not found; for the file or folder of that name use ./{text}")
     raise _missing(Reference.parse(text), have)
 
 
@@ -174,7 +172,7 @@ def _only(have: list[StoredModel]) -> StoredModel:
             raise IntegrityError(broken[0].sentence)
         raise NotInstalled(
             "no model is installed",
-            "`mixcli pull` brings the one that suits this machine, `mixcli pull demo` a small one, without the network",
+            "`mixcli pull` downloads the one that suits this machine, `mixcli pull demo` makes a small one offline",
             None,
         )
     if len(have) > 1:
@@ -188,9 +186,9 @@ def _by_path(text: str) -> StoredModel:
     """Return the model of a file; one of the store where the file is that model's. No store is needed for it."""
     path = paths.expanded(text)
     if not is_there(path):
-        raise UsageError(f"there is no file {shown(text)[1:-1]}{near_path(text, path)}")
+        raise UsageError(f"no such file: {shown(text)[1:-1]}{near_path(text, path)}")
     if path.is_dir():
-        raise UsageError(f"{text} is a folder; `mixcli pull {text}` makes a model of a checkpoint folder")
+        raise UsageError(f"{text} is a folder; convert a checkpoint folder with `mixcli pull {text}`")
     if not path.is_file():
         raise UsageError(f"{text} is a device or a pipe; name a regular file")
     from quantize.shards import first_shard
@@ -225,11 +223,11 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
     labels = [model.label for model in have]
     if reference.revision and (here := _named(str(reference), have)):
         return UsageError(
-            f"{here.label} is here, of another revision or one that is not known; leave @{reference.revision} out, or pull it"
+            f"{here.label} is installed, but not this revision; remove @{reference.revision}, or pull it"
         )
     if reference.name in catalog() or reference.is_repo:
         pulled = paths.models_dir().glob(f".{_safe(reference.name)}--{reference.type or '*'}.part")
-        begun = " (a pull of it was begun)" if next(iter(pulled), None) else ""
+        begun = " (a pull was started)" if next(iter(pulled), None) else ""
         is_chosen = reference.type is None and reference.file is None and reference.name != "demo"
         how = ", in the type that suits this machine" if is_chosen else ""
         return NotInstalled(
@@ -239,8 +237,8 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
         )
     known = [*labels, *(_name_of(model) for model in have), *catalog()]
     near = nearest(str(reference), known) or nearest(reference.name, known)
-    hint = f"did you mean {near}?" if near else "`mixcli list` shows what is here."
-    return UsageError(f"no model is called {shown(str(reference))}; {hint}")
+    hint = f"did you mean {near}?" if near else "`mixcli list` shows installed models."
+    return UsageError(f"model {shown(str(reference))} not found; {hint}")
 
 
 def check_new(name: str) -> str:
@@ -249,7 +247,7 @@ def check_new(name: str) -> str:
     known = (model.manifest.name for model in models() if model.manifest)
     if twin := next((other for other in known if are_twins(name, other)), None):
         raise UsageError(
-            f"the name {shown(name)} differs from the model {twin} only in upper and lower case; write {twin}, or choose another with --name"
+            f"the name {shown(name)} differs from the model {twin} only in case; use {twin}, or choose another with --name"
         )
     return name
 
@@ -265,7 +263,7 @@ def building(
     """Hold the one right to make `name:TYPE`: gives a work folder, or the model when it is there, of that `revision` if one is named.
 
     The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. While
-    somebody else works in it, `progress` of that folder is reported: bytes that are here, and of how many.
+    another process works in it, `progress` of that folder is reported: bytes present and total.
     """
     work = work_folder(check_new(name), file_type)
     waiting = Waiting(lambda: (progress or _written)(work), report)
@@ -321,6 +319,6 @@ def now() -> str:
 
 
 def _safe(name: str) -> str:
-    """Return a name as a part of a folder's name; what had to be changed is told apart by a checksum."""
+    """Return a name as part of a folder's name; a changed name gets a checksum to stay unique."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".")
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""A checkpoint of the Hub becomes a GGUF while it is downloaded: shard by shard, each let go once it is written and recorded.
+"""Quantize a Hub checkpoint during the download, shard by shard.
 
 Headers come by Range first, so that every byte of the result has its place before the first weight is here. While one shard is quantized
 the next one arrives: the disk holds the result and at most two shards.
@@ -51,7 +51,7 @@ def quantize_job(
     for file in small:
         if file.size > MAX_SMALL:
             raise UsageError(
-                f"{repo.repo}: {file.name} has {size(file.size)}, far more than such a file needs; do not trust this model"
+                f"{repo.repo}: {file.name} has {size(file.size)}, far too large for such a file; do not trust this model"
             )
         download.fetch(repo, file, report)
     cache = CachedRepo(repo.repo)
@@ -107,7 +107,7 @@ class StreamJob:
             f"{self.about.name}:{self.type}",
             self.about.description,
             self.about.licence.words,
-            f"{self.repo.repo} at {self.repo.commit[:12]}, quantized on the way",
+            f"{self.repo.repo} at {self.repo.commit[:12]}, quantized during the download",
             costs,
             n_bytes,
             missing,
@@ -120,7 +120,7 @@ class StreamJob:
         )
 
     def carry_out(self, report: Report) -> StoredModel:
-        """Fetch and quantize, shard by shard; the same call goes on after a kill."""
+        """Fetch and quantize, shard by shard; the same call resumes after a kill."""
         name, revision = self.about.name, self.about.revision
         with store.building(name, self.type, report, revision) as (work, done):
             if done is not None:
@@ -178,7 +178,7 @@ class _Shards:
             self._cache.forget(self._snapshot / name, self._job.repo.by_name[name].etag)
 
     def _fetched(self) -> list[str]:
-        """Return the names of the shards that this job brought, in this run or an earlier one; others belong to somebody else."""
+        """Return the names of the shards that this job brought, in this run or an earlier one; others belong to another program."""
         lines = self._record.read_text("utf-8").splitlines() if self._record.exists() else []
         return [name for name in lines if name in self._job.repo.by_name]
 

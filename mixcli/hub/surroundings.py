@@ -1,4 +1,4 @@
-"""What the environment says of the Hub, checked before huggingface_hub reads it: its address, times and token.
+"""Check the environment variables of the Hub before huggingface_hub reads them: address, timeouts, token.
 
 huggingface_hub takes these as they are, some of them while it is imported; here a wrong one is a sentence that names the variable.
 """
@@ -30,11 +30,11 @@ def check_token(token: str, what: str) -> None:
     token = token.strip()
     if not all("!" <= c <= "~" for c in token):
         raise UsageError(
-            f"{what} has characters that no token has (blanks, line ends or letters beyond ASCII); set it again, or unset it"
+            f"{what} has characters that are invalid in a token (spaces, line breaks or non-ASCII letters); set it again, or unset it"
         )
     if len(token) > 4096:
         raise UsageError(
-            f"{what} has {len(token):,} characters, far more than a token has; set it again, or unset it"
+            f"{what} has {len(token):,} characters, too long for a token; set it again, or unset it"
         )
 
 
@@ -44,22 +44,22 @@ def _check_endpoint() -> None:
         return
     plain = text.strip().rstrip("/")
     if not plain:
-        del os.environ["HF_ENDPOINT"]  # an empty setting is none
+        del os.environ["HF_ENDPOINT"]  # empty means not set
         return
     try:
         parts = urlsplit(plain)
         host, port, login = parts.hostname, parts.port, "@" in plain
     except ValueError:  # not shown: it may hold a password
-        raise UsageError("HF_ENDPOINT is not an address; write https://host, or https://host:port") from None
+        raise UsageError("HF_ENDPOINT is not a valid URL; use https://host or https://host:port") from None
     if login:
         raise UsageError(
-            "HF_ENDPOINT must not hold a user name or a password; write the address alone, and a token into HF_TOKEN"
+            "HF_ENDPOINT contains a user name or a password; set the URL alone, and put a token in HF_TOKEN"
         )
     shown = repr(plain.partition("?")[0][:80])  # what follows may be a secret
     if "://" not in plain:
-        raise UsageError(f"HF_ENDPOINT={shown} has no scheme; write https://{plain[:80]}")
+        raise UsageError(f"HF_ENDPOINT={shown} has no scheme; use https://{plain[:80]}")
     if parts.scheme not in {"http", "https"}:
-        raise UsageError(f"HF_ENDPOINT={shown} is neither http nor https; write https://host")
+        raise UsageError(f"HF_ENDPOINT={shown} is neither http nor https; use https://host")
     if (
         not host
         or port == 0
@@ -67,5 +67,5 @@ def _check_endpoint() -> None:
         or parts.fragment
         or any(c.isspace() or not c.isprintable() for c in plain)
     ):
-        raise UsageError(f"HF_ENDPOINT={shown} is not an address; write https://host, or https://host:port")
+        raise UsageError(f"HF_ENDPOINT={shown} is not a valid URL; use https://host or https://host:port")
     os.environ["HF_ENDPOINT"] = f"{parts.scheme}://{plain.partition('://')[2]}"

@@ -1,4 +1,4 @@
-"""The shape of a model in file types that are not on this machine: its dimensions are known, its types are asked of llama.cpp."""
+"""Compute the shape of a model in file types that are not installed, from its dimensions."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -16,7 +16,7 @@ def source_of(facts: ModelFacts) -> ModelSource:
     """Return a model with these dimensions as a checkpoint in BF16 would have it, without data."""
 
     def nothing(start: int, stop: int) -> object:
-        raise NotImplementedError(f"rows {start} to {stop} were asked of a model that is not here")
+        raise NotImplementedError(f"rows {start} to {stop} requested of a model that is not installed")
 
     metadata: dict[str, Value] = {
         key: text(value) if isinstance(value, str) else u32(value) for key, value in facts.metadata().items()

@@ -1,4 +1,4 @@
-"""When a model was last used: an empty file for each, whose time tells. It is a convenience, so nothing fails for its sake."""
+"""Record when a model was last used: the time of an empty file per model."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""mixcli verify: every byte of a model against the checksum that it came with."""
+"""mixcli verify: compare every byte of a model with its checksum."""
 
 from dataclasses import dataclass
 from pathlib import Path

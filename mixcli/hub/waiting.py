@@ -1,4 +1,4 @@
-"""What is shown while another process works on the same file: who that is, and how far it is."""
+"""Show what another process does while waiting for its lock."""
 
 import sys
 import time
@@ -11,9 +11,9 @@ NOTE = 2.0  # seconds; a shorter wait is not worth a line
 
 
 class Waiting:
-    """What `locks.exclusive` calls while somebody else has the lock.
+    """What `locks.exclusive` calls while another process has the lock.
 
-    `progress` returns the bytes that are here, and of how many. Where no bar can be drawn, who is waited for is told in one line each time
+    `progress` returns the bytes present and the total. If no bar can be drawn, a line names the other process each time
     that it changes.
     """
 

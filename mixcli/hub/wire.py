@@ -1,4 +1,4 @@
-"""The client that every request to the Hub goes through: what may take how long, how much may come, and by which proxy.
+"""The HTTP client of all requests to the Hub: timeouts, size limits and proxies.
 
 A server is input. Every read has a time limit of its own, and a server that drips is as good as silent: over some of these limits it must
 send at least MIN_RATE. What is not a download is at most MAX_ANSWER. Redirects are followed here, to http and https only.
@@ -76,13 +76,13 @@ def whole(response: httpx2.Response) -> httpx2.Response:
     try:
         encodings = response.headers.get("Content-Encoding", "")
         if "," in encodings:  # each of them may be a bomb for the next
-            raise Untrusted("packs its answer several times", request=response.request)
+            raise Untrusted("compresses its response several times", request=response.request)
         body = bytearray()
         for chunk in () if response.is_error else response.iter_bytes(1 << 16):
             body += chunk
             if len(body) > MAX_ANSWER:
                 raise Untrusted(
-                    f"sends more than {MAX_ANSWER >> 20} MiB where a list of files is expected",
+                    f"sends more than {MAX_ANSWER >> 20} MiB instead of a list of files",
                     request=response.request,
                 )
     finally:
@@ -103,7 +103,7 @@ def whole(response: httpx2.Response) -> httpx2.Response:
 
 
 def joined(base: str, location: str) -> str:
-    """Return where a redirect leads; raises Untrusted for an address that is none."""
+    """Return where a redirect leads; raises Untrusted for an address that is not valid."""
     try:
         url = httpx2.URL(base).join(location)
         if url.scheme not in ("http", "https"):
@@ -161,11 +161,11 @@ def _through(address: str | None, tls: Any) -> httpx2.BaseTransport | None:
         return _watched(httpx2.HTTPTransport(proxy=proxy, verify=tls))
     except ImportError:
         return _Refused(
-            f"{name} names a SOCKS proxy ({bare(address)}), and SOCKS is not installed here; run: pip install socksio, or unset {name}"
+            f"{name} names a SOCKS proxy ({bare(address)}), and SOCKS is not installed; run: pip install socksio, or unset {name}"
         )
     except (ValueError, TypeError, httpx2.InvalidURL):
         return _Refused(
-            f"{name} is not the address of a proxy ({bare(address)!a}); write http://host:port, or unset it"
+            f"{name} is not a valid proxy address ({bare(address)!a}); use http://host:port, or unset it"
         )
 
 
@@ -185,7 +185,7 @@ def _certificates() -> Any:
     except (OSError, ValueError) as error:
         names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
         raise UsageError(
-            f"the certificates that {' and '.join(names) or 'this Python'} names cannot be loaded ({error}); correct or unset it"
+            f"the certificates in {' and '.join(names) or 'the default location'} cannot be loaded ({error}); correct or unset it"
         ) from error
 
 

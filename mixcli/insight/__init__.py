@@ -1,1 +1,1 @@
-"""What mixcli knows about plans and machines beyond running them: tuning, the doctor, models that are not here yet."""
+"""Knowledge about plans and machines: tuning, the doctor, models that are not installed."""

@@ -1,4 +1,4 @@
-"""Ask the engine something in a process of its own, so that its death is an answer too."""
+"""Run an engine task in a child process, so that a crash becomes a result."""
 
 import json
 

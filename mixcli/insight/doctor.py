@@ -1,4 +1,4 @@
-"""doctor: is everything here that a model needs? One line a check, each with the next command when it is not."""
+"""mixcli doctor: one check per line, with the next step if it fails."""
 
 import importlib.metadata
 import os
@@ -34,7 +34,7 @@ USUAL = ("Q4_K", "Q6_K")  # types that are measured where no plan has needed any
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what it is about, how it stands, and in words what to do."""
+    """The result of one check: its name, its state (ok, warn, fail), and details with the next step."""
 
     what: str
     state: Literal["ok", "warn", "fail"]
@@ -48,7 +48,7 @@ def findings() -> Iterator[Finding]:
             with console.if_slow(f"{SLOW_CHECKS.get(check, 'looking')}...", PATIENCE):
                 found = check()
             yield from [found] if isinstance(found, Finding) else found
-        except Exception as error:  # a doctor that dies helps nobody
+        except Exception as error:  # one failed check must not end the others
             yield Finding(check.__name__.strip("_"), "fail", f"{error}")
 
 
@@ -81,7 +81,7 @@ def _selftest() -> Finding:
     return Finding(
         "self-test",
         "ok" if works and not note else "warn" if works else "fail",
-        note or "llama.cpp computes here",
+        note or "llama.cpp works on this CPU",
     )
 
 
@@ -91,7 +91,7 @@ def _devices() -> Finding:
         return Finding(
             "gpus",
             "ok",
-            "none that llama.cpp uses" + ("" if driver_cards() else "; models run on the processor"),
+            "no GPU that llama.cpp can use" + ("" if driver_cards() else "; models run on the CPU"),
         )
     shown = (f"{one['name']} {one['description']} ({size(one['bytes_free'])} free)" for one in found)
     return Finding("gpus", "ok", ", ".join(shown))
@@ -108,7 +108,7 @@ def _bandwidth() -> Finding:
     return Finding(
         "bandwidth",
         "ok" if rate > 8 else "warn",
-        f"main memory reads {rate:.0f} GB/s; it bounds tokens a second",
+        f"host memory bandwidth {rate:.0f} GB/s; it limits decode speed on the CPU",
     )
 
 
@@ -116,7 +116,7 @@ def _processor() -> list[Finding]:
     """Return one line for the processor, and one for each type of weights that is known."""
     known = {one.type for one in known_rates().types} | set(failures()) - {ATTENTION}
     rates, failed = host_rates(known or USUAL, again=True), failures()
-    more = "`mixcli profiles detect` measures all usual ones"
+    more = "`mixcli profiles detect` measures all common types"
     if not rates.types:
         why = "; ".join(f"{name}: {reason}" for name, reason in failed.items()) or more
         words = f"its rates are not measured ({f'{SWITCH} is off' if is_off() else why}); estimates use usual ones"
@@ -126,15 +126,17 @@ def _processor() -> list[Finding]:
         Finding(
             "processor",
             "warn" if busy else "ok",
-            f"rates of {counted(len(rates.types), 'type')} of weights are measured; "
+            f"rates of {counted(len(rates.types), 'type')} measured; "
             + (
-                "other programs ran then, `mixcli doctor` on an idle machine measures again" if busy else more
+                "other programs ran meanwhile, `mixcli doctor` on an idle machine measures again"
+                if busy
+                else more
             ),
         )
     ]
     found += (Finding(f"processor {one.type}", "ok", _words(one)) for one in rates.types)
     found += (
-        Finding(f"processor {name}", "warn", f"not measured ({reason}); estimates use usual rates")
+        Finding(f"processor {name}", "warn", f"not measured ({reason}); estimates use typical rates")
         for name, reason in failed.items()
     )
     return found
@@ -146,7 +148,7 @@ def _words(one: TypeRates) -> str:
         f"decode {rates.decode:.3g} GB/s, prefill {rates.experts[-1]:.3g} TFLOP/s" if rates else ""
         for rates in (one.plain, one.repacked)
     )
-    busy = " (beside other programs)" if one.origin == "busy" else ""
+    busy = " (while other programs ran)" if one.origin == "busy" else ""
     return plain + (f"; repacked {repacked}" if repacked else "") + busy
 
 
@@ -154,7 +156,7 @@ def _disk() -> Finding:
     folder = paths.models_dir()
     free = shutil.disk_usage(folder).free
     if free < LEAST_DISK:
-        return Finding("disk", "warn", f"{size(free)} free for models; mixcli rm makes room")
+        return Finding("disk", "warn", f"{size(free)} free for models; free some with mixcli rm")
     rate = random_reads(folder)
     return Finding(
         "disk",
@@ -169,9 +171,7 @@ def _store() -> Finding:
 
     folder = paths.models_dir()
     if not os.access(folder, os.W_OK):
-        return Finding(
-            "store", "fail", f"{folder} cannot be written; set MIXCLI_HOME to a folder of your own"
-        )
+        return Finding("store", "fail", f"{folder} is not writable; set MIXCLI_HOME to a writable folder")
     if broken := damaged():
         more = f" (and {len(broken) - 1} more, see mixcli list)" if len(broken) > 1 else ""
         return Finding("store", "warn", f"{broken[0].sentence}{more}")
@@ -185,7 +185,11 @@ def _store() -> Finding:
 
 def _network() -> Finding:
     offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "YES", "ON")
-    words = "offline: HF_HUB_OFFLINE is set" if offline else "only mixcli pull and search use it"
+    words = (
+        "offline: HF_HUB_OFFLINE is set"
+        if offline
+        else "used by `mixcli pull`, and by `mixcli plan` for org/repo"
+    )
     return Finding("network", "ok", words)
 
 
@@ -196,7 +200,7 @@ CHECKS: tuple[Callable[[], Finding | list[Finding]], ...] = (
 SLOW_CHECKS: dict[Callable[[], Finding | list[Finding]], str] = {
     _selftest: "testing whether llama.cpp computes here",
     _devices: "looking for GPUs",
-    _bandwidth: "measuring how fast main memory is",
+    _bandwidth: "measuring host memory bandwidth",
     _processor: "measuring the processor, half a second for each type of weights",
     _disk: "measuring small reads from the disk",
 }

@@ -1,4 +1,4 @@
-"""The worker's process: llama.cpp's RPC server cannot be interrupted from inside, so it runs in a child that ends with us."""
+"""Run llama.cpp's RPC server in a child process that ends with its parent."""
 
 import subprocess
 
@@ -7,7 +7,7 @@ from mixcli.errors import MixcliError
 
 
 def lend(endpoint: str, n_threads: int) -> None:
-    """Serve at HOST:PORT until interrupted; MixcliError with the server's last words when it ends by itself."""
+    """Serve at HOST:PORT until interrupted; MixcliError with the server's last line when it ends unexpectedly."""
     child = subprocess.Popen(
         python_child.command("-m", "mixcli.engine.rpc", endpoint, str(n_threads)),
         stdin=subprocess.PIPE,  # closed by our end, whatever ends us: the child leaves then

@@ -1,4 +1,4 @@
-"""Which machine a plan is for: this one as it is now, a profile, or either with other budgets."""
+"""Resolve the machine of a plan: this one as it is now, a profile, or either with other memory limits."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -71,8 +71,8 @@ def profile_of(name: str) -> Profile:
     try:
         return load_profile(name, own_profiles())
     except UnknownProfile as error:
-        hint = did_you_mean(error.name, error.names, f"there are {', '.join(error.names)}")
-        raise UsageError(f"no profile is called {clean(error.name)!r}; {hint}") from None
+        hint = did_you_mean(error.name, error.names, f"profiles are {', '.join(error.names)}")
+        raise UsageError(f"profile {clean(error.name)!r} not found; {hint}") from None
 
 
 def detected_profile() -> str:
@@ -86,15 +86,15 @@ def detected_profile() -> str:
     rate = max(measured_bandwidth(), *(layout.decode for one in found.types for layout in one.layouts), 0.0)
     rates = write_rates(found)
     machine = this_machine()
-    description = "This machine, as it was measured"
+    description = "This machine, measured"
     if not rates:
-        description = "This machine; its processor was not measured"
+        description = "This machine; its CPU was not measured"
         if is_off():
             console.note(
-                f"the processor was not measured, because {SWITCH} is off; the profile has no rates by type"
+                f"the CPU was not measured, because {SWITCH} is off; the profile has no rates by type"
             )
     elif is_off():
-        console.note(f"{SWITCH} is off: the processor's rates are those that were measured before")
+        console.note(f"{SWITCH} is off: using earlier measurements of the CPU")
     lines = [
         f'description = "{description}"',
         f"unified = {str(machine.unified).lower()}",
@@ -111,7 +111,7 @@ def detected_profile() -> str:
             "# decode in GB/s of weights; TFLOP/s of experts and of one matrix at 16, 64 and 512 tokens",
         ]
     if busy := [name for name in rates if "busy" in found.origins([name])]:
-        lines.append(f"# measured beside other programs, perhaps too slow: {', '.join(busy)}")
+        lines.append(f"# measured while other programs ran, perhaps too low: {', '.join(busy)}")
     for name, values in rates.items():
         repacked = values.pop("repacked", None)
         lines += ["", f"[host.rates.{name}]", *_keys(values)]

@@ -31,7 +31,7 @@ def with_offer(missing: NotInstalled, wish: Wish) -> NotInstalled:
     where = "here" if wish.profile in (None, "auto") else f"on {wish.profile}"
     if reference is None:
         name, planned = favourite(target)
-        small = "" if planned is None else "; `mixcli pull demo` makes a small one, without the network"
+        small = "" if planned is None else "; `mixcli pull demo` makes a small one offline"
         return NotInstalled(missing.what, _brings("", name, planned, wish, where) + small, None)
     planned = target.choose(usual_types(reference.name))
     named = next((row for row in planned.rows if row.type == reference.type), None)
@@ -57,7 +57,7 @@ def _instead(name: str, planned: FileChoice, target: Target, wish: Wish, where: 
 def _brings(text: str, name: str, planned: FileChoice | None, wish: Wish, where: str) -> str:
     row = planned.chosen if planned else None
     if row is None:  # made here, and it runs anywhere
-        return f"`mixcli pull {name}` makes a small one, without the network"
+        return f"`mixcli pull {name}` makes a small one offline"
     short = in_short(row, where)
     return f"`{_pull(text, wish)}` brings {short if text else f'{name}:{short}'}"
 

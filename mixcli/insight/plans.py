@@ -1,4 +1,4 @@
-"""Plans as people and programs read them: bars, llama.cpp's own flags, what else would fit."""
+"""Present plans to people and programs: memory bars, llama.cpp flags, alternatives."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -63,7 +63,7 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
                 raise
     is_remote = _is_remote(name)
     if quant and named_type and (facts or is_remote) and quant.upper() != named_type.upper():
-        raise UsageError(f"{model} and --quant {quant} name two types; leave one of the two out")
+        raise UsageError(f"{model} and --quant {quant} both name a type; remove one of them")
     if is_remote:
         return _remote(model or "", quant, target)
     from mixcli.file_types import file_type as type_name
@@ -76,7 +76,7 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
         here = _here(model)
         shapes = shapes_of_types(here.shape, {wanted: None})
         if wanted not in shapes:
-            raise UsageError(f"for a file only a first look at another type is possible: {', '.join(BITS)}")
+            raise UsageError(f"for a file, other types can only be approximated: {', '.join(BITS)}")
         return Subject(f"{here.label} as {wanted} (about)", shapes[wanted], None)
     if named := quant or named_type:
         file_type = type_name(named)
@@ -93,7 +93,7 @@ def check_rule(subject: Subject, target: Target) -> None:
     """Raise UsageError where a person asked how to choose a type, and the subject is one file."""
     if target.is_asked and subject.planned is None:
         option = "--prefer" if target.rule.min_tps is None else "--min-tps"
-        raise UsageError(f"{option} chooses a type, and {subject.label} is a single file; leave {option} out")
+        raise UsageError(f"{option} chooses a type, but {subject.label} is a single file; remove {option}")
 
 
 def _here(model: str | None) -> Subject:
@@ -104,7 +104,7 @@ def _here(model: str | None) -> Subject:
 
 
 def _is_remote(name: str) -> bool:
-    """Return whether a name has the form org/repo and is no path here."""
+    """Return whether a name has the form org/repo and is not a path here."""
     return name.count("/") == 1 and not is_path(name) and not is_there(Path(name))
 
 
@@ -165,7 +165,7 @@ def flags(placement: Placement) -> str:
 
 @dataclass(frozen=True)
 class Other:
-    """Another plan that would fit: what differs, tokens a second, and experts on GPUs in bytes."""
+    """Another plan that would fit: what differs, tokens per second, and experts on GPUs in bytes."""
 
     what: str
     n_ctx: int
@@ -236,7 +236,7 @@ def types_of(subject: Subject) -> tuple[TypeRow, ...]:
 
 
 def as_data(subject: Subject, one: Plan, runners_up: list[Other]) -> dict[str, Any]:
-    """Return a plan as plain data: placement, ledger in bytes, estimate in tokens a second."""
+    """Return a plan as plain data: placement, ledger in bytes, estimate in tokens per second."""
     return {
         "model": subject.label,
         "bytes_weights": subject.shape.bytes_weights,
@@ -251,7 +251,7 @@ def as_data(subject: Subject, one: Plan, runners_up: list[Other]) -> dict[str, A
 
 
 def choice_data(subject: Subject, profile: str | None) -> dict[str, Any]:
-    """Return how the type was chosen as plain data; `prefer` and `reason` are None where a file or a type was named."""
+    """Return how the type was chosen as plain data; `prefer` and `reason` are None if the user named a file or a type."""
     planned = subject.planned
     return {
         "model": subject.label,

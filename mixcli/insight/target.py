@@ -1,4 +1,4 @@
-"""tune --target-tps: the largest context and the best file type of a model that still write so many tokens a second.
+"""tune --target-tps: find the largest context and the best file type that still decode at a given speed.
 
 Contexts, and file types that are in the store, are measured. Others are estimated: the planner's figure, held to what the model at hand
 measured against its own.
@@ -29,7 +29,7 @@ Report = Callable[[float, float, str], None]
 def reaching(
     subject: Subject, machine: Machine, request: Request, target: float, base: Measurement, report: Report
 ) -> list[Measurement]:
-    """Return what still writes `target` tokens a second: the largest context, then the best file types in the store and of all; or nothing.
+    """Return what still writes `target` tokens per second: the largest context, then the best file types in the store and of all; or nothing.
 
     `base` is the best placement that was measured. Raises ModelDied only when everything that is measured dies.
     """

@@ -1,4 +1,4 @@
-"""tune: measure a few placements around the plan, prefill and decode apart, and keep the best for the purpose."""
+"""mixcli tune: measure placements around the plan, prefill and decode separately, and keep the best."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ UBATCHES = (128, 256, 512, 1024, 2048)
 
 @dataclass(frozen=True)
 class Measurement:
-    """One placement, what is different about it, and its tokens a second; `measured` is False for an estimate."""
+    """One placement, what is different about it, and its tokens per second; `measured` is False for an estimate."""
 
     what: str
     placement: Placement

@@ -1,4 +1,4 @@
-"""What tuning found, remembered by model file, devices, library and wish."""
+"""Cached tuning results by model file, devices, library and load options."""
 
 import hashlib
 import json

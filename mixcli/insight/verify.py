@@ -1,4 +1,4 @@
-"""plan --verify: load the model as planned, in a process of its own, and show what every device really gave."""
+"""plan --verify: load the model as planned in a child process, and compare the actual buffers."""
 
 import json
 from collections.abc import Sequence

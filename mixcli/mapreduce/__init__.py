@@ -1,1 +1,1 @@
-"""A text that is longer than the context: answered in parts, and the answers combined."""
+"""Map-reduce over a text longer than the context: answer its parts, then combine the answers."""

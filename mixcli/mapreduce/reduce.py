@@ -1,4 +1,4 @@
-"""Answer about every part of a long text, then about the answers, until one is left."""
+"""Answer each part of a long text, then combine the answers until one is left."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from mixcli.question import Question
 
 SHARE_ANSWER = 1 / 6  # of the context for the answer to one part, where --max-tokens says nothing
 SHARE_OVERLAP = 1 / 16  # of a part that it has in common with the one before
-MARGIN = 32  # tokens: counts of pieces do not add up exactly, and the words that say which part it is
+MARGIN = 32  # tokens: counts of pieces do not add up exactly, and each part gets a heading
 LEAST_ROOM = 64
 LONGEST_TOKEN = (
     512  # bytes: a text with more bytes than that for every token of the context is too long, uncounted
@@ -44,7 +44,7 @@ def _count(found: Mapping[str, Any], name: str) -> int:
     number = found.get(name)
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise MixcliError(
-            f"the server's /tokenize gives no {name}, which --on-overflow map-reduce needs; vLLM and mixcli serve give it"
+            f"the server's /tokenize returns no {name}, which --on-overflow map-reduce needs; use vLLM or mixcli serve"
         )
     return number
 
@@ -105,7 +105,7 @@ class MapReduce:
         self._n_done = self._n_known = self._n_longest = 0
 
     def last_messages(self, text: str) -> tuple[list[dict[str, Any]], int]:
-        """Return the conversation that gives the whole answer, and how many parts were answered before: 0 where the text fits.
+        """Return the conversation that returns the whole answer, and how many parts were answered before: 0 where the text fits.
 
         Raises DoesNotFit when not even the prompt does, and what the asking raises.
         """
@@ -141,7 +141,7 @@ class MapReduce:
         )
 
     def _answers(self, parts: Sequence[str], room: Room) -> list[str]:
-        """Answer every part once; gives the answers in order."""
+        """Answer every part once; returns the answers in order."""
         self._n_known += len(parts)
         pool: Pool[tuple[int, str], tuple[int, str]] = Pool(
             lambda task: (task[0], self._answer(task[1], task[0], len(parts), room)),

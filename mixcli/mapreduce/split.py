@@ -1,4 +1,4 @@
-"""Cut a text into parts of so many tokens at most: between paragraphs where possible, else sentences, else words."""
+"""Split a text into parts of a maximum token count: between paragraphs, else sentences, else words."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

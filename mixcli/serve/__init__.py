@@ -1,1 +1,1 @@
-"""OpenAI's API on a TCP port, in front of a loaded model."""
+"""The OpenAI-compatible server on a TCP port, in front of a loaded model."""

@@ -1,4 +1,4 @@
-"""One connection of a client to `serve`: it has some seconds for a request's head and for what it must read, and there are only so many connections."""
+"""Client connections of `serve`: timeouts for reading, and a limit on their number."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ MOST = 400  # connections at a time; each takes two descriptors, of 1,024 in man
 
 
 class Connection(connection.Connection):
-    """One that does not wait for ever for the rest of a head either."""
+    """One that does not wait forever for the rest of a head either."""
 
     patience = 30.0  # seconds: the client is a program
     _timer: asyncio.TimerHandle | None = None

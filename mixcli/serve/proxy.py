@@ -1,4 +1,4 @@
-"""The ASGI app that passes requests through the gate on to the host's unix socket, and streams the answers back."""
+"""The ASGI app that forwards accepted requests to the host's unix socket and streams the answers."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-SECRET = {"path", "pid"}  # of /health: nobody's business on the other side of a port
+SECRET = {"path", "pid"}  # of /health: not shown to clients
 KEPT = (
     b"content-type",
     b"retry-after",
@@ -36,14 +36,14 @@ LOOKS = ("/health", "/v1/models")
 WHOLE_BODY = 120.0  # seconds for a request's body
 SILENCE = 30.0  # seconds without a sign of life from the host
 LOOK = 5.0  # seconds between two looks at it, while it computes
-UNLOADED = Refusal(503, "server_error", "no model is loaded; the next request for an answer loads it again")
+UNLOADED = Refusal(503, "server_error", "no model is loaded; the next completion request loads it again")
 TORN = Refusal(
-    503, "server_error", "the model process ended while it answered; ask again to load the model again"
+    503, "server_error", "the model process ended during the answer; retry to load the model again"
 )
 UNRESPONSIVE = Refusal(
     503,
     "server_error",
-    "the model process does not answer; end it with `mixcli stop`, the next request starts another",
+    "the model process does not respond; end it with `mixcli stop`, the next request starts another",
 )
 
 
@@ -66,7 +66,7 @@ class Proxy:
         except TimeoutError:
             body, refusal = (
                 b"",
-                Refusal(408, "invalid_request_error", "the request's body did not come in time"),
+                Refusal(408, "invalid_request_error", "timed out while reading the request body"),
             )
         if body is None:
             refusal = too_large()
@@ -122,7 +122,7 @@ class Proxy:
             try:
                 client = await self._revived(client)
                 await _pass_on(client, method, path, headers, body, send)
-            except Exception as error:  # whatever it is, the asker gets a sentence
+            except Exception as error:  # whatever it is, the client gets a sentence
                 message = (
                     f"the model process ended, and could not be started again: {error.__cause__ or error}"
                 )
@@ -168,7 +168,7 @@ async def _pass_on(
         if last.endswith(b"\n\n"):  # a stream between two events
             event = b"data: " + _error(TORN) + b"\n\n"
             await send({"type": "http.response.body", "body": event})
-        # any other answer is torn, and the connection with it: uvicorn hangs up on whoever waits for the rest
+        # any other answer is incomplete: uvicorn closes the connection
 
 
 def _client_of(headers: Headers) -> bytes:
@@ -192,7 +192,7 @@ async def _body(receive: Receive) -> bytes | None:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b""  # the asker is gone
+            return b""  # the client is gone
         piece = message.get("body", b"")
         pieces.append(piece)
         n_bytes += len(piece)

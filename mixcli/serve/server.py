@@ -1,4 +1,4 @@
-"""The server's life: bind, serve, drain."""
+"""Start and stop the server: bind the port, serve, drain."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from mixcli.errors import InUse, MixcliError, UsageError
 from mixcli.serve.gate import Gate
 from mixcli.words import counted
 
-DRAIN = 30  # seconds that running answers may take to end when the server is told to stop
+DRAIN = 30  # seconds that running answers may take to end when the server is asked to stop
 LEAST_KEY = 16  # characters
 
 
@@ -35,15 +35,13 @@ def bound(address: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise InUse(
-                f"port {port} of {address} is in use; end what listens there, or take another with --port"
-            ) from error
-        raise MixcliError(f"port {port} of {address} cannot be taken: {error.strerror}") from error
+            raise InUse(f"port {port} is in use on {address}; pass another with --port") from error
+        raise MixcliError(f"cannot listen on port {port} of {address}: {error.strerror}") from error
     return listener
 
 
 def key_for(address: str, variable: str, *, is_named: bool = False) -> str | None:
-    """Return the key that askers must know: what the variable has; None where nobody needs one.
+    """Return the API key for clients from the environment variable; None if no key is required.
 
     A variable that the user named (`is_named`) must hold a key at any address. UsageError where there is none and there must be one.
     """
@@ -52,9 +50,9 @@ def key_for(address: str, variable: str, *, is_named: bool = False) -> str | Non
     if not key and local and not is_named:
         return None
     if len(key) < LEAST_KEY:
-        why = "" if local else f"{address} can be reached from elsewhere, so a key is needed, and "
+        why = "" if local else f"{address} is not a loopback address, so an API key is required: "
         have = (
-            f"has {counted(len(key), 'character')}, and a key needs {LEAST_KEY}"
+            f"has {counted(len(key), 'character')}, but a key needs at least {LEAST_KEY}"
             if key
             else "is not set or empty"
         )

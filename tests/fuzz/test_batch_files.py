@@ -1,4 +1,4 @@
-"""Batch inputs: what a writer of tables or JSON lines put down is what is read, and any bytes are records, faults or one sentence."""
+"""Batch inputs: what a writer of tables or JSON lines put down is an input, and any bytes are records, faults or one sentence."""
 
 import csv
 import io

@@ -28,12 +28,12 @@ def test_a_typo_is_met_with_the_nearest_command(mixcli: Runner) -> None:
         (["run", "-m", "dmeo", "hi"], None, "did you mean demo?"),
         (["run", "-m", "demo", "hi"], None, "`mixcli pull demo` brings it"),
         (["run", "hi"], None, "no model is installed"),
-        (["run", "-m", "./nowhere.gguf", "hi"], None, "there is no file"),
-        (["run", "-m", "demo"], b"", "there is nothing to answer"),
-        (["run", "-m", "demo", "hi", "--keep-alive", "soon"], None, "is not a time"),
+        (["run", "-m", "./nowhere.gguf", "hi"], None, "no such file"),
+        (["run", "-m", "demo"], b"", "no prompt and no piped text"),
+        (["run", "-m", "demo", "hi", "--keep-alive", "soon"], None, "invalid time"),
         (["run", "--top-p", "7", "hi"], None, "--top-p"),
-        (["pull", "nothing-like-it"], None, "no model is called"),
-        (["pull", "demo:Q9_X"], None, "it can be Q4_K_M, Q8_0, BF16"),
+        (["pull", "nothing-like-it"], None, "not found"),
+        (["pull", "demo:Q9_X"], None, "use Q4_K_M, Q8_0, BF16"),
         (["pull", "some.gguf"], None, "is a GGUF already"),
         (["show", "dmeo"], None, "did you mean demo?"),
         (["stop"], None, "no model is loaded"),
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_made_is_named(mixcli: Runner, home: Path) -> No
     (home / "data").write_text("a file where a folder must be")
     done = mixcli("list")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"mixcli: {home / 'data'}: a file is in the place of a folder")
+    assert done.stderr.startswith(f"mixcli: {home / 'data'}: a file has the name of a needed folder")
     assert "MIXCLI_HOME" in done.stderr
 
 

@@ -34,7 +34,7 @@ def test_what_a_plan_needs_is_measured_once_and_remembered(measuring: Path) -> N
     assert host_rates.known_rates() == HostRates()
     said: list[str] = []
     rates = host_rates.host_rates(("Q4_K", "F32"), said.append)
-    assert said == ["measuring this processor once, for Q4_K, attention"]
+    assert said == ["measuring this CPU once, for Q4_K, attention"]
     (one,) = rates.types
     assert one.type == "Q4_K"
     assert one.plain.decode > 0.05
@@ -71,9 +71,9 @@ def test_a_profile_without_rates_claims_none(
         monkeypatch.setenv(host_rates.SWITCH, value)
         assert host_rates.is_off() == is_off
     text = detected_profile()
-    assert "as it was measured" not in text
+    assert "This machine, measured" not in text
     assert "rates" not in text
-    assert "the processor was not measured, because MIXCLI_MEASURE is off" in capsys.readouterr().err
+    assert "the CPU was not measured, because MIXCLI_MEASURE is off" in capsys.readouterr().err
 
 
 def test_kernels_that_die_leave_what_was_measured_before(
@@ -159,7 +159,7 @@ def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(host_rates, "LIMIT_TYPE", 0.0)
     said: list[str] = []
     assert host_rates.host_rates(("Q8_0",), said.append) == HostRates()
-    assert "(it did not end in time); estimates use usual ones, `mixcli doctor` tries again" in said[1]
+    assert "(timed out); estimates use typical ones, `mixcli doctor` retries" in said[1]
     # a busy machine may be the reason
     host_rates._here.clear()
     assert host_rates._missing(["Q8_0"], again=False) == []
@@ -193,7 +193,7 @@ def test_what_cannot_be_remembered_is_used_all_the_same(
     assert [one.type for one in rates.types] == ["Q4_0"]
     assert host_rates.known_rates() == host_rates.host_rates(("Q4_0",), said.append) == rates
     assert len(measured) == 1
-    assert said[0] == "measuring this processor once, for Q4_0, attention"
+    assert said[0] == "measuring this CPU once, for Q4_0, attention"
     (sentence,) = said[1:]
     assert f"{measuring / 'cache/rates.json'} cannot be written; set MIXCLI_HOME to" in sentence
     if is_file:
@@ -267,8 +267,8 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
     assert "plain 0.0002 and 1 TFLOP/s" in shown[-1]
     assert "reads 0.001 TFLOP/s" in shown[-2]
     search = ("search", "mixtral-base")
-    assert "tok/s (usual rates)" in mixcli(*search).stdout
-    assert "`mixcli plan MODEL` measures it" in mixcli(*search).stderr
+    assert "tok/s (typical rates)" in mixcli(*search).stdout
+    assert "`mixcli plan MODEL` measures them" in mixcli(*search).stderr
     assert "usual" not in mixcli(*search, "--profile", "mine").stdout
     sound: dict[str, Any] = {"decode": 7.0, "experts": [1.0, 0.7, 0.5], "dense": [1.0] * 3}
     table = dict.fromkeys(BITS_OF_TYPE, sound) | {
@@ -284,7 +284,7 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
         "decode 7 GB/s, prefill 0.5 TFLOP/s",
     )
     assert "on an idle machine measures again" in found["processor"].words
-    assert found["processor Q4_K"].words.endswith("(beside other programs)")
+    assert found["processor Q4_K"].words.endswith("(while other programs ran)")
     assert "killed by signal 4" in found["processor MXFP4"].words
     assert "processor Q5_1" not in found
 

@@ -28,7 +28,7 @@ from tests.conftest import Runner
         (errno.ENFILE, 1, "too many open files"),
         (errno.ENAMETOOLONG, 2, "too long"),
         (errno.ELOOP, 2, "link"),
-        (errno.ETXTBSY, 1, "being executed"),
+        (errno.ETXTBSY, 1, "a running program"),
         (errno.ENOLCK, 1, "No locks available"),
         (errno.ENOSYS, 1, "Function not implemented"),
         (errno.EXDEV, 1, "cross-device"),

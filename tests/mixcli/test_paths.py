@@ -53,7 +53,7 @@ def test_a_planted_link_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch, 
     if len(os.fsencode(cache / "run")) > paths.MAX_RUNTIME_PATH:
         monkeypatch.setattr(paths, "MAX_RUNTIME_PATH", 500)
     (cache / "run").symlink_to(elsewhere)
-    with pytest.raises(PermissionError, match="belongs to someone else"):
+    with pytest.raises(PermissionError, match="belongs to another user"):
         paths.runtime_dir()
     (cache / "run").unlink()
 

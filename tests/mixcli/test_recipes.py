@@ -83,14 +83,12 @@ def categories(folder: Path, out: str, _err: str) -> None:
 
 def summary(_folder: Path, out: str, err: str) -> None:
     assert len(out.split()) > 5
-    assert "parts were answered" in err
+    assert "combining the answers to" in err
 
 
 def refusal(_folder: Path, out: str, err: str) -> None:
     assert out == "exit code 4\n"
-    assert re.search(
-        r"the prompt has [\d,]+ tokens, [\d,]+ more than the context has room for \(2,048\)", err
-    )
+    assert re.search(r"the prompt has [\d,]+ tokens, [\d,]+ more than the context of 2,048", err)
 
 
 def person(folder: Path, _out: str, _err: str) -> None:

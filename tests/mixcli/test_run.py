@@ -119,7 +119,7 @@ def test_a_host_killed_in_an_answer_is_exit_7_and_the_next_run_works(mixcli: Run
     _, err = asking.communicate(timeout=30)
     assert asking.returncode == 7
     assert err.count("\n") == 1
-    assert "the model process ended while it answered" in err
+    assert "the model process ended during the answer" in err
     assert "Paris" in mixcli("run", CAPITAL).stdout
 
 
@@ -139,7 +139,7 @@ def test_ctrl_c_is_exit_130_within_a_second(mixcli: Runner, with_demo: Path) -> 
 def test_list_and_show_say_what_it_is(mixcli: Runner, with_demo: Path) -> None:
     (listed,) = json.loads(mixcli("list", "--json").stdout)
     assert listed["model"] == "demo:Q4_K_M"
-    assert "not a model of Mistral AI" in listed["description"]
+    assert "not by Mistral AI" in listed["description"]
     assert "Apache-2.0" in mixcli("list").stdout
     facts = json.loads(mixcli("show", "demo", "--json").stdout)
     assert (facts["experts"], facts["experts_used"], facts["layers"]) == (8, 2, 30)
@@ -151,8 +151,8 @@ def test_list_and_show_say_what_it_is(mixcli: Runner, with_demo: Path) -> None:
 def test_a_pull_of_what_is_there_is_quick_and_says_so(mixcli: Runner, with_demo: Path) -> None:
     done = mixcli("pull", "demo")
     assert done.returncode == 0
-    assert "was here already" in done.stderr
-    assert "not a model of Mistral AI" in done.stderr
+    assert "already installed" in done.stderr
+    assert "not by Mistral AI" in done.stderr
     assert "Apache-2.0" in done.stderr
 
 

@@ -164,9 +164,9 @@ def test_a_whole_schema_is_taken_as_it_is() -> None:
         ("kind: a|b", "kind (a|b)"),
         ("age: int | null", "in parentheses"),
         ("x list", "lists are"),
-        ("{}", "says nothing about a value"),
+        ("{}", "does not describe a value"),
         ('{"name": "string", "age": "int"}', "only 'name', 'age'"),
-        ('{"type": "object", "type": "array"}', "'type' is there twice"),
+        ('{"type": "object", "type": "array"}', "'type' is given twice"),
     ],
 )
 def test_what_cannot_be_meant_is_a_sentence(text: str, says: str | None) -> None:

@@ -30,12 +30,12 @@ def test_what_is_no_place_is_text() -> None:
     "text", ["{{ }}", "{{ text.__class__() }}", "{{ 1 + 1 }}", "{{ a|b }}", "{{ a[x] }}"]
 )
 def test_a_place_is_a_name_and_nothing_that_runs(text: str) -> None:
-    with pytest.raises(UsageError, match="names nothing"):
+    with pytest.raises(UsageError, match="not a valid placeholder"):
         Template.parse(text)
 
 
 def test_a_missing_value_names_what_there_is() -> None:
-    with pytest.raises(UsageError, match=r"\{\{ body \}\} has no value; there is subject, text"):
+    with pytest.raises(UsageError, match=r"\{\{ body \}\} has no value; fields are subject, text"):
         Template.parse("{{ body }}").fill({"text": "", "subject": ""})
 
 
@@ -119,7 +119,7 @@ def test_for_many_texts_what_they_share_comes_first() -> None:
 
 def test_nothing_to_ask_is_said() -> None:
     for prompt in (None, "", "  \n"):
-        with pytest.raises(UsageError, match="nothing to answer"):
+        with pytest.raises(UsageError, match="no prompt and no piped text"):
             said(prompt)
 
 
@@ -148,11 +148,11 @@ def test_each_form_is_asked_for_by_its_own_name_on_the_wire(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (("a", None, None, None, None), "not two labels"),
+        (("a", None, None, None, None), "needs at least two labels"),
         (("a,,b", None, None, None, None), "label 2 of 3 is empty"),
         (("a,b,a", None, None, None, None), "'a' twice"),
         (("abstain,b", None, None, None, 0.5), "cannot be a label"),
-        ((None, "nowhere.json", None, None, None), "there is no file nowhere.json"),
+        ((None, "nowhere.json", None, None, None), "no such file: nowhere.json"),
         ((None, "{broken", None, None, None), "JSON"),
     ],
 )
@@ -170,7 +170,7 @@ def test_labels_are_read_with_their_probabilities_and_abstained_from() -> None:
         "label_probs": {"a": 0.7, "b": 0.3},
     }
     assert form.read("a", "stop", {"a": 0.59, "b": 0.41})["result"] is None
-    with pytest.raises(MixcliError, match="no probabilities"):
+    with pytest.raises(MixcliError, match="no label probabilities"):
         form.read("a", "stop", {})
     with pytest.raises(MixcliError, match="not one of the labels"):
         form.read("I think a", "stop", {})

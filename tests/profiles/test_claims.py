@@ -23,20 +23,20 @@ METADATA: dict[str, object] = {
 TENSORS = [("token_embd.weight", 80, 160, "F16"), ("blk.0.attn_q.weight", 64, 256, "F32")]
 
 CLAIMS = {
-    "more layers than tensors": ({"llama.block_count": 1 << 28}, "block_count is 268,435,456 and there are tensors of 1 layers"),
+    "more layers than tensors": ({"llama.block_count": 1 << 28}, "block_count is 268,435,456, but the file has tensors of 1 layers"),
     "no layers": ({"llama.block_count": 0}, "block_count is 0"),
     "layers in words": ({"llama.block_count": "many"}, "block_count is 'many'"),
     "a flag": ({"llama.block_count": True}, "block_count is true"),
-    "nothing": ({"llama.block_count": None}, "does not say its llama.block_count"),
+    "nothing": ({"llama.block_count": None}, "has no llama.block_count"),
     "no width": ({"llama.embedding_length": 0}, "embedding_length is 0"),
     "no heads": ({"llama.attention.head_count": 0}, "head_count is 0"),
-    "heads that differ": ({"llama.attention.head_count": [2, 4]}, "differs from layer to layer"),
+    "heads that differ": ({"llama.attention.head_count": [2, 4]}, "differs between layers"),
     "heads for a million layers": ({"llama.attention.head_count": range(1 << 20)}, "has 1,048,576 values"),
     "negative": ({"llama.attention.head_count_kv": -2}, "head_count_kv is -2"),
     "not a number": ({"llama.context_length": float("nan")}, "context_length is NaN"),
     "beyond any": ({"llama.feed_forward_length": 1 << 40}, "feed_forward_length is 1099511627776"),
-    "another architecture": ({"general.architecture": "bert"}, "does not say its bert.embedding_length"),
-    "no architecture": ({"general.architecture": None}, "does not say"),
+    "another architecture": ({"general.architecture": "bert"}, "has no bert.embedding_length"),
+    "no architecture": ({"general.architecture": None}, "has no general.architecture"),
 }  # fmt: skip
 
 
@@ -89,5 +89,5 @@ def test_such_a_cache_is_not_taken_unasked() -> None:
 
 
 def test_an_unknown_cache_type_is_a_sentence() -> None:
-    with pytest.raises(BadRequest, match="there is no cache type 'q9'"):
+    with pytest.raises(BadRequest, match="invalid KV cache type 'q9'"):
         plan(MIXTRAL, HOST, Request(kv="q9"))

@@ -46,7 +46,7 @@ def chosen(rows: tuple[Row, ...], prefer: str, min_tps: float | None = None) -> 
 def test_more_speed_never_costs_less_quality(model: str, machine: str) -> None:
     rows = choice(model, machine).rows
     if not any(row.plan for row in rows):
-        assert pick(rows, Rule()) == (None, "nothing fits")
+        assert pick(rows, Rule()) == (None, "no type fits")
         return
     losses = [chosen(rows, prefer).loss.percent for prefer in ("quality", "balanced", "speed")]
     assert losses == sorted(losses)
@@ -80,15 +80,15 @@ def test_half_the_context_is_taken_where_only_lossy_types_fit_at_all_of_it(prefe
     fitting = {row.type: row.n_ctx for row in found.rows if row.plan}
     assert fitting == {"Q3_K_S": 4096, "Q2_K": 8192}
     assert found.chosen is not None
-    assert "at a context of 8192 tokens the least loss would be 23.2 %" in found.why
+    assert "at a context of 8192 tokens the lowest loss would be 23.2 %" in found.why
     assert found.chosen.type == "Q3_K_S"
 
 
 def test_the_reason_is_one() -> None:
     expected = {
         ("rtx-4090", "balanced"): "balanced, 1.7x the decode of IQ4_XS for 0.7 % more loss",
-        ("rtx-4090", "quality"): "quality, the least loss with at least 10 tok/s; Q6_K has 7.8",
-        ("cpu-avx2-32gb", "balanced"): "balanced, the least loss of what fits; Q4_K_S has only 1.1x the decode for 0.6 % more loss",
+        ("rtx-4090", "quality"): "quality, the lowest loss with at least 10 tok/s; Q6_K has 7.8",
+        ("cpu-avx2-32gb", "balanced"): "balanced, the lowest loss of the types that fit; Q4_K_S has only 1.1x the decode for 0.6 % more loss",
         ("cpu", "quality"): "quality, never more loss than balanced's choice, which misses 10 tok/s with 3.6",
     }  # fmt: skip
     for (machine, prefer), why in expected.items():
@@ -101,7 +101,7 @@ def test_the_reason_is_one() -> None:
 def test_what_fits_with_no_context_is_not_chosen() -> None:
     tight = Machine(17 * GIB, 8)
     assert choose(shapes("mixtral"), Machine(8 * GIB, 8), Request()).chosen is None
-    with pytest.raises(DoesNotFit, match="trained for 32768"):
+    with pytest.raises(DoesNotFit, match="exceeds the trained context of 32768"):
         choose(shapes("mixtral"), tight, Request(n_ctx=65536))
 
 

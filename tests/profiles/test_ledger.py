@@ -135,7 +135,7 @@ def check_compute(
     assert abs(sum(a.kv for a in (*gpus, host)) / MIB - said.kv) <= NEAR, (what, placement)
 
 
-# How many layers have their attention on the GPU, and which of their expert matrices are in main memory all the same.
+# How many layers have their attention on the GPU, and which of their expert matrices are in host memory all the same.
 SOME = (32, {**dict.fromkeys((0, 1, 2, 3, 6), (1, 1, 1)), 9: (1, 1, 0)})
 NO_EXPERTS = (32, dict.fromkeys(range(32), (1, 1, 1)))
 LATE_LAYERS = (27, {})

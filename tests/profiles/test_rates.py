@@ -86,12 +86,12 @@ def test_the_range_is_narrower_where_the_processor_was_measured() -> None:
     part = machine(TypeRates("Q4_K", PLAIN))
     both = replace(own, rates=HostRates(own.rates.types[:1]).over(typical.rates))
     for here, is_narrow, basis in (
-        (measured, True, "from this processor's measured rates"),
-        (busy, True, "from this processor's rates, measured beside other programs"),
+        (measured, True, "from this CPU's measured rates"),
+        (busy, True, "from this CPU's rates, measured while other programs ran"),
         (own, True, "from the profile's rates"),
-        (typical, False, "from rates that are typical of such a processor"),
+        (typical, False, "from typical rates of such a CPU"),
         (both, False, "from the profile's rates and typical ones"),
-        (part, False, "partly from this processor's measured rates"),
+        (part, False, "partly from this CPU's measured rates"),
         (machine(), False, "not measured"),
     ):
         found = plan(MIXTURE, here, Request(n_ctx=512)).estimate
@@ -140,10 +140,10 @@ def test_profiles_carry_rates_and_a_mistake_is_named(tmp_path: Path) -> None:
     )  # without 64 tokens
     assert before.types[0].plain.experts == (1, pytest.approx(4), 32)
     for text, words in (
-        ("typical = 'neon'", "'typical' is 'neon', it must be one of avx2, avx512"),
+        ("typical = 'neon'", "'typical' is 'neon'; it must be one of avx2, avx512"),
         ("rates = 3", "'rates' must be tables"),
-        ("[host.rates.NF4]\ndecode = 1", "'NF4' is not a type of weights; "),
-        ("[host.rates.q4_k]\ndecode = 1", "'q4_k' is not a type of weights; did you mean 'Q4_K'?"),
+        ("[host.rates.NF4]\ndecode = 1", "'NF4' is not a weight type; "),
+        ("[host.rates.q4_k]\ndecode = 1", "'q4_k' is not a weight type; did you mean 'Q4_K'?"),
         ("[host.rates.Attention]\nplain = 1", "did you mean 'attention'?"),
         (
             "[host.rates.Q4_K]\ndecode = 99999\nexperts = [1, 1]\ndense = [1, 1]",

@@ -137,10 +137,10 @@ def test_an_index_and_shards_that_disagree_are_refused(tmp_path: Path) -> None:
         folder / INDEX,
         {"weight_map": {**index["weight_map"], "extra.weight": "model-00001-of-00002.safetensors"}},
     )
-    refused(folder, CorruptFile, "lacks 'extra.weight', which model.safetensors.index.json promises")
+    refused(folder, CorruptFile, "lacks 'extra.weight', which model.safetensors.index.json lists")
     del index["weight_map"]["lm_head.weight"]
     write_json(folder / INDEX, index)
-    refused(folder, CorruptFile, "does not know 'lm_head.weight'")
+    refused(folder, CorruptFile, "does not list 'lm_head.weight'")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "[" * 100_000])
@@ -154,7 +154,7 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m", **SMALL)
     pack_safetensors(folder / "model-extra.safetensors", {"lm_head.weight": bf16_values((96, 16), 9)})
     refused(
-        folder, CorruptFile, "'lm_head.weight' comes twice, in model-extra.safetensors and model.safetensors"
+        folder, CorruptFile, "'lm_head.weight' exists twice, in model-extra.safetensors and model.safetensors"
     )
 
 
@@ -210,18 +210,18 @@ def test_tied_embeddings_need_no_output(tmp_path: Path) -> None:
 def test_a_wrong_shape_is_named(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m", **SMALL)
     replace_tensor(folder, name, shape)
-    refused(folder, CorruptFile, rf"{name} has the shape \[{', '.join(map(str, shape))}\] where")
+    refused(folder, CorruptFile, rf"{name} has the shape \[{', '.join(map(str, shape))}\], but")
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
-        ("model.layers.0.self_attn.rotary.weight", Unsupported, "belongs to no Mixtral"),
-        ("vision_tower.patch.weight", Unsupported, "belongs to no Mixtral"),
-        ("model.layers.00.input_layernorm.weight", Unsupported, "belongs to no Mixtral"),
-        ("model.layers.٠.input_layernorm.weight", Unsupported, "belongs to no Mixtral"),
+        ("model.layers.0.self_attn.rotary.weight", Unsupported, "is not part of a Mixtral"),
+        ("vision_tower.patch.weight", Unsupported, "is not part of a Mixtral"),
+        ("model.layers.00.input_layernorm.weight", Unsupported, "is not part of a Mixtral"),
+        ("model.layers.٠.input_layernorm.weight", Unsupported, "is not part of a Mixtral"),
         ("layers.0.attention_norm.weight", CorruptFile, "same tensor under two names"),
-        ("model.layers.0.mlp.gate_proj.weight", Unsupported, "belongs to no Mixtral"),
+        ("model.layers.0.mlp.gate_proj.weight", Unsupported, "is not part of a Mixtral"),
         ("model.layers.7.input_layernorm.weight", CorruptFile, "of layer 7, but the model has 1"),
         (
             "model.layers.0.block_sparse_moe.experts.2.w1.weight",
@@ -248,37 +248,41 @@ def test_buffers_that_old_checkpoints_carry_are_left_out(tmp_path: Path) -> None
         (
             {"architectures": ["Qwen2ForCausalLM"]},
             Unsupported,
-            "Qwen2ForCausalLM model, which mixcli does not convert",
+            "Qwen2ForCausalLM model, which mixcli does not support",
         ),
-        ({"architectures": []}, Unsupported, "names no architecture"),
-        ({"architectures": {"a": 1}}, Unsupported, "names no architecture"),
+        ({"architectures": []}, Unsupported, "has no architecture"),
+        ({"architectures": {"a": 1}}, Unsupported, "has no architecture"),
         ({"quantization_config": {"quant_method": "gptq"}}, Unsupported, "already quantized \\(gptq\\)"),
-        ({"num_hidden_layers": -1}, CorruptFile, "num_hidden_layers = -1 where a number from 1 to 512"),
-        ({"num_hidden_layers": 10**9}, CorruptFile, "num_hidden_layers = 1000000000 where"),
-        ({"num_attention_heads": "four"}, CorruptFile, "num_attention_heads = 'four' where"),
+        ({"num_hidden_layers": -1}, CorruptFile, "num_hidden_layers = -1; it must be a number from 1 to 512"),
+        ({"num_hidden_layers": 10**9}, CorruptFile, "num_hidden_layers = 1000000000; it must be"),
+        ({"num_attention_heads": "four"}, CorruptFile, "num_attention_heads = 'four'; it must be"),
         ({"num_attention_heads": 3}, CorruptFile, "splits a width of 16 over 3 heads"),
         ({"num_key_value_heads": 3}, CorruptFile, "shares 3 key-value heads among 4"),
-        ({"hidden_size": True}, CorruptFile, "hidden_size = true where"),
-        ({"rms_norm_eps": float("nan")}, CorruptFile, "rms_norm_eps = NaN where"),
-        ({"rope_theta": "big"}, CorruptFile, "rope_theta = 'big' where"),
-        ({"num_local_experts": 100000}, CorruptFile, "num_local_experts = 100000 where"),
-        ({"num_experts_per_tok": 3}, CorruptFile, "num_experts_per_tok = 3 where a number from 1 to 2"),
-        ({"head_dim": 3}, CorruptFile, "heads of the odd size 3"),
+        ({"hidden_size": True}, CorruptFile, "hidden_size = true; it must be"),
+        ({"rms_norm_eps": float("nan")}, CorruptFile, "rms_norm_eps = NaN; it must be"),
+        ({"rope_theta": "big"}, CorruptFile, "rope_theta = 'big'; it must be"),
+        ({"num_local_experts": 100000}, CorruptFile, "num_local_experts = 100000; it must be"),
+        ({"num_experts_per_tok": 3}, CorruptFile, "num_experts_per_tok = 3; it must be a number from 1 to 2"),
+        ({"head_dim": 3}, CorruptFile, "the odd head size 3"),
         (
             {"rope_scaling": {"rope_type": "dynamic", "factor": 2}},
             Unsupported,
-            "stretches positions by 'dynamic'",
+            "has RoPE scaling 'dynamic'",
         ),
-        ({"rope_scaling": {"type": "linear"}}, CorruptFile, "no factor where"),
+        ({"rope_scaling": {"type": "linear"}}, CorruptFile, "no factor; it must be"),
         (
             {"rope_scaling": {"type": "yarn", "factor": 2, "original_max_position_embeddings": 1e12}},
             CorruptFile,
             "original context of 1e\\+12 positions",
         ),
         ({"hidden_act": "gelu"}, Unsupported, "hidden_act = 'gelu'"),
-        ({"tie_word_embeddings": "true"}, CorruptFile, "tie_word_embeddings = 'true' where true or false"),
+        (
+            {"tie_word_embeddings": "true"},
+            CorruptFile,
+            "tie_word_embeddings = 'true'; it must be true or false",
+        ),
         ({"quantization_config": "fp8"}, Unsupported, "already quantized \\(fp8\\)"),
-        ({"rope_scaling": [1]}, CorruptFile, "rope_scaling = \\[1\\] where an object"),
+        ({"rope_scaling": [1]}, CorruptFile, "rope_scaling = \\[1\\]; it must be an object"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(
@@ -399,11 +403,11 @@ def test_a_git_lfs_pointer_is_named_as_one(tmp_path: Path, layout: Callable[...,
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (b'{"a": 1, "a": 2}', "'a' twice, with different values"),
-        (b'{"a": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"a": "\\ud800"}', "a lone surrogate"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
         (b"", "not JSON"),
         (b'{"a": 1}' + b"\0" * 10, "not JSON"),
-        (b"[" + b"0," * (1 << 23) + b"0]", "values, more than"),
+        (b"[" + b"0," * (1 << 23) + b"0]", "values; the limit is"),
     ],
 )
 def test_json_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
@@ -444,11 +448,11 @@ def test_a_config_that_is_no_json_object_is_refused(text: str, tmp_path: Path) -
         (
             {"quantization": {"qformat_weight": "fp8_e4m3"}},
             Unsupported,
-            "'quantization', which mixcli does not convert",
+            "'quantization', which mixcli does not support",
         ),
         ({"vision_encoder": {"a": 1}}, Unsupported, "'vision_encoder'"),
-        ({"moe": {"num_experts": 0, "num_experts_per_tok": 2}}, CorruptFile, "num_experts = 0 where"),
-        ({"n_layers": None}, CorruptFile, "no n_layers where"),
+        ({"moe": {"num_experts": 0, "num_experts_per_tok": 2}}, CorruptFile, "num_experts = 0; it must be"),
+        ({"n_layers": None}, CorruptFile, "no n_layers; it must be"),
     ],
 )
 def test_params_that_cannot_be_are_refused(

@@ -71,7 +71,7 @@ def test_names_of_types_are_checked(checkpoints, tmp_path: Path) -> None:
     folder, _ = checkpoints("Mixtral, tokenizer v1")
     target = tmp_path / "m.gguf"
     for options, words in (
-        ({"output_type": "Q4_K_XXL"}, "Q4_K_XXL is not a file type; possible are F32"),
+        ({"output_type": "Q4_K_XXL"}, "Q4_K_XXL is not a file type; use F32"),
         ({"tensor_types": [("x", "Q9")]}, "Q9 is not a tensor type"),
         ({"token_embedding_type": "int4"}, "int4 is not a tensor type"),
     ):
@@ -92,18 +92,18 @@ def test_what_would_change_nothing_is_refused(checkpoints, tmp_path: Path) -> No
     folder, bf16 = checkpoints("Mixtral, tokenizer v1")
     target = tmp_path / "m.gguf"
     for source, options, words in (
-        (bf16, {"pure": True}, "--pure has no effect where every tensor keeps its type"),
+        (bf16, {"pure": True}, "--pure has no effect if every tensor keeps its type"),
         (bf16, {"output_type": "COPY", "tensor_types": [("ffn", "Q8_0")]}, "--tensor has no effect"),
         (
             folder,
             {"tensor_types": [("no_such", "Q8_0")]},
             "--tensor no_such=Q8_0 has no effect: no matrix matches",
         ),
-        (folder, {"tensor_types": [("ffn_gate_inp", "Q8_0")]}, "what matches keeps another type"),
+        (folder, {"tensor_types": [("ffn_gate_inp", "Q8_0")]}, "matching tensors keep another type"),
         (
             folder,
             {"tensor_types": [("ffn", "Q8_0"), ("ffn_down", "Q6_K")]},
-            "an earlier --tensor matches the same",
+            "an earlier --tensor matches the same tensors",
         ),
     ):
         with pytest.raises(UnusedOption, match=words):

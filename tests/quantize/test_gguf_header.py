@@ -172,14 +172,14 @@ def test_header_longer_than_the_first_read(read) -> None:
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 26441533376\n"
 NAMED_CASES = {
     "empty": (b"", CorruptFile, "is empty"),
-    "one byte": (b"G", CorruptFile, "only 1 byte, a GGUF"),
+    "one byte": (b"G", CorruptFile, "only 1 byte, but a GGUF"),
     "three bytes": (b"GGU", CorruptFile, "only 3 bytes"),
-    "other bytes": (b"abcd" * 9, Unsupported, "it begins with the bytes 61 62 63 64 and not with GGUF"),
+    "other bytes": (b"abcd" * 9, Unsupported, "it begins with the bytes 61 62 63 64 instead of GGUF"),
     "magic only": (b"GGUF", CorruptFile, "only 4 bytes"),
     "cut after the counts": (GOOD[:24], CorruptFile, "ends inside its header"),
     "cut in the header": (GOOD[:60], CorruptFile, "ends inside its header"),
-    "one byte short": (GOOD[:-1], CorruptFile, "ends early: 1 of"),
-    "no data": (GOOD[:-80], CorruptFile, "ends early: 80 of"),
+    "one byte short": (GOOD[:-1], CorruptFile, "is truncated: 1 of"),
+    "no data": (GOOD[:-80], CorruptFile, "is truncated: 80 of"),
     "zeros": (bytes(4096), CorruptFile, "zero bytes"),
     "html": (b"\n<!DOCTYPE html><html>Sign in</html>", Unsupported, "HTML page"),
     "lfs": (LFS, Unsupported, "Git LFS pointer"),
@@ -245,7 +245,7 @@ NAMED_CASES = {
         "leaves a gap",
     ),
     "offset far out": (filled(header([], [tensor("x", (8,), 0, 1 << 63)]), 32), CorruptFile, "leaves a gap"),
-    "data far out": (filled(header([], [tensor("x", (1 << 30, 1 << 10))]), 64), CorruptFile, "ends early"),
+    "data far out": (filled(header([], [tensor("x", (1 << 30, 1 << 10))]), 64), CorruptFile, "is truncated"),
     "escape in a name": (header([key_u32("a\x1b[31m", 1)] * 2, []), CorruptFile, r"'a\x1b[31m'"),
 }
 

@@ -180,12 +180,12 @@ def test_the_result_may_not_be_the_source(files) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("llama.block_count", 0, "possible are 1 to 512"),
-        ("llama.block_count", 1 << 31, "possible are 1 to 512"),
-        ("llama.expert_count", 100_000, "possible are 0 to 512"),
+        ("llama.block_count", 0, "it must be 1 to 512"),
+        ("llama.block_count", 1 << 31, "it must be 1 to 512"),
+        ("llama.expert_count", 100_000, "it must be 0 to 512"),
         ("llama.expert_used_count", 9, "9 of 8 experts"),
         ("llama.expert_used_count", 0, "0 of 8 experts"),
-        ("llama.attention.head_count", 0, "possible are 1"),
+        ("llama.attention.head_count", 0, "it must be 1"),
     ],
 )
 def test_values_that_would_abort_the_library(files, tmp_path: Path, key: str, value: int, words: str) -> None:

@@ -107,7 +107,7 @@ def test_broken_gguf_matrices_are_named(tmp_path: Path) -> None:
         read_imatrix(uneven)
     model = model_of(random_weights(n_ff=256))
     write_gguf(model, tmp_path / "model.gguf", choose_types(model, "Q8_0"), "Q8_0")
-    with pytest.raises(CorruptFile, match="it has no sums at all"):
+    with pytest.raises(CorruptFile, match="it has no sums"):
         read_imatrix(tmp_path / "model.gguf")
     with pytest.raises(QuantizeError, match="cannot be read"):
         read_imatrix(tmp_path / "none.dat")
@@ -245,7 +245,7 @@ def test_weights_beyond_any_block_are_a_sentence(tmp_path: Path, largest: float,
 @pytest.mark.parametrize("name", ["I8", "i32", "F64", "Q8_1", "Q8_K", "NO"])
 def test_a_type_that_ggml_never_writes_is_refused(name: str) -> None:
     model = model_of(random_weights(n_layer=1, n_ff=256, n_expert=0))
-    with pytest.raises(QuantizeError, match="possible are F32, F16"):
+    with pytest.raises(QuantizeError, match="use F32, F16"):
         choose_types(model, "Q8_0", tensor_types=[("ffn_up", name)])
 
 

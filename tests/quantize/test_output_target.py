@@ -89,7 +89,7 @@ def test_something_in_the_way_of_the_unfinished_result(
     way = tmp_path / f"m.gguf{suffix}"
     NODES[case][0](way)
     mode = way.lstat().st_mode
-    with pytest.raises(QuantizeError, match="in the way"):
+    with pytest.raises(QuantizeError, match="a file of that name is needed"):
         write_gguf(model, tmp_path / "m.gguf", choose_types(model, "Q8_0"), "Q8_0")
     assert way.lstat().st_mode == mode
 
@@ -102,7 +102,7 @@ PATHS = {
     "no/such/folder/m.gguf": "does not exist: ",
     "file/m.gguf": "Not a directory",
     "m" * 250: "too long",
-    "nul\0.gguf": "cannot be",
+    "nul\0.gguf": "is not a valid file name",
     "/proc/m.gguf": "cannot be written",
 }
 
@@ -121,7 +121,7 @@ def test_only_a_gguf_or_an_empty_file_is_replaced(tmp_path: Path, content: bytes
     target.write_bytes(content)
     source = write_checkpoint(tmp_path / "tiny")
     if content.startswith(b"my"):
-        with pytest.raises(BadTarget, match="is not a GGUF, so it is not replaced"):
+        with pytest.raises(BadTarget, match="exists and is not a GGUF; remove it"):
             convert(source, target)
         assert target.read_bytes() == content
     else:
@@ -173,6 +173,6 @@ def test_a_source_that_changes_while_it_is_read_gives_no_result(tmp_path: Path, 
     def touch(_progress: object) -> None:
         os.utime(source, ns=(0, 1))
 
-    with pytest.raises(CorruptFile, match="changed while it was read"):
+    with pytest.raises(CorruptFile, match="changed during the read"):
         convert(source, tmp_path / "m.gguf", output_type="Q8_0", progress=touch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source.gguf"]

@@ -134,7 +134,7 @@ def test_too_little_disk_is_known_before_the_first_byte(tmp_path: Path) -> None:
         model, tensors=[*model.tensors, TensorSource("x.weight", (1 << 23, 1 << 23), "F32", never, "x")]
     )
     types = {tensor.name: T.F32 for tensor in huge.tensors}
-    with pytest.raises(NoSpace, match=r"needs 262144\.\d+ GiB and the disk has .* free") as caught:
+    with pytest.raises(NoSpace, match=r"needs 262144\.\d+ GiB, but the disk has .* free") as caught:
         write_gguf(huge, tmp_path / "m.gguf", types, "F32")
     assert caught.value.exit_code == 4
     assert list(tmp_path.iterdir()) == []
@@ -236,7 +236,7 @@ def test_two_at_once(model: ModelSource, tmp_path: Path) -> None:
     target, types = tmp_path / "m.gguf", choose_types(model, "Q8_0")
     with (
         Journal(tmp_path / "m.gguf.journal", "mine", ()),
-        pytest.raises(InUse, match="another process writes the same file"),
+        pytest.raises(InUse, match="in use by another process"),
     ):
         write_gguf(model, target, types, "Q8_0")
     write_gguf(model, target, types, "Q8_0")

@@ -57,7 +57,7 @@ BAD_HEADERS = {
     "the same bytes twice": ({"a": _tensor(), "b": _tensor()}, "overlap"),
     "an unknown type": ({"a": _tensor(dtype="Q4_K")}, "unknown type 'Q4_K'"),
     "a type that is a list": ({"a": _tensor(dtype=["F32"])}, "unknown type"),
-    "a tensor that is a list": ({"a": [1, 2]}, "other than an object"),
+    "a tensor that is a list": ({"a": [1, 2]}, "with a value that is not an object"),
     "half a byte": ({"a": _tensor(dtype="F4", shape=[3], offsets=[0, 1])}, "1 byte where F4"),
 }
 
@@ -75,12 +75,12 @@ BAD_FILES = {
     "empty": (b"", "only 0 bytes"),
     "seven bytes": (b"1234567", "only 7 bytes"),
     "a cut header": ((1000).to_bytes(8, "little") + b"{", "ends inside its header"),
-    "a huge header": ((MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{}", "more than the"),
-    "an endless header": (b"\xff" * 8, "more than the"),
+    "a huge header": ((MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{}", "the limit is"),
+    "an endless header": (b"\xff" * 8, "the limit is"),
     "no JSON": (b"\x02" + bytes(7) + b"{]", "not JSON"),
     "no UTF-8": (b"\x02" + bytes(7) + b"\xff\xfe", "not UTF-8 text"),
     "a list": (b"\x02" + bytes(7) + b"[]", "not a JSON object"),
-    "an HTML page": (b"<!DOCTYPE html><html></html>", "more than the"),
+    "an HTML page": (b"<!DOCTYPE html><html></html>", "the limit is"),
 }
 
 
@@ -222,6 +222,6 @@ def test_a_file_that_the_disk_cannot_hold_is_refused_before_it_is_begun(tmp_path
         raise AssertionError("nothing may be read")
 
     huge = TensorSource("huge", (1 << 40, 1024), "BF16", never, "nowhere")
-    with pytest.raises(NoSpace, match=r"needs 2251799\.81 GB and the disk has"):
+    with pytest.raises(NoSpace, match=r"needs 2251799\.81 GB, but the disk has"):
         write_safetensors(tmp_path / "m.safetensors", [huge])
     assert list(tmp_path.iterdir()) == []

@@ -67,14 +67,14 @@ def test_a_whole_file_may_be_called_anything(tmp_path: Path) -> None:
 
 
 LIES: dict[str, tuple[int, dict[str, Value], str, str]] = {
-    "another part": (1, split(2), "t1", "does not say that it is part 2 of 3"),
-    "the number is text": (1, split(1) | {"split.no": text("1")}, "t1", "does not say that it is part 2 of 3"),
-    "the number is missing": (1, {"split.count": u32(3)}, "t1", "does not say that it is part 2 of 3"),
-    "another count": (2, split(2, 4), "t2", "does not say that it is part 3 of 3"),
+    "another part": (1, split(2), "t1", "it is not part 2 of 3"),
+    "the number is text": (1, split(1) | {"split.no": text("1")}, "t1", "it is not part 2 of 3"),
+    "the number is missing": (1, {"split.count": u32(3)}, "t1", "it is not part 2 of 3"),
+    "another count": (2, split(2, 4), "t2", "it is not part 3 of 3"),
     "the count is text": (0, split(0) | {"split.count": text("3")}, "t0", "'3' parts"),
     "an absurd count": (0, split(0) | {"split.count": u32(65535)}, "t0", "65535 parts"),
     "a name that does not fit": (0, split(0, 2), "t0", "one of 2 files"),
-    "the same tensor twice": (2, split(2), "t1", "both hold the tensor 't1'"),
+    "the same tensor twice": (2, split(2), "t1", "both have the tensor 't1'"),
     "another model": (2, split(2) | {"general.name": text("Two")}, "t2", "'Two' and not 'One'"),
     "another architecture": (2, split(2) | {"general.architecture": text("bert")}, "t2", "another model"),
     "too few tensors": (0, split(0) | {"split.tensors.count": u32(9), "general.name": text("One")}, "t0", "should hold 9"),

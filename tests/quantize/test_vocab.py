@@ -59,8 +59,8 @@ def test_sentencepiece_models_are_read_as_the_library_reads_them(version: str) -
         (b"\x0a" + b"\xff" * 12, CorruptFile, "has no end"),
         (b"\x0a\x03\x0a\x01\xff", CorruptFile, "not a SentencePiece model"),
         (b"\x0a\x02\x18\x63", CorruptFile, "not a SentencePiece model"),
-        (b"\x0a\x03\x0a\x01a", Unsupported, "of type 1, not the byte-pair one"),
-        (b"\x0a\x03\x0a\x01a\x12\x02\x18\x04", Unsupported, "of type 4, not"),
+        (b"\x0a\x03\x0a\x01a", Unsupported, "of type 1, but only the byte-pair type"),
+        (b"\x0a\x03\x0a\x01a\x12\x02\x18\x04", Unsupported, "of type 4, but"),
     ],
 )
 def test_a_broken_sentencepiece_model_is_refused(
@@ -210,7 +210,7 @@ def test_a_template_of_mistral_is_for_models_that_are_called_so(
     source = model_source(open_checkpoint(folder))
     assert ("tokenizer.chat_template" in source.metadata) == has_one
     (note,) = source.notes
-    assert ("gets Mistral's own" if has_one else "taken for a base model") in note
+    assert ("using Mistral's own" if has_one else "treated as a base model") in note
 
 
 def test_the_name_of_a_repository_counts_and_a_template_that_is_there_always_does(tmp_path: Path) -> None:
@@ -269,23 +269,23 @@ def test_merges_as_pairs_are_the_same_merges() -> None:
         (
             {"model": {"type": "BPE", "vocab": {"a": 1, "b": 1}, "merges": []}},
             CorruptFile,
-            "'b' the id 1, which is taken",
+            "'b' the id 1, which is duplicate",
         ),
         (
             {"model": {"type": "BPE", "vocab": {"a": 1 << 60}, "merges": []}},
             CorruptFile,
-            "which is taken or invalid",
+            "which is duplicate or invalid",
         ),
         ({"model": {"type": "BPE", "vocab": {"a": 0}}}, CorruptFile, "no merges"),
         (
             {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}},
             CorruptFile,
-            "merges of an unknown form",
+            "merges in an unknown format",
         ),
         ({"added_tokens": {"a": 1}}, CorruptFile, "not a list"),
         ({"added_tokens": [{"id": "x", "content": "y"}]}, CorruptFile, "without text or id"),
-        ({"pre_tokenizer": None}, Unsupported, "cuts text in a way that mixcli does not know \\(null\\)"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, Unsupported, "Whitespace.*it knows smollm, gpt-2"),
+        ({"pre_tokenizer": None}, Unsupported, "uses an unsupported pre-tokenizer \\(null\\)"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, Unsupported, "Whitespace.*supported are smollm, gpt-2"),
     ],
 )
 def test_a_broken_or_foreign_tokenizer_json_is_refused(
@@ -396,10 +396,10 @@ def test_bytes_are_written_as_printable_characters() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"config": {"pattern": ".+"}}, Unsupported, "a pattern that llama.cpp does not know"),
+        ({"config": {"pattern": ".+"}}, Unsupported, "a pattern that llama.cpp does not support"),
         ({"config": {"default_vocab_size": 0}}, CorruptFile, "default_vocab_size = 0"),
         ({"config": {"default_vocab_size": 1 << 40}}, CorruptFile, "default_vocab_size"),
-        ({"config": {"default_vocab_size": 1000}}, CorruptFile, "promises 970 tokens and lists 259"),
+        ({"config": {"default_vocab_size": 1000}}, CorruptFile, "declares 970 tokens but lists 259"),
         ({"vocab": {}}, CorruptFile, "no config or no vocab"),
         ({"vocab": [{"rank": 0}] * 300}, CorruptFile, "without rank or bytes"),
         ({"vocab": [{"rank": i, "token_bytes": "YQ=="} for i in range(300)]}, CorruptFile, "a token twice"),
@@ -475,7 +475,7 @@ ODD_FILES: dict[str, tuple[str, Any, str | None]] = {
     "processors that are no list": ("tokenizer.json", {"post_processor": {"processors": 7}}, None),
     "an id beyond any": ("added_tokens.json", {"x": 1 << 60}, "the id"),
     "a flag for an id": ("added_tokens.json", {"x": True}, "the id true"),
-    "a key of many digits": ("tokenizer_config.json", {"added_tokens_decoder": {"9" * 5000: {"content": "x"}}}, "in an unknown way"),
+    "a key of many digits": ("tokenizer_config.json", {"added_tokens_decoder": {"9" * 5000: {"content": "x"}}}, "in an unknown format"),
     "a template that is a number": ("tokenizer_config.json", {"chat_template": 7}, None),
     "a template of null": ("tokenizer_config.json", {"chat_template": None}, None),
     "names that are lists": ("tokenizer_config.json", {"bos_token": ["<s>"], "eos_token": {"content": 5}}, None),

@@ -104,7 +104,7 @@ def test_bad_records_are_error_lines_and_exit_3_and_the_rest_is_answered(
     assert (last["id"], last["result"] in PLACES.values()) == ("last", True)
     assert [line["id"] for line in bad] == [2, 3, 4]
     for line, words in zip(
-        bad, ("not UTF-8", "not JSON", "{{ text }} has no value; there is more, other"), strict=True
+        bad, ("not UTF-8", "not JSON", "{{ text }} has no value; fields are more, other"), strict=True
     ):
         assert words in line["error"]["message"]
     assert "3 of 5 records failed" in done.stderr
@@ -121,10 +121,10 @@ def test_a_second_run_computes_nothing_and_added_records_only_themselves(
     first, computed = out.read_bytes(), n_done()
     assert computed == 60
     again = mixcli("batch", str(texts), "-o", str(out), *ASK)
-    assert "60 known from an earlier run" in again.stderr
+    assert "60 from an earlier run" in again.stderr
     assert (out.read_bytes(), n_done()) == (first, computed)
     texts.write_text("new first line\n" + texts.read_text() + "new last line\n")
-    assert "60 known" in mixcli("batch", str(texts), "-o", str(out), *ASK).stderr
+    assert "60 from an earlier run" in mixcli("batch", str(texts), "-o", str(out), *ASK).stderr
     assert n_done() == computed + 2
     assert [result for _, result in answers(out)][1:-1] == [
         json.loads(line)["result"] for line in first.splitlines()
@@ -264,23 +264,23 @@ def test_openais_batch_files_pass_through(mixcli: Runner, with_demo: Path, tmp_p
     assert first["id"].startswith("batch_req_")
     assert third["response"]["status_code"] == 400
     assert "temperature" in third["response"]["body"]["error"]["message"]
-    assert "/v1/embeddings is not served" in fourth["error"]["message"]
+    assert "/v1/embeddings is not supported" in fourth["error"]["message"]
 
 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["nowhere.jsonl"], "there is no file nowhere.jsonl"),
-        (["{csv}", "--prompt", "{{{{ body }}}}"], "{{ body }} has no value; there is id, subject"),
-        (["{csv}", "--column", "body"], "there is no field 'body'"),
-        (["{csv}", "--column", "subject", "--keep", "gold"], "--keep: there is no column 'gold'"),
+        (["nowhere.jsonl"], "no such file: nowhere.jsonl"),
+        (["{csv}", "--prompt", "{{{{ body }}}}"], "{{ body }} has no value; fields are id, subject"),
+        (["{csv}", "--column", "body"], "no field 'body'"),
+        (["{csv}", "--column", "subject", "--keep", "gold"], "--keep: no column 'gold'"),
         (
             ["{csv}", "--column", "subject", "--eval", "gold", "--choice", "a,b"],
-            "--eval: there is no column 'gold'",
+            "--eval: no column 'gold'",
         ),
         (["-", "--endpoint", "http://example.invalid"], "HF_HUB_OFFLINE"),
-        (["-", "--endpoint", "ftp://example.invalid"], "not an address of a server"),
-        (["-", "--endpoint", "https://user:word@example.invalid"], "must not carry a password"),
+        (["-", "--endpoint", "ftp://example.invalid"], "not a valid server address"),
+        (["-", "--endpoint", "https://user:word@example.invalid"], "the address contains a password"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_a_model_is_loaded(
@@ -302,5 +302,5 @@ def test_an_output_that_is_a_journal_of_nothing_is_left_alone(
     thesis.write_text("years of work")
     done = mixcli("batch", str(texts), *ASK, "--journal", str(thesis))
     assert done.returncode == 2
-    assert "is not a journal" in done.stderr
+    assert "is not a mixcli batch journal" in done.stderr
     assert thesis.read_text() == "years of work"

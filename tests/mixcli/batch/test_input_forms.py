@@ -68,10 +68,10 @@ def test_values_over_several_lines_are_whole_records() -> None:
 @pytest.mark.parametrize(
     ("raw", "name", "words"),
     [
-        (f"[{A},]", "x.json", "expected a record behind the comma that follows record 1"),
-        (f"[{A}", "x.json", "breaks off"),
+        (f"[{A},]", "x.json", "expected a record after the comma that follows record 1"),
+        (f"[{A}", "x.json", "is truncated"),
         (f'[{A}, {{"text": "b', "x.json", "in the middle of record 2, which begins in line 1"),
-        (f"[{A} {B}]", "x.json", "expected a comma or ] behind record 1"),
+        (f"[{A} {B}]", "x.json", "expected a comma or ] after record 1"),
         (f"[{A}]\n[{B}]", "x.json", "each line of the input is a JSON array|end of the file"),
         ("[1, 2]\n[3, 4]\n", "x.jsonl", "each line of the input is a JSON array"),
         ('{"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}}', "x.json", "orient='records'"),
@@ -79,14 +79,14 @@ def test_values_over_several_lines_are_whole_records() -> None:
         ('{"columns": ["text"], "index": [0], "data": [["a"]]}', "x.json", "orient='records'"),
         ('{"a1": {"text": "a"}, "a2": {"text": "b"}}', "x.json", "records by name"),
         ('{"texts": ["a", "b"]}', "x.json", "'texts' is a list of values without names"),
-        (f'{{"train": [{A}], "test": [{B}]}}', "x.json", "'train' or 'test' its records"),
-        (f'{{"id": 1, "items": [{A}]}}', "x.json", "is it one record"),
-        (A, "x.txt", "holds JSON"),
-        (A, "x.csv", "holds JSON"),
-        (f"[\n{A}\n]", "x.txt", "holds JSON"),
-        ("id,text\n1,a\n", "-", "is that of a table"),
-        ("Title\tBody\na\tb\n", "", "is that of a table"),
-        ('"id";"text"\n1;a\n', "x.dat", "is that of a table"),
+        (f'{{"train": [{A}], "test": [{B}]}}', "x.json", "records in 'train' or 'test'"),
+        (f'{{"id": 1, "items": [{A}]}}', "x.json", "ambiguous input"),
+        (A, "x.txt", "contains JSON"),
+        (A, "x.csv", "contains JSON"),
+        (f"[\n{A}\n]", "x.txt", "contains JSON"),
+        ("id,text\n1,a\n", "-", "looks like a table header"),
+        ("Title\tBody\na\tb\n", "", "looks like a table header"),
+        ('"id";"text"\n1;a\n', "x.dat", "looks like a table header"),
         ("- text: a\n", "x.yaml", "YAML"),
         ("---\n- text: a\n", "", "YAML"),
         ("<?xml version='1.0'?>", "x.jsonl", "XML"),
@@ -101,10 +101,10 @@ def test_values_over_several_lines_are_whole_records() -> None:
         ("id,text\n1,ä\n".encode("utf-16-le"), "x.csv", "UTF-16LE"),
         ("id,text\n1,ä\n".encode("utf-16-be"), "x.csv", "UTF-16BE"),
         (bytes(range(256)) * 4, "x", "is not text: 6. % of its first 1,024 bytes"),
-        ("a,,b\n1,2,3\n", "x.csv", "column 2 has none, and values such as '2'"),
+        ("a,,b\n1,2,3\n", "x.csv", "column 2 has none, but has values such as '2'"),
         ("a,b,\n1,2,3\n", "x.csv", "column 3 has none"),
         (",text\nx,a\n", "x.csv", "column 1 has none"),
-        ("a, a\n", "x.csv", "'a' is there twice, as columns 1 and 2"),
+        ("a, a\n", "x.csv", "'a' is given twice, as columns 1 and 2"),
         ("a,b;c\n1,2;3\n4,5;6\n", "x.csv", "separated by commas or by semicolons"),
     ],
 )
@@ -153,10 +153,10 @@ def test_tables_as_programs_write_them(raw: str, name: str, fields: dict[str, st
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ('1,"open\n2,ok\n3,"fine"\n4,x', ["opens in this row", "ok", "fine", "x"]),
-        ('1,a\n2,"open\n3,ok\n' + "4,x\n" * 50, ["a", "opens in this row", "ok", "x"]),
+        ('1,"open\n2,ok\n3,"fine"\n4,x', ["opened in this row", "ok", "fine", "x"]),
+        ('1,a\n2,"open\n3,ok\n' + "4,x\n" * 50, ["a", "opened in this row", "ok", "x"]),
         ('1,"two\nlines"\n2,b', ["two\nlines", "b"]),
-        ('1,"open', ["opens in this row"]),
+        ('1,"open', ["opened in this row"]),
     ],
 )
 def test_a_quote_that_never_closes_names_its_row_and_no_other_is_lost(rows: str, expected: list[str]) -> None:
@@ -328,16 +328,16 @@ def test_places_find_their_fields(batch: Batch, raw: str, prompt: str, asked: st
             '{"body": "a", "n": 1}\n',
             "in.jsonl",
             {"prompt": "{{ Body }}"},
-            "record 1: {{ Body }} has no value; there is body, n; did you mean body?",
+            "record 1: {{ Body }} has no value; fields are body, n; did you mean body?",
         ),
         (
             '{"a": {"b": 1}, "n": 1}\n' * 2,
             "in.jsonl",
             {"prompt": "{{ a.c }}"},
-            "none of the 2 records can be asked; record 1: {{ a.c }} has no value: a has no c; it has b",
+            "all 2 records are invalid; first error: record 1: {{ a.c }} has no value: a has no c; it has b",
         ),
         ('{"messages": [{"role": "user"}]}\n', "in.jsonl", {}, "'messages', is an object or a list"),
-        ("x\ny\n", "in.csv", {"column": "X"}, "there is no field 'X'; there is x; did you mean x?"),
+        ("x\ny\n", "in.csv", {"column": "X"}, "no field 'X'; fields are x; did you mean x?"),
         ("text,n\na,1\n", "in.csv", {"keep": ("N",)}, "did you mean n?"),
         ('{"text": "a"}\n', "in.jsonl", {"keep": ("n",)}, "--keep: no record has a field 'n'"),
         ('{"text": "a"}\n', "in.jsonl", {"gold": "Gold"}, "--eval: no record has a field 'Gold'"),
@@ -357,26 +357,26 @@ def test_places_find_their_fields(batch: Batch, raw: str, prompt: str, asked: st
             '{"review": "a"}\n{"txt": "b"}\n',
             "in.jsonl",
             {},
-            "could mean several fields: review (record 1) and txt (record 2)",
+            "is ambiguous: review (record 1) and txt (record 2)",
         ),
         (
             '{"text": "a"}\n{"txt": "b"}\n',
             "in.jsonl",
             {},
-            "could mean several fields: text (record 1) and txt (record 2)",
+            "is ambiguous: text (record 1) and txt (record 2)",
         ),
-        ('{"id": 7}\n', "in.jsonl", {}, "{{ text }} has no value; there is id"),
-        ("I love this.\nNot this.\n", "in.csv", {}, "looks like a record and not like a header"),
-        ("5\n6\n", "in.csv", {}, "looks like a record and not like a header"),
-        ("good\nbad\ngood\n", "in.csv", {}, "looks like a record and not like a header"),
+        ('{"id": 7}\n', "in.jsonl", {}, "{{ text }} has no value; fields are id"),
+        ("I love this.\nNot this.\n", "in.csv", {}, "looks like a record, not a header"),
+        ("5\n6\n", "in.csv", {}, "looks like a record, not a header"),
+        ("good\nbad\ngood\n", "in.csv", {}, "looks like a record, not a header"),
         (
             '{"text": "a"}\n',
             "in.jsonl",
             {"variables": {"text": "b"}},
             "-v text: the record has a field of that name",
         ),
-        ('[{"text": "a"}, {"text": "b"}', "in.json", {}, "breaks off"),
-        ('{"text": "a"}\n{"text": "b", "text": "c"}\n'[14:], "in.jsonl", {}, "'text' is there twice"),
+        ('[{"text": "a"}, {"text": "b"}', "in.json", {}, "is truncated"),
+        ('{"text": "a"}\n{"text": "b", "text": "c"}\n'[14:], "in.jsonl", {}, "'text' is given twice"),
     ],
 )
 def test_what_would_go_wrong_with_every_record_is_told_before_the_first_request(
@@ -394,7 +394,7 @@ def test_gold_labels_that_cannot_be_answered_are_counted(
 ) -> None:
     rows = "".join(f'{{"text": "a", "gold": "{gold}"}}\n' for gold in ("spam", "eggs", "eggs"))
     report, _, _ = batch(rows, gold="gold", choice="spam,ham")
-    assert "2 records with a label that --choice lacks ('eggs')" in capsys.readouterr().err
+    assert "2 records with a label that is not in --choice ('eggs')" in capsys.readouterr().err
     assert report.evaluation is not None
     assert report.evaluation.accuracy == pytest.approx(1 / 3)
 
@@ -432,14 +432,14 @@ def test_the_same_request_with_two_custom_ids_has_two_ids_and_a_custom_id_comes_
         assert [line["custom_id"] for line in (first, second, third)] == ["a", "b", "a"]
         assert first["id"] != second["id"]
         assert first["response"]["request_id"] != second["response"]["request_id"]
-        assert "the custom_id 'a' is that of line 1 too" in third["error"]["message"]
+        assert "duplicate custom_id 'a', first used in line 1" in third["error"]["message"]
 
 
 def test_options_that_whole_requests_ignore_are_refused(batch: Batch) -> None:
-    with pytest.raises(UsageError, match="leave out --prompt, --temperature"):
+    with pytest.raises(UsageError, match="remove --prompt, --temperature"):
         batch(request("a"), for_prompts=("--prompt", "--temperature"))
     _, lines, _ = batch(request("a", model="x") + request("b", model="y"), model="y")
-    assert 'the request names the model "x", -m says "y"' in lines[0]["error"]["message"]
+    assert 'the request names the model "x", but -m is "y"' in lines[0]["error"]["message"]
     assert lines[1]["error"] is None
     array = f"[{request('a')}, {request('b')}]"
     assert [line["custom_id"] for line in batch(array, "in.json")[1]] == ["a", "b"]
@@ -447,7 +447,10 @@ def test_options_that_whole_requests_ignore_are_refused(batch: Batch) -> None:
 
 def test_a_text_among_requests_is_no_request() -> None:
     good, bad = open_records(io.BytesIO(f'[{request("a")}, "b"]'.encode()), "x.json").records
-    assert (good.fault, bad.fault) == ("", "the record is a JSON string among requests; an object is needed")
+    assert (good.fault, bad.fault) == (
+        "",
+        "the record is a JSON string among requests; an object is expected",
+    )
 
 
 @pytest.mark.parametrize("identity", [None, True, 1.5, "", ["a"], {}])
@@ -457,7 +460,7 @@ def test_a_custom_id_is_a_text(identity: Any) -> None:
         "",
     ).records
     assert (good.fault, bad.id) == ("", 2 if identity != "" else "")
-    assert "a text is needed" in bad.fault
+    assert "a string is expected" in bad.fault
 
 
 def test_another_threshold_is_applied_to_what_is_known(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,8 +490,8 @@ def test_ids_that_cannot_tell_records_apart_are_told_before_the_first_request(
     rows = '{"id": {"a": 1}, "text": "a"}\n{"id": 1, "text": "b"}\n{"id": 1e400, "text": "c"}\n'
     batch(rows)
     told = capsys.readouterr().err
-    assert '2 records without an id that can be used (record 1: {"a": 1})' in told
-    assert "1 record with the id of an earlier one (record 2: 1)" in told
+    assert '2 records without a valid id (record 1: {"a": 1})' in told
+    assert "1 record with a duplicate id (record 2: 1)" in told
 
 
 def test_a_null_is_a_fault_only_where_it_is_the_text(batch: Batch) -> None:

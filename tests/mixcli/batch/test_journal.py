@@ -115,7 +115,7 @@ def test_a_line_that_the_disk_has_changed_is_computed_again(
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "thesis.txt"
     path.write_text("years of work without a line end")
-    with pytest.raises(UsageError, match="not a journal"):
+    with pytest.raises(UsageError, match="not a mixcli batch journal"):
         Journal(path)
     assert path.read_text() == "years of work without a line end"
 

@@ -53,8 +53,8 @@ def test_json_objects_keep_their_ids_and_give_every_field_as_text() -> None:
         (b"[1, 2]", "the line is an array; an object"),
         (b"17", "the line is a number;"),
         (b"null", "the line is null;"),
-        (b'{"text": "\\ud83d"}', "half of a surrogate pair"),
-        (b'{"id": "\\udc00", "text": "a"}', "half of a surrogate pair"),
+        (b'{"text": "\\ud83d"}', "a lone surrogate"),
+        (b'{"id": "\\udc00", "text": "a"}', "a lone surrogate"),
         (b"[" * 200_000, "too deep"),
         (b'{"text": ' + b"1" * 5000 + b"}", "not JSON"),
     ],
@@ -100,7 +100,7 @@ def test_a_line_of_a_gigabyte_costs_no_memory() -> None:
     long, short = read_lines(io.BufferedReader(Endless(1 << 30), 1 << 16), limit=1 << 20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert long.fault == "the line has 1,073,741,824 bytes; 1,048,576 is the limit"
+    assert long.fault == "the line has 1,073,741,824 bytes; the limit is 1,048,576"
     assert (short.number, short.text) == (2, "short")
     assert peak < 8 << 20
 
@@ -165,7 +165,7 @@ def test_openais_batch_files_are_known_by_their_first_line() -> None:
     good, *bad = source.records
     assert good == Record("request-1", {}, REQUEST["body"])
     assert [record.id for record in bad] == ["r2", "r3", "request-1", 5]
-    assert "/v1/embeddings is not served" in bad[0].fault
+    assert "/v1/embeddings is not supported" in bad[0].fault
     assert "lacks body" in bad[1].fault
     assert "not a JSON object" in bad[2].fault
     assert bad[3].fault == ""

@@ -48,8 +48,8 @@ def test_a_resumed_conversation_is_known_to_the_engine(stage: Stage, with_demo: 
     chat.enter("And of Italy?")
     chat.wait_for_prompt(2)
     chat.enter("/stats")
-    chat.wait_for("known from before")
-    known = chat.text.split(" of them known from before")[0].split()[-1]
+    chat.wait_for("cached")
+    known = chat.text.split(" of them cached")[0].split()[-1]
     assert int(known) > 64, chat.text
 
 
@@ -73,10 +73,10 @@ def test_from_a_pipe_every_line_is_a_message(mixcli: Runner, with_demo: Path) ->
 def test_an_unknown_model_ends_it_at_once(stage: Stage, mixcli: Runner) -> None:
     chat = stage.terminal("chat", "-m", "nothing-of-that-name")
     assert chat.wait_for_end() == 2
-    assert "no model is called" in chat.text
+    assert "not found" in chat.text
     done = mixcli("chat", "-m", "nothing-of-that-name", stdin="Hello\n")
     assert done.returncode == 2, done.stderr
-    assert "no model is called" in done.stderr
+    assert "not found" in done.stderr
 
 
 def test_a_turn_reads_only_what_is_new(mixcli: Runner, with_demo: Path) -> None:

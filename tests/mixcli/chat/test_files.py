@@ -25,7 +25,7 @@ def test_a_file_of_nothing_but_fences_is_quick() -> None:
 
 
 def test_a_file_in_a_folder_that_is_not_there_has_a_next_step(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no folder .*/nodir; make it first"):
+    with pytest.raises(UsageError, match=r"folder .*/nodir does not exist; create it first"):
         write_new(tmp_path / "nodir" / "x", "text")
 
 

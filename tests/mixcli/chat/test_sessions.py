@@ -145,7 +145,7 @@ def test_a_newer_database_is_left_alone(talk: Talk, capsys: pytest.CaptureFixtur
         database.execute(f"PRAGMA user_version = {VERSION + 1}")
     before = database_path().read_bytes()
     store = Sessions()
-    assert store.in_memory and "newer mixcli" in capsys.readouterr().err
+    assert store.in_memory and "newer version of mixcli" in capsys.readouterr().err
     turn(Talk(store, "m", "", Settings()), "Two", "second")
     assert database_path().read_bytes() == before
 

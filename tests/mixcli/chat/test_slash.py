@@ -41,7 +41,7 @@ def test_commands_complete_with_tab(stage: Stage) -> None:
     chat.type("\t")
     chat.wait_for("notes-for-the-model.txt")
     chat.type("\r")
-    chat.wait_for("goes with the next message")
+    chat.wait_for("is attached to the next message")
     chat.wait_for("1 file attached")
 
 
@@ -66,7 +66,7 @@ def test_ctrl_c_calls_a_command_off_and_stays(stage: Stage) -> None:
     chat.read(0.3)
     assert "meanwhile" not in chat.text  # kept for the next prompt
     chat.type("\x03")
-    chat.wait_for("(called off)")
+    chat.wait_for("(cancelled)")
     chat.wait_for_prompt(3)
     host.unblocked.set()
     chat.enter("/experts")
@@ -82,7 +82,7 @@ def test_a_message_that_is_called_off_keeps_its_files(stage: Stage) -> None:
     (stage.home / "notes.txt").write_text("swordfish", "utf-8")
     chat = stage.chat(host)
     chat.enter("/file notes.txt")
-    chat.wait_for("goes with the next message")
+    chat.wait_for("is attached to the next message")
     chat.enter("What is this?")
     chat.wait_for(lambda: "\x1b[2mloading" in chat.raw)
     chat.type("\x03")
@@ -216,7 +216,7 @@ def test_another_model_goes_on_with_the_conversation(stage: Stage) -> None:
     assert [m["content"] for m in other.requests[0]["messages"]] == ["Go", "from one", "Go on"]
     assert all("token_ids" not in m for m in other.requests[0]["messages"])
     chat.enter("/model nothing")
-    chat.wait_for("no model is called")
+    chat.wait_for("not found")
 
 
 def test_context_experts_and_stats(stage: Stage) -> None:
@@ -228,7 +228,7 @@ def test_context_experts_and_stats(stage: Stage) -> None:
     assert re.search(r"assistant +3 tokens +one two three", chat.text)
     assert "% of 1,000" in chat.text
     assert "expert 0" in chat.text and "62.5 %" in chat.text
-    assert "40 of them known from before" in chat.text
+    assert "40 of them cached" in chat.text
     assert spread([[1, 1], [1, 1]], 2, 1)[1].endswith("50.0 %")
 
 
@@ -252,7 +252,7 @@ def test_context_numbers_messages_as_edit_does(stage: Stage) -> None:
 def test_lists_that_are_empty_say_so(stage: Stage) -> None:
     chat = stage.chat(stage.host(["ok"]))
     chat.enter("/sessions")
-    chat.wait_for("(there are no conversations yet)")
+    chat.wait_for("(no conversations yet)")
     chat.enter("/sessions xylophone")
     chat.wait_for("(no message matches 'xylophone')")
 
@@ -265,7 +265,7 @@ def test_a_clipboard_tool_that_hangs(stage: Stage, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(clipboard, "TIMEOUT", 0.2)
-    with pytest.raises(UsageError, match="no clipboard here"):  # the tests' stdout is no terminal
+    with pytest.raises(UsageError, match="no clipboard found"):  # the tests' stdout is no terminal
         clipboard.copy("text")
 
 
@@ -294,7 +294,7 @@ def test_personas(home: Path) -> None:
         ("date", r"date\.toml: it is not TOML"),
         ("latin", r"latin\.toml is not UTF-8 \(byte 11 is 0xE9\)"),
         ("wide", r"wide\.md is UTF-16; convert it"),
-        ("../x", "no persona"),
+        ("../x", "not found"),
     ):
         with pytest.raises(UsageError, match=sentence):
             persona(name)

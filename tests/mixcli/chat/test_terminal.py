@@ -346,7 +346,7 @@ def test_ctrl_c_while_the_model_loads_gives_the_message_back(stage: Stage) -> No
     chat.enter("early bird")
     chat.wait_for(lambda: "\x1b[2mloading" in chat.raw)
     chat.type("\x03")
-    chat.wait_for("(called off")
+    chat.wait_for("(cancelled")
     chat.wait_for(lambda: chat.display[chat.screen.cursor.y] == ">>> early bird")
     host.ready.set()
     chat.type("\r")
@@ -361,7 +361,7 @@ def test_a_full_context_is_said(stage: Stage) -> None:
     chat = stage.chat(host)
     chat.enter("Go on")
     chat.wait_for_prompt(2)
-    noted = "2 of the oldest messages no longer fit"
+    noted = "2 of the oldest messages dropped"
     assert noted in " ".join(chat.text.split())
     chat.wait_for("context 85 %, oldest turns will be dropped soon")
     chat.enter("/set overflow error")

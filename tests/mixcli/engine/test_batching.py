@@ -258,7 +258,7 @@ def test_a_full_queue_turns_away(make_engine: MakeEngine, monkeypatch: pytest.Mo
     engine = make_engine()
     for i in range(3):
         engine.add(Request(f"r{i}", (5, 6, 7), GREEDY))
-    with pytest.raises(Busy, match="3 requests are waiting"):
+    with pytest.raises(Busy, match="3 requests are queued"):
         engine.add(Request("late", (5, 6, 7), GREEDY))
     for i in range(3):
         engine.abort(f"r{i}")

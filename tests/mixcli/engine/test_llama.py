@@ -69,7 +69,9 @@ def test_a_context_without_room_does_not_fit(smol_path: Path) -> None:
         "except DoesNotFit as error:\n    print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert re.match(r"no room for a context of 131,072 tokens: .*allocate.*; try a smaller --ctx", run.stdout)
+    assert re.match(
+        r"not enough memory for a context of 131,072 tokens: .*allocate.*; try a smaller --ctx", run.stdout
+    )
     assert run.stderr == ""
 
 

@@ -189,7 +189,7 @@ BROKEN: dict[str, tuple[dict[str, Value | None], dict[str, object], str]] = {
     "no tokenizer": ({"tokenizer.ggml.model": None, "tokenizer.ggml.tokens": None}, {}, "no tokenizer"),
     "no tokens": ({"tokenizer.ggml.tokens": None}, {}, "no tokenizer"),
     "unknown tokenizer": ({"tokenizer.ggml.model": text("abacus")}, {}, "'abacus'"),
-    "a token twice": ({"tokenizer.ggml.tokens": texts([*TOKENS[:-1], b"a"])}, {}, "there twice"),
+    "a token twice": ({"tokenizer.ggml.tokens": texts([*TOKENS[:-1], b"a"])}, {}, "are duplicates"),
     "no byte tokens": (
         {"tokenizer.ggml.tokens": texts([*TOKENS[:3], *(b"x%d" % i for i in range(256)), *TOKENS[259:]])},
         {},
@@ -201,7 +201,7 @@ BROKEN: dict[str, tuple[dict[str, Value | None], dict[str, object], str]] = {
     "a missing tensor": ({}, {"blk.0.attn_v.weight": None}, "lacks the tensor blk.0.attn_v.weight"),
     "a missing router": ({}, {"blk.0.ffn_gate_inp.weight": None}, "blk.0.ffn_gate_inp.weight"),
     "a wrong shape": ({}, {"blk.0.attn_k.weight": (Type.F32, (N_EMBD, N_EMBD))}, "(64, 64) instead of (32, 64)"),
-    "a norm in 16 bits": ({}, {"blk.0.ffn_norm.weight": (Type.F16, (N_EMBD,))}, "only F32"),
+    "a norm in 16 bits": ({}, {"blk.0.ffn_norm.weight": (Type.F16, (N_EMBD,))}, "must be F32"),
     "integers as weights": ({}, {"blk.0.attn_q.weight": (Type.I32, (N_EMBD, N_EMBD))}, "cannot multiply"),
     "another architecture": ({"general.architecture": text("clip")}, {}, "'clip' model"),
     "no architecture": ({"general.architecture": None}, {}, "architecture"),

@@ -53,7 +53,7 @@ class Machine:
     def step(self) -> Step:
         step = self.scheduler.schedule()
         assert step or not (self.scheduler.running or self.scheduler.waiting), (
-            "a step with work left is not empty"
+            "a step with work left is non-empty"
         )
         assert self.cache.n_used + self.n_new(step) <= self.n_cells
         assert self.n_new(step) <= self.n_batch

@@ -159,7 +159,7 @@ def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
 
 def test_sigterm_tells_those_whose_answers_take_too_long(host: Host) -> None:
     def whole() -> None:
-        with pytest.raises(Busy, match="told to end before the answer was complete") as refusal:
+        with pytest.raises(Busy, match="was stopped before the answer was complete") as refusal:
             host.client.complete({**LONG, "ignore_eos": True})
         told.append(refusal.value)
 
@@ -169,7 +169,7 @@ def test_sigterm_tells_those_whose_answers_take_too_long(host: Host) -> None:
     stream = host.client.chat({**LONG, "ignore_eos": True})
     next(delta for delta in stream if delta.text)
     os.kill(host.pid, signal.SIGTERM)
-    with pytest.raises(ModelDied, match="told to end before the answer was complete"):
+    with pytest.raises(ModelDied, match="was stopped before the answer was complete"):
         list(stream)
     waiting.join(10)
     assert len(told) == 1
@@ -201,7 +201,7 @@ def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Hos
     stream = host.client.chat(LONG)
     next(delta for delta in stream if delta.text)
     os.kill(host.pid, signal.SIGKILL)
-    with pytest.raises(ModelDied, match="went away while it answered"):
+    with pytest.raises(ModelDied, match="ended during the answer"):
         list(stream)
     assert "killed by signal 9" in host.cause_of_death()
     again = connect(name, lambda: Order(PLACEMENT), 0, silent)

@@ -230,7 +230,7 @@ def test_a_start_that_fails_says_why(
             "import sys\nfrom pathlib import Path\nfrom mixcli import paths\n"
             f"paths.runtime_dir = lambda: Path({os.fspath(long)!r})\nfrom mixcli.host.__main__ import main\nmain()"
         )
-        words = "cannot listen at"
+        words = "cannot listen on"
     elif broken == "module":
         code = "import sys\nsys.modules['uvicorn'] = None\nfrom mixcli.host.__main__ import main\nmain()"
         words = "uvicorn"

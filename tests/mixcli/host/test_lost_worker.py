@@ -88,7 +88,7 @@ def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
     done = python_child.run("-c", QUICK + probe, seconds=30, stdin=order)
     assert (done.code, done.last_words) == (
         6,
-        f"the worker at {frozen} has not answered for 0 s: it hangs, or its machine is gone; restart `mixcli worker` there",
+        f"the worker at {frozen} has not answered for 0 s: it hangs or its machine is down; restart `mixcli worker` there",
     )
     look = "from mixcli.engine.devices import main\nmain([sys.argv[1]])"
     done = python_child.run("-c", "import sys\n" + QUICK + look, frozen, seconds=30)
@@ -133,7 +133,7 @@ def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
     process.kill()
     with pytest.raises(ModelDied):
         list(stream)
-    assert "start that `mixcli worker` again" in host.cause_of_death()
+    assert "restart that `mixcli worker`" in host.cause_of_death()
     host.leave()
 
 

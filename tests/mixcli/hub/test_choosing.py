@@ -58,7 +58,7 @@ def test_the_catalog_is_planned_once_for_equal_dimensions(prefer: str, best: str
     assert (demo.chosen, demo.rows) == (None, ())
     rows = rows_of(mixtral, "Q8_0", named=True)
     assert [row.note for row in rows if row.type in {"Q8_0", "Q3_K_L"}] == ["asked for", ""]
-    assert f"{prefer} would take this one" in next(row.note for row in rows if row.type == best)
+    assert f"{prefer} would choose this one" in next(row.note for row in rows if row.type == best)
 
 
 def test_search_plans_for_a_profile(mixcli: Runner) -> None:
@@ -98,9 +98,7 @@ def test_what_is_one_file_or_made_here_leaves_nothing_to_prefer(mixcli: Runner, 
         ):
             done = mixcli(*command, *rule)
             assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-            assert (
-                f"{option} chooses a type, and tiny:F16 is a single file; leave {option} out" in done.stderr
-            )
+            assert f"{option} chooses a type, but tiny:F16 is a single file; remove {option}" in done.stderr
     made = mixcli("pull", "demo", "--ctx", "2048")
     assert (made.returncode, "--ctx has no effect on demo" in made.stderr) == (2, True), made.stderr
 
@@ -128,7 +126,7 @@ def test_what_is_named_needs_no_rates_of_other_types() -> None:
     assert chosen in BITS
     assert {"Q2_K", "Q4_K", "Q8_0"} <= asked[1]
     with pytest.raises(
-        DoesNotFit, match=r"made of mine fits into memory: the smallest, Q2_K, has 2\.7 GB; .* --quant Q2_K"
+        DoesNotFit, match=r"type of mine fits in memory: the smallest, Q2_K, has 2\.7 GB; .* --quant Q2_K"
     ):
         type_to_make(model, "mine", None, Target(lambda _: Machine(1 * GIB, 8)))
 

@@ -88,9 +88,9 @@ def test_what_removing_frees_and_why_a_file_stays(file: Path) -> None:
     assert removal.plan_for("linked").size == len(small.gguf())
     small.write(file, small.gguf())
     adopt(file, "one", False, quiet)
-    assert removal.plan_for("one").kept == ((file, "which was imported where it lies"),)
+    assert removal.plan_for("one").kept == ((file, "which was imported in place"),)
     adopt(file, "two", False, quiet)
-    with pytest.raises(UsageError, match="is the file of one:F16 and two:F16"):
+    with pytest.raises(UsageError, match="belongs to several models: one:F16 and two:F16"):
         removal.plan_for(str(file))
 
 
@@ -121,7 +121,7 @@ def test_a_failed_copy_leaves_nothing(file: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["pull", "demo@nosuch"], "demo is made on this machine and has no revisions; leave @nosuch out"),
+        (["pull", "demo@nosuch"], "demo is made on this machine and has no revisions; remove @nosuch"),
         (["pull", "./nosuch"], r"the folder \./nosuch does not exist"),
     ],
 )

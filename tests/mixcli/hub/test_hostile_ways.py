@@ -77,20 +77,20 @@ ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
 @pytest.mark.parametrize(
     ("act", "hits", "code", "words"),
     [
-        (drip(b""), is_info, 6, "stopped answering"),
-        (drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"), is_info, 6, "stopped answering"),
+        (drip(b""), is_info, 6, "stopped responding"),
+        (drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"), is_info, 6, "stopped responding"),
         (drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 500, 0), is_info, 6, "broke"),
-        (drip(ENDLESS), is_info, 6, "stopped answering"),
+        (drip(ENDLESS), is_info, 6, "stopped responding"),
         (drip(ENDLESS, b" " * MIB, 0), is_info, 5, "more than 32 MiB"),
         (drip(b"HTTP/1.1 503 Busy\r\n\r\n", b" " * MIB, 0), is_info, 6, "answers 503"),
         (drip(b"HTTP/1.1 206 OK\r\nContent-Range: bytes 0-0/1\r\n\r\n"), is_body, 5, "sends"),
-        (body(b"[" * 200_000), is_info, 5, "not a list of files"),
+        (body(b"[" * 200_000), is_info, 5, "not return a list of files"),
         (body(b"<html>log in</html>", Content_Type="text/html"), is_info, 5, "login page"),
         (body(b"<html>log in</html>"), is_head, 5, "login page"),
         (body(gzip.compress(b" " * (200 * MIB)), Content_Encoding="gzip"), is_info, 5, "more than 32 MiB"),
         (body(gzip.compress(gzip.compress(b"[]")), Content_Encoding="gzip, gzip"), is_info, 5, "several times"),
         (body(b"no gzip", Content_Encoding="gzip"), is_info, 5, "unpacked"),
-        (body(MODEL, Content_Encoding="gzip"), is_body, 5, "asked for as it is"),
+        (body(MODEL, Content_Encoding="gzip"), is_body, 5, "requested uncompressed"),
         (ranged("bytes 1-1000/9"), is_body, 5, "its copy of"),
         (ranged("bytes 0-999/*"), is_body, 5, "its copy of"),
         (ranged(""), is_body, 5, "its copy of"),
@@ -105,8 +105,8 @@ ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
         (standin.status(302, Location="http://127.0.0.1:99999/x"), is_head, 5, "redirects to an invalid address"),
         (standin.status(302, Location="http://127.0.0.1:99999/x"), is_body, 5, "redirects to an invalid address"),
         (standin.status(302, Location="file:///etc/passwd"), is_info, 5, "not http"),
-        (standin.status(302, Location="?"), is_info, 6, "without an end"),
-        (standin.status(511), is_info, 6, "asks for a login"),
+        (standin.status(302, Location="?"), is_info, 6, "redirects endlessly"),
+        (standin.status(511), is_info, 6, "requires a login"),
         (standin.status(429, Retry_After="9" * 400), is_info, 6, "rate limited"),
     ],
 )  # fmt: skip
@@ -137,7 +137,7 @@ def test_a_drip_in_a_download_ends_and_is_kept(hub: StandIn, pull: Any, home: Pa
 
     hub.fault(act, is_body, 999)
     done = pull(NAME, "-q", **QUICK)
-    assert (done.returncode, "what is here is kept" in done.stderr) == (6, True), done.stderr
+    assert (done.returncode, "downloaded data is kept" in done.stderr) == (6, True), done.stderr
     assert list(home.rglob("*.mixcli.incomplete"))
     hub.faults.clear()
     assert pull(NAME, "-q").returncode == 0
@@ -187,7 +187,7 @@ def test_a_patience_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, t
     ("setting", "words"),
     [
         ({"HF_ENDPOINT": "huggingface.co"}, "has no scheme"),
-        ({"HF_ENDPOINT": "localhost:8080"}, "has no scheme; write https://localhost:8080"),
+        ({"HF_ENDPOINT": "localhost:8080"}, "has no scheme; use https://localhost:8080"),
         ({"HF_ENDPOINT": "http://me:topsecret@127.0.0.1:9"}, "user name or a password"),
         ({"HF_ENDPOINT": "me:topsecret@host"}, "user name or a password"),
         ({"HF_ENDPOINT": "ftp://127.0.0.1"}, "neither http nor https"),
@@ -204,9 +204,9 @@ def test_a_patience_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, t
         ({"HF_TOKEN": "hf_topsecret" * 9999}, "119,988 characters"),
         ({"NO_PROXY": "", "HTTP_PROXY": "socks5://me:topsecret@127.0.0.1:1080"}, "SOCKS is not installed"),
         ({"NO_PROXY": "", "ALL_PROXY": "socks5h://127.0.0.1:1080"}, "ALL_PROXY names a SOCKS proxy"),
-        ({"NO_PROXY": "", "HTTP_PROXY": "http://127.0.0.1:99999"}, "HTTP_PROXY is not the address of a proxy"),
-        ({"NO_PROXY": "", "HTTP_PROXY": "gopher://127.0.0.1"}, "HTTP_PROXY is not the address of a proxy"),
-        ({"NO_PROXY": "", "HTTP_PROXY": "http://me:topsecret@["}, "HTTP_PROXY is not the address of a proxy"),
+        ({"NO_PROXY": "", "HTTP_PROXY": "http://127.0.0.1:99999"}, "HTTP_PROXY is not a valid proxy address"),
+        ({"NO_PROXY": "", "HTTP_PROXY": "gopher://127.0.0.1"}, "HTTP_PROXY is not a valid proxy address"),
+        ({"NO_PROXY": "", "HTTP_PROXY": "http://me:topsecret@["}, "HTTP_PROXY is not a valid proxy address"),
         ({"SSL_CERT_FILE": "/nowhere/cert.pem"}, "SSL_CERT_FILE"),
     ],
 )  # fmt: skip
@@ -266,7 +266,7 @@ def test_a_proxy_that_refuses_is_blamed_itself(pull: Any, proxy: tuple[str, list
     }
     done = pull(NAME, "-q", **way, **QUICK)
     assert (done.returncode, done.stderr.count("\n")) == (6, 1), done.stderr
-    assert f"the proxy http://{address} asks for a login (407)" in done.stderr
+    assert f"the proxy http://{address} requires a login (407)" in done.stderr
     answers[0] = 403
     done = pull(NAME, "-q", **way, **QUICK)
     assert (done.returncode, f"proxy http://{address}" in done.stderr) == (6, True), done.stderr
@@ -277,7 +277,7 @@ def test_a_proxy_that_refuses_is_blamed_itself(pull: Any, proxy: tuple[str, list
 
 def test_what_is_not_the_hubs_fault(hub: StandIn, pull: Any) -> None:
     done = pull(NAME, "-q", HF_ENDPOINT="http://no-such-name.invalid", **QUICK)
-    assert (done.returncode, "no-such-name.invalid is not known here" in done.stderr) == (6, True), (
+    assert (done.returncode, "cannot resolve the name of no-such-name.invalid" in done.stderr) == (6, True), (
         done.stderr
     )
     done = pull(NAME, "-q", HF_ENDPOINT=hub.url.replace("http:", "https:"), **QUICK)
@@ -286,7 +286,7 @@ def test_what_is_not_the_hubs_fault(hub: StandIn, pull: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         begin = time.monotonic()
         done = pull(NAME, "-q", HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}", **QUICK)
-        assert (done.returncode, "stopped answering" in done.stderr) == (6, True), done.stderr
+        assert (done.returncode, "stopped responding" in done.stderr) == (6, True), done.stderr
         assert time.monotonic() - begin < 20
 
 

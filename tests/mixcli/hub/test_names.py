@@ -115,8 +115,8 @@ def test_a_typo_is_met_with_the_nearest_name() -> None:
         ("apache-2.0", "Apache-2.0: open weights"),
         ("cc-by-nc-4.0", "other terms, not for commercial use"),
         ("my-own-licence", "my-own-licence: other terms"),
-        ("", "unknown: look at"),
-        (None, "unknown: look at"),
+        ("", "unknown; read"),
+        (None, "unknown; read"),
     ],
 )
 def test_licences_in_words(name: str | None, words: str) -> None:

@@ -96,19 +96,19 @@ def test_a_server_without_ranges_is_good_enough(hub: StandIn, pull, home: Path) 
 @pytest.mark.parametrize(
     ("act", "hits", "words"),
     [
-        (standin.status(429, Retry_After="7"), anything, "rate limited); try again in 7 s"),
+        (standin.status(429, Retry_After="7"), anything, "(429); retry in 7 s"),
         (standin.status(429), body, "rate limited"),
         (standin.status(503), body, "answers 503"),
         (standin.status(500), is_info, "answers 500"),
-        (standin.status(403), is_info, "refuses org/tiny-GGUF to this account (403)"),
-        (standin.stall(2), is_info, "stopped answering"),
+        (standin.status(403), is_info, "denies this account access to org/tiny-GGUF (403)"),
+        (standin.stall(2), is_info, "stopped responding"),
     ],
 )
 def test_what_does_not_get_better_is_said_as_it_is(
     hub: StandIn, pull, act: Callable[[Handler], bool], hits: Callable[[Seen], bool], words: str
 ) -> None:
     hub.fault(act, hits, 999)
-    done = pull(NAME, "-q", MIXCLI_PATIENCE="1.2", **(SHORT if words == "stopped answering" else {}))
+    done = pull(NAME, "-q", MIXCLI_PATIENCE="1.2", **(SHORT if words == "stopped responding" else {}))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (6, "", 1), done.stderr
     assert words in done.stderr
     assert "offline" not in done.stderr
@@ -159,7 +159,7 @@ def test_bytes_that_stay_wrong_are_refused_by_name(hub: StandIn, pull, home: Pat
     done = pull(NAME, "-q")
     assert (done.returncode, done.stderr.count("\n")) == (5, 1)
     assert FILE in done.stderr
-    assert "wrong bytes" in done.stderr
+    assert "the wrong checksum" in done.stderr
     assert not (home / BLOB).exists()
     assert not list((home / "huggingface").rglob("*.gguf"))
 
@@ -168,9 +168,9 @@ def test_bytes_that_stay_wrong_are_refused_by_name(hub: StandIn, pull, home: Pat
     ("how", "token", "code", "words"),
     [
         ({"gated": True}, None, 6, "is gated: accept its terms at http://127.0.0.1"),
-        ({"gated": True}, "hf_goodtoken", 0, "licence: Apache-2.0"),
-        ({"private": True}, None, 6, "there is no repository org/tiny-GGUF, or it is private"),
-        ({}, "hf_badtokensecret", 6, "does not accept the token"),
+        ({"gated": True}, "hf_goodtoken", 0, "license: Apache-2.0"),
+        ({"private": True}, None, 6, "repository org/tiny-GGUF not found, or it is private"),
+        ({}, "hf_badtokensecret", 6, "rejected the token"),
     ],
 )
 def test_who_may_not_is_told_why(
@@ -184,7 +184,7 @@ def test_who_may_not_is_told_why(
 
 
 def test_what_is_not_there(hub: StandIn, pull) -> None:
-    assert "there is no repository org/other" in pull("org/other").stderr
+    assert "repository org/other not found" in pull("org/other").stderr
     assert "has no revision 'nowhere'" in pull(f"{NAME}@nowhere").stderr
     assert "has no other.gguf" in pull(f"{NAME}/other.gguf").stderr
     hub.repos[NAME].listed = [hub.repos[NAME].sibling(FILE)]

@@ -37,7 +37,7 @@ def test_a_model_arrives_whole_and_once(hub: StandIn, pull, mixcli: Runner, home
     assert sum(seen.sent for seen in hub.downloads()) == len(Q4), "a byte came twice"
     assert all(seen.status == 206 for seen in hub.downloads())
     n_requests = len(hub.log)
-    assert "was here already" in pull("org/tiny-GGUF:Q4_K_M").stderr
+    assert "already installed" in pull("org/tiny-GGUF:Q4_K_M").stderr
     assert len(hub.log) == n_requests, "what is here needs no network"
     assert not list(home.rglob("*.incomplete"))
 
@@ -95,7 +95,7 @@ def test_without_a_type_all_are_planned_and_the_one_that_suits_is_chosen(hub: St
 def test_a_preference_chooses_even_where_another_type_is_here(hub: StandIn, pull, mixcli: Runner) -> None:
     hub.add("org/tiny-GGUF", FILES)
     assert pull("org/tiny-GGUF:Q8_0").returncode == 0
-    assert "was here already" in pull("org/tiny-GGUF").stderr
+    assert "already installed" in pull("org/tiny-GGUF").stderr
     done = pull("org/tiny-GGUF", "--prefer", "speed")
     assert "chosen: speed, " in done.stderr
     assert [row["model"] for row in listed(mixcli)] == ["org/tiny-GGUF:Q4_K_M", "org/tiny-GGUF:Q8_0"]
@@ -116,7 +116,7 @@ def test_what_a_card_can_do_decides_and_is_said_before_a_byte_is_fetched(hub: St
     assert [row["note"].partition(";")[0] for row in named["types"]] == [
         "asked for",
         "",
-        "balanced would take this one",
+        "balanced would choose this one",
     ]
     assert sum(seen.sent for seen in hub.downloads()) < 30 << 20, "only headers were read"
 
@@ -128,7 +128,7 @@ def test_the_best_type_that_is_not_there_can_be_made(hub: StandIn, pull) -> None
     both, alone = (json.loads(pull(name, *asked).stdout) for name in ("org/both", "org/alone"))
     assert both["label"] == "org/both:Q4_K_M"
     (note,) = both["notes"]
-    assert note.startswith("Q3_K_L would suit better (decode ")
+    assert note.startswith("Q3_K_L would suit this machine better (decode ")
     assert note.endswith("in one pass: mixcli pull org/both --quant Q3_K_L")
     assert {row["type"] for row in both["types"] if row["on_offer"]} == {"Q5_K_M", "Q4_K_M"}
     assert (alone["notes"], len(alone["types"])) == ([], 2)
@@ -191,19 +191,19 @@ def test_rm_respects_what_others_need(hub: StandIn, pull, mixcli: Runner, home: 
     old.symlink_to(f"../../blobs/{hashlib.sha256(Q4).hexdigest()}")
     done = mixcli("rm", "org/tiny-GGUF", "-y")
     assert done.returncode == 0, done.stderr
-    assert "which others need" in done.stderr
+    assert "which other models need" in done.stderr
     assert old.read_bytes() == Q4
 
 
 def test_a_revision_is_kept_apart(hub: StandIn, pull, mixcli: Runner) -> None:
     repo = hub.add("org/tiny-GGUF", FILES)
     assert pull("org/tiny-GGUF:Q4_K_M@v1").returncode == 0
-    assert "was here already" in pull(f"org/tiny-GGUF:Q4_K_M@{repo.commit}").stderr
+    assert "already installed" in pull(f"org/tiny-GGUF:Q4_K_M@{repo.commit}").stderr
     done = pull("org/tiny-GGUF:Q4_K_M@v9")
     assert (done.returncode, "has no revision 'v9'" in done.stderr) == (2, True)
     newer = small.gguf(3_000_000, seed=9)
     hub.add("org/tiny-GGUF", {"tiny.Q4_K_M.gguf": newer}, commit="9" * 40)
-    assert "was here already" in pull("org/tiny-GGUF:Q4_K_M").stderr
+    assert "already installed" in pull("org/tiny-GGUF:Q4_K_M").stderr
     assert pull("org/tiny-GGUF:Q4_K_M@main").returncode == 0
     (model,) = listed(mixcli)
     assert (model["revision"], Path(str(model["path"])).read_bytes()) == ("9" * 40, newer)
@@ -309,8 +309,8 @@ def test_offline_what_is_here_works_and_what_is_missing_is_listed(hub: StandIn, 
     n_requests = len(hub.log)
     done = pull("org/tiny-GGUF:Q4_K_M", "--offline")
     assert done.returncode == 6
-    assert f"tiny.Q4_K_M.gguf (1.0 MB of {len(Q4) / 1e6:.1f} MB are here)" in done.stderr
-    assert "a pull of it was begun" in mixcli("show", "org/tiny-GGUF:Q4_K_M").stderr
+    assert f"tiny.Q4_K_M.gguf (1.0 MB of {len(Q4) / 1e6:.1f} MB downloaded)" in done.stderr
+    assert "a pull was started" in mixcli("show", "org/tiny-GGUF:Q4_K_M").stderr
     hub.faults.clear()
     assert pull("org/tiny-GGUF:Q4_K_M").returncode == 0
     n_after = len(hub.log)
@@ -323,5 +323,5 @@ def test_a_cache_that_cannot_be_written_is_noticed_before_the_network(hub: Stand
     hub.add("org/tiny-GGUF", FILES)
     done = pull("org/tiny-GGUF:Q4_K_M", HF_HOME="/proc/nowhere")
     assert done.returncode == 1
-    assert "/proc/nowhere: this folder cannot be made; set HF_HOME to" in done.stderr
+    assert "/proc/nowhere: this folder cannot be created; set HF_HOME to" in done.stderr
     assert hub.log == []

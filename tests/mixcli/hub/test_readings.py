@@ -59,7 +59,7 @@ def test_a_path_says_that_it_is_one(here: Path) -> None:
     for text in ("plain.gguf", "./plain.gguf", "PLAIN.GGUF", "./tiny", "sub/tiny", str(here / "tiny")):
         found = store.find(text)
         assert (found.manifest, found.path) == (None, here / text), text
-    with pytest.raises(UsageError, match=r"for the file or folder of that name write \./other"):
+    with pytest.raises(UsageError, match=r"for the file or folder of that name use \./other"):
         small.write(here / "other", MODEL)
         store.find("other")
 
@@ -72,27 +72,27 @@ def test_a_path_says_that_it_is_one(here: Path) -> None:
         ("TINY", "did you mean tiny?"),
         ("tinny", "did you mean tiny?"),
         ("tiny:F61", "did you mean tiny:F16?"),
-        ("tiny:", "names no type after the colon; did you mean tiny?"),
-        ("tiny@", "names no revision after the @"),
-        ("tiny@v2", "leave @v2 out"),
-        (":F16", "names no model"),
+        ("tiny:", "has no type after the colon; did you mean tiny?"),
+        ("tiny@", "has no revision after the @"),
+        ("tiny@v2", "remove @v2"),
+        (":F16", "is not a model name"),
         ("tiny/", "did you mean tiny?"),
-        ("a/b/c", "they look like org/name"),
+        ("a/b/c", "use the form org/name"),
         ("./tiny", "did you mean the model tiny?"),
         ("./plain.ggfu.gguf", "did you mean ./plain.gguf?"),
         ("..", "is a folder"),
         ("/dev/null", "a device or a pipe"),
-        ("C:\\models\\tiny.gguf", "there is no file C:\\"),
+        ("C:\\models\\tiny.gguf", "no such file: C:\\"),
         ("C:\\models\\tiny", "type"),
         ("tiny:F16:Q8", "type"),
         ("größe mit blank", "`mixcli list` shows"),
         ("x" * 5000, "5,000 characters"),
         ("n" * 300, "`mixcli list` shows"),
         ("-", "`mixcli list` shows"),
-        ("mixtral:Q4_K_M", "`mixcli pull mixtral:Q4_K_M` brings it"),
+        ("mixtral:Q4_K_M", "download it with `mixcli pull mixtral:Q4_K_M`"),
         ("Mixtral", "did you mean mixtral?"),
         ("org/repo", "`mixcli pull org/repo` brings it, in the type that suits this machine"),
-        ("~nobody-here/x.gguf", "there is no file"),
+        ("~nobody-here/x.gguf", "no such file"),
     ],
 )
 def test_what_is_nothing_is_one_sentence(here: Path, text: str, words: str) -> None:
@@ -150,13 +150,13 @@ def test_names_that_are_one_file_elsewhere_are_one_name(mixcli: Runner, tmp_path
     file = str(small.write(tmp_path / "m.F16.gguf", MODEL))
     one, two = unicodedata.normalize("NFC", "größe"), unicodedata.normalize("NFD", "größe")
     assert mixcli("import", file, "--name", one).returncode == 0
-    assert "was here already" in mixcli("import", file, "--name", two).stderr
+    assert "already installed" in mixcli("import", file, "--name", two).stderr
     assert json.loads(mixcli("show", two, "--json").stdout)["model"] == f"{one}:F16"
     for how in (["import", file], ["pull", "org/repo"]):
         done = mixcli(*how, "--name", "GRößE")
         assert (
             done.returncode,
-            "differs from the model größe only in upper and lower case" in done.stderr,
+            "differs from the model größe only in case" in done.stderr,
         ) == (2, True)
     assert len(json.loads(mixcli("list", "--json").stdout)) == 1
     assert mixcli("rm", "-y", two).returncode == 0

@@ -26,8 +26,8 @@ def test_a_checkpoint(hub: StandIn, pull, tmp_path: Path) -> None:
         done = pull(what, "--quant", "Q8_0")
         assert done.returncode == 0, done.stderr
         (note,) = notes(done.stderr)
-        assert note.startswith("note: tiny-base brings no chat template"), what
-        assert "it is taken for a base model, which continues text" in note
+        assert note.startswith("note: tiny-base has no chat template"), what
+        assert "it is treated as a base model, which continues text" in note
 
 
 def test_a_gguf(hub: StandIn, pull, mixcli: Runner, tmp_path: Path) -> None:
@@ -38,8 +38,7 @@ def test_a_gguf(hub: StandIn, pull, mixcli: Runner, tmp_path: Path) -> None:
     (imported,) = notes(mixcli("import", str(file)).stderr)
     for note, name in ((pulled, "org/plain"), (imported, "plain")):
         assert (
-            note
-            == f"note: {name} brings no chat template: it is taken for a base model, which continues text"
+            note == f"note: {name} has no chat template: it is treated as a base model, which continues text"
         )
     assert notes(mixcli("import", str(file)).stderr) == [], "it is known"
     assert len(json.loads(mixcli("list", "--json").stdout)) == 2

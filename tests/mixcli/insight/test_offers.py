@@ -56,7 +56,7 @@ def test_where_no_type_fits_the_largest_model_that_does_is_offered() -> None:
 def test_without_any_model_the_catalogs_best_and_the_demo_are_offered() -> None:
     words = offer(None, "rtx-4090")
     assert "no model is installed; `mixcli pull --profile rtx-4090` brings mixtral:Q3_K_L" in words
-    assert words.endswith("`mixcli pull demo` makes a small one, without the network")
+    assert words.endswith("`mixcli pull demo` makes a small one offline")
 
 
 def test_the_offer_is_made_for_what_was_asked() -> None:

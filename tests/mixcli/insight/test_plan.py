@@ -88,7 +88,7 @@ def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> Non
     done = mixcli(*ask)
     assert "Q3_K_M\t22.5 GB\t" in done.stdout
     assert (
-        "chosen: balanced, 1.5x the decode of Q3_K_L for 1.2 % more loss; the largest that lies wholly on GPUs"
+        "chosen: balanced, 1.5x the decode of Q3_K_L for 1.2 % more loss; the largest that fits entirely on the GPUs"
         in done.stdout
     )
     assert "mixtral:Q3_K_M, context 8192 tokens" in done.stdout
@@ -100,7 +100,7 @@ def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> Non
     assert not any(row["fits"] for row in json.loads(nothing.stdout)["types"])
     lacking = mixcli("plan", "mixtral", "--profile", "rtx-4090", "--ram", "0")
     assert (lacking.returncode, lacking.stdout.count("does not fit")) == (4, 11)
-    assert "0.0 GiB are free in main memory, which needs 0.3" in lacking.stderr
+    assert "0.0 GiB are free in host memory, which needs 0.3" in lacking.stderr
     for named in (("pull", "mixtral:Q8_0"), ("pull", "demo"), ("plan", "mixtral:Q8_0")):
         assert mixcli(*named, "--prefer", "speed").returncode == 2
 
@@ -127,7 +127,7 @@ def test_a_row_has_the_numbers_of_its_type_and_what_nothing_reaches_is_refused(m
 def test_the_largest_file_that_lies_wholly_on_the_card_comes_first(mixcli: Runner) -> None:
     ask = ("plan", "mixtral:Q5_K_M", "--profile", "rtx-4090", "--json")
     first, second = json.loads(mixcli(*ask).stdout)["others"][:2]
-    assert first["what"] == "Q3_K_M, the largest that lies wholly on GPUs"
+    assert first["what"] == "Q3_K_M, the largest that fits entirely on the GPUs"
     assert first["decode"] > 90 > second["decode"]
 
 

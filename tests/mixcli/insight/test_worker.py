@@ -180,7 +180,7 @@ def test_plan_verify_shows_both_numbers(mixcli: Runner, with_demo: Path, workers
 def test_a_worker_that_is_not_there(mixcli: Runner) -> None:
     done = mixcli("plan", "mixtral", "--worker", f"127.0.0.1:{free_port()}")
     assert done.returncode == 6
-    assert "no worker answers" in done.stderr
+    assert "no worker at" in done.stderr
     assert mixcli("plan", "mixtral", "--worker", "nonsense").returncode != 0
 
 
@@ -192,7 +192,7 @@ def test_the_command_lends(home: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    assert f"lending at 127.0.0.1:{port}" in process.stderr.readline()
+    assert f"worker listening on 127.0.0.1:{port}" in process.stderr.readline()
     process.send_signal(2)
     assert process.wait(20) == 130
     process.stderr.close()
@@ -248,7 +248,11 @@ def test_a_placement_takes_its_workers_along() -> None:
 
 @pytest.mark.parametrize(
     ("said", "words"),
-    [(None, "says nothing"), (b"", "hung up"), (b"HTTP/1.1 400 Bad\r\n", "is not a worker")],
+    [
+        (None, "did not respond"),
+        (b"", "closed the connection"),
+        (b"HTTP/1.1 400 Bad\r\n", "is not a mixcli worker"),
+    ],
 )
 def test_what_accepts_and_is_no_worker_is_told_in_time(
     mixcli: Runner, said: bytes | None, words: str

@@ -73,7 +73,7 @@ def test_answers_that_do_not_shrink_are_a_sentence() -> None:
 def test_a_server_that_cannot_count_is_named(found: dict[str, Any]) -> None:
     server = Server()
     server.tokenize = lambda _body: found  # type: ignore[method-assign]
-    with pytest.raises(MixcliError, match="/tokenize gives no"):
+    with pytest.raises(MixcliError, match="/tokenize returns no"):
         reduced(server, "text")
 
 

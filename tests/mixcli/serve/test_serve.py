@@ -151,7 +151,7 @@ def test_a_stream_whose_model_dies_ends_with_an_error_event(served: Served) -> N
         (host,) = hosts()
         os.kill(host["pid"], signal.SIGKILL)
         *_, last = (line for line in events if line.startswith(b"data: "))
-    assert "the model process ended while it answered" in json.loads(last[6:])["error"]["message"]
+    assert "the model process ended during the answer" in json.loads(last[6:])["error"]["message"]
     code, err = served.end()
     assert (code, "Traceback" in err) == (0, False), err
 
@@ -190,7 +190,7 @@ def test_the_key_is_demanded_where_others_can_reach_it(mixcli: Runner, with_demo
     for key, words in (("", "is not set"), ("short", "has 5 characters")):
         done = mixcli("serve", "-m", "demo", "--host", "0.0.0.0", "--port", "0", MIXCLI_API_KEY=key)
         assert done.returncode == 2
-        assert "a key is needed" in done.stderr
+        assert "an API key is required" in done.stderr
         assert words in done.stderr
         assert "short" not in done.stderr.replace("MIXCLI_API_KEY has 5", "")
 
