@@ -12,7 +12,7 @@ from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, NotReachable,
 from mixcli.text import missing
 
 MAX_SHOWN = 200  # characters of a path in a sentence
-DEVICE = "the device that the output goes to"
+DEVICE = "the output device"
 
 # (our exception, the message); {where} is the file or device, {variable} the variable that moves it
 _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
@@ -24,8 +24,8 @@ _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     errno.EFBIG: (DoesNotFit, "{where}: larger than this file system or `ulimit -f` allows; {variable}"),
     errno.ENOMEM: (DoesNotFit, "{where}: not enough memory; close other programs and run it again"),
     errno.EROFS: (MixcliError, "{where}: the file system is read-only; {variable}"),
-    errno.EACCES: (MixcliError, "{where}: permission denied; change its rights, or {variable}"),
-    errno.EPERM: (MixcliError, "{where}: {said}; change its rights or owner, or {variable}"),
+    errno.EACCES: (MixcliError, "{where}: permission denied; change its permissions, or {variable}"),
+    errno.EPERM: (MixcliError, "{where}: {said}; change its permissions or owner, or {variable}"),
     errno.EIO: (
         IntegrityError,
         "{where}: the disk reported an input/output error; check the kernel log (dmesg)",
@@ -36,7 +36,7 @@ _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     ),
     errno.EMFILE: (MixcliError, "{where}: too many open files; raise the limit with `ulimit -n`"),
     errno.ENFILE: (MixcliError, "{where}: too many open files on this machine; close other programs"),
-    errno.ENAMETOOLONG: (UsageError, "{where}: the name is too long for this file system; use a shorter one"),
+    errno.ENAMETOOLONG: (UsageError, "{where}: name too long for this file system; use a shorter one"),
     errno.ELOOP: (UsageError, "{where}: a symlink that is not allowed, or a symlink loop; remove it, or name the file itself"),
     errno.ETXTBSY: (MixcliError, "{where}: the file is a running program; wait until it has ended"),
     errno.EBUSY: (MixcliError, "{where}: in use by another program; wait until it has ended"),
@@ -113,7 +113,7 @@ def variable_of(path: Path) -> str | None:
 
 def _advice(path: Path | None) -> str:
     variable = variable_of(path) if path else None
-    return f"set {variable} to a folder that you can write" if variable else "use another place"
+    return f"set {variable} to a folder that you can write" if variable else "use another path"
 
 
 def _shown(path: Path) -> str:

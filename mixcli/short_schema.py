@@ -172,16 +172,14 @@ class _Reader:
         if not words or head.lower() in TYPES:
             return bool(words)
         if "|" in head:
-            raise UsageError(f"the schema's {head!r} must stand in parentheses: {name} ({head})")
+            raise UsageError(f"the schema's {head!r} must be in parentheses: {name} ({head})")
         if words[0].lower() in TYPES:
             raise UsageError(
                 f"the schema's '{name}: {head}' begins with a type followed by other words; "
                 f"write '{name} {words[0].lower()}: {' '.join(words[1:])}', or '{name} string: {head}' for a description"
             )
         if len(words) == 1 and _NAME.fullmatch(head):
-            raise UsageError(
-                f"{_unknown(head)}; a description of one word is written '{name} string: {head}'"
-            )
+            raise UsageError(f"{_unknown(head)}; write a description of one word as '{name} string: {head}'")
         return False
 
     def type(self, depth: int) -> Schema:

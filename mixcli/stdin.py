@@ -13,7 +13,7 @@ from mixcli.text import SAMPLE, clean, missing, n_bad_bytes, not_text, shown
 from mixcli.words import counted
 
 MAX_BYTES = 1 << 28  # of a text that is read whole
-NO_END = "reading {} until it ends; if no text is meant to come, add < /dev/null"
+NO_END = "reading {} until it ends; add < /dev/null if there is no input"
 MAX_SMALL = 1 << 20  # bytes of a template, schema, grammar or persona
 
 

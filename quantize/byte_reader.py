@@ -54,7 +54,7 @@ class Cursor:
         if end > self.size:
             raise CorruptFile(
                 f"{self.name} ends inside its header: it has {counted(self.size, 'byte')} and the next field needs {end:,}; "
-                "the download was cut short, fetch it again."
+                "the download is incomplete, download it again."
             )
         if end > MAX_HEADER:
             raise CorruptFile(
@@ -84,7 +84,7 @@ class Cursor:
         length = self.number(U64)
         if length > limit:
             raise CorruptFile(
-                f"{self.name}: {what} claims {length:,} bytes, the limit is {limit:,}; the file is damaged."
+                f"{self.name}: {what} claims {length:,} bytes; the limit is {limit:,}; the file is damaged."
             )
         return self.take(length).decode("utf-8", "surrogateescape")
 

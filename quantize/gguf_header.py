@@ -272,7 +272,7 @@ def _place(
     if tensors and (end := tensors[-1].offset + tensors[-1].n_bytes) > cursor.size:
         raise CorruptFile(
             f"{cursor.name} is truncated: {end - cursor.size:,} of {end:,} bytes are missing; "
-            "the download was cut short, fetch it again."
+            "the download is incomplete, download it again."
         )
     return tuple(tensors)
 

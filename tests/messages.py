@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("mixcli", "quantize", "profiles")
-WORDS = re.compile(r"[A-Za-z]{2,}[,;:.)'`]* +[(`'{]*[A-Za-z]{2,}")  # two words or more
+WORDS = re.compile(r"[A-Za-z]{2,}[,;:.)'`]* +(a +)?[(`'{]*[A-Za-z]{2,}")  # two words or more
 WORD = re.compile(r"[A-Za-z]{2,}")
 HOLE = re.compile(r"\{[^{}]*\}")
 SHOWN_CALLS = {  # each text that they are given is a message, even of one word

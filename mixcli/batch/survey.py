@@ -110,7 +110,7 @@ def look_through(
     if survey.n_unusable:
         console.warn(
             f"{counted(survey.n_unusable, 'record')} without a valid id ({survey.first_unusable}): "
-            "the number of the line stands for it; an id is a text or a whole number"
+            "using the line number instead; an id must be a string or a whole number"
         )
     if survey.n_twice:
         console.warn(

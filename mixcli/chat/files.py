@@ -35,7 +35,7 @@ def attach(text: str) -> Attachment:
         if path.is_dir():
             raise UsageError(f"{path} is a folder; name a file in it")
         if size > MAX_FILE:
-            raise UsageError(f"{path} has {size:,} bytes, and {MAX_FILE:,} is the limit; take a part of it")
+            raise UsageError(f"{path} has {size:,} bytes; the limit is {MAX_FILE:,}; attach a part of it")
         if not path.is_file():
             raise UsageError(f"{path} is a device or a pipe; name a regular file")
         raw = path.read_bytes()

@@ -42,9 +42,9 @@ def persona(name: str) -> Persona:
             try:
                 return read(read_text(path))
             except (OSError, ValueError) as error:
-                raise UsageError(f"the persona {path} cannot be read: {error}") from None
+                raise UsageError(f"persona {path} cannot be read: {error}") from None
             except UsageError as error:
-                raise UsageError(f"the persona {path}: {error}") from None
+                raise UsageError(f"persona {path}: {error}") from None
     have = names()
     hint = did_you_mean(name, have, f"personas are: {', '.join(have)}" if have else "none are defined")
     raise UsageError(f"persona {name!r} not found; {hint} (each is a file such as {folder() / 'support.md'})")
@@ -64,7 +64,7 @@ def _toml(text: str) -> Persona:
     system = data.pop("system", None)
     chosen = data.pop("settings", {})
     if not isinstance(system, str) or not isinstance(chosen, dict) or data:
-        raise UsageError("it takes a text `system` and a table [settings], nothing else")
+        raise UsageError("only a string `system` and a table [settings] are allowed")
     settings = Settings()
     for key, value in chosen.items():
         typed = ("on" if value else "off") if isinstance(value, bool) else str(value)

@@ -327,8 +327,8 @@ class Sessions:
     def _say_why(self, error: Exception) -> None:
         reason = error.strerror if isinstance(error, OSError) else error
         console.warn(
-            f"conversations cannot be saved in {self._path} ({reason}); the chat goes on in memory and is lost when you leave, "
-            "/export PATH keeps it elsewhere"
+            f"conversations cannot be saved in {self._path} ({reason}); the chat continues in memory and is lost at the end; "
+            "save it with /export PATH"
         )
 
 

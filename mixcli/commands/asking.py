@@ -106,7 +106,7 @@ def _endpoint(url: str, key_variable: str | None, model: str | None) -> "Endpoin
     if not is_here and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise UsageError(f"--endpoint {url} needs the network, but HF_HUB_OFFLINE is set; unset it")
     if is_here:
-        console.note(f"the text goes to {url}")
+        console.note(f"the text is sent to {url}")
     else:
         console.note(f"your text leaves this machine: it is sent to {url}")
     return endpoint(url, key_variable, model)

@@ -135,10 +135,10 @@ def command(
     keep_alive: float,
     as_json: bool,
 ) -> None:
-    """Ask the same about every record of INPUT: JSON lines or JSON, CSV, TSV, plain lines, or a batch file of OpenAI's; - is stdin.
+    """Run a prompt on every record of INPUT: JSON lines, JSON, CSV, TSV, plain lines or an OpenAI batch file; - is stdin.
 
-    Results are JSON lines in the order of the input. What is computed is kept in a journal: after a kill, run the same command
-    again. A record that cannot be read or answered becomes an error record, and the exit code is 3.
+    Results are JSON lines in input order. A journal keeps finished results: rerun the command to resume. A record that cannot be
+    read or answered becomes an error record, and the exit code is 3.
     """
     from mixcli.batch.job import TemplateJob, prompt_template
     from mixcli.batch.runner import Settings
@@ -177,7 +177,7 @@ def command(
     )
     if question.n_shared * 2 < question.n_constant:
         console.note(
-            "the prompt's text stands behind {{ }}, so records share little; put {{ }} last to be faster"
+            "most of the prompt follows {{ }}, so records share little of it; put {{ }} last for speed"
         )
     if cluster is None:
         report = work(order, job, lambda: many_asker(endpoint, model, wish, keep_alive))

@@ -91,12 +91,12 @@ def _check_types(header: GgufHeader, name: str) -> None:
     for key, value in header.metadata.items():
         if (kind := _TYPES.get(key)) is not None and value.type != kind:
             raise IntegrityError(
-                f"{name} is damaged: {key} is {shown(value.value, 60)} of type {value.type.name}, and must be {kind.name}"
+                f"{name} is damaged: {key} is {shown(value.value, 60)} of type {value.type.name}; it must be {kind.name}"
             )
         if (kinds := _ITEMS.get(key)) and (value.type != Kind.ARRAY or value.item not in kinds):
             found = value.item if value.type == Kind.ARRAY and value.item is not None else value.type
             raise IntegrityError(
-                f"{name} is damaged: {key} must be an array of {kinds[0].name}, and holds {found.name}"
+                f"{name} is damaged: {key} must be an array of {kinds[0].name}, but holds {found.name}"
             )
 
 
@@ -139,7 +139,7 @@ class _Reader:
     def refuse(self, key: str, rule: str) -> IntegrityError:
         value = self._header.get(self.key(key))
         found = "missing" if value is None else shown(value, 60)
-        return IntegrityError(f"{self._name} is not a valid model: {self.key(key)} is {found}, {rule}")
+        return IntegrityError(f"{self._name} is not a valid model: {self.key(key)} is {found}; {rule}")
 
     def key(self, key: str) -> str:
         return f"{self._header.architecture}.{key}"
@@ -151,28 +151,28 @@ class _Reader:
         if isinstance(value, LazyArray):
             value = self._repeated(key, value)
         elif stored is not None and stored.type != Kind.UINT32:
-            raise self.refuse(key, f"of type {stored.type.name}, and must be of type UINT32")
+            raise self.refuse(key, f"it has type {stored.type.name} and must be UINT32")
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= greatest:
-            raise self.refuse(key, f"and must be a whole number from {least:,} to {greatest:,}")
+            raise self.refuse(key, f"it must be a whole number from {least:,} to {greatest:,}")
         return value
 
     def _repeated(self, key: str, layers: LazyArray) -> object:
         n_layer = self._header.get(self.key("block_count"))
         if key not in _PER_LAYER or layers.item not in (Kind.INT32, Kind.UINT32) or len(layers) != n_layer:
             raise self.refuse(
-                key, "and must be one whole number" + (f", or {n_layer} of them" if key in _PER_LAYER else "")
+                key, "it must be one whole number" + (f", or {n_layer} of them" if key in _PER_LAYER else "")
             )
         if any(n != layers[0] for n in layers):
-            raise self.refuse(key, "which differ between layers; mixcli needs equal layers")
+            raise self.refuse(key, "it must be equal in all layers")
         return layers[0]
 
     def number(self, key: str, default: float | None = None) -> float:
         value: Any = self._header.get(self.key(key), default)
         stored = self._header.metadata.get(self.key(key))
         if stored is not None and stored.type != Kind.FLOAT32:
-            raise self.refuse(key, f"of type {stored.type.name}, and must be of type FLOAT32")
+            raise self.refuse(key, f"it has type {stored.type.name} and must be FLOAT32")
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
-            raise self.refuse(key, "and must be finite and at least 0")
+            raise self.refuse(key, "it must be finite and at least 0")
         return float(value)
 
 
@@ -188,20 +188,20 @@ def _sizes(header: GgufHeader, name: str) -> _Sizes:
     n_head = read.whole("attention.head_count", 1, 1 << 16)
     n_head_kv = read.whole("attention.head_count_kv", 1, n_head, n_head)
     if n_head % n_head_kv:
-        raise read.refuse("attention.head_count_kv", f"and must divide the {n_head} heads")
+        raise read.refuse("attention.head_count_kv", f"it must divide the {n_head} heads")
     head_size = read.whole("attention.key_length", 1, 1 << 16, max(n_embd // n_head, 1))
     if read.whole("attention.value_length", 1, 1 << 16, max(n_embd // n_head, 1)) != head_size:
-        raise read.refuse("attention.value_length", f"and must equal the key length, {head_size}")
+        raise read.refuse("attention.value_length", f"it must equal the key length, {head_size}")
     if read.whole("rope.dimension_count", 1, 1 << 16, head_size) != head_size or head_size % 2:
-        raise read.refuse("rope.dimension_count", f"and must be even and equal the head size, {head_size}")
+        raise read.refuse("rope.dimension_count", f"it must be even and equal the head size, {head_size}")
     if header.get(read.key("rope.scaling.type"), "linear") not in ROPE_SCALINGS:
-        raise read.refuse("rope.scaling.type", f"and must be one of {', '.join(ROPE_SCALINGS)}")
+        raise read.refuse("rope.scaling.type", f"it must be one of {', '.join(ROPE_SCALINGS)}")
     n_expert = read.whole("expert_count", 0, MAX_EXPERTS, 0)
     read.whole("expert_used_count", 1 if n_expert else 0, n_expert, 0)
     n_group = read.whole("expert_group_count", 0, max(n_expert - 1, 0), 0)
     if n_group > 1:  # asserted in llama_model_base::load_hparams
         if n_expert % n_group:
-            raise read.refuse("expert_group_count", f"and must divide the {n_expert} experts")
+            raise read.refuse("expert_group_count", f"it must divide the {n_expert} experts")
         read.whole("expert_group_used_count", 1, n_group - 1)
     read.whole("nextn_predict_layers", 0, n_layer - 1, 0)
     tokens = header.get("tokenizer.ggml.tokens")

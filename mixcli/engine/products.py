@@ -92,7 +92,7 @@ class _Tensors:
         """Allocate the memory of all of them; MemoryError when there is not enough."""
         self._buffer = _library().ggml_backend_alloc_ctx_tensors_from_buft(self.context, buffer_type)
         if not self._buffer:
-            raise MemoryError("not enough memory to measure the processor")
+            raise MemoryError("not enough memory to measure the CPU")
 
     def close(self) -> None:
         if self._buffer:
@@ -118,7 +118,7 @@ class Processor:
         self.backend = _library().ggml_backend_dev_init(self._device, None)
         set_threads = self._function(b"ggml_backend_set_n_threads", None, ctypes.c_void_p, ctypes.c_int)
         if set_threads is None:
-            raise RuntimeError("this llama.cpp takes no number of threads")
+            raise RuntimeError("this llama.cpp build cannot set the number of threads")
         set_threads(self.backend, n_threads)
         self.plain = int(_library().ggml_backend_cpu_buffer_type())
 

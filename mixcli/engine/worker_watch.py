@@ -89,7 +89,7 @@ def _silent_worker(traffic: Traffic, seconds: float) -> NotReachable:
     """Blame the one that was asked last: the others wait too."""
     endpoint = min(traffic, key=lambda one: traffic[one][1])
     return NotReachable(
-        f"the worker at {endpoint} has not answered for {seconds:.0f} s: it hangs or its machine is down; restart `mixcli worker` there"
+        f"the worker at {endpoint} has not responded for {seconds:.0f} s: it hangs or its machine is down; restart `mixcli worker` there"
     )
 
 

@@ -94,7 +94,7 @@ def _copy(source: Path, target: Path) -> None:
         need, free = source.stat().st_size, shutil.disk_usage(target.parent).free
         if free < need:
             raise DoesNotFit(
-                f"the copy needs {size(need)}, and {target.parent.parent} has {size(free)} free; "
+                f"the copy needs {size(need)}, but {target.parent.parent} has {size(free)} free; "
                 "free some space, or import the file in place without --copy"
             ) from None
         try:

@@ -119,7 +119,7 @@ def _processor() -> list[Finding]:
     more = "`mixcli profiles detect` measures all common types"
     if not rates.types:
         why = "; ".join(f"{name}: {reason}" for name, reason in failed.items()) or more
-        words = f"its rates are not measured ({f'{SWITCH} is off' if is_off() else why}); estimates use usual ones"
+        words = f"its rates are not measured ({f'{SWITCH} is off' if is_off() else why}); estimates use typical ones"
         return [Finding("processor", "ok" if is_off() else "warn", words)]
     busy = "busy" in rates.origins([one.type for one in rates.types])
     found = [
@@ -198,11 +198,11 @@ CHECKS: tuple[Callable[[], Finding | list[Finding]], ...] = (
 )  # fmt: skip
 
 SLOW_CHECKS: dict[Callable[[], Finding | list[Finding]], str] = {
-    _selftest: "testing whether llama.cpp computes here",
+    _selftest: "testing llama.cpp on this CPU",
     _devices: "looking for GPUs",
     _bandwidth: "measuring host memory bandwidth",
-    _processor: "measuring the processor, half a second for each type of weights",
-    _disk: "measuring small reads from the disk",
+    _processor: "measuring the CPU, half a second for each weight type",
+    _disk: "measuring random reads of the disk",
 }
 
 __all__ = ["Finding", "findings"]

@@ -108,7 +108,7 @@ def detected_profile() -> str:
     if rates:
         lines += [
             "",
-            "# decode in GB/s of weights; TFLOP/s of experts and of one matrix at 16, 64 and 512 tokens",
+            "# decode: GB/s of weights; experts and dense: TFLOP/s of experts and of one matrix at 16, 64 and 512 tokens",
         ]
     if busy := [name for name in rates if "busy" in found.origins([name])]:
         lines.append(f"# measured while other programs ran, perhaps too low: {', '.join(busy)}")

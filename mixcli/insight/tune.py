@@ -113,12 +113,12 @@ def _with_other_batches(
             other = plan(subject.shape, machine, replace(request, n_ctx=base.n_ctx, n_ubatch=n_ubatch))
         except DoesNotFit:
             continue
-        yield f"micro-batches of {n_ubatch}", other.placement
+        yield f"n_ubatch {n_ubatch}", other.placement
 
 
 def _with_smaller_cache(request: Request, base: Placement) -> Iterator[tuple[str, Placement]]:
     if request.kv == "auto" and base.type_k == "f16":  # it costs quality, so only where that was allowed
-        yield "a cache in q8_0", replace(base, type_k="q8_0", type_v="q8_0")
+        yield "KV cache q8_0", replace(base, type_k="q8_0", type_v="q8_0")
 
 
 def sweep(

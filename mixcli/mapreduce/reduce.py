@@ -69,7 +69,7 @@ def room_for(n_ctx: int, n_frame: int, max_tokens: int | None) -> Room:
     if answer < 1 or part < LEAST_ROOM:
         raise DoesNotFit(
             f"the context has {n_ctx:,} tokens and the prompt takes {n_frame:,} of them without the text, "
-            "which leaves too little for parts; ask for a larger one with --ctx, or shorten the prompt"
+            "which leaves too little for parts; pass a larger --ctx or shorten the prompt"
         )
     return Room(part, answer, min(max_tokens or answer, left // 2))
 

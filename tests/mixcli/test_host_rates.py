@@ -94,7 +94,7 @@ def test_kernels_that_die_leave_what_was_measured_before(
     rates = host_rates.host_rates(("Q4_K", "Q6_K"), said.append)
     assert [one.type for one in rates.types] == ["Q4_K"]
     assert rates.of("Q4_K", repacked=True) == rates.of("Q4_K", repacked=False)
-    assert "Q6_K, attention could not be measured (killed by signal 6); estimates use usual ones" in said[1]
+    assert "Q6_K, attention could not be measured (killed by signal 6); estimates use typical ones" in said[1]
     assert host_rates.host_rates(("Q4_K", "Q6_K"), said.append) == rates
     assert len(starts) == 1
     assert host_rates.failures() == dict.fromkeys(("attention", "Q6_K"), "killed by signal 6")

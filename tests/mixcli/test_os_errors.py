@@ -68,7 +68,7 @@ def test_what_is_to_be_set_is_the_variable_of_that_folder(home: Path) -> None:
         (home / "huggingface/hub/models--a--b/blobs/x", "HF_HOME"),
     ):
         assert f"set {variable} to" in str(explain(PermissionError(errno.EACCES, "no", str(path))))
-    assert "use another place" in str(explain(PermissionError(errno.EACCES, "no", "/etc/x")))
+    assert "use another path" in str(explain(PermissionError(errno.EACCES, "no", "/etc/x")))
 
 
 @pytest.mark.parametrize(

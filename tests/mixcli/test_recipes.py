@@ -126,7 +126,7 @@ def some_failed(folder: Path, out: str, err: str) -> None:
 
 def answered(_folder: Path, out: str, err: str) -> None:
     assert out.strip()
-    assert "the text goes to http://127.0.0.1:8089/v1" in err
+    assert "the text is sent to http://127.0.0.1:8089/v1" in err
 
 
 CHECKS: dict[str, Check] = {

@@ -78,7 +78,7 @@ def test_names_with_blanks_and_paths_into_fields(place: str, value: str) -> None
         ("{{ tags[2] }}", "tags is a list of 2"),
         ("{{ tags.first }}", "tags is a list of 2"),
         ("{{ mta.user }}", "has no value"),
-        ("{{ x.y }}", "also stands inside"),
+        ("{{ x.y }}", "part of another field"),
     ],
 )
 def test_a_place_that_leads_nowhere_says_where(place: str, words: str) -> None:

@@ -29,7 +29,7 @@ SERVER = ["--endpoint", "http://127.0.0.1:9", "-m", "x"]
         (["batch", "{fifo}"], "waiting for a program that writes to the pipe {fifo}"),
         (["batch", "{file}", "-o", "{fifo}"], "waiting for a program that reads from the pipe {fifo}"),
         (["batch", "-"], "waiting for the first records of the input"),
-        (["run", "hi"], "reading stdin until it ends; if no text is meant to come, add < /dev/null"),
+        (["run", "hi"], "reading stdin until it ends; add < /dev/null if there is no input"),
     ],
 )
 def test_a_wait_for_another_program_is_told_and_can_be_ended(

@@ -152,15 +152,15 @@ BROKEN: dict[str, tuple[dict[str, Value | None], dict[str, object], str]] = {
     "groups that do not divide": ({"llama.expert_group_count": u32(3), "llama.expert_group_used_count": u32(1)}, {}, "must divide the 4 experts"),
     "no groups used": ({"llama.expert_group_count": u32(2)}, {}, "expert_group_used_count is missing"),
     "all groups used": ({"llama.expert_group_count": u32(2), "llama.expert_group_used_count": u32(2)}, {}, "expert_group_used_count is 2"),
-    "a signed count": ({"llama.block_count": Value(Kind.INT32, 1)}, {}, "block_count is 1, of type INT32"),
-    "a long count": ({"llama.block_count": Value(Kind.UINT64, 1)}, {}, "of type UINT64"),
-    "a double": ({"llama.attention.layer_norm_rms_epsilon": Value(Kind.FLOAT64, 1e-5)}, {}, "of type FLOAT64"),
-    "a whole number for a float": ({"llama.attention.layer_norm_rms_epsilon": u32(1)}, {}, "epsilon is 1, of type UINT32"),
+    "a signed count": ({"llama.block_count": Value(Kind.INT32, 1)}, {}, "block_count is 1; it has type INT32"),
+    "a long count": ({"llama.block_count": Value(Kind.UINT64, 1)}, {}, "it has type UINT64"),
+    "a double": ({"llama.attention.layer_norm_rms_epsilon": Value(Kind.FLOAT64, 1e-5)}, {}, "it has type FLOAT64"),
+    "a whole number for a float": ({"llama.attention.layer_norm_rms_epsilon": u32(1)}, {}, "epsilon is 1; it has type UINT32"),
     "heads for other layers": ({"llama.attention.head_count": i32s([N_HEAD] * 2)}, {}, "one whole number, or 1 of them"),
     "heads as floats": ({"llama.attention.head_count": f32s([N_HEAD])}, {}, "head_count is <1 x FLOAT32>"),
     "a width for each layer": ({"llama.embedding_length": i32s([N_EMBD])}, {}, "embedding_length is <1 x INT32>"),
-    "tokens as numbers": ({"tokenizer.ggml.tokens": i32s(list(range(262)))}, {}, "tokens must be an array of STRING, and holds INT32"),
-    "tokens that are no array": ({"tokenizer.ggml.tokens": text("all")}, {}, "tokens must be an array of STRING, and holds STRING"),
+    "tokens as numbers": ({"tokenizer.ggml.tokens": i32s(list(range(262)))}, {}, "tokens must be an array of STRING, but holds INT32"),
+    "tokens that are no array": ({"tokenizer.ggml.tokens": text("all")}, {}, "tokens must be an array of STRING, but holds STRING"),
     "scores in bytes": ({"tokenizer.ggml.scores": Value(Kind.ARRAY, [0] * 262, Kind.INT8)}, {}, "holds INT8"),
     "scores as doubles": ({"tokenizer.ggml.scores": Value(Kind.ARRAY, [0.0] * 262, Kind.FLOAT64)}, {}, "holds FLOAT64"),
     "scores as text": ({"tokenizer.ggml.scores": texts(["0"] * 262)}, {}, "holds STRING"),
@@ -218,7 +218,7 @@ def test_a_context_in_which_nothing_has_room(tmp_path: Path, context: int) -> No
     """llama.cpp loads such a file, but no prompt fits and no --ctx could be asked for."""
     path = changed(tmp_path / "m.gguf", {"llama.context_length": u32(context)})
     with pytest.raises(
-        IntegrityError, match=f"context_length is {context}, and must be a whole number from 64"
+        IntegrityError, match=f"context_length is {context}; it must be a whole number from 64"
     ):
         check_gguf(path)
 

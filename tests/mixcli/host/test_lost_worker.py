@@ -77,7 +77,7 @@ def started(name: HostName, endpoint: str) -> Iterator[HostClient]:
         began = time.monotonic()
         _, err = process.communicate(timeout=20)
         assert time.monotonic() - began < 3
-    assert process.returncode == 0 or f"the worker at {endpoint} has not answered for 0 s" in err
+    assert process.returncode == 0 or f"the worker at {endpoint} has not responded for 0 s" in err
 
 
 def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
@@ -88,11 +88,11 @@ def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
     done = python_child.run("-c", QUICK + probe, seconds=30, stdin=order)
     assert (done.code, done.last_words) == (
         6,
-        f"the worker at {frozen} has not answered for 0 s: it hangs or its machine is down; restart `mixcli worker` there",
+        f"the worker at {frozen} has not responded for 0 s: it hangs or its machine is down; restart `mixcli worker` there",
     )
     look = "from mixcli.engine.devices import main\nmain([sys.argv[1]])"
     done = python_child.run("-c", "import sys\n" + QUICK + look, frozen, seconds=30)
-    assert f"the worker at {frozen} has not answered" in done.out, done
+    assert f"the worker at {frozen} has not responded" in done.out, done
     assert time.monotonic() - began < 10
 
 
@@ -100,7 +100,7 @@ def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
 def test_a_load_is_not_frozen_by_a_worker(frozen: str, name: HostName) -> None:
     with started(name, frozen) as client:
         *_, last = client.attach(0)
-    with pytest.raises(NotReachable, match=f"the worker at {frozen} has not answered for 0 s"):
+    with pytest.raises(NotReachable, match=f"the worker at {frozen} has not responded for 0 s"):
         raise_error(last)
 
 
@@ -157,4 +157,4 @@ def test_only_the_worker_that_was_asked_last_is_blamed_and_only_when_it_is_silen
             assert not found, "bytes go all the time"
             clients[0].sendall(b"x")
             wait_for(lambda: found)
-        assert str(found[0]).startswith(f"the worker at {places[0]} has not answered for 0 s")
+        assert str(found[0]).startswith(f"the worker at {places[0]} has not responded for 0 s")

@@ -214,7 +214,7 @@ def test_a_broken_file_costs_its_numbers_only(mixcli: Runner, home: Path) -> Non
     small.write(home / "lmstudio/a/b/broken.Q4_0.gguf", MODEL[:100])
     (row,) = json.loads(mixcli("list", "--json").stdout)
     assert row["parameters"] == 0
-    assert "cut short" in row["problem"]
+    assert "incomplete" in row["problem"]
     assert mixcli("list").returncode == 0
 
 

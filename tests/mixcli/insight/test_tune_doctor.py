@@ -115,7 +115,7 @@ def test_more_and_fewer_expert_layers_are_candidates() -> None:
     assert layers[0] == 0
     assert len(layers) >= 3
     assert found["the plan"].tensor_overrides
-    assert {"micro-batches of 2048", "1 thread", "repacking off"} <= found.keys()
+    assert {"n_ubatch 2048", "1 thread", "repacking off"} <= found.keys()
 
 
 def test_tune_needs_a_model_that_is_here(mixcli: Runner) -> None:

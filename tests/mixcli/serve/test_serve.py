@@ -172,7 +172,7 @@ def test_openais_own_client_and_our_batch_get_the_same_answers_through_it(
     here = mixcli(*ask, "-m", "demo", "--ctx", "1024")
     there = mixcli(*ask, "--endpoint", f"http://127.0.0.1:{served.port}/v1")
     assert (here.returncode, there.returncode) == (0, 0), there.stderr
-    assert f"the text goes to http://127.0.0.1:{served.port}/v1" in there.stderr
+    assert f"the text is sent to http://127.0.0.1:{served.port}/v1" in there.stderr
 
     def labels(text: str) -> list[tuple[int, str]]:
         return [(line["id"], line["result"]) for line in map(json.loads, text.splitlines())]
