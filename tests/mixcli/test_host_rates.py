@@ -265,7 +265,7 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
     shown = mixcli("profiles", "show", "mine").stdout.splitlines()
     assert {"unified\tno", "kv_types\tf16", "ubatches\t512, 1024, 2048", "workers\tnone"} <= set(shown)
     assert "plain 0.0002 and 1 TFLOP/s" in shown[-1]
-    assert "reads 0.001 TFLOP/s" in shown[-2]
+    assert "prefill 0.001 TFLOP/s" in shown[-2]
     search = ("search", "mixtral-base")
     assert "tok/s (typical rates)" in mixcli(*search).stdout
     assert "`mixcli plan MODEL` measures them" in mixcli(*search).stderr

@@ -363,7 +363,7 @@ def test_retry_after_in_every_form(said: str | None, least: float, most: float) 
     ],
 )
 def test_addresses_that_are_none(url: str) -> None:
-    with pytest.raises(UsageError, match="not an address"):
+    with pytest.raises(UsageError, match="not a valid URL"):
         EndpointClient(url, None)
 
 

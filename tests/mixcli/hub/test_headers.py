@@ -85,6 +85,6 @@ def test_a_full_disk_is_told_before_any_tensor_is_fetched(
     done = subprocess.run(
         [sys.executable, "-c", FULL, "pull", *args], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, "and 999 B are free" in done.stderr) == (4, True), done.stderr
+    assert (done.returncode, "but 999 B are free" in done.stderr) == (4, True), done.stderr
     assert all(seen.start == 0 and seen.length <= MIB for seen in hub.downloads())
     assert len(hub.downloads()) <= 4
