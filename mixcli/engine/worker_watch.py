@@ -29,14 +29,15 @@ Traffic = dict[str, tuple[int, int]]  # bytes by endpoint, and milliseconds sinc
 
 
 class WorkerWatch:
-    """Watches the workers while something is `waiting` for them; `on_silent` gets the error, once, from a thread of its own.
+    """Watches the workers while some thread is `waiting` for them; `on_silent` gets the error, once, from a thread of its own.
 
     Seconds are those in which this process runs: one that was stopped blames no worker.
     """
 
     def __init__(self, endpoints: Sequence[str], on_silent: Callable[[NotReachable], None]) -> None:
         self._endpoints, self._on_silent = endpoints, on_silent
-        self._limit: float | None = None
+        self._limits: list[float] = []  # of each thread that waits
+        self._starting = threading.Lock()
         self._silent = 0.0
         self._thread: threading.Thread | None = None
 
@@ -46,15 +47,16 @@ class WorkerWatch:
         if not self._endpoints:
             yield
             return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._watch, name="worker watch", daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="worker watch", daemon=True)
+                self._thread.start()
         self.alive()
-        self._limit = seconds
+        self._limits.append(seconds)
         try:
             yield
         finally:
-            self._limit = None
+            self._limits.remove(seconds)
 
     def alive(self) -> bool:
         """Note a sign of progress; True, so that a load goes on whose callback this is."""
@@ -66,7 +68,7 @@ class WorkerWatch:
         before: Traffic | None = None
         while True:
             time.sleep(LOOK)
-            limit = self._limit
+            limit = min(self._limits, default=None)
             if limit is None:
                 continue
             self._silent += LOOK
@@ -76,7 +78,7 @@ class WorkerWatch:
             elif not now or _bytes(now) != _bytes(before):  # not connected yet, or alive
                 self.alive()
             before = now
-            if self._silent > limit and self._limit is not None:
+            if self._silent > limit and self._limits:
                 self._on_silent(_silent_worker(now or dict.fromkeys(self._endpoints, (0, 0)), limit))
                 return
 

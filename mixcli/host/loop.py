@@ -104,7 +104,12 @@ class EngineLoop:
 
     def experts(self, messages: Sequence[Message]) -> "Future[dict[str, Any]]":
         """Return which experts the last message of a conversation was given to; see engine.experts.routing."""
-        return self._lanes.put_beside(lambda: self._ready().routing(messages))
+
+        def route() -> dict[str, Any]:
+            with self._workers.waiting(COMPUTE):  # in a lane, not in the engine's thread
+                return self._ready().routing(messages)
+
+        return self._lanes.put_beside(route)
 
     def close(self, timeout: float) -> None:
         """Stop after the present step, write the caches to disk, and wait for the thread at most `timeout` seconds."""

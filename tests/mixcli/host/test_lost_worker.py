@@ -120,6 +120,22 @@ def test_an_answer_is_not_frozen_by_a_worker(
 
 
 @pytest.mark.model
+def test_the_routing_of_an_answer_is_not_frozen_by_a_worker(
+    worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
+) -> None:
+    """It is computed in another thread and another context than answers are."""
+    endpoint, process = worker
+    told = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello, how are you?"}]
+    with started(name, endpoint) as client:
+        guest = client.attach(0)
+        next(state for state in guest if state["status"] == "ready")
+        assert client.experts(told)["n_expert"] == 8
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(ModelDied):
+            client.experts(told)
+
+
+@pytest.mark.model
 def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
     worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
 ) -> None:
