@@ -16,7 +16,7 @@ import click
 
 from mixcli import __version__, signals
 from mixcli.console import console
-from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, UsageError
+from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, UsageError
 from mixcli.text import clean, did_you_mean, missing, nearest
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
@@ -257,8 +257,20 @@ def _no_arguments(error: Any) -> int:
 
 def _usage(error: Any) -> int:
     where = error.ctx.command_path if error.ctx else "mixcli"
-    console.error(f"{error.format_message()} (see {where} --help)")
+    variable = _variable_of(error)
+    console.error(
+        f"{f'{variable}: {error.message}' if variable else error.format_message()} (see {where} --help)"
+    )
     return UsageError.exit_code
+
+
+def _variable_of(error: Any) -> str:
+    """Return the environment variable that an option's value came from; nothing where the command line has it."""
+    param = getattr(error, "param", None)
+    if not error.ctx or not isinstance(param, click.Option) or not param.name:
+        return ""
+    source = error.ctx.get_parameter_source(param.name)
+    return str(param.envvar) if source is click.core.ParameterSource.ENVIRONMENT else ""
 
 
 def _interrupted(_error: Any) -> int:
@@ -272,7 +284,7 @@ def _broken_pipe(_error: Any) -> int:
 
 
 def _os_error(error: Any) -> int:
-    if hasattr(error, "exit_code") or os.environ.get("MIXCLI_DEBUG"):
+    if hasattr(error, "exit_code") or _is_debugged():
         return _ours(error)
     from mixcli.os_errors import explain
 
@@ -283,10 +295,24 @@ def _os_error(error: Any) -> int:
 
 def _ours(error: Any) -> int:
     code = getattr(error, "exit_code", None)
-    if not isinstance(code, int) or os.environ.get("MIXCLI_DEBUG"):
+    if not isinstance(code, int) or _is_debugged():
         raise error
     console.error(str(error))
     return code
+
+
+def _out_of_memory(error: Any) -> int:
+    if _is_debugged():
+        raise error
+    console.error(
+        "not enough memory; close other programs, raise the limit (ulimit -v), or run it on less at a time"
+    )
+    return DoesNotFit.exit_code
+
+
+def _is_debugged() -> bool:
+    """Return whether MIXCLI_DEBUG asks for the traceback of an error that is shown as a sentence otherwise."""
+    return os.environ.get("MIXCLI_DEBUG", "").lower() not in {"", "0", "no", "off", "false"}
 
 
 def _forget_stdout() -> None:
@@ -305,6 +331,7 @@ SHOWN: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callab
     ((click.Abort, KeyboardInterrupt), _interrupted),
     (BrokenPipeError, _broken_pipe),
     (OSError, _os_error),
+    (MemoryError, _out_of_memory),
     (Exception, _ours),
 )
 

@@ -13,14 +13,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-import llama_cpp.llama_cpp as llama
 import numpy as np
 from numpy.typing import NDArray
 
 from quantize import bindings
 from quantize.errors import QuantizeError
 from quantize.ggml_types import GGMLQuantizationType, row_bytes
+
+try:
+    import llama_cpp
+    import llama_cpp.llama_cpp as llama
+except (
+    ImportError,
+    OSError,
+    RuntimeError,
+) as error:  # RuntimeError is what the bindings make of the loader's refusal
+    raise QuantizeError(
+        f"llama.cpp cannot be loaded ({str(error).splitlines()[0]:.200}); `mixcli doctor` tells what is missing, or memory is short (ulimit -v)."
+    ) from error
 
 # A wheel carries each library under several names, and libllama is linked to the first of these: another copy would be a second,
 # unconnected library.

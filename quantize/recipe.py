@@ -5,19 +5,21 @@ stand-in file: the hyperparameters that the rules look at and the real tensor li
 rule counts them, and no data. So the rules are never written down twice.
 """
 
+import errno
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
-from quantize.errors import BadOption, CorruptFile, QuantizeError, Unsupported
+from quantize.errors import BadOption, CorruptFile, NoSpace, QuantizeError, Unsupported
 from quantize.ggml_types import PLAIN, GGMLQuantizationType, row_bytes
 from quantize.layout import ALIGNMENT, header_bytes, pad
 from quantize.source import ModelSource, TensorSource, Value, f32, u32
 from quantize.wording import shown
 
 _T = GGMLQuantizationType
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 # The names that llama-quantize takes -> llama_ftype of llama.h
 FILE_TYPES: dict[str, int] = {
@@ -158,7 +160,7 @@ def choose_types(
         try:
             _write_stand_in(model, path)
         except OSError as error:
-            raise QuantizeError(
+            raise (NoSpace if error.errno in _NO_ROOM else QuantizeError)(
                 f"a temporary copy of the header cannot be written in {folder}: {error.strerror}; set TMPDIR to another folder."
             ) from error
         log = ggml.dry_run(

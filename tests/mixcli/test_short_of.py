@@ -1,0 +1,87 @@
+"""Limits that a system sets: memory, files, processes; a sentence and a code of the table, whatever runs out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixcli.cli import _exit_code_of
+from tests.conftest import _environment, mixcli_process
+from tests.mixcli.hub import small
+
+
+def limited(home: Path, limit: str, *args: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["sh", "-c", f'ulimit {limit}; exec "$0" -m mixcli "$@"', sys.executable, *args],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=_environment(home),
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return small.write(tmp_path / "tiny.F16.gguf", small.gguf())
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("ImportError('No module named llama_cpp')", "No module named llama_cpp"),
+        ("RuntimeError('Failed to load shared library libllama.so')", "Failed to load shared library"),
+    ],
+)
+def test_a_library_that_cannot_be_loaded_is_a_sentence(
+    home: Path, file: Path, fault: str, words: str
+) -> None:
+    """As with a broken installation, or too little address space (ulimit -v)."""
+    code = (
+        "import builtins, sys; original = builtins.__import__\n"
+        "def torn(name, *rest):\n"
+        f"    if name.partition('.')[0] == 'llama_cpp': raise {fault}\n"
+        "    return original(name, *rest)\n"
+        "builtins.__import__ = torn\n"
+        "from mixcli.__main__ import main\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "quantize", str(file), "q8_0", "--dry-run"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60, env=_environment(home),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"mixcli: llama.cpp cannot be loaded ({words}")
+
+
+@pytest.mark.parametrize(
+    "args", [["list"], ["plan", "{}"], ["quantize", "{}", "q8_0", "--dry-run"], ["sessions", "list"], ["ps"]]
+)
+def test_few_descriptors_are_enough(home: Path, file: Path, args: list[str]) -> None:
+    done = limited(home, "-n 64", *(arg.format(file) for arg in args))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_disk_that_is_full_for_the_stand_in_is_exit_4(home: Path, file: Path) -> None:
+    done = limited(home, "-f 1", "quantize", str(file), "q8_0", "--dry-run")
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
+    assert "set TMPDIR to another folder" in done.stderr
+
+
+def test_memory_that_runs_out_anywhere_is_exit_4(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _exit_code_of(MemoryError()) == 4
+    assert capsys.readouterr().err.startswith("mixcli: not enough memory; ")
+
+
+@pytest.mark.parametrize(("value", "is_on"), [("", False), ("0", False), ("off", False), ("1", True)])
+def test_debugging_can_be_switched_off(home: Path, value: str, is_on: bool) -> None:
+    done = mixcli_process(home, ["show", "nothing"], MIXCLI_DEBUG=value)
+    assert ("Traceback" in done.stderr) is is_on
+
+
+def test_a_wrong_value_of_a_variable_is_not_blamed_on_an_option(home: Path) -> None:
+    args = ["run", "hi", "--endpoint", "http://127.0.0.1:9", "-m", "x"]
+    done = mixcli_process(home, args, MIXCLI_OFFLINE="maybe")
+    assert done.returncode == 2
+    assert done.stderr.startswith("mixcli: MIXCLI_OFFLINE: 'maybe' is not a valid boolean")
