@@ -19,7 +19,7 @@ INTERRUPTED = "interrupted"  # the finish_reason of an answer that the user stop
 
 
 class Asked(Protocol):
-    """Who answers: a host of this machine, or another server."""
+    """The backend of an answer: a host of this machine, or another server."""
 
     @property
     def client(self) -> ChatClient: ...

@@ -88,7 +88,7 @@ def cli() -> None:
 
 
 def as_text(command: click.Command) -> None:
-    """Let every word of a command's line that is text arrive as text, whatever bytes it has; paths keep theirs."""
+    """Decode every text parameter of a command as valid text, whatever its bytes; paths keep their bytes."""
     for parameter in command.params:
         if type(parameter.type) is click.types.StringParamType:
             parameter.type = TEXT
@@ -323,7 +323,7 @@ def _forget_stdout() -> None:
 # what a write fails with; Python would try once more at exit, and complain
 UNWRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
-# the first row that matches tells what is shown and which code is given
+# the first matching row decides the message and the exit code
 SHOWN: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[Any], int]], ...] = (
     (click.exceptions.Exit, _exit),
     (click.exceptions.NoArgsIsHelpError, _no_arguments),

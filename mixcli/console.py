@@ -33,7 +33,7 @@ CONTROL = {
 }
 SLOW = 5.0  # seconds of a silent wait before a note explains it
 EVERY = 30.0  # seconds between two lines of progress where no bar can be drawn
-MIN_WIDTH, WIDTH, MAX_WIDTH = 20, 80, 1000  # columns that are drawn for, whatever a terminal or COLUMNS says
+MIN_WIDTH, WIDTH, MAX_WIDTH = 20, 80, 1000  # limits and default of the width in columns
 
 
 def strip_controls(text: str) -> str:
@@ -135,7 +135,7 @@ class _Drawn:
 
 @contextmanager
 def _named(stream: TextIO) -> Iterator[None]:
-    """Add to a failure to write the name of what is written to, which the system leaves out."""
+    """Add the name of the stream to a write error, which the system omits."""
     try:
         yield
     except OSError as error:
@@ -145,14 +145,14 @@ def _named(stream: TextIO) -> Iterator[None]:
 
 
 class Console:
-    """Where everything that mixcli says goes out; `configure` is called once, by the options of a command."""
+    """The only output of mixcli; `configure` is called once, by the options of a command."""
 
     def __init__(self) -> None:
         self.quiet = False
         self.color: bool | None = None
 
     def configure(self, *, quiet: bool | None = None, color: bool | None = None) -> None:
-        """Set what the command line said; None leaves a setting as it is."""
+        """Apply the options of the command line; None keeps a setting."""
         if quiet is not None:
             self.quiet = quiet
         if color is not None:

@@ -22,7 +22,7 @@ and keeps its traceback. 130 (interrupted) and 141 (broken pipe) are given by cl
 
 
 class MixcliError(Exception):
-    """Base of all errors that are shown as one sentence."""
+    """Base of all errors that are shown to users."""
 
     exit_code = 1
 
@@ -65,7 +65,7 @@ class SomeFailed(MixcliError):
 
 
 class DoesNotFit(MixcliError):
-    """Memory, disk or context is too small for what was asked."""
+    """Memory, disk or context is too small for the request."""
 
     exit_code = 4
 

@@ -15,7 +15,7 @@ ABSTAIN = "abstain"  # what is printed where no label is likely enough
 
 @dataclass(frozen=True)
 class Form:
-    """What is asked of an answer. At most one of the four is set; `abstain` is the least probability of a label that counts."""
+    """The required form of an answer. At most one of the four is set; `abstain` is the least probability of a valid label."""
 
     labels: tuple[str, ...] = ()
     schema: Mapping[str, Any] = field(default_factory=dict)

@@ -45,7 +45,7 @@ NETWORK_LINK = 0.1  # GB/s to a worker: a gigabit
 
 
 def this_machine(workers: Sequence[str] = ()) -> Machine:
-    """Look at memory, cores and GPUs now; `workers` are HOST:PORT of machines that lend theirs.
+    """Detect memory, cores and GPUs now; `workers` are HOST:PORT of machines whose memory is used too.
 
     Raises NotReachable when a worker does not answer.
     """

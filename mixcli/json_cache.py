@@ -22,7 +22,7 @@ MAX_BYTES = 8 << 20  # a larger file is not ours
 
 
 def load(name: str) -> dict[str, Any]:
-    """Return what is remembered under a name; empty for a file that is absent, torn, too large or no JSON object."""
+    """Return the cached object of a name; empty if the file is missing, incomplete, too large or not a JSON object."""
     try:
         return _read(_file(name))
     except OSError:  # the cache is a file, or another user's
@@ -30,7 +30,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def update(name: str, change: Callable[[dict[str, Any]], None]) -> bool:
-    """Let `change` alter what is remembered under a name; False when it could not be written."""
+    """Update the cached object of a name by `change`; False if it could not be written."""
     try:
         path = _file(name)
         with exclusive(path.with_suffix(".lock"), seconds=PATIENCE):

@@ -86,7 +86,7 @@ class _Holder:
     computed: str
 
     def words(self, what: str) -> str:
-        """Return one clause: who it is, what it does, since when, and whether it is stopped."""
+        """Describe the holder in one clause: process, activity, start time, and whether it is stopped."""
         who = f"process {self.pid}" if self.pid else "another process"
         doing = f"has been {what} since {self.since}" if self.since else f"is {what}"
         stopped = f"; it is stopped, and `kill -CONT {self.pid}` continues it" if self.is_stopped else ""
@@ -178,7 +178,7 @@ def _stand_in(path: Path) -> Path | None:
 
 
 def _sign(handle: int) -> None:
-    """Write who has the lock, and when that process began; a full disk does not prevent have it."""
+    """Write who has the lock, and when that process began; a full disk does not prevent holding it."""
     with suppress(OSError):
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()} {_began(os.getpid())}\n".encode("ascii", "replace"), 0)

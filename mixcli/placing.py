@@ -22,7 +22,7 @@ SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs ou
 
 
 def place(stored: StoredModel, wish: Wish) -> Order:
-    """Look at the file before anything loads it, and plan it for its machine."""
+    """Check the file before it is loaded, and plan it for its machine."""
     shape = shape_of(check_gguf(stored.path))
     disk_of = stored.path if wish.request.from_disk else None
     machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of, [shape])

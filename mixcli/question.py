@@ -12,7 +12,7 @@ PIPED, TEXT, PROMPT = "stdin", "text", "prompt"  # the names that a template has
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a text: `template` has places for it (`stdin` or `text`), for `prompt` and for `variables`."""
+    """A prompt for a text: `template` has placeholders for it (`stdin` or `text`), for `prompt` and for `variables`."""
 
     template: Template
     prompt: str = ""

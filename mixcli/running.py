@@ -35,7 +35,7 @@ class How:
 
 
 class Held(Asked, Protocol):
-    """Who answers, until it is let go."""
+    """A backend that is held until `leave`."""
 
     def leave(self) -> None: ...
 

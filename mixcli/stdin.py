@@ -31,7 +31,7 @@ def stream() -> BinaryIO:
 
 
 def piped_text() -> str:
-    """Return what is piped in, whole; nothing where there is no pipe."""
+    """Return the whole piped text; empty without a pipe."""
     if not is_piped():
         return ""
     try:

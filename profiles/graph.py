@@ -79,7 +79,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class LayerHome:
-    """On which device (its number, the host last) a layer's parts live."""
+    """The device (its number, the host last) of each part of a layer."""
 
     attention: int
     gate: int

@@ -32,7 +32,7 @@ class Layout:
 
     @property
     def has_overrides(self) -> bool:
-        """Whether some experts live elsewhere than their layer."""
+        """Whether some experts are on another device than their layer."""
         return any(set(e) != {a} for a, e in zip(self.attention, self.experts, strict=True))
 
     def shortened(self) -> "Layout":
@@ -58,7 +58,7 @@ class Layout:
         return tuple(float(placed.count(device)) for device in range(self.host))
 
     def overrides(self, machine: Machine, dense: bool) -> tuple[tuple[str, str], ...]:
-        """Return tensor overrides (regular expression, buffer type) for experts that live elsewhere than their layer."""
+        """Return tensor overrides (regular expression, buffer type) for experts that are on another device than their layer."""
         groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
         for layer, (home, experts) in enumerate(zip(self.attention, self.experts, strict=True)):
             for device in sorted(set(experts) - {home}):

@@ -26,7 +26,7 @@ class Gpu:
 
     @property
     def computes_host_weights(self) -> bool:
-        """Whether llama.cpp sends it large batches with weights that live on the host (op_offload)."""
+        """Whether llama.cpp sends it large batches with weights that are in host memory (op_offload)."""
         return self.kind in ("cuda", "rocm", "vulkan")
 
 

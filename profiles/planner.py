@@ -25,7 +25,7 @@ PINNED_SHARE = 0.8  # of free memory that may be pinned; more makes the whole sy
 
 @dataclass(frozen=True)
 class Plan:
-    """A placement that fits, its ledger (GPUs, then the host), what it should reach, and why it is so in sentences."""
+    """A placement that fits, its ledger (GPUs, then the host), its estimated speed, and the reasons as sentences."""
 
     placement: Placement
     layout: Layout

@@ -105,7 +105,7 @@ class AttentionRates:
 
 @dataclass(frozen=True)
 class HostRates:
-    """What is known of a processor, by type."""
+    """The known rates of a processor, by type."""
 
     types: tuple[TypeRates, ...] = ()
     attention: AttentionRates | None = None

@@ -44,7 +44,7 @@ PREFERENCES: tuple[Preference, ...] = get_args(Preference)
 
 @dataclass(frozen=True)
 class Rule:
-    """How a file is chosen: what is preferred, and the tokens per second that it must decode at least; None asks for no number."""
+    """How a file is chosen: the preference, and the least decode speed in tok/s; None for no limit."""
 
     prefer: Preference = "balanced"
     min_tps: float | None = None

@@ -134,7 +134,7 @@ class _Found:
 
 
 def _find(folder: Path, elsewhere: Collection[str]) -> _Found:
-    """Choose the weights of a folder: what is whole wins over what an index only promises, such as one that a download left behind."""
+    """Choose the weights of a folder: complete files win over an index with missing ones, such as that of an interrupted download."""
     has_config, has_params = ((folder / layout.value).is_file() for layout in Layout)
     index, incomplete = folder / INDEX, None
     if has_config and index.is_file():

@@ -135,7 +135,7 @@ def prepare_model(model: ModelSource, target: Path, options: Options) -> WritePl
 
 
 def open_model(source: Path, options: Options) -> ModelSource:
-    """Open whatever `source` is: a folder with a checkpoint, or a GGUF file."""
+    """Open `source`: a folder with a checkpoint, or a GGUF file."""
     if source.suffix.lower() in _PICKLED:
         raise Unsupported(
             f"{source} is a pickle file, which can run code when opened; download the model as safetensors or GGUF."
@@ -236,7 +236,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _check_sources(model: ModelSource, types: dict[str, GGMLQuantizationType]) -> None:
-    """Refuse to quantize again what has lost much already."""
+    """Refuse to requantize tensors of a low-precision type."""
     good = {type_.name for type_ in GOOD_SOURCES}
     for tensor in model.tensors:
         if tensor.dtype != types[tensor.name].name and not good.issuperset(tensor.dtype.split(MIXED)):

@@ -21,7 +21,7 @@ class QuantizeError(Exception):
 
 
 class CorruptFile(QuantizeError):
-    """A file's bytes contradict themselves or what they must be."""
+    """A file is damaged or contradicts itself."""
 
     exit_code = 5
 
@@ -43,13 +43,13 @@ class InUse(QuantizeError):
 
 
 class BadTarget(QuantizeError):
-    """A path that cannot take a result, whatever the result is."""
+    """A path that no result can be written to."""
 
     exit_code = 2
 
 
 class BadOption(QuantizeError):
-    """An option whose value cannot be, whatever the source is."""
+    """An option whose value is invalid for every source."""
 
     exit_code = 2
 

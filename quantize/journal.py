@@ -71,7 +71,7 @@ class Journal:
             data = data[os.write(self._fd, data) :]
 
     def flush(self) -> None:
-        """Bring what is recorded to the disk."""
+        """Flush the journal to the disk."""
         os.fsync(self._fd)
 
     def forget(self, numbers: set[int]) -> None:

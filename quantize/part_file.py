@@ -32,7 +32,7 @@ class PartFile:
         return pread_exactly(self._fd, offset, n)
 
     def flush(self) -> None:
-        """Bring what is written to the disk."""
+        """Flush the file to the disk."""
         os.fsync(self._fd)
 
     def finish(self) -> None:

@@ -33,7 +33,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a write is: bytes of the result done and in all, and what is going on now."""
+    """The progress of a write: bytes done and in total, and the current stage."""
 
     done: int
     total: int

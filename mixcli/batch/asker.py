@@ -19,7 +19,7 @@ MOST_DEATHS = 3  # of the model's process while one request is asked
 def when_free(
     client: ChatClient, body: Mapping[str, Any], key: str, patience: float = PATIENCE
 ) -> dict[str, Any]:
-    """Ask, and as long as the server says that it is busy, wait as long as it says, and longer each time, and ask again."""
+    """Send a request; while the server is busy, wait as long as it asks, longer each time, and retry."""
     deadline = time.monotonic() + patience
     backoff = LEAST_PAUSE
     while True:
@@ -69,7 +69,7 @@ class HostAsker:
             return answer
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._host.leave()
 
     def _revive(self, generation: int, error: ModelDied) -> None:
@@ -101,4 +101,4 @@ class EndpointAsker:
         return when_free(self._endpoint.client, body, key)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: a server is not held."""

@@ -23,7 +23,7 @@ class Job(Protocol):
         """Return the chat completion request of a record; MixcliError says why there is none."""
 
     def outcome(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is kept of a chat completion; MixcliError when it is not what was asked for."""
+        """Return the part of a chat completion to keep; MixcliError if it does not have the requested format."""
 
     def line(self, record: Record, key: str, outcome: Mapping[str, Any], /) -> dict[str, Any]:
         """Return the line of an answered record."""

@@ -81,12 +81,12 @@ class Journal:
             self._write(key, place, outcome)
 
     def sync(self) -> None:
-        """Bring everything to the disk."""
+        """Flush everything to the disk."""
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Sync and let go; a journal that keeps nothing is removed."""
+        """Sync and close; remove an empty journal."""
         with self._lock:
             self._old.close()
             if self._end <= len(HEADER):  # nothing was computed
@@ -157,9 +157,7 @@ def _opened(path: Path) -> BinaryIO:
     """Open or make a journal, and cut off a line that was being written when its writer ended."""
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
     try:
-        fcntl.flock(
-            file, fcntl.LOCK_EX | fcntl.LOCK_NB
-        )  # the kernel lets go when its holder ends in whatever way
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases the lock when its holder ends
     except BlockingIOError as error:
         file.close()
         raise InUse(

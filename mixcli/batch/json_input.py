@@ -120,7 +120,7 @@ def document_values(stream: Readable) -> Iterator[tuple[int, Any]]:
 
 
 class _Scanner:
-    """Finds where values end, in pieces of a stream; only brackets and quotes are looked at."""
+    """Find the ends of values in pieces of a stream, by brackets and quotes only."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream

@@ -24,10 +24,10 @@ SUFFIXES = {
 
 
 def open_records(stream: BinaryIO, name: str, format_: str | None = None) -> Source:
-    """Find out what a stream holds and give its records as they come.
+    """Detect the format of a stream and yield its records as they arrive.
 
     The format is the one that is named, else that of the file's suffix, else JSON where it begins so and plain lines where it does
-    not. UsageError for what is not text, for a table without a usable header, and where suffix and content say different things.
+    not. UsageError for input that is not text, a table without a usable header, or a suffix that contradicts the content.
     """
     peeked = Peeked(stream)
     head, is_whole = peeked.head, peeked.is_whole

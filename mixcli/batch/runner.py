@@ -29,7 +29,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a batch is run: `identity` says whom is asked (part of every key), `window` requests are in flight at a time."""
+    """How a batch is run: `identity` names the model or server (part of every key), `window` requests are in flight at a time."""
 
     identity: str
     window: int = 32
@@ -63,8 +63,8 @@ def run(
 ) -> Tally:
     """Run a batch; `write` gets lines in order of the input (or of completion), `look` every end as it comes.
 
-    Raises SomeFailed when more than `max_errors` records failed, or, where that is not said, when the first ALIKE records all fail
-    alike: the cause is the address, the model or an option then. What was computed is in the journal.
+    Raises SomeFailed when more than `max_errors` records failed, or, without `max_errors`, when the first ALIKE records all fail
+    with the same error: then the cause is the address, the model or an option. Finished results are in the journal.
     """
     ahead = settings.window * AHEAD
     pool: Pool[tuple[int, Record], tuple[Done, str, dict[str, Any] | None]] = Pool(
@@ -113,7 +113,7 @@ def _alike(words: list[str], done: Done) -> list[str] | None:
 def _one(
     index: int, record: Record, job: Job, ask: Ask, journal: Journal | None, identity: str
 ) -> tuple[Done, str, dict[str, Any] | None]:
-    """Bring one record to its end; returns it with its key, and the outcome where one was computed now."""
+    """Process one record; return it with its key, and the outcome if it was computed now."""
     key = key_of(identity, {"line": index})
     try:
         if record.fault:

@@ -61,7 +61,7 @@ Shape = Literal["document", "lines", ""]
 
 
 class Peeked:
-    """A stream whose first bytes were looked at; `is_whole` shows whether they are all."""
+    """A stream whose first bytes were read ahead; `is_whole` is true if they are all."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

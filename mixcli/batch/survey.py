@@ -22,7 +22,7 @@ SHOWN = 5
 
 @dataclass
 class Survey:
-    """What is seen of the records: how many, how many of them cannot be asked, and which of the named fields any of them has."""
+    """Counts over the records: how many there are, how many are invalid, and which of the named fields occur."""
 
     n: int = 0
     n_bad: int = 0
@@ -43,7 +43,7 @@ class Survey:
     def add(
         self, record: Record, job: Job, wanted: Sequence[str], gold: str | None, labels: Sequence[str]
     ) -> None:
-        """Look at one record."""
+        """Count one record."""
         self.n += 1
         try:
             if record.fault:

@@ -40,7 +40,7 @@ def check_targets(source: str, out: Path | None, journal: Path | None, others: t
 
 
 def part_of(out: Path) -> Path:
-    """Return where an output lies while it is written: beside the file that it becomes, also where that is behind a link."""
+    """Return the path of the unfinished output: beside the final file, with links resolved."""
     target = Path(os.path.realpath(out))
     return target.with_name(target.name + ".part")
 

@@ -25,7 +25,7 @@ from mixcli.template import nearest
 
 
 class Asker(Protocol):
-    """Who is asked: `identity` names the weights or the server, `width` is how many engines there are."""
+    """The backend of a batch: `identity` names the weights or the server, `width` is its number of engines."""
 
     @property
     def identity(self) -> str: ...
@@ -37,7 +37,7 @@ class Asker(Protocol):
 
 @dataclass(frozen=True)
 class Order:
-    """What the command line says of a batch; `settings.identity` is filled in once it is known who is asked.
+    """The options of a batch; `settings.identity` is filled in once the backend is known.
 
     `for_prompts` are the options that were given and mean nothing to whole requests (OpenAI's batch files), `model` is that of a server,
     `read` are the other files that the command reads.

@@ -46,7 +46,7 @@ def set_(chat: "Chat", rest: str) -> None:
 
 
 def export(chat: "Chat", rest: str) -> None:
-    """Write the conversation into a file; the form is what was said, or what the file's name says."""
+    """Export the conversation to a file; the format is the given one, or that of the file's suffix."""
     session = chat.talk.session
     if session is None:
         raise UsageError("the conversation is empty; send a message first")

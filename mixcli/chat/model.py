@@ -19,7 +19,7 @@ LOOK = 0.1  # seconds between two looks at a load that reports nothing
 
 @dataclass(frozen=True)
 class LoadState:
-    """What people see of a load: how far it is (0 to 1), and the bytes that go to each device, by kind."""
+    """The visible state of a load: its progress (0 to 1), and the bytes for each device, by kind."""
 
     status: str
     label: str
@@ -103,7 +103,7 @@ class ChatModel:
             return 0
 
     def lost(self) -> str:
-        """Let go of a model whose process has ended, and say why; it is loaded again, smaller where memory was the reason."""
+        """Drop a model whose process has ended and return the cause; reload it, with a smaller plan if memory ran out."""
         from mixcli.host.process import KILLED
 
         assert self._host
@@ -115,7 +115,7 @@ class ChatModel:
         return cause
 
     def leave(self) -> None:
-        """Let go of the model; its keep_alive begins."""
+        """Release the model; its keep_alive starts."""
         self._left = True
         if self._host is not None:
             self._host.leave()

@@ -38,7 +38,7 @@ def profile(chat: "Chat", rest: str) -> None:
 
 
 def plan(chat: "Chat", _rest: str) -> None:
-    """Show what lives where, and llama.cpp's flags for it."""
+    """Show the placement of the model, and llama.cpp's flags for it."""
     from mixcli.insight.plans import flags
 
     order = chat.model.order()

@@ -29,10 +29,10 @@ class View(Protocol):
         """Take a piece of the answer."""
 
     def status(self, *lines: str) -> None:
-        """Show what is going on, below the answer."""
+        """Show status lines below the answer."""
 
     def close(self) -> None:
-        """Finish what is there: the answer has ended, in whatever way."""
+        """Finish the output: the answer has ended."""
 
 
 class PlainView:
@@ -46,7 +46,7 @@ class PlainView:
         self._last = text or self._last
 
     def status(self, *lines: str) -> None:
-        """Nothing lives here; a pipe gets the answer only."""
+        """Ignore status lines: a pipe gets the answer only."""
 
     def close(self) -> None:
         if self._last and not self._last.endswith("\n"):

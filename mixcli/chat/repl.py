@@ -172,7 +172,7 @@ class Chat:
             view.close()
 
     def forget_stats(self) -> None:
-        """What is known of the last answer does not hold any more: another branch or conversation is looked at."""
+        """Reset the statistics of the last answer after a switch to another branch or conversation."""
         self.stats = TurnStats()
         self.n_dropped = 0
         self._count()
@@ -204,7 +204,7 @@ class Chat:
             self._do(lambda: self.say(text.removeprefix("/") if text.startswith("//") else text))
 
     def _do(self, act: Callable[[], None]) -> None:
-        """Do something between two prompts; a person's Ctrl-C ends that, not the chat."""
+        """Run an action between two prompts; Ctrl-C ends the action, not the chat."""
         try:
             with typing_ahead():
                 act()
@@ -216,12 +216,12 @@ class Chat:
             self._gap()
 
     def _gap(self) -> None:
-        """Set the next prompt off from what was said before."""
+        """Print a blank line before the next prompt."""
         if self._seen():
             console.line()
 
     def _seen(self) -> bool:
-        """Return whether a person looks at what is written to stdout."""
+        """Return whether stdout is a terminal in an interactive chat."""
         return self.talking and console.is_terminal(sys.stdout)
 
     def _command(self, text: str) -> None:

@@ -96,7 +96,7 @@ class Sessions:
             self._database = open_database(None)
 
     def close(self) -> None:
-        """Close the database; what was said is committed already."""
+        """Close the database; all messages are committed already."""
         self._database.close()
 
     # sessions
@@ -183,7 +183,7 @@ class Sessions:
     def add(
         self, session: int, parent: int | None, role: str, content: str, state: str, model: str
     ) -> Message:
-        """Add a message behind `parent` and look at it from now on."""
+        """Add a message after `parent` and make it the head."""
         created = now()
         row = _row(session, parent, role, content, state, model, created)
 
@@ -209,7 +209,7 @@ class Sessions:
         )
 
     def look_at(self, session: int, head: int | None) -> None:
-        """Make a message, or the empty beginning, the end of the branch that is looked at."""
+        """Make a message, or the empty beginning, the head of the session."""
         self._write(lambda: self._look_at(session, head))
 
     def path(self, head: int | None) -> list[Message]:

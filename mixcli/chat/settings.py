@@ -38,7 +38,7 @@ def _stops(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that can be set: how a text is read, which field of a request it becomes (None: it stays here), what people see.
+    """One setting: how its text is parsed, its field in a request (None: local to the chat), and its description.
 
     `default` is what the chat sends where nothing was chosen; None leaves it to the model's process.
     """
@@ -100,11 +100,11 @@ class Settings:
         return Settings.of({**self.values, **values})
 
     def get(self, name: str) -> Any:
-        """Return what holds: what was chosen, else the default."""
+        """Return the chosen value, else the default."""
         return self.values.get(name, TABLE[name].default)
 
     def chosen(self) -> dict[str, Any]:
-        """Return what was chosen, to be kept."""
+        """Return the chosen values, for storage."""
         return dict(self.values)
 
     def body(self) -> dict[str, Any]:

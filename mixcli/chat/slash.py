@@ -26,7 +26,7 @@ Ctrl-C     stop an answer; at the empty prompt, quit (as Ctrl-D)
 
 @dataclass(frozen=True)
 class Command:
-    """What a slash command does with the rest of its line; what it takes, in words and for the Tab key; what /help says."""
+    """A slash command: its function, its arguments as text and for completion, and its help."""
 
     act: Act
     takes: str
@@ -86,7 +86,7 @@ TABLE: dict[str, Command] = {
 
 
 def run(chat: "Chat", line: str) -> None:
-    """Do what the first word says; an unknown one is answered with the nearest known. Raises what the command raises."""
+    """Run the command named by the first word, or suggest the nearest name. Raises what the command raises."""
     word, _, rest = line.partition(" ")
     word = word.strip()
     if word in TABLE:

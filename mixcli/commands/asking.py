@@ -139,7 +139,7 @@ AtEndpoint = Callable[[str | None], "Endpoint"]
 
 
 def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Held":
-    """Return who answers one question: the server that was named, or a model of this machine."""
+    """Return the backend for one request: the server of --endpoint, or a local model."""
     if endpoint is not None:
         return endpoint(model)
     from mixcli.launch import load
@@ -148,7 +148,7 @@ def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep
 
 
 def many_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Asker":
-    """Return who answers many questions at a time; a model of this machine is planned for that."""
+    """Return the backend for many concurrent requests; a local model is planned for them."""
     from mixcli.batch.asker import EndpointAsker, HostAsker
 
     if endpoint is not None:

@@ -134,7 +134,7 @@ class Group(click.Group):
 
 
 def given(ctx: click.Context) -> set[str]:
-    """Return what stands on the command line: options as --name and as "--name value", arguments by their names in capitals."""
+    """Return what the command line sets: options as --name and as "--name value", arguments by their names in capitals."""
     found = set()
     for parameter in ctx.command.get_params(ctx):
         name = parameter.name or ""
@@ -153,7 +153,7 @@ def given(ctx: click.Context) -> set[str]:
 
 
 def check(command: str, said: set[str]) -> None:
-    """Raise UsageError for the first rule that what was said breaks."""
+    """Raise UsageError for the first rule that the command line breaks."""
     for rule in RULES:
         if command not in rule.commands or said.intersection(rule.unless):
             continue
@@ -163,7 +163,7 @@ def check(command: str, said: set[str]) -> None:
 
 
 def sentence(option: str, kind: str, others: tuple[str, ...]) -> str:
-    """Return what is wrong and what to do about it."""
+    """Return the message: the conflict and the next step."""
     listed = " or ".join((", ".join(others[:-1]), others[-1]) if len(others) > 1 else others)
     missing = "it" if len(others) == 1 else "one"
     step = f"add {missing} or remove {option}" if kind == NEEDED else "remove one of them"

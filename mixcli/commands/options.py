@@ -91,7 +91,7 @@ def keep_alive_option(command: F) -> F:
 def _purpose(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     from profiles.request import work_of
 
-    work_of(value)  # refuses what is not a purpose
+    work_of(value)  # raises for an invalid purpose
     return value
 
 
@@ -213,11 +213,11 @@ class Sampling:
     speculate: bool | None
 
     def body(self, *, temperature: float) -> dict[str, Any]:
-        """Return the fields of a chat completion request; `temperature` is used where none was said."""
+        """Return the fields of a chat completion request; `temperature` is the default."""
         return {"temperature": temperature, **self.said()}
 
     def said(self) -> dict[str, Any]:
-        """Return only what the command line says."""
+        """Return only the options that the command line sets."""
         return {key: value for key, value in asdict(self).items() if value not in (None, ())}
 
 

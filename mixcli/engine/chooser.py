@@ -81,7 +81,7 @@ def reaching(logits: Logits, bound: float) -> NDArray[np.intp]:
 
 
 class Chooser:
-    """One request's way to its next token; remembers what was chosen, for penalties and random draws.
+    """Choose the tokens of one request; remember the chosen ones, for penalties and random draws.
 
     `bias` is added first. `adjust` are the stages that change the logits of `seen` tokens and of those chosen later (None: no
     such stages), `draw` those that filter and draw (None: take the most likely). Owns both chains.

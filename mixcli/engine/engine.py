@@ -266,7 +266,7 @@ class Engine:
             self._cache.give_back(scoring.slots)
 
     def _try(self, sequence: Sequence, work: Callable[[], None]) -> None:
-        """Do something for one sequence; what goes wrong in it ends that request only."""
+        """Run a step of one sequence; an exception ends that request only."""
         try:
             work()
         except Exception as error:
@@ -370,7 +370,7 @@ class Engine:
         tokens: list[int],
         logprobs: list[TokenLogprobs],
     ) -> FinishReason | None:
-        """Choose one token and append what it brings; return why the answer ends with it, if it does."""
+        """Choose one token and append its text; return the finish reason if the answer ends with it."""
         generation = self._generations[sequence.id]
         token, logprob = generation.choose(self._context.logits(row))
         if self._model.vocab.is_end(token):
@@ -466,7 +466,7 @@ class Engine:
     # disk
 
     def _restore(self, sequence: Sequence) -> None:
-        """Bring from disk what begins like this prompt, where that is much more than the cache has, as a parked text."""
+        """Load from disk the longest prefix of this prompt as a parked text, if it is much longer than the cached one."""
         if self._store is None:
             return
         known = self._cache.match(sequence.tokens)

@@ -98,7 +98,7 @@ class KvStore:
             return True  # it is gone
 
     def check(self, entry: Entry) -> bool:
-        """Return whether an entry's file is what was written; where it is not, or is gone, the entry goes."""
+        """Return whether an entry's file is intact; remove the entry if it is damaged or missing."""
         try:
             with _opened(entry.path) as file:
                 status = os.fstat(file.fileno())
@@ -198,7 +198,7 @@ class KvStore:
             _remove([unfinished])
 
     def _seal_and_name(self, unfinished: Path, tokens: Tokens) -> None:
-        """Seal a file, bring it to the disk and under its name, and remove those that are a beginning of it."""
+        """Seal a file, flush and rename it, and remove the entries that are prefixes of it."""
         path = self._path(tokens)
         with unfinished.open("r+b") as file:
             end = file.seek(0, os.SEEK_END)

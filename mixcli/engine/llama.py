@@ -384,7 +384,7 @@ def _address(array: "NDArray[Any]", kind: Any) -> Any:
 
 
 class Tap(Protocol):
-    """Looks at intermediate tensors while a context computes (slow: the graph runs one wanted tensor at a time)."""
+    """Observe intermediate tensors while a context computes (slow: the graph runs one wanted tensor at a time)."""
 
     def wants(self, name: str) -> bool:
         """Return whether the tensor of this name ("ffn_moe_topk-7") is to be seen; asked once a name."""

@@ -166,7 +166,7 @@ class PrefixCache:
         self._operations.append(Cut(slot, n_tokens))
 
     def release(self, slot: int) -> None:
-        """Forget everything that a slot holds, and give it back."""
+        """Forget everything that a slot holds, and release it."""
         if self._lengths[slot]:
             self.cut(slot, 0)
         else:  # a decode that failed may have left something
@@ -178,7 +178,7 @@ class PrefixCache:
     # parked slots
 
     def park(self, slot: int, *, save: bool = False) -> None:
-        """Keep what a finished request computed for a next one; a slot that holds nothing of its own is given back.
+        """Keep what a finished request computed for later ones; release a slot that holds nothing unique.
 
         Parked slots that hold a beginning of it, such as the turns before, are given back too.
         """

@@ -31,7 +31,7 @@ class Door:
         self._open = True
 
     def close(self) -> None:
-        """Let clients from now on start a host of their own."""
+        """Remove the socket, so that new clients start another host."""
         if self._open:
             self._open = False
             with contextlib.suppress(OSError):
@@ -109,7 +109,7 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
         server.should_exit = True
 
     class Server(uvicorn.Server):
-        """A server whose first signal drains it; the second one ends the process at once, whatever that does."""
+        """A server that drains at the first signal and exits at once at the second."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Generator[None, None, None]:

@@ -48,7 +48,7 @@ ALIVE = None  # what stands for it in a stream: a comment, which every client of
 
 
 class State:
-    """What the handlers share: the engine, who is here, and a signal for every change of the load."""
+    """The state that the handlers share: the engine, the connected clients, and a signal for every change of the load."""
 
     def __init__(self, spec: HostSpec) -> None:
         self.spec = spec
@@ -85,7 +85,7 @@ class State:
             await asyncio.wait({unwanted}, timeout=0.2)
 
     def close(self) -> None:
-        """Refuse new requests, and ask those who only follow the state to leave."""
+        """Refuse new requests, and disconnect the followers of the state."""
         self.closing.set()
         self.wake()
 

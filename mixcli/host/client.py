@@ -273,7 +273,7 @@ class HostClient(ChatClient):
 
 
 def unresponsive(path: Path) -> Unresponsive:
-    """Describe the host behind a socket that gives no sign of life: its process, what is wrong with it, what to do."""
+    """Return the error for a host that does not respond: its process, the cause and the next step."""
     pid = process_at(path)
     which = f" (pid {pid})" if pid else ""
     how = ": stopped by SIGSTOP" if state(pid) == STOPPED else ""

@@ -121,7 +121,7 @@ def _parts(url: str) -> SplitResult | None:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server's model, with what a front end asks of a host."""
+    """A server's model, with the interface of a host."""
 
     client: EndpointClient
     model: str
@@ -138,7 +138,7 @@ class Endpoint:
 
 
 def endpoint(url: str, key_variable: str | None, model: str | None) -> Endpoint:
-    """Look at an address and its key, and find the model: the one that is named, or the only one that the server has."""
+    """Check an address and its key, and find the model: the named one, or the server's only one."""
     key = None
     if key_variable:
         key = os.environ.get(key_variable, "").strip()

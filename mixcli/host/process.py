@@ -51,7 +51,7 @@ class Host:
     keep_alive: float
 
     def leave(self) -> None:
-        """Let go of the model; its keep_alive begins. With none at all its memory is free on return, unless others use it."""
+        """Release the model; its keep_alive starts. If it is 0, the memory is free on return, unless another client uses the model."""
         self._states.close()
         if self.keep_alive == 0 and until(lambda: not self._is_in_use(), NOTICE_TIMEOUT):
             until(lambda: not born(self.pid), LEAVE_TIMEOUT)
@@ -157,7 +157,7 @@ def stop(pid: int) -> None:
 
 
 def _attach(name: HostName, keep_alive: float) -> States | None:
-    """Join a host; None where there is none, or one that is just leaving. Raises Unresponsive."""
+    """Attach to a host; None if there is none or it is shutting down. Raises Unresponsive."""
     try:
         return HostClient(name.socket).attach(keep_alive)
     except (*NOBODY, Busy):

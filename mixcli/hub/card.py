@@ -19,7 +19,7 @@ MAX_TEXT = 200  # characters of a name that a file gives itself
 
 
 def card(model: StoredModel) -> dict[str, Any]:
-    """Return what is known of a model as label -> value, in reading order; counts are numbers, sizes bytes."""
+    """Return the facts of a model as label -> value, in reading order; counts are numbers, sizes bytes."""
     header = header_of(model.parts)
     shape = shape_of(header)
     about = model.manifest

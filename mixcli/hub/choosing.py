@@ -22,7 +22,7 @@ FAVOURITES = ("mixtral", "mistral", "demo")
 
 @dataclass(frozen=True)
 class Target:
-    """What a file is chosen for: a machine, what is asked of its plan, and what is preferred.
+    """The target of a choice: a machine, the options of its plan, and the preference.
 
     `machine_for` returns the machine; the shapes that it receives tell it which weight types to measure. `is_asked` is true if the
     user named the rule: then another type than an installed one may suit.

@@ -49,7 +49,7 @@ def named(text: str) -> Damaged | None:
 
 
 def restored(about: Manifest) -> str:
-    """Return the commands that bring a model back from where it came from."""
+    """Return the commands that restore a model from its origin."""
     start = f"mixcli rm {about.label} && mixcli"
     if not about.origin.startswith("/"):
         return f"download it again: {start} pull {about.label}"

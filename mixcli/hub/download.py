@@ -134,7 +134,7 @@ def _fill(
 
 
 def _transfer(repo: RemoteRepo, file: RemoteFile, sink: "_Sink", stop: threading.Event | None) -> None:
-    """Ask for what is missing until it is there, with the patience that a download needs."""
+    """Request the missing bytes until all have arrived, with the retries of a download."""
     patience = Patience(repo.place(file), stop)
     url: str | None = None
     while sink.here < file.size:
@@ -228,7 +228,7 @@ def _size(path: Path) -> int:
 
 
 def _flush(folder: Path) -> None:
-    """Bring a rename to the disk."""
+    """Flush a rename to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

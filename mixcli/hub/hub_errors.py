@@ -41,7 +41,7 @@ Failure = (
 
 @dataclass(frozen=True)
 class Place:
-    """What was asked for: a repository, a revision of it, a file in it."""
+    """The target of a request: a repository, its revision, a file in it."""
 
     repo: str
     revision: str = "main"

@@ -49,7 +49,7 @@ class Summary:
 
 
 class Job(Protocol):
-    """A pull that is planned: `summary` is what it means, `carry_out` does it and returns the model."""
+    """A planned pull: `summary` describes it, `carry_out` does it and returns the model."""
 
     @property
     def summary(self) -> Summary: ...

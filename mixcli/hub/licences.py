@@ -10,7 +10,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Licence:
-    """A license by its SPDX id (or the name that its authors gave it), and what it asks in one sentence."""
+    """A license by its SPDX id (or the name that its authors gave it), and its terms in one sentence."""
 
     name: str
     words: str

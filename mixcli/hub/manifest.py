@@ -20,7 +20,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a model: its files in the order of their parts, `created` in ISO 8601 (UTC).
+    """The record of a stored model: its files in the order of their parts, `created` in ISO 8601 (UTC).
 
     `keeper` says whose the files are: "mixcli" made them, "hub" is the Hugging Face cache, "user" a file that was imported where it
     lies. `revision` is the commit that they came from.
@@ -59,7 +59,7 @@ class Manifest:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def paths(self, folder: Path) -> tuple[Path, ...]:
-        """Return where the files lie."""
+        """Return the paths of the files."""
         return tuple(folder / file.path for file in self.files)
 
 

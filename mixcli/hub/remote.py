@@ -79,7 +79,7 @@ def is_plain_path(name: object) -> bool:
 
 
 def look(repo: str, revision: str = "main") -> RemoteRepo:
-    """Ask the Hub what a repository holds; waits out what is transient.
+    """Ask the Hub for the files of a repository; retry transient errors.
 
     Raises NotReachable or UsageError in words, IntegrityError for an answer that cannot be trusted.
     """

@@ -309,7 +309,7 @@ def publish(work: Path, about: Manifest) -> StoredModel:
 
 
 def folder_of(about: Manifest) -> Path:
-    """Return the folder that a manifest lies in."""
+    """Return the folder of a manifest."""
     return paths.models_dir() / f"{_safe(about.name)}--{_safe(about.type)}"
 
 

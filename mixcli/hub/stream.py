@@ -138,7 +138,7 @@ class StreamJob:
 
 
 class _Shards:
-    """Brings the shards of a job in turn, the next while one is worked on, and lets go of those that it brought itself."""
+    """Download the shards of a job in turn, the next one while one is processed, and delete those that it downloaded."""
 
     def __init__(self, job: StreamJob, record: Path, report: Report) -> None:
         self._job, self._record, self._report = job, record, report
@@ -161,7 +161,7 @@ class _Shards:
             self._stop.set()
 
     def clean_up(self) -> None:
-        """Let go of what a killed run left behind."""
+        """Remove the leftovers of a killed run."""
         for name in self._fetched():
             self._let_go(name)
 

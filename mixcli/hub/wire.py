@@ -127,7 +127,7 @@ def is_address(url: httpx2.URL) -> bool:
 
 
 def proxy_of(url: httpx2.URL) -> tuple[str, str] | None:
-    """Return the proxy that a request goes through, without its login, and the variable that names it; None where there is none."""
+    """Return the proxy of a request, without its login, and the variable that names it; None without a proxy."""
     patterns = {URLPattern(pattern): address for pattern, address in get_environment_proxies().items()}
     for pattern in sorted(patterns):
         if pattern.matches(url):

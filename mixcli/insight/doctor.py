@@ -42,7 +42,7 @@ class Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Make every check; none of them raises."""
+    """Run every check; none of them raises."""
     for check in CHECKS:
         try:
             with console.if_slow(f"{SLOW_CHECKS.get(check, 'looking')}...", PATIENCE):

@@ -37,7 +37,7 @@ def evidence(path: Path, machine: Machine, request: Request) -> list[dict[str, A
 
 
 def tuned(path: Path, shape: ModelShape, machine: Machine, request: Request) -> Placement | None:
-    """Return the placement that was found best, when it still fits into what is free now."""
+    """Return the best measured placement, if it still fits in free memory."""
     try:
         placement = Placement.from_json(_known(path, machine, request)["placement"])
         if not _can_be(placement):

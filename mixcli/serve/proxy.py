@@ -106,7 +106,7 @@ class Proxy:
             alive = time.monotonic()
 
     async def close(self) -> None:
-        """Let go of the connections to the host."""
+        """Close the connections to the host."""
         await self._client.aclose()
 
     async def _answer(
@@ -136,7 +136,7 @@ class Proxy:
 
 
 class _NotBegun(Exception):
-    """The host went away before it answered a word."""
+    """The host ended before its answer began."""
 
 
 async def _pass_on(

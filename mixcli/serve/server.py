@@ -20,7 +20,7 @@ LEAST_KEY = 16  # characters
 
 
 def bound(address: str, port: int) -> socket.socket:
-    """Take a port before anything is loaded; port 0 takes a free one. MixcliError says what is in the way."""
+    """Bind the port before anything is loaded; 0 picks a free one. MixcliError says why it cannot be bound."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
             address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
