@@ -10,7 +10,7 @@ from mixcli.words import size
 from profiles.file_choice import FileChoice, Row, choose
 from profiles.machine import Machine
 from profiles.models import ModelFacts, facts_of, known_models
-from profiles.quality import BITS
+from profiles.quality import BITS, USUAL
 from profiles.request import Request, Rule
 from profiles.shape import ModelShape, model_shape
 from quantize.errors import QuantizeError, Unsupported
@@ -48,7 +48,7 @@ def usual_shapes(facts: ModelFacts) -> dict[str, ModelShape]:
     """Return a model in the types that are usually published, as llama.cpp's quantizer would make them."""
     from mixcli.hub.unseen import unseen_shapes
 
-    return unseen_shapes(facts, BITS)
+    return unseen_shapes(facts, USUAL)
 
 
 def usual_types(name: str) -> dict[str, ModelShape]:

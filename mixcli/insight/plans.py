@@ -22,7 +22,7 @@ from profiles.memory import GIB
 from profiles.models import known_models
 from profiles.placement import Placement
 from profiles.planner import Plan, Request, plan_if_it_fits
-from profiles.quality import BITS
+from profiles.quality import BITS, USUAL
 from profiles.shape import ModelShape
 
 BAR = 46  # characters
@@ -196,8 +196,9 @@ def _neighbours(subject: Subject, machine: Machine, request: Request) -> tuple[l
     No more types are planned than that takes.
     """
     here = subject.shape.bytes_weights
-    shapes = shapes_of_types(subject.shape, dict.fromkeys(BITS))
     planned = {row.type: row for row in subject.planned.rows} if subject.planned else {}
+    known = {name: row.shape for name, row in planned.items()}
+    shapes = known or shapes_of_types(subject.shape, dict.fromkeys(USUAL))
     room = machine.bytes_free if machine.unified else sum(gpu.bytes_free for gpu in machine.gpus)
 
     embedding = max((shape.bytes_embedding for shape in shapes.values()), default=0)  # it never lies there
@@ -208,9 +209,9 @@ def _neighbours(subject: Subject, machine: Machine, request: Request) -> tuple[l
         return planned[name]
 
     def size(name: str) -> int:
-        return planned[name].size if name in planned else shapes[name].bytes_weights
+        return shapes[name].bytes_weights
 
-    names = sorted(planned or shapes, key=lambda name: -size(name))
+    names = sorted(shapes, key=lambda name: -size(name))
     others = [name for name in names if abs(size(name) - here) > here // 25]
     by_distance = sorted(others, key=lambda name: abs(log(size(name) / here)))
     nearest = list(islice((row(name) for name in by_distance if row(name).plan), MOST_TYPES))

@@ -11,7 +11,7 @@ from mixcli.hub.unseen import unseen_shapes
 from profiles.file_choice import FileChoice, choose, pick
 from profiles.load import load_profile
 from profiles.models import known_models
-from profiles.quality import BITS
+from profiles.quality import USUAL
 from profiles.request import Preference, Request, Rule
 from profiles.shape import ModelShape
 
@@ -26,7 +26,7 @@ SHOWN: tuple[Preference, ...] = ("quality", "balanced", "speed")
 
 @cache
 def shapes(model: str) -> dict[str, ModelShape]:
-    return unseen_shapes(known_models()[model], tuple(BITS))
+    return unseen_shapes(known_models()[model], USUAL)
 
 
 @cache

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from mixcli.hub.unseen import unseen_shape
 from profiles.errors import DoesNotFit
 from profiles.file_choice import Row, choose, pick
 from profiles.load import load_profile
 from profiles.machine import Machine
 from profiles.memory import GIB
+from profiles.models import known_models
 from profiles.planner import plan
 from profiles.quality import BITS, PUBLISHED, estimated_loss, loss_of
 from profiles.request import PREFERENCES, Request, Rule
@@ -58,7 +60,7 @@ def test_a_least_rate_holds_for_every_preference_and_is_said_to_be_missed() -> N
     rows = choice("mixtral", "rtx-3090").rows
     for prefer in PREFERENCES:
         assert chosen(rows, prefer, 80).decode >= 80
-    assert chosen(rows, "quality", 16).type == "Q4_K_S"
+    assert chosen(rows, "quality", 16).type == "IQ4_XS"
     assert pick(rows, Rule(min_tps=1000)) == (None, "nothing reaches 1000 tok/s")
     missed = choose({"Q2_K": shapes("mixtral")["Q2_K"]}, Machine(64 * GIB, 8), Request(), Rule(min_tps=1000))
     assert (missed.chosen, missed.fastest) == (None, missed.row("Q2_K"))
@@ -78,17 +80,17 @@ def test_half_the_context_is_taken_where_only_lossy_types_fit_at_all_of_it(prefe
     tight = replace(card, gpus=(replace(card.gpus[0], bytes_free=4 * GIB),), bytes_free=16 * GIB)
     found = choose(shapes("mixtral"), tight, Request(), Rule(prefer))  # type: ignore[arg-type]
     fitting = {row.type: row.n_ctx for row in found.rows if row.plan}
-    assert fitting == {"Q3_K_S": 4096, "Q2_K": 8192}
+    assert fitting == {"IQ3_S": 4096, "Q3_K_S": 4096, "Q2_K": 8192}
     assert found.chosen is not None
     assert "at a context of 8192 tokens the lowest loss would be 23.2 %" in found.why
-    assert found.chosen.type == "Q3_K_S"
+    assert found.chosen.type == "IQ3_S"
 
 
 def test_the_reason_is_one() -> None:
     expected = {
-        ("rtx-4090", "balanced"): "balanced, 1.7x the decode of IQ4_XS for 0.7 % more loss",
+        ("rtx-4090", "balanced"): "balanced, 1.7x the decode of IQ4_XS for 1.3 % more loss",
         ("rtx-4090", "quality"): "quality, the lowest loss with at least 10 tok/s; Q6_K has 7.8",
-        ("cpu-avx2-32gb", "balanced"): "balanced, the lowest loss of the types that fit; Q4_K_S has only 1.1x the decode for 0.6 % more loss",
+        ("cpu-avx2-32gb", "balanced"): "balanced, the lowest loss of the types that fit; IQ4_XS has only 1.2x the decode for 0.5 % more loss",
         ("cpu", "quality"): "quality, never more loss than balanced's choice, which misses 10 tok/s with 3.6",
     }  # fmt: skip
     for (machine, prefer), why in expected.items():
@@ -110,6 +112,10 @@ def test_losses_are_published_or_estimated_between_what_was_published() -> None:
     assert loss_of("Q4_K_M", mixtral["Q4_K_M"]).shown == "1.5 %"
     assert loss_of("Q4_K_M", other["Q4_K_M"]).shown == "~1.5 %"
     assert loss_of("Q5_K_M", mixtral["Q5_K_M"]).basis == "estimated"
+    assert loss_of("IQ3_M", mixtral["IQ3_M"]).percent == pytest.approx(PUBLISHED["Q3_K_M"], rel=0.05)
+    assert loss_of("IQ3_S", mixtral["IQ3_S"]).percent < 0.7 * loss_of("Q3_K_S", mixtral["Q3_K_S"]).percent
+    legacy = unseen_shape(known_models()["mixtral-8x7b"], "Q4_0")
+    assert loss_of("Q4_0", legacy).percent > 1.3 * loss_of("Q4_K_S", mixtral["Q4_K_S"]).percent
     for name, percent in PUBLISHED.items():
         assert estimated_loss(BITS[name]) == pytest.approx(percent)
     losses = [estimated_loss(bits / 10) for bits in range(15, 170)]

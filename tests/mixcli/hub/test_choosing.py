@@ -107,7 +107,7 @@ def test_tune_measures_the_preferred_type_and_names_how_to_get_it(mixcli: Runner
     ask = ("tune", "-m", "mixtral", "--profile", "rtx-4090", "--prefer")
     speed, quality = (mixcli(*ask, prefer) for prefer in ("speed", "quality"))
     assert (speed.returncode, quality.returncode) == (2, 2)
-    assert "`mixcli pull mixtral:Q3_K_M` brings it" in speed.stderr
+    assert "`mixcli pull mixtral:IQ3_M` brings it" in speed.stderr
     assert "`mixcli pull mixtral:Q5_K_M` brings it" in quality.stderr
 
 
