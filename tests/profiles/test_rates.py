@@ -153,7 +153,7 @@ def test_profiles_carry_rates_and_a_mistake_is_named(tmp_path: Path) -> None:
         ("[host.rates.Q4_K]\ndecode = 0\nexperts = [1, 1]\ndense = [1, 1]", "'Q4_K.decode' has 0"),
         (
             "[host.rates.Q4_K]\ndecode = 1\nexperts = [1]\ndense = [1, 1]",
-            "'Q4_K.experts' is [1], it must be 3 rates: for 16, 64 and 512 tokens",
+            "'Q4_K.experts' is [1]; it must be 3 rates: for 16, 64 and 512 tokens",
         ),
     ):
         (tmp_path / "mine.toml").write_text(f"description = 'x'\n[host]\nram_gib = 8\ncores = 2\n{text}\n")
