@@ -16,7 +16,7 @@ import click
 
 from mixcli import __version__, signals
 from mixcli.console import console
-from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, UsageError
+from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, MixcliError, UsageError
 from mixcli.text import clean, did_you_mean, missing, nearest
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
@@ -247,11 +247,22 @@ def _exit_code_of(error: BaseException) -> int:
 
 
 def _exit(error: Any) -> int:
+    if error.exit_code == 0:  # --help or --version, which click writes
+        return _written()
     return int(error.exit_code)
 
 
 def _no_arguments(error: Any) -> int:
     click.echo(error.format_message())
+    return _written()
+
+
+def _written() -> int:
+    """Return the exit code of what click wrote to stdout, which is silent about one that is closed."""
+    try:
+        console.check_stdout()
+    except MixcliError as error:
+        return _ours(error)
     return 0
 
 

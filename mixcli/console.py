@@ -175,7 +175,7 @@ class Console:
 
     def write(self, text: str) -> None:
         """Write a piece of the answer to stdout at once."""
-        out = self._stdout()
+        out = self.check_stdout()
         text = clean(text)
         with _named(out):
             out.write(strip_controls(text) if out.isatty() else text)
@@ -187,7 +187,7 @@ class Console:
 
     def path(self, path: Path) -> None:
         """Write a path on a line of its own: in a pipe with the bytes that it has, so that the next program finds the file."""
-        out = self._stdout()
+        out = self.check_stdout()
         if out.isatty() or not hasattr(out, "buffer"):
             self.line(_shown(str(path)))
             return
@@ -202,7 +202,7 @@ class Console:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Write rows to stdout: a drawn table on a terminal, tab-separated lines in a pipe; a header where columns have names."""
-        out = self._stdout()
+        out = self.check_stdout()
         header = [columns] if any(columns) else []
         if not out.isatty():
             for row in (*header, *rows):
@@ -313,7 +313,8 @@ class Console:
         )
 
     @staticmethod
-    def _stdout() -> TextIO:
+    def check_stdout() -> TextIO:
+        """Return stdout; MixcliError where it is closed."""
         if sys.stdout is None or sys.stdout.closed:
             raise MixcliError(
                 "standard output is closed, so there is nowhere to write the answer; redirect it to a file or a pipe"

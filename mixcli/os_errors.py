@@ -9,9 +9,8 @@ import tempfile
 from pathlib import Path
 
 from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, NotReachable, UsageError
-from mixcli.text import missing
+from mixcli.text import missing, shown
 
-MAX_SHOWN = 200  # characters of a path in a sentence
 DEVICE = "the output device"
 
 # (our exception, the message); {where} is the file or device, {variable} the variable that moves it
@@ -63,12 +62,12 @@ def explain(error: OSError) -> MixcliError:
             kind, sentence = _MEANINGS[code]
         elif not path.parent.exists():
             path, sentence = path.parent, "{where}: this folder cannot be created; {variable}"
-    elif code == errno.ENOENT and path is not None and variable_of(path) is None:
+    elif code == errno.ENOENT and path is not None and variable_of(path) in {None, "TMPDIR"}:
         return UsageError(missing(path))
     said = error.strerror or str(error) or type(error).__name__
     if path is None and code not in {errno.ENOSPC}:
         sentence = sentence.removeprefix("{where}: ")
-    return kind(sentence.format(where=_shown(path) if path else DEVICE, said=said, variable=advice).strip())
+    return kind(sentence.format(where=shown(path) if path else DEVICE, said=said, variable=advice).strip())
 
 
 def _path(error: OSError) -> Path | None:
@@ -114,8 +113,3 @@ def variable_of(path: Path) -> str | None:
 def _advice(path: Path | None) -> str:
     variable = variable_of(path) if path else None
     return f"set {variable} to a folder that you can write" if variable else "use another path"
-
-
-def _shown(path: Path) -> str:
-    text = os.fspath(path)
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]}…{text[-MAX_SHOWN // 2 :]}"

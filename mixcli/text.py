@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 SAMPLE = 1 << 16  # bytes that tell what kind of data something is
 _LOOK = 1 << 12  # of them, that tell an encoding
+MAX_SHOWN = 200  # characters of a path in a sentence
 SHARE_BAD = 0.1  # of bytes that are not UTF-8, or control characters: more is not text
 _FEW_BAD = 8  # bytes: so few are a slip, whatever their share
 _CONTROL = bytes({*range(1, 9), 11, *range(14, 27), *range(28, 32)})
@@ -79,8 +80,9 @@ def n_bad_bytes(text: str) -> int:
 
 
 def shown(path: "str | os.PathLike[str]") -> str:
-    """Return a path as a sentence can hold it: no lone surrogates, no control characters, one line."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in clean(os.fspath(path)))
+    """Return a path as a sentence can hold it: no lone surrogates, no control characters, one line, the middle of a long one left out."""
+    text = "".join(char if char.isprintable() else "\ufffd" for char in clean(os.fspath(path)))
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]}…{text[-MAX_SHOWN // 2 :]}"
 
 
 def not_text(raw: bytes, *, of_lines: bool = False) -> str:

@@ -1,5 +1,6 @@
 """mixcli profiles: list, show and create hardware profiles."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def new(name: str, extends: str | None) -> None:
     from mixcli.paths import private
 
     path = _own() / f"{name}.toml"
-    if path.name != f"{name}.toml" or name == "auto":
+    if path.name != f"{name}.toml" or name == "auto" or not re.fullmatch(r"\w[\w.+ -]*", name):
         raise UsageError(f"{name!r} is not a valid profile name; use letters, digits and hyphens")
     if path.exists():  # before this machine is measured
         raise _taken(path)

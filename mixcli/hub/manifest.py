@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mixcli.text import clean
+
 NAME = "manifest.json"
 MAX_BYTES = 1 << 20
 
@@ -56,7 +58,10 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text that `read` takes."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        if clean(text) != text:  # a file's name that is not UTF-8 keeps its bytes as escapes
+            text = json.dumps(asdict(self), indent=2)
+        return text + "\n"
 
     def paths(self, folder: Path) -> tuple[Path, ...]:
         """Return the paths of the files."""

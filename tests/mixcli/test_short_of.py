@@ -1,5 +1,7 @@
 """Limits that a system sets: memory, files, processes; a sentence and a code of the table, whatever runs out."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +87,45 @@ def test_a_wrong_value_of_a_variable_is_not_blamed_on_an_option(home: Path) -> N
     done = mixcli_process(home, args, MIXCLI_OFFLINE="maybe")
     assert done.returncode == 2
     assert done.stderr.startswith("mixcli: MIXCLI_OFFLINE: 'maybe' is not a valid boolean")
+
+
+@pytest.mark.parametrize("words", ["--help", "run --help", "--version", "", "list"])
+def test_output_that_is_lost_is_not_exit_0(home: Path, words: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -m mixcli {words} >&-'],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, timeout=60, env=_environment(home),
+    )  # fmt: skip
+    quiet = words == "list"  # an empty store has only a note to write
+    assert done.returncode == (0 if quiet else 1)
+    assert ("standard output is closed" in done.stderr) is not quiet
+
+
+def test_a_file_whose_name_is_not_text_is_imported_and_used(home: Path, tmp_path: Path) -> None:
+    path = small.write(tmp_path / os.fsdecode(b"caf\xe9\n.F16.gguf"), small.gguf())
+    done = mixcli_process(home, ["import", os.fsdecode(path)])
+    assert done.returncode == 0, done.stderr
+    (model,) = json.loads(mixcli_process(home, ["list", "--json"]).stdout)
+    assert "damaged" not in model
+    assert mixcli_process(home, ["verify", model["model"]]).returncode == 0
+    path.unlink()
+    lost = mixcli_process(home, ["show", model["model"]])
+    assert (lost.returncode, "Traceback" in lost.stderr) == (5, False), lost.stderr
+
+
+@pytest.mark.parametrize("name", ["a\nb\x1b[31mc.txt", "x" * 4096, "caf\udce9", "a\u202etxt"])
+@pytest.mark.parametrize("args", [["batch"], ["run", "-f"], ["convert"], ["import"]])
+def test_a_missing_file_of_any_name_is_one_short_line(
+    home: Path, tmp_path: Path, name: str, args: list[str]
+) -> None:
+    done = mixcli_process(home, [*args, os.fspath(tmp_path / name)])
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "no such file" in done.stderr or "name too long" in done.stderr
+    assert len(done.stderr) < 600
+    assert not {"\x1b", "\u202e"} & set(done.stderr)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "-x", ".x", "a\x1b", "a/b", "auto"])
+def test_a_profile_needs_a_name_that_can_be_typed(home: Path, name: str) -> None:
+    done = mixcli_process(home, ["profiles", "new", "--extends", "cpu", "--", name])
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "is not a valid profile name" in done.stderr
