@@ -79,7 +79,7 @@ def test_a_context_that_nobody_asked_for_is_halved_until_it_fits() -> None:
 
 
 def test_a_context_beyond_the_models_own_is_refused() -> None:
-    with pytest.raises(DoesNotFit, match="trained for 32768"):
+    with pytest.raises(DoesNotFit, match="trained context of 32768"):
         plan(MIXTRAL, Machine(512 * GIB, 8), Request(n_ctx=65536))
 
 

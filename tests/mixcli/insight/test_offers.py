@@ -63,7 +63,7 @@ def test_the_offer_is_made_for_what_was_asked() -> None:
     assert "Q3_K_L" in offer("mixtral", "rtx-4090", 4096)
     assert "Q3_K_L" not in offer("mixtral", "rtx-4090", 32768), "its context takes room on the card"
     assert "--ctx 32768 --profile rtx-4090 --vram 12GiB`" in offer("mixtral", "rtx-4090", 32768, 12 << 30)
-    with pytest.raises(DoesNotFit, match="trained for 32768"):
+    with pytest.raises(DoesNotFit, match="trained context of 32768"):
         offer("mixtral", "rtx-4090", 40000)
 
 
