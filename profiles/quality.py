@@ -2,7 +2,7 @@
 
 Published for Mixtral 8x7B: perplexity 4.1049 at 8 bits, 4.1652 as Q4_K_M, 4.2884 as Q3_K_M, 5.0576 as Q2_K (the model card of
 ikawrakow/mixtral-8x7b-quantized-gguf). Every other type, and every other model, is estimated by its bits per weight: on the lines
-through these points, with the loss on a logarithmic scale. A type that is no K-quant counts with the bits of a K-quant that loses as much,
+through these points, with the loss on a logarithmic scale. A type that is not a K-quant counts with the bits of a K-quant that loses as much,
 as published for Mistral 7B: i-quants in Artefact2's "GGUF quantizations overview" (2024-02-26, ln(PPL(Q)/PPL(base)), with an importance
 matrix), Q4_0 in the model card of ikawrakow/mistral-7b-quantized-gguf.
 """
