@@ -22,7 +22,7 @@ def test_it_answers_and_remembers(stage: Stage, with_demo: Path, mixcli: Runner)
     for row in ("time to first token", "prefill", "decode", "context"):
         assert row in chat.text
     chat.enter("/context")
-    chat.wait_for("together")
+    chat.wait_for("total")
     chat.wait_for_prompt(3)
     chat.enter("/experts")
     chat.wait_for("expert 7")

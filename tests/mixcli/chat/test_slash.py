@@ -141,7 +141,7 @@ def test_retry_undo_edit_and_branches(stage: Stage) -> None:
     chat.enter("/branch 2")
     chat.wait_for_prompt(8)
     chat.enter("/export json out.json")
-    chat.wait_for("written to")
+    chat.wait_for("saved to")
     data = json.loads((stage.home / "out.json").read_text("utf-8"))
     assert [one["content"] for one in data["messages"]] == ["Ask", "second"]
 
@@ -191,7 +191,7 @@ def test_settings_and_system_reach_the_model_and_the_session(stage: Stage) -> No
     request = host.requests[0]
     assert (request["temperature"], request["max_tokens"], request["seed"]) == (0.2, 99, 7)
     assert request["messages"][0] == {"role": "system", "content": "Be brief."}
-    assert "did you mean temperature" in chat.text and "top_p takes 0 to 1" in chat.text
+    assert "did you mean temperature" in chat.text and "use 0 to 1" in chat.text
     chat.type("\x04")
     chat.wait_for_end()
     again = stage.chat(host, "--resume", "my-talk")
@@ -244,9 +244,9 @@ def test_context_numbers_messages_as_edit_does(stage: Stage) -> None:
     chat.wait_for_prompt(3)
     chat.enter("/context")
     chat.wait_for_prompt(4)
-    assert re.search(r"1 +user +left out +Unheard", chat.text)
+    assert re.search(r"1 +user +dropped +Unheard", chat.text)
     assert re.search(r"2 +user +1 token +Heard", chat.text)
-    assert re.search(r"together +2 tokens", chat.text)
+    assert re.search(r"total +2 tokens", chat.text)
 
 
 def test_lists_that_are_empty_say_so(stage: Stage) -> None:
@@ -319,7 +319,7 @@ def test_a_persona_and_a_first_message(stage: Stage) -> None:
     [("temperature", "nan"), ("seed", "1.5"), ("top_k", "-1"), ("keys", "vim"), ("markdown", "x")],
 )
 def test_a_wrong_value_says_what_can_be_chosen(name: str, text: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} takes"):
+    with pytest.raises(UsageError, match=f"invalid {name}"):
         Settings().with_text(name, text)
     assert Settings().with_text("seed", "3").with_text("seed", "default") == Settings()
 

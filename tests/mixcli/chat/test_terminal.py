@@ -311,12 +311,12 @@ def test_ctrl_c_while_the_prompt_is_read(stage: Stage) -> None:
     host = stage.host([reading, never], ["fine"])
     chat = stage.chat(host)
     chat.enter("A long one")
-    chat.wait_for("reading 1,000 of 4,000 tokens (25 %)")
+    chat.wait_for("prefill 1,000 of 4,000 tokens (25 %)")
     chat.type("\x03")
     chat.wait_for("(stopped)")
     assert host.hung_up.wait(10)
     chat.wait_for_prompt(2)
-    assert "reading" not in chat.text
+    assert "prefill" not in chat.text
     chat.enter("A short one")
     chat.wait_for_prompt(3)
     # a question without a word of answer is not sent again

@@ -99,7 +99,7 @@ def test_a_server_without_ranges_is_good_enough(hub: StandIn, pull, home: Path) 
         (standin.status(429, Retry_After="7"), anything, "(429); retry in 7 s"),
         (standin.status(429), body, "rate limited"),
         (standin.status(503), body, "returned 503"),
-        (standin.status(500), is_info, "answers 500"),
+        (standin.status(500), is_info, "returned 500"),
         (standin.status(403), is_info, "denies this account access to org/tiny-GGUF (403)"),
         (standin.stall(2), is_info, "stopped responding"),
     ],

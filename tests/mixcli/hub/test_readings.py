@@ -89,7 +89,7 @@ def test_a_path_says_that_it_is_one(here: Path) -> None:
         ("x" * 5000, "5,000 characters"),
         ("n" * 300, "`mixcli list` shows"),
         ("-", "`mixcli list` shows"),
-        ("mixtral:Q4_K_M", "download it with `mixcli pull mixtral:Q4_K_M`"),
+        ("mixtral:Q4_K_M", "`mixcli pull mixtral:Q4_K_M` brings it"),
         ("Mixtral", "did you mean mixtral?"),
         ("org/repo", "`mixcli pull org/repo` brings it, in the type that suits this machine"),
         ("~nobody-here/x.gguf", "no such file"),
