@@ -1,15 +1,20 @@
 """Records out of every format, with everything wrong with them that files have."""
 
+import gc
 import io
 import json
 import tracemalloc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from mixcli.batch.job import TemplateJob, prompt_template
 from mixcli.batch.lines import read_lines
 from mixcli.batch.records import Record, open_records
+from mixcli.batch.runner import Done, Settings, Tally, run
 from mixcli.errors import UsageError
+from mixcli.form import Form
 
 
 def records(raw: bytes, name: str = "", format_: str | None = None) -> list[Record]:
@@ -182,3 +187,42 @@ def test_records_come_before_the_input_ends() -> None:
         assert next(found).fields == {"text": "first"}
         pipe.write(b"second\n")
         assert next(found).fields == {"text": "second"}
+
+
+def test_memory_does_not_grow_with_the_records() -> None:
+    """`yes | mixcli batch -`: what is kept of a record is let go when its line is written."""
+    sizes: list[int] = []
+    answer = {"choices": [{"message": {"content": "ham"}, "finish_reason": "stop"}], "usage": {}}
+
+    def look(_done: Done, tally: Tally) -> None:
+        if tally.n_done in (2000, 6000):
+            gc.collect()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+
+    class Endless(io.RawIOBase):
+        """6,000 equal lines, without an end that is known."""
+
+        def __init__(self) -> None:
+            self.left = 6000
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            if not self.left:
+                return 0
+            self.left -= 1
+            buffer[:9] = b"text ham\n"
+            return 9
+
+    job = TemplateJob(prompt_template("What is it?"), form=Form(labels=("ham", "spam")))
+    records = open_records(io.BufferedReader(Endless()), "-").records  # type: ignore[arg-type]
+    tracemalloc.start()
+    try:
+        tally = run(
+            records, job, lambda _body, _key: answer, None, Settings("x", 8), lambda _line: None, look
+        )
+    finally:
+        tracemalloc.stop()
+    assert (tally.n_done, tally.n_failed) == (6000, 0)
+    assert sizes[1] - sizes[0] < 100_000
