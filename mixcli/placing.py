@@ -8,14 +8,14 @@ from mixcli.host.spec import Order
 from mixcli.hub.headers import shape_of
 from mixcli.hub.store import StoredModel
 from mixcli.insight.machines import machine_of
+from mixcli.insight.offers import in_a_load, plan_or_offer
 from mixcli.insight.tuned import tuned
 from mixcli.wish import Wish
-from profiles.errors import DoesNotFit
 from profiles.expectation import expectation
 from profiles.layout import layout_of
 from profiles.ledger import accounts
 from profiles.machine import Machine
-from profiles.planner import Plan, plan
+from profiles.planner import Plan, plan_if_it_fits
 from profiles.shape import ModelShape
 
 SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
@@ -28,7 +28,7 @@ def place(stored: StoredModel, wish: Wish) -> Order:
     machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of, [shape])
     order = _tuned(stored, shape, machine, wish)
     if order is None:
-        found = plan(shape, machine, wish.request)
+        found = plan_or_offer(stored.label, shape, machine, wish.request, wish, in_a_load)
         order = _order(found, wish)
         for reason in found.reasons:  # what was given up is never given up in silence
             console.note(reason)
@@ -37,11 +37,11 @@ def place(stored: StoredModel, wish: Wish) -> Order:
         bytes_free=int(machine.bytes_free * SMALLER),
         gpus=tuple(replace(gpu, bytes_free=int(gpu.bytes_free * SMALLER)) for gpu in machine.gpus),
     )
-    try:
-        smaller = _order(plan(shape, less, wish.request), wish)
-    except DoesNotFit:
+    smaller = plan_if_it_fits(shape, less, wish.request)
+    if smaller is None:
         return order
-    return order if smaller.placement == order.placement else replace(order, smaller=smaller)
+    other = _order(smaller, wish)
+    return order if other.placement == order.placement else replace(order, smaller=other)
 
 
 def _order(found: Plan, wish: Wish) -> Order:

@@ -4,7 +4,7 @@ The order of sacrifice: attention, caches and the output layer stay on the GPUs,
 experts lives in host memory. Only when attention itself does not fit do whole layers go back to the host.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from profiles.layout import Layout
@@ -43,9 +43,12 @@ class Plan:
         return work_seconds(purpose, self.estimate.prefill, decode)
 
 
-def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:
+def plan(
+    shape: ModelShape, machine: Machine, request: Request, instead: Callable[[], str] | None = None
+) -> Plan:
     """Return the fastest plan that fits; DoesNotFit with need, have and ways out, BadRequest for a cache that the model cannot have.
 
+    `instead` is called for a way out that is another file, in words; without it the largest of the usual types that fits is named.
     What was asked for is kept or refused. Without a context the model's own is taken, at most the machine's preference, halved until
     it fits; a cache in 8 bits and small batches are tried before that.
     """
@@ -60,7 +63,7 @@ def plan(shape: ModelShape, machine: Machine, request: Request) -> Plan:
             _fastest(other, machine, wish, placement) for placement, _ in _settings(other, machine, wish)
         )
 
-    raise refuse(shape, machine, request, tightest, fits)
+    raise refuse(shape, machine, request, tightest, fits, instead)
 
 
 def plan_if_it_fits(shape: ModelShape, machine: Machine, request: Request) -> Plan | None:

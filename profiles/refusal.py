@@ -43,8 +43,12 @@ def refuse(
     request: Request,
     placement: Placement,
     fits: Callable[[ModelShape, Request], bool],
+    instead: Callable[[], str] | None = None,
 ) -> DoesNotFit:
-    """Return what a model needs in that placement, what there is, and what would fit instead; `fits` tries a way out."""
+    """Return what a model needs in that placement, what there is, and what would fit instead; `fits` tries a way out.
+
+    `instead` returns another file as a way out, or nothing.
+    """
     layout = on_host(shape, len(machine.gpus))
     need = sum(account.need for account in accounts(shape, machine, placement, layout))
     have, where = machine.bytes_free, "free"
@@ -59,7 +63,7 @@ def refuse(
         )
         if machine.bytes_free >= least:
             where = "free in host memory, and compute buffers leave too little memory on the GPUs"
-    ways = [*_ways(shape, request, placement, fits), *LAST_WAYS][:3]
+    ways = [*_ways(shape, request, placement, fits, instead), *LAST_WAYS][:3]
     kv = bytes_kv(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
     return DoesNotFit(
         f"the model needs {need / GIB:.1f} GiB with a context of {placement.n_ctx} tokens "
@@ -69,7 +73,11 @@ def refuse(
 
 
 def _ways(
-    shape: ModelShape, request: Request, placement: Placement, fits: Callable[[ModelShape, Request], bool]
+    shape: ModelShape,
+    request: Request,
+    placement: Placement,
+    fits: Callable[[ModelShape, Request], bool],
+    instead: Callable[[], str] | None,
 ) -> Iterator[str]:
     """Yield the nearest ways out: a smaller context, a smaller cache, a smaller file, both together, or the disk."""
     if n_ctx := _largest_context(shape, request, placement.n_ctx, fits):
@@ -77,6 +85,20 @@ def _ways(
     smaller = replace(request, kv="q8_0")
     if placement.type_k not in QUANTIZED_KV and fits(shape, smaller):
         yield "--kv q8_0"
+    if instead is not None:
+        if way := instead():
+            yield way
+    else:
+        yield from _smaller_file(shape, request, placement, fits)
+    if not request.from_disk and fits(shape, replace(request, from_disk=True)):
+        yield "--from-disk, which is slow"
+
+
+def _smaller_file(
+    shape: ModelShape, request: Request, placement: Placement, fits: Callable[[ModelShape, Request], bool]
+) -> Iterator[str]:
+    """Yield the largest of the usual types that fits, or the smallest with a smaller cache and context."""
+    smaller = replace(request, kv="q8_0")
     bits = 8 * shape.bytes_weights / shape.params_total
     for name, of_type in BITS.items():
         if of_type < bits - 0.05 and fits(shape.scaled(int(shape.bytes_weights * of_type / bits)), request):
@@ -86,8 +108,6 @@ def _ways(
         least = shape.scaled(int(shape.bytes_weights * min(1.0, BITS["Q2_K"] / bits)))
         if n_ctx := _largest_context(least, smaller, placement.n_ctx, fits):
             yield f"--quant Q2_K with --kv q8_0 and --ctx {n_ctx}"
-    if not request.from_disk and fits(shape, replace(request, from_disk=True)):
-        yield "--from-disk, which is slow"
 
 
 def _largest_context(

@@ -59,7 +59,7 @@ def show_types(rows: Iterable["TypeRow"]) -> None:
 
 def _cells(row: "TypeRow") -> tuple[str, ...]:
     loss = f"{'~' if row.loss_basis == 'estimated' else ''}{row.loss:.1f} %"
-    note = row.note if row.on_offer else f"{row.note}{'; ' if row.note else ''}not in this repository"
+    note = "; ".join(filter(None, (row.reason, "" if row.on_offer else "not in this repository")))
     if not row.fits:
         return row.type, size(row.size), "", "", "", "does not fit", "", loss, note
     return (
@@ -68,12 +68,13 @@ def _cells(row: "TypeRow") -> tuple[str, ...]:
         size(row.bytes_on_gpus),
         size(row.bytes_in_memory),
         str(row.n_ctx),
-        _range(row.decode),
-        _range(row.prefill),
+        as_range(row.decode),
+        as_range(row.prefill),
         loss,
         note,
     )
 
 
-def _range(ends: tuple[float, float]) -> str:
+def as_range(ends: tuple[float, float]) -> str:
+    """Return rates as their range: "69 to 99", "9.3 to 13"."""
     return " to ".join(f"{end:.0f}" if end >= 10 else f"{end:.1f}" for end in ends)

@@ -11,7 +11,9 @@ from mixcli.commands.options import NAME_OR_PATH, common, json_option, purpose_o
 from mixcli.console import console
 
 if TYPE_CHECKING:
+    from mixcli.insight.plans import Other
     from mixcli.wish import Wish
+    from profiles.planner import Plan
     from profiles.request import Purpose, Rule
 
 
@@ -46,66 +48,67 @@ def command(
     MODEL is an installed model, a .gguf file, org/repo:TYPE on the Hub (only its header is downloaded), or a catalog name such as
     mixtral. Without a type, all types are planned and the one that suits the machine is chosen.
     """
+    from mixcli.hub.choosing import choice_data
     from mixcli.insight.machines import machine_of, target_of
-    from mixcli.insight.plans import (
-        as_data,
-        bars,
-        check_rule,
-        choice_data,
-        flags,
-        others,
-        subject_of,
-        types_of,
-    )
-    from profiles.planner import plan
+    from mixcli.insight.offers import in_a_plan, plan_or_offer
+    from mixcli.insight.plans import as_data, check_rule, others, subject_of, types_of
 
     request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
-    where = (wish.profile, wish.vram, wish.ram, wish.workers)
-    target = target_of(replace(wish, request=request), rule)
+    wish = replace(wish, request=request)
+    target = target_of(wish, rule)
     subject = subject_of(model, quant, target)
     check_rule(subject, target)
-    disk_of = subject.path if wish.request.from_disk else None
-    choice = subject.planned
+    disk_of = subject.path if request.from_disk else None
+    choice, types = subject.planned, types_of(subject)
+    where = (wish.profile, wish.vram, wish.ram, wish.workers)
     machine = choice.machine if choice else machine_of(*where, disk_of, [subject.shape])
     planned = choice.chosen.plan if choice and choice.chosen else None
+    how_chosen = choice_data(subject.label, choice, types, wish.profile)
     if choice and choice.chosen is None:  # the refusal follows
         if as_json:
-            console.data(choice_data(subject, wish.profile))
+            console.data(how_chosen)
         else:
-            show_types(types_of(subject))
-    found = planned or plan(subject.shape, machine, request)
+            show_types(types)
+    found = planned or plan_or_offer(subject.label, subject.shape, machine, request, wish, in_a_plan)
     runners_up = others(subject, machine, request, found)
     if as_json:
-        console.data({**as_data(subject, found, runners_up), **choice_data(subject, wish.profile)})
+        console.data({**as_data(subject, found, runners_up), **how_chosen})
     else:
-        if subject.planned is not None:
-            show_types(types_of(subject))
+        if choice is not None:
+            show_types(types)
             console.line()
-        console.line(f"{subject.label}, context {found.n_ctx} tokens\n")
-        for line in bars(found.ledger):
-            console.line(line)
-        console.line(
-            "\nE experts, A attention, O output, T token embedding, K KV cache, C compute, S staging, P process"
-        )
-        for reason in found.reasons:
-            console.line(f"note: {reason}")
-        rates = found.estimate
-        console.line(
-            f"\nestimate  decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis})"
-        )
-        console.line(f"llama.cpp {flags(found.placement)}\n")
-        rows = [
-            (
-                one.what,
-                str(one.n_ctx),
-                f"{one.decode:.1f}",
-                f"{one.prefill:.0f}",
-                f"{one.bytes_on_gpus / 2**30:.1f} GiB",
-            )
-            for one in runners_up
-        ]
-        console.table(("instead", "context", "decode tok/s", "prefill tok/s", "experts on GPUs"), rows)
+        _show(subject.label, found, runners_up)
     if verify:
         from mixcli.insight.verify import show_verified
 
         show_verified(subject, found, wish.workers)
+
+
+def _show(label: str, found: "Plan", runners_up: "list[Other]") -> None:
+    """Print where everything lies, how fast it should be, llama.cpp's flags, and what else would fit."""
+    from mixcli.insight.plans import bars, flags
+
+    console.line(f"{label}, context {found.n_ctx} tokens\n")
+    for line in bars(found.ledger):
+        console.line(line)
+    console.line(
+        "\nE experts, A attention, O output, T token embedding, K KV cache, C compute, S staging, P process"
+    )
+    for reason in found.reasons:
+        console.line(f"note: {reason}")
+    rates = found.estimate
+    console.line(
+        f"\nestimate  decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis})"
+    )
+    console.line(f"llama.cpp {flags(found.placement)}\n")
+    rows = [
+        (
+            one.what,
+            str(one.n_ctx),
+            f"{one.decode:.1f}",
+            f"{one.prefill:.0f}",
+            f"{one.bytes_on_gpus / 2**30:.1f} GiB",
+        )
+        for one in runners_up
+    ]
+    console.table(("instead", "context", "decode tok/s", "prefill tok/s", "experts on GPUs"), rows)

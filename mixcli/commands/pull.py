@@ -3,12 +3,11 @@
 import os
 import signal
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from mixcli.commands.choices import rule_options, show_types
+from mixcli.commands.choices import as_range, rule_options, show_types
 from mixcli.commands.conflicts import PLACEMENT, Command, given
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, wish_options
 from mixcli.console import console
@@ -16,6 +15,7 @@ from mixcli.errors import IntegrityError
 from mixcli.words import about_time, size
 
 if TYPE_CHECKING:
+    from mixcli.hub.choosing import TypeRow
     from mixcli.hub.job import Job, Summary
     from mixcli.hub.store import StoredModel
     from mixcli.wish import Wish as LoadWish
@@ -93,7 +93,7 @@ def command(
         _say(found.model, found.fresh, as_json)
         return
     if isinstance(found, Summary) or dry_run:
-        _show(found if isinstance(found, Summary) else found.summary, as_json)
+        _show(found if isinstance(found, Summary) else found.summary, wish.profile, as_json)
         return
     _announce(found.summary)
     _agree(found, repair)
@@ -110,14 +110,16 @@ def _announce(summary: "Summary") -> None:
     """Print what will happen, before it does."""
     console.note(f"{summary.label}: {summary.description}\nlicense: {summary.licence}")
     console.note(f"{size(summary.download)} to download from {summary.origin}; {summary.fit}")
-    chosen = next((row.note for row in summary.types if row.chosen), "")
-    console.note(
-        f"{chosen}{'; ' if chosen and summary.others else ''}other types: {', '.join(summary.others)}"
-        if summary.others
-        else chosen
-    )
+    others = ", ".join(map(_in_short, (row for row in summary.types if row.on_offer and not row.chosen)))
+    reasons = [row.reason for row in summary.types if row.chosen]
+    if words := "; ".join(filter(None, (*reasons, f"other types: {others}" if others else ""))):
+        console.note(words)
     for note in summary.notes:
         console.note(f"note: {note}")
+
+
+def _in_short(row: "TypeRow") -> str:
+    return f"{row.type} ({size(row.size)}, {f'{as_range(row.decode)} tok/s' if row.fits else 'too large'})"
 
 
 def _agree(job: "Job", repair: bool | None) -> None:
@@ -152,13 +154,13 @@ def _say(stored: "StoredModel", fresh: bool, as_json: bool) -> None:
             f"{stored.label} is already installed, in the {stored.seen.keeper if stored.seen else 'store'}"
         )
         return
-    what = f"{stored.label}, {size(about.size)}" + ("" if fresh else " (was here already)")
+    what = f"{stored.label}, {size(about.size)}" + ("" if fresh else " (already installed)")
     console.note(f"{what}\n{about.description}\nlicense: {about.licence_words}")
 
 
-def _show(summary: "Summary", as_json: bool) -> None:
+def _show(summary: "Summary", profile: str | None, as_json: bool) -> None:
     if as_json:
-        console.data(asdict(summary))
+        console.data(summary.to_data(profile))
         return
     console.table(
         ("FILE", "SIZE", "DOWNLOADED"),

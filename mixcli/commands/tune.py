@@ -51,6 +51,7 @@ def command(
     """Benchmark a few placements of a model on this machine and use the fastest from now on."""
     from mixcli.hub.choosing import better_type, how_it_runs
     from mixcli.insight.machines import machine_of, target_of
+    from mixcli.insight.offers import in_a_load, plan_or_offer
     from mixcli.insight.plans import check_rule, subject_of
     from mixcli.insight.target import reaching
     from mixcli.insight.tune import sweep
@@ -71,6 +72,7 @@ def command(
         if not rows:
             raise UsageError(f"no measurements of {subject.label} yet; run mixcli tune without --show")
     else:
+        plan_or_offer(subject.label, subject.shape, machine, request, wish, in_a_load)  # or its refusal
         with console.progress("tuning") as bar:
             found = sweep(subject, machine, request, budget, bar.update)
             rows = [one.row() for one in found]

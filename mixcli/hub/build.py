@@ -88,11 +88,12 @@ def folder_summary(folder: Path, file_type: str | None, name: str | None, target
         plan.bytes_disk,
         0,
         plan.bytes_disk,
-        how_it_runs(row),
+        how_it_runs(row, planned.rows),
         row.plan is not None,
         notes=plan.notes,
         types=rows_of(planned, taken, named=file_type is not None),
         seconds=estimated_seconds(plan),
+        chosen_by=planned if file_type is None else None,
     )
 
 

@@ -1,8 +1,9 @@
 """Choose the file type of a model that suits a machine, before anything is downloaded."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import floor
+from typing import Any
 
 from mixcli.errors import DoesNotFit
 from mixcli.hub.catalog import Entry
@@ -25,13 +26,16 @@ class Target:
     """The target of a choice: a machine, the options of its plan, and the preference.
 
     `machine_for` returns the machine; the shapes that it receives tell it which weight types to measure. `is_asked` is true if the
-    user named the rule: then another type than an installed one may suit.
+    user named the rule: then another type than an installed one may suit. `where` names the machine in a sentence ("here"), `options` are
+    those of `mixcli pull` that choose for the same machine.
     """
 
     machine_for: Callable[[Sequence[ModelShape]], Machine]
     request: Request = field(default_factory=Request)
     rule: Rule = field(default_factory=Rule)
     is_asked: bool = False
+    where: str = "here"
+    options: str = ""
 
     def settled(self, shapes: Mapping[str, ModelShape]) -> "Target":
         """Return the same with the machine for these shapes looked at once, for several choices."""
@@ -131,11 +135,20 @@ def type_to_make(
     check_rate(planned, name)
     if planned.chosen is None:
         least = planned.rows[-1]
-        raise DoesNotFit(
-            f"no type of {name} fits in memory: the smallest, {least.type}, has {size(least.size)}; "
-            f"use a smaller model (mixcli search), or force a type with --quant {least.type}"
-        )
+        raise nothing_fits(name, least.type, least.size, planned.machine, target, f"--quant {least.type}")
     return planned.chosen.type, planned
+
+
+def nothing_fits(
+    name: str, file_type: str, n_bytes: int, machine: Machine, target: Target, anyway: str
+) -> DoesNotFit:
+    """Return the refusal of a model of which no type fits: its smallest type, the catalog's model that fits, and how to force a type (`anyway`)."""
+    gpus = 0 if machine.unified else sum(gpu.bytes_free for gpu in machine.gpus)
+    other = replace(target, rule=Rule(target.rule.prefer))
+    return DoesNotFit(
+        f"no type of {name} fits {target.where}: the smallest, {file_type}, has {size(n_bytes)}, and {size(machine.bytes_free + gpus)} are free; "
+        f"{offer(*favourite(other), target)}; to force a type: {anyway}"
+    )
 
 
 def check_rate(planned: FileChoice, name: str) -> None:
@@ -152,7 +165,7 @@ def check_rate(planned: FileChoice, name: str) -> None:
 class TypeRow:
     """One file type as people and programs read it: bytes, tokens per second as (low, high), the loss of perplexity in percent.
 
-    Rates are 0 for what does not fit. `on_offer` is False for a type that would have to be made; `note` says why a row matters.
+    Rates are 0 for what does not fit. `on_offer` is False for a type that would have to be made; `reason` says why a row matters.
     """
 
     type: str
@@ -167,7 +180,7 @@ class TypeRow:
     loss_basis: str
     on_offer: bool
     chosen: bool
-    note: str
+    reason: str
 
 
 def rows_of(
@@ -207,6 +220,19 @@ def _row(row: Row, planned: FileChoice, note: str, taken: bool, on_offer: bool) 
     )
 
 
+def choice_data(
+    label: str, planned: FileChoice | None, rows: Sequence[TypeRow], profile: str | None
+) -> dict[str, Any]:
+    """Return how a type was chosen as plain data; `prefer` and `reason` are None where a file or a type was named (`planned` is None)."""
+    return {
+        "model": label,
+        "profile": profile or "auto",
+        "prefer": planned.rule.prefer if planned else None,
+        "reason": planned.why if planned else None,
+        "types": [asdict(row) for row in rows],
+    }
+
+
 def better_type(label: str, target: Target) -> Row | None:
     """Return the type that suits the target better than that of a label name:TYPE; None where it is that one, or the name has no known dimensions."""
     name, _, file_type = label.rpartition(":")
@@ -221,10 +247,31 @@ def in_short(row: Row, where: str) -> str:
     return f"{row.type}, {size(row.size)}, about {rate} tok/s {where}"
 
 
-def how_it_runs(row: Row) -> str:
-    """Return in words how fast a type is and where it lies, or that it does not fit."""
+def offer(name: str, planned: FileChoice | None, target: Target, text: str | None = None) -> str:
+    """Return which command brings the chosen type of a model, its size and its rate. `text` is what the command names: `name`, or nothing.
+
+    The demo, whose types are not planned, runs anywhere.
+    """
+    row = planned.chosen if planned else None
+    if row is None:
+        return f"`mixcli pull {name}` makes a small one offline"
+    short = in_short(row, target.where)
+    if text == "":
+        return f"{pull_command('', target)} brings {name}:{short}"
+    return f"{pull_command(text or name, target)} brings {short}"
+
+
+def pull_command(text: str, target: Target) -> str:
+    """Return the pull command for a model and a target, in backquotes."""
+    return f"`{' '.join(filter(None, ('mixcli pull', text, target.options)))}`"
+
+
+def how_it_runs(row: Row, others: Sequence[Row] = ()) -> str:
+    """Return in words how fast a type is and where it lies, or that it does not fit and which of the others, largest first, does."""
     if row.plan is None:
-        return "it does not fit in this machine's memory"
+        fits = next((other for other in others if other.plan), None)
+        step = f"; the largest type that fits is {fits.type} ({size(fits.size)})" if fits else ""
+        return f"it does not fit in memory{step}"
     rates = row.plan.estimate
     where = f"{size(row.bytes_on_gpus)} on GPUs, {size(row.size - row.bytes_on_gpus)} in host memory"
     return (
@@ -238,10 +285,14 @@ __all__ = [
     "TypeRow",
     "better_type",
     "check_rate",
+    "choice_data",
     "choices_of",
     "favourite",
     "how_it_runs",
     "in_short",
+    "nothing_fits",
+    "offer",
+    "pull_command",
     "rows_of",
     "shapes_of_types",
     "usual_shapes",

@@ -9,10 +9,9 @@ from pathlib import Path
 from mixcli import paths
 from mixcli.engine.preflight import check_header
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
-from mixcli.hardware import memory_free
 from mixcli.hub import download, gguf_names, hub_cache, store
 from mixcli.hub.build import About, convert_to
-from mixcli.hub.choosing import Target, check_rate, how_it_runs, rows_of, shapes_of_types
+from mixcli.hub.choosing import Target, check_rate, how_it_runs, nothing_fits, rows_of, shapes_of_types
 from mixcli.hub.hashing import Report, sha256
 from mixcli.hub.headers import has_split_experts, model_header, shape_of, template_note
 from mixcli.hub.hub_cache import CachedRepo
@@ -21,7 +20,7 @@ from mixcli.hub.manifest import StoredFile
 from mixcli.hub.remote import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
-from profiles.file_choice import FileChoice
+from profiles.file_choice import FileChoice, pick
 from profiles.quality import BITS
 from quantize.gguf_header import GgufHeader
 
@@ -45,18 +44,21 @@ class Choice:
 
 
 def choose(
-    repo: RemoteRepo, wanted: str | None, file: str | None, target: Target, *, quantizable: bool = False
+    repo: RemoteRepo, wanted: str | None, file: str | None, target: Target, *, quantizable: str = ""
 ) -> Choice:
     """Find the GGUF that is meant: by its type, by its file's name, or the one that suits the target best.
 
-    With `quantizable` the types that could be made are planned beside those that are there. Raises UsageError for a type that is not there,
-    DoesNotFit when nothing fits and no type was named, IntegrityError for a file that is not a sound GGUF.
+    `quantizable` names the model or repository that has the same weights in safetensors: the types that could be made of it are planned too.
+    Raises UsageError for a type that is not there, DoesNotFit when nothing fits and no type was named, IntegrityError for a file that is not a
+    sound GGUF.
     """
     everything = _by_type(repo, None)
     groups = {name: group for name, group in _by_type(repo, file).items() if wanted in {None, name}}
     if not groups:
         have = ", ".join(everything) or "no GGUF files"
-        raise UsageError(f"{repo.repo} has no {file or wanted}; it has {have}")
+        can_be_made = quantizable and file is None and wanted in BITS
+        how = f"; {_to_make(quantizable, str(wanted))}" if can_be_made else ""
+        raise UsageError(f"{repo.repo} has no {file or wanted}; it has {have}{how}")
     smallest = min(groups, key=lambda name: _size(groups[name]))
     read = {smallest: _read(repo, groups[smallest])}
     is_open = wanted is None and file is None
@@ -72,13 +74,20 @@ def choose(
         if is_open:
             check_rate(planned, repo.repo)
         if is_open and planned.chosen is None:
-            raise DoesNotFit(
-                f"no file of {repo.repo} fits in memory: the smallest, {smallest}, has {size(_size(groups[smallest]))} and {size(memory_free())} "
-                f"are free; close other programs, use a smaller model (mixcli search), or force a type: {repo.repo}:{smallest}"
-            )
+            if best := pick(planned.rows, planned.rule)[0]:
+                raise DoesNotFit(
+                    f"no file of {repo.repo} fits {target.where}, but {best.type} would ({size(best.size)}); {_to_make(quantizable, best.type)}"
+                )
+            n_bytes, anyway = _size(groups[smallest]), f"{repo.repo}:{smallest}"
+            raise nothing_fits(repo.repo, smallest, n_bytes, planned.machine, target, anyway)
         if chosen in read:
             return Choice(chosen, groups[chosen], *read[chosen], planned, frozenset(everything), not is_open)
         read[chosen] = _read(repo, groups[chosen])
+
+
+def _to_make(quantizable: str, file_type: str) -> str:
+    """Return the command that quantizes a type from safetensors."""
+    return f"quantize it from the safetensors in one pass: mixcli pull {quantizable} --quant {file_type}"
 
 
 def _by_type(repo: RemoteRepo, file: str | None) -> dict[str, tuple[RemoteFile, ...]]:
@@ -146,7 +155,7 @@ class GgufJob:
         if self.quantizable and best is not None and best.type not in self.choice.offered:
             notes.append(
                 f"{best.type} would suit this machine better ({how_it_runs(best)}) but is not in this repository; "
-                f"quantize it from the safetensors in one pass: mixcli pull {self.quantizable} --quant {best.type}"
+                f"{_to_make(self.quantizable, best.type)}"
             )
         return Summary(
             f"{self.about.name}:{self.choice.type}",
@@ -157,15 +166,11 @@ class GgufJob:
             _size(self.choice.files),
             missing,
             missing + (_size(self.choice.files) if self.needs_repair else 0),
-            how_it_runs(row),
+            how_it_runs(row, [one for one in self.choice.planned.rows if one.type in self.choice.offered]),
             row.plan is not None,
-            tuple(
-                f"{other.type} ({size(other.size)}, {f'{other.decode:.0f} tok/s' if other.plan else 'too large'})"
-                for other in self.choice.planned.rows
-                if other.type != self.choice.type and other.type in self.choice.offered
-            ),
             (*notes, *template_note(self.choice.header, self.about.name)),
             rows_of(self.choice.planned, self.choice.type, self.choice.offered, named=self.choice.named),
+            chosen_by=None if self.choice.named else self.choice.planned,
         )
 
     def carry_out(self, report: Report) -> StoredModel:

@@ -3,15 +3,16 @@
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mixcli.errors import DoesNotFit
-from mixcli.hub.choosing import TypeRow
+from mixcli.hub.choosing import TypeRow, choice_data
 from mixcli.hub.hashing import Report
 from mixcli.hub.store import StoredModel
 from mixcli.words import size
+from profiles.file_choice import FileChoice
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Summary:
     """What a pull means, for a person and for --dry-run --json; sizes in bytes.
 
     `download` is what must be fetched, `disk` what the disks must have free at the worst moment, `fit` says in words whether the
-    model will run here and how fast, `others` the types that could be had instead, `types` all types with what they would do here,
-    `seconds` about how long quantizing takes, 0 where nothing is quantized.
+    model will run here and how fast, `types` all types with what they would do here, `seconds` about how long quantizing takes, 0 where nothing
+    is quantized. `chosen_by` is how the type was chosen, None if the user named it.
     """
 
     label: str
@@ -42,10 +43,17 @@ class Summary:
     disk: int
     fit: str
     fits: bool
-    others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     types: tuple[TypeRow, ...] = ()
     seconds: float = 0.0
+    chosen_by: FileChoice | None = None
+
+    def to_data(self, profile: str | None) -> dict[str, Any]:
+        """Return it as plain data; the keys about the choice are those of a plan."""
+        skipped = {"label", "types", "chosen_by"}
+        costs = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in skipped}
+        choice = choice_data(self.label, self.chosen_by, self.types, profile)
+        return {**choice, **costs, "files": [asdict(file) for file in self.files]}
 
 
 class Job(Protocol):

@@ -163,7 +163,7 @@ def _from_hub(reference: Reference, known: Entry | None, wish: Wish, target: Tar
     if not has_gguf:
         raise UsageError(f"{repo.repo} has neither GGUF nor safetensors files; choose another repository")
     quantizable = repo.repo if has_weights else known.name if known and known.safetensors else ""
-    choice = choose(repo, reference.type or wish.quant, reference.file, target, quantizable=bool(quantizable))
+    choice = choose(repo, reference.type or wish.quant, reference.file, target, quantizable=quantizable)
     return GgufJob(about, repo, choice, wish.keep_source, quantizable)
 
 

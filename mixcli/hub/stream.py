@@ -112,11 +112,12 @@ class StreamJob:
             n_bytes,
             missing,
             n_bytes + kept,
-            how_it_runs(row),
+            how_it_runs(row, self.planned.rows),
             row.plan is not None,
             types=rows_of(self.planned, self.type, named=self.named),
             notes=self.plan.notes,
             seconds=estimated_seconds(self.plan),
+            chosen_by=None if self.named else self.planned,
         )
 
     def carry_out(self, report: Report) -> StoredModel:

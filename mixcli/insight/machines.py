@@ -61,7 +61,12 @@ def target_of(wish: Wish, rule: Rule | None = None, *, measure: bool = True) -> 
     """Return what a file is chosen for. Without `measure` the processor is not measured: the rates that are known are used."""
     where = (wish.profile, wish.vram, wish.ram, wish.workers)
     target = Target(
-        lambda shapes: machine_of(*where, shapes=shapes), wish.request, rule or Rule(), rule is not None
+        lambda shapes: machine_of(*where, shapes=shapes),
+        wish.request,
+        rule or Rule(),
+        rule is not None,
+        wish.where,
+        wish.options,
     )
     return target if measure else target.settled({})
 

@@ -1,17 +1,31 @@
-"""What is offered in place of a model that is not installed: the file that the choice would take, its size and its rate here.
+"""What is offered in place of a model that is not installed, or that does not fit: the file that the choice would take, its size and its rate.
 
 Nothing is asked of the network and nothing is measured: the dimensions of the catalog's models and the processor's known rates are enough.
 """
 
-import shlex
+from collections.abc import Callable
+from dataclasses import replace
 
 from mixcli.errors import MixcliError, NotInstalled, UsageError
-from mixcli.hub.choosing import Target, favourite, in_short, usual_types
+from mixcli.hub.choosing import (
+    favourite,
+    in_short,
+    offer,
+    pull_command,
+    shapes_of_types,
+    usual_types,
+)
 from mixcli.hub.reference import Reference
+from mixcli.hub.store import models
 from mixcli.insight.machines import target_of
 from mixcli.wish import Wish
-from profiles.file_choice import FileChoice
-from profiles.memory import GIB
+from mixcli.words import size
+from profiles.file_choice import row_of
+from profiles.machine import Machine
+from profiles.planner import Plan, plan
+from profiles.quality import BITS
+from profiles.request import Request
+from profiles.shape import ModelShape
 
 
 def with_offer(missing: NotInstalled, wish: Wish) -> NotInstalled:
@@ -28,61 +42,66 @@ def with_offer(missing: NotInstalled, wish: Wish) -> NotInstalled:
         raise
     except MixcliError:  # a worker that does not answer, a library that does not start
         return missing
-    where = "here" if wish.profile in (None, "auto") else f"on {wish.profile}"
     if reference is None:
         name, planned = favourite(target)
         small = "" if planned is None else "; `mixcli pull demo` makes a small one offline"
-        return NotInstalled(missing.what, _brings("", name, planned, wish, where) + small, None)
+        return NotInstalled(missing.what, offer(name, planned, target, "") + small, None)
     planned = target.choose(usual_types(reference.name))
     named = next((row for row in planned.rows if row.type == reference.type), None)
     if reference.type and (named is None or named.plan):
-        step = f"`{_pull(str(reference), wish)}` brings {in_short(named, where) if named else 'it'}"
-        return NotInstalled(missing.what, step, missing.name)
-    what, row = missing.what, named or planned.rows[-1]
+        brings = in_short(named, target.where) if named else "it"
+        return NotInstalled(
+            missing.what, f"{pull_command(str(reference), target)} brings {brings}", missing.name
+        )
+    what, least = missing.what, planned.rows[-1]
+    if planned.chosen is None:
+        what = f"{what} and no type of it fits {target.where}: the smallest, {least.type}, has {size(least.size)}"
+        return NotInstalled(what, offer(*favourite(target), target), missing.name)
     if named is not None:
-        what = f"{what} and does not fit {where} ({named.size / 1e9:.1f} GB)"
-    elif planned.chosen is None:
-        what = f"{what} and no type of it fits {where}: the smallest, {row.type}, has {row.size / 1e9:.1f} GB"
-    return NotInstalled(what, _instead(reference.name, planned, target, wish, where), missing.name)
+        what = f"{what} and does not fit {target.where} ({size(named.size)})"
+    return NotInstalled(what, offer(reference.name, planned, target), missing.name)
 
 
-def _instead(name: str, planned: FileChoice, target: Target, wish: Wish, where: str) -> str:
-    """Return which command brings the chosen type of a model, or the catalog's best where no type fits."""
-    if planned.chosen is not None:
-        return _brings(name, name, planned, wish, where)
-    other, its_types = favourite(target)
-    return _brings(other, other, its_types, wish, where)
+Naming = Callable[[str, str], str]  # a label and a file type: how a person gets the model in that type
 
 
-def _brings(text: str, name: str, planned: FileChoice | None, wish: Wish, where: str) -> str:
-    row = planned.chosen if planned else None
-    if row is None:  # made here, and it runs anywhere
-        return f"`mixcli pull {name}` makes a small one offline"
-    short = in_short(row, where)
-    return f"`{_pull(text, wish)}` brings {short if text else f'{name}:{short}'}"
+def plan_or_offer(
+    label: str, shape: ModelShape, machine: Machine, request: Request, wish: Wish, naming: Naming
+) -> Plan:
+    """Return a plan; what it raises where the model does not fit names the largest type of it that does, else another model."""
+
+    def instead() -> str:
+        target = replace(target_of(wish, measure=False), machine_for=lambda _: machine, request=request)
+        name = label.rpartition(":")[0]
+        shapes = usual_types(name) or shapes_of_types(shape, dict.fromkeys(BITS))
+        smaller = {key: one for key, one in shapes.items() if one.bytes_weights < shape.bytes_weights}
+        for file_type, one in sorted(smaller.items(), key=lambda pair: -pair[1].bytes_weights):
+            row = row_of(file_type, one, machine, request)
+            if row.plan:
+                return f"{naming(label, file_type)}, the largest type that fits ({size(row.size)})"
+        other, its_types = favourite(target)
+        best = its_types.chosen if its_types else None
+        if best is None or other == name:
+            return "`mixcli pull demo`, which runs anywhere" if other != name else ""
+        return f"{naming(f'{other}:{best.type}', best.type)}, a model that fits ({size(best.size)})"
+
+    return plan(shape, machine, request, instead)
 
 
-def _pull(text: str, wish: Wish) -> str:
-    return " ".join(filter(None, ("mixcli pull", text, options_of(wish))))
+def in_a_plan(label: str, file_type: str) -> str:
+    """Return what `mixcli plan` takes for a model in another type."""
+    name = label.rpartition(":")[0]
+    return f"{name}:{file_type}" if usual_types(name) else f"--quant {file_type}"
 
 
-def options_of(wish: Wish) -> str:
-    """Return a wish as the options that make it, quoted for a shell; empty where nothing was asked."""
-    request = wish.request
-    said: list[tuple[str, str | None]] = [
-        ("--ctx", None if request.n_ctx is None else str(request.n_ctx)),
-        ("--profile", None if wish.profile == "auto" else wish.profile),
-        ("--vram", None if wish.vram is None else _size(wish.vram)),
-        ("--ram", None if wish.ram is None else _size(wish.ram)),
-        ("--kv", request.kv),
-        *(("--worker", worker) for worker in wish.workers),
-    ]
-    words = [word for name, value in said if value is not None for word in (name, value)]
-    return shlex.join([*words, *(["--from-disk"] if request.from_disk else [])])
+def in_a_load(label: str, file_type: str) -> str:
+    """Return how a model in another type is loaded: an installed one by its name, one of the catalog by a pull."""
+    name = label.rpartition(":")[0]
+    if any(model.label == f"{name}:{file_type}" for model in models()):
+        return f"-m {name}:{file_type}"
+    if usual_types(name) or "/" in name.strip("./"):
+        return f"`mixcli pull {name}:{file_type}`"
+    return f"a file of it in {file_type}"
 
 
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes // GIB}GiB" if n_bytes % GIB == 0 and n_bytes else str(n_bytes)
-
-
-__all__ = ["options_of", "with_offer"]
+__all__ = ["in_a_load", "in_a_plan", "plan_or_offer", "with_offer"]

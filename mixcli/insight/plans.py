@@ -249,15 +249,3 @@ def as_data(subject: Subject, one: Plan, runners_up: list[Other]) -> dict[str, A
         "reasons": list(one.reasons),
         "others": [asdict(other) for other in runners_up],
     }
-
-
-def choice_data(subject: Subject, profile: str | None) -> dict[str, Any]:
-    """Return how the type was chosen as plain data; `prefer` and `reason` are None if the user named a file or a type."""
-    planned = subject.planned
-    return {
-        "model": subject.label,
-        "profile": profile or "auto",
-        "prefer": planned.rule.prefer if planned else None,
-        "reason": planned.why if planned else None,
-        "types": [asdict(row) for row in types_of(subject)],
-    }

@@ -107,7 +107,7 @@ def test_a_dry_run_of_a_folder_tells_what_would_be_made(
 ) -> None:
     args = ["pull", str(checkpoint), *(["--prefer", "quality"] if kind is None else ["--quant", kind])]
     summary = json.loads(mixcli(*args, "--dry-run", "--json").stdout)
-    assert (summary["label"], summary["download"]) == ("tiny-mixtral:Q8_0", 0)
+    assert (summary["model"], summary["download"]) == ("tiny-mixtral:Q8_0", 0)
     assert [(row["type"], row["on_offer"]) for row in summary["types"] if row["chosen"]] == [("Q8_0", True)]
     assert len(summary["types"]) > 5 or kind is not None
     assert 0 < summary["seconds"] < 10

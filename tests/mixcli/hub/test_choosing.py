@@ -57,8 +57,8 @@ def test_the_catalog_is_planned_once_for_equal_dimensions(prefer: str, best: str
     assert mixtral.chosen.type == best
     assert (demo.chosen, demo.rows) == (None, ())
     rows = rows_of(mixtral, "Q8_0", named=True)
-    assert [row.note for row in rows if row.type in {"Q8_0", "Q3_K_L"}] == ["asked for", ""]
-    assert f"{prefer} would choose this one" in next(row.note for row in rows if row.type == best)
+    assert [row.reason for row in rows if row.type in {"Q8_0", "Q3_K_L"}] == ["asked for", ""]
+    assert f"{prefer} would choose this one" in next(row.reason for row in rows if row.type == best)
 
 
 def test_search_plans_for_a_profile(mixcli: Runner) -> None:
@@ -126,7 +126,7 @@ def test_what_is_named_needs_no_rates_of_other_types() -> None:
     assert chosen in BITS
     assert {"Q2_K", "Q4_K", "Q8_0"} <= asked[1]
     with pytest.raises(
-        DoesNotFit, match=r"type of mine fits in memory: the smallest, Q2_K, has 2\.7 GB; .* --quant Q2_K"
+        DoesNotFit, match=r"no type of mine fits here: the smallest, Q2_K, has 2\.7 GB, .* --quant Q2_K"
     ):
         type_to_make(model, "mine", None, Target(lambda _: Machine(1 * GIB, 8)))
 

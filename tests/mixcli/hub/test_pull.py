@@ -9,6 +9,7 @@ import pytest
 
 from mixcli.hub.choosing import Target, favourite
 from profiles.machine import Machine
+from profiles.quality import BITS
 from tests.conftest import Runner
 from tests.mixcli.hub import small, standin
 from tests.mixcli.hub.conftest import in_python
@@ -85,11 +86,45 @@ def test_wrong_bytes_in_the_cache_are_not_believed(hub: StandIn, pull, home: Pat
 def test_without_a_type_all_are_planned_and_the_one_that_suits_is_chosen(hub: StandIn, pull) -> None:
     hub.add("org/tiny-GGUF", FILES)
     summary = json.loads(pull("org/tiny-GGUF", "--dry-run", "--json").stdout)
-    assert summary["label"] == "org/tiny-GGUF:Q4_K_M"
+    assert summary["model"] == "org/tiny-GGUF:Q4_K_M"
     assert summary["fits"]
-    assert [other.split()[0] for other in summary["others"]] == ["Q8_0"]
+    assert (summary["profile"], summary["prefer"], summary["reason"][:9]) == ("auto", "balanced", "balanced,")
     assert [(row["type"], row["chosen"]) for row in summary["types"]] == [("Q8_0", False), ("Q4_K_M", True)]
     assert all(0 < row["decode"][0] < row["decode"][1] and row["on_offer"] for row in summary["types"])
+
+
+def test_a_dry_run_has_the_choice_in_the_shape_of_a_plan(hub: StandIn, pull, mixcli: Runner) -> None:
+    add_mixtral(hub, "mradermacher/Mixtral-8x7B-Instruct-v0.1-GGUF", *BITS)
+    ask = ("mixtral", "--profile", "rtx-4090", "--ctx", "16384")
+    dry = json.loads(pull(*ask, "--dry-run", "--json").stdout)
+    planned = json.loads(mixcli("plan", *ask, "--json").stdout)
+    choice = ("model", "profile", "prefer", "reason")
+    assert {key: dry[key] for key in choice} == {key: planned[key] for key in choice}
+    kept = ("type", "fits", "n_ctx", "loss_basis", "chosen", "reason")
+    assert [{key: row[key] for key in kept} for row in dry["types"]] == [
+        {key: row[key] for key in kept} for row in planned["types"]
+    ]
+    assert [row.keys() for row in dry["types"]] == [row.keys() for row in planned["types"]]
+    named = json.loads(pull("mixtral:Q8_0", *ask[1:], "--dry-run", "--json").stdout)
+    assert (named["prefer"], named["reason"]) == (None, None)
+
+
+def test_a_named_type_that_does_not_fit_is_met_with_the_largest_that_does(hub: StandIn, pull) -> None:
+    add_mixtral(hub, "org/mixtral-GGUF", "Q8_0", "Q5_K_M", "Q3_K_M")
+    done = pull("org/mixtral-GGUF:Q8_0", "--profile", "rtx-3060-12gb", "--dry-run")
+    assert "it does not fit in memory; the largest type that fits is Q5_K_M (33.2 GB)" in done.stdout
+    add_mixtral(hub, "org/large", "Q8_0")
+    refused = pull("org/large", "--profile", "rtx-3060-12gb", "--ram", "8GiB")
+    assert refused.returncode == 4
+    assert (
+        "no type of org/large fits on rtx-3060-12gb: the smallest, Q8_0, has 49.6 GB, and 20.6 GB are free; "
+        in refused.stderr
+    )
+    assert re.search(
+        r"`mixcli pull mixtral --profile rtx-3060-12gb --ram 8GiB` brings \w+, .* tok/s on rtx",
+        refused.stderr,
+    )
+    assert refused.stderr.strip().endswith("; to force a type: org/large:Q8_0")
 
 
 def test_a_preference_chooses_even_where_another_type_is_here(hub: StandIn, pull, mixcli: Runner) -> None:
@@ -105,7 +140,7 @@ def test_what_a_card_can_do_decides_and_is_said_before_a_byte_is_fetched(hub: St
     add_mixtral(hub, "org/mixtral-GGUF", "Q5_K_M", "Q4_K_M", "Q3_K_M")
     asked = ("org/mixtral-GGUF", "--profile", "rtx-4090", "--dry-run")
     quality = json.loads(pull(*asked, "--json", "--prefer", "quality").stdout)
-    assert quality["label"] == "org/mixtral-GGUF:Q5_K_M"
+    assert quality["model"] == "org/mixtral-GGUF:Q5_K_M"
     table = pull(*asked).stdout
     assert re.search(
         r"Q3_K_M\t22\.5 GB\t.*\t69 to 99\t.*\t4\.5 %\tchosen: balanced, 4\.3x the decode of Q4_K_M for 3.0 % more loss; the",
@@ -113,7 +148,7 @@ def test_what_a_card_can_do_decides_and_is_said_before_a_byte_is_fetched(hub: St
     )
     assert re.search(r"Q5_K_M\t33\.2 GB\t.*\t9\.\d to 13\t.*\t~0\.\d %", table)
     named = json.loads(pull("org/mixtral-GGUF:Q5_K_M", *asked[1:], "--json").stdout)
-    assert [row["note"].partition(";")[0] for row in named["types"]] == [
+    assert [row["reason"].partition(";")[0] for row in named["types"]] == [
         "asked for",
         "",
         "balanced would choose this one",
@@ -126,12 +161,16 @@ def test_the_best_type_that_is_not_there_can_be_made(hub: StandIn, pull) -> None
     add_mixtral(hub, "org/alone", "Q5_K_M", "Q4_K_M")
     asked = ("--profile", "rtx-4090", "--dry-run", "--json")
     both, alone = (json.loads(pull(name, *asked).stdout) for name in ("org/both", "org/alone"))
-    assert both["label"] == "org/both:Q4_K_M"
+    assert both["model"] == "org/both:Q4_K_M"
     (note,) = both["notes"]
     assert note.startswith("Q3_K_L would suit this machine better (decode ")
     assert note.endswith("in one pass: mixcli pull org/both --quant Q3_K_L")
     assert {row["type"] for row in both["types"] if row["on_offer"]} == {"Q5_K_M", "Q4_K_M"}
     assert (alone["notes"], len(alone["types"])) == ([], 2)
+    refused = pull("org/both", "--profile", "laptop-8gb-gpu", "--ram", "16GiB", "--dry-run")
+    assert refused.returncode == 4
+    assert "no file of org/both fits on laptop-8gb-gpu, but Q" in refused.stderr
+    assert "in one pass: mixcli pull org/both --quant Q" in refused.stderr
 
 
 def add_mixtral(hub: StandIn, repo: str, *file_types: str, more: dict[str, bytes] | None = None) -> None:

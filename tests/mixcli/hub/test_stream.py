@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import shlex
 import subprocess
 import threading
 import time
@@ -134,9 +136,38 @@ def test_without_a_type_the_one_that_suits_is_made(hub: StandIn, repo, pull) -> 
     summary = json.loads(pull(NAME, "--dry-run", "--json").stdout)
     assert sum(seen.sent for seen in hub.downloads()) < 1 << 20
     (chosen,) = [row for row in summary["types"] if row["chosen"]]
-    assert summary["label"] == f"{NAME}:{chosen['type']}"
-    assert chosen["note"].startswith("chosen: balanced, ")
+    assert summary["model"] == f"{NAME}:{chosen['type']}"
+    assert chosen["reason"].startswith("chosen: balanced, ")
     assert {row["type"] for row in summary["types"]} == set(BITS)
+
+
+def test_the_command_that_is_offered_for_a_better_type_makes_it_in_one_pass(
+    hub: StandIn, source: Source, pull, mixcli: Runner, tmp_path: Path
+) -> None:
+    for name, data in source.files.items():
+        small.write(tmp_path / "source" / name, data)
+    convert(tmp_path / "source", tmp_path / "q8.gguf", output_type="Q8_0")
+    hub.add(
+        "org/both", {**source.files, "tiny.Q8_0.gguf": (tmp_path / "q8.gguf").read_bytes()}, commit=COMMIT
+    )
+    done = pull("org/both", "--prefer", "speed")
+    assert done.returncode == 0, done.stderr
+    offered = re.search(
+        r"note: (\w+) would suit this machine better \(.*\) but is not in this repository; .* in one pass: mixcli (pull .*)$",
+        done.stderr,
+        re.MULTILINE,
+    )
+    assert offered, done.stderr
+    made = pull(*shlex.split(offered[2])[1:])
+    assert made.returncode == 0, made.stderr
+    have = [row["model"] for row in json.loads(mixcli("list", "--json").stdout)]
+    assert have == sorted(["org/both:Q8_0", f"org/both:{offered[1]}"])
+    lacking = pull("org/both:Q5_K_M")
+    assert (lacking.returncode, lacking.stderr.count("\n")) == (2, 1)
+    assert (
+        "it has Q8_0; quantize it from the safetensors in one pass: mixcli pull org/both --quant Q5_K_M"
+        in lacking.stderr
+    )
 
 
 def test_the_catalogs_weights_are_quantized_when_that_is_asked_for(

@@ -6,7 +6,7 @@ from typing import NoReturn
 import pytest
 
 from mixcli.errors import NotInstalled
-from mixcli.insight.offers import options_of, with_offer
+from mixcli.insight.offers import with_offer
 from mixcli.launch import installed
 from mixcli.wish import Wish
 from profiles.errors import DoesNotFit
@@ -75,8 +75,8 @@ def test_what_has_no_known_dimensions_keeps_its_sentence() -> None:
 
 def test_a_wish_is_written_as_its_options() -> None:
     wish = Wish(Request(2048, "q8_0", from_disk=True), "auto", 12 << 30, 1000, ("127.0.0.1:1",))
-    assert options_of(wish) == "--ctx 2048 --vram 12GiB --ram 1000 --kv q8_0 --worker 127.0.0.1:1 --from-disk"
-    assert options_of(Wish(Request())) == ""
+    assert wish.options == "--ctx 2048 --vram 12GiB --ram 1000 --kv q8_0 --worker 127.0.0.1:1 --from-disk"
+    assert (Wish(Request()).options, Wish(Request()).where) == ("", "here")
 
 
 @pytest.mark.parametrize(

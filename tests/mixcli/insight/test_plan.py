@@ -58,7 +58,14 @@ def test_budgets_on_the_command_line_win(mixcli: Runner) -> None:
 def test_a_refusal_has_need_have_and_three_ways_out(mixcli: Runner) -> None:
     done = mixcli("plan", "mixtral-8x22b", "--quant", "Q4_K_M", "--profile", "cpu", "--ctx", "32768")
     assert done.returncode == 4
-    assert re.search(r"needs 8\d\.\d GiB .* 60\.0 GiB are free; try --quant \w+, or .*, or ", done.stderr)
+    assert re.search(r"needs 8\d\.\d GiB .* 60\.0 GiB are free; try (.*), or (.*), or ", done.stderr)
+    assert "try mixtral-8x22b:Q2_K, the largest type that fits (52.1 GB), or --from-disk" in done.stderr
+    fits = mixcli("plan", "mixtral-8x22b:Q2_K", "--profile", "cpu", "--ctx", "32768")
+    assert fits.returncode == 0, fits.stderr
+    none = mixcli("plan", "mixtral-8x22b", "--profile", "laptop-8gb-gpu")
+    assert (none.returncode, "try mixtral:Q5_K_M, a model that fits (33.2 GB)" in none.stderr) == (4, True), (
+        none.stderr
+    )
 
 
 def test_people_see_bars_flags_and_what_else_fits(mixcli: Runner) -> None:
