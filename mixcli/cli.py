@@ -43,6 +43,14 @@ COMMANDS = {
     "sessions": ("mixcli.commands.sessions", "List, search and export conversations."),
     "ps": ("mixcli.commands.ps", "List loaded models."),
     "stop": ("mixcli.commands.stop", "Unload a model."),
+    "help": ("mixcli.commands.help", "Show the help of a command."),
+}
+# as `mixcli --help` lists them
+GROUPS = {
+    "Models": ("pull", "search", "list", "show", "default", "rm", "verify", "import", "convert", "quantize"),
+    "Ask": ("run", "chat", "batch", "sessions"),
+    "Serve": ("serve", "ps", "stop"),
+    "Machine": ("plan", "tune", "doctor", "profiles", "worker", "help"),
 }
 
 
@@ -72,8 +80,10 @@ class CommandTable(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))  # one column for all groups
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), COMMANDS[name][1]) for name in names])
 
 
 @click.command(

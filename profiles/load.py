@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from profiles.aliases import alias
 from profiles.errors import BadProfile, UnknownProfile, shown
 from profiles.schema import GpuProfile, Profile, read_profile
 
@@ -69,11 +70,13 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _text(name: str, own: Path | None) -> tuple[str, str]:
+    names = profile_names(own)
+    name = name if name in names else alias(name, names) or name
     path = own / f"{name}.toml" if own is not None else None
     if path is not None and path.name == f"{name}.toml" and path.is_file():
         return _own_text(path), str(path)
     if name not in _built_in():
-        raise UnknownProfile(name, ("auto", *profile_names(own)))
+        raise UnknownProfile(name, ("auto", *names))
     return files("profiles").joinpath(f"{name}.toml").read_text("utf-8"), f"profile {name}"
 
 

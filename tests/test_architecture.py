@@ -297,7 +297,7 @@ def test_help_imports_only_click_and_what_starts_a_command() -> None:
         "print(*(set(sys.modules) - before), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "Commands:" in done.stdout
+    assert "Models:" in done.stdout
     imported = set(done.stderr.split())
     assert {name for name in imported if name.split(".")[0] in PACKAGES} <= HELP_IMPORTS
     tops = {name.split(".")[0] for name in imported} - set(PACKAGES) - {"click"}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from mixcli import paths
@@ -10,8 +11,9 @@ from mixcli.errors import UsageError
 from mixcli.hub.choosing import Target
 from mixcli.text import clean, did_you_mean
 from mixcli.wish import Wish
+from profiles.aliases import APPLE, is_apple, like
 from profiles.errors import UnknownProfile
-from profiles.load import load_profile
+from profiles.load import load_profile, profile_names
 from profiles.machine import Machine
 from profiles.memory import GIB
 from profiles.request import Rule
@@ -74,10 +76,22 @@ def target_of(wish: Wish, rule: Rule | None = None, *, measure: bool = True) -> 
 def profile_of(name: str) -> Profile:
     """Read a profile by name; UsageError with the nearest name for one that does not exist."""
     try:
-        return load_profile(name, own_profiles())
+        profile = load_profile(name, own_profiles())
+        _note_nearest(name)
+        return profile
     except UnknownProfile as error:
-        hint = did_you_mean(error.name, error.names, f"profiles are {', '.join(error.names)}")
+        near = like(error.name, error.names)  # never another card or size of memory
+        hint = did_you_mean(error.name, near, f"profiles are {', '.join(error.names)}")
         raise UsageError(f"profile {clean(error.name)!r} not found; {hint}") from None
+
+
+@cache
+def _note_nearest(name: str) -> None:
+    """Print, once per process, that a profile stands for a kind of computer, not for this very one."""
+    if name != APPLE and is_apple(name) and name not in profile_names(own_profiles()):
+        console.note(
+            f"profile {clean(name)}: the nearest is {APPLE}, with 64 GB; `mixcli profiles new NAME --extends {APPLE}` makes your own"
+        )
 
 
 def detected_profile() -> str:

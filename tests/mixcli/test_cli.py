@@ -13,7 +13,17 @@ from tests.conftest import Runner
 def test_no_arguments_show_the_help(mixcli: Runner) -> None:
     done = mixcli()
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Commands:" in done.stdout
+    titles = [line for line in done.stdout.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Options:", "Models:", "Ask:", "Serve:", "Machine:"]
+
+
+def test_help_is_the_help_of_a_command(mixcli: Runner) -> None:
+    for words in ((), ("pull",), ("profiles", "new")):
+        assert mixcli("help", *words).stdout == mixcli(*words, "--help").stdout
+    wrong = mixcli("help", "profiles", "nwe")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "no such command 'nwe'; did you mean new?" in wrong.stderr
+    assert "no such command 'pull'" in mixcli("help", "run", "pull").stderr
 
 
 def test_a_typo_is_met_with_the_nearest_command(mixcli: Runner) -> None:

@@ -6,7 +6,7 @@ import sys
 import click
 import pytest
 
-from mixcli.cli import COMMANDS, cli
+from mixcli.cli import COMMANDS, GROUPS, cli
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "help.md"
@@ -18,6 +18,10 @@ def test_the_page_is_what_help_says() -> None:
         [sys.executable, "-m", "tests.help_page"], capture_output=True, check=True, cwd=ROOT
     )
     assert PAGE.read_bytes() == done.stdout, "run `make help`"
+
+
+def test_every_command_is_listed_once() -> None:
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from profiles.errors import BadProfile
+from profiles.aliases import alias, like
+from profiles.errors import BadProfile, UnknownProfile
 from profiles.load import all_profiles, card, load_profile, profile_names
 from profiles.memory import GIB
 
@@ -110,4 +111,45 @@ def test_a_circle_is_seen(tmp_path: Path) -> None:
 
 def test_an_unknown_name_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(BadProfile, match=r"profiles are auto, .*rtx-4090"):
-        load_profile("rtx4090")
+        load_profile("rtx4080")
+
+
+@pytest.mark.parametrize(
+    ("typed", "profile"),
+    [
+        ("3090", "rtx-3090"),
+        ("RTX4090", "rtx-4090"),
+        ("nvidia-geforce-rtx-5090", "rtx-5090"),
+        ("3060", "rtx-3060-12gb"),
+        ("4060-ti", "rtx-4060-ti-16gb"),
+        ("2xrtx3090", "2x3090"),
+        ("dual-4090", "2x4090"),
+        ("3090x2", "2x3090"),
+        ("m3-max", "apple-m-series"),
+        ("MacBook-Pro", "apple-m-series"),
+        ("laptop", "laptop-8gb-gpu"),
+        ("avx2", "cpu-avx2-32gb"),
+        ("cpu-avx512", "cpu-avx512-64gb"),
+    ],
+)
+def test_a_profile_has_the_names_that_people_type(typed: str, profile: str) -> None:
+    assert alias(typed, profile_names()) == profile
+    assert load_profile(typed).machine() == load_profile(profile).machine()
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["4060", "4080", "3090-ti", "4090-laptop", "rtx-3060-8gb", "2x3080", "a100", "laptop-16gb-gpu", "rtx"],
+)
+def test_no_name_stands_for_another_machine(typed: str) -> None:
+    assert alias(typed, profile_names()) is None
+    assert like(typed, profile_names()) == [] or typed == "rtx"
+    with pytest.raises(UnknownProfile):
+        load_profile(typed)
+
+
+def test_a_profile_of_ones_own_wins_over_an_alias(tmp_path: Path) -> None:
+    (tmp_path / "rtx-3090.toml").write_text('extends = "rtx-3090"\n[host]\nram_gib = 128\n')
+    assert load_profile("3090", tmp_path).host.ram_gib == 128
+    (tmp_path / "3090.toml").write_text('extends = "4090"\n')
+    assert load_profile("3090", tmp_path).gpus == load_profile("rtx-4090").gpus
