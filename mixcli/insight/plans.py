@@ -178,7 +178,9 @@ def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -
     """Return what else would fit: the largest file that lies wholly on GPUs first, the nearest types, the nearest contexts in this type."""
     nearest, largest = _neighbours(subject, machine, request)
     found = [
-        _other(f"{row.type}{', the largest that fits entirely on the GPUs' if row is largest else ''}", row.plan)
+        _other(
+            f"{row.type}{', the largest that fits entirely on the GPUs' if row is largest else ''}", row.plan
+        )
         for row in (*([largest] if largest else []), *(row for row in nearest if row is not largest))
         if row.plan is not None
     ]
