@@ -36,12 +36,14 @@ STORY: dict[str, Any] = {
 class Served:
     """A server that was started by the command."""
 
-    def __init__(self, *args: str) -> None:
-        command = [sys.executable, "-m", "mixcli", "serve", "-m", "demo", "--ctx", "1024", *args]
+    def __init__(self, *args: str, n_ctx: int = 1024) -> None:
+        command = [sys.executable, "-m", "mixcli", "serve", "-m", "demo", "--ctx", str(n_ctx), *args]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
-        said = self.process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", said)
+        said, found = "", None
+        while not found and (line := self.process.stderr.readline()):  # notes of the plan may come first
+            said += line
+            found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", said)
         assert found, said
         self.port = int(found[1])
 
@@ -83,6 +85,42 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
     return value
+
+
+def test_the_end_of_the_context_is_told(mixcli: Runner, with_demo: Path) -> None:
+    """An answer that reaches it is cut with finish_reason length; a prompt beyond it is a 400; the next request works."""
+    server = Served("--port", "0", n_ctx=256)
+    try:
+        words = "Tell me a very long story about the sea. "
+        messages = [{"role": "user", "content": words * 24}]
+        while server.ask("POST", "/tokenize", {"messages": messages})[1]["count"] > 250:
+            messages[0]["content"] = messages[0]["content"].removesuffix(words)
+        body = {"messages": messages, "temperature": 0, "max_tokens": 200}
+        n_prompt = server.ask("POST", "/tokenize", {"messages": messages})[1]["count"]
+        status, whole = server.ask("POST", "/v1/chat/completions", body)
+        assert (status, whole["choices"][0]["finish_reason"]) == (200, "length")
+        assert whole["usage"]["prompt_tokens"] == n_prompt
+        assert whole["usage"]["total_tokens"] == 256 + 1  # the last token of an answer needs no cell
+        status, stream = server.ask("POST", "/v1/chat/completions", {**body, "stream": True})
+        events = [
+            json.loads(line.removeprefix("data: "))
+            for line in stream.splitlines()
+            if line and "[DONE]" not in line
+        ]
+        reasons = [one["choices"][0]["finish_reason"] for one in events if one["choices"]]
+        assert (status, [reason for reason in reasons if reason]) == (200, ["length"])
+        longer = [{"role": "user", "content": words * 60}]
+        for stream_it in (False, True):
+            status, refused = server.ask(
+                "POST", "/v1/chat/completions", {**body, "messages": longer, "stream": stream_it}
+            )
+            assert (status, refused["error"]["code"]) == (400, "context_length_exceeded")
+            assert "more than the context of 256" in refused["error"]["message"]
+        assert server.ask("POST", "/v1/chat/completions", {**QUESTION, "max_tokens": 2})[0] == 200
+        assert server.end()[0] == 0
+    finally:
+        server.process.kill()
+        server.process.communicate()
 
 
 def test_it_serves_clients_and_nobody_else_and_drains(served: Served) -> None:
