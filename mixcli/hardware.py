@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,17 @@ def unused_cards() -> str | None:
         f"{names} is unused: llama.cpp was installed without CUDA; "
         f"pip install --force-reinstall --no-deps --only-binary :all: llama-cpp-python --extra-index-url {WHEEL_INDEX}/cu{cuda_wheel()}"
     )
+
+
+def unused_cards_today() -> str | None:
+    """Return unused_cards() at most once a day; None where CUDA_VISIBLE_DEVICES hides all cards. The driver may take seconds to answer."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return None
+    today = date.today().isoformat()
+    if json_cache.load("notices").get("unused_cards") == today:
+        return None
+    json_cache.update("notices", lambda found: found.update(unused_cards=today))
+    return unused_cards()
 
 
 def known_bandwidth() -> float | None:

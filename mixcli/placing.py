@@ -7,7 +7,7 @@ from mixcli.engine.preflight import check_gguf
 from mixcli.host.spec import Order
 from mixcli.hub.headers import shape_of
 from mixcli.hub.store import StoredModel
-from mixcli.insight.machines import machine_of
+from mixcli.insight.machines import machine_of, note_unused_cards
 from mixcli.insight.offers import in_a_load, plan_or_offer
 from mixcli.insight.tuned import tuned
 from mixcli.wish import Wish
@@ -24,6 +24,7 @@ SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs ou
 def place(stored: StoredModel, wish: Wish) -> Order:
     """Check the file before it is loaded, and plan it for its machine."""
     shape = shape_of(check_gguf(stored.path))
+    note_unused_cards(wish)
     disk_of = stored.path if wish.request.from_disk else None
     machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of, [shape])
     order = _tuned(stored, shape, machine, wish)

@@ -13,6 +13,7 @@ import pytest
 
 from mixcli import paths
 from mixcli.console import console
+from mixcli.hardware import gpu_backends
 
 ROOT = Path(__file__).resolve().parent.parent
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -45,6 +46,9 @@ def _environment(home: Path) -> dict[str, str]:
         **_foreign(home),
         "MIXCLI_HOME": str(home),
         "MIXCLI_MEASURE": "off",
+        **(
+            {} if "cuda" in gpu_backends() else {"CUDA_VISIBLE_DEVICES": ""}
+        ),  # no note of a card that is not used
         "NO_COLOR": "1",
         "COLUMNS": "100",
         "HF_HUB_OFFLINE": "1",

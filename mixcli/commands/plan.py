@@ -46,17 +46,19 @@ def command(
     """Plan which tensors of MODEL go to which device, and estimate its speed, on this machine or a profile.
 
     MODEL is an installed model, a .gguf file, org/repo:TYPE on the Hub (only its header is downloaded), or a catalog name such as
-    mixtral. Without a type, all types are planned and the one that suits the machine is chosen.
+    mixtral. Without a type, all types are planned and the one that suits the machine is chosen. Without MODEL, the default model is
+    planned, or the only one that is installed, or the best of the catalog that fits.
     """
     from mixcli.hub.choosing import choice_data
-    from mixcli.insight.machines import machine_of, target_of
+    from mixcli.insight.machines import machine_of, note_unused_cards, target_of
     from mixcli.insight.offers import in_a_plan, plan_or_offer
-    from mixcli.insight.plans import as_data, check_rule, others, subject_of, types_of
+    from mixcli.insight.plans import as_data, check_rule, others, subject_or_best, types_of
 
     request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
     wish = replace(wish, request=request)
+    note_unused_cards(wish)
     target = target_of(wish, rule)
-    subject = subject_of(model, quant, target)
+    subject = subject_or_best(model, quant, target)
     check_rule(subject, target)
     disk_of = subject.path if request.from_disk else None
     choice, types = subject.planned, types_of(subject)

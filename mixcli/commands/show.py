@@ -5,6 +5,7 @@ import click
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.console import console
+from mixcli.errors import NotInstalled
 
 
 @click.command("show", cls=Command)
@@ -12,12 +13,38 @@ from mixcli.console import console
 @json_option
 @common
 def command(model: str | None, as_json: bool) -> None:
-    """Show MODEL's parameters, experts, context, tensor types, license and source."""
+    """Show MODEL's parameters, experts, context, tensor types, license and source.
+
+    Of a catalog name that is not installed, what the catalog knows: license, context, sizes, and the command that downloads it.
+    """
     from mixcli.hub.card import card, for_people
     from mixcli.hub.store import find
 
-    facts = card(find(model))
+    try:
+        facts = card(find(model))
+    except NotInstalled as missing:
+        _show_catalog(missing, as_json)
+        return
     if as_json:
         console.data(facts)
     else:
         console.table(("", ""), for_people(facts))
+
+
+def _show_catalog(missing: NotInstalled, as_json: bool) -> None:
+    """Show a model of the catalog; raises `missing` where it is of no catalog."""
+    from mixcli.hub.card import catalog_card, catalog_rows
+    from mixcli.hub.catalog import catalog
+    from mixcli.hub.reference import Reference
+    from mixcli.insight.machines import target_of
+    from mixcli.wish import Wish
+    from profiles.request import Request
+
+    name = Reference.parse(missing.name).name if missing.name else ""
+    if name not in catalog():
+        raise missing
+    facts = catalog_card(catalog()[name], target_of(Wish(Request()), measure=False))
+    if as_json:
+        console.data(facts)
+    else:
+        console.table(("", ""), catalog_rows(facts))

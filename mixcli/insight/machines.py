@@ -73,6 +73,14 @@ def target_of(wish: Wish, rule: Rule | None = None, *, measure: bool = True) -> 
     return target if measure else target.settled({})
 
 
+def note_unused_cards(wish: Wish) -> None:
+    """Note an NVIDIA GPU that this build of llama.cpp cannot use, with the command that installs one that can; at most once a day."""
+    from mixcli.hardware import unused_cards_today
+
+    if wish.profile in (None, "auto") and (note := unused_cards_today()):
+        console.note(note)
+
+
 def profile_of(name: str) -> Profile:
     """Read a profile by name; UsageError with the nearest name for one that does not exist."""
     try:

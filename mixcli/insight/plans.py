@@ -8,9 +8,10 @@ from math import log
 from pathlib import Path
 from typing import Any
 
+from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.hub import surroundings
-from mixcli.hub.choosing import Target, TypeRow, check_rate, rows_of, shapes_of_types, usual_shapes
+from mixcli.hub import default, surroundings
+from mixcli.hub.choosing import Target, TypeRow, check_rate, favourite, rows_of, shapes_of_types, usual_shapes
 from mixcli.hub.headers import shape_of
 from mixcli.hub.reference import is_path, is_there
 from mixcli.hub.store import find, models
@@ -83,6 +84,26 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
         return Subject(f"{name}:{file_type}", unseen_shape(facts, file_type), None)
     planned = target.choose(usual_shapes(facts))
     check_rate(planned, name)
+    return _of_catalog(name, planned)
+
+
+def subject_or_best(model: str | None, quant: str | None, target: Target) -> Subject:
+    """Return subject_of(); where nothing is named and no model stands out, the catalog's best for the target, which is noted.
+
+    Raises NotInstalled where only the demo fits.
+    """
+    if model or quant or default.get() or len(models()) == 1:
+        return subject_of(model, quant, target)
+    name, planned = favourite(target)
+    if planned is None or planned.chosen is None:
+        return _here(None)
+    console.note(
+        f"no model named and no default set: planning {name}, the catalog's best that fits {target.where}"
+    )
+    return _of_catalog(name, planned)
+
+
+def _of_catalog(name: str, planned: FileChoice) -> Subject:
     row = planned.chosen or planned.rows[-1]  # the smallest, which is then refused with ways out
     label = f"{name}:{row.type}"
     path = next((stored.path for stored in models() if stored.label == label), None)

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mixcli import hardware, nvidia
+from mixcli import hardware, json_cache, nvidia
 from profiles.load import card
+from tests.conftest import Runner
 
 # what nvidia-ml-py answers on a machine with one RTX 4090 and a driver for CUDA 12.4
 NVML = SimpleNamespace(
@@ -55,6 +56,25 @@ def test_nvidia_smi_answers_where_the_package_is_missing(
     note = hardware.unused_cards()
     assert note is not None
     assert note.endswith("/whl/cu125")
+
+
+@pytest.mark.skipif("cuda" in hardware.gpu_backends(), reason="this build uses the cards")
+def test_an_unused_card_is_noted_once_a_day_where_a_model_is_planned(tmp_path: Path, mixcli: Runner) -> None:
+    (tmp_path / "nvidia-smi").write_text(SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    (tmp_path / "pynvml.py").write_text("raise ImportError")
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "0"}
+    ask = ("plan", "mistral:Q4_K_M", "--ram", "16GiB")
+    assert "RTX 3090" not in mixcli(*ask, **{**path, "CUDA_VISIBLE_DEVICES": ""}).stderr, (
+        "all cards are hidden"
+    )
+    assert "RTX 3090" not in mixcli(*ask, "--profile", "cpu", **path).stderr, "another machine"
+    first, second = mixcli(*ask, **path), mixcli(*ask, **path)
+    assert "NVIDIA GeForce RTX 3090 (24 GiB)" in first.stderr
+    assert "pip install --force-reinstall" in first.stderr
+    assert (first.returncode, second.returncode, second.stderr) == (0, 0, "")
+    json_cache.update("notices", lambda found: found.update(unused_cards="2020-01-01"))
+    assert "RTX 3090" in mixcli(*ask, **path).stderr
 
 
 # clocks, lines, lanes and cores as NVML counts them: highest clock of the memory, bits, PCIe, CUDA cores, highest clock of those

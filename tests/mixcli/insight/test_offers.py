@@ -1,6 +1,8 @@
 """What is offered in place of a model that is not installed: computed here, for the wish, without the network."""
 
+import json
 import socket
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -12,6 +14,7 @@ from mixcli.wish import Wish
 from profiles.errors import DoesNotFit
 from profiles.request import Request
 from tests.conftest import Runner
+from tests.mixcli.hub import small
 
 
 def offer(name: str | None, profile: str, n_ctx: int | None = None, vram: int | None = None) -> str:
@@ -92,3 +95,42 @@ def test_every_command_that_loads_a_model_makes_the_offer(mixcli: Runner, args: 
     done = mixcli(*args, "--profile", "rtx-3090", stdin='{"text": "a"}\n')
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert "`mixcli pull mistral --profile rtx-3090` brings Q6_K, 5.9 GB, about " in done.stderr
+
+
+def test_show_tells_what_a_catalog_name_is_before_it_is_pulled(mixcli: Runner) -> None:
+    shown = json.loads(mixcli("show", "mistral:Q4_K_M", "--json").stdout)
+    assert (shown["model"], shown["installed"], shown["context"]) == ("mistral", False, 32768)
+    assert shown["types"]["Q4_K_M"] > 4e9
+    assert shown["pull"].startswith(f"`mixcli pull mistral` brings {shown['suits']}, ")
+    plain = mixcli("show", "mistral")
+    assert (plain.returncode, plain.stderr) == (0, "")
+    for row in (
+        "installed\tno",
+        "licence\tApache-2.0: open",
+        "format\tGGUF",
+        "origin\tbartowski/",
+        "types\tQ8_0 7.7 GB, ",
+    ):
+        assert row in plain.stdout
+    assert "Q4_K_M, Q8_0, BF16" in mixcli("show", "demo").stdout
+    assert mixcli("show", "org/repo").returncode == 2
+
+
+def test_a_plan_without_a_name_is_for_the_default_or_the_catalogs_best(
+    mixcli: Runner, tmp_path: Path
+) -> None:
+    ask = ("plan", "--profile", "4090", "--json")
+    best = mixcli(*ask)
+    assert json.loads(best.stdout)["model"] == "mixtral:Q3_K_L"
+    assert "planning mixtral, the catalog's best that fits on 4090" in best.stderr
+    nothing = mixcli("plan", "--ram", "1GiB")
+    assert (nothing.returncode, "`mixcli pull demo`" in nothing.stderr) == (2, True)
+    for name in ("one", "two"):
+        path = small.write(tmp_path / f"{name}-F16.gguf", small.gguf())
+        assert mixcli("import", str(path), "--name", name).returncode == 0
+        found = mixcli(*ask)
+        expected = "one:F16" if name == "one" else "mixtral:Q3_K_L"  # of two models none stands out
+        assert json.loads(found.stdout)["model"] == expected, found.stderr
+    assert mixcli("default", "two").returncode == 0
+    found = mixcli(*ask)
+    assert (json.loads(found.stdout)["model"], found.stderr) == ("two:F16", "")
