@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.quantize.builders import mixtral_shapes, write_json, write_tokenizer
+from tests.support.checkpoints import mixtral_shapes, write_json, write_tokenizer
 
 SHAPE = {"n_embd": 4096, "n_ff": 14336, "n_head": 32, "n_head_kv": 8, "n_vocab": 32000, "n_expert": 8}
 _WIDTHS = np.geomspace(0.01, 0.04, 8)

@@ -28,7 +28,7 @@ from profiles.placement import Placement
 from profiles.planner import Request, plan
 from profiles.shape import ModelShape
 from quantize.gguf_header import read_header
-from tests.profiles.llama import free_port, start_worker, write_header_only
+from tests.support.llama_workers import free_port, start_worker, write_header_only
 
 N_UBATCH = 512
 NO_FIT = 1  # fit.cpp's exit code for it

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from bench.synthetic import shape_named, write_model
 from mixcli.hardware import this_machine
 from mixcli.host_rates import host_rates, with_rates
 from mixcli.hub.headers import header_of, shape_of
@@ -28,6 +27,7 @@ from profiles.placement import Placement
 from profiles.planner import plan
 from profiles.request import Request, work_of, work_seconds
 from profiles.speed import estimate
+from tests.support.synthetic import shape_named, write_model
 
 TYPES = ("Q2_K", "Q3_K_S", "IQ3_S", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K_S", "Q5_K_S", "Q6_K", "Q8_0")
 PROMPT, TOKENS, N_CTX = 512, 48, 1024

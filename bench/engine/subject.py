@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from bench.peers import Peers
-from bench.synthetic import shape_named, write_model
 from profiles.placement import Placement
+from tests.support.synthetic import shape_named, write_model
 
 N_THREADS = 2
 N_BATCH, N_UBATCH = 2048, 512  # llama.cpp's defaults

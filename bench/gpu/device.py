@@ -10,7 +10,7 @@ from typing import Any
 
 from mixcli.hardware import measured_bandwidth, this_machine
 from profiles.machine import Machine
-from tests.profiles.llama import free_port, start_worker
+from tests.support.llama_workers import free_port, start_worker
 
 STAND_IN_GBS = 400.0  # what plans take a worker's memory for, so that they use it
 

@@ -1,10 +1,10 @@
-"""The synthetic models of the measurement, made on the spot: see bench/synthetic.py."""
+"""The synthetic models of the measurement, made on the spot: see tests/support/synthetic.py."""
 
 import argparse
 from pathlib import Path
 
 from bench.gpu.grid import asked
-from bench.synthetic import MID, shape_named, write_model
+from tests.support.synthetic import MID, shape_named, write_model
 
 SHAPE = "mixtral-8x7b"
 STAND_IN_LAYERS = 2

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bench.gpu.device import device
 from bench.gpu.models import small_model
-from bench.side_by_side import Verdict, side_by_side, verdict
 from mixcli.engine import selftest
 from mixcli.engine.llama import Context, Model
 from mixcli.hub import store
@@ -17,6 +16,7 @@ from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import plan
 from profiles.request import Request
+from tests.support.side_by_side import Verdict, side_by_side, verdict
 
 TEXT = (
     "Mixtral is a mixture of experts: in each layer a router sends every token to two of eight feed-forward blocks, and adds up what they "

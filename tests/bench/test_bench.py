@@ -9,7 +9,7 @@ from bench.process import measure
 from bench.quantize import differing_tensors, rotated
 from bench.report import PAGE, page, quantize_ratios
 from quantize import convert
-from tests.quantize.builders import write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 
 MIB = 1 << 20
 WORK = """

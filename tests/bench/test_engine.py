@@ -16,8 +16,8 @@ from bench.engine.servers import mixcli_host
 from bench.engine.subject import Setting, Subject
 from bench.peers import Peers
 from bench.process import watch
-from bench.synthetic import resized, shape_named, write_model
 from profiles.placement import Placement
+from tests.support.synthetic import resized, shape_named, write_model
 
 PLACEMENT = Placement(n_ctx=512, n_batch=256, n_ubatch=256, n_seq_max=8, n_threads=1, n_threads_batch=1)
 FASTER = Promise("rate", ("a", "rate"), ("b", "rate"), "at least", 1.5)

@@ -13,14 +13,14 @@ import pytest
 from bench import fit
 from bench.gpu import build, cell, grid, measure, table
 from bench.gpu.pack import wanted
-from bench.side_by_side import verdict
-from bench.synthetic import MID
 from mixcli.hub.unseen import unseen_shape
 from mixcli.insight.plans import Subject
 from profiles.layout import layout_of, on_host
 from profiles.ledger import accounts
 from profiles.machine import Gpu, Machine
 from profiles.placement import Placement
+from tests.support.side_by_side import verdict
+from tests.support.synthetic import MID
 
 MACHINE = Machine(64 << 30, 8, (Gpu("CUDA0", 80 << 30),))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import rates
-from bench.synthetic import resized, shape_named
+from tests.support.synthetic import resized, shape_named
 
 
 @pytest.mark.usefixtures("home")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.synthetic import resized, shape_named, write_model
 from mixcli.engine.llama import Batch, Context, Model
 from mixcli.engine.preflight import check_gguf
 from mixcli.engine.prompt import ChatFormat
 from profiles.placement import Placement
 from quantize.ggml_types import GGMLQuantizationType
+from tests.support.synthetic import resized, shape_named, write_model
 
 N_TOKENS = 32
 TINY = resized(shape_named("mixtral-8x7b", 3), 512, 512)

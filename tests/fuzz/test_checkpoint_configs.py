@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.budget import check_refusal, for_a_while, mixcli_here
 from tests.fuzz.values import edited, edits, json_values
-from tests.quantize.builders import write_checkpoint, write_json, write_native
+from tests.support.checkpoints import write_checkpoint, write_json, write_native
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from profiles.placement import Placement
 from quantize import convert
 from tests.fuzz.budget import RIDDLES, for_a_while
 from tests.fuzz.values import TEXTS, edited, edits, json_values
-from tests.quantize.builders import write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from tests.conftest import _environment
-from tests.mixcli.forked import Done, Forked, commands, forked
+from tests.support.forked import Done, Forked, commands, forked
 
 LATIN = b"caf\xe9"
 # commands that would go on until they are stopped, or measure this machine for minutes, with what keeps them short

@@ -13,9 +13,8 @@ import pytest
 
 from mixcli import python_child
 from mixcli.process_state import born
-from tests.profiles.llama import free_port
-
-from .host.test_host import wait_for
+from tests.mixcli.host.test_host import wait_for
+from tests.support.llama_workers import free_port
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 RUN = "from mixcli import python_child\npython_child.run({arguments}, seconds=60)"

@@ -6,7 +6,7 @@ import pytest
 
 from mixcli.chat.sessions import Sessions
 from tests.conftest import Runner
-from tests.mixcli.chat.terminal import Terminal
+from tests.support.terminal import Terminal
 
 QUESTION = "Remove trip (0 messages)? [y/N]:"
 

@@ -8,7 +8,7 @@ import pytest
 from mixcli.words import size
 from quantize.gguf_header import read_header
 from tests.conftest import Runner
-from tests.quantize.builders import write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from mixcli.chat.sessions import DONE, Sessions
 from mixcli.chat.settings import Settings
 from mixcli.chat.talk import Talk
 from tests.conftest import _environment
-from tests.mixcli.forked import Forked, commands, forked
-from tests.mixcli.hub import small
+from tests.support import small_gguf
+from tests.support.forked import Forked, commands, forked
 
 NOWHERE = "/proc/nowhere"  # nobody, not even root, can make it
 # a table and no sentence; waits for a client
@@ -51,7 +51,7 @@ RUN = [
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
     folder = tmp_path_factory.mktemp("homes")
-    small.write(folder / "m.F16.gguf", small.gguf())
+    small_gguf.write(folder / "m.F16.gguf", small_gguf.gguf())
     (folder / "in.txt").write_text("one\n")
     (folder / "file").write_text("")
     with forked(folder / "home", _environment(folder / "home")) as process:

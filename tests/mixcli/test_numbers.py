@@ -8,8 +8,8 @@ import click
 import pytest
 
 from tests.conftest import _environment
-from tests.mixcli.forked import Forked, commands, forked
 from tests.mixcli.test_any_bytes import SHORT, arguments
+from tests.support.forked import Forked, commands, forked
 
 HOSTILE = ["nan", "inf", "-inf", "-1", "0", "1e99", "1e400", "", " ", " 5 ", "5 GB", "١٢", "²", "1" + "0" * 400, "0x10", "1_0", "true", "-0.0", "None", "1,5"]  # fmt: skip
 NUMBERS = ("SIZE", "TIME", "HOST:PORT", "P")  # metavars of texts that hold a number

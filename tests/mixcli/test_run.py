@@ -15,7 +15,7 @@ from mixcli.insight.machines import detected_profile
 from mixcli.paths import runtime_dir
 from quantize import convert
 from tests.conftest import Runner
-from tests.quantize.builders import write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.model
 CAPITAL = "What is the capital of France?"

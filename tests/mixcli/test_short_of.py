@@ -10,7 +10,7 @@ import pytest
 
 from mixcli.cli import _exit_code_of
 from tests.conftest import _environment, mixcli_process
-from tests.mixcli.hub import small
+from tests.support import small_gguf
 
 
 def limited(home: Path, limit: str, *args: str) -> "subprocess.CompletedProcess[str]":
@@ -27,7 +27,7 @@ def limited(home: Path, limit: str, *args: str) -> "subprocess.CompletedProcess[
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return small.write(tmp_path / "tiny.F16.gguf", small.gguf())
+    return small_gguf.write(tmp_path / "tiny.F16.gguf", small_gguf.gguf())
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_output_that_is_lost_is_not_exit_0(home: Path, words: str) -> None:
 
 
 def test_a_file_whose_name_is_not_text_is_imported_and_used(home: Path, tmp_path: Path) -> None:
-    path = small.write(tmp_path / os.fsdecode(b"caf\xe9\n.F16.gguf"), small.gguf())
+    path = small_gguf.write(tmp_path / os.fsdecode(b"caf\xe9\n.F16.gguf"), small_gguf.gguf())
     done = mixcli_process(home, ["import", os.fsdecode(path)])
     assert done.returncode == 0, done.stderr
     (model,) = json.loads(mixcli_process(home, ["list", "--json"]).stdout)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from profiles.models import known_models
-from tests.profiles.llama import free_port, start_worker, write_header_only
+from tests.support.llama_workers import free_port, start_worker, write_header_only
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from profiles.memory import GIB, bytes_kv, bytes_logits, cells
 from profiles.placement import Placement
 from profiles.shape import ModelShape
 from quantize.gguf_header import read_header
-from tests.profiles.llama import MIB, Said, ask, no_alloc
+from tests.support.llama_workers import MIB, Said, ask, no_alloc
 
 SHAPES = ("mixtral-8x7b", "mixtral-8x22b", "mistral-7b")
 # (context, micro-batch, flash attention, cache type)

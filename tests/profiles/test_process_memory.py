@@ -13,7 +13,7 @@ from profiles.machine import Machine
 from profiles.memory import BYTES_PROCESS, bytes_logits
 from profiles.placement import OUTPUTS, Placement
 from profiles.shape import BYTES_TEKKEN, ModelShape, model_shape
-from tests.mixcli.hub import small
+from tests.support import small_gguf
 
 RESIDENT = "def resident():\n    return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
 # of the address space: the rows in the compute buffer are there from the load, and resident only once they are used
@@ -84,7 +84,7 @@ def test_the_process_has_its_tokenizer_and_the_rows_that_come_later() -> None:
 @only_linux
 def test_rows_of_logits_take_what_the_ledger_says(tmp_path: Path) -> None:
     n_vocab = 40_000
-    path = small.write(tmp_path / "wide.gguf", small.gguf(4 * small.N_EMBD * n_vocab))
+    path = small_gguf.write(tmp_path / "wide.gguf", small_gguf.gguf(4 * small_gguf.N_EMBD * n_vocab))
     before, after = said_by(ROWS, path)
     expected = 4 * n_vocab * (OUTPUTS - Placement().n_sequences)
     assert 0.99 * expected < after - before < 1.01 * expected + (1 << 20)

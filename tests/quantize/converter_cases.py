@@ -17,7 +17,7 @@ from quantize.checkpoint import open_checkpoint
 from quantize.safetensors_writer import save_checkpoint, to_bfloat16
 from quantize.source import ModelSource, Value
 from quantize.upcycle import checkpoint_from_gguf, upcycle
-from tests.quantize.builders import write_checkpoint, write_json, write_native
+from tests.support.checkpoints import write_checkpoint, write_json, write_native
 
 DATA = Path(__file__).parent / "data" / "converter.json"
 NOT_COMPARED = ("general.file_type", "general.quantization_version")

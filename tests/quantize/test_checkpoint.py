@@ -13,7 +13,7 @@ import pytest
 from quantize.checkpoint import INDEX, Layout, open_checkpoint
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.model_source import model_source
-from tests.quantize.builders import (
+from tests.support.checkpoints import (
     bf16_values,
     pack_safetensors,
     write_checkpoint,

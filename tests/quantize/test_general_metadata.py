@@ -9,8 +9,8 @@ import pytest
 from quantize.checkpoint import open_checkpoint
 from quantize.general_metadata import general_metadata
 from quantize.model_source import model_source
-from tests.quantize.builders import write_checkpoint, write_json
 from tests.quantize.llama_vocab import loaded, write_vocabulary
+from tests.support.checkpoints import write_checkpoint, write_json
 
 TINY: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_ff": 8, "n_expert": 2}
 

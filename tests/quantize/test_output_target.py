@@ -13,9 +13,8 @@ from quantize.output_target import output_target
 from quantize.recipe import choose_types
 from quantize.source import ModelSource
 from quantize.writer import write_gguf
-
-from .builders import write_checkpoint
-from .tiny import model_of, random_weights
+from tests.quantize.tiny import model_of, random_weights
+from tests.support.checkpoints import write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from quantize.rows import Float32s, tensor_source
 from quantize.safetensors import MAX_HEADER_BYTES, read_header
 from quantize.safetensors_writer import to_bfloat16, write_safetensors
 from quantize.source import TensorSource
-from tests.quantize.builders import bf16_values, pack_raw_safetensors, pack_safetensors
+from tests.support.checkpoints import bf16_values, pack_raw_safetensors, pack_safetensors
 
 
 def _tensor(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from quantize.rope import interleave_halves, rope_factors, split_pairs
 from quantize.rows import Float32s
 from quantize.source import TensorSource
 from quantize.tensor_map import map_tensors
-from tests.quantize.builders import bf16_values, pack_safetensors, write_checkpoint, write_native
+from tests.support.checkpoints import bf16_values, pack_safetensors, write_checkpoint, write_native
 
 SMALL: dict[str, Any] = {"n_layer": 2, "n_embd": 24, "n_ff": 40, "n_head": 3, "n_head_kv": 1, "n_expert": 3}
 

@@ -19,9 +19,9 @@ from quantize.model_source import model_source
 from quantize.source import Value, text
 from quantize.vocab_spm import spm_vocabulary_from_json
 from quantize.vocab_tekken import tekken_vocabulary
-from tests.quantize.builders import TOKENIZERS, write_checkpoint, write_json, write_native
 from tests.quantize.corpus import lines
 from tests.quantize.llama_vocab import LlamaVocab, loaded, write_vocabulary
+from tests.support.checkpoints import TOKENIZERS, write_checkpoint, write_json, write_native
 
 CORPUS = lines()
 VERSIONS = tuple(TOKENIZERS)

@@ -12,7 +12,7 @@ from quantize.errors import BadOption, CorruptFile, Unsupported
 from quantize.model_source import model_source
 from quantize.safetensors_writer import save_checkpoint
 from quantize.upcycle import checkpoint_from_gguf, router, upcycle
-from tests.quantize.builders import bf16_values, pack_safetensors, write_checkpoint, write_native
+from tests.support.checkpoints import bf16_values, pack_safetensors, write_checkpoint, write_native
 
 SMALL: dict[str, Any] = {
     "tokenizer": "v1",

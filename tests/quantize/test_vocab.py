@@ -22,8 +22,8 @@ from quantize.source import Value
 from quantize.token_types import TokenType
 from quantize.vocab_bpe import bpe_vocabulary, tokenizer_json
 from quantize.vocab_tekken import printable, tekken_vocabulary
-from tests.quantize.builders import TOKENIZERS, write_checkpoint, write_json, write_native, write_tokenizer
 from tests.quantize.llama_vocab import loaded, write_vocabulary
+from tests.support.checkpoints import TOKENIZERS, write_checkpoint, write_json, write_native, write_tokenizer
 
 TINY: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_ff": 8, "n_expert": 2}
 TINY_NATIVE: dict[str, Any] = {**TINY, "n_expert": 0}
@@ -415,7 +415,7 @@ def test_a_broken_tekken_file_is_refused(
 
 
 def test_a_folder_with_a_versioned_sentencepiece_file_takes_the_newest(tmp_path: Path) -> None:
-    from tests.quantize.builders import write_native
+    from tests.support.checkpoints import write_native
 
     folder = write_native(tmp_path / "m", tokenizer="v3", n_layer=1, n_embd=8, n_ff=8)
     (folder / "tokenizer.model.v2").write_bytes(b"older")

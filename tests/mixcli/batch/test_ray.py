@@ -18,7 +18,7 @@ import pytest
 from mixcli.host.process import hosts
 from quantize import convert
 from tests.conftest import Runner
-from tests.quantize.builders import write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.mixcli.chat.scripted import Event, ScriptedHost, saying
-from tests.mixcli.chat.terminal import Terminal
+from tests.support.terminal import Terminal
 
 
 class Stage:

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import Runner, mixcli_process
 from tests.mixcli.chat.conftest import Stage
 from tests.mixcli.chat.scripted import DIE
-from tests.mixcli.chat.terminal import Terminal
+from tests.support.terminal import Terminal
 
 
 def said(home: Path, name: str) -> list[tuple[str, str, str]]:

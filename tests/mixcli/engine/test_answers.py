@@ -6,8 +6,7 @@ from mixcli.engine.answers import Answers
 from mixcli.engine.formats import Message
 from mixcli.engine.llama import Model
 from mixcli.engine.prompt import ChatFormat
-
-from .conftest import vocabulary_metadata  # noqa: F401  the Mistral vocabularies
+from tests.support.models import vocabulary_metadata  # noqa: F401  the Mistral vocabularies
 
 
 def other_spelling(model: Model, text: str) -> list[int]:

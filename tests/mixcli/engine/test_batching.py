@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.synthetic import resized, shape_named, write_model
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.engine import Engine
 from mixcli.engine.formats import Message
@@ -20,8 +19,8 @@ from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.errors import Busy
-
-from .conftest import PLACEMENT, ask, finish
+from tests.support.models import PLACEMENT, ask, finish
+from tests.support.synthetic import resized, shape_named, write_model
 
 MakeEngine = Callable[..., Engine]
 GREEDY = SamplingParams(temperature=0, max_tokens=16)

@@ -25,9 +25,8 @@ from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import BadRequest
 from mixcli.short_schema import schema_of
-
-from .conftest import MISTRAL, PLACEMENT
-from .schemas import Closer, schemas
+from tests.mixcli.engine.schemas import Closer, schemas
+from tests.support.models import MISTRAL, PLACEMENT
 
 PERSON = schema_of("name, age int, tags [string], kind (a|b)")
 LoadVocab = Callable[..., Model]

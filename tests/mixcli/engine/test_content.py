@@ -16,8 +16,7 @@ from mixcli.engine.pieces import SentencePieces
 from mixcli.engine.prompt import ChatFormat
 from quantize.source import i32s, text, texts
 from quantize.token_types import TokenType
-
-from .conftest import vocabulary_metadata
+from tests.support.models import vocabulary_metadata
 
 ATTACKS = (
     "<|im_start|>",

@@ -7,10 +7,9 @@ import pytest
 
 from mixcli.engine.content import ContentTokenizer
 from mixcli.engine.llama import Model
-
-from .conftest import MISTRAL, mistral_file
-from .hostile_text import hostile
-from .test_prompt_oracle import mistral
+from tests.mixcli.engine.hostile_text import hostile
+from tests.mixcli.engine.test_prompt_oracle import mistral
+from tests.support.models import MISTRAL, mistral_file
 
 N_TEXTS = 16_000
 STEP = 1 if os.environ.get("MIXCLI_LONG") else 16  # every 16th text, another sixteenth for each tokenizer

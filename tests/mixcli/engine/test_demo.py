@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.side_by_side import side_by_side
 from mixcli.engine.formats import Message
 from mixcli.engine.llama import Batch, Context, Model
 from mixcli.engine.prompt import ChatFormat
-
-from .conftest import PLACEMENT
+from tests.support.models import PLACEMENT
+from tests.support.side_by_side import side_by_side
 
 TOLERANCE = 1.0  # of a logit, at most, at every step
 N_TOKENS = 48

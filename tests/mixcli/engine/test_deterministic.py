@@ -13,8 +13,7 @@ from mixcli.engine.kv_store import KvStore
 from mixcli.engine.llama import Context, Model
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
-
-from .conftest import PLACEMENT
+from tests.support.models import PLACEMENT
 
 MakeEngine = Callable[..., Engine]
 Answer = tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]

@@ -19,8 +19,7 @@ from mixcli.engine.sequence import Output, Request
 from mixcli.engine.tiny import write_tiny_model
 from mixcli.errors import BadRequest, ContextOverflow
 from quantize.gguf_header import read_header
-
-from .conftest import PLACEMENT, ask, finish
+from tests.support.models import PLACEMENT, ask, finish
 
 MakeEngine = Callable[..., Engine]
 QUESTION = [

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.synthetic import resized, shape_named, write_model
 from mixcli.engine.chooser import Chooser, Logits
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.engine import Engine
@@ -19,8 +18,8 @@ from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.engine.speculation import PromptLookup
 from mixcli.errors import ContextOverflow, InternalError
-
-from .conftest import PLACEMENT, finish
+from tests.support.models import PLACEMENT, finish
+from tests.support.synthetic import resized, shape_named, write_model
 
 MakeEngine = Callable[..., Engine]
 TINY = replace(PLACEMENT, n_ctx=1024)

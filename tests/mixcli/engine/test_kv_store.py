@@ -16,8 +16,7 @@ from mixcli.engine.sequence import Request
 from mixcli.errors import UsageError
 from mixcli.host.kv import open_store
 from profiles.placement import Placement
-
-from .conftest import PLACEMENT, finish
+from tests.support.models import PLACEMENT, finish
 
 TEXT = list(range(100))
 

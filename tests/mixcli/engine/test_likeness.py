@@ -12,9 +12,8 @@ from mixcli.engine.prompt import ChatFormat
 from quantize.mistral_templates import BY_VERSION, V1, V3, V7
 from quantize.source import text
 from quantize.token_types import TokenType
-
-from .conftest import MISTRAL
-from .test_content import with_markers
+from tests.mixcli.engine.test_content import with_markers
+from tests.support.models import MISTRAL
 
 LOOP = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
 HF_V1 = LOOP + (

@@ -13,8 +13,7 @@ from mixcli.engine import ggml
 from mixcli.engine.llama import LOG, Batch, ComputeError, Context, LoadCancelled, Model
 from mixcli.engine.log import LEVEL_CONTINUED, LEVEL_DEBUG, LEVEL_ERROR, LEVEL_INFO, Log
 from mixcli.errors import IntegrityError, MixcliError, UsageError
-
-from .conftest import PLACEMENT
+from tests.support.models import PLACEMENT
 
 
 def test_progress_is_reported_and_can_cancel(smol_path: Path) -> None:

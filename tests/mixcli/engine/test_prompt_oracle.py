@@ -14,8 +14,7 @@ from mixcli.engine.formats import Message
 from mixcli.engine.llama import Model
 from mixcli.engine.prompt import ChatFormat
 from quantize.source import text
-
-from .conftest import MISTRAL, mistral_file
+from tests.support.models import MISTRAL, mistral_file
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 

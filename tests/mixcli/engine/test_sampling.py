@@ -9,8 +9,7 @@ import pytest
 from mixcli.engine.llama import Batch, Context, Model
 from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import BadRequest
-
-from .conftest import PLACEMENT
+from tests.support.models import PLACEMENT
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from mixcli.engine.llama import Model
 from mixcli.engine.templates import JinjaLayout
 from mixcli.errors import BadRequest, IntegrityError
 from quantize.source import texts
-
-from .conftest import vocabulary_metadata
+from tests.support.models import vocabulary_metadata
 
 VICUNA = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content.strip() }} "

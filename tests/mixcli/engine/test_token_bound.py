@@ -10,8 +10,7 @@ from mixcli.engine.content import ContentTokenizer
 from mixcli.engine.llama import Model
 from mixcli.engine.token_bound import TokenBound
 from quantize.source import flag
-
-from .conftest import MISTRAL
+from tests.support.models import MISTRAL
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,7 @@ from mixcli.errors import Busy, MixcliError, ModelDied, UsageError
 from mixcli.host.process import Host, connect, hosts, stop
 from mixcli.host.spec import HostName, Order
 from tests.conftest import Runner
-
-from .conftest import PLACEMENT, held, silent
+from tests.support.hosts import PLACEMENT, held, silent
 
 pytestmark = pytest.mark.model
 

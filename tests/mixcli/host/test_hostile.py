@@ -14,9 +14,8 @@ import pytest
 from mixcli.host.intake import Intake
 from mixcli.host.process import Host
 from profiles.placement import Placement
-
-from .conftest import held_for_a_file
-from .test_host import LONG, QUESTION, ask, raw
+from tests.mixcli.host.test_host import LONG, QUESTION, ask, raw
+from tests.support.hosts import held_for_a_file
 
 pytestmark = pytest.mark.model
 

@@ -25,9 +25,8 @@ from mixcli.host.record import Record
 from mixcli.host.spec import HostName, Order
 from mixcli.process_state import born
 from tests.conftest import Runner
-
-from .conftest import PLACEMENT, silent
-from .test_host import LONG, QUESTION, ask, wait_for
+from tests.mixcli.host.test_host import LONG, QUESTION, ask, wait_for
+from tests.support.hosts import PLACEMENT, silent
 
 model = pytest.mark.model
 

@@ -22,9 +22,8 @@ from mixcli.host.process import connect
 from mixcli.host.protocol import raise_error
 from mixcli.host.spec import HostName, HostSpec, Order
 from profiles.placement import Placement
-from tests.profiles.llama import free_port, start_worker
-
-from .test_host import LONG, wait_for
+from tests.mixcli.host.test_host import LONG, wait_for
+from tests.support.llama_workers import free_port, start_worker
 
 QUICK = (
     "import mixcli.engine.worker_watch as watch\nwatch.LOAD = watch.COMPUTE = 0.5\nwatch.LOOK = 0.1\n"

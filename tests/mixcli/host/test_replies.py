@@ -25,9 +25,8 @@ from mixcli.host.replies import (
     name_of,
 )
 from profiles.placement import Placement
-
-from .conftest import held_for_a_file
-from .test_host import raw
+from tests.mixcli.host.test_host import raw
+from tests.support.hosts import held_for_a_file
 
 NAME = ("client", "key")
 REPLY = Reply(b"answer", "application/json")

@@ -9,10 +9,10 @@ import pytest
 
 from mixcli.hub.hub_errors import redacted
 from mixcli.hub.remote import is_plain_path
-from tests.mixcli.hub import small, standin
-from tests.mixcli.hub.standin import Handler, StandIn
+from tests.support import hub_server, small_gguf
+from tests.support.hub_server import Handler, StandIn
 
-MODEL = small.gguf(3 << 20)
+MODEL = small_gguf.gguf(3 << 20)
 NAME, FILE = "org/tiny-GGUF", "tiny.Q4_K_M.gguf"
 TOKEN = {"HF_TOKEN": "hf_goodtoken"}
 
@@ -142,7 +142,7 @@ def test_no_redirect_takes_the_token_along(hub: StandIn, pull, server: str, meth
     hub.add(NAME, {FILE: MODEL}, private=True)
     thief = f"{hub.cdn_url}/thief"
     hub.fault(redirect(thief), lambda seen: seen.server == server and seen.method == method, times=9)
-    hub.fault(standin.status(404), lambda seen: seen.path == "/thief", times=99)
+    hub.fault(hub_server.status(404), lambda seen: seen.path == "/thief", times=99)
     done = pull(NAME, "-q", MIXCLI_PATIENCE="0.2", **TOKEN)
     if (server, method) != ("cdn", "HEAD"):
         assert done.returncode in {2, 5, 6}, done.stderr
@@ -152,7 +152,7 @@ def test_no_redirect_takes_the_token_along(hub: StandIn, pull, server: str, meth
 
 def test_redirects_without_an_end(hub: StandIn, pull) -> None:
     hub.add(NAME, {FILE: MODEL})
-    hub.fault(redirect(f"{hub.cdn_url}/again"), standin.is_download, times=99)
+    hub.fault(redirect(f"{hub.cdn_url}/again"), hub_server.is_download, times=99)
     done = pull(NAME, "-q")
     assert (done.returncode, "redirects endlessly" in done.stderr) == (6, True)
     assert len(hub.downloads()) < 10
@@ -161,7 +161,7 @@ def test_redirects_without_an_end(hub: StandIn, pull) -> None:
 @pytest.mark.parametrize("where", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/"])
 def test_redirects_to_other_kinds_of_addresses(hub: StandIn, pull, where: str) -> None:
     hub.add(NAME, {FILE: MODEL})
-    hub.fault(redirect(where), standin.is_download, times=99)
+    hub.fault(redirect(where), hub_server.is_download, times=99)
     done = pull(NAME, "-q")
     assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
     assert "not http or https" in done.stderr
@@ -169,7 +169,7 @@ def test_redirects_to_other_kinds_of_addresses(hub: StandIn, pull, where: str) -
 
 def test_signed_addresses_and_tokens_are_not_printed(hub: StandIn, pull) -> None:
     hub.add(NAME, {FILE: MODEL})
-    for act in (standin.status(503), standin.reset(100), standin.status(418)):
+    for act in (hub_server.status(503), hub_server.reset(100), hub_server.status(418)):
         hub.faults.clear()
         hub.fault(act, times=99)
         done = pull(NAME, MIXCLI_PATIENCE="0.6", **TOKEN)
@@ -183,7 +183,7 @@ def test_signed_addresses_and_tokens_are_not_printed(hub: StandIn, pull) -> None
 
 def test_a_planted_link_in_the_place_of_the_part_is_not_followed(hub: StandIn, pull, home: Path) -> None:
     hub.add(NAME, {FILE: MODEL})
-    victim = small.write(home.parent / "victim", b"precious")
+    victim = small_gguf.write(home.parent / "victim", b"precious")
     blobs = home / "huggingface/hub/models--org--tiny-GGUF/blobs"
     blobs.mkdir(parents=True)
     (blobs / f"{hashlib.sha256(MODEL).hexdigest()}.mixcli.incomplete").symlink_to(victim)
@@ -194,7 +194,7 @@ def test_a_planted_link_in_the_place_of_the_part_is_not_followed(hub: StandIn, p
 
 def test_a_planted_link_in_the_place_of_the_pointer_is_replaced(hub: StandIn, pull, home: Path) -> None:
     repo = hub.add(NAME, {FILE: MODEL})
-    victim = small.write(home.parent / "victim", b"precious")
+    victim = small_gguf.write(home.parent / "victim", b"precious")
     pointer = home / "huggingface/hub/models--org--tiny-GGUF/snapshots" / repo.commit / FILE
     pointer.parent.mkdir(parents=True)
     pointer.symlink_to(victim)

@@ -27,7 +27,7 @@ from profiles.quality import BITS
 from profiles.request import Rule
 from profiles.shape import ModelShape
 from tests.conftest import Runner
-from tests.mixcli.hub import small
+from tests.support import small_gguf
 
 
 def test_a_file_has_its_own_size_and_the_quantizers_types() -> None:
@@ -88,7 +88,7 @@ def test_search_plans_for_what_is_asked_as_plan_and_pull_do(mixcli: Runner, aske
 
 
 def test_what_is_one_file_or_made_here_leaves_nothing_to_prefer(mixcli: Runner, tmp_path: Path) -> None:
-    path = small.write(tmp_path / "tiny-F16.gguf", small.gguf())
+    path = small_gguf.write(tmp_path / "tiny-F16.gguf", small_gguf.gguf())
     assert mixcli("import", str(path), "--name", "tiny").returncode == 0
     for command in (("plan", "tiny"), ("plan",), ("tune", "-m", "tiny")):
         for rule, option in (

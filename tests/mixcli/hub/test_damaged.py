@@ -19,7 +19,7 @@ from mixcli.insight.doctor import _store
 from mixcli.insight.machines import machine_of
 from mixcli.insight.plans import subject_of
 from mixcli.os_errors import explain
-from tests.mixcli.hub import small
+from tests.support import small_gguf
 
 
 def quiet(_done: float, _total: float, _stage: str = "") -> None:
@@ -28,7 +28,7 @@ def quiet(_done: float, _total: float, _stage: str = "") -> None:
 
 @pytest.fixture
 def file(home: Path, tmp_path: Path) -> Path:
-    return small.write(tmp_path / "tiny.F16.gguf", small.gguf())
+    return small_gguf.write(tmp_path / "tiny.F16.gguf", small_gguf.gguf())
 
 
 def cut(file: Path) -> None:
@@ -85,8 +85,8 @@ def test_what_removing_frees_and_why_a_file_stays(file: Path) -> None:
     adopt(file, "linked", True, quiet)
     assert removal.plan_for("linked").size == 0  # a hard link: the user's own name holds the bytes
     file.unlink()
-    assert removal.plan_for("linked").size == len(small.gguf())
-    small.write(file, small.gguf())
+    assert removal.plan_for("linked").size == len(small_gguf.gguf())
+    small_gguf.write(file, small_gguf.gguf())
     adopt(file, "one", False, quiet)
     assert removal.plan_for("one").kept == ((file, "which was imported in place"),)
     adopt(file, "two", False, quiet)
@@ -132,7 +132,7 @@ def test_what_cannot_be_pulled(home: Path, args: list[str], words: str) -> None:
 
 def test_only_the_user_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIXCLI_HOME", str(tmp_path / "new"))
-    file = small.write(tmp_path / "tiny.F16.gguf", small.gguf())
+    file = small_gguf.write(tmp_path / "tiny.F16.gguf", small_gguf.gguf())
     adopt(file, None, False, quiet)
     (home,) = store.homes()
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700

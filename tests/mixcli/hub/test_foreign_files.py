@@ -14,14 +14,14 @@ import pytest
 from quantize.ggml_types import GGUFValueType
 from quantize.source import Value, i32s, text, texts, u32
 from tests.conftest import Runner
-from tests.mixcli.hub import small
+from tests.support import small_gguf
 
 
 @pytest.fixture
 def studio(home: Path) -> Path:
     """LM Studio's folder, with one sound model in it."""
     folder = home / "lmstudio" / "someone" / "good-GGUF"
-    small.write(folder / "good.Q8_0.gguf", small.gguf())
+    small_gguf.write(folder / "good.Q8_0.gguf", small_gguf.gguf())
     return folder
 
 
@@ -32,7 +32,9 @@ def listed(mixcli: Runner) -> dict[str, dict[str, object]]:
 
 
 def claims(**keys: Value) -> bytes:
-    return small.gguf(keys=small.metadata(**{key.replace("__", "."): value for key, value in keys.items()}))
+    return small_gguf.gguf(
+        keys=small_gguf.metadata(**{key.replace("__", "."): value for key, value in keys.items()})
+    )
 
 
 CLAIMS = {
@@ -74,7 +76,7 @@ def limited(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_no_claim_of_a_foreign_file_stops_the_list(home: Path, studio: Path, mixcli: Runner) -> None:
     mixcli("list")  # fills the environment's folders
     for name, data in CLAIMS.items():
-        small.write(studio.parent / name.replace(" ", "-") / "m.F16.gguf", data)
+        small_gguf.write(studio.parent / name.replace(" ", "-") / "m.F16.gguf", data)
     done = limited("list", "--json")
     assert done.returncode == 0, done.stderr
     rows = {row["model"]: row for row in json.loads(done.stdout)}
@@ -85,7 +87,7 @@ def test_no_claim_of_a_foreign_file_stops_the_list(home: Path, studio: Path, mix
 @pytest.mark.parametrize("name", CLAIMS)
 def test_what_is_shown_of_such_a_file(home: Path, tmp_path: Path, name: str) -> None:
     """Everything, or a sentence; never a traceback, and never memory for a claim."""
-    path = small.write(tmp_path / "m.gguf", CLAIMS[name])
+    path = small_gguf.write(tmp_path / "m.gguf", CLAIMS[name])
     for command in (("show", "--json"), ("plan",)):
         done = limited(command[0], str(path), *command[1:])
         assert done.returncode in (0, 5), done.stderr
@@ -110,7 +112,7 @@ def test_nodes_that_are_no_files_and_links_in_circles(mixcli: Runner, studio: Pa
     (studio / "folder.gguf").mkdir()
     (studio.parent / "a-file").write_text("x")
     (studio.parent / "circle").symlink_to("circle")
-    (studio / os.fsdecode(b"caf\xe9.Q4_0.gguf")).write_bytes(small.gguf())
+    (studio / os.fsdecode(b"caf\xe9.Q4_0.gguf")).write_bytes(small_gguf.gguf())
     with (studio / "sparse.F32.gguf").open("wb") as sparse:
         sparse.truncate(1 << 40)
     rows = listed(mixcli)
@@ -142,9 +144,9 @@ def test_odd_manifests_of_ollama(mixcli: Runner, home: Path, studio: Path) -> No
         ("empty", b""),
         ("list", b"[1]"),
     ):
-        small.write(place / name, data)
+        small_gguf.write(place / name, data)
     os.mkfifo(place / "pipe")
-    small.write(
+    small_gguf.write(
         place / "wrong",
         json.dumps({"layers": [{"mediaType": "application/vnd.ollama.image.model", "digest": 7}]}).encode(),
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from quantize.source import texts
-from tests.mixcli.hub import small
-from tests.mixcli.hub.conftest import in_python
-from tests.mixcli.hub.standin import StandIn
-from tests.quantize.builders import write_checkpoint
+from tests.support import small_gguf
+from tests.support.checkpoints import write_checkpoint
+from tests.support.hub import in_python
+from tests.support.hub_server import StandIn
 
 MIB = 1 << 20
 READ = """
@@ -53,7 +53,9 @@ def safetensors(n_tensors: int, n_data: int = 0) -> bytes:
 
 def long_gguf(n_bytes: int) -> bytes:
     """Return a GGUF with so many bytes of metadata."""
-    return small.gguf(MIB, keys={**small.metadata(), "x.words": texts(["w" * 1000] * (n_bytes // 1008))})
+    return small_gguf.gguf(
+        MIB, keys={**small_gguf.metadata(), "x.words": texts(["w" * 1000] * (n_bytes // 1008))}
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_a_header_takes_few_requests(
 def test_a_full_disk_is_told_before_any_tensor_is_fetched(
     hub: StandIn, online: dict[str, str], tmp_path: Path, args: list[str]
 ) -> None:
-    hub.add("org/gguf", {"x.Q4_K_M.gguf": small.gguf(8 * MIB)})
+    hub.add("org/gguf", {"x.Q4_K_M.gguf": small_gguf.gguf(8 * MIB)})
     folder = write_checkpoint(tmp_path / "weights", n_layer=1, n_shards=4)
     hub.add("org/weights", {path.name: path.read_bytes() for path in folder.iterdir()})
     done = subprocess.run(

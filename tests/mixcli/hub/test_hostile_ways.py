@@ -18,11 +18,11 @@ from huggingface_hub.errors import HfHubHTTPError
 from mixcli.errors import UsageError
 from mixcli.hub.hub_errors import Place, redacted, retry_after
 from mixcli.hub.patience import Patience, seconds
-from tests.mixcli.hub import small, standin
-from tests.mixcli.hub.standin import Handler, Seen, StandIn
+from tests.support import hub_server, small_gguf
+from tests.support.hub_server import Handler, Seen, StandIn
 
 MIB = 1 << 20
-MODEL = small.gguf(3 * MIB)
+MODEL = small_gguf.gguf(3 * MIB)
 NAME, FILE = "org/tiny-GGUF", "tiny.Q4_K_M.gguf"
 QUICK = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1", "MIXCLI_PATIENCE": "2"}
 
@@ -41,7 +41,7 @@ def is_head(seen: Seen) -> bool:
 
 
 def is_body(seen: Seen) -> bool:
-    return standin.is_download(seen) and seen.start > 0
+    return hub_server.is_download(seen) and seen.start > 0
 
 
 def drip(head: bytes, piece: bytes = b"x", every: float = 0.3) -> Callable[[Handler], bool]:
@@ -95,19 +95,19 @@ ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
         (ranged("bytes 0-999/*"), is_body, 5, "its copy of"),
         (ranged(""), is_body, 5, "its copy of"),
         (body(MODEL + b"more"), is_body, 5, "its copy of"),
-        (standin.status(416), is_body, 5, "fewer bytes"),
-        (standin.status(302), is_body, 5, "returned 302"),
-        (standin.status(204), is_body, 5, "returned 204"),
-        (standin.status(302, Location="http://["), is_info, 5, "redirects to an invalid address"),
-        (standin.status(302, Location="http://["), is_head, 5, "redirects to an invalid address"),
-        (standin.status(302, Location="http://["), is_body, 5, "redirects to an invalid address"),
-        (standin.status(302, Location="http://127.0.0.1:99999/x"), is_info, 5, "redirects to an invalid address"),
-        (standin.status(302, Location="http://127.0.0.1:99999/x"), is_head, 5, "redirects to an invalid address"),
-        (standin.status(302, Location="http://127.0.0.1:99999/x"), is_body, 5, "redirects to an invalid address"),
-        (standin.status(302, Location="file:///etc/passwd"), is_info, 5, "not http"),
-        (standin.status(302, Location="?"), is_info, 6, "redirects endlessly"),
-        (standin.status(511), is_info, 6, "requires a login"),
-        (standin.status(429, Retry_After="9" * 400), is_info, 6, "rate limited"),
+        (hub_server.status(416), is_body, 5, "fewer bytes"),
+        (hub_server.status(302), is_body, 5, "returned 302"),
+        (hub_server.status(204), is_body, 5, "returned 204"),
+        (hub_server.status(302, Location="http://["), is_info, 5, "redirects to an invalid address"),
+        (hub_server.status(302, Location="http://["), is_head, 5, "redirects to an invalid address"),
+        (hub_server.status(302, Location="http://["), is_body, 5, "redirects to an invalid address"),
+        (hub_server.status(302, Location="http://127.0.0.1:99999/x"), is_info, 5, "redirects to an invalid address"),
+        (hub_server.status(302, Location="http://127.0.0.1:99999/x"), is_head, 5, "redirects to an invalid address"),
+        (hub_server.status(302, Location="http://127.0.0.1:99999/x"), is_body, 5, "redirects to an invalid address"),
+        (hub_server.status(302, Location="file:///etc/passwd"), is_info, 5, "not http"),
+        (hub_server.status(302, Location="?"), is_info, 6, "redirects endlessly"),
+        (hub_server.status(511), is_info, 6, "requires a login"),
+        (hub_server.status(429, Retry_After="9" * 400), is_info, 6, "rate limited"),
     ],
 )  # fmt: skip
 def test_a_hub_that_means_no_good(
@@ -144,7 +144,7 @@ def test_a_drip_in_a_download_ends_and_is_kept(hub: StandIn, pull: Any, home: Pa
 
 
 def test_retry_after_0_is_no_storm(hub: StandIn, pull: Any) -> None:
-    hub.fault(standin.status(429, Retry_After="0"), lambda _seen: True, 9999)
+    hub.fault(hub_server.status(429, Retry_After="0"), lambda _seen: True, 9999)
     assert pull(NAME, "-q", MIXCLI_PATIENCE="4").returncode == 6
     assert len(hub.log) < 8
 
@@ -229,7 +229,7 @@ def test_settings_that_do_not_matter_do_no_harm(hub: StandIn, pull: Any) -> None
 
 def test_a_token_file_that_holds_none(hub: StandIn, pull: Any, home: Path) -> None:
     for content in (b"hf_\xff\xfe", "hf_sécret".encode(), b"x" * (1 << 20)):
-        small.write(home / "huggingface/token", content)
+        small_gguf.write(home / "huggingface/token", content)
         done = pull(NAME, "-q")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert "token" in done.stderr

@@ -8,7 +8,7 @@ from mixcli.errors import UsageError
 from mixcli.hub import gguf_names, store
 from mixcli.hub.adopt import adopt
 from quantize.source import u32
-from tests.mixcli.hub import small
+from tests.support import small_gguf
 
 
 def quiet(_done: float, _total: float, _stage: str = "") -> None:
@@ -32,13 +32,13 @@ def quiet(_done: float, _total: float, _stage: str = "") -> None:
 )
 def test_a_model_is_called_as_its_file(home: Path, tmp_path: Path, file: str, label: str) -> None:
     """What no name says comes out of the file: general.file_type, 16 for Q5_K_S."""
-    path = small.write(tmp_path / file, small.gguf(keys={"general.file_type": u32(16)}))
+    path = small_gguf.write(tmp_path / file, small_gguf.gguf(keys={"general.file_type": u32(16)}))
     assert adopt(path, None, False, quiet)[0].label == label
 
 
 def test_a_file_that_says_no_type_is_of_the_type_of_most_of_its_bytes(home: Path, tmp_path: Path) -> None:
     for keys in ({}, {"general.file_type": u32(1024 + 7)}):
-        path = small.write(tmp_path / "tiny.gguf", small.gguf(keys=keys))
+        path = small_gguf.write(tmp_path / "tiny.gguf", small_gguf.gguf(keys=keys))
         assert adopt(path, f"tiny{len(keys)}", False, quiet)[0].label == f"tiny{len(keys)}:F16"
 
 
@@ -46,7 +46,7 @@ def test_another_file_of_the_same_name_is_refused(home: Path, tmp_path: Path) ->
     paths = [tmp_path / folder / "tiny.F16.gguf" for folder in "abc"]
     for path, seed in zip(paths, (1, 2, 1), strict=True):
         path.parent.mkdir()
-        small.write(path, small.gguf(seed=seed))
+        small_gguf.write(path, small_gguf.gguf(seed=seed))
     first, fresh = adopt(paths[0], None, False, quiet)
     assert fresh
     with pytest.raises(UsageError, match=rf"from {paths[0]}, .*{paths[1]} is another file; .*--name"):
@@ -56,7 +56,7 @@ def test_another_file_of_the_same_name_is_refused(home: Path, tmp_path: Path) ->
 
 
 def test_a_copy_is_made_of_what_was_imported_where_it_lies(home: Path, tmp_path: Path) -> None:
-    path = small.write(tmp_path / "tiny.F16.gguf", small.gguf())
+    path = small_gguf.write(tmp_path / "tiny.F16.gguf", small_gguf.gguf())
     adopt(path, None, False, quiet)
     copied, fresh = adopt(path, None, True, quiet)
     assert (fresh, copied.path.parent) == (True, store.homes()[0])

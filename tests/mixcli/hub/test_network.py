@@ -15,11 +15,11 @@ import pytest
 from mixcli.errors import MixcliError
 from mixcli.hub.hub_errors import Place
 from mixcli.hub.patience import Patience
-from tests.mixcli.hub import small, standin
-from tests.mixcli.hub.standin import Handler, Seen, StandIn
+from tests.support import hub_server, small_gguf
+from tests.support.hub_server import Handler, Seen, StandIn
 
 MIB = 1 << 20
-MODEL = small.gguf(8 * MIB)
+MODEL = small_gguf.gguf(8 * MIB)
 SHORT = {
     "HF_HUB_DOWNLOAD_TIMEOUT": "1",
     "HF_HUB_ETAG_TIMEOUT": "1",
@@ -35,7 +35,7 @@ def repo(hub: StandIn) -> None:
 
 def body(seen: Seen) -> bool:
     """The download itself, after the header was read."""
-    return standin.is_download(seen) and seen.start > 0
+    return hub_server.is_download(seen) and seen.start > 0
 
 
 def is_info(seen: Seen) -> bool:
@@ -53,13 +53,13 @@ def anything(seen: Seen) -> bool:
 @pytest.mark.parametrize(
     ("act", "times"),
     [
-        (standin.cut(2 * MIB), 1),
-        (standin.reset(2 * MIB), 1),
-        (standin.stall(2), 1),
-        (standin.cut(1 * MIB), 20),
-        (standin.status(503), 2),
-        (standin.status(429, Retry_After="1"), 1),
-        (standin.status(403), 1),  # a signed address that has expired
+        (hub_server.cut(2 * MIB), 1),
+        (hub_server.reset(2 * MIB), 1),
+        (hub_server.stall(2), 1),
+        (hub_server.cut(1 * MIB), 20),
+        (hub_server.status(503), 2),
+        (hub_server.status(429, Retry_After="1"), 1),
+        (hub_server.status(403), 1),  # a signed address that has expired
     ],
     ids=["cut", "reset", "stall", "a drop every MiB", "503", "429", "expired"],
 )
@@ -76,7 +76,9 @@ def test_a_pull_goes_on_where_it_was(
     assert starts == sorted(starts)
 
 
-@pytest.mark.parametrize("act", [standin.status(503), standin.status(429, Retry_After="1"), standin.stall(2)])
+@pytest.mark.parametrize(
+    "act", [hub_server.status(503), hub_server.status(429, Retry_After="1"), hub_server.stall(2)]
+)
 @pytest.mark.parametrize("hits", [is_info, is_head])
 def test_the_other_requests_are_tried_again_too(
     hub: StandIn, pull, act: Callable[[Handler], bool], hits: Callable[[Seen], bool]
@@ -87,8 +89,8 @@ def test_the_other_requests_are_tried_again_too(
 
 
 def test_a_server_without_ranges_is_good_enough(hub: StandIn, pull, home: Path) -> None:
-    hub.fault(standin.range_ignored, times=99)
-    hub.faults.insert(0, standin.Fault(body, standin.cut(3 * MIB)))
+    hub.fault(hub_server.range_ignored, times=99)
+    hub.faults.insert(0, hub_server.Fault(body, hub_server.cut(3 * MIB)))
     assert pull(NAME).returncode == 0
     assert (home / BLOB).read_bytes() == MODEL
 
@@ -96,12 +98,12 @@ def test_a_server_without_ranges_is_good_enough(hub: StandIn, pull, home: Path) 
 @pytest.mark.parametrize(
     ("act", "hits", "words"),
     [
-        (standin.status(429, Retry_After="7"), anything, "(429); retry in 7 s"),
-        (standin.status(429), body, "rate limited"),
-        (standin.status(503), body, "returned 503"),
-        (standin.status(500), is_info, "returned 500"),
-        (standin.status(403), is_info, "denies this account access to org/tiny-GGUF (403)"),
-        (standin.stall(2), is_info, "stopped responding"),
+        (hub_server.status(429, Retry_After="7"), anything, "(429); retry in 7 s"),
+        (hub_server.status(429), body, "rate limited"),
+        (hub_server.status(503), body, "returned 503"),
+        (hub_server.status(500), is_info, "returned 500"),
+        (hub_server.status(403), is_info, "denies this account access to org/tiny-GGUF (403)"),
+        (hub_server.stall(2), is_info, "stopped responding"),
     ],
 )
 def test_what_does_not_get_better_is_said_as_it_is(
@@ -147,7 +149,7 @@ def test_a_first_question_that_nobody_hears_is_not_asked_for_long(first: bool, l
 
 
 def test_wrong_bytes_are_fetched_once_more(hub: StandIn, pull, home: Path) -> None:
-    hub.fault(standin.wrong_bytes, body, 1)
+    hub.fault(hub_server.wrong_bytes, body, 1)
     done = pull(NAME)
     assert done.returncode == 0, done.stderr
     assert (home / BLOB).read_bytes() == MODEL
@@ -155,7 +157,7 @@ def test_wrong_bytes_are_fetched_once_more(hub: StandIn, pull, home: Path) -> No
 
 
 def test_bytes_that_stay_wrong_are_refused_by_name(hub: StandIn, pull, home: Path) -> None:
-    hub.fault(standin.wrong_bytes, times=99)
+    hub.fault(hub_server.wrong_bytes, times=99)
     done = pull(NAME, "-q")
     assert (done.returncode, done.stderr.count("\n")) == (5, 1)
     assert FILE in done.stderr
@@ -203,7 +205,7 @@ def part_size(home: Path) -> int:
 
 @pytest.mark.slow
 def test_kill_at_twenty_random_moments(hub: StandIn, start_pull, home: Path) -> None:
-    model = small.gguf(16 * MIB)
+    model = small_gguf.gguf(16 * MIB)
     hub.add(NAME, {FILE: model})
     blob = home / "huggingface/hub/models--org--tiny-GGUF/blobs" / hashlib.sha256(model).hexdigest()
     part = blob.with_name(f"{blob.name}.mixcli.incomplete")

@@ -11,12 +11,12 @@ import pytest
 
 from mixcli.hub.hub_cache import CachedRepo
 from tests.conftest import Runner
-from tests.mixcli.hub import small
-from tests.mixcli.hub.conftest import in_python
-from tests.mixcli.hub.standin import StandIn
-from tests.quantize.builders import write_checkpoint
+from tests.support import small_gguf
+from tests.support.checkpoints import write_checkpoint
+from tests.support.hub import in_python
+from tests.support.hub_server import StandIn
 
-MODEL = small.gguf(1 << 20)
+MODEL = small_gguf.gguf(1 << 20)
 NO_LINKS = {"HF_HUB_DISABLE_SYMLINKS": "1"}  # huggingface_hub then does as where a link fails
 GET = "import sys; from huggingface_hub import hf_hub_download; print(hf_hub_download(sys.argv[1], sys.argv[2]))"
 COMMIT, ETAG = "b" * 40, "a" * 40
@@ -34,7 +34,7 @@ def test_a_pointer_without_links_is_the_file(home: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "symlink", refuse)
     cache = CachedRepo("org/tiny")
-    small.write(cache.blob(ETAG), b"bytes")
+    small_gguf.write(cache.blob(ETAG), b"bytes")
     for _ in range(2):
         pointer = cache.link(COMMIT, "sub/x.gguf", ETAG)
         assert (pointer.read_bytes(), pointer.is_symlink()) == (b"bytes", False)
@@ -47,7 +47,7 @@ def test_a_pointer_without_links_is_the_file(home: Path, monkeypatch: pytest.Mon
 
 def test_a_copy_of_a_cache_without_its_links_goes_whole(home: Path) -> None:
     cache = CachedRepo("org/tiny")
-    small.write(cache.blob(ETAG), b"bytes")
+    small_gguf.write(cache.blob(ETAG), b"bytes")
     pointer = cache.link(COMMIT, "x.gguf", ETAG)
     shutil.copytree(cache.folder, home / "copy")  # follows links
     shutil.rmtree(cache.folder)

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from tests.conftest import Runner
-from tests.mixcli.hub import small
-from tests.mixcli.hub.standin import StandIn
+from tests.support import small_gguf
+from tests.support.hub_server import StandIn
 
-SMALL, LARGE = small.gguf(9_000_000, seed=3), small.gguf(12_000_000, seed=4)
+SMALL, LARGE = small_gguf.gguf(9_000_000, seed=3), small_gguf.gguf(12_000_000, seed=4)
 
 
 def test_a_plan_fetches_less_than_two_megabytes(

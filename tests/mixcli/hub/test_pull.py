@@ -10,11 +10,11 @@ import pytest
 from mixcli.hub.choosing import Target, favourite
 from profiles.machine import Machine
 from tests.conftest import Runner
-from tests.mixcli.hub import small, standin
-from tests.mixcli.hub.conftest import in_python
-from tests.mixcli.hub.standin import StandIn
+from tests.support import hub_server, small_gguf
+from tests.support.hub import in_python
+from tests.support.hub_server import StandIn
 
-Q4, Q8 = small.gguf(3_000_000, seed=1), small.gguf(5_000_000, seed=2)
+Q4, Q8 = small_gguf.gguf(3_000_000, seed=1), small_gguf.gguf(5_000_000, seed=2)
 FILES = {"tiny.Q4_K_M.gguf": Q4, "tiny.Q8_0.gguf": Q8, "README.md": b"# tiny", "config.json": b"{}"}
 
 
@@ -76,7 +76,7 @@ def test_what_hf_download_brought_is_not_fetched_again(hub: StandIn, pull, mixcl
 def test_wrong_bytes_in_the_cache_are_not_believed(hub: StandIn, pull, home: Path) -> None:
     hub.add("org/tiny-GGUF", FILES)
     blob = home / "huggingface/hub/models--org--tiny-GGUF/blobs" / hashlib.sha256(Q4).hexdigest()
-    small.write(blob, Q4[:-1] + bytes([Q4[-1] ^ 1]))
+    small_gguf.write(blob, Q4[:-1] + bytes([Q4[-1] ^ 1]))
     done = pull("org/tiny-GGUF:Q4_K_M")
     assert done.returncode == 0, done.stderr
     assert blob.read_bytes() == Q4
@@ -176,7 +176,7 @@ def test_the_best_type_that_is_not_there_can_be_made(hub: StandIn, pull) -> None
 
 def add_mixtral(hub: StandIn, repo: str, *file_types: str, more: dict[str, bytes] | None = None) -> None:
     """Put headers of Mixtral 8x7B's files on the hub, which says that the files are as large as they would be."""
-    heads = {f"mixtral.{name}.gguf": small.large("mixtral", name) for name in file_types}
+    heads = {f"mixtral.{name}.gguf": small_gguf.large("mixtral", name) for name in file_types}
     files = {name: head for name, (head, _) in heads.items()} | (more or {})
     hub.add(repo, files, sizes={name: size for name, (_, size) in heads.items()})
 
@@ -202,7 +202,7 @@ def test_a_type_that_is_not_there(hub: StandIn, pull) -> None:
 
 
 def test_a_model_in_parts_is_one_model(hub: StandIn, pull, mixcli: Runner, home: Path) -> None:
-    parts = small.split(3)
+    parts = small_gguf.split(3)
     names = [f"Q4_K_M/big-{i + 1:05}-of-00003.gguf" for i in range(3)]
     hub.add("org/big", {**dict(zip(names, parts, strict=True)), "mmproj-F16.gguf": b"x"})
     done = pull("org/big")
@@ -241,7 +241,7 @@ def test_a_revision_is_kept_apart(hub: StandIn, pull, mixcli: Runner) -> None:
     assert "already installed" in pull(f"org/tiny-GGUF:Q4_K_M@{repo.commit}").stderr
     done = pull("org/tiny-GGUF:Q4_K_M@v9")
     assert (done.returncode, "has no revision 'v9'" in done.stderr) == (2, True)
-    newer = small.gguf(3_000_000, seed=9)
+    newer = small_gguf.gguf(3_000_000, seed=9)
     hub.add("org/tiny-GGUF", {"tiny.Q4_K_M.gguf": newer}, commit="9" * 40)
     assert "already installed" in pull("org/tiny-GGUF:Q4_K_M").stderr
     assert pull("org/tiny-GGUF:Q4_K_M@main").returncode == 0
@@ -258,7 +258,7 @@ def test_what_is_pulled_when_nothing_is_named() -> None:
 def test_a_renamed_repository_is_followed(hub: StandIn, pull, mixcli: Runner) -> None:
     hub.add("new/name", FILES, private=True)
 
-    def moved(handler: standin.Handler) -> bool:
+    def moved(handler: hub_server.Handler) -> bool:
         return handler.reply(307, {"Location": handler.path.replace("old/name", "new/name")})
 
     hub.fault(moved, lambda seen: "old/name" in seen.path, times=99)
@@ -293,9 +293,9 @@ def test_a_model_in_parts_is_loaded_whole(
         (b"", "is empty"),
         (bytes(5000), "zero bytes"),
         (Q4[:100_000], "ends"),
-        (small.gguf(keys={"general.architecture": small.text("gpt2")}), "gpt2"),
+        (small_gguf.gguf(keys={"general.architecture": small_gguf.text("gpt2")}), "gpt2"),
         (
-            small.gguf(keys={**small.metadata(), "llama.expert_used_count": small.u32(99)}),
+            small_gguf.gguf(keys={**small_gguf.metadata(), "llama.expert_used_count": small_gguf.u32(99)}),
             "expert_used_count",
         ),
     ],
@@ -310,7 +310,7 @@ def test_what_cannot_run_is_refused_from_its_header(hub: StandIn, pull, content:
 
 
 def test_split_experts_are_joined_when_that_is_wanted(hub: StandIn, pull, mixcli: Runner, home: Path) -> None:
-    old = small.gguf(split_experts=True)
+    old = small_gguf.gguf(split_experts=True)
     hub.add("TheOld/old-GGUF", {"old.F16.gguf": old})
     refused = pull("TheOld/old-GGUF")
     assert refused.returncode == 5
@@ -344,7 +344,9 @@ def test_the_catalog_leads_to_its_repository(hub: StandIn, pull, mixcli: Runner)
 
 def test_offline_what_is_here_works_and_what_is_missing_is_listed(hub: StandIn, pull, mixcli: Runner) -> None:
     hub.add("org/tiny-GGUF", FILES)
-    hub.fault(standin.status(500), lambda seen: standin.is_download(seen) and seen.start >= 1 << 20, times=99)
+    hub.fault(
+        hub_server.status(500), lambda seen: hub_server.is_download(seen) and seen.start >= 1 << 20, times=99
+    )
     assert pull("org/tiny-GGUF:Q4_K_M", MIXCLI_PATIENCE="1").returncode == 6
     n_requests = len(hub.log)
     done = pull("org/tiny-GGUF:Q4_K_M", "--offline")

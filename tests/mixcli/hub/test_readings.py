@@ -12,15 +12,15 @@ from mixcli.errors import UsageError
 from mixcli.hub import store
 from mixcli.hub.reference import check_name, usable_name
 from tests.conftest import Runner
-from tests.mixcli.hub import small
+from tests.support import small_gguf
 
-MODEL = small.gguf()
+MODEL = small_gguf.gguf()
 
 
 @pytest.fixture
 def here(mixcli: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, and a store with the model tiny:F16 that came from elsewhere."""
-    source = small.write(tmp_path / "elsewhere/tiny.F16.gguf", MODEL)
+    source = small_gguf.write(tmp_path / "elsewhere/tiny.F16.gguf", MODEL)
     assert mixcli("import", str(source)).returncode == 0
     folder = tmp_path / "here"
     folder.mkdir()
@@ -47,7 +47,7 @@ def test_a_name_of_the_store_wins_over_a_file_of_that_name(here: Path, text: str
     ],
 )
 def test_every_command_reads_it_so(mixcli: Runner, here: Path, args: tuple[str, ...]) -> None:
-    (here / "tiny").mkdir() if args[0] == "pull" else small.write(here / "tiny", b"no model")
+    (here / "tiny").mkdir() if args[0] == "pull" else small_gguf.write(here / "tiny", b"no model")
     done = mixcli(*args)
     assert done.returncode == 0, done.stderr
     assert (here / "tiny").exists()
@@ -55,12 +55,12 @@ def test_every_command_reads_it_so(mixcli: Runner, here: Path, args: tuple[str, 
 
 def test_a_path_says_that_it_is_one(here: Path) -> None:
     for name in ("plain.gguf", "PLAIN.GGUF", "tiny", "sub/tiny"):
-        small.write(here / name, MODEL)
+        small_gguf.write(here / name, MODEL)
     for text in ("plain.gguf", "./plain.gguf", "PLAIN.GGUF", "./tiny", "sub/tiny", str(here / "tiny")):
         found = store.find(text)
         assert (found.manifest, found.path) == (None, here / text), text
     with pytest.raises(UsageError, match=r"for the file or folder of that name use \./other"):
-        small.write(here / "other", MODEL)
+        small_gguf.write(here / "other", MODEL)
         store.find("other")
 
 
@@ -96,7 +96,7 @@ def test_a_path_says_that_it_is_one(here: Path) -> None:
     ],
 )
 def test_what_is_nothing_is_one_sentence(here: Path, text: str, words: str) -> None:
-    small.write(here / "plain.gguf", MODEL)
+    small_gguf.write(here / "plain.gguf", MODEL)
     with pytest.raises(UsageError) as caught:
         store.find(text)
     said = str(caught.value)
@@ -147,7 +147,7 @@ def test_a_name_is_made_of_any_text(name: str) -> None:
 
 
 def test_names_that_are_one_file_elsewhere_are_one_name(mixcli: Runner, tmp_path: Path) -> None:
-    file = str(small.write(tmp_path / "m.F16.gguf", MODEL))
+    file = str(small_gguf.write(tmp_path / "m.F16.gguf", MODEL))
     one, two = unicodedata.normalize("NFC", "größe"), unicodedata.normalize("NFD", "größe")
     assert mixcli("import", file, "--name", one).returncode == 0
     assert "already installed" in mixcli("import", file, "--name", two).stderr
@@ -163,7 +163,7 @@ def test_names_that_are_one_file_elsewhere_are_one_name(mixcli: Runner, tmp_path
 
 
 def test_names_that_are_given_can_be_found(mixcli: Runner, tmp_path: Path) -> None:
-    file = str(small.write(tmp_path / "My (best) Modell: größe.F16.gguf", MODEL))
+    file = str(small_gguf.write(tmp_path / "My (best) Modell: größe.F16.gguf", MODEL))
     assert mixcli("import", file).returncode == 0
     for name in ("my model", "größe", "org/name", "A.b_c-1"):
         assert mixcli("import", file, "--name", name).returncode == 0

@@ -12,21 +12,21 @@ import pytest
 
 from mixcli.hub import hub_cache
 from tests.conftest import Runner
-from tests.mixcli.hub import small
+from tests.support import small_gguf
 
-MODEL = small.gguf()
+MODEL = small_gguf.gguf()
 DIGEST = hashlib.sha256(MODEL).hexdigest()
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return small.write(tmp_path / "tiny-chat.F16.gguf", MODEL)
+    return small_gguf.write(tmp_path / "tiny-chat.F16.gguf", MODEL)
 
 
 def in_hub_cache(home: Path, name: str = "m.Q4_K_M.gguf", commit: str = "a" * 40) -> Path:
     """Lay a model down as `hf download` does."""
     folder = home / "huggingface/hub/models--org--repo"
-    small.write(folder / "blobs" / DIGEST, MODEL)
+    small_gguf.write(folder / "blobs" / DIGEST, MODEL)
     pointer = folder / "snapshots" / commit / name
     pointer.parent.mkdir(parents=True, exist_ok=True)
     pointer.symlink_to(f"../../blobs/{DIGEST}")
@@ -40,8 +40,8 @@ def in_ollama(home: Path, digest: str = f"sha256:{DIGEST}") -> None:
         {"mediaType": "application/vnd.ollama.image.model", "digest": digest, "size": len(MODEL)},
     ]
     manifest = json.dumps({"schemaVersion": 2, "layers": layers}).encode()
-    small.write(store / "manifests/registry.ollama.ai/library/mixtral/8x7b", manifest)
-    small.write(store / "blobs" / f"sha256-{DIGEST}", MODEL)
+    small_gguf.write(store / "manifests/registry.ollama.ai/library/mixtral/8x7b", manifest)
+    small_gguf.write(store / "blobs" / f"sha256-{DIGEST}", MODEL)
 
 
 def test_an_imported_file_stays_where_it_is(mixcli: Runner, file: Path) -> None:
@@ -74,8 +74,8 @@ def test_a_copy_is_the_stores_own(mixcli: Runner, file: Path, home: Path) -> Non
 
 def test_a_model_in_parts_is_one_model(mixcli: Runner, tmp_path: Path) -> None:
     paths = [
-        small.write(tmp_path / f"big.F16-{i + 1:05}-of-00003.gguf", data)
-        for i, data in enumerate(small.split(3))
+        small_gguf.write(tmp_path / f"big.F16-{i + 1:05}-of-00003.gguf", data)
+        for i, data in enumerate(small_gguf.split(3))
     ]
     assert mixcli("import", str(paths[0])).returncode == 0
     (model,) = json.loads(mixcli("list", "--json").stdout)
@@ -93,8 +93,8 @@ def test_a_model_in_parts_is_one_model(mixcli: Runner, tmp_path: Path) -> None:
 def test_any_part_stands_for_the_model(mixcli: Runner, tmp_path: Path) -> None:
     """For every command that is given a path; one that is missing is named, whichever was given."""
     paths = [
-        small.write(tmp_path / f"big.F16-{i + 1:05}-of-00003.gguf", data)
-        for i, data in enumerate(small.split(3))
+        small_gguf.write(tmp_path / f"big.F16-{i + 1:05}-of-00003.gguf", data)
+        for i, data in enumerate(small_gguf.split(3))
     ]
     shown = [mixcli("show", str(path), "--json") for path in paths]
     assert {done.returncode for done in shown} == {0}, shown[0].stderr
@@ -117,13 +117,13 @@ def test_any_part_stands_for_the_model(mixcli: Runner, tmp_path: Path) -> None:
         (b"", "is empty", 5),
         (b"<html>no</html>", "HTML", 5),
         (MODEL[:-1], "1 of", 5),
-        (small.gguf(split_experts=True), "mixcli convert", 2),
+        (small_gguf.gguf(split_experts=True), "mixcli convert", 2),
     ],
 )
 def test_what_is_no_sound_model_is_not_imported(
     mixcli: Runner, tmp_path: Path, content: bytes, words: str, code: int
 ) -> None:
-    done = mixcli("import", str(small.write(tmp_path / "x.Q4_0.gguf", content)))
+    done = mixcli("import", str(small_gguf.write(tmp_path / "x.Q4_0.gguf", content)))
     assert (done.returncode, done.stderr.count("\n")) == (code, 1)
     assert words in done.stderr
     assert json.loads(mixcli("list", "--json").stdout) == []
@@ -172,7 +172,7 @@ def test_search_is_the_catalog_and_says_what_fits(mixcli: Runner, file: Path) ->
 def test_models_of_other_programs_are_seen_and_left_alone(mixcli: Runner, home: Path) -> None:
     pointer = in_hub_cache(home)
     in_ollama(home)
-    small.write(home / "lmstudio/someone/some-GGUF/some.Q8_0.gguf", MODEL)
+    small_gguf.write(home / "lmstudio/someone/some-GGUF/some.Q8_0.gguf", MODEL)
     before = sorted(path for path in home.rglob("*") if path.is_file())
     rows = {row["model"]: row for row in json.loads(mixcli("list", "--json").stdout)}
     assert {name: row["keeper"] for name, row in rows.items()} == {
@@ -205,13 +205,13 @@ def test_a_flipped_bit_in_ollamas_store_is_found(mixcli: Runner, home: Path) -> 
 )
 def test_manifests_that_lie_are_left_out(mixcli: Runner, home: Path, digest: object) -> None:
     in_ollama(home, digest)  # type: ignore[arg-type]
-    small.write(home / "ollama/manifests/registry.ollama.ai/library/bomb/latest", b"[" * 100_000)
+    small_gguf.write(home / "ollama/manifests/registry.ollama.ai/library/bomb/latest", b"[" * 100_000)
     done = mixcli("list", "--json")
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 def test_a_broken_file_costs_its_numbers_only(mixcli: Runner, home: Path) -> None:
-    small.write(home / "lmstudio/a/b/broken.Q4_0.gguf", MODEL[:100])
+    small_gguf.write(home / "lmstudio/a/b/broken.Q4_0.gguf", MODEL[:100])
     (row,) = json.loads(mixcli("list", "--json").stdout)
     assert row["parameters"] == 0
     assert "incomplete" in row["problem"]

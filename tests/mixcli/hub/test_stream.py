@@ -19,9 +19,9 @@ import pytest
 from profiles.quality import BITS
 from quantize import convert
 from tests.conftest import Runner
-from tests.mixcli.hub import small, standin
-from tests.mixcli.hub.standin import StandIn
-from tests.quantize.builders import write_checkpoint
+from tests.support import hub_server, small_gguf
+from tests.support.checkpoints import write_checkpoint
+from tests.support.hub_server import StandIn
 
 NAME, COMMIT = "org/tiny-mixtral", "d" * 40
 N_SHARDS = 8
@@ -54,7 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 
 @pytest.fixture
-def repo(hub: StandIn, source: Source) -> standin.Repo:
+def repo(hub: StandIn, source: Source) -> hub_server.Repo:
     return hub.add(NAME, source.files, commit=COMMIT)
 
 
@@ -145,7 +145,7 @@ def test_the_command_that_is_offered_for_a_better_type_makes_it_in_one_pass(
     hub: StandIn, source: Source, pull, mixcli: Runner, tmp_path: Path
 ) -> None:
     for name, data in source.files.items():
-        small.write(tmp_path / "source" / name, data)
+        small_gguf.write(tmp_path / "source" / name, data)
     convert(tmp_path / "source", tmp_path / "q8.gguf", output_type="Q8_0")
     hub.add(
         "org/both", {**source.files, "tiny.Q8_0.gguf": (tmp_path / "q8.gguf").read_bytes()}, commit=COMMIT
@@ -226,8 +226,8 @@ def test_a_shard_that_stays_wrong_ends_it_and_keeps_the_work(
     last = sorted(source.shards)[-1]
     digest = hashlib.sha256(source.files[last]).hexdigest()
     hub.fault(
-        standin.wrong_bytes,
-        lambda seen: standin.is_download(seen) and digest in seen.path and seen.length > 1 << 20,
+        hub_server.wrong_bytes,
+        lambda seen: hub_server.is_download(seen) and digest in seen.path and seen.length > 1 << 20,
         9,
     )
     done = pull(NAME, "--quant", "Q4_K_M", "-q")
@@ -295,5 +295,5 @@ def test_a_disk_that_is_full_in_the_middle(
 
 
 def test_a_gguf_is_taken_when_there_is_one(hub: StandIn, pull, mixcli: Runner) -> None:
-    hub.add("org/both", {"both.Q4_K_M.gguf": small.gguf()})
+    hub.add("org/both", {"both.Q4_K_M.gguf": small_gguf.gguf()})
     assert pull("org/both", "--quant", "Q4_K_M").returncode == 0

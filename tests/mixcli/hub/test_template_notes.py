@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 from tests.conftest import Runner
-from tests.mixcli.hub import small
-from tests.mixcli.hub.standin import StandIn
-from tests.quantize.builders import write_checkpoint
+from tests.support import small_gguf
+from tests.support.checkpoints import write_checkpoint
+from tests.support.hub_server import StandIn
 
 
 def without_template() -> bytes:
-    return small.gguf(keys={key: value for key, value in small.metadata().items() if "template" not in key})
+    return small_gguf.gguf(
+        keys={key: value for key, value in small_gguf.metadata().items() if "template" not in key}
+    )
 
 
 def notes(stderr: str) -> list[str]:
@@ -34,7 +36,7 @@ def test_a_gguf(hub: StandIn, pull, mixcli: Runner, tmp_path: Path) -> None:
     model = without_template()
     hub.add("org/plain", {"plain.F16.gguf": model})
     (pulled,) = notes(pull("org/plain").stderr)
-    file = small.write(tmp_path / "plain.F16.gguf", model)
+    file = small_gguf.write(tmp_path / "plain.F16.gguf", model)
     (imported,) = notes(mixcli("import", str(file)).stderr)
     for note, name in ((pulled, "org/plain"), (imported, "plain")):
         assert (
@@ -42,4 +44,7 @@ def test_a_gguf(hub: StandIn, pull, mixcli: Runner, tmp_path: Path) -> None:
         )
     assert notes(mixcli("import", str(file)).stderr) == [], "it is known"
     assert len(json.loads(mixcli("list", "--json").stdout)) == 2
-    assert notes(mixcli("import", str(small.write(tmp_path / "chat.F16.gguf", small.gguf()))).stderr) == []
+    assert (
+        notes(mixcli("import", str(small_gguf.write(tmp_path / "chat.F16.gguf", small_gguf.gguf()))).stderr)
+        == []
+    )

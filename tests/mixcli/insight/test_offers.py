@@ -14,7 +14,7 @@ from mixcli.wish import Wish
 from profiles.errors import DoesNotFit
 from profiles.request import Request
 from tests.conftest import Runner
-from tests.mixcli.hub import small
+from tests.support import small_gguf
 
 
 def offer(name: str | None, profile: str, n_ctx: int | None = None, vram: int | None = None) -> str:
@@ -126,7 +126,7 @@ def test_a_plan_without_a_name_is_for_the_default_or_the_catalogs_best(
     nothing = mixcli("plan", "--ram", "1GiB")
     assert (nothing.returncode, "`mixcli pull demo`" in nothing.stderr) == (2, True)
     for name in ("one", "two"):
-        path = small.write(tmp_path / f"{name}-F16.gguf", small.gguf())
+        path = small_gguf.write(tmp_path / f"{name}-F16.gguf", small_gguf.gguf())
         assert mixcli("import", str(path), "--name", name).returncode == 0
         found = mixcli(*ask)
         expected = "one:F16" if name == "one" else "mixtral:Q3_K_L"  # of two models none stands out

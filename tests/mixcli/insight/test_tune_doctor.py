@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from bench.synthetic import MID
 from mixcli.hardware import this_machine
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.hub.store import find
@@ -22,7 +21,8 @@ from mixcli.launch import Wish
 from mixcli.placing import place
 from profiles.machine import Gpu, Machine
 from profiles.request import Request
-from tests.profiles.llama import free_port, start_worker
+from tests.support.llama_workers import free_port, start_worker
+from tests.support.synthetic import MID
 
 Runner = Callable[..., Any]
 

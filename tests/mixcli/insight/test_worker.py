@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from bench.side_by_side import FAR, NEAR, apart
-from bench.synthetic import MID, write_model
 from mixcli.hardware import this_machine
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.insight.plans import Subject
@@ -24,7 +22,9 @@ from profiles.expectation import expectation
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import Request, plan
-from tests.profiles.llama import free_port, start_worker
+from tests.support.llama_workers import free_port, start_worker
+from tests.support.side_by_side import FAR, NEAR, apart
+from tests.support.synthetic import MID, write_model
 
 Runner = Callable[..., Any]
 MIB = 1 << 20

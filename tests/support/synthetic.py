@@ -1,6 +1,6 @@
 """A Mixtral of any size without a download: true shapes, tensor types and vocabulary, weights drawn at random.
 
-    python -m bench.synthetic FILE [--shape mixtral-8x7b | mid | ...] [--layers N] [--type Q4_K_M] [--embd N] [--ff N]
+    python -m tests.support.synthetic FILE [--shape mixtral-8x7b | mid | ...] [--layers N] [--type Q4_K_M] [--embd N] [--ff N]
 
 Four layers of Mixtral 8x7B at Q4_K_M are 3.7 GB and take seconds: a few million normal weights are quantized once per type and width, and
 tensors are tiled from these blocks, each expert from a place of its own. A pool has a prime number of blocks, so that no two rows of a

@@ -118,7 +118,7 @@ def ask(endpoints: Sequence[str], cases: Sequence[tuple[Path, Placement]]) -> li
         "cases": [(str(path), placement.to_json()) for path, placement in cases],
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.profiles.llama"],
+        [sys.executable, "-m", "tests.support.llama_workers"],
         input=json.dumps(wish),
         capture_output=True,
         text=True,

@@ -43,7 +43,7 @@ class Forked:
     def __init__(self, env: Mapping[str, str], folder: Path) -> None:
         root = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.mixcli.forked"],
+            [sys.executable, "-m", "tests.support.forked"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**env, "PYTHONPATH": str(root)},

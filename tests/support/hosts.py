@@ -1,0 +1,61 @@
+"""A real host with the demo model in it: one for a test, or one for all tests of a file."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mixcli.hardware import physical_cores
+from mixcli.host.process import Host, connect, hosts, stop
+from mixcli.host.spec import HostName, Order
+from profiles.placement import Placement
+
+N_THREADS = min(2, physical_cores())
+PLACEMENT = Placement(n_ctx=2048, n_threads=N_THREADS, n_threads_batch=N_THREADS)
+
+
+def silent(_done: float, _total: float, _stage: str) -> None: ...
+
+
+@contextmanager
+def held(name: HostName, placement: Placement) -> Iterator[Host]:
+    """Start a host and hold it; every host of this home is ended afterwards."""
+    host = connect(name, lambda: Order(placement), 60, silent)
+    yield host
+    host.leave()
+    for left in hosts():
+        stop(left["pid"])
+
+
+@contextmanager
+def held_for_a_file(
+    factory: pytest.TempPathFactory, demo_path: Callable[[str], Path], placement: Placement
+) -> Iterator[Host]:
+    """Hold a host in a home of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIXCLI_HOME", str(factory.mktemp("home")))
+        with held(_name(demo_path), placement) as host:
+            yield host
+
+
+@pytest.fixture
+def name(home: Path, demo_path: Callable[[str], Path]) -> HostName:
+    return _name(demo_path)
+
+
+@pytest.fixture
+def host(name: HostName) -> Iterator[Host]:
+    with held(name, PLACEMENT) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def file_host(tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str], Path]) -> Iterator[Host]:
+    """One host for all tests of a file that leave it as it was: a load takes longer than most of them."""
+    with held_for_a_file(tmp_path_factory, demo_path, PLACEMENT) as host:
+        yield host
+
+
+def _name(demo_path: Callable[[str], Path]) -> HostName:
+    return HostName(demo_path("Q4_K_M").resolve(), "demo:Q4_K_M", "{}")
