@@ -17,7 +17,7 @@ from pathlib import Path
 import pexpect
 
 from bench.process import as_installed, watch
-from mixcli import paths
+from mixcli.system import paths
 
 RUNS, ROUNDS = 10, 3
 MOST_TO_PROMPT = 0.3  # seconds

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.chat import MIXCLI
-from mixcli import paths
+from mixcli.system import paths
 
 MINUTES, WARM_SHARE = 20.0, 0.2
 N_CLIENTS = 6

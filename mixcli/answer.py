@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 from http.client import HTTPException
 from typing import Any, Protocol
 
-from mixcli.console import console
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.client import ChatClient, Delta, HostClient
-from mixcli.words import counted
+from mixcli.system.console import console
+from mixcli.system.formatting import counted
 
 TIMES = {
     "cache_n",

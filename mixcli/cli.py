@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 
 import click
 
-from mixcli import __version__, signals
-from mixcli.console import console
+from mixcli import __version__
 from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, MixcliError, UsageError
-from mixcli.text import clean, did_you_mean, missing, nearest
+from mixcli.system import signals
+from mixcli.system.console import console
+from mixcli.system.text import clean, did_you_mean, missing, nearest
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
 COMMANDS = {
@@ -116,7 +117,7 @@ class _Text(click.types.StringParamType):
         text: str = super().convert(value, param, ctx)
         if text.isascii() or clean(text) == text:
             return text
-        from mixcli.stdin import said
+        from mixcli.system.stdin import said
 
         return said(
             text,
@@ -307,7 +308,7 @@ def _broken_pipe(_error: Any) -> int:
 def _os_error(error: Any) -> int:
     if hasattr(error, "exit_code") or _is_debugged():
         return _ours(error)
-    from mixcli.os_errors import explain
+    from mixcli.system.os_errors import explain
 
     if error.errno in UNWRITTEN:
         _forget_stdout()

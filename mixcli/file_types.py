@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mixcli.errors import UsageError
-from mixcli.text import nearest
+from mixcli.system.text import nearest
 
 COPY = "COPY"
 

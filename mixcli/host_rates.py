@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixcli import json_cache, paths, python_child
 from mixcli.errors import MixcliError
-from mixcli.hardware import library_identity, physical_cores
-from mixcli.locks import exclusive
+from mixcli.system import json_cache, paths, python_child
+from mixcli.system.hardware import library_identity, physical_cores
+from mixcli.system.locks import exclusive
 from profiles.machine import Machine
 from profiles.rates import ATTENTION, BATCHES, BITS_OF_TYPE, HostRates, Origin, read_rates, write_rates
 from profiles.shape import ModelShape

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from mixcli.console import console
 from mixcli.engine.preflight import check_gguf
 from mixcli.host.spec import Order
 from mixcli.hub.headers import shape_of
@@ -10,6 +9,7 @@ from mixcli.hub.store import StoredModel
 from mixcli.insight.machines import machine_of, note_unused_cards
 from mixcli.insight.offers import in_a_load, plan_or_offer
 from mixcli.insight.tuned import tuned
+from mixcli.system.console import console
 from mixcli.wish import Wish
 from profiles.expectation import expectation
 from profiles.layout import layout_of

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mixcli import stdin
 from mixcli.answer import Answer, Asked, ask
-from mixcli.console import console
 from mixcli.errors import SomeFailed, UsageError
-from mixcli.form import ABSTAIN, Form
-from mixcli.question import Question
-from mixcli.words import counted
+from mixcli.request.output_format import ABSTAIN, Form
+from mixcli.request.prompt import Question
+from mixcli.system import stdin
+from mixcli.system.console import console
+from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
     from mixcli.batch.work import Asker

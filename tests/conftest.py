@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mixcli import paths
-from mixcli.console import console
-from mixcli.hardware import gpu_backends
+from mixcli.system import paths
+from mixcli.system.console import console
+from mixcli.system.hardware import gpu_backends
 
 ROOT = Path(__file__).resolve().parent.parent
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -17,10 +17,10 @@ ONLY_HERE = {
     "llama_cpp": {"mixcli.engine.llama", "quantize.ggml"},
     "llguidance": {"mixcli.engine.constraint"},
     # a chat draws markdown row by row: rich's Text and cell widths, not its own printing
-    "rich": {"mixcli.console", "mixcli.chat.inline", "mixcli.chat.markdown"},
+    "rich": {"mixcli.system.console", "mixcli.chat.inline", "mixcli.chat.markdown"},
     "prompt_toolkit": {"mixcli.chat.input", "mixcli.chat.complete"},
     "fastapi": {"mixcli.host.app"},
-    "difflib": {"mixcli.text"},  # one search for the nearest name
+    "difflib": {"mixcli.system.text"},  # one search for the nearest name
     "ray": {"mixcli.batch.ray_runner"},
 }
 
@@ -80,7 +80,15 @@ def test_a_library_is_bound_in_one_place(library: str) -> None:
 
 
 # what `mixcli --help` may import of the three packages; difflib is for names that nearly exist, json for the console
-HELP_IMPORTS = {"mixcli", "mixcli.cli", "mixcli.console", "mixcli.errors", "mixcli.signals", "mixcli.text"}
+HELP_IMPORTS = {
+    "mixcli",
+    "mixcli.system",
+    "mixcli.cli",
+    "mixcli.system.console",
+    "mixcli.errors",
+    "mixcli.system.signals",
+    "mixcli.system.text",
+}
 HEAVY = {"asyncio", "concurrent", "email", "http", "logging", "multiprocessing", "sqlite3", "ssl", "subprocess", "tomllib"}  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixcli.hardware import measured_bandwidth, this_machine
+from mixcli.system.hardware import measured_bandwidth, this_machine
 from profiles.machine import Machine
 from tests.support.llama_workers import free_port, start_worker
 

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mixcli.console import console
 from mixcli.errors import Busy, ModelDied
 from mixcli.host.client import ChatClient
 from mixcli.host.endpoint import Endpoint
 from mixcli.host.process import Host
+from mixcli.system.console import console
 
 PATIENCE = 900.0  # seconds that a busy server is waited for
 LEAST_PAUSE, MOST_PAUSE = 0.1, 10.0  # seconds between two tries, where the server asks for fewer

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixcli.form import ABSTAIN
-from mixcli.words import counted
+from mixcli.request.output_format import ABSTAIN
+from mixcli.system.formatting import counted
 
 N_BINS = 10
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from mixcli.batch.journal import key_of
 from mixcli.batch.record import Record
 from mixcli.errors import MixcliError, UsageError
-from mixcli.form import Form
 from mixcli.host.answers import Halves, delta_of
-from mixcli.template import Template, lookup, nearest, no_value
+from mixcli.request.output_format import Form
+from mixcli.request.template import Template, lookup, nearest, no_value
 
 IDS = ("id", "custom_id")
 TEXT = "text"  # the column that is asked about when none is named

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mixcli.batch.output import json_line
-from mixcli.console import console
 from mixcli.errors import InUse, UsageError
-from mixcli.words import counted
+from mixcli.system.console import console
+from mixcli.system.formatting import counted
 
 HEADER = b'{"mixcli": "batch journal", "version": 1}\n'
 LINE = re.compile(rb'\{"key": "([0-9a-f]{32})", "n": (\d{1,18}), "outcome": \{')

@@ -13,8 +13,8 @@ from typing import Any
 from mixcli.batch.lines import MAX_LINE, Line, Readable
 from mixcli.batch.record import Record
 from mixcli.errors import UsageError
-from mixcli.template import as_text
-from mixcli.words import counted
+from mixcli.request.template import as_text
+from mixcli.system.formatting import counted
 
 MAX_WRAPPER = 1 << 26  # bytes
 PIECE = 1 << 16

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mixcli.batch.targets import part_of
-from mixcli.console import console
 from mixcli.errors import InUse
+from mixcli.system.console import console
 from quantize.output_target import is_stream
 
 MOST_TRIES = 100

@@ -3,8 +3,8 @@
 import time
 
 from mixcli.batch.runner import Done, Tally
-from mixcli.console import Bar
-from mixcli.words import counted
+from mixcli.system.console import Bar
+from mixcli.system.formatting import counted
 
 EVERY = 0.1  # seconds between two looks
 LEAST = 2.0  # seconds of asking that make a rate

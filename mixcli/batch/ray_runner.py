@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mixcli.batch.record import Record, Source
-from mixcli.console import console
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.protocol import error_body, raise_error
-from mixcli.template import as_text
-from mixcli.words import counted
+from mixcli.request.template import as_text
+from mixcli.system.console import console
+from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
     from mixcli.wish import Wish

@@ -9,7 +9,7 @@ from mixcli.batch.journal import Journal, key_of
 from mixcli.batch.pool import Pool
 from mixcli.batch.record import Record
 from mixcli.errors import MixcliError, ModelDied, NotReachable, SomeFailed, UsageError
-from mixcli.words import counted
+from mixcli.system.formatting import counted
 
 FATAL = (ModelDied, NotReachable)  # no fault of a record: every other one would fail the same way
 ALIKE = 32  # records that fail with the same words before any has worked: then no more are asked

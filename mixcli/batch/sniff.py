@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from mixcli.errors import UsageError
-from mixcli.text import SAMPLE, not_text
+from mixcli.system.text import SAMPLE, not_text
 
 HEAD = SAMPLE  # bytes that are looked at before anything is read
 # what is text, but not of records; --format lines reads it all the same

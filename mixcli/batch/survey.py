@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from mixcli.batch.job import TEXT, Job, TemplateJob
 from mixcli.batch.record import Record, Source
-from mixcli.console import console
 from mixcli.errors import MixcliError, UsageError
-from mixcli.labels import folded
-from mixcli.template import lookup, nearest
-from mixcli.words import counted
+from mixcli.request.choice_labels import folded
+from mixcli.request.template import lookup, nearest
+from mixcli.system.console import console
+from mixcli.system.formatting import counted
 
 MOST_LABELS = 200  # gold labels that --choice lacks, told apart
 SHOWN = 5

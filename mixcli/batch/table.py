@@ -11,7 +11,7 @@ from itertools import islice
 from mixcli.batch.lines import MAX_LINE, Line, Readable, read_lines
 from mixcli.batch.record import Record, Source
 from mixcli.errors import UsageError
-from mixcli.words import counted
+from mixcli.system.formatting import counted
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 SAMPLE = 200  # rows that are looked at

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from mixcli import stdin
 from mixcli.batch.evaluation import Evaluation
 from mixcli.batch.job import Job, RequestJob, TemplateJob
 from mixcli.batch.journal import Journal
@@ -19,9 +18,10 @@ from mixcli.batch.records import open_records
 from mixcli.batch.runner import Done, Settings, Tally, run
 from mixcli.batch.survey import look_through
 from mixcli.batch.targets import check_targets
-from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.template import nearest
+from mixcli.request.template import nearest
+from mixcli.system import stdin
+from mixcli.system.console import console
 
 
 class Asker(Protocol):

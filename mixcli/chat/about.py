@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixcli.chat import personas
 from mixcli.chat.branches import beginning
 from mixcli.chat.clipboard import copy
 from mixcli.chat.export import FORMATS, text_of
 from mixcli.chat.files import attach, write_new
-from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.words import counted
+from mixcli.request import personas
+from mixcli.system.console import console
+from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
     from mixcli.chat.repl import Chat

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixcli.chat.input import other_program
-from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.stdin import decode
-from mixcli.words import counted, moment
+from mixcli.system.console import console
+from mixcli.system.formatting import counted, moment
+from mixcli.system.stdin import decode
 
 if TYPE_CHECKING:
     from mixcli.chat.repl import Chat

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.system.console import console
 
 # (a variable of the environment that the tool needs, its command)
 TOOLS = (

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mixcli.chat.sessions import CUT, FAILED, STOPPED, Message, Session
-from mixcli.words import moment
+from mixcli.system.formatting import moment
 
 FORMATS = {"markdown": ".md", "json": ".json"}
 SAYS = {"user": "You", "assistant": "Model"}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.errors import UsageError
-from mixcli.json_cache import new_text
-from mixcli.os_errors import explain
-from mixcli.stdin import decode
-from mixcli.text import missing, not_text, shown
+from mixcli.system.json_cache import new_text
+from mixcli.system.os_errors import explain
+from mixcli.system.stdin import decode
+from mixcli.system.text import missing, not_text, shown
 
 MAX_FILE = 4 << 20  # bytes; about a million tokens, more than any context
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.stdin import decode, said
-from mixcli.text import clean, not_text
+from mixcli.system.console import console
+from mixcli.system.stdin import decode, said
+from mixcli.system.text import clean, not_text
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession

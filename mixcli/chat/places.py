@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from mixcli.chat.model import ChatModel
 from mixcli.chat.toolbar import bar, devices
-from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.chat.repl import Chat

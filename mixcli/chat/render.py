@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol, TextIO
 
 from mixcli.chat.markdown import Line, Markdown, cut
-from mixcli.console import console, strip_controls
+from mixcli.system.console import console, strip_controls
 
 LEAST_WIDTH, LEAST_TAIL = 20, 2
 ROOM = 2  # rows of the screen that the tail never takes

@@ -13,13 +13,13 @@ from mixcli.chat.input import Editor, Lines, Source, is_dumb, typing_ahead
 from mixcli.chat.model import FAILED, LOADING, READY, ChatModel, LoadState
 from mixcli.chat.sessions import CUT, STOPPED, Message
 from mixcli.chat.sessions import FAILED as UNANSWERED
-from mixcli.chat.settings import DROP_OLDEST
 from mixcli.chat.stats import TurnStats
 from mixcli.chat.talk import Talk
 from mixcli.chat.toolbar import Gauges, line, loading
-from mixcli.console import console
 from mixcli.errors import ModelDied, SomeFailed
-from mixcli.words import counted
+from mixcli.request.settings import DROP_OLDEST
+from mixcli.system.console import console
+from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
     from mixcli.chat.complete import Table
@@ -317,8 +317,8 @@ class Chat:
                     console.note(f"({ENDED[message.state]})")
 
     def _editor(self) -> Editor:
-        from mixcli import paths
         from mixcli.chat.complete import SlashCompleter
+        from mixcli.system import paths
 
         return Editor(
             None if self.ephemeral else paths.data_dir() / "chat-history",

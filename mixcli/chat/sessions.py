@@ -13,11 +13,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mixcli import paths
 from mixcli.chat.schema import NEWER, copy_session, open_database, open_to_read
-from mixcli.console import console
 from mixcli.errors import IntegrityError, MixcliError, UsageError
-from mixcli.text import clean, did_you_mean
+from mixcli.system import paths
+from mixcli.system.console import console
+from mixcli.system.text import clean, did_you_mean
 
 T = TypeVar("T")
 PARTIAL, DONE, STOPPED, CUT, FAILED = "partial", "done", "stopped", "cut", "failed"

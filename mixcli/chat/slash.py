@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mixcli.chat import about, branches, personas, places
+from mixcli.chat import about, branches, places
 from mixcli.chat.complete import PATH, Words
-from mixcli.chat.settings import TABLE as SETTINGS
-from mixcli.console import console
-from mixcli.text import did_you_mean
+from mixcli.request import personas
+from mixcli.request.settings import TABLE as SETTINGS
+from mixcli.system.console import console
+from mixcli.system.text import did_you_mean
 
 if TYPE_CHECKING:
     from mixcli.chat.repl import Chat

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixcli.words import counted
+from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
     from mixcli.host.client import Delta

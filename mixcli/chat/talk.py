@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from mixcli.chat.sessions import DONE, PARTIAL, Message, Session, Sessions
-from mixcli.chat.settings import Settings
 from mixcli.errors import UsageError
+from mixcli.request.settings import Settings
 
 SAVE_EVERY = 0.5  # seconds between two saves of an answer that is being written
 NAME_WORDS, NAME_LENGTH = 5, 40

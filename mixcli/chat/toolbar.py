@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mixcli.chat.model import LOADING, LoadState
-from mixcli.words import size
+from mixcli.system.formatting import size
 
 NEARLY_FULL = 0.8  # of the context
 BAR = 24  # characters

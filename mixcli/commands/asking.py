@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from mixcli.commands.options import NAME_OR_PATH, with_options
-from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.batch.work import Asker
@@ -59,7 +59,7 @@ def form_options(command: F) -> F:
         grammar: str | None,
         **others: Any,
     ) -> Any:
-        from mixcli.form import form_of
+        from mixcli.request.output_format import form_of
 
         return command(form=form_of(choice, schema, regex, grammar, abstain), **others)
 

@@ -18,14 +18,14 @@ from mixcli.commands.options import (
     sampling_options,
     wish_options,
 )
-from mixcli.console import console
 from mixcli.errors import SomeFailed, UsageError
+from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.batch.job import TemplateJob
     from mixcli.batch.work import Order, Report
-    from mixcli.form import Form
     from mixcli.host.endpoint import Endpoint
+    from mixcli.request.output_format import Form
     from mixcli.wish import Wish
 
 
@@ -143,7 +143,7 @@ def command(
     from mixcli.batch.job import TemplateJob, prompt_template
     from mixcli.batch.runner import Settings
     from mixcli.batch.work import Order, work
-    from mixcli.stdin import read_text
+    from mixcli.system.stdin import read_text
 
     question = prompt_template(read_text(template) if template else prompt)
     asked = {**sampling.body(temperature=0.0), **({"deterministic": True} if deterministic else {})}

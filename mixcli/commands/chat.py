@@ -54,12 +54,12 @@ def command(
     of it is a message.
     """
     from mixcli.chat.model import ChatModel
-    from mixcli.chat.personas import Persona
-    from mixcli.chat.personas import persona as read_persona
     from mixcli.chat.repl import Chat
     from mixcli.chat.sessions import Sessions
-    from mixcli.chat.settings import Settings
     from mixcli.chat.talk import Talk
+    from mixcli.request.personas import Persona
+    from mixcli.request.personas import persona as read_persona
+    from mixcli.request.settings import Settings
 
     character = read_persona(persona) if persona else Persona("")
     store = Sessions(ephemeral=ephemeral)

@@ -8,9 +8,9 @@ import click
 
 from mixcli.commands.conflicts import given
 from mixcli.commands.options import with_options
-from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.words import size
+from mixcli.system.console import console
+from mixcli.system.formatting import size
 
 if TYPE_CHECKING:
     from mixcli.hub.choosing import TypeRow

@@ -28,8 +28,8 @@ def _print(context: click.Context, _option: click.Parameter, shell: str | None) 
         return
     from click.shell_completion import get_completion_class
 
-    from mixcli.console import console
     from mixcli.errors import UsageError
+    from mixcli.system.console import console
 
     name = Path(os.environ.get("SHELL", "")).name if shell == "auto" else shell
     kind = get_completion_class(name) if name in SHELLS else None

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from mixcli.commands.options import F, with_options
-from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.file_types import file_type, tensor_type
-from mixcli.text import as_argument, missing
-from mixcli.words import about_time, counted, size, size_in_bytes
+from mixcli.system.console import console
+from mixcli.system.formatting import about_time, counted, size, size_in_bytes
+from mixcli.system.text import as_argument, missing
 from profiles.shape import tensor_class
 
 if TYPE_CHECKING:

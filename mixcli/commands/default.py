@@ -4,8 +4,8 @@ import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common
-from mixcli.console import console
 from mixcli.errors import UsageError
+from mixcli.system.console import console
 
 
 @click.command("default", cls=Command)

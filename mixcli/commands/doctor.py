@@ -6,8 +6,8 @@ import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option
-from mixcli.console import console
 from mixcli.errors import MixcliError
+from mixcli.system.console import console
 
 
 @click.command("doctor", cls=Command)

@@ -6,8 +6,8 @@ import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common
-from mixcli.console import console
-from mixcli.words import size
+from mixcli.system.console import console
+from mixcli.system.formatting import size
 
 
 @click.command("import", cls=Command)

@@ -4,8 +4,8 @@ import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option
-from mixcli.console import console
-from mixcli.words import count, size
+from mixcli.system.console import console
+from mixcli.system.formatting import count, size
 
 
 @click.command("list", cls=Command)

@@ -8,9 +8,9 @@ from typing import Any, TypeVar, cast
 import click
 
 from mixcli.commands.completion import complete_models
-from mixcli.console import console
-from mixcli.engine.sampling_table import RANGES, Range, texts_fault
 from mixcli.errors import UsageError
+from mixcli.request.sampling_table import RANGES, Range, texts_fault
+from mixcli.system.console import console
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,7 +74,7 @@ def keep_alive_option(command: F) -> F:
     """Add --keep-alive: how long the model stays loaded; the command gets seconds."""
 
     def read(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
-        from mixcli.words import seconds
+        from mixcli.system.formatting import seconds
 
         return seconds(value)
 
@@ -156,8 +156,8 @@ def wish_options(command: F) -> F:
         from_disk: bool,
         **others: Any,
     ) -> Any:
+        from mixcli.system.formatting import address, size_in_bytes
         from mixcli.wish import Wish
-        from mixcli.words import address, size_in_bytes
         from profiles.request import Request
 
         if twice := next((one for one in workers if workers.count(one) > 1), None):

@@ -8,7 +8,7 @@ import click
 from mixcli.commands.choices import rule_options, show_types
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, purpose_option, wish_options
-from mixcli.console import console
+from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.insight.plans import Other

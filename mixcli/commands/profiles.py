@@ -9,9 +9,9 @@ import click
 
 from mixcli.commands.conflicts import Group
 from mixcli.commands.options import common, json_option
-from mixcli.console import console
 from mixcli.errors import UsageError
-from mixcli.words import size
+from mixcli.system.console import console
+from mixcli.system.formatting import size
 
 ORIGINS = {
     "measured": "measured",
@@ -93,7 +93,7 @@ def _shown(value: object) -> str:
 def detect() -> None:
     """Measure this machine and print it as a profile."""
     console.write(_detected())
-    from mixcli.hardware import unused_cards
+    from mixcli.system.hardware import unused_cards
 
     if note := unused_cards():
         console.warn(note)
@@ -106,8 +106,8 @@ def detect() -> None:
 def new(name: str, extends: str | None) -> None:
     """Create profile NAME in your configuration folder, from this machine or another profile, for you to edit."""
     from mixcli.insight.machines import profile_of
-    from mixcli.json_cache import new_text
-    from mixcli.paths import private
+    from mixcli.system.json_cache import new_text
+    from mixcli.system.paths import private
 
     path = _own() / f"{name}.toml"
     if path.name != f"{name}.toml" or name == "auto" or not re.fullmatch(r"\w[\w.+ -]*", name):

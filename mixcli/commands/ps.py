@@ -6,9 +6,9 @@ import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option
-from mixcli.console import console
 from mixcli.host.process import STOPPING, UNRESPONSIVE, hosts
-from mixcli.words import size
+from mixcli.system.console import console
+from mixcli.system.formatting import size
 
 # of those that do not say it themselves
 STAYS: Mapping[str, str] = {UNRESPONSIVE: "until `mixcli stop`", STOPPING: "a moment"}

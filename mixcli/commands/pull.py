@@ -10,9 +10,9 @@ import click
 from mixcli.commands.choices import as_range, rule_options, show_types
 from mixcli.commands.conflicts import PLACEMENT, Command, given
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, wish_options
-from mixcli.console import console
 from mixcli.errors import IntegrityError
-from mixcli.words import about_time, size
+from mixcli.system.console import console
+from mixcli.system.formatting import about_time, size
 
 if TYPE_CHECKING:
     from mixcli.hub.choosing import TypeRow

@@ -4,9 +4,9 @@ import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common
-from mixcli.console import console
 from mixcli.errors import MixcliError
-from mixcli.words import size
+from mixcli.system.console import console
+from mixcli.system.formatting import size
 
 
 @click.command("rm", cls=Command)

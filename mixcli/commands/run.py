@@ -26,8 +26,8 @@ from mixcli.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from mixcli.form import Form
     from mixcli.host.endpoint import Endpoint
+    from mixcli.request.output_format import Form
     from mixcli.wish import Wish
 
 
@@ -105,13 +105,13 @@ def command(
 
     Without --temperature the most likely token is always taken, so a script gets the same answer for the same text.
     """
-    from mixcli.question import question_of
+    from mixcli.request.prompt import question_of
     from mixcli.running import How, answer_lines, answer_long, answer_once
-    from mixcli.stdin import file_texts, piped_text, read_text
+    from mixcli.system.stdin import file_texts, piped_text, read_text
 
     kept: dict[str, Any] = {}
     if persona is not None:
-        from mixcli.chat import personas, settings
+        from mixcli.request import personas, settings
 
         role = personas.persona(persona)
         system = system or role.system

@@ -8,7 +8,7 @@ import click
 from mixcli.commands.choices import rule_options
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option, wish_options
-from mixcli.console import console
+from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.hub.catalog import Entry

@@ -8,7 +8,7 @@ from click.core import ParameterSource
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, model_option, purpose_option, wish_options
-from mixcli.console import console
+from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.wish import Wish

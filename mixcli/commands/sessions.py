@@ -6,9 +6,9 @@ import click
 
 from mixcli.commands.conflicts import Group
 from mixcli.commands.options import common, json_option
-from mixcli.console import console
 from mixcli.errors import MixcliError
-from mixcli.words import counted, moment
+from mixcli.system.console import console
+from mixcli.system.formatting import counted, moment
 
 
 @click.group("sessions", cls=Group, invoke_without_command=True)

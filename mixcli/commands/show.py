@@ -4,8 +4,8 @@ import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
-from mixcli.console import console
 from mixcli.errors import NotInstalled
+from mixcli.system.console import console
 
 
 @click.command("show", cls=Command)

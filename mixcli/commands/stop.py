@@ -7,9 +7,9 @@ import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import NAME_OR_PATH, common
-from mixcli.console import console
 from mixcli.errors import MixcliError, UsageError
-from mixcli.text import clean, did_you_mean
+from mixcli.system.console import console
+from mixcli.system.text import clean, did_you_mean
 
 
 @click.command("stop", cls=Command)

@@ -8,8 +8,8 @@ import click
 from mixcli.commands.choices import rule_options
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option, model_option, purpose_option, wish_options
-from mixcli.console import console
 from mixcli.errors import DoesNotFit, UsageError
+from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.wish import Wish

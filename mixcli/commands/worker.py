@@ -4,7 +4,7 @@ import click
 
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common
-from mixcli.console import console
+from mixcli.system.console import console
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -25,9 +25,9 @@ def command(listen: str, threads: int | None) -> None:
     On the other machine, pass --worker HOST:PORT to plan, run or chat. The connection has no password and no encryption: beyond
     loopback, use it only in a network that you trust.
     """
-    from mixcli.hardware import physical_cores
     from mixcli.insight.lend import lend
-    from mixcli.words import address
+    from mixcli.system.formatting import address
+    from mixcli.system.hardware import physical_cores
 
     listen = address(listen)
     host = listen.rpartition(":")[0].strip("[]")

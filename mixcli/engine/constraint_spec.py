@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from mixcli.engine.json_schema import MAX_COUNT, MAX_DEPTH, check_repeats, prepared
-from mixcli.engine.sampling_table import shown
 from mixcli.errors import BadRequest
+from mixcli.request.sampling_table import shown
 
 Kind = Literal["json_schema", "json_object", "regex", "grammar"]
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mixcli.engine.sampling_table import shown
 from mixcli.errors import BadRequest
+from mixcli.request.sampling_table import shown
 
 MAX_DEPTH = 64  # containers in containers
 MAX_COUNT = 10_000  # lengths and counts

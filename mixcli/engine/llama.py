@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mixcli.engine import ggml, rpc
 from mixcli.engine.log import LEVEL_ERROR, Log
 from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, UsageError
-from mixcli.words import counted
+from mixcli.system.formatting import counted
 from profiles.placement import Placement
 from quantize import bindings
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from mixcli.engine.chooser import Bound, Chooser
 from mixcli.engine.llama import Sampler, Vocab
-from mixcli.engine.sampling_table import (
+from mixcli.errors import BadRequest
+from mixcli.request.sampling_table import (
     MAX_BREAKER_LENGTH,
     MAX_STOP_LENGTH,
     OPTIONAL,
@@ -14,7 +15,6 @@ from mixcli.engine.sampling_table import (
     Range,
     texts_fault,
 )
-from mixcli.errors import BadRequest
 
 MAX_BIASES = 4096
 _TOKENS, _BIASES = Range(0, (1 << 31) - 1, whole=True), Range(-100, 100)

@@ -16,9 +16,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from mixcli import json_cache, python_child
 from mixcli.engine.ggml import library_folder
 from mixcli.errors import MixcliError
+from mixcli.system import json_cache, python_child
 from profiles.placement import Placement
 
 CRASH_SWITCH = "MIXCLI_SELFTEST_CRASH"  # "1": the child with repacking dies; for tests

@@ -95,7 +95,7 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
     import uvicorn
 
     from mixcli.host.app import State, create_app
-    from mixcli.host.connection import Connection
+    from mixcli.system.connection import Connection
 
     state = State(spec)
     watchdog = Watchdog(max(spec.order.placement.n_threads, spec.order.placement.n_threads_batch))

@@ -5,8 +5,8 @@ import signal
 import threading
 from pathlib import Path
 
-from mixcli import python_child
 from mixcli.errors import MixcliError
+from mixcli.system import python_child
 
 
 class Child:

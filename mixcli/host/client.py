@@ -23,7 +23,7 @@ from mixcli.host.events import MAX_BODY, Events, body_of, pieces
 from mixcli.host.protocol import ATTACH, EXPERTS, error_in, raise_error
 from mixcli.host.record import listener_pid, process_at
 from mixcli.host.refusal import refuse
-from mixcli.process_state import STOPPED, state
+from mixcli.system.process_state import STOPPED, state
 
 CHAT = "/v1/chat/completions"
 NONE: Mapping[str, str] = MappingProxyType({})

@@ -5,11 +5,11 @@ import json
 import os
 from pathlib import Path
 
-from mixcli import paths
 from mixcli.engine.kv_store import KvStore
 from mixcli.errors import UsageError
-from mixcli.hardware import library_identity
-from mixcli.words import size_in_bytes
+from mixcli.system import paths
+from mixcli.system.formatting import size_in_bytes
+from mixcli.system.hardware import library_identity
 from profiles.placement import Placement
 
 LIMIT = "4GiB"

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
-from mixcli import paths
 from mixcli.engine.answers import Answers
 from mixcli.engine.engine import Engine
 from mixcli.engine.faults import request_error, survived
@@ -31,6 +30,7 @@ from mixcli.host.preparation import Lanes, Preparation, Prepared
 from mixcli.host.protocol import FAILED, LOADING, READY
 from mixcli.host.sharing import Sharing
 from mixcli.host.spec import HostSpec
+from mixcli.system import paths
 
 ENDED = "the model process was stopped before the answer was complete; retry to load the model again"
 

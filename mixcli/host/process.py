@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixcli import paths
 from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.child import Child
 from mixcli.host.client import GONE, HostClient, unresponsive
 from mixcli.host.protocol import READY, raise_error
 from mixcli.host.record import Record, end, process_at, records, until
 from mixcli.host.spec import HostName, HostSpec, Order
-from mixcli.locks import exclusive
-from mixcli.process_state import born
+from mixcli.system import paths
+from mixcli.system.locks import exclusive
+from mixcli.system.process_state import born
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
 NOTICE_TIMEOUT = 0.5  # seconds for a host to see that we have left

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mixcli.process_state import born
+from mixcli.system.process_state import born
 
 SYSTEM: str = sys.platform
 SUFFIX = ".host"

@@ -12,11 +12,11 @@ from mixcli.engine.formats import Message
 from mixcli.engine.logprobs import MAX_TOP_LOGPROBS, TokenLogprobs
 from mixcli.engine.overflow import Policy
 from mixcli.engine.sampling import MAX_BIASES, SamplingParams
-from mixcli.engine.sampling_table import MAX_STOPS
 from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest
 from mixcli.host.body import load
 from mixcli.host.call import Question
+from mixcli.request.sampling_table import MAX_STOPS
 
 MOST_CHOICES = 256
 MAX_MESSAGES = 1 << 17  # each has a token at least

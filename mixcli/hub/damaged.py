@@ -6,7 +6,7 @@ from pathlib import Path
 from mixcli.hub import manifest, store
 from mixcli.hub.manifest import Manifest
 from mixcli.hub.reference import composed
-from mixcli.text import as_argument
+from mixcli.system.text import as_argument
 
 
 @dataclass(frozen=True)

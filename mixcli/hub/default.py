@@ -1,7 +1,7 @@
 """The default model: one line in the configuration folder."""
 
-from mixcli import paths
-from mixcli.json_cache import replace_text
+from mixcli.system import paths
+from mixcli.system.json_cache import replace_text
 
 MAX_LABEL = 4096  # bytes; a longer line is not a name
 

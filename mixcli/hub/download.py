@@ -24,8 +24,8 @@ from mixcli.hub.patience import Patience, Stopped
 from mixcli.hub.remote import RemoteFile, RemoteRepo
 from mixcli.hub.waiting import Waiting
 from mixcli.hub.wire import Mismatch
-from mixcli.locks import exclusive
-from mixcli.words import counted
+from mixcli.system.formatting import counted
+from mixcli.system.locks import exclusive
 
 CHUNK = 1 << 18  # bytes that are read before they are written: what a kill can cost
 SPAN = 8 << 30  # bytes of one request; some servers refuse more in one piece

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from mixcli import paths
 from mixcli.engine.preflight import check_header
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.hub import download, gguf_names, hub_cache, store
@@ -19,7 +18,8 @@ from mixcli.hub.job import FileCost, Summary, check_disk
 from mixcli.hub.manifest import StoredFile
 from mixcli.hub.remote import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.hub.store import StoredModel
-from mixcli.words import size
+from mixcli.system import paths
+from mixcli.system.formatting import size
 from profiles.file_choice import FileChoice, pick
 from profiles.quality import BITS
 from quantize.gguf_header import GgufHeader

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixcli import paths
+from mixcli.system import paths
 
 TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}

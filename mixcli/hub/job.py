@@ -11,7 +11,7 @@ from mixcli.errors import DoesNotFit
 from mixcli.hub.choosing import TypeRow, choice_data
 from mixcli.hub.hashing import Report
 from mixcli.hub.store import StoredModel
-from mixcli.words import size
+from mixcli.system.formatting import size
 from profiles.file_choice import FileChoice
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mixcli.text import clean
+from mixcli.system.text import clean
 
 NAME = "manifest.json"
 MAX_BYTES = 1 << 20

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixcli import file_types as types
-from mixcli import paths
 from mixcli.errors import NotReachable, UsageError
 from mixcli.hub import build, hub_cache, store, surroundings
 from mixcli.hub.build import About
@@ -18,7 +17,8 @@ from mixcli.hub.job import Job, Summary
 from mixcli.hub.licences import licence
 from mixcli.hub.reference import Reference, check_text, is_path, is_there
 from mixcli.hub.store import StoredModel
-from mixcli.words import size
+from mixcli.system import paths
+from mixcli.system.formatting import size
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.errors import UsageError
-from mixcli.text import clean
+from mixcli.system.text import clean
 
 _ADDRESS = re.compile(r"^(?:https?://)?(?:huggingface\.co|hf\.co)/")
 _BLOB = re.compile(r"/(?:blob|resolve)/([^/]+)/")

@@ -5,11 +5,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixcli import paths
 from mixcli.errors import IntegrityError, UsageError
 from mixcli.hub import damaged, default, hub_cache, store
 from mixcli.hub.reference import is_path
 from mixcli.hub.store import StoredModel
+from mixcli.system import paths
 
 
 @dataclass(frozen=True)

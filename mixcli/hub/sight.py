@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixcli import paths
 from mixcli.hub import gguf_names, hub_cache
+from mixcli.system import paths
 
 MAX_MANIFEST = 1 << 20
 MAX_SEEN = 100_000  # entries of one folder with all below it

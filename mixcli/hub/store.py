@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixcli import paths
 from mixcli.errors import IntegrityError, NotInstalled, UsageError
 from mixcli.hub import default, manifest
 from mixcli.hub.hashing import Report
@@ -31,9 +30,10 @@ from mixcli.hub.reference import (
     shown,
 )
 from mixcli.hub.waiting import Waiting
-from mixcli.json_cache import replace_text
-from mixcli.locks import exclusive
-from mixcli.text import nearest
+from mixcli.system import paths
+from mixcli.system.json_cache import replace_text
+from mixcli.system.locks import exclusive
+from mixcli.system.text import nearest
 
 if TYPE_CHECKING:
     from mixcli.hub.sight import Sighting

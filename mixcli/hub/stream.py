@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from mixcli import paths
 from mixcli.errors import UsageError
 from mixcli.hub import download, hub_cache, store
 from mixcli.hub.build import About
@@ -23,7 +22,8 @@ from mixcli.hub.manifest import StoredFile
 from mixcli.hub.patience import Stopped
 from mixcli.hub.remote import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.hub.store import StoredModel
-from mixcli.words import size
+from mixcli.system import paths
+from mixcli.system.formatting import size
 from profiles.file_choice import FileChoice
 from quantize.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
 from quantize.conversion import Options, prepare_model

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mixcli import paths
+from mixcli.system import paths
 
 
 def note(model: Path) -> None:

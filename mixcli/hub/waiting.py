@@ -4,8 +4,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from mixcli.console import console
 from mixcli.hub.hashing import Report
+from mixcli.system.console import console
 
 NOTE = 2.0  # seconds; a shorter wait is not worth a line
 

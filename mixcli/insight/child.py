@@ -2,7 +2,7 @@
 
 import json
 
-from mixcli import python_child
+from mixcli.system import python_child
 
 TIME_LIMIT = 300  # seconds: two self-tests that do not end
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mixcli import paths
-from mixcli.console import console
-from mixcli.disk import random_reads
-from mixcli.hardware import (
+from mixcli.host_rates import SWITCH, failures, host_rates, is_off, known_rates
+from mixcli.system import paths
+from mixcli.system.console import console
+from mixcli.system.disk import random_reads
+from mixcli.system.formatting import counted, size
+from mixcli.system.hardware import (
     devices,
     gpu_backends,
     known_bandwidth,
@@ -21,9 +23,7 @@ from mixcli.hardware import (
     physical_cores,
     unused_cards,
 )
-from mixcli.host_rates import SWITCH, failures, host_rates, is_off, known_rates
-from mixcli.nvidia import driver_cards
-from mixcli.words import counted, size
+from mixcli.system.nvidia import driver_cards
 from profiles.rates import ATTENTION, TypeRates
 from quantize import bindings
 

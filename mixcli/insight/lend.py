@@ -2,8 +2,8 @@
 
 import subprocess
 
-from mixcli import python_child
 from mixcli.errors import MixcliError
+from mixcli.system import python_child
 
 
 def lend(endpoint: str, n_threads: int) -> None:

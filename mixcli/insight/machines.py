@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from mixcli import paths
-from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.hub.choosing import Target
-from mixcli.text import clean, did_you_mean
+from mixcli.system import paths
+from mixcli.system.console import console
+from mixcli.system.text import clean, did_you_mean
 from mixcli.wish import Wish
 from profiles.aliases import APPLE, is_apple, like
 from profiles.errors import UnknownProfile
@@ -40,8 +40,8 @@ def machine_of(
     of that file, on this machine only, and the processor with the types of weights that `shapes` have where it computes with them.
     """
     if profile in (None, "auto"):
-        from mixcli.disk import random_reads
-        from mixcli.hardware import this_machine
+        from mixcli.system.disk import random_reads
+        from mixcli.system.hardware import this_machine
 
         machine = this_machine(workers)
         if disk_of is not None:
@@ -75,7 +75,7 @@ def target_of(wish: Wish, rule: Rule | None = None, *, measure: bool = True) -> 
 
 def note_unused_cards(wish: Wish) -> None:
     """Note an NVIDIA GPU that this build of llama.cpp cannot use, with the command that installs one that can; at most once a day."""
-    from mixcli.hardware import unused_cards_today
+    from mixcli.system.hardware import unused_cards_today
 
     if wish.profile in (None, "auto") and (note := unused_cards_today()):
         console.note(note)
@@ -104,8 +104,8 @@ def _note_nearest(name: str) -> None:
 
 def detected_profile() -> str:
     """Measure this machine and give it as the text of a profile."""
-    from mixcli.hardware import measured_bandwidth, this_machine
     from mixcli.host_rates import COMMON, SWITCH, host_rates, is_off
+    from mixcli.system.hardware import measured_bandwidth, this_machine
     from profiles.rates import write_rates
 
     found = host_rates(COMMON, console.note, again=True)

@@ -18,8 +18,8 @@ from mixcli.hub.choosing import (
 from mixcli.hub.reference import Reference
 from mixcli.hub.store import models
 from mixcli.insight.machines import target_of
+from mixcli.system.formatting import size
 from mixcli.wish import Wish
-from mixcli.words import size
 from profiles.file_choice import row_of
 from profiles.machine import Machine
 from profiles.planner import Plan, plan

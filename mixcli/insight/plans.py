@@ -8,7 +8,6 @@ from math import log
 from pathlib import Path
 from typing import Any
 
-from mixcli.console import console
 from mixcli.errors import UsageError
 from mixcli.hub import default, surroundings
 from mixcli.hub.choosing import Target, TypeRow, check_rate, favourite, rows_of, shapes_of_types, usual_shapes
@@ -16,6 +15,7 @@ from mixcli.hub.headers import shape_of
 from mixcli.hub.reference import is_path, is_there
 from mixcli.hub.store import find, models
 from mixcli.hub.unseen import unseen_shape
+from mixcli.system.console import console
 from profiles.file_choice import FileChoice, Row, row_of
 from profiles.ledger import PARTS, Account
 from profiles.machine import Machine

@@ -8,7 +8,7 @@ from typing import Any
 from mixcli.errors import ModelDied
 from mixcli.insight.plans import Subject
 from mixcli.insight.verify import measured
-from mixcli.words import counted
+from mixcli.system.formatting import counted
 from profiles.errors import DoesNotFit
 from profiles.layout import layout_of
 from profiles.ledger import accounts

@@ -6,8 +6,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from mixcli import json_cache
-from mixcli.hardware import library_identity
+from mixcli.system import json_cache
+from mixcli.system.hardware import library_identity
 from profiles.layout import layout_of
 from profiles.ledger import accounts
 from profiles.machine import Machine

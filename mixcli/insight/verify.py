@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mixcli import python_child
-from mixcli.console import console
 from mixcli.errors import ModelDied, NotReachable, UsageError
 from mixcli.insight.plans import Subject
+from mixcli.system import python_child
+from mixcli.system.console import console
 from profiles.expectation import expectation
 from profiles.placement import Placement
 from profiles.planner import Plan

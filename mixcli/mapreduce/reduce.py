@@ -9,7 +9,7 @@ from mixcli.batch.job import read_answer
 from mixcli.batch.pool import Pool
 from mixcli.errors import DoesNotFit, MixcliError
 from mixcli.mapreduce.split import split
-from mixcli.question import Question
+from mixcli.request.prompt import Question
 
 SHARE_ANSWER = 1 / 6  # of the context for the answer to one part, where --max-tokens says nothing
 SHARE_OVERLAP = 1 / 16  # of a part that it has in common with the one before

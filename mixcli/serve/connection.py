@@ -5,7 +5,7 @@ from typing import Any
 
 import h11
 
-from mixcli.host import connection
+from mixcli.system import connection
 
 HEAD = 10.0  # seconds for the head of a request, from the connection or its first byte
 MOST = 400  # connections at a time; each takes two descriptors, of 1,024 in many systems

@@ -13,7 +13,7 @@ from types import FrameType
 
 from mixcli.errors import InUse, MixcliError, UsageError
 from mixcli.serve.gate import Gate
-from mixcli.words import counted
+from mixcli.system.formatting import counted
 
 DRAIN = 30  # seconds that running answers may take to end when the server is asked to stop
 LEAST_KEY = 16  # characters

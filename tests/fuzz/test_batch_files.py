@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mixcli.batch.records import Record, open_records
 from mixcli.errors import MixcliError
-from mixcli.text import SHARE_BAD
+from mixcli.system.text import SHARE_BAD
 from tests.fuzz.budget import RIDDLES, for_a_while
 from tests.fuzz.values import TEXTS, edited, edits, json_values
 

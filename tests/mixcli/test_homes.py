@@ -12,8 +12,8 @@ import click
 import pytest
 
 from mixcli.chat.sessions import DONE, Sessions
-from mixcli.chat.settings import Settings
 from mixcli.chat.talk import Talk
+from mixcli.request.settings import Settings
 from tests.conftest import _environment
 from tests.support import small_gguf
 from tests.support.forked import Forked, commands, forked

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from mixcli import host_rates, json_cache, python_child
-from mixcli.hardware import physical_cores
+from mixcli import host_rates
 from mixcli.insight import doctor
 from mixcli.insight.machines import detected_profile, machine_of
+from mixcli.system import json_cache, python_child
+from mixcli.system.hardware import physical_cores
 from profiles.load import load_profile
 from profiles.machine import Gpu, Machine
 from profiles.rates import BITS_OF_TYPE, HostRates, write_rates

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mixcli import process_state
 from mixcli.insight.machines import detected_profile
-from mixcli.paths import runtime_dir
+from mixcli.system import process_state
+from mixcli.system.paths import runtime_dir
 from quantize import convert
 from tests.conftest import Runner
 from tests.support.checkpoints import write_checkpoint

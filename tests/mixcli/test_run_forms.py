@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.host.client import HostClient
-from mixcli.paths import runtime_dir
+from mixcli.system.paths import runtime_dir
 from tests.conftest import Runner
 
 pytestmark = pytest.mark.model

@@ -96,7 +96,7 @@ def test_output_is_utf_8_under_every_locale(home: Path, locale: Mapping[str, str
 
 def test_a_path_keeps_its_bytes_in_a_pipe(home: Path, tmp_path: Path) -> None:
     code = (
-        "import os; from pathlib import Path; from mixcli.console import console; from mixcli.cli import _speak_utf8\n"
+        "import os; from pathlib import Path; from mixcli.system.console import console; from mixcli.cli import _speak_utf8\n"
         "_speak_utf8(); console.path(Path(os.fsdecode(b'caf\\xe9.gguf'))); console.data({'a': '\\udce9\\ud800'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

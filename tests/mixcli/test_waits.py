@@ -11,13 +11,13 @@ from typing import Literal
 
 import pytest
 
-from mixcli import console as module
-from mixcli.console import console
 from mixcli.insight import doctor
+from mixcli.system import console as module
+from mixcli.system.console import console
 from tests.conftest import _environment
 
 # the real command line, with notes after a tenth of a second
-SOON = "import sys; from mixcli import console; console.SLOW = 0.1; from mixcli.__main__ import main; sys.argv[0] = 'mixcli'; main()"
+SOON = "import sys; from mixcli.system import console; console.SLOW = 0.1; from mixcli.__main__ import main; sys.argv[0] = 'mixcli'; main()"
 SERVER = ["--endpoint", "http://127.0.0.1:9", "-m", "x"]
 
 
@@ -63,7 +63,7 @@ def test_a_wait_for_another_program_is_told_and_can_be_ended(
 def test_a_fifo_with_a_writer_is_read_without_a_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mixcli.stdin import file_texts
+    from mixcli.system.stdin import file_texts
 
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.hardware import physical_cores
 from mixcli.host.process import Host, connect, hosts, stop
 from mixcli.host.spec import HostName, Order
+from mixcli.system.hardware import physical_cores
 from profiles.placement import Placement
 
 N_THREADS = min(2, physical_cores())

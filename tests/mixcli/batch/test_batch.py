@@ -15,7 +15,7 @@ import pytest
 
 from mixcli.host.client import HostClient
 from mixcli.host.process import hosts
-from mixcli.paths import runtime_dir
+from mixcli.system.paths import runtime_dir
 from tests.conftest import Runner
 
 pytestmark = pytest.mark.model

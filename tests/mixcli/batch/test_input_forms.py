@@ -16,7 +16,7 @@ from mixcli.batch.records import Record, open_records
 from mixcli.batch.runner import Settings
 from mixcli.batch.work import Order, Report, work
 from mixcli.errors import MixcliError, UsageError
-from mixcli.form import form_of
+from mixcli.request.output_format import form_of
 
 
 def read(raw: bytes | str, name: str = "", format_: str | None = None) -> list[Any]:

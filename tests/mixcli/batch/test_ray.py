@@ -226,7 +226,7 @@ def test_cells_of_a_table_are_texts_as_those_of_json_lines() -> None:
     import numpy as np
 
     from mixcli.batch.ray_runner import _plain
-    from mixcli.template import as_text
+    from mixcli.request.template import as_text
 
     cells = [
         True,

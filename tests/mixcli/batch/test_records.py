@@ -14,7 +14,7 @@ from mixcli.batch.lines import read_lines
 from mixcli.batch.records import Record, open_records
 from mixcli.batch.runner import Done, Settings, Tally, run
 from mixcli.errors import UsageError
-from mixcli.form import Form
+from mixcli.request.output_format import Form
 
 
 def records(raw: bytes, name: str = "", format_: str | None = None) -> list[Record]:

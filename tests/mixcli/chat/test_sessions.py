@@ -8,9 +8,9 @@ import pytest
 
 from mixcli.chat.schema import VERSION
 from mixcli.chat.sessions import CUT, DONE, PARTIAL, STOPPED, Sessions, database_path
-from mixcli.chat.settings import Settings
 from mixcli.chat.talk import Talk, slug
 from mixcli.errors import UsageError
+from mixcli.request.settings import Settings
 from tests.conftest import Runner
 
 

@@ -10,11 +10,11 @@ import pytest
 from mixcli.chat import clipboard
 from mixcli.chat.branches import draft_text
 from mixcli.chat.files import attach, with_files
-from mixcli.chat.personas import folder, persona
 from mixcli.chat.places import spread
-from mixcli.chat.settings import Settings
 from mixcli.chat.slash import TABLE
 from mixcli.errors import UsageError
+from mixcli.request.personas import folder, persona
+from mixcli.request.settings import Settings
 from tests.conftest import mixcli_process
 from tests.mixcli.chat.conftest import Stage
 

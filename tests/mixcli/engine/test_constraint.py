@@ -24,7 +24,7 @@ from mixcli.engine.llama import Batch, Context, Model, Vocab
 from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import BadRequest
-from mixcli.short_schema import schema_of
+from mixcli.request.short_schema import schema_of
 from tests.mixcli.engine.schemas import Closer, schemas
 from tests.support.models import MISTRAL, PLACEMENT
 

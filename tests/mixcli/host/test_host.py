@@ -272,7 +272,7 @@ def test_the_folder_of_the_socket_is_private(file_host: Host) -> None:
 
 
 def test_a_socket_that_nobody_listens_on_is_cleared_away(home: Path, mixcli: Runner) -> None:
-    from mixcli.paths import runtime_dir
+    from mixcli.system.paths import runtime_dir
 
     dead = runtime_dir() / "0123456789abcdef.sock"
     code = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"

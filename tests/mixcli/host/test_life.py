@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from mixcli import paths, python_child
 from mixcli.engine.buffers import buffers_in
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.client import HostClient
 from mixcli.host.process import STOPPING, UNRESPONSIVE, Host, connect, hosts, stop
 from mixcli.host.record import Record
 from mixcli.host.spec import HostName, Order
-from mixcli.process_state import born
+from mixcli.system import paths, python_child
+from mixcli.system.process_state import born
 from tests.conftest import Runner
 from tests.mixcli.host.test_host import LONG, QUESTION, ask, wait_for
 from tests.support.hosts import PLACEMENT, silent
@@ -226,7 +226,7 @@ def test_a_start_that_fails_says_why(
         monkeypatch.setitem(name.__dict__, "socket", long / "model.sock")
         monkeypatch.setattr(paths, "runtime_dir", lambda: long)
         code = (
-            "import sys\nfrom pathlib import Path\nfrom mixcli import paths\n"
+            "import sys\nfrom pathlib import Path\nfrom mixcli.system import paths\n"
             f"paths.runtime_dir = lambda: Path({os.fspath(long)!r})\nfrom mixcli.host.__main__ import main\nmain()"
         )
         words = "cannot listen on"

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from mixcli import python_child
 from mixcli.engine import worker_watch
 from mixcli.engine.rpc import HELLO
 from mixcli.errors import ModelDied, NotReachable
@@ -21,6 +20,7 @@ from mixcli.host.client import HostClient
 from mixcli.host.process import connect
 from mixcli.host.protocol import raise_error
 from mixcli.host.spec import HostName, HostSpec, Order
+from mixcli.system import python_child
 from profiles.placement import Placement
 from tests.mixcli.host.test_host import LONG, wait_for
 from tests.support.llama_workers import free_port, start_worker

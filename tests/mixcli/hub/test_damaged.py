@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mixcli import paths
 from mixcli.cli import cli
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.hub import damaged, removal, store
@@ -18,7 +17,8 @@ from mixcli.hub.choosing import Target
 from mixcli.insight.doctor import _store
 from mixcli.insight.machines import machine_of
 from mixcli.insight.plans import subject_of
-from mixcli.os_errors import explain
+from mixcli.system import paths
+from mixcli.system.os_errors import explain
 from tests.support import small_gguf
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from mixcli.hardware import this_machine
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.hub.store import find
 from mixcli.hub.unseen import unseen_shape
@@ -19,6 +18,7 @@ from mixcli.insight.plans import Subject
 from mixcli.insight.tune import candidates, measure
 from mixcli.launch import Wish
 from mixcli.placing import place
+from mixcli.system.hardware import this_machine
 from profiles.machine import Gpu, Machine
 from profiles.request import Request
 from tests.support.llama_workers import free_port, start_worker

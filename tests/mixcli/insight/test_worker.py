@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from mixcli.hardware import this_machine
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.insight.plans import Subject
 from mixcli.insight.verify import measured
+from mixcli.system.hardware import this_machine
 from profiles.expectation import expectation
 from profiles.machine import Machine
 from profiles.placement import Placement

@@ -9,7 +9,7 @@ import pytest
 from mixcli.errors import DoesNotFit, MixcliError
 from mixcli.mapreduce.reduce import MapReduce, Tokens
 from mixcli.mapreduce.split import split
-from mixcli.question import question_of
+from mixcli.request.prompt import question_of
 
 N_CTX = 1024
 

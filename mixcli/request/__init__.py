@@ -1,0 +1,1 @@
+"""What is asked of a model: prompt, template, output format, settings, personas."""

@@ -1,0 +1,130 @@
+"""The output format of an answer: free text, a label, JSON, a regular expression or a grammar."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixcli.errors import MixcliError, UsageError
+from mixcli.request.choice_labels import labels_of
+from mixcli.system.stdin import read_text, said
+
+ABSTAIN = "abstain"  # what is printed where no label is likely enough
+
+
+@dataclass(frozen=True)
+class Form:
+    """The required form of an answer. At most one of the four is set; `abstain` is the least probability of a valid label."""
+
+    labels: tuple[str, ...] = ()
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    regex: str = ""
+    grammar: str = ""
+    abstain: float = 0.0
+
+    @property
+    def option(self) -> str:
+        """Return the option that it came from; nothing where the answer is free."""
+        forms = {
+            "--choice": self.labels,
+            "--schema": self.schema,
+            "--regex": self.regex,
+            "--grammar": self.grammar,
+        }
+        return next((name for name, value in forms.items() if value), "")
+
+    def body(self) -> dict[str, Any]:
+        """Return the fields of a chat completion request that ask for it."""
+        if self.labels:
+            return {"structured_outputs": {"choice": list(self.labels)}}
+        if self.schema:
+            named = {"name": "answer", "schema": dict(self.schema), "strict": True}
+            return {"response_format": {"type": "json_schema", "json_schema": named}}
+        if self.regex:
+            return {"structured_outputs": {"regex": self.regex}}
+        if self.grammar:
+            return {"structured_outputs": {"grammar": self.grammar}}
+        return {}
+
+    def read(self, text: str, finish_reason: str, label_probs: Mapping[str, float]) -> dict[str, Any]:
+        """Return the result fields of an answer; MixcliError when it has not the form, as a server that knows nothing of it may give."""
+        if self.labels:
+            return self._label(text.strip(), label_probs)
+        if self.schema:
+            return {"result": _json(text, finish_reason), "finish_reason": finish_reason}
+        return {"result": text, "finish_reason": finish_reason}
+
+    def _label(self, label: str, probs: Mapping[str, float]) -> dict[str, Any]:
+        if label not in self.labels:
+            raise MixcliError(
+                f"the answer {label[:80]!r} is not one of the labels; check that the server supports structured_outputs"
+            )
+        if self.abstain and label not in probs:
+            raise MixcliError("the server returns no label probabilities; remove --abstain")
+        read: dict[str, Any] = {"result": label}
+        return self.decided({**read, "label_probs": dict(probs)} if probs else read)
+
+    def decided(self, read: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a result with --abstain applied as it is now: one that was kept may come from another threshold."""
+        probs = read.get("label_probs")
+        if not self.labels or not isinstance(probs, dict) or not probs:
+            return dict(read)
+        label = read.get("result") if read.get("result") in probs else max(probs, key=probs.__getitem__)
+        return {**read, "result": None if probs[label] < self.abstain else label}
+
+
+def _json(text: str, finish_reason: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        if finish_reason == "length":
+            raise MixcliError(
+                "the answer was truncated before its JSON ended; pass a larger --max-tokens"
+            ) from error
+        raise MixcliError(
+            f"the answer is not JSON ({error}); check that the server supports response_format"
+        ) from error
+
+
+def form_of(
+    choice: str | None, schema: str | None, regex: str | None, grammar: str | None, abstain: float | None
+) -> Form:
+    """Read what the command line says of the form; UsageError for one that cannot be."""
+    if choice is not None:
+        return Form(labels=_labels(choice, abstain), abstain=abstain or 0.0)
+    if schema is not None:
+        return Form(schema=_schema(schema))
+    if grammar is not None:
+        return Form(grammar=_file_or_text("--grammar", grammar, ".gbnf", ".lark"))
+    return Form(regex=regex or "")
+
+
+def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
+    labels = labels_of(text)
+    if abstain is not None and ABSTAIN in labels:
+        raise UsageError(f"{ABSTAIN!r} is the answer of --abstain, so it cannot be a label")
+    return labels
+
+
+def _schema(text: str) -> dict[str, Any]:
+    from mixcli.request.short_schema import schema_of
+
+    if text.strip().isidentifier() and _is_file(Path(text)):
+        raise UsageError(f"--schema {text!r} is both a file and a field name; write ./{text} for the file")
+    return schema_of(_file_or_text("--schema", text, ".json"))
+
+
+def _file_or_text(option: str, text: str, *suffixes: str) -> str:
+    """Return what a file holds where the text is its path: it is there, or the text looks like nothing else."""
+    path = Path(text)
+    looks_like_one = path.suffix in suffixes or text.startswith(("/", "./", "../", "~/"))
+    is_path = _is_file(path) or (looks_like_one and not set('\n,{"') & set(text))
+    return read_text(path) if is_path else said(text, option)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text that is too long for a name
+        return False

@@ -1,0 +1,69 @@
+"""Build the messages of a prompt and its text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixcli.errors import UsageError
+from mixcli.request.template import Template
+
+PIPED, TEXT, PROMPT = "stdin", "text", "prompt"  # the names that a template has for the text and for PROMPT
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt for a text: `template` has placeholders for it (`stdin` or `text`), for `prompt` and for `variables`."""
+
+    template: Template
+    prompt: str = ""
+    system: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def messages(self, text: str) -> list[dict[str, Any]]:
+        """Return the conversation that asks it of a text."""
+        values = {**self.variables, PROMPT: self.prompt, PIPED: text, TEXT: text}
+        asked = [{"role": "user", "content": self.template.fill(values)}]
+        return [{"role": "system", "content": self.system}, *asked] if self.system else asked
+
+
+def question_of(
+    prompt: str | None,
+    template: str | None,
+    system: str | None,
+    variables: Mapping[str, str],
+    *,
+    has_text: bool,
+    many: bool = False,
+) -> Question:
+    """Put a question together: the text first, then the template, then the prompt, each where the template does not place it.
+
+    With `many` texts the text comes last, so that all prompts begin alike. UsageError when there is nothing to ask.
+    """
+    if clash := {PIPED, TEXT, PROMPT} & set(variables):
+        raise UsageError(
+            f"-v {min(clash)}: this name is reserved for the text or the prompt; choose another one"
+        )
+    middle = Template.parse(template.strip("\n")) if template is not None else Template(("",), ())
+    if template is not None:
+        middle.check_used(variables, "the template")
+    text_is_placed = PIPED in middle.names or TEXT in middle.names
+    pieces = [] if template is None else [middle]
+    if prompt and prompt.strip() and PROMPT not in middle.names:
+        pieces.append(Template(("", ""), (PROMPT,)))
+    if has_text and not text_is_placed:
+        pieces.insert(len(pieces) if many else 0, Template(("", ""), (PIPED,)))
+    if not pieces:
+        raise UsageError(
+            "no prompt and no piped text; pass a prompt (mixcli run 'Why is the sky blue?') or pipe in some text"
+        )
+    return Question(_joined(pieces), prompt or "", system or "", dict(variables))
+
+
+def _joined(pieces: list[Template]) -> Template:
+    """Join templates with an empty line between them."""
+    texts, names = list(pieces[0].texts), list(pieces[0].names)
+    for piece in pieces[1:]:
+        texts[-1] = f"{texts[-1].rstrip()}\n\n{piece.texts[0].lstrip()}"
+        texts += piece.texts[1:]
+        names += piece.names
+    return Template(tuple(texts), tuple(names))

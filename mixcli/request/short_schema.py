@@ -1,0 +1,262 @@
+"""Parse the short form of a JSON schema: 'name, age int, tags [string], kind (a|b)'.
+
+    fields   field, field ...          commas or line breaks between them
+    field    name? type : description  all but the name may be left out; "?" says that the field may be missing
+             name: type : description  the same, as Python and TypeScript write it
+    type     string (also str, and when nothing is said) · int · float · bool · date · datetime
+             [type] a list, also type[] and list[type] · (a|b|c) one of these texts · {fields} an object
+
+After "name:" stands a type or a description. What could be either ("born: date of birth", "age: integr") is refused.
+
+A text that begins with "[" is a list at the top; one that is a JSON object is a whole schema and is taken as it is, without the
+wrappers that OpenAI's API puts around it ({name, strict, schema}, {type: json_schema, json_schema}).
+The short form is an idea of Simon Willison's `llm`, widened by lists, choices and objects.
+"""
+
+import json
+import re
+from typing import Any
+
+from mixcli.errors import UsageError
+from mixcli.system.text import nearest
+
+Schema = dict[str, Any]
+
+TYPES: dict[str, Schema] = {
+    "string": {"type": "string"},
+    "str": {"type": "string"},
+    "int": {"type": "integer"},
+    "integer": {"type": "integer"},
+    "float": {"type": "number"},
+    "number": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "boolean": {"type": "boolean"},
+    "date": {"type": "string", "format": "date"},
+    "double": {"type": "number"},
+    "datetime": {"type": "string", "format": "date-time"},
+}
+LISTS = ("list", "array")  # list[int] is [int]
+# what says something about the value itself; a schema has one of these, a wrapper around one has none
+# fmt: off
+KEYWORDS = frozenset((
+    "type", "properties", "required", "additionalProperties", "patternProperties", "propertyNames", "items", "prefixItems", "contains",
+    "enum", "const", "anyOf", "oneOf", "allOf", "not", "if", "$ref", "$defs", "definitions", "pattern", "format", "minimum", "maximum",
+    "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
+))
+# fmt: on
+# where APIs put a schema: OpenAI's response_format and tools, Anthropic's tools
+WRAPPERS = ("json_schema", "schema", "response_format", "format", "function", "parameters", "input_schema")
+MAX_DEPTH = 16
+_NAME = re.compile(r"\w[\w.-]*")
+_BLANK = re.compile(r"[ \t\r]*")
+_BREAK = re.compile(r"[\s,]*[,\n][\s,]*")
+_DESCRIPTION = re.compile(r"[^,\n{}\[\]]*")
+_OPENS_TYPE = re.compile(r"[\[{]|\([^()\n]*\||\w+\[")  # a list, an object, choices, list[...]
+_LABEL = re.compile(r"[^|()\n]+")
+
+
+def schema_of(text: str) -> Schema:
+    """Return the JSON schema that `text` means, short or whole. Raises UsageError, which says where it cannot be read."""
+    if text.lstrip().startswith("{"):
+        return _whole(text)
+    reader = _Reader(text.strip())
+    schema = reader.type(0) if reader.at("[") else reader.fields(0)
+    if not reader.is_done:
+        raise reader.error("the end or a comma")
+    return schema
+
+
+def _whole(text: str) -> Schema:
+    try:
+        schema = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"the schema begins like JSON and is not JSON: {error}; the short form needs no outer braces"
+        ) from None
+    schema = _unwrapped(schema)
+    if not KEYWORDS & set(schema):
+        raise UsageError(
+            f"the schema does not describe a value: it has only {', '.join(map(repr, schema))[:200] or 'braces'}; "
+            "a JSON schema has a type or properties, and the short form needs no outer braces: 'name, age int'"
+        )
+    return schema
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
+
+
+def _unwrapped(schema: Schema) -> Schema:
+    """Return the schema inside of the wrappers of an API; a schema's own properties of such names are left alone."""
+    for _ in range(len(WRAPPERS)):
+        inner = next((schema[name] for name in WRAPPERS if isinstance(schema.get(name), dict)), None)
+        is_wrapper = schema.get("type") in ("json_schema", "function") or not KEYWORDS - {"format"} & set(
+            schema
+        )
+        if inner is None or not is_wrapper:
+            break
+        schema = inner
+    return schema
+
+
+class _Reader:
+    """Reads a short schema from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self._at == len(self._text)
+
+    def at(self, sign: str) -> bool:
+        return self._text.startswith(sign, self._at)
+
+    def error(self, wanted: str) -> UsageError:
+        before, after = self._text[: self._at][-20:], self._text[self._at :][:20]
+        return UsageError(
+            f"the schema cannot be read after {before!r}: expected {wanted}, found {after!r}; "
+            "write it as 'name, age int, tags [string], kind (a|b)'"
+        )
+
+    def fields(self, depth: int) -> Schema:
+        """Read fields up to a closing brace or the end."""
+        properties: dict[str, Schema] = {}
+        required: list[str] = []
+        while True:
+            name, schema, is_required = self._field(depth)
+            if name in properties:
+                raise UsageError(f"the schema has two fields {name!r}")
+            properties[name] = schema
+            required += [name] * is_required
+            self._match(_BLANK)
+            if not self._match(_BREAK) or self.is_done or self.at("}"):
+                break
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": required,
+            "additionalProperties": False,
+        }
+
+    def _field(self, depth: int) -> tuple[str, Schema, bool]:
+        """Read one field; returns its name, its schema, and whether it must be there."""
+        name = self._take(_NAME, "the name of a field")
+        is_optional = self._skip("?") is not None
+        began = self._at
+        schema = self.type(depth)
+        is_typed = bool(self._text[began : self._at].strip())
+        is_optional |= is_typed and self._skip("?") is not None
+        is_described = self._skip(":") is not None
+        if is_described and not is_typed and self._type_follows(name):
+            schema = self.type(depth)
+            is_optional |= self._skip("?") is not None
+            is_described = self._skip(":") is not None
+        if is_described and (said := self._match(_DESCRIPTION).strip()):
+            schema = {**schema, "description": said}
+        return name, schema, not is_optional
+
+    def _type_follows(self, name: str) -> bool:
+        """Return whether a type stands behind "name:", and not a description. Raises UsageError where it could be either."""
+        self._match(_BLANK)
+        if _OPENS_TYPE.match(self._text, self._at):
+            return True
+        said = _DESCRIPTION.match(self._text, self._at)
+        head = said.group().partition(":")[0].strip().removesuffix("?").strip() if said else ""
+        words = head.split()
+        if not words or head.lower() in TYPES:
+            return bool(words)
+        if "|" in head:
+            raise UsageError(f"the schema's {head!r} must be in parentheses: {name} ({head})")
+        if words[0].lower() in TYPES:
+            raise UsageError(
+                f"the schema's '{name}: {head}' begins with a type followed by other words; "
+                f"write '{name} {words[0].lower()}: {' '.join(words[1:])}', or '{name} string: {head}' for a description"
+            )
+        if len(words) == 1 and _NAME.fullmatch(head):
+            raise UsageError(f"{_unknown(head)}; write a description of one word as '{name} string: {head}'")
+        return False
+
+    def type(self, depth: int) -> Schema:
+        """Read a type; a text where none is said."""
+        if depth > MAX_DEPTH:
+            raise UsageError(f"the schema is more than {MAX_DEPTH} levels deep")
+        self._match(_BLANK)
+        if self._skip("[") is not None:
+            items = self.type(depth + 1)
+            self._close("]")
+            return {"type": "array", "items": items}
+        if self._skip("(") is not None:
+            labels = [self._label()]
+            while self._skip("|") is not None:
+                labels.append(self._label())
+            self._close(")")
+            return {"type": "string", "enum": list(dict.fromkeys(labels))}
+        if self._skip("{") is not None:
+            self._match(_BREAK)
+            schema = self.fields(depth + 1)
+            self._close("}")
+            return schema
+        if not _NAME.match(self._text, self._at):
+            return dict(TYPES["string"])
+        word = self._take(_NAME, "a type").lower()
+        if word in LISTS and self.at("["):
+            return self.type(depth)
+        if word not in TYPES:
+            raise UsageError(f"{_unknown(word)}; lists are [int], choices (a|b), objects {{name, age int}}")
+        schema = dict(TYPES[word])
+        while self.at("[]") and depth < MAX_DEPTH:
+            self._at, depth = self._at + 2, depth + 1
+            schema = {"type": "array", "items": schema}
+        return schema
+
+    def _label(self) -> str:
+        label = self._take(_LABEL, "a text").strip()
+        if not label:
+            raise self.error("a text to choose")
+        return label
+
+    def _close(self, sign: str) -> None:
+        self._match(_BLANK)
+        while self.at("\n"):
+            self._at += 1
+            self._match(_BLANK)
+        if self._skip(sign) is None:
+            raise self.error(f"{sign!r}")
+
+    def _skip(self, sign: str) -> str | None:
+        """Step over a sign, and the blanks before it, where it stands next."""
+        at = _BLANK.match(self._text, self._at)
+        end = at.end() if at else self._at
+        if not self._text.startswith(sign, end):
+            return None
+        self._at = end + len(sign)
+        return sign
+
+    def _take(self, what: re.Pattern[str], wanted: str) -> str:
+        self._match(_BLANK)
+        found = self._match(what)
+        if not found:
+            raise self.error(wanted)
+        return found
+
+    def _match(self, what: re.Pattern[str]) -> str:
+        match = what.match(self._text, self._at)
+        if match is None:
+            return ""
+        self._at = match.end()
+        return match.group()
+
+
+def _unknown(word: str) -> str:
+    near = nearest(word, TYPES)
+    guess = f"; did you mean {near}?" if near else ""
+    return f"the schema's type {word!r} is not one of {', '.join(TYPES)}{guess}"
+
+
+__all__ = ["TYPES", "schema_of"]

@@ -1,0 +1,325 @@
+"""All output: answers and data to stdout; notes, progress and errors to stderr.
+
+Each stream is checked separately for a terminal. Text for a terminal loses its control characters (a model's output is data, not
+commands to the terminal); text for a pipe or file is passed on as it is. rich is imported only when a table or a bar is drawn.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
+
+from mixcli.errors import EXIT_INTERRUPTED, MixcliError, UsageError
+from mixcli.system.text import clean
+
+if TYPE_CHECKING:
+    from rich import progress
+    from rich.console import Console as RichConsole
+
+# C0 and C1 controls except newline and tab, and the overrides that turn the order of what follows, so that a name looks like another
+CONTROL = {
+    code: None
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+    if chr(code) not in "\n\t"
+}
+SLOW = 5.0  # seconds of a silent wait before a note explains it
+EVERY = 30.0  # seconds between two lines of progress where no bar can be drawn
+MIN_WIDTH, WIDTH, MAX_WIDTH = 20, 80, 1000  # limits and default of the width in columns
+
+
+def strip_controls(text: str) -> str:
+    """Remove C0 and C1 control characters except newline and tab, and overrides of the text's direction.
+
+    Every character stands for itself, so a sequence that is split over several tokens is disarmed as well.
+    """
+    return text.translate(CONTROL)
+
+
+def _one_line(cell: str) -> str:
+    """Return a cell of a table without line ends and tabs, which would make two rows or columns of it."""
+    return " ".join(cell.splitlines()).replace("\t", " ") if not cell.isprintable() else cell
+
+
+def _shown(text: str) -> str:
+    """Return text as one line that may go to a terminal."""
+    return strip_controls(clean(_one_line(text)))
+
+
+def _width(stream: TextIO) -> int:
+    """Return how many columns are drawn for: COLUMNS, else the terminal's, each where it makes sense."""
+    said = os.environ.get("COLUMNS", "")
+    columns = int(said) if said.isascii() and said.isdigit() and len(said) < 5 else 0
+    with suppress(OSError, ValueError):
+        columns = columns or os.get_terminal_size(stream.fileno()).columns
+    return min(max(columns or WIDTH, MIN_WIDTH), MAX_WIDTH)
+
+
+class Bar(Protocol):
+    """What a progress bar offers to the work that it shows."""
+
+    def update(self, done: float, total: float, stage: str = "") -> None: ...
+
+
+class _Silent:
+    def update(self, done: float, total: float, stage: str = "") -> None: ...
+
+
+class _Lines:
+    """Progress for a log: a line now and then, of work that takes long."""
+
+    def __init__(self, console: "Console", title: str, unit: str | None) -> None:
+        self._console, self._title, self._unit = console, title, unit
+        self._next = time.monotonic() + 3 * SLOW
+
+    def update(self, done: float, total: float, stage: str = "") -> None:
+        if (now := time.monotonic()) < self._next:
+            return
+        self._next = now + EVERY
+        amount = (
+            f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
+            if self._unit
+            else f"{100 * done / total:.0f} %"
+            if total
+            else ""
+        )
+        self._console.note(": ".join(filter(None, (stage or self._title, amount))))
+
+
+class _Drawn:
+    """A bar that is drawn, and rich imported, when there is something to show."""
+
+    def __init__(self, console: "Console", title: str, unit: str | None) -> None:
+        self._console, self._title, self._unit = console, _shown(title), unit
+        self._bars: progress.Progress | None = None
+
+    def update(self, done: float, total: float, stage: str = "") -> None:
+        if self._bars is None:
+            self._bars = self._start()
+        self._bars.update(
+            self._bars.task_ids[0], completed=done, total=total, description=_shown(stage) or self._title
+        )
+
+    def close(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def _start(self) -> "progress.Progress":
+        from rich import progress
+
+        amount = (
+            (progress.DownloadColumn(), progress.TransferSpeedColumn())
+            if self._unit
+            else (progress.TaskProgressColumn(),)
+        )
+        bars = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            *amount,
+            progress.TimeRemainingColumn(),
+            console=self._console.rich(sys.stderr),
+            transient=True,
+        )
+        bars.add_task(self._title, total=None)
+        bars.start()
+        return bars
+
+
+@contextmanager
+def _named(stream: TextIO) -> Iterator[None]:
+    """Add the name of the stream to a write error, which the system omits."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and stream is sys.stdout:
+            error.filename = "standard output"
+        raise
+
+
+class Console:
+    """The only output of mixcli; `configure` is called once, by the options of a command."""
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self.color: bool | None = None
+
+    def configure(self, *, quiet: bool | None = None, color: bool | None = None) -> None:
+        """Apply the options of the command line; None keeps a setting."""
+        if quiet is not None:
+            self.quiet = quiet
+        if color is not None:
+            self.color = color
+
+    @staticmethod
+    def is_terminal(stream: TextIO | None) -> bool:
+        """Return whether a stream is a terminal; a closed one is not."""
+        return stream is not None and not stream.closed and stream.isatty()
+
+    def colored(self, stream: TextIO | None) -> bool:
+        """Return whether to color a stream: it is a terminal, and NO_COLOR, TERM=dumb or --no-color do not forbid it."""
+        if self.color is not None:
+            return self.color
+        return (
+            self.is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        )
+
+    # stdout: the answer
+
+    def write(self, text: str) -> None:
+        """Write a piece of the answer to stdout at once."""
+        out = self.check_stdout()
+        text = clean(text)
+        with _named(out):
+            out.write(strip_controls(text) if out.isatty() else text)
+            out.flush()
+
+    def line(self, text: str = "") -> None:
+        """Write one line to stdout."""
+        self.write(text + "\n")
+
+    def path(self, path: Path) -> None:
+        """Write a path on a line of its own: in a pipe with the bytes that it has, so that the next program finds the file."""
+        out = self.check_stdout()
+        if out.isatty() or not hasattr(out, "buffer"):
+            self.line(_shown(str(path)))
+            return
+        with _named(out):
+            out.flush()
+            out.buffer.write(os.fsencode(path) + b"\n")
+            out.flush()
+
+    def data(self, value: Any) -> None:
+        """Write a value to stdout as indented JSON."""
+        self.line(json.dumps(value, ensure_ascii=False, indent=2))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Write rows to stdout: a drawn table on a terminal, tab-separated lines in a pipe; a header where columns have names."""
+        out = self.check_stdout()
+        header = [columns] if any(columns) else []
+        if not out.isatty():
+            for row in (*header, *rows):
+                self.line("\t".join(map(_one_line, row)))
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(header))
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(_shown(cell)) for cell in row))
+        with _named(out):
+            self.rich(out).print(table)
+
+    # stderr: everything else
+
+    def note(self, text: str) -> None:
+        """Print a note to stderr; --quiet silences it."""
+        if not self.quiet:
+            self._say(text, "2")
+
+    def warn(self, text: str) -> None:
+        """Print a warning to stderr."""
+        self._say(f"warning: {text}", "33")
+
+    def error(self, text: str) -> None:
+        """Print why the command ends to stderr."""
+        self._say(f"mixcli: {text}", "31")
+
+    def confirm(self, question: str, *, default: bool = False, otherwise: str) -> bool:
+        """Ask a person on the terminal; the end of the input means no, Ctrl-C ends the command with 130 and without a word.
+
+        Raises UsageError where stdin is not a terminal; `otherwise` tells what to do then ("pass --yes to remove x").
+        """
+        if not self.is_terminal(sys.stdin):
+            raise UsageError(f"stdin is not a terminal; {otherwise}")
+        answers = {"y": True, "yes": True, "n": False, "no": False, "": default}
+        while True:
+            sys.stderr.write(strip_controls(clean(f"{question} [{'Y/n' if default else 'y/N'}]: ")))
+            sys.stderr.flush()
+            try:
+                typed = sys.stdin.readline()
+            except KeyboardInterrupt:
+                sys.stderr.write("\n")
+                raise SystemExit(EXIT_INTERRUPTED) from None
+            if not typed:
+                sys.stderr.write("\n")
+                return False
+            if (answer := answers.get(typed.strip().lower())) is not None:
+                return answer
+
+    @contextmanager
+    def if_slow(self, text: str, seconds: float | None = None) -> Iterator[None]:
+        """Print a note, once, when the block takes longer than `seconds` (SLOW): what is waited for."""
+        import threading
+
+        timer = threading.Timer(SLOW if seconds is None else seconds, self.note, (text,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @contextmanager
+    def progress(self, title: str, unit: Literal["bytes"] | None = None) -> Iterator[Bar]:
+        """Show a bar on stderr from the first update on; where stderr is not a terminal, a line now and then; nothing with --quiet.
+
+        With the unit "bytes" it shows how many are done and how fast they come.
+        """
+        if self.quiet:
+            yield _Silent()
+            return
+        if not self.is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
+            yield _Lines(self, title, unit)
+            return
+        bar = _Drawn(self, title, unit)
+        try:
+            yield bar
+        finally:
+            bar.close()
+
+    def _say(self, text: str, style: str) -> None:
+        err = sys.stderr
+        if err is None or err.closed:
+            return
+        text = strip_controls(clean(text))
+        try:
+            err.write(f"\x1b[{style}m{text}\x1b[0m\n" if self.colored(err) else f"{text}\n")
+            err.flush()
+        except OSError:
+            pass  # nothing listens on stderr; the exit code still tells
+
+    def rich(self, stream: TextIO) -> "RichConsole":
+        """Return rich's console on a stream."""
+        from rich.console import Console as RichConsole
+
+        color = self.colored(stream)
+        return RichConsole(
+            file=stream,
+            width=_width(stream),
+            no_color=not color,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+
+    @staticmethod
+    def check_stdout() -> TextIO:
+        """Return stdout; MixcliError where it is closed."""
+        if sys.stdout is None or sys.stdout.closed:
+            raise MixcliError(
+                "standard output is closed, so there is nowhere to write the answer; redirect it to a file or a pipe"
+            )
+        return sys.stdout
+
+
+console = Console()

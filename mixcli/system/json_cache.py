@@ -1,0 +1,90 @@
+"""Small JSON caches in the cache folder: measurements, verdicts, last use.
+
+A cache is optional: unreadable entries count as absent, failed writes are dropped, and no caller fails because of it.
+Two processes that write at once lose nothing of each other's: each changes what is in the file under its lock, and replaces the file whole.
+"""
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from mixcli.errors import MixcliError
+from mixcli.system import paths
+from mixcli.system.locks import exclusive
+
+PATIENCE = 5.0  # seconds that another process may hold the lock; what is remembered can be measured again
+MAX_BYTES = 8 << 20  # a larger file is not ours
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return the cached object of a name; empty if the file is missing, incomplete, too large or not a JSON object."""
+    try:
+        return _read(_file(name))
+    except OSError:  # the cache is a file, or another user's
+        return {}
+
+
+def update(name: str, change: Callable[[dict[str, Any]], None]) -> bool:
+    """Update the cached object of a name by `change`; False if it could not be written."""
+    try:
+        path = _file(name)
+        with exclusive(path.with_suffix(".lock"), seconds=PATIENCE):
+            known = _read(path)
+            change(known)
+            replace_text(path, json.dumps(known, indent=1) + "\n")
+    except (OSError, ValueError, MixcliError):  # a full or read-only disk, or a NaN
+        return False
+    return True
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a new one beside it takes its place by one rename. Raises OSError."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        part.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # a write knows no name
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
+
+def new_text(path: Path, text: str) -> None:
+    """Write a file that is not there yet, whole; of several writers one succeeds. Raises FileExistsError for one that is there, OSError."""
+    os.close(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    )  # the name is ours now
+    try:
+        replace_text(path, text)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def is_number(value: object, *, above: float = -math.inf) -> TypeGuard[float]:
+    """Return whether a remembered value is a finite number above a bound."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value < math.inf
+
+
+def _file(name: str) -> Path:
+    return paths.cache_dir() / f"{name}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        known = json.loads(raw) if len(raw) <= MAX_BYTES else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}

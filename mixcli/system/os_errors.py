@@ -1,0 +1,115 @@
+"""Translate operating system errors into messages and exit codes, one for each errno.
+
+Imported only when something went wrong.
+"""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, NotReachable, UsageError
+from mixcli.system.text import missing, shown
+
+DEVICE = "the output device"
+
+# (our exception, the message); {where} is the file or device, {variable} the variable that moves it
+_MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
+    errno.ENOSPC: (DoesNotFit, "no space left on {where}; free some, or {variable}, and run it again"),
+    errno.EDQUOT: (
+        DoesNotFit,
+        "{where}: the disk quota is used up; free some space, or {variable}, and run it again",
+    ),
+    errno.EFBIG: (DoesNotFit, "{where}: larger than this file system or `ulimit -f` allows; {variable}"),
+    errno.ENOMEM: (DoesNotFit, "{where}: not enough memory; close other programs and run it again"),
+    errno.EROFS: (MixcliError, "{where}: the file system is read-only; {variable}"),
+    errno.EACCES: (MixcliError, "{where}: permission denied; change its permissions, or {variable}"),
+    errno.EPERM: (MixcliError, "{where}: {said}; change its permissions or owner, or {variable}"),
+    errno.EIO: (
+        IntegrityError,
+        "{where}: the disk reported an input/output error; check the kernel log (dmesg)",
+    ),
+    errno.ESTALE: (
+        MixcliError,
+        "{where}: stale file handle on a network file system; run the same command again",
+    ),
+    errno.EMFILE: (MixcliError, "{where}: too many open files; raise the limit with `ulimit -n`"),
+    errno.ENFILE: (MixcliError, "{where}: too many open files on this machine; close other programs"),
+    errno.ENAMETOOLONG: (UsageError, "{where}: name too long for this file system; use a shorter one"),
+    errno.ELOOP: (UsageError, "{where}: a symlink that is not allowed, or a symlink loop; remove it, or name the file itself"),
+    errno.ETXTBSY: (MixcliError, "{where}: the file is a running program; wait until it has ended"),
+    errno.EBUSY: (MixcliError, "{where}: in use by another program; wait until it has ended"),
+    errno.ENOTDIR: (MixcliError, "{where}: a file has the name of a needed folder; move it away, or {variable}"),
+    errno.EISDIR: (UsageError, "{where}: is a folder; name a file"),
+    errno.ECONNREFUSED: (NotReachable, "{where}: connection refused"),
+    errno.ECONNRESET: (NotReachable, "{where}: the connection was reset; run the same command again"),
+    errno.ENETUNREACH: (NotReachable, "{where}: the network is unreachable; check the network"),
+    errno.EHOSTUNREACH: (NotReachable, "{where}: the host is unreachable; check the network"),
+    errno.ETIMEDOUT: (NotReachable, "{where}: timed out; run the same command again"),
+}  # fmt: skip
+# a folder that could not be made earlier looks absent, or like a file, to what wants to write into it
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
+
+
+def explain(error: OSError) -> MixcliError:
+    """Return the error in one sentence, with its exit code; the file's name may be unknown."""
+    code, path = error.errno or 0, _path(error)
+    advice = _advice(path)  # for what was wanted, not for the folder above it that refuses
+    kind, sentence = _MEANINGS.get(code, (MixcliError, "{where}: {said}"))
+    if path is not None and code in _MISSING and variable_of(path) in {"MIXCLI_HOME", "HF_HOME"}:
+        if cause := _unwritable(path):
+            code, path = cause
+            kind, sentence = _MEANINGS[code]
+        elif not path.parent.exists():
+            path, sentence = path.parent, "{where}: this folder cannot be created; {variable}"
+    elif code == errno.ENOENT and path is not None and variable_of(path) in {None, "TMPDIR"}:
+        return UsageError(missing(path))
+    said = error.strerror or str(error) or type(error).__name__
+    if path is None and code not in {errno.ENOSPC}:
+        sentence = sentence.removeprefix("{where}: ")
+    return kind(sentence.format(where=shown(path) if path else DEVICE, said=said, variable=advice).strip())
+
+
+def _path(error: OSError) -> Path | None:
+    """Return the file that an error names: where something should be written, if it names two."""
+    for name in (error.filename2, error.filename):
+        if isinstance(name, str | bytes) and name:
+            return Path(os.fsdecode(name))
+    return None
+
+
+def _unwritable(path: Path) -> tuple[int, Path] | None:
+    """Return why nothing can be made at a path of mixcli's own, as (errno, place); None when it seems that it could be."""
+    for place in path.parents:
+        try:
+            if not place.is_dir():
+                if os.path.lexists(place):
+                    return errno.ENOTDIR, place
+                continue
+            if os.access(place, os.W_OK | os.X_OK):
+                return None
+            return (errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES), place
+        except OSError:
+            continue
+    return None
+
+
+def variable_of(path: Path) -> str | None:
+    """Return the environment variable that decides where a path lies; None for a path that the user named."""
+    from mixcli.hub import hub_cache
+    from mixcli.system import paths
+
+    try:
+        roots = [("MIXCLI_HOME", root) for root in paths.roots()] + [
+            ("HF_HOME", hub_cache.root()),
+            ("TMPDIR", Path(tempfile.gettempdir())),
+        ]
+    except OSError:  # no temporary folder anywhere
+        return None
+    around = [(len(root.parts), name) for name, root in roots if path.is_relative_to(root)]
+    return max(around)[1] if around else None  # the nearest of them
+
+
+def _advice(path: Path | None) -> str:
+    variable = variable_of(path) if path else None
+    return f"set {variable} to a folder that you can write" if variable else "use another path"

@@ -1,0 +1,122 @@
+"""One table of bounds: `/set`, the command line, the HTTP API and the engine accept and refuse the same values."""
+
+import math
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from mixcli.commands.options import Sampling, sampling_options
+from mixcli.engine.sampling import SamplingParams
+from mixcli.errors import BadRequest, MixcliError, UsageError
+from mixcli.host.body import parsed
+from mixcli.host.schema import ChatRequest
+from mixcli.request.sampling_table import MAX_STOP_LENGTH, MAX_STOPS, RANGES
+from mixcli.request.settings import TABLE, Settings
+
+
+@click.command()
+@sampling_options
+def options(sampling: Sampling) -> None:
+    """Print nothing; only the options are tried."""
+
+
+OPTIONS = {param.name: param.opts[0] for param in options.params}
+
+
+def by_engine(name: str, value: float) -> bool:
+    try:
+        SamplingParams(**{name: value})  # type: ignore[arg-type]
+    except BadRequest as error:
+        assert error.param == name
+        return False
+    return True
+
+
+def by_api(name: str, text: str) -> bool:
+    body = f'{{"messages": [{{"role": "user", "content": "Hi"}}], "{name}": {text}}}'
+    try:
+        parsed(ChatRequest, body.encode()).question()
+    except BadRequest as error:
+        assert error.param == name
+        assert name in str(error)
+        return False
+    return True
+
+
+def by_set(name: str, text: str) -> bool:
+    try:
+        Settings().with_text(name, text)
+    except UsageError as error:
+        assert RANGES[name].text in str(error)
+        return False
+    return True
+
+
+def by_option(name: str, text: str) -> bool:
+    done = CliRunner().invoke(options, [f"{OPTIONS[name]}={text}"], standalone_mode=False)
+    if done.exception is not None:
+        assert isinstance(done.exception, click.BadParameter | MixcliError), done.exception
+        assert RANGES[name].text in str(done.exception)
+    return done.exception is None
+
+
+def values(name: str) -> list[str]:
+    """The ends of a range, what lies just beside them, and numbers that are none."""
+    limits = RANGES[name]
+    if limits.whole:
+        ends = [int(limits.least), int(limits.greatest)]
+        inner = [*ends, ends[0] - 1, ends[1] + 1, -1, 0, 1, 2**31, 2**32, 2**63, -(2**63), 2**64, 10**30]
+        return [*map(str, inner), "1" * 400, "NaN", "1e400", "2.5"]
+    inner = [limits.least, limits.greatest, 0.5, 1.5, -0.5]
+    inner += [
+        math.nextafter(end, way) for end in (limits.least, limits.greatest) for way in (-math.inf, math.inf)
+    ]
+    return [*map(repr, inner), "-0.0", "0", "1", "NaN", "Infinity", "-Infinity", "1e400", "-1e400", "9" * 400]
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_all_four_agree(name: str) -> None:
+    limits = RANGES[name]
+    for text in values(name):
+        number = float(text) if not limits.whole or not text.lstrip("-").isdigit() else int(text)
+        expected = limits.allows(number)
+        assert by_engine(name, number) == expected, text
+        assert by_api(name, text) == expected, text
+        if name in TABLE:
+            assert by_set(name, text) == expected, text
+        if name in OPTIONS:
+            assert by_option(name, text) == expected, text
+
+
+@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("text", ["true", '"1"', "[1]", "{}"])
+def test_only_numbers_are_numbers(name: str, text: str) -> None:
+    assert not by_api(name, text)
+
+
+def test_every_parameter_of_the_engine_that_is_a_number_has_a_row() -> None:
+    fields = SamplingParams.__dataclass_fields__
+    assert set(RANGES) == set(fields) - {"stop", "logit_bias", "dry_sequence_breakers"}
+
+
+def test_top_p_0_can_be_set() -> None:
+    assert Settings().with_text("top_p", "0").body()["top_p"] == 0
+
+
+def test_a_stored_value_that_no_answer_would_take_is_left_out() -> None:
+    assert Settings.of(
+        {"repeat_penalty": 0, "typical_p": 0.0, "temperature": math.nan, "top_k": 5}
+    ).chosen() == {"top_k": 5}
+
+
+@pytest.mark.parametrize("stop", ["", "x" * (MAX_STOP_LENGTH + 1), "\\ud800"])
+def test_a_stop_text_is_refused_where_it_is_said(stop: str) -> None:
+    with pytest.raises(UsageError):
+        Settings().with_text("stop", stop)
+
+
+def test_too_many_stops_are_refused_where_they_are_said() -> None:
+    done = CliRunner().invoke(options, ["--stop", "a"] * (MAX_STOPS + 1), standalone_mode=False)
+    assert isinstance(done.exception, UsageError)
+    assert f"the limit is {MAX_STOPS}" in str(done.exception)
