@@ -114,7 +114,7 @@ def _missing(types: Collection[str], again: bool) -> list[str]:
 def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
     """Measure in a child and remember what it wrote, however it ended; returns all that is known then, also where nothing can be written."""
     order = {"types": types, "threads": physical_cores(), "rows": ROWS, "bytes": BYTES}
-    done = python_child.run("-m", "mixcli.engine.products", seconds=seconds, stdin=json.dumps(order))
+    done = python_child.run("-m", "mixcli.llama.kernel_rates", seconds=seconds, stdin=json.dumps(order))
     measured = _lines(done.out)
     reason = "" if done.succeeded else _reason(done)
     before = _known()

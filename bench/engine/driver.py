@@ -15,9 +15,9 @@ import numpy as np
 
 from bench.engine.ours import Load, Tally
 from mixcli.engine.engine import Engine
-from mixcli.engine.loading import load
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Request, Usage
+from mixcli.llama.loading import load
 from profiles.placement import Placement
 
 FIRST_TOKEN = 300  # control and byte tokens lie below

@@ -28,7 +28,7 @@ class Subject:
     @cached_property
     def ends(self) -> dict[str, float]:
         """Give the logit_bias that keeps an answer from ending before its time."""
-        from mixcli.engine.llama import Model
+        from mixcli.llama.model import Model
 
         with Model.load_vocab(self.path) as model:
             return {str(t): -100.0 for t in range(model.vocab.n_tokens) if model.vocab.is_end(t)}

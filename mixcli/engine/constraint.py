@@ -24,8 +24,8 @@ from llguidance.gbnf_to_lark import any_to_lark
 from numpy.typing import NDArray
 
 from mixcli.engine.constraint_spec import ConstraintSpec
-from mixcli.engine.llama import Vocab
 from mixcli.errors import BadRequest
+from mixcli.llama.model import Vocab
 
 STACK_BYTES = 256 << 20  # reserved, not used; eight times what the deepest were seen to need
 _STACK = threading.Lock()

@@ -19,13 +19,13 @@ from mixcli.engine.faults import request_error, survived
 from mixcli.engine.generation import Generation
 from mixcli.engine.kv_store import KvStore
 from mixcli.engine.labels import LabelScores
-from mixcli.engine.llama import Batch, ComputeError, Context, ContextLost, Model
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.prefix_cache import Clear, Copy, Cut, PrefixCache, Save
+from mixcli.engine.prompt_lookup import PromptLookup
 from mixcli.engine.scheduler import Chunk, Scheduler, Scoring, Step
 from mixcli.engine.sequence import FinishReason, Output, Request, Sequence
-from mixcli.engine.speculation import PromptLookup
 from mixcli.errors import BadRequest, Busy, ContextOverflow, MixcliError
+from mixcli.llama.model import Batch, ComputeError, Context, ContextLost, Model
 from profiles.placement import outputs
 
 MAX_RUNNING = 32  # requests that are computed at the same time

@@ -1,11 +1,11 @@
 """The state of a running answer: constraint, sampler, detokenizer and stop texts."""
 
-from mixcli.engine.chooser import Logits
 from mixcli.engine.constraint import Constraint
-from mixcli.engine.detokenizer import Detokenizer, StopMatcher
-from mixcli.engine.llama import Vocab
 from mixcli.engine.logprobs import TokenLogprobs, token_logprobs
 from mixcli.engine.sequence import Request
+from mixcli.engine.token_sampler import Logits
+from mixcli.llama.model import Vocab
+from mixcli.prompts.detokenizer import Detokenizer, StopMatcher
 
 MOST_FORCED = 32  # tokens that are computed at once
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcli.engine.chooser import Bound, Logits, reaching
+from mixcli.engine.token_sampler import Bound, Logits, reaching
 
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
 

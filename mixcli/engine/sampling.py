@@ -4,9 +4,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mixcli.engine.chooser import Bound, Chooser
-from mixcli.engine.llama import Sampler, Vocab
+from mixcli.engine.token_sampler import Bound, Chooser
 from mixcli.errors import BadRequest
+from mixcli.llama.model import Sampler, Vocab
 from mixcli.request.sampling_table import (
     MAX_BREAKER_LENGTH,
     MAX_STOP_LENGTH,

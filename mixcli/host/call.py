@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mixcli.engine.constraint_spec import ConstraintSpec
-from mixcli.engine.formats import Message
-from mixcli.engine.overflow import Policy
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output
+from mixcli.prompts.context_overflow import Policy
+from mixcli.prompts.formats import Message
 
 
 @dataclass(frozen=True)

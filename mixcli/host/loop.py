@@ -13,15 +13,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
-from mixcli.engine.answers import Answers
 from mixcli.engine.engine import Engine
 from mixcli.engine.faults import request_error, survived
-from mixcli.engine.formats import Message
-from mixcli.engine.llama import ContextLost
-from mixcli.engine.loading import Loaded, load
-from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sequence import Output
-from mixcli.engine.worker_watch import COMPUTE, LOAD, WorkerWatch
 from mixcli.errors import MixcliError, ModelDied, NotReachable
 from mixcli.host.call import Call, Item, deliver
 from mixcli.host.crowding import Crowding
@@ -30,6 +24,12 @@ from mixcli.host.preparation import Lanes, Preparation, Prepared
 from mixcli.host.protocol import FAILED, LOADING, READY
 from mixcli.host.sharing import Sharing
 from mixcli.host.spec import HostSpec
+from mixcli.llama.loading import Loaded, load
+from mixcli.llama.model import ContextLost
+from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
+from mixcli.prompts.answer_tokens import Answers
+from mixcli.prompts.chat_format import ChatFormat
+from mixcli.prompts.formats import Message
 from mixcli.system import paths
 
 ENDED = "the model process was stopped before the answer was complete; retry to load the model again"
@@ -103,7 +103,7 @@ class EngineLoop:
         return self._lanes.put(lambda: self._ready().tokenize(messages, text), n_characters)
 
     def experts(self, messages: Sequence[Message]) -> "Future[dict[str, Any]]":
-        """Return which experts the last message of a conversation was given to; see engine.experts.routing."""
+        """Return which experts the last message of a conversation was given to; see engine.expert_routing.routing."""
 
         def route() -> dict[str, Any]:
             with self._workers.waiting(COMPUTE):  # in a lane, not in the engine's thread

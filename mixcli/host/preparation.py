@@ -1,7 +1,7 @@
 """Prepare requests in threads beside the engine: templates, token ids, grammars.
 
 There are two lanes, so that what takes long does not hold up the rest: a grammar that is not compiled yet and a long text go into the slow
-one. In each lane the order is that of arrival. What can never fit is refused before it is split into tokens (token_bound.py), and what waits
+one. In each lane the order is that of arrival. What can never fit is refused before it is split into tokens (min_tokens.py), and what waits
 is bounded by the bytes that a host holds of all requests (intake.py).
 """
 
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from mixcli.engine.answers import Answers
 from mixcli.engine.constraint import Constraint
 from mixcli.engine.engine import Engine
 from mixcli.engine.faults import request_error
-from mixcli.engine.formats import Message
-from mixcli.engine.loading import Loaded
-from mixcli.engine.overflow import fitted
-from mixcli.engine.prompt import ChatFormat, check
 from mixcli.engine.sequence import Label, Request
-from mixcli.engine.token_bound import TokenBound
 from mixcli.errors import BadRequest, ContextOverflow, ModelDied
 from mixcli.host.call import Question
+from mixcli.llama.loading import Loaded
+from mixcli.prompts.answer_tokens import Answers
+from mixcli.prompts.chat_format import ChatFormat, check
+from mixcli.prompts.context_overflow import fitted
+from mixcli.prompts.formats import Message
+from mixcli.prompts.min_tokens import TokenBound
 
 T = TypeVar("T")
 
@@ -155,7 +155,7 @@ class Preparation:
 
     def routing(self, messages: Sequence[Message]) -> dict[str, Any]:
         """Return which experts the last message of a conversation was given to."""
-        from mixcli.engine.experts import routing
+        from mixcli.engine.expert_routing import routing
 
         if not messages or messages[-1].role != "assistant":
             raise BadRequest("the last message must have the role assistant", param="messages")

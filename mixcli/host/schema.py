@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from mixcli.engine.constraint_spec import ConstraintSpec
-from mixcli.engine.formats import Message
 from mixcli.engine.logprobs import MAX_TOP_LOGPROBS, TokenLogprobs
-from mixcli.engine.overflow import Policy
 from mixcli.engine.sampling import MAX_BIASES, SamplingParams
 from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest
 from mixcli.host.body import load
 from mixcli.host.call import Question
+from mixcli.prompts.context_overflow import Policy
+from mixcli.prompts.formats import Message
 from mixcli.request.sampling_table import MAX_STOPS
 
 MOST_CHOICES = 256

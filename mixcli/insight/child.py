@@ -11,7 +11,7 @@ def computes() -> tuple[bool, str]:
     """Return whether llama.cpp computes on this machine, with a note when something had to be switched off or why not."""
     code = (
         "import json\n"
-        "from mixcli.engine.selftest import NOTE, checked\n"
+        "from mixcli.llama.selftest import NOTE, checked\n"
         "from profiles.placement import Placement\n"
         "placement, _ = checked(Placement())\n"
         "print(json.dumps('' if placement.repack else NOTE))"

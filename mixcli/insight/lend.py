@@ -9,7 +9,7 @@ from mixcli.system import python_child
 def lend(endpoint: str, n_threads: int) -> None:
     """Serve at HOST:PORT until interrupted; MixcliError with the server's last line when it ends unexpectedly."""
     child = subprocess.Popen(
-        python_child.command("-m", "mixcli.engine.rpc", endpoint, str(n_threads)),
+        python_child.command("-m", "mixcli.llama.rpc", endpoint, str(n_threads)),
         stdin=subprocess.PIPE,  # closed by our end, whatever ends us: the child leaves then
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -50,7 +50,7 @@ def measured(
     Raises ModelDied with its last words when that fails, NotReachable when a worker does not answer.
     """
     order = {"path": str(subject.path), "placement": placement.to_json(), "expected": expected, **work}
-    done = python_child.run("-m", "mixcli.engine.probe", seconds=TIME_LIMIT, stdin=json.dumps(order))
+    done = python_child.run("-m", "mixcli.llama.probe", seconds=TIME_LIMIT, stdin=json.dumps(order))
     if done.code == NotReachable.exit_code:
         raise NotReachable(done.last_words)
     if not done.succeeded:

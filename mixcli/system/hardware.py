@@ -66,9 +66,7 @@ def devices(workers: Sequence[str] = ()) -> list[dict[str, Any]]:
     """List llama.cpp's devices; only the processor when this build knows no other and there are no workers."""
     if not workers and not gpu_backends():
         return []
-    done = python_child.run(
-        "-m", "mixcli.engine.devices", *workers, seconds=LOOK_SECONDS * (1 + len(workers))
-    )
+    done = python_child.run("-m", "mixcli.llama.devices", *workers, seconds=LOOK_SECONDS * (1 + len(workers)))
     if done.timed_out and workers:
         raise NotReachable(
             f"the worker {' or '.join(workers)} did not respond within {LOOK_SECONDS * (1 + len(workers)):.0f} s; restart `mixcli worker` there"

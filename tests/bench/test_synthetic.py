@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mixcli.engine.llama import Batch, Context, Model
 from mixcli.engine.preflight import check_gguf
-from mixcli.engine.prompt import ChatFormat
+from mixcli.llama.model import Batch, Context, Model
+from mixcli.prompts.chat_format import ChatFormat
 from profiles.placement import Placement
 from quantize.ggml_types import GGMLQuantizationType
 from tests.support.synthetic import resized, shape_named, write_model

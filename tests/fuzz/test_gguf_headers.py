@@ -94,7 +94,7 @@ cases = st.builds(
 LOADER = """
 import sys
 from pathlib import Path
-from mixcli.engine.llama import Batch, Context, Model
+from mixcli.llama.model import Batch, Context, Model
 from profiles.placement import Placement
 for line in sys.stdin:
     try:

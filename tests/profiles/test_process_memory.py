@@ -23,7 +23,7 @@ ROWS = (
     + """
 import sys
 from pathlib import Path
-from mixcli.engine.llama import Batch, Context, Model
+from mixcli.llama.model import Batch, Context, Model
 from profiles.placement import Placement
 placement = Placement(n_ctx=512, n_batch=512, n_ubatch=512, n_threads=1, n_threads_batch=1)
 with Model.load(Path(sys.argv[1]), placement) as model, Context(model, placement) as context:
@@ -40,7 +40,7 @@ TEKKEN = (
     RESIDENT
     + """
 import base64, ctypes, gc, json, sys
-from mixcli.engine.tekken import Tekken
+from mixcli.prompts.tekken import Tekken
 file = json.load(open(sys.argv[1]))
 n, first = file["config"]["default_vocab_size"], file["config"]["default_num_special_tokens"]
 ids = {base64.b64decode(one["token_bytes"]): i + first for i, one in enumerate(file["vocab"][: n - first])}

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from llama_cpp import llama_cpp as C
 
-from mixcli.engine import ggml, rpc
-from mixcli.engine.llama import LOG, _buffer_overrides
 from mixcli.hub.unseen import source_of
+from mixcli.llama import ggml, rpc
+from mixcli.llama.model import LOG, _buffer_overrides
 from profiles.models import ModelFacts
 from profiles.placement import Placement
 from quantize.layout import lay_out
@@ -90,7 +90,7 @@ def no_alloc(path: Path, placement: Placement) -> Said:
 
 def start_worker(port: int) -> "subprocess.Popen[bytes]":
     """Start an RPC worker on loopback; it listens when this returns."""
-    code = "import sys; from mixcli.engine import rpc; rpc.serve(sys.argv[1], 2)"
+    code = "import sys; from mixcli.llama import rpc; rpc.serve(sys.argv[1], 2)"
     worker = subprocess.Popen(
         [sys.executable, "-c", code, f"127.0.0.1:{port}"],
         stdout=subprocess.DEVNULL,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mixcli.engine.engine import Engine
-from mixcli.engine.llama import Context, Model
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Request
+from mixcli.llama.model import Context, Model
 from profiles.placement import Placement
 from quantize.layout import header_bytes
 from quantize.mistral_templates import BY_VERSION

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mixcli.engine.constraint import Constraint
-from mixcli.engine.llama import Vocab
+from mixcli.llama.model import Vocab
 
 Schema = dict[str, Any]
 

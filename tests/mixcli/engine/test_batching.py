@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.engine import Engine
-from mixcli.engine.formats import Message
 from mixcli.engine.kv_store import KvStore
-from mixcli.engine.llama import Batch, Context, Model
 from mixcli.engine.logprobs import log_softmax
-from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.errors import Busy
+from mixcli.llama.model import Batch, Context, Model
+from mixcli.prompts.chat_format import ChatFormat
+from mixcli.prompts.formats import Message
 from tests.support.models import PLACEMENT, ask, finish
 from tests.support.synthetic import resized, shape_named, write_model
 

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from mixcli.engine.chooser import NothingToChoose
 from mixcli.engine.constraint import CACHED, Constraint, Grammars
 from mixcli.engine.constraint_spec import MAX_BYTES, ConstraintSpec, Kind
-from mixcli.engine.detokenizer import Detokenizer
-from mixcli.engine.formats import Message
-from mixcli.engine.llama import Batch, Context, Model, Vocab
-from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.token_sampler import NothingToChoose
 from mixcli.errors import BadRequest
+from mixcli.llama.model import Batch, Context, Model, Vocab
+from mixcli.prompts.chat_format import ChatFormat
+from mixcli.prompts.detokenizer import Detokenizer
+from mixcli.prompts.formats import Message
 from mixcli.request.short_schema import schema_of
 from tests.mixcli.engine.schemas import Closer, schemas
 from tests.support.models import MISTRAL, PLACEMENT
@@ -429,7 +429,7 @@ from pathlib import Path
 import numpy as np
 from mixcli.engine.constraint import Grammars
 from mixcli.engine.constraint_spec import ConstraintSpec
-from mixcli.engine.llama import Model
+from mixcli.llama.model import Model
 from mixcli.errors import BadRequest
 
 vocab = Model.load_vocab(Path(sys.argv[1])).vocab

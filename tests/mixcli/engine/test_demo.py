@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mixcli.engine.formats import Message
-from mixcli.engine.llama import Batch, Context, Model
-from mixcli.engine.prompt import ChatFormat
+from mixcli.llama.model import Batch, Context, Model
+from mixcli.prompts.chat_format import ChatFormat
+from mixcli.prompts.formats import Message
 from tests.support.models import PLACEMENT
 from tests.support.side_by_side import side_by_side
 

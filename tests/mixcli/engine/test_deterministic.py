@@ -10,9 +10,9 @@ import pytest
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.engine import Engine
 from mixcli.engine.kv_store import KvStore
-from mixcli.engine.llama import Context, Model
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
+from mixcli.llama.model import Context, Model
 from tests.support.models import PLACEMENT
 
 MakeEngine = Callable[..., Engine]

@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from mixcli.engine.engine import BadLogits, Engine
-from mixcli.engine.formats import Message
-from mixcli.engine.llama import Batch, Context, Model
-from mixcli.engine.prompt import ChatFormat
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Request
-from mixcli.engine.tiny import write_tiny_model
 from mixcli.errors import BadRequest, ContextOverflow
+from mixcli.llama.model import Batch, Context, Model
+from mixcli.llama.tiny_model import write_tiny_model
+from mixcli.prompts.chat_format import ChatFormat
+from mixcli.prompts.formats import Message
 from quantize.gguf_header import read_header
 from tests.support.models import PLACEMENT, ask, finish
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixcli.engine.chooser import Chooser, Logits
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.engine import Engine
-from mixcli.engine.experts import routing
-from mixcli.engine.llama import Batch, ComputeError, Context, ContextLost, Model, Vocab
+from mixcli.engine.expert_routing import routing
 from mixcli.engine.logprobs import log_softmax, log_sum
+from mixcli.engine.prompt_lookup import PromptLookup
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
-from mixcli.engine.speculation import PromptLookup
+from mixcli.engine.token_sampler import Chooser, Logits
 from mixcli.errors import ContextOverflow, InternalError
+from mixcli.llama.model import Batch, ComputeError, Context, ContextLost, Model, Vocab
 from tests.support.models import PLACEMENT, finish
 from tests.support.synthetic import resized, shape_named, write_model
 

@@ -10,11 +10,11 @@ import pytest
 
 from mixcli.engine.engine import Engine
 from mixcli.engine.kv_store import Entry, KvStore
-from mixcli.engine.llama import Context, Model
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Request
 from mixcli.errors import UsageError
 from mixcli.host.kv import open_store
+from mixcli.llama.model import Context, Model
 from profiles.placement import Placement
 from tests.support.models import PLACEMENT, finish
 

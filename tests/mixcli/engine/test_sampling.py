@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mixcli.engine.llama import Batch, Context, Model
 from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import BadRequest
+from mixcli.llama.model import Batch, Context, Model
 from tests.support.models import PLACEMENT
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.engine.buffers import buffers_in
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.client import HostClient
 from mixcli.host.process import STOPPING, UNRESPONSIVE, Host, connect, hosts, stop
 from mixcli.host.record import Record
 from mixcli.host.spec import HostName, Order
+from mixcli.llama.buffers import buffers_in
 from mixcli.system import paths, python_child
 from mixcli.system.process_state import born
 from tests.conftest import Runner

@@ -13,21 +13,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from mixcli.engine import worker_watch
-from mixcli.engine.rpc import HELLO
 from mixcli.errors import ModelDied, NotReachable
 from mixcli.host.client import HostClient
 from mixcli.host.process import connect
 from mixcli.host.protocol import raise_error
 from mixcli.host.spec import HostName, HostSpec, Order
+from mixcli.llama import worker_watch
+from mixcli.llama.rpc import HELLO
 from mixcli.system import python_child
 from profiles.placement import Placement
 from tests.mixcli.host.test_host import LONG, wait_for
 from tests.support.llama_workers import free_port, start_worker
 
 QUICK = (
-    "import mixcli.engine.worker_watch as watch\nwatch.LOAD = watch.COMPUTE = 0.5\nwatch.LOOK = 0.1\n"
-    "import mixcli.engine.devices as devices\ndevices.SILENCE = 0.5\n"
+    "import mixcli.llama.worker_watch as watch\nwatch.LOAD = watch.COMPUTE = 0.5\nwatch.LOOK = 0.1\n"
+    "import mixcli.llama.devices as devices\ndevices.SILENCE = 0.5\n"
 )
 HOST = "from mixcli.host.__main__ import main\nmain()"
 
@@ -82,14 +82,14 @@ def started(name: HostName, endpoint: str) -> Iterator[HostClient]:
 def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
     placement = Placement(workers=(frozen,), repack=False).to_json()
     order = json.dumps({"path": "/dev/null", "placement": placement})
-    probe = "from mixcli.engine.probe import main\nmain()"
+    probe = "from mixcli.llama.probe import main\nmain()"
     began = time.monotonic()
     done = python_child.run("-c", QUICK + probe, seconds=30, stdin=order)
     assert (done.code, done.last_words) == (
         6,
         f"the worker at {frozen} has not responded for 0 s: it hangs or its machine is down; restart `mixcli worker` there",
     )
-    look = "from mixcli.engine.devices import main\nmain([sys.argv[1]])"
+    look = "from mixcli.llama.devices import main\nmain([sys.argv[1]])"
     done = python_child.run("-c", "import sys\n" + QUICK + look, frozen, seconds=30)
     assert f"the worker at {frozen} has not responded" in done.out, done
     assert time.monotonic() - began < 10

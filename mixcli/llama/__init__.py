@@ -1,0 +1,1 @@
+"""Everything that touches libllama, behind a small typed face."""

@@ -1,0 +1,111 @@
+"""Start, limit and stop the child process that renders a chat template."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mixcli.errors import IntegrityError
+from mixcli.prompts.formats import Message
+
+TIME_LIMIT = 5.0  # seconds; a sane template takes some milliseconds
+_KEPT = ("LANG", "LC_ALL", "TZ", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # no token of a person's
+ADVICE = "it is the key tokenizer.chat_template of the GGUF file; use another file of this model"
+
+
+class TemplateRefusal(Exception):
+    """The template called raise_exception: this conversation does not suit it."""
+
+
+class BrokenTemplate(IntegrityError):
+    """The template ended with an error."""
+
+
+class Conversation(dict[str, Any]):
+    """The variables of one rendering."""
+
+    @classmethod
+    def of(
+        cls, messages: Sequence[Message], contents: Sequence[str], *, prompt: bool, in_parts: bool = False
+    ) -> "Conversation":
+        """Return them for these roles and contents; `prompt` asks for the beginning of an answer at the end."""
+        shown = [
+            {"role": message.role, "content": [{"type": "text", "text": content}] if in_parts else content}
+            for message, content in zip(messages, contents, strict=True)
+        ]
+        return cls(messages=shown, add_generation_prompt=prompt)
+
+
+class Renderer:
+    """Renders one template; safe to use from several threads."""
+
+    def __init__(self, template: str, tokens: Mapping[str, str]) -> None:
+        """`tokens` are bos_token, eos_token and others that the template may name."""
+        self._setup = json.dumps({"template": template, "tokens": dict(tokens)})
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def render(self, *conversations: Conversation) -> list[str | TemplateRefusal]:
+        """Return a text for each, or the template's refusal; raise IntegrityError when it is broken or does not end."""
+        with self._lock:
+            answers = self._ask(conversations)
+        found: list[str | TemplateRefusal] = []
+        for answer in answers:
+            if "error" in answer:
+                raise BrokenTemplate(f"the model's chat template is broken: {answer['error']}; {ADVICE}")
+            found.append(TemplateRefusal(answer["refused"]) if "refused" in answer else answer["text"])
+        return found
+
+    def _ask(self, conversations: Sequence[Conversation]) -> list[dict[str, str]]:
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = self._process = self._start()
+        assert process.stdin and process.stdout
+        timer = threading.Timer(TIME_LIMIT, process.kill)
+        timer.start()
+        try:
+            process.stdin.write(json.dumps(conversations) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:
+            line = ""
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            _stop(process)  # waited for, so that the next request starts another
+            raise IntegrityError(
+                f"the model's chat template did not end within {TIME_LIMIT:.0f} s or used too much memory: "
+                f"it is broken or malicious; {ADVICE}"
+            )
+        answers: list[dict[str, str]] = json.loads(line)
+        return answers
+
+    def _start(self) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-I", str(Path(__file__).with_name("jinja_worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in _KEPT if name in os.environ},
+            text=True,
+            encoding="utf-8",
+        )
+        assert process.stdin
+        process.stdin.write(self._setup + "\n")
+        weakref.finalize(self, _stop, process)
+        return process
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            with suppress(OSError):  # what it did not read any more
+                pipe.close()
