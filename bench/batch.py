@@ -26,7 +26,7 @@ from bench.peers import peers
 from bench.process import as_installed
 from bench.report import RESULTS, machine, write_result
 from bench.report import main as write_docs
-from mixcli.host.client import HostClient
+from mixcli.client.openai import HostClient
 
 FOLDER = Path(__file__).parent.parent / "build" / "bench"
 LIMITS = {"demo": 1.8, "true-shape": 3.5}

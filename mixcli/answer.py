@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from http.client import HTTPException
 from typing import Any, Protocol
 
+from mixcli.client.openai import ChatClient, Delta, HostClient
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
-from mixcli.host.client import ChatClient, Delta, HostClient
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 

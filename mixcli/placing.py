@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mixcli.engine.preflight import check_gguf
-from mixcli.host.spec import Order
+from mixcli.host.protocol.host_spec import Order
 from mixcli.hub.headers import shape_of
 from mixcli.hub.store import StoredModel
 from mixcli.insight.machines import machine_of, note_unused_cards

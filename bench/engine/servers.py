@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 
 from bench.engine.client import Connection
 from bench.engine.subject import Setting, peer_options
-from mixcli.host import process
-from mixcli.host.spec import HostName, Order
+from mixcli.client import process
+from mixcli.host.protocol.host_spec import HostName, Order
 from profiles.placement import Placement
 
 _START = 120.0  # seconds that a server may take to load

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mixcli.client.endpoint import Endpoint
+from mixcli.client.openai import ChatClient
+from mixcli.client.process import Host
 from mixcli.errors import Busy, ModelDied
-from mixcli.host.client import ChatClient
-from mixcli.host.endpoint import Endpoint
-from mixcli.host.process import Host
 from mixcli.system.console import console
 
 PATIENCE = 900.0  # seconds that a busy server is waited for

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from mixcli.batch.journal import key_of
 from mixcli.batch.record import Record
+from mixcli.client.completions import Halves, delta_of
 from mixcli.errors import MixcliError, UsageError
-from mixcli.host.answers import Halves, delta_of
 from mixcli.request.output_format import Form
 from mixcli.request.template import Template, lookup, nearest, no_value
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixcli.batch.record import Record, Source
 from mixcli.errors import MixcliError, NotReachable, UsageError
-from mixcli.host.protocol import error_body, raise_error
+from mixcli.host.protocol.messages import error_body, raise_error
 from mixcli.request.template import as_text
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
@@ -36,7 +36,7 @@ class Engine:
     def load(self) -> dict[str, Any]:
         """Load the model of this node's store as this node's plan says; returns its identity or an error."""
         from mixcli.batch.asker import HostAsker
-        from mixcli.launch import identity, load
+        from mixcli.client.launch import identity, load
 
         model, wish, keep_alive, apart = self._loading
         try:

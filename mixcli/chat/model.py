@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mixcli.errors import MixcliError
 
 if TYPE_CHECKING:
-    from mixcli.host.process import Host
-    from mixcli.host.spec import Order
+    from mixcli.client.process import Host
+    from mixcli.host.protocol.host_spec import Order
     from mixcli.hub.store import StoredModel
     from mixcli.wish import Wish
 
@@ -104,7 +104,7 @@ class ChatModel:
 
     def lost(self) -> str:
         """Drop a model whose process has ended and return the cause; reload it, with a smaller plan if memory ran out."""
-        from mixcli.host.process import KILLED
+        from mixcli.client.process import KILLED
 
         assert self._host
         cause = self._host.cause_of_death()
@@ -124,7 +124,7 @@ class ChatModel:
     def stored(self) -> "StoredModel":
         """Find the model's file; UsageError when there is none of that name."""
         if self._stored is None:
-            from mixcli.launch import installed
+            from mixcli.client.launch import installed
 
             self._stored = installed(self.name, self.wish)
         return self._stored
@@ -157,8 +157,8 @@ class ChatModel:
             return None
 
     def _load(self) -> None:
-        from mixcli.host.process import KILLED
-        from mixcli.launch import hold
+        from mixcli.client.launch import hold
+        from mixcli.client.process import KILLED
 
         try:
             stored = self.stored()

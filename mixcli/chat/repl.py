@@ -24,7 +24,7 @@ from mixcli.system.formatting import counted
 if TYPE_CHECKING:
     from mixcli.chat.complete import Table
     from mixcli.chat.render import View
-    from mixcli.host.process import Host
+    from mixcli.client.process import Host
 
 WARM = ("mixcli.chat.render", "mixcli.chat.turn")  # imported while the person types the first message
 

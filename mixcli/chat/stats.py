@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
-    from mixcli.host.client import Delta
+    from mixcli.client.openai import Delta
 
 
 @dataclass(frozen=True)

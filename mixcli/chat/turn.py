@@ -11,10 +11,10 @@ from mixcli.chat.render import View
 from mixcli.chat.sessions import CUT, DONE, FAILED, STOPPED
 from mixcli.chat.stats import TurnStats
 from mixcli.chat.talk import Talk
-from mixcli.host.client import Delta
+from mixcli.client.openai import Delta
 
 if TYPE_CHECKING:
-    from mixcli.host.process import Host
+    from mixcli.client.process import Host
 
 STATUS_EVERY = 0.25  # seconds between two changes of the rate that is shown
 

@@ -14,7 +14,7 @@ from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.batch.work import Asker
-    from mixcli.host.endpoint import Endpoint
+    from mixcli.client.endpoint import Endpoint
     from mixcli.running import Held
     from mixcli.wish import Wish
 
@@ -100,7 +100,7 @@ def endpoint_options(command: F) -> F:
 
 
 def _endpoint(url: str, key_variable: str | None, model: str | None) -> "Endpoint":
-    from mixcli.host.endpoint import EndpointClient, endpoint
+    from mixcli.client.endpoint import EndpointClient, endpoint
 
     is_here = EndpointClient(url, None).is_here
     if not is_here and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -142,7 +142,7 @@ def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep
     """Return the backend for one request: the server of --endpoint, or a local model."""
     if endpoint is not None:
         return endpoint(model)
-    from mixcli.launch import load
+    from mixcli.client.launch import load
 
     return load(model, wish, keep_alive)
 
@@ -153,7 +153,7 @@ def many_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", kee
 
     if endpoint is not None:
         return EndpointAsker(endpoint(model))
-    from mixcli.launch import identity, load
+    from mixcli.client.launch import identity, load
 
     many = replace(wish, request=replace(wish.request, purpose="batch"))
     return HostAsker(lambda: load(model, many, keep_alive), identity(model, wish))

@@ -24,7 +24,7 @@ from mixcli.system.console import console
 if TYPE_CHECKING:
     from mixcli.batch.job import TemplateJob
     from mixcli.batch.work import Order, Report
-    from mixcli.host.endpoint import Endpoint
+    from mixcli.client.endpoint import Endpoint
     from mixcli.request.output_format import Form
     from mixcli.wish import Wish
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import click
 
+from mixcli.client.process import STOPPING, UNRESPONSIVE, hosts
 from mixcli.commands.conflicts import Command
 from mixcli.commands.options import common, json_option
-from mixcli.host.process import STOPPING, UNRESPONSIVE, hosts
 from mixcli.system.console import console
 from mixcli.system.formatting import size
 

@@ -26,7 +26,7 @@ from mixcli.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from mixcli.host.endpoint import Endpoint
+    from mixcli.client.endpoint import Endpoint
     from mixcli.request.output_format import Form
     from mixcli.wish import Wish
 

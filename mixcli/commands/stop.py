@@ -23,7 +23,7 @@ def command(model: str | None, everything: bool) -> None:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from mixcli.host.process import STOPPING, hosts, stop
+    from mixcli.client.process import STOPPING, hosts, stop
 
     running = hosts()
     if model:

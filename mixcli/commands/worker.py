@@ -25,7 +25,7 @@ def command(listen: str, threads: int | None) -> None:
     On the other machine, pass --worker HOST:PORT to plan, run or chat. The connection has no password and no encryption: beyond
     loopback, use it only in a network that you trust.
     """
-    from mixcli.insight.lend import lend
+    from mixcli.client.worker import lend
     from mixcli.system.formatting import address
     from mixcli.system.hardware import physical_cores
 

@@ -13,8 +13,8 @@ from types import FrameType
 from typing import NoReturn
 
 from mixcli.errors import MixcliError
-from mixcli.host.record import Record
-from mixcli.host.spec import HostSpec
+from mixcli.host.protocol.host_record import Record
+from mixcli.host.protocol.host_spec import HostSpec
 from mixcli.host.watchdog import Watchdog
 
 DRAIN = 5  # seconds that running answers may take to end when the host is asked to stop

@@ -19,23 +19,13 @@ from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest, Busy, MixcliError
 from mixcli.host.body import parsed
 from mixcli.host.call import Call, Question
+from mixcli.host.idempotency import CLIENT, HEADER, REPLAYED, Name, Recording, Replies, Reply, digest, name_of
 from mixcli.host.intake import Intake
+from mixcli.host.keep_alive import Residency
 from mixcli.host.loop import EngineLoop
-from mixcli.host.protocol import ATTACH, BUSY, FAILED, LOADING, error_body
-from mixcli.host.replies import (
-    CLIENT,
-    HEADER,
-    REPLAYED,
-    Name,
-    Recording,
-    Replies,
-    Reply,
-    digest,
-    name_of,
-)
-from mixcli.host.residency import Residency
-from mixcli.host.schema import Answerer, ChatRequest, ExpertsRequest, TokenizeRequest
-from mixcli.host.spec import HostSpec
+from mixcli.host.openai_schema import Answerer, ChatRequest, ExpertsRequest, TokenizeRequest
+from mixcli.host.protocol.host_spec import HostSpec
+from mixcli.host.protocol.messages import ATTACH, BUSY, FAILED, LOADING, error_body
 
 GONE = 499  # the client disconnected, so no one reads it
 LARGE = 1 << 16  # bytes of a body that are worth a thread

@@ -18,12 +18,12 @@ from mixcli.engine.faults import request_error, survived
 from mixcli.engine.sequence import Output
 from mixcli.errors import MixcliError, ModelDied, NotReachable
 from mixcli.host.call import Call, Item, deliver
-from mixcli.host.crowding import Crowding
-from mixcli.host.kv import open_store
+from mixcli.host.cpu_arbiter import Sharing
+from mixcli.host.cpu_contention import Crowding
+from mixcli.host.kv_location import open_store
 from mixcli.host.preparation import Lanes, Preparation, Prepared
-from mixcli.host.protocol import FAILED, LOADING, READY
-from mixcli.host.sharing import Sharing
-from mixcli.host.spec import HostSpec
+from mixcli.host.protocol.host_spec import HostSpec
+from mixcli.host.protocol.messages import FAILED, LOADING, READY
 from mixcli.llama.loading import Loaded, load
 from mixcli.llama.model import ContextLost
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch

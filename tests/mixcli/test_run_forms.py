@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.host.client import HostClient
+from mixcli.client.openai import HostClient
 from mixcli.system.paths import runtime_dir
 from tests.conftest import Runner
 

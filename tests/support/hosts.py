@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.host.process import Host, connect, hosts, stop
-from mixcli.host.spec import HostName, Order
+from mixcli.client.process import Host, connect, hosts, stop
+from mixcli.host.protocol.host_spec import HostName, Order
 from mixcli.system.hardware import physical_cores
 from profiles.placement import Placement
 

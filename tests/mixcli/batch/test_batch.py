@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mixcli.host.client import HostClient
-from mixcli.host.process import hosts
+from mixcli.client.openai import HostClient
+from mixcli.client.process import hosts
 from mixcli.system.paths import runtime_dir
 from tests.conftest import Runner
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.host.process import hosts
+from mixcli.client.process import hosts
 from tests.conftest import Runner
 
 pytestmark = pytest.mark.model

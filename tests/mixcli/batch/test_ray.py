@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mixcli.host.process import hosts
+from mixcli.client.process import hosts
 from quantize import convert
 from tests.conftest import Runner
 from tests.support.checkpoints import write_checkpoint

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from gguf import GGUFWriter
 
+from mixcli.client.launch import host_name
 from mixcli.hub.store import StoredModel
-from mixcli.launch import host_name
 from mixcli.wish import Wish
 from profiles.request import Request
 

@@ -13,7 +13,7 @@ from mixcli.engine.kv_store import Entry, KvStore
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Request
 from mixcli.errors import UsageError
-from mixcli.host.kv import open_store
+from mixcli.host.kv_location import open_store
 from mixcli.llama.model import Context, Model
 from profiles.placement import Placement
 from tests.support.models import PLACEMENT, finish

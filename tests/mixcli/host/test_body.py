@@ -11,8 +11,8 @@ from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.json_schema import ANNOTATIONS, REFUSED
 from mixcli.errors import BadRequest
 from mixcli.host.body import load, parsed
-from mixcli.host.replies import digest
-from mixcli.host.schema import ChatRequest, ExpertsRequest, TokenizeRequest
+from mixcli.host.idempotency import digest
+from mixcli.host.openai_schema import ChatRequest, ExpertsRequest, TokenizeRequest
 
 MESSAGES = '"messages": [{"role": "user", "content": "Hi"}]'
 SCHEMA = "response_format.json_schema.schema"

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from mixcli.client.process import Host, connect, hosts, stop
 from mixcli.errors import Busy, MixcliError, ModelDied, UsageError
-from mixcli.host.process import Host, connect, hosts, stop
-from mixcli.host.spec import HostName, Order
+from mixcli.host.protocol.host_spec import HostName, Order
 from tests.conftest import Runner
 from tests.support.hosts import PLACEMENT, held, silent
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from mixcli.client.process import Host
 from mixcli.host.intake import Intake
-from mixcli.host.process import Host
 from profiles.placement import Placement
 from tests.mixcli.host.test_host import LONG, QUESTION, ask, raw
 from tests.support.hosts import held_for_a_file

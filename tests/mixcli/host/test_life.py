@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from mixcli.client.openai import HostClient
+from mixcli.client.process import STOPPING, UNRESPONSIVE, Host, connect, hosts, stop
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
-from mixcli.host.client import HostClient
-from mixcli.host.process import STOPPING, UNRESPONSIVE, Host, connect, hosts, stop
-from mixcli.host.record import Record
-from mixcli.host.spec import HostName, Order
+from mixcli.host.protocol.host_record import Record
+from mixcli.host.protocol.host_spec import HostName, Order
 from mixcli.llama.buffers import buffers_in
 from mixcli.system import paths, python_child
 from mixcli.system.process_state import born
@@ -180,7 +180,7 @@ def test_a_state_that_many_wait_for_is_not_locked_by_those_who_leave() -> None:
 def test_a_load_whose_client_dies_is_given_up(name: HostName) -> None:
     held: list[Host] = []
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mixcli.host.process import connect\nfrom mixcli.host.spec import HostName, Order\n"
+        "import sys\nfrom pathlib import Path\nfrom mixcli.client.process import connect\nfrom mixcli.host.protocol.host_spec import HostName, Order\n"
         "from profiles.placement import Placement\n"
         "connect(HostName(Path(sys.argv[1]), 'demo', '{}'), lambda: Order(Placement(n_ctx=2048)), 0, lambda *a: print(a, flush=True))"
     )
@@ -239,7 +239,7 @@ def test_a_start_that_fails_says_why(
             "from mixcli.host.__main__ import main\nmain()"
         )
         words = "No such file or directory"
-    from mixcli.host.spec import HostSpec
+    from mixcli.host.protocol.host_spec import HostSpec
 
     done = python_child.run("-c", code, HostSpec(name, Order(PLACEMENT)).to_json(), seconds=60)
     assert done.code == 1

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from mixcli.client.openai import HostClient
+from mixcli.client.process import connect
 from mixcli.errors import ModelDied, NotReachable
-from mixcli.host.client import HostClient
-from mixcli.host.process import connect
-from mixcli.host.protocol import raise_error
-from mixcli.host.spec import HostName, HostSpec, Order
+from mixcli.host.protocol.host_spec import HostName, HostSpec, Order
+from mixcli.host.protocol.messages import raise_error
 from mixcli.llama import worker_watch
 from mixcli.llama.rpc import HELLO
 from mixcli.system import python_child

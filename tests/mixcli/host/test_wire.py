@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mixcli.host.process import Host
+from mixcli.client.process import Host
 from profiles.placement import Placement
 from tests.mixcli.host.test_host import raw, wait_for
 from tests.support.hosts import held_for_a_file

@@ -7,9 +7,9 @@ from typing import NoReturn
 
 import pytest
 
+from mixcli.client.launch import installed
 from mixcli.errors import NotInstalled
 from mixcli.insight.offers import with_offer
-from mixcli.launch import installed
 from mixcli.wish import Wish
 from profiles.errors import DoesNotFit
 from profiles.request import Request

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from mixcli.client.launch import Wish
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.hub.store import find
 from mixcli.hub.unseen import unseen_shape
 from mixcli.insight import tune
 from mixcli.insight.plans import Subject
 from mixcli.insight.tune import candidates, measure
-from mixcli.launch import Wish
 from mixcli.placing import place
 from mixcli.system.hardware import this_machine
 from profiles.machine import Gpu, Machine

@@ -10,7 +10,7 @@ from mixcli.commands.options import Sampling, sampling_options
 from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import BadRequest, MixcliError, UsageError
 from mixcli.host.body import parsed
-from mixcli.host.schema import ChatRequest
+from mixcli.host.openai_schema import ChatRequest
 from mixcli.request.sampling_table import MAX_STOP_LENGTH, MAX_STOPS, RANGES
 from mixcli.request.settings import TABLE, Settings
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mixcli.host.process import hosts
+from mixcli.client.process import hosts
 from tests.conftest import Runner
 
 pytestmark = pytest.mark.model

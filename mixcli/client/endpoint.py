@@ -9,10 +9,10 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
+from mixcli.client.deadlines import Connection, Response
+from mixcli.client.events import body_of
+from mixcli.client.openai import GONE, ChatClient
 from mixcli.errors import MixcliError, NotReachable, UsageError
-from mixcli.host.client import GONE, ChatClient
-from mixcli.host.deadlines import Connection, Response
-from mixcli.host.events import body_of
 
 PATIENCE = (
     600.0  # seconds in which an answer must begin: a long prompt is read meanwhile, behind those of others

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.host.sharing import Sharing
+from mixcli.host.cpu_arbiter import Sharing
 
 OTHER = """
 import sys
 from pathlib import Path
-from mixcli.host.sharing import Sharing
+from mixcli.host.cpu_arbiter import Sharing
 if sys.argv[2] == "False":
     import errno, fcntl
     def refuse(*_):

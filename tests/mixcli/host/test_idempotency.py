@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from mixcli.client.process import Host
 from mixcli.errors import BadRequest
-from mixcli.host.process import Host
-from mixcli.host.replies import (
+from mixcli.host.idempotency import (
     CLIENT,
     HEADER,
     MAX_KEY,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from mixcli.client import deadlines
+from mixcli.client.deadlines import Connection
+from mixcli.client.endpoint import EndpointClient
 from mixcli.errors import DoesNotFit, NotReachable
-from mixcli.host import deadlines
-from mixcli.host.deadlines import Connection
-from mixcli.host.endpoint import EndpointClient
 
 Peer = Callable[[socket.socket], None]
 Serve = Callable[[Peer], str]
@@ -75,7 +75,7 @@ def test_a_server_that_drips_or_stalls_has_an_end(
 ) -> None:
     monkeypatch.setattr(EndpointClient, "patience", 0.2)
     monkeypatch.setattr(deadlines, "HEADERS", 0.2)
-    monkeypatch.setattr("mixcli.host.refusal.MAX_SECONDS", 0.2)
+    monkeypatch.setattr("mixcli.client.refusal.MAX_SECONDS", 0.2)
     began = time.monotonic()
     with pytest.raises(NotReachable, match=f"timed out: .*{words}") as raised:
         list(EndpointClient(f"http://{serve(talk)}", None).chat(ASK))
@@ -86,7 +86,7 @@ def test_a_server_that_drips_or_stalls_has_an_end(
 def test_an_answer_may_take_long_to_begin_and_not_to_go_on(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixcli.host.endpoint.SILENCE", 0.2)
+    monkeypatch.setattr("mixcli.client.endpoint.SILENCE", 0.2)
     began = time.monotonic()
     with pytest.raises(NotReachable, match="its answer stalled for 0 s"):
         list(EndpointClient(f"http://{serve(after(STREAM, TEXT))}", None).chat(ASK))
@@ -96,7 +96,7 @@ def test_an_answer_may_take_long_to_begin_and_not_to_go_on(
 def test_models_are_not_waited_for_as_long_as_an_answer(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixcli.host.endpoint.LOOK", 0.2)
+    monkeypatch.setattr("mixcli.client.endpoint.LOOK", 0.2)
     with pytest.raises(NotReachable, match="it sent nothing for 0 s"):
         EndpointClient(f"http://{serve(after())}", None).models()
 

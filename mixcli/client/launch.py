@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
+from mixcli.client.process import Host, connect
 from mixcli.errors import NotInstalled
-from mixcli.host.process import Host, connect
-from mixcli.host.spec import HostName, Order
+from mixcli.host.protocol.host_spec import HostName, Order
 from mixcli.hub import usage
 from mixcli.hub.store import StoredModel, find
 from mixcli.system.console import console

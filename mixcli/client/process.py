@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixcli.client.openai import GONE, HostClient, unresponsive
+from mixcli.client.spawn import Child
 from mixcli.errors import Busy, MixcliError, ModelDied
-from mixcli.host.child import Child
-from mixcli.host.client import GONE, HostClient, unresponsive
-from mixcli.host.protocol import READY, raise_error
-from mixcli.host.record import Record, end, process_at, records, until
-from mixcli.host.spec import HostName, HostSpec, Order
+from mixcli.host.protocol.host_record import Record, end, process_at, records, until
+from mixcli.host.protocol.host_spec import HostName, HostSpec, Order
+from mixcli.host.protocol.messages import READY, raise_error
 from mixcli.system import paths
 from mixcli.system.locks import exclusive
 from mixcli.system.process_state import born

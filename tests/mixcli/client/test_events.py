@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixcli.client.endpoint import EndpointClient
+from mixcli.client.events import Events, lines
+from mixcli.client.refusal import seconds_of
 from mixcli.errors import Busy, DoesNotFit, MixcliError, NotReachable, UsageError
-from mixcli.host.endpoint import EndpointClient
-from mixcli.host.events import Events, lines
-from mixcli.host.refusal import seconds_of
 
 Serve = Callable[..., EndpointClient]
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mixcli.client.completions import Delta, Halves, completion_of, delta_of
+from mixcli.client.events import MAX_BODY, Events, body_of, pieces
+from mixcli.client.refusal import refuse
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
-from mixcli.host.answers import Delta, Halves, completion_of, delta_of
-from mixcli.host.events import MAX_BODY, Events, body_of, pieces
-from mixcli.host.protocol import ATTACH, EXPERTS, error_in, raise_error
-from mixcli.host.record import listener_pid, process_at
-from mixcli.host.refusal import refuse
+from mixcli.host.protocol.host_record import listener_pid, process_at
+from mixcli.host.protocol.messages import ATTACH, EXPERTS, error_in, raise_error
 from mixcli.system.process_state import STOPPED, state
 
 CHAT = "/v1/chat/completions"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mixcli.host.crowding import Crowding, Reading, advised, read
+from mixcli.host.cpu_contention import Crowding, Reading, advised, read
 
 SECONDS = 2.0
 
@@ -57,7 +57,7 @@ def test_a_kernel_that_does_not_tell_changes_nothing() -> None:
 
 CROWDED = """
 import hashlib, os, subprocess, sys, time
-from mixcli.host.crowding import Crowding
+from mixcli.host.cpu_contention import Crowding
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
 try:

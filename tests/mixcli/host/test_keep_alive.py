@@ -3,7 +3,7 @@
 import asyncio
 import math
 
-from mixcli.host.residency import Residency
+from mixcli.host.keep_alive import Residency
 
 
 async def _gone_within(residency: Residency, seconds: float) -> bool:

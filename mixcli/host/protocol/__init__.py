@@ -1,0 +1,1 @@
+"""The contract between a host process and its clients."""
