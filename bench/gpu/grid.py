@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from bench import fit
-from mixcli.insight.plans import Subject
+from mixcli.planning.report import Subject
 from profiles.errors import DoesNotFit
 from profiles.layout import Layout
 from profiles.ledger import accounts

@@ -14,7 +14,7 @@ from bench.gpu.build import AGAIN
 from bench.gpu.cell import measure
 from bench.gpu.device import device
 from mixcli.hub.headers import header_of, shape_of
-from mixcli.insight.plans import Subject
+from mixcli.planning.report import Subject
 from profiles.machine import Machine
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mixcli.client.process import Host
     from mixcli.host.protocol.host_spec import Order
     from mixcli.hub.store import StoredModel
-    from mixcli.wish import Wish
+    from mixcli.planning.load_options import Wish
 
 LOADING, READY, FAILED, GONE = "loading", "ready", "failed", "gone"
 LOOK = 0.1  # seconds between two looks at a load that reports nothing
@@ -141,13 +141,13 @@ class ChatModel:
 
     def order(self) -> "Order":
         """Return how the model was placed; planned again where another command has loaded it. Raises what planning raises."""
-        from mixcli.placing import place
+        from mixcli.planning.plan_load import place
 
         return self.state.order or place(self.stored(), self.wish)
 
     def estimated_decode(self) -> float | None:
         """Return the roofline estimate of this placement, tokens per second; None where the machine cannot be described."""
-        from mixcli.chat.roofline import estimated_decode
+        from mixcli.planning.estimate import estimated_decode
 
         try:
             return estimated_decode(self.stored(), self.wish, self.order().placement)

@@ -30,7 +30,7 @@ def profile(chat: "Chat", rest: str) -> None:
     if not rest:
         console.note(f"{chat.model.profile} (`mixcli profiles list` shows others)")
         return
-    from mixcli.insight.machines import machine_of
+    from mixcli.planning.machines import machine_of
 
     machine_of(rest)  # refuses a name that is not valid
     wish = replace(chat.model.wish, profile=None if rest == "auto" else rest)
@@ -39,7 +39,7 @@ def profile(chat: "Chat", rest: str) -> None:
 
 def plan(chat: "Chat", _rest: str) -> None:
     """Show the placement of the model, and llama.cpp's flags for it."""
-    from mixcli.insight.plans import flags
+    from mixcli.planning.report import flags
 
     order = chat.model.order()
     for row in devices(order.expected):
@@ -82,7 +82,7 @@ def model_names(_chat: "Chat") -> Iterable[str]:
 
 def profile_names(_chat: "Chat") -> Iterable[str]:
     """List the profiles, for the Tab key."""
-    from mixcli.insight.machines import own_profiles
+    from mixcli.planning.machines import own_profiles
     from profiles.load import profile_names as known
 
     return ["auto", *known(own_profiles())]

@@ -1,6 +1,6 @@
 """Load a model by name: find its file, and attach to its host or start one.
 
-This is on the way of every command that asks something, so it imports nothing that plans: placing.py does, when a host must start.
+This is on the way of every command that asks something, so it imports nothing that plans: plan_load.py does, when a host must start.
 """
 
 import json
@@ -12,8 +12,8 @@ from mixcli.errors import NotInstalled
 from mixcli.host.protocol.host_spec import HostName, Order
 from mixcli.hub import usage
 from mixcli.hub.store import StoredModel, find
+from mixcli.planning.load_options import Wish
 from mixcli.system.console import console
-from mixcli.wish import Wish
 
 
 def load(model: str | None, wish: Wish, keep_alive: float, apart: str = "") -> Host:
@@ -34,7 +34,7 @@ def installed(model: str | None, wish: Wish) -> StoredModel:
     try:
         return find(model)
     except NotInstalled as missing:
-        from mixcli.insight.offers import with_offer
+        from mixcli.planning.offers import with_offer
 
         raise with_offer(missing, wish) from None
 
@@ -56,7 +56,7 @@ def hold(
     """
 
     def order() -> Order:
-        from mixcli.placing import place
+        from mixcli.planning.plan_load import place
 
         found = place(stored, wish)
         found = found.smaller if less and found.smaller else found

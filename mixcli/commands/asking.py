@@ -15,8 +15,8 @@ from mixcli.system.console import console
 if TYPE_CHECKING:
     from mixcli.batch.work import Asker
     from mixcli.client.endpoint import Endpoint
+    from mixcli.planning.load_options import Wish
     from mixcli.running import Held
-    from mixcli.wish import Wish
 
 F = TypeVar("F", bound=Callable[..., Any])
 

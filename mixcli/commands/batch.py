@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mixcli.batch.job import TemplateJob
     from mixcli.batch.work import Order, Report
     from mixcli.client.endpoint import Endpoint
+    from mixcli.planning.load_options import Wish
     from mixcli.request.output_format import Form
-    from mixcli.wish import Wish
 
 
 RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # fields of a result

@@ -15,7 +15,7 @@ from mixcli.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from mixcli.wish import Wish
+    from mixcli.planning.load_options import Wish
 
 
 @click.command("chat", cls=Command)

@@ -15,7 +15,7 @@ from mixcli.system.console import console
 @common
 def command(as_json: bool) -> None:
     """Check Python, llama.cpp, devices, memory, disk and the model store; each line shows ok, warn or fail and the next step."""
-    from mixcli.insight.doctor import findings
+    from mixcli.planning.doctor import findings
 
     found = list(findings())
     if as_json:

@@ -156,8 +156,8 @@ def wish_options(command: F) -> F:
         from_disk: bool,
         **others: Any,
     ) -> Any:
+        from mixcli.planning.load_options import Wish
         from mixcli.system.formatting import address, size_in_bytes
-        from mixcli.wish import Wish
         from profiles.request import Request
 
         if twice := next((one for one in workers if workers.count(one) > 1), None):

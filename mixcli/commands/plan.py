@@ -11,8 +11,8 @@ from mixcli.commands.options import NAME_OR_PATH, common, json_option, purpose_o
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.insight.plans import Other
-    from mixcli.wish import Wish
+    from mixcli.planning.load_options import Wish
+    from mixcli.planning.report import Other
     from profiles.planner import Plan
     from profiles.request import Purpose, Rule
 
@@ -50,9 +50,9 @@ def command(
     planned, or the only one that is installed, or the best of the catalog that fits.
     """
     from mixcli.hub.choosing import choice_data
-    from mixcli.insight.machines import machine_of, note_unused_cards, target_of
-    from mixcli.insight.offers import in_a_plan, plan_or_offer
-    from mixcli.insight.plans import as_data, check_rule, others, subject_or_best, types_of
+    from mixcli.planning.machines import machine_of, note_unused_cards, target_of
+    from mixcli.planning.offers import in_a_plan, plan_or_offer
+    from mixcli.planning.report import as_data, check_rule, others, subject_or_best, types_of
 
     request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
     wish = replace(wish, request=request)
@@ -81,14 +81,14 @@ def command(
             console.line()
         _show(subject.label, found, runners_up)
     if verify:
-        from mixcli.insight.verify import show_verified
+        from mixcli.planning.verify import show_verified
 
         show_verified(subject, found, wish.workers)
 
 
 def _show(label: str, found: "Plan", runners_up: "list[Other]") -> None:
     """Print where everything lies, how fast it should be, llama.cpp's flags, and what else would fit."""
-    from mixcli.insight.plans import bars, flags
+    from mixcli.planning.report import bars, flags
 
     console.line(f"{label}, context {found.n_ctx} tokens\n")
     for line in bars(found.ledger):

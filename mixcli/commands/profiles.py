@@ -47,7 +47,7 @@ def list_(as_json: bool) -> None:
 @common
 def show(name: str, as_json: bool) -> None:
     """Show profile NAME; auto is this machine."""
-    from mixcli.insight.machines import machine_of
+    from mixcli.planning.machines import machine_of
 
     facts = asdict(machine_of(name))
     if as_json:
@@ -105,7 +105,7 @@ def detect() -> None:
 @common
 def new(name: str, extends: str | None) -> None:
     """Create profile NAME in your configuration folder, from this machine or another profile, for you to edit."""
-    from mixcli.insight.machines import profile_of
+    from mixcli.planning.machines import profile_of
     from mixcli.system.json_cache import new_text
     from mixcli.system.paths import private
 
@@ -131,12 +131,12 @@ def _taken(path: Path) -> UsageError:
 
 
 def _own() -> Path:
-    from mixcli.insight.machines import own_profiles
+    from mixcli.planning.machines import own_profiles
 
     return own_profiles()
 
 
 def _detected() -> str:
-    from mixcli.insight.machines import detected_profile
+    from mixcli.planning.machines import detected_profile
 
     return detected_profile()

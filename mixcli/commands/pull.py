@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mixcli.hub.choosing import TypeRow
     from mixcli.hub.job import Job, Summary
     from mixcli.hub.store import StoredModel
-    from mixcli.wish import Wish as LoadWish
+    from mixcli.planning.load_options import Wish as LoadWish
     from profiles.request import Rule
 
 
@@ -75,7 +75,7 @@ def command(
     from mixcli.hub.choosing import favourite
     from mixcli.hub.job import Summary
     from mixcli.hub.pull import Made, Wish, pull
-    from mixcli.insight.machines import target_of
+    from mixcli.planning.machines import target_of
 
     signal.signal(signal.SIGTERM, _interrupt)
     target = target_of(wish, rule)

@@ -27,8 +27,8 @@ from mixcli.commands.options import (
 
 if TYPE_CHECKING:
     from mixcli.client.endpoint import Endpoint
+    from mixcli.planning.load_options import Wish
     from mixcli.request.output_format import Form
-    from mixcli.wish import Wish
 
 
 LONG_SYSTEM = 2000  # characters of a system message that are worth keeping computed on disk

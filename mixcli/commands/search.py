@@ -12,7 +12,7 @@ from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.hub.catalog import Entry
-    from mixcli.wish import Wish
+    from mixcli.planning.load_options import Wish
     from profiles.file_choice import FileChoice
     from profiles.machine import Machine
     from profiles.request import Rule
@@ -32,7 +32,7 @@ def command(words: tuple[str, ...], rule: "Rule | None", wish: "Wish", as_json: 
     from mixcli.hub.catalog import catalog
     from mixcli.hub.choosing import choices_of, rows_of
     from mixcli.hub.store import models
-    from mixcli.insight.machines import target_of
+    from mixcli.planning.machines import target_of
 
     have = {model.manifest.name for model in models() if model.manifest}
     wanted = [word.lower() for word in words]

@@ -11,7 +11,7 @@ from mixcli.commands.options import common, model_option, purpose_option, wish_o
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.wish import Wish
+    from mixcli.planning.load_options import Wish
     from profiles.request import Purpose
 
 

@@ -36,8 +36,8 @@ def _show_catalog(missing: NotInstalled, as_json: bool) -> None:
     from mixcli.hub.card import catalog_card, catalog_rows
     from mixcli.hub.catalog import catalog
     from mixcli.hub.reference import Reference
-    from mixcli.insight.machines import target_of
-    from mixcli.wish import Wish
+    from mixcli.planning.load_options import Wish
+    from mixcli.planning.machines import target_of
     from profiles.request import Request
 
     name = Reference.parse(missing.name).name if missing.name else ""

@@ -12,7 +12,7 @@ from mixcli.errors import DoesNotFit, UsageError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.wish import Wish
+    from mixcli.planning.load_options import Wish
     from profiles.request import Purpose, Rule
 
 
@@ -50,12 +50,12 @@ def command(
 ) -> None:
     """Benchmark a few placements of a model on this machine and use the fastest from now on."""
     from mixcli.hub.choosing import better_type, how_it_runs
-    from mixcli.insight.machines import machine_of, target_of
-    from mixcli.insight.offers import in_a_load, plan_or_offer
-    from mixcli.insight.plans import check_rule, subject_of
-    from mixcli.insight.target import reaching
-    from mixcli.insight.tune import sweep
-    from mixcli.insight.tuned import evidence, remember
+    from mixcli.planning.machines import machine_of, target_of
+    from mixcli.planning.offers import in_a_load, plan_or_offer
+    from mixcli.planning.report import check_rule, subject_of
+    from mixcli.planning.target_tps import reaching
+    from mixcli.planning.tune import sweep
+    from mixcli.planning.tuning_cache import evidence, remember
 
     request = replace(wish.request, purpose=purpose)
     where = (wish.profile, wish.vram, wish.ram, wish.workers)

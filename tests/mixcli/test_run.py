@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.insight.machines import detected_profile
+from mixcli.planning.machines import detected_profile
 from mixcli.system import process_state
 from mixcli.system.paths import runtime_dir
 from quantize import convert

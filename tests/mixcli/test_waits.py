@@ -11,7 +11,7 @@ from typing import Literal
 
 import pytest
 
-from mixcli.insight import doctor
+from mixcli.planning import doctor
 from mixcli.system import console as module
 from mixcli.system.console import console
 from tests.conftest import _environment

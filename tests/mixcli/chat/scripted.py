@@ -14,7 +14,7 @@ from gguf import GGUFWriter
 
 from mixcli.client.launch import host_name
 from mixcli.hub.store import StoredModel
-from mixcli.wish import Wish
+from mixcli.planning.load_options import Wish
 from profiles.request import Request
 
 N_CTX = 1000

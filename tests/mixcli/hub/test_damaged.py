@@ -14,9 +14,9 @@ from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.hub import damaged, removal, store
 from mixcli.hub.adopt import adopt
 from mixcli.hub.choosing import Target
-from mixcli.insight.doctor import _store
-from mixcli.insight.machines import machine_of
-from mixcli.insight.plans import subject_of
+from mixcli.planning.doctor import _store
+from mixcli.planning.machines import machine_of
+from mixcli.planning.report import subject_of
 from mixcli.system import paths
 from mixcli.system.os_errors import explain
 from tests.support import small_gguf

@@ -14,10 +14,10 @@ from mixcli.client.launch import Wish
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.hub.store import find
 from mixcli.hub.unseen import unseen_shape
-from mixcli.insight import tune
-from mixcli.insight.plans import Subject
-from mixcli.insight.tune import candidates, measure
-from mixcli.placing import place
+from mixcli.planning import tune
+from mixcli.planning.plan_load import place
+from mixcli.planning.report import Subject
+from mixcli.planning.tune import candidates, measure
 from mixcli.system.hardware import this_machine
 from profiles.machine import Gpu, Machine
 from profiles.request import Request

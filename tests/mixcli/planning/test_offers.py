@@ -9,8 +9,8 @@ import pytest
 
 from mixcli.client.launch import installed
 from mixcli.errors import NotInstalled
-from mixcli.insight.offers import with_offer
-from mixcli.wish import Wish
+from mixcli.planning.load_options import Wish
+from mixcli.planning.offers import with_offer
 from profiles.errors import DoesNotFit
 from profiles.request import Request
 from tests.conftest import Runner

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mixcli.errors import ModelDied
-from mixcli.insight.plans import Subject
-from mixcli.insight.verify import measured
+from mixcli.planning.report import Subject
+from mixcli.planning.verify import measured
 from mixcli.system.formatting import counted
 from profiles.errors import DoesNotFit
 from profiles.layout import layout_of

@@ -17,9 +17,9 @@ from mixcli.hub.choosing import (
 )
 from mixcli.hub.reference import Reference
 from mixcli.hub.store import models
-from mixcli.insight.machines import target_of
+from mixcli.planning.load_options import Wish
+from mixcli.planning.machines import target_of
 from mixcli.system.formatting import size
-from mixcli.wish import Wish
 from profiles.file_choice import row_of
 from profiles.machine import Machine
 from profiles.planner import Plan, plan

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mixcli.errors import ModelDied, NotReachable, UsageError
-from mixcli.insight.plans import Subject
+from mixcli.planning.report import Subject
 from mixcli.system import python_child
 from mixcli.system.console import console
 from profiles.expectation import expectation

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mixcli.insight.plans import flags
+from mixcli.planning.report import flags
 from profiles.placement import Placement
 from profiles.quality import USUAL
 

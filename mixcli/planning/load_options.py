@@ -10,7 +10,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Wish:
-    """The options of a load: what the plan must meet, and the machine that it is made for (see insight.machines.machine_of)."""
+    """The options of a load: what the plan must meet, and the machine that it is made for (see planning.machines.machine_of)."""
 
     request: Request
     profile: str | None = None

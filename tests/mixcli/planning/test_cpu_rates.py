@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from mixcli import host_rates
-from mixcli.insight import doctor
-from mixcli.insight.machines import detected_profile, machine_of
+from mixcli.planning import cpu_rates, doctor
+from mixcli.planning.machines import detected_profile, machine_of
 from mixcli.system import json_cache, python_child
 from mixcli.system.hardware import physical_cores
 from profiles.load import load_profile
@@ -24,17 +23,17 @@ SOUND: dict[str, Any] = {"decode": 1.0, "experts": [1.0] * 3, "dense": [1.0] * 3
 
 @pytest.fixture
 def measuring(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(host_rates.SWITCH, "")
-    monkeypatch.setattr(host_rates, "ROWS", 64)
-    monkeypatch.setattr(host_rates, "MAX_TRIES", 1)  # other tests run beside this one
-    monkeypatch.setattr(host_rates, "BYTES", 1 << 19)
+    monkeypatch.setenv(cpu_rates.SWITCH, "")
+    monkeypatch.setattr(cpu_rates, "ROWS", 64)
+    monkeypatch.setattr(cpu_rates, "MAX_TRIES", 1)  # other tests run beside this one
+    monkeypatch.setattr(cpu_rates, "BYTES", 1 << 19)
     return home
 
 
 def test_what_a_plan_needs_is_measured_once_and_remembered(measuring: Path) -> None:
-    assert host_rates.known_rates() == HostRates()
+    assert cpu_rates.known_rates() == HostRates()
     said: list[str] = []
-    rates = host_rates.host_rates(("Q4_K", "F32"), said.append)
+    rates = cpu_rates.host_rates(("Q4_K", "F32"), said.append)
     assert said == ["measuring this CPU once, for Q4_K, attention"]
     (one,) = rates.types
     assert one.type == "Q4_K"
@@ -42,18 +41,18 @@ def test_what_a_plan_needs_is_measured_once_and_remembered(measuring: Path) -> N
     assert all(rate > 1e-4 for rate in (*one.plain.experts, *one.plain.dense))
     assert rates.attention is not None
     assert min(*rates.attention.plain, *rates.attention.flash) > 1e-4
-    assert host_rates.known_rates() == rates
-    assert host_rates.host_rates(("Q4_K",), said.append) == rates
+    assert cpu_rates.known_rates() == rates
+    assert cpu_rates.host_rates(("Q4_K",), said.append) == rates
     assert len(said) == 1
 
 
 def test_a_profile_that_was_detected_has_them(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_rates, "COMMON", ("Q4_0",))
+    monkeypatch.setattr(cpu_rates, "COMMON", ("Q4_0",))
     folder = measuring / "config/profiles"
     folder.mkdir(parents=True)
     (folder / "here.toml").write_text(detected_profile())
     machine = load_profile("here", folder).machine()
-    assert write_rates(machine.rates) == write_rates(host_rates.known_rates())
+    assert write_rates(machine.rates) == write_rates(cpu_rates.known_rates())
     assert [(one.type, one.origin) for one in machine.rates.types] == [("Q4_0", "profile")]
 
 
@@ -69,8 +68,8 @@ def test_a_profile_without_rates_claims_none(
         ("No", True),
         ("False", True),
     ):
-        monkeypatch.setenv(host_rates.SWITCH, value)
-        assert host_rates.is_off() == is_off
+        monkeypatch.setenv(cpu_rates.SWITCH, value)
+        assert cpu_rates.is_off() == is_off
     text = detected_profile()
     assert "This machine, measured" not in text
     assert "rates" not in text
@@ -90,16 +89,16 @@ def test_kernels_that_die_leave_what_was_measured_before(
         starts.append(stdin)
         return python_child.finished(python_child.command("-c", code), seconds=seconds, stdin=stdin)
 
-    monkeypatch.setattr(host_rates.python_child, "run", run)
+    monkeypatch.setattr(cpu_rates.python_child, "run", run)
     said: list[str] = []
-    rates = host_rates.host_rates(("Q4_K", "Q6_K"), said.append)
+    rates = cpu_rates.host_rates(("Q4_K", "Q6_K"), said.append)
     assert [one.type for one in rates.types] == ["Q4_K"]
     assert rates.of("Q4_K", repacked=True) == rates.of("Q4_K", repacked=False)
     assert "Q6_K, attention could not be measured (killed by signal 6); estimates use typical ones" in said[1]
-    assert host_rates.host_rates(("Q4_K", "Q6_K"), said.append) == rates
+    assert cpu_rates.host_rates(("Q4_K", "Q6_K"), said.append) == rates
     assert len(starts) == 1
-    assert host_rates.failures() == dict.fromkeys(("attention", "Q6_K"), "killed by signal 6")
-    host_rates.host_rates(("Q6_K",), again=True)
+    assert cpu_rates.failures() == dict.fromkeys(("attention", "Q6_K"), "killed by signal 6")
+    cpu_rates.host_rates(("Q6_K",), again=True)
     assert json.loads(starts[1])["types"] == ["Q6_K", "attention"]
 
 
@@ -122,24 +121,24 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
         code = "\n".join(f"print({json.dumps(line)!r})" for line in lines)
         return python_child.finished(python_child.command("-c", code), seconds=seconds, stdin=stdin)
 
-    monkeypatch.setattr(host_rates.python_child, "run", run)
-    monkeypatch.setattr(host_rates, "MAX_TRIES", 3)
+    monkeypatch.setattr(cpu_rates.python_child, "run", run)
+    monkeypatch.setattr(cpu_rates, "MAX_TRIES", 3)
     both = ["Q4_K", "attention"]
     for n_starts, best in ((1, 12.0), (2, 14.0), (3, 14.0), (3, 14.0)):
         for _ in range(2):  # once a start
-            rates = host_rates.host_rates(("Q4_K",))
+            rates = cpu_rates.host_rates(("Q4_K",))
             assert starts == [both] * n_starts
             (one,) = rates.types
             assert (one.plain.decode, one.origin) == (best, "busy")
             assert rates.attention is not None
             assert rates.attention.origin == "busy"
-        host_rates._here.clear()
+        cpu_rates._here.clear()
     for line in lines:
         line["busy"] = False
-    (one,) = host_rates.host_rates(("Q4_K",), again=True).types
+    (one,) = cpu_rates.host_rates(("Q4_K",), again=True).types
     assert (one.plain.decode, one.origin) == (11.0, "measured")
     starts.clear()
-    host_rates.host_rates(("Q4_K",))
+    cpu_rates.host_rates(("Q4_K",))
     assert starts == []
 
 
@@ -147,27 +146,27 @@ def test_a_second_measurement_that_fails_leaves_the_first(
     measuring: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = {**SOUND, "busy": 1}
-    json_cache.update("rates", lambda known: known.update({host_rates._key(): {"Q4_K": entry}}))
-    monkeypatch.setattr(host_rates, "MAX_TRIES", 3)
-    monkeypatch.setattr(host_rates, "TIME_LIMIT", 0.1)
-    monkeypatch.setattr(host_rates, "LIMIT_TYPE", 0.0)
-    assert [one.type for one in host_rates.host_rates(("Q4_K",)).types] == ["Q4_K"]
-    assert host_rates._known()["Q4_K"] == {**entry, "busy": 2}
+    json_cache.update("rates", lambda known: known.update({cpu_rates._key(): {"Q4_K": entry}}))
+    monkeypatch.setattr(cpu_rates, "MAX_TRIES", 3)
+    monkeypatch.setattr(cpu_rates, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(cpu_rates, "LIMIT_TYPE", 0.0)
+    assert [one.type for one in cpu_rates.host_rates(("Q4_K",)).types] == ["Q4_K"]
+    assert cpu_rates._known()["Q4_K"] == {**entry, "busy": 2}
 
 
 def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_rates, "TIME_LIMIT", 0.1)
-    monkeypatch.setattr(host_rates, "LIMIT_TYPE", 0.0)
+    monkeypatch.setattr(cpu_rates, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(cpu_rates, "LIMIT_TYPE", 0.0)
     said: list[str] = []
-    assert host_rates.host_rates(("Q8_0",), said.append) == HostRates()
+    assert cpu_rates.host_rates(("Q8_0",), said.append) == HostRates()
     assert "(timed out); estimates use typical ones, `mixcli doctor` retries" in said[1]
     # a busy machine may be the reason
-    host_rates._here.clear()
-    assert host_rates._missing(["Q8_0"], again=False) == []
-    monkeypatch.setattr(host_rates, "MAX_TRIES", 2)
-    assert host_rates._missing(["Q8_0"], again=False) == ["Q8_0", "attention"]
+    cpu_rates._here.clear()
+    assert cpu_rates._missing(["Q8_0"], again=False) == []
+    monkeypatch.setattr(cpu_rates, "MAX_TRIES", 2)
+    assert cpu_rates._missing(["Q8_0"], again=False) == ["Q8_0", "attention"]
     line = {"type": "Q8_0", "second": False, "busy": False}
-    entry = host_rates._entry("Q8_0", [{**line, "rates": SOUND}, None], {}, "", cut=True)
+    entry = cpu_rates._entry("Q8_0", [{**line, "rates": SOUND}, None], {}, "", cut=True)
     assert entry == {**SOUND, "busy": 1}
 
 
@@ -183,16 +182,16 @@ def test_what_cannot_be_remembered_is_used_all_the_same(
         measured.append(stdin)
         return run(*words, seconds=seconds, stdin=stdin)
 
-    monkeypatch.setattr(host_rates.python_child, "run", counted)
+    monkeypatch.setattr(cpu_rates.python_child, "run", counted)
     if is_file:
         measuring.mkdir()
         (measuring / "cache").touch()
     else:
         (measuring / "cache/rates.json").mkdir(parents=True)
     said: list[str] = []
-    rates = host_rates.host_rates(("Q4_0",), said.append)
+    rates = cpu_rates.host_rates(("Q4_0",), said.append)
     assert [one.type for one in rates.types] == ["Q4_0"]
-    assert host_rates.known_rates() == host_rates.host_rates(("Q4_0",), said.append) == rates
+    assert cpu_rates.known_rates() == cpu_rates.host_rates(("Q4_0",), said.append) == rates
     assert len(measured) == 1
     assert said[0] == "measuring this CPU once, for Q4_0, attention"
     (sentence,) = said[1:]
@@ -203,7 +202,7 @@ def test_what_cannot_be_remembered_is_used_all_the_same(
 
 def test_what_is_remembered_is_not_believed_but_measured_again(measuring: Path) -> None:
     sound = SOUND
-    key = host_rates._key()
+    key = cpu_rates._key()
     for table in (
         [],
         {"Q4_K": 7},
@@ -215,19 +214,19 @@ def test_what_is_remembered_is_not_believed_but_measured_again(measuring: Path) 
         {"Q4_K": {**sound, "repacked": True}},
     ):
         json_cache.update("rates", lambda known, table=table: known.update({key: table}))
-        assert host_rates.known_rates() == HostRates()
-        assert host_rates._missing(["Q4_K"], again=False) == ["Q4_K", "attention"]
-        assert host_rates.failures() == {}
+        assert cpu_rates.known_rates() == HostRates()
+        assert cpu_rates._missing(["Q4_K"], again=False) == ["Q4_K", "attention"]
+        assert cpu_rates.failures() == {}
 
 
 def test_what_was_measured_with_other_batches_is_measured_again(
     measuring: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    json_cache.update("rates", lambda known: known.update({host_rates._key(): {"Q4_K": SOUND}}))
-    assert [one.type for one in host_rates.known_rates().types] == ["Q4_K"]
-    monkeypatch.setattr(host_rates, "BATCHES", (16, 512))
-    assert host_rates.known_rates() == HostRates()
-    assert host_rates._missing(["Q4_K"], again=False) == ["Q4_K", "attention"]
+    json_cache.update("rates", lambda known: known.update({cpu_rates._key(): {"Q4_K": SOUND}}))
+    assert [one.type for one in cpu_rates.known_rates().types] == ["Q4_K"]
+    monkeypatch.setattr(cpu_rates, "BATCHES", (16, 512))
+    assert cpu_rates.known_rates() == HostRates()
+    assert cpu_rates._missing(["Q4_K"], again=False) == ["Q4_K", "attention"]
 
 
 def test_a_model_that_lies_on_the_card_needs_none(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,20 +236,20 @@ def test_a_model_that_lies_on_the_card_needs_none(measuring: Path, monkeypatch: 
         asked.append(types)
         return HostRates()
 
-    monkeypatch.setattr(host_rates, "host_rates", measured)
+    monkeypatch.setattr(cpu_rates, "host_rates", measured)
     room = MIXTURE.bytes_weights + 1
-    host_rates.with_rates(Machine(1 << 40, 8, (Gpu("CUDA0", room),)), [MIXTURE])
-    host_rates.with_rates(Machine(1 << 40, 8, (Gpu("MTL0", room, "metal"),), unified=True), [MIXTURE])
+    cpu_rates.with_rates(Machine(1 << 40, 8, (Gpu("CUDA0", room),)), [MIXTURE])
+    cpu_rates.with_rates(Machine(1 << 40, 8, (Gpu("MTL0", room, "metal"),), unified=True), [MIXTURE])
     assert asked == []
-    host_rates.with_rates(Machine(1 << 40, 8, (Gpu("CUDA0", room // 2),)), [MIXTURE])
-    host_rates.with_rates(Machine(1 << 40, 8), [MIXTURE])
+    cpu_rates.with_rates(Machine(1 << 40, 8, (Gpu("CUDA0", room // 2),)), [MIXTURE])
+    cpu_rates.with_rates(Machine(1 << 40, 8), [MIXTURE])
     assert asked == [set(MIXTURE.types)] * 2
 
 
 @pytest.mark.usefixtures("home")
 def test_nothing_is_measured_where_that_is_off() -> None:
     said: list[str] = []
-    assert host_rates.host_rates(MIXTURE.types, said.append) == HostRates()
+    assert cpu_rates.host_rates(MIXTURE.types, said.append) == HostRates()
     assert said == []
     assert machine_of(None, shapes=[MIXTURE]).rates == HostRates()
 
@@ -277,7 +276,7 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
         "MXFP4": {"failed": "killed by signal 4"},
         "Q5_1": {},
     }
-    json_cache.update("rates", lambda known: known.update({host_rates._key(): table}))
+    json_cache.update("rates", lambda known: known.update({cpu_rates._key(): table}))
     assert "usual" not in mixcli(*search).stdout
     found = {one.what: one for one in doctor._processor()}
     assert (found["processor"].state, found["processor Q6_K"].words) == (
@@ -294,8 +293,8 @@ def test_what_other_programs_leave_of_the_processor_is_not_taken_for_the_process
     hardly = {"decode": 1e-3, "experts": [1e-6] * 3, "dense": [1e-6] * 3}
     known = {"Q4_K": hardly, "attention": {"plain": [1e-6] * 2, "flash": [1e-6] * 2}}
     usual = typical_rates("avx2").scaled(physical_cores() / 4, math.inf)
-    quiet = host_rates._usable(known)
-    busy = host_rates._usable({name: {**found, "busy": 1} for name, found in known.items()})
+    quiet = cpu_rates._usable(known)
+    busy = cpu_rates._usable({name: {**found, "busy": 1} for name, found in known.items()})
     assert quiet.types[0].plain.decode == 1e-3
     assert busy.types[0].plain == next(one.plain for one in usual.types if one.type == "Q4_K")
     assert busy.attention is not None

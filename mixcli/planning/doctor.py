@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mixcli.host_rates import SWITCH, failures, host_rates, is_off, known_rates
+from mixcli.planning.cpu_rates import SWITCH, failures, host_rates, is_off, known_rates
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.disk import random_reads
@@ -75,7 +75,7 @@ def _backends() -> Finding:
 
 
 def _selftest() -> Finding:
-    from mixcli.insight.child import computes
+    from mixcli.planning.llama_check import computes
 
     works, note = computes()
     return Finding(

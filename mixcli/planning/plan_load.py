@@ -6,11 +6,11 @@ from mixcli.engine.preflight import check_gguf
 from mixcli.host.protocol.host_spec import Order
 from mixcli.hub.headers import shape_of
 from mixcli.hub.store import StoredModel
-from mixcli.insight.machines import machine_of, note_unused_cards
-from mixcli.insight.offers import in_a_load, plan_or_offer
-from mixcli.insight.tuned import tuned
+from mixcli.planning.load_options import Wish
+from mixcli.planning.machines import machine_of, note_unused_cards
+from mixcli.planning.offers import in_a_load, plan_or_offer
+from mixcli.planning.tuning_cache import tuned
 from mixcli.system.console import console
-from mixcli.wish import Wish
 from profiles.expectation import expectation
 from profiles.layout import layout_of
 from profiles.ledger import accounts

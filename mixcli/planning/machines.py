@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.hub.choosing import Target
+from mixcli.planning.load_options import Wish
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean
-from mixcli.wish import Wish
 from profiles.aliases import APPLE, is_apple, like
 from profiles.errors import UnknownProfile
 from profiles.load import load_profile, profile_names
@@ -53,7 +53,7 @@ def machine_of(
     if ram is not None:
         machine = replace(machine, bytes_free=ram)
     if profile in (None, "auto"):
-        from mixcli.host_rates import with_rates
+        from mixcli.planning.cpu_rates import with_rates
 
         machine = with_rates(machine, shapes, console.note)
     return machine
@@ -104,7 +104,7 @@ def _note_nearest(name: str) -> None:
 
 def detected_profile() -> str:
     """Measure this machine and give it as the text of a profile."""
-    from mixcli.host_rates import COMMON, SWITCH, host_rates, is_off
+    from mixcli.planning.cpu_rates import COMMON, SWITCH, host_rates, is_off
     from mixcli.system.hardware import measured_bandwidth, this_machine
     from profiles.rates import write_rates
 

@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 from mixcli.hub.headers import header_of, shape_of
-from mixcli.insight.machines import machine_of
+from mixcli.planning.machines import machine_of
 from profiles.layout import layout_of
 from profiles.speed import estimate
 
 if TYPE_CHECKING:
     from mixcli.hub.store import StoredModel
-    from mixcli.wish import Wish
+    from mixcli.planning.load_options import Wish
     from profiles.placement import Placement
 
 

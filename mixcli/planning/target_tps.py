@@ -11,8 +11,8 @@ from mixcli.errors import ModelDied
 from mixcli.hub.choosing import shapes_of_types
 from mixcli.hub.headers import header_of, shape_of
 from mixcli.hub.store import StoredModel, find, models
-from mixcli.insight.plans import Subject
-from mixcli.insight.tune import Measurement, measure
+from mixcli.planning.report import Subject
+from mixcli.planning.tune import Measurement, measure
 from profiles.errors import DoesNotFit
 from profiles.file_choice import choose, pick
 from profiles.machine import Machine
