@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.sdist import llama_cpp
-from mixcli.hub.headers import shape_of
 from mixcli.llama.ggml import library, library_folder
+from mixcli.store.headers import shape_of
 from profiles.errors import DoesNotFit
 from profiles.layout import Layout, layout_of
 from profiles.ledger import accounts

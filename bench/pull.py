@@ -32,7 +32,7 @@ print(time.perf_counter() - began, path)
 """
 OURS = """
 import sys, time
-from mixcli.hub import download, remote
+from mixcli.pull import download, hub_client as remote
 began = time.perf_counter()
 repo = remote.look(sys.argv[1])
 path = download.fetch(repo, repo.by_name[sys.argv[2]], lambda *_: None)

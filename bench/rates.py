@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from mixcli.hub.headers import header_of, shape_of
 from mixcli.planning.cpu_rates import host_rates, with_rates
 from mixcli.planning.report import Subject
 from mixcli.planning.verify import measured
+from mixcli.store.headers import header_of, shape_of
 from mixcli.system.hardware import this_machine
 from profiles.layout import layout_of
 from profiles.machine import Machine

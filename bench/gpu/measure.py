@@ -13,8 +13,8 @@ from bench.gpu import grid, models, table
 from bench.gpu.build import AGAIN
 from bench.gpu.cell import measure
 from bench.gpu.device import device
-from mixcli.hub.headers import header_of, shape_of
 from mixcli.planning.report import Subject
+from mixcli.store.headers import header_of, shape_of
 from profiles.machine import Machine
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bench.gpu.device import device
 from bench.gpu.models import small_model
-from mixcli.hub import store
-from mixcli.hub.headers import header_of, shape_of
 from mixcli.llama import selftest
 from mixcli.llama.model import Context, Model
+from mixcli.store import store
+from mixcli.store.headers import header_of, shape_of
 from profiles.ledger import Account
 from profiles.machine import Machine
 from profiles.placement import Placement

@@ -10,8 +10,8 @@ from mixcli.errors import MixcliError
 if TYPE_CHECKING:
     from mixcli.client.process import Host
     from mixcli.host.protocol.host_spec import Order
-    from mixcli.hub.store import StoredModel
     from mixcli.planning.load_options import Wish
+    from mixcli.store.store import StoredModel
 
 LOADING, READY, FAILED, GONE = "loading", "ready", "failed", "gone"
 LOOK = 0.1  # seconds between two looks at a load that reports nothing
@@ -131,7 +131,7 @@ class ChatModel:
 
     def folds_system(self) -> bool:
         """Return whether the model's format has no system message, so that its text goes into a message of the user."""
-        from mixcli.hub.headers import header_of
+        from mixcli.store.headers import header_of
 
         try:
             template = header_of(self.stored().parts).get("tokenizer.chat_template")

@@ -75,7 +75,7 @@ def spread(layers: Sequence[Sequence[int]], n_expert: int, n_used: int) -> list[
 
 def model_names(_chat: "Chat") -> Iterable[str]:
     """List the models of this machine, for the Tab key."""
-    from mixcli.hub.store import models
+    from mixcli.store.store import models
 
     return [one.label for one in models()]
 

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from mixcli.client.process import Host, connect
 from mixcli.errors import NotInstalled
 from mixcli.host.protocol.host_spec import HostName, Order
-from mixcli.hub import usage
-from mixcli.hub.store import StoredModel, find
 from mixcli.planning.load_options import Wish
+from mixcli.store import usage
+from mixcli.store.store import StoredModel, find
 from mixcli.system.console import console
 
 

@@ -13,7 +13,7 @@ from mixcli.system.console import console
 from mixcli.system.formatting import size
 
 if TYPE_CHECKING:
-    from mixcli.hub.choosing import TypeRow
+    from mixcli.pull.type_choice import TypeRow
 
 F = TypeVar("F", bound=Callable[..., Any])
 

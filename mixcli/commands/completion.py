@@ -15,7 +15,7 @@ def complete_models(
     """Return the models of this machine, and .gguf files, that begin as typed."""
     from click.shell_completion import CompletionItem
 
-    from mixcli.hub.store import models
+    from mixcli.store.store import models
 
     labels = [model.label for model in models()]
     names = sorted({label.rpartition(":")[0] for label in labels if ":" in label})

@@ -11,7 +11,7 @@ import click
 
 from mixcli.commands.options import F, with_options
 from mixcli.errors import UsageError
-from mixcli.file_types import file_type, tensor_type
+from mixcli.store.file_types import file_type, tensor_type
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, counted, size, size_in_bytes
 from mixcli.system.text import as_argument, missing

@@ -14,15 +14,15 @@ from mixcli.system.console import console
 @common
 def command(model: str | None, clear: bool) -> None:
     """Show or set the default model. -m and MIXCLI_MODEL override it."""
-    from mixcli.hub import default, store
+    from mixcli.store import default_model, store
 
     if clear:
-        default.set_to(None)
+        default_model.set_to(None)
     elif model:
         label = store.find(model).label
-        default.set_to(label)
+        default_model.set_to(label)
         console.note(f"default model: {label}")
-    elif chosen := default.get():
+    elif chosen := default_model.get():
         console.line(chosen)
     else:
         raise UsageError("no default model is set; `mixcli default MODEL` sets one")

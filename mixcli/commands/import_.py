@@ -24,7 +24,7 @@ def command(path: Path, name: str | None, copy: bool) -> None:
 
     The type, such as Q4_K_M, is taken from the file name, or else from the file.
     """
-    from mixcli.hub.adopt import adopt
+    from mixcli.store.import_ import adopt
 
     with console.progress(f"importing {path.name}", unit="bytes") as bar:
         stored, fresh = adopt(path, name, copy, bar.update)

@@ -16,9 +16,9 @@ def command(as_json: bool) -> None:
 
     GGUF files in the Hugging Face cache, in Ollama's store and in LM Studio's folders are used in place.
     """
-    from mixcli.hub.card import damaged_row, row
-    from mixcli.hub.damaged import damaged
-    from mixcli.hub.store import everything
+    from mixcli.store.damaged import damaged
+    from mixcli.store.model_info import damaged_row, row
+    from mixcli.store.store import everything
 
     rows = [row(model) for model in everything()]
     broken = damaged()

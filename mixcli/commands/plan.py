@@ -49,10 +49,10 @@ def command(
     mixtral. Without a type, all types are planned and the one that suits the machine is chosen. Without MODEL, the default model is
     planned, or the only one that is installed, or the best of the catalog that fits.
     """
-    from mixcli.hub.choosing import choice_data
     from mixcli.planning.machines import machine_of, note_unused_cards, target_of
     from mixcli.planning.offers import in_a_plan, plan_or_offer
     from mixcli.planning.report import as_data, check_rule, others, subject_or_best, types_of
+    from mixcli.pull.type_choice import choice_data
 
     request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
     wish = replace(wish, request=request)

@@ -15,10 +15,10 @@ from mixcli.system.console import console
 from mixcli.system.formatting import about_time, size
 
 if TYPE_CHECKING:
-    from mixcli.hub.choosing import TypeRow
-    from mixcli.hub.job import Job, Summary
-    from mixcli.hub.store import StoredModel
     from mixcli.planning.load_options import Wish as LoadWish
+    from mixcli.pull.pull_plan import Job, Summary
+    from mixcli.pull.type_choice import TypeRow
+    from mixcli.store.store import StoredModel
     from profiles.request import Rule
 
 
@@ -72,10 +72,10 @@ def command(
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
-    from mixcli.hub.choosing import favourite
-    from mixcli.hub.job import Summary
-    from mixcli.hub.pull import Made, Wish, pull
     from mixcli.planning.machines import target_of
+    from mixcli.pull.pull import Made, Wish, pull
+    from mixcli.pull.pull_plan import Summary
+    from mixcli.pull.type_choice import favourite
 
     signal.signal(signal.SIGTERM, _interrupt)
     target = target_of(wish, rule)

@@ -16,7 +16,7 @@ from mixcli.system.formatting import size
 @common
 def command(model: str, yes: bool, dry_run: bool) -> None:
     """Remove MODEL. Files that another model or program needs are kept."""
-    from mixcli.hub import removal
+    from mixcli.store import removal
 
     plan = removal.plan_for(model)
     for path in plan.files:

@@ -11,8 +11,8 @@ from mixcli.commands.options import common, json_option, wish_options
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.hub.catalog import Entry
     from mixcli.planning.load_options import Wish
+    from mixcli.store.catalog import Entry
     from profiles.file_choice import FileChoice
     from profiles.machine import Machine
     from profiles.request import Rule
@@ -29,10 +29,10 @@ def command(words: tuple[str, ...], rule: "Rule | None", wish: "Wish", as_json: 
 
     The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
     """
-    from mixcli.hub.catalog import catalog
-    from mixcli.hub.choosing import choices_of, rows_of
-    from mixcli.hub.store import models
     from mixcli.planning.machines import target_of
+    from mixcli.pull.type_choice import choices_of, rows_of
+    from mixcli.store.catalog import catalog
+    from mixcli.store.store import models
 
     have = {model.manifest.name for model in models() if model.manifest}
     wanted = [word.lower() for word in words]

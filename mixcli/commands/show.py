@@ -17,8 +17,8 @@ def command(model: str | None, as_json: bool) -> None:
 
     Of a catalog name that is not installed, what the catalog knows: license, context, sizes, and the command that downloads it.
     """
-    from mixcli.hub.card import card, for_people
-    from mixcli.hub.store import find
+    from mixcli.store.model_info import card, for_people
+    from mixcli.store.store import find
 
     try:
         facts = card(find(model))
@@ -33,11 +33,11 @@ def command(model: str | None, as_json: bool) -> None:
 
 def _show_catalog(missing: NotInstalled, as_json: bool) -> None:
     """Show a model of the catalog; raises `missing` where it is of no catalog."""
-    from mixcli.hub.card import catalog_card, catalog_rows
-    from mixcli.hub.catalog import catalog
-    from mixcli.hub.reference import Reference
     from mixcli.planning.load_options import Wish
     from mixcli.planning.machines import target_of
+    from mixcli.store.catalog import catalog
+    from mixcli.store.model_info import catalog_card, catalog_rows
+    from mixcli.store.reference import Reference
     from profiles.request import Request
 
     name = Reference.parse(missing.name).name if missing.name else ""

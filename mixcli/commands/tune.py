@@ -49,13 +49,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Benchmark a few placements of a model on this machine and use the fastest from now on."""
-    from mixcli.hub.choosing import better_type, how_it_runs
     from mixcli.planning.machines import machine_of, target_of
     from mixcli.planning.offers import in_a_load, plan_or_offer
     from mixcli.planning.report import check_rule, subject_of
     from mixcli.planning.target_tps import reaching
     from mixcli.planning.tune import sweep
     from mixcli.planning.tuning_cache import evidence, remember
+    from mixcli.pull.type_choice import better_type, how_it_runs
 
     request = replace(wish.request, purpose=purpose)
     where = (wish.profile, wish.vram, wish.ram, wish.workers)

@@ -14,8 +14,8 @@ from mixcli.system.console import console
 @common
 def command(model: str | None, as_json: bool) -> None:
     """Read every byte of MODEL, or of all models in the store, and compare the checksums."""
-    from mixcli.hub import damaged, store
-    from mixcli.hub.verification import verify
+    from mixcli.store import damaged, store
+    from mixcli.store.verification import verify
 
     models = [store.find(model)] if model else store.models()
     broken = [] if model else damaged.damaged()

@@ -166,8 +166,8 @@ def _disk() -> Finding:
 
 
 def _store() -> Finding:
-    from mixcli.hub.damaged import damaged
-    from mixcli.hub.store import models
+    from mixcli.store.damaged import damaged
+    from mixcli.store.store import models
 
     folder = paths.models_dir()
     if not os.access(folder, os.W_OK):

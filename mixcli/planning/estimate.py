@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from mixcli.hub.headers import header_of, shape_of
 from mixcli.planning.machines import machine_of
+from mixcli.store.headers import header_of, shape_of
 from profiles.layout import layout_of
 from profiles.speed import estimate
 
 if TYPE_CHECKING:
-    from mixcli.hub.store import StoredModel
     from mixcli.planning.load_options import Wish
+    from mixcli.store.store import StoredModel
     from profiles.placement import Placement
 
 

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from mixcli.errors import UsageError
-from mixcli.hub.choosing import Target
 from mixcli.planning.load_options import Wish
+from mixcli.pull.type_choice import Target
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean

@@ -7,18 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mixcli.errors import MixcliError, NotInstalled, UsageError
-from mixcli.hub.choosing import (
-    favourite,
-    in_short,
-    offer,
-    pull_command,
-    shapes_of_types,
-    usual_types,
-)
-from mixcli.hub.reference import Reference
-from mixcli.hub.store import models
 from mixcli.planning.load_options import Wish
 from mixcli.planning.machines import target_of
+from mixcli.pull.type_choice import favourite, in_short, offer, pull_command, shapes_of_types, usual_types
+from mixcli.store.reference import Reference
+from mixcli.store.store import models
 from mixcli.system.formatting import size
 from profiles.file_choice import row_of
 from profiles.machine import Machine

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from mixcli.engine.preflight import check_gguf
 from mixcli.host.protocol.host_spec import Order
-from mixcli.hub.headers import shape_of
-from mixcli.hub.store import StoredModel
 from mixcli.planning.load_options import Wish
 from mixcli.planning.machines import machine_of, note_unused_cards
 from mixcli.planning.offers import in_a_load, plan_or_offer
 from mixcli.planning.tuning_cache import tuned
+from mixcli.store.headers import shape_of
+from mixcli.store.preflight import check_gguf
+from mixcli.store.store import StoredModel
 from mixcli.system.console import console
 from profiles.expectation import expectation
 from profiles.layout import layout_of

@@ -9,12 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import UsageError
-from mixcli.hub import default, surroundings
-from mixcli.hub.choosing import Target, TypeRow, check_rate, favourite, rows_of, shapes_of_types, usual_shapes
-from mixcli.hub.headers import shape_of
-from mixcli.hub.reference import is_path, is_there
-from mixcli.hub.store import find, models
-from mixcli.hub.unseen import unseen_shape
+from mixcli.pull import hub_environment
+from mixcli.pull.remote_shape import unseen_shape
+from mixcli.pull.type_choice import (
+    Target,
+    TypeRow,
+    check_rate,
+    favourite,
+    rows_of,
+    shapes_of_types,
+    usual_shapes,
+)
+from mixcli.store import default_model
+from mixcli.store.headers import shape_of
+from mixcli.store.reference import is_path, is_there
+from mixcli.store.store import find, models
 from mixcli.system.console import console
 from profiles.file_choice import FileChoice, Row, row_of
 from profiles.ledger import PARTS, Account
@@ -67,7 +76,7 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
         raise UsageError(f"{model} and --quant {quant} both name a type; remove one of them")
     if is_remote:
         return _remote(model or "", quant, target)
-    from mixcli.file_types import file_type as type_name
+    from mixcli.store.file_types import file_type as type_name
 
     if facts is None:
         wanted = type_name(quant or "")
@@ -92,7 +101,7 @@ def subject_or_best(model: str | None, quant: str | None, target: Target) -> Sub
 
     Raises NotInstalled where only the demo fits.
     """
-    if model or quant or default.get() or len(models()) == 1:
+    if model or quant or default_model.get() or len(models()) == 1:
         return subject_of(model, quant, target)
     name, planned = favourite(target)
     if planned is None or planned.chosen is None:
@@ -118,7 +127,7 @@ def check_rule(subject: Subject, target: Target) -> None:
 
 
 def _here(model: str | None) -> Subject:
-    from mixcli.engine.preflight import check_gguf
+    from mixcli.store.preflight import check_gguf
 
     stored = find(model)
     return Subject(stored.label, shape_of(check_gguf(stored.path)), stored.path)
@@ -131,10 +140,10 @@ def _is_remote(name: str) -> bool:
 
 def _remote(text: str, quant: str | None, target: Target) -> Subject:
     """Read the header of a repository's GGUF by Range requests; nothing else is fetched."""
-    surroundings.check()
-    from mixcli.hub.gguf_pull import choose as choose_file
-    from mixcli.hub.reference import Reference
-    from mixcli.hub.remote import look
+    hub_environment.check()
+    from mixcli.pull.gguf_pull import choose as choose_file
+    from mixcli.pull.hub_client import look
+    from mixcli.store.reference import Reference
 
     reference = Reference.parse(text)
     file_type = (quant or reference.type or "").upper() or None

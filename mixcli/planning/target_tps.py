@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from mixcli.errors import ModelDied
-from mixcli.hub.choosing import shapes_of_types
-from mixcli.hub.headers import header_of, shape_of
-from mixcli.hub.store import StoredModel, find, models
 from mixcli.planning.report import Subject
 from mixcli.planning.tune import Measurement, measure
+from mixcli.pull.type_choice import shapes_of_types
+from mixcli.store.headers import header_of, shape_of
+from mixcli.store.store import StoredModel, find, models
 from profiles.errors import DoesNotFit
 from profiles.file_choice import choose, pick
 from profiles.machine import Machine

@@ -96,7 +96,7 @@ def _unwritable(path: Path) -> tuple[int, Path] | None:
 
 def variable_of(path: Path) -> str | None:
     """Return the environment variable that decides where a path lies; None for a path that the user named."""
-    from mixcli.hub import hub_cache
+    from mixcli.store import hub_cache
     from mixcli.system import paths
 
     try:

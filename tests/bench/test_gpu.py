@@ -13,8 +13,8 @@ import pytest
 from bench import fit
 from bench.gpu import build, cell, grid, measure, table
 from bench.gpu.pack import wanted
-from mixcli.hub.unseen import unseen_shape
 from mixcli.planning.report import Subject
+from mixcli.pull.remote_shape import unseen_shape
 from profiles.layout import layout_of, on_host
 from profiles.ledger import accounts
 from profiles.machine import Gpu, Machine

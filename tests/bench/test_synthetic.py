@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mixcli.engine.preflight import check_gguf
 from mixcli.llama.model import Batch, Context, Model
 from mixcli.prompts.chat_format import ChatFormat
+from mixcli.store.preflight import check_gguf
 from profiles.placement import Placement
 from quantize.ggml_types import GGMLQuantizationType
 from tests.support.synthetic import resized, shape_named, write_model

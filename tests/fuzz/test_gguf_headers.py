@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from mixcli.engine.preflight import check_gguf
 from mixcli.errors import IntegrityError
-from mixcli.hub.card import row
-from mixcli.hub.store import find
+from mixcli.store.model_info import row
+from mixcli.store.preflight import check_gguf
+from mixcli.store.store import find
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import row_bytes
 from quantize.layout import header_bytes
 from quantize.source import Value
 from tests.fuzz.budget import check_refusal, for_a_while, mixcli_here
 from tests.fuzz.values import edited, edits, gguf_values, integers
-from tests.mixcli.engine.test_preflight import sound
+from tests.mixcli.store.test_preflight import sound
 
 pytestmark = pytest.mark.slow
 

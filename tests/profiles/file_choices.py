@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from mixcli.hub.unseen import unseen_shapes
+from mixcli.pull.remote_shape import unseen_shapes
 from profiles.file_choice import FileChoice, choose, pick
 from profiles.load import load_profile
 from profiles.models import known_models

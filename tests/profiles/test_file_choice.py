@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mixcli.hub.unseen import unseen_shape
+from mixcli.pull.remote_shape import unseen_shape
 from profiles.errors import DoesNotFit
 from profiles.file_choice import Row, choose, pick
 from profiles.load import load_profile

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.hub.headers import shape_of
+from mixcli.store.headers import shape_of
 from profiles.layout import Experts, Layout, layout_of, on_host
 from profiles.ledger import accounts
 from profiles.machine import Gpu, Machine

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.hub.headers import shape_of
+from mixcli.store.headers import shape_of
 from profiles.errors import DoesNotFit
 from profiles.memory import bytes_kv
 from profiles.placement import Placement

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.hub.unseen import unseen_shape
+from mixcli.pull.remote_shape import unseen_shape
 from profiles.errors import BadProfile, BadRequest
 from profiles.load import load_profile
 from profiles.machine import Gpu, Machine

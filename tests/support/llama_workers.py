@@ -17,9 +17,9 @@ from pathlib import Path
 
 from llama_cpp import llama_cpp as C
 
-from mixcli.hub.unseen import source_of
 from mixcli.llama import ggml, rpc
 from mixcli.llama.model import LOG, _buffer_overrides
+from mixcli.pull.remote_shape import source_of
 from profiles.models import ModelFacts
 from profiles.placement import Placement
 from quantize.layout import lay_out

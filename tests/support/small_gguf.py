@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixcli.hub.unseen import source_of
+from mixcli.pull.remote_shape import source_of
 from profiles.models import known_models
 from quantize.ggml_types import GGMLQuantizationType, GGUFValueType, row_bytes
 from quantize.layout import header_bytes

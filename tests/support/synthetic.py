@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.checkpoint import check_disk
-from mixcli.hub.unseen import source_of
+from mixcli.pull.remote_shape import source_of
 from profiles.models import ModelFacts, known_models
 from quantize import ggml
 from quantize.ggml_types import BLOCK, GGMLQuantizationType

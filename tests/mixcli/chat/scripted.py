@@ -13,8 +13,8 @@ from typing import Any, Self
 from gguf import GGUFWriter
 
 from mixcli.client.launch import host_name
-from mixcli.hub.store import StoredModel
 from mixcli.planning.load_options import Wish
+from mixcli.store.store import StoredModel
 from profiles.request import Request
 
 N_CTX = 1000

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from mixcli.hub.headers import header_of, shape_of
 from mixcli.planning.report import Subject
 from mixcli.planning.verify import measured
+from mixcli.store.headers import header_of, shape_of
 from mixcli.system.hardware import this_machine
 from profiles.expectation import expectation
 from profiles.machine import Machine

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from mixcli.client.launch import Wish
-from mixcli.hub.headers import header_of, shape_of
-from mixcli.hub.store import find
-from mixcli.hub.unseen import unseen_shape
 from mixcli.planning import tune
 from mixcli.planning.plan_load import place
 from mixcli.planning.report import Subject
 from mixcli.planning.tune import candidates, measure
+from mixcli.pull.remote_shape import unseen_shape
+from mixcli.store.headers import header_of, shape_of
+from mixcli.store.store import find
 from mixcli.system.hardware import this_machine
 from profiles.machine import Gpu, Machine
 from profiles.request import Request

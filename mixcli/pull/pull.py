@@ -1,0 +1,201 @@
+"""mixcli pull: resolve the model, plan the pull, and run it."""
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mixcli.errors import NotReachable, UsageError
+from mixcli.pull import build, hub_environment
+from mixcli.pull.build import About
+from mixcli.pull.pull_plan import Job, Summary
+from mixcli.pull.type_choice import Target
+from mixcli.store import file_types as types
+from mixcli.store import hub_cache, store
+from mixcli.store.catalog import Entry, catalog, entry, file_type
+from mixcli.store.hashing import Report
+from mixcli.store.licenses import licence
+from mixcli.store.reference import Reference, check_text, is_path, is_there
+from mixcli.store.store import StoredModel
+from mixcli.system import paths
+from mixcli.system.formatting import size
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line says: `text` names the model, `quant` a type to make of safetensors, `name` its name in the store.
+
+    With `dry_run` nothing is made at once. `placed` are the options of a plan that were given: they choose a type.
+    """
+
+    text: str
+    quant: str | None = None
+    name: str | None = None
+    keep_source: bool = False
+    dry_run: bool = False
+    placed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that is in the store now; `fresh` is False when it was there already."""
+
+    model: StoredModel
+    fresh: bool
+
+
+def pull(wish: Wish, target: Target, report: Report) -> Made | Summary | Job:
+    """Make what can be made here at once, or give the plan of what must come from the Hub; nothing large is fetched yet.
+
+    The summary alone comes back for a dry run of what would be made here.
+
+    Raises UsageError, NotReachable, DoesNotFit or IntegrityError, each with one sentence.
+    """
+    hub_environment.check()
+    check_text(wish.text)
+    if wish.name is not None:
+        wish = replace(wish, name=store.check_new(wish.name))
+    path = paths.expanded(wish.text)
+    if _means_a_folder(wish.text, path):
+        _check_made_here(wish, {"--keep-source": wish.keep_source})
+        kind = types.file_type(wish.quant) if wish.quant else None
+        if wish.dry_run:
+            return build.folder_summary(path.resolve(), kind, wish.name, target)
+        model, fresh = build.from_folder(path.resolve(), kind, wish.name, target, report)
+        return Made(model, fresh)
+    if wish.text.lower().endswith(".gguf") and (
+        is_there(path) or wish.text.count("/") < 2 or wish.text.startswith((".", "/"))
+    ):
+        raise UsageError(
+            f"{wish.text} is a GGUF already; use it as it is (-m {wish.text}), or: mixcli import {wish.text}"
+        )
+    if wish.text.startswith((".", "~", os.sep)):
+        what = "is not a folder" if is_there(path) else "does not exist"
+        raise UsageError(f"the folder {wish.text} {what}; name a folder with a checkpoint in safetensors")
+    reference = Reference.parse(wish.text)
+    if reference.type and wish.quant and reference.type != wish.quant:
+        raise UsageError(f"{wish.text} and --quant {wish.quant} both name a type; remove one of them")
+    # with a preference another type than that which is here may suit
+    is_open = not (reference.type or wish.quant) and target.is_asked
+    is_unknown = reference.name not in catalog() and not (is_open and reference.is_repo)
+    if is_unknown and (here := _here(reference, wish)) is not None:
+        return Made(here, False)  # also what was imported under a name that no hub knows
+    known = None if reference.is_repo else entry(reference.name)
+    if known and known.builder == "demo":
+        if reference.revision:
+            raise UsageError(
+                f"{known.name} is made on this machine and has no revisions; remove @{reference.revision}"
+            )
+        said: dict[str, object] = {
+            "--dry-run": wish.dry_run,
+            "--keep-source": wish.keep_source,
+            "--name": wish.name,
+        }
+        said["--prefer or --min-tps"] = target.is_asked
+        said |= dict.fromkeys(wish.placed, True)
+        _check_made_here(wish, said)
+        model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)
+        return Made(model, fresh)
+    if not is_open and (here := _here(reference, wish)) is not None:
+        return Made(here, False)
+    store.check_new(wish.name or reference.name)
+    return _from_hub(reference, known, wish, target, report)
+
+
+def _check_made_here(wish: Wish, said: Mapping[str, object]) -> None:
+    """Raise UsageError for an option that has no effect on what is made on this machine."""
+    if named := next((name for name, value in said.items() if value), None):
+        raise UsageError(
+            f"{named} has no effect on {wish.text}, which is made on this machine and not downloaded; remove it"
+        )
+
+
+def _means_a_folder(text: str, path: Path) -> bool:
+    """Return whether a folder is meant: one that is there, and by a text that is not a name of the catalog or the store."""
+    if not is_there(path) or not path.is_dir():
+        return False
+    return is_path(text) or text.endswith(os.sep) or (text not in catalog() and text not in store.names())
+
+
+def _here(reference: Reference, wish: Wish) -> StoredModel | None:
+    """Find the model that is meant on this machine; a named revision must be the one that it came from."""
+    name, kind = wish.name or reference.name, reference.type or wish.quant
+    for model in store.models():
+        about = model.manifest
+        assert about is not None
+        if about.name == name and kind in {None, about.type} and reference.revision in {None, about.revision}:
+            return model
+    if os.environ.get("HF_HUB_OFFLINE") == "1" and reference.revision is None:
+        return next(
+            (model for model in store.everything() if model.label == f"{reference.name}:{kind}"), None
+        )
+    return None
+
+
+def _from_hub(reference: Reference, known: Entry | None, wish: Wish, target: Target, report: Report) -> Job:
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise _offline(reference, wish)
+    _check_writable()
+    from mixcli.pull import hub_client
+    from mixcli.pull.gguf_pull import GgufJob, choose
+
+    source = reference.name if known is None else known.safetensors if wish.quant else known.gguf
+    repo = hub_client.look(source, reference.revision or "main")
+    stated = repo.licence or (known.licence if known else None)
+    about = About(
+        wish.name or reference.name,
+        known.description if known else f"{repo.repo} of the Hugging Face Hub",
+        licence(stated, repo.licence_link),
+        f"{repo.repo}@{repo.commit}",
+        keeper="hub",
+        revision=repo.commit,
+        prompt=known.prompt if known else "",
+        alignment=known.alignment if known else "",
+    )
+    has_gguf = any(file.name.lower().endswith(".gguf") for file in repo.files)
+    has_weights = any(file.name.endswith(".safetensors") for file in repo.files)
+    if has_weights and (wish.quant or not has_gguf):
+        kind = wish.quant or reference.type
+        from mixcli.pull.safetensors_pull import quantize_job
+
+        file_type = None if kind is None else types.file_type(kind)
+        return quantize_job(repo, about, file_type, wish.keep_source, target, report)
+    if not has_gguf:
+        raise UsageError(f"{repo.repo} has neither GGUF nor safetensors files; choose another repository")
+    quantizable = repo.repo if has_weights else known.name if known and known.safetensors else ""
+    choice = choose(repo, reference.type or wish.quant, reference.file, target, quantizable=quantizable)
+    return GgufJob(about, repo, choice, wish.keep_source, quantizable)
+
+
+def _check_writable() -> None:
+    """Fail before anything is asked for when nothing could be kept."""
+    for folder in (hub_cache.root(), paths.models_dir()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (
+            OSError
+        ) as error:  # by the name of the folder that is needed, not of the parent that cannot be made
+            raise OSError(error.errno, error.strerror, os.fspath(folder)) from None
+        if not os.access(folder, os.W_OK):
+            is_fixed = os.statvfs(folder).f_flag & os.ST_RDONLY
+            code = errno.EROFS if is_fixed else errno.EACCES
+            raise OSError(code, os.strerror(code), os.fspath(folder))
+
+
+def _offline(reference: Reference, wish: Wish) -> NotReachable:
+    """Return what is missing of a model when the Hub may not be asked."""
+    from mixcli.pull.gguf_pull import progress_of
+
+    begun = paths.models_dir().glob(
+        store.work_folder(wish.name or reference.name, reference.type or wish.quant or "*").name
+    )
+    missing = [cost for work in begun for cost in progress_of(work) if cost.here < cost.size]
+    if missing:
+        parts = ", ".join(
+            f"{cost.name} ({size(cost.here)} of {size(cost.size)} downloaded)" for cost in missing
+        )
+        return NotReachable(
+            f"{reference} is not complete: {parts}; run it again without --offline to download the rest"
+        )
+    return NotReachable(f"{reference} is not installed, and --offline (or HF_HUB_OFFLINE) is set")

@@ -1,0 +1,88 @@
+"""The plan of a pull: what it costs, shown before it starts, and the work to do."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from mixcli.errors import DoesNotFit
+from mixcli.pull.type_choice import TypeRow, choice_data
+from mixcli.store.hashing import Report
+from mixcli.store.store import StoredModel
+from mixcli.system.formatting import size
+from profiles.file_choice import FileChoice
+
+
+@dataclass(frozen=True)
+class FileCost:
+    """One file of a pull: its bytes, and how many of them are here already."""
+
+    name: str
+    size: int
+    here: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a pull means, for a person and for --dry-run --json; sizes in bytes.
+
+    `download` is what must be fetched, `disk` what the disks must have free at the worst moment, `fit` says in words whether the
+    model will run here and how fast, `types` all types with what they would do here, `seconds` about how long quantizing takes, 0 where nothing
+    is quantized. `chosen_by` is how the type was chosen, None if the user named it.
+    """
+
+    label: str
+    description: str
+    licence: str
+    origin: str
+    files: tuple[FileCost, ...]
+    size: int
+    download: int
+    disk: int
+    fit: str
+    fits: bool
+    notes: tuple[str, ...] = ()
+    types: tuple[TypeRow, ...] = ()
+    seconds: float = 0.0
+    chosen_by: FileChoice | None = None
+
+    def to_data(self, profile: str | None) -> dict[str, Any]:
+        """Return it as plain data; the keys about the choice are those of a plan."""
+        skipped = {"label", "types", "chosen_by"}
+        costs = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in skipped}
+        choice = choice_data(self.label, self.chosen_by, self.types, profile)
+        return {**choice, **costs, "files": [asdict(file) for file in self.files]}
+
+
+class Job(Protocol):
+    """A planned pull: `summary` describes it, `carry_out` does it and returns the model."""
+
+    @property
+    def summary(self) -> Summary: ...
+
+    @property
+    def needs_repair(self) -> bool:
+        """Return whether the file is of an old kind that must be rewritten before it can be loaded."""
+
+    def carry_out(self, report: Report) -> StoredModel: ...
+
+
+def check_disk(needs: Sequence[tuple[Path, int]]) -> None:
+    """Refuse what cannot fit: `needs` are folders (they need not exist yet) and the bytes that will be written below them.
+
+    Raises DoesNotFit with need and have.
+    """
+    by_disk: dict[int, tuple[Path, int]] = {}
+    for folder, n_bytes in needs:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        device = os.stat(there).st_dev  # noqa: PTH116
+        first, sum_so_far = by_disk.get(device, (there, 0))
+        by_disk[device] = (first, sum_so_far + n_bytes)
+    for folder, n_bytes in by_disk.values():
+        if (free := shutil.disk_usage(folder).free) < n_bytes:
+            raise DoesNotFit(
+                f"this needs {size(n_bytes)} on the disk of {folder}, but {size(free)} are free; "
+                "free some space, choose a smaller type, or set HF_HOME and MIXCLI_HOME to another disk"
+            )

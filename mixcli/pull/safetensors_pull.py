@@ -1,0 +1,219 @@
+"""Quantize a Hub checkpoint during the download, shard by shard.
+
+Headers come by Range first, so that every byte of the result has its place before the first weight is here. While one shard is quantized
+the next one arrives: the disk holds the result and at most two shards.
+"""
+
+import fnmatch
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from mixcli.errors import UsageError
+from mixcli.pull import download
+from mixcli.pull.build import About
+from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
+from mixcli.pull.pull_plan import FileCost, Summary, check_disk
+from mixcli.pull.retry import Stopped
+from mixcli.pull.type_choice import Target, how_it_runs, rows_of, type_to_make
+from mixcli.store import hub_cache, store
+from mixcli.store.hashing import Report, sha256
+from mixcli.store.hub_cache import CachedRepo
+from mixcli.store.manifest import StoredFile
+from mixcli.store.store import StoredModel
+from mixcli.system import paths
+from mixcli.system.formatting import size
+from profiles.file_choice import FileChoice
+from quantize.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
+from quantize.conversion import Options, prepare_model
+from quantize.model_source import model_source
+from quantize.pace import estimated_seconds
+from quantize.plan import WritePlan
+from quantize.source import ModelSource
+from quantize.writer import execute
+
+SMALL = (*(layout.value for layout in Layout), INDEX, *TOKENIZER_FILES, "tokenizer.model.v*")
+MAX_SMALL = 1 << 27
+FETCHED = "fetched"
+
+
+def quantize_job(
+    repo: RemoteRepo, about: About, file_type: str | None, keep_source: bool, target: Target, report: Report
+) -> "StreamJob":
+    """Read what is small, the headers of the rest, and plan; without a file type take the one that suits the target best.
+
+    Raises UsageError for a repository without a checkpoint, DoesNotFit where no type fits and none was named.
+    """
+    small = [file for file in repo.files if any(fnmatch.fnmatchcase(file.name, name) for name in SMALL)]
+    if not any(file.name in {layout.value for layout in Layout} for file in small):
+        raise UsageError(f"{repo.repo} has no config.json and no params.json, so mixcli cannot quantize it")
+    for file in small:
+        if file.size > MAX_SMALL:
+            raise UsageError(
+                f"{repo.repo}: {file.name} has {size(file.size)}, far too large for such a file; do not trust this model"
+            )
+        download.fetch(repo, file, report)
+    cache = CachedRepo(repo.repo)
+    readers = {
+        file.name: RemoteReader(repo, file, cache.here(repo.commit, file.name, file.etag))
+        for file in repo.files
+        if file.name.endswith(".safetensors") and "/" not in file.name
+    }
+    checkpoint = open_checkpoint(cache.snapshot(repo.commit), readers)
+    model = replace(model_source(checkpoint), fingerprint=f"{repo.repo}@{repo.commit}")
+    heads = {name: reader.head for name, reader in readers.items()}
+    taken, planned = type_to_make(model, repo.repo, file_type, target)
+    about = replace(about, keeper="mixcli")
+    return StreamJob(
+        about, repo, taken, checkpoint, model, heads, keep_source, planned, file_type is not None
+    )
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """The pull of a checkpoint that is quantized on the way. `heads` are the beginnings of the shards that were read already."""
+
+    about: About
+    repo: RemoteRepo
+    type: str
+    checkpoint: Checkpoint
+    model: ModelSource
+    heads: Mapping[str, bytes]
+    keep_source: bool
+    planned: FileChoice
+    named: bool
+    needs_repair: bool = False
+
+    @cached_property
+    def plan(self) -> WritePlan:
+        name = self.about.name.rpartition("/")[2]
+        target = store.work_folder(self.about.name, self.type) / f"{name}-{self.type}.gguf"
+        return prepare_model(self.model, target, Options(output_type=self.type))
+
+    @property
+    def shards(self) -> tuple[RemoteFile, ...]:
+        return tuple(self.repo.by_name[path.name] for path in self.checkpoint.files)
+
+    @cached_property
+    def summary(self) -> Summary:
+        costs = tuple(
+            FileCost(file.name, file.size, download.state(self.repo, file).here) for file in self.shards
+        )
+        missing = sum(cost.size - cost.here for cost in costs)
+        n_bytes, row = self.plan.bytes_disk, self.planned.row(self.type)
+        kept = missing if self.keep_source else min(missing, sum(sorted(cost.size for cost in costs)[-2:]))
+        return Summary(
+            f"{self.about.name}:{self.type}",
+            self.about.description,
+            self.about.licence.words,
+            f"{self.repo.repo} at {self.repo.commit[:12]}, quantized during the download",
+            costs,
+            n_bytes,
+            missing,
+            n_bytes + kept,
+            how_it_runs(row, self.planned.rows),
+            row.plan is not None,
+            types=rows_of(self.planned, self.type, named=self.named),
+            notes=self.plan.notes,
+            seconds=estimated_seconds(self.plan),
+            chosen_by=None if self.named else self.planned,
+        )
+
+    def carry_out(self, report: Report) -> StoredModel:
+        """Fetch and quantize, shard by shard; the same call resumes after a kill."""
+        name, revision = self.about.name, self.about.revision
+        with store.building(name, self.type, report, revision) as (work, done):
+            if done is not None:
+                return done
+            target = self.plan.target
+            shards = _Shards(self, work / FETCHED, report)
+            if not target.exists():
+                written = sum(part.stat().st_blocks * 512 for part in work.glob("*.gguf.part"))
+                source = self.summary.disk - self.summary.size
+                check_disk([(paths.models_dir(), self.plan.bytes_disk - written), (hub_cache.root(), source)])
+                execute(self.plan, lambda at: report(at.done, at.total, at.stage), shards.supply)
+            shards.clean_up()
+            file = StoredFile(target.name, target.stat().st_size, sha256(target, report))
+            return store.publish(work, self.about.manifest(self.type, (file,)))
+
+
+class _Shards:
+    """Download the shards of a job in turn, the next one while one is processed, and delete those that it downloaded."""
+
+    def __init__(self, job: StreamJob, record: Path, report: Report) -> None:
+        self._job, self._record, self._report = job, record, report
+        self._cache = CachedRepo(job.repo.repo)
+        self._snapshot = self._cache.snapshot(job.repo.commit)
+        self._stop = threading.Event()
+
+    def supply(self, needed: Sequence[Path]) -> Iterator[Path]:
+        """Yield each shard when it is there; when the next is asked for, the one before is let go."""
+        arriving = [self._job.repo.by_name[path.name] for path in needed]
+        try:
+            fetching = self._start(arriving[0]) if arriving else None
+            for number, path in enumerate(needed):
+                assert fetching is not None
+                fetching.finish(self._report)
+                fetching = self._start(arriving[number + 1]) if number + 1 < len(arriving) else None
+                yield path
+                self._let_go(path.name)
+        finally:
+            self._stop.set()
+
+    def clean_up(self) -> None:
+        """Remove the leftovers of a killed run."""
+        for name in self._fetched():
+            self._let_go(name)
+
+    def _start(self, file: RemoteFile) -> "_Fetching":
+        if not download.state(self._job.repo, file).is_complete and file.name not in self._fetched():
+            with self._record.open("a", encoding="utf-8") as record:
+                record.write(f"{file.name}\n")
+        fetching = _Fetching(self._job.repo, file, self._job.heads.get(file.name, b""), self._stop)
+        fetching.start()
+        return fetching
+
+    def _let_go(self, name: str) -> None:
+        if not self._job.keep_source and name in self._fetched():
+            self._cache.forget(self._snapshot / name, self._job.repo.by_name[name].etag)
+
+    def _fetched(self) -> list[str]:
+        """Return the names of the shards that this job brought, in this run or an earlier one; others belong to another program."""
+        lines = self._record.read_text("utf-8").splitlines() if self._record.exists() else []
+        return [name for name in lines if name in self._job.repo.by_name]
+
+
+class _Fetching(threading.Thread):
+    """One download in the background; a daemon, so that an interrupt need not wait for it."""
+
+    def __init__(self, repo: RemoteRepo, file: RemoteFile, head: bytes, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._repo, self._file, self._head, self._end = repo, file, head, stop
+        self._at: tuple[float, float, str] = (0, file.size, file.name)
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            download.fetch(self._repo, self._file, self._note, head=self._head, stop=self._end)
+        except Stopped:
+            pass
+        except BaseException as error:  # raised again where it is waited for
+            self._error = error
+
+    def _note(self, done: float, total: float, stage: str) -> None:
+        self._at = (done, total, stage)
+        if self._end.is_set():
+            raise Stopped
+
+    def finish(self, report: Report) -> None:
+        """Wait for the file and show how far it is; raises what went wrong."""
+        while self.is_alive():
+            self.join(0.2)
+            report(*self._at)
+        if self._error:
+            raise self._error
+
+
+__all__ = ["StreamJob", "quantize_job"]

@@ -1,0 +1,70 @@
+"""The catalog of models known by name, from catalog.toml."""
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from mixcli.errors import UsageError
+from mixcli.store.licenses import licence
+from mixcli.system.text import did_you_mean, nearest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the catalog; `builder` says how it is brought in: "demo" is made here, "hub" comes from the Hub.
+
+    `gguf` and `safetensors` are repositories, empty where there is none. `parameters` and `active` (per token) are in billions,
+    `context` in tokens. `types` names what can be made; empty where the repository decides.
+    """
+
+    name: str
+    description: str
+    builder: str
+    licence: str
+    parameters: float
+    active: float
+    context: int
+    prompt: str
+    kind: str
+    alignment: str
+    gguf: str = ""
+    safetensors: str = ""
+    origin: str = ""
+    default_type: str = "Q4_K_M"
+    types: tuple[str, ...] = ()
+
+    @property
+    def licence_words(self) -> str:
+        """Return what the license allows and asks."""
+        return licence(self.licence).words
+
+
+@cache
+def catalog() -> dict[str, Entry]:
+    """Return every entry by name, in the file's order."""
+    tables = tomllib.loads(files("mixcli.store").joinpath("catalog.toml").read_text("utf-8"))
+    return {
+        name: Entry(name=name, **{**table, "types": tuple(table.get("types", ()))})
+        for name, table in tables.items()
+    }
+
+
+def entry(name: str) -> Entry:
+    """Return the entry of a name; UsageError with the nearest name when there is none."""
+    known = catalog()
+    if name not in known:
+        hint = did_you_mean(name, known, f"known names: {', '.join(known)}.")
+        raise UsageError(
+            f"model {name!r} not found; {hint} Use org/repo for a repository, or a path for a folder or file."
+        )
+    return known[name]
+
+
+def file_type(of: Entry, asked: str | None) -> str:
+    """Return the file type to make: the one asked for, or the entry's default; UsageError for one it does not have."""
+    if asked is not None and of.types and asked not in of.types:
+        near = nearest(asked, of.types)
+        hint = f"; did you mean {near}?" if near else ""
+        raise UsageError(f"{of.name} has no type {asked!r}; use {', '.join(of.types)}{hint}")
+    return asked or of.default_type

@@ -1,0 +1,77 @@
+"""Find damaged models of the store: missing files, wrong sizes, unreadable manifests."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixcli.store import manifest, store
+from mixcli.store.manifest import Manifest
+from mixcli.store.reference import composed
+from mixcli.system.text import as_argument
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A damaged folder of the store, with the reason; `manifest` is None if it cannot be read."""
+
+    home: Path
+    label: str
+    words: str
+    manifest: Manifest | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Return cause and next step in one sentence."""
+        step = restored(self.manifest) if self.manifest else f"remove it: mixcli rm {self.label}"
+        return f"{self.label}: {self.words}; {step}"
+
+
+def damaged() -> list[Damaged]:
+    """List what `store.models` leaves out, sorted by folder."""
+    found = []
+    for home in store.homes():
+        about = manifest.read(home / manifest.NAME)
+        name, _, file_type = home.name.rpartition("--")
+        if about is None:
+            found.append(Damaged(home, f"{name}:{file_type}", f"its manifest cannot be read ({home})"))
+        elif words := next(filter(None, (_fault(home / file.path, file.size) for file in about.files)), None):
+            found.append(Damaged(home, about.label, words, about))
+    return found
+
+
+def named(text: str) -> Damaged | None:
+    """Return the damaged model that a label, or a name without its type, means; None where none is called so."""
+    text = composed(text)
+    name, _, file_type = text.rpartition(":")
+    labels = {text, f"{name}:{file_type.upper()}"}
+    have = damaged()
+    exact = (one for one in have if composed(one.label) in labels)
+    return next(exact, None) or next((one for one in have if _name(one) == text), None)
+
+
+def restored(about: Manifest) -> str:
+    """Return the commands that restore a model from its origin."""
+    start = f"mixcli rm {about.label} && mixcli"
+    if not about.origin.startswith("/"):
+        return f"download it again: {start} pull {about.label}"
+    origin = as_argument(about.origin)
+    if Path(about.origin).is_dir():
+        return f"rebuild it: {start} pull {origin} --quant {about.type} --name {about.name}"
+    if about.keeper == "user":
+        return (
+            f"replace it with an intact file and import it again: {start} import {origin} --name {about.name}"
+        )
+    return f"import it again from a sound file: {start} import {origin} --copy --name {about.name}"
+
+
+def _name(one: Damaged) -> str:
+    return composed(one.label.rpartition(":")[0])
+
+
+def _fault(path: Path, size: int) -> str:
+    try:
+        have = path.stat().st_size
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
+    return "" if have == size else f"{path} has {have:,} of {size:,} bytes"

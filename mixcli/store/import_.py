@@ -1,0 +1,141 @@
+"""mixcli import: add an existing GGUF to the store, in place or as a copy."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mixcli.errors import DoesNotFit, IntegrityError, UsageError
+from mixcli.pull.build import About
+from mixcli.store import gguf_names, store
+from mixcli.store.hashing import Report, sha256
+from mixcli.store.headers import has_split_experts, header_of, prompt_format, template_note
+from mixcli.store.licenses import licence
+from mixcli.store.manifest import StoredFile
+from mixcli.store.reference import is_there, shown, usable_name
+from mixcli.store.store import StoredModel
+from mixcli.system import paths
+from mixcli.system.console import console
+from mixcli.system.formatting import size
+from quantize.errors import QuantizeError
+from quantize.gguf_header import GgufHeader
+from quantize.recipe import FILE_TYPES
+from quantize.shards import open_shards
+
+
+def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[StoredModel, bool]:
+    """Take a GGUF (any part of one in several) into the store; the second value is False when it was there already.
+
+    Without a `name` the model is called as the file, without its type; the type is what the file's name says, else what the file
+    itself says. Without `copy` the file stays where it is and belongs to the user. Raises IntegrityError for what is not a
+    sound GGUF, UsageError where another file has the name.
+    """
+    files = _parts(path)
+    path = files[0]
+    _check_not_of_the_store(path)
+    header = header_of(files)
+    if has_split_experts(header):
+        raise UsageError(
+            f"{path.name} stores one tensor per expert, which llama.cpp no longer supports; "
+            f"merge them without loss: mixcli convert {path} -o new.gguf"
+        )
+    kind = gguf_names.file_type(path.name) or _type_inside(header)
+    called = store.check_new(name or usable_name(gguf_names.model_name(path.name).lower()))
+    stated = header.get("general.license")
+    about = About(
+        called,
+        str(header.get("general.name", "")) or gguf_names.part(path.name).stem,
+        licence(stated if isinstance(stated, str) else None),
+        str(path),
+        keeper="mixcli" if copy else "user",
+        prompt=prompt_format(header),
+    )
+    with store.building(called, kind, report) as (work, done):
+        if done is not None:
+            _check_same(done, files, report)
+            if not copy or (done.manifest and done.manifest.keeper != "user"):
+                return done, False
+            paths.private(work)  # a copy takes the place of what lies elsewhere
+        for note in template_note(header, called):
+            console.note(f"note: {note}")
+        stored = []
+        for file in files:
+            if copy:
+                _copy(file, work / file.name)
+            known = file.name if copy else str(file)
+            stored.append(StoredFile(known, file.stat().st_size, sha256(file, report)))
+        return store.publish(work, about.manifest(kind, tuple(stored))), True
+
+
+def _parts(path: Path) -> list[Path]:
+    """Return the files of a model by any of them; UsageError for a path that is not a file."""
+    text = os.fspath(path)
+    path = paths.expanded(text)
+    if not is_there(path):
+        known = text in store.names()
+        hint = "; that is an installed model" if known else store.near_path(text, path)
+        raise UsageError(f"no such file: {shown(text)[1:-1]}{hint}")
+    if not path.is_file():
+        raise UsageError(
+            f"{text} is not a regular file; name a .gguf file, or pull a checkpoint folder: mixcli pull {text}"
+        )
+    try:
+        return [shard for shard, _ in open_shards(path)]
+    except QuantizeError as error:
+        raise IntegrityError(str(error)) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, or hard-link it if possible, since a GGUF is never changed in place."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        need, free = source.stat().st_size, shutil.disk_usage(target.parent).free
+        if free < need:
+            raise DoesNotFit(
+                f"the copy needs {size(need)}, but {target.parent.parent} has {size(free)} free; "
+                "free some space, or import the file in place without --copy"
+            ) from None
+        try:
+            shutil.copyfile(source, target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+
+def _check_not_of_the_store(path: Path) -> None:
+    """Refuse a file that mixcli made itself: removing one of the two names would take the file from the other."""
+    resolved = path.resolve()
+    for model in store.models():
+        about = model.manifest
+        if about and about.keeper == "mixcli" and resolved in {part.resolve() for part in model.parts}:
+            raise UsageError(f"{path} is the file of the model {model.label}; use it by that name")
+
+
+def _check_same(done: StoredModel, files: Sequence[Path], report: Report) -> None:
+    """Raise UsageError where the model of that name and type is of another file."""
+    about = done.manifest
+    assert about is not None
+    if about.origin == str(files[0]) and about.keeper == "user":
+        return
+    if [file.size for file in about.files] != [file.stat().st_size for file in files] or any(
+        file.sha256 != sha256(path, report) for file, path in zip(about.files, files, strict=True)
+    ):
+        raise UsageError(
+            f"{done.label} is already installed, from {about.origin}, but {files[0]} is another file; "
+            f"pass another name with --name, or remove the other: mixcli rm {done.label}"
+        )
+
+
+def _type_inside(header: GgufHeader) -> str:
+    """Return the file type that a header names, else the type of most of its bytes."""
+    stated = header.get("general.file_type")
+    if named := next(
+        (name for name, number in FILE_TYPES.items() if number == stated and header.tensors), None
+    ):
+        return named
+    sizes: dict[str, int] = {}
+    for tensor in header.tensors:
+        sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.n_bytes
+    return max(sizes, key=lambda name: sizes[name]) if sizes else "GGUF"

@@ -1,0 +1,324 @@
+"""The model store: one folder per model, with a manifest that records its type, files and origin.
+
+A model is published by one rename of its finished folder, so what is listed is whole. Names map to folders as `name--TYPE`.
+What other programs have brought to the machine is seen as well (foreign.py) and can be used by its label.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixcli.errors import IntegrityError, NotInstalled, UsageError
+from mixcli.store import default_model, manifest
+from mixcli.store.hashing import Report
+from mixcli.store.manifest import Manifest
+from mixcli.store.reference import (
+    Reference,
+    are_twins,
+    check_name,
+    check_text,
+    composed,
+    is_path,
+    is_there,
+    shown,
+)
+from mixcli.store.waiting import Waiting
+from mixcli.system import paths
+from mixcli.system.json_cache import replace_text
+from mixcli.system.locks import exclusive
+from mixcli.system.text import nearest
+
+if TYPE_CHECKING:
+    from mixcli.store.foreign import Sighting
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A GGUF that can be loaded: `path` is its first part.
+
+    `manifest` is there for a model of the store, `seen` for one of another program; neither for a file that was named by its path.
+    """
+
+    path: Path
+    manifest: Manifest | None = None
+    seen: "Sighting | None" = None
+
+    @property
+    def label(self) -> str:
+        """Return the name that a person would type for it."""
+        known = self.manifest or self.seen
+        return known.label if known else str(self.path)
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """Return all files of the model, in order."""
+        if self.manifest:
+            return self.manifest.paths(folder_of(self.manifest))
+        if self.seen:
+            return self.seen.files
+        from quantize.shards import shard_paths  # not on the way of a model of the store
+
+        parts = shard_paths(self.path)
+        return parts if all(is_there(part) for part in parts) else (self.path,)
+
+
+def models() -> list[StoredModel]:
+    """List the store, sorted by name and type. A folder whose manifest cannot be read, or that lacks a file, is left out (damaged.py).
+
+    Raises PermissionError for a store that this user may not read.
+    """
+    found = []
+    for path in (home / manifest.NAME for home in homes()):
+        about = manifest.read(path)
+        if about and all(_is_there(path.parent / file.path, file.size) for file in about.files):
+            found.append(StoredModel(path.parent / about.files[0].path, about))
+    return found
+
+
+def homes() -> list[Path]:
+    """List the folders of the store's models, sound or not."""
+    try:
+        found = sorted(paths.models_dir().iterdir())
+    except FileNotFoundError:
+        return []
+    return [home for home in found if "--" in home.name and home.name[0] != "."]
+
+
+def names() -> set[str]:
+    """Return what the models of the store can be called by: their labels, and their names without a type."""
+    return {name for model in models() for name in (model.label, _name_of(model))}
+
+
+def everything() -> list[StoredModel]:
+    """List the store, and after it what is seen of other programs' models and is not in the store anyway."""
+    from mixcli.store import foreign
+
+    own = models()
+    known = {path.resolve() for model in own for path in model.parts}
+    return own + [
+        StoredModel(found.path, seen=found)
+        for found in foreign.sightings()
+        if found.path.resolve() not in known
+    ]
+
+
+def find(text: str | None) -> StoredModel:
+    """Return the model that is meant by `name`, `name:TYPE`, a label of another program's model, or a path.
+
+    None means the default (`mixcli default`), or the only one there is. Of a name in several types the catalog's default is taken, else
+    the first. UsageError names the next step; IntegrityError what is wrong with a damaged model of the store.
+    """
+    if text is None and (text := default_model.get()) is None:
+        return _only(models())
+    check_text(text)
+    if is_path(text):
+        return _by_path(text)
+    if found := _named(text, models()):
+        return found
+    from mixcli.store import damaged
+
+    if broken := damaged.named(text):
+        raise IntegrityError(broken.sentence)
+    have = everything()
+    if found := _named(text, have):
+        return found
+    path = paths.expanded(text)
+    if os.sep in text and is_there(path):
+        return _by_path(text)
+    if is_there(path):
+        raise UsageError(f"model {shown(text)} not found; for the file or folder of that name use ./{text}")
+    raise _missing(Reference.parse(text), have)
+
+
+def _named(text: str, have: list[StoredModel]) -> StoredModel | None:
+    """Find a label, or a name without its type, among models."""
+    text = composed(text)
+    name, _, file_type = text.rpartition(":")
+    labels = {text, f"{name}:{file_type.upper()}"}
+    if found := next((model for model in have if composed(model.label) in labels), None):
+        return found
+    matching = [model for model in have if composed(_name_of(model)) == text]
+    if len(matching) < 2:
+        return matching[0] if matching else None
+    from mixcli.store.catalog import catalog
+
+    default_type = catalog()[text].default_type if text in catalog() else None
+    return next((model for model in matching if model.label == f"{text}:{default_type}"), matching[0])
+
+
+def _name_of(model: StoredModel) -> str:
+    return model.label.rpartition(":")[0]
+
+
+def _is_there(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _only(have: list[StoredModel]) -> StoredModel:
+    if not have:
+        from mixcli.store import damaged
+
+        if broken := damaged.damaged():
+            raise IntegrityError(broken[0].sentence)
+        raise NotInstalled(
+            "no model is installed",
+            "`mixcli pull` downloads the one that suits this machine, `mixcli pull demo` makes a small one offline",
+            None,
+        )
+    if len(have) > 1:
+        raise UsageError(
+            f"several models are installed ({', '.join(m.label for m in have)}); pass -m, or set one with `mixcli default`"
+        )
+    return have[0]
+
+
+def _by_path(text: str) -> StoredModel:
+    """Return the model of a file; one of the store where the file is that model's. No store is needed for it."""
+    path = paths.expanded(text)
+    if not is_there(path):
+        raise UsageError(f"no such file: {shown(text)[1:-1]}{near_path(text, path)}")
+    if path.is_dir():
+        raise UsageError(f"{text} is a folder; convert a checkpoint folder with `mixcli pull {text}`")
+    if not path.is_file():
+        raise UsageError(f"{text} is a device or a pipe; name a regular file")
+    from quantize.shards import first_shard
+
+    path = first_shard(path)  # whichever part was named
+    resolved = path.resolve()
+    try:
+        have = models()
+    except OSError:
+        have = []
+    known = next((model for model in have if model.path.resolve() == resolved), None)
+    return known or StoredModel(path)  # not resolved: the parts of a model lie beside its link
+
+
+def near_path(text: str, path: Path) -> str:
+    """Return a hint for a path that is not there: a file beside it with nearly its name, or a model that is called so."""
+    name = text.removeprefix("./").rstrip("/")
+    try:
+        called = names()
+        beside = [other.name for other in path.parent.iterdir() if other.suffix.lower() == ".gguf"]
+    except OSError:
+        called, beside = set(), []
+    if name in called:
+        return f"; did you mean the model {name}?"
+    near = nearest(path.name, beside)
+    return f"; did you mean {os.path.join(os.path.dirname(text), near)}?" if near else ""  # noqa: PTH118, PTH120
+
+
+def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
+    from mixcli.store.catalog import catalog
+
+    labels = [model.label for model in have]
+    if reference.revision and (here := _named(str(reference), have)):
+        return UsageError(
+            f"{here.label} is installed, but not this revision; remove @{reference.revision}, or pull it"
+        )
+    if reference.name in catalog() or reference.is_repo:
+        pulled = paths.models_dir().glob(f".{_safe(reference.name)}--{reference.type or '*'}.part")
+        begun = " (a pull was started)" if next(iter(pulled), None) else ""
+        is_chosen = reference.type is None and reference.file is None and reference.name != "demo"
+        how = ", in the type that suits this machine" if is_chosen else ""
+        return NotInstalled(
+            f"{reference} is not installed{begun}",
+            f"`mixcli pull {reference}` brings it{how}",
+            str(reference),
+        )
+    known = [*labels, *(_name_of(model) for model in have), *catalog()]
+    near = nearest(str(reference), known) or nearest(reference.name, known)
+    hint = f"did you mean {near}?" if near else "`mixcli list` shows installed models."
+    return UsageError(f"model {shown(str(reference))} not found; {hint}")
+
+
+def check_new(name: str) -> str:
+    """Return a name that a new model can have; UsageError for one that no model can, or that has a twin in the store."""
+    name = check_name(name)
+    known = (model.manifest.name for model in models() if model.manifest)
+    if twin := next((other for other in known if are_twins(name, other)), None):
+        raise UsageError(
+            f"the name {shown(name)} differs from the model {twin} only in case; use {twin}, or choose another with --name"
+        )
+    return name
+
+
+@contextmanager
+def building(
+    name: str,
+    file_type: str,
+    report: Report,
+    revision: str | None = None,
+    progress: Callable[[Path], tuple[float, float]] | None = None,
+) -> Iterator[tuple[Path, StoredModel | None]]:
+    """Hold the one right to make `name:TYPE`: gives a work folder, or the model when it is there, of that `revision` if one is named.
+
+    The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. While
+    another process works in it, `progress` of that folder is reported: bytes present and total.
+    """
+    work = work_folder(check_new(name), file_type)
+    waiting = Waiting(lambda: (progress or _written)(work), report)
+    with exclusive(work.with_suffix(".lock"), waiting, what=f"making {name}:{file_type}"):
+        same = (model for model in models() if model.label == f"{name}:{file_type}")
+        done = next(
+            (m for m in same if revision is None or (m.manifest and m.manifest.revision == revision)), None
+        )
+        if done is None:
+            paths.private(work)
+        try:
+            yield work, done
+        finally:
+            with suppress(OSError):  # only an empty folder goes: there is nothing to resume
+                work.rmdir()
+                work.with_suffix(".lock").unlink()
+
+
+def _written(work: Path) -> tuple[float, float]:
+    """Return how many bytes of a result are on the disk, and of how many."""
+    parts = [path.stat() for path in work.glob("*.gguf.part")] if work.is_dir() else []
+    done = sum(status.st_blocks * 512 for status in parts)
+    return done, max(done, sum(status.st_size for status in parts), 1)
+
+
+def work_folder(name: str, file_type: str) -> Path:
+    """Return the folder that a model is made in."""
+    return paths.models_dir() / f".{_safe(name)}--{_safe(file_type)}.part"
+
+
+def publish(work: Path, about: Manifest) -> StoredModel:
+    """Turn a work folder into a model of the store: manifest last, then one rename."""
+    own = {file.path for file in about.files}
+    for stray in work.iterdir():
+        if stray.name not in own:
+            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+    replace_text(work / manifest.NAME, about.to_json())
+    home = folder_of(about)
+    if home.exists():  # a torn one, or another revision
+        shutil.rmtree(home)
+    work.rename(home)
+    return StoredModel(home / about.files[0].path, about)
+
+
+def folder_of(about: Manifest) -> Path:
+    """Return the folder of a manifest."""
+    return paths.models_dir() / f"{_safe(about.name)}--{_safe(about.type)}"
+
+
+def now() -> str:
+    """Return the present moment as it stands in a manifest."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _safe(name: str) -> str:
+    """Return a name as part of a folder's name; a changed name gets a checksum to stay unique."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".")
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
