@@ -17,11 +17,11 @@ ONLY_HERE = {
     "llama_cpp": {"mixcli.llama.model", "quantize.ggml"},
     "llguidance": {"mixcli.engine.constraint"},
     # a chat draws markdown row by row: rich's Text and cell widths, not its own printing
-    "rich": {"mixcli.system.console", "mixcli.chat.inline", "mixcli.chat.markdown"},
+    "rich": {"mixcli.system.console", "mixcli.chat.view.inline", "mixcli.chat.view.markdown"},
     "prompt_toolkit": {"mixcli.chat.input", "mixcli.chat.complete"},
     "fastapi": {"mixcli.host.app"},
     "difflib": {"mixcli.system.text"},  # one search for the nearest name
-    "ray": {"mixcli.batch.ray_runner"},
+    "ray": {"mixcli.batch.ray_backend"},
 }
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from mixcli.batch.job import Ask, Job
 from mixcli.batch.journal import Journal, key_of
-from mixcli.batch.pool import Pool
 from mixcli.batch.record import Record
+from mixcli.batch.window import Pool
 from mixcli.errors import MixcliError, ModelDied, NotReachable, SomeFailed, UsageError
 from mixcli.system.formatting import counted
 

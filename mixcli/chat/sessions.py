@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mixcli.chat.schema import NEWER, copy_session, open_database, open_to_read
+from mixcli.chat.database import NEWER, copy_session, open_database, open_to_read
 from mixcli.errors import IntegrityError, MixcliError, UsageError
 from mixcli.system import paths
 from mixcli.system.console import console

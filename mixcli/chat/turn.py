@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mixcli.chat.conversation import Talk
 from mixcli.chat.interrupts import Interrupts
-from mixcli.chat.render import View
 from mixcli.chat.sessions import CUT, DONE, FAILED, STOPPED
-from mixcli.chat.stats import TurnStats
-from mixcli.chat.talk import Talk
+from mixcli.chat.view.render import View
+from mixcli.chat.view.stats import TurnStats
 from mixcli.client.openai import Delta
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from mixcli.errors import UsageError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.batch.work import Asker
+    from mixcli.batch.batch import Asker
     from mixcli.client.endpoint import Endpoint
     from mixcli.planning.load_options import Wish
-    from mixcli.running import Held
+    from mixcli.run.modes import Held
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -149,7 +149,7 @@ def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep
 
 def many_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Asker":
     """Return the backend for many concurrent requests; a local model is planned for them."""
-    from mixcli.batch.asker import EndpointAsker, HostAsker
+    from mixcli.batch.backends import EndpointAsker, HostAsker
 
     if endpoint is not None:
         return EndpointAsker(endpoint(model))

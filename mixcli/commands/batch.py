@@ -22,8 +22,8 @@ from mixcli.errors import SomeFailed, UsageError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
+    from mixcli.batch.batch import Order, Report
     from mixcli.batch.job import TemplateJob
-    from mixcli.batch.work import Order, Report
     from mixcli.client.endpoint import Endpoint
     from mixcli.planning.load_options import Wish
     from mixcli.request.output_format import Form
@@ -140,9 +140,9 @@ def command(
     Results are JSON lines in input order. A journal keeps finished results: rerun the command to resume. A record that cannot be
     read or answered becomes an error record, and the exit code is 3.
     """
+    from mixcli.batch.batch import Order, work
     from mixcli.batch.job import TemplateJob, prompt_template
     from mixcli.batch.runner import Settings
-    from mixcli.batch.work import Order, work
     from mixcli.system.stdin import read_text
 
     question = prompt_template(read_text(template) if template else prompt)
@@ -199,8 +199,8 @@ def _over_ray(
     wish: "Wish",
     keep_alive: float,
 ) -> "Report":
-    from mixcli.batch.ray_runner import RayAsker, distant_source, is_distant
-    from mixcli.batch.work import work
+    from mixcli.batch.batch import work
+    from mixcli.batch.ray_backend import RayAsker, distant_source, is_distant
 
     many = replace(wish, request=replace(wish.request, purpose="batch"))
     distant = (lambda source: distant_source(cluster, source)) if is_distant(order.source) else None

@@ -53,10 +53,10 @@ def command(
     Conversations are saved with all their branches; search them with `mixcli sessions`. If stdin is not a terminal, each line
     of it is a message.
     """
-    from mixcli.chat.model import ChatModel
-    from mixcli.chat.repl import Chat
+    from mixcli.chat.conversation import Talk
+    from mixcli.chat.model_loader import ChatModel
+    from mixcli.chat.session import Chat
     from mixcli.chat.sessions import Sessions
-    from mixcli.chat.talk import Talk
     from mixcli.request.personas import Persona
     from mixcli.request.personas import persona as read_persona
     from mixcli.request.settings import Settings

@@ -106,7 +106,7 @@ def command(
     Without --temperature the most likely token is always taken, so a script gets the same answer for the same text.
     """
     from mixcli.request.prompt import question_of
-    from mixcli.running import How, answer_lines, answer_long, answer_once
+    from mixcli.run.modes import How, answer_lines, answer_long, answer_once
     from mixcli.system.stdin import file_texts, piped_text, read_text
 
     kept: dict[str, Any] = {}

@@ -101,8 +101,8 @@ def export(name: str, path: Path) -> None:
 @common
 def rename(name: str, new_name: str) -> None:
     """Rename conversation NAME."""
+    from mixcli.chat.conversation import slug
     from mixcli.chat.sessions import Sessions, Use
-    from mixcli.chat.talk import slug
 
     store = Sessions(Use.EDIT)
     session = store.find(name)

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
+from mixcli.chat.conversation import Talk
 from mixcli.chat.sessions import DONE, Sessions
-from mixcli.chat.talk import Talk
 from mixcli.request.settings import Settings
 from tests.conftest import _environment
 from tests.support import small_gguf

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mixcli.batch.batch import Order, Report, work
 from mixcli.batch.job import TemplateJob, prompt_template
 from mixcli.batch.records import Record, open_records
 from mixcli.batch.runner import Settings
-from mixcli.batch.work import Order, Report, work
 from mixcli.errors import MixcliError, UsageError
 from mixcli.request.output_format import form_of
 

@@ -172,7 +172,7 @@ FAILING = """
 import os, threading
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import ray, ray.exceptions
-from mixcli.batch.ray_runner import RayAsker, _Seat
+from mixcli.batch.ray_backend import RayAsker, _Seat
 from mixcli.errors import MixcliError, NotReachable
 
 class Stub:
@@ -225,7 +225,7 @@ def test_cells_of_a_table_are_texts_as_those_of_json_lines() -> None:
 
     import numpy as np
 
-    from mixcli.batch.ray_runner import _plain
+    from mixcli.batch.ray_backend import _plain
     from mixcli.request.template import as_text
 
     cells = [

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.chat.schema import VERSION
+from mixcli.chat.conversation import Talk, slug
+from mixcli.chat.database import VERSION
 from mixcli.chat.sessions import CUT, DONE, PARTIAL, STOPPED, Sessions, database_path
-from mixcli.chat.talk import Talk, slug
 from mixcli.errors import UsageError
 from mixcli.request.settings import Settings
 from tests.conftest import Runner

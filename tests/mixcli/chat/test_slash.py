@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mixcli.chat import clipboard
-from mixcli.chat.branches import draft_text
+from mixcli.chat.commands.branches import draft_text
+from mixcli.chat.commands.model import spread
+from mixcli.chat.commands.table import TABLE
 from mixcli.chat.files import attach, with_files
-from mixcli.chat.places import spread
-from mixcli.chat.slash import TABLE
 from mixcli.errors import UsageError
 from mixcli.request.personas import folder, persona
 from mixcli.request.settings import Settings

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from mixcli.chat.conversation import Talk
 from mixcli.chat.export import ENDED
 from mixcli.chat.files import Attachment, with_files
 from mixcli.chat.input import Editor, Lines, Source, is_dumb, typing_ahead
-from mixcli.chat.model import FAILED, LOADING, READY, ChatModel, LoadState
+from mixcli.chat.model_loader import FAILED, LOADING, READY, ChatModel, LoadState
 from mixcli.chat.sessions import CUT, STOPPED, Message
 from mixcli.chat.sessions import FAILED as UNANSWERED
-from mixcli.chat.stats import TurnStats
-from mixcli.chat.talk import Talk
-from mixcli.chat.toolbar import Gauges, line, loading
+from mixcli.chat.view.stats import TurnStats
+from mixcli.chat.view.toolbar import Gauges, line, loading
 from mixcli.errors import ModelDied, SomeFailed
 from mixcli.request.settings import DROP_OLDEST
 from mixcli.system.console import console
@@ -23,10 +23,10 @@ from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
     from mixcli.chat.complete import Table
-    from mixcli.chat.render import View
+    from mixcli.chat.view.render import View
     from mixcli.client.process import Host
 
-WARM = ("mixcli.chat.render", "mixcli.chat.turn")  # imported while the person types the first message
+WARM = ("mixcli.chat.view.render", "mixcli.chat.turn")  # imported while the person types the first message
 
 
 @dataclass
@@ -128,7 +128,7 @@ class Chat:
 
     def view(self) -> "View":
         """Return where the next answer is shown."""
-        from mixcli.chat.render import LiveView, PlainView
+        from mixcli.chat.view.render import LiveView, PlainView
 
         return LiveView(sys.stdout) if self.live and self.talk.settings.get("markdown") else PlainView()
 
@@ -225,7 +225,7 @@ class Chat:
         return self.talking and console.is_terminal(sys.stdout)
 
     def _command(self, text: str) -> None:
-        from mixcli.chat.slash import run
+        from mixcli.chat.commands.table import run
 
         try:
             run(self, text)
@@ -329,7 +329,7 @@ class Chat:
         )
 
     def _completions(self) -> "Table":
-        from mixcli.chat.slash import completions
+        from mixcli.chat.commands.table import completions
 
         return completions(self)
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mixcli.answer import Answer, Asked, ask
 from mixcli.errors import SomeFailed, UsageError
 from mixcli.request.output_format import ABSTAIN, Form
 from mixcli.request.prompt import Question
+from mixcli.run.answer import Answer, Asked, ask
 from mixcli.system import stdin
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
-    from mixcli.batch.work import Asker
+    from mixcli.batch.batch import Asker
 
 N_AT_ONCE = 32  # lines that are asked at a time
 N_PARTS = 8  # parts of a long text that are asked at a time
@@ -52,8 +52,8 @@ def answer_once(question: Question, text: str, held: Callable[[], Held], how: Ho
 
 def answer_long(question: Question, text: str, held: Callable[[], Held], how: How) -> None:
     """Answer one question about a text of any length: parts first where it is longer than the context."""
-    from mixcli.batch.asker import when_free
-    from mixcli.mapreduce.reduce import MapReduce, Tokens
+    from mixcli.batch.backends import when_free
+    from mixcli.run.map_reduce import MapReduce, Tokens
 
     if not text.strip():
         raise UsageError(

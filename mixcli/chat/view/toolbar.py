@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mixcli.chat.model import LOADING, LoadState
+from mixcli.chat.model_loader import LOADING, LoadState
 from mixcli.system.formatting import size
 
 NEARLY_FULL = 0.8  # of the context

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
-from mixcli.chat.markdown import Line, Markdown, cut
+from mixcli.chat.view.markdown import Line, Markdown, cut
 from mixcli.system.console import console, strip_controls
 
 LEAST_WIDTH, LEAST_TAIL = 20, 2

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixcli.errors import DoesNotFit
-from mixcli.mapreduce.reduce import combined, room_for
-from mixcli.mapreduce.split import BOUNDS, PARAGRAPH, SENTENCE, cut, split
+from mixcli.run.map_reduce import combined, room_for
+from mixcli.run.split import BOUNDS, PARAGRAPH, SENTENCE, cut, split
 
 
 def words(text: str) -> int:

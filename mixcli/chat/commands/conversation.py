@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixcli.chat.branches import beginning
 from mixcli.chat.clipboard import copy
+from mixcli.chat.commands.branches import beginning
 from mixcli.chat.export import FORMATS, text_of
 from mixcli.chat.files import attach, write_new
 from mixcli.errors import UsageError
@@ -13,7 +13,7 @@ from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
-    from mixcli.chat.repl import Chat
+    from mixcli.chat.session import Chat
 
 
 def system(chat: "Chat", rest: str) -> None:

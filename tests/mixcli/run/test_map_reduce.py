@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mixcli.errors import DoesNotFit, MixcliError
-from mixcli.mapreduce.reduce import MapReduce, Tokens
-from mixcli.mapreduce.split import split
 from mixcli.request.prompt import question_of
+from mixcli.run.map_reduce import MapReduce, Tokens
+from mixcli.run.split import split
 
 N_CTX = 1024
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixcli.batch.job import read_answer
-from mixcli.batch.pool import Pool
+from mixcli.batch.window import Pool
 from mixcli.errors import DoesNotFit, MixcliError
-from mixcli.mapreduce.split import split
 from mixcli.request.prompt import Question
+from mixcli.run.split import split
 
 SHARE_ANSWER = 1 / 6  # of the context for the answer to one part, where --max-tokens says nothing
 SHARE_OVERLAP = 1 / 16  # of a part that it has in common with the one before

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from mixcli.chat.inline import inline
+from mixcli.chat.view.inline import inline
 
 CONTEXT = 100  # lines of code that are looked at for the colors of the next one
 TAB = 4

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mixcli.chat import about, branches, places
+from mixcli.chat.commands import branches, conversation, model
 from mixcli.chat.complete import PATH, Words
 from mixcli.request import personas
 from mixcli.request.settings import TABLE as SETTINGS
@@ -13,7 +13,7 @@ from mixcli.system.console import console
 from mixcli.system.text import did_you_mean
 
 if TYPE_CHECKING:
-    from mixcli.chat.repl import Chat
+    from mixcli.chat.session import Chat
 
 Act = Callable[["Chat", str], None]
 
@@ -63,10 +63,10 @@ def _paths(_chat: "Chat") -> Words:
 
 TABLE: dict[str, Command] = {
     "/help": Command(_help, "", "list these commands"),
-    "/model": Command(places.model, "[NAME]", "show the model, or switch to another", places.model_names),
-    "/profile": Command(places.profile, "[NAME]", "show or change the hardware profile", places.profile_names),
-    "/system": Command(about.system, "[TEXT|none|@PERSONA]", "show or set the system message", _systems),
-    "/set": Command(about.set_, "[NAME [VALUE]]", "show or change settings: temperature, seed, max_tokens, ...", _settings),
+    "/model": Command(model.model, "[NAME]", "show the model, or switch to another", model.model_names),
+    "/profile": Command(model.profile, "[NAME]", "show or change the hardware profile", model.profile_names),
+    "/system": Command(conversation.system, "[TEXT|none|@PERSONA]", "show or set the system message", _systems),
+    "/set": Command(conversation.set_, "[NAME [VALUE]]", "show or change settings: temperature, seed, max_tokens, ...", _settings),
     "/retry": Command(branches.retry, "", "answer the last question again"),
     "/edit": Command(branches.edit, "[N]", "write a message in $EDITOR, or edit message N"),
     "/undo": Command(branches.undo, "", "undo the last turn; it is kept as a branch"),
@@ -74,14 +74,14 @@ TABLE: dict[str, Command] = {
     "/sessions": Command(branches.sessions, "[WORDS]", "list conversations, or search them"),
     "/resume": Command(branches.resume, "NAME", "continue another conversation", _sessions),
     "/rename": Command(branches.rename, "NAME", "rename this conversation"),
-    "/export": Command(about.export, "[markdown|json] [PATH]", "save this conversation to a file", _paths),
-    "/copy": Command(about.copy_answer, "", "copy the last answer to the clipboard"),
-    "/file": Command(about.file, "PATH", "attach a text file to the next message", _paths),
-    "/context": Command(about.context, "", "show what the model sees, with token counts"),
-    "/clear": Command(about.clear, "", "start a new conversation; this one is kept"),
-    "/stats": Command(about.statistics, "", "show speed and token counts of the last answer"),
-    "/plan": Command(places.plan, "", "show the plan: which part of the model is on which device"),
-    "/experts": Command(places.experts, "", "show which experts the last answer used"),
+    "/export": Command(conversation.export, "[markdown|json] [PATH]", "save this conversation to a file", _paths),
+    "/copy": Command(conversation.copy_answer, "", "copy the last answer to the clipboard"),
+    "/file": Command(conversation.file, "PATH", "attach a text file to the next message", _paths),
+    "/context": Command(conversation.context, "", "show what the model sees, with token counts"),
+    "/clear": Command(conversation.clear, "", "start a new conversation; this one is kept"),
+    "/stats": Command(conversation.statistics, "", "show speed and token counts of the last answer"),
+    "/plan": Command(model.plan, "", "show the plan: which part of the model is on which device"),
+    "/experts": Command(model.experts, "", "show which experts the last answer used"),
     "/quit": Command(_quit, "", "quit (as Ctrl-D)"),
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from mixcli.chat.markdown import Markdown
+from mixcli.chat.view.markdown import Markdown
 
 
 def drawn(source: str, width: int = 40) -> list[str]:

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mixcli.chat.model import ChatModel
-from mixcli.chat.toolbar import bar, devices
+from mixcli.chat.model_loader import ChatModel
+from mixcli.chat.view.toolbar import bar, devices
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.chat.repl import Chat
+    from mixcli.chat.session import Chat
 
 TOP = 3  # experts that are named for each layer
 

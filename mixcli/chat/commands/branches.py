@@ -15,7 +15,7 @@ from mixcli.system.formatting import counted, moment
 from mixcli.system.stdin import decode
 
 if TYPE_CHECKING:
-    from mixcli.chat.repl import Chat
+    from mixcli.chat.session import Chat
 
 SHOWN = 60  # characters of a message in a list
 EDITOR = "vi"

@@ -35,7 +35,7 @@ class Engine:
 
     def load(self) -> dict[str, Any]:
         """Load the model of this node's store as this node's plan says; returns its identity or an error."""
-        from mixcli.batch.asker import HostAsker
+        from mixcli.batch.backends import HostAsker
         from mixcli.client.launch import identity, load
 
         model, wish, keep_alive, apart = self._loading

@@ -1,0 +1,1 @@
+"""How a chat is drawn on a terminal."""
