@@ -17,11 +17,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import quantize.model_source
-from quantize.checkpoint import Layout, open_checkpoint
-from quantize.gguf_header import GgufHeader, read_header
-from quantize.model_source import model_source
+import quantize.sources.model_source
 from quantize.source import ModelSource
+from quantize.sources.checkpoint import Layout, open_checkpoint
+from quantize.sources.gguf_header import GgufHeader, read_header
+from quantize.sources.model_source import model_source
 from tests.quantize.converter_cases import CASES, DATA, NOT_COMPARED, digests, value_text
 
 # Where quantize/ means to differ: (case, key) -> why
@@ -41,7 +41,7 @@ MEANT = {
 
 
 # the converter takes a template by the tokenizer's version alone; quantize/ also asks whether a name says that it is for chats
-quantize.model_source.trained_for_chat = lambda *_: True
+quantize.sources.model_source.trained_for_chat = lambda *_: True
 
 
 def main() -> int:

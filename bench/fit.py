@@ -27,7 +27,7 @@ from profiles.models import known_models
 from profiles.placement import Placement
 from profiles.planner import Request, plan
 from profiles.shape import ModelShape
-from quantize.gguf_header import read_header
+from quantize.sources.gguf_header import read_header
 from tests.support.llama_workers import free_port, start_worker, write_header_only
 
 N_UBATCH = 512

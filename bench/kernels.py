@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.report import write_result
 from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
-from quantize.kernels import Quantizer, quantizer
+from quantize.kernels.dispatch import Quantizer, quantizer
 
 TYPES = "Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_XS,Q8_0,Q4_0,Q4_1,Q5_0,Q5_1,IQ4_NL"
 SLAB = 64  # rows that a thread takes at a time

@@ -23,8 +23,8 @@ from bench.process import Cost, measure
 from bench.reference import Reference, reference
 from bench.report import RESULTS, quantize_ratios, quantize_table, write_result
 from bench.report import main as write_docs
-from quantize.gguf_header import read_header
 from quantize.recipe import FILE_TYPES
+from quantize.sources.gguf_header import read_header
 
 TYPE = "Q4_K_M"
 CHUNK = 1 << 24

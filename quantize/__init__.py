@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quantize.conversion import Options, convert, prepare
     from quantize.errors import CorruptFile, NoSpace, QuantizeError, Unsupported
-    from quantize.gguf_header import read_header
     from quantize.recipe import FILE_TYPES
+    from quantize.sources.gguf_header import read_header
     from quantize.writer import Progress, WriteReport, execute
 
 _HOME = {
@@ -28,7 +28,7 @@ _HOME = {
     "convert": "conversion",
     "execute": "writer",
     "prepare": "conversion",
-    "read_header": "gguf_header",
+    "read_header": "sources.gguf_header",
 }
 
 

@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quantize.checkpoint import open_checkpoint
 from quantize.errors import NeedsOption, Unsupported, UnusedOption
 from quantize.ggml_types import BLOCK, GGMLQuantizationType
-from quantize.gguf_source import open_gguf
 from quantize.imatrix import read_imatrix
-from quantize.model_source import model_source
 from quantize.output_target import output_target, refuse_foreign
 from quantize.plan import WritePlan, plan_write
 from quantize.recipe import FILE_TYPES, GOOD_SOURCES, choose_types, stored_types, tensor_type
-from quantize.repair import MIXED
 from quantize.source import ModelSource, TensorSource
-from quantize.upcycle import upcycle
+from quantize.sources.checkpoint import open_checkpoint
+from quantize.sources.gguf_source import open_gguf
+from quantize.sources.model_source import model_source
+from quantize.sources.repair import MIXED
+from quantize.sources.upcycle import upcycle
 from quantize.writer import Progress, WriteReport, execute
 
 COPY = "COPY"

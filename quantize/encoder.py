@@ -5,11 +5,12 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize import ggml, kernels
+from quantize import ggml
 from quantize.errors import CorruptFile, Unsupported
+from quantize.file_layout import PlacedTensor
 from quantize.ggml_types import GGMLQuantizationType
-from quantize.kernels import Quantizer
-from quantize.layout import PlacedTensor
+from quantize.kernels import dispatch
+from quantize.kernels.dispatch import Quantizer
 from quantize.plan import Slab, WritePlan
 
 _F16_LIMIT = 65520.0  # from here on a float16 rounds to infinity
@@ -78,7 +79,7 @@ def quantizer(type_: GGMLQuantizationType, with_imatrix: bool, n_weights: int) -
     """
     if type_ == GGMLQuantizationType.F32:
         return lambda rows, _: rows.view(np.uint8)
-    if n_weights >= KERNEL_WORTH and (fast := kernels.quantizer(type_.name, with_imatrix)):
+    if n_weights >= KERNEL_WORTH and (fast := dispatch.quantizer(type_.name, with_imatrix)):
         return fast
     ggml.prepare(type_)
     return lambda rows, imatrix: ggml.quantize_chunk(type_, rows, imatrix)

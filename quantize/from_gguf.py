@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.errors import CorruptFile, Unsupported
-from quantize.gguf_source import open_gguf
-from quantize.rope import split_pairs
 from quantize.safetensors_writer import write_safetensors
 from quantize.source import TensorSource
-from quantize.vocab_bpe import tokenizer_json
+from quantize.sources.checkpoint import Checkpoint, open_checkpoint
+from quantize.sources.gguf_source import open_gguf
+from quantize.sources.rope import split_pairs
+from quantize.vocab.bpe import tokenizer_json
 from quantize.wording import counted, shown
 
 Facts = Mapping[str, Any]  # GGUF metadata, plain values

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from quantize.errors import CorruptFile
 from quantize.ggml_types import GGMLQuantizationType
-from quantize.gguf_header import MAGIC, GgufHeader, read_header
-from quantize.input_file import read_file
 from quantize.source import TensorSource, Value, text, u32
+from quantize.sources.gguf_header import MAGIC, GgufHeader, read_header
+from quantize.sources.input_file import read_file
 from quantize.wording import counted
 
 _MAX_ENTRIES = 1 << 16

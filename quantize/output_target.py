@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from quantize.errors import BadTarget, NoSpace, QuantizeError
-from quantize.input_file import kind_of
+from quantize.sources.input_file import kind_of
 
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _MAGIC = b"GGUF"

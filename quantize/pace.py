@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from quantize.kernels import FASTER
+from quantize.kernels.dispatch import FASTER
 from quantize.plan import WritePlan
 
 # Weights a second and core of a whole conversion on a server core with AVX-512, reading and writing included: 1.45e9 weights of a layer of

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Self
 
-from quantize.input_file import pread_exactly
-from quantize.journal import open_own
-from quantize.layout import PlacedFile
+from quantize.file_layout import PlacedFile
+from quantize.sources.input_file import pread_exactly
+from quantize.write_journal import open_own
 
 
 class PartFile:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from quantize import ggml
 from quantize.errors import NeedsOption, Unsupported
+from quantize.file_layout import PlacedFile, PlacedTensor, lay_out
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
-from quantize.layout import PlacedFile, PlacedTensor, lay_out
 from quantize.recipe import FILE_TYPES, file_type_name
 from quantize.source import ModelSource
 

@@ -13,8 +13,8 @@ from math import isfinite
 from pathlib import Path
 
 from quantize.errors import BadOption, CorruptFile, NoSpace, QuantizeError, Unsupported
+from quantize.file_layout import ALIGNMENT, header_bytes, pad
 from quantize.ggml_types import PLAIN, GGMLQuantizationType, row_bytes
-from quantize.layout import ALIGNMENT, header_bytes, pad
 from quantize.source import ModelSource, TensorSource, Value, f32, u32
 from quantize.wording import shown
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize.checkpoint import TOKENIZER_FILES, Checkpoint
 from quantize.errors import NoSpace
-from quantize.rows import Float32s
 from quantize.source import TensorSource
+from quantize.sources.checkpoint import TOKENIZER_FILES, Checkpoint
+from quantize.sources.rows import Float32s
 
 _SLAB = 1 << 22  # elements
 

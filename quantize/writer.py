@@ -21,12 +21,12 @@ from quantize.encoder import Encoder
 from quantize.errors import CorruptFile, NoSpace, QuantizeError
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
-from quantize.journal import Journal
 from quantize.output_target import output_target
 from quantize.parallel import in_parallel
 from quantize.part_file import PartFile
 from quantize.plan import WritePlan, file_state, plan_write
 from quantize.source import ModelSource
+from quantize.write_journal import Journal
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

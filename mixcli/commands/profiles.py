@@ -31,7 +31,7 @@ def command() -> None:
 @common
 def list_(as_json: bool) -> None:
     """List the built-in profiles and your own."""
-    from profiles.load import load_profile, profile_names
+    from profiles.profile_files import load_profile, profile_names
 
     names = profile_names(_own())
     if as_json:

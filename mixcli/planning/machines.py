@@ -13,11 +13,11 @@ from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean
 from profiles.aliases import APPLE, is_apple, like
 from profiles.errors import UnknownProfile
-from profiles.load import load_profile, profile_names
 from profiles.machine import Machine
 from profiles.memory import GIB
+from profiles.profile import Profile
+from profiles.profile_files import load_profile, profile_names
 from profiles.request import Rule
-from profiles.schema import Profile
 from profiles.shape import ModelShape
 
 

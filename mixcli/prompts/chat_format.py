@@ -138,7 +138,7 @@ _BUILDERS: dict[str, Callable[[str, Vocab], Layout]] = {
 
 # Templates that need no probing (test_likeness.py probes them): sha256 of the text
 KNOWN = {
-    # quantize/mistral_templates.py
+    # quantize/vocab/mistral_templates.py
     "8e637d522e1ec1e89127d8f1d2bde2c01cc079daad984cc33339a10cafe967da": "mistral-v1",
     "5e8e4aad1d1dbdc318e31278d0decf53718ad4a56661e1663510b0ce235a9d73": "mistral-v3",
     "ab10ce0d790af9d02f508d7217f8f32a36130c301630adcd8c6965785d6206f6": "mistral-v7",

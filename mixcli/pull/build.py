@@ -126,7 +126,7 @@ def demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredMo
     """Make the demo model out of an installed package."""
 
     def make(work: Path, target: Path) -> None:
-        from quantize.upcycle import checkpoint_from_gguf
+        from quantize.sources.upcycle import checkpoint_from_gguf
 
         dense = work / "dense"
         if not (dense / "config.json").exists():

@@ -23,7 +23,7 @@ from mixcli.system import paths
 from mixcli.system.formatting import size
 from profiles.file_choice import FileChoice, pick
 from profiles.quality import BITS
-from quantize.gguf_header import GgufHeader
+from quantize.sources.gguf_header import GgufHeader
 
 WANTED = "wanted.json"
 

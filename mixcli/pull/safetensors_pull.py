@@ -26,12 +26,12 @@ from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.formatting import size
 from profiles.file_choice import FileChoice
-from quantize.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
 from quantize.conversion import Options, prepare_model
-from quantize.model_source import model_source
 from quantize.pace import estimated_seconds
 from quantize.plan import WritePlan
 from quantize.source import ModelSource
+from quantize.sources.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
+from quantize.sources.model_source import model_source
 from quantize.writer import execute
 
 SMALL = (*(layout.value for layout in Layout), INDEX, *TOKENIZER_FILES, "tokenizer.model.v*")

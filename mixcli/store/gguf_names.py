@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from quantize.shards import shard_name
+from quantize.sources.shards import shard_name
 
 _TYPE = re.compile(
     r"(?:^|[-._/])(?P<type>(?:I?Q\d(?:_[A-Z0-9]+)*)|BF16|F16|FP16|F32|FP32)(?=$|[-._/])", re.IGNORECASE

@@ -8,8 +8,8 @@ from mixcli.errors import IntegrityError
 from profiles.errors import BadModel
 from profiles.shape import ModelShape, model_shape
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
-from quantize.gguf_header import ByteReader, GgufHeader, read_header
-from quantize.shards import check_shards, joined, open_shards
+from quantize.sources.gguf_header import ByteReader, GgufHeader, read_header
+from quantize.sources.shards import check_shards, joined, open_shards
 
 _SPLIT_EXPERT = re.compile(r"^blk\.\d+\.ffn_(?:gate|up|down)\.\d+\.weight$")
 

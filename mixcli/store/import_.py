@@ -18,9 +18,9 @@ from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.formatting import size
 from quantize.errors import QuantizeError
-from quantize.gguf_header import GgufHeader
 from quantize.recipe import FILE_TYPES
-from quantize.shards import open_shards
+from quantize.sources.gguf_header import GgufHeader
+from quantize.sources.shards import open_shards
 
 
 def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[StoredModel, bool]:

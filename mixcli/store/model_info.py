@@ -15,7 +15,7 @@ from mixcli.store.licenses import Licence, licence
 from mixcli.store.store import StoredModel
 from mixcli.system.formatting import count, size
 from profiles.shape import tensor_class
-from quantize.gguf_header import GgufHeader
+from quantize.sources.gguf_header import GgufHeader
 
 MAX_TEXT = 200  # characters of a name that a file gives itself
 

@@ -16,8 +16,8 @@ from mixcli.errors import IntegrityError
 from quantize.errors import CorruptFile, Unsupported
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import GGUFValueType as Kind
-from quantize.gguf_header import GgufHeader, LazyArray
-from quantize.shards import joined, open_shards
+from quantize.sources.gguf_header import GgufHeader, LazyArray
+from quantize.sources.shards import joined, open_shards
 from quantize.wording import shown
 
 ARCHITECTURES = ("llama", "mistral3")

@@ -63,7 +63,7 @@ class StoredModel:
             return self.manifest.paths(folder_of(self.manifest))
         if self.seen:
             return self.seen.files
-        from quantize.shards import shard_paths  # not on the way of a model of the store
+        from quantize.sources.shards import shard_paths  # not on the way of a model of the store
 
         parts = shard_paths(self.path)
         return parts if all(is_there(part) for part in parts) else (self.path,)
@@ -191,7 +191,7 @@ def _by_path(text: str) -> StoredModel:
         raise UsageError(f"{text} is a folder; convert a checkpoint folder with `mixcli pull {text}`")
     if not path.is_file():
         raise UsageError(f"{text} is a device or a pipe; name a regular file")
-    from quantize.shards import first_shard
+    from quantize.sources.shards import first_shard
 
     path = first_shard(path)  # whichever part was named
     resolved = path.resolve()

@@ -18,8 +18,8 @@ from typing import Any
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.system import json_cache, python_child
 from mixcli.system.nvidia import cuda_wheel, driver_cards
-from profiles.load import card
 from profiles.machine import Gpu, Machine
+from profiles.profile_files import card
 
 CGROUP = Path("/sys/fs/cgroup")
 DEVICES = Path("/sys/devices")  # where Linux describes its processors

@@ -14,9 +14,9 @@ from mixcli.errors import IntegrityError
 from mixcli.store.model_info import row
 from mixcli.store.preflight import check_gguf
 from mixcli.store.store import find
+from quantize.file_layout import header_bytes
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import row_bytes
-from quantize.layout import header_bytes
 from quantize.source import Value
 from tests.fuzz.budget import check_refusal, for_a_while, mixcli_here
 from tests.fuzz.values import edited, edits, gguf_values, integers

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mixcli.pull.remote_shape import unseen_shapes
 from profiles.file_choice import FileChoice, choose, pick
-from profiles.load import load_profile
 from profiles.models import known_models
+from profiles.profile_files import load_profile
 from profiles.quality import USUAL
 from profiles.request import Preference, Request, Rule
 from profiles.shape import ModelShape

@@ -13,7 +13,7 @@ from profiles.machine import Gpu, Machine
 from profiles.memory import GIB, bytes_kv, bytes_logits, cells
 from profiles.placement import Placement
 from profiles.shape import ModelShape
-from quantize.gguf_header import read_header
+from quantize.sources.gguf_header import read_header
 from tests.support.llama_workers import MIB, Said, ask, no_alloc
 
 SHAPES = ("mixtral-8x7b", "mixtral-8x22b", "mistral-7b")

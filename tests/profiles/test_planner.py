@@ -13,7 +13,7 @@ from profiles.placement import Placement
 from profiles.planner import GIB, Gpu, Machine, Request, plan
 from profiles.shape import ModelShape, model_shape
 from profiles.speed import LOW
-from quantize.gguf_header import read_header
+from quantize.sources.gguf_header import read_header
 
 MIXTRAL = ModelShape(
     n_layer=32,

@@ -6,8 +6,8 @@ import pytest
 
 from profiles.aliases import alias, like
 from profiles.errors import BadProfile, UnknownProfile
-from profiles.load import all_profiles, card, load_profile, profile_names
 from profiles.memory import GIB
+from profiles.profile_files import all_profiles, card, load_profile, profile_names
 
 
 def test_those_that_come_along_are_sound() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from mixcli.pull.remote_shape import unseen_shape
 from profiles.errors import BadProfile, BadRequest
-from profiles.load import load_profile
 from profiles.machine import Gpu, Machine
 from profiles.memory import GIB
 from profiles.models import known_models
 from profiles.placement import Placement
 from profiles.planner import plan
+from profiles.profile_files import load_profile
 from profiles.rates import HostRates, ProductRates, TypeRates, read_rates, write_rates
 from profiles.request import Request, work_of
 from profiles.speed import LOW, decode_rates, prefill_rates

@@ -9,8 +9,8 @@ import pytest
 
 from quantize import Options, QuantizeError, Unsupported, convert, prepare
 from quantize.errors import NeedsOption, UnusedOption
-from quantize.gguf_header import read_header
 from quantize.recipe import FILE_TYPES
+from quantize.sources.gguf_header import read_header
 from tests.support.checkpoints import write_checkpoint
 
 USUAL = ["F16", "Q8_0", "Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS", "IQ3_S"]

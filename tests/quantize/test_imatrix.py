@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from quantize import CorruptFile, QuantizeError, convert
-from quantize.gguf_header import read_header
 from quantize.imatrix import read_imatrix
 from quantize.recipe import FILE_TYPES, choose_types
+from quantize.sources.gguf_header import read_header
 from quantize.writer import write_gguf
-
-from .tiny import model_of, random_weights
+from tests.quantize.tiny import model_of, random_weights
 
 Entries = dict[str, tuple[np.ndarray, np.ndarray]]
 

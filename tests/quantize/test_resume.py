@@ -18,13 +18,12 @@ import pytest
 from quantize import CorruptFile, NoSpace, Progress, QuantizeError, Unsupported, convert
 from quantize.errors import InUse
 from quantize.ggml_types import GGMLQuantizationType as T
-from quantize.journal import Journal
 from quantize.plan import plan_write
 from quantize.recipe import choose_types
 from quantize.source import ModelSource, TensorSource
+from quantize.write_journal import Journal
 from quantize.writer import write_gguf
-
-from .tiny import model_of, random_weights
+from tests.quantize.tiny import model_of, random_weights
 
 # Converts, and appends one byte to a file for each slab that is really quantized.
 CHILD = """

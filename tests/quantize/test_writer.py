@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from quantize import encoder
-from quantize.gguf_header import read_header
 from quantize.imatrix import Imatrix
 from quantize.recipe import FILE_TYPES, choose_types
 from quantize.source import ModelSource
+from quantize.sources.gguf_header import read_header
 from quantize.writer import write_gguf
-
-from .tiny import model_of, random_weights
+from tests.quantize.tiny import model_of, random_weights
 
 SHAPES: dict[str, dict[str, int]] = {
     "mixtral": {"n_ff": 256},
@@ -116,4 +115,4 @@ def test_compiled_quantizers_write_the_same(
         write_gguf(model, tmp_path / name, types, file_type, imatrix=imatrix)
     assert (tmp_path / "compiled").read_bytes() == (tmp_path / "library").read_bytes()
     usual = types["blk.0.ffn_up_exps.weight"]
-    assert encoder.quantizer(usual, imatrix is not None, 1).__module__ == "quantize.kernels"
+    assert encoder.quantizer(usual, imatrix is not None, 1).__module__ == "quantize.kernels.dispatch"

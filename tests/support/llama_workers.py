@@ -22,7 +22,7 @@ from mixcli.llama.model import LOG, _buffer_overrides
 from mixcli.pull.remote_shape import source_of
 from profiles.models import ModelFacts
 from profiles.placement import Placement
-from quantize.layout import lay_out
+from quantize.file_layout import lay_out
 from quantize.recipe import FILE_TYPES, choose_types
 from quantize.source import ModelSource, text, u32
 

@@ -13,11 +13,11 @@ from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Request
 from mixcli.llama.model import Context, Model
 from profiles.placement import Placement
-from quantize.layout import header_bytes
-from quantize.mistral_templates import BY_VERSION
+from quantize.file_layout import header_bytes
 from quantize.source import Value, flag, text, u32
-from quantize.vocab_spm import spm_vocabulary
-from quantize.vocab_tekken import tekken_vocabulary
+from quantize.vocab.mistral_templates import BY_VERSION
+from quantize.vocab.spm import spm_vocabulary
+from quantize.vocab.tekken import tekken_vocabulary
 
 PLACEMENT = Placement(
     n_ctx=1024, n_batch=256, n_ubatch=256, n_threads=1, n_threads_batch=1

@@ -7,8 +7,8 @@ import numpy as np
 
 from mixcli.pull.remote_shape import source_of
 from profiles.models import known_models
+from quantize.file_layout import header_bytes
 from quantize.ggml_types import GGMLQuantizationType, GGUFValueType, row_bytes
-from quantize.layout import header_bytes
 from quantize.recipe import choose_types
 from quantize.source import Value, f32, f32s, i32s, text, texts, u32
 

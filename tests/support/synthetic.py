@@ -21,12 +21,12 @@ from bench.checkpoint import check_disk
 from mixcli.pull.remote_shape import source_of
 from profiles.models import ModelFacts, known_models
 from quantize import ggml
+from quantize.file_layout import PlacedFile, PlacedTensor, lay_out
 from quantize.ggml_types import BLOCK, GGMLQuantizationType
-from quantize.layout import PlacedFile, PlacedTensor, lay_out
-from quantize.mistral_templates import BY_VERSION
 from quantize.recipe import FILE_TYPES, choose_types, file_type_name
 from quantize.source import ModelSource, Value, f32, flag, text, u32
-from quantize.vocab_spm import spm_vocabulary
+from quantize.vocab.mistral_templates import BY_VERSION
+from quantize.vocab.spm import spm_vocabulary
 
 HEAD = 128  # elements, in all of Mistral's models
 # about 400 MB at Q4_K_M: more layers and wider experts than the demo has

@@ -83,7 +83,7 @@ def model_names(_chat: "Chat") -> Iterable[str]:
 def profile_names(_chat: "Chat") -> Iterable[str]:
     """List the profiles, for the Tab key."""
     from mixcli.planning.machines import own_profiles
-    from profiles.load import profile_names as known
+    from profiles.profile_files import profile_names as known
 
     return ["auto", *known(own_profiles())]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.system.formatting import size
-from quantize.gguf_header import read_header
+from quantize.sources.gguf_header import read_header
 from tests.conftest import Runner
 from tests.support.checkpoints import write_checkpoint
 

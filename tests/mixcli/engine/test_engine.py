@@ -18,7 +18,7 @@ from mixcli.llama.model import Batch, Context, Model
 from mixcli.llama.tiny_model import write_tiny_model
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.formats import Message
-from quantize.gguf_header import read_header
+from quantize.sources.gguf_header import read_header
 from tests.support.models import PLACEMENT, ask, finish
 
 MakeEngine = Callable[..., Engine]

@@ -12,8 +12,8 @@ from mixcli.planning import cpu_rates, doctor
 from mixcli.planning.machines import detected_profile, machine_of
 from mixcli.system import json_cache, python_child
 from mixcli.system.hardware import physical_cores
-from profiles.load import load_profile
 from profiles.machine import Gpu, Machine
+from profiles.profile_files import load_profile
 from profiles.rates import BITS_OF_TYPE, HostRates, write_rates
 from profiles.typical import typical_rates
 from tests.profiles.test_rates import MIXTURE

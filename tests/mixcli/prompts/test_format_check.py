@@ -9,9 +9,9 @@ from mixcli.prompts import chat_format
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.format_check import fingerprint
 from mixcli.prompts.formats import Message
-from quantize.mistral_templates import BY_VERSION, V1, V3, V7
 from quantize.source import text
-from quantize.token_types import TokenType
+from quantize.vocab.mistral_templates import BY_VERSION, V1, V3, V7
+from quantize.vocab.token_types import TokenType
 from tests.mixcli.prompts.test_content_tokenizer import with_markers
 from tests.support.models import MISTRAL
 

@@ -19,10 +19,10 @@ from mixcli.pull.type_choice import (
     type_to_make,
 )
 from mixcli.store.catalog import catalog
-from profiles.load import load_profile
 from profiles.machine import Machine
 from profiles.memory import GIB
 from profiles.models import known_models
+from profiles.profile_files import load_profile
 from profiles.quality import BITS
 from profiles.request import Rule
 from profiles.shape import ModelShape

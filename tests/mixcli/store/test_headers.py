@@ -19,7 +19,7 @@ READ = """
 import sys
 from pathlib import Path
 from mixcli.pull.hub_client import RemoteReader, look
-from quantize import gguf_header, safetensors
+from quantize.sources import gguf_header, safetensors
 repo = look("org/x")
 reader = RemoteReader(repo, repo.files[0])
 if sys.argv[1] == "gguf":

@@ -10,12 +10,12 @@ import pytest
 
 from mixcli.errors import IntegrityError
 from mixcli.store.preflight import check_gguf
+from quantize.file_layout import header_bytes
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import GGUFValueType as Kind
 from quantize.ggml_types import row_bytes
-from quantize.layout import header_bytes
 from quantize.source import Value, f32, f32s, flag, i32s, text, texts, u32
-from quantize.token_types import TokenType
+from quantize.vocab.token_types import TokenType
 
 N_EMBD, N_FF, N_HEAD, N_HEAD_KV, N_EXPERT = 64, 96, 4, 2, 4
 HEAD = N_EMBD // N_HEAD
@@ -227,7 +227,7 @@ def test_a_context_in_which_nothing_has_room(tmp_path: Path, context: int) -> No
 def test_data_that_is_not_aligned_for_a_mapping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alignment: int
 ) -> None:
-    monkeypatch.setattr("quantize.layout.ALIGNMENT", alignment)
+    monkeypatch.setattr("quantize.file_layout.ALIGNMENT", alignment)
     metadata, tensors = sound()
     entries = [(name, kind, shape, 0) for name, (kind, shape) in tensors.items()]
     begins = len(header_bytes({**metadata, "general.alignment": u32(alignment)}, entries))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mixcli.system import hardware, json_cache, nvidia
-from profiles.load import card
+from profiles.profile_files import card
 from tests.conftest import Runner
 
 # what nvidia-ml-py answers on a machine with one RTX 4090 and a driver for CUDA 12.4

@@ -1,0 +1,1 @@
+"""Quantizers in numba that write the library's bytes faster."""

@@ -1,0 +1,1 @@
+"""What is read: checkpoint folders, safetensors, GGUF files and their shards."""

@@ -1,0 +1,167 @@
+"""Find and check the files of a split GGUF model, local or remote.
+
+llama.cpp cuts a model into files named <stem>-00001-of-00003.gguf; each header has split.no (from 0), split.count and
+split.tensors.count, and the first one has the model's metadata. Names say where the others lie, headers say whether they belong together.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quantize.errors import CorruptFile
+from quantize.sources.gguf_header import GgufHeader, read_header
+from quantize.wording import counted, shown
+
+MAX_SHARDS = 1 << 12
+_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
+_MAX_LINKS = 40  # as Linux follows
+
+
+@dataclass(frozen=True)
+class ShardName:
+    """A shard's place by its file's name: number `number` of `count`, counted from 1, of the model that is called `stem`."""
+
+    stem: str
+    number: int
+    count: int
+
+
+def shard_name(name: str) -> ShardName | None:
+    """Read the place of a shard from its file's name; None for a name that says nothing, or nothing possible."""
+    match = _NAME.fullmatch(name)
+    if not match:
+        return None
+    number, count = int(match["number"]), int(match["count"])
+    return ShardName(match["stem"], number, count) if 1 <= number <= count <= MAX_SHARDS else None
+
+
+def shard_paths(path: Path) -> tuple[Path, ...]:
+    """Return all files of the model that a file belongs to by its name, the first shard first; they need not exist.
+
+    A symlink under a free name is followed to a name that says its place; in a cache the shards lie beside the link, not beside the blob.
+    """
+    named: list[tuple[Path, ...]] = []
+    at = path
+    for _ in range(_MAX_LINKS):
+        if place := shard_name(at.name):
+            ending = at.name[-5:]  # .gguf as it is written there
+            siblings = tuple(
+                at.with_name(f"{place.stem}-{number:05d}-of-{place.count:05d}{ending}")
+                for number in range(1, place.count + 1)
+            )
+            if all(os.path.exists(sibling) for sibling in siblings):  # noqa: PTH110  # never raises
+                return siblings
+            named.append(siblings)
+        if not os.path.islink(at):  # noqa: PTH114
+            break
+        at = at.parent / os.readlink(at)  # noqa: PTH115
+    return named[0] if named else (path,)
+
+
+def first_shard(path: Path) -> Path:
+    """Return the file that stands for a whole model, which llama.cpp must be given: the first shard, where it is there."""
+    first = shard_paths(path)[0]
+    return first if os.path.exists(first) else path  # noqa: PTH110
+
+
+def open_shards(path: Path) -> list[tuple[Path, GgufHeader]]:
+    """Read the headers of a model's files in order, whichever of them `path` is.
+
+    Raises CorruptFile for shards that are missing or do not belong together, and what `read_header` raises.
+    """
+    named = read_header(path)
+    count = split_count(named, str(path))
+    if count < 2:
+        return [(path, named)]
+    paths = shard_paths(path)
+    if len(paths) != count:
+        raise CorruptFile(
+            f"{path} is one of {count} files; to find the others, llama.cpp needs a name "
+            f"that ends in -{_number(named):05d}-of-{count:05d}.gguf: rename it."
+        )
+    for number, shard in enumerate(paths, 1):
+        if not os.path.exists(shard):  # noqa: PTH110
+            raise CorruptFile(
+                f"{shard} is missing: it is part {number} of {count}, and all parts must be in one folder; download it."
+            )
+    files = [(shard, named if shard == path else read_header(shard)) for shard in paths]
+    check_shards([(str(shard), header) for shard, header in files])
+    return files
+
+
+def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
+    """Check that headers, given as (name, header) in order, are those of one whole model; CorruptFile says which is not."""
+    first_name, first = files[0]
+    count = split_count(first, first_name)
+    if max(count, 1) != len(files):
+        raise CorruptFile(
+            f"{first_name} declares {counted(max(count, 1), 'part')}, but {len(files)} are present; download all parts."
+        )
+    if count < 2:
+        return
+    names: dict[str, str] = {}
+    for number, (name, header) in enumerate(files):
+        if (
+            split_count(header, name) != count
+            or header.get("split.no") != number
+            or isinstance(header.get("split.no"), bool)
+        ):
+            raise CorruptFile(
+                f"{name} does not belong to {first_name}: it is not part {number + 1} of {count} by its header; download it again."
+            )
+        for key in ("general.architecture", "general.name"):
+            if key in header.metadata and header.get(key) != first.get(key):
+                raise CorruptFile(
+                    f"{name} belongs to another model than {first_name}: its {key} is {shown(header.get(key))} "
+                    f"and not {shown(first.get(key))}; download it again."
+                )
+        for tensor in header.tensors:
+            if tensor.name in names:
+                raise CorruptFile(
+                    f"{name} and {names[tensor.name]} both have the tensor {tensor.name!a}; they belong to different models."
+                )
+            names[tensor.name] = name
+    expected = first.get("split.tensors.count", len(names))
+    if expected != len(names):
+        raise CorruptFile(
+            f"{first_name} and its parts hold {counted(len(names), 'tensor')} but should hold {shown(expected)}; they belong to different models."
+        )
+
+
+def joined(headers: Sequence[GgufHeader]) -> GgufHeader:
+    """Return one header for a whole model: the metadata of the first file, the tensors and the bytes of all."""
+    first = headers[0]
+    if len(headers) == 1:
+        return first
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    return replace(first, tensors=tensors, file_size=sum(header.file_size for header in headers))
+
+
+def split_count(header: GgufHeader, name: str) -> int:
+    """Return how many files a header says its model has, 0 where it says nothing; CorruptFile for an impossible number."""
+    count = header.get("split.count", 0)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_SHARDS:
+        raise CorruptFile(
+            f"{name} declares {shown(count)} parts, but the limit is {MAX_SHARDS:,}; the file is damaged."
+        )
+    return count
+
+
+def _number(header: GgufHeader) -> int:
+    number = header.get("split.no", 0)
+    return number + 1 if isinstance(number, int) and 0 <= number < MAX_SHARDS else 1
+
+
+__all__ = [
+    "MAX_SHARDS",
+    "ShardName",
+    "check_shards",
+    "first_shard",
+    "joined",
+    "open_shards",
+    "shard_name",
+    "shard_paths",
+    "split_count",
+]

@@ -1,0 +1,1 @@
+"""Vocabularies, special tokens and chat templates."""

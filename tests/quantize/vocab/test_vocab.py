@@ -1,0 +1,534 @@
+"""Vocabularies: what comes out of each kind of tokenizer file, and what is refused."""
+
+import base64
+import json
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
+
+from quantize.errors import CorruptFile, QuantizeError, Unsupported
+from quantize.source import Value
+from quantize.sources.checkpoint import open_checkpoint
+from quantize.sources.model_source import model_source
+from quantize.vocab.bpe import bpe_vocabulary, tokenizer_json
+from quantize.vocab.pretokenizer import STEPS, pretokenizer_json, pretokenizer_name
+from quantize.vocab.sentencepiece_model import read_sentencepiece
+from quantize.vocab.tekken import printable, tekken_vocabulary
+from quantize.vocab.token_types import TokenType
+from tests.quantize.vocab.llama_vocab import loaded, write_vocabulary
+from tests.support.checkpoints import TOKENIZERS, write_checkpoint, write_json, write_native, write_tokenizer
+
+TINY: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_ff": 8, "n_expert": 2}
+TINY_NATIVE: dict[str, Any] = {**TINY, "n_expert": 0}
+
+
+def metadata(folder: Path) -> dict[str, Value]:
+    return dict(model_source(open_checkpoint(folder)).metadata)
+
+
+def change(path: Path, **changes: Any) -> None:
+    write_json(path, {**json.loads(path.read_text()), **changes})
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v3", "v7"])
+def test_sentencepiece_models_are_read_as_the_library_reads_them(version: str) -> None:
+    pieces = read_sentencepiece(TOKENIZERS[version])
+    model = SentencePieceProcessor(str(TOKENIZERS[version]))
+    assert len(pieces) == model.vocab_size()
+    for i, piece in enumerate(pieces):
+        assert (piece.text.decode(), piece.score) == (model.IdToPiece(i), model.GetScore(i))
+        assert (piece.type is TokenType.CONTROL) == model.IsControl(i)
+        assert (piece.type is TokenType.BYTE) == model.IsByte(i)
+        assert (piece.type is TokenType.UNKNOWN) == model.IsUnknown(i)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "words"),
+    [
+        (b"", CorruptFile, "it has no pieces"),
+        (b"<html>", CorruptFile, "not a SentencePiece model"),
+        (b"version https://git-lfs.github.com/spec/v1\n", CorruptFile, "is a Git LFS pointer"),
+        (b"\x0a\xff\xff\xff\xff\x0f", CorruptFile, "is cut"),
+        (b"\x0a" + b"\xff" * 12, CorruptFile, "has no end"),
+        (b"\x0a\x03\x0a\x01\xff", CorruptFile, "not a SentencePiece model"),
+        (b"\x0a\x02\x18\x63", CorruptFile, "not a SentencePiece model"),
+        (b"\x0a\x03\x0a\x01a", Unsupported, "of type 1, but only the byte-pair type"),
+        (b"\x0a\x03\x0a\x01a\x12\x02\x18\x04", Unsupported, "of type 4, but"),
+    ],
+)
+def test_a_broken_sentencepiece_model_is_refused(
+    raw: bytes, kind: type[QuantizeError], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(raw)
+    with pytest.raises(kind, match=words):
+        read_sentencepiece(tmp_path / "tokenizer.model")
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=200))
+def test_no_bytes_at_all_make_the_sentencepiece_reader_stumble(
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.model"
+    path.write_bytes(raw)
+    with pytest.raises(QuantizeError):
+        read_sentencepiece(path)
+
+
+def test_a_cut_sentencepiece_model_is_refused(tmp_path: Path) -> None:
+    raw = TOKENIZERS["v1"].read_bytes()
+    (tmp_path / "tokenizer.model").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(CorruptFile, match="not a SentencePiece model"):
+        read_sentencepiece(tmp_path / "tokenizer.model")
+
+
+def dolphin(folder: Path, decoder: bool) -> dict[str, Value]:
+    """ChatML tokens after the 32,000 of the model and one row that nothing names."""
+    write_checkpoint(folder, n_vocab=32003, **TINY, config={"eos_token_id": 32000})
+    write_json(folder / "added_tokens.json", {"<|im_end|>": 32000, "<|im_start|>": 32001})
+    if decoder:
+        entries = {
+            "32000": {"content": "<|im_end|>", "special": True},
+            "32001": {"content": "<|im_start|>", "special": False},
+        }
+        change(folder / "tokenizer_config.json", added_tokens_decoder=entries)
+    return metadata(folder)
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_chatml_markers_are_control_tokens_and_rows_without_a_token_are_padded(
+    decoder: bool, tmp_path: Path
+) -> None:
+    found = dolphin(tmp_path / "m", decoder)
+    assert found["tokenizer.ggml.tokens"].value[32000:] == [b"<|im_end|>", b"<|im_start|>", b"[PAD32002]"]
+    control, unused = TokenType.CONTROL, TokenType.UNUSED
+    assert found["tokenizer.ggml.token_type"].value[32000:] == [control, control, unused]
+    assert found["tokenizer.ggml.eos_token_id"].value == 32000
+    with loaded(write_vocabulary(tmp_path / "v.gguf", found)) as vocab:
+        assert vocab.n_tokens == 32003
+        assert vocab.encode("<|im_start|>user", special=True)[0] == 32001
+        assert 32001 not in vocab.encode("<|im_start|>user")
+        assert vocab.ends_generation(32000)
+
+
+def test_an_added_token_that_is_text_is_matched_in_text(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", n_vocab=32001, **TINY)
+    change(
+        folder / "tokenizer_config.json",
+        added_tokens_decoder={"32000": {"content": "▁tool", "special": False}},
+    )
+    found = metadata(folder)
+    assert found["tokenizer.ggml.tokens"].value[32000] == b" tool"
+    assert found["tokenizer.ggml.token_type"].value[32000] == TokenType.USER_DEFINED
+
+
+def test_an_added_token_beyond_the_embedding_is_left_out(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", **TINY)
+    write_json(folder / "added_tokens.json", {"<pad>": 32000})
+    assert len(metadata(folder)["tokenizer.ggml.tokens"].value) == 32000
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", n_vocab=31999, **TINY)
+    with pytest.raises(CorruptFile, match="32,000 tokens, the embedding has 31,999 rows"):
+        metadata(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("added_tokens.json", '{"x": "y"}'),
+        ("added_tokens.json", '{"x": -1}'),
+        ("added_tokens.json", "[]"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": [1]}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "y"}}}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"1": "y"}}'),
+        ("tokenizer_config.json", "{"),
+        ("config.json", '{"architectures": ["MixtralForCausalLM"], "bos_token_id": -5}'),
+    ],
+)
+def test_broken_added_tokens_are_refused(name: str, text: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", **TINY)
+    if name == "config.json":
+        change(folder / name, **json.loads(text))
+    else:
+        (folder / name).write_text(text)
+    with pytest.raises(CorruptFile, match="download it again"):
+        metadata(folder)
+
+
+def test_the_template_of_the_tokenizer_configuration_comes_first(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", **TINY)
+    (folder / "chat_template.jinja").write_text("from the file")
+    change(folder / "tokenizer_config.json", chat_template="from the configuration")
+    assert metadata(folder)["tokenizer.chat_template"].value == "from the configuration"
+    several = [{"name": "default", "template": "d"}, {"name": "tool use", "template": "t"}, {"name": 5}]
+    change(folder / "tokenizer_config.json", chat_template=several)
+    found = metadata(folder)
+    assert found["tokenizer.chat_template"].value == "d"
+    assert found["tokenizer.chat_template.tool_use"].value == "t"
+    assert found["tokenizer.chat_templates"].value == ["tool_use"]
+    change(folder / "tokenizer_config.json", chat_template={"default": "d", "tool use": "t"})
+    assert metadata(folder)["tokenizer.chat_template.tool_use"].value == "t"
+    assert metadata(folder)["tokenizer.chat_template"].value == "d"
+    write_json(folder / "tokenizer_config.json", {})
+    assert metadata(folder)["tokenizer.chat_template"].value == "from the file"
+
+
+@pytest.mark.parametrize("layout", [write_checkpoint, write_native])
+@pytest.mark.parametrize(
+    ("name", "version", "has_one"),
+    [
+        ("Mistral-7B-v0.3", "v3", False),
+        ("Mistral-7B-Instruct-v0.3", "v3", True),
+        ("Mixtral-8x22B-v0.1", "v3", False),
+        ("mixtral-8x22b-instruct", "v3", True),
+        ("Mistral-Small-24B-Base-2501", "v7", False),
+        ("Small-Instruct-Base", "v7", False),
+        ("Codestral-22B-v0.1", "v3", True),
+        ("my-fine-tune", "v3", False),
+        ("chat-7b-v1", "v7", True),
+        ("unit", "v3", False),
+    ],
+)
+def test_a_template_of_mistral_is_for_models_that_are_called_so(
+    tmp_path: Path, layout: Callable[..., Path], name: str, version: str, has_one: bool
+) -> None:
+    """A base model has the same tokenizer, and its vectors of [INST] were never trained."""
+    folder = layout(
+        tmp_path / name, tokenizer=version, **(TINY if layout is write_checkpoint else TINY_NATIVE)
+    )
+    if layout is write_checkpoint:
+        write_json(folder / "tokenizer_config.json", {})
+    source = model_source(open_checkpoint(folder))
+    assert ("tokenizer.chat_template" in source.metadata) == has_one
+    (note,) = source.notes
+    assert ("using Mistral's own" if has_one else "treated as a base model") in note
+
+
+def test_the_name_of_a_repository_counts_and_a_template_that_is_there_always_does(tmp_path: Path) -> None:
+    place = tmp_path / "models--mistralai--Mistral-7B-Instruct-v0.3" / "snapshots" / ("c0ffee" * 6)
+    cached = write_checkpoint(place, tokenizer="v3", **TINY)
+    write_json(cached / "tokenizer_config.json", {})
+    assert "tokenizer.chat_template" in metadata(cached)
+    base = write_checkpoint(tmp_path / "Some-Base", tokenizer="v3", **TINY)
+    source = model_source(open_checkpoint(base))
+    assert source.metadata["tokenizer.chat_template"].value.startswith("{% for m in messages %}")
+    assert source.notes == ()
+
+
+def test_a_version_without_markers_never_gets_a_template_in_a_hugging_face_folder(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "Any-Instruct", tokenizer="v1", **TINY)
+    write_json(folder / "tokenizer_config.json", {})
+    source = model_source(open_checkpoint(folder))
+    assert "tokenizer.chat_template" not in source.metadata
+    assert "will continue text" in source.notes[0]
+
+
+def small_bpe(**changes: Any) -> dict[str, Any]:
+    """A byte-level tokenizer.json with a dozen tokens."""
+    vocab = {"<|endoftext|>": 0, "a": 1, "b": 2, "Ġ": 3, "ab": 4, "Ġa": 5}
+    return {
+        "added_tokens": [
+            {"id": 0, "content": "<|endoftext|>", "special": True},
+            {"id": 6, "content": "<|im_start|>", "special": False},
+            {"id": 7, "content": "▁word", "special": False},
+        ],
+        "pre_tokenizer": STEPS["gpt-2"][0],
+        "model": {"type": "BPE", "vocab": vocab, "merges": ["a b", "Ġ a"]},
+        **changes,
+    }
+
+
+def test_a_byte_level_vocabulary_is_read() -> None:
+    found = bpe_vocabulary(small_bpe(), 9, "tokenizer.json")
+    assert (found.model, found.pre, found.merges) == ("gpt2", "gpt-2", ("a b", "Ġ a"))
+    assert found.tokens[4:] == (b"ab", "Ġa".encode(), b"<|im_start|>", b" word", b"[PAD8]")
+    assert [int(kind) for kind in found.types] == [3, 1, 1, 1, 1, 1, 3, 4, 5]
+
+
+def test_merges_as_pairs_are_the_same_merges() -> None:
+    model = {**small_bpe()["model"], "merges": [["a", "b"], [" ", "a"]]}
+    assert bpe_vocabulary(small_bpe(model=model), None, "t").merges == ("a b", "Ġ a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"model": None}, CorruptFile, "no model"),
+        ({"model": {"type": "Unigram", "vocab": []}}, Unsupported, "holds a Unigram tokenizer"),
+        ({"model": {"type": "BPE", "vocab": {}, "merges": []}}, CorruptFile, "no vocabulary"),
+        ({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}, CorruptFile, "the id -1"),
+        (
+            {"model": {"type": "BPE", "vocab": {"a": 1, "b": 1}, "merges": []}},
+            CorruptFile,
+            "'b' the id 1, which is duplicate",
+        ),
+        (
+            {"model": {"type": "BPE", "vocab": {"a": 1 << 60}, "merges": []}},
+            CorruptFile,
+            "which is duplicate or invalid",
+        ),
+        ({"model": {"type": "BPE", "vocab": {"a": 0}}}, CorruptFile, "no merges"),
+        (
+            {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}},
+            CorruptFile,
+            "merges in an unknown format",
+        ),
+        ({"added_tokens": {"a": 1}}, CorruptFile, "not a list"),
+        ({"added_tokens": [{"id": "x", "content": "y"}]}, CorruptFile, "without text or id"),
+        ({"pre_tokenizer": None}, Unsupported, "uses an unsupported pre-tokenizer \\(null\\)"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, Unsupported, "Whitespace.*supported are smollm, gpt-2"),
+    ],
+)
+def test_a_broken_or_foreign_tokenizer_json_is_refused(
+    changes: dict[str, Any], kind: type[QuantizeError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        bpe_vocabulary(small_bpe(**changes), None, "tokenizer.json")
+
+
+def test_more_tokens_than_rows_are_refused() -> None:
+    with pytest.raises(CorruptFile, match="8 tokens, the embedding has 7 rows"):
+        bpe_vocabulary(small_bpe(), 7, "tokenizer.json")
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_pre_tokenizer_is_known_by_its_structure(name: str) -> None:
+    written = pretokenizer_json(name, "t")
+    assert pretokenizer_name(written, "t") == name
+    terse = json.loads(
+        json.dumps(written).replace(', "trim_offsets": true', "").replace(', "invert": false', "")
+    )
+    assert pretokenizer_name(terse, "t") == name
+
+
+def test_a_tokenizer_json_that_is_rebuilt_is_read_back_the_same() -> None:
+    read = bpe_vocabulary(small_bpe(), 9, "t")
+    tokens, types = [token.decode() for token in read.tokens], [int(kind) for kind in read.types]
+    rebuilt = tokenizer_json(tokens, types, read.merges or (), read.pre, "<|endoftext|>", "t")
+    assert bpe_vocabulary(rebuilt, 9, "t") == read
+    assert rebuilt["post_processor"]["special_tokens"]["<|endoftext|>"]["ids"] == [0]
+    with pytest.raises(CorruptFile, match="a token twice"):
+        tokenizer_json(["a", "a"], [1, 1], [], "gpt-2", None, "t")
+
+
+def test_a_pre_tokenizer_that_differs_in_one_flag_is_another() -> None:
+    other = {**STEPS["gpt-2"][0], "add_prefix_space": True}
+    with pytest.raises(Unsupported):
+        pretokenizer_name(other, "t")
+
+
+def test_special_ids_come_from_every_file_that_names_them(tmp_path: Path) -> None:
+    folder = write_checkpoint(
+        tmp_path / "m", tokenizer=None, n_vocab=9, **TINY, config={"pad_token_id": 4, "eos_token_id": 1}
+    )
+    write_json(folder / "tokenizer.json", small_bpe(post_processor={"type": "ByteLevel"}))
+    write_json(
+        folder / "tokenizer_config.json",
+        {"eos_token": {"content": "<|im_start|>"}, "unk_token": "<|endoftext|>", "add_bos_token": True},
+    )
+    found = {key.removeprefix("tokenizer.ggml."): value.value for key, value in metadata(folder).items()}
+    assert (found["eos_token_id"], found["unknown_token_id"]) == (6, 0)
+    assert (found["padding_token_id"], found["bos_token_id"]) == (4, 1)
+    assert (found["add_bos_token"], found["add_eos_token"]) == (
+        False,
+        False,
+    )  # what the post-processor really does
+
+
+def test_a_post_processor_that_puts_a_token_first_adds_bos(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", tokenizer=None, n_vocab=9, **TINY)
+    single = [{"SpecialToken": {"id": "<|endoftext|>"}}, {"Sequence": {"id": "A"}}]
+    write_json(
+        folder / "tokenizer.json", small_bpe(post_processor={"type": "TemplateProcessing", "single": single})
+    )
+    write_json(folder / "tokenizer_config.json", {"bos_token": "<|endoftext|>"})
+    found = metadata(folder)
+    assert found["tokenizer.ggml.add_bos_token"].value is True
+    assert "tokenizer.ggml.add_eos_token" not in found
+
+
+def small_tekken(**changes: Any) -> dict[str, Any]:
+    tokens = [bytes([i]) for i in range(256)] + [b"ab", b" a", b"abab"]
+    entries = [
+        {"rank": i, "token_bytes": base64.b64encode(t).decode(), "token_str": None}
+        for i, t in enumerate(tokens)
+    ]
+    real = json.loads(TOKENIZERS["tekken-240911"].read_text())["config"]
+    config = {**real, "default_vocab_size": 289, "default_num_special_tokens": 30, "num_vocab_tokens": 259}
+    return {"config": {**config, **changes.pop("config", {})}, "vocab": entries, **changes}
+
+
+def tekken(path: Path, file: dict[str, Any], n_vocab: int | None = None) -> Any:
+    write_json(path / "tekken.json", file)
+    return tekken_vocabulary(path / "tekken.json", n_vocab)
+
+
+def test_tekken_ranks_become_tokens_and_merges(tmp_path: Path) -> None:
+    found, version = tekken(tmp_path, small_tekken(), 290)
+    assert (found.pre, version, len(found.tokens)) == ("tekken", "v3", 290)
+    assert found.tokens[:4] == (b"<unk>", b"<s>", b"</s>", b"[INST]")
+    assert found.tokens[28:31] == (b"<SPECIAL_28>", b"<SPECIAL_29>", "Ā".encode())
+    assert found.tokens[-4:] == (b"ab", "Ġa".encode(), b"abab", b"[PAD289]")
+    assert found.merges == ("a b", "Ġ a", "ab ab")
+
+
+def test_tekken_files_may_list_their_special_tokens(tmp_path: Path) -> None:
+    special = [{"rank": 1, "token_str": "<begin>", "is_control": True}]
+    found, _ = tekken(tmp_path, small_tekken(special_tokens=special))
+    assert found.tokens[:3] == (b"<SPECIAL_0>", b"<begin>", b"<SPECIAL_2>")
+
+
+def test_bytes_are_written_as_printable_characters() -> None:
+    text = printable(bytes(range(256)))
+    assert len(set(text)) == 256 and text.isprintable() and " " not in text
+    assert (printable(b" a\n"), printable(b"\xc3\xa9"), printable(b"\xad")) == ("ĠaĊ", "Ã©", "Ń")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"config": {"pattern": ".+"}}, Unsupported, "a pattern that llama.cpp does not support"),
+        ({"config": {"default_vocab_size": 0}}, CorruptFile, "default_vocab_size = 0"),
+        ({"config": {"default_vocab_size": 1 << 40}}, CorruptFile, "default_vocab_size"),
+        ({"config": {"default_vocab_size": 1000}}, CorruptFile, "declares 970 tokens but lists 259"),
+        ({"vocab": {}}, CorruptFile, "no config or no vocab"),
+        ({"vocab": [{"rank": 0}] * 300}, CorruptFile, "without rank or bytes"),
+        ({"vocab": [{"rank": i, "token_bytes": "YQ=="} for i in range(300)]}, CorruptFile, "a token twice"),
+        ({"special_tokens": [{"rank": 99, "token_str": "x"}]}, CorruptFile, "describes a special token"),
+        ({"special_tokens": {"x": 1}}, CorruptFile, "describes a special token"),
+    ],
+)
+def test_a_broken_tekken_file_is_refused(
+    changes: dict[str, Any], kind: type[QuantizeError], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=words):
+        tekken(tmp_path, small_tekken(**changes))
+
+
+def test_a_folder_with_a_versioned_sentencepiece_file_takes_the_newest(tmp_path: Path) -> None:
+    from tests.support.checkpoints import write_native
+
+    folder = write_native(tmp_path / "m", tokenizer="v3", n_layer=1, n_embd=8, n_ff=8)
+    (folder / "tokenizer.model.v2").write_bytes(b"older")
+    (folder / "tokenizer.model").write_bytes(b"oldest")
+    found = metadata(folder)
+    assert found["tokenizer.ggml.tokens"].value[11] == b"[PREFIX]"
+    assert [
+        found[f"tokenizer.ggml.{kind}_token_id"].value for kind in ("bos", "eos", "unknown", "padding")
+    ] == [1, 2, 0, 2]
+
+
+def test_scores_and_types_lie_where_tokens_do(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", **TINY)
+    write_tokenizer(folder, "v1")
+    found = metadata(folder)
+    assert struct.pack("<f", found["tokenizer.ggml.scores"].value[31999]) == struct.pack("<f", -31740.0)
+    assert found["tokenizer.ggml.token_type"].value[:4] == [2, 3, 3, 6]
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
+    return out + bytes([number])
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _piece(text: bytes, score: float) -> bytes:
+    return _field(1, _field(1, text) + b"\x15" + struct.pack("<f", score))
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (_field(1, b"") * ((1 << 20) + 1), "more than 1,048,576 pieces"),
+        (_piece(b"a", float("nan")), "a score is nan"),
+        (_piece(b"a", float("inf")), "a score is inf"),
+        (_field(1, _field(1, b"\xff")), "not a SentencePiece model"),
+        (b"\x0a" + b"\xff" * 9 + b"\x01", "is cut"),
+    ],
+)
+def test_a_sentencepiece_model_that_would_take_memory_or_order(
+    raw: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(raw)
+    with pytest.raises(CorruptFile, match=words):
+        read_sentencepiece(tmp_path / "tokenizer.model")
+
+
+ODD_FILES: dict[str, tuple[str, Any, str | None]] = {
+    "added tokens that are numbers": ("tokenizer.json", {"added_tokens": [5]}, "without text or id"),
+    "an id in words": ("tokenizer.json", {"added_tokens": [{"content": "<s>", "id": "1"}]}, "without text or id"),
+    "a post-processor of words": ("tokenizer.json", {"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": "x"}, {}]}}, None),
+    "processors that are no list": ("tokenizer.json", {"post_processor": {"processors": 7}}, None),
+    "an id beyond any": ("added_tokens.json", {"x": 1 << 60}, "the id"),
+    "a flag for an id": ("added_tokens.json", {"x": True}, "the id true"),
+    "a key of many digits": ("tokenizer_config.json", {"added_tokens_decoder": {"9" * 5000: {"content": "x"}}}, "in an unknown format"),
+    "a template that is a number": ("tokenizer_config.json", {"chat_template": 7}, None),
+    "a template of null": ("tokenizer_config.json", {"chat_template": None}, None),
+    "names that are lists": ("tokenizer_config.json", {"bos_token": ["<s>"], "eos_token": {"content": 5}}, None),
+    "no padding, as of old": ("config.json", {"pad_token_id": -1}, None),
+    "several ends": ("config.json", {"eos_token_id": [1, 2]}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD_FILES)
+def test_odd_tokenizer_files_are_read_or_refused_by_name(case: str, tmp_path: Path) -> None:
+    name, value, words = ODD_FILES[case]
+    folder = write_checkpoint(tmp_path / "m", tokenizer="v3", **TINY)
+    before = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    write_json(folder / name, {**before, **value})
+    if words is None:
+        assert len(metadata(folder)["tokenizer.ggml.tokens"].value) == 32768
+        return
+    with pytest.raises(CorruptFile, match=words) as caught:
+        metadata(folder)
+    assert name in str(caught.value)
+
+
+def test_a_vocabulary_that_claims_more_than_the_embedding_is_never_built(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m", tokenizer=None, n_vocab=96, **TINY)
+    model = {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0, "b": (1 << 22) - 1}, "merges": []}
+    write_json(folder / "tokenizer.json", {"model": model})
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptFile, match="has 4,194,304 tokens, the embedding has 96 rows"):
+            metadata(folder)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"default_num_special_tokens": 1 << 22}, "4,194,304 special tokens among 131072"),
+        ({"default_vocab_size": 1 << 40}, "default_vocab_size = 1099511627776"),
+        ({"default_vocab_size": True}, "default_vocab_size = true"),
+    ],
+)
+def test_counts_of_a_tekken_file_are_claims(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    file = json.loads(TOKENIZERS["tekken-240718"].read_text())
+    write_json(tmp_path / "tekken.json", {**file, "config": {**file["config"], **change}})
+    with pytest.raises(CorruptFile, match=words):
+        tekken_vocabulary(tmp_path / "tekken.json", 131072)
+
+
+def test_a_token_of_a_million_bytes_is_refused_before_it_is_cut(tmp_path: Path) -> None:
+    file = json.loads(TOKENIZERS["tekken-240718"].read_text())
+    file["vocab"][300]["token_bytes"] = base64.b64encode(b"ab" * 500_000).decode()
+    write_json(tmp_path / "tekken.json", file)
+    with pytest.raises(CorruptFile, match="a token of 1,000,000 bytes"):
+        tekken_vocabulary(tmp_path / "tekken.json", 131072)
