@@ -14,7 +14,15 @@ PACKAGES = ("mixcli", "quantize", "profiles")
 PLACES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)  # of docstrings
 
 ONLY_HERE = {
-    "llama_cpp": {"mixcli.llama.model", "quantize.ggml"},
+    "llama_cpp": {
+        "mixcli.llama.native",
+        "mixcli.llama.model",
+        "mixcli.llama.context",
+        "mixcli.llama.batch",
+        "mixcli.llama.candidates",
+        "mixcli.llama.sampler",
+        "quantize.ggml",
+    },
     "llguidance": {"mixcli.engine.constraint"},
     # a chat draws markdown row by row: rich's Text and cell widths, not its own printing
     "rich": {"mixcli.system.console", "mixcli.chat.view.inline", "mixcli.chat.view.markdown"},

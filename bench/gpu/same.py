@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.gpu.device import device
 from bench.gpu.models import small_model
 from mixcli.llama import selftest
-from mixcli.llama.model import Context, Model
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
 from mixcli.store import store
 from mixcli.store.headers import header_of, shape_of
 from profiles.ledger import Account

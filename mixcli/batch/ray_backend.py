@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixcli.batch.record import Record, Source
 from mixcli.errors import MixcliError, NotReachable, UsageError
-from mixcli.host.protocol.messages import error_body, raise_error
+from mixcli.host.protocol.errors import error_body, raise_error
 from mixcli.request.template import as_text
 from mixcli.system.console import console
 from mixcli.system.formatting import counted

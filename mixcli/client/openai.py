@@ -21,8 +21,9 @@ from mixcli.client.completions import Delta, Halves, completion_of, delta_of
 from mixcli.client.events import MAX_BODY, Events, body_of, pieces
 from mixcli.client.refusal import refuse
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
+from mixcli.host.protocol.errors import error_in, raise_error
 from mixcli.host.protocol.host_record import listener_pid, process_at
-from mixcli.host.protocol.messages import ATTACH, EXPERTS, error_in, raise_error
+from mixcli.host.protocol.paths import ATTACH, EXPERTS
 from mixcli.system.process_state import STOPPED, state
 
 CHAT = "/v1/chat/completions"

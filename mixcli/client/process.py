@@ -14,9 +14,10 @@ from typing import Any
 from mixcli.client.openai import GONE, HostClient, unresponsive
 from mixcli.client.spawn import Child
 from mixcli.errors import Busy, MixcliError, ModelDied
+from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_record import Record, end, process_at, records, until
 from mixcli.host.protocol.host_spec import HostName, HostSpec, Order
-from mixcli.host.protocol.messages import READY, raise_error
+from mixcli.host.protocol.paths import READY
 from mixcli.system import paths
 from mixcli.system.locks import exclusive
 from mixcli.system.process_state import born

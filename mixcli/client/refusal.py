@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mixcli.client.events import body_of
 from mixcli.errors import Busy, NotReachable, UsageError
-from mixcli.host.protocol.messages import error_in, message_of, raise_error
+from mixcli.host.protocol.errors import error_in, message_of, raise_error
 
 BUSY = (429, 502, 503, 504, 529)  # it helps to wait; 529 is what some write for "overloaded"
 NO_USE = ("insufficient_quota", "billing_hard_limit_reached")  # codes of a 429 that no waiting mends

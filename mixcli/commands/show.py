@@ -35,8 +35,8 @@ def _show_catalog(missing: NotInstalled, as_json: bool) -> None:
     """Show a model of the catalog; raises `missing` where it is of no catalog."""
     from mixcli.planning.load_options import Wish
     from mixcli.planning.machines import target_of
+    from mixcli.pull.catalog_info import catalog_card, catalog_rows
     from mixcli.store.catalog import catalog
-    from mixcli.store.model_info import catalog_card, catalog_rows
     from mixcli.store.reference import Reference
     from profiles.request import Request
 

@@ -25,7 +25,9 @@ from mixcli.engine.prompt_lookup import PromptLookup
 from mixcli.engine.scheduler import Chunk, Scheduler, Scoring, Step
 from mixcli.engine.sequence import FinishReason, Output, Request, Sequence
 from mixcli.errors import BadRequest, Busy, ContextOverflow, MixcliError
-from mixcli.llama.model import Batch, ComputeError, Context, ContextLost, Model
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import ComputeError, Context, ContextLost
+from mixcli.llama.model import Model
 from profiles.placement import outputs
 
 MAX_RUNNING = 32  # requests that are computed at the same time

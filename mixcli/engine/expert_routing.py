@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.errors import UsageError
-from mixcli.llama.model import Batch, Context, Model
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
 from profiles.placement import Placement
 
 TENSOR = "ffn_moe_topk-"  # llama.cpp's name for the ids of the experts that a layer's router chose; shape (tokens, experts used)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from mixcli.engine.token_sampler import Bound, Chooser
 from mixcli.errors import BadRequest
-from mixcli.llama.model import Sampler, Vocab
+from mixcli.llama.model import Vocab
+from mixcli.llama.sampler import Sampler
 from mixcli.request.sampling_table import (
     MAX_BREAKER_LENGTH,
     MAX_STOP_LENGTH,

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.errors import MixcliError
-from mixcli.llama.model import Candidates, Sampler
+from mixcli.llama.candidates import Candidates
+from mixcli.llama.sampler import Sampler
 
 Logits = NDArray[np.float32]
 

@@ -23,9 +23,11 @@ from mixcli.host.idempotency import CLIENT, HEADER, REPLAYED, Name, Recording, R
 from mixcli.host.intake import Intake
 from mixcli.host.keep_alive import Residency
 from mixcli.host.loop import EngineLoop
-from mixcli.host.openai_schema import Answerer, ChatRequest, ExpertsRequest, TokenizeRequest
+from mixcli.host.openai_response import Answerer
+from mixcli.host.openai_schema import ChatRequest, ExpertsRequest, TokenizeRequest
+from mixcli.host.protocol.errors import BUSY, error_body
 from mixcli.host.protocol.host_spec import HostSpec
-from mixcli.host.protocol.messages import ATTACH, BUSY, FAILED, LOADING, error_body
+from mixcli.host.protocol.paths import ATTACH, FAILED, LOADING
 
 GONE = 499  # the client disconnected, so no one reads it
 LARGE = 1 << 16  # bytes of a body that are worth a thread

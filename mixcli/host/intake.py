@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from mixcli.errors import Busy, MixcliError, UsageError
-from mixcli.host.protocol.messages import error_body
+from mixcli.host.protocol.errors import error_body
 
 MAX_BODY = 1 << 26  # bytes of one request, as the gate of `serve` has it
 WHOLE_BODY = 120.0  # seconds for it, as `serve` has them

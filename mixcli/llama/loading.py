@@ -6,7 +6,9 @@ from pathlib import Path
 
 from mixcli.errors import DoesNotFit
 from mixcli.llama.buffers import TOLERANCE, Comparison, buffers_in, compare
-from mixcli.llama.model import LOG, Context, Model
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
+from mixcli.llama.native import LOG
 from mixcli.llama.selftest import checked
 from profiles.placement import Placement
 

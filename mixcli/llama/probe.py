@@ -15,8 +15,8 @@ from random import Random
 from typing import Any, NoReturn
 
 from mixcli.errors import MixcliError
+from mixcli.llama.batch import Batch
 from mixcli.llama.loading import Loaded, load
-from mixcli.llama.model import Batch
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
 from profiles.placement import Placement
 

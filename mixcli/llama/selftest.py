@@ -89,7 +89,9 @@ def computes(placement: Placement) -> bool:
     """Compute the tiny model in this process, which may die of it; False when not all logits are finite."""
     import numpy as np
 
-    from mixcli.llama.model import Batch, Context, Model
+    from mixcli.llama.batch import Batch
+    from mixcli.llama.context import Context
+    from mixcli.llama.model import Model
     from mixcli.llama.tiny_model import write_tiny_model
 
     with tempfile.TemporaryDirectory() as folder:

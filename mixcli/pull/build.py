@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.errors import MixcliError
@@ -11,8 +10,8 @@ from mixcli.pull.type_choice import Target, how_it_runs, rows_of, type_to_make
 from mixcli.store import store
 from mixcli.store.catalog import Entry
 from mixcli.store.hashing import Report, sha256
-from mixcli.store.licenses import Licence, licence
-from mixcli.store.manifest import Manifest, StoredFile
+from mixcli.store.licenses import licence
+from mixcli.store.manifest import About, StoredFile
 from mixcli.store.reference import usable_name
 from mixcli.system.console import console
 
@@ -24,37 +23,6 @@ DEMO_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-@dataclass(frozen=True)
-class About:
-    """What a manifest says of a model beside its files."""
-
-    name: str
-    description: str
-    licence: Licence
-    origin: str
-    keeper: str = "mixcli"
-    revision: str = ""
-    prompt: str = ""
-    alignment: str = ""
-
-    def manifest(self, file_type: str, files: tuple[StoredFile, ...]) -> Manifest:
-        """Return the manifest of a model of this kind."""
-        return Manifest(
-            name=self.name,
-            type=file_type,
-            files=files,
-            description=self.description,
-            licence=self.licence.name,
-            licence_words=self.licence.words,
-            origin=self.origin,
-            created=store.now(),
-            keeper=self.keeper,
-            revision=self.revision,
-            prompt=self.prompt,
-            alignment=self.alignment,
-        )
 
 
 def _about_folder(folder: Path, name: str | None) -> About:

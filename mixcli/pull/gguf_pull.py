@@ -8,15 +8,15 @@ from pathlib import Path
 
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.pull import download
-from mixcli.pull.build import About, convert_to
+from mixcli.pull.build import convert_to
 from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.pull.pull_plan import FileCost, Summary, check_disk
 from mixcli.pull.type_choice import Target, check_rate, how_it_runs, nothing_fits, rows_of, shapes_of_types
-from mixcli.store import gguf_names, hub_cache, store
+from mixcli.store import gguf_names, store
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.headers import has_split_experts, model_header, shape_of, template_note
 from mixcli.store.hub_cache import CachedRepo
-from mixcli.store.manifest import StoredFile
+from mixcli.store.manifest import About, StoredFile
 from mixcli.store.preflight import check_header
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
@@ -181,7 +181,7 @@ class GgufJob:
         with store.building(name, kind, report, revision, progress=_fetched) as (work, done):
             if done is not None:
                 return done
-            needs = [(hub_cache.root(), self.summary.download)]
+            needs = [(paths.hub_cache_dir(), self.summary.download)]
             if self.needs_repair:
                 needs.append((paths.models_dir(), self.summary.size))
             check_disk(needs)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from mixcli.errors import NotReachable, UsageError
 from mixcli.pull import build, hub_environment
-from mixcli.pull.build import About
 from mixcli.pull.pull_plan import Job, Summary
 from mixcli.pull.type_choice import Target
 from mixcli.store import file_types as types
-from mixcli.store import hub_cache, store
+from mixcli.store import store
 from mixcli.store.catalog import Entry, catalog, entry, file_type
 from mixcli.store.hashing import Report
 from mixcli.store.licenses import licence
+from mixcli.store.manifest import About
 from mixcli.store.reference import Reference, check_text, is_path, is_there
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
@@ -170,7 +170,7 @@ def _from_hub(reference: Reference, known: Entry | None, wish: Wish, target: Tar
 
 def _check_writable() -> None:
     """Fail before anything is asked for when nothing could be kept."""
-    for folder in (hub_cache.root(), paths.models_dir()):
+    for folder in (paths.hub_cache_dir(), paths.models_dir()):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (

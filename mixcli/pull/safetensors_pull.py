@@ -13,15 +13,14 @@ from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.pull import download
-from mixcli.pull.build import About
 from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.pull.pull_plan import FileCost, Summary, check_disk
 from mixcli.pull.retry import Stopped
 from mixcli.pull.type_choice import Target, how_it_runs, rows_of, type_to_make
-from mixcli.store import hub_cache, store
+from mixcli.store import store
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.hub_cache import CachedRepo
-from mixcli.store.manifest import StoredFile
+from mixcli.store.manifest import About, StoredFile
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.formatting import size
@@ -132,7 +131,9 @@ class StreamJob:
             if not target.exists():
                 written = sum(part.stat().st_blocks * 512 for part in work.glob("*.gguf.part"))
                 source = self.summary.disk - self.summary.size
-                check_disk([(paths.models_dir(), self.plan.bytes_disk - written), (hub_cache.root(), source)])
+                check_disk(
+                    [(paths.models_dir(), self.plan.bytes_disk - written), (paths.hub_cache_dir(), source)]
+                )
                 execute(self.plan, lambda at: report(at.done, at.total, at.stage), shards.supply)
             shards.clean_up()
             file = StoredFile(target.name, target.stat().st_size, sha256(target, report))

@@ -10,24 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixcli.system import paths
+from mixcli.system.paths import hub_cache_dir
 
 TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
-
-
-def root() -> Path:
-    """Return the folder of the cache."""
-    if place := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return _expanded(place)
-    home = os.environ.get("HF_HOME")
-    if not home:
-        home = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    return _expanded(home) / "hub"
-
-
-def _expanded(text: str) -> Path:
-    return paths.expanded(os.path.expandvars(text))
 
 
 @dataclass(frozen=True)
@@ -38,7 +24,7 @@ class CachedRepo:
 
     @property
     def folder(self) -> Path:
-        return root() / f"models--{self.repo.replace('/', '--')}"
+        return hub_cache_dir() / f"models--{self.repo.replace('/', '--')}"
 
     def blob(self, etag: str) -> Path:
         return self.folder / "blobs" / etag
@@ -49,7 +35,7 @@ class CachedRepo:
 
     def lock(self, etag: str) -> Path:
         """Return the lock that huggingface_hub takes for the same file."""
-        return root() / ".locks" / self.folder.name / f"{etag}.lock"
+        return hub_cache_dir() / ".locks" / self.folder.name / f"{etag}.lock"
 
     def snapshot(self, commit: str) -> Path:
         return self.folder / "snapshots" / commit
@@ -125,7 +111,7 @@ def _symlinked(pointer: Path, target: str) -> bool:
 
 def repositories() -> Iterator[tuple[CachedRepo, Path]]:
     """Yield every model repository of the cache with its newest snapshot's folder; what cannot be read is left out."""
-    for folder in sorted(root().glob("models--*--*")):
+    for folder in sorted(hub_cache_dir().glob("models--*--*")):
         repo = folder.name.removeprefix("models--").replace("--", "/", 1)
         try:
             snapshots = [path for path in folder.glob("snapshots/*") if path.is_dir()]

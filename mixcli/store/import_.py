@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
-from mixcli.pull.build import About
 from mixcli.store import gguf_names, store
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.headers import has_split_experts, header_of, prompt_format, template_note
 from mixcli.store.licenses import licence
-from mixcli.store.manifest import StoredFile
+from mixcli.store.manifest import About, StoredFile
 from mixcli.store.reference import is_there, shown, usable_name
 from mixcli.store.store import StoredModel
 from mixcli.system import paths

@@ -1,8 +1,16 @@
 """The manifest.json of a stored model."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixcli.store.licenses import Licence
+
+if TYPE_CHECKING:
+    pass
+import json
+from dataclasses import asdict
 from typing import Any
 
 from mixcli.system.text import clean
@@ -98,3 +106,39 @@ def _is_sound(manifest: Manifest) -> bool:
 
 def _is_inside(path: str) -> bool:
     return "\0" not in path and not path.startswith("/") and ".." not in path.split("/")
+
+
+def now() -> str:
+    """Return the present moment as it stands in a manifest."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a manifest says of a model beside its files."""
+
+    name: str
+    description: str
+    licence: Licence
+    origin: str
+    keeper: str = "mixcli"
+    revision: str = ""
+    prompt: str = ""
+    alignment: str = ""
+
+    def manifest(self, file_type: str, files: tuple[StoredFile, ...]) -> Manifest:
+        """Return the manifest of a model of this kind."""
+        return Manifest(
+            name=self.name,
+            type=file_type,
+            files=files,
+            description=self.description,
+            licence=self.licence.name,
+            licence_words=self.licence.words,
+            origin=self.origin,
+            created=now(),
+            keeper=self.keeper,
+            revision=self.revision,
+            prompt=self.prompt,
+            alignment=self.alignment,
+        )

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -311,11 +310,6 @@ def publish(work: Path, about: Manifest) -> StoredModel:
 def folder_of(about: Manifest) -> Path:
     """Return the folder of a manifest."""
     return paths.models_dir() / f"{_safe(about.name)}--{_safe(about.type)}"
-
-
-def now() -> str:
-    """Return the present moment as it stands in a manifest."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _safe(name: str) -> str:

@@ -96,12 +96,11 @@ def _unwritable(path: Path) -> tuple[int, Path] | None:
 
 def variable_of(path: Path) -> str | None:
     """Return the environment variable that decides where a path lies; None for a path that the user named."""
-    from mixcli.store import hub_cache
     from mixcli.system import paths
 
     try:
         roots = [("MIXCLI_HOME", root) for root in paths.roots()] + [
-            ("HF_HOME", hub_cache.root()),
+            ("HF_HOME", paths.hub_cache_dir()),
             ("TMPDIR", Path(tempfile.gettempdir())),
         ]
     except OSError:  # no temporary folder anywhere

@@ -157,3 +157,17 @@ def _closed(path: Path) -> Path:
     if status.st_mode & 0o077:
         path.chmod(0o700)
     return path
+
+
+def hub_cache_dir() -> Path:
+    """Return the folder of the Hugging Face cache."""
+    if place := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return _with_variables(place)
+    home = os.environ.get("HF_HOME")
+    if not home:
+        home = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    return _with_variables(home) / "hub"
+
+
+def _with_variables(text: str) -> Path:
+    return expanded(os.path.expandvars(text))

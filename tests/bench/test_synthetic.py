@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mixcli.llama.model import Batch, Context, Model
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.store.preflight import check_gguf
 from profiles.placement import Placement

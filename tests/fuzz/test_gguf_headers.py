@@ -94,7 +94,7 @@ cases = st.builds(
 LOADER = """
 import sys
 from pathlib import Path
-from mixcli.llama.model import Batch, Context, Model
+from mixcli.llama.batch import Batch; from mixcli.llama.model import Model; from mixcli.llama.context import Context
 from profiles.placement import Placement
 for line in sys.stdin:
     try:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mixcli.host.app import State, create_app
 from mixcli.host.openai_schema import ChatRequest
 from mixcli.host.protocol.host_spec import HostName, HostSpec, Order
-from mixcli.host.protocol.messages import READY
+from mixcli.host.protocol.paths import READY
 from profiles.placement import Placement
 from quantize import convert
 from tests.fuzz.budget import RIDDLES, for_a_while

@@ -23,7 +23,7 @@ ROWS = (
     + """
 import sys
 from pathlib import Path
-from mixcli.llama.model import Batch, Context, Model
+from mixcli.llama.batch import Batch; from mixcli.llama.model import Model; from mixcli.llama.context import Context
 from profiles.placement import Placement
 placement = Placement(n_ctx=512, n_batch=512, n_ubatch=512, n_threads=1, n_threads_batch=1)
 with Model.load(Path(sys.argv[1]), placement) as model, Context(model, placement) as context:

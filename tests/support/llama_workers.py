@@ -18,7 +18,8 @@ from pathlib import Path
 from llama_cpp import llama_cpp as C
 
 from mixcli.llama import ggml, rpc
-from mixcli.llama.model import LOG, _buffer_overrides
+from mixcli.llama.model import _buffer_overrides
+from mixcli.llama.native import LOG
 from mixcli.pull.remote_shape import source_of
 from profiles.models import ModelFacts
 from profiles.placement import Placement

@@ -11,7 +11,8 @@ import pytest
 from mixcli.engine.engine import Engine
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Request
-from mixcli.llama.model import Context, Model
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
 from profiles.placement import Placement
 from quantize.file_layout import header_bytes
 from quantize.source import Value, flag, text, u32

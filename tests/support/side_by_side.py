@@ -7,7 +7,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcli.llama.model import Batch, Context
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import Context
 
 Logits = NDArray[np.float32]
 # Root mean square, as a share of the logits' spread. The processor's own two kernels (repacking on and off) are 0.05 apart on the demo,

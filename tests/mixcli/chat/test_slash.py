@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mixcli.chat import clipboard
-from mixcli.chat.commands.branches import draft_text
 from mixcli.chat.commands.model import spread
 from mixcli.chat.commands.table import TABLE
+from mixcli.chat.editor import draft_text
 from mixcli.chat.files import attach, with_files
 from mixcli.errors import UsageError
 from mixcli.request.personas import folder, persona

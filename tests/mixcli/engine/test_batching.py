@@ -16,7 +16,9 @@ from mixcli.engine.logprobs import log_softmax
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.errors import Busy
-from mixcli.llama.model import Batch, Context, Model
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.formats import Message
 from tests.support.models import PLACEMENT, ask, finish

@@ -20,7 +20,9 @@ from mixcli.engine.constraint_spec import MAX_BYTES, ConstraintSpec, Kind
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.token_sampler import NothingToChoose
 from mixcli.errors import BadRequest
-from mixcli.llama.model import Batch, Context, Model, Vocab
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model, Vocab
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.detokenizer import Detokenizer
 from mixcli.prompts.formats import Message

@@ -12,7 +12,8 @@ from mixcli.engine.engine import Engine
 from mixcli.engine.kv_store import KvStore
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
-from mixcli.llama.model import Context, Model
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
 from tests.support.models import PLACEMENT
 
 MakeEngine = Callable[..., Engine]

@@ -14,7 +14,9 @@ from mixcli.engine.engine import BadLogits, Engine
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Request
 from mixcli.errors import BadRequest, ContextOverflow
-from mixcli.llama.model import Batch, Context, Model
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
 from mixcli.llama.tiny_model import write_tiny_model
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.formats import Message

@@ -17,7 +17,9 @@ from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.engine.token_sampler import Chooser, Logits
 from mixcli.errors import ContextOverflow, InternalError
-from mixcli.llama.model import Batch, ComputeError, Context, ContextLost, Model, Vocab
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import ComputeError, Context, ContextLost
+from mixcli.llama.model import Model, Vocab
 from tests.support.models import PLACEMENT, finish
 from tests.support.synthetic import resized, shape_named, write_model
 

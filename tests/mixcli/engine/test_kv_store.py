@@ -14,7 +14,8 @@ from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Request
 from mixcli.errors import UsageError
 from mixcli.host.kv_location import open_store
-from mixcli.llama.model import Context, Model
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
 from profiles.placement import Placement
 from tests.support.models import PLACEMENT, finish
 

@@ -8,7 +8,9 @@ import pytest
 
 from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import BadRequest
-from mixcli.llama.model import Batch, Context, Model
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import Context
+from mixcli.llama.model import Model
 from tests.support.models import PLACEMENT
 
 

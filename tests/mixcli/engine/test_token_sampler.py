@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.token_sampler import Bound, NothingToChoose
-from mixcli.llama.model import Candidates, Model, Vocab
+from mixcli.llama.candidates import Candidates
+from mixcli.llama.model import Model, Vocab
 
 Row = NDArray[np.float32]
 OPEN: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}

@@ -16,8 +16,8 @@ import pytest
 from mixcli.client.openai import HostClient
 from mixcli.client.process import connect
 from mixcli.errors import ModelDied, NotReachable
+from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_spec import HostName, HostSpec, Order
-from mixcli.host.protocol.messages import raise_error
 from mixcli.llama import worker_watch
 from mixcli.llama.rpc import HELLO
 from mixcli.system import python_child

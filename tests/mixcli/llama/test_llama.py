@@ -11,8 +11,11 @@ import pytest
 
 from mixcli.errors import IntegrityError, MixcliError, UsageError
 from mixcli.llama import ggml
+from mixcli.llama.batch import Batch
+from mixcli.llama.context import ComputeError, Context
 from mixcli.llama.log import LEVEL_CONTINUED, LEVEL_DEBUG, LEVEL_ERROR, LEVEL_INFO, Log
-from mixcli.llama.model import LOG, Batch, ComputeError, Context, LoadCancelled, Model
+from mixcli.llama.model import LoadCancelled, Model
+from mixcli.llama.native import LOG
 from tests.support.models import PLACEMENT
 
 
@@ -48,7 +51,7 @@ def test_a_failed_load_says_why_and_nothing_on_the_terminal(
 
 def test_a_whole_run_prints_nothing(smol_path: Path) -> None:
     code = (
-        "from pathlib import Path; from mixcli.llama.model import Model, Context, Batch; "
+        "from pathlib import Path; from mixcli.llama.model import Model; from mixcli.llama.batch import Batch; from mixcli.llama.context import Context; "
         "from profiles.placement import Placement; p = Placement(n_ctx=256, n_threads=1, n_threads_batch=1); "
         f"m = Model.load(Path({str(smol_path)!r}), p); c = Context(m, p); b = Batch(4); b.extend([1, 2], 0, 0, True); "
         "c.decode(b)"
@@ -60,7 +63,7 @@ def test_a_whole_run_prints_nothing(smol_path: Path) -> None:
 def test_a_context_without_room_does_not_fit(smol_path: Path) -> None:
     code = (
         "import resource; from pathlib import Path; from dataclasses import replace; "
-        "from mixcli.llama.model import Model, Context; from mixcli.errors import DoesNotFit; "
+        "from mixcli.llama.model import Model; from mixcli.llama.context import Context; from mixcli.errors import DoesNotFit; "
         "from profiles.placement import Placement; "
         f"p = Placement(n_threads=1, n_threads_batch=1); m = Model.load(Path({str(smol_path)!r}), p); "
         "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"

@@ -104,7 +104,7 @@ def changed(
 def llama_cpp_works(path: Path) -> bool:
     """Load, tokenize and compute in a child; False however that fails."""
     code = (
-        "import sys; from pathlib import Path; from mixcli.llama.model import Batch, Context, Model; "
+        "import sys; from pathlib import Path; from mixcli.llama.batch import Batch; from mixcli.llama.model import Model; from mixcli.llama.context import Context; "
         "from profiles.placement import Placement; p = Placement(n_ctx=64, n_threads=1, n_threads_batch=1); "
         "m = Model.load(Path(sys.argv[1]), p); t = m.vocab.tokenize('ab \\u00e9'); c = Context(m, p); b = Batch(32); "
         "b.extend(t, 0, 0, True); c.decode(b); c.logits()"

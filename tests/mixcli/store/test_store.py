@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.store import hub_cache
+from mixcli.system import paths
 from tests.conftest import Runner
 from tests.support import small_gguf
 
@@ -236,7 +236,7 @@ def test_where_the_hubs_cache_is_follows_huggingface_hub(
         theirs = subprocess.check_output(
             [sys.executable, "-c", code], text=True, env=dict(os.environ)
         ).strip()
-        assert hub_cache.root() == Path(theirs)
+        assert paths.hub_cache_dir() == Path(theirs)
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs Linux's unshare")

@@ -6,10 +6,6 @@ from typing import Any, NoReturn
 
 from mixcli import errors
 
-ATTACH = "/mixcli/attach"  # SSE: the host's state until the guest leaves; the model stays loaded meanwhile
-EXPERTS = "/mixcli/experts"  # how a conversation's last answer was routed over the experts
-LOADING, READY, FAILED = "loading", "ready", "failed"
-
 BUSY = 503
 
 # exit code -> (HTTP status, OpenAI error type)

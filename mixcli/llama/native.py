@@ -1,0 +1,52 @@
+"""Start llama.cpp's backend once, keep its log, and own native pointers."""
+
+import os
+import re
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from llama_cpp import llama_cpp as C
+
+from mixcli.llama.log import Log
+
+OUT_OF_MEMORY = re.compile(
+    r"(?i)(failed|unable|cannot) to allocate|out of memory|cudaMalloc failed|bad_alloc"
+)
+
+
+LOG = Log()
+
+
+_on_log = C.llama_log_callback(LOG)
+
+
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort must not start a debugger on the terminal
+
+
+def start_backend() -> None:
+    C.llama_backend_init()  # does its work once
+    C.llama_log_set(
+        _on_log, None
+    )  # the bindings print on stderr; others in this process may have borrowed it
+
+
+start_backend()
+
+
+class Owner:
+    """An object that owns one native pointer and frees it once."""
+
+    def __init__(self, pointer: int, free: Callable[[int], object]) -> None:
+        self.pointer = pointer
+        self._free = weakref.finalize(self, free, pointer)
+
+    def close(self) -> None:
+        self._free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
