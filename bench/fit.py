@@ -25,7 +25,7 @@ from profiles.machine import Gpu, Machine
 from profiles.memory import GIB
 from profiles.models import known_models
 from profiles.placement import Placement
-from profiles.planner import Request, plan
+from profiles.planner import PlanRequest, plan
 from profiles.shape import ModelShape
 from quantize.sources.gguf_header import read_header
 from tests.support.llama_workers import free_port, start_worker, write_header_only
@@ -92,7 +92,7 @@ def compare(
     machine = Machine(1 << 50, 8, gpus)
     try:
         ours = on_gpus(
-            shape, machine, plan(shape, machine, Request(n_ctx=n_ctx, kv="f16", n_ubatch=N_UBATCH)).layout
+            shape, machine, plan(shape, machine, PlanRequest(n_ctx=n_ctx, kv="f16", n_ubatch=N_UBATCH)).layout
         )
     except DoesNotFit:
         ours = 0

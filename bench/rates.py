@@ -25,7 +25,7 @@ from profiles.layout import layout_of
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import plan
-from profiles.request import Request, work_of, work_seconds
+from profiles.request import PlanRequest, work_of, work_seconds
 from profiles.speed import estimate
 from tests.support.synthetic import shape_named, write_model
 
@@ -87,7 +87,7 @@ class _model:
 def hold(subject: Subject, n_times: int) -> Iterator[float]:
     """Print predicted and measured rates of both layouts; yields how far each prediction is off, as a share of it."""
     machine = _machine(subject)
-    planned = plan(subject.shape, machine, Request(n_ctx=N_CTX, n_ubatch=PROMPT)).placement
+    planned = plan(subject.shape, machine, PlanRequest(n_ctx=N_CTX, n_ubatch=PROMPT)).placement
     for repack in (True, False):
         placement = replace(planned, repack=repack)
         layout = layout_of(subject.shape, placement, machine)
@@ -106,7 +106,7 @@ def load(subject: Subject, purpose: str, n_times: int) -> bool:
     """Print the seconds of one load as planned, in the other layout and with llama.cpp's defaults; returns whether the plan is good enough."""
     work = work_of(purpose)
     machine = _machine(subject)
-    planned = plan(subject.shape, machine, Request(n_ctx=4096, purpose=purpose)).placement
+    planned = plan(subject.shape, machine, PlanRequest(n_ctx=4096, purpose=purpose)).placement
     default = Placement(n_ctx=4096, n_threads=planned.n_threads, n_threads_batch=planned.n_threads)
     other = replace(planned, repack=not planned.repack)
     seconds = []

@@ -12,7 +12,7 @@ from math import log2
 from profiles.machine import Machine
 from profiles.planner import Plan, plan_if_it_fits
 from profiles.quality import Loss, loss_of
-from profiles.request import Request, Rule
+from profiles.request import PlanRequest, Rule
 from profiles.shape import ModelShape
 
 DOUBLED = {"balanced": 2.0, "speed": 8.0}  # percent of perplexity that a doubled decode rate is worth
@@ -88,7 +88,7 @@ class FileChoice:
 def choose(
     shapes: Mapping[str, ModelShape],
     machine: Machine,
-    request: Request,
+    request: PlanRequest,
     rule: Rule | None = None,
     only: Collection[str] | None = None,
 ) -> FileChoice:
@@ -105,7 +105,7 @@ def choose(
     return FileChoice(rows, chosen, rule, why, machine, fastest, chosen and pick(rows, rule)[0])
 
 
-def row_of(name: str, shape: ModelShape, machine: Machine, request: Request) -> Row:
+def row_of(name: str, shape: ModelShape, machine: Machine, request: PlanRequest) -> Row:
     """Return the row of one type."""
     return Row(name, shape, loss_of(name, shape), plan_if_it_fits(shape, machine, request))
 

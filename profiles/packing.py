@@ -38,7 +38,7 @@ KINDS = (Kind("all"), Kind("none"), *(Kind("some", splits) for splits in SPLIT_S
 
 
 @dataclass(frozen=True)
-class Goods:
+class LayerSizes:
     """What is to be stowed: the layers, the bytes of one layer's cache, and the bytes of the output layer."""
 
     layers: tuple[LayerShape, ...]
@@ -94,7 +94,7 @@ def _size(layer: LayerShape) -> LayerShape:
 
 
 @dataclass(frozen=True)
-class Run:
+class Segment:
     """The layers from `start` to before `end` have their attention on a GPU; `packed` are the experts that go along."""
 
     gpu: int
@@ -104,7 +104,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Room:
+class Budget:
     """Bytes that a GPU has for weights and caches when it has no layers (negative: it must have some), a run of them, or the last run."""
 
     empty: int
@@ -112,11 +112,11 @@ class Room:
     with_output: int
 
 
-Point = tuple[float, int, tuple[Run, ...]]  # seconds saved, bytes of layers on GPUs, runs
+Point = tuple[float, int, tuple[Segment, ...]]  # seconds saved, bytes of layers on GPUs, runs
 
 
-def fill(
-    goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, spare: int, *, from_disk: bool
+def pack(
+    goods: LayerSizes, rooms: Sequence[Budget], rates: Rates, kind: Kind, spare: int, *, from_disk: bool
 ) -> Layout | None:
     """Assign each GPU a run of layers and the experts that fit beside it, so that the fewest seconds pass; None when nothing fits.
 
@@ -144,7 +144,7 @@ def fill(
 
 
 def at_least(
-    goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, spare: int, *, from_disk: bool
+    goods: LayerSizes, rooms: Sequence[Budget], rates: Rates, kind: Kind, spare: int, *, from_disk: bool
 ) -> float | None:
     """Return seconds that no layout of that kind can beat, without searching; None when there is none."""
     host, gpus, mode = len(rooms), range(len(rooms)), kind.mode
@@ -182,7 +182,9 @@ def at_least(
     return seconds + max(total(map(min, size) for size in pairs) + stays, filled)
 
 
-def _search(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, *, tight: bool) -> list[Point]:
+def _search(
+    goods: LayerSizes, rooms: Sequence[Budget], rates: Rates, kind: Kind, *, tight: bool
+) -> list[Point]:
     """Walk over the GPUs in their order; the last one that is used has the output layer too."""
     n, host = len(goods.layers), len(rooms)
     # (layers up to which all are placed, whether all their experts are on GPUs) -> the points worth following
@@ -214,7 +216,7 @@ def _search(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, *, ti
                             (
                                 before + saved + packed.saved,
                                 on_gpus + n_bytes + packed.n_bytes,
-                                (*runs, Run(gpu, start, end, packed)),
+                                (*runs, Segment(gpu, start, end, packed)),
                             )
                             for before, on_gpus, runs in points
                             for packed in choices
@@ -228,7 +230,7 @@ def _search(goods: Goods, rooms: Sequence[Room], rates: Rates, kind: Kind, *, ti
 
 
 def _runs(
-    goods: Goods, rates: Rates, gpu: int, start: int, room: int, *, whole: bool
+    goods: LayerSizes, rates: Rates, gpu: int, start: int, room: int, *, whole: bool
 ) -> Iterator[tuple[int, float, int]]:
     """Yield every run from `start` on whose attention and caches fit: its end, the seconds that saves, its bytes.
 
@@ -246,7 +248,7 @@ def _runs(
 
 
 def _choices(
-    goods: Goods, packer: Packer, mode: Mode, start: int, end: int, room: int
+    goods: LayerSizes, packer: Packer, mode: Mode, start: int, end: int, room: int
 ) -> Iterator[tuple[bool, list[Packed]]]:
     """Yield what may go along with a run: (whether that is all experts, choices)."""
     counts = goods.count(start, end)
@@ -258,7 +260,7 @@ def _choices(
         yield False, packer.some_of(counts, room)
 
 
-def _layout(goods: Goods, runs: Sequence[Run], host: int) -> Layout:
+def _layout(goods: LayerSizes, runs: Sequence[Segment], host: int) -> Layout:
     first = runs[0].start
     attention: list[int] = [host] * first
     experts: list[Experts] = [(host, host, host)] * first
@@ -268,7 +270,7 @@ def _layout(goods: Goods, runs: Sequence[Run], host: int) -> Layout:
     return Layout(host, tuple(attention), tuple(experts), runs[-1].gpu)
 
 
-def _place(goods: Goods, run: Run, host: int) -> list[Experts]:
+def _place(goods: LayerSizes, run: Segment, host: int) -> list[Experts]:
     """Return which layers those are: the last ones of each size whole, the one before them split."""
     left, split = list(run.packed.whole), run.packed.split
     placed: list[Experts] = []

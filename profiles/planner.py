@@ -13,7 +13,7 @@ from profiles.machine import Gpu, Machine
 from profiles.memory import GIB, kv_types_of
 from profiles.placement import Placement
 from profiles.refusal import refuse, refuse_kv, refuse_long_context
-from profiles.request import Purpose, Request, work_of, work_seconds
+from profiles.request import PlanRequest, Purpose, work_of, work_seconds
 from profiles.search import SMALL_UBATCHES, quickest
 from profiles.shape import ModelShape
 from profiles.speed import Estimate, estimate, work_rates
@@ -44,7 +44,7 @@ class Plan:
 
 
 def plan(
-    shape: ModelShape, machine: Machine, request: Request, instead: Callable[[], str] | None = None
+    shape: ModelShape, machine: Machine, request: PlanRequest, instead: Callable[[], str] | None = None
 ) -> Plan:
     """Return the fastest plan that fits; DoesNotFit with need, have and ways out, BadRequest for a cache that the model cannot have.
 
@@ -57,7 +57,7 @@ def plan(
         return found
     *_, (tightest, _) = _settings(shape, machine, request)
 
-    def fits(other: ModelShape, wish: Request) -> bool:
+    def fits(other: ModelShape, wish: PlanRequest) -> bool:
         wish = replace(wish, n_ubatch=wish.n_ubatch or min(SMALL_UBATCHES))  # what needs least
         return any(
             _fastest(other, machine, wish, placement) for placement, _ in _settings(other, machine, wish)
@@ -66,7 +66,7 @@ def plan(
     raise refuse(shape, machine, request, tightest, fits, instead)
 
 
-def plan_if_it_fits(shape: ModelShape, machine: Machine, request: Request) -> Plan | None:
+def plan_if_it_fits(shape: ModelShape, machine: Machine, request: PlanRequest) -> Plan | None:
     """Return what plan() returns, and None for a model that does not fit: no way out is worked out for it.
 
     Raises DoesNotFit for a context beyond the model's own, BadRequest for a cache that it cannot have.
@@ -83,7 +83,7 @@ def plan_if_it_fits(shape: ModelShape, machine: Machine, request: Request) -> Pl
 
 
 def _settings(
-    shape: ModelShape, machine: Machine, request: Request
+    shape: ModelShape, machine: Machine, request: PlanRequest
 ) -> Iterator[tuple[Placement, tuple[str, ...]]]:
     """Yield contexts and cache types in the order of preference, each with what it gives up."""
     n_ctx = wished = request.n_ctx or min(shape.n_ctx_train or machine.n_ctx, machine.n_ctx)
@@ -114,7 +114,7 @@ def _settings(
         n_ctx //= 2
 
 
-def _fastest(shape: ModelShape, machine: Machine, request: Request, placement: Placement) -> Plan | None:
+def _fastest(shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement) -> Plan | None:
     """Return the fastest plan with that context and cache, over all sizes of a micro-batch; None when nothing fits."""
 
     def finish(placement: Placement, layout: Layout) -> tuple[float, Plan] | None:
@@ -139,7 +139,7 @@ def _fastest(shape: ModelShape, machine: Machine, request: Request, placement: P
 
 
 def _finish(
-    shape: ModelShape, machine: Machine, request: Request, placement: Placement, layout: Layout
+    shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement, layout: Layout
 ) -> Plan | None:
     """Turn a layout into a plan, or None when a device has too little room."""
     placement = replace(
@@ -171,4 +171,14 @@ def _finish(
     return Plan(placement, layout, (*gpus, host), reached, tuple(reasons))
 
 
-__all__ = ["DEFAULT_CTX", "GIB", "MIN_CTX", "Gpu", "Machine", "Plan", "Request", "plan", "plan_if_it_fits"]
+__all__ = [
+    "DEFAULT_CTX",
+    "GIB",
+    "MIN_CTX",
+    "Gpu",
+    "Machine",
+    "Plan",
+    "PlanRequest",
+    "plan",
+    "plan_if_it_fits",
+]

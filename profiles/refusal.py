@@ -11,7 +11,7 @@ from profiles.machine import Machine
 from profiles.memory import CELLS, GIB, KV_TYPES, bytes_kv, bytes_process, cells, kv_types_of
 from profiles.placement import Placement
 from profiles.quality import BITS
-from profiles.request import Request
+from profiles.request import PlanRequest
 from profiles.shape import ModelShape
 
 LEAST_CTX = 1024
@@ -40,9 +40,9 @@ def refuse_kv(asked: str | None, shape: ModelShape) -> BadRequest:
 def refuse(
     shape: ModelShape,
     machine: Machine,
-    request: Request,
+    request: PlanRequest,
     placement: Placement,
-    fits: Callable[[ModelShape, Request], bool],
+    fits: Callable[[ModelShape, PlanRequest], bool],
     instead: Callable[[], str] | None = None,
 ) -> DoesNotFit:
     """Return what a model needs in that placement, what there is, and what would fit instead; `fits` tries a way out.
@@ -74,9 +74,9 @@ def refuse(
 
 def _ways(
     shape: ModelShape,
-    request: Request,
+    request: PlanRequest,
     placement: Placement,
-    fits: Callable[[ModelShape, Request], bool],
+    fits: Callable[[ModelShape, PlanRequest], bool],
     instead: Callable[[], str] | None,
 ) -> Iterator[str]:
     """Yield the nearest ways out: a smaller context, a smaller cache, a smaller file, both together, or the disk."""
@@ -95,7 +95,10 @@ def _ways(
 
 
 def _smaller_file(
-    shape: ModelShape, request: Request, placement: Placement, fits: Callable[[ModelShape, Request], bool]
+    shape: ModelShape,
+    request: PlanRequest,
+    placement: Placement,
+    fits: Callable[[ModelShape, PlanRequest], bool],
 ) -> Iterator[str]:
     """Yield the largest of the usual types that fits, or the smallest with a smaller cache and context."""
     smaller = replace(request, kv="q8_0")
@@ -111,7 +114,7 @@ def _smaller_file(
 
 
 def _largest_context(
-    shape: ModelShape, request: Request, below: int, fits: Callable[[ModelShape, Request], bool]
+    shape: ModelShape, request: PlanRequest, below: int, fits: Callable[[ModelShape, PlanRequest], bool]
 ) -> int | None:
     """Return the largest context below another one that fits, in steps of the cache's cells; None below LEAST_CTX."""
     low, high = LEAST_CTX // CELLS - 1, -(-below // CELLS)

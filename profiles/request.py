@@ -51,7 +51,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Request:
+class PlanRequest:
     """What a person asks for; None leaves it to the planner.
 
     `kv` is a cache type, "auto" allows q8_0 where f16 does not fit. `purpose` weighs reading against writing. With `from_disk`

@@ -15,9 +15,9 @@ from profiles.graph import QUANTIZED_KV
 from profiles.layout import Layout, on_host
 from profiles.machine import Machine
 from profiles.memory import bytes_kv, bytes_kv_layer, bytes_logits, bytes_process, cells
-from profiles.packing import KINDS, Goods, Kind, Room, at_least, fill
+from profiles.packing import KINDS, Budget, Kind, LayerSizes, at_least, pack
 from profiles.placement import Placement
-from profiles.request import Request, work_of
+from profiles.request import PlanRequest, work_of
 from profiles.reserve import Kept, reserve
 from profiles.shape import ModelShape
 from profiles.speed import Rates, work_rates
@@ -51,7 +51,7 @@ class Candidate:
 def quickest(
     shape: ModelShape,
     machine: Machine,
-    request: Request,
+    request: PlanRequest,
     placement: Placement,
     finish: Callable[[Placement, Layout], tuple[float, P] | None],
 ) -> P | None:
@@ -76,7 +76,7 @@ def quickest(
     return None if best is None else best[1]
 
 
-def _may_fit(shape: ModelShape, machine: Machine, request: Request, placement: Placement) -> bool:
+def _may_fit(shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement) -> bool:
     """Return whether weights and cache alone are within all the memory that there is: a quick no."""
     need = shape.bytes_weights - (shape.bytes_experts if request.from_disk else 0)
     need += bytes_kv(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
@@ -87,12 +87,14 @@ def _may_fit(shape: ModelShape, machine: Machine, request: Request, placement: P
 class _Search:
     """One model, machine and wish, with context and cache type settled."""
 
-    def __init__(self, shape: ModelShape, machine: Machine, request: Request, placement: Placement) -> None:
+    def __init__(
+        self, shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement
+    ) -> None:
         self._shape, self._machine, self._request, self._placement = shape, machine, request, placement
         self._reserves: dict[tuple[int, bool, Kind], tuple[tuple[Kept, ...], int]] = {}
         self._known_rates: dict[Placement, Rates] = {}
         kv = bytes_kv_layer(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
-        self._goods = Goods(shape.each_layer(), kv, shape.bytes_output)
+        self._goods = LayerSizes(shape.each_layer(), kv, shape.bytes_output)
         own_output = 0 if shape.tied else shape.bytes_output
         beside = shape.bytes_weights - self._goods.bytes_weights - own_output
         beside += bytes_process(shape, placement) + bytes_logits(shape, placement.n_sequences)
@@ -102,7 +104,7 @@ class _Search:
         """Yield every kind once: in host memory; with all, some or no experts on GPUs; for each size of a micro-batch."""
         host = on_host(self._shape, len(self._machine.gpus))
         helps = any(gpu.computes_host_weights for gpu in self._machine.gpus)
-        rooms = [Room(*(gpu.bytes_free,) * 3) for gpu in self._machine.gpus]
+        rooms = [Budget(*(gpu.bytes_free,) * 3) for gpu in self._machine.gpus]
         for place, sized in enumerate(self._sizes()):
             alone = replace(sized, op_offload=False)
             yield Candidate(self._rates(alone).seconds(self._shape, host), place, alone, None, layout=host)
@@ -128,7 +130,7 @@ class _Search:
             return next(self._bounded(one, *self._rooms(one)), None)
         rooms, spare = self._rooms(one)
         rates = self._rates(one.placement)
-        layout = fill(self._goods, rooms, rates, kind, spare, from_disk=self._request.from_disk)
+        layout = pack(self._goods, rooms, rates, kind, spare, from_disk=self._request.from_disk)
         if layout is None:
             return None
         return replace(one, seconds=rates.seconds(self._shape, layout), layout=layout)
@@ -139,7 +141,7 @@ class _Search:
         rooms = self._rooms(replace(one, placement=smallest, tries=max(1, one.tries)))
         return next(self._bounded(one, *rooms), None)
 
-    def _bounded(self, one: Candidate, rooms: list[Room], spare: int) -> Iterator[Candidate]:
+    def _bounded(self, one: Candidate, rooms: list[Budget], spare: int) -> Iterator[Candidate]:
         assert one.kind is not None
         from_disk, rates = self._request.from_disk, self._rates(one.placement)
         seconds = at_least(self._goods, rooms, rates, one.kind, spare, from_disk=from_disk)
@@ -178,7 +180,7 @@ class _Search:
                 repack=repack,
             )
 
-    def _rooms(self, one: Candidate) -> tuple[list[Room], int]:
+    def _rooms(self, one: Candidate) -> tuple[list[Budget], int]:
         """Return the bytes for weights and caches on every GPU, and for layers in host memory, beside the compute buffers."""
         assert one.kind is not None
         key = one.placement.n_ubatch, one.placement.op_offload, one.kind
@@ -187,7 +189,7 @@ class _Search:
         gpus, host = self._reserves[key]
         more = 1 + SLACK[one.tries - 1]
         rooms = [
-            Room(*(gpu.bytes_free - int(kept * more) for kept in (here.empty, here.run, here.with_output)))
+            Budget(*(gpu.bytes_free - int(kept * more) for kept in (here.empty, here.run, here.with_output)))
             for gpu, here in zip(self._machine.gpus, gpus, strict=True)
         ]
         return rooms, self._spare - (0 if self._machine.unified else int(host * more))

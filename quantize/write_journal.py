@@ -24,7 +24,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.E
 _MAX_SIZE = 1 << 26  # bytes, enough for trillions of weights
 
 
-class Journal:
+class WriteJournal:
     """The journal of one result, opened and locked for this process.
 
     `identity` stands for source, options and layout; a journal with another one is started over, and the .part files that it
@@ -150,4 +150,4 @@ def _parse_head(line: bytes) -> tuple[str, list[str]]:
         return "", []
 
 
-__all__ = ["Journal", "open_own"]
+__all__ = ["WriteJournal", "open_own"]

@@ -26,7 +26,7 @@ from quantize.parallel import in_parallel
 from quantize.part_file import PartFile
 from quantize.plan import WritePlan, file_state, plan_write
 from quantize.source import ModelSource
-from quantize.write_journal import Journal
+from quantize.write_journal import WriteJournal
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -100,7 +100,7 @@ def execute(
     _check_disk(plan, parts)
     meter = _Meter(sum(slab.n_bytes for slab in plan.slabs), progress)
     try:
-        with Journal(_part(plan.target, ".journal"), _identity(plan), parts) as journal:
+        with WriteJournal(_part(plan.target, ".journal"), _identity(plan), parts) as journal:
             try:
                 resumed = _fill(plan, parts, journal, meter, supply)
                 if supply is None:
@@ -119,7 +119,7 @@ def execute(
 
 
 def _fill(
-    plan: WritePlan, parts: Sequence[Path], journal: Journal, meter: "_Meter", supply: Supply | None
+    plan: WritePlan, parts: Sequence[Path], journal: WriteJournal, meter: "_Meter", supply: Supply | None
 ) -> int:
     """Write every slab that is not yet there, and flush; returns the bytes that were."""
     _take_back(plan, parts, journal)
@@ -204,7 +204,7 @@ def _part(path: Path, suffix: str = ".part") -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _take_back(plan: WritePlan, parts: Sequence[Path], journal: Journal) -> None:
+def _take_back(plan: WritePlan, parts: Sequence[Path], journal: WriteJournal) -> None:
     """Undo a publication that was killed before its journal was removed."""
     if len(journal.done) == len(plan.slabs):
         for part, file in zip(parts, plan.files, strict=True):
@@ -212,7 +212,7 @@ def _take_back(plan: WritePlan, parts: Sequence[Path], journal: Journal) -> None
                 file.path.replace(part)
 
 
-def _verify(plan: WritePlan, files: Sequence[PartFile], journal: Journal) -> set[int]:
+def _verify(plan: WritePlan, files: Sequence[PartFile], journal: WriteJournal) -> set[int]:
     """Compare what the journal names with the bytes on disk; returns the slabs that need no more work."""
 
     def checksum(number: int) -> int:

@@ -29,7 +29,7 @@ def other() -> None:
     other("word", key["a b"], "SELECT a FROM b")
     assert True, "only a bug"
 
-TABLE = {"/go": Command(other, "[NAME]", "go there")}
+TABLE = {"/go": SlashCommand(other, "[NAME]", "go there")}
 '''
 
 

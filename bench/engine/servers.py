@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from bench.engine.client import Connection
 from bench.engine.subject import Setting, peer_options
 from mixcli.client import process
-from mixcli.host.protocol.host_spec import HostName, Order
+from mixcli.host.protocol.host_spec import HostName, LoadPlan
 from profiles.placement import Placement
 
 _START = 120.0  # seconds that a server may take to load
@@ -62,7 +62,7 @@ def mixcli_host(setting: Setting, placement: Placement, home: Path) -> Iterator[
     os.environ["MIXCLI_HOME"] = str(home)
     try:
         name = HostName(setting.subject.path.absolute(), setting.subject.name, placement.to_json())
-        host = process.connect(name, lambda: Order(placement), 0.0, lambda *_: None)
+        host = process.connect(name, lambda: LoadPlan(placement), 0.0, lambda *_: None)
         try:
             yield name.socket
         finally:

@@ -18,7 +18,7 @@ from profiles.machine import Machine
 from profiles.memory import GIB
 from profiles.placement import Placement
 from profiles.planner import plan
-from profiles.request import Request
+from profiles.request import PlanRequest
 
 # what a CUDA context takes beside the buffers (0.7 GiB on an H200); a budget of 24 GiB is that less
 CONTEXT_BYTES = 704 << 20
@@ -128,7 +128,7 @@ def with_budget(machine: Machine, gib: float) -> Machine:
 def our_plan(cell: Cell, n_ubatch: int | None = None) -> Placement | None:
     """Plan as `mixcli run` does."""
     try:
-        request = Request(n_ctx=cell.n_ctx, kv=cell.kv, n_ubatch=n_ubatch)
+        request = PlanRequest(n_ctx=cell.n_ctx, kv=cell.kv, n_ubatch=n_ubatch)
         return plan(cell.subject.shape, cell.machine, request).placement
     except DoesNotFit:
         return None

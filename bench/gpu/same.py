@@ -16,7 +16,7 @@ from profiles.ledger import Account
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import plan
-from profiles.request import Request
+from profiles.request import PlanRequest
 from tests.support.side_by_side import Verdict, side_by_side, verdict
 
 TEXT = (
@@ -53,7 +53,7 @@ def subjects(options: argparse.Namespace) -> list[Path]:
 def compared(path: Path, machine: Machine, size: int, kv: str) -> tuple[Account, Verdict]:
     """Plan for a card of `size` bytes and for none, and let both compute; gives the card's account too."""
     shape = shape_of(header_of([path]))
-    request = Request(n_ctx=1024, kv=kv, n_ubatch=256)
+    request = PlanRequest(n_ctx=1024, kv=kv, n_ubatch=256)
     card = plan(shape, replace(machine, gpus=(replace(machine.gpus[0], bytes_free=size),)), request)
     alone = plan(shape, replace(machine, gpus=()), request).placement
     with (

@@ -16,7 +16,7 @@ LEAST_PAUSE, MOST_PAUSE = 0.1, 10.0  # seconds between two tries, where the serv
 MOST_DEATHS = 3  # of the model's process while one request is asked
 
 
-def when_free(
+def retry_while_busy(
     client: ChatClient, body: Mapping[str, Any], key: str, patience: float = PATIENCE
 ) -> dict[str, Any]:
     """Send a request; while the server is busy, wait as long as it asks, longer each time, and retry."""
@@ -33,7 +33,7 @@ def when_free(
             backoff = min(backoff * 2, MOST_PAUSE)
 
 
-class HostAsker:
+class HostBackend:
     """Asks a host of this machine; when it dies, one thread starts it again and the requests that were in flight are asked again.
 
     A second death without an answer between the two is raised: some request kills the model.
@@ -55,7 +55,7 @@ class HostAsker:
             with self._lock:
                 host, generation = self._host, self._generation
             try:
-                answer = when_free(host.client, {**body, "park": False}, key)
+                answer = retry_while_busy(host.client, {**body, "park": False}, key)
             except ModelDied as error:
                 n_deaths += 1
                 if n_deaths == MOST_DEATHS:
@@ -88,7 +88,7 @@ class HostAsker:
             self._generation += 1
 
 
-class EndpointAsker:
+class EndpointBackend:
     """Asks another server."""
 
     width = 1
@@ -98,7 +98,7 @@ class EndpointAsker:
         self._endpoint = endpoint
 
     def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
-        return when_free(self._endpoint.client, body, key)
+        return retry_while_busy(self._endpoint.client, body, key)
 
     def close(self) -> None:
         """Do nothing: a server is not held."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from mixcli.batch.evaluation import Evaluation
-from mixcli.batch.job import Job, RequestJob, TemplateJob
-from mixcli.batch.journal import Journal
+from mixcli.batch.job import BatchJob, RequestJob, TemplateJob
+from mixcli.batch.journal import BatchJournal
 from mixcli.batch.output import json_line, output
-from mixcli.batch.progress import Progress
-from mixcli.batch.record import Source
+from mixcli.batch.progress import BatchProgress
+from mixcli.batch.record import RecordSource
 from mixcli.batch.records import open_records
-from mixcli.batch.runner import Done, Settings, Tally, run
+from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
 from mixcli.batch.survey import look_through
 from mixcli.batch.targets import check_targets
 from mixcli.errors import UsageError
@@ -24,7 +24,7 @@ from mixcli.system import stdin
 from mixcli.system.console import console
 
 
-class Asker(Protocol):
+class Backend(Protocol):
     """The backend of a batch: `identity` names the weights or the server, `width` is its number of engines."""
 
     @property
@@ -36,7 +36,7 @@ class Asker(Protocol):
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchOptions:
     """The options of a batch; `settings.identity` is filled in once the backend is known.
 
     `for_prompts` are the options that were given and mean nothing to whole requests (OpenAI's batch files), `model` is that of a server,
@@ -48,7 +48,7 @@ class Order:
     journal: Path | None
     format: str | None
     gold: str | None
-    settings: Settings
+    settings: BatchSettings
     for_prompts: tuple[str, ...] = ()
     model: str | None = None
     read: tuple[Path, ...] = ()
@@ -63,8 +63,11 @@ class Report:
     evaluation: Evaluation | None
 
 
-def work(
-    order: Order, job: TemplateJob, asker: Callable[[], Asker], distant: Callable[[str], Source] | None = None
+def run_batch(
+    order: BatchOptions,
+    job: TemplateJob,
+    asker: Callable[[], Backend],
+    distant: Callable[[str], RecordSource] | None = None,
 ) -> Report:
     """Run a batch. What can be refused is refused before the model is loaded: a file is looked through first, and the targets are tried.
 
@@ -80,7 +83,7 @@ def work(
             console.note(note)
         journal = None
         if order.journal:
-            journal = Journal(order.journal)
+            journal = BatchJournal(order.journal)
             stack.callback(journal.close)
         if is_empty:
             stack.enter_context(output(order.out))
@@ -88,9 +91,9 @@ def work(
         asked = asker()
         stack.callback(asked.close)
         write = stack.enter_context(output(order.out))
-        progress = Progress(stack.enter_context(console.progress("batch")), n_bytes)
+        progress = BatchProgress(stack.enter_context(console.progress("batch")), n_bytes)
 
-        def look(done: Done, tally: Tally) -> None:
+        def look(done: BatchResult, tally: Tally) -> None:
             if evaluation is not None and order.gold:
                 evaluation.add(done.record.fields.get(order.gold), done.line)
             progress.look(done, tally, position())
@@ -103,7 +106,7 @@ def work(
     return Report(tally, progress.sentence(), evaluation)
 
 
-def _is_empty(order: Order, job: TemplateJob) -> bool:
+def _is_empty(order: BatchOptions, job: TemplateJob) -> bool:
     """Look through an input that can be read twice; shows whether it has no records. UsageError for what every record would fail with."""
     if order.source != "-" and not Path(order.source).is_file():
         return False  # a pipe with a name: who opens it twice may wait forever
@@ -127,7 +130,7 @@ def _name(source: str) -> str:
     return "the input" if source == "-" else source
 
 
-def _job(job: TemplateJob, source: Source, order: Order) -> Job:
+def _job(job: TemplateJob, source: RecordSource, order: BatchOptions) -> BatchJob:
     if source.format == "openai":
         if order.for_prompts:
             raise UsageError(
@@ -149,8 +152,8 @@ def _job(job: TemplateJob, source: Source, order: Order) -> Job:
 
 @contextmanager
 def _opened(
-    order: Order, distant: Callable[[str], Source] | None
-) -> Iterator[tuple[Source, Callable[[], int], int | None]]:
+    order: BatchOptions, distant: Callable[[str], RecordSource] | None
+) -> Iterator[tuple[RecordSource, Callable[[], int], int | None]]:
     """Yield the input, how many bytes of it were read, and its size."""
     if distant is not None:
         yield distant(order.source), lambda: 0, None

@@ -9,14 +9,14 @@ from mixcli.batch.journal import key_of
 from mixcli.batch.record import Record
 from mixcli.client.completions import Halves, delta_of
 from mixcli.errors import MixcliError, UsageError
-from mixcli.request.output_format import Form
+from mixcli.request.output_format import OutputFormat
 from mixcli.request.template import Template, lookup, nearest, no_value
 
 IDS = ("id", "custom_id")
 TEXT = "text"  # the column that is asked about when none is named
 
 
-class Job(Protocol):
+class BatchJob(Protocol):
     """Turns records into requests and answers into lines. `outcome` is what the journal keeps: it does not know of ids."""
 
     def body(self, record: Record) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class TemplateJob:
 
     template: Template
     system: str = ""
-    form: Form = field(default_factory=Form)
+    form: OutputFormat = field(default_factory=OutputFormat)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     column: str | None = None

@@ -39,7 +39,7 @@ def key_of(settings: str, body: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-class Journal:
+class BatchJournal:
     """An opened journal: `take` gives what an earlier run has computed, `append` keeps what this one computes.
 
     An earlier run wrote in the order of completion, which is nearly that of the input. So the old lines are read along with

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from mixcli.batch.lines import MAX_LINE, Line, Readable
+from mixcli.batch.lines import MAX_LINE, InputLine, Readable
 from mixcli.batch.record import Record
 from mixcli.errors import UsageError
 from mixcli.request.template import as_text
@@ -78,7 +78,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
-def line_values(lines: Iterator[Line]) -> Iterator[tuple[int, Any]]:
+def line_values(lines: Iterator[InputLine]) -> Iterator[tuple[int, Any]]:
     """Yield the value of each line with its number, or the Record that says why there is none."""
     for line in lines:
         try:

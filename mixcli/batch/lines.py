@@ -19,7 +19,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
-class Line:
+class InputLine:
     """A line without its end, numbered from 1; `fault` says why there is no text."""
 
     number: int
@@ -27,11 +27,11 @@ class Line:
     fault: str = ""
 
 
-def read_lines(stream: Readable, limit: int = MAX_LINE) -> Iterator[Line]:
+def read_lines(stream: Readable, limit: int = MAX_LINE) -> Iterator[InputLine]:
     """Yield lines (LF, CRLF or CR, UTF-8 with or without BOM) as they come; memory is bounded by `limit` bytes."""
     for number, (raw, n_bytes) in enumerate(_raw_lines(stream, limit), 1):
         if n_bytes > limit:
-            yield Line(number, "", f"the line has {n_bytes:,} bytes; the limit is {limit:,}")
+            yield InputLine(number, "", f"the line has {n_bytes:,} bytes; the limit is {limit:,}")
         else:
             yield _line(number, raw.removeprefix(_BOM) if number == 1 else raw)
 
@@ -63,16 +63,16 @@ def _raw_lines(stream: Readable, limit: int) -> Iterator[tuple[bytes, int]]:
         yield b"".join(waiting), n_bytes
 
 
-def _line(number: int, raw: bytes) -> Line:
+def _line(number: int, raw: bytes) -> InputLine:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        return Line(
+        return InputLine(
             number,
             "",
             f"byte {error.start + 1} of the line is not UTF-8 text (0x{raw[error.start]:02X}); "
             "for a Latin-1 file: iconv -f latin1 -t utf-8",
         )
     if "\0" in text:
-        return Line(number, "", f"character {text.index(chr(0)) + 1} of the line is a NUL")
-    return Line(number, text)
+        return InputLine(number, "", f"character {text.index(chr(0)) + 1} of the line is a NUL")
+    return InputLine(number, text)

@@ -2,7 +2,7 @@
 
 import time
 
-from mixcli.batch.runner import Done, Tally
+from mixcli.batch.runner import BatchResult, Tally
 from mixcli.system.console import Bar
 from mixcli.system.formatting import counted
 
@@ -10,7 +10,7 @@ EVERY = 0.1  # seconds between two looks
 LEAST = 2.0  # seconds of asking that make a rate
 
 
-class Progress:
+class BatchProgress:
     """Follows a batch. `n_bytes` is the input's size, None if unknown; `position` returns how much of it was read."""
 
     def __init__(self, bar: Bar, n_bytes: int | None) -> None:
@@ -18,7 +18,7 @@ class Progress:
         self._asked = self._shown = time.monotonic()
         self.tally = Tally()
 
-    def look(self, _done: Done, tally: Tally, n_read: int) -> None:
+    def look(self, _done: BatchResult, tally: Tally, n_read: int) -> None:
         """Take note of one more record; `n_read` bytes of the input were read by then."""
         now = time.monotonic()
         self.tally = tally

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mixcli.batch.record import Record, Source
+from mixcli.batch.record import Record, RecordSource
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.protocol.errors import error_body, raise_error
 from mixcli.request.template import as_text
@@ -19,7 +19,7 @@ from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import Wish
+    from mixcli.planning.load_options import LoadOptions
 
 KNOCK = 10.0  # seconds that a cluster's address may take to answer
 # errors of the cluster; a bug that a record triggers is a RayTaskError instead
@@ -27,20 +27,20 @@ LOST = ("RayActorError", "NodeDiedError", "WorkerCrashedError", "OutOfMemoryErro
 READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_json", ".csv": "read_csv"}
 
 
-class Engine:
+class RayEngine:
     """One engine of the cluster, an actor on its node. Errors travel as the bodies that a host would send."""
 
-    def __init__(self, model: str | None, wish: "Wish", keep_alive: float, apart: str) -> None:
+    def __init__(self, model: str | None, wish: "LoadOptions", keep_alive: float, apart: str) -> None:
         self._loading = (model, wish, keep_alive, apart)
 
     def load(self) -> dict[str, Any]:
         """Load the model of this node's store as this node's plan says; returns its identity or an error."""
-        from mixcli.batch.backends import HostAsker
+        from mixcli.batch.backends import HostBackend
         from mixcli.client.launch import identity, load
 
         model, wish, keep_alive, apart = self._loading
         try:
-            self._asker = HostAsker(lambda: load(model, wish, keep_alive, apart), identity(model, wish))
+            self._asker = HostBackend(lambda: load(model, wish, keep_alive, apart), identity(model, wish))
         except MixcliError as error:
             return error_body(error)[1]
         return {"identity": self._asker.identity}
@@ -54,7 +54,7 @@ class Engine:
 
 
 @dataclass
-class _Seat:
+class _RayWorker:
     """An engine as the driver sees it."""
 
     actor: Any
@@ -62,10 +62,12 @@ class _Seat:
     n_asked: int = 0
 
 
-class RayAsker:
+class RayBackend:
     """Asks the engines of a cluster, the one with the fewest requests first; `window` requests are in flight at each."""
 
-    def __init__(self, address: str, model: str | None, wish: "Wish", keep_alive: float, window: int) -> None:
+    def __init__(
+        self, address: str, model: str | None, wish: "LoadOptions", keep_alive: float, window: int
+    ) -> None:
         self._ray = connected(address)
         self._lock = threading.Lock()
         self._seats, self.identity = self._loaded(model, wish, keep_alive, window)
@@ -106,8 +108,8 @@ class RayAsker:
         self._ray.shutdown()
 
     def _loaded(
-        self, model: str | None, wish: "Wish", keep_alive: float, window: int
-    ) -> tuple[list[_Seat], str]:
+        self, model: str | None, wish: "LoadOptions", keep_alive: float, window: int
+    ) -> tuple[list[_RayWorker], str]:
         """Start an engine everywhere and keep those that load; MixcliError of the first where none does."""
         seats = [
             seat
@@ -115,7 +117,7 @@ class RayAsker:
             for seat in self._seats_of(node, model, wish, keep_alive, window)
         ]
         waiting = [(seat, seat.actor.load.remote()) for seat in seats]
-        good: list[_Seat] = []
+        good: list[_RayWorker] = []
         identities: set[str] = set()
         failed: dict[str, Any] | None = None
         for seat, loading in waiting:
@@ -140,8 +142,8 @@ class RayAsker:
         return good, identities.pop()
 
     def _seats_of(
-        self, node: Mapping[str, Any], model: str | None, wish: "Wish", keep_alive: float, window: int
-    ) -> Iterator[_Seat]:
+        self, node: Mapping[str, Any], model: str | None, wish: "LoadOptions", keep_alive: float, window: int
+    ) -> Iterator[_RayWorker]:
         resources = node.get("Resources", {})
         if not node["Alive"] or resources.get("CPU", 0) < 1:
             return
@@ -156,13 +158,13 @@ class RayAsker:
                 "scheduling_strategy": strategy,
                 "max_concurrency": window,
             }
-            actor = self._ray.remote(Engine).options(**options)
+            actor = self._ray.remote(RayEngine).options(**options)
             apart = (
                 f" ray {node['NodeID']} {index}"  # a host for this GPU alone, also where a node has several
             )
-            yield _Seat(actor.remote(model, wish, keep_alive, apart), node["NodeManagerAddress"])
+            yield _RayWorker(actor.remote(model, wish, keep_alive, apart), node["NodeManagerAddress"])
 
-    def _taken(self) -> _Seat:
+    def _taken(self) -> _RayWorker:
         with self._lock:
             if not self._seats:
                 raise NotReachable(
@@ -172,7 +174,7 @@ class RayAsker:
             seat.n_asked += 1
             return seat
 
-    def _lose(self, seat: _Seat, error: Exception) -> None:
+    def _lose(self, seat: _RayWorker, error: Exception) -> None:
         with self._lock:
             if seat in self._seats:
                 self._seats.remove(seat)
@@ -222,7 +224,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=KNOCK).close()
 
 
-def distant_source(address: str, source: str) -> Source:
+def distant_source(address: str, source: str) -> RecordSource:
     """Return the rows of a file that Ray Data reads: Parquet, or JSON and CSV of an object store (s3://, gs://), as they stream in."""
     connected(address)
     import ray.data
@@ -242,7 +244,7 @@ def distant_source(address: str, source: str) -> Source:
             fields = {name: as_text(value) for name, value in plain.items()}
             yield Record(fields.get("id") or number, fields, nested=nested)
 
-    return Source("table", records(), columns)
+    return RecordSource("table", records(), columns)
 
 
 def _plain(value: Any) -> Any:

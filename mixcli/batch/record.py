@@ -21,7 +21,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Source:
+class RecordSource:
     """An opened input: its format, its records, and its columns where they are known before the first record.
 
     `doubt` says why the first line of a table may be a record and no header, `notes` what was left out or looked into.

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mixcli.batch.json_input import Requests, document_values, is_request, line_values, record_of, unwrapped
-from mixcli.batch.lines import Line, read_lines
-from mixcli.batch.record import Record, Source
+from mixcli.batch.lines import InputLine, read_lines
+from mixcli.batch.record import Record, RecordSource
 from mixcli.batch.sniff import Peeked, check_no_table, check_text, first_line, is_one, json_shape
 from mixcli.batch.table import open_table
 from mixcli.errors import UsageError
@@ -23,7 +23,7 @@ SUFFIXES = {
 }
 
 
-def open_records(stream: BinaryIO, name: str, format_: str | None = None) -> Source:
+def open_records(stream: BinaryIO, name: str, format_: str | None = None) -> RecordSource:
     """Detect the format of a stream and yield its records as they arrive.
 
     The format is the one that is named, else that of the file's suffix, else JSON where it begins so and plain lines where it does
@@ -48,7 +48,7 @@ def open_records(stream: BinaryIO, name: str, format_: str | None = None) -> Sou
         return _json_source(peeked, is_document, kind)
     if kind is None:
         check_no_table(head, is_whole)
-    return Source("lines", map(_plain, _lines(peeked)))
+    return RecordSource("lines", map(_plain, _lines(peeked)))
 
 
 def _is_object(head: bytes, is_whole: bool) -> bool:
@@ -56,27 +56,27 @@ def _is_object(head: bytes, is_whole: bool) -> bool:
     return line is None or line[:1] in "[{"
 
 
-def _lines(peeked: Peeked) -> Iterator[Line]:
+def _lines(peeked: Peeked) -> Iterator[InputLine]:
     return (line for line in read_lines(peeked) if line.fault or line.text.strip())
 
 
-def _plain(line: Line) -> Record:
+def _plain(line: InputLine) -> Record:
     return Record(line.number, {"text": line.text}, fault=line.fault)
 
 
-def _json_source(peeked: Peeked, is_document: bool, kind: str | None) -> Source:
+def _json_source(peeked: Peeked, is_document: bool, kind: str | None) -> RecordSource:
     notes: list[str] = []
     found = document_values(peeked) if is_document else line_values(_lines(peeked))
     values = unwrapped(found, notes, is_document=is_document)
     first = next(values, None)
     if first is None:
-        return Source(kind or "lines", iter(()))
+        return RecordSource(kind or "lines", iter(()))
     what = "record" if is_document else "line"
     is_openai = is_request(first[1])
     read = Requests().record_of if is_openai else record_of
     every: Iterator[tuple[int, Any]] = chain([first], values)
     records = (read(number, value, what) for number, value in every)
-    return Source("openai" if is_openai else "jsonl", records, notes=tuple(notes))
+    return RecordSource("openai" if is_openai else "jsonl", records, notes=tuple(notes))
 
 
-__all__ = ["Record", "Source", "open_records"]
+__all__ = ["Record", "RecordSource", "open_records"]

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mixcli.batch.job import Ask, Job
-from mixcli.batch.journal import Journal, key_of
+from mixcli.batch.job import Ask, BatchJob
+from mixcli.batch.journal import BatchJournal, key_of
 from mixcli.batch.record import Record
 from mixcli.batch.window import Pool
 from mixcli.errors import MixcliError, ModelDied, NotReachable, SomeFailed, UsageError
@@ -17,7 +17,7 @@ AHEAD = 4  # windows of records that may wait behind a slow one
 
 
 @dataclass(frozen=True)
-class Done:
+class BatchResult:
     """One record's end: its line, and whether it failed, was known from an earlier run, or was computed now."""
 
     index: int
@@ -28,7 +28,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BatchSettings:
     """How a batch is run: `identity` names the model or server (part of every key), `window` requests are in flight at a time."""
 
     identity: str
@@ -45,19 +45,19 @@ class Tally:
     n_failed: int = 0
     n_known: int = 0
 
-    def plus(self, done: Done) -> "Tally":
+    def plus(self, done: BatchResult) -> "Tally":
         return Tally(self.n_done + 1, self.n_failed + done.failed, self.n_known + done.known)
 
 
-Look = Callable[[Done, Tally], None]
+Look = Callable[[BatchResult, Tally], None]
 
 
 def run(
     records: Iterator[Record],
-    job: Job,
+    job: BatchJob,
     ask: Ask,
-    journal: Journal | None,
-    settings: Settings,
+    journal: BatchJournal | None,
+    settings: BatchSettings,
     write: Callable[[Mapping[str, Any]], object],
     look: Look,
 ) -> Tally:
@@ -67,11 +67,11 @@ def run(
     with the same error: then the cause is the address, the model or an option. Finished results are in the journal.
     """
     ahead = settings.window * AHEAD
-    pool: Pool[tuple[int, Record], tuple[Done, str, dict[str, Any] | None]] = Pool(
+    pool: Pool[tuple[int, Record], tuple[BatchResult, str, dict[str, Any] | None]] = Pool(
         lambda task: _one(*task, job, ask, journal, settings.identity), settings.window, ahead
     )
     tally = Tally()
-    waiting: dict[int, Done] = {}
+    waiting: dict[int, BatchResult] = {}
     next_index = 0
     alike: list[str] | None = [] if settings.max_errors is None else None
     for done, key, outcome in pool.results(enumerate(records)):
@@ -97,7 +97,7 @@ def run(
     return tally
 
 
-def _alike(words: list[str], done: Done) -> list[str] | None:
+def _alike(words: list[str], done: BatchResult) -> list[str] | None:
     """Note what a request failed with; None once one has worked or failed otherwise. Raises SomeFailed when there are too many."""
     error = done.line.get("error") if done.failed else None
     if not error or (words and words[0] != error["message"]):
@@ -111,8 +111,8 @@ def _alike(words: list[str], done: Done) -> list[str] | None:
 
 
 def _one(
-    index: int, record: Record, job: Job, ask: Ask, journal: Journal | None, identity: str
-) -> tuple[Done, str, dict[str, Any] | None]:
+    index: int, record: Record, job: BatchJob, ask: Ask, journal: BatchJournal | None, identity: str
+) -> tuple[BatchResult, str, dict[str, Any] | None]:
     """Process one record; return it with its key, and the outcome if it was computed now."""
     key = key_of(identity, {"line": index})
     try:
@@ -122,10 +122,10 @@ def _one(
         key = key_of(identity, body)
         known = journal.take(key, index) if journal else None
         if known is not None:
-            return Done(index, record, job.line(record, key, known), known=True), key, None
+            return BatchResult(index, record, job.line(record, key, known), known=True), key, None
         outcome = job.outcome(ask(body, f"{key}-{index}"))
     except FATAL:
         raise
     except MixcliError as error:
-        return Done(index, record, job.failure(record, key, error), failed=True), key, None
-    return Done(index, record, job.line(record, key, outcome)), key, outcome
+        return BatchResult(index, record, job.failure(record, key, error), failed=True), key, None
+    return BatchResult(index, record, job.line(record, key, outcome)), key, outcome

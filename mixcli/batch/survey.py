@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mixcli.batch.job import TEXT, Job, TemplateJob
-from mixcli.batch.record import Record, Source
+from mixcli.batch.job import TEXT, BatchJob, TemplateJob
+from mixcli.batch.record import Record, RecordSource
 from mixcli.errors import MixcliError, UsageError
 from mixcli.request.choice_labels import folded
 from mixcli.request.template import lookup, nearest
@@ -41,7 +41,7 @@ class Survey:
     first_unusable: str = ""
 
     def add(
-        self, record: Record, job: Job, wanted: Sequence[str], gold: str | None, labels: Sequence[str]
+        self, record: Record, job: BatchJob, wanted: Sequence[str], gold: str | None, labels: Sequence[str]
     ) -> None:
         """Count one record."""
         self.n += 1
@@ -89,7 +89,7 @@ class Survey:
 
 
 def look_through(
-    source: Source, job: Job, gold: str | None, position: Callable[[], int], n_bytes: int
+    source: RecordSource, job: BatchJob, gold: str | None, position: Callable[[], int], n_bytes: int
 ) -> Survey:
     """Read all records. Raises UsageError for what would go wrong with all of them; warns of gold labels that no answer can have."""
     survey = Survey()

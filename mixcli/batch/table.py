@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from mixcli.batch.lines import MAX_LINE, Line, Readable, read_lines
-from mixcli.batch.record import Record, Source
+from mixcli.batch.lines import MAX_LINE, InputLine, Readable, read_lines
+from mixcli.batch.record import Record, RecordSource
 from mixcli.errors import UsageError
 from mixcli.system.formatting import counted
 
@@ -34,18 +34,20 @@ class Dialect:
         return csv.reader(lines, delimiter=self.separator, skipinitialspace=self.skips_blanks, strict=strict)
 
 
-def open_table(stream: Readable, head: bytes, is_whole: bool, kind: str, named: bool) -> Source:
+def open_table(stream: Readable, head: bytes, is_whole: bool, kind: str, named: bool) -> RecordSource:
     """Return the records of a table. `kind` is csv or tsv, `named` shows whether --format says so. UsageError without a usable header."""
     csv.field_size_limit(MAX_LINE)
     dialect, sample = sniff(head, is_whole, kind, named)
     feed = _Feed(read_lines(stream))
     header = _header(feed, dialect)
     if header is None:
-        return Source(kind, iter(()), ())
+        return RecordSource(kind, iter(()), ())
     notes: list[str] = []
     names = _names(header, sample[1:], notes)
     columns = tuple(name for name in names if name)
-    return Source(kind, _records(feed, dialect, names), columns, _doubt(columns, names, sample), tuple(notes))
+    return RecordSource(
+        kind, _records(feed, dialect, names), columns, _doubt(columns, names, sample), tuple(notes)
+    )
 
 
 def sniff(head: bytes, is_whole: bool, kind: str, named: bool) -> tuple[Dialect, list[Row]]:
@@ -97,10 +99,10 @@ def _fit(rows: list[Row]) -> tuple[float, int]:
 class _Feed:
     """Feeds lines to the csv module, remembers those of the present row, and takes them back if they were not a row."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
+    def __init__(self, lines: Iterator[InputLine]) -> None:
         self._lines = lines
-        self._back: deque[Line] = deque()
-        self.taken: list[Line] = []
+        self._back: deque[InputLine] = deque()
+        self.taken: list[InputLine] = []
         self._n_chars = 0
 
     def __iter__(self) -> "_Feed":

@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mixcli.chat.sessions import DONE, PARTIAL, Message, Session, Sessions
+from mixcli.chat.sessions import DONE, PARTIAL, Session, Sessions, StoredMessage
 from mixcli.errors import UsageError
-from mixcli.request.settings import Settings
+from mixcli.request.settings import ChatSettings
 
 SAVE_EVERY = 0.5  # seconds between two saves of an answer that is being written
 NAME_WORDS, NAME_LENGTH = 5, 40
 
 
-class Talk:
+class Conversation:
     """A branch: `messages` from the beginning to the head. The session is made with the first message.
 
     Every change is in the database when a method returns, but for the text of a running answer, which may be SAVE_EVERY behind.
     """
 
-    def __init__(self, store: Sessions, model: str, system: str, settings: Settings) -> None:
+    def __init__(self, store: Sessions, model: str, system: str, settings: ChatSettings) -> None:
         self.store = store
         self.model = model
         self.system = system
         self.settings = settings
         self.session: Session | None = None
-        self.messages: list[Message] = []
+        self.messages: list[StoredMessage] = []
         self._text = ""
         self._saved = 0.0
 
@@ -40,7 +40,7 @@ class Talk:
         self.store.resume(session)
         self.session = session
         self.system = session.system
-        self.settings = Settings.of(session.settings)
+        self.settings = ChatSettings.of(session.settings)
         self.messages = self.store.path(session.head)
 
     def begin_anew(self) -> None:
@@ -91,7 +91,7 @@ class Talk:
         """Close the answer: how it ended, and its sampled tokens where they are known."""
         self._save(state, token_ids)
 
-    def sent(self, n_dropped: int = 0) -> list[Message]:
+    def sent(self, n_dropped: int = 0) -> list[StoredMessage]:
         """Return the messages of a request, up to the answer that is being written, but for the oldest `n_dropped`.
 
         A question that never got a word of answer is left out with it.
@@ -120,7 +120,7 @@ class Talk:
         self._look_at(self.messages[self._last_question()].id)
         self.answer()
 
-    def question(self, number: int) -> Message:
+    def question(self, number: int) -> StoredMessage:
         """Return the person's message `number`, counted from 1; UsageError when there is none."""
         questions = [message for message in self.messages if message.role == "user"]
         if not 1 <= number <= len(questions):
@@ -131,7 +131,7 @@ class Talk:
         """Go back to before question `number`; its turn stays in the tree as a branch."""
         self._look_at(self.question(number).parent)
 
-    def branches(self) -> list[list[Message]]:
+    def branches(self) -> list[list[StoredMessage]]:
         """Return every branch of the session, from the beginning to its leaf."""
         return [self.store.path(leaf.id) for leaf in self.store.leaves(self._begun().id)]
 
@@ -142,7 +142,7 @@ class Talk:
             raise UsageError(f"no branch {number}; /branch lists all {len(leaves)}")
         self._look_at(leaves[number - 1].id)
 
-    def last_answer(self) -> Message:
+    def last_answer(self) -> StoredMessage:
         """Return the last answer; UsageError when there is none."""
         found = next(
             (one for one in reversed(self.messages) if one.role == "assistant" and one.content), None
@@ -185,8 +185,8 @@ def slug(text: str) -> str:
     return "-".join(word.replace("'", "") for word in words)[:NAME_LENGTH].strip("-_")
 
 
-def _answered(messages: Sequence[Message]) -> list[Message]:
-    kept: list[Message] = []
+def _answered(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
+    kept: list[StoredMessage] = []
     for message in messages:
         if message.role == "assistant" and not message.content:
             if kept and kept[-1].role == "user":
@@ -196,7 +196,7 @@ def _answered(messages: Sequence[Message]) -> list[Message]:
     return kept
 
 
-def _on_the_wire(message: Message, model: str) -> dict[str, Any]:
+def _on_the_wire(message: StoredMessage, model: str) -> dict[str, Any]:
     said: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.token_ids and message.model == model:  # another model has another vocabulary
         said["token_ids"] = list(message.token_ids)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mixcli.chat.sessions import CUT, FAILED, STOPPED, Message, Session
+from mixcli.chat.sessions import CUT, FAILED, STOPPED, Session, StoredMessage
 from mixcli.system.formatting import moment
 
 FORMATS = {"markdown": ".md", "json": ".json"}
@@ -13,7 +13,7 @@ SAYS = {"user": "You", "assistant": "Model"}
 ENDED = {STOPPED: "stopped", CUT: "cut off", FAILED: "no answer"}
 
 
-def as_markdown(session: Session, messages: Sequence[Message]) -> str:
+def as_markdown(session: Session, messages: Sequence[StoredMessage]) -> str:
     """Write a branch as markdown: a heading a turn, the text as it came."""
     parts = [f"# {session.name}", f"{session.model}, {moment(session.created)[:10]}"]
     if session.system:
@@ -24,14 +24,14 @@ def as_markdown(session: Session, messages: Sequence[Message]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def as_data(session: Session, messages: Sequence[Message]) -> dict[str, Any]:
+def as_data(session: Session, messages: Sequence[StoredMessage]) -> dict[str, Any]:
     """Return a branch for programs; `messages` have OpenAI's role and content, and what else is known of each."""
     about = asdict(session)
     about.pop("head")
     return {**about, "messages": [{key: value for key, value in asdict(one).items() if key not in ("id", "parent")} for one in messages]}  # fmt: skip
 
 
-def text_of(session: Session, messages: Sequence[Message], form: str) -> str:
+def text_of(session: Session, messages: Sequence[StoredMessage], form: str) -> str:
     """Write a branch in one of FORMATS."""
     if form == "json":
         return json.dumps(as_data(session, messages), ensure_ascii=False, indent=2) + "\n"

@@ -25,7 +25,7 @@ MAX_LINE = 16 << 20  # bytes of one line from a pipe; no context holds so much
 PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 
 
-class Source(Protocol):
+class MessageSource(Protocol):
     """Yields one message after the other."""
 
     def read(self, draft: str = "") -> str | None:

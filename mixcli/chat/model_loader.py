@@ -9,8 +9,8 @@ from mixcli.errors import MixcliError
 
 if TYPE_CHECKING:
     from mixcli.client.process import Host
-    from mixcli.host.protocol.host_spec import Order
-    from mixcli.planning.load_options import Wish
+    from mixcli.host.protocol.host_spec import LoadPlan
+    from mixcli.planning.load_options import LoadOptions
     from mixcli.store.store import StoredModel
 
 LOADING, READY, FAILED, GONE = "loading", "ready", "failed", "gone"
@@ -24,7 +24,7 @@ class LoadState:
     status: str
     label: str
     share: float = 0.0
-    order: "Order | None" = None
+    order: "LoadPlan | None" = None
 
 
 class ChatModel:
@@ -36,7 +36,7 @@ class ChatModel:
     def __init__(
         self,
         name: str | None,
-        wish: "Wish",
+        wish: "LoadOptions",
         keep_alive: float,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -139,11 +139,11 @@ class ChatModel:
             return False
         return isinstance(template, str) and "[INST]" in template and "[SYSTEM_PROMPT]" not in template
 
-    def order(self) -> "Order":
+    def order(self) -> "LoadPlan":
         """Return how the model was placed; planned again where another command has loaded it. Raises what planning raises."""
-        from mixcli.planning.plan_load import place
+        from mixcli.planning.plan_load import plan_load
 
-        return self.state.order or place(self.stored(), self.wish)
+        return self.state.order or plan_load(self.stored(), self.wish)
 
     def estimated_decode(self) -> float | None:
         """Return the roofline estimate of this placement, tokens per second; None where the machine cannot be described."""
@@ -157,13 +157,13 @@ class ChatModel:
             return None
 
     def _load(self) -> None:
-        from mixcli.client.launch import hold
+        from mixcli.client.launch import acquire
         from mixcli.client.process import KILLED
 
         try:
             stored = self.stored()
             self._show(LOADING, label=stored.label)
-            host = hold(stored, self.wish, self.keep_alive, self._report, self._placed, less=self._less)
+            host = acquire(stored, self.wish, self.keep_alive, self._report, self._placed, less=self._less)
             self.n_ctx = host.client.health()["n_ctx"]
         except Exception as error:
             self._less = self._less or KILLED in str(error)
@@ -178,7 +178,7 @@ class ChatModel:
     def _report(self, done: float, total: float, _stage: str) -> None:
         self._show(LOADING, share=done / total if total else 0.0)
 
-    def _placed(self, order: "Order") -> None:
+    def _placed(self, order: "LoadPlan") -> None:
         self.smaller = self._less
         self._show(LOADING, order=order)
 
@@ -188,7 +188,7 @@ class ChatModel:
         *,
         label: str | None = None,
         share: float | None = None,
-        order: "Order | None" = None,
+        order: "LoadPlan | None" = None,
     ) -> None:
         old = self.state
         self.state = LoadState(

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mixcli.chat.conversation import Talk
+from mixcli.chat.conversation import Conversation
 from mixcli.chat.export import ENDED
 from mixcli.chat.files import Attachment, with_files
-from mixcli.chat.input import Editor, Lines, Source, is_dumb, typing_ahead
+from mixcli.chat.input import Editor, Lines, MessageSource, is_dumb, typing_ahead
 from mixcli.chat.model_loader import FAILED, LOADING, READY, ChatModel, LoadState
-from mixcli.chat.sessions import CUT, STOPPED, Message
+from mixcli.chat.sessions import CUT, STOPPED, StoredMessage
 from mixcli.chat.sessions import FAILED as UNANSWERED
 from mixcli.chat.view.stats import TurnStats
 from mixcli.chat.view.toolbar import Gauges, line, loading
@@ -36,7 +36,7 @@ class Chat:
     `draft` is what stands in the next prompt already, `leaving` ends the loop, `said` are notes that are given once.
     """
 
-    talk: Talk
+    talk: Conversation
     model: ChatModel
     plain: bool = False
     ephemeral: bool = False
@@ -52,7 +52,7 @@ class Chat:
     def __post_init__(self) -> None:
         self.talking = console.is_terminal(sys.stdin)
         self.live = console.is_terminal(sys.stdout) and not is_dumb() and not self.plain
-        self.source: Source = Lines()
+        self.source: MessageSource = Lines()
         self._failure: Exception | None = None
 
     # the loop
@@ -304,7 +304,7 @@ class Chat:
             self.said.add(text)
             console.note(text)
 
-    def show(self, messages: list[Message]) -> None:
+    def show(self, messages: list[StoredMessage]) -> None:
         """Show turns again, as they looked."""
         for message in messages:
             if message.role == "user":

@@ -33,7 +33,7 @@ class Use(Enum):
 
 
 @dataclass(frozen=True)
-class Message:
+class StoredMessage:
     """One turn; `state` says how it ended, `token_ids` are the sampled ones where the whole answer came."""
 
     id: int
@@ -182,7 +182,7 @@ class Sessions:
 
     def add(
         self, session: int, parent: int | None, role: str, content: str, state: str, model: str
-    ) -> Message:
+    ) -> StoredMessage:
         """Add a message after `parent` and make it the head."""
         created = now()
         row = _row(session, parent, role, content, state, model, created)
@@ -195,9 +195,9 @@ class Sessions:
             self._look_at(session, done.lastrowid)
             return int(done.lastrowid or 0)
 
-        return Message(self._write(act), parent, role, content, state, (), model, created)
+        return StoredMessage(self._write(act), parent, role, content, state, (), model, created)
 
-    def update(self, message: Message) -> None:
+    def update(self, message: StoredMessage) -> None:
         """Write what a message has become; only a finished one is pushed to the disk's surface."""
         tokens = array("I", message.token_ids).tobytes()
         row = _row(message.content, message.state, tokens, message.model, message.id)
@@ -212,7 +212,7 @@ class Sessions:
         """Make a message, or the empty beginning, the head of the session."""
         self._write(lambda: self._look_at(session, head))
 
-    def path(self, head: int | None) -> list[Message]:
+    def path(self, head: int | None) -> list[StoredMessage]:
         """Return the messages from the beginning to `head`."""
         rows = self._database.execute(
             "WITH RECURSIVE line (id, parent, depth) AS ("
@@ -223,7 +223,7 @@ class Sessions:
         )
         return [_message(row) for row in rows]
 
-    def leaves(self, session: int) -> list[Message]:
+    def leaves(self, session: int) -> list[StoredMessage]:
         """Return the last message of every branch, in the order in which they were written."""
         rows = self._database.execute(
             "SELECT * FROM message WHERE session = ? AND id NOT IN"
@@ -347,9 +347,9 @@ def _row(*values: Any) -> tuple[Any, ...]:
     return tuple(clean(value) if isinstance(value, str) else value for value in values)
 
 
-def _message(row: sqlite3.Row) -> Message:
+def _message(row: sqlite3.Row) -> StoredMessage:
     ids = array("I", row["tokens"])
-    return Message(
+    return StoredMessage(
         row["id"],
         row["parent"],
         row["role"],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mixcli.chat.conversation import Talk
+from mixcli.chat.conversation import Conversation
 from mixcli.chat.interrupts import Interrupts
 from mixcli.chat.sessions import CUT, DONE, FAILED, STOPPED
 from mixcli.chat.view.render import View
@@ -32,7 +32,7 @@ class Outcome:
     error: Exception | None = None
 
 
-def take_turn(host: "Host", body: dict[str, Any], talk: Talk, view: View, status: Status) -> Outcome:
+def take_turn(host: "Host", body: dict[str, Any], talk: Conversation, view: View, status: Status) -> Outcome:
     """Ask, show and keep one answer, with `status` below it.
 
     What the model or its process does wrong becomes part of the outcome; Ctrl-C makes the answer `stopped`.

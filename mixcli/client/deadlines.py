@@ -20,7 +20,7 @@ HEADERS = 30.0  # seconds for the response's headers, from their first byte on
 IDLE, INTERVAL, PROBES = 30, 10, 4
 
 
-class Connection(http.client.HTTPConnection):
+class TimedConnection(http.client.HTTPConnection):
     """HTTP, or HTTPS, to a host and port; TimeoutError says which wait came to its end, and OSError what the system or TLS says.
 
     `patience` is seconds for the response's first byte, and for each piece of its body: a long prompt is read meanwhile.
@@ -62,11 +62,11 @@ class Connection(http.client.HTTPConnection):
         except TimeoutError:
             raise TimeoutError(f"no TLS handshake within {CONNECT:.0f} s") from None
 
-    def _response(self, sock: socket.socket, *args: Any, **kwargs: Any) -> "Response":
-        return Response(sock, self._patience, *args, **kwargs)
+    def _response(self, sock: socket.socket, *args: Any, **kwargs: Any) -> "TimedResponse":
+        return TimedResponse(sock, self._patience, *args, **kwargs)
 
 
-class Response(http.client.HTTPResponse):
+class TimedResponse(http.client.HTTPResponse):
     """A response whose headers and pieces come in time; TimeoutError otherwise. `patience` is seconds for each piece, and may change."""
 
     def __init__(self, sock: socket.socket, patience: float, *args: Any, **kwargs: Any) -> None:
@@ -156,4 +156,4 @@ def _keep_alive(sock: socket.socket) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-__all__ = ["HEADERS", "Connection", "Response"]
+__all__ = ["HEADERS", "TimedConnection", "TimedResponse"]

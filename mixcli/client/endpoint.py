@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from mixcli.client.deadlines import Connection, Response
+from mixcli.client.deadlines import TimedConnection, TimedResponse
 from mixcli.client.events import body_of
 from mixcli.client.openai import GONE, ChatClient
 from mixcli.errors import MixcliError, NotReachable, UsageError
@@ -71,12 +71,12 @@ class EndpointClient(ChatClient):
         return NotReachable(f"{self.url} closed the connection {when}: {_why(cause)}")
 
     def _text_begins(self, response: http.client.HTTPResponse) -> None:
-        if isinstance(response, Response):
+        if isinstance(response, TimedResponse):
             response.patience = min(self.patience, SILENCE)
 
     def _connection(self, patience: float) -> http.client.HTTPConnection:
         """Return a connection. Raises NotReachable with the address where it cannot be."""
-        connection = Connection(self.host, self.port, patience, tls=self._tls)
+        connection = TimedConnection(self.host, self.port, patience, tls=self._tls)
         try:
             connection.connect()
         except (OSError, UnicodeError) as error:

@@ -9,27 +9,27 @@ from dataclasses import asdict
 
 from mixcli.client.process import Host, connect
 from mixcli.errors import NotInstalled
-from mixcli.host.protocol.host_spec import HostName, Order
-from mixcli.planning.load_options import Wish
+from mixcli.host.protocol.host_spec import HostName, LoadPlan
+from mixcli.planning.load_options import LoadOptions
 from mixcli.store import usage
 from mixcli.store.store import StoredModel, find
 from mixcli.system.console import console
 
 
-def load(model: str | None, wish: Wish, keep_alive: float, apart: str = "") -> Host:
+def load(model: str | None, wish: LoadOptions, keep_alive: float, apart: str = "") -> Host:
     """Return the loaded model, held until `leave`; the load is shown on stderr. `keep_alive` is seconds after that.
 
     Loads with the same `apart` share a host.
     """
     stored = installed(model, wish)
     with console.progress(f"loading {stored.label}") as bar:
-        host = hold(stored, wish, keep_alive, bar.update, apart=apart)
+        host = acquire(stored, wish, keep_alive, bar.update, apart=apart)
     for note in host.notes:
         console.note(note)
     return host
 
 
-def installed(model: str | None, wish: Wish) -> StoredModel:
+def installed(model: str | None, wish: LoadOptions) -> StoredModel:
     """Return the installed model that a name means; NotInstalled has the file that `mixcli pull` would bring and its rate for this wish."""
     try:
         return find(model)
@@ -39,12 +39,12 @@ def installed(model: str | None, wish: Wish) -> StoredModel:
         raise with_offer(missing, wish) from None
 
 
-def hold(
+def acquire(
     stored: StoredModel,
-    wish: Wish,
+    wish: LoadOptions,
     keep_alive: float,
     report: Callable[[float, float, str], None],
-    placed: Callable[[Order], None] = lambda _order: None,
+    placed: Callable[[LoadPlan], None] = lambda _order: None,
     *,
     less: bool = False,
     apart: str = "",
@@ -55,10 +55,10 @@ def hold(
     smaller plan, for when memory ran out with the first.
     """
 
-    def order() -> Order:
-        from mixcli.planning.plan_load import place
+    def order() -> LoadPlan:
+        from mixcli.planning.plan_load import plan_load
 
-        found = place(stored, wish)
+        found = plan_load(stored, wish)
         found = found.smaller if less and found.smaller else found
         placed(found)
         return found
@@ -67,12 +67,12 @@ def hold(
     return connect(host_name(stored, wish, apart), order, keep_alive, report)
 
 
-def host_name(stored: StoredModel, wish: Wish, apart: str = "") -> HostName:
+def host_name(stored: StoredModel, wish: LoadOptions, apart: str = "") -> HostName:
     """Return the name under which the host of a model and a wish is found."""
     return HostName(stored.path, stored.label, json.dumps(asdict(wish), sort_keys=True) + apart)
 
 
-def identity(model: str | None, wish: Wish) -> str:
+def identity(model: str | None, wish: LoadOptions) -> str:
     """Return in one line which weights a name means here: their checksum where it is known, else file, size and time."""
     stored = installed(model, wish)
     if stored.manifest:

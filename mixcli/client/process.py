@@ -15,8 +15,8 @@ from mixcli.client.openai import GONE, HostClient, unresponsive
 from mixcli.client.spawn import Child
 from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.protocol.errors import raise_error
-from mixcli.host.protocol.host_record import Record, end, process_at, records, until
-from mixcli.host.protocol.host_spec import HostName, HostSpec, Order
+from mixcli.host.protocol.host_record import HostRecord, end, process_at, records, until
+from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.host.protocol.paths import READY
 from mixcli.system import paths
 from mixcli.system.locks import exclusive
@@ -70,7 +70,7 @@ class Host:
 
 def connect(
     name: HostName,
-    place: Callable[[], Order],
+    place: Callable[[], LoadPlan],
     keep_alive: float,
     report: Callable[[float, float, str], None],
 ) -> Host:
@@ -137,13 +137,13 @@ def _state(path: Path) -> dict[str, Any] | None:
         return _silent(pid, None, UNRESPONSIVE) if pid else None
 
 
-def _silent(pid: int, record: Record | None, status: str) -> dict[str, Any]:
+def _silent(pid: int, record: HostRecord | None, status: str) -> dict[str, Any]:
     """Describe a host that does not say it itself."""
     of = dict.fromkeys(("model", "path", "size", "n_ctx", "busy", "expires_in"))
     return {**of, "status": status, "pid": pid, **_named(record)}
 
 
-def _named(record: Record | None) -> dict[str, Any]:
+def _named(record: HostRecord | None) -> dict[str, Any]:
     return {"model": record.label, "path": record.path} if record else {}
 
 

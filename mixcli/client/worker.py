@@ -6,7 +6,7 @@ from mixcli.errors import MixcliError
 from mixcli.system import python_child
 
 
-def lend(endpoint: str, n_threads: int) -> None:
+def serve_memory(endpoint: str, n_threads: int) -> None:
     """Serve at HOST:PORT until interrupted; MixcliError with the server's last line when it ends unexpectedly."""
     child = subprocess.Popen(
         python_child.command("-m", "mixcli.llama.rpc", endpoint, str(n_threads)),

@@ -13,10 +13,10 @@ from mixcli.errors import UsageError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.batch.batch import Asker
+    from mixcli.batch.batch import Backend
     from mixcli.client.endpoint import Endpoint
-    from mixcli.planning.load_options import Wish
-    from mixcli.run.modes import Held
+    from mixcli.planning.load_options import LoadOptions
+    from mixcli.run.modes import LoadedModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -138,7 +138,9 @@ def variables_option(command: F) -> F:
 AtEndpoint = Callable[[str | None], "Endpoint"]
 
 
-def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Held":
+def one_asker(
+    endpoint: AtEndpoint | None, model: str | None, wish: "LoadOptions", keep_alive: float
+) -> "LoadedModel":
     """Return the backend for one request: the server of --endpoint, or a local model."""
     if endpoint is not None:
         return endpoint(model)
@@ -147,13 +149,15 @@ def one_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep
     return load(model, wish, keep_alive)
 
 
-def many_asker(endpoint: AtEndpoint | None, model: str | None, wish: "Wish", keep_alive: float) -> "Asker":
+def many_asker(
+    endpoint: AtEndpoint | None, model: str | None, wish: "LoadOptions", keep_alive: float
+) -> "Backend":
     """Return the backend for many concurrent requests; a local model is planned for them."""
-    from mixcli.batch.backends import EndpointAsker, HostAsker
+    from mixcli.batch.backends import EndpointBackend, HostBackend
 
     if endpoint is not None:
-        return EndpointAsker(endpoint(model))
+        return EndpointBackend(endpoint(model))
     from mixcli.client.launch import identity, load
 
     many = replace(wish, request=replace(wish.request, purpose="batch"))
-    return HostAsker(lambda: load(model, many, keep_alive), identity(model, wish))
+    return HostBackend(lambda: load(model, many, keep_alive), identity(model, wish))

@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING
 import click
 
 from mixcli.commands.asking import endpoint_options, form_options, many_asker, variables_option
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import (
     Sampling,
     common,
     json_option,
     keep_alive_option,
     model_option,
+    planning_options,
     sampling_options,
-    wish_options,
 )
 from mixcli.errors import SomeFailed, UsageError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.batch.batch import Order, Report
+    from mixcli.batch.batch import BatchOptions, Report
     from mixcli.batch.job import TemplateJob
     from mixcli.client.endpoint import Endpoint
-    from mixcli.planning.load_options import Wish
-    from mixcli.request.output_format import Form
+    from mixcli.planning.load_options import LoadOptions
+    from mixcli.request.output_format import OutputFormat
 
 
 RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # fields of a result
 
 
-@click.command("batch", cls=Command)
+@click.command("batch", cls=CheckedCommand)
 @click.argument("source", metavar="INPUT", type=click.Path(allow_dash=True))
 @click.option(
     "-o",
@@ -106,7 +106,7 @@ RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # field
 )
 @endpoint_options
 @model_option
-@wish_options
+@planning_options
 @keep_alive_option
 @json_option
 @common
@@ -120,7 +120,7 @@ def command(
     column: str | None,
     format_: str | None,
     keep: tuple[str, ...],
-    form: "Form",
+    form: "OutputFormat",
     sampling: Sampling,
     gold: str | None,
     unordered: bool,
@@ -131,7 +131,7 @@ def command(
     deterministic: bool,
     endpoint: "Callable[[str | None], Endpoint] | None",
     model: str | None,
-    wish: "Wish",
+    wish: "LoadOptions",
     keep_alive: float,
     as_json: bool,
 ) -> None:
@@ -140,9 +140,9 @@ def command(
     Results are JSON lines in input order. A journal keeps finished results: rerun the command to resume. A record that cannot be
     read or answered becomes an error record, and the exit code is 3.
     """
-    from mixcli.batch.batch import Order, work
+    from mixcli.batch.batch import BatchOptions, run_batch
     from mixcli.batch.job import TemplateJob, prompt_template
-    from mixcli.batch.runner import Settings
+    from mixcli.batch.runner import BatchSettings
     from mixcli.system.stdin import read_text
 
     question = prompt_template(read_text(template) if template else prompt)
@@ -164,13 +164,13 @@ def command(
     }
     if reserved := RESERVED & set(keep):
         raise UsageError(f"--keep {min(reserved)}: this name is reserved for results; rename the field")
-    order = Order(
+    order = BatchOptions(
         source,
         out,
         journal or _journal_of(out),
         format_,
         gold,
-        Settings("", window, not unordered, max_errors),
+        BatchSettings("", window, not unordered, max_errors),
         tuple(name for name, is_said in said.items() if is_said),
         model if endpoint is not None else None,
         (template,) if template is not None else (),
@@ -180,7 +180,7 @@ def command(
             "most of the prompt follows {{ }}, so records share little of it; put {{ }} last for speed"
         )
     if cluster is None:
-        report = work(order, job, lambda: many_asker(endpoint, model, wish, keep_alive))
+        report = run_batch(order, job, lambda: many_asker(endpoint, model, wish, keep_alive))
     else:
         report = _over_ray(order, job, cluster, model, wish, keep_alive)
     _print(report, out, as_json)
@@ -192,20 +192,20 @@ def command(
 
 
 def _over_ray(
-    order: "Order",
+    order: "BatchOptions",
     job: "TemplateJob",
     cluster: str,
     model: str | None,
-    wish: "Wish",
+    wish: "LoadOptions",
     keep_alive: float,
 ) -> "Report":
-    from mixcli.batch.batch import work
-    from mixcli.batch.ray_backend import RayAsker, distant_source, is_distant
+    from mixcli.batch.batch import run_batch
+    from mixcli.batch.ray_backend import RayBackend, distant_source, is_distant
 
     many = replace(wish, request=replace(wish.request, purpose="batch"))
     distant = (lambda source: distant_source(cluster, source)) if is_distant(order.source) else None
-    return work(
-        order, job, lambda: RayAsker(cluster, model, many, keep_alive, order.settings.window), distant
+    return run_batch(
+        order, job, lambda: RayBackend(cluster, model, many, keep_alive, order.settings.window), distant
     )
 
 

@@ -4,21 +4,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import (
     Sampling,
     common,
     keep_alive_option,
     model_option,
+    planning_options,
     sampling_options,
-    wish_options,
 )
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import Wish
+    from mixcli.planning.load_options import LoadOptions
 
 
-@click.command("chat", cls=Command)
+@click.command("chat", cls=CheckedCommand)
 @click.argument("message", required=False)
 @model_option
 @click.option("--system", metavar="TEXT", help="System message.")
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--ephemeral", is_flag=True, help="Do not save the conversation.")
 @click.option("--plain", is_flag=True, help="Print answers as plain text, without rendering markdown.")
 @sampling_options
-@wish_options
+@planning_options
 @keep_alive_option
 @common
 def command(
@@ -45,7 +45,7 @@ def command(
     ephemeral: bool,
     plain: bool,
     sampling: Sampling,
-    wish: "Wish",
+    wish: "LoadOptions",
     keep_alive: float,
 ) -> None:
     """Chat with a model; MESSAGE is sent first. Ctrl-C stops an answer, Ctrl-D quits, /help lists the commands.
@@ -53,17 +53,17 @@ def command(
     Conversations are saved with all their branches; search them with `mixcli sessions`. If stdin is not a terminal, each line
     of it is a message.
     """
-    from mixcli.chat.conversation import Talk
+    from mixcli.chat.conversation import Conversation
     from mixcli.chat.model_loader import ChatModel
     from mixcli.chat.session import Chat
     from mixcli.chat.sessions import Sessions
     from mixcli.request.personas import Persona
     from mixcli.request.personas import persona as read_persona
-    from mixcli.request.settings import Settings
+    from mixcli.request.settings import ChatSettings
 
     character = read_persona(persona) if persona else Persona("")
     store = Sessions(ephemeral=ephemeral)
-    talk = Talk(store, model or "", system or character.system, Settings.of(character.settings))
+    talk = Conversation(store, model or "", system or character.system, ChatSettings.of(character.settings))
     if go_on or resume:
         talk.resume(store.find(resume) if resume else store.latest())
         model = model or (talk.session.model if talk.session else None) or None

@@ -10,7 +10,7 @@ from mixcli.commands.conflicts import given
 from mixcli.commands.options import with_options
 from mixcli.errors import UsageError
 from mixcli.system.console import console
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 
 if TYPE_CHECKING:
     from mixcli.pull.type_choice import TypeRow
@@ -61,12 +61,12 @@ def _cells(row: "TypeRow") -> tuple[str, ...]:
     loss = f"{'~' if row.loss_basis == 'estimated' else ''}{row.loss:.1f} %"
     note = "; ".join(filter(None, (row.reason, "" if row.on_offer else "not in this repository")))
     if not row.fits:
-        return row.type, size(row.size), "", "", "", "does not fit", "", loss, note
+        return row.type, format_bytes(row.size), "", "", "", "does not fit", "", loss, note
     return (
         row.type,
-        size(row.size),
-        size(row.bytes_on_gpus),
-        size(row.bytes_in_memory),
+        format_bytes(row.size),
+        format_bytes(row.bytes_on_gpus),
+        format_bytes(row.bytes_in_memory),
         str(row.n_ctx),
         as_range(row.decode),
         as_range(row.prefill),

@@ -89,7 +89,7 @@ RULES = (
 NEUTRAL = {"--profile auto", "--on-overflow error", "--upcycle-experts 0"}  # values that say nothing
 
 
-class Command(click.Command):
+class CheckedCommand(click.Command):
     """A command that refuses options which have no effect, and values of which only the last would count."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -130,7 +130,7 @@ class Command(click.Command):
 class Group(click.Group):
     """A group whose commands are `Command`s."""
 
-    command_class = Command
+    command_class = CheckedCommand
 
 
 def given(ctx: click.Context) -> set[str]:

@@ -13,7 +13,7 @@ from mixcli.commands.options import F, with_options
 from mixcli.errors import UsageError
 from mixcli.store.file_types import file_type, tensor_type
 from mixcli.system.console import console
-from mixcli.system.formatting import about_time, counted, size, size_in_bytes
+from mixcli.system.formatting import about_time, counted, format_bytes, size_in_bytes
 from mixcli.system.text import as_argument, missing
 from profiles.shape import tensor_class
 
@@ -104,9 +104,9 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
     if report.started_over:
         console.note("discarded a partial file of another source or other options")
     elif report.n_bytes_resumed:
-        console.note(f"resumed after {size(report.n_bytes_resumed)} of an earlier run")
+        console.note(f"resumed after {format_bytes(report.n_bytes_resumed)} of an earlier run")
     console.note(
-        f"wrote {size(report.n_bytes)} in {report.seconds:.1f} s; try it: mixcli chat -m {as_argument(report.paths[0])}"
+        f"wrote {format_bytes(report.n_bytes)} in {report.seconds:.1f} s; try it: mixcli chat -m {as_argument(report.paths[0])}"
     )
     if choices.as_json:
         console.data(
@@ -157,10 +157,12 @@ def _show_ledger(plan: "WritePlan", as_json: bool) -> None:
             }
         )
         return
-    rows = [(what, kind, str(count), size(n_bytes)) for (what, kind), (count, n_bytes) in totals.items()]
+    rows = [
+        (what, kind, str(count), format_bytes(n_bytes)) for (what, kind), (count, n_bytes) in totals.items()
+    ]
     console.table(("TENSORS", "TYPE", "COUNT", "SIZE"), rows)
     for file in plan.files:
-        console.line(f"{file.path}: {size(file.size)}")
+        console.line(f"{file.path}: {format_bytes(file.size)}")
     console.line(
-        f"peak disk {size(plan.bytes_disk)}, working memory {size(plan.bytes_memory)}, {counted(plan.n_workers, 'thread')}, {about_time(estimated_seconds(plan))}"
+        f"peak disk {format_bytes(plan.bytes_disk)}, working memory {format_bytes(plan.bytes_memory)}, {counted(plan.n_workers, 'thread')}, {about_time(estimated_seconds(plan))}"
     )

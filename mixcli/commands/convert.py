@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.conversion import Choices, allow_requantize_option, conversion_options, run
 from mixcli.commands.options import common
 
 
-@click.command("convert", cls=Command)
+@click.command("convert", cls=CheckedCommand)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "-t",

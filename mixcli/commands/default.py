@@ -2,13 +2,13 @@
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 
 
-@click.command("default", cls=Command)
+@click.command("default", cls=CheckedCommand)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @click.option("--clear", is_flag=True, help="Clear the default model.")
 @common

@@ -4,13 +4,13 @@ from dataclasses import asdict
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common, json_option
 from mixcli.errors import MixcliError
 from mixcli.system.console import console
 
 
-@click.command("doctor", cls=Command)
+@click.command("doctor", cls=CheckedCommand)
 @json_option
 @common
 def command(as_json: bool) -> None:

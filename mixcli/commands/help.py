@@ -2,14 +2,14 @@
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean
 
 
-@click.command("help", cls=Command)
+@click.command("help", cls=CheckedCommand)
 @click.argument("words", nargs=-1, metavar="[COMMAND]...")
 @common
 def command(words: tuple[str, ...]) -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common
 from mixcli.system.console import console
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 
 
-@click.command("import", cls=Command)
+@click.command("import", cls=CheckedCommand)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", metavar="NAME", help="Name of the model. Default: the file name without its type.")
 @click.option(
@@ -24,12 +24,12 @@ def command(path: Path, name: str | None, copy: bool) -> None:
 
     The type, such as Q4_K_M, is taken from the file name, or else from the file.
     """
-    from mixcli.store.import_ import adopt
+    from mixcli.store.import_ import import_model
 
     with console.progress(f"importing {path.name}", unit="bytes") as bar:
-        stored, fresh = adopt(path, name, copy, bar.update)
+        stored, fresh = import_model(path, name, copy, bar.update)
     about = stored.manifest
     assert about is not None
     console.note(
-        f"{stored.label}, {size(about.size)}{'' if fresh else ' (already installed)'}\nlicense: {about.licence_words}"
+        f"{stored.label}, {format_bytes(about.size)}{'' if fresh else ' (already installed)'}\nlicense: {about.licence_words}"
     )

@@ -2,13 +2,13 @@
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common, json_option
 from mixcli.system.console import console
-from mixcli.system.formatting import count, size
+from mixcli.system.formatting import count, format_bytes
 
 
-@click.command("list", cls=Command)
+@click.command("list", cls=CheckedCommand)
 @json_option
 @common
 def command(as_json: bool) -> None:
@@ -39,7 +39,7 @@ def command(as_json: bool) -> None:
         [
             (
                 row["model"],
-                size(row["size"]),
+                format_bytes(row["size"]),
                 f"{count(row['parameters'])} ({count(row['active_parameters'])} active)"
                 if row["parameters"]
                 else "?",

@@ -74,9 +74,9 @@ def keep_alive_option(command: F) -> F:
     """Add --keep-alive: how long the model stays loaded; the command gets seconds."""
 
     def read(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
-        from mixcli.system.formatting import seconds
+        from mixcli.system.formatting import parse_duration
 
-        return seconds(value)
+        return parse_duration(value)
 
     return click.option(
         "--keep-alive",
@@ -106,7 +106,7 @@ purpose_option = click.option(
 )
 
 
-def wish_options(command: F) -> F:
+def planning_options(command: F) -> F:
     """Add what a plan is made for: context, profile, budgets, cache type, workers, disk; the command gets one `wish`."""
     options = (
         click.option(
@@ -156,14 +156,14 @@ def wish_options(command: F) -> F:
         from_disk: bool,
         **others: Any,
     ) -> Any:
-        from mixcli.planning.load_options import Wish
+        from mixcli.planning.load_options import LoadOptions
         from mixcli.system.formatting import address, size_in_bytes
-        from profiles.request import Request
+        from profiles.request import PlanRequest
 
         if twice := next((one for one in workers if workers.count(one) > 1), None):
             raise UsageError(f"--worker {twice} is given twice; pass it once")
-        wish = Wish(
-            Request(n_ctx=n_ctx, kv=kv, from_disk=from_disk),
+        wish = LoadOptions(
+            PlanRequest(n_ctx=n_ctx, kv=kv, from_disk=from_disk),
             profile,
             None if vram is None else size_in_bytes(vram),
             None if ram is None else size_in_bytes(ram),

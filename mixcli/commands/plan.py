@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING
 import click
 
 from mixcli.commands.choices import rule_options, show_types
-from mixcli.commands.conflicts import Command
-from mixcli.commands.options import NAME_OR_PATH, common, json_option, purpose_option, wish_options
+from mixcli.commands.conflicts import CheckedCommand
+from mixcli.commands.options import NAME_OR_PATH, common, json_option, planning_options, purpose_option
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import Wish
-    from mixcli.planning.report import Other
+    from mixcli.planning.load_options import LoadOptions
+    from mixcli.planning.report import Alternative
     from profiles.planner import Plan
     from profiles.request import Purpose, Rule
 
 
-@click.command("plan", cls=Command)
+@click.command("plan", cls=CheckedCommand)
 @click.argument("model", required=False, type=NAME_OR_PATH, envvar="MIXCLI_MODEL")
 @click.option(
     "--quant", metavar="TYPE", help="Quantization type of a model that is not installed, such as Q4_K_M."
 )
 @rule_options
-@wish_options
+@planning_options
 @click.option(
     "--ubatch", type=click.IntRange(min=32), metavar="TOKENS", help="Physical batch size (n_ubatch)."
 )
@@ -37,7 +37,7 @@ def command(
     model: str | None,
     quant: str | None,
     rule: "Rule | None",
-    wish: "Wish",
+    wish: "LoadOptions",
     ubatch: int | None,
     purpose: "Purpose",
     verify: bool,
@@ -86,7 +86,7 @@ def command(
         show_verified(subject, found, wish.workers)
 
 
-def _show(label: str, found: "Plan", runners_up: "list[Other]") -> None:
+def _show(label: str, found: "Plan", runners_up: "list[Alternative]") -> None:
     """Print where everything lies, how fast it should be, llama.cpp's flags, and what else would fit."""
     from mixcli.planning.report import bars, flags
 

@@ -11,7 +11,7 @@ from mixcli.commands.conflicts import Group
 from mixcli.commands.options import common, json_option
 from mixcli.errors import UsageError
 from mixcli.system.console import console
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 
 ORIGINS = {
     "measured": "measured",
@@ -54,12 +54,14 @@ def show(name: str, as_json: bool) -> None:
         console.data(facts)
         return
     gpus, rates = facts.pop("gpus"), facts.pop("rates")
-    rows = [(key, size(value) if key == "bytes_free" else _shown(value)) for key, value in facts.items()]
+    rows = [
+        (key, format_bytes(value) if key == "bytes_free" else _shown(value)) for key, value in facts.items()
+    ]
     for gpu in gpus:
         rows.append(
             (
                 gpu["name"],
-                f"{gpu['description']}, {size(gpu['bytes_free'])} free, {gpu['bandwidth']:.0f} GB/s",
+                f"{gpu['description']}, {format_bytes(gpu['bytes_free'])} free, {gpu['bandwidth']:.0f} GB/s",
             )
         )
     for one in rates["types"]:

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 import click
 
 from mixcli.client.process import STOPPING, UNRESPONSIVE, hosts
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common, json_option
 from mixcli.system.console import console
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 
 # of those that do not say it themselves
 STAYS: Mapping[str, str] = {UNRESPONSIVE: "until `mixcli stop`", STOPPING: "a moment"}
 
 
-@click.command("ps", cls=Command)
+@click.command("ps", cls=CheckedCommand)
 @json_option
 @common
 def command(as_json: bool) -> None:
@@ -30,7 +30,7 @@ def command(as_json: bool) -> None:
         (
             host["model"] or "?",
             str(host["pid"]),
-            "?" if host["size"] is None else size(host["size"]),
+            "?" if host["size"] is None else format_bytes(host["size"]),
             "?" if host["n_ctx"] is None else str(host["n_ctx"]),
             host["status"],
             STAYS.get(host["status"]) or ("in use" if host["busy"] else _left(host["expires_in"])),

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from mixcli.commands.choices import as_range, rule_options, show_types
-from mixcli.commands.conflicts import PLACEMENT, Command, given
-from mixcli.commands.options import NAME_OR_PATH, common, json_option, wish_options
+from mixcli.commands.conflicts import PLACEMENT, CheckedCommand, given
+from mixcli.commands.options import NAME_OR_PATH, common, json_option, planning_options
 from mixcli.errors import IntegrityError
 from mixcli.system.console import console
-from mixcli.system.formatting import about_time, size
+from mixcli.system.formatting import about_time, format_bytes
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import Wish as LoadWish
-    from mixcli.pull.pull_plan import Job, Summary
+    from mixcli.planning.load_options import LoadOptions as LoadWish
+    from mixcli.pull.pull_plan import PullJob, PullPlan
     from mixcli.pull.type_choice import TypeRow
     from mixcli.store.store import StoredModel
     from profiles.request import Rule
 
 
-@click.command("pull", cls=Command)
+@click.command("pull", cls=CheckedCommand)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @click.option(
     "--quant",
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     help="Name of the model. Default: MODEL, or the folder's name.",
 )
 @rule_options
-@wish_options
+@planning_options
 @click.option(
     "--repair/--no-repair",
     default=None,
@@ -73,13 +73,13 @@ def command(
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
     from mixcli.planning.machines import target_of
-    from mixcli.pull.pull import Made, Wish, pull
-    from mixcli.pull.pull_plan import Summary
+    from mixcli.pull.pull import Made, PullRequest, pull
+    from mixcli.pull.pull_plan import PullPlan
     from mixcli.pull.type_choice import favourite
 
     signal.signal(signal.SIGTERM, _interrupt)
     target = target_of(wish, rule)
-    wanted = Wish(
+    wanted = PullRequest(
         model or favourite(target)[0],
         output_type and output_type.upper(),
         name,
@@ -92,8 +92,8 @@ def command(
     if isinstance(found, Made):
         _say(found.model, found.fresh, as_json)
         return
-    if isinstance(found, Summary) or dry_run:
-        _show(found if isinstance(found, Summary) else found.summary, wish.profile, as_json)
+    if isinstance(found, PullPlan) or dry_run:
+        _show(found if isinstance(found, PullPlan) else found.summary, wish.profile, as_json)
         return
     _announce(found.summary)
     _agree(found, repair)
@@ -106,10 +106,10 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _announce(summary: "Summary") -> None:
+def _announce(summary: "PullPlan") -> None:
     """Print what will happen, before it does."""
     console.note(f"{summary.label}: {summary.description}\nlicense: {summary.licence}")
-    console.note(f"{size(summary.download)} to download from {summary.origin}; {summary.fit}")
+    console.note(f"{format_bytes(summary.download)} to download from {summary.origin}; {summary.fit}")
     others = ", ".join(map(_in_short, (row for row in summary.types if row.on_offer and not row.chosen)))
     reasons = [row.reason for row in summary.types if row.chosen]
     if words := "; ".join(filter(None, (*reasons, f"other types: {others}" if others else ""))):
@@ -119,10 +119,10 @@ def _announce(summary: "Summary") -> None:
 
 
 def _in_short(row: "TypeRow") -> str:
-    return f"{row.type} ({size(row.size)}, {f'{as_range(row.decode)} tok/s' if row.fits else 'too large'})"
+    return f"{row.type} ({format_bytes(row.size)}, {f'{as_range(row.decode)} tok/s' if row.fits else 'too large'})"
 
 
-def _agree(job: "Job", repair: bool | None) -> None:
+def _agree(job: "PullJob", repair: bool | None) -> None:
     """Ask before a file is rewritten, if stdin is a terminal."""
     if not job.needs_repair or repair:
         return
@@ -154,25 +154,25 @@ def _say(stored: "StoredModel", fresh: bool, as_json: bool) -> None:
             f"{stored.label} is already installed, in the {stored.seen.keeper if stored.seen else 'store'}"
         )
         return
-    what = f"{stored.label}, {size(about.size)}" + ("" if fresh else " (already installed)")
+    what = f"{stored.label}, {format_bytes(about.size)}" + ("" if fresh else " (already installed)")
     console.note(f"{what}\n{about.description}\nlicense: {about.licence_words}")
 
 
-def _show(summary: "Summary", profile: str | None, as_json: bool) -> None:
+def _show(summary: "PullPlan", profile: str | None, as_json: bool) -> None:
     if as_json:
         console.data(summary.to_data(profile))
         return
     console.table(
         ("FILE", "SIZE", "DOWNLOADED"),
-        [(file.name, size(file.size), size(file.here)) for file in summary.files],
+        [(file.name, format_bytes(file.size), format_bytes(file.here)) for file in summary.files],
     )
     rows = [
         ("model", summary.label),
         ("from", summary.origin),
         ("license", summary.licence),
-        ("download", size(summary.download)),
-        ("disk", f"{size(summary.disk)} at most"),
-        ("result", f"{size(summary.size)}, {about_time(summary.seconds)}" if summary.seconds else ""),
+        ("download", format_bytes(summary.download)),
+        ("disk", f"{format_bytes(summary.disk)} at most"),
+        ("result", f"{format_bytes(summary.size)}, {about_time(summary.seconds)}" if summary.seconds else ""),
         ("here", summary.fit),
         *(("note", note) for note in summary.notes),
     ]

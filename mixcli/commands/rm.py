@@ -2,14 +2,14 @@
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.errors import MixcliError
 from mixcli.system.console import console
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 
 
-@click.command("rm", cls=Command)
+@click.command("rm", cls=CheckedCommand)
 @click.argument("model", type=NAME_OR_PATH)
 @click.option("-y", "--yes", is_flag=True, help="Skip the confirmation.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
@@ -24,11 +24,11 @@ def command(model: str, yes: bool, dry_run: bool) -> None:
     for path, why in plan.kept:
         console.note(f"keeps {path}, {why}")
     if dry_run:
-        console.line(f"{plan.label}: {size(plan.size)} would be freed")
+        console.line(f"{plan.label}: {format_bytes(plan.size)} would be freed")
         return
     if not yes:
-        question = f"Remove {plan.label} ({size(plan.size)})?"
+        question = f"Remove {plan.label} ({format_bytes(plan.size)})?"
         if not console.confirm(question, otherwise=f"pass --yes to remove {plan.label}"):
             raise MixcliError("nothing was removed")
     removal.carry_out(plan)
-    console.note(f"removed {plan.label}; {size(plan.size)} freed")
+    console.note(f"removed {plan.label}; {format_bytes(plan.size)} freed")

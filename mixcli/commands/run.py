@@ -14,27 +14,27 @@ from mixcli.commands.asking import (
     variables_option,
 )
 from mixcli.commands.completion import print_completion_option
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import (
     Sampling,
     common,
     json_option,
     keep_alive_option,
     model_option,
+    planning_options,
     sampling_options,
-    wish_options,
 )
 
 if TYPE_CHECKING:
     from mixcli.client.endpoint import Endpoint
-    from mixcli.planning.load_options import Wish
-    from mixcli.request.output_format import Form
+    from mixcli.planning.load_options import LoadOptions
+    from mixcli.request.output_format import OutputFormat
 
 
 LONG_SYSTEM = 2000  # characters of a system message that are worth keeping computed on disk
 
 
-@click.command("run", cls=Command)
+@click.command("run", cls=CheckedCommand)
 @click.argument("prompt", required=False)
 @click.option(
     "-f",
@@ -75,7 +75,7 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
 )
 @endpoint_options
 @model_option
-@wish_options
+@planning_options
 @keep_alive_option
 @json_option
 @click.option("--stats", is_flag=True, help="Print timing statistics to stderr.")
@@ -88,7 +88,7 @@ def command(
     persona: str | None,
     template: Path | None,
     variables: dict[str, str],
-    form: "Form",
+    form: "OutputFormat",
     sampling: Sampling,
     each_line: bool,
     on_overflow: str,
@@ -96,7 +96,7 @@ def command(
     deterministic: bool,
     endpoint: "Callable[[str | None], Endpoint] | None",
     model: str | None,
-    wish: "Wish",
+    wish: "LoadOptions",
     keep_alive: float,
     as_json: bool,
     stats: bool,
@@ -106,7 +106,7 @@ def command(
     Without --temperature the most likely token is always taken, so a script gets the same answer for the same text.
     """
     from mixcli.request.prompt import question_of
-    from mixcli.run.modes import How, answer_lines, answer_long, answer_once
+    from mixcli.run.modes import RunOptions, answer_lines, answer_long, answer_once
     from mixcli.system.stdin import file_texts, piped_text, read_text
 
     kept: dict[str, Any] = {}
@@ -124,7 +124,7 @@ def command(
         body["park"] = False  # no next turn follows
         if len(system or "") >= LONG_SYSTEM:
             body["persist"] = True
-    how = How(form, body, on_overflow, stream and not as_json, as_json, stats)
+    how = RunOptions(form, body, on_overflow, stream and not as_json, as_json, stats)
     words = read_text(template) if template else None
     if each_line:
         question = question_of(prompt, words, system, variables, has_text=True, many=True)

@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING
 import click
 
 from mixcli.commands.choices import rule_options
-from mixcli.commands.conflicts import Command
-from mixcli.commands.options import common, json_option, wish_options
+from mixcli.commands.conflicts import CheckedCommand
+from mixcli.commands.options import common, json_option, planning_options
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import Wish
-    from mixcli.store.catalog import Entry
+    from mixcli.planning.load_options import LoadOptions
+    from mixcli.store.catalog import CatalogEntry
     from profiles.file_choice import FileChoice
     from profiles.machine import Machine
     from profiles.request import Rule
 
 
-@click.command("search", cls=Command)
+@click.command("search", cls=CheckedCommand)
 @click.argument("words", nargs=-1)
 @rule_options
-@wish_options
+@planning_options
 @json_option
 @common
-def command(words: tuple[str, ...], rule: "Rule | None", wish: "Wish", as_json: bool) -> None:
+def command(words: tuple[str, ...], rule: "Rule | None", wish: "LoadOptions", as_json: bool) -> None:
     """List catalog models, or those that match WORDS, and the type of each that suits this machine.
 
     The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
@@ -92,7 +92,7 @@ def _has_usual_rates(planned: "FileChoice", machine: "Machine") -> bool:
     return None in machine.rates.origins(row.shape.types)
 
 
-def _suits(entry: "Entry", planned: "FileChoice") -> str:
+def _suits(entry: "CatalogEntry", planned: "FileChoice") -> str:
     """Return the type that is chosen and how fast it decodes."""
     if planned.chosen is None:
         return _made_here(entry) or (planned.why if planned.rows else "nothing")
@@ -102,6 +102,6 @@ def _suits(entry: "Entry", planned: "FileChoice") -> str:
     )
 
 
-def _made_here(entry: "Entry") -> str | None:
+def _made_here(entry: "CatalogEntry") -> str | None:
     """Return the one type of a model that is made here for trying out; it runs anywhere."""
     return entry.default_type if entry.builder == "demo" else None

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from mixcli.commands.conflicts import Command
-from mixcli.commands.options import common, model_option, purpose_option, wish_options
+from mixcli.commands.conflicts import CheckedCommand
+from mixcli.commands.options import common, model_option, planning_options, purpose_option
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import Wish
+    from mixcli.planning.load_options import LoadOptions
     from profiles.request import Purpose
 
 
-@click.command("serve", cls=Command)
+@click.command("serve", cls=CheckedCommand)
 @click.option(
     "--host",
     "address",
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 )
 @model_option
 @purpose_option
-@wish_options
+@planning_options
 @common
 def command(
     address: str,
@@ -57,7 +57,7 @@ def command(
     allowed: tuple[str, ...],
     model: str | None,
     purpose: "Purpose",
-    wish: "Wish",
+    wish: "LoadOptions",
 ) -> None:
     """Serve a model over an OpenAI-compatible API: /v1/chat/completions, /v1/models, /tokenize and /health.
 

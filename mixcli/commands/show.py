@@ -2,13 +2,13 @@
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.errors import NotInstalled
 from mixcli.system.console import console
 
 
-@click.command("show", cls=Command)
+@click.command("show", cls=CheckedCommand)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @json_option
 @common
@@ -17,33 +17,33 @@ def command(model: str | None, as_json: bool) -> None:
 
     Of a catalog name that is not installed, what the catalog knows: license, context, sizes, and the command that downloads it.
     """
-    from mixcli.store.model_info import card, for_people
+    from mixcli.store.model_info import model_info, to_rows
     from mixcli.store.store import find
 
     try:
-        facts = card(find(model))
+        facts = model_info(find(model))
     except NotInstalled as missing:
         _show_catalog(missing, as_json)
         return
     if as_json:
         console.data(facts)
     else:
-        console.table(("", ""), for_people(facts))
+        console.table(("", ""), to_rows(facts))
 
 
 def _show_catalog(missing: NotInstalled, as_json: bool) -> None:
     """Show a model of the catalog; raises `missing` where it is of no catalog."""
-    from mixcli.planning.load_options import Wish
+    from mixcli.planning.load_options import LoadOptions
     from mixcli.planning.machines import target_of
-    from mixcli.pull.catalog_info import catalog_card, catalog_rows
+    from mixcli.pull.catalog_info import catalog_info, catalog_rows
     from mixcli.store.catalog import catalog
     from mixcli.store.reference import Reference
-    from profiles.request import Request
+    from profiles.request import PlanRequest
 
     name = Reference.parse(missing.name).name if missing.name else ""
     if name not in catalog():
         raise missing
-    facts = catalog_card(catalog()[name], target_of(Wish(Request()), measure=False))
+    facts = catalog_info(catalog()[name], target_of(LoadOptions(PlanRequest()), measure=False))
     if as_json:
         console.data(facts)
     else:

@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.errors import MixcliError, UsageError
 from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean
 
 
-@click.command("stop", cls=Command)
+@click.command("stop", cls=CheckedCommand)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @click.option("--all", "everything", is_flag=True, help="Unload every model.")
 @common

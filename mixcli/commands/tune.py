@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 import click
 
 from mixcli.commands.choices import rule_options
-from mixcli.commands.conflicts import Command
-from mixcli.commands.options import common, json_option, model_option, purpose_option, wish_options
+from mixcli.commands.conflicts import CheckedCommand
+from mixcli.commands.options import common, json_option, model_option, planning_options, purpose_option
 from mixcli.errors import DoesNotFit, UsageError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import Wish
+    from mixcli.planning.load_options import LoadOptions
     from profiles.request import Purpose, Rule
 
 
-@click.command("tune", cls=Command)
+@click.command("tune", cls=CheckedCommand)
 @model_option
 @rule_options
-@wish_options
+@planning_options
 @purpose_option
 @click.option(
     "--seconds",
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     rule: "Rule | None",
-    wish: "Wish",
+    wish: "LoadOptions",
     purpose: "Purpose",
     budget: float,
     show: bool,

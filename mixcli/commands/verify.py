@@ -2,13 +2,13 @@
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.errors import IntegrityError
 from mixcli.system.console import console
 
 
-@click.command("verify", cls=Command)
+@click.command("verify", cls=CheckedCommand)
 @click.argument("model", required=False, type=NAME_OR_PATH)
 @json_option
 @common

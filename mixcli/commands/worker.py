@@ -2,14 +2,14 @@
 
 import click
 
-from mixcli.commands.conflicts import Command
+from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common
 from mixcli.system.console import console
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-@click.command("worker", cls=Command)
+@click.command("worker", cls=CheckedCommand)
 @click.option(
     "--listen",
     default="127.0.0.1:50052",
@@ -25,7 +25,7 @@ def command(listen: str, threads: int | None) -> None:
     On the other machine, pass --worker HOST:PORT to plan, run or chat. The connection has no password and no encryption: beyond
     loopback, use it only in a network that you trust.
     """
-    from mixcli.client.worker import lend
+    from mixcli.client.worker import serve_memory
     from mixcli.system.formatting import address
     from mixcli.system.hardware import physical_cores
 
@@ -37,4 +37,4 @@ def command(listen: str, threads: int | None) -> None:
             "and crash this process"
         )
     console.note(f"worker listening on {listen}; stop it with Ctrl-C")
-    lend(listen, threads or physical_cores())
+    serve_memory(listen, threads or physical_cores())

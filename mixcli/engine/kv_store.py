@@ -45,7 +45,7 @@ Tokens = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Entry:
+class KvEntry:
     """A text on disk, and how many of its tokens a prompt begins with."""
 
     path: Path
@@ -77,7 +77,7 @@ class KvStore:
             with contextlib.suppress(OSError, ValueError):
                 self._known[path] = _read_tokens(path)
 
-    def find(self, tokens: Sequence[int]) -> Entry | None:
+    def find(self, tokens: Sequence[int]) -> KvEntry | None:
         """Return the entry that shares the longest beginning with a prompt; None when none does."""
         best, longest = None, 0
         wanted = np.asarray(tokens[:-1], np.int32)
@@ -88,16 +88,16 @@ class KvStore:
                 n_shared = int(different[0]) if different.size else n
                 if n_shared > longest:
                     best, longest = path, n_shared
-            return Entry(best, tuple(self._known[best].tolist()), longest) if best is not None else None
+            return KvEntry(best, tuple(self._known[best].tolist()), longest) if best is not None else None
 
-    def is_checked(self, entry: Entry) -> bool:
+    def is_checked(self, entry: KvEntry) -> bool:
         """Return whether `check` would answer at once, because it has seen this file before."""
         try:
             return self._sound.get(entry.path) == _mark(entry.path.lstat())
         except OSError:
             return True  # it is gone
 
-    def check(self, entry: Entry) -> bool:
+    def check(self, entry: KvEntry) -> bool:
         """Return whether an entry's file is intact; remove the entry if it is damaged or missing."""
         try:
             with _opened(entry.path) as file:
@@ -115,7 +115,7 @@ class KvStore:
             return False
         return True
 
-    def forget(self, entry: Entry) -> None:
+    def forget(self, entry: KvEntry) -> None:
         """Remove an entry that cannot be used."""
         with self._lock:
             self._known.pop(entry.path, None)

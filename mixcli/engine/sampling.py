@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mixcli.engine.token_sampler import Bound, Chooser
+from mixcli.engine.token_sampler import Bound, TokenSampler
 from mixcli.errors import BadRequest
 from mixcli.llama.model import Vocab
 from mixcli.llama.sampler import Sampler
@@ -95,14 +95,14 @@ class SamplingParams:
                     param="logit_bias",
                 )
 
-    def chooser(self, vocab: Vocab, n_ctx: int, prompt: Sequence[int]) -> Chooser:
+    def chooser(self, vocab: Vocab, n_ctx: int, prompt: Sequence[int]) -> TokenSampler:
         """Build what chooses this request's tokens; a seed is drawn here when there is none."""
         seen: set[int] = set()
         if self._repeats:
             seen.update(_last(prompt, self.repeat_last_n))
         if self.dry_multiplier:
             seen.update(_last(prompt, self.dry_penalty_last_n))
-        return Chooser(
+        return TokenSampler(
             vocab.candidates,
             bias=self.logit_bias,
             adjust=self._adjusting(vocab, n_ctx, prompt),

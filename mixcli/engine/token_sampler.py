@@ -81,7 +81,7 @@ def reaching(logits: Logits, bound: float) -> NDArray[np.intp]:
     return ids[reaches[ids]]
 
 
-class Chooser:
+class TokenSampler:
     """Choose the tokens of one request; remember the chosen ones, for penalties and random draws.
 
     `bias` is added first. `adjust` are the stages that change the logits of `seen` tokens and of those chosen later (None: no
@@ -162,4 +162,4 @@ class Chooser:
         return self._candidates.chosen
 
 
-__all__ = ["Bound", "Chooser", "NothingToChoose", "reaching"]
+__all__ = ["Bound", "NothingToChoose", "TokenSampler", "reaching"]

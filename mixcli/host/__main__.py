@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from mixcli.errors import MixcliError
-from mixcli.host.protocol.host_record import Record
+from mixcli.host.protocol.host_record import HostRecord
 from mixcli.host.protocol.host_spec import HostSpec
 from mixcli.host.watchdog import Watchdog
 
@@ -23,7 +23,7 @@ SAVE = 20  # seconds that the engine may take to write its caches to disk
 MARGIN = 10  # seconds more until the watchdog ends what has not ended by then
 
 
-class Door:
+class SocketGuard:
     """The socket's path in the file system, taken away once: a second time it could be the successor's."""
 
     def __init__(self, path: Path) -> None:
@@ -57,8 +57,8 @@ def main() -> NoReturn:
 def _run(arguments: list[str]) -> int:
     spec = _spec(arguments)
     path = spec.name.socket
-    record = Record.mine(path, spec.name.label, spec.name.path)
-    door = Door(path)
+    record = HostRecord.mine(path, spec.name.label, spec.name.path)
+    door = SocketGuard(path)
     try:
         os.chdir(path.parent)  # keeps no other folder busy
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -91,13 +91,13 @@ def _bind(listener: socket.socket, path: Path) -> None:
         ) from error
 
 
-async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
+async def _serve(spec: HostSpec, listener: socket.socket, door: SocketGuard) -> None:
     import uvicorn
 
-    from mixcli.host.app import State, create_app
-    from mixcli.system.connection import Connection
+    from mixcli.host.app import HostState, create_app
+    from mixcli.system.connection import PatientConnection
 
-    state = State(spec)
+    state = HostState(spec)
     watchdog = Watchdog(max(spec.order.placement.n_threads, spec.order.placement.n_threads_batch))
 
     def close() -> None:
@@ -129,7 +129,7 @@ async def _serve(spec: HostSpec, listener: socket.socket, door: Door) -> None:
             lifespan="off",
             timeout_graceful_shutdown=DRAIN + TOLD,
             server_header=False,
-            http=Connection,
+            http=PatientConnection,
         )
     )
 

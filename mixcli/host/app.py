@@ -18,12 +18,22 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest, Busy, MixcliError
 from mixcli.host.body import parsed
-from mixcli.host.call import Call, Question
-from mixcli.host.idempotency import CLIENT, HEADER, REPLAYED, Name, Recording, Replies, Reply, digest, name_of
+from mixcli.host.call import Call, ChatQuestion
+from mixcli.host.idempotency import (
+    CLIENT,
+    HEADER,
+    REPLAYED,
+    IdempotencyCache,
+    Name,
+    Recording,
+    Reply,
+    digest,
+    name_of,
+)
 from mixcli.host.intake import Intake
-from mixcli.host.keep_alive import Residency
+from mixcli.host.keep_alive import KeepAlive
 from mixcli.host.loop import EngineLoop
-from mixcli.host.openai_response import Answerer
+from mixcli.host.openai_response import ResponseWriter
 from mixcli.host.openai_schema import ChatRequest, ExpertsRequest, TokenizeRequest
 from mixcli.host.protocol.errors import BUSY, error_body
 from mixcli.host.protocol.host_spec import HostSpec
@@ -39,13 +49,13 @@ BEAT = 2.0  # seconds of silence after which a stream shows that this process is
 ALIVE = None  # what stands for it in a stream: a comment, which every client of server-sent events skips
 
 
-class State:
+class HostState:
     """The state that the handlers share: the engine, the connected clients, and a signal for every change of the load."""
 
     def __init__(self, spec: HostSpec) -> None:
         self.spec = spec
-        self.residency = Residency()
-        self.replies = Replies()
+        self.residency = KeepAlive()
+        self.replies = IdempotencyCache()
         self.closing = asyncio.Event()
         self.created = int(time.time())
         self._loop = asyncio.get_running_loop()
@@ -104,7 +114,7 @@ class State:
         }
 
 
-def create_app(state: State) -> FastAPI:
+def create_app(state: HostState) -> FastAPI:
     """Build the app; nothing is loaded by it."""
     app = FastAPI(title="mixcli", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Intake)
@@ -190,7 +200,7 @@ async def _read(http: Request, read: Callable[[bytes], T]) -> T:
     return await asyncio.to_thread(read, raw) if len(raw) > LARGE else read(raw)
 
 
-def _question(raw: bytes) -> tuple[ChatRequest, Question, bytes]:
+def _question(raw: bytes) -> tuple[ChatRequest, ChatQuestion, bytes]:
     """Check a whole chat request; with the digest that binds its Idempotency-Key to it."""
     request = parsed(ChatRequest, raw)
     return request, request.question(), digest(request.model_dump(by_alias=True))
@@ -199,7 +209,7 @@ def _question(raw: bytes) -> tuple[ChatRequest, Question, bytes]:
 class _Claim:
     """The duty to say what became of a name; the first word counts."""
 
-    def __init__(self, replies: Replies, name: Name) -> None:
+    def __init__(self, replies: IdempotencyCache, name: Name) -> None:
         self._replies, self._name = replies, name
         self._open = True
 
@@ -213,7 +223,7 @@ def _forget(_reply: Reply | None) -> None:
     """Keep nothing of an answer without a name."""
 
 
-async def _claimed(state: State, name: Name, body: bytes, http: Request) -> Response | None:
+async def _claimed(state: HostState, name: Name, body: bytes, http: Request) -> Response | None:
     """Return the kept answer of a name, waiting while it is computed for another request; None where it is this one's to compute."""
     claim = asyncio.ensure_future(state.replies.claim(name, body))
     try:
@@ -231,9 +241,9 @@ async def _claimed(state: State, name: Name, body: bytes, http: Request) -> Resp
 
 
 async def _answer(
-    state: State,
+    state: HostState,
     request: ChatRequest,
-    question: Question,
+    question: ChatQuestion,
     body: bytes,
     http: Request,
     finish: Callable[[Reply | None], None],
@@ -256,7 +266,7 @@ async def _answer(
         finish(None)
         return Response(status_code=GONE)
     name = f"chatcmpl-{body.hex()[:32]}" if request.deterministic else call.id
-    answerer = Answerer(name, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
+    answerer = ResponseWriter(name, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
     if request.stream:
         return _events(_stream(answerer, call, first, outputs), finish)
     await outputs.aclose()  # the first was the last
@@ -266,7 +276,7 @@ async def _answer(
     return Response(reply.body, media_type=reply.media_type)
 
 
-async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, Any] | None, None]:
+async def _states(state: HostState, keep_alive: float) -> AsyncGenerator[dict[str, Any] | None, None]:
     with state.residency.guest(keep_alive):
         last, spoke = None, time.monotonic()
         while not state.closing.is_set():
@@ -286,7 +296,7 @@ async def _states(state: State, keep_alive: float) -> AsyncGenerator[dict[str, A
 
 
 async def _outputs(
-    state: State, call: Call, http: Request, *, progress: bool
+    state: HostState, call: Call, http: Request, *, progress: bool
 ) -> AsyncGenerator[Output | None, None]:
     """Yield the outputs of a call, and ALIVE in between where nothing comes for BEAT seconds; when the client disconnects, the call is aborted.
 
@@ -324,7 +334,7 @@ async def _outputs(
 
 
 async def _stream(
-    answerer: Answerer, call: Call, first: Output, rest: AsyncGenerator[Output | None, None]
+    answerer: ResponseWriter, call: Call, first: Output, rest: AsyncGenerator[Output | None, None]
 ) -> AsyncGenerator[dict[str, Any] | None, None]:
     yield answerer.opening()
     last = first

@@ -13,7 +13,7 @@ from mixcli.prompts.formats import Message
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatQuestion:
     """A conversation and the options for its next turn; see engine.sequence.Request for the fields that are passed on."""
 
     messages: tuple[Message, ...]
@@ -40,7 +40,7 @@ class Call:
     """
 
     id: str
-    question: Question
+    question: ChatQuestion
     loop: asyncio.AbstractEventLoop
     as_whole: bool = False
     n_dropped: int = 0

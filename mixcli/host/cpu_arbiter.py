@@ -17,7 +17,7 @@ from mixcli.system.process_state import born
 LOOK = 1.0  # seconds between two looks at who else computes
 
 
-class Sharing:
+class CpuArbiter:
     """What one host says of itself, and sees of others, in `folder`."""
 
     def __init__(self, folder: Path) -> None:

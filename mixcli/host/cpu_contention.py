@@ -56,7 +56,7 @@ def _threads() -> Iterator[tuple[int, tuple[float, float]]]:
             yield int(task.name), (int(ran) / 1e9, int(waited) / 1e9)
 
 
-class Crowding:
+class CpuContention:
     """How many threads are worth having now; asked before every step."""
 
     def __init__(self, most: int, look: Callable[[], Reading | None] = read) -> None:

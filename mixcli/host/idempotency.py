@@ -76,7 +76,7 @@ def name_of(client: str, keys: list[str]) -> Name | None:
     return client, keys[0]
 
 
-class Replies:
+class IdempotencyCache:
     """The last answers that have a name; the longest unused goes first. Belongs to the event loop's thread."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_names: int = MAX_NAMES) -> None:

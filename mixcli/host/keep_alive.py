@@ -9,7 +9,7 @@ from contextlib import contextmanager
 GRACE = 30.0  # seconds that a fresh host waits for its first guest
 
 
-class Residency:
+class KeepAlive:
     """Count the clients of the model; `wait_until_unwanted` returns when it may be unloaded.
 
     `busy` guests are here now, `n_guests` have come so far. Times are seconds; a keep_alive below zero means forever. The one that leaves last decides how long the model stays.

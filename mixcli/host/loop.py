@@ -18,8 +18,8 @@ from mixcli.engine.faults import request_error, survived
 from mixcli.engine.sequence import Output
 from mixcli.errors import MixcliError, ModelDied, NotReachable
 from mixcli.host.call import Call, Item, deliver
-from mixcli.host.cpu_arbiter import Sharing
-from mixcli.host.cpu_contention import Crowding
+from mixcli.host.cpu_arbiter import CpuArbiter
+from mixcli.host.cpu_contention import CpuContention
 from mixcli.host.kv_location import open_store
 from mixcli.host.preparation import Lanes, Preparation, Prepared
 from mixcli.host.protocol.host_spec import HostSpec
@@ -27,7 +27,7 @@ from mixcli.host.protocol.paths import FAILED, LOADING, READY
 from mixcli.llama.context import ContextLost
 from mixcli.llama.loading import Loaded, load
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
-from mixcli.prompts.answer_tokens import Answers
+from mixcli.prompts.answer_tokens import AnswerTokenCache
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.formats import Message
 from mixcli.system import paths
@@ -51,7 +51,7 @@ class EngineLoop:
         self._asked: weakref.WeakValueDictionary[str, Call] = weakref.WeakValueDictionary()
         self._lanes = Lanes()
         self._workers = WorkerWatch(self.placement.workers, self._on_silent_worker)
-        self._sharing = Sharing(paths.runtime_dir())
+        self._sharing = CpuArbiter(paths.runtime_dir())
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
@@ -191,7 +191,7 @@ class EngineLoop:
         self.placement = self._loaded.placement
         self._vocab = self._loaded.model.vocab
         chat_format = ChatFormat.of(self._loaded.model)
-        self._answers = Answers(self._vocab)
+        self._answers = AnswerTokenCache(self._vocab)
         store = None
         try:
             store = open_store(self.spec.name.path, self.placement)
@@ -200,7 +200,7 @@ class EngineLoop:
         except OSError as error:  # a folder that may not be read: nothing is kept
             self.notes.append(f"the disk cache is off: {error}")
         self._n_threads = self.placement.n_threads, self.placement.n_threads_batch
-        self._crowding = Crowding(max(self._n_threads))
+        self._crowding = CpuContention(max(self._n_threads))
         self._engine = Engine(self._loaded.model, self._loaded.context, store)
         self._preparation = Preparation(self._loaded, chat_format, self._answers, self._engine)
 

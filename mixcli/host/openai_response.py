@@ -11,7 +11,7 @@ from mixcli.host.openai_schema import ChatRequest
 
 
 @dataclass(frozen=True)
-class Answerer:
+class ResponseWriter:
     """Writes what one call brings as OpenAI's objects.
 
     `choices` are the texts that the answer was chosen from, `pieces` gives tokens' bytes, `n_dropped` is how many messages did not fit.

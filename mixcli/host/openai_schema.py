@@ -9,7 +9,7 @@ from mixcli.engine.logprobs import MAX_TOP_LOGPROBS
 from mixcli.engine.sampling import MAX_BIASES, SamplingParams
 from mixcli.errors import BadRequest
 from mixcli.host.body import load
-from mixcli.host.call import Question
+from mixcli.host.call import ChatQuestion
 from mixcli.prompts.context_overflow import Policy
 from mixcli.prompts.formats import Message
 from mixcli.request.sampling_table import MAX_STOPS
@@ -166,7 +166,7 @@ class ChatRequest(BaseModel):
     persist: bool = False
     deterministic: bool = False
 
-    def question(self) -> Question:
+    def question(self) -> ChatQuestion:
         """Return the request as the engine's loop takes it; BadRequest names a field that is wrong."""
         asked = self.structured_outputs
         if self.deterministic and self.speculate:
@@ -174,7 +174,7 @@ class ChatRequest(BaseModel):
                 "speculate depends on timing and cannot be combined with deterministic; remove one of them",
                 param="speculate",
             )
-        return Question(
+        return ChatQuestion(
             messages=tuple(message.message() for message in self.messages),
             sampling=self.sampling(),
             constraint=self.constraint(),

@@ -18,9 +18,9 @@ from mixcli.engine.engine import Engine
 from mixcli.engine.faults import request_error
 from mixcli.engine.sequence import Label, Request
 from mixcli.errors import BadRequest, ContextOverflow, ModelDied
-from mixcli.host.call import Question
+from mixcli.host.call import ChatQuestion
 from mixcli.llama.loading import Loaded
-from mixcli.prompts.answer_tokens import Answers
+from mixcli.prompts.answer_tokens import AnswerTokenCache
 from mixcli.prompts.chat_format import ChatFormat, check
 from mixcli.prompts.context_overflow import fitted
 from mixcli.prompts.formats import Message
@@ -98,14 +98,14 @@ class Preparation:
 
     loaded: Loaded
     format: ChatFormat
-    answers: Answers
+    answers: AnswerTokenCache
     engine: Engine
 
-    def prepare(self, call_id: str, question: Question) -> Prepared:
+    def prepare(self, call_id: str, question: ChatQuestion) -> Prepared:
         """Make the engine's request of a question; raise BadRequest or ContextOverflow for one that can never run."""
         labels = self._labels(question) if question.choices else ()
         # what this process remembers must not change a deterministic prompt
-        answers = Answers(self.loaded.model.vocab) if question.deterministic else self.answers
+        answers = AnswerTokenCache(self.loaded.model.vocab) if question.deterministic else self.answers
         prompt, n_dropped = fitted(
             answers.recall(question.messages),
             self.format.encode,
@@ -133,7 +133,7 @@ class Preparation:
         )
         return Prepared(request, constraint, n_dropped)
 
-    def needs_grammar(self, question: Question) -> bool:
+    def needs_grammar(self, question: ChatQuestion) -> bool:
         """Whether a constraint must be compiled first."""
         continues = question.messages[-1].role == "assistant" if question.messages else False
         return question.constraint is not None and not self.engine.has_compiled(
@@ -183,7 +183,7 @@ class Preparation:
     def _bound(self) -> TokenBound:
         return TokenBound(self.loaded.model.vocab)
 
-    def _labels(self, question: Question) -> tuple[Label, ...]:
+    def _labels(self, question: ChatQuestion) -> tuple[Label, ...]:
         """Return the choices as token ids, each as the assistant would write it behind this prompt."""
         labels: dict[tuple[int, ...], Label] = {}
         for choice in question.choices:

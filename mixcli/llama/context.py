@@ -29,7 +29,7 @@ class ContextLost(ComputeError):
     """llama_decode failed in the middle: what the context holds is unknown, so it can no longer be used."""
 
 
-class Tap(Protocol):
+class TensorObserver(Protocol):
     """Observe intermediate tensors while a context computes (slow: the graph runs one wanted tensor at a time)."""
 
     def wants(self, name: str) -> bool:
@@ -48,7 +48,12 @@ class Context(Owner):
     """The KV cache and compute buffers of one model."""
 
     def __init__(
-        self, model: Model, placement: Placement, *, kv_unified: bool = True, tap: Tap | None = None
+        self,
+        model: Model,
+        placement: Placement,
+        *,
+        kv_unified: bool = True,
+        tap: TensorObserver | None = None,
     ) -> None:
         """Allocate for `placement`; raise DoesNotFit without room, UsageError for an unknown KV type."""
         for field in ("type_k", "type_v"):
@@ -194,7 +199,7 @@ class Context(Owner):
 class _Observer:
     """cb_eval for a Tap: a name is asked about once, so that an unwanted tensor costs one dictionary look."""
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: TensorObserver) -> None:
         self._tap = tap
         self._wanted: dict[str, bool] = {}
         self.callback = C.ggml_backend_sched_eval_callback(self._observe)

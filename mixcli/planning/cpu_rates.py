@@ -174,7 +174,7 @@ def _better(one: Any, other: Any) -> Any:
     return max(one, other)
 
 
-def _reason(done: python_child.Done) -> str:
+def _reason(done: python_child.ChildResult) -> str:
     if done.timed_out:
         return "timed out"
     return f"killed by signal {-done.code}" if done.code < 0 else done.last_words

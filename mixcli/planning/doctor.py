@@ -13,7 +13,7 @@ from mixcli.planning.cpu_rates import SWITCH, failures, host_rates, is_off, know
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.disk import random_reads
-from mixcli.system.formatting import counted, size
+from mixcli.system.formatting import counted, format_bytes
 from mixcli.system.hardware import (
     devices,
     gpu_backends,
@@ -93,14 +93,14 @@ def _devices() -> Finding:
             "ok",
             "no GPU that llama.cpp can use" + ("" if driver_cards() else "; models run on the CPU"),
         )
-    shown = (f"{one['name']} {one['description']} ({size(one['bytes_free'])} free)" for one in found)
+    shown = (f"{one['name']} {one['description']} ({format_bytes(one['bytes_free'])} free)" for one in found)
     return Finding("gpus", "ok", ", ".join(shown))
 
 
 def _memory() -> Finding:
     free = memory_free()
     state: Literal["ok", "warn"] = "ok" if free >= LEAST_MEMORY else "warn"
-    return Finding("memory", state, f"{size(free)} free, {counted(physical_cores(), 'core')}")
+    return Finding("memory", state, f"{format_bytes(free)} free, {counted(physical_cores(), 'core')}")
 
 
 def _bandwidth() -> Finding:
@@ -156,12 +156,12 @@ def _disk() -> Finding:
     folder = paths.models_dir()
     free = shutil.disk_usage(folder).free
     if free < LEAST_DISK:
-        return Finding("disk", "warn", f"{size(free)} free for models; free some with mixcli rm")
+        return Finding("disk", "warn", f"{format_bytes(free)} free for models; free some with mixcli rm")
     rate = random_reads(folder)
     return Finding(
         "disk",
         "ok",
-        f"{size(free)} free for models, small random reads {1000 * rate:.0f} MB/s (for --from-disk)",
+        f"{format_bytes(free)} free for models, small random reads {1000 * rate:.0f} MB/s (for --from-disk)",
     )
 
 

@@ -8,12 +8,12 @@ from profiles.layout import layout_of
 from profiles.speed import estimate
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import Wish
+    from mixcli.planning.load_options import LoadOptions
     from mixcli.store.store import StoredModel
     from profiles.placement import Placement
 
 
-def estimated_decode(stored: "StoredModel", wish: "Wish", placement: "Placement") -> float:
+def estimated_decode(stored: "StoredModel", wish: "LoadOptions", placement: "Placement") -> float:
     """Return the tokens per second that a placement should decode on the machine of a wish."""
     shape = shape_of(header_of(stored.parts))
     machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)

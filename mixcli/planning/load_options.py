@@ -3,16 +3,16 @@
 import shlex
 from dataclasses import dataclass
 
-from profiles.request import Request
+from profiles.request import PlanRequest
 
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Wish:
+class LoadOptions:
     """The options of a load: what the plan must meet, and the machine that it is made for (see planning.machines.machine_of)."""
 
-    request: Request
+    request: PlanRequest
     profile: str | None = None
     vram: int | None = None
     ram: int | None = None

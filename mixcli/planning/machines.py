@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from mixcli.errors import UsageError
-from mixcli.planning.load_options import Wish
+from mixcli.planning.load_options import LoadOptions
 from mixcli.pull.type_choice import Target
 from mixcli.system import paths
 from mixcli.system.console import console
@@ -59,7 +59,7 @@ def machine_of(
     return machine
 
 
-def target_of(wish: Wish, rule: Rule | None = None, *, measure: bool = True) -> Target:
+def target_of(wish: LoadOptions, rule: Rule | None = None, *, measure: bool = True) -> Target:
     """Return what a file is chosen for. Without `measure` the processor is not measured: the rates that are known are used."""
     where = (wish.profile, wish.vram, wish.ram, wish.workers)
     target = Target(
@@ -73,7 +73,7 @@ def target_of(wish: Wish, rule: Rule | None = None, *, measure: bool = True) -> 
     return target if measure else target.settled({})
 
 
-def note_unused_cards(wish: Wish) -> None:
+def note_unused_cards(wish: LoadOptions) -> None:
     """Note an NVIDIA GPU that this build of llama.cpp cannot use, with the command that installs one that can; at most once a day."""
     from mixcli.system.hardware import unused_cards_today
 

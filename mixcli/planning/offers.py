@@ -7,21 +7,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mixcli.errors import MixcliError, NotInstalled, UsageError
-from mixcli.planning.load_options import Wish
+from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import target_of
 from mixcli.pull.type_choice import favourite, in_short, offer, pull_command, shapes_of_types, usual_types
 from mixcli.store.reference import Reference
 from mixcli.store.store import models
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 from profiles.file_choice import row_of
 from profiles.machine import Machine
 from profiles.planner import Plan, plan
 from profiles.quality import BITS
-from profiles.request import Request
+from profiles.request import PlanRequest
 from profiles.shape import ModelShape
 
 
-def with_offer(missing: NotInstalled, wish: Wish) -> NotInstalled:
+def with_offer(missing: NotInstalled, wish: LoadOptions) -> NotInstalled:
     """Return the same error with what `mixcli pull` would bring for this wish; as it is where that is not known.
 
     Raises what planning raises for a wish that no model can meet, such as an unknown profile.
@@ -48,10 +48,10 @@ def with_offer(missing: NotInstalled, wish: Wish) -> NotInstalled:
         )
     what, least = missing.what, planned.rows[-1]
     if planned.chosen is None:
-        what = f"{what} and no type of it fits {target.where}: the smallest, {least.type}, has {size(least.size)}"
+        what = f"{what} and no type of it fits {target.where}: the smallest, {least.type}, has {format_bytes(least.size)}"
         return NotInstalled(what, offer(*favourite(target), target), missing.name)
     if named is not None:
-        what = f"{what} and does not fit {target.where} ({size(named.size)})"
+        what = f"{what} and does not fit {target.where} ({format_bytes(named.size)})"
     return NotInstalled(what, offer(reference.name, planned, target), missing.name)
 
 
@@ -59,7 +59,7 @@ Naming = Callable[[str, str], str]  # a label and a file type: how a person gets
 
 
 def plan_or_offer(
-    label: str, shape: ModelShape, machine: Machine, request: Request, wish: Wish, naming: Naming
+    label: str, shape: ModelShape, machine: Machine, request: PlanRequest, wish: LoadOptions, naming: Naming
 ) -> Plan:
     """Return a plan; what it raises where the model does not fit names the largest type of it that does, else another model."""
 
@@ -71,12 +71,12 @@ def plan_or_offer(
         for file_type, one in sorted(smaller.items(), key=lambda pair: -pair[1].bytes_weights):
             row = row_of(file_type, one, machine, request)
             if row.plan:
-                return f"{naming(label, file_type)}, the largest type that fits ({size(row.size)})"
+                return f"{naming(label, file_type)}, the largest type that fits ({format_bytes(row.size)})"
         other, its_types = favourite(target)
         best = its_types.chosen if its_types else None
         if best is None or other == name:
             return "`mixcli pull demo`, which runs anywhere" if other != name else ""
-        return f"{naming(f'{other}:{best.type}', best.type)}, a model that fits ({size(best.size)})"
+        return f"{naming(f'{other}:{best.type}', best.type)}, a model that fits ({format_bytes(best.size)})"
 
     return plan(shape, machine, request, instead)
 

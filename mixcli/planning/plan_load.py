@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from mixcli.host.protocol.host_spec import Order
-from mixcli.planning.load_options import Wish
+from mixcli.host.protocol.host_spec import LoadPlan
+from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import machine_of, note_unused_cards
 from mixcli.planning.offers import in_a_load, plan_or_offer
 from mixcli.planning.tuning_cache import tuned
@@ -21,7 +21,7 @@ from profiles.shape import ModelShape
 SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
 
 
-def place(stored: StoredModel, wish: Wish) -> Order:
+def plan_load(stored: StoredModel, wish: LoadOptions) -> LoadPlan:
     """Check the file before it is loaded, and plan it for its machine."""
     shape = shape_of(check_gguf(stored.path))
     note_unused_cards(wish)
@@ -45,14 +45,14 @@ def place(stored: StoredModel, wish: Wish) -> Order:
     return order if other.placement == order.placement else replace(order, smaller=other)
 
 
-def _order(found: Plan, wish: Wish) -> Order:
-    return Order(replace(found.placement, workers=wish.workers), expectation(found.ledger))
+def _order(found: Plan, wish: LoadOptions) -> LoadPlan:
+    return LoadPlan(replace(found.placement, workers=wish.workers), expectation(found.ledger))
 
 
-def _tuned(stored: StoredModel, shape: ModelShape, machine: Machine, wish: Wish) -> Order | None:
+def _tuned(stored: StoredModel, shape: ModelShape, machine: Machine, wish: LoadOptions) -> LoadPlan | None:
     """Return what `mixcli tune` found for this wish, when it still fits."""
     placement = tuned(stored.path, shape, machine, wish.request)
     if placement is None:
         return None
     ledger = accounts(shape, machine, placement, layout_of(shape, placement, machine))
-    return Order(replace(placement, workers=wish.workers), expectation(ledger))
+    return LoadPlan(replace(placement, workers=wish.workers), expectation(ledger))

@@ -31,7 +31,7 @@ from profiles.machine import Machine
 from profiles.memory import GIB
 from profiles.models import known_models
 from profiles.placement import Placement
-from profiles.planner import Plan, Request, plan_if_it_fits
+from profiles.planner import Plan, PlanRequest, plan_if_it_fits
 from profiles.quality import BITS, USUAL
 from profiles.shape import ModelShape
 
@@ -194,7 +194,7 @@ def flags(placement: Placement) -> str:
 
 
 @dataclass(frozen=True)
-class Other:
+class Alternative:
     """Another plan that would fit: what differs, tokens per second, and experts on GPUs in bytes."""
 
     what: str
@@ -204,7 +204,7 @@ class Other:
     bytes_on_gpus: int
 
 
-def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -> list[Other]:
+def others(subject: Subject, machine: Machine, request: PlanRequest, chosen: Plan) -> list[Alternative]:
     """Return what else would fit: the largest file that lies wholly on GPUs first, the nearest types, the nearest contexts in this type."""
     nearest, largest = _neighbours(subject, machine, request)
     found = [
@@ -222,7 +222,7 @@ def others(subject: Subject, machine: Machine, request: Request, chosen: Plan) -
     return found
 
 
-def _neighbours(subject: Subject, machine: Machine, request: Request) -> tuple[list[Row], Row | None]:
+def _neighbours(subject: Subject, machine: Machine, request: PlanRequest) -> tuple[list[Row], Row | None]:
     """Return the nearest types that fit, the largest first, and the largest that lies wholly on GPUs where that is not the subject.
 
     No more types are planned than that takes.
@@ -252,8 +252,8 @@ def _neighbours(subject: Subject, machine: Machine, request: Request) -> tuple[l
     return sorted(nearest, key=lambda one: -one.size), largest if largest and largest.type in others else None
 
 
-def _other(what: str, one: Plan) -> Other:
-    return Other(what, one.n_ctx, one.estimate.decode, one.estimate.prefill, on_gpus(one))
+def _other(what: str, one: Plan) -> Alternative:
+    return Alternative(what, one.n_ctx, one.estimate.decode, one.estimate.prefill, on_gpus(one))
 
 
 def on_gpus(one: Plan) -> int:
@@ -268,7 +268,7 @@ def types_of(subject: Subject) -> tuple[TypeRow, ...]:
     return rows_of(subject.planned, subject.planned.chosen.type if subject.planned.chosen else None)
 
 
-def as_data(subject: Subject, one: Plan, runners_up: list[Other]) -> dict[str, Any]:
+def as_data(subject: Subject, one: Plan, runners_up: list[Alternative]) -> dict[str, Any]:
     """Return a plan as plain data: placement, ledger in bytes, estimate in tokens per second."""
     return {
         "model": subject.label,

@@ -18,7 +18,7 @@ from profiles.file_choice import choose, pick
 from profiles.machine import Machine
 from profiles.planner import Plan, plan
 from profiles.quality import BITS
-from profiles.request import Request, Rule
+from profiles.request import PlanRequest, Rule
 
 CONTEXTS = (65536, 32768, 16384, 8192, 4096, 2048, 1024)
 HOPELESS = 0.8  # of the target: what is estimated below that is not measured
@@ -27,7 +27,7 @@ Report = Callable[[float, float, str], None]
 
 
 def reaching(
-    subject: Subject, machine: Machine, request: Request, target: float, base: Measurement, report: Report
+    subject: Subject, machine: Machine, request: PlanRequest, target: float, base: Measurement, report: Report
 ) -> list[Measurement]:
     """Return what still writes `target` tokens per second: the largest context, then the best file types in the store and of all; or nothing.
 
@@ -47,7 +47,7 @@ def reaching(
 
 
 def _largest_context(
-    subject: Subject, machine: Machine, request: Request, target: float, ratio: float, report: Report
+    subject: Subject, machine: Machine, request: PlanRequest, target: float, ratio: float, report: Report
 ) -> Iterator[Measurement]:
     """Measure the usual contexts from the largest down, those that the estimate calls worth it, until one reaches the target."""
     worth = []
@@ -65,7 +65,7 @@ def _largest_context(
 
 
 def _best_stored(
-    subject: Subject, machine: Machine, request: Request, target: float, ratio: float, report: Report
+    subject: Subject, machine: Machine, request: PlanRequest, target: float, ratio: float, report: Report
 ) -> Iterator[Measurement]:
     """Measure the model's other file types that are in the store, the largest first."""
     others = sorted(_siblings(subject), key=lambda one: -one[1].shape.bytes_weights)
@@ -80,7 +80,7 @@ def _best_stored(
 
 
 def _best_estimated(
-    subject: Subject, machine: Machine, request: Request, target: float, ratio: float
+    subject: Subject, machine: Machine, request: PlanRequest, target: float, ratio: float
 ) -> Iterator[Measurement]:
     """Estimate the file types that are not in the store, the best first."""
     have = {stored.manifest.type for stored, _ in _siblings(subject) if stored.manifest}
@@ -112,7 +112,7 @@ def _siblings(subject: Subject) -> Iterator[tuple[StoredModel, Subject]]:
             yield stored, Subject(stored.label, shape, stored.path)
 
 
-def _planned(subject: Subject, machine: Machine, request: Request) -> Plan | None:
+def _planned(subject: Subject, machine: Machine, request: PlanRequest) -> Plan | None:
     try:
         return plan(subject.shape, machine, request)
     except DoesNotFit:

@@ -15,7 +15,7 @@ from profiles.ledger import accounts
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import plan
-from profiles.request import Purpose, Request, work_seconds
+from profiles.request import PlanRequest, Purpose, work_seconds
 
 PROMPT, TOKENS = 256, 24  # what one measurement computes
 UBATCHES = (128, 256, 512, 1024, 2048)
@@ -45,7 +45,7 @@ class Measurement:
         }
 
 
-def candidates(subject: Subject, machine: Machine, request: Request) -> Iterator[tuple[str, Placement]]:
+def candidates(subject: Subject, machine: Machine, request: PlanRequest) -> Iterator[tuple[str, Placement]]:
     """Yield the plan, then placements that differ from it in one thing each; all fit."""
     base = plan(subject.shape, machine, request).placement
     yield "the plan", base
@@ -70,7 +70,7 @@ def _repacked(base: Placement) -> Iterator[tuple[str, Placement]]:
 
 
 def _with_other_experts(
-    subject: Subject, machine: Machine, request: Request, base: Placement
+    subject: Subject, machine: Machine, request: PlanRequest, base: Placement
 ) -> Iterator[tuple[str, Placement]]:
     """Yield one and two layers of experts fewer on the GPUs, as many as fit, and none."""
     if not machine.gpus:
@@ -106,7 +106,7 @@ def _with_other_threads(machine: Machine, base: Placement) -> Iterator[tuple[str
 
 
 def _with_other_batches(
-    subject: Subject, machine: Machine, request: Request, base: Placement
+    subject: Subject, machine: Machine, request: PlanRequest, base: Placement
 ) -> Iterator[tuple[str, Placement]]:
     for n_ubatch in UBATCHES if request.n_ubatch is None else ():
         try:
@@ -116,7 +116,7 @@ def _with_other_batches(
         yield f"n_ubatch {n_ubatch}", other.placement
 
 
-def _with_smaller_cache(request: Request, base: Placement) -> Iterator[tuple[str, Placement]]:
+def _with_smaller_cache(request: PlanRequest, base: Placement) -> Iterator[tuple[str, Placement]]:
     if request.kv == "auto" and base.type_k == "f16":  # it costs quality, so only where that was allowed
         yield "KV cache q8_0", replace(base, type_k="q8_0", type_v="q8_0")
 
@@ -124,7 +124,7 @@ def _with_smaller_cache(request: Request, base: Placement) -> Iterator[tuple[str
 def sweep(
     subject: Subject,
     machine: Machine,
-    request: Request,
+    request: PlanRequest,
     budget: float,
     report: Callable[[float, float, str], None],
 ) -> list[Measurement]:

@@ -12,7 +12,7 @@ from profiles.layout import layout_of
 from profiles.ledger import accounts
 from profiles.machine import Machine
 from profiles.placement import Placement
-from profiles.request import Request
+from profiles.request import PlanRequest
 from profiles.shape import ModelShape
 
 MAX_COUNT = 1 << 31
@@ -21,7 +21,7 @@ HEAD = 4 << 20  # bytes that tell models apart: the header, and at least some of
 
 
 def remember(
-    path: Path, machine: Machine, request: Request, placement: Placement, rows: list[dict[str, Any]]
+    path: Path, machine: Machine, request: PlanRequest, placement: Placement, rows: list[dict[str, Any]]
 ) -> None:
     """Keep a placement and the measurements that speak for it."""
     found = {"placement": placement.to_json(), "rows": rows}
@@ -29,14 +29,14 @@ def remember(
     json_cache.update("tuned", lambda known: known.update({key: found}))
 
 
-def evidence(path: Path, machine: Machine, request: Request) -> list[dict[str, Any]]:
+def evidence(path: Path, machine: Machine, request: PlanRequest) -> list[dict[str, Any]]:
     """Return the measurements that were made for a model and wish; empty when there were none."""
     rows = _known(path, machine, request).get("rows")
     rows = rows if isinstance(rows, list) else []
     return [row for row in rows if _is_row(row)]
 
 
-def tuned(path: Path, shape: ModelShape, machine: Machine, request: Request) -> Placement | None:
+def tuned(path: Path, shape: ModelShape, machine: Machine, request: PlanRequest) -> Placement | None:
     """Return the best measured placement, if it still fits in free memory."""
     try:
         placement = Placement.from_json(_known(path, machine, request)["placement"])
@@ -54,7 +54,7 @@ def tuned(path: Path, shape: ModelShape, machine: Machine, request: Request) -> 
     return placement if all(account.left >= 0 for account in ledger) else None
 
 
-def _key(path: Path, machine: Machine, request: Request) -> str:
+def _key(path: Path, machine: Machine, request: PlanRequest) -> str:
     with path.open("rb") as file:
         head = hashlib.sha256(file.read(HEAD)).hexdigest()
     parts = [
@@ -68,7 +68,7 @@ def _key(path: Path, machine: Machine, request: Request) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def _known(path: Path, machine: Machine, request: Request) -> dict[str, Any]:
+def _known(path: Path, machine: Machine, request: PlanRequest) -> dict[str, Any]:
     """Return what is remembered of a model and wish."""
     found = json_cache.load("tuned").get(_key(path, machine, request))
     return found if isinstance(found, dict) else {}

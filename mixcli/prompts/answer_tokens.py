@@ -15,7 +15,7 @@ from mixcli.prompts.formats import Message
 MOST = 512  # answers; the oldest is forgotten
 
 
-class Answers:
+class AnswerTokenCache:
     """Remembers answers of this process, and checks those that a client remembers."""
 
     def __init__(self, vocab: Vocab) -> None:

@@ -11,7 +11,7 @@ from hashlib import sha256
 from mixcli.errors import IntegrityError
 from mixcli.llama.model import Vocab
 from mixcli.prompts.formats import Layout, Message
-from mixcli.prompts.jinja_process import Conversation, Renderer, TemplateRefusal
+from mixcli.prompts.jinja_process import TemplateProcess, TemplateRefusal, TemplateVariables
 
 MAX_LITERALS, MAX_LITERAL = 64, 60  # strings of a template that contents are made of; characters of one
 _CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
@@ -45,7 +45,10 @@ _CONTENTS = (
 
 
 def first_alike(
-    formats: Iterable[tuple[str, Callable[[], Layout]]], template: str, renderer: Renderer, vocab: Vocab
+    formats: Iterable[tuple[str, Callable[[], Layout]]],
+    template: str,
+    renderer: TemplateProcess,
+    vocab: Vocab,
 ) -> str | None:
     """Return the name of the first format that writes what the template writes; None where none does, or it is broken."""
     try:
@@ -61,12 +64,12 @@ def fingerprint(template: str) -> str:
     return sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _alike(layout: Layout, template: str, renderer: Renderer, vocab: Vocab) -> bool:
+def _alike(layout: Layout, template: str, renderer: TemplateProcess, vocab: Vocab) -> bool:
     rest = [*_SHAPES, *_with_contents((*_CONTENTS, *literals(template)))]
     for is_basic, probes in ((True, list(_BASIC)), (False, rest)):
         conversations = [[Message(*turn) for turn in probe] for probe in probes]
         asked = [
-            Conversation.of(messages, [m.content for m in messages], prompt=messages[-1].role != A)
+            TemplateVariables.of(messages, [m.content for m in messages], prompt=messages[-1].role != A)
             for messages in conversations
         ]
         for messages, theirs in zip(conversations, renderer.render(*asked), strict=True):

@@ -21,7 +21,7 @@ from mixcli.errors import BadRequest, IntegrityError
 from mixcli.llama.model import Vocab
 from mixcli.prompts.content_tokenizer import ContentTokenizer
 from mixcli.prompts.formats import Message, Part
-from mixcli.prompts.jinja_process import BrokenTemplate, Conversation, Renderer, TemplateRefusal
+from mixcli.prompts.jinja_process import BrokenTemplate, TemplateProcess, TemplateRefusal, TemplateVariables
 from mixcli.prompts.template_provenance import Provenance
 
 MAX_TEMPLATE = 1 << 18  # characters; the longest template known has about 30,000
@@ -48,7 +48,7 @@ class JinjaLayout:
                 f"the model's chat template has {len(template):,} characters; the limit is {MAX_TEMPLATE:,}"
             )
         self._tokenizer, self._vocab = tokenizer, vocab
-        self.renderer = Renderer(template, _tokens(vocab))
+        self.renderer = TemplateProcess(template, _tokens(vocab))
         self._lock = RLock()
 
     def __call__(self, messages: Sequence[Message]) -> list[Part]:
@@ -92,7 +92,7 @@ class JinjaLayout:
         def shown(*, in_parts: bool) -> str:
             try:
                 (text,) = self.renderer.render(
-                    Conversation.of(message, [mark], prompt=True, in_parts=in_parts)
+                    TemplateVariables.of(message, [mark], prompt=True, in_parts=in_parts)
                 )
             except BrokenTemplate:  # of this shape only, or told again when a conversation is rendered
                 return ""
@@ -163,9 +163,9 @@ class JinjaLayout:
         own = provenance.own_text(real[:end], [f if isinstance(f, str) else None for f in found], marked)
         return [text if is_own else Content(text) for text, is_own in own]
 
-    def _conversation(self, messages: Sequence[Message], contents: Sequence[str]) -> Conversation:
+    def _conversation(self, messages: Sequence[Message], contents: Sequence[str]) -> TemplateVariables:
         prompt = messages[-1].role != "assistant"
-        return Conversation.of(messages, contents, prompt=prompt, in_parts=self._in_parts)
+        return TemplateVariables.of(messages, contents, prompt=prompt, in_parts=self._in_parts)
 
     def _merged(self, pieces: Sequence[Piece]) -> Iterator[Part]:
         """Join text and content that touch: the tokenizer merges across that border, as it did in training."""

@@ -27,13 +27,13 @@ class BrokenTemplate(IntegrityError):
     """The template ended with an error."""
 
 
-class Conversation(dict[str, Any]):
+class TemplateVariables(dict[str, Any]):
     """The variables of one rendering."""
 
     @classmethod
     def of(
         cls, messages: Sequence[Message], contents: Sequence[str], *, prompt: bool, in_parts: bool = False
-    ) -> "Conversation":
+    ) -> "TemplateVariables":
         """Return them for these roles and contents; `prompt` asks for the beginning of an answer at the end."""
         shown = [
             {"role": message.role, "content": [{"type": "text", "text": content}] if in_parts else content}
@@ -42,7 +42,7 @@ class Conversation(dict[str, Any]):
         return cls(messages=shown, add_generation_prompt=prompt)
 
 
-class Renderer:
+class TemplateProcess:
     """Renders one template; safe to use from several threads."""
 
     def __init__(self, template: str, tokens: Mapping[str, str]) -> None:
@@ -51,7 +51,7 @@ class Renderer:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def render(self, *conversations: Conversation) -> list[str | TemplateRefusal]:
+    def render(self, *conversations: TemplateVariables) -> list[str | TemplateRefusal]:
         """Return a text for each, or the template's refusal; raise IntegrityError when it is broken or does not end."""
         with self._lock:
             answers = self._ask(conversations)
@@ -62,7 +62,7 @@ class Renderer:
             found.append(TemplateRefusal(answer["refused"]) if "refused" in answer else answer["text"])
         return found
 
-    def _ask(self, conversations: Sequence[Conversation]) -> list[dict[str, str]]:
+    def _ask(self, conversations: Sequence[TemplateVariables]) -> list[dict[str, str]]:
         process = self._process
         if process is None or process.poll() is not None:
             process = self._process = self._start()

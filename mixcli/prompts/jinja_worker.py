@@ -28,7 +28,7 @@ class Refused(Exception):
     """The template called raise_exception."""
 
 
-class Generation(Extension):
+class GenerationTag(Extension):
     """{% generation %}: marks for training what the assistant says; for a prompt its body stands as it is."""
 
     tags = {"generation"}  # noqa: RUF012  so jinja2 has it
@@ -84,7 +84,7 @@ def to_json(
 
 def environment() -> Environment:
     made = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, "jinja2.ext.loopcontrols"]
     )
     made.globals["raise_exception"] = refuse
     made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mixcli.errors import MixcliError
-from mixcli.pull.pull_plan import FileCost, Summary
+from mixcli.pull.pull_plan import FileCost, PullPlan
 from mixcli.pull.type_choice import Target, how_it_runs, rows_of, type_to_make
 from mixcli.store import store
-from mixcli.store.catalog import Entry
+from mixcli.store.catalog import CatalogEntry
 from mixcli.store.hashing import Report, sha256
-from mixcli.store.licenses import licence
+from mixcli.store.licenses import license_of
 from mixcli.store.manifest import About, StoredFile
 from mixcli.store.reference import usable_name
 from mixcli.system.console import console
@@ -29,12 +29,12 @@ def _about_folder(folder: Path, name: str | None) -> About:
     return About(
         store.check_new(name or usable_name(folder.name.lower())),
         f"converted from the checkpoint in {folder.name}",
-        licence(None),
+        license_of(None),
         str(folder),
     )
 
 
-def folder_summary(folder: Path, file_type: str | None, name: str | None, target: Target) -> Summary:
+def folder_summary(folder: Path, file_type: str | None, name: str | None, target: Target) -> PullPlan:
     """Return what making a model of a checkpoint folder means: type, size, time, and how every type would run here. Nothing is written."""
     from quantize import Options
     from quantize.conversion import open_model, prepare_model
@@ -47,7 +47,7 @@ def folder_summary(folder: Path, file_type: str | None, name: str | None, target
     result = store.folder_of(about.manifest(taken, ())) / f"{about.name}-{taken}.gguf"
     plan = prepare_model(model, result, Options(output_type=taken))
     here = [FileCost(path.name, path.stat().st_size, path.stat().st_size) for path in model.files]
-    return Summary(
+    return PullPlan(
         f"{about.name}:{taken}",
         about.description,
         about.licence.words,
@@ -90,7 +90,7 @@ def _type_that_suits(folder: Path, target: Target) -> str:
     return chosen
 
 
-def demo(known: Entry, output_type: str, report: Report) -> tuple[store.StoredModel, bool]:
+def demo(known: CatalogEntry, output_type: str, report: Report) -> tuple[store.StoredModel, bool]:
     """Make the demo model out of an installed package."""
 
     def make(work: Path, target: Path) -> None:
@@ -116,12 +116,12 @@ def demo_weights() -> Path:
     )
 
 
-def about_entry(known: Entry) -> About:
+def about_entry(known: CatalogEntry) -> About:
     """Return what the catalog says of a model."""
     return About(
         known.name,
         known.description,
-        licence(known.licence),
+        license_of(known.licence),
         known.origin,
         prompt=known.prompt,
         alignment=known.alignment,

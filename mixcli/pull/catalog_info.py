@@ -3,11 +3,11 @@
 from typing import Any
 
 from mixcli.pull.type_choice import Target, offer, usual_types
-from mixcli.store.catalog import Entry
-from mixcli.system.formatting import count, size
+from mixcli.store.catalog import CatalogEntry
+from mixcli.system.formatting import count, format_bytes
 
 
-def catalog_card(of: Entry, target: Target) -> dict[str, Any]:
+def catalog_info(of: CatalogEntry, target: Target) -> dict[str, Any]:
     """Return the facts of a model of the catalog that is not installed, without the network: `types` has about how many bytes each type takes,
     `suits` the type for the target, empty where none fits.
     """
@@ -38,7 +38,9 @@ def catalog_card(of: Entry, target: Target) -> dict[str, Any]:
 
 def catalog_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a catalog card's rows as people read them."""
-    sizes = (f"{name} {size(n_bytes)}" if n_bytes else name for name, n_bytes in facts["types"].items())
+    sizes = (
+        f"{name} {format_bytes(n_bytes)}" if n_bytes else name for name, n_bytes in facts["types"].items()
+    )
     shown = {
         **facts,
         "installed": "no",

@@ -20,7 +20,7 @@ from mixcli.pull import hub_client
 from mixcli.pull.hub_client import RemoteFile, RemoteRepo
 from mixcli.pull.hub_errors import Failure
 from mixcli.pull.hub_http import Mismatch
-from mixcli.pull.retry import Patience, Stopped
+from mixcli.pull.retry import Cancelled, RetryPolicy
 from mixcli.store import hashing
 from mixcli.store.hashing import Digest, Report
 from mixcli.store.hub_cache import CachedRepo
@@ -35,19 +35,19 @@ EXPIRED = {400, 401, 403, 404, 410}
 
 
 @dataclass(frozen=True)
-class State:
+class DownloadState:
     """How much of a file is here: bytes of a part, or all of them."""
 
     here: int
     is_complete: bool
 
 
-def state(repo: RemoteRepo, file: RemoteFile) -> State:
+def state(repo: RemoteRepo, file: RemoteFile) -> DownloadState:
     """Look how much of a file is here."""
     cache = CachedRepo(repo.repo)
     if _size(cache.whole(repo.commit, file.name, file.etag)) == file.size:
-        return State(file.size, True)
-    return State(min(file.size, max(0, _size(cache.part(file.etag)))), False)
+        return DownloadState(file.size, True)
+    return DownloadState(min(file.size, max(0, _size(cache.part(file.etag)))), False)
 
 
 def fetch(
@@ -136,7 +136,7 @@ def _fill(
 
 def _transfer(repo: RemoteRepo, file: RemoteFile, sink: "_Sink", stop: threading.Event | None) -> None:
     """Request the missing bytes until all have arrived, with the retries of a download."""
-    patience = Patience(repo.place(file), stop)
+    patience = RetryPolicy(repo.place(file), stop)
     url: str | None = None
     while sink.here < file.size:
         before = sink.here
@@ -184,7 +184,7 @@ class _Sink:
         """Write chunks, the first `skip` bytes of which are here already; raises Mismatch for what goes beyond `stop_at`."""
         for chunk in chunks:
             if self._stop and self._stop.is_set():
-                raise Stopped
+                raise Cancelled
             data = memoryview(chunk)[min(skip, len(chunk)) :]
             skip -= len(chunk) - len(data)
             if self.here + len(data) > stop_at:

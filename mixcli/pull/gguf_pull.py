@@ -10,7 +10,7 @@ from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.pull import download
 from mixcli.pull.build import convert_to
 from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
-from mixcli.pull.pull_plan import FileCost, Summary, check_disk
+from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
 from mixcli.pull.type_choice import Target, check_rate, how_it_runs, nothing_fits, rows_of, shapes_of_types
 from mixcli.store import gguf_names, store
 from mixcli.store.hashing import Report, sha256
@@ -20,7 +20,7 @@ from mixcli.store.manifest import About, StoredFile
 from mixcli.store.preflight import check_header
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 from profiles.file_choice import FileChoice, pick
 from profiles.quality import BITS
 from quantize.sources.gguf_header import GgufHeader
@@ -77,7 +77,7 @@ def choose(
         if is_open and planned.chosen is None:
             if best := pick(planned.rows, planned.rule)[0]:
                 raise DoesNotFit(
-                    f"no file of {repo.repo} fits {target.where}, but {best.type} would ({size(best.size)}); {_to_make(quantizable, best.type)}"
+                    f"no file of {repo.repo} fits {target.where}, but {best.type} would ({format_bytes(best.size)}); {_to_make(quantizable, best.type)}"
                 )
             n_bytes, anyway = _size(groups[smallest]), f"{repo.repo}:{smallest}"
             raise nothing_fits(repo.repo, smallest, n_bytes, planned.machine, target, anyway)
@@ -141,7 +141,7 @@ class GgufJob:
         return has_split_experts(self.choice.header)
 
     @cached_property
-    def summary(self) -> Summary:
+    def summary(self) -> PullPlan:
         row = self.choice.planned.row(self.choice.type)
         costs = tuple(
             FileCost(file.name, file.size, download.state(self.repo, file).here) for file in self.choice.files
@@ -158,7 +158,7 @@ class GgufJob:
                 f"{best.type} would suit this machine better ({how_it_runs(best)}) but is not in this repository; "
                 f"{_to_make(self.quantizable, best.type)}"
             )
-        return Summary(
+        return PullPlan(
             f"{self.about.name}:{self.choice.type}",
             self.about.description,
             self.about.licence.words,

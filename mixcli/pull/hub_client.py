@@ -24,7 +24,7 @@ from mixcli.errors import IntegrityError, UsageError
 from mixcli.pull.hub_environment import MAX_TOKEN_FILE, check_token
 from mixcli.pull.hub_errors import Failure, Place
 from mixcli.pull.hub_http import HubClient, Mismatch, Untrusted, is_address, joined, whole
-from mixcli.pull.retry import Patience
+from mixcli.pull.retry import RetryPolicy
 
 MAX_FILES = 20_000
 MAX_HOPS = 5
@@ -247,7 +247,7 @@ def _count(length: str) -> str:
 
 def persistently(call: Callable[[], T], place: Place, *, first: bool = False) -> T:
     """Make a request until it works or patience ends, sooner when it is the `first` one; its failure is said in words."""
-    patience = Patience(place, first=first)
+    patience = RetryPolicy(place, first=first)
     while True:
         try:
             return call()

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from mixcli.errors import NotReachable, UsageError
 from mixcli.pull import build, hub_environment
-from mixcli.pull.pull_plan import Job, Summary
+from mixcli.pull.pull_plan import PullJob, PullPlan
 from mixcli.pull.type_choice import Target
 from mixcli.store import file_types as types
 from mixcli.store import store
-from mixcli.store.catalog import Entry, catalog, entry, file_type
+from mixcli.store.catalog import CatalogEntry, catalog, entry, file_type
 from mixcli.store.hashing import Report
-from mixcli.store.licenses import licence
+from mixcli.store.licenses import license_of
 from mixcli.store.manifest import About
 from mixcli.store.reference import Reference, check_text, is_path, is_there
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 
 
 @dataclass(frozen=True)
-class Wish:
+class PullRequest:
     """What the command line says: `text` names the model, `quant` a type to make of safetensors, `name` its name in the store.
 
     With `dry_run` nothing is made at once. `placed` are the options of a plan that were given: they choose a type.
@@ -45,7 +45,7 @@ class Made:
     fresh: bool
 
 
-def pull(wish: Wish, target: Target, report: Report) -> Made | Summary | Job:
+def pull(wish: PullRequest, target: Target, report: Report) -> Made | PullPlan | PullJob:
     """Make what can be made here at once, or give the plan of what must come from the Hub; nothing large is fetched yet.
 
     The summary alone comes back for a dry run of what would be made here.
@@ -103,7 +103,7 @@ def pull(wish: Wish, target: Target, report: Report) -> Made | Summary | Job:
     return _from_hub(reference, known, wish, target, report)
 
 
-def _check_made_here(wish: Wish, said: Mapping[str, object]) -> None:
+def _check_made_here(wish: PullRequest, said: Mapping[str, object]) -> None:
     """Raise UsageError for an option that has no effect on what is made on this machine."""
     if named := next((name for name, value in said.items() if value), None):
         raise UsageError(
@@ -118,7 +118,7 @@ def _means_a_folder(text: str, path: Path) -> bool:
     return is_path(text) or text.endswith(os.sep) or (text not in catalog() and text not in store.names())
 
 
-def _here(reference: Reference, wish: Wish) -> StoredModel | None:
+def _here(reference: Reference, wish: PullRequest) -> StoredModel | None:
     """Find the model that is meant on this machine; a named revision must be the one that it came from."""
     name, kind = wish.name or reference.name, reference.type or wish.quant
     for model in store.models():
@@ -133,7 +133,9 @@ def _here(reference: Reference, wish: Wish) -> StoredModel | None:
     return None
 
 
-def _from_hub(reference: Reference, known: Entry | None, wish: Wish, target: Target, report: Report) -> Job:
+def _from_hub(
+    reference: Reference, known: CatalogEntry | None, wish: PullRequest, target: Target, report: Report
+) -> PullJob:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise _offline(reference, wish)
     _check_writable()
@@ -146,7 +148,7 @@ def _from_hub(reference: Reference, known: Entry | None, wish: Wish, target: Tar
     about = About(
         wish.name or reference.name,
         known.description if known else f"{repo.repo} of the Hugging Face Hub",
-        licence(stated, repo.licence_link),
+        license_of(stated, repo.licence_link),
         f"{repo.repo}@{repo.commit}",
         keeper="hub",
         revision=repo.commit,
@@ -183,7 +185,7 @@ def _check_writable() -> None:
             raise OSError(code, os.strerror(code), os.fspath(folder))
 
 
-def _offline(reference: Reference, wish: Wish) -> NotReachable:
+def _offline(reference: Reference, wish: PullRequest) -> NotReachable:
     """Return what is missing of a model when the Hub may not be asked."""
     from mixcli.pull.gguf_pull import progress_of
 
@@ -193,7 +195,8 @@ def _offline(reference: Reference, wish: Wish) -> NotReachable:
     missing = [cost for work in begun for cost in progress_of(work) if cost.here < cost.size]
     if missing:
         parts = ", ".join(
-            f"{cost.name} ({size(cost.here)} of {size(cost.size)} downloaded)" for cost in missing
+            f"{cost.name} ({format_bytes(cost.here)} of {format_bytes(cost.size)} downloaded)"
+            for cost in missing
         )
         return NotReachable(
             f"{reference} is not complete: {parts}; run it again without --offline to download the rest"

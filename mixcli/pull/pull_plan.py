@@ -11,7 +11,7 @@ from mixcli.errors import DoesNotFit
 from mixcli.pull.type_choice import TypeRow, choice_data
 from mixcli.store.hashing import Report
 from mixcli.store.store import StoredModel
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 from profiles.file_choice import FileChoice
 
 
@@ -25,7 +25,7 @@ class FileCost:
 
 
 @dataclass(frozen=True)
-class Summary:
+class PullPlan:
     """What a pull means, for a person and for --dry-run --json; sizes in bytes.
 
     `download` is what must be fetched, `disk` what the disks must have free at the worst moment, `fit` says in words whether the
@@ -56,11 +56,11 @@ class Summary:
         return {**choice, **costs, "files": [asdict(file) for file in self.files]}
 
 
-class Job(Protocol):
+class PullJob(Protocol):
     """A planned pull: `summary` describes it, `carry_out` does it and returns the model."""
 
     @property
-    def summary(self) -> Summary: ...
+    def summary(self) -> PullPlan: ...
 
     @property
     def needs_repair(self) -> bool:
@@ -83,6 +83,6 @@ def check_disk(needs: Sequence[tuple[Path, int]]) -> None:
     for folder, n_bytes in by_disk.values():
         if (free := shutil.disk_usage(folder).free) < n_bytes:
             raise DoesNotFit(
-                f"this needs {size(n_bytes)} on the disk of {folder}, but {size(free)} are free; "
+                f"this needs {format_bytes(n_bytes)} on the disk of {folder}, but {format_bytes(free)} are free; "
                 "free some space, choose a smaller type, or set HF_HOME and MIXCLI_HOME to another disk"
             )

@@ -15,11 +15,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 MISMATCHES = 3  # wrong answers in a row
 
 
-class Stopped(Exception):
+class Cancelled(Exception):
     """The download was cancelled."""
 
 
-class Patience:
+class RetryPolicy:
     """Counts the time since there was progress; `failed` waits for the next try, or raises the error in words.
 
     `stop` ends a wait with Stopped; `first` says that nothing has been heard of the place before.
@@ -52,7 +52,7 @@ class Patience:
         if time.monotonic() - self._since + pause > limit:
             raise explain(error, self._place) from error
         if self._stop.wait(pause):
-            raise Stopped
+            raise Cancelled
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
 
 

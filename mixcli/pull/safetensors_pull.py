@@ -14,8 +14,8 @@ from pathlib import Path
 from mixcli.errors import UsageError
 from mixcli.pull import download
 from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
-from mixcli.pull.pull_plan import FileCost, Summary, check_disk
-from mixcli.pull.retry import Stopped
+from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
+from mixcli.pull.retry import Cancelled
 from mixcli.pull.type_choice import Target, how_it_runs, rows_of, type_to_make
 from mixcli.store import store
 from mixcli.store.hashing import Report, sha256
@@ -23,7 +23,7 @@ from mixcli.store.hub_cache import CachedRepo
 from mixcli.store.manifest import About, StoredFile
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 from profiles.file_choice import FileChoice
 from quantize.conversion import Options, prepare_model
 from quantize.pace import estimated_seconds
@@ -51,7 +51,7 @@ def quantize_job(
     for file in small:
         if file.size > MAX_SMALL:
             raise UsageError(
-                f"{repo.repo}: {file.name} has {size(file.size)}, far too large for such a file; do not trust this model"
+                f"{repo.repo}: {file.name} has {format_bytes(file.size)}, far too large for such a file; do not trust this model"
             )
         download.fetch(repo, file, report)
     cache = CachedRepo(repo.repo)
@@ -96,14 +96,14 @@ class StreamJob:
         return tuple(self.repo.by_name[path.name] for path in self.checkpoint.files)
 
     @cached_property
-    def summary(self) -> Summary:
+    def summary(self) -> PullPlan:
         costs = tuple(
             FileCost(file.name, file.size, download.state(self.repo, file).here) for file in self.shards
         )
         missing = sum(cost.size - cost.here for cost in costs)
         n_bytes, row = self.plan.bytes_disk, self.planned.row(self.type)
         kept = missing if self.keep_source else min(missing, sum(sorted(cost.size for cost in costs)[-2:]))
-        return Summary(
+        return PullPlan(
             f"{self.about.name}:{self.type}",
             self.about.description,
             self.about.licence.words,
@@ -198,7 +198,7 @@ class _Fetching(threading.Thread):
     def run(self) -> None:
         try:
             download.fetch(self._repo, self._file, self._note, head=self._head, stop=self._end)
-        except Stopped:
+        except Cancelled:
             pass
         except BaseException as error:  # raised again where it is waited for
             self._error = error
@@ -206,7 +206,7 @@ class _Fetching(threading.Thread):
     def _note(self, done: float, total: float, stage: str) -> None:
         self._at = (done, total, stage)
         if self._end.is_set():
-            raise Stopped
+            raise Cancelled
 
     def finish(self, report: Report) -> None:
         """Wait for the file and show how far it is; raises what went wrong."""

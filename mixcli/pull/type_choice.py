@@ -6,13 +6,13 @@ from math import floor
 from typing import Any
 
 from mixcli.errors import DoesNotFit
-from mixcli.store.catalog import Entry
-from mixcli.system.formatting import size
+from mixcli.store.catalog import CatalogEntry
+from mixcli.system.formatting import format_bytes
 from profiles.file_choice import FileChoice, Row, choose
 from profiles.machine import Machine
 from profiles.models import ModelFacts, facts_of, known_models
 from profiles.quality import BITS, USUAL
-from profiles.request import Request, Rule
+from profiles.request import PlanRequest, Rule
 from profiles.shape import ModelShape, model_shape
 from quantize.errors import QuantizeError, Unsupported
 from quantize.source import ModelSource
@@ -31,7 +31,7 @@ class Target:
     """
 
     machine_for: Callable[[Sequence[ModelShape]], Machine]
-    request: Request = field(default_factory=Request)
+    request: PlanRequest = field(default_factory=PlanRequest)
     rule: Rule = field(default_factory=Rule)
     is_asked: bool = False
     where: str = "here"
@@ -78,7 +78,7 @@ def favourite(target: Target) -> tuple[str, FileChoice | None]:
     return FAVOURITES[-1], None
 
 
-def choices_of(entries: Sequence[Entry], target: Target) -> list[FileChoice]:
+def choices_of(entries: Sequence[CatalogEntry], target: Target) -> list[FileChoice]:
     """Choose for each entry of the catalog; those of equal dimensions are planned once."""
     known: dict[tuple[ModelFacts | None, tuple[str, ...]], FileChoice] = {}
     target = target.settled({})
@@ -146,7 +146,7 @@ def nothing_fits(
     gpus = 0 if machine.unified else sum(gpu.bytes_free for gpu in machine.gpus)
     other = replace(target, rule=Rule(target.rule.prefer))
     return DoesNotFit(
-        f"no type of {name} fits {target.where}: the smallest, {file_type}, has {size(n_bytes)}, and {size(machine.bytes_free + gpus)} are free; "
+        f"no type of {name} fits {target.where}: the smallest, {file_type}, has {format_bytes(n_bytes)}, and {format_bytes(machine.bytes_free + gpus)} are free; "
         f"{offer(*favourite(other), target)}; to force a type: {anyway}"
     )
 
@@ -244,7 +244,7 @@ def better_type(label: str, target: Target) -> Row | None:
 def in_short(row: Row, where: str) -> str:
     """Return a type that fits in a few words: its name, its size, and how fast it decodes `where` ("here", "on rtx-4090")."""
     rate = f"{row.decode:.0f}" if row.decode >= 10 else f"{row.decode:.1f}"
-    return f"{row.type}, {size(row.size)}, about {rate} tok/s {where}"
+    return f"{row.type}, {format_bytes(row.size)}, about {rate} tok/s {where}"
 
 
 def offer(name: str, planned: FileChoice | None, target: Target, text: str | None = None) -> str:
@@ -270,10 +270,10 @@ def how_it_runs(row: Row, others: Sequence[Row] = ()) -> str:
     """Return in words how fast a type is and where it lies, or that it does not fit and which of the others, largest first, does."""
     if row.plan is None:
         fits = next((other for other in others if other.plan), None)
-        step = f"; the largest type that fits is {fits.type} ({size(fits.size)})" if fits else ""
+        step = f"; the largest type that fits is {fits.type} ({format_bytes(fits.size)})" if fits else ""
         return f"it does not fit in memory{step}"
     rates = row.plan.estimate
-    where = f"{size(row.bytes_on_gpus)} on GPUs, {size(row.size - row.bytes_on_gpus)} in host memory"
+    where = f"{format_bytes(row.bytes_on_gpus)} on GPUs, {format_bytes(row.size - row.bytes_on_gpus)} in host memory"
     return (
         f"decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis}), "
         f"context {row.plan.n_ctx} tokens, {where if row.bytes_on_gpus else 'in host memory'}"

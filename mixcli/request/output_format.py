@@ -14,7 +14,7 @@ ABSTAIN = "abstain"  # what is printed where no label is likely enough
 
 
 @dataclass(frozen=True)
-class Form:
+class OutputFormat:
     """The required form of an answer. At most one of the four is set; `abstain` is the least probability of a valid label."""
 
     labels: tuple[str, ...] = ()
@@ -89,15 +89,15 @@ def _json(text: str, finish_reason: str) -> Any:
 
 def form_of(
     choice: str | None, schema: str | None, regex: str | None, grammar: str | None, abstain: float | None
-) -> Form:
+) -> OutputFormat:
     """Read what the command line says of the form; UsageError for one that cannot be."""
     if choice is not None:
-        return Form(labels=_labels(choice, abstain), abstain=abstain or 0.0)
+        return OutputFormat(labels=_labels(choice, abstain), abstain=abstain or 0.0)
     if schema is not None:
-        return Form(schema=_schema(schema))
+        return OutputFormat(schema=_schema(schema))
     if grammar is not None:
-        return Form(grammar=_file_or_text("--grammar", grammar, ".gbnf", ".lark"))
-    return Form(regex=regex or "")
+        return OutputFormat(grammar=_file_or_text("--grammar", grammar, ".gbnf", ".lark"))
+    return OutputFormat(regex=regex or "")
 
 
 def _labels(text: str, abstain: float | None) -> tuple[str, ...]:

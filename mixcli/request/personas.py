@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import UsageError
-from mixcli.request.settings import Settings
+from mixcli.request.settings import ChatSettings
 from mixcli.system import paths
 from mixcli.system.stdin import read_text
 from mixcli.system.text import did_you_mean
@@ -65,7 +65,7 @@ def _toml(text: str) -> Persona:
     chosen = data.pop("settings", {})
     if not isinstance(system, str) or not isinstance(chosen, dict) or data:
         raise UsageError("only a string `system` and a table [settings] are allowed")
-    settings = Settings()
+    settings = ChatSettings()
     for key, value in chosen.items():
         typed = ("on" if value else "off") if isinstance(value, bool) else str(value)
         settings = settings.with_text(key, typed)

@@ -11,7 +11,7 @@ PIPED, TEXT, PROMPT = "stdin", "text", "prompt"  # the names that a template has
 
 
 @dataclass(frozen=True)
-class Question:
+class PromptSpec:
     """A prompt for a text: `template` has placeholders for it (`stdin` or `text`), for `prompt` and for `variables`."""
 
     template: Template
@@ -34,7 +34,7 @@ def question_of(
     *,
     has_text: bool,
     many: bool = False,
-) -> Question:
+) -> PromptSpec:
     """Put a question together: the text first, then the template, then the prompt, each where the template does not place it.
 
     With `many` texts the text comes last, so that all prompts begin alike. UsageError when there is nothing to ask.
@@ -56,7 +56,7 @@ def question_of(
         raise UsageError(
             "no prompt and no piped text; pass a prompt (mixcli run 'Why is the sky blue?') or pipe in some text"
         )
-    return Question(_joined(pieces), prompt or "", system or "", dict(variables))
+    return PromptSpec(_joined(pieces), prompt or "", system or "", dict(variables))
 
 
 def _joined(pieces: list[Template]) -> Template:

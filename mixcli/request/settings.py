@@ -72,32 +72,32 @@ TABLE: dict[str, Setting] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class ChatSettings:
     """The values that were chosen; everything else is at its default."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "Settings":
+    def of(cls, values: Mapping[str, Any]) -> "ChatSettings":
         """Take stored values; those that this version does not know, or no longer accepts, are left out."""
         return cls({name: value for name, value in values.items() if name in TABLE and _holds(name, value)})
 
-    def with_text(self, name: str, text: str) -> "Settings":
+    def with_text(self, name: str, text: str) -> "ChatSettings":
         """Choose a value as it is typed, or `default`; UsageError says what can be chosen."""
         setting = TABLE.get(name)
         if setting is None:
             raise UsageError(f"no setting is called {name}; {did_you_mean(name, TABLE, '/set lists them')}")
         others = {key: value for key, value in self.values.items() if key != name}
         if text == "default":
-            return Settings(others)
+            return ChatSettings(others)
         try:
-            return Settings({**others, name: setting.read(text)})
+            return ChatSettings({**others, name: setting.read(text)})
         except (ValueError, KeyError, OverflowError):
             raise UsageError(f"invalid {name} {text!r:.60}: use {setting.values}, or default") from None
 
-    def with_values(self, values: Mapping[str, Any]) -> "Settings":
+    def with_values(self, values: Mapping[str, Any]) -> "ChatSettings":
         """Choose several values that were checked already."""
-        return Settings.of({**self.values, **values})
+        return ChatSettings.of({**self.values, **values})
 
     def get(self, name: str) -> Any:
         """Return the chosen value, else the default."""

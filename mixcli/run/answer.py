@@ -18,7 +18,7 @@ TIMES = {
 INTERRUPTED = "interrupted"  # the finish_reason of an answer that the user stopped
 
 
-class Asked(Protocol):
+class ChatBackend(Protocol):
     """The backend of an answer: a host of this machine, or another server."""
 
     @property
@@ -55,7 +55,9 @@ class Answer:
         )
 
 
-def ask(host: Asked, body: dict[str, Any], *, show: bool = True, keep_interrupted: bool = False) -> Answer:
+def ask(
+    host: ChatBackend, body: dict[str, Any], *, show: bool = True, keep_interrupted: bool = False
+) -> Answer:
     """Ask the host and write the answer to stdout while it comes; `show` off keeps it for the caller.
 
     An interrupt (KeyboardInterrupt) closes the connection, which stops the model, and is raised, or with `keep_interrupted` becomes the
@@ -98,7 +100,7 @@ def ask(host: Asked, body: dict[str, Any], *, show: bool = True, keep_interrupte
     return answer
 
 
-def _note_full(host: Asked) -> None:
+def _note_full(host: ChatBackend) -> None:
     """Note that an answer ends where the context does; what limits another server's answers is not known."""
     if isinstance(host.client, HostClient):
         with contextlib.suppress(OSError, ValueError, HTTPException, MixcliError):

@@ -8,7 +8,7 @@ from typing import Any
 from mixcli.batch.job import read_answer
 from mixcli.batch.window import Pool
 from mixcli.errors import DoesNotFit, MixcliError
-from mixcli.request.prompt import Question
+from mixcli.request.prompt import PromptSpec
 from mixcli.run.split import split
 
 SHARE_ANSWER = 1 / 6  # of the context for the answer to one part, where --max-tokens says nothing
@@ -50,7 +50,7 @@ def _count(found: Mapping[str, Any], name: str) -> int:
 
 
 @dataclass(frozen=True)
-class Room:
+class PartBudget:
     """How the context is divided: `part` tokens for the text of a part, `answer` for what is said about it, `whole` for the last answer."""
 
     part: int
@@ -58,7 +58,7 @@ class Room:
     whole: int
 
 
-def room_for(n_ctx: int, n_frame: int, max_tokens: int | None) -> Room:
+def room_for(n_ctx: int, n_frame: int, max_tokens: int | None) -> PartBudget:
     """Divide a context of `n_ctx` tokens, of which everything but the text takes `n_frame`; DoesNotFit when too little is left.
 
     An answer gets a quarter of what is left at most: two or more fit into a part of the next level, which so has half as many.
@@ -71,7 +71,7 @@ def room_for(n_ctx: int, n_frame: int, max_tokens: int | None) -> Room:
             f"the context has {n_ctx:,} tokens and the prompt takes {n_frame:,} of them without the text, "
             "which leaves too little for parts; pass a larger --ctx or shorten the prompt"
         )
-    return Room(part, answer, min(max_tokens or answer, left // 2))
+    return PartBudget(part, answer, min(max_tokens or answer, left // 2))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class MapReduce:
 
     def __init__(
         self,
-        question: Question,
+        question: PromptSpec,
         body: Mapping[str, Any],
         ask: Ask,
         tokens: Tokens,
@@ -128,7 +128,7 @@ class MapReduce:
             parts = split(text, self._tokens.of_text, room.part, int(room.part * SHARE_OVERLAP))
             text = combined(self._answers(parts, room))
 
-    def _no_shorter(self, now: Size, before: Size, room: Room) -> DoesNotFit:
+    def _no_shorter(self, now: Size, before: Size, room: PartBudget) -> DoesNotFit:
         """Return the error of a level whose answers are as long as what they are about."""
         if self._n_longest > room.answer:
             return DoesNotFit(
@@ -140,7 +140,7 @@ class MapReduce:
             "get short enough; ask for shorter ones in the prompt or with --max-tokens, or for a larger context with --ctx"
         )
 
-    def _answers(self, parts: Sequence[str], room: Room) -> list[str]:
+    def _answers(self, parts: Sequence[str], room: PartBudget) -> list[str]:
         """Answer every part once; returns the answers in order."""
         self._n_known += len(parts)
         pool: Pool[tuple[int, str], tuple[int, str]] = Pool(
@@ -156,7 +156,7 @@ class MapReduce:
             pool.release()
         return [answers[index] for index in range(len(parts))]
 
-    def _answer(self, part: str, index: int, n_parts: int, room: Room) -> str:
+    def _answer(self, part: str, index: int, n_parts: int, room: PartBudget) -> str:
         text = f"[Part {index + 1} of {n_parts} of a long text]\n\n{part}"
         body = {**self._body, "messages": self._question.messages(text), "max_tokens": room.answer}
         answer = self._ask(body, "")

@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mixcli.errors import SomeFailed, UsageError
-from mixcli.request.output_format import ABSTAIN, Form
-from mixcli.request.prompt import Question
-from mixcli.run.answer import Answer, Asked, ask
+from mixcli.request.output_format import ABSTAIN, OutputFormat
+from mixcli.request.prompt import PromptSpec
+from mixcli.run.answer import Answer, ChatBackend, ask
 from mixcli.system import stdin
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
-    from mixcli.batch.batch import Asker
+    from mixcli.batch.batch import Backend
 
 N_AT_ONCE = 32  # lines that are asked at a time
 N_PARTS = 8  # parts of a long text that are asked at a time
 
 
 @dataclass(frozen=True)
-class How:
+class RunOptions:
     """How the answer is asked for and shown; `body` is what every request has besides its messages."""
 
-    form: Form
+    form: OutputFormat
     body: Mapping[str, Any]
     on_overflow: str
     show: bool
@@ -34,13 +34,13 @@ class How:
     stats: bool
 
 
-class Held(Asked, Protocol):
+class LoadedModel(ChatBackend, Protocol):
     """A backend that is held until `leave`."""
 
     def leave(self) -> None: ...
 
 
-def answer_once(question: Question, text: str, held: Callable[[], Held], how: How) -> None:
+def answer_once(question: PromptSpec, text: str, held: Callable[[], LoadedModel], how: RunOptions) -> None:
     """Answer one question; the answer is shown while it comes."""
     with _holding(held()) as host:
         messages = question.messages(text)
@@ -50,9 +50,9 @@ def answer_once(question: Question, text: str, held: Callable[[], Held], how: Ho
         _finish(host, body, how)
 
 
-def answer_long(question: Question, text: str, held: Callable[[], Held], how: How) -> None:
+def answer_long(question: PromptSpec, text: str, held: Callable[[], LoadedModel], how: RunOptions) -> None:
     """Answer one question about a text of any length: parts first where it is longer than the context."""
-    from mixcli.batch.backends import when_free
+    from mixcli.batch.backends import retry_while_busy
     from mixcli.run.map_reduce import MapReduce, Tokens
 
     if not text.strip():
@@ -65,7 +65,7 @@ def answer_long(question: Question, text: str, held: Callable[[], Held], how: Ho
             work = MapReduce(
                 question,
                 how.body,
-                lambda body, key: when_free(client, body, key),
+                lambda body, key: retry_while_busy(client, body, key),
                 Tokens(client.tokenize),
                 N_PARTS,
                 bar.update,
@@ -76,7 +76,9 @@ def answer_long(question: Question, text: str, held: Callable[[], Held], how: Ho
         _finish(host, {**how.body, **how.form.body(), "messages": messages}, how)
 
 
-def answer_lines(question: Question, files: Sequence[Path], asker: Callable[[], "Asker"], how: How) -> None:
+def answer_lines(
+    question: PromptSpec, files: Sequence[Path], asker: Callable[[], "Backend"], how: RunOptions
+) -> None:
     """Answer every line of stdin and of files separately, many at a time, and write one line for each in order.
 
     Empty lines have no answer. A line that cannot be read or answered gives an empty line and a sentence on stderr; SomeFailed at the end.
@@ -84,7 +86,7 @@ def answer_lines(question: Question, files: Sequence[Path], asker: Callable[[], 
     from mixcli.batch.job import TemplateJob
     from mixcli.batch.output import json_line
     from mixcli.batch.records import open_records
-    from mixcli.batch.runner import Done, Settings, Tally, run
+    from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
 
     job = TemplateJob(
         question.template,
@@ -106,27 +108,27 @@ def answer_lines(question: Question, files: Sequence[Path], asker: Callable[[], 
         asked = asker()
         stack.callback(asked.close)
 
-        def look(done: Done, _tally: Tally) -> None:
+        def look(done: BatchResult, _tally: Tally) -> None:
             if done.failed:
                 console.error(f"line {done.record.id}: {done.line['error']['message']}")
 
         def write(line: Mapping[str, Any]) -> None:
             console.write(json_line(line) if how.as_json else _one_line(line) + "\n")
 
-        tally = run(named, job, asked, None, Settings("", N_AT_ONCE), write, look)
+        tally = run(named, job, asked, None, BatchSettings("", N_AT_ONCE), write, look)
     if tally.n_failed:
         raise SomeFailed(f"{tally.n_failed:,} of {counted(tally.n_done, 'line')} without an answer")
 
 
 @contextlib.contextmanager
-def _holding(host: Held) -> Iterator[Held]:
+def _holding(host: LoadedModel) -> Iterator[LoadedModel]:
     try:
         yield host
     finally:
         host.leave()
 
 
-def _finish(host: Asked, body: dict[str, Any], how: How) -> None:
+def _finish(host: ChatBackend, body: dict[str, Any], how: RunOptions) -> None:
     """Ask the last, or only, question and show what was asked for."""
     streamed = how.show and not how.form.abstain
     answer = ask(host, body, show=streamed)
@@ -139,7 +141,7 @@ def _finish(host: Asked, body: dict[str, Any], how: How) -> None:
         console.note(answer.statistics())
 
 
-def _shown(answer: Answer, read: Mapping[str, Any], form: Form) -> str:
+def _shown(answer: Answer, read: Mapping[str, Any], form: OutputFormat) -> str:
     if form.labels:
         return str(read["result"] or ABSTAIN)
     return answer.text.removesuffix("\n")

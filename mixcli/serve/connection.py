@@ -11,7 +11,7 @@ HEAD = 10.0  # seconds for the head of a request, from the connection or its fir
 MOST = 400  # connections at a time; each takes two descriptors, of 1,024 in many systems
 
 
-class Connection(connection.Connection):
+class GateConnection(connection.PatientConnection):
     """One that does not wait forever for the rest of a head either."""
 
     patience = 30.0  # seconds: the client is a program

@@ -76,7 +76,7 @@ def serve(listener: socket.socket, gate: Gate, host_socket: Path, revive: Callab
 async def _serve(listener: socket.socket, gate: Gate, host_socket: Path, revive: Callable[[], Path]) -> None:
     import uvicorn
 
-    from mixcli.serve.connection import Connection
+    from mixcli.serve.connection import GateConnection
     from mixcli.serve.proxy import Proxy
 
     class Server(uvicorn.Server):
@@ -101,7 +101,7 @@ async def _serve(listener: socket.socket, gate: Gate, host_socket: Path, revive:
         timeout_graceful_shutdown=DRAIN,
         server_header=False,
         proxy_headers=False,
-        http=Connection,
+        http=GateConnection,
         h11_max_incomplete_event_size=1 << 16,
     )
     await Server(config).serve(sockets=[listener])

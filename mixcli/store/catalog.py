@@ -6,12 +6,12 @@ from functools import cache
 from importlib.resources import files
 
 from mixcli.errors import UsageError
-from mixcli.store.licenses import licence
+from mixcli.store.licenses import license_of
 from mixcli.system.text import did_you_mean, nearest
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """One model of the catalog; `builder` says how it is brought in: "demo" is made here, "hub" comes from the Hub.
 
     `gguf` and `safetensors` are repositories, empty where there is none. `parameters` and `active` (per token) are in billions,
@@ -37,20 +37,20 @@ class Entry:
     @property
     def licence_words(self) -> str:
         """Return what the license allows and asks."""
-        return licence(self.licence).words
+        return license_of(self.licence).words
 
 
 @cache
-def catalog() -> dict[str, Entry]:
+def catalog() -> dict[str, CatalogEntry]:
     """Return every entry by name, in the file's order."""
     tables = tomllib.loads(files("mixcli.store").joinpath("catalog.toml").read_text("utf-8"))
     return {
-        name: Entry(name=name, **{**table, "types": tuple(table.get("types", ()))})
+        name: CatalogEntry(name=name, **{**table, "types": tuple(table.get("types", ()))})
         for name, table in tables.items()
     }
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> CatalogEntry:
     """Return the entry of a name; UsageError with the nearest name when there is none."""
     known = catalog()
     if name not in known:
@@ -61,7 +61,7 @@ def entry(name: str) -> Entry:
     return known[name]
 
 
-def file_type(of: Entry, asked: str | None) -> str:
+def file_type(of: CatalogEntry, asked: str | None) -> str:
     """Return the file type to make: the one asked for, or the entry's default; UsageError for one it does not have."""
     if asked is not None and of.types and asked not in of.types:
         near = nearest(asked, of.types)

@@ -24,7 +24,7 @@ HUB, OLLAMA, LM_STUDIO = "Hub cache", "Ollama", "LM Studio"
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ForeignModel:
     """A model that is seen: `label` is how a person names it, `files` are its parts; `sha256` of each, "" where nothing tells it."""
 
     label: str
@@ -42,9 +42,9 @@ class Sighting:
         return sum(path.stat().st_size for path in self.files if _is_file(path))
 
 
-def sightings() -> list[Sighting]:
+def sightings() -> list[ForeignModel]:
     """List what is seen, each label once."""
-    found: dict[str, Sighting] = {}
+    found: dict[str, ForeignModel] = {}
     for look in (_in_hub_cache, _in_ollama, _in_lm_studio):
         try:
             for sighting in look():
@@ -65,11 +65,11 @@ def lm_studio_dir() -> Path:
     return here if here.is_dir() or not before.is_dir() else before
 
 
-def _in_hub_cache() -> Iterator[Sighting]:
+def _in_hub_cache() -> Iterator[ForeignModel]:
     for cached, snapshot in hub_cache.repositories():
         for files in _models_in(snapshot):
             digests = tuple(path.resolve().name for path in files)
-            yield Sighting(
+            yield ForeignModel(
                 _label(cached.repo, snapshot, files[0]),
                 files,
                 HUB,
@@ -78,7 +78,7 @@ def _in_hub_cache() -> Iterator[Sighting]:
             )
 
 
-def _in_ollama() -> Iterator[Sighting]:
+def _in_ollama() -> Iterator[ForeignModel]:
     store = ollama_dir()
     for path in sorted((store / "manifests").glob("*/*/*/*")):
         digest = _ollama_digest(path)
@@ -87,7 +87,9 @@ def _in_ollama() -> Iterator[Sighting]:
             host, owner, name, tag = path.relative_to(store / "manifests").parts
             known = name if owner == "library" else f"{owner}/{name}"
             known = known if host == "registry.ollama.ai" else f"{host}/{known}"
-            yield Sighting(f"ollama/{known}:{tag}", (blob,), OLLAMA, (digest,), f"ollama rm {known}:{tag}")
+            yield ForeignModel(
+                f"ollama/{known}:{tag}", (blob,), OLLAMA, (digest,), f"ollama rm {known}:{tag}"
+            )
 
 
 def _ollama_digest(path: Path) -> str | None:
@@ -103,12 +105,14 @@ def _ollama_digest(path: Path) -> str | None:
     return match[1] if match else None
 
 
-def _in_lm_studio() -> Iterator[Sighting]:
+def _in_lm_studio() -> Iterator[ForeignModel]:
     folder = lm_studio_dir()
     for repo in sorted(path for path in folder.glob("*/*") if os.path.isdir(path)):  # noqa: PTH112  # never raises
         for files in _models_in(repo):
             name = f"lmstudio/{'/'.join(repo.relative_to(folder).parts)}"
-            yield Sighting(_label(name, repo, files[0]), files, LM_STUDIO, ("",) * len(files), "LM Studio")
+            yield ForeignModel(
+                _label(name, repo, files[0]), files, LM_STUDIO, ("",) * len(files), "LM Studio"
+            )
 
 
 def _models_in(folder: Path) -> Iterable[tuple[Path, ...]]:

@@ -9,20 +9,20 @@ from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.store import gguf_names, store
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.headers import has_split_experts, header_of, prompt_format, template_note
-from mixcli.store.licenses import licence
+from mixcli.store.licenses import license_of
 from mixcli.store.manifest import About, StoredFile
 from mixcli.store.reference import is_there, shown, usable_name
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.console import console
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 from quantize.errors import QuantizeError
 from quantize.recipe import FILE_TYPES
 from quantize.sources.gguf_header import GgufHeader
 from quantize.sources.shards import open_shards
 
 
-def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[StoredModel, bool]:
+def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tuple[StoredModel, bool]:
     """Take a GGUF (any part of one in several) into the store; the second value is False when it was there already.
 
     Without a `name` the model is called as the file, without its type; the type is what the file's name says, else what the file
@@ -44,7 +44,7 @@ def adopt(path: Path, name: str | None, copy: bool, report: Report) -> tuple[Sto
     about = About(
         called,
         str(header.get("general.name", "")) or gguf_names.part(path.name).stem,
-        licence(stated if isinstance(stated, str) else None),
+        license_of(stated if isinstance(stated, str) else None),
         str(path),
         keeper="mixcli" if copy else "user",
         prompt=prompt_format(header),
@@ -93,7 +93,7 @@ def _copy(source: Path, target: Path) -> None:
         need, free = source.stat().st_size, shutil.disk_usage(target.parent).free
         if free < need:
             raise DoesNotFit(
-                f"the copy needs {size(need)}, but {target.parent.parent} has {size(free)} free; "
+                f"the copy needs {format_bytes(need)}, but {target.parent.parent} has {format_bytes(free)} free; "
                 "free some space, or import the file in place without --copy"
             ) from None
         try:

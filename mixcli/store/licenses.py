@@ -9,7 +9,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Licence:
+class License:
     """A license by its SPDX id (or the name that its authors gave it), and its terms in one sentence."""
 
     name: str
@@ -47,15 +47,15 @@ _SPELLED = {
 }
 
 
-def licence(name: str | None, link: str | None = None) -> Licence:
+def license_of(name: str | None, link: str | None = None) -> License:
     """Return what a license means; `name` is an SPDX id or what a model card says, `link` is where its text stands."""
     text = (name or "").strip()
     if not text or text.lower() in {"unknown", "none", "n/a"}:
-        return Licence(UNKNOWN, "unknown; read the model card before you use it for others")
+        return License(UNKNOWN, "unknown; read the model card before you use it for others")
     known = _SPELLED.get(text.lower(), text)
     where = f"; its text: {link}" if link else ""
     if known in OPEN:
-        return Licence(known, f"{known}: open weights, {OPEN[known]}")
+        return License(known, f"{known}: open weights, {OPEN[known]}")
     if known in OTHER:
-        return Licence(known, f"{known}: other terms, {OTHER[known]}{where}")
-    return Licence(known, f"{known}: other terms; read them before you use the model for others{where}")
+        return License(known, f"{known}: other terms, {OTHER[known]}{where}")
+    return License(known, f"{known}: other terms; read them before you use the model for others{where}")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixcli.store.licenses import Licence
+from mixcli.store.licenses import License
 
 if TYPE_CHECKING:
     pass
@@ -119,7 +119,7 @@ class About:
 
     name: str
     description: str
-    licence: Licence
+    licence: License
     origin: str
     keeper: str = "mixcli"
     revision: str = ""

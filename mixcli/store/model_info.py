@@ -9,16 +9,16 @@ from mixcli.errors import IntegrityError
 from mixcli.store import usage
 from mixcli.store.damaged import Damaged
 from mixcli.store.headers import header_of, prompt_format, shape_of
-from mixcli.store.licenses import Licence, licence
+from mixcli.store.licenses import License, license_of
 from mixcli.store.store import StoredModel
-from mixcli.system.formatting import count, size
+from mixcli.system.formatting import count, format_bytes
 from profiles.shape import tensor_class
 from quantize.sources.gguf_header import GgufHeader
 
 MAX_TEXT = 200  # characters of a name that a file gives itself
 
 
-def card(model: StoredModel) -> dict[str, Any]:
+def model_info(model: StoredModel) -> dict[str, Any]:
     """Return the facts of a model as label -> value, in reading order; counts are numbers, sizes bytes."""
     header = header_of(model.parts)
     shape = shape_of(header)
@@ -116,7 +116,7 @@ def damaged_row(one: Damaged) -> dict[str, Any]:
     }
 
 
-def for_people(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def to_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a card's rows as people read them."""
     shown = {
         **facts,
@@ -126,7 +126,7 @@ def for_people(facts: dict[str, Any]) -> list[tuple[str, str]]:
         else "none (dense)",
         "context": f"{facts['context']} tokens",
         "types": ", ".join(f"{what} {types}" for what, types in facts["types"].items()),
-        "size": size(facts["size"]),
+        "size": format_bytes(facts["size"]),
         "files": "\n".join(facts["files"]),
     }
     hidden = {"active_parameters", "experts_used"}
@@ -148,9 +148,9 @@ def _size(model: StoredModel) -> int:
     return total
 
 
-def _licence(header: GgufHeader) -> Licence:
+def _licence(header: GgufHeader) -> License:
     name = header.get("general.license")
-    return licence(name if isinstance(name, str) else None)
+    return license_of(name if isinstance(name, str) else None)
 
 
 def _types(header: GgufHeader) -> dict[str, str]:

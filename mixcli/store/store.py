@@ -35,7 +35,7 @@ from mixcli.system.locks import exclusive
 from mixcli.system.text import nearest
 
 if TYPE_CHECKING:
-    from mixcli.store.foreign import Sighting
+    from mixcli.store.foreign import ForeignModel
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class StoredModel:
 
     path: Path
     manifest: Manifest | None = None
-    seen: "Sighting | None" = None
+    seen: "ForeignModel | None" = None
 
     @property
     def label(self) -> str:

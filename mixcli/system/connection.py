@@ -8,7 +8,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 LEAST = 1 << 14  # bytes that a client must take in `patience` seconds, or all that is left
 
 
-class Connection(H11Protocol):
+class PatientConnection(H11Protocol):
     """uvicorn's, which waits forever for a client that reads no more.
 
     Nothing is written while the system's buffer is full, so this process holds one piece of an answer at most. A client that takes less
@@ -51,4 +51,4 @@ class Connection(H11Protocol):
             self._watch_reader()
 
 
-__all__ = ["Connection"]
+__all__ = ["PatientConnection"]

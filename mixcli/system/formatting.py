@@ -11,7 +11,7 @@ MAX_SIZE = 1 << 60  # bytes
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def size(n_bytes: float) -> str:
+def format_bytes(n_bytes: float) -> str:
     """Return bytes as GB, MB or kB, decimal as disks and downloads are sold."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale:
@@ -75,7 +75,7 @@ def address(text: str) -> str:
 LONGEST = 100 * 365 * 24 * 3600  # seconds of a time
 
 
-def seconds(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Parse a time such as 30s, 5m, 1h, 0 or -1 to seconds; UsageError if it is invalid."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
     try:

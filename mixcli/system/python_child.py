@@ -65,7 +65,7 @@ def command(*arguments: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Done:
+class ChildResult:
     """How a child ended: its exit code (negative: a signal), what it wrote, and whether it was ended for taking too long or writing too much."""
 
     code: int
@@ -88,7 +88,9 @@ class Done:
         return f"killed by signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
 
 
-def run(*arguments: str, seconds: float, stdin: str = "", variables: Mapping[str, str] | None = None) -> Done:
+def run(
+    *arguments: str, seconds: float, stdin: str = "", variables: Mapping[str, str] | None = None
+) -> ChildResult:
     """Run a child to its end, `seconds` at most, and return what it wrote; whatever it started ends with it, and it ends with this process."""
     ours, others = os.pipe()
     try:
@@ -106,7 +108,7 @@ def finished(
     stdin: str = "",
     variables: Mapping[str, str] | None = None,
     handles: Sequence[int] = (),
-) -> Done:
+) -> ChildResult:
     """Run any program to its end, with these descriptors of ours open in it; it may outlive this process."""
     process = subprocess.Popen(
         command,
@@ -121,7 +123,7 @@ def finished(
         out, err, whole = _talk(process, stdin.encode(), time.monotonic() + seconds)
     finally:
         _end(process)
-    return Done(
+    return ChildResult(
         process.returncode,
         out.decode("utf-8", "replace"),
         err.decode("utf-8", "replace"),
@@ -199,4 +201,4 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
                 stream.close()
 
 
-__all__ = ["Done", "command", "environment", "finished", "run"]
+__all__ = ["ChildResult", "command", "environment", "finished", "run"]

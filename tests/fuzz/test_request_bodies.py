@@ -12,9 +12,9 @@ import httpx2
 import pytest
 from hypothesis import strategies as st
 
-from mixcli.host.app import State, create_app
+from mixcli.host.app import HostState, create_app
 from mixcli.host.openai_schema import ChatRequest
-from mixcli.host.protocol.host_spec import HostName, HostSpec, Order
+from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.host.protocol.paths import READY
 from profiles.placement import Placement
 from quantize import convert
@@ -166,7 +166,7 @@ class App:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self.state = self._do(self._start(HostSpec(HostName(path, "tiny", "{}"), Order(PLACEMENT))))
+        self.state = self._do(self._start(HostSpec(HostName(path, "tiny", "{}"), LoadPlan(PLACEMENT))))
 
     def send(self, case: Case) -> httpx2.Response:
         return self._do(self._send(case))
@@ -177,8 +177,8 @@ class App:
         self._thread.join()
         self._loop.close()
 
-    async def _start(self, spec: HostSpec) -> State:
-        state = State(spec)
+    async def _start(self, spec: HostSpec) -> HostState:
+        state = HostState(spec)
         transport = httpx2.ASGITransport(create_app(state), raise_app_exceptions=False)
         self._client = httpx2.AsyncClient(transport=transport, base_url="http://localhost")
         state.engine.start()

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
-from mixcli.chat.conversation import Talk
+from mixcli.chat.conversation import Conversation
 from mixcli.chat.sessions import DONE, Sessions
-from mixcli.request.settings import Settings
+from mixcli.request.settings import ChatSettings
 from tests.conftest import _environment
 from tests.support import small_gguf
 from tests.support.forked import Forked, commands, forked
@@ -83,7 +83,7 @@ def test_a_file_in_the_place_of_a_home(program: Forked, words: tuple[str, ...]) 
 @pytest.fixture
 def read_only(home: Path) -> list[str]:
     """A home with one conversation, and the words that run a command while it cannot be written to."""
-    talk = Talk(Sessions(), "demo:Q4_K_M", "", Settings())
+    talk = Conversation(Sessions(), "demo:Q4_K_M", "", ChatSettings())
     talk.ask("Why?")
     talk.hear("Because")
     talk.end(DONE, ())

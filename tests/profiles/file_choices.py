@@ -12,7 +12,7 @@ from profiles.file_choice import FileChoice, choose, pick
 from profiles.models import known_models
 from profiles.profile_files import load_profile
 from profiles.quality import USUAL
-from profiles.request import Preference, Request, Rule
+from profiles.request import PlanRequest, Preference, Rule
 from profiles.shape import ModelShape
 
 GOLDEN = Path(__file__).with_suffix(".txt")
@@ -31,7 +31,7 @@ def shapes(model: str) -> dict[str, ModelShape]:
 
 @cache
 def choice(model: str, machine: str) -> FileChoice:
-    return choose(shapes(model), load_profile(machine).machine(), Request())
+    return choose(shapes(model), load_profile(machine).machine(), PlanRequest())
 
 
 def line(model: str, machine: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from profiles.errors import BadModel, BadRequest
 from profiles.memory import KV_TYPES, kv_types_of
-from profiles.planner import GIB, Gpu, Machine, Request, plan
+from profiles.planner import GIB, Gpu, Machine, PlanRequest, plan
 from profiles.shape import model_shape
 
 from .test_planner import MIXTRAL
@@ -73,7 +73,7 @@ def test_a_cache_whose_blocks_do_not_divide_a_head_is_refused_by_the_plan(
 ) -> None:
     shape = replace(MIXTRAL, head_dim_k=head[0], head_dim_v=head[1])
     with pytest.raises(BadRequest, match=rf"in {kind} has blocks of 32 values.*--kv f16") as caught:
-        plan(shape, HOST, Request(kv=kind))
+        plan(shape, HOST, PlanRequest(kv=kind))
     assert caught.value.exit_code == 2
     assert kv_types_of(shape) == ("f32", "f16", "bf16")
 
@@ -82,12 +82,12 @@ def test_such_a_cache_is_not_taken_unasked() -> None:
     shape = replace(MIXTRAL, head_dim_k=80, head_dim_v=80)
     tight = Machine(29 * GIB, 8)  # where 8 bits would be tried before a smaller context
     for kv in ("auto", None):
-        assert plan(shape, tight, Request(kv=kv)).placement.type_k == "f16"
+        assert plan(shape, tight, PlanRequest(kv=kv)).placement.type_k == "f16"
     only_small = replace(HOST, kv_types=("q8_0",), gpus=(Gpu("card", 24 * GIB, 900.0),))
-    assert plan(shape, only_small, Request()).placement.type_v == "f16"
-    assert plan(MIXTRAL, HOST, Request(kv="q8_0")).placement.type_k == "q8_0"
+    assert plan(shape, only_small, PlanRequest()).placement.type_v == "f16"
+    assert plan(MIXTRAL, HOST, PlanRequest(kv="q8_0")).placement.type_k == "q8_0"
 
 
 def test_an_unknown_cache_type_is_a_sentence() -> None:
     with pytest.raises(BadRequest, match="invalid KV cache type 'q9'"):
-        plan(MIXTRAL, HOST, Request(kv="q9"))
+        plan(MIXTRAL, HOST, PlanRequest(kv="q9"))

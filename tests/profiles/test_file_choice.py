@@ -13,7 +13,7 @@ from profiles.models import known_models
 from profiles.planner import plan
 from profiles.profile_files import load_profile
 from profiles.quality import BITS, PUBLISHED, estimated_loss, loss_of
-from profiles.request import PREFERENCES, Request, Rule
+from profiles.request import PREFERENCES, PlanRequest, Rule
 from tests.profiles.file_choices import GOLDEN, MACHINES, MODELS, choice, line, shapes
 
 
@@ -62,7 +62,9 @@ def test_a_least_rate_holds_for_every_preference_and_is_said_to_be_missed() -> N
         assert chosen(rows, prefer, 80).decode >= 80
     assert chosen(rows, "quality", 16).type == "IQ4_XS"
     assert pick(rows, Rule(min_tps=1000)) == (None, "nothing reaches 1000 tok/s")
-    missed = choose({"Q2_K": shapes("mixtral")["Q2_K"]}, Machine(64 * GIB, 8), Request(), Rule(min_tps=1000))
+    missed = choose(
+        {"Q2_K": shapes("mixtral")["Q2_K"]}, Machine(64 * GIB, 8), PlanRequest(), Rule(min_tps=1000)
+    )
     assert (missed.chosen, missed.fastest) == (None, missed.row("Q2_K"))
 
 
@@ -70,7 +72,7 @@ def test_a_least_rate_holds_for_every_preference_and_is_said_to_be_missed() -> N
 def test_every_row_has_the_plan_that_its_type_has_when_it_is_named(machine: str) -> None:
     for row in choice("mixtral", machine).rows:
         if row.plan is not None:
-            assert row.plan == plan(row.shape, load_profile(machine).machine(), Request())
+            assert row.plan == plan(row.shape, load_profile(machine).machine(), PlanRequest())
             assert row.decode == pytest.approx(sum(row.plan.estimate.ends(row.plan.estimate.decode)) / 2)
 
 
@@ -78,7 +80,7 @@ def test_every_row_has_the_plan_that_its_type_has_when_it_is_named(machine: str)
 def test_half_the_context_is_taken_where_only_lossy_types_fit_at_all_of_it(prefer: str) -> None:
     card = load_profile("rtx-4090").machine()
     tight = replace(card, gpus=(replace(card.gpus[0], bytes_free=4 * GIB),), bytes_free=16 * GIB)
-    found = choose(shapes("mixtral"), tight, Request(), Rule(prefer))  # type: ignore[arg-type]
+    found = choose(shapes("mixtral"), tight, PlanRequest(), Rule(prefer))  # type: ignore[arg-type]
     fitting = {row.type: row.n_ctx for row in found.rows if row.plan}
     assert fitting == {"IQ3_S": 4096, "Q3_K_S": 4096, "Q2_K": 8192}
     assert found.chosen is not None
@@ -102,9 +104,9 @@ def test_the_reason_is_one() -> None:
 
 def test_what_fits_with_no_context_is_not_chosen() -> None:
     tight = Machine(17 * GIB, 8)
-    assert choose(shapes("mixtral"), Machine(8 * GIB, 8), Request()).chosen is None
+    assert choose(shapes("mixtral"), Machine(8 * GIB, 8), PlanRequest()).chosen is None
     with pytest.raises(DoesNotFit, match="exceeds the trained context of 32768"):
-        choose(shapes("mixtral"), tight, Request(n_ctx=65536))
+        choose(shapes("mixtral"), tight, PlanRequest(n_ctx=65536))
 
 
 def test_losses_are_published_or_estimated_between_what_was_published() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from profiles.graph import BatchShape, Graph, LayerHome
 from profiles.layout import Layout
 from profiles.packer import WHOLE, Packer, Parts
-from profiles.packing import KINDS, SPLITS, Goods, Room, at_least, fill
+from profiles.packing import KINDS, SPLITS, Budget, LayerSizes, at_least, pack
 from profiles.schedule import program
 from profiles.shape import LayerShape, ModelShape
 from profiles.speed import DeviceRates, Rates
@@ -22,16 +22,20 @@ devices = st.builds(DeviceRates, st.floats(0, 1e-3), byte_costs, st.floats(0, 1e
 
 
 @st.composite
-def goods(draw: st.DrawFn) -> Goods:
+def goods(draw: st.DrawFn) -> LayerSizes:
     sizes = draw(st.lists(st.integers(1, 400), min_size=1, max_size=3, unique=True))
     kinds = [LayerShape(20 * MIB, 90 * MIB, 90 * MIB, size * MIB) for size in sizes]
-    return Goods(tuple(draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=14))), 16 * MIB, 60 * MIB)
+    return LayerSizes(
+        tuple(draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=14))), 16 * MIB, 60 * MIB
+    )
 
 
 @st.composite
-def rooms(draw: st.DrawFn) -> Room:
+def rooms(draw: st.DrawFn) -> Budget:
     n_bytes = draw(st.integers(0, 4096)) * MIB
-    return Room(n_bytes, n_bytes - draw(st.integers(0, 90)) * MIB, n_bytes - draw(st.integers(90, 200)) * MIB)
+    return Budget(
+        n_bytes, n_bytes - draw(st.integers(0, 90)) * MIB, n_bytes - draw(st.integers(90, 200)) * MIB
+    )
 
 
 @st.composite
@@ -45,20 +49,20 @@ def rates(draw: st.DrawFn, n_gpus: int) -> Rates:
 
 @quick
 @given(goods(), st.data())
-def test_no_layout_is_quicker_than_its_bound(one: Goods, data: st.DataObject) -> None:
+def test_no_layout_is_quicker_than_its_bound(one: LayerSizes, data: st.DataObject) -> None:
     n_gpus = data.draw(st.integers(1, 3))
     there = [data.draw(rooms()) for _ in range(n_gpus)]
     costs, spare = data.draw(rates(n_gpus)), data.draw(st.integers(0, 8192)) * MIB
     shape = shape_of(one)
     for kind in KINDS:
-        layout = fill(one, there, costs, kind, spare, from_disk=False)
+        layout = pack(one, there, costs, kind, spare, from_disk=False)
         if layout is not None:
             bound = at_least(one, there, costs, kind, spare, from_disk=False)
             assert bound is not None
             assert bound <= costs.seconds(shape, layout) * (1 + 1e-9)
 
 
-def shape_of(one: Goods) -> ModelShape:
+def shape_of(one: LayerSizes) -> ModelShape:
     """Return a model with these layers; only bytes of layers and of the output count."""
     experts = one.bytes_experts
     return replace(
@@ -75,7 +79,7 @@ def shape_of(one: Goods) -> ModelShape:
 @quick
 @given(goods(), rates(1), st.integers(0, 4096), st.sampled_from([(), SPLITS[1:4], SPLITS]))
 def test_one_room_among_many_is_filled_as_if_it_were_the_only_one(
-    one: Goods, costs: Rates, room: int, splits: tuple[Parts, ...]
+    one: LayerSizes, costs: Rates, room: int, splits: tuple[Parts, ...]
 ) -> None:
     counts, n_bytes = one.counts[-1], room * MIB
     alone = Packer(one.sizes, costs, 0, splits, tight=False)

@@ -10,7 +10,7 @@ from mixcli.store.headers import shape_of
 from profiles.errors import DoesNotFit
 from profiles.memory import bytes_kv
 from profiles.placement import Placement
-from profiles.planner import GIB, Gpu, Machine, Request, plan
+from profiles.planner import GIB, Gpu, Machine, PlanRequest, plan
 from profiles.shape import ModelShape, model_shape
 from profiles.speed import LOW
 from quantize.sources.gguf_header import read_header
@@ -64,30 +64,30 @@ def test_a_shape_counts_experts_apart() -> None:
 
 
 def test_the_whole_context_is_kept_when_it_was_asked_for() -> None:
-    assert plan(MIXTRAL, Machine(64 * GIB, 8), Request(n_ctx=16384)).n_ctx == 16384
+    assert plan(MIXTRAL, Machine(64 * GIB, 8), PlanRequest(n_ctx=16384)).n_ctx == 16384
     with pytest.raises(
         DoesNotFit, match=r"needs 32\.5 GiB .* 30\.0 GiB are free; try --ctx \d+, or --quant Q4_K_S, or "
     ) as refusal:
-        plan(MIXTRAL, Machine(30 * GIB, 8), Request(n_ctx=32768))
+        plan(MIXTRAL, Machine(30 * GIB, 8), PlanRequest(n_ctx=32768))
     way_out = int(re.findall(r"--ctx (\d+)", str(refusal.value))[0])
-    assert plan(MIXTRAL, Machine(30 * GIB, 8), Request(n_ctx=way_out)).n_ctx == way_out
+    assert plan(MIXTRAL, Machine(30 * GIB, 8), PlanRequest(n_ctx=way_out)).n_ctx == way_out
 
 
 def test_a_context_that_nobody_asked_for_is_halved_until_it_fits() -> None:
-    assert plan(MIXTRAL, Machine(64 * GIB, 8), Request()).n_ctx == 8192
-    assert plan(MIXTRAL, Machine(29 * GIB, 8), Request()).n_ctx < 8192
+    assert plan(MIXTRAL, Machine(64 * GIB, 8), PlanRequest()).n_ctx == 8192
+    assert plan(MIXTRAL, Machine(29 * GIB, 8), PlanRequest()).n_ctx < 8192
 
 
 def test_a_context_beyond_the_models_own_is_refused() -> None:
     with pytest.raises(DoesNotFit, match="trained context of 32768"):
-        plan(MIXTRAL, Machine(512 * GIB, 8), Request(n_ctx=65536))
+        plan(MIXTRAL, Machine(512 * GIB, 8), PlanRequest(n_ctx=65536))
 
 
 def test_too_little_memory_says_need_have_and_a_way_out() -> None:
     with pytest.raises(
         DoesNotFit, match=r"needs 28\.\d GiB .* 16\.0 GiB are free; try .*, or .*, or "
     ) as refusal:
-        plan(MIXTRAL, Machine(16 * GIB, 8), Request())
+        plan(MIXTRAL, Machine(16 * GIB, 8), PlanRequest())
     assert refusal.value.exit_code == 4
 
 
@@ -103,14 +103,14 @@ def test_a_placement_survives_json() -> None:
 def test_one_reader_on_a_processor_goes_without_flash_attention_where_there_is_room() -> None:
     """On a processor flash attention is slower; many texts in one cache, a GPU and quantized values are other matters."""
     cpu = Machine(64 * GIB, 8)
-    alone = plan(MIXTRAL, cpu, Request(n_ctx=8192, n_ubatch=128))
+    alone = plan(MIXTRAL, cpu, PlanRequest(n_ctx=8192, n_ubatch=128))
     assert not alone.placement.flash_attn
-    assert plan(MIXTRAL, cpu, Request(purpose="batch")).placement.flash_attn
-    assert plan(MIXTRAL, cpu, Request(kv="q8_0")).placement.flash_attn
-    assert plan(MIXTRAL, Machine(64 * GIB, 8, (Gpu("CUDA0", 24 * GIB),)), Request()).placement.flash_attn
+    assert plan(MIXTRAL, cpu, PlanRequest(purpose="batch")).placement.flash_attn
+    assert plan(MIXTRAL, cpu, PlanRequest(kv="q8_0")).placement.flash_attn
+    assert plan(MIXTRAL, Machine(64 * GIB, 8, (Gpu("CUDA0", 24 * GIB),)), PlanRequest()).placement.flash_attn
 
     (host,) = alone.ledger
-    tight = plan(MIXTRAL, Machine(host.need - 1, 8), Request(n_ctx=8192, n_ubatch=128))
+    tight = plan(MIXTRAL, Machine(host.need - 1, 8), PlanRequest(n_ctx=8192, n_ubatch=128))
     assert tight.placement.flash_attn
     assert tight.seconds("chat") > alone.seconds("chat")
 
@@ -125,7 +125,9 @@ def test_the_range_that_is_shown_holds_what_was_measured_on_a_gpu(
     card = Gpu("CUDA0", (gib << 30) - (512 << 20), bandwidth=4277.0, link=47.9, tflops=856.0)
     machine = Machine(98 << 30, 16, (card,), bandwidth=140.0)
     found = plan(
-        shape_of(read_header(header_only("mixtral-8x7b", "Q4_K_M"))), machine, Request(n_ctx=8192, kv="f16")
+        shape_of(read_header(header_only("mixtral-8x7b", "Q4_K_M"))),
+        machine,
+        PlanRequest(n_ctx=8192, kv="f16"),
     )
     assert 0.95 * LOW <= decode / found.estimate.decode <= 1.05
     assert 0.95 * LOW <= prefill / found.estimate.prefill <= 1.05

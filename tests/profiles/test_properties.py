@@ -13,7 +13,7 @@ from profiles.ledger import accounts
 from profiles.machine import Gpu, Machine
 from profiles.memory import bytes_kv, cells
 from profiles.placement import Placement
-from profiles.planner import Plan, Request, plan
+from profiles.planner import Plan, PlanRequest, plan
 from profiles.shape import LayerShape, ModelShape
 
 MIB = 1 << 20
@@ -78,7 +78,7 @@ def machines(draw: st.DrawFn, most_gpus: int = 3) -> Machine:
 
 
 requests = st.builds(
-    Request,
+    PlanRequest,
     n_ctx=st.none() | st.integers(64, 32768),
     kv=st.sampled_from([None, "auto", "q8_0"]),
     n_ubatch=st.sampled_from([None, None, 256, 2048]),
@@ -94,7 +94,7 @@ many = settings(quick_to_fail, max_examples=500)
 some = settings(quick_to_fail, max_examples=100)
 
 
-def planned(shape: ModelShape, machine: Machine, request: Request) -> Plan | None:
+def planned(shape: ModelShape, machine: Machine, request: PlanRequest) -> Plan | None:
     try:
         return plan(shape, machine, request)
     except DoesNotFit:
@@ -104,7 +104,7 @@ def planned(shape: ModelShape, machine: Machine, request: Request) -> Plan | Non
 @pytest.mark.slow
 @many
 @given(shapes(), machines(), requests)
-def test_no_plan_is_above_its_budget(shape: ModelShape, machine: Machine, request: Request) -> None:
+def test_no_plan_is_above_its_budget(shape: ModelShape, machine: Machine, request: PlanRequest) -> None:
     try:
         found = plan(shape, machine, request)
     except DoesNotFit as error:
@@ -142,7 +142,7 @@ def test_more_memory_never_plans_slower(
 ) -> None:
     """With up to three GPUs: more of any of them, or of main memory, gives an estimate at least as good."""
     # a cache in 8 bits is smaller and worse, and only a model that is wholly in memory may be repacked: not to be compared
-    request = Request(n_ctx=n_ctx, kv="f16", from_disk=from_disk and bool(machine.gpus))
+    request = PlanRequest(n_ctx=n_ctx, kv="f16", from_disk=from_disk and bool(machine.gpus))
     before = planned(shape, machine, request)
     richer = [replace(machine, bytes_free=machine.bytes_free + more * MIB)]
     for i, gpu in enumerate(machine.gpus):

@@ -15,7 +15,7 @@ from profiles.placement import Placement
 from profiles.planner import plan
 from profiles.profile_files import load_profile
 from profiles.rates import HostRates, ProductRates, TypeRates, read_rates, write_rates
-from profiles.request import Request, work_of
+from profiles.request import PlanRequest, work_of
 from profiles.speed import LOW, decode_rates, prefill_rates
 from profiles.typical import typical_rates
 
@@ -64,10 +64,12 @@ def test_a_type_that_is_known_is_priced_by_its_rates_and_others_as_is_usual_ther
 )
 def test_the_layout_is_the_faster_one_for_the_work(purpose: str, repack: bool) -> None:
     here = machine(*(TypeRates(name, PLAIN, REPACKED) for name in MIXTURE.types))
-    found = plan(MIXTURE, here, Request(n_ctx=4096, purpose=purpose))
+    found = plan(MIXTURE, here, PlanRequest(n_ctx=4096, purpose=purpose))
     assert found.placement.repack == repack
     plain = machine(*(TypeRates(name, PLAIN, None) for name in MIXTURE.types))
-    assert not plan(MIXTURE, plain, Request(n_ctx=4096, purpose=purpose)).placement.repack, "nothing to gain"
+    assert not plan(MIXTURE, plain, PlanRequest(n_ctx=4096, purpose=purpose)).placement.repack, (
+        "nothing to gain"
+    )
 
 
 def test_work_is_a_name_or_tokens_read_and_written() -> None:
@@ -94,7 +96,7 @@ def test_the_range_is_narrower_where_the_processor_was_measured() -> None:
         (part, False, "partly from this CPU's measured rates"),
         (machine(), False, "not measured"),
     ):
-        found = plan(MIXTURE, here, Request(n_ctx=512)).estimate
+        found = plan(MIXTURE, here, PlanRequest(n_ctx=512)).estimate
         assert (found.low > LOW, found.basis) == (is_narrow, basis)
 
 
@@ -115,7 +117,7 @@ def test_beside_a_gpu_the_hosts_rates_count_and_nothing_is_repacked() -> None:
     card = Gpu("CUDA0", 12 * GIB, bandwidth=900.0, link=12.0, tflops=70.0)
     rates = HostRates(tuple(TypeRates(name, PLAIN, REPACKED) for name in MIXTURE.types))
     fast, slow = (
-        plan(MIXTURE, Machine(64 * GIB, 8, (card,), rates=one), Request(n_ctx=4096))
+        plan(MIXTURE, Machine(64 * GIB, 8, (card,), rates=one), PlanRequest(n_ctx=4096))
         for one in (rates, rates.scaled(0.25, 100.0))
     )
     assert fast.estimate.decode > 2 * slow.estimate.decode

@@ -21,7 +21,7 @@ from quantize.ggml_types import GGMLQuantizationType as T
 from quantize.plan import plan_write
 from quantize.recipe import choose_types
 from quantize.source import ModelSource, TensorSource
-from quantize.write_journal import Journal
+from quantize.write_journal import WriteJournal
 from quantize.writer import write_gguf
 from tests.quantize.tiny import model_of, random_weights
 
@@ -234,7 +234,7 @@ def test_a_file_system_without_locks(
 def test_two_at_once(model: ModelSource, tmp_path: Path) -> None:
     target, types = tmp_path / "m.gguf", choose_types(model, "Q8_0")
     with (
-        Journal(tmp_path / "m.gguf.journal", "mine", ()),
+        WriteJournal(tmp_path / "m.gguf.journal", "mine", ()),
         pytest.raises(InUse, match="in use by another process"),
     ):
         write_gguf(model, target, types, "Q8_0")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.client.process import Host, connect, hosts, stop
-from mixcli.host.protocol.host_spec import HostName, Order
+from mixcli.host.protocol.host_spec import HostName, LoadPlan
 from mixcli.system.hardware import physical_cores
 from profiles.placement import Placement
 
@@ -21,7 +21,7 @@ def silent(_done: float, _total: float, _stage: str) -> None: ...
 @contextmanager
 def held(name: HostName, placement: Placement) -> Iterator[Host]:
     """Start a host and hold it; every host of this home is ended afterwards."""
-    host = connect(name, lambda: Order(placement), 60, silent)
+    host = connect(name, lambda: LoadPlan(placement), 60, silent)
     yield host
     host.leave()
     for left in hosts():

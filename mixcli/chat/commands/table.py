@@ -26,7 +26,7 @@ Ctrl-C     stop an answer; at the empty prompt, quit (as Ctrl-D)
 
 
 @dataclass(frozen=True)
-class Command:
+class SlashCommand:
     """A slash command: its function, its arguments as text and for completion, and its help."""
 
     act: Act
@@ -61,28 +61,28 @@ def _paths(_chat: "Chat") -> Words:
     return PATH
 
 
-TABLE: dict[str, Command] = {
-    "/help": Command(_help, "", "list these commands"),
-    "/model": Command(model.model, "[NAME]", "show the model, or switch to another", model.model_names),
-    "/profile": Command(model.profile, "[NAME]", "show or change the hardware profile", model.profile_names),
-    "/system": Command(conversation.system, "[TEXT|none|@PERSONA]", "show or set the system message", _systems),
-    "/set": Command(conversation.set_, "[NAME [VALUE]]", "show or change settings: temperature, seed, max_tokens, ...", _settings),
-    "/retry": Command(branches.retry, "", "answer the last question again"),
-    "/edit": Command(branches.edit, "[N]", "write a message in $EDITOR, or edit message N"),
-    "/undo": Command(branches.undo, "", "undo the last turn; it is kept as a branch"),
-    "/branch": Command(branches.branch, "[N]", "list the branches, or switch to one"),
-    "/sessions": Command(branches.sessions, "[WORDS]", "list conversations, or search them"),
-    "/resume": Command(branches.resume, "NAME", "continue another conversation", _sessions),
-    "/rename": Command(branches.rename, "NAME", "rename this conversation"),
-    "/export": Command(conversation.export, "[markdown|json] [PATH]", "save this conversation to a file", _paths),
-    "/copy": Command(conversation.copy_answer, "", "copy the last answer to the clipboard"),
-    "/file": Command(conversation.file, "PATH", "attach a text file to the next message", _paths),
-    "/context": Command(conversation.context, "", "show what the model sees, with token counts"),
-    "/clear": Command(conversation.clear, "", "start a new conversation; this one is kept"),
-    "/stats": Command(conversation.statistics, "", "show speed and token counts of the last answer"),
-    "/plan": Command(model.plan, "", "show the plan: which part of the model is on which device"),
-    "/experts": Command(model.experts, "", "show which experts the last answer used"),
-    "/quit": Command(_quit, "", "quit (as Ctrl-D)"),
+TABLE: dict[str, SlashCommand] = {
+    "/help": SlashCommand(_help, "", "list these commands"),
+    "/model": SlashCommand(model.model, "[NAME]", "show the model, or switch to another", model.model_names),
+    "/profile": SlashCommand(model.profile, "[NAME]", "show or change the hardware profile", model.profile_names),
+    "/system": SlashCommand(conversation.system, "[TEXT|none|@PERSONA]", "show or set the system message", _systems),
+    "/set": SlashCommand(conversation.set_, "[NAME [VALUE]]", "show or change settings: temperature, seed, max_tokens, ...", _settings),
+    "/retry": SlashCommand(branches.retry, "", "answer the last question again"),
+    "/edit": SlashCommand(branches.edit, "[N]", "write a message in $EDITOR, or edit message N"),
+    "/undo": SlashCommand(branches.undo, "", "undo the last turn; it is kept as a branch"),
+    "/branch": SlashCommand(branches.branch, "[N]", "list the branches, or switch to one"),
+    "/sessions": SlashCommand(branches.sessions, "[WORDS]", "list conversations, or search them"),
+    "/resume": SlashCommand(branches.resume, "NAME", "continue another conversation", _sessions),
+    "/rename": SlashCommand(branches.rename, "NAME", "rename this conversation"),
+    "/export": SlashCommand(conversation.export, "[markdown|json] [PATH]", "save this conversation to a file", _paths),
+    "/copy": SlashCommand(conversation.copy_answer, "", "copy the last answer to the clipboard"),
+    "/file": SlashCommand(conversation.file, "PATH", "attach a text file to the next message", _paths),
+    "/context": SlashCommand(conversation.context, "", "show what the model sees, with token counts"),
+    "/clear": SlashCommand(conversation.clear, "", "start a new conversation; this one is kept"),
+    "/stats": SlashCommand(conversation.statistics, "", "show speed and token counts of the last answer"),
+    "/plan": SlashCommand(model.plan, "", "show the plan: which part of the model is on which device"),
+    "/experts": SlashCommand(model.experts, "", "show which experts the last answer used"),
+    "/quit": SlashCommand(_quit, "", "quit (as Ctrl-D)"),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mixcli.chat.model_loader import LOADING, LoadState
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 
 NEARLY_FULL = 0.8  # of the context
 BAR = 24  # characters
@@ -78,8 +78,8 @@ def devices(expected: Mapping[str, Mapping[str, int]]) -> list[str]:
     rows = []
     for device, kinds in expected.items():
         if total := sum(kinds.values()):
-            parts = ", ".join(f"{kind} {size(n)}" for kind, n in kinds.items() if n)
-            rows.append(f"{_name(device):<{width}} {bar(total / every)} {size(total)}: {parts}")
+            parts = ", ".join(f"{kind} {format_bytes(n)}" for kind, n in kinds.items() if n)
+            rows.append(f"{_name(device):<{width}} {bar(total / every)} {format_bytes(total)}: {parts}")
     return rows
 
 

@@ -25,7 +25,7 @@ SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
 
 @dataclass(frozen=True)
-class Record:
+class HostRecord:
     """A host's process, its socket and its model."""
 
     pid: int
@@ -35,7 +35,7 @@ class Record:
     path: str
 
     @classmethod
-    def mine(cls, socket: Path, label: str, path: Path) -> "Record":
+    def mine(cls, socket: Path, label: str, path: Path) -> "HostRecord":
         """Describe this process."""
         return cls(os.getpid(), born(os.getpid()), os.fspath(socket), label, os.fspath(path))
 
@@ -60,12 +60,12 @@ class Record:
             self.file.unlink(missing_ok=True)
 
 
-def records(folder: Path) -> Iterator[Record]:
+def records(folder: Path) -> Iterator[HostRecord]:
     """Yield the notes of hosts that run; those of dead ones are cleared away."""
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             with path.open("rb") as file:
-                record = Record(**json.loads(file.read(LONGEST)))
+                record = HostRecord(**json.loads(file.read(LONGEST)))
         except (OSError, ValueError, TypeError):
             continue
         if record.is_alive:

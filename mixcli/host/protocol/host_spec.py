@@ -43,12 +43,12 @@ class HostName:
 
 
 @dataclass(frozen=True)
-class Order:
+class LoadPlan:
     """How to load a model: a placement, the bytes that its plan expects on each device, and the next smaller plan."""
 
     placement: Placement
     expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    smaller: "Order | None" = None
+    smaller: "LoadPlan | None" = None
 
     def to_data(self) -> dict[str, Any]:
         return {
@@ -58,7 +58,7 @@ class Order:
         }
 
     @classmethod
-    def from_data(cls, data: dict[str, Any]) -> "Order":
+    def from_data(cls, data: dict[str, Any]) -> "LoadPlan":
         smaller = data["smaller"]
         return cls(
             Placement.from_json(data["placement"]),
@@ -72,7 +72,7 @@ class HostSpec:
     """Everything that starts a host: its name and the placement of its model."""
 
     name: HostName
-    order: Order
+    order: LoadPlan
 
     def to_json(self) -> str:
         """Return the text that starts a host."""
@@ -84,4 +84,6 @@ class HostSpec:
         """Read what `to_json` wrote."""
         data = json.loads(text)
         name = data["name"]
-        return cls(HostName(Path(name["path"]), name["label"], name["asked"]), Order.from_data(data["order"]))
+        return cls(
+            HostName(Path(name["path"]), name["label"], name["asked"]), LoadPlan.from_data(data["order"])
+        )

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mixcli.batch.batch import Order, Report, work
+from mixcli.batch.batch import BatchOptions, Report, run_batch
 from mixcli.batch.job import TemplateJob, prompt_template
 from mixcli.batch.records import Record, open_records
-from mixcli.batch.runner import Settings
+from mixcli.batch.runner import BatchSettings
 from mixcli.errors import MixcliError, UsageError
 from mixcli.request.output_format import form_of
 
@@ -292,9 +292,11 @@ def batch(tmp_path: Path) -> Iterator[Batch]:
         job = TemplateJob(
             prompt_template(prompt), form=form_of(choice, None, None, None, more.pop("abstain", None)), **more
         )
-        order = Order(str(source), out, tmp_path / "journal", None, gold, Settings("", 4), for_prompts, model)
+        order = BatchOptions(
+            str(source), out, tmp_path / "journal", None, gold, BatchSettings("", 4), for_prompts, model
+        )
         try:
-            report = work(order, job, lambda: server)
+            report = run_batch(order, job, lambda: server)
         except MixcliError as error:
             error.add_note(f"asked {len(server.asked)}")
             raise

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import pytest
 
 from mixcli.batch import journal as module
-from mixcli.batch.journal import Journal, key_of
+from mixcli.batch.journal import BatchJournal, key_of
 from mixcli.errors import InUse, UsageError
 
 
@@ -32,7 +32,7 @@ def closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def filled(path: Path, n: int) -> list[str]:
     keys = [key_of("settings", {"n": index}) for index in range(n)]
-    journal = Journal(path)
+    journal = BatchJournal(path)
     for index, key in enumerate(keys):
         journal.append(key, index, {"result": index})
     journal.close()
@@ -41,20 +41,20 @@ def filled(path: Path, n: int) -> list[str]:
 
 def test_what_was_appended_is_found_again(tmp_path: Path) -> None:
     keys = filled(tmp_path / "journal", 5)
-    journal = Journal(tmp_path / "journal")
+    journal = BatchJournal(tmp_path / "journal")
     assert [journal.take(key, place) for place, key in enumerate(keys)] == [{"result": n} for n in range(5)]
     assert journal.take(key_of("settings", {"n": 99}), 99) is None
 
 
 def test_equal_records_keep_their_own_outcomes_and_a_new_one_shares(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
+    journal = BatchJournal(tmp_path / "journal")
     key = key_of("", {"text": "same"})
     journal.append(key, 7, {"result": 1})
     journal.append(key, 3, {"result": 2})
     assert journal.take(key, 7) is None, "what this run computes is not given out again"
     journal.close()
     for _ in range(2):
-        again = Journal(tmp_path / "journal")
+        again = BatchJournal(tmp_path / "journal")
         assert [again.take(key, place) for place in (1, 3, 7)] == [
             {"result": 1},
             {"result": 2},
@@ -69,7 +69,7 @@ def test_equal_records_keep_their_own_outcomes_and_a_new_one_shares(tmp_path: Pa
 def test_the_order_need_not_be_the_inputs(tmp_path: Path) -> None:
     keys = filled(tmp_path / "journal", 300)
     random.Random(3).shuffle(keys)
-    journal = Journal(tmp_path / "journal")
+    journal = BatchJournal(tmp_path / "journal")
     assert all(journal.take(key, place) for place, key in enumerate(keys))
 
 
@@ -79,7 +79,7 @@ def test_a_torn_last_line_is_cut_off_and_written_over(tmp_path: Path, cut: int) 
     keys = filled(path, 4)
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
-    journal = Journal(path)
+    journal = BatchJournal(path)
     assert [journal.take(key, place) is not None for place, key in enumerate(keys)] == [
         True,
         True,
@@ -94,7 +94,7 @@ def test_a_torn_last_line_is_cut_off_and_written_over(tmp_path: Path, cut: int) 
 def test_a_torn_first_line_is_a_new_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_bytes(module.HEADER[:9])
-    journal = Journal(path)
+    journal = BatchJournal(path)
     assert path.read_bytes() == module.HEADER
     journal.close()
 
@@ -106,7 +106,7 @@ def test_a_line_that_the_disk_has_changed_is_computed_again(
     keys = filled(path, 3)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b"\0" * 20 + b"\n" + lines[2][:66] + b"?}}\n" + lines[3])
-    journal = Journal(path)
+    journal = BatchJournal(path)
     assert [journal.take(key, place) is not None for place, key in enumerate(keys)] == [False, False, True]
     assert journal.take("0" * 32, 0) is None
     assert "1 line of" in capsys.readouterr().err
@@ -116,22 +116,22 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "thesis.txt"
     path.write_text("years of work without a line end")
     with pytest.raises(UsageError, match="not a mixcli batch journal"):
-        Journal(path)
+        BatchJournal(path)
     assert path.read_text() == "years of work without a line end"
 
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
-    first = Journal(tmp_path / "journal")
+    first = BatchJournal(tmp_path / "journal")
     with pytest.raises(InUse, match="another mixcli batch"):
-        Journal(tmp_path / "journal")
+        BatchJournal(tmp_path / "journal")
     first.close()
-    Journal(tmp_path / "journal").close()
+    BatchJournal(tmp_path / "journal").close()
 
 
 def test_memory_does_not_grow_with_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AROUND", 500)
     keys = filled(tmp_path / "journal", 20_000)
-    journal = Journal(tmp_path / "journal")
+    journal = BatchJournal(tmp_path / "journal")
     tracemalloc.start()
     found = sum(
         journal.take(key, place + 17) is not None for place, key in enumerate(keys)
@@ -147,10 +147,10 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
         """
         import resource, signal, sys
         from pathlib import Path
-        from mixcli.batch.journal import Journal, key_of
+        from mixcli.batch.journal import BatchJournal, key_of
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        journal = Journal(Path(sys.argv[1]))
+        journal = BatchJournal(Path(sys.argv[1]))
         for n in range(100):
             journal.append(key_of("", {"n": n}), n, {"result": "x" * 50})
         """
@@ -171,8 +171,8 @@ def test_killed_while_it_writes_it_loses_one_line_at_most(tmp_path: Path) -> Non
         """
         import sys
         from pathlib import Path
-        from mixcli.batch.journal import Journal, key_of
-        journal = Journal(Path(sys.argv[1]))
+        from mixcli.batch.journal import BatchJournal, key_of
+        journal = BatchJournal(Path(sys.argv[1]))
         n = 0
         while True:
             journal.append(key_of("", {"n": n}), n, {"result": "y" * 3000})
@@ -187,5 +187,5 @@ def test_killed_while_it_writes_it_loses_one_line_at_most(tmp_path: Path) -> Non
         said = int(process.stdout.readline())
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    journal = Journal(path)
+    journal = BatchJournal(path)
     assert all(journal.take(key_of("", {"n": n}), n) for n in range(said + 1))

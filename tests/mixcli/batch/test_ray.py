@@ -172,7 +172,7 @@ FAILING = """
 import os, threading
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import ray, ray.exceptions
-from mixcli.batch.ray_backend import RayAsker, _Seat
+from mixcli.batch.ray_backend import RayBackend, _RayWorker
 from mixcli.errors import MixcliError, NotReachable
 
 class Stub:
@@ -184,9 +184,9 @@ class Stub:
         return {"pid": os.getpid()}
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-asker = object.__new__(RayAsker)
+asker = object.__new__(RayBackend)
 asker._ray, asker._lock = ray, threading.Lock()
-asker._seats = [_Seat(ray.remote(Stub).remote(), f"node{n}") for n in range(2)]
+asker._seats = [_RayWorker(ray.remote(Stub).remote(), f"node{n}") for n in range(2)]
 for _ in range(3):
     try:
         asker({"text": "bug"}, "")

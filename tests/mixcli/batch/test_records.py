@@ -12,9 +12,9 @@ import pytest
 from mixcli.batch.job import TemplateJob, prompt_template
 from mixcli.batch.lines import read_lines
 from mixcli.batch.records import Record, open_records
-from mixcli.batch.runner import Done, Settings, Tally, run
+from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
 from mixcli.errors import UsageError
-from mixcli.request.output_format import Form
+from mixcli.request.output_format import OutputFormat
 
 
 def records(raw: bytes, name: str = "", format_: str | None = None) -> list[Record]:
@@ -194,7 +194,7 @@ def test_memory_does_not_grow_with_the_records() -> None:
     sizes: list[int] = []
     answer = {"choices": [{"message": {"content": "ham"}, "finish_reason": "stop"}], "usage": {}}
 
-    def look(_done: Done, tally: Tally) -> None:
+    def look(_done: BatchResult, tally: Tally) -> None:
         if tally.n_done in (2000, 6000):
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
@@ -215,12 +215,12 @@ def test_memory_does_not_grow_with_the_records() -> None:
             buffer[:9] = b"text ham\n"
             return 9
 
-    job = TemplateJob(prompt_template("What is it?"), form=Form(labels=("ham", "spam")))
+    job = TemplateJob(prompt_template("What is it?"), form=OutputFormat(labels=("ham", "spam")))
     records = open_records(io.BufferedReader(Endless()), "-").records  # type: ignore[arg-type]
     tracemalloc.start()
     try:
         tally = run(
-            records, job, lambda _body, _key: answer, None, Settings("x", 8), lambda _line: None, look
+            records, job, lambda _body, _key: answer, None, BatchSettings("x", 8), lambda _line: None, look
         )
     finally:
         tracemalloc.stop()

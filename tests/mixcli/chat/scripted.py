@@ -13,9 +13,9 @@ from typing import Any, Self
 from gguf import GGUFWriter
 
 from mixcli.client.launch import host_name
-from mixcli.planning.load_options import Wish
+from mixcli.planning.load_options import LoadOptions
 from mixcli.store.store import StoredModel
-from profiles.request import Request
+from profiles.request import PlanRequest
 
 N_CTX = 1000
 DIE = "\0die"  # an event: hang up in the middle of the stream and listen no more
@@ -123,7 +123,7 @@ class ScriptedHost:
         self.dead = threading.Event()
         self.hung_up = threading.Event()
         _write_header(path)
-        name = host_name(StoredModel(path), Wish(Request()))
+        name = host_name(StoredModel(path), LoadOptions(PlanRequest()))
         name.log.write_text("the scripted host has left\n")
         self._server = _Server(os.fspath(name.socket), _Handler)
         self._server.host = self

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.chat.conversation import Talk, slug
+from mixcli.chat.conversation import Conversation, slug
 from mixcli.chat.database import VERSION
 from mixcli.chat.sessions import CUT, DONE, PARTIAL, STOPPED, Sessions, database_path
 from mixcli.errors import UsageError
-from mixcli.request.settings import Settings
+from mixcli.request.settings import ChatSettings
 from tests.conftest import Runner
 
 
 @pytest.fixture
-def talk(home: Path) -> Talk:
-    return Talk(Sessions(), "demo:Q4_K_M", "", Settings())
+def talk(home: Path) -> Conversation:
+    return Conversation(Sessions(), "demo:Q4_K_M", "", ChatSettings())
 
 
-def turn(talk: Talk, question: str, answer: str, ids: tuple[int, ...] = ()) -> None:
+def turn(talk: Conversation, question: str, answer: str, ids: tuple[int, ...] = ()) -> None:
     talk.ask(question)
     talk.hear(answer)
     talk.end(DONE, ids)
@@ -31,14 +31,14 @@ def other_eyes() -> list[tuple[str, str, str]]:
         return database.execute("SELECT role, content, state FROM message ORDER BY id").fetchall()
 
 
-def test_a_turn_is_on_disk_before_and_after_the_answer(talk: Talk) -> None:
+def test_a_turn_is_on_disk_before_and_after_the_answer(talk: Conversation) -> None:
     talk.ask("Why?")
     assert other_eyes() == [("user", "Why?", DONE), ("assistant", "", PARTIAL)]
     talk.hear("Because")
     talk.end(DONE, (7, 8, 9))
     assert other_eyes() == [("user", "Why?", DONE), ("assistant", "Because", DONE)]
     assert stat.S_IMODE(database_path().stat().st_mode) == 0o600
-    again = Talk(Sessions(), "demo:Q4_K_M", "", Settings())
+    again = Conversation(Sessions(), "demo:Q4_K_M", "", ChatSettings())
     again.resume(again.store.latest())
     assert again.wire() == [
         {"role": "user", "content": "Why?"},
@@ -46,13 +46,13 @@ def test_a_turn_is_on_disk_before_and_after_the_answer(talk: Talk) -> None:
     ]
 
 
-def test_the_ids_of_one_model_are_not_given_to_another(talk: Talk) -> None:
+def test_the_ids_of_one_model_are_not_given_to_another(talk: Conversation) -> None:
     turn(talk, "Why?", "Because", (7, 8, 9))
     talk.model = "mixtral:Q4_K_M"
     assert "token_ids" not in talk.wire()[1]
 
 
-def test_a_session_remembers_which_model_answers(talk: Talk) -> None:
+def test_a_session_remembers_which_model_answers(talk: Conversation) -> None:
     talk.model = ""  # the default one, whatever that is
     talk.ask("Why?")
     assert talk.session and talk.session.model == ""
@@ -60,7 +60,7 @@ def test_a_session_remembers_which_model_answers(talk: Talk) -> None:
     assert talk.session.model == Sessions().latest().model == "demo:Q4_K_M"
 
 
-def test_an_answer_that_was_cut_off_is_marked_and_found(talk: Talk) -> None:
+def test_an_answer_that_was_cut_off_is_marked_and_found(talk: Conversation) -> None:
     talk.ask("Tell me of whales")
     talk.hear("Whales are mam")
     talk._save(PARTIAL)
@@ -71,7 +71,7 @@ def test_an_answer_that_was_cut_off_is_marked_and_found(talk: Talk) -> None:
     assert [hit.role for hit in store.search("whales")] == ["assistant", "user"]
 
 
-def test_branches_keep_both(talk: Talk) -> None:
+def test_branches_keep_both(talk: Conversation) -> None:
     turn(talk, "One", "first")
     turn(talk, "Two", "second")
     assert talk.undo() == "Two"
@@ -90,14 +90,14 @@ def test_branches_keep_both(talk: Talk) -> None:
     ]
     talk.switch(1)
     assert [one.content for one in talk.messages] == asked[0]
-    again = Talk(Sessions(), "", "", Settings())
+    again = Conversation(Sessions(), "", "", ChatSettings())
     again.resume(again.store.latest())
     assert [one.content for one in again.messages] == asked[0]  # the branch that was looked at last
     with pytest.raises(UsageError, match="no branch 9"):
         talk.switch(9)
 
 
-def test_what_got_no_answer_is_not_sent_again(talk: Talk) -> None:
+def test_what_got_no_answer_is_not_sent_again(talk: Conversation) -> None:
     turn(talk, "One", "first")
     talk.ask("Two")
     talk.end(STOPPED)
@@ -108,7 +108,7 @@ def test_what_got_no_answer_is_not_sent_again(talk: Talk) -> None:
 @pytest.mark.parametrize(
     "words", ["whale", "WHALE songs", "混合专家", "専門", '"quoted"', "a*b", "hum NEAR/2 back"]
 )
-def test_search(talk: Talk, words: str) -> None:
+def test_search(talk: Conversation, words: str) -> None:
     turn(talk, 'Whale songs, 混合专家模型, 専門家, "quoted" a*b', "hum near/2 back")
     turn(talk, "nothing of that", "no")
     hits = talk.store.search(words)
@@ -116,7 +116,7 @@ def test_search(talk: Talk, words: str) -> None:
     assert all(word.lower() in hits[0].snippet.lower() or "…" in hits[0].snippet for word in words.split())
 
 
-def test_a_changed_or_removed_message_leaves_the_index(talk: Talk) -> None:
+def test_a_changed_or_removed_message_leaves_the_index(talk: Conversation) -> None:
     turn(talk, "elephant", "giraffe")
     assert talk.session
     talk.store.remove(talk.session.id)
@@ -124,7 +124,7 @@ def test_a_changed_or_removed_message_leaves_the_index(talk: Talk) -> None:
     assert other_eyes() == []
 
 
-def test_names(talk: Talk, home: Path) -> None:
+def test_names(talk: Conversation, home: Path) -> None:
     turn(talk, "What's the capital of France? Tell me now!", "Paris")
     assert talk.name == "whats-the-capital-of-france"
     talk.begin_anew()
@@ -138,7 +138,7 @@ def test_names(talk: Talk, home: Path) -> None:
     assert slug("你好，世界") == "你好-世界" and slug("?!") == ""
 
 
-def test_a_newer_database_is_left_alone(talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_newer_database_is_left_alone(talk: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
     turn(talk, "One", "first")
     talk.store.close()
     with sqlite3.connect(database_path()) as database:
@@ -146,7 +146,7 @@ def test_a_newer_database_is_left_alone(talk: Talk, capsys: pytest.CaptureFixtur
     before = database_path().read_bytes()
     store = Sessions()
     assert store.in_memory and "newer version of mixcli" in capsys.readouterr().err
-    turn(Talk(store, "m", "", Settings()), "Two", "second")
+    turn(Conversation(store, "m", "", ChatSettings()), "Two", "second")
     assert database_path().read_bytes() == before
 
 

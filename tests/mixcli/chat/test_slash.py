@@ -14,7 +14,7 @@ from mixcli.chat.editor import draft_text
 from mixcli.chat.files import attach, with_files
 from mixcli.errors import UsageError
 from mixcli.request.personas import folder, persona
-from mixcli.request.settings import Settings
+from mixcli.request.settings import ChatSettings
 from tests.conftest import mixcli_process
 from tests.mixcli.chat.conftest import Stage
 
@@ -320,8 +320,8 @@ def test_a_persona_and_a_first_message(stage: Stage) -> None:
 )
 def test_a_wrong_value_says_what_can_be_chosen(name: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"invalid {name}"):
-        Settings().with_text(name, text)
-    assert Settings().with_text("seed", "3").with_text("seed", "default") == Settings()
+        ChatSettings().with_text(name, text)
+    assert ChatSettings().with_text("seed", "3").with_text("seed", "default") == ChatSettings()
 
 
 def test_vi_keys(stage: Stage) -> None:

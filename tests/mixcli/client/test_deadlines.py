@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mixcli.client import deadlines
-from mixcli.client.deadlines import Connection
+from mixcli.client.deadlines import TimedConnection
 from mixcli.client.endpoint import EndpointClient
 from mixcli.errors import DoesNotFit, NotReachable
 
@@ -166,5 +166,5 @@ def test_a_refusal_that_comes_before_the_request_was_read_is_heard(serve: Serve)
 
 def test_an_address_of_ipv6_keeps_its_colons() -> None:
     for tls, port in ((False, 80), (True, 443)):
-        connection = Connection("::1", None, 1.0, tls=tls)
+        connection = TimedConnection("::1", None, 1.0, tls=tls)
         assert (connection.host, connection.port, connection.default_port) == ("::1", port, port)

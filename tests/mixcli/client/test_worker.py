@@ -21,7 +21,7 @@ from mixcli.system.hardware import this_machine
 from profiles.expectation import expectation
 from profiles.machine import Machine
 from profiles.placement import Placement
-from profiles.planner import Request, plan
+from profiles.planner import PlanRequest, plan
 from tests.support.llama_workers import free_port, start_worker
 from tests.support.side_by_side import FAR, NEAR, apart
 from tests.support.synthetic import MID, write_model
@@ -63,7 +63,7 @@ def test_every_device_gives_what_the_ledger_says(
     for mib, n_ctx, kv in product(BUDGETS, CONTEXTS, CACHES):
         if file_type == "Q8_0" and (n_ctx, kv) != (1024, "f16"):
             continue
-        found = plan(shape, budgeted(machine, mib), Request(n_ctx=n_ctx, kv=kv, n_ubatch=512))
+        found = plan(shape, budgeted(machine, mib), PlanRequest(n_ctx=n_ctx, kv=kv, n_ubatch=512))
         placement = replace(found.placement, workers=workers, load_mode="none")
         answer = measured(Subject("demo", shape, path), placement, expectation(found.ledger))
         devices = {one["device"]: one for one in answer["comparisons"]}
@@ -97,7 +97,7 @@ def test_a_mid_size_mixtral_on_two_workers(
     machine = this_machine(workers)
     subject = Subject("mid", shape, path)
     for mib, n_ctx, kv in [case[:3] for case in MID_CASES if case[3] == file_type]:
-        request = Request(n_ctx=n_ctx, kv=kv, n_ubatch=256)
+        request = PlanRequest(n_ctx=n_ctx, kv=kv, n_ubatch=256)
         alone = plan(shape, replace(machine, gpus=()), request)
         found = plan(shape, budgeted(machine, mib), request)
         assert any(account.attention for account in found.ledger[:-1]), (mib, n_ctx, kv)
@@ -119,7 +119,7 @@ def test_the_demos_logits_are_the_cpus(
     subject = Subject("demo", shape_of(header_of([path])), path)
     machine = this_machine(workers)
     for mib, kv in ((40, "f16"), (110, "q8_0"), (260, "f16"), (900, "f16")):
-        request = Request(n_ctx=1024, kv=kv, n_ubatch=256)
+        request = PlanRequest(n_ctx=1024, kv=kv, n_ubatch=256)
         alone = plan(subject.shape, replace(machine, gpus=()), request)
         found = plan(subject.shape, budgeted(machine, mib), request)
         together = measured(subject, replace(found.placement, workers=workers), {}, logits=PROMPT)["logits"]

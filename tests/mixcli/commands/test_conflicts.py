@@ -8,7 +8,7 @@ import click
 import pytest
 
 from mixcli.cli import COMMANDS, cli
-from mixcli.commands.conflicts import NEEDED, RULES, Command, given, sentence
+from mixcli.commands.conflicts import NEEDED, RULES, CheckedCommand, given, sentence
 from mixcli.errors import UsageError
 from tests.conftest import Runner
 
@@ -70,7 +70,7 @@ def test_each_row_is_refused(
 
 
 def test_every_command_is_checked() -> None:
-    assert [command.name for command in commands() if not isinstance(command, Command)] == []
+    assert [command.name for command in commands() if not isinstance(command, CheckedCommand)] == []
 
 
 def test_a_value_is_given_once_and_a_flag_as_often_as_wanted(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.system.formatting import size
+from mixcli.system.formatting import format_bytes
 from quantize.sources.gguf_header import read_header
 from tests.conftest import Runner
 from tests.support.checkpoints import write_checkpoint
@@ -113,7 +113,7 @@ def test_a_dry_run_of_a_folder_tells_what_would_be_made(
     assert 0 < summary["seconds"] < 10
     shown = mixcli(*args, "--dry-run")
     assert shown.returncode == 0, shown.stderr
-    assert f"result\t{size(summary['size'])}, about 1 s\n" in shown.stdout
+    assert f"result\t{format_bytes(summary['size'])}, about 1 s\n" in shown.stdout
     assert not list((home / "data").rglob("*.gguf*"))
     model = json.loads(mixcli(*args, "--json").stdout)
     assert Path(model["path"]).stat().st_size == summary["size"] == summary["disk"]

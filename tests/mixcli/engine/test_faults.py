@@ -15,7 +15,7 @@ from mixcli.engine.logprobs import log_softmax, log_sum
 from mixcli.engine.prompt_lookup import PromptLookup
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
-from mixcli.engine.token_sampler import Chooser, Logits
+from mixcli.engine.token_sampler import Logits, TokenSampler
 from mixcli.errors import ContextOverflow, InternalError
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import ComputeError, Context, ContextLost
@@ -112,7 +112,7 @@ def test_the_statistics_of_guesses_see_guesses_only(
     assert set(seen) <= {0}, "and none of them was taken for a guess"
 
 
-class Broken(Chooser):
+class Broken(TokenSampler):
     """Chooses some tokens, then raises what no input can make it raise."""
 
     def choose(self, logits: Logits) -> int:
@@ -125,12 +125,12 @@ class Broken(Chooser):
 
 
 class BreakingParams(SamplingParams):
-    def chooser(self, vocab: Vocab, n_ctx: int, prompt: Any) -> Chooser:
+    def chooser(self, vocab: Vocab, n_ctx: int, prompt: Any) -> TokenSampler:
         return Broken(vocab.candidates)
 
 
 class Unbuildable(SamplingParams):
-    def chooser(self, vocab: Vocab, n_ctx: int, prompt: Any) -> Chooser:
+    def chooser(self, vocab: Vocab, n_ctx: int, prompt: Any) -> TokenSampler:
         raise LookupError("made for this test")
 
 

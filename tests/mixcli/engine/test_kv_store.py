@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mixcli.engine.engine import Engine
-from mixcli.engine.kv_store import Entry, KvStore
+from mixcli.engine.kv_store import KvEntry, KvStore
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Request
 from mixcli.errors import UsageError
@@ -35,7 +35,7 @@ def saved(store: KvStore, tokens: list[int], state: bytes = b"state") -> bool:
     return done
 
 
-def found(store: KvStore, tokens: list[int]) -> Entry:
+def found(store: KvStore, tokens: list[int]) -> KvEntry:
     entry = store.find(tokens)
     assert entry is not None
     return entry
@@ -175,7 +175,7 @@ def test_two_hosts_at_once(tmp_path: Path) -> None:
     assert left
     assert sum(path.stat().st_size for path in left) <= 22_000
     last = KvStore(tmp_path, "key", 20_000)
-    assert all(last.check(Entry(path, (), 0)) for path in left)
+    assert all(last.check(KvEntry(path, (), 0)) for path in left)
 
 
 @pytest.mark.parametrize("said", ["-1", "much", "1e9", "9" * 400 + "GiB", "4 GiB free"])

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.host.cpu_arbiter import Sharing
+from mixcli.host.cpu_arbiter import CpuArbiter
 
 OTHER = """
 import sys
 from pathlib import Path
-from mixcli.host.cpu_arbiter import Sharing
+from mixcli.host.cpu_arbiter import CpuArbiter
 if sys.argv[2] == "False":
     import errno, fcntl
     def refuse(*_):
         raise OSError(errno.ENOLCK, "no locks")
     fcntl.flock = refuse
-sharing = Sharing(Path(sys.argv[1]))
+sharing = CpuArbiter(Path(sys.argv[1]))
 print(sharing.busy(), flush=True)
 for line in sys.stdin:
     sharing.idle() if line == "idle\\n" else sharing.busy()
@@ -36,7 +36,7 @@ def test_hosts_see_each_other_while_they_compute(
 
     if not has_locks:
         monkeypatch.setattr(fcntl, "flock", refuse)
-    mine = Sharing(tmp_path)
+    mine = CpuArbiter(tmp_path)
     assert mine.busy() == 0
     mine.idle()
     with subprocess.Popen(

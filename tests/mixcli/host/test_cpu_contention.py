@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mixcli.host.cpu_contention import Crowding, Reading, advised, read
+from mixcli.host.cpu_contention import CpuContention, Reading, advised, read
 
 SECONDS = 2.0
 
@@ -51,17 +51,17 @@ def test_a_thread_that_has_just_begun_has_not_waited() -> None:
 
 
 def test_a_kernel_that_does_not_tell_changes_nothing() -> None:
-    crowding = Crowding(4, lambda: None)
+    crowding = CpuContention(4, lambda: None)
     assert crowding.n_threads() == 4
 
 
 CROWDED = """
 import hashlib, os, subprocess, sys, time
-from mixcli.host.cpu_contention import Crowding
+from mixcli.host.cpu_contention import CpuContention
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
 try:
-    crowding, end = Crowding(2), time.monotonic() + 20
+    crowding, end = CpuContention(2), time.monotonic() + 20
     piece = bytes(1 << 20)
     while (n := crowding.n_threads()) == 2 and time.monotonic() < end:
         hashlib.sha256(piece)

@@ -17,7 +17,7 @@ import pytest
 
 from mixcli.client.process import Host, connect, hosts, stop
 from mixcli.errors import Busy, MixcliError, ModelDied, UsageError
-from mixcli.host.protocol.host_spec import HostName, Order
+from mixcli.host.protocol.host_spec import HostName, LoadPlan
 from tests.conftest import Runner
 from tests.support.hosts import PLACEMENT, held, silent
 
@@ -97,7 +97,7 @@ def test_openais_own_client_understands_it(file_host: Host) -> None:
 def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
     found: list[Host] = []
     threads = [
-        threading.Thread(target=lambda: found.append(connect(name, lambda: Order(PLACEMENT), 60, silent)))
+        threading.Thread(target=lambda: found.append(connect(name, lambda: LoadPlan(PLACEMENT), 60, silent)))
         for _ in range(4)
     ]
     for thread in threads:
@@ -116,7 +116,7 @@ def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
 
 
 def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
-    host = connect(name, lambda: Order(PLACEMENT), 0, silent)
+    host = connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
     assert "Paris" in ask(host, QUESTION)
     pid = host.pid
     host.leave()
@@ -188,7 +188,7 @@ def test_a_host_that_leaves_does_not_take_its_successors_socket_away(host: Host,
     next(delta for delta in stream if delta.text)
     os.kill(host.pid, signal.SIGTERM)
     wait_for(nobody_listens)
-    successor = connect(name, lambda: Order(PLACEMENT), 0, silent)
+    successor = connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
     stream.close()
     assert host.process is not None
     assert host.process.wait(15) == 0
@@ -203,7 +203,7 @@ def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Hos
     with pytest.raises(ModelDied, match="ended during the answer"):
         list(stream)
     assert "killed by signal 9" in host.cause_of_death()
-    again = connect(name, lambda: Order(PLACEMENT), 0, silent)
+    again = connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
     assert "Paris" in ask(again, QUESTION)
     again.leave()
 
@@ -213,7 +213,7 @@ def test_a_load_that_fails_is_told_with_its_reason(home: Path, tmp_path: Path) -
     broken.write_bytes(b"GGUF" + bytes(64))
     name = HostName(broken, "broken", "{}")
     with pytest.raises(MixcliError, match=r"broken\.gguf"):
-        connect(name, lambda: Order(PLACEMENT), 60, silent)
+        connect(name, lambda: LoadPlan(PLACEMENT), 60, silent)
     wait_for(lambda: not name.socket.exists())
 
 

@@ -18,9 +18,9 @@ from mixcli.host.idempotency import (
     MAX_REPLY,
     REPLAYED,
     TOO_LONG,
+    IdempotencyCache,
     KeyReused,
     Recording,
-    Replies,
     Reply,
     name_of,
 )
@@ -38,7 +38,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 def test_the_same_name_and_body_gets_the_same_answer_and_another_body_is_refused() -> None:
     async def work() -> None:
-        replies = Replies()
+        replies = IdempotencyCache()
         assert await replies.claim(NAME, b"body") is None
         replies.finish(NAME, REPLY)
         assert await replies.claim(NAME, b"body") == REPLY
@@ -52,7 +52,7 @@ def test_the_same_name_and_body_gets_the_same_answer_and_another_body_is_refused
 
 def test_a_second_one_waits_for_the_first_and_computes_only_where_it_failed() -> None:
     async def work() -> None:
-        replies = Replies()
+        replies = IdempotencyCache()
         assert await replies.claim(NAME, b"body") is None
         waiting = [asyncio.ensure_future(replies.claim(NAME, b"body")) for _ in range(3)]
         await asyncio.sleep(0.05)
@@ -73,7 +73,7 @@ def test_a_second_one_waits_for_the_first_and_computes_only_where_it_failed() ->
 
 def test_answers_are_bounded_in_bytes_and_in_number() -> None:
     async def work() -> None:
-        replies = Replies(max_bytes=1000, max_names=50)
+        replies = IdempotencyCache(max_bytes=1000, max_names=50)
         for i in range(200):
             assert await replies.claim(("", str(i)), b"x") is None
             replies.finish(("", str(i)), Reply(bytes(300), ""))
@@ -91,7 +91,7 @@ def test_answers_are_bounded_in_bytes_and_in_number() -> None:
 
 def test_a_running_one_is_never_evicted() -> None:
     async def work() -> None:
-        replies = Replies(max_names=2)
+        replies = IdempotencyCache(max_names=2)
         for i in range(10):
             assert await replies.claim(("", str(i)), b"x") is None
         for i in range(10):

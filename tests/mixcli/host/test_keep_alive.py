@@ -3,10 +3,10 @@
 import asyncio
 import math
 
-from mixcli.host.keep_alive import Residency
+from mixcli.host.keep_alive import KeepAlive
 
 
-async def _gone_within(residency: Residency, seconds: float) -> bool:
+async def _gone_within(residency: KeepAlive, seconds: float) -> bool:
     waiting = asyncio.create_task(residency.wait_until_unwanted())
     done, _ = await asyncio.wait({waiting}, timeout=seconds)
     waiting.cancel()
@@ -14,12 +14,12 @@ async def _gone_within(residency: Residency, seconds: float) -> bool:
 
 
 def test_an_idle_model_goes_after_its_time() -> None:
-    assert asyncio.run(_gone_within(Residency(keep_alive=0.05), 5))
+    assert asyncio.run(_gone_within(KeepAlive(keep_alive=0.05), 5))
 
 
 def test_a_model_in_use_stays_and_the_last_guest_decides() -> None:
     async def story() -> None:
-        residency = Residency(keep_alive=0.01)
+        residency = KeepAlive(keep_alive=0.01)
         with residency.guest(keep_alive=100):
             with residency.guest(keep_alive=0):
                 pass
@@ -35,7 +35,7 @@ def test_a_model_in_use_stays_and_the_last_guest_decides() -> None:
 
 def test_a_guest_that_says_nothing_keeps_the_time_and_starts_it_anew() -> None:
     async def story() -> None:
-        residency = Residency(keep_alive=50)
+        residency = KeepAlive(keep_alive=50)
         with residency.guest():
             pass
         assert 49 < residency.expires_in <= 50
@@ -44,14 +44,14 @@ def test_a_guest_that_says_nothing_keeps_the_time_and_starts_it_anew() -> None:
 
 
 def test_below_zero_means_for_ever() -> None:
-    residency = Residency(keep_alive=-1)
+    residency = KeepAlive(keep_alive=-1)
     assert residency.expires_in == math.inf
     assert not asyncio.run(_gone_within(residency, 0.05))
 
 
 def test_leaving_wakes_whoever_waits_for_the_end() -> None:
     async def story() -> None:
-        residency = Residency(keep_alive=1000)
+        residency = KeepAlive(keep_alive=1000)
         waiting = asyncio.create_task(residency.wait_until_unwanted())
         await asyncio.sleep(0)
         with residency.guest(keep_alive=0):

@@ -19,8 +19,8 @@ import pytest
 from mixcli.client.openai import HostClient
 from mixcli.client.process import STOPPING, UNRESPONSIVE, Host, connect, hosts, stop
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
-from mixcli.host.protocol.host_record import Record
-from mixcli.host.protocol.host_spec import HostName, Order
+from mixcli.host.protocol.host_record import HostRecord
+from mixcli.host.protocol.host_spec import HostName, LoadPlan
 from mixcli.llama.buffers import buffers_in
 from mixcli.system import paths, python_child
 from mixcli.system.process_state import born
@@ -69,7 +69,7 @@ def test_nothing_waits_for_ever_for_a_stopped_host(host: Host, name: HostName, m
         host.client.complete(QUESTION)
 
     def again() -> None:
-        connect(name, lambda: Order(PLACEMENT), 0, silent)
+        connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
 
     with paused(host.pid):
         calls: list[Callable[[], object]] = [lambda: list(stream), whole, again]
@@ -131,7 +131,7 @@ def test_sigterm_ends_a_long_stream_and_the_second_one_everything(host: Host, na
 @model
 def test_visitors_who_come_and_go_leave_no_lock_behind(name: HostName) -> None:
     """Many attach during the load and leave at random moments; then the host answers, and ends after its keep-alive."""
-    host = connect(name, lambda: Order(PLACEMENT), 1, silent)
+    host = connect(name, lambda: LoadPlan(PLACEMENT), 1, silent)
     deadline = time.monotonic() + 3
 
     def visit(seed: int) -> None:
@@ -155,10 +155,10 @@ def test_visitors_who_come_and_go_leave_no_lock_behind(name: HostName) -> None:
 
 def test_a_state_that_many_wait_for_is_not_locked_by_those_who_leave() -> None:
     """The same in one process: waiters are cancelled at every stage of their waiting."""
-    from mixcli.host.app import State
+    from mixcli.host.app import HostState
 
     async def main() -> None:
-        state = State.__new__(State)
+        state = HostState.__new__(HostState)
         state._changed = asyncio.Event()
         draw = random.Random(0)
         for _ in range(50):
@@ -180,9 +180,9 @@ def test_a_state_that_many_wait_for_is_not_locked_by_those_who_leave() -> None:
 def test_a_load_whose_client_dies_is_given_up(name: HostName) -> None:
     held: list[Host] = []
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mixcli.client.process import connect\nfrom mixcli.host.protocol.host_spec import HostName, Order\n"
+        "import sys\nfrom pathlib import Path\nfrom mixcli.client.process import connect\nfrom mixcli.host.protocol.host_spec import HostName, LoadPlan\n"
         "from profiles.placement import Placement\n"
-        "connect(HostName(Path(sys.argv[1]), 'demo', '{}'), lambda: Order(Placement(n_ctx=2048)), 0, lambda *a: print(a, flush=True))"
+        "connect(HostName(Path(sys.argv[1]), 'demo', '{}'), lambda: LoadPlan(Placement(n_ctx=2048)), 0, lambda *a: print(a, flush=True))"
     )
     client = subprocess.Popen(
         [sys.executable, "-c", code, os.fspath(name.path)], stdout=subprocess.PIPE, text=True
@@ -241,7 +241,7 @@ def test_a_start_that_fails_says_why(
         words = "No such file or directory"
     from mixcli.host.protocol.host_spec import HostSpec
 
-    done = python_child.run("-c", code, HostSpec(name, Order(PLACEMENT)).to_json(), seconds=60)
+    done = python_child.run("-c", code, HostSpec(name, LoadPlan(PLACEMENT)).to_json(), seconds=60)
     assert done.code == 1
     assert words in done.err
 
@@ -284,7 +284,7 @@ def test_a_note_of_a_dead_process_is_cleared_away(home: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     folder = paths.runtime_dir()
-    note = Record(
+    note = HostRecord(
         os.getpid(), "long ago", os.fspath(folder / "0.sock"), "x", "x"
     )  # our id, which another process had
     note.write()

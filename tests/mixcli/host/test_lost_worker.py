@@ -17,7 +17,7 @@ from mixcli.client.openai import HostClient
 from mixcli.client.process import connect
 from mixcli.errors import ModelDied, NotReachable
 from mixcli.host.protocol.errors import raise_error
-from mixcli.host.protocol.host_spec import HostName, HostSpec, Order
+from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.llama import worker_watch
 from mixcli.llama.rpc import HELLO
 from mixcli.system import python_child
@@ -67,7 +67,7 @@ def started(name: HostName, endpoint: str) -> Iterator[HostClient]:
     placement = Placement(
         n_ctx=512, n_gpu_layers=99, workers=(endpoint,), load_mode="none", n_threads=2, n_threads_batch=2
     )
-    spec = HostSpec(name, Order(placement)).to_json()
+    spec = HostSpec(name, LoadPlan(placement)).to_json()
     command = python_child.command("-c", QUICK + HOST, spec)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for(name.socket.exists)
@@ -142,7 +142,7 @@ def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
     placement = Placement(
         n_ctx=512, n_gpu_layers=99, workers=(endpoint,), load_mode="none", n_threads=1, n_threads_batch=1
     )
-    host = connect(name, lambda: Order(placement), 60, lambda *_: None)
+    host = connect(name, lambda: LoadPlan(placement), 60, lambda *_: None)
     stream = host.client.chat(LONG)
     next(delta for delta in stream if delta.text)
     process.kill()

@@ -85,7 +85,7 @@ def test_kernels_that_die_leave_what_was_measured_before(
     code = f"import os; print({json.dumps(line)!r}, flush=True); print('{{', flush=True); os.abort()"
     starts: list[str] = []
 
-    def run(*_: str, seconds: float, stdin: str) -> python_child.Done:
+    def run(*_: str, seconds: float, stdin: str) -> python_child.ChildResult:
         starts.append(stdin)
         return python_child.finished(python_child.command("-c", code), seconds=seconds, stdin=stdin)
 
@@ -115,7 +115,7 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
     lines += [{**attention, "second": second} for second in (False, True)]
     starts: list[list[str]] = []
 
-    def run(*_: str, seconds: float, stdin: str) -> python_child.Done:
+    def run(*_: str, seconds: float, stdin: str) -> python_child.ChildResult:
         starts.append(json.loads(stdin)["types"])
         rates_.update({"decode": decodes[len(starts) - 1]})
         code = "\n".join(f"print({json.dumps(line)!r})" for line in lines)
@@ -178,7 +178,7 @@ def test_what_cannot_be_remembered_is_used_all_the_same(
     measured: list[str] = []
     run = python_child.run
 
-    def counted(*words: str, seconds: float, stdin: str) -> python_child.Done:
+    def counted(*words: str, seconds: float, stdin: str) -> python_child.ChildResult:
         measured.append(stdin)
         return run(*words, seconds=seconds, stdin=stdin)
 

@@ -9,17 +9,17 @@ import pytest
 
 from mixcli.client.launch import installed
 from mixcli.errors import NotInstalled
-from mixcli.planning.load_options import Wish
+from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.offers import with_offer
 from profiles.errors import DoesNotFit
-from profiles.request import Request
+from profiles.request import PlanRequest
 from tests.conftest import Runner
 from tests.support import small_gguf
 
 
 def offer(name: str | None, profile: str, n_ctx: int | None = None, vram: int | None = None) -> str:
     with pytest.raises(NotInstalled) as caught:
-        installed(name, Wish(Request(n_ctx=n_ctx), profile, vram))
+        installed(name, LoadOptions(PlanRequest(n_ctx=n_ctx), profile, vram))
     return str(caught.value)
 
 
@@ -73,13 +73,13 @@ def test_the_offer_is_made_for_what_was_asked() -> None:
 def test_what_has_no_known_dimensions_keeps_its_sentence() -> None:
     for name in ("demo", "org/repo:Q4_K_M"):
         missing = NotInstalled(f"{name} is not installed", "`mixcli pull` brings it", name)
-        assert with_offer(missing, Wish(Request())) is missing
+        assert with_offer(missing, LoadOptions(PlanRequest())) is missing
 
 
 def test_a_wish_is_written_as_its_options() -> None:
-    wish = Wish(Request(2048, "q8_0", from_disk=True), "auto", 12 << 30, 1000, ("127.0.0.1:1",))
+    wish = LoadOptions(PlanRequest(2048, "q8_0", from_disk=True), "auto", 12 << 30, 1000, ("127.0.0.1:1",))
     assert wish.options == "--ctx 2048 --vram 12GiB --ram 1000 --kv q8_0 --worker 127.0.0.1:1 --from-disk"
-    assert (Wish(Request()).options, Wish(Request()).where) == ("", "here")
+    assert (LoadOptions(PlanRequest()).options, LoadOptions(PlanRequest()).where) == ("", "here")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from mixcli.client.launch import Wish
+from mixcli.client.launch import LoadOptions
 from mixcli.planning import tune
-from mixcli.planning.plan_load import place
+from mixcli.planning.plan_load import plan_load
 from mixcli.planning.report import Subject
 from mixcli.planning.tune import candidates, measure
 from mixcli.pull.remote_shape import unseen_shape
@@ -20,7 +20,7 @@ from mixcli.store.headers import header_of, shape_of
 from mixcli.store.store import find
 from mixcli.system.hardware import this_machine
 from profiles.machine import Gpu, Machine
-from profiles.request import Request
+from profiles.request import PlanRequest
 from tests.support.llama_workers import free_port, start_worker
 from tests.support.synthetic import MID
 
@@ -55,7 +55,7 @@ def test_what_tune_found_is_used_and_shown(mixcli: Runner, with_demo: Path) -> N
     kept = json.loads(
         next(iter(json.loads((with_demo / "cache/tuned.json").read_text()).values()))["placement"]
     )
-    order = place(find("demo"), Wish(Request(n_ctx=512)))
+    order = plan_load(find("demo"), LoadOptions(PlanRequest(n_ctx=512)))
     assert json.loads(order.placement.to_json()) == kept
     assert set(order.expected) == {"host"}
     assert (
@@ -97,7 +97,7 @@ def test_layers_of_experts_are_measured_on_a_worker(
     subject = Subject("demo", shape_of(header_of([path])), path)
     machine = this_machine([worker])
     machine = replace(machine, gpus=tuple(replace(gpu, bytes_free=200 << 20) for gpu in machine.gpus))
-    found = dict(candidates(subject, machine, Request(n_ctx=512)))
+    found = dict(candidates(subject, machine, PlanRequest(n_ctx=512)))
     what = next(what for what in found if re.match(r"[1-9]\d* layers? of experts", what))
     assert found[what].n_gpu_layers > 0
     placement = replace(found[what], n_threads=1, n_threads_batch=1)
@@ -108,7 +108,9 @@ def test_more_and_fewer_expert_layers_are_candidates() -> None:
     gpu = Gpu("CUDA0", 200 << 20, bandwidth=400.0)
     found = dict(
         candidates(
-            Subject("mid", unseen_shape(MID, "Q4_K_M"), None), Machine(2 << 30, 2, (gpu,)), Request(n_ctx=512)
+            Subject("mid", unseen_shape(MID, "Q4_K_M"), None),
+            Machine(2 << 30, 2, (gpu,)),
+            PlanRequest(n_ctx=512),
         )
     )
     layers = sorted(int(what.split()[0]) for what in found if re.search("layers? of experts", what))

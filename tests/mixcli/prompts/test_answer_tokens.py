@@ -3,7 +3,7 @@
 import pytest
 
 from mixcli.llama.model import Model
-from mixcli.prompts.answer_tokens import Answers
+from mixcli.prompts.answer_tokens import AnswerTokenCache
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.formats import Message
 from tests.support.models import vocabulary_metadata  # noqa: F401  the Mistral vocabularies
@@ -15,7 +15,7 @@ def other_spelling(model: Model, text: str) -> list[int]:
 
 
 def test_an_answer_is_repeated_with_its_own_tokens(smol: Model) -> None:
-    chat, answers = ChatFormat.of(smol), Answers(smol.vocab)
+    chat, answers = ChatFormat.of(smol), AnswerTokenCache(smol.vocab)
     spelled = other_spelling(smol, "Paris is nice.")
     assert spelled != smol.vocab.tokenize("Paris is nice.")
     answers.learn("Paris is nice.", spelled)
@@ -25,7 +25,7 @@ def test_an_answer_is_repeated_with_its_own_tokens(smol: Model) -> None:
 
 
 def test_a_clients_tokens_count_only_if_they_spell_the_text(smol: Model) -> None:
-    answers = Answers(smol.vocab)
+    answers = AnswerTokenCache(smol.vocab)
     spelled = tuple(other_spelling(smol, "Paris"))
     after = Message("user", "Why?")
 
@@ -40,13 +40,13 @@ def test_a_clients_tokens_count_only_if_they_spell_the_text(smol: Model) -> None
 
 
 def test_what_does_not_spell_its_text_is_not_learnt(smol: Model) -> None:
-    answers = Answers(smol.vocab)
+    answers = AnswerTokenCache(smol.vocab)
     answers.learn("Paris", smol.vocab.tokenize("Paris is"))
     assert answers.recall([Message("assistant", "Paris"), Message("user", "?")])[0].tokens == ()
 
 
 def test_an_answer_that_is_to_be_continued_stays_text(smol: Model) -> None:
-    answers = Answers(smol.vocab)
+    answers = AnswerTokenCache(smol.vocab)
     answers.learn("Paris", smol.vocab.tokenize("Paris"))
     assert answers.recall([Message("user", "?"), Message("assistant", "Paris")])[-1].tokens == ()
 
@@ -54,7 +54,7 @@ def test_an_answer_that_is_to_be_continued_stays_text(smol: Model) -> None:
 @pytest.mark.parametrize("name", ["v1", "v3", "v7", "tekken-240718"])
 def test_mistral_formats_repeat_the_tokens_too(vocab_model: object, name: str) -> None:
     model: Model = vocab_model(name)  # type: ignore[operator]
-    chat, answers = ChatFormat.of(model), Answers(model.vocab)
+    chat, answers = ChatFormat.of(model), AnswerTokenCache(model.vocab)
     sampled = chat.encode_answer("Bonjour à tous")
     answers.learn("Bonjour à tous", sampled)
     messages = [Message("user", "Salut"), Message("assistant", "Bonjour à tous"), Message("user", "Et ?")]

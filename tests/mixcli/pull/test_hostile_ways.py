@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from mixcli.errors import UsageError
 from mixcli.pull.hub_errors import Place, redacted, retry_after
-from mixcli.pull.retry import Patience, seconds
+from mixcli.pull.retry import RetryPolicy, seconds
 from tests.support import hub_server, small_gguf
 from tests.support.hub_server import Handler, Seen, StandIn
 
@@ -175,7 +175,7 @@ def test_retry_after_in_any_form(value: str, low: float | None, high: float | No
 def test_a_patience_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("MIXCLI_PATIENCE", text)
     with pytest.raises(UsageError, match="MIXCLI_PATIENCE"):
-        Patience(Place("org/x"))
+        RetryPolicy(Place("org/x"))
     monkeypatch.setenv("MIXCLI_PATIENCE", " 7 ")
     assert seconds() == 7
 

@@ -14,7 +14,7 @@ import pytest
 
 from mixcli.errors import MixcliError
 from mixcli.pull.hub_errors import Place
-from mixcli.pull.retry import Patience
+from mixcli.pull.retry import RetryPolicy
 from tests.support import hub_server, small_gguf
 from tests.support.hub_server import Handler, Seen, StandIn
 
@@ -137,7 +137,7 @@ class Clock(threading.Event):
 @pytest.mark.parametrize(("first", "longest"), [(True, 8.0), (False, 30.0)])
 def test_a_first_question_that_nobody_hears_is_not_asked_for_long(first: bool, longest: float) -> None:
     clock = Clock()
-    patience = Patience(Place("org/tiny", "main"), clock, first=first)
+    patience = RetryPolicy(Place("org/tiny", "main"), clock, first=first)
     for _ in range(7):
         try:
             patience.failed(httpx2.ConnectError("nobody"))

@@ -12,7 +12,7 @@ from mixcli.errors import BadRequest, MixcliError, UsageError
 from mixcli.host.body import parsed
 from mixcli.host.openai_schema import ChatRequest
 from mixcli.request.sampling_table import MAX_STOP_LENGTH, MAX_STOPS, RANGES
-from mixcli.request.settings import TABLE, Settings
+from mixcli.request.settings import TABLE, ChatSettings
 
 
 @click.command()
@@ -46,7 +46,7 @@ def by_api(name: str, text: str) -> bool:
 
 def by_set(name: str, text: str) -> bool:
     try:
-        Settings().with_text(name, text)
+        ChatSettings().with_text(name, text)
     except UsageError as error:
         assert RANGES[name].text in str(error)
         return False
@@ -101,11 +101,11 @@ def test_every_parameter_of_the_engine_that_is_a_number_has_a_row() -> None:
 
 
 def test_top_p_0_can_be_set() -> None:
-    assert Settings().with_text("top_p", "0").body()["top_p"] == 0
+    assert ChatSettings().with_text("top_p", "0").body()["top_p"] == 0
 
 
 def test_a_stored_value_that_no_answer_would_take_is_left_out() -> None:
-    assert Settings.of(
+    assert ChatSettings.of(
         {"repeat_penalty": 0, "typical_p": 0.0, "temperature": math.nan, "top_k": 5}
     ).chosen() == {"top_k": 5}
 
@@ -113,7 +113,7 @@ def test_a_stored_value_that_no_answer_would_take_is_left_out() -> None:
 @pytest.mark.parametrize("stop", ["", "x" * (MAX_STOP_LENGTH + 1), "\\ud800"])
 def test_a_stop_text_is_refused_where_it_is_said(stop: str) -> None:
     with pytest.raises(UsageError):
-        Settings().with_text("stop", stop)
+        ChatSettings().with_text("stop", stop)
 
 
 def test_too_many_stops_are_refused_where_they_are_said() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mixcli.batch.job import prompt_template
 from mixcli.errors import MixcliError, UsageError
-from mixcli.request.output_format import Form, form_of
+from mixcli.request.output_format import OutputFormat, form_of
 from mixcli.request.prompt import question_of
 from mixcli.request.template import Template
 
@@ -164,7 +164,7 @@ def test_a_form_that_cannot_be_is_refused(
 
 
 def test_labels_are_read_with_their_probabilities_and_abstained_from() -> None:
-    form = Form(labels=("a", "b"), abstain=0.6)
+    form = OutputFormat(labels=("a", "b"), abstain=0.6)
     assert form.read("a", "stop", {"a": 0.7, "b": 0.3}) == {
         "result": "a",
         "label_probs": {"a": 0.7, "b": 0.3},
@@ -174,13 +174,13 @@ def test_labels_are_read_with_their_probabilities_and_abstained_from() -> None:
         form.read("a", "stop", {})
     with pytest.raises(MixcliError, match="not one of the labels"):
         form.read("I think a", "stop", {})
-    assert Form(labels=("a", "b")).read(" a\n", "stop", {}) == {"result": "a"}, (
+    assert OutputFormat(labels=("a", "b")).read(" a\n", "stop", {}) == {"result": "a"}, (
         "a server without probabilities"
     )
 
 
 def test_json_is_read_and_a_cut_one_says_why() -> None:
-    form = Form(schema={"type": "object"})
+    form = OutputFormat(schema={"type": "object"})
     assert form.read('{"n": [1, null]}', "stop", {})["result"] == {"n": [1, None]}
     with pytest.raises(MixcliError, match="--max-tokens"):
         form.read('{"n": [1', "length", {})

@@ -16,7 +16,7 @@ from mixcli.planning.machines import machine_of
 from mixcli.planning.report import subject_of
 from mixcli.pull.type_choice import Target
 from mixcli.store import damaged, removal, store
-from mixcli.store.import_ import adopt
+from mixcli.store.import_ import import_model
 from mixcli.system import paths
 from mixcli.system.os_errors import explain
 from tests.support import small_gguf
@@ -47,7 +47,7 @@ def spoil(_file: Path) -> None:
 def test_it_is_named_and_can_be_removed(
     file: Path, capsys: pytest.CaptureFixture[str], harm: Callable[[Path], object], words: str
 ) -> None:
-    adopt(file, None, False, quiet)
+    import_model(file, None, False, quiet)
     harm(file)
     cli.main(["list"], standalone_mode=False)
     said = capsys.readouterr()
@@ -64,9 +64,9 @@ def test_it_is_named_and_can_be_removed(
 
 
 def test_a_program_sees_a_damaged_model_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    adopt(file, "sound", True, quiet)
-    adopt(file, "torn", False, quiet)
-    adopt(file, "odd", True, quiet)
+    import_model(file, "sound", True, quiet)
+    import_model(file, "torn", False, quiet)
+    import_model(file, "odd", True, quiet)
     file.unlink()
     (store.homes()[0] / "manifest.json").write_text("{")  # of "odd"
     cli.main(["list", "--json"], standalone_mode=False)
@@ -82,14 +82,14 @@ def test_a_program_sees_a_damaged_model_too(file: Path, capsys: pytest.CaptureFi
 
 
 def test_what_removing_frees_and_why_a_file_stays(file: Path) -> None:
-    adopt(file, "linked", True, quiet)
+    import_model(file, "linked", True, quiet)
     assert removal.plan_for("linked").size == 0  # a hard link: the user's own name holds the bytes
     file.unlink()
     assert removal.plan_for("linked").size == len(small_gguf.gguf())
     small_gguf.write(file, small_gguf.gguf())
-    adopt(file, "one", False, quiet)
+    import_model(file, "one", False, quiet)
     assert removal.plan_for("one").kept == ((file, "which was imported in place"),)
-    adopt(file, "two", False, quiet)
+    import_model(file, "two", False, quiet)
     with pytest.raises(UsageError, match="belongs to several models: one:F16 and two:F16"):
         removal.plan_for(str(file))
 
@@ -97,7 +97,7 @@ def test_what_removing_frees_and_why_a_file_stays(file: Path) -> None:
 def test_a_flipped_bit_of_an_imported_file_is_not_pulled(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    adopt(file, None, False, quiet)
+    import_model(file, None, False, quiet)
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -114,7 +114,7 @@ def test_a_failed_copy_leaves_nothing(file: Path, monkeypatch: pytest.MonkeyPatc
     full = shutil.disk_usage(file)._replace(free=10)
     monkeypatch.setattr("mixcli.store.import_.shutil.disk_usage", lambda _path: full)
     with pytest.raises(DoesNotFit, match=r"the copy needs .* without --copy"):
-        adopt(file, None, True, quiet)
+        import_model(file, None, True, quiet)
     assert list(paths.models_dir().iterdir()) == []
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_pulled(home: Path, args: list[str], words: str) -> None:
 def test_only_the_user_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIXCLI_HOME", str(tmp_path / "new"))
     file = small_gguf.write(tmp_path / "tiny.F16.gguf", small_gguf.gguf())
-    adopt(file, None, False, quiet)
+    import_model(file, None, False, quiet)
     (home,) = store.homes()
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     assert (home / "manifest.json").stat().st_mode & 0o777 == 0o600
@@ -145,6 +145,6 @@ def test_a_full_disk_is_named_by_the_file(home: Path) -> None:
 
 
 def test_a_type_that_is_here_is_planned_from_its_file(file: Path) -> None:
-    adopt(file, None, False, quiet)
+    import_model(file, None, False, quiet)
     subject = subject_of("tiny", "f16", Target(lambda _shapes: machine_of("mac")))
     assert (subject.label, subject.path) == ("tiny:F16", file)

@@ -6,7 +6,7 @@ import pytest
 
 from mixcli.errors import UsageError
 from mixcli.store import gguf_names, store
-from mixcli.store.import_ import adopt
+from mixcli.store.import_ import import_model
 from quantize.source import u32
 from tests.support import small_gguf
 
@@ -33,13 +33,13 @@ def quiet(_done: float, _total: float, _stage: str = "") -> None:
 def test_a_model_is_called_as_its_file(home: Path, tmp_path: Path, file: str, label: str) -> None:
     """What no name says comes out of the file: general.file_type, 16 for Q5_K_S."""
     path = small_gguf.write(tmp_path / file, small_gguf.gguf(keys={"general.file_type": u32(16)}))
-    assert adopt(path, None, False, quiet)[0].label == label
+    assert import_model(path, None, False, quiet)[0].label == label
 
 
 def test_a_file_that_says_no_type_is_of_the_type_of_most_of_its_bytes(home: Path, tmp_path: Path) -> None:
     for keys in ({}, {"general.file_type": u32(1024 + 7)}):
         path = small_gguf.write(tmp_path / "tiny.gguf", small_gguf.gguf(keys=keys))
-        assert adopt(path, f"tiny{len(keys)}", False, quiet)[0].label == f"tiny{len(keys)}:F16"
+        assert import_model(path, f"tiny{len(keys)}", False, quiet)[0].label == f"tiny{len(keys)}:F16"
 
 
 def test_another_file_of_the_same_name_is_refused(home: Path, tmp_path: Path) -> None:
@@ -47,22 +47,22 @@ def test_another_file_of_the_same_name_is_refused(home: Path, tmp_path: Path) ->
     for path, seed in zip(paths, (1, 2, 1), strict=True):
         path.parent.mkdir()
         small_gguf.write(path, small_gguf.gguf(seed=seed))
-    first, fresh = adopt(paths[0], None, False, quiet)
+    first, fresh = import_model(paths[0], None, False, quiet)
     assert fresh
     with pytest.raises(UsageError, match=rf"from {paths[0]}, .*{paths[1]} is another file; .*--name"):
-        adopt(paths[1], None, False, quiet)
-    assert adopt(paths[2], None, False, quiet) == (first, False)  # the same bytes
-    assert adopt(paths[1], "other", False, quiet)[0].label == "other:F16"
+        import_model(paths[1], None, False, quiet)
+    assert import_model(paths[2], None, False, quiet) == (first, False)  # the same bytes
+    assert import_model(paths[1], "other", False, quiet)[0].label == "other:F16"
 
 
 def test_a_copy_is_made_of_what_was_imported_where_it_lies(home: Path, tmp_path: Path) -> None:
     path = small_gguf.write(tmp_path / "tiny.F16.gguf", small_gguf.gguf())
-    adopt(path, None, False, quiet)
-    copied, fresh = adopt(path, None, True, quiet)
+    import_model(path, None, False, quiet)
+    copied, fresh = import_model(path, None, True, quiet)
     assert (fresh, copied.path.parent) == (True, store.homes()[0])
-    assert adopt(path, None, True, quiet)[1] is adopt(path, None, False, quiet)[1] is False
+    assert import_model(path, None, True, quiet)[1] is import_model(path, None, False, quiet)[1] is False
     with pytest.raises(UsageError, match="is the file of the model tiny:F16; use it by that name"):
-        adopt(copied.path, "other", False, quiet)
+        import_model(copied.path, "other", False, quiet)
 
 
 def test_names_of_parts(home: Path) -> None:

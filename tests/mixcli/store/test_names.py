@@ -5,7 +5,7 @@ import pytest
 from mixcli.errors import UsageError
 from mixcli.store import gguf_names
 from mixcli.store.catalog import catalog, entry
-from mixcli.store.licenses import OPEN, licence
+from mixcli.store.licenses import OPEN, license_of
 from mixcli.store.reference import Reference
 
 
@@ -120,4 +120,4 @@ def test_a_typo_is_met_with_the_nearest_name() -> None:
     ],
 )
 def test_licences_in_words(name: str | None, words: str) -> None:
-    assert words in licence(name).words
+    assert words in license_of(name).words

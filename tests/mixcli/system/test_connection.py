@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 import mixcli.serve.connection
-from mixcli.system.connection import Connection
+from mixcli.system.connection import PatientConnection
 
 PIECE = b"data: " + b"x" * 10_000 + b"\n\n"
 
@@ -65,7 +65,7 @@ class Server:
         return len(self.running.server_state.connections)
 
 
-@pytest.fixture(params=[Connection, mixcli.serve.connection.Connection], ids=["host", "serve"])
+@pytest.fixture(params=[PatientConnection, mixcli.serve.connection.GateConnection], ids=["host", "serve"])
 def server(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:

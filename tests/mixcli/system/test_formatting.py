@@ -6,7 +6,7 @@ import pytest
 
 from mixcli.errors import UsageError
 from mixcli.system.console import strip_controls
-from mixcli.system.formatting import count, counted, moment, seconds, size
+from mixcli.system.formatting import count, counted, format_bytes, moment, parse_duration
 from mixcli.system.stdin import decode
 from quantize.wording import shown
 
@@ -16,17 +16,17 @@ from quantize.wording import shown
     [("30s", 30), ("5m", 300), ("1h", 3600), ("1d", 86400), ("0", 0), ("-1", -1), ("1.5m", 90), ("7", 7)],
 )
 def test_times_are_read(text: str, value: float) -> None:
-    assert seconds(text) == value
+    assert parse_duration(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "m", "five", "5x", "5 m 3", "nan", "inf", "-5", "-1h"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="invalid time"):
-        seconds(text)
+        parse_duration(text)
 
 
 def test_sizes_and_counts() -> None:
-    assert [size(n) for n in (12, 4_600, 98_000_000, 28_400_000_000)] == [
+    assert [format_bytes(n) for n in (12, 4_600, 98_000_000, 28_400_000_000)] == [
         "12 B",
         "4.6 kB",
         "98.0 MB",
@@ -96,4 +96,4 @@ def test_values_of_files_are_shown_as_files_have_them() -> None:
 
 def test_a_time_has_a_limit() -> None:
     with pytest.raises(UsageError, match="longer than 876,000 h, the limit"):
-        seconds("99999999999h")
+        parse_duration("99999999999h")

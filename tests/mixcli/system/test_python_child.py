@@ -19,9 +19,9 @@ from tests.support.llama_workers import free_port
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 RUN = "from mixcli.system import python_child\npython_child.run({arguments}, seconds=60)"
 RENDER = (
-    "import threading\nfrom mixcli.prompts.jinja_process import Conversation, Renderer\n"
-    "renderer = Renderer({template!r}, {{}})\n"
-    "threading.Thread(target=renderer.render, args=(Conversation(),), daemon=True).start()\n"
+    "import threading\nfrom mixcli.prompts.jinja_process import TemplateVariables, TemplateProcess\n"
+    "renderer = TemplateProcess({template!r}, {{}})\n"
+    "threading.Thread(target=renderer.render, args=(TemplateVariables(),), daemon=True).start()\n"
     "import time\nwhile renderer._process is None: time.sleep(0.01)\n"
     "print(renderer._process.pid, flush=True)\ntime.sleep(60)"
 )
