@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_LOOK = 0.05  # seconds between looks at a process
+_POLL_INTERVAL = 0.05  # seconds between looks at a process
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -52,7 +52,7 @@ def measure(command: Sequence[str], folder: Path, environment: Mapping[str, str]
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             break
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)
     seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

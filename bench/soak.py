@@ -35,7 +35,7 @@ COMMAND_SECONDS = 180.0  # that any command or request may take on two busy core
 FROZEN = (0.5, 4.0)  # seconds that a host is stopped by SIGSTOP before it goes on
 CHAOS = (4.0, 12.0)  # seconds between two blows to a host
 SETTLE_SECONDS = 60.0
-MOST_GROWTH, MOST_DESCRIPTORS = 1.10, 8  # of the server's memory; more open files than after the warm-up
+MAX_GROWTH, MAX_DESCRIPTORS = 1.10, 8  # of the server's memory; more open files than after the warm-up
 
 # 1: the client's own error, 3: records that failed while the host was killed, 6: busy, 7: the host was killed, 130: by our SIGINT
 CODES = {0, 1, 3, 6, 7, 130, -signal.SIGKILL}
@@ -368,9 +368,9 @@ def main() -> None:
         print(f"at the end: {end[0] / 2**20:.1f} MiB, {end[1]} descriptors; left: {left_over} {sockets}")
         for what, number in sorted(soak.counts.items()):
             print(f"{number:7,} {what}")
-        if end[0] > warm[0] * MOST_GROWTH:
+        if end[0] > warm[0] * MAX_GROWTH:
             soak.fault(f"the server's memory grew from {warm[0]:,} to {end[0]:,} bytes")
-        if end[1] > warm[1] + MOST_DESCRIPTORS:
+        if end[1] > warm[1] + MAX_DESCRIPTORS:
             soak.fault(f"the server's descriptors grew from {warm[1]} to {end[1]}")
         if left_over or sockets:
             soak.fault(f"left over: {left_over} {sockets}")

@@ -18,7 +18,7 @@ T = TypeVar("T", bound=tuple[Any, ...])
 
 WHOLE: Parts = (1, 1, 1)
 MAX_SIZES = 3  # sizes of layers that are searched exactly; of more, the smaller ones are filled greedily
-MOST_POINTS = 64  # of a trade between seconds and bytes that are followed
+MAX_POINTS = 64  # of a trade between seconds and bytes that are followed
 
 Price = tuple[int, float]  # bytes of experts, seconds saved by having them on a GPU
 # seconds saved, bytes, whole layers of each size, the layer that is split
@@ -262,7 +262,7 @@ def undominated(points: list[T], *, tight: bool) -> list[T]:
     for point in sorted(points, key=lambda point: point[:2], reverse=True):
         if not found or point[1] > found[-1][1]:
             found.append(point)
-    if len(found) > MOST_POINTS:
+    if len(found) > MAX_POINTS:
         last = len(found) - 1
-        found = [found[i * last // (MOST_POINTS - 1)] for i in range(MOST_POINTS)]
+        found = [found[i * last // (MAX_POINTS - 1)] for i in range(MAX_POINTS)]
     return found

@@ -14,7 +14,7 @@ from profiles.quality import BITS
 from profiles.request import PlanRequest
 from profiles.shape import ModelShape
 
-LEAST_CTX = 1024
+MIN_CTX = 1024
 LAST_WAYS = ("closing other programs", "a machine with more memory", "a model with fewer parameters")
 
 
@@ -116,9 +116,9 @@ def _smaller_file(
 def _largest_context(
     shape: ModelShape, request: PlanRequest, below: int, fits: Callable[[ModelShape, PlanRequest], bool]
 ) -> int | None:
-    """Return the largest context below another one that fits, in steps of the cache's cells; None below LEAST_CTX."""
-    low, high = LEAST_CTX // CELLS - 1, -(-below // CELLS)
+    """Return the largest context below another one that fits, in steps of the cache's cells; None below MIN_CTX."""
+    low, high = MIN_CTX // CELLS - 1, -(-below // CELLS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(shape, replace(request, n_ctx=middle * CELLS)) else (low, middle)
-    return low * CELLS if low * CELLS >= LEAST_CTX else None
+    return low * CELLS if low * CELLS >= MIN_CTX else None

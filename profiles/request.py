@@ -8,7 +8,7 @@ from profiles.errors import BadRequest
 from profiles.placement import SEQUENCES
 
 Purpose = str  # a name in WORK, or prompt and answer tokens as "3000+100"
-MOST_TOKENS = 1 << 24
+MAX_TOKENS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ def work_of(purpose: Purpose) -> Work:
         return WORK[purpose]
     match = re.fullmatch(r"(\d{1,8})\+(\d{1,8})", purpose)
     read, write = (int(number) for number in match.groups()) if match else (0, 0)
-    if not 0 < read <= MOST_TOKENS or not 0 < write <= MOST_TOKENS:
+    if not 0 < read <= MAX_TOKENS or not 0 < write <= MAX_TOKENS:
         raise BadRequest(
-            f"invalid purpose {purpose!r:.40}; use {', '.join(WORK)}, or prompt and answer tokens, 1 to {MOST_TOKENS:,} each, such as 3000+100"
+            f"invalid purpose {purpose!r:.40}; use {', '.join(WORK)}, or prompt and answer tokens, 1 to {MAX_TOKENS:,} each, such as 3000+100"
         )
     return Work(read, write)
 

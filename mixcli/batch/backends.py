@@ -12,8 +12,8 @@ from mixcli.errors import Busy, ModelDied
 from mixcli.system.console import console
 
 PATIENCE = 900.0  # seconds that a busy server is waited for
-LEAST_PAUSE, MOST_PAUSE = 0.1, 10.0  # seconds between two tries, where the server asks for fewer
-MOST_DEATHS = 3  # of the model's process while one request is asked
+MIN_PAUSE, MAX_PAUSE = 0.1, 10.0  # seconds between two tries, where the server asks for fewer
+MAX_DEATHS = 3  # of the model's process while one request is asked
 
 
 def retry_while_busy(
@@ -21,7 +21,7 @@ def retry_while_busy(
 ) -> dict[str, Any]:
     """Send a request; while the server is busy, wait as long as it asks, longer each time, and retry."""
     deadline = time.monotonic() + patience
-    backoff = LEAST_PAUSE
+    backoff = MIN_PAUSE
     while True:
         try:
             return client.complete(dict(body), key)
@@ -30,7 +30,7 @@ def retry_while_busy(
             if time.monotonic() + seconds > deadline:
                 raise
             time.sleep(seconds)
-            backoff = min(backoff * 2, MOST_PAUSE)
+            backoff = min(backoff * 2, MAX_PAUSE)
 
 
 class HostBackend:
@@ -58,7 +58,7 @@ class HostBackend:
                 answer = retry_while_busy(host.client, {**body, "park": False}, key)
             except ModelDied as error:
                 n_deaths += 1
-                if n_deaths == MOST_DEATHS:
+                if n_deaths == MAX_DEATHS:
                     raise ModelDied(
                         f"the model process ended {n_deaths} times during one record ({host.cause_of_death()}); finished records are kept"
                     ) from error

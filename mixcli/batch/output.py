@@ -14,7 +14,7 @@ from mixcli.errors import InUse
 from mixcli.system.console import console
 from quantize.output_target import is_stream
 
-MOST_TRIES = 100
+MAX_TRIES = 100
 Write = Callable[[str], object]
 
 
@@ -43,7 +43,7 @@ def output(path: Path | None) -> Iterator[Write]:
 
 def _opened(part: Path) -> TextIO:
     """Open the unfinished output, empty, and hold it: the lock goes with the file, so it is taken until the name is still that file's."""
-    for _ in range(MOST_TRIES):
+    for _ in range(MAX_TRIES):
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         file = os.fdopen(handle, "w", encoding="utf-8")
         try:

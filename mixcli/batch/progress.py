@@ -7,7 +7,7 @@ from mixcli.system.console import Bar
 from mixcli.system.formatting import counted
 
 EVERY = 0.1  # seconds between two looks
-LEAST = 2.0  # seconds of asking that make a rate
+MIN_SECONDS = 2.0  # seconds of asking that make a rate
 
 
 class BatchProgress:
@@ -37,7 +37,7 @@ class BatchProgress:
 
     def _rate(self) -> str:
         """Return the rate for a sentence; nothing while it would tell of the first records' luck only."""
-        return f"{self.rate:.1f}/s" if time.monotonic() - self._asked >= LEAST else ""
+        return f"{self.rate:.1f}/s" if time.monotonic() - self._asked >= MIN_SECONDS else ""
 
     def sentence(self) -> str:
         """Return what there is to say at the end."""

@@ -16,7 +16,7 @@ from mixcli.request.template import lookup, nearest
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
-MOST_LABELS = 200  # gold labels that --choice lacks, told apart
+MAX_LABELS = 200  # gold labels that --choice lacks, told apart
 SHOWN = 5
 
 
@@ -55,12 +55,12 @@ class Survey:
         self._see_id(record)
         only = job.only_field(record) if isinstance(job, TemplateJob) and not record.fault else None
         only = TEXT if only is None and TEXT in record.fields else only
-        if only is not None and len(self.only) < MOST_LABELS:
+        if only is not None and len(self.only) < MAX_LABELS:
             self.only.setdefault(only, record.id)
         for name in wanted:
             if lookup(name, record.fields, record.nested) is not None:
                 self.seen.add(name)
-        if len(self.names) < MOST_LABELS:
+        if len(self.names) < MAX_LABELS:
             self.names.update(dict.fromkeys(record.fields))
         label = (record.fields.get(gold) or "").strip() if gold else ""
         self.n_gold += bool(label)
@@ -68,7 +68,7 @@ class Survey:
             label
             and labels
             and label not in labels
-            and (label in self.strange or len(self.strange) < MOST_LABELS)
+            and (label in self.strange or len(self.strange) < MAX_LABELS)
         ):
             self.strange[label] += 1
 

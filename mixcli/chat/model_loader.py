@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mixcli.store.store import StoredModel
 
 LOADING, READY, FAILED, GONE = "loading", "ready", "failed", "gone"
-LOOK = 0.1  # seconds between two looks at a load that reports nothing
+POLL_INTERVAL = 0.1  # seconds between two looks at a load that reports nothing
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class ChatModel:
         assert self._thread
         while self.state.status == LOADING and self._thread.is_alive():
             look(self.state)
-            self._thread.join(LOOK)
+            self._thread.join(POLL_INTERVAL)
         if self.error:
             raise self.error
         assert self._host

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 CONNECT = 10.0  # seconds for a connection, whichever of a server's addresses accepts it, and as many for the TLS handshake
-LEAST = 3.0  # seconds for one address of several
+MIN_CONNECT_SECONDS = 3.0  # seconds for one address of several
 SEND = 60.0  # seconds in which a server must take a piece of the request
 HEADERS = 30.0  # seconds for the response's headers, from their first byte on
 # a peer that is gone without a word is noticed after about IDLE + PROBES * INTERVAL seconds, one that computes is not disturbed
@@ -135,7 +135,7 @@ def _connected(host: str, port: int) -> socket.socket:
             break
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(min(left, max(left / (len(addresses) - place), LEAST)))
+            sock.settimeout(min(left, max(left / (len(addresses) - place), MIN_CONNECT_SECONDS)))
             sock.connect(address)
         except OSError as error:
             sock.close()

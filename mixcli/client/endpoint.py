@@ -18,7 +18,7 @@ PATIENCE = (
     600.0  # seconds in which an answer must begin: a long prompt is read meanwhile, behind those of others
 )
 SILENCE = 300.0  # seconds between two pieces of an answer once its text has begun
-LOOK = 60.0  # seconds for what needs no model
+QUERY_SECONDS = 60.0  # seconds for what needs no model
 
 
 class EndpointClient(ChatClient):
@@ -57,8 +57,8 @@ class EndpointClient(ChatClient):
     def models(self) -> list[str]:
         """Return the names of what the server offers."""
         try:
-            with self._request("GET", "/v1/models", patience=LOOK) as response:
-                body = json.loads(body_of(response, patience=LOOK))
+            with self._request("GET", "/v1/models", patience=QUERY_SECONDS) as response:
+                body = json.loads(body_of(response, patience=QUERY_SECONDS))
             return [str(model["id"]) for model in body["data"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise MixcliError(f"{self.url} does not list its models; name one with -m") from error

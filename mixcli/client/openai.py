@@ -33,7 +33,9 @@ MORE = 64
 
 CONNECT = 2.0  # seconds for a connection to a host, and for its state
 SILENCE = 30.0  # seconds without a sign of life from a host; it gives one every two seconds (host.app)
-LOOK = 3.0  # seconds between two looks at a host that computes a whole answer and says nothing meanwhile
+POLL_INTERVAL = (
+    3.0  # seconds between two looks at a host that computes a whole answer and says nothing meanwhile
+)
 PAUSES = 2  # looks that find the process stopped by a signal
 
 # how a connection looks whose other end went away
@@ -262,7 +264,7 @@ class HostClient(ChatClient):
     def _wait_for_response(self, connection: http.client.HTTPConnection) -> None:
         """Wait for as long as the host is alive: an answer may take minutes, and comes in one piece. TimeoutError when it is not."""
         pid, alive, n_stopped = listener_pid(connection.sock), time.monotonic(), 0
-        while not select.select([connection.sock], [], [], LOOK)[0]:
+        while not select.select([connection.sock], [], [], POLL_INTERVAL)[0]:
             try:
                 self.health()
             except OSError:  # also of one that was told to stop and still answers what it has

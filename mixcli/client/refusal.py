@@ -15,7 +15,7 @@ from mixcli.host.protocol.errors import error_in, message_of, raise_error
 BUSY = (429, 502, 503, 504, 529)  # it helps to wait; 529 is what some write for "overloaded"
 NO_USE = ("insufficient_quota", "billing_hard_limit_reached")  # codes of a 429 that no waiting mends
 MAX_REFUSAL, MAX_SECONDS = 1 << 16, 30.0  # bytes that are read of a refusal, and seconds for it
-LEAST_WAIT, WAIT, MAX_WAIT = 0.1, 1.0, 60.0  # seconds: at least, when nothing is said, at most at a time
+MIN_WAIT, WAIT, MAX_WAIT = 0.1, 1.0, 60.0  # seconds: at least, when nothing is said, at most at a time
 
 
 def refuse(response: http.client.HTTPResponse) -> NoReturn:
@@ -46,7 +46,7 @@ def refuse(response: http.client.HTTPResponse) -> NoReturn:
 
 
 def seconds_of(text: str | None, unit: float = 1.0) -> float:
-    """Return the seconds of a Retry-After: a number or a date, at least LEAST_WAIT and at most MAX_WAIT."""
+    """Return the seconds of a Retry-After: a number or a date, at least MIN_WAIT and at most MAX_WAIT."""
     said = (text or "").strip()
     try:
         seconds = float(said) * unit
@@ -55,7 +55,7 @@ def seconds_of(text: str | None, unit: float = 1.0) -> float:
             seconds = email.utils.parsedate_to_datetime(said).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
             return WAIT
-    return WAIT if math.isnan(seconds) else min(max(seconds, LEAST_WAIT), MAX_WAIT)
+    return WAIT if math.isnan(seconds) else min(max(seconds, MIN_WAIT), MAX_WAIT)
 
 
 def _place(location: str | None) -> str:

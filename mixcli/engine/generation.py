@@ -7,7 +7,7 @@ from mixcli.engine.token_sampler import Logits
 from mixcli.llama.model import Vocab
 from mixcli.prompts.detokenizer import Detokenizer, StopMatcher
 
-MOST_FORCED = 32  # tokens that are computed at once
+MAX_FORCED = 32  # tokens that are computed at once
 
 
 class Generation:
@@ -27,7 +27,7 @@ class Generation:
 
     def forced(self) -> list[int]:
         """Return the tokens that the constraint makes certain to come next."""
-        return self._constraint.forced()[:MOST_FORCED] if self._constraint is not None else []
+        return self._constraint.forced()[:MAX_FORCED] if self._constraint is not None else []
 
     def choose(self, logits: Logits) -> tuple[int, TokenLogprobs | None]:
         """Choose the next token by a row of logits, shape (n_vocab,), which the constraint writes to; remember it."""

@@ -12,7 +12,7 @@ NGRAM = 3  # tokens that must repeat
 SHORTEST, LONGEST = 2, 24  # of a draft
 PAUSE, LONGEST_PAUSE = 16, 512  # plain steps after drafts stopped to pay
 KEEP = 0.8  # share of the old value in a running mean
-HOPE = 0.9  # that a guess is right, before any was seen
+PRIOR_ACCEPTANCE = 0.9  # that a guess is right, before any was seen
 COST = 0.3  # of a plain step that a guess adds, before any was seen
 
 
@@ -26,7 +26,7 @@ class PromptLookup:
         self._next_pause = PAUSE
         self._plain = 0.0  # seconds of a step without drafts
         self._cost = COST  # of each guess, in plain steps
-        self._right = HOPE
+        self._right = PRIOR_ACCEPTANCE
 
     def propose(self, tokens: Sequence[int]) -> list[int]:
         """Guess what comes after `tokens`; [] where nothing repeats or drafts do not pay at present."""
@@ -34,7 +34,7 @@ class PromptLookup:
         if self._pause > 0:
             self._pause -= 1
             if not self._pause:
-                self._right = HOPE  # the text may have become another: one more try
+                self._right = PRIOR_ACCEPTANCE  # the text may have become another: one more try
             return []
         at = self._seen.get(tuple(tokens[-NGRAM:]))
         if at is None or not self._plain:  # without a plain step there is nothing to compare with

@@ -23,7 +23,7 @@ from mixcli.llama.sampler import Sampler
 
 Logits = NDArray[np.float32]
 
-_LEAST = float(np.finfo(np.float32).min)  # every logit but -inf is at least this
+_MIN_LOGIT = float(np.finfo(np.float32).min)  # every logit but -inf is at least this
 _WIDTH = 64  # tokens per block when a bound for top_k is looked for
 _SLACK = 1e-3  # the bound for min_p is this much too low, whatever way its logarithm is rounded; the native stage decides
 
@@ -42,7 +42,7 @@ class Bound:
 
     def of(self, logits: Logits) -> float:
         """Return a logit that each token kept by these stages reaches."""
-        bound = _LEAST
+        bound = _MIN_LOGIT
         if self.top_n_sigma > 0:
             bound = max(bound, _sigma_bound(logits, self.top_n_sigma))
         if self.top_k:
@@ -60,15 +60,17 @@ def _kth_bound(logits: Logits, k: int) -> float:
     """
     n_blocks = len(logits) // _WIDTH
     if 4 * k > n_blocks:
-        return float(np.partition(logits, len(logits) - k)[len(logits) - k]) if k < len(logits) else _LEAST
+        return (
+            float(np.partition(logits, len(logits) - k)[len(logits) - k]) if k < len(logits) else _MIN_LOGIT
+        )
     maxima = logits[: n_blocks * _WIDTH].reshape(_WIDTH, n_blocks).max(axis=0)
     return float(np.partition(maxima, n_blocks - k)[n_blocks - k])
 
 
 def _sigma_bound(logits: Logits, n: float) -> float:
     """Return the best logit less n standard deviations of all that are allowed (Top-nσ, arXiv 2411.07641)."""
-    allowed = logits[logits >= _LEAST]
-    return float(allowed.max()) - n * float(allowed.std(dtype=np.float64)) if allowed.size > 1 else _LEAST
+    allowed = logits[logits >= _MIN_LOGIT]
+    return float(allowed.max()) - n * float(allowed.std(dtype=np.float64)) if allowed.size > 1 else _MIN_LOGIT
 
 
 def reaching(logits: Logits, bound: float) -> NDArray[np.intp]:
@@ -147,11 +149,11 @@ class TokenSampler:
     def _pick(self, logits: Logits) -> int:
         if self._draw is None:
             token = int(logits.argmax())
-            if logits[token] < _LEAST:
+            if logits[token] < _MIN_LOGIT:
                 raise NothingToChoose("the constraint allows no further token")
             return token
         bound = self._bound.of(logits)
-        if bound == _LEAST and logits.min() >= _LEAST:
+        if bound == _MIN_LOGIT and logits.min() >= _MIN_LOGIT:
             self._candidates.put_all(logits)
         else:
             ids = reaching(logits, bound)

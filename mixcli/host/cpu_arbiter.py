@@ -14,7 +14,7 @@ from pathlib import Path
 from mixcli.system.locks import NO_LOCKS
 from mixcli.system.process_state import born
 
-LOOK = 1.0  # seconds between two looks at who else computes
+POLL_INTERVAL = 1.0  # seconds between two looks at who else computes
 
 
 class CpuArbiter:
@@ -30,7 +30,7 @@ class CpuArbiter:
     def busy(self) -> int:
         """Mark this host as computing and return how many others are; the count is kept for a second."""
         now = time.monotonic()
-        if now - self._looked >= LOOK:
+        if now - self._looked >= POLL_INTERVAL:
             self._looked = now
             try:
                 self._n_others = self._look()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-LOOK = 0.25  # seconds between two looks
+POLL_INTERVAL = 0.25  # seconds between two looks
 LOST = 0.3  # threads' worth of waiting at which there are too many
 SPARE = 0.7  # of a core that must be free for one more
 COMPUTES = 0.5  # share of the time that a thread wanted to run in; one below it only listens or prints
@@ -65,8 +65,8 @@ class CpuContention:
         self._last = look()
 
     def n_threads(self) -> int:
-        """Return the number, at most `most` and at least one; it changes every LOOK seconds at most."""
-        if self._last is None or time.monotonic() - self._last.at < LOOK:
+        """Return the number, at most `most` and at least one; it changes every POLL_INTERVAL seconds at most."""
+        if self._last is None or time.monotonic() - self._last.at < POLL_INTERVAL:
             return self._n
         last, self._last = self._last, self._look()
         if self._last is not None:

@@ -14,7 +14,7 @@ from mixcli.prompts.context_overflow import Policy
 from mixcli.prompts.formats import Message
 from mixcli.request.sampling_table import MAX_STOPS
 
-MOST_CHOICES = 256
+MAX_CHOICES = 256
 MAX_MESSAGES = 1 << 17  # each has a token at least
 MAX_PARTS = 1 << 12
 
@@ -82,7 +82,7 @@ class StructuredOutputs(BaseModel):
     json_: dict[str, Any] | str | None = Field(None, alias="json")
     regex: str | None = None
     grammar: str | None = None
-    choice: list[str] | None = Field(None, min_length=1, max_length=MOST_CHOICES, fail_fast=True)
+    choice: list[str] | None = Field(None, min_length=1, max_length=MAX_CHOICES, fail_fast=True)
 
     @model_validator(mode="after")
     def one(self) -> Self:

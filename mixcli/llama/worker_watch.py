@@ -20,7 +20,7 @@ from mixcli.llama.rpc import parse_endpoint
 LOAD = 60.0  # seconds without a byte, or a tensor, while a model is loaded
 COMPUTE = 600.0  # seconds without a byte in one step: the worker computes, a long prompt on a slow machine at the most
 BLIND = 10  # times as long where the system does not count
-LOOK = 1.0  # seconds between two looks
+POLL_INTERVAL = 1.0  # seconds between two looks
 # tcp_info of Linux (include/uapi/linux/tcp.h): tcpi_last_data_sent, tcpi_bytes_acked, tcpi_bytes_received
 _SENT, _BYTES = struct.Struct("=I"), struct.Struct("=QQ")
 _SENT_AT, _BYTES_AT = 44, 120
@@ -67,11 +67,11 @@ class WorkerWatch:
         places = {endpoint: _addresses(endpoint) for endpoint in self._endpoints}
         before: Traffic | None = None
         while True:
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL)
             limit = min(self._limits, default=None)
             if limit is None:
                 continue
-            self._silent += LOOK
+            self._silent += POLL_INTERVAL
             now = _traffic(places)
             if now is None:
                 limit *= BLIND

@@ -35,7 +35,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 # keys beside a type's rates: the reason, and how often it was measured while other programs ran
 FAILED, BUSY = "failed", "busy"
 MAX_TRIES = 3
-LEAST = 0.25  # of usual rates, for what was measured beside other programs
+MIN_SHARE = 0.25  # of usual rates, for what was measured beside other programs
 
 Report = Callable[[str], None]
 # what this process measured, by cache folder, processor and type: never twice, even where nothing can be written
@@ -221,7 +221,7 @@ def _usable(table: dict[str, Any]) -> HostRates:
 
 def _least(name: str) -> dict[str, Any]:
     """Return rates below which other programs were measured rather than this processor: a share of the usual ones."""
-    usual = typical_rates("avx2").scaled(LEAST * physical_cores(), math.inf)
+    usual = typical_rates("avx2").scaled(MIN_SHARE * physical_cores(), math.inf)
     return write_rates(usual).get(name, {})
 
 

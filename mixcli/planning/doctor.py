@@ -28,7 +28,7 @@ from profiles.rates import ATTENTION, TypeRates
 from quantize import bindings
 
 PATIENCE = 1.0  # seconds of one check before a note says which it is
-LEAST_DISK, LEAST_MEMORY = 5 << 30, 2 << 30
+MIN_DISK, MIN_MEMORY = 5 << 30, 2 << 30
 USUAL = ("Q4_K", "Q6_K")  # types that are measured where no plan has needed any yet
 
 
@@ -99,7 +99,7 @@ def _devices() -> Finding:
 
 def _memory() -> Finding:
     free = memory_free()
-    state: Literal["ok", "warn"] = "ok" if free >= LEAST_MEMORY else "warn"
+    state: Literal["ok", "warn"] = "ok" if free >= MIN_MEMORY else "warn"
     return Finding("memory", state, f"{format_bytes(free)} free, {counted(physical_cores(), 'core')}")
 
 
@@ -155,7 +155,7 @@ def _words(one: TypeRates) -> str:
 def _disk() -> Finding:
     folder = paths.models_dir()
     free = shutil.disk_usage(folder).free
-    if free < LEAST_DISK:
+    if free < MIN_DISK:
         return Finding("disk", "warn", f"{format_bytes(free)} free for models; free some with mixcli rm")
     rate = random_reads(folder)
     return Finding(

@@ -46,7 +46,7 @@ LETTERS = {
     "staging": "S",
     "process": "P",
 }
-MOST_TYPES, MOST_CONTEXTS = 4, 2  # that are shown beside the plan; each is planned in full
+MAX_TYPES, MAX_CONTEXTS = 4, 2  # that are shown beside the plan; each is planned in full
 CONTEXTS = (4096, 8192, 16384, 32768, 65536)
 
 
@@ -215,7 +215,7 @@ def others(subject: Subject, machine: Machine, request: PlanRequest, chosen: Pla
         if row.plan is not None
     ]
     contexts = [n for n in CONTEXTS if n != chosen.n_ctx and n <= (subject.shape.n_ctx_train or n)]
-    for n_ctx in sorted(sorted(contexts, key=lambda n: abs(log(n / chosen.n_ctx)))[:MOST_CONTEXTS]):
+    for n_ctx in sorted(sorted(contexts, key=lambda n: abs(log(n / chosen.n_ctx)))[:MAX_CONTEXTS]):
         one = plan_if_it_fits(subject.shape, machine, replace(request, n_ctx=n_ctx))
         if one is not None:
             found.append(_other(f"--ctx {n_ctx}", one))
@@ -246,7 +246,7 @@ def _neighbours(subject: Subject, machine: Machine, request: PlanRequest) -> tup
     names = sorted(shapes, key=lambda name: -size(name))
     others = [name for name in names if abs(size(name) - here) > here // 25]
     by_distance = sorted(others, key=lambda name: abs(log(size(name) / here)))
-    nearest = list(islice((row(name) for name in by_distance if row(name).plan), MOST_TYPES))
+    nearest = list(islice((row(name) for name in by_distance if row(name).plan), MAX_TYPES))
     may_lie_there = (name for name in names if size(name) - embedding < room)
     largest = next((row(name) for name in may_lie_there if row(name).is_on_gpus), None)
     return sorted(nearest, key=lambda one: -one.size), largest if largest and largest.type in others else None

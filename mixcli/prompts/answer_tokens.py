@@ -12,7 +12,7 @@ from mixcli.llama.model import Vocab
 from mixcli.prompts.detokenizer import Detokenizer
 from mixcli.prompts.formats import Message
 
-MOST = 512  # answers; the oldest is forgotten
+MAX_ANSWERS = 512  # answers; the oldest is forgotten
 
 
 class AnswerTokenCache:
@@ -27,7 +27,7 @@ class AnswerTokenCache:
         if text and self._spell(tokens, text):
             self._known.pop(text, None)
             self._known[text] = tuple(tokens)
-            while len(self._known) > MOST:
+            while len(self._known) > MAX_ANSWERS:
                 self._known.popitem(last=False)
 
     def recall(self, messages: Sequence[Message]) -> list[Message]:

@@ -14,7 +14,7 @@ from mixcli.run.split import split
 SHARE_ANSWER = 1 / 6  # of the context for the answer to one part, where --max-tokens says nothing
 SHARE_OVERLAP = 1 / 16  # of a part that it has in common with the one before
 MARGIN = 32  # tokens: counts of pieces do not add up exactly, and each part gets a heading
-LEAST_ROOM = 64
+MIN_ROOM = 64
 LONGEST_TOKEN = (
     512  # bytes: a text with more bytes than that for every token of the context is too long, uncounted
 )
@@ -66,7 +66,7 @@ def room_for(n_ctx: int, n_frame: int, max_tokens: int | None) -> PartBudget:
     left = n_ctx - n_frame - MARGIN
     answer = min(max_tokens or int(n_ctx * SHARE_ANSWER), left // 4)
     part = left - answer
-    if answer < 1 or part < LEAST_ROOM:
+    if answer < 1 or part < MIN_ROOM:
         raise DoesNotFit(
             f"the context has {n_ctx:,} tokens and the prompt takes {n_frame:,} of them without the text, "
             "which leaves too little for parts; pass a larger --ctx or shorten the prompt"

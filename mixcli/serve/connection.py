@@ -8,7 +8,7 @@ import h11
 from mixcli.system import connection
 
 HEAD = 10.0  # seconds for the head of a request, from the connection or its first byte
-MOST = 400  # connections at a time; each takes two descriptors, of 1,024 in many systems
+MAX_CONNECTIONS = 400  # connections at a time; each takes two descriptors, of 1,024 in many systems
 
 
 class GateConnection(connection.PatientConnection):
@@ -20,7 +20,7 @@ class GateConnection(connection.PatientConnection):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._watch()
-        if len(self.connections) > MOST:
+        if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -35,7 +35,7 @@ MODEL_GONE = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 LOOKS = ("/health", "/v1/models")
 WHOLE_BODY = 120.0  # seconds for a request's body
 SILENCE = 30.0  # seconds without a sign of life from the host
-LOOK = 5.0  # seconds between two looks at it, while it computes
+POLL_INTERVAL = 5.0  # seconds between two looks at it, while it computes
 UNLOADED = Refusal(503, "server_error", "no model is loaded; the next completion request loads it again")
 TORN = Refusal(
     503, "server_error", "the model process ended during the answer; retry to load the model again"
@@ -96,9 +96,9 @@ class Proxy:
         """Return when the host gives no sign of life for SILENCE; one that is gone or loads is another matter."""
         alive = time.monotonic()
         while time.monotonic() - alive < SILENCE:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
             try:
-                await self._client.get("http://host/health", timeout=LOOK)
+                await self._client.get("http://host/health", timeout=POLL_INTERVAL)
             except httpx2.TimeoutException:
                 continue
             except httpx2.HTTPError:

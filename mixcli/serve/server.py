@@ -16,7 +16,7 @@ from mixcli.serve.gate import Gate
 from mixcli.system.formatting import counted
 
 DRAIN = 30  # seconds that running answers may take to end when the server is asked to stop
-LEAST_KEY = 16  # characters
+MIN_KEY = 16  # characters
 
 
 def bound(address: str, port: int) -> socket.socket:
@@ -49,10 +49,10 @@ def key_for(address: str, variable: str, *, is_named: bool = False) -> str | Non
     local = is_loopback(address)
     if not key and local and not is_named:
         return None
-    if len(key) < LEAST_KEY:
+    if len(key) < MIN_KEY:
         why = "" if local else f"{address} is not a loopback address, so an API key is required: "
         have = (
-            f"has {counted(len(key), 'character')}, but a key needs at least {LEAST_KEY}"
+            f"has {counted(len(key), 'character')}, but a key needs at least {MIN_KEY}"
             if key
             else "is not set or empty"
         )

@@ -5,14 +5,14 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-LEAST = 1 << 14  # bytes that a client must take in `patience` seconds, or all that is left
+MIN_BYTES = 1 << 14  # bytes that a client must take in `patience` seconds, or all that is left
 
 
 class PatientConnection(H11Protocol):
     """uvicorn's, which waits forever for a client that reads no more.
 
     Nothing is written while the system's buffer is full, so this process holds one piece of an answer at most. A client that takes less
-    than LEAST bytes in `patience` seconds then is disconnected, and the request ends as that of a client that has left.
+    than MIN_BYTES bytes in `patience` seconds then is disconnected, and the request ends as that of a client that has left.
     """
 
     patience = 600.0  # seconds: a person may look at the first page of an answer in a pager
@@ -45,7 +45,7 @@ class PatientConnection(H11Protocol):
             self._stall = None
 
     def _look(self, n_before: int) -> None:
-        if n_before - self.transport.get_write_buffer_size() < LEAST:
+        if n_before - self.transport.get_write_buffer_size() < MIN_BYTES:
             self.transport.abort()
         else:
             self._watch_reader()

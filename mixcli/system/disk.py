@@ -16,7 +16,7 @@ from mixcli.system import json_cache
 
 PIECE = 128 << 10  # what Linux reads ahead when a page of a mapped file is missing
 SECONDS = 0.4
-LEAST_FILE = 16 << 20  # a smaller file says little; then one of TRIAL bytes is written for the purpose
+MIN_FILE = 16 << 20  # a smaller file says little; then one of TRIAL bytes is written for the purpose
 TRIAL = 64 << 20
 READERS = 4  # as many threads miss pages at once
 
@@ -36,7 +36,7 @@ def random_reads(path: Path) -> float:
 
 
 def _measured(path: Path) -> float:
-    if path.is_file() and path.stat().st_size >= LEAST_FILE:
+    if path.is_file() and path.stat().st_size >= MIN_FILE:
         return _rate(path)
     folder = path if path.is_dir() else path.parent
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".mixcli-disk-") as file:

@@ -37,7 +37,7 @@ WHEEL_INDEX = "https://abetlen.github.io/llama-cpp-python/whl"
 TOLD = {
     error.exit_code: error for error in (UsageError, NotReachable)
 }  # what the child may have to say of a worker
-LOOK_SECONDS = 60.0  # for llama.cpp to see all devices, and as much again for each worker
+DEVICE_SECONDS = 60.0  # for llama.cpp to see all devices, and as much again for each worker
 RESERVE_GPU = 512 << 20  # the driver's context and what fragmentation costs
 RESERVE_WORKER = 256 << 20
 PROBE_SECONDS = 0.5
@@ -66,10 +66,12 @@ def devices(workers: Sequence[str] = ()) -> list[dict[str, Any]]:
     """List llama.cpp's devices; only the processor when this build knows no other and there are no workers."""
     if not workers and not gpu_backends():
         return []
-    done = python_child.run("-m", "mixcli.llama.devices", *workers, seconds=LOOK_SECONDS * (1 + len(workers)))
+    done = python_child.run(
+        "-m", "mixcli.llama.devices", *workers, seconds=DEVICE_SECONDS * (1 + len(workers))
+    )
     if done.timed_out and workers:
         raise NotReachable(
-            f"the worker {' or '.join(workers)} did not respond within {LOOK_SECONDS * (1 + len(workers)):.0f} s; restart `mixcli worker` there"
+            f"the worker {' or '.join(workers)} did not respond within {DEVICE_SECONDS * (1 + len(workers)):.0f} s; restart `mixcli worker` there"
         )
     if not done.succeeded:
         raise MixcliError(f"llama.cpp crashed while listing GPUs ({done.last_words}); run `mixcli doctor`")

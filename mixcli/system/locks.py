@@ -24,7 +24,7 @@ QUICK = 0.01  # the first ones, for work that takes no time
 LONGEST = 600.0  # seconds to wait without `waiting`, or for an idle holder
 BUSY = 3600.0  # seconds that are waited for a holder that computes and shows no progress: it may check a large file
 FROZEN = 30.0  # seconds that are waited for a holder that is stopped
-LOOK = 1.0  # seconds between two looks at the holder
+POLL_INTERVAL = 1.0  # seconds between two looks at the holder
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
 
 # Called again and again while another process has a lock, with words for who that is; returns what is seen of the progress, to compare
@@ -99,7 +99,7 @@ class _Patience:
     def __init__(self, waiting: Waiting | None, seconds: float, what: str) -> None:
         self._waiting, self._seconds, self._what = waiting, seconds, what
         self._begin = self._moved = self._computed = self._ran = time.monotonic()
-        self._looked = -LOOK
+        self._looked = -POLL_INTERVAL
         self._holder = _Holder(0, "", False, "")
         self._seen: object = None
 
@@ -113,7 +113,7 @@ class _Patience:
                     f"{self._tell(holder)} and has not finished for {self._seconds:.0f} s{_end(holder)} (lock {path})"
                 )
             return
-        if now - self._looked >= LOOK:
+        if now - self._looked >= POLL_INTERVAL:
             before, self._looked, self._holder = self._holder, now, _holder(handle)
             if self._holder.computed != before.computed:
                 self._computed = now

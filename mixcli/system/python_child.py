@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_OUTPUT = 1 << 26  # bytes of each stream that are read
-LOOK = 0.1  # seconds between two looks at whether a child has ended that left its pipes to others
+POLL_INTERVAL = 0.1  # seconds between two looks at whether a child has ended that left its pipes to others
 # fmt: off
 NAMES = frozenset((
     "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "TZ", "NO_COLOR", "SYSTEMROOT",
@@ -149,7 +149,7 @@ def _talk(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) -> t
         while waiting and process.poll() is None and max(len(out), len(err)) <= MAX_OUTPUT:
             if (left := deadline - time.monotonic()) <= 0:
                 return bytes(out), bytes(err), False
-            for key, _ in selector.select(min(left, LOOK)):
+            for key, _ in selector.select(min(left, POLL_INTERVAL)):
                 if key.fd in found:
                     if not _read(key.fd, found[key.fd]):
                         selector.unregister(key.fd)

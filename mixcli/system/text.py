@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 SAMPLE = 1 << 16  # bytes that tell what kind of data something is
-_LOOK = 1 << 12  # of them, that tell an encoding
+_POLL_INTERVAL = 1 << 12  # of them, that tell an encoding
 MAX_SHOWN = 200  # characters of a path in a sentence
 SHARE_BAD = 0.1  # of bytes that are not UTF-8, or control characters: more is not text
 _FEW_BAD = 8  # bytes: so few are a slip, whatever their share
 _CONTROL = bytes({*range(1, 9), 11, *range(14, 27), *range(28, 32)})
 _LONGEST_NAME = 200  # characters that are compared: comparing takes their square
-_MOST_FILES = 2000  # of a folder, that are looked at for a name
+_MAX_FILES = 2000  # of a folder, that are looked at for a name
 _ICONV = "convert it first: iconv -f {} -t UTF-8"
 
 # how data begins that is not plain text: its name, and what makes text of it
@@ -95,7 +95,7 @@ def not_text(raw: bytes, *, of_lines: bool = False) -> str:
             return f"is {what}; {advice}"
     if raw.startswith(_TAR, _TAR_AT):
         return "is a tar archive; unpack it first: tar -x"
-    head = raw[:_LOOK]
+    head = raw[:_POLL_INTERVAL]
     for width, place, name in _WIDE:
         units = len(head) // width
         if units >= 2 and _is_wide(head[: units * width], width, place):
@@ -156,7 +156,7 @@ def missing(path: "str | os.PathLike[str]") -> str:
     folder, name = os.path.split(os.fspath(path))
     try:
         with os.scandir(folder or os.curdir) as entries:
-            near = nearest(name, [entry.name for entry in islice(entries, _MOST_FILES)], cutoff=0.7)
+            near = nearest(name, [entry.name for entry in islice(entries, _MAX_FILES)], cutoff=0.7)
     except OSError:
         near = None
     hint = f"; did you mean {shown(os.path.join(folder, near))}?" if near else ""  # noqa: PTH118

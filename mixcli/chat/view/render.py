@@ -12,7 +12,7 @@ from typing import Protocol, TextIO
 from mixcli.chat.view.markdown import Line, Markdown, cut
 from mixcli.system.console import console, strip_controls
 
-LEAST_WIDTH, LEAST_TAIL = 20, 2
+MIN_WIDTH, MIN_TAIL = 20, 2
 ROOM = 2  # rows of the screen that the tail never takes
 SIZE = os.terminal_size((80, 24))
 
@@ -74,7 +74,7 @@ class LiveView:
         *lines, self._source = self._source.split("\n")
         width, height = self._size()
         finished = [row for line in lines for row in self._finished(self._markdown.line(line), width)]
-        room = max(LEAST_TAIL, height - ROOM - len(self._status))
+        room = max(MIN_TAIL, height - ROOM - len(self._status))
         finished += self._overhang(width, room)
         self._draw(finished, self._rows(self._markdown.preview(self._source), width)[-room:], width)
 
@@ -139,4 +139,4 @@ class LiveView:
             size = os.get_terminal_size(self._out.fileno())
         except OSError:
             size = SIZE
-        return max(LEAST_WIDTH, size.columns or SIZE.columns), size.lines or SIZE.lines
+        return max(MIN_WIDTH, size.columns or SIZE.columns), size.lines or SIZE.lines

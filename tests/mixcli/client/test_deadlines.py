@@ -96,7 +96,7 @@ def test_an_answer_may_take_long_to_begin_and_not_to_go_on(
 def test_models_are_not_waited_for_as_long_as_an_answer(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixcli.client.endpoint.LOOK", 0.2)
+    monkeypatch.setattr("mixcli.client.endpoint.QUERY_SECONDS", 0.2)
     with pytest.raises(NotReachable, match="it sent nothing for 0 s"):
         EndpointClient(f"http://{serve(after())}", None).models()
 

@@ -26,7 +26,7 @@ from tests.mixcli.host.test_host import LONG, wait_for
 from tests.support.llama_workers import free_port, start_worker
 
 QUICK = (
-    "import mixcli.llama.worker_watch as watch\nwatch.LOAD = watch.COMPUTE = 0.5\nwatch.LOOK = 0.1\n"
+    "import mixcli.llama.worker_watch as watch\nwatch.LOAD = watch.COMPUTE = 0.5\nwatch.POLL_INTERVAL = 0.1\n"
     "import mixcli.llama.devices as devices\ndevices.SILENCE = 0.5\n"
 )
 HOST = "from mixcli.host.__main__ import main\nmain()"
@@ -156,7 +156,7 @@ def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
 def test_only_the_worker_that_was_asked_last_is_blamed_and_only_when_it_is_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_watch, "LOOK", 0.02)
+    monkeypatch.setattr(worker_watch, "POLL_INTERVAL", 0.02)
     found: list[NotReachable] = []
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]

@@ -59,7 +59,7 @@ def hold(path: Path) -> Iterator[Start]:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "LOOK", 0.05)
+    monkeypatch.setattr(locks, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(locks, "POLL", 0.02)
 
 
