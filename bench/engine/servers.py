@@ -67,7 +67,7 @@ def mixcli_host(setting: Setting, placement: Placement, home: Path) -> Iterator[
             yield name.socket
         finally:
             process.stop(host.pid)
-            host.leave()
+            host.release()
     finally:
         if before is None:
             del os.environ["MIXCLI_HOME"]

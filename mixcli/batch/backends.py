@@ -70,7 +70,7 @@ class HostBackend:
 
     def close(self) -> None:
         """Release the model."""
-        self._host.leave()
+        self._host.release()
 
     def _revive(self, generation: int, error: ModelDied) -> None:
         with self._lock:
@@ -83,7 +83,7 @@ class HostBackend:
                 ) from error
             self._n_at_death = self._n_answers
             console.warn(f"the model process ended ({cause}); restarting it")
-            self._host.leave()
+            self._host.release()
             self._host = self._load()
             self._generation += 1
 

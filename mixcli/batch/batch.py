@@ -66,7 +66,7 @@ class Report:
 def run_batch(
     order: BatchOptions,
     job: TemplateJob,
-    asker: Callable[[], Backend],
+    backend: Callable[[], Backend],
     distant: Callable[[str], RecordSource] | None = None,
 ) -> Report:
     """Run a batch. What can be refused is refused before the model is loaded: a file is looked through first, and the targets are tried.
@@ -88,7 +88,7 @@ def run_batch(
         if is_empty:
             stack.enter_context(output(order.out))
             return Report(Tally(), f"{_name(order.source)} has no records; nothing to do", evaluation)
-        asked = asker()
+        asked = backend()
         stack.callback(asked.close)
         write = stack.enter_context(output(order.out))
         progress = BatchProgress(stack.enter_context(console.progress("batch")), n_bytes)

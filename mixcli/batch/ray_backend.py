@@ -30,17 +30,21 @@ READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_jso
 class RayEngine:
     """One engine of the cluster, an actor on its node. Errors travel as the bodies that a host would send."""
 
-    def __init__(self, model: str | None, wish: "LoadOptions", keep_alive: float, apart: str) -> None:
-        self._loading = (model, wish, keep_alive, apart)
+    def __init__(
+        self, model: str | None, load_options: "LoadOptions", keep_alive: float, isolation_key: str
+    ) -> None:
+        self._loading = (model, load_options, keep_alive, isolation_key)
 
     def load(self) -> dict[str, Any]:
         """Load the model of this node's store as this node's plan says; returns its identity or an error."""
         from mixcli.batch.backends import HostBackend
         from mixcli.client.launch import identity, load
 
-        model, wish, keep_alive, apart = self._loading
+        model, load_options, keep_alive, isolation_key = self._loading
         try:
-            self._asker = HostBackend(lambda: load(model, wish, keep_alive, apart), identity(model, wish))
+            self._asker = HostBackend(
+                lambda: load(model, load_options, keep_alive, isolation_key), identity(model, load_options)
+            )
         except MixcliError as error:
             return error_body(error)[1]
         return {"identity": self._asker.identity}
@@ -66,11 +70,11 @@ class RayBackend:
     """Asks the engines of a cluster, the one with the fewest requests first; `window` requests are in flight at each."""
 
     def __init__(
-        self, address: str, model: str | None, wish: "LoadOptions", keep_alive: float, window: int
+        self, address: str, model: str | None, load_options: "LoadOptions", keep_alive: float, window: int
     ) -> None:
         self._ray = connected(address)
         self._lock = threading.Lock()
-        self._seats, self.identity = self._loaded(model, wish, keep_alive, window)
+        self._seats, self.identity = self._loaded(model, load_options, keep_alive, window)
         self.width = len(self._seats)
         console.note(
             f"{counted(self.width, 'engine')} on {counted(len({seat.node for seat in self._seats}), 'node')}"
@@ -108,13 +112,13 @@ class RayBackend:
         self._ray.shutdown()
 
     def _loaded(
-        self, model: str | None, wish: "LoadOptions", keep_alive: float, window: int
+        self, model: str | None, load_options: "LoadOptions", keep_alive: float, window: int
     ) -> tuple[list[_RayWorker], str]:
         """Start an engine everywhere and keep those that load; MixcliError of the first where none does."""
         seats = [
             seat
             for node in self._ray.nodes()
-            for seat in self._seats_of(node, model, wish, keep_alive, window)
+            for seat in self._seats_of(node, model, load_options, keep_alive, window)
         ]
         waiting = [(seat, seat.actor.load.remote()) for seat in seats]
         good: list[_RayWorker] = []
@@ -142,7 +146,12 @@ class RayBackend:
         return good, identities.pop()
 
     def _seats_of(
-        self, node: Mapping[str, Any], model: str | None, wish: "LoadOptions", keep_alive: float, window: int
+        self,
+        node: Mapping[str, Any],
+        model: str | None,
+        load_options: "LoadOptions",
+        keep_alive: float,
+        window: int,
     ) -> Iterator[_RayWorker]:
         resources = node.get("Resources", {})
         if not node["Alive"] or resources.get("CPU", 0) < 1:
@@ -159,10 +168,12 @@ class RayBackend:
                 "max_concurrency": window,
             }
             actor = self._ray.remote(RayEngine).options(**options)
-            apart = (
+            isolation_key = (
                 f" ray {node['NodeID']} {index}"  # a host for this GPU alone, also where a node has several
             )
-            yield _RayWorker(actor.remote(model, wish, keep_alive, apart), node["NodeManagerAddress"])
+            yield _RayWorker(
+                actor.remote(model, load_options, keep_alive, isolation_key), node["NodeManagerAddress"]
+            )
 
     def _taken(self) -> _RayWorker:
         with self._lock:

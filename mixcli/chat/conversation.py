@@ -77,11 +77,11 @@ class Conversation:
         self.answer()
 
     def answer(self) -> None:
-        """Add an empty answer, which `hear` and `end` fill."""
+        """Add an empty answer, which `append_delta` and `end` fill."""
         self._text, self._saved = "", time.monotonic()
         self._add("assistant", "", PARTIAL)
 
-    def hear(self, text: str) -> None:
+    def append_delta(self, text: str) -> None:
         """Take a piece of the answer; it is saved at a bounded rate."""
         self._text += text
         if time.monotonic() - self._saved >= SAVE_EVERY:
@@ -101,7 +101,7 @@ class Conversation:
             messages = messages[:-1]
         return _answered(messages)[n_dropped:]
 
-    def wire(self, n_dropped: int = 0) -> list[dict[str, Any]]:
+    def to_messages(self, n_dropped: int = 0) -> list[dict[str, Any]]:
         """Return what `sent` does, and the system message, as a request has it."""
         said: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
         return said + [_on_the_wire(message, self.model) for message in self.sent(n_dropped)]

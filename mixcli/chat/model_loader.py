@@ -36,12 +36,12 @@ class ChatModel:
     def __init__(
         self,
         name: str | None,
-        wish: "LoadOptions",
+        load_options: "LoadOptions",
         keep_alive: float,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
-        self.wish = wish
+        self.load_options = load_options
         self.keep_alive = keep_alive
         self.changed = changed
         self.state = LoadState(LOADING, name or "the model")
@@ -60,7 +60,7 @@ class ChatModel:
 
     @property
     def profile(self) -> str:
-        return self.wish.profile or "auto"
+        return self.load_options.profile or "auto"
 
     def load(self) -> None:
         """Begin to load, unless that is going on."""
@@ -109,16 +109,16 @@ class ChatModel:
         assert self._host
         cause = self._host.cause_of_death()
         self._less = cause == KILLED
-        self.leave()
+        self.release()
         self._left = False
         self._show(GONE)
         return cause
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Release the model; its keep_alive starts."""
         self._left = True
         if self._host is not None:
-            self._host.leave()
+            self._host.release()
             self._host = None
 
     def stored(self) -> "StoredModel":
@@ -126,7 +126,7 @@ class ChatModel:
         if self._stored is None:
             from mixcli.client.launch import installed
 
-            self._stored = installed(self.name, self.wish)
+            self._stored = installed(self.name, self.load_options)
         return self._stored
 
     def folds_system(self) -> bool:
@@ -143,14 +143,14 @@ class ChatModel:
         """Return how the model was placed; planned again where another command has loaded it. Raises what planning raises."""
         from mixcli.planning.plan_load import plan_load
 
-        return self.state.order or plan_load(self.stored(), self.wish)
+        return self.state.order or plan_load(self.stored(), self.load_options)
 
     def estimated_decode(self) -> float | None:
         """Return the roofline estimate of this placement, tokens per second; None where the machine cannot be described."""
         from mixcli.planning.estimate import estimated_decode
 
         try:
-            return estimated_decode(self.stored(), self.wish, self.order().placement)
+            return estimated_decode(self.stored(), self.load_options, self.order().placement)
         except Exception as error:
             if not hasattr(error, "exit_code"):
                 raise
@@ -163,7 +163,14 @@ class ChatModel:
         try:
             stored = self.stored()
             self._show(LOADING, label=stored.label)
-            host = acquire(stored, self.wish, self.keep_alive, self._report, self._placed, less=self._less)
+            host = acquire(
+                stored,
+                self.load_options,
+                self.keep_alive,
+                self._report,
+                self._placed,
+                use_smaller_plan=self._less,
+            )
             self.n_ctx = host.client.health()["n_ctx"]
         except Exception as error:
             self._less = self._less or KILLED in str(error)
@@ -172,7 +179,7 @@ class ChatModel:
             return
         self._host = host
         if self._left:  # the chat was left meanwhile
-            host.leave()
+            host.release()
         self._show(READY, share=1.0)
 
     def _report(self, done: float, total: float, _stage: str) -> None:

@@ -36,7 +36,7 @@ class Chat:
     `draft` is what stands in the next prompt already, `leaving` ends the loop, `said` are notes that are given once.
     """
 
-    talk: Conversation
+    conversation: Conversation
     model: ChatModel
     plain: bool = False
     ephemeral: bool = False
@@ -73,7 +73,7 @@ class Chat:
             while not self.leaving and (text := self._read()) is not None:
                 self._take(text)
         finally:
-            self.model.leave()
+            self.model.release()
         if self.n_failed and not self.talking:
             raise SomeFailed(f"{counted(self.n_failed, 'message')} had no answer; see the error after each")
 
@@ -87,9 +87,9 @@ class Chat:
     def say(self, text: str) -> None:
         """Ask the model; files that were attached go first. What could not be asked stands in the next prompt."""
         files, self.files = self.files, []
-        self.talk.ask(with_files(files, text))
+        self.conversation.ask(with_files(files, text))
         if not self.answer():
-            self.talk.undo()
+            self.conversation.undo()
             self.draft, self.files = text, files
 
     def answer(self) -> bool:
@@ -101,7 +101,7 @@ class Chat:
             host = self._loaded(view)
         except KeyboardInterrupt:
             view.close()
-            self.talk.end(UNANSWERED)
+            self.conversation.end(UNANSWERED)
             console.note("(cancelled; the model continues to load)")
             return False
         except Exception as error:
@@ -109,15 +109,15 @@ class Chat:
             self._fail(error)
             return False
         self._note_system()
-        self.talk.talk_with(self.model.label)
+        self.conversation.talk_with(self.model.label)
         body = {
-            "messages": self.talk.wire(),
-            **self.talk.settings.body(),
+            "messages": self.conversation.to_messages(),
+            **self.conversation.settings.body(),
             "persist": not self.ephemeral,
         }
         before = self.n_used
         outcome = take_turn(
-            host, body, self.talk, view,
+            host, body, self.conversation, view,
             lambda rate, n_prompt, n_answer: line(replace(self.gauges(), decode_rate=rate, n_used=(n_prompt or before) + n_answer)),
         )  # fmt: skip
         self.n_counted, self.stats = before, outcome.stats
@@ -130,7 +130,9 @@ class Chat:
         """Return where the next answer is shown."""
         from mixcli.chat.view.render import LiveView, PlainView
 
-        return LiveView(sys.stdout) if self.live and self.talk.settings.get("markdown") else PlainView()
+        return (
+            LiveView(sys.stdout) if self.live and self.conversation.settings.get("markdown") else PlainView()
+        )
 
     @property
     def n_used(self) -> int:
@@ -148,15 +150,15 @@ class Chat:
             self.stats.decode_rate,
             self.model.keep_alive,
             len(self.files),
-            self.talk.name,
-            self.talk.store.in_memory,
-            self.talk.settings.get("overflow") == DROP_OLDEST,
+            self.conversation.name,
+            self.conversation.store.in_memory,
+            self.conversation.settings.get("overflow") == DROP_OLDEST,
         )
 
     def use(self, model: ChatModel) -> None:
         """Switch to another model, or another placement of the same one; UsageError if its file does not exist."""
         model.state = LoadState(LOADING, model.stored().label)
-        self.model.leave()
+        self.model.release()
         self.model = model
         self.stats = TurnStats()
         self.n_dropped = 0
@@ -179,14 +181,14 @@ class Chat:
 
     def greet(self) -> None:
         """Show which conversation is resumed, and print its last turn to a person: a pipe gets new answers only."""
-        session = self.talk.session
+        session = self.conversation.session
         if session is None:
             return
         if self._seen():
-            self.show(self.talk.messages[-2:])
+            self.show(self.conversation.messages[-2:])
         same = not session.model or session.model.startswith(self.model.label)
         other = "" if same else f"; previous model: {session.model}"
-        console.note(f"({session.name}, {counted(len(self.talk.messages), 'message')}{other})")
+        console.note(f"({session.name}, {counted(len(self.conversation.messages), 'message')}{other})")
 
     # parts of it
 
@@ -273,7 +275,7 @@ class Chat:
             console.warn(f"{error}")
 
     def _why_cut(self) -> str:
-        if self.stats.n_generated == self.talk.settings.get("max_tokens"):
+        if self.stats.n_generated == self.conversation.settings.get("max_tokens"):
             return (
                 f"(truncated: max_tokens {self.stats.n_generated:,} reached; change it with /set max_tokens)"
             )
@@ -283,16 +285,16 @@ class Chat:
         )
 
     def _fail(self, error: Exception) -> None:
-        self.talk.end(UNANSWERED)
+        self.conversation.end(UNANSWERED)
         if not hasattr(error, "exit_code"):
             raise error
-        if len(self.talk.messages) <= 2 and not self.stats.n_prompt:
+        if len(self.conversation.messages) <= 2 and not self.stats.n_prompt:
             raise error  # nothing was ever answered: the command itself has failed
         self.n_failed += 1
         console.warn(str(error))
 
     def _note_system(self) -> None:
-        if self.talk.system and "system" not in self.said and self.model.folds_system():
+        if self.conversation.system and "system" not in self.said and self.model.folds_system():
             self.said.add("system")
             console.note(
                 "(this model's chat format has no system role: the system message is prepended to a user message)"
@@ -324,7 +326,7 @@ class Chat:
             None if self.ephemeral else paths.data_dir() / "chat-history",
             SlashCompleter(self._completions),
             self._toolbar,
-            lambda: str(self.talk.settings.get("keys")),
+            lambda: str(self.conversation.settings.get("keys")),
             self.start_loading,
         )
 
@@ -335,7 +337,11 @@ class Chat:
 
     def _count(self) -> None:
         """Ask the model's tokenizer how full the context is, when nothing else tells."""
-        self.n_counted = (self.model.count(self.talk.wire()) or self.n_counted) if self.talk.messages else 0
+        self.n_counted = (
+            (self.model.count(self.conversation.to_messages()) or self.n_counted)
+            if self.conversation.messages
+            else 0
+        )
 
     def _toolbar(self) -> str:
         lines = loading(self.model.state) or [line(self.gauges())]
@@ -343,7 +349,11 @@ class Chat:
 
     def _on_load(self) -> None:
         """Handle a change of the load, in its thread; if the first model cannot be loaded, end the chat at once."""
-        if self.model.state.status == FAILED and not self.talk.messages and isinstance(self.source, Editor):
+        if (
+            self.model.state.status == FAILED
+            and not self.conversation.messages
+            and isinstance(self.source, Editor)
+        ):
             assert self.model.error
             self._failure = self.model.error
             self.source.leave(EOFError())

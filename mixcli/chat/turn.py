@@ -32,7 +32,9 @@ class Outcome:
     error: Exception | None = None
 
 
-def take_turn(host: "Host", body: dict[str, Any], talk: Conversation, view: View, status: Status) -> Outcome:
+def take_turn(
+    host: "Host", body: dict[str, Any], conversation: Conversation, view: View, status: Status
+) -> Outcome:
     """Ask, show and keep one answer, with `status` below it.
 
     What the model or its process does wrong becomes part of the outcome; Ctrl-C makes the answer `stopped`.
@@ -46,17 +48,17 @@ def take_turn(host: "Host", body: dict[str, Any], talk: Conversation, view: View
                 for delta in interrupts.each(stream):
                     progress.take(delta)
                     if delta.text:
-                        talk.hear(delta.text)
+                        conversation.append_delta(delta.text)
                         view.feed(delta.text)
         except KeyboardInterrupt:
             state = STOPPED
         except Exception as caught:
             if not hasattr(caught, "exit_code"):
-                talk.end(CUT)
+                conversation.end(CUT)
                 view.close()
                 raise
             state, error = (CUT if progress.n_pieces else FAILED), caught
-        talk.end(state, progress.token_ids if state == DONE else ())
+        conversation.end(state, progress.token_ids if state == DONE else ())
         view.close()
     return Outcome(state, progress.stats(), progress.n_dropped, error)
 

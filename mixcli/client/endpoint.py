@@ -130,7 +130,7 @@ class Endpoint:
     def label(self) -> str:
         return f"{self.model} at {self.client.url}"
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Nothing is held."""
 
     def cause_of_death(self) -> str:

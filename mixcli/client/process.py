@@ -51,7 +51,7 @@ class Host:
     pid: int
     keep_alive: float
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Release the model; its keep_alive starts. If it is 0, the memory is free on return, unless another client uses the model."""
         self._states.close()
         if self.keep_alive == 0 and until(lambda: not self._is_in_use(), NOTICE_TIMEOUT):
@@ -76,7 +76,7 @@ def connect(
 ) -> Host:
     """Find the host of a name or start it, wait until its model is loaded, and hold it.
 
-    `place` is asked only when a host must be started. `keep_alive` is seconds after `leave`; `report` gets (done, total, stage)
+    `place` is asked only when a host must be started. `keep_alive` is seconds after `release`; `report` gets (done, total, stage)
     of the load. Raises what the host says of a failed load, ModelDied when its process ends, Unresponsive when it gives no sign of life.
     """
     with exclusive(name.lock, seconds=LOCK_TIMEOUT, what=f"starting the model process of {name.label}"):

@@ -139,18 +139,18 @@ AtEndpoint = Callable[[str | None], "Endpoint"]
 
 
 def one_asker(
-    endpoint: AtEndpoint | None, model: str | None, wish: "LoadOptions", keep_alive: float
+    endpoint: AtEndpoint | None, model: str | None, load_options: "LoadOptions", keep_alive: float
 ) -> "LoadedModel":
     """Return the backend for one request: the server of --endpoint, or a local model."""
     if endpoint is not None:
         return endpoint(model)
     from mixcli.client.launch import load
 
-    return load(model, wish, keep_alive)
+    return load(model, load_options, keep_alive)
 
 
 def many_asker(
-    endpoint: AtEndpoint | None, model: str | None, wish: "LoadOptions", keep_alive: float
+    endpoint: AtEndpoint | None, model: str | None, load_options: "LoadOptions", keep_alive: float
 ) -> "Backend":
     """Return the backend for many concurrent requests; a local model is planned for them."""
     from mixcli.batch.backends import EndpointBackend, HostBackend
@@ -159,5 +159,5 @@ def many_asker(
         return EndpointBackend(endpoint(model))
     from mixcli.client.launch import identity, load
 
-    many = replace(wish, request=replace(wish.request, purpose="batch"))
-    return HostBackend(lambda: load(model, many, keep_alive), identity(model, wish))
+    many = replace(load_options, request=replace(load_options.request, purpose="batch"))
+    return HostBackend(lambda: load(model, many, keep_alive), identity(model, load_options))

@@ -131,7 +131,7 @@ def command(
     deterministic: bool,
     endpoint: "Callable[[str | None], Endpoint] | None",
     model: str | None,
-    wish: "LoadOptions",
+    load_options: "LoadOptions",
     keep_alive: float,
     as_json: bool,
 ) -> None:
@@ -180,9 +180,9 @@ def command(
             "most of the prompt follows {{ }}, so records share little of it; put {{ }} last for speed"
         )
     if cluster is None:
-        report = run_batch(order, job, lambda: many_asker(endpoint, model, wish, keep_alive))
+        report = run_batch(order, job, lambda: many_asker(endpoint, model, load_options, keep_alive))
     else:
-        report = _over_ray(order, job, cluster, model, wish, keep_alive)
+        report = _over_ray(order, job, cluster, model, load_options, keep_alive)
     _print(report, out, as_json)
     if n_failed := report.tally.n_failed:
         n_done = report.tally.n_done
@@ -196,13 +196,13 @@ def _over_ray(
     job: "TemplateJob",
     cluster: str,
     model: str | None,
-    wish: "LoadOptions",
+    load_options: "LoadOptions",
     keep_alive: float,
 ) -> "Report":
     from mixcli.batch.batch import run_batch
     from mixcli.batch.ray_backend import RayBackend, distant_source, is_distant
 
-    many = replace(wish, request=replace(wish.request, purpose="batch"))
+    many = replace(load_options, request=replace(load_options.request, purpose="batch"))
     distant = (lambda source: distant_source(cluster, source)) if is_distant(order.source) else None
     return run_batch(
         order, job, lambda: RayBackend(cluster, model, many, keep_alive, order.settings.window), distant

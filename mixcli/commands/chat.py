@@ -45,7 +45,7 @@ def command(
     ephemeral: bool,
     plain: bool,
     sampling: Sampling,
-    wish: "LoadOptions",
+    load_options: "LoadOptions",
     keep_alive: float,
 ) -> None:
     """Chat with a model; MESSAGE is sent first. Ctrl-C stops an answer, Ctrl-D quits, /help lists the commands.
@@ -63,14 +63,16 @@ def command(
 
     character = read_persona(persona) if persona else Persona("")
     store = Sessions(ephemeral=ephemeral)
-    talk = Conversation(store, model or "", system or character.system, ChatSettings.of(character.settings))
+    conversation = Conversation(
+        store, model or "", system or character.system, ChatSettings.of(character.settings)
+    )
     if go_on or resume:
-        talk.resume(store.find(resume) if resume else store.latest())
-        model = model or (talk.session.model if talk.session else None) or None
+        conversation.resume(store.find(resume) if resume else store.latest())
+        model = model or (conversation.session.model if conversation.session else None) or None
         if system or persona:
-            talk.system = system or character.system
-        talk.settings = talk.settings.with_values(character.settings)
-    talk.settings = talk.settings.with_values(sampling.said())
-    chat = Chat(talk, ChatModel(model, wish, keep_alive), plain=plain, ephemeral=ephemeral)
+            conversation.system = system or character.system
+        conversation.settings = conversation.settings.with_values(character.settings)
+    conversation.settings = conversation.settings.with_values(sampling.said())
+    chat = Chat(conversation, ChatModel(model, load_options, keep_alive), plain=plain, ephemeral=ephemeral)
     chat.greet()
     chat.run(message)

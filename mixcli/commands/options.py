@@ -107,7 +107,7 @@ purpose_option = click.option(
 
 
 def planning_options(command: F) -> F:
-    """Add what a plan is made for: context, profile, budgets, cache type, workers, disk; the command gets one `wish`."""
+    """Add what a plan is made for: context, profile, budgets, cache type, workers, disk; the command gets one `load_options`."""
     options = (
         click.option(
             "--ctx",
@@ -162,14 +162,14 @@ def planning_options(command: F) -> F:
 
         if twice := next((one for one in workers if workers.count(one) > 1), None):
             raise UsageError(f"--worker {twice} is given twice; pass it once")
-        wish = LoadOptions(
+        load_options = LoadOptions(
             PlanRequest(n_ctx=n_ctx, kv=kv, from_disk=from_disk),
             profile,
             None if vram is None else size_in_bytes(vram),
             None if ram is None else size_in_bytes(ram),
             tuple(map(address, workers)),
         )
-        return command(wish=wish, **others)
+        return command(load_options=load_options, **others)
 
     return with_options(cast(F, collect), options)
 

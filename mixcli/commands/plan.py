@@ -37,7 +37,7 @@ def command(
     model: str | None,
     quant: str | None,
     rule: "Rule | None",
-    wish: "LoadOptions",
+    load_options: "LoadOptions",
     ubatch: int | None,
     purpose: "Purpose",
     verify: bool,
@@ -54,24 +54,24 @@ def command(
     from mixcli.planning.report import as_data, check_rule, others, subject_or_best, types_of
     from mixcli.pull.type_choice import choice_data
 
-    request = replace(wish.request, n_ubatch=ubatch, purpose=purpose)
-    wish = replace(wish, request=request)
-    note_unused_cards(wish)
-    target = target_of(wish, rule)
+    request = replace(load_options.request, n_ubatch=ubatch, purpose=purpose)
+    load_options = replace(load_options, request=request)
+    note_unused_cards(load_options)
+    target = target_of(load_options, rule)
     subject = subject_or_best(model, quant, target)
     check_rule(subject, target)
     disk_of = subject.path if request.from_disk else None
     choice, types = subject.planned, types_of(subject)
-    where = (wish.profile, wish.vram, wish.ram, wish.workers)
+    where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     machine = choice.machine if choice else machine_of(*where, disk_of, [subject.shape])
     planned = choice.chosen.plan if choice and choice.chosen else None
-    how_chosen = choice_data(subject.label, choice, types, wish.profile)
+    how_chosen = choice_data(subject.label, choice, types, load_options.profile)
     if choice and choice.chosen is None:  # the refusal follows
         if as_json:
             console.data(how_chosen)
         else:
             show_types(types)
-    found = planned or plan_or_offer(subject.label, subject.shape, machine, request, wish, in_a_plan)
+    found = planned or plan_or_offer(subject.label, subject.shape, machine, request, load_options, in_a_plan)
     runners_up = others(subject, machine, request, found)
     if as_json:
         console.data({**as_data(subject, found, runners_up), **how_chosen})
@@ -83,7 +83,7 @@ def command(
     if verify:
         from mixcli.planning.verify import show_verified
 
-        show_verified(subject, found, wish.workers)
+        show_verified(subject, found, load_options.workers)
 
 
 def _show(label: str, found: "Plan", runners_up: "list[Alternative]") -> None:

@@ -57,7 +57,7 @@ def command(
     output_type: str | None,
     name: str | None,
     rule: "Rule | None",
-    wish: "LoadWish",
+    load_options: "LoadWish",
     repair: bool | None,
     keep_source: bool,
     dry_run: bool,
@@ -78,7 +78,7 @@ def command(
     from mixcli.pull.type_choice import favourite
 
     signal.signal(signal.SIGTERM, _interrupt)
-    target = target_of(wish, rule)
+    target = target_of(load_options, rule)
     wanted = PullRequest(
         model or favourite(target)[0],
         output_type and output_type.upper(),
@@ -93,7 +93,7 @@ def command(
         _say(found.model, found.fresh, as_json)
         return
     if isinstance(found, PullPlan) or dry_run:
-        _show(found if isinstance(found, PullPlan) else found.summary, wish.profile, as_json)
+        _show(found if isinstance(found, PullPlan) else found.summary, load_options.profile, as_json)
         return
     _announce(found.summary)
     _agree(found, repair)

@@ -96,7 +96,7 @@ def command(
     deterministic: bool,
     endpoint: "Callable[[str | None], Endpoint] | None",
     model: str | None,
-    wish: "LoadOptions",
+    load_options: "LoadOptions",
     keep_alive: float,
     as_json: bool,
     stats: bool,
@@ -128,9 +128,9 @@ def command(
     words = read_text(template) if template else None
     if each_line:
         question = question_of(prompt, words, system, variables, has_text=True, many=True)
-        answer_lines(question, files, lambda: many_asker(endpoint, model, wish, keep_alive), how)
+        answer_lines(question, files, lambda: many_asker(endpoint, model, load_options, keep_alive), how)
         return
     text = "\n\n".join(part for part in (piped_text(), *file_texts(files)) if part.strip())
     question = question_of(prompt, words, system, variables, has_text=bool(text))
     answer = answer_long if on_overflow == "map-reduce" else answer_once
-    answer(question, text, lambda: one_asker(endpoint, model, wish, keep_alive), how)
+    answer(question, text, lambda: one_asker(endpoint, model, load_options, keep_alive), how)

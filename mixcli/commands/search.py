@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @planning_options
 @json_option
 @common
-def command(words: tuple[str, ...], rule: "Rule | None", wish: "LoadOptions", as_json: bool) -> None:
+def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOptions", as_json: bool) -> None:
     """List catalog models, or those that match WORDS, and the type of each that suits this machine.
 
     The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
@@ -45,10 +45,10 @@ def command(words: tuple[str, ...], rule: "Rule | None", wish: "LoadOptions", as
         )
     ]
     # nothing is measured for a list: what was measured before is used
-    target = target_of(wish, rule, measure=False)
+    target = target_of(load_options, rule, measure=False)
     planned = choices_of(found, target)
     machine = target.machine_for(())
-    usual = [wish.profile in (None, "auto") and _has_usual_rates(one, machine) for one in planned]
+    usual = [load_options.profile in (None, "auto") and _has_usual_rates(one, machine) for one in planned]
     if as_json:
         rows = [
             {

@@ -57,7 +57,7 @@ def command(
     allowed: tuple[str, ...],
     model: str | None,
     purpose: "Purpose",
-    wish: "LoadOptions",
+    load_options: "LoadOptions",
 ) -> None:
     """Serve a model over an OpenAI-compatible API: /v1/chat/completions, /v1/models, /tokenize and /health.
 
@@ -72,14 +72,14 @@ def command(
 
     source = click.get_current_context().get_parameter_source("key_variable")
     key = key_for(address, key_variable, is_named=source is ParameterSource.COMMANDLINE)
-    wish = replace(wish, request=replace(wish.request, purpose=purpose))
+    load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
     with bound(address, port) as listener:
-        hosts = [load(model, wish, 0.0)]
+        hosts = [load(model, load_options, 0.0)]
 
         def revive() -> Path:
             console.warn(f"the model process ended ({hosts[-1].cause_of_death()}); restarting it")
-            hosts[-1].leave()
-            hosts.append(load(model, wish, 0.0))
+            hosts[-1].release()
+            hosts.append(load(model, load_options, 0.0))
             return hosts[-1].name.socket
 
         shown = f"[{address}]" if ":" in address else address
@@ -87,4 +87,4 @@ def command(
         try:
             serve(listener, Gate(names_of(address, allowed), key), hosts[0].name.socket, revive)
         finally:
-            hosts[-1].leave()
+            hosts[-1].release()

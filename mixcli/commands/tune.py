@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     rule: "Rule | None",
-    wish: "LoadOptions",
+    load_options: "LoadOptions",
     purpose: "Purpose",
     budget: float,
     show: bool,
@@ -57,9 +57,9 @@ def command(
     from mixcli.planning.tuning_cache import evidence, remember
     from mixcli.pull.type_choice import better_type, how_it_runs
 
-    request = replace(wish.request, purpose=purpose)
-    where = (wish.profile, wish.vram, wish.ram, wish.workers)
-    target = target_of(replace(wish, request=request), rule)
+    request = replace(load_options.request, purpose=purpose)
+    where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
+    target = target_of(replace(load_options, request=request), rule)
     subject = subject_of(model, None, target)
     check_rule(subject, target)
     if subject.path is None:
@@ -72,7 +72,9 @@ def command(
         if not rows:
             raise UsageError(f"no measurements of {subject.label} yet; run mixcli tune without --show")
     else:
-        plan_or_offer(subject.label, subject.shape, machine, request, wish, in_a_load)  # or its refusal
+        plan_or_offer(
+            subject.label, subject.shape, machine, request, load_options, in_a_load
+        )  # or its refusal
         with console.progress("tuning") as bar:
             found = sweep(subject, machine, request, budget, bar.update)
             rows = [one.row() for one in found]

@@ -248,7 +248,7 @@ class Engine:
         """Compute the parts of a step that llama.cpp refused one by one: only a sequence whose own part is refused ends."""
         for chunk in step.chunks:  # micro-batches before the one that was refused may have been computed
             assert chunk.sequence.slot is not None
-            self._context.cut(chunk.sequence.slot, chunk.start)
+            self._context.truncate(chunk.sequence.slot, chunk.start)
         if len(step.sequences) == 1:
             self._fail(step.sequences[0], error)
             return
@@ -256,16 +256,16 @@ class Engine:
             self._compute(Step((chunk,)))
         for scoring in step.scorings:
             assert scoring.sequence.slot is not None
-            slots = self._cache.borrow(scoring.sequence.slot, len(scoring.slots))
+            slots = self._cache.fork(scoring.sequence.slot, len(scoring.slots))
             if len(slots) == len(scoring.slots):
                 self._compute(Step((), (replace(scoring, slots=tuple(slots)),)))
             else:
-                self._cache.give_back(slots)
+                self._cache.release_forks(slots)
                 self._fail(scoring.sequence, error)
 
     def _give_back(self, step: Step) -> None:
         for scoring in step.scorings:
-            self._cache.give_back(scoring.slots)
+            self._cache.release_forks(scoring.slots)
 
     def _try(self, sequence: Sequence, work: Callable[[], None]) -> None:
         """Run a step of one sequence; an exception ends that request only."""
@@ -302,7 +302,7 @@ class Engine:
                 case Copy(source, target, n_tokens):
                     self._context.copy(source, target, n_tokens)
                 case Cut(slot, n_tokens):
-                    self._context.cut(slot, n_tokens)
+                    self._context.truncate(slot, n_tokens)
                 case Save():
                     self._save(operation)
                 case Clear():
@@ -322,7 +322,7 @@ class Engine:
 
     def _keep(self, sequence: Sequence, n_tokens: int) -> None:
         assert sequence.slot is not None
-        self._cache.cut(sequence.slot, n_tokens)
+        self._cache.truncate(sequence.slot, n_tokens)
         sequence.n_computed = n_tokens
 
     def _advance(self, chunk: Chunk, row: int, seconds: float) -> None:
@@ -442,7 +442,7 @@ class Engine:
             if sequence.request.deterministic:
                 self._scheduler.keep(sequence)
             elif sequence.request.park:
-                self._cache.park(sequence.slot, save=save)
+                self._cache.retain(sequence.slot, save=save)
             else:
                 self._cache.park_prefix(sequence.slot, sequence.n_prompt, save=save)
         self.n_done += reason != "abort"
@@ -490,7 +490,7 @@ class Engine:
         finally:
             if restored:
                 self._cache.extend(slot, entry.tokens)
-                self._cache.park(slot, save=True)
+                self._cache.retain(slot, save=True)
             else:
                 self._cache.release(slot)
 

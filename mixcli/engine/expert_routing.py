@@ -25,10 +25,10 @@ class _Counts:
         self._first = first
         self._n_seen = [0] * n_layer
 
-    def wants(self, name: str) -> bool:
+    def accepts(self, name: str) -> bool:
         return name.startswith(TENSOR)
 
-    def see(self, name: str, values: "NDArray[np.generic]") -> None:
+    def observe(self, name: str, values: "NDArray[np.generic]") -> None:
         layer = int(name.removeprefix(TENSOR))
         rows = np.asarray(values, np.int64).reshape(-1, values.shape[-1])
         chosen = rows[max(0, self._first - self._n_seen[layer]) :]

@@ -121,7 +121,7 @@ class PrefixCache:
                 self._touch(source)
             self._enter(slot, node, n_shared)
         else:
-            self.cut(slot, n_shared)
+            self.truncate(slot, n_shared)
         return slot, n_shared
 
     def open(self) -> int | None:
@@ -145,7 +145,7 @@ class PrefixCache:
         self._lengths[slot] += len(tokens)
         self.n_used += len(tokens)
 
-    def cut(self, slot: int, n_tokens: int) -> None:
+    def truncate(self, slot: int, n_tokens: int) -> None:
         """Let a slot forget all but its first `n_tokens` tokens."""
         if self._lengths[slot] <= n_tokens:
             return
@@ -168,7 +168,7 @@ class PrefixCache:
     def release(self, slot: int) -> None:
         """Forget everything that a slot holds, and release it."""
         if self._lengths[slot]:
-            self.cut(slot, 0)
+            self.truncate(slot, 0)
         else:  # a decode that failed may have left something
             self._operations.append(Cut(slot, 0))
         del self._ends[slot], self._lengths[slot]
@@ -177,7 +177,7 @@ class PrefixCache:
 
     # parked slots
 
-    def park(self, slot: int, *, save: bool = False) -> None:
+    def retain(self, slot: int, *, save: bool = False) -> None:
         """Keep what a finished request computed for later ones; release a slot that holds nothing unique.
 
         Parked slots that hold a beginning of it, such as the turns before, are given back too.
@@ -195,8 +195,8 @@ class PrefixCache:
         node = self._ends[slot]
         if node.parent is not None and len(node.slots) == 1:
             before = self._lengths[slot] - len(node.tokens)
-            self.cut(slot, before or min(n_prompt, self._lengths[slot]))
-        self.park(slot, save=save)
+            self.truncate(slot, before or min(n_prompt, self._lengths[slot]))
+        self.retain(slot, save=save)
 
     def admit_alone(self, tokens: Sequence[int], kept: int | None, step: int) -> tuple[int, int]:
         """Return a live slot in a cache that holds nothing else, and how many tokens it holds.
@@ -212,7 +212,7 @@ class PrefixCache:
                 self._evict(slot)
         if kept is not None and n_shared:
             del self._parked[kept]
-            self.cut(kept, n_shared)
+            self.truncate(kept, n_shared)
             return kept, n_shared
         self._operations.append(Clear())
         slot = self._free.pop()
@@ -237,7 +237,7 @@ class PrefixCache:
 
     # slots for a moment
 
-    def borrow(self, slot: int, n_slots: int) -> list[int]:
+    def fork(self, slot: int, n_slots: int) -> list[int]:
         """Return up to `n_slots` slots that hold what a live one holds, for one decode; fewer, or none, where there are not so many."""
         taken: list[int] = []
         while len(taken) < n_slots and (other := self._take_slot(spare=None)) is not None:
@@ -245,8 +245,8 @@ class PrefixCache:
         self._operations += [Copy(slot, other, self._lengths[slot]) for other in taken]
         return taken
 
-    def give_back(self, slots: Sequence[int]) -> None:
-        """Take back what `borrow` gave."""
+    def release_forks(self, slots: Sequence[int]) -> None:
+        """Take back what `fork` gave."""
         self._operations += [Cut(slot, 0) for slot in slots]
         self._free += slots
 

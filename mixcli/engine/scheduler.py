@@ -141,8 +141,8 @@ class Scheduler:
     def keep(self, sequence: Sequence) -> None:
         """Park what the next deterministic request can share: whole pieces of the prompt, as any request would compute them."""
         assert sequence.slot is not None
-        self._cache.cut(sequence.slot, sequence.n_prompt // self._alone * self._alone)
-        self._cache.park(sequence.slot)
+        self._cache.truncate(sequence.slot, sequence.n_prompt // self._alone * self._alone)
+        self._cache.retain(sequence.slot)
         self._kept = sequence.slot if self._cache.is_parked(sequence.slot) else None
 
     def schedule(self) -> Step:
@@ -216,7 +216,7 @@ class Scheduler:
                 branches.append(branch)
                 tokens, slots, ids = more
             if branches and budget.take(tokens, slots=slots, ids=ids, rows=tokens):
-                borrowed = self._cache.borrow(sequence.slot, slots)
+                borrowed = self._cache.fork(sequence.slot, slots)
                 scorings.append(Scoring(sequence, tuple(fan(branches)), tuple(borrowed)))
             else:
                 sequence.tokens += sequence.scores.descend()
@@ -226,7 +226,7 @@ class Scheduler:
         """Let a sequence forget all but its first tokens."""
         assert sequence.slot is not None
         del sequence.tokens[n_tokens:]
-        self._cache.cut(sequence.slot, n_tokens)
+        self._cache.truncate(sequence.slot, n_tokens)
         sequence.n_computed = min(sequence.n_computed, n_tokens)
 
     def _secure(self, sequence: Sequence, n_tokens: int, budget: StepBudget) -> bool:

@@ -54,7 +54,7 @@ class HostState:
 
     def __init__(self, spec: HostSpec) -> None:
         self.spec = spec
-        self.residency = KeepAlive()
+        self.keep_alive = KeepAlive()
         self.replies = IdempotencyCache()
         self.closing = asyncio.Event()
         self.created = int(time.time())
@@ -79,9 +79,9 @@ class HostState:
 
     async def wait_until_unwanted(self) -> None:
         """Return when the model may be unloaded: its keep-alive expired, or the load failed and all clients got the error."""
-        unwanted = asyncio.create_task(self.residency.wait_until_unwanted())
+        unwanted = asyncio.create_task(self.keep_alive.wait_until_unwanted())
         while not unwanted.done():
-            if self.engine.status == FAILED and self.residency.n_guests and not self.residency.busy:
+            if self.engine.status == FAILED and self.keep_alive.n_guests and not self.keep_alive.busy:
                 unwanted.cancel()
                 return
             await asyncio.wait({unwanted}, timeout=0.2)
@@ -98,7 +98,7 @@ class HostState:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as /health and the attach stream show it; `expires_in` is seconds, null for never."""
-        expires_in = self.residency.expires_in
+        expires_in = self.keep_alive.expires_in
         return {
             "status": self.engine.status,
             "progress": self.engine.progress,
@@ -109,7 +109,7 @@ class HostState:
             "n_ctx": self.engine.placement.n_ctx,
             "pid": os.getpid(),
             **self.engine.counts(),
-            "busy": self.residency.busy,
+            "busy": self.keep_alive.busy,
             "expires_in": None if expires_in == math.inf else round(expires_in, 1),
         }
 
@@ -164,7 +164,7 @@ def create_app(state: HostState) -> FastAPI:
         request, question, body = await _read(http, _question)
         if name is None:
             return await _answer(state, request, question, body, http, _forget)
-        with state.residency.guest():
+        with state.keep_alive.client():
             kept = await _claimed(state, name, body, http)
         if isinstance(kept, Response):
             return kept
@@ -277,7 +277,7 @@ async def _answer(
 
 
 async def _states(state: HostState, keep_alive: float) -> AsyncGenerator[dict[str, Any] | None, None]:
-    with state.residency.guest(keep_alive):
+    with state.keep_alive.client(keep_alive):
         last, spoke = None, time.monotonic()
         while not state.closing.is_set():
             snapshot = state.snapshot()
@@ -302,7 +302,7 @@ async def _outputs(
 
     The last output comes then too: "abort", or the answer's own end, where that was faster; so no finished answer is lost.
     """
-    with state.residency.guest():
+    with state.keep_alive.client():
         state.engine.submit(call)
         left, spoke = False, time.monotonic()
         try:

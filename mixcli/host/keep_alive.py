@@ -23,7 +23,7 @@ class KeepAlive:
         self._changed = asyncio.Event()
 
     @contextmanager
-    def guest(self, keep_alive: float | None = None) -> Iterator[None]:
+    def client(self, keep_alive: float | None = None) -> Iterator[None]:
         """Hold the model while the block runs; None keeps the present keep_alive."""
         self.busy += 1
         self.n_guests += 1

@@ -32,10 +32,10 @@ class ContextLost(ComputeError):
 class TensorObserver(Protocol):
     """Observe intermediate tensors while a context computes (slow: the graph runs one wanted tensor at a time)."""
 
-    def wants(self, name: str) -> bool:
+    def accepts(self, name: str) -> bool:
         """Return whether the tensor of this name ("ffn_moe_topk-7") is to be seen; asked once a name."""
 
-    def see(self, name: str, values: "NDArray[np.generic]") -> None:
+    def observe(self, name: str, values: "NDArray[np.generic]") -> None:
         """Take a copy of its values, in numpy order."""
 
 
@@ -156,7 +156,7 @@ class Context(Owner):
         """Let an empty sequence share the first `n_tokens` cells of another; nothing is moved."""
         C.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
 
-    def cut(self, sequence: int, n_tokens: int) -> None:
+    def truncate(self, sequence: int, n_tokens: int) -> None:
         """Forget all but the first `n_tokens` of a sequence; ComputeError where the model's memory cannot be cut."""
         if not C.llama_memory_seq_rm(self._memory, sequence, n_tokens, -1):
             raise ComputeError("this model's memory is not a KV cache, so it cannot drop part of a text")
@@ -210,10 +210,10 @@ class _Observer:
         try:
             name = ggml.tensor_name(tensor)
             if name not in self._wanted:
-                self._wanted[name] = self._tap.wants(name)
+                self._wanted[name] = self._tap.accepts(name)
             if ask:
                 return self._wanted[name]
-            self._tap.see(name, ggml.tensor_values(tensor))
+            self._tap.observe(name, ggml.tensor_values(tensor))
         except BaseException as error:  # must not be lost between the C frames; decode raises it
             self.error = error
             return False

@@ -81,7 +81,7 @@ def at_once(loaded: Loaded, n_sequences: int, n_tokens: int) -> float:
     context = loaded.context
     batch = Batch(context.n_batch)
     for sequence in range(n_sequences):
-        context.cut(sequence, 0)
+        context.truncate(sequence, 0)
     texts = [text(loaded, n_tokens + 1, sequence) for sequence in range(n_sequences)]
     begin = 0.0
     for position in range(n_tokens + 1):
@@ -94,7 +94,7 @@ def at_once(loaded: Loaded, n_sequences: int, n_tokens: int) -> float:
         context.logits()  # waits for a GPU
     seconds = time.perf_counter() - begin
     for sequence in range(n_sequences):
-        context.cut(sequence, 0)
+        context.truncate(sequence, 0)
     return n_sequences * n_tokens / seconds
 
 
@@ -119,7 +119,7 @@ def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
     n_warm = min(WARM_UP, n_prompt)
     feed(0, n_warm)
     feed(n_warm, 1)
-    context.cut(0, 0)
+    context.truncate(0, 0)
     prefill = feed(0, n_prompt)
     decode = 0.0
     for i in range(n_tokens):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from profiles.placement import Placement
 
 
-def estimated_decode(stored: "StoredModel", wish: "LoadOptions", placement: "Placement") -> float:
+def estimated_decode(stored: "StoredModel", load_options: "LoadOptions", placement: "Placement") -> float:
     """Return the tokens per second that a placement should decode on the machine of a wish."""
     shape = shape_of(header_of(stored.parts))
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers)
+    machine = machine_of(load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     return estimate(shape, machine, placement, layout_of(shape, placement, machine)).decode

@@ -59,25 +59,25 @@ def machine_of(
     return machine
 
 
-def target_of(wish: LoadOptions, rule: Rule | None = None, *, measure: bool = True) -> Target:
+def target_of(load_options: LoadOptions, rule: Rule | None = None, *, measure: bool = True) -> Target:
     """Return what a file is chosen for. Without `measure` the processor is not measured: the rates that are known are used."""
-    where = (wish.profile, wish.vram, wish.ram, wish.workers)
+    where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     target = Target(
         lambda shapes: machine_of(*where, shapes=shapes),
-        wish.request,
+        load_options.request,
         rule or Rule(),
         rule is not None,
-        wish.where,
-        wish.options,
+        load_options.where,
+        load_options.options,
     )
     return target if measure else target.settled({})
 
 
-def note_unused_cards(wish: LoadOptions) -> None:
+def note_unused_cards(load_options: LoadOptions) -> None:
     """Note an NVIDIA GPU that this build of llama.cpp cannot use, with the command that installs one that can; at most once a day."""
     from mixcli.system.hardware import unused_cards_today
 
-    if wish.profile in (None, "auto") and (note := unused_cards_today()):
+    if load_options.profile in (None, "auto") and (note := unused_cards_today()):
         console.note(note)
 
 

@@ -21,7 +21,7 @@ from profiles.request import PlanRequest
 from profiles.shape import ModelShape
 
 
-def with_offer(missing: NotInstalled, wish: LoadOptions) -> NotInstalled:
+def with_offer(missing: NotInstalled, load_options: LoadOptions) -> NotInstalled:
     """Return the same error with what `mixcli pull` would bring for this wish; as it is where that is not known.
 
     Raises what planning raises for a wish that no model can meet, such as an unknown profile.
@@ -30,7 +30,7 @@ def with_offer(missing: NotInstalled, wish: LoadOptions) -> NotInstalled:
     if reference is not None and not usual_types(reference.name):
         return missing  # a repository of the Hub, or the demo
     try:
-        target = target_of(wish, measure=False)
+        target = target_of(load_options, measure=False)
     except UsageError:
         raise
     except MixcliError:  # a worker that does not answer, a library that does not start
@@ -59,12 +59,19 @@ Naming = Callable[[str, str], str]  # a label and a file type: how a person gets
 
 
 def plan_or_offer(
-    label: str, shape: ModelShape, machine: Machine, request: PlanRequest, wish: LoadOptions, naming: Naming
+    label: str,
+    shape: ModelShape,
+    machine: Machine,
+    request: PlanRequest,
+    load_options: LoadOptions,
+    naming: Naming,
 ) -> Plan:
     """Return a plan; what it raises where the model does not fit names the largest type of it that does, else another model."""
 
     def instead() -> str:
-        target = replace(target_of(wish, measure=False), machine_for=lambda _: machine, request=request)
+        target = replace(
+            target_of(load_options, measure=False), machine_for=lambda _: machine, request=request
+        )
         name = label.rpartition(":")[0]
         shapes = usual_types(name) or shapes_of_types(shape, dict.fromkeys(BITS))
         smaller = {key: one for key, one in shapes.items() if one.bytes_weights < shape.bytes_weights}

@@ -21,16 +21,18 @@ from profiles.shape import ModelShape
 SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
 
 
-def plan_load(stored: StoredModel, wish: LoadOptions) -> LoadPlan:
+def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
     """Check the file before it is loaded, and plan it for its machine."""
     shape = shape_of(check_gguf(stored.path))
-    note_unused_cards(wish)
-    disk_of = stored.path if wish.request.from_disk else None
-    machine = machine_of(wish.profile, wish.vram, wish.ram, wish.workers, disk_of, [shape])
-    order = _tuned(stored, shape, machine, wish)
+    note_unused_cards(load_options)
+    disk_of = stored.path if load_options.request.from_disk else None
+    machine = machine_of(
+        load_options.profile, load_options.vram, load_options.ram, load_options.workers, disk_of, [shape]
+    )
+    order = _tuned(stored, shape, machine, load_options)
     if order is None:
-        found = plan_or_offer(stored.label, shape, machine, wish.request, wish, in_a_load)
-        order = _order(found, wish)
+        found = plan_or_offer(stored.label, shape, machine, load_options.request, load_options, in_a_load)
+        order = _order(found, load_options)
         for reason in found.reasons:  # what was given up is never given up in silence
             console.note(reason)
     less = replace(
@@ -38,21 +40,23 @@ def plan_load(stored: StoredModel, wish: LoadOptions) -> LoadPlan:
         bytes_free=int(machine.bytes_free * SMALLER),
         gpus=tuple(replace(gpu, bytes_free=int(gpu.bytes_free * SMALLER)) for gpu in machine.gpus),
     )
-    smaller = plan_if_it_fits(shape, less, wish.request)
+    smaller = plan_if_it_fits(shape, less, load_options.request)
     if smaller is None:
         return order
-    other = _order(smaller, wish)
+    other = _order(smaller, load_options)
     return order if other.placement == order.placement else replace(order, smaller=other)
 
 
-def _order(found: Plan, wish: LoadOptions) -> LoadPlan:
-    return LoadPlan(replace(found.placement, workers=wish.workers), expectation(found.ledger))
+def _order(found: Plan, load_options: LoadOptions) -> LoadPlan:
+    return LoadPlan(replace(found.placement, workers=load_options.workers), expectation(found.ledger))
 
 
-def _tuned(stored: StoredModel, shape: ModelShape, machine: Machine, wish: LoadOptions) -> LoadPlan | None:
+def _tuned(
+    stored: StoredModel, shape: ModelShape, machine: Machine, load_options: LoadOptions
+) -> LoadPlan | None:
     """Return what `mixcli tune` found for this wish, when it still fits."""
-    placement = tuned(stored.path, shape, machine, wish.request)
+    placement = tuned(stored.path, shape, machine, load_options.request)
     if placement is None:
         return None
     ledger = accounts(shape, machine, placement, layout_of(shape, placement, machine))
-    return LoadPlan(replace(placement, workers=wish.workers), expectation(ledger))
+    return LoadPlan(replace(placement, workers=load_options.workers), expectation(ledger))

@@ -36,11 +36,11 @@ def reaching(
     own = plan(subject.shape, machine, replace(request, n_ctx=base.placement.n_ctx))
     ratio = base.decode / own.estimate.decode
     found = list(_largest_context(subject, machine, request, target, ratio, report))
-    wish = replace(request, n_ctx=base.placement.n_ctx)
-    best = next(_best_stored(subject, machine, wish, target, ratio, report), None)
+    at_context = replace(request, n_ctx=base.placement.n_ctx)
+    best = next(_best_stored(subject, machine, at_context, target, ratio, report), None)
     if best is not None:
         found.append(best)
-    estimated = next(_best_estimated(subject, machine, wish, target, ratio), None)
+    estimated = next(_best_estimated(subject, machine, at_context, target, ratio), None)
     if estimated is not None:
         found.append(estimated)
     return found

@@ -84,10 +84,10 @@ def _with_other_experts(
         less = tuple(replace(gpu, bytes_free=max(0, gpu.bytes_free - fewer * layer)) for gpu in machine.gpus)
         if 0 < fewer <= on_gpus:
             others.append(replace(machine, gpus=less))
-    wish = replace(request, n_ctx=base.n_ctx, kv=base.type_k, n_ubatch=base.n_ubatch)
+    load_options = replace(request, n_ctx=base.n_ctx, kv=base.type_k, n_ubatch=base.n_ubatch)
     for other in others:
         try:
-            placement = plan(subject.shape, other, wish).placement
+            placement = plan(subject.shape, other, load_options).placement
         except DoesNotFit:
             continue
         n = layers_on_gpus(subject, machine, placement)

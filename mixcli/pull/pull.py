@@ -45,7 +45,7 @@ class Made:
     fresh: bool
 
 
-def pull(wish: PullRequest, target: Target, report: Report) -> Made | PullPlan | PullJob:
+def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan | PullJob:
     """Make what can be made here at once, or give the plan of what must come from the Hub; nothing large is fetched yet.
 
     The summary alone comes back for a dry run of what would be made here.
@@ -53,33 +53,33 @@ def pull(wish: PullRequest, target: Target, report: Report) -> Made | PullPlan |
     Raises UsageError, NotReachable, DoesNotFit or IntegrityError, each with one sentence.
     """
     hub_environment.check()
-    check_text(wish.text)
-    if wish.name is not None:
-        wish = replace(wish, name=store.check_new(wish.name))
-    path = paths.expanded(wish.text)
-    if _means_a_folder(wish.text, path):
-        _check_made_here(wish, {"--keep-source": wish.keep_source})
-        kind = types.file_type(wish.quant) if wish.quant else None
-        if wish.dry_run:
-            return build.folder_summary(path.resolve(), kind, wish.name, target)
-        model, fresh = build.from_folder(path.resolve(), kind, wish.name, target, report)
+    check_text(wanted.text)
+    if wanted.name is not None:
+        wanted = replace(wanted, name=store.check_new(wanted.name))
+    path = paths.expanded(wanted.text)
+    if _means_a_folder(wanted.text, path):
+        _check_made_here(wanted, {"--keep-source": wanted.keep_source})
+        kind = types.file_type(wanted.quant) if wanted.quant else None
+        if wanted.dry_run:
+            return build.folder_summary(path.resolve(), kind, wanted.name, target)
+        model, fresh = build.from_folder(path.resolve(), kind, wanted.name, target, report)
         return Made(model, fresh)
-    if wish.text.lower().endswith(".gguf") and (
-        is_there(path) or wish.text.count("/") < 2 or wish.text.startswith((".", "/"))
+    if wanted.text.lower().endswith(".gguf") and (
+        is_there(path) or wanted.text.count("/") < 2 or wanted.text.startswith((".", "/"))
     ):
         raise UsageError(
-            f"{wish.text} is a GGUF already; use it as it is (-m {wish.text}), or: mixcli import {wish.text}"
+            f"{wanted.text} is a GGUF already; use it as it is (-m {wanted.text}), or: mixcli import {wanted.text}"
         )
-    if wish.text.startswith((".", "~", os.sep)):
+    if wanted.text.startswith((".", "~", os.sep)):
         what = "is not a folder" if is_there(path) else "does not exist"
-        raise UsageError(f"the folder {wish.text} {what}; name a folder with a checkpoint in safetensors")
-    reference = Reference.parse(wish.text)
-    if reference.type and wish.quant and reference.type != wish.quant:
-        raise UsageError(f"{wish.text} and --quant {wish.quant} both name a type; remove one of them")
+        raise UsageError(f"the folder {wanted.text} {what}; name a folder with a checkpoint in safetensors")
+    reference = Reference.parse(wanted.text)
+    if reference.type and wanted.quant and reference.type != wanted.quant:
+        raise UsageError(f"{wanted.text} and --quant {wanted.quant} both name a type; remove one of them")
     # with a preference another type than that which is here may suit
-    is_open = not (reference.type or wish.quant) and target.is_asked
+    is_open = not (reference.type or wanted.quant) and target.is_asked
     is_unknown = reference.name not in catalog() and not (is_open and reference.is_repo)
-    if is_unknown and (here := _here(reference, wish)) is not None:
+    if is_unknown and (here := _here(reference, wanted)) is not None:
         return Made(here, False)  # also what was imported under a name that no hub knows
     known = None if reference.is_repo else entry(reference.name)
     if known and known.builder == "demo":
@@ -88,26 +88,26 @@ def pull(wish: PullRequest, target: Target, report: Report) -> Made | PullPlan |
                 f"{known.name} is made on this machine and has no revisions; remove @{reference.revision}"
             )
         said: dict[str, object] = {
-            "--dry-run": wish.dry_run,
-            "--keep-source": wish.keep_source,
-            "--name": wish.name,
+            "--dry-run": wanted.dry_run,
+            "--keep-source": wanted.keep_source,
+            "--name": wanted.name,
         }
         said["--prefer or --min-tps"] = target.is_asked
-        said |= dict.fromkeys(wish.placed, True)
-        _check_made_here(wish, said)
-        model, fresh = build.demo(known, file_type(known, reference.type or wish.quant), report)
+        said |= dict.fromkeys(wanted.placed, True)
+        _check_made_here(wanted, said)
+        model, fresh = build.demo(known, file_type(known, reference.type or wanted.quant), report)
         return Made(model, fresh)
-    if not is_open and (here := _here(reference, wish)) is not None:
+    if not is_open and (here := _here(reference, wanted)) is not None:
         return Made(here, False)
-    store.check_new(wish.name or reference.name)
-    return _from_hub(reference, known, wish, target, report)
+    store.check_new(wanted.name or reference.name)
+    return _from_hub(reference, known, wanted, target, report)
 
 
-def _check_made_here(wish: PullRequest, said: Mapping[str, object]) -> None:
+def _check_made_here(wanted: PullRequest, said: Mapping[str, object]) -> None:
     """Raise UsageError for an option that has no effect on what is made on this machine."""
     if named := next((name for name, value in said.items() if value), None):
         raise UsageError(
-            f"{named} has no effect on {wish.text}, which is made on this machine and not downloaded; remove it"
+            f"{named} has no effect on {wanted.text}, which is made on this machine and not downloaded; remove it"
         )
 
 
@@ -118,9 +118,9 @@ def _means_a_folder(text: str, path: Path) -> bool:
     return is_path(text) or text.endswith(os.sep) or (text not in catalog() and text not in store.names())
 
 
-def _here(reference: Reference, wish: PullRequest) -> StoredModel | None:
+def _here(reference: Reference, wanted: PullRequest) -> StoredModel | None:
     """Find the model that is meant on this machine; a named revision must be the one that it came from."""
-    name, kind = wish.name or reference.name, reference.type or wish.quant
+    name, kind = wanted.name or reference.name, reference.type or wanted.quant
     for model in store.models():
         about = model.manifest
         assert about is not None
@@ -134,19 +134,19 @@ def _here(reference: Reference, wish: PullRequest) -> StoredModel | None:
 
 
 def _from_hub(
-    reference: Reference, known: CatalogEntry | None, wish: PullRequest, target: Target, report: Report
+    reference: Reference, known: CatalogEntry | None, wanted: PullRequest, target: Target, report: Report
 ) -> PullJob:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise _offline(reference, wish)
+        raise _offline(reference, wanted)
     _check_writable()
     from mixcli.pull import hub_client
     from mixcli.pull.gguf_pull import GgufJob, choose
 
-    source = reference.name if known is None else known.safetensors if wish.quant else known.gguf
+    source = reference.name if known is None else known.safetensors if wanted.quant else known.gguf
     repo = hub_client.look(source, reference.revision or "main")
     stated = repo.licence or (known.licence if known else None)
     about = About(
-        wish.name or reference.name,
+        wanted.name or reference.name,
         known.description if known else f"{repo.repo} of the Hugging Face Hub",
         license_of(stated, repo.licence_link),
         f"{repo.repo}@{repo.commit}",
@@ -157,17 +157,17 @@ def _from_hub(
     )
     has_gguf = any(file.name.lower().endswith(".gguf") for file in repo.files)
     has_weights = any(file.name.endswith(".safetensors") for file in repo.files)
-    if has_weights and (wish.quant or not has_gguf):
-        kind = wish.quant or reference.type
+    if has_weights and (wanted.quant or not has_gguf):
+        kind = wanted.quant or reference.type
         from mixcli.pull.safetensors_pull import quantize_job
 
         file_type = None if kind is None else types.file_type(kind)
-        return quantize_job(repo, about, file_type, wish.keep_source, target, report)
+        return quantize_job(repo, about, file_type, wanted.keep_source, target, report)
     if not has_gguf:
         raise UsageError(f"{repo.repo} has neither GGUF nor safetensors files; choose another repository")
     quantizable = repo.repo if has_weights else known.name if known and known.safetensors else ""
-    choice = choose(repo, reference.type or wish.quant, reference.file, target, quantizable=quantizable)
-    return GgufJob(about, repo, choice, wish.keep_source, quantizable)
+    choice = choose(repo, reference.type or wanted.quant, reference.file, target, quantizable=quantizable)
+    return GgufJob(about, repo, choice, wanted.keep_source, quantizable)
 
 
 def _check_writable() -> None:
@@ -185,12 +185,12 @@ def _check_writable() -> None:
             raise OSError(code, os.strerror(code), os.fspath(folder))
 
 
-def _offline(reference: Reference, wish: PullRequest) -> NotReachable:
+def _offline(reference: Reference, wanted: PullRequest) -> NotReachable:
     """Return what is missing of a model when the Hub may not be asked."""
     from mixcli.pull.gguf_pull import progress_of
 
     begun = paths.models_dir().glob(
-        store.work_folder(wish.name or reference.name, reference.type or wish.quant or "*").name
+        store.work_folder(wanted.name or reference.name, reference.type or wanted.quant or "*").name
     )
     missing = [cost for work in begun for cost in progress_of(work) if cost.here < cost.size]
     if missing:

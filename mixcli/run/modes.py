@@ -35,9 +35,9 @@ class RunOptions:
 
 
 class LoadedModel(ChatBackend, Protocol):
-    """A backend that is held until `leave`."""
+    """A backend that is held until `release`."""
 
-    def leave(self) -> None: ...
+    def release(self) -> None: ...
 
 
 def answer_once(question: PromptSpec, text: str, held: Callable[[], LoadedModel], how: RunOptions) -> None:
@@ -77,7 +77,7 @@ def answer_long(question: PromptSpec, text: str, held: Callable[[], LoadedModel]
 
 
 def answer_lines(
-    question: PromptSpec, files: Sequence[Path], asker: Callable[[], "Backend"], how: RunOptions
+    question: PromptSpec, files: Sequence[Path], backend: Callable[[], "Backend"], how: RunOptions
 ) -> None:
     """Answer every line of stdin and of files separately, many at a time, and write one line for each in order.
 
@@ -105,7 +105,7 @@ def answer_lines(
             replace(record, fields={**record.fields, "stdin": record.fields.get("text", "")})
             for record in records
         )
-        asked = asker()
+        asked = backend()
         stack.callback(asked.close)
 
         def look(done: BatchResult, _tally: Tally) -> None:
@@ -125,7 +125,7 @@ def _holding(host: LoadedModel) -> Iterator[LoadedModel]:
     try:
         yield host
     finally:
-        host.leave()
+        host.release()
 
 
 def _finish(host: ChatBackend, body: dict[str, Any], how: RunOptions) -> None:

@@ -26,10 +26,10 @@ class Routing:
     def __init__(self) -> None:
         self.chosen: dict[str, NDArray[np.generic]] = {}
 
-    def wants(self, name: str) -> bool:
+    def accepts(self, name: str) -> bool:
         return name.startswith("ffn_moe_topk-")
 
-    def see(self, name: str, values: NDArray[np.generic]) -> None:
+    def observe(self, name: str, values: NDArray[np.generic]) -> None:
         self.chosen[name] = values.copy()
 
 

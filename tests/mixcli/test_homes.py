@@ -83,11 +83,11 @@ def test_a_file_in_the_place_of_a_home(program: Forked, words: tuple[str, ...]) 
 @pytest.fixture
 def read_only(home: Path) -> list[str]:
     """A home with one conversation, and the words that run a command while it cannot be written to."""
-    talk = Conversation(Sessions(), "demo:Q4_K_M", "", ChatSettings())
-    talk.ask("Why?")
-    talk.hear("Because")
-    talk.end(DONE, ())
-    talk.store.close()
+    conversation = Conversation(Sessions(), "demo:Q4_K_M", "", ChatSettings())
+    conversation.ask("Why?")
+    conversation.append_delta("Because")
+    conversation.end(DONE, ())
+    conversation.store.close()
     mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
     words = ["unshare", "-m", "sh", "-c", mount, os.fspath(home)]
     if (

@@ -23,7 +23,7 @@ def held(name: HostName, placement: Placement) -> Iterator[Host]:
     """Start a host and hold it; every host of this home is ended afterwards."""
     host = connect(name, lambda: LoadPlan(placement), 60, silent)
     yield host
-    host.leave()
+    host.release()
     for left in hosts():
         stop(left["pid"])
 

@@ -27,7 +27,7 @@ def side_by_side(
     """Give both logits after the prompt and after each of the tokens that follow it, the likeliest by `first`; `n_tokens` pairs."""
     batch, position = Batch(max(1, len(tokens))), 0
     for context in (first, second):
-        context.cut(0, 0)
+        context.truncate(0, 0)
     for _ in range(n_tokens):
         batch.clear()
         batch.extend(tokens, position, 0, n_logits=1)

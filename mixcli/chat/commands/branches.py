@@ -15,13 +15,13 @@ SHOWN = 60  # characters of a message in a list
 
 def retry(chat: "Chat", _rest: str) -> None:
     """Answer the last question again."""
-    chat.talk.retry()
+    chat.conversation.retry()
     chat.answer()
 
 
 def undo(chat: "Chat", _rest: str) -> None:
     """Go back to before the last question."""
-    question = chat.talk.undo()
+    question = chat.conversation.undo()
     chat.forget_stats()
     console.note(f"(undone: {beginning(question)})")
 
@@ -31,13 +31,13 @@ def edit(chat: "Chat", rest: str) -> None:
     if not chat.talking:
         raise UsageError("/edit needs a terminal")
     number = _number(rest) if rest else None
-    old = chat.talk.question(number).content if number else chat.draft
+    old = chat.conversation.question(number).content if number else chat.draft
     text = edited(old).strip("\n")
     if not text.strip() or (number and text == old):
         console.note("(no change)")
         return
     if number:
-        chat.talk.before(number)
+        chat.conversation.before(number)
     console.note("\n".join(f"> {row}" for row in text.splitlines()))
     chat.say(text)
 
@@ -45,12 +45,12 @@ def edit(chat: "Chat", rest: str) -> None:
 def branch(chat: "Chat", rest: str) -> None:
     """List the branches, or go to one."""
     if rest:
-        chat.talk.switch(_number(rest))
+        chat.conversation.switch(_number(rest))
         chat.forget_stats()
-        chat.show(chat.talk.messages[-2:])
+        chat.show(chat.conversation.messages[-2:])
         return
-    here = chat.talk.messages[-1].id if chat.talk.messages else None
-    for number, messages in enumerate(chat.talk.branches(), 1):
+    here = chat.conversation.messages[-1].id if chat.conversation.messages else None
+    for number, messages in enumerate(chat.conversation.branches(), 1):
         mark = "*" if messages[-1].id == here else " "
         last = " / ".join(beginning(one.content, SHOWN // 2) for one in messages[-2:])
         console.note(f"{mark}{number:>3}  {counted(len(messages), 'message'):>12}  {last}")
@@ -59,16 +59,16 @@ def branch(chat: "Chat", rest: str) -> None:
 def sessions(chat: "Chat", rest: str) -> None:
     """List conversations, or search them."""
     if rest:
-        hits = chat.talk.store.search(rest)
+        hits = chat.conversation.store.search(rest)
         for hit in hits:
             console.note(f"{moment(hit.created)}  {hit.session}  {hit.role}: {hit.snippet}")
         if not hits:
             console.note(f"(no message matches {rest!r})")
         return
-    have = chat.talk.store.all()
+    have = chat.conversation.store.all()
     width = max((len(one.name) for one in have), default=0)
     for one in have:
-        mark = "*" if chat.talk.session and one.id == chat.talk.session.id else " "
+        mark = "*" if chat.conversation.session and one.id == chat.conversation.session.id else " "
         console.note(
             f"{mark} {moment(one.used)}  {one.name:<{width}}  {counted(one.n_messages, 'message'):>12}, {one.model}"
         )
@@ -80,14 +80,14 @@ def resume(chat: "Chat", rest: str) -> None:
     """Continue another conversation."""
     if not rest:
         raise UsageError("/resume needs the name of a conversation; /sessions lists them")
-    chat.talk.resume(chat.talk.store.find(rest))
+    chat.conversation.resume(chat.conversation.store.find(rest))
     chat.forget_stats()
     chat.greet()
 
 
 def rename(chat: "Chat", rest: str) -> None:
     """Rename the conversation."""
-    console.note(f"(conversation renamed to {chat.talk.rename(rest)})")
+    console.note(f"(conversation renamed to {chat.conversation.rename(rest)})")
 
 
 def beginning(text: str, length: int = SHOWN) -> str:

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 def system(chat: "Chat", rest: str) -> None:
     """Show the system message, or set it."""
     if not rest:
-        console.note(chat.talk.system or "(no system message)")
+        console.note(chat.conversation.system or "(no system message)")
         return
     if rest.startswith("@"):
         persona = personas.persona(rest[1:])
-        chat.talk.system = persona.system
-        chat.talk.settings = chat.talk.settings.with_values(persona.settings)
+        chat.conversation.system = persona.system
+        chat.conversation.settings = chat.conversation.settings.with_values(persona.settings)
     else:
-        chat.talk.system = "" if rest == "none" else rest
-    chat.talk.remember()
-    console.note("(system message set)" if chat.talk.system else "(system message removed)")
+        chat.conversation.system = "" if rest == "none" else rest
+    chat.conversation.remember()
+    console.note("(system message set)" if chat.conversation.system else "(system message removed)")
 
 
 def set_(chat: "Chat", rest: str) -> None:
@@ -36,18 +36,18 @@ def set_(chat: "Chat", rest: str) -> None:
     name, _, value = rest.partition(" ")
     name = name.replace("-", "_")
     if value.strip():
-        chat.talk.settings = chat.talk.settings.with_text(name, value.strip())
-        chat.talk.remember()
+        chat.conversation.settings = chat.conversation.settings.with_text(name, value.strip())
+        chat.conversation.remember()
     elif name:
-        chat.talk.settings.with_text(name, "default")  # knows whether there is one of that name
-    for known, shown, meaning in chat.talk.settings.rows():
+        chat.conversation.settings.with_text(name, "default")  # knows whether there is one of that name
+    for known, shown, meaning in chat.conversation.settings.rows():
         if name in ("", known):
             console.note(f"{known:<17} {shown:<11} {meaning}")
 
 
 def export(chat: "Chat", rest: str) -> None:
     """Export the conversation to a file; the format is the given one, or that of the file's suffix."""
-    session = chat.talk.session
+    session = chat.conversation.session
     if session is None:
         raise UsageError("the conversation is empty; send a message first")
     word, _, path_text = rest.partition(" ")
@@ -55,13 +55,13 @@ def export(chat: "Chat", rest: str) -> None:
         word, path_text = "", rest
     form = word or next((form for form, suffix in FORMATS.items() if path_text.endswith(suffix)), "markdown")
     path = Path(path_text.strip() or f"{session.name}{FORMATS[form]}").expanduser()
-    write_new(path, text_of(session, chat.talk.messages, form))
+    write_new(path, text_of(session, chat.conversation.messages, form))
     console.note(f"(saved to {path})")
 
 
 def copy_answer(chat: "Chat", _rest: str) -> None:
     """Copy the last answer."""
-    console.note(f"(copied by {copy(chat.talk.last_answer().content)})")
+    console.note(f"(copied by {copy(chat.conversation.last_answer().content)})")
 
 
 def file(chat: "Chat", rest: str) -> None:
@@ -75,7 +75,7 @@ def file(chat: "Chat", rest: str) -> None:
 def context(chat: "Chat", _rest: str) -> None:
     """Show every message and whether the model sees it, with its tokens as the model's own tokenizer counts them."""
     host = chat.loaded()
-    wire = chat.talk.wire(chat.n_dropped)
+    wire = chat.conversation.to_messages(chat.n_dropped)
     if not wire:
         console.note("(the context is empty)")
         return
@@ -84,11 +84,11 @@ def context(chat: "Chat", _rest: str) -> None:
         n = f"{counted(host.client.tokenize({'prompt': text})['count'], 'token')}" if seen else "dropped"
         console.note(f"{mark:>3}  {role:<9} {n:>14}  {beginning(text)}")
 
-    if chat.talk.system:
-        row("", "system", chat.talk.system)
-    sent = {one.id for one in chat.talk.sent(chat.n_dropped)}
+    if chat.conversation.system:
+        row("", "system", chat.conversation.system)
+    sent = {one.id for one in chat.conversation.sent(chat.n_dropped)}
     number = 0
-    for message in chat.talk.messages:
+    for message in chat.conversation.messages:
         number += message.role == "user"
         if message.content:
             row(
@@ -106,7 +106,7 @@ def context(chat: "Chat", _rest: str) -> None:
 
 def clear(chat: "Chat", _rest: str) -> None:
     """Begin a new conversation."""
-    chat.talk.begin_anew()
+    chat.conversation.begin_anew()
     chat.files.clear()
     chat.forget_stats()
     console.note("(new conversation)")

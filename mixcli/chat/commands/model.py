@@ -22,7 +22,7 @@ def model(chat: "Chat", rest: str) -> None:
             f"{chat.model.label}, {chat.model.state.status}, context {f'{chat.model.n_ctx:,}' if chat.model.n_ctx else '?'} tokens"
         )
         return
-    _use(chat, ChatModel(rest, chat.model.wish, chat.model.keep_alive))
+    _use(chat, ChatModel(rest, chat.model.load_options, chat.model.keep_alive))
 
 
 def profile(chat: "Chat", rest: str) -> None:
@@ -33,8 +33,8 @@ def profile(chat: "Chat", rest: str) -> None:
     from mixcli.planning.machines import machine_of
 
     machine_of(rest)  # refuses a name that is not valid
-    wish = replace(chat.model.wish, profile=None if rest == "auto" else rest)
-    _use(chat, ChatModel(chat.model.name, wish, chat.model.keep_alive))
+    load_options = replace(chat.model.load_options, profile=None if rest == "auto" else rest)
+    _use(chat, ChatModel(chat.model.name, load_options, chat.model.keep_alive))
 
 
 def plan(chat: "Chat", _rest: str) -> None:
@@ -51,8 +51,8 @@ def plan(chat: "Chat", _rest: str) -> None:
 
 def experts(chat: "Chat", _rest: str) -> None:
     """Show how the last answer was spread over the experts."""
-    chat.talk.last_answer()
-    routing = chat.loaded().client.experts(chat.talk.wire())
+    chat.conversation.last_answer()
+    routing = chat.loaded().client.experts(chat.conversation.to_messages())
     n_expert = int(routing.get("n_expert") or 0)
     if not n_expert:
         raise UsageError("this model has no experts")

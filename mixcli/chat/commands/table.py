@@ -54,7 +54,7 @@ def _settings(_chat: "Chat") -> Words:
 
 
 def _sessions(chat: "Chat") -> Words:
-    return [one.name for one in chat.talk.store.all()]
+    return [one.name for one in chat.conversation.store.all()]
 
 
 def _paths(_chat: "Chat") -> Words:

@@ -15,14 +15,14 @@ from tests.conftest import Runner
 
 
 @pytest.fixture
-def talk(home: Path) -> Conversation:
+def conversation(home: Path) -> Conversation:
     return Conversation(Sessions(), "demo:Q4_K_M", "", ChatSettings())
 
 
-def turn(talk: Conversation, question: str, answer: str, ids: tuple[int, ...] = ()) -> None:
-    talk.ask(question)
-    talk.hear(answer)
-    talk.end(DONE, ids)
+def turn(conversation: Conversation, question: str, answer: str, ids: tuple[int, ...] = ()) -> None:
+    conversation.ask(question)
+    conversation.append_delta(answer)
+    conversation.end(DONE, ids)
 
 
 def other_eyes() -> list[tuple[str, str, str]]:
@@ -31,116 +31,118 @@ def other_eyes() -> list[tuple[str, str, str]]:
         return database.execute("SELECT role, content, state FROM message ORDER BY id").fetchall()
 
 
-def test_a_turn_is_on_disk_before_and_after_the_answer(talk: Conversation) -> None:
-    talk.ask("Why?")
+def test_a_turn_is_on_disk_before_and_after_the_answer(conversation: Conversation) -> None:
+    conversation.ask("Why?")
     assert other_eyes() == [("user", "Why?", DONE), ("assistant", "", PARTIAL)]
-    talk.hear("Because")
-    talk.end(DONE, (7, 8, 9))
+    conversation.append_delta("Because")
+    conversation.end(DONE, (7, 8, 9))
     assert other_eyes() == [("user", "Why?", DONE), ("assistant", "Because", DONE)]
     assert stat.S_IMODE(database_path().stat().st_mode) == 0o600
     again = Conversation(Sessions(), "demo:Q4_K_M", "", ChatSettings())
     again.resume(again.store.latest())
-    assert again.wire() == [
+    assert again.to_messages() == [
         {"role": "user", "content": "Why?"},
         {"role": "assistant", "content": "Because", "token_ids": [7, 8, 9]},
     ]
 
 
-def test_the_ids_of_one_model_are_not_given_to_another(talk: Conversation) -> None:
-    turn(talk, "Why?", "Because", (7, 8, 9))
-    talk.model = "mixtral:Q4_K_M"
-    assert "token_ids" not in talk.wire()[1]
+def test_the_ids_of_one_model_are_not_given_to_another(conversation: Conversation) -> None:
+    turn(conversation, "Why?", "Because", (7, 8, 9))
+    conversation.model = "mixtral:Q4_K_M"
+    assert "token_ids" not in conversation.to_messages()[1]
 
 
-def test_a_session_remembers_which_model_answers(talk: Conversation) -> None:
-    talk.model = ""  # the default one, whatever that is
-    talk.ask("Why?")
-    assert talk.session and talk.session.model == ""
-    talk.talk_with("demo:Q4_K_M")
-    assert talk.session.model == Sessions().latest().model == "demo:Q4_K_M"
+def test_a_session_remembers_which_model_answers(conversation: Conversation) -> None:
+    conversation.model = ""  # the default one, whatever that is
+    conversation.ask("Why?")
+    assert conversation.session and conversation.session.model == ""
+    conversation.talk_with("demo:Q4_K_M")
+    assert conversation.session.model == Sessions().latest().model == "demo:Q4_K_M"
 
 
-def test_an_answer_that_was_cut_off_is_marked_and_found(talk: Conversation) -> None:
-    talk.ask("Tell me of whales")
-    talk.hear("Whales are mam")
-    talk._save(PARTIAL)
-    assert talk.store.search("mam") == []
+def test_an_answer_that_was_cut_off_is_marked_and_found(conversation: Conversation) -> None:
+    conversation.ask("Tell me of whales")
+    conversation.append_delta("Whales are mam")
+    conversation._save(PARTIAL)
+    assert conversation.store.search("mam") == []
     store = Sessions()
     store.resume(store.latest())
     assert store.path(store.latest().head)[-1].state == CUT
     assert [hit.role for hit in store.search("whales")] == ["assistant", "user"]
 
 
-def test_branches_keep_both(talk: Conversation) -> None:
-    turn(talk, "One", "first")
-    turn(talk, "Two", "second")
-    assert talk.undo() == "Two"
-    turn(talk, "Zwei", "zweitens")
-    talk.retry()
-    talk.hear("nochmal")
-    talk.end(STOPPED)
-    talk.before(1)
-    turn(talk, "Eins", "erstens")
-    asked = [[one.content for one in branch] for branch in talk.branches()]
+def test_branches_keep_both(conversation: Conversation) -> None:
+    turn(conversation, "One", "first")
+    turn(conversation, "Two", "second")
+    assert conversation.undo() == "Two"
+    turn(conversation, "Zwei", "zweitens")
+    conversation.retry()
+    conversation.append_delta("nochmal")
+    conversation.end(STOPPED)
+    conversation.before(1)
+    turn(conversation, "Eins", "erstens")
+    asked = [[one.content for one in branch] for branch in conversation.branches()]
     assert asked == [
         ["One", "first", "Two", "second"],
         ["One", "first", "Zwei", "zweitens"],
         ["One", "first", "Zwei", "nochmal"],
         ["Eins", "erstens"],
     ]
-    talk.switch(1)
-    assert [one.content for one in talk.messages] == asked[0]
+    conversation.switch(1)
+    assert [one.content for one in conversation.messages] == asked[0]
     again = Conversation(Sessions(), "", "", ChatSettings())
     again.resume(again.store.latest())
     assert [one.content for one in again.messages] == asked[0]  # the branch that was looked at last
     with pytest.raises(UsageError, match="no branch 9"):
-        talk.switch(9)
+        conversation.switch(9)
 
 
-def test_what_got_no_answer_is_not_sent_again(talk: Conversation) -> None:
-    turn(talk, "One", "first")
-    talk.ask("Two")
-    talk.end(STOPPED)
-    talk.ask("Three")
-    assert [one["content"] for one in talk.wire()] == ["One", "first", "Three"]
+def test_what_got_no_answer_is_not_sent_again(conversation: Conversation) -> None:
+    turn(conversation, "One", "first")
+    conversation.ask("Two")
+    conversation.end(STOPPED)
+    conversation.ask("Three")
+    assert [one["content"] for one in conversation.to_messages()] == ["One", "first", "Three"]
 
 
 @pytest.mark.parametrize(
     "words", ["whale", "WHALE songs", "混合专家", "専門", '"quoted"', "a*b", "hum NEAR/2 back"]
 )
-def test_search(talk: Conversation, words: str) -> None:
-    turn(talk, 'Whale songs, 混合专家模型, 専門家, "quoted" a*b', "hum near/2 back")
-    turn(talk, "nothing of that", "no")
-    hits = talk.store.search(words)
-    assert len(hits) == 1 and hits[0].session == talk.name
+def test_search(conversation: Conversation, words: str) -> None:
+    turn(conversation, 'Whale songs, 混合专家模型, 専門家, "quoted" a*b', "hum near/2 back")
+    turn(conversation, "nothing of that", "no")
+    hits = conversation.store.search(words)
+    assert len(hits) == 1 and hits[0].session == conversation.name
     assert all(word.lower() in hits[0].snippet.lower() or "…" in hits[0].snippet for word in words.split())
 
 
-def test_a_changed_or_removed_message_leaves_the_index(talk: Conversation) -> None:
-    turn(talk, "elephant", "giraffe")
-    assert talk.session
-    talk.store.remove(talk.session.id)
-    assert talk.store.search("elephant") == talk.store.search("giraffe") == []
+def test_a_changed_or_removed_message_leaves_the_index(conversation: Conversation) -> None:
+    turn(conversation, "elephant", "giraffe")
+    assert conversation.session
+    conversation.store.remove(conversation.session.id)
+    assert conversation.store.search("elephant") == conversation.store.search("giraffe") == []
     assert other_eyes() == []
 
 
-def test_names(talk: Conversation, home: Path) -> None:
-    turn(talk, "What's the capital of France? Tell me now!", "Paris")
-    assert talk.name == "whats-the-capital-of-france"
-    talk.begin_anew()
-    turn(talk, "What's the capital of France?", "Paris")
-    assert talk.name == "whats-the-capital-of-france-2"
-    assert talk.rename("My Trip") == "my-trip"
-    assert talk.store.find("my").name == "my-trip"
+def test_names(conversation: Conversation, home: Path) -> None:
+    turn(conversation, "What's the capital of France? Tell me now!", "Paris")
+    assert conversation.name == "whats-the-capital-of-france"
+    conversation.begin_anew()
+    turn(conversation, "What's the capital of France?", "Paris")
+    assert conversation.name == "whats-the-capital-of-france-2"
+    assert conversation.rename("My Trip") == "my-trip"
+    assert conversation.store.find("my").name == "my-trip"
     with pytest.raises(UsageError, match="did you mean my-trip"):
-        talk.store.find("mytrip")
+        conversation.store.find("mytrip")
     assert Sessions().find("what").name == "whats-the-capital-of-france"
     assert slug("你好，世界") == "你好-世界" and slug("?!") == ""
 
 
-def test_a_newer_database_is_left_alone(talk: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
-    turn(talk, "One", "first")
-    talk.store.close()
+def test_a_newer_database_is_left_alone(
+    conversation: Conversation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn(conversation, "One", "first")
+    conversation.store.close()
     with sqlite3.connect(database_path()) as database:
         database.execute(f"PRAGMA user_version = {VERSION + 1}")
     before = database_path().read_bytes()

@@ -80,11 +80,11 @@ class Routing:
         self.weights: dict[int, NDArray[np.generic]] = {}
         self.asked: list[str] = []
 
-    def wants(self, name: str) -> bool:
+    def accepts(self, name: str) -> bool:
         self.asked.append(name)
         return re.fullmatch(r"ffn_moe_(topk|weights_norm)-\d+", name) is not None
 
-    def see(self, name: str, values: NDArray[np.generic]) -> None:
+    def observe(self, name: str, values: NDArray[np.generic]) -> None:
         kind, _, layer = name.partition("-")
         (self.chosen if kind == "ffn_moe_topk" else self.weights)[int(layer)] = values
 
@@ -116,10 +116,10 @@ def test_two_experts_are_chosen_in_each_layer_for_every_token(demo_path: Callabl
 
 
 class Failing:
-    def wants(self, name: str) -> bool:
+    def accepts(self, name: str) -> bool:
         return name == "attn_norm-3"
 
-    def see(self, name: str, values: NDArray[np.generic]) -> None:
+    def observe(self, name: str, values: NDArray[np.generic]) -> None:
         raise LookupError(name)
 
 
@@ -130,4 +130,4 @@ def test_an_error_of_a_tap_comes_out_of_decode(smol: Model) -> None:
         for _ in range(2):
             with pytest.raises(LookupError, match="attn_norm-3"):
                 context.decode(batch)
-            context.cut(0, 0)
+            context.truncate(0, 0)

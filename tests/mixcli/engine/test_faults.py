@@ -232,7 +232,7 @@ def in_one(model: Model, prompt: tuple[int, ...], labels: list[tuple[int, ...]])
     batch = Batch(1024)
     with Context(model, replace(TINY, n_batch=1024, n_ubatch=1024)) as context:
         for label in labels:
-            context.cut(0, 0)
+            context.truncate(0, 0)
             batch.clear()
             batch.extend((*prompt, *label), 0, 0, n_logits=len(label) + 1)
             context.decode(batch)

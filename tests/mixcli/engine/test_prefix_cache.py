@@ -98,9 +98,9 @@ class Books(RuleBasedStateMachine):
 
     @precondition(lambda self: self.live)
     @rule(data=st.data(), n=st.integers(0, 30))
-    def cut(self, data: st.DataObject, n: int) -> None:
+    def truncate(self, data: st.DataObject, n: int) -> None:
         slot = data.draw(st.sampled_from(sorted(self.live)))
-        self.cache.cut(slot, n)
+        self.cache.truncate(slot, n)
         del self.live[slot][n:]
 
     @precondition(lambda self: self.live)
@@ -114,18 +114,18 @@ class Books(RuleBasedStateMachine):
             case "prefix":
                 self.cache.park_prefix(slot, 5)
             case _:
-                self.cache.park(slot, save=how == "save")
+                self.cache.retain(slot, save=how == "save")
 
     @precondition(lambda self: self.live)
     @rule(data=st.data(), n=st.integers(1, 4))
-    def borrow(self, data: st.DataObject, n: int) -> None:
+    def fork(self, data: st.DataObject, n: int) -> None:
         slot = data.draw(st.sampled_from(sorted(self.live)))
-        taken = self.cache.borrow(slot, n)
+        taken = self.cache.fork(slot, n)
         self.cells.apply(self.cache)
         assert len(taken) == min(n, N_SLOTS - len(self.live))
         for one in taken:
             assert self.cells.tokens(one) == self.live[slot]
-        self.cache.give_back(taken)
+        self.cache.release_forks(taken)
 
     @invariant()
     def books_are_true(self) -> None:
@@ -163,19 +163,19 @@ def test_a_common_beginning_is_held_once() -> None:
 
 def test_the_next_turn_takes_the_place_of_the_last() -> None:
     cache, slots = cache_with({"turn": [1, 2, 3]})
-    cache.park(slots["turn"], save=True)
+    cache.retain(slots["turn"], save=True)
     slot, n = cache.admit([1, 2, 3, 4, 5]) or (-1, 0)
     assert n == 3
     cache.extend(slot, [4, 5])
-    cache.park(slot, save=True)
+    cache.retain(slot, save=True)
     assert [save.tokens for save in cache.to_save()] == [(1, 2, 3, 4, 5)]
     assert cache.n_parked == 1
 
 
 def test_the_longest_unused_is_evicted_first_and_live_ones_never() -> None:
     cache, slots = cache_with({"old": [1] * 20, "young": [2] * 20, "live": [3] * 20}, n_cells=64)
-    cache.park(slots["old"])
-    cache.park(slots["young"])
+    cache.retain(slots["old"])
+    cache.retain(slots["young"])
     cache.release(cache.admit([1] * 20)[0])  # type: ignore[index]  # somebody used the old one: now it is the younger
     assert cache.make_room(20)
     assert (cache.match([1] * 20), cache.match([2] * 20)) == (19, 0)
@@ -217,8 +217,8 @@ def test_common_prefix(first: list[int], second: list[int], n: int) -> None:
 def test_what_was_evicted_by_a_slot_is_saved_first() -> None:
     owners: defaultdict[str, int] = defaultdict(int)
     cache, slots = cache_with({"a": [1, 2, 3], "b": [4, 5]}, n_slots=2)
-    cache.park(slots["a"], save=True)
-    cache.park(slots["b"])
+    cache.retain(slots["a"], save=True)
+    cache.retain(slots["b"])
     cache.take_operations()
     cache.admit([9, 9])
     for operation in cache.take_operations():

@@ -71,7 +71,7 @@ class Machine:
             for node in scoring.nodes:
                 self.scored.append(node.token)
                 scores.see(node.branch, node.offset, _LOGITS)
-            self.cache.give_back(scoring.slots)
+            self.cache.release_forks(scoring.slots)
             self._end_labels(scoring.sequence)
         self.cache.check()
         return step
@@ -109,7 +109,7 @@ class Machine:
             if i == len(drafts) or drafts[i] != token:
                 break
             n_right += 1
-        self.cache.cut(sequence.slot, chunk.start + chunk.n_tokens - len(drafts) + n_right)
+        self.cache.truncate(sequence.slot, chunk.start + chunk.n_tokens - len(drafts) + n_right)
         sequence.n_computed = len(sequence.tokens) - 1
 
     def _end_labels(self, sequence: Sequence) -> None:
@@ -120,12 +120,12 @@ class Machine:
     def finish(self, sequence: Sequence) -> None:
         assert sequence.slot is not None
         if sequence.scores is not None:
-            self.cache.cut(sequence.slot, sequence.n_prompt)
+            self.cache.truncate(sequence.slot, sequence.n_prompt)
         sequence.leave_path()
         self.finished[sequence.id] = sequence.tokens
         self.scheduler.remove(sequence)
         sequence.status = SequenceStatus.FINISHED
-        self.cache.park(sequence.slot)
+        self.cache.retain(sequence.slot)
 
 
 _LOGITS = np.linspace(0, 1, 64, dtype=np.float32)
@@ -186,7 +186,7 @@ def test_every_sequence_ends_with_its_own_text(
         if chance.random() < 0.03 and machine.scheduler.running:
             victim = chance.choice(machine.scheduler.running)
             machine.scheduler.remove(victim)
-            machine.cache.park(victim.slot)  # type: ignore[arg-type]
+            machine.cache.retain(victim.slot)  # type: ignore[arg-type]
             aborted.add(victim.id)
         machine.step()
         if len(machine.finished) + len(aborted) == len(todo):

@@ -110,7 +110,7 @@ def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
         assert len(hosts()) == 1
     finally:
         for host in found:
-            host.leave()
+            host.release()
         for left in hosts():
             stop(left["pid"])
 
@@ -119,7 +119,7 @@ def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
     host = connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
     assert "Paris" in ask(host, QUESTION)
     pid = host.pid
-    host.leave()
+    host.release()
     wait_for(lambda: not name.socket.exists())
     wait_for(lambda: host.process is not None and host.process.poll() is not None)
     assert hosts() == []
@@ -193,7 +193,7 @@ def test_a_host_that_leaves_does_not_take_its_successors_socket_away(host: Host,
     assert host.process is not None
     assert host.process.wait(15) == 0
     assert [state["pid"] for state in hosts()] == [successor.pid]
-    successor.leave()
+    successor.release()
 
 
 def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Host, name: HostName) -> None:
@@ -205,7 +205,7 @@ def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Hos
     assert "killed by signal 9" in host.cause_of_death()
     again = connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
     assert "Paris" in ask(again, QUESTION)
-    again.leave()
+    again.release()
 
 
 def test_a_load_that_fails_is_told_with_its_reason(home: Path, tmp_path: Path) -> None:

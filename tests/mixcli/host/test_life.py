@@ -148,7 +148,7 @@ def test_visitors_who_come_and_go_leave_no_lock_behind(name: HostName) -> None:
     for thread in threads:
         thread.join()
     assert "Paris" in ask(host, QUESTION)
-    host.leave()
+    host.release()
     assert host.process is not None
     assert host.process.wait(20) == 0, "it stays although nobody is there"
 

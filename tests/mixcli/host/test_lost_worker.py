@@ -149,7 +149,7 @@ def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
     with pytest.raises(ModelDied):
         list(stream)
     assert "restart that `mixcli worker`" in host.cause_of_death()
-    host.leave()
+    host.release()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs TCP_INFO")

@@ -142,7 +142,7 @@ def test_a_batch_that_fits_nowhere_is_an_error(smol: Model) -> None:
         with pytest.raises(ComputeError, match="KV cache has no room"):
             context.decode(batch)
         assert context.n_cached(0) == 250
-        context.cut(0, 100)
+        context.truncate(0, 100)
         assert context.n_cached(0) == 100
 
 
