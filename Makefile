@@ -33,6 +33,7 @@ lint: setup
 
 help: setup
 	$(BIN)/python -m tests.help_page > docs/help.md
+	$(BIN)/python -m tests.file_lists
 
 # all texts that a user can meet, to be read in one go
 messages: setup
