@@ -1,12 +1,13 @@
 """Measure matrix products of each weight type on this CPU with ggml, as a child process: `python -m mixcli.llama.kernel_rates`.
 
-The order on stdin is {"types", "threads", "rows", "bytes"}: names of types (or "attention"), threads, rows of an expert, and bytes that caches do
-not hold. For attention and each type as a file has it, and then for each that llama.cpp repacks here, one JSON line is written as soon as it is
+The order on stdin is {"types", "threads", "rows", "bytes"}: names of types (or "attention"), threads, rows of an expert, and the least bytes of a
+stack of experts, which caches should not hold. For attention and each type as a file has it, and then for each that llama.cpp repacks here, one JSON line is written as soon as it is
 measured: {"type", "second", "rates", "busy"}; "second" is repacked, or flash attention, and "rates" null where a type is not repacked. A
 process of its own: kernels that do not suit a processor kill it, and what was written before remains.
 
-An expert has its true size, because a layout that walks over it once for every token is as fast as the cache that holds it. Of eight
-experts with two for each token only two are multiplied, by a quarter of the tokens that all use both: the same product for each expert.
+An expert has its true size, because a layout that walks over it once for every token is as fast as the cache that holds it. A batch is
+spread over eight experts by a random choice of two for each token, as a router does: two experts alone stay in a large cache, and measured
+a quarter faster than the eight of a model.
 """
 
 import ctypes
@@ -29,8 +30,8 @@ from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
 
 N_COLS = 4096  # inputs of a matrix
-PART = N_EXPERT // N_USED  # of a batch: so many times the tokens of one expert
 N_POOL = 16  # rows that are quantized; a matrix repeats them
+N_DENSE = 128  # tokens of the largest batch with one matrix: more is as fast, and takes longer
 SECONDS = 0.05  # that one product is repeated
 BUSY = 0.85  # of the processor's time that must have been ours, else other programs took part of it
 F32, F16, I32 = 0, 1, 26
@@ -100,8 +101,8 @@ class _Tensors:
         _library().ggml_free(self.context)
 
 
-def _put(tensor: int, values: NDArray[Any]) -> None:
-    _library().ggml_backend_tensor_set(tensor, values.ctypes.data, 0, values.nbytes)
+def _put(tensor: int, values: NDArray[Any], offset: int = 0) -> None:
+    _library().ggml_backend_tensor_set(tensor, values.ctypes.data, offset, values.nbytes)
 
 
 def _short(rate: float) -> float:
@@ -190,13 +191,17 @@ class Stack:
         importance = np.ones(N_COLS, np.float32) if ggml.requires_imatrix(type_) else None
         rows = ggml.quantize_chunk(type_, weights, importance)
         expert = np.tile(rows.reshape(-1), n_rows // N_POOL)
-        self._n_expert = N_USED * max(1, -(-n_bytes // (N_USED * expert.nbytes)))
+        self._n_expert = max(N_EXPERT, N_USED * -(-n_bytes // (N_USED * expert.nbytes)))
         self._n_bytes = self._n_expert * expert.nbytes
         self._tensors = _Tensors()
         self._experts = self._tensors.new(type_, N_COLS, n_rows, self._n_expert)
         self._matrix = self._tensors.new(type_, N_COLS, n_rows)
         self._tensors.allocate(buffer)
-        _put(self._experts, np.tile(expert, self._n_expert))  # a layout is made of a whole tensor
+        if buffer == processor.plain:
+            for number in range(self._n_expert):
+                _put(self._experts, expert, number * expert.nbytes)
+        else:
+            _put(self._experts, np.tile(expert, self._n_expert))  # a layout is made of a whole tensor
         _put(self._matrix, expert)
 
     def close(self) -> None:
@@ -209,8 +214,9 @@ class Stack:
 
     def experts(self, n_tokens: int) -> float:
         """Return TFLOP/s of a batch of which every token draws two of eight experts."""
-        both = np.tile(np.arange(N_USED, dtype=np.int32), (n_tokens // PART, 1))
-        return _short(self._operations(N_USED * n_tokens // PART) / self._seconds(n_tokens // PART, [both]))
+        routes = self._random.permuted(np.tile(np.arange(N_EXPERT, dtype=np.int32), (n_tokens, 1)), axis=1)
+        chosen = np.ascontiguousarray(routes[:, :N_USED])
+        return _short(self._operations(N_USED * n_tokens) / self._seconds(n_tokens, [chosen]))
 
     def dense(self, n_tokens: int) -> float:
         """Return TFLOP/s of a batch with one matrix."""
@@ -283,7 +289,7 @@ def measure(
         return None
     stack = Stack(processor, type_, n_rows, n_bytes, buffer)
     decode, experts = stack.decode(), [stack.experts(n) for n in BATCHES]
-    dense = [stack.dense(min(n, MANY // PART)) for n in BATCHES]  # more is as fast
+    dense = [stack.dense(min(n, N_DENSE)) for n in BATCHES]  # more is as fast
     stack.close()
     return {"decode": decode, "experts": experts, "dense": dense}
 

@@ -27,9 +27,9 @@ from profiles.typical import typical_rates
 
 SWITCH, OFF = "MIXCLI_MEASURE", {"off", "0", "no", "false"}
 ROWS = 14336  # of an expert, as Mixtral 8x7B has them
-BYTES = 96 << 20  # of all experts: more than a cache holds
+BYTES = 512 << 20  # of a stack of experts: more than most caches hold
 TIME_LIMIT, LIMIT_TYPE = 10.0, 4.0  # seconds for the start, and for each type
-# what files are usually made of: measured together in about six seconds of two cores
+# what files are usually made of: measured together in about half a minute
 COMMON = ("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16")
 CPU_INFO = Path("/proc/cpuinfo")
 # keys beside a type's rates: the reason, and how often it was measured while other programs ran
@@ -53,7 +53,7 @@ def known_rates() -> HostRates:
 
 
 def host_rates(types: Collection[str], report: Report | None = None, *, again: bool = False) -> HostRates:
-    """Return the rates of all that is known, after measuring those of `types` that never were: about a second each.
+    """Return the rates of all that is known, after measuring those of `types` that never were: two or three seconds each.
 
     `report` hears a sentence before that, and one when it fails. With `again` types are measured once more that failed, or beside other
     programs.
@@ -244,14 +244,14 @@ def _place() -> tuple[Path, str]:
 
 
 def _key() -> str:
-    """Name this library on this processor with this many threads, and the batches that are measured: other ones are measured again."""
+    """Name this library on this processor with this many threads, and what is measured: anything else is measured again."""
     try:
         lines = CPU_INFO.read_text("utf-8", "replace").splitlines()
     except OSError:
         lines = []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     model = next((line for line in lines if line.startswith("model name")), platform.processor())
-    parts = [platform.machine(), model, flags, physical_cores(), library_identity(), BATCHES]
+    parts = [platform.machine(), model, flags, physical_cores(), library_identity(), BATCHES, BYTES]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
