@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := demo
-.PHONY: setup ray demo test test-quick lint help messages picture gpu-dry clean
+.PHONY: setup ray demo test test-quick lint help messages outputs picture docs gpu-dry clean
 
 setup: .venv/.ready
 
@@ -39,9 +39,18 @@ help: setup
 messages: setup
 	$(BIN)/python -m tests.messages > tests/messages.txt
 
+# what the commands in README.md and docs/ print, and the pictures, from real runs
+outputs: setup
+	$(BIN)/python -m docs.outputs
+
 picture: setup
 	@$(BIN)/mixcli pull -q demo
-	$(BIN)/python docs/picture.py
+	$(BIN)/python -m docs.picture
+
+# the site of docs/ in build/site; its links are checked
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 gpu-dry: setup
 	$(BIN)/python -m bench.gpu dry

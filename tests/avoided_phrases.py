@@ -49,7 +49,7 @@ IN_MESSAGES = {
     r"goes? away|went away": "ended, closed the connection",
 }
 BEGINNINGS = re.compile(r"(Give|Say|Tell|Gives|Says|Tells)\b")  # of a docstring: Return, Print, Raise
-PAGES = ("docs/help.md",)
+UNREAD = {"benchmarks.md"}  # its table heads belong to bench.report
 
 
 def _find(text: str, phrases: dict[str, str]) -> Iterator[str]:
@@ -93,9 +93,10 @@ def findings(root: Path) -> Iterator[str]:
             if path.suffix in (".py", ".toml"):
                 for scope, text in texts_of(path):
                     yield from (f"{name}: {scope}: {one}" for one in in_message(text))
-    for page in PAGES:
-        for number, line in enumerate((root / page).read_text("utf-8").splitlines(), 1):
-            yield from (f"{page}:{number}: {one}" for one in _find(line, EVERYWHERE | IN_MESSAGES))
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        if page.name not in UNREAD:
+            for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+                yield from (f"{page.name}:{number}: {one}" for one in _find(line, EVERYWHERE | IN_MESSAGES))
 
 
 if __name__ == "__main__":

@@ -201,8 +201,7 @@ def test_public_class_names_stand_once_in_a_package(package: str) -> None:
 
 
 def test_the_lists_of_files_are_what_the_files_say() -> None:
-    page = file_lists.PAGE.read_text("utf-8")
-    assert file_lists.with_lists(page) == page, "run `make help`"
+    assert file_lists.PAGE.read_text("utf-8") == file_lists.page(), "run `make help`"
 
 
 def test_docstrings_begin_as_terms_has_it() -> None:
