@@ -50,12 +50,17 @@ class BadRequest(UsageError):
 
 
 class NotInstalled(UsageError):
-    """A model could be pulled and is not on this machine; `name` is what a person wrote, None where nothing was named and nothing is here."""
+    """A model could be pulled and is not on this machine.
 
-    def __init__(self, what: str, step: str, name: str | None) -> None:
+    `name` is what a person wrote, None where nothing was named and nothing is here. `offer` is what `mixcli pull` takes for the model that the
+    next step names: empty for the one that suits the machine.
+    """
+
+    def __init__(self, what: str, step: str, name: str | None, offer: str | None = None) -> None:
         super().__init__(f"{what}; {step}")
         self.what = what
         self.name = name
+        self.offer = offer if offer is not None else name or ""
 
 
 class SomeFailed(MixcliError):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mixcli.errors import MixcliError
+from mixcli.errors import MixcliError, NotInstalled
 
 if TYPE_CHECKING:
     from mixcli.client.process import Host
@@ -124,9 +124,14 @@ class ChatModel:
     def stored(self) -> "StoredModel":
         """Find the model's file; UsageError when there is none of that name."""
         if self._stored is None:
-            from mixcli.client.launch import installed
+            from mixcli.store.store import find
 
-            self._stored = installed(self.name, self.load_options)
+            try:
+                self._stored = find(self.name)
+            except NotInstalled as missing:
+                from mixcli.planning.offers import with_offer
+
+                raise with_offer(missing, self.load_options) from None
         return self._stored
 
     def folds_system(self) -> bool:

@@ -15,11 +15,11 @@ from mixcli.chat.model_loader import FAILED, LOADING, READY, ChatModel, LoadStat
 from mixcli.chat.sessions import CUT, STOPPED, StoredMessage
 from mixcli.chat.sessions import FAILED as UNANSWERED
 from mixcli.chat.view.stats import TurnStats
-from mixcli.chat.view.toolbar import Gauges, line, loading
-from mixcli.errors import ModelDied, SomeFailed
+from mixcli.chat.view.toolbar import Gauges, line, loading, shares
+from mixcli.errors import MixcliError, ModelDied, SomeFailed
 from mixcli.request.settings import DROP_OLDEST
 from mixcli.system.console import console
-from mixcli.system.formatting import counted
+from mixcli.system.formatting import counted, format_bytes
 
 if TYPE_CHECKING:
     from mixcli.chat.complete import Table
@@ -143,7 +143,7 @@ class Chat:
         """Return what the line at the bottom shows."""
         label = self.model.label
         return Gauges(
-            label.rpartition("/")[2] if label.endswith(".gguf") else label,
+            _short(label),
             self.model.profile,
             self.n_used,
             self.model.n_ctx,
@@ -183,6 +183,8 @@ class Chat:
         """Show which conversation is resumed, and print its last turn to a person: a pipe gets new answers only."""
         session = self.conversation.session
         if session is None:
+            if self._seen():
+                self._welcome()
             return
         if self._seen():
             self.show(self.conversation.messages[-2:])
@@ -191,6 +193,26 @@ class Chat:
         console.note(f"({session.name}, {counted(len(self.conversation.messages), 'message')}{other})")
 
     # parts of it
+
+    def _welcome(self) -> None:
+        """Print which model answers, and how to find the commands."""
+        try:
+            label = self.model.stored().label
+        except MixcliError:  # the load says why
+            return
+        console.note(
+            f"{_short(label)} · profile {self.model.profile} · /help lists the commands · Ctrl-D quits"
+        )
+
+    def _note_placement(self) -> None:
+        """Print, once for each model, what lies where; nothing where another command has loaded it."""
+        if self._seen() and (order := self.model.state.order):
+            parts = (
+                f"{format_bytes(sum(kinds.values()))} on {name}" for name, kinds in shares(order.expected)
+            )
+            self.note_once(
+                " · ".join((_short(self.model.label), *parts, f"context {self.model.n_ctx:,} tokens"))
+            )
 
     def _read(self) -> str | None:
         draft, self.draft = self.draft, ""
@@ -241,6 +263,7 @@ class Chat:
             self._mourn()
         host = self.model.wait(lambda state: view.status(*loading(state)))
         view.status()
+        self._note_placement()
         for note in host.notes:
             self.note_once(note)
         if self.model.smaller:
@@ -360,3 +383,8 @@ class Chat:
         if self.model.state.status == READY and not self.stats.n_prompt:
             self._count()
         self.source.refresh()
+
+
+def _short(label: str) -> str:
+    """Return a label as a line has room for it: of a file its name."""
+    return label.rpartition("/")[2] if label.endswith(".gguf") else label

@@ -1,5 +1,6 @@
 """mixcli chat: chat with a model in the terminal."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,8 @@ from mixcli.commands.options import (
     planning_options,
     sampling_options,
 )
+from mixcli.errors import NotInstalled
+from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
@@ -73,6 +76,33 @@ def command(
             conversation.system = system or character.system
         conversation.settings = conversation.settings.with_values(character.settings)
     conversation.settings = conversation.settings.with_values(sampling.said())
+    if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
+        model = _installed_or_pulled(model, load_options)
     chat = Chat(conversation, ChatModel(model, load_options, keep_alive), plain=plain, ephemeral=ephemeral)
     chat.greet()
     chat.run(message)
+
+
+def _installed_or_pulled(model: str | None, load_options: "LoadOptions") -> str | None:
+    """Return the model to chat with; where it is not installed, offer to download it, or to make the demo where no model was named.
+
+    Raises NotInstalled where both are declined.
+    """
+    from mixcli.store.store import find
+
+    try:
+        find(model)
+    except NotInstalled as error:
+        from mixcli.commands.pull import bring
+        from mixcli.planning.offers import with_offer
+
+        missing = with_offer(error, load_options)
+        console.note(str(missing))
+        how = "pass -m with an installed model"
+        if console.confirm(f"Pull {missing.offer or 'it'} now?", default=True, otherwise=how):
+            return bring(missing.offer, load_options)
+        is_open = missing.name is None and missing.offer != "demo"
+        if is_open and console.confirm("Make the demo instead?", default=True, otherwise=how):
+            return bring("demo", load_options)
+        raise missing from None
+    return model

@@ -95,11 +95,32 @@ def command(
     if isinstance(found, PullPlan) or dry_run:
         _show(found if isinstance(found, PullPlan) else found.summary, load_options.profile, as_json)
         return
-    _announce(found.summary)
-    _agree(found, repair)
-    with console.progress(f"pulling {found.summary.label}", unit="bytes") as bar:
-        stored = found.carry_out(bar.update)
-    _say(stored, True, as_json)
+    _say(_carried_out(found, repair), True, as_json)
+
+
+def bring(text: str, load_options: "LoadWish") -> str:
+    """Pull a model as `mixcli pull TEXT` does, with its notes and bars, and return its label; without a text, the one that suits the machine."""
+    from mixcli.planning.machines import target_of
+    from mixcli.pull.pull import Made, PullRequest, pull
+    from mixcli.pull.pull_plan import PullPlan
+    from mixcli.pull.type_choice import favourite
+
+    target = target_of(load_options)
+    name = text or favourite(target)[0]
+    with console.progress(f"pulling {name}") as bar:
+        found = pull(PullRequest(name), target, bar.update)
+    assert not isinstance(found, PullPlan), "only a dry run has no more than that"
+    stored = found.model if isinstance(found, Made) else _carried_out(found, None)
+    _say(stored, True, as_json=False)
+    return stored.label
+
+
+def _carried_out(job: "PullJob", repair: bool | None) -> "StoredModel":
+    """Return the downloaded model, after printing what the download means."""
+    _announce(job.summary)
+    _agree(job, repair)
+    with console.progress(f"pulling {job.summary.label}", unit="bytes") as bar:
+        return job.carry_out(bar.update)
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:

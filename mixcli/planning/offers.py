@@ -38,7 +38,9 @@ def with_offer(missing: NotInstalled, load_options: LoadOptions) -> NotInstalled
     if reference is None:
         name, planned = favourite(target)
         small = "" if planned is None else "; `mixcli pull demo` makes a small one offline"
-        return NotInstalled(missing.what, offer(name, planned, target, "") + small, None)
+        return NotInstalled(
+            missing.what, offer(name, planned, target, "") + small, None, "" if planned else name
+        )
     planned = target.choose(usual_types(reference.name))
     named = next((row for row in planned.rows if row.type == reference.type), None)
     if reference.type and (named is None or named.plan):
@@ -49,10 +51,11 @@ def with_offer(missing: NotInstalled, load_options: LoadOptions) -> NotInstalled
     what, least = missing.what, planned.rows[-1]
     if planned.chosen is None:
         what = f"{what} and no type of it fits {target.where}: the smallest, {least.type}, has {format_bytes(least.size)}"
-        return NotInstalled(what, offer(*favourite(target), target), missing.name)
+        other, its_types = favourite(target)
+        return NotInstalled(what, offer(other, its_types, target), missing.name, other)
     if named is not None:
         what = f"{what} and does not fit {target.where} ({format_bytes(named.size)})"
-    return NotInstalled(what, offer(reference.name, planned, target), missing.name)
+    return NotInstalled(what, offer(reference.name, planned, target), missing.name, reference.name)
 
 
 Naming = Callable[[str, str], str]  # a label and a file type: how a person gets the model in that type

@@ -9,7 +9,7 @@ from pathlib import Path
 from mixcli.errors import NotReachable, UsageError
 from mixcli.pull import build, hub_environment
 from mixcli.pull.pull_plan import PullJob, PullPlan
-from mixcli.pull.type_choice import Target
+from mixcli.pull.type_choice import Target, how_it_runs, rows_of, usual_types
 from mixcli.store import file_types as types
 from mixcli.store import store
 from mixcli.store.catalog import CatalogEntry, catalog, entry, file_type
@@ -100,7 +100,46 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
     if not is_open and (here := _here(reference, wanted)) is not None:
         return Made(here, False)
     store.check_new(wanted.name or reference.name)
-    return _from_hub(reference, known, wanted, target, report)
+    return _planned(reference, known, wanted, target, report)
+
+
+def _planned(
+    reference: Reference, known: CatalogEntry | None, wanted: PullRequest, target: Target, report: Report
+) -> PullPlan | PullJob:
+    """Return the plan of what must come from the Hub; for a dry run of a catalog model that cannot reach it, what is known without."""
+    try:
+        return _from_hub(reference, known, wanted, target, report)
+    except NotReachable as error:
+        kind = reference.type or wanted.quant
+        if wanted.dry_run and known and (found := _known_plan(known, kind, wanted, target, error)):
+            return found
+        raise
+
+
+def _known_plan(
+    known: CatalogEntry, file_type: str | None, wanted: PullRequest, target: Target, error: NotReachable
+) -> PullPlan | None:
+    """Return what a pull of a catalog model means as far as that is known without the Hub; None for a type of unknown size."""
+    shapes = usual_types(known.name)
+    if file_type is not None and file_type not in shapes:
+        return None
+    planned = target.choose(shapes, None if file_type is None else [file_type])
+    row = planned.chosen or planned.row(file_type or planned.rows[-1].type)
+    return PullPlan(
+        f"{wanted.name or known.name}:{row.type}",
+        known.description,
+        known.licence_words,
+        known.safetensors if wanted.quant else known.gguf,
+        (),
+        row.size,
+        row.size,
+        row.size,
+        how_it_runs(row, planned.rows),
+        row.plan is not None,
+        notes=(f"the Hub was not reached, so sizes are approximate and files may differ: {error}",),
+        types=rows_of(planned, row.type, named=file_type is not None),
+        chosen_by=planned if file_type is None else None,
+    )
 
 
 def _check_made_here(wanted: PullRequest, said: Mapping[str, object]) -> None:

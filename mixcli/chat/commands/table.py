@@ -66,7 +66,7 @@ TABLE: dict[str, SlashCommand] = {
     "/model": SlashCommand(model.model, "[NAME]", "show the model, or switch to another", model.model_names),
     "/profile": SlashCommand(model.profile, "[NAME]", "show or change the hardware profile", model.profile_names),
     "/system": SlashCommand(conversation.system, "[TEXT|none|@PERSONA]", "show or set the system message", _systems),
-    "/set": SlashCommand(conversation.set_, "[NAME [VALUE]]", "show or change settings: temperature, seed, max_tokens, ...", _settings),
+    "/set": SlashCommand(conversation.set_, "[NAME [VALUE]]", "show or change settings: temperature, seed ...", _settings),
     "/retry": SlashCommand(branches.retry, "", "answer the last question again"),
     "/edit": SlashCommand(branches.edit, "[N]", "write a message in $EDITOR, or edit message N"),
     "/undo": SlashCommand(branches.undo, "", "undo the last turn; it is kept as a branch"),
@@ -80,7 +80,7 @@ TABLE: dict[str, SlashCommand] = {
     "/context": SlashCommand(conversation.context, "", "show what the model sees, with token counts"),
     "/clear": SlashCommand(conversation.clear, "", "start a new conversation; this one is kept"),
     "/stats": SlashCommand(conversation.statistics, "", "show speed and token counts of the last answer"),
-    "/plan": SlashCommand(model.plan, "", "show the plan: which part of the model is on which device"),
+    "/plan": SlashCommand(model.plan, "", "show which part of the model is on which device"),
     "/experts": SlashCommand(model.experts, "", "show which experts the last answer used"),
     "/quit": SlashCommand(_quit, "", "quit (as Ctrl-D)"),
 }  # fmt: skip

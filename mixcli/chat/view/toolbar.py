@@ -71,6 +71,11 @@ def loading(state: LoadState) -> list[str]:
     return [*lines, *(f"  {row}" for row in devices(state.order.expected))] if state.order else lines
 
 
+def shares(expected: Mapping[str, Mapping[str, int]]) -> list[tuple[str, Mapping[str, int]]]:
+    """Return the devices that take anything by the names that people read, each with its bytes by kind."""
+    return [(_name(device), kinds) for device, kinds in expected.items() if sum(kinds.values())]
+
+
 def devices(expected: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Draw what every device takes, in bytes by kind, as a share of all."""
     every = sum(sum(kinds.values()) for kinds in expected.values())

@@ -17,6 +17,9 @@ def test_it_answers_and_remembers(stage: Stage, with_demo: Path, mixcli: Runner)
     )
     chat.wait_for("Paris")
     chat.wait_for_prompt(1)
+    assert re.search(
+        r"^demo:Q4_K_M · [\d.]+ [MG]B on CPU · context [\d,]+ tokens$", chat.text, re.MULTILINE
+    ), chat.text
     chat.enter("/stats")
     chat.wait_for_prompt(2)
     for row in ("time to first token", "prefill", "decode", "context"):

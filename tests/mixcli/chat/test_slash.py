@@ -289,7 +289,7 @@ def test_personas(home: Path) -> None:
     for name, sentence in (
         ("suport", "did you mean support"),
         ("torn", r"torn\.toml: it is not TOML: .*(line|end)"),
-        ("bad", "temperature takes 0 to 10"),
+        ("bad", "invalid temperature 'hot': use 0 to 10"),
         ("deep", r"deep\.toml: it is not TOML"),
         ("date", r"date\.toml: it is not TOML"),
         ("latin", r"latin\.toml is not UTF-8 \(byte 11 is 0xE9\)"),

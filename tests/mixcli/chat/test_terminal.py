@@ -372,9 +372,7 @@ def test_a_full_context_is_said(stage: Stage) -> None:
     assert " ".join(chat.text.split()).count(noted) == 1  # it is said again when more leave
     chat.enter("/context")
     chat.wait_for_prompt(5)
-    assert re.search(
-        r"1 +user +left out +Go on\n +assistant +left out +short\n +2 +user +2 tokens", chat.text
-    )
+    assert re.search(r"1 +user +dropped +Go on\n +assistant +dropped +short\n +2 +user +2 tokens", chat.text)
 
 
 def test_an_error_of_the_host_keeps_the_chat(stage: Stage) -> None:
@@ -388,3 +386,25 @@ def test_an_error_of_the_host_keeps_the_chat(stage: Stage) -> None:
     chat.wait_for_prompt(3)
     assert "better" in chat.text
     assert [one["content"] for one in host.requests[1]["messages"]] == ["Too much"]
+
+
+def test_a_chat_begins_with_the_model_and_how_to_find_the_commands(stage: Stage) -> None:
+    chat = stage.chat(stage.host(["Hello."]))
+    assert chat.lines[0] == "model.gguf · profile auto · /help lists the commands · Ctrl-D quits"
+
+
+def test_without_a_model_a_terminal_is_offered_one(stage: Stage) -> None:
+    chat = stage.terminal("chat", "--profile", "rtx-4090", columns=200, HF_HUB_OFFLINE="1")
+    chat.wait_for("Pull it now? [Y/n]:")
+    assert (
+        "no model is installed; `mixcli pull --profile rtx-4090` brings mixtral:Q3_K_L, 24.2 GB" in chat.text
+    )
+    chat.type("n\n")
+    chat.wait_for("Make the demo instead? [Y/n]:")
+    chat.type("n\n")
+    assert chat.wait_for_end() == 2
+    named = stage.terminal("chat", "-m", "mistral", columns=200, HF_HUB_OFFLINE="1")
+    named.wait_for("Pull mistral now? [Y/n]:")
+    named.type("\n")
+    assert named.wait_for_end() == 6, "the pull says that it may not ask the Hub"
+    assert "mistral is not" in named.text

@@ -193,6 +193,28 @@ def test_a_dry_run_tells_and_keeps_nothing(hub: StandIn, pull, home: Path) -> No
     assert sum(seen.sent for seen in hub.downloads()) < 3 << 20, "more than headers were read"
 
 
+def test_a_dry_run_of_a_catalog_name_needs_no_network(hub: StandIn, pull) -> None:
+    asked = ("--dry-run", "--json", "--profile", "rtx-4090", "--offline")
+    summary = json.loads(pull("mixtral", *asked).stdout)
+    assert (summary["model"], summary["files"], summary["fits"]) == ("mixtral:Q3_K_L", [], True)
+    (row,) = [row for row in summary["types"] if row["chosen"]]
+    assert (row["size"], row["reason"][:17]) == (summary["download"], "chosen: balanced,")
+    assert "the Hub was not reached, so sizes are approximate" in summary["notes"][0]
+    plain = pull("mixtral:Q8_0", "--dry-run", "--profile", "rtx-3060-12gb", "--offline")
+    assert plain.returncode == 0, plain.stderr
+    for words in (
+        "download\t49.6 GB",
+        "license\tApache-2.0: open",
+        "the largest type that fits is Q6_K (38.4 GB)",
+        "Q8_0\t49.6 GB\t",
+    ):
+        assert words in plain.stdout
+    assert hub.log == []
+    assert pull("mixtral:ODD", *asked).returncode == 6
+    assert pull("org/repo", *asked).returncode == 6
+    assert pull("mixtral", "--offline").returncode == 6, "without --dry-run it is refused as before"
+
+
 def test_a_type_that_is_not_there(hub: StandIn, pull) -> None:
     hub.add("org/tiny-GGUF", FILES)
     done = pull("org/tiny-GGUF:Q2_K")
