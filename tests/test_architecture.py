@@ -4,7 +4,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -233,6 +233,58 @@ def test_messages_say_what_is_not_so_plainly() -> None:
             if riddle.search(node.value)
         ]
     assert wrong == []
+
+
+# Rooms within the limits of length, and with no agreed dictionary in a public signature; the list is to grow to all rooms.
+WITHIN_LIMITS = ["mixcli.engine", "mixcli.llama", "mixcli.prompts"]
+MAX_FUNCTION, MAX_CLASS, MAX_FILE = 60, 250, 400  # lines
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def length(node: ast.stmt) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
+def too_long(name: str, tree: ast.Module) -> Iterator[str]:
+    """Name the functions, classes and the file that have more lines than the limits."""
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTIONS) and length(node) > MAX_FUNCTION:
+            yield f"{name}: {node.name} has {length(node)} lines"
+        if isinstance(node, ast.ClassDef) and length(node) > MAX_CLASS:
+            yield f"{name}: {node.name} has {length(node)} lines"
+    if tree.body and (tree.body[-1].end_lineno or 0) > MAX_FILE:
+        yield f"{name} has {tree.body[-1].end_lineno} lines"
+
+
+def agreed_dictionaries(name: str, tree: ast.Module) -> Iterator[str]:
+    """Name the public functions and methods that take or return a dictionary whose keys only an agreement says."""
+    for scope in [
+        tree,
+        *(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"),
+    ]:
+        for node in scope.body:
+            if isinstance(node, FUNCTIONS) and (node.name[0] != "_" or node.name == "__init__"):
+                signature = (
+                    f"{ast.unparse(node.args)} -> {ast.unparse(node.returns) if node.returns else None}"
+                )
+                if re.search(r"\b(dict|Mapping|MutableMapping)\[str, (Any|object)\]", signature):
+                    yield f"{name}: {node.name}({signature})"
+
+
+@pytest.mark.parametrize("room", WITHIN_LIMITS)
+@pytest.mark.parametrize("check", [too_long, agreed_dictionaries])
+def test_a_room_is_within_the_limits(room: str, check: Callable[[str, ast.Module], Iterator[str]]) -> None:
+    found = [one for name, tree in modules() if room_of(name) == room for one in check(name, tree)]
+    assert found == []
+
+
+def test_what_is_beyond_the_limits_would_be_seen() -> None:
+    long = ast.parse("class A:\n    def f(self, a: dict[str, Any]) -> None:\n" + "        pass\n" * 400)
+    assert [one.split(" has ")[0] for one in too_long("m", long)] == ["m: A", "m: f", "m"]
+    assert len(list(agreed_dictionaries("m", long))) == 1
+    short = ast.parse("def f(a: dict[str, int]) -> None: ...\ndef _g() -> dict[str, Any]: ...")
+    assert list(too_long("m", short)) == list(agreed_dictionaries("m", short)) == []
 
 
 # what `mixcli --help` may import of the three packages; difflib is for names that nearly exist, json for the console

@@ -1,8 +1,7 @@
 """Count which experts a text was routed to, by decoding it again in a context that exposes the router."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,16 @@ from profiles.placement import Placement
 
 TENSOR = "ffn_moe_topk-"  # llama.cpp's name for the ids of the experts that a layer's router chose; shape (tokens, experts used)
 N_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ExpertRouting:
+    """How often each layer's router chose each expert for `n_tokens` tokens: a tuple of counts for each layer."""
+
+    n_expert: int
+    n_expert_used: int
+    n_tokens: int
+    layers: tuple[tuple[int, ...], ...]
 
 
 class _Counts:
@@ -36,11 +45,10 @@ class _Counts:
         self.counts[layer] += np.bincount(chosen.ravel(), minlength=self.counts.shape[1])
 
 
-def routing(model: Model, placement: Placement, tokens: Sequence[int], first: int) -> dict[str, Any]:
+def routing(model: Model, placement: Placement, tokens: Sequence[int], first: int) -> ExpertRouting:
     """Return how often each layer's router chose each expert for tokens[first:].
 
-    {"n_expert", "n_expert_used", "n_tokens", "layers": [[count of each expert] for each layer]}. Raises UsageError for a dense model and
-    DoesNotFit without room for a second, small context.
+    Raises UsageError for a dense model and DoesNotFit without room for a second, small context.
     """
     n_expert = int(model.metadata("llama.expert_count") or 0)
     if not n_expert:
@@ -60,9 +68,9 @@ def routing(model: Model, placement: Placement, tokens: Sequence[int], first: in
             batch.clear()
             batch.extend(part, start, 0, n_logits=len(part))
             context.decode(batch)
-    return {
-        "n_expert": n_expert,
-        "n_expert_used": int(model.metadata("llama.expert_used_count") or 0),
-        "n_tokens": len(tokens) - first,
-        "layers": tap.counts.tolist(),
-    }
+    return ExpertRouting(
+        n_expert,
+        int(model.metadata("llama.expert_used_count") or 0),
+        len(tokens) - first,
+        tuple(tuple(layer) for layer in tap.counts.tolist()),
+    )

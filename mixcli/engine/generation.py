@@ -1,8 +1,11 @@
-"""The state of a running answer: constraint, sampler, detokenizer and stop texts."""
+"""The state of a running answer: constraint, sampler, detokenizer, stop texts and drafts."""
+
+from collections.abc import Sequence
 
 from mixcli.engine.constraint import Constraint
-from mixcli.engine.logprobs import TokenLogprobs, token_logprobs
-from mixcli.engine.sequence import Request
+from mixcli.engine.logprobs import token_logprobs
+from mixcli.engine.prompt_lookup import PromptLookup
+from mixcli.engine.sequence import FinishReason, Request, TokenResult
 from mixcli.engine.token_sampler import Logits
 from mixcli.llama.model import Vocab
 from mixcli.prompts.detokenizer import Detokenizer, StopMatcher
@@ -14,34 +17,54 @@ class Generation:
     """Owns the native sampler of one request; `constraint` is its own too."""
 
     def __init__(self, request: Request, vocab: Vocab, n_ctx: int, constraint: Constraint | None) -> None:
-        self._request = request
-        self._chooser = request.sampling.chooser(vocab, n_ctx, request.prompt)
+        self._request, self._vocab = request, vocab
+        self._sampler = request.sampling.chooser(vocab, n_ctx, request.prompt)
         self._constraint = constraint
         self._detokenizer = Detokenizer(vocab, at_start=not request.continues_text)
         self._stops = StopMatcher(request.sampling.stop)
+        self._lookup = PromptLookup() if request.speculate else None
+        self._guessed = False  # whether the last draft was a guess, not what the constraint forces
+        n_room = n_ctx - len(request.prompt) + 1  # the last token need not be computed
+        limit = request.sampling.max_tokens
+        self._n_left = n_room if limit is None else min(n_room, limit)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the constraint lets nothing more come."""
-        return self._constraint is not None and self._constraint.is_complete
+    def draft(self, tokens: Sequence[int]) -> list[int]:
+        """Return tokens that may come after `tokens`: what the constraint forces, or what the text so far suggests."""
+        n_max = max(0, self._n_left - 1)
+        drafts = self._constraint.forced()[:MAX_FORCED] if self._constraint is not None and n_max else []
+        self._guessed = not drafts and self._lookup is not None
+        if not drafts and self._lookup is not None:
+            drafts = self._lookup.propose(tokens)
+        return drafts[:n_max]
 
-    def forced(self) -> list[int]:
-        """Return the tokens that the constraint makes certain to come next."""
-        return self._constraint.forced()[:MAX_FORCED] if self._constraint is not None else []
+    def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
+        """Learn from the time of a decode and its right guesses; a draft that a constraint forced is not a guess."""
+        if self._lookup is not None and (self._guessed or not n_drafted):
+            self._lookup.observe(n_drafted, n_accepted, seconds)
 
-    def choose(self, logits: Logits) -> tuple[int, TokenLogprobs | None]:
+    def choose(self, logits: Logits) -> TokenResult:
         """Choose the next token by a row of logits, shape (n_vocab,), which the constraint writes to; remember it."""
         if self._constraint is not None:
             self._constraint.mask(logits)
-        token = self._chooser.choose(logits)
+        token = self._sampler.choose(logits)
         if self._constraint is not None:
             self._constraint.accept(token)
+        if self._vocab.is_end(token):
+            return TokenResult(None, self.rest(), finish_reason="stop")
         n_top = self._request.top_logprobs
-        return token, None if n_top is None else token_logprobs(logits, token, n_top)
+        logprob = None if n_top is None else token_logprobs(logits, token, n_top)
+        self._n_left -= 1
+        text, stopped = self._stops.push(self._detokenizer.push(token))
+        if stopped:
+            return TokenResult(token, text, logprob, "stop")
+        reason = self._end()
+        return TokenResult(token, text if reason is None else text + self.rest(), logprob, reason)
 
-    def append(self, token: int) -> tuple[str, bool]:
-        """Return a chosen token's showable text, and whether a stop text ended the answer."""
-        return self._stops.push(self._detokenizer.push(token))
+    def _end(self) -> FinishReason | None:
+        """Return why no token can come after this one: the constraint is complete, or the limit is reached."""
+        if self._constraint is not None and self._constraint.is_complete:
+            return "stop"
+        return "length" if self._n_left <= 0 else None
 
     def rest(self) -> str:
         """Return the text that was held back, at the end of an answer that no stop text ended."""
@@ -50,4 +73,4 @@ class Generation:
 
     def close(self) -> None:
         """Free the sampler."""
-        self._chooser.close()
+        self._sampler.close()

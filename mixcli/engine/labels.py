@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.engine.logprobs import log_sum
-from mixcli.engine.prefix_cache import common_prefix
+from mixcli.engine.token_tree import common_prefix
 
 
 class Branch:

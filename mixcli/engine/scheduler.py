@@ -10,8 +10,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from mixcli.engine.labels import Branch, Node, fan
-from mixcli.engine.prefix_cache import PrefixCache, common_prefix
+from mixcli.engine.prefix_cache import PrefixCache
 from mixcli.engine.sequence import Sequence
+from mixcli.engine.step_budget import Cost, StepBudget
+from mixcli.engine.token_tree import common_prefix
 
 MIN_SHARED = 32  # tokens of a common beginning that are worth waiting for
 MAX_LOGITS = 64  # tokens of a path of labels in one step: each takes a row as long as the vocabulary
@@ -32,6 +34,11 @@ class Chunk:
     def tokens(self) -> list[int]:
         known = self.sequence.tokens[self.start : self.start + self.n_tokens]
         return known + self.sequence.drafts[: self.n_tokens - len(known)]
+
+    @property
+    def cost(self) -> Cost:
+        """What it takes of a step; the row of its last token is not counted."""
+        return Cost(self.n_tokens, rows=max(0, self.n_logits - 1))
 
 
 @dataclass(frozen=True)
@@ -56,39 +63,6 @@ class Step:
     @property
     def sequences(self) -> list[Sequence]:
         return [part.sequence for part in self.chunks] + [part.sequence for part in self.scorings]
-
-
-class StepBudget:
-    """What one decode still has: `tokens` of the batch, `ids` of sequences on them, `rows` of logits, and cells and slots of the cache.
-
-    A row for each running sequence is set apart: `rows` are those of drafts and labels beyond it. Every decision of a step draws from it, so none can overdraw what another has taken. `cells` are those that the step takes.
-    """
-
-    def __init__(self, cache: PrefixCache, *, tokens: int, ids: int, rows: int) -> None:
-        self._cache = cache
-        self.tokens, self.ids, self.rows, self.cells = tokens, ids, rows, 0
-
-    def has(self, tokens: int, *, slots: int = 0, ids: int = 1, rows: int = 0) -> bool:
-        """Whether so much is left."""
-        return (
-            tokens <= self.tokens
-            and ids <= self.ids
-            and rows <= self.rows
-            and slots <= self._cache.n_slots_left
-            and self._cache.has_room(self.cells + tokens)
-        )
-
-    def take(self, tokens: int, *, slots: int = 0, ids: int = 1, rows: int = 0) -> bool:
-        """Draw so much, which may evict parked texts; False, and nothing is drawn, where it is not left."""
-        if not (
-            self.has(tokens, slots=slots, ids=ids, rows=rows) and self._cache.make_room(self.cells + tokens)
-        ):
-            return False
-        self.tokens -= tokens
-        self.ids -= ids
-        self.rows -= rows
-        self.cells += tokens
-        return True
 
 
 class Scheduler:
@@ -117,7 +91,7 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a sequence out; its slot is the caller's to park or release."""
+        """Take a sequence out; its slot is the caller's to retain or release."""
         if sequence in self.running:
             self.running.remove(sequence)
         else:
@@ -139,11 +113,11 @@ class Scheduler:
         self._kept = None
 
     def keep(self, sequence: Sequence) -> None:
-        """Park what the next deterministic request can share: whole pieces of the prompt, as any request would compute them."""
+        """Retain what the next deterministic request can share: whole pieces of the prompt, as any request would compute them."""
         assert sequence.slot is not None
         self._cache.truncate(sequence.slot, sequence.n_prompt // self._alone * self._alone)
         self._cache.retain(sequence.slot)
-        self._kept = sequence.slot if self._cache.is_parked(sequence.slot) else None
+        self._kept = sequence.slot if self._cache.is_retained(sequence.slot) else None
 
     def schedule(self) -> Step:
         """Choose the next step; empty when there is nothing to do."""
@@ -156,22 +130,21 @@ class Scheduler:
         chunks = self._decode(budget)
         scorings = self._score(budget)
         if chunks:
-            budget.tokens -= self._n_batch - self._n_ubatch
+            budget.limit(self._n_ubatch)
         decoding = {chunk.sequence.id for chunk in chunks}
         for sequence in self.running:
-            n = self._length(sequence, budget)
-            if n > 0 and sequence.id not in decoding and budget.take(n):
-                chunks.append(self._piece(sequence, n, budget))
-        while (
-            min(budget.tokens, budget.ids) > 0
-            and len(self.running) < self._max_running
-            and self._admit(budget)
-        ):
-            n = self._length(self.running[-1], budget)
-            budget.tokens -= n
-            budget.ids -= 1
-            chunks.append(self._piece(self.running[-1], n, budget))
+            chunk = None if sequence.id in decoding else self._piece(sequence, budget)
+            if chunk is not None and budget.take(chunk.cost):
+                chunks.append(chunk)
+        while self._may_admit(budget) and self._admit(budget):
+            chunk = self._piece(self.running[-1], budget)
+            assert chunk is not None
+            budget.take_promised(chunk.cost)
+            chunks.append(chunk)
         return Step(tuple(chunks), tuple(scorings))
+
+    def _may_admit(self, budget: StepBudget) -> bool:
+        return bool(self.waiting) and len(self.running) < self._max_running and budget.has(Cost(1))
 
     def preempt(self, sequence: Sequence) -> None:
         """Send a running sequence back to the head of the queue; it will be computed again from the longest prefix that is left."""
@@ -185,15 +158,15 @@ class Scheduler:
         """Take the next token of every decoding sequence, with as many drafts as the batch and the cache have room for."""
         chunks = []
         writing = [sequence for sequence in self.running if sequence.is_decoding]
-        budget.tokens -= len(writing)  # the next token of each comes before the drafts of any
-        for sequence in writing:
-            budget.tokens += 1
-            del sequence.drafts[max(0, min(budget.tokens - 1, budget.rows)) :]
-            while sequence.drafts and not budget.has(1 + len(sequence.drafts)):
+        for n_before, sequence in enumerate(writing):
+            n_later = len(writing) - n_before - 1  # the next token of each comes before the drafts of any
+            del sequence.drafts[max(0, min(budget.tokens - n_later - 1, budget.rows)) :]
+            while sequence.drafts and not budget.has(Cost(1 + len(sequence.drafts))):
                 sequence.drafts.pop()
             n = 1 + len(sequence.drafts)
-            if self._secure(sequence, n, budget):
-                chunks.append(Chunk(sequence, sequence.n_computed, n, n))
+            chunk = Chunk(sequence, sequence.n_computed, n, n)
+            if self._secure(chunk, budget):
+                chunks.append(chunk)
         return chunks
 
     def _score(self, budget: StepBudget) -> list[Scoring]:
@@ -204,58 +177,53 @@ class Scheduler:
                 continue
             assert sequence.scores is not None
             assert sequence.slot is not None
-            self._cut(sequence, sequence.n_prompt + sequence.scores.retreat())
-            if not budget.has(1):
+            self._truncate(sequence, sequence.n_prompt + sequence.scores.retreat())
+            if not budget.has(Cost(1)):
                 continue
             branches: list[Branch] = []
-            tokens = slots = ids = 0
+            cost = Cost(0, ids=0)
             for branch in sequence.scores.open_branches():
-                more = tokens + branch.n_tokens, slots + branch.n_slots, ids + branch.n_ids
-                if not budget.has(more[0], slots=more[1], ids=more[2], rows=more[0]):
+                more = cost + Cost(branch.n_tokens, branch.n_slots, branch.n_ids, rows=branch.n_tokens)
+                if not budget.has(more):
                     break
                 branches.append(branch)
-                tokens, slots, ids = more
-            if branches and budget.take(tokens, slots=slots, ids=ids, rows=tokens):
-                borrowed = self._cache.fork(sequence.slot, slots)
-                scorings.append(Scoring(sequence, tuple(fan(branches)), tuple(borrowed)))
+                cost = more
+            if branches and budget.take(cost):
+                forks = self._cache.fork(sequence.slot, cost.slots)
+                scorings.append(Scoring(sequence, tuple(fan(branches)), tuple(forks)))
             else:
                 sequence.tokens += sequence.scores.descend()
         return scorings
 
-    def _cut(self, sequence: Sequence, n_tokens: int) -> None:
+    def _truncate(self, sequence: Sequence, n_tokens: int) -> None:
         """Let a sequence forget all but its first tokens."""
         assert sequence.slot is not None
         del sequence.tokens[n_tokens:]
         self._cache.truncate(sequence.slot, n_tokens)
         sequence.n_computed = min(sequence.n_computed, n_tokens)
 
-    def _secure(self, sequence: Sequence, n_tokens: int, budget: StepBudget) -> bool:
-        """Take the tokens of a sequence that writes, sending the youngest back to the queue for room; False when that was the sequence itself."""
-        if sequence not in self.running:
+    def _secure(self, chunk: Chunk, budget: StepBudget) -> bool:
+        """Take the tokens of a sequence that decodes, preempting the youngest for room; False when that was the sequence itself."""
+        if chunk.sequence not in self.running:
             return False
-        while not budget.take(n_tokens, rows=n_tokens - 1):
+        while not budget.take(chunk.cost):
             youngest = self.running[-1]
             self.preempt(youngest)
-            if youngest is sequence:
+            if youngest is chunk.sequence:
                 return False
         return True
 
-    def _length(self, sequence: Sequence, budget: StepBudget) -> int:
-        """Return how much of what a sequence misses goes into a step."""
-        n = min(sequence.n_missing, budget.tokens)
-        if sequence.request.deterministic and sequence.n_computed < sequence.n_prompt:
-            n = min(n, self._alone - sequence.n_computed % self._alone)
-        if sequence.scores is not None:
-            n = min(n, max(0, sequence.n_prompt - sequence.n_computed) + 1 + budget.rows)
-        return min(n, MAX_LOGITS) if sequence.n_computed >= sequence.n_prompt else n
-
-    @staticmethod
-    def _piece(sequence: Sequence, n_tokens: int, budget: StepBudget) -> Chunk:
-        """Return the next tokens of a prompt, or of a path to labels."""
+    def _piece(self, sequence: Sequence, budget: StepBudget) -> Chunk | None:
+        """Return the next tokens of a prompt, or of a path to labels, as many as the budget may have; None for none."""
         start = sequence.n_computed
-        n_logits = sequence.n_logits(start, n_tokens)
-        budget.rows -= max(0, n_logits - 1)
-        return Chunk(sequence, start, n_tokens, n_logits)
+        n = min(sequence.n_missing, budget.tokens)
+        if sequence.request.deterministic and start < sequence.n_prompt:
+            n = min(n, self._alone - start % self._alone)
+        if sequence.scores is not None:
+            n = min(n, max(0, sequence.n_prompt - 1 - start) + 1 + budget.rows)
+        if start >= sequence.n_prompt:
+            n = min(n, MAX_LOGITS)
+        return Chunk(sequence, start, n, sequence.n_logits(start, n)) if n > 0 else None
 
     def _admit(self, budget: StepBudget) -> bool:
         """Start the first queued request whose prefix no other sequence is computing; False if there is none or no room."""
@@ -271,16 +239,15 @@ class Scheduler:
             if found is None:
                 return False
             slot, n_cached = found
-            n_new = len(sequence.tokens) - n_cached
             n_path = sequence.scores.n_longest if sequence.scores is not None else 0
-            promised = max(budget.cells, sum(one.n_needed for one in self.running))
-            if not self._cache.make_room(n_new + n_path + promised + HEADROOM * len(self.running)):
+            if not budget.promise(
+                len(sequence.tokens) - n_cached,
+                needed=sum(one.n_needed for one in self.running),
+                spare=n_path + HEADROOM * len(self.running),
+            ):
                 self._cache.release(slot)
                 return False
-            self.waiting.remove(sequence)
-            self.running.append(sequence)
-            sequence.start(slot, n_cached)
-            budget.cells += n_new
+            self._start(sequence, slot, n_cached)
             return True
         return False
 
@@ -288,11 +255,15 @@ class Scheduler:
         """Start a deterministic request in a cache that holds nothing else but what the one before it computed in the same pieces."""
         slot, n_cached = self._cache.admit_alone(sequence.tokens, self._kept, self._alone)
         self._kept = None
+        is_promised = budget.promise(len(sequence.tokens) - n_cached)
+        assert is_promised, "an empty cache has room for the context"
+        self._start(sequence, slot, n_cached)
+        return True
+
+    def _start(self, sequence: Sequence, slot: int, n_cached: int) -> None:
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.start(slot, n_cached)
-        budget.cells += len(sequence.tokens) - n_cached
-        return True
 
     def _comes_soon(self, sequence: Sequence) -> bool:
         """Return whether a running sequence is about to compute more of this one's beginning than is there by now."""

@@ -1,5 +1,6 @@
 """A request and its state in the engine: inputs, computed tokens, usage and timings."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from time import perf_counter
@@ -76,6 +77,16 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class TokenResult:
+    """One choice: the token (None for one that ends the answer), the text that can be shown with it, and why the answer ends here, if so."""
+
+    token: int | None
+    text: str
+    logprob: TokenLogprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True)
 class Output:
     """What one step brought for one request; the last one has `finish_reason` and `usage`.
 
@@ -93,6 +104,18 @@ class Output:
     progress: Progress | None = None
     error: MixcliError | None = None
 
+    @classmethod
+    def of(cls, request_id: str, results: Iterable[TokenResult]) -> "Output":
+        """Join what one step chose, in order; only the last result may end the answer."""
+        chosen = tuple(results)
+        return cls(
+            request_id,
+            "".join(one.text for one in chosen),
+            tuple(one.token for one in chosen if one.token is not None),
+            chosen[-1].finish_reason if chosen else None,
+            logprobs=tuple(one.logprob for one in chosen if one.logprob is not None),
+        )
+
     @property
     def is_last(self) -> bool:
         return self.finish_reason is not None or self.error is not None
@@ -109,22 +132,21 @@ class Sequence:
     """A request's state: its tokens so far, how many of them are computed, which slot of the KV cache holds them, and its clocks.
 
     `n_computed` counts the tokens whose keys and values are in the KV cache; `n_cached` those that were there before it began.
-    `drafts` are what the next decode tries behind the last token; `guessed` tells guesses from tokens that a constraint forces. `scores` are
+    `drafts` are what the next decode tries behind the last token. `scores` are
     those of labels, where the request has some: then the tokens behind the prompt are the path to the branch that is computed.
     """
 
     request: Request
     tokens: list[int] = field(init=False)
+    scores: LabelScores | None = None
     status: SequenceStatus = SequenceStatus.WAITING
     slot: int | None = None
     n_computed: int = 0
     n_cached: int = 0
     drafts: list[int] = field(default_factory=list)
-    guessed: bool = False
     n_drafted: int = 0
     n_accepted: int = 0
     n_started: int = 0
-    scores: LabelScores | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)

@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
@@ -189,7 +190,8 @@ def create_app(state: HostState) -> FastAPI:
     async def experts(http: Request) -> dict[str, Any]:
         state.check_open()
         request = await _read(http, partial(parsed, ExpertsRequest))
-        return await asyncio.wrap_future(state.engine.experts([one.message() for one in request.messages]))
+        routing = await asyncio.wrap_future(state.engine.experts([one.message() for one in request.messages]))
+        return asdict(routing)
 
     return app
 

@@ -11,9 +11,10 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mixcli.engine.engine import Engine
+from mixcli.engine.expert_routing import ExpertRouting
 from mixcli.engine.faults import request_error, survived
 from mixcli.engine.sequence import Output
 from mixcli.errors import MixcliError, ModelDied, NotReachable
@@ -102,10 +103,10 @@ class EngineLoop:
         n_characters = sum(len(one.content) for one in messages or ()) + len(text or "")
         return self._lanes.put(lambda: self._ready().tokenize(messages, text), n_characters)
 
-    def experts(self, messages: Sequence[Message]) -> "Future[dict[str, Any]]":
+    def experts(self, messages: Sequence[Message]) -> "Future[ExpertRouting]":
         """Return which experts the last message of a conversation was given to; see engine.expert_routing.routing."""
 
-        def route() -> dict[str, Any]:
+        def route() -> ExpertRouting:
             with self._workers.waiting(COMPUTE):  # in a lane, not in the engine's thread
                 return self._ready().routing(messages)
 

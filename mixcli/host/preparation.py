@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mixcli.engine.constraint import Constraint
 from mixcli.engine.engine import Engine
+from mixcli.engine.expert_routing import ExpertRouting, routing
 from mixcli.engine.faults import request_error
 from mixcli.engine.sequence import Label, Request
 from mixcli.errors import BadRequest, ContextOverflow, ModelDied
@@ -153,10 +154,8 @@ class Preparation:
             return self.format.tokenizer.encode(text or "")
         return self.format.encode(self.answers.recall(messages))
 
-    def routing(self, messages: Sequence[Message]) -> dict[str, Any]:
+    def routing(self, messages: Sequence[Message]) -> ExpertRouting:
         """Return which experts the last message of a conversation was given to."""
-        from mixcli.engine.expert_routing import routing
-
         if not messages or messages[-1].role != "assistant":
             raise BadRequest("the last message must have the role assistant", param="messages")
         if (n := self._least(messages)) > self._n_ctx:

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache
 from itertools import takewhile
 from statistics import median
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.llama.ggml import device_pointers, load, set_buffer
-from profiles.rates import ATTENTION, BATCHES, MANY, N_EXPERT, N_USED
+from profiles.rates import ATTENTION, BATCHES, MANY, N_EXPERT, N_USED, ProductRates
 from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
 
@@ -282,16 +283,17 @@ def attention(processor: Processor, n_tokens: int, *, flash: bool) -> float:
 
 def measure(
     type_: GGMLQuantizationType, n_rows: int, n_bytes: int, processor: Processor, *, repacked: bool
-) -> dict[str, Any] | None:
+) -> ProductRates | None:
     """Return the rates of one type in one layout; None when it is not repacked here."""
     buffer = processor.repacking(type_, n_rows) if repacked else processor.plain
     if buffer is None:
         return None
     stack = Stack(processor, type_, n_rows, n_bytes, buffer)
-    decode, experts = stack.decode(), [stack.experts(n) for n in BATCHES]
-    dense = [stack.dense(min(n, N_DENSE)) for n in BATCHES]  # more is as fast
+    decode = stack.decode()
+    few, some, many = (stack.experts(n) for n in BATCHES)
+    few_dense, some_dense, many_dense = (stack.dense(min(n, N_DENSE)) for n in BATCHES)  # more is as fast
     stack.close()
-    return {"decode": decode, "experts": experts, "dense": dense}
+    return ProductRates(decode, (few, some, many), (few_dense, some_dense, many_dense))
 
 
 def main() -> None:
@@ -310,7 +312,8 @@ def main() -> None:
                 rates = [attention(processor, n, flash=second) for n in (1, MANY)]
             else:
                 type_ = GGMLQuantizationType[name]
-                rates = measure(type_, order["rows"], order["bytes"], processor, repacked=second)
+                measured = measure(type_, order["rows"], order["bytes"], processor, repacked=second)
+                rates = asdict(measured) if measured else None
             line = {"type": name, "second": second, "rates": rates, "busy": processor.is_shared}
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()

@@ -9,35 +9,68 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mixcli.errors import MixcliError
 from mixcli.llama.batch import Batch
-from mixcli.llama.loading import Loaded, load
+from mixcli.llama.loading import Expected, Loaded, load
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
 from profiles.placement import Placement
 
 WARM_UP = 64  # tokens, enough that a GPU works with host memory's experts
 
 
+@dataclass(frozen=True)
+class ProbeOrder:
+    """What to load, and what to measure: nothing where the numbers are 0 and the lists empty."""
+
+    path: Path
+    placement: Placement
+    expected: Expected
+    prompt: int = 0
+    tokens: int = 0
+    batches: tuple[int, ...] = ()
+    logits: tuple[int, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str) -> "ProbeOrder":
+        """Read an order; what it leaves out is not measured."""
+        read = json.loads(text)
+        return cls(
+            Path(read["path"]),
+            Placement.from_json(read["placement"]),
+            read.get("expected") or {},
+            read.get("prompt") or 0,
+            read.get("tokens") or 0,
+            tuple(read.get("batches") or ()),
+            tuple(read.get("logits") or ()),
+        )
+
+
+@dataclass(frozen=True)
+class ProbeRates:
+    """Tokens per second of prefill and of decode."""
+
+    prefill: float
+    decode: float
+
+
 def main() -> None:
     """Read the order, write the answer."""
-    order = json.loads(sys.stdin.read())
-    placement = Placement.from_json(order["placement"])
-    watch = WorkerWatch(placement.workers, _give_up)
+    order = ProbeOrder.from_json(sys.stdin.read())
+    watch = WorkerWatch(order.placement.workers, _give_up)
     try:
         with watch.waiting(LOAD):
-            loaded = load(
-                Path(order["path"]), placement, order.get("expected", {}), None, lambda _: watch.alive()
-            )
+            loaded = load(order.path, order.placement, order.expected, None, lambda _: watch.alive())
     except MixcliError as error:
         _give_up(error)
     with watch.waiting(COMPUTE):
         answer = _answer(loaded, order)
-    sys.stdout.write(json.dumps(answer))
+    sys.stdout.write(answer)
 
 
 def _give_up(error: MixcliError) -> NoReturn:
@@ -46,24 +79,25 @@ def _give_up(error: MixcliError) -> NoReturn:
     os._exit(error.exit_code)  # also while llama.cpp waits for a worker
 
 
-def _answer(loaded: Loaded, order: Mapping[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = {
+def _answer(loaded: Loaded, order: ProbeOrder) -> str:
+    """Measure what the order names, and return the answer as JSON."""
+    answer: dict[str, object] = {
         "comparisons": [
             {"device": one.device, "parts": one.parts, "off": one.off} for one in loaded.comparisons
         ],
         "notes": loaded.notes,
     }
-    if order.get("tokens"):
-        answer |= rates(loaded, order["prompt"], order["tokens"])
-    if order.get("batches"):
-        answer["batches"] = {str(n): at_once(loaded, n, order["tokens"]) for n in order["batches"]}
-    if order.get("logits"):
-        answer["logits"] = logits_after(loaded, order["logits"])
-    return answer
+    if order.tokens:
+        answer |= asdict(rates(loaded, order.prompt, order.tokens))
+    if order.batches:
+        answer["batches"] = {str(n): at_once(loaded, n, order.tokens) for n in order.batches}
+    if order.logits:
+        answer["logits"] = logits_after(loaded, order.logits)
+    return json.dumps(answer)
 
 
-def logits_after(loaded: Loaded, tokens: list[int]) -> list[float]:
-    """Compute a prompt in one batch and give the logits after it."""
+def logits_after(loaded: Loaded, tokens: Sequence[int]) -> list[float]:
+    """Compute a prompt in one batch and return the logits after it."""
     batch = Batch(loaded.context.n_batch)
     batch.extend(tokens, 0, 0, n_logits=1)
     loaded.context.decode(batch)
@@ -98,7 +132,7 @@ def at_once(loaded: Loaded, n_sequences: int, n_tokens: int) -> float:
     return n_sequences * n_tokens / seconds
 
 
-def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
+def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> ProbeRates:
     """Measure tokens per second of prefill and of decode, after a short warm-up."""
     context = loaded.context
     batch = Batch(context.n_batch)
@@ -124,7 +158,7 @@ def rates(loaded: Loaded, n_prompt: int, n_tokens: int) -> dict[str, float]:
     decode = 0.0
     for i in range(n_tokens):
         decode += feed(n_prompt + i, 1)
-    return {"prefill": n_prompt / prefill, "decode": n_tokens / decode}
+    return ProbeRates(n_prompt / prefill, n_tokens / decode)
 
 
 if __name__ == "__main__":

@@ -92,8 +92,8 @@ def environment() -> Environment:
     return made
 
 
-def answer(render: Any, variables: dict[str, Any]) -> dict[str, str]:
-    """Render; say what went wrong by its kind: refused by the template, or an error of it."""
+def _answer(render: Any, variables: dict[str, Any]) -> dict[str, str]:
+    """Return the text, or what went wrong by its kind: refused by the template, or an error in it."""
     try:
         text = render(tools=None, documents=None, **variables)
     except Refused as error:
@@ -131,7 +131,7 @@ def main() -> None:
     while True:
         line = lines.get()
         limit_time()
-        answers = [answer(compiled, variables) for variables in json.loads(line)]
+        answers = [_answer(compiled, variables) for variables in json.loads(line)]
         sys.stdout.write(json.dumps(answers) + "\n")
         sys.stdout.flush()
 

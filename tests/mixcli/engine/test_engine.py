@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mixcli.engine.engine import BadLogits, Engine
+from mixcli.engine.engine import Engine
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Request
+from mixcli.engine.step_decoder import BadLogits
 from mixcli.errors import BadRequest, ContextOverflow
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context

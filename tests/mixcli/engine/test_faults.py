@@ -103,7 +103,7 @@ def test_the_statistics_of_guesses_see_guesses_only(
         def propose(self, tokens: Sequence[int]) -> list[int]:
             return []
 
-    monkeypatch.setattr("mixcli.engine.engine.PromptLookup", Watched)
+    monkeypatch.setattr("mixcli.engine.generation.PromptLookup", Watched)
     constraint = ConstraintSpec.of("regex", "the very same words come every time [0-9] [0-9]")
     request = Request("r", (5, 6, 7), GREEDY, constraint=constraint, speculate=True)
     last = run(make_engine(), [replace(request, sampling=replace(GREEDY, max_tokens=30))])["r"][-1]
@@ -262,6 +262,6 @@ def test_experts_are_counted_at_their_tokens_whatever_a_micro_batch_is(tiny: Mod
     tokens = [5 + i % 300 for i in range(600)]
     expected = routing(tiny, replace(TINY, n_ubatch=512), tokens, 290)
     found = routing(tiny, replace(TINY, n_ubatch=n_ubatch), tokens, 290)
-    assert [sum(layer) for layer in found["layers"]] == [310 * found["n_expert_used"]] * tiny.n_layer
-    differences = np.abs(np.array(found["layers"]) - np.array(expected["layers"]))
+    assert [sum(layer) for layer in found.layers] == [310 * found.n_expert_used] * tiny.n_layer
+    differences = np.abs(np.array(found.layers) - np.array(expected.layers))
     assert differences.sum() <= 12, "a token between two experts may go to either; no more than that"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from mixcli.engine.prefix_cache import Copy, Cut, PrefixCache, Save, common_prefix
+from mixcli.engine.prefix_cache import Copy, PrefixCache, Save, Truncate
+from mixcli.engine.token_tree import common_prefix
 
 N_CELLS, N_SLOTS = 64, 6
 
@@ -27,7 +28,7 @@ class Cells:
                     for _, position, owners in self.cells:
                         if source in owners and position < n_tokens:
                             owners.add(target)
-                case Cut(slot, n_tokens):
+                case Truncate(slot, n_tokens):
                     for _, position, owners in self.cells:
                         if position >= n_tokens:
                             owners.discard(slot)
@@ -49,7 +50,7 @@ tokens_ = st.lists(st.integers(0, 2), min_size=1, max_size=24)
 
 
 class Books(RuleBasedStateMachine):
-    """Admit, extend, cut, park, release, borrow in any order: the books always say what the cells hold."""
+    """Admit, extend, truncate, retain, release, fork in any order: the books always say what the cells hold."""
 
     slots = Bundle("slots")
 
@@ -57,7 +58,7 @@ class Books(RuleBasedStateMachine):
         super().__init__()
         self.cache, self.cells = PrefixCache(N_CELLS, N_SLOTS), Cells()
         self.live: dict[int, list[int]] = {}
-        self.parked_texts: dict[int, list[int]] = {}
+        self.retained_texts: dict[int, list[int]] = {}
 
     @rule(target=slots, tokens=tokens_)
     def admit(self, tokens: list[int]) -> int | None:
@@ -104,7 +105,7 @@ class Books(RuleBasedStateMachine):
         del self.live[slot][n:]
 
     @precondition(lambda self: self.live)
-    @rule(data=st.data(), how=st.sampled_from(["park", "save", "prefix", "release"]))
+    @rule(data=st.data(), how=st.sampled_from(["retain", "save", "prefix", "release"]))
     def end(self, data: st.DataObject, how: str) -> None:
         slot = data.draw(st.sampled_from(sorted(self.live)))
         del self.live[slot]
@@ -112,7 +113,7 @@ class Books(RuleBasedStateMachine):
             case "release":
                 self.cache.release(slot)
             case "prefix":
-                self.cache.park_prefix(slot, 5)
+                self.cache.retain_prefix(slot, 5)
             case _:
                 self.cache.retain(slot, save=how == "save")
 
@@ -135,7 +136,7 @@ class Books(RuleBasedStateMachine):
             assert self.cells.tokens(slot) == tokens == self.cache.tokens(slot)
             assert self.cache.length(slot) == len(tokens)
         held = {slot for _, _, owners in self.cells.cells for slot in owners}
-        assert len(held - self.live.keys()) <= self.cache.n_parked
+        assert len(held - self.live.keys()) <= self.cache.n_retained
         for save in self.cache.to_save():
             assert self.cells.tokens(save.slot) == list(save.tokens)
 
@@ -169,7 +170,7 @@ def test_the_next_turn_takes_the_place_of_the_last() -> None:
     cache.extend(slot, [4, 5])
     cache.retain(slot, save=True)
     assert [save.tokens for save in cache.to_save()] == [(1, 2, 3, 4, 5)]
-    assert cache.n_parked == 1
+    assert cache.n_retained == 1
 
 
 def test_the_longest_unused_is_evicted_first_and_live_ones_never() -> None:
@@ -189,13 +190,13 @@ def test_only_what_others_begin_with_is_kept_of_a_batch() -> None:
     instruction = [7] * 30
     cache, slots = cache_with({name: [*instruction, *[i] * 5] for i, name in enumerate("abc")})
     for slot in slots.values():
-        cache.park_prefix(slot, 35)
-    assert (cache.n_parked, cache.n_used) == (1, 30)
+        cache.retain_prefix(slot, 35)
+    assert (cache.n_retained, cache.n_used) == (1, 30)
 
 
 def test_a_lonely_prompt_is_kept_whole() -> None:
     cache, slots = cache_with({"a": [1, 2, 3, 4, 5, 6]})
-    cache.park_prefix(slots["a"], 4)
+    cache.retain_prefix(slots["a"], 4)
     assert cache.n_used == 4
 
 
@@ -223,4 +224,4 @@ def test_what_was_evicted_by_a_slot_is_saved_first() -> None:
     cache.admit([9, 9])
     for operation in cache.take_operations():
         owners[type(operation).__name__] += 1
-    assert owners == {"Save": 1, "Cut": 1}
+    assert owners == {"Save": 1, "Truncate": 1}
