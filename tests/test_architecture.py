@@ -59,17 +59,8 @@ EXCEPTIONS = {
     # the batch over Ray loads on other machines, each with its own plan
     ("mixcli.batch.ray_backend", "mixcli.planning.load_options"),
 }
-# Circles of modules: the chat's session holds loop and state, and the slash commands take it whole; the store lists what is damaged, which looks into the store.
+# Circles of modules: the store lists what is damaged, which looks into the store.
 CIRCLES = {
-    frozenset(
-        {
-            "mixcli.chat.session",
-            "mixcli.chat.commands.branches",
-            "mixcli.chat.commands.conversation",
-            "mixcli.chat.commands.model",
-            "mixcli.chat.commands.table",
-        }
-    ),
     frozenset({"mixcli.store.damaged", "mixcli.store.store"}),
 }
 ONLY_HERE = {
@@ -181,6 +172,53 @@ def test_a_wrong_import_would_be_seen() -> None:
     assert not is_allowed("mixcli.chat", target)
     assert not is_allowed("mixcli.system", "mixcli.store.store")
     assert is_allowed("mixcli.host", target)
+
+
+# Rooms whose code meets the limits of size and whose signatures have no dictionaries with agreed keys.
+NO_LONGER_THAN = {"mixcli.chat", "mixcli.request"}
+NO_LOOSE_DICTIONARIES = {
+    "mixcli.chat.export",
+    "mixcli.request.output_format",
+    "mixcli.request.personas",
+    "mixcli.request.settings",
+}
+MAX_FILE, MAX_CLASS, MAX_FUNCTION = 400, 250, 60  # lines
+
+
+def lines_of(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+@pytest.mark.parametrize("room", sorted(NO_LONGER_THAN))
+def test_files_classes_and_functions_are_no_longer_than_one_can_read(room: str) -> None:
+    long = []
+    for name, tree in modules():
+        if longest(name, {room}):
+            nodes = list(ast.walk(tree))
+            if (n := max((getattr(node, "end_lineno", 0) or 0 for node in nodes), default=0)) > MAX_FILE:
+                long.append(f"{name}: {n}")
+            for node in nodes:
+                if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    continue
+                limit = MAX_CLASS if isinstance(node, ast.ClassDef) else MAX_FUNCTION
+                if (n := lines_of(node)) > limit:
+                    long.append(f"{name}.{node.name}: {n}")
+    assert long == []
+
+
+@pytest.mark.parametrize("room", sorted(NO_LOOSE_DICTIONARIES))
+def test_no_dictionary_with_agreed_keys_crosses_a_room(room: str) -> None:
+    """A public signature has dataclasses, and where it is JSON of others, `object` values."""
+    loose = [
+        f"{name}.{node.name}"
+        for name, tree in modules()
+        if longest(name, {room})
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_")
+        for part in (node.args, node.returns)
+        if part and "dict[str, Any]" in ast.unparse(part)
+    ]
+    assert loose == []
 
 
 @pytest.mark.parametrize("library", ONLY_HERE)

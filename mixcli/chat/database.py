@@ -1,13 +1,19 @@
-"""The tables of the conversation database, and how to open it.
+"""The database of conversations: its tables, how to open it, and how to go on in memory where the disk fails.
 
 A conversation is a tree: every message knows the one before it, and a session's `head` is the leaf that is looked at. A message
 that is still being written is `partial` and not yet in the search index.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from enum import Enum
 from pathlib import Path
+from typing import Any, TypeVar
 
+from mixcli.errors import IntegrityError, MixcliError
+from mixcli.system.console import console
+
+T = TypeVar("T")
 VERSION = 1
 NEWER = "it was written by a newer version of mixcli"
 BUSY = 10.0  # seconds to wait for another chat that writes
@@ -38,6 +44,92 @@ CREATE TRIGGER message_gone AFTER DELETE ON message WHEN old.state <> 'partial' 
     INSERT INTO message_text (message_text, rowid, content) VALUES ('delete', old.id, old.content);
 END;
 """
+
+
+class Use(Enum):
+    """What the conversations are opened for."""
+
+    CHAT = "chat"
+    READ = "read"
+    EDIT = "edit"
+
+
+class ChatDatabase:
+    """An open database; a path of None keeps it in memory.
+
+    For a CHAT it goes on in memory where the disk refuses, with `session` and a sentence. To READ nothing is written; to EDIT something must
+    be, so that MixcliError or OSError says what stands in the way.
+    """
+
+    def __init__(self, path: Path | None, use: Use) -> None:
+        self.in_memory = path is None
+        self.session: int | None = None  # the one that is taken along into memory
+        self._path, self._use = path, use
+        try:
+            self._connection = open_to_read(path) if path and use is Use.READ else open_database(path)
+        except (sqlite3.Error, OSError) as error:
+            if use is not Use.CHAT:
+                raise self._refusal(error) from error
+            self._warn(error)
+            self.in_memory = True
+            self._connection = open_database(None)
+
+    def close(self) -> None:
+        """Close the database; all that was written is committed already."""
+        self._connection.close()
+
+    def execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
+        """Run one statement; one that writes belongs into `write`."""
+        return self._connection.execute(sql, tuple(values))
+
+    def write(self, act: Callable[[], T], *, durable: bool = True) -> T:
+        """Run what writes in one transaction; where the disk refuses, once more in memory."""
+        try:
+            return self._transaction(act, durable)
+        except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+            if self.in_memory:
+                raise
+            if self._use is not Use.CHAT:
+                raise self._refusal(error) from error
+            self._continue_in_memory(error)
+            return self._transaction(act, durable)
+
+    def _transaction(self, act: Callable[[], T], durable: bool) -> T:
+        self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            value = act()
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        return value
+
+    def _continue_in_memory(self, error: Exception) -> None:
+        memory = open_database(None)
+        if self.session is not None:
+            copy_session(self._connection, memory, self.session)
+        self._connection.close()
+        self._connection, self.in_memory = memory, True
+        self._warn(error)
+
+    def _refusal(self, error: Exception) -> Exception:
+        if isinstance(error, OSError):
+            return error  # explained where all of the system's are
+        what = "read" if self._use is Use.READ else "changed"
+        is_torn = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        kind = IntegrityError if is_torn and str(error) != NEWER else MixcliError
+        return kind(
+            f"the conversations in {self._path} cannot be {what}: {error}; repair it, move it away, or set MIXCLI_HOME to another folder"
+        )
+
+    def _warn(self, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) else error
+        console.warn(
+            f"conversations cannot be saved in {self._path} ({reason}); the chat continues in memory and is lost at the end; "
+            "save it with /export PATH"
+        )
 
 
 def open_database(path: Path | None) -> sqlite3.Connection:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from mixcli.chat.sessions import CUT, FAILED, STOPPED, Session, StoredMessage
 from mixcli.system.formatting import moment
@@ -24,7 +23,7 @@ def as_markdown(session: Session, messages: Sequence[StoredMessage]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def as_data(session: Session, messages: Sequence[StoredMessage]) -> dict[str, Any]:
+def as_data(session: Session, messages: Sequence[StoredMessage]) -> dict[str, object]:
     """Return a branch for programs; `messages` have OpenAI's role and content, and what else is known of each."""
     about = asdict(session)
     about.pop("head")

@@ -1,4 +1,7 @@
-"""The chat loop: read a message, stream the answer, save the conversation."""
+"""A chat's state and its actions: say something, answer, switch the model, show a turn again.
+
+It knows neither the loop, which listens to `changed`, nor the slash commands, which act on it.
+"""
 
 import importlib
 import sys
@@ -10,19 +13,19 @@ from typing import TYPE_CHECKING
 from mixcli.chat.conversation import Conversation
 from mixcli.chat.export import ENDED
 from mixcli.chat.files import Attachment, with_files
-from mixcli.chat.input import Editor, Lines, MessageSource, is_dumb, typing_ahead
-from mixcli.chat.model_loader import FAILED, LOADING, READY, ChatModel, LoadState
+from mixcli.chat.input import is_dumb
+from mixcli.chat.model_loader import LOADING, READY, ChatModel, LoadState
 from mixcli.chat.sessions import CUT, STOPPED, StoredMessage
 from mixcli.chat.sessions import FAILED as UNANSWERED
+from mixcli.chat.view import notes
 from mixcli.chat.view.stats import TurnStats
-from mixcli.chat.view.toolbar import Gauges, line, loading, shares
-from mixcli.errors import MixcliError, ModelDied, SomeFailed
+from mixcli.chat.view.toolbar import Gauges, line, loading
+from mixcli.errors import MixcliError, ModelDied
 from mixcli.request.settings import DROP_OLDEST
 from mixcli.system.console import console
-from mixcli.system.formatting import counted, format_bytes
+from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
-    from mixcli.chat.complete import Table
     from mixcli.chat.view.render import View
     from mixcli.client.process import Host
 
@@ -30,10 +33,11 @@ WARM = ("mixcli.chat.view.render", "mixcli.chat.turn")  # imported while the per
 
 
 @dataclass
-class Chat:
-    """Everything that a chat consists of; slash commands work on it.
+class ChatSession:
+    """What a chat consists of, and what can be done with it.
 
-    `draft` is what stands in the next prompt already, `leaving` ends the loop, `said` are notes that are given once.
+    `draft` is what stands in the next prompt already, `leaving` ends the loop, `said` are notes that are given once. `changed` is
+    called from the loading thread when the load has made a step.
     """
 
     conversation: Conversation
@@ -48,36 +52,18 @@ class Chat:
     n_failed: int = 0
     n_counted: int = 0  # tokens of a branch whose last answer has no accounts
     n_dropped: int = 0  # messages that were said to be left out
+    changed: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.talking = console.is_terminal(sys.stdin)
         self.live = console.is_terminal(sys.stdout) and not is_dumb() and not self.plain
-        self.source: MessageSource = Lines()
-        self._failure: Exception | None = None
 
-    # the loop
+    @property
+    def seen(self) -> bool:
+        """Return whether a person reads the answers as they come."""
+        return self.talking and console.is_terminal(sys.stdout)
 
-    def run(self, first: str | None = None) -> None:
-        """Talk until the person leaves or stdin ends; Ctrl-C at the empty prompt raises KeyboardInterrupt.
-
-        Raises why the model cannot be loaded when nothing was said yet, SomeFailed when messages from a pipe had no answer.
-        """
-        if self.talking and not is_dumb():
-            self.source = self._editor()
-        else:
-            self.start_loading()
-        try:
-            if first and first.strip():
-                self.start_loading()
-                self._do(lambda: self.say(first))
-            while not self.leaving and (text := self._read()) is not None:
-                self._take(text)
-        finally:
-            self.model.release()
-        if self.n_failed and not self.talking:
-            raise SomeFailed(f"{counted(self.n_failed, 'message')} had no answer; see the error after each")
-
-    def start_loading(self) -> None:
+    def load(self) -> None:
         """Load the model, and what the first answer needs, in the background."""
         self.model.changed = self._on_load
         if self.model.state.status == LOADING:
@@ -143,7 +129,7 @@ class Chat:
         """Return what the line at the bottom shows."""
         label = self.model.label
         return Gauges(
-            _short(label),
+            notes.short(label),
             self.model.profile,
             self.n_used,
             self.model.n_ctx,
@@ -163,7 +149,7 @@ class Chat:
         self.stats = TurnStats()
         self.n_dropped = 0
         self.said.clear()
-        self.start_loading()
+        self.load()
 
     def loaded(self) -> "Host":
         """Return the loaded model to a command that asks it something."""
@@ -183,10 +169,10 @@ class Chat:
         """Show which conversation is resumed, and print its last turn to a person: a pipe gets new answers only."""
         session = self.conversation.session
         if session is None:
-            if self._seen():
+            if self.seen:
                 self._welcome()
             return
-        if self._seen():
+        if self.seen:
             self.show(self.conversation.messages[-2:])
         same = not session.model or session.model.startswith(self.model.label)
         other = "" if same else f"; previous model: {session.model}"
@@ -200,63 +186,12 @@ class Chat:
             label = self.model.stored().label
         except MixcliError:  # the load says why
             return
-        console.note(
-            f"{_short(label)} · profile {self.model.profile} · /help lists the commands · Ctrl-D quits"
-        )
+        console.note(notes.welcome(label, self.model.profile))
 
     def _note_placement(self) -> None:
         """Print, once for each model, what lies where; nothing where another command has loaded it."""
-        if self._seen() and (order := self.model.state.order):
-            parts = (
-                f"{format_bytes(sum(kinds.values()))} on {name}" for name, kinds in shares(order.expected)
-            )
-            self.note_once(
-                " · ".join((_short(self.model.label), *parts, f"context {self.model.n_ctx:,} tokens"))
-            )
-
-    def _read(self) -> str | None:
-        draft, self.draft = self.draft, ""
-        text = self.source.read(draft)
-        if self._failure is not None:
-            raise self._failure
-        return text
-
-    def _take(self, text: str) -> None:
-        if text.startswith("/") and not text.startswith("//"):
-            self._do(lambda: self._command(text))
-        elif text.strip():
-            self._do(lambda: self.say(text.removeprefix("/") if text.startswith("//") else text))
-
-    def _do(self, act: Callable[[], None]) -> None:
-        """Run an action between two prompts; Ctrl-C ends the action, not the chat."""
-        try:
-            with typing_ahead():
-                act()
-        except KeyboardInterrupt:
-            if not self.talking:
-                raise
-            console.note("(cancelled)")
-        if not self.leaving:
-            self._gap()
-
-    def _gap(self) -> None:
-        """Print a blank line before the next prompt."""
-        if self._seen():
-            console.line()
-
-    def _seen(self) -> bool:
-        """Return whether stdout is a terminal in an interactive chat."""
-        return self.talking and console.is_terminal(sys.stdout)
-
-    def _command(self, text: str) -> None:
-        from mixcli.chat.commands.table import run
-
-        try:
-            run(self, text)
-        except Exception as error:
-            if not hasattr(error, "exit_code"):
-                raise
-            console.warn(str(error))
+        if self.seen and (order := self.model.state.order):
+            self.note_once(notes.placement(self.model.label, order, self.model.n_ctx))
 
     def _loaded(self, view: "View") -> "Host":
         if self.model.state.status == READY and not self.model.alive():
@@ -277,15 +212,13 @@ class Chat:
     def _close(self, state: str, n_dropped: int, error: Exception | None) -> None:
         """Print what the answer itself does not tell."""
         if n_dropped > self.n_dropped:
-            console.note(
-                f"({n_dropped} of the oldest messages dropped: the context of {self.model.n_ctx:,} tokens is full; "
-                "they stay in the session)"
-            )
+            console.note(notes.dropped(n_dropped, self.model.n_ctx))
         self.n_dropped = n_dropped
         if state == STOPPED:
             console.note("(stopped)")
         elif self.stats.finish_reason == "length":
-            console.note(self._why_cut())
+            limit = self.conversation.settings.get("max_tokens")
+            console.note(notes.truncated(self.stats, limit, self.model.n_ctx))
         if isinstance(error, ModelDied):
             self.n_failed += 1
             cause = self.model.lost()
@@ -296,16 +229,6 @@ class Chat:
         elif error is not None:
             self.n_failed += 1
             console.warn(f"{error}")
-
-    def _why_cut(self) -> str:
-        if self.stats.n_generated == self.conversation.settings.get("max_tokens"):
-            return (
-                f"(truncated: max_tokens {self.stats.n_generated:,} reached; change it with /set max_tokens)"
-            )
-        return (
-            f"(truncated: the context of {self.model.n_ctx:,} tokens is full; "
-            "start the chat with a larger --ctx, or /set overflow drop-oldest)"
-        )
 
     def _fail(self, error: Exception) -> None:
         self.conversation.end(UNANSWERED)
@@ -341,23 +264,6 @@ class Chat:
                 if message.state in ENDED:
                     console.note(f"({ENDED[message.state]})")
 
-    def _editor(self) -> Editor:
-        from mixcli.chat.complete import SlashCompleter
-        from mixcli.system import paths
-
-        return Editor(
-            None if self.ephemeral else paths.data_dir() / "chat-history",
-            SlashCompleter(self._completions),
-            self._toolbar,
-            lambda: str(self.conversation.settings.get("keys")),
-            self.start_loading,
-        )
-
-    def _completions(self) -> "Table":
-        from mixcli.chat.commands.table import completions
-
-        return completions(self)
-
     def _count(self) -> None:
         """Ask the model's tokenizer how full the context is, when nothing else tells."""
         self.n_counted = (
@@ -366,25 +272,8 @@ class Chat:
             else 0
         )
 
-    def _toolbar(self) -> str:
-        lines = loading(self.model.state) or [line(self.gauges())]
-        return "\n".join(f" {one}" for one in lines)
-
     def _on_load(self) -> None:
-        """Handle a change of the load, in its thread; if the first model cannot be loaded, end the chat at once."""
-        if (
-            self.model.state.status == FAILED
-            and not self.conversation.messages
-            and isinstance(self.source, Editor)
-        ):
-            assert self.model.error
-            self._failure = self.model.error
-            self.source.leave(EOFError())
+        """Count the context of a conversation that a model was loaded for, and tell the listener."""
         if self.model.state.status == READY and not self.stats.n_prompt:
             self._count()
-        self.source.refresh()
-
-
-def _short(label: str) -> str:
-    """Return a label as a line has room for it: of a file its name."""
-    return label.rpartition("/")[2] if label.endswith(".gguf") else label
+        self.changed()

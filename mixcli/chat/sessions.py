@@ -6,30 +6,19 @@ Where the disk fails, the present conversation goes on in memory, with one sente
 import json
 import sqlite3
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from mixcli.chat.database import NEWER, copy_session, open_database, open_to_read
-from mixcli.errors import IntegrityError, MixcliError, UsageError
+from mixcli.chat.database import ChatDatabase, Use
+from mixcli.errors import UsageError
 from mixcli.system import paths
-from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean
 
-T = TypeVar("T")
 PARTIAL, DONE, STOPPED, CUT, FAILED = "partial", "done", "stopped", "cut", "failed"
 SHORTEST = 3  # characters that the search index needs; shorter words are looked for one by one
-
-
-class Use(Enum):
-    """What the conversations are opened for."""
-
-    CHAT = "chat"
-    READ = "read"
-    EDIT = "edit"
 
 
 @dataclass(frozen=True)
@@ -75,25 +64,16 @@ class Hit:
 class Sessions:
     """All conversations; `ephemeral` keeps them in memory only.
 
-    A chat goes on in memory where the disk refuses. To READ them nothing is written; to EDIT them something must be, so that MixcliError or
-    OSError says what stands in the way.
+    What they are opened for decides what happens where the disk refuses: see ChatDatabase.
     """
 
     def __init__(self, use: Use = Use.CHAT, *, ephemeral: bool = False) -> None:
-        self.in_memory = ephemeral
-        self._use = use
-        self._path = None if ephemeral else database_path()
-        self._current: int | None = None
-        try:
-            self._database = (
-                open_to_read(self._path) if self._path and use is Use.READ else open_database(self._path)
-            )
-        except (sqlite3.Error, OSError) as error:
-            if use is not Use.CHAT:
-                raise self._refusal(error) from error
-            self._say_why(error)
-            self.in_memory = True
-            self._database = open_database(None)
+        self._database = ChatDatabase(None if ephemeral else database_path(), use)
+
+    @property
+    def in_memory(self) -> bool:
+        """Return whether nothing is saved: as was asked for, or because the disk refuses."""
+        return self._database.in_memory
 
     def close(self) -> None:
         """Close the database; all messages are committed already."""
@@ -112,8 +92,8 @@ class Sessions:
             )
             return int(done.lastrowid or 0)
 
-        self._current = self._write(act)
-        return self.get(self._current)
+        session = self._database.session = self._database.write(act)
+        return self.get(session)
 
     def get(self, session: int) -> Session:
         """Return a session by its number."""
@@ -145,7 +125,7 @@ class Sessions:
 
     def resume(self, session: Session) -> None:
         """Resume a session: mark an answer that a kill interrupted, and update its time of last use."""
-        self._current = session.id
+        self._database.session = session.id
 
         def act() -> None:
             self._database.execute(
@@ -153,7 +133,7 @@ class Sessions:
             )
             self._database.execute("UPDATE session SET used = ? WHERE id = ?", (now(), session.id))
 
-        self._write(act)
+        self._database.write(act)
 
     def rename(self, session: int, name: str) -> str:
         """Rename a session and return its new name."""
@@ -163,12 +143,12 @@ class Sessions:
             self._database.execute("UPDATE session SET name = ? WHERE id = ?", _row(free, session))
             return free
 
-        return self._write(act)
+        return self._database.write(act)
 
     def configure(self, session: int, model: str, system: str, settings: Mapping[str, Any]) -> None:
         """Remember what a session is talked with."""
         row = _row(model, system, json.dumps(settings), session)
-        self._write(
+        self._database.write(
             lambda: self._database.execute(
                 "UPDATE session SET model = ?, system = ?, settings = ? WHERE id = ?", row
             )
@@ -176,7 +156,7 @@ class Sessions:
 
     def remove(self, session: int) -> None:
         """Delete a session with all its messages."""
-        self._write(lambda: self._database.execute("DELETE FROM session WHERE id = ?", (session,)))
+        self._database.write(lambda: self._database.execute("DELETE FROM session WHERE id = ?", (session,)))
 
     # messages
 
@@ -195,13 +175,13 @@ class Sessions:
             self._look_at(session, done.lastrowid)
             return int(done.lastrowid or 0)
 
-        return StoredMessage(self._write(act), parent, role, content, state, (), model, created)
+        return StoredMessage(self._database.write(act), parent, role, content, state, (), model, created)
 
     def update(self, message: StoredMessage) -> None:
         """Write what a message has become; only a finished one is pushed to the disk's surface."""
         tokens = array("I", message.token_ids).tobytes()
         row = _row(message.content, message.state, tokens, message.model, message.id)
-        self._write(
+        self._database.write(
             lambda: self._database.execute(
                 "UPDATE message SET content = ?, state = ?, tokens = ?, model = ? WHERE id = ?", row
             ),
@@ -210,7 +190,7 @@ class Sessions:
 
     def look_at(self, session: int, head: int | None) -> None:
         """Make a message, or the empty beginning, the head of the session."""
-        self._write(lambda: self._look_at(session, head))
+        self._database.write(lambda: self._look_at(session, head))
 
     def path(self, head: int | None) -> list[StoredMessage]:
         """Return the messages from the beginning to `head`."""
@@ -281,55 +261,6 @@ class Sessions:
 
     def _look_at(self, session: int, head: int | None) -> None:
         self._database.execute("UPDATE session SET head = ?, used = ? WHERE id = ?", (head, now(), session))
-
-    def _write(self, act: Callable[[], T], *, durable: bool = True) -> T:
-        """Do something in one transaction; where the disk refuses, once more in memory."""
-        try:
-            return self._transaction(act, durable)
-        except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
-            if self.in_memory:
-                raise
-            if self._use is not Use.CHAT:
-                raise self._refusal(error) from error
-            self._go_on_in_memory(error)
-            return self._transaction(act, durable)
-
-    def _transaction(self, act: Callable[[], T], durable: bool) -> T:
-        self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            value = act()
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-        return value
-
-    def _go_on_in_memory(self, error: Exception) -> None:
-        memory = open_database(None)
-        if self._current is not None:
-            copy_session(self._database, memory, self._current)
-        self._database.close()
-        self._database, self.in_memory = memory, True
-        self._say_why(error)
-
-    def _refusal(self, error: Exception) -> Exception:
-        if isinstance(error, OSError):
-            return error  # explained where all of the system's are
-        what = "read" if self._use is Use.READ else "changed"
-        is_torn = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        kind = IntegrityError if is_torn and str(error) != NEWER else MixcliError
-        return kind(
-            f"the conversations in {self._path} cannot be {what}: {error}; repair it, move it away, or set MIXCLI_HOME to another folder"
-        )
-
-    def _say_why(self, error: Exception) -> None:
-        reason = error.strerror if isinstance(error, OSError) else error
-        console.warn(
-            f"conversations cannot be saved in {self._path} ({reason}); the chat continues in memory and is lost at the end; "
-            "save it with /export PATH"
-        )
 
 
 def database_path() -> Path:

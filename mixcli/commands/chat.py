@@ -57,8 +57,9 @@ def command(
     of it is a message.
     """
     from mixcli.chat.conversation import Conversation
+    from mixcli.chat.loop import ChatLoop
     from mixcli.chat.model_loader import ChatModel
-    from mixcli.chat.session import Chat
+    from mixcli.chat.session import ChatSession
     from mixcli.chat.sessions import Sessions
     from mixcli.request.personas import Persona
     from mixcli.request.personas import persona as read_persona
@@ -78,9 +79,11 @@ def command(
     conversation.settings = conversation.settings.with_values(sampling.said())
     if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
         model = _installed_or_pulled(model, load_options)
-    chat = Chat(conversation, ChatModel(model, load_options, keep_alive), plain=plain, ephemeral=ephemeral)
+    chat = ChatSession(
+        conversation, ChatModel(model, load_options, keep_alive), plain=plain, ephemeral=ephemeral
+    )
     chat.greet()
-    chat.run(message)
+    ChatLoop(chat).run(message)
 
 
 def _installed_or_pulled(model: str | None, load_options: "LoadOptions") -> str | None:

@@ -24,7 +24,8 @@ def command(context: click.Context) -> None:
 @common
 def list_(as_json: bool) -> None:
     """List the conversations, most recent first."""
-    from mixcli.chat.sessions import Sessions, Use
+    from mixcli.chat.database import Use
+    from mixcli.chat.sessions import Sessions
 
     have = Sessions(Use.READ).all()
     if as_json:
@@ -51,7 +52,8 @@ def search(words: tuple[str, ...], as_json: bool) -> None:
     """Search for messages that contain all WORDS, newest first."""
     from dataclasses import asdict
 
-    from mixcli.chat.sessions import Sessions, Use
+    from mixcli.chat.database import Use
+    from mixcli.chat.sessions import Sessions
 
     hits = Sessions(Use.READ).search(" ".join(words))
     if as_json:
@@ -71,8 +73,9 @@ def search(words: tuple[str, ...], as_json: bool) -> None:
 @common
 def show(name: str, as_json: bool) -> None:
     """Print conversation NAME as markdown or JSON: the branch that was viewed last."""
+    from mixcli.chat.database import Use
     from mixcli.chat.export import text_of
-    from mixcli.chat.sessions import Sessions, Use
+    from mixcli.chat.sessions import Sessions
 
     store = Sessions(Use.READ)
     session = store.find(name)
@@ -85,9 +88,10 @@ def show(name: str, as_json: bool) -> None:
 @common
 def export(name: str, path: Path) -> None:
     """Save conversation NAME to the new file PATH: JSON if it ends in .json, else markdown."""
+    from mixcli.chat.database import Use
     from mixcli.chat.export import text_of
     from mixcli.chat.files import write_new
-    from mixcli.chat.sessions import Sessions, Use
+    from mixcli.chat.sessions import Sessions
 
     store = Sessions(Use.READ)
     session = store.find(name)
@@ -102,7 +106,8 @@ def export(name: str, path: Path) -> None:
 def rename(name: str, new_name: str) -> None:
     """Rename conversation NAME."""
     from mixcli.chat.conversation import slug
-    from mixcli.chat.sessions import Sessions, Use
+    from mixcli.chat.database import Use
+    from mixcli.chat.sessions import Sessions
 
     store = Sessions(Use.EDIT)
     session = store.find(name)
@@ -115,7 +120,8 @@ def rename(name: str, new_name: str) -> None:
 @common
 def rm(names: tuple[str, ...], yes: bool) -> None:
     """Remove conversations with all their branches."""
-    from mixcli.chat.sessions import Sessions, Use
+    from mixcli.chat.database import Use
+    from mixcli.chat.sessions import Sessions
 
     store = Sessions(Use.EDIT)
     found = [store.find(name) for name in names]

@@ -91,7 +91,7 @@ def _serve() -> None:
 
     for module, _ in COMMANDS.values():
         importlib.import_module(module)
-    for name in ("mixcli.store.store", "mixcli.pull.pull", "mixcli.planning.report", "mixcli.planning.machines", "mixcli.chat.session", "quantize", "mixcli.run.modes", "mixcli.request.output_format", "mixcli.chat.sessions", "mixcli.batch.batch", "quantize.conversion", "quantize.recipe", "mixcli.store.import_", "mixcli.store.removal"):  # fmt: skip
+    for name in ("mixcli.store.store", "mixcli.pull.pull", "mixcli.planning.report", "mixcli.planning.machines", "mixcli.chat.loop", "quantize", "mixcli.run.modes", "mixcli.request.output_format", "mixcli.chat.sessions", "mixcli.batch.batch", "quantize.conversion", "quantize.recipe", "mixcli.store.import_", "mixcli.store.removal"):  # fmt: skip
         importlib.import_module(name)
     for line in sys.stdin.buffer:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

@@ -1,32 +1,28 @@
 """Slash commands that move between branches of a conversation, and between conversations."""
 
-from typing import TYPE_CHECKING
-
 from mixcli.chat.editor import edited
+from mixcli.chat.session import ChatSession
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import counted, moment
 
-if TYPE_CHECKING:
-    from mixcli.chat.session import Chat
-
 SHOWN = 60  # characters of a message in a list
 
 
-def retry(chat: "Chat", _rest: str) -> None:
+def retry(chat: ChatSession, _rest: str) -> None:
     """Answer the last question again."""
     chat.conversation.retry()
     chat.answer()
 
 
-def undo(chat: "Chat", _rest: str) -> None:
+def undo(chat: ChatSession, _rest: str) -> None:
     """Go back to before the last question."""
     question = chat.conversation.undo()
     chat.forget_stats()
     console.note(f"(undone: {beginning(question)})")
 
 
-def edit(chat: "Chat", rest: str) -> None:
+def edit(chat: ChatSession, rest: str) -> None:
     """Compose a message in the editor, or change an old one; it is sent when the editor leaves."""
     if not chat.talking:
         raise UsageError("/edit needs a terminal")
@@ -42,7 +38,7 @@ def edit(chat: "Chat", rest: str) -> None:
     chat.say(text)
 
 
-def branch(chat: "Chat", rest: str) -> None:
+def branch(chat: ChatSession, rest: str) -> None:
     """List the branches, or go to one."""
     if rest:
         chat.conversation.switch(_number(rest))
@@ -56,7 +52,7 @@ def branch(chat: "Chat", rest: str) -> None:
         console.note(f"{mark}{number:>3}  {counted(len(messages), 'message'):>12}  {last}")
 
 
-def sessions(chat: "Chat", rest: str) -> None:
+def sessions(chat: ChatSession, rest: str) -> None:
     """List conversations, or search them."""
     if rest:
         hits = chat.conversation.store.search(rest)
@@ -76,7 +72,7 @@ def sessions(chat: "Chat", rest: str) -> None:
         console.note("(no conversations yet)")
 
 
-def resume(chat: "Chat", rest: str) -> None:
+def resume(chat: ChatSession, rest: str) -> None:
     """Continue another conversation."""
     if not rest:
         raise UsageError("/resume needs the name of a conversation; /sessions lists them")
@@ -85,7 +81,7 @@ def resume(chat: "Chat", rest: str) -> None:
     chat.greet()
 
 
-def rename(chat: "Chat", rest: str) -> None:
+def rename(chat: ChatSession, rest: str) -> None:
     """Rename the conversation."""
     console.note(f"(conversation renamed to {chat.conversation.rename(rest)})")
 

@@ -1,22 +1,19 @@
 """Slash commands about the conversation: system message, settings, context, statistics, export."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mixcli.chat.clipboard import copy
 from mixcli.chat.commands.branches import beginning
 from mixcli.chat.export import FORMATS, text_of
 from mixcli.chat.files import attach, write_new
+from mixcli.chat.session import ChatSession
 from mixcli.errors import UsageError
 from mixcli.request import personas
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
-if TYPE_CHECKING:
-    from mixcli.chat.session import Chat
 
-
-def system(chat: "Chat", rest: str) -> None:
+def system(chat: ChatSession, rest: str) -> None:
     """Show the system message, or set it."""
     if not rest:
         console.note(chat.conversation.system or "(no system message)")
@@ -31,7 +28,7 @@ def system(chat: "Chat", rest: str) -> None:
     console.note("(system message set)" if chat.conversation.system else "(system message removed)")
 
 
-def set_(chat: "Chat", rest: str) -> None:
+def set_(chat: ChatSession, rest: str) -> None:
     """Show settings, or choose one."""
     name, _, value = rest.partition(" ")
     name = name.replace("-", "_")
@@ -45,7 +42,7 @@ def set_(chat: "Chat", rest: str) -> None:
             console.note(f"{known:<17} {shown:<11} {meaning}")
 
 
-def export(chat: "Chat", rest: str) -> None:
+def export(chat: ChatSession, rest: str) -> None:
     """Export the conversation to a file; the format is the given one, or that of the file's suffix."""
     session = chat.conversation.session
     if session is None:
@@ -59,12 +56,12 @@ def export(chat: "Chat", rest: str) -> None:
     console.note(f"(saved to {path})")
 
 
-def copy_answer(chat: "Chat", _rest: str) -> None:
+def copy_answer(chat: ChatSession, _rest: str) -> None:
     """Copy the last answer."""
     console.note(f"(copied by {copy(chat.conversation.last_answer().content)})")
 
 
-def file(chat: "Chat", rest: str) -> None:
+def file(chat: ChatSession, rest: str) -> None:
     """Attach a file to the next message."""
     if not rest:
         raise UsageError("/file needs the path of a text file; write /file PATH")
@@ -72,7 +69,7 @@ def file(chat: "Chat", rest: str) -> None:
     console.note(f"({chat.files[-1].name} is attached to the next message)")
 
 
-def context(chat: "Chat", _rest: str) -> None:
+def context(chat: ChatSession, _rest: str) -> None:
     """Show every message and whether the model sees it, with its tokens as the model's own tokenizer counts them."""
     host = chat.loaded()
     wire = chat.conversation.to_messages(chat.n_dropped)
@@ -104,7 +101,7 @@ def context(chat: "Chat", _rest: str) -> None:
     )
 
 
-def clear(chat: "Chat", _rest: str) -> None:
+def clear(chat: ChatSession, _rest: str) -> None:
     """Begin a new conversation."""
     chat.conversation.begin_anew()
     chat.files.clear()
@@ -112,7 +109,7 @@ def clear(chat: "Chat", _rest: str) -> None:
     console.note("(new conversation)")
 
 
-def statistics(chat: "Chat", _rest: str) -> None:
+def statistics(chat: ChatSession, _rest: str) -> None:
     """Show what the last answer cost."""
     if not chat.stats.n_prompt:
         raise UsageError("no statistics yet; send a message first")

@@ -2,20 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mixcli.chat.model_loader import ChatModel
+from mixcli.chat.session import ChatSession
 from mixcli.chat.view.toolbar import bar, devices
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 
-if TYPE_CHECKING:
-    from mixcli.chat.session import Chat
-
 TOP = 3  # experts that are named for each layer
 
 
-def model(chat: "Chat", rest: str) -> None:
+def model(chat: ChatSession, rest: str) -> None:
     """Show which model answers, or switch to another."""
     if not rest:
         console.note(
@@ -25,7 +22,7 @@ def model(chat: "Chat", rest: str) -> None:
     _use(chat, ChatModel(rest, chat.model.load_options, chat.model.keep_alive))
 
 
-def profile(chat: "Chat", rest: str) -> None:
+def profile(chat: ChatSession, rest: str) -> None:
     """Show which profile is used, or place the model by another one."""
     if not rest:
         console.note(f"{chat.model.profile} (`mixcli profiles list` shows others)")
@@ -37,7 +34,7 @@ def profile(chat: "Chat", rest: str) -> None:
     _use(chat, ChatModel(chat.model.name, load_options, chat.model.keep_alive))
 
 
-def plan(chat: "Chat", _rest: str) -> None:
+def plan(chat: ChatSession, _rest: str) -> None:
     """Show the placement of the model, and llama.cpp's flags for it."""
     from mixcli.planning.report import flags
 
@@ -49,7 +46,7 @@ def plan(chat: "Chat", _rest: str) -> None:
         console.note(f"estimate: {rate:.1f} tok/s (not measured)")
 
 
-def experts(chat: "Chat", _rest: str) -> None:
+def experts(chat: ChatSession, _rest: str) -> None:
     """Show how the last answer was spread over the experts."""
     chat.conversation.last_answer()
     routing = chat.loaded().client.experts(chat.conversation.to_messages())
@@ -73,14 +70,14 @@ def spread(layers: Sequence[Sequence[int]], n_expert: int, n_used: int) -> list[
     return rows
 
 
-def model_names(_chat: "Chat") -> Iterable[str]:
+def model_names(_chat: ChatSession) -> Iterable[str]:
     """List the models of this machine, for the Tab key."""
     from mixcli.store.store import models
 
     return [one.label for one in models()]
 
 
-def profile_names(_chat: "Chat") -> Iterable[str]:
+def profile_names(_chat: ChatSession) -> Iterable[str]:
     """List the profiles, for the Tab key."""
     from mixcli.planning.machines import own_profiles
     from profiles.profile_files import profile_names as known
@@ -88,6 +85,6 @@ def profile_names(_chat: "Chat") -> Iterable[str]:
     return ["auto", *known(own_profiles())]
 
 
-def _use(chat: "Chat", other: ChatModel) -> None:
+def _use(chat: ChatSession, other: ChatModel) -> None:
     chat.use(other)
     console.note(f"(loading {other.label}; the conversation continues with it)")

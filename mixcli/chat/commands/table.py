@@ -3,20 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from mixcli.chat.commands import branches, conversation, model
 from mixcli.chat.complete import PATH, Words
+from mixcli.chat.session import ChatSession
 from mixcli.request import personas
 from mixcli.request.settings import TABLE as SETTINGS
 from mixcli.system.console import console
 from mixcli.system.text import did_you_mean
 
-if TYPE_CHECKING:
-    from mixcli.chat.session import Chat
-
-Act = Callable[["Chat", str], None]
-
+Act = Callable[[ChatSession, str], None]
 
 KEYS = """
 Alt-Enter  start a new line; \"\"\" starts and ends a message of several lines
@@ -32,32 +28,32 @@ class SlashCommand:
     act: Act
     takes: str
     help: str
-    words: "Callable[[Chat], Words]" = lambda _chat: ()
+    words: Callable[[ChatSession], Words] = lambda _chat: ()
 
 
-def _help(_chat: "Chat", _rest: str) -> None:
+def _help(_chat: ChatSession, _rest: str) -> None:
     for name, one in TABLE.items():
         console.note(f"{f'{name} {one.takes}':<31} {one.help}")
     console.note(KEYS)
 
 
-def _quit(chat: "Chat", _rest: str) -> None:
+def _quit(chat: ChatSession, _rest: str) -> None:
     chat.leaving = True
 
 
-def _systems(_chat: "Chat") -> Words:
+def _systems(_chat: ChatSession) -> Words:
     return ["none", *(f"@{name}" for name in personas.names())]
 
 
-def _settings(_chat: "Chat") -> Words:
+def _settings(_chat: ChatSession) -> Words:
     return SETTINGS
 
 
-def _sessions(chat: "Chat") -> Words:
+def _sessions(chat: ChatSession) -> Words:
     return [one.name for one in chat.conversation.store.all()]
 
 
-def _paths(_chat: "Chat") -> Words:
+def _paths(_chat: ChatSession) -> Words:
     return PATH
 
 
@@ -86,7 +82,7 @@ TABLE: dict[str, SlashCommand] = {
 }  # fmt: skip
 
 
-def run(chat: "Chat", line: str) -> None:
+def run(chat: ChatSession, line: str) -> None:
     """Run the command named by the first word, or suggest the nearest name. Raises what the command raises."""
     word, _, rest = line.partition(" ")
     word = word.strip()
@@ -96,6 +92,6 @@ def run(chat: "Chat", line: str) -> None:
     console.warn(f"no command is called {word}; {did_you_mean(word, TABLE, '/help lists them')}")
 
 
-def completions(chat: "Chat") -> Mapping[str, tuple[Callable[[], Words], str]]:
+def completions(chat: ChatSession) -> Mapping[str, tuple[Callable[[], Words], str]]:
     """Return what the Tab key may offer after each command: how to get it, and the command's help."""
     return {name: (partial(one.words, chat), one.help) for name, one in TABLE.items()}

@@ -1,0 +1,41 @@
+"""The notes of a chat: which model answers and where it lies, what was left out, why an answer ended early."""
+
+from typing import TYPE_CHECKING
+
+from mixcli.chat.view.stats import TurnStats
+from mixcli.chat.view.toolbar import shares
+from mixcli.system.formatting import format_bytes
+
+if TYPE_CHECKING:
+    from mixcli.host.protocol.host_spec import LoadPlan
+
+
+def short(label: str) -> str:
+    """Return a label as a line has room for it: of a file its name."""
+    return label.rpartition("/")[2] if label.endswith(".gguf") else label
+
+
+def welcome(label: str, profile: str) -> str:
+    """Return which model answers, and how to find the commands."""
+    return f"{short(label)} · profile {profile} · /help lists the commands · Ctrl-D quits"
+
+
+def placement(label: str, order: "LoadPlan", n_ctx: int) -> str:
+    """Return what lies on which device."""
+    parts = (f"{format_bytes(sum(kinds.values()))} on {name}" for name, kinds in shares(order.expected))
+    return " · ".join((short(label), *parts, f"context {n_ctx:,} tokens"))
+
+
+def dropped(n_messages: int, n_ctx: int) -> str:
+    """Return that old messages were left out."""
+    return f"({n_messages} of the oldest messages dropped: the context of {n_ctx:,} tokens is full; they stay in the session)"
+
+
+def truncated(stats: TurnStats, max_tokens: object, n_ctx: int) -> str:
+    """Return why an answer ended early: at its maximum length, or at the end of the context."""
+    if stats.n_generated == max_tokens:
+        return f"(truncated: max_tokens {stats.n_generated:,} reached; change it with /set max_tokens)"
+    return (
+        f"(truncated: the context of {n_ctx:,} tokens is full; "
+        "start the chat with a larger --ctx, or /set overflow drop-oldest)"
+    )
