@@ -143,10 +143,15 @@ def command(
     from mixcli.batch.batch import BatchOptions, run_batch
     from mixcli.batch.job import TemplateJob, prompt_template
     from mixcli.batch.runner import BatchSettings
+    from mixcli.request.sampling_table import SCRIPT_TEMPERATURE
     from mixcli.system.stdin import read_text
 
     question = prompt_template(read_text(template) if template else prompt)
-    asked = {**sampling.body(temperature=0.0), **({"deterministic": True} if deterministic else {})}
+    asked = {
+        "temperature": SCRIPT_TEMPERATURE,
+        **sampling.said(),
+        **({"deterministic": True} if deterministic else {}),
+    }
     question.check_used(variables, "the prompt")
     if column is not None and "text" not in question.names:
         raise UsageError(f"--column {column} has no effect: the prompt has no {{{{ text }}}}; remove it")

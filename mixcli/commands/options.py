@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -11,6 +11,9 @@ from mixcli.commands.completion import complete_models
 from mixcli.errors import UsageError
 from mixcli.request.sampling_table import RANGES, Range, texts_fault
 from mixcli.system.console import console
+
+if TYPE_CHECKING:
+    from mixcli.request.settings import Value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -188,8 +191,12 @@ class _Number(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{str(value)!r:.60}; use {self.limits.text}", param, ctx)
 
 
-def _number(name: str) -> _Number:
-    return _Number(RANGES[name])
+def _number(name: str) -> Callable[[F], F]:
+    """Return the option of a sampling parameter, from the table of all of them."""
+    row = RANGES[name]
+    return click.option(
+        f"--{name.replace('_', '-')}", type=_Number(row), help=f"{row.help[0].upper()}{row.help[1:]}."
+    )
 
 
 def _stops(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -212,11 +219,7 @@ class Sampling:
     stop: tuple[str, ...]
     speculate: bool | None
 
-    def body(self, *, temperature: float) -> dict[str, Any]:
-        """Return the fields of a chat completion request; `temperature` is the default."""
-        return {"temperature": temperature, **self.said()}
-
-    def said(self) -> dict[str, Any]:
+    def said(self) -> "dict[str, Value]":
         """Return only the options that the command line sets."""
         return {key: value for key, value in asdict(self).items() if value not in (None, ())}
 
@@ -224,35 +227,7 @@ class Sampling:
 def sampling_options(command: F) -> F:
     """Add how tokens are chosen; the command gets one `sampling`."""
     options = (
-        click.option(
-            "--max-tokens", type=_number("max_tokens"), help="Maximum length of the answer, in tokens."
-        ),
-        click.option(
-            "--temperature",
-            type=_number("temperature"),
-            help="Randomness; 0 always takes the most likely token.",
-        ),
-        click.option(
-            "--top-k", type=_number("top_k"), help="Sample from the k most likely tokens; 0 is off."
-        ),
-        click.option(
-            "--top-p",
-            type=_number("top_p"),
-            help="Sample from the most likely tokens up to this total probability; 0 takes the most likely.",
-        ),
-        click.option(
-            "--min-p",
-            type=_number("min_p"),
-            help="Drop tokens below this fraction of the top probability.",
-        ),
-        click.option(
-            "--repeat-penalty",
-            type=_number("repeat_penalty"),
-            help="Penalize repeated tokens; 1 is off.",
-        ),
-        click.option(
-            "--seed", type=_number("seed"), help="Random seed; the same seed and prompt give the same answer."
-        ),
+        *(_number(one.name) for one in fields(Sampling) if one.name in RANGES),
         click.option(
             "--stop",
             multiple=True,

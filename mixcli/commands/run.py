@@ -106,6 +106,7 @@ def command(
     Without --temperature the most likely token is always taken, so a script gets the same answer for the same text.
     """
     from mixcli.request.prompt import question_of
+    from mixcli.request.sampling_table import SCRIPT_TEMPERATURE
     from mixcli.run.modes import RunOptions, answer_lines, answer_long, answer_once
     from mixcli.system.stdin import file_texts, piped_text, read_text
 
@@ -119,7 +120,7 @@ def command(
         kept = {wire: role.settings[name] for name, wire in wires.items() if wire}
     if deterministic:
         kept = {**kept, "deterministic": True, "speculate": False}
-    body = {**kept, **sampling.body(temperature=kept.get("temperature", 0.0))}
+    body = {"temperature": SCRIPT_TEMPERATURE, **kept, **sampling.said()}
     if endpoint is None:
         body["park"] = False  # no next turn follows
         if len(system or "") >= LONG_SYSTEM:

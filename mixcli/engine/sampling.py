@@ -9,6 +9,7 @@ from mixcli.errors import BadRequest
 from mixcli.llama.model import Vocab
 from mixcli.llama.sampler import Sampler
 from mixcli.request.sampling_table import (
+    API_TEMPERATURE,
     MAX_BREAKER_LENGTH,
     MAX_STOP_LENGTH,
     OPTIONAL,
@@ -41,7 +42,7 @@ class SamplingParams:
     """
 
     max_tokens: int | None = None
-    temperature: float = 0.8
+    temperature: float = API_TEMPERATURE
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.05

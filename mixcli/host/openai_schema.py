@@ -1,8 +1,8 @@
 """The OpenAI chat completion request and response as the host accepts and writes them."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, create_model, model_validator
 
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.logprobs import MAX_TOP_LOGPROBS
@@ -12,7 +12,7 @@ from mixcli.host.body import load
 from mixcli.host.call import ChatQuestion
 from mixcli.prompts.context_overflow import Policy
 from mixcli.prompts.formats import Message
-from mixcli.request.sampling_table import MAX_STOPS
+from mixcli.request.sampling_table import MAX_STOPS, RANGES
 
 MAX_CHOICES = 256
 MAX_MESSAGES = 1 << 17  # each has a token at least
@@ -117,42 +117,32 @@ class ExpertsRequest(BaseModel):
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
 
 
-class ChatRequest(BaseModel):
-    """POST /v1/chat/completions; what OpenAI knows and mixcli does not is ignored, as other servers do."""
+if TYPE_CHECKING:
 
-    model_config = STRICT
+    class SamplingFields(BaseModel):
+        """The sampling parameters that are numbers."""
+
+else:
+    SamplingFields = create_model(
+        "SamplingFields",
+        __config__=ConfigDict(strict=True, defer_build=True),
+        **{name: (Whole | None if row.whole else Number | None, None) for name, row in RANGES.items()},
+    )
+
+
+class ChatRequest(SamplingFields):
+    """POST /v1/chat/completions, with the numbers of the sampling table; what OpenAI knows and mixcli does not is ignored, as other servers do."""
+
+    model_config = ConfigDict(strict=True, defer_build=False)
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     model: str | None = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     n: Annotated[Whole, Field(ge=1, le=1)] = 1
-    max_tokens: Whole | None = None
     max_completion_tokens: Whole | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
-    top_k: Whole | None = None
-    min_p: Number | None = None
-    typical_p: Number | None = None
-    top_n_sigma: Number | None = None
-    xtc_probability: Number | None = None
-    xtc_threshold: Number | None = None
-    dry_multiplier: Number | None = None
-    dry_base: Number | None = None
-    dry_allowed_length: Whole | None = None
-    dry_penalty_last_n: Whole | None = None
     dry_sequence_breakers: list[str] | None = Field(None, max_length=MAX_STOPS, fail_fast=True)
-    dynatemp_range: Number | None = None
-    dynatemp_exponent: Number | None = None
-    mirostat: Whole | None = None
-    mirostat_tau: Number | None = None
-    mirostat_eta: Number | None = None
-    repeat_penalty: Number | None = None
-    repeat_last_n: Whole | None = None
-    frequency_penalty: Number | None = None
-    presence_penalty: Number | None = None
     logit_bias: dict[str, Number] | None = Field(None, max_length=MAX_BIASES)
-    seed: Whole | None = None
     stop: str | Annotated[list[str], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     logprobs: bool = False
     top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)

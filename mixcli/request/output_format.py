@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.request.choice_labels import labels_of
@@ -18,7 +17,7 @@ class OutputFormat:
     """The required form of an answer. At most one of the four is set; `abstain` is the least probability of a valid label."""
 
     labels: tuple[str, ...] = ()
-    schema: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, object] = field(default_factory=dict)
     regex: str = ""
     grammar: str = ""
     abstain: float = 0.0
@@ -34,7 +33,7 @@ class OutputFormat:
         }
         return next((name for name, value in forms.items() if value), "")
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, object]:
         """Return the fields of a chat completion request that ask for it."""
         if self.labels:
             return {"structured_outputs": {"choice": list(self.labels)}}
@@ -47,7 +46,7 @@ class OutputFormat:
             return {"structured_outputs": {"grammar": self.grammar}}
         return {}
 
-    def read(self, text: str, finish_reason: str, label_probs: Mapping[str, float]) -> dict[str, Any]:
+    def read(self, text: str, finish_reason: str, label_probs: Mapping[str, float]) -> dict[str, object]:
         """Return the result fields of an answer; MixcliError when it has not the form, as a server that knows nothing of it may give."""
         if self.labels:
             return self._label(text.strip(), label_probs)
@@ -55,17 +54,17 @@ class OutputFormat:
             return {"result": _json(text, finish_reason), "finish_reason": finish_reason}
         return {"result": text, "finish_reason": finish_reason}
 
-    def _label(self, label: str, probs: Mapping[str, float]) -> dict[str, Any]:
+    def _label(self, label: str, probs: Mapping[str, float]) -> dict[str, object]:
         if label not in self.labels:
             raise MixcliError(
                 f"the answer {label[:80]!r} is not one of the labels; check that the server supports structured_outputs"
             )
         if self.abstain and label not in probs:
             raise MixcliError("the server returns no label probabilities; remove --abstain")
-        read: dict[str, Any] = {"result": label}
+        read: dict[str, object] = {"result": label}
         return self.decided({**read, "label_probs": dict(probs)} if probs else read)
 
-    def decided(self, read: Mapping[str, Any]) -> dict[str, Any]:
+    def decided(self, read: Mapping[str, object]) -> dict[str, object]:
         """Return a result with --abstain applied as it is now: one that was kept may come from another threshold."""
         probs = read.get("label_probs")
         if not self.labels or not isinstance(probs, dict) or not probs:
@@ -74,7 +73,7 @@ class OutputFormat:
         return {**read, "result": None if probs[label] < self.abstain else label}
 
 
-def _json(text: str, finish_reason: str) -> Any:
+def _json(text: str, finish_reason: str) -> object:
     try:
         return json.loads(text)
     except ValueError as error:
@@ -107,7 +106,7 @@ def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
     return labels
 
 
-def _schema(text: str) -> dict[str, Any]:
+def _schema(text: str) -> Mapping[str, object]:
     from mixcli.request.short_schema import schema_of
 
     if text.strip().isidentifier() and _is_file(Path(text)):

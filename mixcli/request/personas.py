@@ -7,10 +7,9 @@ what `/set` knows.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mixcli.errors import UsageError
-from mixcli.request.settings import ChatSettings
+from mixcli.request.settings import ChatSettings, Value
 from mixcli.system import paths
 from mixcli.system.stdin import read_text
 from mixcli.system.text import did_you_mean
@@ -21,7 +20,7 @@ class Persona:
     """A system message and the settings that go with it."""
 
     system: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Value] = field(default_factory=dict)
 
 
 def folder() -> Path:

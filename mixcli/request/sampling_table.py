@@ -1,4 +1,4 @@
-"""The one table of sampling parameters and their ranges, for the command line, `/set`, the HTTP API and the engine.
+"""The one table of sampling parameters: name, type, range and help, for the command line, `/set`, the HTTP API and the engine.
 
 Standard library only: the command line reads it for its help.
 """
@@ -12,16 +12,23 @@ MAX_TOKENS = 1 << 24
 MAX_STOPS, MAX_STOP_LENGTH, MAX_BREAKER_LENGTH = 16, 1000, 40  # texts, characters of each
 MAX_SHOWN = 40  # digits of a number that are repeated in a message
 
+# Where a request has no temperature: over the API llama.cpp's, in a chat a little less, in run and batch the most likely token.
+API_TEMPERATURE, CHAT_TEMPERATURE, SCRIPT_TEMPERATURE = 0.8, 0.7, 0.0
+
 
 @dataclass(frozen=True)
 class Range:
-    """The values of one parameter: `least` (itself excluded where it is `above`) to `greatest`; `whole` numbers only, or any; `words` where the range reads badly."""
+    """The values of one parameter: `least` (itself excluded where it is `above`) to `greatest`; `whole` numbers only, or any.
+
+    `words` are for a range that reads badly. `help` is that of the command line and of `/set`; a parameter without it is one of the API only.
+    """
 
     least: float
     greatest: float
     whole: bool = False
     above: bool = False
     words: str = ""
+    help: str = ""
 
     def allows(self, value: object) -> bool:
         """Return whether a value of the right type lies in the range; a bool, NaN and an infinity never do."""
@@ -58,19 +65,21 @@ class Range:
 
 
 RANGES: dict[str, Range] = {
-    "max_tokens": Range(1, MAX_TOKENS, whole=True),
-    "temperature": Range(0, 10),
-    "top_k": Range(0, 1 << 30, whole=True),
-    "top_p": Range(0, 1),
-    "min_p": Range(0, 1),
-    "typical_p": Range(0, 1, above=True),
+    "max_tokens": Range(1, MAX_TOKENS, whole=True, help="maximum length of the answer, in tokens"),
+    "temperature": Range(0, 10, help="randomness; 0 always takes the most likely token"),
+    "top_k": Range(0, 1 << 30, whole=True, help="sample from the k most likely tokens; 0 is off"),
+    "top_p": Range(
+        0, 1, help="sample from the most likely tokens up to this total probability; 0 takes the most likely"
+    ),
+    "min_p": Range(0, 1, help="drop tokens below this fraction of the top probability"),
+    "typical_p": Range(0, 1, above=True, help="locally typical sampling; 1 is off"),
     "top_n_sigma": Range(-1, 100),
     "xtc_probability": Range(0, 1),
     "xtc_threshold": Range(0, 1),
-    "repeat_penalty": Range(0.01, 10),
+    "repeat_penalty": Range(0.01, 10, help="penalize repeated tokens; 1 is off"),
     "repeat_last_n": Range(-1, 1 << 20, whole=True),
-    "frequency_penalty": Range(-2, 2),
-    "presence_penalty": Range(-2, 2),
+    "frequency_penalty": Range(-2, 2, help="penalize tokens by how often they occurred; 0 is off"),
+    "presence_penalty": Range(-2, 2, help="penalize tokens that occurred; 0 is off"),
     "dry_multiplier": Range(0, 100),
     "dry_base": Range(1, 100),
     "dry_allowed_length": Range(1, 1 << 20, whole=True),
@@ -80,7 +89,13 @@ RANGES: dict[str, Range] = {
     "mirostat": Range(0, 2, whole=True),
     "mirostat_tau": Range(0, 100),
     "mirostat_eta": Range(0, 1),
-    "seed": Range(-(1 << 63), (1 << 64) - 1, whole=True, words="a whole number of 64 bits"),
+    "seed": Range(
+        -(1 << 63),
+        (1 << 64) - 1,
+        whole=True,
+        words="a whole number of 64 bits",
+        help="random seed; the same seed and prompt give the same answer",
+    ),
 }
 OPTIONAL = frozenset({"max_tokens", "seed"})  # None is a value of these
 
@@ -112,12 +127,15 @@ def shown(value: object) -> str:
 
 
 __all__ = [
+    "API_TEMPERATURE",
+    "CHAT_TEMPERATURE",
     "MAX_BREAKER_LENGTH",
     "MAX_STOPS",
     "MAX_STOP_LENGTH",
     "MAX_TOKENS",
     "OPTIONAL",
     "RANGES",
+    "SCRIPT_TEMPERATURE",
     "Range",
     "shown",
     "texts_fault",

@@ -1,6 +1,8 @@
 """One table of bounds: `/set`, the command line, the HTTP API and the engine accept and refuse the same values."""
 
+import ast
 import math
+from pathlib import Path
 
 import click
 import pytest
@@ -11,7 +13,14 @@ from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import BadRequest, MixcliError, UsageError
 from mixcli.host.body import parsed
 from mixcli.host.openai_schema import ChatRequest
-from mixcli.request.sampling_table import MAX_STOP_LENGTH, MAX_STOPS, RANGES
+from mixcli.request.sampling_table import (
+    API_TEMPERATURE,
+    CHAT_TEMPERATURE,
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    RANGES,
+    SCRIPT_TEMPERATURE,
+)
 from mixcli.request.settings import TABLE, ChatSettings
 
 
@@ -98,6 +107,58 @@ def test_only_numbers_are_numbers(name: str, text: str) -> None:
 def test_every_parameter_of_the_engine_that_is_a_number_has_a_row() -> None:
     fields = SamplingParams.__dataclass_fields__
     assert set(RANGES) == set(fields) - {"stop", "logit_bias", "dry_sequence_breakers"}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_help_is_written_once(name: str) -> None:
+    text = RANGES[name].help
+    for param in options.params:
+        if param.name == name:
+            assert isinstance(param, click.Option) and param.help == f"{text[0].upper()}{text[1:]}."
+    if name in TABLE:
+        assert TABLE[name].meaning == text
+    assert bool(text) == (name in TABLE), "a parameter with help can be chosen with /set"
+
+
+def test_the_api_has_every_row_with_its_type() -> None:
+    for name, row in RANGES.items():
+        assert by_api(name, "null"), "null is the default"
+        assert by_api(name, "1.5") == (not row.whole and row.allows(1.5)), name
+
+
+def test_default_temperatures() -> None:
+    """An API client gets llama.cpp's, a chat its own, a script the most likely token."""
+    assert SamplingParams().temperature == API_TEMPERATURE == 0.8
+    assert ChatSettings().body()["temperature"] == CHAT_TEMPERATURE == 0.7
+    assert SCRIPT_TEMPERATURE == 0
+
+
+def test_no_other_file_has_a_default_temperature() -> None:
+    """A number beside the name: as an argument, a default, a value of a dictionary or of a class."""
+
+    def is_number(node: ast.expr | None) -> bool:
+        return isinstance(node, ast.Constant) and type(node.value) in (int, float)
+
+    def has_default(node: ast.AST) -> bool:
+        if isinstance(node, ast.keyword):
+            return node.arg == "temperature" and is_number(node.value)
+        if isinstance(node, ast.AnnAssign):
+            return ast.unparse(node.target) == "temperature" and is_number(node.value)
+        if isinstance(node, ast.Dict):
+            return any(
+                isinstance(key, ast.Constant) and key.value == "temperature" and is_number(value)
+                for key, value in zip(node.keys, node.values, strict=True)
+            )
+        return False
+
+    root = Path(__file__).parents[3] / "mixcli"
+    found = [
+        f"{path.relative_to(root)}:{getattr(node, 'lineno', 0)}"
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if has_default(node)
+    ]
+    assert found == []
 
 
 def test_top_p_0_can_be_set() -> None:
