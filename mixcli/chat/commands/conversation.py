@@ -7,6 +7,7 @@ from mixcli.chat.commands.branches import beginning
 from mixcli.chat.export import FORMATS, text_of
 from mixcli.chat.files import attach, write_new
 from mixcli.chat.session import ChatSession
+from mixcli.chat.view import notes
 from mixcli.errors import UsageError
 from mixcli.request import personas
 from mixcli.system.console import console
@@ -39,7 +40,7 @@ def set_(chat: ChatSession, rest: str) -> None:
         chat.conversation.settings.with_text(name, "default")  # knows whether there is one of that name
     for known, shown, meaning in chat.conversation.settings.rows():
         if name in ("", known):
-            console.note(f"{known:<17} {shown:<11} {meaning}")
+            console.note(notes.row(f"{known:<17} {shown:<11} ", meaning))
 
 
 def export(chat: ChatSession, rest: str) -> None:
@@ -112,6 +113,6 @@ def clear(chat: ChatSession, _rest: str) -> None:
 def statistics(chat: ChatSession, _rest: str) -> None:
     """Show what the last answer cost."""
     if not chat.stats.n_prompt:
-        raise UsageError("no statistics yet; send a message first")
+        raise UsageError("the last answer has no statistics; send a message first")
     for name, value in chat.stats.rows(chat.model.n_ctx, chat.model.estimated_decode()):
         console.note(f"{name:<20} {value}")

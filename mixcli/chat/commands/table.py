@@ -7,6 +7,7 @@ from functools import partial
 from mixcli.chat.commands import branches, conversation, model
 from mixcli.chat.complete import PATH, Words
 from mixcli.chat.session import ChatSession
+from mixcli.chat.view import notes
 from mixcli.request import personas
 from mixcli.request.settings import TABLE as SETTINGS
 from mixcli.system.console import console
@@ -33,7 +34,7 @@ class SlashCommand:
 
 def _help(_chat: ChatSession, _rest: str) -> None:
     for name, one in TABLE.items():
-        console.note(f"{f'{name} {one.takes}':<31} {one.help}")
+        console.note(notes.row(f"{f'{name} {one.takes}':<31} ", one.help))
     console.note(KEYS)
 
 

@@ -1,18 +1,32 @@
 """The notes of a chat: which model answers and where it lies, what was left out, why an answer ended early."""
 
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 from mixcli.chat.view.stats import TurnStats
 from mixcli.chat.view.toolbar import shares
+from mixcli.system.console import console
 from mixcli.system.formatting import format_bytes
 
 if TYPE_CHECKING:
     from mixcli.host.protocol.host_spec import LoadPlan
 
+MIN_ROOM = 20  # columns that the text of a row needs
+
 
 def short(label: str) -> str:
     """Return a label as a line has room for it: of a file its name."""
     return label.rpartition("/")[2] if label.endswith(".gguf") else label
+
+
+def row(head: str, text: str) -> str:
+    """Return a row of a table; on a terminal, text that is too long continues below itself."""
+    room = shutil.get_terminal_size().columns - len(head)
+    if not console.is_terminal(sys.stderr) or room < MIN_ROOM:
+        return head + text
+    return head + f"\n{' ' * len(head)}".join(textwrap.wrap(text, room))
 
 
 def welcome(label: str, profile: str) -> str:

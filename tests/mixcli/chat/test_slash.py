@@ -14,6 +14,7 @@ from mixcli.chat.editor import draft_text
 from mixcli.chat.files import attach, with_files
 from mixcli.errors import UsageError
 from mixcli.request.personas import folder, persona
+from mixcli.request.settings import TABLE as SETTINGS
 from mixcli.request.settings import ChatSettings
 from tests.conftest import mixcli_process
 from tests.mixcli.chat.conftest import Stage
@@ -52,6 +53,18 @@ def test_help_fits_into_eighty_columns(stage: Stage) -> None:
     begin = chat.lines.index(">>> /help") + 1
     named = [line.split()[0] for line in chat.lines[begin : begin + len(TABLE)]]
     assert named == list(TABLE)  # one row each
+
+
+def test_rows_of_settings_break_between_words(stage: Stage) -> None:
+    chat = stage.chat(stage.host(["x"]), rows=60, columns=64)
+    chat.enter("/set")
+    chat.wait_for_prompt(2)
+    lines = chat.lines[chat.lines.index(">>> /set") + 1 :]
+    rows = lines[: lines.index("")]
+    begun = [row.split()[0] for row in rows if not row.startswith(" ")]
+    assert begun == list(SETTINGS)
+    assert all(row[:30].isspace() and row[30] != " " for row in rows if row.startswith(" "))
+    assert len(rows) > len(SETTINGS)
 
 
 def test_ctrl_c_calls_a_command_off_and_stays(stage: Stage) -> None:
