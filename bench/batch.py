@@ -27,6 +27,9 @@ from bench.process import as_installed
 from bench.report import RESULTS, machine, write_result
 from bench.report import main as write_docs
 from mixcli.client.openai import HostClient
+from mixcli.host.protocol.messages import ChatBody
+from mixcli.request.output_format import OutputFormat
+from mixcli.request.prompt import ChatTurn
 
 FOLDER = Path(__file__).parent.parent / "build" / "bench"
 LIMITS = {"demo": 1.8, "true-shape": 3.5}
@@ -122,12 +125,8 @@ def overhead(setting: Setting) -> dict[str, Any]:
     """Measure the whole process of a warm `mixcli run` and the bare request, in turns; milliseconds."""
     command = Command(setting)
     ask = ("run", "Is water wet?", "--choice", "yes,no")
-    body = {
-        "messages": [{"role": "user", "content": "Is water wet?"}],
-        "structured_outputs": {"choice": ["yes", "no"]},
-        "temperature": 0,
-        "park": False,
-    }
+    form = OutputFormat(labels=("yes", "no"))
+    body = ChatBody((ChatTurn("user", "Is water wet?"),), {"temperature": 0}, form, park=False)
     command.stop()
     try:
         command.run(*ask)

@@ -274,7 +274,19 @@ def test_messages_say_what_is_not_so_plainly() -> None:
 
 
 # Rooms within the limits of length, and with no agreed dictionary in a public signature; the list is to grow to all rooms.
-WITHIN_LIMITS = ["mixcli.engine", "mixcli.llama", "mixcli.prompts"]
+WITHIN_LIMITS = [
+    "mixcli.batch",
+    "mixcli.client",
+    "mixcli.engine",
+    "mixcli.host",
+    "mixcli.host.protocol",
+    "mixcli.llama",
+    "mixcli.prompts",
+    "mixcli.run",
+    "mixcli.serve",
+]
+# rooms that read and write JSON, or hand on what others wrote: there its values are objects, which must be looked at before they are used
+READS_JSON = ("mixcli.batch", "mixcli.client", "mixcli.host", "mixcli.run", "mixcli.serve")
 MAX_FUNCTION, MAX_CLASS, MAX_FILE = 60, 250, 400  # lines
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -297,6 +309,7 @@ def too_long(name: str, tree: ast.Module) -> Iterator[str]:
 
 def agreed_dictionaries(name: str, tree: ast.Module) -> Iterator[str]:
     """Name the public functions and methods that take or return a dictionary whose keys only an agreement says."""
+    value = "Any" if longest(name, READS_JSON) else "(Any|object)"
     for scope in [
         tree,
         *(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"),
@@ -306,7 +319,7 @@ def agreed_dictionaries(name: str, tree: ast.Module) -> Iterator[str]:
                 signature = (
                     f"{ast.unparse(node.args)} -> {ast.unparse(node.returns) if node.returns else None}"
                 )
-                if re.search(r"\b(dict|Mapping|MutableMapping)\[str, (Any|object)\]", signature):
+                if re.search(rf"\b(dict|Mapping|MutableMapping)\[str, {value}\]", signature):
                     yield f"{name}: {node.name}({signature})"
 
 

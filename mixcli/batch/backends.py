@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 from mixcli.client.endpoint import Endpoint
 from mixcli.client.openai import ChatClient
 from mixcli.client.process import Host
 from mixcli.errors import Busy, ModelDied
+from mixcli.host.protocol.messages import ChatBody, ChatCompletion
 from mixcli.system.console import console
 
 PATIENCE = 900.0  # seconds that a busy server is waited for
@@ -17,14 +18,14 @@ MAX_DEATHS = 3  # of the model's process while one request is asked
 
 
 def retry_while_busy(
-    client: ChatClient, body: Mapping[str, Any], key: str, patience: float = PATIENCE
-) -> dict[str, Any]:
+    client: ChatClient, body: ChatBody, key: str, patience: float = PATIENCE
+) -> ChatCompletion:
     """Send a request; while the server is busy, wait as long as it asks, longer each time, and retry."""
     deadline = time.monotonic() + patience
     backoff = MIN_PAUSE
     while True:
         try:
-            return client.complete(dict(body), key)
+            return client.complete(body, key)
         except Busy as error:
             seconds = max(error.seconds, backoff)
             if time.monotonic() + seconds > deadline:
@@ -49,13 +50,13 @@ class HostBackend:
         self._n_answers, self._n_at_death = 0, -1
         self._lock = threading.Lock()
 
-    def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+    def __call__(self, body: ChatBody, key: str) -> ChatCompletion:
         n_deaths = 0
         while True:
             with self._lock:
                 host, generation = self._host, self._generation
             try:
-                answer = retry_while_busy(host.client, {**body, "park": False}, key)
+                answer = retry_while_busy(host.client, replace(body, park=False), key)
             except ModelDied as error:
                 n_deaths += 1
                 if n_deaths == MAX_DEATHS:
@@ -97,7 +98,7 @@ class EndpointBackend:
         self.identity = endpoint.label
         self._endpoint = endpoint
 
-    def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+    def __call__(self, body: ChatBody, key: str) -> ChatCompletion:
         return retry_while_busy(self._endpoint.client, body, key)
 
     def close(self) -> None:

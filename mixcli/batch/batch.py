@@ -2,11 +2,11 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from mixcli.batch.evaluation import Evaluation
 from mixcli.batch.job import BatchJob, RequestJob, TemplateJob
@@ -19,6 +19,7 @@ from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
 from mixcli.batch.survey import look_through
 from mixcli.batch.targets import check_targets
 from mixcli.errors import UsageError
+from mixcli.host.protocol.messages import ChatBody, ChatCompletion
 from mixcli.request.template import nearest
 from mixcli.system import stdin
 from mixcli.system.console import console
@@ -31,7 +32,7 @@ class Backend(Protocol):
     def identity(self) -> str: ...
     @property
     def width(self) -> int: ...
-    def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]: ...
+    def __call__(self, body: ChatBody, key: str) -> ChatCompletion: ...
     def close(self) -> None: ...
 
 

@@ -1,10 +1,9 @@
 """Evaluate labels against gold labels: accuracy, F1, confusion matrix, calibration."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from mixcli.host.protocol.messages import Fields
 from mixcli.request.output_format import ABSTAIN
 from mixcli.system.formatting import counted
 
@@ -32,7 +31,7 @@ class Evaluation:
     bins: list[Bin] = field(default_factory=lambda: [Bin() for _ in range(N_BINS)])
     n_without: int = 0
 
-    def add(self, gold: str | None, line: Mapping[str, Any]) -> None:
+    def add(self, gold: str | None, line: Fields) -> None:
         """Count one record by its line."""
         if not gold or "result" not in line:
             self.n_without += 1
@@ -40,8 +39,8 @@ class Evaluation:
         result = line["result"]
         answer = ABSTAIN if result is None else str(result).strip()
         self.pairs[gold.strip(), answer] += 1
-        probs = line.get("label_probs") or {}
-        if probs:
+        probs = line.get("label_probs")
+        if isinstance(probs, dict) and probs:
             label, confidence = max(probs.items(), key=lambda item: item[1])
             cell = self.bins[min(N_BINS - 1, int(confidence * N_BINS))]
             cell.n += 1
@@ -86,7 +85,7 @@ class Evaluation:
         gold = sum(n for (truth, _), n in self.pairs.items() if truth == label)
         return _share(right, answered), _share(right, gold), _share(2 * right, answered + gold)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return everything for --json."""
         return {
             "n": self.n,
@@ -127,12 +126,17 @@ class Evaluation:
         answers = self._answers()
         rows = [[gold, *(str(self.pairs[gold, answer]) for answer in answers)] for gold in self._golds()]
         lines += ["", *_columns([["gold \\ answer", *answers], *rows])]
-        bins = self.to_dict()["calibration"]
-        if bins:
-            shown = [
-                [f"{row['from']:.1f}", f"{row['n']:,}", f"{row['confidence']:.3f}", f"{row['right']:.3f}"]
-                for row in bins
+        shown = [
+            [
+                f"{index / N_BINS:.1f}",
+                f"{one.n:,}",
+                f"{one.confidence / one.n:.3f}",
+                f"{one.n_right / one.n:.3f}",
             ]
+            for index, one in enumerate(self.bins)
+            if one.n
+        ]
+        if shown:
             lines += ["", *_columns([["probability from", "records", "mean", "right"], *shown])]
         return "\n".join(lines)
 

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from mixcli.batch.journal import key_of
 from mixcli.batch.record import Record
-from mixcli.client.completions import Halves, delta_of
-from mixcli.errors import MixcliError, UsageError
+from mixcli.client.completions import choice_of
+from mixcli.errors import UsageError
+from mixcli.host.protocol.messages import ChatBody, ChatCompletion, Fields
 from mixcli.request.output_format import OutputFormat
+from mixcli.request.prompt import turns
 from mixcli.request.template import Template, lookup, nearest, no_value
 
 IDS = ("id", "custom_id")
@@ -17,18 +19,18 @@ TEXT = "text"  # the column that is asked about when none is named
 
 
 class BatchJob(Protocol):
-    """Turns records into requests and answers into lines. `outcome` is what the journal keeps: it does not know of ids."""
+    """Turns records into requests and answers into lines, which are JSON objects. `outcome` is what the journal keeps: it does not know of ids."""
 
-    def body(self, record: Record) -> dict[str, Any]:
+    def body(self, record: Record) -> ChatBody:
         """Return the chat completion request of a record; MixcliError says why there is none."""
 
-    def outcome(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+    def outcome(self, answer: ChatCompletion) -> dict[str, object]:
         """Return the part of a chat completion to keep; MixcliError if it does not have the requested format."""
 
-    def line(self, record: Record, key: str, outcome: Mapping[str, Any], /) -> dict[str, Any]:
+    def line(self, record: Record, key: str, outcome: Fields, /) -> dict[str, object]:
         """Return the line of an answered record."""
 
-    def failure(self, record: Record, key: str, error: Exception, /) -> dict[str, Any]:
+    def failure(self, record: Record, key: str, error: Exception, /) -> dict[str, object]:
         """Return the line of a record that failed."""
 
 
@@ -39,7 +41,7 @@ class TemplateJob:
     template: Template
     system: str = ""
     form: OutputFormat = field(default_factory=OutputFormat)
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Fields = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     column: str | None = None
     keep: tuple[str, ...] = ()
@@ -57,7 +59,7 @@ class TemplateJob:
         named = {*self.template.names, *self.keep, self.column}
         return len(columns) == 1 and columns[0] not in named and columns[0] != TEXT
 
-    def body(self, record: Record) -> dict[str, Any]:
+    def body(self, record: Record) -> ChatBody:
         if clash := self.variables.keys() & record.fields.keys():
             raise UsageError(f"-v {min(clash)}: the record has a field of that name; rename the variable")
         values = {**self.variables, **record.fields, **self._text(record)}
@@ -66,23 +68,21 @@ class TemplateJob:
             raise UsageError(
                 f"{{{{ text }}}} has no value: the field {meant!r} is null; add text to the record or remove the record"
             )
-        messages = [{"role": "system", "content": self.system}] if self.system else []
-        messages.append({"role": "user", "content": self.template.fill(values, record.nested)})
-        return {"messages": messages, **self.form.body(), **self.sampling}
+        messages = turns(self.system, self.template.fill(values, record.nested))
+        return ChatBody(messages, self.sampling, self.form)
 
-    def outcome(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        text, reason, probs = read_answer(answer)
-        usage = answer.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
+    def outcome(self, answer: ChatCompletion) -> dict[str, object]:
+        choice = choice_of(answer)
+        usage = answer.usage.to_json()
         return {
-            **self.form.read(text, reason, probs),
+            **self.form.read(choice.text, choice.finish_reason, choice.label_probs),
             "usage": {name: usage[name] for name in ("prompt_tokens", "completion_tokens") if name in usage},
         }
 
-    def line(self, record: Record, _key: str, outcome: Mapping[str, Any], /) -> dict[str, Any]:
+    def line(self, record: Record, _key: str, outcome: Fields, /) -> dict[str, object]:
         return {"id": record.id, **self._kept(record), **self.form.decided(outcome)}
 
-    def failure(self, record: Record, _key: str, error: Exception, /) -> dict[str, Any]:
+    def failure(self, record: Record, _key: str, error: Exception, /) -> dict[str, object]:
         told = {"message": str(error), "exit_code": getattr(error, "exit_code", 1)}
         return {"id": record.id, **self._kept(record), "error": told}
 
@@ -127,10 +127,10 @@ class RequestJob:
     `model` is the one that the command line names for a server: a request that names another one is refused.
     """
 
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Fields = field(default_factory=dict)
     model: str | None = None
 
-    def body(self, record: Record) -> dict[str, Any]:
+    def body(self, record: Record) -> ChatBody:
         said = {
             name: value
             for name, value in (record.request or {}).items()
@@ -140,34 +140,24 @@ class RequestJob:
             raise UsageError(
                 f"the request names the model {json.dumps(said['model'])[:80]}, but -m is {json.dumps(self.model)}; use one of them"
             )
-        return {**self.sampling, **said}
+        return ChatBody(options=self.sampling, whole=said)
 
-    def outcome(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        return {"body": dict(answer)}
+    def outcome(self, answer: ChatCompletion) -> dict[str, object]:
+        return {"body": dict(answer.body)}
 
-    def line(self, record: Record, key: str, outcome: Mapping[str, Any], /) -> dict[str, Any]:
+    def line(self, record: Record, key: str, outcome: Fields, /) -> dict[str, object]:
         return self._line(record, key, 200, outcome["body"], None)
 
-    def failure(self, record: Record, key: str, error: Exception, /) -> dict[str, Any]:
+    def failure(self, record: Record, key: str, error: Exception, /) -> dict[str, object]:
         told = {"message": str(error), "code": str(getattr(error, "param", None) or type(error).__name__)}
         status = 400 if isinstance(error, UsageError) or getattr(error, "exit_code", 1) in (2, 4) else 500
         return self._line(record, key, status, {"error": told}, told)
 
     @staticmethod
-    def _line(record: Record, key: str, status: int, body: Any, error: Any) -> dict[str, Any]:
+    def _line(record: Record, key: str, status: int, body: object, error: Fields | None) -> dict[str, object]:
         name = key_of(key, {"custom_id": record.id})  # of this record alone: two may ask the same
         response = {"status_code": status, "request_id": name, "body": body}
         return {"id": f"batch_req_{name}", "custom_id": record.id, "response": response, "error": error}
-
-
-def read_answer(answer: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
-    """Return text, finish reason and label probabilities of a chat completion object; MixcliError if it is not one."""
-    choices = answer.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
-        raise MixcliError("the server's answer is not a chat completion")
-    delta = delta_of(dict(answer))
-    return Halves().join(delta.text, is_last=True), delta.finish_reason or "stop", delta.label_probs
 
 
 def prompt_template(prompt: str | None) -> Template:
@@ -176,6 +166,4 @@ def prompt_template(prompt: str | None) -> Template:
     return template if template.names else Template((f"{template.texts[0].rstrip()}\n\n", ""), (TEXT,))
 
 
-Ask = Callable[
-    [Mapping[str, Any], str], dict[str, Any]
-]  # (request, its key) -> chat completion; raises MixcliError
+Ask = Callable[[ChatBody, str], ChatCompletion]  # (request, its key) -> its answer; raises MixcliError

@@ -18,12 +18,13 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from mixcli.batch.output import json_line
 from mixcli.errors import InUse, UsageError
+from mixcli.host.protocol.messages import Fields
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
@@ -33,7 +34,7 @@ SYNC = 1.0  # seconds between two fsyncs
 AROUND = 1 << 15  # places before and behind the present one whose old outcomes are known: about 30 MB
 
 
-def key_of(settings: str, body: Mapping[str, Any]) -> str:
+def key_of(settings: str, body: Fields) -> str:
     """Return the name of a request: 32 hex digits over it and the settings under which it is asked."""
     text = json.dumps([settings, body], sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -59,7 +60,7 @@ class BatchJournal:
         self._last = -1  # the place of the last of them
         self._synced = time.monotonic()
 
-    def take(self, key: str, place: int) -> dict[str, Any] | None:
+    def take(self, key: str, place: int) -> dict[str, object] | None:
         """Return what an earlier run has computed for a request, or None. May be called from several threads."""
         with self._lock:
             offset, is_own = self._find(key, place)
@@ -75,7 +76,7 @@ class BatchJournal:
                 self._write(key, place, outcome)
             return outcome
 
-    def append(self, key: str, place: int, outcome: Mapping[str, Any]) -> None:
+    def append(self, key: str, place: int, outcome: Fields) -> None:
         """Keep an outcome; OSError (ENOSPC) leaves the lines before it whole."""
         with self._lock:
             self._write(key, place, outcome)
@@ -119,7 +120,7 @@ class BatchJournal:
             self._seen.pop(key, None)
         return offset
 
-    def _write(self, key: str, place: int, outcome: Mapping[str, Any]) -> None:
+    def _write(self, key: str, place: int, outcome: Fields) -> None:
         line = json_line({"key": key, "n": place, "outcome": outcome}).encode()
         written = 0
         try:
@@ -189,13 +190,13 @@ def _cut_torn_line(file: BinaryIO) -> None:
         end = start
 
 
-def _line_at(handle: int, offset: int) -> dict[str, Any]:
+def _line_at(handle: int, offset: int) -> dict[str, object]:
     pieces: list[bytes] = []
     while True:
         piece = os.pread(handle, 1 << 14, offset)
         end = piece.find(b"\n")
         if end >= 0 or not piece:
-            line: dict[str, Any] = json.loads(b"".join([*pieces, piece[: end if end >= 0 else None]]))
+            line: dict[str, object] = json.loads(b"".join([*pieces, piece[: end if end >= 0 else None]]))
             return line
         pieces.append(piece)
         offset += len(piece)

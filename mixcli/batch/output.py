@@ -4,13 +4,14 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from mixcli.batch.targets import part_of
 from mixcli.errors import InUse
+from mixcli.host.protocol.messages import Fields
 from mixcli.system.console import console
 from quantize.output_target import is_stream
 
@@ -94,7 +95,7 @@ def _flushing(write: Callable[[str], object], flush: Callable[[], None]) -> Writ
     return line
 
 
-def json_line(line: Mapping[str, Any]) -> str:
+def json_line(line: Fields) -> str:
     """Return a line of JSON; a lone surrogate stays an escape."""
     text = json.dumps(line, ensure_ascii=False)
     try:

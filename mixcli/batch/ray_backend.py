@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from mixcli.batch.record import Record, RecordSource
 from mixcli.errors import MixcliError, NotReachable, UsageError
-from mixcli.host.protocol.errors import error_body, raise_error
+from mixcli.host.protocol.errors import ErrorBody, error_body, raise_error
+from mixcli.host.protocol.messages import ChatBody, ChatCompletion
 from mixcli.request.template import as_text
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
@@ -28,31 +29,31 @@ READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_jso
 
 
 class RayEngine:
-    """One engine of the cluster, an actor on its node. Errors travel as the bodies that a host would send."""
+    """One engine of the cluster, an actor on its node. Errors travel as a host would send them."""
 
     def __init__(
         self, model: str | None, load_options: "LoadOptions", keep_alive: float, isolation_key: str
     ) -> None:
         self._loading = (model, load_options, keep_alive, isolation_key)
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> str | ErrorBody:
         """Load the model of this node's store as this node's plan says; returns its identity or an error."""
         from mixcli.batch.backends import HostBackend
         from mixcli.client.launch import identity, load
 
         model, load_options, keep_alive, isolation_key = self._loading
         try:
-            self._asker = HostBackend(
+            self._backend = HostBackend(
                 lambda: load(model, load_options, keep_alive, isolation_key), identity(model, load_options)
             )
         except MixcliError as error:
             return error_body(error)[1]
-        return {"identity": self._asker.identity}
+        return self._backend.identity
 
-    def ask(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+    def ask(self, body: ChatBody, key: str) -> ChatCompletion | ErrorBody:
         """Return the answer to a request, or an error."""
         try:
-            return self._asker(body, key)
+            return self._backend(body, key)
         except MixcliError as error:
             return error_body(error)[1]
 
@@ -80,11 +81,11 @@ class RayBackend:
             f"{counted(self.width, 'engine')} on {counted(len({seat.node for seat in self._seats}), 'node')}"
         )
 
-    def __call__(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
+    def __call__(self, body: ChatBody, key: str) -> ChatCompletion:
         while True:
             seat = self._taken()
             try:
-                answer: dict[str, Any] = self._ray.get(seat.actor.ask.remote(dict(body), key))
+                answer: ChatCompletion | ErrorBody = self._ray.get(seat.actor.ask.remote(body, key))
             except (
                 self._ray.exceptions.RayTaskError
             ) as error:  # the engine is there: it failed with this record
@@ -101,7 +102,7 @@ class RayBackend:
             finally:
                 with self._lock:
                     seat.n_asked -= 1
-            if "error" in answer:
+            if isinstance(answer, ErrorBody):
                 raise_error(answer)
             return answer
 
@@ -123,18 +124,18 @@ class RayBackend:
         waiting = [(seat, seat.actor.load.remote()) for seat in seats]
         good: list[_RayWorker] = []
         identities: set[str] = set()
-        failed: dict[str, Any] | None = None
+        failed: ErrorBody | None = None
         for seat, loading in waiting:
             try:
-                found = self._ray.get(loading)
+                found: str | ErrorBody = self._ray.get(loading)
             except self._ray.exceptions.RayError as error:
-                found = {"error": {"message": _cause(error), "exit_code": NotReachable.exit_code}}
-            if "error" in found:
-                console.warn(f"node {seat.node} is skipped: {found['error']['message']}")
+                found = ErrorBody(_cause(error), exit_code=NotReachable.exit_code)
+            if isinstance(found, ErrorBody):
+                console.warn(f"node {seat.node} is skipped: {found.message}")
                 failed = failed or found
             else:
                 good.append(seat)
-                identities.add(found["identity"])
+                identities.add(found)
         if not good:
             if failed:
                 raise_error(failed)

@@ -1,8 +1,9 @@
 """The types that every input reader returns: records, and what is known about an input before the first record."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+
+from mixcli.host.protocol.messages import Fields
 
 
 @dataclass(frozen=True)
@@ -14,9 +15,9 @@ class Record:
 
     id: str | int
     fields: dict[str, str] = field(default_factory=dict)
-    request: dict[str, Any] | None = None
+    request: Fields | None = None
     fault: str = ""
-    nested: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    nested: Fields = field(default_factory=dict, compare=False)
     nulls: frozenset[str] = field(default=frozenset(), compare=False)
 
 

@@ -1,14 +1,14 @@
 """Run a batch: skip what the journal has, request the rest, and write all results in order."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from mixcli.batch.job import Ask, BatchJob
 from mixcli.batch.journal import BatchJournal, key_of
 from mixcli.batch.record import Record
 from mixcli.batch.window import Pool
 from mixcli.errors import MixcliError, ModelDied, NotReachable, SomeFailed, UsageError
+from mixcli.host.protocol.messages import Fields
 from mixcli.system.formatting import counted
 
 FATAL = (ModelDied, NotReachable)  # no fault of a record: every other one would fail the same way
@@ -18,13 +18,17 @@ AHEAD = 4  # windows of records that may wait behind a slow one
 
 @dataclass(frozen=True)
 class BatchResult:
-    """One record's end: its line, and whether it failed, was known from an earlier run, or was computed now."""
+    """One record's end: its line, why it failed, and whether it was known from an earlier run or computed now."""
 
     index: int
     record: Record
-    line: Mapping[str, Any]
-    failed: bool = False
+    line: Fields
+    error: str | None = None
     known: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def run(
     ask: Ask,
     journal: BatchJournal | None,
     settings: BatchSettings,
-    write: Callable[[Mapping[str, Any]], object],
+    write: Callable[[Fields], object],
     look: Look,
 ) -> Tally:
     """Run a batch; `write` gets lines in order of the input (or of completion), `look` every end as it comes.
@@ -67,7 +71,7 @@ def run(
     with the same error: then the cause is the address, the model or an option. Finished results are in the journal.
     """
     ahead = settings.window * AHEAD
-    pool: Pool[tuple[int, Record], tuple[BatchResult, str, dict[str, Any] | None]] = Pool(
+    pool: Pool[tuple[int, Record], tuple[BatchResult, str, Fields | None]] = Pool(
         lambda task: _one(*task, job, ask, journal, settings.identity), settings.window, ahead
     )
     tally = Tally()
@@ -99,10 +103,9 @@ def run(
 
 def _alike(words: list[str], done: BatchResult) -> list[str] | None:
     """Note what a request failed with; None once one has worked or failed otherwise. Raises SomeFailed when there are too many."""
-    error = done.line.get("error") if done.failed else None
-    if not error or (words and words[0] != error["message"]):
+    if done.error is None or (words and words[0] != done.error):
         return None
-    words = [*words, error["message"]]
+    words = [*words, done.error]
     if len(words) == ALIKE:
         raise SomeFailed(
             f"the first {ALIKE} records all failed with the same error, so the batch stopped: {words[0]}"
@@ -112,14 +115,14 @@ def _alike(words: list[str], done: BatchResult) -> list[str] | None:
 
 def _one(
     index: int, record: Record, job: BatchJob, ask: Ask, journal: BatchJournal | None, identity: str
-) -> tuple[BatchResult, str, dict[str, Any] | None]:
+) -> tuple[BatchResult, str, Fields | None]:
     """Process one record; return it with its key, and the outcome if it was computed now."""
     key = key_of(identity, {"line": index})
     try:
         if record.fault:
             raise UsageError(record.fault)
         body = job.body(record)
-        key = key_of(identity, body)
+        key = key_of(identity, body.to_json())
         known = journal.take(key, index) if journal else None
         if known is not None:
             return BatchResult(index, record, job.line(record, key, known), known=True), key, None
@@ -127,5 +130,5 @@ def _one(
     except FATAL:
         raise
     except MixcliError as error:
-        return BatchResult(index, record, job.failure(record, key, error), failed=True), key, None
+        return BatchResult(index, record, job.failure(record, key, error), str(error)), key, None
     return BatchResult(index, record, job.line(record, key, outcome)), key, outcome

@@ -4,10 +4,10 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mixcli.chat.sessions import DONE, PARTIAL, Session, Sessions, StoredMessage
 from mixcli.errors import UsageError
+from mixcli.request.prompt import ChatTurn
 from mixcli.request.settings import ChatSettings
 
 SAVE_EVERY = 0.5  # seconds between two saves of an answer that is being written
@@ -101,10 +101,10 @@ class Conversation:
             messages = messages[:-1]
         return _answered(messages)[n_dropped:]
 
-    def to_messages(self, n_dropped: int = 0) -> list[dict[str, Any]]:
+    def to_messages(self, n_dropped: int = 0) -> tuple[ChatTurn, ...]:
         """Return what `sent` does, and the system message, as a request has it."""
-        said: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
-        return said + [_on_the_wire(message, self.model) for message in self.sent(n_dropped)]
+        first = (ChatTurn("system", self.system),) if self.system else ()
+        return (*first, *(_as_turn(message, self.model) for message in self.sent(n_dropped)))
 
     # the tree
 
@@ -196,8 +196,6 @@ def _answered(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
     return kept
 
 
-def _on_the_wire(message: StoredMessage, model: str) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.token_ids and message.model == model:  # another model has another vocabulary
-        said["token_ids"] = list(message.token_ids)
-    return said
+def _as_turn(message: StoredMessage, model: str) -> ChatTurn:
+    same = message.model == model  # another model has another vocabulary
+    return ChatTurn(message.role, message.content, tuple(message.token_ids) if same else ())

@@ -1,9 +1,9 @@
 """The model of a chat: load it in the background, and reload it when its process died."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mixcli.errors import MixcliError, NotInstalled
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mixcli.client.process import Host
     from mixcli.host.protocol.host_spec import LoadPlan
     from mixcli.planning.load_options import LoadOptions
+    from mixcli.request.prompt import ChatTurn
     from mixcli.store.store import StoredModel
 
 LOADING, READY, FAILED, GONE = "loading", "ready", "failed", "gone"
@@ -93,13 +94,13 @@ class ChatModel:
             return False
         return True
 
-    def count(self, messages: list[dict[str, Any]]) -> int:
+    def count(self, messages: "Sequence[ChatTurn]") -> int:
         """Count the tokens of a conversation; 0 where that cannot be known now."""
         if self._host is None or not messages:
             return 0
         try:
-            return int(self._host.client.tokenize({"messages": messages})["count"])
-        except (MixcliError, OSError, ValueError, KeyError):
+            return self._host.client.count_messages(messages).count or 0
+        except (MixcliError, OSError):
             return 0
 
     def lost(self) -> str:
@@ -176,7 +177,7 @@ class ChatModel:
                 self._placed,
                 use_smaller_plan=self._less,
             )
-            self.n_ctx = host.client.health()["n_ctx"]
+            self.n_ctx = host.client.health().n_ctx or 0
         except Exception as error:
             self._less = self._less or KILLED in str(error)
             self.error = error

@@ -21,6 +21,7 @@ from mixcli.chat.view import notes
 from mixcli.chat.view.stats import TurnStats
 from mixcli.chat.view.toolbar import Gauges, line, loading
 from mixcli.errors import MixcliError, ModelDied
+from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.settings import DROP_OLDEST
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
@@ -96,11 +97,8 @@ class ChatSession:
             return False
         self._note_system()
         self.conversation.talk_with(self.model.label)
-        body = {
-            "messages": self.conversation.to_messages(),
-            **self.conversation.settings.body(),
-            "persist": not self.ephemeral,
-        }
+        options = {**self.conversation.settings.body(), "persist": not self.ephemeral}
+        body = ChatBody(self.conversation.to_messages(), options)
         before = self.n_used
         outcome = take_turn(
             host, body, self.conversation, view,

@@ -3,15 +3,15 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mixcli.chat.conversation import Conversation
 from mixcli.chat.interrupts import Interrupts
 from mixcli.chat.sessions import CUT, DONE, FAILED, STOPPED
 from mixcli.chat.view.render import View
 from mixcli.chat.view.stats import TurnStats
-from mixcli.client.openai import Delta
+from mixcli.host.protocol.messages import ChatBody, Delta, PromptProgress
 
 if TYPE_CHECKING:
     from mixcli.client.process import Host
@@ -33,7 +33,7 @@ class Outcome:
 
 
 def take_turn(
-    host: "Host", body: dict[str, Any], conversation: Conversation, view: View, status: Status
+    host: "Host", body: ChatBody, conversation: Conversation, view: View, status: Status
 ) -> Outcome:
     """Ask, show and keep one answer, with `status` below it.
 
@@ -41,7 +41,7 @@ def take_turn(
     """
     progress = _Progress(view, status)
     state, error = DONE, None
-    request = {**body, "return_token_ids": True, "return_progress": True}
+    request = replace(body, return_token_ids=True, return_progress=True)
     with Interrupts() as interrupts:
         try:
             with contextlib.closing(host.client.chat(request)) as stream:
@@ -86,7 +86,7 @@ class _Progress:
         if delta.usage:
             self._accounts = delta
         if delta.prompt_progress:
-            self._n_prompt = delta.prompt_progress.get("total", 0)
+            self._n_prompt = delta.prompt_progress.total or 0
             self._view.status(_reading(delta.prompt_progress))
         if delta.text:
             self._first = self._first or now
@@ -100,7 +100,7 @@ class _Progress:
         return TurnStats.of(self._accounts, self._first - self._started if self._first else 0.0, self._reason)
 
 
-def _reading(at: dict[str, Any]) -> str:
-    done, total = at.get("processed", 0), at.get("total", 0)
+def _reading(at: PromptProgress) -> str:
+    done, total = at.processed or 0, at.total or 0
     share = f" ({100 * done / total:.0f} %)" if total else ""
     return f"prefill {done:,} of {total:,} tokens{share}"

@@ -10,7 +10,6 @@ import json
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from mixcli.errors import MixcliError
 
@@ -100,14 +99,14 @@ class Events:
         self._data: list[bytes] = []
         self._bare: list[bytes] = []  # JSON without "data:", which may take several lines
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, object]]:
         for line in self._lines:
             yield from self._line(line)
             if self.is_done:
                 return
         yield from self._end(at_end=True)
 
-    def _line(self, line: bytes) -> Iterator[dict[str, Any]]:
+    def _line(self, line: bytes) -> Iterator[dict[str, object]]:
         name, _, value = line.partition(b":")
         if self._bare or line.startswith(b"{"):
             yield from self._bare_line(line)
@@ -118,7 +117,7 @@ class Events:
         elif name == b"data":
             yield from self._data_line(value.removeprefix(b" "))
 
-    def _data_line(self, value: bytes) -> Iterator[dict[str, Any]]:
+    def _data_line(self, value: bytes) -> Iterator[dict[str, object]]:
         if self._data and _json(self._joined()) is not None:  # no blank line between two events
             yield from self._end()
         if not self._data and value.strip() == DONE:
@@ -135,7 +134,7 @@ class Events:
         ):
             yield from self._end()
 
-    def _bare_line(self, line: bytes) -> Iterator[dict[str, Any]]:
+    def _bare_line(self, line: bytes) -> Iterator[dict[str, object]]:
         self._bare.append(line)
         if line.startswith(b"}") or (len(self._bare) == 1 and line.rstrip().endswith(b"}")):
             value = _json(b"\n".join(self._bare))
@@ -145,7 +144,7 @@ class Events:
         if sum(map(len, self._bare)) > MAX_BODY:
             raise MixcliError(f"the server's answer has more than {MAX_BODY:,} bytes; truncated")
 
-    def _end(self, *, at_end: bool = False) -> Iterator[dict[str, Any]]:
+    def _end(self, *, at_end: bool = False) -> Iterator[dict[str, object]]:
         """Yield the event that ends here; at the end of all an unfinished one counts as cut off, and is left out."""
         raw, name = self._joined(), self._name
         self._data, self._name = [], ""
@@ -161,15 +160,16 @@ class Events:
         return b"\n".join(self._data)
 
 
-def _json(raw: bytes) -> Any:
+def _json(raw: bytes) -> object:
     """Return the value of JSON text, None if it is not JSON."""
     try:
-        return json.loads(raw.decode("utf-8", "replace"))
+        value: object = json.loads(raw.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
+    return value
 
 
-def _object(value: Any, raw: bytes) -> dict[str, Any]:
+def _object(value: object, raw: bytes) -> dict[str, object]:
     if isinstance(value, dict):
         return value
     raise MixcliError(

@@ -11,20 +11,33 @@ import math
 import select
 import socket
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mixcli.client.completions import Delta, Halves, completion_of, delta_of
+from mixcli.client.completions import Halves, completion_of, delta_of
 from mixcli.client.events import MAX_BODY, Events, body_of, pieces
 from mixcli.client.refusal import refuse
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.protocol.errors import error_in, raise_error
 from mixcli.host.protocol.host_record import listener_pid, process_at
+from mixcli.host.protocol.messages import (
+    ChatBody,
+    ChatCompletion,
+    Delta,
+    ExpertUse,
+    Fields,
+    TokenCount,
+    object_of,
+)
 from mixcli.host.protocol.paths import ATTACH, EXPERTS
+from mixcli.host.protocol.status import HostHealth, LoadStatus
 from mixcli.system.process_state import STOPPED, state
+
+if TYPE_CHECKING:
+    from mixcli.request.prompt import ChatTurn
 
 CHAT = "/v1/chat/completions"
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -75,21 +88,21 @@ class ChatClient:
     prefix = ""  # of every path
     lost: tuple[type[Exception], ...] = GONE  # how it looks when the server is not there any more
     headers: Mapping[str, str] = NONE
-    defaults: Mapping[str, Any] = NONE  # of every request for an answer
+    defaults: Fields = NONE  # of every request for an answer
     patience = (
         math.inf
     )  # seconds in which a whole answer, or an event of a stream, must come; keep-alives do not count
 
-    def chat(self, body: dict[str, Any]) -> Generator[Delta, None, None]:
-        """Stream one answer; the body is OpenAI's chat completion request.
+    def chat(self, body: ChatBody) -> Generator[Delta, None, None]:
+        """Stream one answer.
 
         Raises the error that the server reports, or what `gone` gives when it goes away before the answer has ended.
         """
-        request = {**self.defaults, **body, "stream": True, "stream_options": {"include_usage": True}}
-        limit = request.get("max_tokens")
+        said = {**self.defaults, **body.to_json()}
+        request = {**said, "stream": True, "stream_options": {"include_usage": True}}
         try:
             with self._request("POST", CHAT, request) as response:
-                yield from self._deltas(response, pieces(response), limit if isinstance(limit, int) else None)
+                yield from self._deltas(response, pieces(response), body.max_tokens)
         except self.lost as error:
             raise self.gone("during the answer", error) from error
 
@@ -132,16 +145,21 @@ class ChatClient:
         if not is_answer:
             raise MixcliError("the server's answer has no choices, so it has no text")
 
-    def complete(self, body: dict[str, Any], key: str = "") -> dict[str, Any]:
-        """Return a whole answer as OpenAI's chat completion object; errors as in `chat`.
+    def complete(self, body: ChatBody, key: str = "") -> ChatCompletion:
+        """Return a whole answer; errors as in `chat`.
 
         `key` names the request (Idempotency-Key): a host that has answered it already answers again without computing.
         """
-        return self._value(CHAT, {**self.defaults, **body}, {"Idempotency-Key": key} if key else NONE)
+        named = {"Idempotency-Key": key} if key else NONE
+        return ChatCompletion(self._value(CHAT, {**self.defaults, **body.to_json()}, named))
 
-    def tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Count the tokens of {"messages": [...]} or {"prompt": text}: count, tokens and max_model_len."""
-        return self._value("/tokenize", body)
+    def count_text(self, text: str) -> TokenCount:
+        """Count the tokens of a text."""
+        return TokenCount.of(self._value("/tokenize", {"prompt": text}))
+
+    def count_messages(self, messages: "Sequence[ChatTurn]") -> TokenCount:
+        """Count the tokens of a conversation, ready for an answer."""
+        return TokenCount.of(self._value("/tokenize", {"messages": [one.to_json() for one in messages]}))
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
         """Return the error of a server that went away."""
@@ -157,7 +175,7 @@ class ChatClient:
     def _wait_for_response(self, connection: http.client.HTTPConnection) -> None:
         """Return when a response begins, or when its own timeout may count."""
 
-    def _value(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NONE) -> dict[str, Any]:
+    def _value(self, path: str, body: Fields, headers: Mapping[str, str] = NONE) -> Fields:
         try:
             with self._request("POST", path, body, headers) as response:
                 raw = body_of(response, patience=self.patience)
@@ -169,7 +187,7 @@ class ChatClient:
                         raise MixcliError(
                             f"the server's answer to {path} is not JSON: {_first_words(raw)}"
                         ) from None
-                    value = completion_of(self._deltas(response, [raw], None))
+                    return completion_of(self._deltas(response, [raw], None)).body
         except self.lost as error:
             raise self.gone("before the answer", error) from error
         if not isinstance(value, dict):
@@ -182,7 +200,7 @@ class ChatClient:
         self,
         method: str,
         path: str,
-        body: dict[str, Any] | None = None,
+        body: Fields | None = None,
         headers: Mapping[str, str] = NONE,
         *,
         patience: float | None = None,
@@ -213,7 +231,7 @@ class ChatClient:
         return response
 
     @staticmethod
-    def _events(response: http.client.HTTPResponse) -> Generator[dict[str, Any], None, None]:
+    def _events(response: http.client.HTTPResponse) -> Generator[Fields, None, None]:
         """Yield the JSON of every server-sent event up to [DONE]; closing the iterator closes the connection."""
         with response:
             yield from Events(pieces(response))
@@ -230,26 +248,30 @@ class HostClient(ChatClient):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def health(self, seconds: float = CONNECT) -> dict[str, Any]:
-        """Return the host's state; OSError when nothing listens, TimeoutError when it does not respond in time."""
+    def health(self, seconds: float = CONNECT) -> HostHealth:
+        """Return the host's state; OSError when nothing listens, TimeoutError when it does not respond in time, ValueError when it is another program."""
         connection = UnixConnection(self.path, seconds)
         with contextlib.closing(connection):
             connection.request("GET", "/health", headers={"Connection": "close"})
             with connection.getresponse() as response:
-                body: dict[str, Any] = json.loads(response.read())
-        return body
+                return HostHealth.of(object_of(json.loads(response.read())))
 
-    def attach(self, keep_alive: float) -> Generator[dict[str, Any], None, None]:
+    def attach(self, keep_alive: float) -> Generator[LoadStatus, None, None]:
         """Yield the host's states while holding the model loaded; OSError at once when nothing listens.
 
         Closing the iterator leaves; `keep_alive` seconds later the host may end. The iterator ends when the host does, with a
         TimeoutError when a load gives no sign of life.
         """
-        return self._events(self._request("GET", f"{ATTACH}?keep_alive={keep_alive}"))
+        return self._statuses(self._request("GET", f"{ATTACH}?keep_alive={keep_alive}"))
 
-    def experts(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return how the last answer of a conversation was routed: n_expert, n_expert_used, and a count for each layer and expert."""
-        return self._value(EXPERTS, {"messages": messages})
+    def _statuses(self, response: http.client.HTTPResponse) -> Generator[LoadStatus, None, None]:
+        with contextlib.closing(self._events(response)) as events:
+            for event in events:
+                yield LoadStatus.of(event)
+
+    def experts(self, messages: "Sequence[ChatTurn]") -> ExpertUse:
+        """Return how the last answer of a conversation was routed."""
+        return ExpertUse.of(self._value(EXPERTS, {"messages": [one.to_json() for one in messages]}))
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
         if isinstance(cause, TimeoutError):
@@ -298,4 +320,4 @@ def _first_words(raw: bytes) -> str:
     return " ".join(raw[:1000].decode("utf-8", "replace").split())[:200] or "it is empty"
 
 
-__all__ = ["CHAT", "GONE", "ChatClient", "Delta", "HostClient"]
+__all__ = ["CHAT", "GONE", "ChatClient", "HostClient"]

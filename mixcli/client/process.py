@@ -7,9 +7,8 @@ import signal
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mixcli.client.openai import GONE, HostClient, unresponsive
 from mixcli.client.spawn import Child
@@ -18,6 +17,7 @@ from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_record import HostRecord, end, process_at, records, until
 from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.host.protocol.paths import READY
+from mixcli.host.protocol.status import HostHealth, LoadStatus
 from mixcli.system import paths
 from mixcli.system.locks import exclusive
 from mixcli.system.process_state import born
@@ -34,7 +34,7 @@ TAIL = 4096
 LOST_WORKER = "Remote RPC server crashed"  # what llama.cpp (ggml-rpc.cpp) says before it aborts
 KILLED = "killed by signal 9, by a user or because memory ran out"
 
-States = Generator[dict[str, Any], None, None]
+States = Generator[LoadStatus, None, None]
 
 NOBODY = (FileNotFoundError, ConnectionError)
 
@@ -45,7 +45,7 @@ class Host:
 
     name: HostName
     client: HostClient
-    notes: list[str]
+    notes: tuple[str, ...]
     _states: States
     process: Child | None
     pid: int
@@ -59,7 +59,7 @@ class Host:
 
     def _is_in_use(self) -> bool:
         try:
-            return bool(self.client.health()["busy"])
+            return bool(self.client.health().busy)
         except (OSError, ValueError, http.client.HTTPException):
             return False  # it is on its way out
 
@@ -88,13 +88,13 @@ def connect(
             states = _wait_for_socket(name, process, keep_alive)
     try:
         for state in states:
-            if "error" in state:
-                raise_error(state)
-            if state["status"] == READY:
+            if state.error:
+                raise_error(state.error)
+            if state.status == READY:
                 return Host(
-                    name, HostClient(name.socket), state["notes"], states, process, state["pid"], keep_alive
+                    name, HostClient(name.socket), state.notes, states, process, state.pid, keep_alive
                 )
-            report(state["progress"], 1.0, f"loading {name.label}")
+            report(state.progress, 1.0, f"loading {name.label}")
     except TimeoutError as error:
         raise unresponsive(name.socket) from error
     except GONE as error:
@@ -102,7 +102,7 @@ def connect(
     raise ModelDied(_sentence(name, process, "loaded"))
 
 
-def hosts() -> list[dict[str, Any]]:
+def hosts() -> list[HostHealth]:
     """Return the state of every host, all asked at once and for two seconds; sockets that nothing listens on are cleared away.
 
     One that does not answer has the status UNRESPONSIVE, one that has closed its socket STOPPING; of both only the process and the
@@ -113,18 +113,16 @@ def hosts() -> list[dict[str, Any]]:
     sockets = sorted(folder.glob("*.sock"))
     with ThreadPoolExecutor(max(1, min(len(sockets), AT_ONCE))) as pool:
         found = [state for state in pool.map(_state, sockets) if state is not None]
-    answered = {state["pid"] for state in found}
+    answered = {state.pid for state in found}
     for pid, record in known.items():
         if pid not in answered and record.is_alive:
             found.append(
                 _silent(pid, record, STOPPING if record.socket not in map(str, sockets) else UNRESPONSIVE)
             )
-    return [
-        {**state, **_named(known.get(state["pid"]))} if state["model"] is None else state for state in found
-    ]
+    return [_named(state, known.get(state.pid)) if state.model is None else state for state in found]
 
 
-def _state(path: Path) -> dict[str, Any] | None:
+def _state(path: Path) -> HostHealth | None:
     """Return what a host says of itself; None where nothing listens."""
     try:
         return HostClient(path).health()
@@ -137,14 +135,13 @@ def _state(path: Path) -> dict[str, Any] | None:
         return _silent(pid, None, UNRESPONSIVE) if pid else None
 
 
-def _silent(pid: int, record: HostRecord | None, status: str) -> dict[str, Any]:
+def _silent(pid: int, record: HostRecord | None, status: str) -> HostHealth:
     """Describe a host that does not say it itself."""
-    of = dict.fromkeys(("model", "path", "size", "n_ctx", "busy", "expires_in"))
-    return {**of, "status": status, "pid": pid, **_named(record)}
+    return _named(HostHealth(status, pid), record)
 
 
-def _named(record: HostRecord | None) -> dict[str, Any]:
-    return {"model": record.label, "path": record.path} if record else {}
+def _named(state: HostHealth, record: HostRecord | None) -> HostHealth:
+    return replace(state, model=record.label, path=record.path) if record else state
 
 
 def stop(pid: int) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mixcli.client.events import body_of
 from mixcli.errors import Busy, NotReachable, UsageError
-from mixcli.host.protocol.errors import error_in, message_of, raise_error
+from mixcli.host.protocol.errors import ErrorBody, error_in, raise_error
 
 BUSY = (429, 502, 503, 504, 529)  # it helps to wait; 529 is what some write for "overloaded"
 NO_USE = ("insufficient_quota", "billing_hard_limit_reached")  # codes of a 429 that no waiting mends
@@ -30,19 +30,16 @@ def refuse(response: http.client.HTTPResponse) -> NoReturn:
         found = error_in(json.loads(raw.decode("utf-8", "replace")), refused=True)
     except (ValueError, RecursionError):
         found = None
-    body = found or {
-        "error": {"message": f"the server returned {status} {response.reason}{_words(raw, response)}"}
-    }
-    detail = body["error"]
-    if status == 429 and isinstance(detail, dict) and {detail.get("code"), detail.get("type")} & set(NO_USE):
-        raise NotReachable(message_of(detail))
+    error = found or ErrorBody(f"the server returned {status} {response.reason}{_words(raw, response)}")
+    if status == 429 and {error.code, error.type} & set(NO_USE):
+        raise NotReachable(error.message)
     if status in BUSY:
         wait = response.getheader("Retry-After-Ms")
         raise Busy(
-            message_of(detail),
+            error.message,
             seconds_of(response.getheader("Retry-After")) if wait is None else seconds_of(wait, 1e-3),
         )
-    raise_error(body, status)
+    raise_error(error, status)
 
 
 def seconds_of(text: str | None, unit: float = 1.0) -> float:

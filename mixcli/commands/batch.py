@@ -229,6 +229,6 @@ def _print(report: "Report", out: Path | None, as_json: bool) -> None:
     if out is None:
         console.note(report.evaluation.text())
     elif as_json:
-        console.data(report.evaluation.to_dict())
+        console.data(report.evaluation.to_json())
     else:
         console.line(report.evaluation.text())

@@ -21,19 +21,19 @@ def command(as_json: bool) -> None:
     """List loaded models."""
     running = hosts()
     if as_json:
-        console.data(running)
+        console.data([host.to_json() for host in running])
         return
     if not running:
         console.note("no model is loaded")
         return
     rows = [
         (
-            host["model"] or "?",
-            str(host["pid"]),
-            "?" if host["size"] is None else format_bytes(host["size"]),
-            "?" if host["n_ctx"] is None else str(host["n_ctx"]),
-            host["status"],
-            STAYS.get(host["status"]) or ("in use" if host["busy"] else _left(host["expires_in"])),
+            host.model or "?",
+            str(host.pid),
+            "?" if host.size is None else format_bytes(host.size),
+            "?" if host.n_ctx is None else str(host.n_ctx),
+            host.status,
+            STAYS.get(host.status) or ("in use" if host.busy else _left(host.expires_in)),
         )
         for host in running
     ]

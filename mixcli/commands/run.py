@@ -105,6 +105,7 @@ def command(
 
     Without --temperature the most likely token is always taken, so a script gets the same answer for the same text.
     """
+    from mixcli.host.protocol.messages import ChatBody
     from mixcli.request.prompt import question_of
     from mixcli.request.sampling_table import SCRIPT_TEMPERATURE
     from mixcli.run.modes import RunOptions, answer_lines, answer_long, answer_once
@@ -120,11 +121,10 @@ def command(
         kept = {wire: role.settings[name] for name, wire in wires.items() if wire}
     if deterministic:
         kept = {**kept, "deterministic": True, "speculate": False}
-    body = {"temperature": SCRIPT_TEMPERATURE, **kept, **sampling.said()}
-    if endpoint is None:
-        body["park"] = False  # no next turn follows
-        if len(system or "") >= LONG_SYSTEM:
-            body["persist"] = True
+    chosen = {"temperature": SCRIPT_TEMPERATURE, **kept, **sampling.said()}
+    if endpoint is None and len(system or "") >= LONG_SYSTEM:
+        chosen["persist"] = True
+    body = ChatBody(options=chosen, park=False if endpoint is None else None)  # no next turn follows
     how = RunOptions(form, body, on_overflow, stream and not as_json, as_json, stats)
     words = read_text(template) if template else None
     if each_line:

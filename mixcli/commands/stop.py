@@ -1,7 +1,7 @@
 """mixcli stop: unload a model."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +10,9 @@ from mixcli.commands.options import NAME_OR_PATH, common
 from mixcli.errors import MixcliError, UsageError
 from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean
+
+if TYPE_CHECKING:
+    from mixcli.host.protocol.status import HostHealth
 
 
 @click.command("stop", cls=CheckedCommand)
@@ -29,7 +32,7 @@ def command(model: str | None, everything: bool) -> None:
     if model:
         chosen = [host for host in running if model in _names(host)]
     else:  # those that are about to end count only where there are no others
-        chosen = [host for host in running if everything or host["status"] != STOPPING] or running
+        chosen = [host for host in running if everything or host.status != STOPPING] or running
     if not chosen:
         known = [name for host in running for name in _names(host) if name]
         hint = did_you_mean(model or "", known, "`mixcli ps` lists loaded models")
@@ -43,26 +46,26 @@ def command(model: str | None, everything: bool) -> None:
         )
     failed: list[MixcliError] = []
     with ThreadPoolExecutor(len(chosen)) as pool:
-        for host, ending in [(host, pool.submit(stop, host["pid"])) for host in chosen]:
+        for host, ending in [(host, pool.submit(stop, host.pid)) for host in chosen]:
             try:
                 ending.result()
             except MixcliError as error:
                 failed.append(error)
             else:
-                console.note(f"stopped {host['model'] or 'a model'} (pid {host['pid']})")
+                console.note(f"stopped {host.model or 'a model'} (pid {host.pid})")
     if failed:
         raise failed[0]
 
 
-def _named(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+def _named(chosen: Sequence["HostHealth"]) -> list[str]:
     """Return what names each of some models: its process id where it has no name, or shares it."""
-    labels = [host["model"] for host in chosen]
+    labels = [host.model for host in chosen]
     return [
-        f"{label} (pid {host['pid']})" if label and labels.count(label) > 1 else label or str(host["pid"])
+        f"{label} (pid {host.pid})" if label and labels.count(label) > 1 else label or str(host.pid)
         for label, host in zip(labels, chosen, strict=True)
     ]
 
 
-def _names(host: Mapping[str, Any]) -> tuple[str, ...]:
-    label = host["model"] or ""
-    return (label, label.split(":")[0], host["path"] or "", str(host["pid"]))
+def _names(host: "HostHealth") -> tuple[str, ...]:
+    label = host.model or ""
+    return (label, label.split(":")[0], host.path or "", str(host.pid))

@@ -4,20 +4,19 @@ import asyncio
 import contextlib
 import json
 import math
-import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from mixcli.engine.sequence import Output
-from mixcli.errors import BadRequest, Busy, MixcliError
+from mixcli.errors import BadRequest, MixcliError
 from mixcli.host.body import parsed
 from mixcli.host.call import Call, ChatQuestion
 from mixcli.host.idempotency import (
@@ -32,13 +31,11 @@ from mixcli.host.idempotency import (
     name_of,
 )
 from mixcli.host.intake import Intake
-from mixcli.host.keep_alive import KeepAlive
-from mixcli.host.loop import EngineLoop
-from mixcli.host.openai_response import ResponseWriter
+from mixcli.host.openai_response import JsonObject, ResponseWriter
 from mixcli.host.openai_schema import ChatRequest, ExpertsRequest, TokenizeRequest
-from mixcli.host.protocol.errors import BUSY, error_body
-from mixcli.host.protocol.host_spec import HostSpec
-from mixcli.host.protocol.paths import ATTACH, FAILED, LOADING
+from mixcli.host.protocol.errors import BUSY, ErrorBody, error_body
+from mixcli.host.protocol.paths import ATTACH, EXPERTS, FAILED, LOADING
+from mixcli.host.state import HostState
 
 GONE = 499  # the client disconnected, so no one reads it
 LARGE = 1 << 16  # bytes of a body that are worth a thread
@@ -50,113 +47,58 @@ BEAT = 2.0  # seconds of silence after which a stream shows that this process is
 ALIVE = None  # what stands for it in a stream: a comment, which every client of server-sent events skips
 
 
-class HostState:
-    """The state that the handlers share: the engine, the connected clients, and a signal for every change of the load."""
-
-    def __init__(self, spec: HostSpec) -> None:
-        self.spec = spec
-        self.keep_alive = KeepAlive()
-        self.replies = IdempotencyCache()
-        self.closing = asyncio.Event()
-        self.created = int(time.time())
-        self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()  # of the present generation: set once, then replaced
-        self.engine = EngineLoop(spec, self._on_state)
-
-    def _on_state(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop has ended
-            self._loop.call_soon_threadsafe(self.wake)
-
-    def wake(self) -> None:
-        """Notify all followers of a change of state."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def change(self) -> None:
-        """Wait for the next change, half a second at most; nothing is held meanwhile, so a client may leave at any moment."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await self._changed.wait()
-
-    async def wait_until_unwanted(self) -> None:
-        """Return when the model may be unloaded: its keep-alive expired, or the load failed and all clients got the error."""
-        unwanted = asyncio.create_task(self.keep_alive.wait_until_unwanted())
-        while not unwanted.done():
-            if self.engine.status == FAILED and self.keep_alive.n_guests and not self.keep_alive.busy:
-                unwanted.cancel()
-                return
-            await asyncio.wait({unwanted}, timeout=0.2)
-
-    def close(self) -> None:
-        """Refuse new requests, and disconnect the followers of the state."""
-        self.closing.set()
-        self.wake()
-
-    def check_open(self) -> None:
-        """Raise Busy when the model is being unloaded: nothing begins then."""
-        if self.closing.is_set():
-            raise Busy("the model is unloading; retry to load it again")
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the state as /health and the attach stream show it; `expires_in` is seconds, null for never."""
-        expires_in = self.keep_alive.expires_in
-        return {
-            "status": self.engine.status,
-            "progress": self.engine.progress,
-            "notes": self.engine.notes,
-            "model": self.spec.name.label,
-            "path": os.fspath(self.spec.name.path),
-            "size": self.spec.name.path.stat().st_size if self.spec.name.path.exists() else None,
-            "n_ctx": self.engine.placement.n_ctx,
-            "pid": os.getpid(),
-            **self.engine.counts(),
-            "busy": self.keep_alive.busy,
-            "expires_in": None if expires_in == math.inf else round(expires_in, 1),
-        }
-
-
 def create_app(state: HostState) -> FastAPI:
     """Build the app; nothing is loaded by it."""
     app = FastAPI(title="mixcli", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Intake)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(MixcliError, _failed)
+    _add_state_routes(app, state)
+    _add_chat_routes(app, state)
+    return app
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        detail = {
-            "message": f"{field}: {first['msg']}",
-            "type": "invalid_request_error",
-            "param": field,
-            "exit_code": 2,
-        }
-        return JSONResponse({"error": detail}, 400)
 
-    @app.exception_handler(MixcliError)
-    async def failed(_request: Request, error: MixcliError) -> JSONResponse:
-        status, body = error_body(error)
-        return JSONResponse(body, status, headers={"Retry-After": "2"} if status == BUSY else None)
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    body = ErrorBody(f"{field}: {first['msg']}", "invalid_request_error", field, exit_code=2)
+    return JSONResponse(body.to_json(), 400)
+
+
+async def _failed(_request: Request, error: Exception) -> JSONResponse:
+    status, body = error_body(error)
+    headers = {"Retry-After": "2"} if status == BUSY else None
+    return JSONResponse(body.to_json(), status, headers=headers)
+
+
+def _add_state_routes(app: FastAPI, state: HostState) -> None:
+    """Add what needs no model: the state of the host, and its followers."""
 
     @app.get("/health")
-    async def health() -> dict[str, Any]:
-        return state.snapshot()
+    async def health() -> JSONResponse:
+        return JSONResponse(state.health().to_json())
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models() -> JSONResponse:
         model = {
             "id": state.spec.name.label,
             "object": "model",
             "created": state.created,
             "owned_by": "local",
         }
-        return {"object": "list", "data": [model]}
+        return JSONResponse({"object": "list", "data": [model]})
 
     @app.get(ATTACH)
     async def attach(keep_alive: float) -> StreamingResponse:
         state.check_open()
         if math.isnan(keep_alive):
             raise BadRequest("keep_alive is not a number of seconds", param="keep_alive")
-        return _events(_states(state, keep_alive))
+        return _events(_statuses(state, keep_alive))
+
+
+def _add_chat_routes(app: FastAPI, state: HostState) -> None:
+    """Add what the model is needed for: answers, token counts and the use of experts."""
 
     @app.post("/v1/chat/completions")
     async def chat(http: Request) -> Response:
@@ -177,23 +119,22 @@ def create_app(state: HostState) -> FastAPI:
             raise
 
     @app.post("/tokenize")
-    async def tokenize(http: Request) -> dict[str, Any]:
+    async def tokenize(http: Request) -> JSONResponse:
         state.check_open()
         request = await _read(http, partial(parsed, TokenizeRequest))
         messages = None if request.messages is None else [one.message() for one in request.messages]
         if messages is None and request.prompt is None:
             raise BadRequest("messages or prompt is required", param="messages")
         tokens = await asyncio.wrap_future(state.engine.tokenize(messages, request.prompt))
-        return {"count": len(tokens), "tokens": tokens, "max_model_len": state.engine.placement.n_ctx}
+        n_ctx = state.engine.placement.n_ctx
+        return JSONResponse({"count": len(tokens), "tokens": tokens, "max_model_len": n_ctx})
 
-    @app.post("/mixcli/experts")
-    async def experts(http: Request) -> dict[str, Any]:
+    @app.post(EXPERTS)
+    async def experts(http: Request) -> JSONResponse:
         state.check_open()
         request = await _read(http, partial(parsed, ExpertsRequest))
         routing = await asyncio.wrap_future(state.engine.experts([one.message() for one in request.messages]))
-        return asdict(routing)
-
-    return app
+        return JSONResponse(asdict(routing))
 
 
 async def _read(http: Request, read: Callable[[bytes], T]) -> T:
@@ -268,30 +209,28 @@ async def _answer(
         finish(None)
         return Response(status_code=GONE)
     name = f"chatcmpl-{body.hex()[:32]}" if request.deterministic else call.id
-    answerer = ResponseWriter(name, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
+    writer = ResponseWriter(name, state.spec.name.label, request, state.engine.pieces, call.n_dropped)
     if request.stream:
-        return _events(_stream(answerer, call, first, outputs), finish)
+        return _events(_stream(writer, call, first, outputs), finish)
     await outputs.aclose()  # the first was the last
-    whole = json.dumps(answerer.whole(call.outputs, call.token_ids), ensure_ascii=False, allow_nan=False)
+    whole = json.dumps(writer.whole(call.outputs, call.token_ids), ensure_ascii=False, allow_nan=False)
     reply = Reply(whole.encode(), "application/json")
     finish(reply)
     return Response(reply.body, media_type=reply.media_type)
 
 
-async def _states(state: HostState, keep_alive: float) -> AsyncGenerator[dict[str, Any] | None, None]:
+async def _statuses(state: HostState, keep_alive: float) -> AsyncGenerator[JsonObject | None, None]:
     with state.keep_alive.client(keep_alive):
         last, spoke = None, time.monotonic()
         while not state.closing.is_set():
-            snapshot = state.snapshot()
-            shown = {key: snapshot[key] for key in ("status", "progress", "notes", "pid")}
-            if shown["status"] == FAILED:
-                assert state.engine.error is not None
-                yield {**shown, **error_body(state.engine.error)[1]}
+            now = state.load_status()
+            if now.status == FAILED:
+                yield now.to_json()
                 return
-            if shown != last:
-                yield shown
-                last, spoke = shown, time.monotonic()
-            elif shown["status"] == LOADING and time.monotonic() - spoke >= BEAT:
+            if now != last:
+                yield now.to_json()
+                last, spoke = now, time.monotonic()
+            elif now.status == LOADING and time.monotonic() - spoke >= BEAT:
                 yield ALIVE  # the client reads no further, it only holds the stream open
                 spoke = time.monotonic()
             await state.change()
@@ -336,9 +275,9 @@ async def _outputs(
 
 
 async def _stream(
-    answerer: ResponseWriter, call: Call, first: Output, rest: AsyncGenerator[Output | None, None]
-) -> AsyncGenerator[dict[str, Any] | None, None]:
-    yield answerer.opening()
+    writer: ResponseWriter, call: Call, first: Output, rest: AsyncGenerator[Output | None, None]
+) -> AsyncGenerator[JsonObject | None, None]:
+    yield writer.opening()
     last = first
     try:
         async with contextlib.aclosing(_chain(first, rest)) as outputs:
@@ -348,15 +287,15 @@ async def _stream(
                     continue
                 last = output
                 if last.progress is not None:
-                    yield answerer.progress(last)
+                    yield writer.progress(last)
                 elif last.text or last.logprobs:
-                    yield answerer.delta(last)
+                    yield writer.delta(last)
     except Exception as error:  # the status line is gone: the error travels in the stream
-        yield error_body(error)[1]
+        yield error_body(error)[1].to_json()
         return
-    yield answerer.closing(last, call.token_ids)
-    if answerer.request.stream_options.include_usage:
-        yield answerer.accounts(last)
+    yield writer.closing(last, call.token_ids)
+    if writer.request.stream_options.include_usage:
+        yield writer.accounts(last)
 
 
 async def _chain(
@@ -369,7 +308,7 @@ async def _chain(
 
 
 def _events(
-    values: AsyncGenerator[dict[str, Any] | None, None], finish: Callable[[Reply | None], None] = _forget
+    values: AsyncGenerator[JsonObject | None, None], finish: Callable[[Reply | None], None] = _forget
 ) -> StreamingResponse:
     """Stream values as server-sent events; `finish` gets all of it once an answer has come to its end, or None."""
 

@@ -15,11 +15,10 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from mixcli.errors import BadRequest
+from mixcli.host.protocol.messages import Fields
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -58,7 +57,7 @@ class _Entry:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def digest(body: Mapping[str, Any]) -> bytes:
+def digest(body: Fields) -> bytes:
     """Return the hash of a validated body: white space and the order of its fields do not count, that of a schema's properties does."""
     return hashlib.sha256(json.dumps(body, separators=(",", ":")).encode()).digest()
 

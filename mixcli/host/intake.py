@@ -100,7 +100,7 @@ def _content_length(scope: Message) -> int:
 
 
 async def _answer(send: Send, refused: _Refused) -> None:
-    body = json.dumps(error_body(refused.error)[1]).encode()
+    body = json.dumps(error_body(refused.error)[1].to_json()).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(b"connection", b"close")]  # the rest of the body is not read
     if refused.status == 503:

@@ -25,6 +25,7 @@ from mixcli.host.kv_location import open_store
 from mixcli.host.preparation import Lanes, Preparation, Prepared
 from mixcli.host.protocol.host_spec import HostSpec
 from mixcli.host.protocol.paths import FAILED, LOADING, READY
+from mixcli.host.protocol.status import HostCounts
 from mixcli.llama.context import ContextLost
 from mixcli.llama.loading import Loaded, load
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
@@ -81,18 +82,20 @@ class EngineLoop:
         for call in calls:
             self.abort(call)
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> HostCounts:
         """Return how many requests run, wait and have been done, how many prompt tokens were computed, and with how many threads single tokens are
         computed now; zeros before the model is loaded.
         """
-        engine = self._engine if self.status == READY else None
-        return {
-            "n_running": engine.n_running if engine else 0,
-            "n_waiting": engine.n_waiting if engine else 0,
-            "n_requests_done": engine.n_done if engine else 0,
-            "n_prompt_tokens_done": engine.n_prompt_tokens_done if engine else 0,
-            "n_threads": self._n_threads[0] if engine else 0,
-        }
+        if self.status != READY:
+            return HostCounts()
+        engine = self._engine
+        return HostCounts(
+            engine.n_running,
+            engine.n_waiting,
+            engine.n_done,
+            engine.n_prompt_tokens_done,
+            self._n_threads[0],
+        )
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
         """Return the bytes of tokens."""
@@ -154,9 +157,9 @@ class EngineLoop:
         except (
             ContextLost
         ) as error:  # nothing that the context holds can be trusted: the front ends say why the process ended
-            self._end(f"mixcli: {error}")
+            _end(f"mixcli: {error}")
         except BaseException:  # so is it with a bug that no single request can have caused
-            self._end(traceback.format_exc())
+            _end(traceback.format_exc())
 
     def _fail(self, error: BaseException) -> None:
         self.error, self.status = error, FAILED
@@ -166,14 +169,8 @@ class EngineLoop:
     def _on_silent_worker(self, error: NotReachable) -> None:
         """From the watch's thread, while the engine's own hangs in llama.cpp."""
         if self.status == READY:
-            self._end(f"mixcli: {error}")
+            _end(f"mixcli: {error}")
         self._fail(error)
-
-    @staticmethod
-    def _end(why: str) -> NoReturn:
-        sys.stderr.write(f"{why}\n")
-        sys.stderr.flush()
-        os._exit(MixcliError.exit_code)
 
     def _load(self) -> None:
         def on_progress(share: float) -> bool:
@@ -288,3 +285,10 @@ class EngineLoop:
         if self._n_threads != (n, n_batch):
             self._n_threads = n, n_batch
             self._loaded.context.set_threads(n, n_batch)
+
+
+def _end(why: str) -> NoReturn:
+    """End this process; the reason becomes the last line of its log."""
+    sys.stderr.write(f"{why}\n")
+    sys.stderr.flush()
+    os._exit(MixcliError.exit_code)

@@ -2,12 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from mixcli.errors import UsageError
 from mixcli.request.template import Template
 
 PIPED, TEXT, PROMPT = "stdin", "text", "prompt"  # the names that a template has for the text and for PROMPT
+
+
+@dataclass(frozen=True)
+class ChatTurn:
+    """One message of a request; `token_ids` are what an earlier answer was sampled as."""
+
+    role: str
+    content: str
+    token_ids: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return the message by OpenAI's names."""
+        said: dict[str, object] = {"role": self.role, "content": self.content}
+        return {**said, "token_ids": list(self.token_ids)} if self.token_ids else said
 
 
 @dataclass(frozen=True)
@@ -19,11 +32,16 @@ class PromptSpec:
     system: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
 
-    def messages(self, text: str) -> list[dict[str, Any]]:
+    def messages(self, text: str) -> tuple[ChatTurn, ...]:
         """Return the conversation that asks it of a text."""
         values = {**self.variables, PROMPT: self.prompt, PIPED: text, TEXT: text}
-        asked = [{"role": "user", "content": self.template.fill(values)}]
-        return [{"role": "system", "content": self.system}, *asked] if self.system else asked
+        return turns(self.system, self.template.fill(values))
+
+
+def turns(system: str, question: str) -> tuple[ChatTurn, ...]:
+    """Return the conversation of a system message, if any, and a question."""
+    asked = ChatTurn("user", question)
+    return (ChatTurn("system", system), asked) if system else (asked,)
 
 
 def question_of(

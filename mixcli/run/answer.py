@@ -1,20 +1,17 @@
 """Request one answer, stream it to stdout, and report its token counts and speed."""
 
 import contextlib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http.client import HTTPException
-from typing import Any, Protocol
+from typing import Protocol
 
-from mixcli.client.openai import ChatClient, Delta, HostClient
+from mixcli.client.openai import ChatClient, HostClient
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
+from mixcli.host.protocol.messages import ChatBody, Delta, Timings, TokenUsage
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
-TIMES = {
-    "cache_n",
-    "prompt_per_second",
-    "predicted_per_second",
-}  # the timings that `statistics` needs
 INTERRUPTED = "interrupted"  # the finish_reason of an answer that the user stopped
 
 
@@ -28,36 +25,44 @@ class ChatBackend(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer; `usage` counts tokens as OpenAI does, `timings` are llama-server's (milliseconds, tokens per second).
+    """A finished answer; `label_probs` are there where one of several labels was asked for.
 
-    `label_probs` are there where one of several labels was asked for. Servers that do not tell leave these empty.
+    Servers that do not tell leave usage, timings and probabilities empty.
     """
 
     text: str
     finish_reason: str
-    usage: dict[str, Any]
-    timings: dict[str, Any]
-    label_probs: dict[str, float] = field(default_factory=dict)
+    usage: TokenUsage
+    timings: Timings
+    label_probs: Mapping[str, float] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return all of it for --json."""
-        return asdict(self)
+        return {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "usage": self.usage.to_json(),
+            "timings": self.timings.to_json(),
+            "label_probs": dict(self.label_probs),
+        }
 
     def statistics(self) -> str:
         """Return one line for a person."""
-        n_prompt, n_answer = (self.usage.get(name, "?") for name in ("prompt_tokens", "completion_tokens"))
-        if not all(isinstance(self.timings.get(name), int | float) for name in TIMES):
-            return f"prompt {counted(n_prompt, 'token')}, answer {counted(n_answer, 'token')}, ended by {self.finish_reason}"
-        at = self.timings
+        used, at = self.usage, self.timings
+        prompt, answer = (_tokens(n) for n in (used.prompt_tokens, used.completion_tokens))
+        if at.cache_n is None or at.prompt_per_second is None or at.predicted_per_second is None:
+            return f"prompt {prompt}, answer {answer}, ended by {self.finish_reason}"
         return (
-            f"prompt {counted(n_prompt, 'token')} ({at['cache_n']} cached) at {at['prompt_per_second']:.1f} tok/s, "
-            f"answer {counted(n_answer, 'token')} at {at['predicted_per_second']:.1f} tok/s, ended by {self.finish_reason}"
+            f"prompt {prompt} ({at.cache_n} cached) at {at.prompt_per_second:.1f} tok/s, "
+            f"answer {answer} at {at.predicted_per_second:.1f} tok/s, ended by {self.finish_reason}"
         )
 
 
-def ask(
-    host: ChatBackend, body: dict[str, Any], *, show: bool = True, keep_interrupted: bool = False
-) -> Answer:
+def _tokens(n: int | None) -> str:
+    return "? tokens" if n is None else counted(n, "token")
+
+
+def ask(host: ChatBackend, body: ChatBody, *, show: bool = True, keep_interrupted: bool = False) -> Answer:
     """Ask the host and write the answer to stdout while it comes; `show` off keeps it for the caller.
 
     An interrupt (KeyboardInterrupt) closes the connection, which stops the model, and is raised, or with `keep_interrupted` becomes the
@@ -91,11 +96,12 @@ def ask(
     text = "".join(delta.text for delta in deltas)
     if show and not text.endswith("\n"):
         console.write("\n")
-    usage = next((delta.usage for delta in reversed(deltas) if delta.usage), {})
-    timings = next((delta.timings for delta in reversed(deltas) if delta.timings), {})
-    label_probs = next((delta.label_probs for delta in reversed(deltas) if delta.label_probs), {})
+    usage = next((delta.usage for delta in reversed(deltas) if delta.usage), TokenUsage())
+    timings = next((delta.timings for delta in reversed(deltas) if delta.timings), Timings())
+    nothing: Mapping[str, float] = {}
+    label_probs = next((delta.label_probs for delta in reversed(deltas) if delta.label_probs), nothing)
     answer = Answer(text, reason, usage, timings, label_probs)
-    if reason == "length" and answer.usage.get("completion_tokens") != body.get("max_tokens"):
+    if reason == "length" and answer.usage.completion_tokens != body.max_tokens:
         _note_full(host)
     return answer
 
@@ -104,5 +110,5 @@ def _note_full(host: ChatBackend) -> None:
     """Note that an answer ends where the context does; what limits another server's answers is not known."""
     if isinstance(host.client, HostClient):
         with contextlib.suppress(OSError, ValueError, HTTPException, MixcliError):
-            n_ctx = host.client.health()["n_ctx"]
+            n_ctx = host.client.health().n_ctx
             console.note(f"answer truncated: the context of {n_ctx:,} tokens is full; pass a larger --ctx")

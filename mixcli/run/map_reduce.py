@@ -1,14 +1,15 @@
 """Answer each part of a long text, then combine the answers until one is left."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-from mixcli.batch.job import read_answer
 from mixcli.batch.window import Pool
+from mixcli.client.completions import choice_of
 from mixcli.errors import DoesNotFit, MixcliError
-from mixcli.request.prompt import PromptSpec
+from mixcli.host.protocol.messages import ChatBody, ChatCompletion, TokenCount
+from mixcli.request.prompt import ChatTurn, PromptSpec
 from mixcli.run.split import split
 
 SHARE_ANSWER = 1 / 6  # of the context for the answer to one part, where --max-tokens says nothing
@@ -21,28 +22,34 @@ LONGEST_TOKEN = (
 MAX_COUNTED = 1 << 24  # bytes that a host counts at once
 SHRINKS = 0.9  # of a level's tokens that the next one may have at most; the levels end because of it
 
-Ask = Callable[[Mapping[str, Any], str], dict[str, Any]]
+Ask = Callable[[ChatBody, str], ChatCompletion]
 Progress = Callable[[int, int, str], None]
+
+
+class TokenCounter(Protocol):
+    """What counts tokens as a model does; a client."""
+
+    def count_text(self, text: str) -> TokenCount: ...
+    def count_messages(self, messages: Sequence[ChatTurn]) -> TokenCount: ...
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Counts tokens as the model does: of a text, and of a whole conversation."""
+    """Counts tokens as the model does: of a text, and of a whole conversation; MixcliError where the server cannot."""
 
-    tokenize: Callable[[dict[str, Any]], dict[str, Any]]
+    counter: TokenCounter
 
     def of_text(self, text: str) -> int:
-        return _count(self.tokenize({"prompt": text}), "count")
+        return _known(self.counter.count_text(text).count, "count")
 
-    def of_messages(self, messages: list[dict[str, Any]]) -> tuple[int, int]:
+    def of_messages(self, messages: Sequence[ChatTurn]) -> tuple[int, int]:
         """Return the tokens of a conversation, and how many the context has."""
-        found = self.tokenize({"messages": messages})
-        return _count(found, "count"), _count(found, "max_model_len")
+        found = self.counter.count_messages(messages)
+        return _known(found.count, "count"), _known(found.max_model_len, "max_model_len")
 
 
-def _count(found: Mapping[str, Any], name: str) -> int:
-    number = found.get(name)
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+def _known(number: int | None, name: str) -> int:
+    if number is None:
         raise MixcliError(
             f"the server's /tokenize returns no {name}, which --on-overflow map-reduce needs; use vLLM or mixcli serve"
         )
@@ -94,7 +101,7 @@ class MapReduce:
     def __init__(
         self,
         question: PromptSpec,
-        body: Mapping[str, Any],
+        body: ChatBody,
         ask: Ask,
         tokens: Tokens,
         window: int,
@@ -104,13 +111,13 @@ class MapReduce:
         self._tokens, self._window, self._progress = tokens, window, progress
         self._n_done = self._n_known = self._n_longest = 0
 
-    def last_messages(self, text: str) -> tuple[list[dict[str, Any]], int]:
+    def last_messages(self, text: str) -> tuple[tuple[ChatTurn, ...], int]:
         """Return the conversation that returns the whole answer, and how many parts were answered before: 0 where the text fits.
 
         Raises DoesNotFit when not even the prompt does, and what the asking raises.
         """
         n_frame, n_ctx = self._tokens.of_messages(self._question.messages(""))
-        room = room_for(n_ctx, n_frame, self._body.get("max_tokens"))
+        room = room_for(n_ctx, n_frame, self._body.max_tokens)
         before = Size(math.inf, math.inf)
         while True:
             messages = self._question.messages(text)
@@ -158,12 +165,14 @@ class MapReduce:
 
     def _answer(self, part: str, index: int, n_parts: int, room: PartBudget) -> str:
         text = f"[Part {index + 1} of {n_parts} of a long text]\n\n{part}"
-        body = {**self._body, "messages": self._question.messages(text), "max_tokens": room.answer}
+        body = replace(
+            self._body,
+            messages=self._question.messages(text),
+            options={**self._body.options, "max_tokens": room.answer},
+        )
         answer = self._ask(body, "")
-        n_tokens = (answer.get("usage") or {}).get("completion_tokens")
-        if isinstance(n_tokens, int):
-            self._n_longest = max(self._n_longest, n_tokens)
-        return read_answer(answer)[0].strip()
+        self._n_longest = max(self._n_longest, answer.usage.completion_tokens or 0)
+        return choice_of(answer).text.strip()
 
 
 def combined(answers: Sequence[str]) -> str:

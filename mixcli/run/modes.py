@@ -2,12 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mixcli.errors import SomeFailed, UsageError
+from mixcli.host.protocol.messages import ChatBody, Fields
 from mixcli.request.output_format import ABSTAIN, OutputFormat
 from mixcli.request.prompt import PromptSpec
 from mixcli.run.answer import Answer, ChatBackend, ask
@@ -24,10 +25,10 @@ N_PARTS = 8  # parts of a long text that are asked at a time
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the answer is asked for and shown; `body` is what every request has besides its messages."""
+    """How the answer is asked for and shown; `body` is what every request has besides its messages and format."""
 
     form: OutputFormat
-    body: Mapping[str, Any]
+    body: ChatBody
     on_overflow: str
     show: bool
     as_json: bool
@@ -43,10 +44,9 @@ class LoadedModel(ChatBackend, Protocol):
 def answer_once(question: PromptSpec, text: str, held: Callable[[], LoadedModel], how: RunOptions) -> None:
     """Answer one question; the answer is shown while it comes."""
     with _holding(held()) as host:
-        messages = question.messages(text)
-        body = {**how.body, **how.form.body(), "messages": messages}
+        body = replace(how.body, messages=question.messages(text), form=how.form)
         if how.on_overflow == "drop-oldest":
-            body["on_overflow"] = how.on_overflow
+            body = replace(body, options={**body.options, "on_overflow": how.on_overflow})
         _finish(host, body, how)
 
 
@@ -66,14 +66,14 @@ def answer_long(question: PromptSpec, text: str, held: Callable[[], LoadedModel]
                 question,
                 how.body,
                 lambda body, key: retry_while_busy(client, body, key),
-                Tokens(client.tokenize),
+                Tokens(client),
                 N_PARTS,
                 bar.update,
             )
             messages, n_parts = work.last_messages(text)
         if n_parts:
             console.note(f"the text is longer than the context: combining the answers to {n_parts} parts")
-        _finish(host, {**how.body, **how.form.body(), "messages": messages}, how)
+        _finish(host, replace(how.body, messages=messages, form=how.form), how)
 
 
 def answer_lines(
@@ -92,7 +92,7 @@ def answer_lines(
         question.template,
         question.system,
         how.form,
-        how.body,
+        how.body.options,
         {**question.variables, "prompt": question.prompt},
     )
     with contextlib.ExitStack() as stack:
@@ -109,10 +109,10 @@ def answer_lines(
         stack.callback(asked.close)
 
         def look(done: BatchResult, _tally: Tally) -> None:
-            if done.failed:
-                console.error(f"line {done.record.id}: {done.line['error']['message']}")
+            if done.error is not None:
+                console.error(f"line {done.record.id}: {done.error}")
 
-        def write(line: Mapping[str, Any]) -> None:
+        def write(line: Fields) -> None:
             console.write(json_line(line) if how.as_json else _one_line(line) + "\n")
 
         tally = run(named, job, asked, None, BatchSettings("", N_AT_ONCE), write, look)
@@ -128,26 +128,26 @@ def _holding(host: LoadedModel) -> Iterator[LoadedModel]:
         host.release()
 
 
-def _finish(host: ChatBackend, body: dict[str, Any], how: RunOptions) -> None:
+def _finish(host: ChatBackend, body: ChatBody, how: RunOptions) -> None:
     """Ask the last, or only, question and show what was asked for."""
     streamed = how.show and not how.form.abstain
     answer = ask(host, body, show=streamed)
     read = how.form.read(answer.text, answer.finish_reason, answer.label_probs) if how.form.body() else {}
     if how.as_json:
-        console.data({**answer.to_dict(), **read})
+        console.data({**answer.to_json(), **read})
     elif not streamed:
         console.line(_shown(answer, read, how.form))
     if how.stats:
         console.note(answer.statistics())
 
 
-def _shown(answer: Answer, read: Mapping[str, Any], form: OutputFormat) -> str:
+def _shown(answer: Answer, read: Fields, form: OutputFormat) -> str:
     if form.labels:
         return str(read["result"] or ABSTAIN)
     return answer.text.removesuffix("\n")
 
 
-def _one_line(line: Mapping[str, Any]) -> str:
+def _one_line(line: Fields) -> str:
     if "error" in line:
         return ""
     result = line["result"]

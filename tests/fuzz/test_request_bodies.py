@@ -12,10 +12,11 @@ import httpx2
 import pytest
 from hypothesis import strategies as st
 
-from mixcli.host.app import HostState, create_app
+from mixcli.host.app import create_app
 from mixcli.host.openai_schema import ChatRequest
 from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.host.protocol.paths import READY
+from mixcli.host.state import HostState
 from profiles.placement import Placement
 from quantize import convert
 from tests.fuzz.budget import RIDDLES, for_a_while

@@ -25,7 +25,7 @@ def held(name: HostName, placement: Placement) -> Iterator[Host]:
     yield host
     host.release()
     for left in hosts():
-        stop(left["pid"])
+        stop(left.pid)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def context(chat: ChatSession, _rest: str) -> None:
         return
 
     def row(mark: str, role: str, text: str, *, seen: bool = True) -> None:
-        n = f"{counted(host.client.tokenize({'prompt': text})['count'], 'token')}" if seen else "dropped"
+        n = f"{counted(host.client.count_text(text).count or 0, 'token')}" if seen else "dropped"
         console.note(f"{mark:>3}  {role:<9} {n:>14}  {beginning(text)}")
 
     if chat.conversation.system:
@@ -95,10 +95,10 @@ def context(chat: ChatSession, _rest: str) -> None:
                 message.content,
                 seen=message.id in sent,
             )
-    total = host.client.tokenize({"messages": wire})
-    n_ctx = total.get("max_model_len") or chat.model.n_ctx
+    total = host.client.count_messages(wire)
+    n, n_ctx = total.count or 0, total.max_model_len or chat.model.n_ctx
     console.note(
-        f"{'':5}{'total':<9} {total['count']:>7,} tokens with the chat format's own, {100 * total['count'] / n_ctx:.0f} % of {n_ctx:,}"
+        f"{'':5}{'total':<9} {n:>7,} tokens with the chat format's own, {100 * n / n_ctx:.0f} % of {n_ctx:,}"
     )
 
 

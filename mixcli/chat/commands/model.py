@@ -50,10 +50,9 @@ def experts(chat: ChatSession, _rest: str) -> None:
     """Show how the last answer was spread over the experts."""
     chat.conversation.last_answer()
     routing = chat.loaded().client.experts(chat.conversation.to_messages())
-    n_expert = int(routing.get("n_expert") or 0)
-    if not n_expert:
+    if not routing.n_expert:
         raise UsageError("this model has no experts")
-    for row in spread(routing["layers"], n_expert, int(routing["n_expert_used"])):
+    for row in spread(routing.layers, routing.n_expert, routing.n_expert_used):
         console.note(row)
 
 

@@ -1,12 +1,9 @@
 """Statistics of an answer: token counts, prefill and decode speed, time to first token."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from mixcli.host.protocol.messages import Delta, Timings, TokenUsage
 from mixcli.system.formatting import counted
-
-if TYPE_CHECKING:
-    from mixcli.client.openai import Delta
 
 
 @dataclass(frozen=True)
@@ -28,18 +25,18 @@ class TurnStats:
         return self.n_prompt + self.n_generated
 
     @classmethod
-    def of(cls, last: "Delta", seconds_to_first: float, finish_reason: str) -> "TurnStats":
+    def of(cls, last: Delta, seconds_to_first: float, finish_reason: str) -> "TurnStats":
         """Read the delta that carries the accounts of an answer."""
-        usage, timings = last.usage, last.timings
+        usage, timings = last.usage or TokenUsage(), last.timings or Timings()
         return cls(
-            usage.get("prompt_tokens", 0),
-            (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
-            usage.get("completion_tokens", 0),
-            timings.get("draft_n", 0) or 0,
-            timings.get("draft_n_accepted", 0) or 0,
+            usage.prompt_tokens or 0,
+            usage.cached_tokens,
+            usage.completion_tokens or 0,
+            timings.draft_n or 0,
+            timings.draft_n_accepted or 0,
             seconds_to_first,
-            timings.get("prompt_per_second", 0.0) or 0.0,
-            timings.get("predicted_per_second", 0.0) or 0.0,
+            timings.prompt_per_second or 0.0,
+            timings.predicted_per_second or 0.0,
             finish_reason,
         )
 

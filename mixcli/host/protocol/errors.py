@@ -1,8 +1,10 @@
-"""The wire protocol beyond the OpenAI API: host state, and errors with mixcli's exit codes."""
+"""Errors on the wire, in OpenAI's form and with mixcli's exit codes."""
 
 import json
 import re
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
 
 from mixcli import errors
 
@@ -49,26 +51,48 @@ OVERFLOW_WORDS = re.compile(
 MAX_MESSAGE = 1000  # characters of what a server says
 
 
-def error_body(error: BaseException) -> tuple[int, dict[str, Any]]:
-    """Return the HTTP status and the JSON body (OpenAI's form) of an error; a bug is named by its type."""
+@dataclass(frozen=True)
+class ErrorBody:
+    """An error on the wire, in OpenAI's form; `exit_code` and `counts` (the tokens of a prompt that is too long) are mixcli's own.
+
+    `is_text` marks one that a server wrote as a text alone, in place of an object.
+    """
+
+    message: str
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+    exit_code: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    is_text: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """Return the body of a response, or an event of a stream."""
+        detail = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+            "exit_code": self.exit_code,
+        }
+        return {"error": {**detail, **self.counts}}
+
+
+def error_body(error: BaseException) -> tuple[int, ErrorBody]:
+    """Return the HTTP status and the body of an error; a bug is named by its type."""
     exit_code = getattr(error, "exit_code", None)
     status, kind = HTTP_ERRORS.get(exit_code or 1, (500, "server_error"))
     status = getattr(error, "status", status)
     message = str(error) if exit_code else f"internal error: {type(error).__name__}: {error}"
-    body = {
-        "message": message,
-        "type": kind,
-        "param": getattr(error, "param", None),
-        "code": getattr(error, "code", None) if exit_code else None,
-        "exit_code": exit_code or 1,
-    }
+    code = getattr(error, "code", None) if exit_code else None
+    counts = {}
     if isinstance(error, errors.ContextOverflow):
-        body |= {"code": "context_length_exceeded", "n_prompt": error.n_prompt, "n_ctx": error.n_ctx}
-    return status, {"error": body}
+        code, counts = "context_length_exceeded", {"n_prompt": error.n_prompt, "n_ctx": error.n_ctx}
+    return status, ErrorBody(message, kind, getattr(error, "param", None), code, exit_code or 1, counts)
 
 
-def error_in(value: Any, *, refused: bool = False) -> dict[str, Any] | None:
-    """Return the error that an answer or an event is, as {"error": ...}, in any form that servers use; None if it is not an error.
+def error_in(value: object, *, refused: bool = False) -> ErrorBody | None:
+    """Return the error that an answer or an event is, in any form that servers use; None if it is not an error.
 
     OpenAI and llama-server write {"error": {...}}, others {"error": "text"}, vLLM {"object": "error", "message": ...}, FastAPI {"detail": ...}.
     With `refused` (a status that is not success) a text called message is one too.
@@ -76,15 +100,28 @@ def error_in(value: Any, *, refused: bool = False) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         return None
     if value.get("error"):
-        return value
+        return _read(value["error"])
     if value.get("object") == "error" or value.get("type") == "error" or (refused and value.get("message")):
-        return {"error": value}
+        return _read(value)
     if value.get("detail") and "choices" not in value:
-        return {"error": {"message": _validation(value["detail"])}}
+        return ErrorBody(_validation(value["detail"]))
     return None
 
 
-def _validation(detail: Any) -> str:
+def _read(detail: object) -> ErrorBody:
+    if not isinstance(detail, dict):
+        return ErrorBody(message_of(detail), is_text=True)
+    exit_code = detail.get("exit_code")
+    kind, code = detail.get("type"), detail.get("code")
+    return ErrorBody(
+        message_of(detail),
+        None if kind is None else str(kind),
+        code=None if code is None else str(code),
+        exit_code=exit_code if isinstance(exit_code, int) else None,
+    )
+
+
+def _validation(detail: object) -> str:
     """Return FastAPI's detail as a sentence: a text, or a list of what is wrong where."""
     if not isinstance(detail, list):
         return message_of(detail)
@@ -96,7 +133,7 @@ def _validation(detail: Any) -> str:
     )
 
 
-def message_of(detail: Any) -> str:
+def message_of(detail: object) -> str:
     """Return the sentence of an error: never empty, on one line, of bounded length."""
     said = detail.get("message") if isinstance(detail, dict) else detail
     if isinstance(said, dict) and said.get("message"):  # an error in an error
@@ -107,21 +144,16 @@ def message_of(detail: Any) -> str:
     return " ".join(said.split())[:MAX_MESSAGE].encode("utf-8", "replace").decode()
 
 
-def raise_error(body: dict[str, Any], status: int = 500) -> NoReturn:
-    """Raise the error that a body from `error_body`, or from any OpenAI-compatible server with its HTTP status, describes."""
-    detail = body.get("error")
-    if not isinstance(detail, dict):
-        cls = _by_words(str(detail), BY_STATUS.get(status, errors.MixcliError), status)
-        raise cls(f"the server returned an error: {message_of(detail or body)}")
-    code = detail.get("exit_code")
+def raise_error(error: ErrorBody, status: int = 500) -> NoReturn:
+    """Raise the error that a host reports, or any OpenAI-compatible server with its HTTP status."""
     cls = BY_STATUS.get(status, errors.MixcliError)
-    if isinstance(code, int) and code in BY_EXIT_CODE:
-        cls = BY_EXIT_CODE[code]
-    elif {str(detail.get("code")), str(detail.get("type"))} & OVERFLOWS:
+    if error.exit_code in BY_EXIT_CODE:
+        cls = BY_EXIT_CODE[error.exit_code]
+    elif {error.code, error.type} & OVERFLOWS:
         cls = errors.DoesNotFit
     else:
-        cls = _by_words(str(detail.get("message")), cls, status)
-    raise cls(message_of(detail))
+        cls = _by_words(error.message, cls, status)
+    raise cls(f"the server returned an error: {error.message}" if error.is_text else error.message)
 
 
 def _by_words(message: str, cls: type[errors.MixcliError], status: int) -> type[errors.MixcliError]:

@@ -50,7 +50,8 @@ class LoadPlan:
     expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     smaller: "LoadPlan | None" = None
 
-    def to_data(self) -> dict[str, Any]:
+    def to_data(self) -> dict[str, object]:
+        """Return the JSON object; `from_data` reads it."""
         return {
             "placement": self.placement.to_json(),
             "expected": self.expected,
@@ -58,7 +59,8 @@ class LoadPlan:
         }
 
     @classmethod
-    def from_data(cls, data: dict[str, Any]) -> "LoadPlan":
+    def from_data(cls, data: Any) -> "LoadPlan":
+        """Read what `to_data` returned."""
         smaller = data["smaller"]
         return cls(
             Placement.from_json(data["placement"]),

@@ -42,7 +42,7 @@ def answers(path: Path) -> list[tuple[Any, Any]]:
 def n_done() -> int:
     """How many requests the one loaded model has answered since it was loaded."""
     (socket,) = runtime_dir().glob("*.sock")
-    return int(HostClient(socket).health()["n_requests_done"])
+    return HostClient(socket).health().counts.n_requests_done
 
 
 def start(*args: str, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
@@ -170,7 +170,7 @@ def test_a_host_that_dies_in_the_middle_is_started_again(
     journal = out.with_name("out.jsonl.journal")
     wait_for(lambda: journal.exists() and len(journal.read_bytes().splitlines()) > 10)
     (host,) = hosts()
-    os.kill(host["pid"], signal.SIGKILL)
+    os.kill(host.pid, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert b"it is started again" in err

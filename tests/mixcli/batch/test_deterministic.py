@@ -82,5 +82,5 @@ def test_windows_other_clients_and_kills_change_no_byte(
     process.kill()
     process.wait()
     for host in hosts():
-        os.kill(host["pid"], signal.SIGKILL)
+        os.kill(host.pid, signal.SIGKILL)
     assert batch(mixcli, source, out, "--window", "3") == first

@@ -30,7 +30,7 @@ def test_accuracy_and_f1() -> None:
 
 
 def test_confusion_has_gold_in_rows() -> None:
-    confusion = evaluated().to_dict()["confusion"]
+    confusion = evaluated().to_json()["confusion"]
     assert confusion["spam"] == {"ham": 1, "spam": 2}
     assert confusion["news"] == {"ham": 1, "spam": 0}
 
@@ -39,7 +39,7 @@ def test_calibration() -> None:
     """Bins: 0.5 (0 of 1 right), 0.6 (1 of 2), 0.9 (2 of 3)."""
     evaluation = evaluated()
     assert evaluation.calibration_error == pytest.approx((abs(0 - 0.55) + abs(1 - 1.30) + abs(2 - 2.85)) / 6)
-    assert [row["n"] for row in evaluation.to_dict()["calibration"]] == [1, 2, 3]
+    assert [row["n"] for row in evaluation.to_json()["calibration"]] == [1, 2, 3]
     assert Evaluation().calibration_error is None
 
 
@@ -51,7 +51,7 @@ def test_what_was_abstained_from_is_wrong_and_what_failed_is_left_out() -> None:
     evaluation.add(None, {"result": "a"})
     evaluation.add("", {"result": "a"})
     assert (evaluation.n, evaluation.n_without, evaluation.accuracy) == (2, 3, 0.5)
-    assert evaluation.to_dict()["n_abstained"] == 1
+    assert evaluation.to_json()["n_abstained"] == 1
     assert evaluation.labels == ["a"]
 
 

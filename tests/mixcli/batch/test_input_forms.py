@@ -16,6 +16,7 @@ from mixcli.batch.job import TemplateJob, prompt_template
 from mixcli.batch.records import Record, open_records
 from mixcli.batch.runner import BatchSettings
 from mixcli.errors import MixcliError, UsageError
+from mixcli.host.protocol.messages import ChatBody, ChatCompletion
 from mixcli.request.output_format import form_of
 
 
@@ -258,12 +259,14 @@ class Server:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, body: Mapping[str, Any], _key: str) -> dict[str, Any]:
-        prompt = body["messages"][-1]["content"]
+    def __call__(self, body: ChatBody, _key: str) -> ChatCompletion:
+        sent: Any = body.to_json()
+        prompt = sent["messages"][-1]["content"]
         self.asked.append(prompt)
-        labels = body.get("structured_outputs", {}).get("choice")
+        labels = sent.get("structured_outputs", {}).get("choice")
         message = {"role": "assistant", "content": labels[0] if labels else prompt}
-        return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
+        choices = [{"message": message, "finish_reason": "stop"}]
+        return ChatCompletion({"choices": choices, "usage": {"prompt_tokens": 1}})
 
     def close(self) -> None: ...
 

@@ -14,6 +14,7 @@ from mixcli.batch.lines import read_lines
 from mixcli.batch.records import Record, open_records
 from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
 from mixcli.errors import UsageError
+from mixcli.host.protocol.messages import ChatCompletion
 from mixcli.request.output_format import OutputFormat
 
 
@@ -192,7 +193,9 @@ def test_records_come_before_the_input_ends() -> None:
 def test_memory_does_not_grow_with_the_records() -> None:
     """`yes | mixcli batch -`: what is kept of a record is let go when its line is written."""
     sizes: list[int] = []
-    answer = {"choices": [{"message": {"content": "ham"}, "finish_reason": "stop"}], "usage": {}}
+    answer = ChatCompletion(
+        {"choices": [{"message": {"content": "ham"}, "finish_reason": "stop"}], "usage": {}}
+    )
 
     def look(_done: BatchResult, tally: Tally) -> None:
         if tally.n_done in (2000, 6000):

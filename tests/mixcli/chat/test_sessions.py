@@ -40,7 +40,7 @@ def test_a_turn_is_on_disk_before_and_after_the_answer(conversation: Conversatio
     assert stat.S_IMODE(database_path().stat().st_mode) == 0o600
     again = Conversation(Sessions(), "demo:Q4_K_M", "", ChatSettings())
     again.resume(again.store.latest())
-    assert again.to_messages() == [
+    assert [one.to_json() for one in again.to_messages()] == [
         {"role": "user", "content": "Why?"},
         {"role": "assistant", "content": "Because", "token_ids": [7, 8, 9]},
     ]
@@ -49,7 +49,7 @@ def test_a_turn_is_on_disk_before_and_after_the_answer(conversation: Conversatio
 def test_the_ids_of_one_model_are_not_given_to_another(conversation: Conversation) -> None:
     turn(conversation, "Why?", "Because", (7, 8, 9))
     conversation.model = "mixtral:Q4_K_M"
-    assert "token_ids" not in conversation.to_messages()[1]
+    assert "token_ids" not in conversation.to_messages()[1].to_json()
 
 
 def test_a_session_remembers_which_model_answers(conversation: Conversation) -> None:
@@ -102,7 +102,7 @@ def test_what_got_no_answer_is_not_sent_again(conversation: Conversation) -> Non
     conversation.ask("Two")
     conversation.end(STOPPED)
     conversation.ask("Three")
-    assert [one["content"] for one in conversation.to_messages()] == ["One", "first", "Three"]
+    assert [one.content for one in conversation.to_messages()] == ["One", "first", "Three"]
 
 
 @pytest.mark.parametrize(

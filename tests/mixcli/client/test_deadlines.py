@@ -12,12 +12,14 @@ from mixcli.client import deadlines
 from mixcli.client.deadlines import TimedConnection
 from mixcli.client.endpoint import EndpointClient
 from mixcli.errors import DoesNotFit, NotReachable
+from mixcli.host.protocol.messages import ChatBody
+from mixcli.request.prompt import ChatTurn
 
 Peer = Callable[[socket.socket], None]
 Serve = Callable[[Peer], str]
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 TEXT = b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\n'
-ASK = {"messages": []}
+ASK = ChatBody(whole={"messages": []})
 
 
 @pytest.fixture
@@ -149,7 +151,7 @@ def test_a_request_that_is_not_read_has_an_end(serve: Serve, monkeypatch: pytest
     monkeypatch.setattr(deadlines, "SEND", 0.2)
     client = EndpointClient(f"http://{serve(lambda _peer: time.sleep(0.5))}", None)
     with pytest.raises(NotReachable, match="it did not read the request for 0 s"):
-        client.complete({"messages": [{"role": "user", "content": "x" * (24 << 20)}]})
+        client.complete(ChatBody((ChatTurn("user", "x" * (24 << 20)),)))
 
 
 def test_a_refusal_that_comes_before_the_request_was_read_is_heard(serve: Serve) -> None:
@@ -161,7 +163,7 @@ def test_a_refusal_that_comes_before_the_request_was_read_is_heard(serve: Serve)
 
     client = EndpointClient(f"http://{serve(refuse)}", None)
     with pytest.raises(DoesNotFit, match="1 MB at most"):
-        client.complete({"messages": [{"role": "user", "content": "x" * (24 << 20)}]})
+        client.complete(ChatBody((ChatTurn("user", "x" * (24 << 20)),)))
 
 
 def test_an_address_of_ipv6_keeps_its_colons() -> None:

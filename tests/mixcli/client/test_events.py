@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixcli.client.completions import choice_of
 from mixcli.client.endpoint import EndpointClient
 from mixcli.client.events import Events, lines
 from mixcli.client.refusal import seconds_of
 from mixcli.errors import Busy, DoesNotFit, MixcliError, NotReachable, UsageError
+from mixcli.host.protocol.messages import ChatBody
 
 Serve = Callable[..., EndpointClient]
 
@@ -65,7 +67,7 @@ def data(*events: bytes, end: bytes = b"\n\n") -> bytes:
 
 
 def heard(client: EndpointClient, **body: Any) -> str:
-    return "".join(delta.text for delta in client.chat({"messages": [], **body}))
+    return "".join(delta.text for delta in client.chat(ChatBody(whole={"messages": [], **body})))
 
 
 HELLO = (chunk("Hel"), chunk("lo"), chunk("", "stop"))
@@ -191,7 +193,7 @@ def test_what_goes_wrong_in_the_middle_is_told(
     client = serve(data(HELLO[0]), event, head=EVENTS)
     found = []
     with pytest.raises(kind, match=words) as raised:
-        for delta in client.chat({"messages": []}):
+        for delta in client.chat(ChatBody(whole={"messages": []})):
             found.append(delta.text)
     assert found == ["Hel"], "what came before was shown"
     assert "None" not in str(raised.value)
@@ -215,13 +217,11 @@ def test_what_goes_wrong_in_the_middle_is_told(
 def test_an_answer_that_is_none_blames_the_server(
     serve: Serve, body: bytes, head: str, kind: type[Exception], words: str
 ) -> None:
-    from mixcli.batch.job import read_answer
-
     client = serve(body, head=head)
     with pytest.raises(kind, match=words):
         heard(client)
     with pytest.raises(kind, match=words):
-        read_answer(client.complete({"messages": []}))
+        choice_of(client.complete(ChatBody(whole={"messages": []})))
 
 
 def test_a_server_that_ignores_max_tokens_is_hung_up_on(serve: Serve) -> None:
@@ -248,7 +248,7 @@ def test_a_server_that_sends_nothing_but_keep_alives_has_an_end(monkeypatch: pyt
         with pytest.raises(NotReachable, match="only keep-alives for 0 s"):
             heard(client)
         with pytest.raises(NotReachable, match="incomplete"):
-            client.complete({"messages": []})
+            client.complete(ChatBody(whole={"messages": []}))
 
 
 def test_an_address_may_be_that_of_the_route() -> None:

@@ -18,6 +18,7 @@ import pytest
 from mixcli.client.process import Host, connect, hosts, stop
 from mixcli.errors import Busy, MixcliError, ModelDied, UsageError
 from mixcli.host.protocol.host_spec import HostName, LoadPlan
+from mixcli.host.protocol.messages import ChatBody
 from tests.conftest import Runner
 from tests.support.hosts import PLACEMENT, held, silent
 
@@ -44,7 +45,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 15) -> Any:
 
 
 def ask(host: Host, body: dict[str, Any]) -> str:
-    return "".join(delta.text for delta in host.client.chat(body))
+    return "".join(delta.text for delta in host.client.chat(ChatBody(whole=body)))
 
 
 def raw(
@@ -62,21 +63,24 @@ def raw(
 
 
 def test_it_answers_in_a_stream_and_counts_its_tokens(file_host: Host) -> None:
-    deltas = list(file_host.client.chat(QUESTION))
+    deltas = list(file_host.client.chat(ChatBody(whole=QUESTION)))
     text = "".join(delta.text for delta in deltas)
     assert "Paris" in text
     assert sum(bool(delta.text) for delta in deltas) > 3
     usage = next(delta.usage for delta in deltas if delta.usage)
-    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    assert usage["completion_tokens"] <= 24
+    assert usage.prompt_tokens
+    assert usage.completion_tokens
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert usage.completion_tokens <= 24
 
 
 def test_the_same_question_again_reuses_what_was_computed(file_host: Host) -> None:
-    first = list(file_host.client.chat(QUESTION))
-    again = list(file_host.client.chat(QUESTION))
+    first = list(file_host.client.chat(ChatBody(whole=QUESTION)))
+    again = list(file_host.client.chat(ChatBody(whole=QUESTION)))
     assert "".join(d.text for d in first) == "".join(d.text for d in again)
-    cached = next(d.usage for d in again if d.usage)["prompt_tokens_details"]["cached_tokens"]
-    assert cached == next(d.usage for d in again if d.usage)["prompt_tokens"] - 1
+    usage = next(d.usage for d in again if d.usage)
+    assert usage.prompt_tokens
+    assert usage.cached_tokens == usage.prompt_tokens - 1
 
 
 def test_openais_own_client_understands_it(file_host: Host) -> None:
@@ -112,7 +116,7 @@ def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
         for host in found:
             host.release()
         for left in hosts():
-            stop(left["pid"])
+            stop(left.pid)
 
 
 def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
@@ -129,13 +133,13 @@ def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
 
 def test_an_asker_who_leaves_stops_the_model_and_others_go_on(file_host: Host) -> None:
     for _ in range(20):
-        stream = file_host.client.chat(LONG)
+        stream = file_host.client.chat(ChatBody(whole=LONG))
         next(delta for delta in stream if delta.text)
         stream.close()
     started = time.monotonic()
     assert "Paris" in ask(file_host, QUESTION)
     assert time.monotonic() - started < 20, "the long stories were told to the end"
-    wait_for(lambda: file_host.client.health()["busy"] == 1)  # we ourselves
+    wait_for(lambda: file_host.client.health().busy == 1)  # we ourselves
 
 
 def test_a_text_that_another_host_has_read_comes_from_the_disk(name: HostName) -> None:
@@ -144,9 +148,9 @@ def test_a_text_that_another_host_has_read_comes_from_the_disk(name: HostName) -
     usages = []
     for _ in range(2):
         with held(name, PLACEMENT) as host:
-            usages.append(host.client.complete(body)["usage"])
-    cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
-    assert cached == [0, usages[0]["prompt_tokens"] - 1]
+            usages.append(host.client.complete(ChatBody(whole=body)).usage)
+    assert usages[0].prompt_tokens
+    assert [usage.cached_tokens for usage in usages] == [0, usages[0].prompt_tokens - 1]
 
 
 def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
@@ -159,13 +163,13 @@ def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
 def test_sigterm_tells_those_whose_answers_take_too_long(host: Host) -> None:
     def whole() -> None:
         with pytest.raises(Busy, match="was stopped before the answer was complete") as refusal:
-            host.client.complete({**LONG, "ignore_eos": True})
+            host.client.complete(ChatBody(whole={**LONG, "ignore_eos": True}))
         told.append(refusal.value)
 
     told: list[BaseException] = []
     waiting = threading.Thread(target=whole)
     waiting.start()
-    stream = host.client.chat({**LONG, "ignore_eos": True})
+    stream = host.client.chat(ChatBody(whole={**LONG, "ignore_eos": True}))
     next(delta for delta in stream if delta.text)
     os.kill(host.pid, signal.SIGTERM)
     with pytest.raises(ModelDied, match="was stopped before the answer was complete"):
@@ -184,7 +188,7 @@ def test_a_host_that_leaves_does_not_take_its_successors_socket_away(host: Host,
             return True
         return False
 
-    stream = host.client.chat(LONG)
+    stream = host.client.chat(ChatBody(whole=LONG))
     next(delta for delta in stream if delta.text)
     os.kill(host.pid, signal.SIGTERM)
     wait_for(nobody_listens)
@@ -192,12 +196,12 @@ def test_a_host_that_leaves_does_not_take_its_successors_socket_away(host: Host,
     stream.close()
     assert host.process is not None
     assert host.process.wait(15) == 0
-    assert [state["pid"] for state in hosts()] == [successor.pid]
+    assert [state.pid for state in hosts()] == [successor.pid]
     successor.release()
 
 
 def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Host, name: HostName) -> None:
-    stream = host.client.chat(LONG)
+    stream = host.client.chat(ChatBody(whole=LONG))
     next(delta for delta in stream if delta.text)
     os.kill(host.pid, signal.SIGKILL)
     with pytest.raises(ModelDied, match="ended during the answer"):

@@ -13,6 +13,7 @@ import pytest
 
 from mixcli.client.process import Host
 from mixcli.host.intake import Intake
+from mixcli.host.protocol.messages import ChatBody
 from profiles.placement import Placement
 from tests.mixcli.host.test_host import LONG, QUESTION, ask, raw
 from tests.support.hosts import held_for_a_file
@@ -34,7 +35,9 @@ class Stream:
 
     def __init__(self, host: Host) -> None:
         self.longest, self.n = 0.0, 0
-        self._answer = host.client.chat({**LONG, "max_tokens": 1200, "logit_bias": {"2": -100}})
+        self._answer = host.client.chat(
+            ChatBody(whole={**LONG, "max_tokens": 1200, "logit_bias": {"2": -100}})
+        )
         for delta in self._answer:
             if delta.text:
                 break
@@ -140,7 +143,7 @@ def test_who_leaves_while_a_request_is_prepared_takes_nobody_along(host: Host) -
             gone.sendall(head.encode() + body)
     assert "Paris" in ask(host, QUESTION)
     deadline = time.monotonic() + 30
-    while host.client.health()["busy"] > 1:
+    while host.client.health().busy > 1:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

@@ -21,6 +21,7 @@ from mixcli.client.process import STOPPING, UNRESPONSIVE, Host, connect, hosts, 
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.protocol.host_record import HostRecord
 from mixcli.host.protocol.host_spec import HostName, LoadPlan
+from mixcli.host.protocol.messages import ChatBody
 from mixcli.llama.buffers import buffers_in
 from mixcli.system import paths, python_child
 from mixcli.system.process_state import born
@@ -47,15 +48,15 @@ def test_a_stopped_host_is_listed_at_once_and_goes_on_afterwards(host: Host) -> 
         begin = time.monotonic()
         (state,) = hosts()
         assert time.monotonic() - begin < 10
-        assert (state["status"], state["pid"], state["model"]) == (UNRESPONSIVE, host.pid, "demo:Q4_K_M")
+        assert (state.status, state.pid, state.model) == (UNRESPONSIVE, host.pid, "demo:Q4_K_M")
     assert "Paris" in ask(host, QUESTION)
-    assert hosts()[0]["status"] == "ready"
+    assert hosts()[0].status == "ready"
 
 
 @model
 @pytest.mark.slow
 def test_nothing_waits_for_ever_for_a_stopped_host(host: Host, name: HostName, mixcli: Runner) -> None:
-    stream = host.client.chat(LONG)
+    stream = host.client.chat(ChatBody(whole=LONG))
     next(delta for delta in stream if delta.text)
     found: list[BaseException] = []
 
@@ -66,7 +67,7 @@ def test_nothing_waits_for_ever_for_a_stopped_host(host: Host, name: HostName, m
             found.append(error)
 
     def whole() -> None:
-        host.client.complete(QUESTION)
+        host.client.complete(ChatBody(whole=QUESTION))
 
     def again() -> None:
         connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
@@ -117,10 +118,10 @@ def test_a_zombie_is_not_alive(name: HostName) -> None:
 
 @model
 def test_sigterm_ends_a_long_stream_and_the_second_one_everything(host: Host, name: HostName) -> None:
-    stream = host.client.chat({**LONG, "ignore_eos": True})
+    stream = host.client.chat(ChatBody(whole={**LONG, "ignore_eos": True}))
     next(delta for delta in stream if delta.text)
     os.kill(host.pid, signal.SIGTERM)
-    wait_for(lambda: hosts() and hosts()[0]["status"] == STOPPING)
+    wait_for(lambda: hosts() and hosts()[0].status == STOPPING)
     os.kill(host.pid, signal.SIGTERM)
     assert host.process is not None
     assert host.process.wait(3) == -signal.SIGTERM
@@ -155,7 +156,7 @@ def test_visitors_who_come_and_go_leave_no_lock_behind(name: HostName) -> None:
 
 def test_a_state_that_many_wait_for_is_not_locked_by_those_who_leave() -> None:
     """The same in one process: waiters are cancelled at every stage of their waiting."""
-    from mixcli.host.app import HostState
+    from mixcli.host.state import HostState
 
     async def main() -> None:
         state = HostState.__new__(HostState)
@@ -302,6 +303,6 @@ def test_a_client_of_a_socket_that_says_nothing_has_an_end(home: Path) -> None:
         with pytest.raises(TimeoutError):
             HostClient(path).health()
         (state,) = hosts()
-        assert state["pid"] == os.getpid()
+        assert state.pid == os.getpid()
         assert time.monotonic() - begin < 15
-    assert re.search("unresponsive", state["status"])
+    assert re.search("unresponsive", state.status)

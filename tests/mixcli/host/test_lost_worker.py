@@ -18,8 +18,10 @@ from mixcli.client.process import connect
 from mixcli.errors import ModelDied, NotReachable
 from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
+from mixcli.host.protocol.messages import ChatBody
 from mixcli.llama import worker_watch
 from mixcli.llama.rpc import HELLO
+from mixcli.request.prompt import ChatTurn
 from mixcli.system import python_child
 from profiles.placement import Placement
 from tests.mixcli.host.test_host import LONG, wait_for
@@ -100,7 +102,8 @@ def test_a_load_is_not_frozen_by_a_worker(frozen: str, name: HostName) -> None:
     with started(name, frozen) as client:
         *_, last = client.attach(0)
     with pytest.raises(NotReachable, match=f"the worker at {frozen} has not responded for 0 s"):
-        raise_error(last)
+        assert last.error is not None
+        raise_error(last.error)
 
 
 @pytest.mark.model
@@ -110,8 +113,8 @@ def test_an_answer_is_not_frozen_by_a_worker(
     endpoint, process = worker
     with started(name, endpoint) as client:
         guest = client.attach(0)
-        next(state for state in guest if state["status"] == "ready")
-        stream = client.chat(LONG)
+        next(state for state in guest if state.status == "ready")
+        stream = client.chat(ChatBody(whole=LONG))
         next(delta for delta in stream if delta.text)
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(ModelDied):
@@ -124,11 +127,11 @@ def test_the_routing_of_an_answer_is_not_frozen_by_a_worker(
 ) -> None:
     """It is computed in another thread and another context than answers are."""
     endpoint, process = worker
-    told = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello, how are you?"}]
+    told = [ChatTurn("user", "Hi"), ChatTurn("assistant", "Hello, how are you?")]
     with started(name, endpoint) as client:
         guest = client.attach(0)
-        next(state for state in guest if state["status"] == "ready")
-        assert client.experts(told)["n_expert"] == 8
+        next(state for state in guest if state.status == "ready")
+        assert client.experts(told).n_expert == 8
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(ModelDied):
             client.experts(told)
@@ -143,7 +146,7 @@ def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
         n_ctx=512, n_gpu_layers=99, workers=(endpoint,), load_mode="none", n_threads=1, n_threads_batch=1
     )
     host = connect(name, lambda: LoadPlan(placement), 60, lambda *_: None)
-    stream = host.client.chat(LONG)
+    stream = host.client.chat(ChatBody(whole=LONG))
     next(delta for delta in stream if delta.text)
     process.kill()
     with pytest.raises(ModelDied):

@@ -200,7 +200,7 @@ def test_routing_of_an_answer(host: Host) -> None:
 
 
 def test_thirty_two_askers_at_once_get_their_own_answers(host: Host) -> None:
-    before = host.client.health()["n_requests_done"]
+    before = host.client.health().counts.n_requests_done
     answers: dict[int, str] = {}
 
     def ask(i: int) -> None:
@@ -214,7 +214,7 @@ def test_thirty_two_askers_at_once_get_their_own_answers(host: Host) -> None:
         thread.join()
     assert sorted(answers) == list(range(32))
     assert all(answer.endswith(f" {i}") for i, answer in answers.items())
-    assert host.client.health()["n_requests_done"] == before + 32
+    assert host.client.health().counts.n_requests_done == before + 32
 
 
 def head(body: bytes, target: str = "/v1/chat/completions") -> bytes:
@@ -260,7 +260,7 @@ def test_clients_who_vanish_at_any_moment_cost_nothing(host: Host) -> None:
     def held() -> tuple[int, ...]:
         state = host.client.health()
         n_files = len(os.listdir(f"/proc/{host.pid}/fd"))  # noqa: PTH208
-        return n_files, state["busy"], state["n_running"], state["n_waiting"]
+        return n_files, state.busy or 0, state.counts.n_running, state.counts.n_waiting
 
     vanish(host.client.path, *STAGES["in the stream"])
     wait_for(lambda: held()[1:] == (1, 0, 0))

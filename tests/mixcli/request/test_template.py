@@ -98,7 +98,7 @@ def said(prompt: str | None, template: str | None = None, text: str = "", **more
     variables = {"lang": "French"} if template and "lang" in template else {}
     question = question_of(prompt, template, None, variables, has_text=bool(text), **more)
     (message,) = question.messages(text)
-    return str(message["content"])
+    return message.content
 
 
 def test_the_piped_text_comes_first_then_the_template_then_the_prompt() -> None:

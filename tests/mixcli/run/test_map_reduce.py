@@ -1,13 +1,14 @@
 """Levels of answers end whatever the model and the server do: each is clearly shorter, or a sentence says why it is not."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from mixcli.errors import DoesNotFit, MixcliError
-from mixcli.request.prompt import question_of
+from mixcli.host.protocol.messages import ChatBody, ChatCompletion, TokenCount
+from mixcli.request.prompt import ChatTurn, question_of
 from mixcli.run.map_reduce import MapReduce, Tokens
 from mixcli.run.split import split
 
@@ -21,25 +22,26 @@ class Server:
         self.length, self.n_ctx = length, n_ctx
         self.n_asked = self.n_counted = 0
 
-    def tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
+    def count_text(self, text: str) -> TokenCount:
         self.n_counted += 1
-        text = body["prompt"] if "prompt" in body else " ".join(one["content"] for one in body["messages"])
-        return {"count": 1 + len(re.findall(r"\w{1,6}|[^\w\s]", text)), "max_model_len": self.n_ctx}
+        return TokenCount(1 + len(re.findall(r"\w{1,6}|[^\w\s]", text)), self.n_ctx)
 
-    def ask(self, body: Mapping[str, Any], _key: str) -> dict[str, Any]:
+    def count_messages(self, messages: Sequence[ChatTurn]) -> TokenCount:
+        return self.count_text(" ".join(one.content for one in messages))
+
+    def ask(self, body: ChatBody, _key: str) -> ChatCompletion:
         self.n_asked += 1
         assert self.n_asked < 10_000, "it goes round for ever"
-        n = body["max_tokens"] if self.length is None else self.length
+        n = (body.max_tokens or 0) if self.length is None else self.length
         choice = {"message": {"content": " ".join(["word"] * n)}, "finish_reason": "length"}
-        return {"choices": [choice], "usage": {"completion_tokens": n}}
+        return ChatCompletion({"choices": [choice], "usage": {"completion_tokens": n}})
 
 
-def reduced(server: Server, text: str, max_tokens: int | None = None) -> tuple[list[dict[str, Any]], int]:
+def reduced(server: Server, text: str, max_tokens: int | None = None) -> tuple[tuple[ChatTurn, ...], int]:
     question = question_of("Summarise.", None, None, {}, has_text=True)
-    body = {} if max_tokens is None else {"max_tokens": max_tokens}
-    return MapReduce(question, body, server.ask, Tokens(server.tokenize), 4, lambda *_: None).last_messages(
-        text
-    )
+    body = ChatBody(options={} if max_tokens is None else {"max_tokens": max_tokens})
+    work = MapReduce(question, body, server.ask, Tokens(server), 4, lambda *_: None)
+    return work.last_messages(text)
 
 
 TEXT = "\n\n".join(f"Paragraph {n} has some words, as many as this." for n in range(2000))
@@ -50,7 +52,7 @@ def test_it_ends_for_any_max_tokens(max_tokens: int | None) -> None:
     server = Server()
     messages, n_parts = reduced(server, TEXT, max_tokens)
     assert n_parts > 20
-    assert server.tokenize({"messages": messages})["count"] + min(max_tokens or 170, 400) <= N_CTX
+    assert (server.count_messages(messages).count or 0) + min(max_tokens or 170, 400) <= N_CTX
 
 
 def test_a_server_that_ignores_max_tokens_is_named_and_the_rest_of_the_levels_is_not_asked() -> None:
@@ -62,8 +64,8 @@ def test_a_server_that_ignores_max_tokens_is_named_and_the_rest_of_the_levels_is
 
 def test_answers_that_do_not_shrink_are_a_sentence() -> None:
     class Silent(Server):
-        def ask(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
-            return {**super().ask(body, key), "usage": None}
+        def ask(self, body: ChatBody, key: str) -> ChatCompletion:
+            return ChatCompletion({**super().ask(body, key).body, "usage": None})
 
     with pytest.raises(DoesNotFit, match="do not get short enough; ask for shorter ones"):
         reduced(Silent(length=700), TEXT)
@@ -72,7 +74,7 @@ def test_answers_that_do_not_shrink_are_a_sentence() -> None:
 @pytest.mark.parametrize("found", [{}, {"count": "7"}, {"count": True, "max_model_len": 5}, {"count": -1}])
 def test_a_server_that_cannot_count_is_named(found: dict[str, Any]) -> None:
     server = Server()
-    server.tokenize = lambda _body: found  # type: ignore[method-assign]
+    server.count_messages = lambda _messages: TokenCount.of(found)  # type: ignore[method-assign]
     with pytest.raises(MixcliError, match="/tokenize returns no"):
         reduced(server, "text")
 
@@ -85,7 +87,7 @@ def test_one_character_that_counts_more_than_a_part_is_not_divided_for_ever() ->
 @pytest.mark.parametrize("text", ["x" * 300_000, "word " * 60_000, "👩‍👩‍👧" * 20_000, "a\n" * 20])
 def test_a_text_without_bounds_is_cut_with_few_counts(text: str) -> None:
     server = Server()
-    parts = split(text, lambda part: server.tokenize({"prompt": part})["count"], 800, 50)
-    assert all(server.tokenize({"prompt": part})["count"] <= 801 for part in parts)
+    parts = split(text, lambda part: server.count_text(part).count or 0, 800, 50)
+    assert all((server.count_text(part).count or 0) <= 801 for part in parts)
     assert "".join("".join(parts).split()) == "".join(text.split())
     assert server.n_counted < 60 * len(parts) + 100

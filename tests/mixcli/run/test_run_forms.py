@@ -20,7 +20,7 @@ FEW = ("--max-tokens", "8", "--ctx", "1024")
 
 def n_done() -> int:
     (socket,) = runtime_dir().glob("*.sock")
-    return int(HostClient(socket).health()["n_requests_done"])
+    return HostClient(socket).health().counts.n_requests_done
 
 
 def test_labels_their_probabilities_and_abstaining(warm: Runner) -> None:

@@ -172,11 +172,11 @@ def test_who_hangs_up_stops_the_model(served: Served) -> None:
 
 def test_a_model_that_dies_is_started_again(served: Served) -> None:
     (host,) = hosts()
-    os.kill(host["pid"], signal.SIGKILL)
+    os.kill(host.pid, signal.SIGKILL)
     assert (
         "Paris" in served.ask("POST", "/v1/chat/completions", QUESTION)[1]["choices"][0]["message"]["content"]
     )
-    assert hosts()[0]["pid"] != host["pid"]
+    assert hosts()[0].pid != host.pid
 
 
 def test_a_stream_whose_model_dies_ends_with_an_error_event(served: Served) -> None:
@@ -187,7 +187,7 @@ def test_a_stream_whose_model_dies_ends_with_an_error_event(served: Served) -> N
         events = iter(response)
         assert next(events).startswith(b"data: {")
         (host,) = hosts()
-        os.kill(host["pid"], signal.SIGKILL)
+        os.kill(host.pid, signal.SIGKILL)
         *_, last = (line for line in events if line.startswith(b"data: "))
     assert "the model process ended during the answer" in json.loads(last[6:])["error"]["message"]
     code, err = served.end()

@@ -1,0 +1,197 @@
+"""The messages between a host, or another server, and its clients; JSON becomes one of these where it is read.
+
+Servers other than ours leave fields out, add some, and write some in another type: `of` keeps those in `extra`, and `to_json` writes them back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from mixcli.request.output_format import OutputFormat
+    from mixcli.request.prompt import ChatTurn
+
+Fields = Mapping[str, object]  # of a JSON object, by name, where they are only handed on
+
+
+def object_of(value: object) -> Fields:
+    """Return a JSON object, or an empty one for any other value."""
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+class _Numbers:
+    """Reads and writes the numbers of a dataclass: None for what was left out, `extra` for what it does not know."""
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Read a JSON object; any other value has no numbers."""
+        known: dict[str, object] = {}
+        extra: dict[str, object] = {}
+        names = cls.__annotations__.keys() - {"extra"}
+        for name, one in object_of(value).items():
+            good = name in names and isinstance(one, int | float) and not isinstance(one, bool)
+            (known if good else extra)[name] = one
+        return cls(**known, extra=extra)  # type: ignore[call-arg]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object; empty where nothing was said."""
+        said = {name: value for name, value in vars(self).items() if name != "extra" and value is not None}
+        return {**said, **vars(self)["extra"]}
+
+
+@dataclass(frozen=True)
+class TokenUsage(_Numbers):
+    """The token counts of an answer, by OpenAI's names; `extra` holds the details."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    extra: Fields = field(default_factory=dict)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Return how many tokens of the prompt were not computed again."""
+        return _count(object_of(self.extra.get("prompt_tokens_details")).get("cached_tokens"))
+
+
+@dataclass(frozen=True)
+class Timings(_Numbers):
+    """The times of an answer as llama-server writes them: milliseconds, and tokens per second."""
+
+    cache_n: int | None = None
+    prompt_n: int | None = None
+    prompt_ms: float | None = None
+    prompt_per_second: float | None = None
+    predicted_n: int | None = None
+    predicted_ms: float | None = None
+    predicted_per_second: float | None = None
+    draft_n: int | None = None
+    draft_n_accepted: int | None = None
+    extra: Fields = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromptProgress(_Numbers):
+    """How far a prompt has been read, as llama-server writes it: tokens, and milliseconds."""
+
+    total: int | None = None
+    cache: int | None = None
+    processed: int | None = None
+    time_ms: float | None = None
+    extra: Fields = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChatChoice:
+    """The text of a whole answer, why it ended, and the probabilities of the labels that it was chosen from."""
+
+    text: str
+    finish_reason: str
+    label_probs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of an answer; `finish_reason`, `usage`, `timings`, `token_ids` and `label_probs` come with the last ones.
+
+    While a long prompt is read, deltas without text bring `prompt_progress`; `dropped_messages` counts what was left out so that the
+    conversation fits into the context.
+    """
+
+    text: str
+    finish_reason: str | None = None
+    usage: TokenUsage | None = None
+    timings: Timings | None = None
+    token_ids: tuple[int, ...] = ()
+    prompt_progress: PromptProgress | None = None
+    dropped_messages: int = 0
+    label_probs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChatCompletion:
+    """A whole answer as its server wrote it."""
+
+    body: Fields
+
+    @property
+    def usage(self) -> TokenUsage:
+        return TokenUsage.of(self.body.get("usage"))
+
+
+@dataclass(frozen=True)
+class ChatBody:
+    """The body of a chat completion request.
+
+    `options` are sampling parameters and switches by their names on the wire; `form` is what the answer must look like; `park` tells a
+    host whether to keep the computed conversation. `whole` is a request that was written elsewhere: its fields precede all but `park`.
+    """
+
+    messages: "tuple[ChatTurn, ...]" = ()
+    options: Fields = field(default_factory=dict)
+    form: "OutputFormat | None" = None
+    park: bool | None = None
+    return_token_ids: bool = False
+    return_progress: bool = False
+    whole: Fields = field(default_factory=dict)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Return the maximum length of the answer; None where the body does not have one."""
+        limit = self.whole.get("max_tokens", self.options.get("max_tokens"))
+        return limit if isinstance(limit, int) else None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object; what was not chosen is left out."""
+        body: dict[str, object] = {**self.options, **(self.form.body() if self.form else {})}
+        if self.messages:
+            body["messages"] = [one.to_json() for one in self.messages]
+        if self.return_token_ids:
+            body["return_token_ids"] = True
+        if self.return_progress:
+            body["return_progress"] = True
+        body |= self.whole
+        return body if self.park is None else {**body, "park": self.park}
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """What /tokenize returns: the tokens of a text or a conversation, and of the context; None where a server leaves one out."""
+
+    count: int | None
+    max_model_len: int | None
+
+    @classmethod
+    def of(cls, value: object) -> "TokenCount":
+        """Read the answer of any server."""
+        found = object_of(value)
+
+        def number(name: str) -> int | None:
+            n = found.get(name)
+            return n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else None
+
+        return cls(number("count"), number("max_model_len"))
+
+
+@dataclass(frozen=True)
+class ExpertUse:
+    """How the tokens of an answer were spread over the experts: a count for each layer and expert."""
+
+    n_expert: int
+    n_expert_used: int
+    layers: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, value: object) -> "ExpertUse":
+        """Read what a host returns."""
+        found = object_of(value)
+        layers = found.get("layers")
+        return cls(
+            _count(found.get("n_expert")),
+            _count(found.get("n_expert_used")),
+            tuple(tuple(layer) for layer in layers) if isinstance(layers, list) else (),
+        )
