@@ -62,7 +62,7 @@ class JsonSchema(BaseModel):
     model_config = STRICT
 
     name: str = "answer"
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: dict[str, object] = Field(alias="schema")
 
 
 class ResponseFormat(BaseModel):
@@ -79,7 +79,7 @@ class StructuredOutputs(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    json_: dict[str, Any] | str | None = Field(None, alias="json")
+    json_: dict[str, object] | str | None = Field(None, alias="json")
     regex: str | None = None
     grammar: str | None = None
     choice: list[str] | None = Field(None, min_length=1, max_length=MAX_CHOICES, fail_fast=True)
@@ -215,7 +215,7 @@ class ChatRequest(SamplingFields):
         return SamplingParams(**said)
 
 
-def _parsed(schema: dict[str, Any] | str) -> object:
+def _parsed(schema: dict[str, object] | str) -> object:
     """Return a schema that may be JSON text, as vLLM takes it."""
     if not isinstance(schema, str):
         return schema
