@@ -173,7 +173,7 @@ def test_a_host_that_dies_in_the_middle_is_started_again(
     os.kill(host.pid, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert b"it is started again" in err
+    assert b"restarting it" in err
     assert len(lines_of(out)) == 60
     assert all("result" in line for line in lines_of(out))
 

@@ -3,7 +3,7 @@
 import io
 import json
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -471,10 +471,10 @@ def test_a_custom_id_is_a_text(identity: Any) -> None:
 def test_another_threshold_is_applied_to_what_is_known(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = Server.__call__
 
-    def with_probs(self: Server, body: Mapping[str, Any], key: str) -> dict[str, Any]:
-        answer = genuine(self, body, key)
-        answer["choices"][0]["label_probs"] = {"spam": 0.7, "ham": 0.3}
-        return answer
+    def with_probs(self: Server, body: ChatBody, key: str) -> ChatCompletion:
+        answer: Any = genuine(self, body, key).body
+        choice = {**answer["choices"][0], "label_probs": {"spam": 0.7, "ham": 0.3}}
+        return ChatCompletion({**answer, "choices": [choice]})
 
     monkeypatch.setattr(Server, "__call__", with_probs)
     results = [

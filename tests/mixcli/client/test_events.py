@@ -138,8 +138,8 @@ def test_streams_are_read_in_any_dialect(serve: Serve, name: str) -> None:
 def test_whole_answers_come_out_of_the_same_bytes_and_byte_by_byte(serve: Serve, name: str) -> None:
     """Who asks for no stream gets one; and where the pieces of the network end does not matter."""
     stream = STREAMS[name]
-    answer = serve(stream, head=EVENTS).complete({"messages": []})
-    assert answer["choices"][0]["message"]["content"] == "Hello"
+    answer = serve(stream, head=EVENTS).complete(ChatBody(whole={"messages": []}))
+    assert choice_of(answer).text == "Hello"
     pieces = [bytes([byte]) for byte in stream]
     chunked = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces] + [b"0\r\n\r\n"]
     assert heard(serve(*chunked, head=EVENTS + "Transfer-Encoding: chunked\r\n")) == "Hello"
@@ -209,7 +209,7 @@ def test_what_goes_wrong_in_the_middle_is_told(
         (b'{"choices": []}', "", MixcliError, "not a chat completion|closed the connection"),
         (b"{" * 100_000, "", MixcliError, "not JSON|closed the connection"),
         (b"x" * 100, "Content-Encoding: br\r\n", MixcliError, "unsupported Content-Encoding br"),
-        (b"x" * 100, "Content-Encoding: gzip\r\n", MixcliError, "says that it is gzip and is not"),
+        (b"x" * 100, "Content-Encoding: gzip\r\n", MixcliError, "is not valid gzip"),
         (b"data: [DONE]\n\n", "", MixcliError, "no choices"),
         (b'{"detail": "no"}', "", MixcliError, "no"),
     ],
@@ -265,7 +265,7 @@ def test_an_address_may_be_that_of_the_route() -> None:
             "Location: https://u:secret@new.example/v1?key=secret\r\n",
             b"",
             UsageError,
-            "is at https://new.example/v1;",
+            "redirect to https://new.example/v1;",
         ),
         ("302 Found", "Location: http://[\r\n", b"", UsageError, "another place"),
         ("307 Temporary", "", b"", UsageError, "another place"),
@@ -286,8 +286,8 @@ def test_an_address_may_be_that_of_the_route() -> None:
             "x",
         ),
         ("400 Bad", "", b'{"object": "error", "message": "maximum context length is 5"}', DoesNotFit, "5"),
-        ("401 No", "", b"", NotReachable, "answered 401 No"),
-        ("403 No", "Content-Type: text/html\r\n", PAGE, NotReachable, "answered 403 No, with a web page"),
+        ("401 No", "", b"", NotReachable, "returned 401 No"),
+        ("403 No", "Content-Type: text/html\r\n", PAGE, NotReachable, "returned 403 No, with a web page"),
         (
             "404 Not Found",
             "",
@@ -307,7 +307,7 @@ def test_an_address_may_be_that_of_the_route() -> None:
         ("422 No", "", b'{"message": "nope"}', UsageError, "nope"),
         ("429 Slow", "Retry-After: 7\r\n", b'{"error": {"message": "slow"}}', Busy, "slow"),
         ("429 Slow", "", b'{"error": {"message": "pay", "code": "insufficient_quota"}}', NotReachable, "pay"),
-        ("500 Oops", "", b"Traceback: x\nmore", MixcliError, "answered 500 Oops: Traceback: x$"),
+        ("500 Oops", "", b"Traceback: x\nmore", MixcliError, "returned 500 Oops: Traceback: x$"),
         ("500 Oops", "", b"\xff\xfe", MixcliError, "500 Oops"),
         ("502 Bad Gateway", "", PAGE, Busy, "502 Bad Gateway, with a web page"),
         ("503 Busy", "", b'{"error": "loading"}', Busy, "loading"),
@@ -319,7 +319,7 @@ def test_refusals(
     serve: Serve, status: str, head: str, body: bytes, kind: type[MixcliError], words: str
 ) -> None:
     with pytest.raises(kind, match=words) as raised:
-        serve(body, head=head, status=status).complete({"messages": []})
+        serve(body, head=head, status=status).complete(ChatBody(whole={"messages": []}))
     assert type(raised.value) is kind
     assert "secret" not in str(raised.value)
     assert "None" not in str(raised.value)
@@ -363,7 +363,7 @@ def test_retry_after_in_every_form(said: str | None, least: float, most: float) 
     ],
 )
 def test_addresses_that_are_none(url: str) -> None:
-    with pytest.raises(UsageError, match="not a valid URL"):
+    with pytest.raises(UsageError, match="not a valid server address"):
         EndpointClient(url, None)
 
 
@@ -380,7 +380,9 @@ def test_a_head_that_is_no_http_is_not_reachable(head: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_raw, args=(server, head), daemon=True).start()
         with pytest.raises(NotReachable, match="closed the connection before the answer"):
-            EndpointClient(f"http://127.0.0.1:{server.getsockname()[1]}", None).complete({"messages": []})
+            EndpointClient(f"http://127.0.0.1:{server.getsockname()[1]}", None).complete(
+                ChatBody(whole={"messages": []})
+            )
 
 
 def _raw(server: socket.socket, head: bytes) -> None:
