@@ -9,7 +9,8 @@ from mixcli.client.endpoint import Endpoint
 from mixcli.client.openai import ChatClient
 from mixcli.client.process import Host
 from mixcli.errors import Busy, ModelDied
-from mixcli.host.protocol.messages import ChatBody, ChatCompletion
+from mixcli.host.protocol.answers import ChatCompletion
+from mixcli.host.protocol.messages import ChatBody
 from mixcli.system.console import console
 
 PATIENCE = 900.0  # seconds that a busy server is waited for

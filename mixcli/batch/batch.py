@@ -19,7 +19,8 @@ from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
 from mixcli.batch.survey import look_through
 from mixcli.batch.targets import check_targets
 from mixcli.errors import UsageError
-from mixcli.host.protocol.messages import ChatBody, ChatCompletion
+from mixcli.host.protocol.answers import ChatCompletion
+from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.template import nearest
 from mixcli.system import stdin
 from mixcli.system.console import console

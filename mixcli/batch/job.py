@@ -9,7 +9,8 @@ from mixcli.batch.journal import key_of
 from mixcli.batch.record import Record
 from mixcli.client.completions import choice_of
 from mixcli.errors import UsageError
-from mixcli.host.protocol.messages import ChatBody, ChatCompletion, Fields
+from mixcli.host.protocol.answers import ChatCompletion
+from mixcli.host.protocol.messages import ChatBody, Fields
 from mixcli.request.output_format import OutputFormat
 from mixcli.request.prompt import turns
 from mixcli.request.template import Template, lookup, nearest, no_value

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from mixcli.batch.record import Record, RecordSource
 from mixcli.errors import MixcliError, NotReachable, UsageError
+from mixcli.host.protocol.answers import ChatCompletion
 from mixcli.host.protocol.errors import ErrorBody, error_body, raise_error
-from mixcli.host.protocol.messages import ChatBody, ChatCompletion
+from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.template import as_text
 from mixcli.system.console import console
 from mixcli.system.formatting import counted

@@ -1,11 +1,10 @@
 """Parse chat completions of any server, whole or streamed, with their usual deviations."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from mixcli.errors import MixcliError
 from mixcli.host.protocol.messages import (
-    ChatChoice,
-    ChatCompletion,
     Delta,
     Fields,
     PromptProgress,
@@ -13,6 +12,9 @@ from mixcli.host.protocol.messages import (
     TokenUsage,
     object_of,
 )
+
+if TYPE_CHECKING:
+    from mixcli.host.protocol.answers import ChatChoice, ChatCompletion
 
 
 def delta_of(event: Fields) -> Delta:
@@ -44,8 +46,10 @@ def delta_of(event: Fields) -> Delta:
     )
 
 
-def choice_of(completion: ChatCompletion) -> ChatChoice:
+def choice_of(completion: "ChatCompletion") -> "ChatChoice":
     """Read a whole answer; MixcliError if it is not a chat completion."""
+    from mixcli.host.protocol.answers import ChatChoice
+
     choices = completion.body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
@@ -55,8 +59,10 @@ def choice_of(completion: ChatCompletion) -> ChatChoice:
     return ChatChoice(text, delta.finish_reason or "stop", delta.label_probs)
 
 
-def completion_of(deltas: Iterable[Delta]) -> ChatCompletion:
+def completion_of(deltas: Iterable[Delta]) -> "ChatCompletion":
     """Return the whole answer of a stream."""
+    from mixcli.host.protocol.answers import ChatCompletion
+
     pieces = list(deltas)
     choice: dict[str, object] = {
         "index": 0,

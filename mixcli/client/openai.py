@@ -23,20 +23,14 @@ from mixcli.client.refusal import refuse
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.protocol.errors import error_in, raise_error
 from mixcli.host.protocol.host_record import listener_pid, process_at
-from mixcli.host.protocol.messages import (
-    ChatBody,
-    ChatCompletion,
-    Delta,
-    ExpertUse,
-    Fields,
-    TokenCount,
-    object_of,
-)
+from mixcli.host.protocol.messages import ChatBody, Delta, Fields, object_of
 from mixcli.host.protocol.paths import ATTACH, EXPERTS
-from mixcli.host.protocol.status import HostHealth, LoadStatus
+from mixcli.host.protocol.status import LoadStatus
 from mixcli.system.process_state import STOPPED, state
 
 if TYPE_CHECKING:
+    from mixcli.host.protocol.answers import ChatCompletion, ExpertUse, TokenCount
+    from mixcli.host.protocol.health import HostHealth
     from mixcli.request.prompt import ChatTurn
 
 CHAT = "/v1/chat/completions"
@@ -145,20 +139,26 @@ class ChatClient:
         if not is_answer:
             raise MixcliError("the server's answer has no choices, so it has no text")
 
-    def complete(self, body: ChatBody, key: str = "") -> ChatCompletion:
+    def complete(self, body: ChatBody, key: str = "") -> "ChatCompletion":
         """Return a whole answer; errors as in `chat`.
 
         `key` names the request (Idempotency-Key): a host that has answered it already answers again without computing.
         """
+        from mixcli.host.protocol.answers import ChatCompletion
+
         named = {"Idempotency-Key": key} if key else NONE
         return ChatCompletion(self._value(CHAT, {**self.defaults, **body.to_json()}, named))
 
-    def count_text(self, text: str) -> TokenCount:
+    def count_text(self, text: str) -> "TokenCount":
         """Count the tokens of a text."""
+        from mixcli.host.protocol.answers import TokenCount
+
         return TokenCount.of(self._value("/tokenize", {"prompt": text}))
 
-    def count_messages(self, messages: "Sequence[ChatTurn]") -> TokenCount:
+    def count_messages(self, messages: "Sequence[ChatTurn]") -> "TokenCount":
         """Count the tokens of a conversation, ready for an answer."""
+        from mixcli.host.protocol.answers import TokenCount
+
         return TokenCount.of(self._value("/tokenize", {"messages": [one.to_json() for one in messages]}))
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
@@ -248,8 +248,10 @@ class HostClient(ChatClient):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def health(self, seconds: float = CONNECT) -> HostHealth:
+    def health(self, seconds: float = CONNECT) -> "HostHealth":
         """Return the host's state; OSError when nothing listens, TimeoutError when it does not respond in time, ValueError when it is another program."""
+        from mixcli.host.protocol.health import HostHealth
+
         connection = UnixConnection(self.path, seconds)
         with contextlib.closing(connection):
             connection.request("GET", "/health", headers={"Connection": "close"})
@@ -269,8 +271,10 @@ class HostClient(ChatClient):
             for event in events:
                 yield LoadStatus.of(event)
 
-    def experts(self, messages: "Sequence[ChatTurn]") -> ExpertUse:
+    def experts(self, messages: "Sequence[ChatTurn]") -> "ExpertUse":
         """Return how the last answer of a conversation was routed."""
+        from mixcli.host.protocol.answers import ExpertUse
+
         return ExpertUse.of(self._value(EXPERTS, {"messages": [one.to_json() for one in messages]}))
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:

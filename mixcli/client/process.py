@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mixcli.client.openai import GONE, HostClient, unresponsive
 from mixcli.client.spawn import Child
@@ -17,10 +18,13 @@ from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_record import HostRecord, end, process_at, records, until
 from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.host.protocol.paths import READY
-from mixcli.host.protocol.status import HostHealth, LoadStatus
+from mixcli.host.protocol.status import LoadStatus
 from mixcli.system import paths
 from mixcli.system.locks import exclusive
 from mixcli.system.process_state import born
+
+if TYPE_CHECKING:
+    from mixcli.host.protocol.health import HostHealth
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
 NOTICE_TIMEOUT = 0.5  # seconds for a host to see that we have left
@@ -102,7 +106,7 @@ def connect(
     raise ModelDied(_sentence(name, process, "loaded"))
 
 
-def hosts() -> list[HostHealth]:
+def hosts() -> "list[HostHealth]":
     """Return the state of every host, all asked at once and for two seconds; sockets that nothing listens on are cleared away.
 
     One that does not answer has the status UNRESPONSIVE, one that has closed its socket STOPPING; of both only the process and the
@@ -122,7 +126,7 @@ def hosts() -> list[HostHealth]:
     return [_named(state, known.get(state.pid)) if state.model is None else state for state in found]
 
 
-def _state(path: Path) -> HostHealth | None:
+def _state(path: Path) -> "HostHealth | None":
     """Return what a host says of itself; None where nothing listens."""
     try:
         return HostClient(path).health()
@@ -135,12 +139,14 @@ def _state(path: Path) -> HostHealth | None:
         return _silent(pid, None, UNRESPONSIVE) if pid else None
 
 
-def _silent(pid: int, record: HostRecord | None, status: str) -> HostHealth:
+def _silent(pid: int, record: HostRecord | None, status: str) -> "HostHealth":
     """Describe a host that does not say it itself."""
+    from mixcli.host.protocol.health import HostHealth
+
     return _named(HostHealth(status, pid), record)
 
 
-def _named(state: HostHealth, record: HostRecord | None) -> HostHealth:
+def _named(state: "HostHealth", record: HostRecord | None) -> "HostHealth":
     return replace(state, model=record.label, path=record.path) if record else state
 
 

@@ -12,7 +12,7 @@ from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean
 
 if TYPE_CHECKING:
-    from mixcli.host.protocol.status import HostHealth
+    from mixcli.host.protocol.health import HostHealth
 
 
 @click.command("stop", cls=CheckedCommand)

@@ -23,9 +23,9 @@ from mixcli.host.cpu_arbiter import CpuArbiter
 from mixcli.host.cpu_contention import CpuContention
 from mixcli.host.kv_location import open_store
 from mixcli.host.preparation import Lanes, Preparation, Prepared
+from mixcli.host.protocol.health import HostCounts
 from mixcli.host.protocol.host_spec import HostSpec
 from mixcli.host.protocol.paths import FAILED, LOADING, READY
-from mixcli.host.protocol.status import HostCounts
 from mixcli.llama.context import ContextLost
 from mixcli.llama.loading import Loaded, load
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch

@@ -11,9 +11,10 @@ from mixcli.host.idempotency import IdempotencyCache
 from mixcli.host.keep_alive import KeepAlive
 from mixcli.host.loop import EngineLoop
 from mixcli.host.protocol.errors import error_body
+from mixcli.host.protocol.health import HostHealth
 from mixcli.host.protocol.host_spec import HostSpec
 from mixcli.host.protocol.paths import FAILED
-from mixcli.host.protocol.status import HostHealth, LoadStatus
+from mixcli.host.protocol.status import LoadStatus
 
 
 class HostState:

@@ -8,7 +8,8 @@ from typing import Protocol
 from mixcli.batch.window import Pool
 from mixcli.client.completions import choice_of
 from mixcli.errors import DoesNotFit, MixcliError
-from mixcli.host.protocol.messages import ChatBody, ChatCompletion, TokenCount
+from mixcli.host.protocol.answers import ChatCompletion, TokenCount
+from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.prompt import ChatTurn, PromptSpec
 from mixcli.run.split import split
 

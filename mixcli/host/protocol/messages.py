@@ -19,7 +19,8 @@ def object_of(value: object) -> Fields:
     return value if isinstance(value, dict) else {}
 
 
-def _count(value: object) -> int:
+def count_in(value: object) -> int:
+    """Return a whole number, or 0 for any other value."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
@@ -55,7 +56,7 @@ class TokenUsage(_Numbers):
     @property
     def cached_tokens(self) -> int:
         """Return how many tokens of the prompt were not computed again."""
-        return _count(object_of(self.extra.get("prompt_tokens_details")).get("cached_tokens"))
+        return count_in(object_of(self.extra.get("prompt_tokens_details")).get("cached_tokens"))
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,6 @@ class PromptProgress(_Numbers):
 
 
 @dataclass(frozen=True)
-class ChatChoice:
-    """The text of a whole answer, why it ended, and the probabilities of the labels that it was chosen from."""
-
-    text: str
-    finish_reason: str
-    label_probs: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Delta:
     """A piece of an answer; `finish_reason`, `usage`, `timings`, `token_ids` and `label_probs` come with the last ones.
 
@@ -110,17 +102,6 @@ class Delta:
     prompt_progress: PromptProgress | None = None
     dropped_messages: int = 0
     label_probs: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ChatCompletion:
-    """A whole answer as its server wrote it."""
-
-    body: Fields
-
-    @property
-    def usage(self) -> TokenUsage:
-        return TokenUsage.of(self.body.get("usage"))
 
 
 @dataclass(frozen=True)
@@ -156,42 +137,3 @@ class ChatBody:
             body["return_progress"] = True
         body |= self.whole
         return body if self.park is None else {**body, "park": self.park}
-
-
-@dataclass(frozen=True)
-class TokenCount:
-    """What /tokenize returns: the tokens of a text or a conversation, and of the context; None where a server leaves one out."""
-
-    count: int | None
-    max_model_len: int | None
-
-    @classmethod
-    def of(cls, value: object) -> "TokenCount":
-        """Read the answer of any server."""
-        found = object_of(value)
-
-        def number(name: str) -> int | None:
-            n = found.get(name)
-            return n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else None
-
-        return cls(number("count"), number("max_model_len"))
-
-
-@dataclass(frozen=True)
-class ExpertUse:
-    """How the tokens of an answer were spread over the experts: a count for each layer and expert."""
-
-    n_expert: int
-    n_expert_used: int
-    layers: tuple[tuple[int, ...], ...]
-
-    @classmethod
-    def of(cls, value: object) -> "ExpertUse":
-        """Read what a host returns."""
-        found = object_of(value)
-        layers = found.get("layers")
-        return cls(
-            _count(found.get("n_expert")),
-            _count(found.get("n_expert_used")),
-            tuple(tuple(layer) for layer in layers) if isinstance(layers, list) else (),
-        )

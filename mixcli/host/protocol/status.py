@@ -1,12 +1,13 @@
-"""What a host reports of itself: the state of its load, and its whole state."""
+"""The state of a load, as a host reports it to those who wait."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from mixcli.host.protocol.errors import ErrorBody, error_in
 from mixcli.host.protocol.messages import Fields
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def texts_in(value: object) -> tuple[str, ...]:
+    """Return a list as texts; nothing for any other value."""
     return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
@@ -27,7 +28,7 @@ class LoadStatus:
         return cls(
             str(event.get("status")),
             progress if isinstance(progress, int | float) else 0.0,
-            _texts(event.get("notes")),
+            texts_in(event.get("notes")),
             pid if isinstance(pid, int) else 0,
             error_in(event),
         )
@@ -41,60 +42,3 @@ class LoadStatus:
             "pid": self.pid,
         }
         return {**shown, **self.error.to_json()} if self.error else shown
-
-
-@dataclass(frozen=True)
-class HostCounts:
-    """How many requests run, wait and are done, how many prompt tokens were computed, and the threads of decode now."""
-
-    n_running: int = 0
-    n_waiting: int = 0
-    n_requests_done: int = 0
-    n_prompt_tokens_done: int = 0
-    n_threads: int = 0
-
-
-@dataclass(frozen=True)
-class HostHealth:
-    """The state of a host as /health and `mixcli ps` show it; of one that does not answer most is None.
-
-    `size` is the file's bytes, `busy` counts clients and requests, `expires_in` is seconds, None for never.
-    """
-
-    status: str
-    pid: int
-    progress: float | None = None
-    notes: tuple[str, ...] = ()
-    model: str | None = None
-    path: str | None = None
-    size: int | None = None
-    n_ctx: int | None = None
-    counts: HostCounts = HostCounts()
-    busy: int | None = None
-    expires_in: float | None = None
-
-    @classmethod
-    def of(cls, body: Fields) -> "HostHealth":
-        """Read what a host answers, also one of another version; ValueError if it is not the answer of a host."""
-        named = {name: body[name] for name in cls.__dataclass_fields__ if name in body}
-        counts = {name: body[name] for name in HostCounts.__dataclass_fields__ if name in body}
-        try:
-            return cls(**{**named, "notes": _texts(body.get("notes"))}, counts=HostCounts(**counts))  # type: ignore[arg-type]
-        except TypeError as error:
-            raise ValueError(f"/health: {error}") from error
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON object; a host that does not answer has no progress, notes and counts."""
-        own: dict[str, object] = {"status": self.status}
-        if self.progress is not None:
-            own |= {"progress": self.progress, "notes": list(self.notes)}
-        own |= {
-            "model": self.model,
-            "path": self.path,
-            "size": self.size,
-            "n_ctx": self.n_ctx,
-            "pid": self.pid,
-        }
-        if self.progress is not None:
-            own |= asdict(self.counts)
-        return {**own, "busy": self.busy, "expires_in": self.expires_in}

@@ -16,7 +16,8 @@ from mixcli.batch.job import TemplateJob, prompt_template
 from mixcli.batch.records import Record, open_records
 from mixcli.batch.runner import BatchSettings
 from mixcli.errors import MixcliError, UsageError
-from mixcli.host.protocol.messages import ChatBody, ChatCompletion
+from mixcli.host.protocol.answers import ChatCompletion
+from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.output_format import form_of
 
 

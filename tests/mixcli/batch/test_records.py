@@ -14,7 +14,7 @@ from mixcli.batch.lines import read_lines
 from mixcli.batch.records import Record, open_records
 from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
 from mixcli.errors import UsageError
-from mixcli.host.protocol.messages import ChatCompletion
+from mixcli.host.protocol.answers import ChatCompletion
 from mixcli.request.output_format import OutputFormat
 
 

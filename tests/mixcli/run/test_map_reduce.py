@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mixcli.errors import DoesNotFit, MixcliError
-from mixcli.host.protocol.messages import ChatBody, ChatCompletion, TokenCount
+from mixcli.host.protocol.answers import ChatCompletion, TokenCount
+from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.prompt import ChatTurn, question_of
 from mixcli.run.map_reduce import MapReduce, Tokens
 from mixcli.run.split import split
