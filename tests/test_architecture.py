@@ -21,14 +21,14 @@ PLACES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)  # of
 BASE = {"mixcli.system", "mixcli.request", "quantize", "profiles"}
 CHILD = BASE | {"mixcli.host.protocol"}
 STORE = BASE | {"mixcli.store"}
-PLANNING = STORE | {"mixcli.pull", "mixcli.host.protocol", "mixcli.planning"}
 CLIENT = STORE | {"mixcli.host.protocol", "mixcli.client"}
+PLANNING = CLIENT | {"mixcli.pull", "mixcli.planning"}
 MAY_IMPORT: dict[str, set[str]] = {
     "mixcli": set(),
     "mixcli.__main__": {"mixcli.cli"},
     "mixcli.cli": {"mixcli.system"},  # commands are imported by name, one at a time
-    "mixcli.commands": PLANNING | CLIENT | {"mixcli.run", "mixcli.batch", "mixcli.chat", "mixcli.serve"},
-    "mixcli.chat": PLANNING | CLIENT,
+    "mixcli.commands": PLANNING | {"mixcli.run", "mixcli.batch", "mixcli.chat", "mixcli.serve"},
+    "mixcli.chat": PLANNING,
     "mixcli.run": CLIENT | {"mixcli.batch"},  # a prompt for every line, or part, is a small batch
     "mixcli.batch": CLIENT,
     "mixcli.serve": BASE,  # it knows of a host only the socket
@@ -50,19 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "profiles": set(),
 }
 LOOSE = {"__init__", "__main__", "cli", "errors"}  # the only files beside mixcli's rooms
-# What the layers do not allow and the code still does: to be emptied, never to grow. An exception that is not needed any more fails the test.
-EXCEPTIONS = {
-    # a load plans while it holds the host's lock; a plan is to be made before
-    ("mixcli.client.launch", "mixcli.planning.load_options"),
-    ("mixcli.client.launch", "mixcli.planning.offers"),
-    ("mixcli.client.launch", "mixcli.planning.plan_load"),
-    # the batch over Ray loads on other machines, each with its own plan
-    ("mixcli.batch.ray_backend", "mixcli.planning.load_options"),
-}
-# Circles of modules: the store lists what is damaged, which looks into the store.
-CIRCLES = {
-    frozenset({"mixcli.store.damaged", "mixcli.store.store"}),
-}
+# Circles of modules.
+CIRCLES: set[frozenset[str]] = set()
 ONLY_HERE = {
     "llama_cpp": {"mixcli.llama", "quantize.ggml"},
     "llguidance": {"mixcli.engine.constraint"},
@@ -128,8 +117,7 @@ def test_imports_point_down() -> None:
         for target in targets
         if not is_allowed(room_of(name), target)
     }
-    assert wrong - EXCEPTIONS == set()
-    assert EXCEPTIONS - wrong == set(), "not needed any more: take it out of the list"
+    assert wrong == set()
 
 
 def test_layers_have_an_order() -> None:

@@ -62,7 +62,9 @@ def mixcli_host(setting: Setting, placement: Placement, home: Path) -> Iterator[
     os.environ["MIXCLI_HOME"] = str(home)
     try:
         name = HostName(setting.subject.path.absolute(), setting.subject.name, placement.to_json())
-        host = process.connect(name, lambda: LoadPlan(placement), 0.0, lambda *_: None)
+        with process.start_lock(name):
+            loading = process.start(name, LoadPlan(placement), 0.0)
+        host = loading.wait(lambda *_: None)
         try:
             yield name.socket
         finally:

@@ -7,7 +7,7 @@ to another one. Ray is imported only here, and only for `--ray`.
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import LoadOptions
+    from mixcli.batch.backends import Backend
 
 KNOCK = 10.0  # seconds that a cluster's address may take to answer
 # errors of the cluster; a bug that a record triggers is a RayTaskError instead
@@ -29,24 +29,21 @@ LOST = ("RayActorError", "NodeDiedError", "WorkerCrashedError", "OutOfMemoryErro
 READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_json", ".csv": "read_csv"}
 
 
+Loader = Callable[
+    [str], "Backend"
+]  # loads the model of a node for an isolation key; it travels to the node by name
+
+
 class RayEngine:
     """One engine of the cluster, an actor on its node. Errors travel as a host would send them."""
 
-    def __init__(
-        self, model: str | None, load_options: "LoadOptions", keep_alive: float, isolation_key: str
-    ) -> None:
-        self._loading = (model, load_options, keep_alive, isolation_key)
+    def __init__(self, load: "Loader", isolation_key: str) -> None:
+        self._load, self._isolation_key = load, isolation_key
 
     def load(self) -> str | ErrorBody:
         """Load the model of this node's store as this node's plan says; returns its identity or an error."""
-        from mixcli.batch.backends import HostBackend
-        from mixcli.client.launch import identity, load
-
-        model, load_options, keep_alive, isolation_key = self._loading
         try:
-            self._backend = HostBackend(
-                lambda: load(model, load_options, keep_alive, isolation_key), identity(model, load_options)
-            )
+            self._backend = self._load(self._isolation_key)
         except MixcliError as error:
             return error_body(error)[1]
         return self._backend.identity
@@ -71,12 +68,10 @@ class _RayWorker:
 class RayBackend:
     """Asks the engines of a cluster, the one with the fewest requests first; `window` requests are in flight at each."""
 
-    def __init__(
-        self, address: str, model: str | None, load_options: "LoadOptions", keep_alive: float, window: int
-    ) -> None:
+    def __init__(self, address: str, load: "Loader", window: int) -> None:
         self._ray = connected(address)
         self._lock = threading.Lock()
-        self._seats, self.identity = self._loaded(model, load_options, keep_alive, window)
+        self._seats, self.identity = self._loaded(load, window)
         self.width = len(self._seats)
         console.note(
             f"{counted(self.width, 'engine')} on {counted(len({seat.node for seat in self._seats}), 'node')}"
@@ -113,15 +108,9 @@ class RayBackend:
             self._ray.kill(seat.actor)
         self._ray.shutdown()
 
-    def _loaded(
-        self, model: str | None, load_options: "LoadOptions", keep_alive: float, window: int
-    ) -> tuple[list[_RayWorker], str]:
+    def _loaded(self, load: "Loader", window: int) -> tuple[list[_RayWorker], str]:
         """Start an engine everywhere and keep those that load; MixcliError of the first where none does."""
-        seats = [
-            seat
-            for node in self._ray.nodes()
-            for seat in self._seats_of(node, model, load_options, keep_alive, window)
-        ]
+        seats = [seat for node in self._ray.nodes() for seat in self._seats_of(node, load, window)]
         waiting = [(seat, seat.actor.load.remote()) for seat in seats]
         good: list[_RayWorker] = []
         identities: set[str] = set()
@@ -147,14 +136,7 @@ class RayBackend:
             )
         return good, identities.pop()
 
-    def _seats_of(
-        self,
-        node: Mapping[str, Any],
-        model: str | None,
-        load_options: "LoadOptions",
-        keep_alive: float,
-        window: int,
-    ) -> Iterator[_RayWorker]:
+    def _seats_of(self, node: Mapping[str, Any], load: "Loader", window: int) -> Iterator[_RayWorker]:
         resources = node.get("Resources", {})
         if not node["Alive"] or resources.get("CPU", 0) < 1:
             return
@@ -173,9 +155,7 @@ class RayBackend:
             isolation_key = (
                 f" ray {node['NodeID']} {index}"  # a host for this GPU alone, also where a node has several
             )
-            yield _RayWorker(
-                actor.remote(model, load_options, keep_alive, isolation_key), node["NodeManagerAddress"]
-            )
+            yield _RayWorker(actor.remote(load, isolation_key), node["NodeManagerAddress"])
 
     def _taken(self) -> _RayWorker:
         with self._lock:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixcli.errors import MixcliError, NotInstalled
+from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.client.process import Host
@@ -163,20 +164,16 @@ class ChatModel:
             return None
 
     def _load(self) -> None:
-        from mixcli.client.launch import acquire
         from mixcli.client.process import KILLED
+        from mixcli.planning.launch import begin
 
         try:
             stored = self.stored()
             self._show(LOADING, label=stored.label)
-            host = acquire(
-                stored,
-                self.load_options,
-                self.keep_alive,
-                self._report,
-                self._placed,
-                use_smaller_plan=self._less,
-            )
+            loading = begin(stored, self.load_options, self.keep_alive, use_smaller_plan=self._less)
+            if loading.plan:
+                self._placed(loading.plan)
+            host = loading.wait(self._report)
             self.n_ctx = host.client.health().n_ctx or 0
         except Exception as error:
             self._less = self._less or KILLED in str(error)
@@ -194,6 +191,8 @@ class ChatModel:
     def _placed(self, order: "LoadPlan") -> None:
         self.smaller = self._less
         self._show(LOADING, order=order)
+        for reason in order.reasons:
+            console.note(reason)
 
     def _show(
         self,

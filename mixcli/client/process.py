@@ -72,38 +72,59 @@ class Host:
         return _cause(self.name, self.process)
 
 
-def connect(
-    name: HostName,
-    place: Callable[[], LoadPlan],
-    keep_alive: float,
-    report: Callable[[float, float, str], None],
-) -> Host:
-    """Find the host of a name or start it, wait until its model is loaded, and hold it.
+@dataclass
+class Loading:
+    """A host whose model is being loaded or is there already; its client is attached."""
 
-    `place` is asked only when a host must be started. `keep_alive` is seconds after `release`; `report` gets (done, total, stage)
-    of the load. Raises what the host says of a failed load, ModelDied when its process ends, Unresponsive when it gives no sign of life.
-    """
+    name: HostName
+    plan: LoadPlan | None  # of a host that was started for this client; None for one that was running
+    _states: States
+    _process: Child | None
+    _keep_alive: float
+
+    def wait(self, report: Callable[[float, float, str], None]) -> Host:
+        """Wait until the model is loaded, and hold it; `report` gets (done, total, stage) of the load.
+
+        Raises what the host says of a failed load, ModelDied when its process ends, Unresponsive when it gives no sign of life.
+        """
+        stage = f"loading {self.name.label}"
+        if self._process is not None:
+            report(0.0, 1.0, stage)
+        try:
+            for state in self._states:
+                if state.error:
+                    raise_error(state.error)
+                if state.status == READY:
+                    client = HostClient(self.name.socket)
+                    return Host(
+                        self.name, client, state.notes, self._states, self._process, state.pid, self._keep_alive
+                    )
+                report(state.progress, 1.0, stage)
+        except TimeoutError as error:
+            raise unresponsive(self.name.socket) from error
+        except GONE as error:
+            raise ModelDied(_sentence(self.name, self._process, "loaded")) from error
+        raise ModelDied(_sentence(self.name, self._process, "loaded"))
+
+
+@contextlib.contextmanager
+def start_lock(name: HostName) -> Generator[None]:
+    """Hold the lock under which a host is attached to or started, so that two starts at the same moment give one host."""
     with exclusive(name.lock, seconds=LOCK_TIMEOUT, what=f"starting the model process of {name.label}"):
-        process = None
-        states = _attach(name, keep_alive)
-        if states is None:
-            process = _start(HostSpec(name, place()))
-            report(0.0, 1.0, f"loading {name.label}")
-            states = _wait_for_socket(name, process, keep_alive)
-    try:
-        for state in states:
-            if state.error:
-                raise_error(state.error)
-            if state.status == READY:
-                return Host(
-                    name, HostClient(name.socket), state.notes, states, process, state.pid, keep_alive
-                )
-            report(state.progress, 1.0, f"loading {name.label}")
-    except TimeoutError as error:
-        raise unresponsive(name.socket) from error
-    except GONE as error:
-        raise ModelDied(_sentence(name, process, "loaded")) from error
-    raise ModelDied(_sentence(name, process, "loaded"))
+        yield
+
+
+def attach(name: HostName, keep_alive: float) -> Loading | None:
+    """Attach to the host of a name; None where none runs or it is shutting down. `keep_alive` is seconds after `release`."""
+    states = _attach(name, keep_alive)
+    return None if states is None else Loading(name, None, states, None, keep_alive)
+
+
+def start(name: HostName, plan: LoadPlan, keep_alive: float) -> Loading:
+    """Start a host, wait until it listens, and attach to it; called under its `start_lock`."""
+    _clear_if_dead(name.socket)
+    process = Child.start("mixcli.host", HostSpec(name, plan).to_json(), name.log)
+    return Loading(name, plan, _wait_for_socket(name, process, keep_alive), process, keep_alive)
 
 
 def hosts() -> "list[HostHealth]":
@@ -168,11 +189,6 @@ def _attach(name: HostName, keep_alive: float) -> States | None:
         return None
     except (TimeoutError, http.client.HTTPException) as error:
         raise unresponsive(name.socket) from error
-
-
-def _start(spec: HostSpec) -> Child:
-    _clear_if_dead(spec.name.socket)
-    return Child.start("mixcli.host", spec.to_json(), spec.name.log)
 
 
 def _wait_for_socket(name: HostName, process: Child, keep_alive: float) -> States:

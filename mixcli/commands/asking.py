@@ -144,7 +144,7 @@ def one_asker(
     """Return the backend for one request: the server of --endpoint, or a local model."""
     if endpoint is not None:
         return endpoint(model)
-    from mixcli.client.launch import load
+    from mixcli.planning.launch import load
 
     return load(model, load_options, keep_alive)
 
@@ -153,11 +153,19 @@ def many_asker(
     endpoint: AtEndpoint | None, model: str | None, load_options: "LoadOptions", keep_alive: float
 ) -> "Backend":
     """Return the backend for many concurrent requests; a local model is planned for them."""
-    from mixcli.batch.backends import EndpointBackend, HostBackend
-
     if endpoint is not None:
+        from mixcli.batch.backends import EndpointBackend
+
         return EndpointBackend(endpoint(model))
-    from mixcli.client.launch import identity, load
+    return local_backend(model, load_options, keep_alive)
+
+
+def local_backend(
+    model: str | None, load_options: "LoadOptions", keep_alive: float, isolation_key: str = ""
+) -> "Backend":
+    """Load a model of this machine's store, planned for many concurrent requests."""
+    from mixcli.batch.backends import HostBackend
+    from mixcli.planning.launch import identity, load
 
     many = replace(load_options, request=replace(load_options.request, purpose="batch"))
-    return HostBackend(lambda: load(model, many, keep_alive), identity(model, load_options))
+    return HostBackend(lambda: load(model, many, keep_alive, isolation_key), identity(model, load_options))

@@ -66,7 +66,7 @@ def command(
     """
     from dataclasses import replace
 
-    from mixcli.client.launch import load
+    from mixcli.planning.launch import load
     from mixcli.serve.gate import Gate, names_of
     from mixcli.serve.server import bound, key_for, serve
 

@@ -10,7 +10,6 @@ from mixcli.planning.tuning_cache import tuned
 from mixcli.store.headers import shape_of
 from mixcli.store.preflight import check_gguf
 from mixcli.store.store import StoredModel
-from mixcli.system.console import console
 from profiles.expectation import expectation
 from profiles.layout import layout_of
 from profiles.ledger import accounts
@@ -22,7 +21,7 @@ SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs ou
 
 
 def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
-    """Check the file before it is loaded, and plan it for its machine."""
+    """Check the file before it is loaded, and plan it for its machine; its `reasons` are for the caller to print."""
     shape = shape_of(check_gguf(stored.path))
     note_unused_cards(load_options)
     disk_of = stored.path if load_options.request.from_disk else None
@@ -33,8 +32,6 @@ def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
     if order is None:
         found = plan_or_offer(stored.label, shape, machine, load_options.request, load_options, in_a_load)
         order = _order(found, load_options)
-        for reason in found.reasons:  # what was given up is never given up in silence
-            console.note(reason)
     less = replace(
         machine,
         bytes_free=int(machine.bytes_free * SMALLER),
@@ -48,7 +45,8 @@ def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
 
 
 def _order(found: Plan, load_options: LoadOptions) -> LoadPlan:
-    return LoadPlan(replace(found.placement, workers=load_options.workers), expectation(found.ledger))
+    placement = replace(found.placement, workers=load_options.workers)
+    return LoadPlan(placement, expectation(found.ledger), reasons=found.reasons)
 
 
 def _tuned(

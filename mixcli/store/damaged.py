@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixcli.store import manifest, store
+from mixcli.store import manifest
 from mixcli.store.manifest import Manifest
 from mixcli.store.reference import composed
 from mixcli.system.text import as_argument
@@ -28,7 +28,7 @@ class Damaged:
 def damaged() -> list[Damaged]:
     """List what `store.models` leaves out, sorted by folder."""
     found = []
-    for home in store.homes():
+    for home in manifest.homes():
         about = manifest.read(home / manifest.NAME)
         name, _, file_type = home.name.rpartition("--")
         if about is None:

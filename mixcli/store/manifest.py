@@ -1,18 +1,13 @@
 """The manifest.json of a stored model."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from mixcli.store.licenses import License
-
-if TYPE_CHECKING:
-    pass
-import json
-from dataclasses import asdict
 from typing import Any
 
+from mixcli.store.licenses import License
+from mixcli.system import paths
 from mixcli.system.text import clean
 
 NAME = "manifest.json"
@@ -74,6 +69,15 @@ class Manifest:
     def paths(self, folder: Path) -> tuple[Path, ...]:
         """Return the paths of the files."""
         return tuple(folder / file.path for file in self.files)
+
+
+def homes() -> list[Path]:
+    """List the folders of the store's models, sound or not."""
+    try:
+        found = sorted(paths.models_dir().iterdir())
+    except FileNotFoundError:
+        return []
+    return [home for home in found if "--" in home.name and home.name[0] != "."]
 
 
 def read(path: Path) -> Manifest | None:

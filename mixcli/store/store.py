@@ -74,20 +74,11 @@ def models() -> list[StoredModel]:
     Raises PermissionError for a store that this user may not read.
     """
     found = []
-    for path in (home / manifest.NAME for home in homes()):
+    for path in (home / manifest.NAME for home in manifest.homes()):
         about = manifest.read(path)
         if about and all(_is_there(path.parent / file.path, file.size) for file in about.files):
             found.append(StoredModel(path.parent / about.files[0].path, about))
     return found
-
-
-def homes() -> list[Path]:
-    """List the folders of the store's models, sound or not."""
-    try:
-        found = sorted(paths.models_dir().iterdir())
-    except FileNotFoundError:
-        return []
-    return [home for home in found if "--" in home.name and home.name[0] != "."]
 
 
 def names() -> set[str]:

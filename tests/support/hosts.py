@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.client.process import Host, connect, hosts, stop
+from mixcli.client.process import Host, attach, hosts, start, start_lock, stop
 from mixcli.host.protocol.host_spec import HostName, LoadPlan
 from mixcli.system.hardware import physical_cores
 from profiles.placement import Placement
@@ -15,13 +15,22 @@ N_THREADS = min(2, physical_cores())
 PLACEMENT = Placement(n_ctx=2048, n_threads=N_THREADS, n_threads_batch=N_THREADS)
 
 
-def silent(_done: float, _total: float, _stage: str) -> None: ...
+def connect(
+    name: HostName,
+    placement: Placement,
+    keep_alive: float,
+    report: Callable[[float, float, str], None] = lambda *_: None,
+) -> Host:
+    """Find the host of a name or start it, and wait until its model is loaded."""
+    with start_lock(name):
+        loading = attach(name, keep_alive) or start(name, LoadPlan(placement), keep_alive)
+    return loading.wait(report)
 
 
 @contextmanager
 def held(name: HostName, placement: Placement) -> Iterator[Host]:
     """Start a host and hold it; every host of this home is ended afterwards."""
-    host = connect(name, lambda: LoadPlan(placement), 60, silent)
+    host = connect(name, placement, 60)
     yield host
     host.release()
     for left in hosts():

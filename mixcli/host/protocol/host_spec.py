@@ -44,11 +44,15 @@ class HostName:
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """How to load a model: a placement, the bytes that its plan expects on each device, and the next smaller plan."""
+    """How to load a model: a placement, the bytes that its plan expects on each device, and the next smaller plan.
+
+    `reasons` say what was given up to fit; they are for the client and do not travel to the host.
+    """
 
     placement: Placement
     expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     smaller: "LoadPlan | None" = None
+    reasons: tuple[str, ...] = ()
 
     def to_data(self) -> dict[str, object]:
         """Return the JSON object; `from_data` reads it."""

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from gguf import GGUFWriter
 
-from mixcli.client.launch import host_name
+from mixcli.planning.launch import host_name
 from mixcli.planning.load_options import LoadOptions
 from mixcli.store.store import StoredModel
 from profiles.request import PlanRequest

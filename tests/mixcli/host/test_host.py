@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from mixcli.client.process import Host, connect, hosts, stop
+from mixcli.client.process import Host, hosts, stop
 from mixcli.errors import Busy, MixcliError, ModelDied, UsageError
-from mixcli.host.protocol.host_spec import HostName, LoadPlan
+from mixcli.host.protocol.host_spec import HostName
 from mixcli.host.protocol.messages import ChatBody
 from tests.conftest import Runner
-from tests.support.hosts import PLACEMENT, held, silent
+from tests.support.hosts import PLACEMENT, connect, held
 
 pytestmark = pytest.mark.model
 
@@ -100,10 +100,7 @@ def test_openais_own_client_understands_it(file_host: Host) -> None:
 
 def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
     found: list[Host] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(connect(name, lambda: LoadPlan(PLACEMENT), 60, silent)))
-        for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(connect(name, PLACEMENT, 60))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -120,7 +117,7 @@ def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
 
 
 def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
-    host = connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
+    host = connect(name, PLACEMENT, 0)
     assert "Paris" in ask(host, QUESTION)
     pid = host.pid
     host.release()
@@ -192,7 +189,7 @@ def test_a_host_that_leaves_does_not_take_its_successors_socket_away(host: Host,
     next(delta for delta in stream if delta.text)
     os.kill(host.pid, signal.SIGTERM)
     wait_for(nobody_listens)
-    successor = connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
+    successor = connect(name, PLACEMENT, 0)
     stream.close()
     assert host.process is not None
     assert host.process.wait(15) == 0
@@ -207,7 +204,7 @@ def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Hos
     with pytest.raises(ModelDied, match="ended during the answer"):
         list(stream)
     assert "killed by signal 9" in host.cause_of_death()
-    again = connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
+    again = connect(name, PLACEMENT, 0)
     assert "Paris" in ask(again, QUESTION)
     again.release()
 
@@ -217,7 +214,7 @@ def test_a_load_that_fails_is_told_with_its_reason(home: Path, tmp_path: Path) -
     broken.write_bytes(b"GGUF" + bytes(64))
     name = HostName(broken, "broken", "{}")
     with pytest.raises(MixcliError, match=r"broken\.gguf"):
-        connect(name, lambda: LoadPlan(PLACEMENT), 60, silent)
+        connect(name, PLACEMENT, 60)
     wait_for(lambda: not name.socket.exists())
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.client.openai import HostClient
-from mixcli.client.process import STOPPING, UNRESPONSIVE, Host, connect, hosts, stop
+from mixcli.client.process import STOPPING, UNRESPONSIVE, Host, hosts, stop
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.protocol.host_record import HostRecord
 from mixcli.host.protocol.host_spec import HostName, LoadPlan
@@ -27,7 +27,7 @@ from mixcli.system import paths, python_child
 from mixcli.system.process_state import born
 from tests.conftest import Runner
 from tests.mixcli.host.test_host import LONG, QUESTION, ask, wait_for
-from tests.support.hosts import PLACEMENT, silent
+from tests.support.hosts import PLACEMENT, connect
 
 model = pytest.mark.model
 
@@ -70,7 +70,7 @@ def test_nothing_waits_for_ever_for_a_stopped_host(host: Host, name: HostName, m
         host.client.complete(ChatBody(whole=QUESTION))
 
     def again() -> None:
-        connect(name, lambda: LoadPlan(PLACEMENT), 0, silent)
+        connect(name, PLACEMENT, 0)
 
     with paused(host.pid):
         calls: list[Callable[[], object]] = [lambda: list(stream), whole, again]
@@ -132,7 +132,7 @@ def test_sigterm_ends_a_long_stream_and_the_second_one_everything(host: Host, na
 @model
 def test_visitors_who_come_and_go_leave_no_lock_behind(name: HostName) -> None:
     """Many attach during the load and leave at random moments; then the host answers, and ends after its keep-alive."""
-    host = connect(name, lambda: LoadPlan(PLACEMENT), 1, silent)
+    host = connect(name, PLACEMENT, 1)
     deadline = time.monotonic() + 3
 
     def visit(seed: int) -> None:
@@ -181,9 +181,9 @@ def test_a_state_that_many_wait_for_is_not_locked_by_those_who_leave() -> None:
 def test_a_load_whose_client_dies_is_given_up(name: HostName) -> None:
     held: list[Host] = []
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mixcli.client.process import connect\nfrom mixcli.host.protocol.host_spec import HostName, LoadPlan\n"
-        "from profiles.placement import Placement\n"
-        "connect(HostName(Path(sys.argv[1]), 'demo', '{}'), lambda: LoadPlan(Placement(n_ctx=2048)), 0, lambda *a: print(a, flush=True))"
+        "import sys\nfrom pathlib import Path\nfrom mixcli.host.protocol.host_spec import HostName\n"
+        "from profiles.placement import Placement\nfrom tests.support.hosts import connect\n"
+        "connect(HostName(Path(sys.argv[1]), 'demo', '{}'), Placement(n_ctx=2048), 0, lambda *a: print(a, flush=True))"
     )
     client = subprocess.Popen(
         [sys.executable, "-c", code, os.fspath(name.path)], stdout=subprocess.PIPE, text=True

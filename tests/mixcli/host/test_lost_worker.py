@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import pytest
 
 from mixcli.client.openai import HostClient
-from mixcli.client.process import connect
 from mixcli.errors import ModelDied, NotReachable
 from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
@@ -25,6 +24,7 @@ from mixcli.request.prompt import ChatTurn
 from mixcli.system import python_child
 from profiles.placement import Placement
 from tests.mixcli.host.test_host import LONG, wait_for
+from tests.support.hosts import connect
 from tests.support.llama_workers import free_port, start_worker
 
 QUICK = (
@@ -145,7 +145,7 @@ def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
     placement = Placement(
         n_ctx=512, n_gpu_layers=99, workers=(endpoint,), load_mode="none", n_threads=1, n_threads_batch=1
     )
-    host = connect(name, lambda: LoadPlan(placement), 60, lambda *_: None)
+    host = connect(name, placement, 60)
     stream = host.client.chat(ChatBody(whole=LONG))
     next(delta for delta in stream if delta.text)
     process.kill()

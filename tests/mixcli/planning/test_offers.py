@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import pytest
 
-from mixcli.client.launch import installed
 from mixcli.errors import NotInstalled
+from mixcli.planning.launch import installed
 from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.offers import with_offer
 from profiles.errors import DoesNotFit

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mixcli.client.launch import LoadOptions
 from mixcli.planning import tune
+from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.plan_load import plan_load
 from mixcli.planning.report import Subject
 from mixcli.planning.tune import candidates, measure

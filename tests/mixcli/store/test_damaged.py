@@ -15,7 +15,7 @@ from mixcli.planning.doctor import _store
 from mixcli.planning.machines import machine_of
 from mixcli.planning.report import subject_of
 from mixcli.pull.type_choice import Target
-from mixcli.store import damaged, removal, store
+from mixcli.store import damaged, manifest, removal
 from mixcli.store.import_ import import_model
 from mixcli.system import paths
 from mixcli.system.os_errors import explain
@@ -36,7 +36,7 @@ def cut(file: Path) -> None:
 
 
 def spoil(_file: Path) -> None:
-    (home,) = store.homes()
+    (home,) = manifest.homes()
     (home / "manifest.json").write_text("{")
 
 
@@ -59,7 +59,7 @@ def test_it_is_named_and_can_be_removed(
     assert _store().state == "warn"
     assert words in _store().words
     cli.main(["rm", "tiny", "--yes"], standalone_mode=False)
-    assert (store.homes(), damaged.damaged()) == ([], [])
+    assert (manifest.homes(), damaged.damaged()) == ([], [])
     assert file.exists() == (harm is not Path.unlink)
 
 
@@ -68,7 +68,7 @@ def test_a_program_sees_a_damaged_model_too(file: Path, capsys: pytest.CaptureFi
     import_model(file, "torn", False, quiet)
     import_model(file, "odd", True, quiet)
     file.unlink()
-    (store.homes()[0] / "manifest.json").write_text("{")  # of "odd"
+    (manifest.homes()[0] / "manifest.json").write_text("{")  # of "odd"
     cli.main(["list", "--json"], standalone_mode=False)
     said = capsys.readouterr()
     rows = {row["model"]: row for row in json.loads(said.out)}
@@ -134,7 +134,7 @@ def test_only_the_user_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MIXCLI_HOME", str(tmp_path / "new"))
     file = small_gguf.write(tmp_path / "tiny.F16.gguf", small_gguf.gguf())
     import_model(file, None, False, quiet)
-    (home,) = store.homes()
+    (home,) = manifest.homes()
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     assert (home / "manifest.json").stat().st_mode & 0o777 == 0o600
 

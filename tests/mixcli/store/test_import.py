@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.errors import UsageError
-from mixcli.store import gguf_names, store
+from mixcli.store import gguf_names, manifest
 from mixcli.store.import_ import import_model
 from quantize.source import u32
 from tests.support import small_gguf
@@ -59,7 +59,7 @@ def test_a_copy_is_made_of_what_was_imported_where_it_lies(home: Path, tmp_path:
     path = small_gguf.write(tmp_path / "tiny.F16.gguf", small_gguf.gguf())
     import_model(path, None, False, quiet)
     copied, fresh = import_model(path, None, True, quiet)
-    assert (fresh, copied.path.parent) == (True, store.homes()[0])
+    assert (fresh, copied.path.parent) == (True, manifest.homes()[0])
     assert import_model(path, None, True, quiet)[1] is import_model(path, None, False, quiet)[1] is False
     with pytest.raises(UsageError, match="is the file of the model tiny:F16; use it by that name"):
         import_model(copied.path, "other", False, quiet)

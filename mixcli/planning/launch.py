@@ -4,12 +4,11 @@ This is on the way of every command that asks something, so it imports nothing t
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 
-from mixcli.client.process import Host, connect
+from mixcli.client.process import Host, Loading, attach, start, start_lock
 from mixcli.errors import NotInstalled
-from mixcli.host.protocol.host_spec import HostName, LoadPlan
+from mixcli.host.protocol.host_spec import HostName
 from mixcli.planning.load_options import LoadOptions
 from mixcli.store import usage
 from mixcli.store.store import StoredModel, find
@@ -22,8 +21,12 @@ def load(model: str | None, load_options: LoadOptions, keep_alive: float, isolat
     Loads with the same `isolation_key` share a host.
     """
     stored = installed(model, load_options)
+    loading = begin(stored, load_options, keep_alive, isolation_key=isolation_key)
+    if loading.plan:
+        for reason in loading.plan.reasons:
+            console.note(reason)
     with console.progress(f"loading {stored.label}") as bar:
-        host = acquire(stored, load_options, keep_alive, bar.update, isolation_key=isolation_key)
+        host = loading.wait(bar.update)
     for note in host.notes:
         console.note(note)
     return host
@@ -39,32 +42,27 @@ def installed(model: str | None, load_options: LoadOptions) -> StoredModel:
         raise with_offer(missing, load_options) from None
 
 
-def acquire(
+def begin(
     stored: StoredModel,
     load_options: LoadOptions,
     keep_alive: float,
-    report: Callable[[float, float, str], None],
-    placed: Callable[[LoadPlan], None] = lambda _order: None,
     *,
     use_smaller_plan: bool = False,
     isolation_key: str = "",
-) -> Host:
-    """Find the host of a model or start it, and wait until it is loaded; nothing is printed.
+) -> Loading:
+    """Attach to the host of a model, or start it with a plan that is made only then; nothing is printed.
 
-    The file is looked at and the plan is made only when no host has the model yet; `placed` receives the plan. `use_smaller_plan` takes the next
-    smaller plan, for when memory ran out with the first.
+    `use_smaller_plan` takes the next smaller plan, for when memory ran out with the first.
     """
-
-    def order() -> LoadPlan:
+    usage.note(stored.path)
+    name = host_name(stored, load_options, isolation_key)
+    with start_lock(name):
+        if running := attach(name, keep_alive):
+            return running
         from mixcli.planning.plan_load import plan_load
 
-        found = plan_load(stored, load_options)
-        found = found.smaller if use_smaller_plan and found.smaller else found
-        placed(found)
-        return found
-
-    usage.note(stored.path)
-    return connect(host_name(stored, load_options, isolation_key), order, keep_alive, report)
+        plan = plan_load(stored, load_options)
+        return start(name, plan.smaller if use_smaller_plan and plan.smaller else plan, keep_alive)
 
 
 def host_name(stored: StoredModel, load_options: LoadOptions, isolation_key: str = "") -> HostName:
