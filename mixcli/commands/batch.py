@@ -1,15 +1,17 @@
 """mixcli batch: run a prompt on thousands of records."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from mixcli.commands.asking import endpoint_options, form_options, many_asker, variables_option
+from mixcli.commands.asking import endpoint_options, form_options, local_backend, many_asker, variables_option
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import (
+    F,
     Sampling,
     common,
     json_option,
@@ -17,6 +19,7 @@ from mixcli.commands.options import (
     model_option,
     planning_options,
     sampling_options,
+    with_options,
 )
 from mixcli.errors import SomeFailed, UsageError
 from mixcli.system.console import console
@@ -24,12 +27,83 @@ from mixcli.system.console import console
 if TYPE_CHECKING:
     from mixcli.batch.batch import BatchOptions, Report
     from mixcli.batch.job import TemplateJob
+    from mixcli.batch.runner import Tally
     from mixcli.client.endpoint import Endpoint
     from mixcli.planning.load_options import LoadOptions
     from mixcli.request.output_format import OutputFormat
+    from mixcli.request.template import Template
 
 
 RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # fields of a result
+
+
+@dataclass(frozen=True)
+class RecordPrompt:
+    """What the command line says about the prompt of every record, as it was written."""
+
+    prompt: str | None
+    template: Path | None
+    variables: dict[str, str]
+    system: str | None
+    column: str | None
+
+    def said(self) -> dict[str, bool]:
+        """Return every option with whether it was given."""
+        return {
+            "--prompt": self.prompt is not None,
+            "--template": self.template is not None,
+            "-v": bool(self.variables),
+            "--system": bool(self.system),
+            "--column": self.column is not None,
+        }
+
+    def spec(self) -> "Template":
+        """Read the prompt; UsageError for a variable or column that it does not use."""
+        from mixcli.batch.job import prompt_template
+        from mixcli.system.stdin import read_text
+
+        question = prompt_template(read_text(self.template) if self.template else self.prompt)
+        question.check_used(self.variables, "the prompt")
+        if self.column is not None and "text" not in question.names:
+            raise UsageError(
+                f"--column {self.column} has no effect: the prompt has no {{{{ text }}}}; remove it"
+            )
+        if question.n_shared * 2 < question.n_constant:
+            console.note(
+                "most of the prompt follows {{ }}, so records share little of it; put {{ }} last for speed"
+            )
+        return question
+
+
+def prompt_options(command: F) -> F:
+    """Add where the prompt of a record comes from; the command gets one `asking`."""
+    options: tuple[Callable[[F], F], ...] = (
+        click.option(
+            "--prompt",
+            metavar="TEXT",
+            help="Prompt template with {{ text }} or a field's name; without one, the record is appended.",
+        ),
+        click.option(
+            "-t",
+            "--template",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Read the prompt template from a file.",
+        ),
+        variables_option,
+        click.option("--system", metavar="TEXT", help="System message."),
+        click.option(
+            "--column",
+            metavar="NAME",
+            help="The field to use as {{ text }}. Default: the field `text`, or the only field.",
+        ),
+    )
+
+    @wraps(command)
+    def collect(**said: Any) -> Any:
+        asking = RecordPrompt(**{field.name: said.pop(field.name) for field in fields(RecordPrompt)})
+        return command(asking=asking, **said)
+
+    return with_options(cast(F, collect), options)
 
 
 @click.command("batch", cls=CheckedCommand)
@@ -41,24 +115,7 @@ RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # field
     type=click.Path(dir_okay=False, path_type=Path),
     help="Output file. Default: stdout.",
 )
-@click.option(
-    "--prompt",
-    metavar="TEXT",
-    help="Prompt template with {{ text }} or a field's name; without one, the record is appended.",
-)
-@click.option(
-    "-t",
-    "--template",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Read the prompt template from a file.",
-)
-@variables_option
-@click.option("--system", metavar="TEXT", help="System message.")
-@click.option(
-    "--column",
-    metavar="NAME",
-    help="The field to use as {{ text }}. Default: the field `text`, or the only field.",
-)
+@prompt_options
 @click.option(
     "--format",
     "format_",
@@ -113,11 +170,7 @@ RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # field
 def command(
     source: str,
     out: Path | None,
-    prompt: str | None,
-    template: Path | None,
-    variables: dict[str, str],
-    system: str | None,
-    column: str | None,
+    asking: RecordPrompt,
     format_: str | None,
     keep: tuple[str, ...],
     form: "OutputFormat",
@@ -141,30 +194,22 @@ def command(
     read or answered becomes an error record, and the exit code is 3.
     """
     from mixcli.batch.batch import BatchOptions, run_batch
-    from mixcli.batch.job import TemplateJob, prompt_template
+    from mixcli.batch.job import TemplateJob
     from mixcli.batch.runner import BatchSettings
     from mixcli.request.sampling_table import SCRIPT_TEMPERATURE
-    from mixcli.system.stdin import read_text
 
-    question = prompt_template(read_text(template) if template else prompt)
+    question = asking.spec()
     asked = {
         "temperature": SCRIPT_TEMPERATURE,
         **sampling.said(),
         **({"deterministic": True} if deterministic else {}),
     }
-    question.check_used(variables, "the prompt")
-    if column is not None and "text" not in question.names:
-        raise UsageError(f"--column {column} has no effect: the prompt has no {{{{ text }}}}; remove it")
-    job = TemplateJob(question, system or "", form, asked, variables, column, keep)
+    job = TemplateJob(question, asking.system or "", form, asked, asking.variables, asking.column, keep)
     said = {
-        "--prompt": prompt is not None,
-        "--template": template is not None,
-        "-v": bool(variables),
-        "--system": bool(system),
-        "--column": column is not None,
+        **asking.said(),
         "--keep": bool(keep),
         "--eval": gold is not None,
-        form.option: form.option,
+        form.option: bool(form.option),
         **{f"--{name.replace('_', '-')}": True for name in sampling.said()},
     }
     if reserved := RESERVED & set(keep):
@@ -178,19 +223,20 @@ def command(
         BatchSettings("", window, not unordered, max_errors),
         tuple(name for name, is_said in said.items() if is_said),
         model if endpoint is not None else None,
-        (template,) if template is not None else (),
+        (asking.template,) if asking.template is not None else (),
     )
-    if question.n_shared * 2 < question.n_constant:
-        console.note(
-            "most of the prompt follows {{ }}, so records share little of it; put {{ }} last for speed"
-        )
     if cluster is None:
         report = run_batch(order, job, lambda: many_asker(endpoint, model, load_options, keep_alive))
     else:
         report = _over_ray(order, job, cluster, model, load_options, keep_alive)
     _print(report, out, as_json)
-    if n_failed := report.tally.n_failed:
-        n_done = report.tally.n_done
+    _raise_if_failed(report.tally)
+
+
+def _raise_if_failed(tally: "Tally") -> None:
+    """Raise SomeFailed where records failed."""
+    if n_failed := tally.n_failed:
+        n_done = tally.n_done
         how_many = f"all {n_done:,}" if n_failed == n_done > 1 else f"{n_failed:,} of {n_done:,}"
         what = "record failed; its line has" if n_done == 1 else "records failed; their lines have"
         raise SomeFailed(f"{how_many} {what} an error")
@@ -207,11 +253,9 @@ def _over_ray(
     from mixcli.batch.batch import run_batch
     from mixcli.batch.ray_backend import RayBackend, distant_source, is_distant
 
-    many = replace(load_options, request=replace(load_options.request, purpose="batch"))
+    load = partial(local_backend, model, load_options, keep_alive)
     distant = (lambda source: distant_source(cluster, source)) if is_distant(order.source) else None
-    return run_batch(
-        order, job, lambda: RayBackend(cluster, model, many, keep_alive, order.settings.window), distant
-    )
+    return run_batch(order, job, lambda: RayBackend(cluster, load, order.settings.window), distant)
 
 
 def _journal_of(out: Path | None) -> Path | None:

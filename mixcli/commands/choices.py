@@ -52,9 +52,9 @@ def rule_options(command: F) -> F:
     return with_options(cast(F, collect), options)
 
 
-def show_types(rows: Iterable["TypeRow"]) -> None:
-    """Print the table of a choice to stdout: sizes in bytes, rates as their range, the loss of perplexity."""
-    console.table(COLUMNS, [_cells(row) for row in rows])
+def show_types(rows: Iterable["TypeRow"], data: Any = None, *, as_json: bool = False) -> None:
+    """Print the table of a choice to stdout, or its data as JSON: sizes in bytes, rates as their range, the loss of perplexity."""
+    console.result(data, COLUMNS, map(_cells, rows), as_json=as_json)
 
 
 def _cells(row: "TypeRow") -> tuple[str, ...]:

@@ -142,25 +142,23 @@ def _show_ledger(plan: "WritePlan", as_json: bool) -> None:
         key = (tensor_class(tensor.source.name), tensor.type.name)
         count, n_bytes = totals.get(key, (0, 0))
         totals[key] = (count + 1, n_bytes + tensor.n_bytes)
-    if as_json:
-        console.data(
-            {
-                "files": [{"path": str(file.path), "bytes": file.size} for file in plan.files],
-                "tensors": [
-                    {"class": what, "type": kind, "tensors": count, "bytes": n_bytes}
-                    for (what, kind), (count, n_bytes) in totals.items()
-                ],
-                "bytes_disk": plan.bytes_disk,
-                "bytes_memory": plan.bytes_memory,
-                "threads": plan.n_workers,
-                "seconds": estimated_seconds(plan),
-            }
-        )
-        return
+    data = {
+        "files": [{"path": str(file.path), "bytes": file.size} for file in plan.files],
+        "tensors": [
+            {"class": what, "type": kind, "tensors": count, "bytes": n_bytes}
+            for (what, kind), (count, n_bytes) in totals.items()
+        ],
+        "bytes_disk": plan.bytes_disk,
+        "bytes_memory": plan.bytes_memory,
+        "threads": plan.n_workers,
+        "seconds": estimated_seconds(plan),
+    }
     rows = [
         (what, kind, str(count), format_bytes(n_bytes)) for (what, kind), (count, n_bytes) in totals.items()
     ]
-    console.table(("TENSORS", "TYPE", "COUNT", "SIZE"), rows)
+    console.result(data, ("TENSORS", "TYPE", "COUNT", "SIZE"), rows, as_json=as_json)
+    if as_json:
+        return
     for file in plan.files:
         console.line(f"{file.path}: {format_bytes(file.size)}")
     console.line(

@@ -18,10 +18,8 @@ def command(as_json: bool) -> None:
     from mixcli.planning.doctor import findings
 
     found = list(findings())
-    if as_json:
-        console.data([asdict(one) for one in found])
-    else:
-        console.table(("check", "state", "details"), [(one.what, one.state, one.words) for one in found])
+    rows = ((one.what, one.state, one.words) for one in found)
+    console.result([asdict(one) for one in found], ("check", "state", "details"), rows, as_json=as_json)
     if failed := [one.what for one in found if one.state == "fail"]:
         raise MixcliError(
             f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}; see the table for what to do"

@@ -24,17 +24,10 @@ def command(as_json: bool) -> None:
     broken = damaged()
     for one in broken:
         console.warn(one.sentence)
-    if as_json:
-        console.data([*rows, *map(damaged_row, broken)])
+    if not rows and broken and not as_json:
         return
-    if not rows and broken:
-        return
-    if not rows:
-        console.note(
-            "no models installed; `mixcli pull` downloads the one that suits this machine, `mixcli pull demo` makes a small one offline"
-        )
-        return
-    console.table(
+    console.result(
+        [*rows, *map(damaged_row, broken)],
         ("MODEL", "SIZE", "PARAMETERS", "CONTEXT", "LICENSE", "LAST USED", "FROM"),
         [
             (
@@ -50,4 +43,6 @@ def command(as_json: bool) -> None:
             )
             for row in rows
         ],
+        as_json=as_json,
+        empty="no models installed; `mixcli pull` downloads the one that suits this machine, `mixcli pull demo` makes a small one offline",
     )

@@ -109,44 +109,44 @@ purpose_option = click.option(
 )
 
 
+_PLANNING = (
+    click.option(
+        "--ctx",
+        "n_ctx",
+        type=click.IntRange(min=64),
+        metavar="TOKENS",
+        help="Context length. Default: what fits, up to 8192.",
+    ),
+    click.option(
+        "--profile",
+        envvar="MIXCLI_PROFILE",
+        metavar="NAME",
+        help="Hardware profile, see `mixcli profiles list`. Default: auto, this machine.",
+    ),
+    click.option("--vram", metavar="SIZE", help="Limit memory on each GPU, such as 22GiB."),
+    click.option("--ram", metavar="SIZE", help="Limit host memory, such as 48GiB."),
+    click.option(
+        "--kv",
+        type=click.Choice(("auto", "f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")),
+        help="KV cache type. Default: auto, f16 or q8_0 if f16 does not fit.",
+    ),
+    click.option(
+        "--worker",
+        "workers",
+        multiple=True,
+        metavar="HOST:PORT",
+        help="Offload to a machine that runs `mixcli worker`; may be repeated.",
+    ),
+    click.option(
+        "--from-disk",
+        is_flag=True,
+        help="Read experts that do not fit in memory from disk; slow.",
+    ),
+)
+
+
 def planning_options(command: F) -> F:
     """Add what a plan is made for: context, profile, budgets, cache type, workers, disk; the command gets one `load_options`."""
-    options = (
-        click.option(
-            "--ctx",
-            "n_ctx",
-            type=click.IntRange(min=64),
-            metavar="TOKENS",
-            help="Context length. Default: what fits, up to 8192.",
-        ),
-        click.option(
-            "--profile",
-            envvar="MIXCLI_PROFILE",
-            metavar="NAME",
-            help="Hardware profile, see `mixcli profiles list`. Default: auto, this machine.",
-        ),
-        click.option("--vram", metavar="SIZE", help="Limit memory on each GPU, such as 22GiB."),
-        click.option("--ram", metavar="SIZE", help="Limit host memory, such as 48GiB."),
-        click.option(
-            "--kv",
-            type=click.Choice(
-                ("auto", "f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-            ),
-            help="KV cache type. Default: auto, f16 or q8_0 if f16 does not fit.",
-        ),
-        click.option(
-            "--worker",
-            "workers",
-            multiple=True,
-            metavar="HOST:PORT",
-            help="Offload to a machine that runs `mixcli worker`; may be repeated.",
-        ),
-        click.option(
-            "--from-disk",
-            is_flag=True,
-            help="Read experts that do not fit in memory from disk; slow.",
-        ),
-    )
 
     @wraps(command)
     def collect(
@@ -174,7 +174,7 @@ def planning_options(command: F) -> F:
         )
         return command(load_options=load_options, **others)
 
-    return with_options(cast(F, collect), options)
+    return with_options(cast(F, collect), _PLANNING)
 
 
 class _Number(click.ParamType):  # type: ignore[type-arg]

@@ -67,10 +67,7 @@ def command(
     planned = choice.chosen.plan if choice and choice.chosen else None
     how_chosen = choice_data(subject.label, choice, types, load_options.profile)
     if choice and choice.chosen is None:  # the refusal follows
-        if as_json:
-            console.data(how_chosen)
-        else:
-            show_types(types)
+        show_types(types, how_chosen, as_json=as_json)
     found = planned or plan_or_offer(subject.label, subject.shape, machine, request, load_options, in_a_plan)
     runners_up = others(subject, machine, request, found)
     if as_json:

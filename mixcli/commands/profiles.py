@@ -1,9 +1,11 @@
 """mixcli profiles: list, show and create hardware profiles."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +14,10 @@ from mixcli.commands.options import common, json_option
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import format_bytes
+
+if TYPE_CHECKING:
+    from profiles.machine import Machine
+    from profiles.rates import ProductRates
 
 ORIGINS = {
     "measured": "measured",
@@ -34,11 +40,10 @@ def list_(as_json: bool) -> None:
     from profiles.profile_files import load_profile, profile_names
 
     names = profile_names(_own())
-    if as_json:
-        console.data([{"name": name, "from": where} for name, where in names.items()])
-        return
-    rows = [(name, load_profile(name, _own()).description, where) for name, where in names.items()]
-    console.table(("name", "machine", "from"), [("auto", "this machine, detected now", "measured"), *rows])
+    data = [{"name": name, "from": where} for name, where in names.items()]
+    rows = ((name, load_profile(name, _own()).description, where) for name, where in names.items())
+    here = ("auto", "this machine, detected now", "measured")
+    console.result(data, ("name", "machine", "from"), chain([here], rows), as_json=as_json)
 
 
 @command.command("show")
@@ -49,38 +54,31 @@ def show(name: str, as_json: bool) -> None:
     """Show profile NAME; auto is this machine."""
     from mixcli.planning.machines import machine_of
 
-    facts = asdict(machine_of(name))
-    if as_json:
-        console.data(facts)
-        return
-    gpus, rates = facts.pop("gpus"), facts.pop("rates")
-    rows = [
-        (key, format_bytes(value) if key == "bytes_free" else _shown(value)) for key, value in facts.items()
-    ]
-    for gpu in gpus:
-        rows.append(
-            (
-                gpu["name"],
-                f"{gpu['description']}, {format_bytes(gpu['bytes_free'])} free, {gpu['bandwidth']:.0f} GB/s",
-            )
-        )
-    for one in rates["types"]:
-        rows.append((f"{one['type']} ({ORIGINS[one['origin']]})", _rates(one["plain"])))
-        if one["repacked"]:
-            rows.append((f"{one['type']} repacked", _rates(one["repacked"])))
-    if attention := rates["attention"]:
-        layouts = ((name, attention[name]) for name in ("plain", "flash"))
+    machine = machine_of(name)
+    console.result(asdict(machine), ("", ""), _rows(machine), as_json=as_json)
+
+
+def _rows(machine: "Machine") -> Iterator[tuple[str, str]]:
+    """Yield what a machine is, for people: its facts, its GPUs, and the rates of its CPU."""
+    for key, value in vars(machine).items():
+        if key not in ("gpus", "rates"):
+            yield key, format_bytes(value) if key == "bytes_free" else _shown(value)
+    for gpu in machine.gpus:
+        yield gpu.name, f"{gpu.description}, {format_bytes(gpu.bytes_free)} free, {gpu.bandwidth:.0f} GB/s"
+    for one in machine.rates.types:
+        yield f"{one.type} ({ORIGINS[one.origin]})", _rates(one.plain)
+        if one.repacked:
+            yield f"{one.type} repacked", _rates(one.repacked)
+    if attention := machine.rates.attention:
+        layouts = (("plain", attention.plain), ("flash", attention.flash))
         words = (f"{name} {one:.3g} and {many:.3g} TFLOP/s" for name, (one, many) in layouts)
-        rows.append((f"attention, 1 and 512 tokens ({ORIGINS[attention['origin']]})", "; ".join(words)))
-    console.table(("", ""), rows)
+        yield f"attention, 1 and 512 tokens ({ORIGINS[attention.origin]})", "; ".join(words)
 
 
-def _rates(product: dict[str, Any]) -> str:
+def _rates(product: "ProductRates") -> str:
     """Write the rates of one type of weights in one layout: one token at a time, and a prompt through experts and through one matrix."""
-    experts, dense = product["experts"][-1], product["dense"][-1]
-    return (
-        f"decode {product['decode']:.3g} GB/s, prefill {experts:.3g} TFLOP/s (experts), {dense:.3g} (dense)"
-    )
+    experts, dense = product.experts[-1], product.dense[-1]
+    return f"decode {product.decode:.3g} GB/s, prefill {experts:.3g} TFLOP/s (experts), {dense:.3g} (dense)"
 
 
 def _shown(value: object) -> str:

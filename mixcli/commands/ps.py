@@ -20,12 +20,6 @@ STAYS: Mapping[str, str] = {UNRESPONSIVE: "until `mixcli stop`", STOPPING: "a mo
 def command(as_json: bool) -> None:
     """List loaded models."""
     running = hosts()
-    if as_json:
-        console.data([host.to_json() for host in running])
-        return
-    if not running:
-        console.note("no model is loaded")
-        return
     rows = [
         (
             host.model or "?",
@@ -37,7 +31,8 @@ def command(as_json: bool) -> None:
         )
         for host in running
     ]
-    console.table(("MODEL", "PID", "SIZE", "CONTEXT", "STATE", "UNTIL"), rows)
+    columns = ("MODEL", "PID", "SIZE", "CONTEXT", "STATE", "UNTIL")
+    console.result([host.to_json() for host in running], columns, rows, as_json=as_json, empty="no model is loaded")
 
 
 def _left(expires_in: float | None) -> str:

@@ -49,23 +49,18 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
     planned = choices_of(found, target)
     machine = target.machine_for(())
     usual = [load_options.profile in (None, "auto") and _has_usual_rates(one, machine) for one in planned]
-    if as_json:
-        rows = [
-            {
-                **asdict(entry),
-                "fits": one.chosen.type if one.chosen else _made_here(entry),
-                "here": entry.name in have,
-                "usual_rates": is_usual,
-                "choice": [asdict(row) for row in rows_of(one, one.chosen.type if one.chosen else None)],
-            }
-            for entry, one, is_usual in zip(found, planned, usual, strict=True)
-        ]
-        console.data(rows)
-        return
-    if not found:
-        console.note(f"no catalog model matches {' '.join(words)}; any org/repo on the Hub can be pulled too")
-        return
-    console.table(
+    data = [
+        {
+            **asdict(entry),
+            "fits": one.chosen.type if one.chosen else _made_here(entry),
+            "here": entry.name in have,
+            "usual_rates": is_usual,
+            "choice": [asdict(row) for row in rows_of(one, one.chosen.type if one.chosen else None)],
+        }
+        for entry, one, is_usual in zip(found, planned, usual, strict=True)
+    ]
+    console.result(
+        data,
         ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "LICENSE", "SUITS THIS MACHINE", ""),
         [
             (
@@ -79,8 +74,10 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
             )
             for entry, one, is_usual in zip(found, planned, usual, strict=True)
         ],
+        as_json=as_json,
+        empty=f"no catalog model matches {' '.join(words)}; any org/repo on the Hub can be pulled too",
     )
-    if any(usual):
+    if any(usual) and not as_json:
         console.note("some of these types were never measured on this CPU; `mixcli plan MODEL` measures them")
 
 

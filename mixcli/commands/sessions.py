@@ -28,20 +28,17 @@ def list_(as_json: bool) -> None:
     from mixcli.chat.sessions import Sessions
 
     have = Sessions(Use.READ).all()
-    if as_json:
-        console.data(
-            [
-                {"name": one.name, "model": one.model, "messages": one.n_messages, "created": one.created, "used": one.used}
-                for one in have
-            ]
-        )  # fmt: skip
-    elif not have:
-        console.note("no conversations yet; start one with `mixcli chat`")
-    else:
-        console.table(
-            ("NAME", "MESSAGES", "LAST USED", "MODEL"),
-            [(one.name, str(one.n_messages), moment(one.used), one.model) for one in have],
-        )
+    data = [
+        {"name": one.name, "model": one.model, "messages": one.n_messages, "created": one.created, "used": one.used}
+        for one in have
+    ]  # fmt: skip
+    console.result(
+        data,
+        ("NAME", "MESSAGES", "LAST USED", "MODEL"),
+        ((one.name, str(one.n_messages), moment(one.used), one.model) for one in have),
+        as_json=as_json,
+        empty="no conversations yet; start one with `mixcli chat`",
+    )
 
 
 @command.command("search")
@@ -56,15 +53,13 @@ def search(words: tuple[str, ...], as_json: bool) -> None:
     from mixcli.chat.sessions import Sessions
 
     hits = Sessions(Use.READ).search(" ".join(words))
-    if as_json:
-        console.data([asdict(hit) for hit in hits])
-    elif not hits:
-        console.note(f"no message matches {' '.join(words)!r}")
-    else:
-        console.table(
-            ("CONVERSATION", "WHEN", "WHO", "WHAT"),
-            [(hit.session, moment(hit.created), hit.role, hit.snippet) for hit in hits],
-        )
+    console.result(
+        [asdict(hit) for hit in hits],
+        ("CONVERSATION", "WHEN", "WHO", "WHAT"),
+        ((hit.session, moment(hit.created), hit.role, hit.snippet) for hit in hits),
+        as_json=as_json,
+        empty=f"no message matches {' '.join(words)!r}",
+    )
 
 
 @command.command("show")

@@ -25,10 +25,7 @@ def command(model: str | None, as_json: bool) -> None:
     except NotInstalled as missing:
         _show_catalog(missing, as_json)
         return
-    if as_json:
-        console.data(facts)
-    else:
-        console.table(("", ""), to_rows(facts))
+    console.result(facts, ("", ""), to_rows(facts), as_json=as_json)
 
 
 def _show_catalog(missing: NotInstalled, as_json: bool) -> None:
@@ -44,7 +41,4 @@ def _show_catalog(missing: NotInstalled, as_json: bool) -> None:
     if name not in catalog():
         raise missing
     facts = catalog_info(catalog()[name], target_of(LoadOptions(PlanRequest()), measure=False))
-    if as_json:
-        console.data(facts)
-    else:
-        console.table(("", ""), catalog_rows(facts))
+    console.result(facts, ("", ""), catalog_rows(facts), as_json=as_json)

@@ -1,6 +1,6 @@
 """mixcli tune: benchmark placements around the plan and keep the best."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +13,10 @@ from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
+    from mixcli.planning.report import Subject
+    from mixcli.planning.tuning_cache import TuningRow
+    from mixcli.pull.type_choice import Target
+    from profiles.machine import Machine
     from profiles.request import Purpose, Rule
 
 
@@ -52,14 +56,12 @@ def command(
     from mixcli.planning.machines import machine_of, target_of
     from mixcli.planning.offers import in_a_load, plan_or_offer
     from mixcli.planning.report import check_rule, subject_of
-    from mixcli.planning.target_tps import reaching
-    from mixcli.planning.tune import sweep
-    from mixcli.planning.tuning_cache import evidence, remember
-    from mixcli.pull.type_choice import better_type, how_it_runs
+    from mixcli.planning.tuning_cache import evidence
 
-    request = replace(load_options.request, purpose=purpose)
+    load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
+    request = load_options.request
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
-    target = target_of(replace(load_options, request=request), rule)
+    target = target_of(load_options, rule)
     subject = subject_of(model, None, target)
     check_rule(subject, target)
     if subject.path is None:
@@ -75,34 +77,53 @@ def command(
         plan_or_offer(
             subject.label, subject.shape, machine, request, load_options, in_a_load
         )  # or its refusal
-        with console.progress("tuning") as bar:
-            found = sweep(subject, machine, request, budget, bar.update)
-            rows = [one.row() for one in found]
-            remember(subject.path, machine, request, found[0].placement, rows)
-            if target_tps is not None:
-                reached = reaching(subject, machine, request, target_tps, found[0], bar.update)
-                rows = [*(one.row() for one in reached), *rows]
-                remember(subject.path, machine, request, found[0].placement, rows)
-        if target_tps is not None and not reached:
-            raise DoesNotFit(
-                f"no plan of {subject.label} decodes {target_tps:g} tok/s here, the best {found[0].decode:.1f}; "
-                f"try --target-tps {found[0].decode:.3g}, a smaller model (mixcli search), or a machine with faster memory"
-            )
-        if (other := better_type(subject.label, target)) is not None:
-            name = subject.label.rpartition(":")[0]
-            console.note(
-                f"{name}:{other.type} suits this machine better: {how_it_runs(other)}; download it with `mixcli pull {name}:{other.type}`"
-            )
-    if as_json:
-        console.data(rows)
-    else:
-        shown = [
-            (
-                row["what"],
-                f"{row['decode']:.1f}",
-                f"{row['prefill']:.1f}",
-                "measured" if row["measured"] else "estimate",
-            )
-            for row in rows
-        ]
-        console.table(("placement", "decode tok/s", "prefill tok/s", ""), shown)
+        rows = _measured(subject, machine, load_options, budget, target_tps)
+        _note_better_type(subject.label, target)
+    cells = (
+        (row.what, f"{row.decode:.1f}", f"{row.prefill:.1f}", "measured" if row.measured else "estimate")
+        for row in rows
+    )
+    columns = ("placement", "decode tok/s", "prefill tok/s", "")
+    console.result([asdict(row) for row in rows], columns, cells, as_json=as_json)
+
+
+def _measured(
+    subject: "Subject",
+    machine: "Machine",
+    load_options: "LoadOptions",
+    budget: float,
+    target_tps: float | None,
+) -> "list[TuningRow]":
+    """Measure placements for `budget` seconds and remember the best, with what reaches the target rate; DoesNotFit where nothing does."""
+    from mixcli.planning.target_tps import reaching
+    from mixcli.planning.tune import sweep
+    from mixcli.planning.tuning_cache import remember
+
+    assert subject.path is not None
+    request = load_options.request
+    with console.progress("tuning") as bar:
+        found = sweep(subject, machine, request, budget, bar.update)
+        rows = [one.row() for one in found]
+        remember(subject.path, machine, request, found[0].placement, rows)
+        if target_tps is None:
+            return rows
+        reached = reaching(subject, machine, request, target_tps, found[0], bar.update)
+        rows = [*(one.row() for one in reached), *rows]
+        remember(subject.path, machine, request, found[0].placement, rows)
+    if not reached:
+        raise DoesNotFit(
+            f"no plan of {subject.label} decodes {target_tps:g} tok/s here, the best {found[0].decode:.1f}; "
+            f"try --target-tps {found[0].decode:.3g}, a smaller model (mixcli search), or a machine with faster memory"
+        )
+    return rows
+
+
+def _note_better_type(label: str, target: "Target") -> None:
+    """Note the type of the same model that suits the machine better, with the command that downloads it."""
+    from mixcli.pull.type_choice import better_type, how_it_runs
+
+    if (other := better_type(label, target)) is not None:
+        name = label.rpartition(":")[0]
+        console.note(
+            f"{name}:{other.type} suits this machine better: {how_it_runs(other)}; download it with `mixcli pull {name}:{other.type}`"
+        )

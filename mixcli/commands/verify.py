@@ -1,11 +1,18 @@
 """mixcli verify: compare installed models with their checksums."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import NAME_OR_PATH, common, json_option
 from mixcli.errors import IntegrityError
 from mixcli.system.console import console
+
+if TYPE_CHECKING:
+    from mixcli.store.damaged import Damaged
+    from mixcli.store.store import StoredModel
+    from mixcli.store.verification import Verdict
 
 
 @click.command("verify", cls=CheckedCommand)
@@ -19,44 +26,17 @@ def command(model: str | None, as_json: bool) -> None:
 
     models = [store.find(model)] if model else store.models()
     broken = [] if model else damaged.damaged()
-    verdicts = []
+    verdicts: list[tuple[StoredModel, Verdict]] = []
     for stored in models:
         with console.progress(f"checking {stored.label}", unit="bytes") as bar:
             verdicts += [(stored, verdict) for verdict in verify(stored, bar.update)]
-    if as_json:
-        console.data(
-            [
-                {
-                    "model": stored.label,
-                    "path": str(at.path),
-                    "sha256": at.found,
-                    "expected": at.expected,
-                    "sound": at.is_sound,
-                }
-                for stored, at in verdicts
-            ]
-            + [
-                {
-                    "model": one.label,
-                    "path": str(one.home),
-                    "sha256": "",
-                    "expected": "",
-                    "sound": False,
-                    "problem": one.words,
-                }
-                for one in broken
-            ]
-        )
-    else:
-        words = {True: "sound", False: "DAMAGED"}
-        console.table(
-            ("MODEL", "FILE", "STATE"),
-            [
-                (stored.label, at.path.name, words[at.is_sound] if at.expected else "no checksum")
-                for stored, at in verdicts
-            ]
-            + [(one.label, one.home.name, "DAMAGED") for one in broken],
-        )
+    words = {True: "sound", False: "DAMAGED"}
+    rows = [
+        (stored.label, at.path.name, words[at.is_sound] if at.expected else "no checksum")
+        for stored, at in verdicts
+    ]
+    rows += [(one.label, one.home.name, "DAMAGED") for one in broken]
+    console.result(_data(verdicts, broken), ("MODEL", "FILE", "STATE"), rows, as_json=as_json)
     if wrong := [(stored, at) for stored, at in verdicts if not at.is_sound]:
         stored, at = wrong[0]
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -66,3 +46,31 @@ def command(model: str | None, as_json: bool) -> None:
         )
     if broken:
         raise IntegrityError(" | ".join(one.sentence for one in broken))
+
+
+def _data(
+    verdicts: "list[tuple[StoredModel, Verdict]]", broken: "list[Damaged]"
+) -> list[dict[str, str | bool]]:
+    """Return what --json prints: an object for each file, then one for each model that cannot be read."""
+    read: list[dict[str, str | bool]] = [
+        {
+            "model": stored.label,
+            "path": str(at.path),
+            "sha256": at.found,
+            "expected": at.expected,
+            "sound": at.is_sound,
+        }
+        for stored, at in verdicts
+    ]
+    unread: list[dict[str, str | bool]] = [
+        {
+            "model": one.label,
+            "path": str(one.home),
+            "sha256": "",
+            "expected": "",
+            "sound": False,
+            "problem": one.words,
+        }
+        for one in broken
+    ]
+    return read + unread

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mixcli.errors import ModelDied
 from mixcli.planning.report import Subject
+from mixcli.planning.tuning_cache import TuningRow
 from mixcli.planning.verify import measured
 from mixcli.system.formatting import counted
 from profiles.errors import DoesNotFit
@@ -35,14 +35,9 @@ class Measurement:
         """Return the time for one piece of work of that purpose."""
         return work_seconds(purpose, self.prefill, self.decode)
 
-    def row(self) -> dict[str, Any]:
-        """Return it as plain data; an estimate says that it is one."""
-        return {
-            "what": self.what,
-            "prefill": round(self.prefill, 2),
-            "decode": round(self.decode, 2),
-            "measured": self.measured,
-        }
+    def row(self) -> TuningRow:
+        """Return what is remembered and shown of it."""
+        return TuningRow(self.what, round(self.prefill, 2), round(self.decode, 2), self.measured)
 
 
 def candidates(subject: Subject, machine: Machine, request: PlanRequest) -> Iterator[tuple[str, Placement]]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,31 @@ LOAD_MODES = ("mmap", "mlock", "none")
 HEAD = 4 << 20  # bytes that tell models apart: the header, and at least some of the weights
 
 
+@dataclass(frozen=True)
+class TuningRow:
+    """A measurement as it is remembered and shown: tokens per second; an estimate is not `measured`."""
+
+    what: str
+    prefill: float
+    decode: float
+    measured: bool
+
+
 def remember(
-    path: Path, machine: Machine, request: PlanRequest, placement: Placement, rows: list[dict[str, Any]]
+    path: Path, machine: Machine, request: PlanRequest, placement: Placement, rows: Sequence[TuningRow]
 ) -> None:
     """Keep a placement and the measurements that speak for it."""
-    found = {"placement": placement.to_json(), "rows": rows}
+    found = {"placement": placement.to_json(), "rows": [asdict(row) for row in rows]}
     key = _key(path, machine, request)
     json_cache.update("tuned", lambda known: known.update({key: found}))
 
 
-def evidence(path: Path, machine: Machine, request: PlanRequest) -> list[dict[str, Any]]:
+def evidence(path: Path, machine: Machine, request: PlanRequest) -> list[TuningRow]:
     """Return the measurements that were made for a model and wish; empty when there were none."""
     rows = _known(path, machine, request).get("rows")
     rows = rows if isinstance(rows, list) else []
-    return [row for row in rows if _is_row(row)]
+    names = [field.name for field in fields(TuningRow)]
+    return [TuningRow(**{name: row[name] for name in names}) for row in rows if _is_row(row)]
 
 
 def tuned(path: Path, shape: ModelShape, machine: Machine, request: PlanRequest) -> Placement | None:

@@ -219,6 +219,23 @@ class Console:
         with _named(out):
             self.rich(out).print(table)
 
+    def result(
+        self,
+        data: Any,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        as_json: bool,
+        empty: str = "",
+    ) -> None:
+        """Write the result of a command to stdout: `data` as JSON, or `rows` as a table; `empty` is noted in place of a table without rows."""
+        if as_json:
+            self.data(data)
+        elif (shown := list(rows)) or not empty:
+            self.table(columns, shown)
+        else:
+            self.note(empty)
+
     # stderr: everything else
 
     def note(self, text: str) -> None:
