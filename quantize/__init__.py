@@ -1,7 +1,7 @@
 """Convert a checkpoint to a GGUF: read, map, quantize, write.
 
-    from quantize import convert
-    convert(Path("Mixtral-8x7B-Instruct-v0.1"), Path("mixtral.Q4_K_M.gguf"), output_type="Q4_K_M")
+    from quantize import Options, convert
+    convert(Path("Mixtral-8x7B-Instruct-v0.1"), Path("mixtral.Q4_K_M.gguf"), Options(output_type="Q4_K_M"))
 
 Names are imported when they are first used, so that reading a header costs no numpy and no llama_cpp.
 """

@@ -1,7 +1,7 @@
 """Convert a checkpoint or a GGUF to a GGUF of any type: open, choose types, plan, write."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,41 +52,16 @@ class Options:
 def convert(
     source: Path,
     target: Path,
+    options: Options | None = None,
     *,
-    output_type: str | None = None,
-    pure: bool = False,
-    imatrix: Path | None = None,
-    token_embedding_type: str | None = None,
-    output_tensor_type: str | None = None,
-    tensor_types: Iterable[tuple[str, str]] = (),
-    allow_requantize: bool = False,
-    upcycle_experts: int = 0,
-    seed: int = 0,
-    n_threads: int = 0,
-    max_memory: int = 1 << 30,
-    split_max_size: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> WriteReport:
-    """Convert a checkpoint folder or a GGUF file to the GGUF file `target`; see Options for what the names mean.
+    """Convert a checkpoint folder or a GGUF file to the GGUF file `target`.
 
     One pass, no file in between; the same call resumes after a kill. Raises CorruptFile, Unsupported, NoSpace or QuantizeError, each
     with one sentence for a person.
     """
-    options = Options(
-        output_type=output_type,
-        pure=pure,
-        imatrix=imatrix,
-        token_embedding_type=token_embedding_type,
-        output_tensor_type=output_tensor_type,
-        tensor_types=tuple(tensor_types),
-        allow_requantize=allow_requantize,
-        upcycle_experts=upcycle_experts,
-        seed=seed,
-        n_threads=n_threads,
-        max_memory=max_memory,
-        split_max_size=split_max_size,
-    )
-    return execute(prepare(Path(source), Path(target), options), progress)
+    return execute(prepare(Path(source), Path(target), options or Options()), progress)
 
 
 def prepare(source: Path, target: Path, options: Options) -> WritePlan:

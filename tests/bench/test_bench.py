@@ -8,7 +8,7 @@ import pytest
 from bench.process import measure
 from bench.quantize import differing_tensors, rotated
 from bench.report import PAGE, page, quantize_ratios
-from quantize import convert
+from quantize import Options, convert
 from tests.support.checkpoints import write_checkpoint
 
 MIB = 1 << 20
@@ -49,14 +49,14 @@ def test_a_failed_process_ends_the_benchmark(tmp_path: Path) -> None:
 def test_one_changed_byte_is_found(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "hf", n_layer=1, n_vocab=32000)
     one, other, type_ = tmp_path / "one.gguf", tmp_path / "other.gguf", tmp_path / "type.gguf"
-    convert(folder, one, output_type="BF16")
-    convert(folder, other, output_type="BF16")
+    convert(folder, one, Options(output_type="BF16"))
+    convert(folder, other, Options(output_type="BF16"))
     assert differing_tensors(one, other) == []
     data = bytearray(other.read_bytes())
     data[-1] ^= 1
     other.write_bytes(data)
     assert len(differing_tensors(one, other)) == 1
-    convert(folder, type_, output_type="Q8_0")
+    convert(folder, type_, Options(output_type="Q8_0"))
     assert "output.weight" in differing_tensors(one, type_)
     assert "output_norm.weight" not in differing_tensors(one, type_)
 

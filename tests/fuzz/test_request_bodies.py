@@ -18,7 +18,7 @@ from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.host.protocol.paths import READY
 from mixcli.host.state import HostState
 from profiles.placement import Placement
-from quantize import convert
+from quantize import Options, convert
 from tests.fuzz.budget import RIDDLES, for_a_while
 from tests.fuzz.values import TEXTS, edited, edits, json_values
 from tests.support.checkpoints import write_checkpoint
@@ -199,7 +199,7 @@ class App:
 def app(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
     monkeypatch.setenv("MIXCLI_KV_DISK", "0")
     folder = write_checkpoint(tmp_path / "tiny", n_layer=1, n_embd=64, n_ff=64, n_expert=2)
-    convert(folder, tmp_path / "tiny.gguf", output_type="Q8_0")
+    convert(folder, tmp_path / "tiny.gguf", Options(output_type="Q8_0"))
     app = App(tmp_path / "tiny.gguf")
     yield app
     app.close()

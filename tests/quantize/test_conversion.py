@@ -28,7 +28,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tup
     def made(name: str) -> tuple[Path, Path]:
         folder = tmp_path_factory.mktemp("checkpoint")
         write_checkpoint(folder / "hf", **SOURCES[name])
-        convert(folder / "hf", folder / "bf16.gguf", output_type="BF16")
+        convert(folder / "hf", folder / "bf16.gguf", Options(output_type="BF16"))
         return folder / "hf", folder / "bf16.gguf"
 
     return made
@@ -42,7 +42,7 @@ def test_one_pass_is_two_steps(
     checkpoints, tmp_path: Path, llama_quantize, source: str, output_type: str
 ) -> None:
     folder, bf16 = checkpoints(source)
-    convert(folder, tmp_path / "ours.gguf", output_type=output_type)
+    convert(folder, tmp_path / "ours.gguf", Options(output_type=output_type))
     llama_quantize(bf16, tmp_path / "theirs.gguf", FILE_TYPES[output_type])
     assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
 
@@ -60,8 +60,8 @@ def test_wider_checkpoints_are_quantized_from_what_they_hold(
     weights = np.frombuffer(data, low_bit, offset=start)
     weights |= low_bit(1)  # no bfloat16 any more
     file.write_bytes(data)
-    convert(folder, tmp_path / "ours.gguf", output_type="Q8_0")
-    convert(folder, tmp_path / "f32.gguf", output_type="F32")
+    convert(folder, tmp_path / "ours.gguf", Options(output_type="Q8_0"))
+    convert(folder, tmp_path / "f32.gguf", Options(output_type="F32"))
     llama_quantize(tmp_path / "f32.gguf", tmp_path / "theirs.gguf", FILE_TYPES["Q8_0"])
     assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
 
@@ -71,19 +71,19 @@ def test_names_of_types_are_checked(checkpoints, tmp_path: Path) -> None:
     target = tmp_path / "m.gguf"
     for options, words in (
         ({"output_type": "Q4_K_XXL"}, "Q4_K_XXL is not a file type; use F32"),
-        ({"tensor_types": [("x", "Q9")]}, "Q9 is not a tensor type"),
+        ({"tensor_types": (("x", "Q9"),)}, "Q9 is not a tensor type"),
         ({"token_embedding_type": "int4"}, "int4 is not a tensor type"),
     ):
         with pytest.raises(Unsupported, match=words):
-            convert(folder, target, **options)
+            convert(folder, target, Options(**options))
     with pytest.raises(QuantizeError, match=r"llama\.cpp cannot choose types"):
-        convert(folder, target, tensor_types=[("blk.(0", "Q8_0")])
+        convert(folder, target, Options(tensor_types=(("blk.(0", "Q8_0"),)))
     with pytest.raises(
         NeedsOption, match=r"blk\.0\.attn_k\.weight as IQ2_XXS needs an imatrix, which is not given"
     ):
-        convert(folder, target, tensor_types=[("attn_k", "IQ2_XXS")])
+        convert(folder, target, Options(tensor_types=(("attn_k", "IQ2_XXS"),)))
     with pytest.raises(NeedsOption, match=r"token_embd\.weight as IQ1_S needs an imatrix"):
-        convert(folder, target, token_embedding_type="IQ1_S")
+        convert(folder, target, Options(token_embedding_type="IQ1_S"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,16 +92,21 @@ def test_what_would_change_nothing_is_refused(checkpoints, tmp_path: Path) -> No
     target = tmp_path / "m.gguf"
     for source, options, words in (
         (bf16, {"pure": True}, "--pure has no effect if every tensor keeps its type"),
-        (bf16, {"output_type": "COPY", "tensor_types": [("ffn", "Q8_0")]}, "--tensor has no effect"),
+        (bf16, {"output_type": "COPY", "tensor_types": (("ffn", "Q8_0"),)}, "--tensor has no effect"),
         (
             folder,
-            {"tensor_types": [("no_such", "Q8_0")]},
+            {"tensor_types": (("no_such", "Q8_0"),)},
             "--tensor no_such=Q8_0 has no effect: no matrix matches",
         ),
-        (folder, {"tensor_types": [("ffn_gate_inp", "Q8_0")]}, "matching tensors keep another type"),
+        (folder, {"tensor_types": (("ffn_gate_inp", "Q8_0"),)}, "matching tensors keep another type"),
         (
             folder,
-            {"tensor_types": [("ffn", "Q8_0"), ("ffn_down", "Q6_K")]},
+            {
+                "tensor_types": (
+                    ("ffn", "Q8_0"),
+                    ("ffn_down", "Q6_K"),
+                )
+            },
             "an earlier --tensor matches the same tensors",
         ),
     ):
@@ -116,7 +121,7 @@ def test_a_dry_run_knows_the_result_to_the_byte(checkpoints, tmp_path: Path) -> 
         folder, tmp_path / "m.gguf", Options(output_type="Q4_K_M", n_threads=2, max_memory=1 << 28)
     )
     assert list(tmp_path.iterdir()) == []
-    report = convert(folder, tmp_path / "m.gguf", output_type="Q4_K_M")
+    report = convert(folder, tmp_path / "m.gguf", Options(output_type="Q4_K_M"))
     header = read_header(tmp_path / "m.gguf")
     placed = [(t.source.name, t.type, t.source.shape, t.offset, t.n_bytes) for t in plan.tensors]
     assert placed == [(t.name, t.type, t.shape, t.offset, t.n_bytes) for t in header.tensors]
@@ -126,7 +131,7 @@ def test_a_dry_run_knows_the_result_to_the_byte(checkpoints, tmp_path: Path) -> 
 
 def test_upcycled_experts_are_the_dense_layer(checkpoints, tmp_path: Path) -> None:
     folder, dense = checkpoints("Mistral, tokenizer v3")
-    convert(folder, tmp_path / "moe.gguf", output_type="BF16", upcycle_experts=4, seed=3)
+    convert(folder, tmp_path / "moe.gguf", Options(output_type="BF16", upcycle_experts=4, seed=3))
     header = read_header(tmp_path / "moe.gguf")
     experts, layer = (
         header.tensor("blk.1.ffn_down_exps.weight"),

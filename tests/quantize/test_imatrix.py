@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from quantize import CorruptFile, QuantizeError, convert
+from quantize import CorruptFile, Options, QuantizeError, convert
 from quantize.imatrix import read_imatrix
 from quantize.recipe import FILE_TYPES, choose_types
 from quantize.sources.gguf_header import read_header
@@ -130,7 +130,7 @@ def test_a_file_steers_the_quantizers_as_in_llama_quantize(tmp_path: Path, llama
     path = write_as_gguf(tmp_path / "imatrix.gguf", entries_for(weights))
     for output_type in ("Q4_K_M", "IQ2_XXS", "Q2_K_S"):
         ours, theirs = tmp_path / f"{output_type}.gguf", tmp_path / "theirs.gguf"
-        convert(tmp_path / "bf16.gguf", ours, output_type=output_type, imatrix=path)
+        convert(tmp_path / "bf16.gguf", ours, Options(output_type=output_type, imatrix=path))
         llama_quantize(
             tmp_path / "bf16.gguf", theirs, FILE_TYPES[output_type], imatrix=read_imatrix(path).entries
         )
@@ -138,7 +138,7 @@ def test_a_file_steers_the_quantizers_as_in_llama_quantize(tmp_path: Path, llama
         assert ours.read_bytes()[found.data_offset :] == theirs.read_bytes()[wanted.data_offset :]
         assert found.get("quantize.imatrix.file") == "imatrix.gguf"
     plain = tmp_path / "plain.gguf"
-    convert(tmp_path / "bf16.gguf", plain, output_type="Q4_K_M")
+    convert(tmp_path / "bf16.gguf", plain, Options(output_type="Q4_K_M"))
     assert plain.read_bytes()[-1000:] != (tmp_path / "Q4_K_M.gguf").read_bytes()[-1000:]
 
 
@@ -148,14 +148,14 @@ def test_a_matrix_of_another_model_is_refused(tmp_path: Path) -> None:
     write_gguf(model, tmp_path / "bf16.gguf", choose_types(model, "BF16"), "BF16")
     path = write_as_gguf(tmp_path / "imatrix.gguf", entries_for(weights, n_cols=128))
     with pytest.raises(CorruptFile, match="made for another model"):
-        convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", output_type="Q4_K_M", imatrix=path)
+        convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", Options(output_type="Q4_K_M", imatrix=path))
     few = {name: entry for name, entry in entries_for(weights).items() if "ffn_down" not in name}
     path = write_as_gguf(tmp_path / "imatrix.gguf", few)
     with pytest.raises(
         QuantizeError, match=r"ffn_down_exps\.weight as IQ2_XXS needs an imatrix, which has no entry"
     ):
-        convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", output_type="IQ2_XXS", imatrix=path)
-    convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", output_type="Q4_K_M", imatrix=path)
+        convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", Options(output_type="IQ2_XXS", imatrix=path))
+    convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", Options(output_type="Q4_K_M", imatrix=path))
 
 
 HOSTILE = {
@@ -209,7 +209,7 @@ def test_a_matrix_without_any_tensor_of_the_model(tmp_path: Path) -> None:
     with pytest.raises(
         CorruptFile, match=r"no values for any tensor of this model \(but for 'other.weight'\)"
     ):
-        convert(tmp_path / "bf16.gguf", tmp_path / "out.gguf", output_type="Q4_K_M", imatrix=path)
+        convert(tmp_path / "bf16.gguf", tmp_path / "out.gguf", Options(output_type="Q4_K_M", imatrix=path))
 
 
 def test_an_entry_twice_a_pointer_and_a_pipe(tmp_path: Path) -> None:
@@ -245,11 +245,11 @@ def test_weights_beyond_any_block_are_a_sentence(tmp_path: Path, largest: float,
 def test_a_type_that_ggml_never_writes_is_refused(name: str) -> None:
     model = model_of(random_weights(n_layer=1, n_ff=256, n_expert=0))
     with pytest.raises(QuantizeError, match="use F32, F16"):
-        choose_types(model, "Q8_0", tensor_types=[("ffn_up", name)])
+        choose_types(model, "Q8_0", tensor_types=(("ffn_up", name),))
 
 
 @pytest.mark.parametrize("pattern", ["(" * 100_000, "a\0b", "(", "[", "*"])
 def test_a_pattern_that_is_none_is_a_sentence(pattern: str) -> None:
     model = model_of(random_weights(n_layer=1, n_ff=256, n_expert=0))
     with pytest.raises(QuantizeError):
-        choose_types(model, "Q8_0", tensor_types=[(pattern, "Q4_0")])
+        choose_types(model, "Q8_0", tensor_types=((pattern, "Q4_0"),))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantize import convert
+from quantize import Options, convert
 from quantize.errors import BadTarget, CorruptFile, QuantizeError
 from quantize.output_target import output_target
 from quantize.recipe import choose_types
@@ -137,20 +137,20 @@ def test_the_source_is_no_target_under_any_name(
     data = source.read_bytes()
     make(source, tmp_path / "other.gguf")
     with pytest.raises(BadTarget, match="is the source itself, under another name"):
-        convert(source, tmp_path / "other.gguf", output_type="Q8_0")
+        convert(source, tmp_path / "other.gguf", Options(output_type="Q8_0"))
     assert source.read_bytes() == data
 
 
 def test_a_shard_of_the_source_is_no_target(tmp_path: Path, model: ModelSource) -> None:
     whole = tmp_path / "whole.gguf"
     write_gguf(model, whole, choose_types(model, "BF16"), "BF16")
-    shards = convert(whole, tmp_path / "m.gguf", split_max_size=whole.stat().st_size // 2).paths
+    shards = convert(whole, tmp_path / "m.gguf", Options(split_max_size=whole.stat().st_size // 2)).paths
     with pytest.raises(BadTarget, match="is a file of the source itself"):
-        convert(shards[0], shards[-1], output_type="Q8_0")
+        convert(shards[0], shards[-1], Options(output_type="Q8_0"))
     with pytest.raises(
         BadTarget, match="is a file of the source itself"
     ):  # by the names that its shards will have
-        convert(shards[0], tmp_path / "m.gguf", split_max_size=whole.stat().st_size // 2)
+        convert(shards[0], tmp_path / "m.gguf", Options(split_max_size=whole.stat().st_size // 2))
 
 
 def test_a_link_to_a_file_stays_and_its_file_is_replaced(tmp_path: Path, model: ModelSource) -> None:
@@ -159,7 +159,7 @@ def test_a_link_to_a_file_stays_and_its_file_is_replaced(tmp_path: Path, model: 
     real.parent.mkdir()
     real.write_text("GGUF, an older one")
     link.symlink_to("disk/old.gguf")
-    convert(source, link, output_type="Q8_0")
+    convert(source, link, Options(output_type="Q8_0"))
     assert link.is_symlink()
     assert real.read_bytes().startswith(b"GGUF")
     assert [path.name for path in real.parent.iterdir()] == ["old.gguf"]
@@ -173,5 +173,5 @@ def test_a_source_that_changes_while_it_is_read_gives_no_result(tmp_path: Path, 
         os.utime(source, ns=(0, 1))
 
     with pytest.raises(CorruptFile, match="changed during the read"):
-        convert(source, tmp_path / "m.gguf", output_type="Q8_0", progress=touch)
+        convert(source, tmp_path / "m.gguf", Options(output_type="Q8_0"), progress=touch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source.gguf"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quantize import CorruptFile, NoSpace, Progress, QuantizeError, Unsupported, convert
+from quantize import CorruptFile, NoSpace, Options, Progress, QuantizeError, Unsupported, convert
 from quantize.errors import InUse
 from quantize.ggml_types import GGMLQuantizationType as T
 from quantize.plan import plan_write
@@ -29,7 +29,7 @@ from tests.quantize.tiny import model_of, random_weights
 CHILD = """
 import os, sys
 from pathlib import Path
-from quantize import convert, QuantizeError
+from quantize import Options, convert, QuantizeError
 from quantize.encoder import Encoder
 source, target, count = sys.argv[1:4]
 log = os.open(count, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -43,7 +43,7 @@ if len(sys.argv) > 4:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), resource.RLIM_INFINITY))
 print("ready", flush=True)
 try:
-    print(convert(Path(source), Path(target), output_type="Q4_K_M", n_threads=2).n_bytes_resumed)
+    print(convert(Path(source), Path(target), Options(output_type="Q4_K_M", n_threads=2)).n_bytes_resumed)
 except QuantizeError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -393,12 +393,12 @@ def test_a_source_that_was_replaced_between_two_runs_is_not_mixed(tmp_path: Path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert(source, target, output_type="Q8_0", progress=stop)
+        convert(source, target, Options(output_type="Q8_0"), progress=stop)
     write_gguf(models[1], tmp_path / "other.gguf", choose_types(models[1], "BF16"), "BF16")
     source.write_bytes((tmp_path / "other.gguf").read_bytes())
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert source.stat().st_size == before.st_size
-    report = convert(source, target, output_type="Q8_0")
+    report = convert(source, target, Options(output_type="Q8_0"))
     assert report.started_over
-    convert(tmp_path / "other.gguf", tmp_path / "clean.gguf", output_type="Q8_0")
+    convert(tmp_path / "other.gguf", tmp_path / "clean.gguf", Options(output_type="Q8_0"))
     assert target.read_bytes() == (tmp_path / "clean.gguf").read_bytes()

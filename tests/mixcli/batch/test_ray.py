@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mixcli.client.process import hosts
-from quantize import convert
+from quantize import Options, convert
 from tests.conftest import Runner
 from tests.support.checkpoints import write_checkpoint
 
@@ -72,7 +72,7 @@ def texts(path: Path, n: int) -> Path:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mixture of two layers with random weights."""
     folder = tmp_path_factory.mktemp("tiny")
-    convert(write_checkpoint(folder / "checkpoint"), folder / "tiny.gguf", output_type="Q8_0")
+    convert(write_checkpoint(folder / "checkpoint"), folder / "tiny.gguf", Options(output_type="Q8_0"))
     return folder / "tiny.gguf"
 
 

@@ -294,10 +294,12 @@ def test_a_renamed_repository_is_followed(hub: StandIn, pull, mixcli: Runner) ->
 def test_a_model_in_parts_is_loaded_whole(
     hub: StandIn, pull, mixcli: Runner, demo_path, tmp_path: Path
 ) -> None:
-    from quantize import convert
+    from quantize import Options, convert
 
     parts = convert(
-        demo_path("Q4_K_M"), tmp_path / "demo-Q4_K_M.gguf", output_type="COPY", split_max_size=200 << 20
+        demo_path("Q4_K_M"),
+        tmp_path / "demo-Q4_K_M.gguf",
+        Options(output_type="COPY", split_max_size=200 << 20),
     )
     assert len(parts.paths) > 1
     hub.add("org/parts", {path.name: path.read_bytes() for path in parts.paths})

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from profiles.quality import BITS
-from quantize import convert
+from quantize import Options, convert
 from tests.conftest import Runner
 from tests.support import hub_server, small_gguf
 from tests.support.checkpoints import write_checkpoint
@@ -48,7 +48,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     )
     (folder / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: [en]\n---\n# Tiny\n")
     target = place / "full.gguf"
-    convert(folder, target, output_type="Q4_K_M")
+    convert(folder, target, Options(output_type="Q4_K_M"))
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     return Source(files, hashlib.sha256(target.read_bytes()).hexdigest(), target.stat().st_size)
 
@@ -146,7 +146,7 @@ def test_the_command_that_is_offered_for_a_better_type_makes_it_in_one_pass(
 ) -> None:
     for name, data in source.files.items():
         small_gguf.write(tmp_path / "source" / name, data)
-    convert(tmp_path / "source", tmp_path / "q8.gguf", output_type="Q8_0")
+    convert(tmp_path / "source", tmp_path / "q8.gguf", Options(output_type="Q8_0"))
     hub.add(
         "org/both", {**source.files, "tiny.Q8_0.gguf": (tmp_path / "q8.gguf").read_bytes()}, commit=COMMIT
     )

@@ -13,7 +13,7 @@ import pytest
 from mixcli.planning.machines import detected_profile
 from mixcli.system import process_state
 from mixcli.system.paths import runtime_dir
-from quantize import convert
+from quantize import Options, convert
 from tests.conftest import Runner
 from tests.support.checkpoints import write_checkpoint
 
@@ -181,7 +181,7 @@ def test_a_file_that_is_no_model_never_starts_a_host(
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A small sound Mixtral."""
     folder = tmp_path_factory.mktemp("tiny")
-    convert(write_checkpoint(folder / "checkpoint"), folder / "tiny.gguf", output_type="Q8_0")
+    convert(write_checkpoint(folder / "checkpoint"), folder / "tiny.gguf", Options(output_type="Q8_0"))
     return (folder / "tiny.gguf").read_bytes()
 
 

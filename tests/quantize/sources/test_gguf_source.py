@@ -38,7 +38,7 @@ def files(model: ModelSource, tmp_path_factory: pytest.TempPathFactory) -> Mappi
 def test_requantizing_gives_the_bytes_of_llama_quantize(
     files, tmp_path: Path, llama_quantize, source: str, output_type: str
 ) -> None:
-    convert(files[source], tmp_path / "ours.gguf", output_type=output_type)
+    convert(files[source], tmp_path / "ours.gguf", Options(output_type=output_type))
     llama_quantize(files[source], tmp_path / "theirs.gguf", FILE_TYPES[output_type], allow_requantize=True)
     assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
 
@@ -48,9 +48,9 @@ def test_what_lost_much_already_is_quantized_again_only_when_asked(
 ) -> None:
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
     with pytest.raises(NeedsOption, match=r"token_embd\.weight is Q4_K already .* --allow-requantize"):
-        convert(files["Q4_K_M"], ours, output_type="Q3_K_M")
+        convert(files["Q4_K_M"], ours, Options(output_type="Q3_K_M"))
     assert list(tmp_path.iterdir()) == []
-    convert(files["Q4_K_M"], ours, output_type="Q3_K_M", allow_requantize=True)
+    convert(files["Q4_K_M"], ours, Options(output_type="Q3_K_M", allow_requantize=True))
     llama_quantize(files["Q4_K_M"], theirs, FILE_TYPES["Q3_K_M"], allow_requantize=True)
     assert ours.read_bytes() == theirs.read_bytes()
 
@@ -59,7 +59,7 @@ def test_the_same_type_again_is_a_copy(files, tmp_path: Path) -> None:
     for number, options in enumerate((Options(), Options(output_type="copy"), Options(output_type="Q4_K_M"))):
         plan = prepare(files["Q4_K_M"], tmp_path / f"{number}.gguf", options)
         assert all(tensor.is_copy for tensor in plan.tensors)
-        convert(files["Q4_K_M"], plan.target, output_type=options.output_type)
+        convert(files["Q4_K_M"], plan.target, Options(output_type=options.output_type))
         assert plan.target.read_bytes() == files["Q4_K_M"].read_bytes()
 
 
@@ -75,14 +75,14 @@ def test_nan_in_stored_blocks_is_named(files, tmp_path: Path) -> None:
     broken.write_bytes(data)
     for output_type in (None, "Q4_K_M"):
         with pytest.raises(CorruptFile, match=r"broken.gguf: blk\.1\.ffn_up_exps\.weight") as caught:
-            convert(broken, tmp_path / "out.gguf", output_type=output_type)
+            convert(broken, tmp_path / "out.gguf", Options(output_type=output_type))
         assert caught.value.exit_code == 5
     assert not (tmp_path / "out.gguf").exists()
 
 
 def test_shards_hold_the_limit_and_join_again(files, tmp_path: Path) -> None:
     size = files["Q8_0"].stat().st_size
-    report = convert(files["Q8_0"], tmp_path / "m.gguf", split_max_size=size // 3)
+    report = convert(files["Q8_0"], tmp_path / "m.gguf", Options(split_max_size=size // 3))
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [path.name for path in report.paths]
     assert names[0] == f"m-00001-of-{len(names):05d}.gguf" and len(names) >= 4
@@ -94,7 +94,9 @@ def test_shards_hold_the_limit_and_join_again(files, tmp_path: Path) -> None:
 
 
 def test_llama_cpp_takes_the_shards(files, tmp_path: Path, llama_quantize) -> None:
-    report = convert(files["BF16"], tmp_path / "m.gguf", split_max_size=files["BF16"].stat().st_size // 2)
+    report = convert(
+        files["BF16"], tmp_path / "m.gguf", Options(split_max_size=files["BF16"].stat().st_size // 2)
+    )
     for source, name in ((report.paths[0], "split"), (files["BF16"], "whole")):
         llama_quantize(source, tmp_path / name, FILE_TYPES["Q4_K_M"])
     assert (tmp_path / "split").read_bytes() == (tmp_path / "whole").read_bytes()
@@ -102,7 +104,7 @@ def test_llama_cpp_takes_the_shards(files, tmp_path: Path, llama_quantize) -> No
 
 def test_a_shard_too_small_for_a_tensor(files, tmp_path: Path) -> None:
     with pytest.raises(BadOption, match="alone needs"):
-        convert(files["Q8_0"], tmp_path / "m.gguf", split_max_size=100_000)
+        convert(files["Q8_0"], tmp_path / "m.gguf", Options(split_max_size=100_000))
 
 
 def of_december_2023(model: ModelSource) -> ModelSource:
@@ -136,7 +138,7 @@ def test_split_experts_can_be_quantized_on(files, tmp_path: Path) -> None:
     old = of_december_2023(open_gguf(files["F16"]))
     write_gguf(old, tmp_path / "old.gguf", stored_types(old), "F16")
     for source, name in ((tmp_path / "old.gguf", "a"), (files["F16"], "b")):
-        convert(source, tmp_path / name, output_type="Q4_K_M")
+        convert(source, tmp_path / name, Options(output_type="Q4_K_M"))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -147,7 +149,7 @@ def test_experts_of_two_types(model: ModelSource, files, tmp_path: Path) -> None
     write_gguf(old, tmp_path / "old.gguf", stored_types(old), "F16")
     with pytest.raises(NeedsOption, match=r"different types \(F16/Q8_0\)"):
         convert(tmp_path / "old.gguf", tmp_path / "new.gguf")
-    convert(tmp_path / "old.gguf", tmp_path / "new.gguf", output_type="Q4_K_M")
+    convert(tmp_path / "old.gguf", tmp_path / "new.gguf", Options(output_type="Q4_K_M"))
     merged = open_gguf(tmp_path / "old.gguf")
     found = next(t for t in merged.tensors if t.name == "blk.0.ffn_up_exps.weight").read(0, 8 * 256)
     wanted = next(t for t in model.tensors if t.name == "blk.0.ffn_up_exps.weight").read(0, 8 * 256)
@@ -173,7 +175,7 @@ def test_missing_and_odd_experts(files, tmp_path: Path) -> None:
 
 def test_the_result_may_not_be_the_source(files) -> None:
     with pytest.raises(QuantizeError, match="is the source itself"):
-        convert(files["Q8_0"], files["Q8_0"], output_type="Q4_K_M")
+        convert(files["Q8_0"], files["Q8_0"], Options(output_type="Q4_K_M"))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_values_that_would_abort_the_library(files, tmp_path: Path, key: str, va
     bad = replace(model, metadata={**model.metadata, key: u32(value)})
     write_gguf(bad, tmp_path / "bad.gguf", stored_types(bad), "Q8_0")
     with pytest.raises(CorruptFile, match=words):
-        convert(tmp_path / "bad.gguf", tmp_path / "out.gguf", output_type="Q4_K_M")
+        convert(tmp_path / "bad.gguf", tmp_path / "out.gguf", Options(output_type="Q4_K_M"))
 
 
 def test_other_architectures_and_pickles_are_refused_by_name(files, tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_other_architectures_and_pickles_are_refused_by_name(files, tmp_path: Pa
     other = replace(model, metadata={**model.metadata, "general.architecture": value})
     write_gguf(other, tmp_path / "other.gguf", stored_types(other), "Q8_0")
     with pytest.raises(Unsupported, match="the architecture is 'mamba'"):
-        convert(tmp_path / "other.gguf", tmp_path / "out.gguf", output_type="Q4_K_M")
+        convert(tmp_path / "other.gguf", tmp_path / "out.gguf", Options(output_type="Q4_K_M"))
     with pytest.raises(Unsupported, match="is a pickle file"):
         convert(tmp_path / "pytorch_model.bin", tmp_path / "out.gguf")
 
