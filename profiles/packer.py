@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from profiles.shape import MATRICES, LayerShape
 from profiles.speed import Rates
@@ -20,9 +20,30 @@ WHOLE: Parts = (1, 1, 1)
 MAX_SIZES = 3  # sizes of layers that are searched exactly; of more, the smaller ones are filled greedily
 MAX_POINTS = 64  # of a trade between seconds and bytes that are followed
 
-Price = tuple[int, float]  # bytes of experts, seconds saved by having them on a GPU
-# seconds saved, bytes, whole layers of each size, the layer that is split
-Choice = tuple[float, int, tuple[int, ...], tuple[int, Parts] | None]
+
+class Price(NamedTuple):
+    """Experts on a GPU: their bytes, and the seconds that this saves."""
+
+    n_bytes: int
+    saved: float
+
+
+class Split(NamedTuple):
+    """A way to split a layer: the place of its size in the order, the matrices that go to the GPU, their bytes, the seconds saved."""
+
+    size: int
+    parts: Parts
+    n_bytes: int
+    saved: float
+
+
+class Choice(NamedTuple):
+    """Experts for one GPU: seconds saved, bytes, whole layers of each size, and the layer that is split."""
+
+    saved: float
+    n_bytes: int
+    whole: tuple[int, ...]
+    split: tuple[int, Parts] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,17 +79,19 @@ class Packer:
             moved = [number for number, part in enumerate(parts) if part]
             saved = sum(rates.matrix(host, layer, at) - rates.matrix(gpu, layer, at) for at in moved)
             n_bytes = sum(getattr(layer, MATRICES[at]) for at in moved)
-            return n_bytes, saved + (2 * rates.hop if all(parts) else 0.0)
+            return Price(n_bytes, saved + (2 * rates.hop if all(parts) else 0.0))
 
         self._tight, self._asked = tight, most
         self.whole = [price(layer, WHOLE) for layer in sizes]
-        self.splits = [(i, parts, *price(layer, parts)) for i, layer in enumerate(sizes) for parts in splits]
+        self.splits = [
+            Split(i, parts, *price(layer, parts)) for i, layer in enumerate(sizes) for parts in splits
+        ]
         self._known: dict[tuple[tuple[int, ...], int], list[Packed]] = {}
 
     def all_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
         """Return the choice of all layers, when they fit; `counts` says how many there are of each size."""
-        n_bytes = sum(n * one[0] for n, one in zip(counts, self.whole, strict=True))
-        saved = sum(n * one[1] for n, one in zip(counts, self.whole, strict=True))
+        n_bytes = sum(n * one.n_bytes for n, one in zip(counts, self.whole, strict=True))
+        saved = sum(n * one.saved for n, one in zip(counts, self.whole, strict=True))
         return [Packed(n_bytes, saved, counts)] if n_bytes <= room else []
 
     def some_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
@@ -76,7 +99,7 @@ class Packer:
         found = self._known.get((counts, room))
         if found is None:
             best = undominated(list(self._candidates(counts, room)), tight=self._tight)
-            found = [Packed(n_bytes, saved, whole, split) for saved, n_bytes, whole, split in best]
+            found = [Packed(one.n_bytes, one.saved, one.whole, one.split) for one in best]
             self._known[counts, room] = found
         return found
 
@@ -104,19 +127,21 @@ class Packer:
             if there:
                 n_bytes, saved = self.whole[i]
                 whole = (*counts[:i], there - 1, *counts[i + 1 :])
-                yield total - saved, size - n_bytes, whole, None
+                yield Choice(total - saved, size - n_bytes, whole)
                 for at, parts, split_bytes, split_saved in self.splits:
                     if at == i and split_saved > 0:
-                        yield total - saved + split_saved, size - n_bytes + split_bytes, whole, (i, parts)
+                        yield Choice(
+                            total - saved + split_saved, size - n_bytes + split_bytes, whole, (i, parts)
+                        )
 
     def _best_points(self, counts: tuple[int, ...], room: int) -> Iterator[Choice]:
         """Yield what saves most without a split layer and with each split: all that matters where host memory is not short."""
-        yield *self._most(counts, room), None
+        yield Choice(*self._most(counts, room))
         for i, parts, split_bytes, split_saved in self.splits:
             if counts[i] and split_bytes <= room and split_saved > 0:
                 rest = (*counts[:i], counts[i] - 1, *counts[i + 1 :])
                 saved, n_bytes, whole = self._most(rest, room - split_bytes)
-                yield saved + split_saved, n_bytes + split_bytes, whole, (i, parts)
+                yield Choice(saved + split_saved, n_bytes + split_bytes, whole, (i, parts))
 
     def _most(self, counts: tuple[int, ...], room: int) -> tuple[float, int, tuple[int, ...]]:
         """Return seconds, bytes and layers of each size of the combination of _wholes that saves most.
@@ -152,12 +177,12 @@ class Packer:
     def _points(self, counts: tuple[int, ...], room: int) -> Iterator[Choice]:
         for whole, n_bytes, saved in self._wholes(counts, room):
             if whole != counts:
-                yield saved, n_bytes, whole, None
+                yield Choice(saved, n_bytes, whole)
         for i, parts, split_bytes, split_saved in self.splits:
             if counts[i] and split_bytes <= room and (self._tight or split_saved > 0):
                 rest = (*counts[:i], counts[i] - 1, *counts[i + 1 :])
                 for whole, n_bytes, saved in self._wholes(rest, room - split_bytes):
-                    yield saved + split_saved, n_bytes + split_bytes, whole, (i, parts)
+                    yield Choice(saved + split_saved, n_bytes + split_bytes, whole, (i, parts))
 
     def _wholes(self, counts: tuple[int, ...], room: int) -> Iterator[tuple[tuple[int, ...], int, float]]:
         """Yield the combinations that may be best: all counts of the first sizes, and of the rest as many as fit and pay."""
@@ -188,7 +213,8 @@ class Packer:
 def most_saved(packers: Sequence[Packer], counts: tuple[int, ...], room: int) -> float:
     """Return seconds that GPUs with so much room together cannot save more of: as if layers could be cut, and a split one for each on top."""
     prices = [
-        max((packer.whole[i] for packer in packers), key=lambda price: price[1]) for i in range(len(counts))
+        max((packer.whole[i] for packer in packers), key=lambda price: price.saved)
+        for i in range(len(counts))
     ]
     saved = gain = 0.0
     for n, (n_bytes, most) in sorted(zip(counts, prices, strict=True), key=lambda one: -_gain(*one[1])):
@@ -201,9 +227,7 @@ def most_saved(packers: Sequence[Packer], counts: tuple[int, ...], room: int) ->
             gain = _gain(n_bytes, most)  # what a split layer takes of the room costs as much
             break
     for packer in packers:
-        saved += max(
-            0.0, *(split_saved - gain * n_bytes for _, _, n_bytes, split_saved in packer.splits), 0.0
-        )
+        saved += max(0.0, *(split.saved - gain * split.n_bytes for split in packer.splits), 0.0)
     return saved
 
 
@@ -217,7 +241,7 @@ class _Table:
     def __init__(
         self,
         whole: Sequence[Price],
-        splits: Sequence[tuple[int, Parts, int, float]],
+        splits: Sequence[Split],
         counts: tuple[int, ...],
         room: int,
     ) -> None:
@@ -228,28 +252,29 @@ class _Table:
                 for n_bytes, saved, taken in wholes
                 for n in range(min(most, (room - n_bytes) // size) + 1 if gain > 0 else 1)
             ]
-        found: list[Choice] = [(saved, n_bytes, taken, None) for n_bytes, saved, taken in wholes]
+        found: list[Choice] = [Choice(saved, n_bytes, taken) for n_bytes, saved, taken in wholes]
         for i, parts, split_bytes, split_saved in splits:
             if split_saved > 0:
                 found += [
-                    (saved + split_saved, n_bytes + split_bytes, taken, (i, parts))
+                    Choice(saved + split_saved, n_bytes + split_bytes, taken, (i, parts))
                     for n_bytes, saved, taken in wholes
                     if n_bytes + split_bytes <= room
                 ]
-        found.sort(key=lambda choice: (choice[1], -choice[0]))
+        found.sort(key=lambda choice: (choice.n_bytes, -choice.saved))
         self._sizes: list[int] = []
         self._best: list[Choice] = []
         for choice in found:
             if not self._best or choice[:2] > self._best[-1][:2]:  # of equals the first
-                self._sizes.append(choice[1])
+                self._sizes.append(choice.n_bytes)
                 self._best.append(choice)
 
     def best(self, counts: tuple[int, ...], room: int) -> Choice | None:
         """Return the choice for a room; None where it takes more layers of a size than there are."""
-        saved, n_bytes, whole, split = self._best[bisect(self._sizes, room) - 1]
-        needed = [n + (split is not None and split[0] == i) for i, n in enumerate(whole)]
+        choice = self._best[bisect(self._sizes, room) - 1]
+        split = choice.split
+        needed = [n + (split is not None and split[0] == i) for i, n in enumerate(choice.whole)]
         is_there = all(n <= there for n, there in zip(needed, counts, strict=True))
-        return (saved, n_bytes, whole, split) if is_there else None
+        return choice if is_there else None
 
 
 def undominated(points: list[T], *, tight: bool) -> list[T]:

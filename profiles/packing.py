@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from profiles.layout import Experts, Layout
 from profiles.packer import Packed, Packer, Parts, most_saved, undominated
@@ -112,7 +112,29 @@ class Budget:
     with_output: int
 
 
-Point = tuple[float, int, tuple[Segment, ...]]  # seconds saved, bytes of layers on GPUs, runs
+class Point(NamedTuple):
+    """How far the search has come: seconds saved, bytes of layers on GPUs, and the runs that give them."""
+
+    saved: float
+    n_bytes: int
+    runs: tuple[Segment, ...]
+
+
+class Run(NamedTuple):
+    """A run of layers: up to which layer, the seconds that it saves, and the bytes of its attention and caches."""
+
+    end: int
+    saved: float
+    n_bytes: int
+
+
+class Step(NamedTuple):
+    """A run that a GPU may take with one of several choices of experts; `has_all` if these are all of its experts."""
+
+    run: Run
+    is_last: bool
+    has_all: bool
+    choices: list[Packed]
 
 
 def pack(
@@ -124,7 +146,7 @@ def pack(
     """
 
     def missing(point: Point) -> int:
-        return max(0, goods.n_bytes - point[1] - spare)
+        return max(0, goods.n_bytes - point.n_bytes - spare)
 
     if spare < 0 and (kind.mode == "all" or not from_disk):
         return None
@@ -135,12 +157,12 @@ def pack(
             found = [
                 point
                 for point in found
-                if missing(point) <= goods.bytes_experts - sum(run.packed.n_bytes for run in point[2])
+                if missing(point) <= goods.bytes_experts - sum(run.packed.n_bytes for run in point.runs)
             ]
-            found.sort(key=lambda point: point[0] - rates.missing_byte * missing(point), reverse=True)
+            found.sort(key=lambda point: point.saved - rates.missing_byte * missing(point), reverse=True)
         else:
             found = [point for point in found if not missing(point)]
-    return _layout(goods, found[0][2], len(rooms)) if found else None
+    return _layout(goods, found[0].runs, len(rooms)) if found else None
 
 
 def at_least(
@@ -189,50 +211,62 @@ def _search(
     n, host = len(goods.layers), len(rooms)
     # (layers up to which all are placed, whether all their experts are on GPUs) -> the points worth following
     reached: dict[tuple[int, bool], list[Point]] = {
-        (first, True): [(0.0, 0, ())] for first in (range(n + 1) if kind.mode == "none" else (0,))
+        (first, True): [Point(0.0, 0, ())] for first in (range(n + 1) if kind.mode == "none" else (0,))
     }
     final: list[Point] = []
     for gpu, room in enumerate(rooms):
         asked = (goods.counts[-1], max(0, room.run, room.with_output)) if host > 1 else None
         packer = Packer(goods.sizes, rates, gpu, kind.splits, tight=tight, most=asked)
         rest_may_be_empty = all(other.empty >= 0 for other in rooms[gpu + 1 :])
-        output = (rates.devices[host].output_byte - rates.devices[gpu].output_byte) * goods.bytes_output
         found = {key: list(points) for key, points in reached.items()} if room.empty >= 0 else {}
         for (start, all_there), points in reached.items():
-            must_end = gpu == host - 1
-            most = max(room.run, room.with_output)
-            for end, run_saved, n_bytes in _runs(goods, rates, gpu, start, most, whole=must_end):
-                for is_last in (True,) if must_end else (False, True) if end == n else (False,):
-                    left = room.with_output - goods.bytes_output if is_last else room.run
-                    left -= n_bytes
-                    if left < 0 or (not is_last and end == start):
-                        continue
-                    saved = run_saved + (output if is_last else 0.0)
-                    for is_complete, choices in _choices(goods, packer, kind.mode, start, end, left):
-                        is_all = all_there and is_complete
-                        if is_last and (is_all != (kind.mode == "all") or not rest_may_be_empty):
-                            continue
-                        more: list[Point] = [
-                            (
-                                before + saved + packed.saved,
-                                on_gpus + n_bytes + packed.n_bytes,
-                                (*runs, Segment(gpu, start, end, packed)),
-                            )
-                            for before, on_gpus, runs in points
-                            for packed in choices
-                        ]
-                        if is_last:
-                            final += more
-                        else:
-                            found.setdefault((end, is_all), []).extend(more)
+            for step in _steps(goods, room, rates, packer, kind.mode, gpu, start):
+                is_all = all_there and step.has_all
+                if step.is_last and (is_all != (kind.mode == "all") or not rest_may_be_empty):
+                    continue
+                more = _followed(points, gpu, start, step)
+                if step.is_last:
+                    final += more
+                else:
+                    found.setdefault((step.run.end, is_all), []).extend(more)
         reached = {key: undominated(points, tight=tight) for key, points in found.items()}
     return undominated(final, tight=tight)
 
 
-def _runs(
-    goods: LayerSizes, rates: Rates, gpu: int, start: int, room: int, *, whole: bool
-) -> Iterator[tuple[int, float, int]]:
-    """Yield every run from `start` on whose attention and caches fit: its end, the seconds that saves, its bytes.
+def _steps(
+    goods: LayerSizes, room: Budget, rates: Rates, packer: Packer, mode: Mode, gpu: int, start: int
+) -> Iterator[Step]:
+    """Yield every run that a GPU may take from `start` on, with the experts that fit beside it; the last run has the output layer."""
+    must_end = gpu == len(rates.devices) - 2  # no GPU behind it
+    here, there = rates.devices[gpu], rates.devices[-1]
+    output = Run(0, (there.output_byte - here.output_byte) * goods.bytes_output, goods.bytes_output)
+    most = max(room.run, room.with_output)
+    for run in _runs(goods, rates, gpu, start, most, whole=must_end):
+        for is_last in (True,) if must_end else (False, True) if run.end == len(goods.layers) else (False,):
+            left = (room.with_output - output.n_bytes if is_last else room.run) - run.n_bytes
+            if left < 0 or (not is_last and run.end == start):
+                continue
+            taken = run._replace(saved=run.saved + output.saved) if is_last else run
+            for has_all, choices in _choices(goods, packer, mode, start, run.end, left):
+                yield Step(taken, is_last, has_all, choices)
+
+
+def _followed(points: Sequence[Point], gpu: int, start: int, step: Step) -> list[Point]:
+    """Return the points that a step leads to, from each of those before it."""
+    run = step.run
+    return [
+        Point(
+            before.saved + run.saved + packed.saved,
+            before.n_bytes + run.n_bytes + packed.n_bytes,
+            (*before.runs, Segment(gpu, start, run.end, packed)),
+        )
+        for before in points
+        for packed in step.choices
+    ]
+
+
+def _runs(goods: LayerSizes, rates: Rates, gpu: int, start: int, room: int, *, whole: bool) -> Iterator[Run]:
+    """Yield every run from `start` on whose attention and caches fit.
 
     Against everything in host memory: one change of devices more, and two for each layer whose experts are not there too. With `whole`
     only the run up to the last layer.
@@ -244,7 +278,7 @@ def _runs(
         if n and n_bytes > room:
             return
         saved = n * (there.layer - here.layer - 2 * rates.hop) - rates.hop
-        yield end, saved + (there.layer_byte - here.layer_byte) * attention, n_bytes
+        yield Run(end, saved + (there.layer_byte - here.layer_byte) * attention, n_bytes)
 
 
 def _choices(
