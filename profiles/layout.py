@@ -9,7 +9,6 @@ from profiles.placement import Placement
 from profiles.shape import MATRICES, ModelShape
 
 Experts = tuple[int, int, int]  # the devices of gate, up and down
-ANY_EXPERTS = r"ffn_(gate|up|down)(_exps)?\.weight"
 
 
 PERIODS = (1, 2, 3, 4)  # layers that repeat themselves together

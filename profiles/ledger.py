@@ -166,3 +166,15 @@ def _dimensions(key: tuple[int, ...]) -> ModelShape:
         params_total=0,
         params_active=0,
     )
+
+
+def expectation(ledger: Sequence[Account]) -> dict[str, dict[str, int]]:
+    """Return bytes of weights, kv and compute (with staging) by device; the host is "host"."""
+    return {
+        account.device: {
+            "weights": account.weights,
+            "kv": account.kv,
+            "compute": account.compute + account.staging,
+        }
+        for account in ledger
+    }

@@ -29,11 +29,6 @@ def load_profile(name: str, own: Path | None = None) -> Profile:
     return read_profile(name, table, where)
 
 
-def all_profiles(own: Path | None = None) -> list[Profile]:
-    """Read all of them."""
-    return [load_profile(name, own) for name in profile_names(own)]
-
-
 def card(description: str) -> GpuProfile | None:
     """Return what the built-in profiles know of a GPU with this name of its driver's; None for one that none of them has."""
     known = [gpu for name in _built_in() for gpu in load_profile(name).gpus if gpu.match in description]
@@ -109,4 +104,4 @@ def _built_in() -> set[str]:
     }
 
 
-__all__ = ["all_profiles", "card", "load_profile", "profile_names"]
+__all__ = ["card", "load_profile", "profile_names"]

@@ -11,20 +11,9 @@ from numpy.typing import NDArray
 
 from quantize.errors import NoSpace
 from quantize.source import TensorSource
-from quantize.sources.checkpoint import TOKENIZER_FILES, Checkpoint
 from quantize.sources.rows import Float32s
 
 _SLAB = 1 << 22  # elements
-
-
-def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write a checkpoint, or a view of one such as `upcycle` gives, as a folder of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, folder / name)
-    write_safetensors(folder / "model.safetensors", checkpoint.tensors.values())
-    (folder / checkpoint.layout.value).write_text(json.dumps(checkpoint.config, indent=1), encoding="utf-8")
 
 
 def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:

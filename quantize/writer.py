@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,10 @@ from pathlib import Path
 from quantize import ggml
 from quantize.encoder import Encoder
 from quantize.errors import CorruptFile, NoSpace, QuantizeError
-from quantize.ggml_types import GGMLQuantizationType
-from quantize.imatrix import Imatrix
 from quantize.output_target import output_target
 from quantize.parallel import in_parallel
 from quantize.part_file import PartFile
-from quantize.plan import WritePlan, file_state, plan_write
-from quantize.source import ModelSource
+from quantize.plan import WritePlan, file_state
 from quantize.write_journal import WriteJournal
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -57,36 +54,6 @@ class WriteReport:
 # Brings source files: takes those that are needed, in order, and gives each when it is there; when the next is asked for, the work on
 # the one before is finished and on the disk, and it may go
 Supply = Callable[[Sequence[Path]], Iterator[Path]]
-
-
-def write_gguf(
-    model: ModelSource,
-    target: Path,
-    types: Mapping[str, GGMLQuantizationType],
-    file_type: str,
-    *,
-    imatrix: Imatrix | None = None,
-    n_threads: int = 0,
-    max_memory: int = 1 << 30,
-    split_max_size: int = 0,
-    progress: Callable[[Progress], None] | None = None,
-) -> WriteReport:
-    """Write `model` with the given tensor types to `target`; the same call resumes after a kill or a full disk.
-
-    `max_memory` in bytes bounds the working memory. Raises NoSpace before anything is written when the disk has too
-    little room, and when it fills up meanwhile; CorruptFile by tensor name for NaN or infinite weights.
-    """
-    plan = plan_write(
-        model,
-        target,
-        types,
-        file_type,
-        imatrix=imatrix,
-        n_threads=n_threads,
-        max_memory=max_memory,
-        split_max_size=split_max_size,
-    )
-    return execute(plan, progress)
 
 
 def execute(
@@ -272,4 +239,4 @@ def _gib(n_bytes: int) -> str:
     return f"{n_bytes / (1 << 30):.2f} GiB" if n_bytes >= 1 << 27 else f"{n_bytes / (1 << 20):.2f} MiB"
 
 
-__all__ = ["Progress", "WriteReport", "execute", "write_gguf"]
+__all__ = ["Progress", "WriteReport", "execute"]

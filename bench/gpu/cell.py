@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from bench.gpu.grid import Cell, Grid
 from mixcli.errors import ModelDied
 from mixcli.planning.verify import measured
-from profiles.expectation import expectation
 from profiles.layout import Layout, layout_of
-from profiles.ledger import accounts
+from profiles.ledger import accounts, expectation
 from profiles.machine import Machine
 from profiles.memory import bytes_kv_layer, cells
 from profiles.placement import Placement

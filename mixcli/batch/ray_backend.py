@@ -21,7 +21,7 @@ from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
-    from mixcli.batch.backends import Backend
+    from mixcli.batch.batch import Backend
 
 KNOCK = 10.0  # seconds that a cluster's address may take to answer
 # errors of the cluster; a bug that a record triggers is a RayTaskError instead

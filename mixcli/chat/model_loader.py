@@ -154,7 +154,7 @@ class ChatModel:
 
     def estimated_decode(self) -> float | None:
         """Return the roofline estimate of this placement, tokens per second; None where the machine cannot be described."""
-        from mixcli.planning.estimate import estimated_decode
+        from mixcli.planning.plan_load import estimated_decode
 
         try:
             return estimated_decode(self.stored(), self.load_options, self.order().placement)

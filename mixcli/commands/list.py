@@ -17,29 +17,28 @@ def command(as_json: bool) -> None:
     GGUF files in the Hugging Face cache, in Ollama's store and in LM Studio's folders are used in place.
     """
     from mixcli.store.damaged import damaged
-    from mixcli.store.model_info import damaged_row, row
+    from mixcli.store.model_info import damaged_row
+    from mixcli.store.model_info import row as row_of
     from mixcli.store.store import everything
 
-    rows = [row(model) for model in everything()]
+    rows = [row_of(model) for model in everything()]
     broken = damaged()
     for one in broken:
         console.warn(one.sentence)
     if not rows and broken and not as_json:
         return
     console.result(
-        [*rows, *map(damaged_row, broken)],
+        [row.to_data() for row in (*rows, *map(damaged_row, broken))],
         ("MODEL", "SIZE", "PARAMETERS", "CONTEXT", "LICENSE", "LAST USED", "FROM"),
         [
             (
-                row["model"],
-                format_bytes(row["size"]),
-                f"{count(row['parameters'])} ({count(row['active_parameters'])} active)"
-                if row["parameters"]
-                else "?",
-                str(row["context"] or "?"),
-                row["licence"],
-                (row["last_used"] or "never")[:10],
-                row["keeper"],
+                row.model,
+                format_bytes(row.size),
+                f"{count(row.parameters)} ({count(row.active_parameters)} active)" if row.parameters else "?",
+                str(row.context or "?"),
+                row.licence,
+                (row.last_used or "never")[:10],
+                row.keeper,
             )
             for row in rows
         ],

@@ -17,7 +17,7 @@ def command(model: str | None, as_json: bool) -> None:
 
     Of a catalog name that is not installed, what the catalog knows: license, context, sizes, and the command that downloads it.
     """
-    from mixcli.store.model_info import model_info, to_rows
+    from mixcli.store.model_info import model_info
     from mixcli.store.store import find
 
     try:
@@ -25,14 +25,14 @@ def command(model: str | None, as_json: bool) -> None:
     except NotInstalled as missing:
         _show_catalog(missing, as_json)
         return
-    console.result(facts, ("", ""), to_rows(facts), as_json=as_json)
+    console.result(facts.to_data(), ("", ""), facts.to_rows(), as_json=as_json)
 
 
 def _show_catalog(missing: NotInstalled, as_json: bool) -> None:
     """Show a model of the catalog; raises `missing` where it is of no catalog."""
     from mixcli.planning.load_options import LoadOptions
     from mixcli.planning.machines import target_of
-    from mixcli.pull.catalog_info import catalog_info, catalog_rows
+    from mixcli.pull.catalog_info import catalog_info
     from mixcli.store.catalog import catalog
     from mixcli.store.reference import Reference
     from profiles.request import PlanRequest
@@ -41,4 +41,4 @@ def _show_catalog(missing: NotInstalled, as_json: bool) -> None:
     if name not in catalog():
         raise missing
     facts = catalog_info(catalog()[name], target_of(LoadOptions(PlanRequest()), measure=False))
-    console.result(facts, ("", ""), catalog_rows(facts), as_json=as_json)
+    console.result(facts.to_data(), ("", ""), facts.to_rows(), as_json=as_json)

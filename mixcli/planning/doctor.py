@@ -1,6 +1,7 @@
 """mixcli doctor: one check per line, with the next step if it fails."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixcli.planning.cpu_rates import SWITCH, failures, host_rates, is_off, known_rates
-from mixcli.system import paths
+from mixcli.system import paths, python_child
 from mixcli.system.console import console
 from mixcli.system.disk import random_reads
 from mixcli.system.formatting import counted, format_bytes
@@ -27,6 +28,7 @@ from mixcli.system.nvidia import driver_cards
 from profiles.rates import ATTENTION, TypeRates
 from quantize import bindings
 
+SELFTEST_TIMEOUT = 300  # seconds: two self-tests that do not end
 PATIENCE = 1.0  # seconds of one check before a note says which it is
 MIN_DISK, MIN_MEMORY = 5 << 30, 2 << 30
 USUAL = ("Q4_K", "Q6_K")  # types that are measured where no plan has needed any yet
@@ -75,9 +77,7 @@ def _backends() -> Finding:
 
 
 def _selftest() -> Finding:
-    from mixcli.planning.llama_check import computes
-
-    works, note = computes()
+    works, note = _computes()
     return Finding(
         "self-test",
         "ok" if works and not note else "warn" if works else "fail",
@@ -85,15 +85,30 @@ def _selftest() -> Finding:
     )
 
 
+def _computes() -> tuple[bool, str]:
+    """Return whether llama.cpp computes on this machine, with a note when something had to be switched off or why not."""
+    code = (
+        "import json\n"
+        "from mixcli.llama.selftest import NOTE, checked\n"
+        "from profiles.placement import Placement\n"
+        "placement, _ = checked(Placement())\n"
+        "print(json.dumps('' if placement.repack else NOTE))"
+    )
+    done = python_child.run("-c", code, seconds=SELFTEST_TIMEOUT)
+    if done.succeeded:
+        return True, str(json.loads(done.out))
+    return False, done.last_words
+
+
 def _devices() -> Finding:
-    found = [device for device in devices() if device["kind"] != "cpu"]
+    found = [device for device in devices() if device.kind != "cpu"]
     if not found:
         return Finding(
             "gpus",
             "ok",
             "no GPU that llama.cpp can use" + ("" if driver_cards() else "; models run on the CPU"),
         )
-    shown = (f"{one['name']} {one['description']} ({format_bytes(one['bytes_free'])} free)" for one in found)
+    shown = (f"{one.name} {one.description} ({format_bytes(one.bytes_free)} free)" for one in found)
     return Finding("gpus", "ok", ", ".join(shown))
 
 

@@ -7,15 +7,16 @@ from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import machine_of, note_unused_cards
 from mixcli.planning.offers import in_a_load, plan_or_offer
 from mixcli.planning.tuning_cache import tuned
-from mixcli.store.headers import shape_of
+from mixcli.store.headers import header_of, shape_of
 from mixcli.store.preflight import check_gguf
 from mixcli.store.store import StoredModel
-from profiles.expectation import expectation
 from profiles.layout import layout_of
-from profiles.ledger import accounts
+from profiles.ledger import accounts, expectation
 from profiles.machine import Machine
+from profiles.placement import Placement
 from profiles.planner import Plan, plan_if_it_fits
 from profiles.shape import ModelShape
+from profiles.speed import estimate
 
 SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
 
@@ -42,6 +43,13 @@ def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
         return order
     other = _order(smaller, load_options)
     return order if other.placement == order.placement else replace(order, smaller=other)
+
+
+def estimated_decode(stored: StoredModel, load_options: LoadOptions, placement: Placement) -> float:
+    """Return the tokens per second that a placement should decode on the machine of a wish."""
+    shape = shape_of(header_of(stored.parts))
+    machine = machine_of(load_options.profile, load_options.vram, load_options.ram, load_options.workers)
+    return estimate(shape, machine, placement, layout_of(shape, placement, machine)).decode
 
 
 def _order(found: Plan, load_options: LoadOptions) -> LoadPlan:

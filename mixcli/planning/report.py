@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from math import log
 from pathlib import Path
-from typing import Any
 
 from mixcli.errors import UsageError
 from mixcli.pull import hub_environment
@@ -268,7 +267,7 @@ def types_of(subject: Subject) -> tuple[TypeRow, ...]:
     return rows_of(subject.planned, subject.planned.chosen.type if subject.planned.chosen else None)
 
 
-def as_data(subject: Subject, one: Plan, runners_up: list[Alternative]) -> dict[str, Any]:
+def as_data(subject: Subject, one: Plan, runners_up: list[Alternative]) -> dict[str, object]:
     """Return a plan as plain data: placement, ledger in bytes, estimate in tokens per second."""
     return {
         "model": subject.label,

@@ -9,7 +9,7 @@ from mixcli.errors import ModelDied, NotReachable, UsageError
 from mixcli.planning.report import Subject
 from mixcli.system import python_child
 from mixcli.system.console import console
-from profiles.expectation import expectation
+from profiles.ledger import expectation
 from profiles.placement import Placement
 from profiles.planner import Plan
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mixcli.errors import DoesNotFit
 from mixcli.pull.type_choice import TypeRow, choice_data
@@ -48,7 +48,7 @@ class PullPlan:
     seconds: float = 0.0
     chosen_by: FileChoice | None = None
 
-    def to_data(self, profile: str | None) -> dict[str, Any]:
+    def to_data(self, profile: str | None) -> dict[str, object]:
         """Return it as plain data; the keys about the choice are those of a plan."""
         skipped = {"label", "types", "chosen_by"}
         costs = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in skipped}

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import floor
-from typing import Any
 
 from mixcli.errors import DoesNotFit
 from mixcli.store.catalog import CatalogEntry
@@ -222,7 +221,7 @@ def _row(row: Row, planned: FileChoice, note: str, taken: bool, on_offer: bool) 
 
 def choice_data(
     label: str, planned: FileChoice | None, rows: Sequence[TypeRow], profile: str | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return how a type was chosen as plain data; `prefer` and `reason` are None where a file or a type was named (`planned` is None)."""
     return {
         "model": label,

@@ -1,9 +1,9 @@
 """The facts of a model, from its header and its manifest."""
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
 from mixcli.errors import IntegrityError
 from mixcli.store import usage
@@ -18,119 +18,151 @@ from quantize.sources.gguf_header import GgufHeader
 MAX_TEXT = 200  # characters of a name that a file gives itself
 
 
-def model_info(model: StoredModel) -> dict[str, Any]:
-    """Return the facts of a model as label -> value, in reading order; counts are numbers, sizes bytes."""
+@dataclass(frozen=True)
+class ModelInfo:
+    """The facts of a model, in reading order: counts, bytes, and texts; None for what only a manifest says."""
+
+    model: str
+    description: str
+    parameters: int
+    active_parameters: int
+    experts: int
+    experts_used: int
+    layers: int
+    context: int
+    vocabulary: int
+    tokenizer: str
+    prompt: str
+    types: Mapping[str, str]
+    size: int
+    alignment: str | None
+    licence: str
+    origin: str
+    revision: str | None
+    sha256: str
+    since: str | None
+    files: tuple[str, ...]
+
+    def to_data(self) -> dict[str, object]:
+        """Return what --json prints."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+    def to_rows(self) -> list[tuple[str, str]]:
+        """Return the rows as people read them."""
+        shown = {
+            **self.to_data(),
+            "parameters": f"{count(self.parameters)}, {count(self.active_parameters)} active per token",
+            "experts": f"{self.experts}, {self.experts_used} used per token"
+            if self.experts
+            else "none (dense)",
+            "context": f"{self.context} tokens",
+            "types": ", ".join(f"{what} {types}" for what, types in self.types.items()),
+            "size": format_bytes(self.size),
+            "files": "\n".join(self.files),
+        }
+        hidden = {"active_parameters", "experts_used"}
+        return [(key, str(value)) for key, value in shown.items() if key not in hidden and value != ""]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """What `mixcli list` shows of a model; `more` is what --json prints beside that."""
+
+    model: str
+    path: str
+    size: int
+    keeper: str
+    last_used: str | None
+    parameters: int = 0
+    active_parameters: int = 0
+    context: int = 0
+    architecture: str = ""
+    licence: str = "unknown"
+    more: Mapping[str, object] = field(default_factory=dict)
+
+    def to_data(self) -> dict[str, object]:
+        """Return what --json prints."""
+        return {**{key: value for key, value in vars(self).items() if key != "more"}, **self.more}
+
+
+def model_info(model: StoredModel) -> ModelInfo:
+    """Return the facts of a model from its header, and from its manifest where it has one."""
     header = header_of(model.parts)
     shape = shape_of(header)
     about = model.manifest
-    facts: dict[str, Any] = {
-        "model": model.label,
-        "description": about.description if about else _text(header, "general.name"),
-        "parameters": shape.params_total,
-        "active_parameters": shape.params_active,
-        "experts": shape.n_expert,
-        "experts_used": shape.n_expert_used,
-        "layers": shape.n_layer,
-        "context": shape.n_ctx_train,
-        "vocabulary": shape.n_vocab,
-        "tokenizer": _text(header, "tokenizer.ggml.model") or "none",
-        "prompt": (about.prompt if about else "") or prompt_format(header),
-        "types": _types(header),
-        "size": header.file_size,
-    }
-    if about:
-        facts |= {
-            "alignment": about.alignment or "unknown",
-            "licence": about.licence_words,
-            "origin": about.origin,
-            "revision": about.revision,
-            "sha256": about.sha256,
-            "since": about.created,
-        }
-    else:
-        facts |= {
-            "licence": _licence(header).words,
-            "origin": f"found in {model.seen.keeper}, not pulled by mixcli"
-            if model.seen
-            else "a file given by its path",
-            "sha256": model.seen.sha256[0] if model.seen else "",
-        }
-    return facts | {"files": [str(path) for path in model.parts]}
+    found = (
+        f"found in {model.seen.keeper}, not pulled by mixcli" if model.seen else "a file given by its path"
+    )
+    return ModelInfo(
+        model=model.label,
+        description=about.description if about else _text(header, "general.name"),
+        parameters=shape.params_total,
+        active_parameters=shape.params_active,
+        experts=shape.n_expert,
+        experts_used=shape.n_expert_used,
+        layers=shape.n_layer,
+        context=shape.n_ctx_train,
+        vocabulary=shape.n_vocab,
+        tokenizer=_text(header, "tokenizer.ggml.model") or "none",
+        prompt=(about.prompt if about else "") or prompt_format(header),
+        types=_types(header),
+        size=header.file_size,
+        alignment=(about.alignment or "unknown") if about else None,
+        licence=about.licence_words if about else _licence(header).words,
+        origin=about.origin if about else found,
+        revision=about.revision if about else None,
+        sha256=about.sha256 if about else model.seen.sha256[0] if model.seen else "",
+        since=about.created if about else None,
+        files=tuple(str(path) for path in model.parts),
+    )
 
 
-def row(model: StoredModel) -> dict[str, Any]:
+def row(model: StoredModel) -> ModelRow:
     """Return what `mixcli list` shows of a model; a file that cannot be read costs its numbers and nothing else."""
     about = model.manifest
     last = usage.last(model.path)
-    facts: dict[str, Any] = {
-        "model": model.label,
-        "path": str(model.path),
-        "size": about.size if about else _size(model),
-        "keeper": model.seen.keeper if model.seen else "mixcli",
-        "last_used": last.isoformat(timespec="seconds") if last else None,
-    }
+    more: dict[str, object] = {}
+    if about:
+        known = asdict(about)
+        keys = ("name", "type", "description", "licence_words", "origin", "created", "revision")
+        more = {key: known[key] for key in keys}
+        more |= {"sha256": about.sha256, "files": [str(path) for path in model.parts]}
+    start = ModelRow(
+        model.label,
+        str(model.path),
+        about.size if about else _size(model),
+        model.seen.keeper if model.seen else "mixcli",
+        last.isoformat(timespec="seconds") if last else None,
+        licence=about.licence if about else "unknown",
+        more=more,
+    )
     try:
         header = header_of(model.parts)
         shape = shape_of(header)
-        facts |= {
-            "parameters": shape.params_total,
-            "active_parameters": shape.params_active,
-            "context": shape.n_ctx_train,
-            "architecture": header.architecture,
-            "licence": about.licence if about else _licence(header).name,
-        }
     except IntegrityError as error:
-        facts |= {
-            "parameters": 0,
-            "active_parameters": 0,
-            "context": 0,
-            "architecture": "",
-            "licence": about.licence if about else "unknown",
-            "problem": str(error),
-        }
-    if about:
-        known = asdict(about)
-        facts |= {
-            key: known[key]
-            for key in ("name", "type", "description", "licence_words", "origin", "created", "revision")
-        }
-        facts |= {"sha256": about.sha256, "files": [str(path) for path in model.parts]}
-    return facts
+        return replace(start, more={"problem": str(error), **more})
+    return replace(
+        start,
+        parameters=shape.params_total,
+        active_parameters=shape.params_active,
+        context=shape.n_ctx_train,
+        architecture=header.architecture,
+        licence=about.licence if about else _licence(header).name,
+    )
 
 
-def damaged_row(one: Damaged) -> dict[str, Any]:
+def damaged_row(one: Damaged) -> ModelRow:
     """Return what `mixcli list --json` shows of a model of the store that cannot be used: `damaged` has the cause and the next step."""
     about = one.manifest
-    return {
-        "model": one.label,
-        "path": str(one.home),
-        "size": about.size if about else 0,
-        "keeper": "mixcli",
-        "last_used": None,
-        "parameters": 0,
-        "active_parameters": 0,
-        "context": 0,
-        "architecture": "",
-        "licence": about.licence if about else "unknown",
-        "damaged": one.sentence,
-    }
-
-
-def to_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return a card's rows as people read them."""
-    shown = {
-        **facts,
-        "parameters": f"{count(facts['parameters'])}, {count(facts['active_parameters'])} active per token",
-        "experts": f"{facts['experts']}, {facts['experts_used']} used per token"
-        if facts["experts"]
-        else "none (dense)",
-        "context": f"{facts['context']} tokens",
-        "types": ", ".join(f"{what} {types}" for what, types in facts["types"].items()),
-        "size": format_bytes(facts["size"]),
-        "files": "\n".join(facts["files"]),
-    }
-    hidden = {"active_parameters", "experts_used"}
-    return [(key, str(value)) for key, value in shown.items() if key not in hidden and value != ""]
+    return ModelRow(
+        one.label,
+        str(one.home),
+        about.size if about else 0,
+        "mixcli",
+        None,
+        licence=about.licence if about else "unknown",
+        more={"damaged": one.sentence},
+    )
 
 
 def _text(header: GgufHeader, key: str) -> str:

@@ -10,10 +10,9 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.system import json_cache, python_child
@@ -50,7 +49,7 @@ def this_machine(workers: Sequence[str] = ()) -> Machine:
 
     Raises NotReachable when a worker does not answer.
     """
-    gpus = tuple(_gpu(device) for device in devices(workers) if device["kind"] in ("gpu", "igpu"))
+    gpus = tuple(_gpu(device) for device in devices(workers) if device.kind in ("gpu", "igpu"))
     unified = any(gpu.kind == "metal" for gpu in gpus)
     return Machine(
         bytes_free=memory_free(),
@@ -62,7 +61,19 @@ def this_machine(workers: Sequence[str] = ()) -> Machine:
     )
 
 
-def devices(workers: Sequence[str] = ()) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class DeviceFacts:
+    """A device as llama.cpp lists it (mixcli.llama.ggml.Device, from a child process); memory in bytes."""
+
+    name: str
+    description: str
+    kind: str
+    bytes_free: int
+    bytes_total: int
+    buffer_type: str
+
+
+def devices(workers: Sequence[str] = ()) -> list[DeviceFacts]:
     """List llama.cpp's devices; only the processor when this build knows no other and there are no workers."""
     if not workers and not gpu_backends():
         return []
@@ -78,23 +89,23 @@ def devices(workers: Sequence[str] = ()) -> list[dict[str, Any]]:
     found = json.loads(done.out)
     if isinstance(found, dict):
         raise TOLD.get(found["exit_code"], MixcliError)(found["error"])
-    return list(found)
+    return [DeviceFacts(**one) for one in found]
 
 
-def _gpu(device: dict[str, Any]) -> Gpu:
-    kind = next((kind for part, kind in KIND_OF_NAME if device["name"].startswith(part)), "vulkan")
-    free = max(0, device["bytes_free"] - (RESERVE_WORKER if kind == "rpc" else RESERVE_GPU))
+def _gpu(device: DeviceFacts) -> Gpu:
+    kind = next((kind for part, kind in KIND_OF_NAME if device.name.startswith(part)), "vulkan")
+    free = max(0, device.bytes_free - (RESERVE_WORKER if kind == "rpc" else RESERVE_GPU))
     if kind == "rpc":
         return Gpu(
-            device["buffer_type"],
+            device.buffer_type,
             free,
             kind,
-            device["description"],
+            device.description,
             bandwidth=40.0,
             link=NETWORK_LINK,
             tflops=0.5,
         )
-    gpu = Gpu(device["buffer_type"], free, kind, device["description"])
+    gpu = Gpu(device.buffer_type, free, kind, device.description)
     if known := card(gpu.description):
         gpu = replace(gpu, bandwidth=known.bandwidth_gbs, link=known.link_gbs, tflops=known.tflops)
     if kind == "cuda":

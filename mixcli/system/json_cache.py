@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from mixcli.errors import MixcliError
 from mixcli.system import paths
@@ -21,7 +21,7 @@ PATIENCE = 5.0  # seconds that another process may hold the lock; what is rememb
 MAX_BYTES = 8 << 20  # a larger file is not ours
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str) -> dict[str, object]:
     """Return the cached object of a name; empty if the file is missing, incomplete, too large or not a JSON object."""
     try:
         return _read(_file(name))
@@ -29,7 +29,7 @@ def load(name: str) -> dict[str, Any]:
         return {}
 
 
-def update(name: str, change: Callable[[dict[str, Any]], None]) -> bool:
+def update(name: str, change: Callable[[dict[str, object]], None]) -> bool:
     """Update the cached object of a name by `change`; False if it could not be written."""
     try:
         path = _file(name)
@@ -80,7 +80,7 @@ def _file(name: str) -> Path:
     return paths.cache_dir() / f"{name}.json"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

@@ -5,8 +5,7 @@ from typing import Any
 
 from quantize.errors import CorruptFile, Unsupported
 from quantize.vocab.pretokenizer import pretokenizer_json, pretokenizer_name
-from quantize.vocab.token_types import TokenType
-from quantize.vocab.vocabulary import Vocabulary, looks_special, padding
+from quantize.vocab.vocabulary import TokenType, Vocabulary, looks_special, padding
 from quantize.wording import counted, shown
 
 MAX_TOKENS = 1 << 22  # ids; the largest vocabularies have 262,144

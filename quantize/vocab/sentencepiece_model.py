@@ -12,7 +12,7 @@ from pathlib import Path
 
 from quantize.errors import CorruptFile, Unsupported
 from quantize.sources.input_file import read_file
-from quantize.vocab.token_types import TokenType
+from quantize.vocab.vocabulary import TokenType
 
 MAX_BYTES = 1 << 26
 MAX_PIECES = 1 << 20  # the largest vocabularies have 262,144 tokens

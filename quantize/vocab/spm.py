@@ -9,8 +9,7 @@ from quantize.errors import CorruptFile
 from quantize.sources.folder import read_json_object_if_there
 from quantize.vocab.bpe import MAX_TOKENS, added_tokens, bpe_model, merge_lines, token_ids
 from quantize.vocab.sentencepiece_model import Piece, read_sentencepiece
-from quantize.vocab.token_types import TokenType
-from quantize.vocab.vocabulary import Vocabulary, looks_special, padding
+from quantize.vocab.vocabulary import TokenType, Vocabulary, looks_special, padding
 from quantize.wording import counted, shown
 
 _ID = re.compile(r"[0-9]{1,7}")

@@ -13,8 +13,7 @@ from typing import Any
 from quantize.errors import CorruptFile, Unsupported
 from quantize.sources.folder import read_json_object
 from quantize.vocab.pretokenizer import TEKKEN_PATTERN
-from quantize.vocab.token_types import TokenType
-from quantize.vocab.vocabulary import Vocabulary, padding
+from quantize.vocab.vocabulary import TokenType, Vocabulary, padding
 from quantize.wording import counted, shown
 
 MAX_TOKENS = 1 << 22

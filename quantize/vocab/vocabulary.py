@@ -1,9 +1,20 @@
 """A vocabulary in llama.cpp's terms: tokens, types, and scores or merges."""
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from quantize.source import Value, f32s, i32s, text, texts
-from quantize.vocab.token_types import TokenType
+
+
+class TokenType(IntEnum):
+    """What a token is to the tokenizer of llama.cpp; the numbers are the same in SentencePiece models and in GGUF files."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
 
 
 @dataclass(frozen=True)

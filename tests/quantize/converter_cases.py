@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from quantize.safetensors_writer import save_checkpoint, to_bfloat16
+from quantize.safetensors_writer import to_bfloat16
 from quantize.source import ModelSource, Value
 from quantize.sources.checkpoint import open_checkpoint
 from quantize.sources.upcycle import checkpoint_from_gguf, upcycle
+from tests.quantize.tiny import save_checkpoint
 from tests.support.checkpoints import write_checkpoint, write_json, write_native
 
 DATA = Path(__file__).parent / "data" / "converter.json"

@@ -12,8 +12,7 @@ from quantize import CorruptFile, Options, QuantizeError, convert
 from quantize.imatrix import read_imatrix
 from quantize.recipe import FILE_TYPES, choose_types
 from quantize.sources.gguf_header import read_header
-from quantize.writer import write_gguf
-from tests.quantize.tiny import model_of, random_weights
+from tests.quantize.tiny import model_of, random_weights, write_gguf
 
 Entries = dict[str, tuple[np.ndarray, np.ndarray]]
 

@@ -12,8 +12,7 @@ from quantize.errors import BadTarget, CorruptFile, QuantizeError
 from quantize.output_target import output_target
 from quantize.recipe import choose_types
 from quantize.source import ModelSource
-from quantize.writer import write_gguf
-from tests.quantize.tiny import model_of, random_weights
+from tests.quantize.tiny import model_of, random_weights, write_gguf
 from tests.support.checkpoints import write_checkpoint
 
 

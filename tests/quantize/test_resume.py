@@ -22,8 +22,7 @@ from quantize.plan import plan_write
 from quantize.recipe import choose_types
 from quantize.source import ModelSource, TensorSource
 from quantize.write_journal import WriteJournal
-from quantize.writer import write_gguf
-from tests.quantize.tiny import model_of, random_weights
+from tests.quantize.tiny import model_of, random_weights, write_gguf
 
 # Converts, and appends one byte to a file for each slab that is really quantized.
 CHILD = """

@@ -12,8 +12,7 @@ from quantize.imatrix import Imatrix
 from quantize.recipe import FILE_TYPES, choose_types
 from quantize.source import ModelSource
 from quantize.sources.gguf_header import read_header
-from quantize.writer import write_gguf
-from tests.quantize.tiny import model_of, random_weights
+from tests.quantize.tiny import model_of, random_weights, write_gguf
 
 SHAPES: dict[str, dict[str, int]] = {
     "mixtral": {"n_ff": 256},

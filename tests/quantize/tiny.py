@@ -1,11 +1,20 @@
 """Tiny random models as the writer takes them, with Mixtral's and Mistral's tensor names and shapes."""
 
-from collections.abc import Mapping
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantize.ggml_types import GGMLQuantizationType
+from quantize.imatrix import Imatrix
+from quantize.plan import plan_write
+from quantize.safetensors_writer import write_safetensors
 from quantize.source import ModelSource, TensorSource, f32, text, texts, u32
+from quantize.sources.checkpoint import TOKENIZER_FILES, Checkpoint
+from quantize.writer import Progress, WriteReport, execute
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -82,3 +91,39 @@ def model_of(weights: Mapping[str, NDArray[np.float32]], fingerprint: str = "tin
 def _tensor(name: str, values: NDArray[np.float32]) -> TensorSource:
     rows = values.reshape(-1, values.shape[-1])
     return TensorSource(name, values.shape, "F32", lambda start, stop: rows[start:stop], f"tiny: {name}")
+
+
+def write_gguf(
+    model: ModelSource,
+    target: Path,
+    types: Mapping[str, GGMLQuantizationType],
+    file_type: str,
+    *,
+    imatrix: Imatrix | None = None,
+    n_threads: int = 0,
+    max_memory: int = 1 << 30,
+    split_max_size: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> WriteReport:
+    """Plan and write a model with the given tensor types."""
+    plan = plan_write(
+        model,
+        target,
+        types,
+        file_type,
+        imatrix=imatrix,
+        n_threads=n_threads,
+        max_memory=max_memory,
+        split_max_size=split_max_size,
+    )
+    return execute(plan, progress)
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write a checkpoint, or a view of one such as `upcycle` gives, as a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (checkpoint.folder / name).is_file():
+            shutil.copyfile(checkpoint.folder / name, folder / name)
+    write_safetensors(folder / "model.safetensors", checkpoint.tensors.values())
+    (folder / checkpoint.layout.value).write_text(json.dumps(checkpoint.config, indent=1), encoding="utf-8")

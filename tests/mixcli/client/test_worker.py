@@ -18,7 +18,7 @@ from mixcli.planning.report import Subject
 from mixcli.planning.verify import measured
 from mixcli.store.headers import header_of, shape_of
 from mixcli.system.hardware import this_machine
-from profiles.expectation import expectation
+from profiles.ledger import expectation
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import PlanRequest, plan

@@ -15,7 +15,7 @@ from mixcli.prompts.content_tokenizer import ContentTokenizer
 from mixcli.prompts.formats import Message
 from mixcli.prompts.sentencepiece_bpe import SentencePieces
 from quantize.source import i32s, text, texts
-from quantize.vocab.token_types import TokenType
+from quantize.vocab.vocabulary import TokenType
 from tests.support.models import vocabulary_metadata
 
 ATTACKS = (

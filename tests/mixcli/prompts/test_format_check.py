@@ -11,7 +11,7 @@ from mixcli.prompts.format_check import fingerprint
 from mixcli.prompts.formats import Message
 from quantize.source import text
 from quantize.vocab.mistral_templates import BY_VERSION, V1, V3, V7
-from quantize.vocab.token_types import TokenType
+from quantize.vocab.vocabulary import TokenType
 from tests.mixcli.prompts.test_content_tokenizer import with_markers
 from tests.support.models import MISTRAL
 

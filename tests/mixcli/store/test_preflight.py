@@ -15,7 +15,7 @@ from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import GGUFValueType as Kind
 from quantize.ggml_types import row_bytes
 from quantize.source import Value, f32, f32s, flag, i32s, text, texts, u32
-from quantize.vocab.token_types import TokenType
+from quantize.vocab.vocabulary import TokenType
 
 N_EMBD, N_FF, N_HEAD, N_HEAD_KV, N_EXPERT = 64, 96, 4, 2, 4
 HEAD = N_EMBD // N_HEAD

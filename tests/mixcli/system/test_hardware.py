@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,12 +106,8 @@ def test_an_h200_told_what_it_does() -> None:
 
 def test_the_driver_knows_better_than_the_profile_what_a_card_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", NVML)
-    device = {
-        "name": "CUDA0",
-        "buffer_type": "CUDA0",
-        "description": "NVIDIA GeForce RTX 4090",
-        "bytes_free": 24 << 30,
-    }
+    description = "NVIDIA GeForce RTX 4090"
+    device = hardware.DeviceFacts("CUDA0", description, "gpu", 24 << 30, 24 << 30, "CUDA0")
     gpu = hardware._gpu(device)
     assert (gpu.kind, gpu.bytes_free) == ("cuda", (24 << 30) - hardware.RESERVE_GPU)
     assert gpu.bandwidth == pytest.approx(1008, rel=0.01)
@@ -119,7 +116,7 @@ def test_the_driver_knows_better_than_the_profile_what_a_card_does(monkeypatch: 
         sys.modules, "pynvml", SimpleNamespace(**{**vars(NVML), "nvmlDeviceGetNumGpuCores": None})
     )
     assert hardware._gpu(device).link == 24, "a driver that does not say all is not believed in parts"
-    unknown = hardware._gpu({**device, "description": "NVIDIA RTX Something"})
+    unknown = hardware._gpu(replace(device, description="NVIDIA RTX Something"))
     assert unknown.bandwidth == hardware.Gpu("", 0).bandwidth
 
 

@@ -15,8 +15,7 @@ from quantize.recipe import FILE_TYPES, choose_types, stored_types
 from quantize.source import ModelSource, TensorSource, u32
 from quantize.sources.gguf_header import read_header
 from quantize.sources.gguf_source import open_gguf
-from quantize.writer import write_gguf
-from tests.quantize.tiny import model_of, random_weights
+from tests.quantize.tiny import model_of, random_weights, write_gguf
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from quantize.errors import BadOption, CorruptFile, Unsupported
-from quantize.safetensors_writer import save_checkpoint
 from quantize.sources.checkpoint import Checkpoint, open_checkpoint
 from quantize.sources.model_source import model_source
 from quantize.sources.upcycle import checkpoint_from_gguf, router, upcycle
+from tests.quantize.tiny import save_checkpoint
 from tests.support.checkpoints import bf16_values, pack_safetensors, write_checkpoint, write_native
 
 SMALL: dict[str, Any] = {

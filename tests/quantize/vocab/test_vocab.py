@@ -21,7 +21,7 @@ from quantize.vocab.bpe import bpe_vocabulary, tokenizer_json
 from quantize.vocab.pretokenizer import STEPS, pretokenizer_json, pretokenizer_name
 from quantize.vocab.sentencepiece_model import read_sentencepiece
 from quantize.vocab.tekken import printable, tekken_vocabulary
-from quantize.vocab.token_types import TokenType
+from quantize.vocab.vocabulary import TokenType
 from tests.quantize.vocab.llama_vocab import loaded, write_vocabulary
 from tests.support.checkpoints import TOKENIZERS, write_checkpoint, write_json, write_native, write_tokenizer
 
