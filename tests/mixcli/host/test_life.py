@@ -200,10 +200,10 @@ def test_a_load_whose_client_dies_is_given_up(name: HostName) -> None:
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("{", "cannot be read"),
-        ('{"name": {}}', "cannot be read"),
-        ("[]", "cannot be read"),
-        (None, "cannot be read"),
+        ("{", "invalid start-up data"),
+        ('{"name": {}}', "invalid start-up data"),
+        ("[]", "invalid start-up data"),
+        (None, "invalid start-up data"),
     ],
 )
 def test_an_order_that_cannot_be_read_is_told(argument: str | None, words: str, home: Path) -> None:
