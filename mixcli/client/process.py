@@ -97,7 +97,13 @@ class Loading:
                 if state.status == READY:
                     client = HostClient(self.name.socket)
                     return Host(
-                        self.name, client, state.notes, self._states, self._process, state.pid, self._keep_alive
+                        self.name,
+                        client,
+                        state.notes,
+                        self._states,
+                        self._process,
+                        state.pid,
+                        self._keep_alive,
                     )
                 report(state.progress, 1.0, stage)
         except TimeoutError as error:

@@ -32,7 +32,9 @@ def command(as_json: bool) -> None:
         for host in running
     ]
     columns = ("MODEL", "PID", "SIZE", "CONTEXT", "STATE", "UNTIL")
-    console.result([host.to_json() for host in running], columns, rows, as_json=as_json, empty="no model is loaded")
+    console.result(
+        [host.to_json() for host in running], columns, rows, as_json=as_json, empty="no model is loaded"
+    )
 
 
 def _left(expires_in: float | None) -> str:
