@@ -238,7 +238,7 @@ def test_a_port_in_use_is_one_sentence_before_anything_is_loaded(mixcli: Runner,
         port = other.getsockname()[1]
         done = mixcli("serve", "-m", "demo", "--port", str(port))
     assert done.returncode == 1
-    assert f"port {port} of 127.0.0.1 is in use" in done.stderr
+    assert f"port {port} is in use on 127.0.0.1" in done.stderr
     assert done.stderr.count("\n") == 1
     assert hosts() == []
 
