@@ -196,14 +196,9 @@ def command(
     from mixcli.batch.batch import BatchOptions, run_batch
     from mixcli.batch.job import TemplateJob
     from mixcli.batch.runner import BatchSettings
-    from mixcli.request.sampling_table import SCRIPT_TEMPERATURE
 
     question = asking.spec()
-    asked = {
-        "temperature": SCRIPT_TEMPERATURE,
-        **sampling.said(),
-        **({"deterministic": True} if deterministic else {}),
-    }
+    asked = _fields(sampling, deterministic=deterministic)
     job = TemplateJob(question, asking.system or "", form, asked, asking.variables, asking.column, keep)
     said = {
         **asking.said(),
@@ -231,6 +226,14 @@ def command(
         report = _over_ray(order, job, cluster, model, load_options, keep_alive)
     _print(report, out, as_json)
     _raise_if_failed(report.tally)
+
+
+def _fields(sampling: Sampling, *, deterministic: bool) -> dict[str, Any]:
+    """Return the fields of every request."""
+    from mixcli.request.sampling_table import SCRIPT_TEMPERATURE
+
+    determined = {"deterministic": True} if deterministic else {}
+    return {"temperature": SCRIPT_TEMPERATURE, **sampling.said(), **determined}
 
 
 def _raise_if_failed(tally: "Tally") -> None:
