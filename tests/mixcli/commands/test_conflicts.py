@@ -144,7 +144,6 @@ def test_only_the_command_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         (["plan", "mixtral:Q8_0", "--quant", "Q4_K_M"], "both name a type"),
         (["pull", "demo", "--dry-run"], "--dry-run has no effect on demo, which is made on this machine"),
         (["pull", "demo", "--name", "mine"], "--name has no effect on demo"),
-        (["pull", "{folder}", "--dry-run"], "--dry-run has no effect on"),
         (["sessions", "list", "--json", "-q", "-q", "--json", "x"], "unexpected extra argument"),
     ],
 )

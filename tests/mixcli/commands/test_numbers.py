@@ -66,7 +66,7 @@ def test_a_number_that_is_none_is_a_sentence(
         (["batch", "x", "--abstain", "2"], "'2' is not a number from 0 to 1."),
         (["pull", "x", "--min-tps", "nan"], "'nan' is not a number from 0.01 on."),
         (["serve", "--port", "65536"], "'65536' is not a whole number from 0 to 65,535."),
-        (["run", "x", "--max-tokens", "0"], "'0' is not 1 to 16,777,216"),
+        (["run", "x", "--max-tokens", "0"], "'0'; use 1 to 16,777,216"),
         (["run", "x", "--keep-alive", "999999999h"], "longer than 876,000 h, the limit"),
         (["plan", "x", "--ram", "9999999999GiB"], "1,048,576TiB is the limit"),
         (["plan", "x", "--worker", "host:65536"], "a port from 1 to 65535"),
