@@ -114,7 +114,7 @@ def quantize_ratios(result: Result) -> list[str]:
     promises = (
         ("wall time of one pass, in terms of both steps", one / both, "{:.2f}x", "at most", 0.35),
         ("the same without `fast`", slow / both, "{:.2f}x", "at most", 0.65),
-        ("weights a second, in terms of llama-quantize", theirs / one, "{:.2f}x", "at least", 2.5),
+        ("weights/s, in terms of llama-quantize", theirs / one, "{:.2f}x", "at least", 2.5),
         ("peak resident set, nothing subtracted", resident / 2**20, "{:,.0f} MiB", "at most", 2048),
         ("tensors that differ from llama-quantize's in any byte", differing, "{}", "at most", 0),
     )
@@ -218,10 +218,10 @@ def _gpu_section(result: Result) -> list[str]:
 GPU_HEAD = """\
 ## Plans on a GPU
 
-Mixtral 8x7B with all its layers (true shapes, random weights and a random text, so that all experts are asked), planned for a card of 24, 16 or 12 GiB and run \
+Mixtral 8x7B with all its layers (true shapes, random weights and a random text, so that all experts are used), planned for a card of 24, 16 or 12 GiB and run \
 on a larger one: what the plan leaves unused stays unused. All others have llama.cpp's own defaults: micro-batches of 512, a mapped file. A plan takes the host's \
 experts into pinned memory instead, from which the card fetches them many times as fast for a prompt; that is most of \
-what it gains in reading (at 24 GiB both read in micro-batches of 512, with as many experts on the card). *driver* is what the driver saw in use: the ledger's bytes and its own context, 0.7 GiB there, where the budgets had set aside 0.5.
+its gain in prefill (at 24 GiB both use micro-batches of 512, with as many experts on the card). *driver* is what the driver saw in use: the ledger's bytes and its own context, 0.7 GiB there, where the budgets had set aside 0.5.
 
 """
 

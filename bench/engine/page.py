@@ -7,20 +7,20 @@ QUIET = 0.1  # of the machine for others, at most
 
 # number: how it is said
 UNITS = {
-    "prefill": "prefill tokens/s",
-    "decode": "decode tokens/s",
+    "prefill": "prefill tok/s",
+    "decode": "decode tok/s",
     "decode as planned": "decode as planned",
-    "late decode": "late decode tokens/s",
-    "total": "tokens/s",
+    "late decode": "late decode tok/s",
+    "total": "tok/s",
     "texts": "texts/s",
     "prompt tokens": "prompt tokens",
     "turn 2": "turn 2, s",
     "turn 10": "turn 10, s",
     "resumed from disk": "resumed from disk, s",
     "computed again": "computed again, s",
-    "alone": "alone, tokens/s",
+    "alone": "alone, tok/s",
     "beside all": "beside one for every core",
-    "copy": "copying, tokens/s",
+    "copy": "copying, tok/s",
     "copy with drafts": "the same with drafts",
     "copy accepted": "drafted tokens that were right",
     "copy equal tokens": "equal tokens",
@@ -59,7 +59,7 @@ STORIES = {
     ),
     "crowded": (
         "Beside busy programs",
-        "Tokens a second of whole answers of 12 tokens over HTTP: alone, beside a program that keeps one core busy, and beside one for every "
+        "Decode rate over whole answers of 12 tokens over HTTP: alone, beside a program that keeps one core busy, and beside one for every "
         "core, each in a session of its own. Both have two threads; mixcli goes down to one where others want the cores.",
     ),
     "speculation": (

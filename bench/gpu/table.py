@@ -40,7 +40,7 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     card = result["card"]
     yield f"Card: {card['name']}; {card['note']}. Budgets emulated, weights synthetic. Measured {result['measured']}."
     yield ""
-    yield "| model | budget | context | KV | placement | micro-batch | reads/s | writes/s | of the roofline | ledger off | driver |"
+    yield "| model | budget | context | KV | placement | micro-batch | prefill tok/s | decode tok/s | of the roofline | ledger off | driver |"
     yield "|---|--:|--:|---|---|--:|--:|--:|--:|--:|--:|"
     for row in result["rows"]:
         place = (

@@ -85,7 +85,7 @@ def test_promises_are_held_against_the_worst_memory_and_the_median_time() -> Non
     assert lines[2:] == [
         "| wall time of one pass, in terms of both steps | 0.10x | at most 0.35x | yes |",
         "| the same without `fast` | 0.60x | at most 0.65x | yes |",
-        "| weights a second, in terms of llama-quantize | 6.00x | at least 2.50x | yes |",
+        "| weights/s, in terms of llama-quantize | 6.00x | at least 2.50x | yes |",
         "| peak resident set, nothing subtracted | 3,000 MiB | at most 2,048 MiB | no |",
         "| tensors that differ from llama-quantize's in any byte | 1 | at most 0 | no |",
     ]
