@@ -19,6 +19,7 @@ MESSAGES = (
     "/stats",
     "/context",
 )
+CHAT_ROWS = 60  # so that nothing scrolls: a prompt is found by its row
 PLAN = "mixcli plan mixtral --quant Q4_K_M --profile rtx-4090"
 TYPES = "mixcli plan mixtral --profile rtx-4090"
 
@@ -30,31 +31,39 @@ def planned(command: str, width: int) -> list[Text]:
     return terminal.rows()[:-1]  # without the next prompt
 
 
-def chatted(messages: tuple[str, ...], rows: int, width: int) -> list[Text]:
+def chatted(messages: tuple[str, ...], width: int) -> list[Text]:
     """Return the screen of a chat in a home of its own, with the models of the user's store."""
     with tempfile.TemporaryDirectory() as home:
         models = Path(os.environ.get("MIXCLI_HOME", Path.home() / ".local" / "share" / "mixcli"))
         store = models / "data" / "models" if "MIXCLI_HOME" in os.environ else models / "models"
         (Path(home) / "data").mkdir()
         (Path(home) / "data" / "models").symlink_to(store)
-        terminal = Terminal(rows, width, MIXCLI_HOME=home)
+        terminal = Terminal(CHAT_ROWS, width, MIXCLI_HOME=home)
         terminal.enter(CHAT, ">>>")
         for line in messages:
             terminal.enter(line, ">>>")
-        found = terminal.rows()
+        *found, status = terminal.rows()
+        while not found[-1].plain:
+            found.pop()
         terminal.enter("/quit", PROMPT)
-        return found
+        return [*found, Text(), status]
 
 
 def draw() -> None:
     """Draw all pictures."""
     left = planned(PLAN, 98)
-    right = chatted(MESSAGES[:2], len(left), 54)
+    right = chatted(MESSAGES[:2], 54)
+    height = max(len(left), len(right))
     save(
         HERE / "first.svg",
         "Left: the plan of Mixtral 8x7B on a 24 GB card. Right: a chat with the demo model.",
-        pane(left, 98, "Mixtral 8x7B on a 24 GB card, planned before it is loaded", "plan"),
-        pane([*right, *[Text()] * (len(left) - len(right))], 54, "the demo model on two CPU cores", "chat"),
+        pane(
+            [*left, *[Text()] * (height - len(left))],
+            98,
+            "Mixtral 8x7B on a 24 GB card, planned before it is loaded",
+            "plan",
+        ),
+        pane([*right, *[Text()] * (height - len(right))], 54, "the demo model on two CPU cores", "chat"),
     )
     save(
         HERE / "plan.svg",
@@ -64,7 +73,7 @@ def draw() -> None:
     save(
         HERE / "chat.svg",
         "A chat with the demo model.",
-        pane(chatted(MESSAGES, 36, 100), 100, "mixcli chat", "chat"),
+        pane(chatted(MESSAGES, 100), 100, "mixcli chat", "chat"),
     )
 
 
