@@ -242,4 +242,4 @@ def test_a_model_cut_short_is_exit_5(mixcli: Runner, home: Path, with_demo: Path
 def test_a_context_that_does_not_fit_is_exit_4(mixcli: Runner, with_demo: Path) -> None:
     done = mixcli("run", "--ctx", "1000000", "hi")
     assert (done.returncode, done.stdout) == (4, "")
-    assert "trained for 8192" in done.stderr
+    assert "exceeds the trained context of 8192 tokens" in done.stderr
