@@ -175,11 +175,9 @@ NO_LONGER_THAN = {
     "quantize",
 }
 NO_LOOSE_DICTIONARIES = {
-    "mixcli.chat.export",
+    "mixcli.chat",
     "mixcli.pull",
-    "mixcli.request.output_format",
-    "mixcli.request.personas",
-    "mixcli.request.settings",
+    "mixcli.request",
     "mixcli.store",
     "mixcli.system",
     "profiles",
