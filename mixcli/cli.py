@@ -327,7 +327,7 @@ def _out_of_memory(error: Any) -> int:
     if _is_debugged():
         raise error
     console.error(
-        "not enough memory; close other programs, raise the limit (ulimit -v), or run it on less at a time"
+        "not enough memory; close other programs, raise the limit (ulimit -v), or use a smaller input"
     )
     return DoesNotFit.exit_code
 

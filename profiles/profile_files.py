@@ -81,7 +81,7 @@ def _own_text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise BadProfile(f"{path} cannot be read: {error.strerror}; change its rights") from None
+        raise BadProfile(f"{path} cannot be read: {error.strerror}; change its permissions") from None
     if len(raw) > MAX_BYTES:
         raise BadProfile(
             f"{path} has more than {MAX_BYTES:,} bytes, which is the limit of a profile; shorten it"

@@ -243,7 +243,7 @@ def _cause(name: HostName, process: Child | None) -> str:
         return f"killed by signal {-code}, {signal.strsignal(-code)}"
     if lines:
         return f"last log line: {lines[-1]}"
-    return "without a word" if code is None else f"exit code {code}"
+    return "no log output" if code is None else f"exit code {code}"
 
 
 def _last_lines(log: Path) -> list[str]:

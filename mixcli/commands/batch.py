@@ -136,7 +136,7 @@ def prompt_options(command: F) -> F:
     "--max-errors",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Stop after more than N failed records.  [default: when the first 32 fail with the same error]",
+    help="Stop after more than N failed records.  [default: stop if the first 32 fail with the same error]",
 )
 @click.option(
     "--journal",

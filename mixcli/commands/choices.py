@@ -29,7 +29,7 @@ def rule_options(command: F) -> F:
             type=click.Choice(PREFERENCES),
             default=PREFERENCES[0],
             show_default=True,
-            help="How to choose the type: balanced trades 2 % perplexity for doubled decode speed, speed 8 %; quality takes the lowest loss above 10 tok/s.",
+            help="How to choose the type. balanced: 2 % more perplexity for twice the decode rate; speed: 8 % more; quality: the least loss at 10 tok/s or more.",
         ),
         click.option(
             "--min-tps",

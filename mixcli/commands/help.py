@@ -20,7 +20,7 @@ def command(words: tuple[str, ...]) -> None:
         names = group.list_commands(context) if isinstance(group, click.Group) else []
         found = group.get_command(context, word) if isinstance(group, click.Group) and word in names else None
         if found is None:
-            hint = did_you_mean(word, names, f"`{context.command_path} --help` shows what there is")
+            hint = did_you_mean(word, names, f"`{context.command_path} --help` lists them")
             raise UsageError(f"no such command {clean(word)!r}; {hint}")
         context = click.Context(found, info_name=word, parent=context)
     console.line(context.command.get_help(context))

@@ -65,7 +65,7 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
     type=click.Choice(["error", "drop-oldest", "map-reduce"]),
     default="error",
     show_default=True,
-    help="If the text exceeds the context: fail, or answer it in parts and combine the answers.",
+    help="If the prompt exceeds the context: fail (error), drop the oldest messages (drop-oldest), or answer it in parts and combine the answers (map-reduce).",
 )
 @click.option("--stream/--no-stream", default=True, help="Stream the answer, or print it when complete.")
 @click.option(

@@ -15,7 +15,7 @@ from mixcli.system.console import console
 def command(model: str | None, as_json: bool) -> None:
     """Show MODEL's parameters, experts, context, tensor types, license and source.
 
-    Of a catalog name that is not installed, what the catalog knows: license, context, sizes, and the command that downloads it.
+    If MODEL is in the catalog but not installed, print its license, context, sizes and the command that downloads it.
     """
     from mixcli.store.model_info import model_info
     from mixcli.store.store import find

@@ -160,6 +160,6 @@ _WRONG: tuple[tuple[Callable[[str], bool], str], ...] = (
         f"has one of the characters {FORBIDDEN}",
     ),
     (lambda name: name.startswith((".", "~", "-", "/")), "begins like a path or an option"),
-    (lambda name: name.lower().endswith(".gguf"), "ends like a file"),
+    (lambda name: name.lower().endswith(".gguf"), "ends with a file extension"),
     (lambda name: "/" in name and not _REPO.fullmatch(name), "looks like a path"),
 )

@@ -20,7 +20,7 @@ class Fields:
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
             raise CorruptFile(
-                f"{self.where} has {_said(key, value)}; it must be a number from 1 to {limit} must be; download it again."
+                f"{self.where} has {_said(key, value)}; it must be a number from 1 to {limit}; download it again."
             )
         return value
 
