@@ -59,19 +59,18 @@ class TokenTree:
     def find(self, tokens: Sequence[int]) -> PrefixMatch:
         """Return the longest known prefix; the last token never counts, because its logits are needed."""
         limit = len(tokens) - 1
-        node, n = self._root, 0
-        while True:
-            best, longest = None, 0
+        best = PrefixMatch(self._root, 0, 0)
+        todo = [(self._root, 0)]
+        while todo:  # children may begin alike, where slots were extended with the same tokens
+            node, n = todo.pop()
             for child in node.children:
                 if n < limit and child.tokens[0] == tokens[n]:
                     n_equal = common_prefix(child.tokens, tokens[n:limit])
-                    if n_equal > longest:
-                        best, longest = child, n_equal
-            if best is None:
-                return PrefixMatch(node, len(node.tokens), n)
-            node, n = best, n + longest
-            if longest < len(best.tokens):
-                return PrefixMatch(node, longest, n)
+                    if n + n_equal > best.n_tokens:
+                        best = PrefixMatch(child, n_equal, n + n_equal)
+                    if n_equal == len(child.tokens):
+                        todo.append((child, n + n_equal))
+        return best
 
     def split(self, match: PrefixMatch) -> TokenNode:
         """Return the node that ends where the match does, cutting one in two for it; it may be the root."""

@@ -125,12 +125,10 @@ def test_a_folder_that_cannot_be_made_is_named(mixcli: Runner, home: Path) -> No
 
 def test_to_stop_all_of_none_is_done(mixcli: Runner) -> None:
     from mixcli.commands.stop import _named
+    from mixcli.host.protocol.health import HostHealth
 
     assert mixcli("stop", "--all").returncode == 0
     copies = [
-        {"model": "a", "pid": 1},
-        {"model": "a", "pid": 2},
-        {"model": "b", "pid": 3},
-        {"model": None, "pid": 4},
+        HostHealth("ready", pid, model=model) for pid, model in enumerate(("a", "a", "b", None), start=1)
     ]
     assert _named(copies) == ["a (pid 1)", "a (pid 2)", "b", "4"]

@@ -162,6 +162,20 @@ def test_a_common_beginning_is_held_once() -> None:
     assert cache.n_used == 4 + 2 + 1
 
 
+def test_the_longest_prefix_is_found_where_texts_were_extended_alike() -> None:
+    cache, slots = cache_with({"a": [2], "b": [2, 0, 2], "c": [2]})
+    cache.extend(slots["a"], [0, 0])
+    cache.extend(slots["c"], [0, 2, 0, 5])
+    assert cache.match([2, 0, 0, 9]) == 3
+    assert cache.match([2, 0, 2, 9]) == 3
+    assert cache.match([2, 0, 2, 0, 9]) == 4
+    slot, n = cache.admit([2, 0, 2, 7]) or (-1, 0)  # cuts one of the branches that begin alike
+    cache.extend(slot, [7])
+    assert n == 3
+    assert cache.match([2, 0, 2, 0, 9]) == 4
+    assert cache.match([2, 0, 2, 7, 9]) == 4
+
+
 def test_the_next_turn_takes_the_place_of_the_last() -> None:
     cache, slots = cache_with({"turn": [1, 2, 3]})
     cache.retain(slots["turn"], save=True)
