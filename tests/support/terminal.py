@@ -34,7 +34,7 @@ class Terminal:
         keep = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith(("MIXCLI_", "XDG_", "NO_COLOR")) or key == "MIXCLI_HOME"
+            if not key.startswith(("MIXCLI_", "XDG_", "NO_COLOR", "COLUMNS", "LINES")) or key == "MIXCLI_HOME"
         }
         self.raw = ""
         self.screen = _Screen(columns, rows, history=100_000)
