@@ -110,7 +110,7 @@ def test_own_rates_stand_before_typical_ones(tmp_path: Path) -> None:
     assert (q4.plain.decode, q4.repacked) == (7.0, None)
     assert rates.origins(["Q4_K", "Q6_K", "MXFP4"]) == {"profile", "typical", None}
     assert rates.attention is not None
-    assert "decode as with AVX2" in load_profile("cpu-avx512-64gb").description
+    assert "decode that of AVX2" in load_profile("cpu-avx512-64gb").description
 
 
 def test_beside_a_gpu_the_hosts_rates_count_and_nothing_is_repacked() -> None:
