@@ -84,7 +84,7 @@ def test_the_host_dies_in_the_middle(stage: Stage) -> None:
 def test_the_host_is_killed_and_the_next_message_loads_the_model_again(
     stage: Stage, with_demo: Path, mixcli: Runner
 ) -> None:
-    chat = stage.terminal("chat", "-m", "demo", "--temperature", "0", "--max-tokens", "60", rows=40)
+    chat = stage.terminal("chat", "-m", "demo", "--temperature", "0", "--max-tokens", "600", rows=40)
     chat.wait_for_prompt(1)
     chat.enter("Tell me a very long story about the sea.")
     chat.wait_for(lambda: chat.text.count(" the ") > 2)
