@@ -21,13 +21,20 @@ STRUCTS = {
 }
 
 
+def wrong_release(version: str) -> str | None:
+    """Return one sentence on an installed release that is not VERSION, else None."""
+    if version == VERSION:
+        return None
+    return f"llama-cpp-python {version} is installed, but mixcli needs {VERSION}; run `{INSTALL}`"
+
+
 def mismatch(bindings: ModuleType, version: str, structs: Mapping[str, int] = STRUCTS) -> str | None:
     """Return one sentence on what is installed if it is not VERSION with its structs, else None.
 
     `bindings` is the module llama_cpp.llama_cpp, `version` that of the package.
     """
-    if version != VERSION:
-        return f"llama-cpp-python {version} is installed, but mixcli needs {VERSION}; run `{INSTALL}`"
+    if wrong := wrong_release(version):
+        return wrong
     for name, n_bytes in structs.items():
         struct = getattr(bindings, name, None)
         found = ctypes.sizeof(struct) if struct is not None else 0

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from llama_cpp import __version__ as bindings_version
 from llama_cpp import llama_cpp as C
 
 from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, UsageError
@@ -20,7 +19,6 @@ from mixcli.llama.candidates import Candidates
 from mixcli.llama.log import LEVEL_ERROR
 from mixcli.llama.native import LOG, OUT_OF_MEMORY, Owner, start_backend
 from profiles.placement import Placement
-from quantize import bindings
 
 # llama.cpp's load modes; "mlock" maps the file and then keeps it in memory
 MAX_SEQUENCES = 256  # LLAMA_MAX_SEQ
@@ -29,10 +27,6 @@ LOAD_MODES = {"none": 0, "mmap": 1, "mlock": 3}
 
 class LoadCancelled(MixcliError):
     """The progress callback asked to stop loading."""
-
-
-if _wrong := bindings.mismatch(C, bindings_version):
-    raise MixcliError(_wrong)
 
 
 class _BufferOverride(ctypes.Structure):

@@ -7,21 +7,22 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from llama_cpp import __version__ as bindings_version
 from llama_cpp import llama_cpp as C
 
+from mixcli.errors import MixcliError
 from mixcli.llama.log import Log
+from quantize import bindings
 
 OUT_OF_MEMORY = re.compile(
     r"(?i)(failed|unable|cannot) to allocate|out of memory|cudaMalloc failed|bad_alloc"
 )
 
+if _wrong := bindings.mismatch(C, bindings_version):  # before the first call
+    raise MixcliError(_wrong)
 
 LOG = Log()
-
-
 _on_log = C.llama_log_callback(LOG)
-
-
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort must not start a debugger on the terminal
 
 

@@ -64,9 +64,8 @@ def _bindings() -> Finding:
         version = importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:
         return Finding("bindings", "fail", f"not installed; run `{bindings.INSTALL}`")
-    if version != bindings.VERSION:
-        words = f"llama-cpp-python {version}, but mixcli needs {bindings.VERSION}; run `{bindings.INSTALL}`"
-        return Finding("bindings", "fail", words)
+    if wrong := bindings.wrong_release(version):
+        return Finding("bindings", "fail", wrong)
     return Finding("bindings", "ok", f"llama-cpp-python {version}")
 
 
