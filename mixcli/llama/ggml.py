@@ -6,7 +6,6 @@ copy of the same library (the wheel holds three of each) would have a device reg
 
 import ctypes
 import importlib.util
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.errors import MixcliError
+from mixcli.system.device_facts import DeviceFacts
 from quantize import bindings
 
 DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
@@ -33,21 +33,6 @@ KV_TYPES = {
     "q5_0": 6,
     "q5_1": 7,
 }
-
-
-@dataclass(frozen=True)
-class Device:
-    """One device that llama.cpp can compute on; memory in bytes, of the whole machine for the CPU.
-
-    `buffer_type` is the name that its memory has in llama.cpp's log and in tensor overrides.
-    """
-
-    name: str
-    description: str
-    kind: str
-    bytes_free: int
-    bytes_total: int
-    buffer_type: str
 
 
 class _Tensor(ctypes.Structure):
@@ -131,14 +116,14 @@ def register(registry: int) -> None:
     lib.ggml_backend_register(registry)
 
 
-def devices() -> list[Device]:
+def devices() -> list[DeviceFacts]:
     """List the devices in llama.cpp's order, with the memory that is free now."""
     lib, found = _base(), []
     for pointer in _device_pointers():
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         lib.ggml_backend_dev_memory(pointer, ctypes.byref(free), ctypes.byref(total))
         found.append(
-            Device(
+            DeviceFacts(
                 name=lib.ggml_backend_dev_name(pointer).decode(),
                 description=lib.ggml_backend_dev_description(pointer).decode("utf-8", "replace"),
                 kind=DEVICE_KINDS[lib.ggml_backend_dev_type(pointer)],

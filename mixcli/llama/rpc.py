@@ -12,6 +12,7 @@ from functools import cache
 
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.llama import ggml
+from mixcli.system.device_facts import DeviceFacts
 
 CONNECT_TIMEOUT = 5.0  # seconds
 HANDSHAKE = 10.0  # seconds for a worker to send its protocol version
@@ -29,7 +30,7 @@ def parse_endpoint(text: str, default_host: str = "127.0.0.1") -> tuple[str, int
     return host.strip("[]") or default_host, int(port)
 
 
-def connect(endpoint: str) -> list[ggml.Device]:
+def connect(endpoint: str) -> list[DeviceFacts]:
     """Register a worker's devices with llama.cpp and give them; once for an endpoint.
 
     Raises NotReachable when nothing listens there, MixcliError when this build of llama.cpp has no RPC.
@@ -72,7 +73,7 @@ def _greet(connection: socket.socket, endpoint: str) -> None:
 
 
 @cache
-def _register(endpoint: str) -> list[ggml.Device]:
+def _register(endpoint: str) -> list[DeviceFacts]:
     before = len(ggml.devices())
     lib = _library()
     registry = lib.ggml_backend_rpc_add_server(endpoint.encode())

@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.system import json_cache, python_child
+from mixcli.system.device_facts import DeviceFacts
 from mixcli.system.nvidia import cuda_wheel, driver_cards
 from profiles.machine import Gpu, Machine
 from profiles.profile_files import card
@@ -59,18 +60,6 @@ def this_machine(workers: Sequence[str] = ()) -> Machine:
         bandwidth=known_bandwidth() or Machine.bandwidth,
         workers=tuple(workers),
     )
-
-
-@dataclass(frozen=True)
-class DeviceFacts:
-    """A device as llama.cpp lists it (mixcli.llama.ggml.Device, from a child process); memory in bytes."""
-
-    name: str
-    description: str
-    kind: str
-    bytes_free: int
-    bytes_total: int
-    buffer_type: str
 
 
 def devices(workers: Sequence[str] = ()) -> list[DeviceFacts]:
