@@ -14,6 +14,7 @@ import pytest
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.hardware import gpu_backends
+from tests.support import forked
 
 ROOT = Path(__file__).resolve().parent.parent
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -86,21 +87,26 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def mixcli_process(
     home: Path, args: Sequence[str], stdin: str | bytes | None = None, timeout: float = 120, **env: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the real command line; stdin None is an empty pipe."""
+    """Run the command line in a process of its own; stdin None is an empty pipe."""
     raw = stdin.encode() if isinstance(stdin, str) else stdin or b""
-    done = subprocess.run(
-        [sys.executable, "-m", "mixcli", *args],
-        input=raw,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-        env={**_environment(home), **env},
-    )
+    whole = {**_environment(home), **env}
+    if forked.can_fork(env):
+        ended = forked.run(args, whole, raw, timeout)
+        if ended == forked.KILLED:
+            raise subprocess.TimeoutExpired(list(args), timeout)
+        code, out, err = ended.code, ended.out, ended.err
+    else:
+        done = subprocess.run(
+            [sys.executable, "-m", "mixcli", *args],
+            input=raw,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env=whole,
+        )
+        code, out, err = done.returncode, done.stdout, done.stderr
     return subprocess.CompletedProcess(
-        done.args,
-        done.returncode,
-        done.stdout.decode("utf-8", "replace"),
-        done.stderr.decode("utf-8", "replace"),
+        list(args), code, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
     )
 
 

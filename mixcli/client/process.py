@@ -6,13 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixcli.client.openai import GONE, HostClient, unresponsive
-from mixcli.client.spawn import Child
 from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_record import HostRecord, end, process_at, records, until
@@ -24,6 +22,7 @@ from mixcli.system.locks import exclusive
 from mixcli.system.process_state import born
 
 if TYPE_CHECKING:
+    from mixcli.client.spawn import Child
     from mixcli.host.protocol.health import HostHealth
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
@@ -128,6 +127,8 @@ def attach(name: HostName, keep_alive: float) -> Loading | None:
 
 def start(name: HostName, plan: LoadPlan, keep_alive: float) -> Loading:
     """Start a host, wait until it listens, and attach to it; called under its `start_lock`."""
+    from mixcli.client.spawn import Child
+
     _clear_if_dead(name.socket)
     process = Child.start("mixcli.host", HostSpec(name, plan).to_json(), name.log)
     return Loading(name, plan, _wait_for_socket(name, process, keep_alive), process, keep_alive)
@@ -139,6 +140,8 @@ def hosts() -> "list[HostHealth]":
     One that does not answer has the status UNRESPONSIVE, one that has closed its socket STOPPING; of both only the process and the
     model are known.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     folder = paths.runtime_dir()
     known = {record.pid: record for record in records(folder)}
     sockets = sorted(folder.glob("*.sock"))

@@ -225,13 +225,13 @@ def _tokens(vocab: Vocab) -> dict[str, str]:
 
 
 def _clean(messages: Sequence[Message]) -> list[Message]:
-    """Leave out an answer to continue that is still empty: it is an answer to begin. BadRequest where there is nothing else."""
-    *before, last = messages
-    if last.role != "assistant" or last.content.strip():
-        return list(messages)
-    if not before:
-        raise BadRequest("messages has only an empty answer; start with a user message", param="messages")
-    return before
+    """Leave out answers to continue that are still empty: one is to begin. BadRequest where there is nothing else."""
+    n = len(messages)
+    while n and messages[n - 1].role == "assistant" and not messages[n - 1].content.strip():
+        n -= 1
+    if not n:
+        raise BadRequest("messages has only empty answers; start with a user message", param="messages")
+    return list(messages[:n])
 
 
 def _end_of(text: str, content: str) -> int:

@@ -1,32 +1,59 @@
 """Many command lines in little time: a process that has imported mixcli already forks for each of them.
 
-Every run is a process of its own with its own streams, as `mixcli_process` starts them, only without the second of imports.
+Every run is a process of its own with its own streams, environment and folder, as `python -m mixcli` starts one, only without the time of
+the imports. What the program imports first, and how it starts, is for the tests that start a real one.
 """
 
+import array
+import atexit
+import contextlib
+import gc
 import importlib
 import json
 import os
+import select
+import selectors
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 import click
 
 LIMIT = 60.0  # seconds for one command line
+PRELOADED = (
+    "mixcli.batch.batch",
+    "mixcli.chat.loop",
+    "mixcli.chat.sessions",
+    "mixcli.client.openai",
+    "mixcli.planning.launch",
+    "mixcli.planning.machines",
+    "mixcli.planning.report",
+    "mixcli.request.output_format",
+    "mixcli.run.modes",
+    "mixcli.store.import_",
+    "mixcli.store.removal",
+    "mixcli.store.store",
+    "quantize",
+    "quantize.conversion",
+    "quantize.recipe",
+)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a command line ended; -1 is one that had to be killed."""
+    """How a command line ended."""
 
     code: int
     out: bytes
@@ -37,43 +64,96 @@ class Done:
         return self.err.decode("utf-8", "replace")
 
 
+KILLED = Done(-1, b"", b"")  # it took longer than its limit
+
+
+def can_fork(env: Mapping[str, str]) -> bool:
+    """Return whether a command line can be forked: nothing in its environment is for Python itself, and the system lets us wait for it."""
+    return hasattr(os, "pidfd_open") and not any(name.startswith("PYTHON") for name in env)
+
+
+def run(
+    args: Sequence[str | bytes],
+    env: Mapping[str, str],
+    stdin: bytes = b"",
+    limit: float = LIMIT,
+    folder: Path | None = None,
+) -> Done:
+    """Run a command line with exactly this environment; stdin is a pipe."""
+    asked = json.dumps(
+        {
+            "args": [os.fsencode(arg).hex() for arg in args],
+            "env": {name: os.fsencode(value).hex() for name, value in env.items()},
+            "folder": os.fspath(folder or Path.cwd()),
+        }
+    ).encode()
+    pipes = [os.pipe() for _ in range(3)]
+    theirs, ours = [pipes[0][0], pipes[1][1], pipes[2][1]], [pipes[0][1], pipes[1][0], pipes[2][0]]
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(_place())
+        socket.send_fds(connection, [len(asked).to_bytes(8, "big")], theirs)
+        connection.sendall(asked)
+        for number in theirs:
+            os.close(number)
+        ended = _talked(ours, stdin, time.monotonic() + limit)
+        if ended is None:  # closing the connection kills it
+            return KILLED
+        code = connection.makefile("rb").read()
+    return Done(int(code), *ended)
+
+
+def _talked(numbers: Sequence[int], stdin: bytes, end: float) -> tuple[bytes, bytes] | None:
+    """Write all of stdin and read all of stdout and stderr; None where that takes too long."""
+    writing, *reading = numbers
+    found = {number: bytearray() for number in reading}
+    with selectors.DefaultSelector() as selector:
+        for number in reading:
+            selector.register(number, selectors.EVENT_READ)
+        os.set_blocking(writing, False)
+        selector.register(writing, selectors.EVENT_WRITE)
+        rest = memoryview(stdin)
+        while selector.get_map():
+            for key, _ in selector.select(max(0.0, min(1.0, end - time.monotonic()))):
+                number = key.fd
+                if number == writing:
+                    try:
+                        rest = rest[os.write(writing, rest[:65536]) :] if rest else rest
+                    except BrokenPipeError:
+                        rest = rest[:0]
+                    is_done = not rest
+                else:
+                    piece = os.read(number, 1 << 16)
+                    found[number] += piece
+                    is_done = not piece
+                if is_done:
+                    selector.unregister(number)
+                    os.close(number)
+            if time.monotonic() > end:
+                for number in list(selector.get_map()):
+                    os.close(int(number))
+                return None
+    out, err = found.values()
+    return bytes(out), bytes(err)
+
+
 class Forked:
-    """The process that forks; `run` gives how one command line ended."""
+    """Command lines in one environment and folder."""
 
     def __init__(self, env: Mapping[str, str], folder: Path) -> None:
-        root = Path(__file__).resolve().parents[2]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forked"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**env, "PYTHONPATH": str(root)},
-            cwd=folder,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._process.communicate()
+        self._env, self._folder = env, folder
 
     def run(self, *args: str | bytes, stdin: bytes = b"", limit: float = LIMIT, **env: str) -> Done:
-        asked = {
-            "args": [os.fsencode(arg).hex() for arg in args],
-            "stdin": stdin.hex(),
-            "env": env,
-            "limit": limit,
-        }
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
-        self._process.stdin.flush()
-        told = json.loads(self._process.stdout.readline())
-        return Done(told["code"], bytes.fromhex(told["out"]), bytes.fromhex(told["err"]))
+        return run(args, {**self._env, **env}, stdin, limit, self._folder)
+
+
+@contextlib.contextmanager
+def forked(home: Path, environment: Mapping[str, str]) -> Iterator[Forked]:
+    """Yield what runs command lines with a home of its own, in the folder of that home."""
+    yield Forked({**environment, "MIXCLI_HOME": str(home)}, home.parent)
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Give every command of the table and of the groups in it, by the words that call it."""
+    """Yield every command of the table and of the groups in it, by the words that call it."""
     from mixcli.cli import COMMANDS, cli
 
     for name in COMMANDS:
@@ -85,75 +165,127 @@ def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
                 yield (name, inner), one
 
 
-def _serve() -> None:
-    """Answer each line of stdin with how that command line ended."""
+@cache
+def _place() -> str:
+    """Start the process that forks, one for each process of the tests; return where it listens."""
+    folder = tempfile.mkdtemp(prefix="forked-")
+    place = os.path.join(folder, "s")  # noqa: PTH118 - a socket's path is short
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.forked", place],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        cwd=ROOT,
+    )
+    assert process.stdin and process.stdout
+    process.stdout.readline()
+
+    def end() -> None:
+        process.communicate()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    return place
+
+
+def _serve(place: str) -> None:
+    """Fork for every connection until stdin is closed; return in the process that is to run a command line, with all set up for it."""
     from mixcli.cli import COMMANDS
 
     for module, _ in COMMANDS.values():
         importlib.import_module(module)
-    for name in ("mixcli.store.store", "mixcli.pull.pull", "mixcli.planning.report", "mixcli.planning.machines", "mixcli.chat.loop", "quantize", "mixcli.run.modes", "mixcli.request.output_format", "mixcli.chat.sessions", "mixcli.batch.batch", "quantize.conversion", "quantize.recipe", "mixcli.store.import_", "mixcli.store.removal"):  # fmt: skip
+    for name in PRELOADED:
         importlib.import_module(name)
-    for line in sys.stdin.buffer:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            code = _one(json.loads(line), out, err)
-            out.seek(0)
-            err.seek(0)
-            answer = {"code": code, "out": out.read().hex(), "err": err.read().hex()}
-        sys.stdout.write(json.dumps(answer) + "\n")
+    gc.collect()
+    gc.freeze()  # what is never looked at again is never copied
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests' own; whoever started us closes stdin
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen(64)
+        sys.stdout.write("ready\n")
         sys.stdout.flush()
+        while True:
+            ready, _, _ = select.select([listener, 0], [], [])
+            if 0 in ready:
+                sys.exit()
+            connection, _ = listener.accept()
+            with connection:
+                if os.fork() == 0:
+                    listener.close()
+                    _attend(connection)
+                    return
 
 
-def _one(asked: Mapping[str, Any], out: IO[bytes], err: IO[bytes]) -> int:
-    with tempfile.TemporaryFile() as piped:
-        piped.write(bytes.fromhex(asked["stdin"]))
-        piped.seek(0)
-        pid = os.fork()
-        if pid == 0:
-            os.setsid()
-            for number, file in enumerate((piped, out, err)):
-                os.dup2(file.fileno(), number)
-            _child([os.fsdecode(bytes.fromhex(arg)) for arg in asked["args"]], asked["env"])
-        return _waited(pid, asked["limit"])
+def _attend(connection: socket.socket) -> None:
+    """Read what is to be run and fork for it; in that process return, in this one tell how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    header, numbers, _, _ = socket.recv_fds(connection, 8, 3)
+    size = int.from_bytes(header, "big")
+    asked = json.loads(b"".join(iter(_Pieces(connection, size), b"")))
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        _become(asked, numbers)
+        return
+    for number in (0, 1, 2, *numbers):
+        os.close(number)
+    watched = os.pidfd_open(pid)
+    ready, _, _ = select.select([watched, connection], [], [])
+    if watched not in ready:  # the test waits no longer
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(OSError):
+        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
 
 
-def _waited(pid: int, limit: float) -> int:
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return -1
+class _Pieces:
+    """Reads a number of bytes, piece by piece."""
+
+    def __init__(self, connection: socket.socket, size: int) -> None:
+        self._connection, self._left = connection, size
+
+    def __call__(self) -> bytes:
+        piece = self._connection.recv(min(self._left, 1 << 16)) if self._left else b""
+        self._left -= len(piece)
+        return piece
 
 
-def _child(args: Sequence[str], env: Mapping[str, str]) -> None:
-    os.environ.update(env)
-    sys.argv = ["mixcli", *args]
-    sys.stdin = open(0, encoding="ascii", closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="ascii", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="ascii", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    code: Any = 1
-    try:
-        from mixcli.cli import main
-
-        main()
-    except SystemExit as left:
-        code = left.code
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 1)
+def _become(asked: Mapping[str, Any], numbers: "Sequence[int] | array.array[int]") -> None:
+    """Take the streams, the environment and the folder of a command line."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update({name: os.fsdecode(bytes.fromhex(value)) for name, value in asked["env"].items()})
+    for number, given in enumerate(numbers):
+        os.dup2(given, number)
+        os.close(given)
+    sys.argv = ["mixcli", *(os.fsdecode(bytes.fromhex(arg)) for arg in asked["args"])]
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
 
 
-@contextmanager
-def forked(home: Path, environment: Mapping[str, str]) -> Iterator[Forked]:
-    """Start the process that forks, with a home of its own."""
-    with Forked({**environment, "MIXCLI_HOME": str(home)}, home.parent) as process:
-        yield process
+def _end(code: object) -> None:
+    """End as Python does, but leave the modules to the system: to take them apart takes longer than most commands."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])
+    from mixcli.__main__ import main
+
+    try:
+        main()
+    except SystemExit as left:
+        _end(left.code)
+    except BaseException:
+        traceback.print_exc()
+        _end(1)

@@ -250,12 +250,15 @@ def test_an_answer_to_continue_that_a_template_changes_is_refused(thinker: Model
 
 
 def test_an_empty_answer_to_continue_is_one_to_begin(v3: Model) -> None:
-    assert parts(v3, VICUNA, ("user", "Hi"), ("assistant", "")) == parts(v3, VICUNA, ("user", "Hi"))
+    begun = parts(v3, VICUNA, ("user", "Hi"))
+    assert parts(v3, VICUNA, ("user", "Hi"), ("assistant", "")) == begun
+    assert parts(v3, VICUNA, ("user", "Hi"), ("assistant", ""), ("assistant", " \n")) == begun
 
 
-def test_nothing_but_an_empty_answer_is_refused(v3: Model) -> None:
-    with pytest.raises(BadRequest, match="only an empty answer"):
-        parts(v3, VICUNA, ("assistant", " "))
+@pytest.mark.parametrize("contents", [[" "], ["", ""], ["\n", "", " "]])
+def test_nothing_but_empty_answers_is_refused(v3: Model, contents: list[str]) -> None:
+    with pytest.raises(BadRequest, match="only empty answers"):
+        parts(v3, VICUNA, *(("assistant", content) for content in contents))
 
 
 @pytest.mark.parametrize("blank", ["", " "])
