@@ -50,7 +50,7 @@ class Host:
     client: HostClient
     notes: tuple[str, ...]
     _states: States
-    process: Child | None
+    process: "Child | None"
     pid: int
     keep_alive: float
 
@@ -78,7 +78,7 @@ class Loading:
     name: HostName
     plan: LoadPlan | None  # of a host that was started for this client; None for one that was running
     _states: States
-    _process: Child | None
+    _process: "Child | None"
     _keep_alive: float
 
     def wait(self, report: Callable[[float, float, str], None]) -> Host:
@@ -200,7 +200,7 @@ def _attach(name: HostName, keep_alive: float) -> States | None:
         raise unresponsive(name.socket) from error
 
 
-def _wait_for_socket(name: HostName, process: Child, keep_alive: float) -> States:
+def _wait_for_socket(name: HostName, process: "Child", keep_alive: float) -> States:
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         states = _attach(name, keep_alive)
@@ -226,14 +226,14 @@ def _clear_if_dead(path: Path) -> None:
         pass  # something listens
 
 
-def _sentence(name: HostName, process: Child | None, doing: str) -> str:
+def _sentence(name: HostName, process: "Child | None", doing: str) -> str:
     return (
         f"the model process ended while it {doing} {name.label} ({_cause(name, process)}); "
         f"run the same command again, and if it ends again see {name.log}"
     )
 
 
-def _cause(name: HostName, process: Child | None) -> str:
+def _cause(name: HostName, process: "Child | None") -> str:
     code = process.wait(1) if process else None
     if code is None and process is not None and born(process.pid):
         return f"process {process.pid} closed the connection but is still running"
