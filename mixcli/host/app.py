@@ -14,6 +14,7 @@ from typing import TypeVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest, MixcliError
@@ -53,6 +54,7 @@ def create_app(state: HostState) -> FastAPI:
     app.add_middleware(Intake)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(MixcliError, _failed)
+    app.add_exception_handler(ClientDisconnect, _gone)
     _add_state_routes(app, state)
     _add_chat_routes(app, state)
     return app
@@ -70,6 +72,10 @@ async def _failed(_request: Request, error: Exception) -> JSONResponse:
     status, body = error_body(error)
     headers = {"Retry-After": "2"} if status == BUSY else None
     return JSONResponse(body.to_json(), status, headers=headers)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=GONE)
 
 
 def _add_state_routes(app: FastAPI, state: HostState) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NoReturn
 
-from mixcli.engine.engine import Engine
+from mixcli.engine.engine import MAX_RUNNING, MAX_WAITING, Engine
 from mixcli.engine.expert_routing import ExpertRouting
 from mixcli.engine.faults import request_error, survived
 from mixcli.engine.sequence import Output
-from mixcli.errors import MixcliError, ModelDied, NotReachable
+from mixcli.errors import Busy, MixcliError, ModelDied, NotReachable
 from mixcli.host.call import Call, Item, deliver
 from mixcli.host.cpu_arbiter import CpuArbiter
 from mixcli.host.cpu_contention import CpuContention
@@ -34,6 +34,7 @@ from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.formats import Message
 from mixcli.system import paths
 
+MAX_CALLS = MAX_WAITING + MAX_RUNNING  # that are not answered yet, wherever they are
 ENDED = "the model process was stopped before the answer was complete; retry to load the model again"
 
 
@@ -62,7 +63,9 @@ class EngineLoop:
         self._thread.start()
 
     def submit(self, call: Call) -> None:
-        """Queue a call; its outputs begin when the model is loaded and there is room for it."""
+        """Queue a call; its outputs begin when the model is loaded and there is room for it. Raises Busy when too many wait."""
+        if (n := len(self._asked)) >= MAX_CALLS:
+            raise Busy(f"{n:,} requests are queued already; retry in a few seconds")
         self._asked[call.id] = call
         question = call.question
         n_characters = sum(map(len, question.choices)) + sum(len(one.content) for one in question.messages)
@@ -88,13 +91,9 @@ class EngineLoop:
         """
         if self.status != READY:
             return HostCounts()
-        engine = self._engine
+        engine, (n_threads, _) = self._engine, self._n_threads
         return HostCounts(
-            engine.n_running,
-            engine.n_waiting,
-            engine.n_done,
-            engine.n_prompt_tokens_done,
-            self._n_threads[0],
+            engine.n_running, engine.n_waiting, engine.n_done, engine.n_prompt_tokens_done, n_threads
         )
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
@@ -126,15 +125,17 @@ class EngineLoop:
             self._thread.join(timeout)
 
     def _ready(self) -> Preparation:
-        """In a lane, after the load: what prepares; raise the load's error where it failed."""
+        """In a lane, after the load: what prepares; raise the load's error where it failed, ModelDied where the host ends before it."""
         if self.error is not None:
             raise self.error
+        if self.status != READY:
+            raise ModelDied(ENDED)
         return self._preparation
 
     def _needs_grammar(self, call: Call) -> bool:
-        if call.question.constraint is None:
-            return False
-        return self.status != READY or self._preparation.needs_grammar(call.question)
+        question = call.question
+        is_known = self.status == READY and not self._preparation.needs_grammar(question)
+        return question.constraint is not None and not is_known
 
     # the engine's thread
 

@@ -271,3 +271,4 @@ def test_clients_who_vanish_at_any_moment_cost_nothing(host: Host) -> None:
                 done.result()
     wait_for(lambda: held() == before)
     assert content(chat(host, "Still there?"))
+    assert "Traceback" not in host.name.log.read_text("utf-8"), "who leaves is no fault of the host"

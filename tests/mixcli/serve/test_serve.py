@@ -36,8 +36,8 @@ STORY: dict[str, Any] = {
 class Served:
     """A server that was started by the command."""
 
-    def __init__(self, *args: str, n_ctx: int = 1024) -> None:
-        command = [sys.executable, "-m", "mixcli", "serve", "-m", "demo", "--ctx", str(n_ctx), *args]
+    def __init__(self, *args: str, n_ctx: int = 1024, model: str = "demo") -> None:
+        command = [sys.executable, "-m", "mixcli", "serve", "-m", model, "--ctx", str(n_ctx), *args]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         said, found = "", None
