@@ -8,6 +8,8 @@ import signal
 from typing import NoReturn
 
 EXIT_INTERRUPTED = 130
+EXIT_NO_MEMORY = 4
+MIN_ADDRESS_SPACE = 144 << 20  # bytes; with less, numpy's BLAS asks for its buffers forever, deaf to signals
 
 
 def main() -> NoReturn:
@@ -17,9 +19,26 @@ def main() -> NoReturn:
     ):  # a shell ignores it for what runs in the background
         signal.signal(signal.SIGINT, _leave)
     _open_standard_streams()
+    # nothing here multiplies matrices with numpy: a BLAS without threads starts faster, in half the memory
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _check_address_space()
     from mixcli.cli import main as run
 
     run()
+
+
+def _check_address_space() -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= limit < MIN_ADDRESS_SPACE:
+        os.write(
+            2,
+            f"mixcli: the limit of memory (ulimit -v) is {limit >> 10:,} KiB; raise it to {MIN_ADDRESS_SPACE >> 10:,} or more\n".encode(),
+        )
+        os._exit(EXIT_NO_MEMORY)
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:

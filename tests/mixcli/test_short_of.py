@@ -71,6 +71,14 @@ def test_a_disk_that_is_full_for_the_stand_in_is_exit_4(home: Path, file: Path) 
     assert "set TMPDIR to another folder" in done.stderr
 
 
+@pytest.mark.parametrize("n_kib", [100_000, 150_000, 200_000, 300_000])
+def test_little_address_space_is_a_sentence_and_never_a_wait(home: Path, file: Path, n_kib: int) -> None:
+    done = limited(home, f"-v {n_kib}", "quantize", str(file), "q8_0", "--dry-run")
+    assert done.returncode in (0, 4), done.stderr
+    assert done.stderr.count("\n") == 1 or done.returncode == 0, done.stderr
+    assert done.returncode == 0 or "ulimit -v" in done.stderr
+
+
 def test_memory_that_runs_out_anywhere_is_exit_4(capsys: pytest.CaptureFixture[str]) -> None:
     assert _exit_code_of(MemoryError()) == 4
     assert capsys.readouterr().err.startswith("mixcli: not enough memory; ")
