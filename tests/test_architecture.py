@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.chat": PLANNING,
     "mixcli.run": CLIENT | {"mixcli.batch"},  # a prompt for every line, or part, is a small batch
     "mixcli.batch": CLIENT,
-    "mixcli.serve": BASE,  # it knows of a host only the socket
+    "mixcli.serve": BASE
+    | {"mixcli.host.protocol"},  # of a host it knows the socket, the routes and the form of errors
     "mixcli.client": CLIENT,
     "mixcli.planning": PLANNING,
     "mixcli.pull": STORE,

@@ -85,6 +85,7 @@ RULES = (
     Rule(("convert",), ("--seed",), NEEDED, ("--upcycle-experts",)),
     Rule(("default",), ("MODEL",), CLASH, ("--clear",)),
     Rule(("stop",), ("MODEL",), CLASH, ("--all",)),
+    Rule(("serve",), ("MODEL",), CLASH, ("--model",)),
 )
 NEUTRAL = {"--profile auto", "--on-overflow error", "--upcycle-experts 0"}  # values that say nothing
 
@@ -148,7 +149,7 @@ def given(ctx: click.Context) -> set[str]:
             if f"{spelled} {value}" not in NEUTRAL:
                 found |= {spelled, f"{spelled} {value}"}
         else:
-            found.add(name.upper())
+            found.add((parameter.metavar or name).strip("[].").upper())
     return found
 
 

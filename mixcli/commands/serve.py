@@ -1,28 +1,33 @@
 """mixcli serve: serve a model over an OpenAI-compatible API."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
+from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import common, model_option, planning_options, purpose_option
+from mixcli.commands.options import NAME_OR_PATH, common, model_option, planning_options, purpose_option
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
+    from mixcli.client.process import Host
     from mixcli.planning.load_options import LoadOptions
+    from mixcli.serve.gate import Gate
     from profiles.request import Purpose
 
 
 @click.command("serve", cls=CheckedCommand)
+@click.argument("named", required=False, type=NAME_OR_PATH, metavar="[MODEL]", shell_complete=complete_models)
 @click.option(
     "--host",
     "address",
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Address to listen on. Addresses other than loopback require an API key.",
+    help="Address to listen on; 0.0.0.0 is every address of this machine. Addresses other than loopback require an API key.",
 )
 @click.option(
     "--port",
@@ -40,11 +45,31 @@ if TYPE_CHECKING:
     help="Environment variable that holds the API key for clients.",
 )
 @click.option(
+    "--api-keys",
+    "key_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File with API keys, one a line, that only you can read (chmod 600). Changes apply without a restart.",
+)
+@click.option(
+    "--max-concurrency",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Running requests per API key; more are refused with 429. Default: no limit.",
+)
+@click.option(
     "--allow-host",
     "allowed",
     multiple=True,
     metavar="NAME",
-    help="Additional Host header to accept; may be repeated.",
+    help="Additional Host header to accept where no API key is set; may be repeated.",
+)
+@click.option(
+    "--allow-origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Web pages that may use the server, such as http://localhost:3000; may be repeated. '*' (all) requires an API key.",
 )
 @model_option
 @purpose_option
@@ -54,37 +79,70 @@ def command(
     address: str,
     port: int,
     key_variable: str,
+    key_file: Path | None,
+    max_concurrency: int | None,
     allowed: tuple[str, ...],
+    origins: tuple[str, ...],
+    named: str | None,
     model: str | None,
     purpose: "Purpose",
     load_options: "LoadOptions",
 ) -> None:
-    """Serve a model over an OpenAI-compatible API: /v1/chat/completions, /v1/models, /tokenize and /health.
+    """Serve a model over an OpenAI-compatible API at /v1; docs/serve.md lists the paths.
 
-    Only this machine can connect, unless you pass --host. Requests from web pages are refused. Ctrl-C or SIGTERM lets running
-    answers finish.
+    Only this machine can connect, unless you pass --host. Web pages are refused, unless you pass --allow-origin. Connections are not
+    encrypted (no TLS): put a reverse proxy such as Caddy in front of it on a network that you do not trust. Requests wait while the model
+    loads, and /health reports the progress. Ctrl-C or SIGTERM lets running answers finish.
     """
     from dataclasses import replace
 
     from mixcli.planning.launch import load
+    from mixcli.serve.addresses import bound, urls
+    from mixcli.serve.limits import Limits
+    from mixcli.serve.server import PortServer
+
+    gate = _gate(address, key_variable, key_file, allowed, origins)
+    load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
+    hosts: list[Host] = []
+
+    def loaded(report: Callable[[float], None]) -> "Host":
+        hosts.append(load(named or model, load_options, 0.0, report=report))
+        return hosts[-1]
+
+    def revive() -> Path:
+        console.warn(f"the model process ended ({hosts[-1].cause_of_death()}); restarting it")
+        hosts[-1].release()
+        return loaded(lambda _: None).name.socket
+
+    with bound(address, port) as listener:
+        server = PortServer(listener, gate, Limits(max_concurrency), revive)
+        try:
+            with server.running():
+                bound_port = listener.getsockname()[1]
+                console.note(
+                    f"listening on port {bound_port} of {address}; requests wait until the model is loaded"
+                )
+                host = loaded(server.progress)
+                server.ready(host.name.socket)
+                console.note(f"serving {host.name.label} at {' and '.join(urls(address, bound_port))}")
+                server.wait()
+        finally:
+            if hosts:
+                hosts[-1].release()
+
+
+def _gate(
+    address: str, key_variable: str, key_file: Path | None, allowed: tuple[str, ...], origins: tuple[str, ...]
+) -> "Gate":
+    """Return the rules for clients; UsageError where the key that they need is missing."""
+    from mixcli.serve.cors import cors_of
     from mixcli.serve.gate import Gate, names_of
-    from mixcli.serve.server import bound, key_for, serve
+    from mixcli.serve.keys import KeyRing
+    from mixcli.serve.server import key_for
 
     source = click.get_current_context().get_parameter_source("key_variable")
-    key = key_for(address, key_variable, is_named=source is ParameterSource.COMMANDLINE)
-    load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
-    with bound(address, port) as listener:
-        hosts = [load(model, load_options, 0.0)]
-
-        def revive() -> Path:
-            console.warn(f"the model process ended ({hosts[-1].cause_of_death()}); restarting it")
-            hosts[-1].release()
-            hosts.append(load(model, load_options, 0.0))
-            return hosts[-1].name.socket
-
-        shown = f"[{address}]" if ":" in address else address
-        console.note(f"serving {hosts[0].name.label} at http://{shown}:{listener.getsockname()[1]}/v1")
-        try:
-            serve(listener, Gate(names_of(address, allowed), key), hosts[0].name.socket, revive)
-        finally:
-            hosts[-1].release()
+    is_named = source is ParameterSource.COMMANDLINE
+    key = key_for(address, key_variable, is_named=is_named, has_others=key_file is not None)
+    has_key = key is not None or key_file is not None
+    keys = KeyRing(key, key_file, console.warn) if has_key else None
+    return Gate(names_of(address, allowed), keys, cors_of(origins, has_key=has_key))

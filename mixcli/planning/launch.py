@@ -4,6 +4,7 @@ This is on the way of every command that asks something, so it imports nothing t
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 
 from mixcli.client.process import Host, Loading, attach, start, start_lock
@@ -15,10 +16,16 @@ from mixcli.store.store import StoredModel, find
 from mixcli.system.console import console
 
 
-def load(model: str | None, load_options: LoadOptions, keep_alive: float, isolation_key: str = "") -> Host:
+def load(
+    model: str | None,
+    load_options: LoadOptions,
+    keep_alive: float,
+    isolation_key: str = "",
+    report: Callable[[float], None] = lambda _: None,
+) -> Host:
     """Return the loaded model, held until `release`; the load is shown on stderr. `keep_alive` is seconds after that.
 
-    Loads with the same `isolation_key` share a host.
+    Loads with the same `isolation_key` share a host. `report` gets how far the load is, from 0 to 1.
     """
     stored = installed(model, load_options)
     loading = begin(stored, load_options, keep_alive, isolation_key=isolation_key)
@@ -26,7 +33,12 @@ def load(model: str | None, load_options: LoadOptions, keep_alive: float, isolat
         for reason in loading.plan.reasons:
             console.note(reason)
     with console.progress(f"loading {stored.label}") as bar:
-        host = loading.wait(bar.update)
+
+        def show(done: float, total: float, stage: str) -> None:
+            bar.update(done, total, stage)
+            report(done / total)
+
+        host = loading.wait(show)
     for note in host.notes:
         console.note(note)
     return host

@@ -1,10 +1,12 @@
-"""Client connections of `serve`: timeouts for reading, and a limit on their number."""
+"""Client connections of `serve`: timeouts for reading, a limit on their number, and errors in OpenAI's form."""
 
 import asyncio
+import time
 from typing import Any
 
 import h11
 
+from mixcli.serve.refusal import NOT_HTTP
 from mixcli.system import connection
 
 HEAD = 10.0  # seconds for the head of a request, from the connection or its first byte
@@ -12,16 +14,23 @@ MAX_CONNECTIONS = 400  # connections at a time; each takes two descriptors, of 1
 
 
 class GateConnection(connection.PatientConnection):
-    """One that does not wait forever for the rest of a head either."""
+    """One that does not wait forever for the rest of a head either.
+
+    Where there are too many, the one goes that has been waiting longest for a request or the rest of one: so half-open connections do
+    not keep others out.
+    """
 
     patience = 30.0  # seconds: the client is a program
+    max_connections = MAX_CONNECTIONS
+    waits_since = 0.0  # on the clock of time.monotonic
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.waits_since = time.monotonic()
         self._watch()
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
+        if len(self.connections) > self.max_connections:
+            self._make_room()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -30,6 +39,37 @@ class GateConnection(connection.PatientConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self.waits_since = time.monotonic()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's name
+        """Answer what is not HTTP; behind the beginning of an answer there is nothing to say."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return
+        headers = [
+            *NOT_HTTP.headers,
+            (b"content-length", b"%d" % len(NOT_HTTP.body)),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=NOT_HTTP.status, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=NOT_HTTP.body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no whole request has come."""
+        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+
+    def _make_room(self) -> None:
+        waiting = [one for one in self.connections if isinstance(one, GateConnection) and one.is_waiting]
+        min(waiting, key=lambda one: one.waits_since, default=self).transport.abort()
 
     def _watch(self) -> None:
         if self.conn.their_state is not h11.IDLE:

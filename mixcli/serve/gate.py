@@ -1,100 +1,141 @@
 """Decide from the head of a request whether it is let in, before anything else of it is read.
 
 Threats and the checks against them. A web page in a browser can send requests to 127.0.0.1, and with DNS rebinding under a host name of
-its own: the Host header must name this server. Requests that a page can send without a preflight (forms, text/plain) are not JSON: the
-content type must be application/json. Responses carry no CORS header, so no page can read them, and a foreign Origin is refused. Any
-address other than the loopback requires an API key, which is compared in constant time.
+its own: without an API key the Host header must name this server. Requests that a page can send without a preflight (forms, text/plain) are
+not JSON: the content type must be application/json. A foreign Origin is refused, and answers carry CORS headers only for origins that the user
+named. A key keeps pages out too, so with one any Host and Origin will do. Any address other than the loopback requires a key.
 """
 
-import hmac
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 from urllib.parse import urlsplit
 
-# path: method; all other requests are refused
-ROUTES: Mapping[str, str] = {
-    "/health": "GET",
-    "/v1/models": "GET",
-    "/v1/chat/completions": "POST",
-    "/tokenize": "POST",
-}
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-MAX_BODY = 1 << 26  # bytes of a request
+from mixcli.host.protocol.paths import HEALTH, Route, find_route, public_paths
+from mixcli.serve.cors import Cors
+from mixcli.serve.keys import digest
+from mixcli.serve.refusal import MAX_BODY, TOO_LARGE, Header, Refusal, invalid
 
-Headers = Sequence[tuple[bytes, bytes]]
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+Headers = Sequence[Header]
+
+
+class Keys(Protocol):
+    """The API keys that are valid now."""
+
+    def knows(self, key: str) -> bool:
+        """Return whether a key is valid."""
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """The response to a refused request: HTTP status, OpenAI's error type, and the message."""
+class Accepted:
+    """A request that is let in: its route, its path as the host has it, and who sent it.
 
-    status: int
-    kind: str
-    message: str
+    `client` is a hash of the key that was sent, or of none. With `is_brief` it learns no more than whether the model is ready.
+    """
+
+    route: Route
+    path: str
+    client: bytes
+    is_brief: bool = False
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A question with OPTIONS, and the headers of its answer."""
+
+    headers: list[Header]
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Lets in requests with the API `key` (None: no key required) and a Host header in `names` (lower case, without a port)."""
+    """Lets in requests with one of `keys`; without any (None) those with a Host header in `names` (lower case, without a port)."""
 
     names: frozenset[str]
-    key: str | None = None
+    keys: Keys | None = None
+    cors: Cors = field(default_factory=Cors)
 
-    def refusal(self, method: str, path: str, headers: Headers) -> Refusal | None:
-        """Return why a request is refused; None lets it in."""
-        return self._stranger(headers) or _elsewhere(method, path) or _shape(method, headers)
+    def judge(self, method: str, path: str, headers: Headers) -> Accepted | Preflight | Refusal:
+        """Return what becomes of a request."""
+        found = find_route(path)
+        key = self._key(headers)
+        client = digest(key or "")
+        if method == "OPTIONS" and found:
+            is_open = found[0].path == HEALTH
+            return (None if is_open else self._foreign(headers)) or self._preflight(headers, found[0])
+        stranger = self._stranger(headers, key)
+        if found and found[0].path == HEALTH and method in found[0].methods:
+            return Accepted(*found, client, is_brief=stranger is not None)
+        if found and not found[0].needs_key:
+            stranger = self._foreign(headers)
+        refusal = stranger or _elsewhere(method, path, found) or _shape(method, headers)
+        if refusal is not None:
+            return refusal
+        assert found is not None
+        return Accepted(*found, client)
 
-    def _stranger(self, headers: Headers) -> Refusal | None:
-        host = _only(headers, b"host")
-        if host is None or _name(host) not in self.names:
-            return Refusal(403, "invalid_request_error", "Host header not allowed; see --allow-host")
-        origin = _only(headers, b"origin")
-        if origin is not None and _hostname(origin) not in self.names:
-            return Refusal(
-                403,
-                "invalid_request_error",
-                "Origin header not allowed; web pages of other origins cannot use this server",
-            )
-        if self.key is not None and not self._knows_key(_only(headers, b"authorization") or ""):
+    def _preflight(self, headers: Headers, route: Route) -> Preflight:
+        origin, asked = only(headers, b"origin"), only(headers, b"access-control-request-headers")
+        return Preflight(self.cors.preflight(origin, asked, route))
+
+    def _key(self, headers: Headers) -> str | None:
+        """Return the valid key among those that were sent; without keys of our own the first one. None where there is none."""
+        sent = keys_in(headers)
+        known = sent if self.keys is None else [key for key in sent if self.keys.knows(key)]
+        return known[0] if known else None
+
+    def _stranger(self, headers: Headers, key: str | None) -> Refusal | None:
+        if self.keys is not None and key is None:
             return Refusal(
                 401,
                 "authentication_error",
-                "missing or invalid API key; send the header Authorization: Bearer KEY",
+                "missing or invalid API key; send the header Authorization: Bearer KEY, or x-api-key: KEY",
+                "invalid_api_key",
             )
+        return self._foreign(headers)
+
+    def _foreign(self, headers: Headers) -> Refusal | None:
+        """Return the refusal of what a web page may have sent; a key tells better."""
+        if self.keys is not None:
+            return None
+        host = only(headers, b"host")
+        if host is None or _name(host) not in self.names:
+            return invalid(403, "Host header not allowed; see --allow-host")
+        origin = only(headers, b"origin")
+        if origin is not None and not self.cors.allows(origin) and _hostname(origin) not in self.names:
+            return invalid(403, "Origin header not allowed; web pages of other origins need --allow-origin")
         return None
 
-    def _knows_key(self, authorization: str) -> bool:
-        scheme, _, given = authorization.partition(" ")
-        assert self.key is not None
-        same = hmac.compare_digest(given.strip().encode(), self.key.encode())
-        return same and scheme.lower() == "bearer"
+
+def keys_in(headers: Headers) -> list[str]:
+    """Return the API keys that a request was sent with, as OpenAI's clients send them and as Anthropic's do."""
+    scheme, _, bearer = (only(headers, b"authorization") or "").strip().partition(" ")
+    sent = [bearer.strip() if scheme.lower() == "bearer" else "", (only(headers, b"x-api-key") or "").strip()]
+    return [key for key in sent if key]
 
 
-def _elsewhere(method: str, path: str) -> Refusal | None:
-    if path not in ROUTES:
-        return Refusal(
-            404, "invalid_request_error", f"{path[:200]} not found; available paths: {', '.join(ROUTES)}"
+def _elsewhere(method: str, path: str, found: tuple[Route, str] | None) -> Refusal | None:
+    if found is None:
+        return invalid(
+            404, f"{path[:200]} not found; available paths: {', '.join(public_paths())}", "unknown_url"
         )
-    if method != ROUTES[path]:
-        return Refusal(405, "invalid_request_error", f"{method} not allowed for {path}; use {ROUTES[path]}")
+    route, _ = found
+    if method not in route.methods:
+        sentence = f"{method} not allowed for {path[:200]}; use {route.method}"
+        return replace(
+            invalid(405, sentence, "method_not_supported"),
+            extra=((b"allow", ", ".join(route.methods).encode()),),
+        )
     return None
 
 
 def _shape(method: str, headers: Headers) -> Refusal | None:
-    if method == "POST" and not _is_json(_only(headers, b"content-type")):
-        return Refusal(415, "invalid_request_error", "unsupported content type; use application/json")
-    length = _only(headers, b"content-length") or "0"
-    return too_large() if length.isdigit() and int(length) > MAX_BODY else None
-
-
-def too_large() -> Refusal:
-    """Return the refusal of a body that is too large."""
-    return Refusal(
-        413,
-        "invalid_request_error",
-        f"the request body is larger than {MAX_BODY:,} bytes, which is the limit",
-    )
+    if method == "POST" and not _is_json(only(headers, b"content-type")):
+        return invalid(415, "unsupported content type; use application/json")
+    length = only(headers, b"content-length") or "0"
+    return TOO_LARGE if length.isdigit() and int(length) > MAX_BODY else None
 
 
 def names_of(address: str, allowed: Sequence[str]) -> frozenset[str]:
@@ -103,7 +144,7 @@ def names_of(address: str, allowed: Sequence[str]) -> frozenset[str]:
     return frozenset(name.lower() for name in (*LOOPBACK, *own, *allowed))
 
 
-def _only(headers: Headers, name: bytes) -> str | None:
+def only(headers: Headers, name: bytes) -> str | None:
     """Return a header's value, None if absent; an invalid value if the header is repeated."""
     values = [value for key, value in headers if key.lower() == name]
     if not values:

@@ -2,222 +2,255 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
-import time
+import sys
+import traceback
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
-from mixcli.serve.gate import MAX_BODY, Gate, Headers, Refusal, too_large
+from mixcli.host.protocol.paths import HEALTH, LOADING, READY
+from mixcli.serve.gate import Accepted, Gate, Headers, Preflight, only
+from mixcli.serve.limits import Held, Limits
+from mixcli.serve.refusal import (
+    MAX_BODY,
+    TOO_LARGE,
+    TOO_SLOW,
+    TORN,
+    UNLOADED,
+    UNRESPONSIVE,
+    Header,
+    Refusal,
+    unavailable,
+)
+from mixcli.serve.upstream import HOST, LoadFailed, Upstream
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+SHOWN_TO_ALL = ("status", "progress")  # of /health
 SECRET = {"path", "pid"}  # of /health: not shown to clients
-KEPT = (
+REQUEST_ID = b"x-request-id"
+KEPT = (  # headers of an answer that go back
     b"content-type",
     b"retry-after",
     b"cache-control",
     b"idempotent-replayed",
-)  # headers of an answer that go back
-PASSED = (
-    b"content-type",
-    b"idempotency-key",
-)  # headers of a request that go on; a client cannot send CLIENT itself
-CLIENT = b"x-mixcli-client"  # tells the host whose Idempotency-Key it is: a hash of the API key, or of none
+    b"allow",
+)
+PASSED = (b"content-type", b"idempotency-key")  # headers of a request that go on
+CLIENT = b"x-mixcli-client"  # tells the host whose Idempotency-Key it is; a client cannot send it itself
 MODEL_GONE = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 
-
-LOOKS = ("/health", "/v1/models")
 WHOLE_BODY = 120.0  # seconds for a request's body
-SILENCE = 30.0  # seconds without a sign of life from the host
-POLL_INTERVAL = 5.0  # seconds between two looks at it, while it computes
-UNLOADED = Refusal(503, "server_error", "no model is loaded; the next completion request loads it again")
-TORN = Refusal(
-    503, "server_error", "the model process ended during the answer; retry to load the model again"
-)
-UNRESPONSIVE = Refusal(
-    503,
-    "server_error",
-    "the model process does not respond; end it with `mixcli stop`, the next request starts another",
-)
+LINGER = 1.0  # seconds in which the body of a refused request is read, so that its client gets the answer
+
+
+@dataclass
+class _Exchange:
+    """One request and the way back to its client; every answer has an id, and what a web page's browser must know."""
+
+    scope: Scope
+    receive: Receive
+    transmit: Send
+    own_headers: list[Header]
+    has_begun: bool = False
+
+    @property
+    def headers(self) -> Headers:
+        headers: Headers = self.scope["headers"]
+        return headers
+
+    async def start(self, status: int, headers: list[Header]) -> None:
+        self.has_begun = True
+        everything = [*headers, *self.own_headers]
+        await self.transmit({"type": "http.response.start", "status": status, "headers": everything})
+
+    async def piece(self, body: bytes, *, more: bool) -> None:
+        await self.transmit({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def whole(self, status: int, headers: list[Header], body: bytes) -> None:
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.piece(body, more=False)
+
+    async def refuse(self, refusal: Refusal, extra: tuple[Header, ...] = ()) -> None:
+        await self.whole(refusal.status, [*refusal.headers, *extra], refusal.body)
+
+    async def gone(self) -> None:
+        """Return when the client has left."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
 
 class Proxy:
-    """Serves one host. `revive` starts it again when its process died, and gives its socket (called in a thread)."""
+    """Serves one host, as `gate` and `limits` have it."""
 
-    def __init__(self, gate: Gate, socket: Path, revive: Callable[[], Path]) -> None:
-        self._gate, self._revive = gate, revive
-        self._client = _client(socket)
-        self._reviving = asyncio.Lock()
+    def __init__(self, gate: Gate, limits: Limits, upstream: Upstream) -> None:
+        self._gate, self._limits, self._upstream = gate, limits, upstream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        method, path, headers = scope["method"], scope["path"], scope["headers"]
-        refusal = self._gate.refusal(method, path, headers)
+        origin = only(scope["headers"], b"origin")
+        own = [(REQUEST_ID, b"req_" + uuid.uuid4().hex.encode()), *self._gate.cors.headers(origin)]
+        exchange = _Exchange(scope, receive, send, own)
         try:
-            async with asyncio.timeout(WHOLE_BODY):
-                body = b"" if refusal else await _body(receive)
-        except TimeoutError:
-            body, refusal = (
-                b"",
-                Refusal(408, "invalid_request_error", "timed out while reading the request body"),
+            await self._exchange(exchange)
+        except Exception:  # a bug; the client of a request that it did not concern must not see another's
+            traceback.print_exc(file=sys.stderr)
+            if exchange.has_begun:
+                raise
+            await exchange.refuse(
+                Refusal(500, "server_error", "internal error of the server; see its output")
             )
-        if body is None:
-            refusal = too_large()
-        if refusal is not None:
-            await _refuse(send, refusal)
+
+    async def _exchange(self, exchange: _Exchange) -> None:
+        verdict = self._gate.judge(exchange.scope["method"], exchange.scope["path"], exchange.headers)
+        if isinstance(verdict, Preflight):
+            exchange.own_headers = exchange.own_headers[:1]
+            await exchange.start(204, verdict.headers)
+            await exchange.piece(b"", more=False)
             return
-        passed = [(name, value) for name, value in headers if name.lower() in PASSED]
-        passed.append((CLIENT, _client_of(headers)))
-        begun: list[bool] = []
+        if isinstance(verdict, Accepted) and verdict.route.loads_model:
+            verdict = self._limits.crowded(verdict.client) or verdict
+        if isinstance(verdict, Refusal):
+            await _turn_away(exchange, verdict)
+            return
+        if not verdict.route.loads_model:
+            await self._watched(exchange, verdict, b"")
+            return
+        with self._limits.running(verdict.client) as held:
+            body = await _body(exchange, held)
+            if isinstance(body, Refusal):
+                await _turn_away(exchange, body)
+            elif body is not None:
+                await self._watched(exchange, verdict, body)
 
-        async def sending(message: dict[str, Any]) -> None:
-            begun[:] = [True]
-            await send(message)
-
-        work = asyncio.create_task(self._answer(method, path, passed, body or b"", sending))
-        gone = asyncio.create_task(_disconnected(receive))
-        silent = asyncio.create_task(self._silent())
-        done, _ = await asyncio.wait({work, gone, silent}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (gone, silent, work):
-            task.cancel()
+    async def _watched(self, exchange: _Exchange, accepted: Accepted, body: bytes) -> None:
+        """Answer, unless the client leaves or the host falls silent before."""
+        work = asyncio.create_task(self._answer(exchange, accepted, body))
+        gone = asyncio.create_task(exchange.gone())
+        silent = asyncio.create_task(self._upstream.silent())
+        try:
+            done, _ = await asyncio.wait({work, gone, silent}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (gone, silent, work):
+                task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
-        if silent in done and not begun:
-            await _refuse(send, UNRESPONSIVE)
+        if silent in done and not exchange.has_begun:
+            await exchange.refuse(UNRESPONSIVE)
 
-    async def _silent(self) -> None:
-        """Return when the host gives no sign of life for SILENCE; one that is gone or loads is another matter."""
-        alive = time.monotonic()
-        while time.monotonic() - alive < SILENCE:
-            await asyncio.sleep(POLL_INTERVAL)
-            try:
-                await self._client.get("http://host/health", timeout=POLL_INTERVAL)
-            except httpx2.TimeoutException:
-                continue
-            except httpx2.HTTPError:
-                pass
-            alive = time.monotonic()
-
-    async def close(self) -> None:
-        """Close the connections to the host."""
-        await self._client.aclose()
-
-    async def _answer(
-        self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes, send: Send
-    ) -> None:
-        client = self._client
+    async def _answer(self, exchange: _Exchange, accepted: Accepted, body: bytes) -> None:
+        client = self._upstream.client
+        if client is None:
+            if not accepted.route.loads_model:
+                await self._look_while_loading(exchange, accepted)
+                return
+            client = await self._upstream.ready()
         try:
-            await _pass_on(client, method, path, headers, body, send)
+            await _pass_on(client, exchange, accepted, body)
         except _NotBegun:
-            if path in LOOKS:  # a look at a model loads none
-                await _refuse(send, UNLOADED)
+            if not accepted.route.loads_model:
+                await exchange.refuse(_health_of(UNLOADED) if accepted.route.path == HEALTH else UNLOADED)
                 return
             try:
-                client = await self._revived(client)
-                await _pass_on(client, method, path, headers, body, send)
-            except Exception as error:  # whatever it is, the client gets a sentence
+                await _pass_on(await self._upstream.revived(client), exchange, accepted, body)
+            except (LoadFailed, _NotBegun) as error:
                 message = (
                     f"the model process ended, and could not be started again: {error.__cause__ or error}"
                 )
-                await _refuse(send, Refusal(503, "server_error", message))
+                await exchange.refuse(unavailable(message))
 
-    async def _revived(self, dead: httpx2.AsyncClient) -> httpx2.AsyncClient:
-        async with self._reviving:
-            if self._client is dead:
-                self._client = _client(await asyncio.to_thread(self._revive))
-        return self._client
+    async def _look_while_loading(self, exchange: _Exchange, accepted: Accepted) -> None:
+        progress = round(self._upstream.progress, 3)
+        refusal = unavailable(f"the model is loading ({progress:.0%}); retry in a few seconds", retry_after=2)
+        if accepted.route.path == HEALTH:
+            refusal = unavailable(refusal.message, 2, status=LOADING, progress=progress)
+        await exchange.refuse(refusal)
 
 
 class _NotBegun(Exception):
     """The host ended before its answer began."""
 
 
-async def _pass_on(
-    client: httpx2.AsyncClient,
-    method: str,
-    path: str,
-    headers: list[tuple[bytes, bytes]],
-    body: bytes,
-    send: Send,
-) -> None:
-    request = client.build_request(method, f"http://host{path}", headers=headers, content=body)
-    begun, last = False, b""
+async def _pass_on(client: httpx2.AsyncClient, exchange: _Exchange, accepted: Accepted, body: bytes) -> None:
+    headers = [(name, value) for name, value in exchange.headers if name.lower() in PASSED]
+    headers.append((CLIENT, b"serve-" + accepted.client.hex().encode()))
+    url = HOST + quote(accepted.path, safe="/", errors="surrogatepass")
+    request = client.build_request(accepted.route.method, url, headers=headers, content=body)
+    last = b""
+    has_begun = False
     try:
         response = await client.send(request, stream=True)
         async with contextlib.aclosing(response):
-            begun = True
-            if path == "/health":
-                await _send(send, response.status_code, json.dumps(_public(await response.aread())).encode())
-                return
+            has_begun = True
             kept = [(name, value) for name, value in response.headers.raw if name.lower() in KEPT]
-            await send({"type": "http.response.start", "status": response.status_code, "headers": kept})
+            if accepted.route.path == HEALTH:
+                status, shown = _public_health(await response.aread(), is_brief=accepted.is_brief)
+                await exchange.whole(status, kept, shown)
+                return
+            await exchange.start(response.status_code, kept)
             async for piece in response.aiter_raw():
                 last = piece
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+                await exchange.piece(piece, more=True)
+            await exchange.piece(b"", more=False)
     except MODEL_GONE as error:
-        if not begun:
+        if not has_begun:
             raise _NotBegun from error
         if last.endswith(b"\n\n"):  # a stream between two events
-            event = b"data: " + _error(TORN) + b"\n\n"
-            await send({"type": "http.response.body", "body": event})
+            await exchange.piece(b"data: " + TORN.body + b"\n\n", more=False)
         # any other answer is incomplete: uvicorn closes the connection
 
 
-def _client_of(headers: Headers) -> bytes:
-    """Name a client by the key that it sent, without showing the key; clients that sent none are one client."""
-    sent = b"\0".join(value for name, value in headers if name.lower() == b"authorization")
-    return b"serve-" + hashlib.sha256(b"mixcli serve\0" + sent).hexdigest().encode()
+def _public_health(raw: bytes, *, is_brief: bool) -> tuple[int, bytes]:
+    """Return the status and what a client may know of the host's state."""
+    state = json.loads(raw)
+    shown = {
+        name: value
+        for name, value in state.items()
+        if (name in SHOWN_TO_ALL if is_brief else name not in SECRET)
+    }
+    return 200 if state.get("status") == READY else 503, json.dumps(shown).encode()
 
 
-def _public(raw: bytes) -> dict[str, Any]:
-    return {name: value for name, value in json.loads(raw).items() if name not in SECRET}
+def _health_of(refusal: Refusal) -> Refusal:
+    return unavailable(refusal.message, status="unloaded")
 
 
-def _client(socket: Path) -> httpx2.AsyncClient:
-    transport = httpx2.AsyncHTTPTransport(uds=str(socket), limits=httpx2.Limits(max_keepalive_connections=0))
-    return httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False)
+async def _body(exchange: _Exchange, held: Held) -> bytes | Refusal | None:
+    """Read a request's body; None where the client is gone."""
+    pieces: list[bytes] = []
+    try:
+        async with asyncio.timeout(WHOLE_BODY):
+            while True:
+                message = await exchange.receive()
+                if message["type"] != "http.request":
+                    return None
+                pieces.append(message.get("body", b""))
+                if refusal := held.add(len(pieces[-1])):
+                    return refusal
+                if held.n_bytes > MAX_BODY:
+                    return TOO_LARGE
+                if not message.get("more_body"):
+                    return b"".join(pieces)
+    except TimeoutError:
+        return TOO_SLOW
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """Read a request's body; None when it is too large."""
-    pieces, n_bytes = [], 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return b""  # the client is gone
-        piece = message.get("body", b"")
-        pieces.append(piece)
-        n_bytes += len(piece)
-        if n_bytes > MAX_BODY:
-            return None
-        if not message.get("more_body"):
-            return b"".join(pieces)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _refuse(send: Send, refusal: Refusal) -> None:
-    extra = [(b"retry-after", b"5")] if refusal.status == 503 else []
-    await _send(send, refusal.status, _error(refusal), extra)
-
-
-def _error(refusal: Refusal) -> bytes:
-    error = {"message": refusal.message, "type": refusal.kind, "param": None, "code": None}
-    return json.dumps({"error": error}).encode()
-
-
-async def _send(send: Send, status: int, body: bytes, extra: list[tuple[bytes, bytes]] | None = None) -> None:
-    headers = [(b"content-type", b"application/json"), *(extra or [])]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _turn_away(exchange: _Exchange, refusal: Refusal) -> None:
+    """Refuse a request whose body was not read. Some of it is read first, or the client may not see the answer; then the connection ends."""
+    length, coding = only(exchange.headers, b"content-length"), only(exchange.headers, b"transfer-encoding")
+    left = length not in (None, "0") or coding is not None
+    if left and only(exchange.headers, b"expect") is None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while left:
+                    message = await exchange.receive()
+                    left = message["type"] == "http.request" and bool(message.get("more_body"))
+    await exchange.refuse(refusal, ((b"connection", b"close"),) if left else ())

@@ -1,108 +1,119 @@
-"""Start and stop the server: bind the port, serve, drain."""
+"""Serve a port in a thread of its own, so that it answers from the first moment, and drain it at the end."""
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 
-from mixcli.errors import InUse, MixcliError, UsageError
+import uvicorn
+
+from mixcli.errors import MixcliError
+from mixcli.serve.addresses import is_loopback
+from mixcli.serve.connection import GateConnection
 from mixcli.serve.gate import Gate
-from mixcli.system.formatting import counted
+from mixcli.serve.keys import check_key
+from mixcli.serve.limits import Limits
+from mixcli.serve.proxy import Proxy
+from mixcli.serve.upstream import Upstream
 
 DRAIN = 30  # seconds that running answers may take to end when the server is asked to stop
-MIN_KEY = 16  # characters
 
 
-def bound(address: str, port: int) -> socket.socket:
-    """Bind the port before anything is loaded; 0 picks a free one. MixcliError says why it cannot be bound."""
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UsageError(f"{address} is not an address of this machine ({error.strerror})") from error
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(place)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise InUse(f"port {port} is in use on {address}; pass another with --port") from error
-        raise MixcliError(f"cannot listen on port {port} of {address}: {error.strerror}") from error
-    return listener
+def key_for(address: str, variable: str, *, is_named: bool = False, has_others: bool = False) -> str | None:
+    """Return the API key for clients from the environment variable, and take it from there; None if no key is required.
 
-
-def key_for(address: str, variable: str, *, is_named: bool = False) -> str | None:
-    """Return the API key for clients from the environment variable; None if no key is required.
-
-    A variable that the user named (`is_named`) must hold a key at any address. UsageError where there is none and there must be one.
+    A variable that the user named (`is_named`) must hold a key at any address. `has_others` says that there are keys in a file. UsageError
+    where there is none and there must be one.
     """
-    key = os.environ.get(variable, "").strip()
+    key = os.environ.pop(variable, "").strip()
     local = is_loopback(address)
-    if not key and local and not is_named:
+    if not key and (local or has_others) and not is_named:
         return None
-    if len(key) < MIN_KEY:
-        why = "" if local else f"{address} is not a loopback address, so an API key is required: "
-        have = (
-            f"has {counted(len(key), 'character')}, but a key needs at least {MIN_KEY}"
-            if key
-            else "is not set or empty"
-        )
-        raise UsageError(f"{why}{variable} {have}; export {variable}=$(openssl rand -hex 24)")
-    return key
+    why = "" if local else f"{address} is not a loopback address, so an API key is required: "
+    return check_key(key, f"{why}{variable}", f"; export {variable}=$(openssl rand -hex 24)")
 
 
-def is_loopback(address: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    try:
-        return address == "localhost" or ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server; signals are the main thread's, and are handled in `PortServer.wait`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
 
 
-def serve(listener: socket.socket, gate: Gate, host_socket: Path, revive: Callable[[], Path]) -> None:
-    """Serve until SIGTERM or Ctrl-C; running answers get DRAIN seconds to end."""
-    asyncio.run(_serve(listener, gate, host_socket, revive))
+class PortServer:
+    """The server of a port. Until `ready` is called with a host's socket, requests wait and /health reports the progress of the load."""
 
+    def __init__(
+        self, listener: socket.socket, gate: Gate, limits: Limits, revive: Callable[[], Path]
+    ) -> None:
+        self._listener, self._gate, self._limits, self._revive = listener, gate, limits, revive
+        self._thread = threading.Thread(target=self._main, name="port")
+        self._is_up = threading.Event()
+        self._fault: BaseException | None = None
 
-async def _serve(listener: socket.socket, gate: Gate, host_socket: Path, revive: Callable[[], Path]) -> None:
-    import uvicorn
-
-    from mixcli.serve.connection import GateConnection
-    from mixcli.serve.proxy import Proxy
-
-    class Server(uvicorn.Server):
-        """A server that the first signal drains and the second ends at once."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Generator[None, None, None]:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self.handle_exit)
+    @contextlib.contextmanager
+    def running(self) -> Generator[None]:
+        """Serve until the end of the block; what is running then is cut off."""
+        self._thread.start()
+        self._is_up.wait()
+        try:
             yield
+        finally:
+            self._server.should_exit = self._server.force_exit = True
+            self._thread.join()
 
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's names
+    def progress(self, share: float) -> None:
+        """Take note of how far the load is, from 0 to 1."""
+        self._upstream.progress = share
+
+    def ready(self, host_socket: Path) -> None:
+        """Forward requests from now on, those that have waited first."""
+        with contextlib.suppress(RuntimeError):  # the thread has ended
+            self._loop.call_soon_threadsafe(self._upstream.open, host_socket)
+
+    def wait(self) -> None:
+        """Return when SIGTERM or Ctrl-C has ended the server: the first drains it for DRAIN seconds, the second ends the process."""
+
+        def drain(_number: int, _frame: FrameType | None) -> None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            self.should_exit = True
+            self._server.should_exit = True
 
-    proxy = Proxy(gate, host_socket, revive)
-    config = uvicorn.Config(
-        proxy,
-        log_level="error",
-        lifespan="off",
-        timeout_graceful_shutdown=DRAIN,
-        server_header=False,
-        proxy_headers=False,
-        http=GateConnection,
-        h11_max_incomplete_event_size=1 << 16,
-    )
-    await Server(config).serve(sockets=[listener])
-    await proxy.close()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, drain)
+        self._thread.join()
+        if self._fault is not None:
+            raise MixcliError(f"the server ended: {self._fault}") from self._fault
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._fault = error
+        finally:
+            self._is_up.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._upstream = Upstream(self._revive)
+        config = uvicorn.Config(
+            Proxy(self._gate, self._limits, self._upstream),
+            log_level="critical",
+            lifespan="off",
+            timeout_graceful_shutdown=DRAIN,
+            server_header=False,
+            proxy_headers=False,
+            http=GateConnection,
+            ws="none",
+            h11_max_incomplete_event_size=1 << 16,
+        )
+        self._server = _Uvicorn(config)
+        self._is_up.set()
+        await self._server.serve(sockets=[self._listener])
+        await self._upstream.close()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,65 @@ def test_the_key_is_demanded_where_others_can_reach_it(mixcli: Runner, with_demo
         assert "an API key is required" in done.stderr
         assert words in done.stderr
         assert "short" not in done.stderr.replace("MIXCLI_API_KEY has 5", "")
+
+
+def test_with_a_key_it_is_reached_by_each_address_that_it_prints(mixcli: Runner, with_demo: Path) -> None:
+    """At all addresses of the machine, with a key that no child has in its environment; the model is an argument."""
+    key = "a-key-that-no-child-sees"
+    command = [
+        sys.executable,
+        "-m",
+        "mixcli",
+        "serve",
+        "demo",
+        "--ctx",
+        "256",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "MIXCLI_API_KEY": key},
+    )
+    try:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if " at http://" in line)
+        urls = re.findall(r"http://\S+/v1", said)
+        assert f"http://{socket.gethostname()}" in said
+        assert urls[-1].startswith("http://127.0.0.1:")
+        for url in urls:
+            with contextlib.suppress(
+                socket.gaierror
+            ):  # a host name that this machine cannot resolve is of use to others
+                request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    assert json.loads(response.read())["data"][0]["id"] == "demo:Q4_K_M"
+        (host,) = hosts()
+        assert key not in Path(f"/proc/{host.pid}/environ").read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_a_load_that_is_interrupted_ends_the_server(mixcli: Runner, with_demo: Path) -> None:
+    command = [sys.executable, "-m", "mixcli", "serve", "demo", "--ctx", "256", "--port", "0"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert "listening on port" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+    finally:
+        process.kill()
+        process.communicate()
+    wait_for(lambda: hosts() == [], 20)
 
 
 def test_a_port_in_use_is_one_sentence_before_anything_is_loaded(mixcli: Runner, with_demo: Path) -> None:

@@ -1,0 +1,57 @@
+"""Answers that the gate gives itself, in OpenAI's form."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mixcli.host.protocol.errors import ErrorBody
+
+Header = tuple[bytes, bytes]
+
+MAX_BODY = 1 << 26  # bytes of a request
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The response to a refused request: HTTP status, OpenAI's error type, the message, and OpenAI's code where it has one.
+
+    `retry_after` is seconds. `fields` stand beside the error, `extra` are headers.
+    """
+
+    status: int
+    kind: str
+    message: str
+    code: str | None = None
+    retry_after: int | None = None
+    fields: Mapping[str, object] = field(default_factory=dict)
+    extra: tuple[Header, ...] = ()
+
+    @property
+    def headers(self) -> list[Header]:
+        retry = [] if self.retry_after is None else [(b"retry-after", b"%d" % self.retry_after)]
+        return [(b"content-type", b"application/json"), *retry, *self.extra]
+
+    @property
+    def body(self) -> bytes:
+        error = ErrorBody(self.message, self.kind, code=self.code).to_json()
+        return json.dumps({**self.fields, **error}).encode()
+
+
+def invalid(status: int, message: str, code: str | None = None) -> Refusal:
+    """Return the refusal of a request that its client must change."""
+    return Refusal(status, "invalid_request_error", message, code)
+
+
+def unavailable(message: str, retry_after: int = 5, **fields: object) -> Refusal:
+    """Return the refusal of a request that may be repeated as it is."""
+    return Refusal(503, "server_error", message, retry_after=retry_after, fields=fields)
+
+
+TOO_LARGE = invalid(413, f"the request body is larger than {MAX_BODY:,} bytes, which is the limit")
+TOO_SLOW = invalid(408, "timed out while reading the request body")
+NOT_HTTP = invalid(400, "invalid HTTP request")
+UNLOADED = unavailable("no model is loaded; the next completion request loads it again")
+TORN = unavailable("the model process ended during the answer; retry to load the model again")
+UNRESPONSIVE = unavailable(
+    "the model process does not respond; end it with `mixcli stop`, the next request starts another"
+)
