@@ -31,7 +31,7 @@ from typing import Any
 import click
 
 LIMIT = 60.0  # seconds for one command line
-PRELOADED = (
+PRELOADED = (  # nothing that reads its settings from the environment when it is imported, as huggingface_hub does
     "mixcli.batch.batch",
     "mixcli.chat.loop",
     "mixcli.chat.sessions",
@@ -45,7 +45,6 @@ PRELOADED = (
     "mixcli.store.removal",
     "mixcli.store.store",
     "quantize",
-    "quantize.conversion",
     "quantize.recipe",
 )
 ROOT = Path(__file__).resolve().parents[2]
