@@ -12,7 +12,7 @@
     ├── IntegrityError         5  corrupt, truncated, mismatched or unsupported file
     ├── NotReachable           6  offline, gated, rate limited
     │   └── Busy               6  the queue is full
-    └── ModelDied              7  the model process ended unexpectedly
+    └── ModelDied              7  the model process crashed
         └── Unresponsive       7  it runs but does not respond
 
 A message is one sentence: cause, number, next step. It is raised where the fact is known and shown once, in cli.py.

@@ -38,7 +38,7 @@ class BadModel(Exception):
 
 
 class BadRequest(Exception):
-    """A wish that no plan can keep on any machine; the message says what could be asked instead."""
+    """A request that no plan can keep on any machine; the message says what could be asked instead."""
 
     exit_code = 2
 

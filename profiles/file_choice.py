@@ -114,10 +114,10 @@ def pick(rows: Sequence[Row], rule: Rule) -> tuple[Row | None, str]:
     """Return the row that the rule chooses among those that fit, and why; None where none fits or none is fast enough."""
     fitting = [row for row in rows if row.plan is not None]
     if not fitting:
-        return None, "no type fits"
+        return None, "no quant fits"
     fast = [row for row in fitting if rule.min_tps is None or row.decode >= rule.min_tps]
     if not fast:
-        return None, f"nothing reaches {rule.min_tps:g} tok/s"
+        return None, f"no quant reaches {rule.min_tps:g} tok/s"
     among = _with_room(fast)
     chosen, why = _pick_quality(among, rule) if rule.prefer == "quality" else _pick_worth(among, rule)
     longest = max(row.n_ctx for row in fast)
@@ -144,7 +144,7 @@ def _pick_worth(rows: Sequence[Row], rule: Rule) -> tuple[Row, str]:
     if not others:
         return (
             first,
-            f"{rule.prefer}, the only type {f'with at least {rule.min_tps:g} tok/s' if rule.min_tps else 'that fits'}",
+            f"{rule.prefer}, the only quant {f'with at least {rule.min_tps:g} tok/s' if rule.min_tps else 'that fits'}",
         )
     better = [row for row in others if row.loss.percent < first.loss.percent]
     if better:
@@ -152,7 +152,7 @@ def _pick_worth(rows: Sequence[Row], rule: Rule) -> tuple[Row, str]:
             f"{_times(first, better[0])} of {better[0].type} for {_more(first, better[0])}"
         )
     return first, why.format(
-        f"the lowest loss of the types that fit; {others[0].type} has only {_times(others[0], first)} for {_more(others[0], first)}"
+        f"the lowest loss of the quants that fit; {others[0].type} has only {_times(others[0], first)} for {_more(others[0], first)}"
     )
 
 

@@ -57,10 +57,10 @@ def plan(
         return found
     *_, (tightest, _) = _settings(shape, machine, request)
 
-    def fits(other: ModelShape, wish: PlanRequest) -> bool:
-        wish = replace(wish, n_ubatch=wish.n_ubatch or min(SMALL_UBATCHES))  # what needs least
+    def fits(other: ModelShape, wanted: PlanRequest) -> bool:
+        wanted = replace(wanted, n_ubatch=wanted.n_ubatch or min(SMALL_UBATCHES))  # what needs least
         return any(
-            _fastest(other, machine, wish, placement) for placement, _ in _settings(other, machine, wish)
+            _fastest(other, machine, wanted, placement) for placement, _ in _settings(other, machine, wanted)
         )
 
     raise refuse(shape, machine, request, tightest, fits, instead)
@@ -86,7 +86,7 @@ def _settings(
     shape: ModelShape, machine: Machine, request: PlanRequest
 ) -> Iterator[tuple[Placement, tuple[str, ...]]]:
     """Yield contexts and cache types in the order of preference, each with what it gives up."""
-    n_ctx = wished = request.n_ctx or min(shape.n_ctx_train or machine.n_ctx, machine.n_ctx)
+    n_ctx = wanted = request.n_ctx or min(shape.n_ctx_train or machine.n_ctx, machine.n_ctx)
     asked = ("f16", "q8_0") if request.kv == "auto" else (request.kv,) if request.kv else machine.kv_types
     possible = kv_types_of(shape)
     kinds = [kind for kind in asked if kind in possible] or ([] if request.kv else ["f16"])
@@ -94,8 +94,8 @@ def _settings(
     while True:
         for kind in kinds:
             given_up = []
-            if n_ctx < wished:
-                given_up.append(f"context reduced from {wished} to {n_ctx} tokens to fit")
+            if n_ctx < wanted:
+                given_up.append(f"context reduced from {wanted} to {n_ctx} tokens to fit")
             if kind != kinds[0]:
                 given_up.append(f"KV cache reduced from {kinds[0]} to {kind} to fit")
             yield (

@@ -85,7 +85,7 @@ def _may_fit(shape: ModelShape, machine: Machine, request: PlanRequest, placemen
 
 
 class _Search:
-    """One model, machine and wish, with context and cache type settled."""
+    """One model, machine and request, with context and cache type settled."""
 
     def __init__(
         self, shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement

@@ -163,7 +163,7 @@ def _check_nothing_chosen(options: Options) -> None:
     }
     if named := next((name for name, value in said.items() if value), None):
         raise UnusedOption(
-            f"{named} has no effect if every tensor keeps its type (COPY); name an output type or remove {named}."
+            f"{named} has no effect if every tensor keeps its type (COPY); name an output quant or remove {named}."
         )
 
 

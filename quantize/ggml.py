@@ -29,7 +29,7 @@ except (
     RuntimeError,
 ) as error:  # RuntimeError is what the bindings make of the loader's refusal
     raise QuantizeError(
-        f"llama.cpp cannot be loaded ({str(error).splitlines()[0]:.200}); `mixcli doctor` tells what is missing, or memory is short (ulimit -v)."
+        f"llama.cpp cannot be loaded ({str(error).splitlines()[0]:.200}); run `mixcli doctor`, or raise the memory limit (ulimit -v)."
     ) from error
 
 # A wheel carries each library under several names, and libllama is linked to the first of these: another copy would be a second,

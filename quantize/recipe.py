@@ -97,7 +97,7 @@ def file_type_name(name: str) -> str:
     upper = name.upper()
     upper = _ALIASES.get(upper, upper)
     if upper not in FILE_TYPES:
-        raise Unsupported(f"{name} is not a file type; use {', '.join(FILE_TYPES)}.")
+        raise Unsupported(f"{name} is not a quant; use {', '.join(FILE_TYPES)}.")
     return upper
 
 

@@ -202,7 +202,7 @@ def _check_disk(plan: WritePlan, parts: Sequence[Path]) -> None:
     if have < plan.bytes_disk:
         raise NoSpace(
             f"{plan.target} needs {_gib(plan.bytes_disk)}, but the disk has {_gib(have)} free; "
-            "free some space, choose a smaller type, or write to another disk."
+            "free some space, choose a smaller quant, or write to another disk."
         )
 
 

@@ -41,12 +41,25 @@ EVERYWHERE = {
 IN_MESSAGES = {
     r"tokens? a second|tokens/s": "tok/s",
     r"main memory": "host memory",
-    r"licences?|colou?red? (?=whatever)|colour": "American spelling",
+    r"licences?|colour\w*|neighbour\w*|favourite\w*|behaviour\w*|honour\w*|catalogue": "American spelling",
+    r"(summar|normal|organ|recogn|optim|initial|util)is(e|ed|es|ing|ation)": "American spelling",
     r"make room": "free some space",
     r"leave (it|one|them|\S+) out": "remove",
     r"say --\S+": "pass",
     r"fits? into": "fit in",
     r"goes? away|went away": "ended, closed the connection",
+}
+# of a text in the code only: docs may say them of people and of pages
+IN_CODE = {
+    r"brings?|brought": "downloads; run `mixcli pull`",
+    r"(do not|don't) trust (it|this)": "name the next step: check HF_ENDPOINT, choose another repository",
+    r"process ended|it ended": "crashed, was stopped",
+    r"claims|gives|lets|gave": "declares, has: a file does nothing",
+    r"also commercially": "including commercial",
+    r"(file|quantization) types?": "quant",
+    r"get short enough": "too long",
+    r"splits a width": "is not a multiple of",
+    r"\w+, (try|wait for|see the|close other)": "a comma splice: use a semicolon",
 }
 BEGINNINGS = re.compile(r"(Give|Say|Tell|Gives|Says|Tells)\b")  # of a docstring: Return, Print, Raise
 UNREAD = {"benchmarks.md"}  # its table heads belong to bench.report
@@ -61,7 +74,7 @@ def _find(text: str, phrases: dict[str, str]) -> Iterator[str]:
 def in_message(text: str) -> Iterator[str]:
     """Yield what to change in a message."""
     filled = re.sub(r"\{[^{}]*\}", "x", text)
-    yield from _find(filled, EVERYWHERE | IN_MESSAGES)
+    yield from _find(filled, EVERYWHERE | IN_MESSAGES | IN_CODE)
 
 
 def in_docstring(text: str) -> Iterator[str]:
@@ -93,7 +106,7 @@ def findings(root: Path) -> Iterator[str]:
             if path.suffix in (".py", ".toml"):
                 for scope, text in texts_of(path):
                     yield from (f"{name}: {scope}: {one}" for one in in_message(text))
-    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+    for page in (root / "README.md", root / "CHANGELOG.md", *sorted((root / "docs").glob("*.md"))):
         if page.name not in UNREAD:
             for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
                 yield from (f"{page.name}:{number}: {one}" for one in _find(line, EVERYWHERE | IN_MESSAGES))

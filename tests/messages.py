@@ -22,7 +22,11 @@ SHOWN_CALLS = {  # each text that they are given is a message, even of one word
     "note", "warn", "error", "line", "confirm", "progress", "table", "fail", "SlashCommand", "Setting"
 }  # fmt: skip
 SHOWN_OPTIONS = {"help", "short_help", "metavar", "epilog"}
-HIDDEN_CALLS = {"cast", "compile", "TypeVar", "execute", "getattr", "declare_intrinsic"}
+HIDDEN_CALLS = {
+    "cast", "compile", "TypeVar", "execute", "getattr", "declare_intrinsic", "Thread", "ThreadPoolExecutor"
+}  # fmt: skip
+# files whose texts no user meets: docstrings of compiled functions, and conversations that only templates see
+UNMET = {"quantize/kernels/lanes.py", "mixcli/prompts/format_check.py"}
 # what no person reads: SQL, code for a child process, LLVM, Jinja, regular expressions
 CODE = re.compile(
     r"^\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|PRAGMA|BEGIN|COMMIT|DROP|ALTER|WHERE|ORDER BY|AND|import |from \w+ import"
@@ -177,6 +181,8 @@ def _in_table(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def texts_of(path: Path) -> list[tuple[str, str]]:
     """Return the texts of one file, each with the function or key that has it."""
+    if any(path.match(unmet) for unmet in UNMET):
+        return []
     source = path.read_text("utf-8")
     if path.suffix == ".toml":
         return list(_in_table(tomllib.loads(source)))

@@ -34,9 +34,9 @@ def _rates(socket: Path, extra: Body) -> Numbers:
     """Give tokens a second of the whole answers, question to end."""
     rates = {}
     for name, n_busy in (("alone", 0), ("beside one", 1), ("beside all", os.cpu_count() or 1)):
-        with neighbours(n_busy):
+        with neighbors(n_busy):
             ask = partial(_seconds, socket, extra)
-            ask(2)  # the neighbours are there, and whoever gets out of their way has done so
+            ask(2)  # the neighbors are there, and whoever gets out of their way has done so
             rates[name] = N_ANSWERS * N_TOKENS / sum(ask(N_TOKENS) for _ in range(N_ANSWERS))
     return rates
 
@@ -47,7 +47,7 @@ def _seconds(socket: Path, extra: Body, n_tokens: int) -> float:
 
 
 @contextmanager
-def neighbours(n: int) -> Iterator[None]:
+def neighbors(n: int) -> Iterator[None]:
     """Keep `n` cores busy while a block runs, from sessions of their own, as programs in other windows do."""
     command = [sys.executable, "-c", "while True: pass"]
     busy = [subprocess.Popen(command, start_new_session=True) for _ in range(n)]

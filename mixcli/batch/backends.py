@@ -62,7 +62,7 @@ class HostBackend:
                 n_deaths += 1
                 if n_deaths == MAX_DEATHS:
                     raise ModelDied(
-                        f"the model process ended {n_deaths} times during one record ({host.cause_of_death()}); finished records are kept"
+                        f"the model process crashed {n_deaths} times during one record ({host.cause_of_death()}); finished records are kept"
                     ) from error
                 self._revive(generation, error)
                 continue
@@ -81,10 +81,10 @@ class HostBackend:
             cause = self._host.cause_of_death()
             if self._n_answers == self._n_at_death:
                 raise ModelDied(
-                    f"the model process ended twice in a row ({cause}); finished records are kept"
+                    f"the model process crashed twice in a row ({cause}); finished records are kept"
                 ) from error
             self._n_at_death = self._n_answers
-            console.warn(f"the model process ended ({cause}); restarting it")
+            console.warn(f"the model process crashed ({cause}); restarting it")
             self._host.release()
             self._host = self._load()
             self._generation += 1

@@ -30,7 +30,7 @@ class LoadState:
 
 
 class ChatModel:
-    """One model and one wish; `changed` is called from the loading thread.
+    """One model and its load options; `changed` is called from the loading thread.
 
     `load` returns at once. A failed load keeps its error until `wait` raises it; the next `wait` tries again.
     """

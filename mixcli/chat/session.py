@@ -205,7 +205,7 @@ class ChatSession:
 
     def _mourn(self) -> None:
         cause = self.model.lost()
-        console.warn(f"the model process ended ({cause}); the conversation is kept; reloading the model")
+        console.warn(f"the model process crashed ({cause}); the conversation is kept; reloading the model")
 
     def _close(self, state: str, n_dropped: int, error: Exception | None) -> None:
         """Print what the answer itself does not tell."""
@@ -222,7 +222,7 @@ class ChatSession:
             cause = self.model.lost()
             kept = "the partial answer is" if state == CUT else "the conversation is"
             console.warn(
-                f"the model process ended during the answer ({cause}); {kept} kept; send a message or /retry to reload the model"
+                f"the model process crashed during the answer ({cause}); {kept} kept; send a message or /retry to reload the model"
             )
         elif error is not None:
             self.n_failed += 1

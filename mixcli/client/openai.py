@@ -280,7 +280,7 @@ class HostClient(ChatClient):
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
         if isinstance(cause, TimeoutError):
             return unresponsive(self.path)
-        return ModelDied(f"the model process ended {when}")
+        return ModelDied(f"the model process crashed {when}")
 
     def _connection(self, patience: float) -> http.client.HTTPConnection:  # noqa: ARG002  # _wait_for_response looks
         connection = UnixConnection(self.path)

@@ -108,8 +108,8 @@ class Loading:
         except TimeoutError as error:
             raise unresponsive(self.name.socket) from error
         except GONE as error:
-            raise ModelDied(_sentence(self.name, self._process, "loaded")) from error
-        raise ModelDied(_sentence(self.name, self._process, "loaded"))
+            raise ModelDied(_sentence(self.name, self._process, "loading")) from error
+        raise ModelDied(_sentence(self.name, self._process, "loading"))
 
 
 @contextlib.contextmanager
@@ -207,7 +207,7 @@ def _wait_for_socket(name: HostName, process: "Child", keep_alive: float) -> Sta
         if states is not None:
             return states
         if process.poll() is not None:
-            raise ModelDied(_sentence(name, process, "started"))
+            raise ModelDied(_sentence(name, process, "starting"))
         if time.monotonic() > deadline:
             os.kill(process.pid, signal.SIGKILL)
             raise MixcliError(
@@ -228,8 +228,8 @@ def _clear_if_dead(path: Path) -> None:
 
 def _sentence(name: HostName, process: "Child | None", doing: str) -> str:
     return (
-        f"the model process ended while it {doing} {name.label} ({_cause(name, process)}); "
-        f"run the same command again, and if it ends again see {name.log}"
+        f"the model process crashed while {doing} {name.label} ({_cause(name, process)}); "
+        f"run the same command again; log: {name.log}"
     )
 
 
@@ -241,7 +241,7 @@ def _cause(name: HostName, process: "Child | None") -> str:
         return KILLED
     lines = _last_lines(name.log)
     if any(LOST_WORKER in line for line in lines[-5:]):
-        return "a worker that it uses ended; restart that `mixcli worker`"
+        return "a worker that it uses crashed; restart `mixcli worker` there"
     if code is not None and code < 0:
         return f"killed by signal {-code}, {signal.strsignal(-code)}"
     if lines:

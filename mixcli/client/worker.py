@@ -25,4 +25,4 @@ def serve_memory(endpoint: str, n_threads: int) -> None:
         child.wait()
         raise
     last = (said.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-    raise MixcliError(f"the worker at {endpoint} ended: {last}")
+    raise MixcliError(f"the worker at {endpoint} crashed: {last}")

@@ -141,7 +141,7 @@ def prompt_options(command: F) -> F:
 @click.option(
     "--journal",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File that keeps computed results for the next run. Default: OUTPUT.journal.",
+    help="Journal of finished results, from which a rerun resumes. Default: OUTPUT.journal.",
 )
 @click.option(
     "--window",
@@ -159,7 +159,7 @@ def prompt_options(command: F) -> F:
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="Write identical results on every run on this machine; one record at a time, so slower.",
+    help="Return the same results on every run on the same machine; slower: one record at a time.",
 )
 @endpoint_options
 @model_option

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PREFERENCES = ("balanced", "quality", "speed")
-COLUMNS = ("TYPE", "SIZE", "ON GPUS", "IN RAM", "CONTEXT", "DECODE TOK/S", "PREFILL TOK/S", "LOSS", "")
+COLUMNS = ("QUANT", "SIZE", "ON GPUS", "IN RAM", "CONTEXT", "DECODE TOK/S", "PREFILL TOK/S", "LOSS", "")
 
 
 def rule_options(command: F) -> F:
@@ -29,13 +29,13 @@ def rule_options(command: F) -> F:
             type=click.Choice(PREFERENCES),
             default=PREFERENCES[0],
             show_default=True,
-            help="How to choose the type. balanced: 2 % more perplexity for twice the decode rate; speed: 8 % more; quality: the least loss at 10 tok/s or more.",
+            help="How to choose the quant. balanced: accept 2 % more perplexity for twice the decode rate; speed: accept 8 %; quality: the lowest perplexity at 10 tok/s or more.",
         ),
         click.option(
             "--min-tps",
             type=click.FloatRange(min=0.01),
             metavar="N",
-            help="Choose only types that decode at least N tok/s.",
+            help="Choose only quants that decode at N tok/s or more.",
         ),
     )
 
@@ -46,7 +46,7 @@ def rule_options(command: F) -> F:
         said = sorted(given(click.get_current_context()) & {"--min-tps", "--prefer"}, reverse=True)
         model = str(others.get("model") or "")
         if said and (model.partition(":")[2] or model.lower().endswith(".gguf")):
-            raise UsageError(f"{said[0]} chooses a type, but {model} names one; remove one of them")
+            raise UsageError(f"{said[0]} chooses a quant, but {model} names one; remove one of them")
         return command(rule=Rule(prefer, min_tps) if said else None, **others)
 
     return with_options(cast(F, collect), options)

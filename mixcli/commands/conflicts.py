@@ -173,7 +173,7 @@ def sentence(option: str, kind: str, others: tuple[str, ...]) -> str:
 
 def _names_something(parameter: click.Parameter) -> bool:
     """Return whether a value is a model, a file or a name, which are never empty; text to be read or written may be."""
-    named = {"NAME", "MODEL", "FILE", "TYPE", "ADDRESS", "URL", "PROFILE", "HOST:PORT"}
+    named = {"NAME", "MODEL", "FILE", "TYPE", "QUANT", "ADDRESS", "URL", "PROFILE", "HOST:PORT"}
     is_file = isinstance(parameter.type, click.Path | click.types.UnprocessedParamType)
     return is_file or parameter.metavar in named or parameter.name == "name"
 

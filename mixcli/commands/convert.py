@@ -14,8 +14,8 @@ from mixcli.commands.options import common
 @click.option(
     "-t",
     "--output-type",
-    metavar="TYPE",
-    help="File type, such as Q4_K_M (default), Q8_0 or BF16; COPY keeps the types of a GGUF.",
+    metavar="QUANT",
+    help="Quant of the output, such as Q4_K_M (default), Q8_0 or BF16; COPY keeps the types of a GGUF.",
 )
 @click.option("--upcycle-experts", type=click.IntRange(min=0), default=0, metavar="N", help="Upcycle a dense checkpoint to a mixture of N equal experts.")  # fmt: skip
 @click.option(

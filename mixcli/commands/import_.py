@@ -12,7 +12,7 @@ from mixcli.system.formatting import format_bytes
 
 @click.command("import", cls=CheckedCommand)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--name", metavar="NAME", help="Name of the model. Default: the file name without its type.")
+@click.option("--name", metavar="NAME", help="Name of the model. Default: the file name without its quant.")
 @click.option(
     "--copy",
     is_flag=True,
@@ -20,9 +20,9 @@ from mixcli.system.formatting import format_bytes
 )
 @common
 def command(path: Path, name: str | None, copy: bool) -> None:
-    """Import the GGUF file PATH (any part, if it is split) into the store; the file stays in place.
+    """Import the GGUF file PATH (any shard, if it is split) into the store; the file stays in place.
 
-    The type, such as Q4_K_M, is taken from the file name, or else from the file.
+    The quant, such as Q4_K_M, is taken from the file name, or else from the file.
     """
     from mixcli.store.import_ import import_model
 
@@ -31,5 +31,5 @@ def command(path: Path, name: str | None, copy: bool) -> None:
     about = stored.manifest
     assert about is not None
     console.note(
-        f"{stored.label}, {format_bytes(about.size)}{'' if fresh else ' (already installed)'}\nlicense: {about.licence_words}"
+        f"{stored.label}, {format_bytes(about.size)}{'' if fresh else ' (already installed)'}\nlicense: {about.license_words}"
     )

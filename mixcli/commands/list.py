@@ -36,12 +36,12 @@ def command(as_json: bool) -> None:
                 format_bytes(row.size),
                 f"{count(row.parameters)} ({count(row.active_parameters)} active)" if row.parameters else "?",
                 str(row.context or "?"),
-                row.licence,
+                row.license,
                 (row.last_used or "never")[:10],
                 row.keeper,
             )
             for row in rows
         ],
         as_json=as_json,
-        empty="no models installed; `mixcli pull` downloads the one that suits this machine, `mixcli pull demo` makes a small one offline",
+        empty="no models installed; run `mixcli pull` for the one that suits this machine, or `mixcli pull demo` for a small one that needs no network",
     )

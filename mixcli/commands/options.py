@@ -121,7 +121,7 @@ _PLANNING = (
         "--profile",
         envvar="MIXCLI_PROFILE",
         metavar="NAME",
-        help="Hardware profile, see `mixcli profiles list`. Default: auto, this machine.",
+        help="Hardware profile (see `mixcli profiles list`). Default: auto, this machine.",
     ),
     click.option("--vram", metavar="SIZE", help="Limit memory on each GPU, such as 22GiB."),
     click.option("--ram", metavar="SIZE", help="Limit host memory, such as 48GiB."),

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("plan", cls=CheckedCommand)
 @click.argument("model", required=False, type=NAME_OR_PATH, envvar="MIXCLI_MODEL")
-@click.option(
-    "--quant", metavar="TYPE", help="Quantization type of a model that is not installed, such as Q4_K_M."
-)
+@click.option("--quant", metavar="QUANT", help="Quant of a model that is not installed, such as Q4_K_M.")
 @rule_options
 @planning_options
 @click.option(
@@ -45,8 +43,8 @@ def command(
 ) -> None:
     """Plan which tensors of MODEL go to which device, and estimate its speed, on this machine or a profile.
 
-    MODEL is an installed model, a .gguf file, org/repo:TYPE on the Hub (only its header is downloaded), or a catalog name such as
-    mixtral. Without a type, all types are planned and the one that suits the machine is chosen. Without MODEL, the default model is
+    MODEL is an installed model, a .gguf file, org/repo:QUANT on the Hub (only its header is downloaded), or a catalog name such as
+    mixtral. Without a quant, all quants are planned and the one that suits the machine is chosen. Without MODEL, the default model is
     planned, or the only one that is installed, or the best of the catalog that fits.
     """
     from mixcli.planning.machines import machine_of, note_unused_cards, target_of

@@ -10,8 +10,8 @@ from mixcli.commands.options import common, json_option
 from mixcli.system.console import console
 from mixcli.system.formatting import format_bytes
 
-# of those that do not say it themselves
-STAYS: Mapping[str, str] = {UNRESPONSIVE: "until `mixcli stop`", STOPPING: "a moment"}
+# of those whose answer does not hold it
+UNLOADS: Mapping[str, str] = {UNRESPONSIVE: "with `mixcli stop`", STOPPING: "now"}
 
 
 @click.command("ps", cls=CheckedCommand)
@@ -27,15 +27,15 @@ def command(as_json: bool) -> None:
             "?" if host.size is None else format_bytes(host.size),
             "?" if host.n_ctx is None else str(host.n_ctx),
             host.status,
-            STAYS.get(host.status) or ("in use" if host.busy else _left(host.expires_in)),
+            UNLOADS.get(host.status) or ("when unused" if host.busy else _left(host.expires_in)),
         )
         for host in running
     ]
-    columns = ("MODEL", "PID", "SIZE", "CONTEXT", "STATE", "UNTIL")
+    columns = ("MODEL", "PID", "SIZE", "CONTEXT", "STATE", "UNLOADS")
     console.result(
         [host.to_json() for host in running], columns, rows, as_json=as_json, empty="no model is loaded"
     )
 
 
 def _left(expires_in: float | None) -> str:
-    return "until stopped" if expires_in is None else f"{expires_in:.0f} s"
+    return "with `mixcli stop`" if expires_in is None else f"in {expires_in:.0f} s"

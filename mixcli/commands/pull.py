@@ -15,7 +15,7 @@ from mixcli.system.console import console
 from mixcli.system.formatting import about_time, format_bytes
 
 if TYPE_CHECKING:
-    from mixcli.planning.load_options import LoadOptions as LoadWish
+    from mixcli.planning.load_options import LoadOptions
     from mixcli.pull.pull_plan import PullJob, PullPlan
     from mixcli.pull.type_choice import TypeRow
     from mixcli.store.store import StoredModel
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     "--quant",
     "--type",
     "output_type",
-    metavar="TYPE",
-    help="Quantize safetensors weights to this type during the download: Q4_K_M, Q8_0, BF16…",
+    metavar="QUANT",
+    help="Quantize safetensors weights to this quant during the download: Q4_K_M, Q8_0, BF16…",
 )
 @click.option(
     "--name",
@@ -57,7 +57,7 @@ def command(
     output_type: str | None,
     name: str | None,
     rule: "Rule | None",
-    load_options: "LoadWish",
+    load_options: "LoadOptions",
     repair: bool | None,
     keep_source: bool,
     dry_run: bool,
@@ -66,8 +66,8 @@ def command(
 ) -> None:
     """Download and verify MODEL. Without MODEL, pull the one that suits this machine.
 
-    MODEL is a name from `mixcli search` (mixtral, mixtral:Q4_K_M, demo), a repository on the Hugging Face Hub (org/repo, org/repo:TYPE,
-    org/repo@REVISION), or a folder with a Mixtral or Mistral checkpoint in safetensors. Without a type, the one that suits this machine is
+    MODEL is a name from `mixcli search` (mixtral, mixtral:Q4_K_M, demo), a repository on the Hugging Face Hub (org/repo, org/repo:QUANT,
+    org/repo@REVISION), or a folder with a Mixtral or Mistral checkpoint in safetensors. Without a quant, the one that suits this machine is
     chosen; --dry-run shows how each would run. Rerun the command to resume an interrupted download.
     """
     if offline:
@@ -75,12 +75,12 @@ def command(
     from mixcli.planning.machines import target_of
     from mixcli.pull.pull import Made, PullRequest, pull
     from mixcli.pull.pull_plan import PullPlan
-    from mixcli.pull.type_choice import favourite
+    from mixcli.pull.type_choice import favorite
 
     signal.signal(signal.SIGTERM, _interrupt)
     target = target_of(load_options, rule)
     wanted = PullRequest(
-        model or favourite(target)[0],
+        model or favorite(target)[0],
         output_type and output_type.upper(),
         name,
         keep_source,
@@ -98,15 +98,15 @@ def command(
     _say(_carried_out(found, repair), True, as_json)
 
 
-def bring(text: str, load_options: "LoadWish") -> str:
+def bring(text: str, load_options: "LoadOptions") -> str:
     """Pull a model as `mixcli pull TEXT` does, with its notes and bars, and return its label; without a text, the one that suits the machine."""
     from mixcli.planning.machines import target_of
     from mixcli.pull.pull import Made, PullRequest, pull
     from mixcli.pull.pull_plan import PullPlan
-    from mixcli.pull.type_choice import favourite
+    from mixcli.pull.type_choice import favorite
 
     target = target_of(load_options)
-    name = text or favourite(target)[0]
+    name = text or favorite(target)[0]
     with console.progress(f"pulling {name}") as bar:
         found = pull(PullRequest(name), target, bar.update)
     assert not isinstance(found, PullPlan), "only a dry run has no more than that"
@@ -129,11 +129,11 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 
 def _announce(summary: "PullPlan") -> None:
     """Print what will happen, before it does."""
-    console.note(f"{summary.label}: {summary.description}\nlicense: {summary.licence}")
+    console.note(f"{summary.label}: {summary.description}\nlicense: {summary.license}")
     console.note(f"{format_bytes(summary.download)} to download from {summary.origin}; {summary.fit}")
     others = ", ".join(map(_in_short, (row for row in summary.types if row.on_offer and not row.chosen)))
     reasons = [row.reason for row in summary.types if row.chosen]
-    if words := "; ".join(filter(None, (*reasons, f"other types: {others}" if others else ""))):
+    if words := "; ".join(filter(None, (*reasons, f"other quants: {others}" if others else ""))):
         console.note(words)
     for note in summary.notes:
         console.note(f"note: {note}")
@@ -176,7 +176,7 @@ def _say(stored: "StoredModel", fresh: bool, as_json: bool) -> None:
         )
         return
     what = f"{stored.label}, {format_bytes(about.size)}" + ("" if fresh else " (already installed)")
-    console.note(f"{what}\n{about.description}\nlicense: {about.licence_words}")
+    console.note(f"{what}\n{about.description}\nlicense: {about.license_words}")
 
 
 def _show(summary: "PullPlan", profile: str | None, as_json: bool) -> None:
@@ -190,7 +190,7 @@ def _show(summary: "PullPlan", profile: str | None, as_json: bool) -> None:
     rows = [
         ("model", summary.label),
         ("from", summary.origin),
-        ("license", summary.licence),
+        ("license", summary.license),
         ("download", format_bytes(summary.download)),
         ("disk", f"{format_bytes(summary.disk)} at most"),
         ("result", f"{format_bytes(summary.size)}, {about_time(summary.seconds)}" if summary.seconds else ""),

@@ -11,12 +11,12 @@ from mixcli.commands.options import common
 
 @click.command("quantize", cls=CheckedCommand)
 @click.argument("source", type=click.Path(path_type=Path))
-@click.argument("output_type", metavar="TYPE")
+@click.argument("output_type", metavar="QUANT")
 @allow_requantize_option
 @conversion_options
 @common
 def command(source: Path, output_type: str, allow_requantize: bool, choices: Choices) -> None:
-    """Quantize the GGUF file SOURCE to TYPE (such as Q4_K_M). SOURCE should be BF16, F16, F32 or Q8_0.
+    """Quantize the GGUF file SOURCE to QUANT (such as Q4_K_M). SOURCE should be BF16, F16, F32 or Q8_0.
 
     Rerun the command to resume after an interruption or a full disk.
     """

@@ -22,7 +22,7 @@ def command(model: str, yes: bool, dry_run: bool) -> None:
     for path in plan.files:
         console.note(f"{'would delete' if dry_run else 'deletes'} {path}")
     for path, why in plan.kept:
-        console.note(f"keeps {path}, {why}")
+        console.note(f"keeping {path}, {why}")
     if dry_run:
         console.line(f"{plan.label}: {format_bytes(plan.size)} would be freed")
         return

@@ -71,7 +71,7 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="Give the identical answer on every run on this machine; computed alone, so slower.",
+    help="Return the same answer on every run on the same machine; slower, because it is computed alone.",
 )
 @endpoint_options
 @model_option

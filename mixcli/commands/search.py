@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @json_option
 @common
 def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOptions", as_json: bool) -> None:
-    """List catalog models, or those that match WORDS, and the type of each that suits this machine.
+    """List catalog models, or those that match WORDS, and the quant of each that suits this machine.
 
     The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
     """
@@ -68,7 +68,7 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
                 f"{entry.parameters:g}B ({entry.active:g}B active)",
                 str(entry.context),
                 f"{entry.kind}, {entry.alignment}" if entry.kind != "base" else "base",
-                entry.licence,
+                entry.license,
                 _suits(entry, one) + (" (typical rates)" if is_usual else ""),
                 "here" if entry.name in have else "",
             )
@@ -78,7 +78,9 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
         empty=f"no catalog model matches {' '.join(words)}; any org/repo on the Hub can be pulled too",
     )
     if any(usual) and not as_json:
-        console.note("some of these types were never measured on this CPU; `mixcli plan MODEL` measures them")
+        console.note(
+            "some of these rates are typical, not measured on this CPU; `mixcli plan MODEL` measures them"
+        )
 
 
 def _has_usual_rates(planned: "FileChoice", machine: "Machine") -> bool:

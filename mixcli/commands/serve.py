@@ -92,7 +92,7 @@ def command(
 
     Only this machine can connect, unless you pass --host. Web pages are refused, unless you pass --allow-origin. Connections are not
     encrypted (no TLS): put a reverse proxy such as Caddy in front of it on a network that you do not trust. Requests wait while the model
-    loads, and /health reports the progress. Ctrl-C or SIGTERM lets running answers finish.
+    loads, and /health reports the progress. After Ctrl-C or SIGTERM, running answers finish first.
     """
     from dataclasses import replace
 
@@ -110,7 +110,7 @@ def command(
         return hosts[-1]
 
     def revive() -> Path:
-        console.warn(f"the model process ended ({hosts[-1].cause_of_death()}); restarting it")
+        console.warn(f"the model process crashed ({hosts[-1].cause_of_death()}); restarting it")
         hosts[-1].release()
         return loaded(lambda _: None).name.socket
 

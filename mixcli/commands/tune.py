@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "--target-tps",
     type=click.FloatRange(min=0.01),
     metavar="N",
-    help="Find the largest context and the best type that still decode N tok/s.",
+    help="Find the largest context and the best quant that still decode N tok/s.",
 )
 @json_option
 @common
@@ -66,7 +66,7 @@ def command(
     check_rule(subject, target)
     if subject.path is None:
         raise UsageError(
-            f"{subject.label} is not installed, so nothing can be measured; `mixcli pull {subject.label}` brings it"
+            f"{subject.label} is not installed, so it cannot be measured; run `mixcli pull {subject.label}`"
         )
     machine = machine_of(*where, shapes=[subject.shape])
     if show:
@@ -112,7 +112,7 @@ def _measured(
         remember(subject.path, machine, request, found[0].placement, rows)
     if not reached:
         raise DoesNotFit(
-            f"no plan of {subject.label} decodes {target_tps:g} tok/s here, the best {found[0].decode:.1f}; "
+            f"no plan of {subject.label} decodes {target_tps:g} tok/s here: the best reaches {found[0].decode:.1f}; "
             f"try --target-tps {found[0].decode:.3g}, a smaller model (mixcli search), or a machine with faster memory"
         )
     return rows

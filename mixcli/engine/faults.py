@@ -14,7 +14,7 @@ def request_error(error: Exception) -> MixcliError:
     traceback.print_exception(error)
     said = f"{type(error).__name__}: {error}"
     return InternalError(
-        f"internal error: {said:.300}; only this request ended, see the traceback in the log"
+        f"internal error: {said:.300}; only this request failed; the traceback is in the log"
     )
 
 

@@ -77,7 +77,7 @@ class Context(Owner):
         LOG.clear()
         pointer = C.llama_init_from_model(model.pointer, params)
         if not pointer:
-            why = LOG.why() or "llama.cpp gave no reason"
+            why = LOG.why() or "no reason given"
             if OUT_OF_MEMORY.search("\n".join(LOG.lines(LEVEL_ERROR))):
                 raise DoesNotFit(
                     f"not enough memory for a context of {placement.n_ctx:,} tokens: {why}; try a smaller --ctx"

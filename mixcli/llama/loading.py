@@ -48,9 +48,9 @@ def load(
 
 
 def _load(
-    path: Path, wished: Placement, expected: Expected, on_progress: Callable[[float], bool] | None
+    path: Path, wanted: Placement, expected: Expected, on_progress: Callable[[float], bool] | None
 ) -> Loaded:
-    placement, note = checked(wished)
+    placement, note = checked(wanted)
     model = Model.load(path, placement, on_progress)
     log = LOG.lines()
     try:

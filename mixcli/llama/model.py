@@ -117,7 +117,7 @@ class Model(Owner):
                 C.llama_model_free(pointer)
             raise LoadCancelled(f"loading {path.name} was cancelled")
         if not pointer:
-            why = LOG.why() or "llama.cpp gave no reason"
+            why = LOG.why() or "no reason given"
             if OUT_OF_MEMORY.search("\n".join(LOG.lines(LEVEL_ERROR))):
                 raise DoesNotFit(f"{path.name} does not fit in memory: {why}; try a smaller quant")
             raise IntegrityError(f"llama.cpp cannot load {path.name}: {why}")

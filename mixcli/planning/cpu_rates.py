@@ -134,7 +134,7 @@ def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
     if failed:
         say(
             f"this CPU's rates for {', '.join(failed)} could not be measured ({entries[failed[0]][FAILED]}); "
-            "estimates use typical ones, `mixcli doctor` retries"
+            "estimates use typical ones; run `mixcli doctor` to measure again"
         )
     return known
 

@@ -142,7 +142,7 @@ def _processor() -> list[Finding]:
             "warn" if busy else "ok",
             f"rates of {counted(len(rates.types), 'type')} measured; "
             + (
-                "other programs ran meanwhile, `mixcli doctor` on an idle machine measures again"
+                "but other programs ran meanwhile; run `mixcli doctor` on an idle machine to measure again"
                 if busy
                 else more
             ),

@@ -45,7 +45,7 @@ def load(
 
 
 def installed(model: str | None, load_options: LoadOptions) -> StoredModel:
-    """Return the installed model that a name means; NotInstalled has the file that `mixcli pull` would bring and its rate for this wish."""
+    """Return the installed model that a name means; NotInstalled has the file that `mixcli pull` would download and its rate for this wish."""
     try:
         return find(model)
     except NotInstalled as missing:
@@ -78,7 +78,7 @@ def begin(
 
 
 def host_name(stored: StoredModel, load_options: LoadOptions, isolation_key: str = "") -> HostName:
-    """Return the name under which the host of a model and a wish is found."""
+    """Return the name under which the host of a model and its options is found."""
     return HostName(
         stored.path, stored.label, json.dumps(asdict(load_options), sort_keys=True) + isolation_key
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from mixcli.errors import MixcliError, NotInstalled, UsageError
 from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import target_of
-from mixcli.pull.type_choice import favourite, in_short, offer, pull_command, shapes_of_types, usual_types
+from mixcli.pull.type_choice import favorite, in_short, offer, pull_command, shapes_of_types, usual_types
 from mixcli.store.reference import Reference
 from mixcli.store.store import models
 from mixcli.system.formatting import format_bytes
@@ -22,9 +22,9 @@ from profiles.shape import ModelShape
 
 
 def with_offer(missing: NotInstalled, load_options: LoadOptions) -> NotInstalled:
-    """Return the same error with what `mixcli pull` would bring for this wish; as it is where that is not known.
+    """Return the same error with what `mixcli pull` would download for these options; as it is where that is not known.
 
-    Raises what planning raises for a wish that no model can meet, such as an unknown profile.
+    Raises what planning raises for options that no model can meet, such as an unknown profile.
     """
     reference = None if missing.name is None else Reference.parse(missing.name)
     if reference is not None and not usual_types(reference.name):
@@ -36,7 +36,7 @@ def with_offer(missing: NotInstalled, load_options: LoadOptions) -> NotInstalled
     except MixcliError:  # a worker that does not answer, a library that does not start
         return missing
     if reference is None:
-        name, planned = favourite(target)
+        name, planned = favorite(target)
         small = "" if planned is None else "; `mixcli pull demo` makes a small one offline"
         return NotInstalled(
             missing.what, offer(name, planned, target, "") + small, None, "" if planned else name
@@ -44,14 +44,13 @@ def with_offer(missing: NotInstalled, load_options: LoadOptions) -> NotInstalled
     planned = target.choose(usual_types(reference.name))
     named = next((row for row in planned.rows if row.type == reference.type), None)
     if reference.type and (named is None or named.plan):
-        brings = in_short(named, target.where) if named else "it"
-        return NotInstalled(
-            missing.what, f"{pull_command(str(reference), target)} brings {brings}", missing.name
-        )
+        pull = pull_command(str(reference), target)
+        step = f"{pull} downloads {in_short(named, target.where)}" if named else f"run {pull}"
+        return NotInstalled(missing.what, step, missing.name)
     what, least = missing.what, planned.rows[-1]
     if planned.chosen is None:
-        what = f"{what} and no type of it fits {target.where}: the smallest, {least.type}, has {format_bytes(least.size)}"
-        other, its_types = favourite(target)
+        what = f"{what} and no quant of it fits {target.where}: the smallest, {least.type}, has {format_bytes(least.size)}"
+        other, its_types = favorite(target)
         return NotInstalled(what, offer(other, its_types, target), missing.name, other)
     if named is not None:
         what = f"{what} and does not fit {target.where} ({format_bytes(named.size)})"
@@ -81,8 +80,8 @@ def plan_or_offer(
         for file_type, one in sorted(smaller.items(), key=lambda pair: -pair[1].bytes_weights):
             row = row_of(file_type, one, machine, request)
             if row.plan:
-                return f"{naming(label, file_type)}, the largest type that fits ({format_bytes(row.size)})"
-        other, its_types = favourite(target)
+                return f"{naming(label, file_type)}, the largest quant that fits ({format_bytes(row.size)})"
+        other, its_types = favorite(target)
         best = its_types.chosen if its_types else None
         if best is None or other == name:
             return "`mixcli pull demo`, which runs anywhere" if other != name else ""

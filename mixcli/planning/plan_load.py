@@ -46,7 +46,7 @@ def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
 
 
 def estimated_decode(stored: StoredModel, load_options: LoadOptions, placement: Placement) -> float:
-    """Return the tokens per second that a placement should decode on the machine of a wish."""
+    """Return the tokens per second that a placement should decode on the machine of a load."""
     shape = shape_of(header_of(stored.parts))
     machine = machine_of(load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     return estimate(shape, machine, placement, layout_of(shape, placement, machine)).decode
@@ -60,7 +60,7 @@ def _order(found: Plan, load_options: LoadOptions) -> LoadPlan:
 def _tuned(
     stored: StoredModel, shape: ModelShape, machine: Machine, load_options: LoadOptions
 ) -> LoadPlan | None:
-    """Return what `mixcli tune` found for this wish, when it still fits."""
+    """Return what `mixcli tune` found for these options, when it still fits."""
     placement = tuned(stored.path, shape, machine, load_options.request)
     if placement is None:
         return None

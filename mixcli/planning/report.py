@@ -14,7 +14,7 @@ from mixcli.pull.type_choice import (
     Target,
     TypeRow,
     check_rate,
-    favourite,
+    favorite,
     rows_of,
     shapes_of_types,
     usual_shapes,
@@ -72,7 +72,7 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
                 raise
     is_remote = _is_remote(name)
     if quant and named_type and (facts or is_remote) and quant.upper() != named_type.upper():
-        raise UsageError(f"{model} and --quant {quant} both name a type; remove one of them")
+        raise UsageError(f"{model} and --quant {quant} both name a quant; remove one of them")
     if is_remote:
         return _remote(model or "", quant, target)
     from mixcli.store.file_types import file_type as type_name
@@ -85,7 +85,7 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
         here = _here(model)
         shapes = shapes_of_types(here.shape, {wanted: None})
         if wanted not in shapes:
-            raise UsageError(f"for a file, other types can only be approximated: {', '.join(BITS)}")
+            raise UsageError(f"for a file, other quants can only be approximated: {', '.join(BITS)}")
         return Subject(f"{here.label} as {wanted} (about)", shapes[wanted], None)
     if named := quant or named_type:
         file_type = type_name(named)
@@ -102,7 +102,7 @@ def subject_or_best(model: str | None, quant: str | None, target: Target) -> Sub
     """
     if model or quant or default_model.get() or len(models()) == 1:
         return subject_of(model, quant, target)
-    name, planned = favourite(target)
+    name, planned = favorite(target)
     if planned is None or planned.chosen is None:
         return _here(None)
     console.note(
@@ -122,7 +122,7 @@ def check_rule(subject: Subject, target: Target) -> None:
     """Raise UsageError where a person asked how to choose a type, and the subject is one file."""
     if target.is_asked and subject.planned is None:
         option = "--prefer" if target.rule.min_tps is None else "--min-tps"
-        raise UsageError(f"{option} chooses a type, but {subject.label} is a single file; remove {option}")
+        raise UsageError(f"{option} chooses a quant, but {subject.label} is a single file; remove {option}")
 
 
 def _here(model: str | None) -> Subject:
@@ -205,7 +205,7 @@ class Alternative:
 
 def others(subject: Subject, machine: Machine, request: PlanRequest, chosen: Plan) -> list[Alternative]:
     """Return what else would fit: the largest file that lies wholly on GPUs first, the nearest types, the nearest contexts in this type."""
-    nearest, largest = _neighbours(subject, machine, request)
+    nearest, largest = _neighbors(subject, machine, request)
     found = [
         _other(
             f"{row.type}{', the largest that fits entirely on the GPUs' if row is largest else ''}", row.plan
@@ -221,7 +221,7 @@ def others(subject: Subject, machine: Machine, request: PlanRequest, chosen: Pla
     return found
 
 
-def _neighbours(subject: Subject, machine: Machine, request: PlanRequest) -> tuple[list[Row], Row | None]:
+def _neighbors(subject: Subject, machine: Machine, request: PlanRequest) -> tuple[list[Row], Row | None]:
     """Return the nearest types that fit, the largest first, and the largest that lies wholly on GPUs where that is not the subject.
 
     No more types are planned than that takes.

@@ -41,7 +41,7 @@ def remember(
 
 
 def evidence(path: Path, machine: Machine, request: PlanRequest) -> list[TuningRow]:
-    """Return the measurements that were made for a model and wish; empty when there were none."""
+    """Return the measurements that were made for a model and its options; empty when there were none."""
     rows = _known(path, machine, request).get("rows")
     rows = rows if isinstance(rows, list) else []
     names = [field.name for field in fields(TuningRow)]
@@ -81,7 +81,7 @@ def _key(path: Path, machine: Machine, request: PlanRequest) -> str:
 
 
 def _known(path: Path, machine: Machine, request: PlanRequest) -> dict[str, Any]:
-    """Return what is remembered of a model and wish."""
+    """Return what is remembered of a model and its options."""
     found = json_cache.load("tuned").get(_key(path, machine, request))
     return found if isinstance(found, dict) else {}
 

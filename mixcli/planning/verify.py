@@ -21,7 +21,7 @@ def show_verified(subject: Subject, plan: Plan, workers: Sequence[str]) -> None:
     """Print predicted against actual bytes for each buffer; UsageError for a model that is not here."""
     if subject.path is None:
         raise UsageError(
-            f"{subject.label} is not installed, so there is nothing to load; `mixcli pull {subject.label}` brings it"
+            f"{subject.label} is not installed, so it cannot be loaded; run `mixcli pull {subject.label}`"
         )
     found = measured(subject, replace(plan.placement, workers=tuple(workers)), expectation(plan.ledger))
     rows = [

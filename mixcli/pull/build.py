@@ -50,7 +50,7 @@ def folder_summary(folder: Path, file_type: str | None, name: str | None, target
     return PullPlan(
         f"{about.name}:{taken}",
         about.description,
-        about.licence.words,
+        about.license.words,
         str(folder),
         tuple(here),
         plan.bytes_disk,
@@ -121,7 +121,7 @@ def about_entry(known: CatalogEntry) -> About:
     return About(
         known.name,
         known.description,
-        license_of(known.licence),
+        license_of(known.license),
         known.origin,
         prompt=known.prompt,
         alignment=known.alignment,

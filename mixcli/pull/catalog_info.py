@@ -11,7 +11,7 @@ from mixcli.system.formatting import count, format_bytes
 @dataclass(frozen=True)
 class CatalogInfo:
     """The facts of a model of the catalog that is not installed: `types` has about how many bytes each type takes, None where that is not known,
-    `suits` the type for the target, empty where none fits, `pull` the command that brings it.
+    `suits` the type for the target, empty where none fits, `pull` the command that downloads it.
     """
 
     model: str
@@ -23,7 +23,7 @@ class CatalogInfo:
     prompt: str
     kind: str
     alignment: str
-    licence: str
+    license: str
     format: str
     origin: str
     safetensors: str
@@ -66,11 +66,13 @@ def catalog_info(of: CatalogEntry, target: Target) -> CatalogInfo:
         prompt=of.prompt,
         kind=of.kind,
         alignment=of.alignment,
-        licence=of.licence_words,
+        license=of.license_words,
         format="GGUF",
         origin=of.gguf or of.origin,
         safetensors=of.safetensors,
         types={name: shape.bytes_weights for name, shape in shapes.items()} or dict.fromkeys(of.types),
         suits=chosen.type if chosen else of.default_type if planned is None else "",
-        pull=offer(of.name, planned, target) if chosen or planned is None else f"no type fits {target.where}",
+        pull=offer(of.name, planned, target)
+        if chosen or planned is None
+        else f"no quant fits {target.where}",
     )

@@ -80,7 +80,7 @@ def fetch(
                 if last_try:
                     raise IntegrityError(
                         f"{repo.repo}: {file.name} was downloaded twice with the wrong checksum ({found[:16]}… instead of {file.etag[:16]}…); "
-                        "the server or a proxy is broken, try another network"
+                        "the server or a proxy is broken; try another network"
                     )
             part.replace(blob)
             _flush(blob.parent)

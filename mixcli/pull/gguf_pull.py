@@ -161,7 +161,7 @@ class GgufJob:
         return PullPlan(
             f"{self.about.name}:{self.choice.type}",
             self.about.description,
-            self.about.licence.words,
+            self.about.license.words,
             f"{self.repo.repo} at {self.repo.commit[:12]}",
             costs,
             _size(self.choice.files),

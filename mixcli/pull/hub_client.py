@@ -47,14 +47,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteRepo:
-    """A repository at one commit. `licence` is what its card says, `gated` whether its terms must be accepted first."""
+    """A repository at one commit. `license` is what its card says, `gated` whether its terms must be accepted first."""
 
     repo: str
     revision: str
     commit: str
     files: tuple[RemoteFile, ...]
-    licence: str | None = None
-    licence_link: str | None = None
+    license: str | None = None
+    license_link: str | None = None
     gated: bool = False
     tags: tuple[str, ...] = field(default=(), repr=False)
 
@@ -102,12 +102,12 @@ def look(repo: str, revision: str = "main") -> RemoteRepo:
     commit = info.sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise IntegrityError(
-            f"the Hub returned the invalid commit {_said(commit)} for {repo}; do not trust this server"
+            f"the Hub returned the invalid commit {_said(commit)} for {repo}; check HF_ENDPOINT and the proxy"
         )
     siblings = info.siblings or []
     names = [sibling.rfilename for sibling in siblings]
     if len(set(map(str, names))) < len(names):
-        raise IntegrityError(f"{repo} lists a file twice; do not trust this repository")
+        raise IntegrityError(f"{repo} lists a file twice; choose another repository")
     if len(siblings) > MAX_FILES:
         raise IntegrityError(f"{repo} has {len(siblings):,} files; the limit is {MAX_FILES:,}")
     said: Any = getattr(info.card_data, "to_dict", dict)()
@@ -131,15 +131,15 @@ def _file(sibling: Any, repo: str) -> RemoteFile:
     etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
     if not is_plain_path(name):
         raise IntegrityError(
-            f"{repo} lists a file called {ascii(name)[:80]}, which is not a safe name; do not trust this repository"
+            f"{repo} lists a file called {ascii(name)[:80]}, which is not a safe name; choose another repository"
         )
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
         raise IntegrityError(
-            f"{repo}: {name} has an impossible size ({_said(size)}); do not trust this repository"
+            f"{repo}: {name} has an impossible size ({_said(size)}); choose another repository"
         )
     if not isinstance(etag, str) or not _ETAG.fullmatch(etag):
         raise IntegrityError(
-            f"{repo}: {name} has the etag {_said(etag)}, which is not a checksum; do not trust this repository"
+            f"{repo}: {name} has the etag {_said(etag)}, which is not a checksum; choose another repository"
         )
     return RemoteFile(name, size, etag)
 
@@ -172,7 +172,7 @@ def locate(repo: RemoteRepo, file: RemoteFile) -> str:
     if found.commit_hash != repo.commit or found.etag != file.etag or found.size not in {None, file.size}:
         raise IntegrityError(
             f"{repo.repo}: the Hub lists {file.name} with checksum {file.etag[:16]}… and {file.size:,} bytes but serves "
-            f"{ascii(found.etag)[:24]} with {_said(found.size)}; do not trust this server"
+            f"{ascii(found.etag)[:24]} with {_said(found.size)}; check HF_ENDPOINT and the proxy"
         )
     return joined(url, found.location)
 

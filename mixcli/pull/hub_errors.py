@@ -158,17 +158,17 @@ _MEANINGS: tuple[tuple[type[Exception], int, type[MixcliError], str], ...] = (
     (HfHubHTTPError, 401, NotReachable, "the Hub rejected the token for {repo}; log in again with `hf auth login`"),
     (HfHubHTTPError, 403, NotReachable, "{host} denies this account access to {repo} (403); see {page}"),
     (HfHubHTTPError, 404, UsageError, "{repo} not found at {host} (404); check the name and HF_ENDPOINT"),
-    (HfHubHTTPError, 416, IntegrityError, "{host} has fewer bytes of {file} than the Hub lists (416); retry later, and do not trust it if this persists"),
+    (HfHubHTTPError, 416, IntegrityError, "{host} has fewer bytes of {file} than the Hub lists (416); retry later, and check HF_ENDPOINT if this persists"),
     (HfHubHTTPError, 429, NotReachable, "rate limited by the Hub (429); retry {wait}, or log in for a higher limit; {kept}"),
     (HfHubHTTPError, 511, NotReachable, "the network requires a login (511); open any web page in a browser, log in, and run the same command again"),
     (HfHubHTTPError, 0, NotReachable, "{host} returned {status} for {repo}; {kept}"),
-    (Untrusted, 0, IntegrityError, "{host} {detail}; check for a login page or a broken proxy, else do not trust this server"),
+    (Untrusted, 0, IntegrityError, "{host} {detail}; check for a login page, a broken proxy or a wrong HF_ENDPOINT"),
     (Mismatch, 0, IntegrityError, "{host} {detail}; its copy of {file} differs from the listed one, or a proxy is broken; downloaded data is kept"),
     (httpx2.DecodingError, 0, IntegrityError, "{host} sent a response that cannot be decompressed; check for a broken proxy"),
     (httpx2.ConnectTimeout, 0, NotReachable, "{host} cannot be reached (no response); check the network; {kept}"),
     (httpx2.TimeoutException, 0, NotReachable, "{host} stopped responding, or sends less than 1 kB/s; {kept}"),
     (httpx2.ConnectError, 0, NotReachable, "{host} cannot be reached ({detail}); check the network; {kept}"),
-    (httpx2.TooManyRedirects, 0, NotReachable, "{host} redirects endlessly; do not trust this server"),
+    (httpx2.TooManyRedirects, 0, NotReachable, "{host} redirects endlessly; check HF_ENDPOINT and the proxy"),
 )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         raise UsageError(f"the folder {wanted.text} {what}; name a folder with a checkpoint in safetensors")
     reference = Reference.parse(wanted.text)
     if reference.type and wanted.quant and reference.type != wanted.quant:
-        raise UsageError(f"{wanted.text} and --quant {wanted.quant} both name a type; remove one of them")
+        raise UsageError(f"{wanted.text} and --quant {wanted.quant} both name a quant; remove one of them")
     # with a preference another type than that which is here may suit
     is_open = not (reference.type or wanted.quant) and target.is_asked
     is_unknown = reference.name not in catalog() and not (is_open and reference.is_repo)
@@ -128,7 +128,7 @@ def _known_plan(
     return PullPlan(
         f"{wanted.name or known.name}:{row.type}",
         known.description,
-        known.licence_words,
+        known.license_words,
         known.safetensors if wanted.quant else known.gguf,
         (),
         row.size,
@@ -183,11 +183,11 @@ def _from_hub(
 
     source = reference.name if known is None else known.safetensors if wanted.quant else known.gguf
     repo = hub_client.look(source, reference.revision or "main")
-    stated = repo.licence or (known.licence if known else None)
+    stated = repo.license or (known.license if known else None)
     about = About(
         wanted.name or reference.name,
         known.description if known else f"{repo.repo} of the Hugging Face Hub",
-        license_of(stated, repo.licence_link),
+        license_of(stated, repo.license_link),
         f"{repo.repo}@{repo.commit}",
         keeper="hub",
         revision=repo.commit,

@@ -35,7 +35,7 @@ class PullPlan:
 
     label: str
     description: str
-    licence: str
+    license: str
     origin: str
     files: tuple[FileCost, ...]
     size: int
@@ -84,5 +84,5 @@ def check_disk(needs: Sequence[tuple[Path, int]]) -> None:
         if (free := shutil.disk_usage(folder).free) < n_bytes:
             raise DoesNotFit(
                 f"this needs {format_bytes(n_bytes)} on the disk of {folder}, but {format_bytes(free)} are free; "
-                "free some space, choose a smaller type, or set HF_HOME and MIXCLI_HOME to another disk"
+                "free some space, choose a smaller quant, or set HF_HOME and MIXCLI_HOME to another disk"
             )

@@ -43,7 +43,7 @@ def quantize_job(
 ) -> "StreamJob":
     """Read what is small, the headers of the rest, and plan; without a file type take the one that suits the target best.
 
-    Raises UsageError for a repository without a checkpoint, DoesNotFit where no type fits and none was named.
+    Raises UsageError for a repository without a checkpoint, DoesNotFit where no quant fits and none was named.
     """
     small = [file for file in repo.files if any(fnmatch.fnmatchcase(file.name, name) for name in SMALL)]
     if not any(file.name in {layout.value for layout in Layout} for file in small):
@@ -51,7 +51,7 @@ def quantize_job(
     for file in small:
         if file.size > MAX_SMALL:
             raise UsageError(
-                f"{repo.repo}: {file.name} has {format_bytes(file.size)}, far too large for such a file; do not trust this model"
+                f"{repo.repo}: {file.name} has {format_bytes(file.size)}, far too large for such a file; choose another repository"
             )
         download.fetch(repo, file, report)
     cache = CachedRepo(repo.repo)
@@ -106,7 +106,7 @@ class StreamJob:
         return PullPlan(
             f"{self.about.name}:{self.type}",
             self.about.description,
-            self.about.licence.words,
+            self.about.license.words,
             f"{self.repo.repo} at {self.repo.commit[:12]}, quantized during the download",
             costs,
             n_bytes,

@@ -17,7 +17,7 @@ from quantize.errors import QuantizeError, Unsupported
 from quantize.source import ModelSource
 
 # What `mixcli pull` brings when nothing is named: the first that fits
-FAVOURITES = ("mixtral", "mistral", "demo")
+FAVORITES = ("mixtral", "mistral", "demo")
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ def usual_types(name: str) -> dict[str, ModelShape]:
     return usual_shapes(facts) if facts else {}
 
 
-def favourite(target: Target) -> tuple[str, FileChoice | None]:
-    """Return the catalog's name for a machine and how its types do: the first of FAVOURITES that fits in some type, and is as fast as was asked for.
+def favorite(target: Target) -> tuple[str, FileChoice | None]:
+    """Return the catalog's name for a machine and how its types do: the first of FAVORITES that fits in some type, and is as fast as was asked for.
 
     The last of them runs anywhere, and its types are None. Raises DoesNotFit where some fit and none is fast enough.
     """
     slow = None
-    for name in FAVOURITES:
+    for name in FAVORITES:
         if shapes := usual_types(name):
             planned = target.choose(shapes)
             if planned.chosen:
@@ -74,7 +74,7 @@ def favourite(target: Target) -> tuple[str, FileChoice | None]:
             slow = (planned, name) if planned.fastest else slow
     if slow is not None:
         check_rate(*slow)
-    return FAVOURITES[-1], None
+    return FAVORITES[-1], None
 
 
 def choices_of(entries: Sequence[CatalogEntry], target: Target) -> list[FileChoice]:
@@ -120,7 +120,7 @@ def type_to_make(
 ) -> tuple[str, FileChoice]:
     """Return the type to make of a checkpoint and how all types would do: `file_type`, or the one that suits the target best.
 
-    Raises DoesNotFit where no type fits and none was named; `name` is the checkpoint's, for the message.
+    Raises DoesNotFit where no quant fits and none was named; `name` is the checkpoint's, for the message.
     """
     shape = model_shape(
         {key: value.value for key, value in model.metadata.items()},
@@ -141,12 +141,12 @@ def type_to_make(
 def nothing_fits(
     name: str, file_type: str, n_bytes: int, machine: Machine, target: Target, anyway: str
 ) -> DoesNotFit:
-    """Return the refusal of a model of which no type fits: its smallest type, the catalog's model that fits, and how to force a type (`anyway`)."""
+    """Return the refusal of a model of which no quant fits: its smallest type, the catalog's model that fits, and how to force a type (`anyway`)."""
     gpus = 0 if machine.unified else sum(gpu.bytes_free for gpu in machine.gpus)
     other = replace(target, rule=Rule(target.rule.prefer))
     return DoesNotFit(
-        f"no type of {name} fits {target.where}: the smallest, {file_type}, has {format_bytes(n_bytes)}, and {format_bytes(machine.bytes_free + gpus)} are free; "
-        f"{offer(*favourite(other), target)}; to force a type: {anyway}"
+        f"no quant of {name} fits {target.where}: the smallest, {file_type}, has {format_bytes(n_bytes)}, and {format_bytes(machine.bytes_free + gpus)} are free; "
+        f"{offer(*favorite(other), target)}; to force a quant: {anyway}"
     )
 
 
@@ -155,7 +155,7 @@ def check_rate(planned: FileChoice, name: str) -> None:
     fastest = planned.fastest
     if planned.chosen is None and fastest is not None:
         raise DoesNotFit(
-            f"no type of {name} decodes {planned.rule.min_tps:g} tok/s here: the fastest, {fastest.type}, decodes about "
+            f"no quant of {name} decodes {planned.rule.min_tps:g} tok/s here: the fastest, {fastest.type}, decodes about "
             f"{fastest.decode:.1f}; try --min-tps {floor(fastest.decode * 10) / 10 or 0.01:g}, or a smaller model (mixcli search)"
         )
 
@@ -247,7 +247,7 @@ def in_short(row: Row, where: str) -> str:
 
 
 def offer(name: str, planned: FileChoice | None, target: Target, text: str | None = None) -> str:
-    """Return which command brings the chosen type of a model, its size and its rate. `text` is what the command names: `name`, or nothing.
+    """Return which command downloads the chosen type of a model, its size and its rate. `text` is what the command names: `name`, or nothing.
 
     The demo, whose types are not planned, runs anywhere.
     """
@@ -256,8 +256,8 @@ def offer(name: str, planned: FileChoice | None, target: Target, text: str | Non
         return f"`mixcli pull {name}` makes a small one offline"
     short = in_short(row, target.where)
     if text == "":
-        return f"{pull_command('', target)} brings {name}:{short}"
-    return f"{pull_command(text or name, target)} brings {short}"
+        return f"{pull_command('', target)} downloads {name}:{short}"
+    return f"{pull_command(text or name, target)} downloads {short}"
 
 
 def pull_command(text: str, target: Target) -> str:
@@ -269,7 +269,7 @@ def how_it_runs(row: Row, others: Sequence[Row] = ()) -> str:
     """Return in words how fast a type is and where it lies, or that it does not fit and which of the others, largest first, does."""
     if row.plan is None:
         fits = next((other for other in others if other.plan), None)
-        step = f"; the largest type that fits is {fits.type} ({format_bytes(fits.size)})" if fits else ""
+        step = f"; the largest quant that fits is {fits.type} ({format_bytes(fits.size)})" if fits else ""
         return f"it does not fit in memory{step}"
     rates = row.plan.estimate
     where = f"{format_bytes(row.bytes_on_gpus)} on GPUs, {format_bytes(row.size - row.bytes_on_gpus)} in host memory"
@@ -286,7 +286,7 @@ __all__ = [
     "check_rate",
     "choice_data",
     "choices_of",
-    "favourite",
+    "favorite",
     "how_it_runs",
     "in_short",
     "nothing_fits",

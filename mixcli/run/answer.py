@@ -51,10 +51,10 @@ class Answer:
         used, at = self.usage, self.timings
         prompt, answer = (_tokens(n) for n in (used.prompt_tokens, used.completion_tokens))
         if at.cache_n is None or at.prompt_per_second is None or at.predicted_per_second is None:
-            return f"prompt {prompt}, answer {answer}, ended by {self.finish_reason}"
+            return f"prompt {prompt}, answer {answer}, finish reason {self.finish_reason}"
         return (
             f"prompt {prompt} ({at.cache_n} cached) at {at.prompt_per_second:.1f} tok/s, "
-            f"answer {answer} at {at.predicted_per_second:.1f} tok/s, ended by {self.finish_reason}"
+            f"answer {answer} at {at.predicted_per_second:.1f} tok/s, finish reason {self.finish_reason}"
         )
 
 
@@ -87,7 +87,7 @@ def ask(host: ChatBackend, body: ChatBody, *, show: bool = True, keep_interrupte
         if isinstance(error, Unresponsive):
             raise
         raise ModelDied(
-            f"the model process ended during the answer ({host.cause_of_death()}); run the same command again"
+            f"the model process crashed during the answer ({host.cause_of_death()}); run the same command again"
         ) from error
     except MixcliError:
         if show and any(delta.text for delta in deltas):

@@ -140,12 +140,12 @@ class MapReduce:
         """Return the error of a level whose answers are as long as what they are about."""
         if self._n_longest > room.answer:
             return DoesNotFit(
-                f"the server does not keep to max_tokens: a part's answer has {self._n_longest:,} tokens, {room.answer:,} were allowed; "
-                "so the text never gets short enough for --on-overflow map-reduce"
+                f"the server ignores max_tokens: the answer to a part has {self._n_longest:,} tokens, {room.answer:,} were allowed; "
+                "--on-overflow map-reduce needs a server that limits answers"
             )
         return DoesNotFit(
-            f"the answers to the parts have {now.n_bytes:,} bytes together, the texts that they are about {before.n_bytes:,}, so they do not "
-            "get short enough; ask for shorter ones in the prompt or with --max-tokens, or for a larger context with --ctx"
+            f"the answers to the parts are too long: {now.n_bytes:,} bytes for {before.n_bytes:,} bytes of text; "
+            "ask for shorter answers, lower --max-tokens or raise --ctx"
         )
 
     def _answers(self, parts: Sequence[str], room: PartBudget) -> list[str]:

@@ -162,9 +162,7 @@ class Proxy:
             try:
                 await _pass_on(await self._upstream.revived(client), exchange, accepted, body)
             except (LoadFailed, _NotBegun) as error:
-                message = (
-                    f"the model process ended, and could not be started again: {error.__cause__ or error}"
-                )
+                message = f"the model process crashed and cannot be started again: {error.__cause__ or error}"
                 await exchange.refuse(unavailable(message))
 
     async def _look_while_loading(self, exchange: _Exchange, accepted: Accepted) -> None:

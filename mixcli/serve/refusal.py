@@ -51,7 +51,7 @@ TOO_LARGE = invalid(413, f"the request body is larger than {MAX_BODY:,} bytes, w
 TOO_SLOW = invalid(408, "timed out while reading the request body")
 NOT_HTTP = invalid(400, "invalid HTTP request")
 UNLOADED = unavailable("no model is loaded; the next completion request loads it again")
-TORN = unavailable("the model process ended during the answer; retry to load the model again")
+TORN = unavailable("the model process crashed during the answer; retry to load the model again")
 UNRESPONSIVE = unavailable(
     "the model process does not respond; end it with `mixcli stop`, the next request starts another"
 )

@@ -21,7 +21,7 @@ class CatalogEntry:
     name: str
     description: str
     builder: str
-    licence: str
+    license: str
     parameters: float
     active: float
     context: int
@@ -35,9 +35,9 @@ class CatalogEntry:
     types: tuple[str, ...] = ()
 
     @property
-    def licence_words(self) -> str:
+    def license_words(self) -> str:
         """Return what the license allows and asks."""
-        return license_of(self.licence).words
+        return license_of(self.license).words
 
 
 @cache
@@ -66,5 +66,5 @@ def file_type(of: CatalogEntry, asked: str | None) -> str:
     if asked is not None and of.types and asked not in of.types:
         near = nearest(asked, of.types)
         hint = f"; did you mean {near}?" if near else ""
-        raise UsageError(f"{of.name} has no type {asked!r}; use {', '.join(of.types)}{hint}")
+        raise UsageError(f"{of.name} has no quant {asked!r}; use {', '.join(of.types)}{hint}")
     return asked or of.default_type

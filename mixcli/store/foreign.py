@@ -42,13 +42,13 @@ class ForeignModel:
         return sum(path.stat().st_size for path in self.files if _is_file(path))
 
 
-def sightings() -> list[ForeignModel]:
+def foreign_models() -> list[ForeignModel]:
     """List what is seen, each label once."""
     found: dict[str, ForeignModel] = {}
     for look in (_in_hub_cache, _in_ollama, _in_lm_studio):
         try:
-            for sighting in look():
-                found.setdefault(sighting.label, sighting)
+            for model in look():
+                found.setdefault(model.label, model)
         except (OSError, RuntimeError):  # RuntimeError: links in a circle
             continue  # what another program keeps in a folder that cannot be read is its own affair
     return list(found.values())

@@ -18,18 +18,18 @@ class License:
 
 # SPDX id -> what it allows and asks
 OPEN = {
-    "Apache-2.0": "free to use, change and sell, also commercially; keep the license text with copies",
-    "MIT": "free to use, change and sell, also commercially; keep the license text with copies",
-    "BSD-3-Clause": "free to use, change and sell, also commercially; keep the license text with copies",
+    "Apache-2.0": "free for any use, including commercial; keep the license text with copies",
+    "MIT": "free for any use, including commercial; keep the license text with copies",
+    "BSD-3-Clause": "free for any use, including commercial; keep the license text with copies",
     "CC0-1.0": "no conditions at all",
-    "CC-BY-4.0": "free to use, change and sell, also commercially; name the authors",
-    "CC-BY-SA-4.0": "free to use, change and sell; name the authors and share changes under the same license",
+    "CC-BY-4.0": "free for any use, including commercial; credit the authors",
+    "CC-BY-SA-4.0": "free for any use, including commercial; credit the authors and share changes under the same license",
 }
 OTHER = {
-    "CC-BY-NC-4.0": "not for commercial use; name the authors",
-    "CC-BY-NC-SA-4.0": "not for commercial use; name the authors and share changes under the same license",
-    "CC-BY-NC-ND-4.0": "not for commercial use, and changed copies must not be shared; name the authors",
-    "OpenRAIL": "use is restricted by a list of purposes; read it before you use the model for others",
+    "CC-BY-NC-4.0": "not for commercial use; credit the authors",
+    "CC-BY-NC-SA-4.0": "not for commercial use; credit the authors and share changes under the same license",
+    "CC-BY-NC-ND-4.0": "not for commercial use, and changed copies must not be shared; credit the authors",
+    "OpenRAIL": "some purposes are forbidden; read the list before you use the model",
     "Llama-2": "Meta's own terms, with a limit on the number of users",
     "Llama-3": "Meta's own terms, with a limit on the number of users and naming rules",
     "MNPL-0.1": "Mistral's non-production terms: research and testing, not commercial use",
@@ -51,11 +51,11 @@ def license_of(name: str | None, link: str | None = None) -> License:
     """Return what a license means; `name` is an SPDX id or what a model card says, `link` is where its text stands."""
     text = (name or "").strip()
     if not text or text.lower() in {"unknown", "none", "n/a"}:
-        return License(UNKNOWN, "unknown; read the model card before you use it for others")
+        return License(UNKNOWN, "unknown; read the model card before you use the model")
     known = _SPELLED.get(text.lower(), text)
     where = f"; its text: {link}" if link else ""
     if known in OPEN:
         return License(known, f"{known}: open weights, {OPEN[known]}")
     if known in OTHER:
         return License(known, f"{known}: other terms, {OTHER[known]}{where}")
-    return License(known, f"{known}: other terms; read them before you use the model for others{where}")
+    return License(known, f"{known}: other terms; read them before you use the model{where}")

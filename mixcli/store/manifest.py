@@ -35,8 +35,8 @@ class Manifest:
     type: str
     files: tuple[StoredFile, ...]
     description: str
-    licence: str
-    licence_words: str
+    license: str
+    license_words: str
     origin: str
     created: str
     keeper: str = "mixcli"
@@ -84,7 +84,9 @@ def read(path: Path) -> Manifest | None:
     """Read a manifest; None for one that is torn, of another version, or points to nothing."""
     try:
         with path.open("rb") as file:
-            fields: dict[str, Any] = json.loads(file.read(MAX_BYTES))
+            stored_fields: dict[str, Any] = json.loads(file.read(MAX_BYTES))
+        # the first manifests spelled it "licence"
+        fields = {name.replace("licence", "license"): value for name, value in stored_fields.items()}
         stored = tuple(StoredFile(**file) for file in fields.pop("files"))
         manifest = Manifest(files=stored, **fields)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -123,7 +125,7 @@ class About:
 
     name: str
     description: str
-    licence: License
+    license: License
     origin: str
     keeper: str = "mixcli"
     revision: str = ""
@@ -137,8 +139,8 @@ class About:
             type=file_type,
             files=files,
             description=self.description,
-            licence=self.licence.name,
-            licence_words=self.licence.words,
+            license=self.license.name,
+            license_words=self.license.words,
             origin=self.origin,
             created=now(),
             keeper=self.keeper,

@@ -36,7 +36,7 @@ class ModelInfo:
     types: Mapping[str, str]
     size: int
     alignment: str | None
-    licence: str
+    license: str
     origin: str
     revision: str | None
     sha256: str
@@ -77,7 +77,7 @@ class ModelRow:
     active_parameters: int = 0
     context: int = 0
     architecture: str = ""
-    licence: str = "unknown"
+    license: str = "unknown"
     more: Mapping[str, object] = field(default_factory=dict)
 
     def to_data(self) -> dict[str, object]:
@@ -108,7 +108,7 @@ def model_info(model: StoredModel) -> ModelInfo:
         types=_types(header),
         size=header.file_size,
         alignment=(about.alignment or "unknown") if about else None,
-        licence=about.licence_words if about else _licence(header).words,
+        license=about.license_words if about else _license(header).words,
         origin=about.origin if about else found,
         revision=about.revision if about else None,
         sha256=about.sha256 if about else model.seen.sha256[0] if model.seen else "",
@@ -124,7 +124,7 @@ def row(model: StoredModel) -> ModelRow:
     more: dict[str, object] = {}
     if about:
         known = asdict(about)
-        keys = ("name", "type", "description", "licence_words", "origin", "created", "revision")
+        keys = ("name", "type", "description", "license_words", "origin", "created", "revision")
         more = {key: known[key] for key in keys}
         more |= {"sha256": about.sha256, "files": [str(path) for path in model.parts]}
     start = ModelRow(
@@ -133,7 +133,7 @@ def row(model: StoredModel) -> ModelRow:
         about.size if about else _size(model),
         model.seen.keeper if model.seen else "mixcli",
         last.isoformat(timespec="seconds") if last else None,
-        licence=about.licence if about else "unknown",
+        license=about.license if about else "unknown",
         more=more,
     )
     try:
@@ -147,7 +147,7 @@ def row(model: StoredModel) -> ModelRow:
         active_parameters=shape.params_active,
         context=shape.n_ctx_train,
         architecture=header.architecture,
-        licence=about.licence if about else _licence(header).name,
+        license=about.license if about else _license(header).name,
     )
 
 
@@ -160,7 +160,7 @@ def damaged_row(one: Damaged) -> ModelRow:
         about.size if about else 0,
         "mixcli",
         None,
-        licence=about.licence if about else "unknown",
+        license=about.license if about else "unknown",
         more={"damaged": one.sentence},
     )
 
@@ -180,7 +180,7 @@ def _size(model: StoredModel) -> int:
     return total
 
 
-def _licence(header: GgufHeader) -> License:
+def _license(header: GgufHeader) -> License:
     name = header.get("general.license")
     return license_of(name if isinstance(name, str) else None)
 

@@ -54,7 +54,7 @@ class Reference:
             owner, repo, file = name.split("/", 2)
             name = f"{owner}/{repo}"
         if not file_type and not late_type and ":" in rest + said:
-            raise UsageError(f"{shown(text)} has no type after the colon; did you mean {name or 'demo'}?")
+            raise UsageError(f"{shown(text)} has no quant after the colon; did you mean {name or 'demo'}?")
         if not name:
             raise UsageError(f"{shown(text)} is not a model name; use a name such as demo, or demo:Q8_0")
         reference = cls(name, (file_type or late_type).upper() or None, said or revision, file)
@@ -66,7 +66,7 @@ class Reference:
             hint = f"; did you mean {self.name.strip('/')}?" if _is_one_name(self.name.strip("/")) else ""
             raise UsageError(f"{text} is not a repository name; use the form org/name{hint}")
         if self.type and not _TYPE.fullmatch(self.type):
-            raise UsageError(f"{text} has an invalid type {shown(self.type)}; use a type such as Q4_K_M")
+            raise UsageError(f"{text} has an invalid quant {shown(self.type)}; use one such as Q4_K_M")
         if self.revision and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
             raise UsageError(f"{shown(self.revision)} is not a valid revision; use a branch, tag or commit")
 

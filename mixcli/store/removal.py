@@ -57,7 +57,7 @@ def plan(model: StoredModel) -> Removal:
     mine = [path for path in model.parts if about.keeper != "user" and path.resolve() not in others]
     mine = [path for path in mine if os.path.lexists(path)]
     gone = tuple(path for path in mine if about.keeper != "hub" or not _has_other_pointers(path))
-    why = "which was imported in place" if about.keeper == "user" else "which other models need"
+    why = "which was imported in place" if about.keeper == "user" else "which another model uses"
     kept = tuple((path, why) for path in model.parts if path not in gone and os.path.lexists(path))
     return Removal(about.label, store.folder_of(about), model, gone, kept, sum(map(_freed, gone)))
 

@@ -94,7 +94,7 @@ def everything() -> list[StoredModel]:
     known = {path.resolve() for model in own for path in model.parts}
     return own + [
         StoredModel(found.path, seen=found)
-        for found in foreign.sightings()
+        for found in foreign.foreign_models()
         if found.path.resolve() not in known
     ]
 
@@ -219,10 +219,10 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
         pulled = paths.models_dir().glob(f".{_safe(reference.name)}--{reference.type or '*'}.part")
         begun = " (a pull was started)" if next(iter(pulled), None) else ""
         is_chosen = reference.type is None and reference.file is None and reference.name != "demo"
-        how = ", in the type that suits this machine" if is_chosen else ""
+        how = ", which chooses the quant that suits this machine" if is_chosen else ""
         return NotInstalled(
             f"{reference} is not installed{begun}",
-            f"`mixcli pull {reference}` brings it{how}",
+            f"run `mixcli pull {reference}`{how}",
             str(reference),
         )
     known = [*labels, *(_name_of(model) for model in have), *catalog()]

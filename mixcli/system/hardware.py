@@ -127,7 +127,7 @@ def unused_cards() -> str | None:
         return None
     names = ", ".join(f"{one.name} ({one.bytes_total / (1 << 30):.0f} GiB)" for one in cards)
     return (
-        f"{names} is unused: llama.cpp was installed without CUDA; "
+        f"{names} cannot be used: llama.cpp was installed without CUDA; run: "
         f"pip install --force-reinstall --no-deps --only-binary :all: llama-cpp-python --extra-index-url {WHEEL_INDEX}/cu{cuda_wheel()}"
     )
 

@@ -222,8 +222,8 @@ def _loader(width: int, doc: str) -> Any:
     return intrinsic(load)
 
 
-load = _loader(LANES, "LANES neighbours of a float32, int32 or uint8 array from index `offset` on.")
-load16 = _loader(16, "Sixteen neighbours of a float32, int32 or uint8 array from index `offset` on.")
+load = _loader(LANES, "LANES neighbors of a float32, int32 or uint8 array from index `offset` on.")
+load16 = _loader(16, "Sixteen neighbors of a float32, int32 or uint8 array from index `offset` on.")
 
 
 @intrinsic

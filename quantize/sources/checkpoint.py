@@ -169,7 +169,7 @@ def _all_parts(shards: list[Path]) -> list[Path]:
             name = f"{match['stem']}-{number:05d}-of-{match['count']}.safetensors"
             if name not in places:
                 raise CorruptFile(
-                    f"{shards[0].parent.name} lacks {name!r}, part {number} of {int(match['count'])}; download it."
+                    f"{shards[0].parent.name} lacks {name!r}, shard {number} of {int(match['count'])}; download it."
                 )
     if places and len(places) < len(shards):
         whole = next(path.name for path in shards if path.name not in places)
@@ -199,7 +199,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     for name in weight_map.values():
         if not is_plain_name(name) or not name.endswith(".safetensors"):
             raise CorruptFile(
-                f"{index.name} points to {name!r}, which is not a plain .safetensors name; do not trust this model."
+                f"{index.name} points to {name!r}, which is not a plain .safetensors name; download the model from another source."
             )
     return weight_map
 

@@ -171,7 +171,9 @@ def _read_start(cursor: Cursor) -> tuple[int, int, int]:
     n_tensors, n_keys = cursor.number(U64), cursor.number(U64)
     for count, limit, what in ((n_tensors, MAX_TENSORS, "tensors"), (n_keys, MAX_KEYS, "metadata keys")):
         if count > limit:
-            raise CorruptFile(f"{name} claims {count:,} {what}, the limit is {limit:,}; the file is damaged.")
+            raise CorruptFile(
+                f"{name} declares {count:,} {what}; the limit is {limit:,}; the file is damaged."
+            )
     return version, n_tensors, n_keys
 
 
@@ -188,7 +190,7 @@ def _read_value(cursor: Cursor, key: str) -> Value:
         )
     if count > MAX_ELEMENTS:
         raise CorruptFile(
-            f"{cursor.name}: {_shown(key)} claims {count:,} elements, the limit is {MAX_ELEMENTS:,}; the file is damaged."
+            f"{cursor.name}: {_shown(key)} declares {count:,} elements; the limit is {MAX_ELEMENTS:,}; the file is damaged."
         )
     start = cursor.position
     if item == GGUFValueType.STRING:

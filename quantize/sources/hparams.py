@@ -113,7 +113,7 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
         kind = method.get("quant_method", "unknown method") if isinstance(method, dict) else method
         kind = kind if isinstance(kind, str) else shown(kind)
         raise Unsupported(
-            f"{where} describes weights that are already quantized ({kind[:40]}); "
+            f"{where} belongs to weights that are already quantized ({kind[:40]}); "
             "convert the original checkpoint instead."
         )
     activation = config.get("hidden_act")
@@ -265,11 +265,11 @@ def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling | None:
 def _checked(hparams: Hparams, where: str) -> Hparams:
     if hparams.head_dim is None and hparams.n_embd % hparams.n_head:
         raise CorruptFile(
-            f"{where} splits a width of {hparams.n_embd} over {hparams.n_head} heads; download it again."
+            f"{where} has a hidden size of {hparams.n_embd}, which is not a multiple of the {hparams.n_head} heads; download it again."
         )
     if hparams.n_head % hparams.n_head_kv:
         raise CorruptFile(
-            f"{where} shares {hparams.n_head_kv} key-value heads among {hparams.n_head} heads; download it again."
+            f"{where} has {hparams.n_head} heads, which is not a multiple of the {hparams.n_head_kv} key-value heads; download it again."
         )
     if hparams.head_size % 2:
         raise CorruptFile(f"{where} has the odd head size {hparams.head_size}; download it again.")

@@ -72,7 +72,7 @@ def read_file(path: Path, limit: int) -> bytes:
         data = pread_exactly(fd, 0, size)
     if len(data) < size:
         raise CorruptFile(
-            f"{path.name} gave {len(data):,} of {counted(size, 'byte')}; it changed during the read."
+            f"{path.name} ended after {len(data):,} of {counted(size, 'byte')}; it changed during the read."
         )
     refuse_pointer(path.name, data)
     return data

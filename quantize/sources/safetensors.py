@@ -75,7 +75,7 @@ def _read(path: Path, reader: ByteReader) -> dict[str, StoredTensor]:
     length = int.from_bytes(reader.read_at(0, min(size, 8)), "little")
     if length > MAX_HEADER_BYTES:
         refuse_pointer(path.name, reader.read_at(0, min(size, 64)))
-        raise _bad(path, f"claims a header of {length:,} bytes; the limit is {MAX_HEADER_BYTES:,}")
+        raise _bad(path, f"declares a header of {length:,} bytes; the limit is {MAX_HEADER_BYTES:,}")
     data_start = 8 + length
     if data_start > size:
         raise _bad(path, f"ends inside its header: it needs {counted(data_start, 'byte')} and has {size:,}")
@@ -96,23 +96,23 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
 
 def _entry(path: Path, name: str, value: object, data_start: int) -> StoredTensor:
     if not isinstance(value, dict):
-        raise _bad(path, f"describes tensor {shown(name, 80)} with a value that is not an object")
+        raise _bad(path, f"has tensor {shown(name, 80)}, which is not an object")
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise _bad(path, f"gives tensor {shown(name, 80)} the unknown type {shown(dtype)}")
+        raise _bad(path, f"has tensor {shown(name, 80)} of the unknown type {shown(dtype)}")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(_is_count(n) for n in shape):
-        raise _bad(path, f"gives tensor {shown(name, 80)} the impossible shape {shown(shape)}")
+        raise _bad(path, f"has tensor {shown(name, 80)} of the impossible shape {shown(shape)}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(n) for n in offsets):
-        raise _bad(path, f"gives tensor {shown(name, 80)} the impossible byte range {shown(offsets)}")
+        raise _bad(path, f"has tensor {shown(name, 80)} with the impossible byte range {shown(offsets)}")
     n_elements = math.prod(shape)
     if n_elements > MAX_ELEMENTS:
-        raise _bad(path, f"gives tensor {shown(name, 80)} the impossible shape {shown(shape)}")
+        raise _bad(path, f"has tensor {shown(name, 80)} of the impossible shape {shown(shape)}")
     bits = n_elements * DTYPE_BITS[dtype]
     begin, end = offsets
     if bits % 8 or end - begin != bits // 8:
         raise _bad(
             path,
-            f"gives tensor {shown(name, 80)} {counted(end - begin, 'byte')} where {dtype} {shown(shape)} needs {bits // 8:,}",
+            f"has {counted(end - begin, 'byte')} for tensor {shown(name, 80)}, but {dtype} {shown(shape)} needs {bits // 8:,}",
         )
     return StoredTensor(name, dtype, tuple(shape), path, data_start + begin, end - begin)
 
@@ -128,7 +128,7 @@ def _check_ranges(path: Path, tensors: Iterable[StoredTensor], data_start: int, 
             )
         if tensor.offset < reached:
             other = last.name if last else "the header"
-            raise _bad(path, f"lets tensor {shown(tensor.name, 80)} overlap {shown(other, 80)}")
+            raise _bad(path, f"has tensor {shown(tensor.name, 80)}, which overlaps {shown(other, 80)}")
         last, reached = tensor, end
 
 

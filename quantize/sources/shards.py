@@ -84,7 +84,7 @@ def open_shards(path: Path) -> list[tuple[Path, GgufHeader]]:
     for number, shard in enumerate(paths, 1):
         if not os.path.exists(shard):  # noqa: PTH110
             raise CorruptFile(
-                f"{shard} is missing: it is part {number} of {count}, and all parts must be in one folder; download it."
+                f"{shard} is missing: it is shard {number} of {count}, and all shards must be in one folder; download it."
             )
     files = [(shard, named if shard == path else read_header(shard)) for shard in paths]
     check_shards([(str(shard), header) for shard, header in files])
@@ -97,7 +97,7 @@ def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
     count = split_count(first, first_name)
     if max(count, 1) != len(files):
         raise CorruptFile(
-            f"{first_name} declares {counted(max(count, 1), 'part')}, but {len(files)} are present; download all parts."
+            f"{first_name} declares {counted(max(count, 1), 'shard')}, but {len(files)} are present; download all of them."
         )
     if count < 2:
         return
@@ -109,7 +109,7 @@ def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
             or isinstance(header.get("split.no"), bool)
         ):
             raise CorruptFile(
-                f"{name} does not belong to {first_name}: it is not part {number + 1} of {count} by its header; download it again."
+                f"{name} does not belong to {first_name}: it is not shard {number + 1} of {count} by its header; download it again."
             )
         for key in ("general.architecture", "general.name"):
             if key in header.metadata and header.get(key) != first.get(key):
@@ -126,7 +126,7 @@ def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
     expected = first.get("split.tensors.count", len(names))
     if expected != len(names):
         raise CorruptFile(
-            f"{first_name} and its parts hold {counted(len(names), 'tensor')} but should hold {shown(expected)}; they belong to different models."
+            f"{first_name} and its other shards have {counted(len(names), 'tensor')} but should hold {shown(expected)}; they belong to different models."
         )
 
 
@@ -144,7 +144,7 @@ def split_count(header: GgufHeader, name: str) -> int:
     count = header.get("split.count", 0)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_SHARDS:
         raise CorruptFile(
-            f"{name} declares {shown(count)} parts, but the limit is {MAX_SHARDS:,}; the file is damaged."
+            f"{name} declares {shown(count)} shards, but the limit is {MAX_SHARDS:,}; the file is damaged."
         )
     return count
 

@@ -111,7 +111,7 @@ def _stack(layer: int, kind: str, parts: Mapping[str, TensorSource], n_expert: i
             at += n
         return rows
 
-    where = f"{experts[0].where} and its {n_expert - 1} neighbours"
+    where = f"{experts[0].where} and its {n_expert - 1} neighbors"
     return TensorSource(
         f"blk.{layer}.{kind}.weight",
         (n_expert, n_rows, n_columns),

@@ -61,7 +61,7 @@ def token_ids(model: Mapping[str, Any], where: str) -> dict[int, str]:
     for token, index in vocab.items():
         if not _is_id(index) or index in by_id:
             raise CorruptFile(
-                f"{where} gives token {shown(token, 80)} the id {shown(index)}, which is duplicate or invalid; download it again."
+                f"{where} has the id {shown(index)} for token {shown(token, 80)}, which is duplicate or invalid; download it again."
             )
         by_id[index] = token
     return by_id

@@ -44,7 +44,7 @@ def special_token_metadata(
             isinstance(index, int) and not isinstance(index, bool) and index != -1
         ):  # -1 is an old way to say none
             if index < 0:
-                raise CorruptFile(f"config.json gives {kind}_token_id the id {index}; download it again.")
+                raise CorruptFile(f"config.json has the invalid {kind}_token_id {index}; download it again.")
             ids.setdefault(kind, index)
     for kind in ("bos", "eos"):  # without tokenizer.json and without ids: the text is all there is
         wanted = _text(tokenizer_config.get(f"{kind}_token"))

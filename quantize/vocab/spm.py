@@ -87,7 +87,7 @@ def _added_beside(folder: Path) -> dict[int, tuple[str, bool]]:
     for token, index in read_json_object_if_there(folder / "added_tokens.json").items():
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < MAX_TOKENS:
             raise CorruptFile(
-                f"added_tokens.json gives {shown(token, 80)} the id {shown(index)}; download it again."
+                f"added_tokens.json has the invalid id {shown(index)} for {shown(token, 80)}; download it again."
             )
         found[index] = token, False
     decoder = read_json_object_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
@@ -98,7 +98,7 @@ def _added_beside(folder: Path) -> dict[int, tuple[str, bool]]:
     for key, entry in decoder.items():
         if not _ID.fullmatch(key) or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise CorruptFile(
-                f"tokenizer_config.json describes added token {shown(key, 80)} in an unknown format; download it again."
+                f"tokenizer_config.json has added token {shown(key, 80)} in an unknown format; download it again."
             )
         found[int(key)] = entry["content"], bool(entry.get("special"))
     return found

@@ -95,7 +95,7 @@ def _special_tokens(listed: Any, n_special: int, where: str) -> list[bytes]:
                 or rank in tokens
             ):
                 raise CorruptFile(
-                    f"{where} describes a special token as {shown(entry, 80)}; download it again."
+                    f"{where} has the invalid special token {shown(entry, 80)}; download it again."
                 )
             tokens[rank] = text
     return [tokens.get(i, f"<SPECIAL_{i}>").encode() for i in range(n_special)]

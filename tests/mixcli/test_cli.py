@@ -36,7 +36,7 @@ def test_a_typo_is_met_with_the_nearest_command(mixcli: Runner) -> None:
     ("args", "stdin", "words"),
     [
         (["run", "-m", "dmeo", "hi"], None, "did you mean demo?"),
-        (["run", "-m", "demo", "hi"], None, "`mixcli pull demo` brings it"),
+        (["run", "-m", "demo", "hi"], None, "run `mixcli pull demo`"),
         (["run", "hi"], None, "no model is installed"),
         (["run", "-m", "./nowhere.gguf", "hi"], None, "no such file"),
         (["run", "-m", "demo"], b"", "no prompt and no piped text"),

@@ -48,7 +48,7 @@ def chosen(rows: tuple[Row, ...], prefer: str, min_tps: float | None = None) -> 
 def test_more_speed_never_costs_less_quality(model: str, machine: str) -> None:
     rows = choice(model, machine).rows
     if not any(row.plan for row in rows):
-        assert pick(rows, Rule()) == (None, "no type fits")
+        assert pick(rows, Rule()) == (None, "no quant fits")
         return
     losses = [chosen(rows, prefer).loss.percent for prefer in ("quality", "balanced", "speed")]
     assert losses == sorted(losses)
@@ -61,7 +61,7 @@ def test_a_least_rate_holds_for_every_preference_and_is_said_to_be_missed() -> N
     for prefer in PREFERENCES:
         assert chosen(rows, prefer, 80).decode >= 80
     assert chosen(rows, "quality", 16).type == "IQ4_XS"
-    assert pick(rows, Rule(min_tps=1000)) == (None, "nothing reaches 1000 tok/s")
+    assert pick(rows, Rule(min_tps=1000)) == (None, "no quant reaches 1000 tok/s")
     missed = choose(
         {"Q2_K": shapes("mixtral")["Q2_K"]}, Machine(64 * GIB, 8), PlanRequest(), Rule(min_tps=1000)
     )
@@ -92,14 +92,14 @@ def test_the_reason_is_one() -> None:
     expected = {
         ("rtx-4090", "balanced"): "balanced, 1.7x the decode of IQ4_XS for 1.3 % more loss",
         ("rtx-4090", "quality"): "quality, the lowest loss with at least 10 tok/s; Q6_K has 7.8",
-        ("cpu-avx2-32gb", "balanced"): "balanced, the lowest loss of the types that fit; IQ4_XS has only 1.1x the decode for 0.5 % more loss",
+        ("cpu-avx2-32gb", "balanced"): "balanced, the lowest loss of the quants that fit; IQ4_XS has only 1.1x the decode for 0.5 % more loss",
         ("cpu", "quality"): "quality, never more loss than balanced's choice, which misses 10 tok/s with 3.6",
     }  # fmt: skip
     for (machine, prefer), why in expected.items():
         assert pick(choice("mixtral", machine).rows, Rule(prefer))[1] == why  # type: ignore[arg-type]
     (only,) = (row for row in choice("mixtral", "rtx-4090").rows if row.type == "Q2_K")
-    assert pick([only], Rule(min_tps=50))[1] == "balanced, the only type with at least 50 tok/s"
-    assert pick([only], Rule())[1] == "balanced, the only type that fits"
+    assert pick([only], Rule(min_tps=50))[1] == "balanced, the only quant with at least 50 tok/s"
+    assert pick([only], Rule())[1] == "balanced, the only quant that fits"
 
 
 def test_what_fits_with_no_context_is_not_chosen() -> None:

@@ -70,7 +70,7 @@ def test_names_of_types_are_checked(checkpoints, tmp_path: Path) -> None:
     folder, _ = checkpoints("Mixtral, tokenizer v1")
     target = tmp_path / "m.gguf"
     for options, words in (
-        ({"output_type": "Q4_K_XXL"}, "Q4_K_XXL is not a file type; use F32"),
+        ({"output_type": "Q4_K_XXL"}, "Q4_K_XXL is not a quant; use F32"),
         ({"tensor_types": (("x", "Q9"),)}, "Q9 is not a tensor type"),
         ({"token_embedding_type": "int4"}, "int4 is not a tensor type"),
     ):

@@ -32,7 +32,7 @@ class Repo:
 
     files: dict[str, bytes]
     commit: str = ""
-    licence: str | None = "apache-2.0"
+    license: str | None = "apache-2.0"
     gated: bool = False
     private: bool = False
     listed: list[dict[str, Any]] | None = None  # what the listing says, where it lies
@@ -231,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
         if revision and revision not in {"main", "v1", found.commit}:
             self.refuse(404, "RevisionNotFound")
             return
-        card = {"license": found.licence} if found.licence else {}
+        card = {"license": found.license} if found.license else {}
         info = {
             "id": name,
             "sha": found.commit,

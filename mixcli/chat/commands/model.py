@@ -57,7 +57,7 @@ def experts(chat: ChatSession, _rest: str) -> None:
 
 
 def spread(layers: Sequence[Sequence[int]], n_expert: int, n_used: int) -> list[str]:
-    """Draw each expert's share over all layers, then every layer's favourites."""
+    """Draw each expert's share over all layers, then every layer's favorites."""
     total = [sum(layer[i] for layer in layers) for i in range(n_expert)]
     every = sum(total) or 1
     rows = [f"{n_used} of {n_expert} experts per token; uniform use would be {100 / n_expert:.1f} % each"]

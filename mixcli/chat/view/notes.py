@@ -42,7 +42,7 @@ def placement(label: str, order: "LoadPlan", n_ctx: int) -> str:
 
 def dropped(n_messages: int, n_ctx: int) -> str:
     """Return that old messages were left out."""
-    return f"({n_messages} of the oldest messages dropped: the context of {n_ctx:,} tokens is full; they stay in the session)"
+    return f"({n_messages} of the oldest messages dropped: the context of {n_ctx:,} tokens is full; they stay in the conversation)"
 
 
 def truncated(stats: TurnStats, max_tokens: object, n_ctx: int) -> str:

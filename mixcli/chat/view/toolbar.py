@@ -56,11 +56,11 @@ def line(gauges: Gauges) -> str:
 def stays(keep_alive: float) -> str:
     """Return how long the model stays in memory after the chat."""
     if keep_alive < 0:
-        return "stays loaded"
+        return "keep-alive: no limit"
     for unit, n_seconds in (("h", 3600), ("m", 60)):
         if keep_alive >= n_seconds:
-            return f"stays {keep_alive / n_seconds:g}{unit}"
-    return f"stays {keep_alive:g}s" if keep_alive else "unloads with the chat"
+            return f"keep-alive {keep_alive / n_seconds:g}{unit}"
+    return f"keep-alive {keep_alive:g}s" if keep_alive else "keep-alive 0"
 
 
 def loading(state: LoadState) -> list[str]:

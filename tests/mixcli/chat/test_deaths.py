@@ -67,7 +67,7 @@ def test_the_host_dies_in_the_middle(stage: Stage) -> None:
     chat.wait_for_prompt(2)
     text = " ".join(chat.text.split())
     assert "Half of it" in text
-    assert "the model process ended during the answer (last log line: the scripted host has left)" in text
+    assert "the model process crashed during the answer (last log line: the scripted host has left)" in text
     assert "kept" in text
     assert said(stage.home, "tell")[1] == ("assistant", "Half of it", "cut")
     chat.enter("More")  # the file is no model, so it cannot be loaded again: a sentence, and the chat goes on
@@ -92,7 +92,7 @@ def test_the_host_is_killed_and_the_next_message_loads_the_model_again(
     os.kill(loaded["pid"], signal.SIGKILL)
     chat.wait_for_prompt(2)
     text = " ".join(chat.text.split())
-    assert "the model process ended during the answer (killed by signal 9" in text
+    assert "the model process crashed during the answer (killed by signal 9" in text
     assert "the partial answer is kept" in text
     chat.enter("What is the capital of France?")
     chat.wait_for("Paris")

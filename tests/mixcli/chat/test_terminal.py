@@ -397,7 +397,8 @@ def test_without_a_model_a_terminal_is_offered_one(stage: Stage) -> None:
     chat = stage.terminal("chat", "--profile", "rtx-4090", columns=200, HF_HUB_OFFLINE="1")
     chat.wait_for("Pull it now? [Y/n]:")
     assert (
-        "no model is installed; `mixcli pull --profile rtx-4090` brings mixtral:Q3_K_L, 24.2 GB" in chat.text
+        "no model is installed; `mixcli pull --profile rtx-4090` downloads mixtral:Q3_K_L, 24.2 GB"
+        in chat.text
     )
     chat.type("n\n")
     chat.wait_for("Make the demo instead? [Y/n]:")

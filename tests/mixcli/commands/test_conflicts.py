@@ -141,7 +141,7 @@ def test_only_the_command_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
             "-v naem: the template has no {{ naem }}; did you mean name?",
         ),
         (["run", "--worker", "h:1", "--worker", "h:1", "x"], "--worker h:1 is given twice"),
-        (["plan", "mixtral:Q8_0", "--quant", "Q4_K_M"], "both name a type"),
+        (["plan", "mixtral:Q8_0", "--quant", "Q4_K_M"], "both name a quant"),
         (["pull", "demo", "--dry-run"], "--dry-run has no effect on demo, which is made on this machine"),
         (["pull", "demo", "--name", "mine"], "--name has no effect on demo"),
         (["sessions", "list", "--json", "-q", "-q", "--json", "x"], "unexpected extra argument"),

@@ -73,14 +73,14 @@ def test_shards_are_named_as_llama_cpp_names_them(mixcli: Runner, checkpoint: Pa
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (["convert", "{}", "-t", "Q4_O"], 2, "Q4_O is not a file type"),
+        (["convert", "{}", "-t", "Q4_O"], 2, "Q4_O is not a quant"),
         (["convert", "{}", "--tensor", "ffn_down"], 2, "is not REGEX=TYPE"),
         (["convert", "{}", "--tensor", "ffn_down=Q99"], 2, "Q99"),
         (["convert", "{}", "--max-memory", "lots"], 2, "invalid size"),
         (["convert", "{}", "-t", "IQ2_XXS"], 2, "needs an imatrix"),
         (["convert", "{}/nowhere"], 2, "no such file"),
         (["quantize", "{}/model.safetensors", "Q4_K_M"], 5, "safetensors"),
-        (["pull", "{}/", "--type", "Q4_O"], 2, "Q4_O is not a file type"),
+        (["pull", "{}/", "--type", "Q4_O"], 2, "Q4_O is not a quant"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(
@@ -124,7 +124,7 @@ def test_a_pulled_folder_is_a_model_of_the_store(mixcli: Runner, checkpoint: Pat
     assert done.returncode == 0, done.stderr
     assert "license: unknown" in done.stderr
     (model,) = json.loads(mixcli("list", "--json").stdout)
-    assert (model["model"], model["licence"]) == ("tiny:Q8_0", "unknown")
+    assert (model["model"], model["license"]) == ("tiny:Q8_0", "unknown")
     assert Path(model["path"]).stat().st_size == model["size"]
     assert json.loads(mixcli("show", "tiny", "--json").stdout)["experts"] == 4
     again = mixcli("pull", str(checkpoint), "--type", "q8_0", "--name", "tiny")

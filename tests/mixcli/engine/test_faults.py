@@ -149,7 +149,7 @@ def test_a_bug_in_one_request_ends_that_one(tiny: Model, capfd: pytest.CaptureFi
         assert "ZeroDivisionError: made for this test" in str(last.error)
         assert len(tokens_of(found[request.id])) == 3
     assert 'raise ZeroDivisionError("made for this test")' in capfd.readouterr().err, (
-        "see the traceback in the log"
+        "the traceback is in the log"
     )
     engine.check()
     assert len(tokens_of(run(engine, [replace(good, id="next")])["next"])) == 12

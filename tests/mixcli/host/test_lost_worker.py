@@ -151,7 +151,7 @@ def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
     process.kill()
     with pytest.raises(ModelDied):
         list(stream)
-    assert "restart that `mixcli worker`" in host.cause_of_death()
+    assert "restart `mixcli worker` there" in host.cause_of_death()
     host.release()
 
 

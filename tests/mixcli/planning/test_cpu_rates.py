@@ -159,7 +159,7 @@ def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(cpu_rates, "LIMIT_TYPE", 0.0)
     said: list[str] = []
     assert cpu_rates.host_rates(("Q8_0",), said.append) == HostRates()
-    assert "(timed out); estimates use typical ones, `mixcli doctor` retries" in said[1]
+    assert "(timed out); estimates use typical ones; run `mixcli doctor` to measure again" in said[1]
     # a busy machine may be the reason
     cpu_rates._here.clear()
     assert cpu_rates._missing(["Q8_0"], again=False) == []
@@ -283,7 +283,7 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
         "warn",
         "decode 7 GB/s, prefill 0.5 TFLOP/s",
     )
-    assert "on an idle machine measures again" in found["processor"].words
+    assert "on an idle machine to measure again" in found["processor"].words
     assert found["processor Q4_K"].words.endswith("(while other programs ran)")
     assert "killed by signal 4" in found["processor MXFP4"].words
     assert "processor Q5_1" not in found

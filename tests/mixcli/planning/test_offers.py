@@ -3,7 +3,6 @@
 import json
 import socket
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -25,40 +24,43 @@ def offer(name: str | None, profile: str, n_ctx: int | None = None, vram: int | 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, home: object) -> None:
-    def refuse(*_: object) -> NoReturn:
-        raise AssertionError("an offer asks nothing of the network")
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: str) -> None:
+        assert self.family == socket.AF_UNIX, "an offer asks nothing of the network"
+        connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 def test_the_offer_names_the_chosen_file_its_size_and_its_rate() -> None:
     assert offer("mixtral", "rtx-4090") == (
-        "mixtral is not installed; `mixcli pull mixtral --profile rtx-4090` brings Q3_K_L, 24.2 GB, about 62 tok/s on rtx-4090"
+        "mixtral is not installed; `mixcli pull mixtral --profile rtx-4090` downloads Q3_K_L, 24.2 GB, about 62 tok/s on rtx-4090"
     )
 
 
 def test_a_named_type_is_offered_where_it_fits_and_the_chosen_one_where_it_does_not() -> None:
-    assert "`mixcli pull mixtral:Q5_K_M --profile cpu` brings Q5_K_M, 33.2 GB" in offer(
+    assert "`mixcli pull mixtral:Q5_K_M --profile cpu` downloads Q5_K_M, 33.2 GB" in offer(
         "mixtral:q5_k_m", "cpu"
     )
     assert offer("mixtral:Q8_0", "cpu-avx2-32gb").startswith(
         "mixtral:Q8_0 is not installed and does not fit on cpu-avx2-32gb (49.6 GB); "
-        "`mixcli pull mixtral --profile cpu-avx2-32gb` brings Q4_K_M, 28.4 GB"
+        "`mixcli pull mixtral --profile cpu-avx2-32gb` downloads Q4_K_M, 28.4 GB"
     )
-    assert "`mixcli pull mixtral:ODD --profile cpu` brings it" in offer("mixtral:ODD", "cpu")
+    assert "run `mixcli pull mixtral:ODD --profile cpu`" in offer("mixtral:ODD", "cpu")
 
 
 def test_where_no_type_fits_the_largest_model_that_does_is_offered() -> None:
     words = offer("mixtral-8x22b", "rtx-3090")
-    assert "no type of it fits on rtx-3090: the smallest, Q2_K" not in words, "60 GiB and a card hold it"
+    assert "no quant of it fits on rtx-3090: the smallest, Q2_K" not in words, "60 GiB and a card hold it"
     words = offer("mixtral-8x22b", "laptop-8gb-gpu")
-    assert "no type of it fits on laptop-8gb-gpu: the smallest, Q2_K, has 52.1 GB" in words
-    assert "`mixcli pull mixtral --profile laptop-8gb-gpu` brings Q" in words
+    assert "no quant of it fits on laptop-8gb-gpu: the smallest, Q2_K, has 52.1 GB" in words
+    assert "`mixcli pull mixtral --profile laptop-8gb-gpu` downloads Q" in words
 
 
 def test_without_any_model_the_catalogs_best_and_the_demo_are_offered() -> None:
     words = offer(None, "rtx-4090")
-    assert "no model is installed; `mixcli pull --profile rtx-4090` brings mixtral:Q3_K_L" in words
+    assert "no model is installed; `mixcli pull --profile rtx-4090` downloads mixtral:Q3_K_L" in words
     assert words.endswith("`mixcli pull demo` makes a small one offline")
 
 
@@ -72,7 +74,7 @@ def test_the_offer_is_made_for_what_was_asked() -> None:
 
 def test_what_has_no_known_dimensions_keeps_its_sentence() -> None:
     for name in ("demo", "org/repo:Q4_K_M"):
-        missing = NotInstalled(f"{name} is not installed", "`mixcli pull` brings it", name)
+        missing = NotInstalled(f"{name} is not installed", "run `mixcli pull`", name)
         assert with_offer(missing, LoadOptions(PlanRequest())) is missing
 
 
@@ -94,19 +96,19 @@ def test_a_wish_is_written_as_its_options() -> None:
 def test_every_command_that_loads_a_model_makes_the_offer(mixcli: Runner, args: tuple[str, ...]) -> None:
     done = mixcli(*args, "--profile", "rtx-3090", stdin='{"text": "a"}\n')
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert "`mixcli pull mistral --profile rtx-3090` brings Q6_K, 5.9 GB, about " in done.stderr
+    assert "`mixcli pull mistral --profile rtx-3090` downloads Q6_K, 5.9 GB, about " in done.stderr
 
 
 def test_show_tells_what_a_catalog_name_is_before_it_is_pulled(mixcli: Runner) -> None:
     shown = json.loads(mixcli("show", "mistral:Q4_K_M", "--json").stdout)
     assert (shown["model"], shown["installed"], shown["context"]) == ("mistral", False, 32768)
     assert shown["types"]["Q4_K_M"] > 4e9
-    assert shown["pull"].startswith(f"`mixcli pull mistral` brings {shown['suits']}, ")
+    assert shown["pull"].startswith(f"`mixcli pull mistral` downloads {shown['suits']}, ")
     plain = mixcli("show", "mistral")
     assert (plain.returncode, plain.stderr) == (0, "")
     for row in (
         "installed\tno",
-        "licence\tApache-2.0: open",
+        "license\tApache-2.0: open",
         "format\tGGUF",
         "origin\tbartowski/",
         "types\tQ8_0 7.7 GB, ",

@@ -59,7 +59,7 @@ def test_a_refusal_has_need_have_and_three_ways_out(mixcli: Runner) -> None:
     done = mixcli("plan", "mixtral-8x22b", "--quant", "Q4_K_M", "--profile", "cpu", "--ctx", "32768")
     assert done.returncode == 4
     assert re.search(r"needs 8\d\.\d GiB .* 60\.0 GiB are free; try (.*), or (.*), or ", done.stderr)
-    assert "try mixtral-8x22b:Q2_K, the largest type that fits (52.1 GB), or --from-disk" in done.stderr
+    assert "try mixtral-8x22b:Q2_K, the largest quant that fits (52.1 GB), or --from-disk" in done.stderr
     fits = mixcli("plan", "mixtral-8x22b:Q2_K", "--profile", "cpu", "--ctx", "32768")
     assert fits.returncode == 0, fits.stderr
     none = mixcli("plan", "mixtral-8x22b", "--profile", "laptop-8gb-gpu")
@@ -125,9 +125,9 @@ def test_a_row_has_the_numbers_of_its_type_and_what_nothing_reaches_is_refused(m
     }
     done = mixcli("plan", "mixtral", "--profile", "rtx-4090", "--min-tps", "1000")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
-    assert "no type of mixtral decodes 1000 tok/s here: the fastest, Q2_K, decodes about 103" in done.stderr
+    assert "no quant of mixtral decodes 1000 tok/s here: the fastest, Q2_K, decodes about 103" in done.stderr
     assert (
-        "nothing reaches 1000 tok/s"
+        "no quant reaches 1000 tok/s"
         in mixcli("search", "8x22b", "--profile", "2x3090", "--min-tps", "1000").stdout
     )
 

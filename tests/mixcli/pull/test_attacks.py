@@ -48,7 +48,7 @@ def test_names_that_lead_elsewhere(hub: StandIn, pull, home: Path, name: str) ->
     before = everything_outside(home)
     done = pull(NAME, "-q", **TOKEN)
     assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
-    assert "do not trust this repository" in done.stderr
+    assert "choose another repository" in done.stderr
     assert not any(ord(c) < 32 and c != "\n" for c in done.stderr)
     assert [seen.path for seen in hub.log] == [f"/api/models/{NAME}/revision/main"], (
         "a request was made of it"
@@ -100,7 +100,7 @@ def test_etags_that_change_after_the_listing(hub: StandIn, pull, home: Path, eta
     hub.add(NAME, {FILE: MODEL}, etags={FILE: etag})
     done = pull(NAME, "-q")
     assert done.returncode == 5, done.stderr
-    assert "do not trust this server" in done.stderr
+    assert "check HF_ENDPOINT and the proxy" in done.stderr
     assert not list(home.parent.rglob("*pwned*"))
     assert hub.downloads() == []
 
@@ -109,7 +109,7 @@ def test_etags_that_change_after_the_listing(hub: StandIn, pull, home: Path, eta
 def test_commits_that_are_none(hub: StandIn, pull, home: Path, commit: str) -> None:
     hub.add(NAME, {FILE: MODEL}, commit=commit)
     done = pull(NAME, "-q")
-    assert (done.returncode, "do not trust this server" in done.stderr) == (5, True)
+    assert (done.returncode, "check HF_ENDPOINT and the proxy" in done.stderr) == (5, True)
     assert not list(home.rglob("evil"))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.pull.type_choice import Target, favourite
+from mixcli.pull.type_choice import Target, favorite
 from profiles.machine import Machine
 from tests.conftest import Runner
 from tests.support import hub_server, small_gguf
@@ -28,7 +28,7 @@ def test_a_model_arrives_whole_and_once(hub: StandIn, pull, mixcli: Runner, home
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "Apache-2.0: open weights" in done.stderr
-    assert "other types: Q8_0" in done.stderr
+    assert "other quants: Q8_0" in done.stderr
     (model,) = listed(mixcli)
     assert model["model"] == "org/tiny-GGUF:Q4_K_M"
     assert model["sha256"] == hashlib.sha256(Q4).hexdigest()
@@ -113,19 +113,19 @@ def test_a_dry_run_has_the_choice_in_the_shape_of_a_plan(hub: StandIn, pull, mix
 def test_a_named_type_that_does_not_fit_is_met_with_the_largest_that_does(hub: StandIn, pull) -> None:
     add_mixtral(hub, "org/mixtral-GGUF", "Q8_0", "Q5_K_M", "Q3_K_M")
     done = pull("org/mixtral-GGUF:Q8_0", "--profile", "rtx-3060-12gb", "--dry-run")
-    assert "it does not fit in memory; the largest type that fits is Q5_K_M (33.2 GB)" in done.stdout
+    assert "it does not fit in memory; the largest quant that fits is Q5_K_M (33.2 GB)" in done.stdout
     add_mixtral(hub, "org/large", "Q8_0")
     refused = pull("org/large", "--profile", "rtx-3060-12gb", "--ram", "8GiB")
     assert refused.returncode == 4
     assert (
-        "no type of org/large fits on rtx-3060-12gb: the smallest, Q8_0, has 49.6 GB, and 20.6 GB are free; "
+        "no quant of org/large fits on rtx-3060-12gb: the smallest, Q8_0, has 49.6 GB, and 20.6 GB are free; "
         in refused.stderr
     )
     assert re.search(
-        r"`mixcli pull mixtral --profile rtx-3060-12gb --ram 8GiB` brings \w+, .* tok/s on rtx",
+        r"`mixcli pull mixtral --profile rtx-3060-12gb --ram 8GiB` downloads \w+, .* tok/s on rtx",
         refused.stderr,
     )
-    assert refused.stderr.strip().endswith("; to force a type: org/large:Q8_0")
+    assert refused.stderr.strip().endswith("; to force a quant: org/large:Q8_0")
 
 
 def test_a_preference_chooses_even_where_another_type_is_here(hub: StandIn, pull, mixcli: Runner) -> None:
@@ -182,11 +182,11 @@ def add_mixtral(hub: StandIn, repo: str, *file_types: str, more: dict[str, bytes
 
 
 def test_a_dry_run_tells_and_keeps_nothing(hub: StandIn, pull, home: Path) -> None:
-    hub.add("org/tiny-GGUF", FILES, licence="cc-by-nc-4.0")
+    hub.add("org/tiny-GGUF", FILES, license="cc-by-nc-4.0")
     summary = json.loads(pull("org/tiny-GGUF:q8_0", "--dry-run", "--json").stdout)
     assert summary["files"] == [{"name": "tiny.Q8_0.gguf", "size": len(Q8), "here": 0}]
     assert (summary["download"], summary["disk"]) == (len(Q8), len(Q8))
-    assert "not for commercial use" in summary["licence"]
+    assert "not for commercial use" in summary["license"]
     plain = pull("org/tiny-GGUF:q8_0", "--dry-run")
     assert f"tiny.Q8_0.gguf\t{len(Q8) / 1e6:.1f} MB\t0 B" in plain.stdout
     assert not [path for path in (home / "huggingface").rglob("*") if path.is_file()]
@@ -205,7 +205,7 @@ def test_a_dry_run_of_a_catalog_name_needs_no_network(hub: StandIn, pull) -> Non
     for words in (
         "download\t49.6 GB",
         "license\tApache-2.0: open",
-        "the largest type that fits is Q6_K (38.4 GB)",
+        "the largest quant that fits is Q6_K (38.4 GB)",
         "Q8_0\t49.6 GB\t",
     ):
         assert words in plain.stdout
@@ -253,7 +253,7 @@ def test_rm_respects_what_others_need(hub: StandIn, pull, mixcli: Runner, home: 
     old.symlink_to(f"../../blobs/{hashlib.sha256(Q4).hexdigest()}")
     done = mixcli("rm", "org/tiny-GGUF", "-y")
     assert done.returncode == 0, done.stderr
-    assert "which other models need" in done.stderr
+    assert "which another model uses" in done.stderr
     assert old.read_bytes() == Q4
 
 
@@ -274,7 +274,7 @@ def test_a_revision_is_kept_apart(hub: StandIn, pull, mixcli: Runner) -> None:
 def test_what_is_pulled_when_nothing_is_named() -> None:
     gib = 1 << 30
     targets = [Target(lambda _, free=free: Machine(free * gib, 8)) for free in (64, 24, 8, 1)]  # type: ignore[misc]
-    assert [favourite(target)[0] for target in targets] == ["mixtral", "mixtral", "mistral", "demo"]
+    assert [favorite(target)[0] for target in targets] == ["mixtral", "mixtral", "mistral", "demo"]
 
 
 def test_a_renamed_repository_is_followed(hub: StandIn, pull, mixcli: Runner) -> None:
@@ -360,7 +360,7 @@ def test_the_catalog_leads_to_its_repository(hub: StandIn, pull, mixcli: Runner)
     done = pull("mistral")
     assert done.returncode == 0, done.stderr
     (model,) = listed(mixcli)
-    assert (model["model"], model["licence"]) == ("mistral:Q4_K_M", "Apache-2.0")
+    assert (model["model"], model["license"]) == ("mistral:Q4_K_M", "Apache-2.0")
     card = json.loads(mixcli("show", "mistral", "--json").stdout)
     assert card["origin"].startswith("bartowski/Mistral-7B-Instruct-v0.3-GGUF@")
     assert card["prompt"] == "Mistral [INST]"

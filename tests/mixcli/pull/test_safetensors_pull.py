@@ -100,7 +100,7 @@ def test_the_result_is_that_of_a_plain_conversion(
     (model,) = json.loads(mixcli("list", "--json").stdout)
     assert (model["model"], model["sha256"]) == (f"{NAME}:Q4_K_M", source.expected)
     assert hashlib.sha256(Path(model["path"]).read_bytes()).hexdigest() == source.expected
-    assert (model["licence"], model["revision"]) == ("Apache-2.0", COMMIT)
+    assert (model["license"], model["revision"]) == ("Apache-2.0", COMMIT)
     assert shards_here(home) == []
     others = sum(len(data) for name, data in source.files.items() if name not in source.shards)
     two = sum(sorted(source.shards.values())[-2:])
@@ -254,7 +254,7 @@ def test_an_index_that_points_elsewhere_makes_no_request(
     hub.add("other/repo", {"x.safetensors": b"secret"})
     done = pull(NAME, "--quant", "Q4_K_M", "-q", HF_TOKEN="hf_goodtoken")
     assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
-    assert "do not trust this model" in done.stderr
+    assert "choose another repository" in done.stderr
     assert {seen.path.split("/")[1] for seen in hub.log if seen.server == "hub"} <= {"api", "org"}
     assert hub.downloads() == []
 

@@ -98,7 +98,7 @@ def test_what_is_one_file_or_made_here_leaves_nothing_to_prefer(mixcli: Runner, 
         ):
             done = mixcli(*command, *rule)
             assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-            assert f"{option} chooses a type, but tiny:F16 is a single file; remove {option}" in done.stderr
+            assert f"{option} chooses a quant, but tiny:F16 is a single file; remove {option}" in done.stderr
     made = mixcli("pull", "demo", "--ctx", "2048")
     assert (made.returncode, "--ctx has no effect on demo" in made.stderr) == (2, True), made.stderr
 
@@ -107,8 +107,8 @@ def test_tune_measures_the_preferred_type_and_names_how_to_get_it(mixcli: Runner
     ask = ("tune", "-m", "mixtral", "--profile", "rtx-4090", "--prefer")
     speed, quality = (mixcli(*ask, prefer) for prefer in ("speed", "quality"))
     assert (speed.returncode, quality.returncode) == (2, 2)
-    assert "`mixcli pull mixtral:IQ3_M` brings it" in speed.stderr
-    assert "`mixcli pull mixtral:Q5_K_M` brings it" in quality.stderr
+    assert "run `mixcli pull mixtral:IQ3_M`" in speed.stderr
+    assert "run `mixcli pull mixtral:Q5_K_M`" in quality.stderr
 
 
 def test_what_is_named_needs_no_rates_of_other_types() -> None:
@@ -126,7 +126,7 @@ def test_what_is_named_needs_no_rates_of_other_types() -> None:
     assert chosen in BITS
     assert {"Q2_K", "Q4_K", "Q8_0"} <= asked[1]
     with pytest.raises(
-        DoesNotFit, match=r"no type of mine fits here: the smallest, Q2_K, has 2\.7 GB, .* --quant Q2_K"
+        DoesNotFit, match=r"no quant of mine fits here: the smallest, Q2_K, has 2\.7 GB, .* --quant Q2_K"
     ):
         type_to_make(model, "mine", None, Target(lambda _: Machine(1 * GIB, 8)))
 

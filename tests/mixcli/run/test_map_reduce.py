@@ -58,7 +58,7 @@ def test_it_ends_for_any_max_tokens(max_tokens: int | None) -> None:
 
 def test_a_server_that_ignores_max_tokens_is_named_and_the_rest_of_the_levels_is_not_asked() -> None:
     server = Server(length=5000)
-    with pytest.raises(DoesNotFit, match=r"does not keep to max_tokens: .* 5,000 tokens, 170 were allowed"):
+    with pytest.raises(DoesNotFit, match=r"ignores max_tokens: .* 5,000 tokens, 170 were allowed"):
         reduced(server, TEXT)
     assert server.n_asked < 100
 
@@ -68,7 +68,7 @@ def test_answers_that_do_not_shrink_are_a_sentence() -> None:
         def ask(self, body: ChatBody, key: str) -> ChatCompletion:
             return ChatCompletion({**super().ask(body, key).body, "usage": None})
 
-    with pytest.raises(DoesNotFit, match="do not get short enough; ask for shorter ones"):
+    with pytest.raises(DoesNotFit, match=r"answers to the parts are too long: .* ask for shorter answers"):
         reduced(Silent(length=700), TEXT)
 
 

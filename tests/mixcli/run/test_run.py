@@ -65,7 +65,7 @@ def test_the_only_model_needs_no_name_and_piped_text_comes_first(warm: Runner) -
 def test_stats_and_stop_texts(warm: Runner) -> None:
     done = warm("run", CAPITAL, "--stats", "--stop", "Paris")
     assert "Paris" not in done.stdout
-    assert "ended by stop" in done.stderr
+    assert "finish reason stop" in done.stderr
 
 
 def test_a_reader_that_leaves_early_is_no_tragedy(warm: Runner) -> None:
@@ -119,7 +119,7 @@ def test_a_host_killed_in_an_answer_is_exit_7_and_the_next_run_works(mixcli: Run
     _, err = asking.communicate(timeout=30)
     assert asking.returncode == 7
     assert err.count("\n") == 1
-    assert "the model process ended during the answer" in err
+    assert "the model process crashed during the answer" in err
     assert "Paris" in mixcli("run", CAPITAL).stdout
 
 

@@ -190,7 +190,7 @@ def test_a_stream_whose_model_dies_ends_with_an_error_event(served: Served) -> N
         (host,) = hosts()
         os.kill(host.pid, signal.SIGKILL)
         *_, last = (line for line in events if line.startswith(b"data: "))
-    assert "the model process ended during the answer" in json.loads(last[6:])["error"]["message"]
+    assert "the model process crashed during the answer" in json.loads(last[6:])["error"]["message"]
     code, err = served.end()
     assert (code, "Traceback" in err) == (0, False), err
 

@@ -45,7 +45,7 @@ CLAIMS = {
     "an architecture that is a list": claims(general__architecture=texts(["llama"])),
     "parts in words": claims(split__no=text("1"), split__count=text("2")),
     "parts without end": claims(split__no=u32(0), split__count=u32(65535)),
-    "a licence that is a number": claims(general__license=u32(7)),
+    "a license that is a number": claims(general__license=u32(7)),
     "tokens that are numbers": claims(tokenizer__ggml__tokens=i32s([1, 2, 3])),
     "a tokenizer that is a list": claims(tokenizer__ggml__model=texts(["llama"])),
     "no width": claims(llama__embedding_length=u32(0)),

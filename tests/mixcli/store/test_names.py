@@ -95,7 +95,7 @@ def test_every_entry_of_the_catalog_is_whole() -> None:
     names = {"demo", "mixtral", "mixtral-8x22b", "mistral", "dolphin-mixtral", "nous-hermes-2-mixtral"}
     assert names <= catalog().keys()
     for known in catalog().values():
-        assert known.licence in OPEN, "an entry whose licence is not open needs words of its own"
+        assert known.license in OPEN, "an entry whose license is not open needs words of its own"
         assert 0 < known.active <= known.parameters
         assert known.context >= 8192
         assert known.kind in {"base", "instruct"}
@@ -114,10 +114,10 @@ def test_a_typo_is_met_with_the_nearest_name() -> None:
     [
         ("apache-2.0", "Apache-2.0: open weights"),
         ("cc-by-nc-4.0", "other terms, not for commercial use"),
-        ("my-own-licence", "my-own-licence: other terms"),
+        ("my-own-license", "my-own-license: other terms"),
         ("", "unknown; read"),
         (None, "unknown; read"),
     ],
 )
-def test_licences_in_words(name: str | None, words: str) -> None:
+def test_licenses_in_words(name: str | None, words: str) -> None:
     assert words in license_of(name).words

@@ -322,7 +322,7 @@ def test_a_missing_a_foreign_and_a_later_part(shards: Shards) -> None:
     second = shards().with_name("m-00002-of-00002.gguf")
     assert len(check_gguf(second).tensors) == len(sound()[1])
     second.unlink()
-    with pytest.raises(IntegrityError, match=r"m-00002-of-00002\.gguf is missing: it is part 2 of 2"):
+    with pytest.raises(IntegrityError, match=r"m-00002-of-00002\.gguf is missing: it is shard 2 of 2"):
         check_gguf(first)
     renamed = first.rename(first.with_name("other.gguf"))
     with pytest.raises(IntegrityError, match="rename it"):

@@ -16,7 +16,7 @@ from tests.support.forked import Done, Forked, commands, forked
 LATIN = b"caf\xe9"
 # commands that would go on until they are stopped, or measure this machine for minutes, with what keeps them short
 SHORT = {"worker": ["--listen", "nowhere"], "serve": ["-m", "nothing-here"], "tune": ["-m", "nothing-here"]}
-FITTING = {"INPUT": "-", "PATH": "nothing.gguf", "SOURCE": "nothing", "TYPE": "Q4_K_M"}
+FITTING = {"INPUT": "-", "PATH": "nothing.gguf", "SOURCE": "nothing", "TYPE": "Q4_K_M", "QUANT": "Q4_K_M"}
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def test_a_4090_that_this_build_cannot_use_is_noticed(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "pynvml", NVML)
     note = hardware.unused_cards()
     assert note is not None
-    assert "NVIDIA GeForce RTX 4090 (24 GiB) is unused" in note
+    assert "NVIDIA GeForce RTX 4090 (24 GiB) cannot be used" in note
     assert "pip install --force-reinstall --no-deps --only-binary :all: llama-cpp-python" in note
     assert note.endswith("/whl/cu124")
 

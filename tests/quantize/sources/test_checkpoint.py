@@ -121,7 +121,7 @@ def test_an_index_that_points_elsewhere_is_refused(name: Any, tmp_path: Path) ->
     index = json.loads((folder / INDEX).read_text())
     index["weight_map"]["lm_head.weight"] = name
     write_json(folder / INDEX, index)
-    refused(folder, CorruptFile, "not a plain .safetensors name; do not trust")
+    refused(folder, CorruptFile, "not a plain .safetensors name; download the model from another source")
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -256,8 +256,16 @@ def test_buffers_that_old_checkpoints_carry_are_left_out(tmp_path: Path) -> None
         ({"num_hidden_layers": -1}, CorruptFile, "num_hidden_layers = -1; it must be a number from 1 to 512"),
         ({"num_hidden_layers": 10**9}, CorruptFile, "num_hidden_layers = 1000000000; it must be"),
         ({"num_attention_heads": "four"}, CorruptFile, "num_attention_heads = 'four'; it must be"),
-        ({"num_attention_heads": 3}, CorruptFile, "splits a width of 16 over 3 heads"),
-        ({"num_key_value_heads": 3}, CorruptFile, "shares 3 key-value heads among 4"),
+        (
+            {"num_attention_heads": 3},
+            CorruptFile,
+            "has a hidden size of 16, which is not a multiple of the 3 heads",
+        ),
+        (
+            {"num_key_value_heads": 3},
+            CorruptFile,
+            "4 heads, which is not a multiple of the 3 key-value heads",
+        ),
         ({"hidden_size": True}, CorruptFile, "hidden_size = true; it must be"),
         ({"rms_norm_eps": float("nan")}, CorruptFile, "rms_norm_eps = NaN; it must be"),
         ({"rope_theta": "big"}, CorruptFile, "rope_theta = 'big'; it must be"),
@@ -365,9 +373,9 @@ def test_a_part_that_is_missing_is_known_by_the_names_of_the_others(tmp_path: Pa
     folder = write_checkpoint(tmp_path / "m", n_shards=3, **SMALL)
     (folder / INDEX).unlink()
     (folder / "model-00002-of-00003.safetensors").unlink()
-    refused(folder, CorruptFile, "lacks 'model-00002-of-00003.safetensors', part 2 of 3")
+    refused(folder, CorruptFile, "lacks 'model-00002-of-00003.safetensors', shard 2 of 3")
     shutil.move(folder / "model-00001-of-00003.safetensors", folder / "model-00001-of-99999.safetensors")
-    refused(folder, CorruptFile, "lacks 'model-00001-of-00003.safetensors', part 1 of 3|part 2 of 99999")
+    refused(folder, CorruptFile, "lacks 'model-00001-of-00003.safetensors', shard 1 of 3|shard 2 of 99999")
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 4221000000\n"

@@ -98,7 +98,7 @@ BOMB = "---\nx0: &x0 [a, a, a, a, a, a, a, a, a, a]\n" + "".join(
         "---\nmodel_name: x\n---\n" + "y" * (2 << 20),
         "version https://git-lfs.github.com/spec/v1\n",
     ],
-    ids=["tags", "name", "licence", "long", "deep", "huge", "pointer"],
+    ids=["tags", "name", "license", "long", "deep", "huge", "pointer"],
 )
 def test_a_hostile_card_costs_its_information_and_nothing_else(tmp_path: Path, card: str) -> None:
     folder = write_checkpoint(tmp_path / "Tiny", n_layer=1, n_embd=8, n_ff=8, n_expert=2, tokenizer=None)

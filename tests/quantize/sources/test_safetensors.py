@@ -46,8 +46,8 @@ BAD_HEADERS = {
     "a shape that is a number": ({"a": _tensor(shape=2)}, "impossible shape"),
     "a shape that overflows": ({"a": _tensor(shape=[1 << 40, 1 << 40])}, "impossible shape"),
     "too many dimensions": ({"a": _tensor(shape=[1] * 9 + [2])}, "impossible shape"),
-    "a size that does not fit": ({"a": _tensor(offsets=[0, 7])}, "7 bytes where F32"),
-    "offsets that run backwards": ({"a": _tensor(offsets=[8, 0])}, "-8 bytes where"),
+    "a size that does not fit": ({"a": _tensor(offsets=[0, 7])}, "7 bytes for tensor 'a', but F32"),
+    "offsets that run backwards": ({"a": _tensor(offsets=[8, 0])}, "-8 bytes for tensor"),
     "a negative offset": ({"a": _tensor(offsets=[-8, 0])}, "impossible byte range"),
     "three offsets": ({"a": _tensor(offsets=[0, 8, 8])}, "impossible byte range"),
     "no offsets": ({"a": {"dtype": "F32", "shape": [2]}}, "impossible byte range"),
@@ -57,8 +57,8 @@ BAD_HEADERS = {
     "the same bytes twice": ({"a": _tensor(), "b": _tensor()}, "overlap"),
     "an unknown type": ({"a": _tensor(dtype="Q4_K")}, "unknown type 'Q4_K'"),
     "a type that is a list": ({"a": _tensor(dtype=["F32"])}, "unknown type"),
-    "a tensor that is a list": ({"a": [1, 2]}, "with a value that is not an object"),
-    "half a byte": ({"a": _tensor(dtype="F4", shape=[3], offsets=[0, 1])}, "1 byte where F4"),
+    "a tensor that is a list": ({"a": [1, 2]}, "which is not an object"),
+    "half a byte": ({"a": _tensor(dtype="F4", shape=[3], offsets=[0, 1])}, "1 byte for tensor 'a', but F4"),
 }
 
 

@@ -67,12 +67,12 @@ def test_a_whole_file_may_be_called_anything(tmp_path: Path) -> None:
 
 
 LIES: dict[str, tuple[int, dict[str, Value], str, str]] = {
-    "another part": (1, split(2), "t1", "it is not part 2 of 3"),
-    "the number is text": (1, split(1) | {"split.no": text("1")}, "t1", "it is not part 2 of 3"),
-    "the number is missing": (1, {"split.count": u32(3)}, "t1", "it is not part 2 of 3"),
-    "another count": (2, split(2, 4), "t2", "it is not part 3 of 3"),
-    "the count is text": (0, split(0) | {"split.count": text("3")}, "t0", "'3' parts"),
-    "an absurd count": (0, split(0) | {"split.count": u32(65535)}, "t0", "65535 parts"),
+    "another part": (1, split(2), "t1", "it is not shard 2 of 3"),
+    "the number is text": (1, split(1) | {"split.no": text("1")}, "t1", "it is not shard 2 of 3"),
+    "the number is missing": (1, {"split.count": u32(3)}, "t1", "it is not shard 2 of 3"),
+    "another count": (2, split(2, 4), "t2", "it is not shard 3 of 3"),
+    "the count is text": (0, split(0) | {"split.count": text("3")}, "t0", "'3' shards"),
+    "an absurd count": (0, split(0) | {"split.count": u32(65535)}, "t0", "65535 shards"),
     "a name that does not fit": (0, split(0, 2), "t0", "one of 2 files"),
     "the same tensor twice": (2, split(2), "t1", "both have the tensor 't1'"),
     "another model": (2, split(2) | {"general.name": text("Two")}, "t2", "'Two' and not 'One'"),
@@ -98,6 +98,6 @@ def test_a_missing_shard_is_named(model: list[Path], gone: int, named: int) -> N
         pytest.skip("a file that is not there has no others")
     model[gone].unlink()
     with pytest.raises(
-        CorruptFile, match=rf"m-0000{gone + 1}-of-00003\.gguf is missing: it is part {gone + 1} of 3"
+        CorruptFile, match=rf"m-0000{gone + 1}-of-00003\.gguf is missing: it is shard {gone + 1} of 3"
     ):
         open_shards(model[named])

@@ -269,7 +269,7 @@ def test_merges_as_pairs_are_the_same_merges() -> None:
         (
             {"model": {"type": "BPE", "vocab": {"a": 1, "b": 1}, "merges": []}},
             CorruptFile,
-            "'b' the id 1, which is duplicate",
+            "the id 1 for token 'b', which is duplicate",
         ),
         (
             {"model": {"type": "BPE", "vocab": {"a": 1 << 60}, "merges": []}},
@@ -403,8 +403,8 @@ def test_bytes_are_written_as_printable_characters() -> None:
         ({"vocab": {}}, CorruptFile, "no config or no vocab"),
         ({"vocab": [{"rank": 0}] * 300}, CorruptFile, "without rank or bytes"),
         ({"vocab": [{"rank": i, "token_bytes": "YQ=="} for i in range(300)]}, CorruptFile, "a token twice"),
-        ({"special_tokens": [{"rank": 99, "token_str": "x"}]}, CorruptFile, "describes a special token"),
-        ({"special_tokens": {"x": 1}}, CorruptFile, "describes a special token"),
+        ({"special_tokens": [{"rank": 99, "token_str": "x"}]}, CorruptFile, "has the invalid special token"),
+        ({"special_tokens": {"x": 1}}, CorruptFile, "has the invalid special token"),
     ],
 )
 def test_a_broken_tekken_file_is_refused(
@@ -473,8 +473,8 @@ ODD_FILES: dict[str, tuple[str, Any, str | None]] = {
     "an id in words": ("tokenizer.json", {"added_tokens": [{"content": "<s>", "id": "1"}]}, "without text or id"),
     "a post-processor of words": ("tokenizer.json", {"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": "x"}, {}]}}, None),
     "processors that are no list": ("tokenizer.json", {"post_processor": {"processors": 7}}, None),
-    "an id beyond any": ("added_tokens.json", {"x": 1 << 60}, "the id"),
-    "a flag for an id": ("added_tokens.json", {"x": True}, "the id true"),
+    "an id beyond any": ("added_tokens.json", {"x": 1 << 60}, "the invalid id"),
+    "a flag for an id": ("added_tokens.json", {"x": True}, "the invalid id true"),
     "a key of many digits": ("tokenizer_config.json", {"added_tokens_decoder": {"9" * 5000: {"content": "x"}}}, "in an unknown format"),
     "a template that is a number": ("tokenizer_config.json", {"chat_template": 7}, None),
     "a template of null": ("tokenizer_config.json", {"chat_template": None}, None),
