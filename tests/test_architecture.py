@@ -59,7 +59,7 @@ ONLY_HERE = {
     # a chat draws markdown row by row: rich's Text and cell widths, not its own printing
     "rich": {"mixcli.system.console", "mixcli.chat.view.inline", "mixcli.chat.view.markdown"},
     "prompt_toolkit": {"mixcli.chat.input", "mixcli.chat.complete"},
-    "fastapi": {"mixcli.host.app"},
+    "fastapi": {"mixcli.host.api"},
     "difflib": {"mixcli.system.text"},  # one search for the nearest name
     "ray": {"mixcli.batch.ray_backend"},
 }

@@ -94,7 +94,7 @@ def _bind(listener: socket.socket, path: Path) -> None:
 async def _serve(spec: HostSpec, listener: socket.socket, door: SocketGuard) -> None:
     import uvicorn
 
-    from mixcli.host.app import create_app
+    from mixcli.host.api.app import create_app
     from mixcli.host.state import HostState
     from mixcli.system.connection import PatientConnection
 

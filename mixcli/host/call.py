@@ -36,17 +36,19 @@ class Call:
     """A question with a name; outputs arrive in `items`, an exception ends them.
 
     `n_dropped` counts the messages that had to be left out; it is set before the first output. `outputs` are what came so far, whole
-    before the last one is handed over; of a call `as_whole` only that one is. `gone` says that it was aborted before the engine had it. All calls of a process wait in the same `loop`.
+    before the last one is handed over; of a call `as_whole` only that one is. `gone` says that it was aborted before the engine had it. All calls of a process wait in the same `loop`,
+    those of one request at the same `items`; `index` tells them apart there.
     """
 
     id: str
     question: ChatQuestion
     loop: asyncio.AbstractEventLoop
     as_whole: bool = False
+    index: int = 0
     n_dropped: int = 0
     gone: bool = False
     outputs: list[Output] = field(default_factory=list)
-    items: "asyncio.Queue[Item]" = field(default_factory=asyncio.Queue)
+    items: "asyncio.Queue[tuple[Call, Item]]" = field(default_factory=asyncio.Queue)
 
     @property
     def text(self) -> str:
@@ -69,4 +71,4 @@ def deliver(items: Sequence[tuple[Call, Item]]) -> None:
 
 def _put(items: Sequence[tuple[Call, Item]]) -> None:
     for call, item in items:
-        call.items.put_nowait(item)
+        call.items.put_nowait((call, item))

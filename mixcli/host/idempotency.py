@@ -63,7 +63,7 @@ def digest(body: Fields) -> bytes:
 
 
 def name_of(client: str, keys: list[str]) -> Name | None:
-    """Return a request's name from its headers; None where it has none. BadRequest for a name that cannot be one."""
+    """Return a request's name from its headers' values; None where it has none. BadRequest for a name that cannot be one."""
     if not keys:
         return None
     if len(keys) > 1:

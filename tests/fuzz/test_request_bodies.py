@@ -12,8 +12,8 @@ import httpx2
 import pytest
 from hypothesis import strategies as st
 
-from mixcli.host.app import create_app
-from mixcli.host.openai_schema import ChatRequest
+from mixcli.host.api.app import create_app
+from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.host.protocol.paths import READY
 from mixcli.host.state import HostState

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from mixcli.commands.options import Sampling, sampling_options
 from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import BadRequest, MixcliError, UsageError
-from mixcli.host.body import parsed
-from mixcli.host.openai_schema import ChatRequest
+from mixcli.host.api.chat_schema import ChatRequest
+from mixcli.host.api.json_body import parsed
 from mixcli.request.sampling_table import (
     API_TEMPERATURE,
     CHAT_TEMPERATURE,

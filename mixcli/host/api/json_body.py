@@ -4,22 +4,26 @@ Python's parser takes more than JSON is: NaN and Infinity, duplicate keys, lone 
 Each would be misread in silence, or fail later in a place that no longer knows the field.
 """
 
+import asyncio
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from mixcli.errors import BadRequest
 
+LARGE = 1 << 16  # bytes of a body that are worth a thread
 MAX_DIGITS = 40  # of a whole number; no field needs more
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # may be a lone surrogate
 _LONE = re.compile("[\ud800-\udfff]")
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 Path = tuple[str | int, ...]
+Made = TypeVar("Made")
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -76,6 +80,12 @@ class _Reader:
         seen: set[str] = set()
         repeated.key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         return repeated
+
+
+async def read(http: Request, make: Callable[[bytes], Made]) -> Made:
+    """Read a request's body and make something of it; of a large one in a thread, so that the streams of others go on."""
+    raw = await http.body()
+    return await asyncio.to_thread(make, raw) if len(raw) > LARGE else make(raw)
 
 
 def load(raw: bytes, param: str = "body") -> Any:
@@ -176,4 +186,4 @@ def _deepest_field(raw: bytes) -> str:
     return key.decode("utf-8", "replace")[:80] or "body"
 
 
-__all__ = ["dotted", "load", "parsed", "validated"]
+__all__ = ["dotted", "load", "parsed", "read", "validated"]

@@ -1,4 +1,4 @@
-"""The OpenAI chat completion request and response as the host accepts and writes them."""
+"""The chat completion request as the host accepts it."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -8,7 +8,7 @@ from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.logprobs import MAX_TOP_LOGPROBS
 from mixcli.engine.sampling import MAX_BIASES, SamplingParams
 from mixcli.errors import BadRequest
-from mixcli.host.body import load
+from mixcli.host.api.json_body import load
 from mixcli.host.call import ChatQuestion
 from mixcli.prompts.context_overflow import Policy
 from mixcli.prompts.formats import Message
@@ -98,23 +98,6 @@ class StreamOptions(BaseModel):
     model_config = STRICT
 
     include_usage: bool = False
-
-
-class TokenizeRequest(BaseModel):
-    """POST /tokenize: a conversation, ready for an answer, or a text."""
-
-    model_config = STRICT
-
-    messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES, fail_fast=True)
-    prompt: str | None = None
-
-
-class ExpertsRequest(BaseModel):
-    """POST /mixcli/experts: a conversation that ends with an answer."""
-
-    model_config = STRICT
-
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
 
 
 if TYPE_CHECKING:

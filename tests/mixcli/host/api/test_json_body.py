@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.json_schema import ANNOTATIONS, REFUSED
 from mixcli.errors import BadRequest
-from mixcli.host.body import load, parsed
+from mixcli.host.api.chat_schema import ChatRequest
+from mixcli.host.api.json_body import load, parsed
+from mixcli.host.api.token_routes import ExpertsRequest, TokenizeRequest
 from mixcli.host.idempotency import digest
-from mixcli.host.openai_schema import ChatRequest, ExpertsRequest, TokenizeRequest
 
 MESSAGES = '"messages": [{"role": "user", "content": "Hi"}]'
 SCHEMA = "response_format.json_schema.schema"

@@ -1,69 +1,83 @@
 """OpenAI's chat completion answers: whole ones and the events of a stream, with usage, timings and logprobs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sequence import Output, Usage
-from mixcli.host.openai_schema import ChatRequest
+from mixcli.host.api.chat_schema import ChatRequest
+from mixcli.host.api.events import DONE, JsonObject
+from mixcli.host.call import Call
+from mixcli.host.protocol.errors import error_body
 from mixcli.host.protocol.messages import PromptProgress, Timings, TokenUsage
-
-JsonObject = dict[str, object]
 
 
 @dataclass(frozen=True)
-class ResponseWriter:
-    """Writes what one call brings as OpenAI's objects.
-
-    `choices` are the texts that the answer was chosen from, `pieces` gives tokens' bytes, `n_dropped` is how many messages did not fit.
-    """
+class ChatResponseWriter:
+    """Writes what calls bring as OpenAI's chat completions (an AnswerWriter); `pieces` returns the bytes of tokens."""
 
     id: str
     model: str
     request: ChatRequest
     pieces: Callable[[Sequence[int]], list[bytes]]
-    n_dropped: int
+    end: bytes = DONE
+    named_events: bool = False
 
-    def opening(self) -> JsonObject:
-        """Return the first event of a stream."""
-        return self._chunk({"role": "assistant", "content": ""})
+    @property
+    def shows_progress(self) -> bool:
+        return self.request.return_progress
 
-    def progress(self, output: Output) -> JsonObject:
+    def opening(self, calls: Sequence[Call]) -> Iterator[JsonObject]:
+        """Return the first events of a stream."""
+        for call in calls:
+            yield self._chunk(call, {"role": "assistant", "content": ""})
+
+    def progress(self, call: Call, output: Output) -> Iterator[JsonObject]:
         """Return the event that says how far the prompt has been read, as llama-server does."""
         at = output.progress
         assert at is not None
         shown = PromptProgress(at.n_prompt, at.n_cached, at.n_done, at.seconds * 1000)
-        return {**self._envelope("chat.completion.chunk", []), "prompt_progress": shown.to_json()}
+        yield {**self._envelope("chat.completion.chunk", [], call), "prompt_progress": shown.to_json()}
 
-    def delta(self, output: Output) -> JsonObject:
+    def delta(self, call: Call, output: Output) -> Iterator[JsonObject]:
         """Return one event with text."""
         extra: JsonObject = {"logprobs": self._logprobs(output.logprobs)} if self.request.logprobs else {}
-        return self._chunk({"content": output.text}, None, extra)
+        yield self._chunk(call, {"content": output.text}, None, extra)
 
-    def closing(self, last: Output, token_ids: Sequence[int]) -> JsonObject:
+    def closing(self, call: Call, last: Output) -> Iterator[JsonObject]:
         """Return the event with the reason that the answer ended."""
-        return self._chunk({}, last.finish_reason, self._extras(last, token_ids))
+        yield self._chunk(call, {}, last.finish_reason, self._extras(call, last))
 
-    def accounts(self, last: Output) -> JsonObject:
+    def accounts(self, calls: Sequence[Call]) -> Iterator[JsonObject]:
         """Return the event that closes a stream with the counts and timings."""
-        return {**self._envelope("chat.completion.chunk", []), **self._accounts(last)}
+        if self.request.stream_options.include_usage:
+            yield {**self._envelope("chat.completion.chunk", [], calls[0]), **self._accounts(calls)}
 
-    def whole(self, outputs: Sequence[Output], token_ids: Sequence[int]) -> JsonObject:
+    def failure(self, error: Exception) -> Iterator[JsonObject]:
+        """Return the error as the last event of a stream."""
+        yield error_body(error)[1].to_json()
+
+    def whole(self, calls: Sequence[Call]) -> JsonObject:
         """Return a whole answer."""
-        last = outputs[-1]
+        envelope = self._envelope("chat.completion", [self._choice(call) for call in calls], calls[0])
+        return {**envelope, **self._accounts(calls)}
+
+    def _choice(self, call: Call) -> JsonObject:
+        last = call.outputs[-1]
         choice: JsonObject = {
-            "index": 0,
-            "message": {"role": "assistant", "content": "".join(output.text for output in outputs)},
+            "index": call.index,
+            "message": {"role": "assistant", "content": call.text},
             "finish_reason": last.finish_reason,
-            **self._extras(last, token_ids),
+            **self._extras(call, last),
         }
         if self.request.logprobs:
-            choice["logprobs"] = self._logprobs([one for output in outputs for one in output.logprobs])
-        return {**self._envelope("chat.completion", [choice]), **self._accounts(last)}
+            choice["logprobs"] = self._logprobs([one for output in call.outputs for one in output.logprobs])
+        return choice
 
-    def _accounts(self, last: Output) -> JsonObject:
+    def _accounts(self, calls: Sequence[Call]) -> JsonObject:
         """Return the counts and timings; of a deterministic answer only the counts that are the same each time."""
+        last = calls[0].outputs[-1]
         if last.usage is None:
             return {}
         usage = _usage(last.usage)
@@ -71,21 +85,25 @@ class ResponseWriter:
             return {"usage": replace(usage, extra={}).to_json()}
         return {"usage": usage.to_json(), "timings": _timings(last.usage).to_json()}
 
-    def _extras(self, last: Output, token_ids: Sequence[int]) -> JsonObject:
+    def _extras(self, call: Call, last: Output) -> JsonObject:
         extras: JsonObject = {}
         if last.label_probs:
             asked = self.request.structured_outputs
             assert asked is not None
             extras["label_probs"] = dict(zip(asked.choice or (), last.label_probs, strict=True))
         if self.request.return_token_ids:
-            extras["token_ids"] = list(token_ids)
+            extras["token_ids"] = list(call.token_ids)
         return extras
 
     def _chunk(
-        self, delta: dict[str, str], finish_reason: str | None = None, extra: JsonObject | None = None
+        self,
+        call: Call,
+        delta: dict[str, str],
+        finish_reason: str | None = None,
+        extra: JsonObject | None = None,
     ) -> JsonObject:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, **(extra or {})}
-        return self._envelope("chat.completion.chunk", [choice])
+        choice = {"index": call.index, "delta": delta, "finish_reason": finish_reason, **(extra or {})}
+        return self._envelope("chat.completion.chunk", [choice], call)
 
     def _logprobs(self, chosen: Sequence[TokenLogprobs]) -> JsonObject:
         return {
@@ -102,7 +120,7 @@ class ResponseWriter:
         (piece,) = self.pieces([token])
         return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}
 
-    def _envelope(self, kind: str, choices: list[JsonObject]) -> JsonObject:
+    def _envelope(self, kind: str, choices: list[JsonObject], call: Call) -> JsonObject:
         envelope = {
             "id": self.id,
             "object": kind,
@@ -110,7 +128,7 @@ class ResponseWriter:
             "model": self.model,
             "choices": choices,
         }
-        return {**envelope, "dropped_messages": self.n_dropped} if self.n_dropped else envelope
+        return {**envelope, "dropped_messages": call.n_dropped} if call.n_dropped else envelope
 
 
 def _usage(cost: Usage) -> TokenUsage:

@@ -1,0 +1,37 @@
+"""POST /v1/chat/completions: OpenAI's chat completions."""
+
+import asyncio
+import uuid
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from mixcli.host.api.answering import respond
+from mixcli.host.api.chat_response import ChatResponseWriter
+from mixcli.host.api.chat_schema import ChatRequest
+from mixcli.host.api.json_body import parsed, read
+from mixcli.host.call import Call, ChatQuestion
+from mixcli.host.idempotency import CLIENT, HEADER, digest, name_of
+from mixcli.host.protocol.paths import CHAT
+from mixcli.host.state import HostState
+
+
+def add_routes(app: FastAPI, state: HostState) -> None:
+    """Add the route to the app."""
+
+    @app.post(CHAT)
+    async def chat(http: Request) -> Response:
+        state.check_open()
+        name = name_of(http.headers.get(CLIENT, ""), http.headers.getlist(HEADER))
+        request, question, body = await read(http, _question)
+        loop = asyncio.get_running_loop()
+        call = Call(f"chatcmpl-{uuid.uuid4().hex}", question, loop, as_whole=not request.stream)
+        shown = f"chatcmpl-{body.hex()[:32]}" if request.deterministic else call.id
+        writer = ChatResponseWriter(shown, state.spec.name.label, request, state.engine.pieces)
+        return await respond(state, http, [call], writer, stream=request.stream, name=name, body=body)
+
+
+def _question(raw: bytes) -> tuple[ChatRequest, ChatQuestion, bytes]:
+    """Check a whole chat request; with the digest that binds its Idempotency-Key to it."""
+    request = parsed(ChatRequest, raw)
+    return request, request.question(), digest(request.model_dump(by_alias=True))

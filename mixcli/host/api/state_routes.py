@@ -1,0 +1,55 @@
+"""Routes that need no model: the state of the host and its name, and the stream that holds the model."""
+
+import math
+import time
+from collections.abc import AsyncGenerator
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from mixcli.errors import BadRequest
+from mixcli.host.api.events import ALIVE, BEAT, JsonObject, event_stream
+from mixcli.host.protocol.paths import ATTACH, FAILED, HEALTH, LOADING, MODELS
+from mixcli.host.state import HostState
+
+
+def add_routes(app: FastAPI, state: HostState) -> None:
+    """Add the routes to the app."""
+
+    @app.get(HEALTH)
+    async def health() -> JSONResponse:
+        return JSONResponse(state.health().to_json())
+
+    @app.get(MODELS)
+    async def models() -> JSONResponse:
+        model = {
+            "id": state.spec.name.label,
+            "object": "model",
+            "created": state.created,
+            "owned_by": "local",
+        }
+        return JSONResponse({"object": "list", "data": [model]})
+
+    @app.get(ATTACH)
+    async def attach(keep_alive: float) -> StreamingResponse:
+        state.check_open()
+        if math.isnan(keep_alive):
+            raise BadRequest("keep_alive is not a number of seconds", param="keep_alive")
+        return event_stream(_statuses(state, keep_alive))
+
+
+async def _statuses(state: HostState, keep_alive: float) -> AsyncGenerator[JsonObject | None, None]:
+    with state.keep_alive.client(keep_alive):
+        last, spoke = None, time.monotonic()
+        while not state.closing.is_set():
+            now = state.load_status()
+            if now.status == FAILED:
+                yield now.to_json()
+                return
+            if now != last:
+                yield now.to_json()
+                last, spoke = now, time.monotonic()
+            elif now.status == LOADING and time.monotonic() - spoke >= BEAT:
+                yield ALIVE  # the client reads no further, it only holds the stream open
+                spoke = time.monotonic()
+            await state.change()
