@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.sdist import llama_cpp
-from mixcli.llama.ggml import library, library_folder
 from mixcli.store.headers import shape_of
 from profiles.errors import DoesNotFit
 from profiles.layout import Layout, layout_of
@@ -27,6 +26,7 @@ from profiles.models import known_models
 from profiles.placement import Placement
 from profiles.planner import PlanRequest, plan
 from profiles.shape import ModelShape
+from quantize.bindings import library, library_folder
 from quantize.sources.gguf_header import read_header
 from tests.support.llama_workers import free_port, start_worker, write_header_only
 

@@ -4,11 +4,17 @@ ctypes takes a struct's layout from the declarations in Python: with another rel
 """
 
 import ctypes
+import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
+
+from quantize.errors import QuantizeError
 
 VERSION = "0.3.36"  # pyproject.toml pins it; .ci/setup compiles it
 INSTALL = f"pip install llama-cpp-python=={VERSION}"
+
+SUFFIXES = (".so.0", ".so", ".0.dylib", ".dylib", ".dll")  # the one that the others are linked to comes first
 
 # sizeof in bytes on a 64-bit machine, as this release declares them (llama.h), of the structs that mixcli fills or reads
 STRUCTS = {
@@ -19,6 +25,26 @@ STRUCTS = {
     "llama_token_data_array": 32,
     "llama_sampler_chain_params": 1,
 }
+
+
+def library_folder() -> Path:
+    """Return the folder of the compiled libraries without importing the bindings; QuantizeError where they are not installed."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        raise QuantizeError(f"llama-cpp-python is not installed; run `make setup`, or {INSTALL}")
+    return Path(spec.origin).parent / "lib"
+
+
+def library(stem: str) -> Path:
+    """Return the file of one of the libraries by its stem ("ggml-base", "llama"); QuantizeError when this build does not have it.
+
+    A wheel may carry a library under several names; the others are linked to the one with a version, and a second copy would be another library.
+    """
+    folder = library_folder()
+    for name in (*(f"lib{stem}{end}" for end in SUFFIXES), f"{stem}.dll"):
+        if (folder / name).exists():
+            return folder / name
+    raise QuantizeError(f"{folder} has no {stem} library; reinstall llama-cpp-python")
 
 
 def wrong_release(version: str) -> str | None:

@@ -5,7 +5,6 @@ All row functions release Python's lock while they run and may be called from se
 """
 
 import ctypes
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,13 +31,6 @@ except (
         f"llama.cpp cannot be loaded ({str(error).splitlines()[0]:.200}); run `mixcli doctor`, or raise the memory limit (ulimit -v)."
     ) from error
 
-# A wheel carries each library under several names, and libllama is linked to the first of these: another copy would be a second,
-# unconnected library.
-_FILE_NAMES = {
-    "linux": ("libggml-base.so.0", "libggml-base.so"),
-    "darwin": ("libggml-base.0.dylib", "libggml-base.dylib"),
-    "win32": ("ggml-base.dll",),
-}
 _TYPE_COUNT = 43  # GGML_TYPE_COUNT: "not set" in the parameters of llama_model_quantize
 _log_lock = threading.Lock()
 
@@ -58,21 +50,10 @@ class _TypeTraits(ctypes.Structure):
 
 
 @cache
-def library_path() -> Path:
-    """Return the file of the library whose functions these are."""
-    folder = Path(llama_cpp.__file__).parent / "lib"
-    names = _FILE_NAMES.get(sys.platform, _FILE_NAMES["linux"])
-    path = next((folder / name for name in names if (folder / name).exists()), None)
-    if path is None:
-        raise QuantizeError(f"llama-cpp-python has no {names[0]} in {folder}; reinstall it.")
-    return path
-
-
-@cache
 def _library() -> ctypes.CDLL:
     if wrong := bindings.mismatch(llama, llama_cpp.__version__):
         raise QuantizeError(wrong)
-    library = ctypes.CDLL(str(library_path()))
+    library = ctypes.CDLL(str(bindings.library("ggml-base")))
     pointer, i64, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
     for name, result, arguments in (
         ("ggml_quantize_init", None, (ctypes.c_int,)),
@@ -209,7 +190,6 @@ __all__ = [
     "dequantize",
     "dry_run",
     "is_valid",
-    "library_path",
     "prepare",
     "quantize_chunk",
     "requires_imatrix",

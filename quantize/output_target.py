@@ -6,7 +6,6 @@ publishes the result, and a folder would be noticed when hours have passed. A sy
 file that it leads to is replaced and the link stays.
 """
 
-import errno
 import os
 import stat
 import tempfile
@@ -15,13 +14,13 @@ from pathlib import Path
 
 from quantize.errors import BadTarget, NoSpace, QuantizeError
 from quantize.sources.input_file import kind_of
+from quantize.wording import DISK_FULL
 
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _MAGIC = b"GGUF"
 _SAMPLE = 1 << 16  # bytes that identify an existing file
 _LONGEST_SUFFIX = ".journal"
 _NO_STDOUT = "a GGUF cannot be written to {}: it is not written in order; name a file."
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 def is_stream(path: Path) -> bool:
@@ -124,7 +123,7 @@ def _check_folder(path: Path, target: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in DISK_FULL:
             raise NoSpace(
                 f"the disk of {folder} is full; free some space, or write to another disk."
             ) from error

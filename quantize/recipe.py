@@ -5,7 +5,6 @@ stand-in file: the hyperparameters that the rules look at and the real tensor li
 rule counts them, and no data. So the rules are never written down twice.
 """
 
-import errno
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +15,9 @@ from quantize.errors import BadOption, CorruptFile, NoSpace, QuantizeError, Unsu
 from quantize.file_layout import ALIGNMENT, header_bytes, pad
 from quantize.ggml_types import PLAIN, GGMLQuantizationType, row_bytes
 from quantize.source import ModelSource, TensorSource, Value, f32, u32
-from quantize.wording import shown
+from quantize.wording import DISK_FULL, shown
 
 _T = GGMLQuantizationType
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 # The names that llama-quantize takes -> llama_ftype of llama.h
 FILE_TYPES: dict[str, int] = {
@@ -160,7 +158,7 @@ def choose_types(
         try:
             _write_stand_in(model, path)
         except OSError as error:
-            raise (NoSpace if error.errno in _NO_ROOM else QuantizeError)(
+            raise (NoSpace if error.errno in DISK_FULL else QuantizeError)(
                 f"a temporary copy of the header cannot be written in {folder}: {error.strerror}; set TMPDIR to another folder."
             ) from error
         log = ggml.dry_run(

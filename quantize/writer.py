@@ -5,7 +5,6 @@ quantizers release Python's lock. Every finished slab is named in the journal, s
 the size of the model. At the end the files are flushed and renamed into place.
 """
 
-import errno
 import hashlib
 import os
 import shutil
@@ -23,9 +22,8 @@ from quantize.output_target import output_target
 from quantize.parallel import in_parallel
 from quantize.part_file import PartFile
 from quantize.plan import WritePlan, file_state
+from quantize.wording import DISK_FULL, disk_full
 from quantize.write_journal import WriteJournal
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -225,11 +223,8 @@ def _publish(plan: WritePlan, parts: Sequence[Path]) -> None:
 
 
 def _explain(error: OSError, plan: WritePlan, meter: _Meter) -> QuantizeError:
-    if error.errno in _DISK_FULL:
-        return NoSpace(
-            f"the disk is full after {_gib(meter.done)} of {_gib(meter.total)}; written data is kept: free "
-            f"{_gib(meter.total - meter.done)} more and run the same command again."
-        )
+    if error.errno in DISK_FULL:
+        return NoSpace(f"{disk_full(plan.target.parent, _gib(meter.total - meter.done))}.")
     return QuantizeError(
         f"{plan.target} cannot be created, {error.filename or plan.target}: {error.strerror or error}."
     )

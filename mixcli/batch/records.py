@@ -5,11 +5,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mixcli.batch.csv_input import open_table
 from mixcli.batch.json_input import Requests, document_values, is_request, line_values, record_of, unwrapped
 from mixcli.batch.lines import InputLine, read_lines
 from mixcli.batch.record import Record, RecordSource
 from mixcli.batch.sniff import Peeked, check_no_table, check_text, first_line, is_one, json_shape
-from mixcli.batch.table import open_table
 from mixcli.errors import UsageError
 
 SUFFIXES = {

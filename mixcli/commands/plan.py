@@ -68,13 +68,14 @@ def command(
         show_types(types, how_chosen, as_json=as_json)
     found = planned or plan_or_offer(subject.label, subject.shape, machine, request, load_options, in_a_plan)
     runners_up = others(subject, machine, request, found)
-    if as_json:
-        console.data({**as_data(subject, found, runners_up), **how_chosen})
-    else:
+
+    def show() -> None:
         if choice is not None:
             show_types(types)
             console.line()
         _show(subject.label, found, runners_up)
+
+    console.page({**as_data(subject, found, runners_up), **how_chosen}, show, as_json=as_json)
     if verify:
         from mixcli.planning.verify import show_verified
 

@@ -90,12 +90,13 @@ def command(
     with console.progress(f"pulling {wanted.text}") as bar:
         found = pull(wanted, target, bar.update)
     if isinstance(found, Made):
-        _say(found.model, found.fresh, as_json)
+        _report(found.model, found.fresh, as_json=as_json)
         return
     if isinstance(found, PullPlan) or dry_run:
-        _show(found if isinstance(found, PullPlan) else found.summary, load_options.profile, as_json)
+        summary = found if isinstance(found, PullPlan) else found.summary
+        console.page(summary.to_data(load_options.profile), lambda: _show(summary), as_json=as_json)
         return
-    _say(_carried_out(found, repair), True, as_json)
+    _report(_carried_out(found, repair), True, as_json=as_json)
 
 
 def bring(text: str, load_options: "LoadOptions") -> str:
@@ -111,7 +112,7 @@ def bring(text: str, load_options: "LoadOptions") -> str:
         found = pull(PullRequest(name), target, bar.update)
     assert not isinstance(found, PullPlan), "only a dry run has no more than that"
     stored = found.model if isinstance(found, Made) else _carried_out(found, None)
-    _say(stored, True, as_json=False)
+    _describe(stored, True)
     return stored.label
 
 
@@ -159,17 +160,16 @@ def _agree(job: "PullJob", repair: bool | None) -> None:
     )
 
 
-def _say(stored: "StoredModel", fresh: bool, as_json: bool) -> None:
-    about = stored.manifest
+def _report(stored: "StoredModel", fresh: bool, *, as_json: bool) -> None:
+    """Print which model is there now: as JSON to stdout, and in words to stderr."""
     if as_json:
-        console.data(
-            {
-                "model": stored.label,
-                "path": str(stored.path),
-                "fresh": fresh,
-                "files": [str(path) for path in stored.parts],
-            }
-        )
+        files = [str(path) for path in stored.parts]
+        console.data({"model": stored.label, "path": str(stored.path), "fresh": fresh, "files": files})
+    _describe(stored, fresh)
+
+
+def _describe(stored: "StoredModel", fresh: bool) -> None:
+    about = stored.manifest
     if about is None:
         console.note(
             f"{stored.label} is already installed, in the {stored.seen.keeper if stored.seen else 'store'}"
@@ -179,10 +179,8 @@ def _say(stored: "StoredModel", fresh: bool, as_json: bool) -> None:
     console.note(f"{what}\n{about.description}\nlicense: {about.license_words}")
 
 
-def _show(summary: "PullPlan", profile: str | None, as_json: bool) -> None:
-    if as_json:
-        console.data(summary.to_data(profile))
-        return
+def _show(summary: "PullPlan") -> None:
+    """Print what a dry run found."""
     console.table(
         ("FILE", "SIZE", "DOWNLOADED"),
         [(file.name, format_bytes(file.size), format_bytes(file.here)) for file in summary.files],

@@ -5,9 +5,7 @@ copy of the same library (the wheel holds three of each) would have a device reg
 """
 
 import ctypes
-import importlib.util
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from mixcli.errors import MixcliError
 from mixcli.system.device_facts import DeviceFacts
 from quantize import bindings
+from quantize.errors import QuantizeError
 
 DEVICE_KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
 
@@ -46,31 +45,13 @@ class _Tensor(ctypes.Structure):
     ]
 
 
-def library_folder() -> Path:
-    """Return the folder of the compiled libraries without importing the bindings."""
-    spec = importlib.util.find_spec("llama_cpp")
-    if spec is None or spec.origin is None:
-        raise MixcliError(f"llama-cpp-python is not installed; run `make setup`, or {bindings.INSTALL}")
-    return Path(spec.origin).parent / "lib"
-
-
-def library(stem: str) -> Path:
-    """Return the file of one of the libraries by its stem ("ggml-rpc", "llama"); MixcliError when this build does not have it.
-
-    A wheel may carry a library under several names; the others are linked to the one with a version, and a second copy would be another library.
-    """
-    folder = library_folder()
-    names = [f"lib{stem}{end}" for end in (".so.0", ".so", ".0.dylib", ".dylib", ".dll")] + [f"{stem}.dll"]
-    for name in names:
-        if (folder / name).exists():
-            return folder / name
-    raise MixcliError(f"{folder} has no {stem} library; reinstall llama-cpp-python")
-
-
 @cache
 def load(stem: str) -> ctypes.CDLL:
-    """Load one of the libraries; errors as in `library`."""
-    return ctypes.CDLL(str(library(stem)))
+    """Load one of the libraries by its stem; MixcliError when this build does not have it."""
+    try:
+        return ctypes.CDLL(str(bindings.library(stem)))
+    except QuantizeError as error:
+        raise MixcliError(str(error)) from error
 
 
 @cache

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixcli.errors import MixcliError
-from mixcli.llama.ggml import library_folder
 from mixcli.system import json_cache, python_child
 from profiles.placement import Placement
+from quantize import bindings
 
 CRASH_SWITCH = "MIXCLI_SELFTEST_CRASH"  # "1": the child with repacking dies; for tests
 TIME_LIMIT = 120  # seconds for one child; it takes about one
@@ -56,7 +56,8 @@ def checked(placement: Placement) -> tuple[Placement, str | None]:
 def _machine_key() -> str:
     """Name this library on this CPU: file sizes and times, the CPU's flags, and the test switch."""
     parts = [
-        f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in sorted(library_folder().iterdir())
+        f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}"
+        for f in sorted(bindings.library_folder().iterdir())
     ]
     parts += [_cpu(), os.environ.get(CRASH_SWITCH, "")]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

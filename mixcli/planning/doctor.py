@@ -13,7 +13,7 @@ from typing import Literal
 from mixcli.planning.cpu_rates import SWITCH, failures, host_rates, is_off, known_rates
 from mixcli.system import paths, python_child
 from mixcli.system.console import console
-from mixcli.system.disk import random_reads
+from mixcli.system.disk_reads import random_reads
 from mixcli.system.formatting import counted, format_bytes
 from mixcli.system.hardware import (
     devices,

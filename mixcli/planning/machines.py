@@ -40,7 +40,7 @@ def machine_of(
     of that file, on this machine only, and the processor with the types of weights that `shapes` have where it computes with them.
     """
     if profile in (None, "auto"):
-        from mixcli.system.disk import random_reads
+        from mixcli.system.disk_reads import random_reads
         from mixcli.system.hardware import this_machine
 
         machine = this_machine(workers)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mixcli.errors import MixcliError
 from mixcli.pull.pull_plan import FileCost, PullPlan
-from mixcli.pull.type_choice import Target, how_it_runs, rows_of, type_to_make
+from mixcli.pull.type_choice import Target, how_it_runs, type_to_make
 from mixcli.store import store
 from mixcli.store.catalog import CatalogEntry
 from mixcli.store.hashing import Report, sha256
@@ -43,25 +43,20 @@ def folder_summary(folder: Path, file_type: str | None, name: str | None, target
     about = _about_folder(folder, name)
     model = open_model(folder, Options())
     taken, planned = type_to_make(model, folder.name, file_type, target)
-    row = planned.row(taken)
     result = store.folder_of(about.manifest(taken, ())) / f"{about.name}-{taken}.gguf"
     plan = prepare_model(model, result, Options(output_type=taken))
     here = [FileCost(path.name, path.stat().st_size, path.stat().st_size) for path in model.files]
-    return PullPlan(
-        f"{about.name}:{taken}",
-        about.description,
-        about.license.words,
-        str(folder),
-        tuple(here),
-        plan.bytes_disk,
-        0,
-        plan.bytes_disk,
-        how_it_runs(row, planned.rows),
-        row.plan is not None,
+    return PullPlan.of(
+        about,
+        taken,
+        planned,
+        origin=str(folder),
+        size=plan.bytes_disk,
+        files=tuple(here),
+        disk=plan.bytes_disk,
         notes=plan.notes,
-        types=rows_of(planned, taken, named=file_type is not None),
         seconds=estimated_seconds(plan),
-        chosen_by=planned if file_type is None else None,
+        named=file_type is not None,
     )
 
 

@@ -4,7 +4,6 @@ There is one part file per etag, shared by all processes, under the lock that hu
 hashed while they come; a part that was left behind is hashed first. Only a file whose checksum is right is renamed into the cache.
 """
 
-import errno
 import os
 import queue
 import threading
@@ -27,10 +26,10 @@ from mixcli.store.hub_cache import CachedRepo
 from mixcli.store.waiting import Waiting
 from mixcli.system.formatting import counted
 from mixcli.system.locks import exclusive
+from quantize.wording import DISK_FULL, disk_full
 
 CHUNK = 1 << 18  # bytes that are read before they are written: what a kill can cost
 SPAN = 8 << 30  # bytes of one request; some servers refuse more in one piece
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXPIRED = {400, 401, 403, 404, 410}
 
 
@@ -125,10 +124,8 @@ def _fill(
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        raise DoesNotFit(
-            f"the disk of {part.parent} is full; {file.name} needs {counted(file.size - os.fstat(handle).st_size, 'more byte')}; downloaded data is kept: "
-            "free some space and run the same command again"
-        ) from error
+        missing = counted(file.size - os.fstat(handle).st_size, "byte")
+        raise DoesNotFit(disk_full(part.parent, missing)) from error
     finally:
         os.close(handle)
     return digest.hexdigest()

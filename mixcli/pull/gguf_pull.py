@@ -11,7 +11,7 @@ from mixcli.pull import download
 from mixcli.pull.build import convert_to
 from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
-from mixcli.pull.type_choice import Target, check_rate, how_it_runs, nothing_fits, rows_of, shapes_of_types
+from mixcli.pull.type_choice import Target, check_rate, how_it_runs, nothing_fits, shapes_of_types
 from mixcli.store import gguf_names, store
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.headers import has_split_experts, model_header, shape_of, template_note
@@ -142,7 +142,6 @@ class GgufJob:
 
     @cached_property
     def summary(self) -> PullPlan:
-        row = self.choice.planned.row(self.choice.type)
         costs = tuple(
             FileCost(file.name, file.size, download.state(self.repo, file).here) for file in self.choice.files
         )
@@ -158,20 +157,19 @@ class GgufJob:
                 f"{best.type} would suit this machine better ({how_it_runs(best)}) but is not in this repository; "
                 f"{_to_make(self.quantizable, best.type)}"
             )
-        return PullPlan(
-            f"{self.about.name}:{self.choice.type}",
-            self.about.description,
-            self.about.license.words,
-            f"{self.repo.repo} at {self.repo.commit[:12]}",
-            costs,
-            _size(self.choice.files),
-            missing,
-            missing + (_size(self.choice.files) if self.needs_repair else 0),
-            how_it_runs(row, [one for one in self.choice.planned.rows if one.type in self.choice.offered]),
-            row.plan is not None,
-            (*notes, *template_note(self.choice.header, self.about.name)),
-            rows_of(self.choice.planned, self.choice.type, self.choice.offered, named=self.choice.named),
-            chosen_by=None if self.choice.named else self.choice.planned,
+        size = _size(self.choice.files)
+        return PullPlan.of(
+            self.about,
+            self.choice.type,
+            self.choice.planned,
+            origin=f"{self.repo.repo} at {self.repo.commit[:12]}",
+            size=size,
+            files=costs,
+            download=missing,
+            disk=missing + (size if self.needs_repair else 0),
+            notes=(*notes, *template_note(self.choice.header, self.about.name)),
+            named=self.choice.named,
+            offered=self.choice.offered,
         )
 
     def carry_out(self, report: Report) -> StoredModel:

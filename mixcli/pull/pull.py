@@ -9,7 +9,7 @@ from pathlib import Path
 from mixcli.errors import NotReachable, UsageError
 from mixcli.pull import build, hub_environment
 from mixcli.pull.pull_plan import PullJob, PullPlan
-from mixcli.pull.type_choice import Target, how_it_runs, rows_of, usual_types
+from mixcli.pull.type_choice import Target, usual_types
 from mixcli.store import file_types as types
 from mixcli.store import store
 from mixcli.store.catalog import CatalogEntry, catalog, entry, file_type
@@ -125,20 +125,17 @@ def _known_plan(
         return None
     planned = target.choose(shapes, None if file_type is None else [file_type])
     row = planned.chosen or planned.row(file_type or planned.rows[-1].type)
-    return PullPlan(
-        f"{wanted.name or known.name}:{row.type}",
-        known.description,
-        known.license_words,
-        known.safetensors if wanted.quant else known.gguf,
-        (),
-        row.size,
-        row.size,
-        row.size,
-        how_it_runs(row, planned.rows),
-        row.plan is not None,
+    about = build.about_entry(known)
+    return PullPlan.of(
+        replace(about, name=wanted.name or about.name),
+        row.type,
+        planned,
+        origin=known.safetensors if wanted.quant else known.gguf,
+        size=row.size,
+        download=row.size,
+        disk=row.size,
         notes=(f"the Hub was not reached, so sizes are approximate and files may differ: {error}",),
-        types=rows_of(planned, row.type, named=file_type is not None),
-        chosen_by=planned if file_type is None else None,
+        named=file_type is not None,
     )
 
 

@@ -2,14 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
 from mixcli.errors import DoesNotFit
-from mixcli.pull.type_choice import TypeRow, choice_data
+from mixcli.pull.type_choice import TypeRow, choice_data, how_it_runs, rows_of
 from mixcli.store.hashing import Report
+from mixcli.store.manifest import About
 from mixcli.store.store import StoredModel
 from mixcli.system.formatting import format_bytes
 from profiles.file_choice import FileChoice
@@ -47,6 +48,43 @@ class PullPlan:
     types: tuple[TypeRow, ...] = ()
     seconds: float = 0.0
     chosen_by: FileChoice | None = None
+
+    @classmethod
+    def of(
+        cls,
+        about: About,
+        file_type: str,
+        planned: FileChoice,
+        *,
+        origin: str,
+        size: int,
+        files: tuple[FileCost, ...] = (),
+        download: int = 0,
+        disk: int,
+        notes: tuple[str, ...] = (),
+        seconds: float = 0.0,
+        named: bool,
+        offered: Collection[str] | None = None,
+    ) -> "PullPlan":
+        """Return the plan of a model in the type that was chosen or `named` among all that were planned; `offered` are those that can be had."""
+        row = planned.row(file_type)
+        rows = [one for one in planned.rows if offered is None or one.type in offered]
+        return cls(
+            f"{about.name}:{file_type}",
+            about.description,
+            about.license.words,
+            origin,
+            files,
+            size,
+            download,
+            disk,
+            how_it_runs(row, rows),
+            row.plan is not None,
+            notes,
+            rows_of(planned, file_type, offered, named=named),
+            seconds,
+            None if named else planned,
+        )
 
     def to_data(self, profile: str | None) -> dict[str, object]:
         """Return it as plain data; the keys about the choice are those of a plan."""

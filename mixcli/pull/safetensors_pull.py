@@ -16,7 +16,7 @@ from mixcli.pull import download
 from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
 from mixcli.pull.retry import Cancelled
-from mixcli.pull.type_choice import Target, how_it_runs, rows_of, type_to_make
+from mixcli.pull.type_choice import Target, type_to_make
 from mixcli.store import store
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.hub_cache import CachedRepo
@@ -101,23 +101,20 @@ class StreamJob:
             FileCost(file.name, file.size, download.state(self.repo, file).here) for file in self.shards
         )
         missing = sum(cost.size - cost.here for cost in costs)
-        n_bytes, row = self.plan.bytes_disk, self.planned.row(self.type)
+        n_bytes = self.plan.bytes_disk
         kept = missing if self.keep_source else min(missing, sum(sorted(cost.size for cost in costs)[-2:]))
-        return PullPlan(
-            f"{self.about.name}:{self.type}",
-            self.about.description,
-            self.about.license.words,
-            f"{self.repo.repo} at {self.repo.commit[:12]}, quantized during the download",
-            costs,
-            n_bytes,
-            missing,
-            n_bytes + kept,
-            how_it_runs(row, self.planned.rows),
-            row.plan is not None,
-            types=rows_of(self.planned, self.type, named=self.named),
+        return PullPlan.of(
+            self.about,
+            self.type,
+            self.planned,
+            origin=f"{self.repo.repo} at {self.repo.commit[:12]}, quantized during the download",
+            size=n_bytes,
+            files=costs,
+            download=missing,
+            disk=n_bytes + kept,
             notes=self.plan.notes,
             seconds=estimated_seconds(self.plan),
-            chosen_by=None if self.named else self.planned,
+            named=self.named,
         )
 
     def carry_out(self, report: Report) -> StoredModel:

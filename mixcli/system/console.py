@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
@@ -229,12 +229,21 @@ class Console:
         empty: str = "",
     ) -> None:
         """Write the result of a command to stdout: `data` as JSON, or `rows` as a table; `empty` is noted in place of a table without rows."""
+
+        def show() -> None:
+            if (shown := list(rows)) or not empty:
+                self.table(columns, shown)
+            else:
+                self.note(empty)
+
+        self.page(data, show, as_json=as_json)
+
+    def page(self, data: Any, show: Callable[[], None], *, as_json: bool) -> None:
+        """Write the result of a command that is more than one table: `data` as JSON, or what `show` writes."""
         if as_json:
             self.data(data)
-        elif (shown := list(rows)) or not empty:
-            self.table(columns, shown)
         else:
-            self.note(empty)
+            show()
 
     # stderr: everything else
 

@@ -10,6 +10,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from quantize import bindings
+
 _KEPT = 4  # environments: virtual environments and versions that may be used again
 
 
@@ -37,14 +39,12 @@ def folder() -> Path | None:
 def _environment() -> str:
     from numba.core.registry import cpu_target  # half a second, and it may be missing
 
-    from quantize.ggml import library_path  # the library takes its time
-
-    library = library_path().stat()
+    library = bindings.library("ggml-base")
     facts = [
         *(f"{package} {importlib.metadata.version(package)}" for package in ("numba", "llvmlite")),
         f"{platform.python_implementation()} {platform.python_version()}",
         " ".join(cpu_target.target_context.codegen().magic_tuple()),  # the CPU and its features
-        f"{library_path()} {library.st_size} {library.st_mtime_ns}",
+        f"{library} {library.stat().st_size} {library.stat().st_mtime_ns}",
     ]
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(

@@ -12,6 +12,7 @@ from mixcli.errors import MixcliError
 from mixcli.llama import ggml
 from mixcli.llama.buffers import Buffers, buffers_in, compare
 from profiles.placement import Placement
+from quantize import bindings
 
 LIMIT = 4 << 30  # bytes of address space
 CHILD = """
@@ -82,7 +83,7 @@ def test_a_wheel_may_name_its_libraries_with_or_without_a_version(
     names = ["libggml-base.so", *["libggml-base.so.0"] * versioned]
     for name in names:
         (tmp_path / name).touch()
-    monkeypatch.setattr(ggml, "library_folder", lambda: tmp_path)
-    assert ggml.library("ggml-base").name == names[-1]
+    monkeypatch.setattr(bindings, "library_folder", lambda: tmp_path)
+    assert bindings.library("ggml-base").name == names[-1]
     with pytest.raises(MixcliError, match="no ggml-rpc library"):
-        ggml.library("ggml-rpc")
+        ggml.load("ggml-rpc")

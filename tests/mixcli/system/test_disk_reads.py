@@ -7,27 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.system import disk
+from mixcli.system import disk_reads
 
 
 def test_a_rate_is_measured_once_and_remembered(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(os.urandom(1 << 20) * 32)
     begin = time.monotonic()
-    rate = disk.random_reads(file)
+    rate = disk_reads.random_reads(file)
     assert 0 < rate < 100
     assert time.monotonic() - begin < 30
     known = json.loads((home / "cache" / "disk.json").read_text())
     assert known == {str(file.stat().st_dev): rate}
     known = dict.fromkeys(known, 0.125)
     (home / "cache" / "disk.json").write_text(json.dumps(known))
-    assert disk.random_reads(file) == 0.125
+    assert disk_reads.random_reads(file) == 0.125
 
 
 def test_a_small_file_gets_a_larger_one_beside_it(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "small.gguf"
     file.write_bytes(b"GGUF")
-    assert disk.random_reads(file) > 0
+    assert disk_reads.random_reads(file) > 0
     assert list(tmp_path.glob(".mixcli-disk-*")) == []
 
 
@@ -35,11 +35,11 @@ def test_reads_leave_nothing_in_the_page_cache(home: Path, tmp_path: Path) -> No
     """What is read around the cache stays out of it: a second descriptor's mincore would say so; here, O_DIRECT itself does."""
     file = tmp_path / "model.gguf"
     file.write_bytes(os.urandom(1 << 20) * 32)
-    descriptor, read = disk._around_the_cache(file)
+    descriptor, read = disk_reads._around_the_cache(file)
     try:
         import fcntl
 
-        assert read(disk.PIECE) == disk.PIECE
+        assert read(disk_reads.PIECE) == disk_reads.PIECE
         if not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
             pytest.skip("this file system has no direct reads; pages are dropped before each read instead")
     finally:
@@ -49,4 +49,4 @@ def test_reads_leave_nothing_in_the_page_cache(home: Path, tmp_path: Path) -> No
 def test_a_damaged_memory_is_measured_anew(home: Path, tmp_path: Path) -> None:
     (home / "cache").mkdir(parents=True)
     (home / "cache" / "disk.json").write_text("[1]")
-    assert disk.random_reads(tmp_path) > 0
+    assert disk_reads.random_reads(tmp_path) > 0
