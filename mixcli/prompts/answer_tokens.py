@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mixcli.llama.model import Vocab
 from mixcli.prompts.detokenizer import Detokenizer
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 
 MAX_ANSWERS = 512  # answers; the oldest is forgotten
 

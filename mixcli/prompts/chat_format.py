@@ -5,28 +5,33 @@ each text one run as the model saw it in training. The text goes through content
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from mixcli.errors import BadRequest, UsageError
 from mixcli.llama.model import Model, Vocab
 from mixcli.prompts.content_tokenizer import ContentTokenizer
-from mixcli.prompts.format_check import fingerprint, first_alike
-from mixcli.prompts.formats import Layout, Message, chatml, mistral_v1, mistral_v3, mistral_v7
+from mixcli.prompts.format_check import TemplateProbes, fingerprint
+from mixcli.prompts.formats import chatml, mistral_v1
+from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, Part, PromptOptions
+from mixcli.prompts.mistral_formats import EFFORTS, VERSIONS, mistral, suits
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 _DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^{}]{0,8000}?)<\|im_end\|>")
 
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """How one model wants its conversations: `name` ("mistral-v3", "chatml", "jinja") and what encodes them."""
+    """How one model wants its conversations: `name` ("mistral-v3", "chatml", "jinja") and what encodes them.
+
+    `efforts` are the values of reasoning_effort that the model knows.
+    """
 
     name: str
     layout: Layout
     tokenizer: ContentTokenizer
+    efforts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Model) -> "ChatFormat":
@@ -41,35 +46,60 @@ class ChatFormat:
                 f"{model.path.name} has no chat template: it is a base model, which continues text and cannot chat; "
                 "use the Instruct version"
             )
-        return cls(name, _BUILDERS[name](template, model.vocab), tokenizer)
+        return cls._own(name, template, tokenizer, model.vocab)
+
+    @classmethod
+    def _own(
+        cls,
+        name: str,
+        template: str,
+        tokenizer: ContentTokenizer,
+        vocab: Vocab,
+        efforts: tuple[str, ...] = EFFORTS,
+    ) -> "ChatFormat":
+        return cls(
+            name, _built(name, template, vocab, efforts), tokenizer, efforts if name == _name(15) else ()
+        )
 
     @classmethod
     def _by_template(cls, template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> "ChatFormat":
-        """Take the format of our own that writes what the template writes, else the template itself."""
+        """Take the format of our own that writes what the template writes, else the template itself.
+
+        A template without tools leaves open which version's calls are meant: then the vocabulary tells. One whose tools differ writes the
+        conversations with tools.
+        """
         candidates = _candidates(template, vocab)
         known = KNOWN.get(fingerprint(template))
         if known in candidates:
-            return cls(known, _BUILDERS[known](template, vocab), tokenizer)
+            return cls._own(known, template, tokenizer, vocab)
         from mixcli.prompts.jinja import JinjaLayout
 
-        layout = JinjaLayout(template, tokenizer, vocab)
-        builders = [(name, partial(_BUILDERS[name], template, vocab)) for name in candidates]
-        name = first_alike(builders, template, layout.renderer, vocab)
-        return (
-            cls(name, _BUILDERS[name](template, vocab), tokenizer)
-            if name
-            else cls("jinja", layout, tokenizer)
-        )
+        jinja = JinjaLayout(template, tokenizer, vocab)
+        probes = TemplateProbes(template, jinja.renderer, vocab)
+        efforts = probes.efforts
+        layouts = {name: _built(name, template, vocab, efforts or EFFORTS) for name in candidates}
+        alike = [name for name, layout in layouts.items() if probes.plain(layout)]
+        if not alike:
+            return cls("jinja", jinja, tokenizer, efforts)
+        if not probes.knows_tools:
+            return cls._own(_by_tokens(alike, vocab), template, tokenizer, vocab, efforts or EFFORTS)
+        for name in alike:
+            if probes.with_tools(layouts[name]):
+                return cls(name, layouts[name], tokenizer, efforts)
+        return cls(alike[0], _either(layouts[alike[0]], jinja), tokenizer, efforts)
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> list[int]:
         """Return the prompt's token ids, ready for the assistant's answer.
 
         Where the last message is the assistant's own, the answer continues it. Raises BadRequest for messages that make no
-        conversation.
+        conversation, and for options that the format has no place for.
         """
         check(messages)
+        effort = options.reasoning_effort
+        if effort is not None and effort not in self.efforts:
+            raise BadRequest(_no_effort(effort, self.efforts), param="reasoning_effort")
         ids: list[int] = []
-        for part in self.layout(messages):
+        for part in self.layout(messages, options):
             if isinstance(part, int):
                 ids.append(part)
             else:
@@ -82,15 +112,47 @@ class ChatFormat:
 
 
 def check(messages: Sequence[Message]) -> None:
-    """Raise BadRequest, naming the message, for an empty conversation or a role that does not exist."""
+    """Raise BadRequest, naming the message, for an empty conversation, a role that does not exist, or results that answer no call."""
     if not messages:
         raise BadRequest("messages is empty; send at least one message", param="messages")
+    open_calls: set[str] = set()
     for i, message in enumerate(messages):
         if message.role not in ROLES:
             raise BadRequest(
                 f"messages[{i}].role is {message.role!r}; it must be one of {', '.join(ROLES)}",
                 param=f"messages[{i}].role",
             )
+        if message.role == "tool":
+            if message.call_id not in open_calls:
+                raise BadRequest(
+                    f"messages[{i}].tool_call_id {message.call_id!r:.60} is not the id of an open call in the turn before; "
+                    "send the assistant's tool_calls first",
+                    param=f"messages[{i}].tool_call_id",
+                )
+            open_calls.remove(message.call_id)
+        elif open_calls:
+            break
+        open_calls.update(call.id for call in message.calls)
+    if open_calls:
+        raise BadRequest(
+            f"the tool call {min(open_calls)!r:.60} has no result; send a message with the role tool for each call",
+            param="messages",
+        )
+
+
+def _no_effort(effort: str, efforts: Sequence[str]) -> str:
+    known = (
+        f"it must be one of {', '.join(efforts)}" if efforts else "this model has no such setting; remove it"
+    )
+    return f"reasoning_effort is {effort!r:.40}; {known}"
+
+
+def _either(plain: Layout, with_tools: Layout) -> Layout:
+    def layout(messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> Iterable[Part]:
+        has_tools = options.tools or any(one.calls or one.role == "tool" for one in messages)
+        return (with_tools if has_tools else plain)(messages, options)
+
+    return layout
 
 
 def _candidates(template: str, vocab: Vocab) -> list[str]:
@@ -99,10 +161,23 @@ def _candidates(template: str, vocab: Vocab) -> list[str]:
     if "<|im_start|>" in template and _has_chatml(vocab):
         found.append("chatml")
     if "[INST]" in template and "[INST]" in vocab.specials:
-        found += ["mistral-v7"] * ("[SYSTEM_PROMPT]" in vocab.specials) + ["mistral-v3"]
+        found += [_name(version) for version in VERSIONS if suits(version, vocab)]
     elif "[INST]" in template and vocab.is_sentencepiece:
         found.append("mistral-v1")
     return found
+
+
+def _by_tokens(names: Sequence[str], vocab: Vocab) -> str:
+    """Return the one of some formats, newest first, that a vocabulary was made for, where they differ in tools only."""
+    return names[0] if len(names) == 1 or _newest(vocab) not in names else _newest(vocab)
+
+
+def _newest(vocab: Vocab) -> str:
+    """Return the version that a vocabulary with control tokens was made for, as far as its tokens show it."""
+    unsure = () if "[THINK]" in vocab.specials else (13,)  # as 11 without reasoning
+    return _name(
+        next(one for one in VERSIONS if suits(one, vocab) and not (one in unsure and suits(11, vocab)))
+    )
 
 
 def _from_vocabulary(vocab: Vocab, model_name: str) -> str | None:
@@ -110,7 +185,7 @@ def _from_vocabulary(vocab: Vocab, model_name: str) -> str | None:
     if _has_chatml(vocab):
         return "chatml"
     if "[INST]" in vocab.specials:
-        return "mistral-v7" if "[SYSTEM_PROMPT]" in vocab.specials else "mistral-v3"
+        return _newest(vocab)
     name = model_name.lower()
     if vocab.is_sentencepiece and any("instruct" in name.partition(one)[2] for one in ("mixtral", "mistral")):
         return "mistral-v1"
@@ -129,19 +204,27 @@ def default_system(template: str) -> str | None:
     return None
 
 
-_BUILDERS: dict[str, Callable[[str, Vocab], Layout]] = {
-    "chatml": lambda template, vocab: chatml(vocab, default_system(template)),
-    "mistral-v1": lambda _, vocab: mistral_v1(vocab),
-    "mistral-v3": lambda _, vocab: mistral_v3(vocab),
-    "mistral-v7": lambda _, vocab: mistral_v7(vocab),
-}
+def _name(version: int) -> str:
+    return f"mistral-v{version}"
+
+
+def _built(name: str, template: str, vocab: Vocab, efforts: tuple[str, ...] = EFFORTS) -> Layout:
+    if name == "chatml":
+        return chatml(vocab, default_system(template))
+    version = int(name.removeprefix("mistral-v"))
+    return mistral_v1(vocab) if version == 1 else mistral(vocab, version, efforts)
+
 
 # Templates that need no probing (test_likeness.py probes them): sha256 of the text
 KNOWN = {
     # quantize/vocab/mistral_templates.py
     "8e637d522e1ec1e89127d8f1d2bde2c01cc079daad984cc33339a10cafe967da": "mistral-v1",
+    "d233eeab6e631035b609bc54f9a27b68e008a3a08af6da6734b1c6407b10ef24": "mistral-v2",
     "5e8e4aad1d1dbdc318e31278d0decf53718ad4a56661e1663510b0ce235a9d73": "mistral-v3",
     "ab10ce0d790af9d02f508d7217f8f32a36130c301630adcd8c6965785d6206f6": "mistral-v7",
+    "87448fd5e0868e6cf887a8cd29e5ae4d7628a6186127ee5f48aa98e64f94653f": "mistral-v11",
+    "9c432d08e2343d62fa9ba4af547343ad137c2b0494ac83048b377e1ebd132701": "mistral-v13",
+    "99c65ddca6e7c742700000721f369f12920c9b4f59b4e651168d5e9cab1fcf1d": "mistral-v15",
     # SmolLM2, the demo
     "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788": "chatml",
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from mixcli.errors import ContextOverflow
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 
 Policy = Literal["error", "drop-oldest"]
 

@@ -5,22 +5,30 @@ tell the difference. Conversations that the template refuses are passed over: th
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from hashlib import sha256
 
 from mixcli.errors import IntegrityError
 from mixcli.llama.model import Vocab
-from mixcli.prompts.formats import Layout, Message
-from mixcli.prompts.jinja_process import TemplateProcess, TemplateRefusal, TemplateVariables
+from mixcli.prompts.jinja_process import TemplateProcess, TemplateRefusal
+from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, PromptOptions, Tool, ToolCall
+from mixcli.prompts.template_variables import TemplateVariables
 
 MAX_LITERALS, MAX_LITERAL = 64, 60  # strings of a template that contents are made of; characters of one
 _CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _LITERAL = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
 S, U, A = "system", "user", "assistant"
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+def _turns(*turns: tuple[str, str]) -> list[Message]:
+    return [Message(role, content) for role, content in turns]
+
 
 # What both must answer
-_BASIC = ([(U, "Hi")], [(U, "Hi"), (A, "Hello."), (U, "Why?")])
-_SHAPES = (
+_BASIC = (_turns((U, "Hi")), _turns((U, "Hi"), (A, "Hello."), (U, "Why?")))
+_SHAPES = [_turns(*shape) for shape in (
     [(S, "Be kind."), (U, "Hi")],
     [(S, "Be kind."), (U, "Hi"), (A, "Hello."), (U, "Why?"), (A, "So."), (U, "Ah")],
     [(U, "Hi"), (U, "You?")],
@@ -35,7 +43,36 @@ _SHAPES = (
     [(U, "Hi"), (A, ""), (U, "Why?")],
     [(U, "Hi"), (A, "One, two,")],
     [(S, "Be kind."), (U, "Hi"), (A, "One, two,")],
-)  # fmt: skip
+)]  # fmt: skip
+
+_SCHEMA = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
+TOOLS = (Tool("get_weather", "The weather of a city.", _SCHEMA), Tool("stop", "Stop it."))
+
+
+def _call(call_id: str, city: str) -> ToolCall:
+    return ToolCall(call_id, TOOLS[0].name, f'{{"city": "{city}", "days": [1, 2]}}')
+
+
+_PARIS = [
+    Message(U, "Paris?"),
+    Message(A, "", calls=(_call("a1b2c3d4e", "Paris"),)),
+    Message("tool", "It rains.", call_id="a1b2c3d4e", name="get_weather"),
+]
+_BOTH = [
+    Message(U, "Both?"),
+    Message(A, "", calls=(_call("a1b2c3d4e", "Ulm"), _call("f1b2c3d4e", "Köln"))),
+    Message("tool", "12 degrees", call_id="a1b2c3d4e", name="get_weather"),
+    Message("tool", "8 °C", call_id="f1b2c3d4e", name="get_weather"),
+]
+# With tools; both must answer the first two
+_WITH_TOOLS = (
+    _PARIS,
+    _turns((U, "Hi")),
+    _turns((S, "Be kind."), (U, "Hi"), (A, "Hello."), (U, "Why?")),
+    [*_PARIS, Message(A, "Rain."), Message(U, "Thanks.")],
+    _BOTH,
+    [Message(S, "Be kind."), *_BOTH, Message(A, "Cold."), *_PARIS],
+)
 # What a template may look for in a content
 _CONTENTS = (
     "  a\n ", "\n\nb  ", "\tc\n", " ", "\n", "a\n\nb", "<think>\na\n</think>\n\nb", "a</think>b", "[THINK]a[/THINK]b", "<think>", "/no_think",
@@ -44,49 +81,99 @@ _CONTENTS = (
 )  # fmt: skip
 
 
-def first_alike(
-    formats: Iterable[tuple[str, Callable[[], Layout]]],
-    template: str,
-    renderer: TemplateProcess,
-    vocab: Vocab,
-) -> str | None:
-    """Return the name of the first format that writes what the template writes; None where none does, or it is broken."""
-    try:
-        for name, build in formats:
-            if _alike(build(), template, renderer, vocab):
-                return name
-    except IntegrityError:
-        pass  # the first request reports it
-    return None
+class TemplateProbes:
+    """What a chat template writes for conversations that look for differences to formats of our own."""
+
+    def __init__(self, template: str, renderer: TemplateProcess, vocab: Vocab) -> None:
+        self._template, self._renderer, self._vocab = template, renderer, vocab
+
+    def plain(self, layout: Layout) -> bool:
+        """Return whether a layout writes the same without tools."""
+        return self._same(layout, self._basic, must=True) and self._same(layout, self._rest, must=False)
+
+    def with_tools(self, layout: Layout) -> bool:
+        """Return whether a layout writes the same with tools."""
+        return self._same(layout, self._tools[:2], must=True) and self._same(
+            layout, self._tools[2:], must=False
+        )
+
+    @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the template has a place for tools, calls and results."""
+        texts = [text for _, text in self._tools if isinstance(text, str)]
+        return len(texts) >= 2 and all(TOOLS[0].name in text for text in texts)
+
+    @cached_property
+    def efforts(self) -> tuple[str, ...]:
+        """The values of reasoning_effort that make a difference to the template; its default comes first."""
+        if "reasoning_effort" not in self._template:
+            return ()
+        asked = [None, *REASONING_EFFORTS]
+        default, *texts = (
+            text for _, text in self._rendered([(_BASIC[0], PromptOptions((), effort)) for effort in asked])
+        )
+        known = [
+            (effort, text)
+            for effort, text in zip(REASONING_EFFORTS, texts, strict=True)
+            if isinstance(text, str)
+        ]
+        if len({text for _, text in known}) < 2:
+            return ()
+        return tuple(effort for effort, _ in sorted(known, key=lambda one: one[1] != default))
+
+    @cached_property
+    def _basic(self) -> "list[_Rendered]":
+        return self._rendered([(probe, NO_OPTIONS) for probe in _BASIC])
+
+    @cached_property
+    def _rest(self) -> "list[_Rendered]":
+        contents = _with_contents((*_CONTENTS, *literals(self._template)))
+        return self._rendered([(probe, NO_OPTIONS) for probe in (*_SHAPES, *contents)])
+
+    @cached_property
+    def _tools(self) -> "list[_Rendered]":
+        return self._rendered([(probe, PromptOptions(TOOLS)) for probe in _WITH_TOOLS])
+
+    def _rendered(self, probes: "Sequence[tuple[Sequence[Message], PromptOptions]]") -> "list[_Rendered]":
+        """Return the texts of conversations; a template that fails writes nothing: the first request reports it."""
+        asked = [
+            TemplateVariables.of(
+                messages, [m.content for m in messages], prompt=messages[-1].role != A, options=options
+            )
+            for messages, options in probes
+        ]
+        try:
+            texts = self._renderer.render(*asked)
+        except IntegrityError as error:
+            texts = [TemplateRefusal(str(error))] * len(asked)
+        return list(zip(probes, texts, strict=True))
+
+    def _same(self, layout: Layout, rendered: "Sequence[_Rendered]", *, must: bool) -> bool:
+        """Compare; conversations that the template refuses are passed over, except those that it `must` answer."""
+        for (messages, options), theirs in rendered:
+            if isinstance(theirs, TemplateRefusal):
+                if must:
+                    return False
+            elif not _same(layout, messages, options, theirs, self._vocab):
+                return False
+        return True
+
+
+_Rendered = tuple[tuple[Sequence[Message], PromptOptions], str | TemplateRefusal]
 
 
 def fingerprint(template: str) -> str:
     return sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _alike(layout: Layout, template: str, renderer: TemplateProcess, vocab: Vocab) -> bool:
-    rest = [*_SHAPES, *_with_contents((*_CONTENTS, *literals(template)))]
-    for is_basic, probes in ((True, list(_BASIC)), (False, rest)):
-        conversations = [[Message(*turn) for turn in probe] for probe in probes]
-        asked = [
-            TemplateVariables.of(messages, [m.content for m in messages], prompt=messages[-1].role != A)
-            for messages in conversations
-        ]
-        for messages, theirs in zip(conversations, renderer.render(*asked), strict=True):
-            if isinstance(theirs, TemplateRefusal):
-                if is_basic:
-                    return False
-            elif not _same(layout, messages, theirs, vocab):
-                return False
-    return True
-
-
-def _same(layout: Layout, messages: Sequence[Message], theirs: str, vocab: Vocab) -> bool:
+def _same(
+    layout: Layout, messages: Sequence[Message], options: PromptOptions, theirs: str, vocab: Vocab
+) -> bool:
     bos = vocab.text(vocab.bos) if vocab.bos >= 0 else ""
     if vocab.adds_bos and not theirs.startswith(bos):
         theirs = bos + theirs
     spellings = {
-        spelled(layout, messages, vocab, written=written, empty=empty)
+        spelled(layout, messages, vocab, options, written=written, empty=empty)
         for written in (False, True)
         for empty in (False, True)
     }
@@ -96,7 +183,13 @@ def _same(layout: Layout, messages: Sequence[Message], theirs: str, vocab: Vocab
 
 
 def spelled(
-    layout: Layout, messages: Sequence[Message], vocab: Vocab, *, written: bool, empty: bool = False
+    layout: Layout,
+    messages: Sequence[Message],
+    vocab: Vocab,
+    options: PromptOptions = NO_OPTIONS,
+    *,
+    written: bool,
+    empty: bool = False,
 ) -> str:
     """Return the parts of a layout as a template writes them.
 
@@ -104,7 +197,7 @@ def spelled(
     none before an empty run, where templates may write one (`empty`).
     """
     text, behind_run, started = "", False, False
-    for part in layout(messages):
+    for part in layout(messages, options):
         if part == "" and not empty:
             continue
         if isinstance(part, int):
@@ -124,8 +217,8 @@ def literals(template: str) -> list[str]:
     return [text for text in plain if 0 < len(text) <= MAX_LITERAL][:MAX_LITERALS]
 
 
-def _with_contents(contents: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
+def _with_contents(contents: Iterable[str]) -> Iterator[list[Message]]:
     for text in contents:
         for content in (text, f"{text} x", f"x {text}"):
-            yield [(U, content), (A, content), (U, content)]
-        yield [(S, text), (U, "Hi"), (A, f"{text}y"), (U, "Why?"), (A, f"x{text}y"), (U, f"x{text}")]
+            yield _turns((U, content), (A, content), (U, content))
+        yield _turns((S, text), (U, "Hi"), (A, f"{text}y"), (U, "Why?"), (A, f"x{text}y"), (U, f"x{text}"))

@@ -12,7 +12,7 @@ show afterwards which special texts are the template's (template_provenance.py).
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from threading import RLock
@@ -20,9 +20,12 @@ from threading import RLock
 from mixcli.errors import BadRequest, IntegrityError
 from mixcli.llama.model import Vocab
 from mixcli.prompts.content_tokenizer import ContentTokenizer
-from mixcli.prompts.formats import Message, Part
-from mixcli.prompts.jinja_process import BrokenTemplate, TemplateProcess, TemplateRefusal, TemplateVariables
-from mixcli.prompts.template_provenance import Provenance
+from mixcli.prompts.format_check import TemplateProbes
+from mixcli.prompts.jinja_process import BrokenTemplate, TemplateProcess, TemplateRefusal
+from mixcli.prompts.messages import NO_OPTIONS, Message, Part, PromptOptions
+from mixcli.prompts.template_provenance import BRACKET, Provenance
+from mixcli.prompts.template_variables import TemplateVariables, texts_of
+from mixcli.prompts.tool_text import as_text
 
 MAX_TEMPLATE = 1 << 18  # characters; the longest template known has about 30,000
 MAX_REAL = 1 << 22  # characters of contents; longer ones are not shown to the template
@@ -51,13 +54,22 @@ class JinjaLayout:
         self.renderer = TemplateProcess(template, _tokens(vocab))
         self._lock = RLock()
 
-    def __call__(self, messages: Sequence[Message]) -> list[Part]:
+    def __call__(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> list[Part]:
+        messages = _clean(messages)
         with self._lock:
-            return self._of(_clean(messages))
+            if not self._knows_tools:
+                messages = as_text(messages, options.tools, results_from="user")
+                options = replace(options, tools=())
+            return self._of(messages, options)
 
-    def _of(self, messages: Sequence[Message]) -> list[Part]:
+    @cached_property
+    def _knows_tools(self) -> bool:
+        """Whether the template has a place for tools, calls and results."""
+        return TemplateProbes("", self.renderer, self._vocab).knows_tools
+
+    def _of(self, messages: Sequence[Message], options: PromptOptions) -> list[Part]:
         try:
-            parts = self._parts(messages)
+            parts = self._parts(messages, options)
         except TemplateRefusal as refusal:
             if messages[0].role != "system":
                 raise BadRequest(
@@ -66,7 +78,7 @@ class JinjaLayout:
             parts = None
         if parts is None:  # refused or dropped: some templates know no system messages
             try:
-                parts = self._parts(_system_to_user(messages))
+                parts = self._parts(_system_to_user(messages), options)
             except TemplateRefusal as refusal:
                 raise BadRequest(
                     f"the model's chat template refused the conversation: {refusal}", param="messages"
@@ -79,9 +91,9 @@ class JinjaLayout:
             parts.insert(0, self._vocab.bos)
         return parts
 
-    def _parts(self, messages: Sequence[Message]) -> list[Part] | None:
+    def _parts(self, messages: Sequence[Message], options: PromptOptions) -> list[Part] | None:
         """Render and take apart; None where the content of a message does not appear."""
-        pieces = self._pieces(messages)
+        pieces = self._pieces(messages, options)
         return None if pieces is None else list(self._merged(pieces))
 
     @cached_property
@@ -103,27 +115,36 @@ class JinjaLayout:
         parted = shown(in_parts=True)
         return mark in parted and "'type'" not in parted and '"type"' not in parted
 
-    def _pieces(self, messages: Sequence[Message]) -> list[Piece] | None:
+    def _pieces(self, messages: Sequence[Message], options: PromptOptions) -> list[Piece] | None:
+        if any(BRACKET.search(text) for text in texts_of(messages, options)[len(messages) :]):
+            (whole,) = self.renderer.render(self._conversation(messages, options))
+            if isinstance(whole, TemplateRefusal):
+                raise whole
+            return self._by_provenance(messages, options, whole, "")
         nonce = f"{secrets.randbits(64):020d}"
         marks = {f"\ue000{nonce}{i:06d}\ue001": message for i, message in enumerate(messages)}
         contents = [message.content for message in messages]
-        shown = self._conversation(messages, [_around(m.content, mark) for mark, m in marks.items()])
+        shown = self._conversation(messages, options, [_around(m.content, mark) for mark, m in marks.items()])
         if sum(map(len, contents)) > MAX_REAL:
             (marked,) = self.renderer.render(shown)
             real = None
         else:
-            real, marked = self.renderer.render(self._conversation(messages, contents), shown)
+            real, marked = self.renderer.render(self._conversation(messages, options), shown)
         if isinstance(real, TemplateRefusal):
             raise real
         if isinstance(marked, TemplateRefusal):
             if real is None:
                 raise marked
-            return self._by_provenance(messages, real, "")
+            return self._by_provenance(messages, options, real, "")
         split = re.split(f"(\ue000{nonce}\\d{{6}}\ue001)", marked)
-        missing = [i for i, (mark, m) in enumerate(marks.items()) if m.content.strip() and mark not in split]
+        missing = [  # of results, those of earlier turns may be left out
+            i
+            for i, (mark, m) in enumerate(marks.items())
+            if m.content.strip() and m.role != "tool" and mark not in split
+        ]
         if missing:
-            seen = real is not None and self._sees(messages, missing, real)
-            return self._by_provenance(messages, real, marked) if seen and real is not None else None
+            seen = real is not None and self._sees(messages, options, missing, real)
+            return self._by_provenance(messages, options, real, marked) if seen and real is not None else None
         pieces: list[Piece] = [
             Content(m.content.strip(), m.tokens if m.content == m.content.strip() else ())
             if (m := marks.get(piece))
@@ -131,7 +152,7 @@ class JinjaLayout:
             for piece in split
         ]
         if real is not None and real != "".join(p if isinstance(p, str) else p.text for p in pieces):
-            return self._by_provenance(messages, real, marked)
+            return self._by_provenance(messages, options, real, marked)
         if messages[-1].role == "assistant":
             last = len(split) - 1 - split[::-1].index(list(marks)[-1])
             tail, kept = messages[-1].content, split[last + 1]
@@ -139,23 +160,28 @@ class JinjaLayout:
             pieces = [*pieces[: last + 1], blanks if kept.startswith(blanks) else ""]
         return pieces
 
-    def _sees(self, messages: Sequence[Message], which: Sequence[int], real: str) -> bool:
+    def _sees(
+        self, messages: Sequence[Message], options: PromptOptions, which: Sequence[int], real: str
+    ) -> bool:
         """Whether each of these messages makes a difference to the text: a content may be cut, but must not be left out."""
         contents = [message.content for message in messages]
         for i in which:
             others = ("\ue000", f"\ue000{contents[i]}", f"{contents[i]}\ue000")
             variants = ([*contents[:i], other, *contents[i + 1 :]] for other in others)
-            texts = self.renderer.render(*(self._conversation(messages, variant) for variant in variants))
+            texts = self.renderer.render(
+                *(self._conversation(messages, options, variant) for variant in variants)
+            )
             if all(text == real for text in texts):
                 return False
         return True
 
-    def _by_provenance(self, messages: Sequence[Message], real: str, marked: str) -> list[Piece]:
+    def _by_provenance(
+        self, messages: Sequence[Message], options: PromptOptions, real: str, marked: str
+    ) -> list[Piece]:
         """Take apart a text of a template that looks into contents."""
-        contents = [message.content for message in messages]
-        provenance = Provenance(contents, self._tokenizer.literal)
+        provenance = Provenance(texts_of(messages, options), self._tokenizer.literal, len(messages))
         found = self.renderer.render(
-            *(self._conversation(messages, variant) for variant in provenance.variants)
+            *(self._conversation(messages, options, variant) for variant in provenance.variants)
         )
         end = len(real)
         if messages[-1].role == "assistant":
@@ -163,9 +189,13 @@ class JinjaLayout:
         own = provenance.own_text(real[:end], [f if isinstance(f, str) else None for f in found], marked)
         return [text if is_own else Content(text) for text, is_own in own]
 
-    def _conversation(self, messages: Sequence[Message], contents: Sequence[str]) -> TemplateVariables:
+    def _conversation(
+        self, messages: Sequence[Message], options: PromptOptions, texts: Sequence[str] = ()
+    ) -> TemplateVariables:
+        """Return the variables with these texts in the place of people's (TemplateVariables.of), or their own."""
+        shown = texts or [message.content for message in messages]
         prompt = messages[-1].role != "assistant"
-        return TemplateVariables.of(messages, contents, prompt=prompt, in_parts=self._in_parts)
+        return TemplateVariables.of(messages, shown, prompt=prompt, in_parts=self._in_parts, options=options)
 
     def _merged(self, pieces: Sequence[Piece]) -> Iterator[Part]:
         """Join text and content that touch: the tokenizer merges across that border, as it did in training."""
@@ -213,7 +243,7 @@ class JinjaLayout:
         if not self._vocab.adds_space_prefix:
             return False
         messages = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
-        (text,) = self.renderer.render(self._conversation(messages, [m.content for m in messages]))
+        (text,) = self.renderer.render(self._conversation(messages, NO_OPTIONS))
         parts = self._tokenizer.split_literal(text) if isinstance(text, str) else []
         runs = [b for a, b in pairwise(parts) if isinstance(a, int) and isinstance(b, str)]
         return bool(runs) and all(run.startswith(" ") for run in runs)

@@ -9,10 +9,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from mixcli.errors import IntegrityError
-from mixcli.prompts.formats import Message
+from mixcli.prompts.template_variables import TemplateVariables
 
 TIME_LIMIT = 5.0  # seconds; a sane template takes some milliseconds
 _KEPT = ("LANG", "LC_ALL", "TZ", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # no token of a person's
@@ -25,21 +24,6 @@ class TemplateRefusal(Exception):
 
 class BrokenTemplate(IntegrityError):
     """The template ended with an error."""
-
-
-class TemplateVariables(dict[str, Any]):
-    """The variables of one rendering."""
-
-    @classmethod
-    def of(
-        cls, messages: Sequence[Message], contents: Sequence[str], *, prompt: bool, in_parts: bool = False
-    ) -> "TemplateVariables":
-        """Return them for these roles and contents; `prompt` asks for the beginning of an answer at the end."""
-        shown = [
-            {"role": message.role, "content": [{"type": "text", "text": content}] if in_parts else content}
-            for message, content in zip(messages, contents, strict=True)
-        ]
-        return cls(messages=shown, add_generation_prompt=prompt)
 
 
 class TemplateProcess:

@@ -95,7 +95,7 @@ def environment() -> Environment:
 def _answer(render: Any, variables: dict[str, Any]) -> dict[str, str]:
     """Return the text, or what went wrong by its kind: refused by the template, or an error in it."""
     try:
-        text = render(tools=None, documents=None, **variables)
+        text = render(**{"tools": None, "documents": None, **variables})
     except Refused as error:
         return {"refused": str(error)[:500]}
     except Exception as error:  # whatever else a template makes Python raise is the template's fault

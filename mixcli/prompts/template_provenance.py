@@ -7,14 +7,22 @@ sentinels is the one of the plain contents, the sentinels tell: what they touch 
 import re
 from collections.abc import Callable, Sequence
 
+BRACKET = re.compile(r"[\[\]<>|{}]")  # what special texts are made of; a text without any cannot spell one
 Run = tuple[str, bool]  # a text, and whether it is the template's own
 
 
 class Provenance:
-    """Variants of contents to render, and what their texts tell; `special` finds special texts."""
+    """Variants of texts to render, and what they tell; `special` finds special texts.
 
-    def __init__(self, contents: Sequence[str], special: re.Pattern[str] | None) -> None:
+    The first `n_contents` texts are contents of messages. A template may compare the others, names and types of a tool's parameters, with
+    words: those without a bracket stay as they are.
+    """
+
+    def __init__(
+        self, contents: Sequence[str], special: re.Pattern[str] | None, n_contents: int | None = None
+    ) -> None:
         self._contents, self._special = contents, special or re.compile(r"(?!)")
+        self._n_contents = len(contents) if n_contents is None else n_contents
         unused = (chr(c) for c in range(0xF0000, 0xFFFFD) if all(chr(c) not in text for text in contents))
         self._sentinel, self._end = next(unused), next(unused)
         self._remove = str.maketrans("", "", self._sentinel + self._end)
@@ -26,7 +34,12 @@ class Provenance:
         )
 
     def _with(self, marked: Callable[[str], str]) -> list[str]:
-        return [self._ends(self._special.sub(lambda m: marked(m.group()), text)) for text in self._contents]
+        return [
+            self._ends(self._special.sub(lambda m: marked(m.group()), text))
+            if i < self._n_contents or BRACKET.search(text)
+            else text
+            for i, text in enumerate(self._contents)
+        ]
 
     def _ends(self, content: str) -> str:
         """Another sentinel at both ends, within the white space: no special text is made of a content and what stands beside it."""

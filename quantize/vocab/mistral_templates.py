@@ -101,5 +101,30 @@ V7 = (
     + _TAIL
 )
 
-# Versions that share a template differ in tool calls, which these templates leave out.
-BY_VERSION = {"v1": V1, "v2": V3, "v3": V3, "v7": V7, "v11": V7, "v13": V7}
+# Settings precede the first turn of the user.
+V15 = V7.replace("namespace(joins=false)", "namespace(joins=false, told=false)").replace(
+    "{{- '[INST]' -}}",
+    """\
+{%- if not state.told -%}
+{%- set effort = reasoning_effort if reasoning_effort is defined and reasoning_effort else 'none' -%}
+{{- '[MODEL_SETTINGS]{"reasoning_effort": "' + effort + '"}[/MODEL_SETTINGS]' -}}
+{%- set state.told = true -%}
+{%- endif -%}
+{{- '[INST]' -}}""",
+)
+
+
+def _named(version: str, template: str) -> str:
+    """Name the version in a comment: those that share a template differ in tool calls, which these templates leave out."""
+    return f"{{#- Mistral {version} -#}}\n{template}"
+
+
+BY_VERSION = {
+    "v1": V1,
+    "v2": _named("v2", V3),
+    "v3": V3,
+    "v7": V7,
+    "v11": _named("v11", V7),
+    "v13": _named("v13", V7),
+    "v15": V15,
+}

@@ -1,12 +1,18 @@
 """What the engine's tests share: SmolLM2 from the installed package, Mistral's own tokenizers as GGUF vocabularies, engines."""
 
+import atexit
 import gc
 import importlib.util
+import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
+from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
 from mixcli.engine.engine import Engine
 from mixcli.engine.sampling import SamplingParams
@@ -34,9 +40,38 @@ MISTRAL = {
     "tekken-240718": ("tekken_240718.json", "v3"),
     "tekken-240911": ("tekken_240911.json", "v3"),
 }
+# Versions that mistral_common knows and has no file of: made of an older one's first tokens and the special tokens that they list.
+LATER = {
+    "v11": ("[ARGS]", "[CALL_ID]"),
+    "v13": ("[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"),
+    "v15": ("[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]", "[MODEL_SETTINGS]", "[/MODEL_SETTINGS]"),
+}
+_N_TOKENS = 20_000  # of a later version
+VERSIONS = {**{name: version for name, (_, version) in MISTRAL.items()}, **{name: name for name in LATER}}
+
+
+@cache
+def later_file(version: str) -> Path:
+    """Write a tekken.json of a later version, once a process."""
+    file = json.loads(mistral_file("tekken-240911").read_text("utf-8"))
+    names = [*(one["token_str"] for one in Tekkenizer.DEPRECATED_SPECIAL_TOKENS), *LATER[version]]
+    file["special_tokens"] = [
+        {"rank": i, "token_str": name, "is_control": True} for i, name in enumerate(names)
+    ]
+    file["config"] |= {"version": version, "default_vocab_size": _N_TOKENS}
+    file["vocab"] = file["vocab"][: _N_TOKENS - file["config"]["default_num_special_tokens"]]
+    if version == "v15":
+        efforts = {"type": "enum", "values": ["none", "high"], "accepts_none": True, "default": "none"}
+        file["model_settings_builder"] = {"reasoning_effort": efforts}
+    path = Path(tempfile.mkdtemp(prefix="mixcli-tekken-")) / "tekken.json"
+    path.write_text(json.dumps(file), "utf-8")
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
+    return path
 
 
 def mistral_file(name: str) -> Path:
+    if name in LATER:
+        return later_file(name)
     spec = importlib.util.find_spec("mistral_common")
     assert spec is not None
     assert spec.origin is not None
@@ -55,7 +90,7 @@ def vocabulary_metadata(name: str) -> dict[str, Value]:
         "tokenizer.ggml.eos_token_id": u32(2),
         "tokenizer.ggml.unknown_token_id": u32(0),
         "tokenizer.ggml.add_bos_token": flag(True),
-        "tokenizer.chat_template": text(BY_VERSION[MISTRAL[name][1]]),
+        "tokenizer.chat_template": text(BY_VERSION[VERSIONS[name]]),
     }
 
 

@@ -20,7 +20,7 @@ from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 from tests.support.models import PLACEMENT, ask, finish
 from tests.support.synthetic import resized, shape_named, write_model
 

@@ -25,7 +25,7 @@ from mixcli.llama.context import Context
 from mixcli.llama.model import Model, Vocab
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.detokenizer import Detokenizer
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 from mixcli.request.short_schema import schema_of
 from tests.mixcli.engine.schemas import Closer, schemas
 from tests.support.models import MISTRAL, PLACEMENT

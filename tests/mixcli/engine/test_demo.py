@@ -19,7 +19,7 @@ from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 from tests.support.models import PLACEMENT
 from tests.support.side_by_side import side_by_side
 

@@ -20,7 +20,7 @@ from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.llama.tiny_model import write_tiny_model
 from mixcli.prompts.chat_format import ChatFormat
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 from quantize.sources.gguf_header import read_header
 from tests.support.models import PLACEMENT, ask, finish
 

@@ -5,7 +5,7 @@ import pytest
 from mixcli.llama.model import Model
 from mixcli.prompts.answer_tokens import AnswerTokenCache
 from mixcli.prompts.chat_format import ChatFormat
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 from tests.support.models import vocabulary_metadata  # noqa: F401  the Mistral vocabularies
 
 

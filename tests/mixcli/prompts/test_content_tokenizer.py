@@ -12,7 +12,7 @@ from mixcli.llama.model import Model
 from mixcli.prompts import tekken
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.content_tokenizer import ContentTokenizer
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 from mixcli.prompts.sentencepiece_bpe import SentencePieces
 from quantize.source import i32s, text, texts
 from quantize.vocab.vocabulary import TokenType

@@ -7,7 +7,7 @@ import pytest
 
 from mixcli.errors import ContextOverflow
 from mixcli.prompts.context_overflow import Policy, fitted
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 
 
 def encode(messages: Sequence[Message]) -> list[int]:

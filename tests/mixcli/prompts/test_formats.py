@@ -7,8 +7,8 @@ import pytest
 from mixcli.errors import BadRequest, UsageError
 from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat, default_system
-from mixcli.prompts.formats import Message
 from mixcli.prompts.jinja import JinjaLayout
+from mixcli.prompts.messages import Message
 from quantize.source import Value, text
 
 CONVERSATION = [
@@ -84,7 +84,7 @@ def test_a_base_model_cannot_chat(vocab_model: Callable[..., Model]) -> None:
 
 @pytest.mark.parametrize(
     ("messages", "param"),
-    [([], "messages"), ([Message("user", "a"), Message("tool", "b")], "messages[1].role")],
+    [([], "messages"), ([Message("user", "a"), Message("narrator", "b")], "messages[1].role")],
 )
 def test_what_makes_no_conversation_is_refused(smol: Model, messages: list[Message], param: str) -> None:
     with pytest.raises(BadRequest) as caught:

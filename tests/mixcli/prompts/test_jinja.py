@@ -11,8 +11,8 @@ from mixcli.errors import BadRequest, IntegrityError
 from mixcli.llama.model import Model
 from mixcli.prompts import jinja, jinja_process, jinja_worker
 from mixcli.prompts.content_tokenizer import ContentTokenizer
-from mixcli.prompts.formats import Message
 from mixcli.prompts.jinja import JinjaLayout
+from mixcli.prompts.messages import Message
 from quantize.source import texts
 from tests.support.models import vocabulary_metadata
 

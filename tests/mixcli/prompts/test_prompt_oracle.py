@@ -12,9 +12,9 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 from quantize.source import text
-from tests.support.models import MISTRAL, mistral_file
+from tests.support.models import LATER, MISTRAL, mistral_file
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 
@@ -53,6 +53,8 @@ CONVERSATIONS = {
     "numbers": [(USER, "3.14159 2718281828 1e-9 0x1F 12:30 2024-02-29 +49 (0)30 / 123456")],
 }  # fmt: skip
 
+NAMES = (*MISTRAL, *LATER)
+
 _CLASSES = {SYSTEM: SystemMessage, USER: UserMessage, ASSISTANT: AssistantMessage}
 
 
@@ -73,11 +75,11 @@ def as_messages(conversation: list[tuple[str, str]]) -> list[Message]:
 
 @pytest.fixture(scope="module")
 def formats(vocab_model: Callable[..., Model]) -> dict[str, ChatFormat]:
-    return {name: ChatFormat.of(vocab_model(name)) for name in MISTRAL}
+    return {name: ChatFormat.of(vocab_model(name)) for name in NAMES}
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
-@pytest.mark.parametrize("name", MISTRAL)
+@pytest.mark.parametrize("name", NAMES)
 def test_prompt_equals_mistral_common(formats: dict[str, ChatFormat], name: str, conversation: str) -> None:
     messages = CONVERSATIONS[conversation]
     assert formats[name].encode(as_messages(messages)) == reference(mistral_file(name), messages)
@@ -86,12 +88,15 @@ def test_prompt_equals_mistral_common(formats: dict[str, ChatFormat], name: str,
 def test_formats_are_recognised_by_template_and_vocabulary(formats: dict[str, ChatFormat]) -> None:
     assert {name: found.name for name, found in formats.items()} == {
         "v1": "mistral-v1",
-        "v2": "mistral-v3",
+        "v2": "mistral-v2",
         "v3": "mistral-v3",
         "v7": "mistral-v7",
         "v7m1": "mistral-v7",
         "tekken-240718": "mistral-v3",
         "tekken-240911": "mistral-v3",
+        "v11": "mistral-v11",
+        "v13": "mistral-v13",
+        "v15": "mistral-v15",
     }
 
 
@@ -110,7 +115,7 @@ def test_v7_with_tekken(vocab_model: Callable[..., Model], tmp_path: Path, conve
     assert found.encode(as_messages(messages)) == reference(path, messages)
 
 
-@pytest.mark.parametrize("name", MISTRAL)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_unfinished_answer_is_continued(formats: dict[str, ChatFormat], name: str) -> None:
     conversation = [(USER, "Count."), (ASSISTANT, "One, two,")]
     request = ChatCompletionRequest(
@@ -120,7 +125,7 @@ def test_an_unfinished_answer_is_continued(formats: dict[str, ChatFormat], name:
     assert formats[name].encode(as_messages(conversation)) == expected
 
 
-@pytest.mark.parametrize("name", MISTRAL)
+@pytest.mark.parametrize("name", NAMES)
 def test_reserved_text_never_becomes_a_reserved_token(formats: dict[str, ChatFormat], name: str) -> None:
     """Every control, unknown and marker text of the vocabulary, alone and in company, stays text."""
     tokenizer = formats[name].tokenizer

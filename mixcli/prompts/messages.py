@@ -1,0 +1,89 @@
+"""What a prompt is made of: messages, tool calls and their results, tool definitions."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+Part = int | str  # a token, or one run of text
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call of a tool by the model; `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call; `parameters` is the JSON text of a JSON schema.
+
+    A tool that is `strict` wants its schema enforced whole; of others, what cannot be enforced is left to the model.
+    """
+
+    name: str
+    description: str = ""
+    parameters: str = "{}"
+    strict: bool = False
+
+    @cached_property
+    def definition(self) -> object:
+        """The tool as the JSON that OpenAI writes, in the order of Mistral's reference."""
+        return {"type": "function", "function": self.function}
+
+    @cached_property
+    def function(self) -> object:
+        """The name, the description and the schema of the parameters."""
+        schema = json.loads(self.parameters)
+        return {"name": self.name, "description": self.description, "parameters": schema}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; `role` is system, user, assistant or tool.
+
+    `tokens` are the ids that a model's own answer was sampled as; with them it is never tokenized again. An assistant's turn may have
+    `calls`, and the `reasoning` that precedes its text. A tool's turn is the result of the call `call_id`; `name` is the tool's.
+    """
+
+    role: str
+    content: str
+    tokens: tuple[int, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    call_id: str = ""
+    name: str = ""
+
+    @property
+    def spelled(self) -> tuple[Part, ...]:
+        """The content as parts: its own tokens where they are known."""
+        return self.tokens or (self.content,)
+
+    @property
+    def n_characters(self) -> int:
+        """The length of all that people wrote in it."""
+        n = len(self.content) + len(self.reasoning) + len(self.call_id) + len(self.name)
+        return n + sum(len(one.id) + len(one.name) + len(one.arguments) for one in self.calls)
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What a prompt has beside its messages: the tools that the model may call, and how much it is to reason."""
+
+    tools: tuple[Tool, ...] = ()
+    reasoning_effort: str | None = None
+
+
+NO_OPTIONS = PromptOptions()
+
+
+class Layout(Protocol):
+    """Maps messages to parts, ready for the assistant's answer."""
+
+    def __call__(
+        self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS
+    ) -> Iterable[Part]: ...

@@ -1,0 +1,126 @@
+"""Mistral's chat formats with control tokens, versions 2 to 15, as Mistral's reference tokenizer encodes them."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from mixcli.errors import BadRequest
+from mixcli.llama.model import Vocab
+from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, Part, PromptOptions, ToolCall
+from mixcli.prompts.tool_json import arguments_of, dumped, nine, value_of
+from mixcli.prompts.turns import in_order_of_calls, joined, with_system
+
+VERSIONS = (15, 13, 11, 7, 3, 2)
+EFFORTS = ("none", "high")  # of version 15; the first is meant where a request has none
+
+# A version -> the control tokens that it cannot do without
+NEEDED = {
+    2: ("[INST]", "[/INST]"),
+    3: ("[INST]", "[/INST]"),
+    7: ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+    11: ("[SYSTEM_PROMPT]", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
+    13: ("[SYSTEM_PROMPT]", "[TOOL_CALLS]", "[ARGS]"),
+    15: ("[SYSTEM_PROMPT]", "[TOOL_CALLS]", "[ARGS]", "[MODEL_SETTINGS]", "[/MODEL_SETTINGS]"),
+}
+
+
+def suits(version: int, vocab: Vocab) -> bool:
+    """Return whether a vocabulary has the tokens of a version."""
+    return all(text in vocab.specials for text in NEEDED[version])
+
+
+def mistral(vocab: Vocab, version: int, efforts: Sequence[str] = EFFORTS) -> Layout:
+    """Return the layout of a version.
+
+    Versions 2 and 3 (Mixtral 8x22B, Mistral 7B v0.3, Nemo): the system text opens the last user turn, which the tools precede; version 2
+    forgets the calls of earlier turns. From 7 on (Large 2411, Small 3) system messages stand where they are; from 11 on (Small 3.2) a
+    call is written between control tokens; from 13 on (Magistral, Devstral) the tools precede the first user turn, ids are left out and
+    reasoning has its place; 15 (Small 4) has settings.
+    """
+    token = vocab.specials
+    call, result = _CALLS[version](token), _RESULTS[version](token)
+
+    def layout(messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> Iterator[Part]:
+        yield vocab.bos
+        turns = joined(messages) if version >= 7 else with_system(messages, first=False)
+        turns = in_order_of_calls(turns) if version >= 11 else turns
+        users = [i for i, turn in enumerate(turns) if turn.role == "user"]
+        if options.tools and not users:
+            raise BadRequest("tools need a user message; messages has none", param="messages")
+        for i, turn in enumerate(turns):
+            if version == 2 and i < users[-1] and (turn.calls or turn.role == "tool"):
+                continue
+            if users and i == users[0 if version >= 13 else -1]:
+                yield from setup(options)
+            if turn.role == "system":
+                yield from (token["[SYSTEM_PROMPT]"], turn.content, token["[/SYSTEM_PROMPT]"])
+            elif turn.role == "user":
+                yield from (token["[INST]"], turn.content, token["[/INST]"])
+            elif turn.role == "tool":
+                yield from (token["[TOOL_RESULTS]"], *result(turn), token["[/TOOL_RESULTS]"])
+            else:
+                yield from answer(turn)
+                if turn is not turns[-1]:
+                    yield vocab.eos
+
+    def setup(options: PromptOptions) -> Iterator[Part]:
+        if options.tools:
+            tools = dumped([tool.definition for tool in options.tools])
+            yield from (token["[AVAILABLE_TOOLS]"], tools, token["[/AVAILABLE_TOOLS]"])
+        if version >= 15:
+            settings = dumped({"reasoning_effort": options.reasoning_effort or efforts[0]})
+            yield from (token["[MODEL_SETTINGS]"], settings, token["[/MODEL_SETTINGS]"])
+
+    def answer(turn: Message) -> Iterator[Part]:
+        if turn.tokens:
+            yield from turn.tokens
+        elif turn.reasoning and "[THINK]" in token and version >= 13:
+            yield from (token["[THINK]"], turn.reasoning, token["[/THINK]"], turn.content)
+        else:
+            yield turn.content.rstrip(" ")
+        if turn.calls:
+            yield from call(turn.calls)
+
+    return layout
+
+
+Tokens = dict[str, int]
+Calls = Callable[[Sequence[ToolCall]], list[Part]]
+Result = Callable[[Message], list[Part]]
+
+
+def _as_list(token: Tokens, *, with_id: bool) -> Calls:
+    """Write the calls of a turn as one JSON list."""
+
+    def one(call: ToolCall) -> dict[str, object]:
+        written = {"name": call.name, "arguments": arguments_of(call.arguments)}
+        return {**written, "id": nine(call.id)} if with_id else written
+
+    return lambda calls: [token["[TOOL_CALLS]"], dumped([one(call) for call in calls])]
+
+
+def _between_tokens(token: Tokens, *, with_id: bool) -> Calls:
+    """Write each call as its name, its id and its arguments, control tokens before each."""
+
+    def one(call: ToolCall) -> list[Part]:
+        call_id: list[Part] = [token["[CALL_ID]"], nine(call.id)] if with_id else []
+        arguments = dumped(arguments_of(call.arguments))
+        return [token["[TOOL_CALLS]"], call.name, *call_id, token["[ARGS]"], arguments]
+
+    return lambda calls: [part for call in calls for part in one(call)]
+
+
+_CALLS: dict[int, Callable[[Tokens], Calls]] = {
+    2: lambda token: _as_list(token, with_id=False),
+    3: lambda token: _as_list(token, with_id=True),
+    7: lambda token: _as_list(token, with_id=True),
+    11: lambda token: _between_tokens(token, with_id=True),
+    13: lambda token: _between_tokens(token, with_id=False),
+    15: lambda token: _between_tokens(token, with_id=False),
+}
+_RESULTS: dict[int, Callable[[Tokens], Result]] = {
+    2: lambda _: lambda turn: [dumped([{"name": turn.name or None, "content": value_of(turn.content or "{}")}])],
+    3: lambda _: lambda turn: [dumped({"content": value_of(turn.content or "{}"), "call_id": nine(turn.call_id)})],
+    7: lambda token: lambda turn: [nine(turn.call_id), token["[TOOL_CONTENT]"], turn.content],
+    11: lambda token: lambda turn: [nine(turn.call_id), token["[TOOL_CONTENT]"], turn.content],
+    13: lambda _: lambda turn: [turn.content],
+    15: lambda _: lambda turn: [turn.content],
+}  # fmt: skip
