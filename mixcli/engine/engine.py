@@ -17,6 +17,7 @@ from mixcli.engine.faults import request_error, survived
 from mixcli.engine.generation import Generation
 from mixcli.engine.kv_memory import KvMemory
 from mixcli.engine.kv_store import KvStore
+from mixcli.engine.pace import StepPace
 from mixcli.engine.prefix_cache import PrefixCache
 from mixcli.engine.scheduler import Scheduler, Step
 from mixcli.engine.sequence import Output, Request, Sequence
@@ -39,9 +40,11 @@ class Engine:
         self._cache = PrefixCache(context.n_cells, context.n_sequences)
         self._memory = KvMemory(context, self._cache, store)
         self._decoder = StepDecoder(context, self._memory)
+        n_batch = context.n_batch if context.has_pipeline else context.n_ubatch
+        self._pace = StepPace(context.n_ubatch, n_batch)
         self._scheduler = Scheduler(
             self._cache,
-            n_batch=context.n_batch if context.has_pipeline else context.n_ubatch,
+            n_batch=n_batch,
             n_ubatch=context.n_ubatch,
             max_running=min(MAX_RUNNING, max(1, context.n_sequences // 2)),
             n_ids=self._decoder.max_ids,
@@ -133,7 +136,7 @@ class Engine:
         """Compute the next batch and return what can be shown; a request that fails ends with an `error`, and the others continue."""
         if not self._ready:  # what is ready must not wait for a batch
             self._draft()
-            step = self._scheduler.schedule()
+            step = self._scheduler.schedule(self._pace.limits())
             if step:
                 self._compute(step)
         outputs, self._ready = self._ready, []
@@ -195,6 +198,8 @@ class Engine:
             return
         self._release_forks(step)
         seconds = perf_counter() - began
+        if done:
+            self._pace.observe(step.n_tokens, step.n_prefill, seconds)
         row = 0
         for chunk in step.chunks:
             row += chunk.n_tokens

@@ -1,15 +1,16 @@
 """Choose which tokens of which sequences go into the next batch; integers only, no tensors and no clock.
 
-A sequence that writes adds one token (and its drafts) to every step; what is left of the batch is filled with pieces of prompts, in order of
-arrival. Prompts are packed together, because a mixture of experts reads nearly all its weights for thirty tokens as for four hundred. While a request decodes,
-a step takes at most one micro-batch, so that a long prompt of one does not stall the other. A request whose beginning another request is
-about to compute waits for it. All that a decode is limited by is in one StepBudget; work that is larger than a step is split.
+A sequence that writes adds one token (and its drafts) to every step; what is left of the batch is filled with pieces of prompts, the shortest
+rest first. Prompts are packed together, because a mixture of experts reads nearly all its weights for thirty tokens as for four hundred. What others wait
+for takes only as many tokens as a step may have in its time (pace.py), so that a long prompt of one does not stall the other. A request whose beginning
+another request is about to compute waits for it. All that a decode is limited by is in one StepBudget; work that is larger than a step is split.
 """
 
 from collections import deque
 from dataclasses import dataclass
 
 from mixcli.engine.labels import Branch, Node, fan
+from mixcli.engine.pace import StepLimits, shares
 from mixcli.engine.prefix_cache import PrefixCache
 from mixcli.engine.sequence import Sequence
 from mixcli.engine.step_budget import Cost, StepBudget
@@ -63,6 +64,15 @@ class Step:
     @property
     def sequences(self) -> list[Sequence]:
         return [part.sequence for part in self.chunks] + [part.sequence for part in self.scorings]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(chunk.n_tokens for chunk in self.chunks) + sum(len(one.nodes) for one in self.scorings)
+
+    @property
+    def n_prefill(self) -> int:
+        """Tokens of prompts: all but those of sequences that write."""
+        return sum(chunk.n_tokens for chunk in self.chunks if chunk.n_logits < chunk.n_tokens)
 
 
 class Scheduler:
@@ -119,28 +129,32 @@ class Scheduler:
         self._cache.retain(sequence.slot)
         self._kept = sequence.slot if self._cache.is_retained(sequence.slot) else None
 
-    def schedule(self) -> Step:
-        """Choose the next step; empty when there is nothing to do."""
-        while not (step := self._choose()) and len(self.running) > 1:
+    def schedule(self, limits: StepLimits | None = None) -> Step:
+        """Choose the next step, as long as `limits` let it be, or a batch; empty when there is nothing to do."""
+        if limits is None or self.is_alone:  # the pieces of a deterministic request are those of every time
+            limits = StepLimits(self._n_ubatch, self._n_batch)
+        while not (step := self._choose(limits)) and len(self.running) > 1:
             self.preempt(self.running[-1])
         return step
 
-    def _choose(self) -> Step:
+    def _choose(self, limits: StepLimits) -> Step:
         budget = StepBudget(self._cache, tokens=self._n_batch, ids=self._n_ids, rows=self._n_rows)
         chunks = self._decode(budget)
         scorings = self._score(budget)
+        n_taken = self._n_batch - budget.tokens
         if chunks:
             budget.limit(self._n_ubatch)
-        decoding = {chunk.sequence.id for chunk in chunks}
-        for sequence in self.running:
-            chunk = None if sequence.id in decoding else self._piece(sequence, budget)
+        while self._may_admit(budget) and self._admit(budget):
+            pass
+        writing = {chunk.sequence.id for chunk in chunks}
+        reading = [one for one in self.running if one.id not in writing and one.n_missing > 0]
+        given = shares(
+            [one.n_missing for one in reading], limits.left(n_taken, budget.tokens), awaited=bool(chunks)
+        )
+        for sequence, n_tokens in zip(reading, given, strict=True):
+            chunk = self._piece(sequence, budget, n_tokens)
             if chunk is not None and budget.take(chunk.cost):
                 chunks.append(chunk)
-        while self._may_admit(budget) and self._admit(budget):
-            chunk = self._piece(self.running[-1], budget)
-            assert chunk is not None
-            budget.take_promised(chunk.cost)
-            chunks.append(chunk)
         return Step(tuple(chunks), tuple(scorings))
 
     def _may_admit(self, budget: StepBudget) -> bool:
@@ -213,10 +227,10 @@ class Scheduler:
                 return False
         return True
 
-    def _piece(self, sequence: Sequence, budget: StepBudget) -> Chunk | None:
-        """Return the next tokens of a prompt, or of a path to labels, as many as the budget may have; None for none."""
+    def _piece(self, sequence: Sequence, budget: StepBudget, n_tokens: int) -> Chunk | None:
+        """Return the next `n_tokens` of a prompt, or of a path to labels, as many as the budget may have; None for none."""
         start = sequence.n_computed
-        n = min(sequence.n_missing, budget.tokens)
+        n = min(sequence.n_missing, n_tokens, budget.tokens)
         if sequence.request.deterministic and start < sequence.n_prompt:
             n = min(n, self._alone - start % self._alone)
         if sequence.scores is not None:

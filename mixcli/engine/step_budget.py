@@ -23,14 +23,14 @@ class Cost:
 class StepBudget:
     """What one decode still has: `tokens` of the batch, `ids` of sequences on them, `rows` of logits, and the cache's cells and slots.
 
-    One row for each running sequence is not counted: `rows` are those of drafts and labels. `cells` are the ones that are promised:
-    to the step, and to the rest of the prompts that it begins.
+    One row for each running sequence is not counted: `rows` are those of drafts and labels. `cells` are drawn by the step, `promised` are
+    those of the whole prompts that it begins.
     """
 
     def __init__(self, cache: PrefixCache, *, tokens: int, ids: int, rows: int) -> None:
         self._cache = cache
         self._n_tokens = self.tokens = tokens
-        self.ids, self.rows, self.cells = ids, rows, 0
+        self.ids, self.rows, self.cells, self.promised = ids, rows, 0, 0
 
     def has(self, cost: Cost) -> bool:
         """Return whether so much is left."""
@@ -47,24 +47,20 @@ class StepBudget:
         if not (self.has(cost) and self._cache.make_room(self.cells + cost.tokens)):
             return False
         self.cells += cost.tokens
-        self.take_promised(cost)
-        return True
-
-    def promise(self, n_cells: int, *, needed: int = 0, spare: int = 0) -> bool:
-        """Promise cells to a whole prompt, beside those promised before or `needed` by others, whichever are more, and `spare`.
-
-        False, and nothing is promised, where not so many are left. What the step computes of the prompt is drawn by `take_promised`.
-        """
-        if not self._cache.make_room(n_cells + max(self.cells, needed) + spare):
-            return False
-        self.cells += n_cells
-        return True
-
-    def take_promised(self, cost: Cost) -> None:
-        """Draw so much, the cells of which are promised already."""
         self.tokens -= cost.tokens
         self.ids -= cost.ids
         self.rows -= cost.rows
+        return True
+
+    def promise(self, n_cells: int, *, needed: int = 0, spare: int = 0) -> bool:
+        """Promise cells to a whole prompt, beside those drawn and promised before or `needed` by others, whichever are more, and `spare`.
+
+        False, and nothing is promised, where not so many are left. What a step computes of the prompt is drawn by `take`.
+        """
+        if not self._cache.make_room(n_cells + max(self.cells + self.promised, needed) + spare):
+            return False
+        self.promised += n_cells
+        return True
 
     def limit(self, n_tokens: int) -> None:
         """Lower the number of tokens of the whole step, those included that are drawn already."""

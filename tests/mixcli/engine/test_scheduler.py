@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 
 from mixcli.engine.labels import LabelScores
+from mixcli.engine.pace import StepLimits
 from mixcli.engine.prefix_cache import PrefixCache
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.scheduler import Chunk, Scheduler, Step
@@ -28,6 +29,7 @@ class Machine:
     max_running: int = 4
     n_ids: int = 100
     n_rows: int = 1000
+    limits: StepLimits | None = None
     computed: list[int] = field(default_factory=list)  # tokens of each step
 
     def __post_init__(self) -> None:
@@ -51,7 +53,7 @@ class Machine:
         return sequence
 
     def step(self) -> Step:
-        step = self.scheduler.schedule()
+        step = self.scheduler.schedule(self.limits)
         assert step or not (self.scheduler.running or self.scheduler.waiting), (
             "a step with work left is non-empty"
         )
@@ -155,6 +157,7 @@ prompts = st.lists(st.integers(1, 3), min_size=1, max_size=100)
     st.integers(0, 2**32),
     st.booleans(),
     st.sampled_from([1, 6, 1000]),
+    st.sampled_from([None, StepLimits(1, 4), StepLimits(12, 8), StepLimits(8, 100)]),
 )
 def test_every_sequence_ends_with_its_own_text(
     asked: list[tuple[list[int], int]],
@@ -164,10 +167,16 @@ def test_every_sequence_ends_with_its_own_text(
     seed: int,
     shared: bool,
     n_rows: int,
+    limits: StepLimits | None,
 ) -> None:
     """No token is lost, none comes twice, the cells are never overdrawn, and everybody ends, whatever is asked, drafted or aborted."""
     machine = Machine(
-        n_slots=n_slots, n_batch=n_batch, n_ubatch=n_ubatch, max_running=max(1, n_slots // 2), n_rows=n_rows
+        n_slots=n_slots,
+        n_batch=n_batch,
+        n_ubatch=n_ubatch,
+        max_running=max(1, n_slots // 2),
+        n_rows=n_rows,
+        limits=limits,
     )
     chance = random.Random(seed)
     beginning = [2] * 40 if shared else []
@@ -309,12 +318,44 @@ def test_prompts_are_packed_into_one_step_and_a_shared_beginning_is_computed_onc
 
 
 def test_one_long_prompt_does_not_silence_a_writer() -> None:
-    machine = Machine(n_cells=1024, n_slots=8, n_batch=512, n_ubatch=16, max_running=4)
+    machine = Machine(
+        n_cells=1024, n_slots=8, n_batch=512, n_ubatch=256, max_running=4, limits=StepLimits(50, 100)
+    )
     machine.ask("writer", [1, 2, 3])
     machine.step()
-    machine.ask("reader", [5] * 100)
+    machine.ask("reader", [5] * 300)
     step = machine.step()
-    assert [chunk.n_tokens for chunk in step.chunks] == [1, 15]
+    assert [chunk.n_tokens for chunk in step.chunks] == [1, 49]
+
+
+def test_a_short_prompt_gets_in_beside_a_long_one_that_is_not_starved() -> None:
+    """Each short prompt takes one step, the piece of the long one in it is short; alone, the long one has the whole batch."""
+    machine = Machine(
+        n_cells=8192, n_slots=8, n_batch=256, n_ubatch=256, max_running=4, limits=StepLimits(64, 256)
+    )
+    long = machine.ask("long", [5] * 2000)
+    machine.step()
+    for n in range(8):
+        short = machine.ask(f"short {n}", [6 + n] * 40)
+        before = long.n_computed
+        step = machine.step()
+        assert short.n_computed >= 40, "read whole in one step"
+        assert 16 <= long.n_computed - before <= 64
+        assert machine.n_new(step) <= 64 + 40
+        if short in machine.scheduler.running:
+            machine.finish(short)
+    before = long.n_computed
+    machine.step()
+    assert long.n_computed - before == 256
+
+
+def test_prompts_that_end_in_a_step_are_packed_whatever_its_time() -> None:
+    machine = Machine(
+        n_cells=1024, n_slots=16, n_batch=256, n_ubatch=256, max_running=8, limits=StepLimits(32, 256)
+    )
+    for i in range(8):
+        machine.ask(f"r{i}", [20 + i] * 30)
+    assert machine.n_new(machine.step()) == 240
 
 
 def test_a_prompt_alone_takes_the_whole_batch() -> None:

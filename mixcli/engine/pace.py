@@ -1,0 +1,84 @@
+"""How long a step may take while others wait: tokens by measured time, and their division among prompts.
+
+A step that computes much of a prompt makes all wait that take part in it: those that write, and those whose prompt it completes; and also who
+comes in its middle. So a step has only as many tokens as this process computes in a given time, by the steps before. On a processor the rate hardly
+depends on that: it is the same for 64 tokens as for 512, while an attention over many tokens computes 64 at a time, and a rest of them slowly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+AWAITED, IDLE = 0.6, 1.0  # seconds of a step that others wait for, and of any other
+TILE = 64  # tokens that llama.cpp's attention on a processor computes together
+MIN_PREFILL = 32  # prompt tokens of a step that are worth it, and that tell a rate
+MIN_IDLE = 4  # a step that no request waits for has at least one part in so many of a micro-batch
+KEEP = 0.5  # share of the old value in a running mean
+OLDEST = 4  # the oldest prompt has one part in so many
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """Tokens of a step that other requests wait for, and of any other."""
+
+    awaited: int
+    idle: int
+
+    def left(self, n_taken: int, n_room: int) -> "StepLimits":
+        """Return what prompts may have beside `n_taken` tokens: something in any case where there is room."""
+        awaited, idle = (
+            max(0, min(n_room, max(MIN_PREFILL, n - n_taken))) for n in (self.awaited, self.idle)
+        )
+        return StepLimits(awaited, idle)
+
+
+class StepPace:
+    """Measures how many tokens this process computes in a second; a step has at most `n_most`, of one micro-batch."""
+
+    def __init__(self, n_ubatch: int, n_most: int) -> None:
+        self._n_ubatch, self._n_most = n_ubatch, n_most
+        self._rate = 0.0  # tokens a second
+
+    def limits(self) -> StepLimits:
+        """Return how many tokens the next step may have; the most where nothing was measured."""
+        if not self._rate:
+            return StepLimits(self._n_ubatch, self._n_most)
+        idle = max(_tiles(self._rate * IDLE), self._n_ubatch // MIN_IDLE)
+        return StepLimits(
+            min(self._n_ubatch, _tiles(self._rate * AWAITED)),
+            self._n_most if idle >= self._n_ubatch else idle,
+        )
+
+    def observe(self, n_tokens: int, n_prefill: int, seconds: float) -> None:
+        """Learn from a step of `n_tokens`, `n_prefill` of them of prompts; one with few of these says little of prompts."""
+        if n_prefill < MIN_PREFILL or seconds <= 0:
+            return
+        rate = n_tokens / seconds
+        self._rate = KEEP * self._rate + (1 - KEEP) * rate if self._rate else rate
+
+
+def _tiles(n_tokens: float) -> int:
+    """Round to whole tiles; half a one is the least."""
+    return round(n_tokens / TILE) * TILE or MIN_PREFILL
+
+
+def shares(missing: Sequence[int], limits: StepLimits, *, awaited: bool) -> list[int]:
+    """Divide the tokens of a step among prompts that lack `missing` tokens each, the oldest first; return how many each gets.
+
+    The shortest rest comes first, so that a short prompt gets in beside a long one; the oldest has a part for itself, so that short ones cannot
+    starve it. Where others wait for the step, or it completes a prompt, what is left unfinished is computed only as far as that takes little time.
+    """
+    n_most = limits.awaited if awaited else limits.idle
+    n_quick = min(limits.awaited, n_most)
+    given = [0] * len(missing)
+    if missing:
+        given[0] = min(missing[0], n_most, max(1, n_quick // OLDEST))
+    n_used = sum(given)
+    for i in sorted(range(len(missing)), key=missing.__getitem__):
+        n = min(missing[i] - given[i], n_most - n_used)
+        if given[i] + n == missing[i]:
+            awaited = True
+        elif awaited:
+            n = max(0, min(n, n_quick - n_used))
+        given[i] += n
+        n_used += n
+    return given

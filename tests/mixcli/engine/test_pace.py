@@ -1,0 +1,66 @@
+"""The pace of steps: tokens follow the measured time, and prompts share a step fairly."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from mixcli.engine.pace import AWAITED, IDLE, MIN_PREFILL, TILE, StepLimits, StepPace, shares
+
+
+@pytest.mark.parametrize(("floor", "each"), [(0.0, 1 / 300), (0.1, 1 / 400), (0.01, 1 / 5000), (3.0, 1 / 20)])
+def test_steps_come_to_take_their_time_whatever_they_cost(floor: float, each: float) -> None:
+    """A step costs a floor and something for each token; the pace finds the number that takes its time, or the least that is worth it."""
+    pace = StepPace(512, 2048)
+    assert pace.limits() == StepLimits(512, 2048), "nothing was measured"
+    n = 512
+    for _ in range(20):
+        pace.observe(n, n, floor + n * each)
+        n = pace.limits().awaited
+    assert n in (MIN_PREFILL, 512) or n % TILE == 0
+    assert n == MIN_PREFILL or floor + (n - TILE / 2) * each <= 1.05 * AWAITED
+    assert n == 512 or floor + (n + TILE) * each >= 0.95 * AWAITED
+
+
+@pytest.mark.parametrize(("rate", "idle"), [(5000, 2048), (520, 2048), (300, 320), (200, 192), (20, 128)])
+def test_a_step_that_nobody_waits_for_takes_a_second_unless_that_were_too_few_tokens(
+    rate: float, idle: int
+) -> None:
+    pace = StepPace(512, 2048)
+    pace.observe(512, 512, 512 / rate)
+    assert pace.limits().idle == idle
+    assert idle in (2048, 128) or abs(idle - rate * IDLE) <= TILE
+
+
+def test_a_machine_that_gets_slower_is_noticed_and_single_tokens_say_nothing() -> None:
+    pace = StepPace(512, 512)
+    pace.observe(200, 200, 0.5)
+    before = pace.limits()
+    for _ in range(10):
+        pace.observe(32, 1, 5.0)
+    assert pace.limits() == before
+    for _ in range(10):
+        n = pace.limits().awaited
+        pace.observe(n, n, n / 50)
+    assert pace.limits().awaited == 32
+
+
+@given(
+    st.lists(st.integers(1, 4000), max_size=32),
+    st.builds(StepLimits, st.integers(0, 512), st.integers(0, 512)),
+    st.booleans(),
+)
+def test_shares(missing: list[int], limits: StepLimits, awaited: bool) -> None:
+    found = shares(missing, limits, awaited=awaited)
+    n_most = limits.awaited if awaited else limits.idle
+    assert all(0 <= n <= lacks for n, lacks in zip(found, missing, strict=True))
+    assert sum(found) <= n_most
+    if not missing or not n_most:
+        return
+    assert found[0] > 0, "the oldest is never starved"
+    completed = any(n == lacks for n, lacks in zip(found, missing, strict=True))
+    unfinished = [n for n, lacks in zip(found, missing, strict=True) if 0 < n < lacks]
+    assert len(unfinished) <= 2, "one after the other, and the oldest"
+    if awaited or completed:
+        assert sum(unfinished) <= max(1, limits.awaited)
+    else:
+        assert sum(found) == min(n_most, sum(missing)), "nobody waits: the step is full"
