@@ -128,8 +128,7 @@ def rates(
 ) -> tuple[float, float]:
     """Measure tokens a second of prefill and decode in processes of their own, the median of `n_times`."""
     found = [measured(subject, placement, {}, prompt=n_prompt, tokens=n_tokens) for _ in range(n_times)]
-    prefill, decode = (median(one[name] for one in found) for name in ("prefill", "decode"))
-    return prefill, decode
+    return median(one.prefill for one in found), median(one.decode for one in found)
 
 
 def _machine(subject: Subject) -> Machine:

@@ -68,19 +68,19 @@ def measure(cell: Cell, grid: Grid) -> Row:
                 expectation(ledger),
                 prompt=prompt,
                 tokens=grid.n_tokens,
-                batches=list(cell.batches),
+                batches=cell.batches,
             )
         except ModelDied as error:
             return replace(row, died=str(error))
     return replace(
         row,
-        prefill=round(answer["prefill"], 2),
-        decode=round(answer["decode"], 2),
-        planned={one["device"]: sum(part[1] for part in one["parts"]) for one in answer["comparisons"]},
-        actual={one["device"]: sum(part[2] for part in one["parts"]) for one in answer["comparisons"]},
-        off=round(max(one["off"] for one in answer["comparisons"]), 4),
+        prefill=round(answer.prefill, 2),
+        decode=round(answer.decode, 2),
+        planned={one.device: one.planned for one in answer.comparisons},
+        actual={one.device: one.real for one in answer.comparisons},
+        off=round(max(one.off for one in answer.comparisons), 4),
         driver_bytes=driver.peak,
-        batch_decode=answer.get("batches"),
+        batch_decode={str(n): rate for n, rate in answer.batches.items()} or None,
     )
 
 

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-MIB = 1 << 20
+from mixcli.system.measurements import MIB, Comparison, Expected
+
 TOLERANCE = 0.02  # share of a device's bytes that plan and fact may differ by
 # llama.cpp's log repeats what a file says, of any length: lines that are longer than its own are not looked at, and the name before
 # the words is found by splitting, because a pattern that may begin anywhere takes quadratic time on a long word
@@ -53,28 +54,7 @@ def buffers_in(log: Iterable[str], gpus: Iterable[str]) -> dict[str, Buffers]:
     }
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One device's plan against the fact, in bytes; parts are (name, planned, real)."""
-
-    device: str
-    parts: tuple[tuple[str, int, int], ...]
-
-    @property
-    def planned(self) -> int:
-        return sum(planned for _, planned, _ in self.parts)
-
-    @property
-    def real(self) -> int:
-        return sum(real for _, _, real in self.parts)
-
-    @property
-    def off(self) -> float:
-        """Return the difference as a share of what was planned."""
-        return abs(self.real - self.planned) / max(self.planned, MIB)
-
-
-def compare(expected: Mapping[str, Mapping[str, int]], real: Mapping[str, Buffers]) -> list[Comparison]:
+def compare(expected: Expected, real: Mapping[str, Buffers]) -> list[Comparison]:
     """Hold a ledger (bytes of weights, kv and compute by device) against buffers; mapped weights are left out on both sides."""
     found = []
     for device, planned in expected.items():
@@ -86,4 +66,4 @@ def compare(expected: Mapping[str, Mapping[str, int]], real: Mapping[str, Buffer
     return found
 
 
-__all__ = ["HOST", "TOLERANCE", "Buffers", "Comparison", "buffers_in", "compare"]
+__all__ = ["HOST", "TOLERANCE", "Buffers", "buffers_in", "compare"]

@@ -1,9 +1,8 @@
 """Measure matrix products of each weight type on this CPU with ggml, as a child process: `python -m mixcli.llama.kernel_rates`.
 
-The order on stdin is {"types", "threads", "rows", "bytes"}: names of types (or "attention"), threads, rows of an expert, and the least bytes of a
-stack of experts, which caches should not hold. For attention and each type as a file has it, and then for each that llama.cpp repacks here, one JSON line is written as soon as it is
-measured: {"type", "second", "rates", "busy"}; "second" is repacked, or flash attention, and "rates" null where a type is not repacked. A
-process of its own: kernels that do not suit a processor kill it, and what was written before remains.
+A ProductOrder comes on stdin. For attention and each type as a file has it, and then for each that llama.cpp repacks here, one
+ProductLine is written as soon as it is measured (both are in mixcli/system/measurements.py). A process of its own: kernels that do not
+suit a processor kill it, and what was written before remains.
 
 An expert has its true size, because a layout that walks over it once for every token is as fast as the cache that holds it. A batch is
 spread over eight experts by a random choice of two for each token, as a router does: two experts alone stay in a large cache, and measured
@@ -11,7 +10,6 @@ a quarter faster than the eight of a model.
 """
 
 import ctypes
-import json
 import os
 import sys
 import time
@@ -26,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.llama.ggml import device_pointers, load, set_buffer
+from mixcli.system.measurements import ProductLine, ProductOrder
 from profiles.rates import ATTENTION, BATCHES, MANY, N_EXPERT, N_USED, ProductRates
 from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
@@ -302,20 +301,20 @@ def main() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    order = json.loads(sys.stdin.read())
-    processor = Processor(order["threads"])
+    order = ProductOrder.from_json(sys.stdin.read())
+    processor = Processor(order.threads)
     rates: Any
     for second in (False, True):
-        for name in sorted(order["types"], key=lambda one: one != ATTENTION):  # every plan needs attention's
+        for name in sorted(order.types, key=lambda one: one != ATTENTION):  # every plan needs attention's
             processor.computing = processor.used = 0.0
             if name == ATTENTION:
                 rates = [attention(processor, n, flash=second) for n in (1, MANY)]
             else:
                 type_ = GGMLQuantizationType[name]
-                measured = measure(type_, order["rows"], order["bytes"], processor, repacked=second)
+                measured = measure(type_, order.rows, order.bytes, processor, repacked=second)
                 rates = asdict(measured) if measured else None
-            line = {"type": name, "second": second, "rates": rates, "busy": processor.is_shared}
-            sys.stdout.write(json.dumps(line) + "\n")
+            line = ProductLine(name, second, rates, processor.is_shared)
+            sys.stdout.write(line.to_json() + "\n")
             sys.stdout.flush()
 
 

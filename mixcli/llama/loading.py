@@ -1,18 +1,17 @@
 """Load a model as planned, compare its memory with the ledger, and retry once with the next smaller plan."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.errors import DoesNotFit
-from mixcli.llama.buffers import TOLERANCE, Comparison, buffers_in, compare
+from mixcli.llama.buffers import TOLERANCE, buffers_in, compare
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.llama.native import LOG
 from mixcli.llama.selftest import checked
+from mixcli.system.measurements import Comparison, Expected
 from profiles.placement import Placement
-
-Expected = Mapping[str, Mapping[str, int]]
 
 
 @dataclass

@@ -136,10 +136,6 @@ class Model(Owner):
         return int(C.llama_model_size(self.pointer))
 
     @property
-    def n_params(self) -> int:
-        return int(C.llama_model_n_params(self.pointer))
-
-    @property
     def description(self) -> str:
         """llama.cpp's short name, such as "llama 8x7B Q4_K - Medium"."""
         buffer = ctypes.create_string_buffer(256)

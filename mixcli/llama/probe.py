@@ -1,54 +1,23 @@
 """Load a model once and report its memory and speed, as a child process: `python -m mixcli.llama.probe` with an order on stdin.
 
-The order is {"path", "placement", "expected", "prompt", "tokens", "batches", "logits"}; with "tokens" that many are computed after "prompt"
-tokens of prefill, and the answer has both rates; with "batches" the rate of decode for each of these numbers of sequences; with "logits",
-a list of tokens, the logits after the last of them. A process of its own, because a plan that is tried may kill it.
+Order and answer are those of mixcli/system/measurements.py. A process of its own, because a plan that is tried may kill it.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from random import Random
 from typing import NoReturn
 
 from mixcli.errors import MixcliError
 from mixcli.llama.batch import Batch
-from mixcli.llama.loading import Expected, Loaded, load
+from mixcli.llama.loading import Loaded, load
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
-from profiles.placement import Placement
+from mixcli.system.measurements import ProbeAnswer, ProbeOrder
 
 WARM_UP = 64  # tokens, enough that a GPU works with host memory's experts
-
-
-@dataclass(frozen=True)
-class ProbeOrder:
-    """What to load, and what to measure: nothing where the numbers are 0 and the lists empty."""
-
-    path: Path
-    placement: Placement
-    expected: Expected
-    prompt: int = 0
-    tokens: int = 0
-    batches: tuple[int, ...] = ()
-    logits: tuple[int, ...] = ()
-
-    @classmethod
-    def from_json(cls, text: str) -> "ProbeOrder":
-        """Read an order; what it leaves out is not measured."""
-        read = json.loads(text)
-        return cls(
-            Path(read["path"]),
-            Placement.from_json(read["placement"]),
-            read.get("expected") or {},
-            read.get("prompt") or 0,
-            read.get("tokens") or 0,
-            tuple(read.get("batches") or ()),
-            tuple(read.get("logits") or ()),
-        )
 
 
 @dataclass(frozen=True)
@@ -81,19 +50,15 @@ def _give_up(error: MixcliError) -> NoReturn:
 
 def _answer(loaded: Loaded, order: ProbeOrder) -> str:
     """Measure what the order names, and return the answer as JSON."""
-    answer: dict[str, object] = {
-        "comparisons": [
-            {"device": one.device, "parts": one.parts, "off": one.off} for one in loaded.comparisons
-        ],
-        "notes": loaded.notes,
-    }
-    if order.tokens:
-        answer |= asdict(rates(loaded, order.prompt, order.tokens))
-    if order.batches:
-        answer["batches"] = {str(n): at_once(loaded, n, order.tokens) for n in order.batches}
-    if order.logits:
-        answer["logits"] = logits_after(loaded, order.logits)
-    return json.dumps(answer)
+    speed = rates(loaded, order.prompt, order.tokens) if order.tokens else ProbeRates(0.0, 0.0)
+    return ProbeAnswer(
+        tuple(loaded.comparisons),
+        tuple(loaded.notes),
+        speed.prefill,
+        speed.decode,
+        {n: at_once(loaded, n, order.tokens) for n in order.batches},
+        tuple(logits_after(loaded, order.logits)) if order.logits else (),
+    ).to_json()
 
 
 def logits_after(loaded: Loaded, tokens: Sequence[int]) -> list[float]:

@@ -20,6 +20,7 @@ from mixcli.errors import MixcliError
 from mixcli.system import json_cache, paths, python_child
 from mixcli.system.hardware import library_identity, physical_cores
 from mixcli.system.locks import exclusive
+from mixcli.system.measurements import ProductLine, ProductOrder
 from profiles.machine import Machine
 from profiles.rates import ATTENTION, BATCHES, BITS_OF_TYPE, HostRates, Origin, read_rates, write_rates
 from profiles.shape import ModelShape
@@ -113,8 +114,8 @@ def _missing(types: Collection[str], again: bool) -> list[str]:
 
 def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
     """Measure in a child and remember what it wrote, however it ended; returns all that is known then, also where nothing can be written."""
-    order = {"types": types, "threads": physical_cores(), "rows": ROWS, "bytes": BYTES}
-    done = python_child.run("-m", "mixcli.llama.kernel_rates", seconds=seconds, stdin=json.dumps(order))
+    order = ProductOrder(tuple(types), physical_cores(), ROWS, BYTES)
+    done = python_child.run("-m", "mixcli.llama.kernel_rates", seconds=seconds, stdin=order.to_json())
     measured = _lines(done.out)
     reason = "" if done.succeeded else _reason(done)
     before = _known()
@@ -140,7 +141,7 @@ def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
 
 
 def _entry(
-    name: str, lines: list[dict[str, Any] | None], before: dict[str, Any], reason: str, *, cut: bool
+    name: str, lines: list[ProductLine | None], before: dict[str, Any], reason: str, *, cut: bool
 ) -> dict[str, Any]:
     """Return what to remember of a type: its two `lines`, the better of them and `before` where other programs ran, or why there is none.
 
@@ -149,16 +150,16 @@ def _entry(
     first, second = lines
     entry: dict[str, Any] = {}
     if name == ATTENTION and first and second:
-        entry = {"plain": first["rates"], "flash": second["rates"]}
+        entry = {"plain": first.rates, "flash": second.rates}
     elif name != ATTENTION and first:
-        entry = {**first["rates"], **({"repacked": second["rates"]} if second and second["rates"] else {})}
+        entry = {**first.rates, **({"repacked": second.rates} if second and second.rates else {})}
     old = _values(name, before)
     if not _values(name, entry):
         if old:  # better than none
             return {**before, BUSY: _tries(before) + 1}
         tries = {BUSY: _tries(before) + 1} if cut else {}
         return {FAILED: reason or "not supported by llama.cpp", **tries}
-    if any(line[BUSY] if line else cut for line in lines):
+    if any(line.busy if line else cut for line in lines):
         entry = {**(_better(old, entry) if old else entry), BUSY: _tries(before) + 1}
     return entry
 
@@ -180,15 +181,13 @@ def _reason(done: python_child.ChildResult) -> str:
     return f"killed by signal {-done.code}" if done.code < 0 else done.last_words
 
 
-def _lines(text: str) -> dict[tuple[str, bool], dict[str, Any]]:
+def _lines(text: str) -> dict[tuple[str, bool], ProductLine]:
     """Read the lines that a child wrote whole, by type and whether it is the second layout of it."""
-    found: dict[tuple[str, bool], dict[str, Any]] = {}
+    found: dict[tuple[str, bool], ProductLine] = {}
     for line in text.splitlines():
-        try:
-            one = json.loads(line)
-        except ValueError:
-            continue
-        found[one["type"], one["second"]] = one
+        with suppress(ValueError, TypeError):  # a line that was cut
+            one = ProductLine.from_json(line)
+            found[one.type, one.second] = one
     return found
 
 

@@ -146,4 +146,4 @@ def measure(subject: Subject, machine: Machine, what: str, placement: Placement)
     """Measure one placement in a process of its own; the machine's workers lend their memory."""
     prompt = min(PROMPT, placement.n_ctx // 2)
     answer = measured(subject, replace(placement, workers=machine.workers), {}, prompt=prompt, tokens=TOKENS)
-    return Measurement(what, placement, answer["prefill"], answer["decode"])
+    return Measurement(what, placement, answer.prefill, answer.decode)

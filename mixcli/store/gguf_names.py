@@ -1,11 +1,10 @@
-"""Parse GGUF file names: file type and part number."""
+"""Parse GGUF file names: file type and shard number."""
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
-from quantize.sources.shards import shard_name
+from quantize.sources.shards import ShardName, shard_name
 
 _TYPE = re.compile(
     r"(?:^|[-._/])(?P<type>(?:I?Q\d(?:_[A-Z0-9]+)*)|BF16|F16|FP16|F32|FP32)(?=$|[-._/])", re.IGNORECASE
@@ -15,32 +14,21 @@ ENDING = ".gguf"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part's place: number `number` of `count`, counted from 1, of the model that is called `stem`."""
-
-    stem: str
-    number: int
-    count: int
-
-
-def part(name: str) -> Part:
-    """Read which part of which model a file is; a file that is whole is part 1 of 1."""
-    place = shard_name(name)
-    if place is None:
-        return Part(name[: -len(ENDING)] if name.lower().endswith(ENDING) else name, 1, 1)
-    return Part(place.stem, place.number, place.count)
+def place_of(name: str) -> ShardName:
+    """Read which shard of which model a file is by its name; a file that is whole is shard 1 of 1."""
+    stem = name[: -len(ENDING)] if name.lower().endswith(ENDING) else name
+    return shard_name(name) or ShardName(stem, 1, 1)
 
 
 def file_type(name: str) -> str | None:
     """Read the file type out of a file's name, as "Q4_K_M"; None when it says none. The last one in the name counts."""
-    found = _last_type(part(name).stem)
+    found = _last_type(place_of(name).stem)
     return found["type"].upper().replace("FP", "F") if found else None
 
 
 def model_name(name: str) -> str:
-    """Return a file's name without its ending, its part, and a file type at its end: what the model is called."""
-    stem = part(name).stem
+    """Return a file's name without its ending, its shard number, and a file type at its end: what the model is called."""
+    stem = place_of(name).stem
     found = _last_type(stem)
     without = stem[: found.start()] if found and found.end() == len(stem) else stem
     return without.rstrip("-._") or stem
@@ -51,15 +39,15 @@ def _last_type(stem: str) -> re.Match[str] | None:
 
 
 def models(files: Iterable[T], name_of: Callable[[T], str]) -> list[tuple[T, ...]]:
-    """Group GGUF files into models, each with its parts in order; incomplete ones, projectors and the like are left out."""
+    """Group GGUF files into models, each with its shards in order; incomplete ones, projectors and the like are left out."""
     groups: dict[tuple[str, int], dict[int, T]] = {}
     for file in files:
         name = name_of(file)
         if name.lower().endswith(".gguf") and not _NO_MODEL.search(name):
-            place = part(name)
+            place = place_of(name)
             groups.setdefault((place.stem, place.count), {})[place.number] = file
     return [
-        tuple(parts[number] for number in range(1, count + 1))
-        for (_, count), parts in groups.items()
-        if len(parts) == count and parts.keys() == set(range(1, count + 1))
+        tuple(shards[number] for number in range(1, count + 1))
+        for (_, count), shards in groups.items()
+        if len(shards) == count and shards.keys() == set(range(1, count + 1))
     ]

@@ -1,4 +1,4 @@
-"""Read the header of a whole model: one GGUF file or all its parts, local or remote."""
+"""Read the header of a whole model: one GGUF file or all its shards, local or remote."""
 
 import re
 from collections.abc import Sequence
@@ -9,29 +9,27 @@ from profiles.errors import BadModel
 from profiles.shape import ModelShape, model_shape
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.sources.gguf_header import ByteReader, GgufHeader, read_header
-from quantize.sources.shards import check_shards, joined, open_shards
+from quantize.sources.shards import open_shards, whole_header
 
 _SPLIT_EXPERT = re.compile(r"^blk\.\d+\.ffn_(?:gate|up|down)\.\d+\.weight$")
 
 
 def model_header(files: Sequence[tuple[str, Path | ByteReader]]) -> GgufHeader:
-    """Read the headers of a model's parts, given as (name, file), as one: the first one's metadata, the tensors of all.
+    """Read the headers of a model's shards, given as (name, file), as one: the first one's metadata, the tensors of all.
 
-    `file_size` is the sum. Raises IntegrityError for a file that is not a GGUF or damaged, and for parts that do not belong together.
+    `file_size` is the sum. Raises IntegrityError for a file that is not a GGUF or damaged, and for shards that do not belong together.
     """
     try:
-        headers = [(name, read_header(file, name)) for name, file in files]
-        check_shards(headers)
+        return whole_header([(name, read_header(file, name)) for name, file in files])
     except (CorruptFile, Unsupported) as error:
         raise IntegrityError(str(error)) from error
-    return joined([header for _, header in headers])
 
 
 def header_of(paths: Sequence[Path]) -> GgufHeader:
     """Read the header of a model on this disk; a single path may be any of its shards."""
     try:
         if len(paths) == 1:
-            return joined([header for _, header in open_shards(paths[0])])
+            return open_shards(paths[0]).whole
         return model_header([(path.name, path) for path in paths])
     except QuantizeError as error:
         raise IntegrityError(str(error)) from error

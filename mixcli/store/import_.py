@@ -43,7 +43,7 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
     stated = header.get("general.license")
     about = About(
         called,
-        str(header.get("general.name", "")) or gguf_names.part(path.name).stem,
+        str(header.get("general.name", "")) or gguf_names.place_of(path.name).stem,
         license_of(stated if isinstance(stated, str) else None),
         str(path),
         keeper="mixcli" if copy else "user",
@@ -79,7 +79,7 @@ def _parts(path: Path) -> list[Path]:
             f"{text} is not a regular file; name a .gguf file, or pull a checkpoint folder: mixcli pull {text}"
         )
     try:
-        return [shard for shard, _ in open_shards(path)]
+        return list(open_shards(path).paths)
     except QuantizeError as error:
         raise IntegrityError(str(error)) from error
 

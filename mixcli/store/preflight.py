@@ -17,7 +17,7 @@ from quantize.errors import CorruptFile, Unsupported
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import GGUFValueType as Kind
 from quantize.sources.gguf_header import GgufHeader, LazyArray
-from quantize.sources.shards import joined, open_shards
+from quantize.sources.shards import open_shards
 from quantize.wording import shown
 
 ARCHITECTURES = ("llama", "mistral3")
@@ -62,7 +62,7 @@ def check_gguf(path: Path) -> GgufHeader:
     The result lists the tensors of all shards. Raises IntegrityError with one sentence.
     """
     try:
-        header = joined([shard for _, shard in open_shards(path)])
+        header = open_shards(path).whole
     except (CorruptFile, Unsupported) as error:
         raise IntegrityError(str(error)) from error
     check_header(header, path.name)

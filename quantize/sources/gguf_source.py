@@ -26,12 +26,15 @@ def open_gguf(path: Path) -> ModelSource:
     Raises CorruptFile for headers that contradict themselves or each other and for missing shards and experts, Unsupported for a
     file that is not a GGUF.
     """
-    files = open_shards(path)
-    tensors = [_tensor_source(shard, tensor) for shard, header in files for tensor in header.tensors]
-    metadata = {key: value for key, value in files[0][1].metadata.items() if not key.startswith("split.")}
-    fingerprint = hashlib.sha256(b"".join(fingerprint_of(shard) for shard, _ in files)).hexdigest()
-    paths = tuple(shard for shard, _ in files)
-    return merge_experts(ModelSource(metadata, tensors, fingerprint, paths), path.name)
+    shards = open_shards(path)
+    tensors = [
+        _tensor_source(shard, tensor)
+        for shard, header in zip(shards.paths, shards.headers, strict=True)
+        for tensor in header.tensors
+    ]
+    metadata = {key: value for key, value in shards.whole.metadata.items() if not key.startswith("split.")}
+    fingerprint = hashlib.sha256(b"".join(map(fingerprint_of, shards.paths))).hexdigest()
+    return merge_experts(ModelSource(metadata, tensors, fingerprint, shards.paths), path.name)
 
 
 def _tensor_source(path: Path, tensor: GgufTensor) -> TensorSource:

@@ -66,15 +66,27 @@ def first_shard(path: Path) -> Path:
     return first if os.path.exists(first) else path  # noqa: PTH110
 
 
-def open_shards(path: Path) -> list[tuple[Path, GgufHeader]]:
-    """Read the headers of a model's files in order, whichever of them `path` is.
+@dataclass(frozen=True)
+class Shards:
+    """The files of one whole model in order, the header of each, and one header for all.
+
+    `whole` has the metadata of the first file, and the tensors and bytes of all.
+    """
+
+    paths: tuple[Path, ...]
+    headers: tuple[GgufHeader, ...]
+    whole: GgufHeader
+
+
+def open_shards(path: Path) -> Shards:
+    """Read the headers of a model's files, whichever of them `path` is.
 
     Raises CorruptFile for shards that are missing or do not belong together, and what `read_header` raises.
     """
     named = read_header(path)
-    count = split_count(named, str(path))
+    count = _split_count(named, str(path))
     if count < 2:
-        return [(path, named)]
+        return Shards((path,), (named,), named)
     paths = shard_paths(path)
     if len(paths) != count:
         raise CorruptFile(
@@ -86,15 +98,23 @@ def open_shards(path: Path) -> list[tuple[Path, GgufHeader]]:
             raise CorruptFile(
                 f"{shard} is missing: it is shard {number} of {count}, and all shards must be in one folder; download it."
             )
-    files = [(shard, named if shard == path else read_header(shard)) for shard in paths]
-    check_shards([(str(shard), header) for shard, header in files])
-    return files
+    headers = tuple(named if shard == path else read_header(shard) for shard in paths)
+    return Shards(paths, headers, whole_header([*zip(map(str, paths), headers, strict=True)]))
 
 
-def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
-    """Check that headers, given as (name, header) in order, are those of one whole model; CorruptFile says which is not."""
+def whole_header(files: Sequence[tuple[str, GgufHeader]]) -> GgufHeader:
+    """Return one header for the files of a model, given as (name, header) in order; CorruptFile names one that does not belong to it."""
+    _check(files)
+    headers = [header for _, header in files]
+    if len(headers) == 1:
+        return headers[0]
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    return replace(headers[0], tensors=tensors, file_size=sum(header.file_size for header in headers))
+
+
+def _check(files: Sequence[tuple[str, GgufHeader]]) -> None:
     first_name, first = files[0]
-    count = split_count(first, first_name)
+    count = _split_count(first, first_name)
     if max(count, 1) != len(files):
         raise CorruptFile(
             f"{first_name} declares {counted(max(count, 1), 'shard')}, but {len(files)} are present; download all of them."
@@ -104,7 +124,7 @@ def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
     names: dict[str, str] = {}
     for number, (name, header) in enumerate(files):
         if (
-            split_count(header, name) != count
+            _split_count(header, name) != count
             or header.get("split.no") != number
             or isinstance(header.get("split.no"), bool)
         ):
@@ -130,16 +150,7 @@ def check_shards(files: Sequence[tuple[str, GgufHeader]]) -> None:
         )
 
 
-def joined(headers: Sequence[GgufHeader]) -> GgufHeader:
-    """Return one header for a whole model: the metadata of the first file, the tensors and the bytes of all."""
-    first = headers[0]
-    if len(headers) == 1:
-        return first
-    tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    return replace(first, tensors=tensors, file_size=sum(header.file_size for header in headers))
-
-
-def split_count(header: GgufHeader, name: str) -> int:
+def _split_count(header: GgufHeader, name: str) -> int:
     """Return how many files a header says its model has, 0 where it says nothing; CorruptFile for an impossible number."""
     count = header.get("split.count", 0)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_SHARDS:
@@ -157,11 +168,10 @@ def _number(header: GgufHeader) -> int:
 __all__ = [
     "MAX_SHARDS",
     "ShardName",
-    "check_shards",
+    "Shards",
     "first_shard",
-    "joined",
     "open_shards",
     "shard_name",
     "shard_paths",
-    "split_count",
+    "whole_header",
 ]

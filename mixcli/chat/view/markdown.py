@@ -67,10 +67,6 @@ class Markdown:
         self._fence: Fence | None = None
         self._table: list[str] = []
 
-    @property
-    def in_code(self) -> bool:
-        return self._fence is not None
-
     def line(self, source: str) -> list[Line]:
         """Take a finished line and give what can be printed forever now."""
         source = source.expandtabs(TAB)

@@ -66,11 +66,10 @@ def test_every_device_gives_what_the_ledger_says(
         found = plan(shape, budgeted(machine, mib), PlanRequest(n_ctx=n_ctx, kv=kv, n_ubatch=512))
         placement = replace(found.placement, workers=workers, load_mode="none")
         answer = measured(Subject("demo", shape, path), placement, expectation(found.ledger))
-        devices = {one["device"]: one for one in answer["comparisons"]}
+        devices = {one.device: one for one in answer.comparisons}
         assert set(devices) == {"host", *(gpu.name for gpu in machine.gpus)}
         for one in devices.values():
-            planned = sum(part[1] for part in one["parts"])
-            assert one["off"] <= 0.02 or planned < MIB, (mib, n_ctx, kv, one)
+            assert one.off <= 0.02 or one.planned < MIB, (mib, n_ctx, kv, one)
         on_gpus.add(sum(account.experts for account in found.ledger[:-1]))
         assert all(account.left >= 0 for account in found.ledger)
     assert len(on_gpus) >= 3  # none, some and all of the experts
@@ -103,11 +102,10 @@ def test_a_mid_size_mixtral_on_two_workers(
         assert any(account.attention for account in found.ledger[:-1]), (mib, n_ctx, kv)
         placement = replace(found.placement, workers=workers, load_mode="none")
         answer = measured(subject, placement, expectation(found.ledger), logits=PROMPT)
-        for one in answer["comparisons"]:
-            planned = sum(part[1] for part in one["parts"])
-            assert one["off"] <= 0.02 or planned < MIB, (mib, n_ctx, kv, one)
-        expected = measured(subject, alone.placement, {}, logits=PROMPT)["logits"]
-        assert apart(answer["logits"], expected) <= NEAR, (mib, n_ctx, kv)
+        for one in answer.comparisons:
+            assert one.off <= 0.02 or one.planned < MIB, (mib, n_ctx, kv, one)
+        expected = measured(subject, alone.placement, {}, logits=PROMPT).logits
+        assert apart(answer.logits, expected) <= NEAR, (mib, n_ctx, kv)
 
 
 @pytest.mark.slow
@@ -122,8 +120,8 @@ def test_the_demos_logits_are_the_cpus(
         request = PlanRequest(n_ctx=1024, kv=kv, n_ubatch=256)
         alone = plan(subject.shape, replace(machine, gpus=()), request)
         found = plan(subject.shape, budgeted(machine, mib), request)
-        together = measured(subject, replace(found.placement, workers=workers), {}, logits=PROMPT)["logits"]
-        expected = measured(subject, alone.placement, {}, logits=PROMPT)["logits"]
+        together = measured(subject, replace(found.placement, workers=workers), {}, logits=PROMPT).logits
+        expected = measured(subject, alone.placement, {}, logits=PROMPT).logits
         assert apart(together, expected) <= FAR, (mib, kv)
 
 

@@ -12,6 +12,7 @@ from mixcli.planning import cpu_rates, doctor
 from mixcli.planning.machines import detected_profile, machine_of
 from mixcli.system import json_cache, python_child
 from mixcli.system.hardware import physical_cores
+from mixcli.system.measurements import ProductLine
 from profiles.machine import Gpu, Machine
 from profiles.profile_files import load_profile
 from profiles.rates import BITS_OF_TYPE, HostRates, write_rates
@@ -165,8 +166,8 @@ def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.Mo
     assert cpu_rates._missing(["Q8_0"], again=False) == []
     monkeypatch.setattr(cpu_rates, "MAX_TRIES", 2)
     assert cpu_rates._missing(["Q8_0"], again=False) == ["Q8_0", "attention"]
-    line = {"type": "Q8_0", "second": False, "busy": False}
-    entry = cpu_rates._entry("Q8_0", [{**line, "rates": SOUND}, None], {}, "", cut=True)
+    line = ProductLine("Q8_0", False, SOUND, False)
+    entry = cpu_rates._entry("Q8_0", [line, None], {}, "", cut=True)
     assert entry == {**SOUND, "busy": 1}
 
 

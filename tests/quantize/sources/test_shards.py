@@ -9,7 +9,7 @@ from quantize.errors import CorruptFile
 from quantize.file_layout import header_bytes
 from quantize.ggml_types import GGMLQuantizationType as T
 from quantize.source import Value, text, u32
-from quantize.sources.shards import first_shard, joined, open_shards, shard_paths
+from quantize.sources.shards import first_shard, open_shards, shard_paths
 
 
 def write(path: Path, tensor: str, keys: dict[str, Value]) -> Path:
@@ -34,8 +34,8 @@ def model(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("named", [0, 1, 2])
 def test_any_shard_stands_for_all(model: list[Path], named: int) -> None:
     files = open_shards(model[named])
-    assert [path for path, _ in files] == model
-    whole = joined([header for _, header in files])
+    assert list(files.paths) == model
+    whole = files.whole
     assert [tensor.name for tensor in whole.tensors] == ["t0", "t1", "t2"]
     assert whole.get("general.name") == "One"
     assert whole.file_size == sum(path.stat().st_size for path in model)
@@ -52,16 +52,16 @@ def test_shards_of_a_cache_lie_beside_the_link(model: list[Path], tmp_path: Path
         path.rename(blobs / (f"{i}" * 64))
         links.append(snapshot / path.name)
         links[-1].symlink_to(os.path.relpath(blobs / (f"{i}" * 64), snapshot))
-    assert [path for path, _ in open_shards(links[2])] == links
+    assert list(open_shards(links[2]).paths) == links
     short = tmp_path / "mine.gguf"  # a link of one's own to one of them
     short.symlink_to(links[1])
-    assert [path.name for path, _ in open_shards(short)] == [path.name for path in links]
+    assert [path.name for path in open_shards(short).paths] == [path.name for path in links]
     assert first_shard(short) == links[0]
 
 
 def test_a_whole_file_may_be_called_anything(tmp_path: Path) -> None:
     path = write(tmp_path / "m-00002-of-00003.gguf", "t", {})
-    assert [found for found, _ in open_shards(path)] == [path]
+    assert open_shards(path).paths == (path,)
     assert shard_paths(tmp_path / "m-00004-of-00003.gguf") == (tmp_path / "m-00004-of-00003.gguf",)
     assert shard_paths(tmp_path / "m-00001-of-99999.gguf") == (tmp_path / "m-00001-of-99999.gguf",)
 
