@@ -76,12 +76,19 @@ class DoesNotFit(MixcliError):
 
 
 class ContextOverflow(DoesNotFit):
-    """A prompt has more tokens than the context has room for; `what` names it, `at_least` says that `n_prompt` is a lower bound."""
+    """A prompt has more tokens than the context has room for; `what` names it, `at_least` says that `n_prompt` is a lower bound.
 
-    param = "messages"  # over HTTP
+    `param` is its field over HTTP.
+    """
 
     def __init__(
-        self, n_prompt: int, n_ctx: int, *, what: str = "the prompt", at_least: bool = False
+        self,
+        n_prompt: int,
+        n_ctx: int,
+        *,
+        what: str = "the prompt",
+        at_least: bool = False,
+        param: str = "messages",
     ) -> None:
         bound = "at least " if at_least else ""
         super().__init__(
@@ -90,6 +97,7 @@ class ContextOverflow(DoesNotFit):
         )
         self.n_prompt = n_prompt
         self.n_ctx = n_ctx
+        self.param = param
 
 
 class IntegrityError(MixcliError):

@@ -62,6 +62,7 @@ ONLY_HERE = {
     "fastapi": {"mixcli.host.api"},
     "difflib": {"mixcli.system.text"},  # one search for the nearest name
     "ray": {"mixcli.batch.ray_backend"},
+    "prometheus_client": {"mixcli.host.metrics"},
 }
 
 

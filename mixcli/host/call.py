@@ -10,14 +10,19 @@ from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output
 from mixcli.prompts.context_overflow import Policy
 from mixcli.prompts.formats import Message
+from mixcli.prompts.raw_prompt import RawPrompt
 
 
 @dataclass(frozen=True)
 class ChatQuestion:
-    """A conversation and the options for its next turn; see engine.sequence.Request for the fields that are passed on."""
+    """A conversation and the options for its next turn; see engine.sequence.Request for the fields that are passed on.
+
+    With `raw` there is no conversation: the model continues that.
+    """
 
     messages: tuple[Message, ...]
     sampling: SamplingParams
+    raw: RawPrompt | None = None
     constraint: ConstraintSpec | None = None
     choices: tuple[str, ...] = ()
     top_logprobs: int | None = None
@@ -26,6 +31,17 @@ class ChatQuestion:
     persist: bool = False
     deterministic: bool = False
     on_overflow: Policy = "error"
+
+    @property
+    def n_characters(self) -> int:
+        """The length of all texts that must be split into tokens."""
+        n_raw = self.raw.n_characters if self.raw else 0
+        return n_raw + sum(map(len, self.choices)) + sum(one.n_characters for one in self.messages)
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether the answer continues a text, and does not begin one."""
+        return self.raw is not None or bool(self.messages and self.messages[-1].role == "assistant")
 
 
 Item = Output | BaseException

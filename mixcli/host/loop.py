@@ -11,10 +11,9 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from mixcli.engine.engine import MAX_RUNNING, MAX_WAITING, Engine
-from mixcli.engine.expert_routing import ExpertRouting
 from mixcli.engine.faults import request_error, survived
 from mixcli.engine.sequence import Output
 from mixcli.errors import Busy, MixcliError, ModelDied, NotReachable
@@ -22,6 +21,7 @@ from mixcli.host.call import Call, Item, deliver
 from mixcli.host.cpu_arbiter import CpuArbiter
 from mixcli.host.cpu_contention import CpuContention
 from mixcli.host.kv_location import open_store
+from mixcli.host.metrics import HostMetrics
 from mixcli.host.preparation import Lanes, Preparation, Prepared
 from mixcli.host.protocol.health import HostCounts
 from mixcli.host.protocol.host_spec import HostSpec
@@ -30,9 +30,10 @@ from mixcli.llama.context import ContextLost
 from mixcli.llama.loading import Loaded, load
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
 from mixcli.prompts.answer_tokens import AnswerTokenCache
-from mixcli.prompts.chat_format import ChatFormat
-from mixcli.prompts.formats import Message
+from mixcli.prompts.base_model import format_of
 from mixcli.system import paths
+
+T = TypeVar("T")
 
 MAX_CALLS = MAX_WAITING + MAX_RUNNING  # that are not answered yet, wherever they are
 ENDED = "the model process was stopped before the answer was complete; retry to load the model again"
@@ -48,6 +49,7 @@ class EngineLoop:
         self.progress = 0.0
         self.notes: list[str] = []
         self.error: BaseException | None = None
+        self.metrics = HostMetrics()
         self._on_state = on_state
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: dict[str, Call] = {}
@@ -67,10 +69,8 @@ class EngineLoop:
         if (n := len(self._asked)) >= MAX_CALLS:
             raise Busy(f"{n:,} requests are queued already; retry in a few seconds")
         self._asked[call.id] = call
-        question = call.question
-        n_characters = sum(map(len, question.choices)) + sum(len(one.content) for one in question.messages)
         slow = self._needs_grammar(call)
-        self._lanes.put(lambda: self._prepare(call), n_characters, slow=slow)
+        self._lanes.put(lambda: self._prepare(call), call.question.n_characters, slow=slow)
 
     def abort(self, call: Call) -> None:
         """Drop a call whose client is gone."""
@@ -86,33 +86,29 @@ class EngineLoop:
             self.abort(call)
 
     def counts(self) -> HostCounts:
-        """Return how many requests run, wait and have been done, how many prompt tokens were computed, and with how many threads single tokens are
-        computed now; zeros before the model is loaded.
-        """
-        if self.status != READY:
-            return HostCounts()
-        engine, (n_threads, _) = self._engine, self._n_threads
-        return HostCounts(
-            engine.n_running, engine.n_waiting, engine.n_done, engine.n_prompt_tokens_done, n_threads
-        )
+        """Return what runs, waits and was done; zeros before the model is loaded."""
+        return _counts(self._engine, self._n_threads[0]) if self.status == READY else HostCounts()
+
+    def capabilities(self) -> dict[str, bool]:
+        """Return what the model can be used for, by Mistral's names; nothing before it is loaded."""
+        return self._preparation.capabilities() if self.status == READY else {}
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
         """Return the bytes of tokens."""
         return [self._vocab.piece(token) for token in tokens]
 
-    def tokenize(self, messages: Sequence[Message] | None, text: str | None) -> "Future[list[int]]":
-        """Return the token ids of a conversation, ready for an answer, or of a text."""
-        n_characters = sum(len(one.content) for one in messages or ()) + len(text or "")
-        return self._lanes.put(lambda: self._ready().tokenize(messages, text), n_characters)
+    def prepare(self, work: Callable[[Preparation], T], n_characters: int = 0) -> "Future[T]":
+        """Do something quick with the loaded model in a lane, such as to split `n_characters` into tokens."""
+        return self._lanes.put(lambda: work(self._ready()), n_characters)
 
-    def experts(self, messages: Sequence[Message]) -> "Future[ExpertRouting]":
-        """Return which experts the last message of a conversation was given to; see engine.expert_routing.routing."""
+    def compute_beside(self, work: Callable[[Preparation], T]) -> "Future[T]":
+        """Compute something in a context beside the engine's, one at a time."""
 
-        def route() -> ExpertRouting:
+        def compute() -> T:
             with self._workers.waiting(COMPUTE):  # in a lane, not in the engine's thread
-                return self._ready().routing(messages)
+                return work(self._ready())
 
-        return self._lanes.put_beside(route)
+        return self._lanes.put_beside(compute)
 
     def close(self, timeout: float) -> None:
         """Stop after the present step, write the caches to disk, and wait for the thread at most `timeout` seconds."""
@@ -189,7 +185,7 @@ class EngineLoop:
         self.notes += self._loaded.notes
         self.placement = self._loaded.placement
         self._vocab = self._loaded.model.vocab
-        chat_format = ChatFormat.of(self._loaded.model)
+        chat_format = format_of(self._loaded.model)
         self._answers = AnswerTokenCache(self._vocab)
         store = None
         try:
@@ -221,6 +217,8 @@ class EngineLoop:
 
     def _take(self, output: Output) -> tuple[Call, Item] | None:
         """Record the output of a call; None if no client waits for it."""
+        with survived():
+            self.metrics.observe(output)
         call = self._calls.get(output.id)
         if call is None:  # its client is gone
             return None
@@ -286,6 +284,17 @@ class EngineLoop:
         if self._n_threads != (n, n_batch):
             self._n_threads = n, n_batch
             self._loaded.context.set_threads(n, n_batch)
+
+
+def _counts(engine: Engine, n_threads: int) -> HostCounts:
+    return HostCounts(
+        engine.n_running,
+        engine.n_waiting,
+        engine.n_done,
+        engine.n_prompt_tokens_done,
+        n_threads,
+        round(engine.kv_usage, 4),
+    )
 
 
 def _end(why: str) -> NoReturn:

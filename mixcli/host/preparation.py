@@ -14,18 +14,24 @@ from functools import cached_property
 from typing import TypeVar
 
 from mixcli.engine.constraint import Constraint
+from mixcli.engine.embedding import Vector, embeddings, pooling_of
 from mixcli.engine.engine import Engine
 from mixcli.engine.expert_routing import ExpertRouting, routing
 from mixcli.engine.faults import request_error
+from mixcli.engine.logprobs import TokenLogprobs
+from mixcli.engine.prompt_logprobs import prompt_logprobs
 from mixcli.engine.sequence import Label, Request
 from mixcli.errors import BadRequest, ContextOverflow, ModelDied
 from mixcli.host.call import ChatQuestion
 from mixcli.llama.loading import Loaded
 from mixcli.prompts.answer_tokens import AnswerTokenCache
+from mixcli.prompts.base_model import NO_FORMAT
 from mixcli.prompts.chat_format import ChatFormat, check
 from mixcli.prompts.context_overflow import fitted
+from mixcli.prompts.detokenizer import Detokenizer
 from mixcli.prompts.formats import Message
 from mixcli.prompts.min_tokens import TokenBound
+from mixcli.prompts.raw_prompt import RawPrompt, RawPrompts
 
 T = TypeVar("T")
 
@@ -105,17 +111,10 @@ class Preparation:
     def prepare(self, call_id: str, question: ChatQuestion) -> Prepared:
         """Make the engine's request of a question; raise BadRequest or ContextOverflow for one that can never run."""
         labels = self._labels(question) if question.choices else ()
-        # what this process remembers must not change a deterministic prompt
-        answers = AnswerTokenCache(self.loaded.model.vocab) if question.deterministic else self.answers
-        prompt, n_dropped = fitted(
-            answers.recall(question.messages),
-            self.format.encode,
-            self._n_ctx,
-            question.sampling.max_tokens,
-            question.on_overflow,
-            self._least,
+        prompt, n_dropped = (
+            (self.encode_raw(question.raw), 0) if question.raw else self._conversation(question)
         )
-        continues = question.messages[-1].role == "assistant"
+        continues = question.continues_text
         constraint = None
         if question.constraint is not None and not labels:
             constraint = self.engine.compile(question.constraint, at_start=not continues)
@@ -134,25 +133,100 @@ class Preparation:
         )
         return Prepared(request, constraint, n_dropped)
 
-    def needs_grammar(self, question: ChatQuestion) -> bool:
-        """Whether a constraint must be compiled first."""
-        continues = question.messages[-1].role == "assistant" if question.messages else False
-        return question.constraint is not None and not self.engine.has_compiled(
-            question.constraint, at_start=not continues
+    def _conversation(self, question: ChatQuestion) -> tuple[list[int], int]:
+        """Return the token ids of a conversation, and how many of its messages were left out."""
+        # what this process remembers must not change a deterministic prompt
+        answers = AnswerTokenCache(self.loaded.model.vocab) if question.deterministic else self.answers
+        return fitted(
+            answers.recall(question.messages),
+            self.format.encode,
+            self._n_ctx,
+            question.sampling.max_tokens,
+            question.on_overflow,
+            self._least,
         )
 
-    def tokenize(self, messages: Sequence[Message] | None, text: str | None) -> list[int]:
+    def encode_raw(self, prompt: RawPrompt, param: str = "prompt") -> list[int]:
+        """Return the token ids of a prompt without a conversation; raise ContextOverflow or BadRequest for one that can never run."""
+        texts = [prompt.text, prompt.suffix or ""]
+        if 4 * prompt.n_characters > self._n_ctx and (n := self._bound.of(texts)) > self._n_ctx:
+            raise ContextOverflow(n, self._n_ctx, at_least=True, param=param)
+        tokens = self.raw_prompts.encode(prompt)
+        if not tokens:
+            raise BadRequest(f"{param} is empty; send a text or token ids", param=param)
+        self._check_tokens(tokens, param)
+        if len(tokens) > self._n_ctx:
+            raise ContextOverflow(len(tokens), self._n_ctx, param=param)
+        return tokens
+
+    def _check_tokens(self, tokens: Sequence[int], param: str) -> None:
+        n_vocab = self.loaded.model.vocab.n_tokens
+        if not all(0 <= token < n_vocab for token in tokens):
+            raise BadRequest(f"{param} has token ids outside 0 to {n_vocab - 1:,}", param=param)
+
+    def needs_grammar(self, question: ChatQuestion) -> bool:
+        """Whether a constraint must be compiled first."""
+        return question.constraint is not None and not self.engine.has_compiled(
+            question.constraint, at_start=not question.continues_text
+        )
+
+    def tokenize(self, asked: Sequence[Message] | RawPrompt) -> list[int]:
         """Return the token ids of a conversation, ready for an answer, or of a text; raise BadRequest far beyond any context."""
-        texts = [text or ""] if messages is None else [message.content for message in messages]
+        is_raw = isinstance(asked, RawPrompt)
+        n = asked.n_characters if isinstance(asked, RawPrompt) else sum(one.n_characters for one in asked)
         limit = min(MAX_COUNTED, LONGEST_TOKEN * self._n_ctx) + FRAME
-        if (n := sum(map(len, texts))) > limit:
+        if n > limit:
             raise BadRequest(
                 f"the text has {n:,} characters; the limit for one count is {limit:,}",
-                param="prompt" if messages is None else "messages",
+                param="prompt" if is_raw else "messages",
             )
-        if messages is None:
-            return self.format.tokenizer.encode(text or "")
-        return self.format.encode(self.answers.recall(messages))
+        if isinstance(asked, RawPrompt):
+            return self.raw_prompts.encode(asked)
+        return self.format.encode(self.answers.recall(asked))
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens by their names; raise BadRequest for an id that the vocabulary does not have."""
+        self._check_tokens(tokens, "tokens")
+        vocab = self.loaded.model.vocab
+        detokenizer, text = Detokenizer(vocab), []
+        for token in tokens:
+            is_control = bool(vocab.attributes(token) & (vocab.CONTROL | vocab.UNKNOWN))
+            text.append(detokenizer.flush() + vocab.text(token) if is_control else detokenizer.push(token))
+        return "".join([*text, detokenizer.flush()])
+
+    def rendered(self, messages: Sequence[Message]) -> str:
+        """Return a conversation as the model sees it, control tokens by their names."""
+        check(messages)
+        vocab = self.loaded.model.vocab
+        parts = self.format.layout(messages)
+        return "".join(part if isinstance(part, str) else vocab.text(part) for part in parts)
+
+    def prompt_logprobs(self, tokens: Sequence[int], n_top: int) -> list[TokenLogprobs | None]:
+        """Return the log-probabilities of a prompt's tokens; None for the first."""
+        return prompt_logprobs(self.loaded.model, self.loaded.placement, tokens, n_top)
+
+    def embeddings(self, prompts: Sequence[RawPrompt]) -> tuple[list[Vector], int]:
+        """Return the embedding of each text, and the tokens of all; raise BadRequest where the model is not made for it."""
+        pooling = pooling_of(self.loaded.model)
+        if pooling is None:
+            raise BadRequest(
+                f"{self.loaded.model.path.stem} is not an embedding model: it has no pooling type; "
+                "serve one that was trained for embeddings",
+                param="model",
+            )
+        tokens = [self.encode_raw(prompt, "input") for prompt in prompts]
+        return embeddings(self.loaded.model, self.loaded.placement, tokens, pooling), sum(map(len, tokens))
+
+    def capabilities(self) -> dict[str, bool]:
+        """Return what the model can be used for, by Mistral's names."""
+        is_embedder = pooling_of(self.loaded.model) is not None
+        return {
+            "completion_chat": self.format.name != NO_FORMAT and not is_embedder,
+            "completion_fim": self.raw_prompts.has_infill,
+            "function_calling": False,
+            "vision": False,
+            "embeddings": is_embedder,
+        }
 
     def routing(self, messages: Sequence[Message]) -> ExpertRouting:
         """Return which experts the last message of a conversation was given to."""
@@ -177,6 +251,11 @@ class Preparation:
             return 0
         check(messages)
         return self._bound.of(self.format.layout(messages))
+
+    @cached_property
+    def raw_prompts(self) -> RawPrompts:
+        """What encodes prompts without a conversation."""
+        return RawPrompts(self.loaded.model.vocab, self.format.tokenizer)
 
     @cached_property
     def _bound(self) -> TokenBound:

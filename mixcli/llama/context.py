@@ -54,8 +54,12 @@ class Context(Owner):
         *,
         kv_unified: bool = True,
         tap: TensorObserver | None = None,
+        embeddings: bool = False,
     ) -> None:
-        """Allocate for `placement`; raise DoesNotFit without room, UsageError for an unknown KV type."""
+        """Allocate for `placement`; raise DoesNotFit without room, UsageError for an unknown KV type.
+
+        With `embeddings` it has the hidden states of the last layer, of each token, in place of logits.
+        """
         for field in ("type_k", "type_v"):
             if getattr(placement, field) not in ggml.KV_TYPES:
                 raise UsageError(
@@ -68,6 +72,8 @@ class Context(Owner):
         params.type_k, params.type_v = ggml.KV_TYPES[placement.type_k], ggml.KV_TYPES[placement.type_v]
         params.flash_attn_type = int(placement.flash_attn)
         params.op_offload = placement.op_offload
+        if embeddings:
+            params.embeddings, params.pooling_type = True, C.LLAMA_POOLING_TYPE_NONE
         self._interrupted = ctypes.create_string_buffer(2)
         params.abort_callback = C.ggml_abort_callback(_flag_reader())
         params.abort_callback_data = ctypes.addressof(self._interrupted)
@@ -151,6 +157,13 @@ class Context(Owner):
         if not pointer:
             raise ComputeError(f"no logits were requested at batch position {index}")
         return np.ctypeslib.as_array(pointer, (self.model.vocab.n_tokens,))
+
+    def embedding(self, index: int) -> NDArray[np.float32]:
+        """View the hidden state of batch token `index`, shape (n_embd,); valid until the next decode."""
+        pointer = C.llama_get_embeddings_ith(self.pointer, index)
+        if not pointer:
+            raise ComputeError(f"no embedding was requested at batch position {index}")
+        return np.ctypeslib.as_array(pointer, (self.model.n_embd,))
 
     def copy(self, source: int, target: int, n_tokens: int) -> None:
         """Let an empty sequence share the first `n_tokens` cells of another; nothing is moved."""

@@ -128,6 +128,10 @@ class Model(Owner):
         return int(C.llama_model_n_layer(self.pointer))
 
     @property
+    def n_embd(self) -> int:
+        return int(C.llama_model_n_embd(self.pointer))
+
+    @property
     def n_ctx_train(self) -> int:
         return int(C.llama_model_n_ctx_train(self.pointer))
 

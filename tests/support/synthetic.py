@@ -10,7 +10,7 @@ model's are, and tokens choose their experts evenly. Needs the extra `dev` (mist
 
 import argparse
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
@@ -51,9 +51,18 @@ def resized(facts: ModelFacts, n_embd: int, n_ff: int) -> ModelFacts:
     return replace(facts, n_embd=n_embd, n_ff=n_ff, n_head=n_head, n_head_kv=n_head // 4)
 
 
-def write_model(path: Path, facts: ModelFacts, file_type: str = "Q4_K_M", seed: int = 0) -> Path:
-    """Write the model; the same arguments give the same bytes. ValueError for a type that needs an imatrix."""
-    placed = _layout(path, facts, file_type_name(file_type))
+def write_model(
+    path: Path,
+    facts: ModelFacts,
+    file_type: str = "Q4_K_M",
+    seed: int = 0,
+    changes: Mapping[str, Value | None] = {},
+) -> Path:
+    """Write the model; the same arguments give the same bytes. `changes` replace metadata, None takes a key out.
+
+    ValueError for a type that needs an imatrix.
+    """
+    placed = _layout(path, facts, file_type_name(file_type), changes)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_disk(path.parent, placed.size)
     random = np.random.default_rng(seed)
@@ -69,7 +78,7 @@ def write_model(path: Path, facts: ModelFacts, file_type: str = "Q4_K_M", seed: 
     return part.replace(path)
 
 
-def _layout(path: Path, facts: ModelFacts, file_type: str) -> PlacedFile:
+def _layout(path: Path, facts: ModelFacts, file_type: str, changes: Mapping[str, Value | None]) -> PlacedFile:
     bare = source_of(facts)
     metadata = {
         **bare.metadata,
@@ -78,7 +87,9 @@ def _layout(path: Path, facts: ModelFacts, file_type: str) -> PlacedFile:
         "llama.vocab_size": u32(facts.n_vocab),
         "llama.rope.dimension_count": u32(facts.n_embd // facts.n_head),
         "llama.rope.freq_base": f32(1e6),
+        **changes,
     }
+    metadata = {key: value for key, value in metadata.items() if value is not None}
     source = ModelSource(metadata, bare.tensors, bare.fingerprint)
     (placed,) = lay_out(source, choose_types(source, file_type), FILE_TYPES[file_type], path)
     return placed

@@ -6,13 +6,31 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
 from mixcli.errors import MixcliError
-from mixcli.host.api import chat_routes, state_routes, token_routes
+from mixcli.host.api import (
+    chat_routes,
+    completion_routes,
+    docs_routes,
+    embedding_routes,
+    metrics_routes,
+    model_routes,
+    state_routes,
+    token_routes,
+)
 from mixcli.host.api.answering import GONE
 from mixcli.host.intake import Intake
 from mixcli.host.protocol.errors import BUSY, ErrorBody, error_body
 from mixcli.host.state import HostState
 
-APIS = (state_routes, token_routes, chat_routes)
+APIS = (
+    chat_routes,
+    completion_routes,
+    embedding_routes,
+    model_routes,
+    token_routes,
+    state_routes,
+    metrics_routes,
+    docs_routes,
+)
 
 
 def create_app(state: HostState) -> FastAPI:

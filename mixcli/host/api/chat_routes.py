@@ -10,6 +10,7 @@ from mixcli.host.api.answering import respond
 from mixcli.host.api.chat_response import ChatResponseWriter
 from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.json_body import parsed, read
+from mixcli.host.api.openapi import body_of
 from mixcli.host.call import Call, ChatQuestion
 from mixcli.host.idempotency import CLIENT, HEADER, digest, name_of
 from mixcli.host.protocol.paths import CHAT
@@ -19,8 +20,9 @@ from mixcli.host.state import HostState
 def add_routes(app: FastAPI, state: HostState) -> None:
     """Add the route to the app."""
 
-    @app.post(CHAT)
+    @app.post(CHAT, openapi_extra=body_of(ChatRequest))
     async def chat(http: Request) -> Response:
+        """Answer a conversation."""
         state.check_open()
         name = name_of(http.headers.get(CLIENT, ""), http.headers.getlist(HEADER))
         request, question, body = await read(http, _question)

@@ -1,4 +1,4 @@
-"""Routes that need no model: the state of the host and its name, and the stream that holds the model."""
+"""Routes that need no model: the state of the host, and the stream that holds the model."""
 
 import math
 import time
@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from mixcli.errors import BadRequest
 from mixcli.host.api.events import ALIVE, BEAT, JsonObject, event_stream
-from mixcli.host.protocol.paths import ATTACH, FAILED, HEALTH, LOADING, MODELS
+from mixcli.host.protocol.paths import ATTACH, FAILED, HEALTH, LOADING
 from mixcli.host.state import HostState
 
 
@@ -18,19 +18,10 @@ def add_routes(app: FastAPI, state: HostState) -> None:
 
     @app.get(HEALTH)
     async def health() -> JSONResponse:
+        """Report the state of the load, and the queue."""
         return JSONResponse(state.health().to_json())
 
-    @app.get(MODELS)
-    async def models() -> JSONResponse:
-        model = {
-            "id": state.spec.name.label,
-            "object": "model",
-            "created": state.created,
-            "owned_by": "local",
-        }
-        return JSONResponse({"object": "list", "data": [model]})
-
-    @app.get(ATTACH)
+    @app.get(ATTACH, include_in_schema=False)
     async def attach(keep_alive: float) -> StreamingResponse:
         state.check_open()
         if math.isnan(keep_alive):

@@ -1,27 +1,74 @@
-"""Routes that count: the tokens of a text or a conversation, and which experts an answer used."""
+"""Routes that count and show tokens, as llama-server and vLLM have them, and which experts an answer used."""
 
 import asyncio
 from dataclasses import asdict
 from functools import partial
+from typing import Annotated
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field
 
 from mixcli.errors import BadRequest
-from mixcli.host.api.chat_schema import MAX_MESSAGES, STRICT, ChatMessage
+from mixcli.host.api.chat_schema import MAX_MESSAGES, STRICT, ChatMessage, Whole
 from mixcli.host.api.json_body import parsed, read
-from mixcli.host.protocol.paths import EXPERTS, TOKENIZE
+from mixcli.host.api.openapi import body_of
+from mixcli.host.protocol.paths import APPLY_TEMPLATE, DETOKENIZE, EXPERTS, TOKENIZE
 from mixcli.host.state import HostState
+from mixcli.prompts.formats import Message
+from mixcli.prompts.raw_prompt import RawPrompt
+
+MAX_TOKENS = 1 << 20
+
+Messages = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class TokenizeRequest(BaseModel):
-    """POST /tokenize: a conversation, ready for an answer, or a text."""
+    """POST /tokenize: a conversation, ready for an answer, or a text, as vLLM (prompt) or llama-server (content) names it.
+
+    To a prompt special tokens are added as vLLM does it, to a content they are not, as llama-server has it.
+    """
 
     model_config = STRICT
 
-    messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES, fail_fast=True)
+    messages: Messages | None = None
     prompt: str | None = None
+    content: str | None = None
+    add_special_tokens: bool | None = Field(
+        None, validation_alias=AliasChoices("add_special_tokens", "add_special")
+    )
+    parse_special: bool = False
+    return_token_strs: bool = False
+    with_pieces: bool = False
+
+    def asked(self) -> list[Message] | RawPrompt:
+        """Return what is to be split; BadRequest where it is nothing, or several things."""
+        given = [one for one in (self.messages, self.prompt, self.content) if one is not None]
+        if len(given) != 1:
+            raise BadRequest("exactly one of messages, prompt and content is required", param="prompt")
+        if isinstance(text := given[0], str):
+            add = self.add_special_tokens
+            return RawPrompt(
+                text, parse_special=self.parse_special, add_bos=self.content is None if add is None else add
+            )
+        assert self.messages is not None
+        return [one.message() for one in self.messages]
+
+
+class DetokenizeRequest(BaseModel):
+    """POST /detokenize: token ids."""
+
+    model_config = STRICT
+
+    tokens: list[Whole] = Field(max_length=MAX_TOKENS, fail_fast=True)
+
+
+class ApplyTemplateRequest(BaseModel):
+    """POST /apply-template: a conversation."""
+
+    model_config = STRICT
+
+    messages: Messages
 
 
 class ExpertsRequest(BaseModel):
@@ -35,20 +82,61 @@ class ExpertsRequest(BaseModel):
 def add_routes(app: FastAPI, state: HostState) -> None:
     """Add the routes to the app."""
 
-    @app.post(TOKENIZE)
+    @app.post(TOKENIZE, openapi_extra=body_of(TokenizeRequest))
     async def tokenize(http: Request) -> JSONResponse:
+        """Split a text or a conversation into tokens."""
         state.check_open()
         request = await read(http, partial(parsed, TokenizeRequest))
-        messages = None if request.messages is None else [one.message() for one in request.messages]
-        if messages is None and request.prompt is None:
-            raise BadRequest("messages or prompt is required", param="messages")
-        tokens = await asyncio.wrap_future(state.engine.tokenize(messages, request.prompt))
-        n_ctx = state.engine.placement.n_ctx
-        return JSONResponse({"count": len(tokens), "tokens": tokens, "max_model_len": n_ctx})
+        asked = request.asked()
+        n = asked.n_characters if isinstance(asked, RawPrompt) else sum(one.n_characters for one in asked)
+        tokens = await asyncio.wrap_future(state.engine.prepare(lambda model: model.tokenize(asked), n))
+        pieces = state.engine.pieces(tokens) if request.with_pieces or request.return_token_strs else []
+        strings = [piece.decode("utf-8", "replace") for piece in pieces]
+        answer: dict[str, object] = {"count": len(tokens), "max_model_len": state.engine.placement.n_ctx}
+        answer["tokens"] = tokens
+        if request.with_pieces:
+            answer["tokens"] = [
+                {"id": token, "piece": _piece(piece)} for token, piece in zip(tokens, pieces, strict=True)
+            ]
+        if request.return_token_strs:
+            answer["token_strs"] = strings
+        return JSONResponse(answer)
 
-    @app.post(EXPERTS)
+    @app.post(DETOKENIZE, openapi_extra=body_of(DetokenizeRequest))
+    async def detokenize(http: Request) -> JSONResponse:
+        """Return the text of token ids."""
+        state.check_open()
+        request = await read(http, partial(parsed, DetokenizeRequest))
+        n = len(request.tokens)
+        text = await asyncio.wrap_future(
+            state.engine.prepare(lambda model: model.detokenize(request.tokens), n)
+        )
+        return JSONResponse({"content": text, "prompt": text})  # llama-server's name, and vLLM's
+
+    @app.post(APPLY_TEMPLATE, openapi_extra=body_of(ApplyTemplateRequest))
+    async def apply_template(http: Request) -> JSONResponse:
+        """Return a conversation as the model sees it."""
+        state.check_open()
+        request = await read(http, partial(parsed, ApplyTemplateRequest))
+        messages = [one.message() for one in request.messages]
+        n = sum(one.n_characters for one in messages)
+        text = await asyncio.wrap_future(state.engine.prepare(lambda model: model.rendered(messages), n))
+        return JSONResponse({"prompt": text})
+
+    @app.post(EXPERTS, include_in_schema=False)
     async def experts(http: Request) -> JSONResponse:
         state.check_open()
         request = await read(http, partial(parsed, ExpertsRequest))
-        routing = await asyncio.wrap_future(state.engine.experts([one.message() for one in request.messages]))
+        messages = [one.message() for one in request.messages]
+        routing = await asyncio.wrap_future(
+            state.engine.compute_beside(lambda model: model.routing(messages))
+        )
         return JSONResponse(asdict(routing))
+
+
+def _piece(piece: bytes) -> str | list[int]:
+    """Return a token as text, or its bytes where they are part of a character, as llama-server does."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return list(piece)

@@ -8,13 +8,17 @@ from mixcli.host.protocol.status import texts_in
 
 @dataclass(frozen=True)
 class HostCounts:
-    """How many requests run, wait and are done, how many prompt tokens were computed, and the threads of decode now."""
+    """How many requests run, wait and are done, how many prompt tokens were computed, the threads of decode now, and how full the KV cache is.
+
+    `kv_usage` is the share of its cells that some text holds.
+    """
 
     n_running: int = 0
     n_waiting: int = 0
     n_requests_done: int = 0
     n_prompt_tokens_done: int = 0
     n_threads: int = 0
+    kv_usage: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""POST /v1/embeddings: OpenAI's embeddings, of models that are made for them."""
+
+import asyncio
+import base64
+from functools import partial
+from typing import Literal
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from mixcli.engine.embedding import Vector
+from mixcli.errors import BadRequest
+from mixcli.host.api.chat_schema import STRICT, Whole
+from mixcli.host.api.completion_schema import PromptField
+from mixcli.host.api.json_body import parsed, read
+from mixcli.host.api.openapi import body_of
+from mixcli.host.protocol.messages import TokenUsage
+from mixcli.host.protocol.paths import EMBEDDINGS
+from mixcli.host.state import HostState
+from mixcli.prompts.raw_prompt import RawPrompt
+
+
+class EmbeddingRequest(BaseModel):
+    """POST /v1/embeddings: a text, token ids, or several of either."""
+
+    model_config = STRICT
+
+    input: PromptField
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Whole | None = Field(None, ge=1)
+
+    def prompts(self) -> list[RawPrompt]:
+        """Return the inputs one by one."""
+        given = self.input
+        if isinstance(given, str):
+            return [RawPrompt(given)]
+        if isinstance(given[0], int):
+            return [RawPrompt(tokens=tuple(given))]
+        return [RawPrompt(one) if isinstance(one, str) else RawPrompt(tokens=tuple(one)) for one in given]
+
+    def written(self, vector: Vector) -> list[float] | str:
+        """Return an embedding as it goes into the answer: numbers, or the base64 of little-endian floats."""
+        if self.encoding_format == "float":
+            return [float(x) for x in vector]
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def add_routes(app: FastAPI, state: HostState) -> None:
+    """Add the route to the app."""
+
+    @app.post(EMBEDDINGS, openapi_extra=body_of(EmbeddingRequest))
+    async def embed(http: Request) -> JSONResponse:
+        """Return the embeddings of texts."""
+        state.check_open()
+        request = await read(http, partial(parsed, EmbeddingRequest))
+        prompts = request.prompts()
+        with state.keep_alive.client():
+            computing = state.engine.compute_beside(lambda model: model.embeddings(prompts))
+            vectors, n_tokens = await asyncio.wrap_future(computing)
+        if request.dimensions not in (None, len(vectors[0])):
+            raise BadRequest(
+                f"dimensions is {request.dimensions}; this model has {len(vectors[0])} and no other number",
+                param="dimensions",
+            )
+        data = [
+            {"object": "embedding", "index": i, "embedding": request.written(one)}
+            for i, one in enumerate(vectors)
+        ]
+        usage = TokenUsage(n_tokens, 0, n_tokens).to_json()
+        return JSONResponse({"object": "list", "data": data, "model": state.spec.name.label, "usage": usage})

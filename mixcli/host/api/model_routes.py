@@ -1,0 +1,49 @@
+"""GET /v1/models, as OpenAI, vLLM (max_model_len) and Mistral (capabilities) write it."""
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from mixcli.errors import BadRequest
+from mixcli.host.api.events import JsonObject
+from mixcli.host.protocol.paths import MODELS
+from mixcli.host.state import HostState
+
+
+class UnknownModel(BadRequest):
+    """The id of a model that this host does not serve."""
+
+    status = 404
+    code = "model_not_found"
+
+
+def add_routes(app: FastAPI, state: HostState) -> None:
+    """Add the routes to the app."""
+
+    @app.get(MODELS)
+    async def models() -> JSONResponse:
+        """List the model that is served."""
+        return JSONResponse({"object": "list", "data": [_card(state)]})
+
+    @app.get(MODELS + "/{model:path}")
+    async def model(model: str) -> JSONResponse:
+        """Describe a model by its id."""
+        known = state.spec.name.label
+        if model != known:
+            raise UnknownModel(
+                f"the model {model!r:.200} does not exist; this server has {known}", param="model"
+            )
+        return JSONResponse(_card(state))
+
+
+def _card(state: HostState) -> JsonObject:
+    """Return what is known of the model; its capabilities once it is loaded."""
+    n_ctx = state.engine.placement.n_ctx
+    return {
+        "id": state.spec.name.label,
+        "object": "model",
+        "created": state.created,
+        "owned_by": "local",
+        "max_model_len": n_ctx,
+        "max_context_length": n_ctx,
+        "capabilities": state.engine.capabilities(),
+    }
