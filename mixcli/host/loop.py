@@ -117,7 +117,7 @@ class EngineLoop:
         self._inbox.put(None)
         if self.status == READY:
             self._engine.interrupt()
-        if self.status != FAILED:  # then the thread has ended, or hangs in the load
+        if self.status != FAILED and self._thread.is_alive():  # a thread whose load failed may hang in it
             self._thread.join(timeout)
 
     def _ready(self) -> Preparation:

@@ -6,7 +6,6 @@ An API brings calls (mixcli.host.call) and an AnswerWriter, which puts outputs i
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from mixcli.host.idempotency import REPLAYED, IdempotencyCache, Name, Reply
 from mixcli.host.state import HostState
 
 GONE = 499  # the client disconnected, so no one reads it
+MAX_SILENT = 5  # beats until a stream begins with comments: an error has a status of its own only before
 
 Arrival = tuple[Call, Output]
 Finish = Callable[[Reply | None], None]
@@ -138,18 +138,20 @@ async def _answer(
     outputs = _outputs(state, calls, http, progress=writer.shows_progress)
     # an error before the first token still has a status code of its own
     arrivals: list[Arrival] = []
+    n_silent = 0
     async for arrival in outputs:
         if arrival is not ALIVE:
             arrivals.append(arrival)
-            if stream:
-                break
-    is_short = len(arrivals) < (1 if stream else len(calls))
-    if is_short or any(output.finish_reason == "abort" for _, output in arrivals):
+        n_silent += arrival is ALIVE
+        if stream and (arrivals or n_silent >= MAX_SILENT):
+            break
+    n_least = len(calls) if not stream else 0 if n_silent >= MAX_SILENT else 1
+    if len(arrivals) < n_least or any(output.finish_reason == "abort" for _, output in arrivals):
         await outputs.aclose()
         finish(None)
         return Response(status_code=GONE)
     if stream:
-        values = _stream(writer, calls, arrivals[0], outputs, finish)
+        values = _stream(writer, calls, arrivals[0] if arrivals else ALIVE, outputs, finish)
         return event_stream(
             values, None if finish is _forget else finish, end=writer.end, named=writer.named_events
         )
@@ -167,36 +169,42 @@ async def _outputs(
     The last output of each comes then too: "abort", or the answer's own end, where that was faster; so no finished answer is lost.
     """
     items: asyncio.Queue[tuple[Call, Item]] = asyncio.Queue()
+    clock = asyncio.get_running_loop().time
     with state.keep_alive.client():
         for call in calls:
             call.items = items
             state.engine.submit(call)
-        n_open, left, spoke = len(calls), False, time.monotonic()
+        leaving = asyncio.create_task(_disconnected(http))
+        leaving.add_done_callback(lambda _: _abort(state, calls))
+        n_open, spoke = len(calls), clock()
         try:
             while n_open:
                 try:
-                    async with asyncio.timeout(0.2):
+                    async with asyncio.timeout_at(spoke + BEAT):
                         call, item = await items.get()
                 except TimeoutError:
                     if state.engine.error is not None:
                         raise state.engine.error from None
-                    if left and state.closing.is_set():
+                    if leaving.done() and state.closing.is_set():
                         return
-                    if not left and await http.is_disconnected():
-                        left = True
-                        _abort(state, calls)
-                    if not calls[0].as_whole and time.monotonic() - spoke >= BEAT:
-                        yield ALIVE
-                        spoke = time.monotonic()
+                    spoke = clock()
+                    yield ALIVE
                     continue
                 if isinstance(item, BaseException):
                     raise item
                 n_open -= item.is_last
                 if item.progress is None or progress:
                     yield call, item
-                    spoke = time.monotonic()
+                    spoke = clock()
         finally:
+            leaving.cancel()
             _abort(state, calls)
+
+
+async def _disconnected(http: Request) -> None:
+    """Return when the client has left; its request has been read."""
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _abort(state: HostState, calls: Sequence[Call]) -> None:
@@ -207,18 +215,21 @@ def _abort(state: HostState, calls: Sequence[Call]) -> None:
 async def _stream(
     writer: AnswerWriter,
     calls: Sequence[Call],
-    first: Arrival,
+    first: Arrival | None,
     rest: AsyncGenerator[Arrival | None, None],
     finish: Finish,
 ) -> AsyncGenerator[JsonObject | None, None]:
-    for value in writer.opening(calls):
-        yield value
+    is_open = False
     try:
         async with contextlib.aclosing(_chain(first, rest)) as arrivals:
             async for arrival in arrivals:
                 if arrival is ALIVE:
                     yield ALIVE
                     continue
+                if not is_open:
+                    is_open = True
+                    for value in writer.opening(calls):
+                        yield value
                 for value in _written(writer, *arrival):
                     yield value
     except Exception as error:
@@ -240,7 +251,7 @@ def _written(writer: AnswerWriter, call: Call, output: Output) -> Iterable[JsonO
 
 
 async def _chain(
-    first: Arrival, rest: AsyncGenerator[Arrival | None, None]
+    first: Arrival | None, rest: AsyncGenerator[Arrival | None, None]
 ) -> AsyncGenerator[Arrival | None, None]:
     async with contextlib.aclosing(rest):
         yield first

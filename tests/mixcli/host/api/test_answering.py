@@ -1,0 +1,57 @@
+"""Answers that have to wait, without a model: comments keep a stream alive, and an error has a status of its own until then."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from mixcli.host.api.app import create_app
+from mixcli.host.loop import ENDED
+from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
+from mixcli.host.state import HostState
+from profiles.placement import Placement
+
+QUESTION = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+async def answer(home: Path, body: Mapping[str, Any], seconds: float) -> httpx2.Response:
+    """Ask a host that is still loading, and end its requests after some seconds."""
+    path = home / "model.gguf"
+    home.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    state = HostState(HostSpec(HostName(path, "model", "{}"), LoadPlan(Placement(n_ctx=256))))
+    asyncio.get_running_loop().call_later(seconds, state.engine.end_requests)
+    transport = httpx2.ASGITransport(create_app(state))
+    try:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://host") as client:
+            return await client.post("/v1/chat/completions", json=body)
+    finally:
+        state.engine.close(0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_soon_has_a_status(home: Path, stream: bool) -> None:
+    response = asyncio.run(answer(home, {**QUESTION, "stream": stream}, 0.05))
+    assert (response.status_code, response.json()["error"]["message"]) == (503, ENDED)
+
+
+def test_a_stream_that_waits_begins_with_comments_and_an_error_ends_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixcli.host.api.answering.BEAT", 0.02)
+    response = asyncio.run(answer(home, {**QUESTION, "stream": True}, 0.4))
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
+    first, *_, error, done, rest = response.text.split("\n\n")
+    assert (first, done, rest) == (": alive", "data: [DONE]", "")
+    assert json.loads(error.removeprefix("data: "))["error"]["message"] == ENDED
+    assert response.text.count(": alive") > 3
+
+
+def test_a_whole_answer_that_waits_keeps_its_status(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixcli.host.api.answering.BEAT", 0.02)
+    assert asyncio.run(answer(home, QUESTION, 0.4)).status_code == 503
