@@ -34,6 +34,7 @@ lint: setup
 help: setup
 	$(BIN)/python -m tests.help_page > docs/help.md
 	$(BIN)/python -m tests.file_lists
+	$(BIN)/python -m tests.field_page
 
 # all texts that a user can meet, to be read in one go
 messages: setup

@@ -42,11 +42,14 @@ class UsageError(MixcliError):
 
 
 class BadRequest(UsageError):
-    """One field of a request is wrong; over HTTP this is a 400 that names `param`."""
+    """One field of a request is wrong; over HTTP this is a 400 that names `param`, with OpenAI's `code` where it has one."""
 
-    def __init__(self, message: str, *, param: str) -> None:
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str, code: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+        self.code = code or self.code
 
 
 class NotInstalled(UsageError):

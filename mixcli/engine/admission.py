@@ -16,7 +16,7 @@ class Admission:
 
     def __init__(self, vocab: Vocab, n_ctx: int) -> None:
         self._vocab, self._n_ctx = vocab, n_ctx
-        self._ends = [token for token in range(vocab.n_tokens) if vocab.is_end(token)]
+        self._ends = vocab.ends
 
     @cached_property
     def _grammars(self) -> Grammars:

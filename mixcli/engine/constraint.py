@@ -72,13 +72,12 @@ class Grammars:
 
     def __init__(self, vocab: Vocab) -> None:
         self._vocab = vocab  # keeps alive what the tokenizer points to
-        ends = [token for token in range(vocab.n_tokens) if vocab.is_end(token)]
         vocabulary, tokenize = vocab.addresses
         self._tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
             tokens=[_token_bytes(vocab, token) for token in range(vocab.n_tokens)],
             vocab_ptr=vocabulary,
             tokenize_fptr=tokenize,
-            eos_token=ends or vocab.eos,
+            eos_token=list(vocab.ends) or vocab.eos,
         )
         self._compiled: OrderedDict[tuple[ConstraintSpec, bool], LLMatcher] = OrderedDict()
         self._lock = threading.Lock()

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from mixcli.engine.constraint import Constraint
 from mixcli.engine.logprobs import token_logprobs
 from mixcli.engine.prompt_lookup import PromptLookup
@@ -26,6 +28,7 @@ class Generation:
         self._guessed = False  # whether the last draft was a guess, not what the constraint forces
         n_room = n_ctx - len(request.prompt) + 1  # the last token need not be computed
         limit = request.sampling.max_tokens
+        self._n_chosen = 0
         self._n_left = n_room if limit is None else min(n_room, limit)
 
     def draft(self, tokens: Sequence[int]) -> list[int]:
@@ -46,7 +49,7 @@ class Generation:
         """Choose the next token by a row of logits, shape (n_vocab,), which the constraint writes to; remember it."""
         if self._constraint is not None:
             self._constraint.mask(logits)
-        token = self._sampler.choose(logits)
+        token = self._choose(logits)
         if self._constraint is not None:
             self._constraint.accept(token)
         if self._vocab.is_end(token):
@@ -54,11 +57,26 @@ class Generation:
         n_top = self._request.top_logprobs
         logprob = None if n_top is None else token_logprobs(logits, token, n_top)
         self._n_left -= 1
+        self._n_chosen += 1
         text, stopped = self._stops.push(self._detokenizer.push(token))
         if stopped:
             return TokenResult(token, text, logprob, "stop")
         reason = self._end()
         return TokenResult(token, text if reason is None else text + self.rest(), logprob, reason)
+
+    def _choose(self, logits: Logits) -> int:
+        """Choose a token; one that ends the answer only when it is long enough, or where the constraint allows no other."""
+        if self._n_chosen >= self._request.sampling.min_tokens:
+            return self._sampler.choose(logits)
+        ends = list(self._vocab.ends)
+        before = logits[ends]
+        logits[ends] = -np.inf
+        try:
+            if self._constraint is not None and logits.max() == -np.inf:
+                logits[ends] = before
+            return self._sampler.choose(logits)
+        finally:
+            logits[ends] = before
 
     def _end(self) -> FinishReason | None:
         """Return why no token can come after this one: the constraint is complete, or the limit is reached."""

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mixcli.engine.token_sampler import Bound, TokenSampler
 from mixcli.errors import BadRequest
@@ -28,7 +28,7 @@ class SamplingParams:
     """Checked when made: BadRequest names the field.
 
     Names and meanings are those of the OpenAI API and, beyond it, of llama-server. `max_tokens` None means until the context is
-    full. The stages run in llama.cpp's order: bias, penalties, DRY, top_n_sigma, top_k, typical_p, top_p, min_p, XTC, temperature.
+    full; before `min_tokens` the model does not end the answer, while a stop text or a constraint may. The stages run in llama.cpp's order: bias, penalties, DRY, top_n_sigma, top_k, typical_p, top_p, min_p, XTC, temperature.
 
     - `temperature` 0, and `top_p` 0 without mirostat, take the most likely token and leave the filters out; `dynatemp_range` r makes it t - r .. t + r by certainty.
     - Off is: `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1, `top_n_sigma` below or at 0, `xtc_probability` 0, `dry_multiplier` 0.
@@ -42,6 +42,7 @@ class SamplingParams:
     """
 
     max_tokens: int | None = None
+    min_tokens: int = 0
     temperature: float = API_TEMPERATURE
     top_k: int = 40
     top_p: float = 0.95
@@ -86,6 +87,13 @@ class SamplingParams:
         for token, bias in self.logit_bias.items():
             _check("logit_bias", token, _TOKENS)
             _check("logit_bias", bias, _BIASES)
+
+    def varied(self, i: int) -> "SamplingParams":
+        """Return the parameters of the i-th answer to one prompt: another seed where there is one."""
+        if self.seed is None:
+            return self
+        seed = self.seed + i
+        return replace(self, seed=seed if RANGES["seed"].allows(seed) else seed - (1 << 64))
 
     def check_vocabulary(self, n_vocab: int) -> None:
         """Raise BadRequest for a biased token that the vocabulary does not have."""

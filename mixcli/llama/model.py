@@ -219,6 +219,11 @@ class Vocab:
     def adds_bos(self) -> bool:
         return bool(C.llama_vocab_get_add_bos(self._pointer)) and self.bos >= 0
 
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a generation."""
+        return tuple(token for token in range(self.n_tokens) if self.is_end(token))
+
     def is_end(self, token: int) -> bool:
         """Whether a token ends a generation (</s>, <|im_end|>, ...)."""
         return bool(C.llama_vocab_is_eog(self._pointer, token))

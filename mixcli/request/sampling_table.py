@@ -66,6 +66,7 @@ class Range:
 
 RANGES: dict[str, Range] = {
     "max_tokens": Range(1, MAX_TOKENS, whole=True, help="maximum length of the answer, in tokens"),
+    "min_tokens": Range(0, MAX_TOKENS, whole=True),
     "temperature": Range(0, 10, help="randomness; 0 always takes the most likely token"),
     "top_k": Range(0, 1 << 30, whole=True, help="sample from the k most likely tokens; 0 is off"),
     "top_p": Range(

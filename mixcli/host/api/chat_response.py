@@ -1,9 +1,9 @@
 """OpenAI's chat completion answers: whole ones and the events of a stream, with usage, timings and logprobs."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from mixcli import __version__
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sequence import Output, Usage
 from mixcli.host.api.chat_schema import ChatRequest
@@ -12,6 +12,10 @@ from mixcli.host.call import Call
 from mixcli.host.protocol.errors import error_body
 from mixcli.host.protocol.messages import PromptProgress, Timings, TokenUsage
 
+FINGERPRINT = (
+    f"mixcli-{__version__}"  # of what computes: with it, a seed and a prompt an answer can be had again
+)
+
 
 @dataclass(frozen=True)
 class ChatResponseWriter:
@@ -19,6 +23,7 @@ class ChatResponseWriter:
 
     id: str
     model: str
+    created: int
     request: ChatRequest
     pieces: Callable[[Sequence[int]], list[bytes]]
     end: bytes = DONE
@@ -38,7 +43,7 @@ class ChatResponseWriter:
         at = output.progress
         assert at is not None
         shown = PromptProgress(at.n_prompt, at.n_cached, at.n_done, at.seconds * 1000)
-        yield {**self._envelope("chat.completion.chunk", [], call), "prompt_progress": shown.to_json()}
+        yield {**self._chunk_of([], call), "prompt_progress": shown.to_json()}
 
     def delta(self, call: Call, output: Output) -> Iterator[JsonObject]:
         """Return one event with text."""
@@ -52,7 +57,7 @@ class ChatResponseWriter:
     def accounts(self, calls: Sequence[Call]) -> Iterator[JsonObject]:
         """Return the event that closes a stream with the counts and timings."""
         if self.request.stream_options.include_usage:
-            yield {**self._envelope("chat.completion.chunk", [], calls[0]), **self._accounts(calls)}
+            yield {**self._chunk_of([], calls[0]), **self._accounts(calls)}
 
     def failure(self, error: Exception) -> Iterator[JsonObject]:
         """Return the error as the last event of a stream."""
@@ -77,13 +82,14 @@ class ChatResponseWriter:
 
     def _accounts(self, calls: Sequence[Call]) -> JsonObject:
         """Return the counts and timings; of a deterministic answer only the counts that are the same each time."""
-        last = calls[0].outputs[-1]
-        if last.usage is None:
+        costs = [call.outputs[-1].usage for call in calls if call.outputs]
+        cost = _all(one for one in costs if one is not None)
+        if cost is None:
             return {}
-        usage = _usage(last.usage)
+        usage = _usage(cost)
         if self.request.deterministic:
             return {"usage": replace(usage, extra={}).to_json()}
-        return {"usage": usage.to_json(), "timings": _timings(last.usage).to_json()}
+        return {"usage": usage.to_json(), "timings": _timings(cost).to_json()}
 
     def _extras(self, call: Call, last: Output) -> JsonObject:
         extras: JsonObject = {}
@@ -103,7 +109,12 @@ class ChatResponseWriter:
         extra: JsonObject | None = None,
     ) -> JsonObject:
         choice = {"index": call.index, "delta": delta, "finish_reason": finish_reason, **(extra or {})}
-        return self._envelope("chat.completion.chunk", [choice], call)
+        return self._chunk_of([choice], call)
+
+    def _chunk_of(self, choices: list[JsonObject], call: Call) -> JsonObject:
+        """Return an event; where counts were asked for, each has the field, as OpenAI does."""
+        counts: JsonObject = {"usage": None} if self.request.stream_options.include_usage else {}
+        return {**self._envelope("chat.completion.chunk", choices, call), **counts}
 
     def _logprobs(self, chosen: Sequence[TokenLogprobs]) -> JsonObject:
         return {
@@ -124,11 +135,27 @@ class ChatResponseWriter:
         envelope = {
             "id": self.id,
             "object": kind,
-            "created": 0 if self.request.deterministic else int(time.time()),
+            "created": self.created,
             "model": self.model,
+            "system_fingerprint": FINGERPRINT,
             "choices": choices,
         }
         return {**envelope, "dropped_messages": call.n_dropped} if call.n_dropped else envelope
+
+
+def _all(costs: Iterable[Usage]) -> Usage | None:
+    """Return the cost of all answers to one prompt: it is read once, and they are written side by side."""
+    found = list(costs)
+    if not found:
+        return None
+    first = min(found, key=lambda one: one.n_cached)
+    return replace(
+        first,
+        n_generated=sum(one.n_generated for one in found),
+        n_drafted=sum(one.n_drafted for one in found),
+        n_accepted=sum(one.n_accepted for one in found),
+        seconds_decode=max(one.seconds_decode for one in found),
+    )
 
 
 def _usage(cost: Usage) -> TokenUsage:

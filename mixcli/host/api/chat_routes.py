@@ -1,6 +1,7 @@
 """POST /v1/chat/completions: OpenAI's chat completions."""
 
 import asyncio
+import time
 import uuid
 
 from fastapi import FastAPI, Request
@@ -25,15 +26,20 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         """Answer a conversation."""
         state.check_open()
         name = name_of(http.headers.get(CLIENT, ""), http.headers.getlist(HEADER))
-        request, question, body = await read(http, _question)
+        request, questions, body = await read(http, _questions)
+        id_ = f"chatcmpl-{body.hex()[:32] if request.deterministic else uuid.uuid4().hex}"
         loop = asyncio.get_running_loop()
-        call = Call(f"chatcmpl-{uuid.uuid4().hex}", question, loop, as_whole=not request.stream)
-        shown = f"chatcmpl-{body.hex()[:32]}" if request.deterministic else call.id
-        writer = ChatResponseWriter(shown, state.spec.name.label, request, state.engine.pieces)
-        return await respond(state, http, [call], writer, stream=request.stream, name=name, body=body)
+        calls = [
+            Call(f"{uuid.uuid4().hex}-{i}", question, loop, as_whole=not request.stream, index=i)
+            for i, question in enumerate(questions)
+        ]
+        created = 0 if request.deterministic else int(time.time())
+        writer = ChatResponseWriter(id_, state.spec.name.label, created, request, state.engine.pieces)
+        with request.named_as_sent():
+            return await respond(state, http, calls, writer, stream=request.stream, name=name, body=body)
 
 
-def _question(raw: bytes) -> tuple[ChatRequest, ChatQuestion, bytes]:
+def _questions(raw: bytes) -> tuple[ChatRequest, list[ChatQuestion], bytes]:
     """Check a whole chat request; with the digest that binds its Idempotency-Key to it."""
     request = parsed(ChatRequest, raw)
-    return request, request.question(), digest(request.model_dump(by_alias=True))
+    return request, request.questions(), digest(request.model_dump(by_alias=True))

@@ -1,88 +1,78 @@
 """The chat completion request as the host accepts it."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.logprobs import MAX_TOP_LOGPROBS
 from mixcli.engine.sampling import MAX_BIASES, SamplingParams
 from mixcli.errors import BadRequest
+from mixcli.host.api.chat_fields import CHAT_RULES, SCHEMA_RULES, STREAM_RULES, STRUCTURED_RULES
+from mixcli.host.api.field_rules import FieldRule
 from mixcli.host.api.json_body import load
+from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage
+from mixcli.host.api.wire_model import Number, Whole, WireModel
 from mixcli.host.call import ChatQuestion
 from mixcli.prompts.context_overflow import Policy
-from mixcli.prompts.formats import Message
-from mixcli.request.sampling_table import MAX_STOPS, RANGES
+from mixcli.request.sampling_table import MAX_STOPS, MAX_TOKENS, RANGES
 
-MAX_CHOICES = 256
-MAX_MESSAGES = 1 << 17  # each has a token at least
-MAX_PARTS = 1 << 12
-
-# A bool is not a number, a text is not a bool: what has the wrong type is refused by its name. Numbers beyond JSON's are body.py's.
-STRICT = ConfigDict(strict=True)
-Number = Annotated[float, Strict()]
+MAX_CHOICES = 256  # labels that an answer is chosen from
+MAX_ANSWERS = 128  # to one conversation, as OpenAI has it
+NONE = -1  # what llama-server and vLLM write for no limit, and for a random seed
 
 
-def _whole(value: object) -> object:
-    """Take 3.0 for 3, as JSON Schema does."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
-
-
-class TextPart(BaseModel):
-    """One part of a message's content; only text is understood."""
-
-    model_config = STRICT
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(BaseModel):
-    """One turn of a conversation; `token_ids` are what an earlier answer was sampled as."""
-
-    model_config = STRICT
-
-    role: Literal["system", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
-    token_ids: list[Whole] = Field([], max_length=1 << 20, fail_fast=True)
-
-    def message(self) -> Message:
-        """Return the turn as the engine takes it."""
-        if isinstance(self.content, str):
-            return Message(self.role, self.content, tuple(self.token_ids))
-        return Message(self.role, "".join(part.text for part in self.content))
-
-
-class JsonSchema(BaseModel):
+class JsonSchema(WireModel):
     """The schema of a response format, by OpenAI's names."""
-
-    model_config = STRICT
 
     name: str = "answer"
     schema_: dict[str, object] = Field(alias="schema")
 
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return SCHEMA_RULES
 
-class ResponseFormat(BaseModel):
-    """OpenAI's way to ask for JSON."""
 
-    model_config = STRICT
+class ResponseFormat(WireModel):
+    """OpenAI's way to ask for JSON; `schema` is llama-server's place for a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    schema_: dict[str, object] | None = Field(None, alias="schema")
+
+    def constraint(self) -> ConstraintSpec | None:
+        """Return what the answer must look like; None for free text."""
+        if self.type == "text":
+            return None
+        if self.json_schema is not None and self.schema_ is not None:
+            raise BadRequest(
+                "response_format has two schemas; remove schema or json_schema",
+                param="response_format.schema",
+            )
+        if self.schema_ is not None:
+            return ConstraintSpec.of("json_schema", self.schema_, param="response_format.schema")
+        if self.json_schema is not None:
+            return ConstraintSpec.of(
+                "json_schema", self.json_schema.schema_, param="response_format.json_schema.schema"
+            )
+        if self.type == "json_object":
+            return ConstraintSpec.of("json_object", "", param="response_format")
+        raise BadRequest("response_format has no json_schema", param="response_format.json_schema")
 
 
-class StructuredOutputs(BaseModel):
+class StructuredOutputs(WireModel):
     """vLLM's way to say what an answer may look like: one of these."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     json_: dict[str, object] | str | None = Field(None, alias="json")
     regex: str | None = None
     grammar: str | None = None
     choice: list[str] | None = Field(None, min_length=1, max_length=MAX_CHOICES, fail_fast=True)
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return STRUCTURED_RULES
 
     @model_validator(mode="after")
     def one(self) -> Self:
@@ -91,39 +81,51 @@ class StructuredOutputs(BaseModel):
             raise ValueError("exactly one of json, regex, grammar and choice is required")
         return self
 
+    def constraint(self) -> ConstraintSpec | None:
+        """Return what the answer must look like; None for choices."""
+        if self.json_ is not None:
+            return ConstraintSpec.of("json_schema", _parsed(self.json_), param="structured_outputs.json")
+        if self.regex is not None:
+            return ConstraintSpec.of("regex", self.regex, param="structured_outputs.regex")
+        if self.grammar is not None:
+            return ConstraintSpec.of("grammar", self.grammar, param="structured_outputs.grammar")
+        return None
 
-class StreamOptions(BaseModel):
+
+class StreamOptions(WireModel):
     """What a stream carries beside the text."""
 
-    model_config = STRICT
-
     include_usage: bool = False
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return STREAM_RULES
 
 
 if TYPE_CHECKING:
 
-    class SamplingFields(BaseModel):
+    class SamplingFields(WireModel):
         """The sampling parameters that are numbers."""
+
+        max_tokens: int | None
+        min_tokens: int | None
 
 else:
     SamplingFields = create_model(
         "SamplingFields",
-        __config__=ConfigDict(strict=True, defer_build=True),
+        __base__=WireModel,
         **{name: (Whole | None if row.whole else Number | None, None) for name, row in RANGES.items()},
     )
 
 
 class ChatRequest(SamplingFields):
-    """POST /v1/chat/completions, with the numbers of the sampling table; what OpenAI knows and mixcli does not is ignored, as other servers do."""
-
-    model_config = ConfigDict(strict=True, defer_build=False)
+    """POST /v1/chat/completions, with the numbers of the sampling table; what other servers know besides: chat_fields.py."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     model: str | None = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-    n: Annotated[Whole, Field(ge=1, le=1)] = 1
-    max_completion_tokens: Whole | None = None
+    n: Annotated[Whole, Field(ge=1, le=MAX_ANSWERS)] = 1
     dry_sequence_breakers: list[str] | None = Field(None, max_length=MAX_STOPS, fail_fast=True)
     logit_bias: dict[str, Number] | None = Field(None, max_length=MAX_BIASES)
     stop: str | Annotated[list[str], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
@@ -131,6 +133,9 @@ class ChatRequest(SamplingFields):
     top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
+    ignore_eos: bool = False
+    add_generation_prompt: bool = True
+    continue_final_message: bool | None = None
     on_overflow: Policy = "error"
     return_progress: bool = False
     return_token_ids: bool = False
@@ -139,63 +144,104 @@ class ChatRequest(SamplingFields):
     persist: bool = False
     deterministic: bool = False
 
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return CHAT_RULES
+
     def question(self) -> ChatQuestion:
         """Return the request as the engine's loop takes it; BadRequest names a field that is wrong."""
-        asked = self.structured_outputs
-        if self.deterministic and self.speculate:
-            raise BadRequest(
-                "speculate depends on timing and cannot be combined with deterministic; remove one of them",
-                param="speculate",
+        with self.named_as_sent():
+            self._check()
+            asked = self.structured_outputs
+            return ChatQuestion(
+                messages=tuple(message.message() for message in self.messages),
+                sampling=self.sampling(),
+                constraint=self.constraint(),
+                choices=tuple(asked.choice) if asked and asked.choice else (),
+                top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+                speculate=self.speculate,
+                park=self.park,
+                persist=self.persist,
+                deterministic=self.deterministic,
+                on_overflow=self.on_overflow,
             )
-        return ChatQuestion(
-            messages=tuple(message.message() for message in self.messages),
-            sampling=self.sampling(),
-            constraint=self.constraint(),
-            choices=tuple(asked.choice) if asked and asked.choice else (),
-            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            speculate=self.speculate,
-            park=self.park,
-            persist=self.persist,
-            deterministic=self.deterministic,
-            on_overflow=self.on_overflow,
-        )
+
+    def questions(self) -> list[ChatQuestion]:
+        """Return a question for each of the `n` answers; a seed gives each another one, and only the first is kept for a next turn."""
+        first = self.question()
+        others = [
+            replace(first, sampling=first.sampling.varied(i), park=False, persist=False)
+            for i in range(1, self.n)
+        ]
+        return [first, *others]
 
     def constraint(self) -> ConstraintSpec | None:
         """Return what the answer must look like, beside choices."""
         asked, form = self.structured_outputs, self.response_format
-        if asked is not None:
-            if asked.json_ is not None:
-                return ConstraintSpec.of("json_schema", _parsed(asked.json_), param="structured_outputs.json")
-            if asked.regex is not None:
-                return ConstraintSpec.of("regex", asked.regex, param="structured_outputs.regex")
-            if asked.grammar is not None:
-                return ConstraintSpec.of("grammar", asked.grammar, param="structured_outputs.grammar")
-        if form is None or form.type == "text" or asked is not None:
-            return None
-        if form.type == "json_object":
-            return ConstraintSpec.of("json_object", "", param="response_format")
-        if form.json_schema is None:
-            raise BadRequest("response_format has no json_schema", param="response_format.json_schema")
-        return ConstraintSpec.of(
-            "json_schema", form.json_schema.schema_, param="response_format.json_schema.schema"
-        )
+        if asked is None:
+            return form.constraint() if form else None
+        if form is not None and form.type != "text":
+            raise BadRequest(
+                "response_format and structured_outputs both give the answer a form; remove one of them",
+                param="structured_outputs",
+            )
+        return asked.constraint()
 
     def sampling(self) -> SamplingParams:
         """Return the sampling parameters; values that are not said keep SamplingParams' defaults."""
         said: dict[str, Any] = self.model_dump(
             include=set(SamplingParams.__dataclass_fields__), exclude_none=True
         )
-        if self.max_completion_tokens is not None:
-            said["max_tokens"] = self.max_completion_tokens
+        for name in ("max_tokens", "seed"):
+            if said.get(name) == NONE:
+                del said[name]
+        if said.get("top_k") == NONE:
+            said["top_k"] = 0
         if self.dry_sequence_breakers is not None:
             said["dry_sequence_breakers"] = tuple(self.dry_sequence_breakers)
         if self.logit_bias is not None:
             said["logit_bias"] = {_token(name): bias for name, bias in self.logit_bias.items()}
         if self.stop is not None:
             said["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if self.ignore_eos:
+            said["min_tokens"] = MAX_TOKENS
         if self.deterministic:
             said.setdefault("seed", 0)
         return SamplingParams(**said)
+
+    def _check(self) -> None:
+        """Raise BadRequest for fields that ask for nothing, or for something else, beside the others."""
+        if self.deterministic and self.speculate:
+            raise BadRequest(
+                "speculate depends on timing and cannot be combined with deterministic; remove one of them",
+                param="speculate",
+            )
+        if self.min_tokens and self.max_tokens and self.min_tokens > self.max_tokens >= 0:
+            raise BadRequest(
+                f"min_tokens is {self.min_tokens:,}, more than max_tokens, {self.max_tokens:,}",
+                param="min_tokens",
+            )
+        if "stream_options" in self.model_fields_set and not self.stream:
+            raise BadRequest("stream_options is only allowed with stream", param="stream_options")
+        if self.top_logprobs and not self.logprobs:
+            raise BadRequest("top_logprobs is only allowed with logprobs", param="top_logprobs")
+        continues = self.messages[-1].role == "assistant"
+        if self.continue_final_message is not None and self.continue_final_message != continues:
+            raise BadRequest(
+                "a last message is continued if its role is assistant, and only then; change continue_final_message",
+                param="continue_final_message",
+            )
+        if not self.add_generation_prompt and not continues:
+            raise BadRequest(
+                "add_generation_prompt false is only allowed with a last message of the role assistant",
+                param="add_generation_prompt",
+            )
+        for i, message in enumerate(self.messages):
+            if message.prefix and not (continues and message is self.messages[-1]):
+                raise BadRequest(
+                    "prefix is only allowed in a last message of the role assistant",
+                    param=f"messages.{i}.prefix",
+                )
 
 
 def _parsed(schema: dict[str, object] | str) -> object:
@@ -210,3 +256,6 @@ def _token(name: str) -> int:
     if not (name.isascii() and name.isdigit() and len(name) <= 10):
         raise BadRequest(f"logit_bias: {name!r:.40} is not a token id", param="logit_bias")
     return int(name)
+
+
+__all__ = ["MAX_ANSWERS", "ChatRequest", "ResponseFormat", "StreamOptions", "StructuredOutputs"]

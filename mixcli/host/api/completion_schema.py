@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mixcli.engine.logprobs import MAX_TOP_LOGPROBS
 from mixcli.errors import BadRequest
-from mixcli.host.api.chat_schema import ChatRequest, Whole
+from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.json_body import validated
+from mixcli.host.api.wire_model import Whole
 from mixcli.host.call import ChatQuestion
 from mixcli.prompts.raw_prompt import RawPrompt
 
@@ -65,7 +66,8 @@ class CompletionRequest(BaseModel):
             raise BadRequest(
                 "max_tokens 0 is for a prompt that comes back whole (echo without stream)", param="max_tokens"
             )
-        options["max_tokens"] = self.max_tokens or DEFAULT_MAX_TOKENS
+        if self.max_tokens is not None or options.get("n_predict") is None:
+            options["max_tokens"] = self.max_tokens or DEFAULT_MAX_TOKENS
         options["messages"] = [{"role": "user", "content": ""}]
         chat = validated(ChatRequest, options)
         prompts = tuple(self._prompts())
@@ -104,5 +106,6 @@ class Completion:
     def questions(self, prompt: RawPrompt) -> list[ChatQuestion]:
         """Return a question for each answer to a prompt; a seed gives each another one."""
         sampling = self.question.sampling
-        seeds = [sampling.seed if sampling.seed is None else sampling.seed + i for i in range(self.request.n)]
-        return [replace(self.question, raw=prompt, sampling=replace(sampling, seed=seed)) for seed in seeds]
+        return [
+            replace(self.question, raw=prompt, sampling=sampling.varied(i)) for i in range(self.request.n)
+        ]

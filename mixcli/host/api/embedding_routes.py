@@ -2,33 +2,44 @@
 
 import asyncio
 import base64
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from mixcli.engine.embedding import Vector
 from mixcli.errors import BadRequest
-from mixcli.host.api.chat_schema import STRICT, Whole
 from mixcli.host.api.completion_schema import PromptField
+from mixcli.host.api.field_rules import FieldRule, harmless, only
 from mixcli.host.api.json_body import parsed, read
 from mixcli.host.api.openapi import body_of
+from mixcli.host.api.wire_model import Whole, WireModel
 from mixcli.host.protocol.messages import TokenUsage
 from mixcli.host.protocol.paths import EMBEDDINGS
 from mixcli.host.state import HostState
 from mixcli.prompts.raw_prompt import RawPrompt
 
+RULES: Mapping[str, FieldRule] = {
+    "model": harmless("OpenAI", "there is one model"),
+    "user": harmless("OpenAI", "names a user to OpenAI"),
+    "truncate_prompt_tokens": only("vLLM", why="shorten the text"),
+    "add_special_tokens": only("vLLM", True),
+}
 
-class EmbeddingRequest(BaseModel):
+
+class EmbeddingRequest(WireModel):
     """POST /v1/embeddings: a text, token ids, or several of either."""
-
-    model_config = STRICT
 
     input: PromptField
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Whole | None = Field(None, ge=1)
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return RULES
 
     def prompts(self) -> list[RawPrompt]:
         """Return the inputs one by one."""

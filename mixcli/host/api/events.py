@@ -52,5 +52,6 @@ def event_stream(
 
 
 def _event(value: JsonObject, *, named: bool) -> bytes:
+    """Write one event, in ASCII: U+2028 and its like end a line for some readers."""
     name = f"event: {value['type']}\n" if named else ""
-    return f"{name}data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+    return f"{name}data: {json.dumps(value)}\n\n".encode()

@@ -5,6 +5,7 @@ Each would be misread in silence, or fail later in a place that no longer knows 
 """
 
 import asyncio
+import contextlib
 import json
 import math
 import re
@@ -15,8 +16,15 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from mixcli.errors import BadRequest
+from mixcli.host.api.field_rules import FieldFault
+from mixcli.host.api.wire_model import WireModel, as_sent
 
 LARGE = 1 << 16  # bytes of a body that are worth a thread
+REFUSALS = {
+    "unknown_parameter",
+    "unsupported_parameter",
+    "unsupported_value",
+}  # codes of sentences that name the field
 MAX_DIGITS = 40  # of a whole number; no field needs more
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # may be a lone surrogate
 _LONE = re.compile("[\ud800-\udfff]")
@@ -120,10 +128,20 @@ def validated(cls: type[T], value: Any) -> T:
     try:
         return cls.model_validate(said)
     except ValidationError as error:
-        found = [(_field(one["loc"], said, one["type"] == "missing"), one["msg"]) for one in _first(error)]
-        path, message = max(found, key=lambda one: len(one[0]))
-        field = dotted(path)
-        raise BadRequest(f"{field}: {message}", param=field) from None
+        raise _bad_request(cls, said, error) from None
+
+
+def _bad_request(cls: type[BaseModel], body: dict[str, Any], error: ValidationError) -> BadRequest:
+    """Return the error for the field that is wrong, by the name that the client used."""
+    sent: Mapping[str, str] = {}
+    if issubclass(cls, WireModel):
+        with contextlib.suppress(FieldFault):
+            found = cls.read_fields(body)
+            body, sent = found.fields, found.sent
+    path, code, message = max((_fault(one, body) for one in _first(error)), key=lambda one: len(one[0]))
+    field = dotted(path)
+    sentence = message if code in REFUSALS else f"{field}: {message}"
+    return as_sent(BadRequest(sentence, param=field, code=code), sent)
 
 
 def dotted(path: Path) -> str:
@@ -132,7 +150,18 @@ def dotted(path: Path) -> str:
 
 
 def _first(error: ValidationError) -> Iterator[Mapping[str, Any]]:
-    yield from error.errors(include_url=False, include_context=False, include_input=False)[:16]
+    yield from error.errors(include_url=False, include_input=False)[:16]
+
+
+def _fault(found: Mapping[str, Any], body: Any) -> tuple[Path, str, str]:
+    """Return where an error lies, OpenAI's code for it, and what is wrong."""
+    kind, context = found["type"], found.get("ctx", {})
+    if "field" in context:  # by a FieldRule
+        return (*_field(found["loc"], body, missing=False), context["field"]), kind, context["message"]
+    path = _field(found["loc"], body, missing=kind == "missing")
+    if kind == "missing":
+        return path, "missing_required_parameter", found["msg"]
+    return path, "invalid_type" if kind.endswith("_type") else "invalid_value", found["msg"]
 
 
 def _field(location: Path, body: Any, missing: bool) -> Path:

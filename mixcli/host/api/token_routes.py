@@ -1,45 +1,56 @@
 """Routes that count and show tokens, as llama-server and vLLM have them, and which experts an answer used."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import Field
 
 from mixcli.errors import BadRequest
-from mixcli.host.api.chat_schema import MAX_MESSAGES, STRICT, ChatMessage, Whole
+from mixcli.host.api.field_rules import FieldRule, alias, harmless, only
 from mixcli.host.api.json_body import parsed, read
+from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage
 from mixcli.host.api.openapi import body_of
+from mixcli.host.api.wire_model import Whole, WireModel
 from mixcli.host.protocol.paths import APPLY_TEMPLATE, DETOKENIZE, EXPERTS, TOKENIZE
 from mixcli.host.state import HostState
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import Message
 from mixcli.prompts.raw_prompt import RawPrompt
 
 MAX_TOKENS = 1 << 20
 
+MODEL_RULES: Mapping[str, FieldRule] = {"model": harmless("vLLM", "there is one model")}
+TOKENIZE_RULES: Mapping[str, FieldRule] = {
+    **MODEL_RULES,
+    "add_special": alias("llama-server", "add_special_tokens"),
+    "add_generation_prompt": only("vLLM", True),
+    "continue_final_message": harmless("vLLM", "a last message of the assistant is open without it"),
+}
+
 Messages = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(WireModel):
     """POST /tokenize: a conversation, ready for an answer, or a text, as vLLM (prompt) or llama-server (content) names it.
 
     To a prompt special tokens are added as vLLM does it, to a content they are not, as llama-server has it.
     """
 
-    model_config = STRICT
-
     messages: Messages | None = None
     prompt: str | None = None
     content: str | None = None
-    add_special_tokens: bool | None = Field(
-        None, validation_alias=AliasChoices("add_special_tokens", "add_special")
-    )
+    add_special_tokens: bool | None = None
     parse_special: bool = False
     return_token_strs: bool = False
     with_pieces: bool = False
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return TOKENIZE_RULES
 
     def asked(self) -> list[Message] | RawPrompt:
         """Return what is to be split; BadRequest where it is nothing, or several things."""
@@ -55,26 +66,28 @@ class TokenizeRequest(BaseModel):
         return [one.message() for one in self.messages]
 
 
-class DetokenizeRequest(BaseModel):
+class DetokenizeRequest(WireModel):
     """POST /detokenize: token ids."""
-
-    model_config = STRICT
 
     tokens: list[Whole] = Field(max_length=MAX_TOKENS, fail_fast=True)
 
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return MODEL_RULES
 
-class ApplyTemplateRequest(BaseModel):
+
+class ApplyTemplateRequest(WireModel):
     """POST /apply-template: a conversation."""
-
-    model_config = STRICT
 
     messages: Messages
 
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return MODEL_RULES
 
-class ExpertsRequest(BaseModel):
+
+class ExpertsRequest(WireModel):
     """POST /mixcli/experts: a conversation that ends with an answer."""
-
-    model_config = STRICT
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
 

@@ -185,7 +185,7 @@ def test_tokens_are_counted_as_a_request_counts_them(host: Host) -> None:
     assert counted["count"] == len(counted["tokens"]) == answer["usage"]["prompt_tokens"]
     assert counted["max_model_len"] == 1024
     assert post(host, "/tokenize", {"prompt": "How many"})["count"] == 2
-    assert post(host, "/tokenize", {}, 400)["error"]["param"] == "messages"
+    assert post(host, "/tokenize", {}, 400)["error"]["param"] == "prompt"
 
 
 def test_routing_of_an_answer(host: Host) -> None:

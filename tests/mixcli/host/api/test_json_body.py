@@ -64,7 +64,7 @@ def with_schema(schema: str) -> str:
         (f'{{{MESSAGES}, "max_tokens": 1{"0" * 30}}}', "max_tokens"),
         (f'{{{MESSAGES}, "seed": true}}', "seed"),
         (f'{{{MESSAGES}, "n": true}}', "n"),
-        (f'{{{MESSAGES}, "n": 2}}', "n"),
+        (f'{{{MESSAGES}, "n": 129}}', "n"),
         (f'{{{MESSAGES}, "stream": "false"}}', "stream"),
         (f'{{{MESSAGES}, "logprobs": 1}}', "logprobs"),
         (f'{{{MESSAGES}, "stop": [""]}}', "stop"),

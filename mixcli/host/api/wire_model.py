@@ -1,0 +1,87 @@
+"""The base of all request models: strict types, no unknown fields, null as absent, and fields under the names that a client sent."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    Strict,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from mixcli.errors import BadRequest
+from mixcli.host.api.field_rules import FieldFault, FieldRule, Translated, translated
+
+
+def _whole(value: object) -> object:
+    """Take 3.0 for 3, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Number = Annotated[float, Strict()]
+Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
+
+
+class WireModel(BaseModel):
+    """A JSON object of a request.
+
+    A bool is not a number, a text is not a bool: what has the wrong type is refused by its name. Numbers beyond JSON's are json_body.py's.
+    A field that the class does not declare is translated, dropped or refused as `rules` have it.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    _sent: Mapping[str, str] = PrivateAttr(default_factory=dict)  # our name of a field -> the client's
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        """Return what becomes of fields that are not declared."""
+        return {}
+
+    @classmethod
+    def read_fields(cls, value: Mapping[str, object]) -> Translated:
+        """Return an object with declared fields only; FieldFault for one that is refused or unknown."""
+        declared = {field.alias or name for name, field in cls.model_fields.items()}
+        return translated(value, cls.rules(), declared)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _translate(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(value, dict):
+            return handler(value)
+        try:
+            found = cls.read_fields(value)
+        except FieldFault as fault:
+            context = {"field": fault.name, "message": str(fault)}
+            raise PydanticCustomError(fault.code, "{message}", context) from None
+        made = handler(found.fields)
+        made._sent = found.sent
+        return made
+
+    @contextlib.contextmanager
+    def named_as_sent(self) -> Iterator[None]:
+        """Name the field in a BadRequest as the client named it."""
+        try:
+            yield
+        except BadRequest as error:
+            raise as_sent(error, self._sent) from error.__cause__
+
+
+def as_sent(error: BadRequest, sent: Mapping[str, str]) -> BadRequest:
+    """Return an error with the field named as the client named it."""
+    for ours, theirs in sent.items():
+        if ours.startswith(f"{error.param}."):  # the object around it, which the client did not write
+            return BadRequest(str(error).replace(error.param, theirs, 1), param=theirs, code=error.code)
+        if error.param == ours or error.param.startswith(f"{ours}."):
+            param = theirs + error.param[len(ours) :]
+            return BadRequest(str(error).replace(error.param, param, 1), param=param, code=error.code)
+    return error
+
+
+__all__ = ["Number", "Whole", "WireModel", "as_sent"]

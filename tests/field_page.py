@@ -1,0 +1,98 @@
+"""Write docs/api-fields.md: what becomes of every field of a chat request, from the tables that the host reads."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mixcli.host.api.chat_fields import CHAT_RULES, MESSAGE_RULES
+from mixcli.host.api.chat_schema import ChatRequest
+from mixcli.host.api.field_rules import FieldRule
+from mixcli.request.sampling_table import RANGES
+
+PAGE = Path(__file__).parents[1] / "docs" / "api-fields.md"
+INTRODUCTION = """# Fields of a chat request
+
+What `POST /v1/chat/completions` does with each field that OpenAI, llama-server, vLLM, Mistral and others have. Nothing that changes an answer is
+ignored: a field is done, or refused with 400 and its name in `param`. `null` counts as absent everywhere. An unknown field is refused.
+Written by `make help`; a test keeps it true.
+"""
+# our own fields that are no numbers of the sampling table
+OURS = {
+    "messages": "the conversation: `role` is `system`, `developer` (the same), `user` or `assistant`; `content` is a text or text parts. A last message of the assistant is continued",
+    "model": "any name; the loaded model answers",
+    "stream": "send the answer as server-sent events",
+    "stream_options": "`include_usage`: end a stream with the counts; only with `stream`",
+    "n": "so many answers, 1 to 128; the prompt is read once, and a seed gives each answer another one",
+    "stop": "up to 16 texts, before any of which the answer ends",
+    "logit_bias": "added to the logits of tokens, by their ids: -100 to 100",
+    "logprobs": "return the log-probability of each token",
+    "top_logprobs": "and of so many of the likeliest, 0 to 20",
+    "response_format": "`json_object`, or `json_schema` with a schema, which is always enforced; llama-server's `schema` beside `json_object` too",
+    "structured_outputs": "one of `json`, `regex`, `grammar` and `choice`, as in vLLM",
+    "dry_sequence_breakers": "texts at which DRY begins again",
+    "ignore_eos": "continue until the limit: no token that ends an answer is chosen",
+    "add_generation_prompt": "`false` only with a last message of the assistant, as in vLLM",
+    "continue_final_message": "must be `true` for a last message of the assistant and `false` for others, as in vLLM",
+    "on_overflow": "`error`, or `drop-oldest` to leave out old turns that do not fit",
+    "return_progress": "events that tell how much of the prompt has been read, as in llama-server",
+    "return_token_ids": "return the tokens of the answer; a message with `token_ids` is not split again",
+    "speculate": "guess tokens from the text so far, and check them; the answer is the same",
+    "park": "keep the computed conversation for its next turn (default)",
+    "persist": "keep it on disk",
+    "deterministic": "compute alone, so that the same request gives the same bytes",
+}
+
+
+def page() -> str:
+    """Return the whole page."""
+    return INTRODUCTION + "".join(
+        f"\n## {title}\n\n{_table(head, rows)}" for title, head, rows in _sections()
+    )
+
+
+def _sections() -> Iterator[tuple[str, tuple[str, ...], Iterable[tuple[str, ...]]]]:
+    names = [name for name in ChatRequest.model_fields if name not in RANGES]
+    yield "Done", ("field", "meaning"), [(f"`{name}`", OURS[name]) for name in names]
+    numbers = [(f"`{name}`", row.text, row.help) for name, row in RANGES.items()]
+    yield "Sampling", ("field", "values", "meaning"), numbers
+    rules = list(CHAT_RULES.items())
+    other = [(f"`{name}`", f"`{rule.becomes}`", rule.origin) for name, rule in rules if rule.becomes]
+    other += [
+        ("`max_tokens`: -1", "no limit", "llama-server, vLLM"),
+        ("`top_k`: -1", "`top_k`: 0", "vLLM"),
+        ("`seed`: -1", "a random seed", "llama-server, vLLM"),
+    ]
+    yield "Other names", ("field", "is", "of"), other
+    yield "Without effect", ("field", "because", "of"), _rows(rules, passes_all=True)
+    some = [
+        (f"`{name}`", " or ".join(f"`{json.dumps(one)}`" for one in rule.passes), rule.why, rule.origin)
+        for name, rule in rules
+        if not rule.becomes and rule.passes
+    ]
+    yield "Only with these values", ("field", "values", "instead of others", "of"), some
+    yield "Refused", ("field", "instead", "of"), _rows(rules, passes_all=False)
+    of_messages = [
+        (
+            f"`{name}`",
+            "no effect" if rule.passes is None else "refused, unless it is empty",
+            rule.why,
+            rule.origin,
+        )
+        for name, rule in MESSAGE_RULES.items()
+    ]
+    yield "In a message", ("field", "what becomes of it", "because, or instead", "of"), of_messages
+
+
+def _rows(rules: Iterable[tuple[str, FieldRule]], *, passes_all: bool) -> Iterator[tuple[str, str, str]]:
+    for name, rule in rules:
+        if not rule.becomes and (rule.passes is None if passes_all else rule.passes == ()):
+            yield f"`{name}`", rule.why, rule.origin
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
