@@ -132,8 +132,8 @@ def _fastest(shape: ModelShape, machine: Machine, request: PlanRequest, placemen
     if request.n_ubatch or found.placement.n_ubatch >= min(machine.ubatches):
         return found
     why = (
-        f"n_ubatch is {found.placement.n_ubatch}: larger ones do not fit, "
-        "or take memory that experts use better"
+        f"n_ubatch reduced to {found.placement.n_ubatch}: larger ones do not fit, "
+        "or leave too little memory for experts"
     )
     return replace(found, reasons=(why, *found.reasons))
 

@@ -181,10 +181,11 @@ def _describe(stored: "StoredModel", fresh: bool) -> None:
 
 def _show(summary: "PullPlan") -> None:
     """Print what a dry run found."""
-    console.table(
-        ("FILE", "SIZE", "DOWNLOADED"),
-        [(file.name, format_bytes(file.size), format_bytes(file.here)) for file in summary.files],
-    )
+    if summary.files:  # unknown without a network
+        console.table(
+            ("FILE", "SIZE", "DOWNLOADED"),
+            [(file.name, format_bytes(file.size), format_bytes(file.here)) for file in summary.files],
+        )
     rows = [
         ("model", summary.label),
         ("from", summary.origin),

@@ -121,7 +121,7 @@ def explain(error: Exception, place: Place) -> MixcliError:
             wait=f"in {wait:.0f} s" if wait is not None and wait <= LONGEST_WAIT else "later",
             detail=_detail(error),
             error=type(error).__name__,
-            kept="downloaded data is kept: run the same command again",
+            kept="downloaded data is kept: run the same command again" if place.file else "then try again",
         )
     )
 

@@ -18,6 +18,9 @@ from quantize.sources.gguf_header import GgufHeader
 MAX_TEXT = 200  # characters of a name that a file gives itself
 
 
+LABELS = {"since": "installed", "prompt": "prompt format"}  # where people read another word than programs
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """The facts of a model, in reading order: counts, bytes, and texts; None for what only a manifest says."""
@@ -61,7 +64,11 @@ class ModelInfo:
             "files": "\n".join(self.files),
         }
         hidden = {"active_parameters", "experts_used"}
-        return [(key, str(value)) for key, value in shown.items() if key not in hidden and value != ""]
+        return [
+            (LABELS.get(key, key), str(value))
+            for key, value in shown.items()
+            if key not in hidden and value != ""
+        ]
 
 
 @dataclass(frozen=True)
