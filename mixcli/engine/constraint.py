@@ -107,6 +107,8 @@ class Grammars:
         return (spec, at_start and self._vocab.adds_space_prefix) in self._compiled
 
     def _compile(self, spec: ConstraintSpec, spaced: bool) -> LLMatcher:
+        if spec.kind == "answer":
+            return self._matcher(_whole_answer(spec), spec)
         answer = _grammar(spec)
         matcher = self._matcher([answer], spec)
         if not spaced:
@@ -216,6 +218,19 @@ def _without_blank_lines(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if line.strip()) + "\n"
 
 
+def _whole_answer(spec: ConstraintSpec) -> list[dict[str, Any]]:
+    """Return the grammar of a whole answer, then those that it names: the arguments of its tools, and its content."""
+    told = json.loads(spec.text)
+    grammars = [{"lark_grammar": told["lark"]}]
+    for i, schema in enumerate(told["schemas"]):
+        arguments = ConstraintSpec("json_schema", schema, spec.param)
+        grammars.append({"name": f"tool{i}", **_grammar(arguments)})
+    if told["form"]:
+        kind, text = told["form"]
+        grammars.append({"name": "form", **_grammar(ConstraintSpec(kind, text, spec.param))})
+    return grammars
+
+
 def _grammar(spec: ConstraintSpec) -> dict[str, Any]:
     """Return the constraint as one grammar of llguidance. Raises BadRequest."""
     try:
@@ -236,7 +251,9 @@ def _grammar(spec: ConstraintSpec) -> dict[str, Any]:
 def _refusal(matcher: LLMatcher, spec: ConstraintSpec) -> BadRequest:
     """Return llguidance's error of several lines as one sentence."""
     said = matcher.get_error()
-    name = spec.kind.replace("_", " ").replace("json", "JSON")
+    name = (
+        "schema of a tool" if spec.kind == "answer" else spec.kind.replace("_", " ").replace("json", "JSON")
+    )
     for words, saying in _SAYINGS.items():
         if words in said:
             return BadRequest(f"the {name} cannot be used: {saying}", param=spec.param)

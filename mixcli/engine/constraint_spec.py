@@ -6,20 +6,27 @@ their size is limited here (schemas: json_schema.py); what they cost beyond that
 
 import json
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from mixcli.engine.json_schema import MAX_COUNT, MAX_DEPTH, check_repeats, prepared
 from mixcli.errors import BadRequest
 from mixcli.request.sampling_table import shown
 
-Kind = Literal["json_schema", "json_object", "regex", "grammar"]
+Kind = Literal["json_schema", "json_object", "regex", "grammar", "answer"]
+_ASKED = (
+    "json_schema",
+    "json_object",
+    "regex",
+    "grammar",
+)  # what requests may ask for; answer_grammar.py makes the other
 
 MAX_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class ConstraintSpec:
-    """A checked constraint, usable as a key: `text` is a schema's JSON (its order kept), a regex, a grammar, or empty.
+    """A checked constraint, usable as a key: `text` is a schema's JSON (its order kept), a regex, a grammar, or empty; of a
+    whole answer with tool calls the JSON of a Lark grammar and of the schemas in it.
 
     `param` is the request's field that it came from, for errors.
     """
@@ -34,8 +41,8 @@ class ConstraintSpec:
 
         Raises BadRequest that names `param`.
         """
-        if kind not in get_args(Kind):
-            raise BadRequest(f"{kind!r:.40} is not one of {', '.join(get_args(Kind))}", param=param)
+        if kind not in _ASKED:
+            raise BadRequest(f"{kind!r:.40} is not one of {', '.join(_ASKED)}", param=param)
         if kind == "json_object":
             return cls(kind, "", param)
         name = kind.replace("_", " ")

@@ -160,8 +160,8 @@ class Engine:
 
     def _abort(self, sequence: Sequence) -> None:
         generation = self._generations.get(sequence.id)
-        text = generation.rest() if generation and sequence.n_generated else ""
-        self._finish(sequence, Output(sequence.id, text, (), "abort"))
+        text, segments = generation.rest() if generation and sequence.n_generated else ("", ())
+        self._finish(sequence, Output(sequence.id, text, (), "abort", segments=segments))
 
     def _restore(self, sequence: Sequence) -> None:
         """Load from disk the longest prefix of this prompt, if it is much longer than the cached one."""

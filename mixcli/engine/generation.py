@@ -10,6 +10,7 @@ from mixcli.engine.prompt_lookup import PromptLookup
 from mixcli.engine.sequence import FinishReason, Request, TokenResult
 from mixcli.engine.token_sampler import Logits
 from mixcli.llama.model import Vocab
+from mixcli.prompts.answer_parser import Segment, joined
 from mixcli.prompts.detokenizer import Detokenizer, StopMatcher
 
 MAX_FORCED = 32  # tokens that are computed at once
@@ -24,6 +25,7 @@ class Generation:
         self._constraint = constraint
         self._detokenizer = Detokenizer(vocab, at_start=not request.continues_text)
         self._stops = StopMatcher(request.sampling.stop)
+        self._parser = request.shape.parser() if request.shape else None
         self._lookup = PromptLookup() if request.speculate else None
         self._guessed = False  # whether the last draft was a guess, not what the constraint forces
         n_room = n_ctx - len(request.prompt) + 1  # the last token need not be computed
@@ -53,16 +55,52 @@ class Generation:
         if self._constraint is not None:
             self._constraint.accept(token)
         if self._vocab.is_end(token):
-            return TokenResult(None, self.rest(), finish_reason="stop")
+            segments, _ = self._ended()
+            return TokenResult(
+                None, _content(segments), finish_reason="stop", segments=segments if self._parser else ()
+            )
         n_top = self._request.top_logprobs
         logprob = None if n_top is None else token_logprobs(logits, token, n_top)
         self._n_left -= 1
         self._n_chosen += 1
-        text, stopped = self._stops.push(self._detokenizer.push(token))
-        if stopped:
-            return TokenResult(token, text, logprob, "stop")
-        reason = self._end()
-        return TokenResult(token, text if reason is None else text + self.rest(), logprob, reason)
+        segments, stopped = self._read(token)
+        reason: FinishReason | None = "stop" if stopped else self._end()
+        if reason is not None and not stopped:
+            rest, _ = self._ended()
+            segments = joined((*segments, *rest))
+        kept = segments if self._parser else ()
+        return TokenResult(token, _content(segments), logprob, reason, kept)
+
+    def _read(self, token: int) -> tuple[tuple[Segment, ...], bool]:
+        """Return what a token adds that can be shown, and whether a stop text ended the answer."""
+        if self._parser is None:
+            text, stopped = self._stops.push(self._detokenizer.push(token))
+            return (Segment("content", text),), stopped
+        text = self._detokenizer.flush() if self._parser.marks(token) else self._detokenizer.push(token)
+        return self._unstopped(self._parser.push(token, text))
+
+    def _ended(self) -> tuple[tuple[Segment, ...], bool]:
+        """Return what was held back, at the end of an answer that no stop text ended."""
+        text = self._detokenizer.flush()
+        found = self._parser.flush(text) if self._parser else [Segment("content", text)]
+        segments, stopped = self._unstopped(found)
+        if not stopped and (held := self._stops.flush()):
+            segments = (*segments, Segment("content", held))
+        return segments, stopped
+
+    def _unstopped(self, found: Sequence[Segment]) -> tuple[tuple[Segment, ...], bool]:
+        """Look for stop texts in content; what follows one is left out."""
+        kept: list[Segment] = []
+        for one in found:
+            if one.kind != "content":
+                held = self._stops.flush()
+                kept += [Segment("content", held)] * bool(held) + [one]
+                continue
+            text, stopped = self._stops.push(one.text)
+            kept += [Segment("content", text)] * bool(text)
+            if stopped:
+                return tuple(kept), True
+        return tuple(kept), False
 
     def _choose(self, logits: Logits) -> int:
         """Choose a token; one that ends the answer only when it is long enough, or where the constraint allows no other."""
@@ -84,11 +122,15 @@ class Generation:
             return "stop"
         return "length" if self._n_left <= 0 else None
 
-    def rest(self) -> str:
-        """Return the text that was held back, at the end of an answer that no stop text ended."""
-        text, stopped = self._stops.push(self._detokenizer.flush())
-        return text if stopped else text + self._stops.flush()
+    def rest(self) -> tuple[str, tuple[Segment, ...]]:
+        """Return the text that was held back, and with a parser its segments, at the end of an answer that no stop text ended."""
+        segments, _ = self._ended()
+        return _content(segments), segments if self._parser else ()
 
     def close(self) -> None:
         """Free the sampler."""
         self._sampler.close()
+
+
+def _content(segments: Sequence[Segment]) -> str:
+    return "".join(one.text for one in segments if one.kind == "content")

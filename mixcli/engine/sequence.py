@@ -11,6 +11,8 @@ from mixcli.engine.labels import LabelScores
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import MixcliError
+from mixcli.prompts.answer_parser import AnswerParser, Segment, joined
+from mixcli.prompts.answer_syntax import AnswerSyntax
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -24,6 +26,19 @@ class Label:
 
 
 @dataclass(frozen=True)
+class AnswerShape:
+    """What an answer may have beside content: calls of tools where it `expects_calls`, and reasoning, opened by the prompt or by the model."""
+
+    syntax: AnswerSyntax
+    expects_calls: bool = False
+    in_reasoning: bool = False
+
+    def parser(self) -> AnswerParser:
+        """Return what parses one answer."""
+        return AnswerParser(self.syntax, expects_calls=self.expects_calls, in_reasoning=self.in_reasoning)
+
+
+@dataclass(frozen=True)
 class Request:
     """What the engine is asked for: continue `prompt` (token ids) as `sampling` says.
 
@@ -32,7 +47,7 @@ class Request:
     None for none) asks for log-probabilities, `speculate` for drafts out of the text so far. `park` keeps the answer in the KV cache for a next turn; without it
     only what others begin with too is kept. `persist` writes what is kept to disk when the process ends. `deterministic` computes the
     same bits whatever runs before, beside and after it: alone in the cache, in pieces that begin at fixed places; `park` and `persist`
-    mean nothing then.
+    mean nothing then. With a `shape` the answer is split into segments; stop texts are looked for in its content only.
     """
 
     id: str
@@ -46,6 +61,7 @@ class Request:
     park: bool = True
     persist: bool = False
     deterministic: bool = False
+    shape: AnswerShape | None = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +94,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class TokenResult:
-    """One choice: the token (None for one that ends the answer), the text that can be shown with it, and why the answer ends here, if so."""
+    """One choice: the token (None for one that ends the answer), the text that can be shown with it, and why the answer ends here, if so.
+
+    `segments` are that text and what is beside it, where the request asked for a shape.
+    """
 
     token: int | None
     text: str
     logprob: TokenLogprobs | None = None
     finish_reason: FinishReason | None = None
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,7 @@ class Output:
     """What one step brought for one request; the last one has `finish_reason` and `usage`.
 
     `label_probs` are in the order of the request's labels and sum to one. A `progress` comes while the prompt is read. With an
-    `error` the request is over too.
+    `error` the request is over too. `segments` are the text and what is beside it, of a request with a shape.
     """
 
     id: str
@@ -103,6 +123,7 @@ class Output:
     label_probs: tuple[float, ...] = ()
     progress: Progress | None = None
     error: MixcliError | None = None
+    segments: tuple[Segment, ...] = ()
 
     @classmethod
     def of(cls, request_id: str, results: Iterable[TokenResult]) -> "Output":
@@ -114,6 +135,7 @@ class Output:
             tuple(one.token for one in chosen if one.token is not None),
             chosen[-1].finish_reason if chosen else None,
             logprobs=tuple(one.logprob for one in chosen if one.logprob is not None),
+            segments=joined([segment for one in chosen for segment in one.segments]),
         )
 
     @property

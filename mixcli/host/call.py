@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output
+from mixcli.prompts.answer_parser import Segment, joined
 from mixcli.prompts.context_overflow import Policy
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import NO_TOOLS, Message, PromptOptions, ToolUse
 from mixcli.prompts.raw_prompt import RawPrompt
 
 
@@ -31,11 +32,19 @@ class ChatQuestion:
     persist: bool = False
     deterministic: bool = False
     on_overflow: Policy = "error"
+    tool_use: ToolUse = NO_TOOLS
+    reasoning_effort: str | None = None
+
+    @property
+    def prompt_options(self) -> PromptOptions:
+        """What the prompt has beside the messages."""
+        return PromptOptions(self.tool_use.tools, self.reasoning_effort)
 
     @property
     def n_characters(self) -> int:
         """The length of all texts that must be split into tokens."""
         n_raw = self.raw.n_characters if self.raw else 0
+        n_raw += sum(len(one.description) + len(one.parameters) for one in self.tool_use.tools)
         return n_raw + sum(map(len, self.choices)) + sum(one.n_characters for one in self.messages)
 
     @property
@@ -69,6 +78,11 @@ class Call:
     @property
     def text(self) -> str:
         return "".join(output.text for output in self.outputs)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """What came so far, split into content, reasoning and calls."""
+        return joined([one for output in self.outputs for one in output.segments])
 
     @property
     def token_ids(self) -> list[int]:

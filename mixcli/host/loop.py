@@ -130,8 +130,8 @@ class EngineLoop:
 
     def _needs_grammar(self, call: Call) -> bool:
         question = call.question
-        is_known = self.status == READY and not self._preparation.needs_grammar(question)
-        return question.constraint is not None and not is_known
+        is_free = question.constraint is None and not question.tool_use.tools
+        return not is_free and (self.status != READY or self._preparation.needs_grammar(question))
 
     # the engine's thread
 

@@ -10,17 +10,19 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
+from mixcli.engine.answer_grammar import answer_grammar
 from mixcli.engine.constraint import Constraint
+from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.embedding import Vector, embeddings, pooling_of
 from mixcli.engine.engine import Engine
 from mixcli.engine.expert_routing import ExpertRouting, routing
 from mixcli.engine.faults import request_error
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.prompt_logprobs import prompt_logprobs
-from mixcli.engine.sequence import Label, Request
+from mixcli.engine.sequence import AnswerShape, Label, Request
 from mixcli.errors import BadRequest, ContextOverflow, ModelDied
 from mixcli.host.call import ChatQuestion
 from mixcli.llama.loading import Loaded
@@ -29,7 +31,7 @@ from mixcli.prompts.base_model import NO_FORMAT
 from mixcli.prompts.chat_format import ChatFormat, check
 from mixcli.prompts.context_overflow import fitted
 from mixcli.prompts.detokenizer import Detokenizer
-from mixcli.prompts.formats import Message
+from mixcli.prompts.messages import NO_OPTIONS, Message, PromptOptions
 from mixcli.prompts.min_tokens import TokenBound
 from mixcli.prompts.raw_prompt import RawPrompt, RawPrompts
 
@@ -114,24 +116,55 @@ class Preparation:
         prompt, n_dropped = (
             (self.encode_raw(question.raw), 0) if question.raw else self._conversation(question)
         )
-        continues = question.continues_text
-        constraint = None
-        if question.constraint is not None and not labels:
-            constraint = self.engine.compile(question.constraint, at_start=not continues)
+        shape = None if labels or question.raw else self._shape(question, prompt)
+        constraint = None if labels else self._constraint(question, shape)
         request = Request(
             id=call_id,
             prompt=tuple(prompt),
             sampling=question.sampling,
-            continues_text=continues,
-            constraint=question.constraint,
+            continues_text=question.continues_text,
+            constraint=constraint.spec if constraint else None,
             labels=labels,
             top_logprobs=question.top_logprobs,
             speculate=question.speculate,
             park=question.park,
             persist=question.persist,
             deterministic=question.deterministic,
+            shape=shape,
         )
         return Prepared(request, constraint, n_dropped)
+
+    def _shape(self, question: ChatQuestion, prompt: Sequence[int]) -> AnswerShape | None:
+        """Return what the answer may have beside content; None for content only."""
+        syntax = self.format.syntax
+        if not question.tool_use.tools and syntax.reasoning is None:
+            return None
+        opened = syntax.opens_reasoning(prompt, self.loaded.model.vocab)
+        return AnswerShape(syntax, bool(question.tool_use.callable), opened)
+
+    def _constraint(self, question: ChatQuestion, shape: AnswerShape | None) -> Constraint | None:
+        """Return what the answer is held to, compiled; the schemas of tools that cannot be enforced only where these are strict."""
+
+        def compiled(*, loose: bool) -> Constraint | None:
+            spec = self._grammar(question, shape, loose=loose)
+            return self.engine.compile(spec, at_start=not question.continues_text) if spec else None
+
+        try:
+            return compiled(loose=False)
+        except BadRequest:
+            if all(tool.strict for tool in question.tool_use.callable):
+                raise
+            return compiled(loose=True)
+
+    def _grammar(
+        self, question: ChatQuestion, shape: AnswerShape | None, *, loose: bool = False
+    ) -> ConstraintSpec | None:
+        if shape is None:
+            return question.constraint
+        opened = shape.in_reasoning
+        return answer_grammar(
+            shape.syntax, question.tool_use, question.constraint, loose=loose, in_reasoning=opened
+        )
 
     def _conversation(self, question: ChatQuestion) -> tuple[list[int], int]:
         """Return the token ids of a conversation, and how many of its messages were left out."""
@@ -139,11 +172,11 @@ class Preparation:
         answers = AnswerTokenCache(self.loaded.model.vocab) if question.deterministic else self.answers
         return fitted(
             answers.recall(question.messages),
-            self.format.encode,
+            partial(self.format.encode, options=question.prompt_options),
             self._n_ctx,
             question.sampling.max_tokens,
             question.on_overflow,
-            self._least,
+            partial(self._least, options=question.prompt_options),
         )
 
     def encode_raw(self, prompt: RawPrompt, param: str = "prompt") -> list[int]:
@@ -166,9 +199,13 @@ class Preparation:
 
     def needs_grammar(self, question: ChatQuestion) -> bool:
         """Whether a constraint must be compiled first."""
-        return question.constraint is not None and not self.engine.has_compiled(
-            question.constraint, at_start=not question.continues_text
-        )
+        if question.choices or (question.constraint is None and not question.tool_use.tools):
+            return False
+        try:
+            spec = self._grammar(question, None if question.raw else self._shape(question, ()))
+        except BadRequest:  # which is said when it is prepared
+            return False
+        return spec is not None and not self.engine.has_compiled(spec, at_start=not question.continues_text)
 
     def tokenize(self, asked: Sequence[Message] | RawPrompt) -> list[int]:
         """Return the token ids of a conversation, ready for an answer, or of a text; raise BadRequest far beyond any context."""
@@ -223,7 +260,7 @@ class Preparation:
         return {
             "completion_chat": self.format.name != NO_FORMAT and not is_embedder,
             "completion_fim": self.raw_prompts.has_infill,
-            "function_calling": False,
+            "function_calling": self.format.name != NO_FORMAT and not is_embedder,
             "vision": False,
             "embeddings": is_embedder,
         }
@@ -245,12 +282,13 @@ class Preparation:
     def _n_ctx(self) -> int:
         return self.loaded.context.n_ctx
 
-    def _least(self, messages: Sequence[Message]) -> int:
+    def _least(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> int:
         """Return a lower bound of a conversation's tokens; 0 at once for one with no more bytes than the context has tokens."""
-        if 4 * sum(len(message.content) for message in messages) <= self._n_ctx:
+        n_tools = sum(len(one.description) + len(one.parameters) for one in options.tools)
+        if 4 * (n_tools + sum(message.n_characters for message in messages)) <= self._n_ctx:
             return 0
         check(messages)
-        return self._bound.of(self.format.layout(messages))
+        return self._bound.of(self.format.layout(messages, options))
 
     @cached_property
     def raw_prompts(self) -> RawPrompts:

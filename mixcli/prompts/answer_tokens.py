@@ -43,13 +43,17 @@ class AnswerTokenCache:
         ]
 
     def _recalled(self, message: Message) -> Message:
+        if message.calls or message.reasoning:  # of which the text is a part
+            return replace(message, tokens=())
         if message.tokens and self._spell(message.tokens, message.content):
             return message
         return replace(message, tokens=self._known.get(message.content, ()))
 
     def _spell(self, tokens: Sequence[int], text: str) -> bool:
         n_vocab = self._vocab.n_tokens
-        if not all(0 <= token < n_vocab and not self._vocab.is_end(token) for token in tokens):
+        if not all(
+            0 <= token < n_vocab and self._vocab.piece(token) for token in tokens
+        ):  # no control tokens
             return False
         writer = Detokenizer(self._vocab)
         return "".join(writer.push(token) for token in tokens) == text

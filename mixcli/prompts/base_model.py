@@ -5,6 +5,7 @@ from typing import NoReturn
 
 from mixcli.errors import BadRequest, UsageError
 from mixcli.llama.model import Model
+from mixcli.prompts.answer_syntax import AnswerSyntax
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.content_tokenizer import ContentTokenizer
 from mixcli.prompts.messages import NO_OPTIONS, Message, PromptOptions
@@ -25,4 +26,4 @@ def format_of(model: Model) -> ChatFormat:
     ) -> NoReturn:
         raise BadRequest(f"{reason}, or continue text with /v1/completions", param="messages")
 
-    return ChatFormat(NO_FORMAT, refuse, ContentTokenizer(model.vocab))
+    return ChatFormat(NO_FORMAT, refuse, ContentTokenizer(model.vocab), AnswerSyntax())

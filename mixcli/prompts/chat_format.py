@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from mixcli.errors import BadRequest, UsageError
 from mixcli.llama.model import Model, Vocab
+from mixcli.prompts.answer_syntax import AnswerSyntax
 from mixcli.prompts.content_tokenizer import ContentTokenizer
-from mixcli.prompts.format_check import TemplateProbes, fingerprint
+from mixcli.prompts.format_check import fingerprint
 from mixcli.prompts.formats import chatml, mistral_v1
 from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, Part, PromptOptions
 from mixcli.prompts.mistral_formats import EFFORTS, VERSIONS, mistral, suits
@@ -25,12 +26,13 @@ _DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^{}]{0,8000}?)<\|
 class ChatFormat:
     """How one model wants its conversations: `name` ("mistral-v3", "chatml", "jinja") and what encodes them.
 
-    `efforts` are the values of reasoning_effort that the model knows.
+    `syntax` is how it writes calls and reasoning into its answers; `efforts` are the values of reasoning_effort that it knows.
     """
 
     name: str
     layout: Layout
     tokenizer: ContentTokenizer
+    syntax: AnswerSyntax
     efforts: tuple[str, ...] = ()
 
     @classmethod
@@ -57,9 +59,9 @@ class ChatFormat:
         vocab: Vocab,
         efforts: tuple[str, ...] = EFFORTS,
     ) -> "ChatFormat":
-        return cls(
-            name, _built(name, template, vocab, efforts), tokenizer, efforts if name == _name(15) else ()
-        )
+        syntax = AnswerSyntax.of_format(name, vocab, template)
+        known = efforts if name == _name(15) else ()
+        return cls(name, _built(name, template, vocab, efforts), tokenizer, syntax, known)
 
     @classmethod
     def _by_template(cls, template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> "ChatFormat":
@@ -75,18 +77,19 @@ class ChatFormat:
         from mixcli.prompts.jinja import JinjaLayout
 
         jinja = JinjaLayout(template, tokenizer, vocab)
-        probes = TemplateProbes(template, jinja.renderer, vocab)
+        probes = jinja.probes
         efforts = probes.efforts
         layouts = {name: _built(name, template, vocab, efforts or EFFORTS) for name in candidates}
         alike = [name for name, layout in layouts.items() if probes.plain(layout)]
         if not alike:
-            return cls("jinja", jinja, tokenizer, efforts)
+            return cls("jinja", jinja, tokenizer, jinja.syntax, efforts)
         if not probes.knows_tools:
             return cls._own(_by_tokens(alike, vocab), template, tokenizer, vocab, efforts or EFFORTS)
         for name in alike:
             if probes.with_tools(layouts[name]):
-                return cls(name, layouts[name], tokenizer, efforts)
-        return cls(alike[0], _either(layouts[alike[0]], jinja), tokenizer, efforts)
+                syntax = AnswerSyntax.of_format(name, vocab, template)
+                return cls(name, layouts[name], tokenizer, syntax, efforts)
+        return cls(alike[0], _either(layouts[alike[0]], jinja), tokenizer, jinja.syntax, efforts)
 
     def encode(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> list[int]:
         """Return the prompt's token ids, ready for the assistant's answer.

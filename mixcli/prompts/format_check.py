@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from mixcli.errors import IntegrityError
 from mixcli.llama.model import Vocab
+from mixcli.prompts.answer_syntax import AnswerSyntax
 from mixcli.prompts.jinja_process import TemplateProcess, TemplateRefusal
 from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, PromptOptions, Tool, ToolCall
 from mixcli.prompts.template_variables import TemplateVariables
@@ -102,6 +103,14 @@ class TemplateProbes:
         """Whether the template has a place for tools, calls and results."""
         texts = [text for _, text in self._tools if isinstance(text, str)]
         return len(texts) >= 2 and all(TOOLS[0].name in text for text in texts)
+
+    @cached_property
+    def syntax(self) -> AnswerSyntax | None:
+        """How the template writes calls; None where it knows no tools, or writes them in a way that is not known here."""
+        text = self._tools[0][1]
+        if not self.knows_tools or not isinstance(text, str):
+            return None
+        return AnswerSyntax.of_example(text, TOOLS[0].name, self._vocab, self._template)
 
     @cached_property
     def efforts(self) -> tuple[str, ...]:

@@ -19,12 +19,14 @@ from threading import RLock
 
 from mixcli.errors import BadRequest, IntegrityError
 from mixcli.llama.model import Vocab
+from mixcli.prompts.answer_syntax import AnswerSyntax
 from mixcli.prompts.content_tokenizer import ContentTokenizer
 from mixcli.prompts.format_check import TemplateProbes
 from mixcli.prompts.jinja_process import BrokenTemplate, TemplateProcess, TemplateRefusal
 from mixcli.prompts.messages import NO_OPTIONS, Message, Part, PromptOptions
 from mixcli.prompts.template_provenance import BRACKET, Provenance
 from mixcli.prompts.template_variables import TemplateVariables, texts_of
+from mixcli.prompts.tool_json import nine
 from mixcli.prompts.tool_text import as_text
 
 MAX_TEMPLATE = 1 << 18  # characters; the longest template known has about 30,000
@@ -51,21 +53,28 @@ class JinjaLayout:
                 f"the model's chat template has {len(template):,} characters; the limit is {MAX_TEMPLATE:,}"
             )
         self._tokenizer, self._vocab = tokenizer, vocab
+        self._template = template
         self.renderer = TemplateProcess(template, _tokens(vocab))
+        self.probes = TemplateProbes(template, self.renderer, vocab)
         self._lock = RLock()
 
     def __call__(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> list[Part]:
         messages = _clean(messages)
         with self._lock:
-            if not self._knows_tools:
+            if self.probes.syntax is None:
                 messages = as_text(messages, options.tools, results_from="user")
                 options = replace(options, tools=())
-            return self._of(messages, options)
+            try:
+                return self._of(messages, options)
+            except BadRequest:
+                if (shorter := _with_short_ids(messages)) == messages:
+                    raise
+                return self._of(shorter, options)
 
-    @cached_property
-    def _knows_tools(self) -> bool:
-        """Whether the template has a place for tools, calls and results."""
-        return TemplateProbes("", self.renderer, self._vocab).knows_tools
+    @property
+    def syntax(self) -> AnswerSyntax:
+        """How the model writes calls: as the template does, or between tags where the template has no place for tools."""
+        return self.probes.syntax or AnswerSyntax.of("tags", self._vocab, self._template)
 
     def _of(self, messages: Sequence[Message], options: PromptOptions) -> list[Part]:
         try:
@@ -262,6 +271,18 @@ def _clean(messages: Sequence[Message]) -> list[Message]:
     if not n:
         raise BadRequest("messages has only empty answers; start with a user message", param="messages")
     return list(messages[:n])
+
+
+def _with_short_ids(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with ids of calls as Mistral's templates demand them."""
+    return [
+        replace(
+            one,
+            calls=tuple(replace(call, id=nine(call.id)) for call in one.calls),
+            call_id=nine(one.call_id) if one.call_id else "",
+        )
+        for one in messages
+    ]
 
 
 def _end_of(text: str, content: str) -> int:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 Part = int | str  # a token, or one run of text
 
@@ -68,6 +68,29 @@ class Message:
         """The length of all that people wrote in it."""
         n = len(self.content) + len(self.reasoning) + len(self.call_id) + len(self.name)
         return n + sum(len(one.id) + len(one.name) + len(one.arguments) for one in self.calls)
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """The tools of a request and how they may be used: `auto` leaves it to the model, `required` wants a call, of `only` where it is named.
+
+    Without `parallel` an answer has one call at most.
+    """
+
+    tools: tuple[Tool, ...] = ()
+    choice: Literal["auto", "none", "required"] = "auto"
+    only: str | None = None
+    parallel: bool = True
+
+    @property
+    def callable(self) -> tuple[Tool, ...]:
+        """The tools that the model may call."""
+        if self.choice == "none":
+            return ()
+        return tuple(tool for tool in self.tools if self.only in (None, tool.name))
+
+
+NO_TOOLS = ToolUse()
 
 
 @dataclass(frozen=True)

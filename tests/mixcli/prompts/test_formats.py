@@ -29,7 +29,7 @@ def test_our_chatml_equals_the_models_own_template(smol: Model, messages: list[M
     assert chat.name == "chatml"
     template = smol.chat_template
     assert template is not None
-    own = ChatFormat("jinja", JinjaLayout(template, chat.tokenizer, smol.vocab), chat.tokenizer)
+    own = ChatFormat("jinja", JinjaLayout(template, chat.tokenizer, smol.vocab), chat.tokenizer, chat.syntax)
     assert chat.encode(messages) == own.encode(messages)
 
 
