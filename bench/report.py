@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.engine.page import engine_section
 from bench.gpu.table import table
+from bench.serve_page import serve_section
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -182,6 +183,10 @@ def _engine_section(result: Result) -> list[str]:
     return engine_section(result, _machine)
 
 
+def _serve_section(result: Result) -> list[str]:
+    return serve_section(result, _machine)
+
+
 def _batch_section(result: Result) -> list[str]:
     """Labels by `mixcli batch` against llama-server, and what a process of `mixcli run` costs."""
     lines = ["## run and batch as processes", ""]
@@ -227,6 +232,7 @@ its gain in prefill (at 24 GiB both use micro-batches of 512, with as many exper
 
 SECTIONS: dict[str, Callable[[Result], list[str]]] = {
     "engine.json": _engine_section,
+    "serve.json": _serve_section,
     "batch.json": _batch_section,
     "quantize.json": _quantize_section,
     "kernels.json": _kernels_section,

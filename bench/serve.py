@@ -1,0 +1,344 @@
+"""python -m bench.serve [--only load|shared|beside] [--rounds N] [--python PYTHON]
+
+`mixcli serve` under many clients at once, on the demo: 200 requests of 32 clients, each with a beginning of its own and all behind a system prompt of 200
+tokens, against llama-server with as many slots; and what a prompt of 3,000 tokens does to the answers beside it. The result is in
+bench/results/serve.json, and docs/benchmarks.md is written again. Ends with 1 if a promise is not kept.
+"""
+
+import argparse
+import contextlib
+import http.client
+import itertools
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Any
+
+from bench.engine import texts
+from bench.engine.client import CHAT, TIMEOUT, Connection
+from bench.engine.scenario import Numbers, Side, medians, take_turns
+from bench.engine.servers import llama_server
+from bench.engine.subject import Setting, demo
+from bench.peers import Peers, peers
+from bench.process import as_installed
+from bench.report import RESULTS, machine, write_result
+from bench.report import main as write_docs
+
+FOLDER = Path(__file__).parent.parent / "build" / "bench"
+N_REQUESTS, N_CLIENTS = 200, 32
+N_TOKENS = (8, 40)  # of an answer, drawn
+N_CTX = 8192  # tokens for all
+N_CTX_SLOT = {32: 512, 4: 4096}  # of llama-server: tokens by number of slots
+N_LONG = 3000  # tokens of the long prompt
+FIRST, SECOND = 0.3, 2.0  # seconds from the long prompt to the first short one, and from each to the next
+BANNER = re.compile(r"http://([\d.]+):(\d+)/v1")
+START = 120.0  # seconds that a server may take
+
+Connect = Callable[[], http.client.HTTPConnection]
+Body = Mapping[str, Any]
+
+# what is promised: of which scenario, what, number of mixcli, sign, limit; a ratio is in terms of the same number of llama-server
+LIMITS: tuple[tuple[str, str, str, str, float, bool], ...] = (
+    ("load", "answers that came whole, of all requests", "whole", "at least", 1.0, False),
+    ("load", "95th percentile of the wait for an answer, in terms of the median", "late", "at most", 2.0, False),
+    ("load", "tokens a second, in terms of llama-server", "total", "at least", 1.0, True),
+    ("shared", "answers that came whole, of all requests", "whole", "at least", 1.0, False),
+    ("shared", "tokens a second behind a shared system prompt, in terms of llama-server", "total", "at least", 1.5, True),
+    ("beside", "longest pause of a running answer, s", "pause", "at most", 1.5, False),
+    ("beside", "first token of a short request beside a long prompt and a running answer, s", "first", "at most", 2.0, False),
+    ("alone", "first token of a short request beside a long prompt, s", "first", "at most", 2.0, False),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """When a request was sent, and each piece of its answer came; `usage` as the server counts, empty for an answer that did not come to its end."""
+
+    sent: float
+    pieces: tuple[float, ...]
+    ended: float
+    usage: Mapping[str, int]
+
+    @property
+    def first(self) -> float:
+        """Seconds to the first piece."""
+        return self.pieces[0] - self.sent
+
+
+def ask(
+    connection: http.client.HTTPConnection, body: Body, enough: Callable[[int], bool] | None = None
+) -> Answer:
+    """Stream one answer, or leave it once there are `enough` pieces; little is looked at in each event, as both share the machine."""
+    sent, pieces, usage = perf_counter(), list[float](), {}
+    data = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}})
+    done = False
+    connection.request("POST", CHAT, data.encode(), {"Content-Type": "application/json"})
+    with connection.getresponse() as response:
+        if response.status != 200:
+            raise SystemExit(f"{CHAT} answered {response.status}: {response.read()[:2000]!r}")
+        for line in response:
+            if b'"content":"' in line or b'"content": "' in line:
+                pieces.append(perf_counter())
+                if enough is not None and enough(len(pieces)):
+                    break
+            if b'"usage"' in line and (found := json.loads(line[6:]).get("usage")):
+                usage = {name: found[name] for name in ("prompt_tokens", "completion_tokens")}
+            done = done or line.startswith(b"data: [DONE]")
+    return Answer(sent, tuple(pieces), perf_counter(), usage if done and pieces else {})
+
+
+def ask_all(connect: Connect, bodies: Sequence[Body], n_clients: int) -> list[Answer]:
+    """Let clients with a connection each ask everything; give the answers in order. One that was cut off is an answer without usage."""
+    own = threading.local()
+    with contextlib.ExitStack() as opened:
+
+        def one(body: Body) -> Answer:
+            if not hasattr(own, "connection"):
+                own.connection = opened.enter_context(closing(connect()))
+            sent = perf_counter()
+            try:
+                return ask(own.connection, body)
+            except (OSError, http.client.HTTPException) as error:
+                print(f"    lost after {perf_counter() - sent:.1f} s: {error!r}", flush=True)
+                own.connection.close()
+                return Answer(sent, (), perf_counter(), {})
+
+        with ThreadPoolExecutor(n_clients) as pool:
+            return list(pool.map(one, bodies))
+
+
+@contextmanager
+def mixcli_serve(setting: Setting, python: str) -> Iterator[Connect]:
+    """Run `mixcli serve` with its own plan on a free port, loaded; give what connects."""
+    environment = as_installed(MIXCLI_HOME=str(setting.folder / "home"))
+    model = ["-m", str(setting.subject.path.absolute()), "--ctx", str(N_CTX), "--for", "batch"]
+    command = [python, "-P", "-m", "mixcli", "serve", *model, "--port", "0", "--no-color"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as server:
+        assert server.stderr
+        killer = threading.Timer(START, server.kill)
+        killer.start()
+        said = []
+        for line in server.stderr:
+            said.append(line.decode("utf-8", "replace"))
+            if at := BANNER.search(said[-1]):
+                break
+        else:
+            raise SystemExit(f"mixcli serve did not start: {''.join(said)[-2000:]}")
+        killer.cancel()
+        drain = threading.Thread(target=server.stderr.read, daemon=True)
+        drain.start()
+        try:
+            yield lambda: http.client.HTTPConnection(at[1], int(at[2]), timeout=TIMEOUT)
+        finally:
+            server.terminate()
+            server.wait()
+            subprocess.run(
+                [python, "-P", "-m", "mixcli", "stop", "--all", "-q"], env=environment, check=False
+            )
+
+
+@contextmanager
+def llama_serve(setting: Setting, n_slots: int, options: Sequence[str] = ()) -> Iterator[Connect]:
+    """Run llama-server with `n_slots` slots; give what connects."""
+    with llama_server(setting, n_slots, N_CTX_SLOT[n_slots], options) as socket:
+        yield lambda: Connection(socket)
+
+
+@dataclass(frozen=True)
+class Server:
+    """One side: how to run it, and what keeps its answers from ending before their time."""
+
+    name: str
+    run: Callable[[int], contextlib.AbstractContextManager[Connect]]  # given the number of clients
+    extra: Body
+
+    def side(self, work: Callable[[Connect, Body], Numbers], n_clients: int) -> Side:
+        def run() -> Numbers:
+            with self.run(n_clients) as connect:
+                return work(connect, self.extra)
+
+        return Side(self.name, run)
+
+
+# 32 clients
+
+
+def load(system: Callable[[int], str], connect: Connect, extra: Body) -> Numbers:
+    """Let the clients ask until all is answered; a system text that is the same for all is computed by whoever comes first."""
+    with closing(connect()) as connection:
+        ask(connection, _body("Go.", "Say hello.", 4, extra))
+    started = perf_counter()
+    bodies = [
+        _body(system(n), f"{texts.messages(256)[n]} (order {1000 + n})", Random(n).randint(*N_TOKENS), extra)
+        for n in range(N_REQUESTS)
+    ]
+    answers = ask_all(connect, bodies, N_CLIENTS)
+    seconds = perf_counter() - started
+    whole = [one for one in answers if one.usage]
+    waits = [one.ended - one.sent for one in whole]
+    firsts = [one.first for one in whole]
+    return {
+        "total": sum(sum(one.usage.values()) for one in whole) / seconds,
+        "written": sum(one.usage["completion_tokens"] for one in whole) / seconds,
+        "whole": len(whole) / N_REQUESTS,
+        "wait": median(waits),
+        "late": quantiles(waits, n=20)[-1] / median(waits),
+        "to first": median(firsts),
+        "late to first": quantiles(firsts, n=20)[-1],
+    }
+
+
+def _own(number: int) -> str:
+    return f"{number}: be friendly."
+
+
+def _shared(_number: int) -> str:
+    return texts.INSTRUCTION
+
+
+def _body(system: str, user: str, n_tokens: int, extra: Body) -> Body:
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    return {"messages": turns, "max_tokens": n_tokens, "temperature": 0.8, "seed": n_tokens, **extra}
+
+
+# beside a long prompt
+
+
+def beside(connect: Connect, extra: Body, *, writes: bool) -> Numbers:
+    """Send a long prompt, while a long answer is written (`writes`) or not, and short requests while it is read."""
+    with closing(connect()) as connection:
+        ask(connection, _body("Go.", "Say hello.", 16, extra))
+        ask(connection, _body("Go.", long_text(0)[:2000], 1, extra))
+    running, read_to_end = threading.Event(), threading.Event()
+
+    def until_read(_: int) -> bool:
+        running.set()
+        return read_to_end.is_set()
+
+    with ThreadPoolExecutor(32) as pool:
+        if writes:
+            writer = pool.submit(_once, connect, _body("Go.", "Tell a story.", 900, extra), until_read)
+            running.wait(TIMEOUT)
+            time.sleep(1)
+        reader = pool.submit(_once, connect, _body("Go.", long_text(1), 2, extra))
+        time.sleep(FIRST)
+        short = list(_shorts(pool, connect, reader, extra))
+        read_to_end.set()
+        read = reader.result()
+        numbers = {
+            "first": max(one.result().first for one in short),
+            "long": read.first,
+            "prompt": read.usage["prompt_tokens"],
+            "short requests": len(short),
+        }
+        if writes:
+            came = [at for at in writer.result().pieces if at >= read.sent]
+            numbers["pause"] = max(after - at for at, after in itertools.pairwise([read.sent, *came]))
+            numbers["meanwhile"] = sum(at <= read.pieces[0] for at in came) / read.first
+    return numbers
+
+
+def long_text(number: int) -> str:
+    """Give a text of about N_LONG tokens; no two begin alike."""
+    return f"Letters {number}: " + " ".join(f"{one}" for one in texts.messages(256))[: N_LONG * 9 // 2]
+
+
+def _shorts(
+    pool: ThreadPoolExecutor, connect: Connect, reader: "Future[Answer]", extra: Body
+) -> Iterator["Future[Answer]"]:
+    """Ask something short now and then until the long prompt is read; the first of it comes in any case."""
+    for n in itertools.count():
+        yield pool.submit(_once, connect, _body(_own(n), texts.opening(n), 4, extra))
+        time.sleep(SECOND)
+        if reader.done():
+            return
+
+
+def _once(connect: Connect, body: Body, enough: Callable[[int], bool] | None = None) -> Answer:
+    with closing(connect()) as connection:
+        return ask(connection, body, enough)
+
+
+SCENARIOS: Mapping[str, tuple[Callable[[Connect, Body], Numbers], int]] = {
+    "load": (partial(load, _own), N_CLIENTS),
+    "shared": (partial(load, _shared), N_CLIENTS),
+    "beside": (partial(beside, writes=True), 4),
+    "alone": (partial(beside, writes=False), 4),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario (can be repeated)")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--python", default=sys.executable, help="the environment whose mixcli is measured")
+    parser.add_argument("--without-peer", action="store_true", help="measure mixcli alone")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument(
+        "--sdist", type=Path, help="unpacked source of llama-cpp-python, if it is there already"
+    )
+    parser.add_argument("--json", type=Path, default=RESULTS / "serve.json")
+    options = parser.parse_args()
+    folder = options.folder.absolute()
+    setting = Setting(demo(folder), Peers(folder) if options.without_peer else peers(options.sdist), folder)
+    servers = [
+        Server(
+            "mixcli", lambda _: mixcli_serve(setting, options.python), {"logit_bias": setting.subject.ends}
+        ),
+        Server("llama-server", lambda n: llama_serve(setting, n), {"ignore_eos": True}),
+    ][: 1 if options.without_peer else 2]
+    found: dict[str, Any] = {}
+    if options.json.is_file():  # scenarios that are not run keep what was measured of them
+        found = json.loads(options.json.read_text("utf-8"))["scenarios"]
+    for name in options.only or SCENARIOS:
+        print(name, flush=True)
+        work, n_clients = SCENARIOS[name]
+        *_, rounds = take_turns([server.side(work, n_clients) for server in servers], options.rounds)
+        found[name] = {
+            "machine": machine(),
+            "medians": {side: medians(numbers) for side, numbers in rounds.items()},
+            "rounds": rounds,
+            "promises": promises(name, rounds),
+        }
+        for one in found[name]["promises"]:
+            print(
+                f"  {one['what']}: {one['value']:.2f}, {one['sign']} {one['limit']}: {'kept' if one['kept'] else 'NOT KEPT'}"
+            )
+        write_result(options.json, {"scenarios": found})
+    if options.json == RESULTS / "serve.json":
+        write_docs()
+    return 0 if all(one["kept"] for scenario in found.values() for one in scenario["promises"]) else 1
+
+
+def promises(scenario: str, rounds: Mapping[str, Sequence[Numbers]]) -> list[dict[str, Any]]:
+    """Give what was promised of a scenario, and what the median of the rounds is."""
+    kept = []
+    for name, what, number, sign, limit, is_ratio in LIMITS:
+        if name != scenario or (is_ratio and len(rounds) < 2):
+            continue
+        ours, theirs = rounds["mixcli"], rounds.get("llama-server", [])
+        values = [one[number] for one in ours]
+        if is_ratio:
+            values = [one[number] / other[number] for one, other in zip(ours, theirs, strict=True)]
+        value = median(values)
+        is_kept = value >= limit if sign == "at least" else value <= limit
+        kept.append({"what": what, "value": round(value, 3), "sign": sign, "limit": limit, "kept": is_kept})
+    return kept
+
+
+if __name__ == "__main__":
+    sys.exit(main())
