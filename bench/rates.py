@@ -18,7 +18,7 @@ from statistics import median
 
 from mixcli.planning.cpu_rates import host_rates, with_rates
 from mixcli.planning.report import Subject
-from mixcli.planning.verify import measured
+from mixcli.planning.verify_plan import measured
 from mixcli.store.headers import header_of, shape_of
 from mixcli.system.hardware import this_machine
 from profiles.layout import layout_of

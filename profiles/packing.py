@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from profiles.layout import Experts, Layout
-from profiles.packer import Packed, Packer, Parts, most_saved, undominated
+from profiles.packing_one_gpu import Packed, Packer, Parts, most_saved, undominated
 from profiles.shape import MATRICES, LayerShape
 from profiles.speed import Rates
 

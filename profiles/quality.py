@@ -1,4 +1,4 @@
-"""The quality loss of a file type: the increase of its perplexity over 8 bits, in percent.
+"""Bits per weight and quality loss of every quant: the increase of perplexity over 8 bits, in percent.
 
 Published for Mixtral 8x7B: perplexity 4.1049 at 8 bits, 4.1652 as Q4_K_M, 4.2884 as Q3_K_M, 5.0576 as Q2_K (the model card of
 ikawrakow/mixtral-8x7b-quantized-gguf). Every other type, and every other model, is estimated by its bits per weight: on the lines

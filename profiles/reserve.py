@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from profiles.layout import Layout
 from profiles.ledger import compute_of
 from profiles.machine import Machine
-from profiles.packer import WHOLE, Parts
 from profiles.packing import STAY, Kind, Mode
+from profiles.packing_one_gpu import WHOLE, Parts
 from profiles.placement import Placement
 from profiles.shape import LayerShape, ModelShape
 

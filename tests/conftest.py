@@ -128,7 +128,11 @@ def mixcli(home: Path) -> Iterator[Runner]:
 def demo_home() -> Path:
     """A store with the demo models in build/, made again when the code that makes them has changed."""
     sources = sorted(
-        [*(ROOT / "quantize").rglob("*.py"), ROOT / "mixcli/pull/build.py", ROOT / "mixcli/store/store.py"]
+        [
+            *(ROOT / "quantize").rglob("*.py"),
+            ROOT / "mixcli/pull/local_build.py",
+            ROOT / "mixcli/store/store.py",
+        ]
     )
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     place = ROOT / "build" / "test-demo"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bench.gpu.grid import Cell, Grid
 from mixcli.errors import ModelDied
-from mixcli.planning.verify import measured
+from mixcli.planning.verify_plan import measured
 from profiles.layout import Layout, layout_of
 from profiles.ledger import accounts, expectation
 from profiles.machine import Machine

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from mixcli.batch.evaluation import Evaluation
+from mixcli.batch.input_check import look_through
 from mixcli.batch.job import BatchJob, RequestJob, TemplateJob
 from mixcli.batch.journal import BatchJournal
 from mixcli.batch.output import json_line, output
+from mixcli.batch.output_paths import check_targets
 from mixcli.batch.progress import BatchProgress
 from mixcli.batch.record import RecordSource
 from mixcli.batch.records import open_records
 from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
-from mixcli.batch.survey import look_through
-from mixcli.batch.targets import check_targets
 from mixcli.errors import UsageError
 from mixcli.host.protocol.answers import ChatCompletion
 from mixcli.host.protocol.messages import ChatBody

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from mixcli.batch.targets import part_of
+from mixcli.batch.output_paths import part_of
 from mixcli.errors import InUse
 from mixcli.host.protocol.messages import Fields
 from mixcli.system.console import console

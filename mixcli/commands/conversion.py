@@ -135,7 +135,7 @@ def _default_target(source: Path, output_type: str | None) -> Path:
 
 
 def _show_ledger(plan: "WritePlan", as_json: bool) -> None:
-    from quantize.pace import estimated_seconds
+    from quantize.write_time import estimated_seconds
 
     totals: dict[tuple[str, str], tuple[int, int]] = {}
     for tensor in plan.tensors:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.choices import rule_options, show_types
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, planning_options, purpose_option
+from mixcli.commands.quant_options import rule_options, show_types
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def command(
     from mixcli.planning.machines import machine_of, note_unused_cards, target_of
     from mixcli.planning.offers import in_a_plan, plan_or_offer
     from mixcli.planning.report import as_data, check_rule, others, subject_or_best, types_of
-    from mixcli.pull.type_choice import choice_data
+    from mixcli.pull.quant_choice import choice_data
 
     request = replace(load_options.request, n_ubatch=ubatch, purpose=purpose)
     load_options = replace(load_options, request=request)
@@ -77,7 +77,7 @@ def command(
 
     console.page({**as_data(subject, found, runners_up), **how_chosen}, show, as_json=as_json)
     if verify:
-        from mixcli.planning.verify import show_verified
+        from mixcli.planning.verify_plan import show_verified
 
         show_verified(subject, found, load_options.workers)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from mixcli.commands.choices import as_range, rule_options, show_types
 from mixcli.commands.conflicts import PLACEMENT, CheckedCommand, given
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, planning_options
+from mixcli.commands.quant_options import as_range, rule_options, show_types
 from mixcli.errors import IntegrityError
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, format_bytes
@@ -17,7 +17,7 @@ from mixcli.system.formatting import about_time, format_bytes
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
     from mixcli.pull.pull_plan import PullJob, PullPlan
-    from mixcli.pull.type_choice import TypeRow
+    from mixcli.pull.quant_choice import TypeRow
     from mixcli.store.store import StoredModel
     from profiles.request import Rule
 
@@ -75,7 +75,7 @@ def command(
     from mixcli.planning.machines import target_of
     from mixcli.pull.pull import Made, PullRequest, pull
     from mixcli.pull.pull_plan import PullPlan
-    from mixcli.pull.type_choice import favorite
+    from mixcli.pull.quant_choice import favorite
 
     signal.signal(signal.SIGTERM, _interrupt)
     target = target_of(load_options, rule)
@@ -104,7 +104,7 @@ def bring(text: str, load_options: "LoadOptions") -> str:
     from mixcli.planning.machines import target_of
     from mixcli.pull.pull import Made, PullRequest, pull
     from mixcli.pull.pull_plan import PullPlan
-    from mixcli.pull.type_choice import favorite
+    from mixcli.pull.quant_choice import favorite
 
     target = target_of(load_options)
     name = text or favorite(target)[0]

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.choices import rule_options
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common, json_option, planning_options
+from mixcli.commands.quant_options import rule_options
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
     from mixcli.store.catalog import CatalogEntry
-    from profiles.file_choice import FileChoice
     from profiles.machine import Machine
+    from profiles.quant_choice import FileChoice
     from profiles.request import Rule
 
 
@@ -30,7 +30,7 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
     The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
     """
     from mixcli.planning.machines import target_of
-    from mixcli.pull.type_choice import choices_of, rows_of
+    from mixcli.pull.quant_choice import choices_of, rows_of
     from mixcli.store.catalog import catalog
     from mixcli.store.store import models
 

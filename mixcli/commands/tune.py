@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.choices import rule_options
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common, json_option, model_option, planning_options, purpose_option
+from mixcli.commands.quant_options import rule_options
 from mixcli.errors import DoesNotFit, UsageError
 from mixcli.system.console import console
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
     from mixcli.planning.report import Subject
     from mixcli.planning.tuning_cache import TuningRow
-    from mixcli.pull.type_choice import Target
+    from mixcli.pull.quant_choice import Target
     from profiles.machine import Machine
     from profiles.request import Purpose, Rule
 
@@ -120,7 +120,7 @@ def _measured(
 
 def _note_better_type(label: str, target: "Target") -> None:
     """Note the type of the same model that suits the machine better, with the command that downloads it."""
-    from mixcli.pull.type_choice import better_type, how_it_runs
+    from mixcli.pull.quant_choice import better_type, how_it_runs
 
     if (other := better_type(label, target)) is not None:
         name = label.rpartition(":")[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.planning.load_options import LoadOptions
-from mixcli.pull.type_choice import Target
+from mixcli.pull.quant_choice import Target
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.text import clean, did_you_mean

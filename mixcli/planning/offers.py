@@ -9,14 +9,14 @@ from dataclasses import replace
 from mixcli.errors import MixcliError, NotInstalled, UsageError
 from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import target_of
-from mixcli.pull.type_choice import favorite, in_short, offer, pull_command, shapes_of_types, usual_types
+from mixcli.pull.quant_choice import favorite, in_short, offer, pull_command, shapes_of_types, usual_types
 from mixcli.store.reference import Reference
 from mixcli.store.store import models
 from mixcli.system.formatting import format_bytes
-from profiles.file_choice import row_of
 from profiles.machine import Machine
 from profiles.planner import Plan, plan
 from profiles.quality import BITS
+from profiles.quant_choice import row_of
 from profiles.request import PlanRequest
 from profiles.shape import ModelShape
 

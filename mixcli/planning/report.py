@@ -9,8 +9,7 @@ from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.pull import hub_environment
-from mixcli.pull.remote_shape import unseen_shape
-from mixcli.pull.type_choice import (
+from mixcli.pull.quant_choice import (
     Target,
     TypeRow,
     check_rate,
@@ -19,12 +18,12 @@ from mixcli.pull.type_choice import (
     shapes_of_types,
     usual_shapes,
 )
+from mixcli.pull.remote_shape import unseen_shape
 from mixcli.store import default_model
 from mixcli.store.headers import shape_of
 from mixcli.store.reference import is_path, is_there
 from mixcli.store.store import find, models
 from mixcli.system.console import console
-from profiles.file_choice import FileChoice, Row, row_of
 from profiles.ledger import PARTS, Account
 from profiles.machine import Machine
 from profiles.memory import GIB
@@ -32,6 +31,7 @@ from profiles.models import known_models
 from profiles.placement import Placement
 from profiles.planner import Plan, PlanRequest, plan_if_it_fits
 from profiles.quality import BITS, USUAL
+from profiles.quant_choice import FileChoice, Row, row_of
 from profiles.shape import ModelShape
 
 BAR = 46  # characters

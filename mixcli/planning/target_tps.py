@@ -10,14 +10,14 @@ from dataclasses import replace
 from mixcli.errors import ModelDied
 from mixcli.planning.report import Subject
 from mixcli.planning.tune import Measurement, measure
-from mixcli.pull.type_choice import shapes_of_types
+from mixcli.pull.quant_choice import shapes_of_types
 from mixcli.store.headers import header_of, shape_of
 from mixcli.store.store import StoredModel, find, models
 from profiles.errors import DoesNotFit
-from profiles.file_choice import choose, pick
 from profiles.machine import Machine
 from profiles.planner import Plan, plan
 from profiles.quality import BITS
+from profiles.quant_choice import choose, pick
 from profiles.request import PlanRequest, Rule
 
 CONTEXTS = (65536, 32768, 16384, 8192, 4096, 2048, 1024)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mixcli.errors import ModelDied
 from mixcli.planning.report import Subject
 from mixcli.planning.tuning_cache import TuningRow
-from mixcli.planning.verify import measured
+from mixcli.planning.verify_plan import measured
 from mixcli.system.formatting import counted
 from profiles.errors import DoesNotFit
 from profiles.layout import layout_of

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mixcli.pull.type_choice import Target, offer, usual_types
+from mixcli.pull.quant_choice import Target, offer, usual_types
 from mixcli.store.catalog import CatalogEntry
 from mixcli.system.formatting import count, format_bytes
 

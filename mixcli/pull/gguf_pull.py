@@ -8,10 +8,10 @@ from pathlib import Path
 
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.pull import download
-from mixcli.pull.build import convert_to
 from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
+from mixcli.pull.local_build import convert_to
 from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
-from mixcli.pull.type_choice import Target, check_rate, how_it_runs, nothing_fits, shapes_of_types
+from mixcli.pull.quant_choice import Target, check_rate, how_it_runs, nothing_fits, shapes_of_types
 from mixcli.store import gguf_names, store
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.headers import has_split_experts, model_header, shape_of, template_note
@@ -21,8 +21,8 @@ from mixcli.store.preflight import check_header
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.formatting import format_bytes
-from profiles.file_choice import FileChoice, pick
 from profiles.quality import BITS
+from profiles.quant_choice import FileChoice, pick
 from quantize.sources.gguf_header import GgufHeader
 
 WANTED = "wanted.json"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixcli.errors import NotReachable, UsageError
-from mixcli.pull import build, hub_environment
+from mixcli.pull import hub_environment, local_build
 from mixcli.pull.pull_plan import PullJob, PullPlan
-from mixcli.pull.type_choice import Target, usual_types
+from mixcli.pull.quant_choice import Target, usual_types
 from mixcli.store import file_types as types
 from mixcli.store import store
 from mixcli.store.catalog import CatalogEntry, catalog, entry, file_type
@@ -61,8 +61,8 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         _check_made_here(wanted, {"--keep-source": wanted.keep_source})
         kind = types.file_type(wanted.quant) if wanted.quant else None
         if wanted.dry_run:
-            return build.folder_summary(path.resolve(), kind, wanted.name, target)
-        model, fresh = build.from_folder(path.resolve(), kind, wanted.name, target, report)
+            return local_build.folder_summary(path.resolve(), kind, wanted.name, target)
+        model, fresh = local_build.from_folder(path.resolve(), kind, wanted.name, target, report)
         return Made(model, fresh)
     if wanted.text.lower().endswith(".gguf") and (
         is_there(path) or wanted.text.count("/") < 2 or wanted.text.startswith((".", "/"))
@@ -95,7 +95,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         said["--prefer or --min-tps"] = target.is_asked
         said |= dict.fromkeys(wanted.placed, True)
         _check_made_here(wanted, said)
-        model, fresh = build.demo(known, file_type(known, reference.type or wanted.quant), report)
+        model, fresh = local_build.demo(known, file_type(known, reference.type or wanted.quant), report)
         return Made(model, fresh)
     if not is_open and (here := _here(reference, wanted)) is not None:
         return Made(here, False)
@@ -125,7 +125,7 @@ def _known_plan(
         return None
     planned = target.choose(shapes, None if file_type is None else [file_type])
     row = planned.chosen or planned.row(file_type or planned.rows[-1].type)
-    about = build.about_entry(known)
+    about = local_build.about_entry(known)
     return PullPlan.of(
         replace(about, name=wanted.name or about.name),
         row.type,

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from mixcli.errors import DoesNotFit
-from mixcli.pull.type_choice import TypeRow, choice_data, how_it_runs, rows_of
+from mixcli.pull.quant_choice import TypeRow, choice_data, how_it_runs, rows_of
 from mixcli.store.hashing import Report
 from mixcli.store.manifest import About
 from mixcli.store.store import StoredModel
 from mixcli.system.formatting import format_bytes
-from profiles.file_choice import FileChoice
+from profiles.quant_choice import FileChoice
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from mixcli.errors import UsageError
 from mixcli.pull import download
 from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
+from mixcli.pull.quant_choice import Target, type_to_make
 from mixcli.pull.retry import Cancelled
-from mixcli.pull.type_choice import Target, type_to_make
 from mixcli.store import store
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.hub_cache import CachedRepo
@@ -24,13 +24,13 @@ from mixcli.store.manifest import About, StoredFile
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.formatting import format_bytes
-from profiles.file_choice import FileChoice
+from profiles.quant_choice import FileChoice
 from quantize.conversion import Options, prepare_model
-from quantize.pace import estimated_seconds
 from quantize.plan import WritePlan
 from quantize.source import ModelSource
 from quantize.sources.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
 from quantize.sources.model_source import model_source
+from quantize.write_time import estimated_seconds
 from quantize.writer import execute
 
 SMALL = (*(layout.value for layout in Layout), INDEX, *TOKENIZER_FILES, "tokenizer.model.v*")

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 
 from mixcli.pull.remote_shape import unseen_shapes
-from profiles.file_choice import FileChoice, choose, pick
 from profiles.models import known_models
 from profiles.profile_files import load_profile
 from profiles.quality import USUAL
+from profiles.quant_choice import FileChoice, choose, pick
 from profiles.request import PlanRequest, Preference, Rule
 from profiles.shape import ModelShape
 

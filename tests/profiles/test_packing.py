@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from profiles.graph import BatchShape, Graph, LayerHome
 from profiles.layout import Layout
-from profiles.packer import WHOLE, Packer, Parts
 from profiles.packing import KINDS, SPLITS, Budget, LayerSizes, at_least, pack
+from profiles.packing_one_gpu import WHOLE, Packer, Parts
 from profiles.schedule import program
 from profiles.shape import LayerShape, ModelShape
 from profiles.speed import DeviceRates, Rates

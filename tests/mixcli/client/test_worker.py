@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mixcli.planning.report import Subject
-from mixcli.planning.verify import measured
+from mixcli.planning.verify_plan import measured
 from mixcli.store.headers import header_of, shape_of
 from mixcli.system.hardware import this_machine
 from profiles.ledger import expectation

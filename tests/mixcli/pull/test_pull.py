@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.pull.type_choice import Target, favorite
+from mixcli.pull.quant_choice import Target, favorite
 from profiles.machine import Machine
 from tests.conftest import Runner
 from tests.support import hub_server, small_gguf

@@ -14,7 +14,7 @@ from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.planning.doctor import _store
 from mixcli.planning.machines import machine_of
 from mixcli.planning.report import subject_of
-from mixcli.pull.type_choice import Target
+from mixcli.pull.quant_choice import Target
 from mixcli.store import damaged, manifest, removal
 from mixcli.store.import_ import import_model
 from mixcli.system import paths

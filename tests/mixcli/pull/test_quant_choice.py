@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.errors import DoesNotFit
-from mixcli.pull.remote_shape import source_of, unseen_shape
-from mixcli.pull.type_choice import (
+from mixcli.pull.quant_choice import (
     Target,
     better_type,
     choices_of,
@@ -18,6 +17,7 @@ from mixcli.pull.type_choice import (
     shapes_of_types,
     type_to_make,
 )
+from mixcli.pull.remote_shape import source_of, unseen_shape
 from mixcli.store.catalog import catalog
 from profiles.machine import Machine
 from profiles.memory import GIB

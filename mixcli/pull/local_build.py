@@ -1,4 +1,4 @@
-"""Build a model of the store from a checkpoint folder, or the demo from its package."""
+"""Build models on this machine: the demo, and GGUFs of checkpoint folders."""
 
 import importlib.util
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mixcli.errors import MixcliError
 from mixcli.pull.pull_plan import FileCost, PullPlan
-from mixcli.pull.type_choice import Target, how_it_runs, type_to_make
+from mixcli.pull.quant_choice import Target, how_it_runs, type_to_make
 from mixcli.store import store
 from mixcli.store.catalog import CatalogEntry
 from mixcli.store.hashing import Report, sha256
@@ -38,7 +38,7 @@ def folder_summary(folder: Path, file_type: str | None, name: str | None, target
     """Return what making a model of a checkpoint folder means: type, size, time, and how every type would run here. Nothing is written."""
     from quantize import Options
     from quantize.conversion import open_model, prepare_model
-    from quantize.pace import estimated_seconds
+    from quantize.write_time import estimated_seconds
 
     about = _about_folder(folder, name)
     model = open_model(folder, Options())

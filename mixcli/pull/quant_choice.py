@@ -1,4 +1,4 @@
-"""Choose the file type of a model that suits a machine, before anything is downloaded."""
+"""Choose the quant of a model that suits a machine, before anything is downloaded."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -7,10 +7,10 @@ from math import floor
 from mixcli.errors import DoesNotFit
 from mixcli.store.catalog import CatalogEntry
 from mixcli.system.formatting import format_bytes
-from profiles.file_choice import FileChoice, Row, choose
 from profiles.machine import Machine
 from profiles.models import ModelFacts, facts_of, known_models
 from profiles.quality import BITS, USUAL
+from profiles.quant_choice import FileChoice, Row, choose
 from profiles.request import PlanRequest, Rule
 from profiles.shape import ModelShape, model_shape
 from quantize.errors import QuantizeError, Unsupported

@@ -1,4 +1,4 @@
-"""Options and table of the choice of a file, shared by all commands that choose one."""
+"""The options that choose a quant (--prefer, --min-tps), and the table of quants that pull, plan and search show."""
 
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -13,7 +13,7 @@ from mixcli.system.console import console
 from mixcli.system.formatting import format_bytes
 
 if TYPE_CHECKING:
-    from mixcli.pull.type_choice import TypeRow
+    from mixcli.pull.quant_choice import TypeRow
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.batch.output import json_line, output
-from mixcli.batch.targets import check_targets, part_of
+from mixcli.batch.output_paths import check_targets, part_of
 from mixcli.errors import InUse, UsageError
 from quantize.errors import QuantizeError
 from quantize.output_target import output_target

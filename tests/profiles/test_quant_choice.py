@@ -6,13 +6,13 @@ import pytest
 
 from mixcli.pull.remote_shape import unseen_shape
 from profiles.errors import DoesNotFit
-from profiles.file_choice import Row, choose, pick
 from profiles.machine import Machine
 from profiles.memory import GIB
 from profiles.models import known_models
 from profiles.planner import plan
 from profiles.profile_files import load_profile
 from profiles.quality import BITS, PUBLISHED, estimated_loss, loss_of
+from profiles.quant_choice import Row, choose, pick
 from profiles.request import PREFERENCES, PlanRequest, Rule
 from tests.profiles.file_choices import GOLDEN, MACHINES, MODELS, choice, line, shapes
 

@@ -1,4 +1,4 @@
-"""Choose the file type that suits a machine: plan every type and apply the preference.
+"""Choose the quant that suits a machine: plan every quant and apply the preference.
 
 The rule: `balanced` takes a doubled decode rate for 2 % of perplexity, `speed` for 8 %; `quality` takes the least loss that decodes 10
 tokens per second, and never more loss than `balanced`. Where only types that lose more than 10 % fit at the context that was planned first,
