@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := demo
-.PHONY: setup ray demo test test-quick lint help messages outputs picture docs gpu-dry clean
+.PHONY: setup ray clients demo test test-quick lint help messages outputs picture docs gpu-dry clean
 
 setup: .venv/.ready
 
@@ -12,6 +12,17 @@ setup: .venv/.ready
 # half a gigabyte, so it is no part of setup; with it `make test` tests batch --ray too
 ray: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+
+# the packages of tests/clients, for Python and, where node is installed, for node; 0.8 GB, so they are no part of setup either
+clients: .venv-clients/.ready
+
+.venv-clients/.ready: pyproject.toml tests/clients/node/package.json .venv/.ready
+	$(BIN)/python -m venv --without-pip --clear .venv-clients
+	$(BIN)/python -m pip --python .venv-clients/bin/python install --quiet --disable-pip-version-check 'pip>=25.1'
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --group clients
+	@if command -v npm >/dev/null; then mkdir -p build/node && cp tests/clients/node/package.json build/node && \
+		{ npm install --prefix build/node --silent --no-audit --no-fund || echo "npm failed: the tests of node's clients are skipped" >&2; }; fi
+	touch $@
 
 demo: setup
 	@$(BIN)/mixcli pull demo

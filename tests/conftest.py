@@ -159,13 +159,13 @@ def demo_path(demo_home: Path) -> Callable[[str], Path]:
 @pytest.fixture
 def with_demo(home: Path, demo_path: Callable[[str], Path]) -> Path:
     """The test's own home with the demo in its store (linked, not copied)."""
-    return _link(demo_path("Q4_K_M"), home)
+    return link_demo(demo_path("Q4_K_M"), home)
 
 
 @pytest.fixture(scope="module")
 def warm_home(tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str], Path]) -> Iterator[Path]:
     """A home for the tests of a file that need a loaded model and leave it as it was: a load takes longer than most of them."""
-    place = _link(demo_path("Q4_K_M"), tmp_path_factory.mktemp("warm") / "home")
+    place = link_demo(demo_path("Q4_K_M"), tmp_path_factory.mktemp("warm") / "home")
     yield place
     mixcli_process(place, ["stop", "--all", "-q"])
 
@@ -184,7 +184,8 @@ def warm(warm_home: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return run
 
 
-def _link(gguf: Path, home: Path) -> Path:
+def link_demo(gguf: Path, home: Path) -> Path:
+    """Put a demo into the store of a home, by hard links."""
     target = home / "data" / "models" / gguf.parent.name
     target.mkdir(parents=True, mode=0o700)
     for file in gguf.parent.iterdir():

@@ -56,9 +56,8 @@ class Generation:
             self._constraint.accept(token)
         if self._vocab.is_end(token):
             segments, _ = self._ended()
-            return TokenResult(
-                None, _content(segments), finish_reason="stop", segments=segments if self._parser else ()
-            )
+            kept = segments if self._parser else ()
+            return TokenResult(None, _content(segments), None, "stop", kept, self._stops.met)
         n_top = self._request.top_logprobs
         logprob = None if n_top is None else token_logprobs(logits, token, n_top)
         self._n_left -= 1
@@ -69,7 +68,7 @@ class Generation:
             rest, _ = self._ended()
             segments = joined((*segments, *rest))
         kept = segments if self._parser else ()
-        return TokenResult(token, _content(segments), logprob, reason, kept)
+        return TokenResult(token, _content(segments), logprob, reason, kept, self._stops.met)
 
     def _read(self, token: int) -> tuple[tuple[Segment, ...], bool]:
         """Return what a token adds that can be shown, and whether a stop text ended the answer."""

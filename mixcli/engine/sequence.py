@@ -97,6 +97,7 @@ class TokenResult:
     """One choice: the token (None for one that ends the answer), the text that can be shown with it, and why the answer ends here, if so.
 
     `segments` are that text and what is beside it, where the request asked for a shape.
+    `stop` is the stop text that ended it.
     """
 
     token: int | None
@@ -104,11 +105,12 @@ class TokenResult:
     logprob: TokenLogprobs | None = None
     finish_reason: FinishReason | None = None
     segments: tuple[Segment, ...] = ()
+    stop: str | None = None
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one step brought for one request; the last one has `finish_reason` and `usage`.
+    """What one step brought for one request; the last one has `finish_reason` and `usage`, and `stop` where a stop text ended the answer.
 
     `label_probs` are in the order of the request's labels and sum to one. A `progress` comes while the prompt is read. With an
     `error` the request is over too. `segments` are the text and what is beside it, of a request with a shape.
@@ -124,6 +126,7 @@ class Output:
     progress: Progress | None = None
     error: MixcliError | None = None
     segments: tuple[Segment, ...] = ()
+    stop: str | None = None
 
     @classmethod
     def of(cls, request_id: str, results: Iterable[TokenResult]) -> "Output":
@@ -136,6 +139,7 @@ class Output:
             chosen[-1].finish_reason if chosen else None,
             logprobs=tuple(one.logprob for one in chosen if one.logprob is not None),
             segments=joined([segment for one in chosen for segment in one.segments]),
+            stop=chosen[-1].stop if chosen else None,
         )
 
     @property

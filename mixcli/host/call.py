@@ -60,7 +60,7 @@ Item = Output | BaseException
 class Call:
     """A question with a name; outputs arrive in `items`, an exception ends them.
 
-    `n_dropped` counts the messages that had to be left out; it is set before the first output. `outputs` are what came so far, whole
+    `n_prompt` counts the tokens of the prompt, `n_dropped` the messages that had to be left out; both are set before the first output. `outputs` are what came so far, whole
     before the last one is handed over; of a call `as_whole` only that one is. `gone` says that it was aborted before the engine had it. All calls of a process wait in the same `loop`,
     those of one request at the same `items`; `index` tells them apart there.
     """
@@ -70,6 +70,7 @@ class Call:
     loop: asyncio.AbstractEventLoop
     as_whole: bool = False
     index: int = 0
+    n_prompt: int = 0
     n_dropped: int = 0
     gone: bool = False
     outputs: list[Output] = field(default_factory=list)

@@ -258,7 +258,7 @@ class EngineLoop:
     def _add(self, call: Call, prepared: Prepared) -> None:
         if call.gone:
             return
-        call.n_dropped = prepared.n_dropped
+        call.n_prompt, call.n_dropped = len(prepared.request.prompt), prepared.n_dropped
         try:
             self._engine.add(prepared.request, prepared.constraint)
         except Exception as error:

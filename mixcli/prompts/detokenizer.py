@@ -37,16 +37,18 @@ class StopMatcher:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
         self._held = ""
+        self.met: str | None = None  # the stop text that ended the answer
 
     def push(self, delta: str) -> tuple[str, bool]:
         """Return the text that can be shown now, and whether a stop text was met (then the answer is over)."""
         if not self._stops:
             return delta, False
         text = self._held + delta
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
+            at, self.met = min(found)
             self._held = ""
-            return text[: min(found)], True
+            return text[:at], True
         keep = max(overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False

@@ -44,25 +44,25 @@ class AnswerWriter(Protocol):
     def shows_progress(self) -> bool:
         """Return whether the client asked how far the prompt has been read."""
 
-    def opening(self, calls: Sequence[Call]) -> Iterable[JsonObject]:
+    def opening(self, calls: Sequence[Call], /) -> Iterable[JsonObject]:
         """Return the first events, written once the first output is there."""
 
-    def progress(self, call: Call, output: Output) -> Iterable[JsonObject]:
+    def progress(self, call: Call, output: Output, /) -> Iterable[JsonObject]:
         """Return what tells how far the prompt has been read."""
 
-    def delta(self, call: Call, output: Output) -> Iterable[JsonObject]:
+    def delta(self, call: Call, output: Output, /) -> Iterable[JsonObject]:
         """Return the events of one output."""
 
-    def closing(self, call: Call, last: Output) -> Iterable[JsonObject]:
+    def closing(self, call: Call, last: Output, /) -> Iterable[JsonObject]:
         """Return what ends the answer of one call."""
 
-    def accounts(self, calls: Sequence[Call]) -> Iterable[JsonObject]:
+    def accounts(self, calls: Sequence[Call], /) -> Iterable[JsonObject]:
         """Return what ends the stream, as the counts."""
 
     def failure(self, error: Exception) -> Iterable[JsonObject]:
         """Return what ends a stream that broke: the status line is gone by then."""
 
-    def whole(self, calls: Sequence[Call]) -> JsonObject:
+    def whole(self, calls: Sequence[Call], /) -> JsonObject:
         """Return the whole answer."""
 
 

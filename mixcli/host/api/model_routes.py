@@ -41,6 +41,7 @@ def _card(state: HostState) -> JsonObject:
     return {
         "id": state.spec.name.label,
         "object": "model",
+        "type": "base",  # mistralai's client reads no card without it
         "created": state.created,
         "owned_by": "local",
         "max_model_len": n_ctx,

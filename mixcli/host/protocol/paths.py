@@ -13,6 +13,9 @@ MODELS = "/v1/models"
 MODEL = "/v1/models/{model}"
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"  # Anthropic's
+COUNT_TOKENS = "/v1/messages/count_tokens"
 EMBEDDINGS = "/v1/embeddings"
 TOKENIZE = "/tokenize"
 DETOKENIZE = "/detokenize"
@@ -62,6 +65,9 @@ class Route:
 ROUTES = (
     Route(CHAT, "POST"),
     Route(COMPLETIONS, "POST"),
+    Route(RESPONSES, "POST"),
+    Route(MESSAGES, "POST"),
+    Route(COUNT_TOKENS, "POST"),
     Route(EMBEDDINGS, "POST"),
     Route(MODELS, "GET"),
     Route(MODEL, "GET"),

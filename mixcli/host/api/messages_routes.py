@@ -1,0 +1,72 @@
+"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's Messages, as a translation of chat completions."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from mixcli.errors import MixcliError
+from mixcli.host.api.answering import respond
+from mixcli.host.api.json_body import parsed, read
+from mixcli.host.api.messages_response import MessagesWriter, error_message
+from mixcli.host.api.messages_schema import CountRequest, MessagesRequest
+from mixcli.host.api.openapi import body_of
+from mixcli.host.call import Call, ChatQuestion
+from mixcli.host.idempotency import CLIENT, HEADER, digest, name_of
+from mixcli.host.protocol.errors import BUSY
+from mixcli.host.protocol.paths import COUNT_TOKENS, MESSAGES
+from mixcli.host.state import HostState
+
+
+def add_routes(app: FastAPI, state: HostState) -> None:
+    """Add the routes to the app."""
+
+    @app.post(MESSAGES, openapi_extra=body_of(MessagesRequest))
+    async def messages(http: Request) -> Response:
+        """Answer a conversation, as Anthropic's API does."""
+        return await _in_their_form(_messages(state, http))
+
+    @app.post(COUNT_TOKENS, openapi_extra=body_of(CountRequest))
+    async def count_tokens(http: Request) -> Response:
+        """Count the tokens of a conversation, as Anthropic's API does."""
+        return await _in_their_form(_count(state, http))
+
+
+async def _messages(state: HostState, http: Request) -> Response:
+    state.check_open()
+    name = name_of(http.headers.get(CLIENT, ""), http.headers.getlist(HEADER))
+    request, question = await read(http, _question)
+    body = digest({MESSAGES: request.model_dump(by_alias=True)})
+    call_id = f"msg_{uuid.uuid4().hex}"
+    call = Call(call_id, question, asyncio.get_running_loop(), as_whole=not request.stream)
+    writer = MessagesWriter(call_id, state.spec.name.label)
+    return await respond(state, http, [call], writer, stream=request.stream, name=name, body=body)
+
+
+async def _count(state: HostState, http: Request) -> Response:
+    state.check_open()
+    messages = (await read(http, _counted)).messages
+    n_characters = sum(message.n_characters for message in messages)
+    counted = state.engine.prepare(lambda model: model.tokenize(messages), n_characters)
+    tokens = await asyncio.wrap_future(counted)
+    return JSONResponse({"input_tokens": len(tokens)})
+
+
+def _question(raw: bytes) -> tuple[MessagesRequest, ChatQuestion]:
+    request = parsed(MessagesRequest, raw)
+    return request, request.question()
+
+
+def _counted(raw: bytes) -> ChatQuestion:
+    return parsed(CountRequest, raw).question()
+
+
+async def _in_their_form(answer: Awaitable[Response]) -> Response:
+    """Return an answer, or its error as Anthropic writes it."""
+    try:
+        return await answer
+    except MixcliError as error:
+        status, body = error_message(error)
+        return JSONResponse(body, status, headers={"Retry-After": "2"} if status == BUSY else None)

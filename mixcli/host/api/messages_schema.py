@@ -1,0 +1,304 @@
+"""Anthropic's Messages request, and its translation into a chat completion request."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from mixcli.errors import BadRequest
+from mixcli.host.api.chat_schema import ChatRequest
+from mixcli.host.api.events import JsonObject
+from mixcli.host.api.field_rules import FieldRule, harmless, only
+from mixcli.host.api.json_body import validated
+from mixcli.host.api.message_schema import MAX_MESSAGES
+from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent
+from mixcli.host.call import ChatQuestion
+from mixcli.request.sampling_table import MAX_STOPS
+
+MAX_BLOCKS = 1 << 12
+MAX_TOOLS = 1 << 10
+BLOCKS = ("text", "thinking", "tool_use", "tool_result")
+EFFORTS = {"xhigh": "high", "max": "high"}  # what Anthropic's scale has above OpenAI's
+
+# fields of a chat request and where they come from
+RENAMED = {
+    "stop": "stop_sequences",
+    "response_format.json_schema.schema": "output_config.format.schema",
+    "reasoning_effort": "output_config.effort",
+}
+CACHED = {"cache_control": harmless("Anthropic", "prompts are always cached")}
+MESSAGES_RULES: Mapping[str, FieldRule] = {
+    **CACHED,
+    "metadata": harmless("Anthropic", "names a user to Anthropic"),
+    "service_tier": harmless("Anthropic", "there is one tier"),
+    "speed": harmless("Anthropic", "there is one speed"),
+    "diagnostics": harmless("Anthropic", "asks about Anthropic's cache"),
+    "inference_geo": harmless("Anthropic", "nothing leaves this machine"),
+    "user_profile_id": harmless("Anthropic", "names a user to Anthropic"),
+    "workspace_id": harmless("Anthropic", "names a workspace to Anthropic"),
+    "container": only("Anthropic", why="there are no containers here"),
+    "context_management": only("Anthropic", {}, {"edits": []}, why="use on_overflow of chat completions"),
+    "mcp_servers": only("Anthropic", [], why="send the server's tools in tools"),
+    "betas": harmless("Anthropic", "names versions of Anthropic's API"),
+}
+BLOCK_RULES: Mapping[str, FieldRule] = {
+    **CACHED,
+    "citations": harmless("Anthropic", "marks where an earlier text came from"),
+    "caller": harmless("Anthropic", "marks who called a tool"),
+    "toolset_name": harmless("Anthropic", "marks where a tool came from"),
+    "parsed_output": harmless("Anthropic", "its client adds it to an answer"),
+}
+TOOL_RULES: Mapping[str, FieldRule] = {
+    **CACHED,
+    "strict": harmless("Anthropic", "arguments always match the schema"),
+    "eager_input_streaming": harmless("Anthropic", "arguments are always streamed"),
+    "defer_loading": only("Anthropic", False, why="send tools that the model may use"),
+    "allowed_callers": only("Anthropic", ["direct"], why="only the model calls tools"),
+    "input_examples": only("Anthropic", [], why="write examples into the description"),
+}
+THINKING_RULES: Mapping[str, FieldRule] = {
+    "budget_tokens": harmless("Anthropic", "max_tokens limits the whole answer"),
+    "display": harmless("Anthropic", "thinking is always shown whole"),
+}
+
+
+def _known_block(value: object) -> object:
+    """Refuse a block of another type by its name."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    if isinstance(kind, str) and kind not in BLOCKS:
+        known = ", ".join(BLOCKS)
+        raise PydanticCustomError(
+            "value_error",
+            "{kind} blocks are not supported; use {known}",
+            {"kind": kind[:80], "known": known},
+        )
+    return value
+
+
+def _known_tool(kind: object) -> object:
+    """Refuse a tool that Anthropic's servers run, or whose schema only its models know."""
+    if isinstance(kind, str) and kind != "custom":
+        raise PydanticCustomError(
+            "value_error",
+            "the built-in tool {kind} is not supported; describe a tool by its input_schema",
+            {"kind": kind[:80]},
+        )
+    return kind
+
+
+class ContentBlock(WireModel):
+    """One block of a turn."""
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return BLOCK_RULES
+
+
+class TextBlock(ContentBlock):
+    """Text of a user, or of the model."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ThinkingBlock(ContentBlock):
+    """What the model thought before it answered; the signature is not used."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str = ""
+
+
+class ToolUseBlock(ContentBlock):
+    """A call of a tool, by the model."""
+
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, object]
+
+
+class ToolResultBlock(ContentBlock):
+    """What a tool returned."""
+
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: str | list[Annotated[TextBlock, BeforeValidator(_known_block)]] = ""
+    is_error: bool = False
+
+    def to_chat(self) -> JsonObject:
+        """Return the result as a message of its own; OpenAI has no mark for an error but the text."""
+        content = self.content if isinstance(self.content, str) else _parts(self.content)
+        if self.is_error:
+            content = f"Error: {_joined(self.content)}"
+        return {"role": "tool", "tool_call_id": self.tool_use_id, "content": content}
+
+
+Block = Annotated[
+    Annotated[TextBlock | ThinkingBlock | ToolUseBlock | ToolResultBlock, Field(discriminator="type")],
+    BeforeValidator(_known_block),
+]
+
+
+class MessageTurn(WireModel):
+    """One turn: text, or blocks."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | Annotated[list[Block], Field(max_length=MAX_BLOCKS, fail_fast=True)]
+
+    def to_chat(self) -> Iterator[JsonObject]:
+        """Yield the turn as chat messages: results of tools are messages of their own, before the text."""
+        if isinstance(self.content, str):
+            yield {"role": self.role, "content": self.content}
+            return
+        texts = [block for block in self.content if isinstance(block, TextBlock)]
+        calls = [block for block in self.content if isinstance(block, ToolUseBlock)]
+        thoughts = [block.thinking for block in self.content if isinstance(block, ThinkingBlock)]
+        results = [block for block in self.content if isinstance(block, ToolResultBlock)]
+        yield from (result.to_chat() for result in results)
+        if results and not texts:
+            return
+        message: JsonObject = {"role": self.role, "content": _parts(texts)}
+        if calls:
+            message["tool_calls"] = [_call(block) for block in calls]
+        if thoughts:
+            message["reasoning_content"] = "".join(thoughts)
+        yield message
+
+
+class MessageTool(WireModel):
+    """A tool that the client runs."""
+
+    name: str
+    type: Annotated[Literal["custom"], BeforeValidator(_known_tool)] = "custom"
+    description: str = ""
+    input_schema: dict[str, object]
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return TOOL_RULES
+
+    def to_chat(self) -> JsonObject:
+        """Return the tool in OpenAI's form."""
+        function: JsonObject = {"name": self.name, "parameters": self.input_schema}
+        if self.description:
+            function["description"] = self.description
+        return {"type": "function", "function": function}
+
+
+class MessageToolChoice(WireModel):
+    """Whether a tool has to be called, and which."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool = False
+
+    def to_chat(self) -> JsonObject:
+        """Return the fields of a chat request."""
+        choice: object = {"any": "required"}.get(self.type, self.type)
+        if self.type == "tool":
+            choice = {"type": "function", "function": {"name": self.name or ""}}
+        one = {"parallel_tool_calls": False} if self.disable_parallel_tool_use else {}
+        return {"tool_choice": choice, **one}
+
+
+class Thinking(WireModel):
+    """Whether the model thinks before it answers; its budget is not limited apart from max_tokens."""
+
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return THINKING_RULES
+
+
+class JsonFormat(WireModel):
+    """The schema that an answer has to match."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, object] = Field(alias="schema")
+
+
+class OutputConfig(WireModel):
+    """The form of the answer, and how much the model should think about it."""
+
+    format: JsonFormat | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+
+
+class CountRequest(WireModel):
+    """POST /v1/messages/count_tokens: a request without what limits its answer."""
+
+    model: str | None = None
+    messages: list[MessageTurn] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    system: str | list[Annotated[TextBlock, BeforeValidator(_known_block)]] = ""
+    tools: list[MessageTool] = Field([], max_length=MAX_TOOLS, fail_fast=True)
+    tool_choice: MessageToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig = OutputConfig()
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return MESSAGES_RULES
+
+    def question(self) -> ChatQuestion:
+        """Return the request as the engine's loop takes it; BadRequest names a field that is wrong."""
+        try:
+            return validated(ChatRequest, self._body()).question()
+        except BadRequest as error:
+            raise as_sent(error, RENAMED) from error.__cause__
+
+    def _body(self) -> JsonObject:
+        system = self.system if isinstance(self.system, str) else _parts(self.system)
+        messages: list[JsonObject] = [{"role": "system", "content": system}] if system else []
+        messages += [one for turn in self.messages for one in turn.to_chat()]
+        body: JsonObject = {"model": self.model, "messages": messages}
+        if self.tools:
+            body["tools"] = [tool.to_chat() for tool in self.tools]
+        if self.tool_choice is not None:
+            body |= self.tool_choice.to_chat()
+        if self.output_config.format is not None:
+            schema = {"name": "answer", "schema": self.output_config.format.schema_}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body | self._thinking()
+
+    def _thinking(self) -> JsonObject:
+        effort = self.output_config.effort
+        if self.thinking is not None and self.thinking.type == "disabled":
+            return {}
+        return {"reasoning_effort": EFFORTS.get(effort, effort)} if effort else {}
+
+
+class MessagesRequest(CountRequest):
+    """POST /v1/messages."""
+
+    max_tokens: Whole
+    stream: bool = False
+    stop_sequences: list[str] = Field([], max_length=MAX_STOPS, fail_fast=True)
+    temperature: Number | None = None
+    top_k: Whole | None = None
+    top_p: Number | None = None
+
+    def _body(self) -> JsonObject:
+        body = super()._body() | {"max_tokens": self.max_tokens, "stream": self.stream}
+        if self.stop_sequences:
+            body["stop"] = self.stop_sequences
+        for name in ("temperature", "top_k", "top_p"):
+            if (value := getattr(self, name)) is not None:
+                body[name] = value
+        return body
+
+
+def _parts(blocks: Sequence[TextBlock]) -> list[JsonObject]:
+    return [{"type": "text", "text": block.text} for block in blocks]
+
+
+def _joined(content: str | Sequence[TextBlock]) -> str:
+    return content if isinstance(content, str) else "\n\n".join(block.text for block in content)
+
+
+def _call(block: ToolUseBlock) -> JsonObject:
+    arguments = json.dumps(block.input, ensure_ascii=False)
+    return {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": arguments}}

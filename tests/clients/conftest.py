@@ -1,0 +1,70 @@
+"""One served demo for all client packages, and the environments that they are installed in (`make clients`)."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, link_demo
+
+KEY = "a-key-of-the-tests"
+PYTHON = ROOT / ".venv-clients" / "bin" / "python"
+NODE_MODULES = ROOT / "build" / "node" / "node_modules"
+
+needs_python_clients = pytest.mark.skipif(
+    not PYTHON.exists(), reason="the client packages are not installed: run `make clients`"
+)
+needs_node_clients = pytest.mark.skipif(
+    not (NODE_MODULES.is_dir() and shutil.which("node")),
+    reason="node or its client packages are not installed: run `make clients`",
+)
+
+
+@dataclass(frozen=True)
+class ServedDemo:
+    """A server with the demo; `url` ends with /v1."""
+
+    url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the environment for a client: where the server is, no proxy, and no key of somebody else's service."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.upper().endswith(("_PROXY", "_API_KEY", "_BASE_URL"))
+        }
+        return {**kept, "MIXCLI_URL": self.url, "MIXCLI_KEY": KEY, "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="session")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str], Path]
+) -> Iterator[ServedDemo]:
+    """Serve the demo behind an API key until all clients are done."""
+    home = link_demo(demo_path("Q4_K_M"), tmp_path_factory.mktemp("served") / "home")
+    environment = {**os.environ, "MIXCLI_HOME": str(home), "MIXCLI_API_KEY": KEY, "HF_HUB_OFFLINE": "1"}
+    mixcli = [sys.executable, "-m", "mixcli"]
+    server = subprocess.Popen(
+        [*mixcli, "serve", "-m", "demo", "--ctx", "2048", "--port", "0"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    said = ""
+    while not (found := re.search(r"serving .* at (http://127\.0\.0\.1:\d+/v1)", said)):
+        line = server.stderr.readline()
+        assert line, said
+        said += line
+    yield ServedDemo(found[1])
+    server.terminate()
+    server.communicate(timeout=60)
+    subprocess.run([*mixcli, "stop", "--all", "-q"], env=environment, check=False)

@@ -1,0 +1,255 @@
+"""Anthropic's Messages as a translation: requests into chat requests, outputs into blocks and events. Real clients: tests/clients."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.sequence import Output, Usage
+from mixcli.errors import BadRequest, Busy, ContextOverflow
+from mixcli.host.api import messages_response
+from mixcli.host.api.blocks import Piece
+from mixcli.host.api.json_body import parsed
+from mixcli.host.api.messages_response import MessagesWriter, error_message
+from mixcli.host.api.messages_schema import CountRequest, MessagesRequest
+from mixcli.host.call import Call, ChatQuestion
+from mixcli.prompts.messages import Message
+
+HI: Any = [{"role": "user", "content": "Hi"}]
+USE = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 1, "b": None}}
+
+
+def parts(*texts: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text} for text in texts]
+
+
+def translated(**body: Any) -> dict[str, Any]:
+    return MessagesRequest.model_validate({"max_tokens": 5, "messages": HI, **body})._body()
+
+
+def test_turns_become_messages() -> None:
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "3"}]}
+    body = translated(
+        system=[{"type": "text", "text": "Be "}, {"type": "text", "text": "brief.", "cache_control": {}}],
+        messages=[
+            {"role": "user", "content": [{"type": "text", "text": "1+"}, {"type": "text", "text": "2?"}]},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, USE]},
+            {"role": "user", "content": [result, {"type": "text", "text": "So?"}]},
+            {"role": "assistant", "content": "The"},
+        ],
+    )
+    call = {
+        "id": "toolu_1",
+        "type": "function",
+        "function": {"name": "add", "arguments": '{"a": 1, "b": null}'},
+    }
+    assert body["messages"] == [
+        {"role": "system", "content": parts("Be ", "brief.")},
+        {"role": "user", "content": parts("1+", "2?")},
+        {"role": "assistant", "content": [], "tool_calls": [call], "reasoning_content": "hm"},
+        {"role": "tool", "tool_call_id": "toolu_1", "content": parts("3")},
+        {"role": "user", "content": parts("So?")},
+        {"role": "assistant", "content": "The"},
+    ]
+
+
+def test_an_error_of_a_tool_is_told_to_the_model() -> None:
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "no such city", "is_error": True}
+    (message,) = translated(messages=[{"role": "user", "content": [result]}])["messages"]
+    assert message == {"role": "tool", "tool_call_id": "toolu_1", "content": "Error: no such city"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"type": "auto"}, {"tool_choice": "auto"}),
+        ({"type": "any"}, {"tool_choice": "required"}),
+        ({"type": "none"}, {"tool_choice": "none"}),
+        (
+            {"type": "tool", "name": "add", "disable_parallel_tool_use": True},
+            {"tool_choice": {"type": "function", "function": {"name": "add"}}, "parallel_tool_calls": False},
+        ),
+    ],
+)
+def test_tools_and_their_choice(choice: Any, expected: Any) -> None:
+    schema = {"type": "object"}
+    body = translated(
+        tools=[{"name": "add", "description": "Add.", "input_schema": schema}], tool_choice=choice
+    )
+    function = {"name": "add", "description": "Add.", "parameters": schema}
+    assert body["tools"] == [{"type": "function", "function": function}]
+    assert {name: body[name] for name in expected} == expected
+
+
+def test_limits_and_the_form_of_the_answer() -> None:
+    body = translated(
+        stop_sequences=["x"],
+        top_k=3,
+        stream=True,
+        output_config={"format": {"type": "json_schema", "schema": {"type": "object"}}, "effort": "max"},
+        thinking={"type": "adaptive"},
+        metadata={"user_id": "1"},
+    )
+    assert (body["stop"], body["top_k"], body["max_tokens"], body["stream"]) == (["x"], 3, 5, True)
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert body["reasoning_effort"] == "high"
+
+
+def block(kind: str) -> Any:
+    return {"messages": [{"role": "user", "content": [{"type": kind, "source": {}}]}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (block("image"), "messages.0.content.0: image blocks are not supported"),
+        (block("document"), "document blocks are not supported"),
+        (block("redacted_thinking"), "redacted_thinking blocks"),
+        (block("server_tool_use"), "server_tool_use blocks"),
+        (
+            {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            "the built-in tool web_search_20250305",
+        ),
+        ({"container": "c"}, "container is not supported"),
+        ({"mcp_servers": [{}]}, "mcp_servers other than .. is not supported"),
+        ({"unheard_of": 1}, "unheard_of"),
+        ({"messages": []}, "messages"),
+        ({"stop_sequences": "x"}, "stop_sequences"),
+        ({"stop_sequences": ["x" * 99999]}, "stop_sequences"),
+        ({"max_tokens": None}, "max_tokens"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 7}, "top_p"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(body: Any, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        parsed(MessagesRequest, json.dumps({"max_tokens": 5, "messages": HI, **body}).encode()).question()
+
+
+def test_to_count_tokens_needs_no_limit() -> None:
+    raw = json.dumps({"messages": HI, "system": "Be brief."}).encode()
+    assert parsed(CountRequest, raw).question().messages[0].role == "system"
+
+
+# answers
+
+
+def outputs(*texts: str, reason: Any = "stop", stop: str | None = None) -> list[Output]:
+    made = [Output("id", text, (1,)) for text in texts]
+    return [*made, Output("id", "", (), reason, Usage(9, 4, 3, 0, 0, 0), stop=stop)]
+
+
+async def written(said: list[Output]) -> tuple[list[Any], Any]:
+    """Return the events of a stream, and the whole answer."""
+    question = ChatQuestion((Message("user", "Hi"),), SamplingParams())
+    call = Call("msg_1", question, asyncio.get_running_loop(), n_prompt=9, outputs=said)
+    writer = MessagesWriter("msg_1", "demo")
+    events = [*writer.opening([call])]
+    for output in said:
+        events += writer.delta(call, output)
+        if output.is_last:
+            events += writer.closing(call, output)
+    events += writer.accounts([call])
+    return events, MessagesWriter("msg_1", "demo").whole([call])
+
+
+def gathered(events: list[Any]) -> list[Any]:
+    """Put the blocks of a stream together, as a client does; each has to be opened, filled and closed in turn."""
+    blocks: list[Any] = []
+    is_open = False
+    for event in events:
+        match event["type"]:
+            case "content_block_start":
+                assert (is_open, event["index"]) == (False, len(blocks))
+                blocks.append(dict(event["content_block"]))
+                is_open = True
+            case "content_block_delta":
+                assert (is_open, event["index"]) == (True, len(blocks) - 1)
+                delta = event["delta"]
+                field = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "json"}[
+                    delta["type"]
+                ]
+                blocks[-1][field] = (
+                    blocks[-1].get(field, "") + delta[field if field != "json" else "partial_json"]
+                )
+            case "content_block_stop":
+                assert (is_open, event["index"]) == (True, len(blocks) - 1)
+                is_open = False
+    assert not is_open
+    for one in blocks:
+        if one["type"] == "tool_use":
+            one["input"] = json.loads(one.pop("json"))
+    return blocks
+
+
+@pytest.mark.parametrize(
+    ("reason", "stop", "expected"),
+    [
+        ("stop", None, ("end_turn", None)),
+        ("length", None, ("max_tokens", None)),
+        ("stop", "END", ("stop_sequence", "END")),
+    ],
+)
+def test_a_stream_says_what_a_whole_answer_says(reason: Any, stop: str | None, expected: Any) -> None:
+    events, whole = asyncio.run(written(outputs("Hel", "lo", reason=reason, stop=stop)))
+    assert [event["type"] for event in events] == [
+        "message_start",
+        "ping",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert gathered(events) == whole["content"] == [{"type": "text", "text": "Hello"}]
+    ended = events[-2]["delta"]
+    assert (
+        (whole["stop_reason"], whole["stop_sequence"])
+        == (ended["stop_reason"], ended["stop_sequence"])
+        == expected
+    )
+    assert events[-2]["usage"] == whole["usage"]
+    assert (whole["usage"]["input_tokens"], whole["usage"]["cache_read_input_tokens"]) == (5, 4)
+
+
+def test_reasoning_text_and_calls_are_blocks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [
+        Piece("reasoning", "hm"),
+        Piece("text", "I "),
+        Piece("text", "look."),
+        Piece("call", "", "call_1", "add"),
+        Piece("call", '{"a":'),
+        Piece("call", "1}"),
+        Piece("call", "{}", "call_2", "now"),
+    ]
+    by_text = {str(i): [piece] for i, piece in enumerate(said)}
+    split = lambda output: by_text.get(output.text, [])  # noqa: E731
+    monkeypatch.setattr(messages_response, "pieces", split)
+    monkeypatch.setattr("mixcli.host.api.blocks.pieces", split)
+    events, whole = asyncio.run(written(outputs(*by_text)))
+    assert gathered(events) == whole["content"]
+    assert [one["type"] for one in whole["content"]] == ["thinking", "text", "tool_use", "tool_use"]
+    assert whole["content"][2] == {"type": "tool_use", "id": "call_1", "name": "add", "input": {"a": 1}}
+    assert whole["stop_reason"] == "tool_use"
+
+
+def test_an_empty_answer_has_no_blocks() -> None:
+    events, whole = asyncio.run(written(outputs()))
+    assert gathered(events) == whole["content"] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (BadRequest("wrong", param="x"), 400, "invalid_request_error"),
+        (ContextOverflow(9, 4), 400, "invalid_request_error"),
+        (Busy("later"), 503, "overloaded_error"),
+        (KeyError("bug"), 500, "api_error"),
+    ],
+)
+def test_errors_have_their_form(error: Exception, status: int, kind: str) -> None:
+    found, body = error_message(error)
+    assert (found, body["type"], body["error"]["type"]) == (status, "error", kind)  # type: ignore[index]
