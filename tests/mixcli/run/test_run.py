@@ -218,7 +218,7 @@ def test_a_build_that_crashes_is_run_without_what_crashes_and_that_is_said_once(
         file.write(detected_profile())
         for type_ in ("Q4_K", "Q5_0", "Q6_K"):
             file.write(
-                f"[host.rates.{type_}]\n{rates.format(0.1)}[host.rates.{type_}.repacked]\n{rates.format(9.0)}"
+                f"[host.rates.{type_}]\n{rates.format(0.01)}[host.rates.{type_}.repacked]\n{rates.format(0.9)}"
             )
     asked = ("run", CAPITAL, "--keep-alive", "0", "--profile", "repacker")
     first = mixcli(*asked, MIXCLI_SELFTEST_CRASH="1")
