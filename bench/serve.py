@@ -100,23 +100,24 @@ def ask(
 
 
 def ask_all(connect: Connect, bodies: Sequence[Body], n_clients: int) -> list[Answer]:
-    """Let clients with a connection each ask everything; give the answers in order. One that was cut off is an answer without usage."""
-    own = threading.local()
-    with contextlib.ExitStack() as opened:
+    """Ask everything, `n_clients` at a time, each over a connection of its own, as llama-server ends them; give the answers in order."""
 
-        def one(body: Body) -> Answer:
-            if not hasattr(own, "connection"):
-                own.connection = opened.enter_context(closing(connect()))
-            sent = perf_counter()
-            try:
-                return ask(own.connection, body)
-            except (OSError, http.client.HTTPException) as error:
-                print(f"    lost after {perf_counter() - sent:.1f} s: {error!r}", flush=True)
-                own.connection.close()
-                return Answer(sent, (), perf_counter(), {})
+    def one(body: Body) -> Answer:
+        sent = perf_counter()
+        try:
+            return once(connect, body)
+        except (OSError, http.client.HTTPException) as error:
+            print(f"    lost after {perf_counter() - sent:.1f} s: {error!r}", flush=True)
+            return Answer(sent, (), perf_counter(), {})
 
-        with ThreadPoolExecutor(n_clients) as pool:
-            return list(pool.map(one, bodies))
+    with ThreadPoolExecutor(n_clients) as pool:
+        return list(pool.map(one, bodies))
+
+
+def once(connect: Connect, body: Body, enough: Callable[[int], bool] | None = None) -> Answer:
+    """Ask over a connection of its own."""
+    with closing(connect()) as connection:
+        return ask(connection, body, enough)
 
 
 @contextmanager
@@ -177,8 +178,7 @@ class Server:
 
 def load(system: Callable[[int], str], connect: Connect, extra: Body) -> Numbers:
     """Let the clients ask until all is answered; a system text that is the same for all is computed by whoever comes first."""
-    with closing(connect()) as connection:
-        ask(connection, _body("Go.", "Say hello.", 4, extra))
+    once(connect, _body("Go.", "Say hello.", 4, extra))
     started = perf_counter()
     bodies = [
         _body(system(n), f"{texts.messages(256)[n]} (order {1000 + n})", Random(n).randint(*N_TOKENS), extra)
@@ -218,9 +218,8 @@ def _body(system: str, user: str, n_tokens: int, extra: Body) -> Body:
 
 def beside(connect: Connect, extra: Body, *, writes: bool) -> Numbers:
     """Send a long prompt, while a long answer is written (`writes`) or not, and short requests while it is read."""
-    with closing(connect()) as connection:
-        ask(connection, _body("Go.", "Say hello.", 16, extra))
-        ask(connection, _body("Go.", long_text(0)[:2000], 1, extra))
+    once(connect, _body("Go.", "Say hello.", 16, extra))
+    once(connect, _body("Go.", long_text(0)[:2000], 1, extra))
     running, read_to_end = threading.Event(), threading.Event()
 
     def until_read(_: int) -> bool:
@@ -229,10 +228,10 @@ def beside(connect: Connect, extra: Body, *, writes: bool) -> Numbers:
 
     with ThreadPoolExecutor(32) as pool:
         if writes:
-            writer = pool.submit(_once, connect, _body("Go.", "Tell a story.", 900, extra), until_read)
+            writer = pool.submit(once, connect, _body("Go.", "Tell a story.", 900, extra), until_read)
             running.wait(TIMEOUT)
             time.sleep(1)
-        reader = pool.submit(_once, connect, _body("Go.", long_text(1), 2, extra))
+        reader = pool.submit(once, connect, _body("Go.", long_text(1), 2, extra))
         time.sleep(FIRST)
         short = list(_shorts(pool, connect, reader, extra))
         read_to_end.set()
@@ -260,15 +259,10 @@ def _shorts(
 ) -> Iterator["Future[Answer]"]:
     """Ask something short now and then until the long prompt is read; the first of it comes in any case."""
     for n in itertools.count():
-        yield pool.submit(_once, connect, _body(_own(n), texts.opening(n), 4, extra))
+        yield pool.submit(once, connect, _body(_own(n), texts.opening(n), 4, extra))
         time.sleep(SECOND)
         if reader.done():
             return
-
-
-def _once(connect: Connect, body: Body, enough: Callable[[int], bool] | None = None) -> Answer:
-    with closing(connect()) as connection:
-        return ask(connection, body, enough)
 
 
 SCENARIOS: Mapping[str, tuple[Callable[[Connect, Body], Numbers], int]] = {

@@ -3,14 +3,13 @@
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from bench.engine import texts
-from bench.serve import LIMITS, N_LONG, SCENARIOS, ask, ask_all, long_text, promises
+from bench.serve import LIMITS, N_LONG, SCENARIOS, ask_all, long_text, once, promises
 from bench.serve_page import STORIES, serve_section
 
 PIECE = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
@@ -49,8 +48,9 @@ def test_pieces_are_timed_and_what_is_cut_is_lost(port: int) -> None:
     assert [bool(one.usage) for one in answers] == [True, False, True]
     assert answers[0].usage == {"prompt_tokens": 3, "completion_tokens": 2}
     assert all(len(one.pieces) == 2 and one.sent <= one.pieces[0] <= one.ended for one in answers)
-    with closing(HTTPConnection("127.0.0.1", port)) as connection:
-        assert len(ask(connection, {"kind": "whole"}, lambda n: n == 1).pieces) == 1
+    assert (
+        len(once(lambda: HTTPConnection("127.0.0.1", port), {"kind": "whole"}, lambda n: n == 1).pieces) == 1
+    )
 
 
 def test_promises_are_of_the_median_round() -> None:
