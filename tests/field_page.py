@@ -18,7 +18,7 @@ Written by `make help`; a test keeps it true.
 """
 # our own fields that are no numbers of the sampling table
 OURS = {
-    "messages": "the conversation: `role` is `system`, `developer` (the same), `user` or `assistant`; `content` is a text or text parts. A last message of the assistant is continued",
+    "messages": "the conversation: `role` is `system`, `developer` (the same), `user`, `assistant` or `tool`; `content` is a text or text parts. An assistant's message may have `tool_calls` and `reasoning_content`, a tool's has `tool_call_id`. A last message of the assistant is continued",
     "model": "any name; the loaded model answers",
     "stream": "send the answer as server-sent events",
     "stream_options": "`include_usage`: end a stream with the counts; only with `stream`",
@@ -30,6 +30,10 @@ OURS = {
     "response_format": "`json_object`, or `json_schema` with a schema, which is always enforced; llama-server's `schema` beside `json_object` too",
     "structured_outputs": "one of `json`, `regex`, `grammar` and `choice`, as in vLLM",
     "dry_sequence_breakers": "texts at which DRY begins again",
+    "tools": "functions that the model may call: `name`, `description`, `parameters` (a JSON schema, which the arguments keep to) and `strict` (refuse a schema that cannot be enforced whole)",
+    "tool_choice": "`auto`, `none`, `required` (or Mistral's `any`), or the one function that must be called",
+    "parallel_tool_calls": "`false`: one call at most",
+    "reasoning_effort": "for models whose chat format has it: Mistral's version 15, and templates that read it",
     "ignore_eos": "continue until the limit: no token that ends an answer is chosen",
     "add_generation_prompt": "`false` only with a last message of the assistant, as in vLLM",
     "continue_final_message": "must be `true` for a last message of the assistant and `false` for others, as in vLLM",

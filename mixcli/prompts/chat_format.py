@@ -99,7 +99,8 @@ class ChatFormat:
         """
         check(messages)
         effort = options.reasoning_effort
-        if effort is not None and effort not in self.efforts:
+        asks_nothing = effort == "none" and self.syntax.reasoning is None
+        if effort is not None and effort not in self.efforts and not asks_nothing:
             raise BadRequest(_no_effort(effort, self.efforts), param="reasoning_effort")
         ids: list[int] = []
         for part in self.layout(messages, options):
@@ -128,9 +129,9 @@ def check(messages: Sequence[Message]) -> None:
         if message.role == "tool":
             if message.call_id not in open_calls:
                 raise BadRequest(
-                    f"messages[{i}].tool_call_id {message.call_id!r:.60} is not the id of an open call in the turn before; "
+                    f"messages.{i}.tool_call_id {message.call_id!r:.60} is not the id of an open call in the turn before; "
                     "send the assistant's tool_calls first",
-                    param=f"messages[{i}].tool_call_id",
+                    param=f"messages.{i}.tool_call_id",
                 )
             open_calls.remove(message.call_id)
         elif open_calls:

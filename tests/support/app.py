@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mixcli.host.protocol.paths import CHAT, READY
 from mixcli.host.state import HostState
 from profiles.placement import Placement
 from quantize import Options, convert
-from tests.support.checkpoints import write_checkpoint
+from tests.support.checkpoints import write_checkpoint, write_native
 
 PLACEMENT = Placement(n_ctx=256, n_batch=64, n_ubatch=32, n_threads=1, n_threads_batch=1)
 ANSWER_SECONDS = 60.0  # of one request; a context of 256 tokens takes well under one
@@ -87,9 +88,25 @@ def events_of(raw: bytes) -> list[dict[str, Any]]:
 @contextmanager
 def tiny_app(folder: Path) -> Iterator[App]:
     """Convert a checkpoint of one layer, and load it; MIXCLI_HOME is the caller's."""
-    checkpoint = write_checkpoint(folder / "tiny", n_layer=1, n_embd=64, n_ff=64, n_expert=2)
-    convert(checkpoint, folder / "tiny.gguf", Options(output_type="Q8_0"))
-    app = App(folder / "tiny.gguf")
+    with _app_of(write_checkpoint(folder / "tiny", n_layer=1, n_embd=64, n_ff=64, n_expert=2)) as app:
+        yield app
+
+
+@contextmanager
+def instruct_app(folder: Path, version: str) -> Iterator[App]:
+    """Do so with one of Mistral's tokenizers and its chat format."""
+    checkpoint = write_native(
+        folder / f"instruct-{version}", tokenizer=version, n_layer=1, n_embd=64, n_ff=64, n_expert=2
+    )
+    with _app_of(checkpoint, replace(PLACEMENT, n_ctx=1024)) as app:
+        yield app
+
+
+@contextmanager
+def _app_of(checkpoint: Path, placement: Placement = PLACEMENT) -> Iterator[App]:
+    gguf = checkpoint.with_suffix(".gguf")
+    convert(checkpoint, gguf, Options(output_type="Q8_0"))
+    app = App(gguf, placement)
     try:
         yield app
     finally:

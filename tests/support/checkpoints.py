@@ -13,6 +13,8 @@ import mistral_common
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.support.models import LATER, N_TOKENS, later_file
+
 Arrays = Mapping[str, NDArray[Any]]
 
 _DATA = Path(mistral_common.__file__).parent / "data"
@@ -178,7 +180,8 @@ def write_native(
 ) -> Path:
     """Write a folder in Mistral's own layout; `params` adds to params.json. Its weights are those of write_checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = N_VOCAB[tokenizer]
+    file = later_file(tokenizer) if tokenizer in LATER else TOKENIZERS[tokenizer]
+    rows = N_TOKENS if tokenizer in LATER else N_VOCAB[tokenizer]
     written: dict[str, Any] = {
         "dim": n_embd,
         "n_layers": n_layer,
@@ -212,10 +215,7 @@ def write_native(
         names = list(arrays)[len(arrays) * i // n_shards : len(arrays) * (i + 1) // n_shards]
         part = {name: arrays[name] for name in names}
         pack_safetensors(folder / f"consolidated-{i + 1:05}-of-{n_shards:05}.safetensors", part)
-    is_tekken = tokenizer.startswith("tekken")
-    shutil.copy(
-        TOKENIZERS[tokenizer], folder / ("tekken.json" if is_tekken else f"tokenizer.model.{tokenizer}")
-    )
+    shutil.copy(file, folder / ("tekken.json" if file.suffix == ".json" else f"tokenizer.model.{tokenizer}"))
     return folder
 
 

@@ -46,7 +46,7 @@ LATER = {
     "v13": ("[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"),
     "v15": ("[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]", "[MODEL_SETTINGS]", "[/MODEL_SETTINGS]"),
 }
-_N_TOKENS = 20_000  # of a later version
+N_TOKENS = 20_000  # of a later version
 VERSIONS = {**{name: version for name, (_, version) in MISTRAL.items()}, **{name: name for name in LATER}}
 
 
@@ -58,8 +58,8 @@ def later_file(version: str) -> Path:
     file["special_tokens"] = [
         {"rank": i, "token_str": name, "is_control": True} for i, name in enumerate(names)
     ]
-    file["config"] |= {"version": version, "default_vocab_size": _N_TOKENS}
-    file["vocab"] = file["vocab"][: _N_TOKENS - file["config"]["default_num_special_tokens"]]
+    file["config"] |= {"version": version, "default_vocab_size": N_TOKENS}
+    file["vocab"] = file["vocab"][: N_TOKENS - file["config"]["default_num_special_tokens"]]
     if version == "v15":
         efforts = {"type": "enum", "values": ["none", "high"], "accepts_none": True, "default": "none"}
         file["model_settings_builder"] = {"reasoning_effort": efforts}

@@ -244,7 +244,7 @@ async def _stream(
 def _written(writer: AnswerWriter, call: Call, output: Output) -> Iterable[JsonObject]:
     if output.progress is not None:
         yield from writer.progress(call, output)
-    elif output.text or output.logprobs:
+    elif output.text or output.logprobs or output.segments:
         yield from writer.delta(call, output)
     if output.is_last:
         yield from writer.closing(call, output)

@@ -27,12 +27,8 @@ OPENAI: Mapping[str, FieldRule] = {
     "verbosity": only("OpenAI", "medium", why="ask for a length in a message"),
     "moderation": only("OpenAI", why="remove it"),
     "web_search_options": only("OpenAI", why="nothing is searched"),
-    "reasoning_effort": only("OpenAI", why="remove it"),
-    "tools": only("OpenAI", [], why="remove it"),
-    "tool_choice": only("OpenAI", "none", "auto", why="remove it"),
-    "parallel_tool_calls": harmless("OpenAI", "there are no tool calls"),
-    "functions": only("OpenAI", [], why="remove it"),
-    "function_call": only("OpenAI", "none", "auto", why="remove it"),
+    "functions": only("OpenAI", [], why="use tools"),
+    "function_call": only("OpenAI", "none", "auto", why="use tool_choice"),
 }
 
 LLAMA_SERVER: Mapping[str, FieldRule] = {
@@ -46,7 +42,7 @@ LLAMA_SERVER: Mapping[str, FieldRule] = {
     "n_keep": harmless("llama-server", "contexts are not shifted"),
     "n_discard": harmless("llama-server", "contexts are not shifted"),
     "timings_per_token": harmless("llama-server", "timings come with the last event"),
-    "parse_tool_calls": harmless("llama-server", "there are no tool calls"),
+    "parse_tool_calls": only("llama-server", True),
     "backend_sampling": harmless("llama-server", "it makes an answer faster and not another one"),
     "preserved_tokens": harmless("llama-server", "for lazy grammars, which are refused"),
     "return_tokens": only("llama-server", False, why="use return_token_ids"),
@@ -65,7 +61,7 @@ LLAMA_SERVER: Mapping[str, FieldRule] = {
     "grammar_triggers": only("llama-server", []),
     "chat_format": only("llama-server"),
     "chat_parser": only("llama-server"),
-    "reasoning_format": only("llama-server", "none", "auto"),
+    "reasoning_format": only("llama-server", "auto", "deepseek", why="reasoning comes as reasoning_content"),
     "reasoning_budget_tokens": only("llama-server", -1),
     "thinking_budget_tokens": only("llama-server", -1),
     "thinking_forced_open": only("llama-server", False),
@@ -148,17 +144,13 @@ OTHERS: Mapping[str, FieldRule] = {
 CHAT_RULES: Mapping[str, FieldRule] = {**OPENAI, **LLAMA_SERVER, **VLLM, **MISTRAL, **OTHERS}
 
 MESSAGE_RULES: Mapping[str, FieldRule] = {
-    "name": harmless("OpenAI", "no chat format of the family has a place for it"),
     "annotations": harmless("OpenAI", "describes an earlier answer"),
     "cache_control": harmless("Anthropic", "prompts are cached without it"),
     "provider_specific_fields": harmless("LiteLLM", "describes an earlier answer"),
     "refusal": only("OpenAI", "", why="send its text as content"),
     "audio": only("OpenAI", why="conversations are text"),
-    "tool_calls": only("OpenAI", []),
-    "tool_call_id": only("OpenAI"),
-    "function_call": only("OpenAI"),
-    "reasoning_content": only("DeepSeek", ""),
-    "reasoning": only("OpenRouter", ""),
+    "function_call": only("OpenAI", why="use tool_calls"),
+    "reasoning": alias("OpenRouter", "reasoning_content"),
     "images": only("Ollama", [], why="conversations are text"),
 }
 

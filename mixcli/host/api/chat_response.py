@@ -8,9 +8,12 @@ from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sequence import Output, Usage
 from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.events import DONE, JsonObject
+from mixcli.host.api.segments import IdOf, deltas, finish_reason, message
 from mixcli.host.call import Call
 from mixcli.host.protocol.errors import error_body
 from mixcli.host.protocol.messages import PromptProgress, Timings, TokenUsage
+from mixcli.prompts.answer_parser import Segment
+from mixcli.prompts.tool_json import nine
 
 FINGERPRINT = (
     f"mixcli-{__version__}"  # of what computes: with it, a seed and a prompt an answer can be had again
@@ -46,13 +49,17 @@ class ChatResponseWriter:
         yield {**self._chunk_of([], call), "prompt_progress": shown.to_json()}
 
     def delta(self, call: Call, output: Output) -> Iterator[JsonObject]:
-        """Return one event with text."""
+        """Return the events of one output: of its text, or of each segment."""
         extra: JsonObject = {"logprobs": self._logprobs(output.logprobs)} if self.request.logprobs else {}
-        yield self._chunk(call, {"content": output.text}, None, extra)
+        segments = output.segments or (Segment("content", output.text),)
+        for delta in deltas(segments, self._ids(call)):
+            yield self._chunk(call, delta, None, extra)
+            extra = {}
 
     def closing(self, call: Call, last: Output) -> Iterator[JsonObject]:
         """Return the event with the reason that the answer ended."""
-        yield self._chunk(call, {}, last.finish_reason, self._extras(call, last))
+        reason = finish_reason(last.finish_reason, call.segments)
+        yield self._chunk(call, {}, reason, self._extras(call, last))
 
     def accounts(self, calls: Sequence[Call]) -> Iterator[JsonObject]:
         """Return the event that closes a stream with the counts and timings."""
@@ -72,13 +79,17 @@ class ChatResponseWriter:
         last = call.outputs[-1]
         choice: JsonObject = {
             "index": call.index,
-            "message": {"role": "assistant", "content": call.text},
-            "finish_reason": last.finish_reason,
+            "message": message(call.text, call.segments, self._ids(call)),
+            "finish_reason": finish_reason(last.finish_reason, call.segments),
             **self._extras(call, last),
         }
         if self.request.logprobs:
             choice["logprobs"] = self._logprobs([one for output in call.outputs for one in output.logprobs])
         return choice
+
+    def _ids(self, call: Call) -> IdOf:
+        """Return the ids of an answer's tool calls: nine letters and digits, as Mistral's formats want them back."""
+        return lambda place: nine(f"{self.id} {call.index} {place}")
 
     def _accounts(self, calls: Sequence[Call]) -> JsonObject:
         """Return the counts and timings; of a deterministic answer only the counts that are the same each time."""
@@ -104,11 +115,11 @@ class ChatResponseWriter:
     def _chunk(
         self,
         call: Call,
-        delta: dict[str, str],
-        finish_reason: str | None = None,
+        delta: JsonObject,
+        reason: str | None = None,
         extra: JsonObject | None = None,
     ) -> JsonObject:
-        choice = {"index": call.index, "delta": delta, "finish_reason": finish_reason, **(extra or {})}
+        choice = {"index": call.index, "delta": delta, "finish_reason": reason, **(extra or {})}
         return self._chunk_of([choice], call)
 
     def _chunk_of(self, choices: list[JsonObject], call: Call) -> JsonObject:

@@ -13,7 +13,8 @@ from mixcli.errors import BadRequest
 from mixcli.host.api.chat_fields import CHAT_RULES, SCHEMA_RULES, STREAM_RULES, STRUCTURED_RULES
 from mixcli.host.api.field_rules import FieldRule
 from mixcli.host.api.json_body import load
-from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage
+from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage, conversation
+from mixcli.host.api.tool_schema import MAX_TOOLS, ToolChoice, ToolDefinition, tool_use
 from mixcli.host.api.wire_model import Number, Whole, WireModel
 from mixcli.host.call import ChatQuestion
 from mixcli.prompts.context_overflow import Policy
@@ -133,6 +134,10 @@ class ChatRequest(SamplingFields):
     top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
+    tools: list[ToolDefinition] = Field([], max_length=MAX_TOOLS, fail_fast=True)
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool = True
+    reasoning_effort: str | None = None
     ignore_eos: bool = False
     add_generation_prompt: bool = True
     continue_final_message: bool | None = None
@@ -154,7 +159,7 @@ class ChatRequest(SamplingFields):
             self._check()
             asked = self.structured_outputs
             return ChatQuestion(
-                messages=tuple(message.message() for message in self.messages),
+                messages=conversation(self.messages),
                 sampling=self.sampling(),
                 constraint=self.constraint(),
                 choices=tuple(asked.choice) if asked and asked.choice else (),
@@ -164,6 +169,8 @@ class ChatRequest(SamplingFields):
                 persist=self.persist,
                 deterministic=self.deterministic,
                 on_overflow=self.on_overflow,
+                tool_use=tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls),
+                reasoning_effort=self.reasoning_effort,
             )
 
     def questions(self) -> list[ChatQuestion]:
@@ -223,6 +230,11 @@ class ChatRequest(SamplingFields):
             )
         if "stream_options" in self.model_fields_set and not self.stream:
             raise BadRequest("stream_options is only allowed with stream", param="stream_options")
+        if self.tools and self.structured_outputs is not None and self.structured_outputs.choice:
+            raise BadRequest(
+                "structured_outputs.choice is not possible with tools; remove one of them",
+                param="structured_outputs.choice",
+            )
         if self.top_logprobs and not self.logprobs:
             raise BadRequest("top_logprobs is only allowed with logprobs", param="top_logprobs")
         continues = self.messages[-1].role == "assistant"

@@ -1,14 +1,17 @@
 """Messages of a conversation as requests have them."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mixcli.host.api.chat_fields import MESSAGE_RULES, PART_RULES
 from mixcli.host.api.field_rules import FieldRule, Translated
+from mixcli.host.api.tool_schema import MAX_CALLS, CallOfTurn
 from mixcli.host.api.wire_model import Whole, WireModel
+from mixcli.prompts.chat_format import check
 from mixcli.prompts.messages import Message
 
 MAX_MESSAGES = 1 << 17  # each has a token at least
@@ -43,12 +46,29 @@ class TextPart(WireModel):
 
 
 class ChatMessage(WireModel):
-    """One turn of a conversation; `token_ids` are what an earlier answer was sampled as, `prefix` is Mistral's sign for one to continue."""
+    """One turn of a conversation; `token_ids` are what an earlier answer was sampled as, `prefix` is Mistral's sign for one to continue.
 
-    role: Literal["system", "developer", "user", "assistant"]
+    An assistant's turn may have `tool_calls` and `reasoning_content`; a tool's answers the call `tool_call_id`. Of `name`, that of a tool is
+    used; no chat format has a place for others.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
     token_ids: list[Whole] = Field([], max_length=MAX_ANSWER_TOKENS, fail_fast=True)
     prefix: bool = False
+    tool_calls: list[CallOfTurn] = Field([], max_length=MAX_CALLS, fail_fast=True)
+    tool_call_id: str | None = None
+    reasoning_content: str = ""
+    name: str = ""
+
+    @model_validator(mode="after")
+    def of_its_role(self) -> Self:
+        """Refuse what another role has."""
+        if (self.role == "tool") != (self.tool_call_id is not None):
+            raise ValueError("tool_call_id belongs to messages with the role tool, and to each of them")
+        if self.role != "assistant" and (self.tool_calls or self.reasoning_content):
+            raise ValueError("tool_calls and reasoning_content belong to messages with the role assistant")
+        return self
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
@@ -63,10 +83,36 @@ class ChatMessage(WireModel):
 
     def message(self) -> Message:
         """Return the turn as the engine takes it."""
-        role = "system" if self.role == "developer" else self.role
         if isinstance(self.content, str):
-            return Message(role, self.content, tuple(self.token_ids))
-        return Message(role, BETWEEN_PARTS.join(part.text for part in self.content))
+            content, tokens = self.content, tuple(self.token_ids)
+        else:
+            content, tokens = BETWEEN_PARTS.join(part.text for part in self.content), ()
+        return Message(
+            "system" if self.role == "developer" else self.role,
+            content,
+            tokens,
+            tuple(one.call() for one in self.tool_calls),
+            self.reasoning_content,
+            self.tool_call_id or "",
+            self.name if self.role == "tool" else "",
+        )
 
 
-__all__ = ["MAX_MESSAGES", "ChatMessage"]
+def conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+    """Return a conversation as the engine takes it; each result has the name of the tool that was called.
+
+    Raises BadRequest where results and calls do not belong together.
+    """
+    found: list[Message] = []
+    names: dict[str, str] = {}
+    for one in messages:
+        message = one.message()
+        if message.role == "tool" and not message.name:
+            message = replace(message, name=names.get(message.call_id, ""))
+        names |= {call.id: call.name for call in message.calls}
+        found.append(message)
+    check(found)
+    return tuple(found)
+
+
+__all__ = ["MAX_MESSAGES", "ChatMessage", "conversation"]

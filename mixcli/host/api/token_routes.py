@@ -13,7 +13,7 @@ from pydantic import Field
 from mixcli.errors import BadRequest
 from mixcli.host.api.field_rules import FieldRule, alias, harmless, only
 from mixcli.host.api.json_body import parsed, read
-from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage
+from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage, conversation
 from mixcli.host.api.openapi import body_of
 from mixcli.host.api.wire_model import Whole, WireModel
 from mixcli.host.protocol.paths import APPLY_TEMPLATE, DETOKENIZE, EXPERTS, TOKENIZE
@@ -63,7 +63,7 @@ class TokenizeRequest(WireModel):
                 text, parse_special=self.parse_special, add_bos=self.content is None if add is None else add
             )
         assert self.messages is not None
-        return [one.message() for one in self.messages]
+        return list(conversation(self.messages))
 
 
 class DetokenizeRequest(WireModel):
@@ -131,7 +131,7 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         """Return a conversation as the model sees it."""
         state.check_open()
         request = await read(http, partial(parsed, ApplyTemplateRequest))
-        messages = [one.message() for one in request.messages]
+        messages = conversation(request.messages)
         n = sum(one.n_characters for one in messages)
         text = await asyncio.wrap_future(state.engine.prepare(lambda model: model.rendered(messages), n))
         return JSONResponse({"prompt": text})
@@ -140,7 +140,7 @@ def add_routes(app: FastAPI, state: HostState) -> None:
     async def experts(http: Request) -> JSONResponse:
         state.check_open()
         request = await read(http, partial(parsed, ExpertsRequest))
-        messages = [one.message() for one in request.messages]
+        messages = conversation(request.messages)
         routing = await asyncio.wrap_future(
             state.engine.compute_beside(lambda model: model.routing(messages))
         )

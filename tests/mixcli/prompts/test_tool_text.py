@@ -46,11 +46,11 @@ def test_the_first_version_of_mistral_writes_them_as_text(vocab_model: Callable[
 @pytest.mark.parametrize(
     ("messages", "param"),
     [
-        ([Message("user", "a"), Message("tool", "2", call_id="a")], "messages[1].tool_call_id"),
+        ([Message("user", "a"), Message("tool", "2", call_id="a")], "messages.1.tool_call_id"),
         (CALLED[:3], "messages"),
         (CALLED[:2], "messages"),
         ([*CALLED[:3], Message("user", "?"), CALLED[3]], "messages"),
-        ([*CALLED, CALLED[3]], "messages[4].tool_call_id"),
+        ([*CALLED, CALLED[3]], "messages.4.tool_call_id"),
     ],
 )
 def test_calls_and_results_belong_together(smol: Model, messages: list[Message], param: str) -> None:

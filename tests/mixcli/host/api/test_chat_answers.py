@@ -255,7 +255,7 @@ def test_a_stop_ends_the_answer_before_it(tiny: App) -> None:
             b'{"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]}',
             {},
             400,
-            "tools",
+            "tools.0.function",
         ),
         (b"{}", {"Idempotency-Key": ""}, 400, "Idempotency-Key"),
     ],

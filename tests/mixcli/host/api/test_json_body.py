@@ -51,7 +51,7 @@ def with_schema(schema: str) -> str:
         ('{"messages": [{"role": "user", "content": 5}]}', "messages.0.content"),
         ('{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "messages.0.content.0.type"),
         ('{"messages": [{"role": "user"}]}', "messages.0.content"),
-        ('{"messages": [{"role": "tool", "content": "x"}]}', "messages.0.role"),
+        ('{"messages": [{"role": "narrator", "content": "x"}]}', "messages.0.role"),
         ('{"messages": [{"role": "user", "content": "x", "token_ids": [true]}]}', "messages.0.token_ids.0"),
         ('{"messages": [1' + ",1" * 1_000_000 + "]}", "messages.0"),
         ('{"messages": ' + "[" * 100_000 + "]" * 100_000 + "}", "messages"),

@@ -1,0 +1,111 @@
+"""Tools as chat requests have them: definitions, the choice among them, and the calls of earlier turns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mixcli.errors import BadRequest
+from mixcli.host.api.field_rules import FieldRule, harmless, only
+from mixcli.host.api.wire_model import Whole, WireModel
+from mixcli.prompts.messages import NO_TOOLS, Tool, ToolCall, ToolUse
+
+MAX_TOOLS = 512
+MAX_CALLS = 512  # of one turn
+
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class FunctionDefinition(WireModel):
+    """A function that the model may call, and the JSON schema of its arguments."""
+
+    name: Name
+    description: str = ""
+    parameters: dict[str, object] = Field(default_factory=dict)
+    strict: bool = False
+
+
+class ToolDefinition(WireModel):
+    """A tool; all of them are functions."""
+
+    type: Literal["function"] = "function"
+    function: FunctionDefinition
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return {"cache_control": harmless("Anthropic", "prompts are cached without it")}
+
+    def tool(self) -> Tool:
+        """Return it as the engine takes it."""
+        one = self.function
+        return Tool(one.name, one.description, json.dumps(one.parameters, ensure_ascii=False), one.strict)
+
+
+class FunctionName(WireModel):
+    """The function that must be called."""
+
+    name: str
+
+
+class NamedChoice(WireModel):
+    """The choice of one tool."""
+
+    type: Literal["function"] = "function"
+    function: FunctionName
+
+
+class CalledFunction(WireModel):
+    """A function that was called, with its arguments as JSON text; an object is taken as well, as Ollama writes it."""
+
+    name: Name
+    arguments: str | dict[str, object] = "{}"
+
+
+class CallOfTurn(WireModel):
+    """One call of an earlier turn."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: Whole = 0
+
+    def call(self) -> ToolCall:
+        """Return it as the engine takes it."""
+        told = self.function.arguments
+        text = told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+        return ToolCall(self.id, self.function.name, text)
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return {"custom": only("OpenAI", why="all tools are functions")}
+
+
+ToolChoice = Literal["auto", "none", "required", "any"] | NamedChoice
+
+
+def tool_use(tools: Sequence[ToolDefinition], choice: ToolChoice | None, *, parallel: bool) -> ToolUse:
+    """Return the tools of a request and how they may be used; BadRequest for a choice among none, or of an unknown one."""
+    names = [one.function.name for one in tools]
+    if not tools:
+        if choice in (None, "auto", "none"):
+            return NO_TOOLS
+        raise BadRequest("tool_choice is only allowed with tools", param="tool_choice")
+    if twice := next((i for i, name in enumerate(names) if name in names[:i]), None):
+        raise BadRequest(
+            f"two tools have the name {names[twice]!r}; rename one", param=f"tools.{twice}.function.name"
+        )
+    found = tuple(one.tool() for one in tools)
+    if isinstance(choice, NamedChoice):
+        if choice.function.name not in names:
+            raise BadRequest(
+                f"tool_choice names {choice.function.name!r:.80}, which is not one of the tools",
+                param="tool_choice.function.name",
+            )
+        return ToolUse(found, "required", choice.function.name, parallel)
+    if choice == "any":  # Mistral's word
+        choice = "required"
+    return ToolUse(found, choice or "auto", None, parallel)
+
+
+__all__ = ["MAX_CALLS", "MAX_TOOLS", "CallOfTurn", "ToolChoice", "ToolDefinition", "tool_use"]

@@ -1,0 +1,213 @@
+"""Tools and reasoning over HTTP, in this process: tiny models of random weights with Mistral's vocabularies, which the grammar makes call."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.support.app import App, instruct_app
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 8}, "unit": {"enum": ["C", "F"]}},
+    "required": ["city", "unit"],
+}
+WEATHER = {
+    "type": "function",
+    "function": {"name": "get_weather", "description": "The weather.", "parameters": CITY},
+}
+STOP = {"type": "function", "function": {"name": "stop"}}
+TOOLS = [WEATHER, STOP]
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+ASK = {"role": "user", "content": "Weather in Ulm?"}
+VERSIONS = ("v1", "v3", "v7", "v11", "v13", "v15")
+CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "get_weather", "arguments": '{"city": "Ulm", "unit": "C"}'},
+}
+CALLED = [ASK, {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "call_1", "content": "Rain"}]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, App]]:
+    folder = tmp_path_factory.mktemp("tools")
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv("MIXCLI_HOME", str(folder / "home"))
+        patch.setenv("MIXCLI_KV_DISK", "0")
+        yield {version: stack.enter_context(instruct_app(folder, version)) for version in VERSIONS}
+
+
+def asked(app: App, **fields: object) -> dict[str, object]:
+    """A question with tools; random weights must not reason on and on."""
+    think = app.state.engine._loaded.model.vocab.specials.get("[THINK]")
+    plain = {"messages": [ASK], "tools": TOOLS, "max_tokens": 120, "seed": 1, "temperature": 1}
+    return {**plain, **({"logit_bias": {str(think): -100}} if think else {}), **fields}
+
+
+def choice_of(app: App, **fields: object) -> dict[str, Any]:
+    response = app.chat(**asked(app, **fields))
+    assert response.status_code == 200, response.text
+    (choice,) = response.json()["choices"]
+    found: dict[str, Any] = choice
+    return found
+
+
+def streamed(app: App, **fields: object) -> list[dict[str, Any]]:
+    return [choice for event in app.stream(**asked(app, **fields)) for choice in event["choices"]]
+
+
+def error_of(app: App, **fields: object) -> dict[str, Any]:
+    response = app.chat(**{"messages": [ASK], **fields})
+    assert response.status_code == 400, response.text
+    error: dict[str, Any] = response.json()["error"]
+    return error
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_tool_that_is_named_is_called(apps: dict[str, App], version: str) -> None:
+    choice = choice_of(apps[version], tool_choice=NAMED, parallel_tool_calls=False)
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    (call,) = choice["message"]["tool_calls"]
+    assert (call["type"], call["function"]["name"]) == ("function", "get_weather")
+    assert len(call["id"]) == 9 and call["id"].isalnum()
+    arguments = json.loads(call["function"]["arguments"])
+    assert arguments.keys() == {"city", "unit"} and arguments["unit"] in "CF"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_some_tool_is_called_where_one_is_required(apps: dict[str, App], version: str) -> None:
+    for seed in range(3):
+        choice = choice_of(apps[version], tool_choice="required", seed=seed, max_tokens=300)
+        calls = choice["message"]["tool_calls"]
+        assert {one["function"]["name"] for one in calls} <= {"get_weather", "stop"}
+        assert len({one["id"] for one in calls}) == len(calls)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_none_calls_none(apps: dict[str, App], version: str) -> None:
+    message = choice_of(apps[version], tool_choice="none")["message"]
+    assert "tool_calls" not in message and isinstance(message["content"], str)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_stream_brings_a_call_as_openai_does(apps: dict[str, App], version: str) -> None:
+    fields = {"tool_choice": NAMED, "parallel_tool_calls": False}
+    whole = choice_of(apps[version], **fields)["message"]["tool_calls"][0]
+    first, *middle, last = streamed(apps[version], **fields)
+    assert first["delta"] == {"role": "assistant", "content": ""}
+    assert (last["delta"], last["finish_reason"]) == ({}, "tool_calls")
+    begun, *pieces = [one["delta"] for one in middle]
+    (opened,) = begun["tool_calls"]
+    assert opened.keys() == {"index", "id", "type", "function"}
+    assert opened["function"] == {"name": "get_weather", "arguments": ""}
+    assert all(one.keys() == {"tool_calls"} for one in pieces) and len(pieces) > 1
+    assert all(call.keys() == {"index", "function"} for one in pieces for call in one["tool_calls"])
+    arguments = "".join(call["function"]["arguments"] for one in pieces for call in one["tool_calls"])
+    assert arguments == whole["function"]["arguments"]
+    assert all(one["finish_reason"] is None for one in middle)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_model_decides_by_its_own_first_tokens(apps: dict[str, App], version: str) -> None:
+    """A bias on the mark that begins a call is all that makes it call; the rest keeps to the schema."""
+    if version == "v1":
+        pytest.skip("it has no such token")
+    mark = apps[version].state.engine._loaded.model.vocab.specials["[TOOL_CALLS]"]
+    fields = {"tools": [WEATHER], "parallel_tool_calls": False}
+    free = choice_of(apps[version], logit_bias={str(mark): -100}, max_tokens=8, **fields)
+    assert "tool_calls" not in free["message"]
+    called = choice_of(apps[version], logit_bias={str(mark): 100}, **fields)
+    assert json.loads(called["message"]["tool_calls"][0]["function"]["arguments"]).keys() == {"city", "unit"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_conversation_goes_on_behind_a_result(apps: dict[str, App], version: str) -> None:
+    message = choice_of(apps[version], messages=CALLED, tool_choice="none", max_tokens=8)["message"]
+    assert message["content"]
+    again = choice_of(apps[version], messages=[*CALLED, {**message, "refusal": None}, ASK], tool_choice=NAMED)
+    answered = [
+        {"role": "tool", "tool_call_id": one["id"], "content": "1"} for one in again["message"]["tool_calls"]
+    ]
+    turn = [*CALLED, message, ASK, again["message"], *answered]
+    assert choice_of(apps[version], messages=turn, tool_choice="none", max_tokens=4)["message"]["content"]
+
+
+def test_a_call_that_is_cut_off_ends_with_length(apps: dict[str, App]) -> None:
+    choice = choice_of(apps["v13"], tool_choice=NAMED, max_tokens=9)
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "get_weather"
+
+
+def test_a_schema_and_tools_go_together(apps: dict[str, App]) -> None:
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "n", "schema": {"type": "integer", "maximum": 99, "minimum": 0}},
+    }
+    mark = apps["v13"].state.engine._loaded.model.vocab.specials["[TOOL_CALLS]"]
+    choice = choice_of(apps["v13"], response_format=form, logit_bias={str(mark): -100})
+    assert 0 <= int(choice["message"]["content"]) <= 99
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": NAMED}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice.function.name"),
+        ({"tools": [STOP, STOP]}, "tools.1.function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"properties": {"a": {"not": {}}}}}}]}, "tools.0.function.parameters"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"function_call": {"name": "f"}}, "function_call"),
+        ({"messages": CALLED[:2], "tools": TOOLS}, "messages"),
+        ({"messages": [ASK, CALLED[2]], "tools": TOOLS}, "messages.1.tool_call_id"),
+        ({"messages": [ASK, {"role": "tool", "content": "x"}]}, "messages.1"),
+        ({"messages": [{**ASK, "tool_calls": [CALL]}]}, "messages.0"),
+        ({"tools": TOOLS, "structured_outputs": {"choice": ["a", "b"]}}, "structured_outputs.choice"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_by_its_name(
+    apps: dict[str, App], fields: dict[str, Any], param: str
+) -> None:
+    assert error_of(apps["v3"], **fields)["param"] == param
+
+
+def test_reasoning_is_apart_from_the_content(apps: dict[str, App]) -> None:
+    specials = apps["v13"].state.engine._loaded.model.vocab.specials
+    opens = {str(specials["[THINK]"]): 100, str(specials["[/THINK]"]): -100}
+    form = {"type": "json_object"}
+    fields = {"tools": [], "logit_bias": opens, "max_tokens": 12, "response_format": form}
+    choice = choice_of(apps["v13"], **fields)
+    reasoning = choice["message"]["reasoning_content"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length") and reasoning
+    events = streamed(apps["v13"], **fields)
+    assert "".join(one["delta"].get("reasoning_content", "") for one in events) == reasoning
+    closes = {str(specials["[THINK]"]): 100, str(specials["[/THINK]"]): 90}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"enum": [1, 2]}}}
+    behind = choice_of(apps["v13"], **{**fields, "logit_bias": closes, "response_format": form})
+    assert behind["message"]["content"] in ("1", "2")
+
+
+def test_reasoning_goes_back_into_the_prompt_where_the_format_has_a_place(apps: dict[str, App]) -> None:
+    turns = [ASK, {"role": "assistant", "content": "So.", "reasoning_content": "Hm."}, ASK]
+    for version, has_place in (("v13", True), ("v15", True), ("v3", False)):
+        response = apps[version].post("/apply-template", {"messages": turns})
+        assert ("[THINK]Hm.[/THINK]" in response.json()["prompt"]) == has_place
+    same = [turns[0], {"role": "assistant", "content": "So.", "reasoning": "Hm."}, ASK]
+    assert (
+        apps["v13"].post("/tokenize", {"messages": same}).json()
+        == apps["v13"].post("/tokenize", {"messages": turns}).json()
+    )
+
+
+def test_effort_reaches_the_format_that_has_it(apps: dict[str, App]) -> None:
+    assert choice_of(apps["v15"], tools=[], reasoning_effort="high", max_tokens=2)
+    error = error_of(apps["v15"], reasoning_effort="medium")
+    assert error["param"] == "reasoning_effort" and "none, high" in error["message"]
+    assert choice_of(apps["v3"], tools=[], reasoning_effort="none", max_tokens=2)
