@@ -62,7 +62,7 @@ class Call:
 
     `n_prompt` counts the tokens of the prompt, `n_dropped` the messages that had to be left out; both are set before the first output. `outputs` are what came so far, whole
     before the last one is handed over; of a call `as_whole` only that one is. `gone` says that it was aborted before the engine had it. All calls of a process wait in the same `loop`,
-    those of one request at the same `items`; `index` tells them apart there.
+    those of one request at the same `items`, where `index` tells them apart; None when the request has ended.
     """
 
     id: str
@@ -74,7 +74,7 @@ class Call:
     n_dropped: int = 0
     gone: bool = False
     outputs: list[Output] = field(default_factory=list)
-    items: "asyncio.Queue[tuple[Call, Item]]" = field(default_factory=asyncio.Queue)
+    items: "asyncio.Queue[tuple[Call, Item]] | None" = None
 
     @property
     def text(self) -> str:
@@ -102,4 +102,5 @@ def deliver(items: Sequence[tuple[Call, Item]]) -> None:
 
 def _put(items: Sequence[tuple[Call, Item]]) -> None:
     for call, item in items:
-        call.items.put_nowait((call, item))
+        if call.items is not None:
+            call.items.put_nowait((call, item))

@@ -171,13 +171,13 @@ async def _outputs(
     items: asyncio.Queue[tuple[Call, Item]] = asyncio.Queue()
     clock = asyncio.get_running_loop().time
     with state.keep_alive.client():
-        for call in calls:
-            call.items = items
-            state.engine.submit(call)
         leaving = asyncio.create_task(_disconnected(http))
         leaving.add_done_callback(lambda _: _abort(state, calls))
         n_open, spoke = len(calls), clock()
         try:
+            for call in calls:
+                call.items = items
+                state.engine.submit(call)
             while n_open:
                 try:
                     async with asyncio.timeout_at(spoke + BEAT):
@@ -191,7 +191,10 @@ async def _outputs(
                     yield ALIVE
                     continue
                 if isinstance(item, BaseException):
-                    raise item
+                    try:
+                        raise item
+                    finally:
+                        del item  # an error whose traceback holds itself would keep the call, too
                 n_open -= item.is_last
                 if item.progress is None or progress:
                     yield call, item
@@ -199,6 +202,8 @@ async def _outputs(
         finally:
             leaving.cancel()
             _abort(state, calls)
+            for call in calls:  # a queue that holds its call would keep both until Python looks for cycles
+                call.items = None
 
 
 async def _disconnected(http: Request) -> None:

@@ -56,11 +56,13 @@ def only(origin: str, *passes: object, why: str = "") -> FieldRule:
 class Translated:
     """An object with our names; `sent` has the client's names of what was renamed."""
 
-    fields: dict[str, object]
+    fields: Mapping[str, object]
     sent: Mapping[str, str] = field(default_factory=dict)
 
 
-def translated(body: Mapping[str, object], rules: Mapping[str, FieldRule], declared: set[str]) -> Translated:
+def translated(
+    body: Mapping[str, object], rules: Mapping[str, FieldRule], declared: frozenset[str]
+) -> Translated:
     """Return a body with declared fields only; null counts as absent. FieldFault names a field that is refused or unknown."""
     fields: dict[str, object] = {}
     sent: dict[str, str] = {}
@@ -90,7 +92,7 @@ def _place(fields: dict[str, object], sent: dict[str, str], path: str, name: str
         sent[path] = name
 
 
-def _unknown(name: str, known: set[str]) -> FieldFault:
+def _unknown(name: str, known: frozenset[str]) -> FieldFault:
     shown = name[:MAX_SHOWN].encode("utf-8", "replace").decode()
     return FieldFault(
         name, "unknown_parameter", f"unknown field {shown!r}; {did_you_mean(name, known, 'remove it')}"

@@ -137,7 +137,7 @@ def _bad_request(cls: type[BaseModel], body: dict[str, Any], error: ValidationEr
     if issubclass(cls, WireModel):
         with contextlib.suppress(FieldFault):
             found = cls.read_fields(body)
-            body, sent = found.fields, found.sent
+            body, sent = dict(found.fields), found.sent
     path, code, message = max((_fault(one, body) for one in _first(error)), key=lambda one: len(one[0]))
     field = dotted(path)
     sentence = message if code in REFUSALS else f"{field}: {message}"

@@ -54,7 +54,7 @@ class ChatMessage(WireModel):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
-    token_ids: list[Whole] = Field([], max_length=MAX_ANSWER_TOKENS, fail_fast=True)
+    token_ids: list[Whole] = Field(default_factory=list, max_length=MAX_ANSWER_TOKENS, fail_fast=True)
     prefix: bool = False
     tool_calls: list[CallOfTurn] = Field([], max_length=MAX_CALLS, fail_fast=True)
     tool_call_id: str | None = None
@@ -77,8 +77,10 @@ class ChatMessage(WireModel):
     @classmethod
     def read_fields(cls, value: Mapping[str, object]) -> Translated:
         found = super().read_fields(value)
-        if found.fields.get("role") == "assistant":  # one without a text, as clients send it back
-            found.fields.setdefault("content", "")
+        if (
+            found.fields.get("role") == "assistant" and "content" not in found.fields
+        ):  # as clients send it back
+            return Translated({**found.fields, "content": ""})
         return found
 
     def message(self) -> Message:

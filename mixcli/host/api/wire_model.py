@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -45,10 +46,17 @@ class WireModel(BaseModel):
         return {}
 
     @classmethod
+    @cache
+    def declared(cls) -> frozenset[str]:
+        """Return the names of the declared fields on the wire."""
+        return frozenset(field.alias or name for name, field in cls.model_fields.items())
+
+    @classmethod
     def read_fields(cls, value: Mapping[str, object]) -> Translated:
         """Return an object with declared fields only; FieldFault for one that is refused or unknown."""
-        declared = {field.alias or name for name, field in cls.model_fields.items()}
-        return translated(value, cls.rules(), declared)
+        if value.keys() <= cls.declared() and None not in value.values():  # as nearly all of many are
+            return Translated(value)
+        return translated(value, cls.rules(), cls.declared())
 
     @model_validator(mode="wrap")
     @classmethod
@@ -61,7 +69,8 @@ class WireModel(BaseModel):
             context = {"field": fault.name, "message": str(fault)}
             raise PydanticCustomError(fault.code, "{message}", context) from None
         made = handler(found.fields)
-        made._sent = found.sent
+        if found.sent:
+            made._sent = found.sent
         return made
 
     @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """Answers to chat requests, in this process: the behaviours that OpenAI's clients and llama-server's own tests expect."""
 
+import gc
 import json
 from typing import Any
 
 import pytest
 
+from tests.mixcli.host.test_host import wait_for
 from tests.support.app import App, events_of
 
 TURN = {"role": "user", "content": "Hello"}
@@ -78,7 +80,7 @@ def test_events_are_ascii(tiny: App) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_several_answers_come_side_by_side(tiny: App, stream: bool) -> None:
-    fields: dict[str, Any] = {"n": 3, "max_tokens": 6, "temperature": 1.5, "seed": 1, "logprobs": True}
+    fields: dict[str, Any] = {"n": 3, "max_tokens": 40, "temperature": 1.5, "seed": 1, "logprobs": True}
     if stream:
         events = tiny.stream(**fields, stream_options={"include_usage": True})
         usage = events.pop()["usage"]
@@ -101,10 +103,10 @@ def test_several_answers_come_side_by_side(tiny: App, stream: bool) -> None:
         assert [one["index"] for one in choices] == [0, 1, 2]
         texts = [one["message"]["content"] for one in choices]
         tokens = [len(one["logprobs"]["content"]) for one in choices]
-    assert tokens == [6, 6, 6]
+    assert tokens == [40, 40, 40]
     assert len(set(texts)) == 3, "each has a seed of its own"
     assert texts[0] == text_of(tiny, **{**fields, "n": 1}), "the first is the one of the seed"
-    assert usage["completion_tokens"] == 18
+    assert usage["completion_tokens"] == 120
     assert usage["prompt_tokens"] == answer(tiny)["usage"]["prompt_tokens"], "the prompt counts once"
 
 
@@ -115,6 +117,33 @@ def test_a_prompt_is_read_once_for_all_answers(tiny: App) -> None:
     n_read = tiny.state.engine.counts().n_prompt_tokens_done - before
     assert len(response.json()["choices"]) == 8
     assert n_read <= n_prompt + 8, "each answer computes the last token of the prompt at most"
+
+
+def test_answers_for_which_there_is_no_room_leave_nothing_behind(
+    tiny: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixcli.host.loop.MAX_CALLS", 5)
+    before = tiny.state.engine.counts().n_requests_done
+    for stream in (False, True):
+        response = tiny.chat(n=8, stream=stream, max_tokens=200)
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+        wait_for(lambda: len(tiny.state.engine._asked) <= 1)  # a thread may hold its last one
+    assert tiny.state.engine.counts().n_requests_done == before, "those that had room were called off"
+    assert len(answer(tiny, n=4)["choices"]) == 4
+
+
+def test_refused_requests_count_no_longer(tiny: App) -> None:
+    """Nothing waits for Python to look for cycles: what is held counts against the limit of requests."""
+    gc.collect()
+    gc.disable()
+    try:
+        for fields in ({"messages": BOOK * 100}, {"structured_outputs": {"grammar": "root ::= foo"}}, {}):
+            for stream in (False, True):
+                tiny.chat(stream=stream, **fields)
+        wait_for(lambda: len(tiny.state.engine._asked) <= 1)
+    finally:
+        gc.enable()
 
 
 def test_several_deterministic_answers_are_the_same_each_time(tiny: App) -> None:
