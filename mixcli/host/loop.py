@@ -239,10 +239,10 @@ class EngineLoop:
             return
         try:
             prepared = self._ready().prepare(call.id, call.question)
+            check = self._engine.on_disk(prepared.request.prompt)
         except Exception as error:
             deliver([(call, request_error(error))])
             return
-        check = self._engine.on_disk(prepared.request.prompt)
         if check is None:
             self._inbox.put(lambda: self._add(call, prepared))
             return

@@ -171,7 +171,7 @@ class Preparation:
         # what this process remembers must not change a deterministic prompt
         answers = AnswerTokenCache(self.loaded.model.vocab) if question.deterministic else self.answers
         return fitted(
-            answers.recall(question.messages),
+            answers.recall(self._checked(question.messages)),
             partial(self.format.encode, options=question.prompt_options),
             self._n_ctx,
             question.sampling.max_tokens,
@@ -191,6 +191,12 @@ class Preparation:
         if len(tokens) > self._n_ctx:
             raise ContextOverflow(len(tokens), self._n_ctx, param=param)
         return tokens
+
+    def _checked(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return messages whose own token ids are in the vocabulary; raise BadRequest for others."""
+        for i, message in enumerate(messages):
+            self._check_tokens(message.tokens, f"messages.{i}.token_ids")
+        return messages
 
     def _check_tokens(self, tokens: Sequence[int], param: str) -> None:
         n_vocab = self.loaded.model.vocab.n_tokens
@@ -219,7 +225,7 @@ class Preparation:
             )
         if isinstance(asked, RawPrompt):
             return self.raw_prompts.encode(asked)
-        return self.format.encode(self.answers.recall(asked))
+        return self.format.encode(self.answers.recall(self._checked(asked)))
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, control tokens by their names; raise BadRequest for an id that the vocabulary does not have."""
@@ -233,7 +239,7 @@ class Preparation:
 
     def rendered(self, messages: Sequence[Message]) -> str:
         """Return a conversation as the model sees it, control tokens by their names."""
-        check(messages)
+        check(self._checked(messages))
         vocab = self.loaded.model.vocab
         parts = self.format.layout(messages)
         return "".join(part if isinstance(part, str) else vocab.text(part) for part in parts)
@@ -271,7 +277,7 @@ class Preparation:
             raise BadRequest("the last message must have the role assistant", param="messages")
         if (n := self._least(messages)) > self._n_ctx:
             raise ContextOverflow(n, self._n_ctx, at_least=True)
-        before = self.format.encode(self.answers.recall(messages[:-1]))
+        before = self.format.encode(self.answers.recall(self._checked(messages)[:-1]))
         spoken = self.answers.recall([*messages, Message("user", "")])[len(messages) - 1]
         tokens = [*before, *(spoken.tokens or self.format.encode_answer(spoken.content))]
         if len(tokens) > self._n_ctx:

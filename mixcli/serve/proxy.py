@@ -36,6 +36,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 SHOWN_TO_ALL = ("status", "progress")  # of /health
 SECRET = {"path", "pid"}  # of /health: not shown to clients
 REQUEST_ID = b"x-request-id"
+MAX_ID = 128  # characters of a client's own
 KEPT = (  # headers of an answer that go back
     b"content-type",
     b"retry-after",
@@ -97,7 +98,7 @@ class Proxy:
         if scope["type"] != "http":
             return
         origin = only(scope["headers"], b"origin")
-        own = [(REQUEST_ID, b"req_" + uuid.uuid4().hex.encode()), *self._gate.cors.headers(origin)]
+        own = [(REQUEST_ID, _request_id(scope["headers"])), *self._gate.cors.headers(origin)]
         exchange = _Exchange(scope, receive, send, own)
         try:
             await self._exchange(exchange)
@@ -173,13 +174,20 @@ class Proxy:
         await exchange.refuse(refusal)
 
 
+def _request_id(headers: Headers) -> bytes:
+    """Return the id of a request: its client's, or a new one."""
+    sent = only(headers, REQUEST_ID) or ""
+    is_usable = len(sent) <= MAX_ID and sent.isascii() and sent.isprintable()
+    return sent.encode() if sent and is_usable else b"req_" + uuid.uuid4().hex.encode()
+
+
 class _NotBegun(Exception):
     """The host ended before its answer began."""
 
 
 async def _pass_on(client: httpx2.AsyncClient, exchange: _Exchange, accepted: Accepted, body: bytes) -> None:
     headers = [(name, value) for name, value in exchange.headers if name.lower() in PASSED]
-    headers.append((CLIENT, b"serve-" + accepted.client.hex().encode()))
+    headers += [(CLIENT, b"serve-" + accepted.client.hex().encode()), exchange.own_headers[0]]
     url = HOST + quote(accepted.path, safe="/", errors="surrogatepass")
     request = client.build_request(accepted.route.method, url, headers=headers, content=body)
     last = b""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -101,6 +102,7 @@ class PortServer:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_on_exception)
         self._upstream = Upstream(self._revive)
         config = uvicorn.Config(
             Proxy(self._gate, self._limits, self._upstream),
@@ -117,3 +119,9 @@ class PortServer:
         self._is_up.set()
         await self._server.serve(sockets=[self._listener])
         await self._upstream.close()
+
+
+def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what no task takes note of, but for one thing: a unix socket of anyio is readable in the moment in which its read is cancelled."""
+    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
+        loop.default_exception_handler(context)

@@ -99,10 +99,6 @@ class Completion:
     prompts: tuple[RawPrompt, ...]
     question: ChatQuestion
 
-    @property
-    def shows_prompt_logprobs(self) -> bool:
-        return self.request.echo and self.request.logprobs is not None
-
     def questions(self, prompt: RawPrompt) -> list[ChatQuestion]:
         """Return a question for each answer to a prompt; a seed gives each another one."""
         sampling = self.question.sampling

@@ -80,6 +80,8 @@ def test_paths_may_be_spelled_in_several_ways_and_head_is_get_without_a_body(por
     assert head.headers["content-type"] == whole.headers["content-type"]
     assert port.ask("OPTIONS", path).headers["allow"] == "GET, HEAD, OPTIONS"
     assert whole.headers["x-request-id"] != head.headers["x-request-id"]
+    assert port.ask("GET", path, X_Request_Id="mine-7").headers["x-request-id"] == "mine-7"
+    assert port.ask("GET", path, X_Request_Id="x" * 500).headers["x-request-id"].startswith("req_")
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/v1/chat/completions/", "/chat/completions/"])
@@ -143,7 +145,7 @@ def test_a_key_has_its_share_and_others_theirs(file_host: Host) -> None:
 def test_half_open_connections_keep_nobody_out(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit the connection goes that has waited longest; one that is served stays."""
     monkeypatch.setattr(connection.GateConnection, "max_connections", 40)
-    raw = json.dumps({**LONG, "max_tokens": 200}).encode()
+    raw = json.dumps({**LONG, "max_tokens": 60}).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n"
     with port.connect() as stream:
         stream.sendall(head.encode() + b"\r\n" + raw)

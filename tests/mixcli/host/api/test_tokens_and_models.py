@@ -69,6 +69,14 @@ def test_what_is_wrong_is_named(port: Port, path: str, body: object, param: str)
     assert (refused.status, refused.json["error"]["param"]) == (400, param), refused.raw
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize", "/apply-template"])
+@pytest.mark.parametrize("token", [-1, 1 << 31, 1 << 62])
+def test_token_ids_that_do_not_exist_are_refused(port: Port, path: str, token: int) -> None:
+    messages = [*QUESTION, {"role": "assistant", "content": "4", "token_ids": [1, token]}, *QUESTION]
+    refused = port.ask("POST", path, {"messages": messages})
+    assert (refused.status, refused.json["error"]["param"]) == (400, "messages.1.token_ids")
+
+
 def test_models_are_listed_and_described(port: Port) -> None:
     with openai.OpenAI(base_url=f"http://127.0.0.1:{port.number}/v1", api_key="-", max_retries=0) as api:
         (listed,) = api.models.list().data
@@ -79,6 +87,7 @@ def test_models_are_listed_and_described(port: Port) -> None:
     assert raised.value.code == "model_not_found"
     card = port.ask("GET", "/models/demo:Q4_K_M/").json
     assert (card["max_model_len"], card["capabilities"]["completion_chat"]) == (2048, True)
+    assert card["type"] == "base", "mistralai's client wants to see it"
 
 
 def test_metrics_count_what_was_computed(port: Port) -> None:
