@@ -54,6 +54,8 @@ BODIES: tuple[dict[str, Any], ...] = (
     {**STORY, "temperature": -1},
     {**STORY, "structured_outputs": {"grammar": "root ::= root"}},
     {**STORY, "structured_outputs": {"choice": ["word " * 300, "no"]}},
+    {"prompt": ["Once upon a time", "The sea"], "n": 2, "max_tokens": 20, "logprobs": 1},
+    {"prompt": "Once upon a time", "echo": True, "logprobs": 0, "max_tokens": 8},
 )  # fmt: skip
 
 
@@ -124,7 +126,8 @@ def ask(soak: Soak, choose: random.Random) -> None:
         with closing(
             http.client.HTTPConnection("127.0.0.1", soak.port, timeout=COMMAND_SECONDS)
         ) as connection:
-            connection.request("POST", CHAT, json.dumps(body), headers)
+            path = "/v1/completions" if "prompt" in body else CHAT
+            connection.request("POST", path, json.dumps(body), headers)
             response = connection.getresponse()
             soak.counts[f"request: {response.status}"] += 1
             if response.status not in (200, 400, 409, 502, 503):
