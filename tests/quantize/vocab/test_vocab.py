@@ -1,6 +1,5 @@
 """Vocabularies: what comes out of each kind of tokenizer file, and what is refused."""
 
-import base64
 import json
 import struct
 import tracemalloc
@@ -17,12 +16,10 @@ from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.source import Value
 from quantize.sources.checkpoint import open_checkpoint
 from quantize.sources.model_source import model_source
-from quantize.vocab.bpe import bpe_vocabulary, tokenizer_json
-from quantize.vocab.pretokenizer import STEPS, pretokenizer_json, pretokenizer_name
 from quantize.vocab.sentencepiece_model import read_sentencepiece
-from quantize.vocab.tekken import printable, tekken_vocabulary
 from quantize.vocab.vocabulary import TokenType
 from tests.quantize.vocab.llama_vocab import loaded, write_vocabulary
+from tests.quantize.vocab.small_bpe import small_bpe
 from tests.support.checkpoints import TOKENIZERS, write_checkpoint, write_json, write_native, write_tokenizer
 
 TINY: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_ff": 8, "n_expert": 2}
@@ -232,100 +229,6 @@ def test_a_version_without_markers_never_gets_a_template_in_a_hugging_face_folde
     assert "will continue text" in source.notes[0]
 
 
-def small_bpe(**changes: Any) -> dict[str, Any]:
-    """A byte-level tokenizer.json with a dozen tokens."""
-    vocab = {"<|endoftext|>": 0, "a": 1, "b": 2, "Ġ": 3, "ab": 4, "Ġa": 5}
-    return {
-        "added_tokens": [
-            {"id": 0, "content": "<|endoftext|>", "special": True},
-            {"id": 6, "content": "<|im_start|>", "special": False},
-            {"id": 7, "content": "▁word", "special": False},
-        ],
-        "pre_tokenizer": STEPS["gpt-2"][0],
-        "model": {"type": "BPE", "vocab": vocab, "merges": ["a b", "Ġ a"]},
-        **changes,
-    }
-
-
-def test_a_byte_level_vocabulary_is_read() -> None:
-    found = bpe_vocabulary(small_bpe(), 9, "tokenizer.json")
-    assert (found.model, found.pre, found.merges) == ("gpt2", "gpt-2", ("a b", "Ġ a"))
-    assert found.tokens[4:] == (b"ab", "Ġa".encode(), b"<|im_start|>", b" word", b"[PAD8]")
-    assert [int(kind) for kind in found.types] == [3, 1, 1, 1, 1, 1, 3, 4, 5]
-
-
-def test_merges_as_pairs_are_the_same_merges() -> None:
-    model = {**small_bpe()["model"], "merges": [["a", "b"], [" ", "a"]]}
-    assert bpe_vocabulary(small_bpe(model=model), None, "t").merges == ("a b", "Ġ a")
-
-
-@pytest.mark.parametrize(
-    ("changes", "kind", "words"),
-    [
-        ({"model": None}, CorruptFile, "no model"),
-        ({"model": {"type": "Unigram", "vocab": []}}, Unsupported, "holds a Unigram tokenizer"),
-        ({"model": {"type": "BPE", "vocab": {}, "merges": []}}, CorruptFile, "no vocabulary"),
-        ({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}, CorruptFile, "the id -1"),
-        (
-            {"model": {"type": "BPE", "vocab": {"a": 1, "b": 1}, "merges": []}},
-            CorruptFile,
-            "the id 1 for token 'b', which is duplicate",
-        ),
-        (
-            {"model": {"type": "BPE", "vocab": {"a": 1 << 60}, "merges": []}},
-            CorruptFile,
-            "which is duplicate or invalid",
-        ),
-        ({"model": {"type": "BPE", "vocab": {"a": 0}}}, CorruptFile, "no merges"),
-        (
-            {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}},
-            CorruptFile,
-            "merges in an unknown format",
-        ),
-        ({"added_tokens": {"a": 1}}, CorruptFile, "not a list"),
-        ({"added_tokens": [{"id": "x", "content": "y"}]}, CorruptFile, "without text or id"),
-        ({"pre_tokenizer": None}, Unsupported, "uses an unsupported pre-tokenizer \\(null\\)"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, Unsupported, "Whitespace.*supported are smollm, gpt-2"),
-    ],
-)
-def test_a_broken_or_foreign_tokenizer_json_is_refused(
-    changes: dict[str, Any], kind: type[QuantizeError], words: str
-) -> None:
-    with pytest.raises(kind, match=words):
-        bpe_vocabulary(small_bpe(**changes), None, "tokenizer.json")
-
-
-def test_more_tokens_than_rows_are_refused() -> None:
-    with pytest.raises(CorruptFile, match="8 tokens, the embedding has 7 rows"):
-        bpe_vocabulary(small_bpe(), 7, "tokenizer.json")
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_a_pre_tokenizer_is_known_by_its_structure(name: str) -> None:
-    written = pretokenizer_json(name, "t")
-    assert pretokenizer_name(written, "t") == name
-    terse = json.loads(
-        json.dumps(written).replace(', "trim_offsets": true', "").replace(', "invert": false', "")
-    )
-    assert pretokenizer_name(terse, "t") == name
-
-
-def test_a_tokenizer_json_that_is_rebuilt_is_read_back_the_same() -> None:
-    read = bpe_vocabulary(small_bpe(), 9, "t")
-    tokens, types = [token.decode() for token in read.tokens], [int(kind) for kind in read.types]
-    rebuilt = tokenizer_json(tokens, types, read.merges or (), read.pre, "<|endoftext|>", "t")
-    assert bpe_vocabulary(rebuilt, 9, "t") == read
-    assert rebuilt["post_processor"]["special_tokens"]["<|endoftext|>"]["ids"] == [0]
-    with pytest.raises(CorruptFile, match="a token twice"):
-        tokenizer_json(["a", "a"], [1, 1], [], "gpt-2", None, "t")
-
-
-def test_a_pre_tokenizer_that_differs_in_one_flag_is_another() -> None:
-    other = {**STEPS["gpt-2"][0], "add_prefix_space": True}
-    with pytest.raises(Unsupported):
-        pretokenizer_name(other, "t")
-
-
 def test_special_ids_come_from_every_file_that_names_them(tmp_path: Path) -> None:
     folder = write_checkpoint(
         tmp_path / "m", tokenizer=None, n_vocab=9, **TINY, config={"pad_token_id": 4, "eos_token_id": 1}
@@ -354,64 +257,6 @@ def test_a_post_processor_that_puts_a_token_first_adds_bos(tmp_path: Path) -> No
     found = metadata(folder)
     assert found["tokenizer.ggml.add_bos_token"].value is True
     assert "tokenizer.ggml.add_eos_token" not in found
-
-
-def small_tekken(**changes: Any) -> dict[str, Any]:
-    tokens = [bytes([i]) for i in range(256)] + [b"ab", b" a", b"abab"]
-    entries = [
-        {"rank": i, "token_bytes": base64.b64encode(t).decode(), "token_str": None}
-        for i, t in enumerate(tokens)
-    ]
-    real = json.loads(TOKENIZERS["tekken-240911"].read_text())["config"]
-    config = {**real, "default_vocab_size": 289, "default_num_special_tokens": 30, "num_vocab_tokens": 259}
-    return {"config": {**config, **changes.pop("config", {})}, "vocab": entries, **changes}
-
-
-def tekken(path: Path, file: dict[str, Any], n_vocab: int | None = None) -> Any:
-    write_json(path / "tekken.json", file)
-    return tekken_vocabulary(path / "tekken.json", n_vocab)
-
-
-def test_tekken_ranks_become_tokens_and_merges(tmp_path: Path) -> None:
-    found, version = tekken(tmp_path, small_tekken(), 290)
-    assert (found.pre, version, len(found.tokens)) == ("tekken", "v3", 290)
-    assert found.tokens[:4] == (b"<unk>", b"<s>", b"</s>", b"[INST]")
-    assert found.tokens[28:31] == (b"<SPECIAL_28>", b"<SPECIAL_29>", "Ā".encode())
-    assert found.tokens[-4:] == (b"ab", "Ġa".encode(), b"abab", b"[PAD289]")
-    assert found.merges == ("a b", "Ġ a", "ab ab")
-
-
-def test_tekken_files_may_list_their_special_tokens(tmp_path: Path) -> None:
-    special = [{"rank": 1, "token_str": "<begin>", "is_control": True}]
-    found, _ = tekken(tmp_path, small_tekken(special_tokens=special))
-    assert found.tokens[:3] == (b"<SPECIAL_0>", b"<begin>", b"<SPECIAL_2>")
-
-
-def test_bytes_are_written_as_printable_characters() -> None:
-    text = printable(bytes(range(256)))
-    assert len(set(text)) == 256 and text.isprintable() and " " not in text
-    assert (printable(b" a\n"), printable(b"\xc3\xa9"), printable(b"\xad")) == ("ĠaĊ", "Ã©", "Ń")
-
-
-@pytest.mark.parametrize(
-    ("changes", "kind", "words"),
-    [
-        ({"config": {"pattern": ".+"}}, Unsupported, "a pattern that llama.cpp does not support"),
-        ({"config": {"default_vocab_size": 0}}, CorruptFile, "default_vocab_size = 0"),
-        ({"config": {"default_vocab_size": 1 << 40}}, CorruptFile, "default_vocab_size"),
-        ({"config": {"default_vocab_size": 1000}}, CorruptFile, "declares 970 tokens but lists 259"),
-        ({"vocab": {}}, CorruptFile, "no config or no vocab"),
-        ({"vocab": [{"rank": 0}] * 300}, CorruptFile, "without rank or bytes"),
-        ({"vocab": [{"rank": i, "token_bytes": "YQ=="} for i in range(300)]}, CorruptFile, "a token twice"),
-        ({"special_tokens": [{"rank": 99, "token_str": "x"}]}, CorruptFile, "has the invalid special token"),
-        ({"special_tokens": {"x": 1}}, CorruptFile, "has the invalid special token"),
-    ],
-)
-def test_a_broken_tekken_file_is_refused(
-    changes: dict[str, Any], kind: type[QuantizeError], words: str, tmp_path: Path
-) -> None:
-    with pytest.raises(kind, match=words):
-        tekken(tmp_path, small_tekken(**changes))
 
 
 def test_a_folder_with_a_versioned_sentencepiece_file_takes_the_newest(tmp_path: Path) -> None:
@@ -509,26 +354,3 @@ def test_a_vocabulary_that_claims_more_than_the_embedding_is_never_built(tmp_pat
         assert tracemalloc.get_traced_memory()[1] < 1 << 26
     finally:
         tracemalloc.stop()
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"default_num_special_tokens": 1 << 22}, "4,194,304 special tokens among 131072"),
-        ({"default_vocab_size": 1 << 40}, "default_vocab_size = 1099511627776"),
-        ({"default_vocab_size": True}, "default_vocab_size = true"),
-    ],
-)
-def test_counts_of_a_tekken_file_are_claims(change: dict[str, Any], words: str, tmp_path: Path) -> None:
-    file = json.loads(TOKENIZERS["tekken-240718"].read_text())
-    write_json(tmp_path / "tekken.json", {**file, "config": {**file["config"], **change}})
-    with pytest.raises(CorruptFile, match=words):
-        tekken_vocabulary(tmp_path / "tekken.json", 131072)
-
-
-def test_a_token_of_a_million_bytes_is_refused_before_it_is_cut(tmp_path: Path) -> None:
-    file = json.loads(TOKENIZERS["tekken-240718"].read_text())
-    file["vocab"][300]["token_bytes"] = base64.b64encode(b"ab" * 500_000).decode()
-    write_json(tmp_path / "tekken.json", file)
-    with pytest.raises(CorruptFile, match="a token of 1,000,000 bytes"):
-        tekken_vocabulary(tmp_path / "tekken.json", 131072)
