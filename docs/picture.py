@@ -38,7 +38,7 @@ def chatted(messages: tuple[str, ...], width: int) -> list[Text]:
         store = models / "data" / "models" if "MIXCLI_HOME" in os.environ else models / "models"
         (Path(home) / "data").mkdir()
         (Path(home) / "data" / "models").symlink_to(store)
-        terminal = Terminal(CHAT_ROWS, width, MIXCLI_HOME=home)
+        terminal = Terminal(CHAT_ROWS, width, MIXCLI_HOME=home, MIXCLI_MEASURE="off")  # no notes of it
         terminal.enter(CHAT, ">>>")
         for line in messages:
             terminal.enter(line, ">>>")
