@@ -47,6 +47,8 @@ def take_turn(
             with contextlib.closing(host.client.chat(request)) as stream:
                 for delta in interrupts.each(stream):
                     progress.take(delta)
+                    if delta.reasoning:
+                        view.think(delta.reasoning)
                     if delta.text:
                         conversation.append_delta(delta.text)
                         view.feed(delta.text)
@@ -88,7 +90,7 @@ class _Progress:
         if delta.prompt_progress:
             self._n_prompt = delta.prompt_progress.total or 0
             self._view.status(_reading(delta.prompt_progress))
-        if delta.text:
+        if delta.text or delta.reasoning:
             self._first = self._first or now
             self.n_pieces += 1
             if now - self._shown >= STATUS_EVERY:

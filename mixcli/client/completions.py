@@ -43,7 +43,14 @@ def delta_of(event: Fields) -> Delta:
             for label, value in object_of(choice.get("label_probs")).items()
             if isinstance(value, int | float)
         },
+        _reasoning(object_of(said)),
     )
+
+
+def _reasoning(said: Fields) -> str:
+    """Return what a delta has of the reasoning: most servers call it reasoning_content, newer vLLM and OpenRouter reasoning."""
+    found = said.get("reasoning_content") or said.get("reasoning")
+    return Halves().join(found) if isinstance(found, str) else ""
 
 
 def choice_of(completion: "ChatCompletion") -> "ChatChoice":

@@ -125,7 +125,8 @@ class ChatClient:
             text = halves.join(delta.text, is_last=delta.finish_reason is not None)
             if text and not n_pieces:
                 self._text_begins(response)
-            n_pieces, n_bytes = n_pieces + bool(text), n_bytes + len(text)
+            n_pieces = n_pieces + bool(text or delta.reasoning)
+            n_bytes += len(text) + len(delta.reasoning)
             if n_bytes > MAX_BODY or (max_tokens and n_pieces > TOO_MANY * max_tokens + MORE):
                 raise MixcliError(
                     f"the server sent {n_pieces:,} pieces of an answer where {max_tokens or 'no'} tokens were allowed; truncated"

@@ -11,8 +11,10 @@ from typing import Protocol, TextIO
 
 from mixcli.chat.view.markdown import Line, Markdown, cut
 from mixcli.system.console import console, strip_controls
+from mixcli.system.formatting import counted
 
 MIN_WIDTH, MIN_TAIL = 20, 2
+THOUGHT_ROWS = 3  # of the reasoning that is being written
 ROOM = 2  # rows of the screen that the tail never takes
 SIZE = os.terminal_size((80, 24))
 
@@ -27,6 +29,9 @@ class View(Protocol):
 
     def feed(self, text: str) -> None:
         """Take a piece of the answer."""
+
+    def think(self, text: str) -> None:
+        """Take a piece of the reasoning that precedes it."""
 
     def status(self, *lines: str) -> None:
         """Show status lines below the answer."""
@@ -45,8 +50,11 @@ class PlainView:
         console.write(text)
         self._last = text or self._last
 
+    def think(self, text: str) -> None:
+        """Ignore reasoning: a pipe gets the answer only."""
+
     def status(self, *lines: str) -> None:
-        """Ignore status lines: a pipe gets the answer only."""
+        """Ignore status lines, as reasoning."""
 
     def close(self) -> None:
         if self._last and not self._last.endswith("\n"):
@@ -64,9 +72,16 @@ class LiveView:
         self._status: tuple[str, ...] = ()
         self._blanks = 0  # empty rows that are printed when something follows them
         self._begun = False
+        self._thought = ""
         self._out.write(HIDE)
 
+    def think(self, text: str) -> None:
+        """Show the last lines of the reasoning dimmed; one line stays of it when the answer begins."""
+        self._thought += strip_controls(text)
+        self.feed("")
+
     def feed(self, text: str) -> None:
+        folded = self._folded() if text.strip() else []
         self._source += strip_controls(text)
         if not self._begun:  # models like to begin with empty lines
             self._source = self._source.lstrip("\n")
@@ -76,7 +91,9 @@ class LiveView:
         finished = [row for line in lines for row in self._finished(self._markdown.line(line), width)]
         room = max(MIN_TAIL, height - ROOM - len(self._status))
         finished += self._overhang(width, room)
-        self._draw(finished, self._rows(self._markdown.preview(self._source), width)[-room:], width)
+        self._draw(
+            [*folded, *finished], self._rows(self._markdown.preview(self._source), width)[-room:], width
+        )
 
     def status(self, *lines: str) -> None:
         if lines == self._status:
@@ -89,9 +106,15 @@ class LiveView:
         width, _ = self._size()
         lines = self._markdown.line(self._source) if self._source else []
         self._source = ""
-        self._draw(self._finished([*lines, *self._markdown.close()], width), [], width)
+        folded = self._folded()
+        self._draw([*folded, *self._finished([*lines, *self._markdown.close()], width)], [], width)
         self._out.write(SHOW)
         self._out.flush()
+
+    def _folded(self) -> list[str]:
+        """Return the line that stays of the reasoning, once."""
+        n_words, self._thought = len(self._thought.split()), ""
+        return [f"{DIM}({counted(n_words, 'word')} of reasoning){PLAIN}", ""] if n_words else []
 
     def _overhang(self, width: int, room: int) -> list[str]:
         """Print the head of an unfinished line that has become taller than the tail may be."""
@@ -121,7 +144,9 @@ class LiveView:
 
     def _draw(self, finished: Sequence[str], tail: Sequence[str], width: int) -> None:
         """Write everything at once: what is finished, then the tail, then back to the tail's beginning."""
-        below = [*tail, *(f"{DIM}{cut(strip_controls(line), width)}{PLAIN}" for line in self._status)]
+        thought = [line for line in self._thought.split("\n") if line.strip()][-THOUGHT_ROWS:]
+        dimmed = [*(line[-width + 1 :] for line in thought), *self._status]
+        below = [*tail, *(f"{DIM}{cut(strip_controls(line), width)}{PLAIN}" for line in dimmed)]
         parts = [ERASE_BELOW, *(f"{row}\n" for row in finished)]
         if below:
             up = f"\x1b[{len(below) - 1}A" if len(below) > 1 else ""

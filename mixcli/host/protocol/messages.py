@@ -88,7 +88,7 @@ class PromptProgress(_Numbers):
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of an answer; `finish_reason`, `usage`, `timings`, `token_ids` and `label_probs` come with the last ones.
+    """A piece of an answer, and of the `reasoning` before it; `finish_reason`, `usage`, `timings`, `token_ids` and `label_probs` come with the last ones.
 
     While a long prompt is read, deltas without text bring `prompt_progress`; `dropped_messages` counts what was left out so that the
     conversation fits into the context.
@@ -102,6 +102,7 @@ class Delta:
     prompt_progress: PromptProgress | None = None
     dropped_messages: int = 0
     label_probs: Mapping[str, float] = field(default_factory=dict)
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
