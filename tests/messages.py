@@ -25,8 +25,13 @@ SHOWN_OPTIONS = {"help", "short_help", "metavar", "epilog"}
 HIDDEN_CALLS = {
     "cast", "compile", "TypeVar", "execute", "getattr", "declare_intrinsic", "Thread", "ThreadPoolExecutor"
 }  # fmt: skip
-# files whose texts no user meets: docstrings of compiled functions, and conversations that only templates see
-UNMET = {"quantize/kernels/lanes.py", "mixcli/prompts/format_check.py"}
+# files whose texts no user meets: docstrings of compiled functions, grammars, and conversations that only templates and models see
+UNMET = {
+    "quantize/kernels/lanes.py",
+    "mixcli/prompts/format_check.py",
+    "mixcli/engine/answer_grammar.py",
+    "mixcli/prompts/tool_text.py",
+}
 # what no person reads: SQL, code for a child process, LLVM, Jinja, regular expressions
 CODE = re.compile(
     r"^\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|PRAGMA|BEGIN|COMMIT|DROP|ALTER|WHERE|ORDER BY|AND|import |from \w+ import"

@@ -144,7 +144,7 @@ def test_files_and_names_in_them_exist(name: str) -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    named = set(re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M))
+    named = set(re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M))
     assert named == {path.name for path in PAGES} - {"README.md"}
 
 

@@ -86,7 +86,7 @@ class Intake:
             raise _Refused(
                 503,
                 Busy(
-                    f"the running requests hold {self._n_held:,} bytes, the limit is {self._max_held:,}; "
+                    f"the running requests hold {self._n_held:,} bytes; the limit is {self._max_held:,}; "
                     "retry in a few seconds"
                 ),
             )

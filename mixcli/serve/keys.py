@@ -83,7 +83,7 @@ def _read(path: Path) -> frozenset[bytes]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     if len(raw) > MAX_FILE:
-        raise UsageError(f"{path} has more than {MAX_FILE:,} bytes; it should have one API key a line")
+        raise UsageError(f"{path} has more than {MAX_FILE:,} bytes; it should have one API key per line")
     keys = set()
     for number, line in enumerate(raw.decode("utf-8", "replace").splitlines(), 1):
         key = line.strip()
@@ -92,5 +92,5 @@ def _read(path: Path) -> frozenset[bytes]:
                 digest(check_key(key, f"{path}, line {number}", "; make one with: openssl rand -hex 24"))
             )
     if not keys:
-        raise UsageError(f"{path} has no API key; write one a line, of {MIN_KEY} characters or more")
+        raise UsageError(f"{path} has no API key; write one per line, of {MIN_KEY} characters or more")
     return frozenset(keys)

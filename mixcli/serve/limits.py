@@ -27,7 +27,7 @@ class Limits:
         return Refusal(
             429,
             "rate_limit_error",
-            f"{limit} requests with this API key are running already, which is the limit; retry when one has ended",
+            f"{limit} requests with this API key are running already, which is the limit; retry when one has finished",
             "rate_limit_exceeded",
             retry_after=1,
         )
@@ -60,7 +60,7 @@ class Held:
         if self.limits.n_held <= self.limits.max_held:
             return None
         return unavailable(
-            f"the running requests hold {self.limits.n_held:,} bytes, the limit is {self.limits.max_held:,}; "
+            f"the running requests hold {self.limits.n_held:,} bytes; the limit is {self.limits.max_held:,}; "
             "retry in a few seconds",
             retry_after=2,
         )

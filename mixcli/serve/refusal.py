@@ -53,5 +53,5 @@ NOT_HTTP = invalid(400, "invalid HTTP request")
 UNLOADED = unavailable("no model is loaded; the next completion request loads it again")
 TORN = unavailable("the model process crashed during the answer; retry to load the model again")
 UNRESPONSIVE = unavailable(
-    "the model process does not respond; end it with `mixcli stop`, the next request starts another"
+    "the model process does not respond; end it with `mixcli stop`; the next request starts a new one"
 )

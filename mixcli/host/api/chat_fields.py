@@ -21,7 +21,7 @@ OPENAI: Mapping[str, FieldRule] = {
     "prompt_cache_options": harmless("OpenAI", "prompts are cached without it"),
     "prompt_cache_retention": harmless("OpenAI", "prompts are cached without it"),
     "service_tier": harmless("OpenAI", "there is one tier"),
-    "prediction": harmless("OpenAI", "it makes an answer faster and not another one"),
+    "prediction": harmless("OpenAI", "it changes the speed, not the answer"),
     "modalities": only("OpenAI", ["text"], [], why="answers are text"),
     "audio": only("OpenAI", why="answers are text"),
     "verbosity": only("OpenAI", "medium", why="ask for a length in a message"),
@@ -43,7 +43,7 @@ LLAMA_SERVER: Mapping[str, FieldRule] = {
     "n_discard": harmless("llama-server", "contexts are not shifted"),
     "timings_per_token": harmless("llama-server", "timings come with the last event"),
     "parse_tool_calls": only("llama-server", True),
-    "backend_sampling": harmless("llama-server", "it makes an answer faster and not another one"),
+    "backend_sampling": harmless("llama-server", "it changes the speed, not the answer"),
     "preserved_tokens": harmless("llama-server", "for lazy grammars, which are refused"),
     "return_tokens": only("llama-server", False, why="use return_token_ids"),
     "n_probs": only("llama-server", 0, why="use logprobs and top_logprobs"),
@@ -66,9 +66,7 @@ LLAMA_SERVER: Mapping[str, FieldRule] = {
     "thinking_budget_tokens": only("llama-server", -1),
     "thinking_forced_open": only("llama-server", False),
     "chat_template_kwargs": only("llama-server", {}),
-    "speculative.n_max": harmless(
-        "llama-server", "it makes an answer faster and not another one; see speculate"
-    ),
+    "speculative.n_max": harmless("llama-server", "it changes the speed, not the answer; see speculate"),
     "speculative.n_min": harmless("llama-server", "see speculative.n_max"),
     "speculative.p_min": harmless("llama-server", "see speculative.n_max"),
     "speculative.type": harmless("llama-server", "see speculative.n_max"),

@@ -189,7 +189,7 @@ class ChatRequest(SamplingFields):
             return form.constraint() if form else None
         if form is not None and form.type != "text":
             raise BadRequest(
-                "response_format and structured_outputs both give the answer a form; remove one of them",
+                "response_format and structured_outputs both constrain the answer; remove one of them",
                 param="structured_outputs",
             )
         return asked.constraint()

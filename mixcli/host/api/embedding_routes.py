@@ -71,7 +71,7 @@ def add_routes(app: FastAPI, state: HostState) -> None:
             vectors, n_tokens = await asyncio.wrap_future(computing)
         if request.dimensions not in (None, len(vectors[0])):
             raise BadRequest(
-                f"dimensions is {request.dimensions}; this model has {len(vectors[0])} and no other number",
+                f"dimensions is {request.dimensions}; this model supports only {len(vectors[0])}",
                 param="dimensions",
             )
         data = [
