@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mixcli.engine.constraint_spec import ConstraintSpec
@@ -12,6 +13,25 @@ from mixcli.prompts.answer_parser import Segment, joined
 from mixcli.prompts.context_overflow import Policy
 from mixcli.prompts.messages import NO_TOOLS, Message, PromptOptions, ToolUse
 from mixcli.prompts.raw_prompt import RawPrompt
+
+
+class SharedPrompt:
+    """The token ids of one prompt, made once for all answers to it, and how many of its messages were left out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: tuple[object, object] | None = None
+        self._made: tuple[Sequence[int], int] = ((), 0)
+
+    def get(
+        self, question: "ChatQuestion", make: Callable[[], tuple[Sequence[int], int]]
+    ) -> tuple[Sequence[int], int]:
+        """Return what `make` makes, or has made for another answer to the same messages or text."""
+        with self._lock:
+            if self._of is None or self._of[0] is not question.messages or self._of[1] is not question.raw:
+                self._made = make()
+                self._of = question.messages, question.raw
+            return self._made
 
 
 @dataclass(frozen=True)
@@ -34,6 +54,7 @@ class ChatQuestion:
     on_overflow: Policy = "error"
     tool_use: ToolUse = NO_TOOLS
     reasoning_effort: str | None = None
+    shared_prompt: SharedPrompt = field(default_factory=SharedPrompt, compare=False, repr=False)
 
     @property
     def prompt_options(self) -> PromptOptions:

@@ -113,9 +113,7 @@ class Preparation:
     def prepare(self, call_id: str, question: ChatQuestion) -> Prepared:
         """Make the engine's request of a question; raise BadRequest or ContextOverflow for one that can never run."""
         labels = self._labels(question) if question.choices else ()
-        prompt, n_dropped = (
-            (self.encode_raw(question.raw), 0) if question.raw else self._conversation(question)
-        )
+        prompt, n_dropped = question.shared_prompt.get(question, lambda: self._encoded(question))
         shape = None if labels or question.raw else self._shape(question, prompt)
         constraint = None if labels else self._constraint(question, shape)
         request = Request(
@@ -133,6 +131,9 @@ class Preparation:
             shape=shape,
         )
         return Prepared(request, constraint, n_dropped)
+
+    def _encoded(self, question: ChatQuestion) -> tuple[Sequence[int], int]:
+        return (self.encode_raw(question.raw), 0) if question.raw else self._conversation(question)
 
     def _shape(self, question: ChatQuestion, prompt: Sequence[int]) -> AnswerShape | None:
         """Return what the answer may have beside content; None for content only."""

@@ -38,6 +38,8 @@ class RequestIds:
         is_usable = len(sent) == 1 and 0 < len(sent[0]) <= MAX_ID and sent[0].isascii()
         request_id = sent[0] if is_usable else b"req_" + uuid.uuid4().hex.encode()
 
+        scope["request_id"] = request_id
+
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
@@ -52,7 +54,7 @@ def add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _not_served)
     app.add_exception_handler(MixcliError, _failed)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(Exception, _broken)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -82,6 +84,13 @@ async def _failed(_request: Request, error: Exception) -> JSONResponse:
     status, body = error_body(error)
     headers = {"Retry-After": "2"} if status == BUSY else None
     return JSONResponse(body.to_json(), status, headers=headers)
+
+
+async def _broken(request: Request, error: Exception) -> JSONResponse:
+    """Answer for a bug; this is called outside of all middleware, and the traceback goes to the log."""
+    response = await _failed(request, error)
+    response.raw_headers.append((REQUEST_ID, request.scope["request_id"]))
+    return response
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mixcli.host.preparation import Preparation
 from tests.mixcli.host.test_host import wait_for
 from tests.support.app import App, events_of
 
@@ -325,6 +326,7 @@ def test_a_bug_is_an_error_of_the_same_form(tiny: App, monkeypatch: pytest.Monke
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "server_error"
     assert "ZeroDivisionError" in response.json()["error"]["message"]
+    assert response.headers["x-request-id"].startswith("req_")
 
 
 def test_every_answer_has_an_id(tiny: App) -> None:
@@ -343,3 +345,14 @@ def test_every_answer_has_an_id(tiny: App) -> None:
         .headers["x-request-id"]
         .startswith("req_")
     )
+
+
+def test_a_prompt_is_encoded_once_for_all_answers(tiny: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = []
+    real = Preparation._encoded
+    monkeypatch.setattr(Preparation, "_encoded", lambda *args: prepared.append(args) or real(*args))
+    assert len(answer(tiny, n=4)["choices"]) == 4
+    assert len(prepared) == 1
+    other = tiny.post("/v1/completions", {"prompt": ["one", "two"], "n": 3, "max_tokens": 2}).json()
+    assert len(other["choices"]) == 6
+    assert len(prepared) == 3
