@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 import pytest
+from mistral_common.integrations.chat_templates.chat_templates import convert_tokenizer_to_chat_template
 
 from mixcli.errors import BadRequest
 from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.messages import Message, PromptOptions, Tool, ToolCall
 from mixcli.prompts.tool_json import nine, value_of
+from quantize.source import text
+from tests.support.models import mistral_file
 
 OPTIONS = PromptOptions((Tool("add", "Add.", '{"type": "object"}'),))
 CALLED = [
@@ -24,10 +27,10 @@ RESULTS = "<tool_response>\n2\n</tool_response>\n<tool_response>\n<|im_end|>\n</
 def test_chatml_writes_tools_as_hermes_does(smol: Model) -> None:
     chat, specials = ChatFormat.of(smol), smol.vocab.specials
     ids = chat.encode([Message("system", "Be kind."), *CALLED], OPTIONS)
-    text = "".join(
+    shown = "".join(
         smol.vocab.text(i) if i in chat.tokenizer.reserved else smol.vocab.piece(i).decode() for i in ids
     )
-    system, _, answer, results, start = text.split("<|im_start|>")[1:]
+    system, _, answer, results, start = shown.split("<|im_start|>")[1:]
     assert system.startswith("system\nBe kind.\n\nYou can call functions.")
     assert '{"type": "function", "function": {"name": "add", "description": "Add.", "parameters"' in system
     assert answer == f"assistant\n{CALLS}<|im_end|>\n"
@@ -73,6 +76,18 @@ def test_ids_become_nine_letters_and_digits() -> None:
     assert all(len(one) == 9 and one.isascii() and one.isalnum() for one in found)
     assert len(set(found)) == len(foreign) and found == [nine(one) for one in foreign]
     assert nine("aB3dE6gH9") == "aB3dE6gH9"
+
+
+def test_a_template_that_demands_short_ids_gets_them(vocab_model: Callable[..., Model]) -> None:
+    """Mistral's own template refuses any other id; one that fits goes in as it is."""
+    template = convert_tokenizer_to_chat_template(mistral_file("v3"))
+    model = vocab_model("v3", {"tokenizer.chat_template": text(template)})
+    chat = ChatFormat.of(model)
+    assert (chat.name, chat.syntax.style) == ("jinja", "list")
+    for call_id, shown in (("call_1", nine("call_1")), ("aB3dE6gH9", "aB3dE6gH9")):
+        call = Message("assistant", "", calls=(ToolCall(call_id, "add", "{}"),))
+        ids = chat.encode([CALLED[0], call, Message("tool", "2", call_id=call_id)], OPTIONS)
+        assert b"".join(model.vocab.piece(i) for i in ids).decode().count(f'"{shown}"') == 2
 
 
 def test_what_python_cannot_write_again_stays_text() -> None:
