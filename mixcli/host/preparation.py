@@ -214,7 +214,9 @@ class Preparation:
             return False
         return spec is not None and not self.engine.has_compiled(spec, at_start=not question.continues_text)
 
-    def tokenize(self, asked: Sequence[Message] | RawPrompt) -> list[int]:
+    def tokenize(
+        self, asked: Sequence[Message] | RawPrompt, options: PromptOptions = NO_OPTIONS
+    ) -> list[int]:
         """Return the token ids of a conversation, ready for an answer, or of a text; raise BadRequest far beyond any context."""
         is_raw = isinstance(asked, RawPrompt)
         n = asked.n_characters if isinstance(asked, RawPrompt) else sum(one.n_characters for one in asked)
@@ -226,7 +228,7 @@ class Preparation:
             )
         if isinstance(asked, RawPrompt):
             return self.raw_prompts.encode(asked)
-        return self.format.encode(self.answers.recall(self._checked(asked)))
+        return self.format.encode(self.answers.recall(self._checked(asked)), options)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, control tokens by their names; raise BadRequest for an id that the vocabulary does not have."""

@@ -10,6 +10,7 @@ from mixcli.host.api import (
     messages_routes,
     metrics_routes,
     model_routes,
+    responses_routes,
     state_routes,
     token_routes,
 )
@@ -24,6 +25,7 @@ APIS = (
     messages_routes,
     model_routes,
     token_routes,
+    responses_routes,
     state_routes,
     metrics_routes,
     docs_routes,

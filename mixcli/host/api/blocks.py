@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mixcli.engine.sequence import Output
+from mixcli.prompts.tool_json import nine
 
 Kind = Literal["reasoning", "text", "call"]
 
@@ -31,18 +32,31 @@ class Block:
 
 @dataclass
 class Blocks:
-    """The blocks of an answer, in their order; the last one is open while the answer is written."""
+    """The blocks of an answer, in their order; the last one is open while the answer is written. `name` makes the ids of its calls."""
 
+    name: str
     all: list[Block] = field(default_factory=list)
 
     @classmethod
-    def of(cls, outputs: Sequence[Output]) -> "Blocks":
+    def of(cls, name: str, outputs: Sequence[Output]) -> "Blocks":
         """Return the blocks of a whole answer."""
-        blocks = cls()
+        blocks = cls(name)
         for output in outputs:
-            for piece in pieces(output):
+            for piece in blocks.pieces(output):
                 blocks.add(piece)
         return blocks
+
+    def pieces(self, output: Output) -> Iterator[Piece]:
+        """Yield what an output adds to the answer."""
+        if not output.segments and output.text:
+            yield Piece("text", output.text)
+        for one in output.segments:
+            if one.kind == "call":
+                yield Piece("call", "", nine(f"{self.name} {one.index}"), one.text)
+            elif one.kind == "arguments":
+                yield Piece("call", one.text)
+            else:
+                yield Piece("text" if one.kind == "content" else "reasoning", one.text)
 
     def begins(self, piece: Piece) -> bool:
         """Return whether a piece is the first of another block."""
@@ -53,12 +67,6 @@ class Blocks:
         if self.begins(piece):
             self.all.append(Block(piece.kind, "", piece.call_id, piece.name))
         self.all[-1].text += piece.text
-
-
-def pieces(output: Output) -> Iterator[Piece]:
-    """Yield what an output adds to its answer."""
-    if output.text:
-        yield Piece("text", output.text)
 
 
 def has_call(blocks: Iterable[Block]) -> bool:

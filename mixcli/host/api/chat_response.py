@@ -1,6 +1,6 @@
 """OpenAI's chat completion answers: whole ones and the events of a stream, with usage, timings and logprobs."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mixcli import __version__
@@ -9,6 +9,7 @@ from mixcli.engine.sequence import Output, Usage
 from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.events import DONE, JsonObject
 from mixcli.host.api.segments import IdOf, deltas, finish_reason, message
+from mixcli.host.api.token_logprobs import Pieces, token_logprobs
 from mixcli.host.call import Call
 from mixcli.host.protocol.errors import error_body
 from mixcli.host.protocol.messages import PromptProgress, Timings, TokenUsage
@@ -28,7 +29,7 @@ class ChatResponseWriter:
     model: str
     created: int
     request: ChatRequest
-    pieces: Callable[[Sequence[int]], list[bytes]]
+    pieces: Pieces
     end: bytes = DONE
     named_events: bool = False
 
@@ -128,19 +129,7 @@ class ChatResponseWriter:
         return {**self._envelope("chat.completion.chunk", choices, call), **counts}
 
     def _logprobs(self, chosen: Sequence[TokenLogprobs]) -> JsonObject:
-        return {
-            "content": [
-                {
-                    **self._logprob(one.token, one.logprob),
-                    "top_logprobs": [self._logprob(token, logprob) for token, logprob in one.top],
-                }
-                for one in chosen
-            ]
-        }
-
-    def _logprob(self, token: int, logprob: float) -> JsonObject:
-        (piece,) = self.pieces([token])
-        return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}
+        return {"content": token_logprobs(self.pieces, chosen)}
 
     def _envelope(self, kind: str, choices: list[JsonObject], call: Call) -> JsonObject:
         envelope = {

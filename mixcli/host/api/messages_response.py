@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mixcli.engine.sequence import Output
-from mixcli.host.api.blocks import Block, Blocks, has_call, pieces
+from mixcli.host.api.blocks import Block, Blocks, has_call
 from mixcli.host.api.events import JsonObject
 from mixcli.host.call import Call
 from mixcli.host.protocol.errors import error_body
@@ -30,7 +30,10 @@ class MessagesWriter:
     end: bytes = b""
     named_events: bool = True
     shows_progress: bool = False
-    _blocks: Blocks = field(default_factory=Blocks)
+    _blocks: Blocks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._blocks = Blocks(self.id)
 
     def opening(self, calls: Sequence[Call]) -> Iterator[JsonObject]:
         """Return the message without content, and a ping."""
@@ -44,7 +47,7 @@ class MessagesWriter:
 
     def delta(self, _call: Call, output: Output) -> Iterator[JsonObject]:
         """Return the events of one output; a block is closed when another begins."""
-        for piece in pieces(output):
+        for piece in self._blocks.pieces(output):
             if self._blocks.begins(piece):
                 yield from self._stop()
                 self._blocks.add(piece)
@@ -73,7 +76,7 @@ class MessagesWriter:
     def whole(self, calls: Sequence[Call]) -> JsonObject:
         """Return a whole answer."""
         last = calls[0].outputs[-1]
-        blocks = Blocks.of(calls[0].outputs)
+        blocks = Blocks.of(self.id, calls[0].outputs)
         content = [_closed(block) for block in blocks.all]
         return self._message(content, _reason(last, blocks), last.stop, _cost(last))
 

@@ -47,9 +47,10 @@ async def _messages(state: HostState, http: Request) -> Response:
 
 async def _count(state: HostState, http: Request) -> Response:
     state.check_open()
-    messages = (await read(http, _counted)).messages
-    n_characters = sum(message.n_characters for message in messages)
-    counted = state.engine.prepare(lambda model: model.tokenize(messages), n_characters)
+    asked = await read(http, _counted)
+    counted = state.engine.prepare(
+        lambda model: model.tokenize(asked.messages, asked.prompt_options), asked.n_characters
+    )
     tokens = await asyncio.wrap_future(counted)
     return JSONResponse({"input_tokens": len(tokens)})
 

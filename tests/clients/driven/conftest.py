@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 MODEL = "demo"
-# what waits for another part of the API: tools, completions, responses, several choices, fields of /v1/models
-WAITS = re.compile(
-    r"tool|responses|Responses|agent|parse_the|function_calling|other_modes|its_defaults$|partial|"
-    r"by_default\[mistral|by_default\[.*Chat|a_whole_turn|runs|test_structured_output$"
+# tests with tools that were not run to their end yet, by clients other than openai and anthropic
+UNPROVED = re.compile(
+    r"tool|responses|Responses|parse_the|function_calling|other_modes|its_defaults$|partial|"
+    r"by_default\[mistral|by_default\[.*Chat|runs|test_structured_output$"
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent == Path(__file__).parent and WAITS.search(item.name):
-            item.add_marker(pytest.mark.xfail(reason="not served yet", run=False))
+        ours = item.path.parent == Path(__file__).parent
+        if ours and item.path.stem not in ("openai_sdk", "anthropic_sdk") and UNPROVED.search(item.name):
+            item.add_marker(pytest.mark.xfail(reason="not proved with tools yet", run=False))
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def test_structured_output_by_method(chat: Any, method: str) -> None:
 
 def test_bound_tools(chat: Any) -> None:
     asked: list[Any] = [HumanMessage("Will it rain?")]
-    call = chat.bind_tools([get_weather], tool_choice="any").invoke(asked)
+    call = chat.bind_tools([get_weather], tool_choice="any", parallel_tool_calls=False).invoke(asked)
     assert call.tool_calls
     assert all(one["name"] == "get_weather" for one in call.tool_calls)
     results = [get_weather.invoke(one) for one in call.tool_calls]
@@ -72,7 +72,9 @@ def test_bound_tools(chat: Any) -> None:
 
 def test_bound_tools_in_a_stream(chat: Any) -> None:
     whole = None
-    for piece in chat.bind_tools([get_weather], tool_choice="any").stream("Will it rain?"):
+    for piece in chat.bind_tools([get_weather], tool_choice="any", parallel_tool_calls=False).stream(
+        "Will it rain?"
+    ):
         whole = piece if whole is None else whole + piece
     assert whole.tool_calls[0]["args"]["city"] in ("Bern", "Oslo")
 

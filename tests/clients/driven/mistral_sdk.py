@@ -42,7 +42,11 @@ def test_tools(client: Mistral, model: str, weather: dict[str, Any], choice: str
     named = {"type": "function", "function": {"name": "get_weather"}}
     messages: list[Any] = list(SAY)
     first = client.chat.complete(
-        model=model, messages=messages, tools=[weather], tool_choice=named if choice == "named" else choice
+        model=model,
+        messages=messages,
+        tools=[weather],
+        tool_choice=named if choice == "named" else choice,
+        parallel_tool_calls=False,
     )
     message = first.choices[0].message
     call = message.tool_calls[0]
@@ -59,7 +63,9 @@ def test_tools(client: Mistral, model: str, weather: dict[str, Any], choice: str
 
 
 def test_tools_in_a_stream(client: Mistral, model: str, weather: dict[str, Any]) -> None:
-    with client.chat.stream(model=model, messages=SAY, tools=[weather], tool_choice="any") as stream:
+    with client.chat.stream(
+        model=model, messages=SAY, tools=[weather], tool_choice="any", parallel_tool_calls=False
+    ) as stream:
         chunks = [event.data for event in stream]
     calls = [call for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls or ()]
     assert [call.function.name for call in calls if call.function.name]

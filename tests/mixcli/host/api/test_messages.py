@@ -9,12 +9,11 @@ import pytest
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Usage
 from mixcli.errors import BadRequest, Busy, ContextOverflow
-from mixcli.host.api import messages_response
-from mixcli.host.api.blocks import Piece
 from mixcli.host.api.json_body import parsed
 from mixcli.host.api.messages_response import MessagesWriter, error_message
 from mixcli.host.api.messages_schema import CountRequest, MessagesRequest
 from mixcli.host.call import Call, ChatQuestion
+from mixcli.prompts.answer_parser import Segment
 from mixcli.prompts.messages import Message
 
 HI: Any = [{"role": "user", "content": "Hi"}]
@@ -215,24 +214,24 @@ def test_a_stream_says_what_a_whole_answer_says(reason: Any, stop: str | None, e
     assert (whole["usage"]["input_tokens"], whole["usage"]["cache_read_input_tokens"]) == (5, 4)
 
 
-def test_reasoning_text_and_calls_are_blocks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reasoning_text_and_calls_are_blocks_of_their_own() -> None:
     said = [
-        Piece("reasoning", "hm"),
-        Piece("text", "I "),
-        Piece("text", "look."),
-        Piece("call", "", "call_1", "add"),
-        Piece("call", '{"a":'),
-        Piece("call", "1}"),
-        Piece("call", "{}", "call_2", "now"),
+        Segment("reasoning", "hm"),
+        Segment("content", "I "),
+        Segment("content", "look."),
+        Segment("call", "add", 0),
+        Segment("arguments", '{"a":', 0),
+        Segment("arguments", "1}", 0),
+        Segment("call", "now", 1),
+        Segment("arguments", "{}", 1),
     ]
-    by_text = {str(i): [piece] for i, piece in enumerate(said)}
-    split = lambda output: by_text.get(output.text, [])  # noqa: E731
-    monkeypatch.setattr(messages_response, "pieces", split)
-    monkeypatch.setattr("mixcli.host.api.blocks.pieces", split)
-    events, whole = asyncio.run(written(outputs(*by_text)))
+    made = [Output("id", "", (1,), segments=(one,)) for one in said]
+    events, whole = asyncio.run(written([*made, *outputs()]))
     assert gathered(events) == whole["content"]
     assert [one["type"] for one in whole["content"]] == ["thinking", "text", "tool_use", "tool_use"]
-    assert whole["content"][2] == {"type": "tool_use", "id": "call_1", "name": "add", "input": {"a": 1}}
+    first, second = whole["content"][2:]
+    assert (first["name"], first["input"]) == ("add", {"a": 1})
+    assert first["id"] != second["id"]
     assert whole["stop_reason"] == "tool_use"
 
 

@@ -1,0 +1,160 @@
+"""OpenAI's Responses as a translation: items into messages, outputs into items and events. Real clients: tests/clients."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.sequence import Output, Usage
+from mixcli.errors import BadRequest
+from mixcli.host.api.json_body import parsed
+from mixcli.host.api.responses_response import ResponsesWriter
+from mixcli.host.api.responses_schema import ResponsesRequest
+from mixcli.host.call import Call, ChatQuestion
+from mixcli.prompts.answer_parser import Segment
+from mixcli.prompts.messages import Message
+
+
+def request(**body: Any) -> ResponsesRequest:
+    return parsed(ResponsesRequest, json.dumps({"input": "Hi", **body}).encode())
+
+
+def test_items_become_messages() -> None:
+    """What an answer brought goes back as it came: reasoning, text and calls are one turn of the model."""
+    made = request(
+        instructions="Be brief.",
+        input=[
+            {"role": "user", "content": [{"type": "input_text", "text": "1+2?"}]},
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [],
+                "content": [{"type": "reasoning_text", "text": "hm"}],
+            },
+            {
+                "type": "function_call",
+                "id": "fc_1",
+                "call_id": "aaaaaaaaa",
+                "name": "add",
+                "arguments": "{}",
+                "status": "completed",
+            },
+            {"type": "function_call", "call_id": "bbbbbbbbb", "name": "now", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "aaaaaaaaa", "output": "3"},
+            {"type": "function_call_output", "call_id": "bbbbbbbbb", "output": "noon"},
+            {
+                "type": "message",
+                "id": "msg_1",
+                "status": "completed",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "3", "annotations": [], "logprobs": []}],
+            },
+            {"role": "assistant", "content": "Or so."},
+        ],
+    )
+    messages = made._body()["messages"]
+    assert isinstance(messages, list)
+    assert [one["role"] for one in messages] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+        "assistant",
+    ]
+    assert messages[2]["reasoning_content"] == "hm"
+    assert [call["id"] for call in messages[2]["tool_calls"]] == ["aaaaaaaaa", "bbbbbbbbb"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id is not supported; nothing is stored"),
+        ({"store": True}, "store other than false"),
+        ({"conversation": "c"}, "conversation is not supported"),
+        ({"prompt": {"id": "p"}}, "prompt is not supported"),
+        ({"tools": [{"type": "web_search"}]}, "tools of the type web_search"),
+        ({"tools": [{"type": "mcp", "server_label": "x"}]}, "tools of the type mcp"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "items of the type item_reference"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+            "parts of the type input_image",
+        ),
+        ({"input": []}, "input"),
+        ({"max_output_tokens": -5}, "max_output_tokens"),
+        ({"unheard_of": 1}, "unheard_of"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(body: Any, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        request(**body).question()
+
+
+def outputs(reason: Any = "stop") -> list[Output]:
+    said = [
+        Segment("reasoning", "hm"),
+        Segment("content", "I "),
+        Segment("content", "look."),
+        Segment("call", "add", 0),
+        Segment("arguments", '{"a":', 0),
+        Segment("arguments", "1}", 0),
+        Segment("call", "now", 1),
+        Segment("arguments", "{}", 1),
+    ]
+    made = [Output("id", "", (1,), segments=(one,)) for one in said]
+    return [*made, Output("id", "", (), reason, Usage(9, 4, 3, 0, 0, 0))]
+
+
+async def written(said: list[Output]) -> tuple[list[Any], Any]:
+    """Return the events of a stream, and the whole answer."""
+
+    def writer() -> ResponsesWriter:
+        return ResponsesWriter("resp_1", "demo", request(), lambda _tokens: [], created=5)
+
+    call = Call(
+        "resp_1",
+        ChatQuestion((Message("user", "Hi"),), SamplingParams()),
+        asyncio.get_running_loop(),
+        outputs=said,
+    )
+    streamed = writer()
+    events = [*streamed.opening([call])]
+    for output in said:
+        events += streamed.delta(call, output)
+        if output.is_last:
+            events += streamed.closing(call, output)
+    return [*events, *streamed.accounts([call])], writer().whole([call])
+
+
+@pytest.mark.parametrize(("reason", "status"), [("stop", "completed"), ("length", "incomplete")])
+def test_a_stream_says_what_a_whole_answer_says(reason: Any, status: str) -> None:
+    events, whole = asyncio.run(written(outputs(reason)))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert (events[0]["type"], events[-1]["type"]) == ("response.created", f"response.{status}")
+    assert events[-1]["response"] == whole
+    assert [item["type"] for item in whole["output"]] == [
+        "reasoning",
+        "message",
+        "function_call",
+        "function_call",
+    ]
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert done == whole["output"]
+    for i, item in enumerate(whole["output"]):
+        deltas = [
+            event["delta"]
+            for event in events
+            if event["type"].endswith(".delta") and event["output_index"] == i
+        ]
+        assert "".join(deltas) == (item["arguments"] if "arguments" in item else item["content"][0]["text"])
+
+
+def test_a_stream_that_breaks_ends_with_the_error() -> None:
+    events = [
+        *ResponsesWriter("resp_1", "demo", request(), lambda _tokens: []).failure(BadRequest("no", param="x"))
+    ]
+    assert [event["type"] for event in events] == ["error", "response.failed"]
+    assert events[0]["message"] == "no"
