@@ -40,7 +40,13 @@ class ServedDemo:
             for name, value in os.environ.items()
             if not name.upper().endswith(("_PROXY", "_API_KEY", "_BASE_URL"))
         }
-        return {**kept, "MIXCLI_URL": self.url, "MIXCLI_KEY": KEY, "NO_COLOR": "1"}
+        return {
+            **kept,
+            "MIXCLI_URL": self.url,
+            "MIXCLI_KEY": KEY,
+            "NO_COLOR": "1",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        }
 
 
 @pytest.fixture(scope="session")
