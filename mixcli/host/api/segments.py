@@ -18,7 +18,7 @@ def deltas(segments: Sequence[Segment], id_of: IdOf) -> Iterator[JsonObject]:
         elif one.kind == "call":
             yield {"tool_calls": [{"index": one.index, **_call(id_of(one.index), one.text, "")}]}
         else:
-            yield {"tool_calls": [{"index": one.index, "function": {"arguments": one.text}}]}
+            yield {"tool_calls": [{"index": one.index, "function": {"name": "", "arguments": one.text}}]}
 
 
 def message(text: str, segments: Sequence[Segment], id_of: IdOf) -> JsonObject:

@@ -102,7 +102,7 @@ def tool_use(tools: Sequence[ToolDefinition], choice: ToolChoice | None, *, para
                 f"tool_choice names {choice.function.name!r:.80}, which is not one of the tools",
                 param="tool_choice.function.name",
             )
-        return ToolUse(found, "required", choice.function.name, parallel)
+        return ToolUse(found, "required", choice.function.name, parallel=False)
     if choice == "any":  # Mistral's word
         choice = "required"
     return ToolUse(found, choice or "auto", None, parallel)
