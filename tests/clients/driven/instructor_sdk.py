@@ -1,6 +1,5 @@
 """instructor, with its defaults (a tool that is named), and its other modes."""
 
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import instructor
@@ -30,15 +29,11 @@ def test_its_defaults(url: str, key: str, model: str) -> None:
     assert isinstance(trip, Trip)
 
 
-@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON_SCHEMA", "PARALLEL_TOOLS"])
+@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON_SCHEMA", "RESPONSES_TOOLS"])
 def test_its_other_modes(url: str, key: str, model: str, mode: str) -> None:
     client = made(url, key, mode=instructor.Mode[mode])
-    wanted: Any = Iterable[Trip] if mode == "PARALLEL_TOOLS" else Trip
-    asked: Any = {"tool_choice": "required"} if mode == "PARALLEL_TOOLS" else {}
-    found = client.chat.completions.create(
-        model=model, response_model=wanted, messages=ASKED, max_retries=0, **asked
-    )
-    assert all(isinstance(trip, Trip) for trip in (found if mode == "PARALLEL_TOOLS" else [found]))
+    trip = client.chat.completions.create(model=model, response_model=Trip, messages=ASKED, max_retries=0)
+    assert isinstance(trip, Trip)
 
 
 def test_a_partial_answer_grows(url: str, key: str, model: str) -> None:

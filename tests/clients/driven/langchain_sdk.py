@@ -70,11 +70,13 @@ def test_bound_tools(chat: Any) -> None:
     assert chat.invoke([*asked, call, *results]).text
 
 
-def test_bound_tools_in_a_stream(chat: Any) -> None:
+def test_bound_tools_in_a_stream(request: pytest.FixtureRequest, chat: Any) -> None:
+    if isinstance(chat, ChatMistralAI):
+        why = "langchain-mistralai invents an id for each delta of call 0, so it joins no call that comes in pieces"
+        request.applymarker(pytest.mark.xfail(reason=why, raises=KeyError, strict=True))
+    bound = chat.bind_tools([get_weather], tool_choice="any", parallel_tool_calls=False)
     whole = None
-    for piece in chat.bind_tools([get_weather], tool_choice="any", parallel_tool_calls=False).stream(
-        "Will it rain?"
-    ):
+    for piece in bound.stream("Will it rain?"):
         whole = piece if whole is None else whole + piece
     assert whole.tool_calls[0]["args"]["city"] in ("Bern", "Oslo")
 

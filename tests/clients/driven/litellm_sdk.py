@@ -30,7 +30,11 @@ def test_stream(server: dict[str, Any]) -> None:
 
 def test_tools(server: dict[str, Any], weather: dict[str, Any]) -> None:
     done = litellm.completion(
-        **{**server, "max_tokens": 60}, messages=SAY, tools=[weather], tool_choice="required"
+        **{**server, "max_tokens": 60},
+        messages=SAY,
+        tools=[weather],
+        tool_choice="required",
+        parallel_tool_calls=False,
     )
     assert done.choices[0].message.tool_calls[0].function.name == "get_weather"
     assert done.choices[0].finish_reason == "tool_calls"

@@ -46,7 +46,13 @@ test("a schema", async () => {
 });
 
 test("tools in a stream", async () => {
-  const stream = client.chat.completions.stream({ model, messages, tools: [weather], tool_choice: "required" });
+  const stream = client.chat.completions.stream({
+    model,
+    messages,
+    tools: [weather],
+    tool_choice: "required",
+    parallel_tool_calls: false,
+  });
   const done = await stream.finalChatCompletion();
   assert.ok(city.parse(JSON.parse(done.choices[0].message.tool_calls[0].function.arguments).city));
   assert.equal(done.choices[0].finish_reason, "tool_calls");
