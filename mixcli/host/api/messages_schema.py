@@ -13,6 +13,7 @@ from mixcli.host.api.events import JsonObject
 from mixcli.host.api.field_rules import FieldRule, harmless, only
 from mixcli.host.api.json_body import validated
 from mixcli.host.api.message_schema import MAX_MESSAGES
+from mixcli.host.api.tool_schema import flat_tools
 from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent
 from mixcli.host.call import ChatQuestion
 from mixcli.request.sampling_table import MAX_STOPS
@@ -248,7 +249,7 @@ class CountRequest(WireModel):
         try:
             return validated(ChatRequest, self._body()).question()
         except BadRequest as error:
-            raise as_sent(error, RENAMED) from error.__cause__
+            raise flat_tools(as_sent(error, RENAMED), "input_schema") from error.__cause__
 
     def _body(self) -> JsonObject:
         system = self.system if isinstance(self.system, str) else _parts(self.system)

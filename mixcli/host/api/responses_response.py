@@ -30,7 +30,8 @@ class ResponsesWriter:
     shows_progress: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     _blocks: Blocks = field(init=False)
-    _logprobs: list[JsonObject] = field(default_factory=list)
+    _logprobs: dict[int, list[JsonObject]] = field(default_factory=dict)  # of the texts, by their place
+    _pending: list[JsonObject] = field(default_factory=list)  # of tokens whose text has not come yet
     _numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class ResponsesWriter:
 
     def delta(self, _call: Call, output: Output) -> Iterator[JsonObject]:
         """Return the events of one output; an item is closed when another begins."""
-        logprobs = token_logprobs(self.pieces, output.logprobs)
+        self._pending += token_logprobs(self.pieces, output.logprobs)
         for piece in self._blocks.pieces(output):
             if self._blocks.begins(piece):
                 yield from self._close()
@@ -55,18 +56,17 @@ class ResponsesWriter:
                 yield from self._open()
             else:
                 self._blocks.add(piece)
-            if piece.text:
-                yield self._delta(piece, logprobs if piece.kind == "text" else [])
+            logprobs, self._pending = self._pending, []
             if piece.kind == "text":
-                self._logprobs += logprobs
-                logprobs = []
+                self._logprobs.setdefault(len(self._blocks.all) - 1, []).extend(logprobs)
+            if piece.text:
+                yield self._delta(piece, logprobs)
 
     def closing(self, _call: Call, last: Output) -> Iterator[JsonObject]:
         """Return what ends the last item, and the whole response."""
-        yield from self._close()
         status = _status(last)
-        response = self._response(status, self._items(self._blocks, self._logprobs), last)
-        yield self._event(f"response.{status}", response=response)
+        yield from self._close(status)
+        yield self._event(f"response.{status}", response=self._response(status, self._items(status), last))
 
     def accounts(self, _calls: Sequence[Call]) -> Iterator[JsonObject]:
         """Return nothing: the counts are part of the response."""
@@ -77,16 +77,18 @@ class ResponsesWriter:
         body = error_body(error)[1]
         code = body.code or body.type or "server_error"
         yield self._event("error", code=code, message=body.message, param=body.param)
-        failed = self._response(FAILED, self._items(self._blocks, self._logprobs))
+        failed = self._response(FAILED, self._items(INCOMPLETE))
         failed["error"] = {"code": "server_error", "message": body.message}
         yield self._event("response.failed", response=failed)
 
     def whole(self, calls: Sequence[Call]) -> JsonObject:
         """Return a whole answer."""
-        outputs = calls[0].outputs
-        blocks = Blocks.of(self.id, outputs)
-        logprobs = token_logprobs(self.pieces, [one for output in outputs for one in output.logprobs])
-        return self._response(_status(outputs[-1]), self._items(blocks, logprobs), outputs[-1])
+        (call,) = calls
+        for output in call.outputs:
+            for _ in self.delta(call, output):
+                pass
+        last = call.outputs[-1]
+        return self._response(_status(last), self._items(_status(last)), last)
 
     @property
     def _place(self) -> JsonObject:
@@ -97,7 +99,7 @@ class ResponsesWriter:
     def _open(self) -> Iterator[JsonObject]:
         index, block = len(self._blocks.all) - 1, self._blocks.all[-1]
         empty = Block(block.kind, "", block.call_id, block.name)
-        item = self._item(index, empty, IN_PROGRESS, None)
+        item = self._item(index, empty, IN_PROGRESS, begins=True)
         yield self._event("response.output_item.added", output_index=index, item=item)
         if block.kind != "call":
             part = _part(empty, [])
@@ -111,39 +113,44 @@ class ResponsesWriter:
             return self._event("response.reasoning_text.delta", **place, delta=piece.text)
         return self._event("response.output_text.delta", **place, delta=piece.text, logprobs=logprobs)
 
-    def _close(self) -> Iterator[JsonObject]:
+    def _close(self, status: str = COMPLETED) -> Iterator[JsonObject]:
         if not self._blocks.all:
             return
         index, block = len(self._blocks.all) - 1, self._blocks.all[-1]
-        place = self._place
+        place, logprobs = self._place, self._logprobs.get(index, [])
         if block.kind == "call":
             done = {"name": block.name, "arguments": block.text}
             yield self._event("response.function_call_arguments.done", **place, **done)
         else:
             kind = "output_text" if block.kind == "text" else "reasoning_text"
-            extra: JsonObject = {"logprobs": self._logprobs} if block.kind == "text" else {}
+            extra: JsonObject = {"logprobs": logprobs} if block.kind == "text" else {}
             yield self._event(f"response.{kind}.done", **place, content_index=0, text=block.text, **extra)
-            part = _part(block, self._logprobs)
+            part = _part(block, logprobs)
             yield self._event("response.content_part.done", **place, content_index=0, part=part)
-        item = self._item(index, block, COMPLETED, self._logprobs)
+        item = self._item(index, block, status)
         yield self._event("response.output_item.done", output_index=index, item=item)
 
     def _event(self, kind: str, **fields: object) -> JsonObject:
         return {"type": kind, "sequence_number": next(self._numbers), **fields}
 
-    def _items(self, blocks: Blocks, logprobs: list[JsonObject]) -> list[JsonObject]:
-        return [self._item(i, block, COMPLETED, logprobs) for i, block in enumerate(blocks.all)]
+    def _items(self, status: str) -> list[JsonObject]:
+        """Return all items; `status` is that of the last one, which may have been cut off."""
+        blocks = self._blocks.all
+        return [
+            self._item(i, block, status if i == len(blocks) - 1 else COMPLETED)
+            for i, block in enumerate(blocks)
+        ]
 
     def _item_id(self, index: int, block: Block) -> str:
         return f"{PREFIXES[block.kind]}_{self.id.removeprefix('resp_')}_{index}"
 
-    def _item(self, index: int, block: Block, status: str, logprobs: list[JsonObject] | None) -> JsonObject:
-        """Return a block as an item; without `logprobs` it has just begun and has no parts."""
+    def _item(self, index: int, block: Block, status: str, *, begins: bool = False) -> JsonObject:
+        """Return a block as an item; one that only `begins` has no parts."""
         item: JsonObject = {"id": self._item_id(index, block), "status": status}
         if block.kind == "call":
             called = {"call_id": block.call_id, "name": block.name, "arguments": block.text}
             return {"type": "function_call", **item, **called}
-        content = [] if logprobs is None else [_part(block, logprobs)]
+        content = [] if begins else [_part(block, self._logprobs.get(index, []))]
         if block.kind == "reasoning":
             return {"type": "reasoning", **item, "summary": [], "content": content}
         return {"type": "message", **item, "role": "assistant", "content": content}

@@ -12,11 +12,14 @@ from mixcli.host.api.events import JsonObject
 from mixcli.host.api.field_rules import FieldRule, harmless, only
 from mixcli.host.api.json_body import validated
 from mixcli.host.api.message_schema import MAX_MESSAGES
+from mixcli.host.api.tool_schema import flat_tools
 from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent
 from mixcli.host.call import ChatQuestion
 
 MAX_PARTS = 1 << 12
 MAX_TOOLS = 512
+MAX_INCLUDED = 64
+LOGPROBS = "message.output_text.logprobs"  # what else can be included is always there, or only OpenAI has it
 STATELESS = "nothing is stored; send the whole conversation in input"
 
 RESPONSES_RULES: Mapping[str, FieldRule] = {
@@ -28,7 +31,6 @@ RESPONSES_RULES: Mapping[str, FieldRule] = {
     "context_management": only("OpenAI", [], why="use truncation"),
     "moderation": only("OpenAI", why="remove it"),
     "max_tool_calls": harmless("OpenAI", "limits built-in tools, and there are none"),
-    "include": harmless("OpenAI", "asks for what is always there, or what only OpenAI has"),
     "stream_options": harmless("OpenAI", "asks for padding against eavesdroppers"),
     "user": harmless("OpenAI", "names a user to OpenAI"),
     "safety_identifier": harmless("OpenAI", "names a user to OpenAI"),
@@ -246,6 +248,7 @@ class ResponsesRequest(WireModel):
     ) = "auto"
     parallel_tool_calls: bool = True
     truncation: Literal["auto", "disabled"] = "disabled"
+    include: list[str] = Field([], max_length=MAX_INCLUDED, fail_fast=True)
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
@@ -256,7 +259,7 @@ class ResponsesRequest(WireModel):
         try:
             return validated(ChatRequest, self._body()).question()
         except BadRequest as error:
-            raise as_sent(error, RENAMED) from error.__cause__
+            raise flat_tools(as_sent(error, RENAMED)) from error.__cause__
 
     def _body(self) -> JsonObject:
         items = [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
@@ -273,11 +276,10 @@ class ResponsesRequest(WireModel):
             "response_format": self.text.format.to_chat() if self.text.format else None,
         }
         body |= {name: value for name, value in said.items() if value is not None}
-        if self.top_logprobs is not None:
+        if self.top_logprobs is not None or LOGPROBS in self.include:
             body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
-        if self.tools:
-            body |= {"tools": [tool.to_chat() for tool in self.tools], "tool_choice": self._choice()}
-            body["parallel_tool_calls"] = self.parallel_tool_calls
+        body |= {"tools": [tool.to_chat() for tool in self.tools], "tool_choice": self._choice()}
+        body["parallel_tool_calls"] = self.parallel_tool_calls
         if self.truncation == "auto":
             body["on_overflow"] = "drop-oldest"
         return body

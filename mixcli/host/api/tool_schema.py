@@ -1,6 +1,7 @@
 """Tools as chat requests have them: definitions, the choice among them, and the calls of earlier turns."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -13,6 +14,8 @@ from mixcli.prompts.messages import NO_TOOLS, Tool, ToolCall, ToolUse
 
 MAX_TOOLS = 512
 MAX_CALLS = 512  # of one turn
+
+_IN_FUNCTION = re.compile(r"(tools\.\d+|tool_choice)\.function\.(\w+)")
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -108,4 +111,13 @@ def tool_use(tools: Sequence[ToolDefinition], choice: ToolChoice | None, *, para
     return ToolUse(found, choice or "auto", None, parallel)
 
 
-__all__ = ["MAX_CALLS", "MAX_TOOLS", "CallOfTurn", "ToolChoice", "ToolDefinition", "tool_use"]
+def flat_tools(error: BadRequest, schema: str = "parameters") -> BadRequest:
+    """Return an error as APIs name it whose tools have no `function` around their fields; `schema` is their name for the parameters."""
+    match = _IN_FUNCTION.match(error.param)
+    if match is None:
+        return error
+    param = error.param.replace(match[0], f"{match[1]}.{schema if match[2] == 'parameters' else match[2]}", 1)
+    return BadRequest(str(error).replace(error.param, param, 1), param=param, code=error.code)
+
+
+__all__ = ["MAX_CALLS", "MAX_TOOLS", "CallOfTurn", "ToolChoice", "ToolDefinition", "flat_tools", "tool_use"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Usage
 from mixcli.errors import BadRequest
@@ -15,6 +16,8 @@ from mixcli.host.api.responses_schema import ResponsesRequest
 from mixcli.host.call import Call, ChatQuestion
 from mixcli.prompts.answer_parser import Segment
 from mixcli.prompts.messages import Message
+
+ADD = {"type": "function", "name": "add"}
 
 
 def request(**body: Any) -> ResponsesRequest:
@@ -85,12 +88,35 @@ def test_items_become_messages() -> None:
         ),
         ({"input": []}, "input"),
         ({"max_output_tokens": -5}, "max_output_tokens"),
+        ({"tool_choice": "required"}, "tool_choice is only allowed with tools"),
+        ({"tool_choice": {"type": "function", "name": "add"}}, "tool_choice is only allowed with tools"),
         ({"unheard_of": 1}, "unheard_of"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(body: Any, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         request(**body).question()
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tools": [{"type": "function", "name": "a b"}]}, "tools.0.name"),
+        ({"tools": [ADD, ADD]}, "tools.1.name"),
+        ({"tools": [ADD], "tool_choice": {"type": "function", "name": "no"}}, "tool_choice.name"),
+    ],
+)
+def test_a_wrong_field_has_the_name_that_it_has_here(body: Any, param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        request(**body).question()
+    assert caught.value.param == param
+    assert ".function." not in str(caught.value)
+
+
+def test_log_probabilities_come_when_they_are_included() -> None:
+    assert request().question().top_logprobs is None
+    assert request(include=["message.output_text.logprobs"]).question().top_logprobs == 0
+    assert request(top_logprobs=2, include=["reasoning.encrypted_content"]).question().top_logprobs == 2
 
 
 def outputs(reason: Any = "stop") -> list[Output]:
@@ -112,7 +138,9 @@ async def written(said: list[Output]) -> tuple[list[Any], Any]:
     """Return the events of a stream, and the whole answer."""
 
     def writer() -> ResponsesWriter:
-        return ResponsesWriter("resp_1", "demo", request(), lambda _tokens: [], created=5)
+        return ResponsesWriter(
+            "resp_1", "demo", request(), lambda tokens: [b"%d" % one for one in tokens], created=5
+        )
 
     call = Call(
         "resp_1",
@@ -143,6 +171,7 @@ def test_a_stream_says_what_a_whole_answer_says(reason: Any, status: str) -> Non
     ]
     done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
     assert done == whole["output"]
+    assert [item["status"] for item in done] == ["completed"] * 3 + [status]
     for i, item in enumerate(whole["output"]):
         deltas = [
             event["delta"]
@@ -150,6 +179,25 @@ def test_a_stream_says_what_a_whole_answer_says(reason: Any, status: str) -> Non
             if event["type"].endswith(".delta") and event["output_index"] == i
         ]
         assert "".join(deltas) == (item["arguments"] if "arguments" in item else item["content"][0]["text"])
+
+
+def test_each_text_has_the_log_probabilities_of_its_tokens_alone() -> None:
+    said: list[Segment | None] = [Segment("reasoning", "hm"), None, Segment("content", "I"), Segment("call", "add", 0), Segment("arguments", "{}", 0), Segment("content", "So"), Segment("content", ".")]  # fmt: skip
+    made = [
+        Output("id", "", (i,), segments=(one,) if one else (), logprobs=(TokenLogprobs(i, -1.0, ()),))
+        for i, one in enumerate(said)
+    ]
+    events, whole = asyncio.run(written([*made, Output("id", "", (), "stop", Usage(9, 4, 7, 0, 0, 0))]))
+    assert events[-1]["response"] == whole
+    texts = [item["content"][0] for item in whole["output"] if item["type"] == "message"]
+    assert [[one["token"] for one in text["logprobs"]] for text in texts] == [["1", "2"], ["5", "6"]]
+    for i, text in ((1, texts[0]), (3, texts[1])):
+        deltas = [
+            event
+            for event in events
+            if event["type"] == "response.output_text.delta" and event["output_index"] == i
+        ]
+        assert [one for event in deltas for one in event["logprobs"]] == text["logprobs"]
 
 
 def test_a_stream_that_breaks_ends_with_the_error() -> None:
