@@ -134,6 +134,8 @@ def _elsewhere(method: str, path: str, found: tuple[Route, str] | None) -> Refus
 def _shape(method: str, headers: Headers) -> Refusal | None:
     if method == "POST" and not _is_json(only(headers, b"content-type")):
         return invalid(415, "unsupported content type; use application/json")
+    if (only(headers, b"content-encoding") or "identity").strip().lower() != "identity":
+        return invalid(415, "unsupported content encoding; send the body uncompressed")
     length = only(headers, b"content-length") or "0"
     return TOO_LARGE if length.isdigit() and int(length) > MAX_BODY else None
 

@@ -37,6 +37,7 @@ class CompletionResponseWriter:
     echoes: Sequence[PromptEcho] = ()
     end: bytes = DONE
     named_events: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
     _written: dict[int, int] = field(default_factory=dict)  # characters of each answer that were sent
 
     @property
@@ -62,7 +63,7 @@ class CompletionResponseWriter:
 
     def closing(self, call: Call, last: Output) -> Iterator[JsonObject]:
         """Return the event with the reason that the answer ended."""
-        yield self._event(call.index, "", None, last.finish_reason)
+        yield self._event(call.index, "", None, last.finish_reason, call.token_ids)
 
     def accounts(self, calls: Sequence[Call]) -> Iterator[JsonObject]:
         """Return the event that closes a stream with the counts."""
@@ -81,7 +82,7 @@ class CompletionResponseWriter:
     def prompts_alone(self) -> JsonObject:
         """Return the answer to a request that wants its prompts back and no more."""
         choices = [
-            self._as_choice(i, self._echo(i).text, self._echo_logprobs(i), "length")
+            self._as_choice(i, self._echo(i).text, self._echo_logprobs(i), "length", [])
             for i in range(len(self.echoes) * self.completion.request.n)
         ]
         return {**self._envelope(choices), "usage": self._usage([])}
@@ -95,7 +96,7 @@ class CompletionResponseWriter:
         answered = self._logprobs_of(call.index, said)
         if logprobs is not None and answered is not None:
             answered = {name: [*logprobs[name], *answered[name]] for name in answered}  # type: ignore[misc]
-        return self._as_choice(call.index, text, answered, call.outputs[-1].finish_reason)
+        return self._as_choice(call.index, text, answered, call.outputs[-1].finish_reason, call.token_ids)
 
     def _echo(self, index: int) -> PromptEcho:
         return self.echoes[index // self.completion.request.n] if self.echoes else PromptEcho()
@@ -134,14 +135,32 @@ class CompletionResponseWriter:
         return dict(zip(names, likely.values(), strict=True))
 
     def _event(
-        self, index: int, text: str, logprobs: JsonObject | None, finish_reason: str | None = None
+        self,
+        index: int,
+        text: str,
+        logprobs: JsonObject | None,
+        finish_reason: str | None = None,
+        token_ids: Sequence[int] | None = None,
     ) -> JsonObject:
-        return self._envelope([self._as_choice(index, text, logprobs, finish_reason)])
+        """Return an event; where counts were asked for, each has the field, as OpenAI does."""
+        counts: JsonObject = {"usage": None} if self.completion.chat.stream_options.include_usage else {}
+        return {
+            **self._envelope([self._as_choice(index, text, logprobs, finish_reason, token_ids)]),
+            **counts,
+        }
 
     def _as_choice(
-        self, index: int, text: str, logprobs: JsonObject | None, finish_reason: str | None
+        self,
+        index: int,
+        text: str,
+        logprobs: JsonObject | None,
+        finish_reason: str | None,
+        token_ids: Sequence[int] | None,
     ) -> JsonObject:
-        return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+        if self.completion.chat.return_token_ids and token_ids is not None:
+            return {**choice, "token_ids": list(token_ids)}
+        return choice
 
     def _usage(self, calls: Sequence[Call]) -> JsonObject:
         costs = [call.outputs[-1].usage for call in calls if call.outputs]
@@ -153,11 +172,10 @@ class CompletionResponseWriter:
         return TokenUsage(n_prompt, n_generated, n_prompt + n_generated, details).to_json()
 
     def _envelope(self, choices: list[JsonObject]) -> JsonObject:
-        created = 0 if self.completion.chat.deterministic else int(time.time())
         return {
             "id": self.id,
             "object": "text_completion",
-            "created": created,
+            "created": 0 if self.completion.chat.deterministic else self.created,
             "model": self.model,
             "choices": choices,
         }

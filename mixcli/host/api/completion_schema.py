@@ -36,6 +36,7 @@ CHAT_ONLY = (
     "reasoning_effort",
     "top_logprobs",
     "on_overflow",
+    "return_progress",
     "max_completion_tokens",
 )
 

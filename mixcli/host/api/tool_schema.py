@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from mixcli.errors import BadRequest
 from mixcli.host.api.field_rules import FieldRule, harmless, only
@@ -20,12 +21,23 @@ _IN_FUNCTION = re.compile(r"(tools\.\d+|tool_choice)\.function\.(\w+)")
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
+def _of_object(schema: dict[str, object]) -> dict[str, object]:
+    """Refuse a schema of anything else: the arguments of a function have names."""
+    if (kind := schema.get("type", "object")) != "object":
+        raise PydanticCustomError(
+            "value_error",
+            "its type must be object, not {kind}: arguments have names",
+            {"kind": json.dumps(kind)[:40]},
+        )
+    return schema
+
+
 class FunctionDefinition(WireModel):
     """A function that the model may call, and the JSON schema of its arguments."""
 
     name: Name
     description: str = ""
-    parameters: dict[str, object] = Field(default_factory=dict)
+    parameters: Annotated[dict[str, object], AfterValidator(_of_object)] = Field(default_factory=dict)
     strict: bool = False
 
 
@@ -37,7 +49,10 @@ class ToolDefinition(WireModel):
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
-        return {"cache_control": harmless("Anthropic", "prompts are cached without it")}
+        return {
+            "cache_control": harmless("Anthropic", "prompts are cached without it"),
+            "custom": only("OpenAI", why="all tools are functions"),
+        }
 
     def tool(self) -> Tool:
         """Return it as the engine takes it."""
@@ -56,6 +71,13 @@ class NamedChoice(WireModel):
 
     type: Literal["function"] = "function"
     function: FunctionName
+
+    @classmethod
+    def rules(cls) -> Mapping[str, FieldRule]:
+        return {
+            "allowed_tools": only("OpenAI", why="send only the tools that may be called"),
+            "custom": only("OpenAI", why="all tools are functions"),
+        }
 
 
 class CalledFunction(WireModel):

@@ -110,6 +110,13 @@ def test_what_a_page_may_send_unasked_is_no_json(kind: str) -> None:
     assert status(OPEN, content_type="Application/JSON; charset=utf-8") is None
 
 
+@pytest.mark.parametrize(
+    ("coding", "expected"), [("gzip", 415), ("br, gzip", 415), ("identity", None), ("", None)]
+)
+def test_a_compressed_body_is_refused_as_one(coding: str, expected: int | None) -> None:
+    assert status(OPEN, content_encoding=coding) == expected
+
+
 def test_pages_that_the_user_named_are_let_in() -> None:
     gate = Gate(names_of("127.0.0.1", ()), None, PAGES)
     assert status(gate, origin="https://app.example") is None

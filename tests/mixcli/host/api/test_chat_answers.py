@@ -13,6 +13,7 @@ from tests.support.app import App, events_of
 TURN = {"role": "user", "content": "Hello"}
 BOOK = [{"role": "system", "content": "Book"}, {"role": "user", "content": "What is the best book"}]
 CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 
 
 def answer(app: App, /, **fields: object) -> dict[str, Any]:
@@ -356,3 +357,14 @@ def test_a_prompt_is_encoded_once_for_all_answers(tiny: App, monkeypatch: pytest
     other = tiny.post("/v1/completions", {"prompt": ["one", "two"], "n": 3, "max_tokens": 2}).json()
     assert len(other["choices"]) == 6
     assert len(prepared) == 3
+
+
+def test_the_tokens_of_a_completion_come_where_they_are_wanted(tiny: App) -> None:
+    body = {"prompt": "Hello", "max_tokens": 4, "temperature": 0, "return_token_ids": True}
+    (whole,) = tiny.post(COMPLETIONS, body).json()["choices"]
+    assert len(whole["token_ids"]) == 4
+    response = tiny.post(COMPLETIONS, {**body, "stream": True, "stream_options": {"include_usage": True}})
+    *events, last = events_of(response.content)
+    assert events[-1]["choices"][0]["token_ids"] == whole["token_ids"]
+    assert all(event["usage"] is None for event in events) and last["usage"]["completion_tokens"] == 4
+    assert len({event["created"] for event in [*events, last]}) == 1

@@ -165,6 +165,7 @@ def test_the_prompt_comes_back_with_the_log_probabilities_of_its_tokens(port: Po
         ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
         ({"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, "messages"),
         ({"prompt": "a", "tools": []}, "tools"),
+        ({"prompt": "a", "return_progress": True}, "return_progress"),
         ({"prompt": "a", "temperature": -1}, "temperature"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
         ({"prompt": [1], "suffix": "b"}, "suffix"),

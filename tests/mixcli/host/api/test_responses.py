@@ -103,6 +103,7 @@ def test_what_cannot_be_done_is_refused_by_name(body: Any, said: str) -> None:
     [
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools.0.name"),
         ({"tools": [ADD, ADD]}, "tools.1.name"),
+        ({"tools": [{**ADD, "parameters": {"type": "string"}}]}, "tools.0.parameters"),
         ({"tools": [ADD], "tool_choice": {"type": "function", "name": "no"}}, "tool_choice.name"),
     ],
 )
