@@ -5,6 +5,7 @@ All row functions release Python's lock while they run and may be called from se
 """
 
 import ctypes
+import errno
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ except (
     OSError,
     RuntimeError,
 ) as error:  # RuntimeError is what the bindings make of the loader's refusal
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        raise MemoryError from error
     raise QuantizeError(
         f"llama.cpp cannot be loaded ({str(error).splitlines()[0]:.200}); run `mixcli doctor`, or raise the memory limit (ulimit -v)."
     ) from error

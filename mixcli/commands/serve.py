@@ -96,7 +96,7 @@ def command(
     """
     from dataclasses import replace
 
-    from mixcli.planning.launch import load
+    from mixcli.planning.launch import installed, load
     from mixcli.serve.addresses import bound, urls
     from mixcli.serve.limits import Limits
     from mixcli.serve.server import PortServer
@@ -114,6 +114,7 @@ def command(
         hosts[-1].release()
         return loaded(lambda _: None).name.socket
 
+    installed(named or model, load_options)  # a name that means no model is refused before a port is open
     with bound(address, port) as listener:
         server = PortServer(listener, gate, Limits(max_concurrency), revive)
         try:

@@ -40,15 +40,15 @@ def line(gauges: Gauges) -> str:
     parts = [gauges.model]
     if gauges.n_ctx:
         parts.append(f"context {100 * gauges.share:.0f} %{_warning(gauges)}")
+    if gauges.in_memory:
+        parts.append("not saved")
     parts.append(f"profile {gauges.profile}")
     if gauges.decode_rate:
         parts.append(f"{gauges.decode_rate:.1f} tok/s")
     parts.append(stays(gauges.keep_alive))
     if gauges.n_files:
         parts.append(f"{gauges.n_files} file{'s' if gauges.n_files > 1 else ''} attached")
-    if gauges.in_memory:
-        parts.append("not saved")
-    elif gauges.session:
+    if gauges.session and not gauges.in_memory:
         parts.append(gauges.session)
     return " · ".join(parts)
 

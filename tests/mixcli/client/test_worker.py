@@ -208,7 +208,7 @@ def test_an_address_that_others_reach_is_warned_of(mixcli: Runner) -> None:
     done = mixcli("worker", "--listen", nobody)
     assert done.returncode == 1
     assert "no password" in done.stderr
-    assert f"the worker at {nobody} ended" in done.stderr
+    assert f"the worker at {nobody} crashed" in done.stderr
 
 
 def test_a_killed_command_leaves_no_worker(home: Path) -> None:

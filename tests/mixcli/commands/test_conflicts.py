@@ -29,7 +29,10 @@ def commands() -> Iterator[click.Command]:
 def words(command: click.Command, option: str, folder: Path) -> list[str]:
     """Return what to type for an option or argument of the table."""
     for parameter in command.params:
-        if isinstance(parameter, click.Argument) and (parameter.name or "").upper() == option:
+        if isinstance(parameter, click.Argument) and option in (
+            (parameter.metavar or "").strip("[]"),
+            (parameter.name or "").upper(),
+        ):
             return ["x"]
         if not isinstance(parameter, click.Option) or option not in (
             *parameter.opts,
