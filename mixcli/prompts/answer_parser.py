@@ -14,6 +14,7 @@ Kind = Literal["content", "reasoning", "call", "arguments"]
 
 _HEAD = re.compile(r'\s*[\[,]?\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=[^\s])')
 _WHITE = " \t\r\n"
+_BEGUN = '{"name":"'  # of a call
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,12 @@ class AnswerParser:
         return segments
 
     def flush(self, text: str = "") -> list[Segment]:
-        """Return what was held back, at the end of the answer."""
+        """Return what was held back, at the end of the answer; of a call that was cut off before its arguments nothing is shown."""
         self._rest += text
-        return [*self._read(), *self._release()]
+        segments = list(self._read())
+        if self._state == self._object and _is_cut(self._rest):
+            self._rest = ""
+        return [*segments, *self._release()]
 
     def _read(self) -> Iterator[Segment]:
         """Let the states read what is there until none of them takes any more."""
@@ -207,3 +211,9 @@ class AnswerParser:
     def _argued(self, text: str) -> Iterator[Segment]:
         if text:
             yield Segment("arguments", text, self._n_calls - 1)
+
+
+def _is_cut(text: str) -> bool:
+    """Whether a text is the first part of a call, or of the mark behind one."""
+    begun = "".join(text.split()).lstrip(",[]")
+    return begun.startswith(_BEGUN) or _BEGUN.startswith(begun) or END_CALL.startswith(begun)

@@ -136,7 +136,13 @@ def check(messages: Sequence[Message]) -> None:
             open_calls.remove(message.call_id)
         elif open_calls:
             break
-        open_calls.update(call.id for call in message.calls)
+        for call in message.calls:
+            if call.id in open_calls:
+                raise BadRequest(
+                    f"messages.{i}.tool_calls has the id {call.id!r:.60} twice; send another id for each call",
+                    param=f"messages.{i}.tool_calls",
+                )
+            open_calls.add(call.id)
     if open_calls:
         raise BadRequest(
             f"the tool call {min(open_calls)!r:.60} has no result; send a message with the role tool for each call",

@@ -1,6 +1,7 @@
 """Anthropic's Messages request, and its translation into a chat completion request."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -249,7 +250,17 @@ class CountRequest(WireModel):
         try:
             return validated(ChatRequest, self._body()).question()
         except BadRequest as error:
-            raise flat_tools(as_sent(error, RENAMED), "input_schema") from error.__cause__
+            found = self._by_turn(as_sent(error, RENAMED))
+            raise flat_tools(found, "input_schema") from error.__cause__
+
+    def _by_turn(self, error: BadRequest) -> BadRequest:
+        """Return an error with the number that its message has in this request."""
+        match = re.match(r"messages\.(\d+)", error.param)
+        turns = [i for i, turn in enumerate(self.messages) for _ in turn.to_chat()]
+        at = int(match[1]) - bool(self.system) if match else -1
+        if match is None or not 0 <= at < len(turns):
+            return error
+        return as_sent(error, {match[0]: f"messages.{turns[at]}"})
 
     def _body(self) -> JsonObject:
         system = self.system if isinstance(self.system, str) else _parts(self.system)

@@ -84,6 +84,25 @@ def test_a_prompt_may_open_the_reasoning() -> None:
     assert parse(TAGS, ["a</think>b"], None, opened=True) == [("reasoning", "a", 0), ("content", "b", 0)]
 
 
+@pytest.mark.parametrize(
+    ("syntax", "answer", "calls"),
+    [
+        (TAGS, ['Well.<tool_call>\n{"name": "add", "arguments": {}}\n</tool_call>\n<tool_call>\n{"name": "sub", "arguments": {}}\n</tool_call>'], ["add", "sub"]),
+        (LIST, ["Well.", "[TOOL_CALLS]", '[{"name": "add", "arguments": {}}, {"name": "sub", "arguments": {}}]'], ["add", "sub"]),
+    ],
+)  # fmt: skip
+def test_what_stands_behind_the_mark_of_a_call_is_never_content_wherever_an_answer_is_cut_off(
+    syntax: AnswerSyntax, answer: list[str], calls: list[str]
+) -> None:
+    *marks, last = answer
+    for end in range(last.find("<tool_call>") + len("<tool_call>") if not marks else 0, len(last)):
+        found = parse(syntax, [*marks, last[:end]], None)
+        content = "".join(text for kind, text, _ in found if kind == "content")
+        assert content == "Well." or (syntax is TAGS and "<tool_call>".startswith(content[5:].strip()))
+        names = [text for kind, text, _ in found if kind == "call"]
+        assert names == calls[: len(names)]
+
+
 def test_without_tools_a_call_is_content() -> None:
     answer = ["[TOOL_CALLS]", "add", "[ARGS]", "{}"]
     assert parse(TOKENS, answer, None, tools=False) == [("content", "[TOOL_CALLS]add[ARGS]{}", 0)]

@@ -127,6 +127,18 @@ def test_what_cannot_be_done_is_refused_by_name(body: Any, said: str) -> None:
         parsed(MessagesRequest, json.dumps({"max_tokens": 5, "messages": HI, **body}).encode()).question()
 
 
+@pytest.mark.parametrize("system", ["", "Be kind.", [{"type": "text", "text": "Be kind."}]])
+def test_a_wrong_message_is_named_by_its_number_in_the_request(system: Any) -> None:
+    used = [{"type": "tool_use", "id": name, "name": "add", "input": {}} for name in "ab"]
+    results = [{"type": "tool_result", "tool_use_id": name, "content": "3"} for name in "ab"]
+    turns = [{"role": "user", "content": "1+2?"}, {"role": "assistant", "content": used}, {"role": "user", "content": results}]  # fmt: skip
+    with pytest.raises(BadRequest, match=r"^messages\.3\.tool_call_id") as caught:
+        MessagesRequest.model_validate(
+            {"max_tokens": 5, "system": system, "messages": [*turns, {"role": "user", "content": results}]}
+        ).question()
+    assert caught.value.param.startswith("messages.3.")
+
+
 def test_to_count_tokens_needs_no_limit() -> None:
     raw = json.dumps({"messages": HI, "system": "Be brief."}).encode()
     assert parsed(CountRequest, raw).question().messages[0].role == "system"

@@ -170,6 +170,7 @@ def test_a_schema_and_tools_go_together(apps: dict[str, App]) -> None:
         ({"function_call": {"name": "f"}}, "function_call"),
         ({"messages": CALLED[:2], "tools": TOOLS}, "messages"),
         ({"messages": [ASK, CALLED[2]], "tools": TOOLS}, "messages.1.tool_call_id"),
+        ({"messages": [ASK, {**CALLED[1], "tool_calls": [CALL, CALL]}, CALLED[2], CALLED[2]], "tools": TOOLS}, "messages.1.tool_calls"),
         ({"messages": [ASK, {"role": "tool", "content": "x"}]}, "messages.1"),
         ({"messages": [{**ASK, "tool_calls": [CALL]}]}, "messages.0"),
         ({"tools": TOOLS, "structured_outputs": {"choice": ["a", "b"]}}, "structured_outputs.choice"),
