@@ -1,4 +1,4 @@
-"""Real client packages of Python drive `mixcli serve`: each file of driven/ runs with pytest in the environment of the clients."""
+"""Real client packages of Python drive `mixcli serve`: the files of driven/ run with pytest in the environment of the clients."""
 
 import importlib.util
 import subprocess
@@ -15,15 +15,15 @@ DRIVEN = Path(__file__).with_name("driven")
 HAS_OPENAI = importlib.util.find_spec("openai") is not None
 
 
-def drive(served: ServedDemo, python: str | Path, file: Path, *args: str) -> None:
-    """Run the tests of a file, without the settings and fixtures of this suite."""
+def drive(served: ServedDemo, python: str | Path, *args: str | Path) -> None:
+    """Run the tests of files, without the settings and fixtures of this suite."""
     options = ["-q", "-c", "/dev/null", "--rootdir", str(DRIVEN), "--confcutdir", str(DRIVEN)]
     done = subprocess.run(
-        [python, "-m", "pytest", *options, "-p", "no:cacheprovider", "--tb=short", *args, str(file)],
+        [python, "-m", "pytest", *options, "-p", "no:cacheprovider", "--tb=short", *args],
         env=served.environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
         stdin=subprocess.DEVNULL,
     )
@@ -31,9 +31,9 @@ def drive(served: ServedDemo, python: str | Path, file: Path, *args: str) -> Non
 
 
 @needs_python_clients
-@pytest.mark.parametrize("client", sorted(path.stem for path in DRIVEN.glob("*_*.py")))
-def test_the_client_works(served: ServedDemo, client: str) -> None:
-    drive(served, PYTHON, DRIVEN / f"{client}.py")
+def test_the_clients_work(served: ServedDemo) -> None:
+    """All of them in one process, which imports what they share (openai, pydantic, httpx) once."""
+    drive(served, PYTHON, *sorted(DRIVEN.glob("*_*.py")))
 
 
 @pytest.mark.skipif(not HAS_OPENAI, reason="openai is not installed beside mixcli")
