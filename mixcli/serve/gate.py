@@ -4,6 +4,7 @@ Threats and the checks against them. A web page in a browser can send requests t
 its own: without an API key the Host header must name this server. Requests that a page can send without a preflight (forms, text/plain) are
 not JSON: the content type must be application/json. A foreign Origin is refused, and answers carry CORS headers only for origins that the user
 named. A key keeps pages out too, so with one any Host and Origin will do. Any address other than the loopback requires a key.
+A request with two lengths, of which a reverse proxy may believe the other, could smuggle a second one past it.
 """
 
 import re
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from mixcli.host.protocol.paths import HEALTH, Route, find_route, public_paths
 from mixcli.serve.cors import Cors
 from mixcli.serve.keys import digest
-from mixcli.serve.refusal import MAX_BODY, TOO_LARGE, Header, Refusal, invalid
+from mixcli.serve.refusal import MAX_BODY, TOO_LARGE, TWO_LENGTHS, Header, Refusal, invalid
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -59,6 +60,8 @@ class Gate:
 
     def judge(self, method: str, path: str, headers: Headers) -> Accepted | Preflight | Refusal:
         """Return what becomes of a request."""
+        if only(headers, b"content-length") is not None and only(headers, b"transfer-encoding") is not None:
+            return TWO_LENGTHS
         found = find_route(path)
         key = self._key(headers)
         client = digest(key or "")

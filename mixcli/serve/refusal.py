@@ -50,6 +50,12 @@ def unavailable(message: str, retry_after: int = 5, **fields: object) -> Refusal
 TOO_LARGE = invalid(413, f"the request body is larger than {MAX_BODY:,} bytes, which is the limit")
 TOO_SLOW = invalid(408, "timed out while reading the request body")
 NOT_HTTP = invalid(400, "invalid HTTP request")
+TWO_LENGTHS = Refusal(
+    400,
+    "invalid_request_error",
+    "Content-Length and Transfer-Encoding are both given; send one of them",
+    extra=((b"connection", b"close"),),
+)
 UNLOADED = unavailable("no model is loaded; the next completion request loads it again")
 TORN = unavailable("the model process crashed during the answer; retry to load the model again")
 UNRESPONSIVE = unavailable(

@@ -117,6 +117,18 @@ def test_a_compressed_body_is_refused_as_one(coding: str, expected: int | None) 
     assert status(OPEN, content_encoding=coding) == expected
 
 
+@pytest.mark.parametrize("gate", [OPEN, LOCKED])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/chat/completions"), ("GET", "/health"), ("OPTIONS", "/health")])  # fmt: skip
+def test_a_request_of_two_lengths_is_refused_and_is_the_last_of_its_connection(
+    gate: Gate, method: str, path: str
+) -> None:
+    verdict = gate.judge(
+        method, path, head(authorization=f"Bearer {KEY}", content_length="4", transfer_encoding="chunked")
+    )
+    assert isinstance(verdict, Refusal) and verdict.status == 400
+    assert (b"connection", b"close") in verdict.headers
+
+
 def test_pages_that_the_user_named_are_let_in() -> None:
     gate = Gate(names_of("127.0.0.1", ()), None, PAGES)
     assert status(gate, origin="https://app.example") is None
