@@ -161,7 +161,11 @@ def _fault(found: Mapping[str, Any], body: Any) -> tuple[Path, str, str]:
     path = _field(found["loc"], body, missing=kind == "missing")
     if kind == "missing":
         return path, "missing_required_parameter", found["msg"]
-    return path, "invalid_type" if kind.endswith("_type") else "invalid_value", found["msg"]
+    return (
+        path,
+        "invalid_type" if kind.endswith("_type") else "invalid_value",
+        found["msg"].removeprefix("Value error, "),
+    )
 
 
 def _field(location: Path, body: Any, missing: bool) -> Path:
