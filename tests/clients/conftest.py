@@ -18,10 +18,11 @@ PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 NODE_MODULES = ROOT / "build" / "node" / "node_modules"
 
 needs_python_clients = pytest.mark.skipif(
-    not PYTHON.exists(), reason="the client packages are not installed: run `make clients`"
+    not PYTHON.parent.parent.joinpath(".ready").exists(),
+    reason="the client packages are not installed: run `make clients`",
 )
 needs_node_clients = pytest.mark.skipif(
-    not (NODE_MODULES.is_dir() and shutil.which("node")),
+    not (shutil.which("node") and all((NODE_MODULES / name).is_dir() for name in ("openai", "ai"))),
     reason="node or its client packages are not installed: run `make clients`",
 )
 
