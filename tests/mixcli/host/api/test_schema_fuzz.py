@@ -9,27 +9,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.schemas import BaseSchema
 
-from mixcli.host.protocol.paths import (
-    CHAT,
-    COMPLETIONS,
-    DOCS,
-    MESSAGES,
-    OPENAPI,
-    RESPONSES,
-    ROUTES,
-    Route,
-)
+from mixcli.host.protocol.paths import CHAT, COMPLETIONS, DOCS, OPENAPI, ROUTES, Route
 from tests.support.ports import Port
 from tests.support.small_hosts import EMBEDDER, served_small
 
 pytestmark = [pytest.mark.model, pytest.mark.filterwarnings("ignore")]
 LONGEST = 30.0  # seconds for an answer, on two busy cores
 N_EXAMPLES = 40  # of each route
-MANY_FIELDS = (
-    CHAT,
-    RESPONSES,
-    MESSAGES,
-)  # with so many that two which exclude each other are nearly always there
 
 
 @pytest.fixture(scope="module")
@@ -79,5 +65,7 @@ def test_no_request_is_an_error_of_the_server(
             assert response.json()["error"]["message"]
 
     send()
-    if mode is GenerationMode.POSITIVE and "{" not in route.path and route.path not in MANY_FIELDS:
+    if (
+        route.method == "GET" and "{" not in route.path
+    ):  # a drawn body may have fields that exclude each other
         assert 200 in statuses, statuses
