@@ -177,7 +177,7 @@ class Server:
 
 
 def load(system: Callable[[int], str], connect: Connect, extra: Body) -> Numbers:
-    """Let the clients ask until all is answered; a system text that is the same for all is computed by whoever comes first."""
+    """Run the clients until all is answered; a system text that they share is computed with the first request."""
     once(connect, _body("Go.", "Say hello.", 4, extra))
     started = perf_counter()
     bodies = [
@@ -250,7 +250,7 @@ def beside(connect: Connect, extra: Body, *, writes: bool) -> Numbers:
 
 
 def long_text(number: int) -> str:
-    """Give a text of about N_LONG tokens; no two begin alike."""
+    """Return a text of about N_LONG tokens; no two begin alike."""
     return f"Letters {number}: " + " ".join(f"{one}" for one in texts.messages(256))[: N_LONG * 9 // 2]
 
 
@@ -319,7 +319,7 @@ def main() -> int:
 
 
 def promises(scenario: str, rounds: Mapping[str, Sequence[Numbers]]) -> list[dict[str, Any]]:
-    """Give what was promised of a scenario, and what the median of the rounds is."""
+    """Return what was promised of a scenario, and what the median of the rounds is."""
     kept = []
     for name, what, number, sign, limit, is_ratio in LIMITS:
         if name != scenario or (is_ratio and len(rounds) < 2):

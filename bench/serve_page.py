@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-QUIET = 0.1  # of the machine for others, at most
+from bench.engine.page import circumstances, measured_numbers, shown
 
 UNITS = {
     "total": "tok/s",
@@ -28,7 +28,7 @@ STORIES = {
     ),
     "shared": (
         "The same behind a system prompt of 200 tokens",
-        "All requests begin with the same 200 tokens, which nobody has asked before. mixcli computes them once; a slot of `llama-server` keeps its own.",
+        "All requests begin with the same 200 tokens, which are new to both. mixcli computes them once; a slot of `llama-server` keeps its own.",
     ),
     "beside": (
         "A long prompt beside a running answer",
@@ -55,18 +55,14 @@ def serve_section(result: Mapping[str, Any], said: Callable[[Mapping[str, Any]],
 
 def _table(found: Mapping[str, Any], machine: str) -> list[str]:
     sides = found["medians"]
-    numbers = dict.fromkeys(number for side in sides.values() for number in side if number != "others")
-    n_rounds = max(map(len, found["rounds"].values()))
-    others = max(numbers["others"] for side in found["rounds"].values() for numbers in side)
-    noise = "" if others < QUIET else f" **Not a quiet machine**: others had up to {others:.0%} of it."
     lines = [
-        f"{n_rounds} round{'s' * (n_rounds > 1)}; {machine}.{noise}",
+        circumstances(found, machine),
         "",
         f"| | {' | '.join(sides)} |",
         f"|---|{'--:|' * len(sides)}",
     ]
-    for number in numbers:
-        cells = [_number(values[number]) if number in values else "" for values in sides.values()]
+    for number in measured_numbers(found):
+        cells = [shown(values[number]) if number in values else "" for values in sides.values()]
         lines.append(f"| {UNITS[number]} | {' | '.join(cells)} |")
     lines += ["", "| promise | measured | promised | kept |", "|---|--:|--:|---|"]
     lines += [
@@ -74,7 +70,3 @@ def _table(found: Mapping[str, Any], machine: str) -> list[str]:
         for one in found["promises"]
     ]
     return [*lines, ""]
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"

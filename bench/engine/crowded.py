@@ -36,7 +36,7 @@ def _rates(socket: Path, extra: Body) -> Numbers:
     for name, n_busy in (("alone", 0), ("beside one", 1), ("beside all", os.cpu_count() or 1)):
         with neighbors(n_busy):
             ask = partial(_seconds, socket, extra)
-            ask(2)  # the neighbors are there, and whoever gets out of their way has done so
+            ask(2)  # the neighbors are there, and a host that makes room for them has done so
             rates[name] = N_ANSWERS * N_TOKENS / sum(ask(N_TOKENS) for _ in range(N_ANSWERS))
     return rates
 

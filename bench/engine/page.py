@@ -98,18 +98,15 @@ def engine_section(result: Mapping[str, Any], said: Callable[[Mapping[str, Any]]
 
 def _table(model: str, found: Mapping[str, Any], machine: str) -> list[str]:
     medians = found["medians"]
-    numbers = dict.fromkeys(number for side in medians.values() for number in side if number != "others")
-    n_rounds = max(map(len, found["rounds"].values()))
-    others = max(numbers["others"] for side in found["rounds"].values() for numbers in side)
-    noise = "" if others < QUIET else f" **Not a quiet machine**: others had up to {others:.0%} of it."
+    numbers = measured_numbers(found)
     lines = [
-        f"On {model}, {n_rounds} round{'s' * (n_rounds > 1)}; {machine}.{noise}",
+        f"On {model}, {circumstances(found, machine)}",
         "",
         f"| | {' | '.join(UNITS.get(number, number).strip() for number in numbers)} | others |",
         f"|---|{'--:|' * (len(numbers) + 1)}",
     ]
     for side, values in medians.items():
-        cells = [_number(values[number]) if number in values else "" for number in numbers]
+        cells = [shown(values[number]) if number in values else "" for number in numbers]
         lines.append(f"| {side} | {' | '.join(cells)} | {values['others']:.0%} |")
     lines += ["", "| promise | measured | promised | kept |", "|---|--:|--:|---|"]
     lines += [
@@ -119,5 +116,19 @@ def _table(model: str, found: Mapping[str, Any], machine: str) -> list[str]:
     return [*lines, ""]
 
 
-def _number(value: float) -> str:
+def measured_numbers(found: Mapping[str, Any]) -> dict[str, None]:
+    """Return the names of what a scenario measures, in their order."""
+    return dict.fromkeys(name for side in found["medians"].values() for name in side if name != "others")
+
+
+def circumstances(found: Mapping[str, Any], machine: str) -> str:
+    """Return how often a scenario was measured, on which machine, and whether that was quiet."""
+    n_rounds = max(map(len, found["rounds"].values()))
+    others = max(numbers["others"] for side in found["rounds"].values() for numbers in side)
+    noise = "" if others < QUIET else f" **Not a quiet machine**: others had up to {others:.0%} of it."
+    return f"{n_rounds} round{'s' * (n_rounds > 1)}; {machine}.{noise}"
+
+
+def shown(value: float) -> str:
+    """Write a number in three digits, whole from 100 on."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"

@@ -41,7 +41,7 @@ def call(style: str, name: str, arguments: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def read(smol: Model, vocab_model: Callable[..., Model]) -> Reader:
-    """Tell how a constraint takes an answer: "ends" where it may end there, "goes on", or "refused"."""
+    """Return how a constraint takes an answer: "ends" where it may end there, "goes on", or "refused"."""
 
     @cache
     def loaded(style: str) -> tuple[Model, ChatFormat, Grammars]:
