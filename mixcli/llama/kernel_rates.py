@@ -4,7 +4,9 @@ A ProductOrder comes on stdin. For attention and each type as a file has it, and
 ProductLine is written as soon as it is measured (both are in mixcli/system/measurements.py). A process of its own: kernels that do not
 suit a processor kill it, and what was written before remains.
 
-An expert has its true size, because a layout that walks over it once for every token is as fast as the cache that holds it. A batch is
+An expert has its true size, because a layout that walks over it once for every token is as fast as the cache that holds it. One token is
+decoded with all three matrices of an expert: the one that goes back, four times as wide as the others, takes up to half as long again for
+a byte in some types. A batch is
 spread over eight experts by a random choice of two for each token, as a router does: two experts alone stay in a large cache, and measured
 a quarter faster than the eight of a model.
 """
@@ -29,7 +31,7 @@ from profiles.rates import ATTENTION, BATCHES, MANY, N_EXPERT, N_USED, ProductRa
 from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
 
-N_COLS = 4096  # inputs of a matrix
+N_COLS = 4096  # inputs of an expert
 N_POOL = 16  # rows that are quantized; a matrix repeats them
 N_DENSE = 128  # tokens of the largest batch with one matrix: more is as fast, and takes longer
 SECONDS = 0.05  # that one product is repeated
@@ -123,9 +125,9 @@ class Processor:
         set_threads(self.backend, n_threads)
         self.plain = int(_library().ggml_backend_cpu_buffer_type())
 
-    def repacking(self, type_: int, n_rows: int) -> int | None:
+    def repacking(self, type_: int, n_cols: int, n_rows: int) -> int | None:
         """Return the buffer type in which llama.cpp repacks stacks of that type (llama-model.cpp, select_weight_buft); None for none."""
-        return next((one for one in self._extra() if self._takes(type_, n_rows, one)), None)
+        return next((one for one in self._extra() if self._takes(type_, n_cols, n_rows, one)), None)
 
     def seconds(self, graph: int) -> float:
         """Compute a graph again and again; returns the median seconds, or the least where other programs took part of the processor."""
@@ -166,10 +168,10 @@ class Processor:
         address = _library().ggml_backend_reg_get_proc_address(registry, name)
         return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None
 
-    def _takes(self, type_: int, n_rows: int, buffer_type: int) -> bool:
+    def _takes(self, type_: int, n_cols: int, n_rows: int, buffer_type: int) -> bool:
         library, tensors = _library(), _Tensors()
-        stack = tensors.new(type_, N_COLS, n_rows, N_USED)
-        inputs, ids = tensors.new(F32, N_COLS, 1, MANY), tensors.new(I32, N_USED, MANY)
+        stack = tensors.new(type_, n_cols, n_rows, N_USED)
+        inputs, ids = tensors.new(F32, n_cols, 1, MANY), tensors.new(I32, N_USED, MANY)
         product = library.ggml_mul_mat_id(tensors.context, stack, inputs, ids)
         buffer = library.ggml_backend_buft_alloc_buffer(buffer_type, 0)
         set_buffer(stack, buffer)
@@ -184,18 +186,25 @@ class Stack:
     """Random experts of one type in one layout, more than a cache holds, and one more matrix of the same size."""
 
     def __init__(
-        self, processor: Processor, type_: GGMLQuantizationType, n_rows: int, n_bytes: int, buffer: int
+        self,
+        processor: Processor,
+        type_: GGMLQuantizationType,
+        n_cols: int,
+        n_rows: int,
+        n_bytes: int,
+        buffer: int,
     ) -> None:
-        self._processor, self._random, self._n_rows = processor, np.random.default_rng(0), n_rows
-        weights = self._random.standard_normal((N_POOL, N_COLS), np.float32) / np.float32(N_COLS**0.5)
-        importance = np.ones(N_COLS, np.float32) if ggml.requires_imatrix(type_) else None
+        self._processor, self._random = processor, np.random.default_rng(0)
+        self._n_cols, self._n_rows = n_cols, n_rows
+        weights = self._random.standard_normal((N_POOL, n_cols), np.float32) / np.float32(n_cols**0.5)
+        importance = np.ones(n_cols, np.float32) if ggml.requires_imatrix(type_) else None
         rows = ggml.quantize_chunk(type_, weights, importance)
         expert = np.tile(rows.reshape(-1), n_rows // N_POOL)
         self._n_expert = max(N_EXPERT, N_USED * -(-n_bytes // (N_USED * expert.nbytes)))
         self._n_bytes = self._n_expert * expert.nbytes
         self._tensors = _Tensors()
-        self._experts = self._tensors.new(type_, N_COLS, n_rows, self._n_expert)
-        self._matrix = self._tensors.new(type_, N_COLS, n_rows)
+        self._experts = self._tensors.new(type_, n_cols, n_rows, self._n_expert)
+        self._matrix = self._tensors.new(type_, n_cols, n_rows)
         self._tensors.allocate(buffer)
         if buffer == processor.plain:
             for number in range(self._n_expert):
@@ -223,14 +232,16 @@ class Stack:
         return _short(self._operations(n_tokens) / self._seconds(n_tokens, []))
 
     def _operations(self, n_rows: int) -> float:
-        return 2 * n_rows * self._n_rows * N_COLS / 1e12
+        return 2 * n_rows * self._n_rows * self._n_cols / 1e12
 
     def _seconds(self, n_tokens: int, ids: list[NDArray[np.int32]]) -> float:
         """Return the least seconds for a product with each of these choices of experts; for none of them, with the one matrix."""
         library, tensors = _library(), _Tensors()
         graph = library.ggml_new_graph(tensors.context)
         chosen = [tensors.new(I32, N_USED, n_tokens) for _ in ids]
-        inputs = tensors.new(F32, N_COLS, 1, n_tokens) if ids else tensors.new(F32, N_COLS, n_tokens)
+        inputs = (
+            tensors.new(F32, self._n_cols, 1, n_tokens) if ids else tensors.new(F32, self._n_cols, n_tokens)
+        )
         for one in chosen:
             product = library.ggml_mul_mat_id(tensors.context, self._experts, inputs, one)
             library.ggml_build_forward_expand(graph, product)
@@ -238,7 +249,7 @@ class Stack:
             product = library.ggml_mul_mat(tensors.context, self._matrix, inputs)
             library.ggml_build_forward_expand(graph, product)
         tensors.allocate(self._processor.plain)
-        _put(inputs, self._random.standard_normal(N_COLS * n_tokens, np.float32))
+        _put(inputs, self._random.standard_normal(self._n_cols * n_tokens, np.float32))
         for one, values in zip(chosen, ids, strict=True):
             _put(one, values)
         seconds = self._processor.seconds(graph)
@@ -283,12 +294,19 @@ def attention(processor: Processor, n_tokens: int, *, flash: bool) -> float:
 def measure(
     type_: GGMLQuantizationType, n_rows: int, n_bytes: int, processor: Processor, *, repacked: bool
 ) -> ProductRates | None:
-    """Return the rates of one type in one layout; None when it is not repacked here."""
-    buffer = processor.repacking(type_, n_rows) if repacked else processor.plain
-    if buffer is None:
+    """Return the rates of one type in one layout, of experts with `n_rows` inside; None when it is not repacked here."""
+    buffers = [
+        processor.repacking(type_, n_cols, n_out) if repacked else processor.plain
+        for n_cols, n_out in ((N_COLS, n_rows), (n_rows, N_COLS))
+    ]
+    into, back = buffers
+    if into is None:
         return None
-    stack = Stack(processor, type_, n_rows, n_bytes, buffer)
-    decode = stack.decode()
+    stack = Stack(processor, type_, n_rows, N_COLS, n_bytes, back or processor.plain)
+    slow = stack.decode()
+    stack.close()
+    stack = Stack(processor, type_, N_COLS, n_rows, n_bytes, into)
+    decode = _short(3 / (2 / stack.decode() + 1 / slow))  # gate and up, and down
     few, some, many = (stack.experts(n) for n in BATCHES)
     few_dense, some_dense, many_dense = (stack.dense(min(n, N_DENSE)) for n in BATCHES)  # more is as fast
     stack.close()

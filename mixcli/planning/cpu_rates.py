@@ -23,7 +23,7 @@ from mixcli.system.locks import exclusive
 from mixcli.system.measurements import ProductLine, ProductOrder
 from profiles.machine import Machine
 from profiles.rates import ATTENTION, BATCHES, BITS_OF_TYPE, HostRates, Origin, read_rates, write_rates
-from profiles.shape import ModelShape
+from profiles.shape import MATRICES, ModelShape
 from profiles.typical import typical_rates
 
 SWITCH, OFF = "MIXCLI_MEASURE", {"off", "0", "no", "false"}
@@ -250,7 +250,7 @@ def _key() -> str:
         lines = []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     model = next((line for line in lines if line.startswith("model name")), platform.processor())
-    parts = [platform.machine(), model, flags, physical_cores(), library_identity(), BATCHES, BYTES]
+    parts = [platform.machine(), model, flags, physical_cores(), library_identity(), BATCHES, BYTES, MATRICES]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

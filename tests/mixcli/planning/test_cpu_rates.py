@@ -25,7 +25,7 @@ SOUND: dict[str, Any] = {"decode": 1.0, "experts": [1.0] * 3, "dense": [1.0] * 3
 @pytest.fixture
 def measuring(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(cpu_rates.SWITCH, "")
-    monkeypatch.setattr(cpu_rates, "ROWS", 64)
+    monkeypatch.setattr(cpu_rates, "ROWS", 256)
     monkeypatch.setattr(cpu_rates, "MAX_TRIES", 1)  # other tests run beside this one
     monkeypatch.setattr(cpu_rates, "BYTES", 1 << 19)
     return home
