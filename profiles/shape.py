@@ -57,7 +57,7 @@ class ModelShape:
     without it (a model of which only the total is known) all layers are taken as equal. `bytes_embedding` stays in host memory,
     `bytes_output` (with the last norm) is the output layer; where `tied`, that is the embedding once more. `attention_types` and
     `output_types` are the types of weights in all layers' attention and in the output layer, with their bytes, where they are known. `bytes_tokenizer` is what
-    a tokenizer beside llama.cpp's own takes in the host process.
+    a tokenizer beside llama.cpp's own takes in the host process. `architecture` is GGUF's name for it.
     """
 
     n_layer: int
@@ -82,6 +82,7 @@ class ModelShape:
     attention_types: tuple[tuple[str, int], ...] = ()
     output_types: tuple[tuple[str, int], ...] = ()
     bytes_tokenizer: int = 0
+    architecture: str = "llama"
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -201,6 +202,7 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
         attention_types=tuple(sorted(count.attention_types.items())),
         output_types=count.output_types,
         bytes_tokenizer=BYTES_TEKKEN * n_vocab if metadata.get("tokenizer.ggml.pre") == "tekken" else 0,
+        architecture=read.architecture,
     )
 
 
@@ -216,10 +218,10 @@ class _Numbers:
         architecture = metadata.get("general.architecture")
         if not isinstance(architecture, str):
             raise BadModel("the model has no general.architecture")
-        self._metadata, self._architecture = metadata, architecture[:40]
+        self._metadata, self.architecture = metadata, architecture[:40]
 
     def key(self, key: str) -> str:
-        return f"{self._architecture}.{key}"
+        return f"{self.architecture}.{key}"
 
     def count(self, key: str, least: int, default: int | None = None) -> int:
         """Return a whole number, or the one that a value per layer repeats."""

@@ -104,7 +104,7 @@ def shapes_of_types(shape: ModelShape, sizes: Mapping[str, int | None]) -> dict[
     found = {}
     for name, n_bytes in sizes.items():
         try:
-            if not min(facts.n_ff, facts.n_vocab, facts.n_embd // facts.n_head):
+            if not min(facts.n_ff, facts.n_vocab, facts.head_dim):
                 raise Unsupported("a tensor would have no elements")
             one = unseen_shape(facts, name)
         except QuantizeError:

@@ -21,7 +21,7 @@ def source_of(facts: ModelFacts) -> ModelSource:
     metadata: dict[str, Value] = {
         key: text(value) if isinstance(value, str) else u32(value) for key, value in facts.metadata().items()
     }
-    metadata["llama.attention.layer_norm_rms_epsilon"] = f32(RMS_EPSILON)
+    metadata[f"{facts.architecture}.attention.layer_norm_rms_epsilon"] = f32(RMS_EPSILON)
     tensors = [
         TensorSource(name, shape, "BF16", nothing, name)  # type: ignore[arg-type]
         for name, shape in facts.tensors()

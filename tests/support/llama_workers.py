@@ -35,8 +35,8 @@ def write_header_only(facts: ModelFacts, file_type: str, path: Path) -> Path:
     source = source_of(facts)
     no_vocabulary = {
         "tokenizer.ggml.model": text("none"),
-        "llama.vocab_size": u32(facts.n_vocab),
-        "llama.rope.dimension_count": u32(facts.n_embd // facts.n_head),
+        f"{facts.architecture}.vocab_size": u32(facts.n_vocab),
+        f"{facts.architecture}.rope.dimension_count": u32(facts.head_dim),
     }
     source = ModelSource({**source.metadata, **no_vocabulary}, source.tensors, source.fingerprint)
     (placed,) = lay_out(source, choose_types(source, file_type), FILE_TYPES[file_type], path)
