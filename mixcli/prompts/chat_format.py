@@ -7,15 +7,16 @@ each text one run as the model saw it in training. The text goes through content
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mixcli.errors import BadRequest, UsageError
 from mixcli.llama.model import Model, Vocab
 from mixcli.prompts.answer_syntax import AnswerSyntax
 from mixcli.prompts.content_tokenizer import ContentTokenizer
-from mixcli.prompts.format_check import fingerprint
+from mixcli.prompts.format_check import TemplateProbes, fingerprint
 from mixcli.prompts.formats import chatml, mistral_v1
 from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, Part, PromptOptions
-from mixcli.prompts.mistral_formats import EFFORTS, VERSIONS, mistral, suits
+from mixcli.prompts.mistral_formats import EFFORTS, MANNERS, VERSIONS, WITH_SYSTEM, mistral, suits
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -51,17 +52,10 @@ class ChatFormat:
         return cls._own(name, template, tokenizer, model.vocab)
 
     @classmethod
-    def _own(
-        cls,
-        name: str,
-        template: str,
-        tokenizer: ContentTokenizer,
-        vocab: Vocab,
-        efforts: tuple[str, ...] = EFFORTS,
-    ) -> "ChatFormat":
+    def _own(cls, name: str, template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> "ChatFormat":
         syntax = AnswerSyntax.of_format(name, vocab, template)
-        known = efforts if name == _name(15) else ()
-        return cls(name, _built(name, template, vocab, efforts), tokenizer, syntax, known)
+        efforts = EFFORTS if name == _name(15) else ()
+        return cls(name, _built(name, template, vocab), tokenizer, syntax, efforts)
 
     @classmethod
     def _by_template(cls, template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> "ChatFormat":
@@ -79,17 +73,20 @@ class ChatFormat:
         jinja = JinjaLayout(template, tokenizer, vocab)
         probes = jinja.probes
         efforts = probes.efforts
-        layouts = {name: _built(name, template, vocab, efforts or EFFORTS) for name in candidates}
-        alike = [name for name, layout in layouts.items() if probes.plain(layout)]
+        found = [_Candidate.of(name, template, tokenizer, vocab, probes) for name in candidates]
+        alike = [one for one in found if any(map(probes.plain, one.written))]
         if not alike:
             return cls("jinja", jinja, tokenizer, jinja.syntax, efforts)
         if not probes.knows_tools:
-            return cls._own(_by_tokens(alike, vocab), template, tokenizer, vocab, efforts or EFFORTS)
-        for name in alike:
-            if probes.with_tools(layouts[name]):
-                syntax = AnswerSyntax.of_format(name, vocab, template)
-                return cls(name, layouts[name], tokenizer, syntax, efforts)
-        return cls(alike[0], _either(layouts[alike[0]], jinja), tokenizer, jinja.syntax, efforts)
+            name = _by_tokens([one.name for one in alike], vocab)
+            layout = next(one.layout for one in alike if one.name == name)
+            syntax = AnswerSyntax.of_format(name, vocab, template)
+            return cls(name, layout, tokenizer, syntax, (efforts or EFFORTS) if name == _name(15) else ())
+        for one in alike:
+            if any(map(probes.with_tools, one.written)):
+                syntax = AnswerSyntax.of_format(one.name, vocab, template)
+                return cls(one.name, one.layout, tokenizer, syntax, efforts)
+        return cls(alike[0].name, _either(alike[0].layout, jinja), tokenizer, jinja.syntax, efforts)
 
     def encode(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> list[int]:
         """Return the prompt's token ids, ready for the assistant's answer.
@@ -218,11 +215,37 @@ def _name(version: int) -> str:
     return f"mistral-v{version}"
 
 
-def _built(name: str, template: str, vocab: Vocab, efforts: tuple[str, ...] = EFFORTS) -> Layout:
+def _built(name: str, template: str, vocab: Vocab) -> Layout:
     if name == "chatml":
         return chatml(vocab, default_system(template))
-    version = int(name.removeprefix("mistral-v"))
-    return mistral_v1(vocab) if version == 1 else mistral(vocab, version, efforts)
+    return mistral_v1(vocab) if name == _name(1) else mistral(vocab, _version(name))
+
+
+def _version(name: str) -> int:
+    return int(name.removeprefix("mistral-v"))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A format of our own that a template may be: its layout, and the ways in which a template of it may write."""
+
+    name: str
+    layout: Layout
+    written: tuple[Layout, ...]
+
+    @classmethod
+    def of(
+        cls, name: str, template: str, tokenizer: ContentTokenizer, vocab: Vocab, probes: TemplateProbes
+    ) -> "_Candidate":
+        if name == "chatml" or (version := _version(name)) < WITH_SYSTEM:
+            layout = _built(name, template, vocab)
+            return cls(name, layout, (layout,))
+        system = (
+            (lambda: tokenizer.split_literal(probes.default_system())) if probes.default_system() else None
+        )
+        make = partial(mistral, vocab, version, probes.efforts or EFFORTS, system)
+        written = tuple(make(manner=manner) for manner in MANNERS)
+        return cls(name, written[0], written)
 
 
 # Templates that need no probing (test_likeness.py probes them): sha256 of the text

@@ -87,6 +87,7 @@ class TemplateProbes:
 
     def __init__(self, template: str, renderer: TemplateProcess, vocab: Vocab) -> None:
         self._template, self._renderer, self._vocab = template, renderer, vocab
+        self._default_system: str | None = None
 
     def plain(self, layout: Layout) -> bool:
         """Return whether a layout writes the same without tools."""
@@ -111,6 +112,17 @@ class TemplateProbes:
         if not self.knows_tools or not isinstance(text, str):
             return None
         return AnswerSyntax.of_example(text, TOOLS[0].name, self._vocab, self._template)
+
+    def default_system(self) -> str:
+        """Return the system message that the template puts in as of now where a conversation has none; "" for none."""
+        if self._default_system is None or "strftime_now" in self._template:
+            mark, user = "\ue000", _BASIC[0]
+            asked = [(user, NO_OPTIONS), ([Message(S, mark), *user], NO_OPTIONS)]
+            bare, named = (text if isinstance(text, str) else "" for _, text in self._rendered(asked))
+            before, _, after = named.partition(mark)
+            found = after and bare.startswith(before) and bare[len(before) :].endswith(after)
+            self._default_system = bare[len(before) : -len(after)] if found else ""
+        return self._default_system
 
     @cached_property
     def efforts(self) -> tuple[str, ...]:

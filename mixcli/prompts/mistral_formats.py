@@ -1,6 +1,7 @@
 """Mistral's chat formats with control tokens, versions 2 to 15, as Mistral's reference tokenizer encodes them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, get_args
 
 from mixcli.errors import BadRequest
 from mixcli.llama.model import Vocab
@@ -8,7 +9,12 @@ from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, Part, PromptOpt
 from mixcli.prompts.tool_json import arguments_of, dumped, nine, value_of
 from mixcli.prompts.turns import in_order_of_calls, joined, with_system
 
+Manner = Literal["reference", "joined", "single"]
+DefaultSystem = Callable[[], Sequence[Part]]  # a system message as of now: some have the date
+
+MANNERS: tuple[Manner, ...] = get_args(Manner)
 VERSIONS = (15, 13, 11, 7, 3, 2)
+WITH_SYSTEM = 7  # the first version in which system messages stand between tokens of their own
 EFFORTS = ("none", "high")  # of version 15; the first is meant where a request has none
 
 # A version -> the control tokens that it cannot do without
@@ -27,21 +33,36 @@ def suits(version: int, vocab: Vocab) -> bool:
     return all(text in vocab.specials for text in NEEDED[version])
 
 
-def mistral(vocab: Vocab, version: int, efforts: Sequence[str] = EFFORTS) -> Layout:
+def mistral(
+    vocab: Vocab,
+    version: int,
+    efforts: Sequence[str] = EFFORTS,
+    default_system: DefaultSystem | None = None,
+    *,
+    manner: Manner = "reference",
+) -> Layout:
     """Return the layout of a version.
 
     Versions 2 and 3 (Mixtral 8x22B, Mistral 7B v0.3, Nemo): the system text opens the last user turn, which the tools precede; version 2
     forgets the calls of earlier turns. From 7 on (Large 2411, Small 3) system messages stand where they are; from 11 on (Small 3.2) a
     call is written between control tokens; from 13 on (Magistral, Devstral) the tools precede the first user turn, ids are left out and
     reasoning has its place; 15 (Small 4) has settings.
+
+    `default_system` (from 7 on) stands where a conversation does not begin with a system message. The `manner` is that of Mistral's
+    reference encoder, or of chat templates, to compare with one: these keep blanks at the end of an answer, and neighbors of one role
+    are "joined" with the empty ones among them, or stay "single".
     """
     token = vocab.specials
     call, result = _CALLS[version](token), _RESULTS[version](token)
 
+    def between(name: str, *parts: Part) -> tuple[Part, ...]:
+        return (token[f"[{name}]"], *parts, token[f"[/{name}]"])
+
     def layout(messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> Iterator[Part]:
         yield vocab.bos
-        turns = joined(messages) if version >= 7 else with_system(messages, first=False)
-        turns = in_order_of_calls(turns) if version >= 11 else turns
+        if default_system and messages[0].role != "system":
+            yield from between("SYSTEM_PROMPT", *default_system())
+        turns = _arranged(messages, version, manner)
         users = [i for i, turn in enumerate(turns) if turn.role == "user"]
         if options.tools and not users:
             raise BadRequest("tools need a user message; messages has none", param="messages")
@@ -49,37 +70,46 @@ def mistral(vocab: Vocab, version: int, efforts: Sequence[str] = EFFORTS) -> Lay
             if version == 2 and i < users[-1] and (turn.calls or turn.role == "tool"):
                 continue
             if users and i == users[0 if version >= 13 else -1]:
-                yield from setup(options)
+                for name, content in _setup(options, version, efforts):
+                    yield from between(name, content)
             if turn.role == "system":
-                yield from (token["[SYSTEM_PROMPT]"], turn.content, token["[/SYSTEM_PROMPT]"])
+                yield from between("SYSTEM_PROMPT", turn.content)
             elif turn.role == "user":
-                yield from (token["[INST]"], turn.content, token["[/INST]"])
+                yield from between("INST", turn.content)
             elif turn.role == "tool":
-                yield from (token["[TOOL_RESULTS]"], *result(turn), token["[/TOOL_RESULTS]"])
+                yield from between("TOOL_RESULTS", *result(turn))
             else:
                 yield from answer(turn)
                 if turn is not turns[-1]:
                     yield vocab.eos
 
-    def setup(options: PromptOptions) -> Iterator[Part]:
-        if options.tools:
-            tools = dumped([tool.definition for tool in options.tools])
-            yield from (token["[AVAILABLE_TOOLS]"], tools, token["[/AVAILABLE_TOOLS]"])
-        if version >= 15:
-            settings = dumped({"reasoning_effort": options.reasoning_effort or efforts[0]})
-            yield from (token["[MODEL_SETTINGS]"], settings, token["[/MODEL_SETTINGS]"])
-
     def answer(turn: Message) -> Iterator[Part]:
         if turn.tokens:
             yield from turn.tokens
         elif turn.reasoning and "[THINK]" in token and version >= 13:
-            yield from (token["[THINK]"], turn.reasoning, token["[/THINK]"], turn.content)
+            yield from (*between("THINK", turn.reasoning), turn.content)
         else:
-            yield turn.content.rstrip(" ")
+            yield turn.content.rstrip(" ") if manner == "reference" else turn.content
         if turn.calls:
             yield from call(turn.calls)
 
     return layout
+
+
+def _setup(options: PromptOptions, version: int, efforts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Return what stands before a user turn: the names of the tokens around it, and its text."""
+    if options.tools:
+        yield "AVAILABLE_TOOLS", dumped([tool.definition for tool in options.tools])
+    if version >= 15:
+        yield "MODEL_SETTINGS", dumped({"reasoning_effort": options.reasoning_effort or efforts[0]})
+
+
+def _arranged(messages: Sequence[Message], version: int, manner: Manner) -> list[Message]:
+    """Return the turns in the order in which a version writes them."""
+    if version < WITH_SYSTEM:
+        return with_system(messages, first=False)
+    turns = list(messages) if manner == "single" else joined(messages, keep_empty=manner == "joined")
+    return in_order_of_calls(turns) if version >= 11 else turns
 
 
 Tokens = dict[str, int]

@@ -9,8 +9,11 @@ from mixcli.prompts.messages import Message, ToolCall
 _APART = ("system", "tool")
 
 
-def joined(messages: Sequence[Message]) -> list[Message]:
-    """Join neighbors of one role by an empty line, as Mistral's reference does; system texts and results stay single."""
+def joined(messages: Sequence[Message], *, keep_empty: bool = False) -> list[Message]:
+    """Join neighbors of one role by an empty line, as Mistral's reference does; system texts and results stay single.
+
+    The reference leaves out empty contents, its chat templates do not (`keep_empty`).
+    """
     turns: list[Message] = []
     for role, group in groupby(messages, key=lambda message: message.role):
         neighbours = list(group)
@@ -20,7 +23,7 @@ def joined(messages: Sequence[Message]) -> list[Message]:
             turns.append(
                 Message(
                     role,
-                    _paragraphs([m.content for m in neighbours]),
+                    "\n\n".join(m.content for m in neighbours if m.content or keep_empty),
                     calls=tuple(call for m in neighbours for call in m.calls),
                     reasoning=_paragraphs([m.reasoning for m in neighbours]),
                 )

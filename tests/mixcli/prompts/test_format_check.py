@@ -1,19 +1,23 @@
 """A format of our own stands for a template only where both write the same text."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 
 import pytest
+from mistral_common.integrations.chat_templates.chat_templates import convert_tokenizer_to_chat_template
 
 from mixcli.llama.model import Model
 from mixcli.prompts import chat_format
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.format_check import fingerprint
+from mixcli.prompts.jinja import JinjaLayout
 from mixcli.prompts.messages import Message
 from quantize.source import text
 from quantize.vocab.mistral_templates import BY_VERSION, V1, V3, V7
 from quantize.vocab.vocabulary import TokenType
 from tests.mixcli.prompts.test_content_tokenizer import with_markers
-from tests.support.models import LATER, MISTRAL, VERSIONS
+from tests.support.models import LATER, MISTRAL, VERSIONS, mistral_file
 
 LOOP = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
 HF_V1 = LOOP + (
@@ -25,6 +29,7 @@ ALTERNATE = (
     "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}"
 )
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+QUESTION = [Message("user", "Where is Ulm?")]
 ASK = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 
 
@@ -92,6 +97,60 @@ def test_mistral_templates(
 def test_chatml_templates(vocab_model: Callable[..., Model], template: str, expected: str) -> None:
     metadata = with_markers("v1", TokenType.CONTROL) | {"tokenizer.chat_template": text(template)}
     assert ChatFormat.of(vocab_model("v1", metadata)).name == expected
+
+
+# As the GGUFs of Mistral Small 3.2, Devstral and Ministral 3 have them: a system message of their own, which may think or know the date
+SYSTEM = "First think:[THINK]Be slow.[/THINK]Then answer."
+SINGLE = (
+    "{{ bos_token }}{% if messages[0]['role'] != 'system' %}{{ '[SYSTEM_PROMPT]' + 'Be kind.' + '[/SYSTEM_PROMPT]' }}{% endif %}"
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST]' + m['content'] + '[/INST]' }}"
+    "{% elif m['role'] == 'system' %}{{ '[SYSTEM_PROMPT]' + m['content'] + '[/SYSTEM_PROMPT]' }}"
+    "{% else %}{{ m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_mistral_template_may_have_a_system_message_of_its_own(
+    vocab_model: Callable[..., Model], name: str
+) -> None:
+    template = convert_tokenizer_to_chat_template(
+        mistral_file(name), SYSTEM, plain_thinking_support=False if name == "v11" else None
+    )
+    model = vocab_model(name, {"tokenizer.chat_template": text(template)})
+    chat = ChatFormat.of(model)
+    assert chat.name == f"mistral-{name}"
+    found = chat.encode(QUESTION)
+    own = JinjaLayout(template, chat.tokenizer, model.vocab)
+    assert found == replace(chat, layout=own).encode(QUESTION)
+    assert (model.vocab.specials.get("[THINK]") in found) == (name != "v11")
+    said = [Message("system", "Be terse."), *QUESTION]
+    assert chat.encode(said) == ChatFormat.of(vocab_model(name)).encode(said)
+
+
+def test_a_date_in_a_system_message_is_of_the_moment(vocab_model: Callable[..., Model]) -> None:
+    dated = SINGLE.replace("'Be kind.'", "'Today is ' + strftime_now('%Y-%m-%d')")
+    model = vocab_model("v13", {"tokenizer.chat_template": text(dated)})
+    before = datetime.now().strftime("%Y-%m-%d")
+    chat = ChatFormat.of(model)
+    assert chat.name == "mistral-v13"
+    shown = b"".join(map(model.vocab.piece, chat.encode(QUESTION))).decode()
+    assert any(day in shown for day in (before, datetime.now().strftime("%Y-%m-%d")))
+
+
+def test_neighbors_that_a_template_leaves_single_are_joined_as_the_reference_does(
+    vocab_model: Callable[..., Model],
+) -> None:
+    chat = ChatFormat.of(vocab_model("v13", {"tokenizer.chat_template": text(SINGLE)}))
+    assert chat.name == "mistral-v13"
+    system = Message("system", "Be kind.")
+    assert chat.encode([Message("user", "Hi"), *QUESTION]) == ChatFormat.of(vocab_model("v13")).encode(
+        [system, Message("user", f"Hi\n\n{QUESTION[0].content}")]
+    )
+    for other in (
+        SINGLE.replace("'Be kind.'", "messages[-1]['content']"),
+        SINGLE.replace("'Be kind.'", "''"),
+    ):
+        assert ChatFormat.of(vocab_model("v13", {"tokenizer.chat_template": text(other)})).name == "jinja"
 
 
 def test_what_a_template_refuses_a_format_of_our_own_may_answer(vocab_model: Callable[..., Model]) -> None:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from mistral_common.integrations.chat_templates.chat_templates import convert_tokenizer_to_chat_template
@@ -22,11 +23,12 @@ from mistral_common.protocol.instruct.tool_calls import ToolCall as TheirCall
 
 from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat
+from mixcli.prompts.jinja import JinjaLayout
 from mixcli.prompts.messages import Message, PromptOptions, Tool, ToolCall
 from mixcli.prompts.tool_json import arguments_of, dumped
 from quantize.source import text
 from tests.mixcli.prompts.test_prompt_oracle import mistral
-from tests.support.models import mistral_file
+from tests.support.models import LATER, mistral_file
 
 NAMES = ("v2", "v3", "tekken-240718", "v7", "v11", "v13", "v15")
 N = 60  # conversations for each format
@@ -63,6 +65,8 @@ class _Maker:
         n_turns = self._random.randint(1, 3)
         for turn in range(n_turns):
             messages += [Message("user", choice(TEXTS)) for _ in range(self._random.randint(1, 2))]
+            if self._name in SINCE_V7 and some() < 0.2:
+                messages.append(Message("system", choice(TEXTS)))
             for _ in range(self._random.randint(0, 2)):
                 messages += self._calls()
             if turn + 1 < n_turns:
@@ -182,12 +186,15 @@ def test_mistrals_templates_write_a_prompt_as_their_tokenizer_does(
     template = convert_tokenizer_to_chat_template(
         mistral_file(name), plain_thinking_support=False if name == "v11" else None
     )
-    chat = ChatFormat.of(vocab_model(name, {"tokenizer.chat_template": text(template)}))
-    assert chat.name == "jinja"
+    model = vocab_model(name, {"tokenizer.chat_template": text(template)})
+    chat = ChatFormat.of(model)
+    assert chat.name == (f"mistral-{name}" if name in LATER else "jinja")
     assert chat.efforts == (("none", "high") if name == "v15" else ())
+    rendered = replace(chat, layout=JinjaLayout(template, chat.tokenizer, model.vocab))
     for seed in range(N // 2):
         messages, options = _Maker(name, seed).plain()
-        assert chat.encode(messages, options) == theirs(name, seed, plain=True), (seed, messages, options)
+        for one in (chat, rendered):
+            assert one.encode(messages, options) == theirs(name, seed, plain=True), (seed, messages, options)
 
 
 def test_the_conversations_have_what_they_are_to_test() -> None:
@@ -200,6 +207,8 @@ def test_the_conversations_have_what_they_are_to_test() -> None:
         assert sum("[" in one.content for one in turns if one.role == "tool") >= 10
         assert sum(bool(options.tools) for _, options in made) >= 30
         assert sum(messages[0].role == "system" for messages, _ in made) >= 20
+        mid = sum(a.role == "user" and b.role == "system" for m, _ in made for a, b in pairwise(m))
+        assert mid >= (10 if name in SINCE_V7 else 0)
         assert sum(bool(one.reasoning) for one in turns) >= (20 if name in ("v13", "v15") else 0)
 
 
