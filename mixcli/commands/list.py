@@ -17,6 +17,7 @@ def command(as_json: bool) -> None:
     GGUF files in the Hugging Face cache, in Ollama's store and in LM Studio's folders are used in place.
     """
     from mixcli.store.damaged import damaged
+    from mixcli.store.licenses import license_of
     from mixcli.store.model_info import damaged_row
     from mixcli.store.model_info import row as row_of
     from mixcli.store.store import everything
@@ -36,7 +37,7 @@ def command(as_json: bool) -> None:
                 format_bytes(row.size),
                 f"{count(row.parameters)} ({count(row.active_parameters)} active)" if row.parameters else "?",
                 str(row.context or "?"),
-                row.license,
+                license_of(row.license).short,
                 (row.last_used or "never")[:10],
                 row.keeper,
             )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOptions", as_json: bool) -> None:
     """List catalog models, or those that match WORDS, and the quant of each that suits this machine.
 
-    The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
+    The format is that of its prompts: v1 to v15 are Mistral's own. Models that see images read text only here. The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
     """
     from mixcli.planning.machines import target_of
     from mixcli.pull.quant_choice import choices_of, rows_of
@@ -52,6 +52,7 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
     data = [
         {
             **asdict(entry),
+            "license_words": entry.license_words,
             "fits": one.chosen.type if one.chosen else _made_here(entry),
             "here": entry.name in have,
             "usual_rates": is_usual,
@@ -61,14 +62,10 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
     ]
     console.result(
         data,
-        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "LICENSE", "SUITS THIS MACHINE", ""),
+        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "FORMAT", "IMAGES", "LICENSE", "SUITS THIS MACHINE", ""),
         [
             (
-                entry.name,
-                f"{entry.parameters:g}B ({entry.active:g}B active)",
-                str(entry.context),
-                f"{entry.kind}, {entry.alignment}" if entry.kind != "base" else "base",
-                entry.license,
+                *_facts(entry),
                 _suits(entry, one) + (" (typical rates)" if is_usual else ""),
                 "here" if entry.name in have else "",
             )
@@ -81,6 +78,22 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
         console.note(
             "some of these rates are typical, not measured on this CPU; `mixcli plan MODEL` measures them"
         )
+
+
+def _facts(entry: "CatalogEntry") -> tuple[str, ...]:
+    """Return the columns that say what a model is."""
+    from mixcli.store.licenses import license_of
+
+    active = f" ({entry.active:g}B active)" if entry.active < entry.parameters else ""
+    return (
+        entry.name,
+        f"{entry.parameters:g}B{active}",
+        str(entry.context),
+        "uncensored" if entry.alignment == "uncensored" else entry.kind,
+        entry.prompt.partition(" (")[0].removeprefix("Mistral "),
+        "not here" if entry.images else "no",
+        license_of(entry.license).short,
+    )
 
 
 def _has_usual_rates(planned: "FileChoice", machine: "Machine") -> bool:
@@ -96,9 +109,7 @@ def _suits(entry: "CatalogEntry", planned: "FileChoice") -> str:
     if planned.chosen is None:
         return _made_here(entry) or (planned.why if planned.rows else "nothing")
     rates = planned.chosen.plan.estimate if planned.chosen.plan else None
-    return (
-        f"{planned.chosen.type}, decode {rates.shown(rates.decode)} tok/s" if rates else planned.chosen.type
-    )
+    return f"{planned.chosen.type}, {rates.shown(rates.decode)} tok/s" if rates else planned.chosen.type
 
 
 def _made_here(entry: "CatalogEntry") -> str | None:

@@ -48,9 +48,8 @@ def mistral(
     call is written between control tokens; from 13 on (Magistral, Devstral) the tools precede the first user turn, ids are left out and
     reasoning has its place; 15 (Small 4) has settings.
 
-    `default_system` (from 7 on) stands where a conversation does not begin with a system message. The `manner` is that of Mistral's
-    reference encoder, or of chat templates, to compare with one: these keep blanks at the end of an answer, and neighbors of one role
-    are "joined" with the empty ones among them, or stay "single".
+    `default_system` (from 7 on) stands where a conversation does not begin with a system message. Other manners than the reference
+    encoder's are those of chat templates: they keep blanks at the end of an answer; neighbors are "joined" with empty ones, or "single".
     """
     token = vocab.specials
     call, result = _CALLS[version](token), _RESULTS[version](token)

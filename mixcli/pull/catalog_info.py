@@ -5,13 +5,16 @@ from dataclasses import dataclass
 
 from mixcli.pull.quant_choice import Target, offer, usual_types
 from mixcli.store.catalog import CatalogEntry
+from mixcli.store.model_info import LABELS, images_words
+from mixcli.store.vocabulary import smaller_in_catalog
 from mixcli.system.formatting import count, format_bytes
 
 
 @dataclass(frozen=True)
 class CatalogInfo:
     """The facts of a model of the catalog that is not installed: `types` has about how many bytes each type takes, None where that is not known,
-    `suits` the type for the target, empty where none fits, `pull` the command that downloads it.
+    `suits` the type for the target, empty where none fits, `pull` the command that downloads it. `images`: the model sees images, which
+    mixcli does not pass on. `smaller` are the smaller models of the catalog with the same vocabulary.
     """
 
     model: str
@@ -21,12 +24,14 @@ class CatalogInfo:
     active_parameters: int
     context: int
     prompt: str
+    images: bool
     kind: str
     alignment: str
     license: str
     format: str
     origin: str
     safetensors: str
+    smaller: tuple[str, ...]
     types: Mapping[str, int | None]
     suits: str
     pull: str
@@ -45,10 +50,16 @@ class CatalogInfo:
             "installed": "no",
             "parameters": f"{count(self.parameters)}, {count(self.active_parameters)} active per token",
             "context": f"{self.context} tokens",
+            "images": images_words(self.images),
+            "smaller": ", ".join(self.smaller),
             "types": ", ".join(sizes),
         }
         hidden = {"active_parameters", "suits"}
-        return [(key, str(value)) for key, value in shown.items() if key not in hidden and value != ""]
+        return [
+            (LABELS.get(key, key), str(value))
+            for key, value in shown.items()
+            if key not in hidden and value != ""
+        ]
 
 
 def catalog_info(of: CatalogEntry, target: Target) -> CatalogInfo:
@@ -64,12 +75,14 @@ def catalog_info(of: CatalogEntry, target: Target) -> CatalogInfo:
         active_parameters=round(of.active * 1e9),
         context=of.context,
         prompt=of.prompt,
+        images=of.images,
         kind=of.kind,
         alignment=of.alignment,
         license=of.license_words,
         format="GGUF",
         origin=of.gguf or of.origin,
         safetensors=of.safetensors,
+        smaller=smaller_in_catalog(of),
         types={name: shape.bytes_weights for name, shape in shapes.items()} or dict.fromkeys(of.types),
         suits=chosen.type if chosen else of.default_type if planned is None else "",
         pull=offer(of.name, planned, target)

@@ -15,7 +15,8 @@ class CatalogEntry:
     """One model of the catalog; `builder` says how it is brought in: "demo" is made here, "hub" comes from the Hub.
 
     `gguf` and `safetensors` are repositories, empty where there is none. `parameters` and `active` (per token) are in billions,
-    `context` in tokens. `types` names what can be made; empty where the repository decides.
+    `context` in tokens. `types` names what can be made; empty where the repository decides. `images`: the model sees images, of which mixcli
+    runs the part that writes text. Models of one `vocabulary` have the same tokens but for control tokens and markers; "" is not known.
     """
 
     name: str
@@ -33,6 +34,8 @@ class CatalogEntry:
     origin: str = ""
     default_type: str = "Q4_K_M"
     types: tuple[str, ...] = ()
+    images: bool = False
+    vocabulary: str = ""
 
     @property
     def license_words(self) -> str:

@@ -10,10 +10,16 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class License:
-    """A license by its SPDX id (or the name that its authors gave it), and its terms in one sentence."""
+    """A license by its SPDX id (or the name that its authors gave it), its terms in one sentence, and whether it is an open one."""
 
     name: str
     words: str
+    is_open: bool = False
+
+    @property
+    def short(self) -> str:
+        """Return its name for a table, which says where the terms are not those of an open license."""
+        return self.name if self.is_open or self.name == UNKNOWN else f"{self.name} (not open)"
 
 
 # SPDX id -> what it allows and asks
@@ -32,6 +38,7 @@ OTHER = {
     "OpenRAIL": "some purposes are forbidden; read the list before you use the model",
     "Llama-2": "Meta's own terms, with a limit on the number of users",
     "Llama-3": "Meta's own terms, with a limit on the number of users and naming rules",
+    "Modified-MIT": "as MIT, but not for companies (or their employees) with more than 20 million dollars of revenue a month",
     "MNPL-0.1": "Mistral's non-production terms: research and testing, not commercial use",
     "MRL-0.1": "Mistral's research terms: not for commercial use",
 }
@@ -42,6 +49,8 @@ _SPELLED = {
     "llama3": "Llama-3",
     "mnpl": "MNPL-0.1",
     "mrl": "MRL-0.1",
+    "mit-modified": "Modified-MIT",
+    "modified mit": "Modified-MIT",
     "apache 2.0": "Apache-2.0",
     "apache license 2.0": "Apache-2.0",
 }
@@ -55,7 +64,7 @@ def license_of(name: str | None, link: str | None = None) -> License:
     known = _SPELLED.get(text.lower(), text)
     where = f"; its text: {link}" if link else ""
     if known in OPEN:
-        return License(known, f"{known}: open weights, {OPEN[known]}")
+        return License(known, f"{known}: open weights, {OPEN[known]}", is_open=True)
     if known in OTHER:
         return License(known, f"{known}: other terms, {OTHER[known]}{where}")
     return License(known, f"{known}: other terms; read them before you use the model{where}")

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 
 from mixcli.errors import IntegrityError
 from mixcli.store import usage
+from mixcli.store.catalog import catalog
 from mixcli.store.damaged import Damaged
 from mixcli.store.headers import header_of, prompt_format, shape_of
 from mixcli.store.licenses import License, license_of
 from mixcli.store.store import StoredModel
+from mixcli.store.vocabulary import smaller_alike
 from mixcli.system.formatting import count, format_bytes
 from profiles.shape import tensor_class
 from quantize.sources.gguf_header import GgufHeader
@@ -18,12 +20,16 @@ from quantize.sources.gguf_header import GgufHeader
 MAX_TEXT = 200  # characters of a name that a file gives itself
 
 
-LABELS = {"since": "installed", "prompt": "prompt format"}  # where people read another word than programs
+# where people read another word than programs
+LABELS = {"since": "installed", "prompt": "prompt format", "smaller": "smaller, same vocabulary"}
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The facts of a model, in reading order: counts, bytes, and texts; None for what only a manifest says."""
+    """The facts of a model, in reading order: counts, bytes, and texts; None for what only a manifest or the catalog says.
+
+    `images`: the model sees images, which mixcli does not pass on. `smaller` are the smaller models with the same vocabulary.
+    """
 
     model: str
     description: str
@@ -36,6 +42,8 @@ class ModelInfo:
     vocabulary: int
     tokenizer: str
     prompt: str
+    images: bool | None
+    smaller: tuple[str, ...]
     types: Mapping[str, str]
     size: int
     alignment: str | None
@@ -59,6 +67,8 @@ class ModelInfo:
             if self.experts
             else "none (dense)",
             "context": f"{self.context} tokens",
+            "images": "" if self.images is None else images_words(self.images),
+            "smaller": ", ".join(self.smaller),
             "types": ", ".join(f"{what} {types}" for what, types in self.types.items()),
             "size": format_bytes(self.size),
             "files": "\n".join(self.files),
@@ -97,6 +107,7 @@ def model_info(model: StoredModel) -> ModelInfo:
     header = header_of(model.parts)
     shape = shape_of(header)
     about = model.manifest
+    known = catalog().get(about.name) if about else None
     found = (
         f"found in {model.seen.keeper}, not pulled by mixcli" if model.seen else "a file given by its path"
     )
@@ -112,6 +123,8 @@ def model_info(model: StoredModel) -> ModelInfo:
         vocabulary=shape.n_vocab,
         tokenizer=_text(header, "tokenizer.ggml.model") or "none",
         prompt=(about.prompt if about else "") or prompt_format(header),
+        images=known.images if known else None,
+        smaller=smaller_alike(model, header),
         types=_types(header),
         size=header.file_size,
         alignment=(about.alignment or "unknown") if about else None,
@@ -124,6 +137,11 @@ def model_info(model: StoredModel) -> ModelInfo:
     )
 
 
+def images_words(images: bool) -> str:
+    """Return whether a model sees images, and that mixcli only gives it text."""
+    return "the model sees them, but here it reads text only" if images else "none, a text model"
+
+
 def row(model: StoredModel) -> ModelRow:
     """Return what `mixcli list` shows of a model; a file that cannot be read costs its numbers and nothing else."""
     about = model.manifest
@@ -131,8 +149,9 @@ def row(model: StoredModel) -> ModelRow:
     more: dict[str, object] = {}
     if about:
         known = asdict(about)
-        keys = ("name", "type", "description", "license_words", "origin", "created", "revision")
+        keys = ("name", "type", "description", "license_words", "prompt", "origin", "created", "revision")
         more = {key: known[key] for key in keys}
+        more |= {"images": entry.images} if (entry := catalog().get(about.name)) else {}
         more |= {"sha256": about.sha256, "files": [str(path) for path in model.parts]}
     start = ModelRow(
         model.label,

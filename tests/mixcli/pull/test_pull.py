@@ -363,7 +363,7 @@ def test_the_catalog_leads_to_its_repository(hub: StandIn, pull, mixcli: Runner)
     assert (model["model"], model["license"]) == ("mistral:Q4_K_M", "Apache-2.0")
     card = json.loads(mixcli("show", "mistral", "--json").stdout)
     assert card["origin"].startswith("bartowski/Mistral-7B-Instruct-v0.3-GGUF@")
-    assert card["prompt"] == "Mistral [INST]"
+    assert card["prompt"] == "Mistral v3"
 
 
 def test_offline_what_is_here_works_and_what_is_missing_is_listed(hub: StandIn, pull, mixcli: Runner) -> None:

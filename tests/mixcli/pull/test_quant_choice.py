@@ -63,7 +63,7 @@ def test_the_catalog_is_planned_once_for_equal_dimensions(prefer: str, best: str
 
 def test_search_plans_for_a_profile(mixcli: Runner) -> None:
     (row,) = json.loads(
-        mixcli("search", "8x22b", "--profile", "2x3090", "--prefer", "speed", "--json").stdout
+        mixcli("search", "8x22b", "function", "--profile", "2x3090", "--prefer", "speed", "--json").stdout
     )
     (chosen,) = [one for one in row["choice"] if one["chosen"]]
     assert row["fits"] == chosen["type"]

@@ -5,7 +5,7 @@ import pytest
 from mixcli.errors import UsageError
 from mixcli.store import gguf_names
 from mixcli.store.catalog import catalog, entry
-from mixcli.store.licenses import OPEN, license_of
+from mixcli.store.licenses import license_of
 from mixcli.store.reference import Reference
 
 
@@ -91,11 +91,22 @@ def test_files_become_models_with_all_their_parts() -> None:
     ]
 
 
+FAMILY = {
+    "mixtral", "mixtral-base", "mixtral-8x22b", "mixtral-8x22b-base", "mistral-small-4", "mistral-large-3", "mistral-medium-3.5",
+    *(f"ministral-3-{size}{kind}" for size in ("3b", "8b", "14b") for kind in ("", "-reasoning")), "mistral-small-3.2", "magistral-small",
+    "devstral-small-2", "devstral-2", "codestral", "mathstral", "mistral-nemo", "ministral-8b", "mistral", "mistral-v0.2", "mistral-v0.1",
+    "mistral-base", "dolphin-mixtral", "nous-hermes-2-mixtral", "dolphin-mixtral-8x22b", "wizardlm-2-8x22b", "openhermes", "zephyr",
+    "dolphin-mistral-venice",
+}  # fmt: skip
+NOT_OPEN = {"codestral", "ministral-8b", "devstral-2", "mistral-medium-3.5"}
+
+
 def test_every_entry_of_the_catalog_is_whole() -> None:
-    names = {"demo", "mixtral", "mixtral-8x22b", "mistral", "dolphin-mixtral", "nous-hermes-2-mixtral"}
-    assert names <= catalog().keys()
+    assert {"demo", *FAMILY} == catalog().keys()
     for known in catalog().values():
-        assert known.license in OPEN, "an entry whose license is not open needs words of its own"
+        license = license_of(known.license)
+        assert license.is_open == (known.name not in NOT_OPEN)
+        assert "read them before" not in license.words, "a license needs words of its own"
         assert 0 < known.active <= known.parameters
         assert known.context >= 8192
         assert known.kind in {"base", "instruct"}
@@ -115,6 +126,8 @@ def test_a_typo_is_met_with_the_nearest_name() -> None:
         ("apache-2.0", "Apache-2.0: open weights"),
         ("cc-by-nc-4.0", "other terms, not for commercial use"),
         ("my-own-license", "my-own-license: other terms"),
+        ("mnpl", "MNPL-0.1: other terms, Mistral's non-production terms"),
+        ("modified-mit", "more than 20 million dollars"),
         ("", "unknown; read"),
         (None, "unknown; read"),
     ],

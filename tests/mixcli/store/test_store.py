@@ -162,11 +162,14 @@ def test_search_is_the_catalog_and_says_what_fits(mixcli: Runner, file: Path) ->
     assert not rows["mixtral"]["here"]
     assert rows["demo"]["fits"] == "Q4_K_M"
     assert rows["dolphin-mixtral"]["alignment"] == "uncensored"
-    assert [row["name"] for row in json.loads(mixcli("search", "8x22b", "--json").stdout)] == [
-        "mixtral-8x22b"
-    ]
+    found = {row["name"]: row for row in json.loads(mixcli("search", "codestral", "--json").stdout)}
+    assert found.keys() == {"codestral"}
+    assert "research and testing, not commercial use" in found["codestral"]["license_words"]
     assert "no catalog model matches" in mixcli("search", "gpt-4").stderr
-    assert "mixtral-8x22b\t140.6B (39.1B active)" in mixcli("search").stdout
+    shown = mixcli("search").stdout
+    assert "mixtral-8x22b\t140.6B (39.1B active)\t65536\tinstruct\tv3\tno\tApache-2.0\t" in shown
+    assert "codestral\t22.2B\t32768\tinstruct\tv3\tno\tMNPL-0.1 (not open)\t" in shown
+    assert "ministral-3-3b\t3.4B\t262144\tinstruct\tv13\tnot here\tApache-2.0\t" in shown
 
 
 def test_models_of_other_programs_are_seen_and_left_alone(mixcli: Runner, home: Path) -> None:
