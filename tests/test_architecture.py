@@ -66,12 +66,22 @@ ONLY_HERE = {
 }
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules() -> tuple[tuple[str, ast.Module], ...]:
+    """Return the names and trees of all modules, parsed once for all tests."""
+    found = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            yield name, ast.parse(path.read_text("utf-8"))
+            found.append((name, ast.parse(path.read_text("utf-8"))))
+    return tuple(found)
+
+
+@cache
+def imports_of(name: str) -> tuple[str, ...]:
+    """Return what a module imports, by its name."""
+    return tuple(imports(dict(modules())[name]))
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
@@ -106,8 +116,8 @@ def import_graph() -> dict[str, set[str]]:
     """Return all imports between modules of the packages: late ones and those for type checkers too."""
     trees = dict(modules())
     graph = {}
-    for name, tree in trees.items():
-        targets = {longest(target, trees) for target in imports(tree) if target.split(".")[0] in PACKAGES}
+    for name in trees:
+        targets = {longest(target, trees) for target in imports_of(name) if target.split(".")[0] in PACKAGES}
         graph[name] = {target for target in targets if target and target != name}
     return graph
 
@@ -225,7 +235,7 @@ def test_no_dictionary_with_agreed_keys_crosses_a_room(room: str) -> None:
 
 @pytest.mark.parametrize("library", ONLY_HERE)
 def test_a_library_is_bound_in_one_place(library: str) -> None:
-    importers = {name for name, tree in modules() if any(t.split(".")[0] == library for t in imports(tree))}
+    importers = {name for name, _ in modules() if any(t.split(".")[0] == library for t in imports_of(name))}
     assert {name for name in importers if not longest(name, ONLY_HERE[library])} == set()
 
 
