@@ -37,7 +37,7 @@ class Engine:
 
     def __init__(self, model: Model, context: Context, store: KvStore | None = None) -> None:
         self._context = context
-        self._cache = PrefixCache(context.n_cells, context.n_sequences)
+        self._cache = PrefixCache(context.n_cells, context.n_sequences, self._can_continue)
         self._memory = KvMemory(context, self._cache, store)
         self._decoder = StepDecoder(context, self._memory)
         n_batch = context.n_batch if context.has_pipeline else context.n_ubatch
@@ -157,6 +157,9 @@ class Engine:
     def close(self) -> None:
         """Write to disk what must outlive the process."""
         self._memory.close()
+
+    def _can_continue(self, slot: int, n_tokens: int) -> bool:
+        return self._memory.can_continue(slot, n_tokens)
 
     def _abort(self, sequence: Sequence) -> None:
         generation = self._generations.get(sequence.id)

@@ -35,6 +35,13 @@ class KvMemory:
                 case Clear():
                     self._context.clear()
 
+    def can_continue(self, slot: int, n_tokens: int) -> bool:
+        """Return whether a text may continue behind the first `n_tokens` of a slot (Context.can_continue), after what was decided before."""
+        if not self._context.n_window:
+            return True
+        self.apply()
+        return self._context.can_continue(slot, n_tokens)
+
     def check(self) -> None:
         """Raise AssertionError where the cache and llama.cpp's cells differ; for tests, between two steps."""
         self.apply()

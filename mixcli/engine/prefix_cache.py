@@ -6,10 +6,10 @@ the engine carries out what `take_operations` returns, in order, before the next
 retained one is kept for the next request, and is evicted, the longest unused first, when cells or slots run short.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mixcli.engine.token_tree import TokenNode, Tokens, TokenTree, common_prefix
+from mixcli.engine.token_tree import PrefixMatch, Tokens, TokenTree, common_prefix
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,22 @@ class Clear:
 Operation = Copy | Truncate | Save | Clear
 
 
-class PrefixCache:
-    """Manages `n_cells` cells (tokens) and `n_slots` sequence ids."""
+def _always(slot: int, n_tokens: int) -> bool:  # noqa: ARG001  # the parameters of `can_continue`
+    return True
 
-    def __init__(self, n_cells: int, n_slots: int) -> None:
+
+class PrefixCache:
+    """Manages `n_cells` cells (tokens) and `n_slots` sequence ids.
+
+    `can_continue` tells of a slot whether a text may continue behind its first tokens: llama.cpp may have dropped what lies outside the
+    window of a sliding-window model, and a prefix that ends earlier would need it again.
+    """
+
+    def __init__(
+        self, n_cells: int, n_slots: int, can_continue: Callable[[int, int], bool] = _always
+    ) -> None:
         self.n_cells = n_cells
+        self._can_continue = can_continue
         self._tree = TokenTree()
         self._free = list(range(n_slots - 1, -1, -1))
         self._retained: dict[int, bool] = {}  # slot: to be saved; the longest unused first
@@ -104,14 +115,15 @@ class PrefixCache:
 
     def match(self, tokens: Sequence[int]) -> int:
         """Return how many of the first tokens are in the cache; the last token never counts, because its logits are needed."""
-        return self._tree.find(tokens).n_tokens
+        match = self._tree.find(tokens)
+        return match.n_tokens if self._source(match) is not None else 0
 
     def admit(self, tokens: Sequence[int]) -> tuple[int, int] | None:
         """Return a live slot that begins with the longest known prefix of `tokens`, and that prefix's length; None when no slot is left."""
         match = self._tree.find(tokens)
-        n_shared = match.n_tokens
-        node = self._tree.split(match)
-        source = self._holder(node) if n_shared else None
+        source = self._source(match)
+        n_shared = match.n_tokens if source is not None else 0
+        node = self._tree.split(match) if n_shared else None
         slot = self._take_slot(spare=source)
         if slot is None:
             return None
@@ -133,6 +145,7 @@ class PrefixCache:
         n_shared = 0
         if kept is not None:
             n_shared = min(common_prefix(self.tokens(kept), list(tokens)), len(tokens) - 1) // step * step
+            n_shared = n_shared if self._can_continue(kept, n_shared) else 0
         for slot in list(self._retained):
             if slot != kept or not n_shared:
                 self._evict(slot)
@@ -156,10 +169,13 @@ class PrefixCache:
         """Note that a live slot holds further tokens, which were just computed."""
         self._tree.extend(slot, tokens)
 
-    def truncate(self, slot: int, n_tokens: int) -> None:
-        """Let a slot forget all but its first `n_tokens` tokens."""
-        if self._tree.truncate(slot, n_tokens):
+    def truncate(self, slot: int, n_tokens: int) -> int:
+        """Let a slot forget all but its first `n_tokens` tokens, or all where no text may continue behind these; return how many it holds."""
+        if self.length(slot) > n_tokens:
+            n_tokens = n_tokens if self._can_continue(slot, n_tokens) else 0
+            self._tree.truncate(slot, n_tokens)
             self._operations.append(Truncate(slot, n_tokens))
+        return self.length(slot)
 
     def release(self, slot: int) -> None:
         """Free a slot and forget everything that it holds."""
@@ -221,9 +237,10 @@ class PrefixCache:
         """Return whether so many cells are free, or would be with all retained slots evicted."""
         return self.n_free >= n_tokens or self.n_free + self._tree.count_only(self._retained) >= n_tokens
 
-    def _holder(self, node: TokenNode) -> int:
-        """Return a slot of a node, a live one where there is one."""
-        return min(node.slots, key=lambda slot: slot in self._retained)
+    def _source(self, match: PrefixMatch) -> int | None:
+        """Return a slot that a prefix can be taken from, a live one where there is one; None for none."""
+        holders = [slot for slot in match.node.slots if self._can_continue(slot, match.n_tokens)]
+        return min(holders, key=lambda slot: slot in self._retained, default=None)
 
     def _touch(self, slot: int) -> None:
         if slot in self._retained:

@@ -192,7 +192,7 @@ class Scheduler:
             assert sequence.scores is not None
             assert sequence.slot is not None
             self._truncate(sequence, sequence.n_prompt + sequence.scores.retreat())
-            if not budget.has(Cost(1)):
+            if not sequence.scores_labels or not budget.has(Cost(1)):
                 continue
             branches: list[Branch] = []
             cost = Cost(0, ids=0)
@@ -210,11 +210,12 @@ class Scheduler:
         return scorings
 
     def _truncate(self, sequence: Sequence, n_tokens: int) -> None:
-        """Let a sequence forget all but its first tokens."""
+        """Let a sequence forget all but its first tokens; where it could not continue behind these, it begins again."""
         assert sequence.slot is not None
         del sequence.tokens[n_tokens:]
-        self._cache.truncate(sequence.slot, n_tokens)
-        sequence.n_computed = min(sequence.n_computed, n_tokens)
+        sequence.n_computed = self._cache.truncate(sequence.slot, n_tokens)
+        if not sequence.n_computed:
+            sequence.leave_path()
 
     def _secure(self, chunk: Chunk, budget: StepBudget) -> bool:
         """Take the tokens of a sequence that decodes, preempting the youngest for room; False when that was the sequence itself."""

@@ -53,10 +53,9 @@ class StepResults:
         return self._best_label(scoring.sequence)
 
     def truncate(self, sequence: Sequence, n_tokens: int) -> None:
-        """Forget all but the first computed tokens of a sequence."""
+        """Forget all but the first computed tokens of a sequence, or all that is computed where it could not continue behind these."""
         assert sequence.slot is not None
-        self._cache.truncate(sequence.slot, n_tokens)
-        sequence.n_computed = n_tokens
+        sequence.n_computed = self._cache.truncate(sequence.slot, n_tokens)
 
     def _generate(self, chunk: Chunk, row: int, seconds: float) -> Output:
         """Choose the tokens that a chunk has logits for: the next one, and one more for each draft that proves right."""

@@ -97,6 +97,8 @@ class Context(Owner):
             sum(share > 0 for share in placement.tensor_split) > 1 and not placement.tensor_overrides
         )
         self._memory = C.llama_get_memory(pointer)
+        # tokens that a layer with a sliding window looks back to; 0 for a model without such layers
+        self.n_window = int(C.llama_model_n_swa(model.pointer))
 
     @property
     def n_ctx(self) -> int:
@@ -207,6 +209,13 @@ class Context(Owner):
     def n_cached(self, sequence: int) -> int:
         """Return the number of tokens of a sequence that are in the KV cache."""
         return int(C.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def can_continue(self, sequence: int, n_tokens: int) -> bool:
+        """Return whether a text may continue behind the first `n_tokens` of a sequence.
+
+        Not where the cache of a model with a sliding window has given away cells that the window before that place reaches back to.
+        """
+        return int(C.llama_memory_seq_pos_min(self._memory, sequence)) <= max(0, n_tokens - self.n_window)
 
 
 class _Observer:
