@@ -70,7 +70,7 @@ class Layout:
             everywhere = len(layers) == len(self.attention)
             numbers = r"\d+" if everywhere else f"({'|'.join(map(str, layers))})"
             name = "CPU" if device == self.host else machine.gpus[device].name
-            found.append((rf"blk\.{numbers}\.ffn_{matrices}{suffix}\.weight", name))
+            found.append((rf"blk\.{numbers}\.ffn_{matrices}{suffix}\.", name))
         return tuple(found)
 
 

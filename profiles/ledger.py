@@ -1,6 +1,6 @@
 """The ledger: the bytes that a layout needs on every device, part by part."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -100,6 +100,29 @@ def compute_of(
     shape: ModelShape, machine: Machine, placement: Placement, layout: Layout, *, staging: bool = True
 ) -> Sequence[int]:
     """Return the compute buffers of all devices, host last; without `staging` as they would be without op_offload."""
+    found = _replayed(shape, machine, placement, layout, staging=staging)
+    if shape.measured is None:
+        return found
+    return shape.measured.corrected(compute_key(placement, layout, staging=staging), found)
+
+
+def compute_key(placement: Placement, layout: Layout, *, staging: bool = True) -> Hashable:
+    """Return what the compute buffers of a model on a machine depend on."""
+    sizes = placement.n_ctx, placement.n_batch, placement.n_ubatch
+    return (
+        *sizes,
+        placement.flash_attn,
+        placement.type_k,
+        placement.type_v,
+        placement.op_offload,
+        layout,
+        staging,
+    )
+
+
+def _replayed(
+    shape: ModelShape, machine: Machine, placement: Placement, layout: Layout, *, staging: bool
+) -> Sequence[int]:
     dims = (shape.n_embd, shape.n_ff, shape.n_head, shape.n_head_kv, shape.head_dim_k, shape.head_dim_v)
     key = (*dims, shape.n_expert, shape.n_expert_used, shape.n_vocab)
     n_kv = cells(placement.n_ctx)

@@ -44,7 +44,8 @@ def bytes_cache(n_ctx: int, n_head_kv: int, head_dim: int, kv_type: str) -> int:
 def bytes_kv_layer(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "f16") -> int:
     """Return the bytes of one layer's cache: a key and a value per KV head and token."""
     keys = bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_k, type_k)
-    return keys + bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_v, type_v)
+    both = keys + bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_v, type_v)
+    return both if shape.measured is None else round(both * shape.measured.kv)
 
 
 def bytes_kv(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "f16") -> int:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -49,6 +49,28 @@ class LayerShape:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What llama.cpp reported for a model whose graph is not known here, beside what is computed for it as if it were a Llama.
+
+    `kv` is the cache's real size as a share of the computed one. `compute` has the compute buffers of all devices (the host last) for what was
+    measured, each under ledger.py's `compute_key`; for the rest the computed buffers are taken times `ratios`, one for each device.
+    """
+
+    kv: float = 1.0
+    ratios: tuple[float, ...] = ()
+    compute: tuple[tuple[Hashable, tuple[int, ...]], ...] = ()
+
+    def corrected(self, key: Hashable, found: Sequence[int]) -> Sequence[int]:
+        """Return the buffers for a key, where `found` are the computed ones."""
+        known = next((buffers for one, buffers in self.compute if one == key), None)
+        if known is not None and len(known) == len(found):
+            return known
+        if len(self.ratios) != len(found):
+            return found
+        return [round(n_bytes * ratio) for n_bytes, ratio in zip(found, self.ratios, strict=True)]
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """The dimensions and sizes of one model.
 
@@ -57,7 +79,8 @@ class ModelShape:
     without it (a model of which only the total is known) all layers are taken as equal. `bytes_embedding` stays in host memory,
     `bytes_output` (with the last norm) is the output layer; where `tied`, that is the embedding once more. `attention_types` and
     `output_types` are the types of weights in all layers' attention and in the output layer, with their bytes, where they are known. `bytes_tokenizer` is what
-    a tokenizer beside llama.cpp's own takes in the host process. `architecture` is GGUF's name for it.
+    a tokenizer beside llama.cpp's own takes in the host process. `architecture` is GGUF's name for it; `measured` corrects the memory of a model of
+    another family than Mistral's.
     """
 
     n_layer: int
@@ -83,6 +106,7 @@ class ModelShape:
     output_types: tuple[tuple[str, int], ...] = ()
     bytes_tokenizer: int = 0
     architecture: str = "llama"
+    measured: Measured | None = None
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -297,4 +321,4 @@ def _place(name: str) -> tuple[int | None, str]:
     return (int(number) if number.isdecimal() and len(number) < 6 else None), part
 
 
-__all__ = ["CLASSES", "MATRICES", "LayerShape", "ModelShape", "model_shape", "tensor_class"]
+__all__ = ["CLASSES", "MATRICES", "LayerShape", "Measured", "ModelShape", "model_shape", "tensor_class"]

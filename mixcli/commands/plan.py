@@ -49,8 +49,10 @@ def command(
     """
     from mixcli.planning.machines import machine_of, note_unused_cards, target_of
     from mixcli.planning.offers import in_a_plan, plan_or_offer
+    from mixcli.planning.other_family import with_measured_shape
     from mixcli.planning.report import as_data, check_rule, others, subject_or_best, types_of
     from mixcli.pull.quant_choice import choice_data
+    from mixcli.store.preflight import family_note
 
     request = replace(load_options.request, n_ubatch=ubatch, purpose=purpose)
     load_options = replace(load_options, request=request)
@@ -62,11 +64,14 @@ def command(
     choice, types = subject.planned, types_of(subject)
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     machine = choice.machine if choice else machine_of(*where, disk_of, [subject.shape])
-    planned = choice.chosen.plan if choice and choice.chosen else None
+    subject = with_measured_shape(subject, machine, load_options)
+    planned = choice.chosen.plan if subject.planned and choice and choice.chosen else None
     how_chosen = choice_data(subject.label, choice, types, load_options.profile)
     if choice and choice.chosen is None:  # the refusal follows
         show_types(types, how_chosen, as_json=as_json)
     found = planned or plan_or_offer(subject.label, subject.shape, machine, request, load_options, in_a_plan)
+    if subject.header is not None:
+        found = replace(found, reasons=(*family_note(subject.header), *found.reasons))
     runners_up = others(subject, machine, request, found)
 
     def show() -> None:

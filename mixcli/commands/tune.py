@@ -55,6 +55,7 @@ def command(
     """Benchmark a few placements of a model on this machine and use the fastest from now on."""
     from mixcli.planning.machines import machine_of, target_of
     from mixcli.planning.offers import in_a_load, plan_or_offer
+    from mixcli.planning.other_family import with_measured_shape
     from mixcli.planning.report import check_rule, subject_of
     from mixcli.planning.tuning_cache import evidence
 
@@ -69,6 +70,7 @@ def command(
             f"{subject.label} is not installed, so it cannot be measured; run `mixcli pull {subject.label}`"
         )
     machine = machine_of(*where, shapes=[subject.shape])
+    subject = with_measured_shape(subject, machine, load_options)
     if show:
         rows = evidence(subject.path, machine, request)
         if not rows:

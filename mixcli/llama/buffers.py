@@ -10,6 +10,7 @@ TOLERANCE = 0.02  # share of a device's bytes that plan and fact may differ by
 # llama.cpp's log repeats what a file says, of any length: lines that are longer than its own are not looked at, and the name before
 # the words is found by splitting, because a pattern that may begin anywhere takes quadratic time on a long word
 LONGEST_LINE = 512  # characters
+_CACHE = re.compile(r": size\s*=\s*(\d{1,12}\.\d{1,6}) MiB \(\s*\d+ cells,")
 _LINE = re.compile(r" (model|KV|compute|output) buffer size\s*=\s*(\d{1,12}(?:\.\d{1,6})?) MiB")
 _MAPPED = "_Mapped"
 HOST = "host"
@@ -54,6 +55,12 @@ def buffers_in(log: Iterable[str], gpus: Iterable[str]) -> dict[str, Buffers]:
     }
 
 
+def cache_in(log: Iterable[str]) -> int:
+    """Sum the sizes of the caches that a context's log names: what it would take, whether it was allocated or not."""
+    matches = (_CACHE.search(line) for line in log if len(line) <= LONGEST_LINE)
+    return int(sum(float(match[1]) for match in matches if match) * MIB)
+
+
 def compare(expected: Expected, real: Mapping[str, Buffers]) -> list[Comparison]:
     """Hold a ledger (bytes of weights, kv and compute by device) against buffers; mapped weights are left out on both sides."""
     found = []
@@ -66,4 +73,4 @@ def compare(expected: Expected, real: Mapping[str, Buffers]) -> list[Comparison]
     return found
 
 
-__all__ = ["HOST", "TOLERANCE", "Buffers", "buffers_in", "compare"]
+__all__ = ["HOST", "TOLERANCE", "Buffers", "buffers_in", "cache_in", "compare"]

@@ -11,7 +11,7 @@ import numpy as np
 from llama_cpp import llama_cpp as C
 from numpy.typing import NDArray
 
-from mixcli.errors import DoesNotFit, MixcliError, UsageError
+from mixcli.errors import DoesNotFit, IntegrityError, MixcliError, UsageError
 from mixcli.llama import ggml
 from mixcli.llama.batch import Batch
 from mixcli.llama.log import LEVEL_ERROR
@@ -97,6 +97,8 @@ class Context(Owner):
             sum(share > 0 for share in placement.tensor_split) > 1 and not placement.tensor_overrides
         )
         self._memory = C.llama_get_memory(pointer)
+        if not self._memory:
+            raise IntegrityError(f"{model.path.name} has no KV cache: it is an encoder, which writes no text")
         # tokens that a layer with a sliding window looks back to; 0 for a model without such layers
         self.n_window = int(C.llama_model_n_swa(model.pointer))
 

@@ -59,10 +59,16 @@ class Model(Owner):
 
     @classmethod
     def load(
-        cls, path: Path, placement: Placement, on_progress: Callable[[float], bool] | None = None
+        cls,
+        path: Path,
+        placement: Placement,
+        on_progress: Callable[[float], bool] | None = None,
+        *,
+        no_alloc: bool = False,
     ) -> "Model":
         """Load a model as `placement` says; `on_progress` gets 0.0 to 1.0 and stops the load by returning False.
 
+        With `no_alloc` only the header is read, and neither the model nor its contexts take memory: enough to learn how much they would.
         Raises LoadCancelled, DoesNotFit (out of memory), UsageError (a buffer type that does not exist) or IntegrityError with
         llama.cpp's reason. The file must have passed preflight: some headers abort the process.
         """
@@ -71,7 +77,8 @@ class Model(Owner):
             rpc.connect(endpoint)
         params = C.llama_model_default_params()
         params.n_gpu_layers = placement.n_gpu_layers
-        params.load_mode = LOAD_MODES[placement.load_mode]
+        params.no_alloc = no_alloc
+        params.load_mode = LOAD_MODES["none" if no_alloc else placement.load_mode]
         params.use_extra_bufts = placement.repack
         overrides = _buffer_overrides(placement.tensor_overrides)
         params.tensor_buft_overrides = ctypes.addressof(overrides)
@@ -122,6 +129,17 @@ class Model(Owner):
                 raise DoesNotFit(f"{path.name} does not fit in memory: {why}; try a smaller quant")
             raise IntegrityError(f"llama.cpp cannot load {path.name}: {why}")
         return cls(pointer, path)
+
+    @property
+    def why_not_text(self) -> str:
+        """Return in words why the engine cannot write text with this kind of model; empty where it can."""
+        kinds = (
+            (C.llama_model_has_encoder, "an encoder, which reads its text at once"),
+            (C.llama_model_is_diffusion, "a diffusion model, which does not write from left to right"),
+            (C.llama_model_is_recurrent, "a recurrent model, whose state cannot be cut back to a prefix"),
+            (C.llama_model_is_hybrid, "a partly recurrent model, whose state cannot be cut back to a prefix"),
+        )
+        return next((words for is_kind, words in kinds if is_kind(self.pointer)), "")
 
     @property
     def n_layer(self) -> int:

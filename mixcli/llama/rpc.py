@@ -8,6 +8,8 @@ import os
 import socket
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from functools import cache
 
 from mixcli.errors import MixcliError, NotReachable, UsageError
@@ -96,11 +98,32 @@ def serve(endpoint: str, n_threads: int) -> None:
             pass
     except OSError as error:
         raise MixcliError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
-    pointers = ggml.device_pointers("gpu", "igpu") or ggml.device_pointers("cpu")
+    _serve(f"{host}:{port}", n_threads, ggml.device_pointers("gpu", "igpu") or ggml.device_pointers("cpu"))
+
+
+def _serve(endpoint: str, n_threads: int, pointers: Sequence[int]) -> None:
     devices = (ctypes.c_void_p * len(pointers))(*pointers)
-    _library().ggml_backend_rpc_start_server(
-        f"{host}:{port}".encode(), None, n_threads, len(pointers), devices
-    )
+    _library().ggml_backend_rpc_start_server(endpoint.encode(), None, n_threads, len(pointers), devices)
+
+
+def stand_ins(n_devices: int) -> list[DeviceFacts]:
+    """Register so many devices that are this CPU, which llama.cpp takes for GPUs: to lay out a model for a machine that is not here.
+
+    They serve on loopback as long as this process lives. Raises what `connect` raises.
+    """
+    _library()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    pointers = ggml.device_pointers("cpu")[:1] * n_devices
+    threading.Thread(target=_serve, args=(endpoint, 1, pointers), daemon=True).start()
+    deadline = time.monotonic() + CONNECT_TIMEOUT
+    while True:
+        try:
+            return connect(endpoint)
+        except NotReachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
 
 
 @cache
@@ -124,7 +147,7 @@ def _library() -> ctypes.CDLL:
     return lib
 
 
-__all__ = ["connect", "parse_endpoint", "serve"]
+__all__ = ["connect", "parse_endpoint", "serve", "stand_ins"]
 
 
 def _leave_with_the_parent() -> None:

@@ -6,9 +6,10 @@ from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import machine_of, note_unused_cards
 from mixcli.planning.offers import in_a_load, plan_or_offer
+from mixcli.planning.other_family import with_measured_buffers
 from mixcli.planning.tuning_cache import tuned
 from mixcli.store.headers import header_of, shape_of
-from mixcli.store.preflight import check_gguf
+from mixcli.store.preflight import check_gguf, family_note
 from mixcli.store.store import StoredModel
 from profiles.layout import layout_of
 from profiles.ledger import accounts, expectation
@@ -23,16 +24,20 @@ SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs ou
 
 def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
     """Check the file before it is loaded, and plan it for its machine; its `reasons` are for the caller to print."""
-    shape = shape_of(check_gguf(stored.path))
+    header = check_gguf(stored.path)
+    shape = shape_of(header)
     note_unused_cards(load_options)
     disk_of = stored.path if load_options.request.from_disk else None
     machine = machine_of(
         load_options.profile, load_options.vram, load_options.ram, load_options.workers, disk_of, [shape]
     )
+    request, workers = load_options.request, load_options.workers
+    shape = with_measured_buffers(shape, header, stored.label, machine, request, workers)
     order = _tuned(stored, shape, machine, load_options)
     if order is None:
         found = plan_or_offer(stored.label, shape, machine, load_options.request, load_options, in_a_load)
         order = _order(found, load_options)
+    order = replace(order, reasons=(*family_note(header), *order.reasons))
     less = replace(
         machine,
         bytes_free=int(machine.bytes_free * SMALLER),

@@ -33,6 +33,7 @@ from profiles.planner import Plan, PlanRequest, plan_if_it_fits
 from profiles.quality import BITS, USUAL
 from profiles.quant_choice import FileChoice, Row, row_of
 from profiles.shape import ModelShape
+from quantize.sources.gguf_header import GgufHeader
 
 BAR = 46  # characters
 LETTERS = {
@@ -51,12 +52,16 @@ CONTEXTS = (4096, 8192, 16384, 32768, 65536)
 
 @dataclass(frozen=True)
 class Subject:
-    """What a plan is for: a file, or a model that is not here in a file type; `planned` are its types where one was chosen."""
+    """What a plan is for: a file, or a model that is not here in a file type; `planned` are its types where one was chosen.
+
+    `header` is that of a file, here or on the Hub.
+    """
 
     label: str
     shape: ModelShape
     path: Path | None
     planned: FileChoice | None = None
+    header: GgufHeader | None = None
 
 
 def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
@@ -129,7 +134,8 @@ def _here(model: str | None) -> Subject:
     from mixcli.store.preflight import check_gguf
 
     stored = find(model)
-    return Subject(stored.label, shape_of(check_gguf(stored.path)), stored.path)
+    header = check_gguf(stored.path)
+    return Subject(stored.label, shape_of(header), stored.path, header=header)
 
 
 def _is_remote(name: str) -> bool:
@@ -150,7 +156,7 @@ def _remote(text: str, quant: str | None, target: Target) -> Subject:
         look(reference.name, reference.revision or "main"), file_type, reference.file, target
     )
     planned = choice.planned if file_type is None and reference.file is None else None
-    return Subject(f"{reference.name}:{choice.type}", shape_of(choice.header), None, planned)
+    return Subject(f"{reference.name}:{choice.type}", shape_of(choice.header), None, planned, choice.header)
 
 
 def bars(ledger: tuple[Account, ...]) -> Iterator[str]:

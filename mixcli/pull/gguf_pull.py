@@ -17,7 +17,7 @@ from mixcli.store.hashing import Report, sha256
 from mixcli.store.headers import has_split_experts, model_header, shape_of, template_note
 from mixcli.store.hub_cache import CachedRepo
 from mixcli.store.manifest import About, StoredFile
-from mixcli.store.preflight import check_header
+from mixcli.store.preflight import check_header, family_note
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.formatting import format_bytes
@@ -167,7 +167,11 @@ class GgufJob:
             files=costs,
             download=missing,
             disk=missing + (size if self.needs_repair else 0),
-            notes=(*notes, *template_note(self.choice.header, self.about.name)),
+            notes=(
+                *notes,
+                *template_note(self.choice.header, self.about.name),
+                *family_note(self.choice.header),
+            ),
             named=self.choice.named,
             offered=self.choice.offered,
         )

@@ -45,7 +45,7 @@ def shape_of(header: GgufHeader) -> ModelShape:
     except BadModel as error:
         name = header.architecture[:40] or "nameless"
         raise IntegrityError(
-            f"this is a {name!r} model, and {error}; mixcli runs the Mistral family"
+            f"this is a {name!r} model, which mixcli cannot plan: {error}"
         ) from error
 
 

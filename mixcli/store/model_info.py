@@ -11,6 +11,7 @@ from mixcli.store.catalog import catalog
 from mixcli.store.damaged import Damaged
 from mixcli.store.headers import header_of, prompt_format, shape_of
 from mixcli.store.licenses import License, license_of
+from mixcli.store.preflight import family_note
 from mixcli.store.store import StoredModel
 from mixcli.store.vocabulary import smaller_alike
 from mixcli.system.formatting import count, format_bytes
@@ -53,6 +54,7 @@ class ModelInfo:
     sha256: str
     since: str | None
     files: tuple[str, ...]
+    note: str | None = None
 
     def to_data(self) -> dict[str, object]:
         """Return what --json prints."""
@@ -134,6 +136,7 @@ def model_info(model: StoredModel) -> ModelInfo:
         sha256=about.sha256 if about else model.seen.sha256[0] if model.seen else "",
         since=about.created if about else None,
         files=tuple(str(path) for path in model.parts),
+        note=next(iter(family_note(header)), None),
     )
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import IntegrityError
+from mixcli.store.header_trial import try_header
+from mixcli.store.other_families import check_other_family, untested
 from quantize.errors import CorruptFile, Unsupported
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import GGUFValueType as Kind
@@ -20,7 +22,7 @@ from quantize.sources.gguf_header import GgufHeader, LazyArray
 from quantize.sources.shards import open_shards
 from quantize.wording import shown
 
-ARCHITECTURES = ("llama", "mistral3")
+ARCHITECTURES = ("llama", "mistral3")  # whose rules stand here; other ones llama.cpp judges itself
 TOKENIZERS = ("llama", "gpt2")  # SentencePiece and byte-level BPE
 MAX_LAYERS, MAX_EXPERTS = 512, 1024
 MAX_VOCABULARY = 1 << 20
@@ -73,6 +75,13 @@ def check_header(header: GgufHeader, name: str) -> None:
     """Check a whole model's header that came from elsewhere, as `check_gguf` does; raises IntegrityError with one sentence."""
     _check_architecture(header, name)
     _check_contents(header, name)
+    if header.architecture not in ARCHITECTURES:
+        try_header(header, name)
+
+
+def family_note(header: GgufHeader) -> tuple[str, ...]:
+    """Return what a person is told once of a model's family; nothing for one that mixcli is tested with."""
+    return () if header.architecture in ARCHITECTURES else (untested(header.architecture),)
 
 
 def _check_contents(header: GgufHeader, name: str) -> None:
@@ -82,9 +91,11 @@ def _check_contents(header: GgufHeader, name: str) -> None:
             f"{name} is aligned to {header.alignment} bytes, but llama.cpp needs {DATA_ALIGNMENT}; "
             f"realign it without loss: mixcli convert {name} -o new.gguf"
         )
-    sizes = _sizes(header, name)
+    sizes = _sizes(header, name) if header.architecture in ARCHITECTURES else None
     _check_vocabulary(header, name)
-    _check_tensors(header, sizes, name)
+    _check_types_of_tensors(header, name)
+    if sizes is not None:
+        _check_tensors(header, sizes, name)
 
 
 def _check_types(header: GgufHeader, name: str) -> None:
@@ -105,10 +116,7 @@ def _check_architecture(header: GgufHeader, name: str) -> None:
     if not architecture:
         raise IntegrityError(f"{name} has no general.architecture; it is damaged or not a model")
     if architecture not in ARCHITECTURES:
-        raise IntegrityError(
-            f"{name} is a {architecture[:40]!r} model; mixcli runs the Mistral family "
-            f"(architecture {' or '.join(ARCHITECTURES)})"
-        )
+        check_other_family(header, name)
     if any(_SPLIT_EXPERT.match(tensor.name) for tensor in header.tensors):
         raise IntegrityError(
             f"{name} stores one tensor per expert, as files from December 2023 do, which llama.cpp no longer supports; "
@@ -267,8 +275,7 @@ def _raw_strings(tokens: LazyArray) -> Iterator[bytes]:
         yield raw[start:position]
 
 
-def _check_tensors(header: GgufHeader, sizes: _Sizes, name: str) -> None:
-    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+def _check_types_of_tensors(header: GgufHeader, name: str) -> None:
     for tensor in header.tensors:
         if _VECTOR.search(tensor.name) and tensor.type != Type.F32:
             raise IntegrityError(
@@ -278,8 +285,12 @@ def _check_tensors(header: GgufHeader, sizes: _Sizes, name: str) -> None:
             raise IntegrityError(
                 f"{name}: tensor {tensor.name!r:.80} has type {tensor.type.name}, which llama.cpp cannot multiply"
             )
+
+
+def _check_tensors(header: GgufHeader, sizes: _Sizes, name: str) -> None:
     if header.architecture != "llama":
         return
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
     for tensor_name, shape in _expected(sizes, shapes):
         if tensor_name not in shapes:
             raise IntegrityError(

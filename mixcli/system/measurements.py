@@ -1,4 +1,4 @@
-"""The orders and answers of the processes that measure: one load of a model, and the matrix products of this CPU.
+"""The orders and answers of the processes that measure: one load of a model, its buffers without a load, and the matrix products of this CPU.
 
 Parent and child share these records, each as one line of JSON; neither side needs the other's modules.
 """
@@ -101,6 +101,76 @@ class ProbeAnswer:
 
 
 @dataclass(frozen=True)
+class TrialOrder:
+    """A GGUF header that llama.cpp is to read, and the placements to lay out without memory for them.
+
+    `header` is a file that has neither data nor a vocabulary; `vocabulary` one whose vocabulary is read too, None for none. `gpus` are the names
+    of the plan's GPUs: where this process has no such devices, stand-ins take their place.
+    """
+
+    header: Path
+    vocabulary: Path | None = None
+    placements: tuple[Placement, ...] = ()
+    gpus: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        vocabulary = None if self.vocabulary is None else str(self.vocabulary)
+        placements = [one.to_json() for one in self.placements]
+        return json.dumps(
+            {
+                "header": str(self.header),
+                "vocabulary": vocabulary,
+                "placements": placements,
+                "gpus": self.gpus,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrialOrder":
+        read: dict[str, Any] = json.loads(text)
+        vocabulary = read["vocabulary"]
+        return cls(
+            Path(read["header"]),
+            None if vocabulary is None else Path(vocabulary),
+            tuple(Placement.from_json(one) for one in read["placements"]),
+            tuple(read["gpus"]),
+        )
+
+
+@dataclass(frozen=True)
+class TrialBuffers:
+    """What llama.cpp would allocate for one placement, in bytes: the KV cache of all devices, and compute buffers by device.
+
+    The devices are the order's GPUs and then the host, whose rows of logits count too. `has_stand_ins` says that the GPUs are not here, so that what
+    only they do (work with the host's experts) is not in it.
+    """
+
+    kv: int
+    compute: tuple[int, ...]
+    has_stand_ins: bool = False
+
+
+@dataclass(frozen=True)
+class TrialAnswer:
+    """What came of a trial: the buffers of each placement, in the order's sequence."""
+
+    buffers: tuple[TrialBuffers, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrialAnswer":
+        read: dict[str, Any] = json.loads(text)
+        return cls(
+            tuple(
+                TrialBuffers(one["kv"], tuple(one["compute"]), one["has_stand_ins"])
+                for one in read["buffers"]
+            )
+        )
+
+
+@dataclass(frozen=True)
 class ProductOrder:
     """Which weight types to measure: `rows` of an expert, and the least `bytes` of a stack of experts, which caches should not hold."""
 
@@ -140,4 +210,15 @@ class ProductLine:
         return cls(**json.loads(text))
 
 
-__all__ = ["MIB", "Comparison", "Expected", "ProbeAnswer", "ProbeOrder", "ProductLine", "ProductOrder"]
+__all__ = [
+    "MIB",
+    "Comparison",
+    "Expected",
+    "ProbeAnswer",
+    "ProbeOrder",
+    "ProductLine",
+    "ProductOrder",
+    "TrialAnswer",
+    "TrialBuffers",
+    "TrialOrder",
+]

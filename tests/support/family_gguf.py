@@ -10,11 +10,25 @@ from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.source import Value, f32, flag, text, u32
 from tests.support.small_gguf import vocabulary
 
-N_VOCAB, N_LAYER, N_EMBD, N_FF, N_CTX = 384, 2, 64, 96, 512
+N_VOCAB, N_LAYER, N_EMBD, N_FF, N_CTX = 384, 4, 64, 96, 8192
 N_HEAD, N_HEAD_KV, HEAD, N_EXPERT, N_USED, WINDOW = 4, 2, 32, 8, 2, 16
 FAMILIES = ("gemma3", "qwen3moe", "gpt-oss", "olmoe", "granitemoe")
 
+N_INNER = 2 * N_EMBD  # of a recurrent layer
+
 Shapes = dict[str, tuple[int, ...]]
+RECURRENT: Shapes = {
+    "attn_norm.weight": (N_EMBD,),
+    "ssm_in.weight": (2 * N_INNER, N_EMBD),
+    "ssm_conv1d.weight": (N_INNER, 4),
+    "ssm_conv1d.bias": (N_INNER,),
+    "ssm_x.weight": (4 + 2 * 16, N_INNER),
+    "ssm_dt.weight": (N_INNER, 4),
+    "ssm_dt.bias": (N_INNER,),
+    "ssm_a": (N_INNER, 16),
+    "ssm_d": (N_INNER,),
+    "ssm_out.weight": (N_EMBD, N_INNER),
+}
 
 
 def metadata(family: str) -> dict[str, Value]:
@@ -33,12 +47,18 @@ def metadata(family: str) -> dict[str, Value]:
     if family != "gemma3":
         own |= {"expert_count": u32(N_EXPERT), "expert_used_count": u32(N_USED)}
     if family == "olmoe":
-        own["attention.head_count_kv"] = u32(N_HEAD)
+        own |= {"attention.head_count": u32(N_EMBD // HEAD), "attention.head_count_kv": u32(N_EMBD // HEAD)}
     else:
         own |= {"attention.key_length": u32(HEAD), "attention.value_length": u32(HEAD)}
         own["rope.dimension_count"] = u32(HEAD)
     if family in ("qwen3moe", "gpt-oss"):
         own["expert_feed_forward_length"] = u32(N_FF)
+    if family == "mamba":
+        sizes = {"conv_kernel": 4, "inner_size": N_INNER, "state_size": 16, "time_step_rank": 4}
+        own = {key: own[key] for key in ("block_count", "context_length", "embedding_length")} | {
+            "attention.layer_norm_rms_epsilon": f32(1e-6),
+            **{f"ssm.{key}": u32(size) for key, size in sizes.items()},
+        }
     if family == "granitemoe":
         own |= {"logit_scale": f32(2.0), "expert_shared_feed_forward_length": u32(N_EMBD)}
     return {
@@ -59,11 +79,12 @@ def metadata(family: str) -> dict[str, Value]:
 
 def shapes(family: str) -> Shapes:
     """The tensors of a family, in numpy order."""
-    head = N_EMBD // N_HEAD if family == "olmoe" else HEAD
-    q, kv = N_HEAD * head, (N_HEAD if family == "olmoe" else N_HEAD_KV) * head
+    q, kv = (N_EMBD, N_EMBD) if family == "olmoe" else (N_HEAD * HEAD, N_HEAD_KV * HEAD)
     found: Shapes = {"token_embd.weight": (N_VOCAB, N_EMBD), "output_norm.weight": (N_EMBD,)}
     if family != "gemma3":
         found["output.weight"] = (N_VOCAB, N_EMBD)
+    if family == "mamba":
+        return found | {f"blk.{i}.{name}": shape for i in range(N_LAYER) for name, shape in RECURRENT.items()}
     layer: Shapes = {
         "attn_norm.weight": (N_EMBD,),
         "attn_q.weight": (q, N_EMBD),
@@ -124,7 +145,11 @@ def write(
             continue
         kind = type_of(name)
         values = draw.standard_normal(shape, np.float32) * (0.3 if len(shape) > 1 else 0.1)
-        raw = ((values + ("norm" in name)) if kind == Type.F32 else values.astype(np.float16)).tobytes()
+        if (
+            "norm" in name
+        ):  # Gemma's layers must outweigh its embedding, or a tied output repeats the last token
+            values += 16 if family == "gemma3" and "post" in name else 1
+        raw = values.astype(np.float32 if kind == Type.F32 else np.float16).tobytes()
         entries.append((name, kind, shape, at))
         data.append(raw + bytes(-len(raw) % 32))
         at += len(data[-1])

@@ -13,6 +13,7 @@ from mixcli.engine.sequence import Label, Output, Request
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from profiles.placement import Placement
+from quantize.source import u32
 from tests.support import family_gguf
 
 PLACEMENT = Placement(n_ctx=256, n_batch=64, n_ubatch=64, n_seq_max=16, n_threads=1, n_threads_batch=1)
@@ -24,7 +25,11 @@ NEAR = (
 @pytest.fixture(scope="module", params=("gemma3", "gpt-oss"))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     path = tmp_path_factory.mktemp("window") / "tiny.gguf"
-    with Model.load(family_gguf.write(request.param, path), PLACEMENT) as loaded:
+    all_experts = {
+        "gpt-oss.expert_used_count": u32(family_gguf.N_EXPERT)
+    }  # no rounding may choose another one
+    changes = all_experts if request.param == "gpt-oss" else {}
+    with Model.load(family_gguf.write(request.param, path, changes=changes), PLACEMENT) as loaded:
         yield loaded
 
 
