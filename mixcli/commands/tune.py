@@ -70,12 +70,12 @@ def command(
             f"{subject.label} is not installed, so it cannot be measured; run `mixcli pull {subject.label}`"
         )
     machine = machine_of(*where, shapes=[subject.shape])
-    subject = with_measured_shape(subject, machine, load_options)
     if show:
         rows = evidence(subject.path, machine, request)
         if not rows:
             raise UsageError(f"no measurements of {subject.label} yet; run mixcli tune without --show")
     else:
+        subject = with_measured_shape(subject, machine, load_options)
         plan_or_offer(
             subject.label, subject.shape, machine, request, load_options, in_a_load
         )  # or its refusal

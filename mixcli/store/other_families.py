@@ -32,7 +32,7 @@ _BOUNDS = (
 
 
 def untested(architecture: str) -> str:
-    """Return the sentence that a person is told once of such a model."""
+    """Return the note on such a model, one sentence."""
     return (
         f"mixcli is tested with the Mistral family only; a {architecture} model runs as llama.cpp computes it, "
         "and its memory is what llama.cpp reports"

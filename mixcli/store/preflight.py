@@ -80,7 +80,7 @@ def check_header(header: GgufHeader, name: str) -> None:
 
 
 def family_note(header: GgufHeader) -> tuple[str, ...]:
-    """Return what a person is told once of a model's family; nothing for one that mixcli is tested with."""
+    """Return the note on a model's family; nothing for one that mixcli is tested with."""
     return () if header.architecture in ARCHITECTURES else (untested(header.architecture),)
 
 
