@@ -45,6 +45,13 @@ CASES = (
     ("mixtral-8x7b", "Q4_K_M", 8192, (8192, 8192)),
     ("mixtral-8x7b", "Q4_K_M", 8192, (6144, 12288)),
     ("mixtral-8x22b", "Q4_K_M", 8192, (12288, 12288)),
+    ("mistral-small-4", "Q4_K_M", 8192, (8192,)),
+    ("mistral-small-4", "Q4_K_M", 8192, (12288,)),
+    ("mistral-small-4", "Q4_K_M", 32768, (16384,)),
+    ("mistral-small-4", "Q3_K_M", 8192, (20480,)),
+    ("mistral-small-4", "Q6_K", 8192, (16384,)),
+    ("mistral-small-4", "Q4_K_M", 8192, (8192, 8192)),
+    ("mistral-small-4", "Q4_K_M", 8192, (6144, 12288)),
 )
 
 

@@ -4,9 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from profiles.dimensions import Dimensions
 from profiles.machine import Machine
 from profiles.placement import Placement
-from profiles.shape import MATRICES, ModelShape
+from profiles.shape import MATRICES
 
 Experts = tuple[int, int, int]  # the devices of gate, up and down
 
@@ -34,11 +35,14 @@ class Layout:
         """Whether some experts are on another device than their layer."""
         return any(set(e) != {a} for a, e in zip(self.attention, self.experts, strict=True))
 
-    def shortened(self) -> "Layout":
-        """Return the same with fewer layers: of what repeats itself, one layer or a few in turn, REPEATS times are left."""
+    def shortened(self, n_apart: int = 0) -> "Layout":
+        """Return the same with fewer layers: of what repeats itself, one layer or a few in turn, REPEATS times are left.
+
+        The first `n_apart` layers are of another kind than the rest, and all kept.
+        """
         layers = list(zip(self.attention, self.experts, strict=True))
-        kept: list[tuple[int, Experts]] = []
-        at = 0
+        kept: list[tuple[int, Experts]] = layers[:n_apart]
+        at = n_apart
         while at < len(layers):
             period, n = max(
                 ((p, _repeats(layers, at, p)) for p in PERIODS), key=lambda one: one[0] * (one[1] - REPEATS)
@@ -56,18 +60,21 @@ class Layout:
         placed = (*self.attention, self.output)
         return tuple(float(placed.count(device)) for device in range(self.host))
 
-    def overrides(self, machine: Machine, dense: bool) -> tuple[tuple[str, str], ...]:
+    def overrides(self, machine: Machine, shape: Dimensions) -> tuple[tuple[str, str], ...]:
         """Return tensor overrides (regular expression, buffer type) for experts that are on another device than their layer."""
+        names, suffix = (
+            ("gate_up", "", "down") if shape.is_fused else MATRICES,
+            "_exps" if shape.n_expert else "",
+        )
         groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
         for layer, (home, experts) in enumerate(zip(self.attention, self.experts, strict=True)):
             for device in sorted(set(experts) - {home}):
-                parts = tuple(m for m, at in zip(MATRICES, experts, strict=True) if at == device)
+                parts = tuple(m for m, at in zip(names, experts, strict=True) if at == device and m)
                 groups.setdefault((parts, device), []).append(layer)
-        suffix = "" if dense else "_exps"
         found = []
         for (parts, device), layers in groups.items():
             matrices = parts[0] if len(parts) == 1 else f"({'|'.join(parts)})"
-            everywhere = len(layers) == len(self.attention)
+            everywhere = len(layers) == len(self.attention) - shape.n_layer_dense
             numbers = r"\d+" if everywhere else f"({'|'.join(map(str, layers))})"
             name = "CPU" if device == self.host else machine.gpus[device].name
             found.append((rf"blk\.{numbers}\.ffn_{matrices}{suffix}\.", name))
@@ -83,12 +90,12 @@ def _repeats(layers: Sequence[object], at: int, period: int) -> int:
     return n
 
 
-def on_host(shape: ModelShape, host: int) -> Layout:
+def on_host(shape: Dimensions, host: int) -> Layout:
     """Return the layout with everything in host memory."""
     return Layout(host, (host,) * shape.n_layer, ((host,) * 3,) * shape.n_layer, host)
 
 
-def layout_of(shape: ModelShape, placement: Placement, machine: Machine) -> Layout:
+def layout_of(shape: Dimensions, placement: Placement, machine: Machine) -> Layout:
     """Read a placement back: what llama.cpp makes of it on that machine (llama-model.cpp, load_tensors)."""
     host, n = len(machine.gpus), shape.n_layer
     n_gpu_layers = min(placement.n_gpu_layers, n + 1) if host else 0
@@ -109,10 +116,13 @@ def layout_of(shape: ModelShape, placement: Placement, machine: Machine) -> Layo
     names = {gpu.name: i for i, gpu in enumerate(machine.gpus)} | {"CPU": host}
     rules = [(re.compile(pattern), names[buft]) for pattern, buft in placement.tensor_overrides]
     suffix = "_exps" if shape.n_expert else ""
+    gate, up, down = ("gate_up", "gate_up", "down") if shape.is_fused else MATRICES
 
     def matrix(layer: int, name: str) -> int:
+        if layer < shape.n_layer_dense:
+            return attention[layer]
         tensor = f"blk.{layer}.ffn_{name}{suffix}.weight"
         return next((at for rule, at in rules if rule.search(tensor)), attention[layer])
 
-    experts: Sequence[Experts] = [(matrix(i, "gate"), matrix(i, "up"), matrix(i, "down")) for i in range(n)]
+    experts: Sequence[Experts] = [(matrix(i, gate), matrix(i, up), matrix(i, down)) for i in range(n)]
     return Layout(host, attention, tuple(experts), device(n))

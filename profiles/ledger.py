@@ -4,8 +4,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from profiles.graph import PARTS as LAYER_PARTS
-from profiles.graph import QUANTIZED_KV, BatchShape, Graph, LayerHome
+from profiles.dimensions import Dimensions
+from profiles.graph.model import Graph
+from profiles.graph.nodes import QUANTIZED_KV, BatchShape, LayerHome
 from profiles.layout import Layout
 from profiles.machine import Machine
 from profiles.memory import bytes_kv_layer, bytes_logits, bytes_process, cells
@@ -123,8 +124,7 @@ def compute_key(placement: Placement, layout: Layout, *, staging: bool = True) -
 def _replayed(
     shape: ModelShape, machine: Machine, placement: Placement, layout: Layout, *, staging: bool
 ) -> Sequence[int]:
-    dims = (shape.n_embd, shape.n_ff, shape.n_head, shape.n_head_kv, shape.head_dim_k, shape.head_dim_v)
-    key = (*dims, shape.n_expert, shape.n_expert_used, shape.n_vocab)
+    key = shape.of_a_layer
     n_kv = cells(placement.n_ctx)
     n_tokens = min(placement.n_ubatch, placement.n_batch, n_kv)
     cuda = machine.gpus and machine.gpus[0].kind in ("cuda", "rocm")
@@ -132,7 +132,7 @@ def _replayed(
     # CUDA's prefill kernels read the cache in 16 bits, so a quantized one is converted beside the result (fattn.cu)
     extra = 0
     if cuda and quantized and placement.flash_attn:
-        extra = 2 * n_kv * shape.n_head_kv * (shape.head_dim_k + shape.head_dim_v)
+        extra = 2 * n_kv * shape.n_head_kv * (shape.head_dim_k + (0 if shape.mla else shape.head_dim_v))
     batch = BatchShape(n_tokens, n_kv, placement.flash_attn, placement.type_k, placement.type_v, extra)
     pipeline = len(machine.gpus) > 1 and layout.n_gpu_layers == shape.n_layer + 1 and not layout.has_overrides
     offload = None
@@ -141,14 +141,22 @@ def _replayed(
     on_host = layout.host in layout.attention or any(layout.host in experts for experts in layout.experts)
     if offload is None or not on_host:
         return _peaks(key, batch, layout, None, pipeline, ())
-    # every offloaded matrix is counted at its largest, so layers of different types cannot need more than this says
-    largest = tuple(max(getattr(layer, part) for layer in shape.each_layer()) for part in LAYER_PARTS)
-    return _peaks(key, batch, layout, offload, pipeline, largest)
+    return _peaks(key, batch, layout, offload, pipeline, _largest(shape))
+
+
+def _largest(shape: ModelShape) -> tuple[int, ...]:
+    """Return the bytes of PARTS at their largest, so that layers of different types cannot need more than an offloaded matrix is counted with."""
+    layers, n_dense = shape.each_layer(), shape.n_layer_dense
+    matrices = (max(getattr(layer, matrix) for layer in layers) for matrix in MATRICES)
+    attention = (
+        max((layer.attention for layer in some), default=0) for some in (layers[n_dense:], layers[:n_dense])
+    )
+    return (*matrices, *attention)
 
 
 @lru_cache(maxsize=4096)
 def _peaks(
-    key: tuple[int, ...],
+    key: Dimensions,
     batch: BatchShape,
     layout: Layout,
     offload: int | None,
@@ -156,39 +164,17 @@ def _peaks(
     bytes_parts: tuple[int, ...],
 ) -> Sequence[int]:
     # further layers of the same kind need no more: the allocator does the same again and again
-    return _program(key, batch, layout.shortened(), offload, pipeline).peaks(bytes_parts)
+    return _program(key, batch, layout.shortened(key.n_layer_dense), offload, pipeline).peaks(bytes_parts)
 
 
 @lru_cache(maxsize=1024)
 def _program(
-    key: tuple[int, ...], batch: BatchShape, layout: Layout, offload: int | None, pipeline: bool
+    key: Dimensions, batch: BatchShape, layout: Layout, offload: int | None, pipeline: bool
 ) -> Program:
     homes = zip(layout.attention, layout.experts, strict=True)
     layers = [LayerHome(home, *experts) for home, experts in homes]
-    graph = Graph(_dimensions(key), batch, layers, layout.output, layout.host, offload)
+    graph = Graph(key, batch, layers, layout.output, layout.host, offload)
     return program(graph, layout.host + 1, pipeline=pipeline)
-
-
-def _dimensions(key: tuple[int, ...]) -> ModelShape:
-    """Return a shape that has dimensions only, so that models of equal dimensions share what was simulated."""
-    n_embd, n_ff, n_head, n_head_kv, head_dim_k, head_dim_v, n_expert, n_expert_used, n_vocab = key
-    return ModelShape(
-        n_layer=0,
-        n_embd=n_embd,
-        n_ff=n_ff,
-        n_head=n_head,
-        n_head_kv=n_head_kv,
-        head_dim_k=head_dim_k,
-        head_dim_v=head_dim_v,
-        n_expert=n_expert,
-        n_expert_used=n_expert_used,
-        n_vocab=n_vocab,
-        n_ctx_train=0,
-        bytes_experts=0,
-        bytes_other=0,
-        params_total=0,
-        params_active=0,
-    )
 
 
 def expectation(ledger: Sequence[Account]) -> dict[str, dict[str, int]]:

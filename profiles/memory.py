@@ -1,5 +1,6 @@
 """The memory of a model beside its weights: pure arithmetic."""
 
+from profiles.dimensions import Dimensions
 from profiles.placement import Placement
 from profiles.shape import ModelShape
 
@@ -21,7 +22,7 @@ KV_TYPES = {
 }
 
 
-def kv_types_of(shape: ModelShape) -> tuple[str, ...]:
+def kv_types_of(shape: Dimensions) -> tuple[str, ...]:
     """Return the cache types that a model can have: a head must be whole blocks (llama-context.cpp refuses it otherwise)."""
     return tuple(
         name
@@ -42,10 +43,10 @@ def bytes_cache(n_ctx: int, n_head_kv: int, head_dim: int, kv_type: str) -> int:
 
 
 def bytes_kv_layer(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "f16") -> int:
-    """Return the bytes of one layer's cache: a key and a value per KV head and token."""
+    """Return the bytes of one layer's cache: a key and a value per KV head and token; with latent attention no values (llama-kv-cache.cpp, has_v)."""
     keys = bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_k, type_k)
-    both = keys + bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_v, type_v)
-    return both if shape.measured is None else round(both * shape.measured.kv)
+    values = 0 if shape.mla else bytes_cache(n_ctx, shape.n_head_kv, shape.head_dim_v, type_v)
+    return keys + values if shape.measured is None else round((keys + values) * shape.measured.kv)
 
 
 def bytes_kv(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "f16") -> int:
@@ -53,7 +54,7 @@ def bytes_kv(shape: ModelShape, n_ctx: int, type_k: str = "f16", type_v: str = "
     return shape.n_layer * bytes_kv_layer(shape, n_ctx, type_k, type_v)
 
 
-def bytes_logits(shape: ModelShape, n_rows: int) -> int:
+def bytes_logits(shape: Dimensions, n_rows: int) -> int:
     """Return the bytes of llama.cpp's output buffer on the host, which after a load has one row of logits for every sequence."""
     return 4 * shape.n_vocab * n_rows
 

@@ -62,15 +62,17 @@ class LayerSizes:
 
     @cached_property
     def sizes(self) -> tuple[LayerShape, ...]:
-        """Return the sizes that layers' experts have, the largest first."""
-        return tuple(sorted({_size(layer) for layer in self.layers}, key=lambda layer: -layer.experts))
+        """Return the sizes that layers' experts have, the largest first; layers without experts have none."""
+        sizes = {_size(layer) for layer in self.layers if layer.experts}
+        return tuple(sorted(sizes, key=lambda layer: -layer.experts))
 
     @cached_property
     def counts(self) -> list[tuple[int, ...]]:
         """Return how many layers of each size come before each layer."""
+        places = {size: at for at, size in enumerate(self.sizes)}
         found = [(0,) * len(self.sizes)]
         for layer in self.layers:
-            at = self.sizes.index(_size(layer))
+            at = places.get(_size(layer))
             found.append(tuple(n + (i == at) for i, n in enumerate(found[-1])))
         return found
 
@@ -200,7 +202,7 @@ def at_least(
     pairs = [list(zip(*costs, strict=True)) for costs in zip(there, here, strict=True)]
     stays = 2 * rates.hop + min(max(0.0, a - b) for size in pairs for a, b in size)
     packers = [Packer(goods.sizes, rates, gpu, kind.splits, tight=False) for gpu in gpus]
-    filled = total(there) + 2 * rates.hop * len(goods.layers) - most_saved(packers, counts, room)
+    filled = total(there) + 2 * rates.hop * sum(counts) - most_saved(packers, counts, room)
     return seconds + max(total(map(min, size) for size in pairs) + stays, filled)
 
 
@@ -277,7 +279,10 @@ def _runs(goods: LayerSizes, rates: Rates, gpu: int, start: int, room: int, *, w
         n_bytes = attention + n * goods.bytes_kv_layer
         if n and n_bytes > room:
             return
-        saved = n * (there.layer - here.layer - 2 * rates.hop) - rates.hop
+        n_aside = sum(
+            goods.count(start, end)
+        )  # layers whose experts cost two changes of devices until they are there too
+        saved = n * (there.layer - here.layer) - 2 * rates.hop * n_aside - rates.hop
         yield Run(end, saved + (there.layer_byte - here.layer_byte) * attention, n_bytes)
 
 
@@ -309,6 +314,9 @@ def _place(goods: LayerSizes, run: Segment, host: int) -> list[Experts]:
     left, split = list(run.packed.whole), run.packed.split
     placed: list[Experts] = []
     for layer in reversed(goods.layers[run.start : run.end]):
+        if not layer.experts:
+            placed.append((run.gpu,) * 3)
+            continue
         size = goods.sizes.index(_size(layer))
         if left[size]:
             left[size] -= 1

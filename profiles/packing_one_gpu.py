@@ -84,7 +84,10 @@ class Packer:
         self._tight, self._asked = tight, most
         self.whole = [price(layer, WHOLE) for layer in sizes]
         self.splits = [
-            Split(i, parts, *price(layer, parts)) for i, layer in enumerate(sizes) for parts in splits
+            Split(i, parts, *price(layer, parts))
+            for i, layer in enumerate(sizes)
+            for parts in splits
+            if layer.up or parts[0] == parts[1]  # gate and up may be one tensor
         ]
         self._known: dict[tuple[tuple[int, ...], int], list[Packed]] = {}
 

@@ -146,7 +146,7 @@ def _finish(
         placement,
         n_gpu_layers=layout.n_gpu_layers,
         tensor_split=layout.tensor_split(),
-        tensor_overrides=layout.overrides(machine, dense=not shape.n_expert),
+        tensor_overrides=layout.overrides(machine, shape),
     )
     *gpus, host = accounts(shape, machine, placement, layout, staging_apart=False)
     if any(account.left < 0 for account in gpus):

@@ -55,8 +55,7 @@ class ProductRates:
         share, batches = 1.0, self.dense
         if n_expert:
             share, batches = n_used / n_expert, self.experts
-            # experts see a part of the batch: what counts is the tokens that each gets
-            n_tokens = max(1.0, n_tokens * share * N_EXPERT / N_USED) if n_tokens > 1 else 1.0
+            n_tokens = tokens_at_once(n_tokens, n_expert, n_used)
         operations = 2 * 8 / bits  # a token, for each byte that it needs
         rates = (self.decode * GB * operations, *(rate * TERA for rate in batches))
         return share * operations / _between(n_tokens, rates)
@@ -69,6 +68,16 @@ class ProductRates:
             (few * factor, some * factor, many * factor),
             (few_dense * factor, some_dense * factor, many_dense * factor),
         )
+
+
+def tokens_at_once(n_tokens: float, n_expert: int, n_used: int) -> float:
+    """Return the batch of Mixtral's experts in which each expert gets as many tokens as in a batch of `n_tokens` of this model.
+
+    Experts see a part of the batch: what counts for the rate is the tokens that each gets. A dense model (no experts) sees all.
+    """
+    if n_tokens <= 1 or not n_expert:
+        return n_tokens
+    return max(1.0, n_tokens * n_used / n_expert * N_EXPERT / N_USED)
 
 
 def _between(n_tokens: float, rates: tuple[float, ...]) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from profiles.errors import BadRequest, DoesNotFit
-from profiles.graph import QUANTIZED_KV
+from profiles.graph.nodes import QUANTIZED_KV
 from profiles.layout import on_host
 from profiles.ledger import accounts
 from profiles.machine import Machine

@@ -39,13 +39,18 @@ def reserve(
     host = len(machine.gpus)
     most, most_host = [Kept()] * host, 0
     parts = ("attention", "gate", "up", "down")
-    largest = LayerShape(*(max(getattr(one, part) for one in shape.each_layer()) for part in parts))
+    layers = (
+        shape.each_layer()[shape.n_layer_dense :] or shape.each_layer()
+    )  # what a leading dense layer needs, the ledger says
+    largest = LayerShape(*(max(getattr(one, part) for one in layers) for part in parts))
     for layout, used in _typical(machine, kind):
         n_layer = len(layout.attention)
         enough = shape.bytes_other + n_layer * (
             largest.attention + largest.experts
         )  # a shape whose layers are more than the whole is not believed
-        short = replace(shape, n_layer=n_layer, layers=(largest,) * n_layer, bytes_other=enough)
+        short = replace(
+            shape, n_layer=n_layer, n_layer_dense=0, layers=(largest,) * n_layer, bytes_other=enough
+        )
         *gpus, there = compute_of(short, machine, placement, layout)
         most_host = max(most_host, there)
         for gpu, n_bytes in enumerate(gpus):

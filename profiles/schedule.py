@@ -10,7 +10,8 @@ from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from profiles.graph import Graph, Share, Tensor
+from profiles.graph.model import Graph
+from profiles.graph.nodes import Share, Tensor
 
 ALIGNMENT = 32  # of the CPU's buffers; CUDA's 128 makes a difference of bytes
 PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES: inputs are kept so often when several GPUs work in a pipeline

@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 from itertools import product
 from typing import TypeVar
 
-from profiles.graph import QUANTIZED_KV
+from profiles.graph.nodes import QUANTIZED_KV
 from profiles.layout import Layout, on_host
 from profiles.machine import Machine
 from profiles.memory import bytes_kv, bytes_kv_layer, bytes_logits, bytes_process, cells

@@ -3,16 +3,19 @@
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
-from profiles.errors import BadModel, shown
+from profiles.dimensions import Dimensions, Numbers, read_dimensions
+from profiles.errors import BadModel
 
 # what a tensor does -> a part of its name; the first that matches
 CLASSES = (
     ("norms", "_norm."),
     ("experts", "_exps."),
+    ("shared experts", "_shexp."),
     ("router", "ffn_gate_inp."),
+    ("router", "exp_probs_b."),
     ("feed forward", "ffn_"),
     ("attention", "attn_"),
     ("embedding", "token_embd."),
@@ -31,9 +34,10 @@ def tensor_class(name: str) -> str:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """Bytes of one layer: `attention` with norms and router, and the three feed-forward matrices (all experts of each).
+    """Bytes of one layer: the three feed-forward matrices (all experts of each), and in `attention` all else, which every token reads.
 
-    `types` are those of the three matrices' weights, "" for one that is not known.
+    That is attention with norms and router, shared experts, and the feed-forward part of a mixture's leading dense layers, whose matrices here
+    are 0. Where gate and up are one tensor, its bytes are in `gate`. `types` are those of the three matrices' weights, "" for one that is not known.
     """
 
     attention: int
@@ -44,7 +48,7 @@ class LayerShape:
 
     @cached_property
     def experts(self) -> int:
-        """Return the bytes of the whole feed-forward part."""
+        """Return the bytes of the three matrices."""
         return self.gate + self.up + self.down
 
 
@@ -70,30 +74,18 @@ class Measured:
         return [round(n_bytes * ratio) for n_bytes, ratio in zip(found, self.ratios, strict=True)]
 
 
-@dataclass(frozen=True)
-class ModelShape:
+@dataclass(frozen=True, kw_only=True)
+class ModelShape(Dimensions):
     """The dimensions and sizes of one model.
 
-    Counts are plain numbers, `bytes_*` are bytes on disk (and in memory, unless repacked). `n_expert` is 0 for a dense model.
-    `head_dim_k` and `head_dim_v` are elements of one head's key and value. `layers` has the bytes of each layer, which differ;
+    `bytes_*` are bytes on disk (and in memory, unless repacked). `layers` has the bytes of each layer, which differ;
     without it (a model of which only the total is known) all layers are taken as equal. `bytes_embedding` stays in host memory,
     `bytes_output` (with the last norm) is the output layer; where `tied`, that is the embedding once more. `attention_types` and
-    `output_types` are the types of weights in all layers' attention and in the output layer, with their bytes, where they are known. `bytes_tokenizer` is what
-    a tokenizer beside llama.cpp's own takes in the host process. `architecture` is GGUF's name for it; `measured` corrects the memory of a model of
-    another family than Mistral's.
+    `output_types` are the types of weights that every token reads in the layers, and in the output layer, with their bytes, where they are known.
+    `bytes_tokenizer` is what a tokenizer beside llama.cpp's own takes in the host process; `measured` corrects the memory of a model of another
+    family than Mistral's.
     """
 
-    n_layer: int
-    n_embd: int
-    n_ff: int
-    n_head: int
-    n_head_kv: int
-    head_dim_k: int
-    head_dim_v: int
-    n_expert: int
-    n_expert_used: int
-    n_vocab: int
-    n_ctx_train: int
     bytes_experts: int
     bytes_other: int
     params_total: int
@@ -105,7 +97,6 @@ class ModelShape:
     attention_types: tuple[tuple[str, int], ...] = ()
     output_types: tuple[tuple[str, int], ...] = ()
     bytes_tokenizer: int = 0
-    architecture: str = "llama"
     measured: Measured | None = None
 
     @property
@@ -187,38 +178,29 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
     Parameters count as llama.cpp counts them: every tensor's elements; active ones leave out the experts that a token does not use.
     Every number is only a claim: BadModel for one that the tensors, or the others, contradict.
     """
-    read = _Numbers(metadata)
-    n_embd, n_head = read.count("embedding_length", 1), read.count("attention.head_count", 1)
-    n_layer = read.count("block_count", 1)
-    n_expert, n_expert_used = read.count("expert_count", 0, 0), read.count("expert_used_count", 0, 0)
-    head_dim = n_embd // n_head
-    count = _Count()
-    for name, n_elements, n_bytes, type_ in tensors:
+    listed = list(tensors)
+    n_embd = Numbers(metadata).count("embedding_length", 1)
+    n_vocab = next((n // n_embd for name, n, _, _ in listed if name == "token_embd.weight"), 0)
+    dimensions = read_dimensions(metadata, {name for name, *_ in listed}, n_vocab)
+    count = _Count(dimensions.n_layer_dense)
+    for name, n_elements, n_bytes, type_ in listed:
         count.add(name, n_elements, n_bytes, type_)
-    if n_layer > len(count.layers):
+    if dimensions.n_layer > len(count.layers):
         raise BadModel(
-            f"{read.key('block_count')} is {n_layer:,}, but the file has tensors of {len(count.layers):,} layers; it is damaged"
+            f"{dimensions.architecture}.block_count is {dimensions.n_layer:,}, "
+            f"but the file has tensors of {len(count.layers):,} layers; it is damaged"
         )
-    n_vocab = count.embedding_elements // n_embd
+    n_expert = dimensions.n_expert
+    active = count.params_experts * min(dimensions.n_expert_used, n_expert) // n_expert if n_expert else 0
     return ModelShape(
-        n_layer=n_layer,
-        n_embd=n_embd,
-        n_ff=read.count("feed_forward_length", 0, 0),
-        n_head=n_head,
-        n_head_kv=read.count("attention.head_count_kv", 1, n_head),
-        head_dim_k=read.count("attention.key_length", 1, head_dim),
-        head_dim_v=read.count("attention.value_length", 1, head_dim),
-        n_expert=n_expert,
-        n_expert_used=n_expert_used,
-        n_vocab=n_vocab,
-        n_ctx_train=read.count("context_length", 0, 0),
+        **{field.name: getattr(dimensions, field.name) for field in fields(Dimensions)},
         bytes_experts=count.bytes_experts,
         bytes_other=count.bytes_other,
         params_total=count.params_experts + count.params_other,
-        params_active=count.params_other
-        + (count.params_experts * min(n_expert_used, n_expert) // n_expert if n_expert else 0),
+        params_active=count.params_other + active,
         layers=tuple(
-            LayerShape(**count.layers.get(i, _EMPTY), types=count.types_of(i)) for i in range(n_layer)
+            LayerShape(**count.layers.get(i, _EMPTY), types=count.types_of(i))
+            for i in range(dimensions.n_layer)
         ),
         bytes_embedding=count.bytes_embedding,
         bytes_output=count.bytes_output if count.has_output else count.bytes_output + count.bytes_embedding,
@@ -226,57 +208,22 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
         attention_types=tuple(sorted(count.attention_types.items())),
         output_types=count.output_types,
         bytes_tokenizer=BYTES_TEKKEN * n_vocab if metadata.get("tokenizer.ggml.pre") == "tekken" else 0,
-        architecture=read.architecture,
     )
 
 
-MAX_COUNT = 1 << 31  # no dimension of a model comes near
-MAX_PER_LAYER = 1 << 10  # values of an array that has one for each layer
 _EMPTY = dict.fromkeys(("attention", *MATRICES), 0)
 
 
-class _Numbers:
-    """Reads dimensions from metadata; every complaint names the key and its value."""
-
-    def __init__(self, metadata: Mapping[str, object]) -> None:
-        architecture = metadata.get("general.architecture")
-        if not isinstance(architecture, str):
-            raise BadModel("the model has no general.architecture")
-        self._metadata, self.architecture = metadata, architecture[:40]
-
-    def key(self, key: str) -> str:
-        return f"{self.architecture}.{key}"
-
-    def count(self, key: str, least: int, default: int | None = None) -> int:
-        """Return a whole number, or the one that a value per layer repeats."""
-        value = self._metadata.get(self.key(key), default)
-        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-            value = self._repeated(key, value)
-        if value is None:
-            raise BadModel(f"the model has no {self.key(key)}")
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < MAX_COUNT:
-            raise BadModel(
-                f"{self.key(key)} is {shown(value)}; it must be a whole number of at least {least}"
-            )
-        return value
-
-    def _repeated(self, key: str, values: Sequence[object]) -> object:
-        if not 0 < len(values) <= MAX_PER_LAYER:
-            raise BadModel(f"{self.key(key)} has {len(values):,} values; it must have 1 to {MAX_PER_LAYER:,}")
-        if any(value != values[0] for value in values):
-            raise BadModel(f"{self.key(key)} differs between layers, which mixcli does not support")
-        return values[0]
-
-
 class _Count:
-    """Sums over a tensor list."""
+    """Sums over a tensor list; the feed-forward part of the first `n_layer_dense` layers stays with their attention."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_layer_dense: int) -> None:
+        self._n_layer_dense = n_layer_dense
         self.layers: dict[
             int, dict[str, int]
         ] = {}  # only what tensors name: their number is bounded by the file
         self.bytes_experts = self.bytes_other = self.params_experts = self.params_other = 0
-        self.bytes_embedding = self.embedding_elements = self.bytes_output = 0
+        self.bytes_embedding = self.bytes_output = 0
         self.has_output = False
         self.matrix_types: dict[tuple[int, str], str] = {}
         self.attention_types: Counter[str] = Counter()
@@ -294,9 +241,11 @@ class _Count:
             self.bytes_other += n_bytes
             self.params_other += n_elements
         layer, part = _place(name)
+        if layer is not None and layer < self._n_layer_dense:
+            part = "attention"
         if layer is None:
             if name == "token_embd.weight":
-                self.bytes_embedding, self.embedding_elements = n_bytes, n_elements
+                self.bytes_embedding = n_bytes
             elif part == "output":
                 self.bytes_output += n_bytes
                 self.has_output |= name == "output.weight"
@@ -316,7 +265,7 @@ def _place(name: str) -> tuple[int | None, str]:
         return None, "output" if name.startswith("output") else "embedding"
     number, _, rest = name.removeprefix("blk.").partition(".")
     stem = rest.partition(".")[0].removesuffix("_exps")
-    matrix = stem.removeprefix("ffn_")
+    matrix = {"ffn_gate_up": "gate"}.get(stem, stem.removeprefix("ffn_"))
     part = matrix if stem.startswith("ffn_") and matrix in MATRICES else "attention"
     return (int(number) if number.isdecimal() and len(number) < 6 else None), part
 

@@ -17,7 +17,7 @@ from profiles.layout import Layout
 from profiles.machine import Machine
 from profiles.memory import bytes_kv_layer, cells
 from profiles.placement import Placement
-from profiles.rates import BITS_OF_TYPE, GB
+from profiles.rates import BITS_OF_TYPE, GB, tokens_at_once
 from profiles.request import TOGETHER, WORK, Purpose, work_of
 from profiles.shape import MATRICES, LayerShape, ModelShape
 
@@ -106,8 +106,8 @@ class Rates:
         total += self.devices[layout.output].output_byte * shape.bytes_output
         for layer, home, experts in zip(shape.each_layer(), layout.attention, layout.experts, strict=True):
             total += self.attention(home, layer.attention)
-            for number, at in enumerate(experts):
-                total += self.matrix(at, layer, number)
+            if layer.experts:
+                total += sum(self.matrix(at, layer, number) for number, at in enumerate(experts))
         return total
 
 
@@ -201,7 +201,7 @@ def decode_rates(
     `depth` is how many tokens are in the cache; half of the context where nothing is known.
     """
     share = 1 / at_once
-    used = share * (1 - (1 - shape.n_expert_used / shape.n_expert) ** at_once) if shape.n_expert else share
+    used = share * _touched(shape, at_once)
     n_cells = cells(placement.n_ctx) // 2 if depth is None else min(depth, cells(placement.n_ctx))
     kv = bytes_kv_layer(shape, n_cells, placement.type_k, placement.type_v)
 
@@ -248,24 +248,36 @@ def prefill_rates(
     tokens = placement.n_ubatch if read is None or machine.gpus else min(read, placement.n_ubatch)
     depth = min(read or tokens, placement.n_ctx) / 2
     attention_ops, matrix_ops = _operations(shape)
-    filled = PREFILL_EFFICIENCY["gpu"] * tokens / (tokens + HALF_FILLED)
+    a_matrix = tokens_at_once(tokens, shape.n_expert, shape.n_expert_used)
+    filled, filled_experts = (PREFILL_EFFICIENCY["gpu"] * n / (n + HALF_FILLED) for n in (tokens, a_matrix))
+    matrix_read = _mean_matrix(shape) * _touched(shape, tokens) / tokens
     slower = REPACKED_PREFILL if _by_constants(machine, placement) else 1.0
     usual = machine.rates.usual
     host_rate = (
         (usual.experts[-1] if usual else machine.host_tflops * PREFILL_EFFICIENCY["host"]) * 1e12 * slower
     )
-    rates = [gpu.tflops * 1e12 * filled for gpu in machine.gpus]
-    devices = [DeviceRates(attention_ops / rate, 0.0, matrix_ops / rate) for rate in rates]
+    # many thin experts are bound by what is read of them
+    matrices = [
+        max(
+            matrix_ops / (gpu.tflops * 1e12 * filled_experts),
+            matrix_read / (gpu.bandwidth * GB * DECODE_EFFICIENCY["gpu"]),
+        )
+        for gpu in machine.gpus
+    ]
+    devices = [
+        DeviceRates(attention_ops / (gpu.tflops * 1e12 * filled), 0.0, matrix)
+        for gpu, matrix in zip(machine.gpus, matrices, strict=True)
+    ]
     layer_byte, matrix_byte = (ops / host_rate for ops in _operations_a_byte(shape))
     cache = _attention(shape, machine, placement, depth, several=True)
     there = DeviceRates(cache, layer_byte, matrix_byte=matrix_byte)
     there, by_type = _by_type(shape, machine, placement, tokens, there)
     offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
     if offload is not None and placement.op_offload and tokens >= 32:
-        # llama.cpp copies the host's experts to that GPU whether it is faster or not
+        # llama.cpp copies those of the host's experts that are used to that GPU, whether it is faster or not
         link = machine.gpus[offload].link * (MAPPED_LINK if placement.load_mode == "mmap" else 1.0)
-        copied = 1 / (link * GB) / tokens
-        there = replace(there, matrix=matrix_ops / rates[offload], matrix_byte=copied)
+        copied = _touched(shape, tokens) / (link * GB) / tokens
+        there = replace(there, matrix=matrices[offload], matrix_byte=copied)
         by_type = dict.fromkeys(by_type, copied)
     there = replace(there, output_byte=0.0)  # only the last token's
     # the last layer's experts too see only tokens whose logits are wanted (llama.cpp, inp_out_ids); a share of every layer's is as good
@@ -294,23 +306,31 @@ def _attention_operations(shape: ModelShape) -> float:
     return 2.0 * shape.n_head * (shape.head_dim_k + shape.head_dim_v)
 
 
+def _touched(shape: ModelShape, n_tokens: float) -> float:
+    """Return the share of the experts that so many tokens use together, each choosing evenly and alone; 1 for a dense model."""
+    return 1 - (1 - shape.n_expert_used / shape.n_expert) ** n_tokens if shape.n_expert else 1.0
+
+
+def _mean_matrix(shape: ModelShape) -> float:
+    """Return the bytes of a matrix, with all its experts, in the mean of the layers that have some."""
+    layers = [layer.experts for layer in shape.each_layer() if layer.experts]
+    return sum(layers) / (len(MATRICES) * max(1, len(layers)))
+
+
 def _operations(shape: ModelShape) -> tuple[float, float]:
-    """Return a token's operations with the attention weights of a layer, and with one of its expert matrices."""
-    heads = 2 * shape.head_dim_k * (shape.n_head + shape.n_head_kv)
-    return 2.0 * shape.n_embd * heads, 2.0 * shape.n_embd * shape.n_ff * max(1, shape.n_expert_used)
+    """Return a token's operations with what every token reads of a layer, and with one of its expert matrices."""
+    n_dense = shape.n_layer_dense
+    fixed = (shape.n_layer - n_dense) * shape.fixed_elements(is_dense=False) + n_dense * shape.fixed_elements(
+        is_dense=True
+    )
+    return 2.0 * fixed / shape.n_layer, 2.0 * shape.n_embd * shape.expert_width * max(1, shape.n_expert_used)
 
 
 def _operations_a_byte(shape: ModelShape) -> tuple[float, float]:
     """Return the same for each byte: the host's arithmetic is priced by bytes, as the more bits a weight has, the longer it is unpacked."""
-    attention, matrix = _operations(shape)
-    layers = shape.each_layer()
-    of_attention, of_experts = (
-        sum(sizes) for sizes in zip(*((one.attention, one.experts) for one in layers), strict=True)
-    )
-    return (
-        shape.n_layer * attention / max(1, of_attention),
-        len(MATRICES) * shape.n_layer * matrix / max(1, of_experts),
-    )
+    fixed, matrix = _operations(shape)
+    of_fixed = sum(layer.attention for layer in shape.each_layer()) / shape.n_layer
+    return fixed / max(1, of_fixed), matrix / max(1, _mean_matrix(shape))
 
 
 def _host_decode(machine: Machine) -> float:

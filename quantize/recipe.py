@@ -67,23 +67,34 @@ _NOT_MADE = frozenset({_T.I8, _T.I16, _T.I32, _T.I64, _T.F64, _T.Q8_1, _T.Q8_K})
 MAX_PATTERN = 1 << 10  # characters; std::regex recurses, and a long one would end the process
 _PLAIN_NAME = re.compile(r"[\x21-\x7e]+")
 
-# The hyperparameters that type rules may look at, each with the largest value that llama.cpp takes without aborting.
+# The hyperparameters that llama.cpp's loader and the type rules look at, each with the largest value that llama.cpp takes without aborting;
+# of those in the second table the file may lack some.
 _HPARAMS = {
-    "llama.block_count": 512,
-    "llama.context_length": 1 << 31,
-    "llama.embedding_length": 1 << 24,
-    "llama.feed_forward_length": 1 << 24,
-    "llama.attention.head_count": 1 << 16,
-    "llama.attention.head_count_kv": 1 << 16,
-    "llama.expert_count": 512,
-    "llama.expert_used_count": 512,
+    "block_count": 512,
+    "context_length": 1 << 31,
+    "embedding_length": 1 << 24,
+    "attention.head_count": 1 << 16,
 }
 _OPTIONAL = {
-    "llama.attention.head_count_kv",
-    "llama.expert_count",
-    "llama.expert_used_count",
-    "llama.feed_forward_length",
+    "feed_forward_length": 1 << 24,
+    "attention.head_count_kv": 1 << 16,
+    "attention.key_length": 1 << 16,
+    "attention.value_length": 1 << 16,
+    "rope.dimension_count": 1 << 16,
+    "expert_count": 512,
+    "expert_used_count": 512,
 }
+_LATENT = {
+    "attention.q_lora_rank": 1 << 16,
+    "attention.kv_lora_rank": 1 << 16,
+    "attention.key_length_mla": 1 << 16,
+    "attention.value_length_mla": 1 << 16,
+    "expert_feed_forward_length": 1 << 24,
+    "expert_shared_count": 1 << 16,
+    "leading_dense_block_count": 512,
+}
+ARCHITECTURES = {"llama": {}, "mistral3": {}, "mistral4": _LATENT, "deepseek2": _LATENT}
+_MAY_BE_ZERO = re.compile("expert|lora|leading")
 
 _LOG_LINE = re.compile(
     r"^\[ *\d+/ *\d+\] (\S+) +- \[[^]]*\], type = +(\S+), size =[^(\n]*(?:\((\S+)\))?$", re.MULTILINE
@@ -212,37 +223,38 @@ def _write_stand_in(model: ModelSource, path: Path) -> None:
 
 def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
     """Pick the few keys that llama.cpp's loader and the type rules look at, in ranges on which it does not abort."""
-    kept = {}
-    architecture = metadata.get("general.architecture")
-    if architecture is None or architecture.value != "llama":
-        found = "none" if architecture is None else architecture.value
+    named = metadata.get("general.architecture")
+    if named is None or named.value not in ARCHITECTURES:
+        found = "none" if named is None else named.value
         raise Unsupported(
-            f"the architecture is {found!r:.40}, but only 'llama' (Mistral, Mixtral, Llama) can be quantized."
+            f"the architecture is {found!r:.40}, but only {', '.join(ARCHITECTURES)} (Mistral, Mixtral, Llama) can be quantized."
         )
-    kept["general.architecture"] = architecture
-    for key, limit in _HPARAMS.items():
-        value = metadata.get(key)
+    kept, prefix = {"general.architecture": named}, f"{named.value}."
+    for key, limit in {**_HPARAMS, **_OPTIONAL, **ARCHITECTURES[named.value]}.items():
+        value = metadata.get(prefix + key)
         if value is None:
-            if key in _OPTIONAL:
+            if key not in _HPARAMS:
                 continue
-            raise CorruptFile(f"the model has no {key}; download it from another source.")
-        least = 0 if "expert" in key else 1
+            raise CorruptFile(f"the model has no {prefix}{key}; download it from another source.")
+        least = 0 if _MAY_BE_ZERO.search(key) else 1
         number = _one(value.value)
         if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= limit:
-            raise CorruptFile(f"{key} is {shown(value.value)}; it must be {least} to {limit:,}.")
-        kept[key] = u32(number)
+            raise CorruptFile(f"{prefix}{key} is {shown(value.value)}; it must be {least} to {limit:,}.")
+        kept[prefix + key] = u32(number)
     n_expert, n_used = (
-        kept[key].value if key in kept else 0 for key in ("llama.expert_count", "llama.expert_used_count")
+        kept[key].value if key in kept else 0
+        for key in (f"{prefix}expert_count", f"{prefix}expert_used_count")
     )
     if n_used > n_expert or (n_expert and not n_used):
         raise CorruptFile(f"{n_used} of {n_expert} experts are used, which is invalid.")
-    epsilon = metadata.get("llama.attention.layer_norm_rms_epsilon")
+    key = f"{prefix}attention.layer_norm_rms_epsilon"
+    epsilon = metadata.get(key)
     if epsilon is None or not isinstance(epsilon.value, float) or not isfinite(epsilon.value):
         found = "none" if epsilon is None else shown(epsilon.value)
         raise CorruptFile(
-            f"the model's llama.attention.layer_norm_rms_epsilon is {found}; it must be a finite number; download it from another source."
+            f"the model's {key} is {found}; it must be a finite number; download it from another source."
         )
-    return kept | {"llama.attention.layer_norm_rms_epsilon": f32(epsilon.value)}
+    return kept | {key: f32(epsilon.value)}
 
 
 def _one(value: object) -> object:

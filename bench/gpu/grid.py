@@ -165,7 +165,7 @@ def experts_aside(cell: Cell) -> Placement | None:
 
 def _fitting(cell: Cell, layout: Layout) -> Placement | None:
     shape = cell.subject.shape
-    overrides = layout.overrides(cell.machine, dense=not shape.n_expert)
+    overrides = layout.overrides(cell.machine, shape)
     placement = replace(cell.base(), n_gpu_layers=layout.n_gpu_layers, tensor_overrides=overrides)
     ledger = accounts(shape, cell.machine, placement, layout)
     return placement if all(account.left >= 0 for account in ledger) else None

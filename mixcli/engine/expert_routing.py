@@ -18,7 +18,7 @@ N_BATCH = 256
 
 @dataclass(frozen=True)
 class ExpertRouting:
-    """How often each layer's router chose each expert for `n_tokens` tokens: a tuple of counts for each layer."""
+    """How often each layer's router chose each expert for `n_tokens` tokens: a tuple of counts for each layer, all 0 for a dense one."""
 
     n_expert: int
     n_expert_used: int
@@ -50,7 +50,8 @@ def routing(model: Model, placement: Placement, tokens: Sequence[int], first: in
 
     Raises UsageError for a dense model and DoesNotFit without room for a second, small context.
     """
-    n_expert = int(model.metadata("llama.expert_count") or 0)
+    architecture = model.metadata("general.architecture")
+    n_expert = int(model.metadata(f"{architecture}.expert_count") or 0)
     if not n_expert:
         raise UsageError(f"{model.path.name} is a dense model: it has no experts")
     tap = _Counts(model.n_layer, n_expert, first)
@@ -70,7 +71,7 @@ def routing(model: Model, placement: Placement, tokens: Sequence[int], first: in
             context.decode(batch)
     return ExpertRouting(
         n_expert,
-        int(model.metadata("llama.expert_used_count") or 0),
+        int(model.metadata(f"{architecture}.expert_used_count") or 0),
         len(tokens) - first,
         tuple(tuple(layer) for layer in tap.counts.tolist()),
     )

@@ -10,7 +10,6 @@ from dataclasses import replace
 from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.report import Subject
 from mixcli.store.header_trial import try_header
-from mixcli.store.preflight import ARCHITECTURES
 from mixcli.system.measurements import TrialBuffers
 from profiles.layout import layout_of
 from profiles.ledger import compute_key, compute_of
@@ -21,6 +20,7 @@ from profiles.planner import MIN_CTX, Plan, plan_if_it_fits
 from profiles.request import PlanRequest
 from profiles.search import SMALL_UBATCHES
 from profiles.shape import Measured, ModelShape
+from profiles.tensors import ARCHITECTURES
 from quantize.sources.gguf_header import GgufHeader
 
 MAX_TRIALS = 6  # plans that are measured; two usually suffice

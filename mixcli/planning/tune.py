@@ -92,7 +92,8 @@ def _with_other_experts(
 def layers_on_gpus(subject: Subject, machine: Machine, placement: Placement) -> int:
     """Count the layers that have some of their experts on a GPU."""
     layout = layout_of(subject.shape, placement, machine)
-    return sum(set(experts) != {layout.host} for experts in layout.experts)
+    layers = zip(subject.shape.each_layer(), layout.experts, strict=True)
+    return sum(set(at) != {layout.host} for layer, at in layers if layer.experts)
 
 
 def _with_other_threads(machine: Machine, base: Placement) -> Iterator[tuple[str, Placement]]:

@@ -7,7 +7,7 @@ from profiles.models import ModelFacts
 from profiles.shape import ModelShape, model_shape
 from quantize.ggml_types import row_bytes
 from quantize.recipe import choose_types
-from quantize.source import ModelSource, TensorSource, Value, f32, text, u32
+from quantize.source import ModelSource, TensorSource, Value, f32, flag, text, u32
 
 RMS_EPSILON = 1e-5  # of all Mistral models; only has to be there
 
@@ -18,15 +18,21 @@ def source_of(facts: ModelFacts) -> ModelSource:
     def nothing(start: int, stop: int) -> object:
         raise NotImplementedError(f"rows {start} to {stop} requested of a model that is not installed")
 
-    metadata: dict[str, Value] = {
-        key: text(value) if isinstance(value, str) else u32(value) for key, value in facts.metadata().items()
-    }
+    metadata = {key: _value(value) for key, value in facts.metadata().items()}
     metadata[f"{facts.architecture}.attention.layer_norm_rms_epsilon"] = f32(RMS_EPSILON)
     tensors = [
         TensorSource(name, shape, "BF16", nothing, name)  # type: ignore[arg-type]
         for name, shape in facts.tensors()
     ]
     return ModelSource(metadata, tensors, fingerprint=repr(asdict(facts)))
+
+
+def _value(value: str | float | bool) -> Value:
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, bool):
+        return flag(value)
+    return f32(value) if isinstance(value, float) else u32(value)
 
 
 def unseen_shape(facts: ModelFacts, file_type: str) -> ModelShape:

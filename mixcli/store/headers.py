@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixcli.errors import IntegrityError
+from profiles.dimensions import Dimensions, read_dimensions
 from profiles.errors import BadModel
 from profiles.shape import ModelShape, model_shape
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
@@ -35,16 +36,32 @@ def header_of(paths: Sequence[Path]) -> GgufHeader:
         raise IntegrityError(str(error)) from error
 
 
+def dimensions_of(header: GgufHeader, n_vocab: int) -> Dimensions:
+    """Return the dimensions of a header with a vocabulary of that size; IntegrityError for one that lacks what every model says of itself."""
+    try:
+        return read_dimensions(_plain(header), {tensor.name for tensor in header.tensors}, n_vocab)
+    except BadModel as error:
+        raise _cannot_plan(header, error) from error
+
+
 def shape_of(header: GgufHeader) -> ModelShape:
     """Return the planner's view of a header; IntegrityError for one that lacks what every model says of itself."""
     try:
         return model_shape(
-            {key: value.value for key, value in header.metadata.items()},
+            _plain(header),
             ((tensor.name, tensor.n_elements, tensor.n_bytes, tensor.type.name) for tensor in header.tensors),
         )
     except BadModel as error:
-        name = header.architecture[:40] or "nameless"
-        raise IntegrityError(f"this is a {name!r} model, which mixcli cannot plan: {error}") from error
+        raise _cannot_plan(header, error) from error
+
+
+def _plain(header: GgufHeader) -> dict[str, object]:
+    return {key: value.value for key, value in header.metadata.items()}
+
+
+def _cannot_plan(header: GgufHeader, error: BadModel) -> IntegrityError:
+    name = header.architecture[:40] or "nameless"
+    return IntegrityError(f"this is a {name!r} model, which mixcli cannot plan: {error}")
 
 
 def has_split_experts(header: GgufHeader) -> bool:

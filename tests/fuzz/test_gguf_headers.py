@@ -1,7 +1,5 @@
 """Hostile GGUF headers: `show`, `list` and `plan` end with a code of the table, and what preflight lets through does not crash llama.cpp."""
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -20,24 +18,27 @@ from quantize.ggml_types import row_bytes
 from quantize.source import Value
 from tests.fuzz.budget import check_refusal, for_a_while, mixcli_here
 from tests.fuzz.values import edited, edits, gguf_values, integers
-from tests.mixcli.store.test_preflight import sound
+from tests.support.family import FAMILY, parts_of
+from tests.support.loader import Loader
 
 pytestmark = pytest.mark.slow
 
-METADATA, TENSORS = sound()
+MODELS = {name: parts_of(facts) for name, facts in FAMILY.items()}
 OTHER_KEYS = [
     "general.alignment", "general.file_type", "general.name", "general.license", "general.type", "general.quantization_version", "general.tags",
     "split.no", "split.count", "split.tensors.count", "tokenizer.chat_template", "tokenizer.ggml.pre", "tokenizer.ggml.merges",
     "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.unknown_token_id", "tokenizer.ggml.padding_token_id",
-    "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_space_prefix", "tokenizer.ggml.precompiled_charsmap", "llama.attention.key_length",
-    "llama.attention.value_length", "llama.attention.sliding_window", "llama.attention.causal", "llama.attention.scale", "llama.rope.dimension_count", "llama.rope.freq_base",
-    "llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scaling.original_context_length", "llama.rope.scaling.attn_factor",
-    "llama.expert_shared_count", "llama.expert_group_count", "llama.expert_group_used_count", "llama.expert_weights_scale", "llama.expert_gating_func",
-    "llama.expert_feed_forward_length", "llama.vocab_size", "llama.nextn_predict_layers", "llama.leading_dense_block_count", "llama.interleave_moe_layer_step",
-    "llama.attention.temperature_scale", "llama.attention.layer_norm_epsilon", "llama.pooling_type", "llama.logit_scale", "llama.embedding_scale",
+    "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_space_prefix", "tokenizer.ggml.precompiled_charsmap",
 ]  # fmt: skip
-KEYS = [*METADATA, *OTHER_KEYS]
-
+# of each architecture, after its name and a dot
+ARCHITECTURE_KEYS = [
+    "attention.key_length", "attention.value_length", "attention.sliding_window", "attention.causal", "attention.scale", "rope.dimension_count", "rope.freq_base",
+    "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.attn_factor", "rope.scaling.yarn_log_multiplier",
+    "expert_shared_count", "expert_group_count", "expert_group_used_count", "expert_weights_scale", "expert_weights_norm", "expert_gating_func",
+    "expert_feed_forward_length", "vocab_size", "nextn_predict_layers", "leading_dense_block_count", "interleave_moe_layer_step",
+    "attention.temperature_scale", "attention.temperature_length", "attention.layer_norm_epsilon", "pooling_type", "logit_scale", "embedding_scale",
+    "attention.q_lora_rank", "attention.kv_lora_rank", "attention.key_length_mla", "attention.value_length_mla",
+]  # fmt: skip
 Shapes = Mapping[str, tuple[Type, tuple[int, ...]] | None]
 
 
@@ -45,6 +46,7 @@ Shapes = Mapping[str, tuple[Type, tuple[int, ...]] | None]
 class Case:
     """A sound model with other metadata, other tensors, and bytes that were changed afterwards."""
 
+    model: str
     metadata: Mapping[str, Value | None]
     tensors: Shapes
     changes: list[tuple[float, int]]
@@ -52,9 +54,10 @@ class Case:
 
     def data(self) -> tuple[bytes, int]:
         """The header's bytes, and the length of the file."""
-        keys = {key: value for key, value in {**METADATA, **self.metadata}.items() if value is not None}
+        metadata, all_tensors = MODELS[self.model]
+        keys = {key: value for key, value in {**metadata, **self.metadata}.items() if value is not None}
         entries, offset = [], 0
-        for name, tensor in {**TENSORS, **self.tensors}.items():
+        for name, tensor in {**all_tensors, **self.tensors}.items():
             if tensor is not None:
                 kind, shape = tensor
                 entries.append((name, kind, shape, offset % 2**64))
@@ -64,82 +67,34 @@ class Case:
 
 
 dimensions = st.lists(integers(0, 2**63), min_size=1, max_size=4).map(tuple)
-tensors = st.dictionaries(
-    st.sampled_from(
-        [
-            *TENSORS,
-            "blk.1.attn_q.weight",
-            "rope_freqs.weight",
-            "blk.0.ffn_gate.0.weight",
-            "x" * 63,
-            "é",
-            "blk.99999.ffn_up_exps.weight",
-        ]
-    ),
-    st.none()
-    | st.tuples(
-        st.sampled_from([Type.F32, Type.F16, Type.I8, Type.I32]),
-        dimensions | st.sampled_from([shape for _, shape in TENSORS.values()]),
-    ),
-    max_size=2,
-)
-cases = st.builds(
-    Case,
-    st.dictionaries(st.sampled_from(KEYS), st.none() | gguf_values(), max_size=3),
-    st.just({}) | tensors,
-    st.just([]) | edits(),
-    st.booleans() | st.just(True),
-)
-
-LOADER = """
-import sys
-from pathlib import Path
-from mixcli.llama.batch import Batch; from mixcli.llama.model import Model; from mixcli.llama.context import Context
-from profiles.placement import Placement
-for line in sys.stdin:
-    try:
-        placement = Placement(n_ctx=64, n_threads=1, n_threads_batch=1)
-        with Model.load(Path(line.rstrip("\\n")), placement) as model:
-            context, batch = Context(model, placement), Batch(64)
-            batch.extend(model.vocab.tokenize("ab \\u00e9")[:32] or [0], 0, 0, True)
-            context.decode(batch)
-            context.logits()
-            del context
-        print("works", flush=True)
-    except Exception as error:
-        print(f"{type(error).__name__}: {error}".replace("\\n", " "), flush=True)
-"""
+OTHER_TENSORS = [
+    "blk.1.attn_q.weight",
+    "rope_freqs.weight",
+    "blk.0.ffn_gate.0.weight",
+    "x" * 63,
+    "é",
+    "blk.99999.ffn_up_exps.weight",
+]
 
 
-class Loader:
-    """llama.cpp in a process of its own that loads one file after the other."""
-
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[str] | None = None
-
-    def load(self, path: Path) -> str:
-        """Load a file and compute with it; return what came of it, "died" where the process did not survive."""
-        if self._child is None:
-            pipe = subprocess.PIPE
-            self._child = subprocess.Popen(
-                [sys.executable, "-c", LOADER], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
-            )
-        child = self._child
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(f"{path}\n")
-        child.stdin.flush()
-        answer = child.stdout.readline().strip()
-        if not answer:
-            child.wait(30)
-            self.close()
-        return answer or "died"
-
-    def close(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-            self._child.communicate()
-            self._child = None
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    model = draw(st.sampled_from(sorted(MODELS)))
+    metadata, tensors = MODELS[model]
+    architecture = metadata["general.architecture"].value
+    keys = [*metadata, *OTHER_KEYS, *(f"{architecture}.{key}" for key in ARCHITECTURE_KEYS)]
+    shapes = dimensions | st.sampled_from([shape for _, shape in tensors.values()])
+    kinds = st.sampled_from([Type.F32, Type.F16, Type.I8, Type.I32])
+    others = st.dictionaries(
+        st.sampled_from([*tensors, *OTHER_TENSORS]), st.none() | st.tuples(kinds, shapes), max_size=2
+    )
+    return Case(
+        model,
+        draw(st.dictionaries(st.sampled_from(keys), st.none() | gguf_values(), max_size=3)),
+        draw(st.just({}) | others),
+        draw(st.just([]) | edits()),
+        draw(st.booleans() | st.just(True)),
+    )
 
 
 @pytest.fixture
@@ -170,7 +125,8 @@ def test_headers(tmp_path: Path, home: Path, loader: Loader) -> None:
         assert end != "died"
         n_loaded += end == "works"
 
-    check(Case({}, {}, [], True))
-    assert n_loaded == 1, "the model that the cases are made of must work"
-    n_cases = for_a_while(cases, check)
+    for model in MODELS:
+        check(Case(model, {}, {}, [], True))
+    assert n_loaded == len(MODELS), "the models that the cases are made of must work"
+    n_cases = for_a_while(cases(), check)
     assert n_loaded > n_cases / 100, "hardly any case got past preflight"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.store.headers import shape_of
+from profiles.dimensions import Dimensions
 from profiles.layout import Experts, Layout, layout_of, on_host
 from profiles.ledger import accounts
 from profiles.machine import Gpu, Machine
@@ -16,7 +17,7 @@ from profiles.shape import ModelShape
 from quantize.sources.gguf_header import read_header
 from tests.support.llama_workers import MIB, Said, ask, no_alloc
 
-SHAPES = ("mixtral-8x7b", "mixtral-8x22b", "mistral-7b")
+SHAPES = ("mixtral-8x7b", "mixtral-8x22b", "mistral-7b", "mistral-small-4", "mistral-large-3")
 # (context, micro-batch, flash attention, cache type)
 GRID = [
     (n_ctx, n_ubatch, flash, kv)
@@ -65,14 +66,22 @@ def test_weights_are_exact_to_the_byte(
         assert sizes.attention + sizes.experts == sum(t.n_bytes for t in there)
 
 
-def gpu_layouts(n: int) -> dict[str, Layout]:
+def gpu_layouts(shape: Dimensions) -> dict[str, Layout]:
     """Ways to spread a model over two GPUs and the host (device 2), by name."""
+    n = shape.n_layer
+
+    def one_of(layer: int, home: int, experts: int | Experts) -> Experts:
+        if layer < shape.n_layer_dense:
+            return home, home, home
+        gate, up, down = experts if isinstance(experts, tuple) else (experts,) * 3
+        return gate, gate if shape.is_fused else up, down
 
     def spread(homes: Sequence[int], experts: Sequence[int | Experts]) -> Layout:
-        all_experts = tuple(e if isinstance(e, tuple) else (e, e, e) for e in experts)
+        all_experts = tuple(one_of(i, *pair) for i, pair in enumerate(zip(homes, experts, strict=True)))
         return Layout(2, tuple(homes), all_experts, next(h for h in (1, 0, 2) if h in homes))
 
     one, half = [0] * n, n // 2
+    a, b = (5, 7) if half > 7 else (1, 1)
     two = [0] * half + [1] * (n - half)
     return {
         "one GPU": spread(one, one),
@@ -84,7 +93,7 @@ def gpu_layouts(n: int) -> dict[str, Layout]:
         "one layer split at down": spread(one, [2] * half + [(0, 0, 2)] + [0] * (n - half - 1)),
         "one layer split at gate": spread(one, [2] * half + [(2, 0, 0)] + [0] * (n - half - 1)),
         "two GPUs, some on the host": spread(
-            two, [2] * 5 + [0] * (half - 5) + [2] * 7 + [1] * (n - half - 7)
+            two, [2] * a + [0] * (half - a) + [2] * b + [1] * (n - half - b)
         ),
         "half the layers on the host": spread([2] * half + [0] * (n - half), [2] * half + [0] * (n - half)),
         "second GPU's experts on the host": spread(two, [0] * half + [2] * (n - half)),
@@ -105,7 +114,7 @@ def test_compute_on_gpus_in_every_pattern(
         (32768, 2048, True, "q8_0"),
         (8192, 256, False, "f16"),
     ):
-        for what, layout in gpu_layouts(shape.n_layer).items():
+        for what, layout in gpu_layouts(shape).items():
             placement = Placement(
                 n_ctx=n_ctx,
                 n_ubatch=n_ubatch,
@@ -114,7 +123,7 @@ def test_compute_on_gpus_in_every_pattern(
                 type_v=kv,
                 n_gpu_layers=layout.n_gpu_layers,
                 tensor_split=layout.tensor_split(),
-                tensor_overrides=layout.overrides(machine, dense=not shape.n_expert),
+                tensor_overrides=layout.overrides(machine, shape),
             )
             assert layout_of(shape, placement, machine) == layout, what
             cases.append((what, placement, layout))

@@ -5,7 +5,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.graph import BatchShape, Graph, LayerHome
+from profiles.graph.model import Graph
+from profiles.graph.nodes import BatchShape, LayerHome
 from profiles.layout import Layout
 from profiles.packing import KINDS, SPLITS, Budget, LayerSizes, at_least, pack
 from profiles.packing_one_gpu import WHOLE, Packer, Parts
@@ -24,10 +25,11 @@ devices = st.builds(DeviceRates, st.floats(0, 1e-3), byte_costs, st.floats(0, 1e
 @st.composite
 def goods(draw: st.DrawFn) -> LayerSizes:
     sizes = draw(st.lists(st.integers(1, 400), min_size=1, max_size=3, unique=True))
-    kinds = [LayerShape(20 * MIB, 90 * MIB, 90 * MIB, size * MIB) for size in sizes]
-    return LayerSizes(
-        tuple(draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=14))), 16 * MIB, 60 * MIB
-    )
+    gate, up = draw(st.sampled_from([(90, 90), (180, 0)]))  # gate and up may be one tensor
+    kinds = [LayerShape(20 * MIB, gate * MIB, up * MIB, size * MIB) for size in sizes]
+    n_dense = draw(st.integers(0, 2))  # leading layers without experts
+    layers = draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=14 - n_dense))
+    return LayerSizes((*[LayerShape(70 * MIB, 0, 0, 0)] * n_dense, *layers), 16 * MIB, 60 * MIB)
 
 
 @st.composite

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from profiles.dimensions import Mla
 from profiles.errors import DoesNotFit
 from profiles.layout import layout_of
 from profiles.ledger import accounts
@@ -27,8 +28,13 @@ def shapes(draw: st.DrawFn) -> ModelShape:
     n_expert = draw(st.sampled_from([0, 4, 8]))
     small = draw(st.integers(1, 400)) * MIB
     large = small + draw(st.integers(0, 200)) * MIB
-    kinds = [LayerShape(20 * MIB, small, small, small), LayerShape(24 * MIB, small, small, large)]
-    layers = tuple(draw(st.lists(st.sampled_from(kinds), min_size=n_layer, max_size=n_layer)))
+    is_fused = bool(n_expert) and draw(st.booleans())
+    gate, up = (2 * small, 0) if is_fused else (small, small)
+    kinds = [LayerShape(20 * MIB, gate, up, small), LayerShape(24 * MIB, gate, up, large)]
+    n_dense = draw(st.integers(0, min(2, n_layer - 1))) if n_expert else 0
+    others = draw(st.lists(st.sampled_from(kinds), min_size=n_layer - n_dense, max_size=n_layer - n_dense))
+    layers = (*[LayerShape(60 * MIB, 0, 0, 0)] * n_dense, *others)
+    mla = draw(st.sampled_from([None, Mla(64, 128, 64, 128, 128)]))
     tied = draw(st.booleans())
     n_vocab = draw(st.sampled_from([512, 32000, 131072]))
     embedding = n_vocab * n_embd // 2
@@ -40,9 +46,13 @@ def shapes(draw: st.DrawFn) -> ModelShape:
         n_embd=n_embd,
         n_ff=n_embd * 3,
         n_head=n_head,
-        n_head_kv=draw(st.sampled_from([2, 8])),
-        head_dim_k=n_embd // n_head,
-        head_dim_v=n_embd // n_head,
+        n_head_kv=1 if mla else draw(st.sampled_from([2, 8])),
+        head_dim_k=192 if mla else n_embd // n_head,
+        head_dim_v=128 if mla else n_embd // n_head,
+        mla=mla,
+        is_fused=is_fused,
+        n_layer_dense=n_dense,
+        n_ff_shared=draw(st.sampled_from([0, 256])) if n_expert else 0,
         n_expert=n_expert,
         n_expert_used=2 if n_expert else 0,
         n_vocab=n_vocab,

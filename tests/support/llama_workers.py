@@ -1,7 +1,8 @@
 """llama.cpp as the oracle of memory: it loads a header-only file without allocating and says in its log what it would take.
 
 Run as a module, this is a process of its own that may take RPC workers for GPUs (they could not be forgotten again):
-{"endpoints": [...], "cases": [[path, placement], ...]} on stdin, what llama.cpp said of each on stdout.
+{"endpoints": [...], "cases": [[path, placement], ...]} on stdin, what llama.cpp said of each on stdout. With "expected", what the ledger says of each,
+the models are really loaded, and a row comes out for each device: its name, the bytes that were planned, and those that it took.
 """
 
 import ctypes
@@ -14,13 +15,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llama_cpp import llama_cpp as C
 
 from mixcli.llama import ggml, rpc
+from mixcli.llama.loading import load
 from mixcli.llama.model import _buffer_overrides
 from mixcli.llama.native import LOG
 from mixcli.pull.remote_shape import source_of
+from mixcli.system.measurements import Expected
 from profiles.models import ModelFacts
 from profiles.placement import Placement
 from quantize.file_layout import lay_out
@@ -36,7 +40,6 @@ def write_header_only(facts: ModelFacts, file_type: str, path: Path) -> Path:
     no_vocabulary = {
         "tokenizer.ggml.model": text("none"),
         f"{facts.architecture}.vocab_size": u32(facts.n_vocab),
-        f"{facts.architecture}.rope.dimension_count": u32(facts.head_dim),
     }
     source = ModelSource({**source.metadata, **no_vocabulary}, source.tensors, source.fingerprint)
     (placed,) = lay_out(source, choose_types(source, file_type), FILE_TYPES[file_type], path)
@@ -114,9 +117,25 @@ def free_port() -> int:
 
 def ask(endpoints: Sequence[str], cases: Sequence[tuple[Path, Placement]]) -> list[Said]:
     """Let another process load every case without allocating, with workers as GPUs."""
+    return [Said(**said) for said in _ask(endpoints, cases, [])]
+
+
+def taken(
+    endpoints: Sequence[str], cases: Sequence[tuple[Path, Placement]], expected: Sequence[Expected]
+) -> list[list[tuple[str, int, int]]]:
+    """Let another process really load every case; gives (device, planned bytes, bytes taken) for each device."""
+    return [
+        [(name, planned, real) for name, planned, real in rows] for rows in _ask(endpoints, cases, expected)
+    ]
+
+
+def _ask(
+    endpoints: Sequence[str], cases: Sequence[tuple[Path, Placement]], expected: Sequence[Expected]
+) -> list[Any]:
     wish = {
         "endpoints": list(endpoints),
         "cases": [(str(path), placement.to_json()) for path, placement in cases],
+        "expected": list(expected),
     }
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.llama_workers"],
@@ -127,15 +146,28 @@ def ask(endpoints: Sequence[str], cases: Sequence[tuple[Path, Placement]]) -> li
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
-    return [Said(**said) for said in json.loads(done.stdout)]
+    found: list[Any] = json.loads(done.stdout)
+    return found
+
+
+def _loaded(path: Path, placement: Placement, expected: Expected) -> list[tuple[str, int, int]]:
+    loaded = load(path, placement, expected, None)
+    rows = [(one.device, one.planned, one.real) for one in loaded.comparisons]
+    loaded.context.close()
+    loaded.model.close()
+    return rows
 
 
 def main() -> None:
     wish = json.loads(sys.stdin.read())
     for endpoint in wish["endpoints"]:
         rpc.connect(endpoint)
-    found = [no_alloc(Path(path), Placement.from_json(text)) for path, text in wish["cases"]]
-    sys.stdout.write(json.dumps([asdict(said) for said in found]))
+    cases = [(Path(path), Placement.from_json(text)) for path, text in wish["cases"]]
+    if wish["expected"]:
+        found: list[Any] = [_loaded(*case, one) for case, one in zip(cases, wish["expected"], strict=True)]
+    else:
+        found = [asdict(no_alloc(*case)) for case in cases]
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -85,8 +85,7 @@ def _layout(path: Path, facts: ModelFacts, file_type: str, changes: Mapping[str,
         **_vocabulary(facts.n_vocab),
         "general.name": text(f"synthetic, {facts.n_layer} layers of {facts.n_embd}"),
         f"{facts.architecture}.vocab_size": u32(facts.n_vocab),
-        f"{facts.architecture}.rope.dimension_count": u32(facts.head_dim),
-        "llama.rope.freq_base": f32(1e6),
+        f"{facts.architecture}.rope.freq_base": f32(1e6),
         **changes,
     }
     metadata = {key: value for key, value in metadata.items() if value is not None}

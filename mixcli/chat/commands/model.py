@@ -10,6 +10,7 @@ from mixcli.errors import UsageError
 from mixcli.system.console import console
 
 TOP = 3  # experts that are named for each layer
+MAX_DRAWN = 16  # experts that are drawn; of more only those that are used most
 
 
 def model(chat: ChatSession, rest: str) -> None:
@@ -57,15 +58,29 @@ def experts(chat: ChatSession, _rest: str) -> None:
 
 
 def spread(layers: Sequence[Sequence[int]], n_expert: int, n_used: int) -> list[str]:
-    """Draw each expert's share over all layers, then every layer's favorites."""
+    """Draw each expert's share over all layers, of many only the most used, then every layer's favorites; dense layers have none."""
     total = [sum(layer[i] for layer in layers) for i in range(n_expert)]
     every = sum(total) or 1
     rows = [f"{n_used} of {n_expert} experts per token; uniform use would be {100 / n_expert:.1f} % each"]
-    rows += [f"expert {i:<3} {bar(n / max(total))} {100 * n / every:5.1f} %" for i, n in enumerate(total)]
+    shown = (
+        range(n_expert)
+        if n_expert <= MAX_DRAWN
+        else sorted(range(n_expert), key=lambda i: -total[i])[:MAX_DRAWN]
+    )
+    rows += [
+        f"expert {i:<3} {bar(total[i] / (max(total) or 1))} {100 * total[i] / every:5.1f} %" for i in shown
+    ]
+    if n_expert > MAX_DRAWN:
+        others = every - sum(total[i] for i in shown)
+        rows.append(
+            f"{n_expert - MAX_DRAWN} others {100 * others / every:.1f} % together, {total.count(0)} experts never used"
+        )
     for number, layer in enumerate(layers):
         best = sorted(range(n_expert), key=lambda i: -layer[i])[:TOP]
-        here = sum(layer) or 1
-        rows.append(f"layer {number:<3} " + ", ".join(f"{i}: {100 * layer[i] / here:.0f} %" for i in best))
+        if here := sum(layer):
+            rows.append(
+                f"layer {number:<3} " + ", ".join(f"{i}: {100 * layer[i] / here:.0f} %" for i in best)
+            )
     return rows
 
 

@@ -1,0 +1,159 @@
+"""The tensors of a graph, and the builder that puts them in llama.cpp's order.
+
+Only sizes, order and dependencies are here; no weights and no arithmetic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from profiles.dimensions import Dimensions
+from profiles.memory import KV_TYPES
+
+QUANTIZED_KV = frozenset(name for name, (_, block) in KV_TYPES.items() if block > 1)
+# of a layer, as far as another device computes with them; "dense" is all of a leading dense layer of a mixture
+PARTS = ("gate", "up", "down", "attention", "dense")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which share of which part of a layer a weight of the host is: `n` parts of `total`, of PARTS[part]."""
+
+    part: int
+    n: int = 1
+    total: int = 1
+
+    def of(self, bytes_parts: Sequence[int]) -> int:
+        """Return its bytes; `bytes_parts` are those of PARTS."""
+        return bytes_parts[self.part] * self.n // self.total
+
+
+GATE, UP, DOWN = (Share(PARTS.index(part)) for part in ("gate", "up", "down"))
+
+
+class Tensor:
+    """One tensor of the graph: `size` bytes, made of `srcs`.
+
+    A view shares the memory of its root. `over` are the places of sources whose memory it may take when nothing else needs them. `home` is the
+    device where it must be computed, because a weight or cache is there; None leaves it to the scheduler. An external tensor (a
+    weight, a cache) has memory of its own.
+    """
+
+    __slots__ = (
+        "block",
+        "copies",
+        "device",
+        "external",
+        "home",
+        "is_weight",
+        "kept",
+        "over",
+        "readers",
+        "root",
+        "share",
+        "size",
+        "srcs",
+        "views",
+    )
+
+    def __init__(
+        self,
+        size: int,
+        srcs: Sequence["Tensor"] = (),
+        *,
+        over: tuple[int, ...] = (),
+        view: bool = False,
+        home: int | None = None,
+        is_weight: bool = False,
+        external: bool = False,
+        share: Share | None = None,
+    ) -> None:
+        self.share = share
+        self.size, self.srcs, self.over, self.home = size, list(srcs), over, home
+        self.is_weight, self.external = is_weight, external
+        self.root: Tensor | None = (srcs[0].root or srcs[0]) if view else None
+        # what schedule.py writes down while it works
+        self.device = -1
+        self.readers = self.views = 0
+        self.kept = False
+        self.block: int | None = None
+        self.copies: dict[int, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class LayerHome:
+    """The device (its number, the host last) of each part of a layer."""
+
+    attention: int
+    gate: int
+    up: int
+    down: int
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """What a micro-batch of `n_tokens` looks like; `n_kv` is the cells of the cache, `flash_extra` bytes of f16 copies of the cache."""
+
+    n_tokens: int
+    n_kv: int
+    flash_attn: bool
+    type_k: str
+    type_v: str
+    flash_extra: int = 0
+
+
+class Builder:
+    """Nodes in the order of computation, and the inputs that the host fills; `offload` is a device that computes with the host's weights."""
+
+    def __init__(self, shape: Dimensions, batch: BatchShape, host: int, offload: int | None) -> None:
+        self.nodes: list[Tensor] = []
+        self.inputs: list[Tensor] = []
+        self.shape, self.batch, self.host, self._offload = shape, batch, host, offload
+        self.row = self.rows(shape.n_embd)
+
+    def rows(self, width: int) -> int:
+        """Return the bytes of a row of that width, in 32 bits, for every token of the batch."""
+        return 4 * self.batch.n_tokens * width
+
+    def input(self, size: int) -> Tensor:
+        tensor = Tensor(size, home=self.host)
+        self.inputs.append(tensor)
+        return tensor
+
+    def node(
+        self,
+        size: int,
+        srcs: Sequence[Tensor],
+        *,
+        over: tuple[int, ...] = (),
+        view: bool = False,
+        home: int | None = None,
+    ) -> Tensor:
+        """Add a tensor that is computed from others, at its weight's home where it has one."""
+        if home is None:
+            weight = next((src for src in srcs if src.is_weight), None)
+            if weight is not None:
+                home = weight.home
+                if home == self.host and self._offload is not None and weight.size:
+                    home = self._offload
+        node = Tensor(size, srcs, over=over, view=view, home=home)
+        self.nodes.append(node)
+        return node
+
+    def view(self, of: Tensor, size: int | None = None) -> Tensor:
+        return self.node(of.size if size is None else size, [of], view=True)
+
+    def weight(self, home: int, share: Share | None = None, size: int = 1) -> Tensor:
+        """Return a weight; with its share of a layer, or its size in bytes, where another device may compute with it."""
+        if self._offload is None or home != self.host:
+            share, size = None, 0
+        return Tensor(size, home=home, is_weight=True, external=True, share=share)
+
+    def small_weight(self, home: LayerHome, n_elements: int) -> Tensor:
+        """Return a norm or a router, in 32 bits."""
+        return self.weight(home.attention, size=4 * n_elements)
+
+    def norm(self, x: Tensor, home: LayerHome, width: int | None = None) -> Tensor:
+        """Normalize rows, those of the model's width where nothing else is said."""
+        width = self.shape.n_embd if width is None else width
+        norm = self.node(self.rows(width), [x], over=() if x.root else (0,))
+        return self.node(norm.size, [norm, self.small_weight(home, width)], over=(0,))
