@@ -16,7 +16,7 @@ from profiles.request import PlanRequest, Preference, Rule
 from profiles.shape import ModelShape
 
 GOLDEN = Path(__file__).with_suffix(".txt")
-MODELS = ("mixtral", "mixtral-8x22b", "mistral")
+MODELS = ("mixtral", "mixtral-8x22b", "mistral", "mistral-small-4")
 MACHINES = (
     "rtx-3090", "rtx-4090", "2x3090", "rtx-4060-ti-16gb", "rtx-3060-12gb", "rtx-5090",
     "cpu", "cpu-avx2-32gb", "cpu-avx512-64gb", "apple-m-series",

@@ -4,10 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 
 import pytest
 
 from mixcli.errors import DoesNotFit
+from mixcli.planning import report
+from mixcli.planning.report import subject_of
 from mixcli.pull.quant_choice import (
     Target,
     better_type,
@@ -19,9 +22,11 @@ from mixcli.pull.quant_choice import (
 )
 from mixcli.pull.remote_shape import source_of, unseen_shape
 from mixcli.store.catalog import catalog
+from profiles.errors import DoesNotFit as PlanDoesNotFit
 from profiles.machine import Machine
 from profiles.memory import GIB
 from profiles.models import known_models
+from profiles.planner import plan
 from profiles.profile_files import load_profile
 from profiles.quality import BITS
 from profiles.request import Rule
@@ -59,6 +64,43 @@ def test_the_catalog_is_planned_once_for_equal_dimensions(prefer: str, best: str
     rows = rows_of(mixtral, "Q8_0", named=True)
     assert [row.reason for row in rows if row.type in {"Q8_0", "Q3_K_L"}] == ["asked for", ""]
     assert f"{prefer} would choose this one" in next(row.reason for row in rows if row.type == best)
+
+
+def test_every_model_of_the_catalog_has_dimensions_that_make_its_parameters() -> None:
+    for known in catalog().values():
+        if known.builder == "hub":
+            shape = unseen_shape(known_models()[known.name], "Q4_0")
+            assert shape.params_total / 1e9 == pytest.approx(known.parameters, rel=0.015), known.name
+            assert shape.params_active / 1e9 == pytest.approx(known.active, rel=0.03), known.name
+            assert known.context <= shape.n_ctx_train or known.name == "mistral-nemo", known.name
+
+
+SMALL_4_REFUSED = {"rtx-3060-12gb"}  # with 32 GB of RAM
+
+
+@pytest.mark.parametrize(
+    "profile", ["rtx-3090", "rtx-4090", "rtx-5090", "2x3090", "cpu", "rtx-3060-12gb", "rtx-4060-ti-16gb"]
+)
+def test_a_mixture_of_thin_experts_is_planned_before_it_is_downloaded(profile: str) -> None:
+    """All types, the plan of the one that is chosen, and what would be possible instead: in a second, twice that on a busy machine."""
+    machine = load_profile(profile).machine()
+    target = Target(lambda _: machine)
+    began = process_time()
+    subject = subject_of("mistral-small-4", None, target)
+    assert subject.planned is not None
+    found = subject.planned.chosen.plan if subject.planned.chosen else None
+    others = report.others(subject, machine, target.request, found) if found else []
+    assert process_time() - began < 2.0
+    assert (found is None) == (profile in SMALL_4_REFUSED)
+    if found is None:
+        with pytest.raises(PlanDoesNotFit, match=r"41\.8 GiB .* are free .*; try "):
+            plan(subject.shape, machine, target.request)
+        return
+    assert min(account.left for account in found.ledger) >= 0
+    assert found.estimate.decode > 5
+    assert len(others) >= 3
+    weights = sum(account.weights for account in found.ledger)
+    assert weights == subject.shape.bytes_weights
 
 
 def test_search_plans_for_a_profile(mixcli: Runner) -> None:
