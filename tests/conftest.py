@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
 
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.hardware import gpu_backends
-from tests.support import forked
+from tests.support import forked, schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -31,13 +32,24 @@ def pytest_configure() -> None:
 
 
 def _take_a_share_of_the_cores() -> None:
-    """Keep one of several pytest workers, and the models that it loads, to cores of its own: their threads wait for each other by spinning."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    n_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    if worker and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        if len(cores) >= n_workers:
-            os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) :: n_workers])
+    """Keep one of several pytest workers, and the models that it loads, to a share of the cores: a model's threads wait for each other by spinning.
+
+    Where workers share a core, a model has one thread. Half of a worker's time is waiting for processes, disks and clocks; then the other one
+    has the core.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, schedule.share_of(sorted(os.sched_getaffinity(0))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files where several workers share the tests: a long one at the end would be waited for."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        schedule.longest_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> schedule.LongestFirst:
+    return schedule.LongestFirst(config, log)
 
 
 def _environment(home: Path) -> dict[str, str]:

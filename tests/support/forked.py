@@ -31,7 +31,7 @@ from typing import Any
 import click
 
 LIMIT = 60.0  # seconds for one command line
-PRELOADED = (  # nothing that reads its settings from the environment when it is imported, as huggingface_hub does
+PRELOADED = (
     "mixcli.batch.batch",
     "mixcli.chat.loop",
     "mixcli.chat.sessions",
@@ -47,6 +47,11 @@ PRELOADED = (  # nothing that reads its settings from the environment when it is
     "quantize",
     "quantize.recipe",
 )
+CONVERTING = (
+    "convert",
+    "quantize",
+)  # commands whose process has all that a conversion imports too: gguf with what it imports, and numpy
+PRELOADED_TO_CONVERT = ("quantize.conversion", "quantize.sources.model_source")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -89,7 +94,7 @@ def run(
     pipes = [os.pipe() for _ in range(3)]
     theirs, ours = [pipes[0][0], pipes[1][1], pipes[2][1]], [pipes[0][1], pipes[1][0], pipes[2][0]]
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(_place())
+        connection.connect(_place(bool(args) and args[0] in CONVERTING))
         socket.send_fds(connection, [len(asked).to_bytes(8, "big")], theirs)
         connection.sendall(asked)
         for number in theirs:
@@ -165,12 +170,12 @@ def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
 
 
 @cache
-def _place() -> str:
-    """Start the process that forks, one for each process of the tests; return where it listens."""
+def _place(converting: bool) -> str:
+    """Start a process that forks, once for each process of the tests and kind of command; return where it listens."""
     folder = tempfile.mkdtemp(prefix="forked-")
     place = os.path.join(folder, "s")  # noqa: PTH118 - a socket's path is short
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.forked", place],
+        [sys.executable, "-m", "tests.support.forked", place, *(PRELOADED_TO_CONVERT if converting else ())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "OPENBLAS_NUM_THREADS": "1"},
@@ -187,14 +192,17 @@ def _place() -> str:
     return place
 
 
-def _serve(place: str) -> None:
+def _serve(place: str, *more: str) -> None:
     """Fork for every connection until stdin is closed; return in the process that is to run a command line, with all set up for it."""
     from mixcli.cli import COMMANDS
 
     for module, _ in COMMANDS.values():
         importlib.import_module(module)
-    for name in PRELOADED:
+    for name in (*PRELOADED, *more):
         importlib.import_module(name)
+    for name in list(sys.modules):  # it reads its settings from the environment when it is imported
+        if name.split(".")[0] == "huggingface_hub":
+            del sys.modules[name]
     gc.collect()
     gc.freeze()  # what is never looked at again is never copied
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests' own; whoever started us closes stdin
@@ -278,7 +286,7 @@ def _end(code: object) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(*sys.argv[1:])
     from mixcli.__main__ import main
 
     try:

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pexpect
@@ -37,6 +38,7 @@ class Terminal:
             if not key.startswith(("MIXCLI_", "XDG_", "NO_COLOR", "COLUMNS", "LINES")) or key == "MIXCLI_HOME"
         }
         self.raw = ""
+        self._past: list[str] = []  # the lines that have left the screen
         self.screen = _Screen(columns, rows, history=100_000)
         self._stream = pyte.Stream(self.screen)
         self.process: pexpect.spawn[str] = pexpect.spawn(
@@ -48,6 +50,8 @@ class Terminal:
             cwd=str(home),
             env={**keep, "MIXCLI_HOME": str(home), "TERM": "xterm-256color", **env},
         )
+        self.process.delaybeforesend = None
+        self.process.ptyproc.delayafterclose = self.process.ptyproc.delayafterterminate = 0.01
         self.screen.answer = self.process.send
 
     def __enter__(self) -> "Terminal":
@@ -66,9 +70,12 @@ class Terminal:
     @property
     def lines(self) -> list[str]:
         """Give everything that was ever printed: scrollback and screen."""
-        width = self.screen.columns
-        past = ["".join(row[i].data for i in range(width)).rstrip() for row in self.screen.history.top]
-        return [*past, *self.display]
+        width, top = self.screen.columns, self.screen.history.top
+        if len(top) < len(self._past):
+            self._past.clear()
+        for row in islice(top, len(self._past), None):
+            self._past.append("".join(row[i].data for i in range(width)).rstrip())
+        return [*self._past, *self.display]
 
     @property
     def text(self) -> str:

@@ -1,5 +1,7 @@
 """Every number that any command takes, spelled as no number should be: a sentence and exit 2, or the number that it is; never a traceback."""
 
+import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,10 @@ from typing import Any
 import click
 import pytest
 
+from mixcli.cli import _exit_code_of, cli
 from tests.conftest import _environment
 from tests.mixcli.system.test_any_bytes import SHORT, arguments
-from tests.support.forked import Forked, commands, forked
+from tests.support.forked import Done, Forked, commands, forked
 
 HOSTILE = ["nan", "inf", "-inf", "-1", "0", "1e99", "1e400", "", " ", " 5 ", "5 GB", "١٢", "²", "1" + "0" * 400, "0x10", "1_0", "true", "-0.0", "None", "1,5"]  # fmt: skip
 NUMBERS = ("SIZE", "TIME", "HOST:PORT", "P")  # metavars of texts that hold a number
@@ -39,16 +42,38 @@ def cases() -> Iterator[Any]:
                 )
 
 
+def refused(args: list[str]) -> Done | None:
+    """Parse a command line in this process, as the program does; return how it is refused, None where it would run."""
+    root = click.Context(cli, info_name="mixcli", **cli.context_settings)
+    command = cli.get_command(root, args[0])
+    assert command is not None
+    if isinstance(command, click.Group):
+        return None
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        try:
+            command.make_context(args[0], args[1:], parent=root)
+        except Exception as error:
+            return Done(_exit_code_of(error), b"", err.getvalue().encode())
+    return None
+
+
 @pytest.mark.parametrize(("args", "values"), [*cases()])
 def test_a_number_that_is_none_is_a_sentence(
     lines: Forked, args: list[str], values: list[str], tmp_path: Path
 ) -> None:
     for value in values:
-        done = lines.run(*args, value, stdin=b"x\n", limit=30)
+        done = refused([*args, value]) or lines.run(*args, value, stdin=b"x\n", limit=30)
         assert b"Traceback" not in done.err, f"{value!r}: {done.sentence}"
         assert done.code in (0, 1, 2, 4, 5, 6), f"{value!r}: {done.code} {done.sentence}"
         assert len(done.err) < 1500, f"{value!r}: {done.sentence}"
         assert b"None" not in done.err.replace(value.encode(), b""), done.sentence
+
+
+@pytest.mark.parametrize("value", ["nan", "١٢", "1" + "0" * 400, ""])
+def test_the_program_refuses_as_the_parser_does(lines: Forked, value: str) -> None:
+    args = ["plan", "x", "--ctx", value]
+    assert refused(args) == lines.run(*args)
 
 
 @pytest.mark.parametrize(

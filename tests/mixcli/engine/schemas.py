@@ -137,3 +137,10 @@ class Closer:
             constraint.accept(token)
             tokens.append(token)
         return tokens, False
+
+
+def allowed(constraint: Constraint, n_vocab: int) -> set[int]:
+    """Return the tokens that a constraint lets through next."""
+    row = np.zeros(n_vocab, np.float32)
+    constraint.mask(row)
+    return set(np.flatnonzero(row == 0).tolist())

@@ -1,0 +1,120 @@
+"""Ctrl-C in a chat, wherever it comes, and what is typed while the model loads or answers."""
+
+import threading
+import time
+
+from tests.mixcli.chat.conftest import Stage
+
+SLOW = 4.0  # seconds that a busy machine may add
+
+
+def test_what_is_typed_and_pasted_meanwhile_waits_for_the_prompt(stage: Stage) -> None:
+    more = threading.Event()
+    host = stage.host(["thinking", more, " done"], ["second"])
+    chat = stage.chat(host)
+    chat.enter("Go")
+    chat.wait_for("thinking")
+    chat.type("typed ")
+    chat.paste("and\npasted")
+    chat.read(0.2)
+    assert "typed" not in chat.text
+    more.set()
+    chat.wait_for("pasted")
+    chat.type("\r")
+    chat.wait_for_prompt(3)
+    assert host.requests[1]["messages"][-1]["content"] == "typed and\npasted"
+
+
+def test_ctrl_c_in_an_answer_keeps_what_came(stage: Stage) -> None:
+    never = threading.Event()
+    host = stage.host(["Once upon", " a time", never], ["again"])
+    chat = stage.chat(host)
+    chat.enter("Tell")
+    chat.wait_for("a time")
+    began = time.monotonic()
+    chat.type("\x03")
+    chat.wait_for("(stopped)")
+    assert time.monotonic() - began < 1 + SLOW
+    assert host.hung_up.wait(10)  # the model stops too
+    chat.wait_for_prompt(2)
+    chat.enter("And then?")
+    chat.wait_for_prompt(3)
+    assert [one["content"] for one in host.requests[1]["messages"]] == [
+        "Tell",
+        "Once upon a time",
+        "And then?",
+    ]
+    chat.type("\x03")
+    assert chat.wait_for_end() == 130
+
+
+def test_the_line_at_the_bottom_counts_while_an_answer_comes_and_after_it_was_stopped(stage: Stage) -> None:
+    never = threading.Event()
+    reading = {"choices": [], "prompt_progress": {"total": 400, "cache": 0, "processed": 400, "time_ms": 9}}
+    host = stage.host([reading, "four words in it", never])
+    chat = stage.chat(host)
+    chat.enter("word " * 45)
+    chat.wait_for("context 40 %")
+    chat.type("\x03")
+    chat.wait_for_prompt(2)
+    chat.wait_for("context 5 %")  # the scripted host counts words
+
+
+def test_what_was_stopped_is_marked_when_it_is_shown_again(stage: Stage) -> None:
+    host = stage.host(["Once", threading.Event()])
+    with stage.chat(host) as chat:
+        chat.enter("Tell")
+        chat.wait_for("Once")
+        chat.type("\x03")
+        chat.wait_for_prompt(2)
+    again = stage.chat(host, "--continue")
+    assert [line for line in again.lines if line][:3] == ["> Tell", "Once", "(stopped)"]
+
+
+def test_ctrl_c_while_the_prompt_is_read(stage: Stage) -> None:
+    never = threading.Event()
+    reading = {"choices": [], "prompt_progress": {"total": 4000, "cache": 0, "processed": 1000, "time_ms": 9}}
+    host = stage.host([reading, never], ["fine"])
+    chat = stage.chat(host)
+    chat.enter("A long one")
+    chat.wait_for("prefill 1,000 of 4,000 tokens (25 %)")
+    chat.type("\x03")
+    chat.wait_for("(stopped)")
+    assert host.hung_up.wait(10)
+    chat.wait_for_prompt(2)
+    assert "prefill" not in chat.text
+    chat.enter("A short one")
+    chat.wait_for_prompt(3)
+    # a question without a word of answer is not sent again
+    assert [one["content"] for one in host.requests[1]["messages"]] == ["A short one"]
+
+
+def test_typing_is_possible_while_the_model_loads(stage: Stage) -> None:
+    host = stage.host(["loaded"])
+    host.ready.clear()
+    chat = stage.chat(host)
+    chat.wait_for("loading")
+    chat.enter("early bird")
+    chat.wait_for(lambda: chat.raw.count("loading") > 1)
+    assert not host.requests
+    chat.type("second")
+    chat.read(0.3)
+    assert "second" not in chat.text
+    host.ready.set()
+    chat.wait_for(lambda: chat.display[chat.screen.cursor.y] == ">>> second")
+    assert "loaded" in chat.text
+
+
+def test_ctrl_c_while_the_model_loads_gives_the_message_back(stage: Stage) -> None:
+    host = stage.host(["loaded"])
+    host.ready.clear()
+    chat = stage.chat(host)
+    chat.enter("early bird")
+    chat.wait_for(lambda: "\x1b[2mloading" in chat.raw)
+    chat.type("\x03")
+    chat.wait_for("(cancelled")
+    chat.wait_for(lambda: chat.display[chat.screen.cursor.y] == ">>> early bird")
+    host.ready.set()
+    chat.type("\r")
+    chat.wait_for_prompt(3)
+    assert [one["content"] for one in host.requests[0]["messages"]] == ["early bird"]
