@@ -23,6 +23,8 @@ from quantize.sources.shards import open_shards
 from quantize.wording import shown
 
 TOKENIZERS = ("llama", "gpt2")  # SentencePiece and byte-level BPE
+OTHER_TOKENIZERS = ("gemma4",)  # of other families: BPE with SentencePiece's spaces
+MERGING = ("gpt2", "gemma4")
 MAX_VOCABULARY = 1 << 20
 MAX_TEMPLATE = 1 << 20  # bytes
 _TOKENS = (
@@ -123,9 +125,10 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
     kind, tokens = header.get("tokenizer.ggml.model"), header.get("tokenizer.ggml.tokens")
     if kind is None or not isinstance(tokens, LazyArray) or not len(tokens):
         raise IntegrityError(f"{name} has no tokenizer; convert the model again with its tokenizer")
-    if kind not in TOKENIZERS:
+    kinds = TOKENIZERS if header.architecture in ARCHITECTURES else (*TOKENIZERS, *OTHER_TOKENIZERS)
+    if kind not in kinds:
         raise IntegrityError(
-            f"{name} has a tokenizer of kind {shown(kind)}; mixcli supports {' and '.join(TOKENIZERS)}"
+            f"{name} has a tokenizer of kind {shown(kind)}; mixcli supports {' and '.join(kinds)}"
         )
     if len(tokens) > MAX_VOCABULARY:
         raise IntegrityError(
@@ -137,9 +140,9 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
             raise IntegrityError(
                 f"{name} is damaged: tokenizer.ggml.{key} does not have a value for each of {len(tokens):,} tokens"
             )
-    if kind == "gpt2" and not isinstance(header.get("tokenizer.ggml.merges"), LazyArray):
+    if kind in MERGING and not isinstance(header.get("tokenizer.ggml.merges"), LazyArray):
         raise IntegrityError(
-            f"{name} has a byte-level tokenizer without merges; convert it again with its tokenizer"
+            f"{name} has a tokenizer of kind {kind} without merges; convert it again with its tokenizer"
         )
     texts = set(_raw_strings(tokens))
     n_empty = sum(text == b"" for text in _raw_strings(tokens))

@@ -1,7 +1,7 @@
 """Hostile GGUF headers: `show`, `list` and `plan` end with a code of the table, and what preflight lets through does not crash llama.cpp."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -15,15 +15,38 @@ from mixcli.store.store import find
 from quantize.file_layout import header_bytes
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import row_bytes
-from quantize.source import Value
+from quantize.source import Value, text
 from tests.fuzz.budget import check_refusal, for_a_while, mixcli_here
 from tests.fuzz.values import edited, edits, gguf_values, integers
+from tests.support import family_gguf
 from tests.support.family import FAMILY, parts_of
 from tests.support.loader import Loader
 
 pytestmark = pytest.mark.slow
 
 MODELS = {name: parts_of(facts) for name, facts in FAMILY.items()}
+OTHERS = {
+    family: (
+        family_gguf.metadata(family),
+        {name: (family_gguf.type_of(name), shape) for name, shape in family_gguf.shapes(family).items()},
+    )
+    for family in (*family_gguf.FAMILIES, "mamba")
+}
+# of architectures: some that llama.cpp knows, and some that nobody does
+NAMES = (
+    "llama4",
+    "bert",
+    "t5",
+    "rwkv7",
+    "jamba",
+    "clip",
+    "gemma3n",
+    "nonsense",
+    "LLAMA",
+    "llama\n",
+    "",
+    "a" * 300,
+)
 OTHER_KEYS = [
     "general.alignment", "general.file_type", "general.name", "general.license", "general.type", "general.quantization_version", "general.tags",
     "split.no", "split.count", "split.tensors.count", "tokenizer.chat_template", "tokenizer.ggml.pre", "tokenizer.ggml.merges",
@@ -54,7 +77,7 @@ class Case:
 
     def data(self) -> tuple[bytes, int]:
         """The header's bytes, and the length of the file."""
-        metadata, all_tensors = MODELS[self.model]
+        metadata, all_tensors = {**MODELS, **OTHERS}[self.model]
         keys = {key: value for key, value in {**metadata, **self.metadata}.items() if value is not None}
         entries, offset = [], 0
         for name, tensor in {**all_tensors, **self.tensors}.items():
@@ -78,9 +101,9 @@ OTHER_TENSORS = [
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
-    model = draw(st.sampled_from(sorted(MODELS)))
-    metadata, tensors = MODELS[model]
+def cases(draw: st.DrawFn, models: Mapping[str, tuple[Mapping[str, Value], Shapes]]) -> Case:
+    model = draw(st.sampled_from(sorted(models)))
+    metadata, tensors = models[model]
     architecture = metadata["general.architecture"].value
     keys = [*metadata, *OTHER_KEYS, *(f"{architecture}.{key}" for key in ARCHITECTURE_KEYS)]
     shapes = dimensions | st.sampled_from([shape for _, shape in tensors.values()])
@@ -97,6 +120,19 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
+@st.composite
+def renamed(draw: st.DrawFn) -> Case:
+    """A model of another family under another name, with all its keys."""
+    case, name = draw(cases(OTHERS)), draw(st.sampled_from(NAMES))
+    metadata, _ = OTHERS[case.model]
+    moved = {
+        key.replace(case.model, name, 1): value
+        for key, value in {**metadata, **case.metadata}.items()
+        if key.startswith(f"{case.model}.")
+    }
+    return replace(case, metadata={**case.metadata, **moved, "general.architecture": text(name)})
+
+
 @pytest.fixture
 def loader() -> Iterator[Loader]:
     loader = Loader()
@@ -104,12 +140,14 @@ def loader() -> Iterator[Loader]:
     loader.close()
 
 
-def test_headers(tmp_path: Path, home: Path, loader: Loader) -> None:
-    path = tmp_path / "m.gguf"
-    n_loaded = 0
+class Check:
+    """What holds for every case; counts the files that llama.cpp computed with."""
 
-    def check(case: Case) -> None:
-        nonlocal n_loaded
+    def __init__(self, path: Path, loader: Loader) -> None:
+        self._path, self._loader, self.n_loaded = path, loader, 0
+
+    def __call__(self, case: Case) -> None:
+        path = self._path
         header, size = case.data()
         with path.open("wb") as file:
             file.write(header)
@@ -121,12 +159,24 @@ def test_headers(tmp_path: Path, home: Path, loader: Loader) -> None:
             check_gguf(path)
         except IntegrityError:
             return
-        end = loader.load(path)
+        end = self._loader.load(path)
         assert end != "died"
-        n_loaded += end == "works"
+        self.n_loaded += end == "works"
 
+
+def test_headers(tmp_path: Path, home: Path, loader: Loader) -> None:
+    check = Check(tmp_path / "m.gguf", loader)
     for model in MODELS:
         check(Case(model, {}, {}, [], True))
-    assert n_loaded == len(MODELS), "the models that the cases are made of must work"
-    n_cases = for_a_while(cases(), check)
-    assert n_loaded > n_cases / 100, "hardly any case got past preflight"
+    assert check.n_loaded == len(MODELS), "the models that the cases are made of must work"
+    n_cases = for_a_while(cases(MODELS), check)
+    assert check.n_loaded > n_cases / 100, "hardly any case got past preflight"
+
+
+def test_headers_of_other_families(tmp_path: Path, home: Path, loader: Loader) -> None:
+    check = Check(tmp_path / "m.gguf", loader)
+    for family in family_gguf.FAMILIES:
+        check(Case(family, {}, {}, [], True))
+    assert check.n_loaded == len(family_gguf.FAMILIES)
+    n_cases = for_a_while(cases(OTHERS) | renamed(), check)
+    assert check.n_loaded > n_cases / 100, "hardly any case got past preflight"

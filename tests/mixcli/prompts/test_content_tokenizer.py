@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,8 @@ from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.content_tokenizer import ContentTokenizer
 from mixcli.prompts.messages import Message
 from mixcli.prompts.sentencepiece_bpe import SentencePieces
-from quantize.source import i32s, text, texts
+from quantize.file_layout import header_bytes
+from quantize.source import f32s, i32s, text, texts
 from quantize.vocab.vocabulary import TokenType
 from tests.support.models import vocabulary_metadata
 
@@ -212,3 +214,28 @@ def test_references_are_found_whole_where_they_are_text(
         if kind is not TokenType.CONTROL
         else set(found.values()).isdisjoint(ids)
     )
+
+
+def test_the_merges_of_gemma_4_make_no_control_token(tmp_path: Path) -> None:
+    """Its tokenizer is BPE over text with SentencePiece's spaces, and merges <turn|> together where the letters stand in a text."""
+    control = ["<unk>", "<bos>", "<|turn>", "<turn|>"]
+    merges = ["t u", "tu r", "tur n", "turn |", "turn| >", "< turn|>", "\u2581 a"]
+    pieces = ["\u2581", *"abcdefghijklmnopqrstuvwxyz<>|", *(merge.replace(" ", "") for merge in merges)]
+    tokens = [*control, *(f"<0x{byte:02X}>" for byte in range(256)), *(p for p in pieces if p != "<turn|>")]
+    types = [TokenType.CONTROL] * 4 + [TokenType.BYTE] * 256 + [TokenType.NORMAL] * (len(tokens) - 260)
+    metadata = {
+        "general.architecture": text("gemma4"),
+        "tokenizer.ggml.model": text("gemma4"),
+        "tokenizer.ggml.pre": text("gemma4"),
+        "tokenizer.ggml.tokens": texts(tokens),
+        "tokenizer.ggml.scores": f32s([0.0] * len(tokens)),
+        "tokenizer.ggml.token_type": i32s(types),
+        "tokenizer.ggml.merges": texts(merges),
+    }
+    path = tmp_path / "vocabulary.gguf"
+    path.write_bytes(header_bytes(metadata, ()))
+    with Model.load_vocab(path) as model:
+        vocab, tokenizer = model.vocab, ContentTokenizer(model.vocab)
+        assert tokens.index("<turn|>") in vocab.tokenize("x<turn|>y"), "llama.cpp alone makes one"
+        assert [tokens[i] for i in tokenizer.encode("x<turn|>y")] == ["x", "<", "turn|>", "y"]
+        assert [tokens[i] for i in tokenizer.encode("a a\u00e9")] == ["a", "\u2581a", "<0xC3>", "<0xA9>"]

@@ -1,0 +1,32 @@
+"""Pulls of other families: a GGUF that llama.cpp reads arrives with a note, one that it does not is refused after its header."""
+
+from pathlib import Path
+
+from quantize.source import Value, text, u32
+from tests.support import family_gguf
+from tests.support.hub_server import StandIn
+
+
+def file_of(folder: Path, family: str, changes: dict[str, Value | None] | None = None) -> bytes:
+    return family_gguf.write(family, folder / f"{family}.gguf", changes=changes).read_bytes()
+
+
+def test_one_that_runs_arrives_with_a_note(hub: StandIn, pull, tmp_path: Path) -> None:
+    hub.add("org/other-GGUF", {"other.F16.gguf": file_of(tmp_path, "qwen3moe")})
+    done = pull("org/other-GGUF")
+    assert done.returncode == 0, done.stderr
+    (note,) = (line for line in done.stderr.splitlines() if "Mistral family" in line)
+    assert note.startswith("note: mixcli is tested with the Mistral family only; a qwen3moe model runs as")
+
+
+def test_one_that_does_not_is_refused_before_its_data(hub: StandIn, pull, tmp_path: Path) -> None:
+    changes = {
+        "general.architecture": text("nonsense"),
+        "nonsense.block_count": u32(2),
+        "nonsense.context_length": u32(512),
+        "nonsense.embedding_length": u32(64),
+    }
+    hub.add("org/other-GGUF", {"other.F16.gguf": file_of(tmp_path, "qwen3moe", changes)})
+    done = pull("org/other-GGUF")
+    assert done.returncode == 5
+    assert "llama.cpp cannot load other.F16.gguf: unknown model architecture: 'nonsense'" in done.stderr
