@@ -7,6 +7,7 @@ from functools import cached_property
 from profiles.errors import BadModel, shown
 
 LATENT = ("mistral4", "deepseek2")  # architectures with multi-head latent attention
+ARCHITECTURES = ("llama", "mistral3", *LATENT)  # whose graph and tensors are known here
 # counts of layers for which llama.cpp projects queries directly, whatever q_lora_rank says (models/deepseek2.cpp: the lite models)
 LITE_LAYERS = (26, 27)
 LITE_LAYERS_AND_VOCABULARY = (48, 128256)
@@ -129,7 +130,7 @@ class Numbers:
         return f"{self.architecture}.{key}"
 
     def count(self, key: str, least: int, default: int | None = None) -> int:
-        """Return a whole number, or the one that a value per layer repeats."""
+        """Return a whole number, or the one that a value per layer repeats; the largest of several in an architecture that is not known here."""
         value = self._metadata.get(self.key(key), default)
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             value = self._repeated(key, value)
@@ -149,6 +150,9 @@ class Numbers:
     def _repeated(self, key: str, values: Sequence[object]) -> object:
         if not 0 < len(values) <= MAX_PER_LAYER:
             raise BadModel(f"{self.key(key)} has {len(values):,} values; it must have 1 to {MAX_PER_LAYER:,}")
+        numbers = [value for value in values if type(value) is int]
+        if self.architecture not in ARCHITECTURES and len(numbers) == len(values):
+            return max(numbers)
         if any(value != values[0] for value in values):
             raise BadModel(f"{self.key(key)} differs between layers, which mixcli does not support")
         return values[0]
@@ -161,9 +165,10 @@ def read_dimensions(metadata: Mapping[str, object], names: Collection[str], n_vo
     n_ff, n_layer = read.count("feed_forward_length", 0, 0), read.count("block_count", 1)
     n_expert = read.count("expert_count", 0, 0)
     mla = _mla(read, n_layer, n_vocab) if read.architecture in LATENT else None
-    width = read.count("expert_feed_forward_length", 0, n_ff) if mla else n_ff
+    has_widths = mla is not None or read.architecture not in ARCHITECTURES
+    width = read.count("expert_feed_forward_length", 0, n_ff) if has_widths else n_ff
     n_shared, n_dense = (
-        read.count(key, 0, 0) if mla and n_expert else 0
+        read.count(key, 0, 0) if has_widths and n_expert else 0
         for key in ("expert_shared_count", "leading_dense_block_count")
     )
     return Dimensions(
@@ -228,4 +233,13 @@ def _router(read: Numbers, n_layer: int, n_vocab: int, names: Collection[str]) -
     )
 
 
-__all__ = ["LATENT", "SOFTMAX_ROUTER", "Dimensions", "Mla", "Numbers", "Router", "read_dimensions"]
+__all__ = [
+    "ARCHITECTURES",
+    "LATENT",
+    "SOFTMAX_ROUTER",
+    "Dimensions",
+    "Mla",
+    "Numbers",
+    "Router",
+    "read_dimensions",
+]

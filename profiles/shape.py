@@ -182,7 +182,7 @@ def model_shape(metadata: Mapping[str, object], tensors: Iterable[tuple[str, int
     n_embd = Numbers(metadata).count("embedding_length", 1)
     n_vocab = next((n // n_embd for name, n, _, _ in listed if name == "token_embd.weight"), 0)
     dimensions = read_dimensions(metadata, {name for name, *_ in listed}, n_vocab)
-    count = _Count(dimensions.n_layer_dense)
+    count = _Count(dimensions.n_layer_dense, is_mixture=bool(dimensions.n_expert))
     for name, n_elements, n_bytes, type_ in listed:
         count.add(name, n_elements, n_bytes, type_)
     if dimensions.n_layer > len(count.layers):
@@ -215,10 +215,10 @@ _EMPTY = dict.fromkeys(("attention", *MATRICES), 0)
 
 
 class _Count:
-    """Sums over a tensor list; the feed-forward part of the first `n_layer_dense` layers stays with their attention."""
+    """Sums over a tensor list; the feed-forward part of a mixture's dense layers, the first `n_layer_dense` or others, stays with their attention."""
 
-    def __init__(self, n_layer_dense: int) -> None:
-        self._n_layer_dense = n_layer_dense
+    def __init__(self, n_layer_dense: int, *, is_mixture: bool) -> None:
+        self._n_layer_dense, self._is_mixture = n_layer_dense, is_mixture
         self.layers: dict[
             int, dict[str, int]
         ] = {}  # only what tensors name: their number is bounded by the file
@@ -241,7 +241,8 @@ class _Count:
             self.bytes_other += n_bytes
             self.params_other += n_elements
         layer, part = _place(name)
-        if layer is not None and layer < self._n_layer_dense:
+        is_dense = self._is_mixture and "_exps." not in name
+        if layer is not None and (layer < self._n_layer_dense or is_dense):
             part = "attention"
         if layer is None:
             if name == "token_embd.weight":
@@ -255,7 +256,7 @@ class _Count:
             self.layers.setdefault(layer, dict(_EMPTY))[part] += n_bytes
             if part == "attention":
                 self.attention_types[type_] += n_bytes
-            else:
+            elif name.endswith(".weight"):
                 self.matrix_types[layer, part] = type_
 
 

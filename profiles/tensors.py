@@ -2,10 +2,9 @@
 
 from collections.abc import Collection, Iterator
 
-from profiles.dimensions import Dimensions, Mla
+from profiles.dimensions import ARCHITECTURES, Dimensions, Mla
 
 Tensor = tuple[str, tuple[int, ...]]
-ARCHITECTURES = ("llama", "mistral3", "mistral4", "deepseek2")
 
 
 def tensors_of(one: Dimensions, found: Collection[str] = ()) -> Iterator[Tensor]:

@@ -91,3 +91,32 @@ def test_such_a_cache_is_not_taken_unasked() -> None:
 def test_an_unknown_cache_type_is_a_sentence() -> None:
     with pytest.raises(BadRequest, match="invalid KV cache type 'q9'"):
         plan(MIXTRAL, HOST, PlanRequest(kv="q9"))
+
+
+def test_of_a_family_that_is_not_known_the_largest_value_counts() -> None:
+    metadata = {key.replace("llama", "other"): value for key, value in METADATA.items()}
+    metadata |= {"general.architecture": "other", "other.attention.head_count_kv": [1, 2, 0]}
+    assert model_shape(metadata, TENSORS).n_head_kv == 2
+
+
+def test_dense_layers_among_those_of_a_mixture_stay_with_their_attention() -> None:
+    """As Llama 4 has them: only stacks of experts may lie on another device than their layer."""
+    metadata = {key.replace("llama", "other"): value for key, value in METADATA.items()}
+    metadata |= {"general.architecture": "other", "other.block_count": 2}
+    metadata |= {"other.expert_count": 4, "other.expert_used_count": 1}
+    shape = model_shape(
+        metadata,
+        [
+            *TENSORS,
+            ("blk.0.ffn_gate.weight", 64, 256, "F32"),
+            ("blk.1.ffn_gate_up_exps.weight", 512, 1024, "F16"),
+            ("blk.1.ffn_down_exps.weight", 256, 512, "F16"),
+            ("blk.1.ffn_down_exps.bias", 32, 128, "F32"),
+        ],
+    )
+    assert [(one.attention, one.gate, one.up, one.down) for one in shape.layers] == [
+        (512, 0, 0, 0),
+        (0, 1024, 0, 640),
+    ]
+    assert shape.layers[1].types == ("F16", "", "F16")
+    assert shape.is_fused
