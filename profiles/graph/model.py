@@ -28,6 +28,7 @@ class Graph(Builder):
     ) -> None:
         """Build the graph; `offload` is a device that computes with the host's weights."""
         super().__init__(shape, batch, host, offload)
+        self.is_offloaded = host not in (output, *(layer.attention for layer in layers))
         tokens = self.input(4 * batch.n_tokens)
         self.input(self.row)  # embeddings instead of tokens: never read here, allocated all the same
         self._inputs = Inputs(self)

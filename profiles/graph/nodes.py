@@ -108,6 +108,7 @@ class Builder:
         self.nodes: list[Tensor] = []
         self.inputs: list[Tensor] = []
         self.shape, self.batch, self.host, self._offload = shape, batch, host, offload
+        self.is_offloaded = False  # whether all layers and the output are on GPUs
         self.row = self.rows(shape.n_embd)
 
     def rows(self, width: int) -> int:
@@ -155,5 +156,7 @@ class Builder:
     def norm(self, x: Tensor, home: LayerHome, width: int | None = None) -> Tensor:
         """Normalize rows, those of the model's width where nothing else is said."""
         width = self.shape.n_embd if width is None else width
-        norm = self.node(self.rows(width), [x], over=() if x.root else (0,))
+        # llama-context.cpp, graph_get_cb: with everything on GPUs a norm is computed where its layer is, else where its neighbors are
+        at = home.attention if self.is_offloaded else None
+        norm = self.node(self.rows(width), [x], over=() if x.root else (0,), home=at)
         return self.node(norm.size, [norm, self.small_weight(home, width)], over=(0,))

@@ -1,4 +1,4 @@
-"""The ledger against llama.cpp: true shapes of 8x7B, 8x22B and 7B as header-only files, loaded without allocating."""
+"""The ledger against llama.cpp: true shapes of the family's models as header-only files, loaded without allocating."""
 
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -17,7 +17,15 @@ from profiles.shape import ModelShape
 from quantize.sources.gguf_header import read_header
 from tests.support.llama_workers import MIB, Said, ask, no_alloc
 
-SHAPES = ("mixtral-8x7b", "mixtral-8x22b", "mistral-7b", "mistral-small-4", "mistral-large-3")
+SHAPES = (
+    "mixtral-8x7b",
+    "mistral-small-4",
+    "mixtral-8x22b",
+    "mistral-7b",
+    "mistral-large-3",
+    "ministral-3-3b",
+    "ministral-3-14b",
+)
 # (context, micro-batch, flash attention, cache type)
 GRID = [
     (n_ctx, n_ubatch, flash, kv)
@@ -36,7 +44,8 @@ def shape_at(path: Path) -> ModelShape:
 def test_kv_and_compute_on_the_cpu_over_a_grid(name: str, header_only: Callable[[str, str], Path]) -> None:
     path = header_only(name, "Q4_K_M")
     shape = shape_at(path)
-    for n_ctx, n_ubatch, flash, kv in GRID:
+    number = SHAPES.index(name)
+    for n_ctx, n_ubatch, flash, kv in GRID if number < 2 else GRID[number % 3 :: 3]:  # all, or a third of it
         placement = Placement(n_ctx=n_ctx, n_ubatch=n_ubatch, flash_attn=flash, type_k=kv, type_v=kv)
         said = no_alloc(path, placement)
         (host,) = accounts(shape, Machine(0, 1), placement, on_host(shape, 0))
@@ -115,6 +124,8 @@ def test_compute_on_gpus_in_every_pattern(
         (8192, 256, False, "f16"),
     ):
         for what, layout in gpu_layouts(shape).items():
+            if len({*layout.attention}) > 1 and layout.n_gpu_layers > shape.n_layer:
+                continue  # without allocating, llama.cpp forgets where it put the norms: test_actual_buffers.py loads such layouts
             placement = Placement(
                 n_ctx=n_ctx,
                 n_ubatch=n_ubatch,
