@@ -20,7 +20,7 @@ Check = Callable[[Path, str, str], None]
 REPORT = "\n\n".join(
     f"Chapter {n}. In year {n} the company sold {n * 10} lamps in {n + 3} towns. "
     + "The river was calm and the trade was good. " * 12
-    for n in range(1, 21)
+    for n in range(1, 17)  # a little more than the context of the recipe holds
 )
 FILES = {
     "comment.txt": "What a lovely garden, thank you for the pictures!\n",

@@ -35,7 +35,8 @@ class Terminal:
         keep = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith(("MIXCLI_", "XDG_", "NO_COLOR", "COLUMNS", "LINES")) or key == "MIXCLI_MEASURE"
+            if not key.startswith(("MIXCLI_", "XDG_", "NO_COLOR", "COLUMNS", "LINES"))
+            or key == "MIXCLI_MEASURE"
         }
         self.raw = ""
         self._past: list[str] = []  # the lines that have left the screen
