@@ -14,10 +14,11 @@ from mixcli.store.preflight import check_gguf
 from mixcli.store.store import find
 from quantize.file_layout import header_bytes
 from quantize.ggml_types import GGMLQuantizationType as Type
+from quantize.ggml_types import GGUFValueType as Kind
 from quantize.ggml_types import row_bytes
 from quantize.source import Value, text
 from tests.fuzz.budget import check_refusal, for_a_while, mixcli_here
-from tests.fuzz.values import edited, edits, gguf_values, integers
+from tests.fuzz.values import edited, edits, floats32, gguf_values, integers
 from tests.support import family_gguf
 from tests.support.family import FAMILY, parts_of
 from tests.support.loader import Loader
@@ -62,6 +63,13 @@ ARCHITECTURE_KEYS = [
     "attention.temperature_scale", "attention.temperature_length", "attention.layer_norm_epsilon", "pooling_type", "logit_scale", "embedding_scale",
     "attention.q_lora_rank", "attention.kv_lora_rank", "attention.key_length_mla", "attention.value_length_mla",
 ]  # fmt: skip
+NUMBERS = {
+    "factor",
+    "scale",
+    "freq_base",
+    "multiplier",
+    "epsilon",
+}  # the last word of keys that are no whole numbers
 Shapes = Mapping[str, tuple[Type, tuple[int, ...]] | None]
 
 
@@ -101,6 +109,19 @@ OTHER_TENSORS = [
 
 
 @st.composite
+def numbers(draw: st.DrawFn, architecture: str, metadata: Mapping[str, Value]) -> dict[str, Value]:
+    """Hyperparameters of the type that llama.cpp reads, so that what is wrong is their value."""
+    known = [key for key in metadata if key.startswith(f"{architecture}.")]
+    key = draw(st.sampled_from([*known, *(f"{architecture}.{key}" for key in ARCHITECTURE_KEYS)]))
+    if key.endswith("weights_norm"):
+        return {key: Value(Kind.BOOL, draw(st.booleans()))}
+    if key.rpartition("_")[2].rpartition(".")[2] in NUMBERS or key.endswith(("freq_base", "weights_scale")):
+        return {key: Value(Kind.FLOAT32, draw(floats32()))}
+    small = st.integers(0, 40) | st.sampled_from([48, 64, 96, 128, 512])
+    return {key: Value(Kind.UINT32, draw(small | integers(0, 2**32 - 1)))}
+
+
+@st.composite
 def cases(draw: st.DrawFn, models: Mapping[str, tuple[Mapping[str, Value], Shapes]]) -> Case:
     model = draw(st.sampled_from(sorted(models)))
     metadata, tensors = models[model]
@@ -111,9 +132,10 @@ def cases(draw: st.DrawFn, models: Mapping[str, tuple[Mapping[str, Value], Shape
     others = st.dictionaries(
         st.sampled_from([*tensors, *OTHER_TENSORS]), st.none() | st.tuples(kinds, shapes), max_size=2
     )
+    any_values = st.dictionaries(st.sampled_from(keys), st.none() | gguf_values(), max_size=3)
     return Case(
         model,
-        draw(st.dictionaries(st.sampled_from(keys), st.none() | gguf_values(), max_size=3)),
+        draw(any_values | numbers(architecture, metadata)),
         draw(st.just({}) | others),
         draw(st.just([]) | edits()),
         draw(st.booleans() | st.just(True)),
