@@ -16,7 +16,7 @@ from quantize.file_layout import header_bytes
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import GGUFValueType as Kind
 from quantize.ggml_types import row_bytes
-from quantize.source import Value, text
+from quantize.source import Value
 from tests.fuzz.budget import check_refusal, for_a_while, mixcli_here
 from tests.fuzz.values import edited, edits, floats32, gguf_values, integers
 from tests.support import family_gguf
@@ -146,13 +146,7 @@ def cases(draw: st.DrawFn, models: Mapping[str, tuple[Mapping[str, Value], Shape
 def renamed(draw: st.DrawFn) -> Case:
     """A model of another family under another name, with all its keys."""
     case, name = draw(cases(OTHERS)), draw(st.sampled_from(NAMES))
-    metadata, _ = OTHERS[case.model]
-    moved = {
-        key.replace(case.model, name, 1): value
-        for key, value in {**metadata, **case.metadata}.items()
-        if key.startswith(f"{case.model}.")
-    }
-    return replace(case, metadata={**case.metadata, **moved, "general.architecture": text(name)})
+    return replace(case, metadata={**case.metadata, **family_gguf.renamed(case.model, name)})
 
 
 @pytest.fixture

@@ -77,6 +77,13 @@ def metadata(family: str) -> dict[str, Value]:
     }
 
 
+def renamed(family: str, architecture: str) -> dict[str, Value | None]:
+    """What makes a model of a family one of another architecture, with all its keys."""
+    own = {key: value for key, value in metadata(family).items() if key.startswith(f"{family}.")}
+    moved = {key.replace(family, architecture, 1): value for key, value in own.items()}
+    return {**dict.fromkeys(own), **moved, "general.architecture": text(architecture)}
+
+
 def shapes(family: str) -> Shapes:
     """The tensors of a family, in numpy order."""
     q, kv = (N_EMBD, N_EMBD) if family == "olmoe" else (N_HEAD * HEAD, N_HEAD_KV * HEAD)

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from mixcli.engine.engine import Engine
+from mixcli.engine.kv_store import KvStore
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Label, Output, Request
@@ -127,3 +129,23 @@ def test_a_path_to_labels_begins_again_where_its_window_was_given_away(model: Mo
         probabilities(Engine(model, Context(model, PLACEMENT))), abs=NEAR
     )
     assert beside.n_prompt_tokens_done - n_before > len(prompt) + 4, "the prompt was computed once only"
+
+
+def test_a_text_on_disk_is_continued_where_it_ended_and_nowhere_before(model: Model, tmp_path: Path) -> None:
+    first = drawn(120, 1)
+
+    def engine() -> Engine:
+        return Engine(model, Context(model, PLACEMENT), KvStore(tmp_path, "tiny", 1 << 30))
+
+    before = engine()
+    answer(before, drawn(30, 9), 1)
+    answer(before, first, 1, persist=True)
+    answer(before, drawn(8, 2), 110, park=False)
+    answer(before, drawn(8, 4), 60, park=False)
+    before.close()
+    for n_known, n_cached in ((120, 120), (100, 0)):
+        prompt = (*first[:n_known], *drawn(4, 3))
+        last, again = answer(engine(), prompt, 2)
+        assert last.usage is not None
+        assert last.usage.n_cached == n_cached
+        assert agree(again, answer(Engine(model, Context(model, PLACEMENT)), prompt, 2)[1])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from quantize.source import Value, text, u32
+from quantize.source import Value
 from tests.support import family_gguf
 from tests.support.hub_server import StandIn
 
@@ -20,12 +20,7 @@ def test_one_that_runs_arrives_with_a_note(hub: StandIn, pull, tmp_path: Path) -
 
 
 def test_one_that_does_not_is_refused_before_its_data(hub: StandIn, pull, tmp_path: Path) -> None:
-    changes = {
-        "general.architecture": text("nonsense"),
-        "nonsense.block_count": u32(2),
-        "nonsense.context_length": u32(512),
-        "nonsense.embedding_length": u32(64),
-    }
+    changes = family_gguf.renamed("qwen3moe", "nonsense")
     hub.add("org/other-GGUF", {"other.F16.gguf": file_of(tmp_path, "qwen3moe", changes)})
     done = pull("org/other-GGUF")
     assert done.returncode == 5

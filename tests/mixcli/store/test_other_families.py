@@ -14,12 +14,6 @@ from quantize.sources.gguf_header import read_header
 from tests.support import family_gguf
 
 Changes = Mapping[str, Value | None]
-NONSENSE: Changes = {
-    "general.architecture": text("nonsense"),
-    "nonsense.block_count": u32(2),
-    "nonsense.context_length": u32(512),
-    "nonsense.embedding_length": u32(64),
-}
 # what no file is taken with: changes of a header, what is left out of it, and words of the sentence
 REFUSED: dict[str, tuple[str, Changes, str, str]] = {
     "a name without its keys": ("qwen3moe", {"general.architecture": text("nonsense")}, "", "nonsense.block_count is missing"),
@@ -33,10 +27,12 @@ REFUSED: dict[str, tuple[str, Changes, str, str]] = {
     "heads that are no numbers": ("gemma3", {"gemma3.attention.head_count": text("4")}, "", "head_count is '4'"),
     "another tokenizer": ("gemma3", {"tokenizer.ggml.model": text("rwkv")}, "", "tokenizer of kind"),
     # what llama.cpp refuses
-    "a name that it does not know": ("qwen3moe", NONSENSE, "", "unknown model architecture: 'nonsense'"),
+    "a name that it does not know": ("qwen3moe", family_gguf.renamed("qwen3moe", "nonsense"), "", "unknown model architecture: 'nonsense'"),
     "a tensor that is missing": ("qwen3moe", {}, "blk.1.ffn_up_exps.weight", "blk.1.ffn_up_exps.weight' not found"),
     "heads of another size": ("gpt-oss", {"gpt-oss.attention.head_count": u32(8)}, "", "has wrong shape"),
     "an unknown kind of words": ("qwen3moe", {"tokenizer.ggml.model": text("gpt2"), "tokenizer.ggml.pre": text("nobody")}, "", "merges"),
+    "an encoder": ("gemma3", family_gguf.renamed("gemma3", "gemma-embedding"), "", "m.gguf has no KV cache: it is an encoder, which writes no text"),
+    "a diffusion model": ("qwen3moe", family_gguf.renamed("qwen3moe", "rnd1"), "", "m.gguf is a diffusion model"),
     "a recurrent model": ("mamba", {}, "", "m.gguf is a recurrent model, whose state cannot be cut back to a prefix"),
     # what it does not survive
     "more experts used than there are": ("qwen3moe", {"qwen3moe.expert_used_count": u32(9)}, "", "does not survive its header (GGML_ASSERT("),
