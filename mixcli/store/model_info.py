@@ -38,6 +38,7 @@ class ModelInfo:
     active_parameters: int
     experts: int
     experts_used: int
+    experts_shared: int
     layers: int
     context: int
     vocabulary: int
@@ -65,9 +66,7 @@ class ModelInfo:
         shown = {
             **self.to_data(),
             "parameters": f"{count(self.parameters)}, {count(self.active_parameters)} active per token",
-            "experts": f"{self.experts}, {self.experts_used} used per token"
-            if self.experts
-            else "none (dense)",
+            "experts": self._experts_words(),
             "context": f"{self.context} tokens",
             "images": "" if self.images is None else images_words(self.images),
             "smaller": ", ".join(self.smaller),
@@ -75,12 +74,18 @@ class ModelInfo:
             "size": format_bytes(self.size),
             "files": "\n".join(self.files),
         }
-        hidden = {"active_parameters", "experts_used"}
+        hidden = {"active_parameters", "experts_used", "experts_shared"}
         return [
             (LABELS.get(key, key), str(value))
             for key, value in shown.items()
             if key not in hidden and value != ""
         ]
+
+    def _experts_words(self) -> str:
+        if not self.experts:
+            return "none (dense)"
+        shared = f", and {self.experts_shared} shared by all" if self.experts_shared else ""
+        return f"{self.experts}, {self.experts_used} used per token{shared}"
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ def model_info(model: StoredModel) -> ModelInfo:
         active_parameters=shape.params_active,
         experts=shape.n_expert,
         experts_used=shape.n_expert_used,
+        experts_shared=shape.n_ff_shared // max(1, shape.expert_width),
         layers=shape.n_layer,
         context=shape.n_ctx_train,
         vocabulary=shape.n_vocab,
