@@ -117,6 +117,18 @@ MAX_PER_LAYER = 1 << 10  # values of an array that has one for each layer
 SOFTMAX, SIGMOID = 1, 2  # llama_expert_gating_func_type
 
 
+def is_known(metadata: Mapping[str, object]) -> bool:
+    """Return whether the graph and the tensors of a model are known here, from its GGUF metadata.
+
+    Of the architectures with latent attention those with layers that predict further tokens, and files of before April 2025, which
+    keep keys and values of every head, are not.
+    """
+    name = metadata.get("general.architecture")
+    if name not in LATENT:
+        return name in ARCHITECTURES
+    return f"{name}.attention.key_length_mla" in metadata and not metadata.get(f"{name}.nextn_predict_layers")
+
+
 class Numbers:
     """Reads dimensions from metadata; every complaint names the key and its value."""
 
@@ -125,6 +137,12 @@ class Numbers:
         if not isinstance(architecture, str):
             raise BadModel("the model has no general.architecture")
         self._metadata, self.architecture = metadata, architecture[:40]
+        self.is_known = is_known(metadata)
+
+    @property
+    def is_latent(self) -> bool:
+        """Return whether the model has latent attention as it is known here."""
+        return self.is_known and self.architecture in LATENT
 
     def key(self, key: str) -> str:
         return f"{self.architecture}.{key}"
@@ -151,7 +169,7 @@ class Numbers:
         if not 0 < len(values) <= MAX_PER_LAYER:
             raise BadModel(f"{self.key(key)} has {len(values):,} values; it must have 1 to {MAX_PER_LAYER:,}")
         numbers = [value for value in values if type(value) is int]
-        if self.architecture not in ARCHITECTURES and len(numbers) == len(values):
+        if not self.is_known and len(numbers) == len(values):
             return max(numbers)
         if any(value != values[0] for value in values):
             raise BadModel(f"{self.key(key)} differs between layers, which mixcli does not support")
@@ -164,8 +182,8 @@ def read_dimensions(metadata: Mapping[str, object], names: Collection[str], n_vo
     n_embd, n_head = read.count("embedding_length", 1), read.count("attention.head_count", 1)
     n_ff, n_layer = read.count("feed_forward_length", 0, 0), read.count("block_count", 1)
     n_expert = read.count("expert_count", 0, 0)
-    mla = _mla(read, n_layer, n_vocab) if read.architecture in LATENT else None
-    has_widths = mla is not None or read.architecture not in ARCHITECTURES
+    mla = _mla(read, n_layer, n_vocab) if read.is_latent else None
+    has_widths = mla is not None or not read.is_known
     width = read.count("expert_feed_forward_length", 0, n_ff) if has_widths else n_ff
     n_shared, n_dense = (
         read.count(key, 0, 0) if has_widths and n_expert else 0
@@ -209,7 +227,7 @@ def _mla(read: Numbers, n_layer: int, n_vocab: int) -> Mla:
 def _temperature_length(read: Numbers) -> int:
     if read.architecture == "llama" or not read.number("attention.temperature_scale"):
         return 0
-    if read.architecture in LATENT:
+    if read.is_latent:
         return read.count("attention.temperature_length", 1)
     return read.count("rope.scaling.original_context_length", 1, read.count("context_length", 1))
 
@@ -220,7 +238,7 @@ def _router(read: Numbers, n_layer: int, n_vocab: int, names: Collection[str]) -
         read.count("expert_group_count", 0, 0),
         read.count("expert_group_used_count", 0, 0),
     )
-    if read.architecture not in LATENT:
+    if not read.is_latent:
         return Router(scale=scale, n_groups=n_groups, n_groups_used=n_groups_used)
     is_glm = n_layer in GLM_LAYERS and n_vocab == GLM_VOCABULARY
     return Router(
@@ -241,5 +259,6 @@ __all__ = [
     "Mla",
     "Numbers",
     "Router",
+    "is_known",
     "read_dimensions",
 ]

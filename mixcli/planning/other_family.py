@@ -10,6 +10,7 @@ from dataclasses import replace
 from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.report import Subject
 from mixcli.store.header_trial import try_header
+from mixcli.store.headers import is_known
 from mixcli.system.measurements import TrialBuffers
 from profiles.layout import layout_of
 from profiles.ledger import compute_key, compute_of
@@ -20,7 +21,6 @@ from profiles.planner import MIN_CTX, Plan, plan_if_it_fits
 from profiles.request import PlanRequest
 from profiles.search import SMALL_UBATCHES
 from profiles.shape import Measured, ModelShape
-from profiles.tensors import ARCHITECTURES
 from quantize.sources.gguf_header import GgufHeader
 
 MAX_TRIALS = 6  # plans that are measured; two usually suffice
@@ -39,7 +39,7 @@ def with_measured_buffers(
 
     Raises what `try_header` raises.
     """
-    if header.architecture in ARCHITECTURES:
+    if is_known(header):
         return shape
     found = replace(shape, measured=None)
     tried: set[Placement] = set()
@@ -58,7 +58,7 @@ def with_measured_buffers(
 
 def with_measured_shape(subject: Subject, machine: Machine, load_options: LoadOptions) -> Subject:
     """Return the subject of a plan with the corrections of `with_measured_buffers`, where it has a header."""
-    if subject.header is None or subject.header.architecture in ARCHITECTURES:
+    if subject.header is None or is_known(subject.header):
         return subject
     request, workers = load_options.request, load_options.workers
     shape = with_measured_buffers(subject.shape, subject.header, subject.label, machine, request, workers)

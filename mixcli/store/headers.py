@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixcli.errors import IntegrityError
+from profiles import dimensions
 from profiles.dimensions import Dimensions, read_dimensions
 from profiles.errors import BadModel
 from profiles.shape import ModelShape, model_shape
@@ -34,6 +35,11 @@ def header_of(paths: Sequence[Path]) -> GgufHeader:
         return model_header([(path.name, path) for path in paths])
     except QuantizeError as error:
         raise IntegrityError(str(error)) from error
+
+
+def is_known(header: GgufHeader) -> bool:
+    """Return whether graph and tensors of a model are known to mixcli, so that header rules and plans are exact."""
+    return dimensions.is_known(_plain(header))
 
 
 def dimensions_of(header: GgufHeader, n_vocab: int) -> Dimensions:

@@ -45,10 +45,6 @@ class Reader:
     def key(self, key: str) -> str:
         return f"{self._header.architecture}.{key}"
 
-    def has(self, key: str) -> bool:
-        """Return whether the model has a key at all."""
-        return self.key(key) in self._header.metadata
-
     def whole(self, key: str, least: int, greatest: int, default: int | None = None) -> int:
         """A whole number, or the one that a value per layer repeats."""
         value: Any = self._header.get(self.key(key), default)
@@ -140,9 +136,6 @@ def _check_heads(read: Reader, n_embd: int, n_head: int) -> None:
 
 def _check_latent_attention(read: Reader) -> None:
     """Check multi-head latent attention: what the cache has must follow from the ranks."""
-    for key in ("attention.key_length_mla", "attention.value_length_mla"):
-        if not read.has(key):
-            raise read.refuse(key, "files of before April 2025 lack it; convert the model again")
     kv_lora_rank = read.whole("attention.kv_lora_rank", 1, 1 << 16)
     n_rot = read.whole("rope.dimension_count", 2, 1 << 16)
     if n_rot % 2:
@@ -157,7 +150,6 @@ def _check_latent_attention(read: Reader) -> None:
 
 def _check_latent_layers(read: Reader, n_layer: int, n_expert: int) -> None:
     """Check the leading dense layers, the experts' widths and the router of a deepseek2 model."""
-    read.whole("nextn_predict_layers", 0, 0, 0)
     n_dense = read.whole("leading_dense_block_count", 0, n_layer, 0)
     read.whole("expert_feed_forward_length", 1, 1 << 24)
     n_shared = read.whole("expert_shared_count", 0, MAX_SHARED)

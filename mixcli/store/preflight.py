@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mixcli.errors import IntegrityError
 from mixcli.store.header_trial import try_header
-from mixcli.store.headers import dimensions_of
+from mixcli.store.headers import dimensions_of, is_known
 from mixcli.store.hyperparameters import check_hyperparameters
 from mixcli.store.other_families import check_other_family, untested
 from profiles.tensors import ARCHITECTURES, tensors_of
@@ -71,13 +71,13 @@ def check_header(header: GgufHeader, name: str) -> None:
     """Check a whole model's header that came from elsewhere, as `check_gguf` does; raises IntegrityError with one sentence."""
     _check_architecture(header, name)
     _check_contents(header, name)
-    if header.architecture not in ARCHITECTURES:
+    if not is_known(header):
         try_header(header, name)
 
 
 def family_note(header: GgufHeader) -> tuple[str, ...]:
     """Return the note on a model's family; nothing for one that mixcli is tested with."""
-    return () if header.architecture in ARCHITECTURES else (untested(header.architecture),)
+    return () if is_known(header) else (untested(header.architecture),)
 
 
 def _check_contents(header: GgufHeader, name: str) -> None:
@@ -87,11 +87,11 @@ def _check_contents(header: GgufHeader, name: str) -> None:
             f"{name} is aligned to {header.alignment} bytes, but llama.cpp needs {DATA_ALIGNMENT}; "
             f"realign it without loss: mixcli convert {name} -o new.gguf"
         )
-    if header.architecture in ARCHITECTURES:
+    if is_known(header):
         check_hyperparameters(header, name)
     _check_vocabulary(header, name)
     _check_types_of_tensors(header, name)
-    if header.architecture in ARCHITECTURES:
+    if is_known(header):
         _check_tensors(header, name)
 
 
@@ -112,7 +112,7 @@ def _check_architecture(header: GgufHeader, name: str) -> None:
     architecture = header.architecture
     if not architecture:
         raise IntegrityError(f"{name} has no general.architecture; it is damaged or not a model")
-    if architecture not in ARCHITECTURES:
+    if not is_known(header):
         check_other_family(header, name)
     if any(_SPLIT_EXPERT.match(tensor.name) for tensor in header.tensors):
         raise IntegrityError(
@@ -125,7 +125,7 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
     kind, tokens = header.get("tokenizer.ggml.model"), header.get("tokenizer.ggml.tokens")
     if kind is None or not isinstance(tokens, LazyArray) or not len(tokens):
         raise IntegrityError(f"{name} has no tokenizer; convert the model again with its tokenizer")
-    kinds = TOKENIZERS if header.architecture in ARCHITECTURES else (*TOKENIZERS, *OTHER_TOKENIZERS)
+    kinds = TOKENIZERS if is_known(header) else (*TOKENIZERS, *OTHER_TOKENIZERS)
     if kind not in kinds:
         raise IntegrityError(
             f"{name} has a tokenizer of kind {shown(kind)}; mixcli supports {' and '.join(kinds)}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mixcli.errors import IntegrityError
-from mixcli.store.preflight import check_gguf
+from mixcli.store.preflight import check_gguf, family_note
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.source import Value, f32, u32
 from tests.support.family import FAMILY, parts_of, write_parts, write_small
@@ -48,7 +48,6 @@ BROKEN: dict[str, tuple[str, dict[str, Value | None], dict[str, object], str]] =
     "two heads in the cache": (SMALL, {"attention.head_count_kv": u32(2)}, {}, "head_count_kv is 2; it must be 1"),
     "an odd number of turned elements": (SMALL, {"rope.dimension_count": u32(7)}, {}, "rope.dimension_count is 7"),
     "nothing but positions": (SMALL, {"attention.key_length_mla": u32(8)}, {}, "key_length_mla is 8"),
-    "keys of before latent attention": (SMALL, {"attention.key_length_mla": None}, {}, "key_length_mla is missing"),
     "values of before latent attention": (SMALL, {"attention.value_length_mla": None}, {}, "value_length_mla is missing"),
     "no rank of queries": (SMALL, {"attention.q_lora_rank": None}, {}, "q_lora_rank is missing"),
     "another rank of queries": (SMALL, {"attention.q_lora_rank": u32(16)}, {}, "attn_q_a_norm.weight has the shape (32,)"),
@@ -97,10 +96,15 @@ def test_a_temperature_needs_no_length_where_it_is_off(tmp_path: Path, loader: L
     assert loader.load(path) == "works"
 
 
-def test_prediction_layers_are_refused(tmp_path: Path) -> None:
-    """llama.cpp leaves such layers out, so what it computes and what it needs would not be the model's."""
+def test_prediction_layers_make_it_a_model_of_another_family(tmp_path: Path, loader: Loader) -> None:
+    """llama.cpp leaves such layers out, so that plans need what it reports."""
     path = changed(tmp_path / "m.gguf", LARGE, {"nextn_predict_layers": u32(1)}, {})
-    with pytest.raises(
-        IntegrityError, match="nextn_predict_layers is 1; it must be a whole number from 0 to 0"
-    ):
+    (note,) = family_note(check_gguf(path))
+    assert "a deepseek2 model runs as llama.cpp computes it" in note
+    assert loader.load(path) == "works"
+
+
+def test_a_file_of_before_latent_attention_is_for_llama_cpp_to_judge(tmp_path: Path) -> None:
+    path = changed(tmp_path / "m.gguf", SMALL, {"attention.key_length_mla": None}, {})
+    with pytest.raises(IntegrityError, match="llama.cpp cannot load m.gguf: tensor .blk.0.attn"):
         check_gguf(path)
