@@ -32,6 +32,11 @@ COMMANDS = {
     "default": ("mixcli.commands.default", "Set the default model."),
     "convert": ("mixcli.commands.convert", "Convert a checkpoint to GGUF, or repair an old GGUF."),
     "quantize": ("mixcli.commands.quantize", "Quantize a GGUF to a smaller type."),
+    "imatrix": ("mixcli.commands.imatrix", "Compute an importance matrix, for better small quants."),
+    "perplexity": (
+        "mixcli.commands.perplexity",
+        "Measure a model's perplexity, or its distance from another quant.",
+    ),
     "plan": ("mixcli.commands.plan", "Plan where a model's tensors go, and estimate its speed."),
     "tune": ("mixcli.commands.tune", "Benchmark placements of a model and keep the fastest."),
     "doctor": ("mixcli.commands.doctor", "Check this machine for problems."),
@@ -49,6 +54,7 @@ COMMANDS = {
 # as `mixcli --help` lists them
 GROUPS = {
     "Models": ("pull", "search", "list", "show", "default", "rm", "verify", "import", "convert", "quantize"),
+    "Quality": ("imatrix", "perplexity"),
     "Ask": ("run", "chat", "batch", "sessions"),
     "Serve": ("serve", "ps", "stop"),
     "Machine": ("plan", "tune", "doctor", "profiles", "worker", "help"),

@@ -27,18 +27,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli": set(),
     "mixcli.__main__": {"mixcli.cli"},
     "mixcli.cli": {"mixcli.system"},  # commands are imported by name, one at a time
-    "mixcli.commands": PLANNING | {"mixcli.run", "mixcli.batch", "mixcli.chat", "mixcli.serve"},
+    "mixcli.commands": PLANNING
+    | {"mixcli.run", "mixcli.batch", "mixcli.chat", "mixcli.serve", "mixcli.insight"},
     "mixcli.chat": PLANNING,
     "mixcli.run": CLIENT | {"mixcli.batch"},  # a prompt for every line, or part, is a small batch
     "mixcli.batch": CLIENT,
     "mixcli.serve": BASE
     | {"mixcli.host.protocol"},  # of a host it knows the socket, the routes and the form of errors
     "mixcli.client": CLIENT,
+    "mixcli.insight": PLANNING,
     "mixcli.planning": PLANNING,
     "mixcli.pull": STORE,
     "mixcli.store": BASE,
     # the child process
     "mixcli.host": CHILD | {"mixcli.engine", "mixcli.prompts", "mixcli.llama"},
+    "mixcli.insight.compute": BASE | {"mixcli.insight", "mixcli.prompts", "mixcli.llama"},
     "mixcli.engine": BASE | {"mixcli.prompts", "mixcli.llama"},
     "mixcli.prompts": BASE | {"mixcli.llama"},
     "mixcli.llama": BASE,
@@ -292,13 +295,15 @@ WITHIN_LIMITS = [
     "mixcli.engine",
     "mixcli.host",
     "mixcli.host.protocol",
+    "mixcli.insight",
+    "mixcli.insight.compute",
     "mixcli.llama",
     "mixcli.prompts",
     "mixcli.run",
     "mixcli.serve",
 ]
 # rooms that read and write JSON, or hand on what others wrote: there its values are objects, which must be looked at before they are used
-READS_JSON = ("mixcli.batch", "mixcli.client", "mixcli.host", "mixcli.run", "mixcli.serve")
+READS_JSON = ("mixcli.batch", "mixcli.client", "mixcli.host", "mixcli.insight", "mixcli.run", "mixcli.serve")
 MAX_FUNCTION, MAX_CLASS, MAX_FILE = 60, 250, 400  # lines
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

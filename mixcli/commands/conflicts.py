@@ -26,7 +26,18 @@ SAMPLING = (
 )
 PLACEMENT = ("--keep-alive", "--ctx", "--profile", "--vram", "--ram", "--kv", "--worker", "--from-disk")
 FORMS = ("--choice", "--schema", "--regex", "--grammar")
-PLANNED = ("run", "batch", "chat", "serve", "plan", "tune", "pull", "search")  # commands that plan a model
+PLANNED = (
+    "run",
+    "batch",
+    "chat",
+    "serve",
+    "plan",
+    "tune",
+    "pull",
+    "search",
+    "imatrix",
+    "perplexity",
+)  # commands that plan a model
 
 IGNORED, CLASH, NEEDED = "has no effect with", "cannot be combined with", "has no effect without"
 

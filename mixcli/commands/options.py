@@ -109,14 +109,23 @@ purpose_option = click.option(
 )
 
 
+_CONTEXT = click.option(
+    "--ctx",
+    "n_ctx",
+    type=click.IntRange(min=64),
+    metavar="TOKENS",
+    help="Context length. Default: what fits, up to 8192.",
+)
+_CHUNK = click.option(
+    "--ctx",
+    "n_ctx",
+    type=click.IntRange(min=64, max=1 << 20),
+    default=512,
+    show_default=True,
+    metavar="TOKENS",
+    help="Tokens of a chunk; each chunk is read with an empty cache.",
+)
 _PLANNING = (
-    click.option(
-        "--ctx",
-        "n_ctx",
-        type=click.IntRange(min=64),
-        metavar="TOKENS",
-        help="Context length. Default: what fits, up to 8192.",
-    ),
     click.option(
         "--profile",
         envvar="MIXCLI_PROFILE",
@@ -147,6 +156,18 @@ _PLANNING = (
 
 def planning_options(command: F) -> F:
     """Add what a plan is made for: context, profile, budgets, cache type, workers, disk; the command gets one `load_options`."""
+    return _planned(command, _CONTEXT)
+
+
+def reading_options(command: F) -> F:
+    """Add the same for a command that reads texts in chunks; `load_options` has the tokens of a chunk as its context."""
+    chunks = click.option(
+        "--chunks", "n_chunks", type=click.IntRange(min=1), metavar="N", help="Read only the first N chunks."
+    )
+    return chunks(_planned(command, _CHUNK))
+
+
+def _planned(command: F, context: Callable[[F], F]) -> F:
 
     @wraps(command)
     def collect(
@@ -174,7 +195,7 @@ def planning_options(command: F) -> F:
         )
         return command(load_options=load_options, **others)
 
-    return with_options(cast(F, collect), _PLANNING)
+    return with_options(cast(F, collect), (context, *_PLANNING))
 
 
 class _Number(click.ParamType):  # type: ignore[type-arg]

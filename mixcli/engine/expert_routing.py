@@ -10,6 +10,7 @@ from mixcli.errors import UsageError
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
+from mixcli.llama.observers import NamedTensors
 from profiles.placement import Placement
 
 TENSOR = "ffn_moe_topk-"  # llama.cpp's name for the ids of the experts that a layer's router chose; shape (tokens, experts used)
@@ -54,7 +55,7 @@ def routing(model: Model, placement: Placement, tokens: Sequence[int], first: in
     n_expert = int(model.metadata(f"{architecture}.expert_count") or 0)
     if not n_expert:
         raise UsageError(f"{model.path.name} is a dense model: it has no experts")
-    tap = _Counts(model.n_layer, n_expert, first)
+    counts = _Counts(model.n_layer, n_expert, first)
     small = replace(
         placement,
         n_ctx=max(256, len(tokens)),
@@ -62,7 +63,7 @@ def routing(model: Model, placement: Placement, tokens: Sequence[int], first: in
         n_ubatch=min(N_BATCH, placement.n_ubatch),
         n_seq_max=1,
     )
-    with Context(model, small, tap=tap) as context:
+    with Context(model, small, tap=NamedTensors(counts)) as context:
         batch = Batch(N_BATCH)
         for start in range(0, len(tokens), N_BATCH):
             part = tokens[start : start + N_BATCH]
@@ -73,5 +74,5 @@ def routing(model: Model, placement: Placement, tokens: Sequence[int], first: in
         n_expert,
         int(model.metadata(f"{architecture}.expert_used_count") or 0),
         len(tokens) - first,
-        tuple(tuple(layer) for layer in tap.counts.tolist()),
+        tuple(tuple(layer) for layer in counts.counts.tolist()),
     )

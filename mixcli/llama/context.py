@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from llama_cpp import llama_cpp as C
@@ -17,6 +16,7 @@ from mixcli.llama.batch import Batch
 from mixcli.llama.log import LEVEL_ERROR
 from mixcli.llama.model import Model
 from mixcli.llama.native import LOG, OUT_OF_MEMORY, Owner
+from mixcli.llama.observers import EvalCallback, Tap
 from mixcli.system.formatting import counted
 from profiles.placement import Placement
 
@@ -27,16 +27,6 @@ class ComputeError(MixcliError):
 
 class ContextLost(ComputeError):
     """llama_decode failed in the middle: what the context holds is unknown, so it can no longer be used."""
-
-
-class TensorObserver(Protocol):
-    """Observe intermediate tensors while a context computes (slow: the graph runs one wanted tensor at a time)."""
-
-    def accepts(self, name: str) -> bool:
-        """Return whether the tensor of this name ("ffn_moe_topk-7") is to be seen; asked once a name."""
-
-    def observe(self, name: str, values: "NDArray[np.generic]") -> None:
-        """Take a copy of its values, in numpy order."""
 
 
 # llama_decode's codes for a batch of which nothing was computed: no room in the cache, an invalid batch, no memory for it (the micro-batch that
@@ -53,12 +43,14 @@ class Context(Owner):
         placement: Placement,
         *,
         kv_unified: bool = True,
-        tap: TensorObserver | None = None,
+        tap: Tap | None = None,
         embeddings: bool = False,
     ) -> None:
         """Allocate for `placement`; raise DoesNotFit without room, UsageError for an unknown KV type.
 
-        With `embeddings` it has the hidden states of the last layer, of each token, in place of logits.
+        With `embeddings` it has the hidden states of the last layer, of each token, in place of logits. A `tap` sees the graph's tensors
+        while it computes, which is slow. Without `kv_unified` each sequence has cells of its own, n_ctx / n_sequences of them, and a
+        micro-batch takes as many tokens of each sequence.
         """
         for field in ("type_k", "type_v"):
             if getattr(placement, field) not in ggml.KV_TYPES:
@@ -77,9 +69,9 @@ class Context(Owner):
         self._interrupted = ctypes.create_string_buffer(2)
         params.abort_callback = C.ggml_abort_callback(_flag_reader())
         params.abort_callback_data = ctypes.addressof(self._interrupted)
-        self._observer = _Observer(tap) if tap else None
+        self._observer = EvalCallback(tap) if tap else None
         if self._observer:
-            params.cb_eval = self._observer.callback
+            params.cb_eval = self._observer.native
         LOG.clear()
         pointer = C.llama_init_from_model(model.pointer, params)
         if not pointer:
@@ -162,6 +154,13 @@ class Context(Owner):
             raise ComputeError(f"no logits were requested at batch position {index}")
         return np.ctypeslib.as_array(pointer, (self.model.vocab.n_tokens,))
 
+    def logits_of_all(self, n: int) -> NDArray[np.float32]:
+        """View the logits of the last batch's `n` tokens that wanted them, shape (n, n_tokens of the vocabulary); valid until the next decode."""
+        pointer = C.llama_get_logits(self.pointer)
+        if not pointer:
+            raise ComputeError("no logits were requested in this batch")
+        return np.ctypeslib.as_array(pointer, (n, self.model.vocab.n_tokens))
+
     def embedding(self, index: int) -> NDArray[np.float32]:
         """View the hidden state of batch token `index`, shape (n_embd,); valid until the next decode."""
         pointer = C.llama_get_embeddings_ith(self.pointer, index)
@@ -218,30 +217,6 @@ class Context(Owner):
         Not where the cache of a model with a sliding window has given away cells that the window before that place reaches back to.
         """
         return int(C.llama_memory_seq_pos_min(self._memory, sequence)) <= max(0, n_tokens - self.n_window)
-
-
-class _Observer:
-    """cb_eval for a Tap: a name is asked about once, so that an unwanted tensor costs one dictionary look."""
-
-    def __init__(self, tap: TensorObserver) -> None:
-        self._tap = tap
-        self._wanted: dict[str, bool] = {}
-        self.callback = C.ggml_backend_sched_eval_callback(self._observe)
-        self.error: BaseException | None = None
-
-    def _observe(self, tensor: int, ask: bool, _: object) -> bool:
-        """Return whether the tensor is wanted when asked, and whether to continue the graph when it is shown."""
-        try:
-            name = ggml.tensor_name(tensor)
-            if name not in self._wanted:
-                self._wanted[name] = self._tap.accepts(name)
-            if ask:
-                return self._wanted[name]
-            self._tap.observe(name, ggml.tensor_values(tensor))
-        except BaseException as error:  # must not be lost between the C frames; decode raises it
-            self.error = error
-            return False
-        return True
 
 
 @cache

@@ -34,14 +34,22 @@ KV_TYPES = {
 }
 
 
-class _Tensor(ctypes.Structure):
-    """The first fields of ggml_tensor: type, buffer, elements and strides (bytes) a dimension, fastest first."""
+# the operations of a product with weights: of one matrix, and of the matrices of a stack that ids choose
+MATMUL, MATMUL_OF_EXPERTS = "MUL_MAT", "MUL_MAT_ID"
+
+
+class TensorHead(ctypes.Structure):
+    """The first fields of ggml_tensor: type, buffer, elements and strides (bytes) a dimension, fastest first, operation and operands."""
 
     _fields_ = [
         ("type", ctypes.c_int),
         ("buffer", ctypes.c_void_p),
         ("ne", ctypes.c_int64 * 4),
         ("nb", ctypes.c_size_t * 4),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * 10),
     ]
 
 
@@ -69,6 +77,7 @@ def _base() -> ctypes.CDLL:
         ("ggml_backend_buft_name", ctypes.c_char_p, [pointer]),
         ("ggml_backend_tensor_get", None, [pointer, pointer, ctypes.c_size_t, ctypes.c_size_t]),
         ("ggml_get_name", ctypes.c_char_p, [pointer]),
+        ("ggml_op_name", ctypes.c_char_p, [ctypes.c_int]),
         ("ggml_nbytes", ctypes.c_size_t, [pointer]),
     ):
         function = getattr(lib, name)
@@ -134,13 +143,35 @@ def tensor_name(tensor: int) -> str:
     return name.decode("utf-8", "replace")
 
 
+def head(tensor: int) -> TensorHead:
+    """Return a view of a tensor's first fields."""
+    return TensorHead.from_address(tensor)
+
+
+@cache
+def _matmul_ops() -> dict[int, str]:
+    """Map ggml's numbers of the products with weights to their names; the numbers change between releases."""
+    names = {number: _base().ggml_op_name(number).decode() for number in range(64)}
+    return {number: name for number, name in names.items() if name in (MATMUL, MATMUL_OF_EXPERTS)}
+
+
+def matmul_op(tensor: int) -> str | None:
+    """Return MATMUL or MATMUL_OF_EXPERTS for the result of such a product, None for any other tensor."""
+    return _matmul_ops().get(TensorHead.from_address(tensor).op)
+
+
+def sources(tensor: int) -> list[int]:
+    """Return the pointers of a tensor's operands."""
+    return [pointer for pointer in TensorHead.from_address(tensor).src if pointer]
+
+
 def tensor_values(tensor: int) -> "NDArray[np.generic]":
     """Copy a tensor's values into a numpy array in numpy order (ggml's fastest dimension last), trailing ones dropped.
 
     A view keeps its strides until the copy, so a strided result such as `ffn_moe_topk` comes out right. Raises MixcliError for
     a quantized type.
     """
-    head = _Tensor.from_address(tensor)
+    head = TensorHead.from_address(tensor)
     if head.type not in DTYPES:
         raise MixcliError(
             f"tensor {tensor_name(tensor)} has ggml type {head.type}, which has no numpy equivalent"
@@ -151,9 +182,9 @@ def tensor_values(tensor: int) -> "NDArray[np.generic]":
     lib.ggml_backend_tensor_get(tensor, ctypes.addressof(raw), 0, len(data))
     n_dims = max((i + 1 for i in range(4) if head.ne[i] != 1), default=1)
     shape, strides = tuple(head.ne[:n_dims])[::-1], tuple(head.nb[:n_dims])[::-1]
-    return np.ndarray(shape, DTYPES[head.type], buffer=data, strides=strides).copy()
+    return np.ascontiguousarray(np.ndarray(shape, DTYPES[head.type], buffer=data, strides=strides))
 
 
 def set_buffer(tensor: int, buffer: int | None) -> None:
     """Enter the buffer that a tensor lies in, without memory there: enough to ask a device what it supports."""
-    _Tensor.from_address(tensor).buffer = buffer
+    TensorHead.from_address(tensor).buffer = buffer

@@ -31,29 +31,34 @@ def load(
     expected: Expected,
     smaller: tuple[Placement, Expected] | None,
     on_progress: Callable[[float], bool] | None = None,
+    make_context: Callable[[Model, Placement], Context] = Context,
 ) -> Loaded:
     """Load and compare; `expected` is what the plan says of each device (empty: nothing to compare).
 
     Raises what Model.load and Context raise; DoesNotFit only when there is no smaller plan or that fails too.
     """
     try:
-        return _load(path, placement, expected, on_progress)
+        return _load(path, placement, expected, on_progress, make_context)
     except DoesNotFit as error:
         if smaller is None:
             raise
-        loaded = _load(path, *smaller, on_progress)
+        loaded = _load(path, *smaller, on_progress, make_context)
         loaded.notes.append(f"{error}; loaded the next smaller plan instead")
         return loaded
 
 
 def _load(
-    path: Path, wanted: Placement, expected: Expected, on_progress: Callable[[float], bool] | None
+    path: Path,
+    wanted: Placement,
+    expected: Expected,
+    on_progress: Callable[[float], bool] | None,
+    make_context: Callable[[Model, Placement], Context],
 ) -> Loaded:
     placement, note = checked(wanted)
     model = Model.load(path, placement, on_progress)
     log = LOG.lines()
     try:
-        context = Context(model, placement)
+        context = make_context(model, placement)
     except BaseException:
         model.close()
         raise

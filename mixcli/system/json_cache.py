@@ -43,12 +43,17 @@ def update(name: str, change: Callable[[dict[str, object]], None]) -> bool:
 
 
 def replace_text(path: Path, text: str) -> None:
+    """Write a text file as `replace_bytes` does, in UTF-8. Raises OSError."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: a new one beside it takes its place by one rename. Raises OSError."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         part.replace(path)
     except BaseException as error:
         with suppress(OSError):

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,13 +89,22 @@ class ChildResult:
 
 
 def run(
-    *arguments: str, seconds: float, stdin: str = "", variables: Mapping[str, str] | None = None
+    *arguments: str,
+    seconds: float,
+    stdin: str = "",
+    variables: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
 ) -> ChildResult:
-    """Run a child to its end, `seconds` at most, and return what it wrote; whatever it started ends with it, and it ends with this process."""
+    """Run a child to its end and return what it wrote; whatever it started ends with it, and it ends with this process.
+
+    It may run for `seconds`. With `on_line`, which gets each line of its output when it comes, it may be silent for so long.
+    """
     ours, others = os.pipe()
     try:
         line = command("-m", "mixcli.system.lifeline", str(ours), *arguments)
-        return finished(line, seconds=seconds, stdin=stdin, variables=variables, handles=(ours,))
+        return finished(
+            line, seconds=seconds, stdin=stdin, variables=variables, handles=(ours,), on_line=on_line
+        )
     finally:
         os.close(ours)
         os.close(others)
@@ -108,6 +117,7 @@ def finished(
     stdin: str = "",
     variables: Mapping[str, str] | None = None,
     handles: Sequence[int] = (),
+    on_line: Callable[[str], None] | None = None,
 ) -> ChildResult:
     """Run any program to its end, with these descriptors of ours open in it; it may outlive this process."""
     process = subprocess.Popen(
@@ -120,7 +130,7 @@ def finished(
         pass_fds=handles,
     )
     try:
-        out, err, whole = _talk(process, stdin.encode(), time.monotonic() + seconds)
+        out, err, whole = _talk(process, stdin.encode(), seconds, on_line)
     finally:
         _end(process)
     return ChildResult(
@@ -131,8 +141,15 @@ def finished(
     )
 
 
-def _talk(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) -> tuple[bytes, bytes, bool]:
-    """Write and read until the child has ended; False when it did not do so in time, or wrote too much."""
+def _talk(
+    process: "subprocess.Popen[bytes]", text: bytes, seconds: float, on_line: Callable[[str], None] | None
+) -> tuple[bytes, bytes, bool]:
+    """Write and read until the child has ended; False when it did not do so in time, or wrote too much.
+
+    With `on_line` the output is what is not a whole line yet, and every line begins the time again.
+    """
+    deadline = time.monotonic() + seconds
+    rest = memoryview(text)
     assert process.stdin and process.stdout and process.stderr
     into, found = (
         process.stdin.fileno(),
@@ -154,12 +171,14 @@ def _talk(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) -> t
                     if not _read(key.fd, found[key.fd]):
                         selector.unregister(key.fd)
                         waiting.discard(key.fd)
-                elif not (text := _written(into, text)):
+                    if _handed_on(out, on_line):
+                        deadline = time.monotonic() + seconds
+                elif not (rest := _written(into, rest)):
                     selector.unregister(into)
                     process.stdin.close()
-    for number in waiting:  # what is in the pipes now is all that counts, also where a grandchild holds them
-        while len(found[number]) <= MAX_OUTPUT and _read(number, found[number]):
-            pass
+    for number in waiting:
+        _drain(number, found[number])
+    _handed_on(out, on_line)
     if (
         max(len(out), len(err)) > MAX_OUTPUT
     ):  # it waits for a reader of its pipe, and would do so until the deadline
@@ -169,6 +188,24 @@ def _talk(process: "subprocess.Popen[bytes]", text: bytes, deadline: float) -> t
     except subprocess.TimeoutExpired:
         return bytes(out), bytes(err), False
     return bytes(out), bytes(err), True
+
+
+def _drain(number: int, into: bytearray) -> None:
+    """Read what is in a pipe now, which is all that counts, also where a grandchild holds it."""
+    while len(into) <= MAX_OUTPUT and _read(number, into):
+        pass
+
+
+def _handed_on(out: bytearray, on_line: Callable[[str], None] | None) -> bool:
+    """Take the whole lines out of what was read, for a caller that wants them one by one; True where there was one."""
+    if on_line is None:
+        return False
+    end = out.rfind(b"\n") + 1
+    lines = out[:end].decode("utf-8", "replace").splitlines()
+    del out[:end]
+    for line in lines:
+        on_line(line)
+    return bool(lines)
 
 
 def _read(number: int, into: bytearray) -> int:
@@ -181,14 +218,14 @@ def _read(number: int, into: bytearray) -> int:
     return len(piece)
 
 
-def _written(number: int, text: bytes) -> bytes:
+def _written(into: int, text: memoryview) -> memoryview:
     """Write some of a text and give the rest; nothing where the child reads no more."""
     try:
-        return text[os.write(number, text[: 1 << 16]) :] if text else b""
+        return text[os.write(into, text[: 1 << 16]) :] if text else text
     except BlockingIOError:
         return text
     except OSError:
-        return b""
+        return text[:0]
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

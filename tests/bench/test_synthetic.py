@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
+from mixcli.llama.observers import NamedTensors
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.store.preflight import check_gguf
 from profiles.placement import Placement
@@ -48,7 +49,10 @@ def test_types_are_those_of_a_real_mixtral(path: Path) -> None:
 def test_it_computes_like_a_language_model(path: Path) -> None:
     routing, batch = Routing(), Batch(64)
     tokens = [int(token) for token in np.random.default_rng(3).integers(3, 32000, N_TOKENS)]
-    with Model.load(path, PLACEMENT) as model, Context(model, PLACEMENT, tap=routing) as context:
+    with (
+        Model.load(path, PLACEMENT) as model,
+        Context(model, PLACEMENT, tap=NamedTensors(routing)) as context,
+    ):
         assert ChatFormat.of(model)
         for i, token in enumerate(tokens):
             batch.extend([token], i, 0, n_logits=1)

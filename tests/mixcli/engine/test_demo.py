@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
+from mixcli.llama.observers import NamedTensors
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.messages import Message
 from tests.support.models import PLACEMENT
@@ -101,7 +102,7 @@ def test_two_experts_are_chosen_in_each_layer_for_every_token(demo_path: Callabl
             tokens
         ):  # logits for all: the last layer leaves out tokens that need none
             batch.extend([token], position, 0, n_logits=1)
-        with Context(model, replace(PLACEMENT, n_ctx=256), tap=routing) as context:
+        with Context(model, replace(PLACEMENT, n_ctx=256), tap=NamedTensors(routing)) as context:
             assert context.decode(batch)
     assert sorted(routing.chosen) == list(range(30))
     assert len(routing.asked) == len(set(routing.asked))
@@ -124,7 +125,7 @@ class Failing:
 
 
 def test_an_error_of_a_tap_comes_out_of_decode(smol: Model) -> None:
-    with Context(smol, replace(PLACEMENT, n_ctx=256), tap=Failing()) as context:
+    with Context(smol, replace(PLACEMENT, n_ctx=256), tap=NamedTensors(Failing())) as context:
         batch = Batch(4)
         batch.extend([1, 2], 0, 0, n_logits=1)
         for _ in range(2):

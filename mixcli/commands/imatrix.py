@@ -1,0 +1,128 @@
+"""mixcli imatrix: compute the importance matrix of a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mixcli.commands.completion import complete_models
+from mixcli.commands.conflicts import CheckedCommand
+from mixcli.commands.options import NAME_OR_PATH, common, json_option, reading_options
+from mixcli.errors import UsageError
+from mixcli.system.console import console
+from mixcli.system.formatting import counted
+from mixcli.system.text import as_argument
+
+if TYPE_CHECKING:
+    from mixcli.insight.imatrix import ImatrixReport
+    from mixcli.insight.pieces import TextPiece
+    from mixcli.planning.load_options import LoadOptions
+
+FEW = 64  # tokens; the importance of an expert that saw fewer is hardly known
+SHOWN = 5  # experts that a note names
+
+
+@click.command("imatrix", cls=CheckedCommand)
+@click.argument("model", required=False, type=NAME_OR_PATH, shell_complete=complete_models)
+@click.option(
+    "--text",
+    "path",
+    type=click.Path(path_type=Path, allow_dash=True, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Text to read; - reads stdin. Default: a text that ships, in five languages with code and conversations.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Output file; .dat writes llama.cpp's older format. Default: MODEL.imatrix.gguf in this folder.",
+)
+@click.option("--process-output", "with_output", is_flag=True, help="Include the output matrix.")
+@click.option(
+    "--smooth",
+    type=click.IntRange(min=0, max=1 << 20),
+    default=0,
+    show_default=True,
+    metavar="TOKENS",
+    help="Top up each expert that saw fewer tokens to this number with average tokens of its layer.",
+)
+@reading_options
+@json_option
+@common
+def command(
+    model: str | None,
+    path: Path | None,
+    output: Path | None,
+    with_output: bool,
+    smooth: int,
+    n_chunks: int | None,
+    load_options: "LoadOptions",
+    as_json: bool,
+) -> None:
+    """Compute which columns of MODEL's matrices matter for a text, for `mixcli quantize --imatrix`.
+
+    MODEL is best in BF16 or Q8_0. The file equals that of llama-imatrix. Rerun the command to resume after an interruption.
+    """
+    from mixcli.insight.imatrix import ImatrixRequest, compute
+    from mixcli.insight.pieces import CALIBRATION, shipped
+    from mixcli.planning.launch import installed
+
+    n_ctx = load_options.request.n_ctx or 0
+    stored = installed(model, load_options)
+    pieces = tuple(read_pieces([path])) if path else tuple(shipped(CALIBRATION))
+    target = output or Path(f"{stored.path.stem}.imatrix.gguf")
+    request = ImatrixRequest(
+        pieces, path.name if path else f"mixcli-{CALIBRATION}", n_ctx, n_chunks, with_output, smooth
+    )
+    with console.progress(f"reading with {stored.label}") as bar:
+        report = compute(stored, request, load_options, target, bar)
+    _note(report, smooth)
+    if as_json:
+        console.data(_data(report))
+    else:
+        console.path(report.path)
+
+
+def read_pieces(paths: "list[Path]") -> "list[TextPiece]":
+    """Return a person's texts; - is stdin. UsageError for what is not text."""
+    from mixcli.insight.pieces import from_texts
+    from mixcli.system.stdin import file_texts, is_piped, piped_text
+
+    texts = []
+    for path in paths:
+        if str(path) == "-":
+            if not is_piped():
+                raise UsageError("--text - reads stdin, but nothing is piped in; pipe a text, or name a file")
+            texts.append(piped_text())
+        else:
+            texts += file_texts([path])
+    return from_texts(paths, texts)
+
+
+def _note(report: "ImatrixReport", smooth: int) -> None:
+    """Print what was read, and which experts saw little of it."""
+    console.note(
+        f"read {counted(report.n_tokens, 'token')} in {counted(report.n_chunks, 'chunk')}; "
+        f"use it: mixcli quantize SOURCE QUANT --imatrix {as_argument(report.path)}"
+    )
+    few = [one for one in report.experts if one.n_tokens < FEW]
+    if few:
+        listed = "; ".join(one.words for one in few[:SHOWN])
+        others = f"; and {len(few) - SHOWN:,} more" if len(few) > SHOWN else ""
+        step = f"topped up to {smooth:,} by --smooth" if smooth else "use a longer text, or --smooth"
+        console.note(
+            f"{len(few):,} of {len(report.experts):,} experts saw fewer than {FEW} tokens: {listed}{others}; {step}"
+        )
+
+
+def _data(report: "ImatrixReport") -> dict[str, object]:
+    return {
+        "file": str(report.path),
+        "tokens": report.n_tokens,
+        "chunks": report.n_chunks,
+        "tensors": report.n_tensors,
+        "experts": [
+            {"layer": one.layer, "expert": one.expert, "tokens": one.n_tokens} for one in report.experts
+        ],
+    }

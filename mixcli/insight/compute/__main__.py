@@ -1,0 +1,85 @@
+"""The child: `python -m mixcli.insight.compute` with an order on stdin; it tells lines of JSON on stdout."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from mixcli.errors import MixcliError
+from mixcli.insight.compute.importance import InputSquares, sum_up
+from mixcli.insight.compute.likelihood import evaluate
+from mixcli.insight.importance import ImportanceSums
+from mixcli.insight.orders import ChildLine, ImatrixOrder, Order, TextReading, order_from_json
+from mixcli.llama.context import Context
+from mixcli.llama.loading import Loaded, load
+from mixcli.llama.observers import Matmuls, Tap
+from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
+
+
+def main() -> None:
+    """Read the order, compute, write the result."""
+    order = order_from_json(sys.stdin.read())
+    watch = WorkerWatch(order.reading.plan.placement.workers, _give_up)
+    try:
+        _carry_out(order, watch)
+    except MixcliError as error:
+        _give_up(error)
+
+
+def _carry_out(order: Order, watch: WorkerWatch) -> None:
+    def report(done: float, total: float, stage: str) -> None:
+        _tell(ChildLine(done, total, stage))
+
+    def note(text: str) -> None:
+        _tell(ChildLine(note=text))
+
+    sums = ImportanceSums()
+    tap = (
+        Matmuls(InputSquares(sums, with_output=order.with_output))
+        if isinstance(order, ImatrixOrder)
+        else None
+    )
+
+    def on_progress(share: float) -> bool:
+        report(share, 1, "loading")
+        return watch.alive()
+
+    with watch.waiting(LOAD):
+        loaded = _load(order.reading, tap, on_progress)
+    for text in loaded.notes:
+        note(text)
+    with watch.waiting(COMPUTE):
+        if isinstance(order, ImatrixOrder):
+            result = sum_up(order, loaded.model, loaded.context, sums, report, note)
+        else:
+            result = evaluate(order, loaded.model, loaded.context, report, note)
+    _tell(ChildLine(result=result))
+
+
+def _load(reading: TextReading, tap: Tap | None, on_progress: Callable[[float], bool]) -> Loaded:
+    """Load the model with cells of its own for each chunk, as llama.cpp's programs do."""
+    plan = reading.plan
+    smaller = (plan.smaller.placement, plan.smaller.expected) if plan.smaller else None
+    return load(
+        reading.path,
+        plan.placement,
+        plan.expected,
+        smaller,
+        on_progress,
+        lambda model, placement: Context(model, placement, kv_unified=False, tap=tap),
+    )
+
+
+def _tell(line: ChildLine) -> None:
+    sys.stdout.write(line.to_json() + "\n")
+    sys.stdout.flush()
+
+
+def _give_up(error: MixcliError) -> NoReturn:
+    sys.stderr.write(f"{error}\n")
+    sys.stderr.flush()
+    os._exit(error.exit_code)  # also while llama.cpp waits for a worker
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Plan a model for reading texts, and run the child process that reads them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mixcli.errors import (
+    DoesNotFit,
+    IntegrityError,
+    MixcliError,
+    ModelDied,
+    NotReachable,
+    UsageError,
+)
+from mixcli.host.protocol.host_spec import LoadPlan
+from mixcli.insight.orders import N_CTX, ChildLine, Order, n_at_once
+from mixcli.planning.load_options import LoadOptions
+from mixcli.planning.plan_load import plan_load
+from mixcli.store.headers import header_of
+from mixcli.store.store import StoredModel
+from mixcli.system import python_child
+from mixcli.system.console import Bar, console
+from profiles.placement import Placement
+
+SILENCE = (
+    3600.0  # seconds in which a child must tell something: some chunks, on a slow machine from a slow disk
+)
+N_UBATCH = 512  # as in llama.cpp's programs; GPUs that stream experts from host memory want more
+ERRORS: dict[int, type[MixcliError]] = {
+    error.exit_code: error for error in (UsageError, DoesNotFit, IntegrityError, NotReachable)
+}
+
+
+def plan_reading(stored: StoredModel, load_options: LoadOptions, n_ctx: int) -> LoadPlan:
+    """Return how to load a model that reads chunks of `n_ctx` tokens, some at once; DoesNotFit or IntegrityError where it cannot."""
+    n = n_at_once(n_ctx)
+    asked = load_options.request
+    planned = max(
+        n_ctx, min(n * n_ctx, _longest_text(stored))
+    )  # together they may be longer than one text may be
+    request = replace(
+        asked, n_ctx=planned, kv=asked.kv or "f16", n_seq_max=n, purpose=f"{n * n_ctx}+1", n_ubatch=N_UBATCH
+    )
+    return _for_reading(plan_load(stored, replace(load_options, request=request)), n, n_ctx)
+
+
+def _longest_text(stored: StoredModel) -> int:
+    """Return how many tokens a model was trained on, as its header has it."""
+    header = header_of(stored.parts)
+    found = header.get(f"{header.get('general.architecture')}.context_length")
+    return found if isinstance(found, int) else 0
+
+
+def _for_reading(plan: LoadPlan, n: int, n_ctx: int) -> LoadPlan:
+    placement: Placement = replace(
+        plan.placement, n_ctx=n * n_ctx, n_batch=plan.placement.n_ubatch, n_seq_max=n
+    )
+    smaller = plan.smaller and _for_reading(plan.smaller, n, n_ctx)
+    return replace(plan, placement=placement, expected={}, smaller=smaller)
+
+
+def run(order: Order, label: str, bar: Bar) -> Any:
+    """Carry out an order in a child process and return its result, a JSON object; notes go to stderr.
+
+    Raises the child's own errors, and ModelDied with its last words where it crashed or was silent for too long.
+    """
+    results: list[Mapping[str, Any]] = []
+    done = python_child.run(
+        "-m",
+        "mixcli.insight.compute",
+        seconds=SILENCE,
+        stdin=order.to_json(),
+        on_line=_listener(bar, results),
+    )
+    if done.succeeded and results:
+        return results[-1]
+    if (kind := ERRORS.get(done.code)) and not done.timed_out:
+        raise kind(done.last_words)
+    raise ModelDied(f"the process that reads with {label} failed: {done.last_words}")
+
+
+def _listener(bar: Bar, results: list[Mapping[str, Any]]) -> Callable[[str], None]:
+    def listen(text: str) -> None:
+        line = ChildLine.from_json(text)
+        if line.note:
+            console.note(line.note)
+        if line.result is not None:
+            results.append(line.result)
+        if line.total:
+            bar.update(line.done, line.total, line.stage)
+
+    return listen
+
+
+__all__ = ["N_CTX", "plan_reading", "run"]

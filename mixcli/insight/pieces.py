@@ -1,0 +1,51 @@
+"""The texts that are read: a person's own files, and those that ship, in five languages, code and conversations."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+CALIBRATION, HELD_OUT = "calibration", "held-out"
+Kind = Literal["prose", "code", "chat"]
+Turn = tuple[str, str]  # role and content
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """A text, or the turns of a conversation in its place; pieces of one `name` are measured together ("french", "code", a file's name)."""
+
+    name: str
+    kind: Kind
+    text: str = ""
+    turns: tuple[Turn, ...] = ()
+
+    def to_data(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_data(cls, data: Any) -> "TextPiece":
+        """Read what `to_data` returned."""
+        return cls(
+            data["name"], data["kind"], data["text"], tuple((role, said) for role, said in data["turns"])
+        )
+
+
+def shipped(name: str) -> list[TextPiece]:
+    """Return the pieces of a text that ships, CALIBRATION or HELD_OUT, in the order in which they are read."""
+    raw = files("mixcli.insight").joinpath("corpus", f"{name}.toml").read_text("utf-8")
+    return [
+        TextPiece(
+            one["name"],
+            one["kind"],
+            one.get("text", "").strip("\n") + "\n",
+            tuple((role, said.strip("\n")) for role, said in one.get("turns", ())),
+        )
+        for one in tomllib.loads(raw)["piece"]
+    ]
+
+
+def from_texts(paths: Sequence[Path], texts: Sequence[str]) -> list[TextPiece]:
+    """Return a person's texts as pieces that are called as their files."""
+    return [TextPiece(path.name, "prose", text) for path, text in zip(paths, texts, strict=True)]

@@ -1,0 +1,80 @@
+"""Distributions that are kept small: divergence against all of the vocabulary, and files."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixcli.errors import IntegrityError, UsageError
+from mixcli.insight.baseline import BaselineHead, BaselineReader, Distributions, Logs, joined, written
+
+HEAD = BaselineHead("big", 2000, 64, 2, hashlib.sha256(b"tokens").hexdigest())
+
+
+def distributions(spread: float, noise: float, n: int = 200, seed: int = 0) -> tuple[Logs, Logs]:
+    """Draw log probabilities over 2,000 tokens, and the same with noise on the logits, as a smaller type makes."""
+    random = np.random.default_rng(seed)
+    logits = random.standard_normal((n, 2000)) * spread
+    found = []
+    for one in (logits, logits + random.standard_normal(logits.shape) * noise):
+        found.append((one - np.log(np.exp(one).sum(axis=1, keepdims=True))).astype(np.float32))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("spread", [2.5, 6.0, 20.0])  # few hundred tokens count, some, hardly more than one
+@pytest.mark.parametrize("noise", [0.01, 0.2])
+def test_divergence_is_that_of_the_whole_vocabulary(spread: float, noise: float) -> None:
+    base, other = distributions(spread, noise)
+    kept = Distributions.of(base, np.zeros(len(base), np.int64))
+    exact = (np.exp(base.astype(float)) * (base.astype(float) - other)).sum(axis=1)
+    assert kept.divergence(other).mean() == pytest.approx(exact.mean(), rel=0.01, abs=2e-7)
+    assert len(kept.ids) < 0.8 * base.size
+    assert (kept.rest <= 1e-3).all()
+    assert kept.agreement(base).all()
+    assert kept.agreement(other).tolist() == (base.argmax(axis=1) == other.argmax(axis=1)).tolist()
+
+
+def test_a_distribution_does_not_differ_from_itself() -> None:
+    base, _ = distributions(6.0, 0.0)
+    assert Distributions.of(base, np.zeros(len(base), np.int64)).divergence(base).max() < 1e-6
+
+
+def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:
+    base, other = distributions(6.0, 0.2, n=40)
+    targets = np.arange(40)
+    whole = Distributions.of(base, targets)
+    parts = joined([Distributions.of(base[:15], targets[:15]), Distributions.of(base[15:], targets[15:])])
+    with written(tmp_path / "b", HEAD) as writer:
+        writer.add(whole)
+        writer.add(parts)
+    reader = BaselineReader(tmp_path / "b")
+    assert reader.head == HEAD
+    for _ in range(2):
+        found = reader.next()
+        assert found.divergence(other).tolist() == whole.divergence(other).tolist()
+        assert found.nll.tolist() == (-base[targets, targets]).tolist()
+        part = found.part(slice(7, 90))
+        assert part.divergence(other[7:]).tolist() == whole.divergence(other)[7:].tolist()
+    with pytest.raises(IntegrityError, match="truncated"):
+        reader.next()
+    reader.close()
+
+
+def test_what_is_not_finished_is_not_there(tmp_path: Path) -> None:
+    def fail() -> None:
+        with written(tmp_path / "b", HEAD):
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_baseline_of_other_tokens_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("{}\n")
+    with pytest.raises(IntegrityError, match="not a baseline"):
+        BaselineReader(tmp_path / "notes")
+    with pytest.raises(UsageError, match=r"small \(32,000 tokens\) and the baseline big \(2,000 tokens\)"):
+        HEAD.check(replace(HEAD, label="small", n_vocab=32000))

@@ -1,0 +1,112 @@
+"""imatrix and perplexity on the command line: a whole round with tiny models, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quantize.imatrix import read_imatrix
+from tests.conftest import Runner
+from tests.support.tiny_models import tiny_model
+
+TEXT = (
+    "The tide came in twice a day, and twice a day the bell at the end of the pier rang without being touched. "
+    * 40
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_model(tmp_path / "tiny.gguf", n_expert=8)
+
+
+def test_from_a_text_to_a_quantized_file_and_its_distance(
+    mixcli: Runner, home: Path, model: Path, tmp_path: Path
+) -> None:
+    matrix, small = tmp_path / "m.gguf", tmp_path / "small.gguf"
+    done = mixcli(
+        "imatrix",
+        str(model),
+        "--text",
+        "-",
+        "-o",
+        str(matrix),
+        "--chunks",
+        "2",
+        "--ctx",
+        "128",
+        "--json",
+        stdin=TEXT,
+    )
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert (data["file"], data["tokens"], data["chunks"], data["tensors"]) == (str(matrix), 256, 2, 16)
+    assert sum(one["tokens"] for one in data["experts"]) == 256 * 2 * 2, "tokens x experts used x layers"
+    assert data["experts"] == sorted(data["experts"], key=lambda one: one["tokens"])
+    assert f"--imatrix {matrix}" in done.stderr
+    assert read_imatrix(matrix).dataset == "-"
+    assert not matrix.with_name("m.gguf.part").exists()
+
+    done = mixcli("quantize", str(model), "Q3_K_M", "--imatrix", str(matrix), "-o", str(small))
+    assert done.returncode == 0, done.stderr
+
+    notes = tmp_path / "notes.txt"
+    notes.write_text(TEXT)
+    done = mixcli(
+        "perplexity",
+        str(small),
+        "--baseline",
+        str(model),
+        "--text",
+        str(notes),
+        "--ctx",
+        "128",
+        "--chunks",
+        "4",
+    )
+    assert done.returncode == 0, done.stderr
+    head, row = (line.split("\t") for line in done.stdout.splitlines())
+    assert head[4:] == ["KL MEAN", "KL MEDIAN", "KL 99 %", "SAME TOKEN"]
+    assert row[0] == "notes.txt"
+    mean, error = map(float, row[4].split(" ± "))
+    assert 0 < error < mean < float(row[6].split()[0])
+    assert len(list((home / "cache" / "baselines").glob("*.baseline"))) == 1
+
+
+def test_rare_experts_are_named(mixcli: Runner, model: Path, tmp_path: Path) -> None:
+    done = mixcli(
+        "imatrix", str(model), "--chunks", "1", "--ctx", "64", "--smooth", "32", "-o", str(tmp_path / "m.dat")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "experts saw fewer than 64 tokens: expert " in done.stderr
+    assert "topped up to 32 by --smooth" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["imatrix", "{model}", "--text", "{folder}/none.txt"], 2, "no such file"),
+        (["imatrix", "{model}", "--text", "{model}"], 2, "is a GGUF model"),
+        (["imatrix", "{model}", "-o", "{model}"], 2, "{model}"),
+        (["imatrix", "{model}", "-o", "{folder}/mine.gguf"], 2, "is not an importance matrix"),
+        (["imatrix", "{model}", "-o", "-"], 2, "name a file with -o"),
+        (["imatrix", "{model}", "--text", "{folder}/short.txt"], 2, "fewer than one chunk of 512"),
+        (["imatrix", "{model}", "--ctx", "16"], 2, "64"),
+        (["perplexity", "{model}", "--text", "{folder}/short.txt"], 2, "fewer than one chunk of 512"),
+        (["perplexity", "{model}", "--baseline", "nothing-of-that-name"], 2, "nothing-of-that-name"),
+        (["perplexity", "{model}", "--baseline", "{folder}/other.gguf", "--chunks", "1"], 2, "split the text differently"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(
+    mixcli: Runner, model: Path, tmp_path: Path, arguments: list[str], code: int, sentence: str
+) -> None:
+    (tmp_path / "short.txt").write_text("A short text.\n")
+    (tmp_path / "mine.gguf").write_bytes(model.read_bytes())
+    if "{folder}/other.gguf" in arguments:
+        tiny_model(tmp_path / "other.gguf", n_vocab=330)
+    names = {"model": str(model), "folder": str(tmp_path)}
+    done = mixcli(*(one.format(**names) for one in arguments))
+    assert done.returncode == code, done.stderr
+    assert sentence.format(**names) in done.stderr
+    assert done.stderr.count("mixcli: ") == 1
+    assert "Traceback" not in done.stderr
