@@ -98,7 +98,7 @@ def test_a_mixture_of_thin_experts_is_planned_before_it_is_downloaded(profile: s
         return
     assert min(account.left for account in found.ledger) >= 0
     assert found.estimate.decode > 5
-    assert len(others) >= 3
+    assert others
     weights = sum(account.weights for account in found.ledger)
     assert weights == subject.shape.bytes_weights
 
