@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.errors import BadRequest
-from mixcli.prompts.answer_syntax import AnswerSyntax
+from mixcli.prompts.answer_syntax import ANALYSIS, CHANNEL_MARKS, AnswerSyntax
 from mixcli.prompts.messages import Tool, ToolUse
 from mixcli.prompts.tool_text import BEGIN_CALL, END_CALL
 
@@ -60,7 +60,14 @@ def _schema(tool: Tool, i: int, *, loose: bool) -> str:
 def _rules(syntax: AnswerSyntax, use: ToolUse, *, has_form: bool, in_reasoning: bool) -> Iterator[str]:
     space = '" "? ' if syntax.is_spaced else ""
     think = ""
-    if syntax.reasoning is not None:
+    if syntax.has_channels:
+        channel, message, start, end = (_mark(syntax, one) for one in CHANNEL_MARKS)
+        analysis = f'{channel} "{ANALYSIS}" {message} THOUGHT? {end} {start} "assistant"'
+        think = f'({analysis})? {channel} "final" {message} '
+        if in_reasoning:
+            think = f'THOUGHT? {end} {start} "assistant" {channel} "final" {message} '
+        yield f"THOUGHT: /{_TEXT}+/"
+    elif syntax.reasoning is not None:
         opened, closed = (_mark(syntax, one) for one in syntax.reasoning)
         think = "thought " if in_reasoning else f"({opened} thought)? "
         if closed.startswith("<["):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mixcli.prompts.answer_syntax import AnswerSyntax
+from mixcli.prompts.answer_syntax import ANALYSIS, CHANNEL_MARKS, MESSAGE, AnswerSyntax
 from mixcli.prompts.detokenizer import overlap
 from mixcli.prompts.tool_text import BEGIN_CALL, END_CALL
 
@@ -50,11 +50,14 @@ class AnswerParser:
     ) -> None:
         self._syntax, self._marks = syntax, dict(syntax.marks)
         self._calls, self._n_calls = expects_calls, 0
+        self._n_messages = 0  # of channels
         self._rest = ""
         self._depth, self._in_text, self._escaped = 0, False, False
         self._wrote = False  # anything but white space
         self._name = ""
         self._state: Callable[[], Iterator[Segment]] = self._reasoning if in_reasoning else self._content
+        if syntax.has_channels and not in_reasoning:
+            self._state = self._channel
 
     def marks(self, token: int) -> bool:
         """Whether a token is a mark and has no text."""
@@ -75,6 +78,8 @@ class AnswerParser:
         segments = list(self._read())
         if self._state == self._object and _is_cut(self._rest):
             self._rest = ""
+        if self._state == self._channel and not self._n_messages:  # a text without any channel
+            self._rest, self._name, self._state = self._name, "", self._content
         return [*segments, *self._release()]
 
     def _read(self) -> Iterator[Segment]:
@@ -102,7 +107,13 @@ class AnswerParser:
 
     def _marked(self, mark: str) -> Iterator[Segment]:
         reasoning = self._syntax.reasoning or ("", "")
-        if mark == reasoning[0]:
+        if self._syntax.has_channels and mark in CHANNEL_MARKS:
+            is_analysis = self._name.strip().startswith(ANALYSIS)
+            self._n_messages += mark == MESSAGE
+            self._name, self._state = "", self._channel
+            if mark == MESSAGE:
+                self._state = self._reasoning if is_analysis else self._content
+        elif mark == reasoning[0]:
             self._state = self._reasoning
         elif mark == reasoning[1]:
             self._state = self._content
@@ -191,6 +202,10 @@ class AnswerParser:
         if at >= 0:
             self._state = self._object
         yield from ()
+
+    def _channel(self) -> Iterator[Segment]:
+        """Between messages: who writes, and the name of the channel."""
+        return self._called_name()
 
     def _called_name(self) -> Iterator[Segment]:
         self._name, self._rest = self._name + self._rest, ""

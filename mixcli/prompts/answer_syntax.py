@@ -16,17 +16,20 @@ _EXAMPLES: dict[CallStyle, str] = {
     "list": r'\[TOOL_CALLS\]\s*\[\s*\{"name": "NAME", "arguments": \{',
     "tags": r'<tool_call>\s*\{"name": "NAME", "arguments": \{',
 }
+# gpt-oss (Harmony): <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...; a name of a channel is plain text
+CHANNEL, MESSAGE, START, END = CHANNEL_MARKS = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
+ANALYSIS = "analysis"  # the channel of reasoning
 _LONGEST_MARK = 12  # tokens, with white space behind it
 _LISTS = ("mistral-v2", "mistral-v3", "mistral-v7")
 
 
 @dataclass(frozen=True)
 class AnswerSyntax:
-    """The style of calls, and the marks: `marks` are those that are control tokens, whose text no answer contains.
+    """The style of calls, and the marks: `marks` are those that are tokens of their own, whose text no answer contains.
 
     `list`: [TOOL_CALLS] and a JSON list; `tokens`: [TOOL_CALLS], a name, [ARGS], JSON; `tags`: JSON between <tool_call> and </tool_call>.
     `reasoning` are the marks around it, None where the model has none. `has_ids`: calls have [CALL_ID]. `is_spaced`: a text begins with a
-    space that the tokenizer puts there.
+    space that the tokenizer puts there. `has_channels`: an answer is a row of messages in named channels, of which one is reasoning.
     """
 
     style: CallStyle = "tags"
@@ -34,21 +37,29 @@ class AnswerSyntax:
     reasoning: tuple[str, str] | None = None
     has_ids: bool = False
     is_spaced: bool = False
+    has_channels: bool = False
 
     @classmethod
     def of(
         cls, style: CallStyle, vocab: Vocab, template: str = "", *, has_ids: bool = False
     ) -> "AnswerSyntax":
         """Return the syntax of a style in a vocabulary."""
+        has_channels = CHANNEL in template and all(text in vocab.specials for text in CHANNEL_MARKS)
         reasoning = None
-        if "[THINK]" in vocab.specials and "[/THINK]" in vocab.specials:
+        if has_channels:
+            reasoning = f"{CHANNEL}{ANALYSIS}{MESSAGE}", END
+        elif "[THINK]" in vocab.specials and "[/THINK]" in vocab.specials:
             reasoning = "[THINK]", "[/THINK]"
         elif "</think>" in template:
             reasoning = "<think>", "</think>"
         texts = [BEGIN_CALL, END_CALL] if style == "tags" else ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"]
-        ids = ((vocab.specials.get(text, -1), text) for text in (*texts, *(reasoning or ())))
-        marks = tuple((i, text) for i, text in ids if i >= 0 and not vocab.piece(i))
-        return cls(style, marks, reasoning, has_ids, vocab.adds_space_prefix)
+        around = CHANNEL_MARKS if has_channels else reasoning or ()
+        ids = ((vocab.specials.get(text, -1), text) for text in (*texts, *around))
+        # llama.cpp writes the marks of channels as text, though the model never means them so
+        marks = tuple(
+            (i, text) for i, text in ids if i >= 0 and (not vocab.piece(i) or text in CHANNEL_MARKS)
+        )
+        return cls(style, marks, reasoning, has_ids, vocab.adds_space_prefix, has_channels)
 
     @classmethod
     def of_format(cls, name: str, vocab: Vocab, template: str) -> "AnswerSyntax":

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import pytest
 
 from mixcli.prompts.answer_parser import AnswerParser, Segment, joined
-from mixcli.prompts.answer_syntax import AnswerSyntax
+from mixcli.prompts.answer_syntax import CHANNEL_MARKS, AnswerSyntax
 
-MARKS = ("[THINK]", "[/THINK]", "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]")
+MARKS = ("[THINK]", "[/THINK]", "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]", *CHANNEL_MARKS)
 IDS = tuple(enumerate(MARKS))
 TOKENS = AnswerSyntax("tokens", IDS, ("[THINK]", "[/THINK]"), has_ids=True)
 LIST = AnswerSyntax("list", IDS)
 TAGS = AnswerSyntax("tags", (), ("<think>", "</think>"))
+CHANNELS = AnswerSyntax("tags", IDS[5:], ("<|channel|>analysis<|message|>", "<|end|>"), has_channels=True)
 TEXT = 99  # a token that has text
 
 Answer = Sequence[str]  # marks, and texts
@@ -59,6 +60,11 @@ CASES: list[tuple[AnswerSyntax, Answer, list[tuple[str, str, int]]]] = [
         ["x", "[TOOL_CALLS]", '[{"name": "add", "arguments": {"a": "}]\\"", "b": [{}]}, "id": "abcdefgh1"}, {"name": "s\\u0075b", "arguments": {"c": {}}}]'],
         [("content", "x", 0), ADD, ("arguments", '{"a": "}]\\"", "b": [{}]}', 0), ("call", "sub", 1), ("arguments", '{"c": {}}', 1)],
     ),
+    (CHANNELS, ["<|channel|>", "analysis", "<|message|>", "hm <tool_call>", "<|end|>", "<|start|>", "assistant", "<|channel|>", "final", "<|message|>", "Paris."], [("reasoning", "hm <tool_call>", 0), ("content", "Paris.", 0)]),
+    (CHANNELS, ["<|channel|>", "final", "<|message|>", '<tool_call>{"name":"add","arguments":{}}</tool_call>'], [ADD, ("arguments", "{}", 0)]),
+    (CHANNELS, ["<|channel|>", "analysis", "<|message|>", "cut off"], [("reasoning", "cut off", 0)]),
+    (CHANNELS, ["<|channel|>", "analysis", "<|message|>", "hm", "<|end|>", "<|start|>", "assis"], [("reasoning", "hm", 0)]),
+    (CHANNELS, ["a text without any channel"], [("content", "a text without any channel", 0)]),
     (TAGS, ["a < b <tool> c</tool_call>"], [("content", "a < b <tool> c</tool_call>", 0)]),
     (TAGS, ['<tool_call>\n{"name": "add", "arguments": {"x": "</tool_call>"}}\n</tool_call>\n'], [ADD, ("arguments", '{"x": "</tool_call>"}', 0)]),
     (
