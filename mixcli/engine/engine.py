@@ -150,9 +150,7 @@ class Engine:
     def check(self) -> None:
         """Raise AssertionError where the engine's state and llama.cpp's cells differ; for tests, between two steps."""
         self._memory.check()
-        assert self.has_work or self._cache.has_room(self._context.n_cells), (
-            "no request runs, but cells are held"
-        )
+        assert self.has_work or self._cache.has_room(self._context.n_cells), "cells are held for no request"
 
     def close(self) -> None:
         """Write to disk what must outlive the process."""
@@ -261,6 +259,8 @@ class Engine:
             save = request.persist and self._memory.is_persistent
             if request.deterministic:
                 self._scheduler.keep(sequence)
+            elif self._scheduler.is_in_the_way(sequence.slot) and not save:
+                self._cache.release(sequence.slot)
             elif request.park:
                 self._cache.retain(sequence.slot, save=save)
             else:

@@ -90,6 +90,10 @@ class PrefixCache:
         """Return the number of tokens that a slot holds."""
         return self._tree.length(slot)
 
+    def n_own(self, slot: int) -> int:
+        """Return how many tokens at the end of a slot no other slot holds."""
+        return self._tree.n_own(slot)
+
     def tokens(self, slot: int) -> Tokens:
         """Return the tokens that a slot holds."""
         return self._tree.tokens(slot)

@@ -19,6 +19,8 @@ from mixcli.engine.token_tree import common_prefix
 MIN_SHARED = 32  # tokens of a common beginning that are worth waiting for
 MAX_LOGITS = 64  # tokens of a path of labels in one step: each takes a row as long as the vocabulary
 ALONE = 128  # tokens of a deterministic prompt that are computed at a time, and shared with the next one
+CROWD = 8  # requests beside which
+SHORT = 256  # tokens are computed again sooner than that all others walk over them
 HEADROOM = 32  # cells to keep free for each running sequence when a new one is let in
 
 
@@ -128,6 +130,10 @@ class Scheduler:
         self._cache.truncate(sequence.slot, sequence.n_prompt // self._alone * self._alone)
         self._cache.retain(sequence.slot)
         self._kept = sequence.slot if self._cache.is_retained(sequence.slot) else None
+
+    def is_in_the_way(self, slot: int) -> bool:
+        """Return whether what only this slot holds costs more while it stays than to compute it again: attention walks over all cells."""
+        return len(self.running) > CROWD and self._cache.n_own(slot) < SHORT
 
     def schedule(self, limits: StepLimits | None = None) -> Step:
         """Choose the next step, as long as `limits` let it be, or a batch; empty when there is nothing to do."""

@@ -109,6 +109,19 @@ def test_a_common_beginning_is_computed_once_for_requests_that_come_together(
     assert engine.n_prompt_tokens_done <= len(prompts[0]) + 7 * 16
 
 
+def test_short_conversations_are_kept_for_their_next_turn_unless_many_are_answered_at_once(
+    make_engine: MakeEngine, chat: ChatFormat
+) -> None:
+    """Attention walks over the cells of all conversations: those of a crowd would make each other slower than computing them again."""
+    engine, short = make_engine(n_seq_max=32), replace(GREEDY, max_tokens=1)
+    run(engine, [Request("alone", question(chat, "Who is there?"), short)])
+    n_kept = engine.kv_usage
+    assert n_kept > 0
+    crowd = [Request(f"r{i}", question(chat, f"{i}, who is there?"), short) for i in range(12)]
+    run(engine, crowd)
+    assert 2 * n_kept < engine.kv_usage < 11 * n_kept, "the first that end are not kept, the last ones are"
+
+
 @pytest.mark.slow
 def test_when_cells_run_short_the_youngest_waits_and_nothing_is_lost(
     make_engine: MakeEngine, smol: Model, chat: ChatFormat
