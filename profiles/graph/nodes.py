@@ -131,11 +131,11 @@ class Builder:
     ) -> Tensor:
         """Add a tensor that is computed from others, at its weight's home where it has one."""
         if home is None:
-            weight = next((src for src in srcs if src.is_weight), None)
-            if weight is not None:
-                home = weight.home
-                if home == self.host and self._offload is not None and weight.size:
-                    home = self._offload
+            for src in srcs:
+                if src.is_weight:
+                    is_lent = src.home == self.host and self._offload is not None and src.size
+                    home = self._offload if is_lent else src.home
+                    break
         node = Tensor(size, srcs, over=over, view=view, home=home)
         self.nodes.append(node)
         return node

@@ -1,4 +1,4 @@
-"""A Mixtral of any size without a download: true shapes, tensor types and vocabulary, weights drawn at random.
+"""A model of the family of any size without a download: true shapes, tensor types and vocabulary, weights drawn at random.
 
     python -m tests.support.synthetic FILE [--shape mixtral-8x7b | mid | ...] [--layers N] [--type Q4_K_M] [--embd N] [--ff N]
 
@@ -27,10 +27,12 @@ from quantize.recipe import FILE_TYPES, choose_types, file_type_name
 from quantize.source import ModelSource, Value, f32, flag, text, u32
 from quantize.vocab.mistral_templates import BY_VERSION
 from quantize.vocab.spm import spm_vocabulary
+from quantize.vocab.tekken import tekken_vocabulary
 
 HEAD = 128  # elements, in all of Mistral's models
 # about 400 MB at Q4_K_M: more layers and wider experts than the demo has
 MID = replace(known_models()["mixtral-8x7b"], n_layer=12, n_embd=1024, n_ff=2048, n_head=8, n_head_kv=2)
+TEKKEN = 131072  # tokens of the models since Nemo
 LOGIT_SPREAD = 4.0  # the standard deviation of the logits; the likeliest of 32,000 tokens then has about a tenth of the mass
 
 # weights in a block -> blocks of a pool: the largest prime that keeps it at four million weights
@@ -101,8 +103,12 @@ def _vocabulary(n_vocab: int) -> dict[str, Value]:
         raise SystemExit(
             "mistral_common, which has Mistral's vocabularies, is not installed; run `make setup`."
         )
+    data = Path(spec.origin).parent / "data"
     name = "tokenizer.model.v1" if n_vocab == 32000 else "mistral_instruct_tokenizer_240323.model.v3"
-    vocabulary = spm_vocabulary(Path(spec.origin).parent / "data" / name, n_vocab)
+    if n_vocab == TEKKEN:
+        vocabulary, name = tekken_vocabulary(data / "tekken_240911.json", n_vocab)[0], "tekken.v3"
+    else:
+        vocabulary = spm_vocabulary(data / name, n_vocab)
     return {
         **vocabulary.metadata(),
         "tokenizer.ggml.bos_token_id": u32(1),
