@@ -11,9 +11,11 @@ from profiles.errors import DoesNotFit
 from profiles.memory import bytes_kv
 from profiles.placement import Placement
 from profiles.planner import GIB, Gpu, Machine, PlanRequest, plan
+from profiles.rates import HostRates, ProductRates, TypeRates
 from profiles.shape import ModelShape, model_shape
 from profiles.speed import LOW
 from quantize.sources.gguf_header import read_header
+from tests.profiles.file_choices import shapes
 
 MIXTRAL = ModelShape(
     n_layer=32,
@@ -113,6 +115,18 @@ def test_one_reader_on_a_processor_goes_without_flash_attention_where_there_is_r
     tight = plan(MIXTRAL, Machine(host.need - 1, 8), PlanRequest(n_ctx=8192, n_ubatch=128))
     assert tight.placement.flash_attn
     assert tight.seconds("chat") > alone.seconds("chat")
+
+
+def test_a_smaller_micro_batch_that_is_faster_is_no_matter_of_memory() -> None:
+    shape = shapes("mixtral")["Q4_K_M"]
+    products = ProductRates(20.0, (1.0, 2.0, 0.5), (1.0, 2.0, 0.5))  # a processor that is best at 64 tokens
+    rates = HostRates(tuple(TypeRates(name, products) for name in shape.types))
+    roomy = plan(shape, Machine(64 * GIB, 8, rates=rates), PlanRequest(n_ctx=8192))
+    assert roomy.placement.n_ubatch < 512
+    assert not any("n_ubatch" in reason for reason in roomy.reasons)
+    need = roomy.ledger[-1].need
+    tight = plan(shape, Machine(need, 8, rates=rates), PlanRequest(n_ctx=8192))
+    assert any("n_ubatch reduced" in reason for reason in tight.reasons)
 
 
 # Mixtral 8x7B at Q4_K_M as it ran on an H200 with so much of its memory, 16 cores beside it (docs/benchmarks.md): writes, reads

@@ -106,5 +106,5 @@ def test_prediction_layers_make_it_a_model_of_another_family(tmp_path: Path, loa
 
 def test_a_file_of_before_latent_attention_is_for_llama_cpp_to_judge(tmp_path: Path) -> None:
     path = changed(tmp_path / "m.gguf", SMALL, {"attention.key_length_mla": None}, {})
-    with pytest.raises(IntegrityError, match="llama.cpp cannot load m.gguf: tensor .blk.0.attn"):
+    with pytest.raises(IntegrityError, match=r"llama\.cpp cannot load m\.gguf: tensor .blk\.0\.attn"):
         check_gguf(path)
