@@ -9,6 +9,7 @@ from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import (
     Sampling,
     common,
+    draft_option,
     keep_alive_option,
     model_option,
     planning_options,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--plain", is_flag=True, help="Print answers as plain text, without rendering markdown.")
 @sampling_options
 @planning_options
+@draft_option
 @keep_alive_option
 @common
 def command(

@@ -77,6 +77,9 @@ RULES = (
     Rule(ASKING, ("--api-key-env",), NEEDED, ("--endpoint",)),
     Rule(ASKING, ("--offline",), CLASH, ("--endpoint",)),
     Rule(ASKING, ("--deterministic",), CLASH, ("--endpoint", "--speculate")),
+    Rule(("run",), ("--deterministic",), CLASH, ("--draft",)),
+    # labels and many texts are computed together, a server elsewhere drafts as it likes
+    Rule(("run",), ("--draft",), IGNORED, ("--choice", "--each-line", "--endpoint")),
     Rule(("batch",), ("--deterministic",), CLASH, ("--ray", "--unordered")),
     Rule(("batch",), ("--ray",), CLASH, ("--endpoint",)),
     Rule(("batch",), ("--prompt",), CLASH, ("--template",)),

@@ -1,7 +1,7 @@
 """Options that several commands share, declared once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -196,6 +196,26 @@ def _planned(command: F, context: Callable[[F], F]) -> F:
         return command(load_options=load_options, **others)
 
     return with_options(cast(F, collect), (context, *_PLANNING))
+
+
+def draft_option(command: F) -> F:
+    """Add --draft, after the options of planning: the command's `load_options` have the file of the draft model."""
+
+    @wraps(command)
+    def collect(draft: str | None, **others: Any) -> Any:
+        if draft is not None:
+            from mixcli.store.store import find
+
+            others["load_options"] = replace(others["load_options"], draft=str(find(draft).path))
+        return command(**others)
+
+    return click.option(
+        "--draft",
+        type=NAME_OR_PATH,
+        metavar="MODEL",
+        shell_complete=complete_models,
+        help="Smaller model with the same vocabulary that guesses tokens; same answer. Off where the plan expects no gain.",
+    )(cast(F, collect))
 
 
 class _Number(click.ParamType):  # type: ignore[type-arg]

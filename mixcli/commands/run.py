@@ -18,6 +18,7 @@ from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import (
     Sampling,
     common,
+    draft_option,
     json_option,
     keep_alive_option,
     model_option,
@@ -76,6 +77,7 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
 @endpoint_options
 @model_option
 @planning_options
+@draft_option
 @keep_alive_option
 @json_option
 @click.option("--stats", is_flag=True, help="Print timing statistics to stderr.")

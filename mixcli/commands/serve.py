@@ -9,7 +9,14 @@ from click.core import ParameterSource
 
 from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import NAME_OR_PATH, common, model_option, planning_options, purpose_option
+from mixcli.commands.options import (
+    NAME_OR_PATH,
+    common,
+    draft_option,
+    model_option,
+    planning_options,
+    purpose_option,
+)
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
@@ -74,6 +81,7 @@ if TYPE_CHECKING:
 @model_option
 @purpose_option
 @planning_options
+@draft_option
 @common
 def command(
     address: str,

@@ -4,6 +4,7 @@ from functools import cached_property
 
 from mixcli.engine.constraint import Constraint, Grammars
 from mixcli.engine.constraint_spec import ConstraintSpec
+from mixcli.engine.draft_model import DraftModel
 from mixcli.engine.generation import Generation
 from mixcli.engine.labels import LabelScores
 from mixcli.engine.sequence import Request, Sequence
@@ -12,10 +13,10 @@ from mixcli.llama.model import Vocab
 
 
 class Admission:
-    """Admits requests to a context of `n_ctx` tokens."""
+    """Admits requests to a context of `n_ctx` tokens; a `draft_model` guesses for each of them."""
 
-    def __init__(self, vocab: Vocab, n_ctx: int) -> None:
-        self._vocab, self._n_ctx = vocab, n_ctx
+    def __init__(self, vocab: Vocab, n_ctx: int, draft_model: DraftModel | None = None) -> None:
+        self._vocab, self._n_ctx, self._draft_model = vocab, n_ctx, draft_model
         self._ends = vocab.ends
 
     @cached_property
@@ -45,7 +46,7 @@ class Admission:
         """Return the state of an answer, with its constraint compiled where that was not done before."""
         if constraint is None and request.constraint is not None:
             constraint = self.compile(request.constraint, at_start=not request.continues_text)
-        return Generation(request, self._vocab, self._n_ctx, constraint)
+        return Generation(request, self._vocab, self._n_ctx, constraint, self._draft_model)
 
     def label_scores(self, request: Request) -> LabelScores:
         """Return the scores of a request's labels; raise ContextOverflow where the longest does not fit behind the prompt."""

@@ -13,6 +13,7 @@ from time import perf_counter
 from mixcli.engine.admission import Admission
 from mixcli.engine.constraint import Constraint
 from mixcli.engine.constraint_spec import ConstraintSpec
+from mixcli.engine.draft_model import DraftModel
 from mixcli.engine.faults import request_error, survived
 from mixcli.engine.generation import Generation
 from mixcli.engine.kv_memory import KvMemory
@@ -33,9 +34,11 @@ MAX_WAITING = 1024  # requests in the queue; more are turned away
 
 
 class Engine:
-    """Runs requests on one model and one context; `store` keeps texts on disk for the next process, None keeps none."""
+    """Runs requests on one model and one context; `store` keeps texts on disk for the next process, a `drafter` guesses for a request alone."""
 
-    def __init__(self, model: Model, context: Context, store: KvStore | None = None) -> None:
+    def __init__(
+        self, model: Model, context: Context, store: KvStore | None = None, drafter: DraftModel | None = None
+    ) -> None:
         self._context = context
         self._cache = PrefixCache(context.n_cells, context.n_sequences, self._can_continue)
         self._memory = KvMemory(context, self._cache, store)
@@ -50,7 +53,7 @@ class Engine:
             n_ids=self._decoder.max_ids,
             n_rows=outputs(context.n_sequences, context.n_ubatch),
         )
-        self._admission = Admission(model.vocab, context.n_ctx)
+        self._admission = Admission(model.vocab, context.n_ctx, drafter)
         self._sequences: dict[str, Sequence] = {}
         self._generations: dict[str, Generation] = {}
         self._results = StepResults(self._decoder, self._cache, self._generations)
@@ -183,13 +186,10 @@ class Engine:
 
     def _draft(self) -> None:
         """Draft tokens for the sequences that decode."""
-
-        def draft(sequence: Sequence) -> None:
-            sequence.drafts = self._generations[sequence.id].draft(sequence.tokens)
-
+        alone = len(self._sequences) == 1
         for sequence in list(self._scheduler.running):
             if sequence.is_decoding and sequence.scores is None:
-                self._try(sequence, partial(draft, sequence))
+                self._try(sequence, partial(self._generations[sequence.id].draft, sequence, alone=alone))
 
     def _compute(self, step: Step) -> None:
         """Decode a step and advance every sequence of it."""

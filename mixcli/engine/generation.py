@@ -1,13 +1,15 @@
 """The state of a running answer: constraint, sampler, detokenizer, stop texts and drafts."""
 
-from collections.abc import Sequence
+from collections import abc
+from typing import Protocol
 
 import numpy as np
 
 from mixcli.engine.constraint import Constraint
+from mixcli.engine.draft_model import DraftModel, ModelDrafts
 from mixcli.engine.logprobs import token_logprobs
 from mixcli.engine.prompt_lookup import PromptLookup
-from mixcli.engine.sequence import FinishReason, Request, TokenResult
+from mixcli.engine.sequence import FinishReason, Request, Sequence, TokenResult
 from mixcli.engine.token_sampler import Logits
 from mixcli.llama.model import Vocab
 from mixcli.prompts.answer_parser import Segment, joined
@@ -16,36 +18,65 @@ from mixcli.prompts.detokenizer import Detokenizer, StopMatcher
 MAX_FORCED = 32  # tokens that are computed at once
 
 
+class Drafts(Protocol):
+    """A source of guesses for one sequence; `only_alone`: while no other request runs."""
+
+    only_alone: bool
+
+    def propose(self, tokens: abc.Sequence[int]) -> list[int]:
+        """Return tokens that may come after `tokens`."""
+
+    def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
+        """Learn from a step that took so long, with or without a draft."""
+
+
 class Generation:
     """Owns the native sampler of one request; `constraint` is its own too."""
 
-    def __init__(self, request: Request, vocab: Vocab, n_ctx: int, constraint: Constraint | None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        vocab: Vocab,
+        n_ctx: int,
+        constraint: Constraint | None,
+        draft_model: DraftModel | None = None,
+    ) -> None:
         self._request, self._vocab = request, vocab
         self._sampler = request.sampling.chooser(vocab, n_ctx, request.prompt)
         self._constraint = constraint
         self._detokenizer = Detokenizer(vocab, at_start=not request.continues_text)
         self._stops = StopMatcher(request.sampling.stop)
         self._parser = request.shape.parser() if request.shape else None
-        self._lookup = PromptLookup() if request.speculate else None
-        self._guessed = False  # whether the last draft was a guess, not what the constraint forces
+        self._drafts: list[Drafts] = [PromptLookup()] if request.speculate else []
+        if draft_model is not None and not request.deterministic:
+            self._drafts.append(ModelDrafts(draft_model))
+        self._source: Drafts | None = None  # of the last draft; what the constraint forces has none
         n_room = n_ctx - len(request.prompt) + 1  # the last token need not be computed
         limit = request.sampling.max_tokens
         self._n_chosen = 0
         self._n_left = n_room if limit is None else min(n_room, limit)
 
-    def draft(self, tokens: Sequence[int]) -> list[int]:
-        """Return tokens that may come after `tokens`: what the constraint forces, or what the text so far suggests."""
-        n_max = max(0, self._n_left - 1)
-        drafts = self._constraint.forced()[:MAX_FORCED] if self._constraint is not None and n_max else []
-        self._guessed = not drafts and self._lookup is not None
-        if not drafts and self._lookup is not None:
-            drafts = self._lookup.propose(tokens)
-        return drafts[:n_max]
+    def draft(self, sequence: Sequence, *, alone: bool) -> None:
+        """Draft what may come next: what the constraint forces, what the text so far suggests, or what a draft model guesses.
+
+        The draft model guesses only while its request runs `alone`: of several, the large model computes the tokens together.
+        """
+        sequence.drafts, self._source = [], None
+        if (n_max := self._n_left - 1) <= 0:
+            return
+        drafts = self._constraint.forced()[:MAX_FORCED] if self._constraint is not None else []
+        for source in () if drafts else self._drafts:
+            drafts = source.propose(sequence.tokens) if alone or not source.only_alone else []
+            if drafts:
+                self._source = source
+                break
+        sequence.drafts = drafts[:n_max]
 
     def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
         """Learn from the time of a decode and its right guesses; a draft that a constraint forced is not a guess."""
-        if self._lookup is not None and (self._guessed or not n_drafted):
-            self._lookup.observe(n_drafted, n_accepted, seconds)
+        for source in self._drafts:
+            if source is self._source or not n_drafted:
+                source.observe(n_drafted, n_accepted, seconds)
 
     def choose(self, logits: Logits) -> TokenResult:
         """Choose the next token by a row of logits, shape (n_vocab,), which the constraint writes to; remember it."""
@@ -87,7 +118,7 @@ class Generation:
             segments = (*segments, Segment("content", held))
         return segments, stopped
 
-    def _unstopped(self, found: Sequence[Segment]) -> tuple[tuple[Segment, ...], bool]:
+    def _unstopped(self, found: abc.Sequence[Segment]) -> tuple[tuple[Segment, ...], bool]:
         """Look for stop texts in content; what follows one is left out."""
         kept: list[Segment] = []
         for one in found:
@@ -131,5 +162,5 @@ class Generation:
         self._sampler.close()
 
 
-def _content(segments: Sequence[Segment]) -> str:
+def _content(segments: abc.Sequence[Segment]) -> str:
     return "".join(one.text for one in segments if one.kind == "content")

@@ -20,6 +20,7 @@ from mixcli.errors import Busy, MixcliError, ModelDied, NotReachable
 from mixcli.host.call import Call, Item, deliver
 from mixcli.host.cpu_arbiter import CpuArbiter
 from mixcli.host.cpu_contention import CpuContention
+from mixcli.host.drafting import load_drafter
 from mixcli.host.kv_location import open_store
 from mixcli.host.metrics import HostMetrics
 from mixcli.host.preparation import Lanes, Preparation, Prepared
@@ -182,6 +183,7 @@ class EngineLoop:
         self._loaded: Loaded = load(
             self.spec.name.path, order.placement, order.expected, smaller, on_progress
         )
+        drafter = load_drafter(order, self._loaded)
         self.notes += self._loaded.notes
         self.placement = self._loaded.placement
         self._vocab = self._loaded.model.vocab
@@ -196,7 +198,7 @@ class EngineLoop:
             self.notes.append(f"the disk cache is off: {error}")
         self._n_threads = self.placement.n_threads, self.placement.n_threads_batch
         self._crowding = CpuContention(max(self._n_threads))
-        self._engine = Engine(self._loaded.model, self._loaded.context, store)
+        self._engine = Engine(self._loaded.model, self._loaded.context, store, drafter)
         self._preparation = Preparation(self._loaded, chat_format, self._answers, self._engine)
 
     def _turn(self) -> None:

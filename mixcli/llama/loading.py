@@ -16,13 +16,17 @@ from profiles.placement import Placement
 
 @dataclass
 class Loaded:
-    """A model with its context, the placement that it really has, how that compares, and what a person should hear."""
+    """A model with its context, the placement that it really has, how that compares, and what a person should hear.
+
+    `is_smaller`: the next smaller plan was loaded instead.
+    """
 
     model: Model
     context: Context
     placement: Placement
     comparisons: list[Comparison]
     notes: list[str]
+    is_smaller: bool = False
 
 
 def load(
@@ -43,6 +47,7 @@ def load(
         if smaller is None:
             raise
         loaded = _load(path, *smaller, on_progress, make_context)
+        loaded.is_smaller = True
         loaded.notes.append(f"{error}; loaded the next smaller plan instead")
         return loaded
 

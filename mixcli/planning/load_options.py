@@ -10,13 +10,17 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """The options of a load: what the plan must meet, and the machine that it is made for (see planning.machines.machine_of)."""
+    """The options of a load: what the plan must meet, and the machine that it is made for (see planning.machines.machine_of).
+
+    `draft` is the GGUF of a small model that guesses tokens for the one that is loaded.
+    """
 
     request: PlanRequest
     profile: str | None = None
     vram: int | None = None
     ram: int | None = None
     workers: tuple[str, ...] = ()
+    draft: str | None = None
 
     @property
     def where(self) -> str:

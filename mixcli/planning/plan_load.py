@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from mixcli.host.protocol.host_spec import LoadPlan
+from mixcli.planning.draft import with_draft
 from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import machine_of, note_unused_cards
 from mixcli.planning.offers import in_a_load, plan_or_offer
@@ -37,7 +38,11 @@ def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
     if order is None:
         found = plan_or_offer(stored.label, shape, machine, load_options.request, load_options, in_a_load)
         order = _order(found, load_options)
+    if load_options.draft is not None:
+        order = with_draft(order, stored, shape, machine, load_options)
     order = replace(order, reasons=(*family_note(header), *order.reasons))
+    if order.draft is not None:
+        return order
     less = replace(
         machine,
         bytes_free=int(machine.bytes_free * SMALLER),

@@ -17,18 +17,19 @@ PLACEMENT = Placement(n_ctx=2048, n_threads=N_THREADS, n_threads_batch=N_THREADS
 
 def connect(
     name: HostName,
-    placement: Placement,
+    placement: Placement | LoadPlan,
     keep_alive: float,
     report: Callable[[float, float, str], None] = lambda *_: None,
 ) -> Host:
     """Find the host of a name or start it, and wait until its model is loaded."""
+    plan = placement if isinstance(placement, LoadPlan) else LoadPlan(placement)
     with start_lock(name):
-        loading = attach(name, keep_alive) or start(name, LoadPlan(placement), keep_alive)
+        loading = attach(name, keep_alive) or start(name, plan, keep_alive)
     return loading.wait(report)
 
 
 @contextmanager
-def held(name: HostName, placement: Placement) -> Iterator[Host]:
+def held(name: HostName, placement: Placement | LoadPlan) -> Iterator[Host]:
     """Start a host and hold it; every host of this home is ended afterwards."""
     host = connect(name, placement, 60)
     yield host

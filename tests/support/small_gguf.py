@@ -104,7 +104,8 @@ def large(name: str, file_type: str) -> tuple[bytes, int]:
     """Give the beginning of a known model's GGUF, with its true tensors, and the size of the whole file."""
     source = source_of(known_models()[name])
     types = choose_types(source, file_type)
-    keys = {**metadata(), **vocabulary(known_models()[name].n_vocab), **source.metadata}
+    general = {key: value for key, value in metadata().items() if not key.startswith("llama.")}
+    keys = {**general, **vocabulary(known_models()[name].n_vocab), **source.metadata}
     entries, at = [], 0
     for tensor in source.tensors:
         entries.append((tensor.name, types[tensor.name], tensor.shape, at))

@@ -20,7 +20,8 @@ def model(chat: ChatSession, rest: str) -> None:
             f"{chat.model.label}, {chat.model.state.status}, context {f'{chat.model.n_ctx:,}' if chat.model.n_ctx else '?'} tokens"
         )
         return
-    _use(chat, ChatModel(rest, chat.model.load_options, chat.model.keep_alive))
+    load_options = replace(chat.model.load_options, draft=None)  # which is that of the present model
+    _use(chat, ChatModel(rest, load_options, chat.model.keep_alive))
 
 
 def profile(chat: ChatSession, rest: str) -> None:

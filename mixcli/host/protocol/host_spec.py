@@ -43,8 +43,25 @@ class HostName:
 
 
 @dataclass(frozen=True)
+class DraftLoad:
+    """A small model that guesses tokens for the one that is loaded: its GGUF and its placement."""
+
+    path: Path
+    placement: Placement
+
+    def to_data(self) -> dict[str, str]:
+        """Return the JSON object; `from_data` reads it."""
+        return {"path": os.fspath(self.path), "placement": self.placement.to_json()}
+
+    @classmethod
+    def from_data(cls, data: Any) -> "DraftLoad":
+        """Read what `to_data` returned."""
+        return cls(Path(data["path"]), Placement.from_json(data["placement"]))
+
+
+@dataclass(frozen=True)
 class LoadPlan:
-    """How to load a model: a placement, the bytes that its plan expects on each device, and the next smaller plan.
+    """How to load a model: a placement, the bytes that its plan expects on each device, the next smaller plan, and the model that drafts for it.
 
     `reasons` say what was given up to fit; they are for the client and do not travel to the host.
     """
@@ -53,6 +70,7 @@ class LoadPlan:
     expected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     smaller: "LoadPlan | None" = None
     reasons: tuple[str, ...] = ()
+    draft: DraftLoad | None = None
 
     def to_data(self) -> dict[str, object]:
         """Return the JSON object; `from_data` reads it."""
@@ -60,16 +78,18 @@ class LoadPlan:
             "placement": self.placement.to_json(),
             "expected": self.expected,
             "smaller": self.smaller.to_data() if self.smaller else None,
+            "draft": self.draft.to_data() if self.draft else None,
         }
 
     @classmethod
     def from_data(cls, data: Any) -> "LoadPlan":
         """Read what `to_data` returned."""
-        smaller = data["smaller"]
+        smaller, draft = data["smaller"], data["draft"]
         return cls(
             Placement.from_json(data["placement"]),
             data["expected"],
             cls.from_data(smaller) if smaller else None,
+            draft=DraftLoad.from_data(draft) if draft else None,
         )
 
 

@@ -1,6 +1,7 @@
 """Drafts without a model: found where a text repeats, as long as they pay."""
 
-from mixcli.engine.prompt_lookup import LONGEST, NGRAM, PAUSE, PromptLookup
+from mixcli.engine.draft_pace import LONGEST, PAUSE
+from mixcli.engine.prompt_lookup import NGRAM, PromptLookup
 
 TEXT = [1, 2, 3, 4, 5, 6, 7, 8, 9] * 8
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from mixcli.client.process import Host, hosts, stop
 from mixcli.errors import Busy, MixcliError, ModelDied, UsageError
-from mixcli.host.protocol.host_spec import HostName
+from mixcli.host.protocol.host_spec import DraftLoad, HostName, LoadPlan
 from mixcli.host.protocol.messages import ChatBody
 from tests.conftest import Runner
 from tests.support.hosts import PLACEMENT, connect, held
@@ -34,6 +35,17 @@ LONG = {
     "max_tokens": 1500,
     "temperature": 0,
 }
+
+
+def test_a_draft_model_guesses_and_the_answer_is_the_same(name: HostName, smol_path: Path) -> None:
+    """SmolLM2 drafts for the demo, whose experts are copies of it; a deterministic request is answered without drafts."""
+    small = DraftLoad(smol_path, replace(PLACEMENT, n_ctx=512, n_seq_max=1))
+    with held(name, LoadPlan(PLACEMENT, draft=small)) as host:
+        plain = ask(host, {**QUESTION, "deterministic": True})
+        deltas = list(host.client.chat(ChatBody(whole=QUESTION)))
+    assert "".join(delta.text for delta in deltas) == plain
+    timings = next(delta.timings for delta in deltas if delta.timings)
+    assert 0 < (timings.draft_n_accepted or 0) <= (timings.draft_n or 0)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15) -> Any:

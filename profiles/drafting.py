@@ -1,0 +1,73 @@
+"""A small model that drafts for a large one: what a draft brings, and whether a machine is faster with both than with the large one alone."""
+
+from dataclasses import dataclass, replace
+
+from profiles.ledger import Account
+from profiles.machine import Machine
+from profiles.planner import Plan, plan_if_it_fits
+from profiles.request import PlanRequest
+from profiles.shape import ModelShape
+from profiles.speed import decode_rates
+
+# that a guess of a small model of the family is right: 0.65 to 0.75 for greedy answers (Leviathan et al., "Fast Inference from
+# Transformers via Speculative Decoding", 2023, table 2)
+ACCEPTANCE = 0.7
+LONGEST = 16  # of a draft that is considered
+
+
+def expected_tokens(acceptance: float, n_drafted: int) -> float:
+    """Return the tokens that a step brings with a draft of that length, the one that the model chooses itself included.
+
+    (1 - p^(n+1)) / (1 - p), for guesses that are each right with probability p (Leviathan et al., 2023, equation 1).
+    """
+    p = min(acceptance, 0.99)
+    return (1 - p ** (n_drafted + 1)) / (1 - p)
+
+
+@dataclass(frozen=True)
+class DraftPlan:
+    """The plans of both models beside each other, and the expected tokens per second of one text."""
+
+    small: Plan
+    large: Plan
+    decode: float
+
+
+def plan_draft(
+    small: ModelShape, large: ModelShape, machine: Machine, request: PlanRequest, n_ctx: int
+) -> DraftPlan | None:
+    """Plan a draft model with a context of `n_ctx`, and the large model in the memory that it leaves; None where they do not both fit."""
+    wanted = PlanRequest(n_ctx=min(n_ctx, small.n_ctx_train or n_ctx), n_seq_max=1)
+    draft = plan_if_it_fits(small, machine, wanted)
+    if draft is None:
+        return None
+    rest = without(machine, draft.ledger)
+    found = plan_if_it_fits(large, rest, request)
+    if found is None:
+        return None
+    missing = max(0, -found.ledger[-1].left)
+
+    def seconds(n_tokens: int) -> float:
+        """Return how long the large model takes to verify so many tokens in one step."""
+        rates = decode_rates(large, rest, found.placement, n_tokens)
+        return n_tokens * rates.seconds(large, found.layout, missing)
+
+    guess = 1 / draft.estimate.decode
+    rates = (expected_tokens(ACCEPTANCE, n) / (seconds(n + 1) + n * guess) for n in range(1, LONGEST + 1))
+    return DraftPlan(draft, found, max(rates))
+
+
+def without(machine: Machine, ledger: tuple[Account, ...]) -> Machine:
+    """Return a machine with the memory that is left beside what a plan takes."""
+    *gpus, host = ledger
+    return replace(
+        machine,
+        bytes_free=machine.bytes_free - host.need,
+        gpus=tuple(
+            replace(gpu, bytes_free=gpu.bytes_free - account.need)
+            for gpu, account in zip(machine.gpus, gpus, strict=True)
+        ),
+    )
+
+
+__all__ = ["ACCEPTANCE", "DraftPlan", "expected_tokens", "plan_draft", "without"]
