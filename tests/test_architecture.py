@@ -28,14 +28,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.__main__": {"mixcli.cli"},
     "mixcli.cli": {"mixcli.system"},  # commands are imported by name, one at a time
     "mixcli.commands": PLANNING
-    | {"mixcli.run", "mixcli.batch", "mixcli.chat", "mixcli.serve", "mixcli.insight"},
-    "mixcli.chat": PLANNING,
+    | {"mixcli.run", "mixcli.batch", "mixcli.chat", "mixcli.serve", "mixcli.insight", "mixcli.tools"},
+    "mixcli.chat": PLANNING | {"mixcli.tools"},
     "mixcli.run": CLIENT | {"mixcli.batch"},  # a prompt for every line, or part, is a small batch
     "mixcli.batch": CLIENT,
     "mixcli.serve": BASE
     | {"mixcli.host.protocol"},  # of a host it knows the socket, the routes and the form of errors
     "mixcli.client": CLIENT,
     "mixcli.insight": PLANNING,
+    "mixcli.tools": BASE,
     "mixcli.planning": PLANNING,
     "mixcli.pull": STORE,
     "mixcli.store": BASE,
@@ -66,6 +67,7 @@ ONLY_HERE = {
     "difflib": {"mixcli.system.text"},  # one search for the nearest name
     "ray": {"mixcli.batch.ray_backend"},
     "prometheus_client": {"mixcli.host.metrics"},
+    "mcp": {"mixcli.tools.mcp_server"},
 }
 
 
@@ -186,6 +188,7 @@ NO_LONGER_THAN = {
     "mixcli.request",
     "mixcli.store",
     "mixcli.system",
+    "mixcli.tools",
     "profiles",
     "quantize",
 }

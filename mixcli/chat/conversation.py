@@ -4,10 +4,11 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from mixcli.chat.sessions import DONE, PARTIAL, Session, Sessions, StoredMessage
 from mixcli.errors import UsageError
-from mixcli.request.prompt import ChatTurn
+from mixcli.request.prompt import ChatTurn, FunctionCall
 from mixcli.request.settings import ChatSettings
 
 SAVE_EVERY = 0.5  # seconds between two saves of an answer that is being written
@@ -87,19 +88,23 @@ class Conversation:
         if time.monotonic() - self._saved >= SAVE_EVERY:
             self._save(PARTIAL)
 
-    def end(self, state: str, token_ids: tuple[int, ...] = ()) -> None:
-        """Close the answer: how it ended, and its sampled tokens where they are known."""
-        self._save(state, token_ids)
+    def end(self, state: str, token_ids: tuple[int, ...] = (), calls: tuple[FunctionCall, ...] = ()) -> None:
+        """Close the answer: how it ended, its sampled tokens where they are known, and the tools that it calls."""
+        self._save(state, () if calls else token_ids, calls)  # the tokens of calls are more than its text
+
+    def add_result(self, call: FunctionCall, text: str) -> None:
+        """Add what a tool returned."""
+        self._add("tool", text, DONE, (call,))
 
     def sent(self, n_dropped: int = 0) -> list[StoredMessage]:
         """Return the messages of a request, up to the answer that is being written, but for the oldest `n_dropped`.
 
-        A question that never got a word of answer is left out with it.
+        A question that never got a word of answer is left out with it, and so are calls without results.
         """
         messages = self.messages
         if messages and messages[-1].role == "assistant" and messages[-1].state == PARTIAL:
             messages = messages[:-1]
-        return _answered(messages)[n_dropped:]
+        return _answered(_resolved(messages))[n_dropped:]
 
     def to_messages(self, n_dropped: int = 0) -> tuple[ChatTurn, ...]:
         """Return what `sent` does, and the system message, as a request has it."""
@@ -142,6 +147,13 @@ class Conversation:
             raise UsageError(f"no branch {number}; /branch lists all {len(leaves)}")
         self._look_at(leaves[number - 1].id)
 
+    def last_turn(self) -> list[StoredMessage]:
+        """Return the last question and what followed it; of a branch that does not end so its last two messages."""
+        for n in range(1, len(self.messages) + 1):
+            if self.messages[-n].role == "user":
+                return self.messages[-max(n, 2) :]
+        return self.messages[-2:]
+
     def last_answer(self) -> StoredMessage:
         """Return the last answer; UsageError when there is none."""
         found = next(
@@ -166,13 +178,20 @@ class Conversation:
         self.store.look_at(self._begun().id, head)
         self.messages = self.store.path(head)
 
-    def _add(self, role: str, text: str, state: str) -> None:
+    def _add(self, role: str, text: str, state: str, calls: tuple[FunctionCall, ...] = ()) -> None:
         parent = self.messages[-1].id if self.messages else None
-        self.messages.append(self.store.add(self._begun().id, parent, role, text, state, self.model))
+        self.messages.append(self.store.add(self._begun().id, parent, role, text, state, self.model, calls))
 
-    def _save(self, state: str, token_ids: tuple[int, ...] = ()) -> None:
+    def _save(
+        self, state: str, token_ids: tuple[int, ...] = (), calls: tuple[FunctionCall, ...] = ()
+    ) -> None:
         last = replace(
-            self.messages[-1], content=self._text, state=state, token_ids=token_ids, model=self.model
+            self.messages[-1],
+            content=self._text,
+            state=state,
+            token_ids=token_ids,
+            model=self.model,
+            calls=calls,
         )
         self.messages[-1] = last
         self.store.update(last)
@@ -185,10 +204,25 @@ def slug(text: str) -> str:
     return "-".join(word.replace("'", "") for word in words)[:NAME_LENGTH].strip("-_")
 
 
+def _resolved(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
+    """Return messages without the calls of an answer that did not all get a result before the chat ended, and without their results."""
+    kept: list[StoredMessage] = []
+    is_whole = True
+    for at, message in enumerate(messages):
+        if message.role == "assistant":
+            results = takewhile(lambda one: one.role == "tool", messages[at + 1 :])
+            found = {call.id for one in results for call in one.calls}
+            is_whole = all(call.id in found for call in message.calls)
+            kept.append(message if is_whole else replace(message, calls=()))
+        elif message.role != "tool" or is_whole:
+            kept.append(message)
+    return kept
+
+
 def _answered(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
     kept: list[StoredMessage] = []
     for message in messages:
-        if message.role == "assistant" and not message.content:
+        if message.role == "assistant" and not message.content and not message.calls:
             if kept and kept[-1].role == "user":
                 kept.pop()
             continue
@@ -198,4 +232,6 @@ def _answered(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
 
 def _as_turn(message: StoredMessage, model: str) -> ChatTurn:
     same = message.model == model  # another model has another vocabulary
-    return ChatTurn(message.role, message.content, tuple(message.token_ids) if same else ())
+    if message.role == "tool":
+        return ChatTurn("tool", message.content, call_id=message.calls[0].id)
+    return ChatTurn(message.role, message.content, message.token_ids if same else (), message.calls)

@@ -14,7 +14,7 @@ from mixcli.errors import IntegrityError, MixcliError
 from mixcli.system.console import console
 
 T = TypeVar("T")
-VERSION = 1
+VERSION = 2
 NEWER = "it was written by a newer version of mixcli"
 BUSY = 10.0  # seconds to wait for another chat that writes
 
@@ -26,7 +26,7 @@ CREATE TABLE session (
 CREATE TABLE message (
     id INTEGER PRIMARY KEY, session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE,
     parent INTEGER REFERENCES message ON DELETE CASCADE, role TEXT NOT NULL, content TEXT NOT NULL, state TEXT NOT NULL,
-    tokens BLOB NOT NULL DEFAULT x'', model TEXT NOT NULL, created TEXT NOT NULL
+    tokens BLOB NOT NULL DEFAULT x'', model TEXT NOT NULL, created TEXT NOT NULL, calls TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX message_session ON message (session);
 CREATE INDEX message_parent ON message (parent);
@@ -44,6 +44,10 @@ CREATE TRIGGER message_gone AFTER DELETE ON message WHEN old.state <> 'partial' 
     INSERT INTO message_text (message_text, rowid, content) VALUES ('delete', old.id, old.content);
 END;
 """
+
+
+# what makes a database of an older version one of the next
+UPGRADES = {1: "ALTER TABLE message ADD COLUMN calls TEXT NOT NULL DEFAULT ''"}
 
 
 class Use(Enum):
@@ -189,10 +193,11 @@ def _migrate(database: sqlite3.Connection) -> None:
         # executescript commits automatically; two chats that start at once: the second finds the tables there
         database.execute("BEGIN IMMEDIATE")
         try:
-            if database.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in _statements(TABLES):
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version = {VERSION}")
+            found = database.execute("PRAGMA user_version").fetchone()[0]
+            steps = [UPGRADES[one] for one in range(found, VERSION)] if found else _statements(TABLES)
+            for statement in steps:
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {VERSION}")
             database.execute("COMMIT")
         except BaseException:
             database.execute("ROLLBACK")

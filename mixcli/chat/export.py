@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from mixcli.chat.sessions import CUT, FAILED, STOPPED, Session, StoredMessage
+from mixcli.chat.view.calls import shown_call
 from mixcli.system.formatting import moment
 
 FORMATS = {"markdown": ".md", "json": ".json"}
-SAYS = {"user": "You", "assistant": "Model"}
+SAYS = {"user": "You", "assistant": "Model", "tool": "Tool"}
 ENDED = {STOPPED: "stopped", CUT: "cut off", FAILED: "no answer"}
 
 
@@ -20,6 +21,8 @@ def as_markdown(session: Session, messages: Sequence[StoredMessage]) -> str:
     for message in messages:
         note = f" ({ENDED[message.state]})" if message.state in ENDED else ""
         parts += [f"## {SAYS.get(message.role, message.role)}{note}", message.content.strip()]
+        if message.role == "assistant":
+            parts += [f"Calls `{shown_call(call)}`" for call in message.calls]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -27,7 +30,14 @@ def as_data(session: Session, messages: Sequence[StoredMessage]) -> dict[str, ob
     """Return a branch for programs; `messages` have OpenAI's role and content, and what else is known of each."""
     about = asdict(session)
     about.pop("head")
-    return {**about, "messages": [{key: value for key, value in asdict(one).items() if key not in ("id", "parent")} for one in messages]}  # fmt: skip
+    return {**about, "messages": [_message(one) for one in messages]}
+
+
+def _message(message: StoredMessage) -> dict[str, object]:
+    found = {key: value for key, value in asdict(message).items() if key not in ("id", "parent", "calls")}
+    if message.role == "tool":
+        return {**found, "tool_call_id": message.calls[0].id, "name": message.calls[0].name}
+    return {**found, "tool_calls": [one.to_json() for one in message.calls]} if message.calls else found
 
 
 def text_of(session: Session, messages: Sequence[StoredMessage], form: str) -> str:

@@ -1,6 +1,8 @@
 """Read messages: with prompt_toolkit on a terminal, as plain lines elsewhere."""
 
 import os
+import re
+import select
 import sys
 import termios
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mixcli.errors import UsageError
-from mixcli.system.console import console
+from mixcli.system.console import console, strip_controls
 from mixcli.system.stdin import decode, said
 from mixcli.system.text import clean, not_text
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 PROMPT, MORE = ">>> ", "... "
 QUOTES = '"""'
 MAX_LINE = 16 << 20  # bytes of one line from a pipe; no context holds so much
+_SEQUENCE = re.compile(
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO."
+)  # a key that is not a character, and the brackets of a paste
 PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"
 
 
@@ -245,6 +250,16 @@ def other_program() -> Iterator[None]:
     """Lend another program, inside of `typing_ahead`, the terminal as programs expect it."""
     with _lines_shown(shown=True):
         yield
+
+
+def typed_ahead() -> str:
+    """Take what was typed since the last prompt off the terminal: none of it was meant for a question that is only asked now."""
+    if not console.is_terminal(sys.stdin):
+        return ""
+    raw = b""
+    while select.select([sys.stdin], [], [], 0)[0] and (piece := os.read(sys.stdin.fileno(), 1 << 12)):
+        raw += piece
+    return strip_controls(_SEQUENCE.sub("", decode(raw).replace("\r", "\n")))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mixcli.chat.answering import say
 from mixcli.chat.input import Editor, Lines, MessageSource, is_dumb, typing_ahead
 from mixcli.chat.model_loader import FAILED
 from mixcli.chat.session import ChatSession
@@ -37,7 +38,7 @@ class ChatLoop:
         try:
             if first and first.strip():
                 session.load()
-                self._do(lambda: session.say(first))
+                self._do(lambda: say(session, first))
             while not session.leaving and (text := self._read()) is not None:
                 self._take(text)
         finally:
@@ -58,7 +59,7 @@ class ChatLoop:
         if text.startswith("/") and not text.startswith("//"):
             self._do(lambda: self._command(text))
         elif text.strip():
-            self._do(lambda: self._session.say(text.removeprefix("/") if text.startswith("//") else text))
+            self._do(lambda: say(self._session, text.removeprefix("/") if text.startswith("//") else text))
 
     def _do(self, act: Callable[[], None]) -> None:
         """Run an action between two prompts; Ctrl-C ends the action, not the chat."""

@@ -95,12 +95,12 @@ class ChatModel:
             return False
         return True
 
-    def count(self, messages: "Sequence[ChatTurn]") -> int:
+    def count(self, messages: "Sequence[ChatTurn]", tools: "Sequence[object]" = ()) -> int:
         """Count the tokens of a conversation; 0 where that cannot be known now."""
         if self._host is None or not messages:
             return 0
         try:
-            return self._host.client.count_messages(messages).count or 0
+            return self._host.client.count_messages(messages, tools).count or 0
         except (MixcliError, OSError):
             return 0
 

@@ -1,32 +1,32 @@
-"""A chat's state and its actions: say something, answer, switch the model, show a turn again.
+"""A chat's state: its conversation and its model, how both are shown, and how the model is switched.
 
-It knows neither the loop, which listens to `changed`, nor the slash commands, which act on it.
+It knows neither the loop, which listens to `changed`, nor what acts on it: answering.py and the slash commands.
 """
 
 import importlib
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mixcli.chat.conversation import Conversation
 from mixcli.chat.export import ENDED
-from mixcli.chat.files import Attachment, with_files
+from mixcli.chat.files import Attachment
 from mixcli.chat.input import is_dumb
 from mixcli.chat.model_loader import LOADING, READY, ChatModel, LoadState
-from mixcli.chat.sessions import CUT, STOPPED, StoredMessage
-from mixcli.chat.sessions import FAILED as UNANSWERED
+from mixcli.chat.sessions import StoredMessage
 from mixcli.chat.view import notes
+from mixcli.chat.view.calls import folded, shown_call
 from mixcli.chat.view.stats import TurnStats
-from mixcli.chat.view.toolbar import Gauges, line, loading
-from mixcli.errors import MixcliError, ModelDied
-from mixcli.host.protocol.messages import ChatBody
+from mixcli.chat.view.toolbar import Gauges, loading
+from mixcli.errors import MixcliError
 from mixcli.request.settings import DROP_OLDEST
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
 if TYPE_CHECKING:
+    from mixcli.chat.tool_calls import ToolRunner
     from mixcli.chat.view.render import View
     from mixcli.client.process import Host
 
@@ -37,8 +37,8 @@ WARM = ("mixcli.chat.view.render", "mixcli.chat.turn")  # imported while the per
 class ChatSession:
     """What a chat consists of, and what can be done with it.
 
-    `draft` is what stands in the next prompt already, `leaving` ends the loop, `said` are notes that are given once. `changed` is
-    called from the loading thread when the load has made a step.
+    `draft` is what stands in the next prompt already, `leaving` ends the loop, `said` are notes that are given once, `tools` is None where
+    the model has none. `changed` is called from the loading thread when the load has made a step.
     """
 
     conversation: Conversation
@@ -53,6 +53,7 @@ class ChatSession:
     n_failed: int = 0
     n_counted: int = 0  # tokens of a branch whose last answer has no accounts
     n_dropped: int = 0  # messages that were said to be left out
+    tools: "ToolRunner | None" = None
     changed: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -71,45 +72,6 @@ class ChatSession:
             self.model.load()
         threading.Thread(target=lambda: [importlib.import_module(name) for name in WARM], daemon=True).start()
 
-    def say(self, text: str) -> None:
-        """Ask the model; files that were attached go first. What could not be asked stands in the next prompt."""
-        files, self.files = self.files, []
-        self.conversation.ask(with_files(files, text))
-        if not self.answer():
-            self.conversation.undo()
-            self.draft, self.files = text, files
-
-    def answer(self) -> bool:
-        """Stream the answer whose place the talk has made; False when there was no model to ask."""
-        from mixcli.chat.turn import take_turn
-
-        view = self.view()
-        try:
-            host = self._loaded(view)
-        except KeyboardInterrupt:
-            view.close()
-            self.conversation.end(UNANSWERED)
-            console.note("(cancelled; the model continues to load)")
-            return False
-        except Exception as error:
-            view.close()
-            self._fail(error)
-            return False
-        self._note_system()
-        self.conversation.talk_with(self.model.label)
-        options = {**self.conversation.settings.body(), "persist": not self.ephemeral}
-        body = ChatBody(self.conversation.to_messages(), options)
-        before = self.n_used
-        outcome = take_turn(
-            host, body, self.conversation, view,
-            lambda rate, n_prompt, n_answer: line(replace(self.gauges(), decode_rate=rate, n_used=(n_prompt or before) + n_answer)),
-        )  # fmt: skip
-        self.n_counted, self.stats = before, outcome.stats
-        self._close(outcome.state, outcome.n_dropped, outcome.error)
-        if not self.stats.n_prompt:
-            self._count()
-        return True
-
     def view(self) -> "View":
         """Return where the next answer is shown."""
         from mixcli.chat.view.render import LiveView, PlainView
@@ -122,6 +84,11 @@ class ChatSession:
     def n_used(self) -> int:
         """Count the tokens in the context, as far as they are known."""
         return self.stats.n_in_context or self.n_counted
+
+    @property
+    def definitions(self) -> Sequence[object]:
+        """Return the definitions of the tools, as a request has them."""
+        return self.tools.toolbox.definitions() if self.tools else ()
 
     def gauges(self) -> Gauges:
         """Return what the line at the bottom shows."""
@@ -153,7 +120,7 @@ class ChatSession:
         """Return the loaded model to a command that asks it something."""
         view = self.view()
         try:
-            return self._loaded(view)
+            return self.loaded_behind(view)
         finally:
             view.close()
 
@@ -161,7 +128,7 @@ class ChatSession:
         """Reset the statistics of the last answer after a switch to another branch or conversation."""
         self.stats = TurnStats()
         self.n_dropped = 0
-        self._count()
+        self.count()
 
     def greet(self) -> None:
         """Show which conversation is resumed, and print its last turn to a person: a pipe gets new answers only."""
@@ -171,7 +138,7 @@ class ChatSession:
                 self._welcome()
             return
         if self.seen:
-            self.show(self.conversation.messages[-2:])
+            self.show(self.conversation.last_turn())
         same = not session.model or session.model.startswith(self.model.label)
         other = "" if same else f"; previous model: {session.model}"
         console.note(f"({session.name}, {counted(len(self.conversation.messages), 'message')}{other})")
@@ -191,7 +158,8 @@ class ChatSession:
         if self.seen and (order := self.model.state.order):
             self.note_once(notes.placement(self.model.label, order, self.model.n_ctx))
 
-    def _loaded(self, view: "View") -> "Host":
+    def loaded_behind(self, view: "View") -> "Host":
+        """Return the loaded model; the load is shown where the answer will be. Raises why it cannot be loaded, or KeyboardInterrupt."""
         if self.model.state.status == READY and not self.model.alive():
             self._mourn()
         host = self.model.wait(lambda state: view.status(*loading(state)))
@@ -207,43 +175,6 @@ class ChatSession:
         cause = self.model.lost()
         console.warn(f"the model process crashed ({cause}); the conversation is kept; reloading the model")
 
-    def _close(self, state: str, n_dropped: int, error: Exception | None) -> None:
-        """Print what the answer itself does not tell."""
-        if n_dropped > self.n_dropped:
-            console.note(notes.dropped(n_dropped, self.model.n_ctx))
-        self.n_dropped = n_dropped
-        if state == STOPPED:
-            console.note("(stopped)")
-        elif self.stats.finish_reason == "length":
-            limit = self.conversation.settings.get("max_tokens")
-            console.note(notes.truncated(self.stats, limit, self.model.n_ctx))
-        if isinstance(error, ModelDied):
-            self.n_failed += 1
-            cause = self.model.lost()
-            kept = "the partial answer is" if state == CUT else "the conversation is"
-            console.warn(
-                f"the model process crashed during the answer ({cause}); {kept} kept; send a message or /retry to reload the model"
-            )
-        elif error is not None:
-            self.n_failed += 1
-            console.warn(f"{error}")
-
-    def _fail(self, error: Exception) -> None:
-        self.conversation.end(UNANSWERED)
-        if not hasattr(error, "exit_code"):
-            raise error
-        if len(self.conversation.messages) <= 2 and not self.stats.n_prompt:
-            raise error  # nothing was ever answered: the command itself has failed
-        self.n_failed += 1
-        console.warn(str(error))
-
-    def _note_system(self) -> None:
-        if self.conversation.system and "system" not in self.said and self.model.folds_system():
-            self.said.add("system")
-            console.note(
-                "(this model's chat format has no system role: the system message is prepended to a user message)"
-            )
-
     def note_once(self, text: str) -> None:
         """Print a note, but only once."""
         if text not in self.said:
@@ -255,17 +186,21 @@ class ChatSession:
         for message in messages:
             if message.role == "user":
                 console.note("\n".join(f"> {row}" for row in message.content.splitlines()))
+            elif message.role == "tool":
+                console.note(folded(message.content))
             else:
                 view = self.view()
                 view.feed(message.content)
                 view.close()
+                for call in message.calls:
+                    console.note(shown_call(call))
                 if message.state in ENDED:
                     console.note(f"({ENDED[message.state]})")
 
-    def _count(self) -> None:
+    def count(self) -> None:
         """Ask the model's tokenizer how full the context is, when nothing else tells."""
         self.n_counted = (
-            (self.model.count(self.conversation.to_messages()) or self.n_counted)
+            (self.model.count(self.conversation.to_messages(), self.definitions) or self.n_counted)
             if self.conversation.messages
             else 0
         )
@@ -273,5 +208,5 @@ class ChatSession:
     def _on_load(self) -> None:
         """Count the context of a conversation that a model was loaded for, and tell the listener."""
         if self.model.state.status == READY and not self.stats.n_prompt:
-            self._count()
+            self.count()
         self.changed()

@@ -6,14 +6,15 @@ Where the disk fails, the present conversation goes on in memory, with one sente
 import json
 import sqlite3
 from array import array
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mixcli.chat.database import ChatDatabase, Use
 from mixcli.errors import UsageError
+from mixcli.request.prompt import FunctionCall
 from mixcli.system import paths
 from mixcli.system.text import clean, did_you_mean
 
@@ -23,7 +24,10 @@ SHORTEST = 3  # characters that the search index needs; shorter words are looked
 
 @dataclass(frozen=True)
 class StoredMessage:
-    """One turn; `state` says how it ended, `token_ids` are the sampled ones where the whole answer came."""
+    """One turn; `state` says how it ended, `token_ids` are the sampled ones where the whole answer came.
+
+    An answer may have `calls` of tools; a message of the role tool is the result of its one call.
+    """
 
     id: int
     parent: int | None
@@ -33,6 +37,7 @@ class StoredMessage:
     token_ids: tuple[int, ...]
     model: str
     created: str
+    calls: tuple[FunctionCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,29 +166,38 @@ class Sessions:
     # messages
 
     def add(
-        self, session: int, parent: int | None, role: str, content: str, state: str, model: str
+        self,
+        session: int,
+        parent: int | None,
+        role: str,
+        content: str,
+        state: str,
+        model: str,
+        calls: Sequence[FunctionCall] = (),
     ) -> StoredMessage:
         """Add a message after `parent` and make it the head."""
         created = now()
-        row = _row(session, parent, role, content, state, model, created)
+        row = _row(session, parent, role, content, state, model, created, _written(calls))
 
         def act() -> int:
             done = self._database.execute(
-                "INSERT INTO message (session, parent, role, content, state, model, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO message (session, parent, role, content, state, model, created, calls) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
             self._look_at(session, done.lastrowid)
             return int(done.lastrowid or 0)
 
-        return StoredMessage(self._database.write(act), parent, role, content, state, (), model, created)
+        added = self._database.write(act)
+        return StoredMessage(added, parent, role, content, state, (), model, created, tuple(calls))
 
     def update(self, message: StoredMessage) -> None:
         """Write what a message has become; only a finished one is pushed to the disk's surface."""
         tokens = array("I", message.token_ids).tobytes()
-        row = _row(message.content, message.state, tokens, message.model, message.id)
+        row = _row(message.content, message.state, tokens, message.model, _written(message.calls), message.id)
         self._database.write(
             lambda: self._database.execute(
-                "UPDATE message SET content = ?, state = ?, tokens = ?, model = ? WHERE id = ?", row
+                "UPDATE message SET content = ?, state = ?, tokens = ?, model = ?, calls = ? WHERE id = ?",
+                row,
             ),
             durable=message.state != PARTIAL,
         )
@@ -289,4 +303,13 @@ def _message(row: sqlite3.Row) -> StoredMessage:
         tuple(ids),
         row["model"],
         row["created"],
+        _read(row["calls"] if "calls" in row.keys() else ""),  # noqa: SIM118  a row is not a mapping
     )
+
+
+def _written(calls: Sequence[FunctionCall]) -> str:
+    return json.dumps([asdict(one) for one in calls]) if calls else ""
+
+
+def _read(text: str) -> tuple[FunctionCall, ...]:
+    return tuple(FunctionCall(**one) for one in json.loads(text)) if text else ()

@@ -11,7 +11,9 @@ from mixcli.chat.interrupts import Interrupts
 from mixcli.chat.sessions import CUT, DONE, FAILED, STOPPED
 from mixcli.chat.view.render import View
 from mixcli.chat.view.stats import TurnStats
+from mixcli.client.completions import calls_of
 from mixcli.host.protocol.messages import ChatBody, Delta, PromptProgress
+from mixcli.request.prompt import FunctionCall
 
 if TYPE_CHECKING:
     from mixcli.client.process import Host
@@ -24,12 +26,13 @@ Status = Callable[[float, int, int], str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a turn ended: the state of its answer, what it cost, how many old messages were left out, what went wrong."""
+    """How a turn ended: the state of its answer, what it cost, how many old messages were left out, what went wrong, the tools to call."""
 
     state: str
     stats: TurnStats
     n_dropped: int = 0
     error: Exception | None = None
+    calls: tuple[FunctionCall, ...] = ()
 
 
 def take_turn(
@@ -60,9 +63,10 @@ def take_turn(
                 view.close()
                 raise
             state, error = (CUT if progress.n_pieces else FAILED), caught
-        conversation.end(state, progress.token_ids if state == DONE else ())
+        calls = progress.calls() if state == DONE else ()
+        conversation.end(state, progress.token_ids if state == DONE else (), calls)
         view.close()
-    return Outcome(state, progress.stats(), progress.n_dropped, error)
+    return Outcome(state, progress.stats(), progress.n_dropped, error, calls)
 
 
 class _Progress:
@@ -78,6 +82,7 @@ class _Progress:
         self._n_prompt = 0
         self._reason = ""
         self._accounts = Delta("")
+        self._called: list[Delta] = []
         view.status(status(0.0, 0, 0))
 
     def take(self, delta: Delta) -> None:
@@ -90,13 +95,19 @@ class _Progress:
         if delta.prompt_progress:
             self._n_prompt = delta.prompt_progress.total or 0
             self._view.status(_reading(delta.prompt_progress))
-        if delta.text or delta.reasoning:
+        if delta.calls:
+            self._called.append(delta)
+        if delta.text or delta.reasoning or delta.calls:
             self._first = self._first or now
             self.n_pieces += 1
             if now - self._shown >= STATUS_EVERY:
                 self._shown = now
                 rate = (self.n_pieces - 1) / max(now - self._first, 1e-3)
                 self._view.status(self._status(rate, self._n_prompt, self.n_pieces))
+
+    def calls(self) -> tuple[FunctionCall, ...]:
+        """Return the tools to call; the calls of an answer that was cut off are not whole."""
+        return () if self._reason == "length" else calls_of(self._called)
 
     def stats(self) -> TurnStats:
         return TurnStats.of(self._accounts, self._first - self._started if self._first else 0.0, self._reason)

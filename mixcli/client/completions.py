@@ -1,10 +1,13 @@
 """Parse chat completions of any server, whole or streamed, with their usual deviations."""
 
+import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mixcli.errors import MixcliError
 from mixcli.host.protocol.messages import (
+    CallDelta,
     Delta,
     Fields,
     PromptProgress,
@@ -12,6 +15,7 @@ from mixcli.host.protocol.messages import (
     TokenUsage,
     object_of,
 )
+from mixcli.request.prompt import FunctionCall
 
 if TYPE_CHECKING:
     from mixcli.host.protocol.answers import ChatChoice, ChatCompletion
@@ -44,6 +48,7 @@ def delta_of(event: Fields) -> Delta:
             if isinstance(value, int | float)
         },
         _reasoning(object_of(said)),
+        _calls(object_of(said)),
     )
 
 
@@ -51,6 +56,40 @@ def _reasoning(said: Fields) -> str:
     """Return what a delta has of the reasoning: most servers call it reasoning_content, newer vLLM and OpenRouter reasoning."""
     found = said.get("reasoning_content") or said.get("reasoning")
     return Halves().join(found) if isinstance(found, str) else ""
+
+
+def _calls(said: Fields) -> tuple[CallDelta, ...]:
+    """Return what a delta has of tool calls; servers that send each call whole leave its index out, or its arguments are an object."""
+    found = said.get("tool_calls")
+    calls = []
+    for place, one in enumerate(found if isinstance(found, list) else ()):
+        call = object_of(one)
+        function = object_of(call.get("function"))
+        index, arguments = call.get("index"), function.get("arguments")
+        call_id, name = (
+            value if isinstance(value, str) else "" for value in (call.get("id"), function.get("name"))
+        )
+        if isinstance(arguments, dict):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        text = arguments if isinstance(arguments, str) else ""
+        calls.append(CallDelta(index if isinstance(index, int) else place, call_id, name, text))
+    return tuple(calls)
+
+
+def calls_of(deltas: Iterable[Delta]) -> tuple[FunctionCall, ...]:
+    """Return the tool calls of an answer; a piece with the id of another call than its index had begins one of its own."""
+    found: list[FunctionCall] = []
+    places: dict[int, int] = {}  # the index of a call -> its place
+    for piece in (one for delta in deltas for one in delta.calls):
+        place = places.get(piece.index)
+        if place is None or (piece.id and found[place].id not in ("", piece.id)):
+            place = places[piece.index] = len(found)
+            found.append(FunctionCall("", "", ""))
+        old = found[place]
+        found[place] = FunctionCall(
+            old.id or piece.id, old.name or piece.name, old.arguments + piece.arguments
+        )
+    return tuple(replace(one, id=one.id or f"call_{place}") for place, one in enumerate(found))
 
 
 def choice_of(completion: "ChatCompletion") -> "ChatChoice":
@@ -71,9 +110,12 @@ def completion_of(deltas: Iterable[Delta]) -> "ChatCompletion":
     from mixcli.host.protocol.answers import ChatCompletion
 
     pieces = list(deltas)
+    message: dict[str, object] = {"role": "assistant", "content": "".join(delta.text for delta in pieces)}
+    if calls := calls_of(pieces):
+        message["tool_calls"] = [one.to_json() for one in calls]
     choice: dict[str, object] = {
         "index": 0,
-        "message": {"role": "assistant", "content": "".join(delta.text for delta in pieces)},
+        "message": message,
         "finish_reason": next((one.finish_reason for one in reversed(pieces) if one.finish_reason), "stop"),
     }
     if label_probs := next((one.label_probs for one in reversed(pieces) if one.label_probs), None):
@@ -114,4 +156,4 @@ class Halves:
         return text
 
 
-__all__ = ["Halves", "choice_of", "completion_of", "content_text", "delta_of"]
+__all__ = ["Halves", "calls_of", "choice_of", "completion_of", "content_text", "delta_of"]

@@ -123,10 +123,11 @@ class ChatClient:
             is_finished = is_finished or delta.finish_reason is not None
             is_answer = is_answer or "choices" in event
             text = halves.join(delta.text, is_last=delta.finish_reason is not None)
+            called = sum(len(one.arguments) for one in delta.calls)
             if text and not n_pieces:
                 self._text_begins(response)
-            n_pieces = n_pieces + bool(text or delta.reasoning)
-            n_bytes += len(text) + len(delta.reasoning)
+            n_pieces = n_pieces + bool(text or delta.reasoning or called)
+            n_bytes += len(text) + len(delta.reasoning) + called
             if n_bytes > MAX_BODY or (max_tokens and n_pieces > TOO_MANY * max_tokens + MORE):
                 raise MixcliError(
                     f"the server sent {n_pieces:,} pieces of an answer where {max_tokens or 'no'} tokens were allowed; truncated"
@@ -156,11 +157,12 @@ class ChatClient:
 
         return TokenCount.of(self._value("/tokenize", {"prompt": text}))
 
-    def count_messages(self, messages: "Sequence[ChatTurn]") -> "TokenCount":
-        """Count the tokens of a conversation, ready for an answer."""
+    def count_messages(self, messages: "Sequence[ChatTurn]", tools: Sequence[object] = ()) -> "TokenCount":
+        """Count the tokens of a conversation with the definitions of its tools, ready for an answer."""
         from mixcli.host.protocol.answers import TokenCount
 
-        return TokenCount.of(self._value("/tokenize", {"messages": [one.to_json() for one in messages]}))
+        body: dict[str, object] = {"messages": [one.to_json() for one in messages]}
+        return TokenCount.of(self._value("/tokenize", {**body, "tools": list(tools)} if tools else body))
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
         """Return the error of a server that went away."""

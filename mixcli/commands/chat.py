@@ -1,5 +1,6 @@
 """mixcli chat: chat with a model in the terminal."""
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,13 @@ from mixcli.commands.options import (
     model_option,
     planning_options,
     sampling_options,
+    tools_option,
 )
 from mixcli.errors import NotInstalled
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
+    from mixcli.chat.tool_calls import ToolRunner
     from mixcli.planning.load_options import LoadOptions
 
 
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
     "-r", "--resume", metavar="NAME", help="Resume a conversation by its name in `mixcli sessions`."
 )
 @click.option("--ephemeral", is_flag=True, help="Do not save the conversation.")
+@tools_option(
+    "Let the model call tools: the functions of a .py file, or an MCP server that COMMAND starts. You are asked before each call. May be repeated."
+)
+@click.option("-y", "--yes", is_flag=True, help="With --tools: run every call without asking.")
 @click.option("--plain", is_flag=True, help="Print answers as plain text, without rendering markdown.")
 @sampling_options
 @planning_options
@@ -48,6 +55,8 @@ def command(
     go_on: bool,
     resume: str | None,
     ephemeral: bool,
+    tools: tuple[str, ...],
+    yes: bool,
     plain: bool,
     sampling: Sampling,
     load_options: "LoadOptions",
@@ -84,8 +93,23 @@ def command(
     chat = ChatSession(
         conversation, ChatModel(model, load_options, keep_alive), plain=plain, ephemeral=ephemeral
     )
-    chat.greet()
-    ChatLoop(chat).run(message)
+    with contextlib.ExitStack() as stack:
+        if tools:
+            chat.tools = _tools(tools, yes, stack)
+        chat.greet()
+        ChatLoop(chat).run(message)
+
+
+def _tools(words: tuple[str, ...], yes: bool, stack: contextlib.ExitStack) -> "ToolRunner":
+    """Open the tools, which end with the stack, and print what a person should know of them."""
+    from mixcli.chat.tool_calls import ToolRunner
+    from mixcli.tools.opening import open_tools
+
+    ToolRunner.check(yes=yes)
+    toolbox = stack.enter_context(open_tools(words, to_run=True))
+    for note in toolbox.notes:
+        console.note(note)
+    return ToolRunner(toolbox, asks=not yes)
 
 
 def _installed_or_pulled(model: str | None, load_options: "LoadOptions") -> str | None:

@@ -73,6 +73,11 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def tools_option(text: str) -> Callable[[F], F]:
+    """Return --tools: what a model may call."""
+    return click.option("--tools", type=NAME_OR_PATH, multiple=True, metavar="FILE|COMMAND", help=text)
+
+
 def keep_alive_option(command: F) -> F:
     """Add --keep-alive: how long the model stays loaded; the command gets seconds."""
 

@@ -24,7 +24,9 @@ from mixcli.commands.options import (
     model_option,
     planning_options,
     sampling_options,
+    tools_option,
 )
+from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
     from mixcli.client.endpoint import Endpoint
@@ -58,6 +60,14 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
 @variables_option
 @form_options
 @sampling_options
+@tools_option(
+    "Offer tools: definitions in a .json file, the functions of a .py file, or an MCP server that COMMAND starts. Calls are printed as JSON, one a line, and not run. May be repeated."
+)
+@click.option(
+    "--tool-choice",
+    metavar="auto|required|NAME",
+    help="Whether a tool must be called, and which. Default: auto, the model decides.",
+)
 @click.option(
     "--each-line", is_flag=True, help="Answer each input line separately: one output line each, in order."
 )
@@ -92,6 +102,8 @@ def command(
     variables: dict[str, str],
     form: "OutputFormat",
     sampling: Sampling,
+    tools: tuple[str, ...],
+    tool_choice: str | None,
     each_line: bool,
     on_overflow: str,
     stream: bool,
@@ -109,25 +121,19 @@ def command(
     """
     from mixcli.host.protocol.messages import ChatBody
     from mixcli.request.prompt import question_of
-    from mixcli.request.sampling_table import SCRIPT_TEMPERATURE
     from mixcli.run.modes import RunOptions, answer_lines, answer_long, answer_once
     from mixcli.system.stdin import file_texts, piped_text, read_text
 
-    kept: dict[str, Any] = {}
-    if persona is not None:
-        from mixcli.request import personas, settings
-
-        role = personas.persona(persona)
-        system = system or role.system
-        wires = {name: settings.TABLE[name].wire for name in role.settings}
-        kept = {wire: role.settings[name] for name, wire in wires.items() if wire}
+    system, chosen = _with_persona(persona, system)
     if deterministic:
-        kept = {**kept, "deterministic": True, "speculate": False}
-    chosen = {"temperature": SCRIPT_TEMPERATURE, **kept, **sampling.said()}
+        chosen |= {"deterministic": True, "speculate": False}
+    chosen |= sampling.said()
     if endpoint is None and len(system or "") >= LONG_SYSTEM:
         chosen["persist"] = True
+    if tools:
+        chosen |= _offered(tools, tool_choice)
     body = ChatBody(options=chosen, park=False if endpoint is None else None)  # no next turn follows
-    how = RunOptions(form, body, on_overflow, stream and not as_json, as_json, stats)
+    how = RunOptions(form, body, on_overflow, stream and not (as_json or tools), as_json, stats)
     words = read_text(template) if template else None
     if each_line:
         question = question_of(prompt, words, system, variables, has_text=True, many=True)
@@ -137,3 +143,39 @@ def command(
     question = question_of(prompt, words, system, variables, has_text=bool(text))
     answer = answer_long if on_overflow == "map-reduce" else answer_once
     answer(question, text, lambda: one_asker(endpoint, model, load_options, keep_alive), how)
+
+
+def _with_persona(name: str | None, system: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Return the system message and the settings of a request; what a persona says is replaced by what the command line does."""
+    from mixcli.request.sampling_table import SCRIPT_TEMPERATURE
+
+    chosen: dict[str, Any] = {"temperature": SCRIPT_TEMPERATURE}
+    if name is None:
+        return system, chosen
+    from mixcli.request import personas, settings
+
+    role = personas.persona(name)
+    wires = {name: settings.TABLE[name].wire for name in role.settings}
+    chosen |= {wire: role.settings[name] for name, wire in wires.items() if wire}
+    return system or role.system, chosen
+
+
+def _offered(words: tuple[str, ...], choice: str | None) -> dict[str, Any]:
+    """Return the fields of a request with tools; they are asked what they are, and end before the model is asked."""
+    from mixcli.system.console import console
+    from mixcli.system.text import did_you_mean
+    from mixcli.tools.opening import open_tools
+
+    with open_tools(words, to_run=False) as toolbox:
+        for note in toolbox.notes:
+            console.note(note)
+        fields: dict[str, Any] = {"tools": toolbox.definitions()}
+    names = [spec.name for spec in toolbox.specs]
+    if choice in ("auto", "required"):
+        fields["tool_choice"] = choice
+    elif choice in names:
+        fields["tool_choice"] = {"type": "function", "function": {"name": choice}}
+    elif choice is not None:
+        hint = did_you_mean(choice, names, f"the tools are {', '.join(names)}")
+        raise UsageError(f"--tool-choice: no tool is called {choice!r:.80}; {hint}")
+    return fields

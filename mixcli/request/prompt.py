@@ -10,17 +10,42 @@ PIPED, TEXT, PROMPT = "stdin", "text", "prompt"  # the names that a template has
 
 
 @dataclass(frozen=True)
+class FunctionCall:
+    """A call of a tool by the model; `arguments` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the call by OpenAI's names."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+@dataclass(frozen=True)
 class ChatTurn:
-    """One message of a request; `token_ids` are what an earlier answer was sampled as."""
+    """One message of a request; `token_ids` are what an earlier answer was sampled as.
+
+    An assistant's turn may have `calls` of tools; a tool's turn is the result of the call `call_id`.
+    """
 
     role: str
     content: str
     token_ids: tuple[int, ...] = ()
+    calls: tuple[FunctionCall, ...] = ()
+    call_id: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return the message by OpenAI's names."""
         said: dict[str, object] = {"role": self.role, "content": self.content}
-        return {**said, "token_ids": list(self.token_ids)} if self.token_ids else said
+        if self.token_ids:
+            said["token_ids"] = list(self.token_ids)
+        if self.calls:
+            said["tool_calls"] = [one.to_json() for one in self.calls]
+        if self.call_id:
+            said["tool_call_id"] = self.call_id
+        return said
 
 
 @dataclass(frozen=True)

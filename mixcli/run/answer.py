@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Protocol
 
+from mixcli.client.completions import calls_of
 from mixcli.client.openai import ChatClient, HostClient
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.protocol.messages import ChatBody, Delta, Timings, TokenUsage
+from mixcli.request.prompt import FunctionCall
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
@@ -25,7 +27,7 @@ class ChatBackend(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer; `label_probs` are there where one of several labels was asked for.
+    """A finished answer; `label_probs` are there where one of several labels was asked for, `calls` where it calls tools.
 
     Servers that do not tell leave usage, timings and probabilities empty.
     """
@@ -35,11 +37,14 @@ class Answer:
     usage: TokenUsage
     timings: Timings
     label_probs: Mapping[str, float] = field(default_factory=dict)
+    calls: tuple[FunctionCall, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return all of it for --json."""
+        called = {"tool_calls": [one.to_json() for one in self.calls]} if self.calls else {}
         return {
             "text": self.text,
+            **called,
             "finish_reason": self.finish_reason,
             "usage": self.usage.to_json(),
             "timings": self.timings.to_json(),
@@ -100,7 +105,7 @@ def ask(host: ChatBackend, body: ChatBody, *, show: bool = True, keep_interrupte
     timings = next((delta.timings for delta in reversed(deltas) if delta.timings), Timings())
     nothing: Mapping[str, float] = {}
     label_probs = next((delta.label_probs for delta in reversed(deltas) if delta.label_probs), nothing)
-    answer = Answer(text, reason, usage, timings, label_probs)
+    answer = Answer(text, reason, usage, timings, label_probs, calls_of(deltas))
     if reason == "length" and answer.usage.completion_tokens != body.max_tokens:
         _note_full(host)
     return answer

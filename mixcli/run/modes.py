@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from mixcli.errors import SomeFailed, UsageError
+from mixcli.errors import MixcliError, SomeFailed, UsageError
 from mixcli.host.protocol.messages import ChatBody, Fields
 from mixcli.request.output_format import ABSTAIN, OutputFormat
 from mixcli.request.prompt import PromptSpec
@@ -132,13 +132,33 @@ def _finish(host: ChatBackend, body: ChatBody, how: RunOptions) -> None:
     """Ask the last, or only, question and show what was asked for."""
     streamed = how.show and not how.form.abstain
     answer = ask(host, body, show=streamed)
-    read = how.form.read(answer.text, answer.finish_reason, answer.label_probs) if how.form.body() else {}
+    is_read = how.form.body() and not answer.calls
+    read = how.form.read(answer.text, answer.finish_reason, answer.label_probs) if is_read else {}
     if how.as_json:
         console.data({**answer.to_json(), **read})
+    elif answer.calls:
+        _print_calls(answer)
     elif not streamed:
         console.line(_shown(answer, read, how.form))
     if how.stats:
         console.note(answer.statistics())
+
+
+def _print_calls(answer: Answer) -> None:
+    """Print the calls of tools as JSON, one a line, and what the model said before them on stderr. MixcliError where the last one is cut off."""
+    if answer.finish_reason == "length":
+        raise MixcliError(
+            f"the call of {answer.calls[-1].name} was cut off: the answer has as many tokens as it may have; raise --max-tokens or --ctx"
+        )
+    if answer.text.strip():
+        console.note(answer.text.strip())
+    for call in answer.calls:
+        try:
+            arguments = json.loads(call.arguments or "{}")
+        except ValueError:  # of a server that does not hold to JSON
+            arguments = call.arguments
+        line = {"name": call.name, "arguments": arguments, "id": call.id}
+        console.line(json.dumps(line, ensure_ascii=False))
 
 
 def _shown(answer: Answer, read: Fields, form: OutputFormat) -> str:

@@ -8,10 +8,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeVar
 
 from mixcli.errors import EXIT_INTERRUPTED, MixcliError, UsageError
 from mixcli.system.text import clean
@@ -19,6 +19,8 @@ from mixcli.system.text import clean
 if TYPE_CHECKING:
     from rich import progress
     from rich.console import Console as RichConsole
+
+T = TypeVar("T")
 
 # C0 and C1 controls except newline and tab, and the overrides that turn the order of what follows, so that a name looks like another
 CONTROL = {
@@ -268,19 +270,26 @@ class Console:
         if not self.is_terminal(sys.stdin):
             raise UsageError(f"stdin is not a terminal; {otherwise}")
         answers = {"y": True, "yes": True, "n": False, "no": False, "": default}
+        try:
+            return self.choose(f"{question} [{'Y/n' if default else 'y/N'}]: ", answers, at_end=False)
+        except KeyboardInterrupt:
+            raise SystemExit(EXIT_INTERRUPTED) from None
+
+    def choose(self, question: str, answers: Mapping[str, T], *, at_end: T) -> T:
+        """Ask a person on the terminal until a line is one of `answers`, in any case; `at_end` is the answer where the input ends."""
         while True:
-            sys.stderr.write(strip_controls(clean(f"{question} [{'Y/n' if default else 'y/N'}]: ")))
+            sys.stderr.write(strip_controls(clean(question)))
             sys.stderr.flush()
             try:
                 typed = sys.stdin.readline()
             except KeyboardInterrupt:
                 sys.stderr.write("\n")
-                raise SystemExit(EXIT_INTERRUPTED) from None
+                raise
             if not typed:
                 sys.stderr.write("\n")
-                return False
-            if (answer := answers.get(typed.strip().lower())) is not None:
-                return answer
+                return at_end
+            if (word := typed.strip().lower()) in answers:
+                return answers[word]
 
     @contextmanager
     def if_slow(self, text: str, seconds: float | None = None) -> Iterator[None]:

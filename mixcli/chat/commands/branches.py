@@ -1,5 +1,6 @@
 """Slash commands that move between branches of a conversation, and between conversations."""
 
+from mixcli.chat.answering import answer, say
 from mixcli.chat.editor import edited
 from mixcli.chat.session import ChatSession
 from mixcli.errors import UsageError
@@ -12,7 +13,7 @@ SHOWN = 60  # characters of a message in a list
 def retry(chat: ChatSession, _rest: str) -> None:
     """Answer the last question again."""
     chat.conversation.retry()
-    chat.answer()
+    answer(chat)
 
 
 def undo(chat: ChatSession, _rest: str) -> None:
@@ -35,7 +36,7 @@ def edit(chat: ChatSession, rest: str) -> None:
     if number:
         chat.conversation.before(number)
     console.note("\n".join(f"> {row}" for row in text.splitlines()))
-    chat.say(text)
+    say(chat, text)
 
 
 def branch(chat: ChatSession, rest: str) -> None:
@@ -43,7 +44,7 @@ def branch(chat: ChatSession, rest: str) -> None:
     if rest:
         chat.conversation.switch(_number(rest))
         chat.forget_stats()
-        chat.show(chat.conversation.messages[-2:])
+        chat.show(chat.conversation.last_turn())
         return
     here = chat.conversation.messages[-1].id if chat.conversation.messages else None
     for number, messages in enumerate(chat.conversation.branches(), 1):

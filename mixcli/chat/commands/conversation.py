@@ -1,5 +1,6 @@
 """Slash commands about the conversation: system message, settings, context, statistics, export."""
 
+import json
 from pathlib import Path
 
 from mixcli.chat.clipboard import copy
@@ -8,6 +9,7 @@ from mixcli.chat.export import FORMATS, text_of
 from mixcli.chat.files import attach, write_new
 from mixcli.chat.session import ChatSession
 from mixcli.chat.view import notes
+from mixcli.chat.view.calls import shown_call
 from mixcli.errors import UsageError
 from mixcli.request import personas
 from mixcli.system.console import console
@@ -84,22 +86,34 @@ def context(chat: ChatSession, _rest: str) -> None:
 
     if chat.conversation.system:
         row("", "system", chat.conversation.system)
+    if chat.definitions:
+        row("", "tools", json.dumps(chat.definitions, ensure_ascii=False))
     sent = {one.id for one in chat.conversation.sent(chat.n_dropped)}
     number = 0
     for message in chat.conversation.messages:
         number += message.role == "user"
-        if message.content:
+        if text := message.content or "\n".join(map(shown_call, message.calls)):
             row(
                 str(number) if message.role == "user" else "",
                 message.role,
-                message.content,
+                text,
                 seen=message.id in sent,
             )
-    total = host.client.count_messages(wire)
+    total = host.client.count_messages(wire, chat.definitions)
     n, n_ctx = total.count or 0, total.max_model_len or chat.model.n_ctx
     console.note(
         f"{'':5}{'total':<9} {n:>7,} tokens with the chat format's own, {100 * n / n_ctx:.0f} % of {n_ctx:,}"
     )
+
+
+def tools(chat: ChatSession, _rest: str) -> None:
+    """List the tools that the model may call."""
+    if chat.tools is None:
+        console.note("(no tools; start the chat with --tools FILE.py or the command of an MCP server)")
+        return
+    for name, what in chat.tools.rows():
+        mark = "*" if name in chat.tools.always or not chat.tools.asks else " "
+        console.note(notes.row(f"{mark} {name:<24} ", what))
 
 
 def clear(chat: ChatSession, _rest: str) -> None:

@@ -75,6 +75,7 @@ TABLE: dict[str, SlashCommand] = {
     "/copy": SlashCommand(conversation.copy_answer, "", "copy the last answer to the clipboard"),
     "/file": SlashCommand(conversation.file, "PATH", "attach a text file to the next message", _paths),
     "/context": SlashCommand(conversation.context, "", "show what the model sees, with token counts"),
+    "/tools": SlashCommand(conversation.tools, "", "list the tools (* runs without a question)"),
     "/clear": SlashCommand(conversation.clear, "", "start a new conversation; this one is kept"),
     "/stats": SlashCommand(conversation.statistics, "", "show speed and token counts of the last answer"),
     "/plan": SlashCommand(model.plan, "", "show which part of the model is on which device"),

@@ -87,6 +87,16 @@ class PromptProgress(_Numbers):
 
 
 @dataclass(frozen=True)
+class CallDelta:
+    """A piece of a tool call: the first of each `index` has its id and name; `arguments` come piece by piece."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
 class Delta:
     """A piece of an answer, and of the `reasoning` before it; `finish_reason`, `usage`, `timings`, `token_ids` and `label_probs` come with the last ones.
 
@@ -103,6 +113,7 @@ class Delta:
     dropped_messages: int = 0
     label_probs: Mapping[str, float] = field(default_factory=dict)
     reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
 
 
 @dataclass(frozen=True)

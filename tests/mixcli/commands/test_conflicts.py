@@ -65,7 +65,7 @@ def test_each_row_is_refused(
     command = importlib.import_module(COMMANDS[name][0]).command
     typed = [*required(command), *words(command, option, tmp_path)]
     for other in others:
-        shown = words(command, other, tmp_path)
+        shown = other.split() if " " in other else words(command, other, tmp_path)
         typed += [] if kind == NEEDED else shown
     with pytest.raises(UsageError) as refused:
         cli.main([name, *typed], standalone_mode=False)

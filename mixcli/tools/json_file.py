@@ -1,0 +1,107 @@
+"""Read a JSON file of tools: definitions as OpenAI writes them, or the MCP servers of a client's settings (`mcpServers`)."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mixcli.errors import UsageError
+from mixcli.system.stdin import read_text
+from mixcli.system.text import missing, shown
+from mixcli.tools.toolbox import FunctionSpec, ToolFailed
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class ServerCommand:
+    """How an MCP server is started; `variables` are those that the user gives it."""
+
+    name: str
+    command: str
+    arguments: Sequence[str] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DefinedTools:
+    """Tools that are only defined (a ToolSource): a model can ask for them, and the program that reads its calls runs them."""
+
+    name: str
+    specs: Sequence[FunctionSpec]
+    notes: Sequence[str] = ()
+
+    def call(self, name: str, _arguments: Mapping[str, object]) -> str:
+        """Raise ToolFailed: there is nothing to run."""
+        raise ToolFailed(f"{name} is only defined, in {self.name}")
+
+    def close(self) -> None:
+        """Do nothing: no process belongs to it."""
+
+
+def read(path: Path) -> DefinedTools | list[ServerCommand]:
+    """Return what a file defines; UsageError names the place that is wrong."""
+    if not path.is_file():
+        raise UsageError(f"--tools {shown(path)} is a folder" if path.is_dir() else missing(path))
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{shown(path)} is not JSON: {error}") from None
+    try:
+        if isinstance(value, dict) and "mcpServers" in value:
+            return list(_servers(value["mcpServers"]))
+        found = value.get("tools") if isinstance(value, dict) and "tools" in value else value
+        found = found if isinstance(found, list) else [found]
+        specs = [_spec(one, f"tools.{i}") for i, one in enumerate(found)]
+    except _Fault as fault:
+        raise UsageError(f"{shown(path)}: {fault}") from None
+    if not specs:
+        raise UsageError(f"{shown(path)} has no tools; write a list of definitions as OpenAI has them")
+    return DefinedTools(path.name, specs)
+
+
+class _Fault(Exception):
+    """What is wrong, and where."""
+
+
+def _servers(value: object) -> "list[ServerCommand]":
+    if not isinstance(value, dict) or not value:
+        raise _Fault("mcpServers must be an object of servers by their names")
+    return [_server(name, one) for name, one in value.items()]
+
+
+def _server(name: str, value: object) -> ServerCommand:
+    place = f"mcpServers.{name}"
+    if not isinstance(value, dict):
+        raise _Fault(f"{place} must be an object with a command")
+    if "url" in value and "command" not in value:
+        raise _Fault(f"{place} has a url; only servers that a command starts are supported")
+    command, arguments, variables = value.get("command"), value.get("args", []), value.get("env") or {}
+    if not isinstance(command, str) or not command:
+        raise _Fault(f"{place}.command must be a text")
+    if not isinstance(arguments, list) or not all(isinstance(one, str) for one in arguments):
+        raise _Fault(f"{place}.args must be a list of texts")
+    if not isinstance(variables, dict) or not all(isinstance(one, str) for one in variables.values()):
+        raise _Fault(f"{place}.env must be an object of texts")
+    return ServerCommand(name, command, arguments, variables)
+
+
+def _spec(value: object, place: str) -> FunctionSpec:
+    """Read one definition, with OpenAI's `function` around it or without."""
+    if not isinstance(value, dict):
+        raise _Fault(f"{place} must be an object")
+    inner, fields = value.get("function"), value
+    if isinstance(inner, dict):
+        fields, place = inner, f"{place}.function"
+    name, description, schema = fields.get("name"), fields.get("description") or "", fields.get("parameters")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise _Fault(f"{place}.name must be 1 to 64 letters, digits, _ or -")
+    if not isinstance(description, str):
+        raise _Fault(f"{place}.description must be a text")
+    if schema is not None and not isinstance(schema, dict):
+        raise _Fault(f"{place}.parameters must be a JSON schema, an object")
+    return FunctionSpec(name, description, schema or {})
+
+
+__all__ = ["DefinedTools", "ServerCommand", "read"]

@@ -1,0 +1,84 @@
+"""Open what --tools names: a JSON file, a Python file, or the command that starts an MCP server."""
+
+import contextlib
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mixcli.errors import UsageError
+from mixcli.system.text import missing, shown
+from mixcli.tools.json_file import DefinedTools, ServerCommand, read
+from mixcli.tools.toolbox import Toolbox, ToolSource
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def open_tools(words: Sequence[str], *, to_run: bool) -> Toolbox:
+    """Return the tools of all `words`, whose processes run until it is closed. With `to_run`, tools that are only defined are refused.
+
+    Raises UsageError for a word that names nothing, MixcliError for a server that does not start.
+    """
+    with contextlib.ExitStack() as stack:
+        sources: list[ToolSource] = []
+        for word in words:
+            for source in _sources(word, to_run=to_run):
+                stack.callback(source.close)
+                sources.append(source)
+        stack.pop_all()
+    return Toolbox(sources)
+
+
+def _sources(word: str, *, to_run: bool) -> Iterator[ToolSource]:
+    path = Path(word)
+    if path.suffix == ".py" and _is_file(word):
+        from mixcli.tools.python_file import PythonTools
+
+        yield PythonTools(path)
+        return
+    if path.suffix != ".json" or not _is_file(word):
+        yield _server(_command_of(word))
+        return
+    found = read(path)
+    if isinstance(found, DefinedTools):
+        if to_run:
+            raise UsageError(
+                f"{shown(path)} only defines tools and cannot run them; name a Python file or an MCP server"
+            )
+        yield found
+        return
+    yield from map(_server, found)
+
+
+def _is_file(word: str) -> bool:
+    """Return whether a word is the path of a file, not a command that ends with one."""
+    return Path(word).exists() or len(word.split()) == 1
+
+
+def _server(command: ServerCommand) -> ToolSource:
+    if shutil.which(command.command) is None:
+        raise UsageError(
+            missing(command.command)
+            if "/" in command.command
+            else f"--tools {shown(command.name)}: no command is called {shown(command.command)}; "
+            "name a .py or .json file, or the command that starts an MCP server"
+        )
+    from mixcli.tools.mcp_server import McpTools
+
+    return McpTools(command)
+
+
+def _command_of(word: str) -> ServerCommand:
+    if _ADDRESS.match(word):
+        raise UsageError(
+            f"--tools {word}: addresses are not supported; name the command that starts the server"
+        )
+    try:
+        command, *arguments = shlex.split(word) or [""]
+    except ValueError as error:
+        raise UsageError(f"--tools {word!r:.80}: {error}") from None
+    return ServerCommand(word, command, arguments)
+
+
+__all__ = ["open_tools"]

@@ -1,0 +1,153 @@
+"""A real MCP server, written with the official package, as a source of tools."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mixcli.errors import MixcliError
+from mixcli.request.prompt import FunctionCall
+from mixcli.system.process_state import born
+from mixcli.tools.json_file import ServerCommand
+from mixcli.tools.mcp_server import McpTools
+from mixcli.tools.opening import open_tools
+from mixcli.tools.toolbox import Toolbox, ToolFailed
+
+pytest.importorskip("mcp")
+
+SERVER = '''
+import os
+import sys
+
+import anyio
+from mcp.server.mcpserver import Image, MCPServer
+
+server = MCPServer("numbers")
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@server.tool()
+def variables() -> str:
+    """Return the names of the variables, and the process."""
+    return f"{' '.join(os.environ)}|{os.getpid()}"
+
+
+@server.tool()
+def picture() -> Image:
+    """Return a picture."""
+    return Image(data=b"12345678", format="png")
+
+
+@server.tool()
+def fails() -> str:
+    """Fail."""
+    raise ValueError("no")
+
+
+@server.tool()
+async def waits(path: str) -> str:
+    """Wait for longer than anybody does."""
+    open(path, "w").close()
+    await anyio.sleep(1000)
+    return ""
+
+
+@server.tool()
+def dies() -> str:
+    """End the process."""
+    print("out of cheese", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+server.run()
+'''
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mcp") / "server.py"
+    path.write_text(SERVER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tools(script: Path) -> Iterator[McpTools]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", "hf_secret")
+        tools = McpTools(ServerCommand("numbers", sys.executable, [str(script)], {"CITY": "Ulm"}))
+    yield tools
+    tools.close()
+
+
+def test_tools_are_described_as_the_server_does(tools: McpTools) -> None:
+    add = tools.specs[0]
+    assert (add.name, add.description) == ("add", "Add two numbers.")
+    assert add.parameters["required"] == ["a", "b"]
+
+
+def test_a_call_gets_the_text_of_its_result(tools: McpTools) -> None:
+    assert tools.call("add", {"a": 1, "b": 2}) == "3"
+    assert tools.call("picture", {}) == "[image, image/png, 9 bytes: not shown]"
+
+
+def test_what_the_server_refuses_is_told_to_the_model(tools: McpTools) -> None:
+    with pytest.raises(ToolFailed, match="valid integer"):
+        tools.call("add", {"a": "x", "b": 2})
+    result = Toolbox([tools]).call(FunctionCall("1", "fails", "{}"))
+    assert result.is_error and result.text.startswith("Error: ")
+
+
+def test_a_server_gets_no_variables_but_its_own_and_what_every_program_needs(tools: McpTools) -> None:
+    names = set(tools.call("variables", {}).partition("|")[0].split())
+    assert "CITY" in names
+    assert names <= {"CITY", "HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LC_CTYPE"}
+
+
+def test_ctrl_c_ends_a_call_and_not_the_server(tools: McpTools, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
+    def interrupt() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        tools.call("waits", {"path": str(begun)})
+    assert tools.call("add", {"a": 1, "b": 2}) == "3"
+
+
+def test_a_server_that_dies_is_named_and_one_that_is_closed_ends(script: Path) -> None:
+    word = shlex.join([sys.executable, str(script)])
+    with open_tools([word], to_run=True) as toolbox:
+        pid = int(toolbox.call(FunctionCall("1", "variables", "{}")).text.partition("|")[2])
+        for name in ("dies", "add"):
+            result = toolbox.call(FunctionCall("1", name, "{}"))
+            assert (
+                result.text
+                == f"Error: the MCP server {word!r} failed: it has ended; its last output: out of cheese"
+            )
+    assert not born(pid)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("print('hello')", "the MCP server 'x' does not work: it has ended"),
+        ("raise SystemExit('no license')", "it has ended; its last output: no license"),
+    ],
+)
+def test_a_program_that_is_not_a_server_is_named(code: str, message: str) -> None:
+    with pytest.raises(MixcliError, match=message):
+        McpTools(ServerCommand("x", sys.executable, ["-c", code]))

@@ -1,0 +1,102 @@
+"""What --tools may name, and the tools of several sources in one box."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mixcli.errors import UsageError
+from mixcli.request.prompt import FunctionCall
+from mixcli.tools.json_file import ServerCommand, read
+from mixcli.tools.opening import open_tools
+from mixcli.tools.toolbox import Toolbox
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+def written(folder: Path, value: object, name: str = "tools.json") -> Path:
+    path = folder / name
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def defined(folder: Path, value: object) -> Toolbox:
+    return open_tools([str(written(folder, value))], to_run=False)
+
+
+def test_definitions_are_read_with_and_without_function_around_them(tmp_path: Path) -> None:
+    nested = {"type": "function", "function": {"name": "a", "description": "A.", "parameters": SCHEMA}}
+    flat = {"type": "function", "name": "b", "parameters": SCHEMA}
+    as_sent = [
+        nested,
+        {"type": "function", "function": {"name": "b", "parameters": SCHEMA}},
+    ]
+    assert defined(tmp_path, [nested, flat]).definitions() == as_sent
+    assert defined(tmp_path, {"model": "x", "tools": [nested, flat]}).definitions() == as_sent
+    assert defined(tmp_path, nested).definitions() == as_sent[:1]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{", "is not JSON: "),
+        ([], "has no tools"),
+        ([1], r"tools\.0 must be an object"),
+        ([{"name": "get weather"}], r"tools\.0\.name must be 1 to 64 letters"),
+        ([{"function": {"name": "a", "parameters": "x"}}], r"tools\.0\.function\.parameters must be a JSON schema"),
+        ({"mcpServers": {}}, "mcpServers must be an object of servers"),
+        ({"mcpServers": {"a": {"url": "https://x"}}}, r"mcpServers\.a has a url; only servers that a command starts"),
+        ({"mcpServers": {"a": {"command": "x", "args": [1]}}}, r"mcpServers\.a\.args must be a list of texts"),
+        ({"mcpServers": {"a": {"command": "x", "env": {"K": 1}}}}, r"mcpServers\.a\.env must be"),
+    ],
+)  # fmt: skip
+def test_a_wrong_definition_is_named(tmp_path: Path, value: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        defined(tmp_path, value)
+
+
+def test_the_settings_of_other_clients_name_servers(tmp_path: Path) -> None:
+    """`mcpServers`, as Claude Desktop, Cursor and others write it."""
+    value = {"mcpServers": {"files": {"command": "npx", "args": ["-y", "x"], "env": {"KEY": "k"}}}}
+    assert read(written(tmp_path, value)) == [ServerCommand("files", "npx", ["-y", "x"], {"KEY": "k"})]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("https://example.org/mcp", "addresses are not supported; name the command that starts the server"),
+        (
+            "no-such-command --x",
+            "no command is called no-such-command; name a .py or .json file, or the command",
+        ),
+        ("./no-such-server", "no such file: ./no-such-server"),
+        ("wether.py", r"no such file: wether\.py; did you mean weather\.py\?"),
+        ("tools.json", r"no such file: tools\.json"),
+        ("sh -c 'x", "No closing quotation"),
+        (" ", "no command is called"),
+        ("folder.py", r"folder\.py is a folder"),
+    ],
+)
+def test_a_word_that_names_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weather.py").touch()
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(UsageError, match=message):
+        open_tools([word], to_run=True)
+
+
+def test_definitions_alone_cannot_be_run(tmp_path: Path) -> None:
+    path = written(tmp_path, [{"name": "a"}])
+    with pytest.raises(UsageError, match="only defines tools and cannot run them"):
+        open_tools([str(path)], to_run=True)
+    with open_tools([str(path)], to_run=False) as toolbox:
+        assert toolbox.call(FunctionCall("1", "a", "{}")).text == "Error: a is only defined, in tools.json"
+
+
+def test_tools_of_the_same_name_get_a_number(tmp_path: Path) -> None:
+    paths = [written(tmp_path, [{"name": "a"}], name) for name in ("one.json", "two.json")]
+    with open_tools([str(path) for path in paths], to_run=False) as toolbox:
+        assert [spec.name for spec in toolbox.specs] == ["a", "a_2"]
+        assert [toolbox.source_of(spec.name) for spec in toolbox.specs] == ["one.json", "two.json"]
