@@ -30,7 +30,7 @@ OURS = {
     "response_format": "`json_object`, or `json_schema` with a schema, which is always enforced; llama-server's `schema` beside `json_object` too",
     "structured_outputs": "one of `json`, `regex`, `grammar` and `choice`, as in vLLM",
     "dry_sequence_breakers": "texts at which DRY begins again",
-    "tools": "functions that the model may call: `name`, `description`, `parameters` (a JSON schema, which the arguments keep to) and `strict` (refuse a schema that cannot be enforced whole)",
+    "tools": "functions that the model may call: `name`, `description`, `parameters` (a JSON schema, which the arguments keep to) and `strict` (refuse a schema that cannot be enforced whole; of other functions, a keyword that cannot be enforced is left to the model, and `oneOf` is read as `anyOf`)",
     "tool_choice": "`auto`, `none`, `required` (or Mistral's `any`), or the one function that must be called",
     "parallel_tool_calls": "`false`: one call at most",
     "reasoning_effort": "for models whose chat format has it: Mistral's version 15, and templates that read it",

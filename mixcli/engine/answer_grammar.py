@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from mixcli.engine.constraint_spec import ConstraintSpec
+from mixcli.engine.json_schema import Unenforceable
 from mixcli.errors import BadRequest
 from mixcli.prompts.answer_syntax import ANALYSIS, CHANNEL_MARKS, AnswerSyntax
 from mixcli.prompts.messages import Tool, ToolUse
@@ -20,17 +21,17 @@ def answer_grammar(
     use: ToolUse,
     form: ConstraintSpec | None,
     *,
-    loose: bool = False,
+    free: frozenset[str] = frozenset(),
     in_reasoning: bool = False,
 ) -> ConstraintSpec | None:
     """Return the constraint of an answer, None where it is free; `form` is what its content must look like where it calls no tool.
 
-    The schema of a tool is enforced whole where the tool is strict, BadRequest says what cannot be. Of another tool a schema that cannot be
-    enforced, with `loose` each one, becomes any object.
+    The schema of a tool is enforced whole where the tool is strict; of another tool as far as it can be, and that of a tool named in `free`
+    is any object. Raises BadRequest for a schema that is invalid, or cannot be enforced and has to be.
     """
     if not use.tools and (form is None or syntax.reasoning is None):
         return form
-    schemas = [_schema(tool, i, loose=loose) for i, tool in enumerate(use.callable)]
+    schemas = [ANY_OBJECT if tool.name in free else schema_of(use, tool).text for tool in use.callable]
     rules = list(_rules(syntax, use, has_form=form is not None, in_reasoning=in_reasoning))
     grammar = {
         "lark": "\n".join(rules) + "\n",
@@ -40,21 +41,30 @@ def answer_grammar(
     return ConstraintSpec("answer", json.dumps(grammar), form.param if form and not schemas else "tools")
 
 
-def _schema(tool: Tool, i: int, *, loose: bool) -> str:
-    """Return the schema of a tool's arguments: an object that has no other fields than its properties, unless it says so."""
+def schema_of(use: ToolUse, tool: Tool) -> ConstraintSpec:
+    """Return what the arguments of a tool are held to: an object that has no other fields than its properties, unless it says so.
+
+    Raises BadRequest, which names the tool, for an invalid schema, and for one that a strict tool wants enforced and that cannot be.
+    """
     schema = json.loads(tool.parameters)
-    if loose and not tool.strict:
-        return ANY_OBJECT
+    if isinstance(schema, dict):
+        schema = {"type": "object", **schema}
+        if not schema.keys() & {"additionalProperties", "$ref", "anyOf", "oneOf", "allOf"}:
+            schema["additionalProperties"] = False
+    param = f"tools.{use.tools.index(tool)}.function.parameters"
     try:
-        if isinstance(schema, dict):
-            schema = {"type": "object", **schema}
-            if not schema.keys() & {"additionalProperties", "$ref", "anyOf", "oneOf", "allOf"}:
-                schema["additionalProperties"] = False
-        return ConstraintSpec.of("json_schema", schema, param=f"tools.{i}.function.parameters").text
-    except BadRequest:
+        return ConstraintSpec.of("json_schema", schema, param=param, loose=not tool.strict)
+    except Unenforceable as error:
         if tool.strict:
-            raise
-        return ANY_OBJECT
+            raise named(error, tool) from None
+        return ConstraintSpec("json_schema", ANY_OBJECT, param)
+    except BadRequest as error:
+        raise named(error, tool) from None
+
+
+def named(error: BadRequest, tool: Tool) -> BadRequest:
+    """Return an error about a schema with the name of its tool."""
+    return BadRequest(f"tool {tool.name}: {error}", param=error.param, code=error.code)
 
 
 def _rules(syntax: AnswerSyntax, use: ToolUse, *, has_form: bool, in_reasoning: bool) -> Iterator[str]:

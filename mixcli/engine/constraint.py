@@ -23,7 +23,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
 from numpy.typing import NDArray
 
-from mixcli.engine.constraint_spec import ConstraintSpec
+from mixcli.engine.constraint_spec import GUIDANCE, ConstraintSpec
+from mixcli.engine.json_schema import Unenforceable
 from mixcli.errors import BadRequest
 from mixcli.llama.model import Vocab
 
@@ -44,19 +45,20 @@ _LIMITS = LLParserLimits(max_lexer_states=30_000, max_grammar_size=200_000, verb
 _MARKER = re.compile(rb"<.+>|\[/?[A-Z_0-9]+\]", re.DOTALL)
 _SPECIAL = b"\xff"  # llguidance's sign for a token that is not text
 
+TOO_COMPLEX = "it is too complex"
 # llguidance's error -> the error shown to users
 _SAYINGS = {
     "NoExtension": "it allows no answer",
     "coerce_one_of": "oneOf is supported only if its branches exclude each other; use anyOf",
     "forced bytes": "it requires text that this model's vocabulary cannot express",
-    "fuel exhausted": "it is too complex",
-    "too many expressions": "it is too complex",
-    "too many states": "it is too complex",
-    "oo many items": "it is too complex",
-    "items; max is": "it is too complex",
-    "too big": "it is too complex",
-    "too large": "it is too complex",
-    "TooComplex": "it is too complex",
+    "fuel exhausted": TOO_COMPLEX,
+    "too many expressions": TOO_COMPLEX,
+    "too many states": TOO_COMPLEX,
+    "oo many items": TOO_COMPLEX,
+    "items; max is": TOO_COMPLEX,
+    "too big": TOO_COMPLEX,
+    "too large": TOO_COMPLEX,
+    "TooComplex": TOO_COMPLEX,
 }
 
 # bit pattern of eight tokens -> what their logits are limited to: -inf where forbidden
@@ -245,7 +247,8 @@ def _grammar(spec: ConstraintSpec) -> dict[str, Any]:
     schema = {"type": "object"} if spec.kind == "json_object" else json.loads(spec.text)
     if schema is False:
         raise BadRequest("the JSON schema is false: it allows no answer", param=spec.param)
-    return {"json_schema": {**({} if schema is True else schema), "x-guidance": _JSON_STYLE}}
+    said: dict[str, Any] = {} if schema is True else schema
+    return {"json_schema": {**said, GUIDANCE: {**_JSON_STYLE, **said.get(GUIDANCE, {})}}}
 
 
 def _refusal(matcher: LLMatcher, spec: ConstraintSpec) -> BadRequest:
@@ -256,7 +259,8 @@ def _refusal(matcher: LLMatcher, spec: ConstraintSpec) -> BadRequest:
     )
     for words, saying in _SAYINGS.items():
         if words in said:
-            return BadRequest(f"the {name} cannot be used: {saying}", param=spec.param)
+            kind = Unenforceable if saying == TOO_COMPLEX else BadRequest
+            return kind(f"the {name} cannot be used: {saying}", param=spec.param)
     if match := re.search(r"^\s*error: (.+)", said, re.MULTILINE):
         why = match[1]
     else:

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mixcli.engine.json_schema import MAX_COUNT, MAX_DEPTH, check_repeats, prepared
+from mixcli.engine.json_schema import MAX_COUNT, MAX_DEPTH, Unenforceable, check_repeats, prepared
 from mixcli.errors import BadRequest
 from mixcli.request.sampling_table import shown
 
@@ -21,6 +21,8 @@ _ASKED = (
 )  # what requests may ask for; answer_grammar.py makes the other
 
 MAX_BYTES = 1 << 16
+GUIDANCE = "x-guidance"  # llguidance's settings in a schema; those of others are left out
+LOOSE = {"coerce_one_of": True, "lenient": True}
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,12 @@ class ConstraintSpec:
     param: str = field(default="structured_outputs", compare=False)
 
     @classmethod
-    def of(cls, kind: Kind, value: object = "", *, param: str = "structured_outputs") -> "ConstraintSpec":
+    def of(
+        cls, kind: Kind, value: object = "", *, param: str = "structured_outputs", loose: bool = False
+    ) -> "ConstraintSpec":
         """Check a constraint: a schema is what JSON parsed to (an object or a bool), the others are texts.
+
+        Of a `loose` schema what cannot be enforced is left out, and oneOf is read as anyOf.
 
         Raises BadRequest that names `param`.
         """
@@ -46,13 +52,13 @@ class ConstraintSpec:
         if kind == "json_object":
             return cls(kind, "", param)
         name = kind.replace("_", " ")
-        text = _schema_text(value, param) if kind == "json_schema" else _text(value, name, param)
+        text = _schema_text(value, param, loose=loose) if kind == "json_schema" else _text(value, name, param)
         try:
             size = len(text.encode())
         except UnicodeEncodeError:
             raise BadRequest(f"the {name} contains a lone surrogate", param=param) from None
         if size > MAX_BYTES:
-            raise BadRequest(f"the {name} has {size:,} bytes; the limit is {MAX_BYTES:,}", param=param)
+            raise Unenforceable(f"the {name} has {size:,} bytes; the limit is {MAX_BYTES:,}", param=param)
         if kind != "json_schema":
             check_repeats(text, name, param)
         return cls(kind, text, param)
@@ -66,13 +72,16 @@ def _text(value: object, name: str, param: str) -> str:
     return value
 
 
-def _schema_text(schema: object, param: str) -> str:
+def _schema_text(schema: object, param: str, *, loose: bool) -> str:
     if not isinstance(schema, dict | bool):
         raise BadRequest(f"a JSON schema must be an object, not {shown(schema)}", param=param)
     try:
-        return json.dumps(prepared(schema, param), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        made = prepared(schema, param, loose=loose)
+        if loose and isinstance(made, dict):
+            made = {**made, GUIDANCE: LOOSE}
+        return json.dumps(made, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise BadRequest(f"the JSON schema is not JSON: {error}", param=param) from None
 
 
-__all__ = ["MAX_BYTES", "MAX_COUNT", "MAX_DEPTH", "ConstraintSpec", "Kind"]
+__all__ = ["GUIDANCE", "MAX_BYTES", "MAX_COUNT", "MAX_DEPTH", "ConstraintSpec", "Kind"]

@@ -93,13 +93,15 @@ class Generation:
         logprob = None if n_top is None else token_logprobs(logits, token, n_top)
         self._n_left -= 1
         self._n_chosen += 1
+        thinks = self._parser is not None and self._parser.in_reasoning
         segments, stopped = self._read(token)
+        thinks = thinks or (self._parser is not None and self._parser.in_reasoning)
         reason: FinishReason | None = "stop" if stopped else self._end()
         if reason is not None and not stopped:
-            rest, _ = self._ended()
+            rest, _ = self._ended(cut=reason == "length")
             segments = joined((*segments, *rest))
         kept = segments if self._parser else ()
-        return TokenResult(token, _content(segments), logprob, reason, kept, self._stops.met)
+        return TokenResult(token, _content(segments), logprob, reason, kept, self._stops.met, thinks)
 
     def _read(self, token: int) -> tuple[tuple[Segment, ...], bool]:
         """Return what a token adds that can be shown, and whether a stop text ended the answer."""
@@ -109,10 +111,10 @@ class Generation:
         text = self._detokenizer.flush() if self._parser.marks(token) else self._detokenizer.push(token)
         return self._unstopped(self._parser.push(token, text))
 
-    def _ended(self) -> tuple[tuple[Segment, ...], bool]:
-        """Return what was held back, at the end of an answer that no stop text ended."""
+    def _ended(self, *, cut: bool = False) -> tuple[tuple[Segment, ...], bool]:
+        """Return what was held back, at the end of an answer that no stop text ended; `cut` is true at its maximum length."""
         text = self._detokenizer.flush()
-        found = self._parser.flush(text) if self._parser else [Segment("content", text)]
+        found = self._parser.flush(text, cut=cut) if self._parser else [Segment("content", text)]
         segments, stopped = self._unstopped(found)
         if not stopped and (held := self._stops.flush()):
             segments = (*segments, Segment("content", held))

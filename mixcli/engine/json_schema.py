@@ -1,5 +1,7 @@
 """Prepare a JSON schema for llguidance: honor every keyword, drop it if it has no effect, or refuse it by name.
 
+A schema that is `loose` need not be enforced whole: there such a keyword is dropped. An invalid schema is refused even so.
+
 Drafts 4 to 2020-12. Annotations (title, default, examples, contentMediaType ...) are taken out: they allow and forbid nothing. What
 constrains and cannot be held to while an answer is written (uniqueItems, not, if ...) is a BadRequest, never left out in silence; so is a
 keyword that is only spelled wrongly (min_length). What has no effect in its place (`then` without `if`, `uniqueItems: false`) is taken out.
@@ -18,6 +20,7 @@ MAX_COUNT = 10_000  # lengths and counts
 EXACT = 1 << 53  # whole numbers beyond it are rounded by llguidance, which counts in doubles
 
 _REPEAT = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}|~\s*(\d+)(?:\s*\.\.\s*(\d+))?")
+_BEYOND_REGULAR = re.compile(r"\(\?<?[=!]|(?<!\\)(?:\\\\)*\\[1-9k]")
 _ONE = frozenset({"additionalItems", "additionalProperties", "items"})
 _LIST = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
@@ -77,17 +80,24 @@ _SPELLED = {name.lower(): name for name in _KNOWN - ANNOTATIONS if name.isalpha(
 _SIMPLE = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
 
 
-def prepared(schema: object, param: str) -> object:
-    """Return a schema that says the same to llguidance. Raises BadRequest for `param` that names the keyword and its place."""
+class Unenforceable(BadRequest):
+    """A valid schema that cannot be held to while an answer is written."""
+
+
+def prepared(schema: object, param: str, *, loose: bool = False) -> object:
+    """Return a schema that says the same to llguidance, where it is `loose` at most the same.
+
+    Raises BadRequest for `param` that names the keyword and its place, Unenforceable where the schema is valid.
+    """
     check_depth(schema, param)
-    return _Preparation(param).schema(schema, ())
+    return _Preparation(param, loose=loose).schema(schema, ())
 
 
 def check_depth(value: object, param: str) -> None:
     """Raise BadRequest where containers lie deeper in one another than MAX_DEPTH; does not recurse."""
     for _, depth in _containers(value):
         if depth > MAX_DEPTH:
-            raise BadRequest(
+            raise Unenforceable(
                 f"the JSON schema is more than {MAX_DEPTH} levels deep; simplify it", param=param
             )
 
@@ -106,7 +116,7 @@ def check_repeats(text: str, name: str, param: str) -> None:
     for match in _REPEAT.finditer(text):
         for digits in filter(None, match.groups()):
             if len(digits) > len(str(MAX_COUNT)) or int(digits) > MAX_COUNT:
-                raise BadRequest(
+                raise Unenforceable(
                     f"the {name} has a repeat count of {digits:.20}; the limit is {MAX_COUNT:,}",
                     param=param,
                 )
@@ -115,8 +125,8 @@ def check_repeats(text: str, name: str, param: str) -> None:
 class _Preparation:
     """One walk over the places of a schema where schemas stand; what lies in const, enum and default is data."""
 
-    def __init__(self, param: str) -> None:
-        self._param = param
+    def __init__(self, param: str, *, loose: bool) -> None:
+        self._param, self._loose = param, loose
 
     def schema(self, schema: object, path: tuple[str, ...]) -> object:
         if isinstance(schema, bool):
@@ -129,13 +139,17 @@ class _Preparation:
             place = (*path, str(key))
             if key in ANNOTATIONS or (key in REFUSED and REFUSED[key](said)) or _annotates(key, value, said):
                 continue
-            if key in REFUSED:
-                raise self._error(place, "cannot be enforced during generation; remove it")
-            made[key] = self._value(key, value, place)
+            try:
+                made[key] = self._value(key, value, place)
+            except Unenforceable:
+                if not self._loose:
+                    raise
         return made
 
     def _value(self, key: str, value: Any, place: tuple[str, ...]) -> Any:
         """Return a keyword's value: one or several schemas, or what a table of checks makes of it."""
+        if key in REFUSED:
+            raise self._beyond(place, "cannot be enforced during generation; remove it")
         if key in _NAMED:
             if not isinstance(value, dict):
                 raise self._error(place, f"must be an object, not {shown(value)}")
@@ -163,7 +177,7 @@ class _Preparation:
         if isinstance(whole, bool) or not isinstance(whole, int) or whole < 0:
             raise self._error(place, f"must be a whole number from 0, not {shown(value)}")
         if whole > MAX_COUNT:
-            raise self._error(place, f"is {shown(whole)}; the limit is {MAX_COUNT:,}")
+            raise self._beyond(place, f"is {shown(whole)}; the limit is {MAX_COUNT:,}")
         return whole
 
     def _bound(self, value: Any, place: tuple[str, ...]) -> int | float:
@@ -174,7 +188,7 @@ class _Preparation:
         try:
             rounded = float(number)
         except OverflowError:
-            raise self._error(place, f"is {shown(number)}; it must be within 1.8e308") from None
+            raise self._beyond(place, f"is {shown(number)}; it must be within 1.8e308") from None
         inwards = math.inf if place[-1] in ("minimum", "exclusiveMinimum") else -math.inf
         outside = rounded < number if inwards > 0 else rounded > number
         return math.nextafter(rounded, inwards) if outside else rounded
@@ -191,20 +205,29 @@ class _Preparation:
         if not isinstance(value, str):
             raise self._error(place, f"must be a string, not {shown(value)}")
         if key == "$ref" and not value.startswith("#"):
-            raise BadRequest(
+            raise Unenforceable(
                 f"the JSON schema refers to {value!r:.80}; only references inside it (#/...) are followed",
                 param=self._param,
             )
         if key == "pattern":
-            check_repeats(value, "JSON schema's pattern", self._param)
+            self._pattern(value, place)
         return value
+
+    def _pattern(self, pattern: str, place: tuple[str, ...]) -> None:
+        check_repeats(pattern, "JSON schema's pattern", self._param)
+        if _BEYOND_REGULAR.search(pattern):
+            raise self._beyond(
+                place, "has a look-around or a back-reference, which cannot be enforced; remove it"
+            )
 
     def _other(self, value: Any, place: tuple[str, ...]) -> Any:
         key = place[-1]
         if key == "multipleOf":
             number = self._number(value, place)
-            if number <= 0 or number > EXACT:
-                raise self._error(place, f"is {shown(number)}; it must be above 0 and at most {EXACT:,}")
+            if number <= 0:
+                raise self._error(place, f"is {shown(number)}; it must be above 0")
+            if number > EXACT:
+                raise self._beyond(place, f"is {shown(number)}; it must be at most {EXACT:,}")
         elif key == "required":
             if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
                 raise self._error(place, f"must be a list of names, not {shown(value)}")
@@ -226,11 +249,11 @@ class _Preparation:
             inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else [node]
             for one in inside:
                 if isinstance(one, int) and not -(1 << 63) <= one < 1 << 64:
-                    raise self._error(place, f"has {shown(one)}; integers must fit in 64 bits")
+                    raise self._beyond(place, f"has {shown(one)}; integers must fit in 64 bits")
 
     def _patterns(self, value: dict[str, Any], place: tuple[str, ...]) -> None:
         for pattern in value:
-            check_repeats(pattern, f"JSON schema's {place[-1]}", self._param)
+            self._pattern(pattern, (*place, pattern))
 
     def _unknown(self, key: str, value: Any, place: tuple[str, ...]) -> Any:
         """Refuse a keyword that is spelled wrongly; in another one, limit what a reference may lead to.
@@ -239,7 +262,7 @@ class _Preparation:
         """
         meant = _SPELLED.get(key.replace("_", "").replace("-", "").lower())
         if meant is not None:
-            raise self._error(place, f"is not a keyword of JSON Schema; did you mean {meant}?")
+            raise self._beyond(place, f"is not a keyword of JSON Schema; did you mean {meant}?")
         for node, _ in _containers(value):
             if isinstance(node, dict):
                 for name, one in node.items():
@@ -252,11 +275,15 @@ class _Preparation:
         return value
 
     def _error(self, path: tuple[str, ...], what: str) -> BadRequest:
-        where = ".".join(path)
-        return BadRequest(
-            f"the JSON schema's {where:.120} {what}" if where else f"the JSON schema {what}",
-            param=self._param,
-        )
+        return BadRequest(_sentence(path, what), param=self._param)
+
+    def _beyond(self, path: tuple[str, ...], what: str) -> Unenforceable:
+        return Unenforceable(_sentence(path, what), param=self._param)
+
+
+def _sentence(path: tuple[str, ...], what: str) -> str:
+    where = ".".join(path)
+    return f"the JSON schema's {where:.120} {what}" if where else f"the JSON schema {what}"
 
 
 def _newer(schema: dict[str, Any]) -> dict[str, Any]:
@@ -277,4 +304,4 @@ def _annotates(key: str, value: object, schema: dict[str, Any]) -> bool:
     return value in ANNOTATION_FORMATS or (types is not None and "string" not in named)
 
 
-__all__ = ["ANNOTATIONS", "MAX_COUNT", "MAX_DEPTH", "REFUSED", "check_repeats", "prepared"]
+__all__ = ["ANNOTATIONS", "MAX_COUNT", "MAX_DEPTH", "REFUSED", "Unenforceable", "check_repeats", "prepared"]

@@ -14,6 +14,7 @@ Kind = Literal["content", "reasoning", "call", "arguments"]
 
 _HEAD = re.compile(r'\s*[\[,]?\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=[^\s])')
 _WHITE = " \t\r\n"
+MIN_CUT = 2  # characters of a mark that is cut off: a single "<" is more likely text
 _BEGUN = '{"name":"'  # of a call
 
 
@@ -59,6 +60,11 @@ class AnswerParser:
         if syntax.has_channels and not in_reasoning:
             self._state = self._channel
 
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether what comes next belongs to the reasoning."""
+        return self._state == self._reasoning
+
     def marks(self, token: int) -> bool:
         """Whether a token is a mark and has no text."""
         return token in self._marks
@@ -72,15 +78,33 @@ class AnswerParser:
             segments += self._marked(self._marks[token])
         return segments
 
-    def flush(self, text: str = "") -> list[Segment]:
-        """Return what was held back, at the end of the answer; of a call that was cut off before its arguments nothing is shown."""
+    def flush(self, text: str = "", *, cut: bool = False) -> list[Segment]:
+        """Return what was held back, at the end of the answer; of a call that was cut off before its arguments nothing is shown.
+
+        An answer that is `cut` at its maximum length may end within a mark, whose beginning is not shown either.
+        """
         self._rest += text
         segments = list(self._read())
         if self._state == self._object and _is_cut(self._rest):
             self._rest = ""
         if self._state == self._channel and not self._n_messages:  # a text without any channel
             self._rest, self._name, self._state = self._name, "", self._content
+        if (
+            cut
+            and (n := max((overlap(self._rest, mark) for mark in self._next_marks()), default=0)) >= MIN_CUT
+        ):
+            self._rest = self._rest[:-n].rstrip(_WHITE)
         return [*segments, *self._release()]
+
+    def _next_marks(self) -> list[str]:
+        """Return the marks in text that may come in this state."""
+        opened, closed = self._syntax.reasoning or ("", "")
+        if self._state == self._reasoning:
+            return [closed]
+        if self._state != self._content:
+            return []
+        marks = [BEGIN_CALL] if self._calls and self._syntax.style == "tags" else []
+        return [*marks, opened] if opened and not self._wrote else marks
 
     def _read(self) -> Iterator[Segment]:
         """Let the states read what is there until none of them takes any more."""

@@ -109,6 +109,28 @@ def test_what_stands_behind_the_mark_of_a_call_is_never_content_wherever_an_answ
         assert names == calls[: len(names)]
 
 
+@pytest.mark.parametrize(
+    ("text", "opened", "shown"),
+    [
+        ("Well.\n<tool_c", False, [("content", "Well.", 0)]),
+        ("Well.\n<tool_call", False, [("content", "Well.", 0)]),
+        ("a <", False, [("content", "a <", 0)]),
+        ("\n<thi", False, []),
+        ("Hm.</thin", True, [("reasoning", "Hm.", 0)]),
+        ("if a <tool", False, [("content", "if a", 0)]),
+    ],
+)
+def test_a_mark_that_is_cut_off_at_the_maximum_length_is_not_shown(
+    text: str, opened: bool, shown: list[tuple[str, str, int]]
+) -> None:
+    parser = AnswerParser(TAGS, expects_calls=True, in_reasoning=opened)
+    found = [*parser.push(TEXT, text), *parser.flush(cut=True)]
+    assert [(one.kind, one.text, one.index) for one in joined(found)] == shown
+    whole = AnswerParser(TAGS, expects_calls=True, in_reasoning=opened)
+    found = [*whole.push(TEXT, text), *whole.flush()]
+    assert "".join(one.text for one in found).strip() == text.strip()  # the model itself ended there
+
+
 def test_without_tools_a_call_is_content() -> None:
     answer = ["[TOOL_CALLS]", "add", "[ARGS]", "{}"]
     assert parse(TOKENS, answer, None, tools=False) == [("content", "[TOOL_CALLS]add[ARGS]{}", 0)]
