@@ -38,4 +38,4 @@ def test_the_clients_work(served: ServedDemo) -> None:
 
 @pytest.mark.skipif(not HAS_OPENAI, reason="openai is not installed beside mixcli")
 def test_the_newest_openai_works(served: ServedDemo) -> None:
-    drive(served, sys.executable, DRIVEN / "openai_sdk.py", "-p", "no:xdist")
+    drive(served, sys.executable, *sorted(DRIVEN.glob("openai_*.py")), "-p", "no:xdist")

@@ -5,6 +5,7 @@ schemas, named tools and limits, never by what it knows.
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +23,15 @@ def url() -> str:
 def key() -> str:
     """The API key that the server asks for."""
     return os.environ["MIXCLI_KEY"]
+
+
+@pytest.fixture(scope="module")
+def client(url: str, key: str) -> Iterator[Any]:
+    """OpenAI's client; the files of other packages have one of their own."""
+    import openai
+
+    with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture

@@ -6,31 +6,18 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from mixcli.client.process import hosts
-from tests.conftest import Runner
 from tests.mixcli.serve.test_kills import open_files, resident
-from tests.mixcli.serve.test_serve import Served, wait_for
-from tests.support.synthetic import resized, shape_named, write_model
+from tests.support.served import Served, wait_for
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
 STREAM = {**HELLO, "max_tokens": 400, "stream": True, "ignore_eos": True}
 CHAT = "/v1/chat/completions"
 SLOWEST = 10.0  # seconds that a short question may take beside all this, on two busy cores
-
-
-@pytest.fixture
-def served(mixcli: Runner, tmp_path: Path) -> Iterator[Served]:
-    model = write_model(tmp_path / "tiny.gguf", resized(shape_named("mid", 1), 512, 256))
-    server = Served("--port", "0", n_ctx=512, model=str(model))
-    yield server
-    if server.process.poll() is None:
-        server.process.kill()
-        server.process.communicate()
 
 
 def request(body: bytes, *, host: str = "localhost", length: int | None = None) -> bytes:
@@ -123,8 +110,8 @@ class Other:
 
 
 @pytest.mark.slow
-def test_faulty_clients_cost_nothing_and_keep_nobody_out(served: Served) -> None:
-    faults, (host,) = Faults(served.port), hosts()
+def test_faulty_clients_cost_nothing_and_keep_nobody_out(served_tiny: Served) -> None:
+    faults, (host,) = Faults(served_tiny.port), hosts()
     kinds = (
         faults.disconnects,
         faults.half_open,
@@ -132,17 +119,17 @@ def test_faulty_clients_cost_nothing_and_keep_nobody_out(served: Served) -> None
         faults.invalid_bytes,
         faults.wrong_hosts,
     )
-    processes = (served.process.pid, host.pid)
+    processes = (served_tiny.process.pid, host.pid)
     for kind in kinds:  # what is allocated once
         kind()
 
     def is_quiet() -> bool:
-        health = served.ask("GET", "/health")[1]
+        health = served_tiny.ask("GET", "/health")[1]
         return (health["n_running"], health["n_waiting"]) == (0, 0)
 
     wait_for(is_quiet)
     files, memory = [open_files(pid) for pid in processes], [resident(pid) for pid in processes]
-    other = Other(served.ask)
+    other = Other(served_tiny.ask)
     try:
         for kind in kinds:
             before = sum(other.ends.values())
@@ -157,5 +144,5 @@ def test_faulty_clients_cost_nothing_and_keep_nobody_out(served: Served) -> None
         wait_for(lambda pid=pid, n=n_files: open_files(pid) <= n + 2)
         assert resident(pid) < 1.15 * n_bytes + (8 << 20)
     assert [one.pid for one in hosts()] == [host.pid]
-    code, err = served.end()
+    code, err = served_tiny.end()
     assert (code, "Traceback" in err) == (0, False), err

@@ -4,28 +4,15 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
 
 from mixcli.client.process import hosts
-from tests.conftest import Runner
-from tests.mixcli.serve.test_serve import Served, wait_for
-from tests.support.synthetic import resized, shape_named, write_model
+from tests.support.served import Served, wait_for
 
 N_KILLS, N_CLIENTS = 20, 6
-
-
-@pytest.fixture
-def served(mixcli: Runner, tmp_path: Path) -> Iterator[Served]:
-    model = write_model(tmp_path / "tiny.gguf", resized(shape_named("mid", 1), 512, 256))
-    server = Served("--port", "0", n_ctx=512, model=str(model))
-    yield server
-    if server.process.poll() is None:
-        server.process.kill()
-        server.process.communicate()
 
 
 class Clients:
@@ -74,13 +61,13 @@ def resident(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_twenty_kills_under_load(served: Served) -> None:
+def test_twenty_kills_under_load(served_tiny: Served) -> None:
     """APIError and its kinds are what the package makes of a refusal, an error event, and a cut connection."""
-    pid = served.process.pid
+    pid = served_tiny.process.pid
     hello = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
-    assert served.ask("POST", "/v1/chat/completions", hello)[0] == 200
+    assert served_tiny.ask("POST", "/v1/chat/completions", hello)[0] == 200
     files, memory = open_files(pid), 0
-    clients = Clients(served.port)
+    clients = Clients(served_tiny.port)
     answered = {"stop", "length"}
 
     def done() -> int:
@@ -99,11 +86,11 @@ def test_twenty_kills_under_load(served: Served) -> None:
     assert set(clients.ends) <= answered | {"APIError", "APIConnectionError", "InternalServerError"}, (
         clients.ends
     )
-    assert served.ask("POST", "/v1/chat/completions", hello)[0] == 200
-    health = served.ask("GET", "/health")[1]
+    assert served_tiny.ask("POST", "/v1/chat/completions", hello)[0] == 200
+    health = served_tiny.ask("GET", "/health")[1]
     assert (health["n_running"], health["n_waiting"]) == (0, 0)
     wait_for(lambda: open_files(pid) <= files)
     assert resident(pid) < 1.2 * memory
     assert len(hosts()) == 1
-    code, err = served.end()
+    code, err = served_tiny.end()
     assert (code, "Traceback" in err) == (0, False), err

@@ -1,0 +1,56 @@
+"""`mixcli serve` as a process of its own, and how to wait for what it does."""
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class Served:
+    """A server that was started by the command."""
+
+    def __init__(self, *args: str, n_ctx: int = 1024, model: str = "demo") -> None:
+        command = [sys.executable, "-m", "mixcli", "serve", "-m", model, "--ctx", str(n_ctx), *args]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        said, found = "", None
+        while not found and (line := self.process.stderr.readline()):  # notes of the plan may come first
+            said += line
+            found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", said)
+        assert found, said
+        self.port = int(found[1])
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        said = {
+            "Content-Type": "application/json",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        connection.request(method, path, None if body is None else json.dumps(body), said)
+        response = connection.getresponse()
+        with response:
+            raw = response.read()
+        connection.close()
+        assert not [name for name, _ in response.getheaders() if name.lower().startswith("access-control")]
+        try:
+            return response.status, json.loads(raw)
+        except ValueError:
+            return response.status, raw.decode()
+
+    def end(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGTERM)
+        _, err = self.process.communicate(timeout=60)
+        return self.process.returncode, err
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return value
