@@ -111,10 +111,11 @@ def command(
 
     gate = _gate(address, key_variable, key_file, allowed, origins)
     load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
+    stored = installed(named or model, load_options)  # refuses a wrong name before a port is open
     hosts: list[Host] = []
 
     def loaded(report: Callable[[float], None]) -> "Host":
-        hosts.append(load(named or model, load_options, 0.0, report=report))
+        hosts.append(load(stored, load_options, 0.0, report=report))
         return hosts[-1]
 
     def revive() -> Path:
@@ -122,7 +123,6 @@ def command(
         hosts[-1].release()
         return loaded(lambda _: None).name.socket
 
-    installed(named or model, load_options)  # a name that means no model is refused before a port is open
     with bound(address, port) as listener:
         server = PortServer(listener, gate, Limits(max_concurrency), revive)
         try:

@@ -17,7 +17,7 @@ from mixcli.system.console import console
 
 
 def load(
-    model: str | None,
+    model: StoredModel | str | None,
     load_options: LoadOptions,
     keep_alive: float,
     isolation_key: str = "",
@@ -25,9 +25,10 @@ def load(
 ) -> Host:
     """Return the loaded model, held until `release`; the load is shown on stderr. `keep_alive` is seconds after that.
 
+    `model` is a name, or what `installed` has found for one.
     Loads with the same `isolation_key` share a host. `report` gets how far the load is, from 0 to 1.
     """
-    stored = installed(model, load_options)
+    stored = model if isinstance(model, StoredModel) else installed(model, load_options)
     loading = begin(stored, load_options, keep_alive, isolation_key=isolation_key)
     if loading.plan:
         for reason in loading.plan.reasons:
