@@ -80,6 +80,7 @@ class Usage:
     seconds_decode: float
     n_drafted: int = 0
     n_accepted: int = 0
+    n_reasoning: int = 0  # of the generated tokens, those of the reasoning and its marks
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class TokenResult:
     """One choice: the token (None for one that ends the answer), the text that can be shown with it, and why the answer ends here, if so.
 
     `segments` are that text and what is beside it, where the request asked for a shape.
-    `stop` is the stop text that ended it.
+    `stop` is the stop text that ended it. `thinks` says that the token belongs to the reasoning.
     """
 
     token: int | None
@@ -106,6 +107,7 @@ class TokenResult:
     finish_reason: FinishReason | None = None
     segments: tuple[Segment, ...] = ()
     stop: str | None = None
+    thinks: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class Sequence:
     drafts: list[int] = field(default_factory=list)
     n_drafted: int = 0
     n_accepted: int = 0
+    n_reasoning: int = 0
     n_started: int = 0
 
     def __post_init__(self) -> None:
@@ -263,4 +266,5 @@ class Sequence:
             seconds_decode=self._last_token - first if self.n_generated else 0.0,
             n_drafted=self.n_drafted,
             n_accepted=self.n_accepted,
+            n_reasoning=self.n_reasoning,
         )

@@ -67,6 +67,7 @@ class StepResults:
             results.append(result)
             if result.token is not None:
                 sequence.append(result.token)
+                sequence.n_reasoning += result.thinks
             if result.finish_reason or i == len(drafts) or result.token != drafts[i]:
                 break
         n_accepted = len(results) - 1

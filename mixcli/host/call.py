@@ -54,18 +54,19 @@ class ChatQuestion:
     on_overflow: Policy = "error"
     tool_use: ToolUse = NO_TOOLS
     reasoning_effort: str | None = None
+    thinking: bool | None = None
     shared_prompt: SharedPrompt = field(default_factory=SharedPrompt, compare=False, repr=False)
 
     @property
     def prompt_options(self) -> PromptOptions:
         """What the prompt has beside the messages."""
-        return PromptOptions(self.tool_use.tools, self.reasoning_effort)
+        return PromptOptions(self.tool_use.tools, self.reasoning_effort, self.thinking)
 
     @property
     def n_characters(self) -> int:
         """The length of all texts that must be split into tokens."""
         n_raw = self.raw.n_characters if self.raw else 0
-        n_raw += sum(len(one.description) + len(one.parameters) for one in self.tool_use.tools)
+        n_raw += self.prompt_options.n_characters
         return n_raw + sum(map(len, self.choices)) + sum(one.n_characters for one in self.messages)
 
     @property

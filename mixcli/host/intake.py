@@ -75,7 +75,7 @@ class Intake:
             await self._app(scope, counted, noted)
         except _Refused as refused:
             if not answered:
-                await _answer(send, refused)
+                await _answer(send, refused, scope["path"])
         finally:
             self._n_held -= n_own
 
@@ -99,8 +99,8 @@ def _content_length(scope: Message) -> int:
     return 0
 
 
-async def _answer(send: Send, refused: _Refused) -> None:
-    body = json.dumps(error_body(refused.error)[1].to_json()).encode()
+async def _answer(send: Send, refused: _Refused, path: str) -> None:
+    body = json.dumps(error_body(refused.error)[1].to_json_at(path, refused.status)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(b"connection", b"close")]  # the rest of the body is not read
     if refused.status == 503:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TypeVar
 
-from mixcli.engine.answer_grammar import answer_grammar
+from mixcli.engine.answer_grammar import answer_grammar, named, schema_of
 from mixcli.engine.constraint import Constraint
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.embedding import Vector, embeddings, pooling_of
 from mixcli.engine.engine import Engine
 from mixcli.engine.expert_routing import ExpertRouting, routing
 from mixcli.engine.faults import request_error
+from mixcli.engine.json_schema import Unenforceable
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.prompt_logprobs import prompt_logprobs
 from mixcli.engine.sequence import AnswerShape, Label, Request
@@ -144,27 +145,47 @@ class Preparation:
         return AnswerShape(syntax, bool(question.tool_use.callable), opened)
 
     def _constraint(self, question: ChatQuestion, shape: AnswerShape | None) -> Constraint | None:
-        """Return what the answer is held to, compiled; the schemas of tools that cannot be enforced only where these are strict."""
+        """Return what the answer is held to, compiled. Of tools that are not strict, schemas that are too complex are not enforced."""
 
-        def compiled(*, loose: bool) -> Constraint | None:
-            spec = self._grammar(question, shape, loose=loose)
+        def compiled(free: frozenset[str]) -> Constraint | None:
+            spec = self._grammar(question, shape, free)
             return self.engine.compile(spec, at_start=not question.continues_text) if spec else None
 
         try:
-            return compiled(loose=False)
+            return compiled(frozenset())
         except BadRequest:
-            if all(tool.strict for tool in question.tool_use.callable):
+            free = self._too_complex(question)
+            loose = frozenset(tool.name for tool in question.tool_use.callable if not tool.strict)
+            if not loose:
                 raise
-            return compiled(loose=True)
+            return compiled(free or loose)
+
+    def _too_complex(self, question: ChatQuestion) -> frozenset[str]:
+        """Return the names of the tools whose schemas are too complex; raise BadRequest for one that is invalid, or strict."""
+        found = set()
+        for tool in question.tool_use.callable:
+            schema = schema_of(question.tool_use, tool)
+            try:
+                self.engine.compile(schema, at_start=False)
+            except Unenforceable as error:
+                if tool.strict:
+                    raise named(error, tool) from None
+                found.add(tool.name)
+            except BadRequest as error:
+                raise named(error, tool) from None
+        return frozenset(found)
 
     def _grammar(
-        self, question: ChatQuestion, shape: AnswerShape | None, *, loose: bool = False
+        self,
+        question: ChatQuestion,
+        shape: AnswerShape | None,
+        free: frozenset[str] = frozenset(),
     ) -> ConstraintSpec | None:
         if shape is None:
             return question.constraint
         opened = shape.in_reasoning
         return answer_grammar(
-            shape.syntax, question.tool_use, question.constraint, loose=loose, in_reasoning=opened
+            shape.syntax, question.tool_use, question.constraint, free=free, in_reasoning=opened
         )
 
     def _conversation(self, question: ChatQuestion) -> tuple[list[int], int]:
@@ -240,11 +261,10 @@ class Preparation:
             text.append(detokenizer.flush() + vocab.text(token) if is_control else detokenizer.push(token))
         return "".join([*text, detokenizer.flush()])
 
-    def rendered(self, messages: Sequence[Message]) -> str:
+    def rendered(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> str:
         """Return a conversation as the model sees it, control tokens by their names."""
-        check(self._checked(messages))
         vocab = self.loaded.model.vocab
-        parts = self.format.layout(messages)
+        parts = self.format.parts(self._checked(messages), options)
         return "".join(part if isinstance(part, str) else vocab.text(part) for part in parts)
 
     def prompt_logprobs(self, tokens: Sequence[int], n_top: int) -> list[TokenLogprobs | None]:
@@ -293,8 +313,7 @@ class Preparation:
 
     def _least(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> int:
         """Return a lower bound of a conversation's tokens; 0 at once for one with no more bytes than the context has tokens."""
-        n_tools = sum(len(one.description) + len(one.parameters) for one in options.tools)
-        if 4 * (n_tools + sum(message.n_characters for message in messages)) <= self._n_ctx:
+        if 4 * (options.n_characters + sum(message.n_characters for message in messages)) <= self._n_ctx:
             return 0
         check(messages)
         return self._bound.of(self.format.layout(messages, options))

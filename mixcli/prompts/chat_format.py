@@ -6,7 +6,7 @@ each text one run as the model saw it in training. The text goes through content
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from mixcli.errors import BadRequest, UsageError
@@ -18,6 +18,8 @@ from mixcli.prompts.formats import chatml, mistral_v1
 from mixcli.prompts.messages import NO_OPTIONS, Layout, Message, Part, PromptOptions
 from mixcli.prompts.mistral_formats import EFFORTS, MANNERS, VERSIONS, WITH_SYSTEM, mistral, suits
 
+NO_EFFORT = "none"
+WITHOUT_GAPS = ("mistral-v15",)  # formats that write the parts of a message without anything between them
 ROLES = ("system", "user", "assistant", "tool")
 
 _DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^{}]{0,8000}?)<\|im_end\|>")
@@ -88,24 +90,43 @@ class ChatFormat:
                 return cls(one.name, one.layout, tokenizer, syntax, efforts)
         return cls(alike[0].name, _either(alike[0].layout, jinja), tokenizer, jinja.syntax, efforts)
 
+    def parts(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> Iterable[Part]:
+        """Return the prompt as control tokens and texts; errors as in `encode`."""
+        check(messages)
+        if self.name in WITHOUT_GAPS:
+            messages = [replace(one, content="".join(one.parts)) if one.parts else one for one in messages]
+        return self.layout(messages, replace(options, reasoning_effort=self._effort(options)))
+
     def encode(self, messages: Sequence[Message], options: PromptOptions = NO_OPTIONS) -> list[int]:
         """Return the prompt's token ids, ready for the assistant's answer.
 
         Where the last message is the assistant's own, the answer continues it. Raises BadRequest for messages that make no
         conversation, and for options that the format has no place for.
         """
-        check(messages)
-        effort = options.reasoning_effort
-        asks_nothing = effort == "none" and self.syntax.reasoning is None
-        if effort is not None and effort not in self.efforts and not asks_nothing:
-            raise BadRequest(_no_effort(effort, self.efforts), param="reasoning_effort")
         ids: list[int] = []
-        for part in self.layout(messages, options):
+        for part in self.parts(messages, options):
             if isinstance(part, int):
                 ids.append(part)
             else:
                 ids += self.tokenizer.encode(part)
         return ids
+
+    def _effort(self, options: PromptOptions) -> str | None:
+        """Return the reasoning_effort that the format is given; BadRequest for one, or for thinking, that it does not know."""
+        effort, thinking = options.reasoning_effort, options.thinking
+        reasons = self.syntax.reasoning is not None
+        if thinking and not reasons:
+            raise BadRequest("this model does not think before it answers; remove thinking", param="thinking")
+        if thinking is False and reasons and NO_EFFORT not in self.efforts:
+            raise BadRequest(
+                "the chat format of this model cannot turn thinking off; remove thinking", param="thinking"
+            )
+        if effort is None and thinking is not None and self.efforts:
+            return self.efforts[-1] if thinking else NO_EFFORT
+        asks_nothing = effort == NO_EFFORT and not reasons
+        if effort is not None and effort not in self.efforts and not asks_nothing:
+            raise BadRequest(_no_effort(effort, self.efforts), param="reasoning_effort")
+        return effort
 
     def encode_answer(self, text: str) -> list[int]:
         """Return the token ids of a text as the assistant would write it behind a prompt."""
@@ -127,7 +148,7 @@ def check(messages: Sequence[Message]) -> None:
             if message.call_id not in open_calls:
                 raise BadRequest(
                     f"messages.{i}.tool_call_id {message.call_id!r:.60} is not the id of an open call in the turn before; "
-                    "send the assistant's tool_calls first",
+                    "send that call first",
                     param=f"messages.{i}.tool_call_id",
                 )
             open_calls.remove(message.call_id)
@@ -142,7 +163,7 @@ def check(messages: Sequence[Message]) -> None:
             open_calls.add(call.id)
     if open_calls:
         raise BadRequest(
-            f"the tool call {min(open_calls)!r:.60} has no result; send a message with the role tool for each call",
+            f"the tool call {min(open_calls)!r:.60} has no result; send the result of each call behind it",
             param="messages",
         )
 

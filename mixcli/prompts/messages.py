@@ -47,7 +47,8 @@ class Message:
     """One turn of a conversation; `role` is system, user, assistant or tool.
 
     `tokens` are the ids that a model's own answer was sampled as; with them it is never tokenized again. An assistant's turn may have
-    `calls`, and the `reasoning` that precedes its text. A tool's turn is the result of the call `call_id`; `name` is the tool's.
+    `calls`, and the `reasoning` that precedes its text. A tool's turn is the result of the call `call_id`; `name` is the tool's. A text that
+    was sent in `parts` has an empty line between them, which some formats do not want.
     """
 
     role: str
@@ -57,6 +58,7 @@ class Message:
     reasoning: str = ""
     call_id: str = ""
     name: str = ""
+    parts: tuple[str, ...] = ()
 
     @property
     def spelled(self) -> tuple[Part, ...]:
@@ -95,10 +97,19 @@ NO_TOOLS = ToolUse()
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """What a prompt has beside its messages: the tools that the model may call, and how much it is to reason."""
+    """What a prompt has beside its messages: the tools that the model may call, and whether and how much it is to reason.
+
+    `thinking` is None where the format decides.
+    """
 
     tools: tuple[Tool, ...] = ()
     reasoning_effort: str | None = None
+    thinking: bool | None = None
+
+    @property
+    def n_characters(self) -> int:
+        """The length of all that people wrote in it."""
+        return sum(len(one.description) + len(one.parameters) for one in self.tools)
 
 
 NO_OPTIONS = PromptOptions()

@@ -49,14 +49,15 @@ class GateConnection(connection.PatientConnection):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
+        body = NOT_HTTP.body()
         headers = [
             *NOT_HTTP.headers,
-            (b"content-length", b"%d" % len(NOT_HTTP.body)),
+            (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
         ]
         for event in (
             h11.Response(status_code=NOT_HTTP.status, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=NOT_HTTP.body),
+            h11.Data(data=body),
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event))

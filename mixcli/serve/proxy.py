@@ -80,7 +80,8 @@ class _Exchange:
         await self.piece(body, more=False)
 
     async def refuse(self, refusal: Refusal, extra: tuple[Header, ...] = ()) -> None:
-        await self.whole(refusal.status, [*refusal.headers, *extra], refusal.body)
+        body = refusal.body(self.scope["path"])
+        await self.whole(refusal.status, [*refusal.headers, *extra], body)
 
     async def gone(self) -> None:
         """Return when the client has left."""
@@ -97,6 +98,7 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        scope = _in_origin_form(scope)
         origin = only(scope["headers"], b"origin")
         own = [(REQUEST_ID, _request_id(scope["headers"])), *self._gate.cors.headers(origin)]
         exchange = _Exchange(scope, receive, send, own)
@@ -174,6 +176,17 @@ class Proxy:
         await exchange.refuse(refusal)
 
 
+def _in_origin_form(scope: Scope) -> Scope:
+    """Return a request whose target is a whole address (RFC 9112, 3.2.2) as one with a path; the host of the address counts, not the header."""
+    scheme, mark, rest = scope["path"].partition("://")
+    if not mark or scheme.lower() not in ("http", "https"):
+        return scope
+    authority, _, path = rest.partition("/")
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    host = (b"host", authority.encode("latin-1", "replace"))
+    return {**scope, "path": f"/{path}", "headers": [*headers, host]}
+
+
 def _request_id(headers: Headers) -> bytes:
     """Return the id of a request: its client's, or a new one."""
     sent = only(headers, REQUEST_ID) or ""
@@ -210,7 +223,7 @@ async def _pass_on(client: httpx2.AsyncClient, exchange: _Exchange, accepted: Ac
         if not has_begun:
             raise _NotBegun from error
         if last.endswith(b"\n\n"):  # a stream between two events
-            await exchange.piece(b"data: " + TORN.body + b"\n\n", more=False)
+            await exchange.piece(TORN.event(accepted.path), more=False)
         # any other answer is incomplete: uvicorn closes the connection
 
 

@@ -1,10 +1,10 @@
-"""Answers that the gate gives itself, in OpenAI's form."""
+"""Answers that the gate gives itself, in OpenAI's form or Anthropic's."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mixcli.host.protocol.errors import ErrorBody
+from mixcli.host.protocol.errors import ErrorBody, is_anthropic
 
 Header = tuple[bytes, bytes]
 
@@ -31,10 +31,15 @@ class Refusal:
         retry = [] if self.retry_after is None else [(b"retry-after", b"%d" % self.retry_after)]
         return [(b"content-type", b"application/json"), *retry, *self.extra]
 
-    @property
-    def body(self) -> bytes:
-        error = ErrorBody(self.message, self.kind, code=self.code).to_json()
+    def body(self, path: str = "") -> bytes:
+        """Return the body in the form that the clients of a path expect."""
+        error = ErrorBody(self.message, self.kind, code=self.code).to_json_at(path, self.status)
         return json.dumps({**self.fields, **error}).encode()
+
+    def event(self, path: str) -> bytes:
+        """Return the last event of a stream that broke."""
+        name = b"event: error\n" if is_anthropic(path) else b""
+        return name + b"data: " + self.body(path) + b"\n\n"
 
 
 def invalid(status: int, message: str, code: str | None = None) -> Refusal:

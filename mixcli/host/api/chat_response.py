@@ -40,7 +40,7 @@ class ChatResponseWriter:
     def opening(self, calls: Sequence[Call]) -> Iterator[JsonObject]:
         """Return the first events of a stream."""
         for call in calls:
-            yield self._chunk(call, {"role": "assistant", "content": ""})
+            yield self._chunk(call, {"role": "assistant", "content": "", "refusal": None})
 
     def progress(self, call: Call, output: Output) -> Iterator[JsonObject]:
         """Return the event that says how far the prompt has been read, as llama-server does."""
@@ -81,6 +81,7 @@ class ChatResponseWriter:
         choice: JsonObject = {
             "index": call.index,
             "message": message(call.text, call.segments, self._ids(call)),
+            "logprobs": None,
             "finish_reason": finish_reason(last.finish_reason, call.segments),
             **self._extras(call, last),
         }
@@ -120,8 +121,8 @@ class ChatResponseWriter:
         reason: str | None = None,
         extra: JsonObject | None = None,
     ) -> JsonObject:
-        choice = {"index": call.index, "delta": delta, "finish_reason": reason, **(extra or {})}
-        return self._chunk_of([choice], call)
+        choice = {"index": call.index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return self._chunk_of([{**choice, **(extra or {})}], call)
 
     def _chunk_of(self, choices: list[JsonObject], call: Call) -> JsonObject:
         """Return an event; where counts were asked for, each has the field, as OpenAI does."""
@@ -154,13 +155,17 @@ def _all(costs: Iterable[Usage]) -> Usage | None:
         n_generated=sum(one.n_generated for one in found),
         n_drafted=sum(one.n_drafted for one in found),
         n_accepted=sum(one.n_accepted for one in found),
+        n_reasoning=sum(one.n_reasoning for one in found),
         seconds_decode=max(one.seconds_decode for one in found),
     )
 
 
 def _usage(cost: Usage) -> TokenUsage:
     """Return the counts as OpenAI does."""
-    details = {"prompt_tokens_details": {"cached_tokens": cost.n_cached}}
+    details = {
+        "prompt_tokens_details": {"cached_tokens": cost.n_cached},
+        "completion_tokens_details": {"reasoning_tokens": cost.n_reasoning},
+    }
     return TokenUsage(cost.n_prompt, cost.n_generated, cost.n_prompt + cost.n_generated, details)
 
 

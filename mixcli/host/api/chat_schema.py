@@ -15,7 +15,7 @@ from mixcli.host.api.field_rules import FieldRule
 from mixcli.host.api.json_body import load
 from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage, conversation
 from mixcli.host.api.tool_schema import MAX_TOOLS, ToolChoice, ToolDefinition, tool_use
-from mixcli.host.api.wire_model import Number, Whole, WireModel
+from mixcli.host.api.wire_model import Number, Whole, WireModel, not_empty
 from mixcli.host.call import ChatQuestion
 from mixcli.prompts.context_overflow import Policy
 from mixcli.request.sampling_table import MAX_STOPS, MAX_TOKENS, RANGES
@@ -122,7 +122,9 @@ else:
 class ChatRequest(SamplingFields):
     """POST /v1/chat/completions, with the numbers of the sampling table; what other servers know besides: chat_fields.py."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    messages: Annotated[list[ChatMessage], not_empty("at least one message")] = Field(
+        min_length=1, max_length=MAX_MESSAGES, fail_fast=True
+    )
     model: str | None = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()

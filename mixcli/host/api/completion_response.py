@@ -63,7 +63,7 @@ class CompletionResponseWriter:
 
     def closing(self, call: Call, last: Output) -> Iterator[JsonObject]:
         """Return the event with the reason that the answer ended."""
-        yield self._event(call.index, "", None, last.finish_reason, call.token_ids)
+        yield self._event(call.index, "", None, last.finish_reason, call.token_ids, last.label_probs)
 
     def accounts(self, calls: Sequence[Call]) -> Iterator[JsonObject]:
         """Return the event that closes a stream with the counts."""
@@ -96,7 +96,10 @@ class CompletionResponseWriter:
         answered = self._logprobs_of(call.index, said)
         if logprobs is not None and answered is not None:
             answered = {name: [*logprobs[name], *answered[name]] for name in answered}  # type: ignore[misc]
-        return self._as_choice(call.index, text, answered, call.outputs[-1].finish_reason, call.token_ids)
+        last = call.outputs[-1]
+        return self._as_choice(
+            call.index, text, answered, last.finish_reason, call.token_ids, last.label_probs
+        )
 
     def _echo(self, index: int) -> PromptEcho:
         return self.echoes[index // self.completion.request.n] if self.echoes else PromptEcho()
@@ -141,13 +144,12 @@ class CompletionResponseWriter:
         logprobs: JsonObject | None,
         finish_reason: str | None = None,
         token_ids: Sequence[int] | None = None,
+        label_probs: Sequence[float] = (),
     ) -> JsonObject:
         """Return an event; where counts were asked for, each has the field, as OpenAI does."""
         counts: JsonObject = {"usage": None} if self.completion.chat.stream_options.include_usage else {}
-        return {
-            **self._envelope([self._as_choice(index, text, logprobs, finish_reason, token_ids)]),
-            **counts,
-        }
+        choice = self._as_choice(index, text, logprobs, finish_reason, token_ids, label_probs)
+        return {**self._envelope([choice]), **counts}
 
     def _as_choice(
         self,
@@ -156,8 +158,17 @@ class CompletionResponseWriter:
         logprobs: JsonObject | None,
         finish_reason: str | None,
         token_ids: Sequence[int] | None,
+        label_probs: Sequence[float] = (),
     ) -> JsonObject:
-        choice = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice: JsonObject = {
+            "text": text,
+            "index": index,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        asked = self.completion.chat.structured_outputs
+        if label_probs and asked is not None:
+            choice["label_probs"] = dict(zip(asked.choice or (), label_probs, strict=True))
         if self.completion.chat.return_token_ids and token_ids is not None:
             return {**choice, "token_ids": list(token_ids)}
         return choice

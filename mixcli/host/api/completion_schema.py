@@ -9,7 +9,7 @@ from mixcli.engine.logprobs import MAX_TOP_LOGPROBS
 from mixcli.errors import BadRequest
 from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.json_body import validated
-from mixcli.host.api.wire_model import Whole
+from mixcli.host.api.wire_model import Whole, not_empty
 from mixcli.host.call import ChatQuestion
 from mixcli.prompts.raw_prompt import RawPrompt
 
@@ -19,12 +19,13 @@ MAX_ANSWERS = 256  # of one request: prompts times n
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 Tokens = Annotated[list[Whole], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)]
-PromptField = (
+PromptField = Annotated[
     str
     | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     | Tokens
-    | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
-)
+    | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)],
+    not_empty("a text or token ids"),
+]
 # fields of a chat that mean nothing without a conversation
 CHAT_ONLY = (
     "messages",

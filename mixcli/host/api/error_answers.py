@@ -1,4 +1,4 @@
-"""Errors of all routes in OpenAI's form, whatever raised them, and an id on every answer."""
+"""Errors of all routes in OpenAI's form, or Anthropic's, whatever raised them, and an id on every answer."""
 
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -49,7 +49,7 @@ class RequestIds:
 
 
 def add_error_answers(app: FastAPI) -> None:
-    """Answer all errors in OpenAI's form."""
+    """Answer all errors in the form of the API that was asked."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _not_served)
     app.add_exception_handler(MixcliError, _failed)
@@ -57,12 +57,12 @@ def add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _broken)
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:]) or "body"
     body = ErrorBody(f"{field}: {first['msg']}", "invalid_request_error", field, exit_code=2)
-    return JSONResponse(body.to_json(), 400)
+    return JSONResponse(body.to_json_at(request.url.path, 400), 400)
 
 
 async def _not_served(request: Request, error: Exception) -> JSONResponse:
@@ -71,19 +71,20 @@ async def _not_served(request: Request, error: Exception) -> JSONResponse:
     path = request.url.path[:200]
     if error.status_code == 405:
         allowed = (error.headers or {}).get("allow", "another method")
-        message, code = f"{request.method} not allowed for {path}; use {allowed}", "method_not_allowed"
+        message, code = f"{request.method} not allowed for {path}; use {allowed}", "method_not_supported"
     elif error.status_code == 404:
         message, code = f"{request.method} {path} not found; check the path", "unknown_url"
     else:
         message, code = str(error.detail), None
     body = ErrorBody(message, "invalid_request_error", None, code, UsageError.exit_code)
-    return JSONResponse(body.to_json(), error.status_code, headers=error.headers)
+    found = body.to_json_at(request.url.path, error.status_code)
+    return JSONResponse(found, error.status_code, headers=error.headers)
 
 
-async def _failed(_request: Request, error: Exception) -> JSONResponse:
+async def _failed(request: Request, error: Exception) -> JSONResponse:
     status, body = error_body(error)
     headers = {"Retry-After": "2"} if status == BUSY else None
-    return JSONResponse(body.to_json(), status, headers=headers)
+    return JSONResponse(body.to_json_at(request.url.path, status), status, headers=headers)
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:

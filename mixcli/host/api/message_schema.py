@@ -85,10 +85,12 @@ class ChatMessage(WireModel):
 
     def message(self) -> Message:
         """Return the turn as the engine takes it."""
+        parts: tuple[str, ...] = ()
         if isinstance(self.content, str):
             content, tokens = self.content, tuple(self.token_ids)
         else:
-            content, tokens = BETWEEN_PARTS.join(part.text for part in self.content), ()
+            parts = tuple(part.text for part in self.content if part.text)
+            content, tokens = BETWEEN_PARTS.join(parts), ()
         return Message(
             "system" if self.role == "developer" else self.role,
             content,
@@ -97,6 +99,7 @@ class ChatMessage(WireModel):
             self.reasoning_content,
             self.tool_call_id or "",
             self.name if self.role == "tool" else "",
+            parts if len(parts) > 1 else (),
         )
 
 

@@ -1,24 +1,15 @@
 """Anthropic's Messages answers: whole ones, the events of a stream, and errors in Anthropic's form."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+from pydantic_core import from_json
 
 from mixcli.engine.sequence import Output
 from mixcli.host.api.blocks import Block, Blocks, has_call
 from mixcli.host.api.events import JsonObject
 from mixcli.host.call import Call
 from mixcli.host.protocol.errors import error_body
-
-# HTTP status -> Anthropic's type of error
-ERROR_TYPES: Mapping[int, str] = {
-    400: "invalid_request_error",
-    404: "not_found_error",
-    408: "invalid_request_error",
-    409: "invalid_request_error",
-    413: "request_too_large",
-    503: "overloaded_error",
-}
 
 
 @dataclass
@@ -106,8 +97,7 @@ class MessagesWriter:
 def error_message(error: BaseException) -> tuple[int, JsonObject]:
     """Return the HTTP status and the body of an error in Anthropic's form."""
     status, body = error_body(error)
-    detail = {"type": ERROR_TYPES.get(status, "api_error"), "message": body.message}
-    return status, {"type": "error", "error": detail}
+    return status, body.to_anthropic(status)
 
 
 def _opened(block: Block) -> JsonObject:
@@ -120,7 +110,7 @@ def _opened(block: Block) -> JsonObject:
 
 
 def _closed(block: Block) -> JsonObject:
-    """Return a whole block. Arguments that were cut off cannot be parsed: they are left out, and the stop reason is max_tokens."""
+    """Return a whole block. Of arguments that were cut off, what is complete counts, as in the snapshots of Anthropic's client."""
     if block.kind == "call":
         return {**_opened(block), "input": _arguments(block.text)}
     if block.kind == "reasoning":
@@ -130,9 +120,10 @@ def _closed(block: Block) -> JsonObject:
 
 def _arguments(text: str) -> object:
     try:
-        return json.loads(text)
-    except ValueError:
-        return {}
+        found = from_json(text, allow_partial=True)
+    except ValueError:  # not even the first brace has come
+        found = {}
+    return found if isinstance(found, dict) else {}
 
 
 def _delta(kind: str, text: str) -> JsonObject:

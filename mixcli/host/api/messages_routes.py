@@ -2,20 +2,17 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from mixcli.errors import MixcliError
 from mixcli.host.api.answering import respond
 from mixcli.host.api.json_body import parsed, read
-from mixcli.host.api.messages_response import MessagesWriter, error_message
+from mixcli.host.api.messages_response import MessagesWriter
 from mixcli.host.api.messages_schema import CountRequest, MessagesRequest
 from mixcli.host.api.openapi import body_of
 from mixcli.host.call import Call, ChatQuestion
 from mixcli.host.idempotency import CLIENT, HEADER, digest, name_of
-from mixcli.host.protocol.errors import BUSY
 from mixcli.host.protocol.paths import COUNT_TOKENS, MESSAGES
 from mixcli.host.state import HostState
 
@@ -26,12 +23,12 @@ def add_routes(app: FastAPI, state: HostState) -> None:
     @app.post(MESSAGES, openapi_extra=body_of(MessagesRequest))
     async def messages(http: Request) -> Response:
         """Answer a conversation, as Anthropic's API does."""
-        return await _in_their_form(_messages(state, http))
+        return await _messages(state, http)
 
     @app.post(COUNT_TOKENS, openapi_extra=body_of(CountRequest))
     async def count_tokens(http: Request) -> Response:
         """Count the tokens of a conversation, as Anthropic's API does."""
-        return await _in_their_form(_count(state, http))
+        return await _count(state, http)
 
 
 async def _messages(state: HostState, http: Request) -> Response:
@@ -42,16 +39,18 @@ async def _messages(state: HostState, http: Request) -> Response:
     call_id = f"msg_{uuid.uuid4().hex}"
     call = Call(call_id, question, asyncio.get_running_loop(), as_whole=not request.stream)
     writer = MessagesWriter(call_id, state.spec.name.label)
-    return await respond(state, http, [call], writer, stream=request.stream, name=name, body=body)
+    with request.named_as_sent():
+        return await respond(state, http, [call], writer, stream=request.stream, name=name, body=body)
 
 
 async def _count(state: HostState, http: Request) -> Response:
     state.check_open()
-    asked = await read(http, _counted)
+    request, asked = await read(http, _counted)
     counted = state.engine.prepare(
         lambda model: model.tokenize(asked.messages, asked.prompt_options), asked.n_characters
     )
-    tokens = await asyncio.wrap_future(counted)
+    with request.named_as_sent():
+        tokens = await asyncio.wrap_future(counted)
     return JSONResponse({"input_tokens": len(tokens)})
 
 
@@ -60,14 +59,6 @@ def _question(raw: bytes) -> tuple[MessagesRequest, ChatQuestion]:
     return request, request.question()
 
 
-def _counted(raw: bytes) -> ChatQuestion:
-    return parsed(CountRequest, raw).question()
-
-
-async def _in_their_form(answer: Awaitable[Response]) -> Response:
-    """Return an answer, or its error as Anthropic writes it."""
-    try:
-        return await answer
-    except MixcliError as error:
-        status, body = error_message(error)
-        return JSONResponse(body, status, headers={"Retry-After": "2"} if status == BUSY else None)
+def _counted(raw: bytes) -> tuple[CountRequest, ChatQuestion]:
+    request = parsed(CountRequest, raw)
+    return request, request.question()

@@ -1,11 +1,12 @@
 """Anthropic's Messages request, and its translation into a chat completion request."""
 
+import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mixcli.errors import BadRequest
@@ -15,13 +16,20 @@ from mixcli.host.api.field_rules import FieldRule, harmless, only
 from mixcli.host.api.json_body import validated
 from mixcli.host.api.message_schema import MAX_MESSAGES
 from mixcli.host.api.tool_schema import flat_tools
-from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent
+from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent, not_empty, relocated
 from mixcli.host.call import ChatQuestion
 from mixcli.request.sampling_table import MAX_STOPS
 
 MAX_BLOCKS = 1 << 12
 MAX_TOOLS = 1 << 10
 BLOCKS = ("text", "thinking", "tool_use", "tool_result")
+BLOCKS_OF = {
+    "user": ("text", "tool_result"),
+    "assistant": ("text", "thinking", "tool_use"),
+    "system": ("text",),
+}
+# a kind of thinking -> whether the model must think; None where it decides itself
+THINKS = {"enabled": True, "disabled": False, "adaptive": None, "between_tools": None}
 EFFORTS = {"xhigh": "high", "max": "high"}  # what Anthropic's scale has above OpenAI's
 
 # fields of a chat request and where they come from
@@ -54,7 +62,6 @@ BLOCK_RULES: Mapping[str, FieldRule] = {
 }
 TOOL_RULES: Mapping[str, FieldRule] = {
     **CACHED,
-    "strict": harmless("Anthropic", "arguments always match the schema"),
     "eager_input_streaming": harmless("Anthropic", "arguments are always streamed"),
     "defer_loading": only("Anthropic", False, why="send tools that the model may use"),
     "allowed_callers": only("Anthropic", ["direct"], why="only the model calls tools"),
@@ -150,6 +157,17 @@ class MessageTurn(WireModel):
     role: Literal["user", "assistant", "system"]
     content: str | Annotated[list[Block], Field(max_length=MAX_BLOCKS, fail_fast=True)]
 
+    @model_validator(mode="after")
+    def of_its_role(self) -> Self:
+        """Refuse a block that another role has."""
+        if isinstance(self.content, list):
+            for i, block in enumerate(self.content):
+                if block.type not in BLOCKS_OF[self.role]:
+                    raise ValueError(
+                        f"content.{i} is a {block.type} block; the role {self.role} has {' and '.join(BLOCKS_OF[self.role])} blocks"
+                    )
+        return self
+
     def to_chat(self) -> Iterator[JsonObject]:
         """Yield the turn as chat messages: results of tools are messages of their own, before the text."""
         if isinstance(self.content, str):
@@ -177,6 +195,7 @@ class MessageTool(WireModel):
     type: Annotated[Literal["custom"], BeforeValidator(_known_tool)] = "custom"
     description: str = ""
     input_schema: dict[str, object]
+    strict: bool = False
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
@@ -185,6 +204,8 @@ class MessageTool(WireModel):
     def to_chat(self) -> JsonObject:
         """Return the tool in OpenAI's form."""
         function: JsonObject = {"name": self.name, "parameters": self.input_schema}
+        if self.strict:
+            function["strict"] = True
         if self.description:
             function["description"] = self.description
         return {"type": "function", "function": function}
@@ -207,7 +228,10 @@ class MessageToolChoice(WireModel):
 
 
 class Thinking(WireModel):
-    """Whether the model thinks before it answers; its budget is not limited apart from max_tokens."""
+    """Whether the model thinks before it answers: models that do not, or always do, refuse to be told otherwise.
+
+    No model of ours has a budget for it, so max_tokens alone limits it.
+    """
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
 
@@ -234,7 +258,9 @@ class CountRequest(WireModel):
     """POST /v1/messages/count_tokens: a request without what limits its answer."""
 
     model: str | None = None
-    messages: list[MessageTurn] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    messages: Annotated[list[MessageTurn], not_empty("at least one message")] = Field(
+        min_length=1, max_length=MAX_MESSAGES, fail_fast=True
+    )
     system: str | list[Annotated[TextBlock, BeforeValidator(_known_block)]] = ""
     tools: list[MessageTool] = Field([], max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: MessageToolChoice | None = None
@@ -247,20 +273,42 @@ class CountRequest(WireModel):
 
     def question(self) -> ChatQuestion:
         """Return the request as the engine's loop takes it; BadRequest names a field that is wrong."""
+        with self.named_as_sent():
+            question = validated(ChatRequest, self._body()).question()
+        return replace(question, thinking=THINKS[self.thinking.type] if self.thinking else None)
+
+    @contextlib.contextmanager
+    def named_as_sent(self) -> Iterator[None]:
+        """Name the field in a BadRequest of the chat request as the client named it."""
         try:
-            return validated(ChatRequest, self._body()).question()
+            yield
         except BadRequest as error:
-            found = self._by_turn(as_sent(error, RENAMED))
+            found = relocated(as_sent(error, RENAMED), self._places())
             raise flat_tools(found, "input_schema") from error.__cause__
 
-    def _by_turn(self, error: BadRequest) -> BadRequest:
-        """Return an error with the number that its message has in this request."""
-        match = re.match(r"messages\.(\d+)", error.param)
-        turns = [i for i, turn in enumerate(self.messages) for _ in turn.to_chat()]
-        at = int(match[1]) - bool(self.system) if match else -1
-        if match is None or not 0 <= at < len(turns):
-            return error
-        return as_sent(error, {match[0]: f"messages.{turns[at]}"})
+    def _places(self) -> dict[str, str]:
+        """Return where the messages of the chat request, and the calls and results in them, stand in this one."""
+        places = {"messages.0": "system"} if self.system else {}
+        at = len(places)
+        for i, turn in enumerate(self.messages):
+            blocks = turn.content if isinstance(turn.content, list) else []
+            results = [k for k, block in enumerate(blocks) if isinstance(block, ToolResultBlock)]
+            calls = [k for k, block in enumerate(blocks) if isinstance(block, ToolUseBlock)]
+            for n, _ in enumerate(turn.to_chat()):
+                ours, theirs = f"messages.{at}", f"messages.{i}"
+                if n < len(results):
+                    theirs += f".content.{results[n]}"
+                    places[f"{ours}.tool_call_id"] = f"{theirs}.tool_use_id"
+                else:
+                    places[f"{ours}.tool_calls"] = f"{theirs}.content"
+                    places |= {f"{ours}.tool_calls.{c}": f"{theirs}.content.{k}" for c, k in enumerate(calls)}
+                    places |= {
+                        f"{ours}.tool_calls.{c}.function": f"{theirs}.content.{k}"
+                        for c, k in enumerate(calls)
+                    }
+                places[ours] = theirs
+                at += 1
+        return places
 
     def _body(self) -> JsonObject:
         system = self.system if isinstance(self.system, str) else _parts(self.system)
@@ -274,19 +322,15 @@ class CountRequest(WireModel):
         if self.output_config.format is not None:
             schema = {"name": "answer", "schema": self.output_config.format.schema_}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body | self._thinking()
-
-    def _thinking(self) -> JsonObject:
         effort = self.output_config.effort
-        if self.thinking is not None and self.thinking.type == "disabled":
-            return {}
-        return {"reasoning_effort": EFFORTS.get(effort, effort)} if effort else {}
+        is_off = self.thinking is not None and self.thinking.type == "disabled"
+        return body | ({"reasoning_effort": EFFORTS.get(effort, effort)} if effort and not is_off else {})
 
 
 class MessagesRequest(CountRequest):
     """POST /v1/messages."""
 
-    max_tokens: Whole
+    max_tokens: Annotated[Whole, Field(ge=1)]
     stream: bool = False
     stop_sequences: list[str] = Field([], max_length=MAX_STOPS, fail_fast=True)
     temperature: Number | None = None

@@ -179,8 +179,9 @@ class ResponsesWriter:
             "tools": [tool.model_dump() for tool in asked.tools],
             "top_p": asked.top_p,
             "truncation": asked.truncation,
-            "metadata": {},
+            "metadata": asked.metadata,
             "usage": _usage(last),
+            **({} if asked.service_tier is None else {"service_tier": "default"}),  # there is one tier
         }
 
 
@@ -202,6 +203,6 @@ def _usage(last: Output | None) -> JsonObject | None:
         "input_tokens": cost.n_prompt,
         "input_tokens_details": {"cached_tokens": cost.n_cached, "cache_write_tokens": 0},
         "output_tokens": cost.n_generated,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": cost.n_reasoning},
         "total_tokens": cost.n_prompt + cost.n_generated,
     }

@@ -30,7 +30,8 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         call_id = f"resp_{uuid.uuid4().hex}"
         call = Call(call_id, question, asyncio.get_running_loop(), as_whole=not request.stream)
         writer = ResponsesWriter(call_id, state.spec.name.label, request, state.engine.pieces)
-        return await respond(state, http, [call], writer, stream=request.stream, name=name, body=body)
+        with request.named_as_sent():
+            return await respond(state, http, [call], writer, stream=request.stream, name=name, body=body)
 
 
 def _question(raw: bytes) -> tuple[ResponsesRequest, ChatQuestion]:

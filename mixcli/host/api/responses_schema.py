@@ -1,6 +1,8 @@
 """OpenAI's Responses request, stateless, and its translation into a chat completion request."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -13,12 +15,13 @@ from mixcli.host.api.field_rules import FieldRule, harmless, only
 from mixcli.host.api.json_body import validated
 from mixcli.host.api.message_schema import MAX_MESSAGES
 from mixcli.host.api.tool_schema import flat_tools
-from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent
+from mixcli.host.api.wire_model import Number, Whole, WireModel, as_sent, not_empty, relocated
 from mixcli.host.call import ChatQuestion
 
 MAX_PARTS = 1 << 12
 MAX_TOOLS = 512
 MAX_INCLUDED = 64
+MAX_METADATA = 16  # as OpenAI has it
 LOGPROBS = "message.output_text.logprobs"  # what else can be included is always there, or only OpenAI has it
 STATELESS = "nothing is stored; send the whole conversation in input"
 
@@ -34,11 +37,9 @@ RESPONSES_RULES: Mapping[str, FieldRule] = {
     "stream_options": harmless("OpenAI", "asks for padding against eavesdroppers"),
     "user": harmless("OpenAI", "names a user to OpenAI"),
     "safety_identifier": harmless("OpenAI", "names a user to OpenAI"),
-    "metadata": harmless("OpenAI", "labels a stored answer"),
     "prompt_cache_key": harmless("OpenAI", "prompts are cached without it"),
     "prompt_cache_options": harmless("OpenAI", "prompts are cached without it"),
     "prompt_cache_retention": harmless("OpenAI", "prompts are cached without it"),
-    "service_tier": harmless("OpenAI", "there is one tier"),
 }
 ITEM_RULES: Mapping[str, FieldRule] = {
     "id": harmless("OpenAI", "names an item to OpenAI"),
@@ -56,7 +57,6 @@ PART_RULES: Mapping[str, FieldRule] = {
 # fields of a chat request and where they come from
 RENAMED = {
     "max_tokens": "max_output_tokens",
-    "messages": "input",
     "response_format.json_schema.schema": "text.format.schema",
     "reasoning_effort": "reasoning.effort",
 }
@@ -230,10 +230,13 @@ class ReasoningOptions(WireModel):
 class ResponsesRequest(WireModel):
     """POST /v1/responses."""
 
-    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    input: Annotated[
+        str | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)],
+        not_empty("a text or at least one item"),
+    ]
     model: str | None = None
     instructions: str | None = None
-    max_output_tokens: Whole | None = None
+    max_output_tokens: Whole | None = Field(None, ge=1)
     stream: bool = False
     temperature: Number | None = None
     top_p: Number | None = None
@@ -248,6 +251,8 @@ class ResponsesRequest(WireModel):
     ) = "auto"
     parallel_tool_calls: bool = True
     truncation: Literal["auto", "disabled"] = "disabled"
+    metadata: dict[str, str] = Field({}, max_length=MAX_METADATA)
+    service_tier: str | None = None
     include: list[str] = Field([], max_length=MAX_INCLUDED, fail_fast=True)
 
     @classmethod
@@ -256,17 +261,43 @@ class ResponsesRequest(WireModel):
 
     def question(self) -> ChatQuestion:
         """Return the request as the engine's loop takes it; BadRequest names a field that is wrong."""
-        try:
+        with self.named_as_sent():
             return validated(ChatRequest, self._body()).question()
+
+    @contextlib.contextmanager
+    def named_as_sent(self) -> Iterator[None]:
+        """Name the field in a BadRequest of the chat request as the client named it."""
+        try:
+            yield
         except BadRequest as error:
-            raise flat_tools(as_sent(error, RENAMED)) from error.__cause__
+            found = relocated(as_sent(error, RENAMED), {**self._places(), "messages": "input"})
+            raise flat_tools(found) from error.__cause__
+
+    def _turns(self) -> "list[_Turn]":
+        """Return the conversation as chat messages, each with the items that it was made of."""
+        items = [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        said = [_Turn({"role": "system", "content": self.instructions})] if self.instructions else []
+        return [*said, *_turns(items)]
+
+    def _places(self) -> dict[str, str]:
+        """Return where the messages of the chat request, and the calls and results in them, stand in this one."""
+        places: dict[str, str] = {}
+        for at, turn in enumerate(self._turns()):
+            ours = f"messages.{at}"
+            if not turn.items:
+                places[ours] = "instructions"
+            elif isinstance(self.input, str):
+                places[ours] = "input"
+            else:
+                places[ours] = f"input.{turn.items[-1]}"
+                places[f"{ours}.tool_call_id"] = places[f"{ours}.tool_calls"] = f"{places[ours]}.call_id"
+                calls = [k for k in turn.items if isinstance(self.input[k], CallItem)]
+                places |= {f"{ours}.tool_calls.{c}.function": f"input.{k}" for c, k in enumerate(calls)}
+                places |= {f"{ours}.tool_calls.{c}": f"input.{k}" for c, k in enumerate(calls)}
+        return places
 
     def _body(self) -> JsonObject:
-        items = [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
-        messages: list[JsonObject] = (
-            [{"role": "system", "content": self.instructions}] if self.instructions else []
-        )
-        messages += _messages(items)
+        messages = [turn.message for turn in self._turns()]
         body: JsonObject = {"model": self.model, "messages": messages, "stream": self.stream}
         said = {
             "max_tokens": self.max_output_tokens,
@@ -290,25 +321,40 @@ class ResponsesRequest(WireModel):
         return {"type": "function", "function": {"name": self.tool_choice.name}}
 
 
-def _messages(items: Iterable[Item]) -> Iterator[JsonObject]:
+@dataclass
+class _Turn:
+    """A chat message, and the places of the items that it was made of."""
+
+    message: JsonObject
+    items: list[int] = field(default_factory=list)
+
+
+def _turns(items: Iterable[Item]) -> Iterator[_Turn]:
     """Yield chat messages: reasoning, text and calls of the model that follow each other are one turn."""
-    turn: JsonObject | None = None
-    for item in items:
+    turn: _Turn | None = None
+    for at, item in enumerate(items):
         if isinstance(item, ReasoningItem | CallItem) or (
             isinstance(item, MessageItem) and item.role == "assistant"
         ):
-            if turn is not None and _begins_a_turn(item, turn):
+            if turn is not None and _begins_a_turn(item, turn.message):
                 yield turn
                 turn = None
-            turn = _extended(turn or {"role": "assistant", "content": ""}, item)
+            turn = turn or _Turn({"role": "assistant", "content": ""})
+            turn.message = _extended(turn.message, item)
+            turn.items.append(at)
             continue
         if turn is not None:
             yield turn
             turn = None
         if isinstance(item, MessageItem):
-            yield {"role": item.role, "content": _content(item.content)}
+            yield _Turn({"role": item.role, "content": _content(item.content)}, [at])
         elif isinstance(item, CallOutputItem):
-            yield {"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)}
+            result: JsonObject = {
+                "role": "tool",
+                "tool_call_id": item.call_id,
+                "content": _content(item.output),
+            }
+            yield _Turn(result, [at])
     if turn is not None:
         yield turn
 

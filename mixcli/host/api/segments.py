@@ -31,7 +31,7 @@ def message(text: str, segments: Sequence[Segment], id_of: IdOf) -> JsonObject:
         )
         for i, name in enumerate(names)
     ]
-    found: JsonObject = {"role": "assistant", "content": text or None if calls else text}
+    found: JsonObject = {"role": "assistant", "content": text or None if calls else text, "refusal": None}
     if reasoning:
         found["reasoning_content"] = reasoning
     return {**found, "tool_calls": calls} if calls else found

@@ -1,7 +1,7 @@
 """Routes that count and show tokens, as llama-server and vLLM have them, and which experts an answer used."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated
@@ -15,10 +15,11 @@ from mixcli.host.api.field_rules import FieldRule, alias, harmless, only
 from mixcli.host.api.json_body import parsed, read
 from mixcli.host.api.message_schema import MAX_MESSAGES, ChatMessage, conversation
 from mixcli.host.api.openapi import body_of
+from mixcli.host.api.tool_schema import MAX_TOOLS, ToolDefinition, tool_use
 from mixcli.host.api.wire_model import Whole, WireModel
 from mixcli.host.protocol.paths import APPLY_TEMPLATE, DETOKENIZE, EXPERTS, TOKENIZE
 from mixcli.host.state import HostState
-from mixcli.prompts.messages import Message
+from mixcli.prompts.messages import Message, PromptOptions
 from mixcli.prompts.raw_prompt import RawPrompt
 
 MAX_TOKENS = 1 << 20
@@ -29,8 +30,17 @@ TOKENIZE_RULES: Mapping[str, FieldRule] = {
     "add_special": alias("llama-server", "add_special_tokens"),
     "add_generation_prompt": only("vLLM", True),
     "continue_final_message": harmless("vLLM", "a last message of the assistant is open without it"),
+    "chat_template_kwargs": only("vLLM", {}),
+}
+TEMPLATE_RULES: Mapping[str, FieldRule] = {
+    **MODEL_RULES,
+    "add_generation_prompt": only("llama-server", True),
+    "chat_template_kwargs": only("llama-server", {}),
+    "tool_choice": harmless("llama-server", "tools stand in the prompt whatever it is"),
+    "parallel_tool_calls": harmless("llama-server", "it constrains the answer"),
 }
 
+Tools = Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS, fail_fast=True)]
 Messages = Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES, fail_fast=True)]
 
 
@@ -43,6 +53,7 @@ class TokenizeRequest(WireModel):
     messages: Messages | None = None
     prompt: str | None = None
     content: str | None = None
+    tools: Tools = Field(default_factory=list)
     add_special_tokens: bool | None = None
     parse_special: bool = False
     return_token_strs: bool = False
@@ -57,6 +68,8 @@ class TokenizeRequest(WireModel):
         given = [one for one in (self.messages, self.prompt, self.content) if one is not None]
         if len(given) != 1:
             raise BadRequest("exactly one of messages, prompt and content is required", param="prompt")
+        if self.tools and self.messages is None:
+            raise BadRequest("tools is only allowed with messages", param="tools")
         if isinstance(text := given[0], str):
             add = self.add_special_tokens
             return RawPrompt(
@@ -77,13 +90,15 @@ class DetokenizeRequest(WireModel):
 
 
 class ApplyTemplateRequest(WireModel):
-    """POST /apply-template: a conversation."""
+    """POST /apply-template: a conversation, and what a prompt has beside it."""
 
     messages: Messages
+    tools: Tools = Field(default_factory=list)
+    reasoning_effort: str | None = None
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
-        return MODEL_RULES
+        return TEMPLATE_RULES
 
 
 class ExpertsRequest(WireModel):
@@ -102,7 +117,9 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         request = await read(http, partial(parsed, TokenizeRequest))
         asked = request.asked()
         n = asked.n_characters if isinstance(asked, RawPrompt) else sum(one.n_characters for one in asked)
-        tokens = await asyncio.wrap_future(state.engine.prepare(lambda model: model.tokenize(asked), n))
+        options = _options(request.tools)
+        counted = state.engine.prepare(lambda model: model.tokenize(asked, options), n + options.n_characters)
+        tokens = await asyncio.wrap_future(counted)
         pieces = state.engine.pieces(tokens) if request.with_pieces or request.return_token_strs else []
         strings = [piece.decode("utf-8", "replace") for piece in pieces]
         answer: dict[str, object] = {"count": len(tokens), "max_model_len": state.engine.placement.n_ctx}
@@ -132,8 +149,10 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         state.check_open()
         request = await read(http, partial(parsed, ApplyTemplateRequest))
         messages = conversation(request.messages)
-        n = sum(one.n_characters for one in messages)
-        text = await asyncio.wrap_future(state.engine.prepare(lambda model: model.rendered(messages), n))
+        options = _options(request.tools, request.reasoning_effort)
+        n = sum(one.n_characters for one in messages) + options.n_characters
+        rendered = state.engine.prepare(lambda model: model.rendered(messages, options), n)
+        text = await asyncio.wrap_future(rendered)
         return JSONResponse({"prompt": text})
 
     @app.post(EXPERTS, include_in_schema=False)
@@ -145,6 +164,11 @@ def add_routes(app: FastAPI, state: HostState) -> None:
             state.engine.compute_beside(lambda model: model.routing(messages))
         )
         return JSONResponse(asdict(routing))
+
+
+def _options(tools: Sequence[ToolDefinition], effort: str | None = None) -> PromptOptions:
+    """Return what a prompt has beside its messages; BadRequest for two tools of one name."""
+    return PromptOptions(tool_use(tools, None, parallel=True).tools, effort)
 
 
 def _piece(piece: bytes) -> str | list[int]:

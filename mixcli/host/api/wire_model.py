@@ -25,6 +25,17 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def not_empty(send: str) -> BeforeValidator:
+    """Refuse an empty list; `send` is what belongs there."""
+
+    def check(value: object) -> object:
+        if value == []:
+            raise PydanticCustomError("value_error", "it is empty; send {send}", {"send": send})
+        return value
+
+    return BeforeValidator(check)
+
+
 Number = Annotated[float, Strict()]
 Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
 
@@ -93,4 +104,14 @@ def as_sent(error: BadRequest, sent: Mapping[str, str]) -> BadRequest:
     return error
 
 
-__all__ = ["Number", "Whole", "WireModel", "as_sent"]
+def relocated(error: BadRequest, places: Mapping[str, str]) -> BadRequest:
+    """Return an error whose field, or the longest part of its path that `places` has, is named as there."""
+    parts = error.param.split(".")
+    for n in range(len(parts), 0, -1):
+        if theirs := places.get(".".join(parts[:n])):
+            param = ".".join([theirs, *parts[n:]])
+            return BadRequest(str(error).replace(error.param, param, 1), param=param, code=error.code)
+    return error
+
+
+__all__ = ["Number", "Whole", "WireModel", "as_sent", "not_empty", "relocated"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from mixcli import errors
+from mixcli.host.protocol.paths import MESSAGES, V1
 
 BUSY = 503
 
@@ -27,6 +28,21 @@ BY_EXIT_CODE = {
         errors.NotReachable,
         errors.ModelDied,
     )
+}
+
+# HTTP status -> the type of an error in Anthropic's form
+ANTHROPIC_TYPES: Mapping[int, str] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    409: "invalid_request_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
 }
 
 # what a status means that comes without an exit code, from another server
@@ -76,6 +92,20 @@ class ErrorBody:
             "exit_code": self.exit_code,
         }
         return {"error": {**detail, **self.counts}}
+
+    def to_anthropic(self, status: int) -> dict[str, object]:
+        """Return the body of a response, or an event of a stream, as Anthropic's Messages have it."""
+        kind = ANTHROPIC_TYPES.get(status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+    def to_json_at(self, path: str, status: int) -> dict[str, object]:
+        """Return the body of a response in the form that the clients of a path expect."""
+        return self.to_anthropic(status) if is_anthropic(path) else self.to_json()
+
+
+def is_anthropic(path: str) -> bool:
+    """Return whether errors of a path have Anthropic's form; /v1 may be left out."""
+    return f"{path.removeprefix(V1)}/".startswith(f"{MESSAGES.removeprefix(V1)}/")
 
 
 def error_body(error: BaseException) -> tuple[int, ErrorBody]:

@@ -4,15 +4,18 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mistral_common.protocol.instruct.chunk import TextChunk
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
+from mixcli.errors import BadRequest
 from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat
-from mixcli.prompts.messages import Message
+from mixcli.prompts.messages import Message, PromptOptions
 from quantize.source import text
 from tests.support.models import LATER, MISTRAL, mistral_file
 
@@ -76,6 +79,37 @@ def as_messages(conversation: list[tuple[str, str]]) -> list[Message]:
 @pytest.fixture(scope="module")
 def formats(vocab_model: Callable[..., Model]) -> dict[str, ChatFormat]:
     return {name: ChatFormat.of(vocab_model(name)) for name in NAMES}
+
+
+def test_texts_in_parts_are_joined_as_the_reference_does(formats: dict[str, ChatFormat]) -> None:
+    texts = ("Look.", "", "What is it?", "\nSay!")
+    for name in NAMES:
+        path = mistral_file(name)
+        turns = [
+            UserMessage(content=[TextChunk(text=text) for text in texts]),
+            UserMessage(content="Now."),
+        ]
+        expected = mistral(path).encode_chat_completion(ChatCompletionRequest(messages=turns)).tokens
+        kept = tuple(text for text in texts if text)
+        messages = [Message("user", "\n\n".join(kept), parts=kept), Message("user", "Now.")]
+        assert formats[name].encode(messages) == expected, name
+
+
+def test_thinking_is_an_effort_where_the_format_has_one(formats: dict[str, ChatFormat]) -> None:
+    messages = [Message("user", "Hm?")]
+
+    def encoded(name: str, **options: Any) -> list[int]:
+        return formats[name].encode(messages, PromptOptions(**options))
+
+    assert encoded("v15", thinking=True) == encoded("v15", reasoning_effort="high")
+    assert encoded("v15", thinking=False) == encoded("v15", reasoning_effort="none") == encoded("v15")
+    assert encoded("v15", thinking=True, reasoning_effort="none") == encoded("v15")
+    assert encoded("v13", thinking=True) == encoded("v13")
+    assert encoded("v3", thinking=False) == encoded("v3")
+    for name, thinking, said in (("v13", False, "cannot turn thinking off"), ("v3", True, "does not think")):
+        with pytest.raises(BadRequest, match=said) as caught:
+            encoded(name, thinking=thinking)
+        assert caught.value.param == "thinking"
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)

@@ -1,5 +1,6 @@
 """Who is let in: decided from a request's head, threat by threat."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,30 @@ def test_a_wrong_key_is_refused_before_anything_else_is_told(said: str) -> None:
     assert status(LOCKED, authorization=said) == 401
     assert status(LOCKED, "GET", "/v1/models", authorization=said) == 401
     assert status(LOCKED, "GET", "/nowhere", authorization=said) == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/messages", "/messages/", "/v1/messages/count_tokens", "/v1/messages/batches"]
+)
+@pytest.mark.parametrize(
+    ("gate", "fields", "method", "kind"),
+    [
+        (LOCKED, {}, "POST", "authentication_error"),
+        (OPEN, {"host": "evil.example"}, "POST", "permission_error"),
+        (OPEN, {"content_type": "text/plain"}, "POST", "invalid_request_error"),
+        (OPEN, {"content_length": str(MAX_BODY + 1)}, "POST", "request_too_large"),
+        (OPEN, {}, "GET", "invalid_request_error"),
+    ],
+)  # fmt: skip
+def test_clients_of_anthropics_api_are_refused_in_its_form(
+    gate: Gate, fields: dict[str, str], method: str, kind: str, path: str
+) -> None:
+    verdict = gate.judge(method, path, head(**fields))
+    assert isinstance(verdict, Refusal)
+    body = json.loads(verdict.body(path))
+    expected = "not_found_error" if verdict.status == 404 else kind
+    assert (body["type"], body["error"]["type"]) == ("error", expected)
+    assert "type" not in json.loads(verdict.body("/v1/chat/completions"))
 
 
 def test_the_right_key_is_let_in() -> None:

@@ -84,6 +84,16 @@ def test_paths_may_be_spelled_in_several_ways_and_head_is_get_without_a_body(por
     assert port.ask("GET", path, X_Request_Id="x" * 500).headers["x-request-id"].startswith("req_")
 
 
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1:1", b"200"), ("evil.example", b"403")])
+def test_a_target_may_be_a_whole_address_whose_host_counts(port: Port, host: str, status: bytes) -> None:
+    """RFC 9112, 3.2.2: the Host header is ignored then."""
+    with port.connect() as client:
+        client.sendall(
+            f"GET http://{host}/v1/models?x=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert client.makefile("rb").readline().split()[1] == status
+
+
 @pytest.mark.parametrize("path", ["/chat/completions", "/v1/chat/completions/", "/chat/completions/"])
 def test_a_chat_may_be_asked_without_v1(port: Port, path: str) -> None:
     assert "Paris" in port.ask("POST", path, QUESTION).json["choices"][0]["message"]["content"]

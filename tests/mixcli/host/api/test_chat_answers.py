@@ -62,7 +62,7 @@ def test_a_stream_has_one_id_and_one_time_and_its_counts_if_asked(tiny: App, usa
         assert last["choices"] == []
         assert last["usage"]["completion_tokens"] == 6
     first, *rest = [one["choices"][0] for one in events]
-    assert first["delta"] == {"role": "assistant", "content": ""}
+    assert first["delta"] == {"role": "assistant", "content": "", "refusal": None}
     assert all("role" not in one["delta"] for one in rest)
     assert rest[-1]["delta"] == {}
     assert [one["finish_reason"] for one in (first, *rest)] == [None] * len(rest) + ["length"]
@@ -306,8 +306,8 @@ def test_what_cannot_be_read_is_an_error_of_openais_form(
     [
         ("GET", "/v1/nothing", 404, "unknown_url"),
         ("POST", "/v1/chat", 404, "unknown_url"),
-        ("GET", CHAT, 405, "method_not_allowed"),
-        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("GET", CHAT, 405, "method_not_supported"),
+        ("DELETE", "/v1/models", 405, "method_not_supported"),
         ("GET", "/mixcli/attach", 400, None),
         ("GET", "/mixcli/attach?keep_alive=x", 400, None),
     ],

@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from mixcli.client.process import Host
+from tests.support.app import events_of
 from tests.support.ports import Port, served
 from tests.support.small_hosts import BASE, served_small
 
@@ -186,6 +187,15 @@ def test_a_prompt_beyond_the_context_is_refused_before_it_is_split(port: Port) -
 def test_a_structure_holds_for_completions_too(port: Port) -> None:
     text = complete(port, prompt="The answer is", structured_outputs={"regex": " (yes|no)"}, max_tokens=9)
     assert text["choices"][0]["text"] in (" yes", " no")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_choice_tells_its_probabilities(port: Port, stream: bool) -> None:
+    body = {"prompt": "The answer is", "guided_choice": [" yes", " no"], "stream": stream}
+    answer = port.ask("POST", "/v1/completions", body)
+    choice = events_of(answer.raw)[-1]["choices"][0] if stream else answer.json["choices"][0]
+    assert list(choice["label_probs"]) == [" yes", " no"]
+    assert sum(choice["label_probs"].values()) == pytest.approx(1)
 
 
 def test_control_tokens_in_a_text_are_text_unless_the_client_wants_them(port: Port) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mixcli.engine.sampling import SamplingParams
-from mixcli.engine.sequence import Output, Usage
+from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest, Busy, ContextOverflow
 from mixcli.host.api.json_body import parsed
 from mixcli.host.api.messages_response import MessagesWriter, error_message
@@ -15,6 +15,8 @@ from mixcli.host.api.messages_schema import CountRequest, MessagesRequest
 from mixcli.host.call import Call, ChatQuestion
 from mixcli.prompts.answer_parser import Segment
 from mixcli.prompts.messages import Message
+from tests.mixcli.host.api import answers
+from tests.mixcli.host.api.answers import SEGMENTS
 
 HI: Any = [{"role": "user", "content": "Hi"}]
 USE = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 1, "b": None}}
@@ -114,7 +116,8 @@ def block(kind: str) -> Any:
         ({"container": "c"}, "container is not supported"),
         ({"mcp_servers": [{}]}, "mcp_servers other than .. is not supported"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"messages": []}, "messages"),
+        ({"messages": []}, "messages: it is empty; send at least one message"),
+        ({"max_tokens": -1}, "max_tokens: .* greater than or equal to 1"),
         ({"stop_sequences": "x"}, "stop_sequences"),
         ({"stop_sequences": ["x" * 99999]}, "stop_sequences"),
         ({"max_tokens": None}, "max_tokens"),
@@ -132,11 +135,31 @@ def test_a_wrong_message_is_named_by_its_number_in_the_request(system: Any) -> N
     used = [{"type": "tool_use", "id": name, "name": "add", "input": {}} for name in "ab"]
     results = [{"type": "tool_result", "tool_use_id": name, "content": "3"} for name in "ab"]
     turns = [{"role": "user", "content": "1+2?"}, {"role": "assistant", "content": used}, {"role": "user", "content": results}]  # fmt: skip
-    with pytest.raises(BadRequest, match=r"^messages\.3\.tool_call_id") as caught:
+    with pytest.raises(
+        BadRequest, match=r"^messages\.3\.content\.0\.tool_use_id 'a' is not the id"
+    ) as caught:
         MessagesRequest.model_validate(
             {"max_tokens": 5, "system": system, "messages": [*turns, {"role": "user", "content": results}]}
         ).question()
-    assert caught.value.param.startswith("messages.3.")
+    assert caught.value.param == "messages.3.content.0.tool_use_id"
+
+
+@pytest.mark.parametrize(
+    ("turns", "param"),
+    [
+        ([{"role": "user", "content": [{"type": "text", "text": "x"}, USE]}], "messages.0"),
+        ([*HI, {"role": "assistant", "content": [{"type": "tool_result", "tool_use_id": "a"}]}], "messages.1"),
+        ([*HI, {"role": "assistant", "content": [{"type": "text", "text": "x"}, {**USE, "name": "a b"}]}], "messages.1.content.1.name"),
+        ([*HI, {"role": "assistant", "content": [USE, USE]}, *HI], "messages.1.content"),
+        ([*HI, {"role": "assistant", "content": [USE]}, *HI], "messages"),
+    ],
+)  # fmt: skip
+def test_a_wrong_block_is_named_by_its_place(turns: Any, param: str) -> None:
+    raw = json.dumps({"max_tokens": 5, "messages": turns}).encode()
+    with pytest.raises(BadRequest) as caught:
+        parsed(MessagesRequest, raw).question()
+    assert caught.value.param == param
+    assert "tool_call" not in str(caught.value)
 
 
 def test_to_count_tokens_needs_no_limit() -> None:
@@ -148,8 +171,7 @@ def test_to_count_tokens_needs_no_limit() -> None:
 
 
 def outputs(*texts: str, reason: Any = "stop", stop: str | None = None) -> list[Output]:
-    made = [Output("id", text, (1,)) for text in texts]
-    return [*made, Output("id", "", (), reason, Usage(9, 4, 3, 0, 0, 0), stop=stop)]
+    return [*(Output("id", text, (1,)) for text in texts), answers.end(reason, stop)]
 
 
 async def written(said: list[Output]) -> tuple[list[Any], Any]:
@@ -227,24 +249,30 @@ def test_a_stream_says_what_a_whole_answer_says(reason: Any, stop: str | None, e
 
 
 def test_reasoning_text_and_calls_are_blocks_of_their_own() -> None:
-    said = [
-        Segment("reasoning", "hm"),
-        Segment("content", "I "),
-        Segment("content", "look."),
-        Segment("call", "add", 0),
-        Segment("arguments", '{"a":', 0),
-        Segment("arguments", "1}", 0),
-        Segment("call", "now", 1),
-        Segment("arguments", "{}", 1),
-    ]
-    made = [Output("id", "", (1,), segments=(one,)) for one in said]
-    events, whole = asyncio.run(written([*made, *outputs()]))
+    events, whole = asyncio.run(written(answers.outputs(*SEGMENTS)))
     assert gathered(events) == whole["content"]
     assert [one["type"] for one in whole["content"]] == ["thinking", "text", "tool_use", "tool_use"]
     first, second = whole["content"][2:]
     assert (first["name"], first["input"]) == ("add", {"a": 1})
     assert first["id"] != second["id"]
     assert whole["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complete"),
+    [("", {}), ('{"ci', {}), ('{"city": "Ul', {}), ('{"city": "Ulm", "days": [1, 2', {"city": "Ulm", "days": [1, 2]})],
+)  # fmt: skip
+def test_of_a_call_that_is_cut_off_the_complete_arguments_are_there(
+    arguments: str, complete: dict[str, Any]
+) -> None:
+    """As in the snapshots that Anthropic's client makes of a stream, which is read by the same parser."""
+    pieces = [Segment("arguments", arguments, 0)] if arguments else []
+    said = answers.outputs(Segment("call", "add", 0), *pieces, reason="length")
+    events, whole = asyncio.run(written(said))
+    assert (whole["content"][0]["input"], whole["stop_reason"]) == (complete, "max_tokens")
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    assert "".join(one["partial_json"] for one in deltas) == arguments
+    assert events[-2]["delta"]["stop_reason"] == "max_tokens"
 
 
 def test_an_empty_answer_has_no_blocks() -> None:

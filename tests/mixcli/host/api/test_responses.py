@@ -16,6 +16,7 @@ from mixcli.host.api.responses_schema import ResponsesRequest
 from mixcli.host.call import Call, ChatQuestion
 from mixcli.prompts.answer_parser import Segment
 from mixcli.prompts.messages import Message
+from tests.mixcli.host.api.answers import SEGMENTS, outputs
 
 ADD = {"type": "function", "name": "add"}
 
@@ -86,8 +87,9 @@ def test_items_become_messages() -> None:
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
             "parts of the type input_image",
         ),
-        ({"input": []}, "input"),
-        ({"max_output_tokens": -5}, "max_output_tokens"),
+        ({"input": []}, "input: it is empty; send a text or at least one item"),
+        ({"max_output_tokens": -1}, "max_output_tokens: .* greater than or equal to 1"),
+        ({"metadata": {"a": 1}}, "metadata.a"),
         ({"tool_choice": "required"}, "tool_choice is only allowed with tools"),
         ({"tool_choice": {"type": "function", "name": "add"}}, "tool_choice is only allowed with tools"),
         ({"unheard_of": 1}, "unheard_of"),
@@ -120,27 +122,12 @@ def test_log_probabilities_come_when_they_are_included() -> None:
     assert request(top_logprobs=2, include=["reasoning.encrypted_content"]).question().top_logprobs == 2
 
 
-def outputs(reason: Any = "stop") -> list[Output]:
-    said = [
-        Segment("reasoning", "hm"),
-        Segment("content", "I "),
-        Segment("content", "look."),
-        Segment("call", "add", 0),
-        Segment("arguments", '{"a":', 0),
-        Segment("arguments", "1}", 0),
-        Segment("call", "now", 1),
-        Segment("arguments", "{}", 1),
-    ]
-    made = [Output("id", "", (1,), segments=(one,)) for one in said]
-    return [*made, Output("id", "", (), reason, Usage(9, 4, 3, 0, 0, 0))]
-
-
-async def written(said: list[Output]) -> tuple[list[Any], Any]:
+async def written(said: list[Output], **body: Any) -> tuple[list[Any], Any]:
     """Return the events of a stream, and the whole answer."""
 
     def writer() -> ResponsesWriter:
         return ResponsesWriter(
-            "resp_1", "demo", request(), lambda tokens: [b"%d" % one for one in tokens], created=5
+            "resp_1", "demo", request(**body), lambda tokens: [b"%d" % one for one in tokens], created=5
         )
 
     call = Call(
@@ -160,7 +147,7 @@ async def written(said: list[Output]) -> tuple[list[Any], Any]:
 
 @pytest.mark.parametrize(("reason", "status"), [("stop", "completed"), ("length", "incomplete")])
 def test_a_stream_says_what_a_whole_answer_says(reason: Any, status: str) -> None:
-    events, whole = asyncio.run(written(outputs(reason)))
+    events, whole = asyncio.run(written(outputs(*SEGMENTS, reason=reason)))
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert (events[0]["type"], events[-1]["type"]) == ("response.created", f"response.{status}")
     assert events[-1]["response"] == whole
@@ -180,6 +167,38 @@ def test_a_stream_says_what_a_whole_answer_says(reason: Any, status: str) -> Non
             if event["type"].endswith(".delta") and event["output_index"] == i
         ]
         assert "".join(deltas) == (item["arguments"] if "arguments" in item else item["content"][0]["text"])
+
+
+def test_what_labels_a_request_comes_back_and_reasoning_is_counted() -> None:
+    said = {"metadata": {"case": "7"}, "service_tier": "flex"}
+    _, whole = asyncio.run(written(outputs(*SEGMENTS), **said))
+    assert (whole["metadata"], whole["service_tier"]) == ({"case": "7"}, "default")
+    assert whole["usage"]["output_tokens_details"] == {"reasoning_tokens": 2}
+    _, bare = asyncio.run(written(outputs(*SEGMENTS)))
+    assert bare["metadata"] == {} and "service_tier" not in bare
+
+
+CALL = {"type": "function_call", "call_id": "a", "name": "add", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "a", "output": "3"}
+USER = {"role": "user", "content": "1+2?"}
+
+
+@pytest.mark.parametrize("instructions", ["", "Be brief."])
+@pytest.mark.parametrize(
+    ("items", "param"),
+    [
+        ([USER, {"role": "assistant", "content": "So:"}, CALL, RESULT, RESULT], "input.4.call_id"),
+        ([USER, RESULT], "input.1.call_id"),
+        ([USER, CALL, CALL, RESULT], "input.2.call_id"),
+        ([USER, CALL, {**CALL, "call_id": "b", "name": "a b"}, RESULT], "input.2.name"),
+        ([USER, CALL], "input"),
+    ],
+)
+def test_a_wrong_item_is_named_by_its_place(items: list[Any], param: str, instructions: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        request(input=items, instructions=instructions).question()
+    assert caught.value.param == param
+    assert "messages" not in str(caught.value) and "tool_call" not in str(caught.value)
 
 
 def test_each_text_has_the_log_probabilities_of_its_tokens_alone() -> None:

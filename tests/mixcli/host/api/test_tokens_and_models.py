@@ -50,9 +50,26 @@ def test_a_template_is_shown_as_the_model_sees_it(port: Port) -> None:
     assert parsed == of_chat
 
 
+def test_tools_stand_in_the_prompt(port: Port) -> None:
+    tool = {"type": "function", "function": {"name": "get_weather", "description": "The weather."}}
+    body = {"messages": QUESTION, "tools": [tool], "tool_choice": "auto"}
+    prompt = port.ask("POST", "/apply-template", body).json["prompt"]
+    assert '"name": "get_weather"' in prompt
+    split = port.ask("POST", "/tokenize", {"messages": QUESTION, "tools": [tool]}).json
+    assert port.ask("POST", "/detokenize", {"tokens": split["tokens"]}).json["content"] == prompt
+    chat = port.ask("POST", "/v1/chat/completions", {**body, "max_tokens": 1}).json
+    assert chat["usage"]["prompt_tokens"] == split["count"]
+
+
+TOOL = {"function": {"name": "f"}}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
+        ("/tokenize", {"prompt": "a", "tools": [TOOL]}, "tools"),
+        ("/tokenize", {"messages": QUESTION, "tools": [TOOL, TOOL]}, "tools.1.function.name"),
+        ("/apply-template", {"messages": QUESTION, "reasoning_effort": "high"}, "reasoning_effort"),
         ("/tokenize", {}, "prompt"),
         ("/tokenize", {"prompt": "a", "content": "a"}, "prompt"),
         ("/tokenize", {"prompt": 3}, "prompt"),
@@ -81,7 +98,7 @@ def test_models_are_listed_and_described(port: Port) -> None:
     with openai.OpenAI(base_url=f"http://127.0.0.1:{port.number}/v1", api_key="-", max_retries=0) as api:
         (listed,) = api.models.list().data
         assert listed.id == "demo:Q4_K_M"
-        assert api.models.retrieve("demo:Q4_K_M") == listed
+        assert api.models.retrieve("demo:Q4_K_M") == api.models.retrieve("demo") == listed
         with pytest.raises(openai.NotFoundError) as raised:
             api.models.retrieve("mistralai/Mixtral-8x7B")
     assert raised.value.code == "model_not_found"

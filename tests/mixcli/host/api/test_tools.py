@@ -98,7 +98,7 @@ def test_a_stream_brings_a_call_as_openai_does(apps: dict[str, App], version: st
     fields = {"tool_choice": NAMED, "parallel_tool_calls": False}
     whole = choice_of(apps[version], **fields)["message"]["tool_calls"][0]
     first, *middle, last = streamed(apps[version], **fields)
-    assert first["delta"] == {"role": "assistant", "content": ""}
+    assert first["delta"] == {"role": "assistant", "content": "", "refusal": None}
     assert (last["delta"], last["finish_reason"]) == ({}, "tool_calls")
     begun, *pieces = [one["delta"] for one in middle]
     (opened,) = begun["tool_calls"]
@@ -211,6 +211,30 @@ def test_reasoning_goes_back_into_the_prompt_where_the_format_has_a_place(apps: 
         apps["v13"].post("/tokenize", {"messages": same}).json()
         == apps["v13"].post("/tokenize", {"messages": turns}).json()
     )
+
+
+@pytest.mark.parametrize(("version", "kind", "said"), [("v3", "enabled", "does not think"), ("v13", "disabled", "cannot turn thinking off")])  # fmt: skip
+def test_thinking_that_a_model_cannot_do_is_refused_in_anthropics_form(
+    apps: dict[str, App], version: str, kind: str, said: str
+) -> None:
+    body = {"messages": [ASK], "thinking": {"type": kind, "budget_tokens": 1024}}
+    for path, limit in (("/v1/messages", {"max_tokens": 2}), ("/v1/messages/count_tokens", {})):
+        response = apps[version].post(path, {**body, **limit})
+        assert response.status_code == 400 and response.json()["error"]["type"] == "invalid_request_error"
+        assert said in response.json()["error"]["message"]
+
+
+def test_an_invalid_schema_is_named_in_the_words_of_each_api(apps: dict[str, App]) -> None:
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/Missing"}}}
+    error = error_of(apps["v3"], tools=[STOP, {"function": {"name": "f", "parameters": schema}}])
+    assert error["param"] == "tools.1.function.parameters"
+    assert error["message"].startswith("tool f: ") and "/$defs/Missing" in error["message"]
+    flat = {"name": "f", "parameters": {"type": "object", "required": "a"}, "type": "function"}
+    responses = apps["v3"].post("/v1/responses", {"input": "Hi", "tools": [flat]})
+    assert responses.json()["error"]["param"] == "tools.0.parameters"
+    theirs = {"name": "f", "input_schema": {"type": "object", "required": "a"}}
+    messages = apps["v3"].post("/v1/messages", {"messages": [ASK], "max_tokens": 2, "tools": [theirs]})
+    assert messages.json()["error"]["message"].startswith("tool f: the JSON schema's required must be")
 
 
 def test_effort_reaches_the_format_that_has_it(apps: dict[str, App]) -> None:
