@@ -32,6 +32,7 @@ from quantize.imatrix import read_imatrix
 from tests.support.synthetic import resized, shape_named, write_model
 
 N_THREADS = 2
+N_TRIES = 5
 _ALIKE = (
     "-t",
     str(N_THREADS),
@@ -119,9 +120,9 @@ class Sides:
         base = baseline or model
         low = model if baseline else self._quantized(model, ours)
         logits = self.work / "logits"
-        text = self._theirs("llama-perplexity", "-m", str(base), "--kl-divergence-base", str(logits))
-        kl = self._theirs(
-            "llama-perplexity", "-m", str(low), "--kl-divergence-base", str(logits), "--kl-divergence"
+        ppl = self._figure(r"PPL = ([\d.]+)", base, "--kl-divergence-base", str(logits))
+        kl = self._figure(
+            r"Mean\s+KLD:\s+([\d.]+)", low, "--kl-divergence-base", str(logits), "--kl-divergence"
         )
         size = logits.stat().st_size
         logits.unlink()
@@ -135,25 +136,33 @@ class Sides:
             theirs.read_bytes() == ours.read_bytes(),
             quantized[0].read_bytes() == quantized[1].read_bytes(),
             scores.baseline_perplexity.value,
-            _number(r"PPL = ([\d.]+)", text),
+            ppl,
             scores.kl_mean.value,
-            _number(r"Mean\s+KLD:\s+([\d.]+)", kl),
+            kl,
         )
 
+    def _figure(self, pattern: str, model: Path, *arguments: str) -> float:
+        """Return a number that llama-perplexity prints; it may end before its log is written, so it runs again where it is missing."""
+        for _ in range(N_TRIES):
+            if match := re.search(pattern, self._theirs("llama-perplexity", "-m", str(model), *arguments)):
+                return float(match[1])
+        raise SystemExit(f"llama-perplexity printed no {pattern} in {N_TRIES} runs.")
+
     def _theirs(self, program: str, *arguments: str) -> str:
-        command = [
-            str(self.programs / program),
-            *arguments,
-            *_ALIKE,
-            "-f",
-            _DATASET,
-            "--chunks",
-            str(self.n_chunks),
-        ]
-        done = subprocess.run(command, cwd=self.work, capture_output=True, text=True, check=False)
+        command = [str(self.programs / program), *arguments, *_ALIKE, "-f", _DATASET]
+        out, log = self.work / "out", self.work / "log"
+        with out.open("wb") as first, log.open("wb") as second:  # into a pipe the last lines get lost
+            done = subprocess.run(
+                [*command, "--chunks", str(self.n_chunks)],
+                cwd=self.work,
+                stdout=first,
+                stderr=second,
+                check=False,
+            )
+        text = "".join(path.read_text("utf-8", "replace") for path in (out, log))
         if done.returncode:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        return done.stdout + done.stderr
+            raise SystemExit(f"{' '.join(command)} failed:\n{text[-2000:]}")
+        return text
 
     def _reading(self, model: Path) -> TextReading:
         n = n_at_once(N_CTX)
@@ -213,13 +222,6 @@ def _differences(theirs: Path, ours: Path) -> tuple[int, float]:
         raise SystemExit(f"tensors differ: {sorted(first.keys() ^ second.keys())}")
     off = max(float(np.abs(first[name] - second[name]).max() / first[name].mean()) for name in first)
     return len(first), off
-
-
-def _number(pattern: str, text: str) -> float:
-    match = re.search(pattern, text)
-    if not match:
-        raise SystemExit(f"no {pattern} in:\n{text[-2000:]}")
-    return float(match[1])
 
 
 if __name__ == "__main__":

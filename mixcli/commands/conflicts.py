@@ -99,6 +99,7 @@ RULES = (
     Rule(
         ("pull", "plan"), ("--prefer", "--min-tps"), IGNORED, ("--quant",)
     ),  # a type that is named is not chosen
+    Rule(("pull",), ("--imatrix",), NEEDED, ("--quant",)),
     Rule(("tune",), ("--seconds", "--target-tps"), IGNORED, ("--show",)),
     Rule(("convert",), ("--seed",), NEEDED, ("--upcycle-experts",)),
     Rule(("default",), ("MODEL",), CLASH, ("--clear",)),

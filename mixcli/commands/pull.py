@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     help="Quantize safetensors weights to this quant during the download: Q4_K_M, Q8_0, BF16…",
 )
 @click.option(
+    "--imatrix",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Importance matrix for --quant (see `mixcli imatrix`); better small quants.",
+)
+@click.option(
     "--name",
     metavar="NAME",
     help="Name of the model. Default: MODEL, or the folder's name.",
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     output_type: str | None,
+    imatrix: Path | None,
     name: str | None,
     rule: "Rule | None",
     load_options: "LoadOptions",
@@ -86,6 +94,7 @@ def command(
         keep_source,
         dry_run,
         tuple(sorted(given(click.get_current_context()).intersection(PLACEMENT))),
+        imatrix and imatrix.absolute(),
     )
     with console.progress(f"pulling {wanted.text}") as bar:
         found = pull(wanted, target, bar.update)

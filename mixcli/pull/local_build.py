@@ -34,7 +34,9 @@ def _about_folder(folder: Path, name: str | None) -> About:
     )
 
 
-def folder_summary(folder: Path, file_type: str | None, name: str | None, target: Target) -> PullPlan:
+def folder_summary(
+    folder: Path, file_type: str | None, name: str | None, target: Target, imatrix: Path | None = None
+) -> PullPlan:
     """Return what making a model of a checkpoint folder means: type, size, time, and how every type would run here. Nothing is written."""
     from quantize import Options
     from quantize.conversion import open_model, prepare_model
@@ -44,7 +46,7 @@ def folder_summary(folder: Path, file_type: str | None, name: str | None, target
     model = open_model(folder, Options())
     taken, planned = type_to_make(model, folder.name, file_type, target)
     result = store.folder_of(about.manifest(taken, ())) / f"{about.name}-{taken}.gguf"
-    plan = prepare_model(model, result, Options(output_type=taken))
+    plan = prepare_model(model, result, Options(output_type=taken, imatrix=imatrix))
     here = [FileCost(path.name, path.stat().st_size, path.stat().st_size) for path in model.files]
     return PullPlan.of(
         about,
@@ -61,13 +63,21 @@ def folder_summary(folder: Path, file_type: str | None, name: str | None, target
 
 
 def from_folder(
-    folder: Path, file_type: str | None, name: str | None, target: Target, report: Report
+    folder: Path,
+    file_type: str | None,
+    name: str | None,
+    target: Target,
+    report: Report,
+    imatrix: Path | None = None,
 ) -> tuple[store.StoredModel, bool]:
     """Make a model of a checkpoint folder; without a file type the one that suits the target best, which is noted before the work."""
     about = _about_folder(folder, name)
     output_type = file_type or _type_that_suits(folder, target)
     return build(
-        about, output_type, lambda _work, path: convert_to(folder, path, output_type, report), report
+        about,
+        output_type,
+        lambda _work, path: convert_to(folder, path, output_type, report, imatrix=imatrix),
+        report,
     )
 
 
@@ -137,11 +147,19 @@ def build(
         return store.publish(work, about.manifest(output_type, (file,))), True
 
 
-def convert_to(source: Path, target: Path, output_type: str, report: Report, *, experts: int = 0) -> None:
+def convert_to(
+    source: Path,
+    target: Path,
+    output_type: str,
+    report: Report,
+    *,
+    experts: int = 0,
+    imatrix: Path | None = None,
+) -> None:
     """Convert a checkpoint folder or a GGUF, and note what was decided; `experts` makes a dense checkpoint a mixture of so many."""
     from quantize import Options, execute, prepare
 
-    plan = prepare(source, target, Options(output_type=output_type, upcycle_experts=experts))
+    plan = prepare(source, target, Options(output_type=output_type, upcycle_experts=experts, imatrix=imatrix))
     for note in plan.notes:
         console.note(f"note: {note}")
     execute(plan, lambda at: report(at.done, at.total, at.stage))

@@ -26,7 +26,7 @@ from mixcli.system.formatting import format_bytes
 class PullRequest:
     """What the command line says: `text` names the model, `quant` a type to make of safetensors, `name` its name in the store.
 
-    With `dry_run` nothing is made at once. `placed` are the options of a plan that were given: they choose a type.
+    With `dry_run` nothing is made at once. `imatrix` is the importance matrix of what is quantized. `placed` are the options of a plan that were given: they choose a type.
     """
 
     text: str
@@ -35,6 +35,7 @@ class PullRequest:
     keep_source: bool = False
     dry_run: bool = False
     placed: tuple[str, ...] = ()
+    imatrix: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,11 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         _check_made_here(wanted, {"--keep-source": wanted.keep_source})
         kind = types.file_type(wanted.quant) if wanted.quant else None
         if wanted.dry_run:
-            return local_build.folder_summary(path.resolve(), kind, wanted.name, target)
-        model, fresh = local_build.from_folder(path.resolve(), kind, wanted.name, target, report)
+            return local_build.folder_summary(path.resolve(), kind, wanted.name, target, wanted.imatrix)
+        model, fresh = local_build.from_folder(
+            path.resolve(), kind, wanted.name, target, report, wanted.imatrix
+        )
+        _check_unused(wanted.imatrix, model, fresh=fresh)
         return Made(model, fresh)
     if wanted.text.lower().endswith(".gguf") and (
         is_there(path) or wanted.text.count("/") < 2 or wanted.text.startswith((".", "/"))
@@ -80,6 +84,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
     is_open = not (reference.type or wanted.quant) and target.is_asked
     is_unknown = reference.name not in catalog() and not (is_open and reference.is_repo)
     if is_unknown and (here := _here(reference, wanted)) is not None:
+        _check_unused(wanted.imatrix, here, fresh=False)
         return Made(here, False)  # also what was imported under a name that no hub knows
     known = None if reference.is_repo else entry(reference.name)
     if known and known.builder == "demo":
@@ -91,6 +96,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
             "--dry-run": wanted.dry_run,
             "--keep-source": wanted.keep_source,
             "--name": wanted.name,
+            "--imatrix": wanted.imatrix,
         }
         said["--prefer or --min-tps"] = target.is_asked
         said |= dict.fromkeys(wanted.placed, True)
@@ -98,6 +104,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         model, fresh = local_build.demo(known, file_type(known, reference.type or wanted.quant), report)
         return Made(model, fresh)
     if not is_open and (here := _here(reference, wanted)) is not None:
+        _check_unused(wanted.imatrix, here, fresh=False)
         return Made(here, False)
     store.check_new(wanted.name or reference.name)
     return _planned(reference, known, wanted, target, report)
@@ -137,6 +144,15 @@ def _known_plan(
         notes=(f"the Hub was not reached, so sizes are approximate and files may differ: {error}",),
         named=file_type is not None,
     )
+
+
+def _check_unused(imatrix: Path | None, model: StoredModel, *, fresh: bool) -> None:
+    """Raise UsageError for an importance matrix where the model is there already, made without it or not."""
+    if imatrix and not fresh:
+        raise UsageError(
+            f"{model.label} is already installed; to quantize it again with --imatrix pass another --name, or remove it: "
+            f"mixcli rm {model.label}"
+        )
 
 
 def _check_made_here(wanted: PullRequest, said: Mapping[str, object]) -> None:
@@ -198,7 +214,14 @@ def _from_hub(
         from mixcli.pull.safetensors_pull import quantize_job
 
         file_type = None if kind is None else types.file_type(kind)
-        return quantize_job(repo, about, file_type, wanted.keep_source, target, report)
+        return quantize_job(
+            repo, about, file_type, wanted.keep_source, target, report, imatrix=wanted.imatrix
+        )
+    if wanted.imatrix:
+        raise UsageError(
+            f"--imatrix has no effect on {repo.repo}, which has no safetensors to quantize; remove it, or quantize a GGUF of the model: "
+            "mixcli quantize"
+        )
     if not has_gguf:
         raise UsageError(f"{repo.repo} has neither GGUF nor safetensors files; choose another repository")
     quantizable = repo.repo if has_weights else known.name if known and known.safetensors else ""

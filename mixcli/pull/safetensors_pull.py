@@ -39,7 +39,14 @@ FETCHED = "fetched"
 
 
 def quantize_job(
-    repo: RemoteRepo, about: About, file_type: str | None, keep_source: bool, target: Target, report: Report
+    repo: RemoteRepo,
+    about: About,
+    file_type: str | None,
+    keep_source: bool,
+    target: Target,
+    report: Report,
+    *,
+    imatrix: Path | None = None,
 ) -> "StreamJob":
     """Read what is small, the headers of the rest, and plan; without a file type take the one that suits the target best.
 
@@ -66,7 +73,7 @@ def quantize_job(
     taken, planned = type_to_make(model, repo.repo, file_type, target)
     about = replace(about, keeper="mixcli")
     return StreamJob(
-        about, repo, taken, checkpoint, model, heads, keep_source, planned, file_type is not None
+        about, repo, taken, checkpoint, model, heads, keep_source, planned, file_type is not None, imatrix
     )
 
 
@@ -83,13 +90,14 @@ class StreamJob:
     keep_source: bool
     planned: FileChoice
     named: bool
+    imatrix: Path | None = None
     needs_repair: bool = False
 
     @cached_property
     def plan(self) -> WritePlan:
         name = self.about.name.rpartition("/")[2]
         target = store.work_folder(self.about.name, self.type) / f"{name}-{self.type}.gguf"
-        return prepare_model(self.model, target, Options(output_type=self.type))
+        return prepare_model(self.model, target, Options(output_type=self.type, imatrix=self.imatrix))
 
     @property
     def shards(self) -> tuple[RemoteFile, ...]:
