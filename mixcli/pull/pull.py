@@ -66,8 +66,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         model, fresh = local_build.from_folder(
             path.resolve(), kind, wanted.name, target, report, wanted.imatrix
         )
-        _check_unused(wanted.imatrix, model, fresh=fresh)
-        return Made(model, fresh)
+        return _made(model, fresh, wanted)
     if wanted.text.lower().endswith(".gguf") and (
         is_there(path) or wanted.text.count("/") < 2 or wanted.text.startswith((".", "/"))
     ):
@@ -84,8 +83,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
     is_open = not (reference.type or wanted.quant) and target.is_asked
     is_unknown = reference.name not in catalog() and not (is_open and reference.is_repo)
     if is_unknown and (here := _here(reference, wanted)) is not None:
-        _check_unused(wanted.imatrix, here, fresh=False)
-        return Made(here, False)  # also what was imported under a name that no hub knows
+        return _made(here, False, wanted)  # also what was imported under a name that no hub knows
     known = None if reference.is_repo else entry(reference.name)
     if known and known.builder == "demo":
         if reference.revision:
@@ -104,8 +102,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         model, fresh = local_build.demo(known, file_type(known, reference.type or wanted.quant), report)
         return Made(model, fresh)
     if not is_open and (here := _here(reference, wanted)) is not None:
-        _check_unused(wanted.imatrix, here, fresh=False)
-        return Made(here, False)
+        return _made(here, False, wanted)
     store.check_new(wanted.name or reference.name)
     return _planned(reference, known, wanted, target, report)
 
@@ -146,13 +143,14 @@ def _known_plan(
     )
 
 
-def _check_unused(imatrix: Path | None, model: StoredModel, *, fresh: bool) -> None:
-    """Raise UsageError for an importance matrix where the model is there already, made without it or not."""
-    if imatrix and not fresh:
+def _made(model: StoredModel, fresh: bool, wanted: PullRequest) -> Made:
+    """Return a model; UsageError for an importance matrix where it is there already, made without it or not."""
+    if wanted.imatrix and not fresh:
         raise UsageError(
             f"{model.label} is already installed; to quantize it again with --imatrix pass another --name, or remove it: "
             f"mixcli rm {model.label}"
         )
+    return Made(model, fresh)
 
 
 def _check_made_here(wanted: PullRequest, said: Mapping[str, object]) -> None:

@@ -12,12 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mixcli.insight.imatrix_file import write_imatrix
+from mixcli.insight.importance import Importance
 from profiles.quality import BITS
 from quantize import Options, convert
+from quantize.conversion import open_model
 from tests.conftest import Runner
 from tests.support import hub_server, small_gguf
 from tests.support.checkpoints import write_checkpoint
@@ -109,6 +114,34 @@ def test_the_result_is_that_of_a_plain_conversion(
     )
     assert peak() < source.size + sum(source.shards.values())
     assert sum(seen.sent for seen in hub.downloads()) == sum(source.shards.values()), "a byte came twice"
+
+
+def test_an_importance_matrix_weighs_as_in_a_plain_conversion(
+    repo, source: Source, pull, mixcli: Runner, tmp_path: Path
+) -> None:
+    folder, matrix = tmp_path / "models--org--tiny-mixtral/snapshots" / COMMIT, tmp_path / "m.gguf"
+    folder.mkdir(parents=True)
+    for name, data in source.files.items():
+        (folder / name).write_bytes(data)
+    random = np.random.default_rng(2)
+    entries = {
+        one.name: Importance(
+            random.random((prod(one.shape[:-2]), one.shape[-1]), np.float32),
+            np.full(prod(one.shape[:-2]), 512),
+        )
+        for one in open_model(folder, Options()).tensors
+        if len(one.shape) > 1 and one.name.startswith("blk.")
+    }
+    write_imatrix(matrix, entries, 512, "notes.txt")
+    convert(folder, tmp_path / "plain.gguf", Options(output_type="Q3_K_M", imatrix=matrix))
+    done = pull(NAME, "--quant", "Q3_K_M", "--imatrix", str(matrix))
+    assert done.returncode == 0, done.stderr
+    (model,) = json.loads(mixcli("list", "--json").stdout)
+    assert model["sha256"] == hashlib.sha256((tmp_path / "plain.gguf").read_bytes()).hexdigest()
+    for where in ((NAME,), (str(folder), "--name", NAME)):
+        again = pull(*where, "--quant", "Q3_K_M", "--imatrix", str(matrix))
+        assert again.returncode == 2
+        assert f"{NAME}:Q3_K_M is already installed; to quantize it again with --imatrix" in again.stderr
 
 
 def test_shards_are_kept_when_that_is_wanted_or_when_they_are_somebody_elses(
