@@ -10,11 +10,11 @@ from mixcli.planning.other_family import with_measured_shape
 from mixcli.planning.report import Subject
 from mixcli.planning.verify_plan import measured
 from mixcli.store.headers import shape_of
-from mixcli.store.preflight import check_gguf
 from profiles.ledger import expectation
 from profiles.machine import Gpu, Machine
 from profiles.planner import Plan, plan
 from profiles.request import PlanRequest
+from quantize.sources.gguf_header import read_header
 from tests.support import family_gguf
 
 MIB = 1 << 20
@@ -25,7 +25,7 @@ HOST = Machine(8 << 30, 1)
 def planned(
     path: Path, machine: Machine, request: PlanRequest, workers: tuple[str, ...] = ()
 ) -> tuple[Subject, Plan]:
-    header = check_gguf(path)
+    header = read_header(path)
     bare = Subject(path.name, shape_of(header), path, header=header)
     subject = with_measured_shape(bare, machine, LoadOptions(request, workers=workers))
     return subject, plan(subject.shape, machine, request)
