@@ -37,6 +37,7 @@ COMMANDS = {
         "mixcli.commands.perplexity",
         "Measure a model's perplexity, or its distance from another quant.",
     ),
+    "compare": ("mixcli.commands.compare", "Compare quants of a model by size, quality and speed."),
     "plan": ("mixcli.commands.plan", "Plan where a model's tensors go, and estimate its speed."),
     "tune": ("mixcli.commands.tune", "Benchmark placements of a model and keep the fastest."),
     "doctor": ("mixcli.commands.doctor", "Check this machine for problems."),
@@ -54,7 +55,7 @@ COMMANDS = {
 # as `mixcli --help` lists them
 GROUPS = {
     "Models": ("pull", "search", "list", "show", "default", "rm", "verify", "import", "convert", "quantize"),
-    "Quality": ("imatrix", "perplexity"),
+    "Quality": ("compare", "perplexity", "imatrix"),
     "Ask": ("run", "chat", "batch", "sessions"),
     "Serve": ("serve", "ps", "stop"),
     "Machine": ("plan", "tune", "doctor", "profiles", "worker", "help"),

@@ -37,6 +37,7 @@ PLANNED = (
     "search",
     "imatrix",
     "perplexity",
+    "compare",
 )  # commands that plan a model
 
 IGNORED, CLASH, NEEDED = "has no effect with", "cannot be combined with", "has no effect without"

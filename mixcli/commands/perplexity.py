@@ -13,6 +13,7 @@ from mixcli.commands.options import NAME_OR_PATH, common, json_option, reading_o
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
+    from mixcli.insight.pieces import TextPiece
     from mixcli.insight.statistics import Estimate, TextScores
     from mixcli.planning.load_options import LoadOptions
 
@@ -51,13 +52,11 @@ def command(
     are loaded one after the other.
     """
     from mixcli.insight.perplexity import PerplexityRequest, measure
-    from mixcli.insight.pieces import HELD_OUT, shipped
     from mixcli.planning.launch import installed
 
     stored = installed(model, load_options)
     other = None if baseline is None else installed(baseline, load_options)
-    pieces = tuple(read_pieces(list(paths)) if paths else shipped(HELD_OUT))
-    request = PerplexityRequest(pieces, load_options.request.n_ctx or 0, n_chunks)
+    request = PerplexityRequest(read_texts(paths), load_options.request.n_ctx or 0, n_chunks)
     with console.progress(f"reading with {stored.label}") as bar:
         rows = measure(stored, other, request, load_options, bar)
     data = {
@@ -70,22 +69,30 @@ def command(
     console.result(data, (*columns, *more), map(_cells, rows), as_json=as_json)
 
 
+def read_texts(paths: tuple[Path, ...]) -> "tuple[TextPiece, ...]":
+    """Return the texts to measure on: a person's own, or those that ship."""
+    from mixcli.insight.pieces import HELD_OUT, shipped
+
+    return tuple(read_pieces(list(paths)) if paths else shipped(HELD_OUT))
+
+
 def _cells(row: "TextScores") -> tuple[str, ...]:
-    cells: tuple[str, ...] = (row.name, f"{row.n_tokens:,}", _cell(row.perplexity, 3))
+    cells: tuple[str, ...] = (row.name, f"{row.n_tokens:,}", estimate_cell(row.perplexity, 3))
     if row.baseline_perplexity and row.kl_mean and row.kl_median and row.kl_p99 and row.agreement:
         share = row.agreement
         cells += (
-            _cell(row.baseline_perplexity, 3),
-            *(_cell(one, _decimals(one.value)) for one in (row.kl_mean, row.kl_median, row.kl_p99)),
+            estimate_cell(row.baseline_perplexity, 3),
+            *(estimate_cell(one, significant(one.value)) for one in (row.kl_mean, row.kl_median, row.kl_p99)),
             f"{100 * share.value:.1f} %" + ("" if share.error is None else f" ± {100 * share.error:.1f}"),
         )
     return cells
 
 
-def _decimals(value: float) -> int:
+def significant(value: float) -> int:
     """Return the decimals that show three digits of a value below one, at most nine."""
     return min(9, max(3, 2 - floor(log10(value)))) if value > 0 else 3
 
 
-def _cell(one: "Estimate", digits: int) -> str:
+def estimate_cell(one: "Estimate", digits: int) -> str:
+    """Return a value with its standard error, where there is one, in so many decimals."""
     return f"{one.value:.{digits}f}" + ("" if one.error is None else f" ± {one.error:.{digits}f}")

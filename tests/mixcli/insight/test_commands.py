@@ -110,3 +110,37 @@ def test_bad_input_is_one_sentence(
     assert sentence.format(**names) in done.stderr
     assert done.stderr.count("mixcli: ") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_quants_are_compared_with_the_largest(mixcli: Runner, model: Path, tmp_path: Path) -> None:
+    small, notes = tmp_path / "small.gguf", tmp_path / "notes.txt"
+    notes.write_text(TEXT)
+    assert mixcli("quantize", str(model), "Q4_K_M", "-o", str(small)).returncode == 0
+    done = mixcli(
+        "compare", str(small), str(model), "--text", str(notes), "--ctx", "128", "--chunks", "4", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    large, other = json.loads(done.stdout)
+    assert (large["label"], large["scores"]) == (str(model), None)
+    assert large["n_bytes"] == model.stat().st_size
+    assert 16 < large["bits"] < 16.2
+    assert 0 < other["scores"]["kl_mean"]["value"] < 0.01
+    assert large["perplexity"] == other["scores"]["baseline_perplexity"]
+    for one in (large, other):
+        assert one["speed"]["prefill"] > 0
+        assert one["speed"]["decode"] > 0
+        assert one["speed"]["bytes_on"]["host"] > one["n_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["{model}"], "compare needs at least two models"),
+        (["{model}", "{model}"], "is given twice; pass each model once"),
+        (["nothing:Q3_K_M,Q4_K_M"], "nothing:Q3_K_M"),
+    ],
+)
+def test_a_comparison_needs_two_models(mixcli: Runner, model: Path, names: list[str], sentence: str) -> None:
+    done = mixcli("compare", *(name.format(model=model) for name in names))
+    assert done.returncode == 2
+    assert sentence in done.stderr
