@@ -16,6 +16,7 @@ from quantize.sources.checkpoint import open_checkpoint
 from quantize.sources.gguf_source import open_gguf
 from quantize.sources.model_source import model_source
 from quantize.sources.repair import MIXED
+from quantize.sources.rows import FP8
 from quantize.sources.upcycle import upcycle
 from quantize.writer import Progress, WriteReport, execute
 
@@ -212,7 +213,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 def _check_sources(model: ModelSource, types: dict[str, GGMLQuantizationType]) -> None:
     """Refuse to requantize tensors of a low-precision type."""
-    good = {type_.name for type_ in GOOD_SOURCES}
+    good = {type_.name for type_ in GOOD_SOURCES} | {FP8}
     for tensor in model.tensors:
         if tensor.dtype != types[tensor.name].name and not good.issuperset(tensor.dtype.split(MIXED)):
             raise NeedsOption(

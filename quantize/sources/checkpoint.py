@@ -17,10 +17,11 @@ from quantize.errors import CorruptFile, Unsupported
 from quantize.source import TensorSource
 from quantize.sources.byte_reader import ByteReader
 from quantize.sources.folder import is_plain_name, read_json_object
+from quantize.sources.fp8 import weight_sources
 from quantize.sources.hparams import Hparams, architecture, hparams_from_config, hparams_from_params
-from quantize.sources.input_file import fingerprint_of
-from quantize.sources.rows import tensor_source
-from quantize.sources.safetensors import read_header
+from quantize.sources.input_file import fingerprint_of, opened, pread_exactly
+from quantize.sources.quantization import scale_block
+from quantize.sources.safetensors import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
@@ -110,18 +111,31 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
     config = read_json_object(folder / layout.value)
     if layout is Layout.HUGGING_FACE:
         architecture(config, f"{folder.name}/config.json")
-    tensors: dict[str, TensorSource] = {}
+    block = scale_block(config, f"{folder.name}/{layout.value}")
+    stored: dict[str, StoredTensor] = {}
     for shard in shards:
-        for name, stored in read_header(shard, elsewhere.get(shard.name)).items():
-            if name in tensors:
+        for name, tensor in read_header(shard, elsewhere.get(shard.name)).items():
+            if name in stored:
                 raise CorruptFile(
-                    f"tensor {name!r} exists twice, in {tensors[name].where.split(':')[0]} and {shard.name}; "
+                    f"tensor {name!r} exists twice, in {stored[name].path.name} and {shard.name}; "
                     "remove the wrong file."
                 )
-            tensors[name] = tensor_source(stored)
+            stored[name] = tensor
     if found.index:
-        _check_index(found.index, tensors)
+        _check_index(found.index, stored)
+    tensors = weight_sources(stored, block, lambda tensor: _whole(tensor, elsewhere))
     return Checkpoint(folder, layout, config, tensors, shards)
+
+
+def _whole(tensor: StoredTensor, elsewhere: Mapping[str, ByteReader]) -> bytes:
+    """Read all bytes of a small tensor, from its remote file where the local one is not there yet or not any more."""
+    if tensor.path.name in elsewhere and not tensor.path.is_file():
+        return elsewhere[tensor.path.name].read_at(tensor.offset, tensor.n_bytes)
+    with opened(tensor.path) as fd:
+        data = pread_exactly(fd, tensor.offset, tensor.n_bytes)
+    if len(data) < tensor.n_bytes:
+        raise CorruptFile(f"{tensor.path.name} became shorter during the read; download it again.")
+    return data
 
 
 @dataclass(frozen=True)
@@ -204,7 +218,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _check_index(index: Path, tensors: Mapping[str, TensorSource]) -> None:
+def _check_index(index: Path, tensors: Mapping[str, StoredTensor]) -> None:
     named = _weight_map(index)
     if missing := sorted(named.keys() - tensors.keys()):
         raise CorruptFile(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantize.errors import CorruptFile, Unsupported
-from quantize.sources.json_fields import Fields
+from quantize.sources.json_fields import Fields, is_none
 from quantize.wording import shown
 
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
@@ -108,14 +108,6 @@ def architecture(config: Mapping[str, Any], where: str) -> str:
 def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -> Hparams:
     """Read a Hugging Face config.json."""
     name = architecture(config, where)
-    method = config.get("quantization_config")
-    if not is_none(method):
-        kind = method.get("quant_method", "unknown method") if isinstance(method, dict) else method
-        kind = kind if isinstance(kind, str) else shown(kind)
-        raise Unsupported(
-            f"{where} belongs to weights that are already quantized ({kind[:40]}); "
-            "convert the original checkpoint instead."
-        )
     activation = config.get("hidden_act")
     if activation not in (None, "silu", "swish"):
         raise Unsupported(
@@ -153,11 +145,6 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
     )
 
 
-def is_none(value: object) -> bool:
-    """Return whether a configuration value means "not set", as in transformers."""
-    return value is None or value is False or value in ("", "none", "None", {}, [])
-
-
 # Keys for which 0 and -1 mean "none" too, as the code of these models and of their converters takes them
 _NONE_BY_NUMBER = frozenset({"head_dim", "num_key_value_heads", "n_kv_heads", "vocab_size", "max_seq_len"})
 
@@ -181,7 +168,7 @@ def _defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def hparams_from_params(params: Mapping[str, Any], where: str = "params.json") -> Hparams:
     """Read a Mistral-native params.json; `moe` makes it a Mixtral."""
-    for key in ("quantization", "vision_encoder", "multimodal", "mamba", "q_lora_rank", "llama_4_scaling"):
+    for key in ("vision_encoder", "multimodal", "mamba", "q_lora_rank", "llama_4_scaling"):
         if not is_none(params.get(key)):
             raise Unsupported(
                 f"{where} has {key!r}, which mixcli does not support; supported are Mistral and Mixtral text models."

@@ -52,5 +52,10 @@ class Fields:
         return value
 
 
+def is_none(value: object) -> bool:
+    """Return whether a configuration value means "not set", as in transformers."""
+    return value is None or value is False or value in ("", "none", "None", {}, [])
+
+
 def _said(key: str, value: object) -> str:
     return f"no {key}" if value is None else f"{key} = {shown(value)}"

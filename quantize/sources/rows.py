@@ -18,8 +18,10 @@ from quantize.sources.safetensors import StoredTensor
 
 Float32s = NDArray[np.float32]
 ReadRows = Callable[[int, int], Float32s]
+Convert = Callable[[NDArray[Any], Float32s], None]
 
 _STEP = 1 << 18  # elements converted at a time: both sides of the conversion stay in a core's cache
+FP8 = "F8_E4M3"
 _STORED: dict[str, np.dtype[Any]] = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
@@ -27,7 +29,7 @@ def tensor_source(stored: StoredTensor) -> TensorSource:
     """Make a stored tensor readable row by row; Unsupported for a type that holds no plain weights."""
     if stored.dtype not in _STORED:
         raise Unsupported(
-            f"{stored.path.name} stores tensor {stored.name!r} as {stored.dtype}; mixcli supports {', '.join(_STORED)}: "
+            f"{stored.path.name} stores tensor {stored.name!r} as {stored.dtype}; mixcli supports {', '.join(_STORED)} and {FP8}: "
             "use the original, unquantized checkpoint."
         )
     shape = stored.shape or (1,)
@@ -42,21 +44,28 @@ def _reader(stored: StoredTensor, n_columns: int) -> ReadRows:
 
     def read(start: int, stop: int) -> Float32s:
         rows = np.empty((stop - start, n_columns), np.float32)
-        flat = rows.reshape(-1)
-        with stored.path.open("rb", buffering=0) as file:
-            file.seek(stored.offset + start * n_columns * dtype.itemsize)
-            if stored.dtype == "F32" and sys.byteorder == "little":
-                _fill(file.readinto, flat, stored.path)
-                return rows
-            buffer = np.empty(min(_STEP, flat.size), dtype)
-            for at in range(0, flat.size, _STEP):
-                part = flat[at : at + _STEP]
-                raw = buffer[: part.size]
-                _fill(file.readinto, raw, stored.path)
-                widen(stored.dtype, raw, part)
+        read_stored(stored, dtype, start, rows, lambda raw, part: widen(stored.dtype, raw, part))
         return rows
 
     return read
+
+
+def read_stored(
+    stored: StoredTensor, dtype: np.dtype[Any], start: int, rows: Float32s, convert: Convert
+) -> None:
+    """Fill `rows` with the rows from `start` on, read as `dtype` and converted piece by piece."""
+    flat = rows.reshape(-1)
+    with stored.path.open("rb", buffering=0) as file:
+        file.seek(stored.offset + start * rows.shape[1] * dtype.itemsize)
+        if stored.dtype == "F32" and sys.byteorder == "little":
+            _fill(file.readinto, flat, stored.path)
+            return
+        buffer = np.empty(min(_STEP, flat.size), dtype)
+        for at in range(0, flat.size, _STEP):
+            part = flat[at : at + _STEP]
+            raw = buffer[: part.size]
+            _fill(file.readinto, raw, stored.path)
+            convert(raw, part)
 
 
 def widen(dtype: str, raw: NDArray[np.generic], out: Float32s) -> None:

@@ -5,7 +5,7 @@ Every byte is a function of the arguments, on every machine and with every versi
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,13 @@ N_VOCAB = {
     "tekken-240911": 131072,
 }
 
-_DTYPES = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
+_DTYPES = {
+    "BF16": np.dtype("<u2"),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "I64": np.dtype("<i8"),
+    "F8_E4M3": np.dtype("u1"),
+}
 
 
 def bf16_values(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
@@ -49,13 +55,14 @@ def bf16_values(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
 
 
 def pack_safetensors(path: Path, arrays: Arrays, dtype: str = "BF16") -> Path:
-    """Write float32 arrays as BF16, F16 or F32; the data lies in the order given."""
+    """Write float32 arrays as BF16, F16 or F32 and bytes as FP8 (e4m3); the data lies in the order given."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     blobs, at = [], 0
     for name, array in arrays.items():
-        raw = (array.view(np.uint32) >> np.uint32(16)) if dtype == "BF16" else array
-        blob = raw.astype(_DTYPES[dtype]).tobytes()
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [at, at + len(blob)]}
+        kind = "F8_E4M3" if array.dtype == np.uint8 else dtype
+        raw = (array.view(np.uint32) >> np.uint32(16)) if kind == "BF16" else array
+        blob = raw.astype(_DTYPES[kind]).tobytes()
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [at, at + len(blob)]}
         blobs.append(blob)
         at += len(blob)
     return pack_raw_safetensors(path, json.dumps(header).encode(), b"".join(blobs))
@@ -123,8 +130,12 @@ def write_checkpoint(
     dtype: str = "BF16",
     seed: int = 1,
     config: Mapping[str, Any] | None = None,
+    change: Callable[[Arrays], Arrays] = dict,
 ) -> Path:
-    """Write a Hugging Face folder; MistralForCausalLM and LlamaForCausalLM have no experts. `config` adds to config.json."""
+    """Write a Hugging Face folder; MistralForCausalLM and LlamaForCausalLM have no experts.
+
+    `config` adds to config.json, `change` makes other tensors of the weights.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     experts = n_expert if architecture == "MixtralForCausalLM" else 0
     rows = n_vocab or N_VOCAB.get(tokenizer or "", 96)
@@ -158,7 +169,7 @@ def write_checkpoint(
     }
     write_json(folder / "config.json", written)
     arrays = {name: bf16_values(shape, seed * 1000 + i) for i, (name, shape) in enumerate(shapes.items())}
-    write_shards(folder, arrays, n_shards, dtype)
+    write_shards(folder, change(arrays), n_shards, dtype)
     if tokenizer:
         write_tokenizer(folder, tokenizer)
     return folder
@@ -177,8 +188,12 @@ def write_native(
     n_shards: int = 1,
     seed: int = 2,
     params: Mapping[str, Any] | None = None,
+    change: Callable[[Arrays], Arrays] = dict,
 ) -> Path:
-    """Write a folder in Mistral's own layout; `params` adds to params.json. Its weights are those of write_checkpoint."""
+    """Write a folder in Mistral's own layout; `params` adds to params.json, `change` makes other tensors of the weights.
+
+    Its weights are those of write_checkpoint.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = later_file(tokenizer) if tokenizer in LATER else TOKENIZERS[tokenizer]
     rows = N_TOKENS if tokenizer in LATER else N_VOCAB[tokenizer]
@@ -205,10 +220,12 @@ def write_native(
         n_vocab=rows,
         n_expert=n_expert,
     )
-    arrays = {
-        native_name(name): bf16_values(shape, seed * 1000 + i)
-        for i, (name, shape) in enumerate(shapes.items())
-    }
+    arrays = change(
+        {
+            native_name(name): bf16_values(shape, seed * 1000 + i)
+            for i, (name, shape) in enumerate(shapes.items())
+        }
+    )
     if n_shards == 1:
         pack_safetensors(folder / "consolidated.safetensors", arrays)
     for i in range(n_shards if n_shards > 1 else 0):

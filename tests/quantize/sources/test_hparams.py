@@ -138,11 +138,6 @@ def test_a_config_that_is_no_json_object_is_refused(text: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("params", "kind", "words"),
     [
-        (
-            {"quantization": {"qformat_weight": "fp8_e4m3"}},
-            Unsupported,
-            "'quantization', which mixcli does not support",
-        ),
         ({"vision_encoder": {"a": 1}}, Unsupported, "'vision_encoder'"),
         ({"moe": {"num_experts": 0, "num_experts_per_tok": 2}}, CorruptFile, "num_experts = 0; it must be"),
         ({"n_layers": None}, CorruptFile, "no n_layers; it must be"),

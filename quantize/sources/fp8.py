@@ -1,0 +1,195 @@
+"""Read FP8 weights (e4m3) together with their scales, as float32.
+
+An e4m3 byte has a sign, four bits of exponent (bias 7) and three of mantissa; 0x7F and 0xFF are NaN and nothing is infinite
+(https://arxiv.org/abs/2209.05433). A weight is its value times a scale, which one tensor, one matrix of a stack, one row or one block
+shares. Checkpoints keep scales beside the weights, under names of several styles; the scales of activations are not needed.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize.errors import CorruptFile
+from quantize.source import TensorSource
+from quantize.sources.quantization import Block
+from quantize.sources.rows import FP8, Float32s, read_stored, tensor_source, widen
+from quantize.sources.safetensors import StoredTensor
+
+ReadBytes = Callable[[StoredTensor], bytes]
+
+# (how the scale of a weight ends, how the weight ends)
+_SCALES = (
+    (".weight_scale_inv", ".weight"),
+    (".weight_scale", ".weight"),
+    (".qscale_weight", ".weight"),
+    ("_scale_inv", ""),
+)
+_UNUSED = (".input_scale", "activation_scale", ".qscale_act", ".k_scale", ".v_scale", ".q_scale")
+
+_E8M0_BIAS = 127
+_BIAS_GAP = np.float32(1 << (15 - 7))  # between the exponents of e4m3 and float16
+_NAN = 0x7F
+
+
+def weight_sources(
+    stored: Mapping[str, StoredTensor], block: Block | None, read_bytes: ReadBytes
+) -> dict[str, TensorSource]:
+    """Make the weights of a checkpoint readable, in their order; scales become part of their weights.
+
+    `block` is the (rows, columns) that share a scale, where the configuration declares it; `read_bytes` returns a small stored tensor,
+    wherever its file is. Raises CorruptFile for a scale without an FP8 weight, for an FP8 weight without a scale, and for shapes that
+    do not belong together; Unsupported for types that hold no weights.
+    """
+    scales: dict[str, StoredTensor] = {}
+    for name, tensor in stored.items():
+        if weight := _scaled_by(name, stored):
+            if weight in scales:
+                raise CorruptFile(
+                    f"{tensor.path.name}: {weight!r} has two scales, {scales[weight].name!r} and {name!r}; download it again."
+                )
+            scales[weight] = tensor
+    beside = {scale.name for scale in scales.values()}
+    sources = {}
+    for name, tensor in stored.items():
+        if name in beside or name.endswith(_UNUSED):
+            continue
+        if tensor.dtype == FP8:
+            if name not in scales:
+                raise CorruptFile(
+                    f"{tensor.path.name} stores {name!r} as FP8 and lacks its scale; download it again."
+                )
+            sources[name] = _fp8_source(tensor, _Scale(scales[name], tensor, block, read_bytes))
+            continue
+        sources[name] = tensor_source(tensor)
+        if name in scales:
+            raise CorruptFile(
+                f"{tensor.path.name} stores {name!r} as {tensor.dtype}, although {scales[name].name!r} scales it; download it again."
+            )
+    return sources
+
+
+def _scaled_by(name: str, stored: Iterable[str]) -> str | None:
+    """Return the weight that a tensor is the scale of, None for a tensor of any other kind."""
+    for ending, weight_ending in _SCALES:
+        if not name.endswith(ending):
+            continue
+        weight = name.removesuffix(ending) + weight_ending
+        if weight not in stored:
+            raise CorruptFile(f"{name!r} scales {weight!r}, which is missing; download the missing files.")
+        return weight
+    return None
+
+
+def _fp8_source(stored: StoredTensor, scale: "_Scale") -> TensorSource:
+    n_columns = stored.shape[-1]
+
+    def read(start: int, stop: int) -> Float32s:
+        rows = np.empty((stop - start, n_columns), np.float32)
+        read_stored(stored, np.dtype(np.uint8), start, rows, widen_fp8)
+        scale.apply(rows, start)
+        return rows
+
+    where = f"{stored.path.name}: {stored.name}"
+    return TensorSource(stored.name, stored.shape, FP8, read, where, file=lambda _row: stored.path)
+
+
+def widen_fp8(raw: NDArray[np.generic], out: Float32s) -> None:
+    """Convert e4m3 bytes to float32 in `out`, divided by 256, exactly; NaN stays NaN.
+
+    Shifted by seven bits the exponent and the mantissa of an e4m3 number are those of a float16 with the same bits, subnormal or not, and
+    the value is 2 ** (15 - 7) times smaller.
+    """
+    bits = np.left_shift(raw.view(np.int8), 7, dtype=np.int16)
+    bits &= np.int16(0xBF80 - 0x10000)  # the sign came along twice
+    out[:] = bits.view(np.float16)
+    magnitude = raw.view(np.uint8) & np.uint8(_NAN)
+    if magnitude.size and magnitude.max() == _NAN:
+        out[magnitude == _NAN] = np.nan
+
+
+class _Scale:
+    """The scales of one weight, read when its first row is; safe to use from several threads."""
+
+    def __init__(
+        self, scale: StoredTensor, weight: StoredTensor, block: Block | None, read_bytes: ReadBytes
+    ) -> None:
+        self._stored, self._read_bytes = scale, read_bytes
+        self._where = f"{scale.path.name}: {scale.name}"
+        self._lock = threading.Lock()
+        self._values: Float32s | None = None
+        if scale.dtype not in {"F32", "F16", "BF16", "F8_E8M0"}:
+            raise CorruptFile(
+                f"{self._where} is {scale.dtype}, which is no type of a scale; download it again."
+            )
+        if not 2 <= len(weight.shape) <= 3:
+            raise CorruptFile(
+                f"{self._where} scales {weight.name!r}, which is neither a matrix nor a stack of them; download it again."
+            )
+        self._shape = self._check_shape(weight, block)
+        self._n_rows = weight.shape[-2]
+        self._block = tuple(
+            1 if n == size else size if n == 1 else declared
+            for n, size, declared in zip(self._shape[-2:], weight.shape[-2:], block or (1, 1), strict=True)
+        )
+
+    def _check_shape(self, weight: StoredTensor, block: Block | None) -> tuple[int, ...]:
+        """Return the scale's shape with as many axes as the weight's; a scale of fewer axes belongs to the first ones."""
+        given = self._stored.shape
+        shape = given + (1,) * (len(weight.shape) - len(given))
+        in_blocks = [*weight.shape]
+        if block:
+            in_blocks[-2:] = [-(-n // size) for n, size in zip(weight.shape[-2:], block, strict=True)]
+        if len(shape) != len(weight.shape) or any(
+            n not in (1, size, blocks) for n, size, blocks in zip(shape, weight.shape, in_blocks, strict=True)
+        ):
+            raise CorruptFile(
+                f"{self._where} has the shape {list(given)}, which does not fit the weight's {list(weight.shape)}"
+                f"{f' in blocks of {list(block)}' if block else ''}; download it again."
+            )
+        return shape
+
+    def apply(self, rows: Float32s, start: int) -> None:
+        """Multiply rows [start, ...) of the weight, which `widen_fp8` made, by their scales, in place."""
+        values = self._loaded()
+        if values.size == 1:
+            rows *= values.reshape(())
+            return
+        matrix, row = np.divmod(np.arange(start, start + len(rows)), self._n_rows)
+        n_columns, (height, width) = rows.shape[1], self._block
+        scales = values[matrix if len(values) > 1 else 0, row // height]
+        if scales.shape[1] == 1:
+            rows *= scales
+        elif n_columns % width == 0:
+            blocks = rows.reshape(len(rows), -1, width)
+            blocks *= scales[:, :, None]
+        else:
+            rows *= np.repeat(scales, width, axis=1)[:, :n_columns]
+
+    def _loaded(self) -> Float32s:
+        with self._lock:
+            if self._values is None:
+                self._values = self._read()
+            return self._values
+
+    def _read(self) -> Float32s:
+        """Return (matrices or 1, row blocks, column blocks), times what `widen_fp8` divided by."""
+        dtype = self._stored.dtype
+        raw = self._read_bytes(self._stored)
+        values: Float32s
+        if dtype == "F8_E8M0":  # the exponent of a power of two; 255 is NaN
+            exponents = np.frombuffer(raw, np.uint8).astype(np.int32)
+            values = np.where(
+                exponents == 255, np.nan, np.ldexp(np.float32(1), exponents - _E8M0_BIAS)
+            ).astype(np.float32)
+        else:
+            stored = np.frombuffer(raw, {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[dtype])
+            values = np.empty(stored.size, np.float32)
+            widen(dtype, stored, values)
+        if not np.isfinite(values).all():
+            raise CorruptFile(f"{self._where} has a scale that is NaN or infinite; download it again.")
+        return (values * _BIAS_GAP).reshape(-1, *self._shape[-2:])
+
+
+__all__ = ["weight_sources", "widen_fp8"]
