@@ -26,17 +26,25 @@ from tests.quantize.converter_cases import CASES, DATA, NOT_COMPARED, digests, v
 
 # Where quantize/ means to differ: (case, key) -> why
 _NO_CONTEXT = "params.json does not say, and llama.cpp loads no file without it"
+_PRE = "llama.cpp takes this default where it is missing"
 _TEMPLATE = "a Jinja template, where the converter writes the name of a built-in one"
+_TEMPERATURE = "the converter leaves it out, although the model's own code computes it and llama.cpp can"
 _SCORES = "byte-pair tokens have none; the converter writes zeros"
 MEANT = {
     ("native-v3", "llama.context_length"): _NO_CONTEXT,
     ("native-tekken", "llama.context_length"): _NO_CONTEXT,
-    ("native-v3", "tokenizer.ggml.pre"): "llama.cpp takes this default where it is missing",
+    ("native-v3", "tokenizer.ggml.pre"): _PRE,
     ("native-v3", "tokenizer.chat_template"): _TEMPLATE,
-    ("native-tekken", "tokenizer.chat_template"): _TEMPLATE,
-    ("mistral-tekken", "tokenizer.chat_template"): _TEMPLATE,
-    ("native-tekken", "tokenizer.ggml.scores"): _SCORES,
-    ("mistral-tekken", "tokenizer.ggml.scores"): _SCORES,
+    ("native-fp8", "llama.context_length"): _NO_CONTEXT,
+    ("native-fp8", "tokenizer.ggml.pre"): _PRE,
+    ("native-fp8", "tokenizer.chat_template"): _TEMPLATE,
+    **{(case, "tokenizer.chat_template"): _TEMPLATE for case in CASES if "tekken" in case},
+    **{(case, "tokenizer.ggml.scores"): _SCORES for case in CASES if "tekken" in case},
+    **{
+        (case, f"mistral4.attention.temperature_{key}"): _TEMPERATURE
+        for case in ("mistral4", "mistral4-fp8")
+        for key in ("scale", "length")
+    },
 }
 
 
@@ -67,7 +75,11 @@ def main() -> int:
                 print(f"    {line}")
             theirs.unlink()
     if options.write and not n_bad:
-        DATA.write_text(json.dumps(kept, indent=1) + "\n")
+        before = json.loads(DATA.read_text()) if options.case else {}
+        DATA.write_text(
+            json.dumps({name: (before | kept)[name] for name in CASES if name in before | kept}, indent=1)
+            + "\n"
+        )
     return min(n_bad, 1)
 
 

@@ -16,10 +16,12 @@ from typing import Any
 from quantize.errors import CorruptFile, Unsupported
 from quantize.source import TensorSource
 from quantize.sources.byte_reader import ByteReader
+from quantize.sources.config_hparams import hparams_from_config, model_type
 from quantize.sources.folder import is_plain_name, read_json_object
 from quantize.sources.fp8 import weight_sources
-from quantize.sources.hparams import Hparams, architecture, hparams_from_config, hparams_from_params
+from quantize.sources.hparams import Hparams
 from quantize.sources.input_file import fingerprint_of, opened, pread_exactly
+from quantize.sources.params_hparams import hparams_from_params
 from quantize.sources.quantization import scale_block
 from quantize.sources.safetensors import StoredTensor, read_header
 
@@ -110,7 +112,7 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
     layout, shards = found.layout, found.shards
     config = read_json_object(folder / layout.value)
     if layout is Layout.HUGGING_FACE:
-        architecture(config, f"{folder.name}/config.json")
+        model_type(config, f"{folder.name}/config.json")
     block = scale_block(config, f"{folder.name}/{layout.value}")
     stored: dict[str, StoredTensor] = {}
     for shard in shards:

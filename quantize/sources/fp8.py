@@ -29,8 +29,6 @@ _SCALES = (
 _UNUSED = (".input_scale", "activation_scale", ".qscale_act", ".k_scale", ".v_scale", ".q_scale")
 
 _E8M0_BIAS = 127
-_BIAS_GAP = np.float32(1 << (15 - 7))  # between the exponents of e4m3 and float16
-_NAN = 0x7F
 
 
 def weight_sources(
@@ -83,12 +81,13 @@ def _scaled_by(name: str, stored: Iterable[str]) -> str | None:
 
 
 def _fp8_source(stored: StoredTensor, scale: "_Scale") -> TensorSource:
-    n_columns = stored.shape[-1]
+    def convert(raw: NDArray[np.uint8], rows: Float32s, first: int) -> None:
+        widen_fp8(raw, rows)
+        scale.apply(rows, first)
 
     def read(start: int, stop: int) -> Float32s:
-        rows = np.empty((stop - start, n_columns), np.float32)
-        read_stored(stored, np.dtype(np.uint8), start, rows, widen_fp8)
-        scale.apply(rows, start)
+        rows = np.empty((stop - start, stored.shape[-1]), np.float32)
+        read_stored(stored, np.dtype(np.uint8), start, rows, convert)
         return rows
 
     where = f"{stored.path.name}: {stored.name}"
@@ -96,17 +95,20 @@ def _fp8_source(stored: StoredTensor, scale: "_Scale") -> TensorSource:
 
 
 def widen_fp8(raw: NDArray[np.generic], out: Float32s) -> None:
-    """Convert e4m3 bytes to float32 in `out`, divided by 256, exactly; NaN stays NaN.
+    """Convert e4m3 bytes to float32 in `out`, without their scale; NaN stays NaN."""
+    np.take(_VALUES, raw, out=out, mode="wrap")  # no byte is out of range, and this mode does not look
 
-    Shifted by seven bits the exponent and the mantissa of an e4m3 number are those of a float16 with the same bits, subnormal or not, and
-    the value is 2 ** (15 - 7) times smaller.
-    """
-    bits = np.left_shift(raw.view(np.int8), 7, dtype=np.int16)
-    bits &= np.int16(0xBF80 - 0x10000)  # the sign came along twice
-    out[:] = bits.view(np.float16)
-    magnitude = raw.view(np.uint8) & np.uint8(_NAN)
-    if magnitude.size and magnitude.max() == _NAN:
-        out[magnitude == _NAN] = np.nan
+
+def _values() -> Float32s:
+    """The value of every byte."""
+    magnitude = np.arange(128)
+    exponent, mantissa = magnitude >> 3, magnitude & 7
+    values = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
+    values[0x7F] = np.nan
+    return np.concatenate([values, -values]).astype(np.float32)
+
+
+_VALUES = _values()
 
 
 class _Scale:
@@ -151,7 +153,7 @@ class _Scale:
         return shape
 
     def apply(self, rows: Float32s, start: int) -> None:
-        """Multiply rows [start, ...) of the weight, which `widen_fp8` made, by their scales, in place."""
+        """Multiply rows [start, ...) of the weight by their scales, in place."""
         values = self._loaded()
         if values.size == 1:
             rows *= values.reshape(())
@@ -174,7 +176,7 @@ class _Scale:
             return self._values
 
     def _read(self) -> Float32s:
-        """Return (matrices or 1, row blocks, column blocks), times what `widen_fp8` divided by."""
+        """Return (matrices or 1, row blocks, column blocks)."""
         dtype = self._stored.dtype
         raw = self._read_bytes(self._stored)
         values: Float32s
@@ -189,7 +191,7 @@ class _Scale:
             widen(dtype, stored, values)
         if not np.isfinite(values).all():
             raise CorruptFile(f"{self._where} has a scale that is NaN or infinite; download it again.")
-        return (values * _BIAS_GAP).reshape(-1, *self._shape[-2:])
+        return values.reshape(-1, *self._shape[-2:])
 
 
 __all__ = ["weight_sources", "widen_fp8"]

@@ -18,17 +18,20 @@ from quantize.source import TensorSource, Value, text, texts
 from quantize.sources.checkpoint import Checkpoint
 
 
-def general_metadata(checkpoint: Checkpoint, tensors: Iterable[TensorSource]) -> dict[str, Value]:
+def general_metadata(
+    checkpoint: Checkpoint, tensors: Iterable[TensorSource], architecture: str = "llama"
+) -> dict[str, Value]:
     """Return the keys from general.architecture on, in the order of llama.cpp's converter.
 
     A model card that cannot be read costs its information and nothing else.
     """
     total, once, n_expert = _parameters(tensors)
+    size = gguf.size_label(total, once, 0, n_expert)
     try:
         _check_sizes(checkpoint.folder)
-        return _keys(_load(checkpoint.folder, total), checkpoint, gguf.size_label(total, once, 0, n_expert))
+        return _keys(_load(checkpoint.folder, total), checkpoint, size, architecture)
     except Exception:  # a model card is free text, and its parsers may raise anything
-        return _keys(gguf.Metadata(), checkpoint, gguf.size_label(total, once, 0, n_expert))
+        return _keys(gguf.Metadata(), checkpoint, size, architecture)
 
 
 MAX_CARD = 1 << 20  # bytes; YAML is parsed in Python, and slowly
@@ -66,7 +69,9 @@ def _repository(folder: Path) -> str | None:
     return repository.split("--")[-1]
 
 
-def _keys(metadata: gguf.Metadata, checkpoint: Checkpoint, size_label: str) -> dict[str, Value]:
+def _keys(
+    metadata: gguf.Metadata, checkpoint: Checkpoint, size_label: str, architecture: str
+) -> dict[str, Value]:
     metadata.name = metadata.name or checkpoint.folder.absolute().name
     if upcycling := checkpoint.upcycling:
         dense = metadata.name
@@ -79,7 +84,7 @@ def _keys(metadata: gguf.Metadata, checkpoint: Checkpoint, size_label: str) -> d
         metadata.basename = metadata.finetune = metadata.version = metadata.size_label = None
     if metadata.size_label is None:
         metadata.size_label = size_label
-    writer = gguf.GGUFWriter(path=None, arch="llama")
+    writer = gguf.GGUFWriter(path=None, arch=architecture)
     writer.add_type(gguf.GGUFType.MODEL)
     metadata.set_gguf_meta_model(writer)
     return {key: _value(entry) for key, entry in writer.kv_data[0].items()}

@@ -1,6 +1,7 @@
 """Typed and bounded reads from an untrusted JSON object."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,15 @@ class Fields:
 def is_none(value: object) -> bool:
     """Return whether a configuration value means "not set", as in transformers."""
     return value is None or value is False or value in ("", "none", "None", {}, [])
+
+
+def without_none(values: Mapping[str, Any], by_number: AbstractSet[str]) -> dict[str, Any]:
+    """Return what a configuration really says: without what means "none" or "the default"; for keys `by_number` 0 and -1 mean it too."""
+    return {
+        key: value
+        for key, value in values.items()
+        if value is not None and not (key in by_number and (value is False or value in (0, -1)))
+    }
 
 
 def _said(key: str, value: object) -> str:

@@ -18,9 +18,9 @@ from quantize.sources.safetensors import StoredTensor
 
 Float32s = NDArray[np.float32]
 ReadRows = Callable[[int, int], Float32s]
-Convert = Callable[[NDArray[Any], Float32s], None]
+Convert = Callable[[NDArray[Any], Float32s, int], None]
 
-_STEP = 1 << 18  # elements converted at a time: both sides of the conversion stay in a core's cache
+_STEP = 1 << 15  # elements converted at a time: both sides of the conversion stay in a core's cache
 FP8 = "F8_E4M3"
 _STORED: dict[str, np.dtype[Any]] = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
@@ -44,7 +44,7 @@ def _reader(stored: StoredTensor, n_columns: int) -> ReadRows:
 
     def read(start: int, stop: int) -> Float32s:
         rows = np.empty((stop - start, n_columns), np.float32)
-        read_stored(stored, dtype, start, rows, lambda raw, part: widen(stored.dtype, raw, part))
+        read_stored(stored, dtype, start, rows, lambda raw, part, _: widen(stored.dtype, raw, part))
         return rows
 
     return read
@@ -53,19 +53,19 @@ def _reader(stored: StoredTensor, n_columns: int) -> ReadRows:
 def read_stored(
     stored: StoredTensor, dtype: np.dtype[Any], start: int, rows: Float32s, convert: Convert
 ) -> None:
-    """Fill `rows` with the rows from `start` on, read as `dtype` and converted piece by piece."""
-    flat = rows.reshape(-1)
+    """Fill `rows` with the rows from `start` on, read as `dtype`; `convert` gets some rows, where they belong, and the first's number."""
     with stored.path.open("rb", buffering=0) as file:
         file.seek(stored.offset + start * rows.shape[1] * dtype.itemsize)
         if stored.dtype == "F32" and sys.byteorder == "little":
-            _fill(file.readinto, flat, stored.path)
+            _fill(file.readinto, rows, stored.path)
             return
-        buffer = np.empty(min(_STEP, flat.size), dtype)
-        for at in range(0, flat.size, _STEP):
-            part = flat[at : at + _STEP]
-            raw = buffer[: part.size]
+        step = max(1, _STEP // rows.shape[1])
+        buffer = np.empty((min(step, len(rows)), rows.shape[1]), dtype)
+        for at in range(0, len(rows), step):
+            part = rows[at : at + step]
+            raw = buffer[: len(part)]
             _fill(file.readinto, raw, stored.path)
-            convert(raw, part)
+            convert(raw, part, start + at)
 
 
 def widen(dtype: str, raw: NDArray[np.generic], out: Float32s) -> None:
@@ -77,7 +77,7 @@ def widen(dtype: str, raw: NDArray[np.generic], out: Float32s) -> None:
 
 
 def _fill(readinto: Callable[[memoryview], int | None], array: NDArray[np.generic], path: Path) -> None:
-    view = array.view(np.uint8).data
+    view = array.reshape(-1).view(np.uint8).data
     while view:
         n = readinto(view)
         if not n:

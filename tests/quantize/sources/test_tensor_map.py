@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from quantize.source import TensorSource
 from quantize.sources.checkpoint import open_checkpoint
-from quantize.sources.hparams import Hparams, hparams_from_config
+from quantize.sources.config_hparams import hparams_from_config
+from quantize.sources.hparams import Hparams
 from quantize.sources.hparams_metadata import hparams_metadata
 from quantize.sources.rope import interleave_halves, rope_factors, split_pairs
 from quantize.sources.rows import Float32s
@@ -143,7 +144,7 @@ def test_llama3_frequencies_are_kept_blended_or_divided() -> None:
 def test_yarn_and_linear_stretching_become_metadata() -> None:
     def keys(scaling: dict[str, Any]) -> dict[str, Any]:
         config = {"architectures": ["MistralForCausalLM"], "rope_scaling": scaling}
-        found = hparams_metadata(hparams_from_config(config))
+        found = hparams_metadata(hparams_from_config(config), 32000)
         return {k.removeprefix("llama.rope.scaling."): v.value for k, v in found.items() if "scaling" in k}
 
     assert keys({"type": "linear", "factor": 4}) == {"type": "linear", "factor": 4.0}

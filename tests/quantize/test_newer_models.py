@@ -1,0 +1,70 @@
+"""The newer Mistral models, converted: llama.cpp answers as the checkpoint does, and the bytes are those of its own tools."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from quantize.ggml_types import GGMLQuantizationType
+from quantize.sources.checkpoint import open_checkpoint
+from quantize.sources.model_source import model_source
+from tests.quantize.tiny import write_gguf
+from tests.support.fp8 import Style
+from tests.support.newer_checkpoints import (
+    write_large3,
+    write_mistral3,
+    write_mistral4,
+    write_native_ministral3,
+)
+from tests.support.reference_model import ReferenceModel
+
+FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": None}}
+BLOCKS = {"type": "float", "num_bits": 8, "block_structure": [16, 16]}
+COMPRESSED = {
+    "quant_method": "compressed-tensors",
+    "format": "float-quantized",
+    "config_groups": {"group_0": {"weights": BLOCKS}},
+}
+
+MODELS: dict[str, Callable[[Path], Path]] = {
+    "Mistral Small 3": lambda folder: write_mistral3(folder, kind="mistral"),
+    "Ministral 3": write_mistral3,
+    "Ministral 3, native": write_native_ministral3,
+    "Ministral 3, FP8": lambda folder: write_mistral3(folder, change=Style().apply, **FP8),
+    "Mistral Small 4": write_mistral4,
+    "Mistral Small 4, single experts": lambda folder: write_mistral4(folder, n_dense=1, stacked=False),
+    "Mistral Small 4, FP8": lambda folder: write_mistral4(folder, change=Style("matrix").apply, **FP8),
+    "Mistral Large 3": write_large3,
+    "Mistral Large 3, FP8": lambda folder: write_large3(
+        folder, change=Style((16, 16), "weight_scale", None).apply, quantization=COMPRESSED
+    ),
+}
+
+
+def answer(path: Path, tokens: list[int]) -> NDArray[np.float32]:
+    """llama.cpp's logits at every position, everything in float32."""
+    from llama_cpp import GGML_TYPE_F32, Llama
+
+    llama = Llama(
+        str(path), n_ctx=64, n_threads=1, logits_all=True, type_k=GGML_TYPE_F32, type_v=GGML_TYPE_F32, verbose=False
+    )  # fmt: skip
+    llama.eval(tokens)
+    found = llama.scores[: len(tokens)].copy()
+    llama.close()
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_llama_cpp_answers_as_the_checkpoint_does(name: str, tmp_path: Path) -> None:
+    """Over three times the context that YaRN stretches, so that its ramp and attention's temperature count."""
+    folder = MODELS[name](tmp_path / "m")
+    model = model_source(open_checkpoint(folder))
+    path = tmp_path / "m.gguf"
+    write_gguf(model, path, {tensor.name: GGMLQuantizationType.F32 for tensor in model.tensors}, "F32")
+    reference = ReferenceModel.open(folder)
+    tokens = reference.continued([1, *range(3000, 3000 + 37 * 50, 50)], 10)
+    expected, found = reference.logits(tokens), answer(path, tokens)
+    assert list(found[37:-1].argmax(-1)) == tokens[38:]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * expected.std())
