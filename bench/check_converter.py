@@ -38,7 +38,11 @@ MEANT = {
     ("native-fp8", "llama.context_length"): _NO_CONTEXT,
     ("native-fp8", "tokenizer.ggml.pre"): _PRE,
     ("native-fp8", "tokenizer.chat_template"): _TEMPLATE,
-    **{(case, "tokenizer.chat_template"): _TEMPLATE for case in CASES if "tekken" in case},
+    **{
+        (case, "tokenizer.chat_template"): _TEMPLATE
+        for case in CASES
+        if "tekken" in case and "large3" not in case
+    },
     **{(case, "tokenizer.ggml.scores"): _SCORES for case in CASES if "tekken" in case},
     **{
         (case, f"mistral4.attention.temperature_{key}"): _TEMPERATURE

@@ -80,6 +80,15 @@ class TensorSource:
     def n_elements(self) -> int:
         return self.n_rows * self.shape[-1]
 
+    @property
+    def files(self) -> "set[Path]":
+        """The files that rows are read from; the matrices of a stack may lie in several."""
+        if self.file is None:
+            return set()
+        step = self.shape[-2] if len(self.shape) > 2 else self.n_rows
+        found = (self.file(row) for row in range(0, self.n_rows, step))
+        return {path for path in found if path}
+
 
 @dataclass(frozen=True)
 class ModelSource:

@@ -99,9 +99,11 @@ class StreamJob:
         target = store.work_folder(self.about.name, self.type) / f"{name}-{self.type}.gguf"
         return prepare_model(self.model, target, Options(output_type=self.type, imatrix=self.imatrix))
 
-    @property
+    @cached_property
     def shards(self) -> tuple[RemoteFile, ...]:
-        return tuple(self.repo.by_name[path.name] for path in self.checkpoint.files)
+        """The files that weights are read from; those with nothing but a vision part are not fetched."""
+        read = {path for tensor in self.model.tensors for path in tensor.files}
+        return tuple(self.repo.by_name[path.name] for path in self.checkpoint.files if path in read)
 
     @cached_property
     def summary(self) -> PullPlan:

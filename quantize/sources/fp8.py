@@ -123,7 +123,7 @@ class _Scale:
         self._values: Float32s | None = None
         if scale.dtype not in {"F32", "F16", "BF16", "F8_E8M0"}:
             raise CorruptFile(
-                f"{self._where} is {scale.dtype}, which is no type of a scale; download it again."
+                f"{self._where} has the type {scale.dtype}, but scales are floating-point numbers; download it again."
             )
         if not 2 <= len(weight.shape) <= 3:
             raise CorruptFile(

@@ -106,7 +106,7 @@ def _latent_attention(read: Fields) -> LatentAttention:
 def _routing(moe: Fields) -> Routing:
     if moe.count("route_every_n", MAX_LAYERS, default=1) != 1:
         raise Unsupported(
-            f"{moe.where} has experts in every {moe.values['route_every_n']}th layer only, which llama.cpp does not compute; "
+            f"{moe.where} has experts in one of {moe.values['route_every_n']} layers only, which llama.cpp does not compute; "
             "mixcli cannot convert it."
         )
     groups = None

@@ -18,6 +18,7 @@ KEYS = [
     "architectures", "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype",
     "num_local_experts", "num_experts_per_tok", "sliding_window", "tie_word_embeddings", "quantization_config", "text_config", "hidden_act",
+    "kv_lora_rank", "q_lora_rank", "qk_rope_head_dim", "n_routed_experts", "first_k_dense_replace",
     "attention_bias", "mlp_bias", "max_window_layers", "layer_types", "partial_rotary_factor", "transformers_version", "_name_or_path", "auto_map",
 ]  # fmt: skip
 NATIVE_KEYS = [
@@ -35,6 +36,8 @@ NATIVE_KEYS = [
     "max_seq_len",
     "quantization",
     "vision_encoder",
+    "kv_lora_rank",
+    "llama_4_scaling",
     "yarn",
     "tied_embeddings",
 ]

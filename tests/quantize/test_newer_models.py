@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quantize.ggml_types import GGMLQuantizationType
-from quantize.sources.checkpoint import open_checkpoint
-from quantize.sources.model_source import model_source
-from tests.quantize.tiny import write_gguf
+from quantize.conversion import Options, convert
+from quantize.recipe import FILE_TYPES
 from tests.support.fp8 import Style
 from tests.support.newer_checkpoints import (
     write_large3,
@@ -60,11 +58,30 @@ def answer(path: Path, tokens: list[int]) -> NDArray[np.float32]:
 def test_llama_cpp_answers_as_the_checkpoint_does(name: str, tmp_path: Path) -> None:
     """Over three times the context that YaRN stretches, so that its ramp and attention's temperature count."""
     folder = MODELS[name](tmp_path / "m")
-    model = model_source(open_checkpoint(folder))
     path = tmp_path / "m.gguf"
-    write_gguf(model, path, {tensor.name: GGMLQuantizationType.F32 for tensor in model.tensors}, "F32")
+    convert(folder, path, Options(output_type="F32"))
     reference = ReferenceModel.open(folder)
     tokens = reference.continued([1, *range(3000, 3000 + 37 * 50, 50)], 10)
     expected, found = reference.logits(tokens), answer(path, tokens)
     assert list(found[37:-1].argmax(-1)) == tokens[38:]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * expected.std())
+
+
+@pytest.mark.parametrize(
+    ("name", "output_type"),
+    [
+        ("Ministral 3, FP8", "Q8_0"),
+        ("Mistral Small 4", "Q4_K_M"),
+        ("Mistral Small 4, FP8", "Q5_K_M"),
+        ("Mistral Large 3, FP8", "Q4_0"),
+    ],
+)
+def test_one_pass_is_two_steps(
+    name: str, output_type: str, tmp_path: Path, llama_quantize: Callable[..., None]
+) -> None:
+    """FP8 weights times their scales need more bits than bfloat16 has, so the first of the two steps writes float32."""
+    folder = MODELS[name](tmp_path / "m")
+    convert(folder, tmp_path / "ours.gguf", Options(output_type=output_type))
+    convert(folder, tmp_path / "f32.gguf", Options(output_type="F32"))
+    llama_quantize(tmp_path / "f32.gguf", tmp_path / "theirs.gguf", FILE_TYPES[output_type])
+    assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()

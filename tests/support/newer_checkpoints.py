@@ -160,6 +160,7 @@ def write_mistral4(
     n_layer: int = 2,
     n_dense: int = 0,
     stacked: bool = True,
+    n_shards: int = 2,
     change: Change = dict,
     **config: Any,
 ) -> Path:
@@ -186,7 +187,7 @@ def write_mistral4(
         for name, shape in shapes.items()
     }
     vision = {f"model.{name}": shape for name, shape in VISION.items()}
-    write_shards(folder, change(arrays_of(vision | renamed, 4)), 2)
+    write_shards(folder, change(arrays_of(vision | renamed, 4)), n_shards)
     if not smol:
         shutil.copy(later_file("v15"), folder / "tekken.json")
     return folder
@@ -263,7 +264,8 @@ def write_large3(
     }
     arrays = change(arrays_of(shapes | (NATIVE_VISION if images else {}), 5))
     pack_safetensors(folder / "consolidated.safetensors", arrays)
-    shutil.copy(later_file("v13"), folder / "tekken.json")
+    shutil.copy(later_file("v15"), folder / "tekken.json")
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0]['content'] }}")
     return folder
 
 
@@ -289,7 +291,7 @@ def write_native_ministral3(folder: Path, *, n_layer: int = 2, change: Change = 
     write_json(folder / "params.json", written)
     shapes = NATIVE_VISION | {native_name(name): shape for name, shape in _dense(n_layer, N_TOKENS).items()}
     pack_safetensors(folder / "consolidated.safetensors", change(arrays_of(shapes, 6)))
-    shutil.copy(later_file("v13"), folder / "tekken.json")
+    shutil.copy(later_file("v11"), folder / "tekken.json")
     return folder
 
 

@@ -26,7 +26,9 @@ from quantize.conversion import open_model
 from tests.conftest import Runner
 from tests.support import hub_server, small_gguf
 from tests.support.checkpoints import write_checkpoint
+from tests.support.fp8 import Style
 from tests.support.hub_server import StandIn
+from tests.support.newer_checkpoints import write_mistral4
 
 NAME, COMMIT = "org/tiny-mixtral", "d" * 40
 N_SHARDS = 8
@@ -161,6 +163,37 @@ def test_a_dry_run_knows_the_result_to_the_byte(hub: StandIn, repo, source: Sour
     assert summary["download"] == sum(source.shards.values())
     assert summary["disk"] == source.size + sum(sorted(source.shards.values())[-2:])
     assert sum(seen.sent for seen in hub.downloads()) < 1 << 20
+
+
+def test_fp8_shards_are_quantized_as_they_come(
+    hub: StandIn, pull, mixcli: Runner, home: Path, tmp_path: Path
+) -> None:
+    """Also where a weight and its scale lie in two shards, and without the shards that have only a vision part."""
+    fp8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": None}}
+    folder = write_mistral4(
+        tmp_path / "models--org--tiny-small4/snapshots" / COMMIT,
+        n_shards=17,
+        change=Style("matrix").apply,
+        **fp8,
+    )
+    place = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    scales = {name: name.removesuffix("_scale_inv") for name in place if name.endswith("_scale_inv")}
+    apart = [name for name, weight in scales.items() if place[name] != place[weight]]
+    seeing = {shard for name, shard in place.items() if "vision" in name or "projector" in name}
+    unused = seeing - {shard for name, shard in place.items() if "language_model" in name}
+    assert apart and unused
+    target = tmp_path / "full.gguf"
+    convert(folder, target, Options(output_type="Q5_K_M"))
+    hub.add("org/tiny-small4", {path.name: path.read_bytes() for path in folder.iterdir()}, commit=COMMIT)
+    summary = json.loads(pull("org/tiny-small4", "--quant", "Q5_K_M", "--dry-run", "--json").stdout)
+    wanted = sum((folder / shard).stat().st_size for shard in {*place.values()} - unused)
+    assert (summary["size"], summary["download"]) == (target.stat().st_size, wanted)
+    done = pull("org/tiny-small4", "--quant", "Q5_K_M")
+    assert done.returncode == 0, done.stderr
+    assert "3 tensors of its vision part left out" in done.stderr
+    (model,) = json.loads(mixcli("list", "--json").stdout)
+    assert model["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
+    assert shards_here(home) == []
 
 
 def test_without_a_type_the_one_that_suits_is_made(hub: StandIn, repo, pull) -> None:

@@ -161,7 +161,7 @@ def instead(name: str, array: Any) -> Any:
         ),
         (instead(S, np.ones((32, 16, 1), np.float32)), r"has the shape \[32, 16, 1\], which does not fit"),
         (instead(S, np.full((), np.inf, np.float32)), "has a scale that is NaN or infinite"),
-        (instead(S, random_bytes((), 1)), "is F8_E4M3, which is no type of a scale"),
+        (instead(S, random_bytes((), 1)), "has the type F8_E4M3, but scales are"),
         (instead(f"{W.removesuffix('weight')}qscale_weight", np.ones((), np.float32)), "has two scales"),
     ],
 )

@@ -138,7 +138,7 @@ def test_a_config_that_is_no_json_object_is_refused(text: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("params", "kind", "words"),
     [
-        ({"vision_encoder": {"a": 1}}, Unsupported, "'vision_encoder'"),
+        ({"mamba": {"a": 1}}, Unsupported, "'mamba', which mixcli does not support"),
         ({"moe": {"num_experts": 0, "num_experts_per_tok": 2}}, CorruptFile, "num_experts = 0; it must be"),
         ({"n_layers": None}, CorruptFile, "no n_layers; it must be"),
     ],
