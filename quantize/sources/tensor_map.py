@@ -2,7 +2,7 @@
 
 Four things change on the way. Hugging Face keeps the two halves of a rotary pair apart, GGUF keeps them side by side
 (`interleave_halves`; models with latent attention have them so already). The experts of a layer become stacked tensors. Latent
-attention's kv_b is split by heads. Norms and routers stay float32. Order is that of llama.cpp's converter: the checkpoint's own, the
+attention's kv_b is split by heads, fused experts where llama.cpp has them apart. Norms and routers stay float32. Order is that of llama.cpp's converter: the checkpoint's own, the
 experts where the last of their layer stands.
 """
 
@@ -16,9 +16,9 @@ from quantize.errors import CorruptFile
 from quantize.source import TensorSource
 from quantize.sources.checkpoint import Checkpoint, Layout
 from quantize.sources.hparams import Hparams
-from quantize.sources.latent_attention import split_kv
 from quantize.sources.rope import interleave_halves, rope_factors
 from quantize.sources.rows import Float32s
+from quantize.sources.split import split_gate_up, split_kv
 from quantize.sources.tensor_names import (
     FUSED,
     STACKS,
@@ -66,6 +66,13 @@ def _converted(
     if place.kind == "attn_kv_b" and hparams.mla:
         keys, values = split_kv(tensor, hparams.n_head, hparams.mla)
         return _named(keys, replace(place, kind="attn_k_b")), _named(values, replace(place, kind="attn_v_b"))
+    if (
+        place.kind == "ffn_gate_up_exps" and not hparams.mla
+    ):  # llama.cpp has them fused with latent attention only
+        gate, up = split_gate_up(tensor)
+        return _named(gate, replace(place, kind="ffn_gate_exps")), _named(
+            up, replace(place, kind="ffn_up_exps")
+        )
     if layout is Layout.HUGGING_FACE and place.kind in ("attn_q", "attn_k") and not hparams.mla:
         tensor = interleave_halves(tensor, hparams.head_size)
     return (_named(tensor, place),)

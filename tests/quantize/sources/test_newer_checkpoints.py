@@ -10,8 +10,8 @@ import pytest
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.sources.checkpoint import open_checkpoint
 from quantize.sources.model_source import model_source
-from tests.support.broken_checkpoints import refused
-from tests.support.checkpoints import Arrays, write_json
+from tests.support.broken_checkpoints import SMALL, refused
+from tests.support.checkpoints import Arrays, write_checkpoint, write_json
 from tests.support.newer_checkpoints import (
     MLA,
     N_HEAD,
@@ -42,6 +42,40 @@ def test_keys_and_values_of_the_latent_are_cut_by_heads(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(
                     tensor.read(start, min(stop, len(rows))), rows[start:stop], strict=True
                 )
+
+
+def test_a_mixtral_whose_experts_are_stacked_is_the_same(tmp_path: Path) -> None:
+    """transformers keeps them so in memory: gate and up of all experts in one tensor, down in another."""
+
+    def stacked(arrays: Arrays) -> Arrays:
+        experts = {name: array for name, array in arrays.items() if ".experts." in name}
+        kinds = {
+            kind: np.stack([array for name, array in experts.items() if name.endswith(f"{kind}.weight")])
+            for kind in ("w1", "w2", "w3")
+        }
+        renamed = {
+            name.replace("block_sparse_moe", "mlp"): array
+            for name, array in arrays.items()
+            if name not in experts
+        }
+        return renamed | {
+            "model.layers.0.mlp.experts.gate_up_proj": np.concatenate([kinds["w1"], kinds["w3"]], 1),
+            "model.layers.0.mlp.experts.down_proj": kinds["w2"],
+        }
+
+    small = {**SMALL, "tokenizer": "v1"}
+    single, whole = (
+        {tensor.name: tensor for tensor in model_source(open_checkpoint(folder)).tensors}
+        for folder in (
+            write_checkpoint(tmp_path / "single", **small),
+            write_checkpoint(tmp_path / "stacked", **small, change=stacked),
+        )
+    )
+    assert single.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert tensor.shape == single[name].shape
+        for start, stop in ((0, tensor.n_rows), (tensor.n_rows // 3, tensor.n_rows)):
+            np.testing.assert_array_equal(tensor.read(start, stop), single[name].read(start, stop))
 
 
 def test_a_tied_output_is_left_out_as_the_converter_does(tmp_path: Path) -> None:
