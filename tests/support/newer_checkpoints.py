@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from quantize.sources.gguf_source import open_gguf
 from quantize.vocab.bpe import tokenizer_json
 from tests.support.checkpoints import (
@@ -58,7 +60,12 @@ NATIVE_VISION = {
 
 
 def arrays_of(shapes: Mapping[str, tuple[int, ...]], seed: int) -> Arrays:
-    return {name: bf16_values(shape, seed * 1000 + i) for i, (name, shape) in enumerate(shapes.items())}
+    """Random weights of a size with which attention is sharp and experts differ, so that each number of a configuration shows."""
+    arrays = {}
+    for i, (name, shape) in enumerate(shapes.items()):
+        values = bf16_values(shape, seed * 1000 + i)
+        arrays[name] = np.abs(values) * np.float32(16) if len(shape) == 1 else values * np.float32(8)
+    return arrays
 
 
 def _dense(n_layer: int, n_vocab: int) -> Shapes:
