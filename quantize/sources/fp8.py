@@ -94,7 +94,7 @@ def _fp8_source(stored: StoredTensor, scale: "_Scale") -> TensorSource:
     return TensorSource(stored.name, stored.shape, FP8, read, where, file=lambda _row: stored.path)
 
 
-def widen_fp8(raw: NDArray[np.generic], out: Float32s) -> None:
+def widen_fp8(raw: NDArray[np.uint8], out: Float32s) -> None:
     """Convert e4m3 bytes to float32 in `out`, without their scale; NaN stays NaN."""
     np.take(_VALUES, raw, out=out, mode="wrap")  # no byte is out of range, and this mode does not look
 
@@ -105,7 +105,7 @@ def _values() -> Float32s:
     exponent, mantissa = magnitude >> 3, magnitude & 7
     values = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
     values[0x7F] = np.nan
-    return np.concatenate([values, -values]).astype(np.float32)
+    return np.array([*values, *-values], np.float32)
 
 
 _VALUES = _values()
