@@ -1,5 +1,6 @@
 """mixcli imatrix: compute the importance matrix of a model."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,10 +8,10 @@ import click
 
 from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import NAME_OR_PATH, common, json_option, reading_options
+from mixcli.commands.options import NAME_OR_PATH, common, forecast_option, json_option, reading_options
 from mixcli.errors import UsageError
 from mixcli.system.console import console
-from mixcli.system.formatting import counted
+from mixcli.system.formatting import about_time, counted
 from mixcli.system.text import as_argument
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ SHOWN = 5  # experts that a note names
     help="Top up each expert that saw fewer tokens to this number with average tokens of its layer.",
 )
 @reading_options
+@forecast_option
 @json_option
 @common
 def command(
@@ -58,6 +60,7 @@ def command(
     smooth: int,
     n_chunks: int | None,
     load_options: "LoadOptions",
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Compute which columns of MODEL's matrices matter for a text, for `mixcli quantize --imatrix`.
@@ -69,8 +72,11 @@ def command(
     from mixcli.planning.launch import installed
 
     n_ctx = load_options.request.n_ctx or 0
-    stored = installed(model, load_options)
     pieces = tuple(read_pieces([path])) if path else tuple(shipped(CALIBRATION))
+    if dry_run:
+        show_forecast([model], pieces, load_options, n_chunks, as_json=as_json)
+        return
+    stored = installed(model, load_options)
     target = output or Path(f"{stored.path.stem}.imatrix.gguf")
     request = ImatrixRequest(
         pieces, path.name if path else f"mixcli-{CALIBRATION}", n_ctx, n_chunks, with_output, smooth
@@ -82,6 +88,26 @@ def command(
         console.data(_data(report))
     else:
         console.path(report.path)
+
+
+def show_forecast(
+    models: "list[str | None]",
+    pieces: "tuple[TextPiece, ...]",
+    load_options: "LoadOptions",
+    n_chunks: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print about how long models would read."""
+    from mixcli.insight.forecast import forecast, n_tokens_of
+
+    n_ctx = load_options.request.n_ctx or 0
+    n_tokens = n_tokens_of(pieces, n_ctx, n_chunks)
+    found = [forecast(model, load_options, n_ctx, n_tokens) for model in models]
+    rows = [(one.model, f"{one.n_tokens:,}", f"{one.prefill:,.0f}", about_time(one.seconds)) for one in found]
+    console.result(
+        [asdict(one) for one in found], ("MODEL", "TOKENS", "PREFILL TOK/S", "TIME"), rows, as_json=as_json
+    )
 
 
 def read_pieces(paths: "list[Path]") -> "list[TextPiece]":

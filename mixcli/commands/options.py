@@ -68,6 +68,13 @@ def model_option(command: F) -> F:
     )(command)
 
 
+forecast_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show about how long it would take here, or with --profile; read nothing. MODEL need not be installed.",
+)
+
+
 def json_option(command: F) -> F:
     """Add --json, for programs that read the output."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

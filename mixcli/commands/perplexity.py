@@ -8,8 +8,8 @@ import click
 
 from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.imatrix import read_pieces
-from mixcli.commands.options import NAME_OR_PATH, common, json_option, reading_options
+from mixcli.commands.imatrix import read_pieces, show_forecast
+from mixcli.commands.options import NAME_OR_PATH, common, forecast_option, json_option, reading_options
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     help="Compare with a larger quant of the same model, such as BF16 or Q8_0.",
 )
 @reading_options
+@forecast_option
 @json_option
 @common
 def command(
@@ -44,6 +45,7 @@ def command(
     baseline: str | None,
     n_chunks: int | None,
     load_options: "LoadOptions",
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Measure how well MODEL predicts texts: perplexity, as llama-perplexity computes it.
@@ -54,6 +56,10 @@ def command(
     from mixcli.insight.perplexity import PerplexityRequest, measure
     from mixcli.planning.launch import installed
 
+    if dry_run:
+        models = [model] if baseline is None else [model, baseline]
+        show_forecast(models, read_texts(paths), load_options, n_chunks, as_json=as_json)
+        return
     stored = installed(model, load_options)
     other = None if baseline is None else installed(baseline, load_options)
     request = PerplexityRequest(read_texts(paths), load_options.request.n_ctx or 0, n_chunks)

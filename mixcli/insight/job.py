@@ -21,11 +21,12 @@ from mixcli.store.store import StoredModel
 from mixcli.system import python_child
 from mixcli.system.console import Bar, console
 from profiles.placement import Placement
+from profiles.request import PlanRequest
 
 SILENCE = (
     3600.0  # seconds in which a child must tell something: some chunks, on a slow machine from a slow disk
 )
-N_UBATCH = 512  # as in llama.cpp's programs; GPUs that stream experts from host memory want more
+N_UBATCH = 512  # on a CPU, as in llama.cpp's programs: sums depend on it in their last digits; GPUs that stream experts want more
 ERRORS: dict[int, type[MixcliError]] = {
     error.exit_code: error for error in (UsageError, DoesNotFit, IntegrityError, NotReachable)
 }
@@ -33,15 +34,20 @@ ERRORS: dict[int, type[MixcliError]] = {
 
 def plan_reading(stored: StoredModel, load_options: LoadOptions, n_ctx: int) -> LoadPlan:
     """Return how to load a model that reads chunks of `n_ctx` tokens, some at once; DoesNotFit or IntegrityError where it cannot."""
+    request = request_of(load_options, n_ctx, _longest_text(stored))
+    return _for_reading(plan_load(stored, replace(load_options, request=request)), n_at_once(n_ctx), n_ctx)
+
+
+def request_of(load_options: LoadOptions, n_ctx: int, n_ctx_train: int) -> PlanRequest:
+    """Return what is asked of a plan for reading chunks of `n_ctx` tokens; together they may be longer than one text may be."""
     n = n_at_once(n_ctx)
-    asked = load_options.request
-    planned = max(
-        n_ctx, min(n * n_ctx, _longest_text(stored))
-    )  # together they may be longer than one text may be
-    request = replace(
-        asked, n_ctx=planned, kv=asked.kv or "f16", n_seq_max=n, purpose=f"{n * n_ctx}+1", n_ubatch=N_UBATCH
+    return replace(
+        load_options.request,
+        n_ctx=max(n_ctx, min(n * n_ctx, n_ctx_train)),
+        kv=load_options.request.kv or "f16",
+        n_seq_max=n,
+        purpose=f"{n * n_ctx}+1",
     )
-    return _for_reading(plan_load(stored, replace(load_options, request=request)), n, n_ctx)
 
 
 def _longest_text(stored: StoredModel) -> int:
@@ -52,8 +58,9 @@ def _longest_text(stored: StoredModel) -> int:
 
 
 def _for_reading(plan: LoadPlan, n: int, n_ctx: int) -> LoadPlan:
+    n_ubatch = plan.placement.n_ubatch if plan.placement.n_gpu_layers else N_UBATCH
     placement: Placement = replace(
-        plan.placement, n_ctx=n * n_ctx, n_batch=plan.placement.n_ubatch, n_seq_max=n
+        plan.placement, n_ctx=n * n_ctx, n_batch=n_ubatch, n_ubatch=n_ubatch, n_seq_max=n
     )
     smaller = plan.smaller and _for_reading(plan.smaller, n, n_ctx)
     return replace(plan, placement=placement, expected={}, smaller=smaller)

@@ -144,3 +144,16 @@ def test_a_comparison_needs_two_models(mixcli: Runner, model: Path, names: list[
     done = mixcli("compare", *(name.format(model=model) for name in names))
     assert done.returncode == 2
     assert sentence in done.stderr
+
+
+def test_a_dry_run_tells_the_time_for_a_model_and_a_machine_that_are_not_here(mixcli: Runner) -> None:
+    arguments = ("mixtral:Q4_K_M", "--profile", "rtx-4090", "--dry-run", "--json")
+    done = mixcli("perplexity", *arguments, "--baseline", "mixtral:Q8_0", "--chunks", "8")
+    assert done.returncode == 0, done.stderr
+    small, large = json.loads(done.stdout)
+    assert (small["model"], large["model"], small["n_tokens"]) == ("mixtral:Q4_K_M", "mixtral:Q8_0", 4096)
+    assert small["seconds"] == pytest.approx(4096 / small["prefill"])
+    assert 200 < large["prefill"] < small["prefill"]
+    (one,) = json.loads(mixcli("imatrix", *arguments).stdout)
+    assert one["n_tokens"] % 512 == 0
+    assert one["n_tokens"] > 4096
