@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mixcli.errors import MixcliError
 from mixcli.insight import job
-from mixcli.insight.imatrix_file import is_imatrix, read_partial, write_imatrix
+from mixcli.insight.imatrix_file import is_imatrix, is_partial, read_partial, write_imatrix
 from mixcli.insight.importance import ExpertCoverage, coverage, smoothed
 from mixcli.insight.orders import N_CTX, ImatrixOrder, TextReading
 from mixcli.insight.pieces import TextPiece
@@ -61,7 +61,8 @@ def compute(
     """
     target = output_target(target, stored.parts, stdout=NO_STDOUT)
     refuse_foreign(target, is_imatrix, "is not an importance matrix")
-    partial = target.with_name(f"{target.name}.part")
+    partial = output_target(target.with_name(f"{target.name}.part"))
+    refuse_foreign(partial, is_partial, "is not an unfinished importance matrix")
     run = _run_of(stored, request)
     lock = paths.runtime_dir() / f"{hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:16]}.lock"
     with exclusive(lock, seconds=1, what=f"computing {target.name}"):

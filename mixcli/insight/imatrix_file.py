@@ -42,6 +42,11 @@ def is_imatrix(beginning: bytes) -> bool:
     return n_entries > 0 and b".weight" in beginning[8 : 8 + max(0, min(n_name, 256))]
 
 
+def is_partial(beginning: bytes) -> bool:
+    """Return whether a file begins as `write_partial` writes it."""
+    return is_gguf(beginning) and _RUN.encode() in beginning[:4096]
+
+
 def write_imatrix(path: Path, entries: Mapping[str, Importance], n_ctx: int, dataset: str) -> None:
     """Write the file whole or not at all: llama-imatrix's .dat where the name ends so, else its GGUF. `n_ctx` are tokens of a chunk."""
     if path.suffix == ".dat":

@@ -85,10 +85,10 @@ def model_of(weights: Mapping[str, NDArray[np.float32]], fingerprint: str = "tin
     }
     if stacked is not None:
         metadata |= {"llama.expert_count": u32(stacked.shape[0]), "llama.expert_used_count": u32(2)}
-    return ModelSource(metadata, [_tensor(name, values) for name, values in weights.items()], fingerprint)
+    return ModelSource(metadata, [tensor_of(name, values) for name, values in weights.items()], fingerprint)
 
 
-def _tensor(name: str, values: NDArray[np.float32]) -> TensorSource:
+def tensor_of(name: str, values: NDArray[np.float32]) -> TensorSource:
     rows = values.reshape(-1, values.shape[-1])
     return TensorSource(name, values.shape, "F32", lambda start, stop: rows[start:stop], f"tiny: {name}")
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from mixcli.errors import MixcliError
+from mixcli.errors import DoesNotFit, MixcliError
 from mixcli.insight.compute.importance import InputSquares, sum_up
 from mixcli.insight.compute.likelihood import evaluate
 from mixcli.insight.importance import ImportanceSums
@@ -24,6 +24,12 @@ def main() -> None:
         _carry_out(order, watch)
     except MixcliError as error:
         _give_up(error)
+    except OSError as error:
+        from mixcli.system.os_errors import explain
+
+        _give_up(explain(error))
+    except MemoryError:
+        _give_up(DoesNotFit("not enough memory for the sums; close other programs, or use a smaller model"))
 
 
 def _carry_out(order: Order, watch: WorkerWatch) -> None:

@@ -62,10 +62,9 @@ def sum_up(
         note(f"resuming after {done:,} of {len(chunks):,} chunks")
     reader, saved = ChunkReader(context), time.monotonic()
     while done < len(chunks):
-        report(done, len(chunks), "")
         together = chunks[done : done + n_at_once(reading.n_ctx)]
-        for _ in reader.read(together):
-            pass
+        for step in reader.read(together):
+            report(done + len(together) * step.stop / reading.n_ctx, len(chunks), "")
         done += len(together)
         if done == len(chunks) or time.monotonic() - saved >= order.save_interval:
             write_partial(order.partial, PartialSums(order.run, done, sums.entries))

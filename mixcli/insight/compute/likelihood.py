@@ -45,9 +45,8 @@ def evaluate(
             reader.head.check(head)
         if order.write_baseline:
             writer = stack.enter_context(written(order.write_baseline, head))
-        evaluation = _Evaluation(context, reading.n_ctx)
+        evaluation = _Evaluation(context, reading.n_ctx, lambda n: report(n, len(chunks), ""))
         for start in range(0, len(chunks), n_at_once(reading.n_ctx)):
-            report(start, len(chunks), "")
             together = chunks[start : start + n_at_once(reading.n_ctx)]
             if writer:
                 for found in evaluation.distributions([ids for _, ids in together]):
@@ -84,9 +83,10 @@ def _head(model: Model, chunks: Chunks, n_ctx: int) -> BaselineHead:
 class _Evaluation:
     """Reads chunks and looks at the logits of their second halves."""
 
-    def __init__(self, context: Context, n_ctx: int) -> None:
-        self._context, self._reader = context, ChunkReader(context)
+    def __init__(self, context: Context, n_ctx: int, report: Callable[[float], None]) -> None:
+        self._context, self._reader, self._report = context, ChunkReader(context), report
         self._n_ctx, self._first = n_ctx, n_ctx // 2
+        self._n_read = 0.0  # chunks
 
     def distributions(self, chunks: Sequence[list[int]]) -> list[Distributions]:
         """Return what a baseline keeps of each chunk."""
@@ -132,6 +132,8 @@ class _Evaluation:
     def _read(self, chunks: Sequence[list[int]], take: Callable[..., None]) -> None:
         """Call `take(chunk's number, counted positions, log probabilities there, tokens that follow)` for every micro-batch."""
         for step in self._reader.read(chunks, self._first):
+            self._n_read += len(chunks) * (step.stop - step.start) / self._n_ctx
+            self._report(self._n_read)
             n = step.stop - step.first_logits
             n_counted = min(step.stop, self._n_ctx - 1) - step.first_logits  # nothing follows the last token
             if n_counted <= 0:

@@ -90,6 +90,7 @@ def test_rare_experts_are_named(mixcli: Runner, model: Path, tmp_path: Path) -> 
         (["imatrix", "{model}", "-o", "{model}"], 2, "{model}"),
         (["imatrix", "{model}", "-o", "{folder}/mine.gguf"], 2, "is not an importance matrix"),
         (["imatrix", "{model}", "-o", "-"], 2, "name a file with -o"),
+        (["imatrix", "{model}", "-o", "{folder}/x.gguf"], 2, "x.gguf.part exists and is not an unfinished importance matrix"),
         (["imatrix", "{model}", "--text", "{folder}/short.txt"], 2, "fewer than one chunk of 512"),
         (["imatrix", "{model}", "--ctx", "16"], 2, "64"),
         (["perplexity", "{model}", "--text", "{folder}/short.txt"], 2, "fewer than one chunk of 512"),
@@ -101,6 +102,7 @@ def test_bad_input_is_one_sentence(
     mixcli: Runner, model: Path, tmp_path: Path, arguments: list[str], code: int, sentence: str
 ) -> None:
     (tmp_path / "short.txt").write_text("A short text.\n")
+    (tmp_path / "x.gguf.part").write_text("My notes.\n")
     (tmp_path / "mine.gguf").write_bytes(model.read_bytes())
     if "{folder}/other.gguf" in arguments:
         tiny_model(tmp_path / "other.gguf", n_vocab=330)
