@@ -132,7 +132,7 @@ def mixcli(home: Path) -> Iterator[Runner]:
         return mixcli_process(home, args, stdin, timeout, **env)
 
     yield run
-    if home.exists():
+    if home.exists() and any(paths.runtime_dir().glob("*.sock")):
         mixcli_process(home, ["stop", "--all", "-q"])
 
 

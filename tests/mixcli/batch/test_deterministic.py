@@ -16,7 +16,7 @@ from tests.conftest import Runner
 
 pytestmark = pytest.mark.model
 
-N = 6
+N = 4
 COMMAND = [
     "--prompt",
     "Is this friendly? " * 30,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -95,6 +95,7 @@ def test_a_mid_size_mixtral_on_two_workers(
     shape = shape_of(header_of([path]))
     machine = this_machine(workers)
     subject = Subject("mid", shape, path)
+    expected: dict[str, Sequence[float]] = {}
     for mib, n_ctx, kv in [case[:3] for case in MID_CASES if case[3] == file_type]:
         request = PlanRequest(n_ctx=n_ctx, kv=kv, n_ubatch=256)
         alone = plan(shape, replace(machine, gpus=()), request)
@@ -104,8 +105,9 @@ def test_a_mid_size_mixtral_on_two_workers(
         answer = measured(subject, placement, expectation(found.ledger), logits=PROMPT)
         for one in answer.comparisons:
             assert one.off <= 0.02 or one.planned < MIB, (mib, n_ctx, kv, one)
-        expected = measured(subject, alone.placement, {}, logits=PROMPT).logits
-        assert apart(answer.logits, expected) <= NEAR, (mib, n_ctx, kv)
+        if kv not in expected:  # the length of the context changes no logits
+            expected[kv] = measured(subject, alone.placement, {}, logits=PROMPT).logits
+        assert apart(answer.logits, expected[kv]) <= NEAR, (mib, n_ctx, kv)
 
 
 @pytest.mark.slow
