@@ -278,9 +278,9 @@ class Console:
     def choose(self, question: str, answers: Mapping[str, T], *, at_end: T) -> T:
         """Ask a person on the terminal until a line is one of `answers`, in any case; `at_end` is the answer where the input ends."""
         while True:
-            sys.stderr.write(strip_controls(clean(question)))
-            sys.stderr.flush()
             try:
+                sys.stderr.write(strip_controls(clean(question)))
+                sys.stderr.flush()
                 typed = sys.stdin.readline()
             except KeyboardInterrupt:
                 sys.stderr.write("\n")

@@ -7,6 +7,7 @@ the imports. What the program imports first, and how it starts, is for the tests
 import array
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -19,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import traceback
@@ -26,11 +28,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 
 LIMIT = 60.0  # seconds for one command line
+END = 300.0  # seconds for a process that has closed its streams, or its terminal
 PRELOADED = (
     "mixcli.batch.batch",
     "mixcli.chat.loop",
@@ -47,11 +50,12 @@ PRELOADED = (
     "quantize",
     "quantize.recipe",
 )
-CONVERTING = (
-    "convert",
-    "quantize",
-)  # commands whose process has all that a conversion imports too: gguf with what it imports, and numpy
-PRELOADED_TO_CONVERT = ("quantize.conversion", "quantize.sources.model_source")
+CONVERSION = ("quantize.conversion", "quantize.sources.model_source")
+MORE = {  # what some commands import besides; it would make every other fork slower
+    "convert": CONVERSION,
+    "quantize": CONVERSION,
+    "chat": ("mixcli.chat.input", "mixcli.chat.view.markdown", "mixcli.client.process"),
+}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -84,26 +88,52 @@ def run(
     folder: Path | None = None,
 ) -> Done:
     """Run a command line with exactly this environment; stdin is a pipe."""
+    pipes = [os.pipe() for _ in range(3)]
+    theirs, ours = [pipes[0][0], pipes[1][1], pipes[2][1]], [pipes[0][1], pipes[1][0], pipes[2][0]]
+    with begin(args, env, folder or Path.cwd(), theirs) as started:
+        ended = _talked(ours, stdin, time.monotonic() + limit)
+        return KILLED if ended is None else Done(started.wait(), *ended)
+
+
+class Started:
+    """A command line that runs; it is killed when this is closed."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        connection.settimeout(END)
+        self._lines = connection.makefile("r", encoding="ascii")
+        self.pid = int(self._lines.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+        self._connection.close()
+
+    def wait(self) -> int:
+        """Wait until it has ended and return its exit code; a negative one is a signal."""
+        return int(self._lines.readline())
+
+
+def begin(
+    args: Sequence[str | bytes], env: Mapping[str, str], folder: Path, streams: Sequence[int]
+) -> Started:
+    """Start a command line with three streams, or with one that is its terminal; they are closed here."""
     asked = json.dumps(
         {
             "args": [os.fsencode(arg).hex() for arg in args],
             "env": {name: os.fsencode(value).hex() for name, value in env.items()},
-            "folder": os.fspath(folder or Path.cwd()),
+            "folder": os.fspath(folder),
         }
     ).encode()
-    pipes = [os.pipe() for _ in range(3)]
-    theirs, ours = [pipes[0][0], pipes[1][1], pipes[2][1]], [pipes[0][1], pipes[1][0], pipes[2][0]]
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(_place(bool(args) and args[0] in CONVERTING))
-        socket.send_fds(connection, [len(asked).to_bytes(8, "big")], theirs)
-        connection.sendall(asked)
-        for number in theirs:
-            os.close(number)
-        ended = _talked(ours, stdin, time.monotonic() + limit)
-        if ended is None:  # closing the connection kills it
-            return KILLED
-        code = connection.makefile("rb").read()
-    return Done(int(code), *ended)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(_place(MORE.get(os.fsdecode(args[0]), ()) if args else ()))
+    socket.send_fds(connection, [len(asked).to_bytes(8, "big")], streams)
+    connection.sendall(asked)
+    for number in streams:
+        os.close(number)
+    return Started(connection)
 
 
 def _talked(numbers: Sequence[int], stdin: bytes, end: float) -> tuple[bytes, bytes] | None:
@@ -170,12 +200,12 @@ def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
 
 
 @cache
-def _place(converting: bool) -> str:
-    """Start a process that forks, once for each process of the tests and kind of command; return where it listens."""
+def _place(more: tuple[str, ...]) -> str:
+    """Start a process that forks and has imported `more` besides, once for each process of the tests; return where it listens."""
     folder = tempfile.mkdtemp(prefix="forked-")
     place = os.path.join(folder, "s")  # noqa: PTH118 - a socket's path is short
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.forked", place, *(PRELOADED_TO_CONVERT if converting else ())],
+        [sys.executable, "-m", "tests.support.forked", place, *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "OPENBLAS_NUM_THREADS": "1"},
@@ -237,13 +267,14 @@ def _attend(connection: socket.socket) -> None:
         return
     for number in (0, 1, 2, *numbers):
         os.close(number)
+    connection.sendall(f"{pid}\n".encode())
     watched = os.pidfd_open(pid)
     ready, _, _ = select.select([watched, connection], [], [])
     if watched not in ready:  # the test waits no longer
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     with contextlib.suppress(OSError):
-        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
 
 
@@ -265,8 +296,12 @@ def _become(asked: Mapping[str, Any], numbers: "Sequence[int] | array.array[int]
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update({name: os.fsdecode(bytes.fromhex(value)) for name, value in asked["env"].items()})
-    for number, given in enumerate(numbers):
-        os.dup2(given, number)
+    if len(numbers) == 1:
+        os.setsid()
+        fcntl.ioctl(numbers[0], termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(numbers[number % len(numbers)], number)
+    for given in numbers:
         os.close(given)
     sys.argv = ["mixcli", *(os.fsdecode(bytes.fromhex(arg)) for arg in asked["args"])]
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115

@@ -3,16 +3,23 @@
 It answers what terminals answer (the cursor's position), and keeps every byte that it was sent.
 """
 
+import codecs
+import fcntl
 import os
 import re
+import select
+import struct
 import sys
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 import pexpect
 import pyte
+
+from tests.support import forked
 
 TIMEOUT = 60.0  # seconds; a busy machine is slow, and nothing here proves anything by time
 
@@ -24,6 +31,73 @@ class _Screen(pyte.HistoryScreen):
 
     def write_process_input(self, data: str) -> None:
         self.answer(data)
+
+
+def _spawned(
+    program: str, args: list[str], rows: int, columns: int, folder: Path, env: Mapping[str, str]
+) -> "pexpect.spawn[str]":
+    process: pexpect.spawn[str] = pexpect.spawn(
+        program,
+        args,
+        encoding="utf-8",
+        codec_errors="replace",
+        dimensions=(rows, columns),
+        cwd=str(folder),
+        env=env,
+    )
+    process.delaybeforesend = None
+    process.ptyproc.delayafterclose = process.ptyproc.delayafterterminate = 0.01
+    return process
+
+
+class ForkedOnTerminal:
+    """A forked command line whose controlling terminal is ours, with what is used here of pexpect's spawn."""
+
+    def __init__(
+        self, args: Sequence[str], rows: int, columns: int, folder: Path, env: Mapping[str, str]
+    ) -> None:
+        self.child_fd, theirs = os.openpty()
+        self.setwinsize(rows, columns)
+        self._started = forked.begin(args, env, folder, [theirs])
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.pid = self._started.pid
+        self.exitstatus: int | None = None
+        self.signalstatus: int | None = None
+
+    def setwinsize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.child_fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def send(self, text: str) -> int:
+        return os.write(self.child_fd, text.encode())
+
+    def read_nonblocking(self, size: int, seconds: float) -> str:
+        if not select.select([self.child_fd], [], [], seconds)[0]:
+            raise pexpect.TIMEOUT("nothing to read")
+        try:
+            raw = os.read(self.child_fd, size)
+        except OSError:  # as Linux says that nobody has the other end any longer
+            raw = b""
+        if not raw:
+            raise pexpect.EOF("it has ended")
+        return self._decoder.decode(raw)
+
+    def kill(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int | None:
+        code = self._started.wait()
+        self.exitstatus, self.signalstatus = (code, None) if code >= 0 else (None, -code)
+        return self.exitstatus
+
+    def close(self, force: bool = False) -> None:
+        """Close the terminal; a program that reads from it still has time to end only without `force`."""
+        if self.child_fd < 0:
+            return
+        if not force:
+            self.wait()
+        os.close(self.child_fd)
+        self.child_fd = -1
+        self._started.__exit__()
 
 
 class Terminal:
@@ -42,17 +116,13 @@ class Terminal:
         self._past: list[str] = []  # the lines that have left the screen
         self.screen = _Screen(columns, rows, history=100_000)
         self._stream = pyte.Stream(self.screen)
-        self.process: pexpect.spawn[str] = pexpect.spawn(
-            "/bin/sh" if shell else sys.executable,
-            ["-c", shell] if shell else ["-m", "mixcli", *args],
-            encoding="utf-8",
-            codec_errors="replace",
-            dimensions=(rows, columns),
-            cwd=str(home),
-            env={**keep, "MIXCLI_HOME": str(home), "TERM": "xterm-256color", **env},
-        )
-        self.process.delaybeforesend = None
-        self.process.ptyproc.delayafterclose = self.process.ptyproc.delayafterterminate = 0.01
+        whole = {**keep, "MIXCLI_HOME": str(home), "TERM": "xterm-256color", **env}
+        self.process: pexpect.spawn[str] | ForkedOnTerminal
+        if shell or not forked.can_fork(env):
+            command = ("/bin/sh", ["-c", shell]) if shell else (sys.executable, ["-m", "mixcli", *args])
+            self.process = _spawned(*command, rows, columns, home, whole)
+        else:
+            self.process = ForkedOnTerminal(args, rows, columns, home, whole)
         self.screen.answer = self.process.send
 
     def __enter__(self) -> "Terminal":

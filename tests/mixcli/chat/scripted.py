@@ -59,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"count": len(text.split()), "tokens": [], "max_model_len": host.n_ctx})
             return
         if self.path == "/mixcli/experts":
+            host.asked.set()
             host.unblocked.wait()
             self._json({"n_expert": 4, "n_expert_used": 2, "layers": [[6, 2, 0, 0], [4, 0, 4, 0]]})
             return
@@ -118,6 +119,7 @@ class ScriptedHost:
         self.requests: list[dict[str, Any]] = []
         self.ready = threading.Event()
         self.ready.set()
+        self.asked = threading.Event()  # a slash command has asked
         self.unblocked = threading.Event()  # what slash commands ask waits for it
         self.unblocked.set()
         self.dead = threading.Event()

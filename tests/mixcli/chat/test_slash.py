@@ -74,7 +74,7 @@ def test_ctrl_c_calls_a_command_off_and_stays(stage: Stage) -> None:
     chat.wait_for_prompt(2)
     host.unblocked.clear()
     chat.enter("/experts")
-    chat.read(0.3)
+    chat.wait_for(host.asked.is_set)
     chat.type("meanwhile")
     chat.read(0.3)
     assert "meanwhile" not in chat.text  # kept for the next prompt
