@@ -84,7 +84,7 @@ def _run(chat: ChatSession, calls: "tuple[FunctionCall, ...]") -> bool:
         text = CANCELLED
         if tools is not None and not stopped:
             try:
-                text = tools.run(call)
+                text = tools.run(call, chat.model.n_ctx)
             except KeyboardInterrupt:
                 stopped = True
         chat.conversation.add_result(call, text)

@@ -8,12 +8,14 @@ from mixcli.chat.input import other_program, typed_ahead
 from mixcli.chat.view.calls import folded, shown_call
 from mixcli.errors import UsageError
 from mixcli.system.console import console
+from mixcli.tools.toolbox import MAX_RESULT
 
 if TYPE_CHECKING:
     from mixcli.request.prompt import FunctionCall
     from mixcli.tools.toolbox import Toolbox
 
 MAX_ROUNDS = 16  # answers that call tools behind one message
+CHARACTERS = 4  # of a token, on average
 SLOW = 2.0  # seconds until a note says how a tool is stopped
 DECLINED = "The user did not allow this call."
 CANCELLED = "The user stopped this call."
@@ -39,13 +41,13 @@ class ToolRunner:
                 "--tools asks before each call, and stdin or stderr is not a terminal; pass --yes to run every call"
             )
 
-    def run(self, call: "FunctionCall") -> str:
-        """Return the text that the model gets for a call; KeyboardInterrupt where the person stops it."""
+    def run(self, call: "FunctionCall", n_ctx: int) -> str:
+        """Return the text that the model gets for a call, about half of `n_ctx` tokens at most; KeyboardInterrupt where the person stops it."""
         if not self._allows(call):
             console.note("(not run)")
             return DECLINED
         with console.if_slow(f"(running {call.name}; Ctrl-C stops it)", SLOW):
-            result = self.toolbox.call(call)
+            result = self.toolbox.call(call, n_ctx * CHARACTERS // 2 or MAX_RESULT)
         console.note(folded(result.text))
         return result.text
 

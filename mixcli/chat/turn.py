@@ -83,6 +83,7 @@ class _Progress:
         self._reason = ""
         self._accounts = Delta("")
         self._called: list[Delta] = []
+        self._calling: tuple[str, ...] = ()  # the line that names the tool whose arguments come
         view.status(status(0.0, 0, 0))
 
     def take(self, delta: Delta) -> None:
@@ -97,13 +98,14 @@ class _Progress:
             self._view.status(_reading(delta.prompt_progress))
         if delta.calls:
             self._called.append(delta)
+            self._calling = next(((f"calling {one.name}",) for one in delta.calls if one.name), self._calling)
         if delta.text or delta.reasoning or delta.calls:
             self._first = self._first or now
             self.n_pieces += 1
             if now - self._shown >= STATUS_EVERY:
                 self._shown = now
                 rate = (self.n_pieces - 1) / max(now - self._first, 1e-3)
-                self._view.status(self._status(rate, self._n_prompt, self.n_pieces))
+                self._view.status(*self._calling, self._status(rate, self._n_prompt, self.n_pieces))
 
     def calls(self) -> tuple[FunctionCall, ...]:
         """Return the tools to call; the calls of an answer that was cut off are not whole."""

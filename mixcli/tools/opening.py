@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mixcli.errors import UsageError
+from mixcli.system.console import console
 from mixcli.system.text import missing, shown
 from mixcli.tools.json_file import DefinedTools, ServerCommand, read
 from mixcli.tools.toolbox import Toolbox, ToolSource
@@ -23,9 +24,10 @@ def open_tools(words: Sequence[str], *, to_run: bool) -> Toolbox:
     with contextlib.ExitStack() as stack:
         sources: list[ToolSource] = []
         for word in words:
-            for source in _sources(word, to_run=to_run):
-                stack.callback(source.close)
-                sources.append(source)
+            with console.if_slow(f"starting the tools of {shown(word)}"):
+                for source in _sources(word, to_run=to_run):
+                    stack.callback(source.close)
+                    sources.append(source)
         stack.pop_all()
     return Toolbox(sources)
 

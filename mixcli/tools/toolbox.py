@@ -103,8 +103,8 @@ class Toolbox:
         found = self._places.get(name)
         return found[0].name if found else ""
 
-    def call(self, call: FunctionCall) -> ToolResult:
-        """Run a tool; whatever goes wrong becomes a result, but KeyboardInterrupt, which ends it."""
+    def call(self, call: FunctionCall, limit: int = MAX_RESULT) -> ToolResult:
+        """Run a tool; whatever goes wrong becomes a result, but KeyboardInterrupt, which ends it. `limit` is the longest result, in characters."""
         found = self._places.get(call.name)
         if found is None:
             hint = did_you_mean(call.name, self._places, f"the tools are {', '.join(self._places)}")
@@ -117,7 +117,7 @@ class Toolbox:
             return _failed("the arguments are not a JSON object")
         source, name = found
         try:
-            return ToolResult(_shortened(clean(source.call(name, arguments))))
+            return ToolResult(_shortened(clean(source.call(name, arguments)), limit))
         except ToolFailed as error:
             return _failed(str(error))
 
@@ -139,11 +139,11 @@ def _failed(why: str) -> ToolResult:
     return ToolResult(_shortened(clean(f"Error: {why}")), is_error=True)
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, limit: int = MAX_RESULT) -> str:
     """Return a result that a context can hold, with a word on what was left out."""
-    if len(text) <= MAX_RESULT:
+    if len(text) <= limit:
         return text
-    return f"{text[:MAX_RESULT]}\n[{len(text) - MAX_RESULT:,} more characters of the result were left out]"
+    return f"{text[:limit]}\n[{len(text) - limit:,} more characters of the result were left out]"
 
 
-__all__ = ["CALL_SECONDS", "FunctionSpec", "ToolFailed", "ToolResult", "ToolSource", "Toolbox"]
+__all__ = ["CALL_SECONDS", "MAX_RESULT", "FunctionSpec", "ToolFailed", "ToolResult", "ToolSource", "Toolbox"]

@@ -189,6 +189,16 @@ def test_a_resumed_chat_has_its_calls_and_results(stage: Stage) -> None:
     assert "tools" not in host.requests[2]
 
 
+def test_a_result_takes_half_of_the_context_at_most(stage: Stage) -> None:
+    host = stage.host(calls(("long", "{}")), ["Long."])
+    path = stage.home / "tools.py"
+    path.write_text('def long() -> str:\n    """Return much."""\n    return "x" * 5000\n')
+    args = ["chat", "-m", str(host.path), "--tools", str(path), "--yes"]
+    assert mixcli_process(stage.home, args, "Try it").returncode == 0
+    (result,) = results(host.requests[1])
+    assert result == "x" * 2000 + "\n[3,000 more characters of the result were left out]"  # of 1,000 tokens
+
+
 def test_a_pipe_cannot_be_asked(home: Path) -> None:
     home.mkdir(parents=True)
     (home / "tools.py").write_text(FILE)

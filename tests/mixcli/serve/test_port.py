@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from mixcli.serve.cors import Cors
 from mixcli.serve.gate import Gate, names_of
 from mixcli.serve.keys import KeyRing
 from mixcli.serve.limits import Limits
+from tests.conftest import Runner
 from tests.support.ports import Port, served
 
 pytestmark = pytest.mark.model
@@ -254,3 +256,13 @@ def test_a_body_that_does_not_end_is_given_up(port: Port, monkeypatch: pytest.Mo
         )
         answer = client.recv(1 << 12)
     assert answer.startswith(b"HTTP/1.1 408"), answer
+
+
+def test_the_terminal_offers_tools_to_another_server(port: Port, mixcli: Runner, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"city": {"enum": ["Ulm"]}}, "required": ["city"]}
+    (tmp_path / "tools.json").write_text(json.dumps([{"name": "weather", "parameters": schema}]))
+    tools = ["--tools", str(tmp_path / "tools.json"), "--tool-choice", "weather"]
+    done = mixcli("run", "--endpoint", f"http://127.0.0.1:{port.number}/v1", *tools, "Weather in Ulm?")
+    assert done.returncode == 0, done.stderr
+    call = json.loads(done.stdout)
+    assert (call["name"], call["arguments"]) == ("weather", {"city": "Ulm"})

@@ -1,11 +1,12 @@
 """What --tools may name, and the tools of several sources in one box."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from mixcli.errors import UsageError
+from mixcli.errors import MixcliError, UsageError
 from mixcli.request.prompt import FunctionCall
 from mixcli.tools.json_file import ServerCommand, read
 from mixcli.tools.opening import open_tools
@@ -93,6 +94,12 @@ def test_definitions_alone_cannot_be_run(tmp_path: Path) -> None:
         open_tools([str(path)], to_run=True)
     with open_tools([str(path)], to_run=False) as toolbox:
         assert toolbox.call(FunctionCall("1", "a", "{}")).text == "Error: a is only defined, in tools.json"
+
+
+def test_without_the_package_for_servers_its_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)  # as where it is not installed
+    with pytest.raises(MixcliError, match=r"is not installed; run pip install 'mixcli\[tools\]'"):
+        open_tools(["sh -c true"], to_run=True)
 
 
 def test_tools_of_the_same_name_get_a_number(tmp_path: Path) -> None:
