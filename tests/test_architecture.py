@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import file_lists
+from tests.support.schedule import LONGEST
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("mixcli", "quantize", "profiles")
@@ -356,6 +357,16 @@ def test_what_is_beyond_the_limits_would_be_seen() -> None:
     assert len(list(agreed_dictionaries("m", long))) == 1
     short = ast.parse("def f(a: dict[str, int]) -> None: ...\ndef _g() -> dict[str, Any]: ...")
     assert list(too_long("m", short)) == list(agreed_dictionaries("m", short)) == []
+
+
+def test_files_of_tests_are_no_longer_than_one_can_read() -> None:
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in (ROOT / "tests").rglob("*.py")}
+    assert {str(path): n for path, n in lengths.items() if n > MAX_FILE} == {}
+
+
+def test_the_files_that_begin_a_run_of_all_tests_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / name).exists()] == []
+    assert len(set(LONGEST)) == len(LONGEST)
 
 
 # what `mixcli --help` may import of the three packages; difflib is for names that nearly exist, json for the console

@@ -109,6 +109,7 @@ def gpu_layouts(shape: Dimensions) -> dict[str, Layout]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_compute_on_gpus_in_every_pattern(
     name: str, header_only: Callable[[str, str], Path], workers: list[str]

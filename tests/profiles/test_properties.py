@@ -100,8 +100,8 @@ quick_to_fail = settings(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
-many = settings(quick_to_fail, max_examples=500)
-some = settings(quick_to_fail, max_examples=100)
+many = settings(quick_to_fail, max_examples=300)
+some = settings(quick_to_fail, max_examples=60)
 
 
 def planned(shape: ModelShape, machine: Machine, request: PlanRequest) -> Plan | None:

@@ -17,6 +17,7 @@ from profiles.request import PREFERENCES, PlanRequest, Rule
 from tests.profiles.file_choices import GOLDEN, MACHINES, MODELS, choice, line, shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_choices_on_well_known_machines(model: str, machine: str) -> None:

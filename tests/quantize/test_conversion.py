@@ -47,6 +47,7 @@ def test_one_pass_is_two_steps(
     assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "low_bit"), [("F16", np.uint16), ("F32", np.uint32)])
 def test_wider_checkpoints_are_quantized_from_what_they_hold(
     tmp_path: Path, llama_quantize, dtype: str, low_bit: type[np.unsignedinteger]
@@ -66,6 +67,7 @@ def test_wider_checkpoints_are_quantized_from_what_they_hold(
     assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
 
 
+@pytest.mark.slow
 def test_names_of_types_are_checked(checkpoints, tmp_path: Path) -> None:
     folder, _ = checkpoints("Mixtral, tokenizer v1")
     target = tmp_path / "m.gguf"
@@ -115,6 +117,7 @@ def test_what_would_change_nothing_is_refused(checkpoints, tmp_path: Path) -> No
     assert UnusedOption.exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_dry_run_knows_the_result_to_the_byte(checkpoints, tmp_path: Path) -> None:
     folder, _ = checkpoints("Mixtral, tokenizer v1")
     plan = prepare(

@@ -17,6 +17,7 @@ def test_every_case_was_compared() -> None:
     assert KEPT.keys() == CASES.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_tensors_and_metadata_are_those_of_the_converter(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -122,6 +122,7 @@ def entries_for(weights: dict[str, np.ndarray], *, n_cols: int = 0) -> Entries:
     return entries
 
 
+@pytest.mark.slow
 def test_a_file_steers_the_quantizers_as_in_llama_quantize(tmp_path: Path, llama_quantize) -> None:
     weights = random_weights(n_ff=256)
     model = model_of(weights)
@@ -224,6 +225,7 @@ def test_an_entry_twice_a_pointer_and_a_pipe(tmp_path: Path) -> None:
         read_imatrix(tmp_path / "pipe")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest", [1e10, 1e15, 1e18, 3e38])
 @pytest.mark.parametrize("file_type", ["IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ3_S", "Q2_K", "Q4_K_M", "Q4_0"])
 def test_weights_beyond_any_block_are_a_sentence(tmp_path: Path, largest: float, file_type: str) -> None:

@@ -113,6 +113,7 @@ def test_paths_that_take_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         output_target(Path(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"my only notes", b"", b"GGUF of before"])
 def test_only_a_gguf_or_an_empty_file_is_replaced(tmp_path: Path, content: bytes) -> None:
     target = tmp_path / "notes.txt"

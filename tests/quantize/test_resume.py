@@ -100,6 +100,7 @@ def test_kill_at_twenty_random_moments(bf16: Path, clean, tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["count", "m.gguf"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_the_next_run_goes_on(bf16: Path, clean, tmp_path: Path) -> None:
     wanted, n_slabs, _ = clean
     target, count = tmp_path / "m.gguf", tmp_path / "count"

@@ -38,7 +38,11 @@ USUAL = [
 NEED_IMATRIX = {"IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "Q2_K_S"}
 WITH_IMATRIX = " with imatrix"
 CASES = [
-    *((shape, name) for shape in SHAPES for name in (*USUAL, "Q4_K_M" + WITH_IMATRIX)),
+    *(
+        pytest.param(shape, name, marks=[pytest.mark.slow] * (shape != "mixtral" or name.startswith("IQ")))
+        for shape in SHAPES
+        for name in (*USUAL, "Q4_K_M" + WITH_IMATRIX)
+    ),
     *(
         pytest.param("mixtral", name, marks=[pytest.mark.slow] * name.startswith(("IQ1", "IQ2", "IQ3")))
         for name in FILE_TYPES
@@ -98,6 +102,7 @@ def test_writes_the_bytes_of_llama_quantize(
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file_type", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "Q4_K_M with imatrix"]
 )

@@ -66,6 +66,7 @@ def texts(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_labels_in_order_with_probabilities_and_usage(
     mixcli: Runner, with_demo: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_labels_in_order_with_probabilities_and_usage(
     assert not out.with_name("out.jsonl.part").exists()
 
 
+@pytest.mark.slow
 def test_bad_records_are_error_lines_and_exit_3_and_the_rest_is_answered(
     mixcli: Runner, with_demo: Path
 ) -> None:
@@ -113,6 +115,7 @@ def test_bad_records_are_error_lines_and_exit_3_and_the_rest_is_answered(
     assert "more than --max-errors 1" in stopped.stderr
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_nothing_and_added_records_only_themselves(
     mixcli: Runner, with_demo: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +165,7 @@ def test_killed_at_ten_moments_it_ends_with_the_same_file_and_nothing_computed_t
     assert n_done() - before <= 220
 
 
+@pytest.mark.slow
 def test_a_host_that_dies_in_the_middle_is_started_again(
     mixcli: Runner, with_demo: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +182,7 @@ def test_a_host_that_dies_in_the_middle_is_started_again(
     assert all("result" in line for line in lines_of(out))
 
 
+@pytest.mark.slow
 def test_lines_come_while_the_input_goes_on(mixcli: Runner, with_demo: Path) -> None:
     process = start("batch", "-", *ASK, stdin=subprocess.PIPE)
     assert process.stdin is not None
@@ -195,6 +200,7 @@ def test_lines_come_while_the_input_goes_on(mixcli: Runner, with_demo: Path) -> 
     process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_exit_141_and_ctrl_c_130(
     mixcli: Runner, with_demo: Path, texts: Path
 ) -> None:
@@ -215,6 +221,7 @@ def test_a_reader_that_leaves_is_exit_141_and_ctrl_c_130(
     assert (process.returncode, b"Traceback" in err) == (130, False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_full_device_is_exit_4(mixcli: Runner, with_demo: Path) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123

@@ -75,6 +75,7 @@ def test_the_requests_are_in_flight_together(mixcli: Runner, serve: Serve, tmp_p
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_a_busy_server_is_asked_again(mixcli: Runner, serve: Serve, tmp_path: Path) -> None:
     source, out = texts(tmp_path / "texts.txt", 200), tmp_path / "out.jsonl"
     done = mixcli(*command(source, out, serve("0", "busy"), "-m", "quick"))
@@ -103,6 +104,7 @@ def url_of(serve: Serve, folder: Path) -> str:
     return file.read_text()
 
 
+@pytest.mark.slow
 def test_killed_at_ten_moments_it_gives_the_same_file_as_without(
     mixcli: Runner, serve: Serve, tmp_path: Path
 ) -> None:
@@ -128,6 +130,7 @@ def test_killed_at_ten_moments_it_gives_the_same_file_as_without(
     assert places == list(range(4000)), "every record was computed, and kept, once"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_an_input_without_end_is_answered_at_once_and_costs_no_memory(serve: Serve, tmp_path: Path) -> None:
     """200,000 lines are offered through a pipe; 3,000 answers are looked at."""

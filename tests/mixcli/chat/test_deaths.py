@@ -24,6 +24,7 @@ def said(home: Path, name: str) -> list[tuple[str, str, str]]:
     return [(one["role"], one["content"], one["state"]) for one in json.loads(done.stdout)["messages"]]
 
 
+@pytest.mark.slow
 def test_killing_the_front_end_keeps_what_had_arrived(stage: Stage) -> None:
     def endless() -> Iterator[str]:
         for i in itertools.count():
@@ -81,6 +82,7 @@ def test_the_host_dies_in_the_middle(stage: Stage) -> None:
     assert chat.wait_for_end() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_the_host_is_killed_and_the_next_message_loads_the_model_again(
     stage: Stage, with_demo: Path, mixcli: Runner
@@ -109,6 +111,7 @@ def test_the_host_is_killed_and_the_next_message_loads_the_model_again(
     assert chat.wait_for_end() == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_database(stage: Stage) -> None:
     """A limit on the size of files stands for the full disk: the same writes fail, in the kernel."""
     host = stage.host(["first"], ["x" * 300_000 + " second"], ["third"])
@@ -150,6 +153,7 @@ def test_a_database_that_is_none(stage: Stage) -> None:
         assert "fine" in chat.text
 
 
+@pytest.mark.slow
 def test_two_chats_at_once_share_the_database(stage: Stage) -> None:
     host = stage.host(["ok"])
     chats: list[Terminal] = [stage.chat(host) for _ in range(2)]

@@ -11,6 +11,7 @@ from tests.mixcli.chat.conftest import Stage
 pytestmark = pytest.mark.model
 
 
+@pytest.mark.slow
 def test_it_answers_and_remembers(stage: Stage, with_demo: Path, mixcli: Runner) -> None:
     chat = stage.terminal(
         "chat", "-m", "demo", "--temperature", "0", "What is the capital of France?", rows=60
@@ -37,6 +38,7 @@ def test_it_answers_and_remembers(stage: Stage, with_demo: Path, mixcli: Runner)
     assert chat.wait_for_end() == 0
 
 
+@pytest.mark.slow
 def test_a_resumed_conversation_is_known_to_the_engine(stage: Stage, with_demo: Path, mixcli: Runner) -> None:
     with stage.terminal("chat", "-m", "demo", "--temperature", "0", "--max-tokens", "20", rows=40) as chat:
         chat.wait_for_prompt(1)
@@ -56,6 +58,7 @@ def test_a_resumed_conversation_is_known_to_the_engine(stage: Stage, with_demo: 
     assert int(known) > 64, chat.text
 
 
+@pytest.mark.slow
 def test_from_a_pipe_every_line_is_a_message(mixcli: Runner, with_demo: Path) -> None:
     done = mixcli(
         "chat",
@@ -82,6 +85,7 @@ def test_an_unknown_model_ends_it_at_once(stage: Stage, mixcli: Runner) -> None:
     assert "not found" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_turn_reads_only_what_is_new(mixcli: Runner, with_demo: Path) -> None:
     """What the time to first token of a long conversation rests upon; bench.chat measures the time itself."""
     turns = [f"Tell me of the number {number}, please.\n/stats\n" for number in range(11, 23)]

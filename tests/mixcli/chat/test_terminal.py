@@ -36,6 +36,7 @@ def test_an_answer_streams_and_the_prompt_comes_back(stage: Stage) -> None:
     assert chat.wait_for_end() == 0
 
 
+@pytest.mark.slow
 def test_five_hundred_lines_are_in_the_scrollback_once_each(stage: Stage) -> None:
     host = stage.host(tokens("\n".join(LINES)))
     chat = stage.chat(host)
@@ -44,6 +45,7 @@ def test_five_hundred_lines_are_in_the_scrollback_once_each(stage: Stage) -> Non
     assert [line for line in chat.lines if line.startswith("line ")] == LINES
 
 
+@pytest.mark.slow
 def test_a_paragraph_taller_than_the_screen_loses_no_word(stage: Stage) -> None:
     words = [f"word{i}" for i in range(800)]
     host = stage.host(tokens(" ".join(words), 7))

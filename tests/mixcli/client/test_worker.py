@@ -127,6 +127,7 @@ def test_the_demos_logits_are_the_cpus(
         assert apart(together, expected) <= FAR, (mib, kv)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_the_text_is_the_cpus(mixcli: Runner, with_demo: Path, workers: tuple[str, str]) -> None:
     ask = (
@@ -154,6 +155,7 @@ def test_the_text_is_the_cpus(mixcli: Runner, with_demo: Path, workers: tuple[st
     assert "were planned" not in together.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_plan_verify_shows_both_numbers(mixcli: Runner, with_demo: Path, workers: tuple[str, str]) -> None:
     done = mixcli(
@@ -246,6 +248,7 @@ def test_a_placement_takes_its_workers_along() -> None:
     assert json.loads(placement.to_json())["workers"] == ["127.0.0.1:1", "127.0.0.1:2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "words"),
     [

@@ -16,6 +16,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "tiny-mixtral")
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_gguf_and_that_one_a_smaller_one(
     mixcli: Runner, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -36,6 +37,7 @@ def test_a_folder_becomes_a_gguf_and_that_one_a_smaller_one(
         assert mixcli(*again, "--allow-requantize").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_size_to_the_byte_and_writes_nothing(
     mixcli: Runner, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -61,6 +63,7 @@ def test_a_dry_run_tells_the_size_to_the_byte_and_writes_nothing(
     assert ", about 1 s\n" in plain.stdout
 
 
+@pytest.mark.slow
 def test_shards_are_named_as_llama_cpp_names_them(mixcli: Runner, checkpoint: Path, tmp_path: Path) -> None:
     done = mixcli("convert", str(checkpoint), "-o", str(tmp_path / "cut.gguf"), "--split-max-size", "8MB")
     assert done.returncode == 0, done.stderr
@@ -101,6 +104,7 @@ def test_a_pulled_folder_without_a_type_becomes_the_one_that_suits(mixcli: Runne
     assert model["type"] == "Q8_0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [None, "q8_0"])
 def test_a_dry_run_of_a_folder_tells_what_would_be_made(
     mixcli: Runner, home: Path, checkpoint: Path, kind: str | None

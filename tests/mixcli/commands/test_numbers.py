@@ -58,6 +58,7 @@ def refused(args: list[str]) -> Done | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("args", "values"), [*cases()])
 def test_a_number_that_is_none_is_a_sentence(
     lines: Forked, args: list[str], values: list[str], tmp_path: Path

@@ -192,6 +192,7 @@ def asked(engine: Engine, smol: Model, use: ToolUse, **sampling: object) -> list
     return outputs
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_a_model_that_must_call_calls(make_engine: Callable[..., Engine], smol: Model) -> None:
     outputs = asked(make_engine(), smol, ToolUse(TOOLS, "required", "get_weather", parallel=False))
@@ -202,6 +203,7 @@ def test_a_model_that_must_call_calls(make_engine: Callable[..., Engine], smol: 
     assert sum(bool(output.segments) for output in outputs) > 2  # they come while they are written
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_stop_texts_are_looked_for_in_content_only(make_engine: Callable[..., Engine], smol: Model) -> None:
     engine = make_engine()

@@ -140,6 +140,7 @@ def test_when_cells_run_short_the_youngest_waits_and_nothing_is_lost(
 LABELS = ["positive", "negative", "neutral", "very positive", "very negative", "very"]
 
 
+@pytest.mark.slow
 def test_label_probabilities_are_those_of_the_whole_texts(
     make_engine: MakeEngine, smol: Model, chat: ChatFormat
 ) -> None:
@@ -167,6 +168,7 @@ def test_label_probabilities_are_those_of_the_whole_texts(
     assert output.finish_reason == "stop"
 
 
+@pytest.mark.slow
 def test_labels_of_many_requests_share_their_instruction(make_engine: MakeEngine, chat: ChatFormat) -> None:
     texts = ["great", "awful", "fine", "superb", "boring", "so so", "wonderful", "terrible"]
     labels = tuple(Label(text, tuple(chat.encode_answer(text))) for text in LABELS)
@@ -186,6 +188,7 @@ def test_labels_of_many_requests_share_their_instruction(make_engine: MakeEngine
 COPY = "the cat sat on the mat and the dog lay on the rug, " * 4
 
 
+@pytest.mark.slow
 def test_drafts_change_nothing_but_the_number_of_steps(make_engine: MakeEngine, smol: Model) -> None:
     prompt = tuple(smol.vocab.tokenize(COPY * 2))
     sampling = SamplingParams(temperature=0, max_tokens=60)
@@ -209,6 +212,7 @@ def test_drafts_change_nothing_but_the_number_of_steps(make_engine: MakeEngine, 
     assert len(drafted) == 60
 
 
+@pytest.mark.slow
 def test_drafts_respect_max_tokens_stops_and_a_full_context(make_engine: MakeEngine, smol: Model) -> None:
     prompt = smol.vocab.tokenize(COPY * 2)
     for max_tokens in (1, 2, 3, 7):
@@ -229,6 +233,7 @@ def test_drafts_respect_max_tokens_stops_and_a_full_context(make_engine: MakeEng
     assert last.finish_reason == "stop"
 
 
+@pytest.mark.slow
 def test_a_text_on_disk_need_not_be_computed_by_the_next_process(
     smol: Model, chat: ChatFormat, tmp_path: Path
 ) -> None:

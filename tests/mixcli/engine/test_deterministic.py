@@ -100,6 +100,7 @@ def test_all_at_once_in_any_order_after_another_and_beside_others(
     assert warm == alone
 
 
+@pytest.mark.slow
 def test_what_they_begin_with_is_computed_once(smol: Model, alone: dict[str, Answer]) -> None:
     engine = Engine(smol, Context(smol, PLACEMENT))
     assert answers(engine, requests(smol)) == alone
@@ -117,6 +118,7 @@ def test_after_one_that_was_aborted(smol: Model, alone: dict[str, Answer]) -> No
     assert answers(engine, [second]) == {second.id: alone[second.id]}
 
 
+@pytest.mark.slow
 def test_nothing_comes_from_disk(smol: Model, alone: dict[str, Answer], tmp_path: Path) -> None:
     first = Engine(smol, Context(smol, PLACEMENT), KvStore(tmp_path, "key", 1 << 30))
     answers(first, [Request("o", prompt(smol, 1), SamplingParams(max_tokens=3), persist=True)])

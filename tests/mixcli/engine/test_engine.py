@@ -137,6 +137,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_numbers(make_engine: M
     ask(engine, [5] * 256, temperature=0)
 
 
+@pytest.mark.slow
 def test_a_full_context_ends_with_length(make_engine: MakeEngine, smol: Model) -> None:
     engine = make_engine(n_ctx=256)
     prompt = smol.vocab.tokenize("Count: one, two, three, four, one, two, three, four, one, two," * 3)
@@ -174,6 +175,7 @@ def test_abort_while_waiting_running_and_unknown(make_engine: MakeEngine, prompt
     assert text == "The capital of France is Paris."
 
 
+@pytest.mark.slow
 def test_interrupt_from_another_thread_stops_a_long_prefill(make_engine: MakeEngine) -> None:
     long = [7, 8, 9] * 300
     engine = make_engine(n_batch=1024, n_ubatch=128)

@@ -134,6 +134,7 @@ class Unbuildable(SamplingParams):
         raise LookupError("made for this test")
 
 
+@pytest.mark.slow
 def test_a_bug_in_one_request_ends_that_one(tiny: Model, capfd: pytest.CaptureFixture[str]) -> None:
     good = Request("good", COPY, GREEDY)
     alone = run(engine_on(tiny), [good])["good"]
@@ -208,6 +209,7 @@ LABEL_SETS: dict[str, list[tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LABEL_SETS)
 @pytest.mark.parametrize("n_ubatch", [256, 8, 1])
 def test_labels_larger_than_a_step_are_scored_as_in_one(tiny: Model, name: str, n_ubatch: int) -> None:

@@ -178,6 +178,7 @@ print("peak", peak, "MiB")
 """
 
 
+@pytest.mark.slow
 def test_bombs_cost_little_and_kill_nobody(smol_path: Path) -> None:
     """In a process of its own: some of these overflowed the C stack. CPU seconds, so that a busy machine does not decide."""
     done = subprocess.run(

@@ -192,6 +192,7 @@ def test_a_limit_that_is_none_is_a_sentence(
     assert open_store(smol_path, Placement()) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1 << 20, 1 << 30])
 def test_a_state_is_never_in_memory_as_a_whole(smol: Model, tmp_path: Path, limit: int) -> None:
     """Too large a state is not copied at all, another one goes to the file piece by piece."""

@@ -110,6 +110,7 @@ def test_openais_own_client_understands_it(file_host: Host) -> None:
         assert "Paris" in "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
 
+@pytest.mark.slow
 def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
     found: list[Host] = []
     threads = [threading.Thread(target=lambda: found.append(connect(name, PLACEMENT, 60))) for _ in range(4)]
@@ -128,6 +129,7 @@ def test_two_starts_at_the_same_moment_give_one_host(name: HostName) -> None:
             stop(left.pid)
 
 
+@pytest.mark.slow
 def test_keep_alive_0_leaves_nothing_behind(name: HostName) -> None:
     host = connect(name, PLACEMENT, 0)
     assert "Paris" in ask(host, QUESTION)
@@ -151,6 +153,7 @@ def test_an_asker_who_leaves_stops_the_model_and_others_go_on(file_host: Host) -
     wait_for(lambda: file_host.client.health().busy == 1)  # we ourselves
 
 
+@pytest.mark.slow
 def test_a_text_that_another_host_has_read_comes_from_the_disk(name: HostName) -> None:
     text = " ".join(f"word{i}" for i in range(60))
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1, "persist": True}
@@ -162,6 +165,7 @@ def test_a_text_that_another_host_has_read_comes_from_the_disk(name: HostName) -
     assert [usage.cached_tokens for usage in usages] == [0, usages[0].prompt_tokens - 1]
 
 
+@pytest.mark.slow
 def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
     assert host.process is not None
     os.kill(host.process.pid, signal.SIGTERM)
@@ -169,6 +173,7 @@ def test_sigterm_lets_it_end_by_itself(host: Host) -> None:
     assert not host.name.socket.exists()
 
 
+@pytest.mark.slow
 def test_sigterm_tells_those_whose_answers_take_too_long(host: Host) -> None:
     def whole() -> None:
         with pytest.raises(Busy, match="was stopped before the answer was complete") as refusal:
@@ -189,6 +194,7 @@ def test_sigterm_tells_those_whose_answers_take_too_long(host: Host) -> None:
     assert host.process.wait(15) == 0
 
 
+@pytest.mark.slow
 def test_a_host_that_leaves_does_not_take_its_successors_socket_away(host: Host, name: HostName) -> None:
     def nobody_listens() -> bool:
         try:
@@ -209,6 +215,7 @@ def test_a_host_that_leaves_does_not_take_its_successors_socket_away(host: Host,
     successor.release()
 
 
+@pytest.mark.slow
 def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Host, name: HostName) -> None:
     stream = host.client.chat(ChatBody(whole=LONG))
     next(delta for delta in stream if delta.text)
@@ -221,6 +228,7 @@ def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Hos
     again.release()
 
 
+@pytest.mark.slow
 def test_a_load_that_fails_is_told_with_its_reason(home: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(64))

@@ -74,6 +74,7 @@ def peak(host: Host) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
 
 
+@pytest.mark.slow
 def test_a_word_of_60_mb_is_refused_at_once_and_a_stream_goes_on(host: Host) -> None:
     before = peak(host)
     with Stream(host) as stream:
@@ -110,6 +111,7 @@ def heavy_schema(n: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_what_is_prepared_does_not_hold_up_what_streams(host: Host) -> None:
     with Stream(host) as stream:
         text = "".join(chr(97 + i * i % 23) for i in range(1_000_000))
@@ -148,6 +150,7 @@ def test_who_leaves_while_a_request_is_prepared_takes_nobody_along(host: Host) -
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_bodies_are_bounded_one_by_one_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """In process: 413 for one that is too long, announced or not; 503 while too much is held; and all is given back."""
     release = asyncio.Event()

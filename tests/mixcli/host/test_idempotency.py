@@ -144,6 +144,7 @@ def post(host: Host, body: dict[str, Any], key: str, client: str = "") -> tuple[
     )
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_over_the_wire(host: Host) -> None:
     _, first = post(host, body_of("One"), "k")
@@ -176,6 +177,7 @@ def test_two_at_once_are_computed_once(host: Host) -> None:
     assert host.client.health().counts.n_requests_done == before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_a_stream_with_a_key_is_the_same_stream_again(host: Host) -> None:
     def stream(key: str, **fields: Any) -> tuple[str | None, bytes]:

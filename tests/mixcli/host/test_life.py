@@ -42,6 +42,7 @@ def paused(pid: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 @model
 def test_a_stopped_host_is_listed_at_once_and_goes_on_afterwards(host: Host) -> None:
     with paused(host.pid):
@@ -116,6 +117,7 @@ def test_a_zombie_is_not_alive(name: HostName) -> None:
         parent.stdout.close()
 
 
+@pytest.mark.slow
 @model
 def test_sigterm_ends_a_long_stream_and_the_second_one_everything(host: Host, name: HostName) -> None:
     stream = host.client.chat(ChatBody(whole={**LONG, "ignore_eos": True}))
@@ -129,6 +131,7 @@ def test_sigterm_ends_a_long_stream_and_the_second_one_everything(host: Host, na
         list(stream)
 
 
+@pytest.mark.slow
 @model
 def test_visitors_who_come_and_go_leave_no_lock_behind(name: HostName) -> None:
     """Many attach during the load and leave at random moments; then the host answers, and ends after its keep-alive."""
@@ -177,6 +180,7 @@ def test_a_state_that_many_wait_for_is_not_locked_by_those_who_leave() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @model
 def test_a_load_whose_client_dies_is_given_up(name: HostName) -> None:
     held: list[Host] = []

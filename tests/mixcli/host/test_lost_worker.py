@@ -97,6 +97,7 @@ def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_a_load_is_not_frozen_by_a_worker(frozen: str, name: HostName) -> None:
     with started(name, frozen) as client:
@@ -106,6 +107,7 @@ def test_a_load_is_not_frozen_by_a_worker(frozen: str, name: HostName) -> None:
         raise_error(last.error)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_an_answer_is_not_frozen_by_a_worker(
     worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
@@ -121,6 +123,7 @@ def test_an_answer_is_not_frozen_by_a_worker(
             list(stream)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_the_routing_of_an_answer_is_not_frozen_by_a_worker(
     worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
@@ -137,6 +140,7 @@ def test_the_routing_of_an_answer_is_not_frozen_by_a_worker(
             client.experts(told)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
     worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName

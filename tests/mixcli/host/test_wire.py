@@ -116,6 +116,7 @@ def test_a_bad_field_is_named(host: Host, fields: dict[str, Any], param: str) ->
     assert error["message"]
 
 
+@pytest.mark.slow
 def test_progress_comes_before_the_text(host: Host) -> None:
     text = " ".join(f"word{i}" for i in range(200))
     found = events(
@@ -158,6 +159,7 @@ def test_logprobs_are_openais(host: Host) -> None:
         assert one["logprob"] == one["top_logprobs"][0]["logprob"], "temperature 0 takes the likeliest"
 
 
+@pytest.mark.slow
 def test_a_conversation_that_is_too_long_is_refused_or_shortened_as_asked(host: Host) -> None:
     turns = [
         message
@@ -199,6 +201,7 @@ def test_routing_of_an_answer(host: Host) -> None:
     assert post(host, "/mixcli/experts", {"messages": messages[:1]}, 400)["error"]["param"] == "messages"
 
 
+@pytest.mark.slow
 def test_thirty_two_askers_at_once_get_their_own_answers(host: Host) -> None:
     before = host.client.health().counts.n_requests_done
     answers: dict[int, str] = {}
@@ -256,6 +259,7 @@ def vanish(path: Path, sent: bytes, awaited: bytes) -> None:
         time.sleep(0.005 if sent else 0)
 
 
+@pytest.mark.slow
 def test_clients_who_vanish_at_any_moment_cost_nothing(host: Host) -> None:
     def held() -> tuple[int, ...]:
         state = host.client.health()

@@ -31,6 +31,7 @@ def measuring(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_what_a_plan_needs_is_measured_once_and_remembered(measuring: Path) -> None:
     assert cpu_rates.known_rates() == HostRates()
     said: list[str] = []
@@ -47,6 +48,7 @@ def test_what_a_plan_needs_is_measured_once_and_remembered(measuring: Path) -> N
     assert len(said) == 1
 
 
+@pytest.mark.slow
 def test_a_profile_that_was_detected_has_them(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_rates, "COMMON", ("Q4_0",))
     folder = measuring / "config/profiles"
@@ -171,6 +173,7 @@ def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.Mo
     assert entry == {**SOUND, "busy": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_file", [False, True])
 def test_what_cannot_be_remembered_is_used_all_the_same(
     measuring: Path, is_file: bool, monkeypatch: pytest.MonkeyPatch

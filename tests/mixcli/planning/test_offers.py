@@ -64,6 +64,7 @@ def test_without_any_model_the_catalogs_best_and_the_demo_are_offered() -> None:
     assert words.endswith("`mixcli pull demo` makes a small one offline")
 
 
+@pytest.mark.slow
 def test_the_offer_is_made_for_what_was_asked() -> None:
     assert "Q3_K_L" in offer("mixtral", "rtx-4090", 4096)
     assert "Q3_K_L" not in offer("mixtral", "rtx-4090", 32768), "its context takes room on the card"
@@ -118,6 +119,7 @@ def test_show_tells_what_a_catalog_name_is_before_it_is_pulled(mixcli: Runner) -
     assert mixcli("show", "org/repo").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_plan_without_a_name_is_for_the_default_or_the_catalogs_best(
     mixcli: Runner, tmp_path: Path
 ) -> None:

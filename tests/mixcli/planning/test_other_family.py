@@ -47,6 +47,7 @@ def test_a_plan_in_host_memory_is_what_is_taken(family: str, tmp_path: Path) -> 
     check_against_a_load(subject, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", family_gguf.FAMILIES)
 def test_a_plan_with_gpus_is_what_is_taken(family: str, tmp_path: Path, workers: list[str]) -> None:
     path = family_gguf.write(family, tmp_path / "tiny.gguf")

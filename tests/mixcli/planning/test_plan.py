@@ -86,6 +86,7 @@ def test_people_see_bars_flags_and_what_else_fits(mixcli: Runner) -> None:
         assert words in done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> None:
     ask = ("plan", "mixtral", "--profile", "rtx-3090")
     plan = json.loads(mixcli(*ask, "--json", "--prefer", "quality").stdout)
@@ -113,6 +114,7 @@ def test_without_a_type_all_are_planned_and_one_is_chosen(mixcli: Runner) -> Non
         assert mixcli(*named, "--prefer", "speed").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_row_has_the_numbers_of_its_type_and_what_nothing_reaches_is_refused(mixcli: Runner) -> None:
     rows = json.loads(mixcli("plan", "mixtral", "--profile", "rtx-4090", "--json").stdout)["types"]
     named = json.loads(mixcli("plan", "mixtral:Q8_0", "--profile", "rtx-4090", "--json").stdout)

@@ -236,6 +236,7 @@ def test_kill_at_twenty_random_moments(hub: StandIn, start_pull, home: Path) -> 
     assert again <= 20 * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_it_and_keeps_the_part(hub: StandIn, start_pull, home: Path, signal_: int) -> None:
     hub.pause = 0.02
@@ -251,6 +252,7 @@ def test_an_interrupt_ends_it_and_keeps_the_part(hub: StandIn, start_pull, home:
     assert part_size(home) >= 2 * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 4])
 def test_several_pulls_are_one_download(hub: StandIn, start_pull, home: Path, n: int) -> None:
     hub.pause = 0.01
@@ -262,6 +264,7 @@ def test_several_pulls_are_one_download(hub: StandIn, start_pull, home: Path, n:
     assert sum(seen.sent for seen in hub.downloads()) <= len(MODEL) + (n - 1) * MIB, "headers, and one body"
 
 
+@pytest.mark.slow
 def test_when_the_holder_dies_the_waiter_goes_on(hub: StandIn, start_pull, home: Path) -> None:
     hub.pause = 0.02
     holder = start_pull(NAME)

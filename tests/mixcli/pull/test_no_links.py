@@ -72,6 +72,7 @@ def test_a_gguf_is_stored_once_and_removed(
     assert len(hub.downloads()) == n_fetched
 
 
+@pytest.mark.slow
 def test_what_huggingface_hub_stored_without_links_is_taken_and_kept(
     hub: StandIn, pull: Callable[..., object], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

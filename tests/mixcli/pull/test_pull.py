@@ -92,6 +92,7 @@ def test_without_a_type_all_are_planned_and_the_one_that_suits_is_chosen(hub: St
     assert all(0 < row["decode"][0] < row["decode"][1] and row["on_offer"] for row in summary["types"])
 
 
+@pytest.mark.slow
 def test_a_dry_run_has_the_choice_in_the_shape_of_a_plan(hub: StandIn, pull, mixcli: Runner) -> None:
     ask = ("mixtral", "--profile", "rtx-4090", "--ctx", "16384")
     planned = json.loads(mixcli("plan", *ask, "--json").stdout)
@@ -157,6 +158,7 @@ def test_what_a_card_can_do_decides_and_is_said_before_a_byte_is_fetched(hub: St
     assert sum(seen.sent for seen in hub.downloads()) < 30 << 20, "only headers were read"
 
 
+@pytest.mark.slow
 def test_the_best_type_that_is_not_there_can_be_made(hub: StandIn, pull) -> None:
     add_mixtral(hub, "org/both", "Q5_K_M", "Q4_K_M", more={"model.safetensors": b"x", "config.json": b"{}"})
     add_mixtral(hub, "org/alone", "Q5_K_M", "Q4_K_M")
@@ -193,6 +195,7 @@ def test_a_dry_run_tells_and_keeps_nothing(hub: StandIn, pull, home: Path) -> No
     assert sum(seen.sent for seen in hub.downloads()) < 3 << 20, "more than headers were read"
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_catalog_name_needs_no_network(hub: StandIn, pull) -> None:
     asked = ("--dry-run", "--json", "--profile", "rtx-4090", "--offline")
     summary = json.loads(pull("mixtral", *asked).stdout)

@@ -78,6 +78,7 @@ def test_every_model_of_the_catalog_has_dimensions_that_make_its_parameters() ->
 SMALL_4_REFUSED = {"rtx-3060-12gb"}  # with 32 GB of RAM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "profile", ["rtx-3090", "rtx-4090", "rtx-5090", "2x3090", "cpu", "rtx-3060-12gb", "rtx-4060-ti-16gb"]
 )
@@ -112,6 +113,7 @@ def test_search_plans_for_a_profile(mixcli: Runner) -> None:
     assert chosen["bytes_on_gpus"] + chosen["bytes_in_memory"] == chosen["size"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked", [("--ctx", "32768"), ("--vram", "12GiB", "--ram", "20GiB"), ("--kv", "q8_0")]
 )

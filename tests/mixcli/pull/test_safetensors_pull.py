@@ -97,6 +97,7 @@ def peak_of(home: Path) -> Iterator[Callable[[], int]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_the_result_is_that_of_a_plain_conversion(
     hub: StandIn, repo, source: Source, pull, mixcli: Runner, home: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_an_importance_matrix_weighs_as_in_a_plain_conversion(
         assert f"{NAME}:Q3_K_M is already installed; to quantize it again with --imatrix" in again.stderr
 
 
+@pytest.mark.slow
 def test_shards_are_kept_when_that_is_wanted_or_when_they_are_somebody_elses(
     repo, source: Source, pull, mixcli: Runner, home: Path
 ) -> None:
@@ -196,6 +198,7 @@ def test_fp8_shards_are_quantized_as_they_come(
     assert shards_here(home) == []
 
 
+@pytest.mark.slow
 def test_without_a_type_the_one_that_suits_is_made(hub: StandIn, repo, pull) -> None:
     assert pull(NAME, "--quant", "Q4_O").returncode == 2
     assert hub.downloads() == []
@@ -207,6 +210,7 @@ def test_without_a_type_the_one_that_suits_is_made(hub: StandIn, repo, pull) -> 
     assert {row["type"] for row in summary["types"]} == set(BITS)
 
 
+@pytest.mark.slow
 def test_the_command_that_is_offered_for_a_better_type_makes_it_in_one_pass(
     hub: StandIn, source: Source, pull, mixcli: Runner, tmp_path: Path
 ) -> None:
@@ -236,6 +240,7 @@ def test_the_command_that_is_offered_for_a_better_type_makes_it_in_one_pass(
     )
 
 
+@pytest.mark.slow
 def test_the_catalogs_weights_are_quantized_when_that_is_asked_for(
     hub: StandIn, source: Source, pull, mixcli: Runner
 ) -> None:
@@ -273,6 +278,7 @@ def test_kill_at_ten_moments(hub: StandIn, repo, source: Source, start_pull, hom
     assert again <= 10 * (1 << 20)
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_a_shard_arrives(hub: StandIn, repo, start_pull, home: Path) -> None:
     hub.pause = 0.02
     process = start_pull(NAME, "--quant", "Q4_K_M", "-q")
@@ -286,6 +292,7 @@ def test_an_interrupt_while_a_shard_arrives(hub: StandIn, repo, start_pull, home
     assert time.monotonic() - asked < 2
 
 
+@pytest.mark.slow
 def test_a_shard_that_stays_wrong_ends_it_and_keeps_the_work(
     hub: StandIn, repo, source: Source, pull, home: Path
 ) -> None:
@@ -340,6 +347,7 @@ def test_only_pickles(hub: StandIn, pull) -> None:
     assert "neither GGUF nor safetensors" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_in_the_middle(
     hub: StandIn, repo, source: Source, pull, online, home: Path
 ) -> None:

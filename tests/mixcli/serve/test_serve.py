@@ -44,6 +44,7 @@ def served(mixcli: Runner, with_demo: Path) -> Iterator[Served]:
         server.process.communicate()
 
 
+@pytest.mark.slow
 def test_the_end_of_the_context_is_told(mixcli: Runner, with_demo: Path) -> None:
     """An answer that reaches it is cut with finish_reason length; a prompt beyond it is a 400; the next request works."""
     server = Served("--port", "0", n_ctx=256)
@@ -80,6 +81,7 @@ def test_the_end_of_the_context_is_told(mixcli: Runner, with_demo: Path) -> None
         server.process.communicate()
 
 
+@pytest.mark.slow
 def test_it_serves_clients_and_nobody_else_and_drains(served: Served) -> None:
     status, answer = served.ask("POST", "/v1/chat/completions", QUESTION)
     assert status == 200
@@ -117,6 +119,7 @@ def test_it_serves_clients_and_nobody_else_and_drains(served: Served) -> None:
     wait_for(lambda: hosts() == [], 20)
 
 
+@pytest.mark.slow
 def test_who_hangs_up_stops_the_model(served: Served) -> None:
     endless = json.dumps({**STORY, "max_tokens": 900, "stream": True}).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -127,6 +130,7 @@ def test_who_hangs_up_stops_the_model(served: Served) -> None:
     wait_for(lambda: served.ask("GET", "/health")[1]["n_running"] == 0, 20)
 
 
+@pytest.mark.slow
 def test_a_model_that_dies_is_started_again(served: Served) -> None:
     (host,) = hosts()
     os.kill(host.pid, signal.SIGKILL)
@@ -136,6 +140,7 @@ def test_a_model_that_dies_is_started_again(served: Served) -> None:
     assert hosts()[0].pid != host.pid
 
 
+@pytest.mark.slow
 def test_a_stream_whose_model_dies_ends_with_an_error_event(served: Served) -> None:
     body = json.dumps({**STORY, "max_tokens": 900, "stream": True, "ignore_eos": True})
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)) as connection:
@@ -151,6 +156,7 @@ def test_a_stream_whose_model_dies_ends_with_an_error_event(served: Served) -> N
     assert (code, "Traceback" in err) == (0, False), err
 
 
+@pytest.mark.slow
 def test_openais_own_client_and_our_batch_get_the_same_answers_through_it(
     mixcli: Runner, served: Served, tmp_path: Path
 ) -> None:
@@ -190,6 +196,7 @@ def test_the_key_is_demanded_where_others_can_reach_it(mixcli: Runner, with_demo
         assert "short" not in done.stderr.replace("MIXCLI_API_KEY has 5", "")
 
 
+@pytest.mark.slow
 def test_with_a_key_it_is_reached_by_each_address_that_it_prints(mixcli: Runner, with_demo: Path) -> None:
     """At all addresses of the machine, with a key that no child has in its environment; the model is an argument."""
     key = "a-key-that-no-child-sees"
@@ -259,6 +266,7 @@ def test_a_port_in_use_is_one_sentence_before_anything_is_loaded(mixcli: Runner,
     assert hosts() == []
 
 
+@pytest.mark.slow
 def test_an_idempotency_key_belongs_to_one_api_key_and_one_body(served: Served) -> None:
     story = {**STORY, "temperature": 1.5, "max_tokens": 8}
     first = served.ask("POST", "/v1/chat/completions", story, Idempotency_Key="1", Authorization="Bearer a")
@@ -274,6 +282,7 @@ def test_an_idempotency_key_belongs_to_one_api_key_and_one_body(served: Served) 
     assert (status, refusal["error"]["code"]) == (409, "idempotency_key_reused")
 
 
+@pytest.mark.slow
 def test_a_look_loads_nothing_and_a_request_does(served: Served, mixcli: Runner) -> None:
     """`mixcli stop` while serve runs ends at once, though serve is the parent of the process; what serve says afterwards is no new load."""
     begin = time.monotonic()
@@ -309,6 +318,7 @@ def test_half_a_request_has_a_deadline_and_costs_nothing_afterwards(served: Serv
     assert served.ask("GET", "/health")[0] == 200
 
 
+@pytest.mark.slow
 def test_the_second_signal_ends_at_once(served: Served) -> None:
     endless = json.dumps({**STORY, "max_tokens": 900, "stream": True}).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"

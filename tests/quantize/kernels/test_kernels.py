@@ -42,6 +42,7 @@ def assert_same(name: str, rows: NDArray[np.float32], imatrix: NDArray[np.float3
     assert np.flatnonzero((ours != theirs).any(axis=1)).tolist() == [], "rows that differ"
 
 
+@pytest.mark.slow
 @every_type
 @with_and_without
 def test_bytes_are_the_librarys(name: str, weighted: bool) -> None:
@@ -72,6 +73,7 @@ _sub_block = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.lists(_sub_block, min_size=16, max_size=16), weight=st.floats(0, 100, width=32))
 def test_blocks_that_nobody_thought_of(data: list[list[float]], weight: float) -> None:
@@ -195,6 +197,7 @@ def ask(tmp_path: Path) -> Callable[..., bool]:
     return answer
 
 
+@pytest.mark.slow
 def test_compiled_code_and_verdict_are_kept(ask: Callable[..., bool], tmp_path: Path) -> None:
     assert ask()
     (verdicts,) = tmp_path.glob("mixcli/kernels/*/verdicts.json")

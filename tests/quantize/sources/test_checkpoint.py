@@ -278,6 +278,7 @@ def test_a_git_lfs_pointer_is_named_as_one(tmp_path: Path, layout: Callable[...,
         assert not is_needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["config.json", "tokenizer_config.json", "tokenizer.json", "added_tokens.json", INDEX]
 )

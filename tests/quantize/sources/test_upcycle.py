@@ -77,6 +77,7 @@ def test_a_view_that_is_saved_is_the_same_model(dense: Checkpoint, tmp_path: Pat
         np.testing.assert_array_equal(one.read(0, one.n_rows), other.read(0, other.n_rows))
 
 
+@pytest.mark.slow
 def test_options_change_the_fingerprint(dense: Checkpoint) -> None:
     views = [
         upcycle(dense, 8),
@@ -114,6 +115,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return gguf, folder
 
 
+@pytest.mark.slow
 def test_a_gguf_becomes_a_folder_and_the_same_gguf_again(smollm2: tuple[Path, Path]) -> None:
     import gguf
     from gguf.quants import dequantize

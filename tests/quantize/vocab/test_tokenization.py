@@ -51,6 +51,7 @@ def test_the_corpus_is_what_it_is_said_to_be() -> None:
     assert all(mark in text for mark in "éßñè¿😀→漢") and "\U000f0000" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_text_becomes_the_reference_tokens(version: str, vocabularies: dict[str, Loaded]) -> None:
     vocab, _, reference = vocabularies[version]
@@ -86,6 +87,7 @@ def test_the_template_of_a_version_encodes_a_conversation_as_the_reference(
     assert vocab.encode(_render(metadata, conversation), special=True) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v7", "v11", "v13"])
 def test_later_versions_of_tekken_share_the_template_of_v7(version: str, tmp_path: Path) -> None:
     """No such file comes with mistral_common; one is made of an older file and the special tokens that they list."""
@@ -120,6 +122,7 @@ def _render(metadata: dict[str, Value], conversation: list[tuple[str, str]]) -> 
     return template.render(messages=messages, bos_token="<s>", eos_token="</s>", raise_exception=refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1", "v3"])
 def test_scores_come_back_from_the_merges_of_a_tokenizer_json(version: str, tmp_path: Path) -> None:
     """What transformers makes of a SentencePiece model has merges and no scores; the tokens must be the same all the same."""

@@ -161,6 +161,7 @@ def test_broken_added_tokens_are_refused(name: str, text: str, tmp_path: Path) -
         metadata(folder)
 
 
+@pytest.mark.slow
 def test_the_template_of_the_tokenizer_configuration_comes_first(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m", **TINY)
     (folder / "chat_template.jinja").write_text("from the file")
@@ -295,6 +296,7 @@ def _piece(text: bytes, score: float) -> bytes:
     return _field(1, _field(1, text) + b"\x15" + struct.pack("<f", score))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raw", "words"),
     [

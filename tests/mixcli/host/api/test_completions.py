@@ -212,6 +212,7 @@ def test_control_tokens_in_a_text_are_text_unless_the_client_wants_them(port: Po
 # a base model
 
 
+@pytest.mark.slow
 def test_a_base_model_continues_text_and_refuses_a_chat(base: Port) -> None:
     assert complete(base, prompt="", max_tokens=1)["usage"]["prompt_tokens"] == 1, "<s>"
     assert len(complete(base, prompt="Hello", max_tokens=3, ignore_eos=True)["choices"][0]["text"]) > 0

@@ -163,6 +163,7 @@ schemas = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(names, anything | schemas, max_size=6), st.booleans())
 def test_no_body_is_a_bug(fields: dict[str, Any], sound: bool) -> None:
@@ -177,6 +178,7 @@ def test_no_body_is_a_bug(fields: dict[str, Any], sound: bool) -> None:
         str(error).encode()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schemas)
 def test_no_schema_is_a_bug(schema: Any) -> None:

@@ -31,6 +31,7 @@ def document(port: Port) -> BaseSchema:
     return schema
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(
     "route", [route for route in ROUTES if route.is_public], ids=lambda route: route.path
