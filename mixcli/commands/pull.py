@@ -3,11 +3,11 @@
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from mixcli.commands.auto_imatrix import imatrix_file
 from mixcli.commands.conflicts import PLACEMENT, CheckedCommand, given
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, planning_options
 from mixcli.commands.quant_options import as_range, rule_options, show_types
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--imatrix",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Importance matrix for --quant (see `mixcli imatrix`); better small quants.",
+    type=NAME_OR_PATH,
+    metavar="FILE|auto",
+    help="Importance matrix for --quant (see `mixcli imatrix`); better small quants. auto computes it with an installed quant of MODEL.",
 )
 @click.option(
     "--name",
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     output_type: str | None,
-    imatrix: Path | None,
+    imatrix: str | None,
     name: str | None,
     rule: "Rule | None",
     load_options: "LoadOptions",
@@ -94,7 +94,7 @@ def command(
         keep_source,
         dry_run,
         tuple(sorted(given(click.get_current_context()).intersection(PLACEMENT))),
-        imatrix and imatrix.absolute(),
+        imatrix_file(imatrix, model or "", load_options),
     )
     with console.progress(f"pulling {wanted.text}") as bar:
         found = pull(wanted, target, bar.update)

@@ -23,6 +23,7 @@ from mixcli.insight.importance import Importance
 from profiles.quality import BITS
 from quantize import Options, convert
 from quantize.conversion import open_model
+from quantize.sources.gguf_header import read_header
 from tests.conftest import Runner
 from tests.support import hub_server, small_gguf
 from tests.support.checkpoints import write_checkpoint
@@ -145,6 +146,31 @@ def test_an_importance_matrix_weighs_as_in_a_plain_conversion(
         again = pull(*where, "--quant", "Q3_K_M", "--imatrix", str(matrix))
         assert again.returncode == 2
         assert f"{NAME}:Q3_K_M is already installed; to quantize it again with --imatrix" in again.stderr
+
+
+def test_an_importance_matrix_comes_from_an_installed_quant(
+    repo, source: Source, pull, mixcli: Runner, home: Path, tmp_path: Path
+) -> None:
+    asked = (NAME, "--quant", "Q3_K_M", "--imatrix")
+    done = pull(*asked, "auto")
+    assert done.returncode == 2
+    assert f"run `mixcli pull {NAME} --quant Q8_0` first" in done.stderr
+    assert "no such file" in pull(*asked, "none.gguf").stderr
+    assert pull(NAME, "--quant", "Q8_0").returncode == 0
+    computed = home / "cache/imatrix/tiny-mixtral-Q8_0.imatrix.gguf"
+    assert (
+        mixcli(
+            "imatrix", f"{NAME}:Q8_0", "--chunks", "1", "--ctx", "64", "-o", str(tmp_path / "m.gguf")
+        ).returncode
+        == 0
+    )
+    computed.parent.mkdir(parents=True)
+    (tmp_path / "m.gguf").rename(computed)  # as if by an earlier pull: reading the whole text takes a minute
+    done = pull(*asked, "auto")
+    assert done.returncode == 0, done.stderr
+    assert f"using the importance matrix that {NAME}:Q8_0 computed before" in done.stderr
+    (path,) = (row["path"] for row in json.loads(mixcli("list", "--json").stdout) if row["type"] == "Q3_K_M")
+    assert read_header(Path(path)).get("quantize.imatrix.file") == computed.name
 
 
 @pytest.mark.slow

@@ -1,0 +1,56 @@
+"""The importance matrix of `mixcli pull --imatrix auto`: computed by a quant of the same model that is installed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixcli.errors import UsageError
+from mixcli.system.console import console
+from mixcli.system.text import missing
+
+if TYPE_CHECKING:
+    from mixcli.planning.load_options import LoadOptions
+    from mixcli.store.store import StoredModel
+
+AUTO = "auto"
+
+
+def imatrix_file(said: str | None, model: str, load_options: "LoadOptions") -> Path | None:
+    """Return the file that --imatrix names; for "auto" one that is computed now, or was before, by the largest installed quant of the model.
+
+    Raises UsageError for a file that does not exist and where no quant is installed, and what loading one raises.
+    """
+    if said is None:
+        return None
+    if said != AUTO:
+        path = Path(said).absolute()
+        if not path.is_file():
+            raise UsageError(missing(said))
+        return path
+    from mixcli.insight.imatrix import ImatrixRequest, compute
+    from mixcli.insight.pieces import CALIBRATION, shipped
+    from mixcli.system import paths
+
+    stored = _largest(model)
+    target = paths.private(paths.cache_dir() / "imatrix") / f"{stored.path.stem}.imatrix.gguf"
+    if target.exists() and target.stat().st_mtime >= stored.path.stat().st_mtime:
+        console.note(f"using the importance matrix that {stored.label} computed before")
+        return target
+    request = ImatrixRequest(tuple(shipped(CALIBRATION)), f"mixcli-{CALIBRATION}")
+    with console.progress(f"reading with {stored.label} for the importance matrix") as bar:
+        report = compute(stored, request, load_options, target, bar)
+    console.note(f"computed the importance matrix with {stored.label}, from {report.n_tokens:,} tokens")
+    return target
+
+
+def _largest(model: str) -> "StoredModel":
+    from mixcli.store.reference import Reference, is_path, usable_name
+    from mixcli.store.store import models
+
+    name = usable_name(Path(model).resolve().name.lower()) if is_path(model) else Reference.parse(model).name
+    found = [one for one in models() if one.manifest and one.manifest.name == name]
+    if not found:
+        raise UsageError(
+            f"--imatrix auto computes with an installed quant of {name}, and none is installed; "
+            f"run `mixcli pull {name} --quant Q8_0` first, or pass a file of mixcli imatrix"
+        )
+    return max(found, key=lambda one: sum(part.stat().st_size for part in one.parts))
