@@ -112,7 +112,7 @@ _TEXT_TYPES = ("mistral", "ministral3", "mistral4")
 _SUPPORTED = "Mixtral, Mistral and Llama text models"
 
 # Keys for which 0 and -1 mean "none" too, as the code of these models and of their converters takes them
-_NONE_BY_NUMBER = frozenset({"head_dim", "num_key_value_heads", "vocab_size", "q_lora_rank"})
+_NONE_BY_NUMBER = frozenset({"head_dim", "num_key_value_heads", "vocab_size"})
 
 
 def model_type(config: Mapping[str, Any], where: str) -> str:
@@ -195,10 +195,11 @@ def hparams_from_config(config: Mapping[str, Any], where: str = "config.json") -
 
 
 def _defaults(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model type's defaults; heads that are set to none are as many as there are heads, not the default number."""
+    """Return a model type's defaults; heads that are set to none are as many as there are heads, and a rank that is set to none is missing."""
     defaults = dict(_DEFAULTS[kind])
-    if "num_key_value_heads" in config:
-        defaults.pop("num_key_value_heads", None)
+    for key in ("num_key_value_heads", "q_lora_rank"):
+        if key in config:
+            defaults.pop(key, None)
     if not is_none(config.get("rope_scaling")):
         defaults.pop("rope_parameters", None)
     return defaults
@@ -210,7 +211,7 @@ def _latent_attention(read: Fields) -> LatentAttention:
             f"{read.where} has rope_interleave = false, which llama.cpp does not compute; mixcli cannot convert it."
         )
     return LatentAttention(
-        q_rank=read.count("q_lora_rank", MAX_WIDTH) if "q_lora_rank" in read.values else 0,
+        q_rank=read.count("q_lora_rank", MAX_WIDTH),
         kv_rank=read.count("kv_lora_rank", MAX_WIDTH),
         head_nope=read.count("qk_nope_head_dim", MAX_WIDTH),
         head_rope=read.count("qk_rope_head_dim", MAX_WIDTH),

@@ -27,8 +27,7 @@ class RopeScaling:
 class LatentAttention:
     """Multi-head latent attention (https://arxiv.org/abs/2405.04434): queries and keys/values pass through low ranks.
 
-    A head's query and key have `head_nope` elements without and `head_rope` with rotary positions, its value has `head_v`. With `q_rank`
-    0 queries are projected at once.
+    A head's query and key have `head_nope` elements without and `head_rope` with rotary positions, its value has `head_v`.
     """
 
     q_rank: int

@@ -78,11 +78,12 @@ def _groups_and_scoring(routing: Routing) -> dict[str, Value]:
 
 
 def _latent_attention(mla: LatentAttention) -> dict[str, Value]:
-    keys = {"attention.q_lora_rank": u32(mla.q_rank)} if mla.q_rank else {}
-    keys["attention.kv_lora_rank"] = u32(mla.kv_rank)
-    keys["attention.key_length_mla"] = u32(mla.head_qk)
-    keys["attention.value_length_mla"] = u32(mla.head_v)
-    return keys
+    return {
+        "attention.q_lora_rank": u32(mla.q_rank),
+        "attention.kv_lora_rank": u32(mla.kv_rank),
+        "attention.key_length_mla": u32(mla.head_qk),
+        "attention.value_length_mla": u32(mla.head_v),
+    }
 
 
 def _routing(routing: Routing) -> dict[str, Value]:

@@ -22,7 +22,7 @@ from quantize.sources.json_fields import Fields, is_none, without_none
 NATIVE_CONTEXT = 32768  # what Mistral's models of 2023 and 2024 have and their params.json does not say
 LATENT_CONTEXT = 128_000  # what llama.cpp's converter takes for those with latent attention
 
-_NONE_BY_NUMBER = frozenset({"head_dim", "n_kv_heads", "vocab_size", "max_seq_len", "q_lora_rank"})
+_NONE_BY_NUMBER = frozenset({"head_dim", "n_kv_heads", "vocab_size", "max_seq_len"})
 _VISION = ("vision_encoder", "multimodal")
 
 
@@ -85,7 +85,9 @@ def _yarn(read: Fields) -> RopeScaling | None:
         "yarn",
         {
             "factor": stretch.number("factor"),
-            "original_max_position_embeddings": stretch.number("original_max_position_embeddings"),
+            "original_max_position_embeddings": stretch.count(
+                "original_max_position_embeddings", MAX_CONTEXT
+            ),
             "beta_fast": stretch.number("beta"),
             "beta_slow": stretch.number("alpha"),
             "log_multiplier": 0.0 if yarn.get("apply_scale") else 1.0,
@@ -95,7 +97,7 @@ def _yarn(read: Fields) -> RopeScaling | None:
 
 def _latent_attention(read: Fields) -> LatentAttention:
     return LatentAttention(
-        q_rank=read.count("q_lora_rank", MAX_WIDTH) if "q_lora_rank" in read.values else 0,
+        q_rank=read.count("q_lora_rank", MAX_WIDTH),
         kv_rank=read.count("kv_lora_rank", MAX_WIDTH),
         head_nope=read.count("qk_nope_head_dim", MAX_WIDTH),
         head_rope=read.count("qk_rope_head_dim", MAX_WIDTH),

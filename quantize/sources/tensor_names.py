@@ -82,7 +82,7 @@ SHARED = ("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 DENSE = ("ffn_gate", "ffn_up", "ffn_down")
 STACKS = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
 FUSED = ("ffn_gate_up_exps", "ffn_down_exps")
-_LATENT = ("attn_q_a", "attn_q_a_norm", "attn_q_b", "attn_kv_a_mqa", "attn_kv_a_norm")
+_LATENT = ("attn_q_a", "attn_q_a_norm", "attn_q_b", "attn_kv_a_mqa", "attn_kv_a_norm", "attn_kv_b")
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,7 @@ def kinds_of(layer: int, hparams: Hparams, *, is_bias: bool = False) -> Sequence
     if is_bias:
         dense = () if hparams.has_experts(layer) else DENSE
         return () if mla else ("attn_q", "attn_k", "attn_v", "attn_output", *dense)
-    attention: tuple[str, ...] = ("attn_q", "attn_k", "attn_v")
-    if mla:
-        attention = (*(_LATENT if mla.q_rank else ("attn_q", *_LATENT[3:])), "attn_kv_b")
+    attention: tuple[str, ...] = _LATENT if mla else ("attn_q", "attn_k", "attn_v")
     feed_forward: tuple[str, ...] = DENSE
     if hparams.has_experts(layer):
         feed_forward = ("ffn_gate_inp", *(SHARED if hparams.routing else ()))

@@ -38,8 +38,11 @@ def special_token_metadata(
     is CorruptFile.
     """
     ids = _ids_by_text(tokenizer_config, tokenizer)
+    text_config = config.get("text_config")
     for kind in _ID_KEYS:
         index = config.get(f"{kind}_token_id")
+        if index is None and isinstance(text_config, dict):
+            index = text_config.get(f"{kind}_token_id")
         if (
             isinstance(index, int) and not isinstance(index, bool) and index != -1
         ):  # -1 is an old way to say none

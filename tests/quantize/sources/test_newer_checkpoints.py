@@ -10,6 +10,7 @@ import pytest
 from quantize.errors import CorruptFile, QuantizeError, Unsupported
 from quantize.sources.checkpoint import open_checkpoint
 from quantize.sources.model_source import model_source
+from tests.quantize.vocab.small_bpe import small_bpe
 from tests.support.broken_checkpoints import SMALL, refused
 from tests.support.checkpoints import Arrays, write_checkpoint, write_json
 from tests.support.newer_checkpoints import (
@@ -104,6 +105,18 @@ def test_what_a_text_model_leaves_out_takes_the_defaults_of_its_type(tmp_path: P
     assert found.rope_scaling.parameters["factor"] == 128
 
 
+def test_ids_of_special_tokens_are_those_of_the_text_model(tmp_path: Path) -> None:
+    """But what the whole model says comes first, as in llama.cpp's converter."""
+    folder = write_mistral3(tmp_path / "m")
+    (folder / "tekken.json").unlink()
+    write_json(folder / "tokenizer.json", small_bpe())
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= {"bos_token_id": 1, "eos_token_id": 2}
+    write_json(folder / "config.json", config | {"eos_token_id": 3})
+    found = model_source(open_checkpoint(folder)).metadata
+    assert [found[f"tokenizer.ggml.{kind}_token_id"].value for kind in ("bos", "eos")] == [1, 3]
+
+
 def without(*endings: str) -> Any:
     def change(arrays: Arrays) -> Arrays:
         return {name: array for name, array in arrays.items() if not name.endswith(endings)}
@@ -152,6 +165,7 @@ def test_what_sees_is_only_left_out_of_a_model_that_sees(tmp_path: Path) -> None
         ({"rope_parameters": {**YARN, "mscale": 0.7}}, Unsupported, "mscale = 0.7, but llama.cpp only"),
         ({"rope_parameters": {"llama_4_scaling_beta": 0.1}}, Unsupported, "scales attention by position without YaRN"),
         ({"num_key_value_heads": 2}, CorruptFile, "2 key-value heads, but latent attention has one for each of the 4"),
+        ({"q_lora_rank": 0}, CorruptFile, "q_lora_rank = 0; it must be"),
         ({"qk_rope_head_dim": 7}, CorruptFile, "the odd head size 7"),
         ({"n_routed_experts": 0}, CorruptFile, "n_routed_experts = 0; it must be"),
         ({"num_experts_per_tok": 9}, CorruptFile, "num_experts_per_tok = 9; it must be a number from 1 to 8"),
@@ -182,6 +196,7 @@ OTHER_START = {"llama_4_scaling": {"original_max_position_embeddings": 99, "beta
         (OTHER_START, Unsupported, "scales attention from 99 positions on and has YaRN from 16"),
         ({"moe": {**MOE, "route_every_n": 2}}, Unsupported, "experts in one of 2 layers only"),
         ({"moe": {**MOE, "num_shared_experts": None}}, CorruptFile, "no num_shared_experts"),
+        ({"q_lora_rank": None}, CorruptFile, "no q_lora_rank"),
         ({"yarn": {**NATIVE_YARN["yarn"], "factor": "x"}}, CorruptFile, "factor = 'x'; it must be"),
     ],
 )
