@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from mixcli.errors import BadRequest
+from mixcli.errors import BadRequest, ContextOverflow
 from mixcli.host.api.chat_schema import ChatRequest
 from mixcli.host.api.events import JsonObject
 from mixcli.host.api.field_rules import FieldRule, harmless, only
@@ -269,6 +269,9 @@ class ResponsesRequest(WireModel):
         """Name the field in a BadRequest of the chat request as the client named it."""
         try:
             yield
+        except ContextOverflow as error:
+            error.param = "input"
+            raise
         except BadRequest as error:
             found = relocated(as_sent(error, RENAMED), {**self._places(), "messages": "input"})
             raise flat_tools(found) from error.__cause__

@@ -9,7 +9,7 @@ import pytest
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Usage
-from mixcli.errors import BadRequest
+from mixcli.errors import BadRequest, ContextOverflow
 from mixcli.host.api.json_body import parsed
 from mixcli.host.api.responses_response import ResponsesWriter
 from mixcli.host.api.responses_schema import ResponsesRequest
@@ -199,6 +199,12 @@ def test_a_wrong_item_is_named_by_its_place(items: list[Any], param: str, instru
         request(input=items, instructions=instructions).question()
     assert caught.value.param == param
     assert "messages" not in str(caught.value) and "tool_call" not in str(caught.value)
+
+
+def test_an_input_that_is_too_long_has_its_own_name() -> None:
+    with pytest.raises(ContextOverflow) as caught, request().named_as_sent():
+        raise ContextOverflow(9, 4)
+    assert caught.value.param == "input"
 
 
 def test_each_text_has_the_log_probabilities_of_its_tokens_alone() -> None:
