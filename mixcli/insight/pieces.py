@@ -7,6 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from mixcli.errors import UsageError
+from mixcli.system.text import shown
+
 CALIBRATION, HELD_OUT = "calibration", "held-out"
 Kind = Literal["prose", "code", "chat"]
 Turn = tuple[str, str]  # role and content
@@ -47,5 +50,22 @@ def shipped(name: str) -> list[TextPiece]:
 
 
 def from_texts(paths: Sequence[Path], texts: Sequence[str]) -> list[TextPiece]:
-    """Return a person's texts as pieces that are called as their files."""
-    return [TextPiece(path.name, "prose", text) for path, text in zip(paths, texts, strict=True)]
+    """Return a person's texts as pieces that are called as their files; UsageError for a file that comes twice."""
+    return [TextPiece(name, "prose", text) for name, text in zip(names_of(paths), texts, strict=True)]
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return the name of each file, with as many of its folders as tell it from the others; UsageError for a file that comes twice."""
+    real = [path if str(path) == "-" else path.resolve() for path in paths]
+    for n, one in enumerate(real):
+        if one in real[:n]:
+            raise UsageError(f"--text {shown(paths[n])} is given twice; name every text once")
+    whole = [path if str(path) == "-" else path.absolute() for path in paths]
+    return [_shortest(one, [other for other in whole if other != one]) for one in whole]
+
+
+def _shortest(path: Path, others: Sequence[Path]) -> str:
+    """Return the shortest end of a path that no other path ends with."""
+    ends = (path.parts[-n:] for n in range(1, len(path.parts)))
+    alone = (end for end in ends if all(other.parts[-len(end) :] != end for other in others))
+    return shown(Path(*next(alone, path.parts)))

@@ -1,11 +1,13 @@
-"""The texts that ship: what is in them, and that one is not measured on what the other was made of."""
+"""The texts that are read: what is in those that ship, and what a person's own are called."""
 
 import re
 from itertools import cycle
+from pathlib import Path
 
 import pytest
 
-from mixcli.insight.pieces import CALIBRATION, HELD_OUT, TextPiece, shipped
+from mixcli.errors import UsageError
+from mixcli.insight.pieces import CALIBRATION, HELD_OUT, TextPiece, from_texts, names_of, shipped
 
 NAMES = {"english", "french", "german", "spanish", "italian", "code", "chat"}
 
@@ -31,3 +33,12 @@ def test_no_sentence_is_in_both() -> None:
     found = [sentences(name) for name in (CALIBRATION, HELD_OUT)]
     assert min(map(len, found)) > 100
     assert found[0].isdisjoint(found[1])
+
+
+def test_files_of_one_name_are_texts_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = list(map(Path, ("a/t.txt", "b/t.txt", "x/a/t.txt", "b/u.txt", "-")))
+    names = [f"{tmp_path.name}/a/t.txt", "b/t.txt", "x/a/t.txt", "u.txt", "-"]
+    assert [piece.name for piece in from_texts(paths, names)] == names
+    with pytest.raises(UsageError, match=r"--text b/\.\./a/t\.txt is given twice; name every text once"):
+        names_of([*paths, Path("b/../a/t.txt")])
