@@ -68,4 +68,4 @@ def _shortest(path: Path, others: Sequence[Path]) -> str:
     """Return the shortest end of a path that no other path ends with."""
     ends = (path.parts[-n:] for n in range(1, len(path.parts)))
     alone = (end for end in ends if all(other.parts[-len(end) :] != end for other in others))
-    return shown(Path(*next(alone, path.parts)))
+    return str(Path(*next(alone, path.parts)))
