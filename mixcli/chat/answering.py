@@ -26,6 +26,8 @@ def say(chat: ChatSession, text: str) -> None:
     if not answer(chat):
         chat.conversation.undo()
         chat.draft, chat.files = text, files
+        if chat.talking:
+            console.note("(your message is back in the prompt)")
 
 
 def answer(chat: ChatSession) -> bool:

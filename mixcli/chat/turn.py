@@ -66,7 +66,7 @@ def take_turn(
         calls = progress.calls() if state == DONE else ()
         conversation.end(state, progress.token_ids if state == DONE else (), calls)
         view.close()
-    return Outcome(state, progress.stats(), progress.n_dropped, error, calls)
+    return Outcome(state, progress.stats(state), progress.n_dropped, error, calls)
 
 
 class _Progress:
@@ -78,7 +78,7 @@ class _Progress:
         self.token_ids: tuple[int, ...] = ()
         self._view, self._status = view, status
         self._started = time.monotonic()
-        self._first = self._shown = 0.0
+        self._first = self._last = self._shown = 0.0
         self._n_prompt = 0
         self._reason = ""
         self._accounts = Delta("")
@@ -100,19 +100,32 @@ class _Progress:
             self._called.append(delta)
             self._calling = next(((f"calling {one.name}",) for one in delta.calls if one.name), self._calling)
         if delta.text or delta.reasoning or delta.calls:
-            self._first = self._first or now
+            self._first, self._last = self._first or now, now
             self.n_pieces += 1
             if now - self._shown >= STATUS_EVERY:
                 self._shown = now
-                rate = (self.n_pieces - 1) / max(now - self._first, 1e-3)
-                self._view.status(*self._calling, self._status(rate, self._n_prompt, self.n_pieces))
+                self._view.status(*self._calling, self._status(self._rate, self._n_prompt, self.n_pieces))
 
     def calls(self) -> tuple[FunctionCall, ...]:
         """Return the tools to call; the calls of an answer that was cut off are not whole."""
         return () if self._reason == "length" else calls_of(self._called)
 
-    def stats(self) -> TurnStats:
-        return TurnStats.of(self._accounts, self._first - self._started if self._first else 0.0, self._reason)
+    def stats(self, state: str) -> TurnStats:
+        """Return the accounts of an answer that ended in `state`; without accounts, what was seen of it."""
+        to_first = self._first - self._started if self._first else 0.0
+        if self._accounts.usage or state == DONE:
+            return TurnStats.of(self._accounts, to_first, self._reason)
+        return TurnStats(
+            n_generated=self.n_pieces,
+            seconds_to_first=to_first,
+            decode_rate=self._rate,
+            finish_reason=state,
+        )
+
+    @property
+    def _rate(self) -> float:
+        """Return tokens per second since the first one, as pieces of text."""
+        return max(self.n_pieces - 1, 0) / max(self._last - self._first, 1e-3)
 
 
 def _reading(at: PromptProgress) -> str:

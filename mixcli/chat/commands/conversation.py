@@ -8,6 +8,7 @@ from mixcli.chat.commands.branches import beginning
 from mixcli.chat.export import FORMATS, text_of
 from mixcli.chat.files import attach, write_new
 from mixcli.chat.session import ChatSession
+from mixcli.chat.sessions import STOPPED
 from mixcli.chat.view import notes
 from mixcli.chat.view.calls import shown_call
 from mixcli.errors import UsageError
@@ -126,7 +127,9 @@ def clear(chat: ChatSession, _rest: str) -> None:
 
 def statistics(chat: ChatSession, _rest: str) -> None:
     """Show what the last answer cost."""
-    if not chat.stats.n_prompt:
+    if not chat.stats.n_prompt and not chat.stats.n_generated:
+        if chat.stats.finish_reason == STOPPED:
+            raise UsageError("the last answer was stopped before its first token, so it has no statistics")
         raise UsageError("the last answer has no statistics; send a message first")
     for name, value in chat.stats.rows(chat.model.n_ctx, chat.model.estimated_decode()):
         console.note(f"{name:<20} {value}")

@@ -8,7 +8,10 @@ from mixcli.system.formatting import counted
 
 @dataclass(frozen=True)
 class TurnStats:
-    """Counts are tokens, `seconds_to_first` is from the request to the first text, rates are tokens per second."""
+    """Counts are tokens, `seconds_to_first` is from the request to the first text, rates are tokens per second.
+
+    An answer that was stopped has no accounts: its `n_prompt` is 0, its `n_generated` and `decode_rate` are what was seen until then.
+    """
 
     n_prompt: int = 0
     n_cached: int = 0
@@ -22,7 +25,8 @@ class TurnStats:
 
     @property
     def n_in_context(self) -> int:
-        return self.n_prompt + self.n_generated
+        """Count the tokens of prompt and answer; 0 where they are not known."""
+        return self.n_prompt and self.n_prompt + self.n_generated
 
     @classmethod
     def of(cls, last: Delta, seconds_to_first: float, finish_reason: str) -> "TurnStats":
@@ -43,8 +47,12 @@ class TurnStats:
     def rows(self, n_ctx: int, estimated_decode: float | None) -> list[tuple[str, str]]:
         """Return the lines of /stats; `estimated_decode` is the plan's roofline estimate, tokens per second."""
         read = self.n_prompt - self.n_cached
+        first = ("time to first token", f"{self.seconds_to_first:.2f} s")
+        if not self.n_prompt:
+            rate = f" at {self.decode_rate:.1f} tok/s" if self.decode_rate else ""
+            return [first, ("decode", f"about {counted(self.n_generated, 'token')}{rate} until it stopped")]
         rows = [
-            ("time to first token", f"{self.seconds_to_first:.2f} s"),
+            first,
             ("prompt", f"{counted(self.n_prompt, 'token')}, {self.n_cached:,} of them cached ({_share(self.n_cached, self.n_prompt)})"),
             ("prefill", f"{counted(read, 'token')} at {self.prefill_rate:.1f} tok/s"),
             ("decode", f"{counted(self.n_generated, 'token')} at {self.decode_rate:.1f} tok/s"),

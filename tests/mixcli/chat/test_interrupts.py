@@ -58,6 +58,8 @@ def test_the_line_at_the_bottom_counts_while_an_answer_comes_and_after_it_was_st
     chat.type("\x03")
     chat.wait_for_prompt(2)
     chat.wait_for("context 5 %")  # the scripted host counts words
+    chat.enter("/stats")
+    chat.wait_for("about 1 token until it stopped")
 
 
 def test_what_was_stopped_is_marked_when_it_is_shown_again(stage: Stage) -> None:
@@ -83,8 +85,11 @@ def test_ctrl_c_while_the_prompt_is_read(stage: Stage) -> None:
     assert host.hung_up.wait(10)
     chat.wait_for_prompt(2)
     assert "prefill" not in chat.text
-    chat.enter("A short one")
+    chat.enter("/stats")
+    chat.wait_for("stopped before its first token")
     chat.wait_for_prompt(3)
+    chat.enter("A short one")
+    chat.wait_for_prompt(4)
     # a question without a word of answer is not sent again
     assert [one["content"] for one in host.requests[1]["messages"]] == ["A short one"]
 
@@ -113,6 +118,7 @@ def test_ctrl_c_while_the_model_loads_gives_the_message_back(stage: Stage) -> No
     chat.wait_for(lambda: "\x1b[2mloading" in chat.raw)
     chat.type("\x03")
     chat.wait_for("(cancelled")
+    chat.wait_for("(your message is back in the prompt)")
     chat.wait_for(lambda: chat.display[chat.screen.cursor.y] == ">>> early bird")
     host.ready.set()
     chat.type("\r")
