@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mixcli.insight.compare import ComparedModel
     from mixcli.planning.load_options import LoadOptions
 
-COLUMNS = ("MODEL", "SIZE", "BITS/WEIGHT", "PERPLEXITY", "KL MEAN", "SAME TOKEN", "PREFILL TOK/S", "DECODE TOK/S", "MEMORY")  # fmt: skip
+COLUMNS = ("MODEL", "SIZE", "BITS PER WEIGHT", "PERPLEXITY", "KL MEAN", "SAME TOKEN", "PREFILL TOK/S", "DECODE TOK/S", "MEMORY")  # fmt: skip
 
 
 @click.command("compare", cls=CheckedCommand)

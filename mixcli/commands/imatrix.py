@@ -1,5 +1,6 @@
 """mixcli imatrix: compute the importance matrix of a model."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from mixcli.insight.imatrix import ImatrixReport
     from mixcli.insight.pieces import TextPiece
     from mixcli.planning.load_options import LoadOptions
+    from mixcli.store.store import StoredModel
 
 FEW = 64  # tokens; the importance of an expert that saw fewer is hardly known
 SHOWN = 5  # experts that a note names
+LOW_BITS = re.compile(r"Q[1-4]|FP4")  # in a file type: Q4_K_M and smaller
 
 
 @click.command("imatrix", cls=CheckedCommand)
@@ -77,6 +80,7 @@ def command(
         show_forecast([model], pieces, load_options, n_chunks, as_json=as_json)
         return
     stored = installed(model, load_options)
+    _note_source(stored)
     target = output or Path(f"{stored.path.stem}.imatrix.gguf")
     request = ImatrixRequest(
         pieces, path.name if path else f"mixcli-{CALIBRATION}", n_ctx, n_chunks, with_output, smooth
@@ -124,6 +128,15 @@ def read_pieces(paths: "list[Path]") -> "list[TextPiece]":
         else:
             texts += file_texts([path])
     return from_texts(paths, texts)
+
+
+def _note_source(stored: "StoredModel") -> None:
+    """Print that a larger file makes a better matrix, where the model is quantized to about 4 bits or fewer."""
+    from mixcli.store.headers import file_type_of, header_of
+
+    kind = file_type_of(header_of(stored.parts))
+    if LOW_BITS.search(kind):
+        console.note(f"{stored.label} is quantized to {kind}; a matrix of its BF16 or Q8_0 is better")
 
 
 def _note(report: "ImatrixReport", smooth: int) -> None:

@@ -71,7 +71,7 @@ def model_option(command: F) -> F:
 forecast_option = click.option(
     "--dry-run",
     is_flag=True,
-    help="Show about how long it would take here, or with --profile; read nothing. MODEL need not be installed.",
+    help="Estimate how long it takes here, or with --profile; read nothing. MODEL need not be installed.",
 )
 
 
@@ -174,7 +174,11 @@ def planning_options(command: F) -> F:
 def reading_options(command: F) -> F:
     """Add the same for a command that reads texts in chunks; `load_options` has the tokens of a chunk as its context."""
     chunks = click.option(
-        "--chunks", "n_chunks", type=click.IntRange(min=1), metavar="N", help="Read only the first N chunks."
+        "--chunks",
+        "n_chunks",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Read only the first N chunks. The text that ships begins with English: 1 or 2 chunks leave out most of it.",
     )
     return chunks(_planned(command, _CHUNK))
 

@@ -29,7 +29,7 @@ class ModelSpeed:
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """One file: bytes, bits of a weight, scores of all texts against the largest file (None for that one), speed (None where it does not fit)."""
+    """One file: bytes, bits per weight, scores of all texts against the largest file (None for that one), speed (None where it does not fit)."""
 
     label: str
     n_bytes: int

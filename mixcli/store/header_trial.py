@@ -30,7 +30,7 @@ def try_header(
     """Return the buffers that llama.cpp would allocate for a whole model, given by its header, in each of some placements; without any it only reads it.
 
     `gpus` are the names of the plan's GPUs. The result is empty where they are not here and no stand-ins can be made. `with_vocabulary` reads
-    the vocabulary too, which takes longer. Raises IntegrityError with one sentence where llama.cpp refuses the header or does not survive it,
+    the vocabulary too, which takes longer. Raises IntegrityError with one sentence where llama.cpp refuses the header or crashes on it,
     NotReachable for a worker that does not answer.
     """
     with tempfile.TemporaryDirectory(prefix="mixcli-header-") as folder:
@@ -57,7 +57,7 @@ def try_header(
     said = _ASSERTION.findall(done.err)
     how = said[-1][:MAX_WORDS] if said else done.last_words if done.timed_out else f"signal {-done.code}"
     raise IntegrityError(
-        f"{name} cannot be loaded: llama.cpp does not survive its header ({how}); the file is damaged or made for another version"
+        f"{name} cannot be loaded: llama.cpp crashed on its header ({how}); the file is damaged or made for another version"
     )
 
 

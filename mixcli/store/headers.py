@@ -37,6 +37,21 @@ def header_of(paths: Sequence[Path]) -> GgufHeader:
         raise IntegrityError(str(error)) from error
 
 
+def file_type_of(header: GgufHeader) -> str:
+    """Return the file type that a header names, else the type of most of its bytes; "GGUF" where it has no tensors."""
+    from quantize.recipe import FILE_TYPES  # not on the way of a load
+
+    stated = header.get("general.file_type")
+    if named := next(
+        (name for name, number in FILE_TYPES.items() if number == stated and header.tensors), None
+    ):
+        return named
+    sizes: dict[str, int] = {}
+    for tensor in header.tensors:
+        sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.n_bytes
+    return max(sizes, key=lambda name: sizes[name]) if sizes else "GGUF"
+
+
 def is_known(header: GgufHeader) -> bool:
     """Return whether graph and tensors of a model are known to mixcli, so that header rules and plans are exact."""
     return dimensions.is_known(_plain(header))

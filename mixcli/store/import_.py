@@ -8,7 +8,7 @@ from pathlib import Path
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
 from mixcli.store import gguf_names, store
 from mixcli.store.hashing import Report, sha256
-from mixcli.store.headers import has_split_experts, header_of, prompt_format, template_note
+from mixcli.store.headers import file_type_of, has_split_experts, header_of, prompt_format, template_note
 from mixcli.store.licenses import license_of
 from mixcli.store.manifest import About, StoredFile
 from mixcli.store.reference import is_there, shown, usable_name
@@ -17,8 +17,6 @@ from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.formatting import format_bytes
 from quantize.errors import QuantizeError
-from quantize.recipe import FILE_TYPES
-from quantize.sources.gguf_header import GgufHeader
 from quantize.sources.shards import open_shards
 
 
@@ -38,7 +36,7 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
             f"{path.name} stores one tensor per expert, which llama.cpp no longer supports; "
             f"merge them without loss: mixcli convert {path} -o new.gguf"
         )
-    kind = gguf_names.file_type(path.name) or _type_inside(header)
+    kind = gguf_names.file_type(path.name) or file_type_of(header)
     called = store.check_new(name or usable_name(gguf_names.model_name(path.name).lower()))
     stated = header.get("general.license")
     about = About(
@@ -125,16 +123,3 @@ def _check_same(done: StoredModel, files: Sequence[Path], report: Report) -> Non
             f"{done.label} is already installed, from {about.origin}, but {files[0]} is another file; "
             f"pass another name with --name, or remove the other: mixcli rm {done.label}"
         )
-
-
-def _type_inside(header: GgufHeader) -> str:
-    """Return the file type that a header names, else the type of most of its bytes."""
-    stated = header.get("general.file_type")
-    if named := next(
-        (name for name, number in FILE_TYPES.items() if number == stated and header.tensors), None
-    ):
-        return named
-    sizes: dict[str, int] = {}
-    for tensor in header.tensors:
-        sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.n_bytes
-    return max(sizes, key=lambda name: sizes[name]) if sizes else "GGUF"

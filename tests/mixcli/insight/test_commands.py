@@ -44,11 +44,26 @@ def test_from_a_text_to_a_quantized_file_and_its_distance(
     assert sum(one["tokens"] for one in data["experts"]) == 256 * 2 * 2, "tokens x experts used x layers"
     assert data["experts"] == sorted(data["experts"], key=lambda one: one["tokens"])
     assert f"--imatrix {matrix}" in done.stderr
+    assert "better matrix" not in done.stderr
     assert read_imatrix(matrix).dataset == "-"
     assert not matrix.with_name("m.gguf.part").exists()
 
     done = mixcli("quantize", str(model), "Q3_K_M", "--imatrix", str(matrix), "-o", str(small))
     assert done.returncode == 0, done.stderr
+    done = mixcli(
+        "imatrix",
+        str(small),
+        "--text",
+        "-",
+        "-o",
+        str(tmp_path / "n.gguf"),
+        "--ctx",
+        "64",
+        "--chunks",
+        "1",
+        stdin=TEXT,
+    )
+    assert f"{small} is quantized to Q3_K_M; a matrix of its BF16 or Q8_0 is better" in done.stderr
 
     notes = tmp_path / "notes.txt"
     notes.write_text(TEXT)
