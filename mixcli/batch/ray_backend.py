@@ -197,7 +197,9 @@ def connected(address: str) -> Any:
         import ray.exceptions
         import ray.util.scheduling_strategies
     except ImportError as error:
-        raise UsageError("--ray needs Ray, which is not installed: pip install 'mixcli[ray]'") from error
+        raise UsageError(
+            "--ray needs Ray, which is not installed; run pip install '.[ray]' in mixcli's repository"
+        ) from error
     if not ray.is_initialized():
         try:
             _knock(address)

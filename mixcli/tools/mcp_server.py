@@ -20,7 +20,7 @@ START_SECONDS = 60.0  # for a server to start and to list its tools: npx and uvx
 GRACE = 5.0  # seconds beyond the time of a call, in which the library notices it itself
 MAX_PAGES = 100  # of a list of tools
 MAX_SAID = 500  # characters of a server's last words
-INSTALL = "pip install 'mixcli[tools]'"
+INSTALL = "pip install '.[tools]' in mixcli's repository"
 
 
 class McpTools:

@@ -271,6 +271,6 @@ def test_ray_is_imported_only_when_it_is_asked_for(tmp_path: Path, with_demo: Pa
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['mixcli', *sys.argv[1:]]; from mixcli.cli import main; main()"
     run = [sys.executable, "-c", code, "batch", str(source), *DEMO]
     asked = subprocess.run([*run, "--ray", "auto"], capture_output=True, text=True, check=False)
-    assert (asked.returncode, "pip install 'mixcli[ray]'" in asked.stderr) == (2, True)
+    assert (asked.returncode, "pip install '.[ray]'" in asked.stderr) == (2, True)
     helped = subprocess.run([*run, "--help"], capture_output=True, text=True, check=False)
     assert helped.returncode == 0
