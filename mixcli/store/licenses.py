@@ -5,7 +5,10 @@ The sentences are a help for reading, not the license: the text itself is what c
 
 from dataclasses import dataclass
 
+from mixcli.system.text import shown
+
 UNKNOWN = "unknown"
+MAX_NAME = 80  # characters of a license that is not known here
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def license_of(name: str | None, link: str | None = None) -> License:
     text = (name or "").strip()
     if not text or text.lower() in {"unknown", "none", "n/a"}:
         return License(UNKNOWN, "unknown; read the model card before you use the model")
-    known = _SPELLED.get(text.lower(), text)
+    known = _SPELLED.get(text.lower()) or shown(text, MAX_NAME)
     where = f"; its text: {link}" if link else ""
     if known in OPEN:
         return License(known, f"{known}: open weights, {OPEN[known]}", is_open=True)

@@ -15,11 +15,9 @@ from mixcli.store.preflight import family_note
 from mixcli.store.store import StoredModel
 from mixcli.store.vocabulary import smaller_alike
 from mixcli.system.formatting import count, format_bytes
+from mixcli.system.text import shown
 from profiles.shape import tensor_class
 from quantize.sources.gguf_header import GgufHeader
-
-MAX_TEXT = 200  # characters of a name that a file gives itself
-
 
 # where people read another word than programs
 LABELS = {"since": "installed", "prompt": "prompt format", "smaller": "smaller, same vocabulary"}
@@ -120,7 +118,7 @@ def model_info(model: StoredModel) -> ModelInfo:
     )
     return ModelInfo(
         model=model.label,
-        description=about.description if about else _text(header, "general.name"),
+        description=shown(about.description) if about else _text(header, "general.name"),
         parameters=shape.params_total,
         active_parameters=shape.params_active,
         experts=shape.n_expert,
@@ -201,9 +199,9 @@ def damaged_row(one: Damaged) -> ModelRow:
 
 
 def _text(header: GgufHeader, key: str) -> str:
-    """Return a text out of a header, cut where it is long; nothing where it is something else."""
+    """Return a text out of a header as a sentence can hold it; nothing where it is something else."""
     value = header.get(key)
-    return value[:MAX_TEXT] if isinstance(value, str) else ""
+    return shown(value) if isinstance(value, str) else ""
 
 
 def _size(model: StoredModel) -> int:

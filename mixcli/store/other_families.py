@@ -4,6 +4,7 @@ import re
 from math import isfinite
 
 from mixcli.errors import IntegrityError
+from mixcli.system.text import shown as shown_text
 from quantize.ggml_types import GGUFValueType as Kind
 from quantize.source import Value
 from quantize.sources.gguf_header import GgufHeader
@@ -34,7 +35,7 @@ _BOUNDS = (
 def untested(architecture: str) -> str:
     """Return the note on such a model, one sentence."""
     return (
-        f"mixcli is tested with the Mistral family only; a {architecture} model runs as llama.cpp computes it, "
+        f"mixcli is tested with the Mistral family only; a {shown_text(architecture, 40)} model runs as llama.cpp computes it, "
         "and its memory is what llama.cpp reports"
     )
 

@@ -1,7 +1,7 @@
 """All output: answers and data to stdout; notes, progress and errors to stderr.
 
 Each stream is checked separately for a terminal. Text for a terminal loses its control characters (a model's output is data, not
-commands to the terminal); text for a pipe or file is passed on as it is. rich is imported only when a table or a bar is drawn.
+commands to the terminal); an answer for a pipe or file is passed on as it is, a table loses them there too. rich is imported only when a table or a bar is drawn.
 """
 
 import json
@@ -52,7 +52,7 @@ def _one_line(cell: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return text as one line that may go to a terminal."""
+    """Return text as one line without control characters, as it may go to a terminal."""
     return strip_controls(clean(_one_line(text)))
 
 
@@ -208,7 +208,7 @@ class Console:
         header = [columns] if any(columns) else []
         if not out.isatty():
             for row in (*header, *rows):
-                self.line("\t".join(map(_one_line, row)))
+                self.line("\t".join(map(_shown, row)))
             return
         from rich.table import Table
         from rich.text import Text

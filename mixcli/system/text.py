@@ -79,10 +79,13 @@ def n_bad_bytes(text: str) -> int:
     return 0 if text.isascii() else sum("\udc80" <= char <= "\udcff" for char in text)
 
 
-def shown(path: "str | os.PathLike[str]") -> str:
-    """Return a path as a sentence can hold it: no lone surrogates, no control characters, one line, the middle of a long one left out."""
+def shown(path: "str | os.PathLike[str]", limit: int = MAX_SHOWN) -> str:
+    """Return a path, or what a file says of itself, as a sentence can hold it.
+
+    No lone surrogates, no control characters, one line, at most `limit` characters and a sign for the middle that is left out.
+    """
     text = "".join(char if char.isprintable() else "\ufffd" for char in clean(os.fspath(path)))
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]}…{text[-MAX_SHOWN // 2 :]}"
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 :]}"
 
 
 def not_text(raw: bytes, *, of_lines: bool = False) -> str:
