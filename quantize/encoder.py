@@ -92,11 +92,10 @@ def _largest(rows: NDArray[np.float32]) -> float:
 
 
 def _not_finite(rows: NDArray[np.float32], slab: Slab) -> str:
-    bad = ~np.isfinite(rows)
-    row, column = np.argwhere(bad)[0]
+    row, column = np.argwhere(~np.isfinite(rows))[0]
     source = slab.tensor.source
     return (
-        f"{source.where}: {int(bad.sum())} of {rows.size:,} weights are NaN or infinite, the first in row "
+        f"{source.where} has weights that are NaN or infinite, the first in row "
         f"{slab.start + int(row):,}, column {int(column):,} of {source.name}; download the file again."
     )
 

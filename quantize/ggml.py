@@ -6,6 +6,8 @@ All row functions release Python's lock while they run and may be called from se
 
 import ctypes
 import errno
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -127,7 +129,37 @@ def requires_imatrix(type_: GGMLQuantizationType) -> bool:
 
 def is_valid(type_: GGMLQuantizationType, raw: NDArray[np.uint8]) -> bool:
     """Whether stored blocks hold only finite scales, by the library's own check."""
-    return bool(_library().ggml_validate_row_data(int(type_), raw.ctypes.data, raw.nbytes))
+    with _no_words():
+        return bool(_library().ggml_validate_row_data(int(type_), raw.ctypes.data, raw.nbytes))
+
+
+@cache
+def _c_stderr() -> tuple[ctypes.c_void_p, int | None, int | None] | None:
+    """Return the variable in which C keeps its standard error, what it holds, and a stream to nowhere; None where it cannot be found."""
+    c = ctypes.CDLL(None)
+    name = "__stderrp" if sys.platform == "darwin" else "stderr"
+    try:
+        variable = ctypes.c_void_p.in_dll(c, name)
+    except ValueError:
+        return None
+    c.fopen.restype = ctypes.c_void_p
+    nowhere = c.fopen(os.devnull.encode(), b"w")
+    return (variable, variable.value, nowhere) if nowhere else None
+
+
+@contextmanager
+def _no_words() -> Iterator[None]:
+    """Keep from the terminal what the library prints beside its result; Python's own standard error is not touched."""
+    found = _c_stderr()
+    if found is None:
+        yield
+        return
+    variable, own, nowhere = found
+    variable.value = nowhere
+    try:
+        yield
+    finally:
+        variable.value = own
 
 
 def prepare(type_: GGMLQuantizationType) -> None:

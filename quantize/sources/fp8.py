@@ -155,6 +155,10 @@ class _Scale:
     def apply(self, rows: Float32s, start: int) -> None:
         """Multiply rows [start, ...) of the weight by their scales, in place."""
         values = self._loaded()
+        with np.errstate(over="ignore", invalid="ignore"):  # the encoder names a product that is not finite
+            self._multiply(rows, start, values)
+
+    def _multiply(self, rows: Float32s, start: int, values: Float32s) -> None:
         if values.size == 1:
             rows *= values.reshape(())
             return
@@ -191,6 +195,10 @@ class _Scale:
             widen(dtype, stored, values)
         if not np.isfinite(values).all():
             raise CorruptFile(f"{self._where} has a scale that is NaN or infinite; download it again.")
+        if (least := values.min(initial=1)) <= 0:
+            raise CorruptFile(
+                f"{self._where} has the scale {least:g}, but scales are greater than 0; download it again."
+            )
         return values.reshape(-1, *self._shape[-2:])
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quantize import Options, QuantizeError, Unsupported, convert, prepare
+from quantize import Options, QuantizeError, Unsupported, convert, ggml, prepare
 from quantize.errors import NeedsOption, UnusedOption
+from quantize.ggml_types import GGMLQuantizationType
 from quantize.recipe import FILE_TYPES
 from quantize.sources.gguf_header import read_header
 from tests.support.checkpoints import write_checkpoint
@@ -144,3 +145,11 @@ def test_upcycled_experts_are_the_dense_layer(checkpoints, tmp_path: Path) -> No
     one = dense.read_bytes()[layer.offset :][: layer.n_bytes]
     assert (tmp_path / "moe.gguf").read_bytes()[experts.offset :][: experts.n_bytes] == one * 4
     assert header.get("llama.expert_count") == 4
+
+
+def test_the_library_does_not_print_about_a_block_that_is_not_valid(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert not ggml.is_valid(GGMLQuantizationType.F16, np.full((1, 32), np.nan, np.float16).view(np.uint8))
+    assert ggml.is_valid(GGMLQuantizationType.F16, np.ones((1, 32), np.float16).view(np.uint8))
+    assert capfd.readouterr() == ("", "")

@@ -93,6 +93,12 @@ def test_scales_may_be_powers_of_two_in_a_byte(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_product_that_is_too_large_is_infinite_without_a_warning(tmp_path: Path) -> None:
+    tensor = opened(tmp_path / "m", np.full((2, 4), 0x7E, np.uint8), np.full((2, 1), 3e38, np.float32))
+    assert np.isinf(tensor.read(0, 2)).all()
+
+
 STYLES = {
     "fp8": (Style(), FP8),
     "compressed-tensors": (
@@ -133,7 +139,7 @@ def test_a_conversion_names_what_is_not_a_number(tmp_path: Path) -> None:
     )
     with pytest.raises(
         CorruptFile,
-        match=r"1 of .* weights are NaN or infinite, the first in row 3, column 5 of blk.1.ffn_down.weight",
+        match=r"has weights that are NaN or infinite, the first in row 3, column 5 of blk.1.ffn_down.weight",
     ):
         convert(folder, tmp_path / "m.gguf", Options(output_type="BF16"))
 
@@ -161,6 +167,8 @@ def instead(name: str, array: Any) -> Any:
         ),
         (instead(S, np.ones((32, 16, 1), np.float32)), r"has the shape \[32, 16, 1\], which does not fit"),
         (instead(S, np.full((), np.inf, np.float32)), "has a scale that is NaN or infinite"),
+        (instead(S, np.zeros((), np.float32)), "has the scale 0, but scales are greater than 0"),
+        (instead(S, np.full((32, 1), -2, np.float32)), "has the scale -2, but"),
         (instead(S, random_bytes((), 1)), "has the type F8_E4M3, but scales are"),
         (instead(f"{W.removesuffix('weight')}qscale_weight", np.ones((), np.float32)), "has two scales"),
     ],
