@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from mixcli.errors import DoesNotFit
 from mixcli.insight.importance import Importance, n_chunks_of
 from mixcli.system.json_cache import replace_bytes
+from mixcli.system.text import shown
 from quantize.errors import QuantizeError
 from quantize.file_layout import ALIGNMENT, header_bytes, pad
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.output_target import is_gguf
 from quantize.source import Value, text, texts, u32
 from quantize.sources.gguf_header import read_header
+from quantize.wording import DISK_FULL
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 _RUN, _DONE = "mixcli.run", "mixcli.chunks_done"
@@ -50,7 +53,7 @@ def is_partial(beginning: bytes) -> bool:
 def write_imatrix(path: Path, entries: Mapping[str, Importance], n_ctx: int, dataset: str) -> None:
     """Write the file whole or not at all: llama-imatrix's .dat where the name ends so, else its GGUF. `n_ctx` are tokens of a chunk."""
     if path.suffix == ".dat":
-        replace_bytes(path, _dat(entries, n_ctx, dataset))
+        _replace(path, _dat(entries, n_ctx, dataset))
         return
     metadata = {
         "general.type": text("imatrix"),
@@ -58,13 +61,25 @@ def write_imatrix(path: Path, entries: Mapping[str, Importance], n_ctx: int, dat
         "imatrix.chunk_count": u32(n_chunks_of(entries, n_ctx)),
         "imatrix.chunk_size": u32(n_ctx),
     }
-    replace_bytes(path, _gguf(metadata, entries))
+    _replace(path, _gguf(metadata, entries))
 
 
 def write_partial(path: Path, partial: PartialSums) -> None:
     """Write an unfinished matrix; float32 holds its counts exactly up to 16 million tokens, as it does in the result."""
     metadata = {_RUN: text(partial.run), _DONE: u32(partial.n_done)}
-    replace_bytes(path, _gguf(metadata, partial.entries))
+    _replace(path, _gguf(metadata, partial.entries))
+
+
+def _replace(path: Path, raw: bytes) -> None:
+    """Write a file that a person may have asked for anywhere; DoesNotFit for a full disk."""
+    try:
+        replace_bytes(path, raw)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise DoesNotFit(
+            f"no space left for {shown(path)}; free some, or choose another folder with -o"
+        ) from None
 
 
 def read_partial(path: Path, run: str) -> PartialSums | None:

@@ -1,11 +1,13 @@
 """Importance matrices on disk: both formats as the quantizer reads them, and unfinished ones."""
 
+import resource
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 
+from mixcli.errors import DoesNotFit
 from mixcli.insight.imatrix_file import PartialSums, is_imatrix, read_partial, write_imatrix, write_partial
 from mixcli.insight.importance import Importance
 from quantize.imatrix import read_imatrix
@@ -70,3 +72,14 @@ def test_an_unfinished_matrix_is_continued_by_the_same_run_only(tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:-200])
     assert read_partial(path, "run") is None
     assert read_partial(tmp_path / "nothing", "run") is None
+
+
+def test_a_full_disk_advises_another_output(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(DoesNotFit, match=r"no space left for .*m\.gguf; free some, or .* with -o$"):
+            write_partial(tmp_path / "m.gguf", PartialSums("a", 1, ENTRIES))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
