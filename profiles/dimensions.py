@@ -155,9 +155,11 @@ class Numbers:
         if value is None:
             raise BadModel(f"the model has no {self.key(key)}")
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < MAX_COUNT:
-            raise BadModel(
-                f"{self.key(key)} is {shown(value)}; it must be a whole number of at least {least}"
+            is_larger = type(value) is int and value >= MAX_COUNT
+            rule = (
+                "no model has such a value" if is_larger else f"it must be a whole number of at least {least}"
             )
+            raise BadModel(f"{self.key(key)} is {shown(value)}; {rule}")
         return value
 
     def number(self, key: str) -> float:

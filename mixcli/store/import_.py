@@ -11,11 +11,13 @@ from mixcli.store.hashing import Report, sha256
 from mixcli.store.headers import file_type_of, has_split_experts, header_of, prompt_format, template_note
 from mixcli.store.licenses import license_of
 from mixcli.store.manifest import About, StoredFile
-from mixcli.store.reference import is_there, shown, usable_name
+from mixcli.store.preflight import check_header, family_note
+from mixcli.store.reference import is_there, usable_name
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.formatting import format_bytes
+from mixcli.system.text import shown
 from quantize.errors import QuantizeError
 from quantize.sources.shards import open_shards
 
@@ -25,7 +27,7 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
 
     Without a `name` the model is called as the file, without its type; the type is what the file's name says, else what the file
     itself says. Without `copy` the file stays where it is and belongs to the user. Raises IntegrityError for what is not a
-    sound GGUF, UsageError where another file has the name.
+    sound GGUF or no model that can run here, UsageError where another file has the name.
     """
     files = _parts(path)
     path = files[0]
@@ -36,12 +38,13 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
             f"{path.name} stores one tensor per expert, which llama.cpp no longer supports; "
             f"merge them without loss: mixcli convert {path} -o new.gguf"
         )
+    check_header(header, path.name)
     kind = gguf_names.file_type(path.name) or file_type_of(header)
     called = store.check_new(name or usable_name(gguf_names.model_name(path.name).lower()))
     stated = header.get("general.license")
     about = About(
         called,
-        str(header.get("general.name", "")) or gguf_names.place_of(path.name).stem,
+        shown(str(header.get("general.name", ""))) or gguf_names.place_of(path.name).stem,
         license_of(stated if isinstance(stated, str) else None),
         str(path),
         keeper="mixcli" if copy else "user",
@@ -53,7 +56,7 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
             if not copy or (done.manifest and done.manifest.keeper != "user"):
                 return done, False
             paths.private(work)  # a copy takes the place of what lies elsewhere
-        for note in template_note(header, called):
+        for note in (*template_note(header, called), *family_note(header)):
             console.note(f"note: {note}")
         stored = []
         for file in files:
@@ -70,8 +73,7 @@ def _parts(path: Path) -> list[Path]:
     path = paths.expanded(text)
     if not is_there(path):
         known = text in store.names()
-        hint = "; that is an installed model" if known else store.near_path(text, path)
-        raise UsageError(f"no such file: {shown(text)[1:-1]}{hint}")
+        raise UsageError(store.absent(text, path, "; that is an installed model" if known else ""))
     if not path.is_file():
         raise UsageError(
             f"{text} is not a regular file; name a .gguf file, or pull a checkpoint folder: mixcli pull {text}"

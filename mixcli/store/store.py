@@ -4,6 +4,7 @@ A model is published by one rename of its finished folder, so what is listed is 
 What other programs have brought to the machine is seen as well (foreign.py) and can be used by its label.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -176,7 +177,7 @@ def _by_path(text: str) -> StoredModel:
     """Return the model of a file; one of the store where the file is that model's. No store is needed for it."""
     path = paths.expanded(text)
     if not is_there(path):
-        raise UsageError(f"no such file: {shown(text)[1:-1]}{near_path(text, path)}")
+        raise UsageError(absent(text, path))
     if path.is_dir():
         raise UsageError(f"{text} is a folder; convert a checkpoint folder with `mixcli pull {text}`")
     if not path.is_file():
@@ -193,7 +194,25 @@ def _by_path(text: str) -> StoredModel:
     return known or StoredModel(path)  # not resolved: the parts of a model lie beside its link
 
 
-def near_path(text: str, path: Path) -> str:
+def absent(text: str, path: Path, hint: str = "") -> str:
+    """Return the sentence on a path that is not there; `hint` takes the place of a name that is near."""
+    if _leads_to_itself(path):
+        return f"{shown(text)[1:-1]} is a symlink that leads to itself; remove it, or name the file itself"
+    return f"no such file: {shown(text)[1:-1]}{hint or _near_path(text, path)}"
+
+
+def _leads_to_itself(path: Path) -> bool:
+    """Return whether a path is a symlink in a loop."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    except ValueError:  # no file can be called so
+        return False
+    return False
+
+
+def _near_path(text: str, path: Path) -> str:
     """Return a hint for a path that is not there: a file beside it with nearly its name, or a model that is called so."""
     name = text.removeprefix("./").rstrip("/")
     try:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.errors import UsageError
-from mixcli.store import gguf_names, manifest
+from mixcli.errors import IntegrityError, UsageError
+from mixcli.store import gguf_names, manifest, store
 from mixcli.store.import_ import import_model
-from quantize.source import u32
-from tests.support import small_gguf
+from quantize.source import text, u32
+from tests.conftest import Runner
+from tests.support import family_gguf, small_gguf
 
 
 def quiet(_done: float, _total: float, _stage: str = "") -> None:
@@ -32,13 +33,15 @@ def quiet(_done: float, _total: float, _stage: str = "") -> None:
 )
 def test_a_model_is_called_as_its_file(home: Path, tmp_path: Path, file: str, label: str) -> None:
     """What no name says comes out of the file: general.file_type, 16 for Q5_K_S."""
-    path = small_gguf.write(tmp_path / file, small_gguf.gguf(keys={"general.file_type": u32(16)}))
+    path = small_gguf.write(
+        tmp_path / file, small_gguf.gguf(keys=small_gguf.metadata(**{"general.file_type": u32(16)}))
+    )
     assert import_model(path, None, False, quiet)[0].label == label
 
 
 def test_a_file_that_says_no_type_is_of_the_type_of_most_of_its_bytes(home: Path, tmp_path: Path) -> None:
     for keys in ({}, {"general.file_type": u32(1024 + 7)}):
-        path = small_gguf.write(tmp_path / "tiny.gguf", small_gguf.gguf(keys=keys))
+        path = small_gguf.write(tmp_path / "tiny.gguf", small_gguf.gguf(keys=small_gguf.metadata(**keys)))
         assert import_model(path, f"tiny{len(keys)}", False, quiet)[0].label == f"tiny{len(keys)}:F16"
 
 
@@ -68,3 +71,30 @@ def test_a_copy_is_made_of_what_was_imported_where_it_lies(home: Path, tmp_path:
 def test_names_of_parts(home: Path) -> None:
     assert gguf_names.model_name("Mixtral-8x7B.Q4_K_M-00002-of-00003.gguf") == "Mixtral-8x7B"
     assert gguf_names.model_name("a.Q4_0.b.Q8_0.gguf") == "a.Q4_0.b"
+
+
+def test_what_cannot_run_is_refused_as_a_pull_refuses_it(home: Path, tmp_path: Path) -> None:
+    path = family_gguf.write("qwen3moe", tmp_path / "m.gguf", changes={"general.type": text("adapter")})
+    with pytest.raises(IntegrityError, match=r"m\.gguf holds no model: its general.type is 'adapter'"):
+        import_model(path, None, False, quiet)
+    assert not manifest.homes()
+
+
+def test_what_a_file_says_of_itself_does_not_reach_the_terminal(mixcli: Runner, tmp_path: Path) -> None:
+    """Neither through a pipe: escape sequences and texts without end."""
+    keys = {"general.name": text("a\x1b]0;title\x07\nb"), "general.license": text("\x1b[2Jfree " * 100)}
+    path = small_gguf.write(tmp_path / "tiny.gguf", small_gguf.gguf(keys=small_gguf.metadata(**keys)))
+    for args in (["show", str(path)], ["import", str(path)], ["show", "tiny"], ["list"]):
+        done = mixcli(*args)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout + done.stderr
+        assert not {"\x1b", "\x07"} & set(said), args
+        assert "free" in said and max(map(len, said.splitlines())) < 400, args
+
+
+def test_a_link_to_itself_is_named(home: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "loop.gguf"
+    loop.symlink_to(loop)
+    for find in (store.find, lambda text: import_model(Path(text), None, False, quiet)):
+        with pytest.raises(UsageError, match=r"loop\.gguf is a symlink that leads to itself; remove it"):
+            find(str(loop))
