@@ -90,7 +90,7 @@ RULES = (
     Rule(("run",), ("--on-overflow", "--stats", "--stream"), IGNORED, ("--each-line",)),
     Rule(("run",), ("--stats",), IGNORED, ("--quiet",)),
     Rule(("chat",), ("--yes",), NEEDED, ("--tools",)),
-    Rule(("run",), ("--tools",), CLASH, ("--choice", "--each-line", "--on-overflow map-reduce")),
+    Rule(("run",), ("--tools",), CLASH, (*FORMS, "--each-line", "--on-overflow map-reduce")),
     Rule(("run",), ("--tool-choice",), NEEDED, ("--tools",)),
     Rule(("run",), ("--stream",), IGNORED, ("--tools",)),
     Rule(("chat",), ("--ephemeral",), CLASH, ("--continue", "--resume")),

@@ -129,11 +129,16 @@ def _holding(host: LoadedModel) -> Iterator[LoadedModel]:
 
 
 def _finish(host: ChatBackend, body: ChatBody, how: RunOptions) -> None:
-    """Ask the last, or only, question and show what was asked for."""
+    """Ask the last, or only, question and show what was asked for. MixcliError where the call of a tool is cut off."""
     streamed = how.show and not how.form.abstain
     answer = ask(host, body, show=streamed)
     is_read = how.form.body() and not answer.calls
     read = how.form.read(answer.text, answer.finish_reason, answer.label_probs) if is_read else {}
+    if answer.finish_reason == "length" and (_needs_call(body) or (answer.calls and not how.as_json)):
+        called = answer.calls[-1].name if answer.calls else "a tool"
+        raise MixcliError(
+            f"the call of {called} was cut off: the answer has as many tokens as it may have; raise --max-tokens or --ctx"
+        )
     if how.as_json:
         console.data({**answer.to_json(), **read})
     elif answer.calls:
@@ -144,12 +149,13 @@ def _finish(host: ChatBackend, body: ChatBody, how: RunOptions) -> None:
         console.note(answer.statistics())
 
 
+def _needs_call(body: ChatBody) -> bool:
+    """Return whether a tool must be called, any or a certain one."""
+    return body.options.get("tool_choice", "auto") != "auto"
+
+
 def _print_calls(answer: Answer) -> None:
-    """Print the calls of tools as JSON, one a line, and what the model said before them on stderr. MixcliError where the last one is cut off."""
-    if answer.finish_reason == "length":
-        raise MixcliError(
-            f"the call of {answer.calls[-1].name} was cut off: the answer has as many tokens as it may have; raise --max-tokens or --ctx"
-        )
+    """Print the calls of tools as JSON, one a line, and what the model said before them on stderr."""
     if answer.text.strip():
         console.note(answer.text.strip())
     for call in answer.calls:

@@ -72,12 +72,16 @@ def _server(command: ServerCommand) -> ToolSource:
 
 
 def _command_of(word: str) -> ServerCommand:
+    if not word.strip():
+        raise UsageError(
+            "--tools is empty; name a .py or .json file, or the command that starts an MCP server"
+        )
     if _ADDRESS.match(word):
         raise UsageError(
             f"--tools {word}: addresses are not supported; name the command that starts the server"
         )
     try:
-        command, *arguments = shlex.split(word) or [""]
+        command, *arguments = shlex.split(word)
     except ValueError as error:
         raise UsageError(f"--tools {word!r:.80}: {error}") from None
     return ServerCommand(word, command, arguments)

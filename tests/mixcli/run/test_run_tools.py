@@ -74,6 +74,14 @@ def test_a_call_that_is_cut_off_is_an_error(warm: Runner, files: Path) -> None:
     assert "the call of note was cut off" in done.stderr and "raise --max-tokens" in done.stderr
 
 
+def test_a_call_that_is_cut_off_before_its_name_is_an_error_too(warm: Runner, files: Path) -> None:
+    done = warm(
+        "run", "--json", "--tools", str(files / "long.json"), "--tool-choice", "required", "--max-tokens", "1", "Note!"
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the call of a tool was cut off" in done.stderr and "raise --max-tokens" in done.stderr
+
+
 def test_a_tool_that_is_not_there_cannot_be_chosen(warm: Runner, files: Path) -> None:
     done = warm("run", "--tools", str(files / "tools.py"), "--tool-choice", "wether", "?")
     assert done.returncode == 2

@@ -74,7 +74,7 @@ def test_the_settings_of_other_clients_name_servers(tmp_path: Path) -> None:
         ("wether.py", r"no such file: wether\.py; did you mean weather\.py\?"),
         ("tools.json", r"no such file: tools\.json"),
         ("sh -c 'x", "No closing quotation"),
-        (" ", "no command is called"),
+        (" ", "--tools is empty; name a"),
         ("folder.py", r"folder\.py is a folder"),
     ],
 )
