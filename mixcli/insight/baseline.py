@@ -37,10 +37,15 @@ class BaselineHead:
     def check(self, other: "BaselineHead") -> None:
         """Raise UsageError where another model does not read the same tokens."""
         if (self.n_vocab, self.tokens, self.n_chunks) != (other.n_vocab, other.tokens, other.n_chunks):
-            raise UsageError(
-                f"{other.label} ({other.n_vocab:,} tokens) and the baseline {self.label} ({self.n_vocab:,} tokens) split the text "
-                "differently; compare files of the same model"
-            )
+            raise not_alike((other.label, other.n_vocab), (self.label, self.n_vocab))
+
+
+def not_alike(model: tuple[str, int], baseline: tuple[str, int]) -> UsageError:
+    """Return the error on two models, each with its label and the size of its vocabulary, that do not read the same tokens."""
+    return UsageError(
+        f"{model[0]} ({model[1]:,} tokens) and the baseline {baseline[0]} ({baseline[1]:,} tokens) split the text "
+        "differently; compare files of the same model"
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from mixcli.insight import job
 from mixcli.insight.imatrix_file import is_imatrix, is_partial, read_partial, write_imatrix
 from mixcli.insight.importance import ExpertCoverage, coverage, smoothed
 from mixcli.insight.orders import N_CTX, ImatrixOrder, TextReading
-from mixcli.insight.pieces import TextPiece
+from mixcli.insight.pieces import TextPiece, check_length
 from mixcli.planning.load_options import LoadOptions
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
@@ -63,6 +63,7 @@ def compute(
     refuse_foreign(target, is_imatrix, "is not an importance matrix")
     partial = output_target(target.with_name(f"{target.name}.part"))
     refuse_foreign(partial, is_partial, "is not an unfinished importance matrix")
+    check_length(request.pieces, request.n_ctx)
     run = _run_of(stored, request)
     lock = paths.runtime_dir() / f"{hashlib.sha256(os.fsencode(target.absolute())).hexdigest()[:16]}.lock"
     with exclusive(lock, seconds=1, what=f"computing {target.name}"):

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.insight import job
+from mixcli.insight.baseline import not_alike
 from mixcli.insight.orders import N_CTX, PerplexityOrder, TextReading
-from mixcli.insight.pieces import TextPiece
+from mixcli.insight.pieces import TextPiece, check_length
 from mixcli.insight.statistics import TextScores
 from mixcli.planning.load_options import LoadOptions
+from mixcli.store.headers import header_of, shape_of
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.console import Bar
@@ -42,9 +44,19 @@ def measure(
     What the baseline computes is kept in the cache, so that further models are compared without loading it again. Raises UsageError for
     texts that are too short or vocabularies that differ, and the errors of a load.
     """
+    check_length(request.pieces, request.n_ctx)
+    if baseline is not None:
+        _check_alike(stored, baseline)
     known = None if baseline is None else _distributions(baseline, request, load_options, bar)
     order = PerplexityOrder(_reading(stored, request, load_options), read_baseline=known)
     return [TextScores.from_data(row) for row in job.run(order, stored.label, bar)["rows"]]
+
+
+def _check_alike(stored: StoredModel, baseline: StoredModel) -> None:
+    """Raise UsageError for vocabularies of different sizes, which the headers tell before anything is loaded."""
+    sizes = [shape_of(header_of(model.parts)).n_vocab for model in (stored, baseline)]
+    if sizes[0] != sizes[1]:
+        raise not_alike((stored.label, sizes[0]), (baseline.label, sizes[1]))
 
 
 def _distributions(

@@ -1,6 +1,7 @@
 """The texts that are read: a person's own files, and those that ship, in five languages, code and conversations."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mixcli.errors import UsageError
+from mixcli.system.formatting import counted
 from mixcli.system.text import shown
 
 CALIBRATION, HELD_OUT = "calibration", "held-out"
@@ -47,6 +49,27 @@ def shipped(name: str) -> list[TextPiece]:
         )
         for one in tomllib.loads(raw)["piece"]
     ]
+
+
+def check_length(pieces: Sequence[TextPiece], n_ctx: int) -> None:
+    """Raise UsageError where no text can fill a chunk of `n_ctx` tokens, whatever the vocabulary: a byte is one token at most.
+
+    A space may be three of them, as SentencePiece writes it, and a text may get one more and a beginning of sequence in front. A
+    conversation is not judged: its chat format adds to it.
+    """
+    sizes = Counter[str]()
+    for piece in pieces:
+        if piece.turns:
+            return
+        sizes[piece.name] += len(piece.text.encode("utf-8", "replace")) + 2 * piece.text.count(" ")
+    if sizes and max(sizes.values()) + 4 < n_ctx:
+        found = ", ".join(
+            f"{name} ({counted(sum(len(one.text) for one in pieces if one.name == name), 'character')})"
+            for name in sizes
+        )
+        raise UsageError(
+            f"{found}: fewer than one chunk of {n_ctx:,} tokens; use a longer text or a smaller --ctx"
+        )
 
 
 def from_texts(paths: Sequence[Path], texts: Sequence[str]) -> list[TextPiece]:

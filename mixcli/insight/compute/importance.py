@@ -12,6 +12,7 @@ from mixcli.insight.orders import ImatrixOrder, n_at_once
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.llama.observers import Matmul
+from mixcli.system.formatting import counted
 
 MIN_ROWS = 16  # inputs of fewer rows are left out, as llama-imatrix does; those of experts never are
 OUTPUT = "output.weight"
@@ -52,7 +53,7 @@ def sum_up(
     chunks = cut(tokens, reading.n_ctx, model.vocab)[: reading.n_chunks]
     if not chunks:
         raise UsageError(
-            f"the text has {len(tokens):,} tokens, fewer than one chunk of {reading.n_ctx:,}; "
+            f"the text has {counted(len(tokens), 'token')}, fewer than one chunk of {reading.n_ctx:,}; "
             "use a longer text or a smaller --ctx"
         )
     before = read_partial(order.partial, order.run)

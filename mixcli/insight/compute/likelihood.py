@@ -18,6 +18,7 @@ from mixcli.insight.orders import PerplexityOrder, n_at_once
 from mixcli.insight.statistics import ChunkScores, rows_of
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
+from mixcli.system.formatting import counted
 
 Chunks = list[tuple[Section, list[int]]]
 
@@ -64,7 +65,7 @@ def _chunks(model: Model, found: Sequence[Section], n_ctx: int, note: Callable[[
         mine = cut(section.tokens, n_ctx, model.vocab)
         chunks += [(section, chunk) for chunk in mine]
         if not mine:
-            short.append(f"{section.name} ({len(section.tokens):,} tokens)")
+            short.append(f"{section.name} ({counted(len(section.tokens), 'token')})")
     what = f"{', '.join(short)}: fewer than one chunk of {n_ctx:,}"
     if not chunks:
         raise UsageError(f"{what}; use a longer text or a smaller --ctx")

@@ -108,7 +108,7 @@ def test_rare_experts_are_named(mixcli: Runner, model: Path, tmp_path: Path) -> 
         (["imatrix", "{model}", "-o", "{folder}/x.gguf"], 2, "x.gguf.part exists and is not an unfinished importance matrix"),
         (["imatrix", "{model}", "--text", "{folder}/short.txt"], 2, "fewer than one chunk of 512"),
         (["imatrix", "{model}", "--ctx", "16"], 2, "64"),
-        (["perplexity", "{model}", "--text", "{folder}/short.txt"], 2, "fewer than one chunk of 512"),
+        (["perplexity", "{model}", "--text", "{folder}/short.txt"], 2, "short.txt (13 characters): fewer than one chunk of 512 tokens"),
         (["perplexity", "{model}", "--baseline", "nothing-of-that-name"], 2, "nothing-of-that-name"),
         (["perplexity", "{model}", "--baseline", "{folder}/other.gguf", "--chunks", "1"], 2, "split the text differently"),
     ],

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from mixcli.errors import UsageError
-from mixcli.insight.pieces import CALIBRATION, HELD_OUT, TextPiece, from_texts, names_of, shipped
+from mixcli.insight.pieces import (
+    CALIBRATION,
+    HELD_OUT,
+    TextPiece,
+    check_length,
+    from_texts,
+    names_of,
+    shipped,
+)
 
 NAMES = {"english", "french", "german", "spanish", "italian", "code", "chat"}
 
@@ -42,3 +50,19 @@ def test_files_of_one_name_are_texts_of_their_own(tmp_path: Path, monkeypatch: p
     assert [piece.name for piece in from_texts(paths, names)] == names
     with pytest.raises(UsageError, match=r"--text b/\.\./a/t\.txt is given twice; name every text once"):
         names_of([*paths, Path("b/../a/t.txt")])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_refused"), [("", True), ("a" * 59, True), ("a" * 60, False), (" " * 20, False)]
+)
+def test_a_text_that_cannot_fill_a_chunk_is_refused_before_a_model_is_loaded(
+    text: str, is_refused: bool
+) -> None:
+    pieces = [TextPiece("t.txt", "prose", text), TextPiece("u.txt", "prose", "a")]
+    if not is_refused:
+        check_length(pieces, 64)
+        return
+    with pytest.raises(
+        UsageError, match=rf"t\.txt \({len(text)} characters\), u\.txt \(1 character\): fewer"
+    ):
+        check_length(pieces, 64)
