@@ -51,4 +51,4 @@ def test_what_llama_cpp_does_not_survive_is_one_sentence(mixcli: Runner, tmp_pat
         assert done.returncode == 5
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
-        assert line.startswith("mixcli: m.gguf cannot be loaded: llama.cpp does not survive its header")
+        assert line.startswith("mixcli: m.gguf cannot be loaded: llama.cpp crashed on its header")
