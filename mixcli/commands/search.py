@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOptions", as_json: bool) -> None:
     """List catalog models, or those that match WORDS, and the quant of each that suits this machine.
 
-    The format is that of its prompts: v1 to v15 are Mistral's own. Models that see images read text only here. The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
+    Parameters are all and, of a mixture of experts, those active per token. The format is that of its prompts: v1 to v15 are Mistral's own. Models that see images (`mixcli show`) read text only here. The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
     """
     from mixcli.planning.machines import target_of
     from mixcli.pull.quant_choice import choices_of, rows_of
@@ -40,7 +40,7 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
         entry
         for entry in catalog().values()
         if all(
-            word in f"{entry.name} {entry.description} {entry.kind} {entry.alignment}".lower()
+            word in f"{entry.name} {entry.description} {entry.kind} {_kind(entry)} {entry.alignment}".lower()
             for word in wanted
         )
     ]
@@ -48,7 +48,9 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
     target = target_of(load_options, rule, measure=False)
     planned = choices_of(found, target)
     machine = target.machine_for(())
-    usual = [load_options.profile in (None, "auto") and _has_usual_rates(one, machine) for one in planned]
+    is_here = load_options.profile in (None, "auto")
+    place = "THIS MACHINE" if is_here else load_options.profile
+    usual = [is_here and _has_usual_rates(one, machine) for one in planned]
     data = [
         {
             **asdict(entry),
@@ -62,11 +64,11 @@ def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOpti
     ]
     console.result(
         data,
-        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "FORMAT", "IMAGES", "LICENSE", "SUITS THIS MACHINE", ""),
+        ("MODEL", "PARAMETERS", "CONTEXT", "KIND", "FORMAT", "LICENSE", f"SUITS {place}", ""),
         [
             (
                 *_facts(entry),
-                _suits(entry, one) + (" (typical rates)" if is_usual else ""),
+                _suits(entry, one) + (" (typical)" if is_usual else ""),
                 "here" if entry.name in have else "",
             )
             for entry, one, is_usual in zip(found, planned, usual, strict=True)
@@ -84,16 +86,22 @@ def _facts(entry: "CatalogEntry") -> tuple[str, ...]:
     """Return the columns that say what a model is."""
     from mixcli.store.licenses import license_of
 
-    active = f" ({entry.active:g}B active)" if entry.active < entry.parameters else ""
+    active = f"/{entry.active:g}B" if entry.active < entry.parameters else ""
     return (
         entry.name,
         f"{entry.parameters:g}B{active}",
         str(entry.context),
-        "uncensored" if entry.alignment == "uncensored" else entry.kind,
+        _kind(entry),
         entry.prompt.partition(" (")[0].removeprefix("Mistral "),
-        "not here" if entry.images else "no",
         license_of(entry.license).short,
     )
+
+
+def _kind(entry: "CatalogEntry") -> str:
+    """Return what a person picks a model by: that it is uncensored or thinks before it answers, else its kind."""
+    if entry.alignment == "uncensored":
+        return entry.alignment
+    return "reasoning" if entry.reasoning else entry.kind
 
 
 def _has_usual_rates(planned: "FileChoice", machine: "Machine") -> bool:

@@ -16,7 +16,7 @@ class CatalogEntry:
 
     `gguf` and `safetensors` are repositories, empty where there is none. `parameters` and `active` (per token) are in billions,
     `context` in tokens. `types` names what can be made; empty where the repository decides. `images`: the model sees images, of which mixcli
-    runs the part that writes text. Models of one `vocabulary` have the same tokens but for control tokens and markers; "" is not known.
+    runs the part that writes text. `reasoning`: it always thinks before it answers. Models of one `vocabulary` have the same tokens but for control tokens and markers; "" is not known.
     """
 
     name: str
@@ -35,6 +35,7 @@ class CatalogEntry:
     default_type: str = "Q4_K_M"
     types: tuple[str, ...] = ()
     images: bool = False
+    reasoning: bool = False
     vocabulary: str = ""
 
     @property

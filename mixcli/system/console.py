@@ -214,12 +214,18 @@ class Console:
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(header))
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(_shown(cell)) for cell in row))
+        terminal = self.rich(out)
+        cells = [[Text(_shown(cell)) for cell in row] for row in rows]
+        for number, column in enumerate(columns):
+            # a name is there to be copied: it stays in one line where it leaves half the width to the other columns
+            widest = max((row[number].cell_len for row in cells), default=0)
+            table.add_column(
+                column, overflow="fold", no_wrap=column == "MODEL" and 2 * widest <= terminal.width
+            )
+        for texts in cells:
+            table.add_row(*texts)
         with _named(out):
-            self.rich(out).print(table)
+            terminal.print(table)
 
     def result(
         self,

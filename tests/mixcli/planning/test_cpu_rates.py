@@ -271,7 +271,7 @@ def test_doctor_search_and_profiles_tell_what_is_known(home: Path, mixcli: Calla
     assert "plain 0.0002 and 1 TFLOP/s" in shown[-1]
     assert "prefill 0.001 TFLOP/s" in shown[-2]
     search = ("search", "mixtral-base")
-    assert "tok/s (typical rates)" in mixcli(*search).stdout
+    assert "tok/s (typical)" in mixcli(*search).stdout
     assert "`mixcli plan MODEL` measures them" in mixcli(*search).stderr
     assert "usual" not in mixcli(*search, "--profile", "mine").stdout
     sound: dict[str, Any] = {"decode": 7.0, "experts": [1.0, 0.7, 0.5], "dense": [1.0] * 3}
