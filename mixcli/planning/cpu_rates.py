@@ -66,12 +66,22 @@ def host_rates(types: Collection[str], report: Report | None = None, *, again: b
         with _alone(TIME_LIMIT + LIMIT_TYPE * len(types)):
             missing = _missing(types, again)
             if missing:
-                say(f"measuring this CPU once, for {', '.join(missing)}")
+                _announce(missing, say)
                 return _usable(_measure(missing, TIME_LIMIT + LIMIT_TYPE * len(missing), say))
     except (OSError, MixcliError) as error:
         why = (isinstance(error, OSError) and error.strerror) or error
         say(f"this CPU was not measured ({why}); estimates use typical rates")
     return known_rates()
+
+
+def _announce(missing: list[str], say: Report) -> None:
+    """Report the types that are measured now, apart from those that are measured again because other programs ran."""
+    known = _known()
+    again = [name for name in missing if _tries(known.get(name, {}))]
+    if first := [name for name in missing if name not in again]:
+        say(f"measuring this CPU once, for {', '.join(first)}")
+    if again:
+        say(f"measuring this CPU again, because other programs ran the last time, for {', '.join(again)}")
 
 
 @contextmanager

@@ -127,15 +127,18 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
     monkeypatch.setattr(cpu_rates.python_child, "run", run)
     monkeypatch.setattr(cpu_rates, "MAX_TRIES", 3)
     both = ["Q4_K", "attention"]
+    said: list[str] = []
     for n_starts, best in ((1, 12.0), (2, 14.0), (3, 14.0), (3, 14.0)):
         for _ in range(2):  # once a start
-            rates = cpu_rates.host_rates(("Q4_K",))
+            rates = cpu_rates.host_rates(("Q4_K",), said.append)
             assert starts == [both] * n_starts
             (one,) = rates.types
             assert (one.plain.decode, one.origin) == (best, "busy")
             assert rates.attention is not None
             assert rates.attention.origin == "busy"
         cpu_rates._here.clear()
+    again = "measuring this CPU again, because other programs ran the last time, for Q4_K, attention"
+    assert said == ["measuring this CPU once, for Q4_K, attention", again, again]
     for line in lines:
         line["busy"] = False
     (one,) = cpu_rates.host_rates(("Q4_K",), again=True).types
