@@ -104,14 +104,24 @@ def _show(label: str, found: "Plan", runners_up: "list[Alternative]") -> None:
         f"\nestimate  decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis})"
     )
     console.line(f"llama.cpp {flags(found.placement)}\n")
+    has_gpus = len(found.ledger) > 1  # the last account is the host's
     rows = [
         (
             one.what,
             str(one.n_ctx),
-            f"{one.decode:.1f}",
-            f"{one.prefill:.0f}",
-            f"{one.bytes_on_gpus / 2**30:.1f} GiB",
+            one.estimate.shown(one.estimate.decode),
+            one.estimate.shown(one.estimate.prefill),
+            *([f"{one.bytes_on_gpus / 2**30:.1f} GiB"] if has_gpus else []),
         )
         for one in runners_up
     ]
-    console.table(("instead", "context", "decode tok/s", "prefill tok/s", "experts on GPUs"), rows)
+    console.table(
+        (
+            "instead",
+            "context",
+            "decode tok/s",
+            "prefill tok/s",
+            *(["experts on GPUs"] if has_gpus else []),
+        ),
+        rows,
+    )

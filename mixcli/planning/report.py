@@ -33,6 +33,7 @@ from profiles.planner import Plan, PlanRequest, plan_if_it_fits
 from profiles.quality import BITS, USUAL
 from profiles.quant_choice import FileChoice, Row, row_of
 from profiles.shape import ModelShape
+from profiles.speed import Estimate
 from quantize.sources.gguf_header import GgufHeader
 
 BAR = 46  # characters
@@ -200,13 +201,25 @@ def flags(placement: Placement) -> str:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another plan that would fit: what differs, tokens per second, and experts on GPUs in bytes."""
+    """Another plan that would fit: what differs, its estimate, and experts on GPUs in bytes."""
 
     what: str
     n_ctx: int
-    decode: float
-    prefill: float
+    estimate: Estimate
     bytes_on_gpus: int
+
+    def to_data(self) -> dict[str, object]:
+        """Return it as --json prints it: the rates in tokens per second, with the ends of their range as shares."""
+        rates = self.estimate
+        return {
+            "what": self.what,
+            "n_ctx": self.n_ctx,
+            "decode": rates.decode,
+            "prefill": rates.prefill,
+            "low": rates.low,
+            "high": rates.high,
+            "bytes_on_gpus": self.bytes_on_gpus,
+        }
 
 
 def others(subject: Subject, machine: Machine, request: PlanRequest, chosen: Plan) -> list[Alternative]:
@@ -258,7 +271,7 @@ def _neighbors(subject: Subject, machine: Machine, request: PlanRequest) -> tupl
 
 
 def _other(what: str, one: Plan) -> Alternative:
-    return Alternative(what, one.n_ctx, one.estimate.decode, one.estimate.prefill, on_gpus(one))
+    return Alternative(what, one.n_ctx, one.estimate, on_gpus(one))
 
 
 def on_gpus(one: Plan) -> int:
@@ -284,5 +297,5 @@ def as_data(subject: Subject, one: Plan, runners_up: list[Alternative]) -> dict[
         "bytes_experts_on_gpus": on_gpus(one),
         "estimate": asdict(one.estimate),
         "reasons": list(one.reasons),
-        "others": [asdict(other) for other in runners_up],
+        "others": [other.to_data() for other in runners_up],
     }

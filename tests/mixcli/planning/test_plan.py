@@ -141,6 +141,16 @@ def test_the_largest_file_that_lies_wholly_on_the_card_comes_first(mixcli: Runne
     assert first["decode"] > 90 > second["decode"]
 
 
+def test_what_would_be_possible_instead_has_ranges_as_the_estimate_does(mixcli: Runner) -> None:
+    for profile, more in (("cpu", ""), ("rtx-4090", r"\t\d+\.\d GiB")):
+        shown = mixcli("plan", "mixtral:Q4_K_M", "--profile", profile).stdout
+        assert ("experts on GPUs" in shown) == bool(more)
+        _, *rows = shown[shown.index("\ninstead\t") :].split("\n")[1:-1]
+        assert rows
+        for row in rows:
+            assert re.fullmatch(rf".+\t\d+\t[\d.]+ to [\d.]+\t[\d.]+ to [\d.]+{more}", row)
+
+
 @pytest.mark.model
 def test_a_model_that_is_here(mixcli: Runner, with_demo: Path) -> None:
     done = mixcli("plan", "demo", "--ctx", "2048", "--json")
