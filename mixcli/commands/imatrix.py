@@ -108,7 +108,10 @@ def show_forecast(
     n_ctx = load_options.request.n_ctx or 0
     n_tokens = n_tokens_of(pieces, n_ctx, n_chunks)
     found = [forecast(model, load_options, n_ctx, n_tokens) for model in models]
-    rows = [(one.model, f"{one.n_tokens:,}", f"{one.prefill:,.0f}", about_time(one.seconds)) for one in found]
+    rows = [
+        (one.model, f"{one.n_tokens:,}", f"{one.prefill:,.0f}", f"{about_time(one.seconds)} after loading")
+        for one in found
+    ]
     console.result(
         [asdict(one) for one in found], ("MODEL", "TOKENS", "PREFILL TOK/S", "TIME"), rows, as_json=as_json
     )

@@ -33,7 +33,7 @@ def n_tokens_of(pieces: Sequence[TextPiece], n_ctx: int, n_chunks: int | None) -
 def forecast(model: str | None, load_options: LoadOptions, n_ctx: int, n_tokens: int) -> ReadingForecast:
     """Return what reading `n_tokens` takes on the machine of a load; UsageError for an unknown model, DoesNotFit for one that is too large.
 
-    The sums of an importance matrix are not in it.
+    Loading and the sums of an importance matrix are not in it.
     """
     subject = subject_of(model, None, target_of(load_options))
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)

@@ -1,6 +1,7 @@
 """imatrix and perplexity on the command line: a whole round with tiny models, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -172,5 +173,7 @@ def test_a_dry_run_tells_the_time_for_a_model_and_a_machine_that_are_not_here(mi
     assert small["seconds"] == pytest.approx(4096 / small["prefill"])
     assert 200 < large["prefill"] < small["prefill"]
     (one,) = json.loads(mixcli("imatrix", *arguments).stdout)
+    shown = mixcli("imatrix", *arguments[:-1]).stdout
+    assert re.search(r"\tabout \d+ (s|min) after loading\n", shown)
     assert one["n_tokens"] % 512 == 0
     assert one["n_tokens"] > 4096
