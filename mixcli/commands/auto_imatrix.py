@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from mixcli.errors import UsageError
 from mixcli.system.console import console
-from mixcli.system.text import missing
+from mixcli.system.text import as_argument, missing
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
@@ -30,7 +30,7 @@ def imatrix_file(said: str | None, model: str, load_options: "LoadOptions") -> P
     from mixcli.insight.pieces import CALIBRATION, shipped
     from mixcli.system import paths
 
-    stored = _largest(model)
+    stored = _largest(model, load_options)
     target = paths.private(paths.cache_dir() / "imatrix") / f"{stored.path.stem}.imatrix.gguf"
     if target.exists() and target.stat().st_mtime >= stored.path.stat().st_mtime:
         console.note(f"using the importance matrix that {stored.label} computed before")
@@ -42,7 +42,7 @@ def imatrix_file(said: str | None, model: str, load_options: "LoadOptions") -> P
     return target
 
 
-def _largest(model: str) -> "StoredModel":
+def _largest(model: str, load_options: "LoadOptions") -> "StoredModel":
     from mixcli.store.reference import Reference, is_path, usable_name
     from mixcli.store.store import models
 
@@ -51,6 +51,30 @@ def _largest(model: str) -> "StoredModel":
     if not found:
         raise UsageError(
             f"--imatrix auto computes with an installed quant of {name}, and none is installed; "
-            f"run `mixcli pull {name} --quant Q8_0` first, or pass a file of mixcli imatrix"
+            f"run {_first_pull(model, name, load_options)} first, or pass a file of mixcli imatrix"
         )
     return max(found, key=lambda one: sum(part.stat().st_size for part in one.parts))
+
+
+def _first_pull(model: str, name: str, load_options: "LoadOptions") -> str:
+    """Return the command that brings a quant to compute with: the largest that fits of a model whose dimensions are known, else the one that suits.
+
+    Raises DoesNotFit where none fits.
+    """
+    from mixcli.planning.machines import target_of
+    from mixcli.pull.quant_choice import nothing_fits, pull_command, usual_types
+    from mixcli.store.reference import is_path
+
+    target = target_of(load_options, measure=False)
+    if is_path(model):
+        return pull_command(as_argument(model), target)
+    if not (shapes := usual_types(name)):
+        return pull_command(name, target)
+    planned = target.choose(shapes)
+    largest = next((row for row in planned.rows if row.plan), None)
+    if largest is None:
+        least = planned.rows[-1]
+        raise nothing_fits(
+            name, least.type, least.size, planned.machine, target, f"mixcli pull {name}:{least.type}"
+        )
+    return pull_command(f"{name}:{largest.type}", target)

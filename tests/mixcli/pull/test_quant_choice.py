@@ -113,6 +113,13 @@ def test_search_plans_for_a_profile(mixcli: Runner) -> None:
     assert chosen["bytes_on_gpus"] + chosen["bytes_in_memory"] == chosen["size"]
 
 
+def test_an_importance_matrix_is_advised_from_the_largest_quant_that_fits(mixcli: Runner) -> None:
+    where = ("--profile", "cpu", "--ram", "32GiB")
+    done = mixcli("pull", "mixtral", "--quant", "Q3_K_M", "--imatrix", "auto", *where)
+    assert done.returncode == 2
+    assert "run `mixcli pull mixtral:Q5_K_M --profile cpu --ram 32GiB` first" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "asked", [("--ctx", "32768"), ("--vram", "12GiB", "--ram", "20GiB"), ("--kv", "q8_0")]
