@@ -11,7 +11,7 @@ from mixcli.pull import hub_environment, local_build
 from mixcli.pull.pull_plan import PullJob, PullPlan
 from mixcli.pull.quant_choice import Target, usual_types
 from mixcli.store import file_types as types
-from mixcli.store import store
+from mixcli.store import gguf_names, store
 from mixcli.store.catalog import CatalogEntry, catalog, entry, file_type
 from mixcli.store.hashing import Report
 from mixcli.store.licenses import license_of
@@ -111,10 +111,12 @@ def _planned(
     reference: Reference, known: CatalogEntry | None, wanted: PullRequest, target: Target, report: Report
 ) -> PullPlan | PullJob:
     """Return the plan of what must come from the Hub; for a dry run of a catalog model that cannot reach it, what is known without."""
+    kind = reference.type or wanted.quant
+    if known and kind and not gguf_names.is_published(kind):
+        types.file_type(kind)  # refuses a wrong name before the network is asked
     try:
         return _from_hub(reference, known, wanted, target, report)
     except NotReachable as error:
-        kind = reference.type or wanted.quant
         if wanted.dry_run and known and (found := _known_plan(known, kind, wanted, target, error)):
             return found
         raise

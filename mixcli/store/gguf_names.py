@@ -9,6 +9,8 @@ from quantize.sources.shards import ShardName, shard_name
 _TYPE = re.compile(
     r"(?:^|[-._/])(?P<type>(?:I?Q\d(?:_[A-Z0-9]+)*)|BF16|F16|FP16|F32|FP32)(?=$|[-._/])", re.IGNORECASE
 )
+# the K- and i-quants that publishers make in more sizes than llama.cpp's quantizer has names, as Q4_K_XL
+_SIZED = re.compile(r"(?:Q[2-8]_K|IQ[1-4])_(?:XXS|XS|S|M|L|XL|XXL)|Q4_0_\d_\d", re.IGNORECASE)
 _NO_MODEL = re.compile(r"(?:^|[-._/])(?:mmproj|imatrix|draft|mtp)(?=$|[-._/])", re.IGNORECASE)
 ENDING = ".gguf"
 T = TypeVar("T")
@@ -24,6 +26,11 @@ def file_type(name: str) -> str | None:
     """Read the file type out of a file's name, as "Q4_K_M"; None when it says none. The last one in the name counts."""
     found = _last_type(place_of(name).stem)
     return found["type"].upper().replace("FP", "F") if found else None
+
+
+def is_published(file_type: str) -> bool:
+    """Return whether a file type has the form of those that publishers add to llama.cpp's, as Q4_K_XL."""
+    return _SIZED.fullmatch(file_type) is not None
 
 
 def model_name(name: str) -> str:

@@ -213,7 +213,11 @@ def test_a_dry_run_of_a_catalog_name_needs_no_network(hub: StandIn, pull) -> Non
     ):
         assert words in plain.stdout
     assert hub.log == []
-    assert pull("mixtral:ODD", *asked).returncode == 6
+    assert pull("mixtral:Q4_K_XL", *asked).returncode == 6, "publishers make more than the quantizer"
+    for wrong in (("mixtral:Q9_K",), ("mixtral", "--quant", "Q9_K")):
+        refused = pull(*wrong, *asked)
+        assert refused.returncode == 2
+        assert re.search(r"Q9_K is not a quant; use .*; did you mean Q\d_K", refused.stderr)
     assert pull("org/repo", *asked).returncode == 6
     assert pull("mixtral", "--offline").returncode == 6, "without --dry-run it is refused as before"
 
