@@ -9,13 +9,13 @@ keyword that is only spelled wrongly (min_length). What has no effect in its pla
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from mixcli.errors import BadRequest
 from mixcli.request.sampling_table import shown
+from mixcli.request.schema_limits import MAX_DEPTH, containers
 
-MAX_DEPTH = 64  # containers in containers
 MAX_COUNT = 10_000  # lengths and counts
 EXACT = 1 << 53  # whole numbers beyond it are rounded by llguidance, which counts in doubles
 
@@ -95,20 +95,11 @@ def prepared(schema: object, param: str, *, loose: bool = False) -> object:
 
 def check_depth(value: object, param: str) -> None:
     """Raise BadRequest where containers lie deeper in one another than MAX_DEPTH; does not recurse."""
-    for _, depth in _containers(value):
+    for _, depth in containers(value):
         if depth > MAX_DEPTH:
             raise Unenforceable(
                 f"the JSON schema is more than {MAX_DEPTH} levels deep; simplify it", param=param
             )
-
-
-def _containers(value: object) -> Iterator[tuple[object, int]]:
-    todo = [(value, 1)]
-    while todo:
-        node, depth = todo.pop()
-        yield node, depth
-        children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
-        todo += [(child, depth + 1) for child in children if isinstance(child, dict | list | tuple)]
 
 
 def check_repeats(text: str, name: str, param: str) -> None:
@@ -245,7 +236,7 @@ class _Preparation:
 
     def _exact(self, value: Any, place: tuple[str, ...]) -> None:
         """Refuse numbers in const and enum that llguidance would write as others."""
-        for node, _ in [(value, 1), *_containers(value)]:
+        for node, _ in [(value, 1), *containers(value)]:
             inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else [node]
             for one in inside:
                 if isinstance(one, int) and not -(1 << 63) <= one < 1 << 64:
@@ -263,7 +254,7 @@ class _Preparation:
         meant = _SPELLED.get(key.replace("_", "").replace("-", "").lower())
         if meant is not None:
             raise self._beyond(place, f"is not a keyword of JSON Schema; did you mean {meant}?")
-        for node, _ in _containers(value):
+        for node, _ in containers(value):
             if isinstance(node, dict):
                 for name, one in node.items():
                     if name in _COUNTS and isinstance(one, int | float):

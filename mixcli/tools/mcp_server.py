@@ -8,9 +8,12 @@ import contextlib
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import IO, Any
+
+import pydantic
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.tools.json_file import ServerCommand
@@ -19,6 +22,7 @@ from mixcli.tools.toolbox import CALL_SECONDS, FunctionSpec, ToolFailed
 START_SECONDS = 60.0  # for a server to start and to list its tools: npx and uvx may download it first
 GRACE = 5.0  # seconds beyond the time of a call, in which the library notices it itself
 MAX_PAGES = 100  # of a list of tools
+MAX_TOOLS = 512  # of a request, which has all of them
 MAX_SAID = 500  # characters of a server's last words
 INSTALL = "pip install '.[tools]' in mixcli's repository"
 
@@ -40,13 +44,14 @@ class McpTools:
         self.name = server.name
         self.notes: Sequence[str] = ()
         self._mcp: Any = mcp
+        deadline = time.monotonic() + START_SECONDS
         with contextlib.ExitStack() as stack:
             self._log: IO[str] = stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
             self._portal = stack.enter_context(start_blocking_portal())
             try:
                 self._client, leave = self._started(server)
                 stack.callback(leave)
-                self.specs = list(self._listed())
+                self.specs = list(self._listed(deadline))
             except Exception as error:
                 raise MixcliError(
                     f"the MCP server {self.name!r} does not work: {self._why(error)}"
@@ -103,15 +108,21 @@ class McpTools:
 
         return client, leave
 
-    def _listed(self) -> Iterator[FunctionSpec]:
-        cursor = None
+    def _listed(self, deadline: float) -> Iterator[FunctionSpec]:
+        """Yield all tools; MixcliError where the list does not end within bounds, TimeoutError where it does not until `deadline`."""
+        cursor, n_tools = None, 0
         for _ in range(MAX_PAGES):
-            page = self._waited(START_SECONDS, lambda at: self._client.list_tools(cursor=at), cursor)
+            left = max(0.0, deadline - time.monotonic())
+            page = self._waited(left, lambda at: self._client.list_tools(cursor=at), cursor)
+            n_tools += len(page.tools)
+            if n_tools > MAX_TOOLS:
+                raise MixcliError(f"it has more than {MAX_TOOLS} tools; start it with fewer")
             for tool in page.tools:
                 yield FunctionSpec(tool.name, tool.description or tool.title or "", dict(tool.input_schema))
             cursor = page.next_cursor
             if cursor is None:
                 return
+        raise MixcliError(f"its list of tools has more than {MAX_PAGES} pages")
 
     def _waited(self, seconds: float, work: Any, *arguments: object) -> Any:
         """Return what a coroutine of the client returns; Ctrl-C cancels it on the server too."""
@@ -128,10 +139,14 @@ class McpTools:
             error = error.exceptions[0]
         if isinstance(error, TimeoutError):
             return f"no answer after {START_SECONDS:.0f} s"
+        if isinstance(error, pydantic.ValidationError):
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            return f"its answer is not what the protocol says: {place}: {first['msg']}"
         self._log.seek(0)
         said = self._log.read().strip().splitlines()
         is_gone = getattr(error, "code", None) == self._mcp.types.CONNECTION_CLOSED
-        what = "it has ended" if is_gone else str(error) or type(error).__name__
+        what = "it has ended" if is_gone else " ".join(str(error).split())[:MAX_SAID] or type(error).__name__
         return f"{what}; its last output: {said[-1][:MAX_SAID]}" if said and is_gone else what
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mixcli.errors import UsageError
+from mixcli.request.schema_limits import fault_of_tool
 from mixcli.system.console import console
 from mixcli.system.text import missing, shown
 from mixcli.tools.json_file import DefinedTools, ServerCommand, read
@@ -19,7 +20,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 def open_tools(words: Sequence[str], *, to_run: bool) -> Toolbox:
     """Return the tools of all `words`, whose processes run until it is closed. With `to_run`, tools that are only defined are refused.
 
-    Raises UsageError for a word that names nothing, MixcliError for a server that does not start.
+    Raises UsageError for a word that names nothing, and for a schema that is too deep or too large, MixcliError for a server that does not start.
     """
     with contextlib.ExitStack() as stack:
         sources: list[ToolSource] = []
@@ -27,9 +28,17 @@ def open_tools(words: Sequence[str], *, to_run: bool) -> Toolbox:
             with console.if_slow(f"starting the tools of {shown(word)}"):
                 for source in _sources(word, to_run=to_run):
                     stack.callback(source.close)
+                    _check(source)
                     sources.append(source)
         stack.pop_all()
     return Toolbox(sources)
+
+
+def _check(source: ToolSource) -> None:
+    """Refuse a schema that is too deep or too large before it is written anywhere."""
+    for spec in source.specs:
+        if fault := fault_of_tool(spec.parameters):
+            raise UsageError(f"--tools {shown(source.name)}: tool {shown(spec.name)}: {fault}")
 
 
 def _sources(word: str, *, to_run: bool) -> Iterator[ToolSource]:

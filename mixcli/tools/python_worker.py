@@ -77,6 +77,15 @@ def definition_of(name: str, function: Callable[..., Any]) -> dict[str, object]:
     return {"name": name, "description": description, "parameters": schema}
 
 
+def _has_no_number(value: object) -> bool:
+    """Return whether NaN or infinity stands in a definition."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return True
+    return False
+
+
 def tools_of(module: ModuleType) -> dict[str, object]:
     """Return the definitions of all tools, and why other functions are left out."""
     tools, skipped = [], []
@@ -84,7 +93,11 @@ def tools_of(module: ModuleType) -> dict[str, object]:
         fault = fault_of(function)
         if not fault:
             try:
-                tools.append(definition_of(name, function))
+                made = definition_of(name, function)
+                if _has_no_number(made):
+                    fault = "has a default that is not JSON: NaN or infinity"
+                else:
+                    tools.append(made)
             except (pydantic.errors.PydanticUserError, NameError) as error:
                 fault = f"has a type hint without a JSON schema: {str(error).splitlines()[0]}"
         if fault:

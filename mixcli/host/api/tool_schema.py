@@ -12,6 +12,7 @@ from mixcli.errors import BadRequest
 from mixcli.host.api.field_rules import FieldRule, harmless, only
 from mixcli.host.api.wire_model import Whole, WireModel
 from mixcli.prompts.messages import NO_TOOLS, Tool, ToolCall, ToolUse
+from mixcli.request.schema_limits import fault_of_tool
 
 MAX_TOOLS = 512
 MAX_CALLS = 512  # of one turn
@@ -120,6 +121,9 @@ def tool_use(tools: Sequence[ToolDefinition], choice: ToolChoice | None, *, para
         raise BadRequest(
             f"two tools have the name {names[twice]!r}; rename one", param=f"tools.{twice}.function.name"
         )
+    for i, one in enumerate(tools):
+        if fault := fault_of_tool(one.function.parameters):
+            raise BadRequest(f"tool {names[i]}: {fault}", param=f"tools.{i}.function.parameters")
     found = tuple(one.tool() for one in tools)
     if isinstance(choice, NamedChoice):
         if choice.function.name not in names:

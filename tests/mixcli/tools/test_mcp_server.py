@@ -151,3 +151,39 @@ def test_a_server_that_dies_is_named_and_one_that_is_closed_ends(script: Path) -
 def test_a_program_that_is_not_a_server_is_named(code: str, message: str) -> None:
     with pytest.raises(MixcliError, match=message):
         McpTools(ServerCommand("x", sys.executable, ["-c", code]))
+
+
+ANSWERS = """
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    method = asked.get("method")
+    if method == "initialize":
+        version = 7 if MODE == "wrong" else asked["params"]["protocolVersion"]
+        about = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}}
+    elif method == "tools/list":
+        schema = {"type": "banana" if MODE == "schema" else "object"}
+        tools = [{"name": f"t{i}", "inputSchema": schema} for i in range(600 if MODE == "many" else 1)]
+        about = {"tools": tools, **({"nextCursor": "x"} if MODE == "endless" else {})}
+    else:
+        about = None
+    if "id" in asked:
+        said = {"result": about} if about else {"error": {"code": -32601, "message": "no such method"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **said}), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("wrong", "its answer is not what the protocol says: "),
+        ("schema", "its answer is not what the protocol says: "),
+        ("endless", "its list of tools has more than 100 pages"),
+        ("many", "it has more than 512 tools; start it with fewer"),
+    ],
+)
+def test_a_server_that_answers_wrongly_or_without_end_is_named(mode: str, message: str) -> None:
+    with pytest.raises(MixcliError) as caught:
+        McpTools(ServerCommand("x", sys.executable, ["-c", f"MODE = {mode!r}\n{ANSWERS}"]))
+    assert str(caught.value).startswith(f"the MCP server 'x' does not work: {message}")
+    assert "\n" not in str(caught.value)

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.errors import MixcliError, UsageError
+from mixcli.errors import BadRequest, MixcliError, UsageError
+from mixcli.host.api.tool_schema import ToolDefinition, tool_use
 from mixcli.request.prompt import FunctionCall
 from mixcli.tools.json_file import ServerCommand, read
 from mixcli.tools.opening import open_tools
 from mixcli.tools.toolbox import Toolbox
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+DEEP: object = {}
+for _ in range(33):
+    DEEP = {"properties": {"a": DEEP}}
 
 
 def written(folder: Path, value: object, name: str = "tools.json") -> Path:
@@ -45,6 +49,8 @@ def test_definitions_are_read_with_and_without_function_around_them(tmp_path: Pa
         ([1], r"tools\.0 must be an object"),
         ([{"name": "get weather"}], r"tools\.0\.name must be 1 to 64 letters"),
         ([{"function": {"name": "a", "parameters": "x"}}], r"tools\.0\.function\.parameters must be a JSON schema"),
+        ([{"name": "f", "parameters": DEEP}], r"tools\.json: tool f: the JSON schema is more than 64 levels deep"),
+        ([{"name": "f", "parameters": {"enum": ["x" * (1 << 18)]}}], r"tool f: the JSON schema has 262,\d+ bytes; the limit"),
         ({"mcpServers": {}}, "mcpServers must be an object of servers"),
         ({"mcpServers": {"a": {"url": "https://x"}}}, r"mcpServers\.a has a url; only servers that a command starts"),
         ({"mcpServers": {"a": {"command": "x", "args": [1]}}}, r"mcpServers\.a\.args must be a list of texts"),
@@ -107,3 +113,10 @@ def test_tools_of_the_same_name_get_a_number(tmp_path: Path) -> None:
     with open_tools([str(path) for path in paths], to_run=False) as toolbox:
         assert [spec.name for spec in toolbox.specs] == ["a", "a_2"]
         assert [toolbox.source_of(spec.name) for spec in toolbox.specs] == ["one.json", "two.json"]
+
+
+def test_the_host_refuses_a_deep_schema_by_the_name_of_its_tool() -> None:
+    tool = ToolDefinition.model_validate({"function": {"name": "f", "parameters": DEEP}})
+    with pytest.raises(BadRequest, match=r"^tool f: the JSON schema is more than 64 levels deep") as caught:
+        tool_use([tool], None, parallel=True)
+    assert caught.value.param == "tools.0.function.parameters"

@@ -216,6 +216,7 @@ def test_a_call_has_an_end(tools: PythonTools, tmp_path: Path, monkeypatch: pyte
         ("def f(:\n", "cannot be imported: SyntaxError"),
         ("import os\nos._exit(1)\n", "cannot be imported: its process crashed: exit code 1"),
         ("X = 1\n", "has no tools; define a public function with type hints and a docstring"),
+        ("def f(x: float = float('nan')):\n  'd'\n", r"has no tools \(f has a default that is not JSON: NaN"),
         ("def f(n: int): ...\n", r"has no tools \(f has no docstring\)"),
     ],
 )

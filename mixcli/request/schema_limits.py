@@ -1,0 +1,30 @@
+"""How deep and how large the JSON schema of a tool may be, for the terminal, which reads tools, and for the host, which takes them."""
+
+import json
+from collections.abc import Iterator
+
+MAX_DEPTH = 64  # containers in containers; each object within an object's properties is two
+MAX_TOOL_BYTES = 1 << 18  # of one tool's schema: a model reads all of it with every prompt
+
+
+def containers(value: object) -> Iterator[tuple[object, int]]:
+    """Yield a value and all containers in it, each with its depth, from 1; does not recurse."""
+    todo = [(value, 1)]
+    while todo:
+        node, depth = todo.pop()
+        yield node, depth
+        children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
+        todo += [(child, depth + 1) for child in children if isinstance(child, dict | list | tuple)]
+
+
+def fault_of_tool(schema: object) -> str:
+    """Return what is too much about the schema of a tool; empty where nothing is."""
+    if any(depth > MAX_DEPTH for _, depth in containers(schema)):
+        return f"the JSON schema is more than {MAX_DEPTH} levels deep; simplify it"
+    size = len(json.dumps(schema, ensure_ascii=False).encode(errors="replace"))
+    if size > MAX_TOOL_BYTES:
+        return f"the JSON schema has {size:,} bytes; the limit is {MAX_TOOL_BYTES:,}"
+    return ""
+
+
+__all__ = ["MAX_DEPTH", "MAX_TOOL_BYTES", "containers", "fault_of_tool"]
