@@ -14,7 +14,7 @@ from docs.terminal import PROMPT, Terminal, pane, save
 HERE = Path(__file__).resolve().parent
 CHAT = "mixcli chat -m demo --temperature 0 --keep-alive 0"
 MESSAGES = (
-    "Reverse a string in Python. Only the code.",
+    "Explain photosynthesis in a few sentences.",
     "What is the capital of France?",
     "/stats",
     "/context",
