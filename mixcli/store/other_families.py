@@ -61,6 +61,15 @@ def check_other_family(header: GgufHeader, name: str) -> None:
             )
     for key, least, greatest, is_required in _BOUNDS:
         _check_bounds(header, name, f"{architecture}.{key}", (least, greatest), is_required=is_required)
+    n_predict, n_layer = (
+        header.get(f"{architecture}.{key}", 0) for key in ("nextn_predict_layers", "block_count")
+    )
+    if (
+        isinstance(n_predict, int) and n_predict >= n_layer
+    ):  # llama.cpp leaves them out, and computes without a layer
+        raise IntegrityError(
+            f"{name} is not a valid model: {architecture}.nextn_predict_layers is {n_predict}, of {n_layer} layers in all"
+        )
 
 
 def _is_sane(value: Value) -> bool:

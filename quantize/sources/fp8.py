@@ -195,10 +195,8 @@ class _Scale:
             widen(dtype, stored, values)
         if not np.isfinite(values).all():
             raise CorruptFile(f"{self._where} has a scale that is NaN or infinite; download it again.")
-        if (least := values.min(initial=1)) <= 0:
-            raise CorruptFile(
-                f"{self._where} has the scale {least:g}, but scales are greater than 0; download it again."
-            )
+        if (least := values.min(initial=0)) < 0:  # a block of nothing but zeros may have the scale 0
+            raise CorruptFile(f"{self._where} has the scale {least:g}, which is negative; download it again.")
         return values.reshape(-1, *self._shape[-2:])
 
 

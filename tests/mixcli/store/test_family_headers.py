@@ -104,6 +104,12 @@ def test_prediction_layers_make_it_a_model_of_another_family(tmp_path: Path, loa
     assert loader.load(path) == "works"
 
 
+def test_not_all_layers_may_be_prediction_layers(tmp_path: Path) -> None:
+    path = changed(tmp_path / "m.gguf", SMALL, {"nextn_predict_layers": u32(2)}, {})
+    with pytest.raises(IntegrityError, match="nextn_predict_layers is 2, of 2 layers"):
+        check_gguf(path)
+
+
 def test_a_file_of_before_latent_attention_is_for_llama_cpp_to_judge(tmp_path: Path) -> None:
     path = changed(tmp_path / "m.gguf", SMALL, {"attention.key_length_mla": None}, {})
     with pytest.raises(IntegrityError, match=r"llama\.cpp cannot load m\.gguf: tensor .blk\.0\.attn"):
