@@ -26,7 +26,7 @@ from mixcli.host.protocol.host_record import listener_pid, process_at
 from mixcli.host.protocol.messages import ChatBody, Delta, Fields, object_of
 from mixcli.host.protocol.paths import ATTACH, EXPERTS
 from mixcli.host.protocol.status import LoadStatus
-from mixcli.system.process_state import STOPPED, state
+from mixcli.system.process_state import STOPPED, silence, state
 
 if TYPE_CHECKING:
     from mixcli.host.protocol.answers import ChatCompletion, ExpertUse, TokenCount
@@ -39,7 +39,6 @@ TOO_MANY = 4  # pieces of an answer for every token that was allowed, and as man
 MORE = 64
 
 CONNECT = 2.0  # seconds for a connection to a host, and for its state
-SILENCE = 30.0  # seconds without a sign of life from a host; it gives one every two seconds (host.app)
 POLL_INTERVAL = (
     3.0  # seconds between two looks at a host that computes a whole answer and says nothing meanwhile
 )
@@ -50,10 +49,10 @@ GONE = (ConnectionError, FileNotFoundError, http.client.IncompleteRead, http.cli
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket; TimeoutError when nothing comes for `timeout` seconds."""
+    """HTTP over a unix socket; TimeoutError when nothing comes for `timeout` seconds, by default as long as a host may say nothing."""
 
-    def __init__(self, path: Path, timeout: float = SILENCE) -> None:
-        super().__init__("localhost", timeout=timeout)
+    def __init__(self, path: Path, timeout: float | None = None) -> None:
+        super().__init__("localhost", timeout=silence() if timeout is None else timeout)
         self._path = path
 
     def connect(self) -> None:
@@ -243,7 +242,7 @@ class ChatClient:
 class HostClient(ChatClient):
     """Talks with the host behind one unix socket.
 
-    A host that is stopped, or hangs, is one that gives no sign of life for SILENCE: Unresponsive then, wherever that is noticed.
+    A host that is stopped, or hangs, is one that gives no sign of life for `silence` seconds: Unresponsive then, wherever that is noticed.
     """
 
     lost = (*GONE, TimeoutError)
@@ -298,7 +297,7 @@ class HostClient(ChatClient):
                 self.health()
             except OSError:  # also of one that was told to stop and still answers what it has
                 n_stopped = n_stopped + 1 if state(pid) == STOPPED else 0
-                if n_stopped == PAUSES or time.monotonic() - alive > SILENCE:
+                if n_stopped == PAUSES or time.monotonic() - alive > silence():
                     raise TimeoutError("no response") from None
             else:
                 alive, n_stopped = time.monotonic(), 0

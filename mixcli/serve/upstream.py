@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx2
 
 from mixcli.host.protocol.paths import HEALTH
+from mixcli.system.process_state import silence
 
-SILENCE = 30.0  # seconds without a sign of life from the host
 POLL_INTERVAL = 5.0  # seconds between two looks at it, while it computes
 
 HOST = "http://host"  # the socket has no name of its own
@@ -59,9 +59,9 @@ class Upstream:
         return self._client
 
     async def silent(self) -> None:
-        """Return when the host gives no sign of life for SILENCE; one that is gone or loads is another matter."""
+        """Return when the host gives no sign of life for so long that it hangs; one that is gone or loads is another matter."""
         alive = time.monotonic()
-        while time.monotonic() - alive < SILENCE:
+        while time.monotonic() - alive < silence():
             await asyncio.sleep(POLL_INTERVAL)
             if self._client is not None:
                 try:

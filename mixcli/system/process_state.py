@@ -11,6 +11,8 @@ from typing import NamedTuple
 SYSTEM: str = sys.platform
 STOPPED = "T"  # the state of a process after SIGSTOP
 PS = 5.0  # seconds for ps to answer, where there is no /proc
+SILENCE = 30.0  # seconds without a sign of life from a host, which gives one every two seconds (host.app)
+CROWDED = 3.0  # times as long at most, where other programs take the cores
 
 
 class _Fields(NamedTuple):
@@ -19,6 +21,15 @@ class _Fields(NamedTuple):
     state: str
     born: str
     computed: str
+
+
+def silence() -> float:
+    """Return the seconds without a sign of life after which a host hangs: more where more programs compute than there are cores."""
+    try:
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:
+        load = 1.0
+    return SILENCE * min(CROWDED, max(1.0, load))
 
 
 def state(pid: int) -> str:

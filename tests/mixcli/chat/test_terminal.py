@@ -227,6 +227,7 @@ def test_ephemeral_writes_nothing(stage: Stage) -> None:
     chat.wait_for_prompt(2)
     chat.enter("/sessions secret")
     chat.wait_for("user: a secret")  # it is all there, in memory
+    chat.wait_for(chat.ready)
     chat.type("\x04")
     chat.wait_for_end()
     written = {path for path in stage.home.rglob("*") if path.is_file()} - before
