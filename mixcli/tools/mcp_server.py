@@ -1,12 +1,14 @@
 """Tools of an MCP server that a command starts: one process, spoken to over its stdin and stdout.
 
 The official package `mcp` speaks the protocol, in an event loop in a thread. A server gets none of the user's variables but those that every
-program needs; it ends with the command that started it.
+program needs; it ends with the command that started it, also where that is killed.
 """
 
 import contextlib
 import json
 import logging
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ from typing import IO, Any
 import pydantic
 
 from mixcli.errors import MixcliError, UsageError
+from mixcli.system import tether
 from mixcli.tools.json_file import ServerCommand
 from mixcli.tools.toolbox import CALL_SECONDS, FunctionSpec, ToolFailed
 
@@ -83,7 +86,9 @@ class McpTools:
 
         mcp = self._mcp
         parameters = mcp.StdioServerParameters(
-            command=server.command, args=list(server.arguments), env=dict(server.variables)
+            command=sys.executable,
+            args=["-I", "-S", tether.__file__, str(os.getpid()), server.command, *server.arguments],
+            env=dict(server.variables),
         )
         begun: Future[tuple[Any, anyio.Event]] = Future()
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -187,3 +188,27 @@ def test_a_server_that_answers_wrongly_or_without_end_is_named(mode: str, messag
         McpTools(ServerCommand("x", sys.executable, ["-c", f"MODE = {mode!r}\n{ANSWERS}"]))
     assert str(caught.value).startswith(f"the MCP server 'x' does not work: {message}")
     assert "\n" not in str(caught.value)
+
+
+KILLED = """
+import os, signal, sys
+from mixcli.tools.json_file import ServerCommand
+from mixcli.tools.mcp_server import McpTools
+tools = McpTools(ServerCommand("x", sys.executable, ["-c", sys.argv[1]]))
+print(tools.specs[0].description, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_server_that_ignores_its_input_ends_with_a_command_that_is_killed() -> None:
+    server = f"MODE = ''\n{ANSWERS}import time\ntime.sleep(60)".replace(
+        '"inputSchema"', '"description": str(__import__("os").getpid()), "inputSchema"'
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, server], check=False, stdout=subprocess.PIPE, text=True, timeout=30
+    )
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while born(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not born(pid)
