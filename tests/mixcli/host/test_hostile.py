@@ -176,7 +176,7 @@ def test_bodies_are_bounded_one_by_one_and_together(monkeypatch: pytest.MonkeyPa
             sent.append(message)
 
         headers = [] if length is None else [(b"content-length", str(length).encode())]
-        await intake({"type": "http", "headers": headers}, receive, send)
+        await intake({"type": "http", "path": "/v1/chat/completions", "headers": headers}, receive, send)
         if sent[0]["status"] != 200:
             assert json.loads(sent[1]["body"])["error"]["message"]
         return int(sent[0]["status"])

@@ -104,7 +104,7 @@ def test_definitions_alone_cannot_be_run(tmp_path: Path) -> None:
 
 def test_without_the_package_for_servers_its_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mcp", None)  # as where it is not installed
-    with pytest.raises(MixcliError, match=r"is not installed; run pip install 'mixcli\[tools\]'"):
+    with pytest.raises(MixcliError, match=r"is not installed; run pip install '\.\[tools\]'"):
         open_tools(["sh -c true"], to_run=True)
 
 
