@@ -8,7 +8,7 @@ import click
 
 from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import NAME_OR_PATH, common, json_option, reading_options
+from mixcli.commands.options import NAME_OR_PATH, common, json_option, reading_options, texts_option
 from mixcli.commands.perplexity import estimate_cell, read_texts, significant
 from mixcli.system.console import console
 from mixcli.system.formatting import format_bytes
@@ -22,14 +22,7 @@ COLUMNS = ("MODEL", "SIZE", "BITS PER WEIGHT", "PERPLEXITY", "KL MEAN", "SAME TO
 
 @click.command("compare", cls=CheckedCommand)
 @click.argument("models", nargs=-1, required=True, type=NAME_OR_PATH, shell_complete=complete_models, metavar="MODEL[:QUANT,QUANT…]...")  # fmt: skip
-@click.option(
-    "--text",
-    "paths",
-    type=click.Path(path_type=Path, allow_dash=True, exists=True, dir_okay=False),
-    multiple=True,
-    metavar="FILE",
-    help="Text to read; - reads stdin; may be repeated. Default: a text that ships, in five languages with code and conversations.",
-)
+@texts_option
 @reading_options
 @json_option
 @common

@@ -9,7 +9,15 @@ import click
 
 from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import NAME_OR_PATH, common, forecast_option, json_option, reading_options
+from mixcli.commands.options import (
+    NAME_OR_PATH,
+    SHIPPED_TEXT,
+    TEXT_FILE,
+    common,
+    forecast_option,
+    json_option,
+    reading_options,
+)
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, counted
@@ -31,9 +39,9 @@ LOW_BITS = re.compile(r"Q[1-4]|FP4")  # in a file type: Q4_K_M and smaller
 @click.option(
     "--text",
     "path",
-    type=click.Path(path_type=Path, allow_dash=True, exists=True, dir_okay=False),
+    type=TEXT_FILE,
     metavar="FILE",
-    help="Text to read; - reads stdin. Default: a text that ships, in five languages with code and conversations.",
+    help=f"Text to read; - reads stdin. {SHIPPED_TEXT}",
 )
 @click.option(
     "-o",

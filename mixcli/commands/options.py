@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -67,6 +68,18 @@ def model_option(command: F) -> F:
         help="Name of an installed model (see `mixcli list`) or path of a .gguf file; env: MIXCLI_MODEL. Default: the default model, or the only one.",
     )(command)
 
+
+# a text that a command reads in chunks
+TEXT_FILE = click.Path(path_type=Path, allow_dash=True, exists=True, dir_okay=False)
+SHIPPED_TEXT = "Default: a text that ships, in five languages with code and conversations."
+texts_option = click.option(
+    "--text",
+    "paths",
+    type=TEXT_FILE,
+    multiple=True,
+    metavar="FILE",
+    help=f"Text to read; - reads stdin; may be repeated. {SHIPPED_TEXT}",
+)
 
 forecast_option = click.option(
     "--dry-run",

@@ -9,7 +9,14 @@ import click
 from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.imatrix import read_pieces, show_forecast
-from mixcli.commands.options import NAME_OR_PATH, common, forecast_option, json_option, reading_options
+from mixcli.commands.options import (
+    NAME_OR_PATH,
+    common,
+    forecast_option,
+    json_option,
+    reading_options,
+    texts_option,
+)
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
@@ -20,14 +27,7 @@ if TYPE_CHECKING:
 
 @click.command("perplexity", cls=CheckedCommand)
 @click.argument("model", required=False, type=NAME_OR_PATH, shell_complete=complete_models)
-@click.option(
-    "--text",
-    "paths",
-    type=click.Path(path_type=Path, allow_dash=True, exists=True, dir_okay=False),
-    multiple=True,
-    metavar="FILE",
-    help="Text to read; - reads stdin; may be repeated. Default: a text that ships, in five languages with code and conversations.",
-)
+@texts_option
 @click.option(
     "--baseline",
     type=NAME_OR_PATH,

@@ -22,7 +22,7 @@ PLACE = Path(__file__).resolve().parents[2] / "build" / "test-gemma"
 
 @pytest.fixture(scope="session")
 def gemma_path() -> Path:
-    """Give the file, made once and kept in the build folder; skip where the packages are not installed."""
+    """Return the file, made once and kept in the build folder; skip where the packages are not installed."""
     parts = []
     for number in range(1, 5):
         spec = importlib.util.find_spec(f"{PACKAGE}_part{number}")

@@ -170,7 +170,7 @@ for kind, value in bombs:
     print(kind, outcome, round(time.process_time() - begin, 3), flush=True)
 grammars._compiled.clear()
 status = Path("/proc/self/status")
-if status.exists():  # ru_maxrss would have the size of whoever started us
+if status.exists():  # ru_maxrss would have the size of the process that started this one
     peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) >> 10
 else:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20

@@ -63,7 +63,7 @@ def agree(first: list[TokenLogprobs], second: list[TokenLogprobs]) -> bool:
 
 
 def filled(model: Model, first: tuple[int, ...]) -> Engine:
-    """Give an engine that has a text, and computed others after it, some of whose cells are the first one's old ones."""
+    """Return an engine that has a text, and computed others after it, some of whose cells are the first one's old ones."""
     engine = Engine(model, Context(model, PLACEMENT))
     answer(engine, drawn(30, 9), 1)
     answer(engine, first, 1)
