@@ -16,7 +16,7 @@ NOTE = "mixcli is tested with the Mistral family only; a {} model runs as llama.
 
 @pytest.mark.model
 def test_gemma_answers_in_run_and_in_chat(gemma_path: Path, mixcli: Runner) -> None:
-    load = ("-m", str(gemma_path), "--ctx", "512", "--max-tokens", "3")
+    load = ("-m", str(gemma_path), "--ctx", "512", "--max-tokens", "3", "--temperature", "0")
     done = mixcli("run", *load, "--stop", "\n", "What is the capital of France?")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "Paris"
