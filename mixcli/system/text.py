@@ -21,6 +21,7 @@ MAX_SHOWN = 200  # characters of a path in a sentence
 SHARE_BAD = 0.1  # of bytes that are not UTF-8, or control characters: more is not text
 _FEW_BAD = 8  # bytes: so few are a slip, whatever their share
 _CONTROL = bytes({*range(1, 9), 11, *range(14, 27), *range(28, 32)})
+_LONG_ENOUGH = 4  # characters of a part of a name that finds it
 _LONGEST_NAME = 200  # characters that are compared: comparing takes their square
 _MAX_FILES = 2000  # of a folder, that are looked at for a name
 _ICONV = "convert it first: iconv -f {} -t UTF-8"
@@ -134,10 +135,14 @@ def _is_wide(head: bytes, width: int, place: int) -> bool:
 def nearest(typed: str, names: "Iterable[str]", cutoff: float = 0.6) -> str | None:
     """Return the name that is nearest to what was typed, whatever its case and signs; None where none is near.
 
-    `cutoff` is the least likeness, 0 to 1, of two names.
+    The shortest name that contains what was typed is nearer than one that is spelled like it. `cutoff` is the least likeness, 0 to 1, of
+    two names.
     """
     known = {_folded(name): name for name in names}
     begun = _folded(typed)
+    whole = begun.replace(" ", "")
+    if len(whole) >= _LONG_ENOUGH and (longer := [name for name in known if whole in name.replace(" ", "")]):
+        return known[min(longer, key=len)]
     near = get_close_matches(begun, known, n=1, cutoff=cutoff)
     if not near and len(begun) >= 3:
         near = [name for name in known if name.startswith(begun)]

@@ -69,15 +69,22 @@ def _is_file(word: str) -> bool:
 
 def _server(command: ServerCommand) -> ToolSource:
     if shutil.which(command.command) is None:
-        raise UsageError(
-            missing(command.command)
-            if "/" in command.command
-            else f"--tools {shown(command.name)}: no command is called {shown(command.command)}; "
-            "name a .py or .json file, or the command that starts an MCP server"
-        )
+        raise UsageError(_not_a_command(command))
     from mixcli.tools.mcp_server import McpTools
 
     return McpTools(command)
+
+
+def _not_a_command(command: ServerCommand) -> str:
+    """Return why a command cannot be started."""
+    advice = "name a .py or .json file, or the command that starts an MCP server"
+    program = Path(command.command)
+    if "/" not in command.command:
+        return f"--tools {shown(command.name)}: no command is called {shown(command.command)}; {advice}"
+    if not program.exists():
+        return missing(command.command)
+    kind = "a folder" if program.is_dir() else "neither a .py or .json file nor executable"
+    return f"--tools {shown(command.command)} is {kind}; {advice}"
 
 
 def _command_of(word: str) -> ServerCommand:

@@ -58,6 +58,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("profiles new mine --extends aple-m-series", "did you mean apple-m-series?"),
         ("pull demo:q4km", "did you mean Q4_K_M?"),
         ("pull dmeo", "did you mean demo?"),
+        ("show magistral", "did you mean magistral-small?"),
+        ("plan small4", "did you mean mistral-small-4?"),
     ],
 )
 def test_a_slip_is_met_with_the_nearest(line: str, words: str) -> None:
@@ -77,5 +79,8 @@ def test_what_is_near() -> None:
     assert nearest("Q4-K-M", ["Q4_K_M", "Q4_K_S"]) == "Q4_K_M", "whatever its case and signs"
     assert nearest("drop", ["drop-oldest", "error"]) == "drop-oldest", "the beginning of one"
     assert nearest("rtx", ["rtx-3090", "rtx-4090"]) is None, "the beginning of two"
+    assert (
+        nearest("magistral", ["mistral", "magistral-small-2509", "magistral-small"]) == "magistral-small"
+    ), "the shortest with it"
     assert nearest("", ["a"]) is None
     assert nearest("x" * 10_000, ["y" * 10_000]) is None

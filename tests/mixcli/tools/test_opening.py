@@ -77,6 +77,10 @@ def test_the_settings_of_other_clients_name_servers(tmp_path: Path) -> None:
             "no command is called no-such-command; name a .py or .json file, or the command",
         ),
         ("./no-such-server", "no such file: ./no-such-server"),
+        (
+            "./notes.txt",
+            r"--tools \./notes\.txt is neither a \.py or \.json file nor executable; name a \.py",
+        ),
         ("wether.py", r"no such file: wether\.py; did you mean weather\.py\?"),
         ("tools.json", r"no such file: tools\.json"),
         ("sh -c 'x", "No closing quotation"),
@@ -90,6 +94,7 @@ def test_a_word_that_names_nothing_is_refused(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weather.py").touch()
     (tmp_path / "folder.py").mkdir()
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match=message):
         open_tools([word], to_run=True)
 
