@@ -21,14 +21,22 @@ ROOT = Path(__file__).resolve().parent.parent
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let signals reach what the tests start, also where a shell in the background or nohup has them ignored for all its children."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ["MIXCLI_MEASURE"] = "off"  # every test has a home of its own, and would measure the processor
+    _keep_bytecode()
     _take_a_share_of_the_cores()
+    schedule.start_elsewhere(config)
+
+
+def _keep_bytecode() -> None:
+    """Write compiled modules beside their sources, also where the environment forbids it: hundreds of processes import the same ones."""
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def _take_a_share_of_the_cores() -> None:

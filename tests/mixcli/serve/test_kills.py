@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-import openai
 import pytest
 
 from mixcli.client.process import hosts
@@ -20,6 +19,8 @@ class Clients:
 
     def __init__(self, port: int) -> None:
         self.ends: Counter[str] = Counter()
+        import openai  # takes a second
+
         self._api = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="-", max_retries=0)
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(N_CLIENTS)]

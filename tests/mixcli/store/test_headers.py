@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,18 +60,18 @@ def long_gguf(n_bytes: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("how", "data", "most"),
+    ("how", "make", "size", "most"),
     [
-        ("gguf", long_gguf(9 * MIB), 5),
-        ("safetensors", safetensors(10), 1),
-        ("safetensors", safetensors(60_000), 2),
-        ("steps", bytes(8 * MIB), 9),
+        ("gguf", long_gguf, 9 * MIB, 5),
+        ("safetensors", safetensors, 10, 1),
+        ("safetensors", safetensors, 60_000, 2),
+        ("steps", bytes, 8 * MIB, 9),
     ],
 )
 def test_a_header_takes_few_requests(
-    hub: StandIn, online: dict[str, str], how: str, data: bytes, most: int
+    hub: StandIn, online: dict[str, str], how: str, make: Callable[[int], bytes], size: int, most: int
 ) -> None:
-    hub.add("org/x", {"x.safetensors": data})
+    hub.add("org/x", {"x.safetensors": make(size)})
     assert int(in_python(READ, how)) > 10
     assert 1 <= len(hub.downloads()) <= most
     asked = sorted((seen.start, seen.start + seen.length) for seen in hub.downloads())

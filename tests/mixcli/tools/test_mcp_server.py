@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from mixcli.tools.mcp_server import McpTools
 from mixcli.tools.opening import open_tools
 from mixcli.tools.toolbox import Toolbox, ToolFailed
 
-pytest.importorskip("mcp")
+pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="mcp is not installed")
 
 SERVER = '''
 import os

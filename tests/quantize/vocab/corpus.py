@@ -4,6 +4,7 @@ Put together from word lists by a fixed seed, so that it is the same everywhere.
 """
 
 import random
+from functools import cache
 
 WORDS = {
     "en": "the quick fox doesn't jump; it's thinking about naïve rivers, O'Neill's café & 42 Résumés tomorrow",
@@ -59,6 +60,7 @@ MARKERS = ("[INST]", "[/INST]", "</s>", "<s>", "<unk>", "<|im_start|>", "<0x41>"
 SPACES = (" ", "  ", "   ", "\n", "\n\n", "\t", " \n ", "\r\n", "        ")
 
 
+@cache
 def lines(n: int = 2600, seed: int = 20231211) -> list[str]:
     """Give `n` different lines; every tenth is a text in one language as it is, the others are mixtures."""
     pick = random.Random(seed)

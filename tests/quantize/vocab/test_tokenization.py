@@ -23,7 +23,6 @@ from tests.quantize.vocab.corpus import lines
 from tests.quantize.vocab.llama_vocab import LlamaVocab, loaded, write_vocabulary
 from tests.support.checkpoints import TOKENIZERS, write_checkpoint, write_json, write_native
 
-CORPUS = lines()
 VERSIONS = tuple(TOKENIZERS)
 Loaded = tuple[LlamaVocab, dict[str, Value], MistralTokenizer]
 
@@ -46,8 +45,8 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
 
 
 def test_the_corpus_is_what_it_is_said_to_be() -> None:
-    assert len(CORPUS) >= 2000
-    text = "".join(CORPUS)
+    assert len(lines()) >= 2000
+    text = "".join(lines())
     assert all(mark in text for mark in "éßñè¿😀→漢") and "\U000f0000" in text
 
 
@@ -56,7 +55,7 @@ def test_the_corpus_is_what_it_is_said_to_be() -> None:
 def test_text_becomes_the_reference_tokens(version: str, vocabularies: dict[str, Loaded]) -> None:
     vocab, _, reference = vocabularies[version]
     encode = reference.instruct_tokenizer.tokenizer.encode
-    differing = [line for line in CORPUS if vocab.encode(line) != encode(line, bos=False, eos=False)]
+    differing = [line for line in lines() if vocab.encode(line) != encode(line, bos=False, eos=False)]
     assert differing == []
 
 
@@ -64,7 +63,7 @@ def test_text_becomes_the_reference_tokens(version: str, vocabularies: dict[str,
 def test_text_never_becomes_a_control_token(version: str, vocabularies: dict[str, Loaded]) -> None:
     vocab, _, _ = vocabularies[version]
     assert any(vocab.is_control(index) for index in vocab.encode("<s>", special=True))
-    assert not [line for line in CORPUS if any(map(vocab.is_control, vocab.encode(line)))]
+    assert not [line for line in lines() if any(map(vocab.is_control, vocab.encode(line)))]
 
 
 CONVERSATIONS = (
@@ -163,4 +162,4 @@ def test_scores_come_back_from_the_merges_of_a_tokenizer_json(version: str, tmp_
     )
     encode = reference.instruct_tokenizer.tokenizer.encode
     with loaded(write_vocabulary(tmp_path / "v.gguf", metadata)) as vocab:
-        assert not [line for line in CORPUS if vocab.encode(line) != encode(line, bos=False, eos=False)]
+        assert not [line for line in lines() if vocab.encode(line) != encode(line, bos=False, eos=False)]

@@ -3,15 +3,17 @@
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from mixcli.client.process import Host
 from tests.support.app import events_of
 from tests.support.ports import Port, served
 from tests.support.small_hosts import BASE, served_small
+
+if TYPE_CHECKING:
+    import openai
 
 pytestmark = pytest.mark.model
 CAPITAL = "The capital of France is"
@@ -31,7 +33,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
 
 
 @pytest.fixture(scope="module")
-def api(port: Port) -> Iterator[openai.OpenAI]:
+def api(port: Port) -> "Iterator[openai.OpenAI]":
+    import openai  # takes a second
+
     with openai.OpenAI(base_url=f"http://127.0.0.1:{port.number}/v1", api_key="-", max_retries=0) as api:
         yield api
 
@@ -53,7 +57,7 @@ def tokens_of(port: Port, text: str) -> list[int]:
     return tokens
 
 
-def test_a_text_and_its_tokens_are_continued_alike_and_as_a_stream(api: openai.OpenAI, port: Port) -> None:
+def test_a_text_and_its_tokens_are_continued_alike_and_as_a_stream(api: "openai.OpenAI", port: Port) -> None:
     asked: Any = {"model": "demo", "temperature": 0, "max_tokens": 6}
     whole = api.completions.create(prompt=CAPITAL, **asked)
     assert whole.object == "text_completion"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import openai
 import pytest
 
 from tests.support.ports import Port
@@ -20,6 +19,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
 
 def test_texts_and_tokens_have_embeddings_in_their_order(port: Port) -> None:
     texts = ["a cat", "a dog", "a cat"]
+    import openai  # takes a second
+
     with openai.OpenAI(base_url=f"http://127.0.0.1:{port.number}/v1", api_key="-", max_retries=0) as api:
         found = api.embeddings.create(model="tiny", input=texts)  # the package asks for base64
     vectors = np.array([one.embedding for one in found.data])

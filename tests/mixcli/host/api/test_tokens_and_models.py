@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 
-import openai
 import pytest
 
 from mixcli.client.process import Host
@@ -95,6 +94,8 @@ def test_token_ids_that_do_not_exist_are_refused(port: Port, path: str, token: i
 
 
 def test_models_are_listed_and_described(port: Port) -> None:
+    import openai  # takes a second
+
     with openai.OpenAI(base_url=f"http://127.0.0.1:{port.number}/v1", api_key="-", max_retries=0) as api:
         (listed,) = api.models.list().data
         assert listed.id == "demo:Q4_K_M"
