@@ -4,7 +4,6 @@ The result is cut into slabs of whole rows, about a million weights each. Where 
 a later run finds the same slabs again, with any number of threads.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from quantize.errors import NeedsOption, Unsupported
 from quantize.file_layout import PlacedFile, PlacedTensor, lay_out
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
+from quantize.parallel import n_cores
 from quantize.recipe import FILE_TYPES, file_type_name
 from quantize.source import ModelSource
 
@@ -107,7 +107,7 @@ def plan_write(
     for file in files:
         for tensor in file.tensors:
             _check_imatrix(tensor, imatrix, file_type)
-    n_workers = max(1, min(n_threads or _n_cores(), max_memory // _slab_memory(files)))
+    n_workers = max(1, min(n_threads or n_cores(), max_memory // _slab_memory(files)))
     sources = tuple((path, file_state(path)) for path in model.files)
     return WritePlan(target, files, imatrix, n_workers, model.fingerprint, sources, model.notes)
 
@@ -133,10 +133,6 @@ def _cuts(tensor: PlacedTensor, size: int) -> Iterator[tuple[int, int]]:
 def _slab_size(files: Sequence[PlacedFile]) -> int:
     n_elements = sum(tensor.source.n_elements for file in files for tensor in file.tensors)
     return min(MAX_SLAB, max(MIN_SLAB, n_elements // N_SLABS))
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _slab_memory(files: Sequence[PlacedFile]) -> int:

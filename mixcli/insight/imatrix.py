@@ -29,7 +29,8 @@ class ImatrixRequest:
     """The texts of an importance matrix and how they are read: in chunks of `n_ctx` tokens, `n_chunks` at most (None for all).
 
     `dataset` is the name of the text that the file records. With `with_output` the output matrix counts too. Experts that saw fewer
-    tokens than `smooth` are brought to that number by the average of their layer; 0 leaves all as they are.
+    tokens than `smooth` are brought to that number by the average of their layer; 0 leaves all as they are. `with_sensitivity` adds what
+    errors of outputs cost, which a tailored file is made from.
     """
 
     pieces: tuple[TextPiece, ...]
@@ -38,6 +39,7 @@ class ImatrixRequest:
     n_chunks: int | None = None
     with_output: bool = False
     smooth: int = 0
+    with_sensitivity: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,13 @@ def compute(
             request.n_ctx,
             request.n_chunks,
         )
-        order = ImatrixOrder(reading, partial.absolute(), run, request.with_output)
+        order = ImatrixOrder(
+            reading,
+            partial.absolute(),
+            run,
+            request.with_output,
+            with_sensitivity=request.with_sensitivity,
+        )
         result = job.run(order, stored.label, bar)
         found = read_partial(partial, run)
         if found is None:
@@ -97,6 +105,7 @@ def _run_of(stored: StoredModel, request: ImatrixRequest) -> str:
         request.n_ctx,
         request.n_chunks,
         request.with_output,
+        request.with_sensitivity,
     ]
     digest.update(json.dumps(how).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

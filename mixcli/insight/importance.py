@@ -69,6 +69,16 @@ class ImportanceSums:
             entry.counts[expert] += len(mine)
             _check(weight, entry.sums[expert])
 
+    def add_sums(self, name: str, sums: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
+        """Add sums (n_matrices, n) that were made elsewhere, and the rows that they are of: one count for each matrix, or one for all.
+
+        Raises IntegrityError for values that are not finite.
+        """
+        entry = self._entry(name, sums.shape[0], sums.shape[1], len(counts))
+        entry.sums += sums.astype(np.float32)
+        entry.counts += counts
+        _check(name, entry.sums)
+
     def _entry(self, weight: str, n_matrices: int, n_columns: int, n_counts: int) -> Importance:
         if weight not in self.entries:
             self.entries[weight] = Importance(

@@ -55,7 +55,7 @@ class ImatrixOrder:
     """Sum up importance while reading, and keep the sums in `partial`, every `save_interval` seconds and at the end.
 
     `run` identifies what is computed: what lies in `partial` of another run is not continued. With `with_output` the output matrix
-    counts too.
+    counts too, with `with_sensitivity` also what errors of outputs cost (sensitivity.py).
     """
 
     reading: TextReading
@@ -63,6 +63,7 @@ class ImatrixOrder:
     run: str
     with_output: bool = False
     save_interval: float = 10.0
+    with_sensitivity: bool = False
 
     kind = "imatrix"
 

@@ -79,13 +79,19 @@ class Matmul:
     `weight` is the tensor's name in the file ("blk.3.attn_q.weight"). `shape` are ggml's third and fourth dimensions of the weights,
     (1, 1) for a plain matrix; a stack of experts has their number first. `values` is the input, float32 of shape (n3, n2, rows, columns).
     For a stack of experts rows are the experts used (1 where all get the same input), n2 are tokens, and `experts` has shape (tokens,
-    experts used).
+    experts used). `node` is the pointer of the result, whose values can be read while the product is observed.
     """
 
     weight: str
     shape: tuple[int, int]
     values: "NDArray[np.float32]"
     experts: "NDArray[np.int32] | None" = None
+    node: int = 0
+
+    def result(self) -> "NDArray[np.float32]":
+        """Return a copy of the products, float32 (inputs, rows of the weights); for experts an input is a token with one of its experts."""
+        values = ggml.tensor_values(self.node)
+        return values.reshape(-1, ggml.head(self.node).ne[0]).astype(np.float32, copy=False)
 
 
 class MatmulObserver(Protocol):
@@ -126,7 +132,9 @@ class Matmuls:
             found = ggml.tensor_values(others[0])
             experts = found.reshape(-1, ggml.head(others[0]).ne[0]).astype(np.int32, copy=False)
         self._observer.observe(
-            Matmul(_weight_name(weights), (int(shape[2]), int(shape[3])), self._values(values), experts)
+            Matmul(
+                _weight_name(weights), (int(shape[2]), int(shape[3])), self._values(values), experts, tensor
+            )
         )
 
     def _values(self, tensor: int) -> "NDArray[np.float32]":
@@ -137,6 +145,22 @@ class Matmuls:
                 found.reshape(tuple(ggml.head(tensor).ne)[::-1]).astype(np.float32, copy=False),
             )
         return self._last[1]
+
+
+class Taps:
+    """Several taps in one: each sees what it wants itself."""
+
+    def __init__(self, *taps: Tap) -> None:
+        self._taps = taps
+        self._wanting: dict[int, list[Tap]] = {}
+
+    def wants(self, tensor: int) -> bool:
+        self._wanting[tensor] = [tap for tap in self._taps if tap.wants(tensor)]
+        return bool(self._wanting[tensor])
+
+    def see(self, tensor: int) -> None:
+        for tap in self._wanting.pop(tensor, ()):
+            tap.see(tensor)
 
 
 def _weight_name(tensor: int) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from mixcli.errors import DoesNotFit, MixcliError
-from mixcli.insight.compute.importance import InputSquares, sum_up
+from mixcli.insight.compute.importance import sum_up, tap_of
 from mixcli.insight.compute.likelihood import evaluate
 from mixcli.insight.importance import ImportanceSums
 from mixcli.insight.orders import ChildLine, ImatrixOrder, Order, TextReading, order_from_json
 from mixcli.llama.context import Context
 from mixcli.llama.loading import Loaded, load
-from mixcli.llama.observers import Matmuls, Tap
+from mixcli.llama.observers import Tap
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
 
 
@@ -40,11 +40,7 @@ def _carry_out(order: Order, watch: WorkerWatch) -> None:
         _tell(ChildLine(note=text))
 
     sums = ImportanceSums()
-    tap = (
-        Matmuls(InputSquares(sums, with_output=order.with_output))
-        if isinstance(order, ImatrixOrder)
-        else None
-    )
+    tap = tap_of(order, sums) if isinstance(order, ImatrixOrder) else None
 
     def on_progress(share: float) -> bool:
         report(share, 1, "loading")

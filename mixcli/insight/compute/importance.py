@@ -5,16 +5,16 @@ from collections.abc import Callable
 
 from mixcli.errors import UsageError
 from mixcli.insight.compute.chunks import ChunkReader, cut
+from mixcli.insight.compute.sensitivity import MIN_ROWS, Sensitivity
 from mixcli.insight.compute.tokens import stream
 from mixcli.insight.imatrix_file import PartialSums, read_partial, write_partial
 from mixcli.insight.importance import ImportanceSums
 from mixcli.insight.orders import ImatrixOrder, n_at_once
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
-from mixcli.llama.observers import Matmul
+from mixcli.llama.observers import Matmul, MatmulObserver, Matmuls, Tap, Taps
 from mixcli.system.formatting import counted
 
-MIN_ROWS = 16  # inputs of fewer rows are left out, as llama-imatrix does; those of experts never are
 OUTPUT = "output.weight"
 
 
@@ -34,6 +34,33 @@ class InputSquares:
             self._sums.add(matmul.weight, matmul.shape, matmul.values)
         else:
             self._sums.add_experts(matmul.weight, matmul.shape[0], matmul.values, matmul.experts)
+
+
+class Both:
+    """Two MatmulObservers as one, so that an input is copied once."""
+
+    def __init__(self, first: MatmulObserver, second: MatmulObserver) -> None:
+        self._first, self._second = first, second
+        self._takers: dict[str, list[MatmulObserver]] = {}
+
+    def accepts(self, weight: str, n_rows: int, *, is_stack: bool) -> bool:
+        self._takers[weight] = [
+            one for one in (self._first, self._second) if one.accepts(weight, n_rows, is_stack=is_stack)
+        ]
+        return bool(self._takers[weight])
+
+    def observe(self, matmul: Matmul) -> None:
+        for one in self._takers[matmul.weight]:
+            one.observe(matmul)
+
+
+def tap_of(order: ImatrixOrder, sums: ImportanceSums) -> Tap:
+    """Return the tap that adds to the sums what an order asks for."""
+    squares = InputSquares(sums, with_output=order.with_output)
+    if not order.with_sensitivity:
+        return Matmuls(squares)
+    sensitivity = Sensitivity(sums)
+    return Taps(Matmuls(Both(squares, sensitivity)), sensitivity.stream)
 
 
 def sum_up(

@@ -1,0 +1,211 @@
+"""Measure what every candidate type does to every row: quantize each eighth row with the real kernels and weigh the squared errors by column.
+
+The table does not depend on any budget, nor on what an error costs, so that one serves for files of all sizes. It is written as it grows: a
+killed run resumes after the last whole tensor.
+"""
+
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize import ggml
+from quantize.encoder import quantizer
+from quantize.errors import CorruptFile
+from quantize.ggml_types import BLOCK, GGMLQuantizationType
+from quantize.imatrix import Imatrix
+from quantize.kernels.dispatch import Quantizer
+from quantize.parallel import in_parallel, n_cores
+from quantize.source import TensorSource
+from quantize.tailor.statistics import Statistics
+
+STEP = 8  # every eighth row: 8 % off the error of all rows, at worst 25 %; every sixteenth is too coarse
+_SLAB = 1 << 21  # weights that are read at once
+
+
+@dataclass(frozen=True)
+class TensorErrors:
+    """The errors of one tensor: float32 (n_types, n_matrices, n_sampled), for each sampled row the sum of squared errors times mean squared inputs.
+
+    `squares` (n_matrices, n_columns) are the squares of the weights of each column, summed over the sampled rows.
+    """
+
+    name: str
+    errors: NDArray[np.float32]
+    squares: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """The errors of all tensors that were asked for, in the columns of `types`."""
+
+    types: tuple[GGMLQuantizationType, ...]
+    tensors: Mapping[str, TensorErrors]
+
+
+def measure_errors(
+    tensors: Sequence[TensorSource],
+    types: Sequence[GGMLQuantizationType],
+    statistics: Statistics,
+    imatrix: Imatrix,
+    path: Path,
+    identity: str,
+    *,
+    n_threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> ErrorTable:
+    """Return the table, continued from what `path` has of the same `identity`; a type that does not fit a tensor has infinite errors.
+
+    `progress` gets weights done and in total. Raises CorruptFile for weights that are not finite.
+    """
+    table = _TableFile(path, identity, types)
+    found = table.read()
+    todo = [tensor for tensor in tensors if tensor.name not in found]
+    total = sum(tensor.n_elements for tensor in tensors)
+    done = total - sum(tensor.n_elements for tensor in todo)
+    quantizers = _quantizers(types, sum(tensor.n_elements for tensor in todo) // STEP)
+    tasks = [(tensor, number) for tensor in todo for number in range(_n_matrices(tensor))]
+
+    def work(task: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        tensor, number = tasks[task]
+        columns = statistics.columns(tensor.name)[number]
+        weights = imatrix.weights(tensor)
+        return _errors(
+            _sampled(tensor, number), types, quantizers, columns, None if weights is None else weights[number]
+        )
+
+    waiting: dict[str, dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]] = {}
+    with table.appending() as file:
+        for task, parts in in_parallel(work, range(len(tasks)), n_threads or n_cores()):
+            tensor, number = tasks[task]
+            mine = waiting.setdefault(tensor.name, {})
+            mine[number] = parts
+            done += tensor.n_elements // _n_matrices(tensor)
+            if progress:
+                progress(done, total)
+            if len(mine) == _n_matrices(tensor):
+                del waiting[tensor.name]
+                errors, squares = zip(*(mine[i] for i in range(len(mine))), strict=True)
+                one = TensorErrors(tensor.name, np.stack(errors, axis=1), np.stack(squares))
+                table.append(file, one)
+                found[tensor.name] = one
+    return ErrorTable(tuple(types), {tensor.name: found[tensor.name] for tensor in tensors})
+
+
+def _n_matrices(tensor: TensorSource) -> int:
+    return tensor.shape[-3] if len(tensor.shape) > 2 else 1
+
+
+def _sampled(tensor: TensorSource, number: int) -> NDArray[np.float32]:
+    """Return every eighth row of one matrix of a tensor."""
+    n_rows, n_columns = tensor.shape[-2:]
+    step = max(STEP, _SLAB // n_columns // STEP * STEP)
+    parts = []
+    for start in range(0, n_rows, step):
+        first = number * n_rows + start
+        rows = tensor.read(first, min(first + step, (number + 1) * n_rows))
+        parts.append(rows[::STEP])
+    found = np.concatenate(parts)
+    if not np.isfinite(found).all():
+        raise CorruptFile(
+            f"{tensor.where} has weights that are NaN or infinite; download the model again, or check it with mixcli verify."
+        )
+    return found
+
+
+def _quantizers(
+    types: Sequence[GGMLQuantizationType], n_weights: int
+) -> dict[tuple[GGMLQuantizationType, bool], Quantizer]:
+    return {(type_, known): quantizer(type_, known, n_weights) for type_ in types for known in (False, True)}
+
+
+def _errors(
+    rows: NDArray[np.float32],
+    types: Sequence[GGMLQuantizationType],
+    quantizers: Mapping[tuple[GGMLQuantizationType, bool], Quantizer],
+    columns: NDArray[np.float64],
+    importance: NDArray[np.float32] | None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the weighted squared errors (n_types, n_rows) of rows, and the squares of their columns."""
+    weights = columns.astype(np.float32)
+    out = np.full((len(types), len(rows)), np.inf, np.float32)
+    for i, type_ in enumerate(types):
+        if rows.shape[1] % BLOCK[type_][0] or (importance is None and ggml.requires_imatrix(type_)):
+            continue
+        raw = quantizers[type_, importance is not None](rows, importance)
+        difference = ggml.dequantize(type_, raw, rows.shape[1])
+        np.subtract(difference, rows, out=difference)
+        np.multiply(difference, difference, out=difference)
+        out[i] = difference @ weights
+    return out, np.square(rows).sum(axis=0)
+
+
+class _TableFile:
+    """The file of a table: a line of JSON, then for each tensor a line of JSON and its values."""
+
+    def __init__(self, path: Path, identity: str, types: Sequence[GGMLQuantizationType]) -> None:
+        self._path = path
+        head = {"identity": identity, "types": [type_.name for type_ in types], "step": STEP}
+        self._head = json.dumps(head).encode() + b"\n"
+
+    def read(self) -> dict[str, TensorErrors]:
+        """Return the whole tensors that the file has, and cut off what is behind them; a file of another identity is begun again."""
+        found: dict[str, TensorErrors] = {}
+        end = 0
+        try:
+            with self._path.open("rb") as file:
+                if file.readline(1 << 20) == self._head:
+                    end = file.tell()
+                    for one in _records(file):
+                        found[one.name] = one
+                        end = file.tell()
+        except FileNotFoundError:
+            pass
+        with self._path.open("ab") as file:
+            file.truncate(end)
+            if not end:
+                file.write(self._head)
+        return found
+
+    def appending(self) -> BinaryIO:
+        return self._path.open("ab")
+
+    @staticmethod
+    def append(file: BinaryIO, one: TensorErrors) -> None:
+        """Write a tensor's errors, flushed, so that a kill loses only what is being measured."""
+        data = one.errors.tobytes() + one.squares.tobytes()
+        head = {
+            "name": one.name,
+            "errors": one.errors.shape,
+            "squares": one.squares.shape,
+            "crc": zlib.crc32(data),
+        }
+        file.write(json.dumps(head).encode() + b"\n" + data)
+        file.flush()
+
+
+def _records(file: BinaryIO) -> Iterator[TensorErrors]:
+    """Yield the whole records of a file, until one that was cut off."""
+    while line := file.readline(1 << 16):
+        try:
+            head = json.loads(line)
+            shapes = [tuple(map(int, head[key])) for key in ("errors", "squares")]
+            sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
+            data = file.read(4 * sum(sizes))
+            if zlib.crc32(data) != head["crc"]:
+                return
+            values = np.frombuffer(data, np.float32)
+            first, second = (
+                part.reshape(shape) for part, shape in zip(np.split(values, sizes[:1]), shapes, strict=True)
+            )
+            yield TensorErrors(str(head["name"]), first, second)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return
+
+
+__all__ = ["STEP", "ErrorTable", "TensorErrors", "measure_errors"]
