@@ -38,6 +38,7 @@ COMMANDS = {
         "Measure a model's perplexity, or its distance from another quant.",
     ),
     "compare": ("mixcli.commands.compare", "Compare quants of a model by size, quality and speed."),
+    "experts": ("mixcli.commands.experts", "Show which experts of a mixture work on a text."),
     "plan": ("mixcli.commands.plan", "Plan where a model's tensors go, and estimate its speed."),
     "tune": ("mixcli.commands.tune", "Benchmark placements of a model and keep the fastest."),
     "doctor": ("mixcli.commands.doctor", "Check this machine for problems."),
@@ -55,7 +56,7 @@ COMMANDS = {
 # as `mixcli --help` lists them
 GROUPS = {
     "Models": ("pull", "search", "list", "show", "default", "rm", "verify", "import", "convert", "quantize"),
-    "Quality": ("compare", "perplexity", "imatrix"),
+    "Quality": ("compare", "perplexity", "imatrix", "experts"),
     "Ask": ("run", "chat", "batch", "sessions"),
     "Serve": ("serve", "ps", "stop"),
     "Machine": ("plan", "tune", "doctor", "profiles", "worker", "help"),

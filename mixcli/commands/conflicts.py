@@ -38,6 +38,7 @@ PLANNED = (
     "imatrix",
     "perplexity",
     "compare",
+    "experts",
 )  # commands that plan a model
 
 IGNORED, CLASH, NEEDED = "has no effect with", "cannot be combined with", "has no effect without"
@@ -102,6 +103,8 @@ RULES = (
     ),  # a type that is named is not chosen
     Rule(("pull",), ("--imatrix",), NEEDED, ("--quant",)),
     Rule(("tune",), ("--seconds", "--target-tps"), IGNORED, ("--show",)),
+    Rule(("experts",), ("--layer", "--svg"), IGNORED, ("--dry-run",)),
+    Rule(("experts",), ("--layer",), IGNORED, ("--json",)),
     Rule(("convert",), ("--seed",), NEEDED, ("--upcycle-experts",)),
     Rule(("default",), ("MODEL",), CLASH, ("--clear",)),
     Rule(("stop",), ("MODEL",), CLASH, ("--all",)),

@@ -93,7 +93,21 @@ class PerplexityOrder:
         return json.dumps({"kind": self.kind, "reading": self.reading.to_data(), **paths})
 
 
-Order = ImatrixOrder | PerplexityOrder
+@dataclass(frozen=True)
+class ExpertsOrder:
+    """See which experts the texts are given to, and how another text's tokens differ (none where `against` is empty)."""
+
+    reading: TextReading
+    against: tuple[TextPiece, ...] = ()
+
+    kind = "experts"
+
+    def to_json(self) -> str:
+        against = [piece.to_data() for piece in self.against]
+        return json.dumps({"kind": self.kind, "reading": self.reading.to_data(), "against": against})
+
+
+Order = ImatrixOrder | PerplexityOrder | ExpertsOrder
 
 
 def order_from_json(text: str) -> Order:
@@ -102,6 +116,8 @@ def order_from_json(text: str) -> Order:
     kind, reading = data.pop("kind"), TextReading.from_data(data.pop("reading"))
     if kind == ImatrixOrder.kind:
         return ImatrixOrder(reading, Path(data.pop("partial")), **data)
+    if kind == ExpertsOrder.kind:
+        return ExpertsOrder(reading, tuple(map(TextPiece.from_data, data["against"])))
     return PerplexityOrder(reading, **{name: path and Path(path) for name, path in data.items()})
 
 

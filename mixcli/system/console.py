@@ -227,6 +227,21 @@ class Console:
         with _named(out):
             terminal.print(table)
 
+    def picture(self, lines: Iterable[Sequence[tuple[str, str]]]) -> None:
+        """Write a picture to stdout: each line in pieces of text, each with a style ("#101010 on #d6604d", "bold", or "" for none)."""
+        from rich.text import Text
+
+        out = self.check_stdout()
+        terminal = self.rich(out)
+        with _named(out):
+            for line in lines:
+                pieces = [(strip_controls(text), style) for text, style in line]
+                terminal.print(Text.assemble(*pieces), soft_wrap=True)
+
+    def width(self, stream: TextIO) -> int:
+        """Return how many columns are drawn for on a stream."""
+        return _width(stream)
+
     def result(
         self,
         data: Any,

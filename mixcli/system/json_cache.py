@@ -42,15 +42,18 @@ def update(name: str, change: Callable[[dict[str, object]], None]) -> bool:
     return True
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str, mode: int = 0o600) -> None:
     """Write a text file as `replace_bytes` does, in UTF-8. Raises OSError."""
-    replace_bytes(path, text.encode())
+    replace_bytes(path, text.encode(), mode)
 
 
-def replace_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a new one beside it takes its place by one rename. Raises OSError."""
+def replace_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file whole or not at all: a new one beside it takes its place by one rename. Raises OSError.
+
+    `mode` are its rights, from which the umask takes.
+    """
     part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

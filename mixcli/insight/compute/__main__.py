@@ -6,13 +6,23 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from mixcli.errors import DoesNotFit, MixcliError
+from mixcli.insight.compute.experts import observe
 from mixcli.insight.compute.importance import sum_up, tap_of
 from mixcli.insight.compute.likelihood import evaluate
 from mixcli.insight.importance import ImportanceSums
-from mixcli.insight.orders import ChildLine, ImatrixOrder, Order, TextReading, order_from_json
+from mixcli.insight.orders import (
+    ChildLine,
+    ExpertsOrder,
+    ImatrixOrder,
+    Order,
+    PerplexityOrder,
+    TextReading,
+    order_from_json,
+)
 from mixcli.llama.context import Context
+from mixcli.llama.expert_choices import ExpertChoices
 from mixcli.llama.loading import Loaded, load
-from mixcli.llama.observers import Tap
+from mixcli.llama.observers import NamedTensors, Tap
 from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
 
 
@@ -39,23 +49,37 @@ def _carry_out(order: Order, watch: WorkerWatch) -> None:
     def note(text: str) -> None:
         _tell(ChildLine(note=text))
 
-    sums = ImportanceSums()
-    tap = tap_of(order, sums) if isinstance(order, ImatrixOrder) else None
+    sums, choices = ImportanceSums(), ExpertChoices()
 
     def on_progress(share: float) -> bool:
         report(share, 1, "loading")
         return watch.alive()
 
     with watch.waiting(LOAD):
-        loaded = _load(order.reading, tap, on_progress)
+        loaded = _load(order.reading, _tap(order, sums, choices), on_progress)
     for text in loaded.notes:
         note(text)
+    model, context = loaded.model, loaded.context
     with watch.waiting(COMPUTE):
-        if isinstance(order, ImatrixOrder):
-            result = sum_up(order, loaded.model, loaded.context, sums, report, note)
-        else:
-            result = evaluate(order, loaded.model, loaded.context, report, note)
+        match order:
+            case ImatrixOrder():
+                result = sum_up(order, model, context, sums, report, note)
+            case PerplexityOrder():
+                result = evaluate(order, model, context, report, note)
+            case ExpertsOrder():
+                result = observe(order, model, context, choices, report, note).to_data()
     _tell(ChildLine(result=result))
+
+
+def _tap(order: Order, sums: ImportanceSums, choices: ExpertChoices) -> Tap | None:
+    """Return what sees the tensors that an order is about."""
+    match order:
+        case ImatrixOrder():
+            return tap_of(order, sums)
+        case ExpertsOrder():
+            return NamedTensors(choices)
+        case PerplexityOrder():
+            return None
 
 
 def _load(reading: TextReading, tap: Tap | None, on_progress: Callable[[float], bool]) -> Loaded:
