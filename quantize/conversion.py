@@ -1,7 +1,7 @@
 """Convert a checkpoint or a GGUF to a GGUF of any type: open, choose types, plan, write."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,14 +10,15 @@ from quantize.ggml_types import BLOCK, GGMLQuantizationType
 from quantize.imatrix import read_imatrix
 from quantize.output_target import output_target, refuse_foreign
 from quantize.plan import WritePlan, plan_write
-from quantize.recipe import FILE_TYPES, GOOD_SOURCES, choose_types, stored_types, tensor_type
-from quantize.source import ModelSource, TensorSource
+from quantize.recipe import FILE_TYPES, GOOD_SOURCES, checked_type, choose_types, stored_types, tensor_type
+from quantize.source import ModelSource, TensorSource, Value
 from quantize.sources.checkpoint import open_checkpoint
 from quantize.sources.gguf_source import open_gguf
 from quantize.sources.model_source import model_source
 from quantize.sources.repair import MIXED
 from quantize.sources.rows import FP8
 from quantize.sources.upcycle import upcycle
+from quantize.tailor.recipe_file import KEY, TailoredRecipe, read_recipe
 from quantize.writer import Progress, WriteReport, execute
 
 COPY = "COPY"
@@ -31,7 +32,8 @@ class Options:
     """What to make of a source.
 
     `output_type` is a file type such as "Q4_K_M"; COPY keeps every tensor of a GGUF as it is; None means Q4_K_M for a checkpoint and
-    COPY for a GGUF. `tensor_types` are (regular expression over tensor names, tensor type), first match wins. `imatrix` is a file.
+    COPY for a GGUF. `tensor_types` are (regular expression over tensor names, tensor type), first match wins. `imatrix` is a file. `recipe` is a
+    file that has the type of every tensor (see tailor/recipe_file.py), in place of an output type.
     `upcycle_experts` makes a dense checkpoint a mixture of that many experts, router drawn with `seed`. `max_memory` and
     `split_max_size` are bytes (0: one file); `n_threads` 0 means one for each core.
     """
@@ -48,6 +50,7 @@ class Options:
     n_threads: int = 0
     max_memory: int = 1 << 30
     split_max_size: int = 0
+    recipe: Path | None = None
 
 
 def convert(
@@ -68,10 +71,11 @@ def convert(
 def prepare(source: Path, target: Path, options: Options) -> WritePlan:
     """Do everything but the work: open the source, choose every type, place every byte (what a dry run shows)."""
     named, target = target, output_target(target)
-    wanted = options.output_type or (COPY if _is_gguf(source) else DEFAULT_TYPE)
+    if options.output_type is None and _is_gguf(source) and not options.recipe:
+        options = replace(options, output_type=COPY)
     model = open_model(source, options)
-    sources = [*model.files, *([options.imatrix] if options.imatrix else [])]
-    plan = prepare_model(model, target, replace(options, output_type=wanted))
+    sources = [*model.files, *filter(None, (options.imatrix, options.recipe))]
+    plan = prepare_model(model, target, options)
     for file in plan.files:  # shards have names of their own
         output_target(named if file.path == target else file.path, sources)
         refuse_foreign(file.path)
@@ -82,7 +86,14 @@ def prepare_model(model: ModelSource, target: Path, options: Options) -> WritePl
     """Do the same for a model that is open already."""
     imatrix = read_imatrix(options.imatrix) if options.imatrix else None
     wanted = options.output_type or DEFAULT_TYPE
-    if wanted.upper() == COPY:
+    metadata: Mapping[str, Value] = {}
+    if options.recipe or wanted.upper() != COPY:  # a recipe that the source has is not that of the result
+        model = replace(model, metadata={key: value for key, value in model.metadata.items() if key != KEY})
+    if options.recipe:
+        recipe = read_recipe(options.recipe)
+        imatrix = recipe.matching(imatrix)
+        types, wanted, metadata = _of_recipe(model, recipe, options), recipe.file_type, recipe.metadata()
+    elif wanted.upper() == COPY:
         _check_nothing_chosen(options)
         types, wanted = _stored(model), _stored_file_type(model)
     else:
@@ -104,6 +115,7 @@ def prepare_model(model: ModelSource, target: Path, options: Options) -> WritePl
         types,
         wanted,
         imatrix=imatrix,
+        metadata=metadata,
         n_threads=options.n_threads,
         max_memory=options.max_memory,
         split_max_size=options.split_max_size,
@@ -153,16 +165,39 @@ def _stored_file_type(model: ModelSource) -> str:
     return next((name for name in FILE_TYPES if name.startswith(dominant)), "BF16")
 
 
-def _check_nothing_chosen(options: Options) -> None:
-    """Refuse options about types where every tensor keeps its own."""
+def _of_recipe(
+    model: ModelSource, recipe: TailoredRecipe, options: Options
+) -> dict[str, GGMLQuantizationType]:
+    """Return the types of a recipe, for the model that it was made for."""
+    if options.output_type:
+        raise UnusedOption(
+            f"the recipe has the type of every tensor; remove {options.output_type}, or --recipe."
+        )
+    if named := next(_said(options), None):
+        raise UnusedOption(
+            f"{named} has no effect with --recipe, which has the type of every tensor; remove {named}."
+        )
+    recipe.check_model(tensor.name for tensor in model.tensors)
+    types = {tensor.name: checked_type(recipe.types[tensor.name], tensor) for tensor in model.tensors}
+    if not options.allow_requantize:
+        _check_sources(model, types)
+    return types
+
+
+def _said(options: Options) -> Iterator[str]:
+    """Yield the options about types that a person gave, but for --imatrix."""
     said = {
         "--pure": options.pure,
-        "--imatrix": options.imatrix,
         "--token-embedding-type": options.token_embedding_type,
         "--output-tensor-type": options.output_tensor_type,
         "--tensor": options.tensor_types,
     }
-    if named := next((name for name, value in said.items() if value), None):
+    return (name for name, value in said.items() if value)
+
+
+def _check_nothing_chosen(options: Options) -> None:
+    """Refuse options about types where every tensor keeps its own."""
+    if named := next(_said(options), "--imatrix" if options.imatrix else None):
         raise UnusedOption(
             f"{named} has no effect if every tensor keeps its type (COPY); name an output quant or remove {named}."
         )

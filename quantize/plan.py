@@ -16,7 +16,7 @@ from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
 from quantize.parallel import n_cores
 from quantize.recipe import FILE_TYPES, file_type_name
-from quantize.source import ModelSource
+from quantize.source import ModelSource, Value
 
 MAX_SLAB = 1 << 20  # weights
 MIN_SLAB = 1 << 14
@@ -90,11 +90,12 @@ def plan_write(
     file_type: str,
     *,
     imatrix: Imatrix | None = None,
+    metadata: Mapping[str, Value] | None = None,
     n_threads: int = 0,
     max_memory: int = 1 << 30,
     split_max_size: int = 0,
 ) -> WritePlan:
-    """Place every byte of the result without reading or writing any; `n_threads` 0 means one for each core.
+    """Place every byte of the result without reading or writing any; `n_threads` 0 means one for each core, `metadata` are more keys.
 
     Raises NeedsOption when a type needs an imatrix that is not given, BadOption when a tensor does not fit in a shard; CorruptFile when
     the imatrix is for another model.
@@ -102,7 +103,7 @@ def plan_write(
     number = FILE_TYPES[file_type_name(file_type)]
     if imatrix:
         imatrix.check_model(tensor.name for tensor in model.tensors)
-    extra = imatrix.metadata() if imatrix else None
+    extra = {**(imatrix.metadata() if imatrix else {}), **(metadata or {})}
     files = lay_out(model, types, number, target, extra=extra, split_max_size=split_max_size)
     for file in files:
         for tensor in file.tensors:

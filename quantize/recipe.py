@@ -189,7 +189,7 @@ def choose_types(
         raise QuantizeError(
             "llama.cpp's dry run listed other tensors than the model has; its log format has changed."
         )
-    return {tensor.name: _checked(types[tensor.name], tensor) for tensor in model.tensors}
+    return {tensor.name: checked_type(types[tensor.name], tensor) for tensor in model.tensors}
 
 
 def stored_types(model: ModelSource) -> dict[str, GGMLQuantizationType]:
@@ -197,7 +197,8 @@ def stored_types(model: ModelSource) -> dict[str, GGMLQuantizationType]:
     return {tensor.name: base_type(tensor) for tensor in model.tensors}
 
 
-def _checked(type_: GGMLQuantizationType, tensor: TensorSource) -> GGMLQuantizationType:
+def checked_type(type_: GGMLQuantizationType, tensor: TensorSource) -> GGMLQuantizationType:
+    """Return the type; Unsupported where a tensor's rows are not whole blocks of it."""
     try:
         row_bytes(type_, tensor.shape[-1])
     except ValueError as error:
@@ -268,6 +269,7 @@ __all__ = [
     "FILE_TYPES",
     "GOOD_SOURCES",
     "base_type",
+    "checked_type",
     "choose_types",
     "file_type_name",
     "stored_types",

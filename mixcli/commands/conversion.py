@@ -29,6 +29,7 @@ class Choices:
     output: Path | None
     pure: bool
     imatrix: Path | None
+    recipe: Path | None
     token_embedding_type: str | None
     output_tensor_type: str | None
     tensor: tuple[str, ...]
@@ -38,6 +39,8 @@ class Choices:
     dry_run: bool
     as_json: bool
 
+
+TAILORED = "tailored"  # in place of a quant in the name of a file
 
 allow_requantize_option = click.option(
     "--allow-requantize", is_flag=True, help="Allow requantizing quantized tensors, which loses quality."
@@ -54,6 +57,7 @@ def conversion_options(command: F) -> F:
         click.option("--output-tensor-type", metavar="TYPE", help="Override the type of the output matrix."),
         click.option("--pure", is_flag=True, help="Use the same type for all matrices."),
         click.option("--imatrix", type=file, metavar="FILE", help="Importance matrix (GGUF or .dat); required by some quants."),
+        click.option("--recipe", type=file, metavar="FILE", help="Take the type of every tensor from a tailored GGUF or its recipe.json, instead of a quant."),
         click.option("--threads", type=click.IntRange(min=0), default=0, help="Number of threads. Default: one per core."),
         click.option("--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Limit working memory; the memory-mapped source does not count."),
         click.option("--split-max-size", default="0", metavar="SIZE", help="Split the output into shards of at most this size."),
@@ -73,7 +77,7 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
     """Convert or show what would be; the path of the result goes to stdout. `more` are further fields of quantize's Options."""
     from quantize import Options, execute, prepare
 
-    for path in (source, choices.imatrix):
+    for path in (source, choices.imatrix, choices.recipe):
         if path is not None and not os.path.lexists(path):
             raise UsageError(missing(path))
 
@@ -81,6 +85,7 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
         output_type=output_type and file_type(output_type),
         pure=choices.pure,
         imatrix=choices.imatrix,
+        recipe=choices.recipe,
         token_embedding_type=choices.token_embedding_type and tensor_type(choices.token_embedding_type),
         output_tensor_type=choices.output_tensor_type and tensor_type(choices.output_tensor_type),
         tensor_types=tuple(_pair(text) for text in choices.tensor),
@@ -89,7 +94,11 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
         split_max_size=size_in_bytes(choices.split_max_size),
         **more,
     )
-    plan = prepare(source, choices.output or _default_target(source, options.output_type), options)
+    plan = prepare(
+        source,
+        choices.output or _default_target(source, TAILORED if options.recipe else options.output_type),
+        options,
+    )
     for note in plan.notes:
         console.note(f"note: {note}")
     if choices.dry_run:

@@ -7,17 +7,20 @@ import click
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.conversion import Choices, allow_requantize_option, conversion_options, run
 from mixcli.commands.options import common
+from mixcli.errors import UsageError
 
 
 @click.command("quantize", cls=CheckedCommand)
 @click.argument("source", type=click.Path(path_type=Path))
-@click.argument("output_type", metavar="QUANT")
+@click.argument("output_type", metavar="QUANT", required=False)
 @allow_requantize_option
 @conversion_options
 @common
-def command(source: Path, output_type: str, allow_requantize: bool, choices: Choices) -> None:
+def command(source: Path, output_type: str | None, allow_requantize: bool, choices: Choices) -> None:
     """Quantize the GGUF file SOURCE to QUANT (such as Q4_K_M). SOURCE should be BF16, F16, F32 or Q8_0.
 
     Rerun the command to resume after an interruption or a full disk.
     """
+    if output_type is None and choices.recipe is None:
+        raise UsageError("no quant named; pass one, such as Q4_K_M, or a recipe with --recipe")
     run(source, output_type, choices, allow_requantize=allow_requantize)
