@@ -5,62 +5,115 @@ is. Here the residual stream is embedded into 768 channels (pairs of channels ar
 heads becomes two, values are rotated inside their heads, and the hidden channels of the feed-forward part are scaled.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantize.recipe import choose_types
-from quantize.source import ModelSource, u32
+from quantize.source import ModelSource, Value, u32
 from quantize.sources.gguf_source import open_gguf
 from tests.quantize.tiny import tensor_of, write_gguf
 
 WIDE, HEAD, N_LAYER = 768, 64, 30
+N_VOCAB = 49152
 Matrix = NDArray[np.float32]
 
 
-def write_off_grid(source: Path, path: Path, seed: int = 3) -> Path:
-    """Write the rewritten model of SmolLM2's file in BF16; 460 MB, some seconds."""
+@dataclass(frozen=True)
+class RewrittenModel:
+    """Metadata of a GGUF, and its weights by name."""
+
+    metadata: dict[str, Value]
+    weights: dict[str, Matrix]
+
+    def write(self, path: Path) -> Path:
+        """Write the model in BF16."""
+        made = ModelSource(
+            self.metadata,
+            [
+                tensor_of(name, np.ascontiguousarray(values, np.float32))
+                for name, values in self.weights.items()
+            ],
+            "off grid",
+        )
+        write_gguf(made, path, choose_types(made, "BF16"), "BF16")
+        return path
+
+
+def write_off_grid(
+    source: Path, path: Path, seed: int = 3, layers: Sequence[int] = range(N_LAYER), n_vocab: int = N_VOCAB
+) -> Path:
+    """Write the rewritten model of SmolLM2's file in BF16; 460 MB, some seconds; with fewer layers and tokens, less of both."""
+    return off_grid(source, seed, layers, n_vocab).write(path)
+
+
+def off_grid(
+    source: Path, seed: int = 3, layers: Sequence[int] = range(N_LAYER), n_vocab: int = N_VOCAB
+) -> RewrittenModel:
+    """Return the rewritten model of SmolLM2's file with some of its layers and the first of its tokens.
+
+    Only with all layers it computes what SmolLM2 does. Fewer tokens are whole: each is made of earlier ones.
+    """
     random = np.random.default_rng(seed)
     model = open_gguf(source)
-    old = {one.name: one.read(0, one.n_rows).reshape(one.shape) for one in model.tensors}
-    narrow = old["token_embd.weight"].shape[1]
+    tensors = {one.name: one for one in model.tensors}
+
+    def read(name: str, n_rows: int | None = None) -> Matrix:
+        one = tensors[f"{name}.weight"]
+        return one.read(0, n_rows or one.n_rows).reshape(-1, *one.shape[1:])
+
+    embedding = read("token_embd", n_vocab)
+    narrow = embedding.shape[1]
     isometry = _isometry(narrow, random)
     shrink = np.float32(np.sqrt(narrow / WIDE))  # a norm over more channels
 
     def behind(norm: str) -> tuple[Matrix, Matrix]:
         """Return the new norm's weights, and what the columns of a matrix behind it are multiplied by."""
-        weights = old[norm]
+        weights = read(norm)
         wide = (isometry**2 @ weights).astype(np.float32)
         return wide, (weights[:, None] * isometry.T / wide[None, :] * shrink).astype(np.float32)
 
-    new: dict[str, Matrix] = {"token_embd.weight": old["token_embd.weight"] @ isometry.T}
-    for i in range(N_LAYER):
-        block = f"blk.{i}."
-        wide, columns = behind(f"{block}attn_norm.weight")
-        new[f"{block}attn_norm.weight"] = wide
-        q, k, v = (old[f"{block}attn_{part}.weight"] @ columns for part in "qkv")
-        o = isometry @ old[f"{block}attn_output.weight"]
-        new |= {
-            f"{block}attn_{part}.weight": values for part, values in _more_heads(q, k, v, o, random).items()
-        }
-        wide, columns = behind(f"{block}ffn_norm.weight")
-        new[f"{block}ffn_norm.weight"] = wide
-        scale = random.uniform(0.7, 1.4, old[f"{block}ffn_up.weight"].shape[0]).astype(np.float32)
-        new[f"{block}ffn_gate.weight"] = old[f"{block}ffn_gate.weight"] @ columns
-        new[f"{block}ffn_up.weight"] = scale[:, None] * (old[f"{block}ffn_up.weight"] @ columns)
-        new[f"{block}ffn_down.weight"] = isometry @ old[f"{block}ffn_down.weight"] / scale
-    new["output_norm.weight"], columns = behind("output_norm.weight")
-    new["output.weight"] = old["token_embd.weight"] @ columns
-    sizes = {"embedding_length": WIDE, "attention.head_count": 12, "attention.head_count_kv": 4}
-    metadata = {**model.metadata, **{f"llama.{key}": u32(value) for key, value in sizes.items()}}
-    made = ModelSource(
-        metadata,
-        [tensor_of(name, np.ascontiguousarray(values, np.float32)) for name, values in new.items()],
-        "off grid",
-    )
-    write_gguf(made, path, choose_types(made, "BF16"), "BF16")
-    return path
+    new: dict[str, Matrix] = {"token_embd": embedding @ isometry.T}
+    for at, layer in enumerate(layers):
+        block, old = f"blk.{at}.", f"blk.{layer}."
+        new[f"{block}attn_norm"], columns = behind(f"{old}attn_norm")
+        q, k, v = (read(f"{old}attn_{part}") @ columns for part in "qkv")
+        heads = _more_heads(q, k, v, isometry @ read(f"{old}attn_output"), random)
+        new |= {f"{block}attn_{part}": values for part, values in heads.items()}
+        new[f"{block}ffn_norm"], columns = behind(f"{old}ffn_norm")
+        up = read(f"{old}ffn_up") @ columns
+        scale = random.uniform(0.7, 1.4, len(up)).astype(np.float32)
+        new[f"{block}ffn_gate"] = read(f"{old}ffn_gate") @ columns
+        new[f"{block}ffn_up"] = scale[:, None] * up
+        new[f"{block}ffn_down"] = isometry @ read(f"{old}ffn_down") / scale
+    new["output_norm"], columns = behind("output_norm")
+    new["output"] = embedding @ columns
+    sizes = {
+        "vocab_size": n_vocab,
+        "block_count": len(layers),
+        "embedding_length": WIDE,
+        "attention.head_count": 12,
+        "attention.head_count_kv": 4,
+    }
+    metadata = {
+        **model.metadata,
+        **{f"llama.{key}": u32(value) for key, value in sizes.items()},
+        **_first_tokens(model.metadata, n_vocab),
+    }
+    return RewrittenModel(metadata, {f"{name}.weight": values for name, values in new.items()})
+
+
+def _first_tokens(metadata: Mapping[str, Value], n_vocab: int) -> dict[str, Value]:
+    """Return a vocabulary without its last tokens; one token less is one merge less."""
+    found = {}
+    for name in ("tokens", "token_type", "merges"):
+        key = f"tokenizer.ggml.{name}"
+        values = list(metadata[key].value)
+        found[key] = replace(metadata[key], value=values[: len(values) - N_VOCAB + n_vocab])
+    return found
 
 
 def _isometry(narrow: int, random: np.random.Generator) -> Matrix:
