@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.serve": BASE
     | {"mixcli.host.protocol"},  # of a host it knows the socket, the routes and the form of errors
     "mixcli.client": CLIENT,
-    "mixcli.insight": PLANNING,
+    "mixcli.insight": PLANNING | {"mixcli.batch"},  # the answers of two quants are two batches
     "mixcli.tools": BASE,
     "mixcli.planning": PLANNING,
     "mixcli.pull": STORE,
@@ -56,8 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "profiles": set(),
 }
 LOOSE = {"__init__", "__main__", "cli", "errors"}  # the only files beside mixcli's rooms
-# Circles of modules.
-CIRCLES: set[frozenset[str]] = set()
+CIRCLES: set[frozenset[str]] = set()  # of modules
 ONLY_HERE = {
     "llama_cpp": {"mixcli.llama", "quantize.ggml"},
     "llguidance": {"mixcli.engine.constraint"},
@@ -69,6 +68,7 @@ ONLY_HERE = {
     "ray": {"mixcli.batch.ray_backend"},
     "prometheus_client": {"mixcli.host.metrics"},
     "mcp": {"mixcli.tools.mcp_server"},
+    "matplotlib": {"mixcli.insight.svg"},
 }
 
 

@@ -108,6 +108,21 @@ def run_batch(
     return Report(tally, progress.sentence(), evaluation)
 
 
+@contextmanager
+def checked_records(
+    source: str, format_: str | None, job: TemplateJob, gold: str | None
+) -> Iterator[RecordSource]:
+    """Look a file through as `run_batch` does, and yield its records. UsageError for what every record would fail with, and for whole requests."""
+    order = BatchOptions(source, None, None, format_, gold, BatchSettings(""))
+    _is_empty(order, job)
+    with _opened(order, None) as (found, _, _):
+        if found.format == "openai":
+            raise UsageError(f"{source} has whole requests of OpenAI's batch format; use a file of records")
+        for note in found.notes:
+            console.note(note)
+        yield found
+
+
 def _is_empty(order: BatchOptions, job: TemplateJob) -> bool:
     """Look through an input that can be read twice; shows whether it has no records. UsageError for what every record would fail with."""
     if order.source != "-" and not Path(order.source).is_file():

@@ -26,6 +26,7 @@ SAMPLING = (
 )
 PLACEMENT = ("--keep-alive", "--ctx", "--profile", "--vram", "--ram", "--kv", "--worker", "--from-disk")
 FORMS = ("--choice", "--schema", "--regex", "--grammar")
+OF_RECORDS = ("--prompt", "--template", "--var", "--system", "--column", "--format", "--tolerance", "--deterministic")  # fmt: skip
 PLANNED = (
     "run",
     "batch",
@@ -65,12 +66,13 @@ class Rule:
 
 
 ASKING = ("run", "batch")
+ANSWERING = (*ASKING, "compare")
 RULES = (
     Rule(("run",), ("--stream",), IGNORED, ("--json", "--abstain")),
     # labels are chosen by their probabilities; another server may sample them
     Rule(ASKING, SAMPLING, IGNORED, ("--choice",), unless=("--endpoint",)),
-    Rule(ASKING, ("--abstain",), NEEDED, ("--choice",)),
-    *(Rule(ASKING, (form,), CLASH, FORMS[number:]) for number, form in enumerate(FORMS[:-1], 1)),
+    Rule(ANSWERING, ("--abstain",), NEEDED, ("--choice",)),
+    *(Rule(ANSWERING, (form,), CLASH, FORMS[number:]) for number, form in enumerate(FORMS[:-1], 1)),
     # without a temperature the most likely token is taken
     Rule(("run",), ("--top-k", "--top-p", "--min-p"), NEEDED, ("--temperature", "--persona")),
     Rule(("batch",), ("--top-k", "--top-p", "--min-p"), NEEDED, ("--temperature",)),
@@ -84,8 +86,11 @@ RULES = (
     Rule(("run",), ("--draft",), IGNORED, ("--choice", "--each-line", "--endpoint")),
     Rule(("batch",), ("--deterministic",), CLASH, ("--ray", "--unordered")),
     Rule(("batch",), ("--ray",), CLASH, ("--endpoint",)),
-    Rule(("batch",), ("--prompt",), CLASH, ("--template",)),
-    Rule(("batch",), ("--eval",), NEEDED, ("--choice", "--regex", "--grammar")),
+    Rule(("batch", "compare"), ("--prompt",), CLASH, ("--template",)),
+    Rule(("batch", "compare"), ("--eval",), NEEDED, ("--choice", "--regex", "--grammar")),
+    # answers to records are compared instead of distributions on texts
+    Rule(("compare",), (*FORMS, *OF_RECORDS), NEEDED, ("--records",)),
+    Rule(("compare",), ("--text", "--ctx", "--chunks", "--svg"), IGNORED, ("--records",)),
     Rule(("run", "chat"), ("--persona",), CLASH, ("--system",)),
     Rule(("run",), ("--var",), NEEDED, ("--template",)),
     Rule(("run",), ("--on-overflow", "--stats", "--stream"), IGNORED, ("--each-line",)),
@@ -124,8 +129,12 @@ class CheckedCommand(click.Command):
         if not ctx.resilient_parsing:
             self._check_once(ctx, typed)
             group = ctx.parent if ctx.parent is not None and ctx.parent.parent is not None else None
-            check(f"{group.info_name} {self.name}" if group else self.name or "", given(ctx))
+            check(f"{group.info_name} {self.name}" if group else self.name or "", self.given(ctx))
         return rest
+
+    def given(self, ctx: click.Context) -> set[str]:
+        """Return what the command line sets, as the table has it."""
+        return given(ctx)
 
     def _check_filled(self, ctx: click.Context, args: list[str]) -> None:
         """Refuse an empty word where a name or a file is wanted: it is what a shell makes of an unset variable in quotes."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.console import Bar
 from mixcli.system.locks import exclusive
+from mixcli.system.trimming import trim
 from quantize.sources.input_file import fingerprint_of
 
 KEPT = 2 << 30  # bytes of baselines in the cache; the oldest are removed
@@ -71,7 +71,7 @@ def _distributions(
         else:
             reading = _reading(baseline, request, load_options)
             job.run(PerplexityOrder(reading, write_baseline=path), baseline.label, bar)
-            _trim(folder, path)
+            trim(folder, "*.baseline", KEPT, path)
     return path
 
 
@@ -87,16 +87,3 @@ def _key(stored: StoredModel, request: PerplexityRequest) -> str:
     how = [[piece.to_data() for piece in request.pieces], request.n_ctx, request.n_chunks]
     digest.update(json.dumps(how).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
-
-
-def _trim(folder: Path, newest: Path) -> None:
-    """Remove the baselines that were used longest ago until the rest has at most KEPT bytes; the newest stays."""
-    left = KEPT
-    for path in _newest_first(folder):
-        left -= path.stat().st_size
-        if left < 0 and path != newest:
-            path.unlink(missing_ok=True)
-
-
-def _newest_first(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.glob("*.baseline"), key=lambda path: path.stat().st_mtime, reverse=True)

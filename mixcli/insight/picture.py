@@ -11,11 +11,12 @@ WIDTH, HEIGHT = 64, 12
 
 @dataclass(frozen=True)
 class PlottedModel:
-    """A name, a size in bytes, and a divergence above 0."""
+    """A name, a size in bytes, and a divergence above 0 with its standard error, None where it is not known."""
 
     name: str
     n_bytes: int
     divergence: float
+    error: float | None = None
 
 
 def drawn(models: Sequence[PlottedModel], width: int = WIDTH, height: int = HEIGHT) -> list[str]:

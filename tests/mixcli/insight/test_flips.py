@@ -1,0 +1,104 @@
+"""compare with records: how many answers of a small file differ, when one stops, and what is kept for a rerun."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mixcli.batch.record import Record
+from mixcli.insight.flips import sample
+from quantize.source import text
+from tests.conftest import Runner
+from tests.support.tiny_models import tiny_model
+
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+QUESTION = ("--prompt", "Which?", "--choice", "red,green,blue")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[str, str]:
+    changes = {"tokenizer.chat_template": text(TEMPLATE)}
+    return tuple(
+        str(tiny_model(tmp_path / f"{name}.gguf", n_expert=0, file_type=name, changes=changes))
+        for name in ("F16", "Q2_K")
+    )  # type: ignore[return-value]
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    path = tmp_path / "records.csv"
+    path.write_text("text,color\n" + "".join(f"a thing of number {7 * n},red\n" for n in range(70)))
+    return path
+
+
+@pytest.mark.slow
+def test_answers_that_differ_are_counted_and_kept(
+    mixcli: Runner, home: Path, models: tuple[str, str], records: Path
+) -> None:
+    asked = ("compare", *models, str(records), *QUESTION, "--column", "text", "--eval", "color")
+    done = mixcli(*asked, "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    (small,) = data["models"]
+    assert (data["largest"], small["label"], small["largest"]) == (models[0], models[1], models[0])
+    assert small["n_failed"] == 0
+    assert small["share"]["low"] <= small["n_flips"] / small["n_records"] <= small["share"]["high"]
+    assert (small["n_records"], small["decision"]) in ((64, "different"), (64, "alike")) or small[
+        "n_records"
+    ] == 70
+    gold = small["gold"]
+    assert gold["n"] == small["n_records"]
+    assert gold["n_only_largest"] - gold["n_only_this"] == gold["n_right_largest"] - gold["n_right"]
+    assert gold["n_only_largest"] + gold["n_only_this"] <= small["n_flips"]
+
+    assert len(list((home / "cache" / "comparisons").glob("*.journal"))) == 2
+    again = mixcli(*asked)
+    assert again.returncode == 0, again.stderr
+    assert "loading" not in again.stderr, "all answers are kept"
+    head, row, sentence = again.stdout.splitlines()
+    assert head.split("\t")[:5] == ["MODEL", "RECORDS", "DIFFERENT", "95 % INTERVAL", "DECISION"]
+    assert row.split("\t")[1] == str(small["n_records"])
+    assert f"{small['n_flips']} of {small['n_records']} answers differ" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{a}", "{b}", "{records}"], "add --choice, --schema, --regex or --grammar"),
+        (["{a}", "{b}", "--choice", "x,y"], "--choice has no effect without --records; add it or remove --choice"),
+        (["{a}", "{b}", "{records}", "--choice", "x,y", "--ctx", "64"], "--ctx has no effect with --records"),
+        (["{a}", "{b}", "{records}", "{records}", "--choice", "x,y"], "are both records; pass one file"),
+        (["{a}", "{b}", "{records}", "--choice", "red,green", "--column", "txt"], "no field 'txt'"),
+        (["{a}", "{b}", "{records}", "--choice", "red,green", "--column", "text", "--eval", "colour"], "--eval: no column 'colour'"),
+        (["{a}", "{b}", "--records", "{empty}", "--choice", "red,green"], "has no records; name a file with some"),
+        (["{a}", "{records}", "--choice", "red,green", "--column", "text"], "compare needs at least two models"),
+        (["{a}", "{b}", "{records}", "--choice", "red,green", "--tolerance", "0"], "tolerance"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(
+    mixcli: Runner,
+    models: tuple[str, str],
+    records: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    names = {"a": models[0], "b": models[1], "records": str(records), "empty": str(empty)}
+    done = mixcli("compare", *(one.format(**names) for one in arguments))
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_large_input_is_drawn_from_evenly_and_each_time_alike() -> None:
+    every = [Record(n, {"text": str(n)}) for n in range(5000)]
+    every[3] = Record(3, fault="not UTF-8")
+    first, n_bad = sample(iter(every), 400)
+    assert (len(first), n_bad) == (400, 1)
+    assert sample(iter(every), 400)[0] == first
+    places = [int(record.id) for record in first]
+    assert len(set(places)) == 400
+    assert 2200 < sum(places) / 400 < 2800
+    assert places != sorted(places)
