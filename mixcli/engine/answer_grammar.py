@@ -35,6 +35,7 @@ def answer_grammar(
     rules = list(_rules(syntax, use, has_form=form is not None, in_reasoning=in_reasoning))
     grammar = {
         "lark": "\n".join(rules) + "\n",
+        "tools": [tool.name for tool in use.callable],
         "schemas": schemas,
         "form": [form.kind, form.text] if form else None,
     }

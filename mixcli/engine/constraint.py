@@ -46,9 +46,11 @@ _MARKER = re.compile(rb"<.+>|\[/?[A-Z_0-9]+\]", re.DOTALL)
 _SPECIAL = b"\xff"  # llguidance's sign for a token that is not text
 
 TOO_COMPLEX = "it is too complex"
+CIRCULAR = "a $ref that leads back to its own schema must stand alone; remove the keywords beside it"
 # llguidance's error -> the error shown to users
 _SAYINGS = {
     "NoExtension": "it allows no answer",
+    "circular references with sibling": CIRCULAR,
     "coerce_one_of": "oneOf is supported only if its branches exclude each other; use anyOf",
     "forced bytes": "it requires text that this model's vocabulary cannot express",
     "fuel exhausted": TOO_COMPLEX,
@@ -110,7 +112,12 @@ class Grammars:
 
     def _compile(self, spec: ConstraintSpec, spaced: bool) -> LLMatcher:
         if spec.kind == "answer":
-            return self._matcher(_whole_answer(spec), spec)
+            grammars = _whole_answer(spec)
+            for arguments in grammars[
+                1:
+            ]:  # what is too complex in them would show in the middle of an answer
+                self._matcher([{key: arguments[key] for key in arguments if key != "name"}], spec)
+            return self._matcher(grammars, spec)
         answer = _grammar(spec)
         matcher = self._matcher([answer], spec)
         if not spaced:
@@ -251,15 +258,21 @@ def _grammar(spec: ConstraintSpec) -> dict[str, Any]:
     return {"json_schema": {**said, GUIDANCE: {**_JSON_STYLE, **said.get(GUIDANCE, {})}}}
 
 
+def _name_of(spec: ConstraintSpec) -> str:
+    """Return what a constraint is called in an error."""
+    if spec.kind != "answer":
+        return spec.kind.replace("_", " ").replace("json", "JSON")
+    tools = ", ".join(json.loads(spec.text)["tools"])
+    return f"schema of one of the tools {tools:.200}" if "," in tools else f"schema of tool {tools}"
+
+
 def _refusal(matcher: LLMatcher, spec: ConstraintSpec) -> BadRequest:
     """Return llguidance's error of several lines as one sentence."""
     said = matcher.get_error()
-    name = (
-        "schema of a tool" if spec.kind == "answer" else spec.kind.replace("_", " ").replace("json", "JSON")
-    )
+    name = _name_of(spec)
     for words, saying in _SAYINGS.items():
         if words in said:
-            kind = Unenforceable if saying == TOO_COMPLEX else BadRequest
+            kind = Unenforceable if saying in (TOO_COMPLEX, CIRCULAR) else BadRequest
             return kind(f"the {name} cannot be used: {saying}", param=spec.param)
     if match := re.search(r"^\s*error: (.+)", said, re.MULTILINE):
         why = match[1]

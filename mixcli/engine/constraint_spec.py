@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mixcli.engine.json_schema import MAX_COUNT, MAX_DEPTH, Unenforceable, check_repeats, prepared
+from mixcli.engine.schema_references import endless_reference
 from mixcli.errors import BadRequest
 from mixcli.request.sampling_table import shown
 
@@ -79,9 +80,15 @@ def _schema_text(schema: object, param: str, *, loose: bool) -> str:
         made = prepared(schema, param, loose=loose)
         if loose and isinstance(made, dict):
             made = {**made, GUIDANCE: LOOSE}
-        return json.dumps(made, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(made, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise BadRequest(f"the JSON schema is not JSON: {error}", param=param) from None
+    if len(text) <= MAX_BYTES and (reference := endless_reference(made)):
+        raise BadRequest(
+            f"the JSON schema allows no answer: {reference:.80} requires itself without an end; make a property on the way optional",
+            param=param,
+        )
+    return text
 
 
 __all__ = ["GUIDANCE", "MAX_BYTES", "MAX_COUNT", "MAX_DEPTH", "ConstraintSpec", "Kind"]

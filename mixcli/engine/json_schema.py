@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from mixcli.engine.schema_references import without_repeated_type
 from mixcli.errors import BadRequest
 from mixcli.request.sampling_table import shown
 from mixcli.request.schema_limits import MAX_DEPTH, containers
@@ -90,7 +91,7 @@ def prepared(schema: object, param: str, *, loose: bool = False) -> object:
     Raises BadRequest for `param` that names the keyword and its place, Unenforceable where the schema is valid.
     """
     check_depth(schema, param)
-    return _Preparation(param, loose=loose).schema(schema, ())
+    return _Preparation(schema, param, loose=loose).schema(schema, ())
 
 
 def check_depth(value: object, param: str) -> None:
@@ -116,8 +117,8 @@ def check_repeats(text: str, name: str, param: str) -> None:
 class _Preparation:
     """One walk over the places of a schema where schemas stand; what lies in const, enum and default is data."""
 
-    def __init__(self, param: str, *, loose: bool) -> None:
-        self._param, self._loose = param, loose
+    def __init__(self, root: object, param: str, *, loose: bool) -> None:
+        self._root, self._param, self._loose = root, param, loose
 
     def schema(self, schema: object, path: tuple[str, ...]) -> object:
         if isinstance(schema, bool):
@@ -135,7 +136,7 @@ class _Preparation:
             except Unenforceable:
                 if not self._loose:
                     raise
-        return made
+        return without_repeated_type(made, self._root)
 
     def _value(self, key: str, value: Any, place: tuple[str, ...]) -> Any:
         """Return a keyword's value: one or several schemas, or what a table of checks makes of it."""

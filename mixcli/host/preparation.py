@@ -154,7 +154,7 @@ class Preparation:
         try:
             return compiled(frozenset())
         except BadRequest:
-            free = self._too_complex(question)
+            free = self._too_complex(question)  # an invalid one, or one of a strict tool, is refused by name
             loose = frozenset(tool.name for tool in question.tool_use.callable if not tool.strict)
             if not loose:
                 raise

@@ -15,6 +15,8 @@ from mixcli.errors import BadRequest
 from mixcli.llama.model import Model
 from tests.mixcli.engine.schemas import allowed
 
+OBJECT: dict[str, Any] = {"type": "object"}
+
 
 def deep(n: int) -> Any:
     schema: Any = {"type": "string"}
@@ -42,6 +44,23 @@ def deep(n: int) -> Any:
         ("json_schema", {"items": {"$ref": "other.json#/a"}}, "only references inside"),
         ("json_schema", {"$ref": "#/$defs/none"}, "cannot be used"),
         ("json_schema", {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "no answer"),
+        ("json_schema", {"$ref": "#"}, "no answer: # requires itself"),
+        (
+            "json_schema",
+            OBJECT | {"required": ["a"], "properties": {"a": {"$ref": "#"}}},
+            "# requires itself",
+        ),
+        (
+            "json_schema",
+            OBJECT
+            | {
+                "required": ["b"],
+                "properties": {"b": {"$ref": "#/$defs/b"}},
+                "$defs": {"b": {"type": "array", "minItems": 1, "items": {"$ref": "#/properties/b"}}},
+            },
+            "requires itself",
+        ),
+        ("json_schema", OBJECT | {"properties": {"a": {"$ref": "#", "required": ["b"]}}}, "must stand alone"),
         ("json_schema", {"maxLength": 10**9}, "the limit is 10,000"),
         ("json_schema", {"type": "array", "minItems": 1e300}, "the limit is 10,000"),
         ("json_schema", {"type": "string", "pattern": "a{1,99999}"}, "the limit is 10,000"),

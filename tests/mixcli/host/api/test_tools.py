@@ -237,6 +237,33 @@ def test_an_invalid_schema_is_named_in_the_words_of_each_api(apps: dict[str, App
     assert messages.json()["error"]["message"].startswith("tool f: the JSON schema's required must be")
 
 
+def test_a_schema_that_contains_itself_is_followed_or_refused_with_its_tool(apps: dict[str, App]) -> None:
+    tree = {"$ref": "#/$defs/T", "$defs": {"T": {"type": "object", "required": ["v"], "properties": {"v": {"enum": [1, 2]}, "left": {"$ref": "#/$defs/T", "type": "object"}}}}}  # fmt: skip
+    one = {"type": "function", "function": {"name": "grow", "strict": True, "parameters": tree}}
+    chosen = {"type": "function", "function": {"name": "grow"}}
+    (call,) = choice_of(apps["v3"], tools=[one], tool_choice=chosen)["message"]["tool_calls"]
+    assert call["function"]["arguments"].startswith(('{"v":1', '{"v":2', '{"v": 1', '{"v": 2'))
+    endless = {"type": "object", "required": ["a"], "properties": {"a": {"$ref": "#"}}}
+    joined = {"type": "object", "properties": {"a": {"$ref": "#", "required": ["b"]}}}
+    for schema, strict, said in ((endless, False, "requires itself"), (endless, True, "requires itself"), (joined, True, "must stand alone")):  # fmt: skip
+        bad = {"type": "function", "function": {"name": "bad", "strict": strict, "parameters": schema}}
+        error = error_of(apps["v3"], tools=[STOP, bad])
+        assert error["param"] == "tools.1.function.parameters"
+        assert error["message"].startswith("tool bad: ") and said in error["message"]
+
+
+def test_arguments_that_would_be_too_complex_in_the_middle_are_noticed_before(apps: dict[str, App]) -> None:
+    schema: dict[str, Any] = {"type": "object", "properties": {"v": {"type": "integer"}}}
+    for i in range(6):
+        schema = {"allOf": [{"anyOf": [schema, {"properties": {f"o{i}": {}}}]}, {"anyOf": [{"properties": {f"{c}{i}": {}}} for c in "pq"]}]}  # fmt: skip
+    fields = {"name": "fork", "parameters": {"type": "object", **schema}}
+    free = {"type": "function", "function": fields}
+    assert choice_of(apps["v3"], tools=[free, STOP], tool_choice="required")["message"]["tool_calls"]
+    strict = {"type": "function", "function": {**fields, "strict": True}}
+    error = error_of(apps["v3"], tools=[strict], tool_choice="required")
+    assert error["message"].startswith("tool fork: ") and "too complex" in error["message"]
+
+
 def test_effort_reaches_the_format_that_has_it(apps: dict[str, App]) -> None:
     assert choice_of(apps["v15"], tools=[], reasoning_effort="high", max_tokens=2)
     error = error_of(apps["v15"], reasoning_effort="medium")
