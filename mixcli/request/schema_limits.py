@@ -1,4 +1,4 @@
-"""How deep and how large the JSON schema of a tool may be, for the terminal, which reads tools, and for the host, which takes them."""
+"""What the JSON schema of a tool may be: how deep, how large, and JSON, for the terminal, which reads tools, and for the host, which takes them."""
 
 import json
 from collections.abc import Iterator
@@ -20,10 +20,17 @@ def containers(value: object) -> Iterator[tuple[object, int]]:
 
 
 def fault_of_tool(schema: object) -> str:
-    """Return what is too much about the schema of a tool; empty where nothing is."""
+    """Return what is wrong with the schema of a tool, whatever it says; empty where nothing is."""
     if any(depth > MAX_DEPTH for _, depth in containers(schema)):
         return f"the JSON schema is more than {MAX_DEPTH} levels deep; simplify it"
-    size = len(json.dumps(schema, ensure_ascii=False).encode(errors="replace"))
+    try:
+        text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        return "the JSON schema has NaN or infinity, which is not valid JSON; write a number"
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "the JSON schema contains a lone surrogate (\\ud800 to \\udfff); write whole characters"
     if size > MAX_TOOL_BYTES:
         return f"the JSON schema has {size:,} bytes; the limit is {MAX_TOOL_BYTES:,}"
     return ""

@@ -1,4 +1,4 @@
-"""Read a JSON file of tools: definitions as OpenAI writes them, or the MCP servers of a client's settings (`mcpServers`)."""
+"""Read a JSON file of tools: definitions as OpenAI, Anthropic or MCP write them, or the MCP servers of a client's settings (`mcpServers`)."""
 
 import json
 import re
@@ -8,9 +8,13 @@ from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.system.stdin import read_text
-from mixcli.system.text import missing, shown
+from mixcli.system.text import did_you_mean, missing, shown
 from mixcli.tools.toolbox import FunctionSpec, ToolFailed
 
+_SCHEMAS = ("parameters", "input_schema", "inputSchema")  # as OpenAI, Anthropic and MCP name it
+_FIELDS = ("name", "description", *_SCHEMAS, "strict")
+# of MCP: how a tool looks, and what comes back; of Anthropic: prompts are cached without it
+_HARMLESS = ("title", "annotations", "outputSchema", "icons", "execution", "_meta", "cache_control")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -88,20 +92,33 @@ def _server(name: str, value: object) -> ServerCommand:
 
 
 def _spec(value: object, place: str) -> FunctionSpec:
-    """Read one definition, with OpenAI's `function` around it or without."""
+    """Read one definition: OpenAI's, with `function` around it or without, Anthropic's, or one that an MCP server lists."""
     if not isinstance(value, dict):
         raise _Fault(f"{place} must be an object")
+    if value.get("type", "function") != "function":
+        raise _Fault(f"{place}.type must be function, not {value['type']!r:.40}")
     inner, fields = value.get("function"), value
     if isinstance(inner, dict):
         fields, place = inner, f"{place}.function"
-    name, description, schema = fields.get("name"), fields.get("description") or "", fields.get("parameters")
+    said = {key: one for key, one in fields.items() if one is not None and key not in ("type", *_HARMLESS)}
+    if unknown := next((key for key in said if key not in _FIELDS), None):
+        hint = did_you_mean(unknown, _FIELDS, f"a definition has {', '.join(_FIELDS)}")
+        raise _Fault(f"{place}.{unknown:.40} is not a field of a tool; {hint}")
+    schemas = [key for key in _SCHEMAS if key in said]
+    if len(schemas) > 1:
+        raise _Fault(f"{place} has {' and '.join(schemas)}; remove one")
+    field = schemas[0] if schemas else _SCHEMAS[0]
+    name, description, schema = said.get("name"), said.get("description", ""), said.get(field, {})
+    strict = said.get("strict", False)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise _Fault(f"{place}.name must be 1 to 64 letters, digits, _ or -")
     if not isinstance(description, str):
         raise _Fault(f"{place}.description must be a text")
-    if schema is not None and not isinstance(schema, dict):
-        raise _Fault(f"{place}.parameters must be a JSON schema, an object")
-    return FunctionSpec(name, description, schema or {})
+    if not isinstance(schema, dict):
+        raise _Fault(f"{place}.{field} must be a JSON schema, an object")
+    if not isinstance(strict, bool):
+        raise _Fault(f"{place}.strict must be true or false")
+    return FunctionSpec(name, description, schema, strict)
 
 
 __all__ = ["DefinedTools", "ServerCommand", "read"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from mixcli.errors import UsageError
 from mixcli.request.schema_limits import fault_of_tool
 from mixcli.system.console import console
-from mixcli.system.text import missing, shown
+from mixcli.system.text import clean, missing, shown
 from mixcli.tools.json_file import DefinedTools, ServerCommand, read
 from mixcli.tools.toolbox import Toolbox, ToolSource
 
@@ -35,9 +35,12 @@ def open_tools(words: Sequence[str], *, to_run: bool) -> Toolbox:
 
 
 def _check(source: ToolSource) -> None:
-    """Refuse a schema that is too deep or too large before it is written anywhere."""
+    """Refuse what no request can have, before it is written anywhere, by the names of its source and its tool."""
     for spec in source.specs:
-        if fault := fault_of_tool(spec.parameters):
+        fault = fault_of_tool(spec.parameters)
+        if clean(spec.description) != spec.description:
+            fault = "its description contains a lone surrogate (\\ud800 to \\udfff); write whole characters"
+        if fault:
             raise UsageError(f"--tools {shown(source.name)}: tool {shown(spec.name)}: {fault}")
 
 

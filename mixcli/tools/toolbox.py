@@ -19,11 +19,12 @@ _LONGEST = 64  # characters of a name, as OpenAI limits it
 
 @dataclass(frozen=True)
 class FunctionSpec:
-    """A tool as the model sees it; `parameters` is the JSON schema of its arguments."""
+    """A tool as the model sees it; `parameters` is the JSON schema of its arguments, which `strict` has enforced whole."""
 
     name: str
     description: str = ""
     parameters: Mapping[str, object] = field(default_factory=dict)
+    strict: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return the definition as OpenAI writes it."""
@@ -32,6 +33,8 @@ class FunctionSpec:
             function["description"] = self.description
         if self.parameters:
             function["parameters"] = dict(self.parameters)
+        if self.strict:
+            function["strict"] = True
         return {"type": "function", "function": function}
 
 
@@ -78,7 +81,7 @@ class Toolbox:
         specs = []
         for source in sources:
             for spec in source.specs:
-                name = self._free(_OTHER.sub("_", spec.name)[:_LONGEST])
+                name = self._free(_OTHER.sub("_", spec.name)[:_LONGEST] or "tool")
                 self._places[name] = source, spec.name
                 specs.append(replace(spec, name=name))
         self.specs: tuple[FunctionSpec, ...] = tuple(specs)
@@ -111,7 +114,7 @@ class Toolbox:
             return _failed(f"no tool is called {call.name!r:.80}; {hint}")
         try:
             arguments = json.loads(call.arguments or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _failed(f"the arguments are not JSON: {error}")
         if not isinstance(arguments, dict):
             return _failed("the arguments are not a JSON object")

@@ -1,5 +1,6 @@
 """A real MCP server, written with the official package, as a source of tools."""
 
+import json
 import os
 import shlex
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli.errors import MixcliError
+from mixcli.errors import MixcliError, UsageError
 from mixcli.request.prompt import FunctionCall
 from mixcli.system.process_state import born
 from mixcli.tools.json_file import ServerCommand
@@ -24,6 +25,7 @@ from mixcli.tools.toolbox import Toolbox, ToolFailed
 pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="mcp is not installed")
 
 SERVER = '''
+import json
 import os
 import sys
 
@@ -165,6 +167,8 @@ for line in sys.stdin:
         about = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}}
     elif method == "tools/list":
         schema = {"type": "banana" if MODE == "schema" else "object"}
+        if MODE == "nan":
+            schema["properties"] = {"a": {"minimum": float("nan")}}
         tools = [{"name": f"t{i}", "inputSchema": schema} for i in range(600 if MODE == "many" else 1)]
         about = {"tools": tools, **({"nextCursor": "x"} if MODE == "endless" else {})}
     else:
@@ -189,6 +193,14 @@ def test_a_server_that_answers_wrongly_or_without_end_is_named(mode: str, messag
         McpTools(ServerCommand("x", sys.executable, ["-c", f"MODE = {mode!r}\n{ANSWERS}"]))
     assert str(caught.value).startswith(f"the MCP server 'x' does not work: {message}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_schema_that_is_not_json_is_refused_by_the_names_of_its_server_and_tool(tmp_path: Path) -> None:
+    server = {"command": sys.executable, "args": ["-c", f"MODE = 'nan'\n{ANSWERS}"]}
+    path = tmp_path / "servers.json"
+    path.write_text(json.dumps({"mcpServers": {"weather": server}}))
+    with pytest.raises(UsageError, match=r"^--tools weather: tool t0: the JSON schema has NaN or infinity"):
+        open_tools([str(path)], to_run=True)
 
 
 KILLED = """

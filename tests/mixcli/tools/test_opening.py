@@ -41,6 +41,21 @@ def test_definitions_are_read_with_and_without_function_around_them(tmp_path: Pa
     assert defined(tmp_path, nested).definitions() == as_sent[:1]
 
 
+def test_definitions_of_anthropic_and_mcp_have_their_parameters_and_strict_ones_stay_strict(
+    tmp_path: Path,
+) -> None:
+    theirs = {"name": "a", "input_schema": SCHEMA, "cache_control": {"type": "ephemeral"}}
+    listed = {"name": "b", "title": "B", "inputSchema": SCHEMA, "annotations": {"readOnlyHint": True}}
+    strict = {"name": "c", "parameters": SCHEMA, "strict": True, "description": None}
+    specs = defined(tmp_path, [theirs, listed, strict]).specs
+    assert [(spec.name, spec.parameters, spec.strict) for spec in specs] == [
+        ("a", SCHEMA, False),
+        ("b", SCHEMA, False),
+        ("c", SCHEMA, True),
+    ]
+    assert specs[2].to_json()["function"] == {"name": "c", "parameters": SCHEMA, "strict": True}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -51,6 +66,15 @@ def test_definitions_are_read_with_and_without_function_around_them(tmp_path: Pa
         ([{"function": {"name": "a", "parameters": "x"}}], r"tools\.0\.function\.parameters must be a JSON schema"),
         ([{"name": "f", "parameters": DEEP}], r"tools\.json: tool f: the JSON schema is more than 64 levels deep"),
         ([{"name": "f", "parameters": {"enum": ["x" * (1 << 18)]}}], r"tool f: the JSON schema has 262,\d+ bytes; the limit"),
+        ('[{"name": "f", "parameters": {"minimum": NaN}}]', r"tools\.json: tool f: the JSON schema has NaN or infinity"),
+        ('[{"name": "f", "parameters": {"minimum": 1e999}}]', r"tool f: the JSON schema has NaN or infinity"),
+        ([{"name": "f", "parameters": {"const": "\ud800"}}], r"tool f: the JSON schema contains a lone surrogate"),
+        ([{"name": "f", "description": "\ud800"}], r"tool f: its description contains a lone surrogate"),
+        ([{"name": "f", "parametres": {}}], r"tools\.0\.parametres is not a field of a tool; did you mean parameters"),
+        ([{"name": "f", "parameters": {}, "input_schema": {}}], r"tools\.0 has parameters and input_schema; remove one"),
+        ([{"name": "f", "input_schema": 3}], r"tools\.0\.input_schema must be a JSON schema"),
+        ([{"name": "f", "strict": "yes"}], r"tools\.0\.strict must be true or false"),
+        ([{"type": "web_search"}], r"tools\.0\.type must be function, not 'web_search'"),
         ({"mcpServers": {}}, "mcpServers must be an object of servers"),
         ({"mcpServers": {"a": {"url": "https://x"}}}, r"mcpServers\.a has a url; only servers that a command starts"),
         ({"mcpServers": {"a": {"command": "x", "args": [1]}}}, r"mcpServers\.a\.args must be a list of texts"),
