@@ -133,15 +133,15 @@ def _replayed(
     extra = 0
     if cuda and quantized and placement.flash_attn:
         extra = 2 * n_kv * shape.n_head_kv * (shape.head_dim_k + (0 if shape.mla else shape.head_dim_v))
-    batch = BatchShape(n_tokens, n_kv, placement.flash_attn, placement.type_k, placement.type_v, extra)
+    batch = BatchShape(n_kv, placement.flash_attn, placement.type_k, placement.type_v, extra)
     pipeline = len(machine.gpus) > 1 and layout.n_gpu_layers == shape.n_layer + 1 and not layout.has_overrides
     offload = None
     if staging and placement.op_offload and n_tokens >= OFFLOAD_MIN_BATCH:
         offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
     on_host = layout.host in layout.attention or any(layout.host in experts for experts in layout.experts)
     if offload is None or not on_host:
-        return _peaks(key, batch, layout, None, pipeline, ())
-    return _peaks(key, batch, layout, offload, pipeline, _largest(shape))
+        return _peaks(key, batch, n_tokens, layout, None, pipeline, ())
+    return _peaks(key, batch, n_tokens, layout, offload, pipeline, _largest(shape))
 
 
 def _largest(shape: ModelShape) -> tuple[int, ...]:
@@ -158,13 +158,15 @@ def _largest(shape: ModelShape) -> tuple[int, ...]:
 def _peaks(
     key: Dimensions,
     batch: BatchShape,
+    n_tokens: int,
     layout: Layout,
     offload: int | None,
     pipeline: bool,
     bytes_parts: tuple[int, ...],
 ) -> Sequence[int]:
     # further layers of the same kind need no more: the allocator does the same again and again
-    return _program(key, batch, layout.shortened(key.n_layer_dense), offload, pipeline).peaks(bytes_parts)
+    found = _program(key, batch, layout.shortened(key.n_layer_dense), offload, pipeline)
+    return found.peaks(n_tokens, bytes_parts)
 
 
 @lru_cache(maxsize=1024)

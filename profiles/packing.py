@@ -250,7 +250,8 @@ def _steps(
                 continue
             taken = run._replace(saved=run.saved + output.saved) if is_last else run
             for has_all, choices in _choices(goods, packer, mode, start, run.end, left):
-                yield Step(taken, is_last, has_all, choices)
+                if choices:  # what leads nowhere is not followed
+                    yield Step(taken, is_last, has_all, choices)
 
 
 def _followed(points: Sequence[Point], gpu: int, start: int, step: Step) -> list[Point]:

@@ -8,10 +8,10 @@ best fit, an op may write over a source that nothing else needs, and what is no 
 from array import array
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from profiles.graph.model import Graph
-from profiles.graph.nodes import Share, Tensor
+from profiles.graph.nodes import Share, Tensor, in_tokens
 
 ALIGNMENT = 32  # of the CPU's buffers; CUDA's 128 makes a difference of bytes
 PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES: inputs are kept so often when several GPUs work in a pipeline
@@ -46,44 +46,57 @@ class Arena:
         """Free a block and join it with free neighbors."""
         if not size:
             return
-        i = bisect(self._free, (address, size))
-        self._free.insert(i, (address, size))
-        if i + 1 < len(self._free) and address + size == self._free[i + 1][0]:
-            size += self._free.pop(i + 1)[1]
-            self._free[i] = (address, size)
-        if i and sum(self._free[i - 1]) == address:
-            before, room = self._free[i - 1]
-            self._free[i - 1 : i + 1] = [(before, room + size)]
+        free, end = self._free, address + size
+        i = bisect(free, (address, size))
+        if end == free[i][0]:  # the last block is endless, so there is one behind
+            end += free.pop(i)[1]
+        if i:
+            before, room = free[i - 1]
+            if before + room == address:
+                free[i - 1] = (before, end - before)
+                return
+        free.insert(i, (address, end - address))
 
 
 @dataclass(frozen=True)
 class Program:
-    """What the allocator does for a graph, in order, whatever the host's weights weigh: so files of other types need no new graph.
+    """What the allocator does for a graph, in order, whatever the host's weights weigh and however many tokens a batch has.
 
-    `events` are the numbers of the tensors that take memory, their complements where it is given back. `devices` and `sizes` (bytes) are
-    by number; `shares` are the numbers of copied weights, each with its Share.
+    So files of other types, and other batches, need no new graph. `events` has for each device the numbers of the tensors that take memory
+    there, their complements where it is given back. A tensor has `fixed` bytes and `per_token` more for every token; `shares` are the
+    numbers of copied weights, each with its Share, and `sharing` the devices that have some.
     """
 
-    n_devices: int
-    events: "array[int]"
-    devices: "array[int]"
-    sizes: "array[int]"
+    events: tuple["array[int]", ...]
+    fixed: "array[int]"
+    per_token: "array[int]"
     shares: tuple[tuple[int, Share], ...]
+    sharing: frozenset[int]
+    _known: dict[int, dict[int, int]] = field(default_factory=dict, compare=False)
 
-    def peaks(self, bytes_parts: Sequence[int]) -> tuple[int, ...]:
+    def peaks(self, n_tokens: int, bytes_parts: Sequence[int]) -> tuple[int, ...]:
         """Return the bytes of every device's compute buffer, the host last; `bytes_parts` has the host's tensors by a Share's part."""
-        sizes = list(self.sizes)
+        sizes = [_aligned(a + n_tokens * b) for a, b in zip(self.fixed, self.per_token, strict=True)]
         for number, share in self.shares:
             sizes[number] = _aligned(share.of(bytes_parts))
-        arenas = [Arena() for _ in range(self.n_devices)]
-        addresses = [0] * len(sizes)
-        homes = [arenas[device] for device in self.devices]
-        for number in self.events:
-            if number >= 0:
-                addresses[number] = homes[number].take(sizes[number])
-            else:
-                homes[~number].give_back(addresses[~number], sizes[~number])
-        return tuple(arena.peak for arena in arenas)
+        known = self._known.setdefault(n_tokens, {})  # where no weight is copied to, only tokens count
+        for device, events in enumerate(self.events):
+            if device not in known or device in self.sharing:
+                known[device] = _peak(events, sizes)
+        return tuple(known[device] for device in range(len(self.events)))
+
+
+def _peak(events: Sequence[int], sizes: Sequence[int]) -> int:
+    """Return what one device's buffer comes to."""
+    arena = Arena()
+    take, give_back = arena.take, arena.give_back
+    addresses = [0] * len(sizes)
+    for number in events:
+        if number >= 0:
+            addresses[number] = take(sizes[number])
+        else:
+            give_back(addresses[~number], sizes[~number])
+    return arena.peak
 
 
 def _aligned(size: int) -> int:
@@ -91,10 +104,13 @@ def _aligned(size: int) -> int:
 
 
 def program(graph: Graph, n_devices: int, *, pipeline: bool = False) -> Program:
-    """Return what is allocated and given back for a graph. It writes into the graph, so each is good for one call."""
+    """Return what is allocated and given back for a graph of a batch of ANY_TOKENS.
+
+    It writes into the graph, so each is good for one call.
+    """
     _assign(graph, n_devices - 1)
     steps, copies = _split(graph)
-    record = _Record()
+    record = _Record(n_devices)
     leafs = graph.inputs
     if pipeline:
         leafs = [*graph.inputs, *copies]
@@ -103,13 +119,14 @@ def program(graph: Graph, n_devices: int, *, pipeline: bool = False) -> Program:
             for _ in range(PIPELINE_COPIES - 1):
                 record.take(tensor)
     record.all_of(leafs, steps)
-    shares = ((number, tensor.share) for number, tensor in enumerate(record.owners))
+    shares = {number: tensor.share for number, tensor in enumerate(record.owners) if tensor.share is not None}
+    fixed, per_token = zip(*(in_tokens(tensor.size) for tensor in record.owners), strict=True)
     return Program(
-        n_devices,
-        record.events,
-        record.devices,
-        array("q", [_aligned(tensor.size) for tensor in record.owners]),
-        tuple((number, share) for number, share in shares if share is not None),
+        tuple(record.events),
+        array("q", fixed),
+        array("q", per_token),
+        tuple(shares.items()),
+        frozenset(record.owners[number].device for number in shares),
     )
 
 
@@ -181,15 +198,16 @@ def _split(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
 class _Record:
     """Walks over the steps and writes down what the allocator does; blocks are numbers of the tensors that they were taken for."""
 
-    def __init__(self) -> None:
-        self.events, self.devices = array("l"), array("b")
+    def __init__(self, n_devices: int) -> None:
+        self.events = [array("l") for _ in range(n_devices)]
         self.owners: list[Tensor] = []
+        self._devices: list[int] = []  # where each took its block: a tensor may pass it on
 
     def take(self, tensor: Tensor) -> int:
         self.owners.append(tensor)
         number = len(self.owners) - 1
-        self.events.append(number)
-        self.devices.append(tensor.device)
+        self.events[tensor.device].append(number)
+        self._devices.append(tensor.device)
         return number
 
     def all_of(self, leafs: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
@@ -216,7 +234,7 @@ class _Record:
                     if owner.views or owner.readers:
                         continue
                 if owner.block is not None and not owner.kept:
-                    self.events.append(~owner.block)
+                    self.events[self._devices[owner.block]].append(~owner.block)
                     owner.block = None
 
     def _allocate(self, tensor: Tensor) -> None:

@@ -14,6 +14,17 @@ QUANTIZED_KV = frozenset(name for name, (_, block) in KV_TYPES.items() if block 
 PARTS = ("gate", "up", "down", "attention", "dense")
 
 
+# Stands for the tokens of a batch: every size is `fixed + per_token * tokens` bytes, and this is larger than any of the two, so both can be read
+# from the sum. A graph is then good for batches of any size.
+ANY_TOKENS = 1 << 64
+
+
+def in_tokens(size: int) -> tuple[int, int]:
+    """Return the fixed bytes of a size, and those for every token; the fixed ones may be negative."""
+    per_token = (size + ANY_TOKENS // 2) // ANY_TOKENS
+    return size - per_token * ANY_TOKENS, per_token
+
+
 @dataclass(frozen=True)
 class Share:
     """Which share of which part of a layer a weight of the host is: `n` parts of `total`, of PARTS[part]."""
@@ -91,14 +102,18 @@ class LayerHome:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """What a micro-batch of `n_tokens` looks like; `n_kv` is the cells of the cache, `flash_extra` bytes of f16 copies of the cache."""
+    """What a micro-batch of ANY_TOKENS looks like; `n_kv` is the cells of the cache, `flash_extra` bytes of f16 copies of the cache."""
 
-    n_tokens: int
     n_kv: int
     flash_attn: bool
     type_k: str
     type_v: str
     flash_extra: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Return what stands for the number of tokens."""
+        return ANY_TOKENS
 
 
 class Builder:

@@ -117,11 +117,11 @@ def test_further_layers_of_the_same_kind_need_no_larger_buffers(
     assert len(short.attention) <= len(layout.attention)
     shape, offload = shapes("mixtral")["Q4_K_M"], data.draw(st.sampled_from([None, 0]))
     flash = data.draw(st.booleans())
-    batch = BatchShape(512, 4096, flash, "f16", "f16")
+    batch = BatchShape(4096, flash, "f16", "f16")
     parts = tuple(data.draw(st.integers(1, 400)) * MIB for _ in range(4))
 
     def peaks(one: Layout) -> tuple[int, ...]:
         homes = [LayerHome(a, *e) for a, e in zip(one.attention, one.experts, strict=True)]
-        return program(Graph(shape, batch, homes, one.output, 2, offload), 3).peaks(parts)
+        return program(Graph(shape, batch, homes, one.output, 2, offload), 3).peaks(512, parts)
 
     assert peaks(short) == peaks(layout)
