@@ -36,7 +36,8 @@ class Machine:
 
     `rates` says how fast the processor multiplies, by type of weights; `bandwidth` and `tflops` are for types that it does not have.
     `unified` says that the GPU's memory is host memory. `kv_types` and `ubatches` are what the planner may choose from, best first;
-    `n_ctx` is the default context length. `workers` are HOST:PORT of machines whose GPUs are among these.
+    `n_ctx` is the default context length. `workers` are HOST:PORT of machines whose GPUs are among these. `bytes_reserved` of main memory are
+    the system's and other programs', `channels` are those of the memory, and `typical` is the kind of processor whose rates stand in.
     """
 
     bytes_free: int
@@ -51,6 +52,9 @@ class Machine:
     ubatches: tuple[int, ...] = (512, 1024, 2048)
     workers: tuple[str, ...] = ()
     rates: HostRates = field(default_factory=HostRates)
+    bytes_reserved: int = 0
+    channels: int = 2
+    typical: str = ""
 
     @property
     def host_tflops(self) -> float:

@@ -37,6 +37,7 @@ class HostProfile:
     """Main memory and processor; `reserve_gib` is what the system and other programs need.
 
     `typical` names a kind of processor (TYPICAL) whose rates stand in for types that have none of this one's own, a core for a core.
+    `channels` are those of the memory, 64 bits each.
     """
 
     ram_gib: float
@@ -46,6 +47,7 @@ class HostProfile:
     disk_gbs: float = 1.0
     tflops: float = 0.0
     typical: str = ""
+    channels: int = 2
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,9 @@ class Profile:
             kv_types=self.kv_types,
             ubatches=self.ubatches,
             rates=self.rates.over(self._typical()),
+            bytes_reserved=_bytes(self.host.reserve_gib),
+            channels=self.host.channels,
+            typical=self.host.typical,
         )
 
     def _typical(self) -> HostRates:
@@ -192,7 +197,7 @@ def _read(kind: type[Any], table: Any, where: str) -> Any:
             values[name] = value
         else:
             values[name] = _number(value, f"{where} {name!r}", 0, 1 << 20)
-            if name == "cores":
+            if name in ("cores", "channels"):
                 values[name] = int(values[name])
     return kind(**values)
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from math import log2
 
 from profiles.machine import Machine
+from profiles.placement import Placement
 from profiles.planner import Plan, plan_if_it_fits
 from profiles.quality import Loss, loss_of
 from profiles.request import PlanRequest, Rule
+from profiles.search import least_decode_seconds
 from profiles.shape import ModelShape
+from profiles.speed import HIGH, LOW
 
 DOUBLED = {"balanced": 2.0, "speed": 8.0}  # percent of perplexity that a doubled decode rate is worth
 FLUENT = 10.0  # tokens per second that `quality` asks for, where nothing else is said
@@ -105,6 +108,34 @@ def choose(
     return FileChoice(rows, chosen, rule, why, machine, fastest, chosen and pick(rows, rule)[0])
 
 
+def chosen_of(
+    shapes: Mapping[str, ModelShape], machine: Machine, request: PlanRequest, rule: Rule
+) -> Row | None:
+    """Return the row that choose() chooses; types that cannot win are not planned.
+
+    The most that a type can score is known from its loss, and from the seconds that no plan of it can beat. The best is certain when it has the
+    longest context that there is, and loses so little that no shorter one is considered.
+    """
+    if rule.prefer == "quality" or not machine.gpus:  # every type counts there, or each is planned at once
+        return choose(shapes, machine, request, rule).chosen
+    longest = request.n_ctx or min(
+        machine.n_ctx, *(one.n_ctx_train or machine.n_ctx for one in shapes.values())
+    )
+    worth, rows = DOUBLED[rule.prefer], list[Row]()
+    most = {
+        name: log2((LOW + HIGH) / 2 / least_decode_seconds(shape, machine, Placement(n_ctx=longest)))
+        - loss_of(name, shape).percent / worth
+        for name, shape in shapes.items()
+    }
+    for name in sorted(shapes, key=lambda name: -most[name]):
+        best, _ = pick(rows, rule)
+        certain = best is not None and best.loss.percent <= LOSSY and best.n_ctx == longest
+        if best is not None and certain and _score(best, worth) > most[name]:
+            break
+        rows.append(row_of(name, shapes[name], machine, request))
+    return pick(sorted(rows, key=lambda row: -row.size), rule)[0]
+
+
 def row_of(name: str, shape: ModelShape, machine: Machine, request: PlanRequest) -> Row:
     """Return the row of one type."""
     return Row(name, shape, loss_of(name, shape), plan_if_it_fits(shape, machine, request))
@@ -193,4 +224,4 @@ def _score(row: Row, worth: float) -> float:
     return log2(row.decode) - row.loss.percent / worth
 
 
-__all__ = ["FileChoice", "Row", "Rule", "choose", "pick", "row_of"]
+__all__ = ["FileChoice", "Row", "Rule", "choose", "chosen_of", "pick", "row_of"]

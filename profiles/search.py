@@ -20,7 +20,7 @@ from profiles.placement import Placement
 from profiles.request import PlanRequest, work_of
 from profiles.reserve import Kept, reserve
 from profiles.shape import ModelShape
-from profiles.speed import Rates, work_rates
+from profiles.speed import Rates, decode_rates, work_rates
 
 SMALL_UBATCHES = (256, 128)  # beside those of the machine
 SLACK = (
@@ -74,6 +74,17 @@ def quickest(
         if closer is not None:
             heappush(queue, closer)
     return None if best is None else best[1]
+
+
+def least_decode_seconds(shape: ModelShape, machine: Machine, placement: Placement) -> float:
+    """Return seconds a token that no plan with that context and cache can beat, from the sizes alone and in milliseconds."""
+    rates = decode_rates(shape, machine, placement, depth=0)
+    goods = LayerSizes(shape.each_layer(), 0, shape.bytes_output)
+    rooms = [Budget(*(gpu.bytes_free,) * 3) for gpu in machine.gpus]
+    kinds = KINDS if machine.gpus else ()
+    found = (at_least(goods, rooms, rates, kind, shape.bytes_weights, from_disk=True) for kind in kinds)
+    on_no_gpu = rates.seconds(shape, on_host(shape, len(machine.gpus)))
+    return min(on_no_gpu, *(seconds for seconds in found if seconds is not None), on_no_gpu)
 
 
 def _may_fit(shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement) -> bool:

@@ -12,7 +12,10 @@ from mixcli.system.console import console
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
-    from mixcli.planning.report import Alternative
+    from mixcli.planning.report import Alternative, Subject
+    from mixcli.planning.upgrade_options import Upgrade
+    from mixcli.planning.what_if import HardwareComparison
+    from mixcli.pull.quant_choice import TypeRow
     from profiles.planner import Plan
     from profiles.request import Purpose, Rule
 
@@ -27,6 +30,14 @@ if TYPE_CHECKING:
 )
 @purpose_option
 @click.option(
+    "--if",
+    "changes",
+    multiple=True,
+    metavar="CHANGE",
+    help="Compare with other hardware: ram=96GiB@5600 (MT/s), gpu=+3090, gpu=4090, pcie=4x16, bandwidth=90 (GB/s), cores=16, "
+    "worker=24GiB@10GbE; a comma combines several; may be repeated.",
+)
+@click.option(
     "--verify", is_flag=True, help="Load the model and compare the actual buffer sizes with the plan."
 )
 @json_option
@@ -38,6 +49,7 @@ def command(
     load_options: "LoadOptions",
     ubatch: int | None,
     purpose: "Purpose",
+    changes: tuple[str, ...],
     verify: bool,
     as_json: bool,
 ) -> None:
@@ -45,50 +57,105 @@ def command(
 
     MODEL is an installed model, a .gguf file, org/repo:QUANT on the Hub (only its header is downloaded), or a catalog name such as
     mixtral. Without a quant, all quants are planned and the one that suits the machine is chosen. Without MODEL, the default model is
-    planned, or the only one that is installed, or the best of the catalog that fits.
+    planned, or the only one that is installed, or the best of the catalog that fits. With --if each change of the hardware is a row beside today's.
     """
-    from mixcli.planning.machines import machine_of, note_unused_cards, target_of
-    from mixcli.planning.offers import in_a_plan, plan_or_offer
-    from mixcli.planning.other_family import with_measured_shape
-    from mixcli.planning.report import as_data, check_rule, others, subject_or_best, types_of
-    from mixcli.pull.quant_choice import choice_data
-    from mixcli.store.preflight import family_note
+    from mixcli.planning.machines import note_unused_cards, target_of
+    from mixcli.planning.report import check_rule, subject_or_best
+    from mixcli.planning.what_if import prepared
 
     request = replace(load_options.request, n_ubatch=ubatch, purpose=purpose)
     load_options = replace(load_options, request=request)
+    upgrades = prepared(changes, load_options)
     note_unused_cards(load_options)
     target = target_of(load_options, rule)
     subject = subject_or_best(model, quant, target)
     check_rule(subject, target)
-    disk_of = subject.path if request.from_disk else None
-    choice, types = subject.planned, types_of(subject)
-    where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
-    machine = choice.machine if choice else machine_of(*where, disk_of, [subject.shape])
-    subject = with_measured_shape(subject, machine, load_options)
-    planned = choice.chosen.plan if subject.planned and choice and choice.chosen else None
-    how_chosen = choice_data(subject.label, choice, types, load_options.profile)
-    if choice and choice.chosen is None:  # the refusal follows
-        show_types(types, how_chosen, as_json=as_json)
-    found = planned or plan_or_offer(subject.label, subject.shape, machine, request, load_options, in_a_plan)
-    if subject.header is not None:
-        found = replace(found, reasons=(*family_note(subject.header), *found.reasons))
-    runners_up = others(subject, machine, request, found)
-
-    def show() -> None:
-        if choice is not None:
-            show_types(types)
-            console.line()
-        _show(subject.label, found, runners_up)
-
-    console.page({**as_data(subject, found, runners_up), **how_chosen}, show, as_json=as_json)
+    subject, found = _planned(subject, load_options, upgrades, as_json=as_json)
     if verify:
         from mixcli.planning.verify_plan import show_verified
 
         show_verified(subject, found, load_options.workers)
 
 
-def _show(label: str, found: "Plan", runners_up: "list[Alternative]") -> None:
-    """Print where everything lies, how fast it should be, llama.cpp's flags, and what else would fit."""
+def _planned(
+    subject: "Subject", load_options: "LoadOptions", upgrades: "tuple[Upgrade, ...]", *, as_json: bool
+) -> "tuple[Subject, Plan]":
+    """Plan and print a subject; return it with the plan that was made."""
+    from mixcli.planning.machines import machine_of
+    from mixcli.planning.offers import in_a_plan, plan_or_offer
+    from mixcli.planning.other_family import with_measured_shape
+    from mixcli.planning.report import as_data, others, types_of
+    from mixcli.planning.what_if import compare
+    from mixcli.pull.quant_choice import choice_data
+    from mixcli.store.preflight import family_note
+    from profiles.errors import DoesNotFit
+
+    request, choice, types = load_options.request, subject.planned, types_of(subject)
+    disk_of = subject.path if request.from_disk else None
+    where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
+    machine = choice.machine if choice else machine_of(*where, disk_of, [subject.shape])
+    subject = with_measured_shape(subject, machine, load_options)
+    found = choice.chosen.plan if subject.planned and choice and choice.chosen else None
+    how_chosen = choice_data(subject.label, choice, types, load_options.profile)
+    try:
+        found = found or plan_or_offer(
+            subject.label, subject.shape, machine, request, load_options, in_a_plan
+        )
+    except DoesNotFit:
+        comparison = compare(subject, None, machine, load_options, upgrades) if upgrades else None
+        _show_refused(types, how_chosen, comparison, as_json=as_json)
+        raise
+    if subject.header is not None:
+        found = replace(found, reasons=(*family_note(subject.header), *found.reasons))
+    comparison = compare(subject, found, machine, load_options, upgrades) if upgrades else None
+    runners_up = [] if comparison else others(subject, machine, request, found)
+
+    def show() -> None:
+        if choice is not None:
+            show_types(types)
+            console.line()
+        _show(subject.label, found)
+        if comparison:
+            _compare(comparison)
+        else:
+            _instead(found, runners_up)
+
+    data = {**as_data(subject, found, runners_up), **how_chosen, **_comparison_data(comparison)}
+    console.page(data, show, as_json=as_json)
+    return subject, found
+
+
+def _show_refused(
+    types: "tuple[TypeRow, ...]",
+    how_chosen: dict[str, object],
+    comparison: "HardwareComparison | None",
+    *,
+    as_json: bool,
+) -> None:
+    """Print what was planned for a model that does not fit today; the refusal follows."""
+    if as_json and (types or comparison):
+        console.data({**how_chosen, **_comparison_data(comparison)})
+        return
+    if types:
+        show_types(types)
+    if comparison:
+        _compare(comparison)
+
+
+def _comparison_data(comparison: "HardwareComparison | None") -> dict[str, object]:
+    return {"if": comparison.to_data()} if comparison else {}
+
+
+def _compare(comparison: "HardwareComparison") -> None:
+    """Print what other hardware would bring, what was assumed, and where it gains nothing."""
+    header, *rows = comparison.table()
+    console.table(header, rows)
+    for note in comparison.notes():
+        console.line(f"note: {note}")
+
+
+def _show(label: str, found: "Plan") -> None:
+    """Print where everything lies, how fast it should be, and llama.cpp's flags."""
     from mixcli.planning.report import bars, flags
 
     console.line(f"{label}, context {found.n_ctx} tokens\n")
@@ -104,6 +171,10 @@ def _show(label: str, found: "Plan", runners_up: "list[Alternative]") -> None:
         f"\nestimate  decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis})"
     )
     console.line(f"llama.cpp {flags(found.placement)}\n")
+
+
+def _instead(found: "Plan", runners_up: "list[Alternative]") -> None:
+    """Print what else would fit."""
     has_gpus = len(found.ledger) > 1  # the last account is the host's
     rows = [
         (

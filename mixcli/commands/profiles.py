@@ -62,7 +62,7 @@ def _rows(machine: "Machine") -> Iterator[tuple[str, str]]:
     """Yield what a machine is, for people: its facts, its GPUs, and the rates of its CPU."""
     for key, value in vars(machine).items():
         if key not in ("gpus", "rates"):
-            yield key, format_bytes(value) if key == "bytes_free" else _shown(value)
+            yield key, format_bytes(value) if key.startswith("bytes_") else _shown(value)
     for gpu in machine.gpus:
         yield gpu.name, f"{gpu.description}, {format_bytes(gpu.bytes_free)} free, {gpu.bandwidth:.0f} GB/s"
     for one in machine.rates.types:

@@ -52,8 +52,10 @@ def this_machine(workers: Sequence[str] = ()) -> Machine:
     """
     gpus = tuple(_gpu(device) for device in devices(workers) if device.kind in ("gpu", "igpu"))
     unified = any(gpu.kind == "metal" for gpu in gpus)
+    free = memory_free()
     return Machine(
-        bytes_free=memory_free(),
+        bytes_free=free,
+        bytes_reserved=max(0, memory_total() - free),
         n_cores=physical_cores(),
         gpus=tuple(sorted(gpus, key=lambda gpu: gpu.kind != "rpc")),  # llama.cpp takes workers first
         unified=unified,
@@ -178,6 +180,12 @@ def memory_free() -> int:
     if limit is not None and used is not None:
         free = min(free, max(0, limit - used + _cgroup_file_cache()))
     return free
+
+
+def memory_total() -> int:
+    """Return the bytes of main memory, within the limit of our control group."""
+    total = _meminfo("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(total, _number(CGROUP / "memory.max") or total)
 
 
 def physical_cores() -> int:

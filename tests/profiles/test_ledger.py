@@ -25,6 +25,7 @@ SHAPES = (
     "mistral-large-3",
     "ministral-3-3b",
     "ministral-3-14b",
+    "ministral-3-8b",
 )
 # (context, micro-batch, flash attention, cache type)
 GRID = [

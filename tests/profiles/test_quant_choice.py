@@ -12,7 +12,7 @@ from profiles.models import known_models
 from profiles.planner import plan
 from profiles.profile_files import load_profile
 from profiles.quality import BITS, PUBLISHED, estimated_loss, loss_of
-from profiles.quant_choice import Row, choose, pick
+from profiles.quant_choice import Row, choose, chosen_of, pick
 from profiles.request import PREFERENCES, PlanRequest, Rule
 from tests.profiles.file_choices import GOLDEN, MACHINES, MODELS, choice, line, shapes
 
@@ -55,6 +55,17 @@ def test_more_speed_never_costs_less_quality(model: str, machine: str) -> None:
     assert losses == sorted(losses)
     rates = [chosen(rows, prefer).decode for prefer in ("quality", "balanced", "speed")]
     assert rates == sorted(rates)
+
+
+@pytest.mark.parametrize(
+    ("model", "machine"),
+    [("mixtral", "rtx-3090"), ("mixtral", "apple-m-series"), ("mistral-small-4", "rtx-4090")],
+)  # fmt: skip
+def test_the_choice_is_the_same_where_types_that_cannot_win_are_not_planned(model: str, machine: str) -> None:
+    rows = choice(model, machine).rows
+    for rule in (Rule(), Rule("speed"), Rule("balanced", 20.0)):
+        found = chosen_of(shapes(model), load_profile(machine).machine(), PlanRequest(), rule)
+        assert found == pick(rows, rule)[0]
 
 
 def test_a_least_rate_holds_for_every_preference_and_is_said_to_be_missed() -> None:
