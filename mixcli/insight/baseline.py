@@ -1,8 +1,13 @@
 """The distributions of a baseline model over the next token, kept small enough that two models need not be loaded at once.
 
-Of each position the likeliest tokens are kept, with the logarithm of their probability in 16 bits, until REST of the mass is left; of that
-only the sum. What is stored is the square root of the logarithm, which is exact where it counts: to 1e-8 near a probability of one, and to
-1e-4 where it is one in a thousand.
+Of each position the likeliest tokens are kept and, of the rest, its mass and a sample drawn by probability. The divergence over kept
+tokens and the mass of the rest is exact; what differs inside the rest is estimated from the sample, without bias. If errors of logits are
+alike, the rest has a share of the divergence as large as its mass r, and m drawn tokens leave a relative error of r sqrt(2 / m) (the
+summands are squares of normal numbers). So many tokens are kept, and so many drawn, that this is ERROR at a position and the fewest are
+stored: 2 / ERROR^2 at most. The error of a mean over n positions is ERROR / sqrt(n).
+
+Logarithms of probabilities take 16 bits. What is stored is the square root of the logarithm, which is exact where it counts: to 1e-8 near
+a probability of one, and to 2e-4 where it is one in a thousand.
 """
 
 import json
@@ -10,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,8 +24,10 @@ from numpy.typing import NDArray
 
 from mixcli.errors import IntegrityError, UsageError
 
-REST = 1e-3  # the mass of the tokens that are not kept
-LEAST = -16.0  # log probability; less likely tokens are never kept, as llama-perplexity leaves them out
+ERROR = 0.05  # standard error of the divergence at one position, as a share of it
+MOST = ceil(2 / ERROR**2)  # tokens of a position
+LEAST = -24.0  # log probability; less likely tokens count as so likely
+FORMAT = 2
 MAX_HEAD = 1 << 12  # bytes of the first line
 Logs = NDArray[np.float32]
 
@@ -33,6 +41,7 @@ class BaselineHead:
     n_ctx: int
     n_chunks: int
     tokens: str
+    format: int = FORMAT
 
     def check(self, other: "BaselineHead") -> None:
         """Raise UsageError where another model does not read the same tokens."""
@@ -50,12 +59,14 @@ def not_alike(model: tuple[str, int], baseline: tuple[str, int]) -> UsageError:
 
 @dataclass(frozen=True)
 class Distributions:
-    """The distributions at n positions: `counts` (n,) tokens are kept of each, one position behind the other in `ids` and `codes`.
+    """The distributions at n positions: `counts` (n,) tokens are kept of each and `drawn` (n,) of the rest.
 
-    `rest` (n,) is the mass of all others, `nll` (n,) the negative logarithm of the probability of the token that follows.
+    They stand one position behind the other in `ids` and `codes`, likeliest first, drawn ones last. `rest` (n,) is the mass of all that
+    are not kept, `nll` (n,) the negative logarithm of the probability of the token that follows.
     """
 
     counts: NDArray[np.uint32]
+    drawn: NDArray[np.uint32]
     ids: NDArray[np.uint32]
     codes: NDArray[np.uint16]
     rest: NDArray[np.float32]
@@ -64,44 +75,55 @@ class Distributions:
     @classmethod
     def of(cls, logs: Logs, targets: NDArray[np.int64]) -> "Distributions":
         """Keep what counts of log probabilities (n, vocabulary) and of the tokens that follow (n,)."""
-        kept = [_likeliest(row) for row in logs]
-        ids = np.concatenate(kept)
-        counts = np.array([len(one) for one in kept], np.uint32)
-        rows = np.repeat(np.arange(len(logs)), counts)
-        mass = np.add.reduceat(np.exp(logs[rows, ids].astype(np.float64)), _starts(counts))
+        found = [_chosen(row) for row in logs]
+        widths = [len(kept) + len(drawn) for kept, drawn, _ in found]
+        ids = np.concatenate([ids for kept, drawn, _ in found for ids in (kept, drawn)])
         return cls(
-            counts,
+            np.array([len(kept) for kept, _, _ in found], np.uint32),
+            np.array([len(drawn) for _, drawn, _ in found], np.uint32),
             ids.astype(np.uint32),
-            _coded(logs[rows, ids]),
-            np.maximum(1 - mass, 0).astype(np.float32),
+            _coded(logs[np.repeat(np.arange(len(logs)), widths), ids]),
+            np.array([rest for _, _, rest in found], np.float32),
             -logs[np.arange(len(logs)), targets].astype(np.float32),
         )
 
     def part(self, at: slice) -> "Distributions":
         """Return those of some positions."""
-        starts = np.append(_starts(self.counts), len(self.ids))
+        starts = np.append(self._starts(), len(self.ids))
         first, last = at.start, min(at.stop, len(self.counts))
         kept = slice(int(starts[first]), int(starts[last]))
-        return Distributions(self.counts[at], self.ids[kept], self.codes[kept], self.rest[at], self.nll[at])
+        return Distributions(
+            self.counts[at], self.drawn[at], self.ids[kept], self.codes[kept], self.rest[at], self.nll[at]
+        )
 
     def divergence(self, logs: Logs) -> NDArray[np.float64]:
         """Return the Kullback-Leibler divergence in nats (n,) of other log probabilities (n, vocabulary) from these.
 
-        The rest counts as one more token, which leaves out what differs inside it. Every summand p ln(p/q) - p + q is at least 0, so
-        that rounding p hardly matters.
+        Every summand p ln(p/q) - p + q is at least 0, so that rounding p hardly matters. Inside the rest, p and q are shares of it.
         """
-        rows = np.repeat(np.arange(len(logs)), self.counts)
+        starts, widths = self._starts(), self.counts + self.drawn
+        rows = np.repeat(np.arange(len(logs)), widths)
+        is_kept = np.arange(len(rows)) - starts[rows] < self.counts[rows]
         own, other = _decoded(self.codes), logs[rows, self.ids].astype(np.float64)
-        starts = _starts(self.counts)
-        terms = np.exp(own) * (own - other) - np.exp(own) + np.exp(other)
         p = self.rest.astype(np.float64)
-        q = np.maximum(1 - np.add.reduceat(np.exp(other), starts), 1e-9)
-        rest = np.where(p > 0, p * np.log(np.maximum(p, 1e-30) / q), 0) - p + q
-        return np.asarray(np.add.reduceat(terms, starts) + rest)
+        q = np.maximum(1 - np.add.reduceat(np.where(is_kept, np.exp(other), 0), starts), 1e-9)
+        mass = np.where(p > 0, p * np.log(np.maximum(p, 1e-30) / q), 0) - p + q
+        log_p, log_q = np.log(np.maximum(p, 1e-30)), np.log(q)
+        ratio = (other - log_q[rows]) - (own - log_p[rows])
+        weight = p[rows] / np.maximum(self.drawn[rows], 1)
+        terms = np.where(
+            is_kept,
+            np.exp(own) * (own - other) - np.exp(own) + np.exp(other),
+            weight * (np.exp(np.where(is_kept, 0, ratio)) - 1 - ratio),
+        )
+        return np.asarray(np.add.reduceat(terms, starts) + mass)
 
     def agreement(self, logs: Logs) -> NDArray[np.bool_]:
         """Return whether the likeliest token is the same (n,)."""
-        return np.asarray(self.ids[_starts(self.counts)] == logs.argmax(axis=1))
+        return np.asarray(self.ids[self._starts()] == logs.argmax(axis=1))
+
+    def _starts(self) -> NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum((self.counts + self.drawn).astype(np.int64))[:-1]])
 
 
 def joined(parts: list[Distributions]) -> Distributions:
@@ -109,19 +131,28 @@ def joined(parts: list[Distributions]) -> Distributions:
     return Distributions(
         *(
             np.concatenate([getattr(part, name) for part in parts])
-            for name in ("counts", "ids", "codes", "rest", "nll")
+            for name in ("counts", "drawn", "ids", "codes", "rest", "nll")
         )
     )
 
 
-def _likeliest(row: Logs) -> NDArray[np.int64]:
-    """Return the tokens that hold all but REST of the mass, likeliest first."""
-    ids = np.flatnonzero(row > min(LEAST, row.max()))
-    if not len(ids):
-        return np.array([int(row.argmax())])
-    ids = ids[np.argsort(-row[ids], kind="stable")]
-    mass = np.cumsum(np.exp(row[ids].astype(np.float64)))
-    return np.asarray(ids[: int(np.searchsorted(mass, 1 - REST)) + 1])
+def _chosen(row: Logs) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
+    """Return the tokens to keep, likeliest first, those drawn of the rest, and its mass.
+
+    One draws at equal steps of the rest's summed mass, so that the same row gives the same tokens.
+    """
+    n = min(MOST, len(row))
+    top = np.sort(np.argpartition(-row, n - 1)[:n])
+    top = top[np.argsort(-row[top], kind="stable")]
+    mass = np.exp(row.astype(np.float64))
+    left = np.maximum(mass.sum() - np.cumsum(mass[top]), 0)
+    n_drawn = np.ceil(2 * (left / ERROR) ** 2 - 1e-9)
+    n_kept = int(np.argmin(np.arange(1, n + 1) + n_drawn)) + 1
+    mass[top[:n_kept]] = 0
+    summed = np.cumsum(mass)
+    m = int(n_drawn[n_kept - 1]) if summed[-1] > 0 else 0
+    drawn = np.searchsorted(summed, (np.arange(m) + 0.5) / max(m, 1) * summed[-1])
+    return top[:n_kept], drawn, float(summed[-1])
 
 
 def _coded(logs: Logs) -> NDArray[np.uint16]:
@@ -132,10 +163,6 @@ def _coded(logs: Logs) -> NDArray[np.uint16]:
 
 def _decoded(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
     return np.asarray(LEAST * (codes.astype(np.float64) / 65535) ** 2)
-
-
-def _starts(counts: NDArray[np.uint32]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts.astype(np.int64))[:-1]])
 
 
 class BaselineWriter:
@@ -152,7 +179,7 @@ class BaselineWriter:
             values.astype(kind).tofile(self._file)
 
 
-_KINDS = ("<u4", "<u4", "<u2", "<f4", "<f4")  # of the fields of Distributions
+_KINDS = ("<u4", "<u4", "<u4", "<u2", "<f4", "<f4")  # of the fields of Distributions
 
 
 @contextmanager
@@ -173,15 +200,18 @@ class BaselineReader:
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, path.open("rb")
         try:
-            self.head = BaselineHead(**json.loads(self._file.readline(MAX_HEAD)))
-        except (ValueError, TypeError):
+            data = json.loads(self._file.readline(MAX_HEAD))
+            if data["format"] != FORMAT:
+                raise ValueError
+            self.head = BaselineHead(**data)
+        except (ValueError, TypeError, KeyError):
             self._file.close()
             raise IntegrityError(f"{path} is not a baseline of mixcli perplexity; remove it") from None
 
     def next(self) -> Distributions:
         """Return the distributions of the next chunk; IntegrityError where the file ends before."""
         n, n_kept = (int(number) for number in self._values(2, "<u4"))
-        sizes = (n, n_kept, n_kept, n, n)
+        sizes = (n, n, n_kept, n_kept, n, n)
         return Distributions(*(self._values(size, kind) for size, kind in zip(sizes, _KINDS, strict=True)))
 
     def close(self) -> None:

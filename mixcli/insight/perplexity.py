@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.insight import job
-from mixcli.insight.baseline import not_alike
+from mixcli.insight.baseline import FORMAT, not_alike
 from mixcli.insight.orders import N_CTX, PerplexityOrder, TextReading
 from mixcli.insight.pieces import TextPiece, check_length
 from mixcli.insight.statistics import TextScores
@@ -84,6 +84,6 @@ def _key(stored: StoredModel, request: PerplexityRequest) -> str:
     digest = hashlib.sha256()
     for part in stored.parts:
         digest.update(fingerprint_of(part))
-    how = [[piece.to_data() for piece in request.pieces], request.n_ctx, request.n_chunks]
+    how = [FORMAT, [piece.to_data() for piece in request.pieces], request.n_ctx, request.n_chunks]
     digest.update(json.dumps(how).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]

@@ -22,7 +22,7 @@ from tests.support.quality import loaded, part_of, reading_of
 GROUPS = (("english", "chat"), ("french", "italian"), ("german", "spanish"), ("code",))  # an expert for each
 N_USED = 2
 PARTS = ("gate", "up", "down")
-N_SHARED, N_OWN = 512, 256  # hidden channels of an expert: those of all, and its own
+N_SHARED, N_OWN = 640, 128  # hidden channels of an expert: those of all, and its own
 OWN_GAIN = 1.5  # an expert has about half of the weight of an answer
 TURN = 0.1  # radians
 SPREAD = 2.0  # standard deviation of the router's logits
