@@ -87,7 +87,7 @@ def command(
     pieces = tuple(read_pieces([path]) if path else shipped(CALIBRATION))
     others = tuple(read_pieces([against])) if against else ()
     if dry_run:
-        show_forecast([model], (*pieces, *others), load_options, n_chunks, as_json=as_json)
+        show_forecast([(model, "routing")], (*pieces, *others), load_options, n_chunks, as_json=as_json)
         return
     target = None if picture is None else _target(picture)
     stored = installed(model, load_options)

@@ -1,6 +1,7 @@
 """mixcli imatrix: compute the importance matrix of a model."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from mixcli.system.formatting import about_time, counted
 from mixcli.system.text import as_argument
 
 if TYPE_CHECKING:
+    from mixcli.insight.forecast import Work
     from mixcli.insight.imatrix import ImatrixReport
     from mixcli.insight.pieces import TextPiece
     from mixcli.planning.load_options import LoadOptions
@@ -85,7 +87,7 @@ def command(
     n_ctx = load_options.request.n_ctx or 0
     pieces = tuple(read_pieces([path])) if path else tuple(shipped(CALIBRATION))
     if dry_run:
-        show_forecast([model], pieces, load_options, n_chunks, as_json=as_json)
+        show_forecast([(model, "importance")], pieces, load_options, n_chunks, as_json=as_json)
         return
     stored = installed(model, load_options)
     _note_source(stored)
@@ -103,26 +105,31 @@ def command(
 
 
 def show_forecast(
-    models: "list[str | None]",
+    readings: "Sequence[tuple[str | None, Work]]",
     pieces: "tuple[TextPiece, ...]",
     load_options: "LoadOptions",
     n_chunks: int | None,
     *,
     as_json: bool,
 ) -> None:
-    """Print about how long models would read."""
+    """Print about how long models would read, each with what is done with what it computes."""
     from mixcli.insight.forecast import forecast, n_tokens_of
 
     n_ctx = load_options.request.n_ctx or 0
     n_tokens = n_tokens_of(pieces, n_ctx, n_chunks)
-    found = [forecast(model, load_options, n_ctx, n_tokens) for model in models]
+    found = [forecast(model, load_options, n_ctx, n_tokens, work) for model, work in readings]
     rows = [
-        (one.model, f"{one.n_tokens:,}", f"{one.prefill:,.0f}", f"{about_time(one.seconds)} after loading")
+        (
+            one.model,
+            f"{one.n_tokens:,}",
+            f"{one.prefill:,.0f}",
+            about_time(one.seconds_host),
+            f"{about_time(one.seconds)} after loading",
+        )
         for one in found
     ]
-    console.result(
-        [asdict(one) for one in found], ("MODEL", "TOKENS", "PREFILL TOK/S", "TIME"), rows, as_json=as_json
-    )
+    columns = ("MODEL", "TOKENS", "PREFILL TOK/S", "HOST WORK", "TIME")
+    console.result([asdict(one) for one in found], columns, rows, as_json=as_json)
 
 
 def read_pieces(paths: "list[Path]") -> "list[TextPiece]":

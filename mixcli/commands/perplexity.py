@@ -20,6 +20,7 @@ from mixcli.commands.options import (
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
+    from mixcli.insight.forecast import Work
     from mixcli.insight.pieces import TextPiece
     from mixcli.insight.statistics import Estimate, TextScores
     from mixcli.planning.load_options import LoadOptions
@@ -57,8 +58,10 @@ def command(
     from mixcli.planning.launch import installed
 
     if dry_run:
-        models = [model] if baseline is None else [model, baseline]
-        show_forecast(models, read_texts(paths), load_options, n_chunks, as_json=as_json)
+        readings: list[tuple[str | None, Work]] = [(model, "scores")]
+        if baseline is not None:
+            readings.append((baseline, "baseline"))
+        show_forecast(readings, read_texts(paths), load_options, n_chunks, as_json=as_json)
         return
     stored = installed(model, load_options)
     other = None if baseline is None else installed(baseline, load_options)
