@@ -33,6 +33,7 @@ COMMANDS = {
     "convert": ("mixcli.commands.convert", "Convert a checkpoint to GGUF, or repair an old GGUF."),
     "quantize": ("mixcli.commands.quantize", "Quantize a GGUF to a smaller type."),
     "imatrix": ("mixcli.commands.imatrix", "Compute an importance matrix, for better small quants."),
+    "tailor": ("mixcli.commands.tailor", "Make the file of a model that suits this machine best."),
     "perplexity": (
         "mixcli.commands.perplexity",
         "Measure a model's perplexity, or its distance from another quant.",
@@ -55,7 +56,19 @@ COMMANDS = {
 }
 # as `mixcli --help` lists them
 GROUPS = {
-    "Models": ("pull", "search", "list", "show", "default", "rm", "verify", "import", "convert", "quantize"),
+    "Models": (
+        "pull",
+        "search",
+        "list",
+        "show",
+        "default",
+        "rm",
+        "verify",
+        "import",
+        "convert",
+        "quantize",
+        "tailor",
+    ),
     "Quality": ("compare", "perplexity", "imatrix", "experts"),
     "Ask": ("run", "chat", "batch", "sessions"),
     "Serve": ("serve", "ps", "stop"),

@@ -1,0 +1,126 @@
+"""Measure a model once: the statistics of a pass over texts, and what each candidate type does to each tensor. Both are kept and reused."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixcli.insight.imatrix import ImatrixRequest, compute
+from mixcli.insight.pieces import TextPiece
+from mixcli.planning.load_options import LoadOptions
+from mixcli.store.store import StoredModel
+from mixcli.system import paths
+from mixcli.system.console import Bar
+from mixcli.system.locks import exclusive
+from mixcli.tailor.subject import TailorSubject
+from quantize import ggml
+from quantize.ggml_types import GGMLQuantizationType
+from quantize.imatrix import Imatrix, read_imatrix
+from quantize.tailor.choice import TailoringProblem, is_free
+from quantize.tailor.error_table import measure_errors
+from quantize.tailor.objective import losses
+from quantize.tailor.statistics import Statistics, read_statistics
+
+KEPT = 1 << 30  # bytes of measurements in the cache; the oldest are removed
+SENSITIVITY_CHUNKS = 4  # of the pass beside an importance matrix that a person gives: 256 tokens are enough
+
+
+@dataclass(frozen=True)
+class ReadTexts:
+    """The texts of the pass, their name in the file, and how many chunks of them are read; None for all."""
+
+    pieces: tuple[TextPiece, ...]
+    dataset: str
+    n_chunks: int | None = None
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The statistics, and the importance matrix that the quantizers get, with its file."""
+
+    statistics: Statistics
+    imatrix: Imatrix
+    imatrix_path: Path
+
+
+def read_texts(
+    subject: TailorSubject,
+    reader: StoredModel,
+    texts: ReadTexts,
+    given: Path | None,
+    load_options: LoadOptions,
+    bar: Bar,
+) -> PassResult:
+    """Return the statistics of a pass over the texts; an importance matrix that a person gives is used in place of its own."""
+    if given is not None:
+        imatrix = read_imatrix(given)
+        imatrix.check_model(tensor.name for tensor in subject.model.tensors)
+        if given.suffix != ".dat" and (known := read_statistics(given)).n_tokens:
+            return PassResult(known, imatrix, given)
+        path = _pass(subject, reader, texts, SENSITIVITY_CHUNKS, load_options, bar)
+        return PassResult(read_statistics(path), imatrix, given)
+    path = _pass(subject, reader, texts, texts.n_chunks, load_options, bar)
+    return PassResult(read_statistics(path), read_imatrix(path), path)
+
+
+def _pass(
+    subject: TailorSubject,
+    reader: StoredModel,
+    texts: ReadTexts,
+    n_chunks: int | None,
+    load_options: LoadOptions,
+    bar: Bar,
+) -> Path:
+    key = _digest(
+        subject.model.fingerprint, reader.path.name, repr([one.to_data() for one in texts.pieces]), n_chunks
+    )
+    path = _folder(key) / f"{subject.name}.imatrix.gguf"
+    if not path.exists():
+        request = ImatrixRequest(texts.pieces, texts.dataset, n_chunks=n_chunks, with_sensitivity=True)
+        compute(reader, request, load_options, path, bar)
+    return path
+
+
+def measured_problem(
+    subject: TailorSubject,
+    found: PassResult,
+    candidates: Sequence[GGMLQuantizationType],
+    bar: Bar,
+    n_threads: int = 0,
+) -> TailoringProblem:
+    """Return what each candidate costs each free tensor; an interrupted measurement resumes."""
+    key = _digest(subject.model.fingerprint, found.statistics.digest, found.imatrix.digest, ggml.version())
+    folder = _folder(key)
+    with exclusive(folder / "lock", seconds=1, what=f"measuring {subject.name}"):
+        table = measure_errors(
+            [tensor for tensor in subject.model.tensors if is_free(tensor)],
+            candidates,
+            found.statistics,
+            found.imatrix,
+            folder / f"{'-'.join(one.name for one in candidates)}.errors",
+            key,
+            n_threads=n_threads,
+            progress=bar.update,
+        )
+    _trim(folder)
+    return TailoringProblem(subject.model.tensors, tuple(candidates), losses(table, found.statistics))
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _folder(key: str) -> Path:
+    return paths.private(paths.private(paths.cache_dir() / "tailor") / key)
+
+
+def _trim(newest: Path) -> None:
+    """Remove the measurements that were used longest ago until the rest has at most KEPT bytes; the newest stay."""
+    left = KEPT
+    folders = sorted(newest.parent.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)
+    for folder in folders:
+        files = [path for path in folder.iterdir() if path.is_file()]
+        left -= sum(path.stat().st_size for path in files)
+        if left < 0 and folder != newest:
+            for path in files:
+                path.unlink(missing_ok=True)
