@@ -37,9 +37,11 @@ def importance(model: Path, target: Path, n_characters: int = 1 << 20, n_threads
     reading = reading_of(model, part_of(CALIBRATION, n_characters), n_threads=n_threads)
     sums = ImportanceSums()
     tap = Matmuls(InputSquares(sums, with_output=False))
+    partial = target.with_name(f"{target.name}.part")
+    partial.unlink(missing_ok=True)
     with loaded(reading, tap) as (opened, context):
-        order = ImatrixOrder(reading, target.with_name(f"{target.name}.part"), "test")
-        sum_up(order, opened, context, sums, _silent, _silent)
+        sum_up(ImatrixOrder(reading, partial, "test"), opened, context, sums, _silent, _silent)
+    partial.unlink()
     write_imatrix(target, sums.entries, N_CTX, "calibration")
     return target
 

@@ -34,7 +34,12 @@ def write_unequal_experts(
 ) -> Path:
     """Write the mixture made of SmolLM2's file in BF16."""
     dense = off_grid(source, layers=layers, n_vocab=n_vocab)
-    return _mixture(dense, _activity_of(dense.write(path)), seed).write(path)
+    return mixture_of(dense, dense.write(path), seed).write(path)
+
+
+def mixture_of(dense: RewrittenModel, path: Path, seed: int = 5) -> RewrittenModel:
+    """Return the mixture made of a dense model, which `path` has as a file."""
+    return _mixture(dense, _activity_of(path), seed)
 
 
 class _Activity:
