@@ -1,5 +1,6 @@
 """mixcli tailor: make the file of a model that suits this machine best."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ MEASURED_CHUNKS = 16  # of the text on which files are compared, 512 tokens each
 @click.option("--reader", type=NAME_OR_PATH, metavar="MODEL", shell_complete=complete_models, help="Read the texts with a smaller file of the same model, where MODEL does not fit in memory.")  # fmt: skip
 @click.option("--no-verify", is_flag=True, help="Write the tailored file without measuring it against others.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Output GGUF. Default: MODEL-tailored.gguf in this folder.")  # fmt: skip
+@click.option("--svg", "svg_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw loss against size: standard and tailored files, and the limit.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Measure and show the table; write no model.")
 @planning_options
 @json_option
@@ -63,6 +65,7 @@ def command(
     reader: str | None,
     no_verify: bool,
     output: Path | None,
+    svg_path: Path | None,
     dry_run: bool,
     load_options: "LoadOptions",
     as_json: bool,
@@ -86,6 +89,8 @@ def command(
     run = TailorRun(subject, goal, machine, load_options, target, imatrix)
     run.measure(path, n_chunks)
     run.choose()
+    if svg_path is not None:
+        run.draw(svg_path)
     if dry_run:
         run.show(as_json=as_json)
         return
@@ -237,6 +242,18 @@ class TailorRun:
         verification.keep_imatrix(maker, self._target)
         self.is_done = True
 
+    def draw(self, path: Path) -> None:
+        """Write the picture as SVG."""
+        from mixcli.system.json_cache import replace_text
+        from mixcli.tailor.picture import svg
+        from mixcli.tailor.tailoring import picture_of
+
+        assert self._tailoring
+        if picture := picture_of(self._tailoring, self._table):
+            title = f"{self._subject.name}: predicted loss, {self._goal.words}, context {self._table.n_ctx:,}"
+            replace_text(path, svg(picture, title), 0o644)
+            console.note(f"drew {path}")
+
     def show(self, *, as_json: bool) -> None:
         """Print the tables, and what was measured and kept."""
         console.page(self._data(), self._print, as_json=as_json)
@@ -252,6 +269,15 @@ class TailorRun:
         console.line(
             f"LOSS is predicted, as a multiple of the tailored file's, which is at most {100 * gap:.1f} % above the least possible"
         )
+        if console.is_terminal(sys.stdout):
+            from mixcli.tailor.picture import drawn
+            from mixcli.tailor.tailoring import picture_of
+
+            assert self._tailoring
+            if picture := picture_of(self._tailoring, self._table):
+                console.line()
+                for line in drawn(picture):
+                    console.line(line)
         if self._verified:
             console.line()
             console.table(("MEASURED", "SIZE", "KL MEAN", "SAME TOKEN", ""), map(self._measured_cells, self._verified))  # fmt: skip

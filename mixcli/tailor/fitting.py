@@ -88,6 +88,12 @@ class Fitting:
             return self._fitted(found)
         return self._largest(goal)
 
+    def curve(self, n: int = 24) -> list[tuple[int, float]]:
+        """Return bytes and losses of tailored files over all sizes, smallest first."""
+        most = max(self._sizes.values())
+        found = [self.best(self._least + (most - self._least) * i // (n - 1)) for i in range(n)]
+        return sorted({(one.n_bytes, one.loss) for one in found if one is not None and one.loss > 0})
+
     def simply_filled(self, n_bytes: int) -> FittedFile | None:
         """Return a file of at most so many bytes of weights by a rule without measurements, to compare with."""
         found = self._problem.simply_filled(n_bytes, self._pins(n_bytes))
@@ -97,6 +103,11 @@ class Fitting:
         """Return the types of least loss whose weights have at most so many bytes."""
         found = self._problem.within(n_bytes, self._pins(n_bytes))
         return found or self._problem.within(n_bytes, self._fixed(self._smallest))
+
+    @property
+    def _least(self) -> int:
+        """Return the bytes of the smallest file."""
+        return self._problem.n_bytes(self._fixed(self._smallest)) + int(self._problem.sizes.min(axis=1).sum())
 
     @property
     def _smallest(self) -> str:
@@ -113,7 +124,7 @@ class Fitting:
 
     def _largest(self, goal: TailorGoal) -> FittedFile:
         """Search the largest budget whose file meets a goal of speed or place."""
-        low = self._problem.n_bytes(self._fixed(self._smallest)) + int(self._problem.sizes.min(axis=1).sum())
+        low = self._least
         high = self._problem.n_bytes(self._fixed(max(self._sizes, key=lambda name: self._sizes[name]))) + int(
             self._problem.sizes.max(axis=1).sum()
         )
@@ -148,11 +159,8 @@ class Fitting:
         return FittedFile(name, types, row, self._problem.loss_of(types), gap)
 
     def _too_small(self, goal: TailorGoal, step: str) -> DoesNotFit:
-        least = self._problem.n_bytes(self._fixed(self._smallest)) + int(
-            self._problem.sizes.min(axis=1).sum()
-        )
         return DoesNotFit(
-            f"no file of {self._subject.name} is {goal.words}: the smallest has {format_bytes(least)}, and {step}"
+            f"no file of {self._subject.name} is {goal.words}: the smallest has {format_bytes(self._least)}, and {step}"
         )
 
     def _way_out(self, goal: TailorGoal) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixcli.tailor.fitting import FittedFile, Fitting, TailorGoal
+from mixcli.tailor.picture import LossPicture, LossPoint
 from mixcli.tailor.subject import TailorSubject
 from profiles.machine import Machine
 from profiles.request import PlanRequest
@@ -77,6 +78,17 @@ class Tailoring:
         return ContextTable(n_ctx, tuple(sorted(files, key=lambda one: one.n_bytes)))
 
 
+def picture_of(tailoring: Tailoring, table: ContextTable) -> LossPicture | None:
+    """Return loss against bytes of standard and tailored files; None where nothing has a loss, as it is without measurements of a type."""
+    standard = [
+        LossPoint(one.name, one.n_bytes, one.loss)
+        for one in table.files
+        if one.loss and one is not table.tailored
+    ]
+    curve = [LossPoint("", *point) for point in tailoring.fitting(table.n_ctx).curve()]
+    return LossPicture(standard, curve, table.tailored.n_bytes) if standard and curve else None
+
+
 def nearest_standard(table: ContextTable) -> str:
     """Return the standard type that a header names for the tailored file: the nearest in size."""
     standard = [one for one in table.files if one.name != "tailored"]
@@ -109,4 +121,4 @@ def _rule_costs(
         yield np.inf if n_columns % BLOCK[one][0] else n_elements * error
 
 
-__all__ = ["ContextTable", "Tailoring", "nearest_standard", "problem_by_rules"]
+__all__ = ["ContextTable", "Tailoring", "nearest_standard", "picture_of", "problem_by_rules"]
