@@ -42,6 +42,7 @@ COMMANDS = {
     "experts": ("mixcli.commands.experts", "Show which experts of a mixture work on a text."),
     "plan": ("mixcli.commands.plan", "Plan where a model's tensors go, and estimate its speed."),
     "tune": ("mixcli.commands.tune", "Benchmark placements of a model and keep the fastest."),
+    "bench": ("mixcli.commands.bench", "Measure prefill and decode against what the hardware allows."),
     "doctor": ("mixcli.commands.doctor", "Check this machine for problems."),
     "profiles": ("mixcli.commands.profiles", "List, show and create hardware profiles."),
     "worker": ("mixcli.commands.worker", "Share this machine's memory with another one."),
@@ -72,7 +73,7 @@ GROUPS = {
     "Quality": ("compare", "perplexity", "imatrix", "experts"),
     "Ask": ("run", "chat", "batch", "sessions"),
     "Serve": ("serve", "ps", "stop"),
-    "Machine": ("plan", "tune", "doctor", "profiles", "worker", "help"),
+    "Machine": ("plan", "tune", "bench", "doctor", "profiles", "worker", "help"),
 }
 
 

@@ -201,7 +201,7 @@ def decode_rates(
     `depth` is how many tokens are in the cache; half of the context where nothing is known.
     """
     share = 1 / at_once
-    used = share * _touched(shape, at_once)
+    used = share * touched(shape, at_once)
     n_cells = cells(placement.n_ctx) // 2 if depth is None else min(depth, cells(placement.n_ctx))
     kv = bytes_kv_layer(shape, n_cells, placement.type_k, placement.type_v)
 
@@ -221,7 +221,7 @@ def decode_rates(
     if machine.rates.attention:
         cache = _attention(shape, machine, placement, n_cells, several=False)
     elif placement.flash_attn:
-        ops = n_cells * _attention_operations(shape)
+        ops = n_cells * attention_operations(shape)
         cache = max(kv / host, ops / (FLASH_EFFICIENCY * machine.host_tflops * 1e12))
     else:
         cache = kv / host
@@ -247,10 +247,10 @@ def prefill_rates(
     """
     tokens = placement.n_ubatch if read is None or machine.gpus else min(read, placement.n_ubatch)
     depth = min(read or tokens, placement.n_ctx) / 2
-    attention_ops, matrix_ops = _operations(shape)
+    attention_ops, matrix_ops = operations(shape)
     a_matrix = tokens_at_once(tokens, shape.n_expert, shape.n_expert_used)
     filled, filled_experts = (PREFILL_EFFICIENCY["gpu"] * n / (n + HALF_FILLED) for n in (tokens, a_matrix))
-    matrix_read = _mean_matrix(shape) * _touched(shape, tokens) / tokens
+    matrix_read = _mean_matrix(shape) * touched(shape, tokens) / tokens
     slower = REPACKED_PREFILL if _by_constants(machine, placement) else 1.0
     usual = machine.rates.usual
     host_rate = (
@@ -276,7 +276,7 @@ def prefill_rates(
     if offload is not None and placement.op_offload and tokens >= 32:
         # llama.cpp copies those of the host's experts that are used to that GPU, whether it is faster or not
         link = machine.gpus[offload].link * (MAPPED_LINK if placement.load_mode == "mmap" else 1.0)
-        copied = _touched(shape, tokens) / (link * GB) / tokens
+        copied = touched(shape, tokens) / (link * GB) / tokens
         there = replace(there, matrix=matrices[offload], matrix_byte=copied)
         by_type = dict.fromkeys(by_type, copied)
     there = replace(there, output_byte=0.0)  # only the last token's
@@ -298,15 +298,15 @@ def _attention(
     if known is None:
         return 0.0
     rate = (known.flash if placement.flash_attn else known.plain)[several]
-    return depth * _attention_operations(shape) / (rate * 1e12)
+    return depth * attention_operations(shape) / (rate * 1e12)
 
 
-def _attention_operations(shape: ModelShape) -> float:
+def attention_operations(shape: ModelShape) -> float:
     """Return a token's operations with one layer's cache, for each cell that it sees."""
     return 2.0 * shape.n_head * (shape.head_dim_k + shape.head_dim_v)
 
 
-def _touched(shape: ModelShape, n_tokens: float) -> float:
+def touched(shape: ModelShape, n_tokens: float) -> float:
     """Return the share of the experts that so many tokens use together, each choosing evenly and alone; 1 for a dense model."""
     return 1 - (1 - shape.n_expert_used / shape.n_expert) ** n_tokens if shape.n_expert else 1.0
 
@@ -317,7 +317,7 @@ def _mean_matrix(shape: ModelShape) -> float:
     return sum(layers) / (len(MATRICES) * max(1, len(layers)))
 
 
-def _operations(shape: ModelShape) -> tuple[float, float]:
+def operations(shape: ModelShape) -> tuple[float, float]:
     """Return a token's operations with what every token reads of a layer, and with one of its expert matrices."""
     n_dense = shape.n_layer_dense
     fixed = (shape.n_layer - n_dense) * shape.fixed_elements(is_dense=False) + n_dense * shape.fixed_elements(
@@ -328,7 +328,7 @@ def _operations(shape: ModelShape) -> tuple[float, float]:
 
 def _operations_a_byte(shape: ModelShape) -> tuple[float, float]:
     """Return the same for each byte: the host's arithmetic is priced by bytes, as the more bits a weight has, the longer it is unpacked."""
-    fixed, matrix = _operations(shape)
+    fixed, matrix = operations(shape)
     of_fixed = sum(layer.attention for layer in shape.each_layer()) / shape.n_layer
     return fixed / max(1, of_fixed), matrix / max(1, _mean_matrix(shape))
 

@@ -40,6 +40,7 @@ PLANNED = (
     "perplexity",
     "compare",
     "experts",
+    "bench",
 )  # commands that plan a model
 
 IGNORED, CLASH, NEEDED = "has no effect with", "cannot be combined with", "has no effect without"
@@ -109,6 +110,7 @@ RULES = (
     Rule(("pull",), ("--imatrix",), NEEDED, ("--quant",)),
     Rule(("tune",), ("--seconds", "--target-tps"), IGNORED, ("--show",)),
     Rule(("experts",), ("--layer", "--svg"), IGNORED, ("--dry-run",)),
+    Rule(("bench",), ("--csv",), CLASH, ("--json", "--against")),
     Rule(("experts",), ("--layer",), IGNORED, ("--json",)),
     Rule(("convert",), ("--seed",), NEEDED, ("--upcycle-experts",)),
     Rule(("default",), ("MODEL",), CLASH, ("--clear",)),

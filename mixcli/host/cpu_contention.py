@@ -5,55 +5,15 @@ a compiler on two cores do not get half the speed but a tenth, and single tokens
 did not; where that is much, there is one thread less, until the others leave enough of the processor.
 """
 
-import contextlib
-import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+
+from mixcli.system.cpu_use import Reading, others, read
 
 POLL_INTERVAL = 0.25  # seconds between two looks
 LOST = 0.3  # threads' worth of waiting at which there are too many
 SPARE = 0.7  # of a core that must be free for one more
 COMPUTES = 0.5  # share of the time that a thread wanted to run in; one below it only listens or prints
-
-_TASKS, _STAT = Path("/proc/self/task"), Path("/proc/stat")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Seconds since some beginning: of the clock, of all work on the cores that this process may use, of its own, and of each thread: ran, waited."""
-
-    at: float
-    busy: float
-    own: float
-    threads: dict[int, tuple[float, float]]
-    n_cores: int
-
-
-def read() -> Reading | None:
-    """Ask the kernel; None where it does not tell."""
-    try:
-        cores = os.sched_getaffinity(0)
-        ticks = [line.split() for line in _STAT.read_text("ascii").splitlines() if line.startswith("cpu")]
-        # user, nice, system, and interrupts; of these "nice" and "user" hold guests too
-        busy = sum(
-            sum(map(int, (*fields[1:4], *fields[6:8])))
-            for fields in ticks
-            if fields[0][3:].isdigit() and int(fields[0][3:]) in cores
-        )
-        threads = dict(_threads())
-    except (OSError, AttributeError, ValueError):
-        return None
-    own = time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID)
-    return Reading(time.monotonic(), busy / os.sysconf("SC_CLK_TCK"), own, threads, len(cores))
-
-
-def _threads() -> Iterator[tuple[int, tuple[float, float]]]:
-    for task in _TASKS.iterdir():
-        with contextlib.suppress(OSError):  # it has just ended
-            ran, waited, _ = (task / "schedstat").read_text("ascii").split()
-            yield int(task.name), (int(ran) / 1e9, int(waited) / 1e9)
 
 
 class CpuContention:
@@ -84,5 +44,4 @@ def advised(n: int, most: int, before: Reading, now: Reading) -> int:
             lost += (waited - waited_before) / seconds
     if lost >= LOST:
         return max(1, n - max(1, round(lost)))
-    others = max(0.0, now.busy - before.busy - (now.own - before.own)) / seconds
-    return min(most, n + 1) if now.n_cores - others >= n + SPARE else n
+    return min(most, n + 1) if now.n_cores - others(before, now) >= n + SPARE else n

@@ -66,8 +66,12 @@ def _for_reading(plan: LoadPlan, n: int, n_ctx: int) -> LoadPlan:
     return replace(plan, placement=placement, expected={}, smaller=smaller)
 
 
-def run(order: Order, label: str, bar: Bar) -> Any:
-    """Carry out an order in a child process and return its result, a JSON object; notes go to stderr.
+def run(
+    order: Order, label: str, bar: Bar, on_result: Callable[[Mapping[str, object]], None] | None = None
+) -> Any:
+    """Carry out an order in a child process and return its last result, a JSON object; notes go to stderr.
+
+    `on_result` gets every result when it comes.
 
     Raises the child's own errors, and ModelDied with its last words where it crashed or was silent for too long.
     """
@@ -77,7 +81,7 @@ def run(order: Order, label: str, bar: Bar) -> Any:
         "mixcli.insight.compute",
         seconds=SILENCE,
         stdin=order.to_json(),
-        on_line=_listener(bar, results),
+        on_line=_listener(bar, results, on_result or (lambda _: None)),
     )
     if done.succeeded and results:
         return results[-1]
@@ -86,13 +90,16 @@ def run(order: Order, label: str, bar: Bar) -> Any:
     raise ModelDied(f"the process that reads with {label} failed: {done.last_words}")
 
 
-def _listener(bar: Bar, results: list[Mapping[str, Any]]) -> Callable[[str], None]:
+def _listener(
+    bar: Bar, results: list[Mapping[str, Any]], on_result: Callable[[Mapping[str, object]], None]
+) -> Callable[[str], None]:
     def listen(text: str) -> None:
         line = ChildLine.from_json(text)
         if line.note:
             console.note(line.note)
         if line.result is not None:
             results.append(line.result)
+            on_result(line.result)
         if line.total:
             bar.update(line.done, line.total, line.stage)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.host.protocol.host_spec import LoadPlan
+from mixcli.insight.bench_record import BenchTest
 from mixcli.insight.pieces import TextPiece
 
 N_CTX = 512  # tokens of a chunk, as in llama.cpp's programs
@@ -107,13 +108,46 @@ class ExpertsOrder:
         return json.dumps({"kind": self.kind, "reading": self.reading.to_data(), "against": against})
 
 
-Order = ImatrixOrder | PerplexityOrder | ExpertsOrder
+@dataclass(frozen=True)
+class BenchOrder:
+    """Measure tests, each `n_repeats` times, with a model that is loaded as a host loads it; `gpus` are names of devices to measure too."""
+
+    path: Path
+    plan: LoadPlan
+    tests: tuple[BenchTest, ...]
+    n_repeats: int
+    gpus: tuple[str, ...] = ()
+
+    kind = "bench"
+
+    def to_json(self) -> str:
+        rest = {"n_repeats": self.n_repeats, "gpus": self.gpus, "tests": [vars(one) for one in self.tests]}
+        return json.dumps(
+            {"kind": self.kind, "path": os.fspath(self.path), "plan": self.plan.to_data(), **rest}
+        )
+
+
+TextOrder = ImatrixOrder | PerplexityOrder | ExpertsOrder
+Order = TextOrder | BenchOrder
+
+
+def load_of(order: Order) -> tuple[Path, LoadPlan]:
+    """Return the model that an order loads, and how."""
+    return (
+        (order.path, order.plan)
+        if isinstance(order, BenchOrder)
+        else (order.reading.path, order.reading.plan)
+    )
 
 
 def order_from_json(text: str) -> Order:
     """Read an order."""
     data: dict[str, Any] = json.loads(text)
-    kind, reading = data.pop("kind"), TextReading.from_data(data.pop("reading"))
+    kind = data.pop("kind")
+    if kind == BenchOrder.kind:
+        tests, plan = tuple(BenchTest(**one) for one in data["tests"]), LoadPlan.from_data(data["plan"])
+        return BenchOrder(Path(data["path"]), plan, tests, data["n_repeats"], tuple(data["gpus"]))
+    reading = TextReading.from_data(data.pop("reading"))
     if kind == ImatrixOrder.kind:
         return ImatrixOrder(reading, Path(data.pop("partial")), **data)
     if kind == ExpertsOrder.kind:

@@ -48,7 +48,8 @@ class _Init(ctypes.Structure):
 
 
 @cache
-def _library() -> Any:
+def ggml_library() -> Any:
+    """Return ggml with the signatures of what is called here."""
     library = load("ggml-base")
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     for name, result, arguments in (
@@ -70,6 +71,9 @@ def _library() -> Any:
         ("ggml_backend_graph_compute", number, (pointer,) * 2),
         ("ggml_backend_dev_supports_op", ctypes.c_bool, (pointer,) * 2),
         ("ggml_backend_dev_init", pointer, (pointer, ctypes.c_char_p)),
+        ("ggml_backend_dev_buffer_type", pointer, (pointer,)),
+        ("ggml_backend_buft_name", ctypes.c_char_p, (pointer,)),
+        ("ggml_backend_free", None, (pointer,)),
         ("ggml_backend_dev_backend_reg", pointer, (pointer,)),
         ("ggml_backend_reg_get_proc_address", pointer, (pointer, ctypes.c_char_p)),
         ("ggml_backend_cpu_buffer_type", pointer, ()),
@@ -79,32 +83,33 @@ def _library() -> Any:
     return library
 
 
-class _Tensors:
+class GraphTensors:
     """Tensors of one buffer type; free them with `close`."""
 
     def __init__(self) -> None:
-        self.context = _library().ggml_init(_Init(_META, None, True))
+        self.context = ggml_library().ggml_init(_Init(_META, None, True))
         self._buffer: int | None = None
 
     def new(self, type_: int, *shape: int) -> int:
         """Return a tensor; dimensions as ggml has them, the fastest first."""
         dims = (ctypes.c_int64 * len(shape))(*shape)
-        return int(_library().ggml_new_tensor(self.context, type_, len(shape), dims))
+        return int(ggml_library().ggml_new_tensor(self.context, type_, len(shape), dims))
 
     def allocate(self, buffer_type: int) -> None:
         """Allocate the memory of all of them; MemoryError when there is not enough."""
-        self._buffer = _library().ggml_backend_alloc_ctx_tensors_from_buft(self.context, buffer_type)
+        self._buffer = ggml_library().ggml_backend_alloc_ctx_tensors_from_buft(self.context, buffer_type)
         if not self._buffer:
             raise MemoryError("not enough memory to measure the CPU")
 
     def close(self) -> None:
         if self._buffer:
-            _library().ggml_backend_buffer_free(self._buffer)
-        _library().ggml_free(self.context)
+            ggml_library().ggml_backend_buffer_free(self._buffer)
+        ggml_library().ggml_free(self.context)
 
 
-def _put(tensor: int, values: NDArray[Any], offset: int = 0) -> None:
-    _library().ggml_backend_tensor_set(tensor, values.ctypes.data, offset, values.nbytes)
+def put(tensor: int, values: NDArray[Any], offset: int = 0) -> None:
+    """Write values to a tensor, `offset` bytes after its beginning."""
+    ggml_library().ggml_backend_tensor_set(tensor, values.ctypes.data, offset, values.nbytes)
 
 
 def _short(rate: float) -> float:
@@ -118,12 +123,12 @@ class Processor:
         self._n_threads = n_threads
         self.computing = self.used = 0.0  # seconds, and those of all cores that were ours
         (self._device, *_) = device_pointers("cpu")
-        self.backend = _library().ggml_backend_dev_init(self._device, None)
+        self.backend = ggml_library().ggml_backend_dev_init(self._device, None)
         set_threads = self._function(b"ggml_backend_set_n_threads", None, ctypes.c_void_p, ctypes.c_int)
         if set_threads is None:
             raise RuntimeError("this llama.cpp build cannot set the number of threads")
         set_threads(self.backend, n_threads)
-        self.plain = int(_library().ggml_backend_cpu_buffer_type())
+        self.plain = int(ggml_library().ggml_backend_cpu_buffer_type())
 
     def repacking(self, type_: int, n_cols: int, n_rows: int) -> int | None:
         """Return the buffer type in which llama.cpp repacks stacks of that type (llama-model.cpp, select_weight_buft); None for none."""
@@ -136,7 +141,7 @@ class Processor:
         enough, passed, is_shared = SECONDS, 0.0, False
         while passed < enough:
             begin = time.perf_counter()
-            if _library().ggml_backend_graph_compute(self.backend, graph):
+            if ggml_library().ggml_backend_graph_compute(self.backend, graph):
                 raise RuntimeError("llama.cpp could not compute the product")
             found.append(time.perf_counter() - begin)
             passed = time.perf_counter() - start
@@ -164,12 +169,12 @@ class Processor:
 
     def _function(self, name: bytes, result: Any, *arguments: Any) -> Any:
         """Return a function of the backend by its name, wherever its library lies; None when it has none of that name."""
-        registry = _library().ggml_backend_dev_backend_reg(self._device)
-        address = _library().ggml_backend_reg_get_proc_address(registry, name)
+        registry = ggml_library().ggml_backend_dev_backend_reg(self._device)
+        address = ggml_library().ggml_backend_reg_get_proc_address(registry, name)
         return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None
 
     def _takes(self, type_: int, n_cols: int, n_rows: int, buffer_type: int) -> bool:
-        library, tensors = _library(), _Tensors()
+        library, tensors = ggml_library(), GraphTensors()
         stack = tensors.new(type_, n_cols, n_rows, N_USED)
         inputs, ids = tensors.new(F32, n_cols, 1, MANY), tensors.new(I32, N_USED, MANY)
         product = library.ggml_mul_mat_id(tensors.context, stack, inputs, ids)
@@ -202,16 +207,16 @@ class Stack:
         expert = np.tile(rows.reshape(-1), n_rows // N_POOL)
         self._n_expert = max(N_EXPERT, N_USED * -(-n_bytes // (N_USED * expert.nbytes)))
         self._n_bytes = self._n_expert * expert.nbytes
-        self._tensors = _Tensors()
+        self._tensors = GraphTensors()
         self._experts = self._tensors.new(type_, n_cols, n_rows, self._n_expert)
         self._matrix = self._tensors.new(type_, n_cols, n_rows)
         self._tensors.allocate(buffer)
         if buffer == processor.plain:
             for number in range(self._n_expert):
-                _put(self._experts, expert, number * expert.nbytes)
+                put(self._experts, expert, number * expert.nbytes)
         else:
-            _put(self._experts, np.tile(expert, self._n_expert))  # a layout is made of a whole tensor
-        _put(self._matrix, expert)
+            put(self._experts, np.tile(expert, self._n_expert))  # a layout is made of a whole tensor
+        put(self._matrix, expert)
 
     def close(self) -> None:
         self._tensors.close()
@@ -236,7 +241,7 @@ class Stack:
 
     def _seconds(self, n_tokens: int, ids: list[NDArray[np.int32]]) -> float:
         """Return the least seconds for a product with each of these choices of experts; for none of them, with the one matrix."""
-        library, tensors = _library(), _Tensors()
+        library, tensors = ggml_library(), GraphTensors()
         graph = library.ggml_new_graph(tensors.context)
         chosen = [tensors.new(I32, N_USED, n_tokens) for _ in ids]
         inputs = (
@@ -249,9 +254,9 @@ class Stack:
             product = library.ggml_mul_mat(tensors.context, self._matrix, inputs)
             library.ggml_build_forward_expand(graph, product)
         tensors.allocate(self._processor.plain)
-        _put(inputs, self._random.standard_normal(self._n_cols * n_tokens, np.float32))
+        put(inputs, self._random.standard_normal(self._n_cols * n_tokens, np.float32))
         for one, values in zip(chosen, ids, strict=True):
-            _put(one, values)
+            put(one, values)
         seconds = self._processor.seconds(graph)
         tensors.close()
         return seconds
@@ -259,7 +264,7 @@ class Stack:
 
 def attention(processor: Processor, n_tokens: int, *, flash: bool) -> float:
     """Return TFLOP/s of the products of Mixtral's attention with a cache of N_CELLS, masked ones not counted (llama-graph.cpp, build_attn_mha)."""
-    library, tensors, random = _library(), _Tensors(), np.random.default_rng(0)
+    library, tensors, random = ggml_library(), GraphTensors(), np.random.default_rng(0)
     graph = library.ggml_new_graph(tensors.context)
     q = tensors.new(F32, HEAD, N_HEAD, n_tokens)
     k = tensors.new(F16, HEAD, N_HEAD_KV, N_CELLS)
@@ -281,11 +286,11 @@ def attention(processor: Processor, n_tokens: int, *, flash: bool) -> float:
         result = library.ggml_cont(tensors.context, result)
     library.ggml_build_forward_expand(graph, result)
     tensors.allocate(processor.plain)
-    _put(q, random.standard_normal(HEAD * N_HEAD * n_tokens, np.float32))
+    put(q, random.standard_normal(HEAD * N_HEAD * n_tokens, np.float32))
     for values in (k, v):
-        _put(values, random.standard_normal(HEAD * N_HEAD_KV * N_CELLS, np.float32).astype(np.float16))
+        put(values, random.standard_normal(HEAD * N_HEAD_KV * N_CELLS, np.float32).astype(np.float16))
     seen = np.arange(N_CELLS)[None, :] <= (N_CELLS - n_tokens + np.arange(n_tokens))[:, None]
-    _put(mask, np.where(seen, 0.0, -np.inf).astype(np.float16 if flash else np.float32))
+    put(mask, np.where(seen, 0.0, -np.inf).astype(np.float16 if flash else np.float32))
     seconds = processor.seconds(graph)
     tensors.close()
     return _short(4 * HEAD * N_HEAD * float(seen.sum()) / seconds / 1e12)

@@ -152,7 +152,14 @@ def known_bandwidth() -> float | None:
 
 
 def measured_bandwidth() -> float:
-    """Measure how fast all cores together read memory, in GB/s; half a second, remembered."""
+    """Measure how fast all cores together read memory, in GB/s, and remember it for estimates."""
+    rate = memory_bandwidth()
+    json_cache.update("bandwidth", lambda found: found.update(gbs=round(rate, 1)))
+    return rate
+
+
+def memory_bandwidth() -> float:
+    """Measure how fast all cores together read memory, in GB/s; half a second."""
     import numpy as np
 
     cores = physical_cores()
@@ -168,9 +175,7 @@ def measured_bandwidth() -> float:
         return n_bytes / seconds
 
     with ThreadPoolExecutor(cores) as pool:
-        rate = sum(pool.map(read, range(cores))) / 1e9
-    json_cache.update("bandwidth", lambda found: found.update(gbs=round(rate, 1)))
-    return rate
+        return sum(pool.map(read, range(cores))) / 1e9
 
 
 def memory_free() -> int:

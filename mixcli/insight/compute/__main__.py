@@ -11,12 +11,13 @@ from mixcli.insight.compute.importance import sum_up, tap_of
 from mixcli.insight.compute.likelihood import evaluate
 from mixcli.insight.importance import ImportanceSums
 from mixcli.insight.orders import (
+    BenchOrder,
     ChildLine,
     ExpertsOrder,
     ImatrixOrder,
     Order,
     PerplexityOrder,
-    TextReading,
+    load_of,
     order_from_json,
 )
 from mixcli.llama.context import Context
@@ -29,7 +30,7 @@ from mixcli.llama.worker_watch import COMPUTE, LOAD, WorkerWatch
 def main() -> None:
     """Read the order, compute, write the result."""
     order = order_from_json(sys.stdin.read())
-    watch = WorkerWatch(order.reading.plan.placement.workers, _give_up)
+    watch = WorkerWatch(load_of(order)[1].placement.workers, _give_up)
     try:
         _carry_out(order, watch)
     except MixcliError as error:
@@ -56,7 +57,7 @@ def _carry_out(order: Order, watch: WorkerWatch) -> None:
         return watch.alive()
 
     with watch.waiting(LOAD):
-        loaded = _load(order.reading, _tap(order, sums, choices), on_progress)
+        loaded = _load(order, _tap(order, sums, choices), on_progress)
     for text in loaded.notes:
         note(text)
     model, context = loaded.model, loaded.context
@@ -68,6 +69,8 @@ def _carry_out(order: Order, watch: WorkerWatch) -> None:
                 result = evaluate(order, model, context, report, note)
             case ExpertsOrder():
                 result = observe(order, model, context, choices, report, note).to_data()
+            case BenchOrder():
+                result = _measure(order, loaded, report)
     _tell(ChildLine(result=result))
 
 
@@ -78,21 +81,39 @@ def _tap(order: Order, sums: ImportanceSums, choices: ExpertChoices) -> Tap | No
             return tap_of(order, sums)
         case ExpertsOrder():
             return NamedTensors(choices)
-        case PerplexityOrder():
+        case PerplexityOrder() | BenchOrder():
             return None
 
 
-def _load(reading: TextReading, tap: Tap | None, on_progress: Callable[[float], bool]) -> Loaded:
-    """Load the model with cells of its own for each chunk, as llama.cpp's programs do."""
-    plan = reading.plan
+def _measure(
+    order: BenchOrder, loaded: Loaded, report: Callable[[float, float, str], None]
+) -> dict[str, object]:
+    """Report the bandwidth of each device, then each sample when it is measured."""
+    from mixcli.insight.compute.bench import samples
+    from mixcli.llama.device_bandwidth import gpu_bandwidths
+    from mixcli.system.hardware import memory_bandwidth
+
+    report(0, 1, "measuring memory")
+    rates = {**gpu_bandwidths(order.gpus), "host": memory_bandwidth()}
+    _tell(ChildLine(result={"bandwidths": rates, "is_smaller": loaded.is_smaller}))
+    for test, one in samples(order, loaded.model, loaded.context, report):
+        _tell(
+            ChildLine(result={"test": order.tests.index(test), "rate": float(one.rate), "others": one.others})
+        )
+    return {"done": True}
+
+
+def _load(order: Order, tap: Tap | None, on_progress: Callable[[float], bool]) -> Loaded:
+    """Load the model: for texts with cells of its own for each chunk, as llama.cpp's programs do, else as a host does."""
+    (path, plan), is_host = load_of(order), isinstance(order, BenchOrder)
     smaller = (plan.smaller.placement, plan.smaller.expected) if plan.smaller else None
     return load(
-        reading.path,
+        path,
         plan.placement,
         plan.expected,
         smaller,
         on_progress,
-        lambda model, placement: Context(model, placement, kv_unified=False, tap=tap),
+        lambda model, placement: Context(model, placement, kv_unified=is_host, tap=tap),
     )
 
 
