@@ -62,7 +62,10 @@ def _stream(chat: ChatSession) -> "Outcome | None":
         return None
     _note_system(chat)
     chat.conversation.talk_with(chat.model.label)
-    options: dict[str, object] = {**chat.conversation.settings.body(), "persist": not chat.ephemeral}
+    is_host = host.client.is_host
+    options: dict[str, object] = {**chat.conversation.settings.body(with_defaults=is_host)}
+    if is_host:
+        options["persist"] = not chat.ephemeral
     if definitions := chat.definitions:
         options["tools"] = definitions
     body = ChatBody(chat.conversation.to_messages(), options)

@@ -1,19 +1,16 @@
-"""The model of a chat: load it in the background, and reload it when its process died."""
+"""The model of a chat, wherever it is: load it in the background, wait for it, and load it again when it is gone."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from mixcli.errors import MixcliError, NotInstalled
-from mixcli.system.console import console
+from mixcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mixcli.client.process import Host
+    from mixcli.client.openai import ChatClient
     from mixcli.host.protocol.host_spec import LoadPlan
-    from mixcli.planning.load_options import LoadOptions
     from mixcli.request.prompt import ChatTurn
-    from mixcli.store.store import StoredModel
 
 LOADING, READY, FAILED, GONE = "loading", "ready", "failed", "gone"
 POLL_INTERVAL = 0.1  # seconds between two looks at a load that reports nothing
@@ -29,40 +26,41 @@ class LoadState:
     order: "LoadPlan | None" = None
 
 
+class HeldModel(Protocol):
+    """A model that answers: a process of this machine, or a server."""
+
+    @property
+    def client(self) -> "ChatClient": ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    def release(self) -> None: ...
+
+
 class ChatModel:
-    """One model and its load options; `changed` is called from the loading thread.
+    """One model; `changed` is called from the loading thread.
 
     `load` returns at once. A failed load keeps its error until `wait` raises it; the next `wait` tries again.
+    `keep_alive` is seconds, None where that is not ours to say; `profile` is empty where nothing is placed here.
     """
 
-    def __init__(
-        self,
-        name: str | None,
-        load_options: "LoadOptions",
-        keep_alive: float,
-        changed: Callable[[], None] = lambda: None,
-    ) -> None:
+    profile = ""
+    keep_alive: float | None = None
+    smaller = False  # loaded with the next smaller plan, because memory ran out with the first
+
+    def __init__(self, name: str | None, label: str) -> None:
         self.name = name
-        self.load_options = load_options
-        self.keep_alive = keep_alive
-        self.changed = changed
-        self.state = LoadState(LOADING, name or "the model")
+        self.changed: Callable[[], None] = lambda: None
+        self.state = LoadState(LOADING, label)
         self.error: Exception | None = None
         self.n_ctx = 0
-        self._host: Host | None = None
-        self._stored: StoredModel | None = None
-        self.smaller = False  # loaded with the next smaller plan, because memory ran out with the first
-        self._less = False
         self._left = False
         self._thread: threading.Thread | None = None
 
     @property
     def label(self) -> str:
         return self.state.label
-
-    @property
-    def profile(self) -> str:
-        return self.load_options.profile or "auto"
 
     def load(self) -> None:
         """Begin to load, unless that is going on."""
@@ -72,7 +70,7 @@ class ChatModel:
             self._thread = threading.Thread(target=self._load, name="loading", daemon=True)
             self._thread.start()
 
-    def wait(self, look: Callable[[LoadState], None]) -> "Host":
+    def wait(self, look: Callable[[LoadState], None]) -> HeldModel:
         """Return the loaded model; `look` is shown every state meanwhile. Raises why it cannot be loaded, or KeyboardInterrupt."""
         if self.state.status in (FAILED, GONE) or self._thread is None:
             self.load()
@@ -82,117 +80,63 @@ class ChatModel:
             self._thread.join(POLL_INTERVAL)
         if self.error:
             raise self.error
-        assert self._host
-        return self._host
+        return self._held()
+
+    def found(self) -> str:
+        """Return the label of the model that is meant; UsageError when there is none of that name."""
+        raise NotImplementedError
 
     def alive(self) -> bool:
-        """Return whether the loaded model still answers."""
-        if self._host is None:
-            return False
-        try:
-            self._host.client.health()
-        except (OSError, ValueError):
-            return False
+        """Return whether the loaded model still answers, as far as that can be known without asking it anything."""
         return True
 
-    def count(self, messages: "Sequence[ChatTurn]", tools: "Sequence[object]" = ()) -> int:
-        """Count the tokens of a conversation; 0 where that cannot be known now."""
-        if self._host is None or not messages:
-            return 0
-        try:
-            return self._host.client.count_messages(messages, tools).count or 0
-        except (MixcliError, OSError):
-            return 0
-
     def lost(self) -> str:
-        """Drop a model whose process has ended and return the cause; reload it, with a smaller plan if memory ran out."""
-        from mixcli.client.process import KILLED
-
-        assert self._host
-        cause = self._host.cause_of_death()
-        self._less = cause == KILLED
-        self.release()
-        self._left = False
-        self._show(GONE)
-        return cause
+        """Drop a model that does not answer any more and return the cause; it is loaded again for the next message."""
+        raise NotImplementedError
 
     def release(self) -> None:
         """Release the model; its keep_alive starts."""
         self._left = True
-        if self._host is not None:
-            self._host.release()
-            self._host = None
 
-    def stored(self) -> "StoredModel":
-        """Find the model's file; UsageError when there is none of that name."""
-        if self._stored is None:
-            from mixcli.store.store import find
+    def other(self, name: str) -> "ChatModel":
+        """Return another model in the same place."""
+        raise NotImplementedError
 
-            try:
-                self._stored = find(self.name)
-            except NotInstalled as missing:
-                from mixcli.planning.offers import with_offer
+    def other_names(self) -> Iterable[str]:
+        """Return the names of models that `other` knows."""
+        return ()
 
-                raise with_offer(missing, self.load_options) from None
-        return self._stored
+    def placed_by(self, profile: str) -> "ChatModel":  # noqa: ARG002
+        """Return the same model, placed by another profile. Raises UsageError where that is not ours to say."""
+        raise UsageError(f"{self.label} is not placed by mixcli, so it has no profile")
+
+    def count(self, messages: "Sequence[ChatTurn]", tools: "Sequence[object]" = ()) -> int:  # noqa: ARG002
+        """Count the tokens of a conversation; 0 where that cannot be known now."""
+        return 0
 
     def folds_system(self) -> bool:
         """Return whether the model's format has no system message, so that its text goes into a message of the user."""
-        from mixcli.store.headers import header_of
-
-        try:
-            template = header_of(self.stored().parts).get("tokenizer.chat_template")
-        except MixcliError:  # it is loaded all the same, so the file was changed meanwhile
-            return False
-        return isinstance(template, str) and "[INST]" in template and "[SYSTEM_PROMPT]" not in template
+        return False
 
     def order(self) -> "LoadPlan":
-        """Return how the model was placed; planned again where another command has loaded it. Raises what planning raises."""
-        from mixcli.planning.plan_load import plan_load
-
-        return self.state.order or plan_load(self.stored(), self.load_options)
+        """Return how the model was placed. Raises UsageError where mixcli does not place it, and what planning raises."""
+        raise UsageError(f"{self.label} is not placed by mixcli, so it has no plan")
 
     def estimated_decode(self) -> float | None:
-        """Return the roofline estimate of this placement, tokens per second; None where the machine cannot be described."""
-        from mixcli.planning.plan_load import estimated_decode
-
-        try:
-            return estimated_decode(self.stored(), self.load_options, self.order().placement)
-        except Exception as error:
-            if not hasattr(error, "exit_code"):
-                raise
-            return None
+        """Return the roofline estimate of this placement, tokens per second; None where there is none."""
+        return None
 
     def _load(self) -> None:
-        from mixcli.client.process import KILLED
-        from mixcli.planning.launch import begin
+        """Load, and end with READY or FAILED and its error; in a thread."""
+        raise NotImplementedError
 
-        try:
-            stored = self.stored()
-            self._show(LOADING, label=stored.label)
-            loading = begin(stored, self.load_options, self.keep_alive, use_smaller_plan=self._less)
-            if loading.plan:
-                self._placed(loading.plan)
-            host = loading.wait(self._report)
-            self.n_ctx = host.client.health().n_ctx or 0
-        except Exception as error:
-            self._less = self._less or KILLED in str(error)
-            self.error = error
-            self._show(FAILED)
-            return
-        self._host = host
-        if self._left:  # the chat was left meanwhile
-            host.release()
-        self._show(READY, share=1.0)
+    def _held(self) -> HeldModel:
+        """Return what was loaded."""
+        raise NotImplementedError
 
-    def _report(self, done: float, total: float, _stage: str) -> None:
-        self._show(LOADING, share=done / total if total else 0.0)
-
-    def _placed(self, order: "LoadPlan") -> None:
-        self.smaller = self._less
-        self._show(LOADING, order=order)
-        for reason in order.reasons:
-            console.note(reason)
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        self._show(FAILED)
 
     def _show(
         self,
@@ -210,3 +154,6 @@ class ChatModel:
             order or old.order,
         )
         self.changed()
+
+
+__all__ = ["FAILED", "GONE", "LOADING", "READY", "ChatModel", "HeldModel", "LoadState"]

@@ -14,7 +14,7 @@ from mixcli.chat.conversation import Conversation
 from mixcli.chat.export import ENDED
 from mixcli.chat.files import Attachment
 from mixcli.chat.input import is_dumb
-from mixcli.chat.model_loader import LOADING, READY, ChatModel, LoadState
+from mixcli.chat.model_loader import LOADING, READY, ChatModel, HeldModel, LoadState
 from mixcli.chat.sessions import StoredMessage
 from mixcli.chat.view import notes
 from mixcli.chat.view.calls import folded, shown_call
@@ -28,7 +28,6 @@ from mixcli.system.formatting import counted
 if TYPE_CHECKING:
     from mixcli.chat.tool_calls import ToolRunner
     from mixcli.chat.view.render import View
-    from mixcli.client.process import Host
 
 WARM = ("mixcli.chat.view.render", "mixcli.chat.turn")  # imported while the person types the first message
 
@@ -108,7 +107,7 @@ class ChatSession:
 
     def use(self, model: ChatModel) -> None:
         """Switch to another model, or another placement of the same one; UsageError if its file does not exist."""
-        model.state = LoadState(LOADING, model.stored().label)
+        model.state = LoadState(LOADING, model.found())
         self.model.release()
         self.model = model
         self.stats = TurnStats()
@@ -116,7 +115,7 @@ class ChatSession:
         self.said.clear()
         self.load()
 
-    def loaded(self) -> "Host":
+    def loaded(self) -> HeldModel:
         """Return the loaded model to a command that asks it something."""
         view = self.view()
         try:
@@ -148,7 +147,7 @@ class ChatSession:
     def _welcome(self) -> None:
         """Print which model answers, and how to find the commands."""
         try:
-            label = self.model.stored().label
+            label = self.model.found()
         except MixcliError:  # the load says why
             return
         console.note(notes.welcome(label, self.model.profile))
@@ -158,7 +157,7 @@ class ChatSession:
         if self.seen and (order := self.model.state.order):
             self.note_once(notes.placement(self.model.label, order, self.model.n_ctx))
 
-    def loaded_behind(self, view: "View") -> "Host":
+    def loaded_behind(self, view: "View") -> HeldModel:
         """Return the loaded model; the load is shown where the answer will be. Raises why it cannot be loaded, or KeyboardInterrupt."""
         if self.model.state.status == READY and not self.model.alive():
             self._mourn()

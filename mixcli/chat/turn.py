@@ -16,7 +16,7 @@ from mixcli.host.protocol.messages import ChatBody, Delta, PromptProgress
 from mixcli.request.prompt import FunctionCall
 
 if TYPE_CHECKING:
-    from mixcli.client.process import Host
+    from mixcli.chat.model_loader import HeldModel
 
 STATUS_EVERY = 0.25  # seconds between two changes of the rate that is shown
 
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def take_turn(
-    host: "Host", body: ChatBody, conversation: Conversation, view: View, status: Status
+    host: "HeldModel", body: ChatBody, conversation: Conversation, view: View, status: Status
 ) -> Outcome:
     """Ask, show and keep one answer, with `status` below it.
 
@@ -44,7 +44,8 @@ def take_turn(
     """
     progress = _Progress(view, status)
     state, error = DONE, None
-    request = replace(body, return_token_ids=True, return_progress=True)
+    ours = host.client.is_host  # another server may refuse fields that it does not know
+    request = replace(body, return_token_ids=ours, return_progress=ours)
     with Interrupts() as interrupts:
         try:
             with contextlib.closing(host.client.chat(request)) as stream:

@@ -54,16 +54,20 @@ class EndpointClient(ChatClient):
         except ValueError:
             return False
 
-    def models(self) -> list[str]:
-        """Return the names of what the server offers."""
+    def models(self) -> dict[str, int]:
+        """Return what the server offers: names, each with its context length in tokens, 0 where it is not told (vLLM and mixcli do)."""
         try:
             with self._request("GET", "/v1/models", patience=QUERY_SECONDS) as response:
                 body = json.loads(body_of(response, patience=QUERY_SECONDS))
-            return [str(model["id"]) for model in body["data"]]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            return {str(model["id"]): _whole(model.get("max_model_len")) for model in body["data"]}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise MixcliError(f"{self.url} does not list its models; name one with -m") from error
         except self.lost as error:
             raise self.gone("before the answer", error) from error
+
+    def check(self) -> None:
+        """Raise NotReachable where nothing accepts connections at the address."""
+        self._connection(QUERY_SECONDS).close()
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
         if isinstance(cause, TimeoutError) and cause.errno is None:  # one of ours
@@ -85,6 +89,11 @@ class EndpointClient(ChatClient):
                 f"cannot connect to {place}:{connection.port}: {_why(error)}; {_advice(error)}"
             ) from error
         return connection
+
+
+def _whole(value: object) -> int:
+    """Return a number that a server tells; 0 for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _why(cause: Exception | None) -> str:
@@ -125,6 +134,7 @@ class Endpoint:
 
     client: EndpointClient
     model: str
+    notes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -150,7 +160,7 @@ def endpoint(url: str, key_variable: str | None, model: str | None) -> Endpoint:
             )
     client = EndpointClient(url, key)
     if model is None:
-        names = client.models()
+        names = list(client.models())
         if len(names) != 1:
             raise UsageError(f"choose a model of {url} with -m: {', '.join(names[:8]) or 'none available'}")
         model = names[0]

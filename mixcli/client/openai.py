@@ -78,6 +78,7 @@ class UnixConnection(http.client.HTTPConnection):
 class ChatClient:
     """OpenAI's chat API over connections that a subclass makes; one connection a call."""
 
+    is_host = False  # whether the other end is a host of this version, which knows our own fields
     prefix = ""  # of every path
     lost: tuple[type[Exception], ...] = GONE  # how it looks when the server is not there any more
     headers: Mapping[str, str] = NONE
@@ -245,6 +246,7 @@ class HostClient(ChatClient):
     A host that is stopped, or hangs, is one that gives no sign of life for `silence` seconds: Unresponsive then, wherever that is noticed.
     """
 
+    is_host = True
     lost = (*GONE, TimeoutError)
 
     def __init__(self, path: Path) -> None:

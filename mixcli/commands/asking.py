@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -67,7 +67,7 @@ def form_options(command: F) -> F:
 
 
 def endpoint_options(command: F) -> F:
-    """Add --endpoint, --api-key-env and --offline; the command gets `endpoint`, a function of the model's name, or None."""
+    """Add --endpoint, --api-key-env and --offline; the command gets `endpoint`, a ServerOption or None."""
     options = (
         click.option(
             "--endpoint",
@@ -93,23 +93,41 @@ def endpoint_options(command: F) -> F:
     def collect(url: str | None, key_variable: str | None, offline: bool, **others: Any) -> Any:
         if url is not None and offline:  # by the variable: the option is in the table of conflicts
             raise UsageError(f"--endpoint {url} needs the network, but MIXCLI_OFFLINE is set; unset it")
-        endpoint = None if url is None else (lambda model: _endpoint(url, key_variable, model))
+        endpoint = None if url is None else ServerOption(url, key_variable)
         return command(endpoint=endpoint, **others)
 
     return with_options(cast(F, collect), options)
 
 
-def _endpoint(url: str, key_variable: str | None, model: str | None) -> "Endpoint":
-    from mixcli.client.endpoint import EndpointClient, endpoint
+@dataclass(frozen=True)
+class ServerOption:
+    """The server of --endpoint, which is asked nothing before it is called with the name of a model."""
 
-    is_here = EndpointClient(url, None).is_here
-    if not is_here and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise UsageError(f"--endpoint {url} needs the network, but HF_HUB_OFFLINE is set; unset it")
-    if is_here:
-        console.note(f"the text is sent to {url}")
-    else:
-        console.note(f"your text leaves this machine: it is sent to {url}")
-    return endpoint(url, key_variable, model)
+    url: str
+    key_variable: str | None
+
+    def __call__(self, model: str | None) -> "Endpoint":
+        """Print where the text goes, and return the model of that name."""
+        self.announce()
+        return self.connect(model)
+
+    def announce(self) -> None:
+        """Print where the text goes. Raises UsageError for an address that is not valid, or not to be used offline."""
+        from mixcli.client.endpoint import EndpointClient
+
+        is_here = EndpointClient(self.url, None).is_here
+        if not is_here and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+            raise UsageError(f"--endpoint {self.url} needs the network, but HF_HUB_OFFLINE is set; unset it")
+        if is_here:
+            console.note(f"the text is sent to {self.url}")
+        else:
+            console.note(f"your text leaves this machine: it is sent to {self.url}")
+
+    def connect(self, model: str | None) -> "Endpoint":
+        """Return the model of that name, or the server's only one."""
+        from mixcli.client.endpoint import endpoint
+
+        return endpoint(self.url, self.key_variable, model)
 
 
 def variables_option(command: F) -> F:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixcli.commands.asking import endpoint_options
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import (
     Sampling,
@@ -17,11 +18,14 @@ from mixcli.commands.options import (
     sampling_options,
     tools_option,
 )
-from mixcli.errors import NotInstalled
+from mixcli.errors import NotInstalled, UsageError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
+    from mixcli.chat.conversation import Conversation
+    from mixcli.chat.model_loader import ChatModel
     from mixcli.chat.tool_calls import ToolRunner
+    from mixcli.commands.asking import ServerOption
     from mixcli.planning.load_options import LoadOptions
 
 
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("-y", "--yes", is_flag=True, help="With --tools: run every call without asking.")
 @click.option("--plain", is_flag=True, help="Print answers as plain text, without rendering markdown.")
 @sampling_options
+@endpoint_options
 @planning_options
 @draft_option
 @keep_alive_option
@@ -59,6 +64,7 @@ def command(
     yes: bool,
     plain: bool,
     sampling: Sampling,
+    endpoint: "ServerOption | None",
     load_options: "LoadOptions",
     keep_alive: float,
 ) -> None:
@@ -69,7 +75,6 @@ def command(
     """
     from mixcli.chat.conversation import Conversation
     from mixcli.chat.loop import ChatLoop
-    from mixcli.chat.model_loader import ChatModel
     from mixcli.chat.session import ChatSession
     from mixcli.chat.sessions import Sessions
     from mixcli.request.personas import Persona
@@ -83,21 +88,52 @@ def command(
     )
     if go_on or resume:
         conversation.resume(store.find(resume) if resume else store.latest())
-        model = model or (conversation.session.model if conversation.session else None) or None
+        model = model or _model_before(conversation, endpoint)
         if system or persona:
             conversation.system = system or character.system
         conversation.settings = conversation.settings.with_values(character.settings)
     conversation.settings = conversation.settings.with_values(sampling.said())
-    if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
-        model = _installed_or_pulled(model, load_options)
-    chat = ChatSession(
-        conversation, ChatModel(model, load_options, keep_alive), plain=plain, ephemeral=ephemeral
-    )
+    chosen = _model(endpoint, model, load_options, keep_alive)
+    chat = ChatSession(conversation, chosen, plain=plain, ephemeral=ephemeral)
     with contextlib.ExitStack() as stack:
         if tools:
             chat.tools = _tools(tools, yes, stack)
         chat.greet()
         ChatLoop(chat).run(message)
+
+
+def _model_before(conversation: "Conversation", endpoint: "ServerOption | None") -> str | None:
+    """Return the model that a resumed conversation had, None where it was in another place than the one of now."""
+    from mixcli.chat.remote_model import split_label
+
+    session = conversation.session
+    if session is None or not session.model:
+        return None
+    name, url = split_label(session.model)
+    if endpoint is not None:
+        return name if url == endpoint.url else None
+    if url:
+        raise UsageError(
+            f"{session.name} was answered by {session.model}; pass --endpoint {url}, or -m with a model of this machine"
+        )
+    return name
+
+
+def _model(
+    endpoint: "ServerOption | None", name: str | None, load_options: "LoadOptions", keep_alive: float
+) -> "ChatModel":
+    """Return the model to chat with, on this machine or at a server."""
+    if endpoint is not None:
+        from mixcli.chat.remote_model import RemoteModel
+
+        endpoint.announce()
+        return RemoteModel(endpoint.connect, endpoint.url, name)
+    from mixcli.chat.local_model import LocalModel
+
+    offline = click.get_current_context().params["offline"]
+    if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr) and not offline:
+        name = _installed_or_pulled(name, load_options)
+    return LocalModel(name, load_options, keep_alive)
 
 
 def _tools(words: tuple[str, ...], yes: bool, stack: contextlib.ExitStack) -> "ToolRunner":

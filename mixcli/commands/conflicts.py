@@ -67,6 +67,7 @@ class Rule:
 
 
 ASKING = ("run", "batch")
+ANYWHERE = (*ASKING, "chat")  # commands that have --endpoint
 ANSWERING = (*ASKING, "compare")
 RULES = (
     Rule(("run",), ("--stream",), IGNORED, ("--json", "--abstain")),
@@ -78,9 +79,10 @@ RULES = (
     Rule(("run",), ("--top-k", "--top-p", "--min-p"), NEEDED, ("--temperature", "--persona")),
     Rule(("batch",), ("--top-k", "--top-p", "--min-p"), NEEDED, ("--temperature",)),
     # a server elsewhere loads its model as it likes
-    Rule(ASKING, PLACEMENT, IGNORED, ("--endpoint",)),
-    Rule(ASKING, ("--api-key-env",), NEEDED, ("--endpoint",)),
-    Rule(ASKING, ("--offline",), CLASH, ("--endpoint",)),
+    Rule(ANYWHERE, PLACEMENT, IGNORED, ("--endpoint",)),
+    Rule(ANYWHERE, ("--api-key-env",), NEEDED, ("--endpoint",)),
+    Rule(ANYWHERE, ("--offline",), CLASH, ("--endpoint",)),
+    Rule(("chat",), ("--draft",), IGNORED, ("--endpoint",)),
     Rule(ASKING, ("--deterministic",), CLASH, ("--endpoint", "--speculate")),
     Rule(("run",), ("--deterministic",), CLASH, ("--draft",)),
     # labels and many texts are computed together, a server elsewhere drafts as it likes

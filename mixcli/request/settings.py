@@ -103,12 +103,13 @@ class ChatSettings:
         """Return the chosen values, for storage."""
         return dict(self.values)
 
-    def body(self) -> dict[str, Value]:
-        """Return the fields of a chat completion request."""
+    def body(self, *, with_defaults: bool = True) -> dict[str, Value]:
+        """Return the fields of a chat completion request; another server than a host of ours has its own defaults."""
+        get = self.get if with_defaults else self.values.get
         return {
             setting.wire: value
             for name, setting in TABLE.items()
-            if setting.wire and (value := self.get(name)) is not None
+            if setting.wire and (value := get(name)) is not None
         }
 
     def rows(self) -> list[tuple[str, str, str]]:

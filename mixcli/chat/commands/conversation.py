@@ -102,9 +102,8 @@ def context(chat: ChatSession, _rest: str) -> None:
             )
     total = host.client.count_messages(wire, chat.definitions)
     n, n_ctx = total.count or 0, total.max_model_len or chat.model.n_ctx
-    console.note(
-        f"{'':5}{'total':<9} {n:>7,} tokens with the chat format's own, {100 * n / n_ctx:.0f} % of {n_ctx:,}"
-    )
+    share = f", {100 * n / n_ctx:.0f} % of {n_ctx:,}" if n_ctx else ""
+    console.note(f"{'':5}{'total':<9} {n:>7,} tokens with the chat format's own{share}")
 
 
 def tools(chat: ChatSession, _rest: str) -> None:

@@ -1,11 +1,11 @@
 """Slash commands about the model: choose it, choose a profile, show the plan and the expert use."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from mixcli.chat.model_loader import ChatModel
 from mixcli.chat.session import ChatSession
 from mixcli.chat.view.toolbar import bar, devices
+from mixcli.client.openai import HostClient
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 
@@ -20,20 +20,19 @@ def model(chat: ChatSession, rest: str) -> None:
             f"{chat.model.label}, {chat.model.state.status}, context {f'{chat.model.n_ctx:,}' if chat.model.n_ctx else '?'} tokens"
         )
         return
-    load_options = replace(chat.model.load_options, draft=None)  # which is that of the present model
-    _use(chat, ChatModel(rest, load_options, chat.model.keep_alive))
+    _use(chat, chat.model.other(rest))
 
 
 def profile(chat: ChatSession, rest: str) -> None:
     """Show which profile is used, or place the model by another one."""
-    if not rest:
+    if not rest and chat.model.profile:
         console.note(f"{chat.model.profile} (`mixcli profiles list` shows others)")
         return
     from mixcli.planning.machines import machine_of
 
+    other = chat.model.placed_by(rest)
     machine_of(rest)  # refuses a name that is not valid
-    load_options = replace(chat.model.load_options, profile=None if rest == "auto" else rest)
-    _use(chat, ChatModel(chat.model.name, load_options, chat.model.keep_alive))
+    _use(chat, other)
 
 
 def plan(chat: ChatSession, _rest: str) -> None:
@@ -51,7 +50,10 @@ def plan(chat: ChatSession, _rest: str) -> None:
 def experts(chat: ChatSession, _rest: str) -> None:
     """Show how the last answer was spread over the experts."""
     chat.conversation.last_answer()
-    routing = chat.loaded().client.experts(chat.conversation.to_messages())
+    client = chat.loaded().client
+    if not isinstance(client, HostClient):
+        raise UsageError(f"{chat.model.label} does not tell its experts; only models on this machine do")
+    routing = client.experts(chat.conversation.to_messages())
     if not routing.n_expert:
         raise UsageError("this model has no experts")
     for row in spread(routing.layers, routing.n_expert, routing.n_expert_used):
@@ -85,11 +87,9 @@ def spread(layers: Sequence[Sequence[int]], n_expert: int, n_used: int) -> list[
     return rows
 
 
-def model_names(_chat: ChatSession) -> Iterable[str]:
-    """List the models of this machine, for the Tab key."""
-    from mixcli.store.store import models
-
-    return [one.label for one in models()]
+def model_names(chat: ChatSession) -> Iterable[str]:
+    """List the models to switch to, for the Tab key."""
+    return chat.model.other_names()
 
 
 def profile_names(_chat: ChatSession) -> Iterable[str]:

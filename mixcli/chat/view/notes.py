@@ -31,7 +31,13 @@ def row(head: str, text: str) -> str:
 
 def welcome(label: str, profile: str) -> str:
     """Return which model answers, and how to find the commands."""
-    return f"{short(label)} · profile {profile} · /help lists the commands · Ctrl-D quits"
+    parts = [
+        short(label),
+        *([f"profile {profile}"] if profile else []),
+        "/help lists the commands",
+        "Ctrl-D quits",
+    ]
+    return " · ".join(parts)
 
 
 def placement(label: str, order: "LoadPlan", n_ctx: int) -> str:
@@ -42,14 +48,20 @@ def placement(label: str, order: "LoadPlan", n_ctx: int) -> str:
 
 def dropped(n_messages: int, n_ctx: int) -> str:
     """Return that old messages were left out."""
-    return f"({n_messages} of the oldest messages dropped: the context of {n_ctx:,} tokens is full; they stay in the conversation)"
+    return f"({n_messages} of the oldest messages dropped: the context{_of(n_ctx)} is full; they stay in the conversation)"
 
 
 def truncated(stats: TurnStats, max_tokens: object, n_ctx: int) -> str:
     """Return why an answer ended early: at its maximum length, or at the end of the context."""
     if stats.n_generated == max_tokens:
         return f"(truncated: max_tokens {stats.n_generated:,} reached; change it with /set max_tokens)"
+    if not n_ctx:
+        return "(truncated: the server's limit of tokens is reached; send a message to continue)"
     return (
         f"(truncated: the context of {n_ctx:,} tokens is full; "
         "start the chat with a larger --ctx, or /set overflow drop-oldest)"
     )
+
+
+def _of(n_ctx: int) -> str:
+    return f" of {n_ctx:,} tokens" if n_ctx else ""

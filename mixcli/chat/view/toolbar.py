@@ -13,14 +13,17 @@ FULL, EMPTY = "█", "░"
 
 @dataclass(frozen=True)
 class Gauges:
-    """What the line shows; counts are tokens, `decode_rate` tokens per second, `keep_alive` seconds."""
+    """What the line shows; counts are tokens, `decode_rate` tokens per second, `keep_alive` seconds.
+
+    A model of another server has no profile and no keep-alive.
+    """
 
     model: str
     profile: str
     n_used: int
     n_ctx: int
     decode_rate: float
-    keep_alive: float
+    keep_alive: float | None
     n_files: int = 0
     session: str = ""
     in_memory: bool = False
@@ -42,10 +45,12 @@ def line(gauges: Gauges) -> str:
         parts.append(f"context {100 * gauges.share:.0f} %{_warning(gauges)}")
     if gauges.in_memory:
         parts.append("not saved")
-    parts.append(f"profile {gauges.profile}")
+    if gauges.profile:
+        parts.append(f"profile {gauges.profile}")
     if gauges.decode_rate:
         parts.append(f"{gauges.decode_rate:.1f} tok/s")
-    parts.append(stays(gauges.keep_alive))
+    if gauges.keep_alive is not None:
+        parts.append(stays(gauges.keep_alive))
     if gauges.n_files:
         parts.append(f"{gauges.n_files} file{'s' if gauges.n_files > 1 else ''} attached")
     if gauges.session and not gauges.in_memory:
