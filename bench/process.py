@@ -34,7 +34,7 @@ class Cost:
 
 def measure(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Cost:
     """Run a command to its end and watch it and `folder`; what it prints is shown only if it fails."""
-    os.sync()  # nobody pays for the writes of whoever came before
+    os.sync()  # writes of earlier processes are not counted
     log = folder / "log"
     disk_before, busy_before, started = _bytes_in(folder), _busy_seconds(), time.monotonic()
     with log.open("wb") as output:

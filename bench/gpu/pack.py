@@ -1,7 +1,7 @@
 """What travels to a machine without a network: the source of llama-cpp-python without what a CUDA build never reads, and wheels.
 
 Left out are models, documents, tests, programs and the backends of other makers, 80 % of the source. Mistral's vocabulary goes along,
-for the synthetic models. Of the wheels numpy stays here: it is large, and whoever has CUDA's libraries has it.
+for the synthetic models. Of the wheels numpy stays here: it is large, and a machine with CUDA's libraries has it.
 """
 
 import argparse

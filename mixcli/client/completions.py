@@ -16,6 +16,7 @@ from mixcli.host.protocol.messages import (
     object_of,
 )
 from mixcli.request.prompt import FunctionCall
+from mixcli.system.python_words import json_kind
 
 if TYPE_CHECKING:
     from mixcli.host.protocol.answers import ChatChoice, ChatCompletion
@@ -133,9 +134,7 @@ def content_text(content: object) -> str:
     if isinstance(content, list):
         parts = (part.get("text") if isinstance(part, dict) else part for part in content)
         return "".join(part for part in parts if isinstance(part, str))
-    raise MixcliError(
-        f"the content of the server's answer is a JSON {type(content).__name__}; a string is expected"
-    )
+    raise MixcliError(f"the content of the server's answer is {json_kind(content)}; a text is expected")
 
 
 class Halves:

@@ -172,9 +172,7 @@ def _json(raw: bytes) -> object:
 def _object(value: object, raw: bytes) -> dict[str, object]:
     if isinstance(value, dict):
         return value
-    raise MixcliError(
-        f"the server sent an event that is not a JSON object: {_shown(raw) or type(value).__name__}"
-    )
+    raise MixcliError(f"the server sent an event that is not a JSON object: {_shown(raw)}")
 
 
 def _shown(raw: bytes) -> str:

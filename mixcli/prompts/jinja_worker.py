@@ -20,6 +20,8 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from mixcli.system.python_words import plain
+
 MEMORY_LIMIT = 1 << 29  # bytes of address space
 MAX_TEXT = 1 << 24  # characters
 
@@ -111,7 +113,8 @@ def fault(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it recurses endlessly"
     line = getattr(error, "lineno", None)
-    return f"{type(error).__name__}: {error}"[:500] + (f" (line {line})" if line else "")
+    said = f"it has no {error}" if isinstance(error, KeyError) else plain(str(error)) or type(error).__name__
+    return said[:500] + (f" (line {line})" if line else "")
 
 
 def main() -> None:

@@ -96,8 +96,7 @@ def look(repo: str, revision: str = "main") -> RemoteRepo:
         raise UsageError(f"{repo!r} is not a valid repository name; use the form org/name") from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise IntegrityError(
-            f"{place.host} did not return a list of files ({type(error).__name__}); "
-            "check for a login page or a proxy"
+            f"{place.host} did not return a list of files; check for a login page or a proxy"
         ) from error
     commit = info.sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):

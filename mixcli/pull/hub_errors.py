@@ -26,7 +26,6 @@ from huggingface_hub.errors import (
 from mixcli.errors import IntegrityError, MixcliError, NotReachable, UsageError
 from mixcli.pull.hub_http import Mismatch, Untrusted, proxy_of
 
-BUSY = {408, 425, 429, 500, 502, 503, 504}
 LONGEST_WAIT = 86_400.0  # seconds that a server may ask for and that are still said
 _SECRET = re.compile(r"hf_[A-Za-z0-9]+|(?<=\?)\S+|Bearer \S+|(?<=//)[^/\s@]+(?=@)")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
@@ -56,28 +55,6 @@ class Place:
     def host(self) -> str:
         """Return the Hub's name and port."""
         return self.page.split("/")[2]
-
-
-def is_transient(error: Exception) -> bool:
-    """Return whether the same request may work later: the network, a busy server, a rate limit."""
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in BUSY
-    final = (
-        httpx2.UnsupportedProtocol
-        | httpx2.TooManyRedirects
-        | httpx2.DecodingError
-        | httpx2.LocalProtocolError
-    )
-    if isinstance(error, final) or _cause(error, ssl.SSLCertVerificationError) or _speaks_no_tls(error):
-        return False
-    if isinstance(error, httpx2.ProxyError):
-        return not str(error).startswith("4")  # 407 and 403 stay
-    return isinstance(error, httpx2.TransportError)
-
-
-def is_silent(error: Exception) -> bool:
-    """Return whether no answer came at all."""
-    return isinstance(error, httpx2.TransportError)
 
 
 def retry_after(error: Exception) -> float | None:
@@ -140,12 +117,12 @@ def _wants_login(error: Exception, _proxy: str) -> bool:
 
 # (does it apply to an error, and a proxy's address or ""; the sentence); the first row that applies counts
 _ON_THE_WAY: tuple[tuple[Callable[[Exception, str], bool], str], ...] = (
-    (lambda error, _: _cause(error, ssl.SSLCertVerificationError) is not None, "the certificate of {host} is not trusted ({detail}); if a proxy intercepts TLS, add its CA with SSL_CERT_FILE, else check the clock and HF_ENDPOINT"),
-    (lambda error, _: _speaks_no_tls(error), "{host} does not speak https ({detail}); check HF_ENDPOINT"),
+    (lambda error, _: cause_of(error, ssl.SSLCertVerificationError) is not None, "the certificate of {host} is not trusted ({detail}); if a proxy intercepts TLS, add its CA with SSL_CERT_FILE, else check the clock and HF_ENDPOINT"),
+    (lambda error, _: speaks_no_tls(error), "{host} does not speak https ({detail}); check HF_ENDPOINT"),
     (_wants_login, "the proxy {proxy} requires a login (407); set {variable} to http://user:password@host:port"),
     (lambda error, _: isinstance(error, httpx2.ProxyError), "the proxy {proxy} blocks requests to the Hub ({detail}); check {variable} and NO_PROXY"),
     (lambda error, proxy: bool(proxy) and isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError), "the proxy {proxy} cannot be reached ({detail}); check {variable}, or unset it"),
-    (lambda error, _: _cause(error, socket.gaierror) is not None, "cannot resolve the name of {host} ({detail}); check the network and HF_ENDPOINT; {kept}"),
+    (lambda error, _: cause_of(error, socket.gaierror) is not None, "cannot resolve the name of {host} ({detail}); check the network and HF_ENDPOINT; {kept}"),
 )  # fmt: skip
 # (raised exception, its HTTP status or 0 for any, our exception, the message); the first matching row counts
 _MEANINGS: tuple[tuple[type[Exception], int, type[MixcliError], str], ...] = (
@@ -184,15 +161,15 @@ def _url(error: Exception) -> httpx2.URL | None:
 
 def _detail(error: Exception) -> str:
     """Return the shortest words that tell what happened."""
-    if (untrusted := _cause(error, ssl.SSLCertVerificationError)) is not None:
+    if (untrusted := cause_of(error, ssl.SSLCertVerificationError)) is not None:
         return str(getattr(untrusted, "verify_message", "")) or "unknown reason"
-    if (unknown := _cause(error, socket.gaierror)) is not None:
+    if (unknown := cause_of(error, socket.gaierror)) is not None:
         return str(getattr(unknown, "strerror", "")) or "no such name"
     return redacted(str(error))[:200] or "no connection"
 
 
-def _speaks_no_tls(error: Exception) -> bool:
-    found = _cause(error, ssl.SSLError)
+def speaks_no_tls(error: Exception) -> bool:
+    found = cause_of(error, ssl.SSLError)
     return found is not None and getattr(found, "reason", "") in {
         "WRONG_VERSION_NUMBER",
         "HTTP_REQUEST",
@@ -200,7 +177,7 @@ def _speaks_no_tls(error: Exception) -> bool:
     }
 
 
-def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+def cause_of(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
     """Return the first exception of a kind among what led to an error."""
     for _ in range(10):
         if error is None or isinstance(error, kind):

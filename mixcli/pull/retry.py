@@ -1,16 +1,21 @@
-"""Retry limits of a pull: growing pauses, and an end."""
+"""When a pull tries again: after which failures, with growing pauses, and up to which end."""
 
 import math
 import os
+import ssl
 import threading
 import time
 
+import httpx2
+from huggingface_hub.errors import HfHubHTTPError
+
 from mixcli.errors import UsageError
-from mixcli.pull.hub_errors import Place, explain, is_silent, is_transient, retry_after
+from mixcli.pull.hub_errors import Place, cause_of, explain, retry_after, speaks_no_tls
 from mixcli.pull.hub_http import MIN_RATE, Mismatch
 
 SECONDS = 120.0  # without progress; MIXCLI_PATIENCE sets another time
 FIRST_SECONDS = 10.0  # the same for the first request: nothing is lost yet, and a person waits
+BUSY = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses after which the same request may work
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 MISMATCHES = 3  # wrong answers in a row
 
@@ -54,6 +59,28 @@ class RetryPolicy:
         if self._stop.wait(pause):
             raise Cancelled
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
+
+
+def is_transient(error: Exception) -> bool:
+    """Return whether the same request may work later: the network, a busy server, a rate limit."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in BUSY
+    final = (
+        httpx2.UnsupportedProtocol
+        | httpx2.TooManyRedirects
+        | httpx2.DecodingError
+        | httpx2.LocalProtocolError
+    )
+    if isinstance(error, final) or cause_of(error, ssl.SSLCertVerificationError) or speaks_no_tls(error):
+        return False
+    if isinstance(error, httpx2.ProxyError):
+        return not str(error).startswith("4")  # 407 and 403 stay
+    return isinstance(error, httpx2.TransportError)
+
+
+def is_silent(error: Exception) -> bool:
+    """Return whether no answer came at all."""
+    return isinstance(error, httpx2.TransportError)
 
 
 def seconds() -> float:

@@ -96,7 +96,7 @@ def _spec(value: object, place: str) -> FunctionSpec:
     if not isinstance(value, dict):
         raise _Fault(f"{place} must be an object")
     if value.get("type", "function") != "function":
-        raise _Fault(f"{place}.type must be function, not {value['type']!r:.40}")
+        raise _Fault(f"{place}.type must be function, not {json.dumps(value['type']):.40}")
     inner, fields = value.get("function"), value
     if isinstance(inner, dict):
         fields, place = inner, f"{place}.function"

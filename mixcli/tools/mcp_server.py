@@ -19,6 +19,7 @@ import pydantic
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.system import tether
+from mixcli.system.python_words import validation_text
 from mixcli.tools.json_file import ServerCommand
 from mixcli.tools.toolbox import CALL_SECONDS, FunctionSpec, ToolFailed
 
@@ -147,7 +148,7 @@ class McpTools:
         if isinstance(error, pydantic.ValidationError):
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
-            return f"its answer is not what the protocol says: {place}: {first['msg']}"
+            return f"its answer is not what the protocol says: {place}: {validation_text(first)}"
         self._log.seek(0)
         said = self._log.read().strip().splitlines()
         is_gone = getattr(error, "code", None) == self._mcp.types.CONNECTION_CLOSED

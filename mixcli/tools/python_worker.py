@@ -20,6 +20,7 @@ import pydantic
 import pydantic.json_schema
 import pydantic_core
 
+from mixcli.system.python_words import validation_text
 from mixcli.tools.docstring import parse
 
 MODULE = "mixcli_tools_file"  # not the file's own name, which may be that of a library
@@ -113,7 +114,7 @@ def called(function: Callable[..., Any], arguments: Mapping[str, object]) -> dic
             value = asyncio.run(value)
         text = value if isinstance(value, str) else pydantic_core.to_json(value, fallback=str).decode()
     except pydantic.ValidationError as error:
-        faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        faults = (f"{'.'.join(map(str, one['loc']))}: {validation_text(one)}" for one in error.errors())
         return {"error": "; ".join(faults)}
     except BaseException as error:
         return {"error": _told(error)}

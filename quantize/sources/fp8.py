@@ -140,7 +140,7 @@ class _Scale:
         """Return the scale's shape with as many axes as the weight's; a scale of fewer axes belongs to the first ones."""
         given = self._stored.shape
         shape = given + (1,) * (len(weight.shape) - len(given))
-        in_blocks = [*weight.shape]
+        in_blocks = [*weight.shape[:-2], 1, 1]
         if block:
             in_blocks[-2:] = [-(-n // size) for n, size in zip(weight.shape[-2:], block, strict=True)]
         if len(shape) != len(weight.shape) or any(
@@ -149,6 +149,10 @@ class _Scale:
             raise CorruptFile(
                 f"{self._where} has the shape {list(given)}, which does not fit the weight's {list(weight.shape)}"
                 f"{f' in blocks of {list(block)}' if block else ''}; download it again."
+            )
+        if [*shape[-2:]] == [*weight.shape[-2:]] != in_blocks[-2:] and 1 not in shape[-2:]:
+            raise CorruptFile(
+                f"{self._where} has the weight's own shape, {list(given)}: a scale belongs to a row, a block or a matrix; download it again."
             )
         return shape
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, overload
 
 from quantize.ggml_types import GGUFValueType
+from quantize.wording import counted
 
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
@@ -80,7 +81,8 @@ class LazyArray(Sequence[Any]):
     __hash__ = None  # type: ignore[assignment]  # a sequence that may equal a list
 
     def __repr__(self) -> str:
-        return f"<{self._length} x {self.item.name}>"
+        what = "text" if self.item == GGUFValueType.STRING else "number"
+        return f"a list of {counted(self._length, what)}"
 
 
 __all__ = ["NUMBERS", "U32", "U64", "LazyArray"]

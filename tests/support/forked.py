@@ -235,7 +235,7 @@ def _serve(place: str, *more: str) -> None:
             del sys.modules[name]
     gc.collect()
     gc.freeze()  # what is never looked at again is never copied
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests' own; whoever started us closes stdin
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests' own; our parent closes stdin
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(place)

@@ -7,9 +7,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from mixcli.host.api.answering import respond
+from mixcli.host.api.anthropic_response import MessagesWriter
+from mixcli.host.api.anthropic_schema import CountRequest, MessagesRequest
 from mixcli.host.api.json_body import parsed, read
-from mixcli.host.api.messages_response import MessagesWriter
-from mixcli.host.api.messages_schema import CountRequest, MessagesRequest
 from mixcli.host.api.openapi import body_of
 from mixcli.host.call import Call, ChatQuestion
 from mixcli.host.idempotency import CLIENT, HEADER, digest, name_of

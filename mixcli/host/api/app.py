@@ -3,11 +3,11 @@
 from fastapi import FastAPI
 
 from mixcli.host.api import (
+    anthropic_routes,
     chat_routes,
     completion_routes,
     docs_routes,
     embedding_routes,
-    messages_routes,
     metrics_routes,
     model_routes,
     responses_routes,
@@ -22,7 +22,7 @@ APIS = (
     chat_routes,
     completion_routes,
     embedding_routes,
-    messages_routes,
+    anthropic_routes,
     model_routes,
     token_routes,
     responses_routes,

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from mixcli.errors import MixcliError, UsageError
 from mixcli.host.api.answering import GONE
 from mixcli.host.protocol.errors import BUSY, ErrorBody, error_body
+from mixcli.system.python_words import validation_text
 
 REQUEST_ID = b"x-request-id"
 MAX_ID = 128  # characters of an id that a client chose
@@ -61,7 +62,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    body = ErrorBody(f"{field}: {first['msg']}", "invalid_request_error", field, exit_code=2)
+    body = ErrorBody(f"{field}: {validation_text(first)}", "invalid_request_error", field, exit_code=2)
     return JSONResponse(body.to_json_at(request.url.path, 400), 400)
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from mixcli.errors import BadRequest
 from mixcli.host.api.field_rules import FieldFault
 from mixcli.host.api.wire_model import WireModel, as_sent
+from mixcli.system.python_words import validation_text
 
 LARGE = 1 << 16  # bytes of a body that are worth a thread
 REFUSALS = {
@@ -160,11 +161,11 @@ def _fault(found: Mapping[str, Any], body: Any) -> tuple[Path, str, str]:
         return (*_field(found["loc"], body, missing=False), context["field"]), kind, context["message"]
     path = _field(found["loc"], body, missing=kind == "missing")
     if kind == "missing":
-        return path, "missing_required_parameter", found["msg"]
+        return path, "missing_required_parameter", validation_text(found)
     return (
         path,
         "invalid_type" if kind.endswith("_type") else "invalid_value",
-        found["msg"].removeprefix("Value error, "),
+        validation_text(found),
     )
 
 

@@ -49,7 +49,7 @@ def test_below_zero_means_for_ever() -> None:
     assert not asyncio.run(_gone_within(keep_alive, 0.05))
 
 
-def test_leaving_wakes_whoever_waits_for_the_end() -> None:
+def test_leaving_wakes_those_who_wait_for_the_end() -> None:
     async def story() -> None:
         keep_alive = KeepAlive(keep_alive=1000)
         waiting = asyncio.create_task(keep_alive.wait_until_unwanted())

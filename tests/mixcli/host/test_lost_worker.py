@@ -1,4 +1,4 @@
-"""Workers that freeze when the handshake is over, or later: whoever waits is told which one, in bounded time."""
+"""Workers that freeze when the handshake is over, or later: the error names the worker, in bounded time."""
 
 import contextlib
 import json

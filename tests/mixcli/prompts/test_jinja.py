@@ -185,14 +185,16 @@ def test_templates_have_the_environment_of_transformers(v3: Model, template: str
     ("template", "said"),
     [
         ("{{ messages[0].content | nosuchfilter }}", "No filter named 'nosuchfilter'"),
-        ("{% if %}", "TemplateSyntaxError.*line 1"),
-        ("{{ messages[0].content.nope() }}", "UndefinedError.*nope"),
+        ("{% if %}", r"is broken: [^:]* \(line 1\)"),
+        ("{{ messages[0].content.nope() }}", "a text has no attribute 'nope'"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recurses endlessly"),
-        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ 1 / 0 }}", "is broken: division by zero"),
     ],
 )
 def test_a_broken_template_is_named_with_what_to_do(v3: Model, template: str, said: str) -> None:
-    with pytest.raises(IntegrityError, match=f"(?s)chat template is broken: .*{said}.*; .*use another file"):
+    with pytest.raises(
+        IntegrityError, match=f"(?s)chat template (is broken: )?.*{said}.*; .*use another file"
+    ):
         parts(v3, template, ("user", "x"))
 
 

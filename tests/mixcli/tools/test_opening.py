@@ -74,7 +74,7 @@ def test_definitions_of_anthropic_and_mcp_have_their_parameters_and_strict_ones_
         ([{"name": "f", "parameters": {}, "input_schema": {}}], r"tools\.0 has parameters and input_schema; remove one"),
         ([{"name": "f", "input_schema": 3}], r"tools\.0\.input_schema must be a JSON schema"),
         ([{"name": "f", "strict": "yes"}], r"tools\.0\.strict must be true or false"),
-        ([{"type": "web_search"}], r"tools\.0\.type must be function, not 'web_search'"),
+        ([{"type": "web_search"}], r'tools\.0\.type must be function, not "web_search"'),
         ({"mcpServers": {}}, "mcpServers must be an object of servers"),
         ({"mcpServers": {"a": {"url": "https://x"}}}, r"mcpServers\.a has a url; only servers that a command starts"),
         ({"mcpServers": {"a": {"command": "x", "args": [1]}}}, r"mcpServers\.a\.args must be a list of texts"),

@@ -166,6 +166,10 @@ def instead(name: str, array: Any) -> Any:
             r"has the shape \[5\], which does not fit the weight's \[32, 16\]",
         ),
         (instead(S, np.ones((32, 16, 1), np.float32)), r"has the shape \[32, 16, 1\], which does not fit"),
+        (
+            instead(S, np.ones((32, 16), np.float32)),
+            r"has the weight's own shape, \[32, 16\]: a scale belongs to",
+        ),
         (instead(S, np.full((), np.inf, np.float32)), "has a scale that is NaN or infinite"),
         (instead(S, np.full((), -1, np.float32)), "has the scale -1, which is negative"),
         (instead(S, np.full((32, 1), -2, np.float32)), "has the scale -2, which"),

@@ -9,9 +9,9 @@ import pytest
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output
 from mixcli.errors import BadRequest, Busy, ContextOverflow
+from mixcli.host.api.anthropic_response import MessagesWriter, error_message
+from mixcli.host.api.anthropic_schema import CountRequest, MessagesRequest
 from mixcli.host.api.json_body import parsed
-from mixcli.host.api.messages_response import MessagesWriter, error_message
-from mixcli.host.api.messages_schema import CountRequest, MessagesRequest
 from mixcli.host.call import Call, ChatQuestion
 from mixcli.prompts.answer_parser import Segment
 from mixcli.prompts.messages import Message
