@@ -199,7 +199,7 @@ class TailorRun:
                 except DoesNotFit:
                     if n_ctx == self._tailoring.n_ctx:
                         raise
-                    console.note(f"at a context of {n_ctx:,} tokens no file is {self._goal.words}")
+                    console.note(f"at a context of {n_ctx:,} tokens no file {self._goal.verb}")
 
     @property
     def _table(self) -> "ContextTable":

@@ -40,6 +40,15 @@ class TailorGoal:
     value: float = 0.0
 
     @property
+    def verb(self) -> str:
+        """Return what a file that meets it does, in words."""
+        return {
+            "size": f"has {self.words}",
+            "gpu": "fits wholly on the GPUs",
+            "tps": f"decodes {self.words}",
+        }[self.kind]
+
+    @property
     def words(self) -> str:
         """Return it in words."""
         if self.kind == "size":
@@ -160,7 +169,7 @@ class Fitting:
 
     def _too_small(self, goal: TailorGoal, step: str) -> DoesNotFit:
         return DoesNotFit(
-            f"no file of {self._subject.name} is {goal.words}: the smallest has {format_bytes(self._least)}, and {step}"
+            f"no file of {self._subject.name} {goal.verb}: the smallest has {format_bytes(self._least)}, and {step}"
         )
 
     def _way_out(self, goal: TailorGoal) -> str:

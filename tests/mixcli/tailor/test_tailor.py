@@ -58,7 +58,7 @@ def test_without_a_matrix_rules_choose_and_a_warning_says_so(mixcli: Runner, hom
     assert not read_recipe(file).imatrix_sha256
     done = mixcli("tailor", str(model), "--size", "1KB", "--imatrix", "none", "-o", str(file))
     assert done.returncode == 4
-    assert "no file of tiny is at most 1.0 kB: the smallest has" in done.stderr
+    assert "no file of tiny has at most 1.0 kB: the smallest has" in done.stderr
     assert "pass a larger --size" in done.stderr
     done = mixcli("tailor", str(model), "--target-tps", "1", "--imatrix", "none", "--dry-run")
     assert done.returncode == 0, done.stderr
