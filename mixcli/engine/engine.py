@@ -15,6 +15,7 @@ from mixcli.engine.constraint import Constraint
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.draft_model import DraftModel
 from mixcli.engine.faults import request_error, survived
+from mixcli.engine.field_scores import FieldEnds
 from mixcli.engine.generation import Generation
 from mixcli.engine.kv_memory import KvMemory
 from mixcli.engine.kv_store import KvStore
@@ -56,7 +57,7 @@ class Engine:
         self._admission = Admission(model.vocab, context.n_ctx, drafter)
         self._sequences: dict[str, Sequence] = {}
         self._generations: dict[str, Generation] = {}
-        self._results = StepResults(self._decoder, self._cache, self._generations)
+        self._results = StepResults(self._decoder, self._cache, self._generations, FieldEnds(model.vocab))
         self._ready: list[Output] = []
         self.n_done = 0  # requests that finished, not aborted
 
@@ -257,14 +258,15 @@ class Engine:
             if sequence.scores is not None:  # a path to labels is not part of the answer
                 self._results.truncate(sequence, min(sequence.n_computed, sequence.n_prompt))
             save = request.persist and self._memory.is_persistent
+            n_awaited = self._scheduler.n_awaited(sequence)
             if request.deterministic:
                 self._scheduler.keep(sequence)
-            elif self._scheduler.is_in_the_way(sequence.slot) and not save:
-                self._cache.release(sequence.slot)
+            elif not save and self._scheduler.is_in_the_way(sequence.slot, n_awaited):
+                self._scheduler.clear_way(sequence.slot, n_awaited)
             elif request.park:
                 self._cache.retain(sequence.slot, save=save)
             else:
-                self._cache.retain_prefix(sequence.slot, sequence.n_prompt, save=save)
+                self._cache.retain_prefix(sequence.slot, sequence.n_prompt, n_awaited=n_awaited, save=save)
         self.n_done += output.finish_reason != "abort"
         self._remove(sequence, output)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from mixcli.engine.constraint import Constraint
 from mixcli.engine.draft_model import DraftModel, ModelDrafts
+from mixcli.engine.field_scores import FieldEnds, FieldScores, WrittenToken
 from mixcli.engine.logprobs import token_logprobs
 from mixcli.engine.prompt_lookup import PromptLookup
 from mixcli.engine.sequence import FinishReason, Request, Sequence, TokenResult
@@ -51,9 +52,11 @@ class Generation:
         if draft_model is not None and not request.deterministic:
             self._drafts.append(ModelDrafts(draft_model))
         self._source: Drafts | None = None  # of the last draft; what the constraint forces has none
-        n_room = n_ctx - len(request.prompt) + 1  # the last token need not be computed
+        self._n_room = n_room = n_ctx - len(request.prompt) + 1  # the last token need not be computed
         limit = request.sampling.max_tokens
         self._n_chosen = 0
+        self._written: list[WrittenToken] = []  # where the fields of the answer are to be scored
+        self._n_thought = 0  # of these, up to the end of the reasoning
         self._n_left = n_room if limit is None else min(n_room, limit)
 
     def draft(self, sequence: Sequence, *, alone: bool) -> None:
@@ -91,11 +94,15 @@ class Generation:
             return TokenResult(None, _content(segments), None, "stop", kept, self._stops.met)
         n_top = self._request.top_logprobs
         logprob = None if n_top is None else token_logprobs(logits, token, n_top)
+        if self._request.fields is not None:
+            self._written.append(WrittenToken(token, (logprob or token_logprobs(logits, token)).logprob))
         self._n_left -= 1
         self._n_chosen += 1
         thinks = self._parser is not None and self._parser.in_reasoning
         segments, stopped = self._read(token)
         thinks = thinks or (self._parser is not None and self._parser.in_reasoning)
+        if thinks:
+            self._n_thought = len(self._written)
         reason: FinishReason | None = "stop" if stopped else self._end()
         if reason is not None and not stopped:
             rest, _ = self._ended(cut=reason == "length")
@@ -153,6 +160,13 @@ class Generation:
         if self._constraint is not None and self._constraint.is_complete:
             return "stop"
         return "length" if self._n_left <= 0 else None
+
+    def fields(self, ends: FieldEnds) -> FieldScores | None:
+        """Return the fields of the answer, which is whole; None where they are not asked for."""
+        form = self._request.fields
+        if form is None:
+            return None
+        return FieldScores(self._written, self._n_thought, form, self._vocab, ends, self._n_room - 1)
 
     def rest(self) -> tuple[str, tuple[Segment, ...]]:
         """Return the text that was held back, and with a parser its segments, at the end of an answer that no stop text ended."""

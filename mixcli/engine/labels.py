@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from mixcli.engine.logprobs import log_sum
 from mixcli.engine.token_tree import common_prefix
 
+TokenIds = NDArray[np.int64]
+
 
 class Branch:
     """A run of tokens below its parent. `depth` tokens lie between the run and the prompt; `label` is the one that ends with the run.
@@ -88,11 +90,18 @@ class Node:
 
 
 class LabelScores:
-    """The scores of one request's labels, complete once all logits that they need were seen; `ends` are the tokens that end an answer."""
+    """The scores of one request's labels, complete once all logits that they need were seen; `ends` are the tokens that end an answer.
 
-    def __init__(self, labels: Sequence[tuple[int, ...]], ends: Iterable[int]) -> None:
-        self._ends = np.fromiter(ends, np.int64)
-        self._n_labels = len(labels)
+    `ends_of` has the tokens that end each label, where they are not the same for all; of a label that has none the end does not count.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[tuple[int, ...]],
+        ends: Iterable[int],
+        ends_of: Sequence[TokenIds] | None = None,
+    ) -> None:
+        self._ends_of = ends_of or [np.fromiter(ends, np.int64)] * len(labels)
         self._root = self._at = _tree(labels)
         branches = list(_below(self._root))
         for branch in reversed(branches):  # children come before their parents
@@ -146,8 +155,8 @@ class LabelScores:
         else:
             for child in branch.children:
                 child.log_probability += float(logits[child.tokens[0]]) - total
-            if branch.label is not None:
-                branch.log_end = log_sum(logits[self._ends]) - total
+            if branch.label is not None and (ends := self._ends_of[branch.label]).size:
+                branch.log_end = log_sum(logits[ends]) - total
         branch.n_seen += 1
         above: Branch | None = branch
         while above is not None:
@@ -156,14 +165,23 @@ class LabelScores:
 
     def probabilities(self) -> tuple[float, ...]:
         """Return each label's probability, in the labels' order; they sum to one."""
-        sums = np.zeros(self._n_labels)
+        return normalized(self.log_probabilities())
+
+    def log_probabilities(self) -> NDArray[np.float64]:
+        """Return the log-probability of each label's tokens, shape (n_labels,); each is known once the scores are complete."""
+        sums = np.zeros(len(self._ends_of))
         until: dict[Branch | None, float] = {None: 0.0}
         for branch in _below(self._root):
             until[branch] = until[branch.parent] + branch.log_probability
             if branch.label is not None:
                 sums[branch.label] = until[branch] + branch.log_end
-        weights = np.exp(sums - sums.max())
-        return tuple(float(weight) for weight in weights / weights.sum())
+        return sums
+
+
+def normalized(log_probabilities: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return the probabilities of events of which one occurs, from numbers that differ from their logarithms by one constant."""
+    weights = np.exp(log_probabilities - log_probabilities.max())
+    return tuple(float(weight) for weight in weights / weights.sum())
 
 
 def fan(branches: Sequence[Branch]) -> list[Node]:

@@ -218,12 +218,20 @@ class PrefixCache:
         else:
             self._retained[slot] = save
 
-    def retain_prefix(self, slot: int, n_prompt: int, *, save: bool = False) -> None:
-        """Keep only the prefix that other requests share: up to the last fork, or the whole prompt if it has no fork."""
+    def retain_prefix(self, slot: int, n_prompt: int, *, n_awaited: int = 0, save: bool = False) -> None:
+        """Keep only the prefix that other requests share: up to the last fork, or the whole prompt if it has no fork.
+
+        A request that waits shares the first `n_awaited` tokens.
+        """
         if n_own := self._tree.n_own(slot):
             n_tokens = self.length(slot)
-            self.truncate(slot, n_tokens - n_own or min(n_prompt, n_tokens))
+            n_shared = max(n_tokens - n_own, min(n_awaited, n_tokens))
+            self.truncate(slot, n_shared or min(n_prompt, n_tokens))
         self.retain(slot, save=save)
+
+    def beginnings(self, slot: int) -> list[int]:
+        """Return the retained slots, but those that are to be saved, which hold a beginning of this one and nothing else."""
+        return self._tree.prefixes(slot, [other for other, save in self._retained.items() if not save])
 
     def is_retained(self, slot: int) -> bool:
         """Return whether a slot is still retained."""

@@ -8,6 +8,7 @@ another request is about to compute waits for it. All that a decode is limited b
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 from mixcli.engine.labels import Branch, Node, fan
 from mixcli.engine.pace import StepLimits, shares
@@ -131,9 +132,29 @@ class Scheduler:
         self._cache.retain(sequence.slot)
         self._kept = sequence.slot if self._cache.is_retained(sequence.slot) else None
 
-    def is_in_the_way(self, slot: int) -> bool:
-        """Return whether what only this slot holds costs more while it stays than to compute it again: attention walks over all cells."""
-        return len(self.running) > CROWD and self._cache.n_own(slot) < SHORT
+    def n_awaited(self, sequence: Sequence) -> int:
+        """Return how many of a sequence's first tokens one of the next requests begins with, where these are worth keeping for it."""
+        n = max(
+            (common_prefix(one.tokens, sequence.tokens) for one in islice(self.waiting, self._max_running)),
+            default=0,
+        )
+        return n if n >= MIN_SHARED else 0
+
+    def is_in_the_way(self, slot: int, n_awaited: int = 0) -> bool:
+        """Return whether what only this slot holds costs more while it stays than to compute it again: attention walks over all cells.
+
+        It is not where a request that comes next begins with more than others hold, `n_awaited` tokens.
+        """
+        n_own = self._cache.n_own(slot)
+        return len(self.running) > CROWD and n_own < SHORT and n_awaited <= self._cache.length(slot) - n_own
+
+    def clear_way(self, slot: int, n_awaited: int) -> None:
+        """Release a slot that is in the way, and with it what was retained of its beginning for requests that have come by now."""
+        kept = [one for one in self._cache.beginnings(slot) if self._cache.length(one) > n_awaited]
+        self._cache.release(slot)
+        for one in kept:
+            if self.is_in_the_way(one):
+                self._cache.release(one)
 
     def schedule(self, limits: StepLimits | None = None) -> Step:
         """Choose the next step, as long as `limits` let it be, or a batch; empty when there is nothing to do."""
@@ -197,7 +218,7 @@ class Scheduler:
                 continue
             assert sequence.scores is not None
             assert sequence.slot is not None
-            self._truncate(sequence, sequence.n_prompt + sequence.scores.retreat())
+            self._truncate(sequence, sequence.n_base + sequence.scores.retreat())
             if not sequence.scores_labels or not budget.has(Cost(1)):
                 continue
             branches: list[Branch] = []
@@ -241,8 +262,8 @@ class Scheduler:
         if sequence.request.deterministic and start < sequence.n_prompt:
             n = min(n, self._alone - start % self._alone)
         if sequence.scores is not None:
-            n = min(n, max(0, sequence.n_prompt - 1 - start) + 1 + budget.rows)
-        if start >= sequence.n_prompt:
+            n = min(n, max(0, sequence.n_base - 1 - start) + 1 + budget.rows)
+        if start >= sequence.n_base:
             n = min(n, MAX_LOGITS)
         return Chunk(sequence, start, n, sequence.n_logits(start, n)) if n > 0 else None
 

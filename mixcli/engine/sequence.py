@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Literal
 
 from mixcli.engine.constraint_spec import ConstraintSpec
+from mixcli.engine.field_scores import FieldForm, FieldProbability, FieldScores
 from mixcli.engine.labels import LabelScores
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sampling import SamplingParams
@@ -47,7 +48,8 @@ class Request:
     None for none) asks for log-probabilities, `speculate` for drafts out of the text so far. `park` keeps the answer in the KV cache for a next turn; without it
     only what others begin with too is kept. `persist` writes what is kept to disk when the process ends. `deterministic` computes the
     same bits whatever runs before, beside and after it: alone in the cache, in pieces that begin at fixed places; `park` and `persist`
-    mean nothing then. With a `shape` the answer is split into segments; stop texts are looked for in its content only.
+    mean nothing then. With a `shape` the answer is split into segments; stop texts are looked for in its content only. With `fields` the
+    fields of a JSON answer are scored once it is written.
     """
 
     id: str
@@ -62,6 +64,7 @@ class Request:
     persist: bool = False
     deterministic: bool = False
     shape: AnswerShape | None = None
+    fields: FieldForm | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Output:
     error: MixcliError | None = None
     segments: tuple[Segment, ...] = ()
     stop: str | None = None
+    fields: tuple[FieldProbability, ...] = ()
 
     @classmethod
     def of(cls, request_id: str, results: Iterable[TokenResult]) -> "Output":
@@ -162,11 +166,15 @@ class Sequence:
     `n_computed` counts the tokens whose keys and values are in the KV cache; `n_cached` those that were there before it began.
     `drafts` are what the next decode tries behind the last token. `scores` are
     those of labels, where the request has some: then the tokens behind the prompt are the path to the branch that is computed.
+    `fields` are those of an answer that is written: then `scores` are theirs, and `n_written` counts its tokens. Labels begin behind the
+    first `n_base` tokens: the prompt, and of a written answer what stands before the first of these fields.
     """
 
     request: Request
     tokens: list[int] = field(init=False)
     scores: LabelScores | None = None
+    fields: FieldScores | None = None
+    n_written: int = 0
     status: SequenceStatus = SequenceStatus.WAITING
     slot: int | None = None
     n_computed: int = 0
@@ -188,6 +196,10 @@ class Sequence:
     @property
     def n_prompt(self) -> int:
         return len(self.request.prompt)
+
+    @property
+    def n_base(self) -> int:
+        return self.n_prompt + (self.fields.n_kept if self.fields is not None else 0)
 
     @property
     def n_generated(self) -> int:
@@ -212,12 +224,12 @@ class Sequence:
     def n_needed(self) -> int:
         """Cells that it certainly takes beyond those that it has."""
         n_path = self.scores.n_longest if self.scores is not None else 0
-        return max(self.n_missing, self.n_prompt + n_path - self.n_computed)
+        return max(self.n_missing, self.n_base + n_path - self.n_computed)
 
     def n_logits(self, start: int, n_tokens: int) -> int:
         """Behind how many of the last tokens of a piece, which begins at `start`, logits are wanted."""
         if self.scores is not None:
-            return max(0, start + n_tokens - max(start, self.n_prompt - 1))
+            return max(0, start + n_tokens - max(start, self.n_base - 1))
         return int(start + n_tokens == len(self.tokens))
 
     def start(self, slot: int, n_cached: int) -> None:
@@ -236,7 +248,7 @@ class Sequence:
     def leave_path(self) -> None:
         """Forget the path to a branch of labels: what it told stays in the scores."""
         if self.scores is not None:
-            del self.tokens[self.n_prompt :]
+            del self.tokens[self.n_base :]
             self.scores.restart()
 
     def append(self, token: int) -> None:
@@ -245,6 +257,12 @@ class Sequence:
         self._last_token = perf_counter()
         if self.n_generated == 1:
             self._first_token = self._last_token
+
+    def score_fields(self, fields: FieldScores) -> None:
+        """Begin to score the fields of the answer, which is whole; its tokens behind the base are forgotten."""
+        self.n_written = self.n_generated
+        self.fields, self.scores, self.drafts = fields, fields.scores, []
+        del self.tokens[self.n_base :]
 
     def progress(self) -> Progress:
         """Return how far the prompt has been read."""
@@ -256,14 +274,15 @@ class Sequence:
         self.status = SequenceStatus.FINISHED
         self.leave_path()
         started = self._started if self.n_started else now
-        first = self._first_token if self.n_generated else now
+        n_generated = self.n_written or self.n_generated
+        first = self._first_token if n_generated else now
         return Usage(
             n_prompt=self.n_prompt,
             n_cached=self.n_cached,
-            n_generated=self.n_generated,
+            n_generated=n_generated,
             seconds_queue=started - self._added,
             seconds_prefill=first - started,
-            seconds_decode=self._last_token - first if self.n_generated else 0.0,
+            seconds_decode=self._last_token - first if n_generated else 0.0,
             n_drafted=self.n_drafted,
             n_accepted=self.n_accepted,
             n_reasoning=self.n_reasoning,

@@ -41,7 +41,7 @@ class StepDecoder:
         for scoring in step.scorings:
             for node in scoring.nodes:
                 slots = [scoring.slots[slot] for slot in node.slots]
-                self._batch.add(node.token, scoring.sequence.n_prompt + node.depth, slots)
+                self._batch.add(node.token, scoring.sequence.n_base + node.depth, slots)
         longest = max(step.chunks, key=lambda chunk: chunk.n_tokens, default=None)
         if longest is not None and len(self._batch) - longest.n_tokens <= LONG_STEP:
             self._owner = longest.sequence.id

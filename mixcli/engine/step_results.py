@@ -1,9 +1,11 @@
 """Turn what a step computed into outputs: note the computed tokens, choose the next ones, score labels."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from mixcli.engine.field_scores import FieldEnds
 from mixcli.engine.generation import Generation
 from mixcli.engine.prefix_cache import PrefixCache
 from mixcli.engine.scheduler import Chunk, Scoring
@@ -15,8 +17,13 @@ class StepResults:
     """Reads the logits of the decoder's last step; `generations` are those of the running requests without labels."""
 
     def __init__(
-        self, decoder: StepDecoder, cache: PrefixCache, generations: Mapping[str, Generation]
+        self,
+        decoder: StepDecoder,
+        cache: PrefixCache,
+        generations: Mapping[str, Generation],
+        field_ends: FieldEnds,
     ) -> None:
+        self._field_ends = field_ends
         self._decoder, self._cache, self._generations = decoder, cache, generations
         self.n_prompt_tokens = 0  # prompt tokens that were computed so far
 
@@ -77,22 +84,36 @@ class StepResults:
             self.truncate(sequence, chunk.start + 1 + n_accepted)
         if chunk.n_tokens == 1 + len(drafts):
             generation.observe(len(drafts), n_accepted, seconds)
-        return Output.of(sequence.id, results)
+        output = Output.of(sequence.id, results)
+        return self._with_fields(sequence, output) if output.finish_reason == "stop" else output
+
+    def _with_fields(self, sequence: Sequence, output: Output) -> Output:
+        """Return the last output of a written answer with its fields, where these are asked for; without its end while they must be scored."""
+        fields = self._generations[sequence.id].fields(self._field_ends)
+        if fields is None:
+            return output
+        if fields.scores is None:
+            return replace(output, fields=fields.results())
+        sequence.score_fields(fields)
+        self.truncate(sequence, sequence.n_base - 1)  # the logits behind the base are the first
+        return replace(output, finish_reason=None)
 
     def _score(self, chunk: Chunk, row: int) -> Output | None:
         """Score the tokens of a path to labels."""
         sequence = chunk.sequence
         assert sequence.scores is not None
-        first = chunk.start + chunk.n_tokens - chunk.n_logits + 1 - sequence.n_prompt  # tokens of the path
+        first = chunk.start + chunk.n_tokens - chunk.n_logits + 1 - sequence.n_base  # tokens of the path
         for i in range(chunk.n_logits):
             sequence.scores.see_path(first + i, self._decoder.logits(row + i))
         return self._best_label(sequence)
 
     def _best_label(self, sequence: Sequence) -> Output | None:
-        """Return the most likely label once all are scored."""
+        """Return the most likely label, or the fields of the answer, once all are scored."""
         assert sequence.scores is not None
         if not sequence.scores.is_complete:
             return None
+        if sequence.fields is not None:
+            return Output(sequence.id, "", (), "stop", fields=sequence.fields.results())
         probabilities = sequence.scores.probabilities()
         best = sequence.request.labels[int(np.argmax(probabilities))]
         return Output(sequence.id, best.text, best.tokens, "stop", label_probs=probabilities)

@@ -51,6 +51,7 @@ class ChatQuestion:
     park: bool = True
     persist: bool = False
     deterministic: bool = False
+    field_probs: bool = False
     on_overflow: Policy = "error"
     tool_use: ToolUse = NO_TOOLS
     reasoning_effort: str | None = None

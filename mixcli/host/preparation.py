@@ -20,6 +20,7 @@ from mixcli.engine.embedding import Vector, embeddings, pooling_of
 from mixcli.engine.engine import Engine
 from mixcli.engine.expert_routing import ExpertRouting, routing
 from mixcli.engine.faults import request_error
+from mixcli.engine.field_scores import FieldForm
 from mixcli.engine.json_schema import Unenforceable
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.prompt_logprobs import prompt_logprobs
@@ -130,8 +131,14 @@ class Preparation:
             persist=question.persist,
             deterministic=question.deterministic,
             shape=shape,
+            fields=self._fields(question) if question.field_probs else None,
         )
         return Prepared(request, constraint, n_dropped)
+
+    def _fields(self, question: ChatQuestion) -> FieldForm:
+        """Return what is needed to score the fields of an answer in JSON."""
+        schema = question.constraint.text if question.constraint else ""
+        return FieldForm(schema or "{}", self.format.tokenizer.encode_rest)
 
     def _encoded(self, question: ChatQuestion) -> tuple[Sequence[int], int]:
         return (self.encode_raw(question.raw), 0) if question.raw else self._conversation(question)

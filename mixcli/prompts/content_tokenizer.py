@@ -62,6 +62,12 @@ class ContentTokenizer:
             text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return self._encode(text) if text else []
 
+    def encode_rest(self, text: str) -> list[int]:
+        """Return the token ids of a text that continues another one: SentencePiece puts no space before it."""
+        if not text or not self._vocab.is_sentencepiece:
+            return self.encode(text)
+        return self._encode_chunk(text, is_start=False)
+
     def split_literal(self, text: str) -> list[int | str]:
         """Split a template's own text: its special tokens become ids, the rest stays text."""
         if self.literal is None:

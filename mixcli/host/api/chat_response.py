@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mixcli import __version__
+from mixcli.engine.field_scores import FieldProbability
 from mixcli.engine.logprobs import TokenLogprobs
 from mixcli.engine.sequence import Output, Usage
 from mixcli.host.api.chat_schema import ChatRequest
@@ -110,6 +111,8 @@ class ChatResponseWriter:
             asked = self.request.structured_outputs
             assert asked is not None
             extras["label_probs"] = dict(zip(asked.choice or (), last.label_probs, strict=True))
+        if last.fields:
+            extras["field_probs"] = {one.name: _field(one) for one in last.fields}
         if self.request.return_token_ids:
             extras["token_ids"] = list(call.token_ids)
         return extras
@@ -142,6 +145,13 @@ class ChatResponseWriter:
             "choices": choices,
         }
         return {**envelope, "dropped_messages": call.n_dropped} if call.n_dropped else envelope
+
+
+def _field(one: FieldProbability) -> JsonObject:
+    """Return the probability of a field: exact, with those of all its values, or the product over its tokens."""
+    if one.values:
+        return {"probability": one.probability, "values": dict(one.values)}
+    return {"token_product": one.probability, "n_tokens": one.n_tokens}
 
 
 def _all(costs: Iterable[Usage]) -> Usage | None:

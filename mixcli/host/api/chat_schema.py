@@ -150,6 +150,7 @@ class ChatRequest(SamplingFields):
     park: bool = True
     persist: bool = False
     deterministic: bool = False
+    field_probs: bool = False
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
@@ -160,16 +161,19 @@ class ChatRequest(SamplingFields):
         with self.named_as_sent():
             self._check()
             asked = self.structured_outputs
+            constraint = self.constraint()
+            self._check_field_probs(constraint)
             return ChatQuestion(
                 messages=conversation(self.messages),
                 sampling=self.sampling(),
-                constraint=self.constraint(),
+                constraint=constraint,
                 choices=tuple(asked.choice) if asked and asked.choice else (),
                 top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
                 speculate=self.speculate,
                 park=self.park,
                 persist=self.persist,
                 deterministic=self.deterministic,
+                field_probs=self.field_probs,
                 on_overflow=self.on_overflow,
                 tool_use=tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls),
                 reasoning_effort=self.reasoning_effort,
@@ -217,6 +221,19 @@ class ChatRequest(SamplingFields):
         if self.deterministic:
             said.setdefault("seed", 0)
         return SamplingParams(**said)
+
+    def _check_field_probs(self, constraint: ConstraintSpec | None) -> None:
+        """Raise BadRequest where there would be no fields."""
+        if not self.field_probs:
+            return
+        if constraint is None or constraint.kind not in ("json_schema", "json_object"):
+            raise BadRequest(
+                "field_probs is only possible for answers in JSON; add response_format", param="field_probs"
+            )
+        if self.tools:
+            raise BadRequest(
+                "field_probs is not possible with tools; remove one of them", param="field_probs"
+            )
 
     def _check(self) -> None:
         """Raise BadRequest for fields that ask for nothing, or for something else, beside the others."""

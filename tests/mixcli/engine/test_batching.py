@@ -14,6 +14,7 @@ from mixcli.engine.engine import Engine
 from mixcli.engine.kv_store import KvStore
 from mixcli.engine.logprobs import log_softmax
 from mixcli.engine.sampling import SamplingParams
+from mixcli.engine.scheduler import MIN_SHARED
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.errors import Busy
 from mixcli.llama.batch import Batch
@@ -347,3 +348,26 @@ def test_a_thousand_requests_are_all_accounted_for(tmp_path: Path) -> None:
             assert alone.finish_reason == ended[name].finish_reason
             if requests[name].labels:
                 assert np.allclose(alone.label_probs, ended[name].label_probs, atol=1e-3)
+
+
+@pytest.mark.parametrize("n_others", [0, 10], ids=["alone", "in a crowd"])
+def test_questions_about_one_text_compute_it_once(
+    make_engine: MakeEngine, chat: ChatFormat, n_others: int
+) -> None:
+    """Also where the first answer is there as soon as the text is: what the others wait for is kept, and let go behind the last."""
+    text = "The parcel came late and the box was torn. " * 10
+    labels = tuple(Label(one, tuple(chat.encode_answer(one))) for one in ("yes", "no"))
+    asked = [
+        Request(f"q{i}", question(chat, f"{text}{i}. Is it so?"), GREEDY, labels=labels, park=False)
+        for i in range(4)
+    ]
+    busy = replace(GREEDY, max_tokens=3)
+    others = [Request(f"r{i}", question(chat, f"{i} {i}?"), busy, park=False) for i in range(n_others)]
+    engine = make_engine(n_seq_max=64)
+    outputs = run(engine, [*others, *asked])
+    n_text = len(asked[0].prompt) - 16
+    cached = sorted(outputs[one.id][-1].usage.n_cached for one in asked)  # type: ignore[union-attr]
+    assert cached[0] < n_text - MIN_SHARED <= cached[1], cached
+    n_rest = sum(len(one.prompt) for one in others)
+    assert engine.n_prompt_tokens_done <= len(asked[0].prompt) + 3 * (20 + MIN_SHARED) + n_rest
+    engine.check()
