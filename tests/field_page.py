@@ -44,7 +44,7 @@ OURS = {
     "park": "keep the computed conversation for its next turn (default)",
     "persist": "keep it on disk",
     "deterministic": "compute alone, so that the same request gives the same bytes",
-    "field_probs": "return the probability of each field of an answer in JSON; not with `tools`",
+    "field_probs": "return the probability of each field of an answer in JSON ([what it means](batch.md#how-sure-is-a-field)); not with `tools`",
 }
 
 

@@ -2,21 +2,22 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from mixcli.batch.evaluation import Evaluation
+from mixcli.batch.grading import Grading, calibration_path
 from mixcli.batch.input_check import look_through
 from mixcli.batch.job import BatchJob, RequestJob, TemplateJob
 from mixcli.batch.journal import BatchJournal
 from mixcli.batch.output import json_line, output
-from mixcli.batch.output_paths import check_targets
+from mixcli.batch.output_paths import check_targets, checked_review
 from mixcli.batch.progress import BatchProgress
 from mixcli.batch.record import RecordSource
 from mixcli.batch.records import open_records
+from mixcli.batch.review import Review
 from mixcli.batch.runner import BatchResult, BatchSettings, Tally, run
 from mixcli.errors import UsageError
 from mixcli.host.protocol.answers import ChatCompletion
@@ -24,6 +25,7 @@ from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.template import nearest
 from mixcli.system import stdin
 from mixcli.system.console import console
+from mixcli.system.formatting import counted
 
 
 class Backend(Protocol):
@@ -42,18 +44,21 @@ class BatchOptions:
     """The options of a batch; `settings.identity` is filled in once the backend is known.
 
     `for_prompts` are the options that were given and mean nothing to whole requests (OpenAI's batch files), `model` is that of a server,
-    `read` are the other files that the command reads.
+    `read` are the other files that the command reads. `golds` has the columns of gold labels by the names of questions and fields,
+    `calibrated` says which model the job's temperatures were fitted to, `review` where doubtful records are listed.
     """
 
     source: str
     out: Path | None
     journal: Path | None
     format: str | None
-    gold: str | None
+    golds: Mapping[str, str]
     settings: BatchSettings
     for_prompts: tuple[str, ...] = ()
     model: str | None = None
     read: tuple[Path, ...] = ()
+    calibrated: str = ""
+    review: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Report:
 
     tally: Tally
     sentence: str
-    evaluation: Evaluation | None
+    evaluation: Grading | None
 
 
 def run_batch(
@@ -75,8 +80,9 @@ def run_batch(
 
     `distant` reads inputs that are not local files (a Ray cluster does).
     """
-    evaluation = Evaluation() if order.gold else None
+    grading = Grading(order.golds, fits=not order.calibrated) if order.golds else None
     check_targets(order.source, order.out, order.journal, order.read)
+    review = Review(checked_review(order.review, order.out, order.journal)) if order.review else None
     is_empty = distant is None and _is_empty(order, job)
     with ExitStack() as stack:
         source, position, n_bytes = stack.enter_context(_opened(order, distant))
@@ -89,15 +95,18 @@ def run_batch(
             stack.callback(journal.close)
         if is_empty:
             stack.enter_context(output(order.out))
-            return Report(Tally(), f"{_name(order.source)} has no records; nothing to do", evaluation)
+            return Report(Tally(), f"{_name(order.source)} has no records; nothing to do", grading)
         asked = backend()
         stack.callback(asked.close)
+        _check_calibration(order.calibrated, asked.identity)
         write = stack.enter_context(output(order.out))
         progress = BatchProgress(stack.enter_context(console.progress("batch")), n_bytes)
 
         def look(done: BatchResult, tally: Tally) -> None:
-            if evaluation is not None and order.gold:
-                evaluation.add(done.record.fields.get(order.gold), done.line)
+            if grading is not None:
+                grading.add(done)
+            if review is not None:
+                review.add(done.index, done.record, done.graded)
             progress.look(done, tally, position())
 
         identity = f"{asked.identity} requests" if source.format == "openai" else asked.identity
@@ -105,7 +114,21 @@ def run_batch(
         tally = run(
             source.records, chosen, asked, journal, settings, lambda line: write(json_line(line)), look
         )
-    return Report(tally, progress.sentence(), evaluation)
+        notes = grading.finish(asked.identity, calibration_path(order.journal)) if grading is not None else []
+    if review is not None:
+        review.close()
+        notes.append(f"{counted(review.n, 'record')} to review in {review.path}")
+    for note in notes:
+        console.note(note)
+    return Report(tally, progress.sentence(), grading)
+
+
+def _check_calibration(fitted: str, identity: str) -> None:
+    """Refuse temperatures that belong to another model."""
+    if fitted and fitted != identity:
+        raise UsageError(
+            f"--calibration was fitted for {fitted}, and this run uses {identity}; fit another one with --eval, or remove it"
+        )
 
 
 @contextmanager
@@ -113,7 +136,7 @@ def checked_records(
     source: str, format_: str | None, job: TemplateJob, gold: str | None
 ) -> Iterator[RecordSource]:
     """Look a file through as `run_batch` does, and yield its records. UsageError for what every record would fail with, and for whole requests."""
-    order = BatchOptions(source, None, None, format_, gold, BatchSettings(""))
+    order = BatchOptions(source, None, None, format_, {"": gold} if gold else {}, BatchSettings(""))
     _is_empty(order, job)
     with _opened(order, None) as (found, _, _):
         if found.format == "openai":
@@ -135,7 +158,7 @@ def _is_empty(order: BatchOptions, job: TemplateJob) -> bool:
         survey = look_through(
             source,
             _job(job, source, order),
-            order.gold,
+            order.golds,
             lambda: _position(stream),
             os.fstat(stream.fileno()).st_size,
         )
@@ -160,10 +183,11 @@ def _job(job: TemplateJob, source: RecordSource, order: BatchOptions) -> BatchJo
             raise UsageError(
                 f"{source.doubt}; add a header line, or pass --format lines to send each line as text"
             )
-        if order.gold and order.gold not in source.columns:
-            raise UsageError(
-                f"--eval: no column {order.gold!r}; columns are {', '.join(source.columns)}{nearest(order.gold, source.columns)}"
-            )
+        for gold in order.golds.values():
+            if gold not in source.columns:
+                raise UsageError(
+                    f"--eval: no column {gold!r}; columns are {', '.join(source.columns)}{nearest(gold, source.columns)}"
+                )
     return job
 
 

@@ -3,16 +3,17 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mixcli.host.protocol.messages import Fields
+from mixcli.batch.graded import Graded
 from mixcli.request.output_format import ABSTAIN
 from mixcli.system.formatting import counted
 
 N_BINS = 10
+WIDTH = 30  # characters of a bar
 
 
 @dataclass
 class Bin:
-    """Answers whose label had a probability in one tenth of 0 .. 1: how many, how many of them right, and the sum of the probabilities."""
+    """Answers that had a probability in one tenth of 0 .. 1: how many, how many of them right, and the sum of the probabilities."""
 
     n: int = 0
     n_right: int = 0
@@ -31,21 +32,19 @@ class Evaluation:
     bins: list[Bin] = field(default_factory=lambda: [Bin() for _ in range(N_BINS)])
     n_without: int = 0
 
-    def add(self, gold: str | None, line: Fields) -> None:
-        """Count one record by its line."""
-        if not gold or "result" not in line:
+    def add(self, gold: str | None, answer: Graded | None) -> None:
+        """Count one record by its answer, if there is one."""
+        if not gold or answer is None:
             self.n_without += 1
             return
-        result = line["result"]
-        answer = ABSTAIN if result is None else str(result).strip()
-        self.pairs[gold.strip(), answer] += 1
-        probs = line.get("label_probs")
-        if isinstance(probs, dict) and probs:
-            label, confidence = max(probs.items(), key=lambda item: item[1])
+        said, right = answer.text.strip(), answer.gold_text(gold)
+        self.pairs[right, ABSTAIN if answer.is_abstained else said] += 1
+        if answer.probability is not None:
+            confidence = answer.probability.value
             cell = self.bins[min(N_BINS - 1, int(confidence * N_BINS))]
             cell.n += 1
             cell.confidence += confidence
-            cell.n_right += label == gold.strip()
+            cell.n_right += said == right
 
     @property
     def n(self) -> int:
@@ -132,12 +131,13 @@ class Evaluation:
                 f"{one.n:,}",
                 f"{one.confidence / one.n:.3f}",
                 f"{one.n_right / one.n:.3f}",
+                _drawn(one.confidence / one.n, one.n_right / one.n),
             ]
             for index, one in enumerate(self.bins)
             if one.n
         ]
         if shown:
-            lines += ["", *_columns([["probability from", "records", "mean", "right"], *shown])]
+            lines += ["", *_columns([["probability from", "records", "mean", "right", ""], *shown])]
         return "\n".join(lines)
 
     def _golds(self) -> list[str]:
@@ -145,6 +145,13 @@ class Evaluation:
 
     def _answers(self) -> list[str]:
         return sorted({answer for _, answer in self.pairs}, key=lambda answer: (answer == ABSTAIN, answer))
+
+
+def _drawn(mean: float, right: float) -> str:
+    """Draw the share that is right as a bar, with a mark where the mean probability lies: a calibrated model's bars end there."""
+    bar = ["█" if i < round(right * WIDTH) else " " for i in range(WIDTH + 1)]
+    bar[round(mean * WIDTH)] = "│"
+    return "".join(bar).rstrip()
 
 
 def _share(part: float, whole: float) -> float:

@@ -5,7 +5,7 @@ model is loaded. It costs as long as reading takes, and no memory. A pipe cannot
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mixcli.batch.job import TEXT, BatchJob, TemplateJob
@@ -48,7 +48,7 @@ class Survey:
         try:
             if record.fault:
                 raise UsageError(record.fault)
-            job.body(record)
+            job.bodies(record)
         except MixcliError as error:
             self.n_bad += 1
             self.first_bad = self.first_bad or f"record {record.id}: {error}"
@@ -89,13 +89,21 @@ class Survey:
 
 
 def look_through(
-    source: RecordSource, job: BatchJob, gold: str | None, position: Callable[[], int], n_bytes: int
+    source: RecordSource,
+    job: BatchJob,
+    golds: Mapping[str, str],
+    position: Callable[[], int],
+    n_bytes: int,
 ) -> Survey:
-    """Read all records. Raises UsageError for what would go wrong with all of them; warns of gold labels that no answer can have."""
+    """Read all records. Raises UsageError for what would go wrong with all of them; warns of gold labels that no answer can have.
+
+    `golds` has the columns of gold labels by the names of questions and fields; those of --choice have an empty name.
+    """
     survey = Survey()
+    gold = golds.get("")
     keep = job.keep if isinstance(job, TemplateJob) else ()
     labels = job.form.labels if isinstance(job, TemplateJob) else ()
-    wanted = [*keep, *([gold] if gold else [])]
+    wanted = [*keep, *golds.values()]
     with console.progress("checking the input") as bar:
         for record in source.records:
             survey.add(record, job, [name for name in wanted if name not in survey.seen], gold, labels)
@@ -119,8 +127,9 @@ def look_through(
         )
     for name in keep:
         _check_seen("--keep", name, survey)
+    for column in golds.values():
+        _check_seen("--eval", column, survey)
     if gold:
-        _check_seen("--eval", gold, survey)
         _check_gold(survey, labels)
     return survey
 

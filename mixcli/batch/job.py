@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mixcli.batch.graded import Graded, Temperature, by_name, columns, graded, tempered
 from mixcli.batch.journal import key_of
 from mixcli.batch.record import Record
 from mixcli.client.completions import choice_of
@@ -22,22 +23,37 @@ TEXT = "text"  # the column that is asked about when none is named
 class BatchJob(Protocol):
     """Turns records into requests and answers into lines, which are JSON objects. `outcome` is what the journal keeps: it does not know of ids."""
 
-    def body(self, record: Record) -> ChatBody:
-        """Return the chat completion request of a record; MixcliError says why there is none."""
+    def bodies(self, record: Record) -> list[ChatBody]:
+        """Return the chat completion requests of a record, one for each question; MixcliError says why there are none."""
 
-    def outcome(self, answer: ChatCompletion) -> dict[str, object]:
-        """Return the part of a chat completion to keep; MixcliError if it does not have the requested format."""
+    def outcome(self, number: int, answer: ChatCompletion, /) -> dict[str, object]:
+        """Return the part of a chat completion to keep, of the question with this number; MixcliError if it does not have the requested format."""
 
-    def line(self, record: Record, key: str, outcome: Fields, /) -> dict[str, object]:
-        """Return the line of an answered record."""
+    def line(self, record: Record, key: str, outcomes: Sequence[Fields], /) -> dict[str, object]:
+        """Return the line of a record whose questions are answered."""
+
+    def graded(self, outcomes: Sequence[Fields], /) -> dict[str, Graded]:
+        """Return what was answered with its probabilities, by the names of questions and fields."""
 
     def failure(self, record: Record, key: str, error: Exception, /) -> dict[str, object]:
         """Return the line of a record that failed."""
 
 
 @dataclass(frozen=True)
+class RecordQuestion:
+    """One of several questions about a record: what its column is called, its prompt, and what its answer must look like."""
+
+    name: str
+    template: Template
+    form: OutputFormat
+
+
+@dataclass(frozen=True)
 class TemplateJob:
-    """One prompt for all: `template` is filled with a record's fields, `variables`, and as `text` the field `column`."""
+    """One prompt for all: `template` is filled with a record's fields, `variables`, and as `text` the field `column`.
+
+    With `questions` these are asked instead; their prompts begin alike. Probabilities are shown at their temperatures.
+    """
 
     template: Template
     system: str = ""
@@ -46,10 +62,12 @@ class TemplateJob:
     variables: Mapping[str, str] = field(default_factory=dict)
     column: str | None = None
     keep: tuple[str, ...] = ()
+    questions: tuple[RecordQuestion, ...] = ()
+    temperature: Temperature = by_name({})  # noqa: RUF009  # a function
 
     def check(self, columns: Sequence[str]) -> None:
         """Raise UsageError when records with these columns could not be asked about, or lack one that is kept."""
-        self.body(Record(0, dict.fromkeys(columns, "")))
+        self.bodies(Record(0, dict.fromkeys(columns, "")))
         if missing := next((name for name in self.keep if name not in columns), None):
             raise UsageError(
                 f"--keep: no column {missing!r}; columns are {', '.join(columns)}{nearest(missing, tuple(columns))}"
@@ -60,7 +78,7 @@ class TemplateJob:
         named = {*self.template.names, *self.keep, self.column}
         return len(columns) == 1 and columns[0] not in named and columns[0] != TEXT
 
-    def body(self, record: Record) -> ChatBody:
+    def bodies(self, record: Record) -> list[ChatBody]:
         if clash := self.variables.keys() & record.fields.keys():
             raise UsageError(f"-v {min(clash)}: the record has a field of that name; rename the variable")
         values = {**self.variables, **record.fields, **self._text(record)}
@@ -69,19 +87,46 @@ class TemplateJob:
             raise UsageError(
                 f"{{{{ text }}}} has no value: the field {meant!r} is null; add text to the record or remove the record"
             )
-        messages = turns(self.system, self.template.fill(values, record.nested))
-        return ChatBody(messages, self.sampling, self.form)
+        return [
+            ChatBody(
+                turns(self.system, one.template.fill(values, record.nested)), self._options(one), one.form
+            )
+            for one in self._asked
+        ]
 
-    def outcome(self, answer: ChatCompletion) -> dict[str, object]:
-        choice = choice_of(answer)
+    def outcome(self, number: int, answer: ChatCompletion, /) -> dict[str, object]:
+        choice, form = choice_of(answer), self._asked[number].form
         usage = answer.usage.to_json()
         return {
-            **self.form.read(choice.text, choice.finish_reason, choice.label_probs),
+            **form.read(choice.text, choice.finish_reason, choice.label_probs, choice.field_probs),
             "usage": {name: usage[name] for name in ("prompt_tokens", "completion_tokens") if name in usage},
         }
 
-    def line(self, record: Record, _key: str, outcome: Fields, /) -> dict[str, object]:
-        return {"id": record.id, **self._kept(record), **self.form.decided(outcome)}
+    def line(self, record: Record, _key: str, outcomes: Sequence[Fields], /) -> dict[str, object]:
+        decided = {
+            one.name: one.form.decided(tempered(outcome, one.name, self.temperature))
+            for one, outcome in zip(self._asked, outcomes, strict=True)
+        }
+        said = columns(decided) if self.questions else decided[""]
+        return {"id": record.id, **self._kept(record), **said}
+
+    def graded(self, outcomes: Sequence[Fields], /) -> dict[str, Graded]:
+        found: dict[str, Graded] = {}
+        for one, outcome in zip(self._asked, outcomes, strict=True):
+            found |= graded(tempered(outcome, one.name, self.temperature), one.name, one.form)
+        return found
+
+    @property
+    def _asked(self) -> tuple[RecordQuestion, ...]:
+        return self.questions or (RecordQuestion("", self.template, self.form),)
+
+    def _options(self, one: RecordQuestion) -> Fields:
+        """Return the sampling parameters; labels are chosen without."""
+        return (
+            self.sampling
+            if not (self.questions and one.form.labels)
+            else {name: value for name, value in self.sampling.items() if name == "deterministic"}
+        )
 
     def failure(self, record: Record, _key: str, error: Exception, /) -> dict[str, object]:
         told = {"message": str(error), "exit_code": getattr(error, "exit_code", 1)}
@@ -131,7 +176,7 @@ class RequestJob:
     sampling: Fields = field(default_factory=dict)
     model: str | None = None
 
-    def body(self, record: Record) -> ChatBody:
+    def bodies(self, record: Record) -> list[ChatBody]:
         said = {
             name: value
             for name, value in (record.request or {}).items()
@@ -141,13 +186,16 @@ class RequestJob:
             raise UsageError(
                 f"the request names the model {json.dumps(said['model'])[:80]}, but -m is {json.dumps(self.model)}; use one of them"
             )
-        return ChatBody(options=self.sampling, whole=said)
+        return [ChatBody(options=self.sampling, whole=said)]
 
-    def outcome(self, answer: ChatCompletion) -> dict[str, object]:
+    def outcome(self, _number: int, answer: ChatCompletion, /) -> dict[str, object]:
         return {"body": dict(answer.body)}
 
-    def line(self, record: Record, key: str, outcome: Fields, /) -> dict[str, object]:
-        return self._line(record, key, 200, outcome["body"], None)
+    def line(self, record: Record, key: str, outcomes: Sequence[Fields], /) -> dict[str, object]:
+        return self._line(record, key, 200, outcomes[0]["body"], None)
+
+    def graded(self, _outcomes: Sequence[Fields], /) -> dict[str, Graded]:
+        return {}
 
     def failure(self, record: Record, key: str, error: Exception, /) -> dict[str, object]:
         told = {"message": str(error), "code": str(getattr(error, "param", None) or type(error).__name__)}

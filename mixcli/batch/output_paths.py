@@ -10,6 +10,7 @@ from quantize.output_target import is_stream, output_target, refuse_foreign
 STDOUT = "results go to stdout without -o; remove -o or name a file"
 # how a line of results begins, and what it has in it: JobResult lines, and those of OpenAI's batches
 _RESULT = re.compile(rb'\{"id": .*?"(?:result|error|response)": ', re.DOTALL)
+_REVIEWED = re.compile(rb'\{"id": .*?, "doubt": [0-9.e-]+, "abstained": ', re.DOTALL)
 
 
 def check_targets(source: str, out: Path | None, journal: Path | None, others: tuple[Path, ...] = ()) -> None:
@@ -39,6 +40,16 @@ def check_targets(source: str, out: Path | None, journal: Path | None, others: t
         _check_part(part_of(out))
 
 
+def checked_review(path: Path, out: Path | None, journal: Path | None) -> Path:
+    """Return where the review list is written; raise UsageError or QuantizeError where it cannot be, or would replace something else."""
+    target = output_target(path, stdout="--review writes a file of its own; name one")
+    for option, other in (("-o", out), ("--journal", journal)):
+        if other is not None and _is_same(path, other):
+            raise UsageError(f"--review {path} is also the file of {option}; choose another file")
+    refuse_foreign(target, is_review, "holds no review list of mixcli batch")
+    return target
+
+
 def part_of(out: Path) -> Path:
     """Return the path of the unfinished output: beside the final file, with links resolved."""
     target = Path(os.path.realpath(out))
@@ -49,6 +60,11 @@ def is_results(beginning: bytes) -> bool:
     """Return whether a file begins with a line of results; a line that is longer than what was read may be one."""
     line, end, _ = beginning.partition(b"\n")
     return _RESULT.match(line) is not None or (not end and line.startswith(b'{"id": '))
+
+
+def is_review(beginning: bytes) -> bool:
+    """Return whether a file begins with a line of a review list."""
+    return _REVIEWED.match(beginning.partition(b"\n")[0]) is not None
 
 
 def _check_part(part: Path) -> None:

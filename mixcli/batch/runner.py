@@ -1,8 +1,10 @@
 """Run a batch: skip what the journal has, request the rest, and write all results in order."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
+from mixcli.batch.graded import Graded
 from mixcli.batch.job import Ask, BatchJob
 from mixcli.batch.journal import BatchJournal, key_of
 from mixcli.batch.record import Record
@@ -25,6 +27,7 @@ class BatchResult:
     line: Fields
     error: str | None = None
     known: bool = False
+    graded: Mapping[str, Graded] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -53,6 +56,7 @@ class Tally:
         return Tally(self.n_done + 1, self.n_failed + done.failed, self.n_known + done.known)
 
 
+Computed = list[tuple[str, Fields]]  # keys and outcomes that were not known before
 Look = Callable[[BatchResult, Tally], None]
 
 
@@ -71,16 +75,17 @@ def run(
     with the same error: then the cause is the address, the model or an option. Finished results are in the journal.
     """
     ahead = settings.window * AHEAD
-    pool: Pool[tuple[int, Record], tuple[BatchResult, str, Fields | None]] = Pool(
+    pool: Pool[tuple[int, Record], tuple[BatchResult, Computed]] = Pool(
         lambda task: _one(*task, job, ask, journal, settings.identity), settings.window, ahead
     )
     tally = Tally()
     waiting: dict[int, BatchResult] = {}
     next_index = 0
     alike: list[str] | None = [] if settings.max_errors is None else None
-    for done, key, outcome in pool.results(enumerate(records)):
-        if journal is not None and outcome is not None:
-            journal.append(key, done.index, outcome)
+    for done, computed in pool.results(enumerate(records)):
+        if journal is not None:
+            for key, outcome in computed:
+                journal.append(key, done.index, outcome)
         tally = tally.plus(done)
         look(done, tally)
         if settings.ordered:
@@ -115,20 +120,53 @@ def _alike(words: list[str], done: BatchResult) -> list[str] | None:
 
 def _one(
     index: int, record: Record, job: BatchJob, ask: Ask, journal: BatchJournal | None, identity: str
-) -> tuple[BatchResult, str, Fields | None]:
-    """Process one record; return it with its key, and the outcome if it was computed now."""
-    key = key_of(identity, {"line": index})
+) -> tuple[BatchResult, Computed]:
+    """Process one record; return it with the keys and outcomes that were computed now."""
+    keys = [key_of(identity, {"line": index})]
+    computed: Computed = []
     try:
         if record.fault:
             raise UsageError(record.fault)
-        body = job.body(record)
-        key = key_of(identity, body.to_json())
-        known = journal.take(key, index) if journal else None
-        if known is not None:
-            return BatchResult(index, record, job.line(record, key, known), known=True), key, None
-        outcome = job.outcome(ask(body, f"{key}-{index}"))
+        bodies = job.bodies(record)
+        keys = [key_of(identity, body.to_json()) for body in bodies]
+        found = [journal.take(key, index) if journal else None for key in keys]
+        missing = [number for number, known in enumerate(found) if known is None]
+
+        def answered(number: int) -> dict[str, object]:
+            return job.outcome(number, ask(bodies[number], f"{keys[number]}-{index}"))
+
+        errors = []
+        for number, outcome in zip(missing, _together(answered, missing), strict=True):
+            if isinstance(outcome, MixcliError):
+                errors.append(outcome)
+            else:
+                found[number] = outcome
+                computed.append((keys[number], outcome))
+        if errors:
+            raise errors[0]
+        outcomes = [one for one in found if one is not None]
+        line, grades = job.line(record, keys[0], outcomes), job.graded(outcomes)
     except FATAL:
         raise
     except MixcliError as error:
-        return BatchResult(index, record, job.failure(record, key, error), str(error)), key, None
-    return BatchResult(index, record, job.line(record, key, outcome)), key, outcome
+        return BatchResult(index, record, job.failure(record, keys[0], error), str(error)), computed
+    return BatchResult(index, record, line, known=not missing, graded=grades), computed
+
+
+def _together(
+    answered: Callable[[int], dict[str, object]], numbers: Sequence[int]
+) -> list[dict[str, object] | MixcliError]:
+    """Ask the questions of one record at the same time, so that the engine computes what they begin with once; in their order."""
+
+    def one(number: int) -> dict[str, object] | MixcliError:
+        try:
+            return answered(number)
+        except FATAL:
+            raise
+        except MixcliError as error:
+            return error
+
+    if len(numbers) < 2:
+        return [one(number) for number in numbers]
+    with ThreadPoolExecutor(len(numbers), thread_name_prefix="question") as threads:
+        return list(threads.map(one, numbers))

@@ -96,6 +96,7 @@ def calls_of(deltas: Iterable[Delta]) -> tuple[FunctionCall, ...]:
 def choice_of(completion: "ChatCompletion") -> "ChatChoice":
     """Read a whole answer; MixcliError if it is not a chat completion."""
     from mixcli.host.protocol.answers import ChatChoice
+    from mixcli.request.probability import Probability
 
     choices = completion.body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
@@ -103,7 +104,9 @@ def choice_of(completion: "ChatCompletion") -> "ChatChoice":
         raise MixcliError("the server's answer is not a chat completion")
     delta = delta_of(completion.body)
     text = Halves().join(delta.text, is_last=True)
-    return ChatChoice(text, delta.finish_reason or "stop", delta.label_probs)
+    told = object_of(first.get("field_probs")).items()
+    fields = {name: found for name, one in told if (found := Probability.of(one)) is not None}
+    return ChatChoice(text, delta.finish_reason or "stop", delta.label_probs, fields)
 
 
 def completion_of(deltas: Iterable[Delta]) -> "ChatCompletion":

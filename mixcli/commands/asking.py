@@ -23,16 +23,59 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def form_options(command: F) -> F:
     """Add what the answer must look like; the command gets one `form`."""
+    abstain = click.option(
+        "--abstain",
+        type=click.FloatRange(0, 1),
+        metavar="P",
+        help="With --choice: answer `abstain` if no label reaches this probability.",
+    )
+    return _forms(command, (abstain,))
+
+
+def many_forms_options(command: F) -> F:
+    """Add what the answers to many records must look like, with probabilities and thresholds of fields; the command gets one `form`."""
+
+    def read(_ctx: click.Context, _param: click.Parameter, said: tuple[str, ...]) -> dict[str, float]:
+        found = dict(map(_threshold, said))
+        if len(found) < len(said):
+            raise UsageError("--abstain is given twice for the same answers; pass one probability for each")
+        return found
+
     options = (
         click.option(
-            "--choice", metavar="A,B,C", help="Answer with one of these labels, chosen by probability."
+            "--confidence",
+            is_flag=True,
+            help="With --schema: return the probability of each field, exact where its values can be listed.",
         ),
         click.option(
             "--abstain",
-            type=click.FloatRange(0, 1),
-            metavar="P",
-            help="With --choice: answer `abstain` if no label reaches this probability.",
+            multiple=True,
+            metavar="P|NAME=P",
+            callback=read,
+            help="Answer null where no label reaches this probability; with --confidence also where a field that has a list of values, or the named field, does not. May be repeated for names.",
         ),
+    )
+    return _forms(command, options)
+
+
+def _threshold(said: str) -> tuple[str, float]:
+    """Return the name of a field, or nothing, and its least probability."""
+    name, _, number = said.rpartition("=")
+    try:
+        least = float(number)
+    except ValueError:
+        least = -1.0
+    if not 0 <= least <= 1:
+        raise UsageError(f"--abstain {said[:60]!r}: expected a probability from 0 to 1, or NAME=P")
+    return name.strip(), least
+
+
+def _forms(command: F, more: tuple[Callable[[F], F], ...]) -> F:
+    options: tuple[Callable[[F], F], ...] = (
+        click.option(
+            "--choice", metavar="A,B,C", help="Answer with one of these labels, chosen by probability."
+        ),
+        *more,
         click.option(
             "--schema",
             type=NAME_OR_PATH,
@@ -53,15 +96,21 @@ def form_options(command: F) -> F:
     @wraps(command)
     def collect(
         choice: str | None,
-        abstain: float | None,
+        abstain: float | dict[str, float] | None,
         schema: str | None,
         regex: str | None,
         grammar: str | None,
+        confidence: bool = False,
         **others: Any,
     ) -> Any:
         from mixcli.request.output_format import form_of
 
-        return command(form=form_of(choice, schema, regex, grammar, abstain), **others)
+        least, named = (abstain.get(""), abstain) if isinstance(abstain, dict) else (abstain, {})
+        form = form_of(choice, schema, regex, grammar, least)
+        by_field = {name: p for name, p in named.items() if name}
+        return command(
+            form=replace(form, abstain=least or 0.0, abstain_from=by_field, confidence=confidence), **others
+        )
 
     return with_options(cast(F, collect), options)
 

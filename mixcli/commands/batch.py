@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from mixcli.commands.asking import endpoint_options, form_options, local_backend, many_asker, variables_option
+from mixcli.commands.asking import (
+    endpoint_options,
+    local_backend,
+    many_asker,
+    many_forms_options,
+    variables_option,
+)
 from mixcli.commands.conflicts import CheckedCommand
+from mixcli.commands.judging import Judging, judging_options
 from mixcli.commands.options import (
     F,
     Sampling,
@@ -34,7 +41,8 @@ if TYPE_CHECKING:
     from mixcli.request.template import Template
 
 
-RESERVED = {"result", "error", "usage", "label_probs", "finish_reason"}  # fields of a result
+# fields of a result
+RESERVED = {"result", "error", "usage", "label_probs", "field_probs", "abstained", "finish_reason"}
 
 
 @dataclass(frozen=True)
@@ -123,14 +131,9 @@ def prompt_options(command: F) -> F:
     help="Format of INPUT; jsonl accepts any JSON. Default: from its name and first line.",
 )
 @click.option("--keep", multiple=True, metavar="NAME", help="Copy this field to the result; may be repeated.")
-@form_options
+@many_forms_options
 @sampling_options
-@click.option(
-    "--eval",
-    "gold",
-    metavar="NAME",
-    help="Compare the answers with the labels in this field: accuracy, macro-F1, confusion matrix, calibration.",
-)
+@judging_options
 @click.option("--unordered", is_flag=True, help="Write results in order of completion, not of the input.")
 @click.option(
     "--max-errors",
@@ -175,7 +178,7 @@ def command(
     keep: tuple[str, ...],
     form: "OutputFormat",
     sampling: Sampling,
-    gold: str | None,
+    judging: Judging,
     unordered: bool,
     max_errors: int | None,
     journal: Path | None,
@@ -194,31 +197,29 @@ def command(
     read or answered becomes an error record, and the exit code is 3.
     """
     from mixcli.batch.batch import BatchOptions, run_batch
-    from mixcli.batch.job import TemplateJob
+    from mixcli.batch.naming import columns_of
     from mixcli.batch.runner import BatchSettings
 
-    question = asking.spec()
-    asked = _fields(sampling, deterministic=deterministic)
-    job = TemplateJob(question, asking.system or "", form, asked, asking.variables, asking.column, keep)
+    job, identity = _job(asking, form, _fields(sampling, deterministic=deterministic), keep, judging)
     said = {
         **asking.said(),
+        **judging.said(),
         "--keep": bool(keep),
-        "--eval": gold is not None,
         form.option: bool(form.option),
         **{f"--{name.replace('_', '-')}": True for name in sampling.said()},
     }
-    if reserved := RESERVED & set(keep):
-        raise UsageError(f"--keep {min(reserved)}: this name is reserved for results; rename the field")
     order = BatchOptions(
         source,
         out,
         journal or _journal_of(out),
         format_,
-        gold,
+        columns_of(judging.golds, job.questions, form),
         BatchSettings("", window, not unordered, max_errors),
         tuple(name for name, is_said in said.items() if is_said),
         model if endpoint is not None else None,
-        (asking.template,) if asking.template is not None else (),
+        tuple(path for path in (asking.template, judging.calibration) if path is not None),
+        identity,
+        judging.review,
     )
     if cluster is None:
         report = run_batch(order, job, lambda: many_asker(endpoint, model, load_options, keep_alive))
@@ -226,6 +227,31 @@ def command(
         report = _over_ray(order, job, cluster, model, load_options, keep_alive)
     _print(report, out, as_json)
     _raise_if_failed(report.tally)
+
+
+def _job(
+    asking: RecordPrompt, form: "OutputFormat", asked: dict[str, Any], keep: tuple[str, ...], judging: Judging
+) -> "tuple[TemplateJob, str]":
+    """Return the job, and the model that its temperatures were fitted to, if any."""
+    from mixcli.batch.graded import by_name
+    from mixcli.batch.job import TemplateJob
+    from mixcli.batch.naming import questions_of_records
+
+    if reserved := RESERVED & set(keep):
+        raise UsageError(f"--keep {min(reserved)}: this name is reserved for results; rename the field")
+    question, fitted = asking.spec(), judging.fitted()
+    job = TemplateJob(
+        question,
+        asking.system or "",
+        form,
+        asked,
+        asking.variables,
+        asking.column,
+        keep,
+        questions_of_records(judging.asks, question, form),
+        by_name(fitted.temperatures),
+    )
+    return job, fitted.identity
 
 
 def _fields(sampling: Sampling, *, deterministic: bool) -> dict[str, Any]:

@@ -73,7 +73,12 @@ RULES = (
     Rule(("run",), ("--stream",), IGNORED, ("--json", "--abstain")),
     # labels are chosen by their probabilities; another server may sample them
     Rule(ASKING, SAMPLING, IGNORED, ("--choice",), unless=("--endpoint",)),
-    Rule(ANSWERING, ("--abstain",), NEEDED, ("--choice",)),
+    Rule(("run", "compare"), ("--abstain",), NEEDED, ("--choice",)),
+    Rule(("batch",), ("--abstain",), NEEDED, ("--choice", "--confidence", "--ask")),
+    Rule(("batch",), ("--confidence",), NEEDED, ("--schema", "--ask")),
+    Rule(("batch",), ("--ask",), CLASH, FORMS),  # each question has a form of its own
+    Rule(("batch",), ("--review",), NEEDED, ("--abstain",)),
+    Rule(("batch",), ("--calibration",), NEEDED, ("--choice", "--confidence", "--ask")),
     *(Rule(ANSWERING, (form,), CLASH, FORMS[number:]) for number, form in enumerate(FORMS[:-1], 1)),
     # without a temperature the most likely token is taken
     Rule(("run",), ("--top-k", "--top-p", "--min-p"), NEEDED, ("--temperature", "--persona")),
@@ -90,7 +95,8 @@ RULES = (
     Rule(("batch",), ("--deterministic",), CLASH, ("--ray", "--unordered")),
     Rule(("batch",), ("--ray",), CLASH, ("--endpoint",)),
     Rule(("batch", "compare"), ("--prompt",), CLASH, ("--template",)),
-    Rule(("batch", "compare"), ("--eval",), NEEDED, ("--choice", "--regex", "--grammar")),
+    Rule(("compare",), ("--eval",), NEEDED, ("--choice", "--regex", "--grammar")),
+    Rule(("batch",), ("--eval",), NEEDED, (*FORMS, "--ask")),
     # answers to records are compared instead of distributions on texts
     Rule(("compare",), (*FORMS, *OF_RECORDS), NEEDED, ("--records",)),
     Rule(("compare",), ("--text", "--ctx", "--chunks", "--svg"), IGNORED, ("--records",)),

@@ -7,20 +7,29 @@ from pathlib import Path
 
 from mixcli.errors import MixcliError, UsageError
 from mixcli.request.choice_labels import labels_of
+from mixcli.request.json_fields import any_index, without
+from mixcli.request.probability import Probability
 from mixcli.system.stdin import read_text, said
 
 ABSTAIN = "abstain"  # what is printed where no label is likely enough
+NONE: Mapping[str, Probability] = {}
 
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """The required form of an answer. At most one of the four is set; `abstain` is the least probability of a valid label."""
+    """The required form of an answer. At most one of the four is set.
+
+    `abstain` is the least probability of a valid label, or field with listed values; `abstain_from` has that of single fields, whatever they
+    are. With `confidence` an answer in JSON comes with the probabilities of its fields.
+    """
 
     labels: tuple[str, ...] = ()
     schema: Mapping[str, object] = field(default_factory=dict)
     regex: str = ""
     grammar: str = ""
     abstain: float = 0.0
+    abstain_from: Mapping[str, float] = field(default_factory=dict)
+    confidence: bool = False
 
     @property
     def option(self) -> str:
@@ -39,19 +48,31 @@ class OutputFormat:
             return {"structured_outputs": {"choice": list(self.labels)}}
         if self.schema:
             named = {"name": "answer", "schema": dict(self.schema), "strict": True}
-            return {"response_format": {"type": "json_schema", "json_schema": named}}
+            more = {"field_probs": True} if self.confidence else {}
+            return {"response_format": {"type": "json_schema", "json_schema": named}, **more}
         if self.regex:
             return {"structured_outputs": {"regex": self.regex}}
         if self.grammar:
             return {"structured_outputs": {"grammar": self.grammar}}
         return {}
 
-    def read(self, text: str, finish_reason: str, label_probs: Mapping[str, float]) -> dict[str, object]:
+    def read(
+        self,
+        text: str,
+        finish_reason: str,
+        label_probs: Mapping[str, float],
+        field_probs: Mapping[str, Probability] = NONE,
+    ) -> dict[str, object]:
         """Return the result fields of an answer; MixcliError when it has not the form, as a server that knows nothing of it may give."""
         if self.labels:
             return self._label(text.strip(), label_probs)
         if self.schema:
-            return {"result": _json(text, finish_reason), "finish_reason": finish_reason}
+            read = {"result": _json(text, finish_reason), "finish_reason": finish_reason}
+            if not self.confidence:
+                return read
+            if not field_probs:
+                raise MixcliError("the server returns no probabilities of fields; remove --confidence")
+            return {**read, "field_probs": {name: one.to_json() for name, one in field_probs.items()}}
         return {"result": text, "finish_reason": finish_reason}
 
     def _label(self, label: str, probs: Mapping[str, float]) -> dict[str, object]:
@@ -65,12 +86,34 @@ class OutputFormat:
         return self.decided({**read, "label_probs": dict(probs)} if probs else read)
 
     def decided(self, read: Mapping[str, object]) -> dict[str, object]:
-        """Return a result with --abstain applied as it is now: one that was kept may come from another threshold."""
+        """Return a result with --abstain applied as it is now: one that was kept may come from another threshold.
+
+        A label below it is null; so are fields below theirs, whose names are `abstained`.
+        """
+        if self.schema and self.confidence:
+            return self._decided_fields(read)
         probs = read.get("label_probs")
         if not self.labels or not isinstance(probs, dict) or not probs:
             return dict(read)
         label = read.get("result") if read.get("result") in probs else max(probs, key=probs.__getitem__)
         return {**read, "result": None if probs[label] < self.abstain else label}
+
+    def _decided_fields(self, read: Mapping[str, object]) -> dict[str, object]:
+        told = read.get("field_probs")
+        named = {
+            name: found
+            for name, one in (told.items() if isinstance(told, dict) else ())
+            if (found := Probability.of(one)) is not None
+        }
+        low = [name for name, one in named.items() if one.value < self.threshold(name, one)]
+        if not low:
+            return dict(read)
+        return {**read, "result": without(read.get("result"), frozenset(low)), "abstained": low}
+
+    def threshold(self, name: str, found: Probability) -> float:
+        """Return the least probability of a field."""
+        by_name = self.abstain_from.get(name, self.abstain_from.get(any_index(name)))
+        return by_name if by_name is not None else self.abstain if found.is_exact else 0.0
 
 
 def _json(text: str, finish_reason: str) -> object:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mixcli.host.protocol.messages import Fields, TokenUsage, count_in, object_of
+from mixcli.request.probability import Probability
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,12 @@ class ChatCompletion:
 
 @dataclass(frozen=True)
 class ChatChoice:
-    """The text of a whole answer, why it ended, and the probabilities of the labels that it was chosen from."""
+    """The text of a whole answer, why it ended, and the probabilities of the labels that it was chosen from, or of its fields."""
 
     text: str
     finish_reason: str
     label_probs: Mapping[str, float] = field(default_factory=dict)
+    field_probs: Mapping[str, Probability] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import pytest
 
 from mixcli.batch.evaluation import Evaluation
+from mixcli.batch.graded import Graded
+from mixcli.request.probability import Probability
 
 
 def evaluated() -> Evaluation:
@@ -16,7 +18,7 @@ def evaluated() -> Evaluation:
         ("news", "ham", 0.95),
     ]:
         others = {label: (1 - share) / 2 for label in ("spam", "ham", "news") if label != answer}
-        evaluation.add(gold, {"result": answer, "label_probs": {answer: share, **others}})
+        evaluation.add(gold, Graded(answer, Probability(share, {answer: share, **others})))
     return evaluation
 
 
@@ -45,11 +47,11 @@ def test_calibration() -> None:
 
 def test_what_was_abstained_from_is_wrong_and_what_failed_is_left_out() -> None:
     evaluation = Evaluation()
-    evaluation.add("a", {"result": None, "label_probs": {"a": 0.5, "b": 0.5}})
-    evaluation.add("a", {"result": "a"})
-    evaluation.add("a", {"error": {"message": "no"}})
-    evaluation.add(None, {"result": "a"})
-    evaluation.add("", {"result": "a"})
+    evaluation.add("a", Graded("a", Probability(0.5, {"a": 0.5, "b": 0.5}), threshold=0.6))
+    evaluation.add("a", Graded("a"))
+    evaluation.add("a", None)
+    evaluation.add(None, Graded("a"))
+    evaluation.add("", Graded("a"))
     assert (evaluation.n, evaluation.n_without, evaluation.accuracy) == (2, 3, 0.5)
     assert evaluation.to_json()["n_abstained"] == 1
     assert evaluation.labels == ["a"]

@@ -1,0 +1,59 @@
+"""The review list: records with an answer that is not certain enough, the most doubtful first."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mixcli.batch.graded import Graded
+from mixcli.batch.output import json_line
+from mixcli.batch.record import Record
+
+
+class Review:
+    """Collects doubtful records in a file without a name, and writes them in order when all are there.
+
+    In memory are two numbers a record: its doubt, 1 less the least probability of what was abstained from, and where its line is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines = tempfile.TemporaryFile()  # noqa: SIM115
+        self._found: list[tuple[float, int, int]] = []  # doubt, the record's place, the offset of its line
+
+    @property
+    def n(self) -> int:
+        return len(self._found)
+
+    def add(self, place: int, record: Record, graded: Mapping[str, Graded]) -> None:
+        """Take a record where something was abstained from."""
+        low = {name: one for name, one in graded.items() if one.is_abstained}
+        if not low:
+            return
+        doubt = 1 - min(one.probability.value for one in low.values() if one.probability is not None)
+        line = json_line(
+            {
+                "id": record.id,
+                "doubt": doubt,
+                "abstained": {name: _told(one) for name, one in low.items()},
+                "record": {**record.fields, **record.nested},
+            }
+        )
+        self._found.append((doubt, place, self._lines.seek(0, os.SEEK_END)))
+        self._lines.write(line.encode())
+
+    def close(self) -> None:
+        """Write the list beside its place, and let it take that by a rename."""
+        part = self.path.with_name(self.path.name + ".part")
+        with self._lines, part.open("wb") as out:
+            for _, _, offset in sorted(self._found, key=lambda one: (-one[0], one[1])):
+                self._lines.seek(offset)
+                out.write(self._lines.readline())
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(self.path)
+
+
+def _told(one: Graded) -> dict[str, object]:
+    found = one.probability
+    return {"value": one.value, **(found.to_json() if found is not None else {}), "threshold": one.threshold}
