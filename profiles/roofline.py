@@ -38,12 +38,14 @@ def prefill_roof(
     n_tokens: int,
     depth: int = 0,
 ) -> float | None:
-    """Return the bound of a prompt of `n_tokens` after `depth` others, in tok/s; None where the host's TFLOP/s are not measured.
+    """Return the bound of a prompt of `n_tokens` after `depth` others, in tok/s; None where the TFLOP/s of a device are not known.
 
-    The host has the best rate that its products were measured with, a GPU the peak rate of its card.
+    The host has the best rate that its products were measured with, a GPU the peak rate of its card; those of a worker are not known.
     """
-    host = best_products(machine, shape)
-    if host is None and layout.host in _used(layout):
+    host, used = best_products(machine, shape), devices_of(layout)
+    if any(gpu.kind == "rpc" for i, gpu in enumerate(machine.gpus) if i in used):
+        return None
+    if host is None and layout.host in used:
         return None
     fixed, matrix = operations(shape)
     cache = (depth + n_tokens / 2) * attention_operations(shape)
@@ -89,5 +91,6 @@ def _reading(
     return Rates(tuple(devices), 0.0, 0.0).seconds(shape, layout)
 
 
-def _used(layout: Layout) -> set[int]:
+def devices_of(layout: Layout) -> set[int]:
+    """Return the numbers of the devices that have some of a layout's weights."""
     return {layout.output, *layout.attention, *(at for experts in layout.experts for at in experts)}

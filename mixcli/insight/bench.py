@@ -20,7 +20,7 @@ from profiles.layout import Layout, layout_of
 from profiles.ledger import accounts
 from profiles.machine import Machine
 from profiles.placement import SEQUENCES
-from profiles.roofline import decode_roof, prefill_roof
+from profiles.roofline import decode_roof, devices_of, prefill_roof
 from profiles.shape import ModelShape
 
 HOST = "host"
@@ -96,7 +96,9 @@ class Bench:
 
     def measure(self, bar: Bar) -> None:
         """Measure all tests in a child process; raises what ends it, and `run` keeps what came before."""
-        gpus = tuple(self._machine.gpus[i].name for i in sorted(_used(self._layout) - {self._layout.host}))
+        gpus = tuple(
+            self._machine.gpus[i].name for i in sorted(devices_of(self._layout) - {self._layout.host})
+        )
         order = BenchOrder(
             self._stored.path.absolute(), self._plan, self._tests, self._request.n_repeats, gpus
         )
@@ -127,7 +129,7 @@ class Bench:
     def _roof(self, test: BenchTest) -> float | None:
         """Return the bound of a test; None where a device that the plan uses was not measured."""
         names = [*(gpu.name for gpu in self._machine.gpus), HOST]
-        used = _used(self._layout)
+        used = devices_of(self._layout)
         if any(names[i] not in self.run.bandwidths for i in used):
             return None
         rates = [self.run.bandwidths.get(name, 1.0) for name in names]
@@ -176,10 +178,6 @@ def planned(stored: StoredModel, load_options: LoadOptions, tests: Sequence[Benc
     if n_ctx == n_cells:
         return plan
     return replace(plan, placement=replace(plan.placement, n_ctx=n_cells), expected={}, smaller=None)
-
-
-def _used(layout: Layout) -> set[int]:
-    return {layout.output, *layout.attention, *(at for experts in layout.experts for at in experts)}
 
 
 def _described(machine: Machine) -> str:

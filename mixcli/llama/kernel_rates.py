@@ -68,6 +68,7 @@ def ggml_library() -> Any:
         ("ggml_backend_buft_alloc_buffer", pointer, (pointer, size)),
         ("ggml_backend_buffer_free", None, (pointer,)),
         ("ggml_backend_tensor_set", None, (pointer, pointer, size, size)),
+        ("ggml_backend_tensor_get", None, (pointer, pointer, size, size)),
         ("ggml_backend_graph_compute", number, (pointer,) * 2),
         ("ggml_backend_dev_supports_op", ctypes.c_bool, (pointer,) * 2),
         ("ggml_backend_dev_init", pointer, (pointer, ctypes.c_char_p)),

@@ -3,6 +3,8 @@
 import csv
 import json
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from profiles.placement import Placement
 from profiles.request import PlanRequest
 from tests.conftest import Runner
 from tests.support.family import write_small
+from tests.support.llama_workers import free_port, start_worker
 from tests.support.tiny_models import tiny_model
 
 PLACEMENT = Placement(n_ctx=256, n_batch=64, n_ubatch=32, n_threads=1, n_threads_batch=1, repack=False)
@@ -109,7 +112,26 @@ def test_a_device_reads_its_memory_at_some_rate() -> None:
     rate = device_bandwidth(cpu, sizes=(1 << 20,), seconds=0.01)
     assert rate is not None
     assert 0.01 < rate < 10_000
-    assert gpu_bandwidths(("no such device",)) == {}
+    assert gpu_bandwidths(["no such device"]) == {}
+
+
+def test_a_worker_is_waited_for() -> None:
+    """A worker answers before it has computed; then it would seem to read hundreds of times as fast."""
+    port = free_port()
+    worker = start_worker(port)
+    code = (
+        "import sys\nfrom mixcli.llama import rpc\nfrom mixcli.llama.device_bandwidth import gpu_bandwidths\n"
+        "(device,) = rpc.connect(sys.argv[1])\n"
+        "print(gpu_bandwidths([device.buffer_type], sizes=[1 << 25])[device.buffer_type])"
+    )
+    try:
+        command = [sys.executable, "-c", code, f"127.0.0.1:{port}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        worker.kill()
+        worker.wait()
+    assert done.returncode == 0, done.stderr
+    assert 0.01 < float(done.stdout) < 200
 
 
 @pytest.mark.parametrize(
