@@ -24,7 +24,10 @@ def main() -> NoReturn:
     _check_address_space()
     from mixcli.cli import main as run
 
-    run()
+    try:
+        run()
+    except KeyboardInterrupt:  # before or behind the command, where nothing else catches it
+        os._exit(EXIT_INTERRUPTED)
 
 
 def _check_address_space() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Generator, Iterable
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
+from mixcli.system.signals import Interrupted
+
 T = TypeVar("T")
 
 
@@ -31,7 +33,7 @@ class Interrupts:
             self._waiting = True
             try:
                 if self._caught:
-                    raise KeyboardInterrupt
+                    raise Interrupted
                 item = next(iterator)
             except StopIteration:
                 return
@@ -42,4 +44,4 @@ class Interrupts:
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._caught = True
         if self._waiting:
-            raise KeyboardInterrupt
+            raise Interrupted

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +14,7 @@ from mixcli.commands.quant_options import as_range, rule_options, show_types
 from mixcli.errors import IntegrityError
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, format_bytes
+from mixcli.system.signals import interrupt
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
@@ -85,7 +86,7 @@ def command(
     from mixcli.pull.pull_plan import PullPlan
     from mixcli.pull.quant_choice import favorite
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     target = target_of(load_options, rule)
     wanted = PullRequest(
         model or favorite(target)[0],
@@ -131,10 +132,6 @@ def _carried_out(job: "PullJob", repair: bool | None) -> "StoredModel":
     _agree(job, repair)
     with console.progress(f"pulling {job.summary.label}", unit="bytes") as bar:
         return job.carry_out(bar.update)
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _announce(summary: "PullPlan") -> None:

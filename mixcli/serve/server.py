@@ -21,6 +21,7 @@ from mixcli.serve.keys import check_key
 from mixcli.serve.limits import Limits
 from mixcli.serve.proxy import Proxy
 from mixcli.serve.upstream import Upstream
+from mixcli.system import signals
 
 DRAIN = 30  # seconds that running answers may take to end when the server is asked to stop
 
@@ -82,8 +83,7 @@ class PortServer:
         """Return when SIGTERM or Ctrl-C has ended the server: the first drains it for DRAIN seconds, the second ends the process."""
 
         def drain(_number: int, _frame: FrameType | None) -> None:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
+            signals.let_go()
             self._server.should_exit = True
 
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,6 +8,14 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 EXIT_SIGNAL = 128
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. It is a class of its own for the exit code.
+
+    CPython (pythonrun.c, run_eval_code_obj) notes each plain KeyboardInterrupt that leaves source text run by exec(), as dataclasses and
+    namedtuple do when a module is imported, and ends `python -m` with the signal in place of its exit code, even where it was caught.
+    """
+
+
 class Ended(SystemExit):
     """The command was told to end. It passes through `except Exception` and through event loops, and has its exit code with it."""
 
@@ -15,7 +23,7 @@ class Ended(SystemExit):
 def listen() -> None:
     """Let Ctrl-C raise KeyboardInterrupt, SIGTERM and SIGHUP raise Ended; what the parent has ignored (nohup, &) stays ignored."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
     for number in ENDING:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _end)
@@ -26,6 +34,11 @@ def let_go() -> None:
     for number in (signal.SIGINT, *ENDING):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
+
+
+def interrupt(_number: int, _frame: object) -> NoReturn:
+    """Handle a signal as Ctrl-C."""
+    raise Interrupted
 
 
 def _end(number: int, _frame: object) -> NoReturn:

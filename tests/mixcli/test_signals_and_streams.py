@@ -120,3 +120,29 @@ def test_data_that_is_not_text_is_named(home: Path, raw: bytes, words: str) -> N
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+IN_SOURCE = """
+import sys
+from mixcli.system import signals
+signals.listen()
+try:
+    exec("import os, signal; os.kill(os.getpid(), signal.SIGINT)\\nfor _ in range(10**6): pass")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_while_a_module_makes_its_classes_has_the_usual_code(home: Path, tmp_path: Path) -> None:
+    """Dataclasses and named tuples run source text; `python -m` takes an interrupt there for one that nothing has caught."""
+    (tmp_path / "interrupted.py").write_text(IN_SOURCE)
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, check=False, timeout=30, env=_environment(home), cwd=tmp_path)
+    assert done.returncode == 130
+
+
+def test_an_interrupt_behind_the_command_has_the_usual_code(home: Path) -> None:
+    code = "import sys, mixcli.cli\nfrom mixcli.__main__ import main\n"
+    code += "def interrupted():\n    raise KeyboardInterrupt\nmixcli.cli._settle = interrupted\nsys.argv = ['mixcli', '--help']\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30, env=_environment(home), capture_output=True)  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, b"")

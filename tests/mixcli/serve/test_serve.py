@@ -329,4 +329,4 @@ def test_the_second_signal_ends_at_once(served: Served) -> None:
         time.sleep(0.5)
         served.process.send_signal(signal.SIGTERM)
         served.process.communicate(timeout=5)
-        assert served.process.returncode == -signal.SIGTERM
+        assert served.process.returncode == 128 + signal.SIGTERM
