@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mixcli.chat.conversation import Conversation
 from mixcli.chat.interrupts import Interrupts
 from mixcli.chat.sessions import CUT, DONE, FAILED, STOPPED
+from mixcli.chat.view.calls import visible
 from mixcli.chat.view.render import View
 from mixcli.chat.view.stats import TurnStats
 from mixcli.client.completions import calls_of
@@ -65,7 +66,7 @@ def take_turn(
                 raise
             state, error = (CUT if progress.n_pieces else FAILED), caught
         calls = progress.calls() if state == DONE else ()
-        conversation.end(state, progress.token_ids if state == DONE else (), calls)
+        conversation.end(state, progress.token_ids if state == DONE and ours else (), calls)
         view.close()
     return Outcome(state, progress.stats(state), progress.n_dropped, error, calls)
 
@@ -99,7 +100,9 @@ class _Progress:
             self._view.status(_reading(delta.prompt_progress))
         if delta.calls:
             self._called.append(delta)
-            self._calling = next(((f"calling {one.name}",) for one in delta.calls if one.name), self._calling)
+            self._calling = next(
+                ((f"calling {visible(one.name):.80}",) for one in delta.calls if one.name), self._calling
+            )
         if delta.text or delta.reasoning or delta.calls:
             self._first, self._last = self._first or now, now
             self.n_pieces += 1

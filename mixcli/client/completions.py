@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mixcli.errors import MixcliError
@@ -13,6 +12,7 @@ from mixcli.host.protocol.messages import (
     PromptProgress,
     Timings,
     TokenUsage,
+    count_in,
     object_of,
 )
 from mixcli.request.prompt import FunctionCall
@@ -42,7 +42,7 @@ def delta_of(event: Fields) -> Delta:
         Timings.of(timings) if timings else None,
         tuple(ids) if isinstance(ids, list) and all(isinstance(token, int) for token in ids) else (),
         PromptProgress.of(progress) if progress else None,
-        dropped if isinstance(dropped, int) else 0,
+        count_in(dropped),
         {
             label: value
             for label, value in object_of(choice.get("label_probs")).items()
@@ -79,18 +79,23 @@ def _calls(said: Fields) -> tuple[CallDelta, ...]:
 
 def calls_of(deltas: Iterable[Delta]) -> tuple[FunctionCall, ...]:
     """Return the tool calls of an answer; a piece with the id of another call than its index had begins one of its own."""
-    found: list[FunctionCall] = []
+    found: list[list[CallDelta]] = []
+    ids: dict[int, str] = {}  # the index of a call -> its id
     places: dict[int, int] = {}  # the index of a call -> its place
     for piece in (one for delta in deltas for one in delta.calls):
-        place = places.get(piece.index)
-        if place is None or (piece.id and found[place].id not in ("", piece.id)):
-            place = places[piece.index] = len(found)
-            found.append(FunctionCall("", "", ""))
-        old = found[place]
-        found[place] = FunctionCall(
-            old.id or piece.id, old.name or piece.name, old.arguments + piece.arguments
+        if piece.index not in places or (piece.id and ids[piece.index] not in ("", piece.id)):
+            places[piece.index], ids[piece.index] = len(found), ""
+            found.append([])
+        ids[piece.index] = ids[piece.index] or piece.id
+        found[places[piece.index]].append(piece)
+    return tuple(
+        FunctionCall(
+            next((one.id for one in pieces if one.id), f"call_{place}"),
+            next((one.name for one in pieces if one.name), ""),
+            "".join(one.arguments for one in pieces),
         )
-    return tuple(replace(one, id=one.id or f"call_{place}") for place, one in enumerate(found))
+        for place, pieces in enumerate(found)
+    )
 
 
 def choice_of(completion: "ChatCompletion") -> "ChatChoice":

@@ -37,6 +37,7 @@ CHAT = "/v1/chat/completions"
 NONE: Mapping[str, str] = MappingProxyType({})
 TOO_MANY = 4  # pieces of an answer for every token that was allowed, and as many more: who sends more ignores max_tokens
 MORE = 64
+MAX_CALLS = 512  # of tools, in one answer; a host takes no more back either
 
 CONNECT = 2.0  # seconds for a connection to a host, and for its state
 POLL_INTERVAL = (
@@ -115,6 +116,7 @@ class ChatClient:
         events, halves = Events(watched()), Halves()
         is_finished = is_answer = False
         n_pieces = n_bytes = 0
+        called: set[tuple[int, str]] = set()
         for event in events:
             heard = time.monotonic()
             if found := error_in(event):
@@ -123,11 +125,14 @@ class ChatClient:
             is_finished = is_finished or delta.finish_reason is not None
             is_answer = is_answer or "choices" in event
             text = halves.join(delta.text, is_last=delta.finish_reason is not None)
-            called = sum(len(one.arguments) for one in delta.calls)
+            n_called = sum(len(one.arguments) for one in delta.calls)
+            called.update((one.index, one.id or one.name) for one in delta.calls)
+            if len(called) > 2 * MAX_CALLS:  # each call has one place, or one with and one without its name
+                raise MixcliError(f"the server's answer calls more than {MAX_CALLS} tools; truncated")
             if text and not n_pieces:
                 self._text_begins(response)
-            n_pieces = n_pieces + bool(text or delta.reasoning or called)
-            n_bytes += len(text) + len(delta.reasoning) + called
+            n_pieces = n_pieces + bool(text or delta.reasoning or n_called)
+            n_bytes += len(text) + len(delta.reasoning) + n_called
             if n_bytes > MAX_BODY or (max_tokens and n_pieces > TOO_MANY * max_tokens + MORE):
                 raise MixcliError(
                     f"the server sent {n_pieces:,} pieces of an answer where {max_tokens or 'no'} tokens were allowed; truncated"

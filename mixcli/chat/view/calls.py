@@ -16,9 +16,9 @@ def shown_call(call: "FunctionCall") -> str:
     try:
         arguments = json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):
-        return f"{call.name} {visible(call.arguments)}"
+        return visible(f"{call.name} {call.arguments}")
     if not isinstance(arguments, dict):
-        return f"{call.name} {visible(call.arguments)}"
+        return visible(f"{call.name} {call.arguments}")
     each = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
     return visible(f"{call.name}({', '.join(each)})")
 

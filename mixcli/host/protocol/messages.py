@@ -14,18 +14,26 @@ if TYPE_CHECKING:
 Fields = Mapping[str, object]  # of a JSON object, by name, where they are only handed on
 
 
+MAX_NUMBER = 1e15  # of tokens, milliseconds, tokens per second
+
+
 def object_of(value: object) -> Fields:
     """Return a JSON object, or an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def count_in(value: object) -> int:
-    """Return a whole number, or 0 for any other value."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    """Return a count, or 0 for any other value."""
+    return value if isinstance(value, int) and _is_number(value) else 0
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a value counts or measures something; another server may send any number, or NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_NUMBER
 
 
 class _Numbers:
-    """Reads and writes the numbers of a dataclass: None for what was left out, `extra` for what it does not know."""
+    """Reads and writes the numbers of a dataclass: None for what was left out, `extra` for what it does not know or cannot be."""
 
     @classmethod
     def of(cls, value: object) -> Self:
@@ -34,7 +42,7 @@ class _Numbers:
         extra: dict[str, object] = {}
         names = cls.__annotations__.keys() - {"extra"}
         for name, one in object_of(value).items():
-            good = name in names and isinstance(one, int | float) and not isinstance(one, bool)
+            good = name in names and _is_number(one)
             (known if good else extra)[name] = one
         return cls(**known, extra=extra)  # type: ignore[call-arg]
 

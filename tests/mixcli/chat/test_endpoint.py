@@ -182,6 +182,17 @@ def test_a_refused_message_is_told_and_the_chat_goes_on(mixcli: Runner) -> None:
         assert done.stdout == "Hello there.\n"
 
 
+def test_what_a_server_says_beside_the_text_breaks_no_chat(mixcli: Runner) -> None:
+    odd = [
+        *text("Hello."),
+        {"choices": [{"index": 0, "delta": {}, "token_ids": [-1, 10**12]}], "dropped_messages": -3},
+    ]
+    with serving(odd) as server:
+        done = mixcli("chat", "--endpoint", server.url, stdin="Hi\nAgain\n")
+        assert (done.returncode, done.stdout) == (0, "Hello.\nHello.\n"), done.stderr
+        assert len(server.requests[1]["messages"]) == 3
+
+
 def test_a_label_tells_model_and_server() -> None:
     assert split_label("a at b at https://x/v1") == ("a at b", "https://x/v1")
     assert split_label("mixtral at home") == ("mixtral at home", "")

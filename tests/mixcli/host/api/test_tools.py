@@ -252,6 +252,14 @@ def test_a_schema_that_contains_itself_is_followed_or_refused_with_its_tool(apps
         assert error["message"].startswith("tool bad: ") and said in error["message"]
 
 
+def test_a_required_argument_without_a_schema_may_be_anything(apps: dict[str, App]) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a", "b"]}
+    for strict in (False, True):
+        one = {"type": "function", "function": {"name": "f", "strict": strict, "parameters": schema}}
+        choice = choice_of(apps["v3"], tools=[one], tool_choice="required", max_tokens=30)
+        assert choice["message"]["tool_calls"][0]["function"]["name"] == "f"
+
+
 def test_arguments_that_would_be_too_complex_in_the_middle_are_noticed_before(apps: dict[str, App]) -> None:
     schema: dict[str, Any] = {"type": "object", "properties": {"v": {"type": "integer"}}}
     for i in range(6):
