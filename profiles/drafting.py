@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from profiles.acceptance import ACCEPTANCE, expected_tokens
 from profiles.ledger import Account
 from profiles.machine import Machine
 from profiles.planner import Plan, plan_if_it_fits
@@ -9,19 +10,7 @@ from profiles.request import PlanRequest
 from profiles.shape import ModelShape
 from profiles.speed import decode_rates
 
-# that a guess of a small model of the family is right: 0.65 to 0.75 for greedy answers (Leviathan et al., "Fast Inference from
-# Transformers via Speculative Decoding", 2023, table 2)
-ACCEPTANCE = 0.7
 LONGEST = 16  # of a draft that is considered
-
-
-def expected_tokens(acceptance: float, n_drafted: int) -> float:
-    """Return the tokens that a step brings with a draft of that length, the one that the model chooses itself included.
-
-    (1 - p^(n+1)) / (1 - p), for guesses that are each right with probability p (Leviathan et al., 2023, equation 1).
-    """
-    p = min(acceptance, 0.99)
-    return (1 - p ** (n_drafted + 1)) / (1 - p)
 
 
 @dataclass(frozen=True)
@@ -70,4 +59,4 @@ def without(machine: Machine, ledger: tuple[Account, ...]) -> Machine:
     )
 
 
-__all__ = ["ACCEPTANCE", "DraftPlan", "expected_tokens", "plan_draft", "without"]
+__all__ = ["DraftPlan", "plan_draft", "without"]

@@ -1,10 +1,10 @@
 """How long a draft should be: measured as an answer goes, so that the expected tokens per second are most.
 
 A drafted token costs time, in a mixture of experts and on a slow processor much of what a plain one costs. So what a step takes, what each
-draft adds, and how often a guess is right are measured, and give the tokens that drafts of each length should bring (profiles/drafting.py).
+draft adds, and how often a guess is right are measured, and give the tokens that drafts of each length should bring (profiles/acceptance.py).
 """
 
-from profiles.drafting import expected_tokens
+from profiles.acceptance import expected_tokens
 
 SHORTEST, LONGEST = 2, 24  # of a draft
 PAUSE, LONGEST_PAUSE = 16, 512  # plain steps after drafts stopped to pay

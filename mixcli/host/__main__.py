@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -92,12 +93,15 @@ def _bind(listener: socket.socket, path: Path) -> None:
 
 
 async def _serve(spec: HostSpec, listener: socket.socket, door: SocketGuard) -> None:
+    gc.disable()  # nothing of what is imported is ever garbage; to look for it takes a tenth of the time
     import uvicorn
 
     from mixcli.host.api.app import create_app
     from mixcli.host.state import HostState
     from mixcli.system.connection import PatientConnection
 
+    gc.freeze()
+    gc.enable()
     state = HostState(spec)
     watchdog = Watchdog(max(spec.order.placement.n_threads, spec.order.placement.n_threads_batch))
 

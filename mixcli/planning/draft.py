@@ -9,7 +9,8 @@ from mixcli.store.headers import header_of, shape_of
 from mixcli.store.preflight import check_gguf
 from mixcli.store.store import StoredModel, find
 from mixcli.store.vocabulary import smaller_alike, vocabulary_hash
-from profiles.drafting import ACCEPTANCE, plan_draft
+from profiles.acceptance import ACCEPTANCE
+from profiles.drafting import plan_draft
 from profiles.layout import layout_of
 from profiles.ledger import expectation
 from profiles.machine import Machine
