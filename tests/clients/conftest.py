@@ -1,5 +1,6 @@
-"""One served demo for all client packages, and the environments that they are installed in (`make clients`)."""
+"""One served demo for all client packages, the environments that they are installed in (`make clients`), and what those of Python did."""
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,14 @@ from tests.conftest import ROOT, link_demo
 
 KEY = "a-key-of-the-tests"
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
+DRIVEN = Path(__file__).with_name("driven")
+BLOCKS = dict(
+    re.findall(
+        r"^## (\S+)\n\n```python\n(.*?)^```",
+        (ROOT / "docs" / "clients.md").read_text("utf-8"),
+        flags=re.M | re.S,
+    )
+)
 NODE_MODULES = ROOT / "build" / "node" / "node_modules"
 
 needs_python_clients = pytest.mark.skipif(
@@ -75,3 +84,49 @@ def served(
     server.terminate()
     server.communicate(timeout=60)
     subprocess.run([*mixcli, "stop", "--all", "-q"], env=environment, check=False)
+
+
+@dataclass(frozen=True)
+class Driven:
+    """How the process of the Python packages ended, what it said, and what each block of docs/clients.md printed and failed with."""
+
+    code: int
+    said: str
+    ends: dict[str, tuple[str, str]]
+
+
+@pytest.fixture(scope="session")
+def driven(served: ServedDemo, tmp_path_factory: pytest.TempPathFactory) -> Driven:
+    """Run the files of driven/ and the blocks of the page in one process, which imports the packages once."""
+    folder = tmp_path_factory.mktemp("blocks")
+    blocks = {
+        name: block.replace("http://127.0.0.1:8080", served.url.removesuffix("/v1")).replace(
+            '"none"', repr(KEY)
+        )
+        for name, block in BLOCKS.items()
+    }
+    (folder / "blocks.json").write_text(json.dumps(blocks), "utf-8")
+    environment = {**served.environment, "MIXCLI_BLOCKS": str(folder)}
+    done = drive(environment, PYTHON, *sorted(DRIVEN.glob("*_*.py")))
+    ends = folder / "ends.json"
+    return Driven(
+        done.returncode,
+        done.stdout + done.stderr,
+        json.loads(ends.read_text("utf-8")) if ends.exists() else {},
+    )
+
+
+def drive(
+    environment: dict[str, str], python: str | Path, *args: str | Path
+) -> "subprocess.CompletedProcess[str]":
+    """Run the tests of files, without the settings and fixtures of this suite."""
+    options = ["-q", "-c", "/dev/null", "--rootdir", str(DRIVEN), "--confcutdir", str(DRIVEN)]
+    return subprocess.run(
+        [python, "-m", "pytest", *options, "-p", "no:cacheprovider", "--tb=short", *args],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )

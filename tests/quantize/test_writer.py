@@ -16,6 +16,7 @@ from tests.quantize.tiny import model_of, random_weights, write_gguf
 
 SHAPES: dict[str, dict[str, int]] = {
     "mixtral": {"n_ff": 256},
+    "mixtral, one layer": {"n_ff": 256, "n_layer": 1},
     "mixtral, widths of no K-block": {"n_embd": 288, "n_ff": 320},
     "mixtral, widths of no block": {"n_embd": 264, "n_ff": 300},
     "mixtral, one odd width, four layers": {"n_ff": 160, "n_layer": 4},
@@ -36,15 +37,19 @@ USUAL = [
     "IQ3_S",
 ]
 NEED_IMATRIX = {"IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "Q2_K_S"}
+SEARCHED = ("IQ1", "IQ2", "IQ3")  # a second of a core for a million weights
 WITH_IMATRIX = " with imatrix"
 CASES = [
     *(
         pytest.param(shape, name, marks=[pytest.mark.slow] * (shape != "mixtral" or name.startswith("IQ")))
         for shape in SHAPES
+        if shape != "mixtral, one layer"
         for name in (*USUAL, "Q4_K_M" + WITH_IMATRIX)
     ),
     *(
-        pytest.param("mixtral", name, marks=[pytest.mark.slow] * name.startswith(("IQ1", "IQ2", "IQ3")))
+        pytest.param("mixtral, one layer", name, marks=pytest.mark.slow)
+        if name.startswith(SEARCHED)
+        else ("mixtral", name)
         for name in FILE_TYPES
         if name not in USUAL
     ),

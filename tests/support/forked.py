@@ -51,10 +51,14 @@ PRELOADED = (
     "quantize.recipe",
 )
 CONVERSION = ("quantize.conversion", "quantize.sources.model_source")
+HOST = "--host"  # instead of a command: a host
+HOSTS = "tests.support.forked_hosts"
+ASKING = ("mixcli.chat.input", "mixcli.chat.view.markdown", "mixcli.client.process", HOSTS)
 MORE = {  # what some commands import besides; it would make every other fork slower
     "convert": CONVERSION,
     "quantize": CONVERSION,
-    "chat": ("mixcli.chat.input", "mixcli.chat.view.markdown", "mixcli.client.process"),
+    **dict.fromkeys((HOST, "batch", "chat", "run"), ASKING),
+    "pull": ("huggingface_hub.hf_api",),  # for what it imports; itself it is imported again, see _serve
 }
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,8 +115,9 @@ class Started:
         self._lines.close()
         self._connection.close()
 
-    def wait(self) -> int:
+    def wait(self, seconds: float | None = END) -> int:
         """Wait until it has ended and return its exit code; a negative one is a signal."""
+        self._connection.settimeout(seconds)
         return int(self._lines.readline())
 
 
@@ -233,6 +238,8 @@ def _serve(place: str, *more: str) -> None:
     for name in list(sys.modules):  # it reads its settings from the environment when it is imported
         if name.split(".")[0] == "huggingface_hub":
             del sys.modules[name]
+    if HOSTS in more:
+        sys.modules[HOSTS].install()
     gc.collect()
     gc.freeze()  # what is never looked at again is never copied
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests' own; our parent closes stdin
@@ -322,6 +329,8 @@ def _end(code: object) -> None:
 
 if __name__ == "__main__":
     _serve(*sys.argv[1:])
+    if sys.argv[1:2] == [HOST]:
+        sys.modules[HOSTS].serve(sys.argv[2])
     from mixcli.__main__ import main
 
     try:

@@ -10,6 +10,7 @@ from mixcli.client.process import Host, attach, hosts, start, start_lock, stop
 from mixcli.host.protocol.host_spec import HostName, LoadPlan
 from mixcli.system.hardware import physical_cores
 from profiles.placement import Placement
+from tests.support import forked_hosts
 
 N_THREADS = min(2, physical_cores())
 PLACEMENT = Placement(n_ctx=2048, n_threads=N_THREADS, n_threads_batch=N_THREADS)
@@ -23,7 +24,7 @@ def connect(
 ) -> Host:
     """Find the host of a name or start it, and wait until its model is loaded."""
     plan = placement if isinstance(placement, LoadPlan) else LoadPlan(placement)
-    with start_lock(name):
+    with start_lock(name), forked_hosts.starting():
         loading = attach(name, keep_alive) or start(name, plan, keep_alive)
     return loading.wait(report)
 

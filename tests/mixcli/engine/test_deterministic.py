@@ -72,7 +72,8 @@ def alone(smol: Model) -> dict[str, Answer]:
     return found
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 def test_all_at_once_in_any_order_after_another_and_beside_others(
     smol: Model, alone: dict[str, Answer], seed: int
 ) -> None:

@@ -1,0 +1,22 @@
+"""Fuzzers leave the processor to tests that need it, and take it while those wait."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import pytest
+
+NICE = 5  # a third of the weight of another test
+
+
+@pytest.fixture(scope="package", autouse=True)
+def polite() -> Iterator[None]:
+    """Lower the priority of this process where other workers test beside it, until the fuzzers are done (for good without the right to raise it)."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.nice(NICE)
+    yield
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, before)
