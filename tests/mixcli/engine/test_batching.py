@@ -1,13 +1,12 @@
 """Many requests at once on a real small model: the same answers as alone, labels by brute force, drafts that change nothing."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.engine.engine import Engine
@@ -17,17 +16,16 @@ from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.scheduler import MIN_SHARED
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.errors import Busy
-from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.messages import Message
+from tests.support.greedy import answered, assert_same_up_to_ties, logits_after, run, tokens_of
 from tests.support.models import PLACEMENT, ask, finish
 from tests.support.synthetic import resized, shape_named, write_model
 
 MakeEngine = Callable[..., Engine]
 GREEDY = SamplingParams(temperature=0, max_tokens=16)
-TIE = 1.0  # of a logit (their standard deviation is 4): two tokens so close may change places when others are computed beside them
 
 
 @pytest.fixture(scope="module")
@@ -37,40 +35,6 @@ def chat(smol: Model) -> ChatFormat:
 
 def question(chat: ChatFormat, text: str) -> tuple[int, ...]:
     return tuple(chat.encode([Message("user", text)]))
-
-
-def run(engine: Engine, requests: Sequence[Request]) -> dict[str, list[Output]]:
-    """Add all, step to the end; every output of every request."""
-    found: dict[str, list[Output]] = {request.id: [] for request in requests}
-    for request in requests:
-        engine.add(request)
-    while engine.has_work:
-        for output in engine.step():
-            found[output.id].append(output)
-    return found
-
-
-def tokens_of(outputs: Sequence[Output]) -> list[int]:
-    return [token for output in outputs for token in output.token_ids]
-
-
-def logits_after(model: Model, tokens: Sequence[int], n_last: int = 1) -> NDArray[np.float32]:
-    """The logits behind the last tokens of a text that is computed alone; shape (n_last, vocabulary)."""
-    batch = Batch(max(len(tokens), 32))
-    batch.extend(list(tokens), 0, 0, n_logits=n_last)
-    with Context(model, replace(PLACEMENT, n_batch=batch.capacity, n_ubatch=batch.capacity)) as context:
-        context.decode(batch)
-        return np.stack([context.logits(i) for i in range(len(tokens) - n_last, len(tokens))]).copy()
-
-
-def assert_same_up_to_ties(model: Model, prompt: Sequence[int], first: list[int], second: list[int]) -> None:
-    """Two greedy answers may part only where their two tokens are equally likely up to rounding."""
-    n = next((i for i, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), None)
-    if n is None:
-        assert first == second
-        return
-    (logits,) = logits_after(model, [*prompt, *first[:n]])
-    assert abs(float(logits[first[n]] - logits[second[n]])) < TIE
 
 
 @pytest.mark.slow
@@ -250,17 +214,15 @@ def test_a_text_on_disk_need_not_be_computed_by_the_next_process(
     assert path.stat().st_mode & 0o077 == 0
 
     second = engine()
-    tokens = [*prompt, *chat.encode_answer(text)]
-    second.add(Request("r", (*tokens, *chat.encode([Message("user", "Go on.")])), GREEDY))
-    _, resumed = finish(second)
+    longer = (*prompt, *chat.encode_answer(text), *chat.encode([Message("user", "Go on.")]))
+    warm, resumed = answered(second, longer, 16)
     assert resumed.usage is not None
     assert last.usage is not None
     assert resumed.usage.n_cached >= len(prompt)
     assert second.n_prompt_tokens_done < 40
 
-    cold = Engine(smol, Context(smol, PLACEMENT))
-    cold.add(Request("r", (*tokens, *chat.encode([Message("user", "Go on.")])), GREEDY))
-    assert finish(cold)[0] == _
+    cold, _ = answered(Engine(smol, Context(smol, PLACEMENT)), longer, 16)
+    assert_same_up_to_ties(smol, longer, cold, warm)
 
     raw = bytearray(path.read_bytes())
     raw[-100] ^= 1

@@ -22,11 +22,13 @@ from mixcli.llama.tiny_model import write_tiny_model
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.messages import Message
 from quantize.sources.gguf_header import read_header
+from tests.support.greedy import answered, assert_same_up_to_ties
 from tests.support.models import PLACEMENT, ask, finish
+from tests.support.traces import SMALL_CAPITAL
 
 MakeEngine = Callable[..., Engine]
 QUESTION = [
-    Message("system", "You are a helpful assistant."),
+    Message("system", "Answer in one sentence."),
     Message("user", "What is the capital of France?"),
 ]
 
@@ -38,7 +40,7 @@ def prompt(smol: Model) -> list[int]:
 
 def test_answers_and_ends_by_itself(make_engine: MakeEngine, prompt: list[int]) -> None:
     text, last = ask(make_engine(), prompt, temperature=0)
-    assert text == "The capital of France is Paris."
+    assert text == SMALL_CAPITAL.text
     assert last.finish_reason == "stop"
     assert last.usage is not None
     assert (last.usage.n_prompt, last.usage.n_cached, last.usage.n_generated) == (len(prompt), 0, 7)
@@ -55,7 +57,7 @@ def test_prefill_in_small_chunks_gives_the_same_answer(make_engine: MakeEngine, 
         assert outputs[0].progress.n_done == 8 * silent
     assert silent == (len(prompt) - 1) // 8
     text, _ = finish(engine)
-    assert outputs[0].text + text == "The capital of France is Paris."
+    assert outputs[0].text + text == SMALL_CAPITAL.text
 
 
 def test_the_next_turn_starts_where_the_last_one_ended(
@@ -64,13 +66,13 @@ def test_the_next_turn_starts_where_the_last_one_ended(
     engine, chat = make_engine(), ChatFormat.of(smol)
     text, _ = ask(engine, prompt, temperature=0)
     follow_up = chat.encode([*QUESTION, Message("assistant", text), Message("user", "And of Italy?")])
-    warm, last = ask(engine, follow_up, temperature=0)
+    warm, last = answered(engine, follow_up)
     assert last.usage is not None
     assert last.usage.n_cached == len(prompt) + 7
-    cold, last = ask(make_engine(), follow_up, temperature=0)
+    cold, last = answered(make_engine(), follow_up)
     assert last.usage is not None
     assert last.usage.n_cached == 0
-    assert warm == cold
+    assert_same_up_to_ties(smol, follow_up, cold, warm)
 
 
 def test_the_same_prompt_again_computes_one_token(make_engine: MakeEngine, prompt: list[int]) -> None:
@@ -172,11 +174,11 @@ def test_abort_while_waiting_running_and_unknown(make_engine: MakeEngine, prompt
     ]
     assert not engine.has_work
     text, _ = ask(engine, prompt, temperature=0)
-    assert text == "The capital of France is Paris."
+    assert text == SMALL_CAPITAL.text
 
 
 @pytest.mark.slow
-def test_interrupt_from_another_thread_stops_a_long_prefill(make_engine: MakeEngine) -> None:
+def test_interrupt_from_another_thread_stops_a_long_prefill(make_engine: MakeEngine, smol: Model) -> None:
     long = [7, 8, 9] * 300
     engine = make_engine(n_batch=1024, n_ubatch=128)
     engine.add(Request("long", tuple(long), SamplingParams(temperature=0)))
@@ -192,10 +194,11 @@ def test_interrupt_from_another_thread_stops_a_long_prefill(make_engine: MakeEng
     (last,) = engine.step()
     assert last.finish_reason == "abort"
     assert waited < 2
-    resumed, last = ask(engine, long, temperature=0, max_tokens=4)
+    resumed, last = answered(engine, long, 4)
     assert last.usage is not None
     assert last.usage.n_cached % 128 == 0  # whole micro-batches are kept, half of one is not
-    assert resumed == ask(make_engine(n_batch=1024, n_ubatch=128), long, temperature=0, max_tokens=4)[0]
+    fresh, _ = answered(make_engine(n_batch=1024, n_ubatch=128), long, 4)
+    assert_same_up_to_ties(smol, long, fresh, resumed)
 
 
 def test_an_interrupt_alone_loses_nothing(smol: Model, prompt: list[int]) -> None:
@@ -207,7 +210,7 @@ def test_an_interrupt_alone_loses_nothing(smol: Model, prompt: list[int]) -> Non
         context.interrupt()
         assert not any(output.text for output in engine.step())
         text += "".join(output.text for output in engine.step())
-    assert text == "The capital of France is Paris."
+    assert text == SMALL_CAPITAL.text
 
 
 def test_seed_decides_and_temperature_varies(make_engine: MakeEngine, smol: Model) -> None:

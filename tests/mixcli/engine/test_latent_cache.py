@@ -15,7 +15,8 @@ from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from profiles.placement import Placement
 from tests.support.family import write_small
-from tests.support.models import PLACEMENT, finish
+from tests.support.greedy import assert_same_up_to_ties, run, tokens_of
+from tests.support.models import PLACEMENT
 
 SMALL = replace(PLACEMENT, n_ctx=512, n_ubatch=64)
 PROMPT = tuple(5 + i * 7 % 300 for i in range(150))
@@ -30,12 +31,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         gc.collect()  # contexts first
 
 
-def answered(engine: Engine, prompt: tuple[int, ...], *, persist: bool = False) -> tuple[str, int]:
-    """Return the greedy text and how many tokens of the prompt were in the cache."""
-    engine.add(Request("r", prompt, GREEDY, persist=persist))
-    words, last = finish(engine)
-    assert last.usage is not None
-    return words, last.usage.n_cached
+def answered(engine: Engine, prompt: tuple[int, ...], *, persist: bool = False) -> tuple[list[int], int]:
+    """Return the greedy tokens and how many tokens of the prompt were in the cache."""
+    outputs = run(engine, [Request("r", prompt, GREEDY, persist=persist)])["r"]
+    assert outputs[-1].usage is not None
+    return tokens_of(outputs), outputs[-1].usage.n_cached
 
 
 @pytest.mark.parametrize("flash", [True, False])
@@ -44,11 +44,15 @@ def test_a_text_is_the_same_after_a_shared_beginning_and_from_disk(
 ) -> None:
     placement: Placement = replace(SMALL, flash_attn=flash)
     other = (*PROMPT[:120], *range(20, 50))
-    expected = answered(Engine(model, Context(model, placement)), other)
+    expected, _ = answered(Engine(model, Context(model, placement)), other)
     store = KvStore(tmp_path, "key", 1 << 24)
     first = Engine(model, Context(model, placement), store)
     answered(first, PROMPT, persist=True)  # the answer stays in the cache with its prompt
-    assert answered(first, other) == (expected[0], 120)
+    found, n_cached = answered(first, other)
+    assert n_cached == 120
+    assert_same_up_to_ties(model, other, expected, found)
     first.close()
     second = Engine(model, Context(model, placement), KvStore(tmp_path, "key", 1 << 24))
-    assert answered(second, other) == (expected[0], 120)
+    found, n_cached = answered(second, other)
+    assert n_cached == 120
+    assert_same_up_to_ties(model, other, expected, found)
