@@ -15,7 +15,7 @@ from xdist.remote import Producer
 from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.hardware import gpu_backends
-from tests.support import forked, schedule
+from tests.support import forked, quick, schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -53,6 +53,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files where several workers share the tests: a long one at the end would be waited for."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         schedule.longest_first(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Hold the tests of `make test-quick` to what it promises."""
+    if quick.is_quick_run(item.config):
+        with quick.held_to_a_second(item.nodeid):
+            return (yield)
+    return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
