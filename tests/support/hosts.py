@@ -1,7 +1,7 @@
 """A real host with the demo model in it: one for a test, or one for all tests of a file."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,12 @@ def connect(
     placement: Placement | LoadPlan,
     keep_alive: float,
     report: Callable[[float, float, str], None] = lambda *_: None,
+    *,
+    is_forked: bool = True,
 ) -> Host:
-    """Find the host of a name or start it, and wait until its model is loaded."""
+    """Find the host of a name or start it, and wait until its model is loaded; a forked one is killed when this process is."""
     plan = placement if isinstance(placement, LoadPlan) else LoadPlan(placement)
-    with start_lock(name), forked_hosts.starting():
+    with start_lock(name), forked_hosts.starting() if is_forked else nullcontext():
         loading = attach(name, keep_alive) or start(name, plan, keep_alive)
     return loading.wait(report)
 

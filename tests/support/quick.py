@@ -8,7 +8,9 @@ import pytest
 
 EXPRESSION = "not slow"  # the marker expression of `make test-quick`
 SECONDS = 1.0  # of a processor; a test that needs more is marked slow
-BUSY = 2.0  # so much longer the same work takes beside another thread of the core, in memory that others use too
+BUSY = (
+    2.0  # so much longer the same work takes beside another thread of the core, in memory that others use too
+)
 
 
 def is_quick_run(config: pytest.Config) -> bool:
@@ -23,4 +25,6 @@ def held_to_a_second(name: str) -> Iterator[None]:
     after = os.times()
     used = sum(after[:4]) - sum(before[:4])
     if used > SECONDS * BUSY:
-        pytest.fail(f"{name} took {used:.1f} s of a processor; mark it slow, or make it cheaper", pytrace=False)
+        pytest.fail(
+            f"{name} took {used:.1f} s of a processor; mark it slow, or make it cheaper", pytrace=False
+        )

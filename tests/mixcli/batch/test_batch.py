@@ -237,6 +237,7 @@ def test_a_full_device_is_exit_4(mixcli: Runner, with_demo: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_openais_batch_files_pass_through(mixcli: Runner, with_demo: Path, tmp_path: Path) -> None:
     def request(number: int, system: str, **more: Any) -> dict[str, Any]:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": "Hello there!"}]

@@ -109,6 +109,7 @@ def test_what_they_begin_with_is_computed_once(smol: Model, alone: dict[str, Ans
     assert engine.n_prompt_tokens_done < 0.8 * total, "whole pieces of the beginning are shared"
 
 
+@pytest.mark.slow
 def test_after_one_that_was_aborted(smol: Model, alone: dict[str, Answer]) -> None:
     engine = Engine(smol, Context(smol, PLACEMENT))
     first, second, *_ = requests(smol)

@@ -188,7 +188,7 @@ def test_a_load_whose_client_dies_is_given_up(name: HostName) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom mixcli.host.protocol.host_spec import HostName\n"
         "from profiles.placement import Placement\nfrom tests.support.hosts import connect\n"
-        "connect(HostName(Path(sys.argv[1]), 'demo', '{}'), Placement(n_ctx=2048), 0, lambda *a: print(a, flush=True))"
+        "connect(HostName(Path(sys.argv[1]), 'demo', '{}'), Placement(n_ctx=2048), 0, lambda *a: print(a, flush=True), is_forked=False)"
     )
     client = subprocess.Popen(
         [sys.executable, "-c", code, os.fspath(name.path)], stdout=subprocess.PIPE, text=True

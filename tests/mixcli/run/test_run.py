@@ -37,6 +37,7 @@ def start(*args: str, stdin: int | None = subprocess.DEVNULL) -> "subprocess.Pop
     )
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_the_answer_and_nothing_else(mixcli: Runner, with_demo: Path) -> None:
     done = mixcli("run", "-m", "demo", stdin=CAPITAL + "\n")
     assert done.returncode == 0, done.stderr
@@ -78,6 +79,7 @@ def test_a_reader_that_leaves_early_is_no_tragedy(warm: Runner) -> None:
     assert done.stdout[1:].strip() == "141"
 
 
+@pytest.mark.slow
 def test_ps_shows_it_and_stop_unloads_it(mixcli: Runner, with_demo: Path) -> None:
     for _ in range(3):
         assert mixcli("run", CAPITAL, "--max-tokens", "2").returncode == 0
@@ -92,12 +94,14 @@ def test_ps_shows_it_and_stop_unloads_it(mixcli: Runner, with_demo: Path) -> Non
     )
 
 
+@pytest.mark.slow
 def test_keep_alive_0_leaves_nothing_even_at_once(mixcli: Runner, with_demo: Path) -> None:
     for _ in range(3):
         assert mixcli("run", CAPITAL, "--keep-alive", "0", "--max-tokens", "2").returncode == 0
         assert mixcli("ps", "--json").stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_keep_alive_0_leaves_the_model_to_others(mixcli: Runner, with_demo: Path) -> None:
     assert mixcli("run", CAPITAL, "--max-tokens", "2").returncode == 0
     (loaded,) = json.loads(mixcli("ps", "--json").stdout)
@@ -110,6 +114,7 @@ def test_keep_alive_0_leaves_the_model_to_others(mixcli: Runner, with_demo: Path
     assert process_state.state(loaded["pid"]) != ""
 
 
+@pytest.mark.slow
 def test_a_host_killed_in_an_answer_is_exit_7_and_the_next_run_works(mixcli: Runner, with_demo: Path) -> None:
     assert mixcli("run", CAPITAL, "--max-tokens", "2").returncode == 0
     (loaded,) = json.loads(mixcli("ps", "--json").stdout)
@@ -124,6 +129,7 @@ def test_a_host_killed_in_an_answer_is_exit_7_and_the_next_run_works(mixcli: Run
     assert CAPITAL_TRACE.matches(mixcli("run", CAPITAL).stdout)
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_exit_130_within_a_second(mixcli: Runner, with_demo: Path) -> None:
     assert mixcli("run", CAPITAL, "--max-tokens", "2").returncode == 0
     asking = start("run", STORY, "--max-tokens", "2000")
@@ -209,6 +215,7 @@ def test_a_header_that_would_abort_llama_cpp_never_starts_a_host(
     assert hosts_started() == []
 
 
+@pytest.mark.slow
 def test_a_build_that_crashes_is_run_without_what_crashes_and_that_is_said_once(
     mixcli: Runner, with_demo: Path
 ) -> None:

@@ -274,6 +274,7 @@ def test_the_warm_way_imports_only_what_it_needs(mixcli: Runner, with_demo: Path
     assert done.stdout in ("a\n", "b\n")
 
 
+@pytest.mark.slow
 def test_fifty_calls_load_the_model_once(mixcli: Runner, with_demo: Path) -> None:
     for _ in range(50):
         done = mixcli("run", "--choice", "yes,no", "Is it?", "--ctx", "1024")

@@ -242,6 +242,7 @@ def test_with_a_key_it_is_reached_by_each_address_that_it_prints(mixcli: Runner,
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_load_that_is_interrupted_ends_the_server(mixcli: Runner, with_demo: Path) -> None:
     command = [sys.executable, "-m", "mixcli", "serve", "demo", "--ctx", "256", "--port", "0"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
