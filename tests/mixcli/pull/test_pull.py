@@ -13,7 +13,6 @@ from tests.conftest import Runner
 from tests.support import hub_server, small_gguf
 from tests.support.hub import in_python
 from tests.support.hub_server import StandIn
-from tests.support.traces import CAPITAL
 
 Q4, Q8 = small_gguf.gguf(3_000_000, seed=1), small_gguf.gguf(5_000_000, seed=2)
 FILES = {"tiny.Q4_K_M.gguf": Q4, "tiny.Q8_0.gguf": Q8, "README.md": b"# tiny", "config.json": b"{}"}
@@ -314,7 +313,7 @@ def test_a_model_in_parts_is_loaded_whole(
     done = pull("org/parts")
     assert done.returncode == 0, done.stderr
     answer = mixcli("run", "-m", "org/parts", "What is the capital of France?")
-    assert CAPITAL.matches(answer.stdout), answer.stderr
+    assert "Paris" in answer.stdout, answer.stderr
 
 
 @pytest.mark.parametrize(
