@@ -14,6 +14,7 @@ from profiles.rates import GB, TERA
 from profiles.shape import ModelShape
 from profiles.speed import DeviceRates, Rates, attention_operations, operations, touched
 
+MIN_OFFLOADED = 32  # tokens of a micro-batch from which llama.cpp copies the host's weights to a GPU that can compute with them (op_offload)
 Bandwidths = Sequence[float]  # GB/s of each device of a layout, the host last
 
 
@@ -41,8 +42,13 @@ def prefill_roof(
     """Return the bound of a prompt of `n_tokens` after `depth` others, in tok/s; None where the TFLOP/s of a device are not known.
 
     The host has the best rate that its products were measured with, a GPU the peak rate of its card; those of a worker are not known.
+    Where a GPU computes with the host's weights, they come over its link once for each micro-batch.
     """
-    host, used = best_products(machine, shape), devices_of(layout)
+    together = min(n_tokens, placement.n_ubatch)
+    streaming = next((gpu for gpu in machine.gpus if gpu.computes_host_weights), None)
+    if not placement.op_offload or together < MIN_OFFLOADED:
+        streaming = None
+    host, used = streaming.tflops if streaming else best_products(machine, shape), devices_of(layout)
     if any(gpu.kind == "rpc" for i, gpu in enumerate(machine.gpus) if i in used):
         return None
     if host is None and layout.host in used:
@@ -55,7 +61,8 @@ def prefill_roof(
     ]
     # the last layer's products with experts are those of the last token only
     computing = Rates(tuple(devices), 0.0, 0.0).seconds(shape, layout) * (1 - 1 / shape.n_layer)
-    together = min(n_tokens, placement.n_ubatch)
+    if streaming:
+        bandwidths = (*bandwidths[:-1], streaming.link)
     reading = _reading(shape, placement, layout, bandwidths, depth + n_tokens // 2, 1, together) / together
     return 1 / max(computing, reading)
 

@@ -3,17 +3,21 @@
 import csv
 import io
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import NAME_OR_PATH, common, json_option, planning_options
+from mixcli.commands.options import NAME_OR_PATH, common, forecast_option, json_option, planning_options
 from mixcli.system.console import console
+from mixcli.system.formatting import about_time
 
 if TYPE_CHECKING:
-    from mixcli.insight.bench_record import BenchResult, BenchRun
+    from collections.abc import Sequence
+
+    from mixcli.insight.bench_record import BenchResult, BenchRun, BenchTest
     from mixcli.planning.load_options import LoadOptions
 
 MAX_TOKENS, MAX_BATCH, MAX_REPEATS, MAX_NUMBERS = 1 << 20, 256, 1000, 32
@@ -109,6 +113,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @planning_options
+@forecast_option
 @json_option
 @common
 def command(
@@ -121,6 +126,7 @@ def command(
     against: str | None,
     as_csv: bool,
     load_options: "LoadOptions",
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Measure prefill and decode of MODEL, with the plan that `mixcli run` would use.
@@ -133,7 +139,10 @@ def command(
     from mixcli.planning.launch import installed
 
     request = BenchRequest(prompts, tokens, depths, batches, n_repeats)
-    request.tests()  # refuses what cannot be measured
+    tests = request.tests()  # refuses what cannot be measured
+    if dry_run:
+        _forecast(model, load_options, tests, n_repeats, as_json=as_json)
+        return
     stored = installed(model, load_options)
     before = None if against is None else earlier(against, stored.label)
     bench = Bench(stored, request, load_options)
@@ -143,6 +152,36 @@ def command(
     finally:
         if bench.run.results:  # also after Ctrl-C
             _finish(bench.run, before, as_json=as_json, as_csv=as_csv)
+
+
+def _forecast(
+    model: str | None,
+    load_options: "LoadOptions",
+    tests: "Sequence[BenchTest]",
+    n_repeats: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Print about how fast a model would be, and how long the tests would take."""
+    from mixcli.insight.bench_forecast import forecast
+
+    found = forecast(model, load_options, tests, n_repeats)
+    rows = [
+        (
+            one.model,
+            one.test.words,
+            f"{one.rate:,.1f}",
+            "" if one.roof is None else f"{one.roof:,.1f}",
+            about_time(one.seconds),
+        )
+        for one in found
+    ]
+    console.result(
+        [asdict(one) for one in found], ("MODEL", "TEST", "TOK/S", "ROOF", "TIME"), rows, as_json=as_json
+    )
+    console.note(
+        f"{about_time(sum(one.seconds for one in found))} after loading; rates and roofs are estimated, not measured"
+    )
 
 
 def _finish(run: "BenchRun", before: "BenchRun | None", *, as_json: bool, as_csv: bool) -> None:

@@ -119,6 +119,7 @@ RULES = (
     Rule(("tune",), ("--seconds", "--target-tps"), IGNORED, ("--show",)),
     Rule(("experts",), ("--layer", "--svg"), IGNORED, ("--dry-run",)),
     Rule(("bench",), ("--csv",), CLASH, ("--json", "--against")),
+    Rule(("bench",), ("--csv", "--against"), IGNORED, ("--dry-run",)),
     Rule(("experts",), ("--layer",), IGNORED, ("--json",)),
     Rule(("convert",), ("--seed",), NEEDED, ("--upcycle-experts",)),
     Rule(("default",), ("MODEL",), CLASH, ("--clear",)),

@@ -75,3 +75,12 @@ def test_prefill_is_bound_by_products_that_were_measured() -> None:
     on_gpu = Layout(1, (0, 0), ((0, 0, 0),) * 2, 0)
     found = prefill_roof(SHAPE, gpu, PLACEMENT, on_gpu, [1000.0, 1.0], 512)
     assert found == pytest.approx(100e12 / operations, rel=0.01), "the host computes nothing"
+
+
+def test_weights_of_the_host_come_over_the_link_once_a_micro_batch() -> None:
+    machine = Machine(1 << 40, 8, gpus=(Gpu("CUDA0", 1 << 40, tflops=1e6, link=10.0),))
+    layout = Layout(1, (0, 0), ((1, 1, 1),) * 2, 0)
+    found = prefill_roof(SHAPE, machine, PLACEMENT, layout, [1e6, 50.0], 512)
+    assert found == pytest.approx(512 * 10e9 / (2 * 3 * 80e6), rel=0.01)
+    few = prefill_roof(SHAPE, machine, PLACEMENT, layout, [1e6, 50.0], 16)
+    assert few is None, "the host computes a few tokens, and its products were not measured"

@@ -107,6 +107,31 @@ def test_a_run_is_kept_and_the_next_is_compared_with_it(mixcli: Runner, home: Pa
     assert all(one["low"] < one["value"] < one["high"] for one in data["against"]["ratios"])
 
 
+def test_a_dry_run_forecasts_a_model_and_a_machine_that_are_not_there(mixcli: Runner) -> None:
+    arguments = (
+        "mixtral:Q4_K_M",
+        "--profile",
+        "rtx-4090",
+        "--dry-run",
+        "-d",
+        "0,4096",
+        "-b",
+        "1,8",
+        "--json",
+    )
+    done = mixcli("bench", *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    rates = {(one["test"]["kind"], one["test"]["depth"], one["test"]["n_batch"]): one for one in rows}
+    assert len(rates) == 6
+    one, eight, deep = (rates["decode", *key] for key in ((0, 1), (0, 8), (4096, 1)))
+    assert deep["rate"] < one["rate"] < one["roof"] < eight["roof"]
+    assert one["rate"] < eight["rate"]
+    assert all(one["rate"] <= one["roof"] for one in rows)
+    assert one["seconds"] == pytest.approx(5 * 128 / one["rate"])
+    assert deep["seconds"] > 5 * 128 / deep["rate"], "the tokens before are read first"
+
+
 def test_a_device_reads_its_memory_at_some_rate() -> None:
     (cpu,) = device_pointers("cpu")
     rate = device_bandwidth(cpu, sizes=(1 << 20,), seconds=0.01)
