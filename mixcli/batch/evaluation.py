@@ -131,13 +131,14 @@ class Evaluation:
                 f"{one.n:,}",
                 f"{one.confidence / one.n:.3f}",
                 f"{one.n_right / one.n:.3f}",
-                _drawn(one.confidence / one.n, one.n_right / one.n),
             ]
             for index, one in enumerate(self.bins)
             if one.n
         ]
         if shown:
-            lines += ["", *_columns([["probability from", "records", "mean", "right", ""], *shown])]
+            head, *rows_of_bins = _columns([["probability from", "records", "mean", "right"], *shown])
+            bars = [_drawn(one.confidence / one.n, one.n_right / one.n) for one in self.bins if one.n]
+            lines += ["", head, *(f"{row}  {bar}" for row, bar in zip(rows_of_bins, bars, strict=True))]
         return "\n".join(lines)
 
     def _golds(self) -> list[str]:
@@ -148,7 +149,7 @@ class Evaluation:
 
 
 def _drawn(mean: float, right: float) -> str:
-    """Draw the share that is right as a bar, with a mark where the mean probability lies: a calibrated model's bars end there."""
+    """Draw the share that is right as a bar, and a line where the mean probability lies: there the bar of a calibrated model ends."""
     bar = ["█" if i < round(right * WIDTH) else " " for i in range(WIDTH + 1)]
     bar[round(mean * WIDTH)] = "│"
     return "".join(bar).rstrip()

@@ -34,6 +34,14 @@ def questions_of_records(
             confidence=form.confidence and bool(one.form.schema),
         )
         found.append(RecordQuestion(one.name, template, shape))
+    if found and form.confidence and not any(one.form.schema for one in found):
+        raise UsageError(
+            "--confidence has no effect: no question of --ask has fields; end one with {name, age int}, or remove it"
+        )
+    if found and form.abstain and not any(one.form.labels or one.form.confidence for one in found):
+        raise UsageError(
+            "--abstain has no effect: no question of --ask has labels; end one with (a|b), or add --confidence for fields"
+        )
     named = [(one.name, one.form) for one in found] or [("", form)]
     for name in form.abstain_from:
         _check("--abstain", name, named)

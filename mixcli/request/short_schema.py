@@ -4,7 +4,7 @@
     field    name? type : description  all but the name may be left out; "?" says that the field may be missing
              name: type : description  the same, as Python and TypeScript write it
     type     string (also str, and when nothing is said) · int · float · bool · date · datetime
-             [type] a list, also type[] and list[type] · (a|b|c) one of these texts · {fields} an object
+             [type] a list, also type[] and list[type] · (a|b|c) one of these texts · 1..5 a whole number · {fields} an object
 
 After "name:" stands a type or a description. What could be either ("born: date of birth", "age: integr") is refused.
 
@@ -51,7 +51,10 @@ _NAME = re.compile(r"\w[\w.-]*")
 _BLANK = re.compile(r"[ \t\r]*")
 _BREAK = re.compile(r"[\s,]*[,\n][\s,]*")
 _DESCRIPTION = re.compile(r"[^,\n{}\[\]]*")
-_OPENS_TYPE = re.compile(r"[\[{]|\([^()\n]*\||\w+\[")  # a list, an object, choices, list[...]
+_RANGE = re.compile(r"(-?\d{1,15})\.\.(-?\d{1,15})(?![\w.])")
+_OPENS_TYPE = re.compile(
+    rf"[\[{{]|\([^()\n]*\||\w+\[|{_RANGE.pattern}"
+)  # a list, an object, choices, list[...], a range
 _LABEL = re.compile(r"[^|()\n]+")
 
 
@@ -202,6 +205,13 @@ class _Reader:
             schema = self.fields(depth + 1)
             self._close("}")
             return schema
+        if found := _RANGE.match(self._text, self._at):
+            self._at = found.end()
+            return _whole_numbers(int(found[1]), int(found[2]))
+        return self._word(depth)
+
+    def _word(self, depth: int) -> Schema:
+        """Read a type that is a word, and the [] behind it; a text where there is none."""
         if not _NAME.match(self._text, self._at):
             return dict(TYPES["string"])
         word = self._take(_NAME, "a type").lower()
@@ -251,6 +261,12 @@ class _Reader:
             return ""
         self._at = match.end()
         return match.group()
+
+
+def _whole_numbers(low: int, high: int) -> Schema:
+    if low > high:
+        raise UsageError(f"the schema's range {low}..{high} is empty; write the smaller number first")
+    return {"type": "integer", "minimum": low, "maximum": high}
 
 
 def _unknown(word: str) -> str:

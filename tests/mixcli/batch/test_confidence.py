@@ -155,6 +155,8 @@ def test_a_server_that_returns_no_probabilities_is_told_apart() -> None:
         (["--schema", SCHEMA, "--confidence", "--abstain", "0.5", "--abstain", "0.6"], "given twice"),
         (["--schema", SCHEMA, "--eval", "mood=gold"], "--eval mood: no question or field"),
         (["--schema", SCHEMA, "--eval", "team=nowhere"], "--eval: no column 'nowhere'"),
+        (["--ask", "a=Why?", "--confidence"], "no question of --ask has fields"),
+        (["--ask", "a=Why? {b}", "--abstain", "0.5"], "no question of --ask has labels"),
         (["--ask", "a=Why?", "--abstain", "b=0.5"], "--abstain b: no question or field"),
         (["--choice", "a,b", "--eval", "gold", "--eval", "hot"], "--eval is given twice"),
         (["--choice", "a,b", "--abstain", "0.5", "--review", "mails.csv"], "holds no review list"),

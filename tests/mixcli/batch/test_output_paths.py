@@ -191,7 +191,7 @@ def test_a_full_disk_in_the_middle_resumes(mixcli: Runner, url: str, folder: Pat
         " sys.argv = ['mixcli', *sys.argv[1:]]; from mixcli.cli import main; main()"
     )
     full = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     assert full.returncode in (1, 4)
     assert "Traceback" not in full.stderr

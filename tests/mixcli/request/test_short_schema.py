@@ -34,6 +34,18 @@ def test_the_example_of_the_help() -> None:
     }
 
 
+def test_a_range_is_a_whole_number() -> None:
+    stars = {"type": "integer", "minimum": 1, "maximum": 5}
+    assert properties("stars 1..5") == properties("stars: 1..5") == {"stars": stars}
+    assert properties("stars [-2..0]?, b")["stars"] == {
+        "type": "array",
+        "items": {"type": "integer", "minimum": -2, "maximum": 0},
+    }
+    assert properties("stars 1..5: how good it is")["stars"] == {**stars, "description": "how good it is"}
+    with pytest.raises(UsageError, match=r"range 5\.\.1 is empty"):
+        schema_of("stars 5..1")
+
+
 @pytest.mark.parametrize("word", TYPES)
 def test_every_type_has_its_word(word: str) -> None:
     assert properties(f"x {word}") == properties(f"x {word.upper()}") == {"x": TYPES[word]}
