@@ -13,7 +13,6 @@ from mixcli.engine.engine import Engine
 from mixcli.engine.kv_store import KvStore
 from mixcli.engine.logprobs import log_softmax
 from mixcli.engine.sampling import SamplingParams
-from mixcli.engine.scheduler import MIN_SHARED
 from mixcli.engine.sequence import Label, Output, Request
 from mixcli.errors import Busy
 from mixcli.llama.context import Context
@@ -312,24 +311,27 @@ def test_a_thousand_requests_are_all_accounted_for(tmp_path: Path) -> None:
                 assert np.allclose(alone.label_probs, ended[name].label_probs, atol=1e-3)
 
 
-@pytest.mark.parametrize("n_others", [0, 10], ids=["alone", "in a crowd"])
-def test_questions_about_one_text_compute_it_once(
-    make_engine: MakeEngine, chat: ChatFormat, n_others: int
-) -> None:
-    """Also where the first answer is there as soon as the text is: what the others wait for is kept, and let go behind the last."""
-    text = "The parcel came late and the box was torn. " * 10
+def test_questions_about_one_text_compute_it_once(make_engine: MakeEngine, chat: ChatFormat) -> None:
+    """Also where an answer is there as soon as its prompt is, and other texts have the same instruction: what the next questions begin with stays."""
+    rules = Message("system", "Answer with yes or no, and be fair to the writer. " * 3)
     labels = tuple(Label(one, tuple(chat.encode_answer(one))) for one in ("yes", "no"))
+    texts = [f"{i}: the parcel came late and the box of item {i} was torn. " * 9 for i in range(3)]
     asked = [
-        Request(f"q{i}", question(chat, f"{text}{i}. Is it so?"), GREEDY, labels=labels, park=False)
-        for i in range(4)
+        Request(
+            f"{text}{n}",
+            tuple(chat.encode([rules, Message("user", f"{text}{n}. Is it so?")])),
+            GREEDY,
+            labels=labels,
+            park=False,
+        )
+        for text in texts
+        for n in range(3)
     ]
-    busy = replace(GREEDY, max_tokens=3)
-    others = [Request(f"r{i}", question(chat, f"{i} {i}?"), busy, park=False) for i in range(n_others)]
-    engine = make_engine(n_seq_max=64)
-    outputs = run(engine, [*others, *asked])
-    n_text = len(asked[0].prompt) - 16
-    cached = sorted(outputs[one.id][-1].usage.n_cached for one in asked)  # type: ignore[union-attr]
-    assert cached[0] < n_text - MIN_SHARED <= cached[1], cached
-    n_rest = sum(len(one.prompt) for one in others)
-    assert engine.n_prompt_tokens_done <= len(asked[0].prompt) + 3 * (20 + MIN_SHARED) + n_rest
+    engine = make_engine(n_ctx=4096, n_seq_max=64)
+    run(engine, asked)
+    n_different = len({one.prompt[: i + 1] for one in asked for i in range(len(one.prompt))})
+    n_all = sum(len(one.prompt) for one in asked)
+    n_texts = sum(len(chat.encode_answer(text)) for text in texts)
+    assert n_all > n_different + 1.5 * n_texts, "computed for each question, the texts would be seen here"
+    assert engine.n_prompt_tokens_done < n_different + len(asked) * 4
     engine.check()
