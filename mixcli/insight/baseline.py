@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from mixcli.errors import IntegrityError, UsageError
 
-ERROR = 0.05  # standard error of the divergence at one position, as a share of it
+ERROR = 0.03  # standard error of the divergence at one position, as a share of it
 MOST = ceil(2 / ERROR**2)  # tokens of a position
 LEAST = -24.0  # log probability; less likely tokens count as so likely
 FORMAT = 2
