@@ -23,6 +23,7 @@ OURS = {
     "stream": "send the answer as server-sent events",
     "stream_options": "`include_usage`: end a stream with the counts; only with `stream`",
     "n": "so many answers, 1 to 128; the prompt is read once, and a seed gives each answer another one",
+    "thinking_token_budget": "the most tokens of reasoning; behind them the answer begins. -1 is no limit",
     "stop": "up to 16 texts, before any of which the answer ends",
     "logit_bias": "added to the logits of tokens, by their ids: -100 to 100",
     "logprobs": "return the log-probability of each token",

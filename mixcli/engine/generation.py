@@ -48,6 +48,7 @@ class Generation:
         self._detokenizer = Detokenizer(vocab, at_start=not request.continues_text)
         self._stops = StopMatcher(request.sampling.stop)
         self._parser = request.shape.parser() if request.shape else None
+        self._n_reasoned = self._n_closing = 0  # tokens within the reasoning; of the mark that ends it
         self._drafts: list[Drafts] = [PromptLookup()] if request.speculate else []
         if draft_model is not None and not request.deterministic:
             self._drafts.append(ModelDrafts(draft_model))
@@ -85,6 +86,7 @@ class Generation:
         """Choose the next token by a row of logits, shape (n_vocab,), which the constraint writes to; remember it."""
         if self._constraint is not None:
             self._constraint.mask(logits)
+        self._close_reasoning(logits)
         token = self._choose(logits)
         if self._constraint is not None:
             self._constraint.accept(token)
@@ -99,6 +101,7 @@ class Generation:
         self._n_left -= 1
         self._n_chosen += 1
         thinks = self._parser is not None and self._parser.in_reasoning
+        self._n_reasoned += thinks
         segments, stopped = self._read(token)
         thinks = thinks or (self._parser is not None and self._parser.in_reasoning)
         if thinks:
@@ -109,6 +112,24 @@ class Generation:
             segments = joined((*segments, *rest))
         kept = segments if self._parser else ()
         return TokenResult(token, _content(segments), logprob, reason, kept, self._stops.met, thinks)
+
+    def _close_reasoning(self, logits: Logits) -> None:
+        """Where the reasoning has used its budget, forbid all but the next token of the mark behind it.
+
+        A constraint may not allow it yet, in the middle of a character: then it comes one token later.
+        """
+        shape = self._request.shape
+        if shape is None or shape.thinking_budget is None or self._parser is None:
+            return
+        if not self._parser.in_reasoning or self._n_reasoned < shape.thinking_budget or not shape.closing:
+            return
+        token = shape.closing[self._n_closing % len(shape.closing)]
+        if logits[token] == -np.inf:
+            self._n_closing = 0
+            return
+        logits[:] = -np.inf
+        logits[token] = 0
+        self._n_closing += 1
 
     def _read(self, token: int) -> tuple[tuple[Segment, ...], bool]:
         """Return what a token adds that can be shown, and whether a stop text ended the answer."""

@@ -28,11 +28,16 @@ class Label:
 
 @dataclass(frozen=True)
 class AnswerShape:
-    """What an answer may have beside content: calls of tools where it `expects_calls`, and reasoning, opened by the prompt or by the model."""
+    """What an answer may have beside content: calls of tools where it `expects_calls`, and reasoning, opened by the prompt or by the model.
+
+    After `thinking_budget` tokens of reasoning only `closing` may come, the token ids of the mark behind it; None for no limit.
+    """
 
     syntax: AnswerSyntax
     expects_calls: bool = False
     in_reasoning: bool = False
+    thinking_budget: int | None = None
+    closing: tuple[int, ...] = ()
 
     def parser(self) -> AnswerParser:
         """Return what parses one answer."""

@@ -56,6 +56,7 @@ class ChatQuestion:
     tool_use: ToolUse = NO_TOOLS
     reasoning_effort: str | None = None
     thinking: bool | None = None
+    thinking_budget: int | None = None  # tokens of reasoning
     shared_prompt: SharedPrompt = field(default_factory=SharedPrompt, compare=False, repr=False)
 
     @property

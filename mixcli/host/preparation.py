@@ -148,8 +148,10 @@ class Preparation:
         syntax = self.format.syntax
         if not question.tool_use.tools and syntax.reasoning is None:
             return None
-        opened = syntax.opens_reasoning(prompt, self.loaded.model.vocab)
-        return AnswerShape(syntax, bool(question.tool_use.callable), opened)
+        vocab, budget = self.loaded.model.vocab, question.thinking_budget
+        closing = () if budget is None else syntax.closing(vocab)
+        opened = syntax.opens_reasoning(prompt, vocab)
+        return AnswerShape(syntax, bool(question.tool_use.callable), opened, budget, closing)
 
     def _constraint(self, question: ChatQuestion, shape: AnswerShape | None) -> Constraint | None:
         """Return what the answer is held to, compiled. Of tools that are not strict, schemas that are too complex are not enforced."""

@@ -77,6 +77,13 @@ class AnswerSyntax:
                 return cls.of(style, vocab, template, has_ids="[CALL_ID]" in match[0])
         return None
 
+    def closing(self, vocab: Vocab) -> tuple[int, ...]:
+        """Return the token ids of the mark behind the reasoning; none where a model does not reason."""
+        if self.reasoning is None:
+            return ()
+        token = next((token for token, text in self.marks if text == self.reasoning[1]), None)
+        return tuple(vocab.tokenize(self.reasoning[1])) if token is None else (token,)
+
     def opens_reasoning(self, prompt: Sequence[int], vocab: Vocab) -> bool:
         """Return whether a prompt ends with the mark before the reasoning, as some templates have it."""
         if self.reasoning is None:

@@ -68,7 +68,6 @@ TOOL_RULES: Mapping[str, FieldRule] = {
     "input_examples": only("Anthropic", [], why="write examples into the description"),
 }
 THINKING_RULES: Mapping[str, FieldRule] = {
-    "budget_tokens": harmless("Anthropic", "max_tokens limits the whole answer"),
     "display": harmless("Anthropic", "thinking is always shown whole"),
 }
 
@@ -228,12 +227,10 @@ class MessageToolChoice(WireModel):
 
 
 class Thinking(WireModel):
-    """Whether the model thinks before it answers: models that do not, or always do, refuse to be told otherwise.
-
-    No model of ours has a budget for it, so max_tokens alone limits it.
-    """
+    """Whether the model thinks before it answers, and at most how many tokens: models that do not, or always do, refuse to be told otherwise."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: Annotated[Whole, Field(ge=1)] | None = None
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
@@ -275,7 +272,10 @@ class CountRequest(WireModel):
         """Return the request as the engine's loop takes it; BadRequest names a field that is wrong."""
         with self.named_as_sent():
             question = validated(ChatRequest, self._body()).question()
-        return replace(question, thinking=THINKS[self.thinking.type] if self.thinking else None)
+        if self.thinking is None:
+            return question
+        thinks, budget = THINKS[self.thinking.type], self.thinking.budget_tokens
+        return replace(question, thinking=thinks, thinking_budget=budget)
 
     @contextlib.contextmanager
     def named_as_sent(self) -> Iterator[None]:

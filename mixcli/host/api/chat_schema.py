@@ -140,6 +140,7 @@ class ChatRequest(SamplingFields):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
     reasoning_effort: str | None = None
+    thinking_token_budget: Annotated[Whole, Field(ge=NONE)] | None = None
     ignore_eos: bool = False
     add_generation_prompt: bool = True
     continue_final_message: bool | None = None
@@ -177,6 +178,7 @@ class ChatRequest(SamplingFields):
                 on_overflow=self.on_overflow,
                 tool_use=tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls),
                 reasoning_effort=self.reasoning_effort,
+                thinking_budget=None if self.thinking_token_budget == NONE else self.thinking_token_budget,
             )
 
     def questions(self) -> list[ChatQuestion]:

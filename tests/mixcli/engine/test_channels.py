@@ -10,7 +10,7 @@ from mixcli.engine.constraint import Grammars
 from mixcli.engine.constraint_spec import ConstraintSpec
 from mixcli.llama.model import Model
 from mixcli.prompts.answer_parser import AnswerParser, joined
-from mixcli.prompts.answer_syntax import CHANNEL_MARKS
+from mixcli.prompts.answer_syntax import CHANNEL_MARKS, AnswerSyntax
 from mixcli.prompts.chat_format import ChatFormat
 from mixcli.prompts.messages import Message, ToolUse
 from quantize.file_layout import header_bytes
@@ -113,3 +113,11 @@ def test_a_schema_holds_for_the_final_channel(model: Model, answer: list[str], f
             break
         constraint.accept(token)
     assert is_allowed == fits
+
+
+def test_the_mark_behind_the_reasoning_is_a_token_or_a_text(model: Model) -> None:
+    vocab = model.vocab
+    assert ChatFormat.of(model).syntax.closing(vocab) == (vocab.specials[END],)
+    tags = AnswerSyntax("tags", (), ("<think>", "</think>"))
+    assert b"".join(map(vocab.piece, tags.closing(vocab))).strip() == b"</think>"
+    assert AnswerSyntax().closing(vocab) == ()

@@ -201,6 +201,26 @@ def test_reasoning_is_apart_from_the_content(apps: dict[str, App]) -> None:
     assert behind["message"]["content"] in ("1", "2")
 
 
+def test_reasoning_ends_at_its_budget(apps: dict[str, App]) -> None:
+    specials = apps["v13"].state.engine._loaded.model.vocab.specials
+    endless = {str(specials["[THINK]"]): 100, str(specials["[/THINK]"]): -100}
+    fields = {
+        "tools": [],
+        "logit_bias": endless,
+        "max_tokens": 30,
+        "response_format": {"type": "json_object"},
+    }
+    for name, budget, n_reasoning in (("thinking_token_budget", 5, 7), ("thinking_budget_tokens", 0, 2), ("reasoning_budget_tokens", -1, 30)):  # fmt: skip
+        response = apps["v13"].chat(**asked(apps["v13"], **{**fields, name: budget}))
+        usage = response.json()["usage"]
+        assert usage["completion_tokens_details"]["reasoning_tokens"] == n_reasoning
+        assert bool(response.json()["choices"][0]["message"]["content"]) == (budget >= 0)
+    assert error_of(apps["v13"], thinking_token_budget=-2)["param"] == "thinking_token_budget"
+    body = {"messages": [ASK], "max_tokens": 30, "thinking": {"type": "enabled", "budget_tokens": 3}}
+    answer = apps["v13"].post("/v1/messages", body)
+    assert answer.status_code == 200, answer.text
+
+
 def test_reasoning_goes_back_into_the_prompt_where_the_format_has_a_place(apps: dict[str, App]) -> None:
     turns = [ASK, {"role": "assistant", "content": "So.", "reasoning_content": "Hm."}, ASK]
     for version, has_place in (("v13", True), ("v15", True), ("v3", False)):
