@@ -30,7 +30,7 @@ def imatrix_file(said: str | None, model: str, load_options: "LoadOptions") -> P
     from mixcli.insight.pieces import CALIBRATION, shipped
     from mixcli.system import paths
 
-    stored = _largest(model, load_options)
+    stored = largest_installed(model, load_options, otherwise=", or pass a file of mixcli imatrix")
     target = paths.private(paths.cache_dir() / "imatrix") / f"{stored.path.stem}.imatrix.gguf"
     if target.exists() and target.stat().st_mtime >= stored.path.stat().st_mtime:
         console.note(f"using the importance matrix that {stored.label} computed before")
@@ -42,7 +42,13 @@ def imatrix_file(said: str | None, model: str, load_options: "LoadOptions") -> P
     return target
 
 
-def _largest(model: str, load_options: "LoadOptions") -> "StoredModel":
+def largest_installed(
+    model: str, load_options: "LoadOptions", what: str = "--imatrix auto", otherwise: str = ""
+) -> "StoredModel":
+    """Return the largest installed quant of a model, which computes in its place.
+
+    Raises UsageError where none is installed, with the option that needs it and what else could be done, in words.
+    """
     from mixcli.store.reference import Reference, is_path, usable_name
     from mixcli.store.store import models
 
@@ -50,8 +56,8 @@ def _largest(model: str, load_options: "LoadOptions") -> "StoredModel":
     found = [one for one in models() if one.manifest and one.manifest.name == name]
     if not found:
         raise UsageError(
-            f"--imatrix auto computes with an installed quant of {name}, and none is installed; "
-            f"run {_first_pull(model, name, load_options)} first, or pass a file of mixcli imatrix"
+            f"{what} computes with an installed quant of {name}, and none is installed; "
+            f"run {_first_pull(model, name, load_options)} first{otherwise}"
         )
     return max(found, key=lambda one: sum(part.stat().st_size for part in one.parts))
 

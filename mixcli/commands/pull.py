@@ -40,6 +40,14 @@ if TYPE_CHECKING:
     help="Importance matrix for --quant (see `mixcli imatrix`); better small quants. auto computes it with an installed quant of MODEL.",
 )
 @click.option(
+    "--fit",
+    is_flag=True,
+    help="Make the file that fills the GPUs, from safetensors weights: see `mixcli tailor`. The texts are read with an installed quant of MODEL.",
+)
+@click.option(
+    "--size", metavar="SIZE", help="With --fit: largest size of the file, in place of the GPUs' memory."
+)
+@click.option(
     "--name",
     metavar="NAME",
     help="Name of the model. Default: MODEL, or the folder's name.",
@@ -64,6 +72,8 @@ def command(
     model: str | None,
     output_type: str | None,
     imatrix: str | None,
+    fit: bool,
+    size: str | None,
     name: str | None,
     rule: "Rule | None",
     load_options: "LoadOptions",
@@ -87,6 +97,11 @@ def command(
     from mixcli.pull.quant_choice import favorite
 
     signal.signal(signal.SIGTERM, interrupt)
+    if fit or size:
+        from mixcli.commands.fitted_pull import fitted
+
+        _report(fitted(model, name, imatrix, size, load_options, keep_source), True, as_json=as_json)
+        return
     target = target_of(load_options, rule)
     wanted = PullRequest(
         model or favorite(target)[0],

@@ -83,7 +83,7 @@ def command(
         raise UsageError(missing(imatrix))
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     machine = machine_of(*where)
-    goal = _goal(size, target_tps, all_on_gpu, machine)
+    goal = goal_of(size, target_tps, all_on_gpu, machine)
     subject = subject_named(model, reader)
     target = _target(output or Path(f"{subject.name}-tailored.gguf"), subject)
     run = TailorRun(subject, goal, machine, load_options, target, imatrix)
@@ -102,7 +102,8 @@ def command(
     run.show(as_json=as_json)
 
 
-def _goal(size: str | None, target_tps: float | None, all_on_gpu: bool, machine: "Machine") -> "TailorGoal":
+def goal_of(size: str | None, target_tps: float | None, all_on_gpu: bool, machine: "Machine") -> "TailorGoal":
+    """Return what a file is fitted to; UsageError where two limits are named, or none and there is no GPU."""
     from mixcli.tailor.fitting import TailorGoal
 
     said = [name for name, value in (("--size", size), ("--target-tps", target_tps), ("--all-on-gpu", all_on_gpu)) if value]  # fmt: skip

@@ -31,7 +31,7 @@ from quantize.source import ModelSource
 from quantize.sources.checkpoint import INDEX, TOKENIZER_FILES, Checkpoint, Layout, open_checkpoint
 from quantize.sources.model_source import model_source
 from quantize.write_time import estimated_seconds
-from quantize.writer import execute
+from quantize.writer import Supply, execute
 
 SMALL = (*(layout.value for layout in Layout), INDEX, *TOKENIZER_FILES, "tokenizer.model.v*")
 MAX_SMALL = 1 << 27
@@ -79,7 +79,10 @@ def quantize_job(
 
 @dataclass(frozen=True)
 class StreamJob:
-    """The pull of a checkpoint that is quantized on the way. `heads` are the beginnings of the shards that were read already."""
+    """The pull of a checkpoint that is quantized on the way. `heads` are the beginnings of the shards that were read already.
+
+    A `recipe` has the type of every tensor; `type` is then only the name of the result.
+    """
 
     about: About
     repo: RemoteRepo
@@ -92,12 +95,15 @@ class StreamJob:
     named: bool
     imatrix: Path | None = None
     needs_repair: bool = False
+    recipe: Path | None = None
 
     @cached_property
     def plan(self) -> WritePlan:
         name = self.about.name.rpartition("/")[2]
         target = store.work_folder(self.about.name, self.type) / f"{name}-{self.type}.gguf"
-        return prepare_model(self.model, target, Options(output_type=self.type, imatrix=self.imatrix))
+        output_type = None if self.recipe else self.type
+        options = Options(output_type=output_type, imatrix=self.imatrix, recipe=self.recipe)
+        return prepare_model(self.model, target, options)
 
     @cached_property
     def shards(self) -> tuple[RemoteFile, ...]:
@@ -126,6 +132,10 @@ class StreamJob:
             seconds=estimated_seconds(self.plan),
             named=self.named,
         )
+
+    def supply(self, work: Path, report: Report) -> Supply:
+        """Return what brings the shards to one pass over the weights and lets them go; `work` is the folder of the result."""
+        return _Shards(self, work / FETCHED, report).supply
 
     def carry_out(self, report: Report) -> StoredModel:
         """Fetch and quantize, shard by shard; the same call resumes after a kill."""

@@ -20,6 +20,7 @@ from quantize.tailor.choice import TailoringProblem, is_free
 from quantize.tailor.error_table import measure_errors
 from quantize.tailor.objective import losses
 from quantize.tailor.statistics import Statistics, read_statistics
+from quantize.writer import Supply
 
 KEPT = 1 << 30  # bytes of measurements in the cache; the oldest are removed
 SENSITIVITY_CHUNKS = 4  # of the pass beside an importance matrix that a person gives: 256 tokens are enough
@@ -87,6 +88,7 @@ def measured_problem(
     candidates: Sequence[GGMLQuantizationType],
     bar: Bar,
     n_threads: int = 0,
+    supply: Supply | None = None,
 ) -> TailoringProblem:
     """Return what each candidate costs each free tensor; an interrupted measurement resumes."""
     key = _digest(subject.model.fingerprint, found.statistics.digest, found.imatrix.digest, ggml.version())
@@ -101,6 +103,7 @@ def measured_problem(
             key,
             n_threads=n_threads,
             progress=bar.update,
+            supply=supply,
         )
     _trim(folder)
     return TailoringProblem(subject.model.tensors, tuple(candidates), losses(table, found.statistics))

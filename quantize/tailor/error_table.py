@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ from quantize.kernels.dispatch import Quantizer
 from quantize.parallel import in_parallel, n_cores
 from quantize.source import TensorSource
 from quantize.tailor.statistics import Statistics
+from quantize.writer import Supply
 
+T = TypeVar("T")
 STEP = 8  # every eighth row: 8 % off the error of all rows, at worst 25 %; every sixteenth is too coarse
 _SLAB = 1 << 21  # weights that are read at once
 
@@ -58,10 +60,11 @@ def measure_errors(
     *,
     n_threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    supply: Supply | None = None,
 ) -> ErrorTable:
     """Return the table, continued from what `path` has of the same `identity`; a type that does not fit a tensor has infinite errors.
 
-    `progress` gets weights done and in total. Raises CorruptFile for weights that are not finite.
+    `progress` gets weights done and in total; with `supply` the source comes file by file. Raises CorruptFile for weights that are not finite.
     """
     table = _TableFile(path, identity, types)
     found = table.read()
@@ -81,7 +84,7 @@ def measure_errors(
 
     waiting: dict[str, dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]] = {}
     with table.appending() as file:
-        for task, parts in in_parallel(work, range(len(tasks)), n_threads or n_cores()):
+        for task, parts in _in_rounds(work, tasks, n_threads or n_cores(), supply):
             tensor, number = tasks[task]
             mine = waiting.setdefault(tensor.name, {})
             mine[number] = parts
@@ -95,6 +98,22 @@ def measure_errors(
                 table.append(file, one)
                 found[tensor.name] = one
     return ErrorTable(tuple(types), {tensor.name: found[tensor.name] for tensor in tensors})
+
+
+def _in_rounds(
+    work: Callable[[int], T], tasks: Sequence[tuple[TensorSource, int]], n_workers: int, supply: Supply | None
+) -> Iterator[tuple[int, T]]:
+    """Run all tasks, at once or by the file that a matrix is read from, and give each with its result."""
+    if supply is None:
+        yield from in_parallel(work, range(len(tasks)), n_workers)
+        return
+    by_file: dict[Path | None, list[int]] = {}
+    for task, (tensor, number) in enumerate(tasks):
+        path = tensor.file(number * tensor.shape[-2]) if tensor.file else None
+        by_file.setdefault(path, []).append(task)
+    yield from in_parallel(work, by_file.pop(None, []), n_workers)
+    for path in supply(sorted(path for path in by_file if path)):
+        yield from in_parallel(work, by_file[path], n_workers)
 
 
 def _n_matrices(tensor: TensorSource) -> int:
