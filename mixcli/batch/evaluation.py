@@ -9,6 +9,7 @@ from mixcli.system.formatting import counted
 
 N_BINS = 10
 WIDTH = 30  # characters of a bar
+MAX_TABLE = 40  # different values of which each has a row and a column; texts have more
 
 
 @dataclass
@@ -95,11 +96,11 @@ class Evaluation:
             "calibration_error": self.calibration_error,
             "labels": {
                 label: dict(zip(("precision", "recall", "f1"), self.scores(label), strict=True))
-                for label in self.labels
+                for label in self._in_tables
             },
             "confusion": {
                 gold: {answer: self.pairs[gold, answer] for answer in self._answers()}
-                for gold in self._golds()
+                for gold in (self._golds() if self._in_tables else ())
             },
             "calibration": [
                 {
@@ -120,11 +121,7 @@ class Evaluation:
             lines[0] += f", calibration error {self.calibration_error:.3f}"
         if self.n_without:
             lines.append(f"{counted(self.n_without, 'record')} skipped: no gold label or no answer")
-        scores = [[label, *(f"{score:.3f}" for score in self.scores(label))] for label in self.labels]
-        lines += ["", *_columns([["label", "precision", "recall", "F1"], *scores])]
-        answers = self._answers()
-        rows = [[gold, *(str(self.pairs[gold, answer]) for answer in answers)] for gold in self._golds()]
-        lines += ["", *_columns([["gold \\ answer", *answers], *rows])]
+        lines += self._tables()
         shown = [
             [
                 f"{index / N_BINS:.1f}",
@@ -140,6 +137,25 @@ class Evaluation:
             bars = [_drawn(one.confidence / one.n, one.n_right / one.n) for one in self.bins if one.n]
             lines += ["", head, *(f"{row}  {bar}" for row, bar in zip(rows_of_bins, bars, strict=True))]
         return "\n".join(lines)
+
+    @property
+    def _in_tables(self) -> list[str]:
+        """The labels, where they are few enough for tables."""
+        return labels if len(labels := self.labels) <= MAX_TABLE else []
+
+    def _tables(self) -> list[str]:
+        """Return the scores of each label and the confusion matrix, or why there are none."""
+        if len(self.labels) > MAX_TABLE:
+            return [f"{len(self.labels):,} different values, more than the {MAX_TABLE} that tables show"]
+        scores = [[label, *(f"{score:.3f}" for score in self.scores(label))] for label in self.labels]
+        answers = self._answers()
+        rows = [[gold, *(str(self.pairs[gold, answer]) for answer in answers)] for gold in self._golds()]
+        return [
+            "",
+            *_columns([["label", "precision", "recall", "F1"], *scores]),
+            "",
+            *_columns([["gold \\ answer", *answers], *rows]),
+        ]
 
     def _golds(self) -> list[str]:
         return sorted({gold for gold, _ in self.pairs})

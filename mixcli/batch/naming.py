@@ -1,12 +1,13 @@
 """Which names the command line may use for questions and fields: in --ask, --abstain and --eval."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
+from mixcli.batch.graded import joined
 from mixcli.batch.job import RecordQuestion
 from mixcli.errors import UsageError
 from mixcli.host.protocol.messages import object_of
-from mixcli.request.json_fields import WHOLE
+from mixcli.request.json_fields import path_name
 from mixcli.request.output_format import ABSTAIN, OutputFormat
 from mixcli.request.questions import questions_of
 from mixcli.request.template import Template, nearest
@@ -42,9 +43,8 @@ def questions_of_records(
         raise UsageError(
             "--abstain has no effect: no question of --ask has labels; end one with (a|b), or add --confidence for fields"
         )
-    named = [(one.name, one.form) for one in found] or [("", form)]
     for name in form.abstain_from:
-        _check("--abstain", name, named)
+        _check("--abstain", name, _named(tuple(found), form))
     return tuple(found)
 
 
@@ -59,7 +59,7 @@ def columns_of(
         if len(golds) > 1:
             raise UsageError("--eval is given twice; each record has one answer, so name one field")
         return dict.fromkeys(("",), golds[0]) if golds else {}
-    named = [(one.name, one.form) for one in questions] or [("", form)]
+    named = _named(questions, form)
     found: dict[str, str] = {}
     for said in golds:
         name, sign, column = (part.strip() for part in said.partition("="))
@@ -79,23 +79,54 @@ def _below(question: str, thresholds: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _check(option: str, name: str, named: Iterable[tuple[str, OutputFormat]]) -> None:
-    """Raise UsageError where a name is neither a question nor a field at the top of a schema."""
-    there: list[str] = []
-    for question, form in named:
-        fields = [*object_of(form.schema.get("properties"))]
-        is_open = bool(form.schema) and not fields  # a list, a single value, or a schema with references
-        there += [f"{question}.{one}" if question else one for one in fields]
-        there += [question] if question and not form.schema else []
-        begins = name.startswith((f"{question}.", f"{question}[")) if question else True
-        if (
-            is_open
-            and begins
-            and (question or name == WHOLE or name.startswith("[") or "$ref" in form.schema)
-        ):
-            return
-    if any(name == one or name.startswith((f"{one}.", f"{one}[")) for one in there):
+def check_calibrated(
+    temperatures: Mapping[str, float], questions: tuple[RecordQuestion, ...], form: OutputFormat
+) -> None:
+    """Raise UsageError where none of the temperatures belongs to a question or field of this batch."""
+    named = _named(questions, form)
+    if not temperatures or any(_is_known(name, named) for name in temperatures):
         return
+    fitted = ", ".join(name or "the labels of --choice" for name in temperatures)
+    raise UsageError(
+        f"--calibration has no effect: it is for {fitted}, and this batch asks something else; fit another one with --eval"
+    )
+
+
+Named = list[tuple[str, OutputFormat]]
+
+
+def _named(questions: tuple[RecordQuestion, ...], form: OutputFormat) -> Named:
+    return [(one.name, one.form) for one in questions] or [("", form)]
+
+
+def _check(option: str, name: str, named: Named) -> None:
+    """Raise UsageError where a name is neither a question nor a field at the top of a schema."""
+    if _is_known(name, named):
+        return
+    there = [one for question, form in named for one in _names(question, form)]
     raise UsageError(
         f"{option} {name}: no question or field of that name; there are {', '.join(there) or 'none'}{nearest(name, tuple(there))}"
     )
+
+
+def _is_known(name: str, named: Named) -> bool:
+    return any(_is_of(name, question, form) for question, form in named)
+
+
+def _is_of(name: str, question: str, form: OutputFormat) -> bool:
+    """Return whether a name is that of a question, or of a field in its answer; below the top of a schema any name may be one."""
+    if not form.schema:
+        return name == question
+    if any(name == one or name.startswith((f"{one}.", f"{one}[")) for one in _names(question, form)):
+        return True
+    if object_of(form.schema.get("properties")):
+        return False
+    inside = _below(question, {name: 0.0}) if question else {name: 0.0}  # a list, a value, or a reference
+    return bool(inside)
+
+
+def _names(question: str, form: OutputFormat) -> list[str]:
+    """Return the names of a question, or of the fields at the top of its schema."""
+    if not form.schema:
+        return [question] if question else []
+    return [joined(question, path_name((one,))) for one in object_of(form.schema.get("properties"))]

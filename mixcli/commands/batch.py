@@ -235,11 +235,13 @@ def _job(
     """Return the job, and the model that its temperatures were fitted to, if any."""
     from mixcli.batch.graded import by_name
     from mixcli.batch.job import TemplateJob
-    from mixcli.batch.naming import questions_of_records
+    from mixcli.batch.naming import check_calibrated, questions_of_records
 
     if reserved := RESERVED & set(keep):
         raise UsageError(f"--keep {min(reserved)}: this name is reserved for results; rename the field")
     question, fitted = asking.spec(), judging.fitted()
+    questions = questions_of_records(judging.asks, question, form)
+    check_calibrated(fitted.temperatures, questions, form)
     job = TemplateJob(
         question,
         asking.system or "",
@@ -248,7 +250,7 @@ def _job(
         asking.variables,
         asking.column,
         keep,
-        questions_of_records(judging.asks, question, form),
+        questions,
         by_name(fitted.temperatures),
     )
     return job, fitted.identity

@@ -94,6 +94,9 @@ def test_fields_thresholds_review_and_calibration(mixcli: Runner, port: Port, tm
         raw = before["field_probs"]["urgent"]["values"]["true"]
         odds = (raw / (1 - raw)) ** (1 / fitted["fields"]["urgent"]["temperature"])
         assert after["field_probs"]["urgent"]["values"]["true"] == pytest.approx(odds / (1 + odds))
+    other = mixcli(*command[:-2], "a (b|c)", "--confidence", "--calibration", str(kept))
+    assert other.returncode == 2
+    assert "it is for team, urgent, and this batch asks something else" in other.stderr
     kept.write_text(json.dumps({**fitted, "model": "another"}))
     refused = mixcli(*command, "--calibration", str(kept))
     assert refused.returncode == 2

@@ -69,3 +69,14 @@ def test_the_text_has_every_figure() -> None:
     ):
         assert figure in text
     assert Evaluation().text().startswith("0 records")
+
+
+def test_texts_have_no_tables() -> None:
+    """Of a thousand names the matrix would have a million places."""
+    evaluation = Evaluation()
+    for i in range(1000):
+        evaluation.add(f"name {i}", Graded(f"name {i + i % 2}", Probability(0.3, n_tokens=4)))
+    assert evaluation.accuracy == 0.5
+    assert "1,001 different values" in evaluation.text()
+    assert len(evaluation.text().splitlines()) < 8
+    assert (evaluation.to_json()["labels"], evaluation.to_json()["confusion"]) == ({}, {})
