@@ -37,12 +37,12 @@ def distributions(spread: float, noise: float, n: int = 200, seed: int = 0) -> t
 )  # most tokens count, hundreds, some, hardly more than one
 @pytest.mark.parametrize("noise", [0.01, 0.2, 1.0])
 def test_divergence_is_that_of_the_whole_vocabulary(spread: float, noise: float) -> None:
-    base, other = distributions(spread, noise, n=400)
+    base, other = distributions(spread, noise, n=250)
     kept = Distributions.of(base, np.zeros(len(base), np.int64))
     exact = (np.exp(base.astype(float)) * (base.astype(float) - other)).sum(axis=1)
     found = kept.divergence(other)
     assert found.mean() == pytest.approx(exact.mean(), rel=0.01, abs=2e-7)
-    if spread <= 2.5:  # what few tokens decide is not normal
+    if spread <= 2.5 and noise < 1:  # what few tokens, or far ones, decide is not normal
         assert np.std(found / exact - 1) < 1.3 * ERROR, "the error of a position is as the module says"
     assert (kept.counts + kept.drawn).max() <= MOST
     assert kept.agreement(base).all()
