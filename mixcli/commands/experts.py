@@ -96,11 +96,15 @@ def command(
     with console.progress(f"reading with {stored.label}") as bar:
         report = observed(stored, request, load_options, bar)
     _check_layer([one.layer for one in report.layers], layer)
-    names = (path.name if path else "the text that ships", against.name if against else "")
+    names = (_named(path) if path else "the text that ships", _named(against) if against else "")
     if target is not None:
         _write(target, stored.label, names, report)
     data = {"model": stored.label, "text": names[0], "against": names[1] or None, **report.to_data()}
     console.page(data, lambda: _show(stored, names, report, layer), as_json=as_json)
+
+
+def _named(path: Path) -> str:
+    return "stdin" if str(path) == "-" else path.name
 
 
 def _target(path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mixcli.errors import IntegrityError, UsageError
 from mixcli.system import paths
-from mixcli.system.json_cache import replace_text
+from mixcli.system.json_cache import is_number, replace_text
 from mixcli.system.text import shown
 
 BenchKind = Literal["prefill", "decode"]
@@ -20,6 +20,7 @@ BenchKind = Literal["prefill", "decode"]
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)  # fmt: skip
 T_MANY = 1.98  # with more; 2.080 falls to 1.960
 LAST = "last"
+MAX_BYTES = 1 << 24  # of a file that is read
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,20 @@ class BenchRun:
 
     @classmethod
     def from_data(cls, data: Any) -> "BenchRun":
-        """Read what `to_data` returned; KeyError, TypeError or ValueError for something else."""
-        names = ("at", "model", "n_bytes", "placement", "machine", "bandwidths")
+        """Read what `to_data` returned, of the samples their rates; AttributeError, KeyError, TypeError or ValueError for something else."""
         results = tuple(
             BenchResult(
-                BenchTest(**one["test"]),
-                tuple(BenchSample(float(each["rate"]), each["others"]) for each in one["samples"]),
-                one["roof"],
+                _test_of(one["test"]),
+                tuple(BenchSample(_rate_of(each["rate"])) for each in one["samples"]),
+                None if one["roof"] is None else _rate_of(one["roof"]),
             )
             for one in data["results"]
         )
-        if any(not one.samples or min(one.rates) <= 0 for one in results):
+        if not all(one.samples for one in results):
             raise ValueError("a test without samples")
-        return cls(**{name: data[name] for name in names}, results=results)
+        at, model, placement, machine = (str(data[name]) for name in ("at", "model", "placement", "machine"))
+        bandwidths = {str(name): _rate_of(rate) for name, rate in data["bandwidths"].items()}
+        return cls(at, model, int(data["n_bytes"]), placement, machine, bandwidths, results)
 
     def with_sample(self, test: BenchTest, sample: BenchSample, roof: float | None) -> "BenchRun":
         """Return the run with one more sample."""
@@ -136,6 +138,18 @@ class BenchRun:
             grown = replace(last, samples=(*last.samples, sample))
             return replace(self, results=(*(one for one in before if one), grown))
         return replace(self, results=(*self.results, BenchResult(test, (sample,), roof)))
+
+
+def _test_of(data: Any) -> BenchTest:
+    if data["kind"] not in ("prefill", "decode"):
+        raise ValueError("an unknown kind of test")
+    return BenchTest(data["kind"], *(int(data[name]) for name in ("n_tokens", "depth", "n_batch")))
+
+
+def _rate_of(value: Any) -> float:
+    if not is_number(value, above=0):
+        raise ValueError("a rate that is not a positive number")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -211,8 +225,9 @@ def earlier(name: str, model: str) -> BenchRun:
 def read(path: Path) -> BenchRun:
     """Read a run; IntegrityError for a file that is not one."""
     try:
-        return BenchRun.from_data(json.loads(path.read_text("utf-8")))
-    except (ValueError, KeyError, TypeError):
+        with path.open("rb") as file:
+            return BenchRun.from_data(json.loads(file.read(MAX_BYTES)))
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError):
         raise IntegrityError(f"{shown(path)} is not a run of mixcli bench; name another file") from None
 
 

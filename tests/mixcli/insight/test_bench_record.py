@@ -72,9 +72,10 @@ def test_an_earlier_run_is_found_by_what_a_person_has(home: Path, tmp_path: Path
     other = measured(1, 2, at="2026-01-03T00-00-00Z", model="other")
     paths = [save(one) for one in (first, second, other)]
     (folder() / "2026-01-09-broken.json").write_text("{}")
-    assert earlier("last", RUN.model) == second
-    assert earlier("2026-01-01", RUN.model) == first
-    assert earlier(str(paths[2]), RUN.model) == other
+    for name, run in (("last", second), ("2026-01-01", first), (str(paths[2]), other)):
+        found = earlier(name, RUN.model)
+        assert (found.at, found.model, found.results[0].rates) == (run.at, run.model, run.results[0].rates)
+        assert (found.placement, found.machine, found.n_bytes) == (run.placement, run.machine, run.n_bytes)
     assert json.loads(paths[0].read_text())["results"][0]["share_of_roof"] == pytest.approx(10.5 / 40)
     for name, sentence in (
         ("2026-01", "4 kept runs begin with 2026-01"),
@@ -85,7 +86,14 @@ def test_an_earlier_run_is_found_by_what_a_person_has(home: Path, tmp_path: Path
     with pytest.raises(UsageError, match="no earlier run of strange"):
         earlier("last", "strange")
     mine = tmp_path / "mine.json"
-    for text in ("notes", "[]", '{"results": []}', paths[0].read_text().replace("10", "-1")):
+    whole = paths[0].read_text()
+    broken = (
+        whole.replace("10", "-1"),
+        whole.replace('"decode"', "[]"),
+        whole.replace("11", "NaN"),
+        "[" * 100_000,
+    )
+    for text in ("notes", "[]", '{"results": []}', *broken):
         mine.write_text(text)
         with pytest.raises(IntegrityError, match="is not a run of mixcli bench"):
             read(mine)
