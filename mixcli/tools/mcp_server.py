@@ -27,6 +27,7 @@ START_SECONDS = 60.0  # for a server to start and to list its tools: npx and uvx
 GRACE = 5.0  # seconds beyond the time of a call, in which the library notices it itself
 MAX_PAGES = 100  # of a list of tools
 MAX_TOOLS = 512  # of a request, which has all of them
+MAX_TAIL = 1 << 13  # bytes of a server's log that are read for its last words
 MAX_SAID = 500  # characters of a server's last words
 INSTALL = "pip install '.[tools]' in mixcli's repository"
 
@@ -149,8 +150,9 @@ class McpTools:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
             return f"its answer is not what the protocol says: {place}: {validation_text(first)}"
-        self._log.seek(0)
-        said = self._log.read().strip().splitlines()
+        size = os.fstat(self._log.fileno()).st_size
+        tail = os.pread(self._log.fileno(), MAX_TAIL, max(0, size - MAX_TAIL))
+        said = tail.decode("utf-8", "replace").strip().splitlines()
         is_gone = getattr(error, "code", None) == self._mcp.types.CONNECTION_CLOSED
         what = "it has ended" if is_gone else " ".join(str(error).split())[:MAX_SAID] or type(error).__name__
         return f"{what}; its last output: {said[-1][:MAX_SAID]}" if said and is_gone else what

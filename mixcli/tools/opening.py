@@ -103,6 +103,8 @@ def _command_of(word: str) -> ServerCommand:
         command, *arguments = shlex.split(word)
     except ValueError as error:
         raise UsageError(f"--tools {word!r:.80}: {error}") from None
+    if not command:
+        raise UsageError(f"--tools {word}: the command is empty; check that the shell variable is set")
     return ServerCommand(word, command, arguments)
 
 

@@ -137,6 +137,11 @@ def test_without_the_package_for_servers_its_installation_is_named(monkeypatch: 
         open_tools(["sh -c true"], to_run=True)
 
 
+def test_a_command_without_a_name_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^--tools '' x: the command is empty"):
+        open_tools(["'' x"], to_run=True)
+
+
 def test_tools_of_the_same_name_get_a_number(tmp_path: Path) -> None:
     paths = [written(tmp_path, [{"name": "a"}], name) for name in ("one.json", "two.json")]
     with open_tools([str(path) for path in paths], to_run=False) as toolbox:
