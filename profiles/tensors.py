@@ -87,4 +87,24 @@ def _present(tensor: Tensor, found: Collection[str]) -> Iterator[Tensor]:
         yield tensor
 
 
-__all__ = ["ARCHITECTURES", "tensors_of"]
+def surplus_of(one: Dimensions, found: Collection[str]) -> list[str]:
+    """Return the names that llama.cpp does not ask for: it refuses a file that has some (llama-model-loader.cpp, done_getting_tensors)."""
+    asked = {name for name, _ in tensors_of(one, found)}
+    return sorted(name for name in set(found) - asked if not _is_optional(one, name, asked))
+
+
+def _is_optional(one: Dimensions, name: str, asked: Collection[str]) -> bool:
+    """Return whether a tensor may stand beside those of tensors_of, which have what counts for a plan."""
+    stem, _, kind = name.rpartition(".")
+    if kind in (
+        "scale",
+        "input_scale",
+    ):  # one number for a weight, or for each expert (llama-model.cpp, load_tensors)
+        return name.startswith("blk.") and f"{stem}.weight" in asked
+    block, _, part = stem.rpartition(".")
+    if kind == "bias" and part in ("attn_q", "attn_k", "attn_v"):  # beside fused weights (create_tensor_qkv)
+        return f"{block}.attn_qkv.weight" in asked and f"{block}.attn_qkv.bias" not in asked
+    return one.mla is None and stem in ("rope_factors_long", "rope_factors_short")
+
+
+__all__ = ["ARCHITECTURES", "surplus_of", "tensors_of"]

@@ -14,19 +14,19 @@ from mixcli.store.header_trial import try_header
 from mixcli.store.headers import dimensions_of, is_known
 from mixcli.store.hyperparameters import check_hyperparameters
 from mixcli.store.other_families import check_other_family, untested
-from profiles.tensors import ARCHITECTURES, tensors_of
+from profiles.tensors import ARCHITECTURES, surplus_of, tensors_of
 from quantize.errors import CorruptFile, Unsupported
 from quantize.ggml_types import GGMLQuantizationType as Type
 from quantize.ggml_types import GGUFValueType as Kind
 from quantize.sources.gguf_header import GgufHeader, LazyArray
 from quantize.sources.shards import open_shards
-from quantize.wording import shown
+from quantize.wording import counted, shown
 
 TOKENIZERS = ("llama", "gpt2")  # SentencePiece and byte-level BPE
 OTHER_TOKENIZERS = ("gemma4",)  # of other families: BPE with SentencePiece's spaces
 MERGING = ("gpt2", "gemma4")
 MAX_VOCABULARY = 1 << 20
-MAX_TEMPLATE = 1 << 20  # bytes
+MAX_TEMPLATE = 1 << 18  # characters; the longest template known has about 30,000
 _TOKENS = (
     "bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask", "cls", "prefix", "suffix", "middle",
     "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep",
@@ -195,3 +195,8 @@ def _check_tensors(header: GgufHeader, name: str) -> None:
         found = shapes[tensor_name]
         if found != shape and (*[1] * (4 - len(found)), *found) != (*[1] * (4 - len(shape)), *shape):
             raise IntegrityError(f"{name}: tensor {tensor_name} has the shape {found} instead of {shape}")
+    if surplus := surplus_of(dimensions, shapes):
+        raise IntegrityError(
+            f"{name} has {counted(len(surplus), 'tensor')} that a {header.architecture} model does not have, such as {surplus[0]!r:.80}, "
+            "and llama.cpp refuses it; use another file of this model"
+        )

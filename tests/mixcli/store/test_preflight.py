@@ -134,6 +134,30 @@ def test_a_sound_file_passes_and_works(tmp_path: Path, case: str) -> None:
     assert llama_cpp_works(path)
 
 
+# tensors that llama.cpp takes where they are there
+OPTIONAL: dict[str, dict[str, object]] = {
+    "biases, scales and factors": {
+        "blk.0.attn_q.bias": (Type.F32, (N_EMBD,)),
+        "blk.0.attn_output.bias": (Type.F32, (N_EMBD,)),
+        "blk.0.attn_k.scale": (Type.F32, (1,)),
+        "blk.0.ffn_down_exps.scale": (Type.F32, (N_EXPERT,)),
+        "rope_freqs.weight": (Type.F32, (HEAD // 2,)),
+    },
+    "fused queries with biases of their own": {
+        **{f"blk.0.attn_{one}.weight": None for one in "qkv"},
+        "blk.0.attn_qkv.weight": (Type.F32, (N_EMBD + 2 * N_HEAD_KV * HEAD, N_EMBD)),
+        "blk.0.attn_q.bias": (Type.F32, (N_EMBD,)),
+    },
+}
+
+
+@pytest.mark.parametrize("case", OPTIONAL)
+def test_optional_tensors_are_no_surplus(tmp_path: Path, case: str) -> None:
+    path = changed(tmp_path / "m.gguf", {}, OPTIONAL[case])
+    assert check_gguf(path).architecture == "llama"
+    assert llama_cpp_works(path)
+
+
 TOKENS = sound()[0]["tokenizer.ggml.tokens"].value
 
 # what llama.cpp asserts, divides by, or throws about: (metadata, tensors, what the sentence must name)
@@ -200,6 +224,8 @@ BROKEN: dict[str, tuple[dict[str, Value | None], dict[str, object], str]] = {
     "fewer tokens than rows": ({"tokenizer.ggml.tokens": texts(TOKENS[:-1])}, {}, "token_embd.weight"),
     "a missing tensor": ({}, {"blk.0.attn_v.weight": None}, "lacks the tensor blk.0.attn_v.weight"),
     "a missing router": ({}, {"blk.0.ffn_gate_inp.weight": None}, "blk.0.ffn_gate_inp.weight"),
+    "a surplus tensor": ({}, {"blk.0.attn_sinks.weight": (Type.F32, (N_HEAD,))}, "has 1 tensor that a llama model does not have, such as 'blk.0.attn_sinks.weight'"),
+    "two layers more": ({}, {"blk.7.attn_norm.weight": (Type.F32, (N_EMBD,)), "blk.8.attn_norm.weight": (Type.F32, (N_EMBD,))}, "has 2 tensors that"),
     "a wrong shape": ({}, {"blk.0.attn_k.weight": (Type.F32, (N_EMBD, N_EMBD))}, "(64, 64) instead of (32, 64)"),
     "a norm in 16 bits": ({}, {"blk.0.ffn_norm.weight": (Type.F16, (N_EMBD,))}, "must be F32"),
     "integers as weights": ({}, {"blk.0.attn_q.weight": (Type.I32, (N_EMBD, N_EMBD))}, "cannot multiply"),
