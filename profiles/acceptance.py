@@ -3,6 +3,7 @@
 # that a guess of a small model of the family is right: 0.65 to 0.75 for greedy answers (Leviathan et al., "Fast Inference from
 # Transformers via Speculative Decoding", 2023, table 2)
 ACCEPTANCE = 0.7
+STEP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens of the steps whose cost is planned
 
 
 def expected_tokens(acceptance: float, n_drafted: int) -> float:
@@ -14,4 +15,4 @@ def expected_tokens(acceptance: float, n_drafted: int) -> float:
     return (1 - p ** (n_drafted + 1)) / (1 - p)
 
 
-__all__ = ["ACCEPTANCE", "expected_tokens"]
+__all__ = ["ACCEPTANCE", "STEP_SIZES", "expected_tokens"]

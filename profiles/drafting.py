@@ -1,16 +1,37 @@
-"""A small model that drafts for a large one: what a draft brings, and whether a machine is faster with both than with the large one alone."""
+"""Drafts: what one brings, what verifying it costs, and whether a machine is faster with a draft model beside the large one."""
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
-from profiles.acceptance import ACCEPTANCE, expected_tokens
+from profiles.acceptance import ACCEPTANCE, STEP_SIZES, expected_tokens
+from profiles.layout import Layout
 from profiles.ledger import Account
 from profiles.machine import Machine
+from profiles.placement import Placement
 from profiles.planner import Plan, plan_if_it_fits
 from profiles.request import PlanRequest
 from profiles.shape import ModelShape
-from profiles.speed import decode_rates
+from profiles.speed import decode_rates, prefill_rates
 
 LONGEST = 16  # of a draft that is considered
+
+
+def step_costs(
+    shape: ModelShape, machine: Machine, placement: Placement, layout: Layout, missing: int = 0
+) -> tuple[float, ...]:
+    """Return what a step of each of STEP_SIZES tokens of one text costs, in steps of one token; never less than the one before.
+
+    A step takes what its tokens read, or the arithmetic of so many tokens of a full micro-batch, whichever takes longer; `missing` bytes of the
+    experts come from disk.
+    """
+    computing = prefill_rates(shape, machine, placement, placement.n_ctx).seconds(shape, layout, missing)
+
+    def seconds(n: int) -> float:
+        reading = decode_rates(shape, machine, placement, n).seconds(shape, layout, missing)
+        return n * max(reading, computing if n > 1 else 0.0)
+
+    first, *more = map(seconds, STEP_SIZES)
+    return (1.0, *accumulate((one / first for one in more), max))
 
 
 @dataclass(frozen=True)
@@ -59,4 +80,4 @@ def without(machine: Machine, ledger: tuple[Account, ...]) -> Machine:
     )
 
 
-__all__ = ["DraftPlan", "plan_draft", "without"]
+__all__ = ["DraftPlan", "plan_draft", "step_costs", "without"]

@@ -40,6 +40,11 @@ class Placement:
         return min(self.n_seq_max, self.n_ubatch)
 
     @property
+    def speculates(self) -> bool:
+        """Whether drafts of prompt lookup are followed: on a processor verifying a token costs nearly as much as writing it."""
+        return self.n_gpu_layers > 0
+
+    @property
     def n_outputs(self) -> int:
         """Rows of logits that llama.cpp's output buffer grows to."""
         return outputs(self.n_sequences, self.n_ubatch)

@@ -35,6 +35,9 @@ class HeldModel(Protocol):
     @property
     def notes(self) -> tuple[str, ...]: ...
 
+    @property
+    def why_no_drafts(self) -> str: ...
+
     def release(self) -> None: ...
 
 

@@ -166,6 +166,8 @@ class ChatSession:
         self._note_placement()
         for note in host.notes:
             self.note_once(note)
+        if self.conversation.settings.get("speculate") and host.why_no_drafts:
+            self.note_once(host.why_no_drafts)
         if self.model.smaller:
             self.note_once("(loaded with the next smaller plan, because memory may have run out)")
         return host

@@ -135,6 +135,7 @@ class Endpoint:
     client: EndpointClient
     model: str
     notes: tuple[str, ...] = ()
+    why_no_drafts = ""  # what a server elsewhere drafts is its own affair
 
     @property
     def label(self) -> str:

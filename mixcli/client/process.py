@@ -53,6 +53,14 @@ class Host:
     process: "Child | None"
     pid: int
     keep_alive: float
+    speculates: bool = True
+
+    @property
+    def why_no_drafts(self) -> str:
+        """Return why the model follows no drafts of prompt lookup; nothing where it does."""
+        if self.speculates:
+            return ""
+        return "speculate is off: on a CPU verifying a guess takes nearly as long as writing a token"
 
     def release(self) -> None:
         """Release the model; its keep_alive starts. If it is 0, the memory is free on return, unless another client uses the model."""
@@ -103,6 +111,7 @@ class Loading:
                         self._process,
                         state.pid,
                         self._keep_alive,
+                        state.speculates,
                     )
                 report(state.progress, 1.0, stage)
         except TimeoutError as error:

@@ -206,33 +206,51 @@ AtEndpoint = Callable[[str | None], "Endpoint"]
 
 
 def one_asker(
-    endpoint: AtEndpoint | None, model: str | None, load_options: "LoadOptions", keep_alive: float
+    endpoint: AtEndpoint | None,
+    model: str | None,
+    load_options: "LoadOptions",
+    keep_alive: float,
+    *,
+    speculate: bool = False,
 ) -> "LoadedModel":
     """Return the backend for one request: the server of --endpoint, or a local model."""
     if endpoint is not None:
         return endpoint(model)
     from mixcli.planning.launch import load
 
-    return load(model, load_options, keep_alive)
+    return load(model, load_options, keep_alive, speculate=speculate)
 
 
 def many_asker(
-    endpoint: AtEndpoint | None, model: str | None, load_options: "LoadOptions", keep_alive: float
+    endpoint: AtEndpoint | None,
+    model: str | None,
+    load_options: "LoadOptions",
+    keep_alive: float,
+    *,
+    speculate: bool = False,
 ) -> "Backend":
     """Return the backend for many concurrent requests; a local model is planned for them."""
     if endpoint is not None:
         from mixcli.batch.backends import EndpointBackend
 
         return EndpointBackend(endpoint(model))
-    return local_backend(model, load_options, keep_alive)
+    return local_backend(model, load_options, keep_alive, speculate=speculate)
 
 
 def local_backend(
-    model: str | None, load_options: "LoadOptions", keep_alive: float, isolation_key: str = ""
+    model: str | None,
+    load_options: "LoadOptions",
+    keep_alive: float,
+    isolation_key: str = "",
+    *,
+    speculate: bool = False,
 ) -> "Backend":
     """Load a model of this machine's store, planned for many concurrent requests."""
     from mixcli.batch.backends import HostBackend
     from mixcli.planning.launch import identity, load
 
     many = replace(load_options, request=replace(load_options.request, purpose="batch"))
-    return HostBackend(lambda: load(model, many, keep_alive, isolation_key), identity(model, load_options))
+    return HostBackend(
+        lambda: load(model, many, keep_alive, isolation_key, speculate=speculate),
+        identity(model, load_options),
+    )

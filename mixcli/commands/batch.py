@@ -221,8 +221,9 @@ def command(
         identity,
         judging.review,
     )
+    load = partial(many_asker, endpoint, model, load_options, keep_alive, speculate=bool(sampling.speculate))
     if cluster is None:
-        report = run_batch(order, job, lambda: many_asker(endpoint, model, load_options, keep_alive))
+        report = run_batch(order, job, load)
     else:
         report = _over_ray(order, job, cluster, model, load_options, keep_alive)
     _print(report, out, as_json)

@@ -309,7 +309,7 @@ def sampling_options(command: F) -> F:
             "--speculate",
             is_flag=True,
             default=None,
-            help="Prompt lookup decoding: same answer, faster where the text repeats.",
+            help="Prompt lookup decoding: same answer, faster on a GPU where the text repeats; off on a CPU.",
         ),
     )
 

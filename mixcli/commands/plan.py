@@ -61,6 +61,7 @@ def command(
     """
     from mixcli.planning.machines import note_unused_cards, target_of
     from mixcli.planning.report import check_rule, subject_or_best
+    from mixcli.planning.template_check import check_template
     from mixcli.planning.what_if import prepared
 
     request = replace(load_options.request, n_ubatch=ubatch, purpose=purpose)
@@ -70,6 +71,8 @@ def command(
     target = target_of(load_options, rule)
     subject = subject_or_best(model, quant, target)
     check_rule(subject, target)
+    if subject.header is not None:
+        check_template(subject.header)
     subject, found = _planned(subject, load_options, upgrades, as_json=as_json)
     if verify:
         from mixcli.planning.verify_plan import show_verified

@@ -1,6 +1,7 @@
 """mixcli run: one prompt, one answer; made for pipes."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,14 +136,17 @@ def command(
     body = ChatBody(options=chosen, park=False if endpoint is None else None)  # no next turn follows
     how = RunOptions(form, body, on_overflow, stream and not (as_json or tools), as_json, stats)
     words = read_text(template) if template else None
+    speculate = chosen.get("speculate") is True
     if each_line:
         question = question_of(prompt, words, system, variables, has_text=True, many=True)
-        answer_lines(question, files, lambda: many_asker(endpoint, model, load_options, keep_alive), how)
+        load = partial(many_asker, endpoint, model, load_options, keep_alive, speculate=speculate)
+        answer_lines(question, files, load, how)
         return
     text = "\n\n".join(part for part in (piped_text(), *file_texts(files)) if part.strip())
     question = question_of(prompt, words, system, variables, has_text=bool(text))
     answer = answer_long if on_overflow == "map-reduce" else answer_once
-    answer(question, text, lambda: one_asker(endpoint, model, load_options, keep_alive), how)
+    load_one = partial(one_asker, endpoint, model, load_options, keep_alive, speculate=speculate)
+    answer(question, text, load_one, how)
 
 
 def _with_persona(name: str | None, system: str | None) -> tuple[str | None, dict[str, Any]]:

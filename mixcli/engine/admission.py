@@ -8,15 +8,18 @@ from mixcli.engine.draft_model import DraftModel
 from mixcli.engine.generation import Generation
 from mixcli.engine.labels import LabelScores
 from mixcli.engine.sequence import Request, Sequence
+from mixcli.engine.step_costs import StepCosts
 from mixcli.errors import BadRequest, ContextOverflow
 from mixcli.llama.model import Vocab
 
 
 class Admission:
-    """Admits requests to a context of `n_ctx` tokens; a `draft_model` guesses for each of them."""
+    """Admits requests to a context of `n_ctx` tokens; a `draft_model` guesses for each of them, as long as `costs` of steps let it pay."""
 
-    def __init__(self, vocab: Vocab, n_ctx: int, draft_model: DraftModel | None = None) -> None:
-        self._vocab, self._n_ctx, self._draft_model = vocab, n_ctx, draft_model
+    def __init__(
+        self, vocab: Vocab, n_ctx: int, costs: StepCosts, draft_model: DraftModel | None = None
+    ) -> None:
+        self._vocab, self._n_ctx, self._costs, self._draft_model = vocab, n_ctx, costs, draft_model
         self._ends = vocab.ends
 
     @cached_property
@@ -46,7 +49,7 @@ class Admission:
         """Return the state of an answer, with its constraint compiled where that was not done before."""
         if constraint is None and request.constraint is not None:
             constraint = self.compile(request.constraint, at_start=not request.continues_text)
-        return Generation(request, self._vocab, self._n_ctx, constraint, self._draft_model)
+        return Generation(request, self._vocab, self._n_ctx, constraint, self._costs, self._draft_model)
 
     def label_scores(self, request: Request) -> LabelScores:
         """Return the scores of a request's labels; raise ContextOverflow where the longest does not fit behind the prompt."""

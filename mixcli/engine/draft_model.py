@@ -1,9 +1,11 @@
 """A small model beside the large one guesses its next tokens; the large one verifies them, so the answer stays its own."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 from mixcli.engine.draft_pace import DraftPace
+from mixcli.engine.step_costs import StepCosts
 from mixcli.errors import MixcliError
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
@@ -53,20 +55,31 @@ class DraftModel:
         self._computed += tokens
 
 
+@dataclass(frozen=True)
+class Drafting:
+    """What an engine drafts with: a small model beside the large one, and what a plan expects of steps (profiles/drafting.py, step_costs)."""
+
+    model: DraftModel | None = None
+    step_costs: tuple[float, ...] = ()
+
+
+ALONE = Drafting()
+
+
 class ModelDrafts:
     """The drafts of one sequence by a draft model: it computes for one text, while the large model would compute several together."""
 
     only_alone = True
 
-    def __init__(self, model: DraftModel) -> None:
+    def __init__(self, model: DraftModel, costs: StepCosts) -> None:
         self._model = model
-        self._pace = DraftPace()
+        self._pace = DraftPace(costs)
         self._seconds = 0.0  # of the last draft
 
-    def propose(self, tokens: Sequence[int]) -> list[int]:
+    def propose(self, tokens: Sequence[int], n_others: int = 0) -> list[int]:
         """Guess what comes after `tokens`; [] where drafts do not pay at present, or the draft model cannot compute."""
         began = perf_counter()
-        length = self._pace.next_length()
+        length = self._pace.next_length(n_others)
         try:
             return self._model.guess(tokens, length) if length else []
         except MixcliError:  # the answer does not need it
@@ -74,9 +87,9 @@ class ModelDrafts:
         finally:
             self._seconds = perf_counter() - began
 
-    def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
-        """Learn from the seconds of a step of the large model, to which those of its draft are added."""
-        self._pace.observe(n_drafted, n_accepted, seconds + (self._seconds if n_drafted else 0.0))
+    def observe(self, n_drafted: int, n_accepted: int, n_others: int = 0) -> None:
+        """Learn from a step of the large model, and from the seconds that its draft took."""
+        self._pace.observe(n_drafted, n_accepted, n_others, self._seconds)
 
 
 def _n_alike(computed: Sequence[int], tokens: Sequence[int], most: int) -> int:

@@ -13,7 +13,7 @@ from time import perf_counter
 from mixcli.engine.admission import Admission
 from mixcli.engine.constraint import Constraint
 from mixcli.engine.constraint_spec import ConstraintSpec
-from mixcli.engine.draft_model import DraftModel
+from mixcli.engine.draft_model import ALONE, Drafting
 from mixcli.engine.faults import request_error, survived
 from mixcli.engine.field_scores import FieldEnds
 from mixcli.engine.generation import Generation
@@ -23,6 +23,7 @@ from mixcli.engine.pace import StepPace
 from mixcli.engine.prefix_cache import PrefixCache
 from mixcli.engine.scheduler import Scheduler, Step
 from mixcli.engine.sequence import Output, Request, Sequence
+from mixcli.engine.step_costs import StepCosts
 from mixcli.engine.step_decoder import StepDecoder
 from mixcli.engine.step_results import StepResults
 from mixcli.errors import BadRequest, Busy, MixcliError
@@ -35,10 +36,10 @@ MAX_WAITING = 1024  # requests in the queue; more are turned away
 
 
 class Engine:
-    """Runs requests on one model and one context; `store` keeps texts on disk for the next process, a `drafter` guesses for a request alone."""
+    """Runs requests on one model and one context; `store` keeps texts on disk for the next process."""
 
     def __init__(
-        self, model: Model, context: Context, store: KvStore | None = None, drafter: DraftModel | None = None
+        self, model: Model, context: Context, store: KvStore | None = None, drafting: Drafting = ALONE
     ) -> None:
         self._context = context
         self._cache = PrefixCache(context.n_cells, context.n_sequences, self._can_continue)
@@ -54,7 +55,8 @@ class Engine:
             n_ids=self._decoder.max_ids,
             n_rows=outputs(context.n_sequences, context.n_ubatch),
         )
-        self._admission = Admission(model.vocab, context.n_ctx, drafter)
+        self._costs = StepCosts(drafting.step_costs)
+        self._admission = Admission(model.vocab, context.n_ctx, self._costs, drafting.model)
         self._sequences: dict[str, Sequence] = {}
         self._generations: dict[str, Generation] = {}
         self._results = StepResults(self._decoder, self._cache, self._generations, FieldEnds(model.vocab))
@@ -183,14 +185,12 @@ class Engine:
             if sequence.id in self._sequences:
                 self._fail(sequence, request_error(error))
 
-    # a step
-
     def _draft(self) -> None:
         """Draft tokens for the sequences that decode."""
         alone = len(self._sequences) == 1
-        for sequence in list(self._scheduler.running):
-            if sequence.is_decoding and sequence.scores is None:
-                self._try(sequence, partial(self._generations[sequence.id].draft, sequence, alone=alone))
+        writing = [one for one in self._scheduler.running if one.is_decoding and one.scores is None]
+        for one in writing:
+            self._try(one, partial(self._generations[one.id].draft, one, len(writing) - 1, alone=alone))
 
     def _compute(self, step: Step) -> None:
         """Decode a step and advance every sequence of it."""
@@ -207,10 +207,11 @@ class Engine:
         seconds = perf_counter() - began
         if done:
             self._pace.observe(step.n_tokens, step.n_prefill, seconds)
+            self._costs.observe(step.n_writing, seconds)
         row = 0
         for chunk in step.chunks:
             row += chunk.n_tokens
-            read = partial(self._results.of_chunk, chunk, row - chunk.n_logits, seconds, done=done)
+            read = partial(self._results.of_chunk, chunk, row - chunk.n_logits, done=done)
             self._try(chunk.sequence, partial(self._advance, chunk.sequence, read))
         for scoring in step.scorings:
             if done:

@@ -11,6 +11,7 @@ from mixcli.engine.field_scores import FieldEnds, FieldScores, WrittenToken
 from mixcli.engine.logprobs import token_logprobs
 from mixcli.engine.prompt_lookup import PromptLookup
 from mixcli.engine.sequence import FinishReason, Request, Sequence, TokenResult
+from mixcli.engine.step_costs import StepCosts
 from mixcli.engine.token_sampler import Logits
 from mixcli.llama.model import Vocab
 from mixcli.prompts.answer_parser import Segment, joined
@@ -24,11 +25,11 @@ class Drafts(Protocol):
 
     only_alone: bool
 
-    def propose(self, tokens: abc.Sequence[int]) -> list[int]:
-        """Return tokens that may come after `tokens`."""
+    def propose(self, tokens: abc.Sequence[int], n_others: int = 0) -> list[int]:
+        """Return tokens that may come after `tokens`, for a step that computes tokens of `n_others` other requests."""
 
-    def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
-        """Learn from a step that took so long, with or without a draft."""
+    def observe(self, n_drafted: int, n_accepted: int, n_others: int = 0) -> None:
+        """Learn from a step with a draft."""
 
 
 class Generation:
@@ -40,6 +41,7 @@ class Generation:
         vocab: Vocab,
         n_ctx: int,
         constraint: Constraint | None,
+        costs: StepCosts,
         draft_model: DraftModel | None = None,
     ) -> None:
         self._request, self._vocab = request, vocab
@@ -49,10 +51,11 @@ class Generation:
         self._stops = StopMatcher(request.sampling.stop)
         self._parser = request.shape.parser() if request.shape else None
         self._n_reasoned = self._n_closing = 0  # tokens within the reasoning; of the mark that ends it
-        self._drafts: list[Drafts] = [PromptLookup()] if request.speculate else []
+        self._drafts: list[Drafts] = [PromptLookup(costs)] if request.speculate else []
         if draft_model is not None and not request.deterministic:
-            self._drafts.append(ModelDrafts(draft_model))
+            self._drafts.append(ModelDrafts(draft_model, costs))
         self._source: Drafts | None = None  # of the last draft; what the constraint forces has none
+        self._n_others = 0
         self._n_room = n_room = n_ctx - len(request.prompt) + 1  # the last token need not be computed
         limit = request.sampling.max_tokens
         self._n_chosen = 0
@@ -60,27 +63,27 @@ class Generation:
         self._n_thought = 0  # of these, up to the end of the reasoning
         self._n_left = n_room if limit is None else min(n_room, limit)
 
-    def draft(self, sequence: Sequence, *, alone: bool) -> None:
+    def draft(self, sequence: Sequence, n_others: int, *, alone: bool) -> None:
         """Draft what may come next: what the constraint forces, what the text so far suggests, or what a draft model guesses.
 
-        The draft model guesses only while its request runs `alone`: of several, the large model computes the tokens together.
+        `n_others` other requests write in the same step. The draft model guesses only while its request runs `alone`: of several, the large model
+        computes the tokens together.
         """
-        sequence.drafts, self._source = [], None
+        sequence.drafts, self._source, self._n_others = [], None, n_others
         if (n_max := self._n_left - 1) <= 0:
             return
         drafts = self._constraint.forced()[:MAX_FORCED] if self._constraint is not None else []
         for source in () if drafts else self._drafts:
-            drafts = source.propose(sequence.tokens) if alone or not source.only_alone else []
+            drafts = source.propose(sequence.tokens, n_others) if alone or not source.only_alone else []
             if drafts:
                 self._source = source
                 break
         sequence.drafts = drafts[:n_max]
 
-    def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
-        """Learn from the time of a decode and its right guesses; a draft that a constraint forced is not a guess."""
-        for source in self._drafts:
-            if source is self._source or not n_drafted:
-                source.observe(n_drafted, n_accepted, seconds)
+    def observe(self, n_drafted: int, n_accepted: int) -> None:
+        """Learn from the right guesses of a step; a draft that a constraint forced is not a guess."""
+        if self._source is not None:
+            self._source.observe(n_drafted, n_accepted, self._n_others)
 
     def choose(self, logits: Logits) -> TokenResult:
         """Choose the next token by a row of logits, shape (n_vocab,), which the constraint writes to; remember it."""

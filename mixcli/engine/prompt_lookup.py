@@ -6,6 +6,7 @@ The last few tokens are looked up among all earlier ones; what followed there is
 from collections.abc import Sequence
 
 from mixcli.engine.draft_pace import DraftPace
+from mixcli.engine.step_costs import StepCosts
 
 NGRAM = 3  # tokens that must repeat
 
@@ -15,15 +16,15 @@ class PromptLookup:
 
     only_alone = False
 
-    def __init__(self) -> None:
-        self._pace = DraftPace()
+    def __init__(self, costs: StepCosts) -> None:
+        self._pace = DraftPace(costs)
         self._seen: dict[tuple[int, ...], int] = {}  # n-gram: where its continuation begins
         self._n_indexed = 0
 
-    def propose(self, tokens: Sequence[int]) -> list[int]:
+    def propose(self, tokens: Sequence[int], n_others: int = 0) -> list[int]:
         """Guess what comes after `tokens`; [] where nothing repeats or drafts do not pay at present."""
         self._index(tokens)
-        length = self._pace.next_length()
+        length = self._pace.next_length(n_others)
         at = self._seen.get(tuple(tokens[-NGRAM:]))
         if at is None or not length:
             return []
@@ -32,9 +33,9 @@ class PromptLookup:
             known += known[: length - len(known)]
         return known
 
-    def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
-        """Learn from a step that took so long for one token and `n_accepted` right guesses of `n_drafted`; only guesses of `propose` count."""
-        self._pace.observe(n_drafted, n_accepted, seconds)
+    def observe(self, n_drafted: int, n_accepted: int, n_others: int = 0) -> None:
+        """Learn from a step with `n_accepted` right guesses of `n_drafted`; only guesses of `propose` count."""
+        self._pace.observe(n_drafted, n_accepted, n_others)
 
     def _index(self, tokens: Sequence[int]) -> None:
         """Remember every n-gram that has a continuation, the latest place winning."""

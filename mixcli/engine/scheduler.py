@@ -73,6 +73,11 @@ class Step:
         return sum(chunk.n_tokens for chunk in self.chunks) + sum(len(one.nodes) for one in self.scorings)
 
     @property
+    def n_writing(self) -> int:
+        """Tokens of a step that computes nothing else than what requests write, drafts included; 0 for any other."""
+        return 0 if self.n_prefill or self.scorings else self.n_tokens
+
+    @property
     def n_prefill(self) -> int:
         """Tokens of prompts: all but those of sequences that write."""
         return sum(chunk.n_tokens for chunk in self.chunks if chunk.n_logits < chunk.n_tokens)

@@ -27,7 +27,7 @@ class StepResults:
         self._decoder, self._cache, self._generations = decoder, cache, generations
         self.n_prompt_tokens = 0  # prompt tokens that were computed so far
 
-    def of_chunk(self, chunk: Chunk, row: int, seconds: float, *, done: bool) -> Output | None:
+    def of_chunk(self, chunk: Chunk, row: int, *, done: bool) -> Output | None:
         """Return what a chunk brought, with logits from `row` on; None where it brought nothing yet.
 
         Of an interrupted step (not `done`) the logits are lost: the tokens that had some are computed again.
@@ -49,7 +49,7 @@ class StepResults:
             )
         if sequence.n_generated == 0:
             self._decoder.check_logits(row)
-        return self._generate(chunk, row, seconds) if sequence.scores is None else self._score(chunk, row)
+        return self._generate(chunk, row) if sequence.scores is None else self._score(chunk, row)
 
     def of_scoring(self, scoring: Scoring, row: int) -> Output | None:
         """Return the answer where a fan of labels, with logits from `row` on, was the last one; None before."""
@@ -64,7 +64,7 @@ class StepResults:
         assert sequence.slot is not None
         sequence.n_computed = self._cache.truncate(sequence.slot, n_tokens)
 
-    def _generate(self, chunk: Chunk, row: int, seconds: float) -> Output:
+    def _generate(self, chunk: Chunk, row: int) -> Output:
         """Choose the tokens that a chunk has logits for: the next one, and one more for each draft that proves right."""
         sequence, generation = chunk.sequence, self._generations[chunk.sequence.id]
         drafts, sequence.drafts = sequence.drafts, []
@@ -83,7 +83,7 @@ class StepResults:
             sequence.n_accepted += n_accepted
             self.truncate(sequence, chunk.start + 1 + n_accepted)
         if chunk.n_tokens == 1 + len(drafts):
-            generation.observe(len(drafts), n_accepted, seconds)
+            generation.observe(len(drafts), n_accepted)
         output = Output.of(sequence.id, results)
         return self._with_fields(sequence, output) if output.finish_reason == "stop" else output
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NoReturn, TypeVar
 
+from mixcli.engine.draft_model import Drafting
 from mixcli.engine.engine import MAX_RUNNING, MAX_WAITING, Engine
 from mixcli.engine.faults import request_error, survived
 from mixcli.engine.sequence import Output
@@ -198,7 +199,9 @@ class EngineLoop:
             self.notes.append(f"the disk cache is off: {error}")
         self._n_threads = self.placement.n_threads, self.placement.n_threads_batch
         self._crowding = CpuContention(max(self._n_threads))
-        self._engine = Engine(self._loaded.model, self._loaded.context, store, drafter)
+        self._engine = Engine(
+            self._loaded.model, self._loaded.context, store, Drafting(drafter, order.step_costs)
+        )
         self._preparation = Preparation(self._loaded, chat_format, self._answers, self._engine)
 
     def _turn(self) -> None:

@@ -126,7 +126,7 @@ class Preparation:
             constraint=constraint.spec if constraint else None,
             labels=labels,
             top_logprobs=question.top_logprobs,
-            speculate=question.speculate,
+            speculate=question.speculate and self.loaded.placement.speculates,
             park=question.park,
             persist=question.persist,
             deterministic=question.deterministic,

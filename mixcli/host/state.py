@@ -91,5 +91,6 @@ class HostState:
             engine.progress,
             tuple(engine.notes),
             os.getpid(),
+            engine.placement.speculates,
             error_body(error)[1] if error else None,
         )

@@ -22,11 +22,13 @@ def load(
     keep_alive: float,
     isolation_key: str = "",
     report: Callable[[float], None] = lambda _: None,
+    *,
+    speculate: bool = False,
 ) -> Host:
     """Return the loaded model, held until `release`; the load is shown on stderr. `keep_alive` is seconds after that.
 
     `model` is a name, or what `installed` has found for one.
-    Loads with the same `isolation_key` share a host. `report` gets how far the load is, from 0 to 1.
+    Loads with the same `isolation_key` share a host. With `speculate` it is noted where the model follows no drafts. `report` gets how far the load is, from 0 to 1.
     """
     stored = model if isinstance(model, StoredModel) else installed(model, load_options)
     loading = begin(stored, load_options, keep_alive, isolation_key=isolation_key)
@@ -40,8 +42,9 @@ def load(
             report(done / total)
 
         host = loading.wait(show)
-    for note in host.notes:
-        console.note(note)
+    for note in (*host.notes, host.why_no_drafts if speculate else ""):
+        if note:
+            console.note(note)
     return host
 
 

@@ -12,6 +12,7 @@ from mixcli.planning.tuning_cache import tuned
 from mixcli.store.headers import header_of, shape_of
 from mixcli.store.preflight import check_gguf, family_note
 from mixcli.store.store import StoredModel
+from profiles.drafting import step_costs
 from profiles.layout import layout_of
 from profiles.ledger import accounts, expectation
 from profiles.machine import Machine
@@ -41,6 +42,7 @@ def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
     if load_options.draft is not None:
         order = with_draft(order, stored, shape, machine, load_options)
     order = replace(order, reasons=(*family_note(header), *order.reasons))
+    order = _with_step_costs(order, shape, machine)
     if order.draft is not None:
         return order
     less = replace(
@@ -60,6 +62,15 @@ def estimated_decode(stored: StoredModel, load_options: LoadOptions, placement: 
     shape = shape_of(header_of(stored.parts))
     machine = machine_of(load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     return estimate(shape, machine, placement, layout_of(shape, placement, machine)).decode
+
+
+def _with_step_costs(order: LoadPlan, shape: ModelShape, machine: Machine) -> LoadPlan:
+    """Return a plan with what steps of several tokens cost, where drafts may pay: a model that computes on a GPU."""
+    placement = order.placement
+    if not placement.n_gpu_layers:
+        return order
+    costs = step_costs(shape, machine, placement, layout_of(shape, placement, machine))
+    return replace(order, step_costs=costs)
 
 
 def _order(found: Plan, load_options: LoadOptions) -> LoadPlan:

@@ -61,7 +61,7 @@ TABLE: dict[str, Setting] = {
     "overflow": Setting(
         "what to do when the context is full", f"{DROP_OLDEST} or {ERROR}", _one_of(DROP_OLDEST, ERROR), "on_overflow", DROP_OLDEST
     ),
-    "speculate": Setting("prompt lookup: draft tokens from earlier text; faster where text repeats, same answer", "on or off", _switch, "speculate"),
+    "speculate": Setting("prompt lookup: draft tokens from earlier text; faster on a GPU where text repeats, same answer; off on a CPU", "on or off", _switch, "speculate"),
     "markdown": Setting("render headings, lists, code and tables", "on or off", _switch, None, True),
     "keys": Setting("key bindings of the editor", "emacs or vi", _one_of("emacs", "vi"), None, "emacs"),
 }  # fmt: skip

@@ -63,7 +63,7 @@ class DraftLoad:
 class LoadPlan:
     """How to load a model: a placement, the bytes that its plan expects on each device, the next smaller plan, and the model that drafts for it.
 
-    `reasons` say what was given up to fit; they are for the client and do not travel to the host.
+    `step_costs` are what the plan expects of steps of several tokens (profiles/drafting.py). `reasons` say what was given up to fit; they are for the client and do not travel to the host.
     """
 
     placement: Placement
@@ -71,6 +71,7 @@ class LoadPlan:
     smaller: "LoadPlan | None" = None
     reasons: tuple[str, ...] = ()
     draft: DraftLoad | None = None
+    step_costs: tuple[float, ...] = ()
 
     def to_data(self) -> dict[str, object]:
         """Return the JSON object; `from_data` reads it."""
@@ -79,6 +80,7 @@ class LoadPlan:
             "expected": self.expected,
             "smaller": self.smaller.to_data() if self.smaller else None,
             "draft": self.draft.to_data() if self.draft else None,
+            "step_costs": self.step_costs,
         }
 
     @classmethod
@@ -90,6 +92,7 @@ class LoadPlan:
             data["expected"],
             cls.from_data(smaller) if smaller else None,
             draft=DraftLoad.from_data(draft) if draft else None,
+            step_costs=tuple(data["step_costs"]),
         )
 
 

@@ -13,12 +13,13 @@ def texts_in(value: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LoadStatus:
-    """An event of the attach stream: `progress` is a share, `error` why the load failed."""
+    """An event of the attach stream: `progress` is a share, `speculates` whether the model follows drafts, `error` why the load failed."""
 
     status: str
     progress: float
     notes: tuple[str, ...]
     pid: int
+    speculates: bool = False
     error: ErrorBody | None = None
 
     @classmethod
@@ -30,6 +31,7 @@ class LoadStatus:
             progress if isinstance(progress, int | float) else 0.0,
             texts_in(event.get("notes")),
             pid if isinstance(pid, int) else 0,
+            event.get("speculates") is True,
             error_in(event),
         )
 
@@ -40,5 +42,6 @@ class LoadStatus:
             "progress": self.progress,
             "notes": list(self.notes),
             "pid": self.pid,
+            "speculates": self.speculates,
         }
         return {**shown, **self.error.to_json()} if self.error else shown

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mixcli.engine.draft_model import DraftModel
+from mixcli.engine.draft_model import Drafting, DraftModel
 from mixcli.engine.engine import Engine
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Request
@@ -64,7 +64,7 @@ def test_an_answer_is_the_same_with_a_draft_model(
 ) -> None:
     prompt = smol.vocab.tokenize("List the months of the year: January,")
     plain, _ = answered(make_engine(), prompt)
-    engine = Engine(smol, Context(smol, PLACEMENT), drafter=drafter)
+    engine = Engine(smol, Context(smol, PLACEMENT), drafting=Drafting(drafter))
     drafted, last = answered(engine, prompt)
     engine.check()
     assert_same_up_to_ties(smol, prompt, plain, drafted)
@@ -77,7 +77,7 @@ def test_an_answer_is_the_same_with_a_draft_model(
 
 @pytest.mark.model
 def test_several_requests_are_computed_together_without_drafts(smol: Model, drafter: DraftModel) -> None:
-    engine = Engine(smol, Context(smol, PLACEMENT), drafter=drafter)
+    engine = Engine(smol, Context(smol, PLACEMENT), drafting=Drafting(drafter))
     prompts = [smol.vocab.tokenize(text) for text in ("One, two,", "Red, green,")]
     for i, prompt in enumerate(prompts):
         engine.add(Request(str(i), tuple(prompt), replace(GREEDY, max_tokens=6)))

@@ -82,11 +82,11 @@ def test_the_statistics_of_guesses_see_guesses_only(
     seen: list[int] = []
 
     class Watched(PromptLookup):
-        def observe(self, n_drafted: int, n_accepted: int, seconds: float) -> None:
+        def observe(self, n_drafted: int, n_accepted: int, n_others: int = 0) -> None:
             seen.append(n_drafted)
-            super().observe(n_drafted, n_accepted, seconds)
+            super().observe(n_drafted, n_accepted, n_others)
 
-        def propose(self, tokens: Sequence[int]) -> list[int]:
+        def propose(self, tokens: Sequence[int], n_others: int = 0) -> list[int]:
             return []
 
     monkeypatch.setattr("mixcli.engine.generation.PromptLookup", Watched)

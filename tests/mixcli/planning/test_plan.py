@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from mixcli.planning.report import flags
+from mixcli.system import json_cache
 from profiles.placement import Placement
 from profiles.quality import USUAL
+from quantize.source import text
+from tests.support.small_gguf import gguf, metadata, shapes, write
 
 Runner = Callable[..., Any]
 GIB = 1 << 30
@@ -158,6 +161,33 @@ def test_a_model_that_is_here(mixcli: Runner, with_demo: Path) -> None:
     plan = json.loads(done.stdout)
     assert plan["model"] == "demo:Q4_K_M"
     assert plan["ledger"][-1]["device"] == "host"
+
+
+@pytest.mark.parametrize(
+    ("template", "tensors", "words"),
+    [
+        ("{% for m in messages %}{{ m['content'] | shout }}{% endfor %}", {}, "chat template is broken: TemplateAssertionError: No filter named 'shout'"),
+        ("{% for m in %}", {}, "chat template is broken: TemplateSyntaxError"),
+        ("[INST]" * 50_000, {}, "at most 262,144 characters"),
+        (None, {"blk.0.attn_sinks.weight": (4,)}, "has 1 tensor that a llama model does not have, such as 'blk.0.attn_sinks.weight'"),
+    ],
+)  # fmt: skip
+def test_what_run_would_refuse_is_refused_by_plan(
+    template: str | None, tensors: dict[str, tuple[int, ...]], words: str, mixcli: Runner, tmp_path: Path
+) -> None:
+    keys = metadata() if template is None else metadata(**{"tokenizer.chat_template": text(template)})
+    path = write(tmp_path / "m.gguf", gguf(keys=keys, tensors={**shapes(), **tensors}))
+    done = mixcli("plan", str(path))
+    assert (done.returncode, done.stdout) == (5, "")
+    assert words in done.stderr
+
+
+def test_a_template_is_tried_once_and_may_depend_on_the_conversation(mixcli: Runner, tmp_path: Path) -> None:
+    keys = metadata(**{"tokenizer.chat_template": text("{{ messages[1].content.nothing.there }}")})
+    path = write(tmp_path / "m.gguf", gguf(keys=keys))
+    for _ in range(2):
+        assert mixcli("plan", str(path)).returncode == 0
+        assert list(json_cache.load("templates").values()) == [True]
 
 
 def test_profiles_are_listed_shown_and_written(mixcli: Runner, home: Path) -> None:

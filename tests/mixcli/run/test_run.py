@@ -70,6 +70,15 @@ def test_stats_and_stop_texts(warm: Runner) -> None:
     assert "finish reason stop" in done.stderr
 
 
+def test_speculate_is_off_on_a_cpu_and_says_so(warm: Runner) -> None:
+    ask = ("run", "Repeat: one two three one two three one two three", "--max-tokens", "12", "--json")
+    plain, drafted = warm(*ask), warm(*ask, "--speculate")
+    assert drafted.returncode == 0, drafted.stderr
+    assert "speculate is off: on a CPU verifying a guess takes nearly as long" in drafted.stderr
+    assert "speculate" not in plain.stderr
+    assert not json.loads(drafted.stdout)["timings"].get("draft_n")
+
+
 def test_a_reader_that_leaves_early_is_no_tragedy(warm: Runner) -> None:
     command = f"{sys.executable} -m mixcli run '{STORY}' | head -c 1; echo \"${{PIPESTATUS[0]}}\""
     done = subprocess.run(
