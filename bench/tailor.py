@@ -26,14 +26,14 @@ Comparison = tuple[str, float, float]  # what, the KL of what is compared with, 
 def compared(lab: TailoringLab, names: Sequence[str]) -> Iterator[Comparison]:
     """Yield each comparison when it is measured."""
     for name in names:
-        n_bytes, fixed = lab.problem.n_bytes(lab.standard(name)), lab.fixed(name)
+        n_bytes, fixed = lab.problem.n_bytes(lab.standard(name)), lab.standard(name)
         theirs = lab.divergence(name, lab.standard(name))
         yield name, theirs, lab.divergence(f"{name} tailored", lab.problem.within(n_bytes, fixed))
         if name == "Q3_K_M":
             plain = lab.divergence(f"{name} plain", lab.plain.within(n_bytes, fixed))
             yield f"{name}, plain errors instead", theirs, plain
     if LOW in names:
-        budget, fixed = lab.between(LOW, HIGH, SHARE), lab.fixed(LOW)
+        budget, fixed = lab.between(LOW, HIGH, SHARE), lab.standard(LOW)
         ours = lab.divergence("gap tailored", lab.problem.within(budget, fixed))
         where = f"{SHARE:.0%} of the way to {HIGH}"
         yield f"{where}, against {LOW}", lab.divergence(LOW, lab.standard(LOW)), ours

@@ -23,7 +23,6 @@ from quantize.tailor.choice import (
     TailoredTypes,
     TailoringProblem,
     Types,
-    is_free,
     pins,
 )
 
@@ -111,12 +110,12 @@ class Fitting:
     def best(self, n_bytes: int) -> TailoredTypes | None:
         """Return the types of least loss whose weights have at most so many bytes."""
         found = self._problem.within(n_bytes, self._pins(n_bytes))
-        return found or self._problem.within(n_bytes, self._fixed(self._smallest))
+        return found or self._problem.within(n_bytes, self._standard[self._smallest])
 
     @property
     def _least(self) -> int:
         """Return the bytes of the smallest file."""
-        return self._problem.n_bytes(self._fixed(self._smallest)) + int(self._problem.sizes.min(axis=1).sum())
+        return self._problem.smallest(self._standard[self._smallest])
 
     @property
     def _smallest(self) -> str:
@@ -127,16 +126,10 @@ class Fitting:
         nearest = max(fitting, key=lambda name: self._sizes[name], default=self._smallest)
         return pins(self._subject.model, self._standard[nearest])
 
-    def _fixed(self, name: str) -> Types:
-        types = self._standard[name]
-        return {one.name: types[one.name] for one in self._subject.model.tensors if not is_free(one)}
-
     def _largest(self, goal: TailorGoal) -> FittedFile:
         """Search the largest budget whose file meets a goal of speed or place."""
         low = self._least
-        high = self._problem.n_bytes(self._fixed(max(self._sizes, key=lambda name: self._sizes[name]))) + int(
-            self._problem.sizes.max(axis=1).sum()
-        )
+        high = 2 * max(self._sizes.values())
         if goal.kind == "gpu":
             free = sum(gpu.bytes_free for gpu in self._machine.gpus)
             high = min(high, free + self._subject.shape(self._standard[self._smallest]).bytes_embedding)

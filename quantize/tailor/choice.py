@@ -46,12 +46,11 @@ def is_free(tensor: TensorSource) -> bool:
 
 
 def pins(model: ModelSource, standard: Types) -> dict[str, GGMLQuantizationType]:
-    """Return the types of the tensors that are not free: those of a standard file, and in a mixture no less than its few such tensors deserve."""
+    """Return the types of a standard file, and in a mixture, for the few tensors that are not free, no less than they deserve."""
     is_mixture = any("_exps." in tensor.name for tensor in model.tensors)
     return {
         tensor.name: _at_least(tensor, standard[tensor.name]) if is_mixture else standard[tensor.name]
         for tensor in model.tensors
-        if not is_free(tensor)
     }
 
 
@@ -81,8 +80,8 @@ class TailoringProblem:
 
     @cached_property
     def free(self) -> list[TensorSource]:
-        """Return the free tensors, in the order of the rows of `sizes` and `costs`."""
-        return [tensor for tensor in self.tensors if is_free(tensor)]
+        """Return the free tensors that some candidate fits, in the order of the rows of `sizes` and `costs`."""
+        return [one for one in self.tensors if is_free(one) and np.isfinite(self.losses[one.name]).any()]
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
@@ -104,14 +103,14 @@ class TailoringProblem:
         return np.array([self.losses[tensor.name] for tensor in self.free])
 
     def within(self, budget: int, pinned: Types) -> TailoredTypes | None:
-        """Return the best types whose weights have at most `budget` bytes; None where the smallest have more."""
-        found = allocate(self.sizes, self.costs, budget - self.n_bytes(pinned))
+        """Return the best types whose weights have at most `budget` bytes, other tensors as `pinned` has them; None where the smallest have more."""
+        found = allocate(self.sizes, self.costs, budget - self.bytes_pinned(pinned))
         return None if found is None else self._chosen(found.options, pinned, found.gap)
 
     def simply_filled(self, budget: int, pinned: Types) -> TailoredTypes | None:
         """Return the types of a rule without any table: all tensors as large as all can be, then some one step larger, drawn at random."""
         order = np.random.default_rng(SEED).permutation(len(self.free))
-        found = fill_in_order(self.sizes, self.costs, budget - self.n_bytes(pinned), order)
+        found = fill_in_order(self.sizes, self.costs, budget - self.bytes_pinned(pinned), order)
         return None if found is None else self._chosen(found.options, pinned)
 
     def loss_of(self, types: Types) -> float | None:
@@ -121,9 +120,19 @@ class TailoringProblem:
             return None
         return float(sum(self.losses[one.name][columns[types[one.name]]] for one in self.free))
 
+    def smallest(self, pinned: Types) -> int:
+        """Return the bytes of all weights with the smallest types that free tensors can have."""
+        possible = np.where(np.isfinite(self.costs), self.sizes, np.iinfo(np.int64).max)
+        return self.bytes_pinned(pinned) + int(possible.min(axis=1).sum())
+
+    def bytes_pinned(self, types: Types) -> int:
+        """Return the bytes of the tensors that are not free."""
+        free = {one.name for one in self.free}
+        return sum(bytes_of(one, types[one.name]) for one in self.tensors if one.name not in free)
+
     def n_bytes(self, types: Types) -> int:
-        """Return the bytes of the tensors that `types` has."""
-        return sum(bytes_of(tensor, types[tensor.name]) for tensor in self.tensors if tensor.name in types)
+        """Return the bytes of all tensors in these types."""
+        return sum(bytes_of(tensor, types[tensor.name]) for tensor in self.tensors)
 
     def _chosen(self, options: Sequence[int], pinned: Types, gap: float = 0.0) -> TailoredTypes:
         chosen = {one.name: self.candidates[k] for one, k in zip(self.free, options, strict=True)}

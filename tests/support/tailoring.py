@@ -89,11 +89,6 @@ class TailoringLab:
         """Return llama.cpp's own mix."""
         return choose_types(self.model, name, imatrix=True)
 
-    def fixed(self, name: str) -> Types:
-        """Return the types of all tensors that are not free in llama.cpp's mix."""
-        types = self.standard(name)
-        return {one.name: types[one.name] for one in self.model.tensors if not is_free(one)}
-
     def between(self, low: str, high: str, share: float) -> int:
         """Return the bytes that lie so far on the way from one mix to another."""
         below, above = (self.problem.n_bytes(self.standard(name)) for name in (low, high))
