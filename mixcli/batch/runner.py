@@ -1,7 +1,7 @@
 """Run a batch: skip what the journal has, request the rest, and write all results in order."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mixcli.batch.graded import Graded
@@ -156,17 +156,34 @@ def _one(
 def _together(
     answered: Callable[[int], dict[str, object]], numbers: Sequence[int]
 ) -> list[dict[str, object] | MixcliError]:
-    """Ask the questions of one record at the same time, so that the engine computes what they begin with once; in their order."""
+    """Ask the questions of one record at the same time, so that the engine computes what they begin with once; in their order.
 
-    def one(number: int) -> dict[str, object] | MixcliError:
+    The threads do not outlive the process: one that is interrupted does not wait for answers.
+    """
+    found: dict[int, dict[str, object] | BaseException] = {}
+
+    def one(number: int) -> None:
         try:
-            return answered(number)
-        except FATAL:
-            raise
-        except MixcliError as error:
-            return error
+            found[number] = answered(number)
+        except BaseException as error:
+            found[number] = error
 
-    if len(numbers) < 2:
-        return [one(number) for number in numbers]
-    with ThreadPoolExecutor(len(numbers), thread_name_prefix="question") as threads:
-        return list(threads.map(one, numbers))
+    threads = [
+        threading.Thread(target=one, args=(number,), name=f"question-{number}", daemon=True)
+        for number in numbers[1:]
+    ]
+    for thread in threads:
+        thread.start()
+    for number in numbers[:1]:
+        one(number)
+    for thread in threads:
+        thread.join()
+    outcomes: list[dict[str, object] | MixcliError] = []
+    for number in numbers:
+        outcome = found[number]
+        if isinstance(outcome, BaseException) and (
+            isinstance(outcome, FATAL) or not isinstance(outcome, MixcliError)
+        ):
+            raise outcome
+        outcomes.append(outcome)
+    return outcomes

@@ -1,6 +1,11 @@
 """mixcli batch with probabilities of fields, several questions, thresholds, review and calibration, over a host with a small model."""
 
+import contextlib
 import json
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +143,24 @@ def test_questions_become_columns_and_each_has_its_key(mixcli: Runner, port: Por
     assert "who.urgent:" in done.stdout
     n_journal = len((tmp_path / "out.jsonl.journal").read_text().splitlines())
     assert n_journal == 1 + 2 * 6 + 2 * 6, "the labels were known"
+
+
+def test_ctrl_c_does_not_wait_for_the_questions_of_a_record(tmp_path: Path, home: Path) -> None:
+    """Both questions are asked of a server that never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = ["batch", str(mails(tmp_path, 1)), "--column", "body", "--endpoint", url, "-m", "silent"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mixcli", *command, "--ask", "a=Why?", "--ask", "b=Who?"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        server.settimeout(60)
+        for _ in range(2):
+            held.enter_context(server.accept()[0])
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
 
 
 def test_a_server_that_returns_no_probabilities_is_told_apart() -> None:
