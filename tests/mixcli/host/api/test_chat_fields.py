@@ -32,6 +32,7 @@ OPENAI = [
 MISTRAL = ["random_seed", "safe_prompt", "min_tokens", "repetition_penalty", "top_k", "prompt_logprobs", "top_prompt_logprobs", "prompt_mode", "guardrails"]  # fmt: skip
 # a value of a field that our own name has too, by that name
 VALUES: dict[str, object] = {
+    "thinking_token_budget": 6,
     "max_tokens": 5,
     "n": 2,
     "seed": 7,
