@@ -50,6 +50,7 @@ def test_killing_the_front_end_keeps_what_had_arrived(stage: Stage) -> None:
     assert [hit["session"] for hit in json.loads(done.stdout)] == ["tell-me-everything"]
 
 
+@pytest.mark.slow
 def test_killing_the_front_end_while_the_model_loads_keeps_the_question(stage: Stage) -> None:
     host = stage.host(["never"])
     host.ready.clear()

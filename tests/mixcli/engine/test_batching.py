@@ -73,6 +73,7 @@ def test_a_common_beginning_is_computed_once_for_requests_that_come_together(
     assert engine.n_prompt_tokens_done <= len(prompts[0]) + 7 * 16
 
 
+@pytest.mark.slow
 def test_short_conversations_are_kept_for_their_next_turn_unless_many_are_answered_at_once(
     make_engine: MakeEngine, chat: ChatFormat
 ) -> None:

@@ -8,6 +8,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Runner
 
 # each Python process that is started beside this file notes where it connects
@@ -29,6 +31,7 @@ sys.addaudithook(note)
 LOCAL = ("'127.", "b'127.", "('127.", "('::1'", "'::1'", "'localhost'", "'/", "b'/", "None")
 
 
+@pytest.mark.slow
 def test_offline_opens_no_connection_outward(mixcli: Runner, with_demo: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(AUDIT)
     record = tmp_path / "audit.txt"

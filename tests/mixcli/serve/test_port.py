@@ -38,6 +38,7 @@ def port(file_host: Host) -> Iterator[Port]:
         yield port
 
 
+@pytest.mark.slow
 def test_the_port_answers_while_the_model_loads(file_host: Host) -> None:
     with served(None) as port, ThreadPoolExecutor(1) as pool:
         port.server.progress(0.42)
@@ -155,6 +156,7 @@ def test_a_key_has_its_share_and_others_theirs(file_host: Host) -> None:
         until(lambda: limits.n_held == 0)
 
 
+@pytest.mark.slow
 def test_half_open_connections_keep_nobody_out(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit the connection goes that has waited longest; one that is served stays."""
     monkeypatch.setattr(connection.GateConnection, "max_connections", 40)
@@ -259,6 +261,7 @@ def test_a_body_that_does_not_end_is_given_up(port: Port, monkeypatch: pytest.Mo
     assert answer.startswith(b"HTTP/1.1 408"), answer
 
 
+@pytest.mark.slow
 def test_the_terminal_offers_tools_to_another_server(port: Port, mixcli: Runner, tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"city": {"enum": ["Ulm"]}}, "required": ["city"]}
     (tmp_path / "tools.json").write_text(json.dumps([{"name": "weather", "parameters": schema}]))
