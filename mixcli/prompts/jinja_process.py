@@ -28,7 +28,11 @@ class TemplateRefusal(Exception):
 
 
 class BrokenTemplate(IntegrityError):
-    """The template ended with an error."""
+    """The template ended with an error; `is_certain` where no conversation escapes it."""
+
+    def __init__(self, message: str, *, is_certain: bool = False) -> None:
+        super().__init__(message)
+        self.is_certain = is_certain
 
 
 class TemplateProcess:
@@ -47,7 +51,8 @@ class TemplateProcess:
         found: list[str | TemplateRefusal] = []
         for answer in answers:
             if "error" in answer:
-                raise BrokenTemplate(f"the model's chat template is broken: {answer['error']}; {ADVICE}")
+                why = f"the model's chat template is broken: {answer['error']}; {ADVICE}"
+                raise BrokenTemplate(why, is_certain=answer.get("part") == "syntax")
             found.append(TemplateRefusal(answer["refused"]) if "refused" in answer else answer["text"])
         return found
 

@@ -15,7 +15,7 @@ import time
 from datetime import datetime
 from typing import Any, NoReturn
 
-from jinja2 import Environment, nodes
+from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -100,6 +100,8 @@ def _answer(render: Any, variables: dict[str, Any]) -> dict[str, str]:
         text = render(**{"tools": None, "documents": None, **variables})
     except Refused as error:
         return {"refused": str(error)[:500]}
+    except TemplateSyntaxError as error:
+        return {"error": fault(error), "part": "syntax"}  # no conversation escapes it
     except Exception as error:  # whatever else a template makes Python raise is the template's fault
         return {"error": fault(error)}
     return (

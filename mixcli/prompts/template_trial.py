@@ -11,8 +11,6 @@ from mixcli.prompts.jinja_process import BrokenTemplate, TemplateProcess
 from mixcli.prompts.messages import Message
 from mixcli.prompts.template_variables import TemplateVariables
 
-ALWAYS = ("TemplateSyntaxError", "TemplateAssertionError")  # errors of jinja2 that no conversation escapes
-
 
 def main() -> None:
     """Print null for a template that may work: other errors can depend on the conversation."""
@@ -21,7 +19,7 @@ def main() -> None:
     try:
         TemplateProcess(sys.stdin.read(), {}).render(TemplateVariables.of(messages, ["a"], prompt=True))
     except BrokenTemplate as error:
-        fault = str(error) if any(name in str(error) for name in ALWAYS) else None
+        fault = str(error) if error.is_certain else None
     except IntegrityError as error:  # it took too much time or memory
         fault = str(error)
     print(json.dumps(fault))  # noqa: T201

@@ -166,8 +166,8 @@ def test_a_model_that_is_here(mixcli: Runner, with_demo: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "tensors", "words"),
     [
-        ("{% for m in messages %}{{ m['content'] | shout }}{% endfor %}", {}, "chat template is broken: TemplateAssertionError: No filter named 'shout'"),
-        ("{% for m in %}", {}, "chat template is broken: TemplateSyntaxError"),
+        ("{% for m in messages %}{{ m['content'] | shout }}{% endfor %}", {}, "chat template is broken: No filter named 'shout'"),
+        ("{% for m in %}", {}, "chat template is broken: "),
         ("[INST]" * 50_000, {}, "at most 262,144 characters"),
         (None, {"blk.0.attn_sinks.weight": (4,)}, "has 1 tensor that a llama model does not have, such as 'blk.0.attn_sinks.weight'"),
     ],
