@@ -13,6 +13,7 @@ LONGEST = (
     "tests/fuzz/",
     "tests/clients/",
     "tests/mixcli/batch/test_ray.py",
+    "tests/mixcli/insight/test_gain.py",
     "tests/mixcli/client/test_worker.py",
     "tests/mixcli/pull/test_network.py",
     "tests/mixcli/batch/test_batch.py",
