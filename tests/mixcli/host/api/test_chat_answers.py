@@ -361,7 +361,7 @@ def test_a_prompt_is_encoded_once_for_all_answers(tiny: App, monkeypatch: pytest
 
 def test_the_tokens_of_a_completion_come_where_they_are_wanted(tiny: App) -> None:
     body = {"prompt": "Hello", "max_tokens": 4, "temperature": 0, "return_token_ids": True}
-    tiny.post(COMPLETIONS, body)  # behind it the prompt comes out of the cache, with the same rounding each time
+    tiny.post(COMPLETIONS, body)  # now the prompt is in the cache, for both
     (whole,) = tiny.post(COMPLETIONS, body).json()["choices"]
     assert len(whole["token_ids"]) == 4
     response = tiny.post(COMPLETIONS, {**body, "stream": True, "stream_options": {"include_usage": True}})

@@ -96,7 +96,7 @@ def test_none_calls_none(apps: dict[str, App], version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_stream_brings_a_call_as_openai_does(apps: dict[str, App], version: str) -> None:
     fields = {"tool_choice": NAMED, "parallel_tool_calls": False}
-    choice_of(apps[version], **fields)  # behind it the prompt comes out of the cache, with the same rounding each time
+    choice_of(apps[version], **fields)  # now the prompt is in the cache, for both
     whole = choice_of(apps[version], **fields)["message"]["tool_calls"][0]
     first, *middle, last = streamed(apps[version], **fields)
     assert first["delta"] == {"role": "assistant", "content": "", "refusal": None}
