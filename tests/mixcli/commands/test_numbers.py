@@ -89,7 +89,7 @@ def test_the_program_refuses_as_the_parser_does(lines: Forked, value: str) -> No
         (["plan", "x", "--ctx", "9" * 5000], "is not a whole number from 64 to 4,294,967,295."),
         (["plan", "x", "--ubatch", "1e3"], "'1e3' is not a whole number from 32 to"),
         (["batch", "x", "--window", "0"], "'0' is not a whole number from 1 to 1,024."),
-        (["batch", "x", "--abstain", "2"], "'2' is not a number from 0 to 1."),
+        (["batch", "x", "--abstain", "2"], "--abstain '2': expected a probability from 0 to 1"),
         (["pull", "x", "--min-tps", "nan"], "'nan' is not a number from 0.01 on."),
         (["serve", "--port", "65536"], "'65536' is not a whole number from 0 to 65,535."),
         (["run", "x", "--max-tokens", "0"], "'0'; use 1 to 16,777,216"),

@@ -59,6 +59,7 @@ def long_gguf(n_bytes: int) -> bytes:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "make", "size", "most"),
     [
@@ -78,6 +79,7 @@ def test_a_header_takes_few_requests(
     assert all(before[1] <= after[0] for before, after in pairwise(asked)), "a byte was asked for twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [["org/gguf"], ["org/weights", "--quant", "Q4_K_M"]])
 def test_a_full_disk_is_told_before_any_tensor_is_fetched(
     hub: StandIn, online: dict[str, str], tmp_path: Path, args: list[str]
