@@ -32,7 +32,7 @@ demo: setup
 	@$(BIN)/mixcli pull demo
 	@printf '\n$$ echo "What is the capital of France?" | mixcli run -m demo\n'
 	@echo "What is the capital of France?" | $(BIN)/mixcli run -m demo
-	@printf '\nTo go on: . $(BIN)/activate, then mixcli chat -m demo\n'
+	@printf '\nNext: . $(BIN)/activate, then mixcli chat -m demo\n'
 
 # four files at a time, on as few as two cores: half of the time is waiting (tests/support/schedule.py)
 test: setup
