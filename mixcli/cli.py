@@ -317,8 +317,8 @@ def _variable_of(error: Any) -> str:
     return str(param.envvar) if source is click.core.ParameterSource.ENVIRONMENT else ""
 
 
-def _interrupted(_error: Any) -> int:
-    console.note("interrupted")
+def _interrupted(error: Any) -> int:
+    console.note("; ".join(("interrupted", *map(str, error.args))))
     return EXIT_INTERRUPTED
 
 

@@ -177,7 +177,7 @@ def _of_recipe(
         raise UnusedOption(
             f"{named} has no effect with --recipe, which has the type of every tensor; remove {named}."
         )
-    recipe.check_model(tensor.name for tensor in model.tensors)
+    recipe.check_model(model.tensors)
     types = {tensor.name: checked_type(recipe.types[tensor.name], tensor) for tensor in model.tensors}
     if not options.allow_requantize:
         _check_sources(model, types)

@@ -128,10 +128,12 @@ def base_type(tensor: TensorSource) -> GGMLQuantizationType:
     """
     if tensor.read_raw is not None:
         return GGMLQuantizationType[tensor.dtype]
-    is_small = (
-        len(tensor.shape) == 1 or tensor.name.endswith("_norm.weight") or "ffn_gate_inp." in tensor.name
-    )
-    return _T.F32 if is_small else _T.BF16
+    return _T.F32 if stays_float(tensor) else _T.BF16
+
+
+def stays_float(tensor: TensorSource) -> bool:
+    """Return whether a tensor is never quantized: a vector, a norm, or an expert router."""
+    return len(tensor.shape) == 1 or tensor.name.endswith("_norm.weight") or "ffn_gate_inp." in tensor.name
 
 
 def choose_types(

@@ -90,7 +90,7 @@ def command(
         show_forecast([(model, "routing")], (*pieces, *others), load_options, n_chunks, as_json=as_json)
         return
     target = None if picture is None else _target(picture)
-    stored = installed(model, load_options)
+    stored = installed(model, load_options.of_any_context)
     _check_layer(layers_with_experts(stored), layer)
     request = RoutingRequest(pieces, others, load_options.request.n_ctx or 0, n_chunks)
     with console.progress(f"reading with {stored.label}") as bar:

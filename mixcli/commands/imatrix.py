@@ -22,6 +22,7 @@ from mixcli.commands.options import (
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, counted
+from mixcli.system.signals import resumable
 from mixcli.system.text import as_argument
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ LOW_BITS = re.compile(r"Q[1-4]|FP4")  # in a file type: Q4_K_M and smaller
 @forecast_option
 @json_option
 @common
+@resumable()
 def command(
     model: str | None,
     path: Path | None,
@@ -89,7 +91,7 @@ def command(
     if dry_run:
         show_forecast([(model, "importance")], pieces, load_options, n_chunks, as_json=as_json)
         return
-    stored = installed(model, load_options)
+    stored = installed(model, load_options.of_any_context)
     _note_source(stored)
     target = output or Path(f"{stored.path.stem}.imatrix.gguf")
     request = ImatrixRequest(

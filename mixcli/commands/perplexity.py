@@ -63,8 +63,8 @@ def command(
             readings.append((baseline, "baseline"))
         show_forecast(readings, read_texts(paths), load_options, n_chunks, as_json=as_json)
         return
-    stored = installed(model, load_options)
-    other = None if baseline is None else installed(baseline, load_options)
+    stored = installed(model, load_options.of_any_context)
+    other = None if baseline is None else installed(baseline, load_options.of_any_context)
     request = PerplexityRequest(read_texts(paths), load_options.request.n_ctx or 0, n_chunks)
     with console.progress(f"reading with {stored.label}") as bar:
         rows = measure(stored, other, request, load_options, bar)

@@ -14,7 +14,7 @@ from mixcli.commands.quant_options import as_range, rule_options, show_types
 from mixcli.errors import IntegrityError
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, format_bytes
-from mixcli.system.signals import interrupt
+from mixcli.system.signals import interrupt, resumable
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 @click.option("--offline", is_flag=True, help="Do not use the network; list missing files.")
 @json_option
 @common
+@resumable()
 def command(
     model: str | None,
     output_type: str | None,

@@ -21,6 +21,7 @@ from mixcli.commands.quant_options import as_range
 from mixcli.errors import DoesNotFit, UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import counted, format_bytes, size_in_bytes
+from mixcli.system.signals import resumable
 from mixcli.system.text import as_argument, missing
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ MEASURED_CHUNKS = 16  # of the text on which files are compared, 512 tokens each
 @planning_options
 @json_option
 @common
+@resumable()
 def command(
     model: str,
     size: str | None,

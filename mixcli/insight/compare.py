@@ -43,7 +43,7 @@ class ComparedModel:
 
 
 def models_named(texts: Sequence[str]) -> list[StoredModel]:
-    """Return the models that texts mean, largest first: mixtral:Q3_K_M,Q4_K_M are two.
+    """Return the models that texts mean, largest first: mixtral:Q3_K_M,Q4_K_M are two, and so are mixtral:Q3_K_M,mixtral:Q4_K_M.
 
     Raises UsageError for fewer than two, and for one that is named twice; what `store.find` raises for one that is not installed.
     """
@@ -89,7 +89,8 @@ def _names(text: str) -> list[str]:
     name, colon, quants = text.partition(":")
     if is_path(text) or not colon or "," not in quants:
         return [text]
-    return [f"{name}:{quant.strip()}" for quant in quants.split(",") if quant.strip()]
+    words = [word.strip() for word in quants.split(",") if word.strip()]
+    return [word if ":" in word else f"{name}:{word}" for word in words]
 
 
 def _size(stored: StoredModel) -> int:

@@ -15,6 +15,7 @@ from mixcli.errors import (
 from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.insight.orders import N_CTX, ChildLine, Order, n_at_once
 from mixcli.planning.load_options import LoadOptions
+from mixcli.planning.machines import check_devices
 from mixcli.planning.plan_load import plan_load
 from mixcli.store.headers import header_of
 from mixcli.store.store import StoredModel
@@ -35,7 +36,9 @@ ERRORS: dict[int, type[MixcliError]] = {
 def plan_reading(stored: StoredModel, load_options: LoadOptions, n_ctx: int) -> LoadPlan:
     """Return how to load a model that reads chunks of `n_ctx` tokens, some at once; DoesNotFit or IntegrityError where it cannot."""
     request = request_of(load_options, n_ctx, _longest_text(stored))
-    return _for_reading(plan_load(stored, replace(load_options, request=request)), n_at_once(n_ctx), n_ctx)
+    plan = plan_load(stored, replace(load_options, request=request))
+    check_devices(plan.expected, load_options)
+    return _for_reading(plan, n_at_once(n_ctx), n_ctx)
 
 
 def request_of(load_options: LoadOptions, n_ctx: int, n_ctx_train: int) -> PlanRequest:
@@ -76,6 +79,7 @@ def run(
     Raises the child's own errors, and ModelDied with its last words where it crashed or was silent for too long.
     """
     results: list[Mapping[str, Any]] = []
+    bar.update(0, 1, f"loading {label}")
     done = python_child.run(
         "-m",
         "mixcli.insight.compute",

@@ -2,7 +2,7 @@
 
 What is remembered belongs to the library's files, the processor and the number of threads. A type that could not be measured is
 remembered as well, so that no second start pays for it; `mixcli doctor` tries these again. Where other programs took part of the processor, or
-it took too long, the next two starts measure once more, and the better of both counts. MIXCLI_MEASURE=off measures nothing.
+it took too long, it is measured at most twice more, half an hour apart, and the better of both counts. MIXCLI_MEASURE=off measures nothing.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -33,9 +34,10 @@ TIME_LIMIT, LIMIT_TYPE = 10.0, 4.0  # seconds for the start, and for each type
 # what files are usually made of: measured together in about half a minute
 COMMON = ("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16")
 CPU_INFO = Path("/proc/cpuinfo")
-# keys beside a type's rates: the reason, and how often it was measured while other programs ran
-FAILED, BUSY = "failed", "busy"
+# keys beside a type's rates: the reason, how often it was measured while other programs ran, and the last time (seconds since 1970)
+FAILED, BUSY, WHEN = "failed", "busy", "when"
 MAX_TRIES = 3
+REST = 1800  # seconds between two tries: a busy machine does not delay one command after the other
 MIN_SHARE = 0.25  # of usual rates, for what was measured beside other programs
 
 Report = Callable[[str], None]
@@ -116,7 +118,8 @@ def _missing(types: Collection[str], again: bool) -> list[str]:
         if name not in known:
             return True
         failed, tries = FAILED in known[name], _tries(known[name])
-        return (again and (failed or tries > 0)) or (name not in here and 0 < tries < MAX_TRIES)
+        is_due = name not in here and 0 < tries < MAX_TRIES and _has_rested(known[name])
+        return is_due or (again and (failed or tries > 0))
 
     wanted = [name for name in BITS_OF_TYPE if name in types and name != "F32"]
     return [name for name in (*wanted, *([ATTENTION] if wanted else [])) if is_missing(name)]
@@ -145,7 +148,7 @@ def _measure(types: list[str], seconds: float, say: Report) -> dict[str, Any]:
     if failed:
         say(
             f"this CPU's rates for {', '.join(failed)} could not be measured ({entries[failed[0]][FAILED]}); "
-            "estimates use typical ones; run `mixcli doctor` to measure again"
+            f"estimates use typical ones; run `mixcli doctor` on an idle machine to measure again, or set {SWITCH}=off"
         )
     return known
 
@@ -163,14 +166,13 @@ def _entry(
         entry = {"plain": first.rates, "flash": second.rates}
     elif name != ATTENTION and first:
         entry = {**first.rates, **({"repacked": second.rates} if second and second.rates else {})}
-    old = _values(name, before)
+    old, tried = _values(name, before), {BUSY: _tries(before) + 1, WHEN: int(time.time())}
     if not _values(name, entry):
         if old:  # better than none
-            return {**before, BUSY: _tries(before) + 1}
-        tries = {BUSY: _tries(before) + 1} if cut else {}
-        return {FAILED: reason or "not supported by llama.cpp", **tries}
+            return {**before, **tried}
+        return {FAILED: reason or "not supported by llama.cpp", **(tried if cut else {})}
     if any(line.busy if line else cut for line in lines):
-        entry = {**(_better(old, entry) if old else entry), BUSY: _tries(before) + 1}
+        entry = {**(_better(old, entry) if old else entry), **tried}
     return entry
 
 
@@ -206,9 +208,15 @@ def _tries(found: dict[str, Any]) -> int:
     return max(0, tries) if type(tries) is int else 0
 
 
+def _has_rested(found: dict[str, Any]) -> bool:
+    """Return whether the last try is long enough ago; a clock that was set back counts as such."""
+    when = found.get(WHEN)
+    return type(when) is not int or not 0 <= time.time() - when < REST
+
+
 def _values(name: str, found: dict[str, Any]) -> dict[str, Any]:
     """Return the rates of an entry; nothing for one that has none, or none that are sound."""
-    values = {key: value for key, value in found.items() if key != BUSY}
+    values = {key: value for key, value in found.items() if key not in (BUSY, WHEN)}
     try:
         read_rates({name: values}, "measured")
     except ValueError:

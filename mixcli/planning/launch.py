@@ -75,9 +75,11 @@ def begin(
     with start_lock(name):
         if running := attach(name, keep_alive):
             return running
+        from mixcli.planning.machines import check_devices
         from mixcli.planning.plan_load import plan_load
 
         plan = plan_load(stored, load_options)
+        check_devices(plan.expected, load_options)
         return start(name, plan.smaller if use_smaller_plan and plan.smaller else plan, keep_alive)
 
 

@@ -1,7 +1,8 @@
 """The options of a load, as the command line gives them; small, because every loading command imports it."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from profiles.request import PlanRequest
 
@@ -21,6 +22,11 @@ class LoadOptions:
     ram: int | None = None
     workers: tuple[str, ...] = ()
     draft: str | None = None
+
+    @property
+    def of_any_context(self) -> Self:
+        """Return the same options without a context length: to name models where that of a load is one chunk of a text."""
+        return replace(self, request=replace(self.request, n_ctx=None))
 
     @property
     def where(self) -> str:

@@ -1,6 +1,6 @@
 """Resolve the machine of a plan: this one as it is now, a profile, or either with other memory limits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -57,6 +57,20 @@ def machine_of(
 
         machine = with_rates(machine, shapes, console.note)
     return machine
+
+
+def check_devices(devices: Iterable[str], load_options: LoadOptions) -> None:
+    """Raise UsageError where a plan for a named profile uses devices that this machine does not have: llama.cpp would take the CPU without a word."""
+    if load_options.profile in (None, "auto"):
+        return
+    from mixcli.system.hardware import this_machine
+
+    here = {"host", *(gpu.name for gpu in this_machine(load_options.workers).gpus)}
+    if absent := next((name for name in devices if name not in here), None):
+        raise UsageError(
+            f"--profile {load_options.profile} plans with {absent}, which this machine does not have; leave out --profile, "
+            f"or estimate with `mixcli plan --profile {load_options.profile}`"
+        )
 
 
 def target_of(load_options: LoadOptions, rule: Rule | None = None, *, measure: bool = True) -> Target:

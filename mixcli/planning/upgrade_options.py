@@ -209,7 +209,9 @@ def _pcie(machine: Machine, value: str) -> tuple[Machine, str]:
         generations = f"{min(LANE_GBS)} to {max(LANE_GBS)}"
         raise _fault("pcie", value, f": write the generation, {generations}, and the lanes, 1 to 32")
     if machine.unified or all(gpu.kind == "rpc" for gpu in machine.gpus):
-        raise _fault("pcie", value, ": the machine has no card")
+        raise UsageError(
+            f"invalid --if 'pcie={value}': the machine has no card; add one: --if gpu=3090,pcie={value}"
+        )
     gbs = link_gbs(int(found[1]), int(found[2]))
     return with_link(machine, gbs), f"{gbs:.3g} GB/s for each card"
 

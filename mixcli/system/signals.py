@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -14,6 +16,15 @@ class Interrupted(KeyboardInterrupt):
     CPython (pythonrun.c, run_eval_code_obj) notes each plain KeyboardInterrupt that leaves source text run by exec(), as dataclasses and
     namedtuple do when a module is imported, and ends `python -m` with the signal in place of its exit code, even where it was caught.
     """
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Have Ctrl-C within the block advise to rerun the command, which then resumes; also as a decorator."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("rerun the command to resume") from None
 
 
 class Ended(SystemExit):

@@ -5,7 +5,7 @@ It stands in the GGUF's metadata under `KEY` and in a JSON file, with the same t
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 from quantize.errors import BadOption, CorruptFile, NeedsOption
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
-from quantize.recipe import FILE_TYPES, tensor_type
-from quantize.source import Value, text
+from quantize.recipe import FILE_TYPES, base_type, stays_float, tensor_type
+from quantize.source import TensorSource, Value, text
 from quantize.sources.gguf_header import MAGIC, read_header
 from quantize.sources.input_file import opened, pread_exactly, read_file
 from quantize.wording import counted, shown
@@ -52,14 +52,20 @@ class TailoredRecipe:
         """Return the key by which the file records its recipe."""
         return {KEY: text(self.to_json())}
 
-    def check_model(self, names: Iterable[str]) -> None:
-        """Raise BadOption where the recipe is for a model with other tensors."""
-        others = self.types.keys() ^ set(names)
+    def check_model(self, tensors: Sequence[TensorSource]) -> None:
+        """Raise BadOption where the recipe is for a model with other tensors, or quantizes what no file has quantized."""
+        others = self.types.keys() ^ {tensor.name for tensor in tensors}
         if others:
             raise BadOption(
-                f"the recipe is for another model: {counted(len(others), 'tensor')} of one of the two, such as {min(others)[:80]!a}, "
-                "are not in the other; choose the model that the recipe was made for."
+                f"the recipe is for another model: {counted(len(others), 'tensor')}, such as {min(others)[:80]!a}, "
+                f"{'are' if len(others) > 1 else 'is'} in one of the two only; choose the model that the recipe was made for."
             )
+        for tensor in tensors:
+            if stays_float(tensor) and (chosen := self.types[tensor.name]) != (kept := base_type(tensor)):
+                raise BadOption(
+                    f"the recipe has {chosen.name} for {tensor.name}, which stays {kept.name}: vectors, norms and routers are not quantized; "
+                    "use the recipe that mixcli tailor wrote."
+                )
 
     def matching(self, imatrix: Imatrix | None) -> Imatrix | None:
         """Return the importance matrix under the name that the recipe has for it.
@@ -94,22 +100,42 @@ def read_recipe(path: Path) -> TailoredRecipe:
         raw = read_file(path, _MAX_FILE).decode("utf-8", "replace")
     try:
         return _parsed(json.loads(raw))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, _Fault) else "not JSON"
         raise CorruptFile(
-            f"{os.fspath(path)} is not a recipe ({shown(str(error))}); name the JSON file or the GGUF that mixcli tailor wrote."
+            f"{os.fspath(path)} is not a recipe ({reason}); name the JSON file or the GGUF that mixcli tailor wrote."
         ) from None
 
 
-def _parsed(data: Any) -> TailoredRecipe:
-    if data["format"] != _FORMAT:
-        raise ValueError(f"format {data['format']!r:.20}")
-    types = {str(name): tensor_type(str(kind)) for name, kind in data["types"].items()}
-    file_type = str(data["file_type"])
+class _Fault(ValueError):
+    """What a recipe has that none can have."""
+
+
+def _object(data: object, name: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise _Fault(f"{name} is not a JSON object")
+    return data
+
+
+def _text(data: Mapping[str, Any], name: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str):
+        raise _Fault(f"{shown(name)} is {'missing' if value is None else 'not a text'}")
+    return value
+
+
+def _parsed(value: object) -> TailoredRecipe:
+    data = _object(value, "it")
+    if data.get("format") != _FORMAT:
+        raise _Fault(f"its format is not {_FORMAT}")
+    kinds = _object(data.get("types"), "types")
+    types = {name: tensor_type(_text(kinds, name)) for name in kinds}
+    file_type = _text(data, "file_type")
     if not types or file_type not in FILE_TYPES:
-        raise ValueError("no types" if not types else f"quant {file_type:.20}")
-    imatrix = data["imatrix"]
+        raise _Fault("no types" if not types else f"quant {file_type:.20}")
+    imatrix = _object(data.get("imatrix"), "imatrix")
     return TailoredRecipe(
-        types, file_type, str(imatrix["name"]), str(imatrix["sha256"]), str(data["made_for"])
+        types, file_type, _text(imatrix, "name"), _text(imatrix, "sha256"), _text(data, "made_for")
     )
 
 

@@ -146,3 +146,18 @@ def test_an_interrupt_behind_the_command_has_the_usual_code(home: Path) -> None:
     code += "def interrupted():\n    raise KeyboardInterrupt\nmixcli.cli._settle = interrupted\nsys.argv = ['mixcli', '--help']\nmain()"
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30, env=_environment(home), capture_output=True)  # fmt: skip
     assert (done.returncode, done.stderr) == (130, b"")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("convert", "model"), ("quantize", "model", "Q4_K_M"), ("imatrix", "demo"), ("ps",)]
+)
+def test_an_interrupt_advises_to_rerun_what_resumes(home: Path, arguments: tuple[str, ...]) -> None:
+    """The first look at the home or at a file is where Ctrl-C comes."""
+    code = (
+        "import os, pathlib, signal, sys\nfrom mixcli.__main__ import main\nfrom mixcli.system import paths\n"
+    )
+    code += "def press(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
+    code += "paths.models_dir = paths.runtime_dir = pathlib.Path.exists = pathlib.Path.stat = press\nmain()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, timeout=30, env=_environment(home), capture_output=True, text=True)  # fmt: skip
+    advice = "" if arguments == ("ps",) else "; rerun the command to resume"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"interrupted{advice}\n")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,8 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
 
     monkeypatch.setattr(cpu_rates.python_child, "run", run)
     monkeypatch.setattr(cpu_rates, "MAX_TRIES", 3)
+    clock = [time.time()]
+    monkeypatch.setattr(cpu_rates.time, "time", lambda: clock[0])
     both = ["Q4_K", "attention"]
     said: list[str] = []
     for n_starts, best in ((1, 12.0), (2, 14.0), (3, 14.0), (3, 14.0)):
@@ -137,6 +140,9 @@ def test_what_was_measured_beside_other_programs_is_measured_twice_more(
             assert rates.attention is not None
             assert rates.attention.origin == "busy"
         cpu_rates._here.clear()
+        assert cpu_rates.host_rates(("Q4_K",)).of("Q4_K", repacked=False) == one.plain, "not so soon"
+        assert starts == [both] * n_starts
+        clock[0] += cpu_rates.REST
     again = "measuring this CPU again, because other programs ran the last time, for Q4_K, attention"
     assert said == ["measuring this CPU once, for Q4_K, attention", again, again]
     for line in lines:
@@ -157,7 +163,7 @@ def test_a_second_measurement_that_fails_leaves_the_first(
     monkeypatch.setattr(cpu_rates, "TIME_LIMIT", 0.1)
     monkeypatch.setattr(cpu_rates, "LIMIT_TYPE", 0.0)
     assert [one.type for one in cpu_rates.host_rates(("Q4_K",)).types] == ["Q4_K"]
-    assert cpu_rates._known()["Q4_K"] == {**entry, "busy": 2}
+    assert cpu_rates._known()["Q4_K"].items() >= {**entry, "busy": 2}.items()
 
 
 def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,15 +171,19 @@ def test_a_child_without_an_end_is_ended(measuring: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(cpu_rates, "LIMIT_TYPE", 0.0)
     said: list[str] = []
     assert cpu_rates.host_rates(("Q8_0",), said.append) == HostRates()
-    assert "(timed out); estimates use typical ones; run `mixcli doctor` to measure again" in said[1]
+    assert (
+        "(timed out); estimates use typical ones; run `mixcli doctor` on an idle machine to measure again"
+        in said[1]
+    )
     # a busy machine may be the reason
     cpu_rates._here.clear()
     assert cpu_rates._missing(["Q8_0"], again=False) == []
     monkeypatch.setattr(cpu_rates, "MAX_TRIES", 2)
+    monkeypatch.setattr(cpu_rates, "REST", 0)
     assert cpu_rates._missing(["Q8_0"], again=False) == ["Q8_0", "attention"]
     line = ProductLine("Q8_0", False, SOUND, False)
     entry = cpu_rates._entry("Q8_0", [line, None], {}, "", cut=True)
-    assert entry == {**SOUND, "busy": 1}
+    assert entry.items() >= {**SOUND, "busy": 1}.items()
 
 
 @pytest.mark.slow

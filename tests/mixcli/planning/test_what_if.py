@@ -80,7 +80,7 @@ def test_what_does_not_fit_today_is_compared_and_refused(mixcli: Runner) -> None
         ("gpu=+", "invalid --if 'gpu=+': cards are "),
         ("gpu=cpu", "cards are 2x3090, "),
         ("pcie=2x16", "write the generation, 3 to 6, and the lanes"),
-        ("pcie=4x16", "the machine has no card"),
+        ("pcie=4x16", "the machine has no card; add one: --if gpu=3090,pcie=4x16"),
         ("bandwidth=0", "invalid --if 'bandwidth=0': it must be a number from 1 to 20,000; use bandwidth=90"),
         ("cores=many", "invalid --if 'cores=many'"),
         ("channels=8", "--if 'channels=8' has channels without a speed of the memory; add one, such as ram=@5600"),

@@ -71,19 +71,32 @@ def test_what_does_not_belong_together_is_refused(
     fails("needs the importance matrix m.imatrix.gguf .*; pass it with --imatrix", 2, imatrix=None)
     fails("--pure has no effect with --recipe", 2, pure=True)
     fails("remove Q4_K_M, or --recipe", 2, output_type="Q4_K_M")
-    fails("for another model: .* are not in the other", 2, of=tiny_model(tmp_path / "dense.gguf", n_expert=0))
+    fails(
+        "for another model: .* are in one of the two only",
+        2,
+        of=tiny_model(tmp_path / "dense.gguf", n_expert=0),
+    )
     fails("has no recipe: it is not a tailored file", 5, recipe=source)
     other = tmp_path / "other.gguf"
     write_imatrix(other, {"blk.0.attn_q.weight": Importance(np.ones((1, 256), np.float32), np.array([1]))}, 1, "")  # fmt: skip
     fails("other.gguf is not the importance matrix of the recipe", 2, imatrix=other)
     data = json.loads(recipe.read_text())
     for change, message in (
-        ({"format": 2}, "is not a recipe .*format 2"),
-        ({"types": []}, "is not a recipe"),
+        ({"format": 2}, "is not a recipe .its format is not 1"),
+        ({"types": []}, "types is not a JSON object"),
+        ({"types": {"output.weight": 7}}, "output.weight. is not a text"),
+        ({"imatrix": None}, "imatrix is not a JSON object"),
+        ({"imatrix": {}}, "name. is missing"),
         ({"file_type": "Q9"}, "is not a recipe .*quant Q9"),
         ({"types": {**data["types"], "output.weight": "Q9"}}, "Q9 is not a tensor type"),
     ):
         recipe.write_text(json.dumps({**data, **change}))
         fails(message, 5)
-    recipe.write_text("{" * 5000)
-    fails("is not a recipe", 5)
+    for text in ("{" * 5000, "[" * 200_000, "", "5", json.dumps(data)[:-1]):
+        recipe.write_text(text)
+        fails("is not a recipe .(not JSON|it is not a JSON object)", 5)
+    recipe.write_text(json.dumps(data), "utf-16")
+    fails("is not a recipe .not JSON", 5)
+    for name in ("output_norm.weight", "blk.0.ffn_gate_inp.weight"):
+        recipe.write_text(json.dumps({**data, "types": {**data["types"], name: "Q4_K"}}))
+        fails(f"the recipe has Q4_K for {name}, which stays F32", 2)

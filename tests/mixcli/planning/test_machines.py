@@ -1,0 +1,31 @@
+"""A load for a named profile computes only on devices that this machine has."""
+
+from pathlib import Path
+
+import pytest
+
+from mixcli.errors import UsageError
+from mixcli.planning.load_options import LoadOptions
+from mixcli.planning.machines import check_devices
+from mixcli.system.hardware import gpu_backends
+from profiles.request import PlanRequest
+from tests.conftest import Runner
+from tests.support.tiny_models import tiny_model
+
+
+@pytest.mark.skipif("cuda" in gpu_backends(), reason="this machine may have the card")
+def test_a_load_for_a_card_that_is_not_here_is_refused(mixcli: Runner, tmp_path: Path) -> None:
+    model = str(tiny_model(tmp_path / "tiny.gguf"))
+    for arguments in (("run", "-m", model, "hi"), ("imatrix", model, "-o", str(tmp_path / "out.gguf"))):
+        done = mixcli(*arguments, "--profile", "rtx-4090")
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert (
+            "--profile rtx-4090 plans with CUDA0, which this machine does not have; leave out" in done.stderr
+        )
+
+
+def test_what_the_host_computes_needs_no_card() -> None:
+    options = LoadOptions(PlanRequest(), "cpu")
+    check_devices(["host"], options)
+    with pytest.raises(UsageError, match="plans with Vulkan7"):
+        check_devices(["host", "Vulkan7"], options)
