@@ -64,13 +64,13 @@ def frozen(worker: tuple[str, "subprocess.Popen[bytes]"]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def started(name: HostName, endpoint: str) -> Iterator[HostClient]:
+def started(name: HostName, endpoint: str, *, patience: str = QUICK) -> Iterator[HostClient]:
     """Start a host whose patience is short."""
     placement = Placement(
         n_ctx=512, n_gpu_layers=99, workers=(endpoint,), load_mode="none", n_threads=2, n_threads_batch=2
     )
     spec = HostSpec(name, LoadPlan(placement)).to_json()
-    command = python_child.command("-c", QUICK + HOST, spec)
+    command = python_child.command("-c", patience + HOST, spec)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for(name.socket.exists)
         client = HostClient(name.socket)
@@ -113,7 +113,7 @@ def test_an_answer_is_not_frozen_by_a_worker(
     worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
 ) -> None:
     endpoint, process = worker
-    with started(name, endpoint) as client:
+    with started(name, endpoint, patience=f"{QUICK}watch.LOAD = 60\n") as client:
         guest = client.attach(0)
         next(state for state in guest if state.status == "ready")
         stream = client.chat(ChatBody(whole=LONG))
