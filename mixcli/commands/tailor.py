@@ -167,9 +167,17 @@ class TailorRun:
         from mixcli.tailor.fitting import candidates_for
         from mixcli.tailor.measuring import ReadTexts, measured_problem, read_texts
         from mixcli.tailor.subject import with_reader
-        from mixcli.tailor.tailoring import Tailoring, problem_by_rules
+        from mixcli.tailor.tailoring import Tailoring, problem_by_rules, unmeasured_problem
 
         candidates = candidates_for(self._subject, self._goal, self._machine)
+        unmeasured = Tailoring(
+            self._subject,
+            unmeasured_problem(self._subject, candidates),
+            self._goal,
+            self._machine,
+            self._load_options.request,
+        )
+        unmeasured.fitting(unmeasured.n_ctx).check(self._goal)  # before a pass over a text, which takes long
         if self._imatrix == NONE:
             console.warn(
                 "no importance matrix: types are chosen by size alone, and the file loses up to three times as much; "

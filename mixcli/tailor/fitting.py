@@ -92,9 +92,15 @@ class Fitting:
         if goal.kind == "size":
             found = self.best(int(goal.value))
             if found is None:
-                raise self._too_small(goal, f"the limit is {format_bytes(goal.value)}; pass a larger --size")
+                raise self._too_small(goal)
             return self._fitted(found)
         return self._largest(goal)
+
+    def check(self, goal: TailorGoal) -> None:
+        """Raise DoesNotFit where the smallest file does not meet a goal; sizes decide that, not what was measured."""
+        meets = self._least <= goal.value if goal.kind == "size" else self._meeting(self._least, goal)
+        if not meets:
+            raise self._too_small(goal)
 
     def curve(self, n: int = 24) -> list[tuple[int, float]]:
         """Return bytes and losses of tailored files over all sizes, smallest first."""
@@ -135,7 +141,7 @@ class Fitting:
             high = min(high, free + self._subject.shape(self._standard[self._smallest]).bytes_embedding)
         found = self._meeting(low, goal)
         if found is None:
-            raise self._too_small(goal, self._way_out(goal))
+            raise self._too_small(goal)
         if (largest := self._meeting(high, goal)) is not None:
             return largest
         while high - low > TOLERANCE * low:
@@ -160,12 +166,14 @@ class Fitting:
         row = Row(name, shape, loss_of(name, shape), plan_if_it_fits(shape, self._machine, self._request))
         return FittedFile(name, types, row, self._problem.loss_of(types), gap)
 
-    def _too_small(self, goal: TailorGoal, step: str) -> DoesNotFit:
+    def _too_small(self, goal: TailorGoal) -> DoesNotFit:
         return DoesNotFit(
-            f"no file of {self._subject.name} {goal.verb}: the smallest has {format_bytes(self._least)}, and {step}"
+            f"no file of {self._subject.name} {goal.verb}: the smallest has {format_bytes(self._least)}, and {self._way_out(goal)}"
         )
 
     def _way_out(self, goal: TailorGoal) -> str:
+        if goal.kind == "size":
+            return f"the limit is {format_bytes(goal.value)}; pass a larger --size"
         if goal.kind == "tps":
             return "decodes more slowly; pass a smaller --target-tps or --ctx"
         free = sum(gpu.bytes_free for gpu in self._machine.gpus)

@@ -9,6 +9,7 @@ from mixcli.tailor.fitting import FittedFile, Fitting, TailorGoal
 from mixcli.tailor.picture import LossPicture, LossPoint
 from mixcli.tailor.subject import TailorSubject
 from profiles.machine import Machine
+from profiles.rates import BITS_OF_TYPE
 from profiles.request import PlanRequest
 from quantize import ggml
 from quantize.ggml_types import BLOCK, GGMLQuantizationType
@@ -106,12 +107,25 @@ def problem_by_rules(subject: TailorSubject, candidates: Sequence[GGMLQuantizati
         float(np.square(ggml.dequantize(one, ggml.quantize_chunk(one, rows), 4096) - rows).mean())
         for one in usable
     ]
+    return _with_errors(subject, usable, errors)
+
+
+def unmeasured_problem(
+    subject: TailorSubject, candidates: Sequence[GGMLQuantizationType]
+) -> TailoringProblem:
+    """Return a problem with the right sizes and made-up errors: it tells what is too large before anything is measured."""
+    return _with_errors(subject, candidates, [1 / BITS_OF_TYPE[one.name] for one in candidates])
+
+
+def _with_errors(
+    subject: TailorSubject, types: Sequence[GGMLQuantizationType], errors: Sequence[float]
+) -> TailoringProblem:
     losses = {
-        tensor.name: np.array(list(_rule_costs(tensor.n_elements, tensor.shape[-1], usable, errors)))
+        tensor.name: np.array(list(_rule_costs(tensor.n_elements, tensor.shape[-1], types, errors)))
         for tensor in subject.model.tensors
         if is_free(tensor)
     }
-    return TailoringProblem(subject.model.tensors, tuple(usable), losses)
+    return TailoringProblem(subject.model.tensors, tuple(types), losses)
 
 
 def _rule_costs(
@@ -121,4 +135,11 @@ def _rule_costs(
         yield np.inf if n_columns % BLOCK[one][0] else n_elements * error
 
 
-__all__ = ["ContextTable", "Tailoring", "nearest_standard", "picture_of", "problem_by_rules"]
+__all__ = [
+    "ContextTable",
+    "Tailoring",
+    "nearest_standard",
+    "picture_of",
+    "problem_by_rules",
+    "unmeasured_problem",
+]

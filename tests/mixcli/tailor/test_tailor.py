@@ -76,5 +76,14 @@ def test_what_cannot_be_is_refused_before_any_work(mixcli: Runner, home: Path, m
     ):
         done = mixcli("tailor", *arguments)
         assert done.returncode == 2, (arguments, done.stderr)
-
         assert re.search(message, done.stderr), done.stderr
+
+
+def test_a_limit_below_the_smallest_file_is_refused_before_a_text_is_read(
+    mixcli: Runner, home: Path, model: Path
+) -> None:
+    for limit in (("--size", "1KB"), ("--all-on-gpu", "--profile", "rtx-4090", "--vram", "1MB")):
+        done = mixcli("tailor", str(model), *limit)
+        assert done.returncode == 4, done.stderr
+        assert "no file of tiny" in done.stderr
+        assert "reading" not in done.stderr
