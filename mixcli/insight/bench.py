@@ -9,6 +9,7 @@ from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.insight import bench_record, job
 from mixcli.insight.bench_record import BenchRun, BenchSample, BenchTest
 from mixcli.insight.orders import BenchOrder
+from mixcli.planning.cpu_rates import with_rates
 from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import machine_of
 from mixcli.planning.plan_load import plan_load
@@ -16,6 +17,7 @@ from mixcli.store.headers import header_of, shape_of
 from mixcli.store.store import StoredModel
 from mixcli.system.console import Bar, console
 from mixcli.system.formatting import format_bytes
+from mixcli.system.hardware import this_machine
 from profiles.layout import Layout, layout_of
 from profiles.ledger import accounts
 from profiles.machine import Machine
@@ -74,6 +76,12 @@ class Bench:
             shapes=[self._shape],
         )
         self._layout = layout_of(self._shape, self._plan.placement, self._machine)
+        here = self._machine
+        if load_options.profile not in (None, "auto"):
+            here = this_machine(load_options.workers)
+            self._check_cards(here, load_options.profile)
+            here = with_rates(here, [self._shape], console.note)
+            self._machine = _with_rates_of(here, self._machine)
         if not self._plan.expected:  # its context is longer than a plan may have it
             self._check_fit()
         self.run = BenchRun(
@@ -81,9 +89,19 @@ class Bench:
             stored.label,
             sum(part.stat().st_size for part in stored.parts),
             self._plan.placement.to_json(),
-            _described(self._machine),
+            _described(here),
             {},
         )
+
+    def _check_cards(self, here: Machine, profile: str | None) -> None:
+        """Raise UsageError where the plan uses cards of a profile that this machine does not have: nothing would run on them."""
+        known = {gpu.name for gpu in here.gpus}
+        used = (self._machine.gpus[i] for i in sorted(devices_of(self._layout) - {self._layout.host}))
+        if absent := [gpu for gpu in used if gpu.name not in known]:
+            raise UsageError(
+                f"--profile {profile} plans with {absent[0].description or absent[0].name}, which this machine does not have; "
+                "pass --dry-run for an estimate, or leave out --profile"
+            )
 
     def _check_fit(self) -> None:
         """Raise DoesNotFit where the cache of several texts takes more than a device has."""
@@ -178,6 +196,18 @@ def planned(stored: StoredModel, load_options: LoadOptions, tests: Sequence[Benc
     if n_ctx == n_cells:
         return plan
     return replace(plan, placement=replace(plan.placement, n_ctx=n_cells), expected={}, smaller=None)
+
+
+def _with_rates_of(here: Machine, planned: Machine) -> Machine:
+    """Return the machine of a profile with the processor and the cards that compute here: roofs are those of what is measured."""
+    cards = {gpu.name: gpu for gpu in here.gpus}
+    gpus = tuple(
+        replace(gpu, tflops=cards[gpu.name].tflops, bandwidth=cards[gpu.name].bandwidth)
+        if gpu.name in cards
+        else gpu
+        for gpu in planned.gpus
+    )
+    return replace(planned, rates=here.rates, n_cores=here.n_cores, gpus=gpus)
 
 
 def _described(machine: Machine) -> str:

@@ -132,6 +132,22 @@ def test_a_dry_run_forecasts_a_model_and_a_machine_that_are_not_there(mixcli: Ru
     assert deep["seconds"] > 5 * 128 / deep["rate"], "the tokens before are read first"
 
 
+def test_cards_of_a_profile_that_are_not_here_are_not_measured(
+    mixcli: Runner, home: Path, model: Path
+) -> None:
+    profile = home / "config" / "profiles" / "slow-host.toml"
+    profile.parent.mkdir(parents=True)
+    profile.write_text(
+        'description = "A card that is not here"\n'
+        "[host]\nram_gib = 8\ncores = 1\nbandwidth_gbs = 0.1\n"
+        '[[gpu]]\nmatch = "RTX 4090"\nkind = "cuda"\nvram_gib = 24.0\nbandwidth_gbs = 1008.0\ntflops = 165.0\n'
+    )
+    done = mixcli("bench", str(model), "-p", "16", "-n", "0", "-r", "1", "--profile", "slow-host")
+    assert done.returncode == 2, done.stderr
+    assert "--profile slow-host plans with RTX 4090, which this machine does not have" in done.stderr
+    assert not (home / "data" / "bench").exists()
+
+
 def test_a_device_reads_its_memory_at_some_rate() -> None:
     (cpu,) = device_pointers("cpu")
     rate = device_bandwidth(cpu, sizes=(1 << 20,), seconds=0.01)
