@@ -25,7 +25,7 @@ def check_svg(path: Path) -> None:
 def write_svg(path: Path, models: Sequence[PlottedModel]) -> None:
     """Write the picture whole or not at all: sizes in GB from 0 on, divergence with its standard error on a logarithmic scale.
 
-    The same models give the same bytes. UsageError where there is no model to draw.
+    The same models give the same bytes. UsageError where no model can be drawn.
     """
     if not models:
         raise UsageError("there is no divergence above 0 to draw; compare with a larger file")
