@@ -172,8 +172,9 @@ def test_drafts_change_nothing_but_the_number_of_steps(make_engine: MakeEngine, 
     n_drafted, drafted, last = steps(True)
     assert_same_up_to_ties(smol, prompt, plain, drafted)
     assert last.usage is not None
-    assert last.usage.n_accepted > 10  # how many it is depends on the processor's rounding
-    assert n_drafted < n_plain - 10
+    # how many are accepted depends on the processor's rounding: 9 on one, 30 on another; each saves one step
+    assert last.usage.n_accepted > 0
+    assert n_drafted == n_plain - last.usage.n_accepted
     assert len(drafted) == 60
 
 
