@@ -1,8 +1,9 @@
 # The two commands of the README are `make demo` and `make test`; the rest is for development.
 PYTHON ?= python3
 BIN := .venv/bin
+RUNNER := pytest
 .DEFAULT_GOAL := demo
-.PHONY: setup ray gemma clients demo test test-ci test-quick lint help messages outputs picture docs gpu-dry clean
+.PHONY: setup ray gemma clients demo test test-quick lint help messages outputs picture docs gpu-dry clean
 
 setup: .venv/.ready
 
@@ -34,13 +35,10 @@ demo: setup
 	@echo "What is the capital of France?" | $(BIN)/mixcli run -m demo
 	@printf '\nNext: . $(BIN)/activate, then mixcli chat -m demo\n'
 
-# four files at a time, on as few as two cores: half of the time is waiting (tests/support/schedule.py)
+# four files at a time, on as few as two cores: half of the time is waiting (tests/support/schedule.py); RUNNER=tests.once_more, as CI
+# has it, runs a few tests that fail beside others once more, alone, and prints them as flaky if they then pass
 test: setup
-	$(BIN)/python -m pytest -n 4
-
-# as CI runs them: a few tests that fail beside others run once more, alone, and are printed as flaky if they then pass
-test-ci: setup
-	$(BIN)/python -m tests.once_more -n 4
+	$(BIN)/python -m $(RUNNER) -n 4
 
 test-quick: setup
 	$(BIN)/python -m pytest -n 4 -m "not slow"
