@@ -11,7 +11,7 @@ from mixcli.insight.bench_record import BenchRun, BenchSample, BenchTest
 from mixcli.insight.orders import BenchOrder
 from mixcli.planning.cpu_rates import with_rates
 from mixcli.planning.load_options import LoadOptions
-from mixcli.planning.machines import machine_of
+from mixcli.planning.machines import check_devices, machine_of
 from mixcli.planning.plan_load import plan_load
 from mixcli.store.headers import header_of, shape_of
 from mixcli.store.store import StoredModel
@@ -78,8 +78,8 @@ class Bench:
         self._layout = layout_of(self._shape, self._plan.placement, self._machine)
         here = self._machine
         if load_options.profile not in (None, "auto"):
+            check_devices(self._gpus(), load_options, estimate="--dry-run")
             here = this_machine(load_options.workers)
-            self._check_cards(here, load_options.profile)
             here = with_rates(here, [self._shape], console.note)
             self._machine = _with_rates_of(here, self._machine)
         if not self._plan.expected:  # its context is longer than a plan may have it
@@ -93,16 +93,6 @@ class Bench:
             {},
         )
 
-    def _check_cards(self, here: Machine, profile: str | None) -> None:
-        """Raise UsageError where the plan uses cards of a profile that this machine does not have: nothing would run on them."""
-        known = {gpu.name for gpu in here.gpus}
-        used = (self._machine.gpus[i] for i in sorted(devices_of(self._layout) - {self._layout.host}))
-        if absent := [gpu for gpu in used if gpu.name not in known]:
-            raise UsageError(
-                f"--profile {profile} plans with {absent[0].description or absent[0].name}, which this machine does not have; "
-                "pass --dry-run for an estimate, or leave out --profile"
-            )
-
     def _check_fit(self) -> None:
         """Raise DoesNotFit where the cache of several texts takes more than a device has."""
         found = accounts(self._shape, self._machine, self._plan.placement, self._layout)
@@ -112,13 +102,16 @@ class Bench:
                 f"{format_bytes(-short[0].left)}; pass fewer texts with --batch, or a smaller --depth"
             )
 
-    def measure(self, bar: Bar) -> None:
-        """Measure all tests in a child process; raises what ends it, and `run` keeps what came before."""
-        gpus = tuple(
+    def _gpus(self) -> tuple[str, ...]:
+        """Return llama.cpp's names of the GPUs that the plan uses."""
+        return tuple(
             self._machine.gpus[i].name for i in sorted(devices_of(self._layout) - {self._layout.host})
         )
+
+    def measure(self, bar: Bar) -> None:
+        """Measure all tests in a child process; raises what ends it, and `run` keeps what came before."""
         order = BenchOrder(
-            self._stored.path.absolute(), self._plan, self._tests, self._request.n_repeats, gpus
+            self._stored.path.absolute(), self._plan, self._tests, self._request.n_repeats, self._gpus()
         )
         job.run(order, self._stored.label, bar, self._take)
 

@@ -59,17 +59,22 @@ def machine_of(
     return machine
 
 
-def check_devices(devices: Iterable[str], load_options: LoadOptions) -> None:
-    """Raise UsageError where a plan for a named profile uses devices that this machine does not have: llama.cpp would take the CPU without a word."""
-    if load_options.profile in (None, "auto"):
+def check_devices(devices: Iterable[str], load_options: LoadOptions, estimate: str = "") -> None:
+    """Raise UsageError where a plan for a named profile uses devices that this machine does not have: llama.cpp would take the CPU without a word.
+
+    `devices` are llama.cpp's names. `estimate` is the option that estimates without them, for a command that has one; else `mixcli plan` does.
+    """
+    profile = load_options.profile
+    if profile is None or profile == "auto":
         return
     from mixcli.system.hardware import this_machine
 
     here = {"host", *(gpu.name for gpu in this_machine(load_options.workers).gpus)}
     if absent := next((name for name in devices if name not in here), None):
+        cards = {gpu.name: gpu.description for gpu in profile_of(profile).machine().gpus}
         raise UsageError(
-            f"--profile {load_options.profile} plans with {absent}, which this machine does not have; leave out --profile, "
-            f"or estimate with `mixcli plan --profile {load_options.profile}`"
+            f"--profile {profile} plans with {cards.get(absent) or absent}, which this machine does not have; leave out --profile, "
+            f"or estimate with {estimate or f'`mixcli plan --profile {profile}`'}"
         )
 
 
