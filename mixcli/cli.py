@@ -183,11 +183,18 @@ class _Real(click.FloatRange):
         except click.BadParameter:
             number = math.nan
         if not math.isfinite(number):
-            least = "" if self.min is None else f" from {self.min:g}"
-            most = "" if self.max is None else f" to {self.max:g}"
-            limits = least + (most or " on") if least else most
-            self.fail(f"{_brief(str(value))!r} is not a number{limits}.", param, ctx)
+            self.fail(f"{_brief(str(value))!r} is not a number{self._limits()}.", param, ctx)
         return number
+
+    def _limits(self) -> str:
+        """Return the range in words: " from 0 to 1", " above 0 and at most 1", " from 0.01 on"; empty for all numbers."""
+        least = "" if self.min is None else f" {'above' if self.min_open else 'from'} {self.min:g}"
+        if self.max is None:
+            return f"{least} on" if least and not self.min_open else least
+        if self.max_open or self.min_open:
+            most = f"{'below' if self.max_open else 'at most'} {self.max:g}"
+            return f"{least} and {most}" if least else f" {most}"
+        return f"{least} to {self.max:g}"
 
 
 class _Choice(click.Choice):  # type: ignore[type-arg, unused-ignore]

@@ -72,7 +72,7 @@ def test_answers_that_differ_are_counted_and_kept(
         (["{a}", "{b}", "{records}", "--choice", "red,green", "--column", "text", "--eval", "colour"], "--eval: no column 'colour'"),
         (["{a}", "{b}", "--records", "{empty}", "--choice", "red,green"], "has no records; name a file with some"),
         (["{a}", "{records}", "--choice", "red,green", "--column", "text"], "compare needs at least two models"),
-        (["{a}", "{b}", "{records}", "--choice", "red,green", "--tolerance", "0"], "tolerance"),
+        (["{a}", "{b}", "{records}", "--choice", "red,green", "--tolerance", "0"], "'0' is not a number above 0 and at most 1"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(
