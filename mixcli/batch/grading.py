@@ -33,7 +33,7 @@ class Grading:
         """Count one record."""
         for name, one in self._columns.items():
             gold = done.record.fields.get(one.column)
-            answer = done.graded.get(name) if not done.failed else None
+            answer = done.graded.get(name)
             one.evaluation.add(gold, answer)
             if self._fits and gold and answer is not None and answer.probability is not None:
                 example = Example.of(answer.probability, answer.text.strip(), answer.gold_text(gold))

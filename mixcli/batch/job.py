@@ -1,7 +1,7 @@
 """Build the request of a record, and turn its answer into an output line."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from mixcli.batch.graded import Graded, Temperature, by_name, columns, graded, t
 from mixcli.batch.journal import key_of
 from mixcli.batch.record import Record
 from mixcli.client.completions import choice_of
-from mixcli.errors import UsageError
+from mixcli.errors import MixcliError, UsageError
 from mixcli.host.protocol.answers import ChatCompletion
 from mixcli.host.protocol.messages import ChatBody, Fields
 from mixcli.request.output_format import OutputFormat
@@ -18,6 +18,9 @@ from mixcli.request.template import Template, lookup, nearest, no_value
 
 IDS = ("id", "custom_id")
 TEXT = "text"  # the column that is asked about when none is named
+
+
+Outcome = Fields | MixcliError  # of a question: the part of its answer that is kept, or why there is none
 
 
 class BatchJob(Protocol):
@@ -32,11 +35,13 @@ class BatchJob(Protocol):
     def line(self, record: Record, key: str, outcomes: Sequence[Fields], /) -> dict[str, object]:
         """Return the line of a record whose questions are answered."""
 
-    def graded(self, outcomes: Sequence[Fields], /) -> dict[str, Graded]:
+    def graded(self, outcomes: Sequence[Outcome], /) -> dict[str, Graded]:
         """Return what was answered with its probabilities, by the names of questions and fields."""
 
-    def failure(self, record: Record, key: str, error: Exception, /) -> dict[str, object]:
-        """Return the line of a record that failed."""
+    def failure(
+        self, record: Record, key: str, error: Exception, outcomes: Sequence[Outcome] = (), /
+    ) -> dict[str, object]:
+        """Return the line of a record that failed with `error`; `outcomes`, if there are any, are those of all its questions."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +108,27 @@ class TemplateJob:
         }
 
     def line(self, record: Record, _key: str, outcomes: Sequence[Fields], /) -> dict[str, object]:
-        decided = {
-            one.name: one.form.decided(tempered(outcome, one.name, self.temperature))
-            for one, outcome in zip(self._asked, outcomes, strict=True)
-        }
+        decided = self._decided(outcomes)
         said = columns(decided) if self.questions else decided[""]
         return {"id": record.id, **self._kept(record), **said}
 
-    def graded(self, outcomes: Sequence[Fields], /) -> dict[str, Graded]:
+    def graded(self, outcomes: Sequence[Outcome], /) -> dict[str, Graded]:
         found: dict[str, Graded] = {}
-        for one, outcome in zip(self._asked, outcomes, strict=True):
+        for one, outcome in self._answered(outcomes):
             found |= graded(tempered(outcome, one.name, self.temperature), one.name, one.form)
         return found
+
+    def _decided(self, outcomes: Sequence[Outcome]) -> dict[str, Fields]:
+        """Return the results of the questions that were answered, by their names."""
+        return {
+            one.name: one.form.decided(tempered(outcome, one.name, self.temperature))
+            for one, outcome in self._answered(outcomes)
+        }
+
+    def _answered(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[RecordQuestion, Fields]]:
+        for one, outcome in zip(self._asked, outcomes, strict=True):
+            if not isinstance(outcome, MixcliError):
+                yield one, outcome
 
     @property
     def _asked(self) -> tuple[RecordQuestion, ...]:
@@ -128,9 +142,20 @@ class TemplateJob:
             else {name: value for name, value in self.sampling.items() if name == "deterministic"}
         )
 
-    def failure(self, record: Record, _key: str, error: Exception, /) -> dict[str, object]:
-        told = {"message": str(error), "exit_code": getattr(error, "exit_code", 1)}
-        return {"id": record.id, **self._kept(record), "error": told}
+    def failure(
+        self, record: Record, _key: str, error: Exception, outcomes: Sequence[Outcome] = (), /
+    ) -> dict[str, object]:
+        told: dict[str, object] = {"message": str(error), "exit_code": getattr(error, "exit_code", 1)}
+        said: dict[str, object] = {}
+        if self.questions and outcomes:
+            told["questions"] = {
+                one.name: str(outcome)
+                for one, outcome in zip(self.questions, outcomes, strict=True)
+                if isinstance(outcome, MixcliError)
+            }
+            decided = self._decided(outcomes)
+            said = columns(decided) if decided else {}
+        return {"id": record.id, **self._kept(record), **said, "error": told}
 
     def only_field(self, record: Record) -> str | None:
         """Return the only field apart from an id, which {{ text }} means then; None if {{ text }} means a field by name."""
@@ -194,10 +219,12 @@ class RequestJob:
     def line(self, record: Record, key: str, outcomes: Sequence[Fields], /) -> dict[str, object]:
         return self._line(record, key, 200, outcomes[0]["body"], None)
 
-    def graded(self, _outcomes: Sequence[Fields], /) -> dict[str, Graded]:
+    def graded(self, _outcomes: Sequence[Outcome], /) -> dict[str, Graded]:
         return {}
 
-    def failure(self, record: Record, key: str, error: Exception, /) -> dict[str, object]:
+    def failure(
+        self, record: Record, key: str, error: Exception, _outcomes: Sequence[Outcome] = (), /
+    ) -> dict[str, object]:
         told = {"message": str(error), "code": str(getattr(error, "param", None) or type(error).__name__)}
         status = 400 if isinstance(error, UsageError) or getattr(error, "exit_code", 1) in (2, 4) else 500
         return self._line(record, key, status, {"error": told}, told)

@@ -20,7 +20,7 @@ AHEAD = 4  # windows of records that may wait behind a slow one
 
 @dataclass(frozen=True)
 class BatchResult:
-    """One record's end: its line, why it failed, and whether it was known from an earlier run or computed now."""
+    """One record's end: its line, why it or one of its questions failed, and whether it was known from an earlier run or computed now."""
 
     index: int
     record: Record
@@ -129,23 +129,20 @@ def _one(
             raise UsageError(record.fault)
         bodies = job.bodies(record)
         keys = [key_of(identity, body.to_json()) for body in bodies]
-        found = [journal.take(key, index) if journal else None for key in keys]
-        missing = [number for number, known in enumerate(found) if known is None]
+        known = [journal.take(key, index) if journal else None for key in keys]
+        missing = [number for number, one in enumerate(known) if one is None]
 
         def answered(number: int) -> dict[str, object]:
             return job.outcome(number, ask(bodies[number], f"{keys[number]}-{index}"))
 
-        errors = []
-        for number, outcome in zip(missing, _together(answered, missing), strict=True):
-            if isinstance(outcome, MixcliError):
-                errors.append(outcome)
-            else:
-                found[number] = outcome
-                computed.append((keys[number], outcome))
-        if errors:
-            raise errors[0]
-        outcomes = [one for one in found if one is not None]
-        line, grades = job.line(record, keys[0], outcomes), job.graded(outcomes)
+        asked = dict(zip(missing, _together(answered, missing), strict=True))
+        outcomes = [asked[number] if one is None else one for number, one in enumerate(known)]
+        computed += [(keys[number], one) for number, one in asked.items() if not isinstance(one, MixcliError)]
+        grades = job.graded(outcomes)
+        if failed := next((one for one in outcomes if isinstance(one, MixcliError)), None):
+            line = job.failure(record, keys[0], failed, outcomes)
+            return BatchResult(index, record, line, str(failed), graded=grades), computed
+        line = job.line(record, keys[0], [one for one in outcomes if not isinstance(one, MixcliError)])
     except FATAL:
         raise
     except MixcliError as error:

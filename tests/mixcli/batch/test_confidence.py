@@ -145,6 +145,27 @@ def test_questions_become_columns_and_each_has_its_key(mixcli: Runner, port: Por
     assert n_journal == 1 + 2 * 6 + 2 * 6, "the labels were known"
 
 
+def test_a_question_that_fails_leaves_the_other_answers(mixcli: Runner, port: Port, tmp_path: Path) -> None:
+    """The server has no room for the answer of `long`; the labels of `mood` count in the evaluation all the same."""
+    source, out = mails(tmp_path, 4), tmp_path / "out.jsonl"
+    command = ["batch", str(source), "-o", str(out), "--endpoint", f"http://127.0.0.1:{port.number}"]
+    command += ["--column", "body", "--ask", "mood=Is it good? (billing|sales)", "--eval", "mood=gold"]
+    failing = ["--ask", f"long={'Why? ' * 2000}"]
+    done = mixcli(*command, *failing, "--json")
+    assert done.returncode == 3, done.stderr
+    for line in lines(out):
+        assert list(line["result"]) == ["mood"]
+        assert sum(line["label_probs"]["mood"].values()) == pytest.approx(1)
+        assert list(line["error"]["questions"]) == ["long"]
+        assert line["error"]["message"] == line["error"]["questions"]["long"]
+        assert line["error"]["exit_code"] == 4
+    told = json.loads(done.stdout)["fields"]["mood"]
+    assert (told["n"], told["n_without"]) == (4, 0)
+    again = mixcli(*command)
+    assert again.returncode == 0, again.stderr
+    assert "4 from an earlier run" in again.stderr
+
+
 def test_ctrl_c_does_not_wait_for_the_questions_of_a_record(tmp_path: Path, home: Path) -> None:
     """Both questions are asked of a server that never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
