@@ -40,7 +40,7 @@ N_CALLS = 21
 
 
 def messages(n: int) -> list[str]:
-    """Give `n` different short messages."""
+    """Return `n` different short messages."""
     stock = texts.messages(256)
     return [f"{stock[number % len(stock)]} (order {1000 + number})" for number in range(n)]
 
@@ -71,7 +71,7 @@ class Command:
         subprocess.run(command, env=self._environment, check=False, capture_output=True)
 
     def socket(self) -> Path:
-        """Give the socket of the one host that is loaded."""
+        """Return the socket of the one host that is loaded."""
         (socket,) = (self._home / "cache" / "run").glob("*.sock")
         return socket
 

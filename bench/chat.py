@@ -84,7 +84,7 @@ def seconds_to_first(environment: dict[str, str]) -> list[float]:
 
 
 def growth(seconds: Sequence[float]) -> float:
-    """Give the time to first token of the last turns in terms of the early ones."""
+    """Return the time to first token of the last turns in terms of the early ones."""
     return statistics.median(seconds[LATE]) / statistics.median(seconds[EARLY])
 
 

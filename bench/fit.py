@@ -90,7 +90,7 @@ def main() -> int:
 def compare(
     fit: Path, path: Path, n_ctx: int, budgets: tuple[int, ...], endpoints: list[str]
 ) -> tuple[int, int, int]:
-    """Give bytes of experts on GPUs in our plan and in theirs, and by how many bytes theirs is above a budget."""
+    """Return bytes of experts on GPUs in our plan and in theirs, and by how many bytes theirs is above a budget."""
     shape = shape_of(read_header(path))
     gpus = tuple(
         Gpu(f"RPC0[{endpoint}]", mib << 20, kind="rpc")
@@ -119,7 +119,7 @@ def on_gpus(shape: ModelShape, machine: Machine, layout: Layout) -> int:
 def ask(
     fit: Path, path: Path, wish: Placement, budgets: Sequence[int], endpoints: Sequence[str] = ()
 ) -> Placement | None:
-    """Give `wish` as llama.cpp's fit places it on GPUs of so many MiB; None where it finds no fit. SystemExit when it fails."""
+    """Return `wish` as llama.cpp's fit places it on GPUs of so many MiB; None where it finds no fit. SystemExit when it fails."""
     sizes = (str(wish.n_ctx), str(wish.n_ubatch), wish.type_k, *map(str, budgets))
     done = subprocess.run(
         [str(fit), str(path), *sizes, "--", *endpoints], capture_output=True, text=True, check=False

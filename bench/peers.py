@@ -52,7 +52,7 @@ class Peers:
 
 
 def peers(sdist: Path | None = None) -> Peers:
-    """Give llama.cpp's programs; they are compiled the first time, about ten minutes on two cores."""
+    """Return llama.cpp's programs; they are compiled the first time, about ten minutes on two cores."""
     place = _cache() / _key()
     if not (place / "bin").is_dir():
         _build(llama_cpp(sdist), place)
@@ -60,7 +60,7 @@ def peers(sdist: Path | None = None) -> Peers:
 
 
 def _build(source: Path, place: Path) -> None:
-    """Compile in `place`/build and publish `place`/bin by a rename; a build that was cut off goes on where it was."""
+    """Compile in `place`/build and publish `place`/bin by a rename; a build that was interrupted resumes."""
     if not shutil.which("cmake"):
         raise SystemExit(
             "cmake is not installed and llama.cpp must be compiled here; install it (pip install cmake)."

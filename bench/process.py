@@ -74,7 +74,7 @@ def measure(command: Sequence[str], folder: Path, environment: Mapping[str, str]
 
 
 def as_installed(**variables: str) -> dict[str, str]:
-    """Give this environment with `variables`, for a program as its user has it: modules are compiled once, not at every start."""
+    """Return this environment with `variables`, for a program as its user has it: modules are compiled once, not at every start."""
     environment = {**os.environ, **variables}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment

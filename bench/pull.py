@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     other: str
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
         size = self.file.stat().st_size

@@ -65,7 +65,7 @@ class Bench:
         bf16.unlink()
 
     def first_time(self) -> None:
-        """The one pass of somebody who has just installed mixcli: the kernels are compiled and checked on the way, then kept."""
+        """The one pass on the day that mixcli was installed: the kernels are compiled and checked on the way, then kept."""
         self._measure("first_time", self._mixcli("convert", self.source, "first_time"))
 
     def compare(self) -> None:
@@ -166,7 +166,7 @@ def rotated(routes: list[Callable[[], None]], number: int) -> Iterator[Callable[
 
 
 def warm(path: Path) -> None:
-    """Read a file, or a folder's files, once, so that nobody is slower for having come first."""
+    """Read a file, or a folder's files, once, so that the route that comes first is not slower."""
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         with file.open("rb", buffering=0) as opened:
             buffer = bytearray(CHUNK)

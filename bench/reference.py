@@ -31,7 +31,7 @@ class Reference:
 
 
 def reference(sdist: Path | None = None, python: Path | None = None) -> Reference:
-    """Give llama.cpp's converter; whatever is not given is downloaded and installed, which takes minutes the first time."""
+    """Return llama.cpp's converter; whatever is not given is downloaded and installed, which takes minutes the first time."""
     return Reference(python or _environment(), llama_cpp(sdist) / "convert_hf_to_gguf.py")
 
 

@@ -50,7 +50,7 @@ def write_result(path: Path, result: Result) -> None:
 
 
 def machine() -> dict[str, str | int]:
-    """Say what a result depends on: processor, memory, system, versions."""
+    """Return what a result depends on: processor, memory, system, versions."""
     cpu = platform.processor() or platform.machine()
     for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent.parent / "build" / "reference"
 
 
 def llama_cpp(given: Path | None = None) -> Path:
-    """Give llama.cpp's source tree: of `given`, an unpacked source distribution or the tree itself, or downloaded once."""
+    """Return llama.cpp's source tree: of `given`, an unpacked source distribution or the tree itself, or downloaded once."""
     unpacked = given or _unpack()
     for tree in (unpacked / "vendor" / "llama.cpp", unpacked):
         if (tree / "convert_hf_to_gguf.py").is_file():

@@ -144,7 +144,7 @@ def ask(soak: Soak, choose: random.Random) -> None:
 
 
 def half_a_request(soak: Soak, choose: random.Random) -> None:
-    """Connect, say a part of something, and hang up."""
+    """Connect, send a part of a request, and disconnect."""
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{{"
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", soak.port), 10) as connection:
         connection.sendall(head[: choose.randrange(len(head) + 1)].encode())

@@ -62,6 +62,7 @@ IN_CODE = {
     r"\w+, (try|wait for|see the|close other)": "a comma splice: use a semicolon",
 }
 BEGINNINGS = re.compile(r"(Give|Say|Tell|Gives|Says|Tells)\b")  # of a docstring: Return, Print, Raise
+INTERNAL = ("bench",)  # only its docstrings and comments are read: its texts are for engineers
 UNREAD = {"benchmarks.md"}  # its table heads belong to bench.report
 
 
@@ -98,12 +99,12 @@ def in_source(source: str) -> Iterator[tuple[int, str]]:
 
 def findings(root: Path) -> Iterator[str]:
     """Yield a line for every avoided phrase under `root`."""
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.*")):
+    for folder in (*PACKAGES, *INTERNAL):
+        for path in sorted((root / folder).rglob("*.*")):
             name = path.relative_to(root)
             if path.suffix == ".py":
                 yield from (f"{name}:{line}: {one}" for line, one in in_source(path.read_text("utf-8")))
-            if path.suffix in (".py", ".toml"):
+            if path.suffix in (".py", ".toml") and folder not in INTERNAL:
                 for scope, text in texts_of(path):
                     yield from (f"{name}: {scope}: {one}" for one in in_message(text))
     for page in (root / "README.md", root / "CHANGELOG.md", *sorted((root / "docs").glob("*.md"))):

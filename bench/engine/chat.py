@@ -69,7 +69,7 @@ class _Talk:
         return answer
 
     def warm_up(self, socket: Path) -> None:
-        """Let the model's pages and the threads be there before a clock starts, with a text that is no part of the chat."""
+        """Let the model's pages and the threads be there before a clock starts, with a text from outside the chat."""
         body = {"messages": [{"role": "user", "content": texts.opening(0)}], "max_tokens": 4, "park": False}
         stream(socket, body)
 

@@ -31,7 +31,7 @@ def sides(setting: Setting) -> Sequence[Side]:
 
 
 def _rates(socket: Path, extra: Body) -> Numbers:
-    """Give tokens a second of the whole answers, question to end."""
+    """Return tokens a second of the whole answers, question to end."""
     rates = {}
     for name, n_busy in (("alone", 0), ("beside one", 1), ("beside all", os.cpu_count() or 1)):
         with neighbors(n_busy):

@@ -11,7 +11,7 @@ from bench.engine.subject import N_BATCH, N_THREADS, N_UBATCH, Setting, peer_opt
 def llama_bench(
     setting: Setting, n_prompt: int, n_tokens: int, n_runs: int, n_depth: int = 0
 ) -> dict[str, float]:
-    """Give prefill and decode in tokens a second: means over `n_runs`, each behind `n_depth` tokens, nothing sampled; 0 is not run."""
+    """Return prefill and decode in tokens a second: means over `n_runs`, each behind `n_depth` tokens, nothing sampled; 0 is not run."""
     command = [str(setting.peers.bench), "-m", str(setting.subject.path), "-t", str(N_THREADS), "-fa", "on"]
     sizes = ["-b", str(N_BATCH), "-ub", str(N_UBATCH)]
     work = ["-p", str(n_prompt), "-n", str(n_tokens), "-d", str(n_depth), "-r", str(n_runs)]
@@ -23,7 +23,7 @@ def llama_bench(
 def llama_batched_bench(
     setting: Setting, n_prompt: int, n_tokens: int, n_parallel: int, n_times: int, *, repack: bool = True
 ) -> dict[str, float]:
-    """Give prompt and generated tokens a second of `n_times` batches of `n_parallel` equal generations, nothing sampled."""
+    """Return prompt and generated tokens a second of `n_times` batches of `n_parallel` equal generations, nothing sampled."""
     n_ctx = n_parallel * (n_prompt + n_tokens)
     work = ["-npp", n_prompt, "-ntg", n_tokens, "-npl", ",".join([str(n_parallel)] * n_times), "-c", n_ctx]
     options = [*peer_options(setting.subject), *map(str, work), *([] if repack else ["--no-repack"])]

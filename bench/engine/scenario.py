@@ -32,7 +32,7 @@ class Promise:
     models: tuple[str, ...] = ()
 
     def ratio(self, rounds: Rounds) -> float | None:
-        """Give the median over the rounds of ours / theirs; None where one of them was not measured."""
+        """Return the median over the rounds of ours / theirs; None where one of them was not measured."""
         (our_side, our_number), (their_side, their_number) = self.ours, self.theirs
         pairs = zip(rounds.get(our_side, ()), rounds.get(their_side, ()), strict=False)
         ratios = [
@@ -85,6 +85,6 @@ def best(sides: Sequence[Side], number: str) -> Side:
 
 
 def medians(rounds: Sequence[Numbers]) -> dict[str, float]:
-    """Give the median of every number over the rounds that have it."""
+    """Return the median of every number over the rounds that have it."""
     names = dict.fromkeys(name for numbers in rounds for name in numbers)
     return {name: median(numbers[name] for numbers in rounds if name in numbers) for name in names}

@@ -17,7 +17,7 @@ from bench.engine.servers import mixcli_host
 from bench.engine.subject import N_SEQ, Setting, placement
 
 N_REQUESTS, N_WARM, N_AT_ONCE = 1000, 250, 24
-LEAVERS = 0.2  # share of the clients that hang up after a few pieces
+LEAVERS = 0.2  # share of the clients that disconnect after a few pieces
 PATIENCE = 60.0  # seconds after which what was left behind must be over
 
 # each kind may be any request's
@@ -55,7 +55,7 @@ def sides(setting: Setting) -> Sequence[Side]:
 
 
 def _body(choose: random.Random) -> tuple[dict[str, Any], bool]:
-    """Give a request, and whether its client leaves early."""
+    """Return a request, and whether its client leaves early."""
     content = " ".join(choose.choices(texts.INSTRUCTION.split(), k=choose.randrange(1, 120)))
     body = {
         "messages": [{"role": "user", "content": content}],

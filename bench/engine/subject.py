@@ -27,7 +27,7 @@ class Subject:
 
     @cached_property
     def ends(self) -> dict[str, float]:
-        """Give the logit_bias that keeps an answer from ending before its time."""
+        """Return the logit_bias that keeps an answer from ending before its time."""
         from mixcli.llama.model import Model
 
         with Model.load_vocab(self.path) as model:
@@ -46,7 +46,7 @@ class Setting:
 def placement(
     n_ctx: int = 4096, n_seq_max: int = 1, *, repack: bool = True, flash_attn: bool = True
 ) -> Placement:
-    """Give our side's placement; `peer_options` says the same to llama.cpp's programs, which use flash attention as is their default.
+    """Return our side's placement; `peer_options` says the same to llama.cpp's programs, which use flash attention as is their default.
 
     For one reader the planner goes without flash attention on a machine like this.
     """
@@ -63,13 +63,13 @@ def placement(
 
 
 def peer_options(subject: Subject) -> list[str]:
-    """Give the options that llama-batched-bench and llama-server share."""
+    """Return the options that llama-batched-bench and llama-server share."""
     threads = ["-t", str(N_THREADS), "-tb", str(N_THREADS)]
     return ["-m", str(subject.path), *threads, "-b", str(N_BATCH), "-ub", str(N_UBATCH), "-fa", "on"]
 
 
 def demo(folder: Path) -> Subject:
-    """Give the demo at Q4_K_M, made by `mixcli pull` when it is not there."""
+    """Return the demo at Q4_K_M, made by `mixcli pull` when it is not there."""
     home = folder / "home"
     path = home / "data" / "models" / "demo--Q4_K_M" / "demo-Q4_K_M.gguf"
     if not path.is_file():
@@ -80,7 +80,7 @@ def demo(folder: Path) -> Subject:
 
 
 def true_shape(folder: Path) -> Subject:
-    """Give the synthetic Mixtral with the layer shapes of 8x7B at Q4_K_M, made when it is not there."""
+    """Return the synthetic Mixtral with the layer shapes of 8x7B at Q4_K_M, made when it is not there."""
     path = folder / f"mixtral-{N_LAYER}-layers-Q4_K_M.gguf"
     if not path.is_file():
         print(f"making {path.name}", flush=True)

@@ -37,18 +37,18 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 
 
 def messages(n: int) -> list[str]:
-    """Give `n` different short messages, 256 at most."""
+    """Return `n` different short messages, 256 at most."""
     return [story.format(thing, day) for thing, day, story in islice(product(_THINGS, _DAYS, _STORIES), n)]
 
 
 def opening(number: int) -> str:
-    """Give a prompt of about ten tokens; no two begin alike."""
+    """Return a prompt of about ten tokens; no two begin alike."""
     thing, day = _THINGS[number % 8], _DAYS[number // 8 % 8]
     return f"{number + 1} words on a {thing} and {day}"
 
 
 def turn(number: int) -> str:
-    """Give the message of one chat turn: the same length every time, about 40 tokens."""
+    """Return the message of one chat turn: the same length every time, about 40 tokens."""
     thing, day = _THINGS[number % 7], _DAYS[number % 7]
     return (
         f"Question {number}: last {day} we spoke about the {thing} in the shed. Please tell me what you would do with it "

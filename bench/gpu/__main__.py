@@ -9,7 +9,7 @@
     python -m bench.gpu dry        anywhere: all of these on a bare environment, an RPC worker in the place of the card
 
 There, python3 with numpy and pip, nvcc, cmake and a compiler must be installed. A step that ran out of time (`--seconds`) ends with 75: the same
-call goes on where it was.
+call resumes it.
 """
 
 import argparse

@@ -46,7 +46,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def architecture() -> str | None:
-    """Give the compute capability of the first card as CMake wants it ("89"), None without a driver."""
+    """Return the compute capability of the first card as CMake wants it ("89"), None without a driver."""
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         said = subprocess.run(query, capture_output=True, text=True, check=True).stdout
@@ -57,7 +57,7 @@ def architecture() -> str | None:
 
 
 def cmake_args(arch: str | None, elsewhere: bool = False) -> list[str]:
-    """Give what CMake is told: one architecture only, RPC for comparisons, no vision.
+    """Return the options of CMake: one architecture only, RPC for comparisons, no vision.
 
     `elsewhere` is for a server's processor instead of this one, and for a small wheel, which would hold every library under three names.
     """
@@ -114,7 +114,7 @@ def finished(command: list[str], seconds: float | None, env: dict[str, str] | No
     except subprocess.TimeoutExpired:
         return False
     finally:
-        if process.poll() is None:  # compilers that went on alone would meet those of the next call
+        if process.poll() is None:  # compilers that outlive it would meet those of the next call
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code:

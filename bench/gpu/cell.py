@@ -87,7 +87,7 @@ def measure(cell: Cell, grid: Grid) -> Row:
 def roofline(
     shape: ModelShape, machine: Machine, placement: Placement, layout: Layout, n_filled: int
 ) -> float:
-    """Give the tokens a second at which every device would read its share at full bandwidth, one behind the other, and nothing else took time."""
+    """Return the tokens a second at which every device would read its share at full bandwidth, one behind the other, and nothing else took time."""
     used = shape.n_expert_used / shape.n_expert if shape.n_expert else 1.0
     kv = bytes_kv_layer(shape, cells(n_filled), placement.type_k, placement.type_v)
     each = [1 / (one.bandwidth * GB) for one in (*machine.gpus, machine)]

@@ -17,7 +17,7 @@ STAND_IN_GBS = 400.0  # what plans take a worker's memory for, so that they use 
 
 @contextmanager
 def device(options: argparse.Namespace) -> Iterator[tuple[Machine, dict[str, Any]]]:
-    """Give this machine with one GPU, rates measured now, and what a table says of the card."""
+    """Return this machine with one GPU, rates measured now, and what a table says of the card."""
     host = f"main memory reads {measured_bandwidth():.0f} GB/s"
     if options.stand_in:
         endpoint = f"127.0.0.1:{free_port()}"

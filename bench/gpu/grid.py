@@ -64,7 +64,7 @@ SHORT = Grid(
 
 
 def asked(options: argparse.Namespace) -> Grid:
-    """Give the grid that the command line asks for."""
+    """Return the grid that the command line asks for."""
     return DRY if options.stand_in else SHORT if options.short else Grid()
 
 
@@ -87,13 +87,13 @@ class Cell:
         return self.file_type, self.budget_gib, self.n_ctx, self.kv, self.what
 
     def base(self) -> Placement:
-        """Give what all ways have in common, with llama.cpp's own sizes of batches."""
+        """Return what all ways have in common, with llama.cpp's own sizes of batches."""
         cores = self.machine.n_cores
         return Placement(self.n_ctx, type_k=self.kv, type_v=self.kv, n_threads=cores, n_threads_batch=cores)
 
 
 def cells(subject: Subject, file_type: str, machine: Machine, grid: Grid, program: Path) -> Iterator[Cell]:
-    """Give all that is measured of one model: every way in every cell, then the sweeps at the largest and the smallest budget."""
+    """Return all that is measured of one model: every way in every cell, then the sweeps at the largest and the smallest budget."""
     ways = ((OURS, our_plan), (WHOLE_LAYERS, whole_layers), (ASIDE, experts_aside), (FIT, fitted(program)))
     for budget, n_ctx, kv in product(grid.budgets, grid.contexts, grid.caches):
         for what, place in ways:
@@ -106,7 +106,7 @@ def cells(subject: Subject, file_type: str, machine: Machine, grid: Grid, progra
 
 
 def sweeps(machine: Machine, grid: Grid) -> Iterator[tuple[str, Callable[[Cell], Placement | None]]]:
-    """Give our plan with one thing changed at a time."""
+    """Return our plan with one thing changed at a time."""
     for n in grid.ubatches:
         yield f"micro-batches of {n}", micro_batches(n)
     for share in grid.threads:
@@ -120,7 +120,7 @@ def sweeps(machine: Machine, grid: Grid) -> Iterator[tuple[str, Callable[[Cell],
 
 
 def with_budget(machine: Machine, gib: float) -> Machine:
-    """Give the machine with its first GPU as large as a card of so many GiB, and no other."""
+    """Return the machine with its first GPU as large as a card of so many GiB, and no other."""
     gpu = replace(machine.gpus[0], bytes_free=max(0, int(gib * GIB) - CONTEXT_BYTES))
     return replace(machine, gpus=(gpu,))
 
@@ -147,7 +147,7 @@ def but(**other: str | bool | int) -> Callable[[Cell], Placement | None]:
 
 
 def whole_layers(cell: Cell) -> Placement | None:
-    """Give plain offload: as many whole layers, from the last, as the budget holds."""
+    """Return plain offload: as many whole layers, from the last, as the budget holds."""
     n, host = cell.subject.shape.n_layer, 1
     for first in range(n + 1):
         homes = (host,) * first + (0,) * (n - first)
@@ -158,7 +158,7 @@ def whole_layers(cell: Cell) -> Placement | None:
 
 
 def experts_aside(cell: Cell) -> Placement | None:
-    """Give the layout with all experts on the host and all else on the GPU."""
+    """Return the layout with all experts on the host and all else on the GPU."""
     n, host = cell.subject.shape.n_layer, 1
     return _fitting(cell, Layout(host, (0,) * n, ((host,) * 3,) * n, 0))
 

@@ -63,12 +63,12 @@ def all_cells(
 
 
 def llama_cpp(folder: Path) -> Path:
-    """Give the source of llama.cpp that `build` unpacked."""
+    """Return the source of llama.cpp that `build` unpacked."""
     return next((folder / "source").glob("*/vendor/llama.cpp"))
 
 
 def known(target: Path, card: str) -> list[dict[str, Any]]:
-    """Give the rows that an earlier call measured on a card of that name."""
+    """Return the rows that an earlier call measured on a card of that name."""
     if not target.is_file():
         return []
     result = json.loads(target.read_text("utf-8"))
@@ -80,5 +80,5 @@ def key(row: dict[str, Any]) -> tuple[str, float, int, str, str]:
 
 
 def as_data(card: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Give a result as plain data."""
+    """Return a result as plain data."""
     return {"measured": time.strftime("%Y-%m-%d"), "card": card, "rows": found}

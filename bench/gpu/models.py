@@ -21,10 +21,10 @@ def main(options: argparse.Namespace) -> int:
 
 
 def model(folder: Path, file_type: str) -> Path:
-    """Say where the model of a file type lies."""
+    """Return the path of the model of a file type."""
     return folder / "models" / f"{SHAPE}-{file_type}.gguf"
 
 
 def small_model(folder: Path) -> Path:
-    """Say where a Mixtral of 400 MB lies, small enough to be computed by the processor too."""
+    """Return the path of a Mixtral of 400 MB, small enough to be computed by the processor too."""
     return folder / "models" / "mid-Q4_K_M.gguf"

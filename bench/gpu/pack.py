@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def wanted(name: str) -> bool:
-    """Say whether a file of the source distribution travels; `name` is its path below the distribution's root."""
+    """Return whether a file of the source distribution travels; `name` is its path below the distribution's root."""
     if not name.startswith(LLAMA_CPP):
         return not name.startswith(NEEDLESS_ABOVE)
     below = name.removeprefix(LLAMA_CPP)

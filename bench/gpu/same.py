@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def subjects(options: argparse.Namespace) -> list[Path]:
-    """Give the small synthetic model and the demo: the one that is named, else the one in the store, if it is there."""
+    """Return the small synthetic model and the demo: the one that is named, else the one in the store, if it is there."""
     demos = [model.path for model in store.models() if model.label == "demo:Q4_K_M"]
     return [small_model(options.folder), *([options.demo] if options.demo else demos)]
 

@@ -64,7 +64,7 @@ def table(result: dict[str, Any]) -> Iterator[str]:
 
 
 def promises(result: dict[str, Any]) -> list[Promise]:
-    """Give all that is promised, with what was measured of it."""
+    """Return all that is promised, with what was measured of it."""
     rows: list[Row] = result["rows"]
     ways: dict[str, dict[Place, Row]] = {}
     for row in rows:
@@ -102,7 +102,7 @@ def promises(result: dict[str, Any]) -> list[Promise]:
 
 
 def broken(promise: Promise) -> Iterator[str]:
-    """Say where a promise does not hold."""
+    """Yield where a promise does not hold."""
     if not promise.found:
         yield f"{promise.what}: nothing was measured"
     for where, figure in promise.found:
@@ -111,7 +111,7 @@ def broken(promise: Promise) -> Iterator[str]:
 
 
 def _gains(ours: dict[Place, Row], theirs: dict[Place, Row], rate: str) -> list[tuple[Place, float]]:
-    """Give our rate in terms of theirs wherever theirs ran; a plan of ours that died has the rate 0."""
+    """Return our rate in terms of theirs wherever theirs ran; a plan of ours that died has the rate 0."""
     return [
         (place, row[rate] / theirs[place][rate])
         for place, row in ours.items()
