@@ -5,8 +5,10 @@ Ctrl-C while Python still imports ends the process at once and without a word; f
 
 import os
 import signal
+import sys
 from typing import NoReturn
 
+SYSTEM: str = sys.platform
 EXIT_INTERRUPTED = 130
 EXIT_NO_MEMORY = 4
 MIN_ADDRESS_SPACE = 144 << 20  # bytes; with less, numpy's BLAS asks for its buffers forever, deaf to signals
@@ -14,6 +16,10 @@ MIN_ADDRESS_SPACE = 144 << 20  # bytes; with less, numpy's BLAS asks for its buf
 
 def main() -> NoReturn:
     """Run the command line."""
+    if SYSTEM == "win32":  # before anything that Windows does not have
+        sys.exit(
+            "mixcli: Windows is not supported; install mixcli in WSL 2, which uses the same GPU: see docs/windows.md"
+        )
     if (
         signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
     ):  # a shell ignores it for what runs in the background

@@ -38,6 +38,7 @@ class Machine:
     `unified` says that the GPU's memory is host memory. `kv_types` and `ubatches` are what the planner may choose from, best first;
     `n_ctx` is the default context length. `workers` are HOST:PORT of machines whose GPUs are among these. `bytes_reserved` of main memory are
     the system's and other programs', `channels` are those of the memory, and `typical` is the kind of processor whose rates stand in.
+    `memory_setting` says how to give the machine more memory where that is a setting of a system around it, with {} for all of it in GB.
     """
 
     bytes_free: int
@@ -55,6 +56,14 @@ class Machine:
     bytes_reserved: int = 0
     channels: int = 2
     typical: str = ""
+    memory_setting: str = ""
+
+    def more_memory(self, missing: int) -> str:
+        """Return how to give this machine so many bytes more of host memory than are free; nothing where a person cannot."""
+        total = self.bytes_reserved + self.bytes_free + missing
+        return (
+            self.memory_setting.format(-(-total // (1 << 30))) if self.memory_setting and missing > 0 else ""
+        )
 
     @property
     def host_tflops(self) -> float:

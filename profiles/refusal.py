@@ -55,15 +55,19 @@ def refuse(
     if machine.gpus and not machine.unified:
         have += sum(gpu.bytes_free for gpu in machine.gpus)
         where = f"free on {' + '.join(gpu.name for gpu in machine.gpus)} and in host memory together"
+    missing = need - have
     if need <= have:  # together there is enough, but not where it is needed
         least = shape.bytes_embedding + bytes_process(shape, placement)
         have, where = (
             machine.bytes_free,
             f"free in host memory, which needs {least / GIB:.1f} even with all GPUs full",
         )
+        missing = least - have
         if machine.bytes_free >= least:
             where = "free in host memory, and compute buffers leave too little memory on the GPUs"
     ways = [*_ways(shape, request, placement, fits, instead), *LAST_WAYS][:3]
+    if setting := machine.more_memory(missing):
+        ways[2:] = [setting]
     kv = bytes_kv(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
     return DoesNotFit(
         f"the model needs {need / GIB:.1f} GiB with a context of {placement.n_ctx} tokens "

@@ -20,7 +20,7 @@ from quantize.sources.input_file import kind_of, pread_exactly
 
 _LINE = 18  # "%08x %08x\n"
 _ENTRY = re.compile(rb"[0-9a-f]{8} [0-9a-f]{8}\n")
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EIO}
 _MAX_SIZE = 1 << 26  # bytes, enough for trillions of weights
 
 

@@ -15,6 +15,7 @@ from mixcli.llama.buffers import HOST, buffers_in, cache_in
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.llama.native import LOG
+from mixcli.system import child_limits
 from mixcli.system.measurements import TrialAnswer, TrialBuffers, TrialOrder
 from profiles.placement import Placement
 
@@ -29,7 +30,7 @@ def main() -> None:
         (resource.RLIMIT_DATA, MAX_DATA),
         (resource.RLIMIT_CPU, MAX_SECONDS),
     ):
-        resource.setrlimit(limit, (most, most))
+        child_limits.limit(limit, most)
     out = os.dup(1)
     os.dup2(2, 1)  # llama.cpp's server of stand-ins writes on stdout
     order = TrialOrder.from_json(sys.stdin.read())

@@ -12,7 +12,6 @@ a quarter faster than the eight of a model.
 """
 
 import ctypes
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcli.llama.ggml import device_pointers, load, set_buffer
+from mixcli.system import child_limits
 from mixcli.system.measurements import ProductLine, ProductOrder
 from profiles.rates import ATTENTION, BATCHES, MANY, N_EXPERT, N_USED, ProductRates
 from quantize import ggml
@@ -321,10 +321,7 @@ def measure(
 
 def main() -> None:
     """Read the order, write the lines."""
-    if os.name == "posix":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    child_limits.no_core_dump()
     order = ProductOrder.from_json(sys.stdin.read())
     processor = Processor(order.threads)
     rates: Any

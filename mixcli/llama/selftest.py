@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixcli.errors import MixcliError
-from mixcli.system import json_cache, python_child
+from mixcli.system import child_limits, json_cache, python_child
 from profiles.placement import Placement
 from quantize import bindings
 
@@ -77,10 +77,7 @@ def _survives(mode: str) -> bool:
 
 def main(mode: str) -> None:
     """Be the child: compute the tiny model with or without repacking; the exit code, or the signal, is the answer."""
-    if os.name == "posix":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    child_limits.no_core_dump()
     if mode == "repack" and os.environ.get(CRASH_SWITCH) == "1":
         os.kill(os.getpid(), signal.SIGSEGV if os.name == "posix" else signal.SIGTERM)
     sys.exit(not computes(replace(TINY, repack=mode == "repack")))

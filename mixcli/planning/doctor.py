@@ -7,10 +7,11 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from mixcli.planning.cpu_rates import SWITCH, failures, host_rates, is_off, known_rates
+from mixcli.planning.finding import Finding
+from mixcli.planning.install_checks import compiler, folders, gpu_driver, limits, program, subsystem
 from mixcli.system import paths, python_child
 from mixcli.system.console import console
 from mixcli.system.disk_reads import random_reads
@@ -34,15 +35,6 @@ MIN_DISK, MIN_MEMORY = 5 << 30, 2 << 30
 USUAL = ("Q4_K", "Q6_K")  # types that are measured where no plan has needed any yet
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check: its name, its state (ok, warn, fail), and details with the next step."""
-
-    what: str
-    state: Literal["ok", "warn", "fail"]
-    words: str
-
-
 def findings() -> Iterator[Finding]:
     """Run every check; none of them raises."""
     for check in CHECKS:
@@ -56,7 +48,9 @@ def findings() -> Iterator[Finding]:
 
 def _python() -> Finding:
     words = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Finding("python", "ok" if sys.version_info >= (3, 11) else "fail", words)
+    if sys.version_info < (3, 11) or sys.maxsize < 1 << 32:
+        return Finding("python", "fail", f"{words}; install Python 3.11 or later, of 64 bits")
+    return Finding("python", "ok", words)
 
 
 def _bindings() -> Finding:
@@ -184,8 +178,6 @@ def _store() -> Finding:
     from mixcli.store.store import models
 
     folder = paths.models_dir()
-    if not os.access(folder, os.W_OK):
-        return Finding("store", "fail", f"{folder} is not writable; set MIXCLI_HOME to a writable folder")
     if broken := damaged():
         more = f" (and {len(broken) - 1} more, see mixcli list)" if len(broken) > 1 else ""
         return Finding("store", "warn", f"{broken[0].sentence}{more}")
@@ -208,7 +200,8 @@ def _network() -> Finding:
 
 
 CHECKS: tuple[Callable[[], Finding | list[Finding]], ...] = (
-    _python, _bindings, _backends, _selftest, _devices, _memory, _bandwidth, _processor, _disk, _store, _network,
+    _python, program, _bindings, compiler, _backends, _selftest, gpu_driver, _devices, subsystem, _memory, limits, _bandwidth, _processor,
+    folders, _disk, _store, _network,
 )  # fmt: skip
 
 SLOW_CHECKS: dict[Callable[[], Finding | list[Finding]], str] = {

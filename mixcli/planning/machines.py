@@ -51,7 +51,7 @@ def machine_of(
     if vram is not None:
         machine = replace(machine, gpus=tuple(replace(gpu, bytes_free=vram) for gpu in machine.gpus))
     if ram is not None:
-        machine = replace(machine, bytes_free=ram)
+        machine = replace(machine, bytes_free=ram, memory_setting="")  # a limit that was asked for
     if profile in (None, "auto"):
         from mixcli.planning.cpu_rates import with_rates
 

@@ -12,6 +12,7 @@ from mixcli.planning.tuning_cache import tuned
 from mixcli.store.headers import header_of, shape_of
 from mixcli.store.preflight import check_gguf, family_note
 from mixcli.store.store import StoredModel
+from mixcli.system.wsl import slow_drive_note
 from profiles.drafting import step_costs
 from profiles.layout import layout_of
 from profiles.ledger import accounts, expectation
@@ -41,7 +42,8 @@ def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
         order = _order(found, load_options)
     if load_options.draft is not None:
         order = with_draft(order, stored, shape, machine, load_options)
-    order = replace(order, reasons=(*family_note(header), *order.reasons))
+    notes = (*family_note(header), *slow_drive_note(stored.path))
+    order = replace(order, reasons=(*notes, *order.reasons))
     order = _with_step_costs(order, shape, machine)
     if order.draft is not None:
         return order

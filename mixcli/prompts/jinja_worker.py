@@ -9,6 +9,7 @@ overloaded, or a process that was stopped, is not the template's fault. The limi
 import json
 import os
 import queue
+import resource
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from mixcli.system import child_limits
 from mixcli.system.python_words import plain
 
 MEMORY_LIMIT = 1 << 29  # bytes of address space
@@ -45,21 +47,13 @@ class GenerationTag(Extension):
 
 
 def limit_resources() -> None:
-    try:
-        import resource
-    except ImportError:
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    child_limits.limit(resource.RLIMIT_AS, MEMORY_LIMIT)
+    child_limits.limit(resource.RLIMIT_FSIZE, 0)
+    child_limits.no_core_dump()
 
 
 def limit_time(seconds: int) -> None:
     """Let the system end what takes more processor time, also what computes inside one operation and sees no end of the parent."""
-    try:
-        import resource
-    except ImportError:
-        return
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     limit = int(time.process_time()) + 1 + seconds
     resource.setrlimit(

@@ -143,10 +143,12 @@ def nothing_fits(
 ) -> DoesNotFit:
     """Return the refusal of a model of which no quant fits: its smallest type, the catalog's model that fits, and how to force a type (`anyway`)."""
     gpus = 0 if machine.unified else sum(gpu.bytes_free for gpu in machine.gpus)
+    free = machine.bytes_free + gpus
     other = replace(target, rule=Rule(target.rule.prefer))
+    setting = machine.more_memory(n_bytes - free)
     return DoesNotFit(
-        f"no quant of {name} fits {target.where}: the smallest, {file_type}, has {format_bytes(n_bytes)}, and {format_bytes(machine.bytes_free + gpus)} are free; "
-        f"{offer(*favorite(other), target)}; to force a quant: {anyway}"
+        f"no quant of {name} fits {target.where}: the smallest, {file_type}, has {format_bytes(n_bytes)}, and {format_bytes(free)} are free; "
+        f"{offer(*favorite(other), target)}; to force a quant: {anyway}{f'; for more memory: {setting}' if setting else ''}"
     )
 
 

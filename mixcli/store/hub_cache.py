@@ -13,7 +13,7 @@ from pathlib import Path
 from mixcli.system.paths import hub_cache_dir
 
 TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
-NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from mixcli.system import paths
 from mixcli.system.console import console
 from mixcli.system.formatting import format_bytes
 from mixcli.system.text import shown
+from mixcli.system.wsl import slow_drive_note
 from quantize.errors import QuantizeError
 from quantize.sources.shards import open_shards
 
@@ -56,7 +57,8 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
             if not copy or (done.manifest and done.manifest.keeper != "user"):
                 return done, False
             paths.private(work)  # a copy takes the place of what lies elsewhere
-        for note in (*template_note(header, called), *family_note(header)):
+        slow = () if copy else slow_drive_note(path)
+        for note in (*template_note(header, called), *family_note(header), *slow):
             console.note(f"note: {note}")
         stored = []
         for file in files:

@@ -1,8 +1,10 @@
 """Measure random reads of a disk, which bound the speed of experts that are read from it through mmap.
 
-The page cache must not answer, so reads go around it (O_DIRECT), or pages are dropped first where a file system has no such reads.
+The page cache must not answer, so reads go around it (O_DIRECT, macOS: F_NOCACHE), or pages are dropped first where a file system has no
+such reads.
 """
 
+import fcntl
 import mmap
 import os
 import random
@@ -84,6 +86,8 @@ def _around_the_cache(path: Path) -> tuple[int, Callable[[int], int]]:
             except OSError:
                 os.close(file)
     file = os.open(path, os.O_RDONLY)
+    if hasattr(fcntl, "F_NOCACHE"):
+        fcntl.fcntl(file, fcntl.F_NOCACHE, 1)
 
     def dropped_first(offset: int) -> int:
         if hasattr(os, "posix_fadvise"):

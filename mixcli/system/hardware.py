@@ -15,12 +15,13 @@ from datetime import date
 from pathlib import Path
 
 from mixcli.errors import MixcliError, NotReachable, UsageError
-from mixcli.system import json_cache, python_child
+from mixcli.system import json_cache, macos, python_child, wsl
 from mixcli.system.device_facts import DeviceFacts
 from mixcli.system.nvidia import cuda_wheel, driver_cards
 from profiles.machine import Gpu, Machine
 from profiles.profile_files import card
 
+PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 DEVICES = Path("/sys/devices")  # where Linux describes its processors
 FAST_ENOUGH = 0.7  # of the fastest core's capacity: a slower one holds the others up in every matrix product
@@ -39,6 +40,9 @@ TOLD = {
 }  # what the child may have to say of a worker
 DEVICE_SECONDS = 60.0  # for llama.cpp to see all devices, and as much again for each worker
 RESERVE_GPU = 512 << 20  # the driver's context and what fragmentation costs
+RESERVE_WSL = (
+    1 << 30
+)  # Windows' desktop and programs take more while a model runs; its driver then moves ours to host memory, slowly
 RESERVE_WORKER = 256 << 20
 PROBE_SECONDS = 0.5
 PROBE_BYTES = 64 << 20
@@ -61,6 +65,7 @@ def this_machine(workers: Sequence[str] = ()) -> Machine:
         unified=unified,
         bandwidth=known_bandwidth() or Machine.bandwidth,
         workers=tuple(workers),
+        memory_setting=wsl.SETTING if wsl.version() == 2 else "",
     )
 
 
@@ -85,7 +90,8 @@ def devices(workers: Sequence[str] = ()) -> list[DeviceFacts]:
 
 def _gpu(device: DeviceFacts) -> Gpu:
     kind = next((kind for part, kind in KIND_OF_NAME if device.name.startswith(part)), "vulkan")
-    free = max(0, device.bytes_free - (RESERVE_WORKER if kind == "rpc" else RESERVE_GPU))
+    reserve = RESERVE_WORKER if kind == "rpc" else RESERVE_WSL if wsl.version() else RESERVE_GPU
+    free = max(0, device.bytes_free - reserve)
     if kind == "rpc":
         return Gpu(
             device.buffer_type,
@@ -180,7 +186,7 @@ def memory_bandwidth() -> float:
 
 def memory_free() -> int:
     """Return the bytes that a new process can have: the kernel's estimate, within the limit of our control group."""
-    free = _meminfo("MemAvailable") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = _meminfo("MemAvailable") or macos.memory_free() or _physical_memory()
     limit, used = _number(CGROUP / "memory.max"), _number(CGROUP / "memory.current")
     if limit is not None and used is not None:
         free = min(free, max(0, limit - used + _cgroup_file_cache()))
@@ -189,8 +195,12 @@ def memory_free() -> int:
 
 def memory_total() -> int:
     """Return the bytes of main memory, within the limit of our control group."""
-    total = _meminfo("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    total = _meminfo("MemTotal") or _physical_memory()
     return min(total, _number(CGROUP / "memory.max") or total)
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def physical_cores() -> int:
@@ -198,6 +208,8 @@ def physical_cores() -> int:
 
     Hyper-threads are counted once: a second thread on a core adds nothing to matrix products. Of a hybrid processor only the fast cores count.
     """
+    if n_cores := macos.fast_cores():
+        return n_cores
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     siblings = {
         _text(DEVICES / f"system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
@@ -237,7 +249,7 @@ def _cgroup_file_cache() -> int:
 
 
 def _meminfo(key: str) -> int | None:
-    for line in (_text(Path("/proc/meminfo")) or "").splitlines():
+    for line in (_text(PROC / "meminfo") or "").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
     return None

@@ -25,7 +25,14 @@ LONGEST = 600.0  # seconds to wait without `waiting`, or for an idle holder
 BUSY = 3600.0  # seconds that are waited for a holder that computes and shows no progress: it may check a large file
 FROZEN = 30.0  # seconds that are waited for a holder that is stopped
 POLL_INTERVAL = 1.0  # seconds between two looks at the holder
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
+NO_LOCKS = {
+    errno.ENOLCK,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.ENOTSUP,
+    errno.EINVAL,
+    errno.EIO,
+}  # two of them are one on Linux
 
 # Called again and again while another process has a lock, with words for who that is; returns what is seen of the progress, to compare
 Waiting = Callable[[str], object]

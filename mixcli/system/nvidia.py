@@ -8,8 +8,13 @@ import contextlib
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from mixcli.system import wsl
+
+PCI = Path("/sys/bus/pci/devices")
+DISPLAYS = ("0x0300", "0x0302")  # PCI classes: VGA and 3D controllers; a card's sound has another
 CUDA_WHEELS = (132, 130, 125, 124, 123, 122, 121)  # what the bindings' own index has
 SMI_SECONDS = 20  # seconds for nvidia-smi to answer
 CLOCK_SM, CLOCK_MEMORY = 1, 2  # nvmlClockType_t
@@ -44,6 +49,16 @@ def driver_cards() -> list[Card]:
         return _smi_cards()
     except Exception:  # NVML's own errors: no driver, no permission
         return []
+
+
+def has_card() -> bool:
+    """Return whether an NVIDIA GPU is on the PCI bus, whatever its driver does; False where the system does not tell."""
+    for device in PCI.glob("*"):
+        with contextlib.suppress(OSError):
+            vendor, kind = (device / name for name in ("vendor", "class"))
+            if vendor.read_text("ascii").strip() == "0x10de" and kind.read_text("ascii").startswith(DISPLAYS):
+                return True
+    return False
 
 
 def cuda_wheel() -> int:
@@ -93,7 +108,7 @@ def _card(nvml: Any, handle: Any) -> Card:
 
 
 def _smi_cards() -> list[Card]:
-    smi = shutil.which("nvidia-smi")
+    smi = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=wsl.LIBRARIES)
     if smi is None:
         return []
     query = [smi, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]

@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import platformdirs
@@ -110,8 +111,8 @@ def models_dir() -> Path:
 def runtime_dir() -> Path:
     """Sockets, locks and logs of running hosts: in XDG_RUNTIME_DIR where there is one, else in the cache.
 
-    A unix socket's path may have about 100 bytes; where that folder is deeper, or cannot be written, a private one under the temporary
-    folder takes its place. A folder that another user owns, or a planted link, is refused.
+    A unix socket's path may have about 100 bytes; where that folder is deeper, cannot be written or takes no sockets (a Windows drive in
+    WSL), a private one under the temporary folder takes its place. A folder that another user owns, or a planted link, is refused.
     """
     session = os.environ.get("XDG_RUNTIME_DIR")
     if session and not os.environ.get("MIXCLI_HOME") and Path(session).is_absolute():
@@ -119,7 +120,7 @@ def runtime_dir() -> Path:
         if len(os.fsencode(path)) <= MAX_RUNTIME_PATH and _is_ours(Path(session)) and _usable(path):
             return _closed(path)
     path = cache_dir() / "run"
-    if len(os.fsencode(path)) > MAX_RUNTIME_PATH or not _usable(path):
+    if len(os.fsencode(path)) > MAX_RUNTIME_PATH or not _takes_sockets(path) or not _usable(path):
         digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
         path = Path(tempfile.gettempdir()) / f"mixcli-{os.getuid()}-{digest}"
         if not _usable(path):
@@ -136,6 +137,14 @@ def _is_ours(path: Path) -> bool:
         return path.stat().st_uid == os.geteuid()
     except OSError:
         return False
+
+
+@cache
+def _takes_sockets(path: Path) -> bool:
+    """Tell whether the file system has unix sockets, which does not change while a process runs."""
+    from mixcli.system.mounts import has_sockets  # only where MIXCLI_HOME, or no session, decides
+
+    return has_sockets(path)
 
 
 def _usable(path: Path) -> bool:

@@ -132,13 +132,17 @@ def test_the_doctor_goes_through_everything(mixcli: Runner) -> None:
     found = {one["what"]: one for one in json.loads(done.stdout)}
     assert {
         "python",
+        "program",
         "bindings",
+        "compiler",
         "backends",
         "self-test",
         "gpus",
         "memory",
+        "limits",
         "bandwidth",
         "processor",
+        "folders",
         "disk",
         "store",
         "network",
