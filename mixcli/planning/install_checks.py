@@ -140,7 +140,7 @@ def subsystem() -> list[Finding]:
     found = [Finding("wsl", "ok", words)]
     if "cuda" in gpu_backends():
         words = (
-            "WSL lets CUDA pin only a part of it: with experts in host memory, prefill may be slower than planned; "
+            "in WSL, CUDA can pin only a part of it: with experts in host memory, prefill may be slower than planned; "
             "`mixcli tune -m MODEL` measures it"
         )
         found.append(Finding("wsl pinned memory", "ok", words))

@@ -141,7 +141,7 @@ def _is_ours(path: Path) -> bool:
 
 @cache
 def _takes_sockets(path: Path) -> bool:
-    """Tell whether the file system has unix sockets, which does not change while a process runs."""
+    """Return whether the file system has unix sockets, which does not change while a process runs."""
     from mixcli.system.mounts import has_sockets  # only where MIXCLI_HOME, or no session, decides
 
     return has_sockets(path)

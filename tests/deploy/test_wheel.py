@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
 PACKAGES = ("mixcli", "quantize", "profiles")
 
 
