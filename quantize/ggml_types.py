@@ -120,4 +120,10 @@ def row_bytes(type_: GGMLQuantizationType, n_cols: int) -> int:
     return n_cols // block * size
 
 
-__all__ = ["BLOCK", "PLAIN", "GGMLQuantizationType", "GGUFValueType", "row_bytes"]
+def bits(type_: GGMLQuantizationType) -> float:
+    """Return the bits of a weight."""
+    n_weights, n_bytes = BLOCK[type_]
+    return 8 * n_bytes / n_weights
+
+
+__all__ = ["BLOCK", "PLAIN", "GGMLQuantizationType", "GGUFValueType", "bits", "row_bytes"]

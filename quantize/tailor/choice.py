@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantize.file_layout import ALIGNMENT, pad
-from quantize.ggml_types import BLOCK, GGMLQuantizationType, row_bytes
+from quantize.ggml_types import BLOCK, GGMLQuantizationType, bits, row_bytes
 from quantize.source import ModelSource, TensorSource
 from quantize.tailor.allocation import allocate, fill_in_order
 
@@ -57,12 +57,7 @@ def pins(model: ModelSource, standard: Types) -> dict[str, GGMLQuantizationType]
 def _at_least(tensor: TensorSource, standard: GGMLQuantizationType) -> GGMLQuantizationType:
     floor = next((type_ for pattern, type_ in _FLOORS if pattern.fullmatch(tensor.name)), standard)
     fits = tensor.shape[-1] % BLOCK[floor][0] == 0
-    return floor if fits and _bits(floor) > _bits(standard) else standard
-
-
-def _bits(type_: GGMLQuantizationType) -> float:
-    n_weights, n_bytes = BLOCK[type_]
-    return 8 * n_bytes / n_weights
+    return floor if fits and bits(floor) > bits(standard) else standard
 
 
 def bytes_of(tensor: TensorSource, type_: GGMLQuantizationType) -> int:

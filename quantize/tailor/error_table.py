@@ -14,14 +14,12 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize import ggml
-from quantize.encoder import quantizer
 from quantize.errors import CorruptFile
-from quantize.ggml_types import BLOCK, GGMLQuantizationType
+from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
-from quantize.kernels.dispatch import Quantizer
 from quantize.parallel import in_parallel, n_cores
 from quantize.source import TensorSource
+from quantize.tailor.row_errors import FEW, RowErrors
 from quantize.tailor.statistics import Statistics
 from quantize.writer import Supply
 
@@ -71,16 +69,17 @@ def measure_errors(
     todo = [tensor for tensor in tensors if tensor.name not in found]
     total = sum(tensor.n_elements for tensor in tensors)
     done = total - sum(tensor.n_elements for tensor in todo)
-    quantizers = _quantizers(types, sum(tensor.n_elements for tensor in todo) // STEP)
+    known = {imatrix.weights(tensor) is not None for tensor in todo}
+    row_errors = RowErrors(types, known, sum(tensor.n_elements for tensor in todo) // STEP)
     tasks = [(tensor, number) for tensor in todo for number in range(_n_matrices(tensor))]
 
     def work(task: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         tensor, number = tasks[task]
-        columns = statistics.columns(tensor.name)[number]
+        columns = statistics.columns(tensor.name)[number].astype(np.float32)
         weights = imatrix.weights(tensor)
-        return _errors(
-            _sampled(tensor, number), types, quantizers, columns, None if weights is None else weights[number]
-        )
+        rows = _sampled(tensor, number)
+        errors = row_errors(rows, columns, None if weights is None else weights[number])
+        return errors, np.square(rows).sum(axis=0)
 
     waiting: dict[str, dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]] = {}
     with table.appending() as file:
@@ -137,39 +136,12 @@ def _sampled(tensor: TensorSource, number: int) -> NDArray[np.float32]:
     return found
 
 
-def _quantizers(
-    types: Sequence[GGMLQuantizationType], n_weights: int
-) -> dict[tuple[GGMLQuantizationType, bool], Quantizer]:
-    return {(type_, known): quantizer(type_, known, n_weights) for type_ in types for known in (False, True)}
-
-
-def _errors(
-    rows: NDArray[np.float32],
-    types: Sequence[GGMLQuantizationType],
-    quantizers: Mapping[tuple[GGMLQuantizationType, bool], Quantizer],
-    columns: NDArray[np.float64],
-    importance: NDArray[np.float32] | None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the weighted squared errors (n_types, n_rows) of rows, and the squares of their columns."""
-    weights = columns.astype(np.float32)
-    out = np.full((len(types), len(rows)), np.inf, np.float32)
-    for i, type_ in enumerate(types):
-        if rows.shape[1] % BLOCK[type_][0] or (importance is None and ggml.requires_imatrix(type_)):
-            continue
-        raw = quantizers[type_, importance is not None](rows, importance)
-        difference = ggml.dequantize(type_, raw, rows.shape[1])
-        np.subtract(difference, rows, out=difference)
-        np.multiply(difference, difference, out=difference)
-        out[i] = difference @ weights
-    return out, np.square(rows).sum(axis=0)
-
-
 class _TableFile:
     """The file of a table: a line of JSON, then for each tensor a line of JSON and its values."""
 
     def __init__(self, path: Path, identity: str, types: Sequence[GGMLQuantizationType]) -> None:
         self._path = path
-        head = {"identity": identity, "types": [type_.name for type_ in types], "step": STEP}
+        head = {"identity": identity, "types": [type_.name for type_ in types], "step": STEP, "few": FEW}
         self._head = json.dumps(head).encode() + b"\n"
 
     def read(self) -> dict[str, TensorErrors]:
