@@ -134,11 +134,11 @@ def _best_moves(more: Sizes, gains: Losses, slack: int, least: float) -> list[tu
     need, gain, item = flat_more[usable], flat_gains[usable], usable // n_options
     first, second = _two_best(gain, item)
     best, found = least, []
+    alone = np.where(need <= slack, gain, -np.inf)
+    if len(alone) and alone[top := int(alone.argmax())] > best:
+        best, found = float(alone[top]), [int(usable[top])]
     # a change together with the best one of another item that fits beside it
     places = np.searchsorted(need, slack - need, side="right") - 1
-    for i in np.flatnonzero(need <= slack):
-        if gain[i] > best:
-            best, found = float(gain[i]), [int(usable[i])]
     inside = places >= 0
     partner = np.where(inside, first[np.maximum(places, 0)], -1)
     same = (partner >= 0) & (item[np.maximum(partner, 0)] == item)
@@ -153,17 +153,17 @@ def _two_best(
     gain: NDArray[np.float64], item: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return for each place the number of the largest gain up to there, and that of the largest of any other item (-1 for none)."""
-    first, second = np.full(len(gain), -1), np.full(len(gain), -1)
-    one = two = -1
-    for i in range(len(gain)):
-        if one < 0 or gain[i] > gain[one]:
-            if one >= 0 and item[one] != item[i]:
-                two = one
-            one = i
-        elif item[i] != item[one] and (two < 0 or gain[i] > gain[two]):
-            two = i
-        first[i], second[i] = one, two
+    first, second = _largest_so_far(gain), np.full(len(gain), -1)
+    for one in np.unique(item[first]):
+        mine = item[first] == one
+        second[mine] = _largest_so_far(np.where(item == one, -np.inf, gain))[mine]
     return first, second
+
+
+def _largest_so_far(gain: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return for each place the number of the first of the largest gains up to there; -1 where all are infinitely small."""
+    before = np.concatenate([[-np.inf], np.maximum.accumulate(gain)[:-1]]) if len(gain) else gain
+    return np.maximum.accumulate(np.where(gain > before, np.arange(len(gain)), -1))
 
 
 __all__ = ["Allocation", "allocate", "fill_in_order"]
