@@ -15,6 +15,7 @@ from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix
 from quantize.recipe import FILE_TYPES, base_type, stays_float, tensor_type
 from quantize.source import TensorSource, Value, text
+from quantize.sources.folder import refuse_wide
 from quantize.sources.gguf_header import MAGIC, read_header
 from quantize.sources.input_file import opened, pread_exactly, read_file
 from quantize.wording import counted, shown
@@ -97,7 +98,9 @@ def read_recipe(path: Path) -> TailoredRecipe:
                 f"{os.fspath(path)} has no recipe: it is not a tailored file; name one, or a recipe in JSON."
             )
     else:
-        raw = read_file(path, _MAX_FILE).decode("utf-8", "replace")
+        data = read_file(path, _MAX_FILE)
+        refuse_wide(os.fspath(path), data)
+        raw = data.decode("utf-8-sig", "replace")
     try:
         return _parsed(json.loads(raw))
     except (ValueError, RecursionError) as error:

@@ -95,8 +95,11 @@ def test_what_does_not_belong_together_is_refused(
     for text in ("{" * 5000, "[" * 200_000, "", "5", json.dumps(data)[:-1]):
         recipe.write_text(text)
         fails("is not a recipe .(not JSON|it is not a JSON object)", 5)
-    recipe.write_text(json.dumps(data), "utf-16")
-    fails("is not a recipe .not JSON", 5)
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        recipe.write_text(json.dumps(data), encoding)
+        fails("recipe.json is UTF-16 or UTF-32 text, but JSON must be UTF-8; save it as UTF-8", 5)
+    recipe.write_text(json.dumps(data), "utf-8-sig")
+    assert read_recipe(recipe).to_json() == json.dumps(data, separators=(",", ":"))
     for name in ("output_norm.weight", "blk.0.ffn_gate_inp.weight"):
         recipe.write_text(json.dumps({**data, "types": {**data["types"], name: "Q4_K"}}))
         fails(f"the recipe has Q4_K for {name}, which stays F32", 2)
