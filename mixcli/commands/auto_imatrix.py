@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from mixcli.errors import UsageError
 from mixcli.system.console import console
-from mixcli.system.text import as_argument, missing
+from mixcli.system.text import as_argument, not_a_file
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
@@ -24,7 +24,7 @@ def imatrix_file(said: str | None, model: str, load_options: "LoadOptions") -> P
     if said != AUTO:
         path = Path(said).absolute()
         if not path.is_file():
-            raise UsageError(missing(said))
+            raise UsageError(not_a_file(said))
         return path
     from mixcli.insight.imatrix import ImatrixRequest, compute
     from mixcli.insight.pieces import CALIBRATION, shipped

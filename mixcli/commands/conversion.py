@@ -1,6 +1,5 @@
 """Options, dry run and execution that `convert` and `quantize` share."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -15,7 +14,7 @@ from mixcli.store.file_types import file_type, tensor_type
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, counted, format_bytes, size_in_bytes
 from mixcli.system.signals import resumable
-from mixcli.system.text import as_argument, missing
+from mixcli.system.text import as_argument, not_a_file
 from profiles.shape import tensor_class
 
 if TYPE_CHECKING:
@@ -79,9 +78,9 @@ def run(source: Path, output_type: str | None, choices: Choices, **more: Any) ->
     """Convert or show what would be; the path of the result goes to stdout. `more` are further fields of quantize's Options."""
     from quantize import Options, execute, prepare
 
-    for path in (source, choices.imatrix, choices.recipe):
-        if path is not None and not os.path.lexists(path):
-            raise UsageError(missing(path))
+    for path in (None if source.is_dir() else source, choices.imatrix, choices.recipe):
+        if path is not None and not path.is_file():
+            raise UsageError(not_a_file(path))
 
     options = Options(
         output_type=output_type and file_type(output_type),

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from mixcli.errors import UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
-from mixcli.system.text import SAMPLE, clean, missing, n_bad_bytes, not_text, shown
+from mixcli.system.text import SAMPLE, clean, n_bad_bytes, not_a_file, not_text, shown
 
 MAX_BYTES = 1 << 28  # of a text that is read whole
 NO_END = "reading {} until it ends; add < /dev/null if there is no input"
@@ -79,8 +79,7 @@ def _text_of(stream: BinaryIO, name: str) -> str:
 def read_text(path: Path, limit: int = MAX_SMALL) -> str:
     """Return a small text file, line ends as newlines; UsageError when it is missing, not a file, larger than `limit` bytes or not UTF-8."""
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "a device or a pipe"
-        raise UsageError(f"{shown(path)} is {what}; name a text file" if path.exists() else missing(path))
+        raise UsageError(not_a_file(path, "a text file"))
     with path.open("rb") as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:

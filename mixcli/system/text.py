@@ -7,6 +7,7 @@ them. Paths are not cleaned before they are opened: their bytes are their name. 
 import codecs
 import os
 import re
+import stat
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -169,6 +170,15 @@ def missing(path: "str | os.PathLike[str]") -> str:
         near = None
     hint = f"; did you mean {shown(os.path.join(folder, near))}?" if near else ""  # noqa: PTH118
     return f"no such file: {shown(path)}{hint}"
+
+
+def not_a_file(path: "str | os.PathLike[str]", wanted: str = "a regular file") -> str:
+    """Return the sentence on a path of no regular file: "X is a folder; name a regular file", or that nothing is there."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except (OSError, ValueError):
+        return missing(path)
+    return f"{shown(path)} is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}; name {wanted}"
 
 
 def as_argument(path: "str | os.PathLike[str]") -> str:

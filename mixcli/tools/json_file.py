@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.system.stdin import read_text
-from mixcli.system.text import did_you_mean, missing, shown
+from mixcli.system.text import did_you_mean, not_a_file, shown
 from mixcli.tools.toolbox import FunctionSpec, ToolFailed
 
 _SCHEMAS = ("parameters", "input_schema", "inputSchema")  # as OpenAI, Anthropic and MCP name it
@@ -47,7 +47,7 @@ class DefinedTools:
 def read(path: Path) -> DefinedTools | list[ServerCommand]:
     """Return what a file defines; UsageError names the place that is wrong."""
     if not path.is_file():
-        raise UsageError(f"--tools {shown(path)} is a folder" if path.is_dir() else missing(path))
+        raise UsageError(f"--tools: {not_a_file(path)}")
     try:
         value = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from mixcli.errors import UsageError
 from mixcli.system import python_child
-from mixcli.system.text import missing, shown
+from mixcli.system.text import not_a_file, shown
 from mixcli.tools.toolbox import CALL_SECONDS, FunctionSpec, ToolFailed
 
 START_SECONDS = 60.0  # for the file to be imported
@@ -96,7 +96,7 @@ class PythonTools:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise UsageError(f"--tools {shown(path)} is a folder" if path.is_dir() else missing(path))
+            raise UsageError(f"--tools: {not_a_file(path)}")
         self.name = path.name
         self._path = path
         self._worker: _Worker | None = None
