@@ -99,9 +99,13 @@ def command(
 
     signal.signal(signal.SIGTERM, interrupt)
     if fit or size:
-        from mixcli.commands.fitted_pull import fitted
+        from mixcli.commands.fitted_pull import FittedPull
 
-        _report(fitted(model, name, imatrix, size, load_options, keep_source), True, as_json=as_json)
+        fitted = FittedPull.of(model, name, imatrix, size, load_options, keep_source)
+        if dry_run:
+            _show(fitted.plan(), load_options, as_json=as_json)
+        else:
+            _report(fitted.carry_out(), True, as_json=as_json)
         return
     target = target_of(load_options, rule)
     wanted = PullRequest(
@@ -119,8 +123,7 @@ def command(
         _report(found.model, found.fresh, as_json=as_json)
         return
     if isinstance(found, PullPlan) or dry_run:
-        summary = found if isinstance(found, PullPlan) else found.summary
-        console.page(summary.to_data(load_options.profile), lambda: _show(summary), as_json=as_json)
+        _show(found if isinstance(found, PullPlan) else found.summary, load_options, as_json=as_json)
         return
     _report(_carried_out(found, repair), True, as_json=as_json)
 
@@ -201,8 +204,12 @@ def _describe(stored: "StoredModel", fresh: bool) -> None:
     console.note(f"{what}\n{about.description}\nlicense: {about.license_words}")
 
 
-def _show(summary: "PullPlan") -> None:
+def _show(summary: "PullPlan", load_options: "LoadOptions", *, as_json: bool) -> None:
     """Print what a dry run found."""
+    console.page(summary.to_data(load_options.profile), lambda: _print(summary), as_json=as_json)
+
+
+def _print(summary: "PullPlan") -> None:
     if summary.files:  # unknown without a network
         console.table(
             ("FILE", "SIZE", "DOWNLOADED"),

@@ -22,11 +22,10 @@ from mixcli.errors import DoesNotFit, UsageError
 from mixcli.system.console import console
 from mixcli.system.formatting import counted, format_bytes, size_in_bytes
 from mixcli.system.signals import resumable
-from mixcli.system.text import as_argument, missing
+from mixcli.system.text import as_argument, not_a_file
 
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
-    from mixcli.store.store import StoredModel
     from mixcli.tailor.fitting import FittedFile, TailorGoal
     from mixcli.tailor.measuring import PassResult
     from mixcli.tailor.subject import TailorSubject
@@ -82,7 +81,7 @@ def command(
     from mixcli.tailor.subject import subject_named
 
     if imatrix not in (AUTO, NONE) and not Path(imatrix).is_file():
-        raise UsageError(missing(imatrix))
+        raise UsageError(not_a_file(imatrix))
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     machine = machine_of(*where)
     goal = goal_of(size, target_tps, all_on_gpu, machine)
@@ -93,14 +92,9 @@ def command(
     run.choose()
     if svg_path is not None:
         run.draw(svg_path)
-    if dry_run:
-        run.show(as_json=as_json)
-        return
-    try:
+    if not dry_run:
         run.write(verify=not no_verify)
-    finally:
-        if run.made_reader and run.is_done:
-            run.made_reader.unlink(missing_ok=True)
+    run.finish()
     run.show(as_json=as_json)
 
 
@@ -142,11 +136,12 @@ class TailorRun:
         target: Path,
         imatrix: str,
     ) -> None:
+        from mixcli.tailor.reader import TextReader
+
         self._subject, self._goal, self._machine = subject, goal, machine
         self._load_options, self._target, self._imatrix = load_options, target, imatrix
-        self.made_reader: Path | None = None
-        self.is_done = False
-        self._reader: StoredModel | None = None
+        self._reader = TextReader(subject, target)
+        self._is_done = False
         self._found: PassResult | None = None
         self._tailoring: Tailoring | None = None
         self._tables: list[ContextTable] = []
@@ -166,18 +161,12 @@ class TailorRun:
         from mixcli.insight.pieces import CALIBRATION, shipped
         from mixcli.tailor.fitting import candidates_for
         from mixcli.tailor.measuring import ReadTexts, measured_problem, read_texts
-        from mixcli.tailor.subject import with_reader
-        from mixcli.tailor.tailoring import Tailoring, problem_by_rules, unmeasured_problem
+        from mixcli.tailor.tailoring import Tailoring, problem_by_rules, unmeasured
 
+        request = self._load_options.request
+        # before a pass over a text, which takes long
+        unmeasured(self._subject, self._goal, self._machine, request).check()
         candidates = candidates_for(self._subject, self._goal, self._machine)
-        unmeasured = Tailoring(
-            self._subject,
-            unmeasured_problem(self._subject, candidates),
-            self._goal,
-            self._machine,
-            self._load_options.request,
-        )
-        unmeasured.fitting(unmeasured.n_ctx).check(self._goal)  # before a pass over a text, which takes long
         if self._imatrix == NONE:
             console.warn(
                 "no importance matrix: types are chosen by size alone, and the file loses up to three times as much; "
@@ -188,15 +177,10 @@ class TailorRun:
             pieces = tuple(read_pieces([path])) if path else tuple(shipped(CALIBRATION))
             texts = ReadTexts(pieces, path.name if path else f"mixcli-{CALIBRATION}", n_chunks)
             given = None if self._imatrix == AUTO else Path(self._imatrix).absolute()
-            with console.progress(f"making a file of {self._subject.name} that reads", unit="bytes") as bar:
-                self._reader, self.made_reader = with_reader(self._subject, self._target, bar)
-            with console.progress(f"reading with {self._reader.label}") as bar:
-                self._found = read_texts(self._subject, self._reader, texts, given, self._reading, bar)
+            self._found = read_texts(self._subject, self._reader, texts, given, self._reading)
             with console.progress(f"measuring {counted(len(candidates), 'type')}") as bar:
                 problem = measured_problem(self._subject, self._found, candidates, bar)
-        self._tailoring = Tailoring(
-            self._subject, problem, self._goal, self._machine, self._load_options.request
-        )
+        self._tailoring = Tailoring(self._subject, problem, self._goal, self._machine, request)
 
     def choose(self) -> None:
         """Choose the types for every context that is compared."""
@@ -238,7 +222,7 @@ class TailorRun:
         if self._goal.kind == "size":
             file = verification.within_size(self._tailoring, file, maker, near, int(self._goal.value), self._target)  # fmt: skip
         candidates = [(file, maker.recipe(file, near))]
-        if self._found is None or not verify or self._reader is None:
+        if self._found is None or not verify:
             with console.progress(f"writing {self._target.name}", unit="bytes") as bar:
                 verification.write(self._subject, candidates[0][1], maker, self._target, bar)
         else:
@@ -247,11 +231,18 @@ class TailorRun:
             if (standard := table.largest_standard) is not None:
                 others.append((standard, standard.name))
             candidates += [(one, maker.recipe(one, name)) for one, name in others]
-            request = PerplexityRequest(tuple(shipped(HELD_OUT)), N_CTX, MEASURED_CHUNKS)
+            request, reader = (
+                PerplexityRequest(tuple(shipped(HELD_OUT)), N_CTX, MEASURED_CHUNKS),
+                self._reader.model(),
+            )
             with console.progress("writing and measuring") as bar:
-                self._verified = verification.keep_best(self._subject, candidates, maker, self._reader, request, self._reading, self._target, bar)  # fmt: skip
+                self._verified = verification.keep_best(self._subject, candidates, maker, reader, request, self._reading, self._target, bar)  # fmt: skip
         verification.keep_imatrix(maker, self._target)
-        self.is_done = True
+        self._is_done = True
+
+    def finish(self) -> None:
+        """Remove what was only made to read the texts; an interrupted run leaves it to the next one."""
+        self._reader.remove()
 
     def draw(self, path: Path) -> None:
         """Write the picture as SVG."""
@@ -268,7 +259,7 @@ class TailorRun:
     def show(self, *, as_json: bool) -> None:
         """Print the tables, and what was measured and kept."""
         console.page(self._data(), self._print, as_json=as_json)
-        if self.is_done:
+        if self._is_done:
             console.note(f"try it: mixcli chat -m {as_argument(self._target)}")
 
     def _print(self) -> None:
@@ -292,7 +283,7 @@ class TailorRun:
         if self._verified:
             console.line()
             console.table(("MEASURED", "SIZE", "KL MEAN", "SAME TOKEN", ""), map(self._measured_cells, self._verified))  # fmt: skip
-        if self.is_done:
+        if self._is_done:
             console.path(self._target)
 
     def _measured_cells(self, one: "VerifiedFile") -> tuple[str, ...]:
@@ -309,7 +300,7 @@ class TailorRun:
         return {
             "model": self._subject.name,
             "goal": self._goal.words,
-            "file": str(self._target) if self.is_done else None,
+            "file": str(self._target) if self._is_done else None,
             "gap": self._table.tailored.gap,
             "contexts": [
                 {"context": table.n_ctx, "files": [_row_data(one) for one in table.files]}

@@ -1,18 +1,22 @@
 """Fit a checkpoint of the Hub to a machine in passes over its shards: one that measures, one that writes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mixcli.errors import UsageError
+from mixcli.pull.pull_plan import PullPlan
+from mixcli.pull.quant_choice import how_it_runs, rows_of
 from mixcli.pull.safetensors_pull import StreamJob
 from mixcli.store import store
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.console import Bar
+from mixcli.system.formatting import counted
 from mixcli.system.json_cache import replace_text
 from mixcli.tailor.fitting import FittedFile, TailorGoal, candidates_for
 from mixcli.tailor.measuring import PassResult, measured_problem
 from mixcli.tailor.subject import TailorSubject
-from mixcli.tailor.tailoring import Tailoring, nearest_standard
+from mixcli.tailor.tailoring import Tailoring, nearest_standard, unmeasured
 from mixcli.tailor.verification import RecipeMaker, recipe_path, within_size
 from profiles.machine import Machine
 from profiles.request import PlanRequest
@@ -20,9 +24,46 @@ from profiles.request import PlanRequest
 TYPE = "TAILORED"  # in place of a quant in the name of the model
 
 
-def hub_subject(job: StreamJob, reader: StoredModel) -> TailorSubject:
+def hub_subject(job: StreamJob, reader: StoredModel | None) -> TailorSubject:
     """Return the checkpoint of a pull as what a file is made of; `reader` is an installed quant of it, which reads the texts."""
     return TailorSubject(job.model, job.about.name.rpartition("/")[2], reader, job.about.name)
+
+
+def fitted_plan(
+    job: StreamJob,
+    subject: TailorSubject,
+    goal: TailorGoal,
+    machine: Machine,
+    request: PlanRequest,
+    notes: Sequence[str] = (),
+) -> PullPlan:
+    """Return what a fitted pull means, before a shard is read: how large the file becomes and how it runs, but not which types it has.
+
+    Raises DoesNotFit where no file meets the goal.
+    """
+    tailoring = unmeasured(subject, goal, machine, request)
+    tailoring.check()
+    row = replace(tailoring.fitting(tailoring.n_ctx).tailored(goal).row, type=TYPE)
+    once = job.summary
+    planned = replace(job.planned, rows=(row, *job.planned.rows), chosen=row)
+    passes = "twice: a pass that measures, and one that writes"
+    return replace(
+        once,
+        label=f"{job.about.name}:{TYPE}",
+        origin=f"{job.repo.repo} at {job.repo.commit[:12]}, fitted during the download",
+        size=row.size,
+        download=once.download if job.keep_source else 2 * once.download,
+        disk=once.disk - once.size + row.size,
+        fit=how_it_runs(row),
+        fits=row.plan is not None,
+        notes=(
+            f"{counted(len(job.shards), 'shard')} are {'read' if job.keep_source else 'downloaded'} {passes}",
+            *notes,
+        ),
+        types=rows_of(planned, TYPE, named=True),
+        seconds=0.0,
+        chosen_by=None,
+    )
 
 
 def fitted_job(

@@ -8,10 +8,10 @@ from pathlib import Path
 from mixcli.insight.imatrix import ImatrixRequest, compute
 from mixcli.insight.pieces import TextPiece
 from mixcli.planning.load_options import LoadOptions
-from mixcli.store.store import StoredModel
 from mixcli.system import paths
-from mixcli.system.console import Bar
+from mixcli.system.console import Bar, console
 from mixcli.system.locks import exclusive
+from mixcli.tailor.reader import TextReader
 from mixcli.tailor.subject import TailorSubject
 from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
@@ -46,11 +46,10 @@ class PassResult:
 
 def read_texts(
     subject: TailorSubject,
-    reader: StoredModel,
+    reader: TextReader,
     texts: ReadTexts,
     given: Path | None,
     load_options: LoadOptions,
-    bar: Bar,
 ) -> PassResult:
     """Return the statistics of a pass over the texts; an importance matrix that a person gives is used in place of its own."""
     if given is not None:
@@ -58,27 +57,28 @@ def read_texts(
         imatrix.check_model(tensor.name for tensor in subject.model.tensors)
         if given.suffix != ".dat" and (known := read_statistics(given)).n_tokens:
             return PassResult(known, imatrix, given)
-        path = _pass(subject, reader, texts, SENSITIVITY_CHUNKS, load_options, bar)
+        path = _pass(subject, reader, texts, SENSITIVITY_CHUNKS, load_options)
         return PassResult(read_statistics(path), imatrix, given)
-    path = _pass(subject, reader, texts, texts.n_chunks, load_options, bar)
+    path = _pass(subject, reader, texts, texts.n_chunks, load_options)
     return PassResult(read_statistics(path), read_imatrix(path), path)
 
 
 def _pass(
     subject: TailorSubject,
-    reader: StoredModel,
+    reader: TextReader,
     texts: ReadTexts,
     n_chunks: int | None,
     load_options: LoadOptions,
-    bar: Bar,
 ) -> Path:
     key = _digest(
-        subject.model.fingerprint, reader.path.name, repr([one.to_data() for one in texts.pieces]), n_chunks
+        subject.model.fingerprint, reader.identity, repr([one.to_data() for one in texts.pieces]), n_chunks
     )
     path = _folder(key) / f"{subject.name}.imatrix.gguf"
     if not path.exists():
         request = ImatrixRequest(texts.pieces, texts.dataset, n_chunks=n_chunks, with_sensitivity=True)
-        compute(reader, request, load_options, path, bar)
+        model = reader.model()
+        with console.progress(f"reading with {model.label}") as bar:
+            compute(model, request, load_options, path, bar)
     return path
 
 

@@ -6,16 +6,12 @@ from pathlib import Path
 
 from mixcli.errors import UsageError
 from mixcli.store.store import StoredModel, find
-from mixcli.system.console import Bar
 from profiles.shape import ModelShape, model_shape
-from quantize.conversion import Options, open_model, prepare_model
+from quantize.conversion import Options, open_model
 from quantize.ggml_types import row_bytes
 from quantize.recipe import GOOD_SOURCES
 from quantize.source import ModelSource
 from quantize.tailor.choice import Types
-from quantize.writer import execute
-
-READER_TYPE = "Q8_0"  # of the file that a checkpoint is read with: twice as small as BF16, and nearly as good
 
 
 @dataclass(frozen=True)
@@ -57,15 +53,4 @@ def subject_named(text: str | None, reader: str | None) -> TailorSubject:
     return TailorSubject(model, weights.path.stem, stored or weights, weights.label)
 
 
-def with_reader(subject: TailorSubject, beside: Path, bar: Bar) -> tuple[StoredModel, Path | None]:
-    """Return the model that reads texts, and its file where that was made now, beside the result, to be removed afterwards."""
-    if subject.reader is not None:
-        return subject.reader, None
-    path = beside.with_name(f"{beside.name}.reading.gguf")
-    if not path.exists():
-        plan = prepare_model(subject.model, path, Options(output_type=READER_TYPE))
-        execute(plan, lambda at: bar.update(at.done, at.total, at.stage))
-    return StoredModel(path), path
-
-
-__all__ = ["TailorSubject", "subject_named", "with_reader"]
+__all__ = ["TailorSubject", "subject_named"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixcli.tailor.fitting import FittedFile, Fitting, TailorGoal
+from mixcli.tailor.fitting import FittedFile, Fitting, TailorGoal, candidates_for
 from mixcli.tailor.picture import LossPicture, LossPoint
 from mixcli.tailor.subject import TailorSubject
 from profiles.machine import Machine
@@ -72,6 +72,10 @@ class Tailoring:
         """Return the choices at one context."""
         return Fitting(self.subject, self.problem, self.machine, replace(self.request, n_ctx=n_ctx))
 
+    def check(self) -> None:
+        """Raise DoesNotFit where no file can meet the goal at the context that it is made for."""
+        self.fitting(self.n_ctx).check(self.goal)
+
     def table(self, n_ctx: int) -> ContextTable:
         """Return the files at one context; DoesNotFit where no tailored file meets the goal."""
         fitting = self.fitting(n_ctx)
@@ -110,11 +114,11 @@ def problem_by_rules(subject: TailorSubject, candidates: Sequence[GGMLQuantizati
     return _with_errors(subject, usable, errors)
 
 
-def unmeasured_problem(
-    subject: TailorSubject, candidates: Sequence[GGMLQuantizationType]
-) -> TailoringProblem:
-    """Return a problem with the right sizes and made-up errors: it tells what is too large before anything is measured."""
-    return _with_errors(subject, candidates, [1 / BITS_OF_TYPE[one.name] for one in candidates])
+def unmeasured(subject: TailorSubject, goal: TailorGoal, machine: Machine, request: PlanRequest) -> Tailoring:
+    """Return a tailoring with the right sizes and made-up errors: it tells how large a file may be before anything is measured."""
+    candidates = candidates_for(subject, goal, machine)
+    problem = _with_errors(subject, candidates, [1 / BITS_OF_TYPE[one.name] for one in candidates])
+    return Tailoring(subject, problem, goal, machine, request)
 
 
 def _with_errors(
@@ -141,5 +145,5 @@ __all__ = [
     "nearest_standard",
     "picture_of",
     "problem_by_rules",
-    "unmeasured_problem",
+    "unmeasured",
 ]

@@ -32,8 +32,21 @@ def test_a_checkpoint_of_the_hub_is_fitted_in_two_passes(
     ):
         refused = pull(NAME, *arguments)
         assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
+    done = pull(NAME, "--fit", "--size", "1KB", "--dry-run")
+    assert (done.returncode, "no file of tiny-mixtral has at most 1.0 kB" in done.stderr) == (4, True)
+    done = pull(NAME, "--fit", "--size", str(SIZE), "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    n_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert (plan["model"], plan["download"], len(plan["files"])) == (f"{NAME}:TAILORED", 2 * n_bytes, 3)
+    assert 0.9 * SIZE < plan["size"] <= SIZE
+    assert "3 shards are downloaded twice" in plan["notes"][0]
+    assert "none is installed; run `mixcli pull org/tiny-mixtral` first" in plan["notes"][1]
+    assert mixcli("list", "--json").stdout.strip() == "[]"
     done = pull(NAME, "--quant", "q8_0")
     assert done.returncode == 0, done.stderr
+    done = pull(NAME, "--fit", "--size", "1KB")
+    assert (done.returncode, "reading" in done.stderr) == (4, False), done.stderr
     done = pull(NAME, "--fit", "--size", str(SIZE))
     assert done.returncode == 0, done.stderr
     assert "3 shards" in done.stderr
