@@ -32,6 +32,8 @@ from typing import Any, Self
 
 import click
 
+from tests.support import moments
+
 LIMIT = 60.0  # seconds for one command line
 END = 300.0  # seconds for a process that has closed its streams, or its terminal
 PRELOADED = (
@@ -56,6 +58,7 @@ HOSTS = "tests.support.forked_hosts"
 ASKING = ("mixcli.chat.input", "mixcli.chat.view.markdown", "mixcli.client.process", HOSTS)
 MORE = {  # what some commands import besides; it would make every other fork slower
     "convert": CONVERSION,
+    "tailor": CONVERSION,
     "quantize": CONVERSION,
     **dict.fromkeys((HOST, "batch", "chat", "run"), ASKING),
     "pull": ("huggingface_hub.hf_api",),  # for what it imports; itself it is imported again, see _serve
@@ -331,6 +334,8 @@ if __name__ == "__main__":
     _serve(*sys.argv[1:])
     if sys.argv[1:2] == [HOST]:
         sys.modules[HOSTS].serve(sys.argv[2])
+    if moment := os.environ.pop(moments.VARIABLE, ""):
+        moments.kill_at(moment)
     from mixcli.__main__ import main
 
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from quantize.tailor.recipe_file import read_recipe
 from tests.conftest import Runner
+from tests.support.bindings import SAME, distance_from_bindings
 from tests.support.tiny_models import tiny_model
 
 TEXT = "The tide came in twice a day, and the bell at the end of the pier rang without being touched. " * 40
@@ -46,6 +47,7 @@ def test_a_file_of_a_size_is_measured_kept_and_repeated(mixcli: Runner, home: Pa
     done = mixcli("quantize", str(model), *with_recipe, "-o", str(again))
     assert done.returncode == 0, done.stderr
     assert again.read_bytes() == file.read_bytes()
+    assert distance_from_bindings(file, [1, *range(60, 110)]) < SAME
 
 
 @pytest.mark.slow
