@@ -37,7 +37,10 @@ def write_statistics(model: Path, target: Path, n_characters: int, n_threads: in
 
 
 class TailoringLab:
-    """A model in BF16 and a folder, in which what is done is kept: run it again to continue."""
+    """A model in BF16 and a folder, in which what is done is kept: run it again to continue.
+
+    `n_calibration` and `n_held_out` are characters of each text.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class TailoringLab:
         self.source, self._work, self._candidates = source, work, tuple(candidates)
         self._n_calibration, self._n_held_out, self._n_threads = n_calibration, n_held_out, n_threads
         self.model = open_gguf(source)
-        self._results = work / f"results-{n_held_out}.json"
+        self._results = work / f"results-{n_calibration}-{n_held_out}.json"
         self.known: dict[str, float] = json.loads(self._results.read_text()) if self._results.exists() else {}
 
     @cached_property
@@ -72,7 +75,7 @@ class TailoringLab:
     @cached_property
     def table(self) -> ErrorTable:
         free = [one for one in self.model.tensors if is_free(one)]
-        name = f"errors-{len(self._candidates)}"
+        name = f"errors-{self._n_calibration}-{len(self._candidates)}"
         return measure_errors(free, self._candidates, self.statistics, self.imatrix, self._work / name, self.statistics.digest, n_threads=self._n_threads)  # fmt: skip
 
     @cached_property
@@ -94,17 +97,19 @@ class TailoringLab:
         below, above = (self.problem.n_bytes(self.standard(name)) for name in (low, high))
         return int(below + share * (above - below))
 
+    def write(self, types: Types | TailoredTypes | None, path: Path) -> Path:
+        """Write a file with these types."""
+        assert types is not None
+        chosen = types.types if isinstance(types, TailoredTypes) else types
+        execute(
+            plan_write(self.model, path, chosen, "Q4_K_M", imatrix=self.imatrix, n_threads=self._n_threads)
+        )
+        return path
+
     def divergence(self, what: str, types: Types | TailoredTypes | None) -> float:
         """Return the mean KL divergence of a file with these types from the model, in nats, on the held-out texts."""
-        assert types is not None
         if what not in self.known:
-            chosen = types.types if isinstance(types, TailoredTypes) else types
-            path = self._work / "candidate.gguf"
-            execute(
-                plan_write(
-                    self.model, path, chosen, "Q4_K_M", imatrix=self.imatrix, n_threads=self._n_threads
-                )
-            )
+            path = self.write(types, self._work / "candidate.gguf")
             kept = self._work / f"baseline-{self._n_held_out}"
             if not kept.exists():
                 baseline(self.source, kept, self._n_held_out, self._n_threads)
