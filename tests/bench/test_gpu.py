@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,12 +14,14 @@ from bench.gpu import build, cell, grid, measure, table
 from bench.gpu.pack import wanted
 from mixcli.planning.report import Subject
 from mixcli.pull.remote_shape import unseen_shape
+from mixcli.system.process_state import born
 from profiles.layout import layout_of, on_host
 from profiles.ledger import accounts
 from profiles.machine import Gpu, Machine
 from profiles.placement import Placement
 from tests.support.side_by_side import verdict
 from tests.support.synthetic import MID
+from tests.support.waiting import wait_for
 
 MACHINE = Machine(64 << 30, 8, (Gpu("CUDA0", 80 << 30),))
 
@@ -58,14 +59,13 @@ def test_cuda_is_built_for_one_architecture() -> None:
 
 
 def test_a_build_out_of_time_leaves_no_compiler_behind(tmp_path: Path) -> None:
-    script = f"(sleep 1; touch {tmp_path / 'late'}) & touch {tmp_path / 'early'}; wait"
-    assert not build.finished(["sh", "-c", script], 0.4)
-    time.sleep(1)
-    assert [path.name for path in tmp_path.iterdir()] == ["early"]
-    assert build.finished(["sh", "-c", script], 20)
+    compiler = tmp_path / "compiler"
+    assert not build.finished(["sh", "-c", f"sleep 600 & echo $! > {compiler}; wait"], 3)
+    wait_for(lambda: not born(int(compiler.read_text())))
+    assert build.finished(["sh", "-c", f"(sleep 1; touch {tmp_path / 'late'}) & wait"], 60)
     assert (tmp_path / "late").exists()
     with pytest.raises(subprocess.CalledProcessError):
-        build.finished(["false"], 20)
+        build.finished(["false"], 60)
 
 
 def all_cells(gib: float, **other: object) -> dict[str, grid.Cell]:

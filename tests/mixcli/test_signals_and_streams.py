@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from mixcli.cli import COMMANDS
 from tests.conftest import _environment, mixcli_process
+from tests.mixcli.test_waits import SOON
 
 # an import that waits, in the place of a slow disk: Ctrl-C comes while Python imports
 SLOW = """
@@ -20,7 +20,7 @@ original = builtins.__import__
 def slow(name, *rest):
     if name == "mixcli.cli":
         print("importing", flush=True)
-        time.sleep(30)
+        time.sleep(300)
     return original(name, *rest)
 builtins.__import__ = slow
 from mixcli.__main__ import main
@@ -41,7 +41,7 @@ def test_ctrl_c_while_python_imports_is_silent(home: Path, name: str) -> None:
     assert process.stdout
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
@@ -49,15 +49,16 @@ def test_ctrl_c_while_python_imports_is_silent(home: Path, name: str) -> None:
 def test_a_signal_that_ends_has_its_code(home: Path, number: int, code: int) -> None:
     reading, writing = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mixcli", "batch", "-", "--prompt", "x", "--endpoint", "http://127.0.0.1:9", "-m", "x"],
+        [sys.executable, "-c", SOON, "batch", "-", "--prompt", "x", "--endpoint", "http://127.0.0.1:9", "-m", "x"],
         stdin=reading, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(home),
     )  # fmt: skip
     os.close(reading)
     os.write(writing, b'{"text"')  # a line that does not end: it is waited for
     assert process.stderr
-    time.sleep(3)
+    while b"waiting for the first records" not in (line := process.stderr.readline()):
+        assert line, "it did not wait"
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     os.close(writing)
     assert process.returncode == code
     assert b"Traceback" not in err
@@ -137,14 +138,14 @@ def test_ctrl_c_while_a_module_makes_its_classes_has_the_usual_code(home: Path, 
     """Dataclasses and named tuples run source text; `python -m` takes an interrupt there for one that nothing has caught."""
     (tmp_path / "interrupted.py").write_text(IN_SOURCE)
     command = [sys.executable, "-m", "interrupted"]
-    done = subprocess.run(command, check=False, timeout=30, env=_environment(home), cwd=tmp_path)
+    done = subprocess.run(command, check=False, timeout=60, env=_environment(home), cwd=tmp_path)
     assert done.returncode == 130
 
 
 def test_an_interrupt_behind_the_command_has_the_usual_code(home: Path) -> None:
     code = "import sys, mixcli.cli\nfrom mixcli.__main__ import main\n"
     code += "def interrupted():\n    raise KeyboardInterrupt\nmixcli.cli._settle = interrupted\nsys.argv = ['mixcli', '--help']\nmain()"
-    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30, env=_environment(home), capture_output=True)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60, env=_environment(home), capture_output=True)  # fmt: skip
     assert (done.returncode, done.stderr) == (130, b"")
 
 
@@ -158,6 +159,6 @@ def test_an_interrupt_advises_to_rerun_what_resumes(home: Path, arguments: tuple
     )
     code += "def press(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
     code += "paths.models_dir = paths.runtime_dir = pathlib.Path.exists = pathlib.Path.stat = press\nmain()"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, timeout=30, env=_environment(home), capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, timeout=60, env=_environment(home), capture_output=True, text=True)  # fmt: skip
     advice = "" if arguments == ("ps",) else "; rerun the command to resume"
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"interrupted{advice}\n")

@@ -5,13 +5,14 @@ Run as a module, this is a process of its own that may take RPC workers for GPUs
 the models are really loaded, and a row comes out for each device: its name, the bytes that were planned, and those that it took.
 """
 
+import contextlib
 import ctypes
 import json
+import random
 import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,8 +31,10 @@ from profiles.placement import Placement
 from quantize.file_layout import lay_out
 from quantize.recipe import FILE_TYPES, choose_types
 from quantize.source import ModelSource, text, u32
+from tests.support.waiting import wait_for
 
 MIB = 1 << 20
+BELOW_EPHEMERAL = (12_000, 32_000)  # Linux and macOS choose ports for connections and for port 0 above them
 
 
 def write_header_only(facts: ModelFacts, file_type: str, path: Path) -> Path:
@@ -100,19 +103,23 @@ def start_worker(port: int) -> "subprocess.Popen[bytes]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return worker
-        time.sleep(0.05)
-    raise AssertionError("the worker does not listen")
+    wait_for(lambda: listens(port))
+    return worker
+
+
+def listens(port: int) -> bool:
+    """Return whether a connection to a port on loopback is accepted."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:
-    """Give a port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on loopback that is not in use, and that the system does not choose for others before it is."""
+    while True:
+        port = random.SystemRandom().randrange(*BELOW_EPHEMERAL)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def ask(endpoints: Sequence[str], cases: Sequence[tuple[Path, Placement]]) -> list[Said]:

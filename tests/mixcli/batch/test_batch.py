@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from mixcli.client.openai import HostClient
 from mixcli.client.process import hosts
 from mixcli.system.paths import runtime_dir
 from tests.conftest import Runner
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.model
 
@@ -49,14 +49,6 @@ def start(*args: str, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[byte
     return subprocess.Popen(
         [sys.executable, "-m", "mixcli", *args], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
-    return value
 
 
 @pytest.fixture
@@ -152,7 +144,7 @@ def test_killed_at_ten_moments_it_ends_with_the_same_file_and_nothing_computed_t
     for moment in range(1, 11):
         process = start("batch", str(texts), "-o", str(out), *ASK)
         # the last time with more left than is asked at once, which may come all in one step
-        wait_for(lambda n=moment: journal.exists() and len(journal.read_bytes().splitlines()) > n * 14)
+        wait_for(lambda n=moment: journal.exists() and len(journal.read_bytes().splitlines()) > n * 14, 120)
         time.sleep(chance.random() * 0.05)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
@@ -172,7 +164,7 @@ def test_a_host_that_dies_in_the_middle_is_started_again(
     out = tmp_path / "out.jsonl"
     process = start("batch", str(texts), "-o", str(out), *ASK)
     journal = out.with_name("out.jsonl.journal")
-    wait_for(lambda: journal.exists() and len(journal.read_bytes().splitlines()) > 10)
+    wait_for(lambda: journal.exists() and len(journal.read_bytes().splitlines()) > 10, 120)
     (host,) = hosts()
     os.kill(host.pid, signal.SIGKILL)
     _, err = process.communicate(timeout=120)

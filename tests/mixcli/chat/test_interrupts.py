@@ -1,11 +1,9 @@
 """Ctrl-C in a chat, wherever it comes, and what is typed while the model loads or answers."""
 
 import threading
-import time
 
 from tests.mixcli.chat.conftest import Stage
-
-SLOW = 4.0  # seconds that a busy machine may add
+from tests.support.waiting import LIMIT
 
 
 def test_what_is_typed_and_pasted_meanwhile_waits_for_the_prompt(stage: Stage) -> None:
@@ -31,11 +29,9 @@ def test_ctrl_c_in_an_answer_keeps_what_came(stage: Stage) -> None:
     chat = stage.chat(host)
     chat.enter("Tell")
     chat.wait_for("a time")
-    began = time.monotonic()
     chat.type("\x03")
     chat.wait_for("(stopped)")
-    assert time.monotonic() - began < 1 + SLOW
-    assert host.hung_up.wait(10)  # the model stops too
+    assert host.hung_up.wait(LIMIT)  # the model stops too
     chat.wait_for_prompt(2)
     chat.enter("And then?")
     chat.wait_for_prompt(3)
@@ -82,7 +78,7 @@ def test_ctrl_c_while_the_prompt_is_read(stage: Stage) -> None:
     chat.wait_for("prefill 1,000 of 4,000 tokens (25 %)")
     chat.type("\x03")
     chat.wait_for("(stopped)")
-    assert host.hung_up.wait(10)
+    assert host.hung_up.wait(LIMIT)
     chat.wait_for_prompt(2)
     assert "prefill" not in chat.text
     chat.enter("/stats")

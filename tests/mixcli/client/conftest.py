@@ -35,16 +35,23 @@ def _serve(server: socket.socket, pieces: tuple[bytes, ...]) -> None:
             with peer, contextlib.suppress(OSError):
                 request = b""
                 while b"\r\n\r\n" not in request:
-                    request += peer.recv(1 << 16)
+                    request += _received(peer)
                 length = int(request.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                 while len(request.split(b"\r\n\r\n", 1)[1]) < length:
-                    request += peer.recv(1 << 16)
+                    request += _received(peer)
                 peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for piece in pieces:
                     peer.sendall(piece)
                 peer.shutdown(socket.SHUT_WR)
                 while peer.recv(1 << 16):
                     pass
+
+
+def _received(peer: socket.socket) -> bytes:
+    """Return some bytes; ConnectionError where the client has left."""
+    if piece := peer.recv(1 << 16):
+        return piece
+    raise ConnectionError("it has left")
 
 
 def heard(client: EndpointClient, **body: Any) -> str:

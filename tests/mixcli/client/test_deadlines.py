@@ -14,6 +14,8 @@ from mixcli.client.endpoint import EndpointClient
 from mixcli.errors import DoesNotFit, NotReachable
 from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.prompt import ChatTurn
+from tests.support.llama_workers import free_port
+from tests.support.waiting import ends_within
 
 Peer = Callable[[socket.socket], None]
 Serve = Callable[[Peer], str]
@@ -62,51 +64,41 @@ def after(*said: bytes, drip: bytes = b"") -> Peer:
 @pytest.mark.parametrize(
     ("talk", "words"),
     [
-        (after(), "it sent nothing for 0 s"),
-        (after(b"HTTP/1.1 200 OK\r\nX: ", drip=b"x"), "headers were incomplete after 0 s"),
-        (after(b"H", drip=b""), "headers were incomplete after 0 s"),
-        (after(STREAM), "its answer stalled for 0 s"),
-        (after(STREAM, TEXT), "its answer stalled for 0 s"),
+        (after(), "it sent nothing for 1 s"),
+        (after(b"HTTP/1.1 200 OK\r\nX: ", drip=b"x"), "headers were incomplete after 1 s"),
+        (after(b"H", drip=b""), "headers were incomplete after 1 s"),
+        (after(STREAM), "its answer stalled for 1 s"),
+        (after(STREAM, TEXT), "its answer stalled for 1 s"),
         (after(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", drip=b"0"), "its answer stalled"),
         (after(b"HTTP/1.1 500 No\r\nContent-Length: 99\r\n\r\n", drip=b""), "its answer stalled"),
-        (after(b"HTTP/1.1 500 No\r\nContent-Length: 9999\r\n\r\n", drip=b"x"), "incomplete after 0 s"),
+        (after(b"HTTP/1.1 500 No\r\nContent-Length: 9999\r\n\r\n", drip=b"x"), "incomplete after 1 s"),
     ],
 )
 def test_a_server_that_drips_or_stalls_has_an_end(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, talk: Peer, words: str
 ) -> None:
-    monkeypatch.setattr(EndpointClient, "patience", 0.2)
-    monkeypatch.setattr(deadlines, "HEADERS", 0.2)
-    monkeypatch.setattr("mixcli.client.refusal.MAX_SECONDS", 0.2)
-    began = time.monotonic()
-    with pytest.raises(NotReachable, match=f"timed out: .*{words}") as raised:
+    monkeypatch.setattr(EndpointClient, "patience", 1.0)
+    monkeypatch.setattr(deadlines, "HEADERS", 1.0)
+    monkeypatch.setattr("mixcli.client.refusal.MAX_SECONDS", 1.0)
+    with ends_within(20), pytest.raises(NotReachable, match=f"timed out: .*{words}") as raised:
         list(EndpointClient(f"http://{serve(talk)}", None).chat(ASK))
-    assert time.monotonic() - began < 2
     assert "check the server" in str(raised.value)
 
 
 def test_an_answer_may_take_long_to_begin_and_not_to_go_on(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixcli.client.endpoint.SILENCE", 0.2)
-    began = time.monotonic()
-    with pytest.raises(NotReachable, match="its answer stalled for 0 s"):
+    monkeypatch.setattr("mixcli.client.endpoint.SILENCE", 1.0)
+    with ends_within(), pytest.raises(NotReachable, match="its answer stalled for 1 s"):
         list(EndpointClient(f"http://{serve(after(STREAM, TEXT))}", None).chat(ASK))
-    assert time.monotonic() - began < 2
 
 
 def test_models_are_not_waited_for_as_long_as_an_answer(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixcli.client.endpoint.QUERY_SECONDS", 0.2)
-    with pytest.raises(NotReachable, match="it sent nothing for 0 s"):
+    monkeypatch.setattr("mixcli.client.endpoint.QUERY_SECONDS", 1.0)
+    with pytest.raises(NotReachable, match="it sent nothing for 1 s"):
         EndpointClient(f"http://{serve(after())}", None).models()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def test_a_port_that_nobody_listens_at_cannot_be_connected_to() -> None:
@@ -122,7 +114,7 @@ def test_a_port_that_nobody_listens_at_cannot_be_connected_to() -> None:
 
 def test_a_server_that_accepts_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its queue of connections is full, so the system answers none more."""
-    monkeypatch.setattr(deadlines, "CONNECT", 0.3)
+    monkeypatch.setattr(deadlines, "CONNECT", 1.0)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -131,26 +123,24 @@ def test_a_server_that_accepts_nothing_is_given_up(monkeypatch: pytest.MonkeyPat
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(server.getsockname())
-        began = time.monotonic()
         with pytest.raises(
-            NotReachable, match=r"cannot connect to .*: it did not accept a connection within 0 s"
+            NotReachable, match=r"cannot connect to .*: it did not accept a connection within 1 s"
         ):
             EndpointClient(f"http://127.0.0.1:{server.getsockname()[1]}", None).models()
-        assert time.monotonic() - began < 2
 
 
 def test_tls_that_never_begins_or_is_none(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "CONNECT", 0.3)
-    with pytest.raises(NotReachable, match="no TLS handshake within 0 s"):
+    monkeypatch.setattr(deadlines, "CONNECT", 1.0)
+    with pytest.raises(NotReachable, match="no TLS handshake within 1 s"):
         EndpointClient(f"https://{serve(after())}", "key").models()
     with pytest.raises(NotReachable, match=r"does not speak TLS as expected \([A-Z_]+\); check .* http://"):
         EndpointClient(f"https://{serve(after(b'HTTP/1.1 400 Bad Request'))}", "key").models()
 
 
 def test_a_request_that_is_not_read_has_an_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "SEND", 0.2)
-    client = EndpointClient(f"http://{serve(lambda _peer: time.sleep(0.5))}", None)
-    with pytest.raises(NotReachable, match="it did not read the request for 0 s"):
+    monkeypatch.setattr(deadlines, "SEND", 1.0)
+    client = EndpointClient(f"http://{serve(lambda _peer: time.sleep(5))}", None)
+    with pytest.raises(NotReachable, match="it did not read the request for 1 s"):
         client.complete(ChatBody((ChatTurn("user", "x" * (24 << 20)),)))
 
 

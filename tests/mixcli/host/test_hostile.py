@@ -18,6 +18,7 @@ from profiles.placement import Placement
 from tests.mixcli.host.test_host import LONG, QUESTION, ask, raw
 from tests.support.hosts import held_for_a_file
 from tests.support.traces import CAPITAL
+from tests.support.waiting import LIMIT, wait_for
 
 pytestmark = pytest.mark.model
 
@@ -60,7 +61,7 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(60)
+        self._thread.join(LIMIT)
         self._answer.close()
         assert not self._thread.is_alive()
 
@@ -145,10 +146,7 @@ def test_who_leaves_while_a_request_is_prepared_takes_nobody_along(host: Host) -
             head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             gone.sendall(head.encode() + body)
     assert CAPITAL.matches(ask(host, QUESTION))
-    deadline = time.monotonic() + 30
-    while host.client.health().busy > 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: host.client.health().busy <= 1)
 
 
 @pytest.mark.slow
@@ -187,7 +185,9 @@ def test_bodies_are_bounded_one_by_one_and_together(monkeypatch: pytest.MonkeyPa
         assert await request(intake, b"", length=101) == 413
         assert await request(intake, b"x" * 60, b"x" * 41) == 413
         held = asyncio.create_task(request(intake, b"x" * 50, b"x" * 50))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(LIMIT):
+            while intake._n_held < 100:
+                await asyncio.sleep(0)
         assert await request(intake, b"x", length=51) == 503
         assert await request(intake, b"x" * 30, b"x" * 30) == 503
         release.set()

@@ -14,7 +14,7 @@ async def _gone_within(keep_alive: KeepAlive, seconds: float) -> bool:
 
 
 def test_an_idle_model_goes_after_its_time() -> None:
-    assert asyncio.run(_gone_within(KeepAlive(keep_alive=0.05), 5))
+    assert asyncio.run(_gone_within(KeepAlive(keep_alive=0.05), 60))
 
 
 def test_a_model_in_use_stays_and_the_last_guest_decides() -> None:
@@ -25,10 +25,10 @@ def test_a_model_in_use_stays_and_the_last_guest_decides() -> None:
                 pass
             assert keep_alive.expires_in == math.inf
             assert not await _gone_within(keep_alive, 0.1)
-        assert 99 < keep_alive.expires_in <= 100
+        assert 90 < keep_alive.expires_in <= 100
         with keep_alive.client(keep_alive=0):
             pass
-        assert await _gone_within(keep_alive, 5)
+        assert await _gone_within(keep_alive, 60)
 
     asyncio.run(story())
 
@@ -38,7 +38,7 @@ def test_a_guest_that_says_nothing_keeps_the_time_and_starts_it_anew() -> None:
         keep_alive = KeepAlive(keep_alive=50)
         with keep_alive.client():
             pass
-        assert 49 < keep_alive.expires_in <= 50
+        assert 40 < keep_alive.expires_in <= 50
 
     asyncio.run(story())
 
@@ -56,6 +56,6 @@ def test_leaving_wakes_those_who_wait_for_the_end() -> None:
         await asyncio.sleep(0)
         with keep_alive.client(keep_alive=0):
             await asyncio.sleep(0)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 60)
 
     asyncio.run(story())

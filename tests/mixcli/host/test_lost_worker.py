@@ -23,14 +23,16 @@ from mixcli.llama.rpc import HELLO
 from mixcli.request.prompt import ChatTurn
 from mixcli.system import python_child
 from profiles.placement import Placement
-from tests.mixcli.host.test_host import LONG, wait_for
+from tests.mixcli.host.test_host import LONG
 from tests.support.hosts import connect
 from tests.support.llama_workers import free_port, start_worker
+from tests.support.waiting import LIMIT, ends_within, wait_for
 
-QUICK = (
-    "import mixcli.llama.worker_watch as watch\nwatch.LOAD = watch.COMPUTE = 0.5\nwatch.POLL_INTERVAL = 0.1\n"
-    "import mixcli.llama.devices as devices\ndevices.SILENCE = 0.5\n"
+PATIENCE = (
+    "import mixcli.llama.worker_watch as watch\nwatch.LOAD = watch.COMPUTE = {0}\nwatch.POLL_INTERVAL = 0.1\n"
+    "import mixcli.llama.devices as devices\ndevices.SILENCE = {0}\n"
 )
+QUICK, SLOW = PATIENCE.format(0.5), PATIENCE.format(8)  # seconds; SLOW for a worker that computes first
 HOST = "from mixcli.host.__main__ import main\nmain()"
 
 
@@ -75,26 +77,24 @@ def started(name: HostName, endpoint: str, *, patience: str = QUICK) -> Iterator
         wait_for(name.socket.exists)
         client = HostClient(name.socket)
         yield client
-        began = time.monotonic()
-        _, err = process.communicate(timeout=20)
-        assert time.monotonic() - began < 3
-    assert process.returncode == 0 or f"the worker at {endpoint} has not responded for 0 s" in err
+        _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0 or f"the worker at {endpoint} has not responded for " in err
 
 
 def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
     placement = Placement(workers=(frozen,), repack=False).to_json()
     order = json.dumps({"path": "/dev/null", "placement": placement})
     probe = "from mixcli.llama.probe import main\nmain()"
-    began = time.monotonic()
-    done = python_child.run("-c", QUICK + probe, seconds=30, stdin=order)
+    with ends_within():
+        done = python_child.run("-c", QUICK + probe, seconds=2 * LIMIT, stdin=order)
     assert (done.code, done.last_words) == (
         6,
         f"the worker at {frozen} has not responded for 0 s: it hangs or its machine is down; restart `mixcli worker` there",
     )
     look = "from mixcli.llama.devices import main\nmain([sys.argv[1]])"
-    done = python_child.run("-c", "import sys\n" + QUICK + look, frozen, seconds=30)
+    with ends_within():
+        done = python_child.run("-c", "import sys\n" + QUICK + look, frozen, seconds=2 * LIMIT)
     assert f"the worker at {frozen} has not responded" in done.out, done
-    assert time.monotonic() - began < 10
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_an_answer_is_not_frozen_by_a_worker(
     worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
 ) -> None:
     endpoint, process = worker
-    with started(name, endpoint, patience=f"{QUICK}watch.LOAD = 60\n") as client:
+    with started(name, endpoint, patience=SLOW) as client:
         guest = client.attach(0)
         next(state for state in guest if state.status == "ready")
         stream = client.chat(ChatBody(whole=LONG))
@@ -131,7 +131,7 @@ def test_the_routing_of_an_answer_is_not_frozen_by_a_worker(
     """It is computed in another thread and another context than answers are."""
     endpoint, process = worker
     told = [ChatTurn("user", "Hi"), ChatTurn("assistant", "Hello, how are you?")]
-    with started(name, endpoint) as client:
+    with started(name, endpoint, patience=SLOW) as client:
         guest = client.attach(0)
         next(state for state in guest if state.status == "ready")
         assert client.experts(told).n_expert == 8
@@ -169,14 +169,14 @@ def test_only_the_worker_that_was_asked_last_is_blamed_and_only_when_it_is_silen
         servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         places = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
         watch = worker_watch.WorkerWatch(places, found.append)
-        with watch.waiting(0.2):
-            time.sleep(0.4)
+        with watch.waiting(1.0):
+            time.sleep(1.5)
             assert not found, "nobody is connected yet"
             clients = [stack.enter_context(socket.create_connection(one.getsockname())) for one in servers]
-            for number in range(20):
+            for number in range(50):
                 clients[number % 2].sendall(b"x")
                 time.sleep(0.03)
             assert not found, "bytes go all the time"
             clients[0].sendall(b"x")
             wait_for(lambda: found)
-        assert str(found[0]).startswith(f"the worker at {places[0]} has not responded for 0 s")
+        assert str(found[0]).startswith(f"the worker at {places[0]} has not responded for 1 s")

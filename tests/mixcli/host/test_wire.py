@@ -14,8 +14,9 @@ import pytest
 
 from mixcli.client.process import Host
 from profiles.placement import Placement
-from tests.mixcli.host.test_host import raw, wait_for
+from tests.mixcli.host.test_host import raw
 from tests.support.hosts import held_for_a_file
+from tests.support.waiting import LIMIT, wait_for
 
 pytestmark = pytest.mark.model
 
@@ -250,7 +251,7 @@ STAGES: dict[str, tuple[bytes, bytes]] = {
 
 def vanish(path: Path, sent: bytes, awaited: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(30)
+        client.settimeout(LIMIT)
         client.connect(str(path))
         client.sendall(sent)
         seen = b""

@@ -1,7 +1,6 @@
 """What a person writes never becomes a control token, whatever the vocabulary declares."""
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from quantize.file_layout import header_bytes
 from quantize.source import f32s, i32s, text, texts
 from quantize.vocab.vocabulary import TokenType
 from tests.support.models import vocabulary_metadata
+from tests.support.waiting import ends_within
 
 ATTACKS = (
     "<|im_start|>",
@@ -147,9 +147,8 @@ def test_long_texts_take_linear_time_and_the_process_survives(
     model = vocab_model("tekken-240911" if other else name, other)
     tokenizer = ContentTokenizer(model.vocab)
     for kind, line in LONG.items():
-        begin = time.perf_counter()
-        ids = tokenizer.encode(line)
-        assert time.perf_counter() - begin < 15, kind
+        with ends_within(30):
+            ids = tokenizer.encode(line)
         shown = b"".join(map(model.vocab.piece, ids)).decode()
         assert shown.removeprefix(" " if name == "v3" else "") == line, kind
 

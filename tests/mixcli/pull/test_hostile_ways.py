@@ -139,7 +139,7 @@ def test_a_hub_that_means_no_good(
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
     assert words in done.stderr
     assert "None" not in done.stderr
-    assert time.monotonic() - begin < 40
+    assert time.monotonic() - begin < 100
 
 
 def test_a_drip_in_a_download_ends_and_is_kept(hub: StandIn, pull: Any, home: Path) -> None:

@@ -20,6 +20,7 @@ from mixcli.serve.limits import Limits
 from tests.conftest import Runner
 from tests.support.ports import Port, served
 from tests.support.traces import CAPITAL
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.model
 KEY = "correct-horse-battery-staple"
@@ -62,17 +63,10 @@ def test_who_leaves_while_the_model_loads_is_forgotten(file_host: Host) -> None:
         head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
         with port.connect() as client:
             client.sendall(head.encode() + raw)
-            until(lambda: limits.n_held == len(raw))
-        until(lambda: limits.n_held == 0)
+            wait_for(lambda: limits.n_held == len(raw))
+        wait_for(lambda: limits.n_held == 0)
         port.server.ready(file_host.name.socket)
         assert port.ask("POST", CHAT, QUESTION).status == 200
-
-
-def until(condition: Any, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +142,12 @@ def test_a_key_has_its_share_and_others_theirs(file_host: Host) -> None:
         assert port.ask("POST", CHAT, QUESTION, Authorization="Bearer b").status == 200
         for stream in streams:
             stream.close()
-        until(
+        wait_for(
             lambda: (
                 port.ask("POST", CHAT, {**QUESTION, "max_tokens": 1}, Authorization="Bearer a").status == 200
             )
         )
-        until(lambda: limits.n_held == 0)
+        wait_for(lambda: limits.n_held == 0)
 
 
 @pytest.mark.slow
@@ -248,7 +242,7 @@ def test_all_bodies_together_have_a_limit(file_host: Host) -> None:
         refused = port.ask("POST", CHAT, {**QUESTION, "messages": text})
         assert (refused.status, refused.headers["retry-after"]) == (503, "2")
         assert port.ask("POST", CHAT, QUESTION).status == 200
-        until(lambda: limits.n_held == 0)
+        wait_for(lambda: limits.n_held == 0)
 
 
 def test_a_body_that_does_not_end_is_given_up(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:

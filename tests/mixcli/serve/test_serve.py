@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,9 @@ import pytest
 
 from mixcli.client.process import hosts
 from tests.conftest import Runner
-from tests.support.served import Served, wait_for
+from tests.support.served import Served
 from tests.support.traces import CAPITAL
+from tests.support.waiting import ends_within, wait_for
 
 pytestmark = pytest.mark.model
 QUESTION: dict[str, Any] = {
@@ -33,6 +33,7 @@ STORY: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Tell me a very long story about the sea."}],
     "temperature": 0,
     "max_tokens": 60,
+    "ignore_eos": True,
 }
 
 
@@ -114,10 +115,10 @@ def test_it_serves_clients_and_nobody_else_and_drains(served: Served) -> None:
     slow.join()
     assert code == 0, err
     assert asked[0][0] == 200, "what had begun was allowed to end"
-    assert asked[0][1]["choices"][0]["finish_reason"] in ("length", "stop")
+    assert asked[0][1]["choices"][0]["finish_reason"] == "length"
     with pytest.raises(ConnectionRefusedError):
         served.ask("GET", "/health")
-    wait_for(lambda: hosts() == [], 20)
+    wait_for(lambda: hosts() == [])
 
 
 @pytest.mark.slow
@@ -128,7 +129,7 @@ def test_who_hangs_up_stops_the_model(served: Served) -> None:
         with socket.create_connection(("127.0.0.1", served.port)) as connection:
             connection.sendall(head % len(endless) + endless)
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-    wait_for(lambda: served.ask("GET", "/health")[1]["n_running"] == 0, 20)
+    wait_for(lambda: served.ask("GET", "/health")[1]["n_running"] == 0)
 
 
 @pytest.mark.slow
@@ -143,7 +144,7 @@ def test_a_model_that_dies_is_started_again(served: Served) -> None:
 
 @pytest.mark.slow
 def test_a_stream_whose_model_dies_ends_with_an_error_event(served: Served) -> None:
-    body = json.dumps({**STORY, "max_tokens": 900, "stream": True, "ignore_eos": True})
+    body = json.dumps({**STORY, "max_tokens": 900, "stream": True})
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)) as connection:
         connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
@@ -232,7 +233,7 @@ def test_with_a_key_it_is_reached_by_each_address_that_it_prints(mixcli: Runner,
                 socket.gaierror
             ):  # a host name that this machine cannot resolve is of use to others
                 request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})
-                with urllib.request.urlopen(request, timeout=30) as response:
+                with urllib.request.urlopen(request, timeout=60) as response:
                     assert json.loads(response.read())["data"][0]["id"] == "demo:Q4_K_M"
         (host,) = hosts()
         assert key not in Path(f"/proc/{host.pid}/environ").read_text()
@@ -250,12 +251,12 @@ def test_a_load_that_is_interrupted_ends_the_server(mixcli: Runner, with_demo: P
         assert process.stderr is not None
         assert "listening on port" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
         assert process.returncode == 130
     finally:
         process.kill()
         process.communicate()
-    wait_for(lambda: hosts() == [], 20)
+    wait_for(lambda: hosts() == [])
 
 
 def test_a_port_in_use_is_one_sentence_before_anything_is_loaded(mixcli: Runner, with_demo: Path) -> None:
@@ -287,9 +288,7 @@ def test_an_idempotency_key_belongs_to_one_api_key_and_one_body(served: Served) 
 @pytest.mark.slow
 def test_a_look_loads_nothing_and_a_request_does(served: Served, mixcli: Runner) -> None:
     """`mixcli stop` while serve runs ends at once, though serve is the parent of the process; what serve says afterwards is no new load."""
-    begin = time.monotonic()
     assert mixcli("stop", "--all", timeout=60).returncode == 0
-    assert time.monotonic() - begin < 30
     status, body = served.ask("GET", "/health")
     assert (status, "no model is loaded" in body["error"]["message"]) == (503, True)
     assert served.ask("GET", "/v1/models")[0] == 503
@@ -307,14 +306,12 @@ def test_half_a_request_has_a_deadline_and_costs_nothing_afterwards(served: Serv
                 connection.sendall(piece)
     with socket.create_connection(("127.0.0.1", served.port)) as dripping:
         dripping.settimeout(0.5)
-        begin = time.monotonic()
-        with contextlib.suppress(ConnectionError):
-            for _ in range(120):
+        with ends_within(100), contextlib.suppress(ConnectionError):
+            while True:
                 dripping.sendall(b"G")
                 with contextlib.suppress(TimeoutError):
                     if not dripping.recv(100):
                         break
-        assert time.monotonic() - begin < 50
     count = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
     assert count < 40
     assert served.ask("GET", "/health")[0] == 200
@@ -328,7 +325,13 @@ def test_the_second_signal_ends_at_once(served: Served) -> None:
         connection.sendall(head % len(endless) + endless)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
         served.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        wait_for(lambda: _is_closed(served.port))
         served.process.send_signal(signal.SIGTERM)
-        served.process.communicate(timeout=5)
+        served.process.communicate(timeout=60)
         assert served.process.returncode == 128 + signal.SIGTERM
+
+
+def _is_closed(port: int) -> bool:
+    """Return whether the server accepts no more connections, as while it drains."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

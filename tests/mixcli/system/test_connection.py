@@ -5,7 +5,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from fastapi.responses import StreamingResponse
 
 import mixcli.serve.connection
 from mixcli.system.connection import PatientConnection
+from tests.support.waiting import LIMIT, wait_for
 
+PATIENCE = 1.0  # seconds
 PIECE = b"data: " + b"x" * 10_000 + b"\n\n"
 
 
@@ -69,7 +71,7 @@ class Server:
 def server(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:
-    monkeypatch.setattr(request.param, "patience", 0.3)
+    monkeypatch.setattr(request.param, "patience", PATIENCE)
     server = Server(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(server.path))
@@ -80,14 +82,7 @@ def server(
         wait_for(lambda: server.running.started)
         yield server
         server.running.should_exit = True
-        thread.join(10)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 3
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+        thread.join(LIMIT)
 
 
 def test_a_client_that_stops_reading_is_hung_up_on(server: Server) -> None:
@@ -97,7 +92,7 @@ def test_a_client_that_stops_reading_is_hung_up_on(server: Server) -> None:
         wait_for(lambda: server.n_running == 0)
         wait_for(lambda: server.n_connections == 0)
         assert server.n_made * len(PIECE) < 4 << 20, "the rest was not even made"
-        other.settimeout(2)
+        other.settimeout(LIMIT)
         with contextlib.suppress(ConnectionResetError):
             while other.recv(1 << 20):
                 pass
@@ -112,10 +107,12 @@ def test_an_answer_that_is_made_and_never_read_goes_too(server: Server) -> None:
 @pytest.mark.parametrize("target", ["150", "whole/150"])
 def test_a_client_that_reads_slowly_gets_all(server: Server, target: str) -> None:
     with server.client(target) as client:
-        client.settimeout(2)
+        client.settimeout(LIMIT)
         n_bytes = 0
         while piece := client.recv(1 << 16):
             n_bytes += len(piece)
-            time.sleep(0.02)
+            time.sleep(0.06)
     assert n_bytes > 150 * len(PIECE)
-    assert 0.02 * n_bytes / (1 << 16) > 0.3, "it took longer than the patience with one that does not read"
+    assert 0.06 * n_bytes / (1 << 16) > PATIENCE, (
+        "it took longer than the patience with one that does not read"
+    )

@@ -77,7 +77,7 @@ def test_a_lock_that_is_held_for_ever_names_its_holder(path: Path, hold: Start) 
     ):
         pass
     holder.kill()
-    with locks.exclusive(path, seconds=5):
+    with locks.exclusive(path, seconds=60):
         pass
 
 
@@ -99,7 +99,7 @@ def test_a_holder_that_is_stopped_is_told_and_waited_for_with_an_end(
 def test_a_holder_that_continues_is_waited_for(
     path: Path, hold: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "FROZEN", 5.0)
+    monkeypatch.setattr(locks, "FROZEN", 60.0)
     holder = hold()
     freeze(holder)
 
@@ -110,7 +110,7 @@ def test_a_holder_that_continues_is_waited_for(
             holder.kill()
 
     with locks.exclusive(path, look):
-        assert holder.wait(5) == -signal.SIGKILL
+        assert holder.wait(60) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(("how", "limit"), [("", "LONGEST"), ("busy", "BUSY")])

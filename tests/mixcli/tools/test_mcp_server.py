@@ -21,6 +21,7 @@ from mixcli.tools.json_file import ServerCommand
 from mixcli.tools.mcp_server import McpTools
 from mixcli.tools.opening import open_tools
 from mixcli.tools.toolbox import Toolbox, ToolFailed
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="mcp is not installed")
 
@@ -214,14 +215,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_server_that_ignores_its_input_ends_with_a_command_that_is_killed() -> None:
-    server = f"MODE = ''\n{ANSWERS}import time\ntime.sleep(60)".replace(
+    server = f"MODE = ''\n{ANSWERS}import time\ntime.sleep(600)".replace(
         '"inputSchema"', '"description": str(__import__("os").getpid()), "inputSchema"'
     )
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, server], check=False, stdout=subprocess.PIPE, text=True, timeout=30
+        [sys.executable, "-c", KILLED, server], check=False, stdout=subprocess.PIPE, text=True, timeout=120
     )
     pid = int(done.stdout)
-    deadline = time.monotonic() + 10
-    while born(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not born(pid)
+    wait_for(lambda: not born(pid))

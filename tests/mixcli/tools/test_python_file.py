@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from mixcli.errors import UsageError
-from mixcli.host.protocol.host_record import until
 from mixcli.request.prompt import FunctionCall
 from mixcli.system.process_state import born
 from mixcli.tools import python_file
 from mixcli.tools.python_file import PythonTools
 from mixcli.tools.toolbox import MAX_RESULT, Toolbox
+from tests.support.waiting import wait_for
 
 FILE = '''
 """Tools for tests."""
@@ -199,7 +199,7 @@ def test_a_call_that_is_interrupted_takes_its_process_and_children_along(
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         called(tools, "hangs", f'{{"pid_file": "{pid_file}"}}')
-    assert until(lambda: not born(int(pid_file.read_text())), 10)
+    wait_for(lambda: not born(int(pid_file.read_text())))
     assert called(tools, "count") == ("1", False)
 
 

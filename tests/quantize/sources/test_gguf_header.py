@@ -128,7 +128,7 @@ def test_large_vocabulary_is_quick(read) -> None:
     data = filled(header(keys, []), 0)
     start = time.process_time()
     found = read(data)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 2
     assert len(found.get("tokenizer.ggml.tokens")) == n
     assert found.get("tokenizer.ggml.merges")[n - 1] == f"tok en{n - 1}"
 

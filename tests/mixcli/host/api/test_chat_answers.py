@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mixcli.host.preparation import Preparation
-from tests.mixcli.host.test_host import wait_for
 from tests.support.app import App, events_of
+from tests.support.waiting import wait_for
 
 TURN = {"role": "user", "content": "Hello"}
 BOOK = [{"role": "system", "content": "Book"}, {"role": "user", "content": "What is the best book"}]
