@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 
 from mixcli.system import paths
@@ -18,6 +19,11 @@ from mixcli.system.hardware import gpu_backends
 from tests.support import forked, quick, schedule
 
 ROOT = Path(__file__).resolve().parent.parent
+# the same examples in every run, whatever time they take: `--hypothesis-profile=default` draws others
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -1,7 +1,7 @@
 """Fuzzing for a while: hypothesis draws cases until the time is over, and each case has bounded time and memory.
 
-MIXCLI_FUZZ_SECONDS sets how long each fuzzer runs in seconds (60), MIXCLI_FUZZ_SEED where it begins (0), so that a run can be repeated and a
-longer one by hand begins elsewhere. A case that fails is shrunk and shown by hypothesis.
+MIXCLI_FUZZ_SECONDS sets how long each fuzzer runs in seconds (25), MIXCLI_FUZZ_SEED where it begins (0), so that a run can be repeated and a
+longer one by hand begins elsewhere. Each runs ROUND cases, however slow the machine is. A case that fails is shrunk and shown by hypothesis.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from hypothesis.strategies import SearchStrategy
 
 from mixcli.cli import _exit_code_of, cli
 
-SECONDS = float(os.environ.get("MIXCLI_FUZZ_SECONDS", "60"))
+SECONDS = float(os.environ.get("MIXCLI_FUZZ_SECONDS", "25"))
 SEED = int(os.environ.get("MIXCLI_FUZZ_SEED", "0"))
-ROUND = 100  # cases between two looks at the clock
+ROUND = 100  # cases between two looks at the clock, and at least
 CASE_SECONDS = 10.0  # of processor time for one case; the slowest honest one takes a tenth of that
 CASE_WALL_SECONDS = 120.0
 CASE_BYTES = 1 << 30  # of address space for one case, beyond what the process had
@@ -41,7 +41,7 @@ def for_a_while(cases: SearchStrategy[Any], check: Callable[[Any], None], share:
     deadline = time.monotonic() + SECONDS * share
     n_cases = 0
     n_rounds = 0
-    while time.monotonic() < deadline:
+    while n_cases < ROUND or time.monotonic() < deadline:
 
         @seed(SEED * 1_000_003 + n_rounds)
         @settings(
@@ -54,7 +54,7 @@ def for_a_while(cases: SearchStrategy[Any], check: Callable[[Any], None], share:
         @given(cases)
         def one_round(case: Any) -> None:
             nonlocal n_cases
-            if time.monotonic() < deadline:
+            if n_cases < ROUND or time.monotonic() < deadline:
                 n_cases += 1
                 with bounded():
                     check(case)

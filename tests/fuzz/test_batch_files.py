@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mixcli.batch.records import Record, open_records
 from mixcli.errors import MixcliError
 from mixcli.system.text import SHARE_BAD
-from tests.fuzz.budget import RIDDLES, for_a_while
+from tests.fuzz.budget import RIDDLES, ROUND, for_a_while
 from tests.fuzz.values import TEXTS, edited, edits, json_values
 
 pytestmark = pytest.mark.slow
@@ -100,7 +100,7 @@ def test_tables_are_read_as_they_were_written() -> None:
         assert [record.fields for record in records] == wanted
         assert not any(record.fault for record in records)
 
-    assert for_a_while(tables(), check, share=1 / 3) > 100
+    assert for_a_while(tables(), check, share=1 / 3) >= ROUND
 
 
 def test_json_lines_are_read_as_they_were_written() -> None:
@@ -122,7 +122,7 @@ def test_json_lines_are_read_as_they_were_written() -> None:
             texts = {key: value for key, value in row.items() if isinstance(value, str)}
             assert {key: found.fields[key] for key in texts} == texts
 
-    assert for_a_while(st.lists(record, max_size=4), check, share=1 / 3) > 100
+    assert for_a_while(st.lists(record, max_size=4), check, share=1 / 3) >= ROUND
 
 
 def test_any_bytes_are_records_or_faults_or_one_sentence() -> None:
@@ -148,4 +148,4 @@ def test_any_bytes_are_records_or_faults_or_one_sentence() -> None:
     def check(case: tuple[bytes, str]) -> None:
         read(*case)
 
-    assert for_a_while(cases, check, share=1 / 3) > 100
+    assert for_a_while(cases, check, share=1 / 3) >= ROUND
