@@ -55,6 +55,7 @@ _RANGE = re.compile(r"(-?\d{1,15})\.\.(-?\d{1,15})(?![\w.])")
 _OPENS_TYPE = re.compile(
     rf"[\[{{]|\([^()\n]*\||\w+\[|{_RANGE.pattern}"
 )  # a list, an object, choices, list[...], a range
+_LITERAL = re.compile(r"true|false|null|-?\d+(\.\d+)?")
 _LABEL = re.compile(r"[^|()\n]+")
 
 
@@ -62,6 +63,10 @@ def schema_of(text: str) -> Schema:
     """Return the JSON schema that `text` means, short or whole. Raises UsageError, which says where it cannot be read."""
     if text.lstrip().startswith("{"):
         return _whole(text)
+    if _LITERAL.fullmatch(text.strip()):  # what jq prints for a schema that is not there
+        raise UsageError(
+            f"the schema is {text.strip()}, which describes no value; write fields such as 'name, age int', or a JSON schema with a type or properties"
+        )
     reader = _Reader(text.strip())
     schema = reader.type(0) if reader.at("[") else reader.fields(0)
     if not reader.is_done:
@@ -122,8 +127,9 @@ class _Reader:
 
     def error(self, wanted: str) -> UsageError:
         before, after = self._text[: self._at][-20:], self._text[self._at :][:20]
+        place = f" after {before!r}" if before else ""
         return UsageError(
-            f"the schema cannot be read after {before!r}: expected {wanted}, found {after!r}; "
+            f"the schema cannot be read{place}: expected {wanted}, found {repr(after) if after else 'its end'}; "
             "write it as 'name, age int, tags [string], kind (a|b)'"
         )
 

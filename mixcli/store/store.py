@@ -227,13 +227,15 @@ def _near_path(text: str, path: Path) -> str:
 
 
 def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
-    from mixcli.store.catalog import catalog
+    from mixcli.store.catalog import catalog, file_type
 
     labels = [model.label for model in have]
     if reference.revision and (here := _named(str(reference), have)):
         return UsageError(
             f"{here.label} is installed, but not this revision; remove @{reference.revision}, or pull it"
         )
+    if reference.name in catalog():
+        file_type(catalog()[reference.name], reference.type)  # a quant that it does not have cannot be pulled
     if reference.name in catalog() or reference.is_repo:
         pulled = paths.models_dir().glob(f".{_safe(reference.name)}--{reference.type or '*'}.part")
         begun = " (a pull was started)" if next(iter(pulled), None) else ""

@@ -154,7 +154,10 @@ def test_a_whole_schema_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "the name of a field"),
+        ("", "cannot be read: expected the name of a field, found its end"),
+        ("null", "the schema is null, which describes no value"),
+        ("true", "the schema is true"),
+        (" -5.5 ", "the schema is -5.5"),
         ("name, age integr", "'integr'"),
         ("name, , ,", None),
         ("name age int", "'age'"),

@@ -155,6 +155,14 @@ def test_the_default_is_what_is_meant(mixcli: Runner, file: Path) -> None:
     assert mixcli("default").returncode == 2
 
 
+@pytest.mark.parametrize("command", [["run", "hi", "-m"], ["rm"], ["bench"], ["verify"]])
+def test_a_quant_that_a_model_does_not_have_is_not_advised(mixcli: Runner, command: list[str]) -> None:
+    done = mixcli(*command, "demo:Q9_9")
+    assert done.returncode == 2
+    assert "demo has no quant 'Q9_9'; use Q4_K_M" in done.stderr
+    assert "mixcli pull demo:Q8_0" in mixcli(*command, "demo:Q8_0").stderr
+
+
 def test_search_is_the_catalog_and_says_what_fits(mixcli: Runner, file: Path) -> None:
     mixcli("import", str(file), "--name", "mistral")
     rows = {row["name"]: row for row in json.loads(mixcli("search", "--json").stdout)}
