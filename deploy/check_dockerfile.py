@@ -108,10 +108,6 @@ class Builder:
         shutil.rmtree(root, ignore_errors=True)
         call(["cp", "-a", "--reflink=auto", str(self._base), str(root)])
         self.stages.append(Stage(name, root))
-        for file in NETWORK_FILES:
-            if Path("/", file).exists():
-                (root / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(Path("/", file), root / file)
         if self._wheels:
             shutil.copytree(self._wheels, root / "wheels")
 
@@ -130,6 +126,11 @@ class Builder:
         given = {name: value for name, value in os.environ.items() if NETWORK_VARIABLES.fullmatch(name)}
         if self._wheels:
             given["PIP_FIND_LINKS"] = "/wheels"
+        for file in filter(
+            lambda name: Path("/", name).exists(), NETWORK_FILES
+        ):  # again: packages replace some
+            (stage.root / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path("/", file), stage.root / file)
         with mounted(stage.root):
             call(in_root(stage, rest, given | stage.args))
 

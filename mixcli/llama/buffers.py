@@ -55,6 +55,13 @@ def buffers_in(log: Iterable[str], gpus: Iterable[str]) -> dict[str, Buffers]:
     }
 
 
+def unpinned_in(log: Iterable[str]) -> int:
+    """Sum the bytes of weights in ordinary host memory ("CPU"), where a driver that pins memory would show its own buffer ("CUDA_Host")."""
+    lines = ((line, _LINE.search(line)) for line in log if len(line) <= LONGEST_LINE)
+    names = ((line[: match.start()].split(), match) for line, match in lines if match and match[1] == "model")
+    return int(sum(float(match[2]) for before, match in names if before and before[-1] == "CPU") * MIB)
+
+
 def cache_in(log: Iterable[str]) -> int:
     """Sum the sizes of the caches that a context's log names: what it would take, whether it was allocated or not."""
     matches = (_CACHE.search(line) for line in log if len(line) <= LONGEST_LINE)
@@ -73,4 +80,4 @@ def compare(expected: Expected, real: Mapping[str, Buffers]) -> list[Comparison]
     return found
 
 
-__all__ = ["HOST", "TOLERANCE", "Buffers", "buffers_in", "cache_in", "compare"]
+__all__ = ["HOST", "TOLERANCE", "Buffers", "buffers_in", "cache_in", "compare", "unpinned_in"]

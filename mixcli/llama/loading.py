@@ -1,17 +1,19 @@
 """Load a model as planned, compare its memory with the ledger, and retry once with the next smaller plan."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.errors import DoesNotFit
-from mixcli.llama.buffers import TOLERANCE, buffers_in, compare
+from mixcli.llama.buffers import TOLERANCE, buffers_in, compare, unpinned_in
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.llama.native import LOG
 from mixcli.llama.selftest import checked
 from mixcli.system.measurements import Comparison, Expected
 from profiles.placement import Placement
+
+MIN_UNPINNED = 256 << 20  # bytes of weights that are copied to a GPU for long prompts
 
 
 @dataclass
@@ -68,8 +70,9 @@ def _load(
         model.close()
         raise
     log += LOG.lines()
-    found = compare(expected, buffers_in(log, [device for device in expected if device != "host"]))
-    notes = [note] if note else []
+    gpus = [device for device in expected if device != "host"]
+    found = compare(expected, buffers_in(log, gpus))
+    notes = [one for one in (note, unpinned_note(placement, gpus, log)) if one]
     notes += [
         f"{one.device} took {one.real / 2**20:,.0f} MiB where {one.planned / 2**20:,.0f} MiB were planned"
         for one in found
@@ -78,4 +81,17 @@ def _load(
     return Loaded(model, context, placement, found, notes)
 
 
-__all__ = ["Expected", "Loaded", "load"]
+def unpinned_note(placement: Placement, gpus: Sequence[str], log: Sequence[str]) -> str:
+    """Return a sentence where the driver refused to pin host memory: llama.cpp then takes ordinary memory without a word; else nothing."""
+    if placement.load_mode != "none" or not any(gpu.startswith("CUDA") for gpu in gpus):
+        return ""
+    n_bytes = unpinned_in(log)
+    if n_bytes < MIN_UNPINNED:
+        return ""
+    return (
+        f"the driver did not pin {n_bytes / 2**30:.1f} GiB of host memory, so long prompts are processed more slowly than planned "
+        "(decode is not affected); `mixcli tune` finds the fastest placement, or use a quant that fits on the GPU"
+    )
+
+
+__all__ = ["Expected", "Loaded", "load", "unpinned_note"]

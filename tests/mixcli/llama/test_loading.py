@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from mixcli.errors import MixcliError
 from mixcli.llama import ggml
 from mixcli.llama.buffers import Buffers, buffers_in, compare
+from mixcli.llama.loading import unpinned_note
 from profiles.placement import Placement
 from quantize import bindings
 
@@ -54,6 +56,21 @@ def test_out_of_memory_takes_the_smaller_plan_once(demo_path: Callable[[str], Pa
     alone = load_in_little_memory(path, 1 << 20)
     assert alone.returncode != 0
     assert "DoesNotFit" in alone.stderr
+
+
+def test_memory_that_the_driver_did_not_pin_is_noted() -> None:
+    """As WSL has it: CUDA's host buffer is refused, and llama.cpp takes the CPU's in its place (ggml-cuda.cu, host_buffer_type_alloc_buffer)."""
+    pinned = [
+        "load_tensors:        CUDA0 model buffer size = 12000.00 MiB",
+        "load_tensors:    CUDA_Host model buffer size = 15872.00 MiB",
+        "load_tensors:          CPU model buffer size =    70.31 MiB",
+    ]
+    refused = [line.replace("CUDA_Host", "      CPU") for line in pinned]
+    placement = Placement(n_gpu_layers=33, load_mode="none")
+    assert unpinned_note(placement, ["CUDA0"], pinned) == ""
+    assert "did not pin 15.6 GiB of host memory" in unpinned_note(placement, ["CUDA0"], refused)
+    assert unpinned_note(replace(placement, load_mode="mmap"), ["CUDA0"], refused) == "", "as planned"
+    assert unpinned_note(placement, ["MTL0"], refused) == unpinned_note(placement, [], refused) == ""
 
 
 def test_buffer_lines_are_summed_by_device() -> None:
