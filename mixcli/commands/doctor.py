@@ -14,7 +14,7 @@ from mixcli.system.console import console
 @json_option
 @common
 def command(as_json: bool) -> None:
-    """Check Python, llama.cpp, devices, memory, disk and the model store; each line shows ok, warn or fail and the next step."""
+    """Check the installation, llama.cpp, devices, memory, limits, disk and the model store; each line shows ok, warn or fail and the next step."""
     from mixcli.planning.doctor import findings
 
     found = list(findings())
