@@ -18,6 +18,7 @@ from pathlib import Path
 
 SECTION = re.compile(r"^## The first five minutes\n(.*?)^## ", re.M | re.S)
 BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.M | re.S)
+PROGRESS = re.compile(r"[\w ]+: \d+ %")  # of a slow step, where stderr is not a terminal
 SECONDS = 600  # of one command; the first one makes the demo model
 
 
@@ -52,7 +53,7 @@ def output_of(command: str) -> tuple[int, list[str]]:
         timeout=SECONDS,
         check=False,
     )
-    return done.returncode, done.stdout.splitlines()
+    return done.returncode, [line for line in done.stdout.splitlines() if not PROGRESS.fullmatch(line)]
 
 
 def chat(command: str) -> tuple[int, str]:
@@ -83,13 +84,14 @@ def chat(command: str) -> tuple[int, str]:
 
 def main(readme: Path, *, strict: bool) -> int:
     """Follow the section; returns the number of commands that did something else."""
-    wrong = 0
+    wrong, text = 0, readme.read_text("utf-8")
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"MIXCLI_HOME": home, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "118"}
+        os.environ["MIXCLI_MEASURE"] = "off"  # no measurement of the CPU, which is noted once
         for name in ("OLLAMA_MODELS", "LMSTUDIO_MODELS", "HF_HOME"):
             os.environ[name] = f"{home}/none"
         os.chdir(home)
-        for command, shown in commands(readme.read_text("utf-8")):
+        for command, shown in commands(text):
             begin = time.monotonic()
             if shown is None:
                 code, screen = chat(command)
@@ -100,7 +102,7 @@ def main(readme: Path, *, strict: bool) -> int:
                 is_fine = code == 0 and lines and (same or not strict)
                 fault = "" if is_fine else f"exit code {code}\n" + "\n".join(lines)
             sys.stdout.write(
-                f"{'ok  ' if not fault else 'FAIL'} {time.monotonic() - begin:5.1f} s  {command}\n{fault}"
+                f"{'ok  ' if not fault else 'FAIL'} {time.monotonic() - begin:5.1f} s  {command}\n{fault}{chr(10) if fault else ''}"
             )
             wrong += bool(fault)
         output_of("mixcli stop --all")
