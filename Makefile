@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNNER := pytest
 .DEFAULT_GOAL := demo
-.PHONY: setup ray gemma clients demo test test-quick lint help messages outputs picture docs gpu-dry clean
+.PHONY: setup ray gemma clients browser demo test test-quick lint help messages outputs picture docs gpu-dry clean
 
 setup: .venv/.ready
 
@@ -28,6 +28,15 @@ clients: .venv-clients/.ready
 	@if command -v npm >/dev/null; then mkdir -p build/node && cp tests/clients/node/package.json build/node && \
 		{ npm install --prefix build/node --silent --no-audit --no-fund || echo "npm failed: the tests of node's clients are skipped" >&2; }; fi
 	touch $@
+
+# what drives the chat page of `serve --ui` in the tests: Playwright, axe, and the system's Chromium, which root may have installed here
+browser: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group browser
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-core >/dev/null; } || \
+		{ echo "Chromium is not installed; install it (Debian and Ubuntu: sudo apt-get install chromium)" >&2; exit 1; }
 
 demo: setup
 	@$(BIN)/mixcli pull demo

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     metavar="ORIGIN",
     help="Web pages that may use the server, such as http://localhost:3000; may be repeated. '*' (all) requires an API key.",
 )
+@click.option("--ui", is_flag=True, help="Serve a chat page at /.")
 @model_option
 @purpose_option
 @planning_options
@@ -91,6 +92,7 @@ def command(
     max_concurrency: int | None,
     allowed: tuple[str, ...],
     origins: tuple[str, ...],
+    ui: bool,
     named: str | None,
     model: str | None,
     purpose: "Purpose",
@@ -105,11 +107,11 @@ def command(
     from dataclasses import replace
 
     from mixcli.planning.launch import installed, load
-    from mixcli.serve.addresses import bound, urls
+    from mixcli.serve.addresses import bound, page_urls, urls
     from mixcli.serve.limits import Limits
     from mixcli.serve.server import PortServer
 
-    gate = _gate(address, key_variable, key_file, allowed, origins)
+    gate = _gate(address, key_variable, key_file, allowed, origins, has_page=ui)
     load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
     stored = installed(named or model, load_options)  # refuses a wrong name before a port is open
     hosts: list[Host] = []
@@ -131,6 +133,8 @@ def command(
                 console.note(
                     f"listening on port {bound_port} of {address}; requests wait until the model is loaded"
                 )
+                if ui:
+                    console.note(f"chat page at {' and '.join(page_urls(address, bound_port))}")
                 host = loaded(server.progress)
                 server.ready(host.name.socket)
                 console.note(f"serving {host.name.label} at {' and '.join(urls(address, bound_port))}")
@@ -141,9 +145,16 @@ def command(
 
 
 def _gate(
-    address: str, key_variable: str, key_file: Path | None, allowed: tuple[str, ...], origins: tuple[str, ...]
+    address: str,
+    key_variable: str,
+    key_file: Path | None,
+    allowed: tuple[str, ...],
+    origins: tuple[str, ...],
+    *,
+    has_page: bool,
 ) -> "Gate":
     """Return the rules for clients; UsageError where the key that they need is missing."""
+    from mixcli.serve.chat_page import page_files
     from mixcli.serve.cors import cors_of
     from mixcli.serve.gate import Gate, names_of
     from mixcli.serve.keys import KeyRing
@@ -154,4 +165,5 @@ def _gate(
     key = key_for(address, key_variable, is_named=is_named, has_others=key_file is not None)
     has_key = key is not None or key_file is not None
     keys = KeyRing(key, key_file, console.warn) if has_key else None
-    return Gate(names_of(address, allowed), keys, cors_of(origins, has_key=has_key))
+    pages = page_files() if has_page else {}
+    return Gate(names_of(address, allowed), keys, cors_of(origins, has_key=has_key), pages)

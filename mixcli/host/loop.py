@@ -24,7 +24,7 @@ from mixcli.host.cpu_contention import CpuContention
 from mixcli.host.drafting import load_drafter
 from mixcli.host.kv_location import open_store
 from mixcli.host.metrics import HostMetrics
-from mixcli.host.preparation import Lanes, Preparation, Prepared
+from mixcli.host.preparation import NO_FEATURES, Features, Lanes, Preparation, Prepared
 from mixcli.host.protocol.health import HostCounts
 from mixcli.host.protocol.host_spec import HostSpec
 from mixcli.host.protocol.paths import FAILED, LOADING, READY
@@ -91,9 +91,9 @@ class EngineLoop:
         """Return what runs, waits and was done; zeros before the model is loaded."""
         return _counts(self._engine, self._n_threads[0]) if self.status == READY else HostCounts()
 
-    def capabilities(self) -> dict[str, bool]:
-        """Return what the model can be used for, by Mistral's names; nothing before it is loaded."""
-        return self._preparation.capabilities() if self.status == READY else {}
+    def features(self) -> Features:
+        """Return what the model can be used for; nothing before it is loaded."""
+        return self._preparation.features() if self.status == READY else NO_FEATURES
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
         """Return the bytes of tokens."""

@@ -7,7 +7,7 @@ is bounded by the bytes that a host holds of all requests (intake.py).
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -92,6 +92,17 @@ class Lanes:
             return work()
         except Exception as error:
             raise request_error(error) from None
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a model can be used for: capabilities by Mistral's names, and the values of reasoning_effort, the default first."""
+
+    capabilities: Mapping[str, bool]
+    reasoning_efforts: tuple[str, ...]
+
+
+NO_FEATURES = Features({}, ())  # of a model that is not loaded yet
 
 
 @dataclass(frozen=True)
@@ -292,16 +303,17 @@ class Preparation:
         tokens = [self.encode_raw(prompt, "input") for prompt in prompts]
         return embeddings(self.loaded.model, self.loaded.placement, tokens, pooling), sum(map(len, tokens))
 
-    def capabilities(self) -> dict[str, bool]:
-        """Return what the model can be used for, by Mistral's names."""
+    def features(self) -> Features:
+        """Return what the model can be used for."""
         is_embedder = pooling_of(self.loaded.model) is not None
-        return {
+        capabilities = {
             "completion_chat": self.format.name != NO_FORMAT and not is_embedder,
             "completion_fim": self.raw_prompts.has_infill,
             "function_calling": self.format.name != NO_FORMAT and not is_embedder,
             "vision": False,
             "embeddings": is_embedder,
         }
+        return Features(capabilities, self.format.efforts)
 
     def routing(self, messages: Sequence[Message]) -> ExpertRouting:
         """Return which experts the last message of a conversation was given to."""

@@ -46,11 +46,20 @@ def is_loopback(address: str) -> bool:
 
 def urls(address: str, port: int) -> list[str]:
     """Return the URLs of the API at which it can be reached: by the given address, or by the machine's name and IPv4 addresses."""
+    return [f"{root}/v1" for root in _roots(address, port)]
+
+
+def page_urls(address: str, port: int) -> list[str]:
+    """Return the URLs of the chat page."""
+    return [f"{root}/" for root in _roots(address, port)]
+
+
+def _roots(address: str, port: int) -> list[str]:
     hosts = [address]
     if address in ALL:
         hosts = [socket.gethostname(), *_own_addresses(), "127.0.0.1"]
     shown = (f"[{host}]" if ":" in host else host for host in dict.fromkeys(hosts) if host)
-    return [f"http://{host}:{port}/v1" for host in shown]
+    return [f"http://{host}:{port}" for host in shown]
 
 
 def _own_addresses() -> list[str]:

@@ -5,15 +5,17 @@ its own: without an API key the Host header must name this server. Requests that
 not JSON: the content type must be application/json. A foreign Origin is refused, and answers carry CORS headers only for origins that the user
 named. A key keeps pages out too, so with one any Host and Origin will do. Any address other than the loopback requires a key.
 A request with two lengths, of which a reverse proxy may believe the other, could smuggle a second one past it.
+The files of the chat page are let in like a path that needs no key: they are the same for all, and what they ask for needs it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from mixcli.host.protocol.paths import HEALTH, Route, find_route, public_paths
+from mixcli.serve.chat_page import PageFile
 from mixcli.serve.cors import Cors
 from mixcli.serve.keys import digest
 from mixcli.serve.refusal import MAX_BODY, TOO_LARGE, TWO_LENGTHS, Header, Refusal, invalid
@@ -52,16 +54,22 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Gate:
-    """Lets in requests with one of `keys`; without any (None) those with a Host header in `names` (lower case, without a port)."""
+    """Lets in requests with one of `keys`; without any (None) those with a Host header in `names` (lower case, without a port).
+
+    `pages` are the files of the chat page by their paths; none where there is no such page.
+    """
 
     names: frozenset[str]
     keys: Keys | None = None
     cors: Cors = field(default_factory=Cors)
+    pages: Mapping[str, PageFile] = field(default_factory=dict)
 
-    def judge(self, method: str, path: str, headers: Headers) -> Accepted | Preflight | Refusal:
+    def judge(self, method: str, path: str, headers: Headers) -> Accepted | Preflight | PageFile | Refusal:
         """Return what becomes of a request."""
         if only(headers, b"content-length") is not None and only(headers, b"transfer-encoding") is not None:
             return TWO_LENGTHS
+        if path in self.pages:
+            return self._page(method, path, headers)
         found = find_route(path)
         key = self._key(headers)
         client = digest(key or "")
@@ -78,6 +86,13 @@ class Gate:
             return refusal
         assert found is not None
         return Accepted(*found, client)
+
+    def _page(self, method: str, path: str, headers: Headers) -> Preflight | PageFile | Refusal:
+        route = Route(path, "GET", needs_key=False)
+        refusal = self._foreign(headers)
+        if method == "OPTIONS":
+            return refusal or self._preflight(headers, route)
+        return refusal or _elsewhere(method, path, (route, path)) or self.pages[path]
 
     def _preflight(self, headers: Headers, route: Route) -> Preflight:
         origin, asked = only(headers, b"origin"), only(headers, b"access-control-request-headers")

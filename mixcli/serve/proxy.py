@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx2
 
 from mixcli.host.protocol.paths import HEALTH, LOADING, READY
+from mixcli.serve.chat_page import PageFile
 from mixcli.serve.gate import Accepted, Gate, Headers, Preflight, only
 from mixcli.serve.limits import Held, Limits
 from mixcli.serve.refusal import (
@@ -118,6 +119,11 @@ class Proxy:
             exchange.own_headers = exchange.own_headers[:1]
             await exchange.start(204, verdict.headers)
             await exchange.piece(b"", more=False)
+            return
+        if isinstance(verdict, PageFile):
+            status, headers, content = verdict.answer(only(exchange.headers, b"if-none-match"))
+            await exchange.start(status, headers)
+            await exchange.piece(content, more=False)
             return
         if isinstance(verdict, Accepted) and verdict.route.loads_model:
             verdict = self._limits.crowded(verdict.client) or verdict

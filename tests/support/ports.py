@@ -64,9 +64,10 @@ def served(
     gate: Gate = LOOPBACK,
     limits: Limits | None = None,
     revive: Callable[[], Path] = never,
+    number: int = 0,
 ) -> Iterator[Port]:
-    """Serve a host; without one (None) it is loading until `server.ready` is called."""
-    with bound("127.0.0.1", 0) as listener:
+    """Serve a host, on any free port if `number` is 0; without a host (None) it is loading until `server.ready` is called."""
+    with bound("127.0.0.1", number) as listener:
         server = PortServer(listener, gate, limits or Limits(), revive)
         with server.running():
             if host_socket is not None:

@@ -14,6 +14,7 @@ LONGEST = (
     "tests/clients/",
     "tests/mixcli/batch/test_ray.py",
     "tests/mixcli/insight/test_gain.py",
+    "tests/mixcli/serve/page/",
     "tests/mixcli/tailor/test_quality.py",
     "tests/mixcli/tailor/test_tailor.py",
     "tests/mixcli/client/test_worker.py",

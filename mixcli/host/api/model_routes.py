@@ -36,8 +36,9 @@ def add_routes(app: FastAPI, state: HostState) -> None:
 
 
 def _card(state: HostState) -> JsonObject:
-    """Return what is known of the model; its capabilities once it is loaded."""
+    """Return what is known of the model; its features once it is loaded."""
     n_ctx = state.engine.placement.n_ctx
+    features = state.engine.features()
     return {
         "id": state.spec.name.label,
         "object": "model",
@@ -46,5 +47,6 @@ def _card(state: HostState) -> JsonObject:
         "owned_by": "local",
         "max_model_len": n_ctx,
         "max_context_length": n_ctx,
-        "capabilities": state.engine.capabilities(),
+        "capabilities": dict(features.capabilities),
+        "reasoning_efforts": list(features.reasoning_efforts),
     }
