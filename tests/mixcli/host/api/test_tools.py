@@ -299,6 +299,7 @@ def test_effort_reaches_the_format_that_has_it(apps: dict[str, App]) -> None:
     assert error["param"] == "reasoning_effort" and "none, high" in error["message"]
     assert choice_of(apps["v3"], tools=[], reasoning_effort="none", max_tokens=2)
     offered = {
-        version: apps[version].send("GET", "/v1/models").json()["data"][0]["reasoning_efforts"] for version in ("v3", "v15")
+        version: apps[version].send("GET", "/v1/models").json()["data"][0]["reasoning_efforts"]
+        for version in ("v3", "v15")
     }
     assert offered == {"v3": [], "v15": ["none", "high"]}

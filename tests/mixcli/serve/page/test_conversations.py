@@ -73,9 +73,7 @@ def test_a_long_prompt_shows_how_far_it_is_read_and_stopping_cancels_the_request
     assert scripted.left.wait(60)
     assert scripted.requests[0]["return_progress"]
     answer = send(page, "next")
-    expect(answer).to_contain_text(
-        "read: slownext"
-    )  # nothing had been answered: the two messages are one
+    expect(answer).to_contain_text("read: slownext")  # nothing had been answered: the two messages are one
 
 
 def test_the_model_and_the_settings_of_a_conversation_are_sent(
@@ -211,7 +209,9 @@ def test_a_server_that_comes_back_is_noticed_and_nothing_typed_is_lost(
     scripted.go.set()
     try:
         # the gate may have had the time to say so itself
-        expect(answer.locator(".state")).to_have_text(re.compile("connection ended|crashed during the answer"))
+        expect(answer.locator(".state")).to_have_text(
+            re.compile("connection ended|crashed during the answer")
+        )
         expect(answer.locator(".body")).to_have_text("The beginning")
         expect(page.locator("#notice")).to_contain_text("The server does not answer.")
     finally:
@@ -222,7 +222,7 @@ def test_a_server_that_comes_back_is_noticed_and_nothing_typed_is_lost(
     expect(page.locator(".message.assistant .body")).to_have_text("first:Q4 read: cut")
     page.reload()
     expect(page.get_by_label("Message", exact=True)).to_have_value("a draft")
-    expect(page.locator(".place")).to_have_text("2/2")
+    expect(page.locator(".message.assistant .place")).to_have_text("2/2")
 
 
 def test_a_wrong_key_is_refused_and_the_right_one_is_kept_for_the_tab(
