@@ -189,3 +189,8 @@ def expectation(ledger: Sequence[Account]) -> dict[str, dict[str, int]]:
         }
         for account in ledger
     }
+
+
+def needs_of(ledger: Sequence[Account]) -> dict[str, int]:
+    """Return all bytes that a plan takes of each device; the host is "host"."""
+    return {account.device: account.need for account in ledger}

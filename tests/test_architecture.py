@@ -68,7 +68,7 @@ ONLY_HERE = {
     "fastapi": {"mixcli.host.api"},
     "difflib": {"mixcli.system.text"},  # one search for the nearest name
     "ray": {"mixcli.batch.ray_backend"},
-    "prometheus_client": {"mixcli.host.metrics"},
+    "prometheus_client": {"mixcli.host.metrics", "mixcli.serve.metrics"},
     "mcp": {"mixcli.tools.mcp_server"},
     "matplotlib": {"mixcli.insight.svg"},
 }

@@ -56,6 +56,11 @@ class Host:
     speculates: bool = True
 
     @property
+    def socket(self) -> Path:
+        """Return where it listens."""
+        return self.name.socket
+
+    @property
     def why_no_drafts(self) -> str:
         """Return why the model follows no drafts of prompt lookup; nothing where it does."""
         if self.speculates:
@@ -68,9 +73,14 @@ class Host:
         if self.keep_alive == 0 and until(lambda: not self._is_in_use(), NOTICE_TIMEOUT):
             until(lambda: not born(self.pid), LEAVE_TIMEOUT)
 
-    def _is_in_use(self) -> bool:
+    def is_shared(self) -> bool:
+        """Return whether other clients use the model too, when all requests of this one have been answered."""
+        return not until(lambda: not self._is_in_use(1), NOTICE_TIMEOUT)
+
+    def _is_in_use(self, own: int = 0) -> bool:
+        """Return whether there are more clients and requests than our `own`."""
         try:
-            return bool(self.client.health().busy)
+            return (self.client.health().busy or 0) > own
         except (OSError, ValueError, http.client.HTTPException):
             return False  # it is on its way out
 
@@ -88,6 +98,11 @@ class Loading:
     _states: States
     _process: "Child | None"
     _keep_alive: float
+
+    def cancel(self) -> None:
+        """End the process that was started for this client; another thread that waits for it gets an error."""
+        if self._process is not None:
+            stop(self._process.pid)
 
     def wait(self, report: Callable[[float, float, str], None]) -> Host:
         """Wait until the model is loaded, and hold it; `report` gets (done, total, stage) of the load.

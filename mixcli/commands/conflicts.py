@@ -125,6 +125,7 @@ RULES = (
     Rule(("default",), ("MODEL",), CLASH, ("--clear",)),
     Rule(("stop",), ("MODEL",), CLASH, ("--all",)),
     Rule(("serve",), ("MODEL",), CLASH, ("--model",)),
+    Rule(("serve",), ("--all",), CLASH, ("MODEL", "--model")),
 )
 NEUTRAL = {"--profile auto", "--on-overflow error", "--upcycle-experts 0"}  # values that say nothing
 

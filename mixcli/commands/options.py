@@ -98,20 +98,21 @@ def tools_option(text: str) -> Callable[[F], F]:
     return click.option("--tools", type=NAME_OR_PATH, multiple=True, metavar="FILE|COMMAND", help=text)
 
 
+def read_duration(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
+    """Return the seconds of a time such as 5m, for the callback of an option."""
+    from mixcli.system.formatting import parse_duration
+
+    return parse_duration(value)
+
+
 def keep_alive_option(command: F) -> F:
     """Add --keep-alive: how long the model stays loaded; the command gets seconds."""
-
-    def read(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
-        from mixcli.system.formatting import parse_duration
-
-        return parse_duration(value)
-
     return click.option(
         "--keep-alive",
         default="5m",
         show_default=True,
         metavar="TIME",
-        callback=read,
+        callback=read_duration,
         help="How long the model stays loaded afterwards: 30s, 5m, 1h, 0 (unload at once) or -1 (until `mixcli stop`).",
     )(command)
 

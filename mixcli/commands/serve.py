@@ -1,5 +1,6 @@
-"""mixcli serve: serve a model over an OpenAI-compatible API."""
+"""mixcli serve: serve one or several models over an OpenAI-compatible API."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,26 +9,36 @@ import click
 from click.core import ParameterSource
 
 from mixcli.commands.completion import complete_models
-from mixcli.commands.conflicts import CheckedCommand
+from mixcli.commands.conflicts import CheckedCommand, given
 from mixcli.commands.options import (
     NAME_OR_PATH,
     common,
     draft_option,
-    model_option,
     planning_options,
     purpose_option,
+    read_duration,
 )
+from mixcli.errors import UsageError
 from mixcli.system.console import console
 
 if TYPE_CHECKING:
+    import socket
+
     from mixcli.client.process import Host
+    from mixcli.commands.serving import Fleet
     from mixcli.planning.load_options import LoadOptions
     from mixcli.serve.gate import Gate
+    from mixcli.serve.limits import Limits
+    from mixcli.store.store import StoredModel
     from profiles.request import Purpose
+
+VARIABLE = "MIXCLI_MODEL"  # the model where none is named
+IDLE_LIMIT = "15m"  # of models that were loaded when they were asked for
+OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that one model has no use for
 
 
 @click.command("serve", cls=CheckedCommand)
-@click.argument("named", required=False, type=NAME_OR_PATH, metavar="[MODEL]", shell_complete=complete_models)
+@click.argument("named", nargs=-1, type=NAME_OR_PATH, metavar="[MODEL]...", shell_complete=complete_models)
 @click.option(
     "--host",
     "address",
@@ -79,7 +90,42 @@ if TYPE_CHECKING:
     help="Web pages that may use the server, such as http://localhost:3000; may be repeated. '*' (all) requires an API key.",
 )
 @click.option("--ui", is_flag=True, help="Serve a chat page at /.")
-@model_option
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    type=NAME_OR_PATH,
+    metavar="MODEL",
+    shell_complete=complete_models,
+    help="Name of an installed model (see `mixcli list`) or path of a .gguf file; env: MIXCLI_MODEL. May be repeated: requests choose by their `model`. "
+    "Default: the default model, or the only one.",
+)
+@click.option("--all", "is_all", is_flag=True, help="Serve all installed models that can be loaded.")
+@click.option(
+    "--alias",
+    "aliases",
+    multiple=True,
+    metavar="NAME=MODEL",
+    help="Another name for one of several models, such as gpt-4o=mixtral; may be repeated.",
+)
+@click.option(
+    "--keep",
+    "kept",
+    multiple=True,
+    metavar="NAME",
+    help="Of several models, load this one at the start and never unload it; may be repeated. The others get the rest of the memory.",
+)
+@click.option(
+    "--keep-alive",
+    "idle_limit",
+    default=IDLE_LIMIT,
+    show_default=True,
+    metavar="TIME",
+    callback=read_duration,
+    help="Of several models, unload one that was loaded for a request after this time without another: 30s, 5m, 1h, 0 (at once) or -1 (never).",
+)
+@click.option("--preload", is_flag=True, help="Load several models at the start, as many as fit together.")
 @purpose_option
 @planning_options
 @draft_option
@@ -93,27 +139,84 @@ def command(
     allowed: tuple[str, ...],
     origins: tuple[str, ...],
     ui: bool,
-    named: str | None,
-    model: str | None,
+    named: tuple[str, ...],
+    models: tuple[str, ...],
+    is_all: bool,
+    aliases: tuple[str, ...],
+    kept: tuple[str, ...],
+    idle_limit: float,
+    preload: bool,
     purpose: "Purpose",
     load_options: "LoadOptions",
 ) -> None:
-    """Serve a model over an OpenAI-compatible API at /v1; docs/serve.md lists the paths.
+    """Serve models over an OpenAI-compatible API at /v1; docs/serve.md lists the paths.
 
     Only this machine can connect, unless you pass --host. Web pages are refused, unless you pass --allow-origin. Connections are not
     encrypted (no TLS): put a reverse proxy such as Caddy in front of it on a network that you do not trust. Requests wait while the model
     loads, and /health reports the progress. After Ctrl-C or SIGTERM, running answers finish first.
+
+    One model answers whatever `model` a request names. Of several, the first is loaded at the start and the others when a request names
+    them; where memory is short, those that have been unused for longest are unloaded.
     """
     from dataclasses import replace
 
-    from mixcli.planning.launch import installed, load
-    from mixcli.serve.addresses import bound, page_urls, urls
+    from mixcli.serve.addresses import bound
     from mixcli.serve.limits import Limits
-    from mixcli.serve.server import PortServer
 
     gate = _gate(address, key_variable, key_file, allowed, origins, has_page=ui)
     load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
-    stored = installed(named or model, load_options)  # refuses a wrong name before a port is open
+    stored = _stored(
+        named or models, load_options, is_all=is_all
+    )  # refuses a wrong name before a port is open
+    limits = Limits(max_concurrency)
+    if len(stored) == 1:
+        _check_single()
+        with bound(address, port) as listener:
+            _serve_one(listener, address, gate, limits, stored[0], load_options)
+        return
+    from mixcli.commands.serving import Choice, fleet_of
+
+    if load_options.draft is not None:
+        raise UsageError("--draft cannot be combined with several models; remove it, or serve one model")
+    fleet = fleet_of(Choice(stored, kept, aliases, is_all), load_options)
+    with bound(address, port) as listener:
+        _serve_several(listener, address, gate, limits, fleet, idle_limit, preload=preload)
+
+
+def _stored(
+    names: tuple[str, ...], load_options: "LoadOptions", *, is_all: bool
+) -> "tuple[StoredModel, ...]":
+    """Return the models that are named, or all; without either that of the environment, or the default."""
+    from mixcli.planning.launch import installed
+    from mixcli.store.store import everything
+
+    if is_all:
+        return tuple(everything()) or (installed(None, load_options),)
+    if not names:
+        return (installed(os.environ.get(VARIABLE) or None, load_options),)
+    return tuple(installed(name, load_options) for name in names)
+
+
+def _check_single() -> None:
+    """Raise UsageError for an option that only several models have a use for."""
+    given_here = given(click.get_current_context())
+    if option := next((option for option in OF_SEVERAL if option in given_here), None):
+        raise UsageError(f"{option} has no effect with one model; name several, or remove {option}")
+
+
+def _serve_one(
+    listener: "socket.socket",
+    address: str,
+    gate: "Gate",
+    limits: "Limits",
+    stored: "StoredModel",
+    load_options: "LoadOptions",
+) -> None:
+    from mixcli.planning.launch import load
+    from mixcli.serve.addresses import urls
+    from mixcli.serve.one_model import OneModel
+    from mixcli.serve.server import PortServer
+
     hosts: list[Host] = []
 
     def loaded(report: Callable[[float], None]) -> "Host":
@@ -125,23 +228,55 @@ def command(
         hosts[-1].release()
         return loaded(lambda _: None).name.socket
 
-    with bound(address, port) as listener:
-        server = PortServer(listener, gate, Limits(max_concurrency), revive)
-        try:
-            with server.running():
-                bound_port = listener.getsockname()[1]
-                console.note(
-                    f"listening on port {bound_port} of {address}; requests wait until the model is loaded"
-                )
-                if ui:
-                    console.note(f"chat page at {' and '.join(page_urls(address, bound_port))}")
-                host = loaded(server.progress)
-                server.ready(host.name.socket)
-                console.note(f"serving {host.name.label} at {' and '.join(urls(address, bound_port))}")
-                server.wait()
-        finally:
-            if hosts:
-                hosts[-1].release()
+    model = OneModel(revive)
+    server = PortServer(listener, gate, limits, model)
+    try:
+        with server.running():
+            port = _note_listening(listener, address, "the model is", has_page=bool(gate.pages))
+            host = loaded(model.progress)
+            model.ready(host.name.socket)
+            console.note(f"serving {host.name.label} at {' and '.join(urls(address, port))}")
+            server.wait()
+    finally:
+        if hosts:
+            hosts[-1].release()
+
+
+def _serve_several(
+    listener: "socket.socket",
+    address: str,
+    gate: "Gate",
+    limits: "Limits",
+    fleet: "Fleet",
+    idle_limit: float,
+    *,
+    preload: bool,
+) -> None:
+    from mixcli.serve.addresses import urls
+    from mixcli.serve.server import PortServer
+    from mixcli.serve.several_models import SeveralModels
+
+    models = SeveralModels(fleet.roster, fleet.memory.limits, fleet.loader, idle_limit)
+    server = PortServer(listener, gate, limits, models)
+    try:
+        with server.running():
+            port = _note_listening(listener, address, "their models are", has_page=bool(gate.pages))
+            models.preload(others=preload).result()
+            console.note(f"serving {fleet.roster.listed()} at {' and '.join(urls(address, port))}")
+            server.wait()
+    finally:
+        fleet.loader.close()
+
+
+def _note_listening(listener: "socket.socket", address: str, which: str, *, has_page: bool) -> int:
+    """Note that requests are accepted already, and return the port."""
+    from mixcli.serve.addresses import page_urls
+
+    port = int(listener.getsockname()[1])
+    console.note(f"listening on port {port} of {address}; requests wait until {which} loaded")
+    if has_page:
+        console.note(f"chat page at {' and '.join(page_urls(address, port))}")
+    return port
 
 
 def _gate(

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from mixcli.client.process import Host, Loading, attach, start, start_lock
 from mixcli.errors import NotInstalled
-from mixcli.host.protocol.host_spec import HostName
+from mixcli.host.protocol.host_spec import HostName, LoadPlan
 from mixcli.planning.load_options import LoadOptions
 from mixcli.store import usage
 from mixcli.store.store import StoredModel, find
@@ -65,8 +65,9 @@ def begin(
     *,
     use_smaller_plan: bool = False,
     isolation_key: str = "",
+    plan: LoadPlan | None = None,
 ) -> Loading:
-    """Attach to the host of a model, or start it with a plan that is made only then; nothing is printed.
+    """Attach to the host of a model, or start it with `plan`, or with one that is made only then; nothing is printed.
 
     `use_smaller_plan` takes the next smaller plan, for when memory ran out with the first.
     """
@@ -76,9 +77,11 @@ def begin(
         if running := attach(name, keep_alive):
             return running
         from mixcli.planning.machines import check_devices
-        from mixcli.planning.plan_load import plan_load
 
-        plan = plan_load(stored, load_options)
+        if plan is None:
+            from mixcli.planning.plan_load import plan_load
+
+            plan = plan_load(stored, load_options)
         check_devices(plan.expected, load_options)
         return start(name, plan.smaller if use_smaller_plan and plan.smaller else plan, keep_alive)
 

@@ -59,6 +59,16 @@ def machine_of(
     return machine
 
 
+def limited(machine: Machine, limits: Mapping[str, int]) -> Machine:
+    """Return a machine of which at most these bytes of each device may be filled ("host", "CUDA0"); one that is not named has no limit."""
+
+    def least(device: str, bytes_free: int) -> int:
+        return max(0, min(bytes_free, limits.get(device, bytes_free)))
+
+    gpus = tuple(replace(gpu, bytes_free=least(gpu.name, gpu.bytes_free)) for gpu in machine.gpus)
+    return replace(machine, bytes_free=least("host", machine.bytes_free), gpus=gpus)
+
+
 def check_devices(devices: Iterable[str], load_options: LoadOptions, estimate: str = "") -> None:
     """Raise UsageError where a plan for a named profile uses devices that this machine does not have: llama.cpp would take the CPU without a word.
 

@@ -1,11 +1,12 @@
 """Choose the placement of a model: the measured best, else the plan, with a smaller fallback."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.planning.draft import with_draft
 from mixcli.planning.load_options import LoadOptions
-from mixcli.planning.machines import machine_of, note_unused_cards
+from mixcli.planning.machines import limited, machine_of, note_unused_cards
 from mixcli.planning.offers import in_a_load, plan_or_offer
 from mixcli.planning.other_family import with_measured_buffers
 from mixcli.planning.tuning_cache import tuned
@@ -15,7 +16,7 @@ from mixcli.store.store import StoredModel
 from mixcli.system.wsl import slow_drive_note
 from profiles.drafting import step_costs
 from profiles.layout import layout_of
-from profiles.ledger import accounts, expectation
+from profiles.ledger import accounts, expectation, needs_of
 from profiles.machine import Machine
 from profiles.placement import Placement
 from profiles.planner import Plan, plan_if_it_fits
@@ -25,8 +26,13 @@ from profiles.speed import estimate
 SMALLER = 0.9  # of every budget, for the plan that is tried when memory runs out all the same
 
 
-def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
-    """Check the file before it is loaded, and plan it for its machine; its `reasons` are for the caller to print."""
+def plan_load(
+    stored: StoredModel, load_options: LoadOptions, limits: Mapping[str, int] | None = None
+) -> LoadPlan:
+    """Check the file before it is loaded, and plan it for its machine; its `reasons` are for the caller to print.
+
+    `limits` are the bytes by device ("host", "CUDA0") that it may take at most, where other models have their part of what is free.
+    """
     header = check_gguf(stored.path)
     shape = shape_of(header)
     note_unused_cards(load_options)
@@ -34,6 +40,8 @@ def plan_load(stored: StoredModel, load_options: LoadOptions) -> LoadPlan:
     machine = machine_of(
         load_options.profile, load_options.vram, load_options.ram, load_options.workers, disk_of, [shape]
     )
+    if limits is not None:
+        machine = limited(machine, limits)
     request, workers = load_options.request, load_options.workers
     shape = with_measured_buffers(shape, header, stored.label, machine, request, workers)
     order = _tuned(stored, shape, machine, load_options)
@@ -77,7 +85,7 @@ def _with_step_costs(order: LoadPlan, shape: ModelShape, machine: Machine) -> Lo
 
 def _order(found: Plan, load_options: LoadOptions) -> LoadPlan:
     placement = replace(found.placement, workers=load_options.workers)
-    return LoadPlan(placement, expectation(found.ledger), reasons=found.reasons)
+    return LoadPlan(placement, expectation(found.ledger), reasons=found.reasons, needs=needs_of(found.ledger))
 
 
 def _tuned(
@@ -88,4 +96,5 @@ def _tuned(
     if placement is None:
         return None
     ledger = accounts(shape, machine, placement, layout_of(shape, placement, machine))
-    return LoadPlan(replace(placement, workers=load_options.workers), expectation(ledger))
+    placement = replace(placement, workers=load_options.workers)
+    return LoadPlan(placement, expectation(ledger), needs=needs_of(ledger))

@@ -13,7 +13,8 @@ MAX_BODY = 1 << 26  # bytes of a request
 
 @dataclass(frozen=True)
 class Refusal:
-    """The response to a refused request: HTTP status, OpenAI's error type, the message, and OpenAI's code where it has one.
+    """The response to a refused request: HTTP status, OpenAI's error type, the message, and OpenAI's code and the
+    field of the request where it has them.
 
     `retry_after` is seconds. `fields` stand beside the error, `extra` are headers.
     """
@@ -23,6 +24,7 @@ class Refusal:
     message: str
     code: str | None = None
     retry_after: int | None = None
+    param: str | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
     extra: tuple[Header, ...] = ()
 
@@ -33,13 +35,18 @@ class Refusal:
 
     def body(self, path: str = "") -> bytes:
         """Return the body in the form that the clients of a path expect."""
-        error = ErrorBody(self.message, self.kind, code=self.code).to_json_at(path, self.status)
+        error = ErrorBody(self.message, self.kind, self.param, self.code).to_json_at(path, self.status)
         return json.dumps({**self.fields, **error}).encode()
 
     def event(self, path: str) -> bytes:
         """Return the last event of a stream that broke."""
-        name = b"event: error\n" if is_anthropic(path) else b""
-        return name + b"data: " + self.body(path) + b"\n\n"
+        return error_event(path, self.body(path))
+
+
+def error_event(path: str, body: bytes) -> bytes:
+    """Return an error as an event of a stream; `body` is JSON on one line, in the form that the clients of a path expect."""
+    name = b"event: error\n" if is_anthropic(path) else b""
+    return name + b"data: " + body + b"\n\n"
 
 
 def invalid(status: int, message: str, code: str | None = None) -> Refusal:

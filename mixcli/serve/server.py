@@ -6,8 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator
-from pathlib import Path
+from collections.abc import Generator
 from types import FrameType
 from typing import Any
 
@@ -19,8 +18,7 @@ from mixcli.serve.connection import GateConnection
 from mixcli.serve.gate import Gate
 from mixcli.serve.keys import check_key
 from mixcli.serve.limits import Limits
-from mixcli.serve.proxy import Proxy
-from mixcli.serve.upstream import Upstream
+from mixcli.serve.proxy import Models, Proxy
 from mixcli.system import signals
 
 DRAIN = 30  # seconds that running answers may take to end when the server is asked to stop
@@ -49,12 +47,10 @@ class _Uvicorn(uvicorn.Server):
 
 
 class PortServer:
-    """The server of a port. Until `ready` is called with a host's socket, requests wait and /health reports the progress of the load."""
+    """The server of a port: what `gate` and `limits` let in is answered by `models`."""
 
-    def __init__(
-        self, listener: socket.socket, gate: Gate, limits: Limits, revive: Callable[[], Path]
-    ) -> None:
-        self._listener, self._gate, self._limits, self._revive = listener, gate, limits, revive
+    def __init__(self, listener: socket.socket, gate: Gate, limits: Limits, models: Models) -> None:
+        self._listener, self._gate, self._limits, self._models = listener, gate, limits, models
         self._thread = threading.Thread(target=self._main, name="port")
         self._is_up = threading.Event()
         self._fault: BaseException | None = None
@@ -69,15 +65,6 @@ class PortServer:
         finally:
             self._server.should_exit = self._server.force_exit = True
             self._thread.join()
-
-    def progress(self, share: float) -> None:
-        """Take note of how far the load is, from 0 to 1."""
-        self._upstream.progress = share
-
-    def ready(self, host_socket: Path) -> None:
-        """Forward requests from now on, those that have waited first."""
-        with contextlib.suppress(RuntimeError):  # the thread has ended
-            self._loop.call_soon_threadsafe(self._upstream.open, host_socket)
 
     def wait(self) -> None:
         """Return when SIGTERM or Ctrl-C has ended the server: the first drains it for DRAIN seconds, the second ends the process."""
@@ -101,11 +88,10 @@ class PortServer:
             self._is_up.set()
 
     async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(_on_exception)
-        self._upstream = Upstream(self._revive)
+        asyncio.get_running_loop().set_exception_handler(_on_exception)
+        await self._models.open()
         config = uvicorn.Config(
-            Proxy(self._gate, self._limits, self._upstream),
+            Proxy(self._gate, self._limits, self._models),
             log_level="critical",
             lifespan="off",
             timeout_graceful_shutdown=DRAIN,
@@ -118,7 +104,7 @@ class PortServer:
         self._server = _Uvicorn(config)
         self._is_up.set()
         await self._server.serve(sockets=[self._listener])
-        await self._upstream.close()
+        await self._models.close()
 
 
 def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class Upstream:
 
     def open(self, socket: Path) -> None:
         """Take the socket of a host that has loaded its model; what waits for it begins."""
-        self._client = _client(socket)
+        self._client = client_of(socket)
         if not self._first.done():
             self._first.set_result(None)
 
@@ -58,26 +58,28 @@ class Upstream:
         assert self._client is not None
         return self._client
 
-    async def silent(self) -> None:
-        """Return when the host gives no sign of life for so long that it hangs; one that is gone or loads is another matter."""
-        alive = time.monotonic()
-        while time.monotonic() - alive < silence():
-            await asyncio.sleep(POLL_INTERVAL)
-            if self._client is not None:
-                try:
-                    await self._client.get(HOST + HEALTH, timeout=POLL_INTERVAL)
-                except httpx2.TimeoutException:
-                    continue
-                except httpx2.HTTPError:
-                    pass
-            alive = time.monotonic()
-
     async def close(self) -> None:
         """Close the connections to the host."""
         if self._client is not None:
             await self._client.aclose()
 
 
-def _client(socket: Path) -> httpx2.AsyncClient:
+async def hangs(current: Callable[[], httpx2.AsyncClient | None]) -> None:
+    """Return when the host of the current client gives no sign of life for so long that it hangs; one that is gone or loads is another matter."""
+    alive = time.monotonic()
+    while time.monotonic() - alive < silence():
+        await asyncio.sleep(POLL_INTERVAL)
+        if (client := current()) is not None:
+            try:
+                await client.get(HOST + HEALTH, timeout=POLL_INTERVAL)
+            except httpx2.TimeoutException:
+                continue
+            except httpx2.HTTPError:
+                pass
+        alive = time.monotonic()
+
+
+def client_of(socket: Path) -> httpx2.AsyncClient:
+    """Return an HTTP client of the host that listens on a socket."""
     transport = httpx2.AsyncHTTPTransport(uds=str(socket), limits=httpx2.Limits(max_keepalive_connections=0))
     return httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False)

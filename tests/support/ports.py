@@ -12,6 +12,7 @@ from typing import Any
 from mixcli.serve.addresses import bound
 from mixcli.serve.gate import Gate, names_of
 from mixcli.serve.limits import Limits
+from mixcli.serve.one_model import OneModel
 from mixcli.serve.server import PortServer
 
 LOOPBACK = Gate(names_of("127.0.0.1", ()))
@@ -30,11 +31,9 @@ class Answer:
         return json.loads(self.raw)
 
 
-@dataclass
-class Port:
-    """A port that is served, and how to ask it."""
+class Asked:
+    """A port on this machine, and how to ask it."""
 
-    server: PortServer
     number: int
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -54,6 +53,14 @@ class Port:
         return socket.create_connection(("127.0.0.1", self.number), 30)
 
 
+@dataclass
+class Port(Asked):
+    """The port of one model."""
+
+    model: OneModel
+    number: int
+
+
 def never() -> Path:
     raise AssertionError("the host did not end")
 
@@ -66,10 +73,10 @@ def served(
     revive: Callable[[], Path] = never,
     number: int = 0,
 ) -> Iterator[Port]:
-    """Serve a host, on any free port if `number` is 0; without a host (None) it is loading until `server.ready` is called."""
+    """Serve a host, on any free port if `number` is 0; without a host (None) it is loading until `model.ready` is called."""
     with bound("127.0.0.1", number) as listener:
-        server = PortServer(listener, gate, limits or Limits(), revive)
-        with server.running():
+        model = OneModel(revive)
+        with PortServer(listener, gate, limits or Limits(), model).running():
             if host_socket is not None:
-                server.ready(host_socket)
-            yield Port(server, listener.getsockname()[1])
+                model.ready(host_socket)
+            yield Port(model, listener.getsockname()[1])

@@ -63,7 +63,8 @@ class DraftLoad:
 class LoadPlan:
     """How to load a model: a placement, the bytes that its plan expects on each device, the next smaller plan, and the model that drafts for it.
 
-    `step_costs` are what the plan expects of steps of several tokens (profiles/drafting.py). `reasons` say what was given up to fit; they are for the client and do not travel to the host.
+    `step_costs` are what the plan expects of steps of several tokens (profiles/drafting.py). `reasons` say what was given up to fit, `needs` are all bytes that
+    it takes of each device; these two are for the client and do not travel to the host.
     """
 
     placement: Placement
@@ -72,6 +73,7 @@ class LoadPlan:
     reasons: tuple[str, ...] = ()
     draft: DraftLoad | None = None
     step_costs: tuple[float, ...] = ()
+    needs: Mapping[str, int] = field(default_factory=dict)
 
     def to_data(self) -> dict[str, object]:
         """Return the JSON object; `from_data` reads it."""

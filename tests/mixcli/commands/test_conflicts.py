@@ -30,7 +30,7 @@ def words(command: click.Command, option: str, folder: Path) -> list[str]:
     """Return what to type for an option or argument of the table."""
     for parameter in command.params:
         if isinstance(parameter, click.Argument) and option in (
-            (parameter.metavar or "").strip("[]"),
+            (parameter.metavar or "").strip("[]."),
             (parameter.name or "").upper(),
         ):
             return ["x"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mixcli.client.process import Host
-from mixcli.serve import connection, proxy
+from mixcli.serve import connection, exchange
 from mixcli.serve.cors import Cors
 from mixcli.serve.gate import Gate, names_of
 from mixcli.serve.keys import KeyRing
@@ -42,7 +42,7 @@ def port(file_host: Host) -> Iterator[Port]:
 @pytest.mark.slow
 def test_the_port_answers_while_the_model_loads(file_host: Host) -> None:
     with served(None) as port, ThreadPoolExecutor(1) as pool:
-        port.server.progress(0.42)
+        port.model.progress(0.42)
         health = port.ask("GET", "/health")
         assert (health.status, health.json["status"], health.json["progress"]) == (503, "loading", 0.42)
         assert "42%" in health.json["error"]["message"]
@@ -51,7 +51,7 @@ def test_the_port_answers_while_the_model_loads(file_host: Host) -> None:
         waits = pool.submit(port.ask, "POST", CHAT, QUESTION)
         assert port.ask("GET", "/health").status == 503
         assert not waits.done()
-        port.server.ready(file_host.name.socket)
+        port.model.ready(file_host.name.socket)
         assert waits.result().status == 200
         assert port.ask("GET", "/health").json["status"] == "ready"
 
@@ -65,7 +65,7 @@ def test_who_leaves_while_the_model_loads_is_forgotten(file_host: Host) -> None:
             client.sendall(head.encode() + raw)
             wait_for(lambda: limits.n_held == len(raw))
         wait_for(lambda: limits.n_held == 0)
-        port.server.ready(file_host.name.socket)
+        port.model.ready(file_host.name.socket)
         assert port.ask("POST", CHAT, QUESTION).status == 200
 
 
@@ -203,7 +203,7 @@ def test_what_is_not_http_gets_an_error_in_openais_form(port: Port, raw: bytes) 
 
 def test_a_refused_request_is_not_read_to_its_end(file_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key nobody holds a connection with a body that never ends, and who sends it gets the answer."""
-    monkeypatch.setattr(proxy, "LINGER", 0.2)
+    monkeypatch.setattr(exchange, "LINGER", 0.2)
     limits = Limits()
     gate = Gate(names_of("0.0.0.0", ()), KeyRing(KEY, None, print))
     head = (
@@ -246,7 +246,7 @@ def test_all_bodies_together_have_a_limit(file_host: Host) -> None:
 
 
 def test_a_body_that_does_not_end_is_given_up(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "WHOLE_BODY", 0.2)
+    monkeypatch.setattr(exchange, "WHOLE_BODY", 0.2)
     with port.connect() as client:
         client.sendall(
             f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{".encode()

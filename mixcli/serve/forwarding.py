@@ -1,0 +1,100 @@
+"""Send an accepted request to a host, and its answer back to the client as it comes."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Coroutine
+from urllib.parse import quote
+
+import httpx2
+
+from mixcli.host.protocol.paths import HEALTH, READY
+from mixcli.serve.exchange import Exchange
+from mixcli.serve.gate import Accepted
+from mixcli.serve.refusal import TORN, UNRESPONSIVE, error_event
+from mixcli.serve.upstream import HOST
+
+SHOWN_TO_ALL = ("status", "progress")  # of /health
+SECRET = {"path", "pid"}  # of /health: not shown to clients
+KEPT = (  # headers of an answer that go back
+    b"content-type",
+    b"retry-after",
+    b"cache-control",
+    b"idempotent-replayed",
+    b"allow",
+)
+PASSED = (b"content-type", b"idempotency-key")  # headers of a request that go on
+CLIENT = b"x-mixcli-client"  # tells the host whose Idempotency-Key it is; a client cannot send it itself
+MODEL_GONE = (httpx2.NetworkError, httpx2.RemoteProtocolError)
+
+
+Work = Coroutine[None, None, None]
+
+
+class NotBegun(Exception):
+    """The host ended before its answer began."""
+
+
+async def raced(work: Work, *ends: Work) -> int | None:
+    """Do some work unless one of `ends` comes before; return which one came, None where the work was done. Raises what the work raises."""
+    doing = asyncio.create_task(work)
+    others = [asyncio.create_task(end) for end in ends]
+    try:
+        done, _ = await asyncio.wait({doing, *others}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (*others, doing):
+            task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await doing
+    return next((number for number, end in enumerate(others) if end in done), None)
+
+
+async def unless_it_hangs(exchange: Exchange, work: Work, hangs: Work) -> None:
+    """Do the work of an answer, unless its host hangs before the answer has begun."""
+    if await raced(work, hangs) == 0 and (exchange.has_comments or not exchange.has_begun):
+        await exchange.refuse(UNRESPONSIVE)
+
+
+async def forward(client: httpx2.AsyncClient, exchange: Exchange, accepted: Accepted, body: bytes) -> None:
+    """Let a host answer; NotBegun where it ends before."""
+    headers = [(name, value) for name, value in exchange.headers if name.lower() in PASSED]
+    headers += [(CLIENT, b"serve-" + accepted.client.hex().encode()), exchange.own_headers[0]]
+    url = HOST + quote(accepted.path, safe="/", errors="surrogatepass")
+    request = client.build_request(accepted.route.method, url, headers=headers, content=body)
+    last = b""
+    has_begun = False
+    try:
+        response = await client.send(request, stream=True)
+        async with contextlib.aclosing(response):
+            has_begun = True
+            kept = [(name, value) for name, value in response.headers.raw if name.lower() in KEPT]
+            if accepted.route.path == HEALTH:
+                status, shown = _public_health(await response.aread(), is_brief=accepted.is_brief)
+                await exchange.whole(status, kept, shown)
+                return
+            if exchange.has_comments and response.status_code != 200:
+                await exchange.piece(error_event(accepted.path, await response.aread()), more=False)
+                return
+            if not exchange.has_comments:
+                await exchange.start(response.status_code, kept)
+            async for piece in response.aiter_raw():
+                last = piece
+                await exchange.piece(piece, more=True)
+            await exchange.piece(b"", more=False)
+    except MODEL_GONE as error:
+        if not has_begun:
+            raise NotBegun from error
+        if last.endswith(b"\n\n"):  # a stream between two events
+            await exchange.piece(TORN.event(accepted.path), more=False)
+        # any other answer is incomplete: uvicorn closes the connection
+
+
+def _public_health(raw: bytes, *, is_brief: bool) -> tuple[int, bytes]:
+    """Return the status and what a client may know of the host's state."""
+    state = json.loads(raw)
+    shown = {
+        name: value
+        for name, value in state.items()
+        if (name in SHOWN_TO_ALL if is_brief else name not in SECRET)
+    }
+    return 200 if state.get("status") == READY else 503, json.dumps(shown).encode()

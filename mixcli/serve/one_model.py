@@ -1,0 +1,76 @@
+"""One model behind the port: loaded at the start, started again when its process has ended; it answers whatever model a request names."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from mixcli.host.protocol.paths import HEALTH, LOADING
+from mixcli.serve.exchange import Exchange
+from mixcli.serve.forwarding import NotBegun, forward, raced, unless_it_hangs
+from mixcli.serve.gate import Accepted
+from mixcli.serve.refusal import UNLOADED, Refusal, unavailable
+from mixcli.serve.upstream import LoadFailed, Upstream, hangs
+
+
+class OneModel:
+    """Answers with one host. Until `ready` is called with its socket, requests wait and /health reports the progress of the load.
+
+    `revive` starts the host again when its process died, and returns its socket (called in a thread).
+    """
+
+    def __init__(self, revive: Callable[[], Path]) -> None:
+        self._revive = revive
+
+    async def open(self) -> None:
+        """Begin, in the event loop of the port."""
+        self._loop = asyncio.get_running_loop()
+        self._upstream = Upstream(self._revive)
+
+    async def close(self) -> None:
+        """Close the connections to the host."""
+        await self._upstream.close()
+
+    def progress(self, share: float) -> None:
+        """Take note of how far the load is, from 0 to 1; called in any thread."""
+        self._upstream.progress = share
+
+    def ready(self, host_socket: Path) -> None:
+        """Forward requests from now on, those that have waited first; called in any thread."""
+        with contextlib.suppress(RuntimeError):  # the port has ended
+            self._loop.call_soon_threadsafe(self._upstream.open, host_socket)
+
+    async def answer(self, exchange: Exchange, accepted: Accepted, body: bytes) -> None:
+        """Answer a request that was let in."""
+        work = self._answer(exchange, accepted, body)
+        await raced(unless_it_hangs(exchange, work, hangs(lambda: self._upstream.client)), exchange.gone())
+
+    async def _answer(self, exchange: Exchange, accepted: Accepted, body: bytes) -> None:
+        client = self._upstream.client
+        if client is None:
+            if not accepted.route.loads_model:
+                await self._look_while_loading(exchange, accepted)
+                return
+            client = await self._upstream.ready()
+        try:
+            await forward(client, exchange, accepted, body)
+        except NotBegun:
+            if not accepted.route.loads_model:
+                await exchange.refuse(_health_of(UNLOADED) if accepted.route.path == HEALTH else UNLOADED)
+                return
+            try:
+                await forward(await self._upstream.revived(client), exchange, accepted, body)
+            except (LoadFailed, NotBegun) as error:
+                message = f"the model process crashed and cannot be started again: {error.__cause__ or error}"
+                await exchange.refuse(unavailable(message))
+
+    async def _look_while_loading(self, exchange: Exchange, accepted: Accepted) -> None:
+        progress = round(self._upstream.progress, 3)
+        refusal = unavailable(f"the model is loading ({progress:.0%}); retry in a few seconds", retry_after=2)
+        if accepted.route.path == HEALTH:
+            refusal = unavailable(refusal.message, 2, status=LOADING, progress=progress)
+        await exchange.refuse(refusal)
+
+
+def _health_of(refusal: Refusal) -> Refusal:
+    return unavailable(refusal.message, status="unloaded")

@@ -1,0 +1,168 @@
+"""Models that come into memory and leave it: loads, unloads, and those that were unused for too long.
+
+All of it runs in the event loop of the port; what blocks is the loader's, in threads.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine
+
+import httpx2
+
+from mixcli.host.protocol.messages import object_of
+from mixcli.host.protocol.paths import MODELS
+from mixcli.serve.loader import Loader, Planned, in_thread
+from mixcli.serve.refusal import Refusal, unavailable
+from mixcli.serve.room import Ledger, Memory, Resident, room
+from mixcli.serve.roster import Roster
+from mixcli.serve.slot import Failure, Slot, State
+from mixcli.serve.upstream import HOST, client_of
+
+RETRY_PAUSE = 10.0  # seconds after a failed load until a request tries again
+LENT_PAUSE = 1.0  # seconds until it is looked again whether other programs use a model
+
+
+class Residence:
+    """The slots of all models, and the memory that they share: `limits` is bytes by device.
+
+    A model that was loaded for a request and has been unused for `idle_limit` seconds is unloaded (below 0: never).
+    """
+
+    def __init__(self, roster: Roster, limits: Ledger, loader: Loader, idle_limit: float) -> None:
+        self.slots = {model.label: Slot(model) for model in roster.models}
+        self.loader = loader
+        self._limits, self._idle_limit = limits, idle_limit
+        self._changed = asyncio.Event()  # of the present generation: set once, then replaced
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def memory(self, but: Slot | None = None) -> Memory:
+        """Return what all models, or all `but` one, leave of the memory."""
+        return Memory(self._limits, room(self._limits, self.residents(but)))
+
+    def residents(self, but: Slot | None = None) -> list[Resident]:
+        """Return the models, `but` one, that take memory now, or for which it is kept."""
+        others = (slot for slot in self.slots.values() if slot is not but)
+        return [slot.resident for slot in others if slot.state is not State.UNLOADED or slot.model.is_kept]
+
+    def wake(self) -> None:
+        """Wake those that wait for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self, seconds: float | None = None) -> None:
+        """Wait until something has changed, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Do some work beside all else, until `close`."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End the work; hosts that run are the loader's to end."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for slot in self.slots.values():
+            if slot.client is not None:
+                await slot.client.aclose()
+
+    def load(self, slot: Slot, planned: Planned) -> None:
+        """Begin to load a model; all requests that wait for it get it, or the reason of the failure."""
+        slot.state, slot.needs, slot.progress = State.LOADING, planned.needs, 0.0
+        self.spawn(self._load(slot, planned))
+
+    async def _load(self, slot: Slot, planned: Planned) -> None:
+        begin = time.monotonic()
+
+        def report(share: float) -> None:
+            slot.progress = share
+
+        host = None
+        try:
+            host = await in_thread(lambda: self.loader.load(slot.model, planned, report))
+            client = client_of(host.socket)
+            slot.card = await _card(client)
+        except Exception as error:
+            if host is not None:
+                await in_thread(lambda: self.loader.unload(host, anyway=True))
+            slot.state = State.UNLOADED
+            self.fail(slot, error)
+            return
+        slot.host, slot.client, slot.failure = host, client, None
+        slot.state, slot.last_used = State.LOADED, time.monotonic()
+        slot.counts["loads"] += 1
+        self.loader.note(f"loaded {slot.label} in {slot.last_used - begin:.1f} s")
+        slot.admit_waiters()  # also where its place is wanted next: each turn answers what has come for it
+        self.wake()
+
+    def fail(self, slot: Slot, error: Exception) -> None:
+        """Take note that a model cannot be loaded now, and tell those who wait for it."""
+        reason = str(error) or type(error).__name__
+        slot.counts["failures"] += 1
+        slot.failure = Failure(reason, time.monotonic() + RETRY_PAUSE, error)
+        slot.needs = {}
+        slot.refuse_waiters(refusal_of(slot, reason, RETRY_PAUSE))
+        self.loader.note(f"{slot.label} cannot be loaded: {reason}")
+        self.wake()
+
+    def unload(self, slot: Slot, reason: str, *, anyway: bool = False) -> Coroutine[None, None, None]:
+        """Let no more requests have a model, and return what ends its host and waits until its memory is free.
+
+        A model that another program uses stays loaded, unless `anyway`.
+        """
+        slot.state = State.UNLOADING
+        return self._unload(slot, reason, anyway=anyway)
+
+    async def _unload(self, slot: Slot, reason: str, *, anyway: bool) -> None:
+        host, client = slot.host, slot.client
+        assert host is not None
+        assert client is not None
+        try:
+            is_gone = await in_thread(lambda: self.loader.unload(host, anyway=anyway))
+        except Exception as error:
+            self.loader.note(f"{slot.label} cannot be unloaded: {error}")
+            is_gone = False
+        if not is_gone:
+            slot.state, slot.is_lent, slot.last_used = State.LOADED, True, time.monotonic()
+            self.wake()
+            return
+        slot.state, slot.host, slot.client, slot.needs = State.UNLOADED, None, None, {}
+        slot.is_lasting = slot.is_lent = False
+        slot.counts[f"unloads {reason}"] += 1
+        self.loader.note(f"unloaded {slot.label} ({reason})")
+        self.wake()
+        await client.aclose()
+
+    async def expire(self) -> None:
+        """Unload models that were unused for too long; those of the start stay until their place is needed."""
+        while True:
+            now, next_look = time.monotonic(), None
+            for slot in self.slots.values():
+                is_idle = slot.state is State.LOADED and not (
+                    slot.n_running or slot.waiters or slot.is_lasting
+                )
+                if self._idle_limit < 0 or not is_idle:
+                    continue
+                left = slot.last_used + self._idle_limit - now
+                if left <= 0 and not slot.is_lent:
+                    self.spawn(self.unload(slot, "unused"))
+                else:
+                    slot.is_lent = False
+                    next_look = min(max(left, LENT_PAUSE), next_look or max(left, LENT_PAUSE))
+            await self.change(next_look)
+
+
+def refusal_of(slot: Slot, reason: str, seconds: float) -> Refusal:
+    """Return the answer to requests for a model that cannot be loaded; they may be repeated after so many seconds."""
+    return unavailable(f"{slot.label} cannot be loaded: {reason}", retry_after=max(1, round(seconds)))
+
+
+async def _card(client: httpx2.AsyncClient) -> dict[str, object]:
+    """Return what the host of a model says of it in /v1/models."""
+    found = object_of((await client.get(HOST + MODELS)).json()).get("data")
+    return dict(object_of(found[0])) if isinstance(found, list) and found else {}
