@@ -174,11 +174,11 @@ def command(
         with bound(address, port) as listener:
             _serve_one(listener, address, gate, limits, stored[0], load_options)
         return
-    from mixcli.commands.serving import Choice, fleet_of
+    from mixcli.commands.serving import FleetChoice, fleet_of
 
     if load_options.draft is not None:
         raise UsageError("--draft cannot be combined with several models; remove it, or serve one model")
-    fleet = fleet_of(Choice(stored, kept, aliases, is_all), load_options)
+    fleet = fleet_of(FleetChoice(stored, kept, aliases, is_all), load_options)
     with bound(address, port) as listener:
         _serve_several(listener, address, gate, limits, fleet, idle_limit, preload=preload)
 

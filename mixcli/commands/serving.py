@@ -21,7 +21,7 @@ from mixcli.system.console import console
 
 
 @dataclass(frozen=True)
-class Choice:
+class FleetChoice:
     """The models of a port as the command line names them: those that stay loaded, and NAME=MODEL for each alias.
 
     Of `is_all` models those that cannot be loaded are left out.
@@ -42,7 +42,7 @@ class Fleet:
     memory: SharedMemory
 
 
-def fleet_of(choice: Choice, load_options: LoadOptions) -> Fleet:
+def fleet_of(choice: FleetChoice, load_options: LoadOptions) -> Fleet:
     """Plan all models before the port is open; raises why one of them cannot be loaded."""
     labels = [model.label for model in choice.stored]
     if twice := next((label for label in labels if labels.count(label) > 1), None):

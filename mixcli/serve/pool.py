@@ -26,7 +26,7 @@ TICK = 1.0  # seconds between two comments in a stream that waits
 Tell = Callable[[str], Awaitable[None]]
 
 
-class Pool:
+class ModelPool:
     """Lends the models of a residence to requests."""
 
     def __init__(self, residence: Residence) -> None:

@@ -14,7 +14,7 @@ from mixcli.serve.gate import Accepted
 from mixcli.serve.loader import Loader
 from mixcli.serve.metrics import CONTENT_TYPE, merged
 from mixcli.serve.model_field import Nested, field_of
-from mixcli.serve.pool import Pool
+from mixcli.serve.pool import ModelPool
 from mixcli.serve.refusal import UNLOADED, Refusal, unavailable
 from mixcli.serve.residence import Residence
 from mixcli.serve.room import Ledger
@@ -40,7 +40,7 @@ class SeveralModels:
         self._loop = asyncio.get_running_loop()
         self._residence = Residence(self._roster, self._limits, self._loader, self._idle_limit)
         self._slots = self._residence.slots
-        self._pool = Pool(self._residence)
+        self._pool = ModelPool(self._residence)
         self._pool.start()
 
     async def close(self) -> None:

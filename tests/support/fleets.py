@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.client.process import hosts
-from mixcli.commands.serving import Choice, Fleet, fleet_of
+from mixcli.commands.serving import Fleet, FleetChoice, fleet_of
 from mixcli.planning.load_options import LoadOptions
 from mixcli.serve.addresses import bound
 from mixcli.serve.limits import Limits
@@ -52,7 +52,7 @@ def served_fleet(
     """Serve models in memory for `n_fitting` of them; the first is loaded, and no host is left afterwards."""
     options = LoadOptions(PlanRequest(n_ctx=256), ram=int(n_fitting * NEEDS))
     said = tuple(f"{alias}={name}" for alias, name in aliases.items())
-    fleet = fleet_of(Choice(tuple(stored), tuple(kept), said), options)
+    fleet = fleet_of(FleetChoice(tuple(stored), tuple(kept), said), options)
     with forked_hosts.starting(), bound("127.0.0.1", 0) as listener:
         models = SeveralModels(fleet.roster, fleet.memory.limits, fleet.loader, idle_limit)
         try:

@@ -15,7 +15,7 @@ from mixcli.errors import DoesNotFit, IntegrityError
 from mixcli.serve import pool as pools
 from mixcli.serve import residence as residences
 from mixcli.serve.loader import Planned, RunningHost
-from mixcli.serve.pool import Pool
+from mixcli.serve.pool import ModelPool
 from mixcli.serve.residence import Residence
 from mixcli.serve.room import Ledger, fits
 from mixcli.serve.roster import Roster, ServedModel
@@ -92,12 +92,12 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 @contextlib.asynccontextmanager
 async def opened(
     shelf: Shelf, *, kept: str = "", idle_limit: float = -1
-) -> AsyncIterator[tuple[Pool, Residence]]:
+) -> AsyncIterator[tuple[ModelPool, Residence]]:
     models = [
         ServedModel(label, size, 512, {"host": size}, (), label in kept) for label, size in SIZES.items()
     ]
     residence = Residence(Roster(models), {"host": LIMIT}, shelf, idle_limit)
-    pool = Pool(residence)
+    pool = ModelPool(residence)
     pool.start()
     servers = [await asyncio.start_unix_server(_answer, shelf.folder / label) for label in SIZES]
     try:
@@ -108,7 +108,7 @@ async def opened(
             server.close()
 
 
-Body = Callable[[Pool, Residence, Shelf], Coroutine[None, None, None]]
+Body = Callable[[ModelPool, Residence, Shelf], Coroutine[None, None, None]]
 
 
 @pytest.fixture
@@ -130,13 +130,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shelf]:
 class Request:
     """A request that holds its model until `end`; `has` is set once it has it."""
 
-    def __init__(self, pool: Pool, label: str, log: list[str] | None = None) -> None:
+    def __init__(self, pool: ModelPool, label: str, log: list[str] | None = None) -> None:
         self.has, self._end = asyncio.Event(), asyncio.Event()
         self.said: list[str] = []
         self._log = log
         self.task = asyncio.create_task(self._run(pool, label))
 
-    async def _run(self, pool: Pool, label: str) -> None:
+    async def _run(self, pool: ModelPool, label: str) -> None:
         async def tell(text: str) -> None:
             self.said.append(text)
 
@@ -157,7 +157,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_all_that_ask_for_a_model_wait_for_one_load(run: Callable[..., Shelf]) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         shelf.held_back["a"] = threading.Event()
         requests = [Request(pool, "a") for _ in range(5)]
         await until(lambda: residence.slots["a"].state is State.LOADING)
@@ -173,7 +173,7 @@ def test_all_that_ask_for_a_model_wait_for_one_load(run: Callable[..., Shelf]) -
 
 
 def test_the_idle_one_goes_and_the_kept_one_stays(run: Callable[..., Shelf]) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         for label in ("c", "a", "b", "c"):
             async with pool.lease(label, say_nothing):
                 pass
@@ -184,7 +184,7 @@ def test_the_idle_one_goes_and_the_kept_one_stays(run: Callable[..., Shelf]) -> 
 
 
 def test_a_kept_one_has_its_place_before_it_is_loaded(run: Callable[..., Shelf]) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         assert residence.memory().left == {"host": LIMIT - SIZES["b"]}
         with pytest.raises(Unavailable, match="a cannot be loaded"):
             async with pool.lease("a", say_nothing):
@@ -196,7 +196,7 @@ def test_a_kept_one_has_its_place_before_it_is_loaded(run: Callable[..., Shelf])
 
 
 def test_a_busy_one_is_waited_for_and_two_models_take_turns(run: Callable[..., Shelf]) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         log: list[str] = []
         first = Request(pool, "a", log)
         await first.has.wait()
@@ -222,7 +222,7 @@ def test_a_busy_one_is_waited_for_and_two_models_take_turns(run: Callable[..., S
 def test_a_wait_for_memory_has_an_end_and_says_who_has_it(
     run: Callable[..., Shelf], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         running = Request(pool, "a")
         await running.has.wait()
         monkeypatch.setattr(pools, "MAX_WAIT", 0.05)
@@ -245,7 +245,7 @@ def test_a_wait_for_memory_has_an_end_and_says_who_has_it(
 def test_a_failed_load_is_told_to_all_and_tried_again_after_a_pause(
     run: Callable[..., Shelf], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         async with pool.lease("c", say_nothing):
             shelf.broken.add("a")
             refused = await asyncio.gather(
@@ -268,7 +268,7 @@ def test_a_failed_load_is_told_to_all_and_tried_again_after_a_pause(
 
 
 def test_who_leaves_is_waited_for_no_longer(run: Callable[..., Shelf]) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         running = Request(pool, "a")
         await running.has.wait()
         leaving = Request(pool, "b")
@@ -288,7 +288,7 @@ def test_what_another_program_uses_stays_until_it_does_not(
 ) -> None:
     monkeypatch.setattr(pools, "LENT_PAUSE", 0.01)
 
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         async with pool.lease("a", say_nothing):
             pass
         shelf.lent.add("a")
@@ -303,7 +303,7 @@ def test_what_another_program_uses_stays_until_it_does_not(
 
 
 def test_a_process_that_ended_is_replaced_and_only_once(run: Callable[..., Shelf]) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         async with pool.lease("a", say_nothing) as dead:
             pass
         await pool.lost("a", dead)
@@ -319,7 +319,7 @@ def test_a_process_that_ended_is_replaced_and_only_once(run: Callable[..., Shelf
 
 
 def test_an_unused_one_is_unloaded_but_not_one_of_the_start(run: Callable[..., Shelf]) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         await pool.preload("c")
         async with pool.lease("a", say_nothing):
             await asyncio.sleep(0.01)
@@ -336,7 +336,7 @@ def test_an_unused_one_is_unloaded_but_not_one_of_the_start(run: Callable[..., S
 def test_what_is_waited_for_is_told(run: Callable[..., Shelf], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "TICK", 0.001)
 
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         running = Request(pool, "a")
         await running.has.wait()
         shelf.held_back["b"] = threading.Event()
@@ -352,7 +352,7 @@ def test_what_is_waited_for_is_told(run: Callable[..., Shelf], monkeypatch: pyte
 
 
 def test_what_needs_nobodys_place_does_not_wait_behind_what_does(run: Callable[..., Shelf]) -> None:
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         running = Request(pool, "a")
         await running.has.wait()
         waiting = Request(pool, "b")
@@ -369,7 +369,7 @@ def test_what_needs_nobodys_place_does_not_wait_behind_what_does(run: Callable[.
 def test_many_requests_for_three_models_are_all_served_within_the_memory(run: Callable[..., Shelf]) -> None:
     """Ten clients that choose at random; `Shelf.load` holds the sum of what is loaded to the limit."""
 
-    async def body(pool: Pool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
         chosen = random.Random(3)
         served: Counter[str] = Counter()
 
