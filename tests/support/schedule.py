@@ -1,4 +1,4 @@
-"""How `make test` shares the files between its workers: the longest begin, and the fuzzers, a minute each, run one after the other."""
+"""How `make test` shares the files between its workers: the longest begin, and the fuzzers run one after the other."""
 
 import os
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from xdist.scheduler import LoadFileScheduling
 
 # files and folders in descending order of their seconds; a worker runs all tests of such a folder
 LONGEST = (
-    "tests/fuzz/",
     "tests/clients/",
-    "tests/mixcli/batch/test_ray.py",
     "tests/mixcli/insight/test_gain.py",
     "tests/mixcli/serve/page/",
     "tests/mixcli/tailor/test_quality.py",
+    "tests/fuzz/",
+    "tests/mixcli/batch/test_ray.py",
     "tests/mixcli/tailor/test_tailor.py",
     "tests/mixcli/client/test_worker.py",
     "tests/mixcli/pull/test_network.py",

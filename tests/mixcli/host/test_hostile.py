@@ -90,7 +90,7 @@ def test_a_word_of_60_mb_is_refused_at_once_and_a_stream_goes_on(host: Host) -> 
     assert "at least" in answer["error"]["message"]
     assert seconds < 60
     assert n > 0
-    assert stream.longest < 5
+    assert stream.longest < 10
     assert peak(host) - before < 900 << 20
     status, answer = post(
         host, CHAT, {**QUESTION, "structured_outputs": {"choice": ["no", "x" * 10_000_000]}}
@@ -129,7 +129,7 @@ def test_what_is_prepared_does_not_hold_up_what_streams(host: Host) -> None:
         status, _ = post(host, CHAT, body)
         assert status in (200, 400)
         assert CAPITAL.matches(ask(host, QUESTION))
-    assert stream.longest < 5, "seconds of silence"
+    assert stream.longest < 10, "seconds of silence"
 
 
 def test_who_leaves_while_a_request_is_prepared_takes_nobody_along(host: Host) -> None:

@@ -14,22 +14,31 @@ from mixcli.host.loop import ENDED
 from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.host.state import HostState
 from profiles.placement import Placement
+from tests.support.waiting import LIMIT
 
 QUESTION = {"messages": [{"role": "user", "content": "Hi"}]}
 
 
 async def answer(home: Path, body: Mapping[str, Any], seconds: float) -> httpx2.Response:
-    """Ask a host that is still loading, and end its requests after some seconds."""
+    """Ask a host that is still loading, and end its requests some seconds after they came."""
     path = home / "model.gguf"
     home.mkdir(exist_ok=True)
     path.write_bytes(b"")
     state = HostState(HostSpec(HostName(path, "model", "{}"), LoadPlan(Placement(n_ctx=256))))
     transport = httpx2.ASGITransport(create_app(state))
+
+    async def end() -> None:
+        async with asyncio.timeout(LIMIT):
+            while not state.engine._asked:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(seconds)
+        state.engine.end_requests()
+
     try:
         async with httpx2.AsyncClient(transport=transport, base_url="http://host") as client:
             await client.post("/v1/chat/completions", json={})  # what only a first request does is no waiting
-            asyncio.get_running_loop().call_later(seconds, state.engine.end_requests)
-            return await client.post("/v1/chat/completions", json=body)
+            _, response = await asyncio.gather(end(), client.post("/v1/chat/completions", json=body))
+            return response
     finally:
         state.engine.close(0)
 
@@ -44,7 +53,7 @@ def test_a_stream_that_waits_begins_with_comments_and_an_error_ends_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mixcli.host.api.answering.BEAT", 0.02)
-    response = asyncio.run(answer(home, {**QUESTION, "stream": True}, 0.4))
+    response = asyncio.run(answer(home, {**QUESTION, "stream": True}, 1.0))
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")
     first, *_, error, done, rest = response.text.split("\n\n")
@@ -55,4 +64,4 @@ def test_a_stream_that_waits_begins_with_comments_and_an_error_ends_it(
 
 def test_a_whole_answer_that_waits_keeps_its_status(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mixcli.host.api.answering.BEAT", 0.02)
-    assert asyncio.run(answer(home, QUESTION, 0.4)).status_code == 503
+    assert asyncio.run(answer(home, QUESTION, 1.0)).status_code == 503
