@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from quantize.ggml_types import GGMLQuantizationType
 from quantize.imatrix import Imatrix, read_imatrix
 from quantize.plan import plan_write
 from quantize.recipe import choose_types
+from quantize.source import TensorSource
 from quantize.sources.gguf_source import open_gguf
 from quantize.tailor.choice import CANDIDATES, TailoredTypes, TailoringProblem, Types, is_free
 from quantize.tailor.error_table import ErrorTable, measure_errors
@@ -55,6 +57,7 @@ class TailoringLab:
         self._n_calibration, self._n_held_out, self._n_threads = n_calibration, n_held_out, n_threads
         self.model = open_gguf(source)
         self._results = work / f"results-{n_calibration}-{n_held_out}.json"
+        self._first: dict[tuple[str, str], TensorSource] = {}  # tensors of the first file, by name and type
         self.known: dict[str, float] = json.loads(self._results.read_text()) if self._results.exists() else {}
 
     @cached_property
@@ -98,18 +101,19 @@ class TailoringLab:
         return int(below + share * (above - below))
 
     def write(self, types: Types | TailoredTypes | None, path: Path) -> Path:
-        """Write a file with these types."""
+        """Write a file with these types; what the first file has in the same type is copied from it."""
         assert types is not None
         chosen = types.types if isinstance(types, TailoredTypes) else types
-        execute(
-            plan_write(self.model, path, chosen, "Q4_K_M", imatrix=self.imatrix, n_threads=self._n_threads)
-        )
+        tensors = [self._first.get((one.name, chosen[one.name].name), one) for one in self.model.tensors]
+        model = replace(self.model, tensors=tensors)
+        execute(plan_write(model, path, chosen, "Q4_K_M", imatrix=self.imatrix, n_threads=self._n_threads))
         return path
 
     def divergence(self, what: str, types: Types | TailoredTypes | None) -> float:
         """Return the mean KL divergence of a file with these types from the model, in nats, on the held-out texts."""
         if what not in self.known:
-            path = self.write(types, self._work / "candidate.gguf")
+            path = self.write(types, self._work / ("candidate.gguf" if self._first else "first.gguf"))
+            self._first = self._first or {(one.name, one.dtype): one for one in open_gguf(path).tensors}
             kept = self._work / f"baseline-{self._n_held_out}"
             if not kept.exists():
                 baseline(self.source, kept, self._n_held_out, self._n_threads)
