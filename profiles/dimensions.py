@@ -91,6 +91,11 @@ class Dimensions:
         alone = Dimensions(**{field.name: getattr(self, field.name) for field in fields(Dimensions)})
         return replace(alone, n_layer=0, n_ctx_train=0, temperature_length=min(1, self.temperature_length))
 
+    @cached_property
+    def of_any_layer(self) -> "Dimensions":
+        """Return the same of a model without leading dense layers."""
+        return replace(self.of_a_layer, n_layer_dense=0)
+
     @property
     def attention_elements(self) -> int:
         """Return the elements of the matrices of a layer's attention."""

@@ -5,40 +5,21 @@ Layers of one size are alike, so what is searched is how many of each size a GPU
 
 from bisect import bisect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from operator import le, mul
 from typing import Any, NamedTuple, TypeVar
 
-from profiles.shape import MATRICES, LayerShape
-from profiles.speed import Rates
+from profiles.prices import Parts, Price, Prices, Split
 
-Parts = tuple[int, int, int]
 T = TypeVar("T", bound=tuple[Any, ...])
 
-WHOLE: Parts = (1, 1, 1)
 MAX_SIZES = 3  # sizes of layers that are searched exactly; of more, the smaller ones are filled greedily
 MAX_POINTS = 64  # of a trade between seconds and bytes that are followed
 
 
-class Price(NamedTuple):
-    """Experts on a GPU: their bytes, and the seconds that this saves."""
-
-    n_bytes: int
-    saved: float
-
-
-class Split(NamedTuple):
-    """A way to split a layer: the place of its size in the order, the matrices that go to the GPU, their bytes, the seconds saved."""
-
-    size: int
-    parts: Parts
-    n_bytes: int
-    saved: float
-
-
 class Choice(NamedTuple):
-    """Experts for one GPU: seconds saved, bytes, whole layers of each size, and the layer that is split."""
+    """Experts for one GPU: seconds saved, bytes, how many layers of each size whole, and which part of one more (its size's place in the order, its matrices)."""
 
     saved: float
     n_bytes: int
@@ -46,73 +27,43 @@ class Choice(NamedTuple):
     split: tuple[int, Parts] | None = None
 
 
-@dataclass(frozen=True)
-class Packed:
-    """How many layers of each size a GPU takes whole, and which part of one more (its size's place in the order, its matrices)."""
-
-    n_bytes: int = 0
-    saved: float = 0.0
-    whole: tuple[int, ...] = ()
-    split: tuple[int, Parts] | None = None
-
-
 class Packer:
-    """Packs the experts of one GPU; what one room and one choice of layers gave is remembered."""
+    """Packs the experts of one GPU."""
 
     def __init__(
         self,
-        sizes: Sequence[LayerShape],
-        rates: Rates,
+        prices: Prices,
         gpu: int,
-        splits: Sequence[Parts],
+        ways: tuple[Parts, ...],
         *,
         tight: bool,
         most: tuple[tuple[int, ...], int] | None = None,
     ) -> None:
-        """Take the sizes of layers, the largest first. `tight`: main memory is short, so bytes count beside seconds.
+        """Take the prices, and the ways in which a layer may be split. `tight`: main memory is short, so bytes count beside seconds.
 
         `most` are the most layers of each size, and the largest room, that are asked about; only where that is done many times.
         """
-        host = len(rates.devices) - 1
-
-        def price(layer: LayerShape, parts: Parts) -> Price:
-            moved = [number for number, part in enumerate(parts) if part]
-            saved = sum(rates.matrix(host, layer, at) - rates.matrix(gpu, layer, at) for at in moved)
-            n_bytes = sum(getattr(layer, MATRICES[at]) for at in moved)
-            return Price(n_bytes, saved + (2 * rates.hop if all(parts) else 0.0))
-
         self._tight, self._asked = tight, most
-        self.whole = [price(layer, WHOLE) for layer in sizes]
-        self.splits = [
-            Split(i, parts, *price(layer, parts))
-            for i, layer in enumerate(sizes)
-            for parts in splits
-            if layer.up or parts[0] == parts[1]  # gate and up may be one tensor
-        ]
-        self._known: dict[tuple[tuple[int, ...], int], list[Packed]] = {}
+        self.whole, self.splits = prices.whole(gpu), prices.splits(gpu, ways)
+        self._bytes = [n_bytes for n_bytes, _ in self.whole]
+        self._saved = [saved for _, saved in self.whole]
 
-    def all_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
+    def all_of(self, counts: tuple[int, ...], room: int) -> list[Choice]:
         """Return the choice of all layers, when they fit; `counts` says how many there are of each size."""
-        n_bytes = sum(n * one.n_bytes for n, one in zip(counts, self.whole, strict=True))
-        saved = sum(n * one.saved for n, one in zip(counts, self.whole, strict=True))
-        return [Packed(n_bytes, saved, counts)] if n_bytes <= room else []
+        n_bytes = sum(map(mul, counts, self._bytes))
+        return [Choice(sum(map(mul, counts, self._saved)), n_bytes, counts)] if n_bytes <= room else []
 
-    def some_of(self, counts: tuple[int, ...], room: int) -> list[Packed]:
+    def some_of(self, counts: tuple[int, ...], room: int) -> list[Choice]:
         """Return the choice that saves most among those that leave something behind; when tight, all of which no other is better in both."""
-        found = self._known.get((counts, room))
-        if found is None:
-            best = undominated(list(self._candidates(counts, room)), tight=self._tight)
-            found = [Packed(one.n_bytes, one.saved, one.whole, one.split) for one in best]
-            self._known[counts, room] = found
-        return found
+        return undominated(list(self._candidates(counts, room)), tight=self._tight)
 
     def _candidates(self, counts: tuple[int, ...], room: int) -> Iterator[Choice]:
         if self._tight:
             return self._points(counts, room)
-        if sum(n * size for n, (size, _) in zip(counts, self.whole, strict=True)) > room:
+        if sum(map(mul, counts, self._bytes)) > room:
             best = self._table.best(counts, room) if self._table else None
             return self._best_points(counts, room) if best is None else iter((best,))
-        all_save = all(saved > 0 for n, (_, saved) in zip(counts, self.whole, strict=True) if n)
+        all_save = all(saved > 0 for n, saved in zip(counts, self._saved, strict=True) if n)
         return self._almost_all(counts) if all_save else self._points(counts, room)
 
     @cached_property
@@ -124,8 +75,7 @@ class Packer:
 
     def _almost_all(self, counts: tuple[int, ...]) -> Iterator[Choice]:
         """Yield what saves most where all would fit and one layer at least must stay or be split; every whole layer saves something."""
-        total = sum(n * saved for n, (_, saved) in zip(counts, self.whole, strict=True))
-        size = sum(n * n_bytes for n, (n_bytes, _) in zip(counts, self.whole, strict=True))
+        total, size = sum(map(mul, counts, self._saved)), sum(map(mul, counts, self._bytes))
         for i, there in enumerate(counts):
             if there:
                 n_bytes, saved = self.whole[i]
@@ -213,31 +163,6 @@ class Packer:
                 yield (*rest[:-1], rest[-1] - 1), n_bytes - last, saved - last_gain
 
 
-def most_saved(packers: Sequence[Packer], counts: tuple[int, ...], room: int) -> float:
-    """Return seconds that GPUs with so much room together cannot save more of: as if layers could be cut, and a split one for each on top."""
-    prices = [
-        max((packer.whole[i] for packer in packers), key=lambda price: price.saved)
-        for i in range(len(counts))
-    ]
-    saved = gain = 0.0
-    for n, (n_bytes, most) in sorted(zip(counts, prices, strict=True), key=lambda one: -_gain(*one[1])):
-        if most <= 0:
-            break
-        taken = min(n * n_bytes, room)
-        saved += taken * _gain(n_bytes, most) if n_bytes else n * most
-        room -= taken
-        if taken < n * n_bytes:
-            gain = _gain(n_bytes, most)  # what a split layer takes of the room costs as much
-            break
-    for packer in packers:
-        saved += max(0.0, *(split.saved - gain * split.n_bytes for split in packer.splits), 0.0)
-    return saved
-
-
-def _gain(n_bytes: int, saved: float) -> float:
-    return saved / n_bytes if n_bytes else 0.0
-
-
 class _Table:
     """What saves most in each room, whatever there is of each size: worked out once, for many questions."""
 
@@ -248,36 +173,45 @@ class _Table:
         counts: tuple[int, ...],
         room: int,
     ) -> None:
-        wholes: list[tuple[int, float, tuple[int, ...]]] = [(0, 0.0, ())]
+        wholes = [Choice(0.0, 0, ())]
         for most, (size, gain) in zip(counts, whole, strict=True):
             wholes = [
-                (n_bytes + n * size, saved + n * gain, (*taken, n))
-                for n_bytes, saved, taken in wholes
+                Choice(saved + n * gain, n_bytes + n * size, (*taken, n))
+                for saved, n_bytes, taken, _ in wholes
                 for n in range(min(most, (room - n_bytes) // size) + 1 if gain > 0 else 1)
             ]
-        found: list[Choice] = [Choice(saved, n_bytes, taken) for n_bytes, saved, taken in wholes]
+        wholes = _ascending(wholes)  # a split layer on top changes nothing about which of them are worth it
+        found = list(wholes)
         for i, parts, split_bytes, split_saved in splits:
             if split_saved > 0:
                 found += [
                     Choice(saved + split_saved, n_bytes + split_bytes, taken, (i, parts))
-                    for n_bytes, saved, taken in wholes
+                    for saved, n_bytes, taken, _ in wholes
                     if n_bytes + split_bytes <= room
                 ]
-        found.sort(key=lambda choice: (choice.n_bytes, -choice.saved))
-        self._sizes: list[int] = []
-        self._best: list[Choice] = []
-        for choice in found:
-            if not self._best or choice[:2] > self._best[-1][:2]:  # of equals the first
-                self._sizes.append(choice.n_bytes)
-                self._best.append(choice)
+        self._best = _ascending(found)
+        self._sizes = [choice.n_bytes for choice in self._best]
+        self._taken = [  # layers of each size, the split one among them
+            tuple(n + (one.split is not None and one.split[0] == i) for i, n in enumerate(one.whole))
+            for one in self._best
+        ]
 
     def best(self, counts: tuple[int, ...], room: int) -> Choice | None:
         """Return the choice for a room; None where it takes more layers of a size than there are."""
-        choice = self._best[bisect(self._sizes, room) - 1]
-        split = choice.split
-        needed = [n + (split is not None and split[0] == i) for i, n in enumerate(choice.whole)]
-        is_there = all(n <= there for n, there in zip(needed, counts, strict=True))
-        return choice if is_there else None
+        at = bisect(self._sizes, room) - 1
+        return self._best[at] if all(map(le, self._taken[at], counts)) else None
+
+
+def _ascending(choices: list[Choice]) -> list[Choice]:
+    """Return the choices that save more than every smaller one, by size; of equals the first."""
+    choices.sort(key=lambda choice: (choice.n_bytes, -choice.saved))
+    found: list[Choice] = []
+    most = (-1.0, 0)
+    for choice in choices:
+        if choice[:2] > most:
+            most = choice[:2]
+            found.append(choice)
+    return found
 
 
 def undominated(points: list[T], *, tight: bool) -> list[T]:

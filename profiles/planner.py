@@ -6,6 +6,7 @@ experts lives in host memory. Only when attention itself does not fit do whole l
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from profiles.layout import Layout
 from profiles.ledger import Account, accounts
@@ -117,38 +118,57 @@ def _settings(
 def _fastest(shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement) -> Plan | None:
     """Return the fastest plan with that context and cache, over all sizes of a micro-batch; None when nothing fits."""
 
-    def finish(placement: Placement, layout: Layout) -> tuple[float, Plan] | None:
-        found = _finish(shape, machine, request, placement, layout)
+    def finish(placement: Placement, layout: Layout) -> tuple[float, _Fitted] | None:
+        found = _fitted(shape, machine, request, placement, layout)
         if found is None:
             return None
-        missing = max(0, -found.ledger[-1].left)
         rates = work_rates(shape, machine, found.placement, request.purpose)
-        return rates.seconds(shape, layout, missing), found
+        return rates.seconds(shape, layout, found.missing), found
 
     found = quickest(shape, machine, request, placement, finish)
     if found is None:
         return None
-    found = replace(found, ledger=accounts(shape, machine, found.placement, found.layout))
+    placement, layout, missing = found
+    ledger = accounts(shape, machine, placement, layout)
+    reached = estimate(shape, machine, placement, layout, missing)
+    reasons = []
+    if not request.n_ubatch and _is_small(shape, machine, placement, layout):
+        reasons.append(
+            f"n_ubatch reduced to {placement.n_ubatch}: larger ones do not fit, "
+            "or leave too little memory for experts"
+        )
+    if missing:
+        reasons.append(
+            f"{missing / GIB:.1f} GiB of the experts do not fit in host memory and are read from disk for every token: "
+            f"about {reached.disk_seconds:.2g} seconds more per token, at {1000 * machine.disk:.0f} MB/s of small random reads"
+        )
+    return Plan(placement, layout, ledger, reached, tuple(reasons))
+
+
+def _is_small(shape: ModelShape, machine: Machine, placement: Placement, layout: Layout) -> bool:
+    """Return whether the micro-batch is smaller than the usual ones for lack of memory; a processor may be faster with a small one."""
     usual = min(machine.ubatches)
-    if request.n_ubatch or found.placement.n_ubatch >= usual:
-        return found
-    if not machine.gpus and _fits(shape, machine, replace(found.placement, n_ubatch=usual), found.layout):
-        return found  # by the processor's rates it is faster
-    why = (
-        f"n_ubatch reduced to {found.placement.n_ubatch}: larger ones do not fit, "
-        "or leave too little memory for experts"
-    )
-    return replace(found, reasons=(why, *found.reasons))
+    if placement.n_ubatch >= usual:
+        return False
+    return bool(machine.gpus) or not _fits(shape, machine, replace(placement, n_ubatch=usual), layout)
 
 
 def _fits(shape: ModelShape, machine: Machine, placement: Placement, layout: Layout) -> bool:
     return all(account.left >= 0 for account in accounts(shape, machine, placement, layout))
 
 
-def _finish(
+class _Fitted(NamedTuple):
+    """A placement whose layout fits, and the bytes of experts that come from disk."""
+
+    placement: Placement
+    layout: Layout
+    missing: int
+
+
+def _fitted(
     shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement, layout: Layout
-) -> Plan | None:
-    """Turn a layout into a plan, or None when a device has too little room."""
+) -> _Fitted | None:
+    """Return the whole placement of a layout, or None when a device has too little room."""
     placement = replace(
         placement,
         n_gpu_layers=layout.n_gpu_layers,
@@ -160,22 +180,13 @@ def _finish(
         return None
     if machine.unified and sum(account.need for account in (*gpus, host)) > machine.bytes_free:
         return None
-    reasons = []
     missing = max(0, -host.left)
     if missing:
         if not request.from_disk or missing > host.experts:
             return None
-        placement = replace(placement, load_mode="mmap", repack=False)
-    else:
-        pinned = layout.n_gpu_layers and host.experts and host.need <= PINNED_SHARE * host.bytes_free
-        placement = replace(placement, load_mode="none" if pinned else "mmap")
-    reached = estimate(shape, machine, placement, layout, missing)
-    if missing:
-        reasons.append(
-            f"{missing / GIB:.1f} GiB of the experts do not fit in host memory and are read from disk for every token: "
-            f"about {reached.disk_seconds:.2g} seconds more per token, at {1000 * machine.disk:.0f} MB/s of small random reads"
-        )
-    return Plan(placement, layout, (*gpus, host), reached, tuple(reasons))
+        return _Fitted(replace(placement, load_mode="mmap", repack=False), layout, missing)
+    pinned = layout.n_gpu_layers and host.experts and host.need <= PINNED_SHARE * host.bytes_free
+    return _Fitted(replace(placement, load_mode="none" if pinned else "mmap"), layout, 0)
 
 
 __all__ = [

@@ -5,14 +5,13 @@ It depends on dimensions, batch and the number of GPUs, never on how much memory
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
+from profiles.buffers import Buffers
 from profiles.layout import Layout
-from profiles.ledger import compute_of
-from profiles.machine import Machine
-from profiles.packing import STAY, Kind, Mode
-from profiles.packing_one_gpu import WHOLE, Parts
+from profiles.packing import Kind, Mode
 from profiles.placement import Placement
-from profiles.shape import LayerShape, ModelShape
+from profiles.prices import STAY, WHOLE, Parts
 
 # Layers wholly in host memory, then the experts of each layer of a GPU: 1 there, 0 in host memory. Every neighborhood is there once;
 # buffers do not grow with further layers of the same kind.
@@ -32,43 +31,49 @@ class Kept:
     with_output: int = 0
 
 
-def reserve(
-    shape: ModelShape, machine: Machine, placement: Placement, kind: Kind
-) -> tuple[tuple[Kept, ...], int]:
-    """Return what to keep on every GPU and in host memory for layouts of that kind."""
-    host = len(machine.gpus)
-    most, most_host = [Kept()] * host, 0
-    parts = ("attention", "gate", "up", "down")
-    layers = (
-        shape.each_layer()[shape.n_layer_dense :] or shape.each_layer()
-    )  # what a leading dense layer needs, the ledger says
-    largest = LayerShape(*(max(getattr(one, part) for one in layers) for part in parts))
-    for layout, used in _typical(machine, kind):
-        n_layer = len(layout.attention)
-        enough = shape.bytes_other + n_layer * (
-            largest.attention + largest.experts
-        )  # a shape whose layers are more than the whole is not believed
-        short = replace(
-            shape, n_layer=n_layer, n_layer_dense=0, layers=(largest,) * n_layer, bytes_other=enough
+@dataclass(frozen=True)
+class Reserve:
+    """Bytes to keep on every GPU and in host memory."""
+
+    gpus: tuple[Kept, ...]
+    host: int = 0
+
+    def and_for(self, other: "Reserve") -> "Reserve":
+        """Return what suffices for both."""
+        gpus = (
+            Kept(max(a.empty, b.empty), max(a.run, b.run), max(a.with_output, b.with_output))
+            for a, b in zip(self.gpus, other.gpus, strict=True)
         )
-        *gpus, there = compute_of(short, machine, placement, layout)
-        most_host = max(most_host, there)
+        return Reserve(tuple(gpus), max(self.host, other.host))
+
+
+def reserve(buffers: Buffers, placement: Placement, kind: Kind) -> Reserve:
+    """Return what to keep for layouts of that kind; with splits, what their layouts need that others of the mode do not have.
+
+    `buffers` are those of typical layouts.
+    """
+    most, most_host = [Kept()] * len(buffers.gpus), 0
+    for layout, used in _typical(len(buffers.gpus), buffers.offload, kind):
+        *gpus, host = buffers.of(placement, layout)
+        most_host = max(most_host, host)
         for gpu, n_bytes in enumerate(gpus):
             state = "with_output" if gpu == layout.output else "run" if gpu in used else "empty"
             if n_bytes > getattr(most[gpu], state):
                 most[gpu] = replace(most[gpu], **{state: n_bytes})
-    return tuple(most), most_host
+    return Reserve(tuple(most), most_host)
 
 
-def _typical(machine: Machine, kind: Kind) -> Iterator[tuple[Layout, tuple[int, ...]]]:
-    """Yield layouts of that kind with the GPUs that have layers: the first ones of the machine, so that each is the last once."""
-    host = len(machine.gpus)
-    groups = [tuple(range(gpu + 1)) for gpu in range(host)]
-    offload = next((i for i, gpu in enumerate(machine.gpus) if gpu.computes_host_weights), None)
-    if (
-        offload is not None and host > 1
-    ):  # that one computes with the host's experts even when it has no layer
-        groups.append(tuple(gpu for gpu in range(host) if gpu != offload))
+@cache
+def _typical(n_gpus: int, offload: int | None, kind: Kind) -> tuple[tuple[Layout, tuple[int, ...]], ...]:
+    """Return layouts of that kind with the GPUs that have layers: the first ones of the machine, so that each is the last once.
+
+    `offload` computes with the host's experts even when it has no layer.
+    """
+    host = n_gpus
+    groups = [tuple(range(gpu + 1)) for gpu in range(n_gpus)]
+    if offload is not None and n_gpus > 1:
+        groups.append(tuple(gpu for gpu in range(n_gpus) if gpu != offload))
+    found = []
     for used in groups:
         for n_before, pattern in _patterns(kind):
             attention, experts = [host] * n_before, [(host,) * 3] * n_before
@@ -77,11 +82,14 @@ def _typical(machine: Machine, kind: Kind) -> Iterator[tuple[Layout, tuple[int, 
                     attention.append(gpu)
                     gate, up, down = (gpu if there else host for there in parts)
                     experts.append((gate, up, down))
-            yield Layout(host, tuple(attention), tuple(experts), used[-1]), used if pattern else ()
+            layout = Layout(host, tuple(attention), tuple(experts), used[-1])
+            found.append((layout, used if pattern else ()))
+    return tuple(found)
 
 
 def _patterns(kind: Kind) -> Iterator[tuple[int, tuple[Parts, ...]]]:
-    for n_before, pattern in PATTERNS[kind.mode]:
-        yield n_before, tuple((there,) * 3 for there in pattern)
     if kind.splits:
         yield 0, (STAY, *(parts for split in kind.splits for parts in (split, WHOLE, STAY)))
+        return
+    for n_before, pattern in PATTERNS[kind.mode]:
+        yield n_before, tuple((there,) * 3 for there in pattern)

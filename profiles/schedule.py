@@ -9,102 +9,106 @@ from array import array
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from profiles.graph.model import Graph
-from profiles.graph.nodes import Share, Tensor, in_tokens
+from profiles.graph.nodes import Share, Tensor, terms
 
 ALIGNMENT = 32  # of the CPU's buffers; CUDA's 128 makes a difference of bytes
 PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES: inputs are kept so often when several GPUs work in a pipeline
 _ENDLESS = 1 << 62
 
 
-class Arena:
-    """One device's buffer: free blocks sorted by address, the last of them endless; `peak` is what was ever used, in bytes.
+class Size(NamedTuple):
+    """The bytes of tensors that are alike: fixed, for each token, each cell, each token with each cell; or a share of a weight of the host."""
 
-    Sizes are multiples of the alignment.
-    """
+    fixed: int
+    per_token: int
+    per_cell: int
+    per_both: int
+    share: Share | None
 
-    def __init__(self) -> None:
-        self._free: list[tuple[int, int]] = [(0, _ENDLESS)]
-        self.peak = 0
-
-    def take(self, size: int) -> int:
-        """Hand out the smallest free block that is large enough, the endless one last; returns its address."""
-        best, best_size = len(self._free) - 1, _ENDLESS
-        for i in range(len(self._free) - 1):
-            if size <= self._free[i][1] <= best_size:
-                best, best_size = i, self._free[i][1]
-        address, room = self._free[best]
-        if room == size:
-            del self._free[best]
+    def of(self, n_tokens: int, n_cells: int, bytes_parts: Sequence[int]) -> int:
+        """Return them with the padding of the allocator."""
+        if self.share is not None:
+            n_bytes = self.share.of(bytes_parts)
         else:
-            self._free[best] = (address + size, room - size)
-        self.peak = max(self.peak, address + size)
-        return address
-
-    def give_back(self, address: int, size: int) -> None:
-        """Free a block and join it with free neighbors."""
-        if not size:
-            return
-        free, end = self._free, address + size
-        i = bisect(free, (address, size))
-        if end == free[i][0]:  # the last block is endless, so there is one behind
-            end += free.pop(i)[1]
-        if i:
-            before, room = free[i - 1]
-            if before + room == address:
-                free[i - 1] = (before, end - before)
-                return
-        free.insert(i, (address, end - address))
+            n_bytes = (
+                self.fixed + n_tokens * self.per_token + n_cells * (self.per_cell + n_tokens * self.per_both)
+            )
+        return -(-n_bytes // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)
 class Program:
-    """What the allocator does for a graph, in order, whatever the host's weights weigh and however many tokens a batch has.
+    """What the allocator does for a graph, in order, however much its tensors weigh.
 
-    So files of other types, and other batches, need no new graph. `events` has for each device the numbers of the tensors that take memory
-    there, their complements where it is given back. A tensor has `fixed` bytes and `per_token` more for every token; `shares` are the
-    numbers of copied weights, each with its Share, and `sharing` the devices that have some.
+    So files of other types, other batches and other contexts need no new graph. `events` has for each device the numbers of the tensors that take memory
+    there, their complements where it is given back. `kinds` has the place in `sizes` of each tensor's size, and `sharing` the devices that have copies
+    of the host's weights.
     """
 
     events: tuple["array[int]", ...]
-    fixed: "array[int]"
-    per_token: "array[int]"
-    shares: tuple[tuple[int, Share], ...]
+    kinds: "array[int]"
+    sizes: tuple[Size, ...]
     sharing: frozenset[int]
-    _known: dict[int, dict[int, int]] = field(default_factory=dict, compare=False)
+    _known: dict[tuple[int, ...], int] = field(default_factory=dict, compare=False)
 
-    def peaks(self, n_tokens: int, bytes_parts: Sequence[int]) -> tuple[int, ...]:
+    def peaks(self, n_tokens: int, n_cells: int, bytes_parts: Sequence[int]) -> tuple[int, ...]:
         """Return the bytes of every device's compute buffer, the host last; `bytes_parts` has the host's tensors by a Share's part."""
-        sizes = [_aligned(a + n_tokens * b) for a, b in zip(self.fixed, self.per_token, strict=True)]
-        for number, share in self.shares:
-            sizes[number] = _aligned(share.of(bytes_parts))
-        known = self._known.setdefault(n_tokens, {})  # where no weight is copied to, only tokens count
+        sizes: list[int] | None = None
+        found = []
         for device, events in enumerate(self.events):
-            if device not in known or device in self.sharing:
-                known[device] = _peak(events, sizes)
-        return tuple(known[device] for device in range(len(self.events)))
+            # where no weight is copied to, only tokens and cells count
+            key = (device, n_tokens, n_cells, *(bytes_parts if device in self.sharing else ()))
+            if key not in self._known:
+                if sizes is None:
+                    each = [size.of(n_tokens, n_cells, bytes_parts) for size in self.sizes]
+                    sizes = [each[kind] for kind in self.kinds]
+                self._known[key] = _peak(events, sizes)
+            found.append(self._known[key])
+        return tuple(found)
 
 
 def _peak(events: Sequence[int], sizes: Sequence[int]) -> int:
-    """Return what one device's buffer comes to."""
-    arena = Arena()
-    take, give_back = arena.take, arena.give_back
+    """Return what one device's buffer comes to: tensors take the smallest free block that is large enough, the endless one behind all others last.
+
+    It runs hundreds of times for a plan, so it makes no objects: free blocks are two lists, in the order of addresses.
+    """
+    starts, rooms = [0], [_ENDLESS]
     addresses = [0] * len(sizes)
+    peak = 0
     for number in events:
         if number >= 0:
-            addresses[number] = take(sizes[number])
-        else:
-            give_back(addresses[~number], sizes[~number])
-    return arena.peak
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+            size, at, least = sizes[number], 0, 2 * _ENDLESS
+            for i, room in enumerate(rooms):
+                if size <= room <= least:
+                    at, least = i, room
+            addresses[number] = address = starts[at]
+            if least == size:
+                del starts[at], rooms[at]
+                continue
+            starts[at] = address + size
+            if least < _ENDLESS:
+                rooms[at] = least - size
+            elif address + size > peak:
+                peak = address + size
+        elif size := sizes[~number]:
+            address = addresses[~number]
+            at = bisect(starts, address)
+            if address + size == starts[at]:  # the last block is endless, so there is one behind
+                size += rooms[at]
+                del starts[at], rooms[at]
+            if at and starts[at - 1] + rooms[at - 1] == address:
+                rooms[at - 1] += size
+            else:
+                starts.insert(at, address)
+                rooms.insert(at, size)
+    return peak
 
 
 def program(graph: Graph, n_devices: int, *, pipeline: bool = False) -> Program:
-    """Return what is allocated and given back for a graph of a batch of ANY_TOKENS.
+    """Return what is allocated and given back for a graph of a batch of ANY_TOKENS and a cache of ANY_CELLS.
 
     It writes into the graph, so each is good for one call.
     """
@@ -119,23 +123,12 @@ def program(graph: Graph, n_devices: int, *, pipeline: bool = False) -> Program:
             for _ in range(PIPELINE_COPIES - 1):
                 record.take(tensor)
     record.all_of(leafs, steps)
-    shares = {number: tensor.share for number, tensor in enumerate(record.owners) if tensor.share is not None}
-    fixed, per_token = zip(*(in_tokens(tensor.size) for tensor in record.owners), strict=True)
-    return Program(
-        tuple(record.events),
-        array("q", fixed),
-        array("q", per_token),
-        tuple(shares.items()),
-        frozenset(record.owners[number].device for number in shares),
-    )
+    return record.program()
 
 
 def _assign(graph: Graph, host: int) -> None:
-    """Choose a device for every node: fixed ones first, then the GPUs' neighborhoods, then the rest."""
+    """Choose a device for every node that has none yet: first in the GPUs' neighborhoods, then the rest."""
     nodes = [node for node in graph.nodes if node.root is None]
-    for node in nodes:
-        if node.home is not None:
-            node.device = node.home
     for backwards, skips_host in ((False, True), (True, True), (False, False), (True, False)):
         current = -1
         for node in reversed(nodes) if backwards else nodes:
@@ -143,12 +136,7 @@ def _assign(graph: Graph, host: int) -> None:
                 current = -1 if skips_host and node.device == host else node.device
             elif current >= 0:
                 node.device = current
-    for tensor in graph.inputs:
-        tensor.device = host
     for node in graph.nodes:
-        for src in node.srcs:
-            if src.external and src.home is not None:
-                src.device = src.home
         if node.root is not None:
             node.device = node.root.device
 
@@ -185,8 +173,7 @@ def _split(graph: Graph) -> tuple[list[Tensor], list[Tensor]]:
                 src.copies = {}
             copy = src.copies.get(home)
             if copy is None:
-                copy = src.copies[home] = Tensor(src.size, share=src.share)
-                copy.device = home
+                copy = src.copies[home] = Tensor(src.size, [], home=home, share=src.share)
                 inputs.append((src, copy))
                 made.append(copy)
             node.srcs[i] = copy
@@ -199,15 +186,24 @@ class _Record:
     """Walks over the steps and writes down what the allocator does; blocks are numbers of the tensors that they were taken for."""
 
     def __init__(self, n_devices: int) -> None:
-        self.events = [array("l") for _ in range(n_devices)]
-        self.owners: list[Tensor] = []
+        self._events = [array("l") for _ in range(n_devices)]
         self._devices: list[int] = []  # where each took its block: a tensor may pass it on
+        self._kinds = array("l")
+        self._sizes: dict[tuple[int, Share | None], int] = {}  # each with its place
+        self._sharing: set[int] = set()
+
+    def program(self) -> Program:
+        """Return what was written down."""
+        sizes = tuple(Size(*terms(n_bytes), share) for n_bytes, share in self._sizes)
+        return Program(tuple(self._events), self._kinds, sizes, frozenset(self._sharing))
 
     def take(self, tensor: Tensor) -> int:
-        self.owners.append(tensor)
-        number = len(self.owners) - 1
-        self.events[tensor.device].append(number)
+        number = len(self._devices)
+        self._events[tensor.device].append(number)
         self._devices.append(tensor.device)
+        self._kinds.append(self._sizes.setdefault((tensor.size, tensor.share), len(self._sizes)))
+        if tensor.share is not None:
+            self._sharing.add(tensor.device)
         return number
 
     def all_of(self, leafs: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
@@ -234,7 +230,7 @@ class _Record:
                     if owner.views or owner.readers:
                         continue
                 if owner.block is not None and not owner.kept:
-                    self.events[self._devices[owner.block]].append(~owner.block)
+                    self._events[self._devices[owner.block]].append(~owner.block)
                     owner.block = None
 
     def _allocate(self, tensor: Tensor) -> None:

@@ -1,8 +1,9 @@
 """The search of the planner: over micro-batch sizes and kinds of layouts, best first.
 
 Every candidate is known by seconds that it cannot beat, and each look at it costs more and says more: a bound from the rooms alone, one
-beside the compute buffers, the quickest layout of its kind, its exact ledger. So little is looked at, and the first candidate with nothing
-left to look at is the fastest plan of all. More memory can only add candidates: it never makes a plan slower.
+beside the compute buffers that any layout of its mode needs, a closer one beside its own, the quickest layout of its kind, its exact ledger.
+So little is looked at, and the first candidate with nothing left to look at is the fastest plan of all. More memory can only add
+candidates: it never makes a plan slower.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,16 +12,19 @@ from heapq import heapify, heappop, heappush
 from itertools import product
 from typing import TypeVar
 
+from profiles.buffers import Buffers
 from profiles.graph.nodes import QUANTIZED_KV
 from profiles.layout import Layout, on_host
 from profiles.machine import Machine
 from profiles.memory import bytes_kv, bytes_kv_layer, bytes_logits, bytes_process, cells
-from profiles.packing import KINDS, Budget, Kind, LayerSizes, at_least, pack
+from profiles.packing import KINDS, Budget, Kind, pack
+from profiles.packing_bound import at_least
 from profiles.placement import Placement
+from profiles.prices import LayerSizes, Prices
 from profiles.request import PlanRequest, work_of
-from profiles.reserve import Kept, reserve
+from profiles.reserve import Reserve, reserve
 from profiles.shape import ModelShape
-from profiles.speed import Rates, decode_rates, work_rates
+from profiles.speed import decode_rates, work_rates
 
 SMALL_UBATCHES = (256, 128)  # beside those of the machine
 SLACK = (
@@ -35,16 +39,17 @@ P = TypeVar("P")
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """Settings and a kind of layout, ordered by the least seconds they can take and then by the order in which they were thought of.
+    """Settings and a kind of layout, ordered by the least seconds they can take and then by place: the usual settings, and kinds with more ways to split, first.
 
-    `tries` counts the reserves of compute buffers that were tried; 0 when only that of the smallest micro-batch was, -1 for none.
+    `looks` counts the reserves of compute buffers beside which it was bounded, `slack` the times that its layout needed more than was reserved.
     """
 
     seconds: float
-    place: int
+    place: tuple[int, int]
     placement: Placement = field(compare=False)
     kind: Kind | None = field(compare=False)
-    tries: int = field(default=-1, compare=False)
+    looks: int = field(default=0, compare=False)
+    slack: int = field(default=0, compare=False)
     layout: Layout | None = field(default=None, compare=False)
 
 
@@ -79,10 +84,10 @@ def quickest(
 def least_decode_seconds(shape: ModelShape, machine: Machine, placement: Placement) -> float:
     """Return seconds a token that no plan with that context and cache can beat, from the sizes alone and in milliseconds."""
     rates = decode_rates(shape, machine, placement, depth=0)
-    goods = LayerSizes(shape.each_layer(), 0, shape.bytes_output)
+    prices = Prices(LayerSizes(shape.each_layer(), 0, shape.bytes_output), rates)
     rooms = [Budget(*(gpu.bytes_free,) * 3) for gpu in machine.gpus]
     kinds = KINDS if machine.gpus else ()
-    found = (at_least(goods, rooms, rates, kind, shape.bytes_weights, from_disk=True) for kind in kinds)
+    found = (at_least(prices, rooms, kind, shape.bytes_weights, from_disk=True) for kind in kinds)
     on_no_gpu = rates.seconds(shape, on_host(shape, len(machine.gpus)))
     return min(on_no_gpu, *(seconds for seconds in found if seconds is not None), on_no_gpu)
 
@@ -102,8 +107,9 @@ class _Search:
         self, shape: ModelShape, machine: Machine, request: PlanRequest, placement: Placement
     ) -> None:
         self._shape, self._machine, self._request, self._placement = shape, machine, request, placement
-        self._reserves: dict[tuple[int, bool, Kind], tuple[tuple[Kept, ...], int]] = {}
-        self._known_rates: dict[Placement, Rates] = {}
+        self._buffers = Buffers(shape, machine, is_typical=True)
+        self._reserves: dict[tuple[int, bool, Kind], Reserve] = {}
+        self._known_prices: dict[Placement, Prices] = {}
         kv = bytes_kv_layer(shape, cells(placement.n_ctx), placement.type_k, placement.type_v)
         self._goods = LayerSizes(shape.each_layer(), kv, shape.bytes_output)
         own_output = 0 if shape.tied else shape.bytes_output
@@ -118,56 +124,52 @@ class _Search:
         rooms = [Budget(*(gpu.bytes_free,) * 3) for gpu in self._machine.gpus]
         for place, sized in enumerate(self._sizes()):
             alone = replace(sized, op_offload=False)
-            yield Candidate(self._rates(alone).seconds(self._shape, host), place, alone, None, layout=host)
+            seconds = self._prices(alone).rates.seconds(self._shape, host)
+            yield Candidate(seconds, (place, 0), alone, None, layout=host)
             # the quicker way to load; a plan that has no room for it is found slower in the end
             pinned = replace(sized, load_mode="none")
-            for kind in KINDS if self._machine.gpus else ():
-                for offload in (True, False) if helps and kind.mode != "all" else (True,):
-                    one = Candidate(0.0, place, replace(pinned, op_offload=offload), kind)
+            ways = (pinned, replace(pinned, op_offload=False)) if helps else (pinned,)
+            for number, kind in enumerate(KINDS if self._machine.gpus else ()):
+                for placement in ways if kind.mode != "all" else (pinned,):
+                    one = Candidate(0.0, (place, -number), placement, kind)
                     yield from self._bounded(one, rooms, self._spare)
 
     def look(self, one: Candidate) -> Candidate | None:
-        """Look closer: at the bound beside compute buffers, then at the quickest layout; with a larger reserve when that did not hold."""
+        """Look closer: at the bound beside the next compute buffers, then at the quickest layout; beside larger ones when that did not hold."""
         kind = one.kind
         assert kind is not None
-        if one.tries < 0:  # what has no room with the smallest buffers has none with larger ones
-            return self._beside_smallest(replace(one, tries=0))
-        if one.layout is not None or not one.tries:
-            if one.tries == len(SLACK):
+        if one.layout is not None:
+            one = replace(one, looks=0, slack=one.slack + 1, layout=None)
+            if one.slack == len(SLACK):
                 return None
-            one = replace(one, tries=one.tries + 1, layout=None)
-            if one.tries > 1 and self._beside_smallest(one) is None:
-                return None
-            return next(self._bounded(one, *self._rooms(one)), None)
-        rooms, spare = self._rooms(one)
-        rates = self._rates(one.placement)
-        layout = pack(self._goods, rooms, rates, kind, spare, from_disk=self._request.from_disk)
+        views = tuple(
+            dict.fromkeys((Kind(kind.mode), kind))
+        )  # without split layers no layout needs larger buffers
+        rooms, spare = self._rooms(one, views[min(one.looks, len(views) - 1)])
+        if one.looks < len(views):
+            one = replace(one, looks=one.looks + 1)
+            return next(self._bounded(one, rooms, spare, uncut=one.looks == len(views)), None)
+        prices = self._prices(one.placement)
+        layout = pack(prices, rooms, kind, spare, from_disk=self._request.from_disk)
         if layout is None:
             return None
-        return replace(one, seconds=rates.seconds(self._shape, layout), layout=layout)
+        return replace(one, seconds=prices.rates.seconds(self._shape, layout), layout=layout)
 
-    def _beside_smallest(self, one: Candidate) -> Candidate | None:
-        """Bound a candidate as if its buffers were those of the smallest micro-batch, which are worked out once for all sizes."""
-        smallest = replace(one.placement, n_ubatch=self._least_ubatch())
-        rooms = self._rooms(replace(one, placement=smallest, tries=max(1, one.tries)))
-        return next(self._bounded(one, *rooms), None)
-
-    def _bounded(self, one: Candidate, rooms: list[Budget], spare: int) -> Iterator[Candidate]:
+    def _bounded(
+        self, one: Candidate, rooms: list[Budget], spare: int, *, uncut: bool = False
+    ) -> Iterator[Candidate]:
         assert one.kind is not None
-        from_disk, rates = self._request.from_disk, self._rates(one.placement)
-        seconds = at_least(self._goods, rooms, rates, one.kind, spare, from_disk=from_disk)
+        prices, from_disk = self._prices(one.placement), self._request.from_disk
+        seconds = at_least(prices, rooms, one.kind, spare, from_disk=from_disk, uncut=uncut)
         if seconds is not None:
             yield replace(one, seconds=seconds)
 
-    def _rates(self, placement: Placement) -> Rates:
-        found = self._known_rates.get(placement)
+    def _prices(self, placement: Placement) -> Prices:
+        found = self._known_prices.get(placement)
         if found is None:
-            found = work_rates(self._shape, self._machine, placement, self._request.purpose)
-            self._known_rates[placement] = found
+            rates = work_rates(self._shape, self._machine, placement, self._request.purpose)
+            found = self._known_prices[placement] = Prices(self._goods, rates)
         return found
-
-    def _least_ubatch(self) -> int:
-        return min(sized.n_ubatch for sized in self._sizes())
 
     def _sizes(self) -> Iterator[Placement]:
         """Yield the placement with every size of a micro-batch and flash attention that may be taken, the usual ones first."""
@@ -191,16 +193,21 @@ class _Search:
                 repack=repack,
             )
 
-    def _rooms(self, one: Candidate) -> tuple[list[Budget], int]:
-        """Return the bytes for weights and caches on every GPU, and for layers in host memory, beside the compute buffers."""
-        assert one.kind is not None
-        key = one.placement.n_ubatch, one.placement.op_offload, one.kind
-        if key not in self._reserves:
-            self._reserves[key] = reserve(self._shape, self._machine, one.placement, one.kind)
-        gpus, host = self._reserves[key]
-        more = 1 + SLACK[one.tries - 1]
+    def _rooms(self, one: Candidate, kind: Kind) -> tuple[list[Budget], int]:
+        """Return the bytes for weights and caches on every GPU, and for layers in host memory, beside the compute buffers of a kind of layouts."""
+        kept, more = self._reserve(one.placement, kind), 1 + SLACK[one.slack]
         rooms = [
-            Budget(*(gpu.bytes_free - int(kept * more) for kept in (here.empty, here.run, here.with_output)))
-            for gpu, here in zip(self._machine.gpus, gpus, strict=True)
+            Budget(*(gpu.bytes_free - int(n * more) for n in (here.empty, here.run, here.with_output)))
+            for gpu, here in zip(self._machine.gpus, kept.gpus, strict=True)
         ]
-        return rooms, self._spare - (0 if self._machine.unified else int(host * more))
+        return rooms, self._spare - (0 if self._machine.unified else int(kept.host * more))
+
+    def _reserve(self, placement: Placement, kind: Kind) -> Reserve:
+        key = placement.n_ubatch, placement.op_offload, kind
+        found = self._reserves.get(key)
+        if found is None:
+            found = reserve(self._buffers, placement, kind)
+            if kind.splits:
+                found = found.and_for(self._reserve(placement, Kind(kind.mode)))
+            self._reserves[key] = found
+        return found

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from profiles.dimensions import Dimensions, Numbers, read_dimensions
 from profiles.errors import BadModel
@@ -23,10 +23,12 @@ CLASSES = (
 )
 BYTES_TEKKEN = 320  # a token of tiktoken's tables, measured: 40 MB for 130,072 tokens
 MINOR = 0.01  # of all bytes: what a type has less of does not count
+MAX_NAMES = 4096  # of tensors whose meaning is remembered: a model is read in many file types
 # the three matrices of a feed-forward part; in a mixture of experts each is a stack of all experts
 MATRICES = ("gate", "up", "down")
 
 
+@lru_cache(maxsize=MAX_NAMES)
 def tensor_class(name: str) -> str:
     """Return in a word what a GGUF tensor of that name does."""
     return next((what for what, part in CLASSES if part in name), "other")
@@ -57,7 +59,7 @@ class Measured:
     """What llama.cpp reported for a model whose graph is not known here, beside what is computed for it as if it were a Llama.
 
     `kv` is the cache's real size as a share of the computed one. `compute` has the compute buffers of all devices (the host last) for what was
-    measured, each under ledger.py's `compute_key`; for the rest the computed buffers are taken times `ratios`, one for each device.
+    measured, each under buffers.py's `compute_key`; for the rest the computed buffers are taken times `ratios`, one for each device.
     """
 
     kv: float = 1.0
@@ -260,6 +262,7 @@ class _Count:
                 self.matrix_types[layer, part] = type_
 
 
+@lru_cache(maxsize=MAX_NAMES)
 def _place(name: str) -> tuple[int | None, str]:
     """Return the layer of a tensor (None outside of layers) and the part of LayerShape that it belongs to."""
     if not name.startswith("blk."):

@@ -7,7 +7,9 @@ rule counts them, and no data. So the rules are never written down twice.
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
@@ -152,8 +154,6 @@ def choose_types(
     regular expression over tensor names and a type, the first match wins. Raises Unsupported for unknown names,
     CorruptFile for hyperparameters that cannot be, QuantizeError when llama.cpp refuses.
     """
-    from quantize import ggml  # half a second of llama_cpp, only when quantizing begins
-
     number = FILE_TYPES[file_type_name(file_type)]
     overrides = [(pattern, tensor_type(name)) for pattern, name in tensor_types]
     for pattern, _ in overrides:
@@ -161,20 +161,9 @@ def choose_types(
             raise BadOption(
                 f"a pattern of {len(pattern):,} characters for tensor names; the limit is {MAX_PATTERN:,}, without zero bytes."
             )
-    for tensor in model.tensors:
-        if not _PLAIN_NAME.fullmatch(tensor.name):
-            raise Unsupported(
-                f"{tensor.where[:80]!a}: llama.cpp has no tensor called {tensor.name!a}; mixcli cannot quantize it."
-            )
-    with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
-        path = Path(folder) / "header.gguf"
-        try:
-            _write_stand_in(model, path)
-        except OSError as error:
-            raise (NoSpace if error.errno in DISK_FULL else QuantizeError)(
-                f"a temporary copy of the header cannot be written in {folder}: {error.strerror}; set TMPDIR to another folder."
-            ) from error
-        log = ggml.dry_run(
+    with _written(stand_in(model)) as path:
+        return _dry_run(
+            model,
             path,
             number,
             pure=pure,
@@ -183,15 +172,15 @@ def choose_types(
             output_tensor_type=tensor_type(output_tensor_type) if output_tensor_type else None,
             tensor_types=overrides,
         )
-    types = {
-        name: GGMLQuantizationType[(after or before).upper()]
-        for name, before, after in _LOG_LINE.findall(log)
-    }
-    if types.keys() != {tensor.name for tensor in model.tensors}:
-        raise QuantizeError(
-            "llama.cpp's dry run listed other tensors than the model has; its log format has changed."
-        )
-    return {tensor.name: checked_type(types[tensor.name], tensor) for tensor in model.tensors}
+
+
+def choose_types_of_each(
+    model: ModelSource, file_types: Iterable[str]
+) -> dict[str, dict[str, GGMLQuantizationType]]:
+    """Return what choose_types() returns for each of several file types; llama.cpp reads one stand-in for all of them."""
+    numbers = {name: FILE_TYPES[file_type_name(name)] for name in file_types}
+    with _written(stand_in(model)) as path:
+        return {name: _dry_run(model, path, number) for name, number in numbers.items()}
 
 
 def stored_types(model: ModelSource) -> dict[str, GGMLQuantizationType]:
@@ -208,9 +197,22 @@ def checked_type(type_: GGMLQuantizationType, tensor: TensorSource) -> GGMLQuant
     return type_
 
 
-def _write_stand_in(model: ModelSource, path: Path) -> None:
+@dataclass(frozen=True)
+class StandIn:
+    """What llama.cpp's dry run reads of a model: a header, and how many bytes of data the file claims to have behind it."""
+
+    header: bytes
+    n_data: int
+
+
+def stand_in(model: ModelSource) -> StandIn:
+    """Return the stand-in of a model: equal ones get equal types. Raises what choose_types() raises for a model."""
     entries, offset = [], 0
     for tensor in model.tensors:
+        if not _PLAIN_NAME.fullmatch(tensor.name):
+            raise Unsupported(
+                f"{tensor.where[:80]!a}: llama.cpp has no tensor called {tensor.name!a}; mixcli cannot quantize it."
+            )
         type_ = base_type(tensor)
         shape = (*(min(n, 2) for n in tensor.shape[:-1]), tensor.shape[-1])
         entries.append((tensor.name, type_, shape, offset))
@@ -218,10 +220,57 @@ def _write_stand_in(model: ModelSource, path: Path) -> None:
         for n in shape[:-1]:
             rows *= n
         offset += pad(rows * row_bytes(type_, shape[-1]), ALIGNMENT)
-    header = header_bytes(_hparams(model.metadata), entries)
-    with path.open("wb") as file:
-        file.write(header)
-        file.truncate(len(header) + offset)
+    return StandIn(header_bytes(_hparams(model.metadata), entries), offset)
+
+
+@contextmanager
+def _written(stand_in: StandIn) -> Iterator[Path]:
+    """Write a stand-in to a temporary file."""
+    with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
+        path = Path(folder) / "header.gguf"
+        try:
+            with path.open("wb") as file:
+                file.write(stand_in.header)
+                file.truncate(len(stand_in.header) + stand_in.n_data)
+        except OSError as error:
+            raise (NoSpace if error.errno in DISK_FULL else QuantizeError)(
+                f"a temporary copy of the header cannot be written in {folder}: {error.strerror}; set TMPDIR to another folder."
+            ) from error
+        yield path
+
+
+def _dry_run(
+    model: ModelSource,
+    path: Path,
+    number: int,
+    *,
+    pure: bool = False,
+    imatrix: bool = False,
+    token_embedding_type: GGMLQuantizationType | None = None,
+    output_tensor_type: GGMLQuantizationType | None = None,
+    tensor_types: Sequence[tuple[str, GGMLQuantizationType]] = (),
+) -> dict[str, GGMLQuantizationType]:
+    """Return the types that llama.cpp lists for the stand-in of a model; `number` is the file type's."""
+    from quantize import ggml  # half a second of llama_cpp, only when quantizing begins
+
+    log = ggml.dry_run(
+        path,
+        number,
+        pure=pure,
+        imatrix=imatrix,
+        token_embedding_type=token_embedding_type,
+        output_tensor_type=output_tensor_type,
+        tensor_types=tensor_types,
+    )
+    types = {
+        name: GGMLQuantizationType[(after or before).upper()]
+        for name, before, after in _LOG_LINE.findall(log)
+    }
+    if types.keys() != {tensor.name for tensor in model.tensors}:
+        raise QuantizeError(
+            "llama.cpp's dry run listed other tensors than the model has; its log format has changed."
+        )
+    return {tensor.name: checked_type(types[tensor.name], tensor) for tensor in model.tensors}
 
 
 def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
@@ -273,7 +322,9 @@ __all__ = [
     "base_type",
     "checked_type",
     "choose_types",
+    "choose_types_of_each",
     "file_type_name",
+    "stand_in",
     "stored_types",
     "tensor_type",
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mixcli.planning.upgrade_options import Upgrade
     from mixcli.planning.what_if import HardwareComparison
     from mixcli.pull.quant_choice import TypeRow
+    from profiles.machine import Machine
     from profiles.planner import Plan
     from profiles.request import Purpose, Rule
 
@@ -61,17 +62,17 @@ def command(
     """
     from mixcli.planning.machines import note_unused_cards, target_of
     from mixcli.planning.report import check_rule, subject_or_best
-    from mixcli.planning.template_check import check_template
-    from mixcli.planning.what_if import prepared
 
     request = replace(load_options.request, n_ubatch=ubatch, purpose=purpose)
     load_options = replace(load_options, request=request)
-    upgrades = prepared(changes, load_options)
+    upgrades = _upgrades(changes, load_options)
     note_unused_cards(load_options)
     target = target_of(load_options, rule)
     subject = subject_or_best(model, quant, target)
     check_rule(subject, target)
     if subject.header is not None:
+        from mixcli.planning.template_check import check_template
+
         check_template(subject.header)
     subject, found = _planned(subject, load_options, upgrades, as_json=as_json)
     if verify:
@@ -80,24 +81,32 @@ def command(
         show_verified(subject, found, load_options.workers)
 
 
+def _upgrades(changes: tuple[str, ...], load_options: "LoadOptions") -> "tuple[Upgrade, ...]":
+    if not changes:
+        return ()
+    from mixcli.planning.what_if import prepared
+
+    return prepared(changes, load_options)
+
+
 def _planned(
     subject: "Subject", load_options: "LoadOptions", upgrades: "tuple[Upgrade, ...]", *, as_json: bool
 ) -> "tuple[Subject, Plan]":
     """Plan and print a subject; return it with the plan that was made."""
     from mixcli.planning.machines import machine_of
     from mixcli.planning.offers import in_a_plan, plan_or_offer
-    from mixcli.planning.other_family import with_measured_shape
     from mixcli.planning.report import as_data, others, types_of
-    from mixcli.planning.what_if import compare
     from mixcli.pull.quant_choice import choice_data
-    from mixcli.store.preflight import family_note
     from profiles.errors import DoesNotFit
 
     request, choice, types = load_options.request, subject.planned, types_of(subject)
     disk_of = subject.path if request.from_disk else None
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     machine = choice.machine if choice else machine_of(*where, disk_of, [subject.shape])
-    subject = with_measured_shape(subject, machine, load_options)
+    if subject.header is not None:
+        from mixcli.planning.other_family import with_measured_shape
+
+        subject = with_measured_shape(subject, machine, load_options)
     found = choice.chosen.plan if subject.planned and choice and choice.chosen else None
     how_chosen = choice_data(subject.label, choice, types, load_options.profile)
     try:
@@ -105,12 +114,14 @@ def _planned(
             subject.label, subject.shape, machine, request, load_options, in_a_plan
         )
     except DoesNotFit:
-        comparison = compare(subject, None, machine, load_options, upgrades) if upgrades else None
+        comparison = _compared(subject, None, machine, load_options, upgrades)
         _show_refused(types, how_chosen, comparison, as_json=as_json)
         raise
     if subject.header is not None:
+        from mixcli.store.preflight import family_note
+
         found = replace(found, reasons=(*family_note(subject.header), *found.reasons))
-    comparison = compare(subject, found, machine, load_options, upgrades) if upgrades else None
+    comparison = _compared(subject, found, machine, load_options, upgrades)
     runners_up = [] if comparison else others(subject, machine, request, found)
 
     def show() -> None:
@@ -126,6 +137,20 @@ def _planned(
     data = {**as_data(subject, found, runners_up), **how_chosen, **_comparison_data(comparison)}
     console.page(data, show, as_json=as_json)
     return subject, found
+
+
+def _compared(
+    subject: "Subject",
+    found: "Plan | None",
+    machine: "Machine",
+    load_options: "LoadOptions",
+    upgrades: "tuple[Upgrade, ...]",
+) -> "HardwareComparison | None":
+    if not upgrades:
+        return None
+    from mixcli.planning.what_if import compare
+
+    return compare(subject, found, machine, load_options, upgrades)
 
 
 def _show_refused(

@@ -104,9 +104,11 @@ def target_of(load_options: LoadOptions, rule: Rule | None = None, *, measure: b
 
 def note_unused_cards(load_options: LoadOptions) -> None:
     """Note an NVIDIA GPU that this build of llama.cpp cannot use, with the command that installs one that can; at most once a day."""
+    if load_options.profile not in (None, "auto"):
+        return
     from mixcli.system.hardware import unused_cards_today
 
-    if load_options.profile in (None, "auto") and (note := unused_cards_today()):
+    if note := unused_cards_today():
         console.note(note)
 
 

@@ -12,8 +12,8 @@ from mixcli.planning.report import Subject
 from mixcli.store.header_trial import try_header
 from mixcli.store.headers import is_known
 from mixcli.system.measurements import TrialBuffers
+from profiles.buffers import Buffers, compute_key
 from profiles.layout import layout_of
-from profiles.ledger import compute_key, compute_of
 from profiles.machine import Machine
 from profiles.memory import bytes_kv, bytes_logits, cells
 from profiles.placement import Placement
@@ -84,8 +84,8 @@ def _corrected(shape: ModelShape, machine: Machine, placement: Placement, real: 
     before = shape.measured or Measured(ratios=(1.0,) * n_devices)
     bare = replace(shape, measured=None)
     layout = layout_of(bare, placement, machine)
-    staged = compute_of(bare, machine, placement, layout)
-    plain = compute_of(bare, machine, placement, layout, staging=False)
+    buffers = Buffers(bare, machine)
+    staged, plain = buffers.of(placement, layout), buffers.of(placement, layout, staging=False)
     whole = [*real.compute[:-1], real.compute[-1] - bytes_logits(bare, placement.n_sequences)]
     if real.has_stand_ins:  # which do not stage experts of the host, as the real ones will
         whole = [n + max(0, a - b) for n, a, b in zip(whole, staged, plain, strict=True)]

@@ -13,7 +13,7 @@ from profiles.quality import BITS, USUAL
 from profiles.quant_choice import FileChoice, Row, choose
 from profiles.request import PlanRequest, Rule
 from profiles.shape import ModelShape, model_shape
-from quantize.errors import QuantizeError, Unsupported
+from quantize.errors import QuantizeError
 from quantize.source import ModelSource
 
 # What `mixcli pull` brings when nothing is named: the first that fits
@@ -98,21 +98,27 @@ def shapes_of_types(shape: ModelShape, sizes: Mapping[str, int | None]) -> dict[
     A type that the quantizer knows is as it makes it, at the file's size; any other is `shape` in proportion, and left out where no size
     is known.
     """
-    from mixcli.pull.remote_shape import unseen_shape
-
     facts = facts_of(shape)
+    has_elements = min(facts.n_ff, facts.n_vocab, facts.head_dim) > 0
+    made = _made(facts, list(sizes)) if has_elements else {}
     found = {}
     for name, n_bytes in sizes.items():
-        try:
-            if not min(facts.n_ff, facts.n_vocab, facts.head_dim):
-                raise Unsupported("a tensor would have no elements")
-            one = unseen_shape(facts, name)
-        except QuantizeError:
-            if n_bytes is None and name not in BITS:
-                continue
-            one = shape.scaled(n_bytes or int(shape.params_total * BITS[name] / 8), name)
-        found[name] = one if n_bytes is None else one.scaled(n_bytes)
+        if name in made:
+            found[name] = made[name] if n_bytes is None else made[name].scaled(n_bytes)
+        elif n_bytes is not None or name in BITS:
+            found[name] = shape.scaled(n_bytes or int(shape.params_total * BITS[name] / 8), name)
     return found
+
+
+def _made(facts: ModelFacts, names: Sequence[str]) -> dict[str, ModelShape]:
+    """Return a model in those of the types that the quantizer can make."""
+    from mixcli.pull.remote_shape import unseen_shapes
+
+    try:
+        return unseen_shapes(facts, names)
+    except QuantizeError:
+        alone = (_made(facts, [name]) for name in names) if len(names) > 1 else ()
+        return {name: shape for one in alone for name, shape in one.items()}
 
 
 def type_to_make(

@@ -1,12 +1,12 @@
 """Compute the shape of a model in file types that are not installed, from its dimensions."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 
+from mixcli.pull.tensor_types import types_of_each
 from profiles.models import ModelFacts
 from profiles.shape import ModelShape, model_shape
 from quantize.ggml_types import row_bytes
-from quantize.recipe import choose_types
 from quantize.source import ModelSource, TensorSource, Value, f32, flag, text, u32
 
 RMS_EPSILON = 1e-5  # of all Mistral models; only has to be there
@@ -40,23 +40,17 @@ def unseen_shape(facts: ModelFacts, file_type: str) -> ModelShape:
     return unseen_shapes(facts, (file_type,))[file_type]
 
 
-def unseen_shapes(facts: ModelFacts, file_types: Iterable[str]) -> dict[str, ModelShape]:
+def unseen_shapes(facts: ModelFacts, file_types: Sequence[str]) -> dict[str, ModelShape]:
     """Return the same for several file types, by their names."""
     source = source_of(facts)
-    return {name: _shape(source, facts, name) for name in file_types}
-
-
-def _shape(source: ModelSource, facts: ModelFacts, file_type: str) -> ModelShape:
-    types = choose_types(source, file_type)
-    return model_shape(
-        facts.metadata(),
-        (
+    tensors = [(tensor.name, tensor.n_rows, tensor.shape[-1]) for tensor in source.tensors]
+    return {
+        file_type: model_shape(
+            facts.metadata(),
             (
-                tensor.name,
-                tensor.n_elements,
-                tensor.n_rows * row_bytes(types[tensor.name], tensor.shape[-1]),
-                types[tensor.name].name,
-            )
-            for tensor in source.tensors
-        ),
-    )
+                (name, n_rows * n_cols, n_rows * row_bytes(type_, n_cols), type_.name)
+                for (name, n_rows, n_cols), type_ in zip(tensors, types, strict=True)
+            ),
+        )
+        for file_type, types in types_of_each(source, file_types).items()
+    }

@@ -51,7 +51,7 @@ def attention(graph: Builder, inputs: Inputs, x: Tensor, home: LayerHome, matrix
     k = project(n_k)
     k = _rotate(graph, graph.node(k.size, [k, inputs.positions]), inputs.k_rotation)
     cache_k, cache_v = (
-        Tensor(bytes_cache(batch.n_kv, shape.n_head_kv, dim, kv_type), home=home.attention, external=True)
+        Tensor(bytes_cache(batch.n_kv, shape.n_head_kv, dim, kv_type), [], home=home.attention, external=True)
         for dim, kv_type in ((shape.head_dim_k, batch.type_k), (shape.head_dim_v, batch.type_v))
     )
     graph.node(0, [cache_k, graph.view(k), inputs.k_ids], view=True, home=home.attention)
@@ -95,7 +95,7 @@ def latent_attention(
     v = graph.view(graph.norm(graph.view(both, rows(rank)), home, rank))
     k_rope = graph.node(rows(mla.n_rot), [graph.view(both, rows(mla.n_rot)), inputs.positions])
     k = graph.node(rows(width), [v, k_rope])
-    cache = Tensor(bytes_cache(batch.n_kv, 1, width, batch.type_k), home=home.attention, external=True)
+    cache = Tensor(bytes_cache(batch.n_kv, 1, width, batch.type_k), [], home=home.attention, external=True)
     graph.node(0, [cache, graph.view(k), inputs.k_ids], view=True, home=home.attention)
     n_v = n_head * mla.head_dim_v
 

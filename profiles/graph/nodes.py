@@ -14,15 +14,22 @@ QUANTIZED_KV = frozenset(name for name, (_, block) in KV_TYPES.items() if block 
 PARTS = ("gate", "up", "down", "attention", "dense")
 
 
-# Stands for the tokens of a batch: every size is `fixed + per_token * tokens` bytes, and this is larger than any of the two, so both can be read
-# from the sum. A graph is then good for batches of any size.
+# Stand for the tokens of a batch and the cells of a cache. Every size is a sum of bytes that are there anyhow, for each token, for each cell, and
+# for each token with each cell; no such number comes near these, so all four can be read from the sum. A graph is then good for batches
+# and contexts of any size.
 ANY_TOKENS = 1 << 64
+ANY_CELLS = ANY_TOKENS**2
 
 
-def in_tokens(size: int) -> tuple[int, int]:
-    """Return the fixed bytes of a size, and those for every token; the fixed ones may be negative."""
-    per_token = (size + ANY_TOKENS // 2) // ANY_TOKENS
-    return size - per_token * ANY_TOKENS, per_token
+def terms(size: int) -> tuple[int, int, int, int]:
+    """Return the bytes of a size that are fixed (perhaps negative), for each token, for each cell, and for each token with each cell."""
+    found = []
+    for _ in range(4):
+        term = (size + ANY_TOKENS // 2) % ANY_TOKENS - ANY_TOKENS // 2
+        size = (size - term) // ANY_TOKENS
+        found.append(term)
+    fixed, per_token, per_cell, per_both = found
+    return fixed, per_token, per_cell, per_both
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,6 @@ class Tensor:
         "copies",
         "device",
         "external",
-        "home",
         "is_weight",
         "kept",
         "over",
@@ -69,21 +75,21 @@ class Tensor:
     def __init__(
         self,
         size: int,
-        srcs: Sequence["Tensor"] = (),
-        *,
+        srcs: list["Tensor"],
         over: tuple[int, ...] = (),
-        view: bool = False,
         home: int | None = None,
+        *,
+        view: bool = False,
         is_weight: bool = False,
         external: bool = False,
         share: Share | None = None,
     ) -> None:
-        self.share = share
-        self.size, self.srcs, self.over, self.home = size, list(srcs), over, home
+        self.size, self.srcs, self.over, self.share = size, srcs, over, share
         self.is_weight, self.external = is_weight, external
         self.root: Tensor | None = (srcs[0].root or srcs[0]) if view else None
-        # what schedule.py writes down while it works
-        self.device = -1
+        self.device = (
+            -1 if home is None else home
+        )  # schedule.py chooses the others', and writes down the rest
         self.readers = self.views = 0
         self.kept = False
         self.block: int | None = None
@@ -102,18 +108,27 @@ class LayerHome:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """What a micro-batch of ANY_TOKENS looks like; `n_kv` is the cells of the cache, `flash_extra` bytes of f16 copies of the cache."""
+    """How a micro-batch of ANY_TOKENS meets a cache of ANY_CELLS; `copied` is the bytes of each cell that flash attention copies in f16."""
 
-    n_kv: int
     flash_attn: bool
     type_k: str
     type_v: str
-    flash_extra: int = 0
+    copied: int = 0
 
     @property
     def n_tokens(self) -> int:
         """Return what stands for the number of tokens."""
         return ANY_TOKENS
+
+    @property
+    def n_kv(self) -> int:
+        """Return what stands for the number of cells."""
+        return ANY_CELLS
+
+    @property
+    def flash_extra(self) -> int:
+        """Return the bytes of f16 copies of the whole cache."""
+        return self.copied * ANY_CELLS
 
 
 class Builder:
@@ -131,14 +146,14 @@ class Builder:
         return 4 * self.batch.n_tokens * width
 
     def input(self, size: int) -> Tensor:
-        tensor = Tensor(size, home=self.host)
+        tensor = Tensor(size, [], home=self.host)
         self.inputs.append(tensor)
         return tensor
 
     def node(
         self,
         size: int,
-        srcs: Sequence[Tensor],
+        srcs: list[Tensor],
         *,
         over: tuple[int, ...] = (),
         view: bool = False,
@@ -148,10 +163,10 @@ class Builder:
         if home is None:
             for src in srcs:
                 if src.is_weight:
-                    is_lent = src.home == self.host and self._offload is not None and src.size
-                    home = self._offload if is_lent else src.home
+                    is_lent = src.device == self.host and self._offload is not None and src.size
+                    home = self._offload if is_lent else src.device
                     break
-        node = Tensor(size, srcs, over=over, view=view, home=home)
+        node = Tensor(size, srcs, over, home, view=view)
         self.nodes.append(node)
         return node
 
@@ -162,7 +177,7 @@ class Builder:
         """Return a weight; with its share of a layer, or its size in bytes, where another device may compute with it."""
         if self._offload is None or home != self.host:
             share, size = None, 0
-        return Tensor(size, home=home, is_weight=True, external=True, share=share)
+        return Tensor(size, [], home=home, is_weight=True, external=True, share=share)
 
     def small_weight(self, home: LayerHome, n_elements: int) -> Tensor:
         """Return a norm or a router, in 32 bits."""

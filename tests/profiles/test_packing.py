@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.graph.model import Graph
 from profiles.graph.nodes import BatchShape, LayerHome
 from profiles.layout import Layout
-from profiles.packing import KINDS, SPLITS, Budget, LayerSizes, at_least, pack
-from profiles.packing_one_gpu import WHOLE, Packer, Parts
+from profiles.packing import KINDS, SPLITS, Budget, pack
+from profiles.packing_bound import at_least
+from profiles.packing_one_gpu import Packer
+from profiles.prices import WHOLE, LayerSizes, Parts, Prices
 from profiles.schedule import program
 from profiles.shape import LayerShape, ModelShape
 from profiles.speed import DeviceRates, Rates
@@ -55,11 +58,11 @@ def test_no_layout_is_quicker_than_its_bound(one: LayerSizes, data: st.DataObjec
     n_gpus = data.draw(st.integers(1, 3))
     there = [data.draw(rooms()) for _ in range(n_gpus)]
     costs, spare = data.draw(rates(n_gpus)), data.draw(st.integers(0, 8192)) * MIB
-    shape = shape_of(one)
+    shape, prices = shape_of(one), Prices(one, costs)
     for kind in KINDS:
-        layout = pack(one, there, costs, kind, spare, from_disk=False)
+        layout = pack(prices, there, kind, spare, from_disk=False)
         if layout is not None:
-            bound = at_least(one, there, costs, kind, spare, from_disk=False)
+            bound = at_least(prices, there, kind, spare, from_disk=False)
             assert bound is not None
             assert bound <= costs.seconds(shape, layout) * (1 + 1e-9)
 
@@ -83,15 +86,36 @@ def shape_of(one: LayerSizes) -> ModelShape:
 def test_one_room_among_many_is_filled_as_if_it_were_the_only_one(
     one: LayerSizes, costs: Rates, room: int, splits: tuple[Parts, ...]
 ) -> None:
-    counts, n_bytes = one.counts[-1], room * MIB
-    alone = Packer(one.sizes, costs, 0, splits, tight=False)
-    many = Packer(one.sizes, costs, 0, splits, tight=False, most=(counts, 4096 * MIB))
+    counts, n_bytes, prices = one.counts[-1], room * MIB, Prices(one, costs)
+    alone = Packer(prices, 0, splits, tight=False)
+    many = Packer(prices, 0, splits, tight=False, most=(counts, 4096 * MIB))
     every = [saved for saved, *_ in alone._points(counts, n_bytes)]
     found = [packer.some_of(counts, n_bytes) for packer in (alone, many)]
     for (packed,) in found:
         assert abs(packed.saved - max(every)) <= 1e-9 * max(1e-3, abs(max(every)))
         assert packed.n_bytes <= n_bytes
         assert (packed.whole, packed.split) != (counts, None)
+
+
+@quick
+@given(goods(), st.data())
+def test_gpus_that_are_alike_are_packed_as_if_each_had_its_own_prices(
+    one: LayerSizes, data: st.DataObject
+) -> None:
+    """A change of the last digits makes three GPUs of equal rates three different ones."""
+    costs, spare = data.draw(rates(1)), 1 << 40
+    gpu, host = costs.devices
+    there = [data.draw(rooms()) for _ in range(3)]
+    alike = replace(costs, devices=(gpu, gpu, gpu, host))
+    apart = replace(
+        costs,
+        devices=(*(replace(gpu, matrix=gpu.matrix * (1 + i * 1e-15) + i * 1e-18) for i in range(3)), host),
+    )
+    shape = shape_of(one)
+    for kind in KINDS:
+        layouts = [pack(Prices(one, each), there, kind, spare, from_disk=False) for each in (alike, apart)]
+        seconds = [layout and alike.seconds(shape, layout) for layout in layouts]
+        assert seconds[0] == (seconds[1] and pytest.approx(seconds[1]))
 
 
 layers = st.tuples(st.sampled_from([0, 1]), st.sampled_from([WHOLE, (0, 0, 0), *SPLITS]))
@@ -117,11 +141,11 @@ def test_further_layers_of_the_same_kind_need_no_larger_buffers(
     assert len(short.attention) <= len(layout.attention)
     shape, offload = shapes("mixtral")["Q4_K_M"], data.draw(st.sampled_from([None, 0]))
     flash = data.draw(st.booleans())
-    batch = BatchShape(4096, flash, "f16", "f16")
+    batch = BatchShape(flash, "f16", "f16")
     parts = tuple(data.draw(st.integers(1, 400)) * MIB for _ in range(4))
 
     def peaks(one: Layout) -> tuple[int, ...]:
         homes = [LayerHome(a, *e) for a, e in zip(one.attention, one.experts, strict=True)]
-        return program(Graph(shape, batch, homes, one.output, 2, offload), 3).peaks(512, parts)
+        return program(Graph(shape, batch, homes, one.output, 2, offload), 3).peaks(512, 4096, parts)
 
     assert peaks(short) == peaks(layout)

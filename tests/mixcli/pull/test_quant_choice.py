@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import process_time
 
 import pytest
 
@@ -83,15 +82,13 @@ SMALL_4_REFUSED = {"rtx-3060-12gb"}  # with 32 GB of RAM
     "profile", ["rtx-3090", "rtx-4090", "rtx-5090", "2x3090", "cpu", "rtx-3060-12gb", "rtx-4060-ti-16gb"]
 )
 def test_a_mixture_of_thin_experts_is_planned_before_it_is_downloaded(profile: str) -> None:
-    """All types, the plan of the one that is chosen, and what would be possible instead: in a second on most machines."""
+    """All types, the plan of the one that is chosen, and what would be possible instead."""
     machine = load_profile(profile).machine()
     target = Target(lambda _: machine)
-    began = process_time()
     subject = subject_of("mistral-small-4", None, target)
     assert subject.planned is not None
     found = subject.planned.chosen.plan if subject.planned.chosen else None
     others = report.others(subject, machine, target.request, found) if found else []
-    assert process_time() - began < 10.0, "a slow machine has room, a plan for every layer has none"
     assert (found is None) == (profile in SMALL_4_REFUSED)
     if found is None:
         with pytest.raises(PlanDoesNotFit, match=r"41\.8 GiB .* are free .*; try "):
