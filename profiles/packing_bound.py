@@ -91,7 +91,8 @@ def _most_saved(prices: Prices, kind: Kind, room: int) -> float:
     byte. At that worth a layer adds what it saves beyond its bytes, or, once for each GPU, what it saves when it is split.
     """
     counts, gpus = prices.goods.counts[-1], range(prices.host)
-    best = [max(each, key=lambda price: price.saved) for each in zip(*map(prices.whole, gpus), strict=True)]
+    of_gpus: Iterable[tuple[Price, ...]] = zip(*map(prices.whole, gpus), strict=True)
+    best = [max(each, key=lambda price: price.saved) for each in of_gpus]
     worth, left = 0.0, room
     for n, price in sorted(zip(counts, best, strict=True), key=lambda pair: -_gain(pair[1])):
         if price.saved <= 0:

@@ -31,14 +31,13 @@ def nothing_known() -> None:
 @pytest.mark.parametrize(
     ("model", "machine", "most"),
     [
-        ("mistral-small-4", "rtx-4090", (30, 150, 30)),
-        ("mistral-small-4", "2x3090", (45, 400, 60)),
-        ("mixtral-8x22b", "2x3090", (45, 400, 60)),
-        ("mistral-small-4", "cpu", (10, 30, 0)),
+        ("mistral-small-4", "rtx-4090", (32, 140, 37)),
+        pytest.param("mistral-small-4", "2x3090", (60, 700, 56), marks=pytest.mark.slow),
+        ("mistral-small-4", "cpu", (3, 30, 0)),
     ],
 )
 def test_all_types_of_a_model_take_few_replays(model: str, machine: str, most: tuple[int, ...]) -> None:
-    """Graphs are replayed for the layouts, not for each type and micro-batch; bounds rule out most of the rest before it is packed."""
+    """Graphs are replayed once for all types and micro-batches, and bounds rule out most candidates before they are packed."""
     found = work(model, machine, PlanRequest())
     assert all(n <= limit for n, limit in zip(found.values(), most, strict=True)), found
 
@@ -50,4 +49,4 @@ def test_another_context_needs_the_graphs_of_its_own_layouts_only() -> None:
     known = calls_of(lambda: plan(shape, machine, PlanRequest(n_ctx=8192)), *COSTLY)
     longer = calls_of(lambda: plan(shape, machine, PlanRequest(n_ctx=16384)), *COSTLY)
     assert known["program"] == 0
-    assert longer["program"] <= 4
+    assert longer["program"] <= 3  # of the layout that it finds, and of one that did not fit
