@@ -71,11 +71,10 @@ def _filled(goods: LayerSizes, parts: Iterable[int], room: int, beside: int = 0)
     most = 0
     for part in parts:
         left = room - part - (beside if part else 0)
-        # where there is one size the most of it are the best
         for n in range(min(counts[0], left // (first + beside)), -1, -1):
             others = min(counts[1], (left - n * (first + beside)) // (second + beside))
             most = max(most, part + n * first + others * second)
-            if not counts[1]:
+            if not counts[1]:  # then the most of the first size are the best
                 break
     return most
 

@@ -62,9 +62,31 @@ def test_no_layout_is_quicker_than_its_bound(one: LayerSizes, data: st.DataObjec
     for kind in KINDS:
         layout = pack(prices, there, kind, spare, from_disk=False)
         if layout is not None:
-            bound = at_least(prices, there, kind, spare, from_disk=False)
-            assert bound is not None
-            assert bound <= costs.seconds(shape, layout) * (1 + 1e-9)
+            seconds = costs.seconds(shape, layout) * (1 + 1e-9)
+            for uncut in (False, True):
+                bound = at_least(prices, there, kind, spare, from_disk=False, uncut=uncut)
+                assert bound is not None
+                assert bound <= seconds
+
+
+def test_a_bound_that_counts_whole_layers_is_closer() -> None:
+    """Nine layers on cards with room for two and a half each: five would fit if they could be cut, four do."""
+    one = LayerSizes((LayerShape(20 * MIB, 90 * MIB, 90 * MIB, 120 * MIB),) * 9, 16 * MIB, 60 * MIB)
+    costs = Rates(
+        (DeviceRates(matrix_byte=1e-10), DeviceRates(matrix_byte=1e-10), DeviceRates(matrix_byte=1e-9)),
+        0.0,
+        0.0,
+    )
+    room = int(2.5 * 300) * MIB + 5 * 36 * MIB
+    there = [Budget(*(room,) * 3), Budget(*(room + one.bytes_output,) * 3)]
+    kind, prices = KINDS[2], Prices(one, costs)
+    cut, uncut = (
+        at_least(prices, there, kind, 1 << 40, from_disk=False, uncut=uncut) for uncut in (False, True)
+    )
+    layout = pack(prices, there, kind, 1 << 40, from_disk=False)
+    assert layout is not None
+    assert cut is not None
+    assert cut < uncut == pytest.approx(costs.seconds(shape_of(one), layout))
 
 
 def shape_of(one: LayerSizes) -> ModelShape:
