@@ -31,7 +31,7 @@ def types_of_each(model: ModelSource, file_types: Sequence[str]) -> dict[str, Ty
 
 
 def _known(found: object, n_tensors: int) -> dict[str, Types]:
-    """Read an entry of the cache; what is none counts as absent."""
+    """Read an entry of the cache; what does not list a type for each tensor counts as absent."""
     known = {}
     for name, text in found.items() if isinstance(found, dict) else ():
         try:
