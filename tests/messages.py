@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,7 @@ def _in_table(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, value
 
 
+@cache
 def texts_of(path: Path) -> list[tuple[str, str]]:
     """Return the texts of one file, each with the function or key that has it."""
     if any(path.match(unmet) for unmet in UNMET):

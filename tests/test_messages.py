@@ -82,3 +82,5 @@ def test_avoided_phrases_of_docstrings_and_comments() -> None:
     assert list(in_docstring("Return `nobody`; None if there is none.")) == []
     source = '"""A module."""\n\nX = 1  # for ever\n\ndef f():\n    """Tell it."""\n'
     assert [line for line, _ in in_source(source)] == [6, 3]
+    for alone in ("X = 1  # for ever\n", 'def f():\n    """Tell it."""\n', '"""Is no `size`."""\n'):
+        assert len(list(in_source(alone))) == 1
