@@ -2,6 +2,7 @@
 
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -104,6 +105,24 @@ def test_a_child_ends_in_time_with_all_that_it_started() -> None:
         endless = python_child.run("-c", "while True: print('x' * 100000)", seconds=600)
     assert endless.timed_out
     assert len(endless.out) < 2 * python_child.MAX_OUTPUT
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux tells when a child has ended")
+def test_a_child_that_says_nothing_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten looks a second would take a core from a child that computes with all. Its own child keeps the pipes open."""
+    n_looks = 0
+
+    class Counting(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            nonlocal n_looks
+            n_looks += 1
+            return super().select(timeout)
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Counting)
+    code = "import os, time\nif os.fork():\n    time.sleep(2)\n    os._exit(0)\ntime.sleep(600)"
+    done = python_child.run("-c", code, seconds=60)
+    assert done.succeeded, done.last_words
+    assert n_looks <= 8
 
 
 CTX = ("-m", "demo", "--ctx", "512")
