@@ -15,6 +15,7 @@ from mixcli.errors import IntegrityError
 
 Floats = NDArray[np.float32]
 _OF_EXPERTS = re.compile(r"blk\.(\d+)\..*_exps\.weight")
+BLOCK = 1 << 16  # squares that are made and added at a time
 
 
 @dataclass
@@ -25,13 +26,33 @@ class Importance:
     counts: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class _Added:
+    """What was added last: an input, by which experts, what the sums were before, and the entry that has them now."""
+
+    values: Floats
+    experts: NDArray[np.int32] | None
+    before: Floats
+    entry: Importance
+
+    def is_same(self, values: Floats, experts: NDArray[np.int32] | None, sums: Floats) -> bool:
+        """Return whether adding this input to `sums` is the same addition: then the result is there already."""
+        if values is not self.values or (experts is None) != (self.experts is None):
+            return False
+        if experts is not None and not np.array_equal(experts, self.experts):  # type: ignore[arg-type]
+            return False
+        return np.array_equal(sums, self.before)
+
+
 @dataclass
 class ImportanceSums:
-    """The sums of all matrices of a model, by the name of the weights."""
+    """The sums of all matrices of a model, by the name of the weights.
+
+    Matrices that share their inputs (query, key and value; gate and up) have the same sums, which are computed once.
+    """
 
     entries: dict[str, Importance] = field(default_factory=dict)
-    _input: Floats | None = None  # the last input, which several matrices share
-    _squares: Floats | None = None  # of it, below a row to add to
+    _last: _Added | None = None
 
     def add(self, weight: str, shape: tuple[int, int], values: Floats) -> None:
         """Add an input (n3, n2, rows, columns) of a matrix, or of a stack of `shape` (n2, n3) that each input has one of.
@@ -40,16 +61,15 @@ class ImportanceSums:
         """
         n_matrices = shape[0] * shape[1]
         entry = self._entry(weight, n_matrices, values.shape[-1], 1)
-        if values.shape[:2] == (1, 1):
-            self._sum_up(entry.sums[0], self._squared(values))
-        else:
-            for i3, group in enumerate(values):
-                for i2, rows in enumerate(group):
-                    squares = np.empty((len(rows) + 1, rows.shape[-1]), np.float32)
-                    np.multiply(rows, rows, out=squares[1:])
-                    self._sum_up(entry.sums[i3 % shape[1] * shape[0] + i2 % shape[0]], squares)
-        _check(weight, entry.sums)
         entry.counts += values[..., 0].size // n_matrices
+        if n_matrices == 1:
+            if self._is_copied(entry, values, None):
+                return
+            _add_squares(entry.sums[0], values.reshape(-1, values.shape[-1]))
+        for i3, group in enumerate(values if n_matrices > 1 else ()):
+            for i2, rows in enumerate(group):
+                _add_squares(entry.sums[i3 % shape[1] * shape[0] + i2 % shape[0]], rows)
+        _check(weight, entry.sums)
 
     def add_experts(self, weight: str, n_expert: int, values: Floats, experts: NDArray[np.int32]) -> None:
         """Add an input (1, tokens, experts used or 1, columns) of a stack of experts, which are chosen by `experts` (tokens, experts used).
@@ -58,16 +78,15 @@ class ImportanceSums:
         """
         _, n_tokens, n_inputs, n_columns = values.shape
         entry = self._entry(weight, n_expert, n_columns, n_expert)
-        squares = self._squared(values)
         chosen = experts.T.ravel()  # all tokens' first experts, then the second ones
-        rows = np.arange(n_tokens) * n_inputs + np.arange(experts.shape[1])[:, None] % n_inputs + 1
+        entry.counts += np.bincount(chosen, minlength=n_expert)
+        if self._is_copied(entry, values, experts):
+            return
+        inputs = values.reshape(-1, n_columns)
+        places = (np.arange(n_tokens) * n_inputs + np.arange(experts.shape[1])[:, None] % n_inputs).ravel()
         for expert in np.unique(chosen):
-            mine = rows.ravel()[chosen == expert]
-            part = np.empty((len(mine) + 1, n_columns), np.float32)
-            np.take(squares, mine, axis=0, out=part[1:])
-            self._sum_up(entry.sums[expert], part)
-            entry.counts[expert] += len(mine)
-            _check(weight, entry.sums[expert])
+            _add_squares(entry.sums[expert], inputs, places[chosen == expert])
+        _check(weight, entry.sums)
 
     def add_sums(self, name: str, sums: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
         """Add sums (n_matrices, n) that were made elsewhere, and the rows that they are of: one count for each matrix, or one for all.
@@ -90,20 +109,32 @@ class ImportanceSums:
         )  # a file has the matrices of one count in one row
         return entry
 
-    def _squared(self, values: Floats) -> Floats:
-        """Return the squares of an input's rows below an unused row; of the last input they are there already."""
-        if self._squares is None or self._input is not values:
-            rows = values.reshape(-1, values.shape[-1])
-            self._squares = np.empty((len(rows) + 1, rows.shape[1]), np.float32)
-            np.multiply(rows, rows, out=self._squares[1:])
-            self._input = values
-        return self._squares
+    def _is_copied(self, entry: Importance, values: Floats, experts: NDArray[np.int32] | None) -> bool:
+        """Copy the sums that the same addition led to before; False where it is another one, which the caller makes."""
+        last = self._last
+        if last is not None and last.is_same(values, experts, entry.sums):
+            entry.sums[...] = last.entry.sums
+            return True
+        self._last = _Added(values, experts, entry.sums.copy(), entry)
+        return False
 
-    @staticmethod
-    def _sum_up(total: Floats, squares: Floats) -> None:
-        """Add the rows below the first one to `total`, one after the other."""
-        squares[0] = total
-        np.add.reduce(squares, axis=0, out=total)
+
+def _add_squares(total: Floats, rows: Floats, chosen: NDArray[np.int64] | None = None) -> None:
+    """Add the squares of rows, or of the `chosen` ones, to `total`, one after the other: block by block, which stays in the cache."""
+    n_rows = len(rows) if chosen is None else len(chosen)
+    n_block = max(1, BLOCK // rows.shape[1])
+    block = np.empty((min(n_rows, n_block) + 1, rows.shape[1]), np.float32)
+    for start in range(0, n_rows, n_block):
+        stop = min(start + n_block, n_rows)
+        part = block[: stop - start + 1]
+        squares = part[1:]
+        if chosen is None:
+            np.multiply(rows[start:stop], rows[start:stop], out=squares)
+        else:
+            np.take(rows, chosen[start:stop], axis=0, out=squares, mode="clip")  # "raise" would buffer it
+            np.multiply(squares, squares, out=squares)
+        part[0] = total
+        np.add.reduce(part, axis=0, out=total)
 
 
 def n_chunks_of(entries: Mapping[str, Importance], n_ctx: int) -> int:

@@ -75,7 +75,9 @@ def _base() -> ctypes.CDLL:
         ("ggml_backend_dev_host_buffer_type", pointer, [pointer]),
         ("ggml_backend_cpu_buffer_type", pointer, []),
         ("ggml_backend_buft_name", ctypes.c_char_p, [pointer]),
+        ("ggml_backend_buffer_is_host", ctypes.c_bool, [pointer]),
         ("ggml_backend_tensor_get", None, [pointer, pointer, ctypes.c_size_t, ctypes.c_size_t]),
+        ("ggml_get_data", pointer, [pointer]),
         ("ggml_get_name", ctypes.c_char_p, [pointer]),
         ("ggml_op_name", ctypes.c_char_p, [ctypes.c_int]),
         ("ggml_nbytes", ctypes.c_size_t, [pointer]),
@@ -165,11 +167,11 @@ def sources(tensor: int) -> list[int]:
     return [pointer for pointer in TensorHead.from_address(tensor).src if pointer]
 
 
-def tensor_values(tensor: int) -> "NDArray[np.generic]":
+def tensor_values(tensor: int, *, is_borrowed: bool = False) -> "NDArray[np.generic]":
     """Copy a tensor's values into a numpy array in numpy order (ggml's fastest dimension last), trailing ones dropped.
 
-    A view keeps its strides until the copy, so a strided result such as `ffn_moe_topk` comes out right. Raises MixcliError for
-    a quantized type.
+    A view keeps its strides until the copy, so a strided result such as `ffn_moe_topk` comes out right. With `is_borrowed` values in host
+    memory are not copied: the array shows them, with their strides, until the graph goes further. Raises MixcliError for a quantized type.
     """
     head = TensorHead.from_address(tensor)
     if head.type not in DTYPES:
@@ -177,12 +179,15 @@ def tensor_values(tensor: int) -> "NDArray[np.generic]":
             f"tensor {tensor_name(tensor)} has ggml type {head.type}, which has no numpy equivalent"
         )
     lib = _base()
-    data = bytearray(lib.ggml_nbytes(tensor))
-    raw = (ctypes.c_char * len(data)).from_buffer(data)
-    lib.ggml_backend_tensor_get(tensor, ctypes.addressof(raw), 0, len(data))
+    n_bytes = lib.ggml_nbytes(tensor)
     n_dims = max((i + 1 for i in range(4) if head.ne[i] != 1), default=1)
     shape, strides = tuple(head.ne[:n_dims])[::-1], tuple(head.nb[:n_dims])[::-1]
-    return np.ascontiguousarray(np.ndarray(shape, DTYPES[head.type], buffer=data, strides=strides))
+    if is_borrowed and head.buffer and lib.ggml_backend_buffer_is_host(head.buffer):
+        data = (ctypes.c_char * n_bytes).from_address(lib.ggml_get_data(tensor))
+        return np.ndarray(shape, DTYPES[head.type], buffer=data, strides=strides)
+    copy = np.empty(n_bytes, np.uint8)
+    lib.ggml_backend_tensor_get(tensor, copy.ctypes.data, 0, n_bytes)
+    return np.ascontiguousarray(np.ndarray(shape, DTYPES[head.type], buffer=copy.data, strides=strides))
 
 
 def set_buffer(tensor: int, buffer: int | None) -> None:

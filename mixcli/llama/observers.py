@@ -77,7 +77,8 @@ class Matmul:
     """A product of weights with an input that is computed now.
 
     `weight` is the tensor's name in the file ("blk.3.attn_q.weight"). `shape` are ggml's third and fourth dimensions of the weights,
-    (1, 1) for a plain matrix; a stack of experts has their number first. `values` is the input, float32 of shape (n3, n2, rows, columns).
+    (1, 1) for a plain matrix; a stack of experts has their number first. `values` is the input, float32 of shape (n3, n2, rows, columns),
+    which is valid while the product is observed: it may be the model's own memory.
     For a stack of experts rows are the experts used (1 where all get the same input), n2 are tokens, and `experts` has shape (tokens,
     experts used). `node` is the pointer of the result, whose values can be read while the product is observed.
     """
@@ -101,7 +102,7 @@ class MatmulObserver(Protocol):
         """Return whether the input of this product is to be seen; `n_rows` are rows of the input, `is_stack` means experts."""
 
     def observe(self, matmul: Matmul) -> None:
-        """Take the input; products with one input, one behind the other, share one array of values."""
+        """Take the input, or what is made of it; products with one input, one behind the other, share one array of values."""
 
 
 class Matmuls:
@@ -109,7 +110,7 @@ class Matmuls:
 
     def __init__(self, observer: MatmulObserver) -> None:
         self._observer = observer
-        self._last: tuple[int, NDArray[np.float32]] | None = None  # the input that was copied last
+        self._last: tuple[int, NDArray[np.float32]] | None = None  # the input that was shown last
 
     def wants(self, tensor: int) -> bool:
         if self._last is not None and tensor == self._last[0]:
@@ -139,7 +140,7 @@ class Matmuls:
 
     def _values(self, tensor: int) -> "NDArray[np.float32]":
         if self._last is None or self._last[0] != tensor:
-            found = ggml.tensor_values(tensor)
+            found = ggml.tensor_values(tensor, is_borrowed=True)
             self._last = (
                 tensor,
                 found.reshape(tuple(ggml.head(tensor).ne)[::-1]).astype(np.float32, copy=False),

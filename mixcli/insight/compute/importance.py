@@ -37,7 +37,7 @@ class InputSquares:
 
 
 class Both:
-    """Two MatmulObservers as one, so that an input is copied once."""
+    """Two MatmulObservers as one, so that an input is shown once."""
 
     def __init__(self, first: MatmulObserver, second: MatmulObserver) -> None:
         self._first, self._second = first, second

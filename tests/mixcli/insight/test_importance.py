@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mixcli.errors import IntegrityError
+from mixcli.insight import importance
 from mixcli.insight.importance import Floats, Importance, ImportanceSums, coverage, n_chunks_of, smoothed
 
 RANDOM = np.random.default_rng(5)
@@ -17,6 +18,12 @@ def one_by_one(total: Floats, rows: Floats) -> Floats:
     for row in rows:
         total = total + row * row
     return total
+
+
+@pytest.fixture(autouse=True, params=[7, 100])
+def rows_in_a_block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let inputs take several blocks, of which the last is not full."""
+    monkeypatch.setattr(importance, "BLOCK", request.param * 24)
 
 
 def test_rows_are_added_one_after_the_other() -> None:
@@ -51,6 +58,27 @@ def test_experts_get_first_choices_before_second_ones(n_inputs: int) -> None:
         assert entry.sums.tobytes() == wanted.tobytes()
         assert entry.counts.tolist() == np.bincount(experts.ravel(), minlength=n_expert).tolist()
     assert entry.counts[-1] == 0
+
+
+def test_matrices_with_one_input_but_other_sums_before_are_not_taken_for_the_same() -> None:
+    """A matrix that saw an input alone, and experts that were chosen otherwise, have sums of their own."""
+    first, second = drawn(1, 1, 30, 8), drawn(1, 1, 30, 8)
+    sums = ImportanceSums()
+    sums.add("q", (1, 1), first)
+    for weight in ("q", "k"):
+        sums.add(weight, (1, 1), second)
+    assert (
+        sums.entries["q"].sums.tobytes()
+        == one_by_one(np.zeros(8, np.float32), np.concatenate([first, second], axis=2)[0, 0]).tobytes()
+    )
+    assert sums.entries["k"].sums.tobytes() == one_by_one(np.zeros(8, np.float32), second[0, 0]).tobytes()
+
+    values = drawn(1, 30, 1, 8)
+    for weight, expert in (("up", 0), ("gate", 1)):
+        sums.add_experts(weight, 2, values, np.full((30, 1), expert, np.int32))
+        wanted = one_by_one(np.zeros(8, np.float32), values[0, :, 0])
+        assert sums.entries[weight].sums[expert].tobytes() == wanted.tobytes()
+        assert not sums.entries[weight].sums[1 - expert].any()
 
 
 def test_a_stack_of_matrices_has_sums_of_its_own_and_one_count() -> None:
