@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bench.compiled import compiled
 from bench.sdist import llama_cpp
 from mixcli.store.headers import shape_of
 from profiles.errors import DoesNotFit
@@ -150,26 +151,13 @@ def read(said: str, wish: Placement, n_gpus: int) -> Placement:
 
 def build(root: Path, target: Path) -> Path:
     """Compile llama.cpp's fit with our small program around it; about a minute."""
-    lib = library_folder()
     sources = [
         Path(__file__).with_name("fit.cpp"),
         *(root / "common" / name for name in ("fit.cpp", "json.cpp", "log.cpp")),
     ]
-    include = [f"-I{root / part}" for part in ("common", "include", "ggml/include", "vendor")]
     libraries = [f"-l:{library(name).name}" for name in ("llama", "ggml", "ggml-base", "ggml-rpc")]
-    command = [
-        "g++",
-        "-std=c++17",
-        "-O1",
-        "-w",
-        *include,
-        *map(str, sources),
-        f"-L{lib}",
-        f"-Wl,-rpath,{lib}",
-        "-Wl,--allow-shlib-undefined",  # a CUDA backend's own libraries are found when it runs
-    ]
-    subprocess.run([*command, *libraries, "-lpthread", "-o", str(target)], check=True)
-    return target
+    undefined = "-Wl,--allow-shlib-undefined"  # a CUDA backend's own libraries are found when it runs
+    return compiled(sources, root, library_folder(), libraries, target, undefined)
 
 
 if __name__ == "__main__":

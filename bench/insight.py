@@ -1,10 +1,9 @@
 """Importance matrices, perplexity and KL divergence, side by side with llama.cpp's programs on the same tokens in the same batches.
 
-    python -m bench.insight --programs FOLDER [--model GGUF [--baseline GGUF]] [--chunks 6] [--work FOLDER]
+    python -m bench.insight [--sdist UNPACKED] [--model GGUF [--baseline GGUF]] [--chunks 6] [--threads 2] [--work FOLDER]
 
-FOLDER has llama-imatrix, llama-perplexity and llama-quantize, built from the source distribution of llama-cpp-python (targets of these names,
-options and flags of bench/peers.py). Without a model a dense and a Mixtral-like one are made, with weights drawn at random and Mistral's
-vocabulary. Both sides compute with two threads and without repacking, since another order of additions is another result.
+llama-imatrix, llama-perplexity and llama-quantize are compiled first where they were not (bench/peers.py). Without a model a dense and a
+Mixtral-like one are made, with weights drawn at random and Mistral's vocabulary. Both sides compute with as many threads and without repacking, since another order of additions is another result.
 """
 
 import argparse
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.peers import with_tools
 from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.insight import job
 from mixcli.insight.imatrix_file import read_partial, write_imatrix
@@ -31,21 +31,7 @@ from quantize import Options, convert
 from quantize.imatrix import read_imatrix
 from tests.support.synthetic import resized, shape_named, write_model
 
-N_THREADS = 2
 N_TRIES = 5
-_ALIKE = (
-    "-t",
-    str(N_THREADS),
-    "-tb",
-    str(N_THREADS),
-    "--no-repack",
-    "-fa",
-    "on",
-    "-ngl",
-    "0",
-    "-c",
-    str(N_CTX),
-)
 _DATASET = "text.txt"
 
 
@@ -66,17 +52,21 @@ class Agreement:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--programs", type=Path, required=True)
+    parser.add_argument(
+        "--sdist", type=Path, help="unpacked source of llama-cpp-python, if it is there already"
+    )
     parser.add_argument("--model", type=Path)
     parser.add_argument("--baseline", type=Path)
     parser.add_argument("--chunks", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, help="keeps the files that are made")
     options = parser.parse_args()
+    programs = with_tools(options.sdist).folder
     with _folder(options.work) as work:
         (work / _DATASET).write_text(
             "\n".join(piece.text for piece in shipped(HELD_OUT) if piece.text), "utf-8"
         )
-        sides = Sides(options.programs, work, options.chunks)
+        sides = Sides(programs, work, options.chunks, options.threads)
         models = [options.model] if options.model else [made(work, name) for name in ("dense", "mixtral")]
         for model in models:
             print(json.dumps(asdict(sides.compare(model, options.baseline)), indent=1), flush=True)
@@ -107,6 +97,7 @@ class Sides:
     programs: Path
     work: Path
     n_chunks: int
+    n_threads: int
 
     def compare(self, model: Path, baseline: Path | None) -> Agreement:
         """Compute everything twice."""
@@ -149,7 +140,11 @@ class Sides:
         raise SystemExit(f"llama-perplexity printed no {pattern} in {N_TRIES} runs.")
 
     def _theirs(self, program: str, *arguments: str) -> str:
-        command = [str(self.programs / program), *arguments, *_ALIKE, "-f", _DATASET]
+        alike = [
+            *("-t", str(self.n_threads), "-tb", str(self.n_threads), "--no-repack"),
+            *("-fa", "on", "-ngl", "0", "-c", str(N_CTX)),
+        ]
+        command = [str(self.programs / program), *arguments, *alike, "-f", _DATASET]
         out, log = self.work / "out", self.work / "log"
         with out.open("wb") as first, log.open("wb") as second:  # into a pipe the last lines get lost
             done = subprocess.run(
@@ -171,8 +166,8 @@ class Sides:
             n_batch=N_CTX,
             n_ubatch=N_CTX,
             n_seq_max=n,
-            n_threads=N_THREADS,
-            n_threads_batch=N_THREADS,
+            n_threads=self.n_threads,
+            n_threads_batch=self.n_threads,
             repack=False,
         )
         piece = TextPiece(_DATASET, "prose", (self.work / _DATASET).read_text("utf-8"))
@@ -202,12 +197,14 @@ class Sides:
             convert(
                 model,
                 target,
-                Options(output_type="Q3_K_M", imatrix=imatrix, allow_requantize=True, n_threads=N_THREADS),
+                Options(
+                    output_type="Q3_K_M", imatrix=imatrix, allow_requantize=True, n_threads=self.n_threads
+                ),
             )
         else:
             command = [str(self.programs / "llama-quantize"), "--allow-requantize", "--imatrix", imatrix.name]
             subprocess.run(
-                [*command, str(model), target.name, "Q3_K_M", str(N_THREADS)],
+                [*command, str(model), target.name, "Q3_K_M", str(self.n_threads)],
                 cwd=imatrix.parent,
                 capture_output=True,
                 check=True,

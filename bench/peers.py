@@ -1,9 +1,11 @@
-"""llama.cpp's own programs, to measure against: llama-bench, llama-batched-bench and llama-server, compiled once for this machine.
+"""llama.cpp's own programs, to measure against, compiled once for this machine: llama-bench, llama-batched-bench and llama-server.
 
-    python -m bench.peers [--sdist UNPACKED]
+    python -m bench.peers [--tools] [--sdist UNPACKED]
 
 They are built from the source distribution that the bindings were built from, with the flags that .ci/setup gives these, so that both sides
-run the same kernels. What is built is kept in the user's cache, under a key of version, flags, processor and compiler.
+run the same kernels. What is built is kept in the user's cache, under a key of version, flags, processor and compiler. The tools are
+llama-imatrix, llama-perplexity and llama-quantize: each is one source file, compiled when it is missing, and linked to the libraries of the
+others, which stay as they are.
 """
 
 import argparse
@@ -16,9 +18,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from bench.compiled import compiled
 from bench.sdist import NO_AMX, llama_cpp
 
 TARGETS = ("llama-bench", "llama-batched-bench", "llama-server")
+# name: its sources under llama.cpp's tools/
+TOOLS = {
+    "llama-imatrix": ("imatrix/imatrix.cpp",),
+    "llama-perplexity": ("perplexity/perplexity.cpp", "perplexity/main.cpp"),
+    "llama-quantize": ("quantize/quantize.cpp", "quantize/main.cpp"),
+}
 _OPTIONS = (
     "CMAKE_BUILD_TYPE=Release",
     "CMAKE_BUILD_RPATH_USE_ORIGIN=ON",
@@ -34,7 +43,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Peers:
-    """The folder with the three programs and their libraries."""
+    """The folder with the programs and their libraries."""
 
     folder: Path
 
@@ -57,6 +66,22 @@ def peers(sdist: Path | None = None) -> Peers:
     if not (place / "bin").is_dir():
         _build(llama_cpp(sdist), place)
     return Peers(place / "bin")
+
+
+def with_tools(sdist: Path | None = None) -> Peers:
+    """Return llama.cpp's programs with its tools; those that are missing are compiled, about a minute each."""
+    found = peers(sdist)
+    for name in TOOLS:
+        if not (found.folder / name).is_file():
+            print(f"compiling {name}, about a minute, once", flush=True)
+            _compile_tool(name, llama_cpp(sdist), found.folder)
+    return found
+
+
+def _compile_tool(name: str, root: Path, folder: Path) -> None:
+    libraries = ("-lllama-common", "-lllama", "-lggml", "-lggml-base")
+    sources = [root / "tools" / source for source in TOOLS[name]]
+    compiled(sources, root, folder, libraries, folder / name, *_flags().split())
 
 
 def _build(source: Path, place: Path) -> None:
@@ -117,7 +142,9 @@ def main() -> None:
     parser.add_argument(
         "--sdist", type=Path, help="unpacked source of llama-cpp-python, if it is there already"
     )
-    print(peers(parser.parse_args().sdist).folder)
+    parser.add_argument("--tools", action="store_true", help=f"with {', '.join(TOOLS)}")
+    options = parser.parse_args()
+    print((with_tools if options.tools else peers)(options.sdist).folder)
 
 
 if __name__ == "__main__":
