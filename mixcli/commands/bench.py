@@ -147,7 +147,7 @@ def command(
     before = None if against is None else earlier(against, stored.label)
     bench = Bench(stored, request, load_options)
     try:
-        with console.progress(f"measuring {stored.label}") as bar:
+        with console.progress(f"measuring {stored.label}", is_still=True) as bar:
             bench.measure(bar)
     finally:
         if bench.run.results:  # also after Ctrl-C

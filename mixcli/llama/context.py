@@ -143,6 +143,10 @@ class Context(Owner):
             + (f" ({why})" if why else "")
         )
 
+    def synchronize(self) -> None:
+        """Wait until the last decode is computed, which may still run on a GPU."""
+        C.llama_synchronize(self.pointer)
+
     def interrupt(self) -> None:
         """Make the running (or the next) decode return early; callable from any thread. On GPUs it acts between kernels' batches."""
         self._interrupted.value = b"!"

@@ -99,15 +99,20 @@ class _Lines:
 class _Drawn:
     """A bar that is drawn, and rich imported, when there is something to show."""
 
-    def __init__(self, console: "Console", title: str, unit: str | None) -> None:
+    def __init__(self, console: "Console", title: str, unit: str | None, *, is_still: bool) -> None:
         self._console, self._title, self._unit = console, _shown(title), unit
+        self._is_still = is_still
         self._bars: progress.Progress | None = None
 
     def update(self, done: float, total: float, stage: str = "") -> None:
         if self._bars is None:
             self._bars = self._start()
         self._bars.update(
-            self._bars.task_ids[0], completed=done, total=total, description=_shown(stage) or self._title
+            self._bars.task_ids[0],
+            completed=done,
+            total=total,
+            description=_shown(stage) or self._title,
+            refresh=self._is_still,
         )
 
     def close(self) -> None:
@@ -129,6 +134,7 @@ class _Drawn:
             progress.TimeRemainingColumn(),
             console=self._console.rich(sys.stderr),
             transient=True,
+            auto_refresh=not self._is_still,
         )
         bars.add_task(self._title, total=None)
         bars.start()
@@ -326,10 +332,13 @@ class Console:
             timer.cancel()
 
     @contextmanager
-    def progress(self, title: str, unit: Literal["bytes"] | None = None) -> Iterator[Bar]:
+    def progress(
+        self, title: str, unit: Literal["bytes"] | None = None, *, is_still: bool = False
+    ) -> Iterator[Bar]:
         """Show a bar on stderr from the first update on; where stderr is not a terminal, a line now and then; nothing with --quiet.
 
-        With the unit "bytes" it shows how many are done and how fast they come.
+        With the unit "bytes" it shows how many are done and how fast they come. One that `is_still` is drawn at updates only, since
+        drawing it ten times a second takes the cores from what is measured.
         """
         if self.quiet:
             yield _Silent()
@@ -337,7 +346,7 @@ class Console:
         if not self.is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
             yield _Lines(self, title, unit)
             return
-        bar = _Drawn(self, title, unit)
+        bar = _Drawn(self, title, unit, is_still=is_still)
         try:
             yield bar
         finally:

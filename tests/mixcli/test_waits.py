@@ -1,5 +1,6 @@
 """A wait that nothing shows is told after some seconds, and Ctrl-C ends it with 130: FIFOs without another end, a stdin that stays open, slow checks."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -139,3 +140,26 @@ def test_a_wait_that_ends_soon_says_nothing(
         while not heard and time.monotonic() < deadline:
             time.sleep(0.01)
     assert heard == ["waiting"]
+
+
+def test_a_still_bar_is_drawn_at_updates_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is drawn ten times a second takes a core from what is measured."""
+    ours, theirs = os.openpty()
+    os.set_blocking(ours, False)
+
+    def drawn() -> bytes:
+        with contextlib.suppress(BlockingIOError):
+            return os.read(ours, 1 << 16)
+        return b""
+
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm")
+        with console.progress("measuring", is_still=True) as bar:
+            bar.update(1, 4, "first")
+            assert b"first" in drawn()
+            time.sleep(0.5)
+            assert drawn() == b""
+            bar.update(2, 4, "second")
+            assert b"second" in drawn()
+    os.close(ours)

@@ -13,6 +13,7 @@ from mixcli.system import cpu_use
 
 N_WARM = 1  # tokens of decode before a test
 N_TOKENS = 4096  # that are drawn at least
+SETTLE = 0.05  # seconds before a repetition: the parent shows the last one, on a core that is needed then
 APART = 131  # places between the tokens of two texts, which no text shares with its neighbor
 
 
@@ -26,6 +27,7 @@ def samples(
         for i in range(-1, order.n_repeats):
             report(number * order.n_repeats + max(i, 0), total, test.words)
             speed.begin(test, again=i >= 0)
+            time.sleep(SETTLE)
             if i < 0:
                 speed.warm_up(test)
                 continue
@@ -85,13 +87,13 @@ class _Speed:
             self._batch.clear()
             self._batch.extend(self._tokens[at : at + n], at, sequence, n_logits=1)
             self._context.decode(self._batch)
-        self._context.logits()  # waits for a GPU
+        self._context.synchronize()
 
     def _decode(self, test: BenchTest, n_tokens: int) -> None:
         for position in range(test.depth, test.depth + n_tokens):
             self._batch.clear()
             for sequence in range(test.n_batch):
                 token = self._tokens[(position + sequence * APART) % len(self._tokens)]
-                self._batch.extend([token], position, sequence, n_logits=1)
+                self._batch.add(token, position, (sequence,))
             self._context.decode(self._batch)
-            self._context.logits()
+            self._context.synchronize()
