@@ -1,10 +1,13 @@
-"""mixcli bench beside llama-bench: the same model, tests and plan, one after the other in turns, so that both meet the same machine.
+"""mixcli bench beside llama-bench: the same model, tests and settings, in turns, so that both meet the same machine.
 
-    python -m bench.speed [--model GGUF] [--rounds 3] [-p 512] [-n 128] [-d 0,512] [-r 3]
+    python -m bench.speed [--model GGUF] [--rounds 3] [-p 512] [-n 128] [-d 0,512] [-r 2] [--as-planned]
 
 Without a model the demo is measured. llama-bench is built first where it was not (bench/peers.py), and loads the model as mixcli's plan has it.
-The result are medians over all repetitions of all rounds, and their ratio with its 95 % interval; more than LIMIT apart is an error, unless
-the interval holds it.
+Its context is as long as a test, so mixcli's is too; with --as-planned it is that of a run, which shows what a longer context costs.
+
+In each round a test is measured by ours, theirs, theirs, ours (A B B A): two pairs of neighbors in time, whose ratio is free of what the
+machine does over minutes. The result is the median of all pairs' ratios, with a 95 % interval by bootstrap over the pairs; more than LIMIT
+apart is an error, unless the interval holds it.
 """
 
 import argparse
@@ -13,35 +16,75 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 from statistics import median
 
 from bench.engine.subject import demo
 from bench.peers import peers
-from mixcli.insight.bench_record import BenchRun, BenchTest, ratio_of
+from mixcli.insight.bench import BenchRequest
+from mixcli.insight.bench_record import BenchRun, BenchTest
 from profiles.placement import Placement
 
 LIMIT = 0.03
-Rates = dict[BenchTest, list[float]]
+N_RESAMPLES = 2000
+MIN_CTX = 256  # tokens; llama.cpp rounds a context up to its next multiple of 256
+# what llama-bench calls mixcli's load modes, where it calls them otherwise
+LOAD_MODES = {"mlock": "mmap+mlock"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The tok/s of both sides, measured one right after the other."""
+
+    ours: float
+    theirs: float
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.theirs
 
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """One test: tok/s of both sides, how many times as fast ours is, and the ends of the interval."""
+    """One test: tok/s of both sides, how many times as fast ours is, the ends of the interval, and how many pairs that is from."""
 
     test: str
     ours: float
     theirs: float
     ratio: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
+    n_pairs: int
+
+    @classmethod
+    def of(cls, test: BenchTest, pairs: Sequence[Pair]) -> "SpeedRow":
+        ratios = [pair.ratio for pair in pairs]
+        low, high = interval(ratios)
+        ours, theirs = (median(getattr(pair, side) for pair in pairs) for side in ("ours", "theirs"))
+        return cls(test.words, ours, theirs, median(ratios), low, high, len(pairs))
 
     @property
     def is_apart(self) -> bool:
         """Whether the two are surely more than LIMIT apart."""
-        low, high = (self.ratio if end is None else end for end in (self.low, self.high))
-        return low > 1 + LIMIT or high < 1 - LIMIT
+        return self.low > 1 + LIMIT or self.high < 1 - LIMIT
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of a median by bootstrap, the same one every time."""
+    draw = Random(0)
+    found = sorted(median(draw.choices(ratios, k=len(ratios))) for _ in range(N_RESAMPLES))
+    tail = round(0.025 * N_RESAMPLES)
+    return found[tail], found[-tail - 1]
+
+
+def turns(ours: Callable[[], float], theirs: Callable[[], float]) -> list[Pair]:
+    """Measure A B B A, and return the two pairs."""
+    first = Pair(ours(), theirs())
+    last = theirs()
+    return [first, Pair(ours(), last)]
 
 
 def main() -> None:
@@ -51,67 +94,89 @@ def main() -> None:
         "--sdist", type=Path, help="unpacked source of llama-cpp-python, if it is there already"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    for option, default in (("-p", "512"), ("-n", "128"), ("-d", "0,512"), ("-r", "3")):
-        parser.add_argument(option, default=default)
+    for option, default in (("-p", "512"), ("-n", "128"), ("-d", "0,512")):
+        parser.add_argument(option, type=_numbers, default=default)
+    parser.add_argument("-r", type=int, default=2)
+    parser.add_argument("--as-planned", action="store_true", help="with the context of a run")
     options = parser.parse_args()
     program = peers(options.sdist).bench
-    work = ["-p", options.p, "-n", options.n, "-d", options.d, "-r", options.r]
-    ours: Rates = {}
-    theirs: Rates = {}
+    pairs: dict[BenchTest, list[Pair]] = {}
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or demo(Path(folder)).path
-        for _ in range(options.rounds):
-            run = _ours(model, work, Path(folder))
-            for one in run.results:
-                ours.setdefault(one.test, []).extend(one.rates)
-            for test, rates in _theirs(program, model, work, Placement.from_json(run.placement)).items():
-                theirs.setdefault(test, []).extend(rates)
-    rows = [_row(test, rates, theirs[test]) for test, rates in ours.items()]
+        sides = Sides(program, model.absolute(), Path(folder), options.r, is_planned=options.as_planned)
+        for number in range(options.rounds):
+            for test in BenchRequest(options.p, options.n, options.d).tests():
+                pairs.setdefault(test, []).extend(turns(*sides.of(test)))
+                ratios = ", ".join(f"{pair.ratio:.3f}" for pair in pairs[test])
+                print(f"round {number + 1}, {test.words}: {ratios}", file=sys.stderr, flush=True)
+    rows = [SpeedRow.of(test, found) for test, found in pairs.items()]
     print(json.dumps([asdict(row) for row in rows], indent=1))
     if apart := [row.test for row in rows if row.is_apart]:
         raise SystemExit(f"more than {100 * LIMIT:.0f} % apart: {', '.join(apart)}")
 
 
-def _row(test: BenchTest, ours: list[float], theirs: list[float]) -> SpeedRow:
-    ratio = ratio_of(ours, theirs)
-    return SpeedRow(test.words, median(ours), median(theirs), ratio.value, ratio.low, ratio.high)
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
-def _ours(model: Path, work: list[str], folder: Path) -> BenchRun:
-    command = [sys.executable, "-m", "mixcli", "bench", str(model), *work, "--json"]
-    environment = {**os.environ, "MIXCLI_HOME": str(folder / "home"), "MIXCLI_MEASURE": "off"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    sys.stderr.write(done.stderr)
-    return BenchRun.from_data(json.loads(done.stdout))
+class Sides:
+    """Both programs with one model; each measurement is a process of its own, and the median of its repetitions."""
+
+    def __init__(self, program: Path, model: Path, folder: Path, n_repeats: int, *, is_planned: bool) -> None:
+        self._program, self._model, self._folder = program, model, folder
+        self._n_repeats, self._is_planned = n_repeats, is_planned
+        self._placement = Placement()
+
+    def of(self, test: BenchTest) -> tuple[Callable[[], float], Callable[[], float]]:
+        """Return what measures our side and theirs; ours comes first, since theirs takes its placement."""
+        return lambda: self._ours(test), lambda: self._theirs(test)
+
+    def _ours(self, test: BenchTest) -> float:
+        command = [sys.executable, "-m", "mixcli", "bench", str(self._model), *self._work(test), "--json"]
+        if not self._is_planned:
+            command += ["--ctx", str(max(MIN_CTX, test.n_text))]
+        environment = {
+            **os.environ,
+            "MIXCLI_HOME": str(self._folder / "home"),
+            "MIXCLI_MEASURE": "off",
+        }
+        run = BenchRun.from_data(json.loads(_output(command, environment)))
+        self._placement = Placement.from_json(run.placement)
+        return run.results[0].median
+
+    def _theirs(self, test: BenchTest) -> float:
+        command = [str(self._program), "-m", str(self._model), *_load(self._placement), *self._work(test)]
+        lines = _output([*command, "-o", "jsonl"]).splitlines()
+        (row,) = (json.loads(line) for line in lines if line.startswith("{"))
+        return median(row["samples_ts"])
+
+    def _work(self, test: BenchTest) -> list[str]:
+        n_prompt, n_decode = (test.n_tokens, 0) if test.kind == "prefill" else (0, test.n_tokens)
+        numbers = {"-p": n_prompt, "-n": n_decode, "-d": test.depth, "-r": self._n_repeats}
+        return [word for option, number in numbers.items() for word in (option, str(number))]
 
 
-def _theirs(program: Path, model: Path, work: list[str], placement: Placement) -> Rates:
-    """Return llama-bench's samples for each test, with the same threads, batches, caches and places of tensors."""
+def _load(placement: Placement) -> list[str]:
+    """Return llama-bench's options for the same threads, batches, caches and places of tensors."""
     options = [
         *("-t", str(placement.n_threads), "-b", str(placement.n_batch), "-ub", str(placement.n_ubatch)),
         *("-fa", "on" if placement.flash_attn else "off", "-ctk", placement.type_k, "-ctv", placement.type_v),
         *("-ngl", str(placement.n_gpu_layers), "-nopo", str(int(not placement.op_offload))),
-        *("--repack", str(int(placement.repack)), "-lm", placement.load_mode),
+        *("--repack", str(int(placement.repack))),
+        *("-lm", LOAD_MODES.get(placement.load_mode, placement.load_mode)),
     ]
     if placement.tensor_split:
         options += ["-ts", "/".join(f"{share:g}" for share in placement.tensor_split)]
     if placement.tensor_overrides:
         options += ["-ot", ";".join(f"{pattern}={buffer}" for pattern, buffer in placement.tensor_overrides)]
-    command = [str(program), "-m", str(model), *options, *work, "-o", "jsonl"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
+    return options
+
+
+def _output(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return {_test(row): row["samples_ts"] for row in lines}
-
-
-def _test(row: dict[str, int]) -> BenchTest:
-    """Return which test a line of llama-bench is of."""
-    if n := row["n_prompt"]:
-        return BenchTest("prefill", n, row["n_depth"])
-    return BenchTest("decode", row["n_gen"], row["n_depth"])
+    return done.stdout
 
 
 if __name__ == "__main__":
