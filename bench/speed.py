@@ -6,8 +6,8 @@ Without a model the demo is measured. llama-bench is built first where it was no
 Its context is as long as a test, so mixcli's is too; with --as-planned it is that of a run, which shows what a longer context costs.
 
 In each round a test is measured by ours, theirs, theirs, ours (A B B A): two pairs of neighbors in time, whose ratio is free of what the
-machine does over minutes. The result is the median of all pairs' ratios, with a 95 % interval by bootstrap over the pairs; more than LIMIT
-apart is an error, unless the interval holds it.
+machine does over minutes. Pairs during which other programs used these cores are measured again. The result is the median of the pairs'
+ratios, with a 95 % interval by bootstrap over the pairs; more than LIMIT apart is an error, unless the interval holds it.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,9 +27,12 @@ from bench.engine.subject import demo
 from bench.peers import peers
 from mixcli.insight.bench import BenchRequest
 from mixcli.insight.bench_record import BenchRun, BenchTest
+from mixcli.system import cpu_use
 from profiles.placement import Placement
 
 LIMIT = 0.03
+MAX_OTHERS = 0.15  # cores that other programs may use while a side is measured
+MAX_TRIES = 3  # times as many rounds as are asked for, on a machine that is not quiet
 N_RESAMPLES = 2000
 MIN_CTX = 256  # tokens; llama.cpp rounds a context up to its next multiple of 256
 # what llama-bench calls mixcli's load modes, where it calls them otherwise
@@ -36,15 +40,27 @@ LOAD_MODES = {"mlock": "mmap+mlock"}
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The tok/s of both sides, measured one right after the other."""
+class Measured:
+    """The tok/s of one side, and how many of the cores that it may use other programs had meanwhile."""
 
-    ours: float
-    theirs: float
+    rate: float
+    others: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both sides, measured one right after the other."""
+
+    ours: Measured
+    theirs: Measured
 
     @property
     def ratio(self) -> float:
-        return self.ours / self.theirs
+        return self.ours.rate / self.theirs.rate
+
+    @property
+    def is_quiet(self) -> bool:
+        return max(self.ours.others, self.theirs.others) <= MAX_OTHERS
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class SpeedRow:
     def of(cls, test: BenchTest, pairs: Sequence[Pair]) -> "SpeedRow":
         ratios = [pair.ratio for pair in pairs]
         low, high = interval(ratios)
-        ours, theirs = (median(getattr(pair, side) for pair in pairs) for side in ("ours", "theirs"))
+        ours, theirs = median(pair.ours.rate for pair in pairs), median(pair.theirs.rate for pair in pairs)
         return cls(test.words, ours, theirs, median(ratios), low, high, len(pairs))
 
     @property
@@ -80,7 +96,7 @@ def interval(ratios: Sequence[float]) -> tuple[float, float]:
     return found[tail], found[-tail - 1]
 
 
-def turns(ours: Callable[[], float], theirs: Callable[[], float]) -> list[Pair]:
+def turns(ours: Callable[[], Measured], theirs: Callable[[], Measured]) -> list[Pair]:
     """Measure A B B A, and return the two pairs."""
     first = Pair(ours(), theirs())
     last = theirs()
@@ -100,19 +116,32 @@ def main() -> None:
     parser.add_argument("--as-planned", action="store_true", help="with the context of a run")
     options = parser.parse_args()
     program = peers(options.sdist).bench
-    pairs: dict[BenchTest, list[Pair]] = {}
+    tests = BenchRequest(options.p, options.n, options.d).tests()
+    pairs: dict[BenchTest, list[Pair]] = {test: [] for test in tests}
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or demo(Path(folder)).path
         sides = Sides(program, model.absolute(), Path(folder), options.r, is_planned=options.as_planned)
-        for number in range(options.rounds):
-            for test in BenchRequest(options.p, options.n, options.d).tests():
-                pairs.setdefault(test, []).extend(turns(*sides.of(test)))
-                ratios = ", ".join(f"{pair.ratio:.3f}" for pair in pairs[test])
-                print(f"round {number + 1}, {test.words}: {ratios}", file=sys.stderr, flush=True)
+        for _ in range(MAX_TRIES * options.rounds):
+            for test in tests:
+                if len(pairs[test]) < 2 * options.rounds:
+                    pairs[test] += _quiet(test, turns(*sides.of(test)))
+    if busy := [test.words for test in tests if not pairs[test]]:
+        raise SystemExit(
+            f"other programs used these cores all the time: nothing is known of {', '.join(busy)}"
+        )
     rows = [SpeedRow.of(test, found) for test, found in pairs.items()]
     print(json.dumps([asdict(row) for row in rows], indent=1))
     if apart := [row.test for row in rows if row.is_apart]:
         raise SystemExit(f"more than {100 * LIMIT:.0f} % apart: {', '.join(apart)}")
+
+
+def _quiet(test: BenchTest, pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs that nothing disturbed, and print all."""
+    for pair in pairs:
+        others = f"{pair.ours.others:.2f} and {pair.theirs.others:.2f}"
+        kept = "" if pair.is_quiet else f", not counted: others used {others} cores"
+        print(f"{test.words}: {pair.ratio:.3f}{kept}", file=sys.stderr, flush=True)
+    return [pair for pair in pairs if pair.is_quiet]
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -127,11 +156,11 @@ class Sides:
         self._n_repeats, self._is_planned = n_repeats, is_planned
         self._placement = Placement()
 
-    def of(self, test: BenchTest) -> tuple[Callable[[], float], Callable[[], float]]:
+    def of(self, test: BenchTest) -> tuple[Callable[[], Measured], Callable[[], Measured]]:
         """Return what measures our side and theirs; ours comes first, since theirs takes its placement."""
         return lambda: self._ours(test), lambda: self._theirs(test)
 
-    def _ours(self, test: BenchTest) -> float:
+    def _ours(self, test: BenchTest) -> Measured:
         command = [sys.executable, "-m", "mixcli", "bench", str(self._model), *self._work(test), "--json"]
         if not self._is_planned:
             command += ["--ctx", str(max(MIN_CTX, test.n_text))]
@@ -140,15 +169,16 @@ class Sides:
             "MIXCLI_HOME": str(self._folder / "home"),
             "MIXCLI_MEASURE": "off",
         }
-        run = BenchRun.from_data(json.loads(_output(command, environment)))
+        text, others = _output(command, environment)
+        run = BenchRun.from_data(json.loads(text))
         self._placement = Placement.from_json(run.placement)
-        return run.results[0].median
+        return Measured(run.results[0].median, others)
 
-    def _theirs(self, test: BenchTest) -> float:
+    def _theirs(self, test: BenchTest) -> Measured:
         command = [str(self._program), "-m", str(self._model), *_load(self._placement), *self._work(test)]
-        lines = _output([*command, "-o", "jsonl"]).splitlines()
-        (row,) = (json.loads(line) for line in lines if line.startswith("{"))
-        return median(row["samples_ts"])
+        text, others = _output([*command, "-o", "jsonl"])
+        (row,) = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
+        return Measured(median(row["samples_ts"]), others)
 
     def _work(self, test: BenchTest) -> list[str]:
         n_prompt, n_decode = (test.n_tokens, 0) if test.kind == "prefill" else (0, test.n_tokens)
@@ -172,11 +202,20 @@ def _load(placement: Placement) -> list[str]:
     return options
 
 
-def _output(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
+def _output(command: Sequence[str], environment: dict[str, str] | None = None) -> tuple[str, float]:
+    """Run a program; return what it prints, and how many of the cores that it may use other programs had meanwhile."""
+    before, began = _busy_seconds(), time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    others = max(0.0, _busy_seconds() - before) / (time.monotonic() - began)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout
+    return done.stdout, others
+
+
+def _busy_seconds() -> float:
+    """Return how long the cores that this process may use have worked for others; 0 where the system does not tell."""
+    reading = cpu_use.read()
+    return reading.busy - sum(os.times()[:4]) if reading else 0.0  # with the children that have ended
 
 
 if __name__ == "__main__":
