@@ -41,7 +41,8 @@ def progress(processed: int) -> Event:
 
 def echo(body: dict[str, Any]) -> list[Event]:
     """Answer with the model's name and the last message."""
-    return [said(content=f"{body['model']} read: "), said(content=body["messages"][-1]["content"]), *ended()]
+    model = body.get("model", "any model")
+    return [said(content=f"{model} read: "), said(content=body["messages"][-1]["content"]), *ended()]
 
 
 @dataclass

@@ -16,11 +16,11 @@ class Served:
         command = [sys.executable, "-m", "mixcli", "serve", "-m", model, "--ctx", str(n_ctx), *args]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
-        said, found = "", None
-        while not found and (line := self.process.stderr.readline()):  # notes of the plan may come first
-            said += line
-            found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", said)
-        assert found, said
+        self.said, found = "", None  # notes of the plan may come before the address
+        while not found and (line := self.process.stderr.readline()):
+            self.said += line
+            found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.said)
+        assert found, self.said
         self.port = int(found[1])
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:

@@ -10,6 +10,7 @@ from mixcli.serve.keys import KeyRing
 from mixcli.serve.refusal import Refusal
 from tests.mixcli.serve.test_gate import KEY, OPEN, head, status
 from tests.support.ports import served
+from tests.support.served import Served
 
 FILES = page_files()
 PAGE = Gate(names_of("127.0.0.1", ()), pages=FILES)
@@ -75,6 +76,15 @@ def test_a_port_serves_them_with_headers_that_keep_a_browser_here() -> None:
             str(len(FILES["/page/app.js"].body)),
         )
         assert port.ask("OPTIONS", "/").headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("served_tiny", [["--ui"]], indirect=True)
+def test_the_command_serves_it_and_says_where(served_tiny: Served) -> None:
+    assert served_tiny.ask("GET", "/") == (200, FILES["/"].body.decode())
+    code, err = served_tiny.end()
+    assert code == 0
+    assert f"chat page at http://127.0.0.1:{served_tiny.port}/" in served_tiny.said + err
 
 
 def test_the_page_names_only_files_of_its_own() -> None:
