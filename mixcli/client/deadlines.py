@@ -10,7 +10,10 @@ import io
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from typing import Any
+
+from mixcli.client.events import PIECE
 
 CONNECT = 10.0  # seconds for a connection, whichever of a server's addresses accepts it, and as many for the TLS handshake
 MIN_CONNECT_SECONDS = 3.0  # seconds for one address of several
@@ -88,6 +91,11 @@ class TimedResponse(http.client.HTTPResponse):
         """Return the next piece of the body."""
         self._reader.allow(self.patience, f"its answer stalled for {self.patience:.0f} s")
         return super().read1(n)
+
+    def raw_pieces(self) -> Iterator[bytes]:
+        """Yield the body in pieces as they come."""
+        while piece := self.read1(PIECE):
+            yield piece
 
 
 class _Reader(io.RawIOBase):

@@ -1,16 +1,19 @@
 """Any OpenAI-compatible server in place of a host: its address, key and model."""
 
+import contextlib
 import errno
 import http.client
+import io
 import ipaddress
 import json
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from mixcli.client.deadlines import TimedConnection, TimedResponse
-from mixcli.client.events import body_of
+from mixcli.client.events import Response, body_of
 from mixcli.client.openai import GONE, ChatClient
 from mixcli.errors import MixcliError, NotReachable, UsageError
 
@@ -74,11 +77,33 @@ class EndpointClient(ChatClient):
             return NotReachable(f"{self.url} timed out: {cause}; check the server or retry later")
         return NotReachable(f"{self.url} closed the connection {when}: {_why(cause)}")
 
-    def _text_begins(self, response: http.client.HTTPResponse) -> None:
+    def _text_begins(self, response: Response) -> None:
         if isinstance(response, TimedResponse):
             response.patience = min(self.patience, SILENCE)
 
-    def _connection(self, patience: float) -> http.client.HTTPConnection:
+    def _exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, patience: float, /
+    ) -> Response:
+        connection = self._connection(patience)
+        said = {**headers, "Content-Length": str(len(body))} if body else headers
+        try:
+            with contextlib.suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # it may have refused before it read all
+                # in pieces: a timeout counts for each
+                connection.request(method, target, io.BytesIO(body) if body else None, said)
+            response = connection.getresponse()
+            if (
+                connection.sock
+            ):  # one that the server would keep open; the response holds it until it has been read
+                connection.sock.close()
+        except BaseException:
+            connection.close()
+            raise
+        assert isinstance(response, TimedResponse)
+        return response
+
+    def _connection(self, patience: float) -> TimedConnection:
         """Return a connection. Raises NotReachable with the address where it cannot be."""
         connection = TimedConnection(self.host, self.port, patience, tls=self._tls)
         try:

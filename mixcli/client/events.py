@@ -5,13 +5,15 @@ lines without "data:", a whole JSON answer where a stream was asked for. Invalid
 """
 
 import codecs
-import http.client
 import json
 import time
-import zlib
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol, Self
 
 from mixcli.errors import MixcliError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 MAX_LINE = 1 << 24  # bytes of one line of a stream, and of one event
 MAX_BODY = 1 << 26  # bytes of a whole answer
@@ -22,9 +24,25 @@ DONE = b"[DONE]"
 ENCODINGS = {"gzip": 47, "x-gzip": 47, "deflate": 47}
 
 
-def body_of(
-    response: http.client.HTTPResponse, limit: int = MAX_BODY, patience: float = MAX_SECONDS
-) -> bytes:
+class Response(Protocol):
+    """An HTTP response whose head has been read."""
+
+    status: int
+    reason: str
+
+    def getheader(self, name: str, /) -> str | None:
+        """Return the value of a header; None where there is none."""
+
+    def raw_pieces(self) -> Iterator[bytes]:
+        """Yield the body in pieces as they come, in the encoding that its head names."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None", /
+    ) -> None: ...
+
+
+def body_of(response: Response, limit: int = MAX_BODY, patience: float = MAX_SECONDS) -> bytes:
     """Return a whole body, unpacked. Raises MixcliError when it has more than `limit` bytes, unless that is less than MAX_BODY: then it is cut.
 
     TimeoutError when it takes more than `patience` seconds from its first byte on.
@@ -44,21 +62,23 @@ def body_of(
     return b"".join(found)
 
 
-def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+def pieces(response: Response) -> Iterator[bytes]:
     """Yield a body in pieces as they come, unpacked."""
     encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
     if encoding == "identity":
-        while piece := response.read1(PIECE):
-            yield piece
+        yield from response.raw_pieces()
         return
     if encoding not in ENCODINGS:
         raise MixcliError(f"the server's answer has the unsupported Content-Encoding {encoding[:40]}")
+    import zlib  # a host does not compress
+
     unpack = zlib.decompressobj(ENCODINGS[encoding])
     try:
-        while piece := response.read1(PIECE):
-            while piece and not unpack.eof:
-                yield unpack.decompress(piece, PIECE)
-                piece = unpack.unconsumed_tail
+        for piece in response.raw_pieces():
+            packed = piece
+            while packed and not unpack.eof:
+                yield unpack.decompress(packed, PIECE)
+                packed = unpack.unconsumed_tail
     except zlib.error as error:
         raise MixcliError(f"the server's answer is not valid {encoding}: {error}") from error
 
@@ -179,4 +199,4 @@ def _shown(raw: bytes) -> str:
     return " ".join(raw.decode("utf-8", "replace").split())[:200]
 
 
-__all__ = ["MAX_BODY", "MAX_LINE", "Events", "body_of", "lines", "pieces"]
+__all__ = ["MAX_BODY", "MAX_LINE", "Events", "Response", "body_of", "lines", "pieces"]

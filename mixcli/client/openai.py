@@ -4,12 +4,9 @@
 """
 
 import contextlib
-import http.client
-import io
 import json
 import math
 import select
-import socket
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,62 +15,36 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mixcli.client.completions import Halves, completion_of, delta_of
-from mixcli.client.events import MAX_BODY, Events, body_of, pieces
+from mixcli.client.events import MAX_BODY, Events, Response, body_of, pieces
 from mixcli.client.refusal import refuse
+from mixcli.client.unix_http import CONNECT, BrokenAnswer, UnixResponse, connect, send
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.protocol.errors import error_in, raise_error
 from mixcli.host.protocol.host_record import listener_pid, process_at
 from mixcli.host.protocol.messages import ChatBody, Delta, Fields, object_of
-from mixcli.host.protocol.paths import ATTACH, EXPERTS
+from mixcli.host.protocol.paths import ATTACH, CHAT, EXPERTS, HEALTH, TOKENIZE
 from mixcli.host.protocol.status import LoadStatus
 from mixcli.system.process_state import STOPPED, silence, state
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from mixcli.host.protocol.answers import ChatCompletion, ExpertUse, TokenCount
     from mixcli.host.protocol.health import HostHealth
     from mixcli.request.prompt import ChatTurn
 
-CHAT = "/v1/chat/completions"
 NONE: Mapping[str, str] = MappingProxyType({})
 TOO_MANY = 4  # pieces of an answer for every token that was allowed, and as many more: who sends more ignores max_tokens
 MORE = 64
 MAX_CALLS = 512  # of tools, in one answer; a host takes no more back either
 
-CONNECT = 2.0  # seconds for a connection to a host, and for its state
 POLL_INTERVAL = (
     3.0  # seconds between two looks at a host that computes a whole answer and says nothing meanwhile
 )
 PAUSES = 2  # looks that find the process stopped by a signal
 
 # how a connection looks whose other end went away
-GONE = (ConnectionError, FileNotFoundError, http.client.IncompleteRead, http.client.BadStatusLine)
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket; TimeoutError when nothing comes for `timeout` seconds, by default as long as a host may say nothing."""
-
-    def __init__(self, path: Path, timeout: float | None = None) -> None:
-        super().__init__("localhost", timeout=silence() if timeout is None else timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        deadline = time.monotonic() + CONNECT
-        while True:
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(CONNECT)
-            try:
-                self.sock.connect(str(self._path))
-            except BlockingIOError:  # so many wait to be accepted that one more has no room
-                self.close()
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{self._path} does not accept connections") from None
-                time.sleep(0.02)
-            except OSError:
-                self.close()
-                raise
-            else:
-                self.sock.settimeout(self.timeout)
-                return
+GONE = (ConnectionError, FileNotFoundError, BrokenAnswer)
 
 
 class ChatClient:
@@ -102,7 +73,7 @@ class ChatClient:
             raise self.gone("during the answer", error) from error
 
     def _deltas(
-        self, response: http.client.HTTPResponse, source: Iterable[bytes], max_tokens: int | None
+        self, response: Response, source: Iterable[bytes], max_tokens: int | None
     ) -> Generator[Delta, None, None]:
         """Yield the pieces of an answer up to its end; disconnect from a server that never ends it."""
         heard = time.monotonic()
@@ -160,28 +131,27 @@ class ChatClient:
         """Count the tokens of a text."""
         from mixcli.host.protocol.answers import TokenCount
 
-        return TokenCount.of(self._value("/tokenize", {"prompt": text}))
+        return TokenCount.of(self._value(TOKENIZE, {"prompt": text}))
 
     def count_messages(self, messages: "Sequence[ChatTurn]", tools: Sequence[object] = ()) -> "TokenCount":
         """Count the tokens of a conversation with the definitions of its tools, ready for an answer."""
         from mixcli.host.protocol.answers import TokenCount
 
         body: dict[str, object] = {"messages": [one.to_json() for one in messages]}
-        return TokenCount.of(self._value("/tokenize", {**body, "tools": list(tools)} if tools else body))
+        return TokenCount.of(self._value(TOKENIZE, {**body, "tools": list(tools)} if tools else body))
 
     def gone(self, when: str, cause: Exception | None = None, /) -> MixcliError:
         """Return the error of a server that went away."""
         raise NotImplementedError
 
-    def _connection(self, patience: float) -> http.client.HTTPConnection:
-        """Connect; the response may take `patience` seconds to begin."""
+    def _exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, patience: float, /
+    ) -> Response:
+        """Connect, send a request, and return the response, which may take `patience` seconds to begin."""
         raise NotImplementedError
 
-    def _text_begins(self, response: http.client.HTTPResponse) -> None:
+    def _text_begins(self, response: Response) -> None:
         """Note that the prompt of a streamed answer has been read."""
-
-    def _wait_for_response(self, connection: http.client.HTTPConnection) -> None:
-        """Return when a response begins, or when its own timeout may count."""
 
     def _value(self, path: str, body: Fields, headers: Mapping[str, str] = NONE) -> Fields:
         try:
@@ -212,34 +182,17 @@ class ChatClient:
         headers: Mapping[str, str] = NONE,
         *,
         patience: float | None = None,
-    ) -> http.client.HTTPResponse:
-        connection = self._connection(patience or self.patience)
+    ) -> Response:
         payload = b"" if body is None else json.dumps(body).encode()
         said = {"Content-Type": "application/json", "Connection": "close", **self.headers, **headers}
-        if payload:
-            said["Content-Length"] = str(len(payload))
-        try:
-            with contextlib.suppress(
-                BrokenPipeError, ConnectionResetError
-            ):  # it may have refused before it read all
-                # in pieces: a timeout counts for each
-                connection.request(method, self.prefix + path, io.BytesIO(payload) if payload else None, said)
-            self._wait_for_response(connection)
-            response = connection.getresponse()
-            if (
-                connection.sock
-            ):  # one that the server would keep open; the response holds it until it has been read
-                connection.sock.close()
-        except BaseException:
-            connection.close()
-            raise
+        response = self._exchange(method, self.prefix + path, said, payload, patience or self.patience)
         if response.status >= 300:
             with response:
                 refuse(response)
         return response
 
     @staticmethod
-    def _events(response: http.client.HTTPResponse) -> Generator[Fields, None, None]:
+    def _events(response: Response) -> Generator[Fields, None, None]:
         """Yield the JSON of every server-sent event up to [DONE]; closing the iterator closes the connection."""
         with response:
             yield from Events(pieces(response))
@@ -261,11 +214,10 @@ class HostClient(ChatClient):
         """Return the host's state; OSError when nothing listens, TimeoutError when it does not respond in time, ValueError when it is another program."""
         from mixcli.host.protocol.health import HostHealth
 
-        connection = UnixConnection(self.path, seconds)
-        with contextlib.closing(connection):
-            connection.request("GET", "/health", headers={"Connection": "close"})
-            with connection.getresponse() as response:
-                return HostHealth.of(object_of(json.loads(response.read())))
+        with contextlib.closing(connect(self.path, seconds)) as connection:
+            send(connection, "GET", HEALTH, NONE, b"")
+            with UnixResponse(connection) as response:
+                return HostHealth.of(object_of(json.loads(body_of(response))))
 
     def attach(self, keep_alive: float) -> Generator[LoadStatus, None, None]:
         """Yield the host's states while holding the model loaded; OSError at once when nothing listens.
@@ -275,7 +227,7 @@ class HostClient(ChatClient):
         """
         return self._statuses(self._request("GET", f"{ATTACH}?keep_alive={keep_alive}"))
 
-    def _statuses(self, response: http.client.HTTPResponse) -> Generator[LoadStatus, None, None]:
+    def _statuses(self, response: Response) -> Generator[LoadStatus, None, None]:
         with contextlib.closing(self._events(response)) as events:
             for event in events:
                 yield LoadStatus.of(event)
@@ -291,18 +243,25 @@ class HostClient(ChatClient):
             return unresponsive(self.path)
         return ModelDied(f"the model process crashed {when}")
 
-    def _connection(self, patience: float) -> http.client.HTTPConnection:  # noqa: ARG002  # _wait_for_response looks
-        connection = UnixConnection(self.path)
-        connection.connect()
-        return connection
+    def _exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, _patience: float, /
+    ) -> Response:
+        connection = connect(self.path, silence())
+        try:
+            send(connection, method, target, headers, body)
+            self._wait_for_response(connection)
+            return UnixResponse(connection)
+        except BaseException:
+            connection.close()
+            raise
 
-    def _wait_for_response(self, connection: http.client.HTTPConnection) -> None:
+    def _wait_for_response(self, connection: "socket") -> None:
         """Wait for as long as the host is alive: an answer may take minutes, and comes in one piece. TimeoutError when it is not."""
-        pid, alive, n_stopped = listener_pid(connection.sock), time.monotonic(), 0
-        while not select.select([connection.sock], [], [], POLL_INTERVAL)[0]:
+        pid, alive, n_stopped = listener_pid(connection), time.monotonic(), 0
+        while not select.select([connection], [], [], POLL_INTERVAL)[0]:
             try:
                 self.health()
-            except OSError:  # also of one that was told to stop and still answers what it has
+            except (OSError, ValueError):  # also of one that was told to stop and still answers what it has
                 n_stopped = n_stopped + 1 if state(pid) == STOPPED else 0
                 if n_stopped == PAUSES or time.monotonic() - alive > silence():
                     raise TimeoutError("no response") from None
@@ -320,7 +279,7 @@ def unresponsive(path: Path) -> Unresponsive:
     )
 
 
-def _check_kind(response: http.client.HTTPResponse) -> None:
+def _check_kind(response: Response) -> None:
     """Raise MixcliError where a page for people came instead of an answer."""
     kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
@@ -333,4 +292,4 @@ def _first_words(raw: bytes) -> str:
     return " ".join(raw[:1000].decode("utf-8", "replace").split())[:200] or "it is empty"
 
 
-__all__ = ["CHAT", "GONE", "ChatClient", "HostClient"]
+__all__ = ["GONE", "ChatClient", "HostClient"]

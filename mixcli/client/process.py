@@ -1,7 +1,6 @@
 """Start, find and stop hosts: one process per loaded model, found through its unix socket."""
 
 import contextlib
-import http.client
 import os
 import signal
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixcli.client.openai import GONE, HostClient, unresponsive
+from mixcli.client.unix_http import BrokenAnswer
 from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_record import HostRecord, end, process_at, records, until
@@ -81,7 +81,7 @@ class Host:
         """Return whether there are more clients and requests than our `own`."""
         try:
             return (self.client.health().busy or 0) > own
-        except (OSError, ValueError, http.client.HTTPException):
+        except (OSError, ValueError):
             return False  # it is on its way out
 
     def cause_of_death(self) -> str:
@@ -188,7 +188,7 @@ def _state(path: Path) -> "HostHealth | None":
         with contextlib.suppress(MixcliError), exclusive(path.with_suffix(".lock"), seconds=0.0):
             _clear_if_dead(path)  # only if no other process is starting a host there
         return None
-    except (OSError, ValueError, http.client.HTTPException):
+    except (OSError, ValueError):
         pid = process_at(path)
         return _silent(pid, None, UNRESPONSIVE) if pid else None
 
@@ -220,7 +220,7 @@ def _attach(name: HostName, keep_alive: float) -> States | None:
         return HostClient(name.socket).attach(keep_alive)
     except (*NOBODY, Busy):
         return None
-    except (TimeoutError, http.client.HTTPException) as error:
+    except (TimeoutError, BrokenAnswer) as error:
         raise unresponsive(name.socket) from error
 
 
@@ -246,7 +246,7 @@ def _clear_if_dead(path: Path) -> None:
         HostClient(path).health()
     except NOBODY:
         path.unlink(missing_ok=True)
-    except (OSError, ValueError, http.client.HTTPException):
+    except (OSError, ValueError):
         pass  # something listens
 
 

@@ -1,14 +1,12 @@
 """Interpret HTTP error statuses: which error they are, and whether and when to retry."""
 
-import email.utils
-import http.client
 import json
 import math
 import time
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from mixcli.client.events import body_of
+from mixcli.client.events import Response, body_of
 from mixcli.errors import Busy, NotReachable, UsageError
 from mixcli.host.protocol.errors import ErrorBody, error_in, raise_error
 
@@ -18,7 +16,7 @@ MAX_REFUSAL, MAX_SECONDS = 1 << 16, 30.0  # bytes that are read of a refusal, an
 MIN_WAIT, WAIT, MAX_WAIT = 0.1, 1.0, 60.0  # seconds: at least, when nothing is said, at most at a time
 
 
-def refuse(response: http.client.HTTPResponse) -> NoReturn:
+def refuse(response: Response) -> NoReturn:
     """Raise what a refusal says: its own error where it has one, else its status."""
     status = response.status
     if status < 400:
@@ -48,6 +46,8 @@ def seconds_of(text: str | None, unit: float = 1.0) -> float:
     try:
         seconds = float(said) * unit
     except ValueError:
+        import email.utils  # dates are rare, and this takes long to import
+
         try:
             seconds = email.utils.parsedate_to_datetime(said).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
@@ -68,7 +68,7 @@ def _place(location: str | None) -> str:
         return "another place"
 
 
-def _words(raw: bytes, response: http.client.HTTPResponse) -> str:
+def _words(raw: bytes, response: Response) -> str:
     """Return the first line of a refusal that is not JSON; of a page for people there is nothing to quote."""
     if "html" in (response.getheader("Content-Type") or "").lower() or raw.lstrip()[:1] == b"<":
         return ", with a web page"

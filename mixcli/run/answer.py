@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from typing import Protocol
 
 from mixcli.client.completions import calls_of
@@ -114,6 +113,6 @@ def ask(host: ChatBackend, body: ChatBody, *, show: bool = True, keep_interrupte
 def _note_full(host: ChatBackend) -> None:
     """Note that an answer ends where the context does; what limits another server's answers is not known."""
     if isinstance(host.client, HostClient):
-        with contextlib.suppress(OSError, ValueError, HTTPException, MixcliError):
+        with contextlib.suppress(OSError, ValueError, MixcliError):
             n_ctx = host.client.health().n_ctx
             console.note(f"answer truncated: the context of {n_ctx:,} tokens is full; pass a larger --ctx")
