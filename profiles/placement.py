@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict, dataclass, fields
 
-SEQUENCES = 64  # ids in the unified KV cache, for running and parked texts together; each costs a row of logits on the host
+from profiles.request import SEQUENCES
+
 OUTPUTS = 256  # rows of logits that one step may want: one for each request, more for drafts and labels
 
 

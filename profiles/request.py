@@ -2,17 +2,16 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from profiles.errors import BadRequest
-from profiles.placement import SEQUENCES
 
 Purpose = str  # a name in WORK, or prompt and answer tokens as "3000+100"
 MAX_TOKENS = 1 << 24
+SEQUENCES = 64  # ids in the unified KV cache, for running and parked texts together; each costs a row of logits on the host
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """A piece of work: tokens that are read and written, and how many texts are written at the same time."""
 
     read: int
@@ -42,8 +41,7 @@ Preference = Literal["balanced", "quality", "speed"]
 PREFERENCES: tuple[Preference, ...] = get_args(Preference)
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """How a file is chosen: the preference, and the least decode speed in tok/s; None for no limit."""
 
     prefer: Preference = "balanced"

@@ -367,7 +367,7 @@ def test_the_files_that_begin_a_run_of_all_tests_are_there() -> None:
     assert len(set(LONGEST)) == len(LONGEST)
 
 
-# what `mixcli --help` may import of the three packages; difflib is for names that nearly exist, json for the console
+# what `mixcli --help` may import of the three packages
 HELP_IMPORTS = {
     "mixcli",
     "mixcli.system",
@@ -377,7 +377,7 @@ HELP_IMPORTS = {
     "mixcli.system.signals",
     "mixcli.system.text",
 }
-HEAVY = {"asyncio", "concurrent", "email", "http", "logging", "multiprocessing", "sqlite3", "ssl", "subprocess", "tomllib"}  # fmt: skip
+HEAVY = {"asyncio", "concurrent", "difflib", "email", "http", "json", "logging", "multiprocessing", "pathlib", "sqlite3", "ssl", "subprocess", "tomllib"}  # fmt: skip
 
 
 def test_help_imports_only_click_and_what_starts_a_command() -> None:

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from bench.engine.client import Connection
 from bench.engine.subject import Setting, peer_options
 from mixcli.client import process
-from mixcli.host.protocol.host_spec import HostName, LoadPlan
+from mixcli.host.protocol.host_name import HostName
+from mixcli.host.protocol.host_spec import LoadPlan
 from profiles.placement import Placement
 
 _START = 120.0  # seconds that a server may take to load

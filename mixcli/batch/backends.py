@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from mixcli.client.endpoint import Endpoint
 from mixcli.client.openai import ChatClient
@@ -57,7 +56,7 @@ class HostBackend:
             with self._lock:
                 host, generation = self._host, self._generation
             try:
-                answer = retry_while_busy(host.client, replace(body, park=False), key)
+                answer = retry_while_busy(host.client, body._replace(park=False), key)
             except ModelDied as error:
                 n_deaths += 1
                 if n_deaths == MAX_DEATHS:

@@ -1,7 +1,6 @@
 """Which names the command line may use for questions and fields: in --ask, --abstain and --eval."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from mixcli.batch.graded import joined
 from mixcli.batch.job import RecordQuestion
@@ -28,8 +27,7 @@ def questions_of_records(
         own, thresholds = form.abstain_from.get(one.name), _below(one.name, form.abstain_from)
         if ABSTAIN in one.form.labels and (own or form.abstain):
             raise UsageError(f"{ABSTAIN!r} is the answer of --abstain, so it cannot be a label")
-        shape = replace(
-            one.form,
+        shape = one.form._replace(
             abstain=form.abstain if own is None else own,
             abstain_from=thresholds,
             confidence=form.confidence and bool(one.form.schema),

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -308,7 +308,7 @@ def _message(row: sqlite3.Row) -> StoredMessage:
 
 
 def _written(calls: Sequence[FunctionCall]) -> str:
-    return json.dumps([asdict(one) for one in calls]) if calls else ""
+    return json.dumps([one._asdict() for one in calls]) if calls else ""
 
 
 def _read(text: str) -> tuple[FunctionCall, ...]:

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixcli.chat.conversation import Conversation
@@ -46,7 +46,7 @@ def take_turn(
     progress = _Progress(view, status)
     state, error = DONE, None
     ours = host.client.is_host  # another server may refuse fields that it does not know
-    request = replace(body, return_token_ids=ours, return_progress=ours)
+    request = body._replace(return_token_ids=ours, return_progress=ours)
     with Interrupts() as interrupts:
         try:
             with contextlib.closing(host.client.chat(request)) as stream:

@@ -9,7 +9,6 @@ import math
 import select
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -110,7 +109,7 @@ class ChatClient:
                     if max_tokens
                     else f"the server's answer has more than {MAX_BODY:,} bytes; truncated"
                 )
-            yield replace(delta, text=text) if text != delta.text else delta
+            yield delta._replace(text=text) if text != delta.text else delta
         if not (is_finished or events.is_done):
             _check_kind(response)
             raise self.gone("during the answer")

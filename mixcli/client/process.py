@@ -13,8 +13,8 @@ from mixcli.client.openai import GONE, HostClient, unresponsive
 from mixcli.client.unix_http import BrokenAnswer
 from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.protocol.errors import raise_error
+from mixcli.host.protocol.host_name import HostName
 from mixcli.host.protocol.host_record import HostRecord, end, process_at, records, until
-from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
 from mixcli.host.protocol.paths import READY
 from mixcli.host.protocol.status import LoadStatus
 from mixcli.system import paths
@@ -24,6 +24,7 @@ from mixcli.system.process_state import born
 if TYPE_CHECKING:
     from mixcli.client.spawn import Child
     from mixcli.host.protocol.health import HostHealth
+    from mixcli.host.protocol.host_spec import LoadPlan
 
 START_TIMEOUT = 30.0  # seconds from the start of the process to its listening socket
 NOTICE_TIMEOUT = 0.5  # seconds for a host to see that we have left
@@ -94,7 +95,7 @@ class Loading:
     """A host whose model is being loaded or is there already; its client is attached."""
 
     name: HostName
-    plan: LoadPlan | None  # of a host that was started for this client; None for one that was running
+    plan: "LoadPlan | None"  # of a host that was started for this client; None for one that was running
     _states: States
     _process: "Child | None"
     _keep_alive: float
@@ -149,9 +150,10 @@ def attach(name: HostName, keep_alive: float) -> Loading | None:
     return None if states is None else Loading(name, None, states, None, keep_alive)
 
 
-def start(name: HostName, plan: LoadPlan, keep_alive: float) -> Loading:
+def start(name: HostName, plan: "LoadPlan", keep_alive: float) -> Loading:
     """Start a host, wait until it listens, and attach to it; called under its `start_lock`."""
     from mixcli.client.spawn import Child
+    from mixcli.host.protocol.host_spec import HostSpec
 
     _clear_if_dead(name.socket)
     process = Child.start("mixcli.host", HostSpec(name, plan).to_json(), name.log)

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
@@ -109,7 +109,7 @@ def _forms(command: F, more: tuple[Callable[[F], F], ...]) -> F:
         form = form_of(choice, schema, regex, grammar, least)
         by_field = {name: p for name, p in named.items() if name}
         return command(
-            form=replace(form, abstain=least or 0.0, abstain_from=by_field, confidence=confidence), **others
+            form=form._replace(abstain=least or 0.0, abstain_from=by_field, confidence=confidence), **others
         )
 
     return with_options(cast(F, collect), options)
@@ -148,8 +148,7 @@ def endpoint_options(command: F) -> F:
     return with_options(cast(F, collect), options)
 
 
-@dataclass(frozen=True)
-class ServerOption:
+class ServerOption(NamedTuple):
     """The server of --endpoint, which is asked nothing before it is called with the name of a model."""
 
     url: str

@@ -5,8 +5,8 @@ takes one value is refused when it is given twice. What depends on a file or a m
 where that is read.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -46,8 +46,7 @@ PLANNED = (
 IGNORED, CLASH, NEEDED = "has no effect with", "cannot be combined with", "has no effect without"
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """Options and arguments of some commands that do not go with, or not without, others; an option may be followed by a value.
 
     `unless` names options with which the rule does not hold.
@@ -134,42 +133,19 @@ class CheckedCommand(click.Command):
     """A command that refuses options which have no effect, and values of which only the last would count."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        typed = list(args)
-        if not ctx.resilient_parsing:
-            self._check_filled(ctx, typed)
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        check_filled(ctx, values, order)
         rest = super().parse_args(ctx, args)
-        if not ctx.resilient_parsing:
-            self._check_once(ctx, typed)
-            group = ctx.parent if ctx.parent is not None and ctx.parent.parent is not None else None
-            check(f"{group.info_name} {self.name}" if group else self.name or "", self.given(ctx))
+        check_once(order)
+        group = ctx.parent if ctx.parent is not None and ctx.parent.parent is not None else None
+        check(f"{group.info_name} {self.name}" if group else self.name or "", self.given(ctx))
         return rest
 
     def given(self, ctx: click.Context) -> set[str]:
         """Return what the command line sets, as the table has it."""
         return given(ctx)
-
-    def _check_filled(self, ctx: click.Context, args: list[str]) -> None:
-        """Refuse an empty word where a name or a file is wanted: it is what a shell makes of an unset variable in quotes."""
-        typed, _, order = self.make_parser(ctx).parse_args(list(args))
-        for parameter in order:
-            value = typed.get(parameter.name or "")
-            if _names_something(parameter) and "" in (value if isinstance(value, list | tuple) else (value,)):
-                called = (
-                    _long(parameter.opts)
-                    if isinstance(parameter, click.Option)
-                    else parameter.make_metavar(ctx).strip("[].")
-                )
-                raise UsageError(f"{called} is empty; check that the shell variable is set")
-
-    def _check_once(self, ctx: click.Context, args: list[str]) -> None:
-        _, _, order = self.make_parser(ctx).parse_args(args)
-        seen = set()
-        for parameter in order:
-            if not isinstance(parameter, click.Option) or parameter.multiple or parameter.is_flag:
-                continue
-            if parameter in seen:
-                raise UsageError(f"{_long(parameter.opts)} is given twice; pass it once")
-            seen.add(parameter)
 
 
 class Group(click.Group):
@@ -213,6 +189,30 @@ def sentence(option: str, kind: str, others: tuple[str, ...]) -> str:
     missing = "it" if len(others) == 1 else "one"
     step = f"add {missing} or remove {option}" if kind == NEEDED else "remove one of them"
     return f"{option} {kind} {listed}; {step}"
+
+
+def check_filled(ctx: click.Context, values: Mapping[str, object], order: Sequence[click.Parameter]) -> None:
+    """Refuse an empty word where a name or a file is wanted: it is what a shell makes of an unset variable in quotes."""
+    for parameter in order:
+        value = values.get(parameter.name or "")
+        if _names_something(parameter) and "" in (value if isinstance(value, list | tuple) else (value,)):
+            called = (
+                _long(parameter.opts)
+                if isinstance(parameter, click.Option)
+                else parameter.make_metavar(ctx).strip("[].")
+            )
+            raise UsageError(f"{called} is empty; check that the shell variable is set")
+
+
+def check_once(order: Sequence[click.Parameter]) -> None:
+    """Refuse an option of one value that is given twice."""
+    seen = set()
+    for parameter in order:
+        if not isinstance(parameter, click.Option) or parameter.multiple or parameter.is_flag:
+            continue
+        if parameter in seen:
+            raise UsageError(f"{_long(parameter.opts)} is given twice; pass it once")
+        seen.add(parameter)
 
 
 def _names_something(parameter: click.Parameter) -> bool:

@@ -1,10 +1,10 @@
 """Options that several commands share, declared once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
@@ -276,8 +276,7 @@ def _stops(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     return texts
 
 
-@dataclass(frozen=True)
-class Sampling:
+class Sampling(NamedTuple):
     """The sampling options of the command line; None if an option was not given."""
 
     max_tokens: int | None
@@ -292,13 +291,13 @@ class Sampling:
 
     def said(self) -> "dict[str, Value]":
         """Return only the options that the command line sets."""
-        return {key: value for key, value in asdict(self).items() if value not in (None, ())}
+        return {key: value for key, value in self._asdict().items() if value not in (None, ())}
 
 
 def sampling_options(command: F) -> F:
     """Add how tokens are chosen; the command gets one `sampling`."""
     options = (
-        *(_number(one.name) for one in fields(Sampling) if one.name in RANGES),
+        *(_number(name) for name in Sampling._fields if name in RANGES),
         click.option(
             "--stop",
             multiple=True,
@@ -316,7 +315,7 @@ def sampling_options(command: F) -> F:
 
     @wraps(command)
     def collect(**said: Any) -> Any:
-        sampling = Sampling(**{field.name: said.pop(field.name) for field in fields(Sampling)})
+        sampling = Sampling(**{name: said.pop(name) for name in Sampling._fields})
         return command(sampling=sampling, **said)
 
     return with_options(cast(F, collect), options)

@@ -21,7 +21,7 @@ from mixcli.system.hardware import this_machine
 from profiles.layout import Layout, layout_of
 from profiles.ledger import accounts
 from profiles.machine import Machine
-from profiles.placement import SEQUENCES
+from profiles.request import SEQUENCES
 from profiles.roofline import decode_roof, devices_of, prefill_roof
 from profiles.shape import ModelShape
 

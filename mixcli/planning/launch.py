@@ -6,14 +6,18 @@ This is on the way of every command that asks something, so it imports nothing t
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from mixcli.client.process import Host, Loading, attach, start, start_lock
 from mixcli.errors import NotInstalled
-from mixcli.host.protocol.host_spec import HostName, LoadPlan
+from mixcli.host.protocol.host_name import HostName
 from mixcli.planning.load_options import LoadOptions
 from mixcli.store import usage
 from mixcli.store.store import StoredModel, find
 from mixcli.system.console import console
+
+if TYPE_CHECKING:
+    from mixcli.host.protocol.host_spec import LoadPlan
 
 
 def load(
@@ -65,7 +69,7 @@ def begin(
     *,
     use_smaller_plan: bool = False,
     isolation_key: str = "",
-    plan: LoadPlan | None = None,
+    plan: "LoadPlan | None" = None,
 ) -> Loading:
     """Attach to the host of a model, or start it with `plan`, or with one that is made only then; nothing is printed.
 

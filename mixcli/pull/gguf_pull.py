@@ -12,11 +12,12 @@ from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.pull.local_build import convert_to
 from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
 from mixcli.pull.quant_choice import Target, check_rate, how_it_runs, nothing_fits, shapes_of_types
-from mixcli.store import gguf_names, store
+from mixcli.store import build_folder, gguf_names
+from mixcli.store.about import About
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.headers import has_split_experts, model_header, shape_of, template_note
 from mixcli.store.hub_cache import CachedRepo
-from mixcli.store.manifest import About, StoredFile
+from mixcli.store.manifest import StoredFile
 from mixcli.store.preflight import check_header, family_note
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
@@ -180,7 +181,7 @@ class GgufJob:
         """Fetch, repair where needed, publish."""
         name, kind = self.about.name, self.choice.type
         revision = self.about.revision
-        with store.building(name, kind, report, revision, progress=_fetched) as (work, done):
+        with build_folder.building(name, kind, report, revision, progress=_fetched) as (work, done):
             if done is not None:
                 return done
             needs = [(paths.hub_cache_dir(), self.summary.download)]
@@ -194,12 +195,14 @@ class GgufJob:
             ]
             if self.needs_repair:
                 repaired = self._repaired(work, pointers, report)
-                return store.publish(work, replace(self.about, keeper="mixcli").manifest(kind, (repaired,)))
+                return build_folder.publish(
+                    work, replace(self.about, keeper="mixcli").manifest(kind, (repaired,))
+                )
             files = tuple(
                 StoredFile(str(pointer), file.size, _sha256(pointer, file, report))
                 for pointer, file in zip(pointers, self.choice.files, strict=True)
             )
-            return store.publish(work, self.about.manifest(kind, files))
+            return build_folder.publish(work, self.about.manifest(kind, files))
 
     def _repaired(self, work: Path, pointers: Sequence[Path], report: Report) -> StoredFile:
         target = work / f"{self.about.name.rpartition('/')[2]}-{self.choice.type}.gguf"

@@ -7,11 +7,12 @@ from pathlib import Path
 from mixcli.errors import MixcliError
 from mixcli.pull.pull_plan import FileCost, PullPlan
 from mixcli.pull.quant_choice import Target, how_it_runs, type_to_make
-from mixcli.store import store
+from mixcli.store import build_folder, store
+from mixcli.store.about import About
 from mixcli.store.catalog import CatalogEntry
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.licenses import license_of
-from mixcli.store.manifest import About, StoredFile
+from mixcli.store.manifest import StoredFile
 from mixcli.store.reference import usable_name
 from mixcli.system.console import console
 
@@ -27,7 +28,7 @@ DEMO_TEMPLATE = (
 
 def _about_folder(folder: Path, name: str | None) -> About:
     return About(
-        store.check_new(name or usable_name(folder.name.lower())),
+        build_folder.check_new(name or usable_name(folder.name.lower())),
         f"converted from the checkpoint in {folder.name}",
         license_of(None),
         str(folder),
@@ -137,14 +138,14 @@ def build(
     about: About, output_type: str, make: Callable[[Path, Path], None], report: Report
 ) -> tuple[store.StoredModel, bool]:
     """Make `name:TYPE` in the store by `make(work folder, target)`, once, whatever else asks for it at the same time."""
-    with store.building(about.name, output_type, report) as (work, done):
+    with build_folder.building(about.name, output_type, report) as (work, done):
         if done is not None:
             return done, False
         target = work / f"{about.name.rpartition('/')[2]}-{output_type}.gguf"
         if not target.exists():
             make(work, target)
         file = StoredFile(target.name, target.stat().st_size, sha256(target, report))
-        return store.publish(work, about.manifest(output_type, (file,))), True
+        return build_folder.publish(work, about.manifest(output_type, (file,))), True
 
 
 def convert_to(

@@ -10,12 +10,12 @@ from mixcli.errors import NotReachable, UsageError
 from mixcli.pull import hub_environment, local_build
 from mixcli.pull.pull_plan import PullJob, PullPlan
 from mixcli.pull.quant_choice import Target, usual_types
+from mixcli.store import build_folder, gguf_names, store
 from mixcli.store import file_types as types
-from mixcli.store import gguf_names, store
+from mixcli.store.about import About
 from mixcli.store.catalog import CatalogEntry, catalog, entry, file_type
 from mixcli.store.hashing import Report
 from mixcli.store.licenses import license_of
-from mixcli.store.manifest import About
 from mixcli.store.reference import Reference, check_text, is_path, is_there
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
@@ -56,7 +56,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
     hub_environment.check()
     check_text(wanted.text)
     if wanted.name is not None:
-        wanted = replace(wanted, name=store.check_new(wanted.name))
+        wanted = replace(wanted, name=build_folder.check_new(wanted.name))
     path = paths.expanded(wanted.text)
     if _means_a_folder(wanted.text, path):
         _check_made_here(wanted, {"--keep-source": wanted.keep_source})
@@ -103,7 +103,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         return Made(model, fresh)
     if not is_open and (here := _here(reference, wanted)) is not None:
         return _made(here, False, wanted)
-    store.check_new(wanted.name or reference.name)
+    build_folder.check_new(wanted.name or reference.name)
     return _planned(reference, known, wanted, target, report)
 
 
@@ -249,7 +249,7 @@ def _offline(reference: Reference, wanted: PullRequest) -> NotReachable:
     from mixcli.pull.gguf_pull import progress_of
 
     begun = paths.models_dir().glob(
-        store.work_folder(wanted.name or reference.name, reference.type or wanted.quant or "*").name
+        build_folder.work_folder(wanted.name or reference.name, reference.type or wanted.quant or "*").name
     )
     missing = [cost for work in begun for cost in progress_of(work) if cost.here < cost.size]
     if missing:

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from mixcli.errors import DoesNotFit
 from mixcli.pull.quant_choice import TypeRow, choice_data, how_it_runs, rows_of
+from mixcli.store.about import About
 from mixcli.store.hashing import Report
-from mixcli.store.manifest import About
 from mixcli.store.store import StoredModel
 from mixcli.system.formatting import format_bytes
 from profiles.quant_choice import FileChoice

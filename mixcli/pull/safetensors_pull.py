@@ -17,10 +17,11 @@ from mixcli.pull.hub_client import RemoteFile, RemoteReader, RemoteRepo
 from mixcli.pull.pull_plan import FileCost, PullPlan, check_disk
 from mixcli.pull.quant_choice import Target, type_to_make
 from mixcli.pull.retry import Cancelled
-from mixcli.store import store
+from mixcli.store import build_folder
+from mixcli.store.about import About
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.hub_cache import CachedRepo
-from mixcli.store.manifest import About, StoredFile
+from mixcli.store.manifest import StoredFile
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.formatting import format_bytes
@@ -100,7 +101,7 @@ class StreamJob:
     @cached_property
     def plan(self) -> WritePlan:
         name = self.about.name.rpartition("/")[2]
-        target = store.work_folder(self.about.name, self.type) / f"{name}-{self.type}.gguf"
+        target = build_folder.work_folder(self.about.name, self.type) / f"{name}-{self.type}.gguf"
         output_type = None if self.recipe else self.type
         options = Options(output_type=output_type, imatrix=self.imatrix, recipe=self.recipe)
         return prepare_model(self.model, target, options)
@@ -140,7 +141,7 @@ class StreamJob:
     def carry_out(self, report: Report) -> StoredModel:
         """Fetch and quantize, shard by shard; the same call resumes after a kill."""
         name, revision = self.about.name, self.about.revision
-        with store.building(name, self.type, report, revision) as (work, done):
+        with build_folder.building(name, self.type, report, revision) as (work, done):
             if done is not None:
                 return done
             target = self.plan.target
@@ -154,7 +155,7 @@ class StreamJob:
                 execute(self.plan, lambda at: report(at.done, at.total, at.stage), shards.supply)
             shards.clean_up()
             file = StoredFile(target.name, target.stat().st_size, sha256(target, report))
-            return store.publish(work, self.about.manifest(self.type, (file,)))
+            return build_folder.publish(work, self.about.manifest(self.type, (file,)))
 
 
 class _Shards:

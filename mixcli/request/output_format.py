@@ -2,21 +2,22 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from mixcli.errors import MixcliError, UsageError
-from mixcli.request.choice_labels import labels_of
-from mixcli.request.json_fields import any_index, without
-from mixcli.request.probability import Probability
 from mixcli.system.stdin import read_text, said
 
+if TYPE_CHECKING:
+    from mixcli.request.probability import Probability
+
 ABSTAIN = "abstain"  # what is printed where no label is likely enough
-NONE: Mapping[str, Probability] = {}
+NO_SCHEMA: Mapping[str, object] = {}
+NO_FIELDS: Mapping[str, float] = {}
+NONE: "Mapping[str, Probability]" = {}
 
 
-@dataclass(frozen=True)
-class OutputFormat:
+class OutputFormat(NamedTuple):
     """The required form of an answer. At most one of the four is set.
 
     `abstain` is the least probability of a valid label, or field with listed values; `abstain_from` has that of single fields, whatever they
@@ -24,11 +25,11 @@ class OutputFormat:
     """
 
     labels: tuple[str, ...] = ()
-    schema: Mapping[str, object] = field(default_factory=dict)
+    schema: Mapping[str, object] = NO_SCHEMA
     regex: str = ""
     grammar: str = ""
     abstain: float = 0.0
-    abstain_from: Mapping[str, float] = field(default_factory=dict)
+    abstain_from: Mapping[str, float] = NO_FIELDS
     confidence: bool = False
 
     @property
@@ -61,7 +62,7 @@ class OutputFormat:
         text: str,
         finish_reason: str,
         label_probs: Mapping[str, float],
-        field_probs: Mapping[str, Probability] = NONE,
+        field_probs: "Mapping[str, Probability]" = NONE,
     ) -> dict[str, object]:
         """Return the result fields of an answer; MixcliError when it has not the form, as a server that knows nothing of it may give."""
         if self.labels:
@@ -99,6 +100,9 @@ class OutputFormat:
         return {**read, "result": None if probs[label] < self.abstain else label}
 
     def _decided_fields(self, read: Mapping[str, object]) -> dict[str, object]:
+        from mixcli.request.json_fields import without
+        from mixcli.request.probability import Probability
+
         told = read.get("field_probs")
         named = {
             name: found
@@ -110,8 +114,10 @@ class OutputFormat:
             return dict(read)
         return {**read, "result": without(read.get("result"), frozenset(low)), "abstained": low}
 
-    def threshold(self, name: str, found: Probability) -> float:
+    def threshold(self, name: str, found: "Probability") -> float:
         """Return the least probability of a field."""
+        from mixcli.request.json_fields import any_index
+
         by_name = self.abstain_from.get(name, self.abstain_from.get(any_index(name)))
         return by_name if by_name is not None else self.abstain if found.is_exact else 0.0
 
@@ -143,6 +149,8 @@ def form_of(
 
 
 def _labels(text: str, abstain: float | None) -> tuple[str, ...]:
+    from mixcli.request.choice_labels import labels_of
+
     labels = labels_of(text)
     if abstain is not None and ABSTAIN in labels:
         raise UsageError(f"{ABSTAIN!r} is the answer of --abstain, so it cannot be a label")

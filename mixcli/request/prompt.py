@@ -1,16 +1,16 @@
 """Build the messages of a prompt and its text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mixcli.errors import UsageError
 from mixcli.request.template import Template
 
+NONE: Mapping[str, str] = {}
 PIPED, TEXT, PROMPT = "stdin", "text", "prompt"  # the names that a template has for the text and for PROMPT
 
 
-@dataclass(frozen=True)
-class FunctionCall:
+class FunctionCall(NamedTuple):
     """A call of a tool by the model; `arguments` is JSON text as the model wrote it."""
 
     id: str
@@ -23,8 +23,7 @@ class FunctionCall:
         return {"id": self.id, "type": "function", "function": function}
 
 
-@dataclass(frozen=True)
-class ChatTurn:
+class ChatTurn(NamedTuple):
     """One message of a request; `token_ids` are what an earlier answer was sampled as.
 
     An assistant's turn may have `calls` of tools; a tool's turn is the result of the call `call_id`.
@@ -48,14 +47,13 @@ class ChatTurn:
         return said
 
 
-@dataclass(frozen=True)
-class PromptSpec:
+class PromptSpec(NamedTuple):
     """A prompt for a text: `template` has placeholders for it (`stdin` or `text`), for `prompt` and for `variables`."""
 
     template: Template
     prompt: str = ""
     system: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = NONE
 
     def messages(self, text: str) -> tuple[ChatTurn, ...]:
         """Return the conversation that asks it of a text."""

@@ -6,7 +6,7 @@ Standard library only: the command line reads it for its help.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_TOKENS = 1 << 24
 MAX_STOPS, MAX_STOP_LENGTH, MAX_BREAKER_LENGTH = 16, 1000, 40  # texts, characters of each
@@ -16,8 +16,7 @@ MAX_SHOWN = 40  # digits of a number that are repeated in a message
 API_TEMPERATURE, CHAT_TEMPERATURE, SCRIPT_TEMPERATURE = 0.8, 0.7, 0.0
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """The values of one parameter: `least` (itself excluded where it is `above`) to `greatest`; `whole` numbers only, or any.
 
     `words` are for a range that reads badly. `help` is that of the command line and of `/set`; a parameter without it is one of the API only.

@@ -7,24 +7,23 @@
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mixcli.errors import UsageError
 from mixcli.system.text import nearest as nearest_name
 
-# blanks are stripped afterwards: matched here, they would take quadratic time
-_PLACE = re.compile(r"""\{\{((?:"[^"\n]*"|'[^'\n]*'|[^{}"'])*+)\}\}""")
-_TORN = re.compile(r"\{\{[^\S\n]*+\w[\w. -]*+\}?[^\S\n]*+$", re.MULTILINE)  # a name, and the line ends
+# Patterns are compiled when they are first used: most prompts have no template.
+# Blanks are stripped afterwards: matched here, they would take quadratic time.
+_PLACE = r"""\{\{((?:"[^"\n]*"|'[^'\n]*'|[^{}"'])*+)\}\}"""
+_TORN = r"(?m)\{\{[^\S\n]*+\w[\w. -]*+\}?[^\S\n]*+$"  # a name, and the line ends
 _WORDS = r"\w[\w.-]*(?:[^\S\n]+\w[\w.-]*)*"
-_STEP = re.compile(r"""\[\s*(?:(\d+)|"([^"]+)"|'([^']+)')\s*\]|\.?([^.\[\]]+)""")
-_NAME = re.compile(rf"""{_WORDS}(?:\[\s*(?:\d+|"[^"]+"|'[^']+')\s*\](?:\.{_WORDS})?)*""")
-_QUOTED = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)')\s*""")
+_STEP = r"""\[\s*(?:(\d+)|"([^"]+)"|'([^']+)')\s*\]|\.?([^.\[\]]+)"""
+_NAME = rf"""{_WORDS}(?:\[\s*(?:\d+|"[^"]+"|'[^']+')\s*\](?:\.{_WORDS})?)*"""
+_QUOTED = r"""\s*(?:"([^"]+)"|'([^']+)')\s*"""
 SHOWN = 20  # names that an error lists
 
 
-@dataclass(frozen=True)
-class Template:
+class Template(NamedTuple):
     """A text cut at its places: `texts` has one more than `names`, and they take turns.
 
     What is put in is data: it is not looked at for places again.
@@ -36,8 +35,8 @@ class Template:
     @classmethod
     def parse(cls, text: str) -> "Template":
         """Read a template; UsageError where a place has no name that can be meant."""
-        pieces = _PLACE.split(text)
-        if torn := next((found for piece in pieces[::2] if (found := _TORN.search(piece))), None):
+        pieces = re.split(_PLACE, text)
+        if torn := next((found for piece in pieces[::2] if (found := re.search(_TORN, piece))), None):
             raise UsageError(f"{torn[0].strip()} is never closed; write placeholders as {{{{ text }}}}")
         return cls(tuple(pieces[::2]), tuple(_name(place.strip()) for place in pieces[1::2]))
 
@@ -99,9 +98,9 @@ def lookup(name: str, values: Mapping[str, str], nested: Mapping[str, Any]) -> s
 
 def _name(inside: str) -> str:
     """Return the name that stands in a place, without the quotes around all of it."""
-    if quoted := _QUOTED.fullmatch(inside):
+    if quoted := re.fullmatch(_QUOTED, inside):
         return quoted[1] or quoted[2]
-    if not _NAME.fullmatch(inside):
+    if not re.fullmatch(_NAME, inside):
         raise UsageError(
             f"{{{{ {inside} }}}} is not a valid placeholder; write {{{{ text }}}} or a field's name, "
             'in double quotes where that has signs in it: {{ "Price ($)" }}'
@@ -125,7 +124,7 @@ def _inside(name: str, nested: Mapping[str, Any], *, strict: bool = True) -> tup
 
     With `strict` a path that breaks off raises UsageError, which says where.
     """
-    steps = [next(part for part in step if part) for step in _STEP.findall(name)]
+    steps = [next(part for part in step if part) for step in re.findall(_STEP, name)]
     first = next((n for n in range(len(steps), 0, -1) if ".".join(steps[:n]) in nested), 0)
     if not first or first == len(steps):
         return None

@@ -2,8 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mixcli.client.completions import calls_of
 from mixcli.client.openai import ChatClient, HostClient
@@ -13,6 +12,7 @@ from mixcli.request.prompt import FunctionCall
 from mixcli.system.console import console
 from mixcli.system.formatting import counted
 
+NONE: Mapping[str, float] = {}
 INTERRUPTED = "interrupted"  # the finish_reason of an answer that the user stopped
 
 
@@ -24,8 +24,7 @@ class ChatBackend(Protocol):
     def cause_of_death(self) -> str: ...
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A finished answer; `label_probs` are there where one of several labels was asked for, `calls` where it calls tools.
 
     Servers that do not tell leave usage, timings and probabilities empty.
@@ -35,7 +34,7 @@ class Answer:
     finish_reason: str
     usage: TokenUsage
     timings: Timings
-    label_probs: Mapping[str, float] = field(default_factory=dict)
+    label_probs: Mapping[str, float] = NONE
     calls: tuple[FunctionCall, ...] = ()
 
     def to_json(self) -> dict[str, object]:
@@ -102,8 +101,7 @@ def ask(host: ChatBackend, body: ChatBody, *, show: bool = True, keep_interrupte
         console.write("\n")
     usage = next((delta.usage for delta in reversed(deltas) if delta.usage), TokenUsage())
     timings = next((delta.timings for delta in reversed(deltas) if delta.timings), Timings())
-    nothing: Mapping[str, float] = {}
-    label_probs = next((delta.label_probs for delta in reversed(deltas) if delta.label_probs), nothing)
+    label_probs = next((delta.label_probs for delta in reversed(deltas) if delta.label_probs), NONE)
     answer = Answer(text, reason, usage, timings, label_probs, calls_of(deltas))
     if reason == "length" and answer.usage.completion_tokens != body.max_tokens:
         _note_full(host)

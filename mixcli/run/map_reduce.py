@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from mixcli.batch.window import Pool
@@ -166,8 +166,7 @@ class MapReduce:
 
     def _answer(self, part: str, index: int, n_parts: int, room: PartBudget) -> str:
         text = f"[Part {index + 1} of {n_parts} of a long text]\n\n{part}"
-        body = replace(
-            self._body,
+        body = self._body._replace(
             messages=self._question.messages(text),
             options={**self._body.options, "max_tokens": room.answer},
         )

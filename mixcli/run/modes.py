@@ -3,9 +3,9 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mixcli.errors import MixcliError, SomeFailed, UsageError
 from mixcli.host.protocol.messages import ChatBody, Fields
@@ -23,8 +23,7 @@ N_AT_ONCE = 32  # lines that are asked at a time
 N_PARTS = 8  # parts of a long text that are asked at a time
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """How the answer is asked for and shown; `body` is what every request has besides its messages and format."""
 
     form: OutputFormat
@@ -44,9 +43,9 @@ class LoadedModel(ChatBackend, Protocol):
 def answer_once(question: PromptSpec, text: str, held: Callable[[], LoadedModel], how: RunOptions) -> None:
     """Answer one question; the answer is shown while it comes."""
     with _holding(held()) as host:
-        body = replace(how.body, messages=question.messages(text), form=how.form)
+        body = how.body._replace(messages=question.messages(text), form=how.form)
         if how.on_overflow == "drop-oldest":
-            body = replace(body, options={**body.options, "on_overflow": how.on_overflow})
+            body = body._replace(options={**body.options, "on_overflow": how.on_overflow})
         _finish(host, body, how)
 
 
@@ -73,7 +72,7 @@ def answer_long(question: PromptSpec, text: str, held: Callable[[], LoadedModel]
             messages, n_parts = work.last_messages(text)
         if n_parts:
             console.note(f"the text is longer than the context: combining the answers to {n_parts} parts")
-        _finish(host, replace(how.body, messages=messages, form=how.form), how)
+        _finish(host, how.body._replace(messages=messages, form=how.form), how)
 
 
 def answer_lines(

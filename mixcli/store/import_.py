@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixcli.errors import DoesNotFit, IntegrityError, UsageError
-from mixcli.store import gguf_names, store
+from mixcli.store import build_folder, gguf_names, store
+from mixcli.store.about import About
 from mixcli.store.hashing import Report, sha256
 from mixcli.store.headers import file_type_of, has_split_experts, header_of, prompt_format, template_note
 from mixcli.store.licenses import license_of
-from mixcli.store.manifest import About, StoredFile
+from mixcli.store.manifest import StoredFile
 from mixcli.store.preflight import check_header, family_note
 from mixcli.store.reference import is_there, usable_name
 from mixcli.store.store import StoredModel
@@ -41,7 +42,7 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
         )
     check_header(header, path.name)
     kind = gguf_names.file_type(path.name) or file_type_of(header)
-    called = store.check_new(name or usable_name(gguf_names.model_name(path.name).lower()))
+    called = build_folder.check_new(name or usable_name(gguf_names.model_name(path.name).lower()))
     stated = header.get("general.license")
     about = About(
         called,
@@ -51,7 +52,7 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
         keeper="mixcli" if copy else "user",
         prompt=prompt_format(header),
     )
-    with store.building(called, kind, report) as (work, done):
+    with build_folder.building(called, kind, report) as (work, done):
         if done is not None:
             _check_same(done, files, report)
             if not copy or (done.manifest and done.manifest.keeper != "user"):
@@ -66,7 +67,7 @@ def import_model(path: Path, name: str | None, copy: bool, report: Report) -> tu
                 _copy(file, work / file.name)
             known = file.name if copy else str(file)
             stored.append(StoredFile(known, file.stat().st_size, sha256(file, report)))
-        return store.publish(work, about.manifest(kind, tuple(stored))), True
+        return build_folder.publish(work, about.manifest(kind, tuple(stored))), True
 
 
 def _parts(path: Path) -> list[Path]:

@@ -2,11 +2,9 @@
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mixcli.store.licenses import License
 from mixcli.system import paths
 from mixcli.system.text import clean
 
@@ -112,39 +110,3 @@ def _is_sound(manifest: Manifest) -> bool:
 
 def _is_inside(path: str) -> bool:
     return "\0" not in path and not path.startswith("/") and ".." not in path.split("/")
-
-
-def now() -> str:
-    """Return the present moment as it stands in a manifest."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@dataclass(frozen=True)
-class About:
-    """What a manifest says of a model beside its files."""
-
-    name: str
-    description: str
-    license: License
-    origin: str
-    keeper: str = "mixcli"
-    revision: str = ""
-    prompt: str = ""
-    alignment: str = ""
-
-    def manifest(self, file_type: str, files: tuple[StoredFile, ...]) -> Manifest:
-        """Return the manifest of a model of this kind."""
-        return Manifest(
-            name=self.name,
-            type=file_type,
-            files=files,
-            description=self.description,
-            license=self.license.name,
-            license_words=self.license.words,
-            origin=self.origin,
-            created=now(),
-            keeper=self.keeper,
-            revision=self.revision,
-            prompt=self.prompt,
-            alignment=self.alignment,
-        )

@@ -7,27 +7,26 @@ What begins with a slash, a dot or ~, or ends in .gguf, is a path; anything else
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mixcli.errors import UsageError
 from mixcli.system.text import clean
 
-_ADDRESS = re.compile(r"^(?:https?://)?(?:huggingface\.co|hf\.co)/")
-_BLOB = re.compile(r"/(?:blob|resolve)/([^/]+)/")
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_TYPE = re.compile(r"[A-Za-z0-9][\w.+/-]{0,95}")
+# compiled when they are first used: a model of the store is found without them
+_ADDRESS = r"^(?:https?://)?(?:huggingface\.co|hf\.co)/"
+_BLOB = r"/(?:blob|resolve)/([^/]+)/"
+_REPO = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
+_TYPE = r"[A-Za-z0-9][\w.+/-]{0,95}"
 MAX_TEXT = 4096  # characters
 MAX_NAME = 128  # bytes of a name in the store; it becomes part of file names
 FORBIDDEN = ':@\\<>"|?*'  # types and revisions begin with some of them, folders end with another, and Windows' file systems have none
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
-_REVISION = re.compile(r"[\w][\w./-]{0,127}")
+_REVISION = r"[\w][\w./-]{0,127}"
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """`name` is of the catalog or the store, or "org/repo"; the type is upper case; None where nothing was said."""
 
     name: str
@@ -39,10 +38,10 @@ class Reference:
     def parse(cls, text: str) -> "Reference":
         """Read what a person wrote, also the address of a repository's or a file's page; UsageError when it names nothing."""
         check_text(text)
-        rest, is_address = _ADDRESS.subn("", text.strip())
+        rest, is_address = re.subn(_ADDRESS, "", text.strip())
         rest = rest.removesuffix("/") if is_address else rest
         file = revision = None
-        if match := _BLOB.search(rest):
+        if match := re.search(_BLOB, rest):
             revision, file = match[1], rest[match.end() :].partition("?")[0]
             rest = rest[: match.start()]
         rest, at, said = rest.partition("@")
@@ -62,12 +61,12 @@ class Reference:
         return reference
 
     def _check(self, text: str) -> None:
-        if "/" in self.name and (not _REPO.fullmatch(self.name) or ".." in self.name):
+        if "/" in self.name and (not re.fullmatch(_REPO, self.name) or ".." in self.name):
             hint = f"; did you mean {self.name.strip('/')}?" if _is_one_name(self.name.strip("/")) else ""
             raise UsageError(f"{text} is not a repository name; use the form org/name{hint}")
-        if self.type and not _TYPE.fullmatch(self.type):
+        if self.type and not re.fullmatch(_TYPE, self.type):
             raise UsageError(f"{text} has an invalid quant {shown(self.type)}; use one such as Q4_K_M")
-        if self.revision and (not _REVISION.fullmatch(self.revision) or ".." in self.revision):
+        if self.revision and (not re.fullmatch(_REVISION, self.revision) or ".." in self.revision):
             raise UsageError(f"{shown(self.revision)} is not a valid revision; use a branch, tag or commit")
 
     @property
@@ -124,6 +123,10 @@ def usable_name(name: str) -> str:
 
 def composed(name: str) -> str:
     """Return a name as it is compared and stored: a letter and its accent may come as one character or as two, and look alike."""
+    if name.isascii():
+        return name
+    import unicodedata
+
     return unicodedata.normalize("NFC", name)
 
 
@@ -161,5 +164,5 @@ _WRONG: tuple[tuple[Callable[[str], bool], str], ...] = (
     ),
     (lambda name: name.startswith((".", "~", "-", "/")), "begins like a path or an option"),
     (lambda name: name.lower().endswith(".gguf"), "ends with a file extension"),
-    (lambda name: "/" in name and not _REPO.fullmatch(name), "looks like a path"),
+    (lambda name: "/" in name and not re.fullmatch(_REPO, name), "looks like a path"),
 )

@@ -1,6 +1,6 @@
 """The model store: one folder per model, with a manifest that records its type, files and origin.
 
-A model is published by one rename of its finished folder, so what is listed is whole. Names map to folders as `name--TYPE`.
+A model is published by one rename of its finished folder (build_folder.py), so what is listed is whole. Names map to folders as `name--TYPE`.
 What other programs have brought to the machine is seen as well (foreign.py) and can be used by its label.
 """
 
@@ -8,39 +8,28 @@ import errno
 import hashlib
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mixcli.errors import IntegrityError, NotInstalled, UsageError
 from mixcli.store import default_model, manifest
-from mixcli.store.hashing import Report
 from mixcli.store.manifest import Manifest
 from mixcli.store.reference import (
     Reference,
-    are_twins,
-    check_name,
     check_text,
     composed,
     is_path,
     is_there,
     shown,
 )
-from mixcli.store.waiting import Waiting
 from mixcli.system import paths
-from mixcli.system.json_cache import replace_text
-from mixcli.system.locks import exclusive
 from mixcli.system.text import nearest
 
 if TYPE_CHECKING:
     from mixcli.store.foreign import ForeignModel
 
 
-@dataclass(frozen=True)
-class StoredModel:
+class StoredModel(NamedTuple):
     """A GGUF that can be loaded: `path` is its first part.
 
     `manifest` is there for a model of the store, `seen` for one of another program; neither for a file that was named by its path.
@@ -237,7 +226,7 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
     if reference.name in catalog():
         file_type(catalog()[reference.name], reference.type)  # a quant that it does not have cannot be pulled
     if reference.name in catalog() or reference.is_repo:
-        pulled = paths.models_dir().glob(f".{_safe(reference.name)}--{reference.type or '*'}.part")
+        pulled = paths.models_dir().glob(f".{as_folder(reference.name)}--{reference.type or '*'}.part")
         begun = " (a pull was started)" if next(iter(pulled), None) else ""
         is_chosen = reference.type is None and reference.file is None and reference.name != "demo"
         how = ", which chooses the quant that suits this machine" if is_chosen else ""
@@ -252,79 +241,12 @@ def _missing(reference: Reference, have: list[StoredModel]) -> UsageError:
     return UsageError(f"model {shown(str(reference))} not found; {hint}")
 
 
-def check_new(name: str) -> str:
-    """Return a name that a new model can have; UsageError for one that no model can, or that has a twin in the store."""
-    name = check_name(name)
-    known = (model.manifest.name for model in models() if model.manifest)
-    if twin := next((other for other in known if are_twins(name, other)), None):
-        raise UsageError(
-            f"the name {shown(name)} differs from the model {twin} only in case; use {twin}, or choose another with --name"
-        )
-    return name
-
-
-@contextmanager
-def building(
-    name: str,
-    file_type: str,
-    report: Report,
-    revision: str | None = None,
-    progress: Callable[[Path], tuple[float, float]] | None = None,
-) -> Iterator[tuple[Path, StoredModel | None]]:
-    """Hold the one right to make `name:TYPE`: gives a work folder, or the model when it is there, of that `revision` if one is named.
-
-    The folder survives a kill, so that an interrupted work can be resumed in it; `publish` turns it into the model. While
-    another process works in it, `progress` of that folder is reported: bytes present and total.
-    """
-    work = work_folder(check_new(name), file_type)
-    waiting = Waiting(lambda: (progress or _written)(work), report)
-    with exclusive(work.with_suffix(".lock"), waiting, what=f"making {name}:{file_type}"):
-        same = (model for model in models() if model.label == f"{name}:{file_type}")
-        done = next(
-            (m for m in same if revision is None or (m.manifest and m.manifest.revision == revision)), None
-        )
-        if done is None:
-            paths.private(work)
-        try:
-            yield work, done
-        finally:
-            with suppress(OSError):  # only an empty folder goes: there is nothing to resume
-                work.rmdir()
-                work.with_suffix(".lock").unlink()
-
-
-def _written(work: Path) -> tuple[float, float]:
-    """Return how many bytes of a result are on the disk, and of how many."""
-    parts = [path.stat() for path in work.glob("*.gguf.part")] if work.is_dir() else []
-    done = sum(status.st_blocks * 512 for status in parts)
-    return done, max(done, sum(status.st_size for status in parts), 1)
-
-
-def work_folder(name: str, file_type: str) -> Path:
-    """Return the folder that a model is made in."""
-    return paths.models_dir() / f".{_safe(name)}--{_safe(file_type)}.part"
-
-
-def publish(work: Path, about: Manifest) -> StoredModel:
-    """Turn a work folder into a model of the store: manifest last, then one rename."""
-    own = {file.path for file in about.files}
-    for stray in work.iterdir():
-        if stray.name not in own:
-            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
-    replace_text(work / manifest.NAME, about.to_json())
-    home = folder_of(about)
-    if home.exists():  # a torn one, or another revision
-        shutil.rmtree(home)
-    work.rename(home)
-    return StoredModel(home / about.files[0].path, about)
-
-
 def folder_of(about: Manifest) -> Path:
     """Return the folder of a manifest."""
-    return paths.models_dir() / f"{_safe(about.name)}--{_safe(about.type)}"
+    return paths.models_dir() / f"{as_folder(about.name)}--{as_folder(about.type)}"
 
 
-def _safe(name: str) -> str:
+def as_folder(name: str) -> str:
     """Return a name as part of a folder's name; a changed name gets a checksum to stay unique."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".")
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

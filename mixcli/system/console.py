@@ -4,19 +4,19 @@ Each stream is checked separately for a terminal. Text for a terminal loses its 
 commands to the terminal); an answer for a pipe or file is passed on as it is, a table loses them there too. rich is imported only when a table or a bar is drawn.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeVar
 
 from mixcli.errors import EXIT_INTERRUPTED, MixcliError, UsageError
 from mixcli.system.text import clean
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich import progress
     from rich.console import Console as RichConsole
 
@@ -193,7 +193,7 @@ class Console:
         """Write one line to stdout."""
         self.write(text + "\n")
 
-    def path(self, path: Path) -> None:
+    def path(self, path: "Path") -> None:
         """Write a path on a line of its own: in a pipe with the bytes that it has, so that the next program finds the file."""
         out = self.check_stdout()
         if out.isatty() or not hasattr(out, "buffer"):
@@ -206,6 +206,8 @@ class Console:
 
     def data(self, value: Any) -> None:
         """Write a value to stdout as indented JSON."""
+        import json
+
         self.line(json.dumps(value, ensure_ascii=False, indent=2))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -7,7 +7,6 @@ Two processes that write at once lose nothing of each other's: each changes what
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -52,7 +51,7 @@ def replace_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
 
     `mode` are its rights, from which the umask takes.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    part = path.with_name(f".{path.name}.{os.urandom(6).hex()}.part")
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(handle, "wb") as file:

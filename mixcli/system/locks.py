@@ -11,9 +11,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from mixcli.errors import InUse
 from mixcli.system import paths
@@ -83,8 +83,7 @@ def exclusive(
         os.close(handle)
 
 
-@dataclass(frozen=True)
-class _Holder:
+class _Holder(NamedTuple):
     """The process that has a lock, as far as the system tells: `pid` is 0 and `since` empty where it does not."""
 
     pid: int
@@ -142,7 +141,7 @@ class _Patience:
             )
 
     def _tell(self, holder: _Holder) -> str:
-        return replace(holder, is_stopped=False).words(self._what)
+        return holder._replace(is_stopped=False).words(self._what)
 
 
 def _end(holder: _Holder) -> str:

@@ -9,13 +9,10 @@ import errno
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-
-import platformdirs
 
 KINDS = ("cache", "config", "data")
 MAX_RUNTIME_PATH = 70  # bytes; a socket in it has 21 more, and 104 is the least that a system allows
@@ -30,6 +27,8 @@ def _root(kind: str) -> Path:
         if not Path(home).is_absolute():  # children that work in another folder mean the same place
             os.environ["MIXCLI_HOME"] = os.fspath(folder)
         return folder / kind
+    import platformdirs
+
     path = Path(getattr(platformdirs, f"user_{kind}_dir")("mixcli", appauthor=False))
     return path if path.is_absolute() else NOWHERE / kind
 
@@ -121,6 +120,8 @@ def runtime_dir() -> Path:
             return _closed(path)
     path = cache_dir() / "run"
     if len(os.fsencode(path)) > MAX_RUNTIME_PATH or not _takes_sockets(path) or not _usable(path):
+        import tempfile  # with all that compresses; rarely needed
+
         digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
         path = Path(tempfile.gettempdir()) / f"mixcli-{os.getuid()}-{digest}"
         if not _usable(path):

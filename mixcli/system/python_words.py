@@ -13,7 +13,7 @@ KINDS = {
     "float": "a number",
     "bool": "true or false",
 }
-_NAMED = re.compile(rf"""(['"])({"|".join(KINDS)})( object)?\1( object\b)?""")
+_NAMED = rf"""(['"])({"|".join(KINDS)})( object)?\1( object\b)?"""
 _OBJECTS = ("dict_type", "mapping_type", "model_type", "model_attributes_type", "dataclass_type")
 
 
@@ -24,7 +24,7 @@ def json_kind(value: object) -> str:
 
 def plain(text: str) -> str:
     """Return a message of Python or Jinja with the kinds of JSON for the names of Python's types."""
-    return _NAMED.sub(lambda match: KINDS[match[2]], text)
+    return re.sub(_NAMED, lambda match: KINDS[match[2]], text)
 
 
 def validation_text(fault: Mapping[str, object]) -> str:

@@ -8,14 +8,13 @@ import codecs
 import os
 import re
 import stat
-from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = "[\ud800-\udfff]"
 SAMPLE = 1 << 16  # bytes that tell what kind of data something is
 _POLL_INTERVAL = 1 << 12  # of them, that tell an encoding
 MAX_SHOWN = 200  # characters of a path in a sentence
@@ -68,12 +67,12 @@ _WIDE: tuple[tuple[int, int, str], ...] = (
 
 def clean(text: str) -> str:
     """Return text without lone surrogates: bytes of the command line are read as UTF-8, what is left becomes U+FFFD."""
-    if text.isascii() or not _SURROGATE.search(text):
+    if text.isascii() or not re.search(_SURROGATE, text):
         return text
     try:
         return os.fsencode(text).decode("utf-8", "replace")
     except UnicodeEncodeError:  # a surrogate that stands for no byte
-        return _SURROGATE.sub("\ufffd", text)
+        return re.sub(_SURROGATE, "\ufffd", text)
 
 
 def n_bad_bytes(text: str) -> int:
@@ -144,6 +143,8 @@ def nearest(typed: str, names: "Iterable[str]", cutoff: float = 0.6) -> str | No
     whole = begun.replace(" ", "")
     if len(whole) >= _LONG_ENOUGH and (longer := [name for name in known if whole in name.replace(" ", "")]):
         return known[min(longer, key=len)]
+    from difflib import get_close_matches
+
     near = get_close_matches(begun, known, n=1, cutoff=cutoff)
     if not near and len(begun) >= 3:
         near = [name for name in known if name.startswith(begun)]

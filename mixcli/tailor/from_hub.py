@@ -7,7 +7,7 @@ from mixcli.errors import UsageError
 from mixcli.pull.pull_plan import PullPlan
 from mixcli.pull.quant_choice import how_it_runs, rows_of
 from mixcli.pull.safetensors_pull import StreamJob
-from mixcli.store import store
+from mixcli.store import build_folder
 from mixcli.store.store import StoredModel
 from mixcli.system import paths
 from mixcli.system.console import Bar
@@ -79,7 +79,7 @@ def fitted_job(
 
     The disk holds two shards at most; a pass that was interrupted resumes. Raises DoesNotFit where no file meets the goal.
     """
-    with store.building(job.about.name, TYPE, bar.update, job.about.revision) as (work, done):
+    with build_folder.building(job.about.name, TYPE, bar.update, job.about.revision) as (work, done):
         if done is not None:
             raise UsageError(
                 f"{done.label} is already installed; remove it first (mixcli rm {done.label}), or pass another --name"

@@ -12,7 +12,8 @@ from typing import Any
 import httpx2
 
 from mixcli.host.api.app import create_app
-from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
+from mixcli.host.protocol.host_name import HostName
+from mixcli.host.protocol.host_spec import HostSpec, LoadPlan
 from mixcli.host.protocol.paths import CHAT, READY
 from mixcli.host.state import HostState
 from profiles.placement import Placement

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mixcli.client.process import Host, attach, hosts, start, start_lock, stop
-from mixcli.host.protocol.host_spec import HostName, LoadPlan
+from mixcli.host.protocol.host_name import HostName
+from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.system.hardware import physical_cores
 from profiles.placement import Placement
 from tests.support import forked_hosts

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mixcli.host.protocol.host_spec import HostName
+from mixcli.host.protocol.host_name import HostName
 from profiles.placement import Placement
 from quantize.source import Value, u32
 from tests.support.hosts import N_THREADS, held

@@ -102,7 +102,7 @@ class ChatResponseWriter:
             return {}
         usage = _usage(cost)
         if self.request.deterministic:
-            return {"usage": replace(usage, extra={}).to_json()}
+            return {"usage": usage._replace(extra={}).to_json()}
         return {"usage": usage.to_json(), "timings": _timings(cost).to_json()}
 
     def _extras(self, call: Call, last: Output) -> JsonObject:

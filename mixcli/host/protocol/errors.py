@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from mixcli import errors
 from mixcli.host.protocol.paths import MESSAGES, V1
 
 BUSY = 503
+NONE: Mapping[str, int] = {}
 
 # exit code -> (HTTP status, OpenAI error type)
 HTTP_ERRORS = {
@@ -61,14 +61,11 @@ OVERFLOWS = {
     "context_length_exceeded",
     "exceed_context_size_error",
 }  # a prompt that is too long, to OpenAI and to llama-server
-OVERFLOW_WORDS = re.compile(
-    r"maximum context length|context (length|size|window)|max_model_len|too many tokens", re.IGNORECASE
-)
+OVERFLOW_WORDS = r"(?i)maximum context length|context (length|size|window)|max_model_len|too many tokens"
 MAX_MESSAGE = 1000  # characters of what a server says
 
 
-@dataclass(frozen=True)
-class ErrorBody:
+class ErrorBody(NamedTuple):
     """An error on the wire, in OpenAI's form; `exit_code` and `counts` (the tokens of a prompt that is too long) are mixcli's own.
 
     `is_text` marks one that a server wrote as a text alone, in place of an object.
@@ -79,7 +76,7 @@ class ErrorBody:
     param: str | None = None
     code: str | None = None
     exit_code: int | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = NONE
     is_text: bool = False
 
     def to_json(self) -> dict[str, object]:
@@ -188,4 +185,4 @@ def raise_error(error: ErrorBody, status: int = 500) -> NoReturn:
 
 def _by_words(message: str, cls: type[errors.MixcliError], status: int) -> type[errors.MixcliError]:
     """Return DoesNotFit where a refusal, or an error in the middle, speaks of the context's length; servers have no common code for it."""
-    return errors.DoesNotFit if status in (400, 413, 422, 500) and OVERFLOW_WORDS.search(message) else cls
+    return errors.DoesNotFit if status in (400, 413, 422, 500) and re.search(OVERFLOW_WORDS, message) else cls

@@ -12,8 +12,8 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mixcli.system.process_state import born
 
@@ -24,8 +24,7 @@ LONGEST = 1 << 16  # bytes of a note
 SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
 
-@dataclass(frozen=True)
-class HostRecord:
+class HostRecord(NamedTuple):
     """A host's process, its socket and its model."""
 
     pid: int
@@ -52,7 +51,7 @@ class HostRecord:
         """Leave the note; without room for it a host does its work all the same."""
         with contextlib.suppress(OSError):
             part = self.file.with_suffix(".part")
-            part.write_text(json.dumps(asdict(self)), "utf-8")
+            part.write_text(json.dumps(self._asdict()), "utf-8")
             part.replace(self.file)
 
     def remove(self) -> None:

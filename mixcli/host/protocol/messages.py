@@ -1,11 +1,12 @@
 """The messages between a host, or another server, and its clients; JSON becomes one of these where it is read.
 
 Servers other than ours leave fields out, add some, and write some in another type: `of` keeps those in `extra`, and `to_json` writes them back.
+Most records here are named tuples: every command that asks something makes these types at its start, and a dataclass takes seven times as long to make.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from mixcli.request.output_format import OutputFormat
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 Fields = Mapping[str, object]  # of a JSON object, by name, where they are only handed on
 
 
+NONE: Mapping[str, float] = {}
+NO_FIELDS: Fields = {}
 MAX_NUMBER = 1e15  # of tokens, milliseconds, tokens per second
 
 
@@ -32,34 +35,37 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_NUMBER
 
 
-class _Numbers:
-    """Reads and writes the numbers of a dataclass: None for what was left out, `extra` for what it does not know or cannot be."""
-
-    @classmethod
-    def of(cls, value: object) -> Self:
-        """Read a JSON object; any other value has no numbers."""
-        known: dict[str, object] = {}
-        extra: dict[str, object] = {}
-        names = cls.__annotations__.keys() - {"extra"}
-        for name, one in object_of(value).items():
-            good = name in names and _is_number(one)
-            (known if good else extra)[name] = one
-        return cls(**known, extra=extra)  # type: ignore[call-arg]
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON object; empty where nothing was said."""
-        said = {name: value for name, value in vars(self).items() if name != "extra" and value is not None}
-        return {**said, **vars(self)["extra"]}
+def _numbers_in(value: object, names: Sequence[str]) -> dict[str, Any]:
+    """Return the numbers of a JSON object that have one of these names, and as `extra` what is left; any other value has none."""
+    numbers: dict[str, object] = {}
+    extra: dict[str, object] = {}
+    for name, one in object_of(value).items():
+        good = name in names and name != "extra" and _is_number(one)
+        (numbers if good else extra)[name] = one
+    return {**numbers, "extra": extra}
 
 
-@dataclass(frozen=True)
-class TokenUsage(_Numbers):
+def _said(numbers: Fields, extra: Fields) -> dict[str, object]:
+    """Return the JSON object of what `_numbers_in` read, without what was left out."""
+    return {name: one for name, one in numbers.items() if name != "extra" and one is not None} | {**extra}
+
+
+class TokenUsage(NamedTuple):
     """The token counts of an answer, by OpenAI's names; `extra` holds the details."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
-    extra: Fields = field(default_factory=dict)
+    extra: Fields = NO_FIELDS
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Read a JSON object; any other value has no numbers."""
+        return cls(**_numbers_in(value, cls._fields))
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object; empty where nothing was said."""
+        return _said(self._asdict(), self.extra)
 
     @property
     def cached_tokens(self) -> int:
@@ -67,8 +73,7 @@ class TokenUsage(_Numbers):
         return count_in(object_of(self.extra.get("prompt_tokens_details")).get("cached_tokens"))
 
 
-@dataclass(frozen=True)
-class Timings(_Numbers):
+class Timings(NamedTuple):
     """The times of an answer as llama-server writes them: milliseconds, and tokens per second."""
 
     cache_n: int | None = None
@@ -80,18 +85,35 @@ class Timings(_Numbers):
     predicted_per_second: float | None = None
     draft_n: int | None = None
     draft_n_accepted: int | None = None
-    extra: Fields = field(default_factory=dict)
+    extra: Fields = NO_FIELDS
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Read a JSON object; any other value has no numbers."""
+        return cls(**_numbers_in(value, cls._fields))
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object; empty where nothing was said."""
+        return _said(self._asdict(), self.extra)
 
 
-@dataclass(frozen=True)
-class PromptProgress(_Numbers):
+class PromptProgress(NamedTuple):
     """How far a prompt has been read, as llama-server writes it: tokens, and milliseconds."""
 
     total: int | None = None
     cache: int | None = None
     processed: int | None = None
     time_ms: float | None = None
-    extra: Fields = field(default_factory=dict)
+    extra: Fields = NO_FIELDS
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Read a JSON object; any other value has no numbers."""
+        return cls(**_numbers_in(value, cls._fields))
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object; empty where nothing was said."""
+        return _said(self._asdict(), self.extra)
 
 
 @dataclass(frozen=True)
@@ -104,8 +126,7 @@ class CallDelta:
     arguments: str = ""
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(NamedTuple):
     """A piece of an answer, and of the `reasoning` before it; `finish_reason`, `usage`, `timings`, `token_ids` and `label_probs` come with the last ones.
 
     While a long prompt is read, deltas without text bring `prompt_progress`; `dropped_messages` counts what was left out so that the
@@ -119,13 +140,12 @@ class Delta:
     token_ids: tuple[int, ...] = ()
     prompt_progress: PromptProgress | None = None
     dropped_messages: int = 0
-    label_probs: Mapping[str, float] = field(default_factory=dict)
+    label_probs: Mapping[str, float] = NONE
     reasoning: str = ""
     calls: tuple[CallDelta, ...] = ()
 
 
-@dataclass(frozen=True)
-class ChatBody:
+class ChatBody(NamedTuple):
     """The body of a chat completion request.
 
     `options` are sampling parameters and switches by their names on the wire; `form` is what the answer must look like; `park` tells a
@@ -133,12 +153,12 @@ class ChatBody:
     """
 
     messages: "tuple[ChatTurn, ...]" = ()
-    options: Fields = field(default_factory=dict)
+    options: Fields = NO_FIELDS
     form: "OutputFormat | None" = None
     park: bool | None = None
     return_token_ids: bool = False
     return_progress: bool = False
-    whole: Fields = field(default_factory=dict)
+    whole: Fields = NO_FIELDS
 
     @property
     def max_tokens(self) -> int | None:

@@ -1,7 +1,7 @@
 """The one table of routes that a host has and `serve` opens on a port, and the states of a model."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 V1 = "/v1"
 
@@ -27,8 +27,7 @@ EXPERTS = "/mixcli/experts"  # how a conversation's last answer was routed over 
 LOADING, READY, FAILED = "loading", "ready", "failed"
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """A path, in the host's spelling, and its method; {model} at the end is the id of a model, which may have slashes.
 
     Only a public one is opened on a port, and only what says nothing of the model or its users needs no key. What is GET never loads

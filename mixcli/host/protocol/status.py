@@ -1,6 +1,6 @@
 """The state of a load, as a host reports it to those who wait."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mixcli.host.protocol.errors import ErrorBody, error_in
 from mixcli.host.protocol.messages import Fields
@@ -11,8 +11,7 @@ def texts_in(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
-@dataclass(frozen=True)
-class LoadStatus:
+class LoadStatus(NamedTuple):
     """An event of the attach stream: `progress` is a share, `speculates` whether the model follows drafts, `error` why the load failed."""
 
     status: str

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from mixcli.cli import COMMANDS, cli
-from mixcli.commands.conflicts import NEEDED, RULES, CheckedCommand, given, sentence
+from mixcli.commands.conflicts import NEEDED, RULES, CheckedCommand, check_once, given, sentence
 from mixcli.errors import UsageError
 from tests.conftest import Runner
 
@@ -87,11 +87,12 @@ def test_a_value_is_given_once_and_a_flag_as_often_as_wanted(tmp_path: Path) -> 
                 continue
             typed = words(command, parameter.opts[-1], tmp_path)
             context = click.Context(command, info_name="mixcli")
+            _, _, order = command.make_parser(context).parse_args([*typed, *typed, *required(command)])
             if parameter.is_flag:
-                command._check_once(context, [*typed, *typed, *required(command)])
+                check_once(order)
                 continue
             with pytest.raises(UsageError, match=r"^--[a-z-]+ is given twice; pass it once$"):
-                command._check_once(context, [*typed, *typed, *required(command)])
+                check_once(order)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ import pytest
 
 from mixcli.client.process import Host, hosts, stop
 from mixcli.errors import Busy, MixcliError, ModelDied, UsageError
-from mixcli.host.protocol.host_spec import DraftLoad, HostName, LoadPlan
+from mixcli.host.protocol.host_name import HostName
+from mixcli.host.protocol.host_spec import DraftLoad, LoadPlan
 from mixcli.host.protocol.messages import ChatBody
 from tests.conftest import Runner
 from tests.support.hosts import PLACEMENT, connect, held

@@ -19,8 +19,9 @@ import pytest
 from mixcli.client.openai import HostClient
 from mixcli.client.process import STOPPING, UNRESPONSIVE, Host, hosts, stop
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
+from mixcli.host.protocol.host_name import HostName
 from mixcli.host.protocol.host_record import HostRecord
-from mixcli.host.protocol.host_spec import HostName, LoadPlan
+from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.host.protocol.messages import ChatBody
 from mixcli.llama.buffers import buffers_in
 from mixcli.system import paths, python_child
@@ -183,7 +184,7 @@ def test_a_state_that_many_wait_for_is_not_locked_by_those_who_leave() -> None:
 def test_a_load_whose_client_dies_is_given_up(name: HostName) -> None:
     held: list[Host] = []
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mixcli.host.protocol.host_spec import HostName\n"
+        "import sys\nfrom pathlib import Path\nfrom mixcli.host.protocol.host_name import HostName\n"
         "from profiles.placement import Placement\nfrom tests.support.hosts import connect\n"
         "connect(HostName(Path(sys.argv[1]), 'demo', '{}'), Placement(n_ctx=2048), 0, lambda *a: print(a, flush=True), is_forked=False)"
     )

@@ -9,7 +9,8 @@ from mixcli.engine.sampling import SamplingParams
 from mixcli.errors import Busy
 from mixcli.host.call import Call, ChatQuestion
 from mixcli.host.loop import MAX_CALLS, EngineLoop
-from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
+from mixcli.host.protocol.host_name import HostName
+from mixcli.host.protocol.host_spec import HostSpec, LoadPlan
 from mixcli.prompts.formats import Message
 from profiles.placement import Placement
 

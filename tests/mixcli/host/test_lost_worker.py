@@ -16,7 +16,8 @@ import pytest
 from mixcli.client.openai import HostClient
 from mixcli.errors import ModelDied, NotReachable
 from mixcli.host.protocol.errors import raise_error
-from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
+from mixcli.host.protocol.host_name import HostName
+from mixcli.host.protocol.host_spec import HostSpec, LoadPlan
 from mixcli.host.protocol.messages import ChatBody
 from mixcli.llama import worker_watch
 from mixcli.llama.rpc import HELLO

@@ -264,7 +264,11 @@ def test_the_warm_way_imports_only_what_it_needs(mixcli: Runner, with_demo: Path
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'numpy', 'gguf', 'rich', 'llama_cpp', 'fastapi', 'pydantic', 'huggingface_hub', 'httpx2', 'asyncio', 'uvicorn', 'ray',"
-        " 'profiles.planner', 'sqlite3', 'jinja2'} & set(sys.modules)\n"
+        " 'profiles.planner', 'profiles.placement', 'sqlite3', 'jinja2', 'http', 'ssl', 'email', 'secrets',"
+        " 'difflib', 'subprocess', 'logging', 'concurrent.futures'} & set(sys.modules)\n"
+        "own = [m for name, m in sys.modules.items() if name.split('.')[0] in ('mixcli', 'profiles', 'quantize')]\n"
+        "slow = {c for m in own for c in vars(m).values() if isinstance(c, type) and '__dataclass_fields__' in vars(c)}\n"
+        "if len(slow) > 10: heavy.add(f'{len(slow)} dataclasses, which are slow to make: {slow}')\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     done = subprocess.run(

@@ -11,7 +11,8 @@ import pytest
 
 from mixcli.host.api.app import create_app
 from mixcli.host.loop import ENDED
-from mixcli.host.protocol.host_spec import HostName, HostSpec, LoadPlan
+from mixcli.host.protocol.host_name import HostName
+from mixcli.host.protocol.host_spec import HostSpec, LoadPlan
 from mixcli.host.state import HostState
 from profiles.placement import Placement
 from tests.support.waiting import LIMIT
