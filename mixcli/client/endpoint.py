@@ -87,15 +87,12 @@ class EndpointClient(ChatClient):
         connection = self._connection(patience)
         said = {**headers, "Content-Length": str(len(body))} if body else headers
         try:
-            with contextlib.suppress(
-                BrokenPipeError, ConnectionResetError
-            ):  # it may have refused before it read all
-                # in pieces: a timeout counts for each
+            # it may have refused before it read all; in pieces: a timeout counts for each
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, target, io.BytesIO(body) if body else None, said)
             response = connection.getresponse()
-            if (
-                connection.sock
-            ):  # one that the server would keep open; the response holds it until it has been read
+            # one that the server would keep open; the response holds it until it has been read
+            if connection.sock:
                 connection.sock.close()
         except BaseException:
             connection.close()
