@@ -1,16 +1,15 @@
 """Find the file system that a folder lies on, and what it cannot do."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 PROC = Path("/proc")
 # no unix socket can be made there: folders of a host that a virtual machine or a container shares, network and FAT file systems
 WITHOUT_SOCKETS = {"9p", "drvfs", "virtiofs", "fuse.grpcfuse", "vfat", "exfat", "cifs", "smb3"}
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(NamedTuple):
     """A mounted file system: where, its type as the kernel names it, and its source."""
 
     point: Path
