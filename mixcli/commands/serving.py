@@ -1,7 +1,6 @@
 """Several models for `mixcli serve`: which ones, by which names, and how they are planned, loaded and unloaded."""
 
 import contextlib
-import http.client
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -149,7 +148,7 @@ class HostLoader:
         assert isinstance(host, Host)
         try:
             host.client.health()
-        except (OSError, ValueError, http.client.HTTPException):
+        except (OSError, ValueError):
             return False
         return True
 
