@@ -1,7 +1,7 @@
 """The messages between a host, or another server, and its clients; JSON becomes one of these where it is read.
 
 Servers other than ours leave fields out, add some, and write some in another type: `of` keeps those in `extra`, and `to_json` writes them back.
-Most records here are named tuples: every command that asks something makes these types at its start, and a dataclass takes seven times as long to make.
+Most records here are named tuples: every command that asks something makes these types at its start, and a dataclass takes six times as long to make.
 """
 
 from collections.abc import Mapping, Sequence
