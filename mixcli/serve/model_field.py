@@ -1,18 +1,24 @@
-"""Read one field of a request's body without building the rest, which may be 60 MB of JSON and is parsed by the host anyway."""
+"""Read one field of a request's body: of a large one without building the rest, which may be 60 MB of JSON and is parsed by the host anyway."""
 
 import asyncio
 import codecs
 import json
 import re
+import sys
 from typing import Final
 
-LARGE = 1 << 20  # bytes of a body that are looked through in a thread, so that the streams of others go on
+LARGE = (
+    1 << 18
+)  # bytes of a body from which on it is looked through in a thread, so that the streams of others go on
+WINDOW = 1 << 16  # bytes that one search looks through; between two of them other threads run
+MAX_SCALAR = 4096  # bytes of a number or a word
 
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_OPEN = re.compile(rb"\s*+\{")
-_KEY = re.compile(rb"[\s,]*+(%b)\s*+:\s*+" % _STRING, re.DOTALL)
-_SCALAR = re.compile(rb'%b|[^\s,{}\[\]"]++' % _STRING, re.DOTALL)
-_BRACKET = re.compile(rb'[^"{}\[\]]*+(?:%b[^"{}\[\]]*+)*+([{}\[\]])' % _STRING, re.DOTALL)
+_BLANK = re.compile(rb"[\s,]*+")
+_COLON = re.compile(rb"\s*+:\s*+")
+_SCALAR = re.compile(rb'[^\s,{}\[\]"]{1,%d}' % MAX_SCALAR)
+_INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)  # of a string
+_SIGN = re.compile(rb'["{}\[\]]')
+QUOTE, BACKSLASH, OPEN = ord('"'), ord("\\"), b"{["
 
 
 class Nested:
@@ -24,20 +30,38 @@ Scalar = str | int | float | bool | None
 
 
 async def field_of(body: bytes, name: str) -> Scalar | Nested:
-    """Return the first field of that name of the object that a body is; None where it has none, or is not JSON."""
-    return await asyncio.to_thread(scan, body, name) if len(body) > LARGE else scan(body, name)
+    """Return a field of the object that a body is; None where it has none, or is not JSON."""
+    return await asyncio.to_thread(scan, body, name) if len(body) > LARGE else _parsed(body, name)
+
+
+def _parsed(body: bytes, name: str) -> Scalar | Nested:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if found is None or isinstance(found, str | int | float) else NESTED
 
 
 def scan(body: bytes, name: str) -> Scalar | Nested:
-    """Do the same in this thread; what follows the field is not looked at."""
-    begin = _OPEN.match(body, len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0)
-    at = begin.end() if begin else len(body)
-    while key := _KEY.match(body, at):
-        is_wanted = _value(key[1]) == name
-        value = _SCALAR.match(body, key.end())
-        if is_wanted:
-            return _value(value[0]) if value else NESTED
-        at = value.end() if value else _behind_brackets(body, key.end())
+    """Return the first field of that name without building the rest; what follows it is not looked at."""
+    at = len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0
+    at = _behind(_BLANK, body, at)
+    if body[at : at + 1] != b"{":
+        return None
+    at += 1
+    while (key := _behind(_BLANK, body, at)) < len(body) and body[key] == QUOTE:
+        key_end = _behind_string(body, key)
+        at = begin = _behind(_COLON, body, key_end)
+        sign = body[begin : begin + 1]
+        if sign == b'"':
+            at = _behind_string(body, begin)
+        elif sign and sign in OPEN:
+            at = _behind_brackets(body, begin)
+        elif (at := _behind(_SCALAR, body, begin)) == begin:
+            return None
+        if key_end - key < MAX_SCALAR and _value(body[key:key_end]) == name:
+            return NESTED if sign and sign in OPEN else _value(body[begin:at])
     return None
 
 
@@ -49,12 +73,40 @@ def _value(raw: bytes) -> Scalar | Nested:
     return found
 
 
+def _behind(pattern: re.Pattern[bytes], body: bytes, at: int, end: int = sys.maxsize) -> int:
+    """Return where a match at a place ends, at `end` at the latest; the place itself where there is none."""
+    match = pattern.match(body, at, end)
+    return match.end() if match else at
+
+
+def _behind_string(body: bytes, at: int) -> int:
+    """Return where the string that begins at `at` ends, behind its quote; the end of the body where it does not."""
+    at += 1
+    while (end := body.find(b'"', at)) >= 0:
+        if body[end - 1] != BACKSLASH:
+            return end + 1
+        begin, at = at, _behind(_INSIDE, body, at, at + WINDOW)
+        if body[at : at + 1] == b'"':
+            return at + 1
+        if at == begin:  # a backslash at the end of a window
+            at += 2
+    return len(body)
+
+
 def _behind_brackets(body: bytes, at: int) -> int:
     """Return where the object or list that begins at `at` ends; the end of the body where it does not."""
     depth = 0
-    while sign := _BRACKET.match(body, at):
-        at = sign.end()
-        depth += 1 if sign[1] in b"{[" else -1
+    while at < len(body):
+        found = _SIGN.search(body, at, at + WINDOW)
+        if found is None:
+            at += WINDOW
+            continue
+        at = found.start()
+        if body[at] == QUOTE:
+            at = _behind_string(body, at)
+            continue
+        depth += 1 if found[0] in OPEN else -1
+        at += 1
         if depth <= 0:
             return at
     return len(body)
