@@ -104,6 +104,7 @@ def main(readme: Path, *, strict: bool) -> int:
             sys.stdout.write(
                 f"{'ok  ' if not fault else 'FAIL'} {time.monotonic() - begin:5.1f} s  {command}\n{fault}{chr(10) if fault else ''}"
             )
+            sys.stdout.flush()  # a person may be waiting for the next line
             wrong += bool(fault)
         output_of("mixcli stop --all")
     return wrong
