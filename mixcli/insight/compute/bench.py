@@ -13,7 +13,6 @@ from mixcli.system import cpu_use
 
 N_WARM = 1  # tokens of decode before a test
 N_TOKENS = 4096  # that are drawn at least
-SETTLE = 0.05  # seconds before a repetition: the parent shows the last one, on a core that is needed then
 APART = 131  # places between the tokens of two texts, which no text shares with its neighbor
 
 
@@ -27,7 +26,6 @@ def samples(
         for i in range(-1, order.n_repeats):
             report(number * order.n_repeats + max(i, 0), total, test.words)
             speed.begin(test, again=i >= 0)
-            time.sleep(SETTLE)
             if i < 0:
                 speed.warm_up(test)
                 continue
