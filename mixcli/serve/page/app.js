@@ -169,7 +169,7 @@ class App {
     this.save(tree);
     await run.finish();
     this.runs.delete(tree.id);
-    if (run.mayBeGone) server.watch();
+    if (run.mayBeGone || !model?.contextLength) server.watch(); // a model that was loaded for this is known now
     if (tree === this.tree) {
       this.render();
       this.view.announce(message.text || message.error || "The answer has ended.");

@@ -79,8 +79,9 @@ export class Server {
   /** Ask for the state while an answer has not begun. */
   async glance() {
     const health = await this.api.health();
-    this.health = health.status === "loading" ? health : this.isWatching ? this.health : null;
-    return health;
+    if (health.status !== "loading") return;
+    this.health = health;
+    this.watch(); // which notices the end of the load
   }
 
   chosen() {
