@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,8 @@ def chat(command: str) -> tuple[int, str]:
         elif asked and "Paris" in screen and time.monotonic() - quiet_since > 2:
             os.write(terminal, b"\x04")
             quiet_since = time.monotonic()
+    else:
+        os.kill(pid, signal.SIGKILL)  # it did not answer, or did not end
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status), screen
 
