@@ -80,12 +80,12 @@ def test_a_long_prompt_shows_how_far_it_is_read_and_stopping_cancels_the_request
 def test_a_message_waits_while_the_model_loads(visit: Visit, scripted: ScriptedHost) -> None:
     scripted.begin()
     with served(None, OPEN) as port:
-        port.server.progress(0.42)
+        port.model.progress(0.42)
         page = visit.open(f"http://127.0.0.1:{port.number}/")
         expect(page.locator("#notice")).to_contain_text("The model is loading (40 %).")
         answer = send(page, "early")
         expect(answer.locator(".state")).to_contain_text("The model is loading (40 %)")
-        port.server.ready(scripted.socket)
+        port.model.ready(scripted.socket)
         expect(answer.locator(".body")).to_have_text("any model read: early")
         expect(page.get_by_label("Model", exact=True)).to_have_value("first:Q4")
         expect(page.locator("#notice")).to_be_empty()
