@@ -206,6 +206,7 @@ def try_it(stage: Stage, readme: Path) -> None:
         shutil.copyfile(file, stage.root / "tmp" / file.name)
     with mounted(stage.root):
         call(in_root(stage, "python3 /tmp/first_minutes.py /tmp/README.md"))
+        call(in_root(stage, "mixcli pull -q demo"))  # into the volume
         refused = subprocess.run(
             in_root(stage, shlex.join(words_of(stage))), check=False, stdin=subprocess.DEVNULL
         )
