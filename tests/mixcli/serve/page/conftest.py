@@ -24,7 +24,7 @@ SECONDS = 60  # that any step may take on a slow machine
 KEY = "correct-horse-battery-staple"
 OPEN = Gate(names_of("127.0.0.1", ()), pages=page_files())
 LOCKED = Gate(names_of("127.0.0.1", ()), KeyRing(KEY, None, print), pages=page_files())
-# no service of the browser's maker, and what a container needs
+# no service of the browser's maker, what a container needs, and a tab in the background that computes as one in front does
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -33,6 +33,9 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-background-timer-throttling",
 ]
 
 
