@@ -170,11 +170,11 @@ class App {
     await run.finish();
     this.runs.delete(tree.id);
     if (run.mayBeGone || !model?.contextLength) server.watch(); // a model that was loaded for this is known now
+    await this.save(tree); // first: what is shown as ended outlives a reload, and what another tab has added is shown with it
     if (tree === this.tree) {
       this.render();
       this.view.announce(message.text || message.error || "The answer has ended.");
     }
-    await this.save(tree);
   }
 
   /** Draw an answer that grows, at most as often as takes a fifth of the time; and save it. @param {Run} run */

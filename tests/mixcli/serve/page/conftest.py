@@ -116,12 +116,14 @@ class Visit:
     requests: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
-    def open(self, url: str) -> Any:
-        """Open a tab."""
+    def open(self, url: str, *, is_ready: bool = True) -> Any:
+        """Open a tab, and wait until the page knows the models; not for a server that does not tell them yet (`is_ready` is False)."""
         page = self.context.new_page()
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("console", self._heard)
         page.goto(url)
+        if is_ready:
+            page.locator("#model option[value]").first.wait_for(state="attached")
         return page
 
     def _heard(self, message: Any) -> None:
