@@ -9,9 +9,9 @@ import pytest
 NICE = 5  # a third of the weight of another test
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def polite() -> Iterator[None]:
-    """Lower the priority of this process where other workers test beside it, until the fuzzers are done (for good without the right to raise it)."""
+    """Lower the priority of this process where other workers test beside it, until its file of fuzzers is done (for good without the right to raise it)."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         yield
         return

@@ -1,6 +1,6 @@
-"""One browser for all tests of the page, and two servers: one of the demo, one whose answers are prepared.
+"""One browser for the tests of each file, and two servers: one of the demo, one whose answers are prepared.
 
-The browser belongs to this folder alone: while Playwright runs, no other test of the process could run an event loop of its own.
+The browser ends with the file: while Playwright runs, no other test of the process could run an event loop of its own.
 """
 
 import shutil
@@ -39,7 +39,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Return Debian's Chromium, driven by Playwright; the tests are skipped where one of them is missing."""
     sync_api = pytest.importorskip(
@@ -76,7 +76,7 @@ class Site:
         self._running.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def scripted() -> Iterator[ScriptedHost]:
     with tempfile.TemporaryDirectory(prefix="page-") as folder, scripted_host(Path(folder)) as host:
         yield host
@@ -89,19 +89,19 @@ def _running(socket: Path, gate: Gate) -> Iterator[Site]:
     site.stop()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def site(scripted: ScriptedHost) -> Iterator[Site]:
     """Serve prepared answers."""
     yield from _running(scripted.socket, OPEN)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def locked_site(scripted: ScriptedHost) -> Iterator[Site]:
     """Serve them to those who have the key."""
     yield from _running(scripted.socket, LOCKED)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def demo_site(tmp_path_factory: pytest.TempPathFactory, demo_path: Callable[[str], Path]) -> Iterator[Site]:
     """Serve the demo."""
     with held_for_a_file(tmp_path_factory, demo_path, PLACEMENT) as host:
