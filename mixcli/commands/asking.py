@@ -52,7 +52,7 @@ def many_forms_options(command: F) -> F:
             multiple=True,
             metavar="P|NAME=P",
             callback=read,
-            help="Answer null where no label reaches this probability; with --confidence also where a field that has a list of values, or the named field, does not. May be repeated for names.",
+            help="Answer null if no label reaches this probability; with --confidence, also set a field that has a list of values to null if none does. NAME=P sets the limit of one question, or of one field of any kind; may be repeated.",
         ),
     )
     return _forms(command, options)

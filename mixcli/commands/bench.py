@@ -64,7 +64,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
     default="512",
     show_default=True,
     metavar="N,...",
-    help="Tokens of prefill; 0 measures none.",
+    help="Prompt tokens to process; 0 measures no prefill.",
 )
 @click.option(
     "-n",
@@ -83,7 +83,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
     default="0",
     show_default=True,
     metavar="N,...",
-    help="Tokens that are in the cache before.",
+    help="Tokens in the KV cache before each test.",
 )
 @click.option(
     "-b",
@@ -93,7 +93,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
     default="1",
     show_default=True,
     metavar="N,...",
-    help="Texts that decode together.",
+    help="Texts to decode in parallel.",
 )
 @click.option(
     "-r",
@@ -109,7 +109,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
     "--against",
     metavar="RUN",
     type=NAME_OR_PATH,
-    help="Compare with an earlier run: last, a file, or the beginning of a kept run's name.",
+    help="Compare with an earlier run: last, a file, or the beginning of a saved run's name.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @planning_options

@@ -60,7 +60,7 @@ LOW_BITS = re.compile(r"Q[1-4]|FP4")  # in a file type: Q4_K_M and smaller
     default=0,
     show_default=True,
     metavar="TOKENS",
-    help="Top up each expert that saw fewer tokens to this number with average tokens of its layer.",
+    help="Fill up the statistics of experts that saw fewer tokens than this with the average of their layer.",
 )
 @reading_options
 @forecast_option
@@ -80,7 +80,7 @@ def command(
 ) -> None:
     """Compute which columns of MODEL's matrices matter for a text, for `mixcli quantize --imatrix`.
 
-    MODEL is best in BF16 or Q8_0. The file equals that of llama-imatrix. Rerun the command to resume after an interruption.
+    Use a BF16 or Q8_0 file of MODEL for the best result. The file is the same as that of llama-imatrix. Rerun the command to resume after an interruption.
     """
     from mixcli.insight.imatrix import ImatrixRequest, compute
     from mixcli.insight.pieces import CALIBRATION, shipped

@@ -140,7 +140,7 @@ _CONTEXT = click.option(
     "n_ctx",
     type=click.IntRange(min=64),
     metavar="TOKENS",
-    help="Context length. Default: what fits, up to 8192.",
+    help="Context length. Default: the largest that fits, up to 8192.",
 )
 _CHUNK = click.option(
     "--ctx",
@@ -156,14 +156,14 @@ _PLANNING = (
         "--profile",
         envvar="MIXCLI_PROFILE",
         metavar="NAME",
-        help="Hardware profile (see `mixcli profiles list`). Default: auto, this machine.",
+        help="Hardware profile (see `mixcli profiles list`). Default: auto (this machine).",
     ),
-    click.option("--vram", metavar="SIZE", help="Limit memory on each GPU, such as 22GiB."),
-    click.option("--ram", metavar="SIZE", help="Limit host memory, such as 48GiB."),
+    click.option("--vram", metavar="SIZE", help="Use at most SIZE of memory on each GPU, such as 22GiB."),
+    click.option("--ram", metavar="SIZE", help="Use at most SIZE of host memory, such as 48GiB."),
     click.option(
         "--kv",
         type=click.Choice(("auto", "f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")),
-        help="KV cache type. Default: auto, f16 or q8_0 if f16 does not fit.",
+        help="KV cache type. Default: auto (f16, or q8_0 if f16 does not fit).",
     ),
     click.option(
         "--worker",
@@ -244,7 +244,7 @@ def draft_option(command: F) -> F:
         type=NAME_OR_PATH,
         metavar="MODEL",
         shell_complete=complete_models,
-        help="Smaller model with the same vocabulary that guesses tokens; same answer. Off where the plan expects no gain.",
+        help="Smaller model with the same vocabulary for speculative decoding. The answer stays the same; off if the plan expects no gain.",
     )(cast(F, collect))
 
 
@@ -309,7 +309,7 @@ def sampling_options(command: F) -> F:
             "--speculate",
             is_flag=True,
             default=None,
-            help="Prompt lookup decoding: same answer, faster on a GPU where the text repeats; off on a CPU.",
+            help="Speculative decoding by prompt lookup. The answer stays the same; faster on a GPU where the text repeats; off on a CPU.",
         ),
     )
 

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 @click.option(
     "--fit",
     is_flag=True,
-    help="Make the file that fills the GPUs, from safetensors weights: see `mixcli tailor`. The texts are read with an installed quant of MODEL.",
+    help="Quantize safetensors weights to the best file that fits on the GPUs (see `mixcli tailor`); this needs an installed quant of MODEL.",
 )
 @click.option(
-    "--size", metavar="SIZE", help="With --fit: largest size of the file, in place of the GPUs' memory."
+    "--size", metavar="SIZE", help="With --fit: the largest size of the file. Default: what fits on the GPUs."
 )
 @click.option(
     "--name",

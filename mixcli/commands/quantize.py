@@ -12,7 +12,7 @@ from mixcli.errors import UsageError
 
 @click.command("quantize", cls=CheckedCommand)
 @click.argument("source", type=click.Path(path_type=Path))
-@click.argument("output_type", metavar="QUANT", required=False)
+@click.argument("output_type", metavar="[QUANT]", required=False)
 @allow_requantize_option
 @conversion_options
 @common

@@ -62,12 +62,12 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
 @form_options
 @sampling_options
 @tools_option(
-    "Offer tools: definitions in a .json file, the functions of a .py file, or an MCP server that COMMAND starts. Calls are printed as JSON, one a line, and not run. May be repeated."
+    "Offer tools: definitions in a .json file, the functions of a .py file, or an MCP server that COMMAND starts. Calls are printed as JSON, one per line, and not run. May be repeated."
 )
 @click.option(
     "--tool-choice",
     metavar="auto|required|NAME",
-    help="Whether a tool must be called, and which. Default: auto, the model decides.",
+    help="Whether a tool must be called, and which. Default: auto (the model decides).",
 )
 @click.option(
     "--each-line", is_flag=True, help="Answer each input line separately: one output line each, in order."
@@ -83,7 +83,7 @@ LONG_SYSTEM = 2000  # characters of a system message that are worth keeping comp
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="Return the same answer on every run on the same machine; slower, because it is computed alone.",
+    help="Return the same answer on every run on the same machine; slower, because the request is not batched with others.",
 )
 @endpoint_options
 @model_option

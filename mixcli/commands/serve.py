@@ -67,7 +67,7 @@ OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that 
     "key_file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="File with API keys, one a line, that only you can read (chmod 600). Changes apply without a restart.",
+    help="File with API keys, one per line, that only you can read (chmod 600). Changes apply without a restart.",
 )
 @click.option(
     "--max-concurrency",
@@ -98,7 +98,7 @@ OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that 
     type=NAME_OR_PATH,
     metavar="MODEL",
     shell_complete=complete_models,
-    help="Name of an installed model (see `mixcli list`) or path of a .gguf file; env: MIXCLI_MODEL. May be repeated: requests choose by their `model`. "
+    help="Name of an installed model (see `mixcli list`) or path of a .gguf file; env: MIXCLI_MODEL. May be repeated: requests choose one by their `model`. "
     "Default: the default model, or the only one.",
 )
 @click.option("--all", "is_all", is_flag=True, help="Serve all installed models that can be loaded.")
@@ -114,7 +114,7 @@ OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that 
     "kept",
     multiple=True,
     metavar="NAME",
-    help="Of several models, load this one at the start and never unload it; may be repeated. The others get the rest of the memory.",
+    help="With several models: load this one at the start and never unload it; may be repeated. The others get the rest of the memory.",
 )
 @click.option(
     "--keep-alive",
@@ -123,9 +123,11 @@ OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that 
     show_default=True,
     metavar="TIME",
     callback=read_duration,
-    help="Of several models, unload one that was loaded for a request after this time without another: 30s, 5m, 1h, 0 (at once) or -1 (never).",
+    help="With several models: unload one that was loaded on demand after this time without a request: 30s, 5m, 1h, 0 (at once) or -1 (never).",
 )
-@click.option("--preload", is_flag=True, help="Load several models at the start, as many as fit together.")
+@click.option(
+    "--preload", is_flag=True, help="With several models: load as many at the start as fit together."
+)
 @purpose_option
 @planning_options
 @draft_option
@@ -155,8 +157,8 @@ def command(
     encrypted (no TLS): put a reverse proxy such as Caddy in front of it on a network that you do not trust. Requests wait while the model
     loads, and /health reports the progress. After Ctrl-C or SIGTERM, running answers finish first.
 
-    One model answers whatever `model` a request names. Of several, the first is loaded at the start and the others when a request names
-    them; where memory is short, those that have been unused for longest are unloaded.
+    With one model, the `model` of a request is not looked at. With several, the first is loaded at the start and the others when a request
+    names them; if memory runs short, the model that was unused for longest is unloaded.
     """
     from dataclasses import replace
 

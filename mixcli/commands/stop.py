@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def command(model: str | None, everything: bool) -> None:
     """Unload MODEL (a name, or a process id from `mixcli ps`), or the only loaded model.
 
-    Running answers may finish. A model process that does not respond is killed.
+    Running answers finish first. A model process that does not respond is killed.
     """
     from concurrent.futures import ThreadPoolExecutor
 
