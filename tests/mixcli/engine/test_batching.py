@@ -335,5 +335,6 @@ def test_questions_about_one_text_compute_it_once(make_engine: MakeEngine, chat:
     n_all = sum(len(one.prompt) for one in asked)
     n_texts = sum(len(chat.encode_answer(text)) for text in texts)
     assert n_all > n_different + 1.5 * n_texts, "computed for each question, the texts would be seen here"
-    assert engine.n_prompt_tokens_done < n_different + len(asked) * 4
+    # a busy machine takes shorter steps, and may compute the end of one text twice; for each question it would be 2 * n_texts
+    assert engine.n_prompt_tokens_done < n_different + 0.5 * n_texts
     engine.check()
