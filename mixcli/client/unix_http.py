@@ -30,8 +30,12 @@ class UnixResponse:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._file = connection.makefile("rb")
-        self.status, self.reason = _status_in(self._file.readline(MAX_LINE))
-        self._headers = dict(_headers_in(self._file))
+        try:
+            self.status, self.reason = _status_in(self._file.readline(MAX_LINE))
+            self._headers = dict(_headers_in(self._file))
+        except BaseException:
+            self.close()
+            raise
 
     def getheader(self, name: str) -> str | None:
         """Return the value of a header; None where there is none."""

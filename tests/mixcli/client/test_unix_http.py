@@ -126,6 +126,17 @@ def test_what_is_not_http_is_refused(answer: Answer, other: bytes) -> None:
             HostClient(path).health()
 
 
+def test_a_refused_answer_leaves_no_connection_open(answer: Answer) -> None:
+    path = answer(b"SSH-2.0-OpenSSH_9.2\r\n")
+    with contextlib.closing(connect(path, 60)) as connection:
+        send(connection, "GET", "/", {}, b"")
+        with pytest.raises(BrokenAnswer) as caught:
+            UnixResponse(connection)
+        assert connection.fileno() == -1
+        assert caught.traceback, "which holds the response: its file must be closed, too"
+        assert connection._io_refs == 0  # type: ignore[attr-defined]
+
+
 def test_a_connection_that_ends_without_an_answer_is_reset(answer: Answer) -> None:
     with pytest.raises(ConnectionResetError):
         received(answer())
