@@ -19,7 +19,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = LIMIT) -> Any:
 
 @contextmanager
 def ends_within(seconds: float = LIMIT) -> Iterator[None]:
-    """Fail if a block takes longer: for what would take minutes, or wait for ever, if it were wrong."""
+    """Fail if a block takes longer: for what would take minutes, or wait without an end, if it were wrong."""
     began = time.monotonic()
     yield
     took = time.monotonic() - began
