@@ -1,4 +1,4 @@
-"""python -m bench.batch [--only labels|overhead] [--model demo|true-shape|both] [--texts N] [--peer-texts N] [--rounds N]
+"""python -m bench.batch [--only labels|overhead] [--model demo|true-shape|both] [--texts N] [--peer-texts N] [--pairs N]
 
 `mixcli batch` as a whole process against driving llama-server with the best of 1, 4, 8 and 16 connections, on the same texts with the same
 instruction and labels; and what `mixcli run` costs as a process beyond the bare HTTP request to the same warm host. The result is
@@ -12,31 +12,33 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any
 
+from bench.batch_page import LABELS, OVERHEAD
 from bench.engine import texts
 from bench.engine.classify import GRAMMAR, N_CTX_SLOT, SLOTS
 from bench.engine.client import ask_all
-from bench.engine.scenario import Numbers, Promise, Side, best, take_turns
 from bench.engine.servers import llama_server
 from bench.engine.subject import SUBJECTS, Setting
+from bench.estimate import Finding, Numbers, Promise, Verdict, side_medians
 from bench.peers import peers
 from bench.process import as_installed
 from bench.report import RESULTS, machine, write_result
 from bench.report import main as write_docs
+from bench.turns import N_LONG_PAIRS, N_PAIRS, Side, all_turns, best
 from mixcli.client.openai import HostClient
 from mixcli.host.protocol.messages import ChatBody
 from mixcli.request.output_format import OutputFormat
 from mixcli.request.prompt import ChatTurn
 
 FOLDER = Path(__file__).parent.parent / "build" / "bench"
+N_LABEL_PAIRS = {"demo": N_PAIRS, "true-shape": N_LONG_PAIRS}
 LIMITS = {"demo": 1.8, "true-shape": 3.5}
 LIMIT_OVERHEAD = 150.0  # milliseconds
-N_TEXTS = {"demo": 2000, "true-shape": 200}
+N_TEXTS = {"demo": 256, "true-shape": 64}  # half a minute each
 CTX = "4096"  # of both sides' models
-N_CALLS = 21
+N_CALLS = 20  # pairs
 
 
 def messages(n: int) -> list[str]:
@@ -131,30 +133,32 @@ def overhead(setting: Setting) -> dict[str, Any]:
     try:
         command.run(*ask)
         client = HostClient(command.socket())
-        whole, bare = [], []
-        for _ in range(N_CALLS):
-            whole.append(command.run(*ask) * 1000)
-            started = perf_counter()
-            client.complete(body)
-            bare.append((perf_counter() - started) * 1000)
+        sides = [
+            Side("run", lambda: {"ms": 1000 * command.run(*ask)}),
+            Side("request", lambda: _milliseconds(lambda: client.complete(body))),
+            Side("python", lambda: _milliseconds(_bare_python)),
+        ]
+        rounds = all_turns(sides, N_CALLS, show=False)
     finally:
         command.stop()
-    python = [_bare_python() * 1000 for _ in range(N_CALLS)]
-    figures = {"run": median(whole), "request": median(bare), "python": median(python)}
-    figures["overhead"] = median(a - b for a, b in zip(whole, bare, strict=True))
-    print(f"    {figures}", flush=True)
-    return {
-        "machine": machine(),
-        **figures,
-        "limit": LIMIT_OVERHEAD,
-        "kept": figures["overhead"] <= LIMIT_OVERHEAD,
-    }
+    promise = Promise(
+        OVERHEAD, ("run", "ms"), ("request", "ms"), "at most", LIMIT_OVERHEAD, is_difference=True
+    )
+    finding = promise.finding(rounds)
+    assert finding is not None
+    print(f"  {finding.line}", flush=True)
+    figures = {side: numbers["ms"] for side, numbers in side_medians(rounds).items()}
+    return {"machine": machine(), **figures, "promise": finding.to_data()}
 
 
-def _bare_python() -> float:
+def _milliseconds(work: Callable[[], object]) -> Numbers:
     started = perf_counter()
+    work()
+    return {"ms": 1000 * (perf_counter() - started)}
+
+
+def _bare_python() -> None:
     subprocess.run([sys.executable, "-c", "pass"], check=True)
-    return perf_counter() - started
 
 
 def _body(text: str) -> dict[str, Any]:
@@ -178,15 +182,19 @@ def main() -> int:
     )
     parser.add_argument("--only", choices=("labels", "overhead"))
     parser.add_argument("--model", choices=[*SUBJECTS, "both"], default="both")
-    parser.add_argument(
-        "--texts", type=int, help="for mixcli batch; 2,000 on the demo, 200 on the true shapes"
-    )
+    parser.add_argument("--texts", type=int, help="for mixcli batch; 256 on the demo, 64 on the true shapes")
     parser.add_argument(
         "--peer-texts",
         type=int,
         help="for llama-server, whose rate does not depend on how many; as many as ours",
     )
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        choices=range(1, 100),
+        metavar="N",
+        help="of labels (10 on the demo, 4 on the true shapes)",
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument(
         "--sdist", type=Path, help="unpacked source of llama-cpp-python, if it is there already"
@@ -203,36 +211,42 @@ def main() -> int:
         setting = Setting(SUBJECTS[model](folder), programs, folder)
         if options.only != "labels" and model == "demo":
             result["overhead"] = overhead(setting)
-            kept = result["overhead"]["kept"] and kept
+            kept = _is_kept(result["overhead"]) and kept
             write_result(path, result)
         if options.only != "overhead":
             n_texts = options.texts or N_TEXTS[model]
             n_peer = options.peer_texts or n_texts
-            found = _labels(setting, n_texts, n_peer, options.rounds)
+            found = _labels(setting, n_texts, n_peer, options.pairs or N_LABEL_PAIRS[model])
             result["labels"][model] = found
-            kept = found["kept"] and kept
+            kept = _is_kept(found) and kept
             write_result(path, result)
     write_docs()
     return 0 if kept else 1
 
 
-def _labels(setting: Setting, n_texts: int, n_peer: int, n_rounds: int) -> dict[str, Any]:
+def _is_kept(found: dict[str, Any]) -> bool:
+    return Finding.from_data(found["promise"]).verdict != Verdict.NOT_KEPT
+
+
+def _labels(setting: Setting, n_texts: int, n_peer: int, n_pairs: int) -> dict[str, Any]:
     model = setting.subject.name
     promise = Promise(
-        "texts a second", ("mixcli batch", "texts"), ("llama-server", "texts"), "at least", LIMITS[model]
+        LABELS,
+        ("mixcli batch", "texts"),
+        ("llama-server", "texts"),
+        "at least",
+        LIMITS[model],
     )
-    *_, rounds = take_turns(label_sides(setting, n_texts, n_peer), n_rounds)
-    ratio = promise.ratio(rounds)
-    assert ratio is not None
-    print(f"  {ratio:.2f}x, at least {promise.limit}x", flush=True)
+    rounds = all_turns(label_sides(setting, n_texts, n_peer), n_pairs)
+    finding = promise.finding(rounds)
+    assert finding is not None
+    print(f"  {finding.line}", flush=True)
     return {
         "machine": machine(),
         "n_texts": n_texts,
         "n_peer": n_peer,
         "rounds": rounds,
-        "ratio": ratio,
-        "limit": promise.limit,
-        "kept": promise.is_kept(ratio),
+        "promise": finding.to_data(),
     }
 
 

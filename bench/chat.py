@@ -6,29 +6,41 @@ tokens as they come out of a pipe. Ends with 1 when a promise is not kept.
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import pexpect
 
-from bench.process import as_installed, watch
+from bench.estimate import Promise, Verdict, findings
+from bench.process import as_installed
+from bench.turns import Side, all_turns
 from mixcli.system import paths
 
-RUNS, ROUNDS = 10, 3
-MAX_TO_PROMPT = 0.3  # seconds
+RUNS, CONVERSATIONS = 20, 6
 N_TURNS = 30
 EARLY, LATE = slice(1, 4), slice(-3, None)  # turns whose median counts: 2 to 4, and the last three
-MAX_GROWTH = 1.3  # of the time to first token
 PROMPT = ">>>"
 WHERE = "\x1b[6n"  # a program asks where the cursor is
 QUESTION = "Tell me one thing about the number {}, in a short and simple sentence."
 READY = b"ready, context"  # what /model says, so the answer before it has ended
 TIMEOUT = 60.0  # seconds
+
+PROMISES = (
+    Promise("from the start of the process to the first prompt, ms", ("start", "ms"), None, "at most", 300),
+    Promise(
+        "time to first token of the last turns, in terms of turns 2 to 4",
+        ("conversation", "growth"),
+        None,
+        "at most",
+        1.3,
+        unit="x",
+    ),
+)
 
 MIXCLI = (sys.executable, "-m", "mixcli")
 CHAT = ("chat", "-m", "demo", "--keep-alive", "0")
@@ -85,37 +97,32 @@ def seconds_to_first(environment: dict[str, str]) -> list[float]:
 
 def growth(seconds: Sequence[float]) -> float:
     """Return the time to first token of the last turns in terms of the early ones."""
-    return statistics.median(seconds[LATE]) / statistics.median(seconds[EARLY])
+    return median(seconds[LATE]) / median(seconds[EARLY])
 
 
 def main() -> None:
     """Measure both, print what came out, and end with 1 when it is more than was promised."""
     parser = argparse.ArgumentParser(prog="python -m bench.chat", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=RUNS, help="of the first prompt (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="conversations (%(default)s)")
+    parser.add_argument("--conversations", type=int, default=CONVERSATIONS, help="(%(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "data").mkdir()
         (Path(folder) / "data" / "models").symlink_to(paths.models_dir())
         environment = as_installed(MIXCLI_HOME=folder, TERM="xterm-256color")
         seconds_to_prompt(environment)  # brings the files into the page cache, compiled
-        with watch() as share:
-            prompts = [seconds_to_prompt(environment) for _ in range(options.runs)]
-        prompt = statistics.median(prompts)
-        print(
-            f"first prompt: {1000 * prompt:.0f} ms, the median of {options.runs} ({_milliseconds(prompts)});"
-        )
-        print(
-            f"  promised {1000 * MAX_TO_PROMPT:.0f} ms; others had {100 * share.others:.0f} % of the machine"
-        )
-        turns = [seconds_to_first(environment) for _ in range(options.rounds)]
-    for number, seconds in enumerate(turns, 1):
-        print(
-            f"time to first token, conversation {number}: {_milliseconds(seconds)} ms; {growth(seconds):.2f}x"
-        )
-    grown = statistics.median(map(growth, turns))
-    print(f"the last turns in terms of turns 2 to 4: {grown:.2f}x, promised {MAX_GROWTH}x")
-    sys.exit(prompt > MAX_TO_PROMPT or grown > MAX_GROWTH)
+        start = Side("start", lambda: {"ms": 1000 * seconds_to_prompt(environment)})
+        talk = Side("conversation", lambda: _conversation(environment))
+        rounds = {**all_turns([start], options.runs), **all_turns([talk], options.conversations)}
+    found = findings(PROMISES, rounds)
+    print("\n".join(one.line for one in found))
+    sys.exit(any(one.verdict == Verdict.NOT_KEPT for one in found))
+
+
+def _conversation(environment: dict[str, str]) -> dict[str, float]:
+    seconds = seconds_to_first(environment)
+    print(f"    time to first token, ms: {_milliseconds(seconds)}")
+    return {"growth": growth(seconds)}
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:

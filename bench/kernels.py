@@ -2,7 +2,8 @@
 
     python -m bench.kernels [--types Q4_K,Q6_K] [--json FILE]
 
-Prints million weights a second for each type, on one thread and on two (row slabs in a thread pool), and how many times faster.
+Prints million weights a second for each type, on one thread and on two (row slabs in a thread pool), and how many times faster:
+both take turns (bench/turns.py).
 """
 
 import argparse
@@ -15,13 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.estimate import Numbers, most_others, ratio, side_medians
 from bench.report import write_result
+from bench.turns import N_PAIRS, Side, all_turns
 from quantize import ggml
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.kernels.dispatch import Quantizer, quantizer
 
 TYPES = "Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_XS,Q8_0,Q4_0,Q4_1,Q5_0,Q5_1,IQ4_NL"
 SLAB = 64  # rows that a thread takes at a time
+SECONDS = 0.2  # of a piece
 Quantize = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 
 
@@ -29,10 +33,10 @@ def using(quantize: Quantizer, imatrix: NDArray[np.float32] | None) -> Quantize:
     return lambda rows: quantize(rows, imatrix)
 
 
-def rate(quantize: Quantize, rows: NDArray[np.float32], threads: int, seconds: float = 1.0) -> float:
-    """Million weights a second, the best of several rounds in about `seconds`."""
+def rate(quantize: Quantize, rows: NDArray[np.float32], threads: int) -> dict[str, float]:
+    """Return million weights a second, the best of several rounds in about SECONDS."""
     slabs = [rows[at : at + SLAB] for at in range(0, len(rows), SLAB)]
-    best, end = 0.0, time.perf_counter() + seconds
+    best, end = 0.0, time.perf_counter() + SECONDS
     with ThreadPoolExecutor(threads) as pool:
         while True:
             start = time.perf_counter()
@@ -41,7 +45,23 @@ def rate(quantize: Quantize, rows: NDArray[np.float32], threads: int, seconds: f
             now = time.perf_counter()
             best = max(best, rows.size / (now - start) / 1e6)
             if now > end:
-                return best
+                return {"rate": best}
+
+
+def compared(theirs: Callable[[], Numbers], ours: Callable[[], Numbers]) -> dict[str, float]:
+    """Measure both in turns; return their rates, how many times as fast ours is with its interval, and what others had of the machine."""
+    rounds = all_turns([Side("ggml", theirs), Side("mixcli", ours)], N_PAIRS, show=False)
+    sides = side_medians(rounds)
+    found = ratio(rounds, ("mixcli", "rate"), ("ggml", "rate"))
+    low, high = found.ends or (found.value, found.value)
+    return {
+        **{name: numbers["rate"] for name, numbers in sides.items()},
+        "ratio": found.value,
+        "low": low,
+        "high": high,
+        "pairs": found.n_pairs,
+        "others": most_others(rounds) or 0.0,
+    }
 
 
 def main() -> None:
@@ -66,10 +86,16 @@ def main() -> None:
             ours, theirs = using(fast, imatrix), using(partial(ggml.quantize_chunk, type_), imatrix)
             assert np.array_equal(ours(rows[:8]), theirs(rows[:8]))
             for threads in (1, 2):
-                a, b = rate(theirs, rows[: SLAB * 4], threads), rate(ours, rows, threads)
                 label = name + (" imatrix" if imatrix is not None else "")
-                print(f"{label:<14}{threads:>8}{a:>10.1f}{b:>12.1f}{b / a:>7.1f}x", flush=True)
-                results.append({"type": label, "threads": threads, "ggml": a, "mixcli": b, "ratio": b / a})
+                row = compared(
+                    partial(rate, theirs, rows[: SLAB * 4], threads), partial(rate, ours, rows, threads)
+                )
+                print(
+                    f"{label:<14}{threads:>8}{row['ggml']:>10.1f}{row['mixcli']:>12.1f}{row['ratio']:>7.1f}x"
+                    f"  {row['low']:.1f} to {row['high']:.1f}",
+                    flush=True,
+                )
+                results.append({"type": label, "threads": threads, **row})
     if args.json:
         write_result(args.json, {"rows": results})
 

@@ -1,5 +1,7 @@
 """Run a command and see what it takes: time, processor, memory, disk, and how much of the machine others had meanwhile."""
 
+import contextlib
+import ctypes
 import os
 import subprocess
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 
 _POLL_INTERVAL = 0.05  # seconds between looks at a process
 _TICKS = os.sysconf("SC_CLK_TCK")
+PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
 
 @dataclass(frozen=True)
@@ -89,18 +92,46 @@ class Share:
 
 @contextmanager
 def watch() -> Iterator[Share]:
-    """See what others have of the machine meanwhile; what this process starts in the block must have ended in it, too."""
+    """See what others have of the machine meanwhile. Programs that this process has started are not counted, whether they end in the block or not."""
     share = Share()
-    before, started = _busy_seconds() - _own_seconds(), time.monotonic()
-    yield share
+    before, started = _busy_seconds() - own_seconds(), time.monotonic()
+    with _kept_children():
+        yield share
     seconds = time.monotonic() - started
-    foreign = _busy_seconds() - _own_seconds() - before
+    foreign = _busy_seconds() - own_seconds() - before
     share.others = min(1.0, max(0.0, foreign) / (seconds * (os.cpu_count() or 1)))  # ticks are coarse
 
 
-def _own_seconds() -> float:
-    """Processor seconds of this process and of all its children that have ended."""
-    return sum(os.times()[:4])
+@contextmanager
+def _kept_children() -> Iterator[None]:
+    """Become the parent of all that is started in a block and outlives its own parent, such as a model's host; Linux only."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is None:
+        yield
+        return
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def own_seconds() -> float:
+    """Processor seconds of this process and of all that it started, ended or not."""
+    times: dict[int, float] = {}
+    children: dict[int, list[int]] = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            words = place.read_bytes().rpartition(b")")[2].split()
+            pid = int(place.parent.name)
+            children.setdefault(int(words[1]), []).append(pid)
+            times[pid] = sum(map(int, words[11:15])) / _TICKS  # with those of its children that have ended
+    seconds, waiting = sum(os.times()[:4]), list(children.get(os.getpid(), ()))
+    while waiting:
+        pid = waiting.pop()
+        seconds += times[pid]
+        waiting += children.get(pid, ())
+    return seconds
 
 
 def _memory(pid: int) -> tuple[int, int]:

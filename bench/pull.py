@@ -1,6 +1,6 @@
 """One large file from a loopback hub: mixcli's verified, resumable download beside huggingface_hub's plain one, in turn.
 
-    python bench/pull.py [--size GB] [--rounds N]
+    python -m bench.pull [--size GB] [--pairs N]
 
 The server is a process of its own that sends with sendfile. Each download is a process with an empty cache; its time is the transfer
 itself, from the first request for metadata to the file in the cache, without start-up. mixcli hashes every byte meanwhile,
@@ -12,14 +12,17 @@ import hashlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from bench.estimate import Numbers, ratio, side_medians
+from bench.turns import N_PAIRS, Side, all_turns
 
 REPO, NAME, COMMIT = "bench/large", "large.gguf", "e" * 40
 
@@ -118,8 +121,8 @@ def make(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def measure(code: str, address: str, folder: Path) -> float:
-    """Run one download into an empty cache; gives its seconds."""
+def measure(code: str, address: str, folder: Path, size: int) -> Numbers:
+    """Run one download of so many bytes into an empty cache; return its rate."""
     home = Path(tempfile.mkdtemp(dir=folder))
     env = {
         **os.environ,
@@ -135,7 +138,7 @@ def measure(code: str, address: str, folder: Path) -> float:
         [sys.executable, "-c", code, REPO, NAME], env=env, stdout=subprocess.PIPE, text=True, check=True
     )
     shutil.rmtree(home)
-    return float(done.stdout.split()[0])
+    return {"MB/s": size / 1e6 / float(done.stdout.split()[0])}
 
 
 def main() -> None:
@@ -143,7 +146,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=float, default=2.0, help="gigabytes")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=N_PAIRS)
     parser.add_argument("--folder", type=Path, help="where to work; default: the temporary folder")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     said = parser.parse_args()
@@ -155,26 +158,27 @@ def main() -> None:
         folder = Path(place)
         sha256 = make(folder / NAME, size)
         server = subprocess.Popen(
-            [sys.executable, __file__, "--serve", str(folder / NAME), sha256],
+            [sys.executable, "-m", "bench.pull", "--serve", str(folder / NAME), sha256],
             stdout=subprocess.PIPE,
             text=True,
         )
         try:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
-            seconds: dict[str, list[float]] = {"huggingface_hub, unverified": [], "mixcli, verified": []}
-            for _ in range(said.rounds):
-                for name, code in zip(seconds, (THEIRS, OURS), strict=True):
-                    seconds[name].append(measure(code, address, folder))
+            names = {"huggingface_hub, unverified": THEIRS, "mixcli, verified": OURS}
+            sides = [
+                Side(name, partial(measure, code, address, folder, size)) for name, code in names.items()
+            ]
+            rounds = all_turns(sides, said.pairs)
         finally:
             server.kill()
             server.wait()
-    for name, times in seconds.items():
-        print(
-            f"{name:30} median {size / 1e6 / statistics.median(times):7.0f} MB/s, best {size / 1e6 / min(times):7.0f} MB/s"
-        )
-    theirs, ours = (statistics.median(times) for times in seconds.values())
-    print(f"mixcli / huggingface_hub: {theirs / ours:.2f}")
+    for name, numbers in side_medians(rounds).items():
+        print(f"{name:30} median {numbers['MB/s']:7.0f} MB/s")
+    theirs, ours = ((name, "MB/s") for name in names)
+    found = ratio(rounds, ours, theirs)
+    low, high = found.ends or (found.value, found.value)
+    print(f"mixcli / huggingface_hub: {found.value:.2f} ({low:.2f} to {high:.2f}, pairs: {found.n_pairs})")
 
 
 if __name__ == "__main__":

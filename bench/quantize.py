@@ -1,11 +1,10 @@
 """Checkpoint to Q4_K_M: mixcli's one pass against llama.cpp's two steps, same machine, same minutes, same thread count, same bytes.
 
-    python -m bench.quantize [--layers 1] [--threads 2] [--runs 3] [--folder DIR]
+    python -m bench.quantize [--layers 1] [--threads 2] [--pairs 4] [--folder DIR]
 
 Makes a checkpoint with the layer shapes of Mixtral 8x7B (bench/checkpoint.py; 3.4 GB for one layer) and converts it in processes of
 their own: `mixcli convert`; the same without the extra `fast`; llama.cpp's convert_hf_to_gguf.py to BF16 and then llama_model_quantize,
-which is what the program llama-quantize calls; and `mixcli quantize` from that same BF16 file. Routes take turns, in another order each
-round. Compares the results tensor by tensor, writes bench/results/quantize.json, and docs/benchmarks.md again.
+which is what the program llama-quantize calls; and `mixcli quantize` from that same BF16 file. Routes take turns (bench/turns.py). Compares the results tensor by tensor, writes bench/results/quantize.json, and docs/benchmarks.md again.
 The first use installs llama.cpp's converter under build/reference (bench/reference.py). Needs 14 GB of disk for a layer.
 """
 
@@ -13,16 +12,17 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from bench.checkpoint import check_disk, make_checkpoint, n_weights
-from bench.process import Cost, measure
+from bench.estimate import Numbers, Rounds, Verdict
+from bench.process import measure
+from bench.quantize_page import quantize_findings, quantize_table
 from bench.reference import Reference, reference
-from bench.report import RESULTS, quantize_ratios, quantize_table, write_result
+from bench.report import RESULTS, write_result
 from bench.report import main as write_docs
+from bench.turns import N_LONG_PAIRS, Side, take_turns
 from quantize.recipe import FILE_TYPES
 from quantize.sources.gguf_header import read_header
 
@@ -34,58 +34,59 @@ NO_FAST = {"NUMBA_DISABLE_JIT": "1"}
 
 @dataclass
 class Bench:
-    """One checkpoint and everything that is measured on it; `costs` are by row, one for each round."""
+    """One checkpoint and everything that is measured on it. The numbers of a route have the names of its rows before them, as `_name` makes them."""
 
     folder: Path
     threads: int
     reference: Reference
-    costs: dict[str, list[Cost]] = field(default_factory=dict)
     differing: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def source(self) -> Path:
         return self.folder / "hf"
 
-    def one_pass(self) -> None:
-        self._measure("one_pass", self._mixcli("convert", self.source, "one_pass"))
+    def one_pass(self) -> Numbers:
+        return self._measure("one_pass", self._mixcli("convert", self.source, "one_pass"))
 
-    def without_fast(self) -> None:
-        self._measure("without_fast", self._mixcli("convert", self.source, "without_fast"), NO_FAST)
+    def without_fast(self) -> Numbers:
+        return self._measure("without_fast", self._mixcli("convert", self.source, "without_fast"), NO_FAST)
 
-    def two_steps(self) -> None:
+    def two_steps(self) -> Numbers:
         bf16 = self.folder / "bf16.gguf"
         converter = [str(self.reference.python), str(self.reference.script)]
         first = [*converter, str(self.source), "--outfile", str(bf16), "--outtype", "bf16"]
-        self._measure("to_bf16", first, {"OMP_NUM_THREADS": str(self.threads), "HF_HUB_OFFLINE": "1"})
+        found = dict(
+            self._measure("to_bf16", first, {"OMP_NUM_THREADS": str(self.threads), "HF_HUB_OFFLINE": "1"})
+        )
         second = [str(bf16), str(self._target("llama_quantize")), str(FILE_TYPES[TYPE]), str(self.threads)]
         warm(bf16)
-        self._measure("llama_quantize", [sys.executable, "-m", "bench.llama_quantize", *second])
+        found |= self._measure("llama_quantize", [sys.executable, "-m", "bench.llama_quantize", *second])
         warm(bf16)
-        self._measure("from_bf16", self._mixcli("quantize", bf16, "from_bf16"))
+        found |= self._measure("from_bf16", self._mixcli("quantize", bf16, "from_bf16"))
         bf16.unlink()
+        return found
 
-    def first_time(self) -> None:
+    def first_time(self) -> Numbers:
         """The one pass on the day that mixcli was installed: the kernels are compiled and checked on the way, then kept."""
-        self._measure("first_time", self._mixcli("convert", self.source, "first_time"))
+        return self._measure("first_time", self._mixcli("convert", self.source, "first_time"))
 
     def compare(self) -> None:
         """Hold all results against llama.cpp's, then delete them."""
         theirs = self._target("llama_quantize")
-        for row in self.costs:
-            ours = self._target(row)
-            if ours.exists() and ours != theirs:
-                self.differing[row] = sorted({*self.differing.get(row, ()), *differing_tensors(ours, theirs)})
+        for ours in sorted({*self.folder.glob("*.gguf")} - {theirs}):
+            row = ours.stem
+            self.differing[row] = sorted({*self.differing.get(row, ()), *differing_tensors(ours, theirs)})
         for path in self.folder.glob("*.gguf"):
             path.unlink()
 
-    def result(self, n_layer: int) -> dict[str, object]:
-        """Everything that has been measured so far, as bench/report.py reads it."""
+    def result(self, n_layer: int, rounds: Rounds) -> dict[str, object]:
+        """Everything that has been measured so far, as bench/quantize_page.py reads it."""
         return {
             "layers": n_layer,
             "weights": n_weights(n_layer),
             "output_type": TYPE,
             "threads": self.threads,
-            "rows": {row: [rounded(cost) for cost in costs] for row, costs in self.costs.items()},
+            "rows": rows(rounds),
             "differing_tensors": self.differing,
         }
 
@@ -97,16 +98,16 @@ class Bench:
     def _target(self, row: str) -> Path:
         return self.folder / f"{row}.gguf"
 
-    def _measure(self, row: str, command: list[str], environment: dict[str, str] | None = None) -> None:
+    def _measure(self, row: str, command: list[str], environment: dict[str, str] | None = None) -> Numbers:
         warm(self.source)
         self._target(row).unlink(missing_ok=True)
         own = {"TMPDIR": str(self.folder), "NUMBA_CACHE_DIR": str(self.folder / "cache")}
         cost = measure(command, self.folder, {**own, **(environment or {})})
-        self.costs.setdefault(row, []).append(cost)
         print(
             f"  {row:15} {cost.seconds:7.1f} s, {cost.cpu_seconds:7.1f} s of CPU; others had {cost.others:.0%} of the machine",
             flush=True,
         )
+        return {_name(row, name): round(value, 3) for name, value in asdict(cost).items()}
 
 
 def main() -> int:
@@ -116,12 +117,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
-        "--runs",
-        type=int,
-        choices=range(1, 100),
-        metavar="N",
-        default=3,
-        help="rounds; the median counts (default 3)",
+        "--pairs", type=int, choices=range(1, 100), metavar="N", default=N_LONG_PAIRS, help="(%(default)s)"
     )
     parser.add_argument("--folder", type=Path, help="where to work (default: the temporary folder)")
     parser.add_argument(
@@ -140,29 +136,40 @@ def main() -> int:
             flush=True,
         )
         make_checkpoint(bench.source, options.layers)
-        bench.first_time()
-        for number in range(options.runs):
-            print(f"round {number + 1} of {options.runs}", flush=True)
-            for route in rotated([bench.one_pass, bench.two_steps, bench.without_fast], number):
-                route()
+        once = {"first_time": [bench.first_time()]}
+        routes = (bench.one_pass, bench.two_steps, bench.without_fast)
+        sides = [Side(route.__name__, route) for route in routes]
+        result: dict[str, object] = {}
+        for rounds in take_turns(sides, options.pairs, show=False):
             bench.compare()
-            result = bench.result(options.layers)
+            result = bench.result(options.layers, {**once, **rounds})
             write_result(
                 options.json, result
-            )  # after every round: a machine that goes down takes little along
-    print("\n".join(["", *quantize_table(result), "", *quantize_ratios(result)]))
-    write_docs()
-    return 1 if any(bench.differing.values()) else 0
+            )  # after every pass: a machine that goes down takes little along
+    found = quantize_findings(result)
+    print("\n".join(["", *quantize_table(result), "", *(one.line for one in found)]))
+    if options.json == RESULTS / "quantize.json":
+        write_docs()
+    return int(any(one.verdict == Verdict.NOT_KEPT for one in found))
 
 
-def rounded(cost: Cost) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in asdict(cost).items()}
+def _name(row: str, number: str) -> str:
+    return f"{row}: {number}"
 
 
-def rotated(routes: list[Callable[[], None]], number: int) -> Iterator[Callable[[], None]]:
-    """All routes, another one first each time."""
-    first = number % len(routes)
-    return islice([*routes, *routes], first, first + len(routes))
+def rows(rounds: Rounds) -> dict[str, list[dict[str, float]]]:
+    """Return the costs of every row, pass by pass, of numbers with names as `_name` makes them."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for passes in rounds.values():
+        for numbers in passes:
+            costs: dict[str, dict[str, float]] = {}
+            for name, value in numbers.items():
+                row, colon, number = name.partition(": ")
+                if colon:
+                    costs.setdefault(row, {})[number] = value
+            for row, cost in costs.items():
+                found.setdefault(row, []).append(cost)
+    return found
 
 
 def warm(path: Path) -> None:

@@ -13,9 +13,12 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
+from bench.estimate import Numbers, Promise, Verdict, findings
+from bench.turns import Side, all_turns
 from mixcli.planning.cpu_rates import host_rates, with_rates
 from mixcli.planning.report import Subject
 from mixcli.planning.verify_plan import measured
@@ -34,6 +37,7 @@ PROMPT, TOKENS, N_CTX = 512, 48, 1024
 WORST, MIDDLE = 0.20, 0.10  # of the prediction: how far one may be off, and the median
 # tokens in and out: the most that our time may be of that with llama.cpp's defaults
 TARGETS = {"400+150": 0.85, "50+250": 1.02, "3000+100": 0.60}
+PLANNED, OTHER_LAYOUT, DEFAULTS = "as planned", "the other layout", "llama.cpp's defaults"
 TIE = 1.02  # layouts that are as near as that are as good
 
 
@@ -42,7 +46,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     known = (*TYPES, *TARGETS)
     parser.add_argument("--only", default=",".join(known), help="types and loads, with commas between")
-    parser.add_argument("--times", type=int, default=3, help="measurements, of which the median counts")
+    parser.add_argument(
+        "--times",
+        type=int,
+        default=3,
+        help="measurements, of which the median counts, and pairs of a mixed load (%(default)s)",
+    )
     parser.add_argument("--cache", action="store_true", help="keep the models")
     options = parser.parse_args()
     parts = options.only.split(",")
@@ -103,24 +112,36 @@ def hold(subject: Subject, n_times: int) -> Iterator[float]:
 
 
 def load(subject: Subject, purpose: str, n_times: int) -> bool:
-    """Print the seconds of one load as planned, in the other layout and with llama.cpp's defaults; returns whether the plan is good enough."""
+    """Measure one load as planned, in the other layout and with llama.cpp's defaults, in turns; return whether no target is surely missed."""
     work = work_of(purpose)
     machine = _machine(subject)
     planned = plan(subject.shape, machine, PlanRequest(n_ctx=4096, purpose=purpose)).placement
     default = Placement(n_ctx=4096, n_threads=planned.n_threads, n_threads_batch=planned.n_threads)
     other = replace(planned, repack=not planned.repack)
-    seconds = []
-    for placement in (planned, other, default):
-        prefill, decode = rates(subject, placement, work.read, work.write, n_times)
-        seconds.append(work_seconds(purpose, prefill, decode))
-    ours, others, theirs = seconds
+
+    def seconds(placement: Placement) -> Numbers:
+        prefill, decode = rates(subject, placement, work.read, work.write, 1)
+        return {"seconds": work_seconds(purpose, prefill, decode)}
+
+    ways = {PLANNED: planned, OTHER_LAYOUT: other, DEFAULTS: default}
+    sides = [Side(name, partial(seconds, placement)) for name, placement in ways.items()]
+    rounds = all_turns(sides, n_times)
     how = "repacked" if planned.repack else "not repacked"
-    print(
-        f"{purpose}: {how} {ours:.1f} s, the other layout {others:.1f} s, llama.cpp's defaults {theirs:.1f} s; "
-        f"ratio {ours / theirs:.2f}, target {TARGETS[purpose]}",
-        flush=True,
+    found = findings(
+        [
+            Promise(
+                f"{purpose}, {how}, in terms of {name}",
+                (PLANNED, "seconds"),
+                (name, "seconds"),
+                "at most",
+                limit,
+            )
+            for name, limit in ((OTHER_LAYOUT, TIE), (DEFAULTS, TARGETS[purpose]))
+        ],
+        rounds,
     )
-    return ours <= TIE * others and ours <= TARGETS[purpose] * theirs
+    print("\n".join(one.line for one in found), flush=True)
+    return all(one.verdict != Verdict.NOT_KEPT for one in found)
 
 
 def rates(

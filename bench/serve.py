@@ -1,7 +1,7 @@
-"""python -m bench.serve [--only load|shared|beside] [--rounds N] [--python PYTHON]
+"""python -m bench.serve [--only load|shared|beside|alone|gate] [--pairs N] [--python PYTHON]
 
 `mixcli serve` under many clients at once, on the demo: 200 requests of 32 clients, each with a beginning of its own and all behind a system prompt of 200
-tokens, against llama-server with as many slots; and what a prompt of 3,000 tokens does to the answers beside it. The result is in
+tokens, against llama-server with as many slots; what a prompt of 3,000 tokens does to the answers beside it; and what the port itself costs. The result is in
 bench/results/serve.json, and docs/benchmarks.md is written again. Ends with 1 if a promise is not kept.
 """
 
@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,17 @@ from time import perf_counter
 from typing import Any
 
 from bench.engine import texts
-from bench.engine.client import CHAT, TIMEOUT, Connection
-from bench.engine.scenario import Numbers, Side, medians, take_turns
+from bench.engine.client import TIMEOUT, Connection
 from bench.engine.servers import llama_server
 from bench.engine.subject import Setting, demo
+from bench.estimate import Finding, Numbers, Promise, Rounds, Sign, Verdict, findings
 from bench.peers import Peers, peers
 from bench.process import as_installed
 from bench.report import RESULTS, machine, write_result
 from bench.report import main as write_docs
+from bench.serve_client import Answer, Body, Connect, ask_all, chat_body, once
+from bench.serve_gate import PORT, STRAIGHT, both_ways
+from bench.turns import N_LONG_PAIRS, N_PAIRS, Side, all_turns
 
 FOLDER = Path(__file__).parent.parent / "build" / "bench"
 N_REQUESTS, N_CLIENTS = 200, 32
@@ -46,84 +49,33 @@ FIRST, SECOND = 0.3, 2.0  # seconds from the long prompt to the first short one,
 BANNER = re.compile(r"http://([\d.]+):(\d+)/v1")
 START = 120.0  # seconds that a server may take
 
-Connect = Callable[[], http.client.HTTPConnection]
-Body = Mapping[str, Any]
+GATE = "gate"
+ALONE, RATIO, DIFFERENCE = "alone", "ratio", "difference"
 
-# what is promised: of which scenario, what, number of mixcli, sign, limit; a ratio is in terms of the same number of llama-server
-LIMITS: tuple[tuple[str, str, str, str, float, bool], ...] = (
-    ("load", "answers that came whole, of all requests", "whole", "at least", 1.0, False),
-    ("load", "95th percentile of the wait for an answer, in terms of the median", "late", "at most", 2.0, False),
-    ("load", "tokens a second, in terms of llama-server", "total", "at least", 1.0, True),
-    ("shared", "answers that came whole, of all requests", "whole", "at least", 1.0, False),
-    ("shared", "tokens a second behind a shared system prompt, in terms of llama-server", "total", "at least", 1.5, True),
-    ("beside", "longest pause of a running answer, s", "pause", "at most", 1.5, False),
-    ("beside", "first token of a short request beside a long prompt and a running answer, s", "first", "at most", 2.0, False),
-    ("alone", "first token of a short request beside a long prompt, s", "first", "at most", 2.0, False),
+# what is promised: of which scenario, what, number of the first side, sign, limit, and how it is held against the second side's
+LIMITS: tuple[tuple[str, str, str, Sign, float, str], ...] = (
+    ("load", "answers that came whole, of all requests", "whole", "at least", 1.0, ALONE),
+    ("load", "95th percentile of the wait for an answer, in terms of the median", "late", "at most", 2.0, ALONE),
+    ("load", "tokens a second, in terms of llama-server", "total", "at least", 1.0, RATIO),
+    ("shared", "answers that came whole, of all requests", "whole", "at least", 1.0, ALONE),
+    ("shared", "tokens a second behind a shared system prompt, in terms of llama-server", "total", "at least", 1.5, RATIO),
+    ("beside", "longest pause of a running answer, s", "pause", "at most", 1.5, ALONE),
+    ("beside", "first token of a short request beside a long prompt and a running answer, s", "first", "at most", 2.0, ALONE),
+    ("alone", "first token of a short request beside a long prompt, s", "first", "at most", 2.0, ALONE),
+    (GATE, "what the port adds to a short request of one client, ms", "ms", "at most", 3.0, DIFFERENCE),
+    (GATE, "tokens a second of 16 streams through the port, in terms of the host", "streams", "at least", 0.98, RATIO),
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Answer:
-    """When a request was sent, and each piece of its answer came; `usage` as the server counts, empty for an answer that did not come to its end."""
-
-    sent: float
-    pieces: tuple[float, ...]
-    ended: float
-    usage: Mapping[str, int]
-
-    @property
-    def first(self) -> float:
-        """Seconds to the first piece."""
-        return self.pieces[0] - self.sent
-
-
-def ask(
-    connection: http.client.HTTPConnection, body: Body, enough: Callable[[int], bool] | None = None
-) -> Answer:
-    """Stream one answer, or leave it once there are `enough` pieces; little is looked at in each event, as both share the machine."""
-    sent, pieces, usage = perf_counter(), list[float](), {}
-    data = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}})
-    done = False
-    connection.request("POST", CHAT, data.encode(), {"Content-Type": "application/json"})
-    with connection.getresponse() as response:
-        if response.status != 200:
-            raise SystemExit(f"{CHAT} answered {response.status}: {response.read()[:2000]!r}")
-        for line in response:
-            if b'"content":"' in line or b'"content": "' in line:
-                pieces.append(perf_counter())
-                if enough is not None and enough(len(pieces)):
-                    break
-            if b'"usage"' in line and (found := json.loads(line[6:]).get("usage")):
-                usage = {name: found[name] for name in ("prompt_tokens", "completion_tokens")}
-            done = done or line.startswith(b"data: [DONE]")
-    return Answer(sent, tuple(pieces), perf_counter(), usage if done and pieces else {})
-
-
-def ask_all(connect: Connect, bodies: Sequence[Body], n_clients: int) -> list[Answer]:
-    """Ask everything, `n_clients` at a time, each over a connection of its own, as llama-server ends them; give the answers in order."""
-
-    def one(body: Body) -> Answer:
-        sent = perf_counter()
-        try:
-            return once(connect, body)
-        except (OSError, http.client.HTTPException) as error:
-            print(f"    lost after {perf_counter() - sent:.1f} s: {error!r}", flush=True)
-            return Answer(sent, (), perf_counter(), {})
-
-    with ThreadPoolExecutor(n_clients) as pool:
-        return list(pool.map(one, bodies))
-
-
-def once(connect: Connect, body: Body, enough: Callable[[int], bool] | None = None) -> Answer:
-    """Ask over a connection of its own."""
-    with closing(connect()) as connection:
-        return ask(connection, body, enough)
+def home_of(setting: Setting) -> Path:
+    """Return the home of the mixcli that serves."""
+    return setting.folder / "home"
 
 
 @contextmanager
 def mixcli_serve(setting: Setting, python: str) -> Iterator[Connect]:
     """Run `mixcli serve` with its own plan on a free port, loaded; give what connects."""
-    environment = as_installed(MIXCLI_HOME=str(setting.folder / "home"))
+    environment = as_installed(MIXCLI_HOME=str(home_of(setting)))
     model = ["-m", str(setting.subject.path.absolute()), "--ctx", str(N_CTX), "--for", "batch"]
     command = [python, "-P", "-m", "mixcli", "serve", *model, "--port", "0", "--no-color"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as server:
@@ -178,10 +130,12 @@ class Server:
 
 def load(system: Callable[[int], str], connect: Connect, extra: Body) -> Numbers:
     """Run the clients until all is answered; a system text that they share is computed with the first request."""
-    once(connect, _body("Go.", "Say hello.", 4, extra))
+    once(connect, chat_body("Go.", "Say hello.", 4, extra))
     started = perf_counter()
     bodies = [
-        _body(system(n), f"{texts.messages(256)[n]} (order {1000 + n})", Random(n).randint(*N_TOKENS), extra)
+        chat_body(
+            system(n), f"{texts.messages(256)[n]} (order {1000 + n})", Random(n).randint(*N_TOKENS), extra
+        )
         for n in range(N_REQUESTS)
     ]
     answers = ask_all(connect, bodies, N_CLIENTS)
@@ -208,18 +162,13 @@ def _shared(_number: int) -> str:
     return texts.INSTRUCTION
 
 
-def _body(system: str, user: str, n_tokens: int, extra: Body) -> Body:
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    return {"messages": turns, "max_tokens": n_tokens, "temperature": 0.8, "seed": n_tokens, **extra}
-
-
 # beside a long prompt
 
 
 def beside(connect: Connect, extra: Body, *, writes: bool) -> Numbers:
     """Send a long prompt, while a long answer is written (`writes`) or not, and short requests while it is read."""
-    once(connect, _body("Go.", "Say hello.", 16, extra))
-    once(connect, _body("Go.", long_text(0)[:2000], 1, extra))
+    once(connect, chat_body("Go.", "Say hello.", 16, extra))
+    once(connect, chat_body("Go.", long_text(0)[:2000], 1, extra))
     running, read_to_end = threading.Event(), threading.Event()
 
     def until_read(_: int) -> bool:
@@ -228,10 +177,10 @@ def beside(connect: Connect, extra: Body, *, writes: bool) -> Numbers:
 
     with ThreadPoolExecutor(32) as pool:
         if writes:
-            writer = pool.submit(once, connect, _body("Go.", "Tell a story.", 900, extra), until_read)
+            writer = pool.submit(once, connect, chat_body("Go.", "Tell a story.", 900, extra), until_read)
             running.wait(TIMEOUT)
             time.sleep(1)
-        reader = pool.submit(once, connect, _body("Go.", long_text(1), 2, extra))
+        reader = pool.submit(once, connect, chat_body("Go.", long_text(1), 2, extra))
         time.sleep(FIRST)
         short = list(_shorts(pool, connect, reader, extra))
         read_to_end.set()
@@ -259,7 +208,7 @@ def _shorts(
 ) -> Iterator["Future[Answer]"]:
     """Ask something short now and then until the long prompt is read; the first of it comes in any case."""
     for n in itertools.count():
-        yield pool.submit(once, connect, _body(_own(n), texts.opening(n), 4, extra))
+        yield pool.submit(once, connect, chat_body(_own(n), texts.opening(n), 4, extra))
         time.sleep(SECOND)
         if reader.done():
             return
@@ -272,13 +221,19 @@ SCENARIOS: Mapping[str, tuple[Callable[[Connect, Body], Numbers], int]] = {
     "alone": (partial(beside, writes=False), 4),
 }
 
+PAIRS = {"load": N_LONG_PAIRS}  # two minutes each
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario (can be repeated)")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--only", action="append", choices=(*SCENARIOS, GATE), help="this scenario (can be repeated)"
+    )
+    parser.add_argument(
+        "--pairs", type=int, choices=range(1, 100), metavar="N", help="instead of each scenario's own"
+    )
     parser.add_argument("--python", default=sys.executable, help="the environment whose mixcli is measured")
     parser.add_argument("--without-peer", action="store_true", help="measure mixcli alone")
     parser.add_argument("--folder", type=Path, default=FOLDER)
@@ -298,40 +253,48 @@ def main() -> int:
     found: dict[str, Any] = {}
     if options.json.is_file():  # scenarios that are not run keep what was measured of them
         found = json.loads(options.json.read_text("utf-8"))["scenarios"]
-    for name in options.only or SCENARIOS:
+    kept = True
+    for name in options.only or (*SCENARIOS, GATE):
         print(name, flush=True)
-        work, n_clients = SCENARIOS[name]
-        *_, rounds = take_turns([server.side(work, n_clients) for server in servers], options.rounds)
+        rounds: Rounds
+        if name == GATE:
+            rounds = both_ways(
+                lambda: servers[0].run(0), home_of(setting), servers[0].extra, options.pairs or N_PAIRS
+            )
+        else:
+            work, n_clients = SCENARIOS[name]
+            sides = [server.side(work, n_clients) for server in servers]
+            rounds = all_turns(sides, options.pairs or PAIRS.get(name, N_PAIRS))
+        measured = promises(name, rounds)
         found[name] = {
             "machine": machine(),
-            "medians": {side: medians(numbers) for side, numbers in rounds.items()},
             "rounds": rounds,
-            "promises": promises(name, rounds),
+            "promises": [one.to_data() for one in measured],
         }
-        for one in found[name]["promises"]:
-            print(
-                f"  {one['what']}: {one['value']:.2f}, {one['sign']} {one['limit']}: {'kept' if one['kept'] else 'NOT KEPT'}"
-            )
+        print("\n".join(f"  {one.line}" for one in measured))
+        kept = kept and all(one.verdict != Verdict.NOT_KEPT for one in measured)
         write_result(options.json, {"scenarios": found})
     if options.json == RESULTS / "serve.json":
         write_docs()
-    return 0 if all(one["kept"] for scenario in found.values() for one in scenario["promises"]) else 1
+    return 0 if kept else 1
 
 
-def promises(scenario: str, rounds: Mapping[str, Sequence[Numbers]]) -> list[dict[str, Any]]:
-    """Return what was promised of a scenario, and what the median of the rounds is."""
-    kept = []
-    for name, what, number, sign, limit, is_ratio in LIMITS:
-        if name != scenario or (is_ratio and len(rounds) < 2):
-            continue
-        ours, theirs = rounds["mixcli"], rounds.get("llama-server", [])
-        values = [one[number] for one in ours]
-        if is_ratio:
-            values = [one[number] / other[number] for one, other in zip(ours, theirs, strict=True)]
-        value = median(values)
-        is_kept = value >= limit if sign == "at least" else value <= limit
-        kept.append({"what": what, "value": round(value, 3), "sign": sign, "limit": limit, "kept": is_kept})
-    return kept
+def promises(scenario: str, rounds: Rounds) -> list[Finding]:
+    """Return what was measured of everything that was promised of a scenario."""
+    ours, theirs = (PORT, STRAIGHT) if scenario == GATE else ("mixcli", "llama-server")
+    given = [
+        Promise(
+            what,
+            (ours, number),
+            None if how == ALONE else (theirs, number),
+            sign,
+            limit,
+            is_difference=how == DIFFERENCE,
+        )
+        for name, what, number, sign, limit, how in LIMITS
+        if name == scenario
+    ]
+    return findings(given, rounds)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The section of docs/benchmarks.md on `serve`: many clients at once, and answers beside a long prompt."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.engine.page import circumstances, measured_numbers, shown
+from bench.estimate import side_medians
+from bench.page import Machines, Row, circumstances, findings_of, measured_numbers, promise_table, shown
 
 UNITS = {
     "total": "tok/s",
@@ -19,6 +20,10 @@ UNITS = {
     "short requests": "short requests",
     "pause": "longest pause of the running answer, s",
     "meanwhile": "its tok/s meanwhile",
+    "ms": "a short request of one client, ms",
+    "processor ms": "processor time of the port for it, ms",
+    "streams": "16 streams, tok/s",
+    "processor us": "processor time of the port for a token of them, us",
 }
 STORIES = {
     "load": (
@@ -35,11 +40,24 @@ STORIES = {
         "While one answer is written, a prompt of 3,000 tokens comes, and every two seconds a short request. `llama-server` has four slots.",
     ),
     "alone": ("A long prompt and short requests", "The same without the running answer."),
+    "gate": (
+        "What the port costs",
+        "The same requests through the port of `mixcli serve` and straight to the private socket of its model process, in turns: short answers of 2 tokens "
+        "to one client, one after the other, and 16 tokens streamed to each of 16 clients, who ask the same. Differences and ratios are those of pairs.",
+    ),
 }
 
 
-def serve_section(result: Mapping[str, Any], said: Callable[[Mapping[str, Any]], str]) -> list[str]:
-    """Write the section; `said` puts a machine into words."""
+def serve_rows(result: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield what was measured of every promise."""
+    for name, (title, _) in STORIES.items():
+        if found := result["scenarios"].get(name):
+            for one in findings_of(found):
+                yield Row(f"serve: {title}", one, found["machine"])
+
+
+def serve_section(result: Mapping[str, Any], machines: Machines) -> list[str]:
+    """Return the section as lines."""
     lines = [
         "## serve with many clients",
         "",
@@ -49,24 +67,19 @@ def serve_section(result: Mapping[str, Any], said: Callable[[Mapping[str, Any]],
     ]
     for name, (title, story) in STORIES.items():
         if found := result["scenarios"].get(name):
-            lines += [f"### {title}", "", story, "", *_table(found, said(found["machine"]))]
+            lines += [f"### {title}", "", story, "", *_table(found, machines)]
     return lines
 
 
-def _table(found: Mapping[str, Any], machine: str) -> list[str]:
-    sides = found["medians"]
+def _table(found: Mapping[str, Any], machines: Machines) -> list[str]:
+    sides = side_medians(found["rounds"])
     lines = [
-        circumstances(found, machine),
+        circumstances(found, machines),
         "",
         f"| | {' | '.join(sides)} |",
         f"|---|{'--:|' * len(sides)}",
     ]
-    for number in measured_numbers(found):
+    for number in measured_numbers(found["rounds"]):
         cells = [shown(values[number]) if number in values else "" for values in sides.values()]
         lines.append(f"| {UNITS[number]} | {' | '.join(cells)} |")
-    lines += ["", "| promise | measured | promised | kept |", "|---|--:|--:|---|"]
-    lines += [
-        f"| {one['what']} | {one['value']:.2f} | {one['sign']} {one['limit']} | {'yes' if one['kept'] else 'no'} |"
-        for one in found["promises"]
-    ]
-    return [*lines, ""]
+    return [*lines, "", *promise_table(findings_of(found), machines.key(found["machine"]))]

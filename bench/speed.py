@@ -1,13 +1,11 @@
 """mixcli bench beside llama-bench: the same model, tests and settings, in turns, so that both meet the same machine.
 
-    python -m bench.speed [--model GGUF] [--rounds 3] [-p 512] [-n 128] [-d 0,512] [-r 2] [--as-planned]
+    python -m bench.speed [--model GGUF] [--pairs 10] [-p 512] [-n 128] [-d 0,512] [-r 2] [--as-planned]
 
 Without a model the demo is measured. llama-bench is built first where it was not (bench/peers.py), and loads the model as mixcli's plan has it.
 Its context is as long as a test, so mixcli's is too; with --as-planned it is that of a run, which shows what a longer context costs.
 
-In each round a test is measured by ours, theirs, theirs, ours (A B B A): two pairs of neighbors in time, whose ratio is free of what the
-machine does over minutes. Pairs during which other programs used these cores are measured again. The result is the median of the pairs'
-ratios, with a 95 % interval by bootstrap over the pairs; more than LIMIT apart is an error, unless the interval holds it.
+Each test is measured in turns A B B A (bench/turns.py). More than LIMIT apart is an error, unless the interval holds it.
 """
 
 import argparse
@@ -16,91 +14,52 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from random import Random
 from statistics import median
 
 from bench.engine.subject import demo
+from bench.estimate import Rounds, most_others, ratio, side_medians
 from bench.peers import peers
+from bench.turns import N_PAIRS, Side, all_turns
 from mixcli.insight.bench import BenchRequest
 from mixcli.insight.bench_record import BenchRun, BenchTest
-from mixcli.system import cpu_use
 from profiles.placement import Placement
 
 LIMIT = 0.03
-MAX_OTHERS = 0.15  # cores that other programs may use while a side is measured
-MAX_TRIES = 3  # times as many rounds as are asked for, on a machine that is not quiet
-N_RESAMPLES = 2000
 MIN_CTX = 256  # tokens; llama.cpp rounds a context up to its next multiple of 256
+OURS, THEIRS = "mixcli bench", "llama-bench"
 # what llama-bench calls mixcli's load modes, where it calls them otherwise
 LOAD_MODES = {"mlock": "mmap+mlock"}
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The tok/s of one side, and how many of the cores that it may use other programs had meanwhile."""
-
-    rate: float
-    others: float = 0.0
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Both sides, measured one right after the other."""
-
-    ours: Measured
-    theirs: Measured
-
-    @property
-    def ratio(self) -> float:
-        return self.ours.rate / self.theirs.rate
-
-    @property
-    def is_quiet(self) -> bool:
-        return max(self.ours.others, self.theirs.others) <= MAX_OTHERS
-
-
-@dataclass(frozen=True)
 class SpeedRow:
-    """One test: tok/s of both sides, how many times as fast ours is, the ends of the interval, and how many pairs that is from."""
+    """One test: tok/s of both sides, how many times as fast ours is with its interval, the pairs, and what others had of the machine at most."""
 
     test: str
     ours: float
     theirs: float
     ratio: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n_pairs: int
+    others: float
 
     @classmethod
-    def of(cls, test: BenchTest, pairs: Sequence[Pair]) -> "SpeedRow":
-        ratios = [pair.ratio for pair in pairs]
-        low, high = interval(ratios)
-        ours, theirs = median(pair.ours.rate for pair in pairs), median(pair.theirs.rate for pair in pairs)
-        return cls(test.words, ours, theirs, median(ratios), low, high, len(pairs))
+    def of(cls, test: BenchTest, rounds: Rounds) -> "SpeedRow":
+        found, sides = ratio(rounds, (OURS, "tok/s"), (THEIRS, "tok/s")), side_medians(rounds)
+        ours, theirs = sides[OURS]["tok/s"], sides[THEIRS]["tok/s"]
+        others = most_others(rounds) or 0.0
+        return cls(test.words, ours, theirs, found.value, found.low, found.high, found.n_pairs, others)
 
     @property
     def is_apart(self) -> bool:
         """Whether the two are surely more than LIMIT apart."""
-        return self.low > 1 + LIMIT or self.high < 1 - LIMIT
-
-
-def interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of a median by bootstrap, the same one every time."""
-    draw = Random(0)
-    found = sorted(median(draw.choices(ratios, k=len(ratios))) for _ in range(N_RESAMPLES))
-    tail = round(0.025 * N_RESAMPLES)
-    return found[tail], found[-tail - 1]
-
-
-def turns(ours: Callable[[], Measured], theirs: Callable[[], Measured]) -> list[Pair]:
-    """Measure A B B A, and return the two pairs."""
-    first = Pair(ours(), theirs())
-    last = theirs()
-    return [first, Pair(ours(), last)]
+        return (
+            self.low is not None and self.high is not None and (self.low > 1 + LIMIT or self.high < 1 - LIMIT)
+        )
 
 
 def main() -> None:
@@ -109,39 +68,22 @@ def main() -> None:
     parser.add_argument(
         "--sdist", type=Path, help="unpacked source of llama-cpp-python, if it is there already"
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, choices=range(1, 100), metavar="N", default=N_PAIRS)
     for option, default in (("-p", "512"), ("-n", "128"), ("-d", "0,512")):
         parser.add_argument(option, type=_numbers, default=default)
     parser.add_argument("-r", type=int, default=2)
     parser.add_argument("--as-planned", action="store_true", help="with the context of a run")
     options = parser.parse_args()
     program = peers(options.sdist).bench
-    tests = BenchRequest(options.p, options.n, options.d).tests()
-    pairs: dict[BenchTest, list[Pair]] = {test: [] for test in tests}
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or demo(Path(folder)).path
         sides = Sides(program, model.absolute(), Path(folder), options.r, is_planned=options.as_planned)
-        for _ in range(MAX_TRIES * options.rounds):
-            for test in tests:
-                if len(pairs[test]) < 2 * options.rounds:
-                    pairs[test] += _quiet(test, turns(*sides.of(test)))
-    if busy := [test.words for test in tests if not pairs[test]]:
-        raise SystemExit(
-            f"other programs used these cores all the time: nothing is known of {', '.join(busy)}"
-        )
-    rows = [SpeedRow.of(test, found) for test, found in pairs.items()]
+        for test in BenchRequest(options.p, options.n, options.d).tests():
+            rows.append(SpeedRow.of(test, all_turns(sides.of(test), options.pairs)))
     print(json.dumps([asdict(row) for row in rows], indent=1))
     if apart := [row.test for row in rows if row.is_apart]:
         raise SystemExit(f"more than {100 * LIMIT:.0f} % apart: {', '.join(apart)}")
-
-
-def _quiet(test: BenchTest, pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs that nothing disturbed, and print all."""
-    for pair in pairs:
-        others = f"{pair.ours.others:.2f} and {pair.theirs.others:.2f}"
-        kept = "" if pair.is_quiet else f", not counted: others used {others} cores"
-        print(f"{test.words}: {pair.ratio:.3f}{kept}", file=sys.stderr, flush=True)
-    return [pair for pair in pairs if pair.is_quiet]
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -156,11 +98,11 @@ class Sides:
         self._n_repeats, self._is_planned = n_repeats, is_planned
         self._placement = Placement()
 
-    def of(self, test: BenchTest) -> tuple[Callable[[], Measured], Callable[[], Measured]]:
-        """Return what measures our side and theirs; ours comes first, since theirs takes its placement."""
-        return lambda: self._ours(test), lambda: self._theirs(test)
+    def of(self, test: BenchTest) -> tuple[Side, Side]:
+        """Return both sides of a test; ours comes first, since theirs takes its placement."""
+        return Side(OURS, lambda: self._ours(test)), Side(THEIRS, lambda: self._theirs(test))
 
-    def _ours(self, test: BenchTest) -> Measured:
+    def _ours(self, test: BenchTest) -> dict[str, float]:
         command = [sys.executable, "-m", "mixcli", "bench", str(self._model), *self._work(test), "--json"]
         if not self._is_planned:
             command += ["--ctx", str(max(MIN_CTX, test.n_text))]
@@ -169,16 +111,15 @@ class Sides:
             "MIXCLI_HOME": str(self._folder / "home"),
             "MIXCLI_MEASURE": "off",
         }
-        text, others = _output(command, environment)
-        run = BenchRun.from_data(json.loads(text))
+        run = BenchRun.from_data(json.loads(_output(command, environment)))
         self._placement = Placement.from_json(run.placement)
-        return Measured(run.results[0].median, others)
+        return {"tok/s": run.results[0].median}
 
-    def _theirs(self, test: BenchTest) -> Measured:
+    def _theirs(self, test: BenchTest) -> dict[str, float]:
         command = [str(self._program), "-m", str(self._model), *_load(self._placement), *self._work(test)]
-        text, others = _output([*command, "-o", "jsonl"])
+        text = _output([*command, "-o", "jsonl"])
         (row,) = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
-        return Measured(median(row["samples_ts"]), others)
+        return {"tok/s": median(row["samples_ts"])}
 
     def _work(self, test: BenchTest) -> list[str]:
         n_prompt, n_decode = (test.n_tokens, 0) if test.kind == "prefill" else (0, test.n_tokens)
@@ -202,20 +143,12 @@ def _load(placement: Placement) -> list[str]:
     return options
 
 
-def _output(command: Sequence[str], environment: dict[str, str] | None = None) -> tuple[str, float]:
-    """Run a program; return what it prints, and how many of the cores that it may use other programs had meanwhile."""
-    before, began = _busy_seconds(), time.monotonic()
+def _output(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
+    """Run a program; return what it prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    others = max(0.0, _busy_seconds() - before) / (time.monotonic() - began)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout, others
-
-
-def _busy_seconds() -> float:
-    """Return how long the cores that this process may use have worked for others; 0 where the system does not tell."""
-    reading = cpu_use.read()
-    return reading.busy - sum(os.times()[:4]) if reading else 0.0  # with the children that have ended
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from typing import Any
 
 from bench.engine import texts
 from bench.engine.client import Streamed, stream
-from bench.engine.scenario import Numbers, Promise, Scenario, Side
+from bench.engine.scenario import Scenario
 from bench.engine.servers import mixcli_host
 from bench.engine.subject import Setting, placement
+from bench.estimate import Numbers, Promise
+from bench.turns import Side
 
 N_TURNS, N_TOKENS = 10, 48
 PLACEMENT = placement(4096, 4, flash_attn=False)

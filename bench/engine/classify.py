@@ -8,9 +8,11 @@ from typing import Any
 
 from bench.engine import bindings, texts
 from bench.engine.client import ask_all
-from bench.engine.scenario import Numbers, Promise, Scenario, Side, best
+from bench.engine.scenario import Scenario
 from bench.engine.servers import llama_server, mixcli_host
 from bench.engine.subject import N_SEQ, Setting, placement
+from bench.estimate import Numbers, Promise
+from bench.turns import Side, best
 
 SLOTS = (1, 4, 8, 16)
 N_CTX_SLOT = 512
@@ -21,7 +23,7 @@ GRAMMAR = "root ::= " + " | ".join(json.dumps(label) for label in texts.LABELS)
 def sides(setting: Setting) -> Sequence[Side]:
     """Find the best setting of llama-server, and whether our side repacks, with fewer texts; then let these take turns."""
     subject = setting.subject
-    n_texts, n_loop, n_look = (256, 32, 48) if subject.is_small else (64, 6, 16)
+    n_texts, n_loop, n_look = (128, 16, 48) if subject.is_small else (64, 6, 16)
 
     def server(n_slots: int, repack: bool, n: int) -> Callable[[], Numbers]:
         def run() -> Numbers:

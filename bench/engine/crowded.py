@@ -10,11 +10,13 @@ from pathlib import Path
 
 from bench.engine import texts
 from bench.engine.client import Body, stream
-from bench.engine.scenario import Numbers, Promise, Scenario, Side
+from bench.engine.scenario import Scenario
 from bench.engine.servers import llama_server, mixcli_host
 from bench.engine.subject import Setting, placement
+from bench.estimate import Numbers, Promise
+from bench.turns import Side
 
-N_TOKENS, N_ANSWERS = 12, 2  # seconds a token for a peer
+N_TOKENS, N_ANSWERS = 12, 1  # seconds a token for a peer
 N_CTX = 1024
 
 

@@ -1,9 +1,10 @@
 """The section of docs/benchmarks.md on the engine: for each scenario what each side did, and what was promised."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-QUIET = 0.1  # of the machine for others, at most
+from bench.estimate import side_medians
+from bench.page import Machines, Row, circumstances, findings_of, measured_numbers, promise_table, shown
 
 # number: how it is said
 UNITS = {
@@ -78,13 +79,20 @@ STORIES = {
 }
 
 
-def engine_section(result: Mapping[str, Any], said: Callable[[Mapping[str, Any]], str]) -> list[str]:
-    """Write the section; `said` puts a machine into words."""
+def engine_rows(result: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield what was measured of every promise."""
+    for name, (title, _) in STORIES.items():
+        for model, found in result["scenarios"].get(name, {}).items():
+            for one in findings_of(found):
+                yield Row(f"{title}, {model}", one, found["machine"])
+
+
+def engine_section(result: Mapping[str, Any], machines: Machines) -> list[str]:
+    """Return the section as lines."""
     lines = [
         "## The engine against llama.cpp's own programs",
         "",
-        "2 threads. Every side runs in processes of its own and is warmed up; sides take turns and the medians count, ratios are "
-        "medians over the rounds. llama.cpp's programs are built from the bindings' own source with the same flags.",
+        "2 threads. Every side runs in processes of its own and is warmed up. llama.cpp's programs are built from the bindings' own source with the same flags.",
         "",
     ]
     for name, (title, story) in STORIES.items():
@@ -92,43 +100,19 @@ def engine_section(result: Mapping[str, Any], said: Callable[[Mapping[str, Any]]
             continue
         lines += [f"### {title}", "", story, ""]
         for model, found in result["scenarios"][name].items():
-            lines += _table(MODELS[model], found, said(found["machine"]))
+            lines += _table(MODELS[model], found, machines)
     return lines
 
 
-def _table(model: str, found: Mapping[str, Any], machine: str) -> list[str]:
-    medians = found["medians"]
-    numbers = measured_numbers(found)
+def _table(model: str, found: Mapping[str, Any], machines: Machines) -> list[str]:
+    numbers = measured_numbers(found["rounds"])
     lines = [
-        f"On {model}, {circumstances(found, machine)}",
+        f"On {model}. {circumstances(found, machines)}",
         "",
         f"| | {' | '.join(UNITS.get(number, number).strip() for number in numbers)} | others |",
         f"|---|{'--:|' * (len(numbers) + 1)}",
     ]
-    for side, values in medians.items():
+    for side, values in side_medians(found["rounds"]).items():
         cells = [shown(values[number]) if number in values else "" for number in numbers]
         lines.append(f"| {side} | {' | '.join(cells)} | {values['others']:.0%} |")
-    lines += ["", "| promise | measured | promised | kept |", "|---|--:|--:|---|"]
-    lines += [
-        f"| {promise['what']} | {promise['ratio']:.2f}x | {promise['sign']} {promise['limit']:.2f}x | {'yes' if promise['kept'] else 'no'} |"
-        for promise in found["promises"]
-    ]
-    return [*lines, ""]
-
-
-def measured_numbers(found: Mapping[str, Any]) -> dict[str, None]:
-    """Return the names of what a scenario measures, in their order."""
-    return dict.fromkeys(name for side in found["medians"].values() for name in side if name != "others")
-
-
-def circumstances(found: Mapping[str, Any], machine: str) -> str:
-    """Return how often a scenario was measured, on which machine, and whether that was quiet."""
-    n_rounds = max(map(len, found["rounds"].values()))
-    others = max(numbers["others"] for side in found["rounds"].values() for numbers in side)
-    noise = "" if others < QUIET else f" **Not a quiet machine**: others had up to {others:.0%} of it."
-    return f"{n_rounds} round{'s' * (n_rounds > 1)}; {machine}.{noise}"
-
-
-def shown(value: float) -> str:
-    """Write a number in three digits, whole from 100 on."""
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+    return [*lines, "", *promise_table(findings_of(found), machines.key(found["machine"]))]

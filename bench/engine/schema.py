@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from bench.engine.client import ask_all
-from bench.engine.scenario import Numbers, Promise, Scenario, Side
+from bench.engine.scenario import Scenario
 from bench.engine.servers import mixcli_host
 from bench.engine.subject import Setting, placement
+from bench.estimate import Numbers, Promise
+from bench.turns import Side
 
-N_REQUESTS, N_TOKENS = 8, 160
+N_REQUESTS, N_TOKENS = 4, 160
 PLACEMENT = placement(4096, 4, flash_attn=False)
 PROMPT = "Invent a person who works in a harbour and describe them as a record with the fields of a form."
 SCHEMA = {
@@ -38,12 +41,16 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCH
 
 
 def sides(setting: Setting) -> Sequence[Side]:
+    """Both kinds are asked of one host, which pass by pair take turns as sides do."""
+    orders = cycle([("free", "constrained"), ("constrained", "free")])
+
     def run() -> Numbers:
         with mixcli_host(setting, PLACEMENT, setting.folder / "home") as socket:
             _milliseconds(socket, 1, {"response_format": FORMAT})  # warms up; the schema is compiled
-            free = _milliseconds(socket, N_REQUESTS, {"logit_bias": setting.subject.ends})
-            constrained = _milliseconds(socket, N_REQUESTS, {"response_format": FORMAT})
-        return {"free": free, "constrained": constrained}
+            kinds = {"free": {"logit_bias": setting.subject.ends}, "constrained": {"response_format": FORMAT}}
+            order = next(orders)
+            found = {name: _milliseconds(socket, N_REQUESTS, kinds[name]) for name in order}
+        return {name: found[name] for name in kinds}
 
     return (Side("mixcli", run),)
 

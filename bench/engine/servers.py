@@ -59,9 +59,7 @@ def _wait(socket: Path, server: "subprocess.Popen[bytes]", log: Path) -> None:
 @contextmanager
 def mixcli_host(setting: Setting, placement: Placement, home: Path) -> Iterator[Path]:
     """Run mixcli's host with this placement and its files in `home`; give its socket."""
-    before = os.environ.get("MIXCLI_HOME")
-    os.environ["MIXCLI_HOME"] = str(home)
-    try:
+    with at_home(home):
         name = HostName(setting.subject.path.absolute(), setting.subject.name, placement.to_json())
         with process.start_lock(name):
             loading = process.start(name, LoadPlan(placement), 0.0)
@@ -71,6 +69,15 @@ def mixcli_host(setting: Setting, placement: Placement, home: Path) -> Iterator[
         finally:
             process.stop(host.pid)
             host.release()
+
+
+@contextmanager
+def at_home(home: Path) -> Iterator[None]:
+    """Have mixcli's own files in `home` while the block runs."""
+    before = os.environ.get("MIXCLI_HOME")
+    os.environ["MIXCLI_HOME"] = str(home)
+    try:
+        yield
     finally:
         if before is None:
             del os.environ["MIXCLI_HOME"]

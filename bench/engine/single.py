@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from bench.engine import bindings
 from bench.engine.ours import Load, measure
 from bench.engine.programs import llama_bench
-from bench.engine.scenario import Numbers, Promise, Scenario, Side
+from bench.engine.scenario import Scenario
 from bench.engine.subject import Setting, placement
+from bench.estimate import Numbers, Promise
+from bench.turns import Side
 
 N_PROMPT, N_TOKENS = 512, 128
 N_DEPTH, N_LATE = 1536, 64  # tokens of context, and those that are written behind them
 
 
 def sides(setting: Setting) -> Sequence[Side]:
-    n_runs = 5 if setting.subject.is_small else 2
+    n_runs = 2 if setting.subject.is_small else 1
     # one token of the vocabulary's middle: any text can follow
     order = {"decode": {"prompt": [1000], "n_tokens": N_TOKENS, "n_runs": n_runs}}
 

@@ -12,9 +12,11 @@ from typing import Any
 
 from bench.engine import texts
 from bench.engine.client import CHAT, Connection
-from bench.engine.scenario import Numbers, Promise, Scenario, Side
+from bench.engine.scenario import Scenario
 from bench.engine.servers import mixcli_host
 from bench.engine.subject import N_SEQ, Setting, placement
+from bench.estimate import Numbers, Promise
+from bench.turns import Side
 
 N_REQUESTS, N_WARM, N_AT_ONCE = 1000, 250, 24
 LEAVERS = 0.2  # share of the clients that disconnect after a few pieces
@@ -115,5 +117,5 @@ SCENARIO = Scenario(
             1.05,
         ),
     ),
-    models=("demo",),
+    n_pairs={"demo": 2},  # minutes each, and both numbers of a pair are of one host
 )

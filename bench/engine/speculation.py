@@ -1,14 +1,17 @@
 """Prompt-lookup drafts: on a task that copies its prompt, and on free text, where they must switch themselves off."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from bench.engine import texts
 from bench.engine.client import stream
-from bench.engine.scenario import Numbers, Promise, Scenario, Side
+from bench.engine.scenario import Scenario
 from bench.engine.servers import mixcli_host
 from bench.engine.subject import Setting, placement
+from bench.estimate import Numbers, Promise
+from bench.turns import Side
 
 N_TOKENS = 192
 PLACEMENT = placement(4096, 4, flash_attn=False)
@@ -19,14 +22,16 @@ FREE = "Tell a long story about a fox that wants to learn how clocks are made."
 def sides(setting: Setting) -> Sequence[Side]:
     """With and without drafts in one host, so that the token ids can be compared; a random model has nothing that it copies."""
     tasks = {"copy": COPY, "free": FREE} if setting.subject.is_small else {"free": FREE}
+    orders = cycle([(False, True), (True, False)])  # A B in one pass, B A in the next
 
     def run() -> Numbers:
         numbers: dict[str, float] = {}
+        order = next(orders)
         with mixcli_host(setting, PLACEMENT, setting.folder / "home") as socket:
             _ask(socket, setting, "Hello", False)
             for task, prompt in tasks.items():
-                plain = _ask(socket, setting, prompt, False)
-                drafted = _ask(socket, setting, prompt, True)
+                answers = {drafts: _ask(socket, setting, prompt, drafts) for drafts in order}
+                plain, drafted = answers[False], answers[True]
                 numbers |= {
                     task: plain["timings"]["predicted_per_second"],
                     f"{task} with drafts": drafted["timings"]["predicted_per_second"],

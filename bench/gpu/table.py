@@ -55,12 +55,12 @@ def table(result: dict[str, Any]) -> Iterator[str]:
         for n, rate in (row["batch_decode"] or {}).items():
             yield f"| | | | | {n} sequences at once | | | {rate:.1f} | | | |"
     yield ""
-    yield "| promise | worst measured | promised | kept |"
+    yield "| promise | worst measured, each once | promised | verdict |"
     yield "|---|--:|--:|---|"
     for promise in promises(result):
         worst = "nothing" if promise.worst is None else f"{promise.worst:.3g}"
         sign = "at most" if promise.at_most else "at least"
-        yield f"| {promise.what} | {worst} | {sign} {promise.limit:g} | {'yes' if promise.kept else 'no'} |"
+        yield f"| {promise.what} | {worst} | {sign} {promise.limit:g} | {'kept' if promise.kept else 'not kept'} |"
 
 
 def promises(result: dict[str, Any]) -> list[Promise]:

@@ -11,15 +11,16 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.peers import peers
 from bench.report import RESULTS, machine, write_result
-from bench.tailor.cost import costs
+from bench.tailor.cost import sides
+from bench.tailor.page import tailor_findings
 from bench.tailor.peer import checked
 from bench.tailor.quality import BUDGETS, MODELS, compared, made
+from bench.turns import take_turns
 from tests.support.off_grid import N_LAYER, N_VOCAB
 from tests.support.tailoring import TailoringLab
 
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=ALL, help="characters of each text")
     parser.add_argument("--held-out", type=int, default=1900, help="characters of each text")
     parser.add_argument("--chunks", type=int, default=1, help="of 512 tokens, that cost reads")
+    parser.add_argument("--pairs", type=int, default=2, help="that cost measures")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument(
@@ -70,12 +72,13 @@ def quality(options: argparse.Namespace) -> None:
 
 def cost(options: argparse.Namespace) -> None:
     """Measure what a tailored file costs beside the plain one pass."""
-    for name, found in costs(options.work.absolute(), options.layers or 1, options.chunks):
-        print(
-            f"{name:40} {found.seconds:.1f} s, {found.cpu_seconds:.1f} s of CPU; others {found.others:.0%}",
-            flush=True,
-        )
-        _keep(options.json, "cost", name, {**asdict(found), "chunks": options.chunks, "machine": machine()})
+    both = sides(options.work.absolute(), options.layers or 1, options.chunks)
+    for rounds in take_turns(both, options.pairs):
+        results = _results(options.json)
+        results["cost"] = {"rounds": rounds, "chunks": options.chunks, "machine": machine()}
+        write_result(options.json, results)
+        for one in tailor_findings(results):
+            print(one.line, flush=True)
 
 
 def peer(options: argparse.Namespace) -> None:
@@ -101,9 +104,13 @@ def _lab(options: argparse.Namespace) -> TailoringLab:
 
 def _keep(path: Path, scenario: str, name: str, row: dict[str, Any]) -> None:
     """Write one row into the results, in place of an earlier one of that name."""
-    results = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    results = _results(path)
     results.setdefault(scenario, {})[name] = row
     write_result(path, results)
+
+
+def _results(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 if __name__ == "__main__":

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from bench.batch_page import OVERHEAD, batch_section
+from bench.estimate import Estimate, Finding
+from bench.page import Machines
 from bench.process import measure
-from bench.quantize import differing_tensors, rotated
-from bench.report import PAGE, page, quantize_ratios
+from bench.quantize import differing_tensors, rows
+from bench.quantize_page import quantize_findings
+from bench.report import PAGE, page
 from quantize import Options, convert
+from tests.support.bench_machine import MACHINE
 from tests.support.checkpoints import write_checkpoint
 
 MIB = 1 << 20
@@ -61,31 +66,51 @@ def test_one_changed_byte_is_found(tmp_path: Path) -> None:
     assert "output_norm.weight" not in differing_tensors(one, type_)
 
 
-def test_everybody_comes_first_once() -> None:
-    routes = [lambda: None, lambda: None, lambda: None]
-    orders = [list(rotated(routes, number)) for number in range(3)]
-    assert {order[0] for order in orders} == set(routes)
-    assert all(set(order) == set(routes) for order in orders)
+def test_batch_results_are_shown_as_they_are_written_now_and_as_they_were() -> None:
+    figures: dict[str, object] = {"machine": MACHINE, "run": 107, "request": 21, "python": 8}
+    older = {**figures, "overhead": 85.2, "limit": 150.0, "kept": True}
+    now = {
+        **figures,
+        "promise": Finding(OVERHEAD, Estimate.of([85.0, 140.0, 160.0]), "at most", 150).to_data(),
+    }
+    rounds = {"mixcli batch": [{"texts": 8.0}], "llama-server": [{"texts": 5.0, "others": 0.02}]}
+    found = {"machine": MACHINE, "n_texts": 9, "n_peer": 9, "rounds": rounds, "ratio": 1.6, "limit": 1.8}
+    pages = [
+        "\n".join(batch_section({"overhead": one, "labels": {"demo": found}}, Machines()))
+        for one in (older, now)
+    ]
+    assert "| 85 | no interval | 21 | at most 150 | kept, no interval |" in pages[0]
+    assert "| 140 | 85 to 160 | 3 | at most 150 | open |" in pages[1]
+    assert "| 1.60x | no interval | 1 | at least 1.80x | not kept, no interval | 2% | M1 |" in pages[1]
 
 
-def test_promises_are_held_against_the_worst_memory_and_the_median_time() -> None:
+def test_costs_are_sorted_by_row() -> None:
+    one = {"to_bf16: seconds": 3.0, "llama_quantize: seconds": 5.0, "others": 0.1}
+    assert rows({"two_steps": [one, one], "first_time": [{"first_time: seconds": 9.0}]}) == {
+        "to_bf16": [{"seconds": 3.0}] * 2,
+        "llama_quantize": [{"seconds": 5.0}] * 2,
+        "first_time": [{"seconds": 9.0}],
+    }
+
+
+def test_promises_are_held_against_the_worst_memory_and_times_pair_by_pair() -> None:
     def costs(*seconds: float, resident: int = MIB) -> list[dict[str, float]]:
         return [
             {"seconds": s, "bytes_resident": resident, "bytes_private": 0, "cpu_seconds": s, "others": 0}
             for s in seconds
         ]
 
-    rows = {
+    measured = {
         "one_pass": costs(9, 10, 30, resident=3000 * MIB),
         "without_fast": costs(50, 60, 90),
         "to_bf16": costs(30, 40, 45),
-        "llama_quantize": costs(55, 60, 90),
+        "llama_quantize": costs(54, 60, 90),
     }
-    lines = quantize_ratios({"rows": rows, "differing_tensors": {"one_pass": ["a"], "from_bf16": []}})
-    assert lines[2:] == [
-        "| wall time of one pass, in terms of both steps | 0.10x | at most 0.35x | yes |",
-        "| the same without `fast` | 0.60x | at most 0.65x | yes |",
-        "| weights/s, in terms of llama-quantize | 6.00x | at least 2.50x | yes |",
-        "| peak resident set, nothing subtracted | 3,000 MiB | at most 2,048 MiB | no |",
-        "| tensors that differ from llama-quantize's in any byte | 1 | at most 0 | no |",
+    found = quantize_findings({"rows": measured, "differing_tensors": {"one_pass": ["a"], "from_bf16": []}})
+    assert [(round(one.estimate.value, 2), one.words) for one in found] == [
+        (0.11, "kept"),
+        (0.6, "open"),
+        (6.0, "kept"),
+        (3000, "not kept"),
+        (1, "not kept"),
     ]

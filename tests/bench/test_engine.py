@@ -1,8 +1,5 @@
-"""bench.engine: turns are fair, ratios are what was promised, the client reads what a host says."""
+"""bench.engine: the client reads what a host says, an engine is fed and counted, the page shows what was measured."""
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -10,13 +7,15 @@ import pytest
 from bench.engine import texts
 from bench.engine.client import ask_all, stream
 from bench.engine.ours import Load, Tally, measure
-from bench.engine.page import engine_section
-from bench.engine.scenario import Promise, Scenario, Side, best, medians, take_turns
+from bench.engine.page import engine_rows, engine_section
+from bench.engine.scenario import Scenario
 from bench.engine.servers import mixcli_host
 from bench.engine.subject import Setting, Subject
+from bench.estimate import Estimate, Finding, Promise, findings
+from bench.page import Machines, promise_table, summary
 from bench.peers import Peers
-from bench.process import watch
 from profiles.placement import Placement
+from tests.support.bench_machine import MACHINE
 from tests.support.synthetic import resized, shape_named, write_model
 
 PLACEMENT = Placement(n_ctx=512, n_batch=256, n_ubatch=256, n_seq_max=8, n_threads=1, n_threads_batch=1)
@@ -31,48 +30,10 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting(Subject("tiny", path, is_small=True), Peers(folder), folder)
 
 
-def test_ratios_are_taken_in_each_round() -> None:
-    rounds = {
-        "a": [{"rate": 10.0}, {"rate": 30.0}, {"rate": 20.0}],
-        "b": [{"rate": 10.0}, {"rate": 10.0}, {"rate": 10.0}],
-    }
-    assert FASTER.ratio(rounds) == 2.0
-    assert FASTER.is_kept(2.0)
-    assert not FASTER.is_kept(1.49)
-    assert not LESS.is_kept(1.31)
-    assert LESS.ratio(rounds) is None
-    assert FASTER.ratio({"a": rounds["a"]}) is None
-
-
 def test_a_promise_is_given_for_some_models() -> None:
     scenario = Scenario("name", "Title", lambda _: (), (FASTER, LESS))
     assert scenario.promised("demo") == (FASTER, LESS)
     assert scenario.promised("true-shape") == (FASTER,)
-
-
-def test_everybody_comes_first_once() -> None:
-    order: list[str] = []
-    sides = [Side(name, lambda name=name: order.append(name) or {"rate": len(order)}) for name in "abc"]  # type: ignore[misc]
-    *_, rounds = take_turns(sides, 3)
-    assert "".join(order) == "abcbcacab"
-    assert medians(rounds["a"])["rate"] == 6
-    assert all(0 <= numbers["others"] <= 1 for numbers in rounds["a"])
-
-
-def test_the_best_setting_is_chosen() -> None:
-    sides = [Side(str(value), lambda value=value: {"rate": value}) for value in (3, 5, 4)]  # type: ignore[misc]
-    assert best(sides, "rate").name == "5"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_others_are_those_that_do_not_end_with_the_block() -> None:
-    burn = [sys.executable, "-c", "while True: pass"]
-    with watch() as share:
-        other = subprocess.Popen(burn)
-        time.sleep(1)
-    other.kill()
-    other.wait()
-    assert share.others > 0.02
 
 
 def test_texts_differ_and_are_short() -> None:
@@ -114,24 +75,31 @@ def test_the_client_asks_a_host(setting: Setting, home: Path) -> None:
 
 
 def test_the_page_says_what_was_measured() -> None:
-    result = {
-        "scenarios": {
-            "single": {
-                "demo": {
-                    "machine": {"cpu": "a fast one"},
-                    "medians": {
-                        "mixcli": {"decode": 44.04, "others": 0.01},
-                        "llama-bench": {"decode": 45.0, "others": 0.0},
-                    },
-                    "rounds": {"mixcli": [{"decode": 44.04, "others": 0.2}]},
-                    "promises": [
-                        {"what": "decode", "ratio": 0.979, "sign": "at least", "limit": 0.97, "kept": True}
-                    ],
-                }
-            }
-        }
+    rounds = {
+        "mixcli": [{"decode": 44.04, "others": 0.2}, {"decode": 45.0, "others": 0.0}],
+        "llama-bench": [{"decode": 45.0, "others": 0.0}, {"decode": 45.0, "others": 0.0}],
     }
-    lines = engine_section(result, lambda machine: str(machine["cpu"]))
-    assert "| mixcli | 44 | 1% |" in lines
-    assert "| decode | 0.98x | at least 0.97x | yes |" in lines
-    assert any("a fast one" in line and "Not a quiet machine" in line for line in lines)
+    decode = Promise("decode", ("mixcli", "decode"), ("llama-bench", "decode"), "at least", 0.97)
+    older = {"what": "prefill", "ratio": 0.96, "sign": "at least", "limit": 0.97, "kept": False}
+    promises = [*(one.to_data() for one in findings([decode], rounds)), older]
+    found = {"machine": MACHINE, "rounds": rounds, "promises": promises}
+    result = {"scenarios": {"single": {"demo": found}}}
+    machines = Machines()
+    lines = engine_section(result, machines)
+    assert "| mixcli | 44.5 | 10% |" in lines
+    assert "| decode | 0.99x | 0.98 to 1.00 | 2 | at least 0.97x | kept | 20% | M1 |" in lines
+    assert (
+        "| prefill | 0.96x | no interval | 2 | at least 0.97x | not kept, no interval | 20% | M1 |" in lines
+    )
+    assert any("machine M1" in line and "Not a quiet machine" in line for line in lines)
+    assert any("M1" in line and "a fast one" in line and "Linux 6" in line for line in machines.legend())
+    top = summary(list(engine_rows(result)), machines)
+    assert top[0].startswith("2 promises: 1 not kept, 0 open, 1 kept. 1 of them have no interval")
+    assert [line.split(" | ")[1] for line in top if "One stream" in line] == ["prefill", "decode"]
+    assert [line for line in top if line.startswith("#")] == ["### Not kept", "### Kept"]
+
+
+def test_a_number_is_shown_in_the_digits_that_tell_it_from_its_limit() -> None:
+    near = Finding("near", Estimate(0.9689, 0.9689, 0.98, 10), "at least", 0.97, "x")
+    (line,) = [line for line in promise_table([near], "M1") if "near" in line]
+    assert "| 0.969x | 0.969 to 0.98 |" in line

@@ -9,8 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bench.engine import texts
-from bench.serve import LIMITS, N_LONG, SCENARIOS, ask_all, long_text, once, promises
+from bench.estimate import Estimate
+from bench.page import Machines
+from bench.serve import GATE, LIMITS, N_LONG, SCENARIOS, long_text, promises
+from bench.serve_client import ask_all, once
+from bench.serve_gate import PORT, STRAIGHT
 from bench.serve_page import STORIES, serve_section
+from tests.support.bench_machine import MACHINE
 
 PIECE = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
 USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}\n\n'
@@ -53,13 +58,25 @@ def test_pieces_are_timed_and_what_is_cut_is_lost(port: int) -> None:
     )
 
 
-def test_promises_are_of_the_median_round() -> None:
+def test_promises_are_held_pair_by_pair() -> None:
     ours = [{"total": 30.0, "whole": 1.0, "late": 1.2}, {"total": 20.0, "whole": 1.0, "late": 2.2}]
     theirs = [{"total": 20.0, "whole": 1.0}, {"total": 20.0, "whole": 1.0}]
     found = promises("load", {"mixcli": ours, "llama-server": theirs})
-    assert [(one["value"], one["kept"]) for one in found] == [(1.0, True), (1.7, True), (1.25, True)]
+    values = [(one.estimate.value, one.words) for one in found]
+    assert values == [(1.0, "kept"), (pytest.approx(1.7), "open"), (1.25, "kept")]
     alone = promises("load", {"mixcli": ours[1:]})
-    assert [(one["value"], one["kept"]) for one in alone] == [(1.0, True), (2.2, False)]
+    assert [(one.estimate.value, one.verdict) for one in alone] == [(1.0, "kept"), (2.2, "not kept")]
+
+
+def test_what_the_port_costs_is_that_of_neighbors_in_time() -> None:
+    """The machine slows down by half meanwhile: a difference and a ratio of each pair know nothing of it."""
+    straight = [{"ms": 50.0}, {"ms": 100.0}, {"streams": 100.0}, {"streams": 50.0}]
+    port = [{"ms": 52.0}, {"ms": 102.0}, {"streams": 99.0}, {"streams": 49.5}]
+    added, share = promises(GATE, {PORT: port, STRAIGHT: straight})
+    assert (added.estimate, added.words) == (Estimate(2.0, 2.0, 2.0, 2), "kept")
+    assert (share.estimate, share.words) == (Estimate(0.99, 0.99, 0.99, 2), "kept")
+    slow = promises(GATE, {PORT: [{"ms": 54.0}, {"ms": 55.0}], STRAIGHT: [{"ms": 50.0}, {"ms": 50.0}]})
+    assert [one.words for one in slow] == ["not kept"]
 
 
 def test_the_page_has_every_scenario_and_number() -> None:
@@ -69,18 +86,22 @@ def test_the_page_has_every_scenario_and_number() -> None:
     }
     scenarios = {
         name: {
-            "machine": {"cpu": "a fast one"},
-            "medians": {"mixcli": found},
+            "machine": MACHINE,
             "rounds": {"mixcli": [{"others": 0.0, **found}]},
-            "promises": promises(name, {"mixcli": [{**found, "late": 1.0, "first": 1.0}]}),
+            "promises": [
+                one.to_data() for one in promises(name, {"mixcli": [{**found, "late": 1.0, "first": 1.0}]})
+            ],
         }
         for name, found in numbers.items()
     }
-    page = "\n".join(serve_section({"scenarios": scenarios}, lambda machine: str(machine["cpu"])))
+    page = "\n".join(serve_section({"scenarios": scenarios}, Machines()))
     assert "| tok/s | 210 |" in page
-    assert "| longest pause of a running answer, s | 0.81 | at most 1.5 | yes |" in page
+    assert (
+        "| longest pause of a running answer, s | 0.81 | no interval | 1 | at most 1.50 | kept, no interval | 30% | M1 |"
+        in page
+    )
     assert page.count("Not a quiet machine") == 1
-    assert STORIES.keys() == SCENARIOS.keys() == {name for name, *_ in LIMITS}
+    assert STORIES.keys() == {*SCENARIOS, GATE} == {name for name, *_ in LIMITS}
 
 
 def test_long_texts_are_long_and_begin_in_their_own_way() -> None:
