@@ -61,7 +61,7 @@ class HostBackend:
                 n_deaths += 1
                 if n_deaths == MAX_DEATHS:
                     raise ModelDied(
-                        f"the model process crashed {n_deaths} times during one record ({host.cause_of_death()}); finished records are kept"
+                        f"the model process crashed {n_deaths} times during one record ({host.cause_of_death()}); finished records are saved"
                     ) from error
                 self._revive(generation, error)
                 continue
@@ -80,7 +80,7 @@ class HostBackend:
             cause = self._host.cause_of_death()
             if self._n_answers == self._n_at_death:
                 raise ModelDied(
-                    f"the model process crashed twice in a row ({cause}); finished records are kept"
+                    f"the model process crashed twice in a row ({cause}); finished records are saved"
                 ) from error
             self._n_at_death = self._n_answers
             console.warn(f"the model process crashed ({cause}); restarting it")

@@ -211,7 +211,7 @@ def _stream(source: str) -> Iterator[BinaryIO]:
     """Yield the bytes of an input. A pipe is left open (see stdin.stream); a file can be closed, no thread blocks in it."""
     if source == "-":
         if not stdin.is_piped():
-            raise UsageError("- means stdin, but nothing is piped in; name a file or pipe the records in")
+            raise UsageError("- is stdin, but nothing is piped in; pass a file or pipe the records in")
         yield stdin.stream()
         return
     with console.if_slow(f"waiting for a program that writes to the pipe {source}"):

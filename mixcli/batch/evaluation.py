@@ -140,7 +140,7 @@ class Evaluation:
 
     @property
     def _in_tables(self) -> list[str]:
-        """The labels, where they are few enough for tables."""
+        """Return the labels, where they are few enough for tables."""
         return labels if len(labels := self.labels) <= MAX_TABLE else []
 
     def _tables(self) -> list[str]:

@@ -48,9 +48,9 @@ class Grading:
         if not any(fit.improves for fit in fits.values()):
             return []
         if path is None:
-            return ["the temperatures are not kept: without -o there is no journal; pass -o or --journal"]
+            return ["the temperatures are not saved: without -o there is no journal; pass -o or --journal"]
         Calibration({}, identity).save(path, fits)
-        return [f"temperatures are kept in {path}; apply them with --calibration {path}"]
+        return [f"temperatures are saved in {path}; apply them with --calibration {path}"]
 
     def to_json(self) -> dict[str, object]:
         """Return everything for --json: of the only question directly, else by names."""

@@ -182,7 +182,7 @@ class TemplateJob:
             return {}
         if name in record.nested:
             raise UsageError(
-                f"{{{{ text }}}} has no value: the only field, {name!r}, is an object or a list; name the part to use, as {{{{ {name} }}}}"
+                f"{{{{ text }}}} has no value: the only field, {name!r}, is an object or a list; write the part to use, as {{{{ {name} }}}}"
             )
         return {TEXT: fields[name]}
 

@@ -155,7 +155,7 @@ class _Scanner:
             if token is None or token[0] == b'"':
                 at = token.start() if token else len(self._buffer)
                 if len(self._buffer) - start > limit:
-                    raise UsageError(f"{name} (line {self.line}) has more than {limit:,} bytes, the limit")
+                    raise UsageError(f"{name} (line {self.line:,}) is longer than {limit:,} bytes, the limit")
                 if not self._more():
                     raise UsageError(
                         f"the file ends in the middle of {name}, which begins in line {self.line}"

@@ -31,7 +31,7 @@ def read_lines(stream: Readable, limit: int = MAX_LINE) -> Iterator[InputLine]:
     """Yield lines (LF, CRLF or CR, UTF-8 with or without BOM) as they come; memory is bounded by `limit` bytes."""
     for number, (raw, n_bytes) in enumerate(_raw_lines(stream, limit), 1):
         if n_bytes > limit:
-            yield InputLine(number, "", f"the line has {n_bytes:,} bytes; the limit is {limit:,}")
+            yield InputLine(number, "", f"the line is {n_bytes:,} bytes long; the limit is {limit:,}")
         else:
             yield _line(number, raw.removeprefix(_BOM) if number == 1 else raw)
 
@@ -54,7 +54,7 @@ def _raw_lines(stream: Readable, limit: int) -> Iterator[tuple[bytes, int]]:
                 waiting = []
                 if n_bytes > ENDLESS:
                     raise UsageError(
-                        f"a line of the input has {n_bytes:,} bytes and no line end; the limit is {limit:,}"
+                        f"a line of the input has no end within {n_bytes:,} bytes; the limit is {limit:,}"
                     )
             if len(line) < len(part):
                 yield b"".join(waiting), n_bytes

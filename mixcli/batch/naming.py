@@ -55,7 +55,7 @@ def columns_of(
     """
     if not questions and not form.schema:
         if len(golds) > 1:
-            raise UsageError("--eval is given twice; each record has one answer, so name one field")
+            raise UsageError("--eval is given twice; each record has one answer, so pass one field")
         return dict.fromkeys(("",), golds[0]) if golds else {}
     named = _named(questions, form)
     found: dict[str, str] = {}

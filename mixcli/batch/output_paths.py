@@ -7,7 +7,7 @@ from pathlib import Path
 from mixcli.errors import UsageError
 from quantize.output_target import is_stream, output_target, refuse_foreign
 
-STDOUT = "results go to stdout without -o; remove -o or name a file"
+STDOUT = "results go to stdout without -o; remove -o or pass a file"
 # how a line of results begins, and what it has in it: JobResult lines, and those of OpenAI's batches
 _RESULT = re.compile(rb'\{"id": .*?"(?:result|error|response)": ', re.DOTALL)
 _REVIEWED = re.compile(rb'\{"id": .*?, "doubt": [0-9.e-]+, "abstained": ', re.DOTALL)
@@ -42,7 +42,7 @@ def check_targets(source: str, out: Path | None, journal: Path | None, others: t
 
 def checked_review(path: Path, out: Path | None, journal: Path | None) -> Path:
     """Return where the review list is written; raise UsageError or QuantizeError where it cannot be, or would replace something else."""
-    target = output_target(path, stdout="--review writes a file of its own; name one")
+    target = output_target(path, stdout="--review needs a file of its own; pass one")
     for option, other in (("-o", out), ("--journal", journal)):
         if other is not None and _is_same(path, other):
             raise UsageError(f"--review {path} is also the file of {option}; choose another file")

@@ -1,17 +1,17 @@
 """Run a batch on a Ray cluster: one engine per GPU, or per node without a GPU, each with the plan of its node.
 
 The driver keeps the window, the journal and the order, as with one model; this is only another backend. Requests of a lost node are sent
-to another one. Ray is imported only here, and only for `--ray`.
+to another one.
 """
 
-import os
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mixcli.batch.record import Record, RecordSource
+from mixcli.cluster.connection import cause, connected, lost_errors
+from mixcli.cluster.nodes import ClusterNode, isolation_key, nodes_of, on_node
 from mixcli.errors import MixcliError, NotReachable, UsageError
 from mixcli.host.protocol.answers import ChatCompletion
 from mixcli.host.protocol.errors import ErrorBody, error_body, raise_error
@@ -23,9 +23,6 @@ from mixcli.system.formatting import counted
 if TYPE_CHECKING:
     from mixcli.batch.batch import Backend
 
-KNOCK = 10.0  # seconds that a cluster's address may take to answer
-# errors of the cluster; a bug that a record triggers is a RayTaskError instead
-LOST = ("RayActorError", "NodeDiedError", "WorkerCrashedError", "OutOfMemoryError", "ObjectLostError")
 READERS = {".parquet": "read_parquet", ".jsonl": "read_json", ".json": "read_json", ".csv": "read_csv"}
 
 
@@ -37,13 +34,13 @@ Loader = Callable[
 class RayEngine:
     """One engine of the cluster, an actor on its node. Errors travel as a host would send them."""
 
-    def __init__(self, load: "Loader", isolation_key: str) -> None:
-        self._load, self._isolation_key = load, isolation_key
+    def __init__(self, load: "Loader") -> None:
+        self._load = load
 
     def load(self) -> str | ErrorBody:
         """Load the model of this node's store as this node's plan says; returns its identity or an error."""
         try:
-            self._backend = self._load(self._isolation_key)
+            self._backend = self._load(isolation_key())
         except MixcliError as error:
             return error_body(error)[1]
         return self._backend.identity
@@ -86,14 +83,14 @@ class RayBackend:
                 self._ray.exceptions.RayTaskError
             ) as error:  # the engine is there: it failed with this record
                 raise MixcliError(
-                    f"the engine at {seat.node} failed with this record: {_cause(error)}"
+                    f"the engine at {seat.node} failed with this record: {cause(error)}"
                 ) from error
             except lost_errors(self._ray) as error:
                 self._lose(seat, error)
                 continue
             except self._ray.exceptions.RayError as error:
                 raise NotReachable(
-                    f"Ray cannot reach {seat.node} ({_cause(error)}); finished records are kept"
+                    f"Ray cannot reach {seat.node} ({cause(error)}); finished records are saved"
                 ) from error
             finally:
                 with self._lock:
@@ -110,7 +107,7 @@ class RayBackend:
 
     def _loaded(self, load: "Loader", window: int) -> tuple[list[_RayWorker], str]:
         """Start an engine everywhere and keep those that load; MixcliError of the first where none does."""
-        seats = [seat for node in self._ray.nodes() for seat in self._seats_of(node, load, window)]
+        seats = [seat for node in nodes_of(self._ray) for seat in self._seats_of(node, load, window)]
         waiting = [(seat, seat.actor.load.remote()) for seat in seats]
         good: list[_RayWorker] = []
         identities: set[str] = set()
@@ -119,7 +116,7 @@ class RayBackend:
             try:
                 found: str | ErrorBody = self._ray.get(loading)
             except self._ray.exceptions.RayError as error:
-                found = ErrorBody(_cause(error), exit_code=NotReachable.exit_code)
+                found = ErrorBody(cause(error), exit_code=NotReachable.exit_code)
             if isinstance(found, ErrorBody):
                 console.warn(f"node {seat.node} is skipped: {found.message}")
                 failed = failed or found
@@ -136,32 +133,18 @@ class RayBackend:
             )
         return good, identities.pop()
 
-    def _seats_of(self, node: Mapping[str, Any], load: "Loader", window: int) -> Iterator[_RayWorker]:
-        resources = node.get("Resources", {})
-        if not node["Alive"] or resources.get("CPU", 0) < 1:
-            return
-        n_gpus = int(resources.get("GPU", 0))
-        strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            node["NodeID"], soft=False
+    def _seats_of(self, node: ClusterNode, load: "Loader", window: int) -> Iterator[_RayWorker]:
+        actor = self._ray.remote(RayEngine).options(
+            **node.resources, scheduling_strategy=on_node(self._ray, node), max_concurrency=window
         )
-        for index in range(max(1, n_gpus)):
-            options = {
-                "num_cpus": 1,
-                "num_gpus": 1 if n_gpus else 0,
-                "scheduling_strategy": strategy,
-                "max_concurrency": window,
-            }
-            actor = self._ray.remote(RayEngine).options(**options)
-            isolation_key = (
-                f" ray {node['NodeID']} {index}"  # a host for this GPU alone, also where a node has several
-            )
-            yield _RayWorker(actor.remote(load, isolation_key), node["NodeManagerAddress"])
+        for _ in range(node.n_engines):
+            yield _RayWorker(actor.remote(load), node.address)
 
     def _taken(self) -> _RayWorker:
         with self._lock:
             if not self._seats:
                 raise NotReachable(
-                    "all nodes of the cluster are lost; finished records are kept; run the same command again"
+                    "all nodes of the cluster are lost; finished records are saved; rerun the command"
                 )
             seat = min(self._seats, key=lambda seat: seat.n_asked)
             seat.n_asked += 1
@@ -174,49 +157,6 @@ class RayBackend:
                 console.warn(
                     f"node {seat.node} is lost ({type(error).__name__}); its records are sent to other nodes"
                 )
-
-
-def lost_errors(ray: Any) -> tuple[type[Exception], ...]:
-    """Return the errors of Ray that say that a node, or the process of an engine, is gone; not every release has all of them."""
-    found = (getattr(ray.exceptions, name, None) for name in LOST)
-    return tuple(error for error in found if error is not None)
-
-
-def _cause(error: Exception) -> str:
-    """Return what an error of Ray says, without the traceback of the other machine."""
-    cause = getattr(error, "cause", None) or error
-    words = (str(cause).strip() or "no reason given").splitlines()
-    return f"{type(cause).__name__}: {words[0]}"[:300]
-
-
-def connected(address: str) -> Any:
-    """Return ray, connected to a cluster; MixcliError says what is missing."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.exceptions
-        import ray.util.scheduling_strategies
-    except ImportError as error:
-        raise UsageError(
-            "--ray needs Ray, which is not installed; run pip install '.[ray]' in mixcli's repository"
-        ) from error
-    if not ray.is_initialized():
-        try:
-            _knock(address)
-            ray.init(address, logging_level="ERROR", log_to_driver=False)
-        except (OSError, RuntimeError, ValueError) as error:
-            words = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise NotReachable(
-                f"no Ray cluster at {address} ({words}); start one with `ray start --head`"
-            ) from error
-    return ray
-
-
-def _knock(address: str) -> None:
-    """Raise OSError at once where nothing listens; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=KNOCK).close()
 
 
 def distant_source(address: str, source: str) -> RecordSource:

@@ -19,6 +19,7 @@ from mixcli.client.process import hosts
 from quantize import Options, convert
 from tests.conftest import Runner
 from tests.support.checkpoints import write_checkpoint
+from tests.support.ray_cluster import RayCluster
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"
@@ -26,30 +27,6 @@ needs_ray = pytest.mark.skipif(
 ASK = ("--ctx", "512", "--keep-alive", "0", "--choice", "Paris,Rome,London,Berlin,Madrid")
 DEMO = ("-m", "demo", *ASK)
 COUNTRIES = ("France", "Italy", "England", "Germany", "Spain")
-
-
-class RayCluster:
-    """The cluster of ray_cluster.py, in a process of its own."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("ray_cluster.py"))]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.address = self._answer()
-
-    def kill_a_node(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write("kill\n")
-        self._process.stdin.flush()
-        assert self._answer() == "killed"
-
-    def close(self) -> None:
-        self._process.communicate(timeout=120)
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
 
 
 @pytest.fixture

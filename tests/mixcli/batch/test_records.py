@@ -106,7 +106,7 @@ def test_a_line_of_a_gigabyte_costs_no_memory() -> None:
     long, short = read_lines(io.BufferedReader(Endless(1 << 30), 1 << 16), limit=1 << 20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert long.fault == "the line has 1,073,741,824 bytes; the limit is 1,048,576"
+    assert long.fault == "the line is 1,073,741,824 bytes long; the limit is 1,048,576"
     assert (short.number, short.text) == (2, "short")
     assert peak < 8 << 20
 
