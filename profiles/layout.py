@@ -32,12 +32,12 @@ class Layout:
 
     @property
     def has_overrides(self) -> bool:
-        """Whether some experts are on another device than their layer."""
+        """Return whether some experts are on another device than their layer."""
         return any(set(e) != {a} for a, e in zip(self.attention, self.experts, strict=True))
 
     @property
     def uses_host(self) -> bool:
-        """Whether the attention or the experts of some layer are in host memory."""
+        """Return whether the attention or the experts of some layer are in host memory."""
         return self.host in self.attention or any(self.host in experts for experts in self.experts)
 
     def shortened(self, n_apart: int = 0) -> "Layout":

@@ -14,6 +14,7 @@ class Gpu:
     """A device beside the host. `name` is llama.cpp's own ("CUDA0"); `kind` is cuda, metal, vulkan, rocm or rpc.
 
     `bytes_free` is what we may fill, reserves taken off. Rates are GB/s of its memory and of the way to it, and TFLOP/s in 16 bits.
+    To a worker (rpc) that way is the network, with a `round_trip` in seconds.
     """
 
     name: str
@@ -23,10 +24,11 @@ class Gpu:
     bandwidth: float = 400.0
     link: float = 12.0
     tflops: float = 40.0
+    round_trip: float = 0.0
 
     @property
     def computes_host_weights(self) -> bool:
-        """Whether llama.cpp sends it large batches with weights that are in host memory (op_offload)."""
+        """Return whether llama.cpp sends it large batches with weights that are in host memory (op_offload)."""
         return self.kind in ("cuda", "rocm", "vulkan")
 
 

@@ -156,7 +156,7 @@ def _steps(prices: Prices, room: Budget, packer: Packer, mode: Mode, gpu: int, s
         n_bytes = attention + n * goods.bytes_kv_layer
         if n and n_bytes > most:
             return
-        saved = n * of_layer - 2 * rates.hop * sum(counts) - rates.hop + of_byte * attention
+        saved = n * of_layer - 2 * rates.least_hop * sum(counts) - rates.least_hop + of_byte * attention
         if n and not must_end and n_bytes <= room.run:
             for has_all, choices in _choices(packer, mode, counts, n, room.run - n_bytes):
                 yield Step(end, saved, n_bytes, False, has_all, choices)

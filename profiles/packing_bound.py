@@ -33,7 +33,7 @@ def at_least(
     if room < (goods.bytes_experts if mode == "all" else 0):
         return None
     counts, gpus = goods.counts[-1], range(len(rooms))
-    seconds = 2 * rates.hop + goods.bytes_output * min(rates.devices[gpu].output_byte for gpu in gpus)
+    seconds = 2 * rates.least_hop + goods.bytes_output * min(rates.devices[gpu].output_byte for gpu in gpus)
     seconds += prices.attention(may_stay=mode == "none")
     if mode == "all":
         return seconds + _total(counts, prices.here)
@@ -42,7 +42,7 @@ def at_least(
         return seconds
     if uncut and len(goods.sizes) <= MOST_SIZES:
         room = _uncut(goods, rooms, kind, room)
-    return seconds + 2 * rates.hop * sum(counts) - _most_saved(prices, kind, room)
+    return seconds + 2 * rates.least_hop * sum(counts) - _most_saved(prices, kind, room)
 
 
 def _in_all(runs: Sequence[int], lasts: Sequence[int]) -> int:

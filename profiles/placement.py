@@ -42,7 +42,7 @@ class Placement:
 
     @property
     def speculates(self) -> bool:
-        """Whether drafts of prompt lookup are followed: on a processor verifying a token costs nearly as much as writing it."""
+        """Return whether drafts of prompt lookup are followed: on a processor verifying a token costs nearly as much as writing it."""
         return self.n_gpu_layers > 0
 
     @property

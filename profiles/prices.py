@@ -159,4 +159,4 @@ class Prices:
         moved = [at for at, part in enumerate(parts) if part]
         saved = sum(there[at] - here[at] for at in moved)
         n_bytes = sum((layer.gate, layer.up, layer.down)[at] for at in moved)
-        return Price(n_bytes, saved + (2 * self.rates.hop if all(parts) else 0.0))
+        return Price(n_bytes, saved + (2 * self.rates.least_hop if all(parts) else 0.0))

@@ -17,6 +17,18 @@ from profiles.typical import TYPICAL, typical_rates
 
 GPU_KINDS = ("cuda", "rocm", "vulkan", "metal", "rpc")
 BUFFER_NAMES = {"cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "metal": "Metal", "rpc": "RPC"}
+MAX_GPUS = (
+    15  # beside the CPU: ggml schedules over at most 16 backends (ggml-backend.cpp: GGML_SCHED_MAX_BACKENDS)
+)
+LIMITS = {  # of numbers that are divided by, so that no rate is infinite
+    "cores": (1, 1024),
+    "channels": (1, 32),
+    "bandwidth_gbs": (0.01, 1 << 20),
+    "disk_gbs": (0.001, 1 << 20),
+    "link_gbs": (0.01, 1 << 20),
+}
+WHOLE = ("cores", "channels")
+GPU_LIMITS = {"tflops": (0.01, 1 << 20)}  # of [host] 0 stands for what the cores have
 
 
 @dataclass(frozen=True)
@@ -119,11 +131,15 @@ def read_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
     gpus = table.get("gpu", [])
     if not isinstance(gpus, list):
         raise BadProfile(f"{where}: 'gpu' must be tables written as [[gpu]]")
+    if len(gpus) > MAX_GPUS:
+        raise BadProfile(f"{where}: {len(gpus)} [[gpu]] tables; llama.cpp computes on at most {MAX_GPUS}")
     read = {
-        "n_ctx": _number(table.get("n_ctx", 8192), f"{where}: 'n_ctx'", 64, 1 << 24),
+        "n_ctx": _whole(
+            _number(table.get("n_ctx", 8192), f"{where}: 'n_ctx'", 64, 1 << 24), f"{where}: 'n_ctx'"
+        ),
         "kv_types": _choices(table.get("kv_types", ["f16"]), f"{where}: 'kv_types'"),
         "ubatches": tuple(
-            int(_number(n, f"{where}: 'ubatches'", 32, 1 << 16))
+            _whole(_number(n, f"{where}: 'ubatches'", 32, 1 << 16), f"{where}: 'ubatches'")
             for n in _listed(table.get("ubatches", [512, 1024, 2048]), f"{where}: 'ubatches'")
         ),
     }
@@ -196,9 +212,10 @@ def _read(kind: type[Any], table: Any, where: str) -> Any:
                 raise BadProfile(f"{where} {name!r} is {shown(value)}; it must be text")
             values[name] = value
         else:
-            values[name] = _number(value, f"{where} {name!r}", 0, 1 << 20)
-            if name in ("cores", "channels"):
-                values[name] = int(values[name])
+            limits = LIMITS.get(name) or (GPU_LIMITS.get(name) if kind is GpuProfile else None)
+            values[name] = _number(value, f"{where} {name!r}", *(limits or (0, 1 << 20)))
+            if name in WHOLE:
+                values[name] = _whole(values[name], f"{where} {name!r}")
     return kind(**values)
 
 
@@ -206,6 +223,12 @@ def _number(value: Any, what: str, least: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise BadProfile(f"{what} is {shown(value)}; it must be a number from {least} to {most}")
     return value
+
+
+def _whole(value: float, what: str) -> int:
+    if value != int(value):
+        raise BadProfile(f"{what} is {shown(value)}; it must be a whole number")
+    return int(value)
 
 
 def _listed(value: Any, what: str) -> list[Any]:
@@ -216,7 +239,7 @@ def _listed(value: Any, what: str) -> list[Any]:
 
 def _choices(value: Any, what: str) -> tuple[str, ...]:
     for one in _listed(value, what):
-        if one not in KV_TYPES:
+        if not isinstance(one, str) or one not in KV_TYPES:
             raise BadProfile(f"{what} has {shown(one)}, which is not one of {', '.join(KV_TYPES)}")
     return tuple(value)
 

@@ -19,7 +19,7 @@ def profile_names(own: Path | None = None) -> dict[str, str]:
     """Return every profile's name and where it comes from ("built in" or a file); a person's own win."""
     names = dict.fromkeys(sorted(_built_in()), "built in")
     if own is not None and own.is_dir():
-        names |= {path.stem: str(path) for path in sorted(own.glob("*.toml"))}
+        names |= {path.stem: str(path) for path in sorted(own.glob("*.toml")) if path.is_file()}
     return names
 
 
@@ -49,7 +49,10 @@ def _resolve(name: str, own: Path | None, seen: tuple[str, ...]) -> tuple[dict[s
         return table, where
     if not isinstance(base, str):
         raise BadProfile(f"{where}: 'extends' is {shown(base)}; it must be the name of a profile")
-    under, _ = _resolve(base, own, (*seen, name))
+    try:
+        under, _ = _resolve(base, own, (*seen, name))
+    except UnknownProfile as error:
+        raise BadProfile(f"{where}: 'extends' names a profile that does not exist; {error}") from None
     return _merged(under, table), where
 
 
@@ -84,7 +87,7 @@ def _own_text(path: Path) -> str:
         raise BadProfile(f"{path} cannot be read: {error.strerror}; change its permissions") from None
     if len(raw) > MAX_BYTES:
         raise BadProfile(
-            f"{path} has more than {MAX_BYTES:,} bytes, which is the limit of a profile; shorten it"
+            f"{path} is larger than {MAX_BYTES:,} bytes, which is the limit of a profile; shorten it"
         )
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise BadProfile(f"{path} is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")

@@ -53,7 +53,8 @@ class PlanRequest:
     """What a person asks for; None leaves it to the planner.
 
     `kv` is a cache type, "auto" allows q8_0 where f16 does not fit. `purpose` weighs reading against writing. With `from_disk`
-    experts that do not fit into host memory may stay on disk.
+    experts that do not fit into host memory may stay on disk. With `on_gpus` no layer may stay in host memory: whether there is such a plan is
+    known much sooner than which other one is the fastest.
     """
 
     n_ctx: int | None = None
@@ -62,6 +63,7 @@ class PlanRequest:
     purpose: Purpose = "chat"
     n_seq_max: int = SEQUENCES
     from_disk: bool = False
+    on_gpus: bool = False
 
 
 def work_seconds(purpose: Purpose, prefill: float, decode: float) -> float:

@@ -120,16 +120,18 @@ class _Search:
     def candidates(self) -> Iterator[Candidate]:
         """Yield every kind once: in host memory; with all, some or no experts on GPUs; for each size of a micro-batch."""
         host = on_host(self._shape, len(self._machine.gpus))
+        kinds = [kind for kind in KINDS if kind.mode == "all" or not self._request.on_gpus]
         helps = any(gpu.computes_host_weights for gpu in self._machine.gpus)
         rooms = [Budget(*(gpu.bytes_free,) * 3) for gpu in self._machine.gpus]
         for place, sized in enumerate(self._sizes()):
             alone = replace(sized, op_offload=False)
             seconds = self._prices(alone).rates.seconds(self._shape, host)
-            yield Candidate(seconds, (place, 0), alone, None, layout=host)
+            if not self._request.on_gpus:
+                yield Candidate(seconds, (place, 0), alone, None, layout=host)
             # the quicker way to load; a plan that has no room for it is found slower in the end
             pinned = replace(sized, load_mode="none")
             ways = (pinned, replace(pinned, op_offload=False)) if helps else (pinned,)
-            for number, kind in enumerate(KINDS if self._machine.gpus else ()):
+            for number, kind in enumerate(kinds if self._machine.gpus else ()):
                 for placement in ways if kind.mode != "all" else (pinned,):
                     one = Candidate(0.0, (place, -number), placement, kind)
                     yield from self._bounded(one, rooms, self._spare)

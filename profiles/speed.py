@@ -16,6 +16,7 @@ from itertools import pairwise
 from profiles.layout import Layout
 from profiles.machine import Machine
 from profiles.memory import bytes_kv_layer, cells
+from profiles.network import NetworkShare, Ways, least_change, network_seconds, network_share, ways
 from profiles.placement import Placement
 from profiles.rates import BITS_OF_TYPE, GB, tokens_at_once
 from profiles.request import TOGETHER, WORK, Purpose, work_of
@@ -71,23 +72,31 @@ class Rates:
     """What a token costs, or a piece of work: by device (the host last), for a change of devices, for a byte that must come from disk.
 
     `by_type` has what a byte of an expert matrix costs on the host, for the types that it is known for; the same types in every Rates of a
-    model on a machine.
+    model on a machine. `ways` are those over a network to each device.
     """
 
     devices: tuple[DeviceRates, ...]
     hop: float
     missing_byte: float
     by_type: Mapping[str, float] = field(default_factory=dict)
+    ways: Ways = ()
 
     def times(self, factor: float) -> "Rates":
         devices = tuple(device.times(factor) for device in self.devices)
         by_type = {name: seconds * factor for name, seconds in self.by_type.items()}
-        return Rates(devices, self.hop * factor, self.missing_byte * factor, by_type)
+        ways = tuple(way.times(factor) for way in self.ways)
+        return Rates(devices, self.hop * factor, self.missing_byte * factor, by_type, ways)
 
     def plus(self, other: "Rates") -> "Rates":
         devices = tuple(a.plus(b) for a, b in zip(self.devices, other.devices, strict=True))
         by_type = {name: seconds + other.by_type[name] for name, seconds in self.by_type.items()}
-        return Rates(devices, self.hop + other.hop, self.missing_byte + other.missing_byte, by_type)
+        ways = tuple(a.plus(b) for a, b in zip(self.ways, other.ways, strict=True))
+        return Rates(devices, self.hop + other.hop, self.missing_byte + other.missing_byte, by_type, ways)
+
+    @property
+    def least_hop(self) -> float:
+        """Return what a change of devices costs at the least: the planner's bounds and packing count no more than that."""
+        return self.hop + least_change(self.ways)
 
     def attention(self, device: int, n_bytes: int) -> float:
         rates = self.devices[device]
@@ -102,13 +111,17 @@ class Rates:
 
     def seconds(self, shape: ModelShape, layout: Layout, bytes_missing: int = 0) -> float:
         """Sum up a layout; `bytes_missing` of the experts are not in memory."""
-        total = self.hop * hops(layout) + self.missing_byte * bytes_missing
+        total = self.hop * hops(layout) + self.missing_byte * bytes_missing + self.on_network(shape, layout)
         total += self.devices[layout.output].output_byte * shape.bytes_output
         for layer, home, experts in zip(shape.each_layer(), layout.attention, layout.experts, strict=True):
             total += self.attention(home, layer.attention)
             if layer.experts:
                 total += sum(self.matrix(at, layer, number) for number, at in enumerate(experts))
         return total
+
+    def on_network(self, shape: ModelShape, layout: Layout) -> float:
+        """Return how much of that is the network's."""
+        return network_seconds(self.ways, shape, layout)
 
 
 def hops(layout: Layout) -> int:
@@ -123,7 +136,7 @@ class Estimate:
     """Tokens a second: of a prompt, of one text, and of TOGETHER texts that are written at once.
 
     `disk_seconds` is what reading experts from disk adds to every token, 0 when they are in memory. `low` and `high` are the ends of the
-    range that is shown, as shares of a rate; `basis` says in words what the estimate rests on.
+    range that is shown, as shares of a rate; `basis` says in words what the estimate rests on. `network` is None without workers.
     """
 
     decode: float
@@ -133,6 +146,7 @@ class Estimate:
     low: float = LOW
     high: float = HIGH
     basis: str = "not measured"
+    network: NetworkShare | None = None
 
     def ends(self, rate: float) -> tuple[float, float]:
         """Return the low and the high end of a rate's range."""
@@ -162,6 +176,14 @@ def estimate(
         low,
         high,
         basis,
+        network_share(
+            shape,
+            machine,
+            layout,
+            (decode.on_network(shape, layout), prefill.on_network(shape, layout)),
+            cells(placement.n_ctx) // 2,
+            placement.n_ubatch,
+        ),
     )
 
 
@@ -235,7 +257,8 @@ def decode_rates(
             matrix_byte=max(there.matrix_byte, matrix_ops / rate),
         )
     there, by_type = _by_type(shape, machine, placement, at_once, there)
-    return Rates((*devices, there), HOP * share, used / (machine.disk * GB), by_type)
+    network = ways(shape, machine, at_once, n_cells)
+    return Rates((*devices, there), HOP * share, used / (machine.disk * GB), by_type, network)
 
 
 def prefill_rates(
@@ -287,7 +310,8 @@ def prefill_rates(
         for one in (*devices, there)
     ]
     by_type = {name: seconds * seen for name, seconds in by_type.items()}
-    return Rates(tuple(devices), HOP / tokens, 1 / (machine.disk * GB) / tokens, by_type)
+    network = ways(shape, machine, tokens, cells(placement.n_ctx) // 2, is_prompt=True)
+    return Rates(tuple(devices), HOP / tokens, 1 / (machine.disk * GB) / tokens, by_type, network)
 
 
 def _attention(

@@ -4,11 +4,12 @@ Every change is of the numbers that the planner reads. The bandwidth of memory m
 that of a link and of a network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from profiles.layout import Layout
 from profiles.machine import Gpu, Machine
+from profiles.network import LAN
 from profiles.placement import Placement
 from profiles.rates import BITS_OF_TYPE, GB, TERA, HostRates, ProductRates
 from profiles.shape import ModelShape
@@ -124,22 +125,35 @@ def with_cards(machine: Machine, cards: Sequence[Gpu], *, beside: bool) -> Machi
 
 
 def with_worker(machine: Machine, device: Gpu, gbs: float) -> Machine:
-    """Return a machine with one more worker: a device elsewhere, over a network of so many GB/s."""
+    """Return a machine with one more worker: a device elsewhere, over a network of so many GB/s with the round trip of a switch."""
     workers = [gpu for gpu in machine.gpus if gpu.kind == "rpc"]
     cards = [gpu for gpu in machine.gpus if gpu.kind != "rpc"]
-    worker = replace(device, name=f"RPC{len(workers)}", kind="rpc", link=gbs)
+    worker = replace(device, name=f"RPC{len(workers)}", kind="rpc", link=gbs, round_trip=LAN)
     return replace(machine, gpus=(*workers, worker, *cards))
 
 
 def _faster_gpus(**factors: float) -> Change:
     def change(machine: Machine) -> Machine:
-        gpus = (
-            replace(gpu, **{name: getattr(gpu, name) * factor for name, factor in factors.items()})
-            for gpu in machine.gpus
-        )
-        return replace(machine, gpus=tuple(gpus))
+        return _with_gpus(machine, lambda gpu: _scaled(gpu, factors))
 
     return change
+
+
+def _faster_cards_link(machine: Machine) -> Machine:
+    return _with_gpus(machine, lambda gpu: gpu if gpu.kind == "rpc" else _scaled(gpu, {"link": 2.0}))
+
+
+def _faster_network(machine: Machine) -> Machine:
+    faster = {"link": 2.0, "round_trip": 0.5}
+    return _with_gpus(machine, lambda gpu: _scaled(gpu, faster) if gpu.kind == "rpc" else gpu)
+
+
+def _with_gpus(machine: Machine, change: Callable[[Gpu], Gpu]) -> Machine:
+    return replace(machine, gpus=tuple(map(change, machine.gpus)))
+
+
+def _scaled(gpu: Gpu, factors: Mapping[str, float]) -> Gpu:
+    return replace(gpu, **{name: getattr(gpu, name) * factor for name, factor in factors.items()})
 
 
 TWICE: dict[str, Change] = {
@@ -147,7 +161,8 @@ TWICE: dict[str, Change] = {
     "the cores of the CPU": lambda machine: with_cores(machine, 2 * machine.n_cores),
     "the memory bandwidth of the GPUs": _faster_gpus(bandwidth=2.0),
     "the arithmetic of the GPUs": _faster_gpus(tflops=2.0),
-    "the PCIe link": _faster_gpus(link=2.0),
+    "the PCIe link": _faster_cards_link,
+    "the network to the workers": _faster_network,
     "the disk": lambda machine: replace(machine, disk=2 * machine.disk),
 }
 LITTLE = 1.03  # smaller gains do not count

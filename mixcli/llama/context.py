@@ -179,7 +179,7 @@ class Context(Owner):
     def truncate(self, sequence: int, n_tokens: int) -> None:
         """Forget all but the first `n_tokens` of a sequence; ComputeError where the model's memory cannot be cut."""
         if not C.llama_memory_seq_rm(self._memory, sequence, n_tokens, -1):
-            raise ComputeError("this model's memory is not a KV cache, so it cannot drop part of a text")
+            raise ComputeError("this model's memory is not a KV cache, so it cannot drop part of a sequence")
 
     def clear(self) -> None:
         """Forget all sequences; the next one begins with the first cell."""

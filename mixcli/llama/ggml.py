@@ -5,6 +5,7 @@ copy of the same library (the wheel holds three of each) would have a device reg
 """
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -106,6 +107,50 @@ def register(registry: int) -> None:
     lib = load("ggml")
     lib.ggml_backend_register.restype, lib.ggml_backend_register.argtypes = None, [ctypes.c_void_p]
     lib.ggml_backend_register(registry)
+
+
+_KEPT: list[object] = []  # callbacks that ggml may call until the process ends
+
+
+class _DeviceHead(ctypes.Structure):
+    """The first functions of ggml_backend_device_i, with which a ggml_backend_device begins."""
+
+    _fields_ = [
+        ("get_name", ctypes.c_void_p),
+        ("get_description", ctypes.c_void_p),
+        ("get_memory", ctypes.c_void_p),
+    ]
+
+
+_MEMORY = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)
+)
+
+
+def report_memory(pointer: int, memory: Callable[[], tuple[int, int]]) -> None:
+    """Let a device report these bytes (free, total) as its memory, from any thread: ggml takes all memory of a processor as free."""
+
+    def tell(
+        _: int, free: "ctypes._Pointer[ctypes.c_size_t]", total: "ctypes._Pointer[ctypes.c_size_t]"
+    ) -> None:
+        free[0], total[0] = (ctypes.c_size_t(n_bytes) for n_bytes in memory())
+
+    callback = _MEMORY(tell)
+    _KEPT.append(callback)
+    head = _DeviceHead.from_address(pointer)
+    head.get_memory = ctypes.cast(callback, ctypes.c_void_p).value
+
+
+_ABORT = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+
+
+def on_abort(tell: Callable[[str], None]) -> None:
+    """Let ggml call this, in any thread, with its reason before it aborts the process; in place of what it prints."""
+    lib = load("ggml-base")
+    lib.ggml_set_abort_callback.restype, lib.ggml_set_abort_callback.argtypes = ctypes.c_void_p, [_ABORT]
+    callback = _ABORT(lambda message: tell(message.decode("utf-8", "replace")))
+    _KEPT.append(callback)
+    lib.ggml_set_abort_callback(callback)
 
 
 def devices() -> list[DeviceFacts]:

@@ -155,7 +155,7 @@ class Processor:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other programs took part of the processor while it computed."""
+        """Return whether other programs took part of the processor while it computed."""
         return self._is_shared(self.used, self.computing)
 
     def _is_shared(self, used: float, passed: float) -> bool:

@@ -10,6 +10,7 @@ from mixcli.llama.context import Context
 from mixcli.llama.model import Model
 from mixcli.llama.native import LOG
 from mixcli.llama.selftest import checked
+from mixcli.llama.worker_memory import differences, free_memory
 from mixcli.system.measurements import Comparison, Expected
 from profiles.placement import Placement
 
@@ -62,6 +63,7 @@ def _load(
     make_context: Callable[[Model, Placement], Context],
 ) -> Loaded:
     placement, note = checked(wanted)
+    free = free_memory(placement.workers)
     model = Model.load(path, placement, on_progress)
     log = LOG.lines()
     try:
@@ -78,6 +80,7 @@ def _load(
         for one in found
         if one.off > TOLERANCE
     ]
+    notes += differences(expected, free, free_memory(placement.workers))
     return Loaded(model, context, placement, found, notes)
 
 

@@ -166,7 +166,7 @@ class Model(Owner):
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja text of the GGUF, or None."""
+        """Return the Jinja text of the GGUF, or None."""
         template: bytes | None = C.llama_model_chat_template(self.pointer, None)
         return None if template is None else template.decode("utf-8", "replace")
 
@@ -217,12 +217,12 @@ class Vocab:
 
     @cached_property
     def pretokenizer(self) -> str:
-        """The name of the pattern that cuts a text before it is merged ("tekken"); empty where there is none."""
+        """Return the name of the pattern that cuts a text before it is merged ("tekken"); empty where there is none."""
         return self._model.metadata("tokenizer.ggml.pre") or ""
 
     @cached_property
     def adds_space_prefix(self) -> bool:
-        """Whether each text begins with a space that is not in it (SentencePiece's dummy prefix)."""
+        """Return whether each text begins with a space that is not in it (SentencePiece's dummy prefix)."""
         return self.is_sentencepiece and self._model.metadata("tokenizer.ggml.add_space_prefix") != "false"
 
     @property
@@ -239,11 +239,11 @@ class Vocab:
 
     @cached_property
     def ends(self) -> tuple[int, ...]:
-        """The tokens that end a generation."""
+        """Return the tokens that end a generation."""
         return tuple(token for token in range(self.n_tokens) if self.is_end(token))
 
     def is_end(self, token: int) -> bool:
-        """Whether a token ends a generation (</s>, <|im_end|>, ...)."""
+        """Return whether a token ends a generation (</s>, <|im_end|>, ...)."""
         return bool(C.llama_vocab_is_eog(self._pointer, token))
 
     def text(self, token: int) -> str:
@@ -260,7 +260,7 @@ class Vocab:
 
     @cached_property
     def specials(self) -> dict[str, int]:
-        """The tokens that llama.cpp looks for before it splits a text: text to id."""
+        """Return the tokens that llama.cpp looks for before it splits a text: text to id."""
         bits = self.CONTROL | self.UNKNOWN | self.USER_DEFINED
         return {self.text(i): i for i in range(self.n_tokens) if self.attributes(i) & bits}
 

@@ -25,8 +25,12 @@ class Tap(Protocol):
         """Look at a wanted node, which is computed now."""
 
 
+class GraphDone(Exception):
+    """What a tap raises from `see` when it needs no more of a graph: the rest is not computed, so there are no logits."""
+
+
 class EvalCallback:
-    """cb_eval for a tap; an error that it raises stops the graph and waits in `error` for the decode to raise it."""
+    """cb_eval for a tap; any other error that it raises stops the graph and waits in `error` for the decode to raise it."""
 
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
@@ -39,6 +43,8 @@ class EvalCallback:
             if ask:
                 return self._tap.wants(tensor)
             self._tap.see(tensor)
+        except GraphDone:
+            return False
         except BaseException as error:  # must not be lost between the C frames; decode raises it
             self.error = error
             return False
@@ -162,6 +168,16 @@ class Taps:
     def see(self, tensor: int) -> None:
         for tap in self._wanting.pop(tensor, ()):
             tap.see(tensor)
+
+
+class UntilOutput:
+    """The tap that ends a graph before the output matrix, which has as many rows as there are tokens in the vocabulary."""
+
+    def wants(self, tensor: int) -> bool:
+        return ggml.tensor_name(tensor) == "result_norm"
+
+    def see(self, tensor: int) -> None:
+        raise GraphDone(ggml.tensor_name(tensor))
 
 
 def _weight_name(tensor: int) -> str:

@@ -12,70 +12,28 @@ import time
 from collections.abc import Sequence
 from functools import cache
 
-from mixcli.errors import MixcliError, NotReachable, UsageError
+from mixcli.errors import MixcliError, NotReachable
 from mixcli.llama import ggml
+from mixcli.llama.rpc_wire import greeted
 from mixcli.system.device_facts import DeviceFacts
+from mixcli.system.hardware import memory_free, memory_total
+from mixcli.system.worker_address import listening_address, worker_address
 
-CONNECT_TIMEOUT = 5.0  # seconds
-HANDSHAKE = 10.0  # seconds for a worker to send its protocol version
-HELLO = (
-    bytes([14]) + (24).to_bytes(8, "little") + bytes(24)
-)  # RPC_CMD_HELLO, a length, no capabilities (ggml-rpc.cpp)
-
-
-def parse_endpoint(text: str, default_host: str = "127.0.0.1") -> tuple[str, int]:
-    """Parse HOST:PORT, :PORT or PORT; UsageError if it is invalid."""
-    host, _, port = text.rpartition(":")
-    valid = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 1 << 16
-    if not valid or any(not character.isprintable() or character in " /?#@" for character in host):
-        raise UsageError(f"{text!r} is not a valid address; use HOST:PORT, such as 127.0.0.1:50052")
-    return host.strip("[]") or default_host, int(port)
+START_TIMEOUT = 5.0  # seconds for a worker in this process to listen
 
 
 def connect(endpoint: str) -> list[DeviceFacts]:
-    """Register a worker's devices with llama.cpp and give them; once for an endpoint.
+    """Register a worker's devices with llama.cpp and return them; once for an endpoint.
 
-    Raises NotReachable when nothing listens there, MixcliError when this build of llama.cpp has no RPC.
+    Raises NotReachable when no worker of this version answers there, MixcliError when this build of llama.cpp has no RPC.
     """
-    host, port = parse_endpoint(endpoint)
-    try:
-        with socket.create_connection((host, port), CONNECT_TIMEOUT) as connection:
-            _greet(connection, endpoint)
-    except UnicodeError as error:  # a label that is too long, or empty
-        raise UsageError(
-            f"{endpoint!r} is not a valid address; use HOST:PORT, such as 127.0.0.1:50052"
-        ) from error
-    except OSError as error:
-        raise NotReachable(
-            f"no worker at {endpoint} ({error.strerror or error}); start one there with `mixcli worker`"
-        ) from error
-    return _register(f"{host}:{port}")
+    return _connect(worker_address(endpoint))
 
 
-def _greet(connection: socket.socket, endpoint: str) -> None:
-    """Ask for the protocol's version as llama.cpp will: its own wait for the answer has no end. Raises NotReachable."""
-    connection.settimeout(HANDSHAKE)
-    try:
-        connection.sendall(HELLO)
-        said = connection.recv(64)
-    except TimeoutError:
-        raise NotReachable(
-            f"the worker at {endpoint} accepts connections but did not respond within {HANDSHAKE:.0f} s: it hangs, serves another "
-            "machine, or is another program; restart `mixcli worker` there"
-        ) from None
-    except ConnectionError:
-        said = b""
-    if not said:
-        raise NotReachable(
-            f"{endpoint} closed the connection: it is not a worker of this version; run the same version of mixcli there"
-        )
-    size = int.from_bytes(said[:8], "little")
-    if len(said) < 8 or not 3 <= size <= 64:
-        raise NotReachable(f"{endpoint} is not a mixcli worker; start one there with `mixcli worker`")
-
-
-@cache
-def _register(endpoint: str) -> list[DeviceFacts]:
+@cache  # a model that is loaded beside another one, such as a draft, would wait for the connection that this process has
+def _connect(endpoint: str) -> list[DeviceFacts]:
+    with greeted(endpoint):
+        pass
     before = len(ggml.devices())
     lib = _library()
     registry = lib.ggml_backend_rpc_add_server(endpoint.encode())
@@ -92,13 +50,13 @@ def serve(endpoint: str, n_threads: int) -> None:
 
     Nothing is kept on disk. Raises MixcliError when the address is taken or this build of llama.cpp has no RPC.
     """
-    host, port = parse_endpoint(endpoint)
-    try:
-        with socket.create_server((host, port)):
-            pass
-    except OSError as error:
-        raise MixcliError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
-    _serve(f"{host}:{port}", n_threads, ggml.device_pointers("gpu", "igpu") or ggml.device_pointers("cpu"))
+    address, port = listening_address(endpoint)  # llama.cpp takes numbers only
+    pointers = ggml.device_pointers("gpu", "igpu")
+    if not pointers:
+        pointers = ggml.device_pointers("cpu")
+        for pointer in pointers:
+            ggml.report_memory(pointer, lambda: (memory_free(), memory_total()))
+    _serve(f"{address}:{port}", n_threads, pointers)
 
 
 def _serve(endpoint: str, n_threads: int, pointers: Sequence[int]) -> None:
@@ -116,7 +74,7 @@ def stand_ins(n_devices: int) -> list[DeviceFacts]:
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
     pointers = ggml.device_pointers("cpu")[:1] * n_devices
     threading.Thread(target=_serve, args=(endpoint, 1, pointers), daemon=True).start()
-    deadline = time.monotonic() + CONNECT_TIMEOUT
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
             return connect(endpoint)
@@ -147,7 +105,7 @@ def _library() -> ctypes.CDLL:
     return lib
 
 
-__all__ = ["connect", "parse_endpoint", "serve", "stand_ins"]
+__all__ = ["connect", "serve", "stand_ins"]
 
 
 def _leave_with_the_parent() -> None:

@@ -76,7 +76,7 @@ def _survives(mode: str) -> bool:
 
 
 def main(mode: str) -> None:
-    """Be the child: compute the tiny model with or without repacking; the exit code, or the signal, is the answer."""
+    """Compute the tiny model in the child, with or without repacking; the exit code, or the signal, is the answer."""
     child_limits.no_core_dump()
     if mode == "repack" and os.environ.get(CRASH_SWITCH) == "1":
         os.kill(os.getpid(), signal.SIGSEGV if os.name == "posix" else signal.SIGTERM)

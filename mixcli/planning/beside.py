@@ -10,6 +10,7 @@ from mixcli.planning.load_options import LoadOptions
 from mixcli.planning.machines import machine_of
 from mixcli.planning.plan_load import plan_load
 from mixcli.store.store import StoredModel
+from mixcli.system.device_facts import worker_of
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,15 @@ class SharedMemory:
     is_unified: bool = False
 
     def needs(self, plan: LoadPlan) -> dict[str, int]:
-        """Return what a plan takes of each device, at most all of it: experts that are read from disk take what they get."""
+        """Return what a plan takes of each device, at most all of it: experts that are read from disk take what they get.
+
+        Of a worker it takes all, however little it uses: a worker serves one model at a time.
+        """
         total = sum(plan.needs.values())
         needs = dict.fromkeys(self.limits, total) if self.is_unified else plan.needs
-        return {device: min(n_bytes, self.limits.get(device, 0)) for device, n_bytes in needs.items()}
+        taken = {device: min(n_bytes, self.limits.get(device, 0)) for device, n_bytes in needs.items()}
+        workers = plan.placement.workers
+        return taken | {device: n for device, n in self.limits.items() if worker_of(device) in workers}
 
 
 def shared_memory(load_options: LoadOptions) -> SharedMemory:
@@ -59,6 +65,19 @@ def plan_each(
             needs = memory.needs(plans[label])
             left = {device: n_bytes - needs.get(device, 0) for device, n_bytes in left.items()}
     return plans, refused
+
+
+def turns(plans: Mapping[str, LoadPlan]) -> list[str]:
+    """Return a sentence for each worker that several models are planned with: they take turns."""
+    by_worker: dict[str, list[str]] = {}
+    for label, plan in plans.items():
+        for worker in plan.placement.workers:
+            by_worker.setdefault(worker, []).append(label)
+    return [
+        f"{' and '.join(labels)} are loaded in turns: both use the worker {worker}, which serves one model at a time"
+        for worker, labels in by_worker.items()
+        if len(labels) > 1
+    ]
 
 
 def is_as_good(plan: LoadPlan, alone: LoadPlan) -> bool:

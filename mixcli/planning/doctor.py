@@ -19,6 +19,7 @@ from mixcli.system.formatting import counted, format_bytes
 from mixcli.system.hardware import (
     devices,
     gpu_backends,
+    has_rpc,
     known_bandwidth,
     measured_bandwidth,
     memory_free,
@@ -49,7 +50,7 @@ def findings() -> Iterator[Finding]:
 def _python() -> Finding:
     words = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     if sys.version_info < (3, 11) or sys.maxsize < 1 << 32:
-        return Finding("python", "fail", f"{words}; install Python 3.11 or later, of 64 bits")
+        return Finding("python", "fail", f"{words}; install 64-bit Python 3.11 or later")
     return Finding("python", "ok", words)
 
 
@@ -66,7 +67,9 @@ def _bindings() -> Finding:
 def _backends() -> Finding:
     if note := unused_cards():
         return Finding("backends", "warn", note)
-    return Finding("backends", "ok", ", ".join(["cpu", *gpu_backends()]))
+    return Finding(
+        "backends", "ok", ", ".join(["cpu", *gpu_backends(), *(["rpc (workers)"] if has_rpc() else [])])
+    )
 
 
 def _selftest() -> Finding:
@@ -164,7 +167,7 @@ def _disk() -> Finding:
     folder = paths.models_dir()
     free = shutil.disk_usage(folder).free
     if free < MIN_DISK:
-        return Finding("disk", "warn", f"{format_bytes(free)} free for models; free some with mixcli rm")
+        return Finding("disk", "warn", f"{format_bytes(free)} free for models; free some with `mixcli rm`")
     rate = random_reads(folder)
     return Finding(
         "disk",
@@ -179,13 +182,13 @@ def _store() -> Finding:
 
     folder = paths.models_dir()
     if broken := damaged():
-        more = f" (and {len(broken) - 1} more, see mixcli list)" if len(broken) > 1 else ""
+        more = f" (and {len(broken) - 1} more, see `mixcli list`)" if len(broken) > 1 else ""
         return Finding("store", "warn", f"{broken[0].sentence}{more}")
     count = len(models())
     return Finding(
         "store",
         "ok" if count else "warn",
-        f"{counted(count, 'model')} in {folder}" if count else "empty; mixcli pull demo",
+        f"{counted(count, 'model')} in {folder}" if count else "empty; run `mixcli pull demo`",
     )
 
 

@@ -32,20 +32,20 @@ def with_draft(
     alone = estimate(shape, machine, order.placement, layout_of(shape, order.placement, machine)).decode
     both = plan_draft(small, shape, machine, load_options.request, order.placement.n_ctx)
     if both is None:
-        why = f"{draft.label} does not draft: both models together do not fit"
+        why = f"--draft {draft.label} is off: both models together do not fit in memory"
         return replace(order, reasons=(*order.reasons, why))
     rates = f"about {both.decode:.1f} tok/s with it where {ACCEPTANCE:.0%} of its guesses are right, {alone:.1f} without"
     if both.decode < MIN_GAIN * alone:
         return replace(
             order,
-            reasons=(*order.reasons, f"{draft.label} does not draft, as that does not pay here: {rates}"),
+            reasons=(*order.reasons, f"--draft {draft.label} is off, because no gain is expected: {rates}"),
         )
     return LoadPlan(
-        replace(both.large.placement, workers=load_options.workers),
+        replace(both.large.placement, workers=order.placement.workers),
         expectation(both.large.ledger),
         smaller=order,
-        reasons=(*both.large.reasons, f"{draft.label} drafts: {rates}"),
-        draft=DraftLoad(draft.path, replace(both.small.placement, workers=load_options.workers)),
+        reasons=(*both.large.reasons, f"--draft {draft.label}: {rates}"),
+        draft=DraftLoad(draft.path, replace(both.small.placement, workers=order.placement.workers)),
     )
 
 

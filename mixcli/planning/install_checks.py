@@ -20,17 +20,17 @@ from quantize import bindings
 DEVICES = Path("/dev")
 COMPILERS = ("c++", "g++", "clang++")
 COMPILER_SECONDS = 10.0  # for a compiler to say its version
-# how the package manager of a system installs a compiler, and NVIDIA's driver; the first one that is found counts
+# the step that installs a compiler, and that for NVIDIA's driver, by the system's package manager; the first one that is found counts
 PACKAGES = {
     "apt-get": (
-        "sudo apt-get install build-essential",
-        "sudo apt-get install nvidia-driver (Ubuntu: sudo ubuntu-drivers install)",
+        "run `sudo apt-get install build-essential`",
+        "run `sudo apt-get install nvidia-driver` (Ubuntu: `sudo ubuntu-drivers install`)",
     ),
-    "dnf": ("sudo dnf install gcc-c++ make", "sudo dnf install akmod-nvidia (from RPM Fusion)"),
-    "pacman": ("sudo pacman -S base-devel", "sudo pacman -S nvidia"),
-    "zypper": ("sudo zypper install gcc-c++ make", "sudo zypper install nvidia-drivers-G06"),
-    "apk": ("sudo apk add build-base", "your distribution's package"),
-    "xcode-select": ("xcode-select --install", ""),
+    "dnf": ("run `sudo dnf install gcc-c++ make`", "run `sudo dnf install akmod-nvidia` (from RPM Fusion)"),
+    "pacman": ("run `sudo pacman -S base-devel`", "run `sudo pacman -S nvidia`"),
+    "zypper": ("run `sudo zypper install gcc-c++ make`", "run `sudo zypper install nvidia-drivers-G06`"),
+    "apk": ("run `sudo apk add build-base`", ""),
+    "xcode-select": ("run `xcode-select --install`", ""),
 }
 MIN_FILES = (
     1024  # open files: `mixcli serve` holds up to 400 connections, each with one to the model's process
@@ -78,8 +78,8 @@ def compiler() -> Finding:
         is_needed = True
     found = next(filter(None, map(shutil.which, COMPILERS)), None)
     if found is None:
-        step = _package(0) or "install gcc and g++"
-        words = f"no C++ compiler; to compile llama.cpp, run `{step}`"
+        step = _install_step(0) or "install gcc and g++"
+        words = f"no C++ compiler; to compile llama.cpp, {step}"
         return Finding("compiler", "fail" if is_needed else "ok", words)
     nvcc = shutil.which("nvcc")
     return Finding("compiler", "ok", " and ".join(filter(None, (_version(found), nvcc and f"nvcc ({nvcc})"))))
@@ -96,21 +96,22 @@ def _version(program: str) -> str:
     return next(iter(done.stdout.splitlines()), program)
 
 
-def _package(which: int) -> str:
-    """Return the command of this system's package manager, from a row of PACKAGES; nothing where it is not known."""
-    return next((commands[which] for name, commands in PACKAGES.items() if shutil.which(name)), "")
+def _install_step(which: int) -> str:
+    """Return the step for this system, from a row of PACKAGES; nothing where it is not known."""
+    return next((steps[which] for name, steps in PACKAGES.items() if shutil.which(name)), "")
 
 
 def gpu_driver() -> list[Finding]:
     """Check for NVIDIA's driver where there is such a GPU; nothing where there is none."""
     if cards := driver_cards():
         version = f"{cuda_wheel() // 10}.{cuda_wheel() % 10}"
-        words = f"{', '.join(card.name for card in cards)}; it can run wheels for CUDA {version}"
+        words = f"{', '.join(card.name for card in cards)}; supports wheels for CUDA {version}"
         return [Finding("driver", "ok", words)]
     if wsl.version() == 2:
         return _driver_in_wsl()
     if has_card():
-        words = f"an NVIDIA GPU is installed, but its driver does not respond; run `{_package(1) or 'your package manager'}` and restart"
+        step = _install_step(1) or "install it with your package manager"
+        words = f"an NVIDIA GPU is installed, but its driver does not respond; {step} and restart"
         return [Finding("driver", "warn", f"{words}; in a container, start it with `--gpus all`")]
     if "cuda" in gpu_backends():
         words = "llama.cpp was installed with CUDA, but no NVIDIA driver responds"
@@ -140,8 +141,8 @@ def subsystem() -> list[Finding]:
     found = [Finding("wsl", "ok", words)]
     if "cuda" in gpu_backends():
         words = (
-            "in WSL, CUDA can pin only a part of it: with experts in host memory, prefill may be slower than planned; "
-            "`mixcli tune -m MODEL` measures it"
+            "in WSL, CUDA can pin only a part of the memory: with experts in host memory, prefill may be slower than planned; "
+            "`mixcli tune MODEL` measures it"
         )
         found.append(Finding("wsl pinned memory", "ok", words))
     for variable, folder in (("MIXCLI_HOME", paths.models_dir()), ("HF_HOME", paths.hub_cache_dir())):

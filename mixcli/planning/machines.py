@@ -83,7 +83,7 @@ def check_devices(devices: Iterable[str], load_options: LoadOptions, estimate: s
     if absent := next((name for name in devices if name not in here), None):
         cards = {gpu.name: gpu.description for gpu in profile_of(profile).machine().gpus}
         raise UsageError(
-            f"--profile {profile} plans with {cards.get(absent) or absent}, which this machine does not have; leave out --profile, "
+            f"--profile {profile} plans with {cards.get(absent) or absent}, which this machine does not have; remove --profile, "
             f"or estimate with {estimate or f'`mixcli plan --profile {profile}`'}"
         )
 

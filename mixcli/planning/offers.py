@@ -49,7 +49,7 @@ def with_offer(missing: NotInstalled, load_options: LoadOptions) -> NotInstalled
         return NotInstalled(missing.what, step, missing.name)
     what, least = missing.what, planned.rows[-1]
     if planned.chosen is None:
-        what = f"{what} and no quant of it fits {target.where}: the smallest, {least.type}, has {format_bytes(least.size)}"
+        what = f"{what} and no quant of it fits {target.where}: the smallest, {least.type}, is {format_bytes(least.size)}"
         other, its_types = favorite(target)
         return NotInstalled(what, offer(other, its_types, target), missing.name, other)
     if named is not None:

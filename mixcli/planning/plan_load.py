@@ -10,6 +10,7 @@ from mixcli.planning.machines import limited, machine_of, note_unused_cards
 from mixcli.planning.offers import in_a_load, plan_or_offer
 from mixcli.planning.other_family import with_measured_buffers
 from mixcli.planning.tuning_cache import tuned
+from mixcli.planning.workers import plan_with_workers, without_held
 from mixcli.store.headers import header_of, shape_of
 from mixcli.store.preflight import check_gguf, family_note
 from mixcli.store.store import StoredModel
@@ -31,8 +32,11 @@ def plan_load(
 ) -> LoadPlan:
     """Check the file before it is loaded, and plan it for its machine; its `reasons` are for the caller to print.
 
-    `limits` are the bytes by device ("host", "CUDA0") that it may take at most, where other models have their part of what is free.
+    `limits` are the bytes by device ("host", "CUDA0") that it may take at most, where other models have their part of what is free; a worker of
+    which they have all is not asked.
     """
+    if limits is not None:
+        load_options = without_held(load_options, limits)
     header = check_gguf(stored.path)
     shape = shape_of(header)
     note_unused_cards(load_options)
@@ -46,8 +50,12 @@ def plan_load(
     shape = with_measured_buffers(shape, header, stored.label, machine, request, workers)
     order = _tuned(stored, shape, machine, load_options)
     if order is None:
-        found = plan_or_offer(stored.label, shape, machine, load_options.request, load_options, in_a_load)
-        order = _order(found, load_options)
+        found, machine = plan_with_workers(
+            machine,
+            lambda one: plan_or_offer(stored.label, shape, one, request, load_options, in_a_load),
+            request.purpose,
+        )
+        order = _order(found, found.placement.workers)
     if load_options.draft is not None:
         order = with_draft(order, stored, shape, machine, load_options)
     notes = (*family_note(header), *slow_drive_note(stored.path))
@@ -63,7 +71,7 @@ def plan_load(
     smaller = plan_if_it_fits(shape, less, load_options.request)
     if smaller is None:
         return order
-    other = _order(smaller, load_options)
+    other = _order(smaller, order.placement.workers)
     return order if other.placement == order.placement else replace(order, smaller=other)
 
 
@@ -83,8 +91,8 @@ def _with_step_costs(order: LoadPlan, shape: ModelShape, machine: Machine) -> Lo
     return replace(order, step_costs=costs)
 
 
-def _order(found: Plan, load_options: LoadOptions) -> LoadPlan:
-    placement = replace(found.placement, workers=load_options.workers)
+def _order(found: Plan, workers: tuple[str, ...]) -> LoadPlan:
+    placement = replace(found.placement, workers=workers)
     return LoadPlan(placement, expectation(found.ledger), reasons=found.reasons, needs=needs_of(found.ledger))
 
 

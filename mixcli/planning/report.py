@@ -7,7 +7,7 @@ from itertools import islice
 from math import log
 from pathlib import Path
 
-from mixcli.errors import UsageError
+from mixcli.errors import DoesNotFit, UsageError
 from mixcli.pull import hub_environment
 from mixcli.pull.quant_choice import (
     Target,
@@ -24,6 +24,7 @@ from mixcli.store.headers import shape_of
 from mixcli.store.reference import is_path, is_there
 from mixcli.store.store import find, models
 from mixcli.system.console import console
+from mixcli.system.formatting import counted, format_bytes
 from profiles.ledger import PARTS, Account
 from profiles.machine import Machine
 from profiles.memory import GIB
@@ -104,13 +105,18 @@ def subject_of(model: str | None, quant: str | None, target: Target) -> Subject:
 def subject_or_best(model: str | None, quant: str | None, target: Target) -> Subject:
     """Return subject_of(); where nothing is named and no model stands out, the catalog's best for the target, which is noted.
 
-    Raises NotInstalled where only the demo fits.
+    Raises DoesNotFit where only the demo fits.
     """
     if model or quant or default_model.get() or len(models()) == 1:
         return subject_of(model, quant, target)
     name, planned = favorite(target)
     if planned is None or planned.chosen is None:
-        return _here(None)
+        if models():
+            return _here(None)
+        raise DoesNotFit(
+            f"no model of the catalog fits {target.where}; `mixcli pull demo` makes a small one, which runs anywhere, "
+            "and `mixcli plan MODEL` shows what another one lacks"
+        )
     console.note(
         f"no model named and no default set: planning {name}, the catalog's best that fits {target.where}"
     )
@@ -197,6 +203,21 @@ def flags(placement: Placement) -> str:
     if placement.workers:
         words.append(f"--rpc {','.join(placement.workers)}")
     return " ".join(words)
+
+
+def network_lines(estimate: Estimate) -> Iterator[str]:
+    """Yield what the network's part of the time is, and the way to each worker's device; nothing without workers."""
+    share = estimate.network
+    if share is None:
+        return
+    token, of_prefill = 1 / estimate.decode, share.prefill_seconds * estimate.prefill
+    yield (
+        f"network   {1000 * share.decode_seconds:.2g} ms a token of {1000 * token:.3g} ({share.decode_seconds / token:.0%}), "
+        f"{of_prefill:.0%} of prefill; {format_bytes(share.bytes_token)} a token, {format_bytes(share.bytes_ubatch)} a micro-batch"
+    )
+    for one in share.workers:
+        trips = f"{counted(one.trips, 'round trip')} a token of {1000 * one.round_trip:.2g} ms"
+        yield f"          {one.device}: {trips}, {one.gbs:.2g} GB/s"
 
 
 @dataclass(frozen=True)

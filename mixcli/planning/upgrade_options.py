@@ -5,15 +5,18 @@ Several changes of one --if are separated by commas.
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mixcli.errors import UsageError
 from mixcli.planning.machines import own_profiles
-from mixcli.system.formatting import address, size_in_bytes
+from mixcli.system.formatting import size_in_bytes
 from mixcli.system.text import clean
-from profiles.errors import UnknownProfile
+from mixcli.system.worker_address import worker_address
+from profiles.errors import BadProfile, UnknownProfile
 from profiles.machine import Gpu, Machine
 from profiles.memory import GIB
+from profiles.network import LAN
 from profiles.profile import BUFFER_NAMES, GpuProfile
 from profiles.profile_files import load_profile, profile_names
 from profiles.upgrades import (
@@ -46,7 +49,9 @@ EXAMPLES = {
     "worker": "worker=HOST:PORT, worker=24GiB@10GbE or worker=3090@10GbE",
     "pcie": "pcie=4x16",
 }
-LIMITS = {"cores": (1, 1024), "channels": (1, 32), "bandwidth": (1, 20_000), "MT/s": (400, 40_000)}
+LIMITS = {"cores": (1, 1024), "channels": (1, 32), "GB/s": (1, 20_000), "MT/s": (400, 40_000)}
+WHOLE = ("cores", "channels")
+LANES = ("1", "2", "4", "8", "16", "32")
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Upgrade:
     def worker(self) -> str | None:
         """Return HOST:PORT of a worker that is to be asked; None where there is none, or only a supposed one."""
         value = self.parts.get("worker", "")
-        return value if value and "@" not in value else None
+        return worker_address(value) if value and "@" not in value else None
 
     def apply(self, machine: Machine) -> tuple[Machine, tuple[str, ...]]:
         """Return the changed machine, and what was assumed for it, in words; UsageError for what this machine cannot have."""
@@ -94,8 +99,7 @@ def read_upgrade(text: str) -> Upgrade:
             f"--if {text!r:.60} has channels without a speed of the memory; add one, such as ram=@5600"
         )
     upgrade = Upgrade(clean(text).strip(), parts)
-    if upgrade.worker:
-        address(upgrade.worker)
+    _ = upgrade.worker  # raises UsageError for an invalid address
     return upgrade
 
 
@@ -103,13 +107,16 @@ def _fault(key: str, value: str, why: str = "") -> UsageError:
     return UsageError(f"invalid --if {f'{key}={value}'!r:.60}{why}; use {EXAMPLES[key]}")
 
 
-def _number(key: str, text: str, unit: str | None = None) -> float:
-    """Read a number within its limits; `unit` is what is limited where it is not the key itself."""
+def _number(key: str, value: str, text: str | None = None, unit: str | None = None) -> float:
+    """Read a number within its limits; `text` is the number where it is a part of the value, and `unit` what is limited."""
     least, most = LIMITS[unit or key]
-    value = float(text) if re.fullmatch(NUMBER, text) else -1.0
-    if not least <= value <= most:
-        raise _fault(key, text, f": {unit or 'it'} must be a number from {least} to {most:,}")
-    return value
+    text = value if text is None else text
+    number = float(text) if re.fullmatch(NUMBER, text) else -1.0
+    is_whole = key in WHOLE
+    if not least <= number <= most or (is_whole and number != int(number)):
+        kind = "whole number" if is_whole else "number"
+        raise _fault(key, value, f": {unit or 'it'} must be a {kind} from {least} to {most:,}")
+    return number
 
 
 def _cores(machine: Machine, value: str) -> tuple[Machine, str]:
@@ -131,7 +138,7 @@ def _ram(machine: Machine, value: str) -> tuple[Machine, str]:
         machine = with_memory(machine, before + n_bytes if found[1] else n_bytes)
         words = f"{machine.bytes_free / GIB:.1f} GiB free beside {machine.bytes_reserved / GIB:.1f} GiB of the system and other programs"
     if found[3]:
-        gbs = memory_gbs(_number("ram", found[3], "MT/s"), machine.channels)
+        gbs = memory_gbs(_number("ram", value, found[3], "MT/s"), machine.channels)
         machine = with_bandwidth(machine, gbs)
         words += f"{' at ' if words else ''}{gbs:.0f} GB/s, {MEMORY_SHARE:.0%} of what {machine.channels} channels of 64 bits peak at"
     return machine, words
@@ -139,19 +146,21 @@ def _ram(machine: Machine, value: str) -> tuple[Machine, str]:
 
 def _bandwidth(machine: Machine, value: str) -> tuple[Machine, str]:
     number = re.sub(r"\s*GB/s$", "", value, flags=re.IGNORECASE)
-    return with_bandwidth(machine, _number("bandwidth", number)), ""
+    return with_bandwidth(machine, _number("bandwidth", value, number, "GB/s")), ""
 
 
 def _gpu(machine: Machine, value: str) -> tuple[Machine, str]:
     beside, name = value.startswith("+"), value.removeprefix("+").strip()
     if machine.unified:
-        raise _fault("gpu", value, ": a computer with unified memory takes no card")
+        raise _fault("gpu", value, ": a computer with unified memory cannot take another GPU")
     if name.lower() == "none" and not beside:
         return with_cards(machine, (), beside=False), ""
     if found := re.fullmatch(rf"({SIZE})@({NUMBER})", name, re.IGNORECASE):
         free = max(0, size_in_bytes(found[1]) - int(GpuProfile("", 0).reserve_gib * GIB))
         kind = machine.gpus[-1].kind if machine.gpus and machine.gpus[-1].kind != "rpc" else "cuda"
-        card = Gpu(f"{BUFFER_NAMES[kind]}0", free, kind, name, bandwidth=_number("bandwidth", found[2]))
+        card = Gpu(
+            f"{BUFFER_NAMES[kind]}0", free, kind, name, bandwidth=_number("gpu", value, found[2], "GB/s")
+        )
         return with_cards(machine, (card,), beside=beside), _card(card)
     cards = _cards("gpu", value, name)
     words = _card(cards[0]) + (f", {len(cards)} of them" if len(cards) > 1 else "")
@@ -172,16 +181,17 @@ def _cards(key: str, value: str, name: str) -> tuple[Gpu, ...]:
     except UnknownProfile:
         machine = None
     if machine is None or machine.unified or not machine.gpus:
-        raise _fault(key, value, f": cards are {', '.join(_card_names())}")
+        raise _fault(key, value, f": GPUs are {', '.join(_card_names())}")
     return machine.gpus
 
 
 def _card_names() -> Iterator[str]:
-    """Yield the names of profiles that have cards."""
+    """Yield the names of profiles that have cards; an invalid file of a person's own has none."""
     for name in profile_names(own_profiles()):
-        profile = load_profile(name, own_profiles())
-        if profile.gpus and not profile.unified:
-            yield name
+        with suppress(BadProfile):
+            profile = load_profile(name, own_profiles())
+            if profile.gpus and not profile.unified:
+                yield name
 
 
 def _worker(machine: Machine, value: str) -> tuple[Machine, str]:
@@ -189,8 +199,8 @@ def _worker(machine: Machine, value: str) -> tuple[Machine, str]:
     if not found:
         raise _fault("worker", value)
     what, gbs = found[1].strip(), network_gbs(float(found[2]))
-    if not 0 < gbs < LIMITS["bandwidth"][1]:
-        raise _fault("worker", value, ": a network has more than 0 Gbit/s")
+    if not 0 < gbs < LIMITS["GB/s"][1]:
+        raise _fault("worker", value, ": the rate of the network must be above 0 Gbit/s")
     if re.fullmatch(SIZE, what, re.IGNORECASE):
         free = max(0, size_in_bytes(what) - RESERVE_WORKER)
         device = Gpu("", free, "rpc", "worker", bandwidth=WORKER_GBS, tflops=WORKER_TFLOPS)
@@ -198,22 +208,26 @@ def _worker(machine: Machine, value: str) -> tuple[Machine, str]:
     else:
         device, *more = _cards("worker", value, what)
         if more:
-            raise _fault("worker", value, ": a worker lends one card")
+            raise _fault("worker", value, ": a worker has one GPU")
         words = f"{device.description} with {device.bandwidth:.0f} GB/s"
-    return with_worker(machine, device, gbs), f"{words}, over {gbs:.2g} GB/s; its latency is not counted"
+    return with_worker(
+        machine, device, gbs
+    ), f"{words}, over {gbs:.2g} GB/s with a round trip of {1000 * LAN:.1f} ms"
 
 
 def _pcie(machine: Machine, value: str) -> tuple[Machine, str]:
-    found = re.fullmatch(r"([3-6])(?:\.0)?x(1|2|4|8|16|32)", value, re.IGNORECASE)
+    found = re.fullmatch(rf"([3-6])(?:\.0)?x({'|'.join(LANES)})", value, re.IGNORECASE)
     if not found:
         generations = f"{min(LANE_GBS)} to {max(LANE_GBS)}"
-        raise _fault("pcie", value, f": write the generation, {generations}, and the lanes, 1 to 32")
+        raise _fault(
+            "pcie", value, f": write the generation, {generations}, and the lanes, {', '.join(LANES)}"
+        )
     if machine.unified or all(gpu.kind == "rpc" for gpu in machine.gpus):
         raise UsageError(
-            f"invalid --if 'pcie={value}': the machine has no card; add one: --if gpu=3090,pcie={value}"
+            f"invalid --if 'pcie={value}': the machine has no GPU; add one: --if gpu=3090,pcie={value}"
         )
     gbs = link_gbs(int(found[1]), int(found[2]))
-    return with_link(machine, gbs), f"{gbs:.3g} GB/s for each card"
+    return with_link(machine, gbs), f"{gbs:.3g} GB/s for each GPU"
 
 
 APPLY: dict[str, Callable[[Machine, str], tuple[Machine, str]]] = {

@@ -1,7 +1,6 @@
 """plan --verify: load the model as planned in a child process, and compare the actual buffers."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from mixcli.errors import ModelDied, NotReachable, UsageError
 from mixcli.planning.report import Subject
@@ -15,13 +14,13 @@ from profiles.planner import Plan
 TIME_LIMIT = 3600.0  # seconds; a large model from a slow disk takes some minutes
 
 
-def show_verified(subject: Subject, plan: Plan, workers: Sequence[str]) -> None:
+def show_verified(subject: Subject, plan: Plan) -> None:
     """Print predicted against actual bytes for each buffer; UsageError for a model that is not here."""
     if subject.path is None:
         raise UsageError(
             f"{subject.label} is not installed, so it cannot be loaded; run `mixcli pull {subject.label}`"
         )
-    found = measured(subject, replace(plan.placement, workers=tuple(workers)), expectation(plan.ledger))
+    found = measured(subject, plan.placement, expectation(plan.ledger))
     rows = [
         (
             one.device,

@@ -78,7 +78,7 @@ def prepared(texts: Sequence[str], load_options: LoadOptions) -> tuple[Upgrade, 
     if load_options.profile not in (None, "auto"):
         if real := next((one.worker for one in upgrades if one.worker), None):
             raise UsageError(
-                f"--if worker={real} has no effect with --profile; suppose one, such as worker=24GiB@10GbE"
+                f"--if worker={real} has no effect with --profile; use a hypothetical one, such as worker=24GiB@10GbE"
             )
     elif upgrades and known_bandwidth() is None and not is_off():
         measured_bandwidth()
@@ -202,7 +202,7 @@ def _in_words(found: Bounds) -> str:
 
     def words(bound: Bound) -> str:
         if bound.by is None:
-            return "nothing that alone counts"
+            return "no single limit"
         return f"{bound.by} (twice as much: {bound.gain:.2g}x)"
 
     return f"decode is bound by {words(found.decode)}, prefill by {words(found.prefill)}"

@@ -30,7 +30,7 @@ def random_reads(path: Path) -> float:
     """
     disk = str(path.stat().st_dev)
     known = json_cache.load("disk").get(disk)
-    if json_cache.is_number(known, above=0):
+    if json_cache.is_number(known, above=0, below=json_cache.MAX_GBS):
         return float(known)
     rate = round(_measured(path), 4)
     json_cache.update("disk", lambda found: found.update({disk: rate}))

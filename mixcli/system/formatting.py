@@ -8,6 +8,7 @@ from mixcli.errors import UsageError
 from quantize.wording import counted as counted  # noqa: PLC0414  (one for all rooms)
 
 MAX_SIZE = 1 << 60  # bytes
+MIN_BARE_SIZE = 1 << 20  # bytes: who writes 24 without a unit does not mean 24 bytes
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -41,12 +42,19 @@ def moment(iso: str) -> str:
 
 
 def size_in_bytes(text: str) -> int:
-    """Return the bytes of a size such as 2GiB, 500MB, 4G or 0; UsageError when it is invalid. G and GiB are 2^30, GB is 10^9."""
+    """Return the bytes of a size such as 2GiB, 500MB, 4G or 0; UsageError when it is invalid. G and GiB are 2^30, GB is 10^9.
+
+    A number without a unit is bytes; a small one is refused, because its unit was forgotten.
+    """
     match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGT]?)(i?B?)", text.strip(), re.IGNORECASE)
     if not match:
         raise UsageError(f"invalid size {_short(text)}: use 2GiB, 500MB or 0")
     step = 1000 if match[3].upper() == "B" else 1024
     n_bytes = int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
+    if not match[2] and not match[3] and 0 < n_bytes < MIN_BARE_SIZE:
+        raise UsageError(
+            f"invalid size {_short(text)}: a number without a unit is bytes; use {match[1]}GiB or {match[1]}MB"
+        )
     if n_bytes > MAX_SIZE:
         raise UsageError(
             f"invalid size {_short(text)}: {MAX_SIZE >> 40:,}TiB is the limit; use 2GiB or 500MB"
@@ -56,20 +64,6 @@ def size_in_bytes(text: str) -> int:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:60]}…")
-
-
-def address(text: str) -> str:
-    """Return HOST:PORT, :PORT or PORT as it was written; UsageError when it is invalid."""
-    host, _, port = text.strip().rpartition(":")
-    if (
-        not re.fullmatch("[0-9]{1,5}", port)
-        or not 0 < int(port) < 1 << 16
-        or host.count("[") != host.count("]")
-    ):
-        raise UsageError(
-            f"invalid address {_short(text)}: use HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:50052"
-        )
-    return text.strip()
 
 
 LONGEST = 100 * 365 * 24 * 3600  # seconds of a time

@@ -46,7 +46,7 @@ RESERVE_WSL = (
 RESERVE_WORKER = 256 << 20
 PROBE_SECONDS = 0.5
 PROBE_BYTES = 64 << 20
-NETWORK_LINK = 0.1  # GB/s to a worker: a gigabit
+NETWORK_LINK = 0.1  # GB/s to a worker where that was not measured: a gigabit
 
 
 def this_machine(workers: Sequence[str] = ()) -> Machine:
@@ -99,8 +99,9 @@ def _gpu(device: DeviceFacts) -> Gpu:
             kind,
             device.description,
             bandwidth=40.0,
-            link=NETWORK_LINK,
+            link=device.network_gbs or NETWORK_LINK,
             tflops=0.5,
+            round_trip=device.round_trip,
         )
     gpu = Gpu(device.buffer_type, free, kind, device.description)
     if known := card(gpu.description):
@@ -124,6 +125,11 @@ def gpu_backends() -> list[str]:
     """Name the GPU backends that this build of llama.cpp has, from its library files."""
     files = [name for name, _ in library_identity()]
     return [stem.removeprefix("ggml-") for stem in GPU_LIBRARIES if any(stem in name for name in files)]
+
+
+def has_rpc() -> bool:
+    """Return whether this build of llama.cpp can use workers and be one."""
+    return any("ggml-rpc" in name for name, _ in library_identity())
 
 
 def unused_cards() -> str | None:
@@ -154,7 +160,7 @@ def unused_cards_today() -> str | None:
 def known_bandwidth() -> float | None:
     """Return the measured bandwidth of host memory in GB/s, None when it was never measured."""
     rate = json_cache.load("bandwidth").get("gbs")
-    return float(rate) if json_cache.is_number(rate, above=0) else None
+    return float(rate) if json_cache.is_number(rate, above=0, below=json_cache.MAX_GBS) else None
 
 
 def measured_bandwidth() -> float:

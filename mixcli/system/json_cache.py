@@ -18,6 +18,7 @@ from mixcli.system.locks import exclusive
 
 PATIENCE = 5.0  # seconds that another process may hold the lock; what is remembered can be measured again
 MAX_BYTES = 8 << 20  # a larger file is not ours
+MAX_GBS = 1e6  # no memory and no disk is faster: such a rate is not one that was measured
 
 
 def load(name: str) -> dict[str, object]:
@@ -78,9 +79,9 @@ def new_text(path: Path, text: str) -> None:
         raise
 
 
-def is_number(value: object, *, above: float = -math.inf) -> TypeGuard[float]:
-    """Return whether a remembered value is a finite number above a bound."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and above < value < math.inf
+def is_number(value: object, *, above: float = -math.inf, below: float = math.inf) -> TypeGuard[float]:
+    """Return whether a remembered value is a finite number between two bounds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value < below
 
 
 def _file(name: str) -> Path:
@@ -89,8 +90,10 @@ def _file(name: str) -> Path:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        # without waiting for a writer, where a FIFO has the name
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            raw = file.read(MAX_BYTES + 1) or b""
         known = json.loads(raw) if len(raw) <= MAX_BYTES else {}
     except (OSError, ValueError, RecursionError):
         return {}

@@ -132,7 +132,7 @@ class _Patience:
         if now - self._ran >= FROZEN:
             raise InUse(
                 f"{self._tell(holder)} and has been stopped for {FROZEN:.0f} s; continue it with `kill -CONT {holder.pid}`, "
-                f"or end it with `kill -KILL {holder.pid}` and run this again"
+                f"or end it with `kill -KILL {holder.pid}` and rerun the command"
             )
         idle = now - self._moved
         if idle >= (LONGEST if now - self._computed >= LONGEST else BUSY):

@@ -15,13 +15,13 @@ DEVICE = "the output device"
 
 # (our exception, the message); {where} is the file or device, {variable} the variable that moves it
 _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
-    errno.ENOSPC: (DoesNotFit, "no space left on {where}; free some, or {variable}, and run it again"),
+    errno.ENOSPC: (DoesNotFit, "no space left on {where}; free some, or {variable}, and rerun the command"),
     errno.EDQUOT: (
         DoesNotFit,
-        "{where}: the disk quota is used up; free some space, or {variable}, and run it again",
+        "{where}: the disk quota is used up; free some space, or {variable}, and rerun the command",
     ),
     errno.EFBIG: (DoesNotFit, "{where}: larger than this file system or `ulimit -f` allows; {variable}"),
-    errno.ENOMEM: (DoesNotFit, "{where}: not enough memory; close other programs and run it again"),
+    errno.ENOMEM: (DoesNotFit, "{where}: not enough memory; close other programs and rerun the command"),
     errno.EROFS: (MixcliError, "{where}: the file system is read-only; {variable}"),
     errno.EACCES: (MixcliError, "{where}: permission denied; change its permissions, or {variable}"),
     errno.EPERM: (MixcliError, "{where}: {said}; change its permissions or owner, or {variable}"),
@@ -31,21 +31,21 @@ _MEANINGS: dict[int, tuple[type[MixcliError], str]] = {
     ),
     errno.ESTALE: (
         MixcliError,
-        "{where}: stale file handle on a network file system; run the same command again",
+        "{where}: stale file handle on a network file system; rerun the command",
     ),
     errno.EMFILE: (MixcliError, "{where}: too many open files; raise the limit with `ulimit -n`"),
     errno.ENFILE: (MixcliError, "{where}: too many open files on this machine; close other programs"),
     errno.ENAMETOOLONG: (UsageError, "{where}: name too long for this file system; use a shorter one"),
-    errno.ELOOP: (UsageError, "{where}: a symlink that is not allowed, or a symlink loop; remove it, or name the file itself"),
+    errno.ELOOP: (UsageError, "{where}: a symlink that is not allowed, or a symlink loop; remove it, or use the file itself"),
     errno.ETXTBSY: (MixcliError, "{where}: the file is a running program; wait until it has ended"),
     errno.EBUSY: (MixcliError, "{where}: in use by another program; wait until it has ended"),
     errno.ENOTDIR: (MixcliError, "{where}: a file has the name of a needed folder; move it away, or {variable}"),
-    errno.EISDIR: (UsageError, "{where}: is a folder; name a file"),
+    errno.EISDIR: (UsageError, "{where}: is a folder; use a file"),
     errno.ECONNREFUSED: (NotReachable, "{where}: connection refused"),
-    errno.ECONNRESET: (NotReachable, "{where}: the connection was reset; run the same command again"),
+    errno.ECONNRESET: (NotReachable, "{where}: the connection was reset; rerun the command"),
     errno.ENETUNREACH: (NotReachable, "{where}: the network is unreachable; check the network"),
     errno.EHOSTUNREACH: (NotReachable, "{where}: the host is unreachable; check the network"),
-    errno.ETIMEDOUT: (NotReachable, "{where}: timed out; run the same command again"),
+    errno.ETIMEDOUT: (NotReachable, "{where}: timed out; rerun the command"),
 }  # fmt: skip
 # a folder that could not be made earlier looks absent, or like a file, to what wants to write into it
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}

@@ -88,22 +88,22 @@ def _check_owner(path: Path) -> None:
 
 
 def cache_dir() -> Path:
-    """What can be made again: self-test results, compiled kernels."""
+    """Return what can be made again: self-test results, compiled kernels."""
     return _place("cache")
 
 
 def config_dir() -> Path:
-    """What the user wrote: config.toml, profiles, personas."""
+    """Return what the user wrote: config.toml, profiles, personas."""
     return _place("config")
 
 
 def data_dir() -> Path:
-    """What must not be lost: models, conversations."""
+    """Return what must not be lost: models, conversations."""
     return _place("data")
 
 
 def models_dir() -> Path:
-    """The store: one folder a model."""
+    """Return the store: one folder a model."""
     return private(data_dir() / "models")
 
 

@@ -50,6 +50,16 @@ def computed(pid: int) -> str:
     return fields.computed if fields else ""
 
 
+def resident(pid: int) -> int | None:
+    """Return the bytes of main memory that a process has, pages of mapped files with them; None where the system does not tell."""
+    try:
+        if SYSTEM == "linux":
+            return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_ps("rss=", pid)) * 1024
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def lock_holder(handle: int) -> int:
     """Return the process that has the flock on an open file, by Linux's own list; 0 where that does not tell."""
     try:
@@ -77,17 +87,22 @@ def _from_proc(pid: int) -> _Fields | None:
 
 
 def _from_ps(pid: int) -> _Fields | None:
+    said = _ps("stat=,time=,lstart=", pid).split(maxsplit=2)
+    return _Fields(said[0], said[2].strip(), said[1]) if len(said) == 3 else None
+
+
+def _ps(columns: str, pid: int) -> str:
+    """Return what ps prints of a process; nothing where it has ended or there is no ps."""
     import subprocess  # not needed where there is /proc, and every front end imports this module
 
     try:
         done = subprocess.run(
-            ["ps", "-o", "stat=,time=,lstart=", "-p", str(pid)],
+            ["ps", "-o", columns, "-p", str(pid)],
             capture_output=True,
             timeout=PS,
             check=False,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
         )
     except (OSError, subprocess.SubprocessError):
-        return None
-    said = done.stdout.decode("ascii", "replace").split(maxsplit=2)
-    return _Fields(said[0], said[2].strip(), said[1]) if len(said) == 3 else None
+        return ""
+    return done.stdout.decode("ascii", "replace")

@@ -39,7 +39,7 @@ def piped_text() -> str:
             return _text_of(sys.stdin.buffer, "the piped text")
     except OSError as error:
         raise UsageError(
-            f"stdin cannot be read: {error.strerror}; pipe a text in, or pass one with -f"
+            f"stdin cannot be read: {error.strerror}; pipe text in, or pass a file with -f"
         ) from None
 
 
@@ -72,7 +72,7 @@ def _text_of(stream: BinaryIO, name: str) -> str:
         raise UsageError(f"{name} {why}")
     raw = head + stream.read(MAX_BYTES + 1 - len(head)) if len(head) == SAMPLE else head
     if len(raw) > MAX_BYTES:
-        raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes, more than any context; shorten it")
+        raise UsageError(f"{name} is larger than {MAX_BYTES:,} bytes, more than any context; shorten it")
     return decode(raw).rstrip("\n")
 
 
@@ -83,7 +83,7 @@ def read_text(path: Path, limit: int = MAX_SMALL) -> str:
     with path.open("rb") as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:
-        raise UsageError(f"{shown(path)} has more than {limit:,} bytes; shorten it")
+        raise UsageError(f"{shown(path)} is larger than {limit:,} bytes; shorten it")
     if why := not_text(raw):
         raise UsageError(f"{shown(path)} {why}")
     try:

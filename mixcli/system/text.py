@@ -50,10 +50,10 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x93NUMPY", "a NumPy array", "write it as text"),
     (b"GGUF", "a GGUF model", "pass a model with -m, and text as input"),
     (b"version https://git-lfs", "a Git LFS pointer in place of a file", "download the file: git lfs pull"),
-    (b"\x7fELF", "a program", "pass a text"),
-    (b"\x89PNG", "an image", "pass a text"),
-    (b"\xff\xd8\xff", "an image", "pass a text"),
-    (b"GIF8", "an image", "pass a text"),
+    (b"\x7fELF", "a program", "pass text"),
+    (b"\x89PNG", "an image", "pass text"),
+    (b"\xff\xd8\xff", "an image", "pass text"),
+    (b"GIF8", "an image", "pass text"),
 )
 _TAR, _TAR_AT = b"ustar", 257
 # where the NUL bytes of ASCII text stand in an encoding without a byte order mark: bytes a character, place of the one that is not NUL
@@ -106,13 +106,13 @@ def not_text(raw: bytes, *, of_lines: bool = False) -> str:
             return f"is {name}; {_ICONV.format(name)}"
     sample = raw[:SAMPLE]
     if not of_lines and b"\0" in sample:
-        return f"is not text: byte {sample.index(0) + 1:,} is NUL; pass a text"
+        return f"is not text: byte {sample.index(0) + 1:,} is NUL; pass text"
     n_bad = _n_bad(sample, is_whole=len(raw) <= SAMPLE)
     if n_bad > max(_FEW_BAD, SHARE_BAD * len(sample)):
         share = 100 * n_bad / len(sample)
         return (
             f"is not text: {share:.0f} % of its first {len(sample):,} bytes are not UTF-8; "
-            "pass a text, or convert one: iconv -f latin1 -t UTF-8"
+            "pass text, or convert it: iconv -f latin1 -t UTF-8"
         )
     return ""
 
@@ -174,12 +174,12 @@ def missing(path: "str | os.PathLike[str]") -> str:
 
 
 def not_a_file(path: "str | os.PathLike[str]", wanted: str = "a regular file") -> str:
-    """Return the sentence on a path of no regular file: "X is a folder; name a regular file", or that nothing is there."""
+    """Return the sentence on a path of no regular file: "X is a folder; use a regular file", or that nothing is there."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except (OSError, ValueError):
         return missing(path)
-    return f"{shown(path)} is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}; name {wanted}"
+    return f"{shown(path)} is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}; use {wanted}"
 
 
 def as_argument(path: "str | os.PathLike[str]") -> str:

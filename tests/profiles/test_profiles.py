@@ -63,7 +63,11 @@ def test_ones_own_profile_extends_and_replaces(tmp_path: Path) -> None:
         ("description = 'x'\n[host]\ncores = 1\nram_gib = 1\n[[gpu]]\nmatch = 'x'", r"\[\[gpu\]\] 1 'vram_gib' is missing"),
         ("description = 'x'\n[host]\ncores = 1\nram_gib = 1\n[[gpu]]\nmatch = 'x'\nvram_gib = 1\nkind = 'npu'", "kind is 'npu'"),
         ("description = 'x'\n[host]\ncores = 1\nram_gib = 1\n[gpu]\nmatch = 'x'", r"written as \[\[gpu\]\]"),
-        ("extends = 'nobody'", "profile 'nobody' not found"),
+        ("extends = 'nobody'", r"mine\.toml: 'extends' names .* not exist; profile 'nobody' not found"),
+        ("description = 'x'\nkv_types = [['f16']]\n[host]\ncores = 1\nram_gib = 1", r"'kv_types' has \[\"f16\"\]"),
+        ("description = 'x'\nn_ctx = 64.5\n[host]\ncores = 1\nram_gib = 1", "'n_ctx' is 64.5; it must be a whole number"),
+        ("description = 'x'\n[host]\ncores = 0\nram_gib = 1", r"\[host\] 'cores' is 0; it must be a number from 1"),
+        ("description = 'x'\n[host]\ncores = 1.5\nram_gib = 1", r"\[host\] 'cores' is 1.5; it must be a whole number"),
         ("extends = 7", "'extends' is 7"),
     ],
 )  # fmt: skip
@@ -73,6 +77,36 @@ def test_a_mistake_is_named_by_file_and_key(text: str, words: str, tmp_path: Pat
         load_profile("mine", tmp_path)
     assert "mine.toml" in str(error.value) or "nobody" in text
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("[host]", "bandwidth_gbs"),
+        ("[host]", "disk_gbs"),
+        ("[host]", "channels"),
+        ("[[gpu]]", "bandwidth_gbs"),
+        ("[[gpu]]", "link_gbs"),
+        ("[[gpu]]", "tflops"),
+    ],
+)
+def test_a_rate_of_zero_is_named_and_not_divided_by(table: str, key: str, tmp_path: Path) -> None:
+    under = "" if table == "[host]" else "[[gpu]]\nmatch = 'x'\nvram_gib = 1\n"
+    write(tmp_path, "mine", f"{PLAIN}{under}{key} = 0\n")
+    with pytest.raises(BadProfile, match=rf"mine\.toml: .*'{key}' is 0; it must be a number from"):
+        load_profile("mine", tmp_path)
+
+
+def test_more_cards_than_llama_cpp_computes_on_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "mine", PLAIN + "[[gpu]]\nmatch = 'x'\nvram_gib = 1\n" * 16)
+    with pytest.raises(BadProfile, match=r"16 \[\[gpu\]\] tables; llama.cpp computes on at most 15"):
+        load_profile("mine", tmp_path)
+
+
+def test_what_is_no_file_is_no_profile(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "gone.toml").symlink_to(tmp_path / "nowhere")
+    assert profile_names(tmp_path) == profile_names()
 
 
 PLAIN = 'description = "x"\n[host]\nram_gib = 1\ncores = 1\n'
@@ -86,7 +120,7 @@ PLAIN = 'description = "x"\n[host]\nram_gib = 1\ncores = 1\n'
         (b"x = " + b"[" * 100_000, r"mine\.toml is not TOML"),
         (b"x = " + b"9" * 10_000, r"mine\.toml is not TOML"),
         (b"x = 2026-13-45", r"mine\.toml is not TOML"),
-        (PLAIN.encode() + b"#" * (1 << 20), "more than 1,048,576 bytes"),
+        (PLAIN.encode() + b"#" * (1 << 20), "larger than 1,048,576 bytes"),
     ],
 )  # fmt: skip
 def test_a_file_in_another_encoding_or_of_another_kind_is_named(

@@ -9,7 +9,7 @@ from profiles.errors import DoesNotFit
 from profiles.machine import Machine
 from profiles.memory import GIB
 from profiles.models import known_models
-from profiles.planner import plan
+from profiles.planner import plan, plan_if_it_fits
 from profiles.profile_files import load_profile
 from profiles.quality import BITS, PUBLISHED, estimated_loss, loss_of
 from profiles.quant_choice import Row, choose, chosen_of, pick
@@ -135,3 +135,18 @@ def test_losses_are_published_or_estimated_between_what_was_published() -> None:
     losses = [estimated_loss(bits / 10) for bits in range(15, 170)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] == 0
+
+
+@pytest.mark.parametrize("machine", ["rtx-4090", "2x3090"])
+def test_asked_for_gpus_alone_there_is_a_plan_where_the_best_one_is_on_them(machine: str) -> None:
+    found, request = load_profile(machine).machine(), PlanRequest(n_ctx=8192)
+    places = set()
+    for shape in shapes("mixtral").values():
+        row = Row("", shape, loss_of("Q4_K_M", shape), plan_if_it_fits(shape, found, request))
+        alone = plan_if_it_fits(shape, found, replace(request, on_gpus=True))
+        assert (alone is not None) == row.is_on_gpus
+        if alone:
+            assert row.plan
+            assert alone.placement == row.plan.placement
+        places.add(row.is_on_gpus)
+    assert places == {True, False}

@@ -49,15 +49,15 @@ def test_a_dense_model_on_a_card_is_faster_with_a_draft(planned: Planned) -> Non
     assert both.draft.placement.n_ctx == alone.placement.n_ctx
     assert both.draft.placement.n_sequences == 1
     assert both.smaller == alone, "where memory runs out, the large model is loaded alone"
-    assert "mistral.gguf drafts: about 6" in both.reasons[-1]
+    assert "mistral.gguf: about 6" in both.reasons[-1]
     assert LoadPlan.from_data(both.to_data()) == replace(both, reasons=())
 
 
 @pytest.mark.parametrize(
     ("large", "small", "profile", "why"),
     [
-        ("codestral", "mistral", "cpu", "does not draft, as that does not pay here: about 3.0"),
-        ("mixtral-8x22b", "mistral", "rtx-4090", "does not draft: both models together do not fit"),
+        ("codestral", "mistral", "cpu", "is off, because no gain is expected: about 3.0"),
+        ("mixtral-8x22b", "mistral", "rtx-4090", "is off: both models together do not fit"),
     ],
 )
 def test_where_it_does_not_pay_it_stays_off_and_says_so(

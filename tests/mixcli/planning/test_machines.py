@@ -20,7 +20,7 @@ def test_a_load_for_a_card_that_is_not_here_is_refused(mixcli: Runner, tmp_path:
         done = mixcli(*arguments, "--profile", "rtx-4090")
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert (
-            "--profile rtx-4090 plans with RTX 4090, which this machine does not have; leave out --profile, "
+            "--profile rtx-4090 plans with RTX 4090, which this machine does not have; remove --profile, "
             "or estimate with `mixcli plan --profile rtx-4090`" in done.stderr
         )
 

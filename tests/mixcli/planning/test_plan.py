@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mixcli.planning.machines import own_profiles
 from mixcli.planning.report import flags
 from mixcli.system import json_cache
 from profiles.placement import Placement
@@ -218,3 +219,26 @@ def test_flags_are_llama_cpps_own() -> None:
         "--rpc 127.0.0.1:1",
     ):
         assert words in flags(placement)
+
+
+def test_where_nothing_of_the_catalog_fits_plan_and_a_dry_pull_name_the_machine_and_the_demo(
+    mixcli: Runner,
+) -> None:
+    for command in (("plan",), ("pull", "--dry-run", "--offline")):
+        done = mixcli(*command, "--profile", "cpu", "--ram", "1GiB")
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "fits on cpu; " in done.stderr
+        assert "`mixcli pull demo` makes a small one" in done.stderr
+
+
+def test_one_bad_profile_hides_neither_the_others_nor_the_cards(mixcli: Runner) -> None:
+    folder = own_profiles()
+    folder.mkdir(parents=True)
+    (folder / "bad.toml").write_text("description = 3\n[host]\nram_gib = 1\ncores = 1\n")
+    listed = mixcli("profiles", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert "bad.toml: 'description' must be text" in listed.stdout
+    assert "rtx-4090" in listed.stdout
+    asked = mixcli("plan", "mixtral:Q4_K_M", "--profile", "rtx-4090", "--if", "gpu=+9090")
+    assert asked.returncode == 2
+    assert "GPUs are 2x3090, " in asked.stderr

@@ -42,7 +42,7 @@ STATES = {"ok", "warn", "fail"}
 @pytest.mark.model
 @pytest.mark.slow
 def test_what_tune_found_is_used_and_shown(mixcli: Runner, with_demo: Path) -> None:
-    nothing = mixcli("tune", "-m", "demo", "--ctx", "512", "--show")
+    nothing = mixcli("tune", "demo", "--ctx", "512", "--show")
     assert nothing.returncode == 2
     assert "no measurements of" in nothing.stderr
     done = mixcli("tune", "-m", "demo", "--ctx", "512", "--seconds", "4", "--json")

@@ -76,19 +76,23 @@ def test_what_does_not_fit_today_is_compared_and_refused(mixcli: Runner) -> None
         ("ram=96XB", "invalid --if 'ram=96XB'; use ram=96GiB@5600"),
         ("ram=+@5600", "invalid --if 'ram=+@5600'; use ram=96GiB@5600"),
         ("ram=96GiB@5", "MT/s must be a number from 400 to 40,000"),
-        ("gpu=3080", "cards are 2x3090, "),
-        ("gpu=+", "invalid --if 'gpu=+': cards are "),
-        ("gpu=cpu", "cards are 2x3090, "),
+        ("gpu=3080", "GPUs are 2x3090, "),
+        ("gpu=+", "invalid --if 'gpu=+': GPUs are "),
+        ("gpu=cpu", "GPUs are 2x3090, "),
         ("pcie=2x16", "write the generation, 3 to 6, and the lanes"),
-        ("pcie=4x16", "the machine has no card; add one: --if gpu=3090,pcie=4x16"),
-        ("bandwidth=0", "invalid --if 'bandwidth=0': it must be a number from 1 to 20,000; use bandwidth=90"),
+        ("pcie=4x16", "the machine has no GPU; add one: --if gpu=3090,pcie=4x16"),
+        ("bandwidth=0", "invalid --if 'bandwidth=0': GB/s must be a number from 1 to 20,000; use bandwidth=90"),
+        ("gpu=24GiB@0", "invalid --if 'gpu=24GiB@0': GB/s must be a number from 1 to 20,000; use gpu=+3090"),
+        ("ram=96GiB@0", "invalid --if 'ram=96GiB@0': MT/s must be a number from 400 to 40,000; use ram=96GiB@5600"),
+        ("cores=1.5", "invalid --if 'cores=1.5': it must be a whole number from 1 to 1,024"),
+        ("pcie=4x3", "and the lanes, 1, 2, 4, 8, 16, 32;"),
         ("cores=many", "invalid --if 'cores=many'"),
         ("channels=8", "--if 'channels=8' has channels without a speed of the memory; add one, such as ram=@5600"),
         ("ram=@5600,bandwidth=90", "sets the bandwidth of the memory twice; remove bandwidth=90"),
         ("ram=1GiB,ram=2GiB", "sets ram twice; repeat --if for a row each"),
         ("worker=24GiB@fast", "invalid --if 'worker=24GiB@fast'; use worker=HOST:PORT"),
-        ("worker=2x3090@10GbE", "a worker lends one card"),
-        ("worker=somewhere", "invalid address 'somewhere'"),
+        ("worker=2x3090@10GbE", "a worker has one GPU"),
+        ("worker=somewhere", "invalid worker address 'somewhere'"),
         ("memory=1GiB", "; a comma combines several"),
         ("ram", "; a comma combines several"),
     ],
@@ -103,7 +107,7 @@ def test_an_invalid_change_is_one_sentence_with_an_example(text: str, words: str
 def test_a_worker_that_is_asked_needs_this_machine(mixcli: Runner) -> None:
     done = mixcli("plan", "mixtral:Q4_K_M", "--profile", "cpu", "--if", "worker=10.0.0.9:50052")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "has no effect with --profile; suppose one, such as worker=24GiB@10GbE" in done.stderr
+    assert "has no effect with --profile; use a hypothetical one, such as worker=24GiB@10GbE" in done.stderr
 
 
 def test_every_change_has_an_example_that_is_read() -> None:

@@ -84,4 +84,4 @@ def test_bytes_of_an_option_are_counted_once(lines: Forked) -> None:
 @pytest.mark.parametrize(("path", "what"), [("/etc", "a folder"), ("/dev/null", "a device or a pipe")])
 def test_a_schema_at_a_path_that_is_not_a_file_is_named_so(lines: Forked, path: str, what: str) -> None:
     done = lines.run("run", "--schema", path, "Hi")
-    assert (done.code, f"{path} is {what}; name a text file" in done.sentence) == (2, True), done.sentence
+    assert (done.code, f"{path} is {what}; use a text file" in done.sentence) == (2, True), done.sentence

@@ -6,7 +6,7 @@ import pytest
 
 from mixcli.errors import UsageError
 from mixcli.system.console import strip_controls
-from mixcli.system.formatting import count, counted, format_bytes, moment, parse_duration
+from mixcli.system.formatting import count, counted, format_bytes, moment, parse_duration, size_in_bytes
 from mixcli.system.stdin import decode
 from quantize.wording import shown
 
@@ -97,3 +97,14 @@ def test_values_of_files_are_shown_as_files_have_them() -> None:
 def test_a_time_has_a_limit() -> None:
     with pytest.raises(UsageError, match="longer than 876,000 h, the limit"):
         parse_duration("99999999999h")
+
+
+@pytest.mark.parametrize(("text", "n_bytes"), [("0", 0), ("24GiB", 24 << 30), ("24 gb", 24 * 10**9), ("1.5m", 3 << 19), ("24000000000", 24 * 10**9), ("24B", 24)])  # fmt: skip
+def test_a_size_has_a_unit_or_is_bytes(text: str, n_bytes: int) -> None:
+    assert size_in_bytes(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["24", "24.5", "1", "1048575"])
+def test_a_size_whose_unit_was_forgotten_is_not_taken_for_bytes(text: str) -> None:
+    with pytest.raises(UsageError, match=f"a number without a unit is bytes; use {text}GiB"):
+        size_in_bytes(text)

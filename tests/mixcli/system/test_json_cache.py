@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,13 +14,21 @@ from mixcli.system.locks import exclusive
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"gbs": "fast"}', b'{"gbs": true}']
+    "content",
+    [b"", b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"gbs": "fast"}', b'{"gbs": true}', b'{"gbs": 1e308}'],
 )
 def test_what_cannot_be_read_is_absent(home: Path, content: bytes) -> None:
     from mixcli.system.hardware import known_bandwidth
 
     (paths.cache_dir() / "bandwidth.json").write_bytes(content)
     assert known_bandwidth() is None
+
+
+def test_a_pipe_of_that_name_is_absent_and_not_waited_for(home: Path) -> None:
+    os.mkfifo(paths.cache_dir() / "x.json")
+    assert json_cache.load("x") == {}
+    assert json_cache.update("x", lambda known: known.update(a=1))
+    assert json_cache.load("x") == {"a": 1}
 
 
 def test_two_writers_lose_nothing_of_each_other(home: Path) -> None:

@@ -136,5 +136,5 @@ def test_lines_without_an_end_are_a_stream() -> None:
 
 def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "ENDLESS", 1600)
-    with pytest.raises(UsageError, match="1,650 bytes and no line end; the limit is 100"):
+    with pytest.raises(UsageError, match="no end within 1,650 bytes; the limit is 100"):
         next(iter(read_lines(Endless(b"x" * 50), limit=100)))

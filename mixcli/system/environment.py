@@ -1,0 +1,38 @@
+"""The environment variables that mixcli reads, for `mixcli --help` and the docs; a test finds one that is missing here.
+
+Each is read where it has its effect. Imported by every start, so that nothing else is imported here.
+"""
+
+# name -> one line of `mixcli --help`
+VARIABLES = {
+    "MIXCLI_HOME": "Folder for models, conversations, settings and caches.",
+    "MIXCLI_MODEL": "Model to use where the command names none.",
+    "MIXCLI_PROFILE": "Hardware profile, as --profile.",
+    "MIXCLI_OFFLINE": "1: as --offline of pull, run, chat and batch.",
+    "MIXCLI_API_KEY": "API key that clients of `mixcli serve` must send.",
+    "MIXCLI_KV_DISK": "Disk space for computed prompts; 0 is off. Default: 4GiB.",
+    "MIXCLI_MEASURE": "off: do not measure the CPU; use typical rates.",
+    "MIXCLI_PATIENCE": "Seconds without data until a download is given up. Default: 120.",
+    "MIXCLI_DEBUG": "1: show the traceback of every error.",
+}
+# of other programs and of the system: for the docs only
+OTHER_VARIABLES = {
+    "HF_HOME": "Folder of Hugging Face's programs; downloads are in `hub` in it.",
+    "HF_HUB_CACHE": "Folder of downloads; HUGGINGFACE_HUB_CACHE is its old name.",
+    "HF_TOKEN": "Token for gated repositories; HUGGING_FACE_HUB_TOKEN is its old name.",
+    "HF_ENDPOINT": "Address of a mirror of the Hub.",
+    "HF_HUB_OFFLINE": "1: do not contact the Hub, or a server of --endpoint on another machine.",
+    "HF_HUB_ETAG_TIMEOUT": "Seconds until the Hub must have sent its list of files.",
+    "HF_HUB_DOWNLOAD_TIMEOUT": "Seconds without data until a connection is opened again.",
+    "HF_HUB_DISABLE_SYMLINKS": "1: make no symlinks in the folder of downloads.",
+    "OLLAMA_MODELS": "Folder of Ollama's models.",
+    "LMSTUDIO_MODELS": "Folder of LM Studio's models.",
+    "HTTPS_PROXY": "Proxy for downloads; also HTTP_PROXY, ALL_PROXY and NO_PROXY.",
+    "SSL_CERT_FILE": "Certificates to trust, such as that of a proxy; also SSL_CERT_DIR.",
+    "CUDA_VISIBLE_DEVICES": "NVIDIA GPUs to use.",
+    "NUMBA_CACHE_DIR": "Folder of compiled kernels.",
+    "VISUAL": "Editor of `mixcli chat`; else EDITOR.",
+    "NO_COLOR": "1: no colors.",
+}
+
+__all__ = ["OTHER_VARIABLES", "VARIABLES"]
