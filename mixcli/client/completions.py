@@ -106,7 +106,7 @@ def choice_of(completion: "ChatCompletion") -> "ChatChoice":
     choices = completion.body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
-        raise MixcliError("the server's answer is not a chat completion")
+        raise MixcliError("the server's response is not a chat completion")
     delta = delta_of(completion.body)
     text = Halves().join(delta.text, is_last=True)
     told = object_of(first.get("field_probs")).items()
@@ -142,7 +142,7 @@ def content_text(content: object) -> str:
     if isinstance(content, list):
         parts = (part.get("text") if isinstance(part, dict) else part for part in content)
         return "".join(part for part in parts if isinstance(part, str))
-    raise MixcliError(f"the content of the server's answer is {json_kind(content)}; a text is expected")
+    raise MixcliError(f"the content of the server's response is {json_kind(content)}; a string is expected")
 
 
 class Halves:

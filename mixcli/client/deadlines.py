@@ -89,7 +89,7 @@ class TimedResponse(http.client.HTTPResponse):
 
     def read1(self, n: int = -1) -> bytes:
         """Return the next piece of the body."""
-        self._reader.allow(self.patience, f"its answer stalled for {self.patience:.0f} s")
+        self._reader.allow(self.patience, f"its response stalled for {self.patience:.0f} s")
         return super().read1(n)
 
     def raw_pieces(self) -> Iterator[bytes]:

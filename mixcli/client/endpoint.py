@@ -41,7 +41,7 @@ class EndpointClient(ChatClient):
             )
         if parts.username is not None:
             raise UsageError(
-                "the address contains a password; put the key in an environment variable and name it with --api-key-env"
+                "the address contains a password; put the key in an environment variable and pass its name with --api-key-env"
             )
         self.host, self.port, self._tls = parts.hostname or "", parts.port, parts.scheme == "https"
         self.prefix = parts.path.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1")
@@ -64,9 +64,9 @@ class EndpointClient(ChatClient):
                 body = json.loads(body_of(response, patience=QUERY_SECONDS))
             return {str(model["id"]): _whole(model.get("max_model_len")) for model in body["data"]}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise MixcliError(f"{self.url} does not list its models; name one with -m") from error
+            raise MixcliError(f"{self.url} does not list its models; choose one with -m") from error
         except self.lost as error:
-            raise self.gone("before the answer", error) from error
+            raise self.gone("before the response", error) from error
 
     def check(self) -> None:
         """Raise NotReachable where nothing accepts connections at the address."""

@@ -53,12 +53,12 @@ def body_of(response: Response, limit: int = MAX_BODY, patience: float = MAX_SEC
     for piece in pieces(response):
         found.append(piece)
         if time.monotonic() - began > patience:
-            raise TimeoutError(f"its answer was incomplete after {patience:.0f} s")
+            raise TimeoutError(f"its response was incomplete after {patience:.0f} s")
         n_bytes += len(piece)
         if n_bytes >= limit and limit < MAX_BODY:
             break
         if n_bytes > limit:
-            raise MixcliError(f"the server's answer has more than {limit:,} bytes; truncated")
+            raise MixcliError(f"the server's response is longer than {limit:,} bytes; truncated")
     return b"".join(found)
 
 
@@ -69,7 +69,7 @@ def pieces(response: Response) -> Iterator[bytes]:
         yield from response.raw_pieces()
         return
     if encoding not in ENCODINGS:
-        raise MixcliError(f"the server's answer has the unsupported Content-Encoding {encoding[:40]}")
+        raise MixcliError(f"the server's response has the unsupported Content-Encoding {encoding[:40]}")
     import zlib  # a host does not compress
 
     unpack = zlib.decompressobj(ENCODINGS[encoding])
@@ -80,7 +80,7 @@ def pieces(response: Response) -> Iterator[bytes]:
                 yield unpack.decompress(packed, PIECE)
                 packed = unpack.unconsumed_tail
     except zlib.error as error:
-        raise MixcliError(f"the server's answer is not valid {encoding}: {error}") from error
+        raise MixcliError(f"the server's response is not valid {encoding}: {error}") from error
 
 
 def lines(source: Iterable[bytes], limit: int = MAX_LINE) -> Iterator[bytes]:
@@ -99,7 +99,7 @@ def lines(source: Iterable[bytes], limit: int = MAX_LINE) -> Iterator[bytes]:
             n_waiting += len(line)
             if n_waiting > limit:
                 raise MixcliError(
-                    f"the server sent a line of more than {limit:,} bytes; the answer was truncated"
+                    f"the server sent a line of more than {limit:,} bytes; the response was truncated"
                 )
             if len(line) < len(part):
                 whole = b"".join(waiting)
@@ -162,7 +162,7 @@ class Events:
                 self._bare = []
                 yield _object(value, b"")
         if sum(map(len, self._bare)) > MAX_BODY:
-            raise MixcliError(f"the server's answer has more than {MAX_BODY:,} bytes; truncated")
+            raise MixcliError(f"the server's response is longer than {MAX_BODY:,} bytes; truncated")
 
     def _end(self, *, at_end: bool = False) -> Iterator[dict[str, object]]:
         """Yield the event that ends here; at the end of all an unfinished one counts as cut off, and is left out."""

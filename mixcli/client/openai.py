@@ -69,7 +69,7 @@ class ChatClient:
             with self._request("POST", CHAT, request) as response:
                 yield from self._deltas(response, pieces(response), body.max_tokens)
         except self.lost as error:
-            raise self.gone("during the answer", error) from error
+            raise self.gone("during the response", error) from error
 
     def _deltas(
         self, response: Response, source: Iterable[bytes], max_tokens: int | None
@@ -98,7 +98,7 @@ class ChatClient:
             n_called = sum(len(one.arguments) for one in delta.calls)
             called.update((one.index, one.id or one.name) for one in delta.calls)
             if len(called) > 2 * MAX_CALLS:  # each call has one place, or one with and one without its name
-                raise MixcliError(f"the server's answer calls more than {MAX_CALLS} tools; truncated")
+                raise MixcliError(f"the server's response calls more than {MAX_CALLS} tools; truncated")
             if text and not n_pieces:
                 self._text_begins(response)
             n_pieces = n_pieces + bool(text or delta.reasoning or n_called)
@@ -107,14 +107,14 @@ class ChatClient:
                 raise MixcliError(
                     f"the server sent {n_pieces:,} pieces of an answer where {max_tokens or 'no'} tokens were allowed; truncated"
                     if max_tokens
-                    else f"the server's answer has more than {MAX_BODY:,} bytes; truncated"
+                    else f"the server's response is longer than {MAX_BODY:,} bytes; truncated"
                 )
             yield delta._replace(text=text) if text != delta.text else delta
         if not (is_finished or events.is_done):
             _check_kind(response)
-            raise self.gone("during the answer")
+            raise self.gone("during the response")
         if not is_answer:
-            raise MixcliError("the server's answer has no choices, so it has no text")
+            raise MixcliError("the server's response has no choices, so it has no text")
 
     def complete(self, body: ChatBody, key: str = "") -> "ChatCompletion":
         """Return a whole answer; errors as in `chat`.
@@ -162,13 +162,13 @@ class ChatClient:
                     if path != CHAT or b"data:" not in raw[:4096]:
                         _check_kind(response)
                         raise MixcliError(
-                            f"the server's answer to {path} is not JSON: {_first_words(raw)}"
+                            f"the server's response to {path} is not JSON: {_first_words(raw)}"
                         ) from None
                     return completion_of(self._deltas(response, [raw], None)).body
         except self.lost as error:
-            raise self.gone("before the answer", error) from error
+            raise self.gone("before the response", error) from error
         if not isinstance(value, dict):
-            raise MixcliError(f"the server's answer to {path} is not a JSON object")
+            raise MixcliError(f"the server's response to {path} is not a JSON object")
         if found := error_in(value):
             raise_error(found)
         return value
@@ -274,7 +274,7 @@ def unresponsive(path: Path) -> Unresponsive:
     which = f" (pid {pid})" if pid else ""
     how = ": stopped by SIGSTOP" if state(pid) == STOPPED else ""
     return Unresponsive(
-        f"the model process{which} does not respond{how}; end it with `mixcli stop` and run the command again"
+        f"the model process{which} does not respond{how}; end it with `mixcli stop` and rerun the command"
     )
 
 
@@ -283,7 +283,7 @@ def _check_kind(response: Response) -> None:
     kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
         raise MixcliError(
-            "the server answered with a web page; use the address of an API, such as https://api.example.org/v1"
+            "the server responded with a web page; use the address of an API, such as https://api.example.org/v1"
         )
 
 

@@ -5,19 +5,19 @@ import os
 import signal
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixcli.client.host_watch import NOBODY, PATIENCE, HostWatch, clear_if_dead
 from mixcli.client.openai import GONE, HostClient, unresponsive
 from mixcli.client.unix_http import BrokenAnswer
 from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_name import HostName
-from mixcli.host.protocol.host_record import HostRecord, end, process_at, records, until
+from mixcli.host.protocol.host_record import end, until
 from mixcli.host.protocol.paths import READY
 from mixcli.host.protocol.status import LoadStatus
-from mixcli.system import paths
 from mixcli.system.locks import exclusive
 from mixcli.system.process_state import born
 
@@ -32,15 +32,11 @@ LEAVE_TIMEOUT = 5.0  # seconds for an unused model to unload
 STOP_TIMEOUT = 30.0  # answers that end, and what is written to disk
 KILL_TIMEOUT = 10.0  # seconds for the system to take a killed process away
 LOCK_TIMEOUT = 120.0  # seconds for another process to look at a file, plan, and start a host
-AT_ONCE = 32  # hosts that are asked for their state at the same time
-UNRESPONSIVE, STOPPING = "unresponsive", "stopping"
 TAIL = 4096
-LOST_WORKER = "Remote RPC server crashed"  # what llama.cpp (ggml-rpc.cpp) says before it aborts
+KNOWN = "mixcli: "  # begins the last line of a host that knows why it ends
 KILLED = "killed by signal 9, by a user or because memory ran out"
 
 States = Generator[LoadStatus, None, None]
-
-NOBODY = (FileNotFoundError, ConnectionError)
 
 
 @dataclass
@@ -84,6 +80,10 @@ class Host:
             return (self.client.health().busy or 0) > own
         except (OSError, ValueError):
             return False  # it is on its way out
+
+    def known_cause(self) -> str:
+        """Return why the process ended, where it knew that itself; else nothing."""
+        return _known_cause(self.name)
 
     def cause_of_death(self) -> str:
         """Return in a few words why the process ended: the signal, or the last line of its log."""
@@ -155,55 +155,16 @@ def start(name: HostName, plan: "LoadPlan", keep_alive: float) -> Loading:
     from mixcli.client.spawn import Child
     from mixcli.host.protocol.host_spec import HostSpec
 
-    _clear_if_dead(name.socket)
+    clear_if_dead(name.socket)
     process = Child.start("mixcli.host", HostSpec(name, plan).to_json(), name.log)
     return Loading(name, plan, _wait_for_socket(name, process, keep_alive), process, keep_alive)
 
 
 def hosts() -> "list[HostHealth]":
-    """Return the state of every host, all asked at once and for two seconds; sockets that nothing listens on are cleared away.
-
-    One that does not answer has the status UNRESPONSIVE, one that has closed its socket STOPPING; of both only the process and the
-    model are known.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    folder = paths.runtime_dir()
-    known = {record.pid: record for record in records(folder)}
-    sockets = sorted(folder.glob("*.sock"))
-    with ThreadPoolExecutor(max(1, min(len(sockets), AT_ONCE))) as pool:
-        found = [state for state in pool.map(_state, sockets) if state is not None]
-    answered = {state.pid for state in found}
-    for pid, record in known.items():
-        if pid not in answered and record.is_alive:
-            found.append(
-                _silent(pid, record, STOPPING if record.socket not in map(str, sockets) else UNRESPONSIVE)
-            )
-    return [_named(state, known.get(state.pid)) if state.model is None else state for state in found]
-
-
-def _state(path: Path) -> "HostHealth | None":
-    """Return what a host says of itself; None where nothing listens."""
-    try:
-        return HostClient(path).health()
-    except NOBODY:
-        with contextlib.suppress(MixcliError), exclusive(path.with_suffix(".lock"), seconds=0.0):
-            _clear_if_dead(path)  # only if no other process is starting a host there
-        return None
-    except (OSError, ValueError):
-        pid = process_at(path)
-        return _silent(pid, None, UNRESPONSIVE) if pid else None
-
-
-def _silent(pid: int, record: HostRecord | None, status: str) -> "HostHealth":
-    """Describe a host that does not say it itself."""
-    from mixcli.host.protocol.health import HostHealth
-
-    return _named(HostHealth(status, pid), record)
-
-
-def _named(state: "HostHealth", record: HostRecord | None) -> "HostHealth":
-    return replace(state, model=record.label, path=record.path) if record else state
+    """Return the state of every host, all asked at once and for two seconds, as HostWatch describes it."""
+    watch = HostWatch()
+    watch.ask()
+    return watch.hear(PATIENCE)
 
 
 def stop(pid: int) -> None:
@@ -242,20 +203,10 @@ def _wait_for_socket(name: HostName, process: "Child", keep_alive: float) -> Sta
         time.sleep(0.01)
 
 
-def _clear_if_dead(path: Path) -> None:
-    """Remove a socket that nothing listens on; called under its lock."""
-    try:
-        HostClient(path).health()
-    except NOBODY:
-        path.unlink(missing_ok=True)
-    except (OSError, ValueError):
-        pass  # something listens
-
-
 def _sentence(name: HostName, process: "Child | None", doing: str) -> str:
     return (
         f"the model process crashed while {doing} {name.label} ({_cause(name, process)}); "
-        f"run the same command again; log: {name.log}"
+        f"rerun the command; log: {name.log}"
     )
 
 
@@ -266,13 +217,17 @@ def _cause(name: HostName, process: "Child | None") -> str:
     if code == -signal.SIGKILL:
         return KILLED
     lines = _last_lines(name.log)
-    if any(LOST_WORKER in line for line in lines[-5:]):
-        return "a worker that it uses crashed; restart `mixcli worker` there"
     if code is not None and code < 0:
         return f"killed by signal {-code}, {signal.strsignal(-code)}"
     if lines:
-        return f"last log line: {lines[-1]}"
+        return _known_cause(name) or f"last log line: {lines[-1]}"
     return "no log output" if code is None else f"exit code {code}"
+
+
+def _known_cause(name: HostName) -> str:
+    """Return why a host ended, where it knew that itself, such as a worker that it lost; else nothing."""
+    last = (_last_lines(name.log) or [""])[-1]
+    return last.removeprefix(KNOWN) if last.startswith(KNOWN) else ""
 
 
 def _last_lines(log: Path) -> list[str]:

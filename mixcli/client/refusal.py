@@ -62,10 +62,10 @@ def _place(location: str | None) -> str:
         return (
             f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
             if parts.hostname
-            else parts.path or "another place"
+            else parts.path or "another address"
         )
     except ValueError:
-        return "another place"
+        return "another address"
 
 
 def _words(raw: bytes, response: Response) -> str:

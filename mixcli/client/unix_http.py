@@ -48,7 +48,7 @@ class UnixResponse:
             while n_bytes := _number(_line(self._file).partition(b";")[0], 16):
                 yield from _exactly(self._file, n_bytes)
                 if _line(self._file):
-                    raise BrokenAnswer("a chunk is longer than it says")
+                    raise BrokenAnswer("a chunk is longer than its header declares")
             _headers_in(self._file)  # trailers
         elif length is not None:
             yield from _exactly(self._file, _number(length.encode(), 10))
@@ -71,7 +71,7 @@ class UnixResponse:
 def _status_in(line: bytes) -> tuple[int, str]:
     """Return the status and the reason of a response's first line."""
     if not line:
-        raise ConnectionResetError("the connection ended before an answer")
+        raise ConnectionResetError("the connection ended before a response")
     version, _, rest = line.partition(b" ")
     status, _, reason = rest.partition(b" ")
     if not version.startswith(b"HTTP/1.") or not line.endswith(b"\n"):
@@ -102,7 +102,7 @@ def _exactly(file: BufferedReader, n_bytes: int) -> Iterator[bytes]:
     while n_bytes:
         piece = file.read1(min(n_bytes, PIECE))
         if not piece:
-            raise BrokenAnswer("the connection ended in the middle of an answer")
+            raise BrokenAnswer("the connection ended in the middle of a response")
         n_bytes -= len(piece)
         yield piece
 

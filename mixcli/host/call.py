@@ -61,19 +61,19 @@ class ChatQuestion:
 
     @property
     def prompt_options(self) -> PromptOptions:
-        """What the prompt has beside the messages."""
+        """Return what the prompt has beside the messages."""
         return PromptOptions(self.tool_use.tools, self.reasoning_effort, self.thinking)
 
     @property
     def n_characters(self) -> int:
-        """The length of all texts that must be split into tokens."""
+        """Return the length of all texts that must be split into tokens."""
         n_raw = self.raw.n_characters if self.raw else 0
         n_raw += self.prompt_options.n_characters
         return n_raw + sum(map(len, self.choices)) + sum(one.n_characters for one in self.messages)
 
     @property
     def continues_text(self) -> bool:
-        """Whether the answer continues a text, and does not begin one."""
+        """Return whether the answer continues a text, and does not begin one."""
         return self.raw is not None or bool(self.messages and self.messages[-1].role == "assistant")
 
 
@@ -106,7 +106,7 @@ class Call:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """What came so far, split into content, reasoning and calls."""
+        """Return what came so far, split into content, reasoning and calls."""
         return joined([one for output in self.outputs for one in output.segments])
 
     @property

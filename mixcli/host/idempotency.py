@@ -71,7 +71,9 @@ def name_of(client: str, keys: list[str]) -> Name | None:
     if not keys[0].strip():
         raise BadRequest(f"{HEADER} is empty; remove it or send a key", param=HEADER)
     if len(keys[0]) > MAX_KEY:
-        raise BadRequest(f"{HEADER} has {len(keys[0]):,} characters; the limit is {MAX_KEY}", param=HEADER)
+        raise BadRequest(
+            f"{HEADER} is {len(keys[0]):,} characters long; the limit is {MAX_KEY}", param=HEADER
+        )
     return client, keys[0]
 
 

@@ -81,7 +81,9 @@ class Intake:
 
     def _check(self, n_bytes: int, *, announced: bool = False) -> None:
         if n_bytes > self._max_body:
-            raise _Refused(413, UsageError(f"the request has more than {self._max_body:,} bytes; shorten it"))
+            raise _Refused(
+                413, UsageError(f"the request is larger than {self._max_body:,} bytes; shorten it")
+            )
         if self._n_held + (n_bytes if announced else 0) > self._max_held:
             raise _Refused(
                 503,

@@ -23,6 +23,7 @@ from mixcli.host.cpu_arbiter import CpuArbiter
 from mixcli.host.cpu_contention import CpuContention
 from mixcli.host.drafting import load_drafter
 from mixcli.host.kv_location import open_store
+from mixcli.host.meter import EngineMeter
 from mixcli.host.metrics import HostMetrics
 from mixcli.host.preparation import NO_FEATURES, Features, Lanes, Preparation, Prepared
 from mixcli.host.protocol.health import HostCounts
@@ -52,12 +53,13 @@ class EngineLoop:
         self.notes: list[str] = []
         self.error: BaseException | None = None
         self.metrics = HostMetrics()
+        self.meter = EngineMeter(self.metrics)
         self._on_state = on_state
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: dict[str, Call] = {}
         self._asked: weakref.WeakValueDictionary[str, Call] = weakref.WeakValueDictionary()
         self._lanes = Lanes()
-        self._workers = WorkerWatch(self.placement.workers, self._on_silent_worker)
+        self._workers = WorkerWatch(self.placement.workers, self._on_lost_worker)
         self._sharing = CpuArbiter(paths.runtime_dir())
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
@@ -89,7 +91,7 @@ class EngineLoop:
 
     def counts(self) -> HostCounts:
         """Return what runs, waits and was done; zeros before the model is loaded."""
-        return _counts(self._engine, self._n_threads[0]) if self.status == READY else HostCounts()
+        return self.meter.counts(self._n_threads[0]) if self.status == READY else HostCounts()
 
     def features(self) -> Features:
         """Return what the model can be used for; nothing before it is loaded."""
@@ -123,7 +125,7 @@ class EngineLoop:
             self._thread.join(timeout)
 
     def _ready(self) -> Preparation:
-        """In a lane, after the load: what prepares; raise the load's error where it failed, ModelDied where the host ends before it."""
+        """Return what prepares, in a lane after the load; raise the load's error where it failed, ModelDied where the host ends before it."""
         if self.error is not None:
             raise self.error
         if self.status != READY:
@@ -165,8 +167,8 @@ class EngineLoop:
         self._lanes.open()
         self._on_state()
 
-    def _on_silent_worker(self, error: NotReachable) -> None:
-        """From the watch's thread, while the engine's own hangs in llama.cpp."""
+    def _on_lost_worker(self, error: NotReachable) -> None:
+        """Fail from another thread, while the engine's own hangs in llama.cpp."""
         if self.status == READY:
             _end(f"mixcli: {error}")
         self._fail(error)
@@ -202,6 +204,7 @@ class EngineLoop:
         self._engine = Engine(
             self._loaded.model, self._loaded.context, store, Drafting(drafter, order.step_costs)
         )
+        self.meter.begin(self._engine, order, self._loaded)
         self._preparation = Preparation(self._loaded, chat_format, self._answers, self._engine)
 
     def _turn(self) -> None:
@@ -216,7 +219,7 @@ class EngineLoop:
                 action()
         self._share()
         with self._workers.waiting(COMPUTE):
-            outputs = self._engine.step()
+            outputs = self.meter.step(self._engine)
         taken = map(self._take, outputs)
         deliver([item for item in taken if item is not None])
 
@@ -239,7 +242,7 @@ class EngineLoop:
         return call, output.error or output
 
     def _prepare(self, call: Call) -> None:
-        """In a lane: make a request of a call and hand it to the engine's thread; one that was aborted meanwhile ends there."""
+        """Make a request of a call, in a lane, and hand it to the engine's thread; one that was aborted meanwhile ends there."""
         if call.gone:
             return
         try:
@@ -289,17 +292,6 @@ class EngineLoop:
         if self._n_threads != (n, n_batch):
             self._n_threads = n, n_batch
             self._loaded.context.set_threads(n, n_batch)
-
-
-def _counts(engine: Engine, n_threads: int) -> HostCounts:
-    return HostCounts(
-        engine.n_running,
-        engine.n_waiting,
-        engine.n_done,
-        engine.n_prompt_tokens_done,
-        n_threads,
-        round(engine.kv_usage, 4),
-    )
 
 
 def _end(why: str) -> NoReturn:

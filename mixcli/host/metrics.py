@@ -59,7 +59,7 @@ class HostMetrics:
                 "From the arrival of a request to its first token.", FIRST_TOKEN
             ),
             "inter_token_latency": Durations("From one token of an answer to the next.", BETWEEN_TOKENS),
-            "request_queue_time": Durations("In the queue.", FIRST_TOKEN),
+            "request_queue_time": Durations("Time in the queue.", FIRST_TOKEN),
             "e2e_request_latency": Durations("From the arrival of a request to its end.", WHOLE_ANSWER),
         }
 
@@ -76,6 +76,11 @@ class HostMetrics:
             self._ended[output.finish_reason or "error"] += 1
             if output.usage is not None:
                 self._account(output.usage)
+
+    @property
+    def prompt_tokens(self) -> tuple[int, int]:
+        """Return the prompt tokens of requests that ended: all, and those that were found in the KV cache."""
+        return self._tokens["prompt_tokens"][1], self._tokens["prompt_tokens_cached"][1]
 
     def page(self, now: HostCounts) -> bytes:
         """Return all of it, and what runs and waits now, in Prometheus' text form."""
@@ -124,11 +129,11 @@ class _Collector:
         from prometheus_client.core import GaugeMetricFamily
 
         for name, text, value in (
-            ("num_requests_running", "Requests that are computed now.", self._now.n_running),
+            ("num_requests_running", "Running requests.", self._now.n_running),
             ("num_requests_waiting", "Requests in the queue.", self._now.n_waiting),
             (
                 "kv_cache_usage_ratio",
-                "Cells of the KV cache that some text holds, from 0 to 1.",
+                "Share of the KV cache's cells that are in use, from 0 to 1.",
                 self._now.kv_usage,
             ),
         ):

@@ -228,7 +228,7 @@ class Preparation:
             raise ContextOverflow(n, self._n_ctx, at_least=True, param=param)
         tokens = self.raw_prompts.encode(prompt)
         if not tokens:
-            raise BadRequest(f"{param} is empty; send a text or token ids", param=param)
+            raise BadRequest(f"{param} is empty; send text or token ids", param=param)
         self._check_tokens(tokens, param)
         if len(tokens) > self._n_ctx:
             raise ContextOverflow(len(tokens), self._n_ctx, param=param)
@@ -246,7 +246,7 @@ class Preparation:
             raise BadRequest(f"{param} has token ids outside 0 to {n_vocab - 1:,}", param=param)
 
     def needs_grammar(self, question: ChatQuestion) -> bool:
-        """Whether a constraint must be compiled first."""
+        """Return whether a constraint must be compiled first."""
         if question.choices or (question.constraint is None and not question.tool_use.tools):
             return False
         try:
@@ -264,7 +264,7 @@ class Preparation:
         limit = min(MAX_COUNTED, LONGEST_TOKEN * self._n_ctx) + FRAME
         if n > limit:
             raise BadRequest(
-                f"the text has {n:,} characters; the limit for one count is {limit:,}",
+                f"the text is {n:,} characters long; the limit for one count is {limit:,}",
                 param="prompt" if is_raw else "messages",
             )
         if isinstance(asked, RawPrompt):
@@ -341,7 +341,7 @@ class Preparation:
 
     @cached_property
     def raw_prompts(self) -> RawPrompts:
-        """What encodes prompts without a conversation."""
+        """Return what encodes prompts without a conversation."""
         return RawPrompts(self.loaded.model.vocab, self.format.tokenizer)
 
     @cached_property

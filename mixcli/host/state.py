@@ -80,6 +80,7 @@ class HostState:
             self.engine.counts(),
             self.keep_alive.busy,
             None if expires_in == math.inf else round(expires_in, 1),
+            self.engine.meter.use(),
         )
 
     def load_status(self) -> LoadStatus:

@@ -43,7 +43,7 @@ class Watchdog:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     async def beat(self) -> None:
-        """Be the sign of life of the event loop."""
+        """Signal that the event loop is alive."""
         while True:
             self._silent = 0.0
             self._wind()

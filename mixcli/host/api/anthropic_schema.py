@@ -41,24 +41,24 @@ RENAMED = {
 CACHED = {"cache_control": harmless("Anthropic", "prompts are always cached")}
 MESSAGES_RULES: Mapping[str, FieldRule] = {
     **CACHED,
-    "metadata": harmless("Anthropic", "names a user to Anthropic"),
-    "service_tier": harmless("Anthropic", "there is one tier"),
-    "speed": harmless("Anthropic", "there is one speed"),
-    "diagnostics": harmless("Anthropic", "asks about Anthropic's cache"),
+    "metadata": harmless("Anthropic", "identifies a user to Anthropic"),
+    "service_tier": harmless("Anthropic", "all requests have the same priority"),
+    "speed": harmless("Anthropic", "all requests run at the same speed"),
+    "diagnostics": harmless("Anthropic", "reports on Anthropic's cache"),
     "inference_geo": harmless("Anthropic", "nothing leaves this machine"),
-    "user_profile_id": harmless("Anthropic", "names a user to Anthropic"),
-    "workspace_id": harmless("Anthropic", "names a workspace to Anthropic"),
-    "container": only("Anthropic", why="there are no containers here"),
-    "context_management": only("Anthropic", {}, {"edits": []}, why="use on_overflow of chat completions"),
+    "user_profile_id": harmless("Anthropic", "identifies a user to Anthropic"),
+    "workspace_id": harmless("Anthropic", "identifies a workspace to Anthropic"),
+    "container": only("Anthropic", why="no code is executed here"),
+    "context_management": only("Anthropic", {}, {"edits": []}, why="use on_overflow in /v1/chat/completions"),
     "mcp_servers": only("Anthropic", [], why="send the server's tools in tools"),
-    "betas": harmless("Anthropic", "names versions of Anthropic's API"),
+    "betas": harmless("Anthropic", "selects versions of Anthropic's API"),
 }
 BLOCK_RULES: Mapping[str, FieldRule] = {
     **CACHED,
     "citations": harmless("Anthropic", "marks where an earlier text came from"),
     "caller": harmless("Anthropic", "marks who called a tool"),
     "toolset_name": harmless("Anthropic", "marks where a tool came from"),
-    "parsed_output": harmless("Anthropic", "its client adds it to an answer"),
+    "parsed_output": harmless("Anthropic", "the client library adds it to a response"),
 }
 TOOL_RULES: Mapping[str, FieldRule] = {
     **CACHED,

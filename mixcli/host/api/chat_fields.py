@@ -13,20 +13,20 @@ SAMPLERS = ["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p
 
 OPENAI: Mapping[str, FieldRule] = {
     "max_completion_tokens": alias("OpenAI", "max_tokens"),
-    "user": harmless("OpenAI", "names a user to OpenAI"),
-    "safety_identifier": harmless("OpenAI", "names a user to OpenAI"),
-    "metadata": harmless("OpenAI", "labels a stored answer"),
+    "user": harmless("OpenAI", "identifies a user to OpenAI"),
+    "safety_identifier": harmless("OpenAI", "identifies a user to OpenAI"),
+    "metadata": harmless("OpenAI", "labels a stored response"),
     "store": harmless("OpenAI", "nothing is stored"),
-    "prompt_cache_key": harmless("OpenAI", "prompts are cached without it"),
-    "prompt_cache_options": harmless("OpenAI", "prompts are cached without it"),
-    "prompt_cache_retention": harmless("OpenAI", "prompts are cached without it"),
-    "service_tier": harmless("OpenAI", "there is one tier"),
+    "prompt_cache_key": harmless("OpenAI", "prompts are always cached"),
+    "prompt_cache_options": harmless("OpenAI", "prompts are always cached"),
+    "prompt_cache_retention": harmless("OpenAI", "prompts are always cached"),
+    "service_tier": harmless("OpenAI", "all requests have the same priority"),
     "prediction": harmless("OpenAI", "it changes the speed, not the answer"),
     "modalities": only("OpenAI", ["text"], [], why="answers are text"),
     "audio": only("OpenAI", why="answers are text"),
     "verbosity": only("OpenAI", "medium", why="ask for a length in a message"),
     "moderation": only("OpenAI", why="remove it"),
-    "web_search_options": only("OpenAI", why="nothing is searched"),
+    "web_search_options": only("OpenAI", why="web search is not supported"),
     "functions": only("OpenAI", [], why="use tools"),
     "function_call": only("OpenAI", "none", "auto", why="use tool_choice"),
 }
@@ -44,14 +44,14 @@ LLAMA_SERVER: Mapping[str, FieldRule] = {
     "timings_per_token": harmless("llama-server", "timings come with the last event"),
     "parse_tool_calls": only("llama-server", True),
     "backend_sampling": harmless("llama-server", "it changes the speed, not the answer"),
-    "preserved_tokens": harmless("llama-server", "for lazy grammars, which are refused"),
+    "preserved_tokens": harmless("llama-server", "only lazy grammars use it, which are not supported"),
     "return_tokens": only("llama-server", False, why="use return_token_ids"),
     "n_probs": only("llama-server", 0, why="use logprobs and top_logprobs"),
     "min_keep": only("llama-server", 0),
     "post_sampling_probs": only("llama-server", False, why="log-probabilities are those before sampling"),
-    "samplers": only("llama-server", SAMPLERS, why="samplers have one order"),
+    "samplers": only("llama-server", SAMPLERS, why="the order of samplers is fixed"),
     "adaptive_target": only("llama-server", -1),
-    "adaptive_decay": harmless("llama-server", "for adaptive_target, which is refused"),
+    "adaptive_decay": harmless("llama-server", "only adaptive_target uses it, which is not supported"),
     "t_max_predict_ms": only("llama-server", -1, 0, why="use max_tokens"),
     "t_max_prompt_ms": only("llama-server", -1, 0),
     "n_indent": only("llama-server", 0),
@@ -79,13 +79,13 @@ VLLM: Mapping[str, FieldRule] = {
     "guided_regex": alias("vLLM", "structured_outputs.regex"),
     "guided_choice": alias("vLLM", "structured_outputs.choice"),
     "guided_grammar": alias("vLLM", "structured_outputs.grammar"),
-    "guided_decoding_backend": harmless("vLLM", "there is one backend"),
+    "guided_decoding_backend": harmless("vLLM", "mixcli has one backend for it"),
     "request_id": harmless("vLLM", "use the header X-Request-Id"),
-    "session_id": harmless("vLLM", "prompts are cached without it"),
+    "session_id": harmless("vLLM", "prompts are always cached"),
     "include_reasoning": only("vLLM", True),
     "best_of": only("vLLM", 1),
     "use_beam_search": only("vLLM", False),
-    "length_penalty": only("vLLM", 1, why="it belongs to beam search"),
+    "length_penalty": only("vLLM", 1, why="only beam search uses it"),
     "stop_token_ids": only("vLLM", [], why="use stop"),
     "include_stop_str_in_output": only("vLLM", False),
     "skip_special_tokens": only("vLLM", True),
@@ -142,7 +142,7 @@ CHAT_RULES: Mapping[str, FieldRule] = {**OPENAI, **LLAMA_SERVER, **VLLM, **MISTR
 
 MESSAGE_RULES: Mapping[str, FieldRule] = {
     "annotations": harmless("OpenAI", "describes an earlier answer"),
-    "cache_control": harmless("Anthropic", "prompts are cached without it"),
+    "cache_control": harmless("Anthropic", "prompts are always cached"),
     "provider_specific_fields": harmless("LiteLLM", "describes an earlier answer"),
     "refusal": only("OpenAI", "", why="send its text as content"),
     "audio": only("OpenAI", why="conversations are text"),
@@ -152,8 +152,8 @@ MESSAGE_RULES: Mapping[str, FieldRule] = {
 }
 
 PART_RULES: Mapping[str, FieldRule] = {
-    "cache_control": harmless("Anthropic", "prompts are cached without it"),
-    "prompt_cache_breakpoint": harmless("OpenAI", "prompts are cached without it"),
+    "cache_control": harmless("Anthropic", "prompts are always cached"),
+    "prompt_cache_breakpoint": harmless("OpenAI", "prompts are always cached"),
 }
 
 STREAM_RULES: Mapping[str, FieldRule] = {
@@ -167,7 +167,7 @@ SCHEMA_RULES: Mapping[str, FieldRule] = {
 }
 
 STRUCTURED_RULES: Mapping[str, FieldRule] = {
-    "disable_fallback": harmless("vLLM", "there is one backend"),
+    "disable_fallback": harmless("vLLM", "mixcli has one backend for it"),
     "disable_any_whitespace": only("vLLM", False),
     "disable_additional_properties": only("vLLM", False),
     "whitespace_pattern": only("vLLM"),

@@ -261,7 +261,7 @@ class ChatRequest(SamplingFields):
         continues = self.messages[-1].role == "assistant"
         if self.continue_final_message is not None and self.continue_final_message != continues:
             raise BadRequest(
-                "a last message is continued if its role is assistant, and only then; change continue_final_message",
+                "continue_final_message must be true if the last message has the role assistant, else false",
                 param="continue_final_message",
             )
         if not self.add_generation_prompt and not continues:

@@ -24,7 +24,7 @@ PromptField = Annotated[
     | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     | Tokens
     | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)],
-    not_empty("a text or token ids"),
+    not_empty("text or token ids"),
 ]
 # fields of a chat that mean nothing without a conversation
 CHAT_ONLY = (
@@ -65,9 +65,7 @@ class CompletionRequest(BaseModel):
         if self.best_of not in (None, self.n):
             raise BadRequest("best_of other than n is not supported; remove it", param="best_of")
         if self.max_tokens == 0 and (not self.echo or options.get("stream")):
-            raise BadRequest(
-                "max_tokens 0 is for a prompt that comes back whole (echo without stream)", param="max_tokens"
-            )
+            raise BadRequest("max_tokens 0 requires echo without stream", param="max_tokens")
         if self.max_tokens is not None or options.get("n_predict") is None:
             options["max_tokens"] = self.max_tokens or DEFAULT_MAX_TOKENS
         options["messages"] = [{"role": "user", "content": ""}]

@@ -23,8 +23,8 @@ from mixcli.host.state import HostState
 from mixcli.prompts.raw_prompt import RawPrompt
 
 RULES: Mapping[str, FieldRule] = {
-    "model": harmless("OpenAI", "there is one model"),
-    "user": harmless("OpenAI", "names a user to OpenAI"),
+    "model": harmless("OpenAI", "the server has one model"),
+    "user": harmless("OpenAI", "identifies a user to OpenAI"),
     "truncate_prompt_tokens": only("vLLM", why="shorten the text"),
     "add_special_tokens": only("vLLM", True),
 }

@@ -65,9 +65,11 @@ class ChatMessage(WireModel):
     def of_its_role(self) -> Self:
         """Refuse what another role has."""
         if (self.role == "tool") != (self.tool_call_id is not None):
-            raise ValueError("tool_call_id belongs to messages with the role tool, and to each of them")
+            raise ValueError("tool_call_id is required in messages with the role tool, and invalid in others")
         if self.role != "assistant" and (self.tool_calls or self.reasoning_content):
-            raise ValueError("tool_calls and reasoning_content belong to messages with the role assistant")
+            raise ValueError(
+                "tool_calls and reasoning_content are only allowed in messages with the role assistant"
+            )
         return self
 
     @classmethod

@@ -29,9 +29,7 @@ def add_routes(app: FastAPI, state: HostState) -> None:
         """Describe a model by its id."""
         known = state.spec.name.label
         if model.lower() not in (known.lower(), known.lower().partition(":")[0]):  # the type may be left out
-            raise UnknownModel(
-                f"the model {model!r:.200} does not exist; this server has {known}", param="model"
-            )
+            raise UnknownModel(f"model {model!r:.200} not found; this server has {known}", param="model")
         return JSONResponse(_card(state))
 
 

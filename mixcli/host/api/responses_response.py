@@ -181,7 +181,9 @@ class ResponsesWriter:
             "truncation": asked.truncation,
             "metadata": asked.metadata,
             "usage": _usage(last),
-            **({} if asked.service_tier is None else {"service_tier": "default"}),  # there is one tier
+            **(
+                {} if asked.service_tier is None else {"service_tier": "default"}
+            ),  # all requests have the same priority
         }
 
 

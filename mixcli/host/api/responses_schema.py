@@ -33,16 +33,16 @@ RESPONSES_RULES: Mapping[str, FieldRule] = {
     "background": only("OpenAI", False, why="ask with stream"),
     "context_management": only("OpenAI", [], why="use truncation"),
     "moderation": only("OpenAI", why="remove it"),
-    "max_tool_calls": harmless("OpenAI", "limits built-in tools, and there are none"),
-    "stream_options": harmless("OpenAI", "asks for padding against eavesdroppers"),
-    "user": harmless("OpenAI", "names a user to OpenAI"),
-    "safety_identifier": harmless("OpenAI", "names a user to OpenAI"),
-    "prompt_cache_key": harmless("OpenAI", "prompts are cached without it"),
-    "prompt_cache_options": harmless("OpenAI", "prompts are cached without it"),
-    "prompt_cache_retention": harmless("OpenAI", "prompts are cached without it"),
+    "max_tool_calls": harmless("OpenAI", "limits built-in tools, which are not supported"),
+    "stream_options": harmless("OpenAI", "controls padding of events, which is not done here"),
+    "user": harmless("OpenAI", "identifies a user to OpenAI"),
+    "safety_identifier": harmless("OpenAI", "identifies a user to OpenAI"),
+    "prompt_cache_key": harmless("OpenAI", "prompts are always cached"),
+    "prompt_cache_options": harmless("OpenAI", "prompts are always cached"),
+    "prompt_cache_retention": harmless("OpenAI", "prompts are always cached"),
 }
 ITEM_RULES: Mapping[str, FieldRule] = {
-    "id": harmless("OpenAI", "names an item to OpenAI"),
+    "id": harmless("OpenAI", "identifies an item to OpenAI"),
     "status": harmless("OpenAI", "marks an item that is complete"),
     "phase": harmless("OpenAI", "marks a part of an answer"),
     "caller": harmless("OpenAI", "marks who called a tool"),
@@ -51,8 +51,8 @@ ITEM_RULES: Mapping[str, FieldRule] = {
 PART_RULES: Mapping[str, FieldRule] = {
     "annotations": harmless("OpenAI", "marks where a text came from"),
     "logprobs": harmless("OpenAI", "belongs to an earlier answer"),
-    "parsed": harmless("OpenAI", "its client adds it to an answer"),
-    "prompt_cache_breakpoint": harmless("OpenAI", "prompts are cached without it"),
+    "parsed": harmless("OpenAI", "the client library adds it to a response"),
+    "prompt_cache_breakpoint": harmless("OpenAI", "prompts are always cached"),
 }
 # fields of a chat request and where they come from
 RENAMED = {
@@ -121,7 +121,10 @@ class CallItem(Item):
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
-        return {**ITEM_RULES, "parsed_arguments": harmless("OpenAI", "its client adds it to an answer")}
+        return {
+            **ITEM_RULES,
+            "parsed_arguments": harmless("OpenAI", "the client library adds it to a response"),
+        }
 
 
 class CallOutputItem(Item):

@@ -24,20 +24,22 @@ from mixcli.prompts.raw_prompt import RawPrompt
 
 MAX_TOKENS = 1 << 20
 
-MODEL_RULES: Mapping[str, FieldRule] = {"model": harmless("vLLM", "there is one model")}
+MODEL_RULES: Mapping[str, FieldRule] = {"model": harmless("vLLM", "the server has one model")}
 TOKENIZE_RULES: Mapping[str, FieldRule] = {
     **MODEL_RULES,
     "add_special": alias("llama-server", "add_special_tokens"),
     "add_generation_prompt": only("vLLM", True),
-    "continue_final_message": harmless("vLLM", "a last message of the assistant is open without it"),
+    "continue_final_message": harmless(
+        "vLLM", "a last message with the role assistant is continued without it"
+    ),
     "chat_template_kwargs": only("vLLM", {}),
 }
 TEMPLATE_RULES: Mapping[str, FieldRule] = {
     **MODEL_RULES,
     "add_generation_prompt": only("llama-server", True),
     "chat_template_kwargs": only("llama-server", {}),
-    "tool_choice": harmless("llama-server", "tools stand in the prompt whatever it is"),
-    "parallel_tool_calls": harmless("llama-server", "it constrains the answer"),
+    "tool_choice": harmless("llama-server", "it does not change the prompt"),
+    "parallel_tool_calls": harmless("llama-server", "it does not change the prompt"),
 }
 
 Tools = Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS, fail_fast=True)]

@@ -51,8 +51,8 @@ class ToolDefinition(WireModel):
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
         return {
-            "cache_control": harmless("Anthropic", "prompts are cached without it"),
-            "custom": only("OpenAI", why="all tools are functions"),
+            "cache_control": harmless("Anthropic", "prompts are always cached"),
+            "custom": only("OpenAI", why="only function tools are supported"),
         }
 
     def tool(self) -> Tool:
@@ -77,7 +77,7 @@ class NamedChoice(WireModel):
     def rules(cls) -> Mapping[str, FieldRule]:
         return {
             "allowed_tools": only("OpenAI", why="send only the tools that may be called"),
-            "custom": only("OpenAI", why="all tools are functions"),
+            "custom": only("OpenAI", why="only function tools are supported"),
         }
 
 
@@ -104,7 +104,7 @@ class CallOfTurn(WireModel):
 
     @classmethod
     def rules(cls) -> Mapping[str, FieldRule]:
-        return {"custom": only("OpenAI", why="all tools are functions")}
+        return {"custom": only("OpenAI", why="only function tools are supported")}
 
 
 ToolChoice = Literal["auto", "none", "required", "any"] | NamedChoice

@@ -1,8 +1,9 @@
 """The whole state of a host, as /health and `mixcli ps` show it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from mixcli.host.protocol.messages import Fields
+from mixcli.host.protocol.messages import Fields, number_in, whole_in
 from mixcli.host.protocol.status import texts_in
 
 
@@ -19,6 +20,48 @@ class HostCounts:
     n_prompt_tokens_done: int = 0
     n_threads: int = 0
     kv_usage: float = 0.0
+
+
+@dataclass(frozen=True)
+class HostUse:
+    """What a loaded model does and holds now; None for what a host does not report, as before the load and from an older mixcli.
+
+    `prefill_tps` and `decode_tps` are tok/s over the last seconds, of all requests together. Of the KV cache's `n_kv_cells` cells,
+    each of one token, some text holds `n_kv_cells_used`. Of the `n_prompt_tokens` of requests that ended, `n_prompt_tokens_cached` were found in the KV cache.
+    `memory` is the plan's bytes on each device ("host", "CUDA0"): weights, KV cache and compute buffers.
+    """
+
+    prefill_tps: float | None = None
+    decode_tps: float | None = None
+    n_kv_cells: int | None = None
+    n_kv_cells_used: int | None = None
+    n_prompt_tokens: int | None = None
+    n_prompt_tokens_cached: int | None = None
+    memory: Mapping[str, int] | None = None
+
+    @classmethod
+    def of(cls, body: Fields) -> "HostUse":
+        """Read what a host answers; what is not a number is not reported."""
+        return cls(
+            number_in(body.get("prefill_tps")),
+            number_in(body.get("decode_tps")),
+            whole_in(body.get("n_kv_cells")),
+            whole_in(body.get("n_kv_cells_used")),
+            whole_in(body.get("n_prompt_tokens")),
+            whole_in(body.get("n_prompt_tokens_cached")),
+            _ledger(body.get("memory")),
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields that are known."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def _ledger(value: object) -> Mapping[str, int] | None:
+    if not isinstance(value, dict):
+        return None
+    known = {device: whole_in(n_bytes) for device, n_bytes in value.items()}
+    return {device: n_bytes for device, n_bytes in known.items() if n_bytes is not None}
 
 
 @dataclass(frozen=True)
@@ -39,6 +82,7 @@ class HostHealth:
     counts: HostCounts = HostCounts()
     busy: int | None = None
     expires_in: float | None = None
+    use: HostUse = HostUse()
 
     @classmethod
     def of(cls, body: Fields) -> "HostHealth":
@@ -46,7 +90,11 @@ class HostHealth:
         named = {name: body[name] for name in cls.__dataclass_fields__ if name in body}
         counts = {name: body[name] for name in HostCounts.__dataclass_fields__ if name in body}
         try:
-            return cls(**{**named, "notes": texts_in(body.get("notes"))}, counts=HostCounts(**counts))  # type: ignore[arg-type]
+            return cls(
+                **{**named, "notes": texts_in(body.get("notes"))},  # type: ignore[arg-type]
+                counts=HostCounts(**counts),  # type: ignore[arg-type]
+                use=HostUse.of(body),
+            )
         except TypeError as error:
             raise ValueError(f"/health: {error}") from error
 
@@ -64,4 +112,4 @@ class HostHealth:
         }
         if self.progress is not None:
             own |= asdict(self.counts)
-        return {**own, "busy": self.busy, "expires_in": self.expires_in}
+        return {**own, **self.use.to_json(), "busy": self.busy, "expires_in": self.expires_in}

@@ -1,10 +1,9 @@
-"""The record file beside a socket that identifies the host process, even if it does not respond.
+"""The record files of hosts and ports: what identifies the process, even if it does not respond.
 
 A process id is given to another process some time after its owner has ended, so a note holds what tells the two apart: when the process began.
 """
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -15,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mixcli.host.protocol.notes import notes, remove_note, runs, write_note
 from mixcli.system.process_state import born
 
 SYSTEM: str = sys.platform
 SUFFIX = ".host"
-LONGEST = 1 << 16  # bytes of a note
 # macOS: LOCAL_PEERPID of SOL_LOCAL
 SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
@@ -45,33 +44,25 @@ class HostRecord(NamedTuple):
     @property
     def is_alive(self) -> bool:
         """Return whether this very process still runs; a zombie does not."""
-        return bool(self.born) and born(self.pid) == self.born
+        return runs(self.pid, self.born)
 
     def write(self) -> None:
         """Leave the note; without room for it a host does its work all the same."""
-        with contextlib.suppress(OSError):
-            part = self.file.with_suffix(".part")
-            part.write_text(json.dumps(self._asdict()), "utf-8")
-            part.replace(self.file)
+        write_note(self.file, self._asdict())
 
     def remove(self) -> None:
-        with contextlib.suppress(OSError):
-            self.file.unlink(missing_ok=True)
+        remove_note(self.file)
 
 
 def records(folder: Path) -> Iterator[HostRecord]:
     """Yield the notes of hosts that run; those of dead ones are cleared away."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            with path.open("rb") as file:
-                record = HostRecord(**json.loads(file.read(LONGEST)))
-        except (OSError, ValueError, TypeError):
-            continue
-        if record.is_alive:
-            yield record
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+    for path, fields in notes(folder, SUFFIX):
+        with contextlib.suppress(TypeError):  # of another version
+            record = HostRecord(**fields)  # type: ignore[arg-type]
+            if record.is_alive:
+                yield record
+            else:
+                remove_note(path)
 
 
 def process_at(path: Path) -> int:

@@ -30,6 +30,16 @@ def count_in(value: object) -> int:
     return value if isinstance(value, int) and _is_number(value) else 0
 
 
+def number_in(value: object) -> float | None:
+    """Return a number, or None for any other value."""
+    return float(value) if isinstance(value, int | float) and _is_number(value) else None
+
+
+def whole_in(value: object) -> int | None:
+    """Return a whole number, or None for any other value."""
+    return value if isinstance(value, int) and _is_number(value) else None
+
+
 def _is_number(value: object) -> bool:
     """Return whether a value counts or measures something; another server may send any number, or NaN."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_NUMBER

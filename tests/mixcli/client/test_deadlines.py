@@ -67,10 +67,10 @@ def after(*said: bytes, drip: bytes = b"") -> Peer:
         (after(), "it sent nothing for 1 s"),
         (after(b"HTTP/1.1 200 OK\r\nX: ", drip=b"x"), "headers were incomplete after 1 s"),
         (after(b"H", drip=b""), "headers were incomplete after 1 s"),
-        (after(STREAM), "its answer stalled for 1 s"),
-        (after(STREAM, TEXT), "its answer stalled for 1 s"),
-        (after(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", drip=b"0"), "its answer stalled"),
-        (after(b"HTTP/1.1 500 No\r\nContent-Length: 99\r\n\r\n", drip=b""), "its answer stalled"),
+        (after(STREAM), "its response stalled for 1 s"),
+        (after(STREAM, TEXT), "its response stalled for 1 s"),
+        (after(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", drip=b"0"), "its response stalled"),
+        (after(b"HTTP/1.1 500 No\r\nContent-Length: 99\r\n\r\n", drip=b""), "its response stalled"),
         (after(b"HTTP/1.1 500 No\r\nContent-Length: 9999\r\n\r\n", drip=b"x"), "incomplete after 1 s"),
     ],
 )
@@ -89,7 +89,7 @@ def test_an_answer_may_take_long_to_begin_and_not_to_go_on(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mixcli.client.endpoint.SILENCE", 1.0)
-    with ends_within(), pytest.raises(NotReachable, match="its answer stalled for 1 s"):
+    with ends_within(), pytest.raises(NotReachable, match="its response stalled for 1 s"):
         list(EndpointClient(f"http://{serve(after(STREAM, TEXT))}", None).chat(ASK))
 
 

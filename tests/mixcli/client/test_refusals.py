@@ -57,8 +57,8 @@ def test_an_address_may_be_that_of_the_route() -> None:
             UsageError,
             "redirect to https://new.example/v1;",
         ),
-        ("302 Found", "Location: http://[\r\n", b"", UsageError, "another place"),
-        ("307 Temporary", "", b"", UsageError, "another place"),
+        ("302 Found", "Location: http://[\r\n", b"", UsageError, "another address"),
+        ("307 Temporary", "", b"", UsageError, "another address"),
         ("400 Bad", "", b'{"error": {"message": "bad", "code": null}}', UsageError, "^bad$"),
         ("400 Bad", "", b'{"error": {"message": null}}', UsageError, "returned an error"),
         (
@@ -169,7 +169,7 @@ def test_addresses_that_are_none(url: str) -> None:
 def test_a_head_that_is_no_http_is_not_reachable(head: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_raw, args=(server, head), daemon=True).start()
-        with pytest.raises(NotReachable, match="closed the connection before the answer"):
+        with pytest.raises(NotReachable, match="closed the connection before the response"):
             EndpointClient(f"http://127.0.0.1:{server.getsockname()[1]}", None).complete(
                 ChatBody(whole={"messages": []})
             )

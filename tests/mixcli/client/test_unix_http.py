@@ -97,7 +97,7 @@ def test_a_torn_answer_is_never_a_whole_one(answer: Answer, torn: bytes) -> None
     path = answer(torn)
     with pytest.raises(BrokenAnswer):
         received(path)
-    with pytest.raises(ModelDied, match="crashed before the answer"):
+    with pytest.raises(ModelDied, match="crashed before the response"):
         HostClient(path).count_text("Hello")
 
 
@@ -146,7 +146,7 @@ def test_a_stream_that_ends_in_the_middle_is_a_crash_and_keeps_what_came(answer:
     path = answer(CHUNKED + b"%x\r\n%b\r\n" % (len(EVENT), EVENT))
     stream = HostClient(path).chat(ASK)
     assert next(stream).text == "Hel"
-    with pytest.raises(ModelDied, match="crashed during the answer"):
+    with pytest.raises(ModelDied, match="crashed during the response"):
         next(stream)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -25,12 +26,14 @@ from profiles.placement import Placement
 from profiles.planner import PlanRequest, plan
 from tests.support.llama_workers import free_port, listens, start_worker, taken
 from tests.support.side_by_side import FAR, NEAR, apart
+from tests.support.slow_relay import slow_relay
 from tests.support.synthetic import MID, write_model
 from tests.support.traces import CAPITAL
 from tests.support.waiting import LIMIT, wait_for
 
 Runner = Callable[..., Any]
 MIB = 1 << 20
+DELAY = 0.05  # seconds on each way through a relay
 
 # MiB for each stand-in GPU, from almost nothing to everything; contexts and cache types, of which each meets each of the others at some budget
 BUDGETS = (40, 110, 260, 900)
@@ -210,12 +213,35 @@ def test_the_command_lends(home: Path) -> None:
     wait_for(lambda: not listens(port))  # nobody is left who lends, whenever the interrupt came
 
 
-def test_an_address_that_others_reach_is_warned_of(mixcli: Runner) -> None:
-    nobody = "192.0.2.1:50052"  # RFC 5737 keeps it for documents, so nothing is opened
-    done = mixcli("worker", "--listen", nobody)
+def test_an_address_that_others_reach_is_warned_of(home: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "mixcli",
+        "worker",
+        "--listen",
+        f"0.0.0.0:{free_port()}",
+        "--threads",
+        "1",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        process.kill()
+    assert "no password, no encryption" in said
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["192.0.2.1:50052", "nowhere.invalid:50052"],  # of RFC 5737 and RFC 6761: no machine has them
+)
+def test_an_address_of_another_machine_is_refused_before_it_is_said_to_listen(
+    mixcli: Runner, address: str
+) -> None:
+    done = mixcli("worker", "--listen", address)
     assert done.returncode == 1
-    assert "no password" in done.stderr
-    assert f"the worker at {nobody} crashed" in done.stderr
+    assert f"cannot listen on {address}: " in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_killed_command_leaves_no_worker(home: Path) -> None:
@@ -273,10 +299,27 @@ def test_what_accepts_and_is_no_worker_is_told_in_time(
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "address", ["nonsense", "a:0", "a:70000", "a:٣٤", "a..b:80", "http://a:80", f"{'x' * 300}:80"]
-)
-def test_an_address_that_is_none_is_a_usage_error(mixcli: Runner, address: str) -> None:
-    done = mixcli("plan", "mixtral", "--worker", address)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.slow
+@pytest.mark.model
+def test_a_plan_shows_the_network_and_its_estimate_includes_it(
+    mixcli: Runner, with_demo: Path, workers: tuple[str, str]
+) -> None:
+    def planned(worker: str) -> dict[str, Any]:
+        budgets = ("--ctx", "1024", "--worker", worker, "--vram", "400MiB", "--ram", "600MiB")
+        found: dict[str, Any] = json.loads(mixcli("plan", "demo", *budgets, "--json").stdout)["estimate"]
+        return found
+
+    near = planned(workers[0])
+    with slow_relay(int(workers[0].rpartition(":")[2]), DELAY) as port:
+        far = planned(f"127.0.0.1:{port}")
+        budgets = ("--ctx", "1024", "--worker", f"127.0.0.1:{port}", "--vram", "400MiB", "--ram", "600MiB")
+        shown = mixcli("plan", "demo", *budgets).stdout
+    (path,) = far["network"]["workers"]
+    assert path["device"] == f"RPC0[127.0.0.1:{port}]"
+    assert path["round_trip"] >= 2 * DELAY
+    assert path["trips"] >= 1
+    assert far["network"]["decode_seconds"] >= 2 * DELAY * path["trips"]
+    assert 1 / far["decode"] >= far["network"]["decode_seconds"]
+    assert 1 / far["decode"] - 1 / near["decode"] > DELAY
+    assert re.search(r"^network   \d\S* ms a token of \d\S* \(\d+%\), \d+% of prefill; ", shown, re.M)
+    assert re.search(rf"^ +RPC0\[127.0.0.1:{port}\]: \d+ round trips? a token of ", shown, re.M)

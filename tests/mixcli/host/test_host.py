@@ -218,7 +218,7 @@ def test_a_host_that_dies_in_an_answer_is_named_and_the_next_one_works(host: Hos
     stream = host.client.chat(ChatBody(whole=LONG))
     next(delta for delta in stream if delta.text)
     os.kill(host.pid, signal.SIGKILL)
-    with pytest.raises(ModelDied, match="crashed during the answer"):
+    with pytest.raises(ModelDied, match="crashed during the response"):
         list(stream)
     assert "killed by signal 9" in host.cause_of_death()
     again = connect(name, PLACEMENT, 0)

@@ -120,7 +120,7 @@ def test_what_is_prepared_does_not_hold_up_what_streams(host: Host) -> None:
         assert post(host, "/tokenize", {"prompt": text})[0] == 200
         status, answer = post(host, "/tokenize", {"prompt": "x " * 3_000_000})
         assert status == 400
-        assert "6,000,000 characters; the limit for one count is 2,097,152" in answer["error"]["message"]
+        assert "6,000,000 characters long; the limit for one count is 2,097,152" in answer["error"]["message"]
         body = {
             **QUESTION,
             "max_tokens": 2,

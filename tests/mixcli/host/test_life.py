@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from mixcli.client.host_watch import STOPPING, UNRESPONSIVE
 from mixcli.client.openai import HostClient
-from mixcli.client.process import STOPPING, UNRESPONSIVE, Host, hosts, stop
+from mixcli.client.process import Host, hosts, stop
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.protocol.host_name import HostName
 from mixcli.host.protocol.host_record import HostRecord

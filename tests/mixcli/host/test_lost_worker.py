@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -20,13 +21,15 @@ from mixcli.host.protocol.host_name import HostName
 from mixcli.host.protocol.host_spec import HostSpec, LoadPlan
 from mixcli.host.protocol.messages import ChatBody
 from mixcli.llama import worker_watch
-from mixcli.llama.rpc import HELLO
+from mixcli.llama.rpc_wire import HELLO
+from mixcli.llama.worker_connections import Traffic, ended, places_of, traffic
 from mixcli.request.prompt import ChatTurn
 from mixcli.system import python_child
 from profiles.placement import Placement
 from tests.mixcli.host.test_host import LONG
 from tests.support.hosts import connect
 from tests.support.llama_workers import free_port, start_worker
+from tests.support.slow_relay import slow_relay
 from tests.support.waiting import LIMIT, ends_within, wait_for
 
 PATIENCE = (
@@ -67,10 +70,10 @@ def frozen(worker: tuple[str, "subprocess.Popen[bytes]"]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def started(name: HostName, endpoint: str, *, patience: str = QUICK) -> Iterator[HostClient]:
+def started(name: HostName, *endpoints: str, patience: str = QUICK) -> Iterator[HostClient]:
     """Start a host whose patience is short."""
     placement = Placement(
-        n_ctx=512, n_gpu_layers=99, workers=(endpoint,), load_mode="none", n_threads=2, n_threads_batch=2
+        n_ctx=512, n_gpu_layers=99, workers=endpoints, load_mode="none", n_threads=2, n_threads_batch=2
     )
     spec = HostSpec(name, LoadPlan(placement)).to_json()
     command = python_child.command("-c", patience + HOST, spec)
@@ -79,7 +82,7 @@ def started(name: HostName, endpoint: str, *, patience: str = QUICK) -> Iterator
         client = HostClient(name.socket)
         yield client
         _, err = process.communicate(timeout=LIMIT)
-    assert process.returncode == 0 or f"the worker at {endpoint} has not responded for " in err
+    assert process.returncode == 0 or f"the worker at {endpoints[0]} has not responded for " in err
 
 
 def test_a_plan_and_a_probe_are_not_frozen_by_a_worker(frozen: str) -> None:
@@ -143,7 +146,7 @@ def test_the_routing_of_an_answer_is_not_frozen_by_a_worker(
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
+def test_a_worker_that_is_killed_while_it_answers_is_named(
     worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
 ) -> None:
     endpoint, process = worker
@@ -156,8 +159,31 @@ def test_a_worker_that_was_killed_is_named_instead_of_llama_cpps_last_words(
     process.kill()
     with pytest.raises(ModelDied):
         list(stream)
-    assert "restart `mixcli worker` there" in host.cause_of_death()
+    assert host.cause_of_death().startswith(f"the worker at {endpoint} closed the connection: it crashed")
     host.release()
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_a_worker_that_is_killed_while_the_model_is_loaded_is_named(
+    worker: tuple[str, "subprocess.Popen[bytes]"], name: HostName
+) -> None:
+    """The second of two, when some of the weights have come: the first is not blamed."""
+    endpoint, process = worker
+    port = free_port()
+    with start_worker(port) as other:
+        try:
+            with slow_relay(
+                int(endpoint.split(":")[1]), trap=lambda n: n > 1 << 20 and process.kill()
+            ) as relay:
+                lost = f"127.0.0.1:{relay}"
+                with started(name, f"127.0.0.1:{port}", lost, patience=PATIENCE.format(LIMIT)) as client:
+                    *_, last = client.attach(0)
+        finally:
+            other.kill()
+    assert last.error is not None
+    with pytest.raises(NotReachable, match=f"^the worker at {lost} closed the connection: it crashed"):
+        raise_error(last.error)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs TCP_INFO")
@@ -181,3 +207,34 @@ def test_only_the_worker_that_was_asked_last_is_blamed_and_only_when_it_is_silen
             clients[0].sendall(b"x")
             wait_for(lambda: found)
         assert str(found[0]).startswith(f"the worker at {places[0]} has not responded for 1 s")
+
+
+def test_a_machine_whose_system_is_silent_is_blamed_before_one_that_computes() -> None:
+    """`acked_ago` grows where nothing confirms what is sent, keep-alive probes included; bytes alone say less."""
+    watch = worker_watch.WorkerWatch(["a:1", "b:2"], lambda _: None)
+    watch._silent = 46.0
+    busy, off = Traffic(5, 1, 900), Traffic(5, 46_000, 46_000)
+    assert "machine of the worker b:2" in str(watch._given_up({"a:1": busy, "b:2": off}, 600.0))
+    assert watch._given_up({"a:1": busy, "b:2": busy}, 600.0) is None
+    watch._silent = 2.0  # the first look after an idle hour: the answer is on its way
+    assert watch._given_up({"a:1": busy, "b:2": Traffic(5, 1, 3_600_000)}, 600.0) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs TCP_INFO")
+def test_a_connection_is_asked_for_when_idle_and_its_end_is_seen() -> None:
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        names = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+        places = places_of(names)
+        assert ended(places) == names, "nothing is connected yet"
+        clients = [stack.enter_context(socket.create_connection(one.getsockname())) for one in servers]
+        there = [stack.enter_context(server.accept()[0]) for server in servers]
+        assert ended(places) == []
+        assert set(traffic(places) or {}) == set(names)
+        assert all(client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for client in clients)
+        there[0].close()
+        assert ended(places) == names[:1]
+        clients[1].sendall(b"x")
+        there[1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        there[1].close()  # with a reset, as of a process that was killed
+        assert ended(places) == names

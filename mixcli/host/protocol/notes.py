@@ -1,0 +1,46 @@
+"""Notes: small private JSON files in the folder of sockets, each of one process that others look for."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from mixcli.host.protocol.messages import Fields
+from mixcli.system.process_state import born
+
+LONGEST = 1 << 16  # bytes of a note
+
+
+def runs(pid: int, born_at: str) -> bool:
+    """Return whether the process that began then still runs; a zombie, or another one that has its id now, does not."""
+    return bool(born_at) and born(pid) == born_at
+
+
+def write_note(path: Path, fields: Fields) -> None:
+    """Write a note that only this user can read; without room for it there is none."""
+    with contextlib.suppress(OSError):
+        part = path.with_suffix(".part")
+        part.touch(0o600)
+        part.write_text(json.dumps(fields), "utf-8")
+        part.replace(path)
+
+
+def remove_note(path: Path) -> None:
+    """Remove a note, if it is there."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def notes(folder: Path, suffix: str) -> Iterator[tuple[Path, Fields]]:
+    """Yield the notes with a suffix, each with its fields by name; what is not one is left out."""
+    for path in sorted(folder.glob(f"*{suffix}")):
+        try:
+            with path.open("rb") as file:
+                fields = json.loads(file.read(LONGEST))
+        except (OSError, ValueError):
+            continue
+        if isinstance(fields, dict):
+            yield path, fields
+
+
+__all__ = ["notes", "remove_note", "runs", "write_note"]
