@@ -9,6 +9,7 @@ import struct
 import sys
 
 from mixcli.errors import InUse, MixcliError, UsageError
+from mixcli.system.console import console
 
 ALL = ("0.0.0.0", "::", "")  # addresses that stand for all of the machine's
 BACKLOG = 1024  # connections that the system keeps until they are accepted
@@ -52,6 +53,21 @@ def urls(address: str, port: int) -> list[str]:
 def page_urls(address: str, port: int) -> list[str]:
     """Return the URLs of the chat page."""
     return [f"{root}/" for root in _roots(address, port)]
+
+
+def own_address(listener: socket.socket) -> str:
+    """Return the address at which this machine reaches a listening socket."""
+    address = str(listener.getsockname()[0])
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+
+
+def note_listening(listener: socket.socket, address: str, which: str, *, has_page: bool) -> int:
+    """Note that requests are accepted already, and return the port."""
+    port = int(listener.getsockname()[1])
+    console.note(f"listening on port {port} of {address}; requests wait until {which} loaded")
+    if has_page:
+        console.note(f"chat page at {' and '.join(page_urls(address, port))}")
+    return port
 
 
 def _roots(address: str, port: int) -> list[str]:

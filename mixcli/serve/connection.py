@@ -65,7 +65,7 @@ class GateConnection(connection.PatientConnection):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no whole request has come."""
+        """Return whether no whole request has come."""
         return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
 
     def _make_room(self) -> None:

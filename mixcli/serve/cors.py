@@ -61,7 +61,7 @@ def cors_of(origins: Sequence[str], *, has_key: bool) -> Cors:
             if not has_key:
                 raise UsageError(
                     "--allow-origin '*' opens the server to every web page, so an API key is required; "
-                    "set one, or name the pages' origins"
+                    "set one, or pass the origins of the pages"
                 )
         elif not _is_origin(origin):
             raise UsageError(

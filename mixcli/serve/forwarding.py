@@ -3,16 +3,14 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from urllib.parse import quote
-
-import httpx2
 
 from mixcli.host.protocol.paths import HEALTH, READY
 from mixcli.serve.exchange import Exchange
 from mixcli.serve.gate import Accepted
-from mixcli.serve.refusal import TORN, UNRESPONSIVE, error_event
-from mixcli.serve.upstream import HOST
+from mixcli.serve.host_link import HostGone, HostLink
+from mixcli.serve.refusal import UNRESPONSIVE, error_event, torn
 
 SHOWN_TO_ALL = ("status", "progress")  # of /health
 SECRET = {"path", "pid"}  # of /health: not shown to clients
@@ -25,7 +23,6 @@ KEPT = (  # headers of an answer that go back
 )
 PASSED = (b"content-type", b"idempotency-key")  # headers of a request that go on
 CLIENT = b"x-mixcli-client"  # tells the host whose Idempotency-Key it is; a client cannot send it itself
-MODEL_GONE = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 
 
 Work = Coroutine[None, None, None]
@@ -55,37 +52,42 @@ async def unless_it_hangs(exchange: Exchange, work: Work, hangs: Work) -> None:
         await exchange.refuse(UNRESPONSIVE)
 
 
-async def forward(client: httpx2.AsyncClient, exchange: Exchange, accepted: Accepted, body: bytes) -> None:
-    """Let a host answer; NotBegun where it ends before."""
+async def forward(
+    client: HostLink,
+    exchange: Exchange,
+    accepted: Accepted,
+    body: bytes,
+    cause: Callable[[], str] = lambda: "",
+) -> None:
+    """Let a host answer; NotBegun where it ends before. `cause` returns why it ended, where that is known."""
     headers = [(name, value) for name, value in exchange.headers if name.lower() in PASSED]
     headers += [(CLIENT, b"serve-" + accepted.client.hex().encode()), exchange.own_headers[0]]
-    url = HOST + quote(accepted.path, safe="/", errors="surrogatepass")
-    request = client.build_request(accepted.route.method, url, headers=headers, content=body)
+    target = quote(accepted.path, safe="/", errors="surrogatepass")
     last = b""
     has_begun = False
     try:
-        response = await client.send(request, stream=True)
+        response = await client.send(accepted.route.method, target, headers, body)
         async with contextlib.aclosing(response):
             has_begun = True
-            kept = [(name, value) for name, value in response.headers.raw if name.lower() in KEPT]
+            kept = [(name, value) for name, value in response.headers if name in KEPT]
             if accepted.route.path == HEALTH:
                 status, shown = _public_health(await response.aread(), is_brief=accepted.is_brief)
                 await exchange.whole(status, kept, shown)
                 return
-            if exchange.has_comments and response.status_code != 200:
+            if exchange.has_comments and response.status != 200:
                 await exchange.piece(error_event(accepted.path, await response.aread()), more=False)
                 return
             if not exchange.has_comments:
-                await exchange.start(response.status_code, kept)
-            async for piece in response.aiter_raw():
+                await exchange.start(response.status, kept)
+            async for piece in response.pieces():
                 last = piece
                 await exchange.piece(piece, more=True)
             await exchange.piece(b"", more=False)
-    except MODEL_GONE as error:
+    except HostGone as error:
         if not has_begun:
             raise NotBegun from error
         if last.endswith(b"\n\n"):  # a stream between two events
-            await exchange.piece(TORN.event(accepted.path), more=False)
+            await exchange.piece(torn(cause()).event(accepted.path), more=False)
         # any other answer is incomplete: uvicorn closes the connection
 
 

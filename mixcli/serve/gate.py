@@ -8,6 +8,7 @@ A request with two lengths, of which a reverse proxy may believe the other, coul
 The files of the chat page are let in like a path that needs no key: they are the same for all, and what they ask for needs it.
 """
 
+import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from mixcli.host.protocol.paths import HEALTH, Route, find_route, public_paths
+from mixcli.host.protocol.port_record import LOOK, LOOK_HEADER
 from mixcli.serve.chat_page import PageFile
 from mixcli.serve.cors import Cors
 from mixcli.serve.keys import digest
@@ -56,13 +58,15 @@ class Preflight:
 class Gate:
     """Lets in requests with one of `keys`; without any (None) those with a Host header in `names` (lower case, without a port).
 
-    `pages` are the files of the chat page by their paths; none where there is no such page.
+    `pages` are the files of the chat page by their paths; none where there is no such page. `look_key` is that of this user's own programs, which
+    may look at the state of the port.
     """
 
     names: frozenset[str]
     keys: Keys | None = None
     cors: Cors = field(default_factory=Cors)
     pages: Mapping[str, PageFile] = field(default_factory=dict)
+    look_key: str = ""
 
     def judge(self, method: str, path: str, headers: Headers) -> Accepted | Preflight | PageFile | Refusal:
         """Return what becomes of a request."""
@@ -86,6 +90,12 @@ class Gate:
             return refusal
         assert found is not None
         return Accepted(*found, client)
+
+    def is_look(self, method: str, path: str, headers: Headers) -> bool:
+        """Return whether a program of this user looks at the state of the port: only this user can read the key in its record."""
+        sent = only(headers, LOOK_HEADER.lower().encode()) or ""
+        is_own = bool(self.look_key) and hmac.compare_digest(sent.encode("latin-1"), self.look_key.encode())
+        return is_own and method == "GET" and path == LOOK
 
     def _page(self, method: str, path: str, headers: Headers) -> Preflight | PageFile | Refusal:
         route = Route(path, "GET", needs_key=False)

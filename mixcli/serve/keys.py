@@ -54,7 +54,7 @@ def check_key(key: str, source: str, advice: str) -> str:
     """Return a key; UsageError if it is too short to be one or cannot stand in a header."""
     if len(key) < MIN_KEY:
         have = (
-            f"has {counted(len(key), 'character')}, but a key needs at least {MIN_KEY}"
+            f"is {counted(len(key), 'character')} long, but a key needs at least {MIN_KEY}"
             if key
             else "is not set or empty"
         )
@@ -83,7 +83,7 @@ def _read(path: Path) -> frozenset[bytes]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     if len(raw) > MAX_FILE:
-        raise UsageError(f"{path} has more than {MAX_FILE:,} bytes; it should have one API key per line")
+        raise UsageError(f"{path} is larger than {MAX_FILE:,} bytes; it should have one API key per line")
     keys = set()
     for number, line in enumerate(raw.decode("utf-8", "replace").splitlines(), 1):
         key = line.strip()

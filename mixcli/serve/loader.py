@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from mixcli.serve.room import Ledger
-from mixcli.serve.roster import ServedModel
+from mixcli.serve.eviction import Ledger
+from mixcli.serve.model_names import ServedModel
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Planned:
 
 
 class Loader(Protocol):
-    """Plans, loads and unloads models; every method blocks, and may be called in several threads."""
+    """Plans, loads and unloads models; every method but `cause` and `note` blocks, and may be called in several threads."""
 
     def plan(self, model: ServedModel, left: Ledger) -> Planned:
         """Plan a model for what is left of the memory; raises an error with the reason where it does not fit."""
@@ -46,6 +46,9 @@ class Loader(Protocol):
 
     def answers(self, host: RunningHost) -> bool:
         """Return whether a host takes requests."""
+
+    def cause(self, host: RunningHost) -> str:
+        """Return why a host ended, where it knew that itself; else nothing. Does not block."""
 
     def note(self, text: str) -> None:
         """Print a note for the person at the terminal."""

@@ -1,4 +1,4 @@
-"""One page for Prometheus of several hosts: the numbers of each with its model as a label, and those of the port itself."""
+"""One page for Prometheus of several hosts: the numbers of each with its model, or its replica, as a label, and those of the port itself."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ class Gauge:
     is_total: bool = False
 
 
-def merged(pages: Mapping[str, str], own: Iterable[Gauge]) -> bytes:
-    """Return the numbers of hosts, whose pages come by model, and the port's own, in Prometheus' text form."""
+def merged(pages: Mapping[str, str], own: Iterable[Gauge], *, label: str = "model") -> bytes:
+    """Return the numbers of hosts, whose pages come by the values of a label, and the port's own, in Prometheus' text form."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(pages, own))
+    registry.register(_Collector(pages, own, label))
     return generate_latest(registry)
 
 
 class _Collector:
     """What one page shows."""
 
-    def __init__(self, pages: Mapping[str, str], own: Iterable[Gauge]) -> None:
-        self._pages, self._own = pages, own
+    def __init__(self, pages: Mapping[str, str], own: Iterable[Gauge], label: str) -> None:
+        self._pages, self._own, self._label = pages, own, label
 
     def collect(self) -> "Iterator[Metric]":
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -50,10 +50,10 @@ class _Collector:
                 family.add_metric([value], number)
             yield family
         families: dict[str, Metric] = {}
-        for model, page in self._pages.items():
+        for value, page in self._pages.items():
             for found in text_string_to_metric_families(page):
                 for sample in found.samples:
-                    sample.labels["model"] = model
+                    sample.labels[self._label] = value
                 if found.name in families:
                     families[found.name].samples += found.samples
                 else:

@@ -5,22 +5,27 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from mixcli.host.protocol.paths import HEALTH, LOADING
+from mixcli.host.protocol.paths import HEALTH, LOADING, READY
+from mixcli.host.protocol.port_state import LOADED, PortModel, PortState
 from mixcli.serve.exchange import Exchange
 from mixcli.serve.forwarding import NotBegun, forward, raced, unless_it_hangs
 from mixcli.serve.gate import Accepted
 from mixcli.serve.refusal import UNLOADED, Refusal, unavailable
-from mixcli.serve.upstream import LoadFailed, Upstream, hangs
+from mixcli.serve.upstream import RETRY_PAUSE, LoadFailed, Upstream, hangs
 
 
 class OneModel:
     """Answers with one host. Until `ready` is called with its socket, requests wait and /health reports the progress of the load.
 
-    `revive` starts the host again when its process died, and returns its socket (called in a thread).
+    `revive` starts the host again when its process died, and returns its socket (called in a thread). `label` is the model's name. `cause` returns
+    why the host died, where that is known.
     """
 
-    def __init__(self, revive: Callable[[], Path]) -> None:
-        self._revive = revive
+    def __init__(
+        self, revive: Callable[[], Path], label: str = "", cause: Callable[[], str] = lambda: ""
+    ) -> None:
+        self._revive, self._label, self._cause = revive, label, cause
+        self._n_answering = 0
 
     async def open(self) -> None:
         """Begin, in the event loop of the port."""
@@ -28,8 +33,7 @@ class OneModel:
         self._upstream = Upstream(self._revive)
 
     async def close(self) -> None:
-        """Close the connections to the host."""
-        await self._upstream.close()
+        """End; nothing is held beyond the requests."""
 
     def progress(self, share: float) -> None:
         """Take note of how far the load is, from 0 to 1; called in any thread."""
@@ -43,7 +47,22 @@ class OneModel:
     async def answer(self, exchange: Exchange, accepted: Accepted, body: bytes) -> None:
         """Answer a request that was let in."""
         work = self._answer(exchange, accepted, body)
-        await raced(unless_it_hangs(exchange, work, hangs(lambda: self._upstream.client)), exchange.gone())
+        counted = accepted.route.loads_model
+        self._n_answering += counted
+        try:
+            await raced(
+                unless_it_hangs(exchange, work, hangs(lambda: self._upstream.client)), exchange.gone()
+            )
+        finally:
+            self._n_answering -= counted
+
+    def state(self) -> PortState:
+        """Return what the port and its model do now."""
+        if self._upstream.client is None:
+            progress = round(self._upstream.progress, 3)
+            model = PortModel(self._label, LOADING, progress, None, 0, self._n_answering)
+            return PortState(LOADING, (model,))
+        return PortState(READY, (PortModel(self._label, LOADED, None, None, self._n_answering, 0),))
 
     async def _answer(self, exchange: Exchange, accepted: Accepted, body: bytes) -> None:
         client = self._upstream.client
@@ -53,16 +72,17 @@ class OneModel:
                 return
             client = await self._upstream.ready()
         try:
-            await forward(client, exchange, accepted, body)
+            await forward(client, exchange, accepted, body, self._cause)
         except NotBegun:
             if not accepted.route.loads_model:
                 await exchange.refuse(_health_of(UNLOADED) if accepted.route.path == HEALTH else UNLOADED)
                 return
             try:
-                await forward(await self._upstream.revived(client), exchange, accepted, body)
+                await forward(await self._upstream.revived(client), exchange, accepted, body, self._cause)
             except (LoadFailed, NotBegun) as error:
                 message = f"the model process crashed and cannot be started again: {error.__cause__ or error}"
-                await exchange.refuse(unavailable(message))
+                seconds = error.retry_after if isinstance(error, LoadFailed) else RETRY_PAUSE
+                await exchange.refuse(unavailable(message, retry_after=max(1, round(seconds))))
 
     async def _look_while_loading(self, exchange: Exchange, accepted: Accepted) -> None:
         progress = round(self._upstream.progress, 3)

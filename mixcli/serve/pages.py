@@ -4,12 +4,13 @@ import json
 import time
 from collections.abc import Collection, Mapping
 
-from mixcli.host.protocol.messages import Fields, object_of
-from mixcli.host.protocol.paths import LOADING, READY
+from mixcli.host.protocol.messages import Fields, number_in, object_of
+from mixcli.host.protocol.paths import FAILED, LOADING, READY
+from mixcli.host.protocol.port_state import PortModel
+from mixcli.serve.eviction import Memory
 from mixcli.serve.forwarding import SECRET
 from mixcli.serve.metrics import Gauge
-from mixcli.serve.room import Memory
-from mixcli.serve.slot import Slot, State
+from mixcli.serve.model_state import Slot, State
 
 Slots = Collection[Slot]
 CREATED = int(time.time())
@@ -19,11 +20,26 @@ OF_A_HOST = ("status", "progress", "notes", "model")  # of its /health: told in 
 def status_of(slot: Slot) -> Fields:
     """Return the state of a model as /v1/models has it; `value` as llama-server's router has it, and "failed"."""
     if slot.state is State.UNLOADED and slot.failure is not None:
-        return {"value": "failed", "failed": True, "reason": slot.failure.reason}
+        return {"value": FAILED, "failed": True, "reason": slot.failure.reason}
     found: dict[str, object] = {"value": slot.state.value}
     if slot.state is State.LOADING:
         found["progress"] = round(slot.progress, 3)
     return found
+
+
+def port_model(slot: Slot, idle_limit: float) -> PortModel:
+    """Return a model for those who look at the port; it is unloaded when it was unused for `idle_limit` seconds."""
+    status = status_of(slot)
+    expires_in = slot.expires_in(idle_limit)
+    return PortModel(
+        slot.label,
+        str(status["value"]),
+        number_in(status.get("progress")),
+        slot.failure.reason if slot.failure and status["value"] == FAILED else None,
+        slot.n_running,
+        len(slot.waiters),
+        None if expires_in is None else round(max(0.0, expires_in), 1),
+    )
 
 
 def model(slot: Slot, name: str | None = None) -> bytes:

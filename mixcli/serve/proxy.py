@@ -1,9 +1,11 @@
 """The ASGI app of the port: what the gate and the limits let in, its models answer."""
 
+import json
 import sys
 import traceback
 from typing import Protocol
 
+from mixcli.host.protocol.port_state import PortState
 from mixcli.serve.chat_page import PageFile
 from mixcli.serve.exchange import REQUEST_ID, Exchange, Receive, Scope, Send, in_origin_form, request_id
 from mixcli.serve.gate import Accepted, Gate, Preflight, only
@@ -22,6 +24,9 @@ class Models(Protocol):
 
     async def answer(self, exchange: Exchange, accepted: Accepted, body: bytes) -> None:
         """Answer a request that was let in; its body has been read."""
+
+    def state(self) -> PortState:
+        """Return what the port and its models do now, without asking a host."""
 
 
 class Proxy:
@@ -48,7 +53,12 @@ class Proxy:
             )
 
     async def _exchange(self, exchange: Exchange) -> None:
-        verdict = self._gate.judge(exchange.scope["method"], exchange.scope["path"], exchange.headers)
+        head = exchange.scope["method"], exchange.scope["path"], exchange.headers
+        if self._gate.is_look(*head):
+            shown = json.dumps(self._models.state().to_json()).encode()
+            await exchange.whole(200, [(b"content-type", b"application/json")], shown)
+            return
+        verdict = self._gate.judge(*head)
         if isinstance(verdict, Preflight):
             exchange.own_headers = exchange.own_headers[:1]
             await exchange.start(204, verdict.headers)

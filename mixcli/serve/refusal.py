@@ -69,7 +69,12 @@ TWO_LENGTHS = Refusal(
     extra=((b"connection", b"close"),),
 )
 UNLOADED = unavailable("no model is loaded; the next completion request loads it again")
-TORN = unavailable("the model process crashed during the answer; retry to load the model again")
 UNRESPONSIVE = unavailable(
     "the model process does not respond; end it with `mixcli stop`; the next request starts a new one"
 )
+
+
+def torn(cause: str) -> Refusal:
+    """Return the error of an answer that broke off, with its cause where that is known."""
+    why = f" ({cause})" if cause else ""
+    return unavailable(f"the model process crashed during the answer{why}; retry to load the model again")

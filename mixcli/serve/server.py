@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Generator
 from types import FrameType
-from typing import Any
 
 import uvicorn
 
@@ -88,7 +87,6 @@ class PortServer:
             self._is_up.set()
 
     async def _serve(self) -> None:
-        asyncio.get_running_loop().set_exception_handler(_on_exception)
         await self._models.open()
         config = uvicorn.Config(
             Proxy(self._gate, self._limits, self._models),
@@ -105,9 +103,3 @@ class PortServer:
         self._is_up.set()
         await self._server.serve(sockets=[self._listener])
         await self._models.close()
-
-
-def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report what no task takes note of, but for one thing: a unix socket of anyio is readable in the moment in which its read is cancelled."""
-    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
-        loop.default_exception_handler(context)

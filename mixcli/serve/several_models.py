@@ -3,24 +3,36 @@
 import asyncio
 import contextlib
 from concurrent.futures import Future
+from functools import partial
 
-import httpx2
-
-from mixcli.host.protocol.paths import CHAT, COMPLETIONS, HEALTH, MESSAGES, METRICS, MODEL, MODELS, RESPONSES
+from mixcli.host.protocol.paths import (
+    CHAT,
+    COMPLETIONS,
+    HEALTH,
+    LOADING,
+    MESSAGES,
+    METRICS,
+    MODEL,
+    MODELS,
+    READY,
+    RESPONSES,
+)
+from mixcli.host.protocol.port_state import PortState, SharedDevice
 from mixcli.serve import pages
+from mixcli.serve.eviction import Ledger
 from mixcli.serve.exchange import Exchange
-from mixcli.serve.forwarding import MODEL_GONE, NotBegun, forward, raced, unless_it_hangs
+from mixcli.serve.forwarding import NotBegun, forward, raced, unless_it_hangs
 from mixcli.serve.gate import Accepted
+from mixcli.serve.host_link import HostGone, HostLink
 from mixcli.serve.loader import Loader
 from mixcli.serve.metrics import CONTENT_TYPE, merged
 from mixcli.serve.model_field import Nested, field_of
-from mixcli.serve.pool import ModelPool
+from mixcli.serve.model_lifecycle import ModelLifecycle
+from mixcli.serve.model_names import ServedModel, ServedModels
+from mixcli.serve.model_pool import ModelPool
+from mixcli.serve.model_state import Slot, State, Unavailable
 from mixcli.serve.refusal import UNLOADED, Refusal, unavailable
-from mixcli.serve.residence import Residence
-from mixcli.serve.room import Ledger
-from mixcli.serve.roster import Roster, ServedModel
-from mixcli.serve.slot import Slot, State, Unavailable
-from mixcli.serve.upstream import HOST, hangs
+from mixcli.serve.upstream import hangs
 
 JSON = [(b"content-type", b"application/json")]
 STREAMING = (CHAT, COMPLETIONS, MESSAGES, RESPONSES)
@@ -31,21 +43,23 @@ ATTEMPTS = 2  # a model process that ended before its answer began is started ag
 class SeveralModels:
     """Answers with the models of a pool, of which the `model` field of each request chooses one."""
 
-    def __init__(self, roster: Roster, limits: Ledger, loader: Loader, idle_limit: float) -> None:
-        self._roster, self._limits, self._loader, self._idle_limit = roster, limits, loader, idle_limit
+    def __init__(
+        self, served_models: ServedModels, limits: Ledger, loader: Loader, idle_limit: float
+    ) -> None:
+        self._served, self._limits, self._loader, self._idle_limit = served_models, limits, loader, idle_limit
         self._is_starting = True
 
     async def open(self) -> None:
         """Begin, in the event loop of the port."""
         self._loop = asyncio.get_running_loop()
-        self._residence = Residence(self._roster, self._limits, self._loader, self._idle_limit)
-        self._slots = self._residence.slots
-        self._pool = ModelPool(self._residence)
+        self._lifecycle = ModelLifecycle(self._served, self._limits, self._loader, self._idle_limit)
+        self._slots = self._lifecycle.slots
+        self._pool = ModelPool(self._lifecycle)
         self._pool.start()
 
     async def close(self) -> None:
-        """End what waits, and close the connections to the hosts."""
-        await self._residence.close()
+        """End what waits."""
+        await self._lifecycle.close()
 
     def preload(self, *, others: bool) -> "Future[None]":
         """Load the models that are kept and the first one, and then, with `others`, those that fit beside them; called in another thread.
@@ -55,15 +69,15 @@ class SeveralModels:
         return asyncio.run_coroutine_threadsafe(self._preload(others=others), self._loop)
 
     async def _preload(self, *, others: bool) -> None:
-        models = self._roster.models
+        models = self._served.models
         for model in (one for one in models if one.is_kept or one is models[0]):
             await self._pool.preload(model.label)
         self._is_starting = False
         if others:
-            self._residence.spawn(self._preload_more())
+            self._lifecycle.spawn(self._preload_more())
 
     async def _preload_more(self) -> None:
-        for model in self._roster.models:
+        for model in self._served.models:
             with contextlib.suppress(Exception):  # noted; its requests get the reason
                 await self._pool.preload(model.label, only_beside=True)
 
@@ -81,12 +95,12 @@ class SeveralModels:
     async def _chosen(self, body: bytes) -> ServedModel | Refusal:
         name = await field_of(body, "model")
         if name is None:
-            return self._roster.unnamed()
+            return self._served.unnamed()
         if isinstance(name, Nested) or not isinstance(name, str):
             return Refusal(
                 400, "invalid_request_error", "model: must be a string", "invalid_type", param="model"
             )
-        return self._roster.find(name) or self._roster.unknown(name)
+        return self._served.find(name) or self._served.unknown(name)
 
     async def _ask(self, exchange: Exchange, accepted: Accepted, body: bytes, model: ServedModel) -> None:
         is_stream: bool | None = None
@@ -99,10 +113,12 @@ class SeveralModels:
                 await exchange.comment(text)
 
         for _ in range(ATTEMPTS):
-            client: httpx2.AsyncClient | None = None
+            client: HostLink | None = None
             try:
                 async with self._pool.lease(model.label, tell) as client:
-                    work = forward(client, exchange, accepted, body)
+                    host = self._slots[model.label].host
+                    why = partial(self._loader.cause, host) if host is not None else str
+                    work = forward(client, exchange, accepted, body, why)
                     await unless_it_hangs(exchange, work, _hangs(client))
                 return
             except Unavailable as error:
@@ -119,6 +135,13 @@ class SeveralModels:
 
     # looks
 
+    def state(self) -> PortState:
+        """Return what the port and its models do now."""
+        memory = self._lifecycle.memory()
+        shared = {device: SharedDevice(limit, memory.left[device]) for device, limit in memory.limits.items()}
+        models = tuple(pages.port_model(slot, self._idle_limit) for slot in self._slots.values())
+        return PortState(LOADING if self._is_starting else READY, models, shared)
+
     async def _look(self, exchange: Exchange, accepted: Accepted) -> None:
         slots, path = self._slots.values(), accepted.route.path
         if path == HEALTH:
@@ -126,7 +149,7 @@ class SeveralModels:
             status, shown = pages.health(
                 slots,
                 states,
-                self._residence.memory(),
+                self._lifecycle.memory(),
                 is_starting=self._is_starting,
                 is_brief=accepted.is_brief,
             )
@@ -135,15 +158,15 @@ class SeveralModels:
             await exchange.whole(200, JSON, pages.models(slots))
         elif path == MODEL:
             name = accepted.path.removeprefix(MODELS + "/")
-            model = self._roster.find(name)
+            model = self._served.find(name)
             if model is None:
-                await exchange.refuse(self._roster.unknown(name))
+                await exchange.refuse(self._served.unknown(name))
             else:
                 await exchange.whole(200, JSON, pages.model(self._slots[model.label], name))
         elif path == METRICS:
             texts = await asyncio.gather(*(_text(slot, METRICS) for slot in slots))
             found = {label: text for label, text in zip(self._slots, texts, strict=True) if text}
-            page = merged(found, pages.gauges(slots, self._residence.memory()))
+            page = merged(found, pages.gauges(slots, self._lifecycle.memory()))
             await exchange.whole(200, [(b"content-type", CONTENT_TYPE.encode())], page)
         else:
             await self._of_any(exchange, accepted)
@@ -158,7 +181,7 @@ class SeveralModels:
         await exchange.refuse(UNLOADED)
 
 
-async def _hangs(client: httpx2.AsyncClient) -> None:
+async def _hangs(client: HostLink) -> None:
     """Return when the host of a client hangs."""
     await hangs(lambda: client)
 
@@ -168,8 +191,8 @@ async def _text(slot: Slot, path: str) -> str | None:
     if slot.state is not State.LOADED or slot.client is None:
         return None
     try:
-        return (await slot.client.get(HOST + path, timeout=LOOK_TIMEOUT)).text
-    except (*MODEL_GONE, httpx2.TimeoutException):
+        return (await slot.client.get(path, LOOK_TIMEOUT)).decode("utf-8", "replace")
+    except (HostGone, TimeoutError):
         return None
 
 

@@ -5,18 +5,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx2
-
 from mixcli.host.protocol.paths import HEALTH
+from mixcli.serve.host_link import HostGone, HostLink
 from mixcli.system.process_state import silence
 
+RETRY_PAUSE = 10.0  # seconds after a failed load until a request tries again
 POLL_INTERVAL = 5.0  # seconds between two looks at it, while it computes
-
-HOST = "http://host"  # the socket has no name of its own
 
 
 class LoadFailed(Exception):
-    """The model could not be loaded; the message says why."""
+    """The model could not be loaded; the message says why. After `retry_after` seconds a request tries again."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Upstream:
@@ -26,60 +28,56 @@ class Upstream:
         self._revive = revive
         self._reviving = asyncio.Lock()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._client: httpx2.AsyncClient | None = None
+        self._client: HostLink | None = None
+        self._why, self._retry_at = "", 0.0  # of the last load that failed; on the clock of time.monotonic
         self.progress = 0.0  # of the first load, from 0 to 1
 
     @property
-    def client(self) -> httpx2.AsyncClient | None:
-        """The client, None before the first load is done."""
+    def client(self) -> HostLink | None:
+        """Return the client, None before the first load is done."""
         return self._client
 
     def open(self, socket: Path) -> None:
         """Take the socket of a host that has loaded its model; what waits for it begins."""
-        self._client = client_of(socket)
+        self._client = HostLink(socket)
         if not self._first.done():
             self._first.set_result(None)
 
-    async def ready(self) -> httpx2.AsyncClient:
+    async def ready(self) -> HostLink:
         """Return the client, when the first load is done."""
         await asyncio.shield(self._first)
         assert self._client is not None
         return self._client
 
-    async def revived(self, dead: httpx2.AsyncClient) -> httpx2.AsyncClient:
-        """Return the client of a new host in place of one that has ended; raise LoadFailed where none can be started."""
+    async def revived(self, dead: HostLink) -> HostLink:
+        """Return the client of a new host in place of one that has ended; raise LoadFailed where none can be started.
+
+        After a load that failed requests are refused for RETRY_PAUSE seconds, and the next one tries again.
+        """
         async with self._reviving:
             if self._client is dead:
+                if (left := self._retry_at - time.monotonic()) > 0:
+                    raise LoadFailed(self._why, left)
                 try:
                     socket = await asyncio.to_thread(self._revive)
                 except Exception as error:  # whatever it is, the client gets a sentence
-                    raise LoadFailed(str(error)) from error
+                    self._why, self._retry_at = str(error), time.monotonic() + RETRY_PAUSE
+                    raise LoadFailed(self._why, RETRY_PAUSE) from error
                 self.open(socket)  # the other client may still read answers of a host that drains
         assert self._client is not None
         return self._client
 
-    async def close(self) -> None:
-        """Close the connections to the host."""
-        if self._client is not None:
-            await self._client.aclose()
 
-
-async def hangs(current: Callable[[], httpx2.AsyncClient | None]) -> None:
+async def hangs(current: Callable[[], HostLink | None]) -> None:
     """Return when the host of the current client gives no sign of life for so long that it hangs; one that is gone or loads is another matter."""
     alive = time.monotonic()
     while time.monotonic() - alive < silence():
         await asyncio.sleep(POLL_INTERVAL)
         if (client := current()) is not None:
             try:
-                await client.get(HOST + HEALTH, timeout=POLL_INTERVAL)
-            except httpx2.TimeoutException:
+                await client.get(HEALTH, POLL_INTERVAL)
+            except TimeoutError:
                 continue
-            except httpx2.HTTPError:
+            except HostGone:
                 pass
         alive = time.monotonic()
-
-
-def client_of(socket: Path) -> httpx2.AsyncClient:
-    """Return an HTTP client of the host that listens on a socket."""
-    transport = httpx2.AsyncHTTPTransport(uds=str(socket), limits=httpx2.Limits(max_keepalive_connections=0))
-    return httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False)

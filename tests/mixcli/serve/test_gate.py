@@ -331,9 +331,9 @@ def test_keys_in_a_file_are_valid_until_they_are_taken_out(tmp_path: Path) -> No
         (0o644, KEY, "run `chmod 600"),
         (0o620, KEY, "other users"),
         (0o600, "", "has no API key"),
-        (0o600, f"{KEY}\ntiny\n", "line 2 has 4 characters"),
+        (0o600, f"{KEY}\ntiny\n", "line 2 is 4 characters long"),
         (0o600, "a key with spaces in it", "line 1 has characters other than"),
-        (0o600, "x" * (1 << 21), "more than 1,048,576 bytes"),
+        (0o600, "x" * (1 << 21), "larger than 1,048,576 bytes"),
     ],
 )
 def test_a_file_of_keys_that_is_not_one_is_refused(tmp_path: Path, mode: int, text: str, words: str) -> None:
@@ -351,3 +351,22 @@ def test_a_key_is_taken_out_of_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert key_for("0.0.0.0", "A_KEY") == "0123456789abcdef"
     assert "A_KEY" not in os.environ
     assert key_for("0.0.0.0", "A_KEY", has_others=True) is None
+
+
+def test_only_the_key_of_its_record_lets_a_program_look_at_the_port() -> None:
+    gate = Gate(names_of("0.0.0.0", ()), keys(KEY, None), look_key="0123456789abcdef")
+    right = {"x_mixcli_look": "0123456789abcdef"}
+    assert gate.is_look("GET", "/mixcli/port", head(**right))
+    assert not gate.is_look("POST", "/mixcli/port", head(**right))
+    assert not gate.is_look("GET", "/health", head(**right))
+    for sent in (
+        {},
+        {"x_mixcli_look": "0123456789abcdeé"},
+        {"x_mixcli_look": KEY},
+        {"authorization": f"Bearer {KEY}"},
+    ):
+        assert not gate.is_look("GET", "/mixcli/port", head(**sent))
+    assert status(gate, "GET", "/mixcli/port", **right) == 401, "it is no API key"
+    assert not LOCKED.is_look("GET", "/mixcli/port", head(x_mixcli_look="")), (
+        "without a record there is no key"
+    )

@@ -190,7 +190,7 @@ def test_openais_own_client_and_our_batch_get_the_same_answers_through_it(
 
 
 def test_the_key_is_demanded_where_others_can_reach_it(mixcli: Runner, with_demo: Path) -> None:
-    for key, words in (("", "is not set"), ("short", "has 5 characters")):
+    for key, words in (("", "is not set"), ("short", "is 5 characters long")):
         done = mixcli("serve", "-m", "demo", "--host", "0.0.0.0", "--port", "0", MIXCLI_API_KEY=key)
         assert done.returncode == 2
         assert "an API key is required" in done.stderr

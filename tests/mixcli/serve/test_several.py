@@ -16,7 +16,8 @@ import pytest
 
 from mixcli.client.process import hosts
 from mixcli.errors import DoesNotFit, UsageError
-from mixcli.serve import residence
+from mixcli.host.protocol.port_state import PortState
+from mixcli.serve import model_lifecycle
 from mixcli.store.store import StoredModel
 from tests.mixcli.serve.test_kills import resident
 from tests.support.fleets import NEEDS, VOCABULARIES, FleetPort, served_fleet, small_models
@@ -45,7 +46,7 @@ def body_for(name: str, **more: Any) -> dict[str, Any]:
 
 
 def label_of(port: FleetPort, name: str) -> str:
-    model = port.fleet.roster.find(name)
+    model = port.fleet.served_models.find(name)
     assert model is not None
     return model.label
 
@@ -136,6 +137,15 @@ def test_health_and_metrics_tell_each_model_apart(port: FleetPort) -> None:
     assert 'mixcli_memory_limit_bytes{device="host"}' in page
 
 
+def test_the_port_tells_programs_of_its_user_of_its_models(port: FleetPort) -> None:
+    assert port.ask("POST", COMPLETIONS, body_for("red")).status == 200
+    state = port.models.state()
+    assert PortState.of(json.loads(json.dumps(state.to_json()))) == state
+    red = next(one for one in state.models if one.model == label_of(port, "red"))
+    assert (red.status, red.n_answering, red.n_waiting, red.expires_in) == ("loaded", 0, 0, None)
+    assert (state.status, len(state.models), state.memory["host"].limit) == ("ready", 3, int(2.5 * NEEDS))
+
+
 @pytest.mark.slow
 def test_a_hundred_requests_for_three_models_in_memory_for_one_and_a_half(
     home: Path, stored: list[StoredModel]
@@ -212,7 +222,7 @@ def test_a_damaged_file_and_a_killed_host_concern_one_model_each(
         own[1].path.write_bytes(whole)
         slot = port.models._slots[str(own[1].path)]
         assert slot.failure is not None
-        monkeypatch.setattr(slot, "failure", residence.Failure("", 0.0, slot.failure.error))
+        monkeypatch.setattr(slot, "failure", model_lifecycle.Failure("", 0.0, slot.failure.error))
         assert port.ask("POST", COMPLETIONS, body_for("green")).status == 200
         killed = next(host for host in hosts() if "red" in str(host.model))
         os.kill(killed.pid, signal.SIGKILL)
@@ -243,6 +253,6 @@ def test_what_cannot_be_served_is_refused_before_the_port_is_open(
     ):
         with pytest.raises(error, match=words), served_fleet(stored, **changes):  # type: ignore[arg-type]
             pass
-    with pytest.raises(UsageError, match="named twice"), served_fleet([stored[0], stored[0]]):
+    with pytest.raises(UsageError, match="given twice"), served_fleet([stored[0], stored[0]]):
         pass
     assert hosts() == []

@@ -77,7 +77,7 @@ def test_options_of_several_models_are_refused_for_one(mixcli: Runner, tmp_path:
     for args, words in (
         (["--all", path], "--all cannot be combined with MODEL"),
         ([path, "-m", path], "MODEL cannot be combined with --model"),
-        ([path, path], "named twice"),
+        ([path, path], "given twice"),
     ):
         done = mixcli("serve", *args)
         assert (done.returncode, words in done.stderr) == (2, True), done.stderr

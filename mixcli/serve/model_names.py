@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from mixcli.errors import UsageError
+from mixcli.serve.eviction import Ledger
 from mixcli.serve.refusal import Refusal
-from mixcli.serve.room import Ledger
 from mixcli.system.text import nearest, shown
 
 LISTED = 20  # names in one message
@@ -37,7 +37,7 @@ class ServedModel:
         return tuple(name for name in (self.label.rpartition(":")[0],) if name)
 
 
-class Roster:
+class ServedModels:
     """Finds models by name, in any case: labels first, then aliases, then short names, of which the first model's counts."""
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
@@ -58,7 +58,7 @@ class Roster:
         near = nearest(name, self._by_name)
         found = self._by_name[near] if near else None
         hint = f"did you mean {found.label}? " if found else ""
-        message = f"the model '{shown(name)}' does not exist; {hint}this server has {self.listed()}"
+        message = f"model {shown(name)} not found; {hint}this server has {self.listed()}"
         return Refusal(404, "invalid_request_error", message, "model_not_found", param="model")
 
     def unnamed(self) -> Refusal:
@@ -75,7 +75,7 @@ class Roster:
         return ", ".join(labels[:LISTED]) + more
 
 
-def aliases_by_label(said: Sequence[str], roster: Roster) -> Mapping[str, tuple[str, ...]]:
+def aliases_by_label(said: Sequence[str], served_models: ServedModels) -> Mapping[str, tuple[str, ...]]:
     """Return the aliases of each model by its label, from texts such as gpt-4o=mixtral:Q4_K_M; UsageError for what is not one."""
     found: dict[str, tuple[str, ...]] = {}
     seen: set[str] = set()
@@ -83,14 +83,21 @@ def aliases_by_label(said: Sequence[str], roster: Roster) -> Mapping[str, tuple[
         alias, mark, name = text.partition("=")
         if not (mark and alias and name) or not alias.isprintable() or len(alias) > MAX_NAME:
             raise UsageError(f"invalid alias {shown(text)!r}: use NAME=MODEL, such as gpt-4o=mixtral")
-        model = roster.find(name)
+        model = served_models.find(name)
         if model is None:
             raise UsageError(
-                f"--alias {shown(text)}: {shown(name)} is not served; this server has {roster.listed()}"
+                f"--alias {shown(text)}: {shown(name)} is not served; this server has {served_models.listed()}"
             )
-        taken = any(alias.casefold() == one.label.casefold() for one in roster.models)
-        if taken or alias.casefold() in seen:
+        if _is_taken(alias, model, served_models) or alias.casefold() in seen:
             raise UsageError(f"--alias {shown(text)}: the name {shown(alias)} is taken; choose another")
         seen.add(alias.casefold())
         found[model.label] = (*found.get(model.label, ()), alias)
     return found
+
+
+def _is_taken(alias: str, model: ServedModel, served_models: ServedModels) -> bool:
+    """Return whether an alias is the name of another model; a short name that both have may go to either."""
+    name, holder = alias.casefold(), served_models.find(alias)
+    if holder is None:
+        return False
+    return name == holder.label.casefold() or name not in map(str.casefold, model.short_names)

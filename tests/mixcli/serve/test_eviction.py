@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixcli.serve.room import Resident, fits, room, to_unload
+from mixcli.serve.eviction import Resident, fits, room, to_unload
 
 LIMITS = {"host": 10, "CUDA0": 8}
 

@@ -5,32 +5,34 @@ All of it runs in the event loop of the port; what blocks is the loader's, in th
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Coroutine
 
-import httpx2
-
 from mixcli.host.protocol.messages import object_of
 from mixcli.host.protocol.paths import MODELS
+from mixcli.serve.eviction import Ledger, Memory, Resident, room
+from mixcli.serve.host_link import HostLink
 from mixcli.serve.loader import Loader, Planned, in_thread
+from mixcli.serve.model_names import ServedModels
+from mixcli.serve.model_state import Failure, Slot, State
 from mixcli.serve.refusal import Refusal, unavailable
-from mixcli.serve.room import Ledger, Memory, Resident, room
-from mixcli.serve.roster import Roster
-from mixcli.serve.slot import Failure, Slot, State
-from mixcli.serve.upstream import HOST, client_of
+from mixcli.serve.upstream import RETRY_PAUSE
 
-RETRY_PAUSE = 10.0  # seconds after a failed load until a request tries again
+CARD_TIMEOUT = 60.0  # seconds for a model that was just loaded to tell what it can do
 LENT_PAUSE = 1.0  # seconds until it is looked again whether other programs use a model
 
 
-class Residence:
+class ModelLifecycle:
     """The slots of all models, and the memory that they share: `limits` is bytes by device.
 
     A model that was loaded for a request and has been unused for `idle_limit` seconds is unloaded (below 0: never).
     """
 
-    def __init__(self, roster: Roster, limits: Ledger, loader: Loader, idle_limit: float) -> None:
-        self.slots = {model.label: Slot(model) for model in roster.models}
+    def __init__(
+        self, served_models: ServedModels, limits: Ledger, loader: Loader, idle_limit: float
+    ) -> None:
+        self.slots = {model.label: Slot(model) for model in served_models.models}
         self.loader = loader
         self._limits, self._idle_limit = limits, idle_limit
         self._changed = asyncio.Event()  # of the present generation: set once, then replaced
@@ -67,9 +69,6 @@ class Residence:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for slot in self.slots.values():
-            if slot.client is not None:
-                await slot.client.aclose()
 
     def load(self, slot: Slot, planned: Planned) -> None:
         """Begin to load a model; all requests that wait for it get it, or the reason of the failure."""
@@ -85,7 +84,7 @@ class Residence:
         host = None
         try:
             host = await in_thread(lambda: self.loader.load(slot.model, planned, report))
-            client = client_of(host.socket)
+            client = HostLink(host.socket)
             slot.card = await _card(client)
         except Exception as error:
             if host is not None:
@@ -119,9 +118,8 @@ class Residence:
         return self._unload(slot, reason, anyway=anyway)
 
     async def _unload(self, slot: Slot, reason: str, *, anyway: bool) -> None:
-        host, client = slot.host, slot.client
+        host = slot.host
         assert host is not None
-        assert client is not None
         try:
             is_gone = await in_thread(lambda: self.loader.unload(host, anyway=anyway))
         except Exception as error:
@@ -136,19 +134,15 @@ class Residence:
         slot.counts[f"unloads {reason}"] += 1
         self.loader.note(f"unloaded {slot.label} ({reason})")
         self.wake()
-        await client.aclose()
 
     async def expire(self) -> None:
         """Unload models that were unused for too long; those of the start stay until their place is needed."""
         while True:
-            now, next_look = time.monotonic(), None
+            next_look = None
             for slot in self.slots.values():
-                is_idle = slot.state is State.LOADED and not (
-                    slot.n_running or slot.waiters or slot.is_lasting
-                )
-                if self._idle_limit < 0 or not is_idle:
+                left = slot.expires_in(self._idle_limit)
+                if left is None:
                     continue
-                left = slot.last_used + self._idle_limit - now
                 if left <= 0 and not slot.is_lent:
                     self.spawn(self.unload(slot, "unused"))
                 else:
@@ -162,7 +156,7 @@ def refusal_of(slot: Slot, reason: str, seconds: float) -> Refusal:
     return unavailable(f"{slot.label} cannot be loaded: {reason}", retry_after=max(1, round(seconds)))
 
 
-async def _card(client: httpx2.AsyncClient) -> dict[str, object]:
+async def _card(client: HostLink) -> dict[str, object]:
     """Return what the host of a model says of it in /v1/models."""
-    found = object_of((await client.get(HOST + MODELS)).json()).get("data")
+    found = object_of(json.loads(await client.get(MODELS, CARD_TIMEOUT))).get("data")
     return dict(object_of(found[0])) if isinstance(found, list) and found else {}

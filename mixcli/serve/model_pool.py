@@ -10,14 +10,13 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-import httpx2
-
 from mixcli.errors import DoesNotFit
+from mixcli.serve.eviction import Ledger, Resident, fits, to_unload
+from mixcli.serve.host_link import HostLink
 from mixcli.serve.loader import Planned, in_thread
+from mixcli.serve.model_lifecycle import LENT_PAUSE, ModelLifecycle, refusal_of
+from mixcli.serve.model_state import Slot, State, Unavailable, Waiter
 from mixcli.serve.refusal import Refusal, unavailable
-from mixcli.serve.residence import LENT_PAUSE, Residence, refusal_of
-from mixcli.serve.room import Ledger, Resident, fits, to_unload
-from mixcli.serve.slot import Slot, State, Unavailable, Waiter
 from mixcli.system.formatting import counted, format_bytes
 
 MAX_WAIT = 120.0  # seconds that a request waits until there is memory for its model; loading takes as long as it takes
@@ -27,19 +26,19 @@ Tell = Callable[[str], Awaitable[None]]
 
 
 class ModelPool:
-    """Lends the models of a residence to requests."""
+    """Lends the models of a port to requests."""
 
-    def __init__(self, residence: Residence) -> None:
-        self._residence, self._slots = residence, residence.slots
+    def __init__(self, lifecycle: ModelLifecycle) -> None:
+        self._lifecycle, self._slots = lifecycle, lifecycle.slots
         self._draining: frozenset[str] = frozenset()  # models whose place the load needs that is decided now
 
     def start(self) -> None:
         """Begin to load and unload."""
-        self._residence.spawn(self._admit_all())
-        self._residence.spawn(self._residence.expire())
+        self._lifecycle.spawn(self._admit_all())
+        self._lifecycle.spawn(self._lifecycle.expire())
 
     @contextlib.asynccontextmanager
-    async def lease(self, label: str, tell: Tell) -> AsyncGenerator[httpx2.AsyncClient]:
+    async def lease(self, label: str, tell: Tell) -> AsyncGenerator[HostLink]:
         """Hold a model loaded while the block runs, and give the client of its host; `tell` gets what is waited for, every TICK.
 
         Raises Unavailable where it cannot be loaded, or not in time.
@@ -51,21 +50,21 @@ class ModelPool:
         finally:
             slot.n_running -= 1
             slot.last_used = time.monotonic()
-            self._residence.wake()
+            self._lifecycle.wake()
 
-    async def lost(self, label: str, client: httpx2.AsyncClient) -> None:
+    async def lost(self, label: str, client: HostLink) -> None:
         """Take note that a host did not take a request; where its process has ended, the next request loads its model again."""
-        slot, loader = self._slots[label], self._residence.loader
+        slot, loader = self._slots[label], self._lifecycle.loader
         host = slot.host if slot.client is client else None
         if host is None or await in_thread(lambda: loader.answers(host)):
             return
         if slot.host is host and slot.state is State.LOADED:
-            await self._residence.unload(slot, "its process crashed", anyway=True)
+            await self._lifecycle.unload(slot, "its process crashed", anyway=True)
 
     async def preload(self, label: str, *, only_beside: bool = False) -> None:
         """Load a model at the start; with `only_beside` only where it fits beside what is loaded. Raises why it cannot be loaded."""
         slot = self._slots[label]
-        if only_beside and not fits(slot.model.needs, self._residence.memory(slot).left):
+        if only_beside and not fits(slot.model.needs, self._lifecycle.memory(slot).left):
             return
         slot.is_lasting = True
         try:
@@ -77,14 +76,14 @@ class ModelPool:
 
     # requests
 
-    async def _acquire(self, slot: Slot, tell: Tell) -> httpx2.AsyncClient:
+    async def _acquire(self, slot: Slot, tell: Tell) -> HostLink:
         if slot.state is State.LOADED and slot.label not in self._draining:
             return slot.lend()
         if (failure := slot.failure) and (left := failure.retry_at - time.monotonic()) > 0:
             raise Unavailable(refusal_of(slot, failure.reason, left))
         waiter = Waiter(asyncio.get_running_loop().create_future())
         slot.waiters.append(waiter)
-        self._residence.wake()
+        self._lifecycle.wake()
         try:
             return await self._granted(slot, waiter, tell)
         except BaseException:
@@ -95,9 +94,9 @@ class ModelPool:
         finally:
             if waiter in slot.waiters:
                 slot.waiters.remove(waiter)
-            self._residence.wake()
+            self._lifecycle.wake()
 
-    async def _granted(self, slot: Slot, waiter: Waiter, tell: Tell) -> httpx2.AsyncClient:
+    async def _granted(self, slot: Slot, waiter: Waiter, tell: Tell) -> HostLink:
         """Wait for the model; a request that waited MAX_WAIT for memory is refused, or let in where its model is still loaded."""
         left = MAX_WAIT
         while not waiter.future.done():
@@ -124,7 +123,7 @@ class ModelPool:
         return ", ".join(said) or "other models are loaded and unloaded"
 
     def _no_memory(self, slot: Slot) -> Refusal:
-        memory, needs = self._residence.memory(slot), sum(slot.model.needs.values())
+        memory, needs = self._lifecycle.memory(slot), sum(slot.model.needs.values())
         free = sum(max(0, n_bytes) for n_bytes in memory.left.values())
         return unavailable(
             f"no memory for {slot.label} within {MAX_WAIT:.0f} s: it takes {format_bytes(needs)}, {format_bytes(free)} "
@@ -140,13 +139,13 @@ class ModelPool:
             self._let_in()
             wanted = self._wanted()
             if not wanted:
-                await self._residence.change()
+                await self._lifecycle.change()
                 continue
             slot = wanted[0]
             try:
                 await self._admit(slot)
             except Exception as error:
-                self._residence.fail(slot, error)
+                self._lifecycle.fail(slot, error)
             finally:
                 self._draining = frozenset()
 
@@ -169,20 +168,20 @@ class ModelPool:
         while slot.waiters:
             self._let_in()
             if any(one.state is State.UNLOADING for one in self._slots.values()):
-                await self._residence.change()
+                await self._lifecycle.change()
                 continue
-            if (now := self._residence.memory(slot).left) != left:
+            if (now := self._lifecycle.memory(slot).left) != left:
                 left = now
                 planned, why = await self._planned(slot, left)
                 continue  # something may have changed meanwhile
-            residents = self._residence.residents(slot)
+            residents = self._lifecycle.residents(slot)
             going = () if planned and planned.is_whole else self._going(slot, residents)
             if going:
                 await self._make_room(slot, going)
             elif planned is None:
                 raise why or DoesNotFit(f"{slot.label} does not fit beside the models that are kept")
             else:
-                self._residence.load(slot, planned)
+                self._lifecycle.load(slot, planned)
                 return
 
     async def _planned(self, slot: Slot, left: Ledger) -> tuple[Planned | None, Exception | None]:
@@ -190,13 +189,13 @@ class ModelPool:
         if sum(left.values()) < min(slot.model.size, sum(slot.model.needs.values())):
             return None, None
         try:
-            return await in_thread(lambda: self._residence.loader.plan(slot.model, left)), None
+            return await in_thread(lambda: self._lifecycle.loader.plan(slot.model, left)), None
         except Exception as error:
             return None, error
 
     def _going(self, slot: Slot, residents: Sequence[Resident]) -> tuple[Resident, ...]:
         """Return what is unloaded for a model that does not fit well; where its ledger fits, other programs take memory, and the oldest idle one goes."""
-        found = to_unload(slot.model.needs, self._residence.memory().limits, residents)
+        found = to_unload(slot.model.needs, self._lifecycle.memory().limits, residents)
         if found is None or found:
             return found or ()
         idle = [one for one in residents if not (one.is_kept or one.is_busy)]
@@ -207,28 +206,28 @@ class ModelPool:
         self._draining = frozenset(one.name for one in going)
         slots = [self._slots[one.name] for one in going]
         if lent := [one for one in slots if one.is_lent]:
-            await self._residence.change(LENT_PAUSE)
+            await self._lifecycle.change(LENT_PAUSE)
             for one in lent:
                 one.is_lent = False
         elif any(one.is_busy for one in going):
             if not await self._load_beside(slot):
-                await self._residence.change()
+                await self._lifecycle.change()
         else:
-            await asyncio.gather(*(self._residence.unload(one, f"for {slot.label}") for one in slots))
+            await asyncio.gather(*(self._lifecycle.unload(one, f"for {slot.label}") for one in slots))
 
     async def _load_beside(self, first: Slot) -> bool:
         """Begin the load of another model that fits into what is left now, while the `first` one waits for its place; return whether there was one."""
         for slot in self._wanted():
-            left = self._residence.memory(slot).left
+            left = self._lifecycle.memory(slot).left
             if slot is first or not fits(slot.model.needs, left):
                 continue
             planned, _ = await self._planned(slot, left)
             is_still_wanted = slot.waiters and slot.state is State.UNLOADED
-            if planned and planned.is_whole and is_still_wanted and self._residence.memory(slot).left == left:
-                self._residence.load(slot, planned)
+            if planned and planned.is_whole and is_still_wanted and self._lifecycle.memory(slot).left == left:
+                self._lifecycle.load(slot, planned)
                 return True
         return False
 
 
 async def _tell_nobody(_text: str) -> None:
-    """Be told what is waited for."""
+    """Receive what is waited for."""

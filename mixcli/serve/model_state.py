@@ -6,12 +6,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-import httpx2
-
+from mixcli.serve.eviction import Ledger, Resident
+from mixcli.serve.host_link import HostLink
 from mixcli.serve.loader import RunningHost
+from mixcli.serve.model_names import ServedModel
 from mixcli.serve.refusal import Refusal
-from mixcli.serve.room import Ledger, Resident
-from mixcli.serve.roster import ServedModel
 
 
 class State(enum.StrEnum):
@@ -44,7 +43,7 @@ class Failure:
 class Waiter:
     """A request that waits for its model since a moment; it gets the client of the host."""
 
-    future: "asyncio.Future[httpx2.AsyncClient]"
+    future: "asyncio.Future[HostLink]"
     since: float = field(default_factory=time.monotonic)
 
 
@@ -62,7 +61,7 @@ class Slot:
     progress: float = 0.0
     needs: Ledger = field(default_factory=dict)
     host: RunningHost | None = None
-    client: httpx2.AsyncClient | None = None
+    client: HostLink | None = None
     card: dict[str, object] = field(default_factory=dict)
     is_lasting: bool = False
     is_lent: bool = False  # another program uses the host too
@@ -84,7 +83,12 @@ class Slot:
             self.label, self.needs or self.model.needs, self.last_used, is_busy, self.model.is_kept
         )
 
-    def lend(self) -> httpx2.AsyncClient:
+    def expires_in(self, idle_limit: float) -> float | None:
+        """Return the seconds until it is unloaded for being unused so long; None while it is used, and where it stays."""
+        is_idle = self.state is State.LOADED and not (self.n_running or self.waiters or self.is_lasting)
+        return self.last_used + idle_limit - time.monotonic() if is_idle and idle_limit >= 0 else None
+
+    def lend(self) -> HostLink:
         """Count one more request that runs, and return the client of the host."""
         assert self.client is not None
         self.n_running += 1

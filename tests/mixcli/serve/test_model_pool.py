@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from mixcli.errors import DoesNotFit, IntegrityError
-from mixcli.serve import pool as pools
-from mixcli.serve import residence as residences
+from mixcli.serve import model_lifecycle as lifecycles
+from mixcli.serve import model_pool as pools
+from mixcli.serve.eviction import Ledger, fits
 from mixcli.serve.loader import Planned, RunningHost
-from mixcli.serve.pool import ModelPool
-from mixcli.serve.residence import Residence
-from mixcli.serve.room import Ledger, fits
-from mixcli.serve.roster import Roster, ServedModel
-from mixcli.serve.slot import State, Unavailable
+from mixcli.serve.model_lifecycle import ModelLifecycle
+from mixcli.serve.model_names import ServedModel, ServedModels
+from mixcli.serve.model_pool import ModelPool
+from mixcli.serve.model_state import State, Unavailable
 
 LIMIT = 10
 SIZES = {"a": 6, "b": 6, "c": 4}
@@ -69,6 +69,9 @@ class Shelf:
         self.loaded[host.label] -= 1
         return True
 
+    def cause(self, host: RunningHost) -> str:
+        return ""
+
     def answers(self, host: RunningHost) -> bool:
         assert isinstance(host, Host)
         return host.label not in self.dead
@@ -92,23 +95,23 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 @contextlib.asynccontextmanager
 async def opened(
     shelf: Shelf, *, kept: str = "", idle_limit: float = -1
-) -> AsyncIterator[tuple[ModelPool, Residence]]:
+) -> AsyncIterator[tuple[ModelPool, ModelLifecycle]]:
     models = [
         ServedModel(label, size, 512, {"host": size}, (), label in kept) for label, size in SIZES.items()
     ]
-    residence = Residence(Roster(models), {"host": LIMIT}, shelf, idle_limit)
-    pool = ModelPool(residence)
+    lifecycle = ModelLifecycle(ServedModels(models), {"host": LIMIT}, shelf, idle_limit)
+    pool = ModelPool(lifecycle)
     pool.start()
     servers = [await asyncio.start_unix_server(_answer, shelf.folder / label) for label in SIZES]
     try:
-        yield pool, residence
+        yield pool, lifecycle
     finally:
-        await residence.close()
+        await lifecycle.close()
         for server in servers:
             server.close()
 
 
-Body = Callable[[ModelPool, Residence, Shelf], Coroutine[None, None, None]]
+Body = Callable[[ModelPool, ModelLifecycle, Shelf], Coroutine[None, None, None]]
 
 
 @pytest.fixture
@@ -118,8 +121,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shelf]:
 
     def runs(body: Body, **options: object) -> Shelf:
         async def main() -> None:
-            async with asyncio.timeout(60), opened(shelf, **options) as (pool, residence):  # type: ignore[arg-type]
-                await body(pool, residence, shelf)
+            async with asyncio.timeout(60), opened(shelf, **options) as (pool, lifecycle):  # type: ignore[arg-type]
+                await body(pool, lifecycle, shelf)
 
         asyncio.run(main())
         return shelf
@@ -157,15 +160,15 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_all_that_ask_for_a_model_wait_for_one_load(run: Callable[..., Shelf]) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         shelf.held_back["a"] = threading.Event()
         requests = [Request(pool, "a") for _ in range(5)]
-        await until(lambda: residence.slots["a"].state is State.LOADING)
+        await until(lambda: lifecycle.slots["a"].state is State.LOADING)
         assert not any(request.has.is_set() for request in requests)
         shelf.held_back["a"].set()
         for request in requests:
             await request.has.wait()
-        assert residence.slots["a"].n_running == 5
+        assert lifecycle.slots["a"].n_running == 5
         for request in requests:
             await request.end()
 
@@ -173,19 +176,19 @@ def test_all_that_ask_for_a_model_wait_for_one_load(run: Callable[..., Shelf]) -
 
 
 def test_the_idle_one_goes_and_the_kept_one_stays(run: Callable[..., Shelf]) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         for label in ("c", "a", "b", "c"):
             async with pool.lease(label, say_nothing):
                 pass
-        assert residence.memory().left == {"host": 0}
-        assert residence.slots["a"].counts["unloads for b"] == 1
+        assert lifecycle.memory().left == {"host": 0}
+        assert lifecycle.slots["a"].counts["unloads for b"] == 1
 
     assert run(body, kept="c").loads == ["c", "a", "b"]
 
 
 def test_a_kept_one_has_its_place_before_it_is_loaded(run: Callable[..., Shelf]) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
-        assert residence.memory().left == {"host": LIMIT - SIZES["b"]}
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
+        assert lifecycle.memory().left == {"host": LIMIT - SIZES["b"]}
         with pytest.raises(Unavailable, match="a cannot be loaded"):
             async with pool.lease("a", say_nothing):
                 pass
@@ -196,7 +199,7 @@ def test_a_kept_one_has_its_place_before_it_is_loaded(run: Callable[..., Shelf])
 
 
 def test_a_busy_one_is_waited_for_and_two_models_take_turns(run: Callable[..., Shelf]) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         log: list[str] = []
         first = Request(pool, "a", log)
         await first.has.wait()
@@ -222,7 +225,7 @@ def test_a_busy_one_is_waited_for_and_two_models_take_turns(run: Callable[..., S
 def test_a_wait_for_memory_has_an_end_and_says_who_has_it(
     run: Callable[..., Shelf], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         running = Request(pool, "a")
         await running.has.wait()
         monkeypatch.setattr(pools, "MAX_WAIT", 0.05)
@@ -245,7 +248,7 @@ def test_a_wait_for_memory_has_an_end_and_says_who_has_it(
 def test_a_failed_load_is_told_to_all_and_tried_again_after_a_pause(
     run: Callable[..., Shelf], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         async with pool.lease("c", say_nothing):
             shelf.broken.add("a")
             refused = await asyncio.gather(
@@ -254,21 +257,21 @@ def test_a_failed_load_is_told_to_all_and_tried_again_after_a_pause(
             assert {str(one) for one in refused} == {"a cannot be loaded: the file is damaged"}
             with pytest.raises(Unavailable, match="damaged"):
                 await Request(pool, "a").task
-            assert residence.slots["a"].counts["failures"] == 1, "in the pause it is not tried"
+            assert lifecycle.slots["a"].counts["failures"] == 1, "in the pause it is not tried"
             shelf.broken.clear()
-            failure = residence.slots["a"].failure
+            failure = lifecycle.slots["a"].failure
             assert failure is not None
             monkeypatch.setattr(
-                residence.slots["a"], "failure", residences.Failure(failure.reason, 0, failure.error)
+                lifecycle.slots["a"], "failure", lifecycles.Failure(failure.reason, 0, failure.error)
             )
             async with pool.lease("a", say_nothing):
-                assert residence.slots["a"].failure is None
+                assert lifecycle.slots["a"].failure is None
 
     assert run(body).loads == ["c", "a"]
 
 
 def test_who_leaves_is_waited_for_no_longer(run: Callable[..., Shelf]) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         running = Request(pool, "a")
         await running.has.wait()
         leaving = Request(pool, "b")
@@ -278,7 +281,7 @@ def test_who_leaves_is_waited_for_no_longer(run: Callable[..., Shelf]) -> None:
         async with pool.lease("a", say_nothing):
             pass
         await running.end()
-        assert residence.slots["a"].n_running == 0
+        assert lifecycle.slots["a"].n_running == 0
 
     assert run(body).loads == ["a"]
 
@@ -288,12 +291,12 @@ def test_what_another_program_uses_stays_until_it_does_not(
 ) -> None:
     monkeypatch.setattr(pools, "LENT_PAUSE", 0.01)
 
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         async with pool.lease("a", say_nothing):
             pass
         shelf.lent.add("a")
         waiting = Request(pool, "b")
-        await until(lambda: residence.slots["a"].is_lent)
+        await until(lambda: lifecycle.slots["a"].is_lent)
         assert shelf.loaded["a"] == 1
         shelf.lent.clear()
         await waiting.has.wait()
@@ -303,29 +306,29 @@ def test_what_another_program_uses_stays_until_it_does_not(
 
 
 def test_a_process_that_ended_is_replaced_and_only_once(run: Callable[..., Shelf]) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         async with pool.lease("a", say_nothing) as dead:
             pass
         await pool.lost("a", dead)
-        assert residence.slots["a"].state is State.LOADED, "it only did not take a request"
+        assert lifecycle.slots["a"].state is State.LOADED, "it only did not take a request"
         shelf.dead.add("a")
         await asyncio.gather(pool.lost("a", dead), pool.lost("a", dead))
         async with pool.lease("a", say_nothing) as new:
             assert new is not dead
             await pool.lost("a", dead)
-            assert residence.slots["a"].state is State.LOADED
+            assert lifecycle.slots["a"].state is State.LOADED
 
     assert run(body).loads == ["a", "a"]
 
 
 def test_an_unused_one_is_unloaded_but_not_one_of_the_start(run: Callable[..., Shelf]) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         await pool.preload("c")
         async with pool.lease("a", say_nothing):
             await asyncio.sleep(0.01)
-            assert residence.slots["a"].state is State.LOADED
-        await until(lambda: residence.slots["a"].state is State.UNLOADED)
-        assert residence.slots["c"].state is State.LOADED
+            assert lifecycle.slots["a"].state is State.LOADED
+        await until(lambda: lifecycle.slots["a"].state is State.UNLOADED)
+        assert lifecycle.slots["c"].state is State.LOADED
         await pool.preload("b", only_beside=True)
         await pool.preload("a", only_beside=True)  # no room beside b
         assert shelf.loads == ["c", "a", "b"]
@@ -336,7 +339,7 @@ def test_an_unused_one_is_unloaded_but_not_one_of_the_start(run: Callable[..., S
 def test_what_is_waited_for_is_told(run: Callable[..., Shelf], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "TICK", 0.001)
 
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         running = Request(pool, "a")
         await running.has.wait()
         shelf.held_back["b"] = threading.Event()
@@ -352,7 +355,7 @@ def test_what_is_waited_for_is_told(run: Callable[..., Shelf], monkeypatch: pyte
 
 
 def test_what_needs_nobodys_place_does_not_wait_behind_what_does(run: Callable[..., Shelf]) -> None:
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         running = Request(pool, "a")
         await running.has.wait()
         waiting = Request(pool, "b")
@@ -369,7 +372,7 @@ def test_what_needs_nobodys_place_does_not_wait_behind_what_does(run: Callable[.
 def test_many_requests_for_three_models_are_all_served_within_the_memory(run: Callable[..., Shelf]) -> None:
     """Ten clients that choose at random; `Shelf.load` holds the sum of what is loaded to the limit."""
 
-    async def body(pool: ModelPool, residence: Residence, shelf: Shelf) -> None:
+    async def body(pool: ModelPool, lifecycle: ModelLifecycle, shelf: Shelf) -> None:
         chosen = random.Random(3)
         served: Counter[str] = Counter()
 
@@ -383,6 +386,6 @@ def test_many_requests_for_three_models_are_all_served_within_the_memory(run: Ca
         await asyncio.gather(*(client(chosen.choices("abc", k=10)) for _ in range(10)))
         assert served.total() == 100
         assert len(shelf.loads) < 60, "a turn serves all that has come for it"
-        assert all(slot.n_running == 0 and not slot.waiters for slot in residence.slots.values())
+        assert all(slot.n_running == 0 and not slot.waiters for slot in lifecycle.slots.values())
 
     run(body)
