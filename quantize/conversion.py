@@ -199,12 +199,12 @@ def _check_nothing_chosen(options: Options) -> None:
     """Refuse options about types where every tensor keeps its own."""
     if named := next(_said(options), "--imatrix" if options.imatrix else None):
         raise UnusedOption(
-            f"{named} has no effect if every tensor keeps its type (COPY); name an output quant or remove {named}."
+            f"{named} has no effect if every tensor keeps its type (COPY); choose an output quant or remove {named}."
         )
 
 
 def _check_chosen(model: ModelSource, types: dict[str, GGMLQuantizationType], options: Options) -> None:
-    """Refuse an override that decides no tensor's type, and an imatrix where nothing is quantized."""
+    """Refuse an override that decides no tensor's type, and an importance matrix where nothing is quantized."""
     if options.imatrix and all(type_.name in _FLOATS for type_ in types.values()):
         raise UnusedOption(
             f"--imatrix has no effect on {options.output_type}, which quantizes nothing; remove it."

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantize import ggml
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import MalformedFile, Unsupported
 from quantize.file_layout import PlacedTensor
 from quantize.ggml_types import GGMLQuantizationType
 from quantize.kernels import dispatch
@@ -45,12 +45,12 @@ class Encoder:
                 raise AssertionError("a copy has stored bytes")
             raw = np.ascontiguousarray(source.read_raw(slab.start, slab.stop))
             if not ggml.is_valid(tensor.type, raw):
-                raise CorruptFile(f"{source.where} has NaN or infinite values; download the file again.")
+                raise MalformedFile(f"{source.where} has NaN or infinite values")
             return raw.reshape(-1).data
         rows = source.read(slab.start, slab.stop)
         largest = _largest(rows)
         if not np.isfinite(largest):
-            raise CorruptFile(_not_finite(rows, slab))
+            raise MalformedFile(_not_finite(rows, slab))
         if tensor.type == GGMLQuantizationType.F16 and largest >= _F16_LIMIT:
             raise Unsupported(
                 f"{source.where} has the value {largest:g}, too large for F16; choose BF16 or F32."
@@ -96,7 +96,7 @@ def _not_finite(rows: NDArray[np.float32], slab: Slab) -> str:
     source = slab.tensor.source
     return (
         f"{source.where} has weights that are NaN or infinite, the first in row "
-        f"{slab.start + int(row):,}, column {int(column):,} of {source.name}; download the file again."
+        f"{slab.start + int(row):,}, column {int(column):,} of {source.name}"
     )
 
 

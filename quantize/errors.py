@@ -1,7 +1,8 @@
 """The errors of quantize/, each with its exit code.
 
     QuantizeError        1  anything below; also: a step of llama.cpp itself failed
-    ├── CorruptFile      5  bytes that contradict themselves: truncated, out of bounds, missing shard, NaN weights
+    ├── CorruptFile      5  bytes that contradict themselves: truncated, out of bounds, missing shard
+    │   └── MalformedFile 5 invalid content of a complete file, such as NaN weights: a download of the same bytes does not help
     ├── Unsupported      5  a whole file of a kind that is not handled: other architecture, pickle, unknown type
     ├── NoSpace          4  the disk has no room for the result
     ├── InUse            1  another process writes the same result
@@ -24,6 +25,16 @@ class CorruptFile(QuantizeError):
     """A file is damaged or contradicts itself."""
 
     exit_code = 5
+
+
+class MalformedFile(CorruptFile):
+    """A complete file with invalid content, made of a phrase such as "config.json has no vocab_size"; the next step is added."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.args[0]}; the file is damaged or was made wrongly: if its checksum differs from the repository's, "
+            "download it again, else use another repository."
+        )
 
 
 class Unsupported(QuantizeError):
@@ -55,7 +66,7 @@ class BadOption(QuantizeError):
 
 
 class NeedsOption(BadOption):
-    """Work that is only done with an option that is not given, such as an imatrix or the permission to lose quality."""
+    """Work that is only done with an option that is not given, such as an importance matrix or the permission to lose quality."""
 
 
 class UnusedOption(BadOption):
@@ -67,6 +78,7 @@ __all__ = [
     "BadTarget",
     "CorruptFile",
     "InUse",
+    "MalformedFile",
     "NeedsOption",
     "NoSpace",
     "QuantizeError",

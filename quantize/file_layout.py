@@ -47,12 +47,12 @@ class PlacedTensor:
 
     @property
     def rows_per_expert(self) -> int:
-        """The rows of one matrix of a stack; all rows of anything else."""
+        """Return the rows of one matrix of a stack; all rows of anything else."""
         return self.source.shape[-2] if len(self.source.shape) > 1 else 1
 
     @property
     def is_copy(self) -> bool:
-        """Whether the source already stores the very bytes that are wanted."""
+        """Return whether the source already stores the very bytes that are wanted."""
         return self.source.read_raw is not None and self.source.dtype == self.type.name
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import MalformedFile, Unsupported
 from quantize.safetensors_writer import write_safetensors
 from quantize.source import TensorSource
 from quantize.sources.checkpoint import Checkpoint, open_checkpoint
@@ -115,7 +115,7 @@ def _config(facts: Facts, tensors: Iterable[TensorSource], where: str) -> dict[s
     for key, name in _CONFIG.items():
         value = facts.get(name, 10000.0 if key == "rope_theta" else None)
         if not isinstance(value, int | float) or value <= 0:
-            raise CorruptFile(f"{where} has {name} = {shown(value)}; download it again.")
+            raise MalformedFile(f"{where} has {name} = {shown(value)}")
         # A float32 is written with the digits that it needs, 1e-05 and not 9.999999747378752e-06.
         config[key] = value if isinstance(value, int) else float(str(np.float32(value)))
     heads = config["num_attention_heads"]
@@ -123,7 +123,7 @@ def _config(facts: Facts, tensors: Iterable[TensorSource], where: str) -> dict[s
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     config["tie_word_embeddings"] = "output.weight" not in shapes
     if "token_embd.weight" not in shapes:
-        raise CorruptFile(f"{where} has no token_embd.weight; download it again.")
+        raise MalformedFile(f"{where} has no token_embd.weight")
     config["vocab_size"] = shapes["token_embd.weight"][0]
     for kind, key in _SPECIAL.items():
         if (index := facts.get(f"tokenizer.ggml.{key}_token_id")) is not None:
@@ -138,8 +138,8 @@ def _tokenizer(facts: Facts, where: str) -> tuple[dict[str, Any], dict[str, Any]
     tokens = list(facts.get("tokenizer.ggml.tokens", ()))
     types = list(facts.get("tokenizer.ggml.token_type", (1,) * len(tokens)))
     if not tokens or len(types) != len(tokens):
-        raise CorruptFile(
-            f"{where} has {counted(len(tokens), 'token')} and {counted(len(types), 'token type')}; download it again."
+        raise MalformedFile(
+            f"{where} has {counted(len(tokens), 'token')} and {counted(len(types), 'token type')}"
         )
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -161,7 +161,7 @@ def _tokenizer(facts: Facts, where: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def _card(facts: Facts, name: str) -> str:
-    """A model card whose front matter carries name, license and languages on."""
+    """Return a model card whose front matter carries name, license and languages on."""
     entries: Mapping[str, Any] = {
         "model_name": name,
         "license": facts.get("general.license"),

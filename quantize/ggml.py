@@ -92,10 +92,12 @@ def quantize_chunk(
     if imatrix is not None:
         imatrix = np.ascontiguousarray(imatrix, dtype=np.float32)
         if imatrix.shape != (n_cols,):
-            raise ValueError(f"an imatrix of shape {imatrix.shape} does not fit rows of {n_cols} columns")
+            raise ValueError(
+                f"an importance matrix of shape {imatrix.shape} does not fit rows of {n_cols} columns"
+            )
         weights = imatrix.ctypes.data
     elif requires_imatrix(type_):
-        raise ValueError(f"{type_.name} needs an imatrix")
+        raise ValueError(f"{type_.name} needs an importance matrix")
     written = _library().ggml_quantize_chunk(
         int(type_), rows.ctypes.data, out.ctypes.data, 0, n_rows, n_cols, weights
     )
@@ -123,12 +125,12 @@ def dequantize(type_: GGMLQuantizationType, raw: NDArray[np.uint8], n_cols: int)
 
 
 def requires_imatrix(type_: GGMLQuantizationType) -> bool:
-    """Whether the library refuses to quantize to this type without an imatrix."""
+    """Return whether the library refuses to quantize to this type without an importance matrix."""
     return bool(_library().ggml_quantize_requires_imatrix(int(type_)))
 
 
 def is_valid(type_: GGMLQuantizationType, raw: NDArray[np.uint8]) -> bool:
-    """Whether stored blocks hold only finite scales, by the library's own check."""
+    """Return whether stored blocks hold only finite scales, by the library's own check."""
     with _no_words():
         return bool(_library().ggml_validate_row_data(int(type_), raw.ctypes.data, raw.nbytes))
 

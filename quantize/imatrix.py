@@ -89,17 +89,17 @@ def read_imatrix(path: Path) -> Imatrix:
     for name, values in entries.items():
         if not np.isfinite(values).all():
             raise CorruptFile(
-                f"{path}: the values for {name!a} are not all finite; compute the imatrix again."
+                f"{path}: the values for {name!a} are not all finite; compute the importance matrix again."
             )
         if (least := float(values.min())) < 0:
             raise CorruptFile(
                 f"{path}: the values for {name!a} go down to {least:g}, but a mean of squares is never negative; "
-                "compute the imatrix again."
+                "compute the importance matrix again."
             )
         if (most := float(values.max())) > _MAX_IMPORTANCE:
             raise CorruptFile(
                 f"{path}: the values for {name!a} go up to {most:g}, and {_MAX_IMPORTANCE:g} is more than any activation's "
-                "square; compute the imatrix again."
+                "square; compute the importance matrix again."
             )
     return Imatrix(path.name, hashlib.sha256(data).hexdigest(), entries, n_chunks, dataset)
 
@@ -111,7 +111,7 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
     if not sums or sums != counts:
         odd = sorted(sums ^ counts)
         detail = f"{odd[0]!a} has only one of sums and counts" if odd else "it has no sums"
-        raise CorruptFile(f"{path} is not an imatrix: {detail}.")
+        raise CorruptFile(f"{path} is not an importance matrix: {detail}.")
     entries = {}
     for name in sorted(sums):
         total, count = (_values(path, header, data, name + suffix) for suffix in (".in_sum2", ".counts"))
@@ -121,7 +121,7 @@ def _from_gguf(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]],
             )
         if not np.isfinite(count).all() or count.min() < 0:
             raise CorruptFile(
-                f"{path}: the counts for {name!a} are not all finite and at least 0; compute the imatrix again."
+                f"{path}: the counts for {name!a} are not all finite and at least 0; compute the importance matrix again."
             )
         count = np.rint(count)[:, None]
         rows = total.reshape(len(count), -1)
@@ -172,7 +172,7 @@ def _from_dat(path: Path, data: bytes) -> tuple[dict[str, NDArray[np.float32]], 
         n_values = at.int32(f"the values for {name!a}", 1, _MAX_VALUES)
         values = np.frombuffer(at.take(4 * n_values), dtype="<f4").astype(np.float32)
         if name in entries:
-            raise CorruptFile(f"{path} has {name!a} twice; compute the imatrix again.")
+            raise CorruptFile(f"{path} has {name!a} twice; compute the importance matrix again.")
         with np.errstate(all="ignore"):  # what comes of it is looked at by the caller
             entries[name] = values / np.float32(n_calls) if n_calls else values
     if at.position + 8 > len(data):
@@ -195,7 +195,7 @@ class _Position:
         start, self.position = self.position, self.position + n
         if self.position > len(self.data):
             raise CorruptFile(
-                f"{self.path} is not an imatrix or is truncated: it ends {counted(self.position - len(self.data), 'byte')} early."
+                f"{self.path} is not an importance matrix or is truncated: it ends {counted(self.position - len(self.data), 'byte')} early."
             )
         return self.data[start : self.position]
 
@@ -203,7 +203,7 @@ class _Position:
         value: int = struct.unpack("<i", self.take(4))[0]
         if not least <= value <= most:
             raise CorruptFile(
-                f"{self.path} is not an imatrix: {what} is {value:,}; it must be {least} to {most:,}."
+                f"{self.path} is not an importance matrix: {what} is {value:,}; it must be {least} to {most:,}."
             )
         return value
 

@@ -20,7 +20,7 @@ _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/", "/proc/self/
 _MAGIC = b"GGUF"
 _SAMPLE = 1 << 16  # bytes that identify an existing file
 _LONGEST_SUFFIX = ".journal"
-_NO_STDOUT = "a GGUF cannot be written to {}: it is not written in order; name a file."
+_NO_STDOUT = "a GGUF cannot be written to {}: it is not written in order; pass a file."
 
 
 def is_stream(path: Path) -> bool:
@@ -55,7 +55,9 @@ def output_target(path: Path, sources: Iterable[Path] = (), *, stdout: str = _NO
         raise BadTarget(f"{path} cannot be written: {error.strerror}; choose another file.") from error
     if status is not None:
         if kind := kind_of(status.st_mode):
-            raise BadTarget(f"{path} is {kind}, and only a regular file can be replaced; name a file.")
+            raise BadTarget(
+                f"{path} is {kind}, and only a regular file can be replaced; choose another file."
+            )
         _refuse_sources(path, status, sources)
     _check_folder(path, target)
     return target

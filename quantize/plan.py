@@ -59,7 +59,7 @@ class WritePlan:
 
     @cached_property
     def slabs(self) -> tuple[Slab, ...]:
-        """All units of work, in file order; a slab is known by its place here."""
+        """Return all units of work, in file order; a slab is known by its place here."""
         size = _slab_size(self.files)
         return tuple(
             Slab(number, tensor, start, stop)
@@ -70,12 +70,12 @@ class WritePlan:
 
     @property
     def bytes_disk(self) -> int:
-        """The size of the result, which is also the peak: nothing else is written but the journal."""
+        """Return the size of the result, which is also the peak: nothing else is written but the journal."""
         return sum(file.size for file in self.files)
 
     @property
     def bytes_memory(self) -> int:
-        """The most that all workers hold at one time, beyond the mapped source and the interpreter."""
+        """Return the most that all workers hold at one time, beyond the mapped source and the interpreter."""
         return self.n_workers * _slab_memory(self.files)
 
     @property
@@ -152,12 +152,12 @@ def _check_imatrix(tensor: PlacedTensor, imatrix: Imatrix | None, file_type: str
     if needs:
         state = "has no entry for it" if imatrix else "is not given"
         raise (Unsupported if imatrix else NeedsOption)(
-            f"{tensor.source.name} as {tensor.type.name} needs an imatrix, which {state}; choose IQ4_XS or Q3_K_M, or compute one."
+            f"{tensor.source.name} as {tensor.type.name} needs an importance matrix, which {state}; choose IQ4_XS or Q3_K_M, or compute one."
         )
 
 
 def _needed_by(file_type: str) -> set[str]:
-    """Name the tensor types that llama-quantize refuses without an imatrix, beyond those that cannot do without."""
+    """Name the tensor types that llama-quantize refuses without an importance matrix, beyond those that cannot do without."""
     needed = {"IQ3_XXS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_M", "IQ1_S"}
     return needed | {"Q2_K"} if file_type_name(file_type) == "Q2_K_S" else needed
 

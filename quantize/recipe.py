@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from quantize.errors import BadOption, CorruptFile, NoSpace, QuantizeError, Unsupported
+from quantize.errors import BadOption, CorruptFile, MalformedFile, NoSpace, QuantizeError, Unsupported
 from quantize.file_layout import ALIGNMENT, header_bytes, pad
 from quantize.ggml_types import PLAIN, GGMLQuantizationType, row_bytes
 from quantize.source import ModelSource, TensorSource, Value, f32, u32
@@ -287,7 +287,7 @@ def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
         if value is None:
             if key not in _HPARAMS:
                 continue
-            raise CorruptFile(f"the model has no {prefix}{key}; download it from another source.")
+            raise MalformedFile(f"the model has no {prefix}{key}")
         least = 0 if _MAY_BE_ZERO.search(key) else 1
         number = _one(value.value)
         if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= limit:
@@ -303,9 +303,7 @@ def _hparams(metadata: Mapping[str, Value]) -> dict[str, Value]:
     epsilon = metadata.get(key)
     if epsilon is None or not isinstance(epsilon.value, float) or not isfinite(epsilon.value):
         found = "none" if epsilon is None else shown(epsilon.value)
-        raise CorruptFile(
-            f"the model's {key} is {found}; it must be a finite number; download it from another source."
-        )
+        raise MalformedFile(f"the model's {key} is {found}; it must be a finite number")
     return kept | {key: f32(epsilon.value)}
 
 

@@ -36,7 +36,7 @@ def write_safetensors(path: Path, tensors: Iterable[TensorSource]) -> None:
     need, free = 8 + len(raw) + offset, shutil.disk_usage(path.parent).free
     if need > free:
         raise NoSpace(
-            f"{path} needs {need / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free; free some space and run it again."
+            f"{path} needs {need / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free; free some space and rerun the command."
         )
     with part.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)

@@ -82,7 +82,7 @@ class TensorSource:
 
     @property
     def files(self) -> "set[Path]":
-        """The files that rows are read from; the matrices of a stack may lie in several."""
+        """Return the files that rows are read from; the matrices of a stack may lie in several."""
         if self.file is None:
             return set()
         step = self.shape[-2] if len(self.shape) > 2 else self.n_rows

@@ -14,7 +14,7 @@ def counted(n: int, noun: str, plural: str = "") -> str:
 
 def disk_full(folder: Path, missing: str) -> str:
     """Return the sentence on a disk that became full while a file was written that the same command can resume; `missing` has its unit."""
-    return f"the disk of {folder} is full; {missing} more are needed and written data is kept: free some space and run the same command again"
+    return f"the disk of {folder} is full; {missing} more are needed and written data is kept: free some space and rerun the command"
 
 
 def shown(value: object, limit: int = 40) -> str:

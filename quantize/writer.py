@@ -208,7 +208,9 @@ def _check_sources(plan: WritePlan) -> None:
     """Refuse to publish what was read from a source that changed meanwhile: half of one model and half of another."""
     for path, state in plan.sources:
         if file_state(path) != state:
-            raise CorruptFile(f"{path} changed during the read, so the result was discarded; run it again.")
+            raise CorruptFile(
+                f"{path} changed during the read, so the result was discarded; rerun the command."
+            )
 
 
 def _publish(plan: WritePlan, parts: Sequence[Path]) -> None:

@@ -215,7 +215,7 @@ def earlier(name: str, model: str) -> BenchRun:
         return read(path)
     kept = [one for one in _newest_first() if one.name.startswith(name)] if name else []
     if len(kept) != 1:
-        what = f"{len(kept)} kept runs begin with" if kept else "no kept run or file is called"
+        what = f"{len(kept)} saved runs begin with" if kept else "saved run not found:"
         raise UsageError(
             f"{what} {shown(path)}; pass {LAST}, a file, or the beginning of a name in {folder()}"
         )
@@ -228,7 +228,7 @@ def read(path: Path) -> BenchRun:
         with path.open("rb") as file:
             return BenchRun.from_data(json.loads(file.read(MAX_BYTES)))
     except (AttributeError, ValueError, KeyError, TypeError, RecursionError):
-        raise IntegrityError(f"{shown(path)} is not a run of mixcli bench; name another file") from None
+        raise IntegrityError(f"{shown(path)} is not a run of mixcli bench; choose another file") from None
 
 
 def _newest_first() -> list[Path]:

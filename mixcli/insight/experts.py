@@ -42,10 +42,13 @@ def layers_with_experts(stored: StoredModel) -> range:
     """Return the layers that have experts, as the header has it; UsageError for a dense model."""
     shape = shape_of(header_of(stored.parts))
     if not shape.n_expert:
-        raise UsageError(
-            f"{stored.label} is a dense model: it has no experts; name a mixture such as mixtral"
-        )
+        raise UsageError(no_experts(stored.label))
     return range(shape.n_layer_dense, shape.n_layer)
+
+
+def no_experts(label: str) -> str:
+    """Return the message for a dense model."""
+    return f"{label} is a dense model: it has no experts; choose a mixture such as mixtral"
 
 
 def bytes_of_experts(stored: StoredModel) -> int:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mixcli.errors import UsageError
+from mixcli.insight.experts import no_experts
 from mixcli.insight.job import request_of
 from mixcli.insight.pieces import TextPiece
 from mixcli.planning.load_options import LoadOptions
@@ -49,6 +51,8 @@ def forecast(
     Loading is not in it. The host's part is that of a usual core, whatever the machine.
     """
     subject = subject_of(model, None, target_of(load_options))
+    if work == "routing" and not subject.shape.n_expert:
+        raise UsageError(no_experts(subject.label))
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     machine = machine_of(*where, shapes=[subject.shape])
     found = plan(subject.shape, machine, request_of(load_options, n_ctx, subject.shape.n_ctx_train))

@@ -21,7 +21,7 @@ from mixcli.system.locks import exclusive
 from quantize.output_target import output_target, refuse_foreign
 from quantize.sources.input_file import fingerprint_of
 
-NO_STDOUT = "an importance matrix cannot be written to {}: it is not written in order; name a file with -o."
+NO_STDOUT = "an importance matrix cannot be written to {}: it is not written in order; pass a file with -o."
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def compute(
         result = job.run(order, stored.label, bar)
         found = read_partial(partial, run)
         if found is None:
-            raise MixcliError(f"{partial} was changed or removed meanwhile; run the command again")
+            raise MixcliError(f"{partial} was changed or removed meanwhile; rerun the command")
         entries = smoothed(found.entries, request.smooth) if request.smooth else found.entries
         write_imatrix(target, entries, request.n_ctx, request.dataset)
         partial.unlink(missing_ok=True)

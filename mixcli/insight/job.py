@@ -91,7 +91,7 @@ def run(
         return results[-1]
     if (kind := ERRORS.get(done.code)) and not done.timed_out:
         raise kind(done.last_words)
-    raise ModelDied(f"the process that reads with {label} failed: {done.last_words}")
+    raise ModelDied(f"the process that computes with {label} failed: {done.last_words}")
 
 
 def _listener(

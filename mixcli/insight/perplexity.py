@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixcli.insight import job
-from mixcli.insight.baseline import FORMAT, not_alike
+from mixcli.insight.baseline_file import FORMAT, not_alike
 from mixcli.insight.orders import N_CTX, PerplexityOrder, TextReading
 from mixcli.insight.pieces import TextPiece, check_length
 from mixcli.insight.statistics import TextScores

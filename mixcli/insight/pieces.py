@@ -1,4 +1,4 @@
-"""The texts that are read: a person's own files, and those that ship, in five languages, code and conversations."""
+"""The texts that are read: a person's own files, and the built-in ones, in five languages, code and conversations."""
 
 import tomllib
 from collections import Counter
@@ -38,7 +38,7 @@ class TextPiece:
 
 
 def shipped(name: str) -> list[TextPiece]:
-    """Return the pieces of a text that ships, CALIBRATION or HELD_OUT, in the order in which they are read."""
+    """Return the pieces of a built-in text, CALIBRATION or HELD_OUT, in the order in which they are read."""
     raw = files("mixcli.insight").joinpath("corpus", f"{name}.toml").read_text("utf-8")
     return [
         TextPiece(
@@ -68,7 +68,7 @@ def check_length(pieces: Sequence[TextPiece], n_ctx: int) -> None:
             for name in sizes
         )
         raise UsageError(
-            f"{found}: fewer than one chunk of {n_ctx:,} tokens; use a longer text or a smaller --ctx"
+            f"{found}: less than one chunk of {n_ctx:,} tokens; use a longer text or a smaller --ctx"
         )
 
 
@@ -82,7 +82,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     real = [path if str(path) == "-" else path.resolve() for path in paths]
     for n, one in enumerate(real):
         if one in real[:n]:
-            raise UsageError(f"--text {shown(paths[n])} is given twice; name every text once")
+            raise UsageError(f"--text {shown(paths[n])} is given twice; pass each text once")
     whole = [path if str(path) == "-" else path.absolute() for path in paths]
     return [_shortest(one, [other for other in whole if other != one]) for one in whole]
 

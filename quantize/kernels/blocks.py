@@ -51,7 +51,7 @@ def _extremes(rows: Any, start: int) -> tuple[Any, Any]:
 
 @inlined
 def _peak(rows: Any, start: int) -> Any:
-    """The first value of the largest size in a block, with its sign."""
+    """Return the first value of the largest size in a block, with its sign."""
     low, high = _extremes(rows, start)
     if high != -low:
         return high if high > -low else low
@@ -170,7 +170,7 @@ def _search(lot: Lot, rows: Any, importance: Any, first: int, count: int, top: i
 
 @inlined
 def _levels(v: Any, inverse: float, base: float, top: int, with_min: bool, weighted: bool) -> Any:
-    """The levels of weights, stored from 0 on: of Q4_0 (top 8), Q5_0 (16), Q4_1 (15) or Q5_1 (31)."""
+    """Return the levels of weights, stored from 0 on: of Q4_0 (top 8), Q5_0 (16), Q4_1 (15) or Q5_1 (31)."""
     if weighted and with_min:
         return clamp(nearest(inverse * (v - base)), 0, top)
     if weighted:

@@ -17,7 +17,7 @@ _KEPT = 4  # environments: virtual environments and versions that may be used ag
 
 @cache
 def folder() -> Path | None:
-    """The user's folder for this CPU, library, numba, Python and version of the kernels; None where nothing can be written."""
+    """Return the user's folder for this CPU, library, numba, Python and version of the kernels; None where nothing can be written."""
     import platformdirs
 
     chosen = os.environ.get("NUMBA_CACHE_DIR")
@@ -53,7 +53,7 @@ def _environment() -> str:
 
 
 def recall(place: Path | None, name: str) -> bool | None:
-    """The verdict kept under this name, or None."""
+    """Return the verdict kept under this name, or None."""
     verdict = _verdicts(place).get(name)
     return verdict if isinstance(verdict, bool) else None
 

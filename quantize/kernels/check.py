@@ -16,7 +16,7 @@ def agrees(
     with_imatrix: bool,
     quantize: Callable[[Float32s, Float32s | None], NDArray[np.uint8]],
 ) -> bool:
-    """Whether `quantize` gives exactly the library's bytes for all samples."""
+    """Return whether `quantize` gives exactly the library's bytes for all samples."""
     for rows in (usual_rows(), hostile_rows()):
         imatrix = importances(rows.shape[1]) if with_imatrix else None
         if not np.array_equal(quantize(rows, imatrix), ggml.quantize_chunk(type_, rows, imatrix)):
@@ -75,7 +75,7 @@ def hostile_rows(n_cols: int = 512, seed: int = 1) -> Float32s:
 
 
 def importances(n_cols: int, seed: int = 2) -> Float32s:
-    """An importance matrix's row: mostly of one magnitude, some columns hot, some never used."""
+    """Return an importance matrix's row: mostly of one magnitude, some columns hot, some never used."""
     random = np.random.default_rng(seed)
     hot = np.where(random.random(n_cols) > 0.98, 1e4, 1.0)
     values: Float32s = (random.random(n_cols) * hot).astype(np.float32)

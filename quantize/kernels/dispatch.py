@@ -98,7 +98,7 @@ def _quantizer_of(type_: GGMLQuantizationType, with_imatrix: bool, kernel: Calla
     def quantize(rows: NDArray[np.float32], imatrix: NDArray[np.float32] | None) -> NDArray[np.uint8]:
         n_rows, n_cols = rows.shape
         if (imatrix is not None) != with_imatrix or (imatrix is not None and imatrix.shape != (n_cols,)):
-            wanted = f"an imatrix of {n_cols} columns" if with_imatrix else "no imatrix"
+            wanted = f"an importance matrix of {n_cols} columns" if with_imatrix else "no importance matrix"
             raise ValueError(f"this quantizer of {type_.name} takes {wanted}")
         out = np.empty((n_rows, row_bytes(type_, n_cols)), np.uint8)
         kernel(_as_one_row(rows), nothing if imatrix is None else _as_one_row(imatrix), out.reshape(-1))
@@ -108,7 +108,7 @@ def _quantizer_of(type_: GGMLQuantizationType, with_imatrix: bool, kernel: Calla
 
 
 def _as_one_row(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """All values in a row, aligned and read-only: a kernel is compiled for exactly such an array."""
+    """Return all values in a row, aligned and read-only: a kernel is compiled for exactly such an array."""
     row = np.require(array, np.float32, ["C", "A"]).reshape(-1)
     row.flags.writeable = False
     return row

@@ -40,7 +40,7 @@ class Lanes(types.Type):
         self.vector = ir.VectorType(element, width)
 
     def of(self, item: str) -> "Lanes":
-        """The same width with other items."""
+        """Return the same width with other items."""
         return Lanes(item, self.width)
 
 
@@ -58,7 +58,7 @@ def _splat(builder: Any, value: Any, lanes: Lanes) -> Any:
 
 
 def _as_lanes(context: Any, builder: Any, value: Any, kind: Any, lanes: Lanes) -> Any:
-    """An operand as a vector: lanes stay, a number is rounded to the lanes' type and copied to each."""
+    """Return an operand as a vector: lanes stay, a number is rounded to the lanes' type and copied to each."""
     if isinstance(kind, Lanes):
         return value
     return _splat(builder, context.cast(builder, value, kind, lanes.number), lanes)
@@ -134,7 +134,7 @@ def _lower_neg(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 @intrinsic
 def splat(typing: Any, value: Any) -> Any:
-    """A number, rounded to float32, in each of LANES lanes."""
+    """Return a number, rounded to float32, in each of LANES lanes."""
     lanes = Lanes("f", LANES)
     return lanes(value), lambda context, builder, sig, args: _as_lanes(
         context, builder, args[0], value, lanes
@@ -158,7 +158,7 @@ def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
 
 @intrinsic
 def pattern(typing: Any, mask: Any) -> Any:
-    """The lanes where `mask` holds as bits of an int, lane 0 the lowest."""
+    """Return the lanes where `mask` holds as bits of an int, lane 0 the lowest."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.zext(builder.bitcast(args[0], ir.IntType(mask.width)), ir.IntType(64))

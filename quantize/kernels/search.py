@@ -32,7 +32,7 @@ def clamp(levels: Lanes, low: int, high: int) -> Lanes:
 
 @inlined
 def to_half(values: Lanes) -> Lanes:
-    """The bit patterns of the nearest IEEE half-precision numbers, ties to even; beyond their range infinity."""
+    """Return the bit patterns of the nearest IEEE half-precision numbers, ties to even; beyond their range infinity."""
     pattern = bits(values)
     size = pattern & 0x7FFFFFFF
     normal = (size + 0xFFF + ((size >> 13) & 1) - (112 << 23)) >> 13
@@ -46,7 +46,7 @@ def to_half(values: Lanes) -> Lanes:
 
 @inlined
 def from_half(halves: Lanes) -> Lanes:
-    """The float32 values of half-precision bit patterns."""
+    """Return the float32 values of half-precision bit patterns."""
     size = halves & 0x7FFF
     value = select(size < 0x400, to_float(size) * 2.0**-24, from_bits((size << 13) + (112 << 23)))
     value = select(size >= 0x7C00, from_bits((size << 13) + (224 << 23)), value)
@@ -55,7 +55,7 @@ def from_half(halves: Lanes) -> Lanes:
 
 @inlined
 def _error(x: Any, weights: Any, levels: Any, n: int, scale: Lanes, low: Lanes, absolute: bool) -> Lanes:
-    """The weighted sum of squared (or absolute) differences of scale * level + low from x."""
+    """Return the weighted sum of squared (or absolute) differences of scale * level + low from x."""
     error = splat(0.0)
     for i in range(n):
         difference = scale * load(levels, i * LANES) + low - load(x, i * LANES)
@@ -127,7 +127,7 @@ def search_scale_and_min(
 
 @inlined
 def find_peak(x: Any, n: int) -> tuple[Lanes, Lanes]:
-    """The first value of the largest size, with its sign, and that size."""
+    """Return the first value of the largest size, with its sign, and that size."""
     peak = size = splat(0.0)
     for i in range(n):
         v = load(x, i * LANES)
@@ -139,7 +139,7 @@ def find_peak(x: Any, n: int) -> tuple[Lanes, Lanes]:
 
 @inlined
 def _sums(x: Any, weights: Any, products: Any, n: int, top: int, inverse: Lanes) -> tuple[Lanes, Lanes]:
-    """The weighted sums of x * level and level**2 when x is rounded by `inverse`; `products` are weights * x."""
+    """Return the weighted sums of x * level and level**2 when x is rounded by `inverse`; `products` are weights * x."""
     sum_xl = sum_l2 = splat(0.0)
     for i in range(n):
         level = to_float(clamp(nearest(inverse * load(x, i * LANES)), -top, top - 1))

@@ -64,7 +64,7 @@ def _search_q6(tile: Tile, rows: Any, importance: Any, first: int) -> int:
 
 @inlined
 def _round_q6(tile: Tile, rows: Any, block: int, k: int) -> None:
-    """The final levels of super-block `block`, in lane k: of x / scale, or the search's where the scale is stored as 0."""
+    """Return the final levels of super-block `block`, in lane k: of x / scale, or the search's where the scale is stored as 0."""
     for j in range(N_SUB):
         scale = tile.factors[k] * np.float32(tile.codes[j * LANES + k])
         inverse = tile.inverses[j * LANES + k]
@@ -134,7 +134,7 @@ def _search_q3(tile: Tile, rows: Any, importance: Any, first: int) -> int:
 
 @inlined
 def _round_q3(tile: Tile, rows: Any, block: int, k: int) -> None:
-    """The final levels of super-block `block`, in lane k: of x / scale, or the search's where the scale is stored as 0."""
+    """Return the final levels of super-block `block`, in lane k: of x / scale, or the search's where the scale is stored as 0."""
     for j in range(N_SUB):
         scale = tile.factors[k] * np.float32(tile.codes[j * LANES + k] - 32)
         if scale != 0:

@@ -97,7 +97,7 @@ def _code_by_largest(values: Any, codes: Any, n_sub: int, top: int) -> Any:
 
 @inlined
 def _round(tile: Tile, rows: Any, block: int, k: int, n: int, top: int) -> None:
-    """The final levels of super-block `block`, in lane k: of (x + min) / scale, or the search's where the scale is stored as 0."""
+    """Return the final levels of super-block `block`, in lane k: of (x + min) / scale, or the search's where the scale is stored as 0."""
     for j in range(SUPER // n):
         at = j * LANES + k
         scale = tile.factors[k] * np.float32(tile.codes[at])

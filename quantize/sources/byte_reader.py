@@ -19,7 +19,7 @@ class ByteReader(Protocol):
 
     @property
     def size(self) -> int:
-        """The number of bytes."""
+        """Return the number of bytes."""
 
     def read_at(self, offset: int, n: int) -> bytes:
         """Return exactly bytes [offset, offset + n); called only inside [0, size)."""
@@ -53,8 +53,8 @@ class Cursor:
             return
         if end > self.size:
             raise CorruptFile(
-                f"{self.name} ends inside its header: it has {counted(self.size, 'byte')} and the next field needs {end:,}; "
-                "the download is incomplete, download it again."
+                f"{self.name} ends inside its header: it is {counted(self.size, 'byte')} long and the next field needs {end:,}; "
+                "the download is incomplete: download it again."
             )
         if end > MAX_HEADER:
             raise CorruptFile(

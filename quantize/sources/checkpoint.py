@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import CorruptFile, MalformedFile, Unsupported
 from quantize.source import TensorSource
 from quantize.sources.byte_reader import ByteReader
 from quantize.sources.config_hparams import hparams_from_config, model_type
@@ -76,13 +76,13 @@ class Checkpoint:
 
     @property
     def hparams(self) -> Hparams:
-        """The checked numbers of the configuration; raises CorruptFile or Unsupported."""
+        """Return the checked numbers of the configuration; raises CorruptFile or Unsupported."""
         read = hparams_from_config if self.layout is Layout.HUGGING_FACE else hparams_from_params
         return read(self.config, f"{self.folder.name}/{self.layout.value}")
 
     @property
     def all_files(self) -> tuple[Path, ...]:
-        """Every file that a conversion reads: the weights, the configuration, what belongs to the tokenizer."""
+        """Return every file that a conversion reads: the weights, the configuration, what belongs to the tokenizer."""
         small = [self.folder / name for name in (self.layout.value, *TOKENIZER_FILES)]
         small += sorted(self.folder.glob("tokenizer.model.v*"))
         return tuple(path for path in (*self.files, *small) if path.is_file())
@@ -105,7 +105,7 @@ def open_checkpoint(folder: Path, elsewhere: Mapping[str, ByteReader] | None = N
     """
     if not folder.is_dir():
         raise Unsupported(
-            f"{folder} is not a folder; name the folder with config.json and the safetensors files."
+            f"{folder} is not a folder; pass the folder with config.json and the safetensors files."
         )
     elsewhere = elsewhere or {}
     found = _find(folder, elsewhere)
@@ -211,21 +211,17 @@ def _indexed(index: Path, elsewhere: Collection[str]) -> list[Path]:
 def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CorruptFile(f"{index.name} has no weight_map; download it again.")
+        raise MalformedFile(f"{index.name} has no weight_map")
     for name in weight_map.values():
         if not is_plain_name(name) or not name.endswith(".safetensors"):
-            raise CorruptFile(
-                f"{index.name} points to {name!r}, which is not a plain .safetensors name; download the model from another source."
-            )
+            raise MalformedFile(f"{index.name} points to {name!r}, which is not a plain .safetensors name")
     return weight_map
 
 
 def _check_index(index: Path, tensors: Mapping[str, StoredTensor]) -> None:
     named = _weight_map(index)
     if missing := sorted(named.keys() - tensors.keys()):
-        raise CorruptFile(
-            f"{named[missing[0]]} lacks {_listed(missing)}, which {index.name} lists; download it again."
-        )
+        raise MalformedFile(f"{named[missing[0]]} lacks {_listed(missing)}, which {index.name} lists")
     if extra := sorted(tensors.keys() - named.keys()):
         raise CorruptFile(
             f"{index.name} does not list {_listed(extra)}; the files belong to different models."

@@ -7,7 +7,7 @@ sees images has those of its text model in `text_config`.
 from collections.abc import Mapping
 from typing import Any
 
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import MalformedFile, Unsupported
 from quantize.sources.hparams import (
     MAX_CONTEXT,
     MAX_EXPERTS,
@@ -276,9 +276,7 @@ def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling | None:
     read = Fields(rope, where)
     numbers = {name: read.number(name, default=default) for name, default in _ROPE_NUMBERS[kind]}
     if (old := numbers.get("original_max_position_embeddings", 1)) > MAX_CONTEXT:
-        raise CorruptFile(
-            f"{where} has RoPE scaling from an original context of {old:g} positions; download it again."
-        )
+        raise MalformedFile(f"{where} has RoPE scaling from an original context of {old:g} positions")
     if kind == "yarn":
         optional = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
         numbers |= {name: read.number(name) for name in optional if rope.get(name) is not None}

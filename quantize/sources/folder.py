@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from quantize.errors import CorruptFile
+from quantize.errors import CorruptFile, MalformedFile
 from quantize.sources.input_file import read_file
 
 MAX_JSON_BYTES = 1 << 26  # the largest tokenizer.json known has 34 MB
@@ -22,7 +22,7 @@ def read_json(path: Path) -> Any:
     raw = read_file(path, MAX_JSON_BYTES)
 
     def bad(what: str) -> CorruptFile:
-        return CorruptFile(f"{path.name} {what}; download it again.")
+        return MalformedFile(f"{path.name} {what}")
 
     refuse_wide(path.name, raw)
     return parse_json(raw, bad)
@@ -82,7 +82,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file that must hold an object."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise CorruptFile(f"{path.name} is not a JSON object; download it again.")
+        raise MalformedFile(f"{path.name} is not a JSON object")
     return value
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize.errors import CorruptFile
+from quantize.errors import CorruptFile, MalformedFile
 from quantize.source import TensorSource
 from quantize.sources.quantization import Block
 from quantize.sources.rows import FP8, Float32s, read_stored, tensor_source, widen
@@ -44,8 +44,8 @@ def weight_sources(
     for name, tensor in stored.items():
         if weight := _scaled_by(name, stored):
             if weight in scales:
-                raise CorruptFile(
-                    f"{tensor.path.name}: {weight!r} has two scales, {scales[weight].name!r} and {name!r}; download it again."
+                raise MalformedFile(
+                    f"{tensor.path.name}: {weight!r} has two scales, {scales[weight].name!r} and {name!r}"
                 )
             scales[weight] = tensor
     beside = {scale.name for scale in scales.values()}
@@ -55,15 +55,13 @@ def weight_sources(
             continue
         if tensor.dtype == FP8:
             if name not in scales:
-                raise CorruptFile(
-                    f"{tensor.path.name} stores {name!r} as FP8 and lacks its scale; download it again."
-                )
+                raise MalformedFile(f"{tensor.path.name} stores {name!r} as FP8 and lacks its scale")
             sources[name] = _fp8_source(tensor, _Scale(scales[name], tensor, block, read_bytes))
             continue
         sources[name] = tensor_source(tensor)
         if name in scales:
-            raise CorruptFile(
-                f"{tensor.path.name} stores {name!r} as {tensor.dtype}, although {scales[name].name!r} scales it; download it again."
+            raise MalformedFile(
+                f"{tensor.path.name} stores {name!r} as {tensor.dtype}, although {scales[name].name!r} scales it"
             )
     return sources
 
@@ -100,7 +98,7 @@ def widen_fp8(raw: NDArray[np.uint8], out: Float32s) -> None:
 
 
 def _values() -> Float32s:
-    """The value of every byte."""
+    """Return the value of every byte."""
     magnitude = np.arange(128)
     exponent, mantissa = magnitude >> 3, magnitude & 7
     values = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
@@ -122,12 +120,12 @@ class _Scale:
         self._lock = threading.Lock()
         self._values: Float32s | None = None
         if scale.dtype not in {"F32", "F16", "BF16", "F8_E8M0"}:
-            raise CorruptFile(
-                f"{self._where} has the type {scale.dtype}, but scales are floating-point numbers; download it again."
+            raise MalformedFile(
+                f"{self._where} has the type {scale.dtype}, but scales are floating-point numbers"
             )
         if not 2 <= len(weight.shape) <= 3:
-            raise CorruptFile(
-                f"{self._where} scales {weight.name!r}, which is neither a matrix nor a stack of them; download it again."
+            raise MalformedFile(
+                f"{self._where} scales {weight.name!r}, which is neither a matrix nor a stack of them"
             )
         self._shape = self._check_shape(weight, block)
         self._n_rows = weight.shape[-2]
@@ -146,13 +144,13 @@ class _Scale:
         if len(shape) != len(weight.shape) or any(
             n not in (1, size, blocks) for n, size, blocks in zip(shape, weight.shape, in_blocks, strict=True)
         ):
-            raise CorruptFile(
+            raise MalformedFile(
                 f"{self._where} has the shape {list(given)}, which does not fit the weight's {list(weight.shape)}"
-                f"{f' in blocks of {list(block)}' if block else ''}; download it again."
+                f"{f' in blocks of {list(block)}' if block else ''}"
             )
         if [*shape[-2:]] == [*weight.shape[-2:]] != in_blocks[-2:] and 1 not in shape[-2:]:
-            raise CorruptFile(
-                f"{self._where} has the weight's own shape, {list(given)}: a scale belongs to a row, a block or a matrix; download it again."
+            raise MalformedFile(
+                f"{self._where} has the weight's own shape, {list(given)}: a scale belongs to a row, a block or a matrix"
             )
         return shape
 
@@ -198,9 +196,9 @@ class _Scale:
             values = np.empty(stored.size, np.float32)
             widen(dtype, stored, values)
         if not np.isfinite(values).all():
-            raise CorruptFile(f"{self._where} has a scale that is NaN or infinite; download it again.")
+            raise MalformedFile(f"{self._where} has a scale that is NaN or infinite")
         if (least := values.min(initial=0)) < 0:  # a block of nothing but zeros may have the scale 0
-            raise CorruptFile(f"{self._where} has the scale {least:g}, which is negative; download it again.")
+            raise MalformedFile(f"{self._where} has the scale {least:g}, which is negative")
         return values.reshape(-1, *self._shape[-2:])
 
 

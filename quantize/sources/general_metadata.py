@@ -62,7 +62,7 @@ def _load(folder: Path, total: int) -> gguf.Metadata:
 
 
 def _repository(folder: Path) -> str | None:
-    """The repository's name where the folder is a snapshot in the Hugging Face cache (models--owner--name/snapshots/commit)."""
+    """Return the repository's name where the folder is a snapshot in the Hugging Face cache (models--owner--name/snapshots/commit)."""
     snapshots, repository = folder.absolute().parent, folder.absolute().parent.parent.name
     if snapshots.name != "snapshots" or not repository.startswith("models--"):
         return None

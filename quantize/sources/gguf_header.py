@@ -86,7 +86,7 @@ class GgufHeader:
 
     @property
     def architecture(self) -> str:
-        """The model's architecture, such as "llama"; empty when the file does not say."""
+        """Return the model's architecture, such as "llama"; empty when the file does not say."""
         return str(self.get("general.architecture", ""))
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -142,7 +142,7 @@ def _read_start(cursor: Cursor) -> tuple[int, int, int]:
     if not start.startswith(MAGIC[:size]):
         if not any(start):
             raise CorruptFile(
-                f"{name} begins with {counted(len(start), 'zero byte')}; the download is incomplete, download it again."
+                f"{name} begins with {counted(len(start), 'zero byte')}; the download is incomplete: download it again."
             )
         beginning = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
         for prefix, sentence in _IMPOSTORS:
@@ -155,7 +155,7 @@ def _read_start(cursor: Cursor) -> tuple[int, int, int]:
         )
     if size < 24:
         raise CorruptFile(
-            f"{name} has only {counted(size, 'byte')}, but a GGUF header has at least 24; download it again."
+            f"{name} is only {counted(size, 'byte')} long, but a GGUF header is at least 24 bytes long; download it again."
         )
     cursor.position = len(MAGIC)
     version = cursor.number(U32)
@@ -274,7 +274,7 @@ def _place(
     if tensors and (end := tensors[-1].offset + tensors[-1].n_bytes) > cursor.size:
         raise CorruptFile(
             f"{cursor.name} is truncated: {end - cursor.size:,} of {end:,} bytes are missing; "
-            "the download is incomplete, download it again."
+            "the download is incomplete: download it again."
         )
     return tuple(tensors)
 

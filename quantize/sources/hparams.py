@@ -6,7 +6,7 @@ config_hparams.py reads them from config.json, params_hparams.py from Mistral's 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import MalformedFile, Unsupported
 
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
 MAX_EXPERTS = 512  # llama.cpp's LLAMA_MAX_EXPERTS
@@ -100,7 +100,7 @@ class Hparams:
 
     @property
     def n_rot(self) -> int:
-        """How many elements of a head are rotated."""
+        """Return how many elements of a head are rotated."""
         return self.mla.head_rope if self.mla else self.head_size
 
     def has_experts(self, layer: int) -> bool:
@@ -110,18 +110,18 @@ class Hparams:
 def checked(hparams: Hparams, where: str) -> Hparams:
     """Return hyperparameters whose numbers go together; else CorruptFile, or Unsupported where llama.cpp has no way to say them."""
     if hparams.head_dim is None and hparams.n_embd % hparams.n_head:
-        raise CorruptFile(
-            f"{where} has a hidden size of {hparams.n_embd}, which is not a multiple of the {hparams.n_head} heads; download it again."
+        raise MalformedFile(
+            f"{where} has a hidden size of {hparams.n_embd}, which is not a multiple of the {hparams.n_head} heads"
         )
     if hparams.n_head % hparams.n_head_kv:
-        raise CorruptFile(
-            f"{where} has {hparams.n_head} heads, which is not a multiple of the {hparams.n_head_kv} key-value heads; download it again."
+        raise MalformedFile(
+            f"{where} has {hparams.n_head} heads, which is not a multiple of the {hparams.n_head_kv} key-value heads"
         )
     if hparams.n_rot % 2:
-        raise CorruptFile(f"{where} has the odd head size {hparams.n_rot}; download it again.")
+        raise MalformedFile(f"{where} has the odd head size {hparams.n_rot}")
     if hparams.mla and hparams.n_head_kv != hparams.n_head:
-        raise CorruptFile(
-            f"{where} has {hparams.n_head_kv} key-value heads, but latent attention has one for each of the {hparams.n_head} heads; download it again."
+        raise MalformedFile(
+            f"{where} has {hparams.n_head_kv} key-value heads, but latent attention has one for each of the {hparams.n_head} heads"
         )
     if hparams.temperature:
         _check_temperature(hparams, hparams.temperature, where)

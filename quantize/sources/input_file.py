@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from quantize.errors import CorruptFile, QuantizeError
+from quantize.errors import CorruptFile, MalformedFile, QuantizeError
 from quantize.wording import counted
 
 LFS_POINTER = b"version https://git-lfs"
@@ -42,7 +42,7 @@ def opened(path: Path) -> Iterator[int]:
         raise QuantizeError(f"{path} cannot be read: {reason or error}.") from error
     try:
         if kind := kind_of(os.fstat(fd).st_mode):
-            raise QuantizeError(f"{path} is {kind}; name a regular file.")
+            raise QuantizeError(f"{path} is {kind}; use a regular file.")
         yield fd
     except OSError as error:
         raise QuantizeError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -66,9 +66,7 @@ def read_file(path: Path, limit: int) -> bytes:
     with opened(path) as fd:
         size = os.fstat(fd).st_size
         if size > limit:
-            raise CorruptFile(
-                f"{path.name} has {size:,} bytes; the limit for such a file is {limit:,}; download it again."
-            )
+            raise MalformedFile(f"{path.name} is {size:,} bytes long; the limit for such a file is {limit:,}")
         data = pread_exactly(fd, 0, size)
     if len(data) < size:
         raise CorruptFile(

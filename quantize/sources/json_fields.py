@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from quantize.errors import CorruptFile
+from quantize.errors import MalformedFile
 from quantize.wording import shown
 
 
@@ -20,8 +20,8 @@ class Fields:
         value = self.values.get(key)
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-            raise CorruptFile(
-                f"{self.where} has {_said(key, value)}; it must be a number from 1 to {limit}; download it again."
+            raise MalformedFile(
+                f"{self.where} has {_said(key, value)}; it must be a number from 1 to {limit}"
             )
         return value
 
@@ -29,17 +29,13 @@ class Fields:
         value = self.values.get(key)
         value = default if value is None else value
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
-            raise CorruptFile(
-                f"{self.where} has {_said(key, value)}; it must be a number of at least 0; download it again."
-            )
+            raise MalformedFile(f"{self.where} has {_said(key, value)}; it must be a number of at least 0")
         return float(value)
 
     def flag(self, key: str) -> bool:
         value = self.values.get(key)
         if value not in (None, True, False):
-            raise CorruptFile(
-                f"{self.where} has {_said(key, value)}; it must be true or false; download it again."
-            )
+            raise MalformedFile(f"{self.where} has {_said(key, value)}; it must be true or false")
         return bool(value)
 
     def mapping(self, key: str) -> Mapping[str, Any]:
@@ -47,9 +43,7 @@ class Fields:
         if value is None or value is False or value in ("", "none", "None", []):
             return {}
         if not isinstance(value, dict):
-            raise CorruptFile(
-                f"{self.where} has {_said(key, value)}; it must be an object; download it again."
-            )
+            raise MalformedFile(f"{self.where} has {_said(key, value)}; it must be an object")
         return value
 
 

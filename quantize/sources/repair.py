@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize.errors import CorruptFile
+from quantize.errors import MalformedFile
 from quantize.source import ModelSource, TensorSource
 from quantize.wording import counted, shown
 
@@ -45,9 +45,7 @@ def merge_experts(model: ModelSource, name: str) -> ModelSource:
                 if missing < max(experts)
                 else f"it has {counted(len(experts), 'expert')}"
             )
-            raise CorruptFile(
-                f"{name}: {stack}: {detail}, but the model declares {shown(n_expert)}; download it again."
-            )
+            raise MalformedFile(f"{name}: {stack}: {detail}, but the model declares {shown(n_expert)}")
     merged = [
         _stack(f"{stack}_exps.weight", [experts[i] for i in range(n_expert)], name)
         for stack, experts in stacks.items()
@@ -58,9 +56,7 @@ def merge_experts(model: ModelSource, name: str) -> ModelSource:
 def _stack(name: str, experts: Sequence[TensorSource], file: str) -> TensorSource:
     shape = experts[0].shape
     if odd := next((expert for expert in experts if expert.shape != shape or len(shape) != 2), None):
-        raise CorruptFile(
-            f"{file}: {odd.name} has shape {odd.shape} and the first expert {shape}; download it again."
-        )
+        raise MalformedFile(f"{file}: {odd.name} has shape {odd.shape} and the first expert {shape}")
     n_rows = shape[0]
     types = sorted({expert.dtype for expert in experts})
 

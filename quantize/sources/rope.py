@@ -25,7 +25,7 @@ def split_pairs(tensor: TensorSource, head_size: int) -> TensorSource:
 
 
 def rope_factors(hparams: Hparams) -> list[TensorSource]:
-    """The tensor rope_freqs.weight, (head_size / 2,), by which Llama 3's stretching divides each frequency; else nothing.
+    """Return the tensor rope_freqs.weight, (head_size / 2,), by which Llama 3's stretching divides each frequency; else nothing.
 
     Wavelengths below old_context / high are kept, those above old_context / low divided by the factor, and those between are
     blended linearly (Llama 3.1's reference code).
@@ -42,7 +42,7 @@ def rope_factors(hparams: Hparams) -> list[TensorSource]:
 
 
 def _llama3_factors(scaling: RopeScaling, base: float, head_size: int) -> Float32s:
-    """In float32, a number over a vector as the number times its reciprocals: torch computes so, and the last bit counts."""
+    """Return a number over a vector in float32, as the number times its reciprocals: torch computes so, and the last bit counts."""
     numbers = {name: np.float32(number) for name, number in scaling.parameters.items()}
     old, factor = numbers["original_max_position_embeddings"], numbers["factor"]
     low, high = numbers["low_freq_factor"], numbers["high_freq_factor"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantize.errors import CorruptFile
+from quantize.errors import CorruptFile, MalformedFile
 from quantize.sources.byte_reader import ByteReader, FileReader
 from quantize.sources.folder import parse_json
 from quantize.sources.input_file import opened, refuse_pointer
@@ -137,4 +137,4 @@ def _is_count(value: object) -> bool:
 
 
 def _bad(path: Path, what: str) -> CorruptFile:
-    return CorruptFile(f"{path.name} {what}; download it again.")
+    return MalformedFile(f"{path.name} {what}")

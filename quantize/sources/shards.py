@@ -129,13 +129,13 @@ def _check(files: Sequence[tuple[str, GgufHeader]]) -> None:
             or isinstance(header.get("split.no"), bool)
         ):
             raise CorruptFile(
-                f"{name} does not belong to {first_name}: it is not shard {number + 1} of {count} by its header; download it again."
+                f"{name} does not belong to {first_name}: it is not shard {number + 1} of {count} by its header; download all shards from one repository."
             )
         for key in ("general.architecture", "general.name"):
             if key in header.metadata and header.get(key) != first.get(key):
                 raise CorruptFile(
                     f"{name} belongs to another model than {first_name}: its {key} is {shown(header.get(key))} "
-                    f"and not {shown(first.get(key))}; download it again."
+                    f"and not {shown(first.get(key))}; download all shards from one repository."
                 )
         for tensor in header.tensors:
             if tensor.name in names:

@@ -149,7 +149,7 @@ def _check_complete(
     for tensor in result:
         if tensor.name in there:
             raise CorruptFile(
-                f"{tensor.where} and {there[tensor.name].where} are the same tensor under two names; download the model again."
+                f"{tensor.where} and {there[tensor.name].where} are the same tensor under two names; the checkpoint was made wrongly: use another repository."
             )
         there[tensor.name] = tensor
     for of_layer in experts:

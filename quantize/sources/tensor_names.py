@@ -96,7 +96,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The tensor's name in a GGUF."""
+        """Return the tensor's name in a GGUF."""
         name = f"{self.kind}.{'bias' if self.is_bias else 'weight'}"
         return name if self.layer is None else f"blk.{self.layer}.{name}"
 

@@ -95,7 +95,7 @@ def read_recipe(path: Path) -> TailoredRecipe:
         raw = read_header(path).get(KEY)
         if not isinstance(raw, str):
             raise CorruptFile(
-                f"{os.fspath(path)} has no recipe: it is not a tailored file; name one, or a recipe in JSON."
+                f"{os.fspath(path)} has no recipe: it is not a tailored file; pass one, or a recipe in JSON."
             )
     else:
         data = read_file(path, _MAX_FILE)
@@ -106,7 +106,7 @@ def read_recipe(path: Path) -> TailoredRecipe:
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, _Fault) else "not JSON"
         raise CorruptFile(
-            f"{os.fspath(path)} is not a recipe ({reason}); name the JSON file or the GGUF that mixcli tailor wrote."
+            f"{os.fspath(path)} is not a recipe ({reason}); pass the JSON file or the GGUF that mixcli tailor wrote."
         ) from None
 
 
@@ -123,7 +123,7 @@ def _object(data: object, name: str) -> dict[str, Any]:
 def _text(data: Mapping[str, Any], name: str) -> str:
     value = data.get(name)
     if not isinstance(value, str):
-        raise _Fault(f"{shown(name)} is {'missing' if value is None else 'not a text'}")
+        raise _Fault(f"{shown(name)} is {'missing' if value is None else 'not a string'}")
     return value
 
 

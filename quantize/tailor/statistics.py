@@ -70,7 +70,9 @@ def read_statistics(path: Path) -> Statistics:
         values[tensor.name] = found
     names = [name.removesuffix(SUMS) for name in values if name.endswith(SUMS)]
     if not names or any(name + COUNTS not in values for name in names):
-        raise CorruptFile(f"{path} is not an importance matrix: sums without counts; compute it again.")
+        raise CorruptFile(
+            f"{path} is not an importance matrix: it has sums without counts; compute it again."
+        )
     counts = {name: values[name + COUNTS] for name in names}
     sums = {name: values[name + SUMS].reshape(len(counts[name]), -1) for name in names}
     return Statistics(hashlib.sha256(path.read_bytes()).hexdigest(), sums, counts)

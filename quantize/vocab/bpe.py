@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import CorruptFile, MalformedFile, Unsupported
 from quantize.vocab.pretokenizer import pretokenizer_json, pretokenizer_name
 from quantize.vocab.vocabulary import TokenType, Vocabulary, looks_special, padding
 from quantize.wording import counted, shown
@@ -43,7 +43,7 @@ def bpe_model(tokenizer: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Return the `model` of a tokenizer.json; Unsupported when it is not BPE."""
     model = tokenizer.get("model")
     if not isinstance(model, dict):
-        raise CorruptFile(f"{where} has no model; download it again.")
+        raise MalformedFile(f"{where} has no model")
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
         raise Unsupported(
@@ -56,12 +56,12 @@ def token_ids(model: Mapping[str, Any], where: str) -> dict[int, str]:
     """Turn the vocabulary around: id -> token."""
     vocab = model.get("vocab")
     if not isinstance(vocab, dict) or not vocab:
-        raise CorruptFile(f"{where} has no vocabulary; download it again.")
+        raise MalformedFile(f"{where} has no vocabulary")
     by_id: dict[int, str] = {}
     for token, index in vocab.items():
         if not _is_id(index) or index in by_id:
-            raise CorruptFile(
-                f"{where} has the id {shown(index)} for token {shown(token, 80)}, which is duplicate or invalid; download it again."
+            raise MalformedFile(
+                f"{where} has the id {shown(index)} for token {shown(token, 80)}, which is duplicate or invalid"
             )
         by_id[index] = token
     return by_id
@@ -71,7 +71,7 @@ def added_tokens(tokenizer: Mapping[str, Any], where: str) -> dict[int, tuple[st
     """Return the tokens that are found before anything else: id -> (text, special)."""
     entries = tokenizer.get("added_tokens") or []
     if not isinstance(entries, list):
-        raise CorruptFile(f"{where} has added_tokens that are not a list; download it again.")
+        raise MalformedFile(f"{where} has added_tokens that are not a list")
     found: dict[int, tuple[str, bool]] = {}
     for entry in entries:
         if (
@@ -79,7 +79,7 @@ def added_tokens(tokenizer: Mapping[str, Any], where: str) -> dict[int, tuple[st
             or not isinstance(entry.get("content"), str)
             or not _is_id(entry.get("id"))
         ):
-            raise CorruptFile(f"{where} has an added token without text or id; download it again.")
+            raise MalformedFile(f"{where} has an added token without text or id")
         found[entry["id"]] = entry["content"], bool(entry.get("special"))
     return found
 
@@ -88,14 +88,14 @@ def merge_lines(model: Mapping[str, Any], where: str) -> list[str]:
     """Return the merges as "left right"; a space within a part is written as its byte-level stand-in (Ġ)."""
     merges = model.get("merges")
     if not isinstance(merges, list):
-        raise CorruptFile(f"{where} has no merges; download it again.")
+        raise MalformedFile(f"{where} has no merges")
     if all(isinstance(merge, str) for merge in merges):
         return merges
     if not all(
         isinstance(merge, list) and len(merge) == 2 and all(isinstance(p, str) for p in merge)
         for merge in merges
     ):
-        raise CorruptFile(f"{where} has merges in an unknown format; download it again.")
+        raise MalformedFile(f"{where} has merges in an unknown format")
     return [" ".join(part.replace(" ", "Ġ") for part in merge) for merge in merges]
 
 
@@ -104,7 +104,7 @@ def tokenizer_json(
 ) -> dict[str, Any]:
     """Rebuild a tokenizer.json from the vocabulary of a GGUF file; `bos` is a token that starts every text."""
     if len(set(tokens)) < len(tokens):
-        raise CorruptFile(f"{where} has a token twice in its vocabulary; download it again.")
+        raise MalformedFile(f"{where} has a token twice in its vocabulary")
     marked = {TokenType.CONTROL: True, TokenType.USER_DEFINED: False}
     added = [
         {

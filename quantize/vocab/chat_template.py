@@ -5,7 +5,7 @@ from pathlib import Path
 from string import ascii_letters, digits
 from typing import Any
 
-from quantize.errors import CorruptFile
+from quantize.errors import MalformedFile
 from quantize.source import Value, text, texts
 from quantize.sources.folder import read_json_object_if_there
 from quantize.sources.input_file import read_file
@@ -40,7 +40,7 @@ def _read(path: Path) -> str:
     try:
         return read_file(path, MAX_TEMPLATE_BYTES).decode("utf-8")
     except ValueError:
-        raise CorruptFile(f"{path.name} is not UTF-8 text; download it again.") from None
+        raise MalformedFile(f"{path.name} is not UTF-8 text") from None
 
 
 def _named(templates: list[Any]) -> dict[str, Value]:

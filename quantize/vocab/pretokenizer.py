@@ -70,7 +70,7 @@ def _is(step: Any, kind: str) -> bool:
 
 
 def _essence(step: Any) -> object:
-    """What decides where text is cut: defaults filled in, offsets left out."""
+    """Return what decides where text is cut: defaults filled in, offsets left out."""
     if _is(step, "ByteLevel"):
         return "ByteLevel", step.get("add_prefix_space", True), step.get("use_regex", True)
     if _is(step, "Digits"):

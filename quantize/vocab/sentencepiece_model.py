@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import MalformedFile, Unsupported
 from quantize.sources.input_file import read_file
 from quantize.vocab.vocabulary import TokenType
 
@@ -44,9 +44,9 @@ def read_sentencepiece(path: Path) -> list[Piece]:
                     (v for f, v in _fields(_bytes(value)) if f == 3 and isinstance(v, int)), model_type
                 )
     except (ValueError, struct.error) as error:
-        raise CorruptFile(f"{path.name} is not a SentencePiece model ({error}); download it again.") from None
+        raise MalformedFile(f"{path.name} is not a SentencePiece model ({error})") from None
     if not pieces:
-        raise CorruptFile(f"{path.name} is not a SentencePiece model (it has no pieces); download it again.")
+        raise MalformedFile(f"{path.name} is not a SentencePiece model (it has no pieces)")
     if model_type != _BPE:
         raise Unsupported(
             f"{path.name} is a SentencePiece model of type {model_type}, but only the byte-pair type is supported."

@@ -7,7 +7,7 @@ tokenizer.json has a post-processor, that is what really adds tokens, and it out
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quantize.errors import CorruptFile
+from quantize.errors import MalformedFile
 from quantize.source import Value, flag, u32
 from quantize.vocab.bpe import added_tokens
 
@@ -47,7 +47,7 @@ def special_token_metadata(
             isinstance(index, int) and not isinstance(index, bool) and index != -1
         ):  # -1 is an old way to say none
             if index < 0:
-                raise CorruptFile(f"config.json has the invalid {kind}_token_id {index}; download it again.")
+                raise MalformedFile(f"config.json has the invalid {kind}_token_id {index}")
             ids.setdefault(kind, index)
     for kind in ("bos", "eos"):  # without tokenizer.json and without ids: the text is all there is
         wanted = _text(tokenizer_config.get(f"{kind}_token"))

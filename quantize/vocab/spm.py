@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quantize.errors import CorruptFile
+from quantize.errors import CorruptFile, MalformedFile
 from quantize.sources.folder import read_json_object_if_there
 from quantize.vocab.bpe import MAX_TOKENS, added_tokens, bpe_model, merge_lines, token_ids
 from quantize.vocab.sentencepiece_model import Piece, read_sentencepiece
@@ -82,23 +82,19 @@ def _complete(
 
 
 def _added_beside(folder: Path) -> dict[int, tuple[str, bool]]:
-    """The added tokens of added_tokens.json, then of tokenizer_config.json, which also knows the special ones."""
+    """Return the added tokens of added_tokens.json, then of tokenizer_config.json, which also knows the special ones."""
     found: dict[int, tuple[str, bool]] = {}
     for token, index in read_json_object_if_there(folder / "added_tokens.json").items():
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < MAX_TOKENS:
-            raise CorruptFile(
-                f"added_tokens.json has the invalid id {shown(index)} for {shown(token, 80)}; download it again."
-            )
+            raise MalformedFile(f"added_tokens.json has the invalid id {shown(index)} for {shown(token, 80)}")
         found[index] = token, False
     decoder = read_json_object_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     if not isinstance(decoder, dict):
-        raise CorruptFile(
-            "tokenizer_config.json has an added_tokens_decoder that is not an object; download it again."
-        )
+        raise MalformedFile("tokenizer_config.json has an added_tokens_decoder that is not an object")
     for key, entry in decoder.items():
         if not _ID.fullmatch(key) or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-            raise CorruptFile(
-                f"tokenizer_config.json has added token {shown(key, 80)} in an unknown format; download it again."
+            raise MalformedFile(
+                f"tokenizer_config.json has added token {shown(key, 80)} in an unknown format"
             )
         found[int(key)] = entry["content"], bool(entry.get("special"))
     return found

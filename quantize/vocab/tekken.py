@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantize.errors import CorruptFile, Unsupported
+from quantize.errors import CorruptFile, MalformedFile, Unsupported
 from quantize.sources.folder import read_json_object
 from quantize.vocab.pretokenizer import TEKKEN_PATTERN
 from quantize.vocab.vocabulary import TokenType, Vocabulary, padding
@@ -36,7 +36,7 @@ def tekken_vocabulary(path: Path, n_vocab: int | None) -> tuple[Vocabulary, str]
     file = read_json_object(path)
     config = file.get("config")
     if not isinstance(config, dict) or not isinstance(file.get("vocab"), list):
-        raise CorruptFile(f"{path.name} has no config or no vocab; download it again.")
+        raise MalformedFile(f"{path.name} has no config or no vocab")
     if config.get("pattern") != TEKKEN_PATTERN:
         raise Unsupported(
             f"{path.name} splits text by a pattern that llama.cpp does not support; mixcli cannot convert it."
@@ -48,8 +48,8 @@ def tekken_vocabulary(path: Path, n_vocab: int | None) -> tuple[Vocabulary, str]
             f"{path.name} has {counted(n_tokens, 'token')}, the embedding has {counted(n_vocab, 'row')}; they belong to different models."
         )
     if n_special > n_tokens:
-        raise CorruptFile(
-            f"{path.name} has {counted(n_special, 'special token')} among {n_tokens} in all, which is invalid; download it again."
+        raise MalformedFile(
+            f"{path.name} has {counted(n_special, 'special token')} among {n_tokens} in all, which is invalid"
         )
     special = _special_tokens(file.get("special_tokens"), n_special, path.name)
     ranked = _ranked(file["vocab"], n_tokens - n_special, path.name)
@@ -94,32 +94,26 @@ def _special_tokens(listed: Any, n_special: int, where: str) -> list[bytes]:
                 or not isinstance(text, str)
                 or rank in tokens
             ):
-                raise CorruptFile(
-                    f"{where} has the invalid special token {shown(entry, 80)}; download it again."
-                )
+                raise MalformedFile(f"{where} has the invalid special token {shown(entry, 80)}")
             tokens[rank] = text
     return [tokens.get(i, f"<SPECIAL_{i}>").encode() for i in range(n_special)]
 
 
 def _ranked(entries: Sequence[Any], n: int, where: str) -> list[bytes]:
     if n < 256 or len(entries) < n:
-        raise CorruptFile(
-            f"{where} declares {counted(n, 'token')} but lists {len(entries)}; download it again."
-        )
+        raise MalformedFile(f"{where} declares {counted(n, 'token')} but lists {len(entries)}")
     try:
         tokens = [base64.b64decode(entry["token_bytes"], validate=True) for entry in entries[:n]]
         in_order = all(
             isinstance(entry["rank"], int) and entry["rank"] == rank for rank, entry in enumerate(entries[:n])
         )
     except (TypeError, KeyError, ValueError, binascii.Error):
-        raise CorruptFile(f"{where} has a token without rank or bytes; download it again.") from None
+        raise MalformedFile(f"{where} has a token without rank or bytes") from None
     longest = max(map(len, tokens))
     if longest > MAX_TOKEN_BYTES or sum(map(len, tokens)) > MAX_BYTES:
-        raise CorruptFile(
-            f"{where} has a token of {longest:,} bytes; the limit is {MAX_TOKEN_BYTES:,}; download it again."
-        )
+        raise MalformedFile(f"{where} has a token of {longest:,} bytes; the limit is {MAX_TOKEN_BYTES:,}")
     if not in_order or len(set(tokens)) < n or any(len(token) != 1 for token in tokens[:256]):
-        raise CorruptFile(f"{where} has ranks out of order or a token twice; download it again.")
+        raise MalformedFile(f"{where} has ranks out of order or a token twice")
     return tokens
 
 
@@ -141,5 +135,5 @@ def _merges(ranked: Sequence[bytes]) -> tuple[str, ...]:
 def _count(config: Mapping[str, Any], key: str, where: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_TOKENS:
-        raise CorruptFile(f"{where} has {key} = {shown(value)}; download it again.")
+        raise MalformedFile(f"{where} has {key} = {shown(value)}")
     return value

@@ -15,7 +15,7 @@ from quantize.sources.checkpoint import Checkpoint, Layout
 from quantize.sources.folder import read_json_object_if_there
 from quantize.vocab.bpe import bpe_model, bpe_vocabulary
 from quantize.vocab.chat_template import chat_template_metadata
-from quantize.vocab.mistral_templates import BY_VERSION
+from quantize.vocab.mistral_jinja import BY_VERSION
 from quantize.vocab.special_tokens import mistral_token_metadata, special_token_metadata
 from quantize.vocab.spm import spm_vocabulary, spm_vocabulary_from_json
 from quantize.vocab.tekken import tekken_vocabulary

@@ -29,7 +29,7 @@ class Vocabulary:
     merges: tuple[str, ...] | None = None
 
     def metadata(self) -> dict[str, Value]:
-        """The keys of the vocabulary itself, in the order of llama.cpp's converter."""
+        """Return the keys of the vocabulary itself, in the order of llama.cpp's converter."""
         keys = {
             "tokenizer.ggml.model": text(self.model),
             "tokenizer.ggml.pre": text(self.pre),
@@ -44,7 +44,7 @@ class Vocabulary:
 
 
 def padding(index: int) -> tuple[bytes, TokenType]:
-    """The token of an embedding row that the vocabulary does not name."""
+    """Return the token of an embedding row that the vocabulary does not name."""
     return f"[PAD{index}]".encode(), TokenType.UNUSED
 
 

@@ -82,10 +82,10 @@ def test_names_of_types_are_checked(checkpoints, tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match=r"llama\.cpp cannot choose types"):
         convert(folder, target, Options(tensor_types=(("blk.(0", "Q8_0"),)))
     with pytest.raises(
-        NeedsOption, match=r"blk\.0\.attn_k\.weight as IQ2_XXS needs an imatrix, which is not given"
+        NeedsOption, match=r"blk\.0\.attn_k\.weight as IQ2_XXS needs an importance matrix, which is not given"
     ):
         convert(folder, target, Options(tensor_types=(("attn_k", "IQ2_XXS"),)))
-    with pytest.raises(NeedsOption, match=r"token_embd\.weight as IQ1_S needs an imatrix"):
+    with pytest.raises(NeedsOption, match=r"token_embd\.weight as IQ1_S needs an importance matrix"):
         convert(folder, target, Options(token_embedding_type="IQ1_S"))
     assert list(tmp_path.iterdir()) == []
 

@@ -152,7 +152,8 @@ def test_a_matrix_of_another_model_is_refused(tmp_path: Path) -> None:
     few = {name: entry for name, entry in entries_for(weights).items() if "ffn_down" not in name}
     path = write_as_gguf(tmp_path / "imatrix.gguf", few)
     with pytest.raises(
-        QuantizeError, match=r"ffn_down_exps\.weight as IQ2_XXS needs an imatrix, which has no entry"
+        QuantizeError,
+        match=r"ffn_down_exps\.weight as IQ2_XXS needs an importance matrix, which has no entry",
     ):
         convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", Options(output_type="IQ2_XXS", imatrix=path))
     convert(tmp_path / "bf16.gguf", tmp_path / "m.gguf", Options(output_type="Q4_K_M", imatrix=path))

@@ -107,7 +107,7 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(bf16: Path, clean, tmp_pat
     process = child(bf16, target, count, len(wanted) // 2)
     _, message = process.communicate()
     assert process.returncode == 4
-    assert " is full; " in message and "run the same command again" in message
+    assert " is full; " in message and "rerun the command" in message
     assert not target.exists()
     n_first = count.stat().st_size
     assert 0.3 * n_slabs < n_first < 0.7 * n_slabs

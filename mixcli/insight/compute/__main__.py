@@ -8,7 +8,7 @@ from typing import NoReturn
 from mixcli.errors import DoesNotFit, MixcliError
 from mixcli.insight.compute.experts import observe
 from mixcli.insight.compute.importance import sum_up, tap_of
-from mixcli.insight.compute.likelihood import evaluate
+from mixcli.insight.compute.perplexity import evaluate
 from mixcli.insight.importance import ImportanceSums
 from mixcli.insight.orders import (
     BenchOrder,

@@ -54,7 +54,7 @@ def _chunks(
     chunks = cut(tokens, n_ctx, model.vocab)[: order.reading.n_chunks]
     if not chunks:
         raise UsageError(
-            f"the text {pieces[0].name} has {counted(len(tokens), 'token')}, fewer than one chunk of {n_ctx:,}; "
+            f"the text {pieces[0].name} is {counted(len(tokens), 'token')} long, less than one chunk of {n_ctx:,}; "
             "use a longer text or a smaller --ctx"
         )
     return chunks

@@ -12,7 +12,7 @@ from mixcli.insight.importance import ImportanceSums
 from mixcli.insight.orders import ImatrixOrder, n_at_once
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
-from mixcli.llama.observers import Matmul, MatmulObserver, Matmuls, Tap, Taps
+from mixcli.llama.observers import Matmul, MatmulObserver, Matmuls, Tap, Taps, UntilOutput
 from mixcli.system.formatting import counted
 
 OUTPUT = "output.weight"
@@ -57,10 +57,11 @@ class Both:
 def tap_of(order: ImatrixOrder, sums: ImportanceSums) -> Tap:
     """Return the tap that adds to the sums what an order asks for."""
     squares = InputSquares(sums, with_output=order.with_output)
-    if not order.with_sensitivity:
-        return Matmuls(squares)
-    sensitivity = Sensitivity(sums)
-    return Taps(Matmuls(Both(squares, sensitivity)), sensitivity.stream)
+    taps: list[Tap] = [Matmuls(squares)]
+    if order.with_sensitivity:
+        sensitivity = Sensitivity(sums)
+        taps = [Matmuls(Both(squares, sensitivity)), sensitivity.stream]
+    return Taps(*taps, *([] if order.with_output else [UntilOutput()]))
 
 
 def sum_up(
@@ -80,7 +81,7 @@ def sum_up(
     chunks = cut(tokens, reading.n_ctx, model.vocab)[: reading.n_chunks]
     if not chunks:
         raise UsageError(
-            f"the text has {counted(len(tokens), 'token')}, fewer than one chunk of {reading.n_ctx:,}; "
+            f"the text is {counted(len(tokens), 'token')} long, less than one chunk of {reading.n_ctx:,}; "
             "use a longer text or a smaller --ctx"
         )
     before = read_partial(order.partial, order.run)

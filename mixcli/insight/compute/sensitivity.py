@@ -40,6 +40,7 @@ class Sensitivity:
     def __init__(self, sums: ImportanceSums) -> None:
         self._sums = sums
         self._products: dict[str, _Product] = {}  # of the layer, by the name of the weights
+        self._pair: dict[str, Floats] = {}  # the factors of gate and up, which are computed together
         self._router: Floats | None = None
         self.stream = _StreamTap(self)
 
@@ -75,6 +76,7 @@ class Sensitivity:
             else:
                 self._add_experts(name, factors, product.experts, product.n_matrices, squares)
         self._products.clear()
+        self._pair.clear()
         self._router = None
 
     def _factors(self, name: str, part: str, outputs: Floats) -> Floats:
@@ -82,15 +84,12 @@ class Sensitivity:
         if part == "down":
             return np.ones((1, 1), np.float32)
         if part == "gate_up":
-            gate, up = np.split(outputs, 2, axis=1)
-        else:
-            names = (name.replace(f"ffn_{part}", f"ffn_{one}") for one in ("gate", "up"))
-            gate, up = (self._products[one].outputs for one in names)
-        sigmoid = 1 / (1 + np.exp(-np.clip(gate, -80, 80)))
-        of_up = np.square(gate * sigmoid) if part != "gate" else None
-        of_gate = np.square(up * sigmoid * (1 + gate * (1 - sigmoid))) if part != "up" else None
-        parts = [one for one in (of_gate, of_up) if one is not None]
-        return np.concatenate(parts, axis=1)
+            return np.concatenate(_through_activation(*np.split(outputs, 2, axis=1)), axis=1)
+        of_gate, of_up = (name.replace(f"ffn_{part}", f"ffn_{one}") for one in ("gate", "up"))
+        if name not in self._pair:
+            both = _through_activation(self._products[of_gate].outputs, self._products[of_up].outputs)
+            self._pair = dict(zip((of_gate, of_up), both, strict=True))
+        return self._pair.pop(name)
 
     def _add_experts(
         self, name: str, factors: Floats, experts: NDArray[np.int32], n_experts: int, squares: Floats
@@ -109,6 +108,23 @@ class Sensitivity:
 
     def _add(self, name: str, sums: NDArray[np.float64], counts: "list[int] | NDArray[np.int64]") -> None:
         self._sums.add_sums(SENSITIVITY + name, sums, np.asarray(counts, np.int64))
+
+
+def _through_activation(gate: Floats, up: Floats) -> tuple[Floats, Floats]:
+    """Return the squares of what up * silu(gate) changes by with gate, and with up."""
+    sigmoid = np.clip(gate, -80, 80)
+    np.exp(np.negative(sigmoid, out=sigmoid), out=sigmoid)
+    sigmoid += 1
+    np.reciprocal(sigmoid, out=sigmoid)
+    of_up = gate * sigmoid
+    np.square(of_up, out=of_up)
+    of_gate = 1 - sigmoid
+    of_gate *= gate
+    of_gate += 1
+    sigmoid *= up
+    of_gate *= sigmoid
+    np.square(of_gate, out=of_gate)
+    return of_gate, of_up
 
 
 class _StreamTap:

@@ -145,7 +145,7 @@ def test_cards_of_a_profile_that_are_not_here_are_not_measured(
     done = mixcli("bench", str(model), "-p", "16", "-n", "0", "-r", "1", "--profile", "slow-host")
     assert done.returncode == 2, done.stderr
     assert (
-        "--profile slow-host plans with RTX 4090, which this machine does not have; leave out --profile, or estimate with --dry-run"
+        "--profile slow-host plans with RTX 4090, which this machine does not have; remove --profile, or estimate with --dry-run"
         in done.stderr
     )
     assert not (home / "data" / "bench").exists()

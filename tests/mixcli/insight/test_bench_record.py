@@ -78,8 +78,8 @@ def test_an_earlier_run_is_found_by_what_a_person_has(home: Path, tmp_path: Path
         assert (found.placement, found.machine, found.n_bytes) == (run.placement, run.machine, run.n_bytes)
     assert json.loads(paths[0].read_text())["results"][0]["share_of_roof"] == pytest.approx(10.5 / 40)
     for name, sentence in (
-        ("2026-01", "4 kept runs begin with 2026-01"),
-        ("no", "no kept run or file is called no"),
+        ("2026-01", "4 saved runs begin with 2026-01"),
+        ("no", "saved run not found: no"),
     ):
         with pytest.raises(UsageError, match=sentence):
             earlier(name, RUN.model)

@@ -64,7 +64,10 @@ def test_from_a_text_to_a_quantized_file_and_its_distance(
         "1",
         stdin=TEXT,
     )
-    assert f"{small} is quantized to Q3_K_M; a matrix of its BF16 or Q8_0 is better" in done.stderr
+    assert (
+        f"{small} is quantized to Q3_K_M; the importance matrix of its BF16 or Q8_0 file is better"
+        in done.stderr
+    )
 
     notes = tmp_path / "notes.txt"
     notes.write_text(TEXT)
@@ -105,11 +108,11 @@ def test_rare_experts_are_named(mixcli: Runner, model: Path, tmp_path: Path) -> 
         (["imatrix", "{model}", "--text", "{model}"], 2, "is a GGUF model"),
         (["imatrix", "{model}", "-o", "{model}"], 2, "{model}"),
         (["imatrix", "{model}", "-o", "{folder}/mine.gguf"], 2, "is not an importance matrix"),
-        (["imatrix", "{model}", "-o", "-"], 2, "name a file with -o"),
+        (["imatrix", "{model}", "-o", "-"], 2, "pass a file with -o"),
         (["imatrix", "{model}", "-o", "{folder}/x.gguf"], 2, "x.gguf.part exists and is not an unfinished importance matrix"),
-        (["imatrix", "{model}", "--text", "{folder}/short.txt"], 2, "fewer than one chunk of 512"),
+        (["imatrix", "{model}", "--text", "{folder}/short.txt"], 2, "less than one chunk of 512"),
         (["imatrix", "{model}", "--ctx", "16"], 2, "64"),
-        (["perplexity", "{model}", "--text", "{folder}/short.txt"], 2, "short.txt (13 characters): fewer than one chunk of 512 tokens"),
+        (["perplexity", "{model}", "--text", "{folder}/short.txt"], 2, "short.txt (13 characters): less than one chunk of 512 tokens"),
         (["perplexity", "{model}", "--baseline", "nothing-of-that-name"], 2, "nothing-of-that-name"),
         (["perplexity", "{model}", "--baseline", "{folder}/other.gguf", "--chunks", "1"], 2, "split the text differently"),
     ],

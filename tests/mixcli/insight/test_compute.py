@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mixcli.errors import UsageError
+from mixcli.errors import IntegrityError, UsageError
 from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.insight.compute.chunks import cut
-from mixcli.insight.compute.importance import InputSquares, sum_up
-from mixcli.insight.compute.likelihood import evaluate
+from mixcli.insight.compute.importance import InputSquares, sum_up, tap_of
+from mixcli.insight.compute.perplexity import evaluate
 from mixcli.insight.compute.tokens import sections, stream
 from mixcli.insight.imatrix_file import read_partial
 from mixcli.insight.importance import ImportanceSums
@@ -22,9 +22,9 @@ from mixcli.insight.statistics import TextScores
 from mixcli.llama.batch import Batch
 from mixcli.llama.context import Context
 from mixcli.llama.model import Model
-from mixcli.llama.observers import Matmuls, NamedTensors
+from mixcli.llama.observers import Matmuls, NamedTensors, Taps
 from profiles.placement import Placement
-from quantize.source import text
+from quantize.source import f32, text
 from tests.support.tiny_models import tiny_model
 
 PLACEMENT = Placement(
@@ -111,6 +111,34 @@ def test_sums_are_those_of_the_tensors_in_front_of_the_weights(mixture: Path, tm
     }
 
 
+@pytest.mark.parametrize("with_output", [False, True])
+def test_the_output_matrix_is_computed_only_where_its_inputs_are_asked_for(
+    mixture: Path, tmp_path: Path, *, with_output: bool
+) -> None:
+    class Logits:
+        n = 0
+
+        def accepts(self, name: str) -> bool:
+            return name == "result_output"
+
+        def observe(self, name: str, values: NDArray[np.generic]) -> None:
+            self.n += len(values)
+
+    order = ImatrixOrder(reading(mixture, n_chunks=1), tmp_path / "part", "run", with_output=with_output)
+    sums, seen = ImportanceSums(), Logits()
+    tap = Taps(tap_of(order, sums), NamedTensors(seen))
+    with (
+        Model.load(mixture, PLACEMENT) as model,
+        Context(model, PLACEMENT, kv_unified=False, tap=tap) as context,
+    ):
+        sum_up(order, model, context, sums, silent, silent)
+    assert seen.n == 512 * with_output
+    whole, _ = computed(mixture, replace(order, partial=tmp_path / "whole", with_output=True))
+    assert set(whole.entries) - set(sums.entries) == (set() if with_output else {"output.weight"})
+    for name, entry in sums.entries.items():
+        assert entry.sums.tobytes() == whole.entries[name].sums.tobytes()
+
+
 def test_a_killed_run_resumes_and_ends_in_the_same_file(mixture: Path, tmp_path: Path) -> None:
     whole, killed = (
         ImatrixOrder(reading(mixture), tmp_path / name, "run", save_interval=0)
@@ -136,6 +164,7 @@ def test_a_killed_run_resumes_and_ends_in_the_same_file(mixture: Path, tmp_path:
     assert killed.partial.read_bytes() == whole.partial.read_bytes()
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_each_chunk_alone(mixture: Path, tmp_path: Path) -> None:
     other = tiny_model(tmp_path / "other.gguf", seed=8)
     pieces = (
@@ -172,7 +201,7 @@ def test_scores_are_those_of_each_chunk_alone(mixture: Path, tmp_path: Path) -> 
     kept = tmp_path / "baseline"
     assert scores(mixture, write_baseline=kept) == []
     rows = scores(other, read_baseline=kept)
-    assert notes[0] == "left out short (4 tokens): fewer than one chunk of 512"
+    assert notes[0] == "left out short (4 tokens): less than one chunk of 512"
     assert [row.name for row in rows] == ["all", "notes.txt", "again"]
     n = len(logs[other])
     nll = np.concatenate([-one[np.arange(255), to] for one, to in zip(logs[other], targets, strict=False)])
@@ -191,7 +220,7 @@ def test_scores_are_those_of_each_chunk_alone(mixture: Path, tmp_path: Path) -> 
 
 def test_a_text_of_less_than_a_chunk_is_refused(mixture: Path, tmp_path: Path) -> None:
     short = reading(mixture, pieces=(TextPiece("short", "prose", "Oui."),))
-    with pytest.raises(UsageError, match="4 tokens, fewer than one chunk of 512; use a longer text"):
+    with pytest.raises(UsageError, match="4 tokens long, less than one chunk of 512; use a longer text"):
         computed(mixture, ImatrixOrder(short, tmp_path / "part", "run"))
 
 
@@ -209,3 +238,13 @@ def test_conversations_are_in_the_format_of_the_model(tmp_path: Path) -> None:
         assert "<user>Why?<assistant>Because." in b"".join(map(model.vocab.piece, ids)).decode()
         assert ids[-1] == model.vocab.eos
     assert len(notes) == 1
+
+
+def test_what_is_not_finite_reaches_neither_a_result_nor_the_cache(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "m.gguf", changes={"llama.rope.freq_base": f32(0.0)})
+    kept = tmp_path / "baseline"
+    with Model.load(path, PLACEMENT) as model, Context(model, PLACEMENT, kv_unified=False) as context:
+        for order in (PerplexityOrder(reading(path)), PerplexityOrder(reading(path), write_baseline=kept)):
+            with pytest.raises(IntegrityError, match=r"m\.gguf computes values that are not finite"):
+                evaluate(order, model, context, silent, silent)
+    assert not kept.exists()

@@ -70,7 +70,7 @@ def test_answers_that_differ_are_counted_and_kept(
         (["{a}", "{b}", "{records}", "{records}", "--choice", "x,y"], "are both records; pass one file"),
         (["{a}", "{b}", "{records}", "--choice", "red,green", "--column", "txt"], "no field 'txt'"),
         (["{a}", "{b}", "{records}", "--choice", "red,green", "--column", "text", "--eval", "colour"], "--eval: no column 'colour'"),
-        (["{a}", "{b}", "--records", "{empty}", "--choice", "red,green"], "has no records; name a file with some"),
+        (["{a}", "{b}", "--records", "{empty}", "--choice", "red,green"], "has no records; choose another file"),
         (["{a}", "{records}", "--choice", "red,green", "--column", "text"], "compare needs at least two models"),
         (["{a}", "{b}", "{records}", "--choice", "red,green", "--tolerance", "0"], "'0' is not a number above 0 and at most 1"),
     ],

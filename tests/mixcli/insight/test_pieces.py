@@ -48,7 +48,7 @@ def test_files_of_one_name_are_texts_of_their_own(tmp_path: Path, monkeypatch: p
     paths = list(map(Path, ("a/t.txt", "b/t.txt", "x/a/t.txt", "b/u.txt", "-")))
     names = [f"{tmp_path.name}/a/t.txt", "b/t.txt", "x/a/t.txt", "u.txt", "-"]
     assert [piece.name for piece in from_texts(paths, names)] == names
-    with pytest.raises(UsageError, match=r"--text b/\.\./a/t\.txt is given twice; name every text once"):
+    with pytest.raises(UsageError, match=r"--text b/\.\./a/t\.txt is given twice; pass each text once"):
         names_of([*paths, Path("b/../a/t.txt")])
 
 
@@ -62,7 +62,5 @@ def test_a_text_that_cannot_fill_a_chunk_is_refused_before_a_model_is_loaded(
     if not is_refused:
         check_length(pieces, 64)
         return
-    with pytest.raises(
-        UsageError, match=rf"t\.txt \({len(text)} characters\), u\.txt \(1 character\): fewer"
-    ):
+    with pytest.raises(UsageError, match=rf"t\.txt \({len(text)} characters\), u\.txt \(1 character\): less"):
         check_length(pieces, 64)

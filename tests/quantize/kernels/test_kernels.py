@@ -122,7 +122,7 @@ def test_views_and_read_only_arrays_are_taken() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="256"):
         fast("Q4_K")(np.zeros((2, 300), np.float32), None)
-    with pytest.raises(ValueError, match="no imatrix"):
+    with pytest.raises(ValueError, match="no importance matrix"):
         fast("Q4_K")(np.zeros((2, 256), np.float32), np.ones(256, np.float32))
     with pytest.raises(ValueError, match="256 columns"):
         fast("Q4_K", True)(np.zeros((2, 256), np.float32), None)

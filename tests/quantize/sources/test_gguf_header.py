@@ -172,7 +172,7 @@ def test_header_longer_than_the_first_read(read) -> None:
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 26441533376\n"
 NAMED_CASES = {
     "empty": (b"", CorruptFile, "is empty"),
-    "one byte": (b"G", CorruptFile, "only 1 byte, but a GGUF"),
+    "one byte": (b"G", CorruptFile, "only 1 byte long, but a GGUF"),
     "three bytes": (b"GGU", CorruptFile, "only 3 bytes"),
     "other bytes": (b"abcd" * 9, Unsupported, "it begins with the bytes 61 62 63 64 instead of GGUF"),
     "magic only": (b"GGUF", CorruptFile, "only 4 bytes"),

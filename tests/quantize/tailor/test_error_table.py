@@ -1,4 +1,4 @@
-"""The table of errors: what the real quantizers do to every eighth row, resumable, and what the errors cost."""
+"""The table of errors: what the real quantizers do to some of the rows, resumable, and what the errors cost."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from quantize.errors import CorruptFile
 from quantize.ggml_types import GGMLQuantizationType as T
 from quantize.imatrix import Imatrix
 from quantize.source import TensorSource
-from quantize.tailor.error_table import ErrorTable, measure_errors
+from quantize.tailor.error_table import ErrorTable, TensorErrors, measure_errors, measured_rows, step_of
 from quantize.tailor.objective import losses, plain_losses
 from quantize.tailor.statistics import SENSITIVITY, Statistics
 from tests.quantize.tiny import model_of, random_weights
@@ -65,12 +65,45 @@ def test_costs_follow_the_outputs_way_to_the_stream(tmp_path: Path) -> None:
     down, up = (found.tensors[f"blk.0.ffn_{part}_exps.weight"] for part in ("down", "up"))
     expected = sum(8 * down.errors[:, e].sum(axis=1) * KNOWN.rows(down.name)[e, 0] for e in range(2))
     np.testing.assert_allclose(cost[down.name], expected, rtol=1e-5)
+    of_each = [KNOWN.rows(up.name)[e] * 8 * down.squares[e] for e in range(2)]
     expected = sum(
-        8 * up.errors[:, e] @ (KNOWN.rows(up.name)[e] * 8 * down.squares[e])[::8] for e in range(2)
+        up.errors[:, e] @ costs[::8] * costs.sum() / costs[::8].sum() for e, costs in enumerate(of_each)
     )
     np.testing.assert_allclose(cost[up.name], expected, rtol=1e-5)
     for one in (*cost.values(), *plain_losses(found).values()):
         assert (np.diff(one) < 0).all(), "more bits, smaller errors"
+
+
+def test_measured_rows_stand_for_the_others_by_what_an_error_costs() -> None:
+    costs = np.ones((1, 64))
+    costs[0, 5] = 1000.0  # between two rows that are measured
+    errors = np.ones((1, 1, 8), np.float32)
+    down = TensorErrors("blk.0.ffn_down.weight", 1, errors, costs.astype(np.float32))
+    up = TensorErrors("blk.0.ffn_up.weight", 8, errors, np.ones((1, 1), np.float32))
+    known = Statistics(
+        "d",
+        {SENSITIVITY + up.name: np.ones((1, 64)), SENSITIVITY + down.name: np.ones((1, 1))},
+        {SENSITIVITY + up.name: np.array([1.0]), SENSITIVITY + down.name: np.array([1.0])},
+    )
+    found = losses(ErrorTable((T.Q4_K,), {one.name: one for one in (up, down)}), known)
+    np.testing.assert_allclose(found[up.name], costs.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "step"),
+    [((14336, 4096), 8), ((8, 14336, 4096), 56), ((8, 4096, 14336), 16), ((128, 2048, 4096), 32), ((4, 1536, 768), 8)],
+)  # fmt: skip
+def test_of_a_large_stack_fewer_rows_of_each_expert_are_measured(shape: tuple[int, ...], step: int) -> None:
+    read: list[int] = []
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        read.extend(range(start, stop))
+        return np.ones((stop - start, shape[-1]), np.float32)
+
+    one = TensorSource("blk.0.ffn_up.weight", shape, "BF16", rows, "one")
+    assert step_of(one) == step
+    measured_rows(one, 0)
+    assert read == list(range(0, shape[-2], step))
 
 
 def test_an_expert_that_no_token_reached_has_the_mean_of_its_layer() -> None:
@@ -113,5 +146,5 @@ def test_rows_that_are_no_whole_blocks_and_bad_weights(tmp_path: Path) -> None:
     assert np.isinf(found.tensors[name].errors[:2]).all()
     assert np.isfinite(found.tensors[name].errors[2]).all()
     bad = replace(odd, read=lambda a, b: np.full((b - a, 96), np.nan, np.float32))
-    with pytest.raises(CorruptFile, match="NaN or infinite; download"):
+    with pytest.raises(CorruptFile, match="NaN or infinite; the file is damaged"):
         measure_errors([bad], TYPES, known, imatrix, tmp_path / "u", "bad")

@@ -84,7 +84,7 @@ def test_what_does_not_belong_together_is_refused(
     for change, message in (
         ({"format": 2}, "is not a recipe .its format is not 1"),
         ({"types": []}, "types is not a JSON object"),
-        ({"types": {"output.weight": 7}}, "output.weight. is not a text"),
+        ({"types": {"output.weight": 7}}, "output.weight. is not a string"),
         ({"imatrix": None}, "imatrix is not a JSON object"),
         ({"imatrix": {}}, "name. is missing"),
         ({"file_type": "Q9"}, "is not a recipe .*quant Q9"),

@@ -16,7 +16,7 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from quantize.source import Value, text
 from quantize.sources.checkpoint import open_checkpoint
 from quantize.sources.model_source import model_source
-from quantize.vocab.mistral_templates import BY_VERSION
+from quantize.vocab.mistral_jinja import BY_VERSION
 from quantize.vocab.spm import spm_vocabulary_from_json
 from quantize.vocab.tekken import tekken_vocabulary
 from tests.quantize.vocab.corpus import lines

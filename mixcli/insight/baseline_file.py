@@ -220,5 +220,5 @@ class BaselineReader:
     def _values(self, n: int, kind: str) -> NDArray[Any]:
         values = np.fromfile(self._file, kind, n)
         if len(values) < n:
-            raise IntegrityError(f"{self._path} is truncated; remove it, and run the command again")
+            raise IntegrityError(f"{self._path} is truncated; remove it and rerun the command")
         return values

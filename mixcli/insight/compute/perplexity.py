@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from mixcli.errors import UsageError
-from mixcli.insight.baseline import BaselineHead, BaselineReader, Distributions, Logs, joined, written
+from mixcli.errors import IntegrityError, UsageError
+from mixcli.insight.baseline_file import BaselineHead, BaselineReader, Distributions, Logs, joined, written
 from mixcli.insight.compute.chunks import ChunkReader, ChunkStep, cut
 from mixcli.insight.compute.tokens import Section, sections
 from mixcli.insight.orders import PerplexityOrder, n_at_once
@@ -66,7 +66,7 @@ def _chunks(model: Model, found: Sequence[Section], n_ctx: int, note: Callable[[
         chunks += [(section, chunk) for chunk in mine]
         if not mine:
             short.append(f"{section.name} ({counted(len(section.tokens), 'token')})")
-    what = f"{', '.join(short)}: fewer than one chunk of {n_ctx:,}"
+    what = f"{', '.join(short)}: less than one chunk of {n_ctx:,}"
     if not chunks:
         raise UsageError(f"{what}; use a longer text or a smaller --ctx")
     if short:
@@ -142,11 +142,26 @@ class _Evaluation:
             logits = self._context.logits_of_all(n * len(chunks)).reshape(len(chunks), n, -1)
             for i, ids in enumerate(chunks):
                 targets = np.array(ids[step.first_logits + 1 : step.first_logits + 1 + n_counted], np.int64)
-                take(i, self._positions(step, n_counted), log_softmax(logits[i, :n_counted]), targets)
+                logs = log_softmax(logits[i, :n_counted])
+                _check(self._context.model.path.name, logs, targets)
+                take(i, self._positions(step, n_counted), logs, targets)
 
     def _positions(self, step: ChunkStep, n: int) -> slice:
         begin = step.first_logits - self._first
         return slice(begin, begin + n)
+
+
+def _check(name: str, logs: Logs, targets: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
+    """Raise IntegrityError where logits give no probabilities, so that none reach a result or the cache.
+
+    A logit that is NaN or the highest infinity makes the sum of its row NaN, and with it every value: one column tells. The lowest leaves the others,
+    and matters where the text has that token.
+    """
+    if np.isnan(logs[:, 0]).any() or not np.isfinite(logs[np.arange(len(logs)), targets]).all():
+        raise IntegrityError(
+            f"{name} computes values that are not finite; the file is damaged or in a type that overflows: "
+            "check it with `mixcli verify`, or use a BF16 or Q8_0 file"
+        )
 
 
 def log_softmax(logits: Logs) -> Logs:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mixcli.errors import IntegrityError, UsageError
-from mixcli.insight.baseline import (
+from mixcli.insight.baseline_file import (
     ERROR,
     MOST,
     BaselineHead,
