@@ -10,7 +10,7 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml .ci/setup
 	@PYTHON="$(PYTHON)" .ci/setup
 
-# half a gigabyte, so it is no part of setup; with it `make test` tests batch --ray too
+# half a gigabyte, so it is no part of setup; with it `make test` tests batch --ray and serve --ray too
 ray: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 

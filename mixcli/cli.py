@@ -18,6 +18,7 @@ from mixcli import __version__
 from mixcli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, DoesNotFit, MixcliError, UsageError
 from mixcli.system import signals
 from mixcli.system.console import console
+from mixcli.system.environment import VARIABLES
 from mixcli.system.text import clean, did_you_mean, missing, nearest
 
 # name: (module, one line for `mixcli --help`); each module has a click command called `command`
@@ -29,17 +30,17 @@ COMMANDS = {
     "rm": ("mixcli.commands.rm", "Remove a model."),
     "verify": ("mixcli.commands.verify", "Verify the checksums of installed models."),
     "import": ("mixcli.commands.import_", "Import a GGUF file."),
-    "default": ("mixcli.commands.default", "Set the default model."),
+    "default": ("mixcli.commands.default", "Show or set the default model."),
     "convert": ("mixcli.commands.convert", "Convert a checkpoint to GGUF, or repair an old GGUF."),
     "quantize": ("mixcli.commands.quantize", "Quantize a GGUF to a smaller type."),
     "imatrix": ("mixcli.commands.imatrix", "Compute an importance matrix, for better small quants."),
-    "tailor": ("mixcli.commands.tailor", "Make the file of a model that suits this machine best."),
+    "tailor": ("mixcli.commands.tailor", "Quantize a model to fit this machine best."),
     "perplexity": (
         "mixcli.commands.perplexity",
-        "Measure a model's perplexity, or its distance from another quant.",
+        "Measure a model's perplexity, or its divergence from another quant.",
     ),
     "compare": ("mixcli.commands.compare", "Compare quants of a model by size, quality and speed."),
-    "experts": ("mixcli.commands.experts", "Show which experts of a mixture work on a text."),
+    "experts": ("mixcli.commands.experts", "Show which experts of a mixture a text uses."),
     "plan": ("mixcli.commands.plan", "Plan where a model's tensors go, and estimate its speed."),
     "tune": ("mixcli.commands.tune", "Benchmark placements of a model and keep the fastest."),
     "bench": ("mixcli.commands.bench", "Measure prefill and decode against what the hardware allows."),
@@ -52,6 +53,7 @@ COMMANDS = {
     "serve": ("mixcli.commands.serve", "Serve a model over an OpenAI-compatible API."),
     "sessions": ("mixcli.commands.sessions", "List, search and export conversations."),
     "ps": ("mixcli.commands.ps", "List loaded models."),
+    "top": ("mixcli.commands.top", "Show loaded models and servers at work."),
     "stop": ("mixcli.commands.stop", "Unload a model."),
     "help": ("mixcli.commands.help", "Show the help of a command."),
 }
@@ -72,7 +74,7 @@ GROUPS = {
     ),
     "Quality": ("compare", "perplexity", "imatrix", "experts"),
     "Ask": ("run", "chat", "batch", "sessions"),
-    "Serve": ("serve", "ps", "stop"),
+    "Serve": ("serve", "ps", "top", "stop"),
     "Machine": ("plan", "tune", "bench", "doctor", "profiles", "worker", "help"),
 }
 
@@ -107,6 +109,10 @@ class CommandTable(click.Group):
         for title, names in GROUPS.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), COMMANDS[name][1]) for name in names])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Environment"):
+            formatter.write_dl([*VARIABLES.items()])
 
 
 @click.command(
@@ -187,10 +193,10 @@ class _Real(click.FloatRange):
         return number
 
     def _limits(self) -> str:
-        """Return the range in words: " from 0 to 1", " above 0 and at most 1", " from 0.01 on"; empty for all numbers."""
+        """Return the range in words: " from 0 to 1", " above 0 and at most 1", " of at least 0.01"; empty for all numbers."""
         least = "" if self.min is None else f" {'above' if self.min_open else 'from'} {self.min:g}"
         if self.max is None:
-            return f"{least} on" if least and not self.min_open else least
+            return f" of at least {self.min:g}" if least and not self.min_open else least
         if self.max_open or self.min_open:
             most = f"{'below' if self.max_open else 'at most'} {self.max:g}"
             return f"{least} and {most}" if least else f" {most}"

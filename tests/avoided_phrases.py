@@ -49,6 +49,7 @@ IN_MESSAGES = {
     r"say --\S+": "pass",
     r"fits? into": "fit in",
     r"goes? away|went away": "ended, closed the connection",
+    r"(run|try) (it|this|that|the (same )?command) again|the same command": "rerun the command",
 }
 # of a text in the code only: docs may say them of people and of pages
 IN_CODE = {
@@ -58,11 +59,20 @@ IN_CODE = {
     r"claims|gives|lets|gave": "declares, has: a file does nothing",
     r"also commercially": "including commercial",
     r"(file|quantization) types?": "quant",
+    r"(an|the|no) imatrix": "importance matrix; imatrix is a command, an option and a file's suffix",
+    r"(or|and) name (a|an|one|it|another)|name (a|an|another) (regular )?(file|model|folder)": "pass, choose, use",
+    r"(be|send|pass|needs) a text(?! file)|(list|object) of texts": "text, a string",
+    r"the server's answer|its answer (stalled|was)": "response",
+    r"(command|tool|setting|run|file) is called": "... not found",
+    r"has (more than )?x (bytes|characters)": "is ... long, is larger than",
+    r"a card|no card|each card|cards are": "GPU",
+    r"text that ships": "built-in text",
+    r"(records|conversation|run) (is|are) kept": "saved",
     r"get short enough": "too long",
     r"splits a width": "is not a multiple of",
     r"\w+, (try|wait for|see the|close other)": "a comma splice: use a semicolon",
 }
-BEGINNINGS = re.compile(r"(Give|Say|Tell|Gives|Says|Tells)\b")  # of a docstring: Return, Print, Raise
+BEGINNINGS = re.compile(r"(Give|Say|Tell|Gives|Says|Tells|Be)\b")  # of a docstring: Return, Print, Raise
 BEGINNING = re.compile(rf'"""{BEGINNINGS.pattern}')
 INTERNAL = ("bench",)  # only its docstrings and comments are read: its texts are for engineers
 UNREAD = {"benchmarks.md"}  # its table heads belong to bench.report

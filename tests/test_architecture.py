@@ -29,13 +29,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixcli.__main__": {"mixcli.cli"},
     "mixcli.cli": {"mixcli.system"},  # commands are imported by name, one at a time
     "mixcli.commands": PLANNING
-    | {"mixcli.run", "mixcli.batch", "mixcli.chat", "mixcli.serve"}
-    | {"mixcli.insight", "mixcli.tailor", "mixcli.tools"},
+    | {"mixcli.run", "mixcli.batch", "mixcli.chat", "mixcli.serve", "mixcli.cluster"}
+    | {"mixcli.insight", "mixcli.tailor", "mixcli.tools", "mixcli.monitor"},
     "mixcli.chat": PLANNING | {"mixcli.tools"},
     "mixcli.run": CLIENT | {"mixcli.batch"},  # a prompt for every line, or part, is a small batch
-    "mixcli.batch": CLIENT,
-    "mixcli.serve": BASE
-    | {"mixcli.host.protocol"},  # of a host it knows the socket, the routes and the form of errors
+    "mixcli.batch": CLIENT | {"mixcli.cluster"},
+    "mixcli.cluster": PLANNING | {"mixcli.serve"},
+    "mixcli.serve": CHILD,  # of a host it knows the socket, the routes and the form of errors
+    "mixcli.monitor": CLIENT,
     "mixcli.client": CLIENT,
     "mixcli.tailor": PLANNING | {"mixcli.insight"},
     "mixcli.insight": PLANNING | {"mixcli.batch"},  # the answers of two quants are two batches
@@ -63,11 +64,11 @@ ONLY_HERE = {
     "llama_cpp": {"mixcli.llama", "quantize.ggml"},
     "llguidance": {"mixcli.engine.constraint"},
     # a chat draws markdown row by row: rich's Text and cell widths, not its own printing
-    "rich": {"mixcli.system.console", "mixcli.chat.view.inline", "mixcli.chat.view.markdown"},
+    "rich": {"mixcli.system.console", "mixcli.system.screen", "mixcli.chat.view"},
     "prompt_toolkit": {"mixcli.chat.input", "mixcli.chat.complete"},
     "fastapi": {"mixcli.host.api"},
     "difflib": {"mixcli.system.text"},  # one search for the nearest name
-    "ray": {"mixcli.batch.ray_backend"},
+    "ray": {"mixcli.batch.ray_backend", "mixcli.cluster"},
     "prometheus_client": {"mixcli.host.metrics", "mixcli.serve.metrics"},
     "mcp": {"mixcli.tools.mcp_server"},
     "matplotlib": {"mixcli.insight.svg"},
@@ -175,8 +176,7 @@ def test_only_four_files_stand_beside_the_rooms() -> None:
 
 
 def test_a_wrong_import_would_be_seen() -> None:
-    tree = ast.parse("if TYPE_CHECKING:\n    from mixcli.llama.model import Model")
-    (target,) = imports(tree)
+    (target,) = imports(ast.parse("if TYPE_CHECKING:\n    from mixcli.llama.model import Model"))
     assert not is_allowed("mixcli.chat", target)
     assert not is_allowed("mixcli.system", "mixcli.store.store")
     assert is_allowed("mixcli.host", target)
@@ -294,6 +294,7 @@ def test_messages_say_what_is_not_so_plainly() -> None:
 WITHIN_LIMITS = [
     "mixcli.batch",
     "mixcli.client",
+    "mixcli.cluster",
     "mixcli.engine",
     "mixcli.host",
     "mixcli.host.protocol",
@@ -373,6 +374,7 @@ HELP_IMPORTS = {
     "mixcli.system",
     "mixcli.cli",
     "mixcli.system.console",
+    "mixcli.system.environment",
     "mixcli.errors",
     "mixcli.system.signals",
     "mixcli.system.text",

@@ -96,7 +96,7 @@ def _run(chat: ChatSession, calls: "tuple[FunctionCall, ...]") -> bool:
     if tools is not None:
         chat.draft, tools.typed = chat.draft + tools.typed, ""
     if stopped:
-        console.note("(stopped; the model learns of it with your next message)")
+        console.note("(stopped; the model sees this with your next message)")
     return not stopped
 
 
@@ -116,7 +116,7 @@ def _close(chat: ChatSession, outcome: "Outcome") -> None:
         cause = chat.model.lost()
         kept = "the partial answer is" if outcome.state == CUT else "the conversation is"
         console.warn(
-            f"the model process crashed during the answer ({cause}); {kept} kept; send a message or /retry to reload the model"
+            f"the model process crashed during the answer ({cause}); {kept} saved; send a message or /retry to reload the model"
         )
     elif error is not None:
         chat.n_failed += 1

@@ -33,11 +33,11 @@ def attach(text: str) -> Attachment:
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise UsageError(f"{path} is a folder; name a file in it")
+            raise UsageError(f"{path} is a folder; choose a file in it")
         if size > MAX_FILE:
-            raise UsageError(f"{path} has {size:,} bytes; the limit is {MAX_FILE:,}; attach a part of it")
+            raise UsageError(f"{path} is {size:,} bytes long; the limit is {MAX_FILE:,}; attach a part of it")
         if not path.is_file():
-            raise UsageError(f"{path} is a device or a pipe; name a regular file")
+            raise UsageError(f"{path} is a device or a pipe; use a regular file")
         raw = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(missing(path)) from None
@@ -69,4 +69,6 @@ def write_new(path: Path, text: str) -> None:
     except OSError as error:
         raise explain(error) from None
     except ValueError as error:  # a zero byte
-        raise UsageError(f"{shown(path)} cannot be the name of a file ({error}); name another one") from None
+        raise UsageError(
+            f"{shown(path)} cannot be the name of a file ({error}); choose another one"
+        ) from None

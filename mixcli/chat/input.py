@@ -88,7 +88,9 @@ class Lines:
             return None
         raw = sys.stdin.buffer.readline(MAX_LINE + 1)
         if len(raw) > MAX_LINE:
-            raise UsageError(f"a line of the input has more than {MAX_LINE >> 20} MiB, more than any context")
+            raise UsageError(
+                f"a line of the input is longer than {MAX_LINE >> 20} MiB, more than any context"
+            )
         if not raw:
             if self._prompts:
                 sys.stderr.write("\n")

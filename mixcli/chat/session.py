@@ -174,7 +174,7 @@ class ChatSession:
 
     def _mourn(self) -> None:
         cause = self.model.lost()
-        console.warn(f"the model process crashed ({cause}); the conversation is kept; reloading the model")
+        console.warn(f"the model process crashed ({cause}); the conversation is saved; reloading the model")
 
     def note_once(self, text: str) -> None:
         """Print a note, but only once."""

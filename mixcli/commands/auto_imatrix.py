@@ -36,7 +36,7 @@ def imatrix_file(said: str | None, model: str, load_options: "LoadOptions") -> P
         console.note(f"using the importance matrix that {stored.label} computed before")
         return target
     request = ImatrixRequest(tuple(shipped(CALIBRATION)), f"mixcli-{CALIBRATION}")
-    with console.progress(f"reading with {stored.label} for the importance matrix") as bar:
+    with console.progress(f"computing the importance matrix with {stored.label}") as bar:
         report = compute(stored, request, load_options, target, bar)
     console.note(f"computed the importance matrix with {stored.label}, from {report.n_tokens:,} tokens")
     return target

@@ -17,12 +17,11 @@ from mixcli.commands.asking import (
 )
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.judging import Judging, judging_options
+from mixcli.commands.keep_alive import keep_alive_option
 from mixcli.commands.options import (
     F,
     Sampling,
     common,
-    json_option,
-    keep_alive_option,
     model_option,
     planning_options,
     sampling_options,
@@ -151,6 +150,7 @@ def prompt_options(command: F) -> F:
     type=click.IntRange(1, 1024),
     default=32,
     show_default=True,
+    metavar="N",
     help="Number of records in flight.",
 )
 @click.option(
@@ -168,7 +168,7 @@ def prompt_options(command: F) -> F:
 @model_option
 @planning_options
 @keep_alive_option
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="With --eval and -o: print the evaluation as JSON.")
 @common
 def command(
     source: str,
@@ -193,7 +193,7 @@ def command(
 ) -> None:
     """Run a prompt on every record of INPUT: JSON lines, JSON, CSV, TSV, plain lines or an OpenAI batch file; - is stdin.
 
-    Results are JSON lines in input order. A journal keeps finished results: rerun the command to resume. A record that cannot be
+    Results are JSON lines in input order. A journal saves finished results: rerun the command to resume. A record that cannot be
     read or answered becomes an error record, and the exit code is 3.
     """
     from mixcli.batch.batch import BatchOptions, run_batch

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import NAME_OR_PATH, common, forecast_option, json_option, planning_options
+from mixcli.commands.options import (
+    NAME_OR_PATH,
+    common,
+    forecast_option,
+    json_option,
+    model_argument,
+    planning_options,
+)
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time
 
@@ -24,7 +30,7 @@ MAX_TOKENS, MAX_BATCH, MAX_REPEATS, MAX_NUMBERS = 1 << 20, 256, 1000, 32
 NOTABLE = (
     0.1  # cores that other programs use in the median: from there on a warning says that rates are too low
 )
-COLUMNS = ("TEST", "DEPTH", "TEXTS", "TOK/S", "LOWEST", "HIGHEST", "ROOF", "SHARE OF ROOF")
+COLUMNS = ("TEST", "DEPTH", "TEXTS", "TOK/S", "LOWEST", "HIGHEST", "LIMIT", "OF LIMIT")
 CSV_COLUMNS = ("model", "test", "n_tokens", "depth", "texts", "median", "mean", "stddev", "lowest", "highest", "roof", "samples")  # fmt: skip
 
 
@@ -50,12 +56,12 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
                 ctx,
             )
         if len(numbers) > MAX_NUMBERS:
-            self.fail(f"{len(numbers)} numbers are more than {MAX_NUMBERS}", param, ctx)
+            self.fail(f"{len(numbers)} numbers; the limit is {MAX_NUMBERS}", param, ctx)
         return numbers
 
 
 @click.command("bench", cls=CheckedCommand)
-@click.argument("model", required=False, type=NAME_OR_PATH, shell_complete=complete_models)
+@model_argument
 @click.option(
     "-p",
     "--prompt",
@@ -73,7 +79,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
     default="128",
     show_default=True,
     metavar="N,...",
-    help="Tokens of decode; 0 measures none.",
+    help="Tokens to decode; 0 measures no decode.",
 )
 @click.option(
     "-d",
@@ -93,7 +99,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
     default="1",
     show_default=True,
     metavar="N,...",
-    help="Texts to decode in parallel.",
+    help="Sequences to decode in parallel.",
 )
 @click.option(
     "-r",
@@ -131,8 +137,9 @@ def command(
 ) -> None:
     """Measure prefill and decode of MODEL, with the plan that `mixcli run` would use.
 
-    The numbers are those of llama-bench. The roof is what the measured memory bandwidth and products of the used devices allow. Each run is
-    kept; Ctrl-C shows what was measured.
+    The tests are those of llama-bench. LIMIT is the rate that the devices in the plan allow, by their measured memory bandwidth and matrix
+    products. Each run is saved; Ctrl-C prints what was measured so far. Without MODEL, the default model is measured, or the only one that
+    is installed.
     """
     from mixcli.insight.bench import Bench, BenchRequest
     from mixcli.insight.bench_record import earlier
@@ -177,10 +184,10 @@ def _forecast(
         for one in found
     ]
     console.result(
-        [asdict(one) for one in found], ("MODEL", "TEST", "TOK/S", "ROOF", "TIME"), rows, as_json=as_json
+        [asdict(one) for one in found], ("MODEL", "TEST", "TOK/S", "LIMIT", "TIME"), rows, as_json=as_json
     )
     console.note(
-        f"{about_time(sum(one.seconds for one in found))} after loading; rates and roofs are estimated, not measured"
+        f"{about_time(sum(one.seconds for one in found))} after loading; rates and limits are estimated, not measured"
     )
 
 
@@ -190,9 +197,9 @@ def _finish(run: "BenchRun", before: "BenchRun | None", *, as_json: bool, as_csv
 
     _note(run, before)
     try:
-        console.note(f"kept as {save(run).stem}")
+        console.note(f"saved as {save(run).stem}")
     except OSError as error:
-        console.warn(f"this run cannot be kept: {error.strerror}: {error.filename}")
+        console.warn(f"this run cannot be saved: {error.strerror}: {error.filename}")
     if as_csv:
         console.write(_csv(run))
     else:
@@ -204,7 +211,7 @@ def _note(run: "BenchRun", before: "BenchRun | None") -> None:
     console.note(f"{run.model} on {run.machine}; memory measured: {rates}")
     if run.others is not None and run.others >= NOTABLE:
         console.warn(
-            f"other programs used {run.others:.1f} cores meanwhile, so the rates, and perhaps the roof, are too low; close them and run again"
+            f"other programs used {run.others:.1f} cores meanwhile, so the rates, and perhaps the limits, are too low; close them and rerun the command"
         )
     if any((one.share or 0) > 1 for one in run.results):
         console.note("a share above 100 % means that a part of the weights stays in the processor's caches")
@@ -212,7 +219,7 @@ def _note(run: "BenchRun", before: "BenchRun | None") -> None:
         if before.n_bytes != run.n_bytes:
             console.note(f"the earlier run measured another file: {before.model}, {before.n_bytes:,} bytes")
         if before.placement != run.placement:
-            console.note("the earlier run had another plan (threads, context or places of tensors)")
+            console.note("the earlier run had another plan (threads, context or placement of tensors)")
         if before.machine != run.machine:
             console.note(f"the earlier run was on another machine: {before.machine}")
 

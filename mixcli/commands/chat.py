@@ -8,11 +8,11 @@ import click
 
 from mixcli.commands.asking import endpoint_options
 from mixcli.commands.conflicts import CheckedCommand
+from mixcli.commands.keep_alive import keep_alive_option
 from mixcli.commands.options import (
     Sampling,
     common,
     draft_option,
-    keep_alive_option,
     model_option,
     planning_options,
     sampling_options,
@@ -114,7 +114,7 @@ def _model_before(conversation: "Conversation", endpoint: "ServerOption | None")
         return name if url == endpoint.url else None
     if url:
         raise UsageError(
-            f"{session.name} was answered by {session.model}; pass --endpoint {url}, or -m with a model of this machine"
+            f"{session.name} was answered by {session.model}; pass --endpoint {url}, or -m with an installed model"
         )
     return name
 

@@ -50,7 +50,7 @@ class CompareCommand(CheckedCommand):
     "--records",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Compare answers to these records, in any format that `mixcli batch` reads. `--records` may be left out.",
+    help="Compare answers to these records, in any format that `mixcli batch` reads. Also accepted as an argument.",
 )
 @prompt_options
 @form_options
@@ -89,9 +89,9 @@ def command(
     deterministic: bool,
     as_json: bool,
 ) -> None:
-    """Compare quants of one model: size, distance from the largest, and speed on this machine.
+    """Compare quants of one model: size, divergence from the largest, and speed on this machine.
 
-    Name installed models or files: mixtral:Q3_K_M,Q4_K_M,Q8_0. The largest is the baseline of the others. Rates are measured.
+    Pass installed models or files: mixtral:Q3_K_M,Q4_K_M,Q8_0. The largest is the baseline of the others. Rates are measured.
 
     With a file of records, the answers are compared instead: how many differ from the largest file's. Rerun the command to resume.
     """

@@ -93,6 +93,7 @@ RULES = (
     Rule(("run",), ("--draft",), IGNORED, ("--choice", "--each-line", "--endpoint")),
     Rule(("batch",), ("--deterministic",), CLASH, ("--ray", "--unordered")),
     Rule(("batch",), ("--ray",), CLASH, ("--endpoint",)),
+    Rule(("batch", "serve"), ("--worker",), CLASH, ("--ray",)),  # a worker belongs to one model
     Rule(("batch", "compare"), ("--prompt",), CLASH, ("--template",)),
     Rule(("compare",), ("--eval",), NEEDED, ("--choice", "--regex", "--grammar")),
     Rule(("batch",), ("--eval",), NEEDED, (*FORMS, "--ask")),
@@ -114,7 +115,8 @@ RULES = (
     Rule(
         ("pull", "plan"), ("--prefer", "--min-tps"), IGNORED, ("--quant",)
     ),  # a type that is named is not chosen
-    Rule(("pull",), ("--imatrix",), NEEDED, ("--quant",)),
+    Rule(("pull",), ("--imatrix",), NEEDED, ("--quant", "--fit")),
+    Rule(("pull",), ("--size",), NEEDED, ("--fit",)),
     Rule(("tune",), ("--seconds", "--target-tps"), IGNORED, ("--show",)),
     Rule(("experts",), ("--layer", "--svg"), IGNORED, ("--dry-run",)),
     Rule(("bench",), ("--csv",), CLASH, ("--json", "--against")),
@@ -122,9 +124,12 @@ RULES = (
     Rule(("experts",), ("--layer",), IGNORED, ("--json",)),
     Rule(("convert",), ("--seed",), NEEDED, ("--upcycle-experts",)),
     Rule(("default",), ("MODEL",), CLASH, ("--clear",)),
+    Rule(("tune",), ("MODEL",), CLASH, ("--model",)),
+    Rule(("top",), ("--interval",), IGNORED, ("--json",)),
     Rule(("stop",), ("MODEL",), CLASH, ("--all",)),
     Rule(("serve",), ("MODEL",), CLASH, ("--model",)),
-    Rule(("serve",), ("--all",), CLASH, ("MODEL", "--model")),
+    Rule(("serve",), ("--all",), CLASH, ("MODEL", "--model", "--ray")),
+    Rule(("serve",), ("--replicas",), NEEDED, ("--ray",)),
 )
 NEUTRAL = {"--profile auto", "--on-overflow error", "--upcycle-experts 0"}  # values that say nothing
 

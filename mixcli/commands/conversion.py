@@ -58,7 +58,7 @@ def conversion_options(command: F) -> F:
         click.option("--pure", is_flag=True, help="Use the same type for all matrices."),
         click.option("--imatrix", type=file, metavar="FILE", help="Importance matrix (GGUF or .dat); required by some quants."),
         click.option("--recipe", type=file, metavar="FILE", help="Take the type of every tensor from a tailored GGUF or its recipe.json, instead of a quant."),
-        click.option("--threads", type=click.IntRange(min=0), default=0, help="Number of threads. Default: one per core."),
+        click.option("--threads", type=click.IntRange(min=0), default=0, metavar="N", help="Number of threads. Default: one per core."),
         click.option("--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Limit working memory; the memory-mapped source does not count."),
         click.option("--split-max-size", default="0", metavar="SIZE", help="Split the output into shards of at most this size."),
         click.option("--dry-run", is_flag=True, help="Show types, sizes, disk and memory use; write nothing."),

@@ -22,6 +22,7 @@ from mixcli.commands.options import common
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
+    metavar="N",
     help="Random seed of the router for --upcycle-experts.",
 )
 @allow_requantize_option

@@ -13,7 +13,7 @@ from mixcli.system.console import console
 @click.option("--clear", is_flag=True, help="Clear the default model.")
 @common
 def command(model: str | None, clear: bool) -> None:
-    """Show or set the default model. -m and MIXCLI_MODEL override it."""
+    """Show or set the default model. A named model and MIXCLI_MODEL override it."""
     from mixcli.store import default_model, store
 
     if clear:

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.imatrix import read_pieces, show_forecast
 from mixcli.commands.options import (
-    NAME_OR_PATH,
-    SHIPPED_TEXT,
+    BUILT_IN_TEXT,
     TEXT_FILE,
     common,
     forecast_option,
     json_option,
+    model_argument,
     reading_options,
 )
 from mixcli.errors import UsageError
@@ -36,21 +35,21 @@ BATCH = 8  # of the sentence about speed
 
 
 @click.command("experts", cls=CheckedCommand)
-@click.argument("model", required=False, type=NAME_OR_PATH, shell_complete=complete_models)
+@model_argument
 @click.option(
-    "--text", "path", type=TEXT_FILE, metavar="FILE", help=f"Text to read; - reads stdin. {SHIPPED_TEXT}"
+    "--text", "path", type=TEXT_FILE, metavar="FILE", help=f"Text to read; - is stdin. {BUILT_IN_TEXT}"
 )
 @click.option(
     "--against",
     type=TEXT_FILE,
     metavar="FILE",
-    help="Another text: how far its routing differs, layer by layer; - reads stdin.",
+    help="Another text: how far its routing differs, layer by layer; - is stdin.",
 )
 @click.option(
     "--layer",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Show every expert of layer N: its share, its partners and its favorite tokens.",
+    help="Show every expert of layer N: its share, the experts used with it, and its favorite tokens.",
 )
 @click.option(
     "--svg",
@@ -74,16 +73,16 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Show which experts of MODEL work on a text: a heat map, entropy, partners, favorite tokens.
+    """Show which experts of MODEL a text uses: a heat map, entropy, pairs, favorite tokens.
 
-    Every token of the text counts, in every layer with experts. The tables also show what the routing means for speed and for pruning.
+    Without MODEL, the default model is used, or the only one that is installed. Every token of the text counts, in every layer with experts. The tables also show what the routing means for speed and for pruning.
     """
     from mixcli.insight.experts import RoutingRequest, layers_with_experts, observed
     from mixcli.insight.pieces import CALIBRATION, shipped
     from mixcli.planning.launch import installed
 
     if path is not None and path == against:
-        raise UsageError("--against has the text of --text; name two texts")
+        raise UsageError("--against and --text are the same file; pass two files")
     pieces = tuple(read_pieces([path]) if path else shipped(CALIBRATION))
     others = tuple(read_pieces([against])) if against else ()
     if dry_run:
@@ -93,10 +92,10 @@ def command(
     stored = installed(model, load_options.of_any_context)
     _check_layer(layers_with_experts(stored), layer)
     request = RoutingRequest(pieces, others, load_options.request.n_ctx or 0, n_chunks)
-    with console.progress(f"reading with {stored.label}") as bar:
+    with console.progress(f"observing the experts of {stored.label}") as bar:
         report = observed(stored, request, load_options, bar)
     _check_layer([one.layer for one in report.layers], layer)
-    names = (_named(path) if path else "the text that ships", _named(against) if against else "")
+    names = (_named(path) if path else "the built-in text", _named(against) if against else "")
     if target is not None:
         _write(target, stored.label, names, report)
     data = {"model": stored.label, "text": names[0], "against": names[1] or None, **report.to_data()}
@@ -112,7 +111,7 @@ def _target(path: Path) -> Path:
     from mixcli.insight.heat_map import is_picture
     from quantize.output_target import output_target, refuse_foreign
 
-    target = output_target(path, stdout="a picture cannot be written to {}; name a file.")
+    target = output_target(path, stdout="a picture cannot be written to {}; pass a file.")
     refuse_foreign(target, is_picture, "is not a picture of mixcli experts")
     return target
 

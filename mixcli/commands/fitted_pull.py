@@ -53,8 +53,9 @@ class FittedPull:
         matrix = _checked(model, imatrix)
         assert model
         machine = machine_of(load_options.profile, load_options.vram, load_options.ram, load_options.workers)
-        goal = goal_of(size, None, False, machine)
-        return cls(model, name, matrix, goal, machine, load_options, keep_source)
+        if size is None and not machine.gpus:
+            raise UsageError("no GPU to fit the file to; pass --size SIZE, or a --profile with a GPU")
+        return cls(model, name, matrix, goal_of(size), machine, load_options, keep_source)
 
     def plan(self) -> "PullPlan":
         """Return what a pull means, from the headers of the shards; DoesNotFit where no file meets the limit."""
@@ -98,7 +99,7 @@ class FittedPull:
             job, file = fitted_job(job, subject, found, self.goal, self.machine, request, bar)
         console.note(
             f"{subject.name}, {self.goal.words}, context {file.row.n_ctx:,}: {format_bytes(file.n_bytes)}; "
-            "not compared with other files on text, which `mixcli compare` does"
+            "compare it with other files: mixcli compare"
         )
         with console.progress(f"pulling {job.about.name}:{job.type}", unit="bytes") as bar:
             return job.carry_out(bar.update)
@@ -127,10 +128,8 @@ def _checked(model: str | None, imatrix: str | None) -> Path | None:
     said = given(click.get_current_context())
     if needless := sorted(said & {"--quant", "--prefer", "--min-tps", "--offline", "--repair"}):
         raise UsageError(f"--fit chooses every type by measuring; remove {needless[0]}")
-    if "--fit" not in said:
-        raise UsageError("--size belongs to --fit; pass both, or neither")
     if model is None:
-        raise UsageError("--fit needs a model; name one, such as mixtral or org/repo")
+        raise UsageError("--fit needs a MODEL, such as mixtral or org/repo")
     if imatrix in (None, AUTO):
         return None
     path = Path(str(imatrix)).absolute()

@@ -130,5 +130,5 @@ def _records(
     with checked_records(str(path), format_, job, gold) as source:
         records, n_bad = sample(source.records)
     if not records:
-        raise UsageError(f"{path} has no records; name a file with some")
+        raise UsageError(f"{path} has no records; choose another file")
     return records, n_bad

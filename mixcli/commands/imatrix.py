@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import (
-    NAME_OR_PATH,
-    SHIPPED_TEXT,
+    BUILT_IN_TEXT,
     TEXT_FILE,
     common,
     forecast_option,
     json_option,
+    model_argument,
     reading_options,
 )
 from mixcli.errors import UsageError
@@ -38,13 +37,13 @@ LOW_BITS = re.compile(r"Q[1-4]|FP4")  # in a file type: Q4_K_M and smaller
 
 
 @click.command("imatrix", cls=CheckedCommand)
-@click.argument("model", required=False, type=NAME_OR_PATH, shell_complete=complete_models)
+@model_argument
 @click.option(
     "--text",
     "path",
     type=TEXT_FILE,
     metavar="FILE",
-    help=f"Text to read; - reads stdin. {SHIPPED_TEXT}",
+    help=f"Text to read; - is stdin. {BUILT_IN_TEXT}",
 )
 @click.option(
     "-o",
@@ -60,7 +59,7 @@ LOW_BITS = re.compile(r"Q[1-4]|FP4")  # in a file type: Q4_K_M and smaller
     default=0,
     show_default=True,
     metavar="TOKENS",
-    help="Fill up the statistics of experts that saw fewer tokens than this with the average of their layer.",
+    help="Top up the statistics of experts that saw fewer tokens than this with the average of their layer.",
 )
 @reading_options
 @forecast_option
@@ -78,9 +77,10 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Compute which columns of MODEL's matrices matter for a text, for `mixcli quantize --imatrix`.
+    """Compute MODEL's importance matrix: which columns of its matrices matter for a text. `mixcli quantize --imatrix` uses it.
 
-    Use a BF16 or Q8_0 file of MODEL for the best result. The file is the same as that of llama-imatrix. Rerun the command to resume after an interruption.
+    Without MODEL, the default model is used, or the only one that is installed. A BF16 or Q8_0 file is best. The output
+    equals that of llama-imatrix. Rerun the command to resume after an interruption.
     """
     from mixcli.insight.imatrix import ImatrixRequest, compute
     from mixcli.insight.pieces import CALIBRATION, shipped
@@ -97,7 +97,7 @@ def command(
     request = ImatrixRequest(
         pieces, path.name if path else f"mixcli-{CALIBRATION}", n_ctx, n_chunks, with_output, smooth
     )
-    with console.progress(f"reading with {stored.label}") as bar:
+    with console.progress(f"computing the importance matrix of {stored.label}") as bar:
         report = compute(stored, request, load_options, target, bar)
     _note(report, smooth)
     if as_json:
@@ -143,7 +143,7 @@ def read_pieces(paths: "list[Path]") -> "list[TextPiece]":
     for path in paths:
         if str(path) == "-":
             if not is_piped():
-                raise UsageError("--text - reads stdin, but nothing is piped in; pipe a text, or name a file")
+                raise UsageError("--text - is stdin, but nothing is piped in; pipe text in, or pass a file")
             texts.append(piped_text())
         else:
             texts += file_texts([path])
@@ -156,7 +156,9 @@ def _note_source(stored: "StoredModel") -> None:
 
     kind = file_type_of(header_of(stored.parts))
     if LOW_BITS.search(kind):
-        console.note(f"{stored.label} is quantized to {kind}; a matrix of its BF16 or Q8_0 is better")
+        console.note(
+            f"{stored.label} is quantized to {kind}; the importance matrix of its BF16 or Q8_0 file is better"
+        )
 
 
 def _note(report: "ImatrixReport", smooth: int) -> None:

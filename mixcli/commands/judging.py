@@ -66,7 +66,7 @@ def judging_options(command: F) -> F:
         click.option(
             "--review",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="With --abstain: list the records that need a look in this file, the most doubtful first.",
+            help="With --abstain: write the records that need review to this file, the least certain first.",
         ),
     )
 

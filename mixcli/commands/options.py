@@ -69,16 +69,20 @@ def model_option(command: F) -> F:
     )(command)
 
 
+# MODEL of a command that uses the default model, or the only installed one, where none is named
+model_argument = click.argument(
+    "model", required=False, type=NAME_OR_PATH, envvar="MIXCLI_MODEL", shell_complete=complete_models
+)
 # a text that a command reads in chunks
 TEXT_FILE = click.Path(path_type=Path, allow_dash=True, exists=True, dir_okay=False)
-SHIPPED_TEXT = "Default: a text that ships, in five languages with code and conversations."
+BUILT_IN_TEXT = "Default: the built-in text, in five languages with code and conversations."
 texts_option = click.option(
     "--text",
     "paths",
     type=TEXT_FILE,
     multiple=True,
     metavar="FILE",
-    help=f"Text to read; - reads stdin; may be repeated. {SHIPPED_TEXT}",
+    help=f"Text to read; - is stdin; may be repeated. {BUILT_IN_TEXT}",
 )
 
 forecast_option = click.option(
@@ -96,25 +100,6 @@ def json_option(command: F) -> F:
 def tools_option(text: str) -> Callable[[F], F]:
     """Return --tools: what a model may call."""
     return click.option("--tools", type=NAME_OR_PATH, multiple=True, metavar="FILE|COMMAND", help=text)
-
-
-def read_duration(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
-    """Return the seconds of a time such as 5m, for the callback of an option."""
-    from mixcli.system.formatting import parse_duration
-
-    return parse_duration(value)
-
-
-def keep_alive_option(command: F) -> F:
-    """Add --keep-alive: how long the model stays loaded; the command gets seconds."""
-    return click.option(
-        "--keep-alive",
-        default="5m",
-        show_default=True,
-        metavar="TIME",
-        callback=read_duration,
-        help="How long the model stays loaded afterwards: 30s, 5m, 1h, 0 (unload at once) or -1 (until `mixcli stop`).",
-    )(command)
 
 
 def _purpose(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
@@ -149,7 +134,7 @@ _CHUNK = click.option(
     default=512,
     show_default=True,
     metavar="TOKENS",
-    help="Tokens of a chunk; each chunk is read with an empty cache.",
+    help="Tokens per chunk; each chunk is processed with an empty KV cache.",
 )
 _PLANNING = (
     click.option(
@@ -192,7 +177,7 @@ def reading_options(command: F) -> F:
         "n_chunks",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Read only the first N chunks. The text that ships begins with English: 1 or 2 chunks leave out most of it.",
+        help="Read only the first N chunks. The built-in text begins with English: 1 or 2 chunks leave out most of it.",
     )
     return chunks(_planned(command, _CHUNK))
 
@@ -211,9 +196,13 @@ def _planned(command: F, context: Callable[[F], F]) -> F:
         **others: Any,
     ) -> Any:
         from mixcli.planning.load_options import LoadOptions
-        from mixcli.system.formatting import address, size_in_bytes
+        from mixcli.system.formatting import size_in_bytes
         from profiles.request import PlanRequest
 
+        if workers:
+            from mixcli.system.worker_address import worker_address
+
+            workers = tuple(map(worker_address, workers))
         if twice := next((one for one in workers if workers.count(one) > 1), None):
             raise UsageError(f"--worker {twice} is given twice; pass it once")
         load_options = LoadOptions(
@@ -221,7 +210,7 @@ def _planned(command: F, context: Callable[[F], F]) -> F:
             profile,
             None if vram is None else size_in_bytes(vram),
             None if ram is None else size_in_bytes(ram),
-            tuple(map(address, workers)),
+            workers,
         )
         return command(load_options=load_options, **others)
 

@@ -14,6 +14,7 @@ from mixcli.commands.options import (
     common,
     forecast_option,
     json_option,
+    model_argument,
     reading_options,
     texts_option,
 )
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command("perplexity", cls=CheckedCommand)
-@click.argument("model", required=False, type=NAME_OR_PATH, shell_complete=complete_models)
+@model_argument
 @texts_option
 @click.option(
     "--baseline",
@@ -52,7 +53,7 @@ def command(
     """Measure how well MODEL predicts texts: perplexity, as llama-perplexity computes it.
 
     With --baseline also the Kullback-Leibler divergence from that model in nats, and how often both predict the same token. The two models
-    are loaded one after the other.
+    are loaded one after the other. Without MODEL, the default model is measured, or the only one that is installed.
     """
     from mixcli.insight.perplexity import PerplexityRequest, measure
     from mixcli.planning.launch import installed
@@ -66,7 +67,7 @@ def command(
     stored = installed(model, load_options.of_any_context)
     other = None if baseline is None else installed(baseline, load_options.of_any_context)
     request = PerplexityRequest(read_texts(paths), load_options.request.n_ctx or 0, n_chunks)
-    with console.progress(f"reading with {stored.label}") as bar:
+    with console.progress(f"measuring {stored.label}") as bar:
         rows = measure(stored, other, request, load_options, bar)
     data = {
         "model": stored.label,
@@ -79,7 +80,7 @@ def command(
 
 
 def read_texts(paths: tuple[Path, ...]) -> "tuple[TextPiece, ...]":
-    """Return the texts to measure on: a person's own, or those that ship."""
+    """Return the texts to measure on: a person's own, or the built-in ones."""
     from mixcli.insight.pieces import HELD_OUT, shipped
 
     return tuple(read_pieces(list(paths)) if paths else shipped(HELD_OUT))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import NAME_OR_PATH, common, json_option, planning_options, purpose_option
+from mixcli.commands.options import common, json_option, model_argument, planning_options, purpose_option
 from mixcli.commands.quant_options import rule_options, show_types
 from mixcli.system.console import console
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan", cls=CheckedCommand)
-@click.argument("model", required=False, type=NAME_OR_PATH, envvar="MIXCLI_MODEL")
+@model_argument
 @click.option("--quant", metavar="QUANT", help="Quant of a model that is not installed, such as Q4_K_M.")
 @rule_options
 @planning_options
@@ -58,7 +58,7 @@ def command(
 
     MODEL is an installed model, a .gguf file, org/repo:QUANT on the Hub (only its header is downloaded), or a catalog name such as
     mixtral. Without a quant, all quants are planned and the one that suits the machine is chosen. Without MODEL, the default model is
-    planned, or the only one that is installed, or the best of the catalog that fits. With --if each change of the hardware is a row beside today's.
+    planned, or the only one that is installed, or the best of the catalog that fits. With --if, changed hardware is compared with the present one.
     """
     from mixcli.planning.machines import note_unused_cards, target_of
     from mixcli.planning.report import check_rule, subject_or_best
@@ -78,7 +78,7 @@ def command(
     if verify:
         from mixcli.planning.verify_plan import show_verified
 
-        show_verified(subject, found, load_options.workers)
+        show_verified(subject, found)
 
 
 def _upgrades(changes: tuple[str, ...], load_options: "LoadOptions") -> "tuple[Upgrade, ...]":
@@ -96,6 +96,7 @@ def _planned(
     from mixcli.planning.machines import machine_of
     from mixcli.planning.offers import in_a_plan, plan_or_offer
     from mixcli.planning.report import as_data, others, types_of
+    from mixcli.planning.workers import plan_with_workers
     from mixcli.pull.quant_choice import choice_data
     from profiles.errors import DoesNotFit
 
@@ -109,10 +110,13 @@ def _planned(
         subject = with_measured_shape(subject, machine, load_options)
     found = choice.chosen.plan if subject.planned and choice and choice.chosen else None
     how_chosen = choice_data(subject.label, choice, types, load_options.profile)
+
+    def plan_on(machine: "Machine") -> "Plan":
+        return plan_or_offer(subject.label, subject.shape, machine, request, load_options, in_a_plan)
+
     try:
-        found = found or plan_or_offer(
-            subject.label, subject.shape, machine, request, load_options, in_a_plan
-        )
+        if found is None or machine.workers:
+            found, machine = plan_with_workers(machine, plan_on, request.purpose)
     except DoesNotFit:
         comparison = _compared(subject, None, machine, load_options, upgrades)
         _show_refused(types, how_chosen, comparison, as_json=as_json)
@@ -184,7 +188,7 @@ def _compare(comparison: "HardwareComparison") -> None:
 
 def _show(label: str, found: "Plan") -> None:
     """Print where everything lies, how fast it should be, and llama.cpp's flags."""
-    from mixcli.planning.report import bars, flags
+    from mixcli.planning.report import bars, flags, network_lines
 
     console.line(f"{label}, context {found.n_ctx} tokens\n")
     for line in bars(found.ledger):
@@ -198,6 +202,8 @@ def _show(label: str, found: "Plan") -> None:
     console.line(
         f"\nestimate  decode {rates.shown(rates.decode)}, prefill {rates.shown(rates.prefill)} tok/s ({rates.basis})"
     )
+    for line in network_lines(rates):
+        console.line(line)
     console.line(f"llama.cpp {flags(found.placement)}\n")
 
 

@@ -37,13 +37,24 @@ def command() -> None:
 @common
 def list_(as_json: bool) -> None:
     """List the built-in profiles and your own."""
-    from profiles.profile_files import load_profile, profile_names
+    from profiles.profile_files import profile_names
 
     names = profile_names(_own())
     data = [{"name": name, "from": where} for name, where in names.items()]
-    rows = ((name, load_profile(name, _own()).description, where) for name, where in names.items())
+    rows = ((name, _description(name), where) for name, where in names.items())
     here = ("auto", "this machine, detected now", "measured")
     console.result(data, ("name", "machine", "from"), chain([here], rows), as_json=as_json)
+
+
+def _description(name: str) -> str:
+    """Return what a profile says of itself, or what is wrong with it: one bad file does not hide the others."""
+    from profiles.errors import BadProfile
+    from profiles.profile_files import load_profile
+
+    try:
+        return load_profile(name, _own()).description
+    except BadProfile as error:
+        return f"invalid: {error}"
 
 
 @command.command("show")

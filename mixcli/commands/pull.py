@@ -11,7 +11,7 @@ from mixcli.commands.auto_imatrix import imatrix_file
 from mixcli.commands.conflicts import PLACEMENT, CheckedCommand, given
 from mixcli.commands.options import NAME_OR_PATH, common, json_option, planning_options
 from mixcli.commands.quant_options import as_range, rule_options, show_types
-from mixcli.errors import IntegrityError
+from mixcli.errors import DoesNotFit, IntegrityError
 from mixcli.system.console import console
 from mixcli.system.formatting import about_time, format_bytes
 from mixcli.system.signals import interrupt, resumable
@@ -19,7 +19,7 @@ from mixcli.system.signals import interrupt, resumable
 if TYPE_CHECKING:
     from mixcli.planning.load_options import LoadOptions
     from mixcli.pull.pull_plan import PullJob, PullPlan
-    from mixcli.pull.quant_choice import TypeRow
+    from mixcli.pull.quant_choice import Target, TypeRow
     from mixcli.store.store import StoredModel
     from profiles.request import Rule
 
@@ -63,9 +63,11 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Show files, sizes, license, disk space and how the model will run here; download nothing. Not for the demo.",
+    help="Show files, sizes, license, disk space and how the model will run here; download nothing (not for the demo).",
 )
-@click.option("--offline", is_flag=True, help="Do not use the network; list missing files.")
+@click.option(
+    "--offline", is_flag=True, envvar="MIXCLI_OFFLINE", help="Do not use the network; list missing files."
+)
 @json_option
 @common
 @resumable()
@@ -95,10 +97,9 @@ def command(
     from mixcli.planning.machines import target_of
     from mixcli.pull.pull import Made, PullRequest, pull
     from mixcli.pull.pull_plan import PullPlan
-    from mixcli.pull.quant_choice import favorite
 
     signal.signal(signal.SIGTERM, interrupt)
-    if fit or size:
+    if fit:
         from mixcli.commands.fitted_pull import FittedPull
 
         fitted = FittedPull.of(model, name, imatrix, size, load_options, keep_source)
@@ -109,7 +110,7 @@ def command(
         return
     target = target_of(load_options, rule)
     wanted = PullRequest(
-        model or favorite(target)[0],
+        model or _favorite(target, downloads=dry_run or output_type is not None or imatrix is not None),
         output_type and output_type.upper(),
         name,
         keep_source,
@@ -126,6 +127,18 @@ def command(
         _show(found if isinstance(found, PullPlan) else found.summary, load_options, as_json=as_json)
         return
     _report(_carried_out(found, repair), True, as_json=as_json)
+
+
+def _favorite(target: "Target", *, downloads: bool) -> str:
+    """Return the catalog's name for a machine; DoesNotFit where that is the demo and the options are those of a download."""
+    from mixcli.pull.quant_choice import favorite
+
+    name, planned = favorite(target)
+    if planned is None and downloads:
+        raise DoesNotFit(
+            f"no model to download fits {target.where}; `mixcli pull {name}` makes a small one, which runs anywhere"
+        )
+    return name
 
 
 def bring(text: str, load_options: "LoadOptions") -> str:

@@ -29,7 +29,7 @@ def rule_options(command: F) -> F:
             type=click.Choice(PREFERENCES),
             default=PREFERENCES[0],
             show_default=True,
-            help="How to choose the quant. balanced: accept 2 % more perplexity for twice the decode rate; speed: accept 8 %; quality: the lowest perplexity at 10 tok/s or more.",
+            help="How to choose the quant by its decode rate and loss (rise of perplexity). balanced: accept 2 % more loss for twice the rate; speed: accept 8 %; quality: the lowest loss at 10 tok/s or more.",
         ),
         click.option(
             "--min-tps",

@@ -16,12 +16,12 @@ from mixcli.commands.asking import (
 )
 from mixcli.commands.completion import print_completion_option
 from mixcli.commands.conflicts import CheckedCommand
+from mixcli.commands.keep_alive import keep_alive_option
 from mixcli.commands.options import (
     Sampling,
     common,
     draft_option,
     json_option,
-    keep_alive_option,
     model_option,
     planning_options,
     sampling_options,
@@ -181,5 +181,5 @@ def _offered(words: tuple[str, ...], choice: str | None) -> dict[str, Any]:
         fields["tool_choice"] = {"type": "function", "function": {"name": choice}}
     elif choice is not None:
         hint = did_you_mean(choice, names, f"the tools are {', '.join(names)}")
-        raise UsageError(f"--tool-choice: no tool is called {choice!r:.80}; {hint}")
+        raise UsageError(f"--tool-choice: tool {choice!r:.80} not found; {hint}")
     return fields

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def command(words: tuple[str, ...], rule: "Rule | None", load_options: "LoadOptions", as_json: bool) -> None:
     """List catalog models, or those that match WORDS, and the quant of each that suits this machine.
 
-    Parameters are all and, of a mixture of experts, those active per token. The format is that of its prompts: v1 to v15 are Mistral's own. Models that see images (`mixcli show`) read text only here. The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
+    PARAMETERS is the total and, for a mixture of experts, those active per token. FORMAT is the prompt format; v1 to v15 are Mistral's own. Models with vision (`mixcli show`) read only text here. The network is not used. Any repository on the Hugging Face Hub can be pulled as org/repo too.
     """
     from mixcli.planning.machines import target_of
     from mixcli.pull.quant_choice import choices_of, rows_of

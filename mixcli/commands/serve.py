@@ -1,22 +1,22 @@
 """mixcli serve: serve one or several models over an OpenAI-compatible API."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
+from mixcli.commands.clustered import read_replicas, serve_on_cluster
 from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand, given
+from mixcli.commands.keep_alive import SERVED_ON_DEMAND, read_duration
 from mixcli.commands.options import (
     NAME_OR_PATH,
     common,
     draft_option,
     planning_options,
     purpose_option,
-    read_duration,
 )
 from mixcli.errors import UsageError
 from mixcli.system.console import console
@@ -24,7 +24,7 @@ from mixcli.system.console import console
 if TYPE_CHECKING:
     import socket
 
-    from mixcli.client.process import Host
+    from mixcli.cluster.application import ReplicaCount
     from mixcli.commands.serving import Fleet
     from mixcli.planning.load_options import LoadOptions
     from mixcli.serve.gate import Gate
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from profiles.request import Purpose
 
 VARIABLE = "MIXCLI_MODEL"  # the model where none is named
-IDLE_LIMIT = "15m"  # of models that were loaded when they were asked for
 OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that one model has no use for
 
 
@@ -52,6 +51,7 @@ OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that 
     type=click.IntRange(0, 65535),
     default=8080,
     show_default=True,
+    metavar="PORT",
     help="Port to listen on; 0 picks a free one.",
 )
 @click.option(
@@ -119,7 +119,7 @@ OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that 
 @click.option(
     "--keep-alive",
     "idle_limit",
-    default=IDLE_LIMIT,
+    default=SERVED_ON_DEMAND,
     show_default=True,
     metavar="TIME",
     callback=read_duration,
@@ -127,6 +127,19 @@ OF_SEVERAL = ("--alias", "--keep", "--keep-alive", "--preload")  # options that 
 )
 @click.option(
     "--preload", is_flag=True, help="With several models: load as many at the start as fit together."
+)
+@click.option(
+    "--ray",
+    "cluster",
+    metavar="ADDRESS",
+    help="Serve one model with replicas on a Ray cluster: its address (host:port), auto for the one of this machine, or local for a new one.",
+)
+@click.option(
+    "--replicas",
+    "count",
+    metavar="N|MIN-MAX",
+    callback=read_replicas,
+    help="With --ray: number of replicas, or bounds between which they follow the load. Default: one per GPU, or per node without GPUs.",
 )
 @purpose_option
 @planning_options
@@ -148,6 +161,8 @@ def command(
     kept: tuple[str, ...],
     idle_limit: float,
     preload: bool,
+    cluster: str | None,
+    count: "ReplicaCount | None",
     purpose: "Purpose",
     load_options: "LoadOptions",
 ) -> None:
@@ -157,7 +172,7 @@ def command(
     encrypted (no TLS): put a reverse proxy such as Caddy in front of it on a network that you do not trust. Requests wait while the model
     loads, and /health reports the progress. After Ctrl-C or SIGTERM, running answers finish first.
 
-    With one model, the `model` of a request is not looked at. With several, the first is loaded at the start and the others when a request
+    With one model, the `model` of a request is ignored. With several, the first is loaded at the start and the others when a request
     names them; if memory runs short, the model that was unused for longest is unloaded.
     """
     from dataclasses import replace
@@ -167,12 +182,16 @@ def command(
 
     gate = _gate(address, key_variable, key_file, allowed, origins, has_page=ui)
     load_options = replace(load_options, request=replace(load_options.request, purpose=purpose))
+    limits = Limits(max_concurrency)
+    if cluster is not None:
+        _check_single(named or models)
+        serve_on_cluster((address, port), gate, limits, named or models, load_options, cluster, count)
+        return
     stored = _stored(
         named or models, load_options, is_all=is_all
     )  # refuses a wrong name before a port is open
-    limits = Limits(max_concurrency)
     if len(stored) == 1:
-        _check_single()
+        _check_single(())
         with bound(address, port) as listener:
             _serve_one(listener, address, gate, limits, stored[0], load_options)
         return
@@ -199,11 +218,13 @@ def _stored(
     return tuple(installed(name, load_options) for name in names)
 
 
-def _check_single() -> None:
-    """Raise UsageError for an option that only several models have a use for."""
+def _check_single(names: tuple[str, ...]) -> None:
+    """Raise UsageError for several names, or an option that only several models have a use for."""
+    if len(names) > 1:
+        raise UsageError(f"--ray serves one model, and {len(names)} are named; start one server for each")
     given_here = given(click.get_current_context())
     if option := next((option for option in OF_SEVERAL if option in given_here), None):
-        raise UsageError(f"{option} has no effect with one model; name several, or remove {option}")
+        raise UsageError(f"{option} has no effect with one model; pass several, or remove {option}")
 
 
 def _serve_one(
@@ -214,34 +235,25 @@ def _serve_one(
     stored: "StoredModel",
     load_options: "LoadOptions",
 ) -> None:
+    from mixcli.client.held_host import HeldHost
     from mixcli.planning.launch import load
-    from mixcli.serve.addresses import urls
+    from mixcli.serve.addresses import note_listening, urls
+    from mixcli.serve.announcement import announced
     from mixcli.serve.one_model import OneModel
     from mixcli.serve.server import PortServer
 
-    hosts: list[Host] = []
-
-    def loaded(report: Callable[[float], None]) -> "Host":
-        hosts.append(load(stored, load_options, 0.0, report=report))
-        return hosts[-1]
-
-    def revive() -> Path:
-        console.warn(f"the model process crashed ({hosts[-1].cause_of_death()}); restarting it")
-        hosts[-1].release()
-        return loaded(lambda _: None).name.socket
-
-    model = OneModel(revive)
+    held = HeldHost(lambda report: load(stored, load_options, 0.0, report=report), stored.label)
+    model = OneModel(held.revive, stored.label, held.known_cause)
     server = PortServer(listener, gate, limits, model)
     try:
-        with server.running():
-            port = _note_listening(listener, address, "the model is", has_page=bool(gate.pages))
-            host = loaded(model.progress)
-            model.ready(host.name.socket)
+        with server.running(), announced(listener, address, gate.look_key):
+            port = note_listening(listener, address, "the model is", has_page=bool(gate.pages))
+            host = held.load(model.progress)
+            model.ready(host.socket)
             console.note(f"serving {host.name.label} at {' and '.join(urls(address, port))}")
             server.wait()
     finally:
-        if hosts:
-            hosts[-1].release()
+        held.release()
 
 
 def _serve_several(
@@ -254,31 +266,21 @@ def _serve_several(
     *,
     preload: bool,
 ) -> None:
-    from mixcli.serve.addresses import urls
+    from mixcli.serve.addresses import note_listening, urls
+    from mixcli.serve.announcement import announced
     from mixcli.serve.server import PortServer
     from mixcli.serve.several_models import SeveralModels
 
-    models = SeveralModels(fleet.roster, fleet.memory.limits, fleet.loader, idle_limit)
+    models = SeveralModels(fleet.served_models, fleet.memory.limits, fleet.loader, idle_limit)
     server = PortServer(listener, gate, limits, models)
     try:
-        with server.running():
-            port = _note_listening(listener, address, "their models are", has_page=bool(gate.pages))
+        with server.running(), announced(listener, address, gate.look_key):
+            port = note_listening(listener, address, "their models are", has_page=bool(gate.pages))
             models.preload(others=preload).result()
-            console.note(f"serving {fleet.roster.listed()} at {' and '.join(urls(address, port))}")
+            console.note(f"serving {fleet.served_models.listed()} at {' and '.join(urls(address, port))}")
             server.wait()
     finally:
         fleet.loader.close()
-
-
-def _note_listening(listener: "socket.socket", address: str, which: str, *, has_page: bool) -> int:
-    """Note that requests are accepted already, and return the port."""
-    from mixcli.serve.addresses import page_urls
-
-    port = int(listener.getsockname()[1])
-    console.note(f"listening on port {port} of {address}; requests wait until {which} loaded")
-    if has_page:
-        console.note(f"chat page at {' and '.join(page_urls(address, port))}")
-    return port
 
 
 def _gate(
@@ -303,4 +305,6 @@ def _gate(
     has_key = key is not None or key_file is not None
     keys = KeyRing(key, key_file, console.warn) if has_key else None
     pages = page_files() if has_page else {}
-    return Gate(names_of(address, allowed), keys, cors_of(origins, has_key=has_key), pages)
+    return Gate(
+        names_of(address, allowed), keys, cors_of(origins, has_key=has_key), pages, os.urandom(16).hex()
+    )

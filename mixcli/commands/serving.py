@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from mixcli.client.process import Host, Loading, stop
 from mixcli.errors import MixcliError, UsageError
 from mixcli.host.protocol.host_spec import LoadPlan
-from mixcli.planning.beside import SharedMemory, is_as_good, plan_each, shared_memory, size_of
+from mixcli.planning.beside import SharedMemory, is_as_good, plan_each, shared_memory, size_of, turns
 from mixcli.planning.launch import begin
 from mixcli.planning.load_options import LoadOptions
+from mixcli.serve.eviction import Ledger, fits
 from mixcli.serve.loader import Planned, RunningHost
-from mixcli.serve.room import Ledger, fits
-from mixcli.serve.roster import Roster, ServedModel, aliases_by_label
+from mixcli.serve.model_names import ServedModel, ServedModels, aliases_by_label
 from mixcli.store.store import StoredModel
 from mixcli.system.console import console
 
@@ -36,7 +36,7 @@ class FleetChoice:
 class Fleet:
     """The models of a port with the plan of each, and the memory that they share."""
 
-    roster: Roster
+    served_models: ServedModels
     loader: "HostLoader"
     memory: SharedMemory
 
@@ -45,8 +45,8 @@ def fleet_of(choice: FleetChoice, load_options: LoadOptions) -> Fleet:
     """Plan all models before the port is open; raises why one of them cannot be loaded."""
     labels = [model.label for model in choice.stored]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
-        raise UsageError(f"{twice} is named twice; name it once")
-    named = Roster([ServedModel(label) for label in labels])
+        raise UsageError(f"{twice} is given twice; pass it once")
+    named = ServedModels([ServedModel(label) for label in labels])
     kept = frozenset(_served(name, named).label for name in choice.kept)
     aliases = aliases_by_label(choice.aliases, named)
     memory = shared_memory(load_options)
@@ -55,6 +55,8 @@ def fleet_of(choice: FleetChoice, load_options: LoadOptions) -> Fleet:
         if not choice.is_all or label in kept:
             raise error
         console.note(f"not served: {error}")
+    for note in turns(plans):
+        console.note(note)
     models = [
         ServedModel(
             one.label,
@@ -70,13 +72,13 @@ def fleet_of(choice: FleetChoice, load_options: LoadOptions) -> Fleet:
     if not models:
         raise next(iter(refused.values()))
     stored = {one.label: one for one in choice.stored}
-    return Fleet(Roster(models), HostLoader(stored, plans, memory, load_options), memory)
+    return Fleet(ServedModels(models), HostLoader(stored, plans, memory, load_options), memory)
 
 
-def _served(name: str, roster: Roster) -> ServedModel:
-    model = roster.find(name)
+def _served(name: str, served_models: ServedModels) -> ServedModel:
+    model = served_models.find(name)
     if model is None:
-        raise UsageError(f"--keep {name} is not served; this server has {roster.listed()}")
+        raise UsageError(f"--keep {name} is not served; this server has {served_models.listed()}")
     return model
 
 
@@ -151,6 +153,11 @@ class HostLoader:
         except (OSError, ValueError):
             return False
         return True
+
+    def cause(self, host: RunningHost) -> str:
+        """Return why a host ended, where it knew that itself; else nothing."""
+        assert isinstance(host, Host)
+        return host.known_cause()
 
     def note(self, text: str) -> None:
         """Print a note to stderr."""

@@ -3,19 +3,19 @@
 import click
 
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import NAME_OR_PATH, common, json_option
+from mixcli.commands.options import common, json_option, model_argument
 from mixcli.errors import NotInstalled
 from mixcli.system.console import console
 
 
 @click.command("show", cls=CheckedCommand)
-@click.argument("model", required=False, type=NAME_OR_PATH)
+@model_argument
 @json_option
 @common
 def command(model: str | None, as_json: bool) -> None:
     """Show MODEL's parameters, experts, context, tensor types, license and source.
 
-    If MODEL is in the catalog but not installed, print its license, context, sizes and the command that downloads it.
+    Without MODEL, the default model is shown, or the only one that is installed. If MODEL is in the catalog but not installed, print its license, context, sizes and the command that downloads it.
     """
     from mixcli.store.model_info import model_info
     from mixcli.store.store import find

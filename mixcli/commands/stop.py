@@ -26,7 +26,8 @@ def command(model: str | None, everything: bool) -> None:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from mixcli.client.process import STOPPING, hosts, stop
+    from mixcli.client.host_watch import STOPPING
+    from mixcli.client.process import hosts, stop
 
     running = hosts()
     if model:
@@ -42,7 +43,7 @@ def command(model: str | None, everything: bool) -> None:
         raise UsageError(f"{clean(model)} is not loaded; {hint}" if model else "no model is loaded")
     if len(chosen) > 1 and not everything and not model:
         raise UsageError(
-            f"{len(chosen)} models are loaded; name one of {', '.join(_named(chosen))}, or pass --all"
+            f"{len(chosen)} models are loaded; choose one of {', '.join(_named(chosen))}, or pass --all"
         )
     failed: list[MixcliError] = []
     with ThreadPoolExecutor(len(chosen)) as pool:

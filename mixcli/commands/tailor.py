@@ -9,8 +9,8 @@ import click
 from mixcli.commands.completion import complete_models
 from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import (
+    BUILT_IN_TEXT,
     NAME_OR_PATH,
-    SHIPPED_TEXT,
     TEXT_FILE,
     common,
     json_option,
@@ -40,14 +40,18 @@ MEASURED_CHUNKS = 16  # of the text on which files are compared, 512 tokens each
 
 @click.command("tailor", cls=CheckedCommand)
 @click.argument("model", type=NAME_OR_PATH, shell_complete=complete_models)
-@click.option("--size", metavar="SIZE", help="Largest size of the file, such as 22GiB.")
-@click.option("--target-tps", type=click.FloatRange(min=0.01), metavar="N", help="Decode at N tok/s or more, by estimate.")  # fmt: skip
-@click.option("--all-on-gpu", is_flag=True, help="Keep all layers on the GPUs. Default where there are GPUs.")
-@click.option("--imatrix", default=AUTO, show_default=True, metavar="FILE|auto|none", help="Importance matrix. auto: computed now.")  # fmt: skip
-@click.option("--text", "path", type=TEXT_FILE, metavar="FILE", help=f"Text to measure importance with. {SHIPPED_TEXT}")  # fmt: skip
-@click.option("--chunks", "n_chunks", type=click.IntRange(min=1), metavar="N", help="Read only the first N chunks of the text, 512 tokens each.")  # fmt: skip
-@click.option("--reader", type=NAME_OR_PATH, metavar="MODEL", shell_complete=complete_models, help="Read the texts with a smaller file of the same model, where MODEL does not fit in memory.")  # fmt: skip
-@click.option("--no-verify", is_flag=True, help="Write the tailored file without measuring it against others.")  # fmt: skip
+@click.option("--size", metavar="SIZE", help="Make a file of at most SIZE, such as 22GiB.")
+@click.option("--target-tps", type=click.FloatRange(min=0.01), metavar="N", help="Make a file that decodes N tok/s or more, by estimate.")  # fmt: skip
+@click.option(
+    "--all-on-gpu",
+    is_flag=True,
+    help="Make a file that fits wholly on the GPUs. Default where there are GPUs.",
+)
+@click.option("--imatrix", default=AUTO, show_default=True, metavar="FILE|auto|none", help="Importance matrix; auto computes it now.")  # fmt: skip
+@click.option("--text", "path", type=TEXT_FILE, metavar="FILE", help=f"Text for the importance matrix. {BUILT_IN_TEXT}")  # fmt: skip
+@click.option("--chunks", "n_chunks", type=click.IntRange(min=1), metavar="N", help="Read only the first N chunks of the text, of 512 tokens each.")  # fmt: skip
+@click.option("--reader", type=NAME_OR_PATH, metavar="MODEL", shell_complete=complete_models, help="Compute the importance matrix with a smaller file of the same model, where MODEL does not fit in memory.")  # fmt: skip
+@click.option("--no-verify", is_flag=True, help="Save the tailored file without comparing it with others.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Output GGUF. Default: MODEL-tailored.gguf in this folder.")  # fmt: skip
 @click.option("--svg", "svg_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw loss against size: standard and tailored files, and the limit.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Measure and show the table; write no model.")
@@ -71,11 +75,11 @@ def command(
     load_options: "LoadOptions",
     as_json: bool,
 ) -> None:
-    """Make the quantized file of MODEL that suits this machine, or a profile: every tensor with a type of its own.
+    """Quantize MODEL for this machine, or a profile, with a type chosen for each tensor.
 
-    MODEL is a BF16 or Q8_0 file, or the folder of a checkpoint. One pass over a text shows what an error in each tensor costs; then the types
-    are chosen that lose least within the memory. The file is measured on other text against the largest standard quant that fits and a simple
-    fill, and the best is kept. Rerun the command to resume after an interruption.
+    MODEL is a BF16 or Q8_0 file, or the folder of a checkpoint. mixcli measures what an error in each tensor costs, then chooses the types
+    that lose least and still fit. On other text the file is compared with the largest standard quant that fits and with a simple fill of the
+    memory, and the best of them is saved. Rerun the command to resume after an interruption.
     """
     from mixcli.planning.machines import machine_of
     from mixcli.tailor.subject import subject_named
@@ -84,7 +88,11 @@ def command(
         raise UsageError(not_a_file(imatrix))
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     machine = machine_of(*where)
-    goal = goal_of(size, target_tps, all_on_gpu, machine)
+    if size is None and target_tps is None and not machine.gpus:
+        raise UsageError(
+            "no GPU to fit the file to; pass --size SIZE or --target-tps N, or a --profile with a GPU"
+        )
+    goal = goal_of(size, target_tps, all_on_gpu)
     subject = subject_named(model, reader)
     target = _target(output or Path(f"{subject.name}-tailored.gguf"), subject)
     run = TailorRun(subject, goal, machine, load_options, target, imatrix)
@@ -98,21 +106,17 @@ def command(
     run.show(as_json=as_json)
 
 
-def goal_of(size: str | None, target_tps: float | None, all_on_gpu: bool, machine: "Machine") -> "TailorGoal":
-    """Return what a file is fitted to; UsageError where two limits are named, or none and there is no GPU."""
+def goal_of(size: str | None, target_tps: float | None = None, all_on_gpu: bool = False) -> "TailorGoal":
+    """Return what a file is fitted to, the GPUs where no limit is named; UsageError where two are."""
     from mixcli.tailor.fitting import TailorGoal
 
     said = [name for name, value in (("--size", size), ("--target-tps", target_tps), ("--all-on-gpu", all_on_gpu)) if value]  # fmt: skip
     if len(said) > 1:
-        raise UsageError(f"{said[0]} and {said[1]} each say how large the file may be; pass one of them")
+        raise UsageError(f"{said[0]} cannot be combined with {said[1]}; remove one of them")
     if size is not None:
         return TailorGoal("size", size_in_bytes(size))
     if target_tps is not None:
         return TailorGoal("tps", target_tps)
-    if not machine.gpus:
-        raise UsageError(
-            "no GPU here to fit the file to; pass --size SIZE or --target-tps N, or a --profile with a GPU"
-        )
     return TailorGoal("gpu")
 
 
@@ -149,7 +153,7 @@ class TailorRun:
 
     @property
     def _reading(self) -> "LoadOptions":
-        """The load of the model that reads: on this machine, whatever the file is made for."""
+        """Return the load of the model that reads: on this machine, whatever the file is made for."""
         from mixcli.planning.load_options import LoadOptions
         from profiles.request import PlanRequest
 
@@ -169,7 +173,7 @@ class TailorRun:
         candidates = candidates_for(self._subject, self._goal, self._machine)
         if self._imatrix == NONE:
             console.warn(
-                "no importance matrix: types are chosen by size alone, and the file loses up to three times as much; "
+                "no importance matrix: types are chosen by size alone, with up to three times the loss; "
                 "use --imatrix auto if the model fits in memory, also by a smaller file of it (--reader)"
             )
             problem = problem_by_rules(self._subject, candidates)
@@ -198,7 +202,7 @@ class TailorRun:
 
     @property
     def _table(self) -> "ContextTable":
-        """The files at the context that the file is made for."""
+        """Return the files at the context that the file is made for."""
         assert self._tailoring
         return next(one for one in self._tables if one.n_ctx == self._tailoring.n_ctx)
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mixcli.commands.conflicts import CheckedCommand
-from mixcli.commands.options import common, json_option, model_option, planning_options, purpose_option
+from mixcli.commands.options import (
+    NAME_OR_PATH,
+    common,
+    json_option,
+    model_argument,
+    planning_options,
+    purpose_option,
+)
 from mixcli.commands.quant_options import rule_options
 from mixcli.errors import DoesNotFit, UsageError
 from mixcli.system.console import console
@@ -21,7 +28,8 @@ if TYPE_CHECKING:
 
 
 @click.command("tune", cls=CheckedCommand)
-@model_option
+@model_argument
+@click.option("-m", "--model", "named", type=NAME_OR_PATH, hidden=True)  # as MODEL was given before
 @rule_options
 @planning_options
 @purpose_option
@@ -31,7 +39,8 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     default=120,
     show_default=True,
-    help="Start no new measurement after this many seconds.",
+    metavar="SECONDS",
+    help="Start no new measurement after this time.",
 )
 @click.option("--show", is_flag=True, help="Show earlier measurements only.")
 @click.option(
@@ -44,6 +53,7 @@ if TYPE_CHECKING:
 @common
 def command(
     model: str | None,
+    named: str | None,
     rule: "Rule | None",
     load_options: "LoadOptions",
     purpose: "Purpose",
@@ -52,7 +62,10 @@ def command(
     target_tps: float | None,
     as_json: bool,
 ) -> None:
-    """Benchmark a few placements of a model on this machine and use the fastest from now on."""
+    """Benchmark a few placements of MODEL on this machine and use the fastest from now on.
+
+    Without MODEL, the default model is measured, or the only one that is installed.
+    """
     from mixcli.planning.machines import machine_of, target_of
     from mixcli.planning.offers import in_a_load, plan_or_offer
     from mixcli.planning.other_family import with_measured_shape
@@ -63,7 +76,7 @@ def command(
     request = load_options.request
     where = (load_options.profile, load_options.vram, load_options.ram, load_options.workers)
     target = target_of(load_options, rule)
-    subject = subject_of(model, None, target)
+    subject = subject_of(named or model, None, target)
     check_rule(subject, target)
     if subject.path is None:
         raise UsageError(
@@ -73,7 +86,7 @@ def command(
     if show:
         rows = evidence(subject.path, machine, request)
         if not rows:
-            raise UsageError(f"no measurements of {subject.label} yet; run mixcli tune without --show")
+            raise UsageError(f"no measurements of {subject.label} yet; run `mixcli tune` without --show")
     else:
         subject = with_measured_shape(subject, machine, load_options)
         plan_or_offer(

@@ -6,8 +6,6 @@ from mixcli.commands.conflicts import CheckedCommand
 from mixcli.commands.options import common
 from mixcli.system.console import console
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 @click.command("worker", cls=CheckedCommand)
 @click.option(
@@ -17,7 +15,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     metavar="HOST:PORT",
     help="Address to listen on.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads to use. Default: all cores.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads to use. Default: all cores."
+)
 @common
 def command(listen: str, threads: int | None) -> None:
     """Share this machine's GPUs, or its CPU and memory, with another machine until Ctrl-C.
@@ -26,12 +26,12 @@ def command(listen: str, threads: int | None) -> None:
     loopback, use it only in a network that you trust.
     """
     from mixcli.client.worker import serve_memory
-    from mixcli.system.formatting import address
     from mixcli.system.hardware import physical_cores
+    from mixcli.system.worker_address import listening_address, worker_address
 
-    listen = address(listen)
-    host = listen.rpartition(":")[0].strip("[]")
-    if host not in LOOPBACK:
+    listen = worker_address(listen)
+    address, _ = listening_address(listen)
+    if not address.startswith("127."):
         console.warn(
             f"no password, no encryption: any machine that can connect to {listen} can use this memory "
             "and crash this process"

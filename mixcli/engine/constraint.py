@@ -107,7 +107,7 @@ class Grammars:
             return Constraint(self, matcher.deep_copy(), spec)
 
     def has(self, spec: ConstraintSpec, *, at_start: bool) -> bool:
-        """Whether a constraint is compiled already, so that another one of it costs nothing."""
+        """Return whether a constraint is compiled already, so that another one of it costs nothing."""
         return (spec, at_start and self._vocab.adds_space_prefix) in self._compiled
 
     def _compile(self, spec: ConstraintSpec, spaced: bool) -> LLMatcher:
@@ -171,12 +171,12 @@ class Constraint:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing more may come: the answer is over, with or without an end token."""
+        """Return whether nothing more may come: the answer is over, with or without an end token."""
         return self._matcher.is_stopped()
 
     @property
     def may_end(self) -> bool:
-        """Whether the answer so far satisfies the constraint."""
+        """Return whether the answer so far satisfies the constraint."""
         return self._matcher.is_accepting()
 
     def forced(self) -> list[int]:

@@ -59,7 +59,7 @@ class ConstraintSpec:
         except UnicodeEncodeError:
             raise BadRequest(f"the {name} contains a lone surrogate", param=param) from None
         if size > MAX_BYTES:
-            raise Unenforceable(f"the {name} has {size:,} bytes; the limit is {MAX_BYTES:,}", param=param)
+            raise Unenforceable(f"the {name} is {size:,} bytes long; the limit is {MAX_BYTES:,}", param=param)
         if kind != "json_schema":
             check_repeats(text, name, param)
         return cls(kind, text, param)

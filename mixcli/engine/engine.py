@@ -83,13 +83,13 @@ class Engine:
         return self._results.n_prompt_tokens
 
     @property
-    def kv_usage(self) -> float:
-        """The share of the KV cache's cells that some text holds, from 0 to 1."""
-        return self._cache.n_used / self._cache.n_cells
+    def kv_cells(self) -> tuple[int, int]:
+        """Return the KV cache's cells that some text holds, and all of them; each is for one token."""
+        return self._cache.n_used, self._cache.n_cells
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether the next step computes a request whose bits must not depend on anything else, the number of threads included."""
+        """Return whether the next step computes a request whose bits must not depend on anything else, the number of threads included."""
         return self._scheduler.is_alone
 
     def ids(self) -> set[str]:

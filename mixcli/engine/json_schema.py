@@ -167,7 +167,7 @@ class _Preparation:
     def _count(self, value: Any, place: tuple[str, ...]) -> int:
         whole = int(value) if isinstance(value, float) and value.is_integer() else value
         if isinstance(whole, bool) or not isinstance(whole, int) or whole < 0:
-            raise self._error(place, f"must be a whole number from 0, not {shown(value)}")
+            raise self._error(place, f"must be a whole number of at least 0, not {shown(value)}")
         if whole > MAX_COUNT:
             raise self._beyond(place, f"is {shown(whole)}; the limit is {MAX_COUNT:,}")
         return whole

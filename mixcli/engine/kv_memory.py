@@ -19,7 +19,7 @@ class KvMemory:
 
     @property
     def is_persistent(self) -> bool:
-        """Whether texts can be kept on disk."""
+        """Return whether texts can be kept on disk."""
         return self._store is not None
 
     def apply(self) -> None:

@@ -3,6 +3,7 @@
 A step that computes much of a prompt makes all wait that take part in it: those that write, and those whose prompt it completes; and also who
 comes in its middle. So a step has only as many tokens as this process computes in a given time, by the steps before. On a processor the rate hardly
 depends on that: it is the same for 64 tokens as for 512, while an attention over many tokens computes 64 at a time, and a rest of them slowly.
+Behind a long prompt half a tile may even take longer than a whole one, so both are measured.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ MIN_PREFILL = 32  # prompt tokens of a step that are worth it, and that tell a r
 MIN_IDLE = 4  # a step that no request waits for has at least one part in so many of a micro-batch
 KEEP = 0.5  # share of the old value in a running mean
 OLDEST = 4  # the oldest prompt has one part in so many
+WORTH = 0.75  # of a tile's seconds that half a tile takes at most where it is preferred
+RETRY = 8  # steps below a tile before a whole one is measured again
+CROWD = 8  # requests that write, from which on a step stays just below a tile: see StepLimits.left
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,13 @@ class StepLimits:
     idle: int
 
     def left(self, n_taken: int, n_room: int) -> "StepLimits":
-        """Return what prompts may have beside `n_taken` tokens: something in any case where there is room."""
-        awaited, idle = (
-            max(0, min(n_room, max(MIN_PREFILL, n - n_taken))) for n in (self.awaited, self.idle)
-        )
+        """Return what prompts may have beside `n_taken` tokens: something in any case where there is room.
+
+        For a tile of tokens the attention computes every cell that any of them sees, below a tile only each token's own. So beside a crowd, whose cells
+        are many and each its own, a step of one tile is a token shorter.
+        """
+        most = TILE - 1 if self.awaited == TILE and n_taken >= CROWD else self.awaited
+        awaited, idle = (max(0, min(n_room, max(MIN_PREFILL, n - n_taken))) for n in (most, self.idle))
         return StepLimits(awaited, idle)
 
 
@@ -36,7 +43,9 @@ class StepPace:
 
     def __init__(self, n_ubatch: int, n_most: int) -> None:
         self._n_ubatch, self._n_most = n_ubatch, n_most
-        self._rate = 0.0  # tokens a second
+        self._rate = 0.0  # tokens a second, of steps of a tile or more
+        self._part_rate = 0.0  # and of smaller ones
+        self._n_parts = 0  # smaller ones since the last tile
 
     def limits(self) -> StepLimits:
         """Return how many tokens the next step may have; the most where nothing was measured."""
@@ -44,7 +53,7 @@ class StepPace:
             return StepLimits(self._n_ubatch, self._n_most)
         idle = max(_tiles(self._rate * IDLE), self._n_ubatch // MIN_IDLE)
         return StepLimits(
-            min(self._n_ubatch, _tiles(self._rate * AWAITED)),
+            min(self._n_ubatch, _tiles(self._rate * AWAITED) or self._least()),
             self._n_most if idle >= self._n_ubatch else idle,
         )
 
@@ -53,12 +62,27 @@ class StepPace:
         if n_prefill < MIN_PREFILL or seconds <= 0:
             return
         rate = n_tokens / seconds
-        self._rate = KEEP * self._rate + (1 - KEEP) * rate if self._rate else rate
+        if n_tokens < TILE - 1 and self._rate:
+            self._part_rate = _mean(self._part_rate, rate)
+            self._n_parts += 1
+        else:
+            self._rate = _mean(self._rate, rate)
+            self._n_parts = 0
+
+    def _least(self) -> int:
+        """Return a tile, or half of one where that takes much less time; now and then a tile, to see what it takes by now."""
+        whole, part = TILE / self._rate, MIN_PREFILL / (self._part_rate or self._rate)
+        return MIN_PREFILL if part <= WORTH * whole and self._n_parts < RETRY else TILE
+
+
+def _mean(old: float, new: float) -> float:
+    """Return the running mean; the new value where there is no old one."""
+    return KEEP * old + (1 - KEEP) * new if old else new
 
 
 def _tiles(n_tokens: float) -> int:
-    """Round to whole tiles; half a one is the least."""
-    return round(n_tokens / TILE) * TILE or MIN_PREFILL
+    """Round to whole tiles."""
+    return round(n_tokens / TILE) * TILE
 
 
 def shares(missing: Sequence[int], limits: StepLimits, *, awaited: bool) -> list[int]:

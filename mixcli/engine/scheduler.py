@@ -41,7 +41,7 @@ class Chunk:
 
     @property
     def cost(self) -> Cost:
-        """What it takes of a step; the row of its last token is not counted."""
+        """Return what it takes of a step; the row of its last token is not counted."""
         return Cost(self.n_tokens, rows=max(0, self.n_logits - 1))
 
 
@@ -117,13 +117,13 @@ class Scheduler:
 
     @property
     def is_alone(self) -> bool:
-        """Whether the next step belongs to a deterministic request."""
+        """Return whether the next step belongs to a deterministic request."""
         line = self.running or self.waiting
         return bool(line) and line[0].request.deterministic
 
     @property
     def is_closed(self) -> bool:
-        """Whether a deterministic request runs or waits, so that nothing may enter the cache from elsewhere."""
+        """Return whether a deterministic request runs or waits, so that nothing may enter the cache from elsewhere."""
         return any(one.request.deterministic for one in (*self.running, *self.waiting))
 
     def disturb(self) -> None:

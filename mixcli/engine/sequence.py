@@ -217,12 +217,12 @@ class Sequence:
 
     @property
     def is_decoding(self) -> bool:
-        """Whether only the last token is missing."""
+        """Return whether only the last token is missing."""
         return self.status is SequenceStatus.RUNNING and self.n_missing == 1
 
     @property
     def scores_labels(self) -> bool:
-        """Whether the prompt and the path are computed, and the next branches of the labels can be chosen."""
+        """Return whether the prompt and the path are computed, and the next branches of the labels can be chosen."""
         return self.scores is not None and self.n_missing == 0 and not self.scores.is_complete
 
     @property

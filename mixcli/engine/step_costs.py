@@ -26,7 +26,7 @@ class StepCosts:
 
     @property
     def is_known(self) -> bool:
-        """Whether any step was measured: without one, there are no seconds."""
+        """Return whether any step was measured: without one, there are no seconds."""
         return bool(self._measured)
 
     def observe(self, n_tokens: int, seconds: float) -> None:

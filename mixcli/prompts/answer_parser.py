@@ -62,11 +62,11 @@ class AnswerParser:
 
     @property
     def in_reasoning(self) -> bool:
-        """Whether what comes next belongs to the reasoning."""
+        """Return whether what comes next belongs to the reasoning."""
         return self._state == self._reasoning
 
     def marks(self, token: int) -> bool:
-        """Whether a token is a mark and has no text."""
+        """Return whether a token is a mark and has no text."""
         return token in self._marks
 
     def push(self, token: int, text: str) -> list[Segment]:
@@ -158,7 +158,7 @@ class AnswerParser:
     # the states, each of which takes what it can from the rest
 
     def _content(self) -> Iterator[Segment]:
-        """Up to a text that begins a call, or reasoning; white space waits, as before one it is not content."""
+        """Read up to a text that begins a call, or reasoning; white space waits, as before one it is not content."""
         opened = (self._syntax.reasoning or ("", ""))[0]
         marks = [BEGIN_CALL] if self._calls and self._syntax.style == "tags" else []
         if (
@@ -189,7 +189,7 @@ class AnswerParser:
             self._state = self._content
 
     def _object(self) -> Iterator[Segment]:
-        """Before the arguments of a call that is a JSON object."""
+        """Read what comes before the arguments of a call that is a JSON object."""
         if match := _HEAD.match(self._rest):
             self._rest = self._rest[match.end() :]
             yield from self._called(json.loads(match[1]))
@@ -200,7 +200,7 @@ class AnswerParser:
             self._rest, self._state = self._rest[at + len(END_CALL) :], self._content
 
     def _value(self) -> Iterator[Segment]:
-        """In the arguments of such a call: up to the end of the JSON value."""
+        """Read the arguments of such a call, up to the end of the JSON value."""
         for at, sign in enumerate(self._rest):
             if self._escaped:
                 self._escaped = False
@@ -253,6 +253,6 @@ class AnswerParser:
 
 
 def _is_cut(text: str) -> bool:
-    """Whether a text is the first part of a call, or of the mark behind one."""
+    """Return whether a text is the first part of a call, or of the mark behind one."""
     begun = "".join(text.split()).lstrip(",[]")
     return begun.startswith(_BEGUN) or _BEGUN.startswith(begun) or END_CALL.startswith(begun)

@@ -163,7 +163,7 @@ def check(messages: Sequence[Message]) -> None:
             open_calls.add(call.id)
     if open_calls:
         raise BadRequest(
-            f"the tool call {min(open_calls)!r:.60} has no result; send the result of each call behind it",
+            f"the tool call {min(open_calls)!r:.60} has no result; send the result of each call after it",
             param="messages",
         )
 
@@ -271,7 +271,7 @@ class _Candidate:
 
 # Templates that need no probing (test_likeness.py probes them): sha256 of the text
 KNOWN = {
-    # quantize/vocab/mistral_templates.py
+    # quantize/vocab/mistral_jinja.py
     "8e637d522e1ec1e89127d8f1d2bde2c01cc079daad984cc33339a10cafe967da": "mistral-v1",
     "d233eeab6e631035b609bc54f9a27b68e008a3a08af6da6734b1c6407b10ef24": "mistral-v2",
     "5e8e4aad1d1dbdc318e31278d0decf53718ad4a56661e1663510b0ce235a9d73": "mistral-v3",

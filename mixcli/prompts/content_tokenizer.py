@@ -165,7 +165,7 @@ class ContentTokenizer:
 
     @cached_property
     def _only_by_merging(self) -> re.Pattern[str]:
-        """What SentencePiece finds in a text and llama.cpp does not, or the other way round: reserved texts, bytes, references."""
+        """Return what SentencePiece finds in a text and llama.cpp does not, or the other way round: reserved texts, bytes, references."""
         texts = sorted(self.reserved.values(), key=len, reverse=True)
         return re.compile("|".join([*map(re.escape, texts), r"<0x[0-9A-F]{2}>", REFERENCES.pattern]))
 

@@ -101,13 +101,13 @@ class TemplateProbes:
 
     @cached_property
     def knows_tools(self) -> bool:
-        """Whether the template has a place for tools, calls and results."""
+        """Return whether the template has a place for tools, calls and results."""
         texts = [text for _, text in self._tools if isinstance(text, str)]
         return len(texts) >= 2 and all(TOOLS[0].name in text for text in texts)
 
     @cached_property
     def syntax(self) -> AnswerSyntax | None:
-        """How the template writes calls; None where it knows no tools, or writes them in a way that is not known here."""
+        """Return how the template writes calls; None where it knows no tools, or writes them in a way that is not known here."""
         text = self._tools[0][1]
         if not self.knows_tools or not isinstance(text, str):
             return None
@@ -126,7 +126,7 @@ class TemplateProbes:
 
     @cached_property
     def efforts(self) -> tuple[str, ...]:
-        """The values of reasoning_effort that make a difference to the template; its default comes first."""
+        """Return the values of reasoning_effort that make a difference to the template; its default comes first."""
         if "reasoning_effort" not in self._template:
             return ()
         asked = [None, *REASONING_EFFORTS]

@@ -50,7 +50,7 @@ class JinjaLayout:
     def __init__(self, template: str, tokenizer: ContentTokenizer, vocab: Vocab) -> None:
         if len(template) > MAX_TEMPLATE:
             raise IntegrityError(
-                f"the model's chat template has {len(template):,} characters; the limit is {MAX_TEMPLATE:,}"
+                f"the model's chat template is {len(template):,} characters long; the limit is {MAX_TEMPLATE:,}"
             )
         self._tokenizer, self._vocab = tokenizer, vocab
         self._template = template
@@ -73,7 +73,7 @@ class JinjaLayout:
 
     @property
     def syntax(self) -> AnswerSyntax:
-        """How the model writes calls: as the template does, or between tags where the template has no place for tools."""
+        """Return how the model writes calls: as the template does, or between tags where the template has no place for tools."""
         return self.probes.syntax or AnswerSyntax.of("tags", self._vocab, self._template)
 
     def _of(self, messages: Sequence[Message], options: PromptOptions) -> list[Part]:
@@ -107,7 +107,7 @@ class JinjaLayout:
 
     @cached_property
     def _in_parts(self) -> bool:
-        """Whether the template only knows contents that are lists of parts, as templates for images do."""
+        """Return whether the template only knows contents that are lists of parts, as templates for images do."""
         message, mark = [Message("user", "")], "\ue000"
 
         def shown(*, in_parts: bool) -> str:
@@ -172,7 +172,7 @@ class JinjaLayout:
     def _sees(
         self, messages: Sequence[Message], options: PromptOptions, which: Sequence[int], real: str
     ) -> bool:
-        """Whether each of these messages makes a difference to the text: a content may be cut, but must not be left out."""
+        """Return whether each of these messages makes a difference to the text: a content may be cut, but must not be left out."""
         contents = [message.content for message in messages]
         for i in which:
             others = ("\ue000", f"\ue000{contents[i]}", f"{contents[i]}\ue000")
@@ -233,7 +233,7 @@ class JinjaLayout:
             yield text
 
     def _stands_alone(self, pieces: Sequence[Piece], at: int, run: str, behind_token: bool) -> bool:
-        """Whether an answer stands where it was sampled: behind a token or a line end, and before a token."""
+        """Return whether an answer stands where it was sampled: behind a token or a line end, and before a token."""
         following = pieces[at + 1] if at + 1 < len(pieces) else ""
         ended = isinstance(following, str) and isinstance(
             next(iter(self._tokenizer.split_literal(following)), None), int
@@ -248,7 +248,7 @@ class JinjaLayout:
 
     @cached_property
     def _writes_prefix(self) -> bool:
-        """Whether the template spells out SentencePiece's space ("[INST] Hi[/INST] Hello</s>")."""
+        """Return whether the template spells out SentencePiece's space ("[INST] Hi[/INST] Hello</s>")."""
         if not self._vocab.adds_space_prefix:
             return False
         messages = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]

@@ -72,7 +72,7 @@ def to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """The tojson filter as chat templates expect it: not escaped for HTML."""
+    """Return the tojson filter as chat templates expect it: not escaped for HTML."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

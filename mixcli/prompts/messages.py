@@ -32,12 +32,12 @@ class Tool:
 
     @cached_property
     def definition(self) -> object:
-        """The tool as the JSON that OpenAI writes, in the order of Mistral's reference."""
+        """Return the tool as the JSON that OpenAI writes, in the order of Mistral's reference."""
         return {"type": "function", "function": self.function}
 
     @cached_property
     def function(self) -> object:
-        """The name, the description and the schema of the parameters."""
+        """Return the name, the description and the schema of the parameters."""
         schema = json.loads(self.parameters)
         return {"name": self.name, "description": self.description, "parameters": schema}
 
@@ -62,12 +62,12 @@ class Message:
 
     @property
     def spelled(self) -> tuple[Part, ...]:
-        """The content as parts: its own tokens where they are known."""
+        """Return the content as parts: its own tokens where they are known."""
         return self.tokens or (self.content,)
 
     @property
     def n_characters(self) -> int:
-        """The length of all that people wrote in it."""
+        """Return the length of all that people wrote in it."""
         n = len(self.content) + len(self.reasoning) + len(self.call_id) + len(self.name)
         return n + sum(len(one.id) + len(one.name) + len(one.arguments) for one in self.calls)
 
@@ -86,7 +86,7 @@ class ToolUse:
 
     @property
     def callable(self) -> tuple[Tool, ...]:
-        """The tools that the model may call."""
+        """Return the tools that the model may call."""
         if self.choice == "none":
             return ()
         return tuple(tool for tool in self.tools if self.only in (None, tool.name))
@@ -108,7 +108,7 @@ class PromptOptions:
 
     @property
     def n_characters(self) -> int:
-        """The length of all that people wrote in it."""
+        """Return the length of all that people wrote in it."""
         return sum(len(one.description) + len(one.parameters) for one in self.tools)
 
 

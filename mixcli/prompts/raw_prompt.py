@@ -46,7 +46,7 @@ class RawPrompts:
 
     @property
     def has_infill(self) -> bool:
-        """Whether the vocabulary has the control tokens for a suffix."""
+        """Return whether the vocabulary has the control tokens for a suffix."""
         return self._infill is not None
 
     def encode(self, prompt: RawPrompt) -> list[int]:

@@ -93,7 +93,7 @@ class SentencePieces:
 
     @cached_property
     def _neighbors(self) -> frozenset[str]:
-        """All two characters that stand side by side in a piece: between any others no merge ever happens."""
+        """Return all two characters that stand side by side in a piece: between any others no merge ever happens."""
         texts = [*self._ids, *self.whole, *self._vocab.specials]
         spelled = (text.replace(" ", _SPACE) for text in texts)
         return frozenset(text[i : i + 2] for text in spelled for i in range(len(text) - 1))
@@ -114,7 +114,7 @@ class SentencePieces:
 
     @cached_property
     def _line_end(self) -> list[int] | None:
-        """The ids of a text that is a line end, if it never merges with what follows; None where it may."""
+        """Return the ids of a text that is a line end, if it never merges with what follows; None where it may."""
         ids = self._vocab.tokenize("\n")
         merges = any("\n" in pair for pair in self._neighbors)
         return None if merges or self._vocab.tokenize("\na")[: len(ids)] != ids else ids

@@ -42,7 +42,7 @@ class Provenance:
         ]
 
     def _ends(self, content: str) -> str:
-        """Another sentinel at both ends, within the white space: no special text is made of a content and what stands beside it."""
+        """Return another sentinel at both ends, within the white space: no special text is made of a content and what stands beside it."""
         inner = content.strip()
         if not inner:
             return content
@@ -60,7 +60,7 @@ class Provenance:
         return self._untold(real, marked)
 
     def _beginning(self, text: str, length: int) -> str:
-        """The first `length` characters, sentinels not counted, with those behind them."""
+        """Return the first `length` characters, sentinels not counted, with those behind them."""
         at = 0
         while at < len(text) and (length or text[at] in (self._sentinel, self._end)):
             length -= text[at] not in (self._sentinel, self._end)

@@ -34,7 +34,7 @@ def check_token(token: str, what: str) -> None:
         )
     if len(token) > 4096:
         raise UsageError(
-            f"{what} has {len(token):,} characters, too long for a token; set it again, or unset it"
+            f"{what} is {len(token):,} characters long, too long for a token; set it again, or unset it"
         )
 
 

@@ -98,7 +98,9 @@ def explain(error: Exception, place: Place) -> MixcliError:
             wait=f"in {wait:.0f} s" if wait is not None and wait <= LONGEST_WAIT else "later",
             detail=_detail(error),
             error=type(error).__name__,
-            kept="downloaded data is kept: run the same command again" if place.file else "then try again",
+            kept="downloaded data is kept: rerun the command to resume"
+            if place.file
+            else "rerun the command",
         )
     )
 
@@ -134,10 +136,10 @@ _MEANINGS: tuple[tuple[type[Exception], int, type[MixcliError], str], ...] = (
     (RemoteEntryNotFoundError, 0, UsageError, "{repo} has no file {file!r}; its page lists them: {page}/tree/main"),
     (HfHubHTTPError, 401, NotReachable, "the Hub rejected the token for {repo}; log in again with `hf auth login`"),
     (HfHubHTTPError, 403, NotReachable, "{host} denies this account access to {repo} (403); see {page}"),
-    (HfHubHTTPError, 404, UsageError, "{repo} not found at {host} (404); check the name and HF_ENDPOINT"),
+    (HfHubHTTPError, 404, UsageError, "repository {repo} not found at {host} (404); check the name and HF_ENDPOINT"),
     (HfHubHTTPError, 416, IntegrityError, "{host} has fewer bytes of {file} than the Hub lists (416); retry later, and check HF_ENDPOINT if this persists"),
     (HfHubHTTPError, 429, NotReachable, "rate limited by the Hub (429); retry {wait}, or log in for a higher limit; {kept}"),
-    (HfHubHTTPError, 511, NotReachable, "the network requires a login (511); open any web page in a browser, log in, and run the same command again"),
+    (HfHubHTTPError, 511, NotReachable, "the network requires a login (511); open any web page in a browser, log in, and rerun the command"),
     (HfHubHTTPError, 0, NotReachable, "{host} returned {status} for {repo}; {kept}"),
     (Untrusted, 0, IntegrityError, "{host} {detail}; check for a login page, a broken proxy or a wrong HF_ENDPOINT"),
     (Mismatch, 0, IntegrityError, "{host} {detail}; its copy of {file} differs from the listed one, or a proxy is broken; downloaded data is kept"),

@@ -75,7 +75,7 @@ def pull(wanted: PullRequest, target: Target, report: Report) -> Made | PullPlan
         )
     if wanted.text.startswith((".", "~", os.sep)):
         what = "is not a folder" if is_there(path) else "does not exist"
-        raise UsageError(f"the folder {wanted.text} {what}; name a folder with a checkpoint in safetensors")
+        raise UsageError(f"the folder {wanted.text} {what}; use a folder with a checkpoint in safetensors")
     reference = Reference.parse(wanted.text)
     if reference.type and wanted.quant and reference.type != wanted.quant:
         raise UsageError(f"{wanted.text} and --quant {wanted.quant} both name a quant; remove one of them")
@@ -258,6 +258,8 @@ def _offline(reference: Reference, wanted: PullRequest) -> NotReachable:
             for cost in missing
         )
         return NotReachable(
-            f"{reference} is not complete: {parts}; run it again without --offline to download the rest"
+            f"{reference} is not complete: {parts}; rerun the command without --offline to download the rest"
         )
-    return NotReachable(f"{reference} is not installed, and --offline (or HF_HUB_OFFLINE) is set")
+    return NotReachable(
+        f"{reference} is not installed, and --offline (or HF_HUB_OFFLINE, MIXCLI_OFFLINE) is set"
+    )

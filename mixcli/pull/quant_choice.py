@@ -153,7 +153,7 @@ def nothing_fits(
     other = replace(target, rule=Rule(target.rule.prefer))
     setting = machine.more_memory(n_bytes - free)
     return DoesNotFit(
-        f"no quant of {name} fits {target.where}: the smallest, {file_type}, has {format_bytes(n_bytes)}, and {format_bytes(free)} are free; "
+        f"no quant of {name} fits {target.where}: the smallest, {file_type}, is {format_bytes(n_bytes)}, and {format_bytes(free)} are free; "
         f"{offer(*favorite(other), target)}; to force a quant: {anyway}{f'; for more memory: {setting}' if setting else ''}"
     )
 

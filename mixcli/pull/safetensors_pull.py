@@ -59,7 +59,7 @@ def quantize_job(
     for file in small:
         if file.size > MAX_SMALL:
             raise UsageError(
-                f"{repo.repo}: {file.name} has {format_bytes(file.size)}, far too large for such a file; choose another repository"
+                f"{repo.repo}: {file.name} is {format_bytes(file.size)}, far too large for such a file; choose another repository"
             )
         download.fetch(repo, file, report)
     cache = CachedRepo(repo.repo)
@@ -108,7 +108,7 @@ class StreamJob:
 
     @cached_property
     def shards(self) -> tuple[RemoteFile, ...]:
-        """The files that weights are read from; those with nothing but a vision part are not fetched."""
+        """Return the files that weights are read from; those with nothing but a vision part are not fetched."""
         read = {path for tensor in self.model.tensors for path in tensor.files}
         return tuple(self.repo.by_name[path.name] for path in self.checkpoint.files if path in read)
 

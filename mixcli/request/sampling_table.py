@@ -37,11 +37,12 @@ class Range(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Return the range in words, as `0 to 1` or `above 0 to 1`."""
+        """Return the range in words, as `0 to 1` or `above 0 and at most 1`."""
         if self.words:
             return self.words
         write = "{:,}" if self.whole else "{:g}"
-        return f"{'above ' if self.above else ''}{write.format(self.least)} to {write.format(self.greatest)}"
+        least, greatest = write.format(self.least), write.format(self.greatest)
+        return f"above {least} and at most {greatest}" if self.above else f"{least} to {greatest}"
 
     def read(self, text: str) -> int | float:
         """Return the number that a text spells; ValueError where it spells none, or one out of range."""

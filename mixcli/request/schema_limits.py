@@ -32,7 +32,7 @@ def fault_of_tool(schema: object) -> str:
     except UnicodeEncodeError:
         return "the JSON schema contains a lone surrogate (\\ud800 to \\udfff); write whole characters"
     if size > MAX_TOOL_BYTES:
-        return f"the JSON schema has {size:,} bytes; the limit is {MAX_TOOL_BYTES:,}"
+        return f"the JSON schema is {size:,} bytes long; the limit is {MAX_TOOL_BYTES:,}"
     return ""
 
 

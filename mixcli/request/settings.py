@@ -82,7 +82,7 @@ class ChatSettings:
         """Choose a value as it is typed, or `default`; UsageError says what can be chosen."""
         setting = TABLE.get(name)
         if setting is None:
-            raise UsageError(f"no setting is called {name}; {did_you_mean(name, TABLE, '/set lists them')}")
+            raise UsageError(f"setting {name} not found; {did_you_mean(name, TABLE, '/set lists them')}")
         others = {key: value for key, value in self.values.items() if key != name}
         if text == "default":
             return ChatSettings(others)

@@ -234,7 +234,7 @@ class _Reader:
     def _label(self) -> str:
         label = self._take(_LABEL, "a text").strip()
         if not label:
-            raise self.error("a text to choose")
+            raise self.error("a label to choose")
         return label
 
     def _close(self, sign: str) -> None:

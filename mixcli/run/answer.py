@@ -90,7 +90,7 @@ def ask(host: ChatBackend, body: ChatBody, *, show: bool = True, keep_interrupte
         if isinstance(error, Unresponsive):
             raise
         raise ModelDied(
-            f"the model process crashed during the answer ({host.cause_of_death()}); run the same command again"
+            f"the model process crashed during the answer ({host.cause_of_death()}); rerun the command"
         ) from error
     except MixcliError:
         if show and any(delta.text for delta in deltas):

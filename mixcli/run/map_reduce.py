@@ -140,7 +140,7 @@ class MapReduce:
         """Return the error of a level whose answers are as long as what they are about."""
         if self._n_longest > room.answer:
             return DoesNotFit(
-                f"the server ignores max_tokens: the answer to a part has {self._n_longest:,} tokens, {room.answer:,} were allowed; "
+                f"the server ignores max_tokens: the answer to a part is {self._n_longest:,} tokens long, {room.answer:,} were allowed; "
                 "--on-overflow map-reduce needs a server that limits answers"
             )
         return DoesNotFit(

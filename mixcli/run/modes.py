@@ -56,7 +56,7 @@ def answer_long(question: PromptSpec, text: str, held: Callable[[], LoadedModel]
 
     if not text.strip():
         raise UsageError(
-            "--on-overflow map-reduce needs a text from a pipe or -f; pass one, and the task as PROMPT"
+            "--on-overflow map-reduce needs text from a pipe or -f; pass some, and the task as PROMPT"
         )
     with _holding(held()) as host:
         client = host.client
@@ -136,7 +136,7 @@ def _finish(host: ChatBackend, body: ChatBody, how: RunOptions) -> None:
     if answer.finish_reason == "length" and (_needs_call(body) or (answer.calls and not how.as_json)):
         called = answer.calls[-1].name if answer.calls else "a tool"
         raise MixcliError(
-            f"the call of {called} was cut off: the answer has as many tokens as it may have; raise --max-tokens or --ctx"
+            f"the call of {called} was truncated at the limit of tokens; raise --max-tokens or --ctx"
         )
     if how.as_json:
         console.data({**answer.to_json(), **read})

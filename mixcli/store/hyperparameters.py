@@ -46,7 +46,7 @@ class Reader:
         return f"{self._header.architecture}.{key}"
 
     def whole(self, key: str, least: int, greatest: int, default: int | None = None) -> int:
-        """A whole number, or the one that a value per layer repeats."""
+        """Return a whole number, or the one that a value per layer repeats."""
         value: Any = self._header.get(self.key(key), default)
         stored = self._header.metadata.get(self.key(key))
         if isinstance(value, LazyArray):
@@ -82,7 +82,7 @@ class Reader:
         return float(value)
 
     def flag(self, key: str) -> bool:
-        """A yes or no; no where the key is missing."""
+        """Return a yes or no; no where the key is missing."""
         value = self._header.get(self.key(key), False)
         if not isinstance(value, bool):
             raise self.refuse(key, "it must be true or false")

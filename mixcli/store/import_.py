@@ -79,7 +79,7 @@ def _parts(path: Path) -> list[Path]:
         raise UsageError(store.absent(text, path, "; that is an installed model" if known else ""))
     if not path.is_file():
         raise UsageError(
-            f"{text} is not a regular file; name a .gguf file, or pull a checkpoint folder: mixcli pull {text}"
+            f"{text} is not a regular file; use a .gguf file, or pull a checkpoint folder: mixcli pull {text}"
         )
     try:
         return list(open_shards(path).paths)

@@ -47,7 +47,7 @@ def check_other_family(header: GgufHeader, name: str) -> None:
         raise IntegrityError(f"{name} is damaged: general.architecture is {shown(architecture, 60)}")
     if architecture == "clip":
         raise IntegrityError(
-            f"{name} is a 'clip' model, which sees images for a language model (mmproj) and writes no text; name the language model's own file"
+            f"{name} is a 'clip' model, which sees images for a language model (mmproj) and writes no text; use the language model's own file"
         )
     kind = header.get("general.type", "model")
     if kind != "model":

@@ -164,7 +164,7 @@ def _check_vocabulary(header: GgufHeader, name: str) -> None:
 
 
 def _raw_strings(tokens: LazyArray) -> Iterator[bytes]:
-    """The bytes of each string, without decoding: a vocabulary has up to 262,144."""
+    """Return the bytes of each string, without decoding: a vocabulary has up to 262,144."""
     raw, position, unpack = tokens.raw, 0, struct.Struct("<Q").unpack_from
     for _ in range(len(tokens)):
         start = position + 8
@@ -190,7 +190,7 @@ def _check_tensors(header: GgufHeader, name: str) -> None:
     for tensor_name, shape in tensors_of(dimensions, shapes):
         if tensor_name not in shapes:
             raise IntegrityError(
-                f"{name} lacks the tensor {tensor_name}; its conversion is incomplete, download it again"
+                f"{name} lacks the tensor {tensor_name}; its conversion is incomplete: use another file of this model"
             )
         found = shapes[tensor_name]
         if found != shape and (*[1] * (4 - len(found)), *found) != (*[1] * (4 - len(shape)), *shape):

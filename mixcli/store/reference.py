@@ -83,7 +83,7 @@ def check_text(text: str) -> None:
     if not text.strip():
         raise UsageError("the model's name is empty; use a name such as demo, or a path such as ./model.gguf")
     if len(text) > MAX_TEXT:
-        raise UsageError(f"the model's name has {len(text):,} characters; the limit is {MAX_TEXT:,}")
+        raise UsageError(f"the model's name is {len(text):,} characters long; the limit is {MAX_TEXT:,}")
 
 
 def is_path(text: str) -> bool:
@@ -153,7 +153,7 @@ def _is_one_name(text: str) -> bool:
 # (what must not be, the words for it)
 _WRONG: tuple[tuple[Callable[[str], bool], str], ...] = (
     (lambda name: not name.strip(), "is empty"),
-    (lambda name: len(name.encode("utf-8", "replace")) > MAX_NAME, f"has more than {MAX_NAME} bytes"),
+    (lambda name: len(name.encode("utf-8", "replace")) > MAX_NAME, f"is longer than {MAX_NAME} bytes"),
     (lambda name: not name.isprintable(), "has control characters"),
     (lambda name: name != name.strip(), "begins or ends with a space"),
     (lambda name: name.endswith("."), "ends with a dot"),

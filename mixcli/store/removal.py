@@ -31,7 +31,7 @@ def plan_for(text: str) -> Removal:
         have = [one for one in store.models() if path in {part.resolve() for part in one.parts}]
         if len(have) > 1:
             labels = " and ".join(one.label for one in have)
-            raise UsageError(f"{text} belongs to several models: {labels}; name the one to remove")
+            raise UsageError(f"{text} belongs to several models: {labels}; choose the one to remove")
         return plan(store.find(text))
     try:
         return plan(store.find(text))

@@ -157,7 +157,7 @@ def _only(have: list[StoredModel]) -> StoredModel:
         )
     if len(have) > 1:
         raise UsageError(
-            f"several models are installed ({', '.join(m.label for m in have)}); pass -m, or set one with `mixcli default`"
+            f"several models are installed ({', '.join(m.label for m in have)}); pass one, or set the default with `mixcli default`"
         )
     return have[0]
 
@@ -170,7 +170,7 @@ def _by_path(text: str) -> StoredModel:
     if path.is_dir():
         raise UsageError(f"{text} is a folder; convert a checkpoint folder with `mixcli pull {text}`")
     if not path.is_file():
-        raise UsageError(f"{text} is a device or a pipe; name a regular file")
+        raise UsageError(f"{text} is a device or a pipe; use a regular file")
     from quantize.sources.shards import first_shard
 
     path = first_shard(path)  # whichever part was named
@@ -186,7 +186,7 @@ def _by_path(text: str) -> StoredModel:
 def absent(text: str, path: Path, hint: str = "") -> str:
     """Return the sentence on a path that is not there; `hint` takes the place of a name that is near."""
     if _leads_to_itself(path):
-        return f"{shown(text)[1:-1]} is a symlink that leads to itself; remove it, or name the file itself"
+        return f"{shown(text)[1:-1]} is a symlink that leads to itself; remove it, or use the file itself"
     return f"no such file: {shown(text)[1:-1]}{hint or _near_path(text, path)}"
 
 

@@ -42,7 +42,7 @@ class TailorGoal:
     def verb(self) -> str:
         """Return what a file that meets it does, in words."""
         return {
-            "size": f"has {self.words}",
+            "size": f"is {self.words}",
             "gpu": "fits wholly on the GPUs",
             "tps": f"decodes {self.words}",
         }[self.kind]
@@ -152,11 +152,16 @@ class Fitting:
 
     def _meeting(self, n_bytes: int, goal: TailorGoal) -> FittedFile | None:
         chosen = self.best(n_bytes)
-        if chosen is None:
+        if chosen is None or (goal.kind == "gpu" and not self._lies_on_gpus(chosen.types)):
             return None
         found = self._fitted(chosen)
         met = found.row.is_on_gpus if goal.kind == "gpu" else found.row.decode >= goal.value
         return found if found.row.plan is not None and met else None
+
+    def _lies_on_gpus(self, types: Types) -> bool:
+        """Return whether any plan has all layers on the GPUs: a no saves the search for the best plan with layers in RAM."""
+        request = replace(self._request, on_gpus=True)
+        return plan_if_it_fits(self._subject.shape(types), self._machine, request) is not None
 
     def _fitted(self, chosen: TailoredTypes) -> FittedFile:
         return self._planned(NAME, chosen.types, chosen.gap)
@@ -168,7 +173,7 @@ class Fitting:
 
     def _too_small(self, goal: TailorGoal) -> DoesNotFit:
         return DoesNotFit(
-            f"no file of {self._subject.name} {goal.verb}: the smallest has {format_bytes(self._least)}, and {self._way_out(goal)}"
+            f"no file of {self._subject.name} {goal.verb}: the smallest is {format_bytes(self._least)}, and {self._way_out(goal)}"
         )
 
     def _way_out(self, goal: TailorGoal) -> str:

@@ -77,7 +77,7 @@ def _pass(
     if not path.exists():
         request = ImatrixRequest(texts.pieces, texts.dataset, n_chunks=n_chunks, with_sensitivity=True)
         model = reader.model()
-        with console.progress(f"reading with {model.label}") as bar:
+        with console.progress(f"computing the importance matrix with {model.label}") as bar:
             compute(model, request, load_options, path, bar)
     return path
 

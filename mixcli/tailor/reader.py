@@ -1,11 +1,13 @@
 """The model that reads texts for a tailored file: the one that is there, or for a checkpoint a GGUF that is made when it is first needed."""
 
+import hashlib
 from pathlib import Path
 
 from mixcli.store.store import StoredModel
 from mixcli.system.console import console
 from mixcli.tailor.subject import TailorSubject
 from quantize.conversion import Options, prepare_model
+from quantize.sources.input_file import fingerprint_of
 from quantize.writer import execute
 
 TYPE = "Q8_0"  # of the file that a checkpoint is read with: twice as small as BF16, and nearly as good
@@ -22,7 +24,9 @@ class TextReader:
     def identity(self) -> str:
         """Return what tells this reader's results from those of another one of the same subject."""
         there = self._subject.reader
-        return there.path.name if there else TYPE
+        if there is None:
+            return TYPE
+        return hashlib.sha256(b"".join(map(fingerprint_of, there.parts))).hexdigest()
 
     def model(self) -> StoredModel:
         """Return the model, made now where it is not there; an interrupted write resumes."""

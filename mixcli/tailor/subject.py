@@ -36,21 +36,36 @@ def subject_named(text: str | None, reader: str | None) -> TailorSubject:
     """Return the model that a person means: an installed one, a GGUF file, or the folder of a checkpoint.
 
     `reader` names a smaller file of the same model that reads in its place. Raises UsageError for a model that is too coarse to be quantized
-    again, and what `find` raises.
+    again or a reader of another model, and what `find` raises.
     """
     folder = Path(text) if text else None
     stored = find(reader) if reader else None
     if folder is not None and folder.is_dir():
         model = open_model(folder, Options())
+        _check_reader(model, stored)
         return TailorSubject(model, folder.resolve().name, stored, str(text))
     weights = find(text)
     model = open_model(weights.path, Options())
     good = {one.name for one in GOOD_SOURCES}
     if coarse := next((one for one in model.tensors if one.dtype not in good), None):
         raise UsageError(
-            f"{weights.label} is quantized already ({coarse.name} is {coarse.dtype}); name its BF16 or Q8_0 file, or the checkpoint"
+            f"{weights.label} is quantized already ({coarse.name} is {coarse.dtype}); use its BF16 or Q8_0 file, or the checkpoint"
         )
+    _check_reader(model, stored)
     return TailorSubject(model, weights.path.stem, stored or weights, weights.label)
+
+
+def _check_reader(model: ModelSource, reader: StoredModel | None) -> None:
+    """Raise UsageError where a reader's layers do not have the matrices of the model's: it is another model."""
+    if reader is None:
+        return
+    theirs = {one.name: one.shape for one in open_model(reader.path, Options()).tensors}
+    for one in model.tensors:
+        if one.name.startswith("blk.") and theirs.get(one.name) != one.shape:
+            has = f"is {theirs[one.name]}" if one.name in theirs else "is missing"
+            raise UsageError(
+                f"--reader {reader.label} is another model: {one.name} {has}, but must be {one.shape}; use a smaller file of the same model"
+            )
 
 
 __all__ = ["TailorSubject", "subject_named"]

@@ -38,7 +38,7 @@ class DefinedTools:
 
     def call(self, name: str, _arguments: Mapping[str, object]) -> str:
         """Raise ToolFailed: there is nothing to run."""
-        raise ToolFailed(f"{name} is only defined, in {self.name}")
+        raise ToolFailed(f"{name} is only defined in {self.name} and cannot be run")
 
     def close(self) -> None:
         """Do nothing: no process belongs to it."""
@@ -61,7 +61,7 @@ def read(path: Path) -> DefinedTools | list[ServerCommand]:
     except _Fault as fault:
         raise UsageError(f"{shown(path)}: {fault}") from None
     if not specs:
-        raise UsageError(f"{shown(path)} has no tools; write a list of definitions as OpenAI has them")
+        raise UsageError(f"{shown(path)} has no tools; write a list of definitions in OpenAI's format")
     return DefinedTools(path.name, specs)
 
 
@@ -83,11 +83,11 @@ def _server(name: str, value: object) -> ServerCommand:
         raise _Fault(f"{place} has a url; only servers that a command starts are supported")
     command, arguments, variables = value.get("command"), value.get("args", []), value.get("env") or {}
     if not isinstance(command, str) or not command:
-        raise _Fault(f"{place}.command must be a text")
+        raise _Fault(f"{place}.command must be a string")
     if not isinstance(arguments, list) or not all(isinstance(one, str) for one in arguments):
-        raise _Fault(f"{place}.args must be a list of texts")
+        raise _Fault(f"{place}.args must be a list of strings")
     if not isinstance(variables, dict) or not all(isinstance(one, str) for one in variables.values()):
-        raise _Fault(f"{place}.env must be an object of texts")
+        raise _Fault(f"{place}.env must be an object of strings")
     return ServerCommand(name, command, arguments, variables)
 
 
@@ -113,7 +113,7 @@ def _spec(value: object, place: str) -> FunctionSpec:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise _Fault(f"{place}.name must be 1 to 64 letters, digits, _ or -")
     if not isinstance(description, str):
-        raise _Fault(f"{place}.description must be a text")
+        raise _Fault(f"{place}.description must be a string")
     if not isinstance(schema, dict):
         raise _Fault(f"{place}.{field} must be a JSON schema, an object")
     if not isinstance(strict, bool):

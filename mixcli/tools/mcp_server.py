@@ -41,7 +41,7 @@ class McpTools:
             from anyio.from_thread import start_blocking_portal
         except ImportError:
             raise MixcliError(
-                f"the package mcp, which speaks with MCP servers, is not installed; run {INSTALL}"
+                f"the package mcp, which connects to MCP servers, is not installed; run {INSTALL}"
             ) from None
         for logger in (logging.getLogger("mcp"), logging.getLogger("client")):
             logger.addHandler(logging.NullHandler())
@@ -75,7 +75,7 @@ class McpTools:
         if not text and result.structured_content is not None:
             text = json.dumps(result.structured_content, ensure_ascii=False)
         if result.is_error:
-            raise ToolFailed(text or "the tool failed without a word")
+            raise ToolFailed(text or "the tool failed without a message")
         return text
 
     def close(self) -> None:
@@ -145,11 +145,11 @@ class McpTools:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         if isinstance(error, TimeoutError):
-            return f"no answer after {START_SECONDS:.0f} s"
+            return f"no response after {START_SECONDS:.0f} s"
         if isinstance(error, pydantic.ValidationError):
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
-            return f"its answer is not what the protocol says: {place}: {validation_text(first)}"
+            return f"its response violates the protocol: {place}: {validation_text(first)}"
         size = os.fstat(self._log.fileno()).st_size
         tail = os.pread(self._log.fileno(), MAX_TAIL, max(0, size - MAX_TAIL))
         said = tail.decode("utf-8", "replace").strip().splitlines()

@@ -58,7 +58,7 @@ def _sources(word: str, *, to_run: bool) -> Iterator[ToolSource]:
     if isinstance(found, DefinedTools):
         if to_run:
             raise UsageError(
-                f"{shown(path)} only defines tools and cannot run them; name a Python file or an MCP server"
+                f"{shown(path)} only defines tools and cannot run them; pass a Python file or an MCP server"
             )
         yield found
         return
@@ -80,10 +80,10 @@ def _server(command: ServerCommand) -> ToolSource:
 
 def _not_a_command(command: ServerCommand) -> str:
     """Return why a command cannot be started."""
-    advice = "name a .py or .json file, or the command that starts an MCP server"
+    advice = "pass a .py or .json file, or the command that starts an MCP server"
     program = Path(command.command)
     if "/" not in command.command:
-        return f"--tools {shown(command.name)}: no command is called {shown(command.command)}; {advice}"
+        return f"--tools {shown(command.name)}: command {shown(command.command)} not found; {advice}"
     if not program.exists():
         return missing(command.command)
     kind = "a folder" if program.is_dir() else "neither a .py or .json file nor executable"
@@ -93,11 +93,11 @@ def _not_a_command(command: ServerCommand) -> str:
 def _command_of(word: str) -> ServerCommand:
     if not word.strip():
         raise UsageError(
-            "--tools is empty; name a .py or .json file, or the command that starts an MCP server"
+            "--tools is empty; pass a .py or .json file, or the command that starts an MCP server"
         )
     if _ADDRESS.match(word):
         raise UsageError(
-            f"--tools {word}: addresses are not supported; name the command that starts the server"
+            f"--tools {word}: addresses are not supported; pass the command that starts the server"
         )
     try:
         command, *arguments = shlex.split(word)

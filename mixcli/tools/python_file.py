@@ -71,7 +71,7 @@ class _Worker:
                 if not pieces[-1]:
                     raise ToolFailed(f"its process crashed: {self._end_of_it()}")
                 if n_bytes > MAX_LINE:
-                    raise ToolFailed(f"its result has more than {MAX_LINE:,} bytes; it was stopped")
+                    raise ToolFailed(f"its result is longer than {MAX_LINE:,} bytes; it was stopped")
         found: dict[str, Any] = json.loads(b"".join(pieces))
         return found
 

@@ -111,7 +111,7 @@ class Toolbox:
         found = self._places.get(call.name)
         if found is None:
             hint = did_you_mean(call.name, self._places, f"the tools are {', '.join(self._places)}")
-            return _failed(f"no tool is called {call.name!r:.80}; {hint}")
+            return _failed(f"tool {call.name!r:.80} not found; {hint}")
         try:
             arguments = json.loads(call.arguments or "{}")
         except (ValueError, RecursionError) as error:

@@ -195,12 +195,19 @@ def test_scripts_pass_shellcheck() -> None:
 
 
 @has("systemd-analyze")
-@pytest.mark.parametrize("kind", ["system", "user"])
-def test_units_pass_systemds_own_check(kind: str, tmp_path: Path) -> None:
-    text = (DEPLOY / "systemd" / kind / "mixcli.service").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("system", "mixcli", "serve --host 127.0.0.1 --port 8080"),
+        ("user", "mixcli", "serve --host 127.0.0.1 --port 8080"),
+        ("system", "mixcli-worker", "worker --listen 127.0.0.1:50052"),
+    ],
+)
+def test_units_pass_systemds_own_check(kind: str, name: str, expected: str, tmp_path: Path) -> None:
+    text = (DEPLOY / "systemd" / kind / f"{name}.service").read_text("utf-8")
     program, options = re.findall(r"^ExecStart=(\S+) (.*)$", text, re.M)[0]
-    assert options == "serve --host 127.0.0.1 --port 8080"
-    unit = tmp_path / "mixcli.service"  # with a program that exists here
+    assert options == expected
+    unit = tmp_path / f"{name}.service"  # with a program that exists here
     unit.write_text(text.replace(f"ExecStart={program}", f"ExecStart={sys.executable}"))
     words = ["systemd-analyze", "verify", f"--{kind}", "--man=no", str(unit)]
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}  # a user's manager wants one

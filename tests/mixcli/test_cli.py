@@ -14,7 +14,7 @@ def test_no_arguments_show_the_help(mixcli: Runner) -> None:
     done = mixcli()
     assert (done.returncode, done.stderr) == (0, "")
     titles = [line for line in done.stdout.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["Options:", "Models:", "Quality:", "Ask:", "Serve:", "Machine:"]
+    assert titles == ["Options:", "Models:", "Quality:", "Ask:", "Serve:", "Machine:", "Environment:"]
 
 
 def test_help_is_the_help_of_a_command(mixcli: Runner) -> None:

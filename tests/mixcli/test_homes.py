@@ -42,7 +42,7 @@ GIVEN: dict[tuple[str, ...], tuple[str, ...]] = {
     ("sessions", "rename"): ("one", "two"),
     ("sessions", "rm"): ("one", "-y"),
 }
-WORKS = {"help", "show", "list", "ps", "search", "convert", "quantize", "plan", "verify", "sessions", "sessions list", "sessions search", "profiles list", "profiles show", "profiles detect", "chat", "stop"}  # fmt: skip
+WORKS = {"help", "show", "list", "ps", "top", "search", "convert", "quantize", "plan", "verify", "sessions", "sessions list", "sessions search", "profiles list", "profiles show", "profiles detect", "chat", "stop"}  # fmt: skip
 RUN = [
     (words, one) for words, one in commands() if words not in EXCLUDED and not isinstance(one, click.Group)
 ]

@@ -54,7 +54,7 @@ def served_fleet(
     said = tuple(f"{alias}={name}" for alias, name in aliases.items())
     fleet = fleet_of(FleetChoice(tuple(stored), tuple(kept), said), options)
     with forked_hosts.starting(), bound("127.0.0.1", 0) as listener:
-        models = SeveralModels(fleet.roster, fleet.memory.limits, fleet.loader, idle_limit)
+        models = SeveralModels(fleet.served_models, fleet.memory.limits, fleet.loader, idle_limit)
         try:
             with PortServer(listener, LOOPBACK, Limits(), models).running():
                 models.preload(others=preload).result(60)

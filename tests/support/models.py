@@ -22,7 +22,7 @@ from mixcli.llama.model import Model
 from profiles.placement import Placement
 from quantize.file_layout import header_bytes
 from quantize.source import Value, flag, text, u32
-from quantize.vocab.mistral_templates import BY_VERSION
+from quantize.vocab.mistral_jinja import BY_VERSION
 from quantize.vocab.spm import spm_vocabulary
 from quantize.vocab.tekken import tekken_vocabulary
 

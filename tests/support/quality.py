@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixcli.host.protocol.host_spec import LoadPlan
 from mixcli.insight.compute.importance import InputSquares, sum_up
-from mixcli.insight.compute.likelihood import evaluate
+from mixcli.insight.compute.perplexity import evaluate
 from mixcli.insight.imatrix_file import write_imatrix
 from mixcli.insight.importance import ImportanceSums
 from mixcli.insight.orders import ImatrixOrder, PerplexityOrder, TextReading, n_at_once

@@ -16,6 +16,7 @@ LONGEST = (
     "tests/mixcli/tailor/test_quality.py",
     "tests/fuzz/",
     "tests/mixcli/batch/test_ray.py",
+    "tests/mixcli/cluster/",
     "tests/mixcli/tailor/test_tailor.py",
     "tests/mixcli/client/test_worker.py",
     "tests/mixcli/pull/test_network.py",

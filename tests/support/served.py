@@ -9,19 +9,11 @@ import sys
 from typing import Any
 
 
-class Served:
-    """A server that was started by the command."""
+class Port:
+    """A server on a port of this machine."""
 
-    def __init__(self, *args: str, n_ctx: int = 1024, model: str = "demo") -> None:
-        command = [sys.executable, "-m", "mixcli", "serve", "-m", model, "--ctx", str(n_ctx), *args]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        self.said, found = "", None  # notes of the plan may come before the address
-        while not found and (line := self.process.stderr.readline()):
-            self.said += line
-            found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.said)
-        assert found, self.said
-        self.port = int(found[1])
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -40,7 +32,22 @@ class Served:
         except ValueError:
             return response.status, raw.decode()
 
+
+class Served(Port):
+    """A server that was started by the command."""
+
+    def __init__(self, *args: str, n_ctx: int = 1024, model: str = "demo") -> None:
+        command = [sys.executable, "-m", "mixcli", "serve", "-m", model, "--ctx", str(n_ctx), *args]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.said, found = "", None  # notes of the plan may come before the address
+        while not found and (line := self.process.stderr.readline()):
+            self.said += line
+            found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.said)
+        assert found, self.said
+        super().__init__(int(found[1]))
+
     def end(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
-        _, err = self.process.communicate(timeout=60)
+        _, err = self.process.communicate(timeout=300)  # with Ray, the end of the replicas too
         return self.process.returncode, err

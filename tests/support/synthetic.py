@@ -25,7 +25,7 @@ from quantize.file_layout import PlacedFile, PlacedTensor, lay_out
 from quantize.ggml_types import BLOCK, GGMLQuantizationType
 from quantize.recipe import FILE_TYPES, choose_types, file_type_name
 from quantize.source import ModelSource, Value, f32, flag, text, u32
-from quantize.vocab.mistral_templates import BY_VERSION
+from quantize.vocab.mistral_jinja import BY_VERSION
 from quantize.vocab.spm import spm_vocabulary
 from quantize.vocab.tekken import tekken_vocabulary
 

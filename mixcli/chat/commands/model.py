@@ -52,7 +52,7 @@ def experts(chat: ChatSession, _rest: str) -> None:
     chat.conversation.last_answer()
     client = chat.loaded().client
     if not isinstance(client, HostClient):
-        raise UsageError(f"{chat.model.label} does not tell its experts; only models on this machine do")
+        raise UsageError(f"{chat.model.label} does not report its experts; only models on this machine do")
     routing = client.experts(chat.conversation.to_messages())
     if not routing.n_expert:
         raise UsageError("this model has no experts")

@@ -75,8 +75,8 @@ TABLE: dict[str, SlashCommand] = {
     "/copy": SlashCommand(conversation.copy_answer, "", "copy the last answer to the clipboard"),
     "/file": SlashCommand(conversation.file, "PATH", "attach a text file to the next message", _paths),
     "/context": SlashCommand(conversation.context, "", "show what the model sees, with token counts"),
-    "/tools": SlashCommand(conversation.tools, "", "list the tools (* runs without a question)"),
-    "/clear": SlashCommand(conversation.clear, "", "start a new conversation; this one is kept"),
+    "/tools": SlashCommand(conversation.tools, "", "list the tools (* runs without asking)"),
+    "/clear": SlashCommand(conversation.clear, "", "start a new conversation; this one stays saved"),
     "/stats": SlashCommand(conversation.statistics, "", "show speed and token counts of the last answer"),
     "/plan": SlashCommand(model.plan, "", "show which part of the model is on which device"),
     "/experts": SlashCommand(model.experts, "", "show which experts the last answer used"),
@@ -91,7 +91,7 @@ def run(chat: ChatSession, line: str) -> None:
     if word in TABLE:
         TABLE[word].act(chat, rest.strip())
         return
-    console.warn(f"no command is called {word}; {did_you_mean(word, TABLE, '/help lists them')}")
+    console.warn(f"no such command {word}; {did_you_mean(word, TABLE, '/help lists them')}")
 
 
 def completions(chat: ChatSession) -> Mapping[str, tuple[Callable[[], Words], str]]:

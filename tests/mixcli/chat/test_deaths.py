@@ -71,7 +71,7 @@ def test_the_host_dies_in_the_middle(stage: Stage) -> None:
     said_so = "the model process crashed during the answer (last log line: the scripted host has left)"
     assert "Halfofit" in text
     assert "".join(said_so.split()) in text
-    assert "kept" in text
+    assert "saved" in text
     assert said(stage.home, "tell")[1] == ("assistant", "Half of it", "cut")
     chat.enter("More")  # the file is no model, so it cannot be loaded again: a sentence, and the chat goes on
     # what was asked stands in the prompt again
@@ -97,14 +97,14 @@ def test_the_host_is_killed_and_the_next_message_loads_the_model_again(
     chat.wait_for_prompt(2)
     text = " ".join(chat.text.split())
     assert "the model process crashed during the answer (killed by signal 9" in text
-    assert "the partial answer is kept" in text
+    assert "the partial answer is saved" in text
     chat.enter("What is the capital of France?")
     chat.wait_for_prompt(3)
     (again,) = json.loads(mixcli("ps", "--json").stdout)
     assert again["pid"] != loaded["pid"]
     os.kill(again["pid"], signal.SIGKILL)  # while nothing is asked
     chat.enter("What is the capital of France?")
-    chat.wait_for(lambda: "conversation is kept" in " ".join(chat.text.split()))
+    chat.wait_for(lambda: "conversation is saved" in " ".join(chat.text.split()))
     chat.wait_for_prompt(4)
     chat.type("\x04")
     assert chat.wait_for_end() == 0

@@ -109,7 +109,10 @@ def test_a_conversation_resumes_at_its_server_and_is_refused_elsewhere(mixcli: R
             assert database.execute("SELECT model FROM session").fetchall() == [(label,)]
         done = mixcli("chat", "-c", "Again")
         assert done.returncode == 2
-        assert f"was answered by {label}; pass --endpoint {server.url}, or -m with a model" in done.stderr
+        assert (
+            f"was answered by {label}; pass --endpoint {server.url}, or -m with an installed model"
+            in done.stderr
+        )
         assert mixcli("chat", "-c", "--endpoint", server.url, "Again").returncode == 0
         assert server.requests[-1]["model"] == "m2"
         assert len(server.requests[-1]["messages"]) == 3
@@ -141,7 +144,7 @@ def test_commands_about_the_placement_say_that_there_is_none(stage: Stage) -> No
                 ("/profile", "so it has no profile"),
                 ("/model", f"m1 at {server.url}, ready, context 400 tokens"),
                 ("Hi", "Hello there."),
-                ("/experts", "does not tell its experts"),
+                ("/experts", "does not report its experts"),
                 ("/context", "no such path"),
                 ("/stats", "40 of 400 tokens (10 %)"),
                 ("/model other", f"(loading other at {server.url}; the conversation continues with it)"),

@@ -150,7 +150,7 @@ def test_ctrl_c_ends_a_tool_and_the_model_is_told_later(stage: Stage) -> None:
     chat.enter("y")
     chat.wait_for((stage.home / "asleep").exists)
     chat.type("\x03")
-    chat.wait_for("(stopped; the model learns of it with your next message)")
+    chat.wait_for("(stopped; the model sees this with your next message)")
     chat.wait_for_prompt(2)
     assert len(host.requests) == 1
     chat.enter("Why?")
@@ -215,7 +215,7 @@ def test_a_pipe_gets_the_answers_only(stage: Stage) -> None:
     done = mixcli_process(stage.home, args, "Try it")
     assert (done.returncode, done.stdout) == (0, "It failed.\n"), done.stderr
     assert "fails()\n  Error: ValueError: the sea is dry (line" in done.stderr
-    assert results(host.requests[1])[1].startswith("Error: no tool is called 'nothing'")
+    assert results(host.requests[1])[1].startswith("Error: tool 'nothing' not found")
 
 
 def test_a_model_that_calls_for_ever_is_stopped(stage: Stage) -> None:

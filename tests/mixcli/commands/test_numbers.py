@@ -90,7 +90,7 @@ def test_the_program_refuses_as_the_parser_does(lines: Forked, value: str) -> No
         (["plan", "x", "--ubatch", "1e3"], "'1e3' is not a whole number from 32 to"),
         (["batch", "x", "--window", "0"], "'0' is not a whole number from 1 to 1,024."),
         (["batch", "x", "--abstain", "2"], "--abstain '2': expected a probability from 0 to 1"),
-        (["pull", "x", "--min-tps", "nan"], "'nan' is not a number from 0.01 on."),
+        (["pull", "x", "--min-tps", "nan"], "'nan' is not a number of at least 0.01."),
         (["run", "x", "--abstain", "2"], "'2' is not a number from 0 to 1."),
         (["compare", "x", "y", "--tolerance", "0"], "'0' is not a number above 0 and at most 1."),
         (["serve", "--port", "65536"], "'65536' is not a whole number from 0 to 65,535."),

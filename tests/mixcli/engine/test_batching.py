@@ -80,11 +80,11 @@ def test_short_conversations_are_kept_for_their_next_turn_unless_many_are_answer
     """Attention walks over the cells of all conversations: those of a crowd would make each other slower than computing them again."""
     engine, short = make_engine(n_seq_max=32), replace(GREEDY, max_tokens=1)
     run(engine, [Request("alone", question(chat, "Who is there?"), short)])
-    n_kept = engine.kv_usage
+    n_kept, _ = engine.kv_cells
     assert n_kept > 0
     crowd = [Request(f"r{i}", question(chat, f"{i}, who is there?"), short) for i in range(12)]
     run(engine, crowd)
-    assert 2 * n_kept < engine.kv_usage < 11 * n_kept, "the first that end are not kept, the last ones are"
+    assert 2 * n_kept < engine.kv_cells[0] < 11 * n_kept, "the first that end are not kept, the last ones are"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mixcli.engine import pace
 from mixcli.engine.engine import Engine
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.sequence import Output, Request
@@ -197,7 +198,10 @@ class Midway:
 
 
 @pytest.mark.slow
-def test_interrupt_from_another_thread_stops_a_long_prefill(make_engine: MakeEngine, smol: Model) -> None:
+def test_interrupt_from_another_thread_stops_a_long_prefill(
+    make_engine: MakeEngine, smol: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "IDLE", 1e6)  # however slow the machine is, a step is a micro-batch
     long, midway = [7, 8, 9] * 120, Midway()
     engine = Engine(smol, Context(smol, replace(PLACEMENT, n_batch=512, n_ubatch=128), tap=midway))
     engine.add(Request("long", tuple(long), SamplingParams(temperature=0)))
@@ -209,7 +213,7 @@ def test_interrupt_from_another_thread_stops_a_long_prefill(make_engine: MakeEng
 
     other = threading.Thread(target=interrupt)
     other.start()
-    for _ in range(2):  # a step is a micro-batch
+    for _ in range(2):
         (output,) = engine.step()
         assert output.progress is not None
         assert output.progress.n_done == 128, "of the second one nothing is kept"

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from mixcli.engine.pace import AWAITED, IDLE, MIN_PREFILL, TILE, StepLimits, StepPace, shares
+from mixcli.engine.pace import AWAITED, CROWD, IDLE, MIN_PREFILL, RETRY, TILE, StepLimits, StepPace, shares
 
 
 @pytest.mark.parametrize(("floor", "each"), [(0.0, 1 / 300), (0.1, 1 / 400), (0.01, 1 / 5000), (3.0, 1 / 20)])
@@ -14,6 +14,9 @@ def test_steps_come_to_take_their_time_whatever_they_cost(floor: float, each: fl
     assert pace.limits() == StepLimits(512, 2048), "nothing was measured"
     n = 512
     for _ in range(20):
+        pace.observe(n, n, floor + n * each)
+        n = pace.limits().awaited
+    if n == TILE and floor + n * each > AWAITED:  # one that is measured again
         pace.observe(n, n, floor + n * each)
         n = pace.limits().awaited
     assert n in (MIN_PREFILL, 512) or n % TILE == 0
@@ -38,10 +41,31 @@ def test_a_machine_that_gets_slower_is_noticed_and_single_tokens_say_nothing() -
     for _ in range(10):
         pace.observe(32, 1, 5.0)
     assert pace.limits() == before
-    for _ in range(10):
-        n = pace.limits().awaited
-        pace.observe(n, n, n / 50)
-    assert pace.limits().awaited == 32
+    chosen = []
+    for _ in range(10 + 3 * RETRY):
+        chosen.append(pace.limits().awaited)
+        pace.observe(chosen[-1], chosen[-1], chosen[-1] / 50)
+    assert chosen[10:].count(MIN_PREFILL) >= 2 * RETRY
+    assert 1 <= chosen[10:].count(TILE) <= 4, "a tile is measured now and then"
+
+
+def test_half_a_tile_that_takes_longer_than_a_whole_one_is_given_up() -> None:
+    """As behind a long prompt, where llama.cpp's attention computes a tile at once and less token by token."""
+    pace = StepPace(512, 512)
+    pace.observe(64, 64, 1.9)  # a disturbed step
+    assert pace.limits().awaited == MIN_PREFILL
+    chosen = []
+    for _ in range(100):
+        chosen.append(pace.limits().awaited)
+        pace.observe(chosen[-1], chosen[-1], 0.8 if chosen[-1] == TILE else 0.9)
+    assert chosen.count(MIN_PREFILL) <= 2 * RETRY
+    assert set(chosen[3 * RETRY :]) == {TILE}
+
+
+@pytest.mark.parametrize(("n_writing", "n_all"), [(0, TILE), (1, TILE), (CROWD, TILE - 1), (31, TILE - 1)])
+def test_a_step_beside_a_crowd_stays_below_a_tile(n_writing: int, n_all: int) -> None:
+    assert n_writing + StepLimits(TILE, 256).left(n_writing, 256).awaited == n_all
+    assert StepLimits(192, 256).left(n_writing, 256).awaited == 192 - n_writing
 
 
 @given(

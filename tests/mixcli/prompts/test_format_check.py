@@ -14,7 +14,7 @@ from mixcli.prompts.format_check import fingerprint
 from mixcli.prompts.jinja import JinjaLayout
 from mixcli.prompts.messages import Message
 from quantize.source import text
-from quantize.vocab.mistral_templates import BY_VERSION, V1, V3, V7
+from quantize.vocab.mistral_jinja import BY_VERSION, V1, V3, V7
 from quantize.vocab.vocabulary import TokenType
 from tests.mixcli.prompts.test_content_tokenizer import with_markers
 from tests.support.models import LATER, MISTRAL, VERSIONS, mistral_file

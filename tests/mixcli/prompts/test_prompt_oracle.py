@@ -137,7 +137,7 @@ def test_formats_are_recognised_by_template_and_vocabulary(formats: dict[str, Ch
 @pytest.mark.parametrize("conversation", ["several turns", "[SYSTEM_PROMPT] in the text", "german"])
 def test_v7_with_tekken(vocab_model: Callable[..., Model], tmp_path: Path, conversation: str) -> None:
     """Mistral Small 3 joins format v7 and the tekken vocabulary; mistral_common does when the file says version v7."""
-    from quantize.vocab.mistral_templates import V7
+    from quantize.vocab.mistral_jinja import V7
 
     file = json.loads(mistral_file("tekken-240911").read_text("utf-8"))
     file["config"]["version"] = "v7"

@@ -119,7 +119,7 @@ def test_a_named_type_that_does_not_fit_is_met_with_the_largest_that_does(hub: S
     refused = pull("org/large", "--profile", "rtx-3060-12gb", "--ram", "8GiB")
     assert refused.returncode == 4
     assert (
-        "no quant of org/large fits on rtx-3060-12gb: the smallest, Q8_0, has 49.6 GB, and 20.6 GB are free; "
+        "no quant of org/large fits on rtx-3060-12gb: the smallest, Q8_0, is 49.6 GB, and 20.6 GB are free; "
         in refused.stderr
     )
     assert re.search(
@@ -380,7 +380,7 @@ def test_offline_what_is_here_works_and_what_is_missing_is_listed(hub: StandIn, 
     )
     assert pull("org/tiny-GGUF:Q4_K_M", MIXCLI_PATIENCE="1").returncode == 6
     n_requests = len(hub.log)
-    done = pull("org/tiny-GGUF:Q4_K_M", "--offline")
+    done = pull("org/tiny-GGUF:Q4_K_M", MIXCLI_OFFLINE="1")
     assert done.returncode == 6
     assert f"tiny.Q4_K_M.gguf (1.0 MB of {len(Q4) / 1e6:.1f} MB downloaded)" in done.stderr
     assert "a pull was started" in mixcli("show", "org/tiny-GGUF:Q4_K_M").stderr

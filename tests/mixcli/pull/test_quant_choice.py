@@ -174,7 +174,7 @@ def test_what_is_named_needs_no_rates_of_other_types() -> None:
     assert chosen in BITS
     assert {"Q2_K", "Q4_K", "Q8_0"} <= asked[1]
     with pytest.raises(
-        DoesNotFit, match=r"no quant of mine fits here: the smallest, Q2_K, has 2\.7 GB, .* --quant Q2_K"
+        DoesNotFit, match=r"no quant of mine fits here: the smallest, Q2_K, is 2\.7 GB, .* --quant Q2_K"
     ):
         type_to_make(model, "mine", None, Target(lambda _: Machine(1 * GIB, 8)))
 

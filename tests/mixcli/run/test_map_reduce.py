@@ -58,7 +58,7 @@ def test_it_ends_for_any_max_tokens(max_tokens: int | None) -> None:
 
 def test_a_server_that_ignores_max_tokens_is_named_and_the_rest_of_the_levels_is_not_asked() -> None:
     server = Server(length=5000)
-    with pytest.raises(DoesNotFit, match=r"ignores max_tokens: .* 5,000 tokens, 170 were allowed"):
+    with pytest.raises(DoesNotFit, match=r"ignores max_tokens: .* 5,000 tokens long, 170 were allowed"):
         reduced(server, TEXT)
     assert server.n_asked < 100
 

@@ -73,7 +73,7 @@ def test_a_call_that_is_cut_off_is_an_error(warm: Runner, files: Path) -> None:
         "run", "--tools", str(files / "long.json"), "--tool-choice", "note", "--max-tokens", "24", "Note!"
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the call of note was cut off" in done.stderr and "raise --max-tokens" in done.stderr
+    assert "the call of note was truncated" in done.stderr and "raise --max-tokens" in done.stderr
 
 
 def test_a_call_that_is_cut_off_before_its_name_is_an_error_too(warm: Runner, files: Path) -> None:
@@ -81,10 +81,10 @@ def test_a_call_that_is_cut_off_before_its_name_is_an_error_too(warm: Runner, fi
         "run", "--json", "--tools", str(files / "long.json"), "--tool-choice", "required", "--max-tokens", "1", "Note!"
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the call of a tool was cut off" in done.stderr and "raise --max-tokens" in done.stderr
+    assert "the call of a tool was truncated" in done.stderr and "raise --max-tokens" in done.stderr
 
 
 def test_a_tool_that_is_not_there_cannot_be_chosen(warm: Runner, files: Path) -> None:
     done = warm("run", "--tools", str(files / "tools.py"), "--tool-choice", "wether", "?")
     assert done.returncode == 2
-    assert "--tool-choice: no tool is called 'wether'; did you mean weather?" in done.stderr
+    assert "--tool-choice: tool 'wether' not found; did you mean weather?" in done.stderr

@@ -147,6 +147,7 @@ def test_the_default_is_what_is_meant(mixcli: Runner, file: Path) -> None:
     mixcli("import", str(file))
     mixcli("import", str(file), "--name", "other", "--copy")
     assert "several models are installed" in mixcli("show").stderr
+    assert "other:F16" in mixcli("show", MIXCLI_MODEL="other").stdout
     assert mixcli("default", "otter").returncode == 2
     assert mixcli("default", "other").returncode == 0
     assert mixcli("default").stdout == "other:F16\n"

@@ -47,7 +47,7 @@ def test_small_cards_get_the_smallest_types_or_a_way_out() -> None:
     assert found.row.is_on_gpus
     assert {T.IQ2_XXS, T.IQ2_XS, T.IQ2_S} & set(found.types.values())
     with pytest.raises(
-        DoesNotFit, match=r"no file of mixtral fits wholly on the GPUs: the smallest has 1.*; pass a"
+        DoesNotFit, match=r"no file of mixtral fits wholly on the GPUs: the smallest is 1.*; pass a"
     ):
         fitting_for(with_memory(11), GPU).tailored(GPU)
 

@@ -28,12 +28,13 @@ def test_a_checkpoint_of_the_hub_is_fitted_in_two_passes(
     assert "--fit computes with an installed quant of org/tiny-mixtral, and none is installed; run `mixcli pull org/tiny-mixtral` first" in done.stderr  # fmt: skip
     for arguments, message in (
         (("--fit", "--quant", "q8_0"), "--fit chooses every type by measuring; remove --quant"),
-        (("--size", "1GB"), "--size belongs to --fit"),
+        (("--fit", "--imatrix", "no-such.gguf"), "no such file: no-such.gguf"),
+        (("--size", "1GB"), "--size has no effect without --fit"),
     ):
         refused = pull(NAME, *arguments)
         assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
     done = pull(NAME, "--fit", "--size", "1KB", "--dry-run")
-    assert (done.returncode, "no file of tiny-mixtral has at most 1.0 kB" in done.stderr) == (4, True)
+    assert (done.returncode, "no file of tiny-mixtral is at most 1.0 kB" in done.stderr) == (4, True)
     done = pull(NAME, "--fit", "--size", str(SIZE), "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
@@ -46,7 +47,7 @@ def test_a_checkpoint_of_the_hub_is_fitted_in_two_passes(
     done = pull(NAME, "--quant", "q8_0")
     assert done.returncode == 0, done.stderr
     done = pull(NAME, "--fit", "--size", "1KB")
-    assert (done.returncode, "reading" in done.stderr) == (4, False), done.stderr
+    assert (done.returncode, "computing" in done.stderr) == (4, False), done.stderr
     done = pull(NAME, "--fit", "--size", str(SIZE))
     assert done.returncode == 0, done.stderr
     assert "3 shards" in done.stderr

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from mixcli.errors import UsageError
 from mixcli.tailor.reader import TextReader
 from mixcli.tailor.subject import subject_named
 from quantize.sources.gguf_header import read_header
@@ -25,6 +28,17 @@ def test_a_checkpoint_is_read_by_a_file_that_is_made_once(home: Path, tmp_path: 
 def test_a_file_is_read_as_it_is(home: Path, tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "tiny.gguf", file_type="BF16")
     reader = TextReader(subject_named(str(path), None), tmp_path / "a.gguf")
-    assert (reader.model().path, reader.identity) == (path, "tiny.gguf")
+    first = reader.identity
+    assert reader.model().path == path
+    tiny_model(path, file_type="BF16", seed=8)
+    assert reader.identity != first, "another file of that name has other statistics"
     reader.remove()
     assert path.exists()
+
+
+@pytest.mark.parametrize(("n_expert", "words"), [(0, "is missing"), (2, "is \\(2, 256, 256\\), but must be \\(4, 256, 256\\)")])  # fmt: skip
+def test_a_reader_of_another_model_is_refused(home: Path, tmp_path: Path, n_expert: int, words: str) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf", file_type="BF16")
+    other = tiny_model(tmp_path / "other.gguf", n_expert=n_expert)
+    with pytest.raises(UsageError, match=f"--reader .*other.gguf is another model: blk.0.ffn_.* {words}"):
+        subject_named(str(path), str(other))

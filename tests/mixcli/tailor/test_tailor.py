@@ -60,7 +60,7 @@ def test_without_a_matrix_rules_choose_and_a_warning_says_so(mixcli: Runner, hom
     assert not read_recipe(file).imatrix_sha256
     done = mixcli("tailor", str(model), "--size", "1KB", "--imatrix", "none", "-o", str(file))
     assert done.returncode == 4
-    assert "no file of tiny has at most 1.0 kB: the smallest has" in done.stderr
+    assert "no file of tiny is at most 1.0 kB: the smallest is" in done.stderr
     assert "pass a larger --size" in done.stderr
     done = mixcli("tailor", str(model), "--target-tps", "1", "--imatrix", "none", "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -71,8 +71,8 @@ def test_without_a_matrix_rules_choose_and_a_warning_says_so(mixcli: Runner, hom
 def test_what_cannot_be_is_refused_before_any_work(mixcli: Runner, home: Path, model: Path) -> None:
     small = tiny_model(model.with_name("small.gguf"), file_type="Q4_K_M")
     for arguments, message in (
-        ((str(model), "--size", "1MB", "--all-on-gpu"), "--size and --all-on-gpu each say how large"),
-        ((str(small), "--size", "1MB"), "is quantized already .* name its BF16 or Q8_0 file"),
+        ((str(model), "--size", "1MB", "--all-on-gpu"), "--size cannot be combined with --all-on-gpu"),
+        ((str(small), "--size", "1MB"), "is quantized already .* use its BF16 or Q8_0 file"),
         ((str(model), "--size", "1MB", "--imatrix", "nothing.gguf"), "nothing.gguf"),
         ((str(model), "--size", "1MB", "-o", str(model)), "tiny.gguf"),
     ):

@@ -183,8 +183,8 @@ for line in sys.stdin:
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        ("wrong", "its answer is not what the protocol says: "),
-        ("schema", "its answer is not what the protocol says: "),
+        ("wrong", "its response violates the protocol: "),
+        ("schema", "its response violates the protocol: "),
         ("endless", "its list of tools has more than 100 pages"),
         ("many", "it has more than 512 tools; start it with fewer"),
     ],

@@ -65,7 +65,7 @@ def test_definitions_of_anthropic_and_mcp_have_their_parameters_and_strict_ones_
         ([{"name": "get weather"}], r"tools\.0\.name must be 1 to 64 letters"),
         ([{"function": {"name": "a", "parameters": "x"}}], r"tools\.0\.function\.parameters must be a JSON schema"),
         ([{"name": "f", "parameters": DEEP}], r"tools\.json: tool f: the JSON schema is more than 64 levels deep"),
-        ([{"name": "f", "parameters": {"enum": ["x" * (1 << 18)]}}], r"tool f: the JSON schema has 262,\d+ bytes; the limit"),
+        ([{"name": "f", "parameters": {"enum": ["x" * (1 << 18)]}}], r"tool f: the JSON schema is 262,\d+ bytes long; the limit"),
         ('[{"name": "f", "parameters": {"minimum": NaN}}]', r"tools\.json: tool f: the JSON schema has NaN or infinity"),
         ('[{"name": "f", "parameters": {"minimum": 1e999}}]', r"tool f: the JSON schema has NaN or infinity"),
         ([{"name": "f", "parameters": {"const": "\ud800"}}], r"tool f: the JSON schema contains a lone surrogate"),
@@ -77,7 +77,7 @@ def test_definitions_of_anthropic_and_mcp_have_their_parameters_and_strict_ones_
         ([{"type": "web_search"}], r'tools\.0\.type must be function, not "web_search"'),
         ({"mcpServers": {}}, "mcpServers must be an object of servers"),
         ({"mcpServers": {"a": {"url": "https://x"}}}, r"mcpServers\.a has a url; only servers that a command starts"),
-        ({"mcpServers": {"a": {"command": "x", "args": [1]}}}, r"mcpServers\.a\.args must be a list of texts"),
+        ({"mcpServers": {"a": {"command": "x", "args": [1]}}}, r"mcpServers\.a\.args must be a list of strings"),
         ({"mcpServers": {"a": {"command": "x", "env": {"K": 1}}}}, r"mcpServers\.a\.env must be"),
     ],
 )  # fmt: skip
@@ -95,20 +95,20 @@ def test_the_settings_of_other_clients_name_servers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("https://example.org/mcp", "addresses are not supported; name the command that starts the server"),
+        ("https://example.org/mcp", "addresses are not supported; pass the command that starts the server"),
         (
             "no-such-command --x",
-            "no command is called no-such-command; name a .py or .json file, or the command",
+            "command no-such-command not found; pass a .py or .json file, or the command",
         ),
         ("./no-such-server", "no such file: ./no-such-server"),
         (
             "./notes.txt",
-            r"--tools \./notes\.txt is neither a \.py or \.json file nor executable; name a \.py",
+            r"--tools \./notes\.txt is neither a \.py or \.json file nor executable; pass a \.py",
         ),
         ("wether.py", r"no such file: wether\.py; did you mean weather\.py\?"),
         ("tools.json", r"no such file: tools\.json"),
         ("sh -c 'x", "No closing quotation"),
-        (" ", "--tools is empty; name a"),
+        (" ", "--tools is empty; pass a"),
         ("folder.py", r"folder\.py is a folder"),
     ],
 )
@@ -128,7 +128,10 @@ def test_definitions_alone_cannot_be_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only defines tools and cannot run them"):
         open_tools([str(path)], to_run=True)
     with open_tools([str(path)], to_run=False) as toolbox:
-        assert toolbox.call(FunctionCall("1", "a", "{}")).text == "Error: a is only defined, in tools.json"
+        assert (
+            toolbox.call(FunctionCall("1", "a", "{}")).text
+            == "Error: a is only defined in tools.json and cannot be run"
+        )
 
 
 def test_without_the_package_for_servers_its_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_what_goes_wrong_is_told_to_the_model(tools: PythonTools) -> None:
         "Error: the arguments are not JSON: Expecting value: line 1 column 10 (char 9)", True
     )  # fmt: skip
     assert called(tools, "weather", "[1]") == ("Error: the arguments are not a JSON object", True)
-    assert called(tools, "wether")[0] == "Error: no tool is called 'wether'; did you mean weather?"
+    assert called(tools, "wether")[0] == "Error: tool 'wether' not found; did you mean weather?"
 
 
 def test_a_result_longer_than_any_context_is_cut_and_says_so(tools: PythonTools) -> None:
