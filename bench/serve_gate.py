@@ -22,7 +22,8 @@ from mixcli.system import paths
 PORT, STRAIGHT = "through the port", "straight to the host"
 N_SHORT, SHORT = 3, 2  # requests of one client in a turn, and tokens of each answer
 MORE_SHORT = 8  # times as many pairs of them: turns are so short that both meet the same machine
-N_STREAMS, STREAM = 16, 16  # clients at a time, and tokens of each answer
+N_STREAMS = 16  # clients at a time
+STREAM = 64  # tokens of each answer of theirs: beside so many the cost of a request, which has a row of its own, is small
 
 Serve = Callable[[], AbstractContextManager[Connect]]
 

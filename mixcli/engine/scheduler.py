@@ -100,6 +100,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of arrival
         self._alone = min(ALONE, self._n_ubatch)
+        self._reads = False  # whether the last step was for prompts alone
         self._kept: int | None = (
             None  # the slot of the last deterministic request, until another request computes
         )
@@ -165,23 +166,38 @@ class Scheduler:
         """Choose the next step, as long as `limits` let it be, or a batch; empty when there is nothing to do."""
         if limits is None or self.is_alone:  # the pieces of a deterministic request are those of every time
             limits = StepLimits(self._n_ubatch, self._n_batch)
-        while not (step := self._choose(limits)) and len(self.running) > 1:
+        self._reads = self._reads_next(limits)
+        step = self._choose(limits, writes=False) if self._reads else Step(())
+        while not (step or (step := self._choose(limits))) and len(self.running) > 1:
             self.preempt(self.running[-1])
         return step
 
-    def _choose(self, limits: StepLimits) -> Step:
+    def _reads_next(self, limits: StepLimits) -> bool:
+        """Return whether the next step is for prompts alone; never two in a row, so that nobody who writes waits for both."""
+        n_missing = sum(one.n_missing for one in self.running if not one.is_decoding)
+        n_writing = sum(one.is_decoding for one in self.running)
+        return not self._reads and limits.apart(n_writing, n_missing)
+
+    def _choose(self, limits: StepLimits, *, writes: bool = True) -> Step:
+        """Choose what a step computes; unless it `writes`, only prompts."""
         budget = StepBudget(self._cache, tokens=self._n_batch, ids=self._n_ids, rows=self._n_rows)
-        chunks = self._decode(budget)
-        scorings = self._score(budget)
+        chunks = self._decode(budget) if writes else []
+        scorings = self._score(budget) if writes else []
         n_taken = self._n_batch - budget.tokens
         if chunks:
             budget.limit(self._n_ubatch)
         while self._may_admit(budget) and self._admit(budget):
             pass
         writing = {chunk.sequence.id for chunk in chunks}
-        reading = [one for one in self.running if one.id not in writing and one.n_missing > 0]
+        reading = [
+            one
+            for one in self.running
+            if one.id not in writing and one.n_missing > 0 and (writes or not one.is_decoding)
+        ]
         given = shares(
-            [one.n_missing for one in reading], limits.left(n_taken, budget.tokens), awaited=bool(chunks)
+            [one.n_missing for one in reading],
+            limits.left(n_taken, budget.tokens),
+            awaited=bool(chunks) or not writes,
         )
         for sequence, n_tokens in zip(reading, given, strict=True):
             chunk = self._piece(sequence, budget, n_tokens)

@@ -4,7 +4,18 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from mixcli.engine.pace import AWAITED, CROWD, IDLE, MIN_PREFILL, RETRY, TILE, StepLimits, StepPace, shares
+from mixcli.engine.pace import (
+    AWAITED,
+    CROWD,
+    FEW,
+    IDLE,
+    MIN_PREFILL,
+    RETRY,
+    TILE,
+    StepLimits,
+    StepPace,
+    shares,
+)
 
 
 @pytest.mark.parametrize(("floor", "each"), [(0.0, 1 / 300), (0.1, 1 / 400), (0.01, 1 / 5000), (3.0, 1 / 20)])
@@ -62,10 +73,13 @@ def test_half_a_tile_that_takes_longer_than_a_whole_one_is_given_up() -> None:
     assert set(chosen[3 * RETRY :]) == {TILE}
 
 
-@pytest.mark.parametrize(("n_writing", "n_all"), [(0, TILE), (1, TILE), (CROWD, TILE - 1), (31, TILE - 1)])
-def test_a_step_beside_a_crowd_stays_below_a_tile(n_writing: int, n_all: int) -> None:
-    assert n_writing + StepLimits(TILE, 256).left(n_writing, 256).awaited == n_all
-    assert StepLimits(192, 256).left(n_writing, 256).awaited == 192 - n_writing
+@pytest.mark.parametrize("n_writing", [0, 1, CROWD - 1, CROWD, 31])
+@pytest.mark.parametrize("n_most", [TILE, 2 * TILE, 3 * TILE, FEW * TILE])
+def test_a_step_beside_a_crowd_stays_below_a_tile_unless_it_may_have_many(
+    n_writing: int, n_most: int
+) -> None:
+    n_all = TILE - 1 if n_writing >= CROWD and n_most < FEW * TILE else n_most
+    assert n_writing + StepLimits(n_most, 512).left(n_writing, 512).awaited == n_all
 
 
 @given(

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from mixcli.engine.labels import LabelScores
-from mixcli.engine.pace import StepLimits
+from mixcli.engine.pace import CROWD, FEW, PAIR, TILE, StepLimits
 from mixcli.engine.prefix_cache import PrefixCache
 from mixcli.engine.sampling import SamplingParams
 from mixcli.engine.scheduler import Chunk, Scheduler, Step
@@ -157,7 +158,7 @@ prompts = st.lists(st.integers(1, 3), min_size=1, max_size=100)
     st.integers(0, 2**32),
     st.booleans(),
     st.sampled_from([1, 6, 1000]),
-    st.sampled_from([None, StepLimits(1, 4), StepLimits(12, 8), StepLimits(8, 100)]),
+    st.sampled_from([None, StepLimits(1, 4), StepLimits(12, 8), StepLimits(8, 100), StepLimits(PAIR, 200)]),
 )
 def test_every_sequence_ends_with_its_own_text(
     asked: list[tuple[list[int], int]],
@@ -326,6 +327,27 @@ def test_one_long_prompt_does_not_silence_a_writer() -> None:
     machine.ask("reader", [5] * 300)
     step = machine.step()
     assert [chunk.n_tokens for chunk in step.chunks] == [1, 49]
+
+
+@pytest.mark.parametrize("n_writing", [CROWD - 1, CROWD])
+@pytest.mark.parametrize("awaited", [TILE, PAIR, FEW * TILE])
+def test_prompts_beside_a_crowd_have_every_other_step_for_themselves(n_writing: int, awaited: int) -> None:
+    machine = Machine(
+        n_cells=4096, n_slots=32, n_batch=512, n_ubatch=512, max_running=16, limits=StepLimits(awaited, 512)
+    )
+    for n in range(n_writing):
+        machine.ask(f"writer {n}", [10 + n] * 3)
+    machine.step()
+    for n in range(4):
+        machine.ask(f"reader {n}", [40 + n] * 150)
+    machine.step()  # lets them in
+    steps = [machine.step() for _ in range(3)]
+    n_writers = [sum(len(one.sequence.request.prompt) == 3 for one in step.chunks) for step in steps]
+    is_apart = n_writing == CROWD and awaited == PAIR
+    assert n_writers == [0 if is_apart and n % 2 == 0 else n_writing for n in range(3)]
+    assert all(step.n_tokens <= awaited for step in steps)
+    if is_apart:
+        assert [step.n_tokens for step in steps] == [PAIR, TILE - 1, PAIR]
 
 
 def test_a_short_prompt_gets_in_beside_a_long_one_that_is_not_starved() -> None:
