@@ -173,7 +173,7 @@ class Scheduler:
         return step
 
     def _reads_next(self, limits: StepLimits) -> bool:
-        """Return whether the next step is for prompts alone; never two in a row, so that nobody who writes waits for both."""
+        """Return whether the next step is for prompts alone; never two in a row, since requests that write would wait for both."""
         n_missing = sum(one.n_missing for one in self.running if not one.is_decoding)
         n_writing = sum(one.is_decoding for one in self.running)
         return not self._reads and limits.apart(n_writing, n_missing)
