@@ -7,6 +7,7 @@ another request is about to compute waits for it. All that a decode is limited b
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -295,7 +296,7 @@ class Scheduler:
         for sequence in self.waiting:
             if sequence.request.deterministic:
                 return not self.running and self._admit_alone(sequence, budget)
-            if self._comes_soon(sequence):
+            if _comes_soon(sequence, self.running, self._cache):
                 continue
             self.disturb()
             found = self._cache.admit(sequence.tokens)
@@ -328,17 +329,18 @@ class Scheduler:
         self.running.append(sequence)
         sequence.start(slot, n_cached)
 
-    def _comes_soon(self, sequence: Sequence) -> bool:
-        """Return whether a running sequence is about to compute more of this one's beginning than is there by now."""
-        known = None
-        for other in self.running:
-            if other.n_missing <= 1:
-                continue
-            n_equal = common_prefix(other.tokens, sequence.tokens)
-            if n_equal - other.n_computed < MIN_SHARED:
-                continue
-            if known is None:
-                known = self._cache.match(sequence.tokens)
-            if n_equal - known >= MIN_SHARED:
-                return True
-        return False
+
+def _comes_soon(sequence: Sequence, running: Iterable[Sequence], cache: PrefixCache) -> bool:
+    """Return whether a running sequence is about to compute more of this one's beginning than is in the cache."""
+    known = None
+    for other in running:
+        if other.n_missing <= 1:
+            continue
+        n_equal = common_prefix(other.tokens, sequence.tokens)
+        if n_equal - other.n_computed < MIN_SHARED:
+            continue
+        if known is None:
+            known = cache.match(sequence.tokens)
+        if n_equal - known >= MIN_SHARED:
+            return True
+    return False
