@@ -10,10 +10,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 from bench.batch_page import LABELS, OVERHEAD
 from bench.engine import texts
@@ -23,7 +24,7 @@ from bench.engine.servers import llama_server
 from bench.engine.subject import SUBJECTS, Setting
 from bench.estimate import Finding, Numbers, Promise, Verdict, side_medians
 from bench.peers import peers
-from bench.process import as_installed
+from bench.process import as_installed, keep_children
 from bench.report import RESULTS, machine, write_result
 from bench.report import main as write_docs
 from bench.turns import N_LONG_PAIRS, N_PAIRS, Side, all_turns, best
@@ -47,13 +48,29 @@ def messages(n: int) -> list[str]:
     return [f"{stock[number % len(stock)]} (order {1000 + number})" for number in range(n)]
 
 
-class Command:
-    """`mixcli` with a home of its own and the model under measurement."""
+class Command(AbstractContextManager["Command"]):
+    """`mixcli` with a home of its own and the model under measurement.
+
+    As a context it begins with nothing loaded, unloads all at its end, and becomes the parent of the host that its first command leaves
+    behind, so that the host is none of the other programs.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self._model = str(setting.subject.path.absolute())
         self._home = setting.folder / "home"
         self._environment = as_installed(MIXCLI_HOME=str(self._home))
+        self._kept = keep_children()
+
+    def __enter__(self) -> Self:
+        self.stop()
+        self._kept.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self.stop()
+        finally:
+            self._kept.__exit__(*error)
 
     def run(self, *args: str) -> float:
         """Run a command to its end; gives seconds."""
@@ -99,18 +116,15 @@ def label_sides(setting: Setting, n_texts: int, n_peer: int) -> Sequence[Side]:
         return run
 
     def ours() -> Numbers:
-        command = Command(setting)
         source, out = setting.folder / "batch.jsonl", setting.folder / "batch.out.jsonl"
         ask = ("--choice", ",".join(texts.LABELS), "--prompt", texts.INSTRUCTION + "{{ text }}")
-        try:
+        with Command(setting) as command:
             _write(source, messages(32))
             command.run("batch", str(source), *ask)  # loads the model
             _write(source, messages(n_texts))
             for old in (out, out.with_name(out.name + ".journal")):
                 old.unlink(missing_ok=True)
             seconds = command.run("batch", str(source), "-o", str(out), *ask)
-        finally:
-            command.stop()
         lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
         if len(lines) != n_texts or any(abs(sum(line["label_probs"].values()) - 1) > 1e-3 for line in lines):
             raise SystemExit("these are no labels with their probabilities")
@@ -125,12 +139,10 @@ def label_sides(setting: Setting, n_texts: int, n_peer: int) -> Sequence[Side]:
 
 def overhead(setting: Setting) -> dict[str, Any]:
     """Measure the whole process of a warm `mixcli run` and the bare request, in turns; milliseconds."""
-    command = Command(setting)
     ask = ("run", "Is water wet?", "--choice", "yes,no")
     form = OutputFormat(labels=("yes", "no"))
     body = ChatBody((ChatTurn("user", "Is water wet?"),), {"temperature": 0}, form, park=False)
-    command.stop()
-    try:
+    with Command(setting) as command:
         command.run(*ask)
         client = HostClient(command.socket())
         sides = [
@@ -139,8 +151,6 @@ def overhead(setting: Setting) -> dict[str, Any]:
             Side("python", lambda: _milliseconds(_bare_python)),
         ]
         rounds = all_turns(sides, N_CALLS, show=False)
-    finally:
-        command.stop()
     promise = Promise(
         OVERHEAD, ("run", "ms"), ("request", "ms"), "at most", LIMIT_OVERHEAD, is_difference=True
     )

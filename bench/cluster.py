@@ -51,10 +51,12 @@ def served(address: str, model: Path, n_replicas: int) -> Iterator[int]:
             said += line
             port = int(found[1]) if (found := READY.search(said)) else 0
         killer.cancel()
-        if not port:
-            raise SystemExit(f"mixcli serve --ray did not start: {said[-2000:]}")
-        threading.Thread(target=server.stderr.read, daemon=True).start()
         try:
+            if not (port and all_run in said):
+                raise SystemExit(
+                    f"mixcli serve --ray did not load {n_replicas} within {START:.0f} s, or ended: {said[-2000:]}"
+                )
+            threading.Thread(target=server.stderr.read, daemon=True).start()
             yield port
         finally:
             server.terminate()
@@ -62,7 +64,10 @@ def served(address: str, model: Path, n_replicas: int) -> Iterator[int]:
 
 
 def work(port: int, n_requests: int, ends: Mapping[str, float]) -> Numbers:
-    """Send conversations of their own, all at once, and give the tokens per second and the share that was answered."""
+    """Send conversations of their own, all at once, and return the tokens per second.
+
+    A port that cannot be reached, and a response that does not come to its end, end the benchmark: a rate without them would be no rate.
+    """
 
     def connect() -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
@@ -78,17 +83,22 @@ def work(port: int, n_requests: int, ends: Mapping[str, float]) -> Numbers:
         }
         for n in range(n_requests)
     ]
-    for body in bodies[:4]:
-        once(connect, {**body, "max_tokens": 2})
+    try:
+        for body in bodies[:4]:
+            once(connect, {**body, "max_tokens": 2})
+    except (OSError, http.client.HTTPException) as error:
+        raise SystemExit(f"port {port} of mixcli serve --ray does not respond: {error!r}") from None
     started, busy = perf_counter(), processor_seconds()
     answers = ask_all(connect, bodies, N_CLIENTS)
     seconds = perf_counter() - started
+    if n_lost := sum(not one.usage for one in answers):
+        raise SystemExit(
+            f"{n_lost} of {n_requests} requests got no whole response from port {port}, so nothing was measured"
+        )
     hosts = {name: taken - busy.get(name, 0.0) for name, taken in processor_seconds().items()}
-    whole = [one for one in answers if one.usage]
     return {
-        "total": sum(sum(one.usage.values()) for one in whole) / seconds,
-        "written": sum(one.usage["completion_tokens"] for one in whole) / seconds,
-        "whole": len(whole) / n_requests,
+        "total": sum(sum(one.usage.values()) for one in answers) / seconds,
+        "written": sum(one.usage["completion_tokens"] for one in answers) / seconds,
         "seconds": seconds,
         **{f"cores of {name}": taken / seconds for name, taken in hosts.items()},
     }

@@ -3,11 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan
 from typing import Any
 
-from bench.estimate import Finding, Rounds, Verdict, most_others
-from bench.turns import QUIET
+from bench.estimate import QUIET, Finding, Rounds, Verdict, most_others
 
 Facts = Mapping[str, str | int]  # of a machine, as bench.report.machine returns them
 
@@ -50,7 +48,7 @@ def machine_words(facts: Facts) -> str:
 def promise_table(findings: Sequence[Finding], key: str) -> list[str]:
     """Return the promises of one table of figures, which were all measured on the machine of that short name."""
     lines = [
-        "| promise | measured | 95 % interval | pairs | promised | verdict | others | on |",
+        "| promise | measured | interval | pairs | promised | verdict | others | on |",
         "|---|--:|--:|--:|--:|---|--:|---|",
     ]
     lines += [f"| {one.what} | {_cells(one)} | {one.words} | {_others(one)} | {key} |" for one in findings]
@@ -61,14 +59,17 @@ def summary(rows: Sequence[Row], machines: Machines) -> list[str]:
     """Return how many promises there are of each verdict, and a table of all that have it."""
     counts = Counter(row.finding.verdict for row in rows)
     n_without = sum(row.finding.estimate.ends is None for row in rows)
-    without = f" {n_without} of them have no interval: older results, or measured once." if n_without else ""
-    lines = [f"{len(rows)} promises: {', '.join(f'{counts[one]} {one}' for one in Verdict)}.{without}", ""]
+    without = f" Without interval: {n_without} (older results, or measured once)." if n_without else ""
+    n_disturbed = sum(row.finding.estimate.is_disturbed for row in rows)
+    disturbed = f" Open because other programs ran meanwhile: {n_disturbed}." if n_disturbed else ""
+    shown = [f"{counts[one]} {one}" for one in Verdict if counts[one] or one != Verdict.NOT_MEASURED]
+    lines = [f"{len(rows)} promises: {', '.join(shown)}.{without}{disturbed}", ""]
     for verdict in Verdict:
         if counts[verdict]:
             lines += [
                 f"### {verdict.capitalize()}",
                 "",
-                "| of | promise | measured | 95 % interval | pairs | promised | others | on |",
+                "| of | promise | measured | interval | pairs | promised | others | on |",
                 "|---|---|--:|--:|--:|--:|--:|---|",
             ]
             lines += [
@@ -82,23 +83,8 @@ def summary(rows: Sequence[Row], machines: Machines) -> list[str]:
 
 def _cells(one: Finding) -> str:
     """Return measured, interval, pairs and promised as cells."""
-    ends = one.estimate.ends
-    interval = "exact" if ends and ends[0] == ends[1] else "no interval"
-    if ends and ends[0] != ends[1]:
-        interval = f"{_number(one, ends[0])} to {_number(one, ends[1])}"
-    measured, promised = _number(one, one.estimate.value), _number(one, one.limit)
-    return f"{measured}{one.unit} | {interval} | {one.estimate.n_pairs} | {one.sign} {promised}{one.unit}"
-
-
-def _number(one: Finding, value: float) -> str:
-    """Write a number in the digits that tell it from the limit: whole from 100 on, else two decimals, more where it is small or near."""
-    if isnan(value):
-        return "nothing"
-    if max(abs(value), one.limit) >= 100 or (value == int(value) and one.unit != "x"):
-        return f"{value:,.0f}"
-    if abs(value) < 0.01 or (value != one.limit and f"{value:.2f}" == f"{one.limit:.2f}"):
-        return f"{value:.3f}"
-    return f"{value:.2f}"
+    measured, promised = one.number(one.estimate.value), one.number(one.limit)
+    return f"{measured}{one.unit} | {one.interval} | {one.estimate.n_pairs} | {one.sign} {promised}{one.unit}"
 
 
 def _others(one: Finding) -> str:
@@ -123,7 +109,11 @@ def circumstances(found: Mapping[str, Any], machines: Machines) -> str:
     """Return how often a scenario was measured, on which machine, and whether that was quiet."""
     rounds: Rounds = found["rounds"]
     n_rounds, others = max(map(len, rounds.values())), most_others(rounds) or 0.0
-    noise = "" if others <= QUIET else f" **Not a quiet machine**: others had up to {others:.0%} of it."
+    noise = (
+        ""
+        if others <= QUIET
+        else f" **Not a quiet machine**: others had up to {others:.0%} of it; such rounds are left out unless they are most."
+    )
     return f"Medians of {n_rounds} round{'s' * (n_rounds > 1)} on machine {machines.key(found['machine'])}.{noise}"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 _POLL_INTERVAL = 0.05  # seconds between looks at a process
 _TICKS = os.sysconf("SC_CLK_TCK")
-PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
+PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37  # of prctl(2)
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,14 @@ class Share:
 
 @contextmanager
 def watch() -> Iterator[Share]:
-    """See what others have of the machine meanwhile. Programs that this process has started are not counted, whether they end in the block or not."""
+    """See what others have of the machine meanwhile.
+
+    Programs that this process has started are not counted, whether they end in the block or not. What was started before the block and has
+    outlived its own parent counts as another program, unless `keep_children` was entered before it.
+    """
     share = Share()
     before, started = _busy_seconds() - own_seconds(), time.monotonic()
-    with _kept_children():
+    with keep_children():
         yield share
     seconds = time.monotonic() - started
     foreign = _busy_seconds() - own_seconds() - before
@@ -103,17 +107,22 @@ def watch() -> Iterator[Share]:
 
 
 @contextmanager
-def _kept_children() -> Iterator[None]:
-    """Become the parent of all that is started in a block and outlives its own parent, such as a model's host; Linux only."""
+def keep_children() -> Iterator[None]:
+    """Become the parent of all that is started in a block and outlives its own parent, such as a model's host; Linux only.
+
+    Enter it before whatever the measurement starts, a warm-up included. Blocks may be nested.
+    """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is None:
         yield
         return
+    before = ctypes.c_int()
+    prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         yield
     finally:
-        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        prctl(PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
 
 
 def own_seconds() -> float:

@@ -178,7 +178,11 @@ def main() -> None:
     theirs, ours = ((name, "MB/s") for name in names)
     found = ratio(rounds, ours, theirs)
     low, high = found.ends or (found.value, found.value)
-    print(f"mixcli / huggingface_hub: {found.value:.2f} ({low:.2f} to {high:.2f}, pairs: {found.n_pairs})")
+    kind = "" if found.is_interval else ", range"
+    disturbed = ", disturbed by other programs" if found.is_disturbed else ""
+    print(
+        f"mixcli / huggingface_hub: {found.value:.2f} ({low:.2f} to {high:.2f}{kind}, pairs: {found.n_pairs}{disturbed})"
+    )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench.estimate import Estimate, Finding, Numbers, Promise, findings
+from bench.estimate import QUIET, Estimate, Finding, Numbers, Promise, findings
 from bench.page import Machines, Row, promise_table
-from bench.turns import QUIET
 
 Result = Mapping[str, Any]
 
@@ -148,7 +147,7 @@ def kernels_section(result: Result, machines: Machines) -> list[str]:
         "",
         f"Million weights a second in memory, against `ggml_quantize_chunk`, same bytes, in turns on machine {machines.key(result['machine'])}.",
         "",
-        "| type | threads | llama.cpp | mixcli | faster | 95 % interval | pairs | others |",
+        "| type | threads | llama.cpp | mixcli | faster | interval | pairs | others |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in result["rows"]:

@@ -36,10 +36,13 @@ HEAD = """\
 This page is generated from `bench/results/` by `python -m bench.report`; `bench/README.md` says how each result is made.
 
 Sides take turns (A B B A), all of them warmed up, and a pass that other programs disturb is measured again. *Measured* is the median of the pairs' ratios, or of
-a number alone, with a 95 % interval by bootstrap over the pairs. A promise is **kept** when the worse end of its interval keeps it, **open** when the
-interval holds the limit, else **not kept**. *No interval*: an older result, or one that was measured once; it says less than the others.
+a number alone. *Interval* is a 95 % interval by bootstrap over the pairs; that of two to five pairs is only their *range*. *No interval*: an older result, or one
+that was measured once; it says less than the others.
+A promise is **kept** when the worse end of its interval keeps it, **open** when the interval holds the limit, else **not kept**, and **not measured** when there is no
+figure. Pairs during which other programs had more than 10 % of the machine are left out. Where that is more than half of them, the row is *disturbed* and its
+promise open.
 *Demo* is the demo model, *true-shape* four layers with the shapes of Mixtral 8x7B.
-*Others* is the largest share of the machine that other programs had meanwhile, *on* the machine, kernel and versions in the table after the promises.
+*Others* is the largest share of the machine that other programs had during the pairs that count, *on* the machine, kernel and versions in the table after the promises.
 
 ## All promises
 """

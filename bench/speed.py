@@ -5,7 +5,8 @@
 Without a model the demo is measured. llama-bench is built first where it was not (bench/peers.py), and loads the model as mixcli's plan has it.
 Its context is as long as a test, so mixcli's is too; with --as-planned it is that of a run, which shows what a longer context costs.
 
-Each test is measured in turns A B B A (bench/turns.py). More than LIMIT apart is an error, unless the interval holds it.
+Each test is measured in turns A B B A (bench/turns.py). More than LIMIT apart is an error, unless the interval holds it. The range of fewer than
+six pairs, and an estimate that other programs disturbed, show nothing of the kind.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.engine.subject import demo
-from bench.estimate import Rounds, most_others, ratio, side_medians
+from bench.estimate import MIN_PAIRS, Rounds, most_others, ratio, side_medians
 from bench.peers import peers
 from bench.turns import N_PAIRS, Side, all_turns
 from mixcli.insight.bench import BenchRequest
@@ -36,7 +37,7 @@ LOAD_MODES = {"mlock": "mmap+mlock"}
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """One test: tok/s of both sides, how many times as fast ours is with its interval, the pairs, and what others had of the machine at most."""
+    """One test: tok/s of both sides, how many times as fast ours is with its interval or range, the pairs, and what others had of the machine at most."""
 
     test: str
     ours: float
@@ -44,22 +45,34 @@ class SpeedRow:
     ratio: float
     low: float | None
     high: float | None
+    is_interval: bool  # low and high are not the range of a few pairs
     n_pairs: int
+    is_disturbed: bool
     others: float
 
     @classmethod
     def of(cls, test: BenchTest, rounds: Rounds) -> "SpeedRow":
         found, sides = ratio(rounds, (OURS, "tok/s"), (THEIRS, "tok/s")), side_medians(rounds)
         ours, theirs = sides[OURS]["tok/s"], sides[THEIRS]["tok/s"]
-        others = most_others(rounds) or 0.0
-        return cls(test.words, ours, theirs, found.value, found.low, found.high, found.n_pairs, others)
+        return cls(
+            test.words,
+            ours,
+            theirs,
+            ratio=found.value,
+            low=found.low,
+            high=found.high,
+            is_interval=found.is_interval,
+            n_pairs=found.n_pairs,
+            is_disturbed=found.is_disturbed,
+            others=most_others(rounds) or 0.0,
+        )
 
     @property
     def is_apart(self) -> bool:
-        """Whether the two are surely more than LIMIT apart."""
-        return (
-            self.low is not None and self.high is not None and (self.low > 1 + LIMIT or self.high < 1 - LIMIT)
-        )
+        """Whether the two are surely more than LIMIT apart, which only an interval shows, and only on a quiet machine."""
+        if self.low is None or self.high is None or not self.is_interval or self.is_disturbed:
+            return False
+        return self.low > 1 + LIMIT or self.high < 1 - LIMIT
 
 
 def main() -> None:
@@ -82,6 +95,11 @@ def main() -> None:
         for test in BenchRequest(options.p, options.n, options.d).tests():
             rows.append(SpeedRow.of(test, all_turns(sides.of(test), options.pairs)))
     print(json.dumps([asdict(row) for row in rows], indent=1))
+    if unsure := [row.test for row in rows if row.is_disturbed or not row.is_interval]:
+        print(
+            f"not judged, for want of {MIN_PAIRS} pairs on a quiet machine: {', '.join(unsure)}",
+            file=sys.stderr,
+        )
     if apart := [row.test for row in rows if row.is_apart]:
         raise SystemExit(f"more than {100 * LIMIT:.0f} % apart: {', '.join(apart)}")
 

@@ -7,11 +7,10 @@ is then in both numbers of a pair. A pass that other programs disturbed is measu
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.estimate import Numbers
+from bench.estimate import QUIET, Numbers
 from bench.process import watch
 
 N_PAIRS, N_LONG_PAIRS = 10, 4  # of short pieces, and of those that take minutes
-QUIET = 0.1  # of the machine for other programs, at most
 MAX_TRIES = 2  # of a pass on a machine that is not quiet; the less disturbed one counts
 
 

@@ -41,16 +41,26 @@ def main(options: argparse.Namespace) -> int:
             target.write_text(json.dumps(as_data(card, found), indent=1) + "\n", "utf-8")
     result = json.loads(target.read_text("utf-8"))
     print("\n".join(table.table(result)))
-    # gains over others mean nothing on a stand-in; ledgers and the completeness of the grid do
-    problems = [
-        problem
-        for promise in table.promises(result)
-        for problem in table.broken(promise)
-        if not (options.stand_in and promise.needs_card and promise.found)
-    ]
+    problems, missing = judged(table.promises(result), is_stand_in=options.stand_in)
+    print("\n".join(f"not measured: {one}" for one in missing))
     holds = "ledgers hold, and nothing is missing or died" if options.stand_in else "every promise holds"
     print("\n".join(f"not as promised: {problem}" for problem in problems) or holds)
     return int(bool(problems))
+
+
+def judged(promises: Iterable[table.Promise], *, is_stand_in: bool) -> tuple[list[str], list[str]]:
+    """Return where promises are broken, which ends a run with 1, and which were not measured, which does not.
+
+    Gains over others mean nothing on a stand-in, which rehearses the whole grid instead: there, what is missing is a problem. So it is of
+    ledgers everywhere, as each row has one.
+    """
+    problems, missing = list[str](), list[str]()
+    for promise in promises:
+        must_be_there = is_stand_in or not promise.needs_card
+        (problems if must_be_there else missing).extend(table.unmeasured(promise))
+        if not (is_stand_in and promise.needs_card):
+            problems += table.broken(promise)
+    return problems, missing
 
 
 def all_cells(

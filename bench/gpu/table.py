@@ -14,7 +14,7 @@ GAIN_TYPE = "Q4_K_M"  # the file type whose gain over whole layers is promised
 
 @dataclass(frozen=True)
 class Promise:
-    """What must hold of every figure in `found`, each with its place; `needs_card` says that it is about speed. With no figures it is broken."""
+    """What must hold of every figure in `found`, each with its place; `needs_card` says that it is about speed. With no figures it is not measured."""
 
     what: str
     limit: float
@@ -31,8 +31,10 @@ class Promise:
         return (max if self.at_most else min)(figures, default=None)
 
     @property
-    def kept(self) -> bool:
-        return self.worst is not None and self.keeps(self.worst)
+    def verdict(self) -> str:
+        if self.worst is None:
+            return "not measured"
+        return "kept" if self.keeps(self.worst) else "not kept"
 
 
 def table(result: dict[str, Any]) -> Iterator[str]:
@@ -60,7 +62,7 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     for promise in promises(result):
         worst = "nothing" if promise.worst is None else f"{promise.worst:.3g}"
         sign = "at most" if promise.at_most else "at least"
-        yield f"| {promise.what} | {worst} | {sign} {promise.limit:g} | {'kept' if promise.kept else 'not kept'} |"
+        yield f"| {promise.what} | {worst} | {sign} {promise.limit:g} | {promise.verdict} |"
 
 
 def promises(result: dict[str, Any]) -> list[Promise]:
@@ -101,10 +103,14 @@ def promises(result: dict[str, Any]) -> list[Promise]:
     ]
 
 
-def broken(promise: Promise) -> Iterator[str]:
-    """Yield where a promise does not hold."""
+def unmeasured(promise: Promise) -> Iterator[str]:
+    """Yield what is missing of a promise of which nothing was measured."""
     if not promise.found:
         yield f"{promise.what}: nothing was measured"
+
+
+def broken(promise: Promise) -> Iterator[str]:
+    """Yield where a promise does not hold."""
     for where, figure in promise.found:
         if not promise.keeps(figure):
             yield f"{where}: {promise.what} is {figure:.3g}, promised {promise.limit:g}"

@@ -80,7 +80,7 @@ def test_batch_results_are_shown_as_they_are_written_now_and_as_they_were() -> N
         for one in (older, now)
     ]
     assert "| 85 | no interval | 21 | at most 150 | kept, no interval |" in pages[0]
-    assert "| 140 | 85 to 160 | 3 | at most 150 | open |" in pages[1]
+    assert "| 140 | 85 to 160, range | 3 | at most 150 | open |" in pages[1]
     assert "| 1.60x | no interval | 1 | at least 1.80x | not kept, no interval | 2% | M1 |" in pages[1]
 
 

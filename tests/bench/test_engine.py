@@ -76,27 +76,30 @@ def test_the_client_asks_a_host(setting: Setting, home: Path) -> None:
 
 def test_the_page_says_what_was_measured() -> None:
     rounds = {
-        "mixcli": [{"decode": 44.04, "others": 0.2}, {"decode": 45.0, "others": 0.0}],
+        "mixcli": [{"decode": 44.04, "others": 0.1}, {"decode": 45.0, "others": 0.0}],
         "llama-bench": [{"decode": 45.0, "others": 0.0}, {"decode": 45.0, "others": 0.0}],
     }
     decode = Promise("decode", ("mixcli", "decode"), ("llama-bench", "decode"), "at least", 0.97)
     older = {"what": "prefill", "ratio": 0.96, "sign": "at least", "limit": 0.97, "kept": False}
-    promises = [*(one.to_data() for one in findings([decode], rounds)), older]
+    disturbed = {**older, "what": "late", "others": 0.2}
+    promises = [*(one.to_data() for one in findings([decode], rounds)), older, disturbed]
     found = {"machine": MACHINE, "rounds": rounds, "promises": promises}
     result = {"scenarios": {"single": {"demo": found}}}
     machines = Machines()
     lines = engine_section(result, machines)
-    assert "| mixcli | 44.5 | 10% |" in lines
-    assert "| decode | 0.99x | 0.98 to 1.00 | 2 | at least 0.97x | kept | 20% | M1 |" in lines
+    assert "| mixcli | 44.5 | 5% |" in lines
+    assert "| decode | 0.99x | 0.98 to 1.00, range | 2 | at least 0.97x | kept | 10% | M1 |" in lines
     assert (
-        "| prefill | 0.96x | no interval | 2 | at least 0.97x | not kept, no interval | 20% | M1 |" in lines
+        "| prefill | 0.96x | no interval | 2 | at least 0.97x | not kept, no interval | 10% | M1 |" in lines
     )
-    assert any("machine M1" in line and "Not a quiet machine" in line for line in lines)
+    assert "| late | 0.96x | no interval | 2 | at least 0.97x | open, disturbed | 20% | M1 |" in lines
+    assert any("machine M1" in line for line in lines)
     assert any("M1" in line and "a fast one" in line and "Linux 6" in line for line in machines.legend())
     top = summary(list(engine_rows(result)), machines)
-    assert top[0].startswith("2 promises: 1 not kept, 0 open, 1 kept. 1 of them have no interval")
-    assert [line.split(" | ")[1] for line in top if "One stream" in line] == ["prefill", "decode"]
-    assert [line for line in top if line.startswith("#")] == ["### Not kept", "### Kept"]
+    assert top[0].startswith("3 promises: 1 not kept, 1 open, 1 kept. Without interval: 2 (")
+    assert top[0].endswith("Open because other programs ran meanwhile: 1.")
+    assert [line.split(" | ")[1] for line in top if "One stream" in line] == ["prefill", "late", "decode"]
+    assert [line for line in top if line.startswith("#")] == ["### Not kept", "### Open", "### Kept"]
 
 
 def test_a_number_is_shown_in_the_digits_that_tell_it_from_its_limit() -> None:

@@ -168,7 +168,8 @@ def result(**changes: cell.Row | None) -> dict[str, object]:
 
 
 def problems(**changes: cell.Row | None) -> list[str]:
-    return [problem for promise in table.promises(result(**changes)) for problem in table.broken(promise)]
+    problems, missing = measure.judged(table.promises(result(**changes)), is_stand_in=False)
+    return [*problems, *missing]
 
 
 def test_the_table_says_what_was_measured_and_promised() -> None:
@@ -201,6 +202,14 @@ def test_the_table_says_what_was_measured_and_promised() -> None:
 def test_what_is_not_as_promised_is_said(what: str, change: dict[str, object] | None, words: str) -> None:
     found = problems(**{what: None if change is None else replace(ROWS[what], **change)})
     assert any(words in problem for problem in found), found
+
+
+def test_what_was_not_measured_is_not_broken_except_in_a_rehearsal() -> None:
+    promises = table.promises(result(**{grid.SMALL_BATCHES: None}))
+    lacking = ["prefill with experts on the host against micro-batches of 512: nothing was measured"]
+    assert measure.judged(promises, is_stand_in=False) == ([], lacking)
+    assert measure.judged(promises, is_stand_in=True) == (lacking, [])
+    assert [one.verdict for one in promises if not one.found] == ["not measured"]
 
 
 def test_a_measurement_goes_on_only_on_the_same_card(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from bench import turns
 from bench.estimate import Estimate, ratio
-from bench.process import Share, own_seconds, watch
+from bench.process import Share, keep_children, own_seconds, watch
 from bench.turns import MAX_TRIES, Side, all_turns, best, take_turns
 from mixcli.system.process_state import computed
 from tests.support.waiting import wait_for
@@ -118,6 +118,18 @@ def test_what_outlives_its_parent_is_none_of_the_others(orphan: Callable[[], int
     with watch():
         orphan()
     wait_for(lambda: own_seconds() - before > 0.9 * SECONDS)
+
+
+@linux
+def test_what_was_started_for_the_warm_up_is_none_of_the_others(orphan: Callable[[], int]) -> None:
+    before = own_seconds()
+    with keep_children():
+        orphan()
+        with watch():
+            wait_for(lambda: own_seconds() - before > 0.9 * SECONDS)
+        again = own_seconds()
+        orphan()  # a block inside has not ended this one
+        wait_for(lambda: own_seconds() - again > 0.9 * SECONDS)
 
 
 @linux
