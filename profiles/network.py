@@ -43,12 +43,6 @@ class Way(NamedTuple):
     graph_byte: float = 0.0
     first_byte: float = 0.0
 
-    def times(self, factor: float) -> "Way":
-        return Way(*(factor * seconds for seconds in self))
-
-    def plus(self, other: "Way") -> "Way":
-        return Way(*(a + b for a, b in zip(self, other, strict=True)))
-
 
 Ways = tuple[Way, ...]  # of each device, the host last; empty where there are no workers
 

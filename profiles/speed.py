@@ -10,9 +10,11 @@ with them prefill there came to 0.7 to 0.9 of the estimate. The range that is sh
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
+from profiles.costs import plus, times
 from profiles.layout import Layout
 from profiles.machine import Machine
 from profiles.memory import bytes_kv_layer, cells
@@ -38,8 +40,7 @@ REPACKED_PREFILL = 0.55  # so much slower (measured on true 8x7B layers)
 FLASH_EFFICIENCY = 0.08
 
 
-@dataclass(frozen=True)
-class DeviceRates:
+class DeviceRates(NamedTuple):
     """Seconds on one device: for a layer's attention (with its cache) and for an expert matrix, and what each byte of them adds."""
 
     layer: float = 0.0
@@ -47,24 +48,6 @@ class DeviceRates:
     matrix: float = 0.0
     matrix_byte: float = 0.0
     output_byte: float = 0.0
-
-    def times(self, factor: float) -> "DeviceRates":
-        return DeviceRates(
-            self.layer * factor,
-            self.layer_byte * factor,
-            self.matrix * factor,
-            self.matrix_byte * factor,
-            self.output_byte * factor,
-        )
-
-    def plus(self, other: "DeviceRates") -> "DeviceRates":
-        return DeviceRates(
-            self.layer + other.layer,
-            self.layer_byte + other.layer_byte,
-            self.matrix + other.matrix,
-            self.matrix_byte + other.matrix_byte,
-            self.output_byte + other.output_byte,
-        )
 
 
 @dataclass(frozen=True)
@@ -82,15 +65,15 @@ class Rates:
     ways: Ways = ()
 
     def times(self, factor: float) -> "Rates":
-        devices = tuple(device.times(factor) for device in self.devices)
+        devices = tuple(times(device, factor) for device in self.devices)
         by_type = {name: seconds * factor for name, seconds in self.by_type.items()}
-        ways = tuple(way.times(factor) for way in self.ways)
+        ways = tuple(times(way, factor) for way in self.ways)
         return Rates(devices, self.hop * factor, self.missing_byte * factor, by_type, ways)
 
     def plus(self, other: "Rates") -> "Rates":
-        devices = tuple(a.plus(b) for a, b in zip(self.devices, other.devices, strict=True))
+        devices = tuple(plus(a, b) for a, b in zip(self.devices, other.devices, strict=True))
         by_type = {name: seconds + other.by_type[name] for name, seconds in self.by_type.items()}
-        ways = tuple(a.plus(b) for a, b in zip(self.ways, other.ways, strict=True))
+        ways = tuple(plus(a, b) for a, b in zip(self.ways, other.ways, strict=True))
         return Rates(devices, self.hop + other.hop, self.missing_byte + other.missing_byte, by_type, ways)
 
     @property
@@ -251,8 +234,7 @@ def decode_rates(
     if at_once > 1:  # with several texts a byte that was read may wait for arithmetic
         layer_ops, matrix_ops = _operations_a_byte(shape)
         rate = machine.host_tflops * 1e12
-        there = replace(
-            there,
+        there = there._replace(
             layer_byte=max(there.layer_byte, layer_ops / rate),
             matrix_byte=max(there.matrix_byte, matrix_ops / rate),
         )
@@ -300,13 +282,13 @@ def prefill_rates(
         # llama.cpp copies those of the host's experts that are used to that GPU, whether it is faster or not
         link = machine.gpus[offload].link * (MAPPED_LINK if placement.load_mode == "mmap" else 1.0)
         copied = touched(shape, tokens) / (link * GB) / tokens
-        there = replace(there, matrix=matrices[offload], matrix_byte=copied)
+        there = there._replace(matrix=matrices[offload], matrix_byte=copied)
         by_type = dict.fromkeys(by_type, copied)
-    there = replace(there, output_byte=0.0)  # only the last token's
+    there = there._replace(output_byte=0.0)  # only the last token's
     # the last layer's experts too see only tokens whose logits are wanted (llama.cpp, inp_out_ids); a share of every layer's is as good
     seen = 1 - 1 / shape.n_layer
     devices = [
-        replace(one, matrix=one.matrix * seen, matrix_byte=one.matrix_byte * seen)
+        one._replace(matrix=one.matrix * seen, matrix_byte=one.matrix_byte * seen)
         for one in (*devices, there)
     ]
     by_type = {name: seconds * seen for name, seconds in by_type.items()}
@@ -391,4 +373,4 @@ def _by_type(
 
     layer_byte = mean(shape.attention_types, unknown.layer_byte)
     output_byte = mean(shape.output_types, unknown.output_byte)
-    return replace(unknown, layer_byte=layer_byte, output_byte=output_byte), matrix
+    return unknown._replace(layer_byte=layer_byte, output_byte=output_byte), matrix
