@@ -13,6 +13,7 @@ from mixcli.host.protocol.messages import (
     Timings,
     TokenUsage,
     count_in,
+    counts_in,
     object_of,
 )
 from mixcli.request.prompt import FunctionCall
@@ -38,10 +39,10 @@ def delta_of(event: Fields) -> Delta:
     return Delta(
         content_text(said.get("content") if isinstance(said, dict) else choice.get("text")),
         reason if isinstance(reason, str) and reason else None,
-        TokenUsage.of(usage) if usage else None,
-        Timings.of(timings) if timings else None,
+        counts_in(TokenUsage, usage) if usage else None,
+        counts_in(Timings, timings) if timings else None,
         tuple(ids) if isinstance(ids, list) and all(isinstance(token, int) for token in ids) else (),
-        PromptProgress.of(progress) if progress else None,
+        counts_in(PromptProgress, progress) if progress else None,
         count_in(dropped),
         {
             label: value

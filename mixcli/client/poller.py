@@ -1,4 +1,4 @@
-"""Ask other processes for their state, each in a thread of its own: one that hangs holds up no other, nor the end of this program."""
+"""Requests to several processes at once, each in a thread of its own: one that hangs delays no other, nor the end of this program."""
 
 import threading
 import time
@@ -8,72 +8,72 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 
-class Heard(NamedTuple, Generic[T]):
-    """The newest answer, None where there is none yet; and the seconds since the question was asked that is not answered, 0 for none."""
+class Reply(NamedTuple, Generic[T]):
+    """The newest reply, None where there is none yet; and the seconds since the request that has none was sent, 0 where each has one."""
 
-    answer: T | None
+    value: T | None
     overdue: float
 
 
-class Inquiries(Generic[T]):
-    """Questions by key, of which each key has one open at a time."""
+class Poller(Generic[T]):
+    """Requests by key, of which each key has one pending at a time."""
 
     def __init__(self) -> None:
-        self._open: dict[str, _Inquiry[T]] = {}
-        self._answers: dict[str, T | None] = {}
+        self._pending: dict[str, _Request[T]] = {}
+        self._replies: dict[str, T | None] = {}
 
-    def ask(self, questions: Mapping[str, Callable[[], T]]) -> None:
-        """Ask every key that has no open question; keys that are not there any more are forgotten."""
-        for known in (self._open, self._answers):
-            for key in known.keys() - questions.keys():
+    def send(self, requests: Mapping[str, Callable[[], T]]) -> None:
+        """Send the requests of all keys that have none pending; forget keys that are not among them."""
+        for known in (self._pending, self._replies):
+            for key in known.keys() - requests.keys():
                 del known[key]
-        for key, question in questions.items():
-            if key not in self._open:
-                self._open[key] = _Inquiry(question)
+        for key, request in requests.items():
+            if key not in self._pending:
+                self._pending[key] = _Request(request)
 
-    def hear(self, seconds: float) -> dict[str, Heard[T]]:
-        """Wait for the answers to the newest questions, at most so long, and return what is known of each key; raise what a question raised.
+    def replies(self, seconds: float) -> dict[str, Reply[T]]:
+        """Wait for the replies to the newest requests, at most so many seconds, and return what is known of each key.
 
-        A question that an earlier call has waited for is not waited for again.
+        A request that an earlier call has waited for is not waited for again. Raises what a request raised.
         """
         deadline = time.monotonic() + seconds
         overdue: dict[str, float] = {}
-        for key, inquiry in list(self._open.items()):
-            if inquiry.is_new:
-                inquiry.is_new = False
-                inquiry.done.wait(max(0.0, deadline - time.monotonic()))
-            if inquiry.done.is_set():
-                del self._open[key]
-                self._answers[key] = inquiry.answer()
+        for key, request in list(self._pending.items()):
+            if request.is_new:
+                request.is_new = False
+                request.done.wait(max(0.0, deadline - time.monotonic()))
+            if request.done.is_set():
+                del self._pending[key]
+                self._replies[key] = request.reply()
             else:
-                overdue[key] = time.monotonic() - inquiry.began
-        keys = self._answers.keys() | self._open.keys()
-        return {key: Heard(self._answers.get(key), overdue.get(key, 0.0)) for key in sorted(keys)}
+                overdue[key] = time.monotonic() - request.began
+        keys = self._replies.keys() | self._pending.keys()
+        return {key: Reply(self._replies.get(key), overdue.get(key, 0.0)) for key in sorted(keys)}
 
 
-class _Inquiry(Generic[T]):
-    """One question, asked in a thread that the end of the program does not wait for."""
+class _Request(Generic[T]):
+    """One request, sent in a thread that the end of the program does not wait for."""
 
-    def __init__(self, question: Callable[[], T]) -> None:
+    def __init__(self, request: Callable[[], T]) -> None:
         self.began = time.monotonic()
         self.is_new = True
         self.done = threading.Event()
-        self._question = question
+        self._request = request
         self._error: Exception | None = None
-        threading.Thread(target=self._run, name="inquiry", daemon=True).start()
+        threading.Thread(target=self._run, name="poller", daemon=True).start()
 
-    def answer(self) -> T:
-        """Return the answer, or raise why there is none; called when it is done."""
+    def reply(self) -> T:
+        """Return the reply, or raise why there is none; called when it is done."""
         if self._error is not None:
             raise self._error
-        return self._answer
+        return self._reply
 
     def _run(self) -> None:
         try:
-            self._answer = self._question()
+            self._reply = self._request()
         except Exception as error:
             self._error = error
         self.done.set()
 
 
-__all__ = ["Heard", "Inquiries"]
+__all__ = ["Poller", "Reply"]

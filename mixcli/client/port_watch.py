@@ -1,4 +1,4 @@
-"""The ports that `mixcli serve` has open on this machine, and what each says of its models."""
+"""The ports that `mixcli serve` has open on this machine, and the state of their models."""
 
 import json
 import os
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from mixcli.client.events import body_of
-from mixcli.client.host_watch import ASKED, UNRESPONSIVE
-from mixcli.client.inquiries import Heard, Inquiries
+from mixcli.client.host_watch import PENDING, UNRESPONSIVE
+from mixcli.client.poller import Poller, Reply
 from mixcli.client.unix_http import UnixResponse, send
 from mixcli.host.protocol.messages import object_of
 from mixcli.host.protocol.port_record import LOOK, LOOK_HEADER, PortRecord, port_records
@@ -18,7 +18,7 @@ from mixcli.system import paths
 
 @dataclass(frozen=True)
 class ServedPort:
-    """A port: the URL of its API, its process, and its state; that of one that does not answer has no models."""
+    """A port: the URL of its API, its process, and its state; that of one that does not reply has no models."""
 
     url: str
     pid: int
@@ -30,39 +30,39 @@ class ServedPort:
 
 
 class PortWatch:
-    """Asks all ports of this user at once, each in a thread of its own; one that does not answer for `patience` seconds is UNRESPONSIVE."""
+    """Requests the state of all ports of this user at once, each in a thread of its own; one that does not reply for `patience` seconds is UNRESPONSIVE."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._inquiries: Inquiries[PortState | None] = Inquiries()
+        self._poller: Poller[PortState | None] = Poller()
         self._known: dict[str, PortRecord] = {}
 
-    def ask(self) -> None:
-        """Ask every port that has no question open."""
+    def send(self) -> None:
+        """Send a request to every port that has none pending."""
         folder = paths.runtime_dir()
         self._known = {os.fspath(record.file(folder)): record for record in port_records(folder)}
-        self._inquiries.ask(
+        self._poller.send(
             {key: partial(_state, record, self._patience) for key, record in self._known.items()}
         )
 
-    def hear(self, seconds: float) -> list[ServedPort]:
-        """Return the newest state of every port, having waited for new answers at most so long."""
-        heard = self._inquiries.hear(seconds)
+    def states(self, seconds: float) -> list[ServedPort]:
+        """Return the newest state of every port, having waited for new replies at most so many seconds."""
+        replies = self._poller.replies(seconds)
         return [
-            ServedPort(record.url, record.pid, self._newest(heard[key]))
+            ServedPort(record.url, record.pid, self._newest(replies[key]))
             for key, record in self._known.items()
         ]
 
-    def _newest(self, heard: Heard[PortState | None]) -> PortState:
-        if heard.overdue >= self._patience:
+    def _newest(self, reply: Reply[PortState | None]) -> PortState:
+        if reply.overdue >= self._patience:
             return PortState(UNRESPONSIVE)
-        if heard.answer is None:
-            return PortState(ASKED if heard.overdue else UNRESPONSIVE)
-        return heard.answer
+        if reply.value is None:
+            return PortState(PENDING if reply.overdue else UNRESPONSIVE)
+        return reply.value
 
 
 def _state(record: PortRecord, seconds: float) -> PortState | None:
-    """Return what a port says of itself; None where it does not say it in time."""
+    """Return the state that a port reports; None where it does not in time."""
     try:
         with socket.create_connection((record.address, record.port), seconds) as connection:
             send(connection, "GET", LOOK, {LOOK_HEADER: record.key}, b"")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixcli.client.host_watch import NOBODY, PATIENCE, HostWatch, clear_if_dead
+from mixcli.client.host_watch import NOT_LISTENING, PATIENCE, HostWatch, clear_if_dead
 from mixcli.client.openai import GONE, HostClient, unresponsive
 from mixcli.client.unix_http import BrokenAnswer
 from mixcli.errors import Busy, MixcliError, ModelDied
@@ -161,10 +161,10 @@ def start(name: HostName, plan: "LoadPlan", keep_alive: float) -> Loading:
 
 
 def hosts() -> "list[HostHealth]":
-    """Return the state of every host, all asked at once and for two seconds, as HostWatch describes it."""
+    """Return the state of every host, all requested at once and for two seconds, as HostWatch describes it."""
     watch = HostWatch()
-    watch.ask()
-    return watch.hear(PATIENCE)
+    watch.send()
+    return watch.states(PATIENCE)
 
 
 def stop(pid: int) -> None:
@@ -181,7 +181,7 @@ def _attach(name: HostName, keep_alive: float) -> States | None:
     """Attach to a host; None if there is none or it is shutting down. Raises Unresponsive."""
     try:
         return HostClient(name.socket).attach(keep_alive)
-    except (*NOBODY, Busy):
+    except (*NOT_LISTENING, Busy):
         return None
     except (TimeoutError, BrokenAnswer) as error:
         raise unresponsive(name.socket) from error

@@ -41,14 +41,12 @@ class EngineMeter:
         engine = self._engine
         if engine is None:
             return HostCounts()
-        n_used, n_cells = engine.kv_cells
         return HostCounts(
             engine.n_running,
             engine.n_waiting,
             engine.n_done,
             engine.n_prompt_tokens_done,
             n_threads,
-            round(n_used / n_cells, 4),
         )
 
     def use(self) -> HostUse:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mixcli.engine.sequence import Output, Usage
-from mixcli.host.protocol.health import HostCounts
+from mixcli.host.protocol.health import HostCounts, HostUse
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -82,12 +82,12 @@ class HostMetrics:
         """Return the prompt tokens of requests that ended: all, and those that were found in the KV cache."""
         return self._tokens["prompt_tokens"][1], self._tokens["prompt_tokens_cached"][1]
 
-    def page(self, now: HostCounts) -> bytes:
-        """Return all of it, and what runs and waits now, in Prometheus' text form."""
+    def page(self, now: HostCounts, use: HostUse) -> bytes:
+        """Return all of it, and what runs, waits and is held now, in Prometheus' text form."""
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry()
-        registry.register(_Collector(self, now))
+        registry.register(_Collector(self, now, use))
         return generate_latest(registry)
 
     def families(self) -> "Iterator[Metric]":
@@ -122,8 +122,8 @@ class HostMetrics:
 class _Collector:
     """What one page shows."""
 
-    def __init__(self, metrics: HostMetrics, now: HostCounts) -> None:
-        self._metrics, self._now = metrics, now
+    def __init__(self, metrics: HostMetrics, now: HostCounts, use: HostUse) -> None:
+        self._metrics, self._now, self._use = metrics, now, use
 
     def collect(self) -> "Iterator[Metric]":
         from prometheus_client.core import GaugeMetricFamily
@@ -134,7 +134,7 @@ class _Collector:
             (
                 "kv_cache_usage_ratio",
                 "Share of the KV cache's cells that are in use, from 0 to 1.",
-                self._now.kv_usage,
+                self._use.kv_usage or 0.0,
             ),
         ):
             yield GaugeMetricFamily(f"mixcli_{name}", text, value=value)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 
-from mixcli.client.host_watch import ASKED, STOPPING, UNRESPONSIVE
+from mixcli.client.host_watch import PENDING, STOPPING, UNRESPONSIVE
 from mixcli.client.port_watch import ServedPort
 from mixcli.host.protocol.health import HostUse
 from mixcli.host.protocol.paths import FAILED, LOADING, READY
@@ -19,7 +19,7 @@ GAP = "   "
 LABEL = 10  # columns of the names of lines
 INDENT = "  "
 BAR = 16  # columns, where there is room
-WORDS = {UNRESPONSIVE: "no response", ASKED: "…"}
+WORDS = {UNRESPONSIVE: "no response", PENDING: "…"}
 STYLES = {
     READY: "green",
     "loaded": "green",
@@ -78,7 +78,7 @@ def _model(one: SeenHost, width: int) -> list[Line]:
         [(host.model or "?", "bold")],
         [(f"pid {host.pid}", QUIET)],
         [_status(host.status, host.progress)],
-        *([[(f"unloads {unloads(host)}", QUIET)]] if host.status not in (ENDED, ASKED) else []),
+        *([[(f"unloads {unloads(host)}", QUIET)]] if host.status not in (ENDED, PENDING) else []),
     ]
     lines = _flow(head, width)
     if host.status == READY:

@@ -20,6 +20,7 @@ REPORTED = (
     "notes",
     *(one.name for one in fields(HostCounts)),
     *(one.name for one in fields(HostUse)),
+    "kv_usage",
 )
 
 
@@ -61,10 +62,10 @@ class Monitor:
     def look(self, seconds: float = LOOK) -> Snapshot:
         """Ask all that runs, and return what has answered within so many seconds; what is late has what it said the last time."""
         deadline = time.monotonic() + seconds
-        self._hosts.ask()
-        self._ports.ask()
-        hosts = self._hosts.hear(max(0.0, deadline - time.monotonic()))
-        ports = self._ports.hear(max(0.0, deadline - time.monotonic()))
+        self._hosts.send()
+        self._ports.send()
+        hosts = self._hosts.states(max(0.0, deadline - time.monotonic()))
+        ports = self._ports.states(max(0.0, deadline - time.monotonic()))
         models = [SeenHost(host, resident(host.pid)) for host in (*hosts, *self._gone(hosts))]
         models.sort(key=lambda one: (one.host.model or "", one.host.pid))
         return Snapshot(tuple(models), tuple(sorted(ports, key=lambda port: (port.url, port.pid))))

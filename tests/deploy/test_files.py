@@ -15,7 +15,7 @@ import yaml
 from deploy.check_dockerfile import filled, pairs, steps
 from deploy.first_minutes import commands, normal
 from mixcli.host.metrics import HostMetrics
-from mixcli.host.protocol.health import HostCounts
+from mixcli.host.protocol.health import HostCounts, HostUse
 from mixcli.serve.keys import check_key
 from tests.conftest import ROOT
 
@@ -82,7 +82,7 @@ def test_what_is_published_was_tested_and_is_what_was_built() -> None:
 
 def test_every_metric_of_the_dashboard_exists() -> None:
     dashboard = (DEPLOY / "grafana.json").read_text("utf-8")
-    page = HostMetrics().page(HostCounts()).decode()
+    page = HostMetrics().page(HostCounts(), HostUse()).decode()
     known = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.M))
     series = {
         f"{name}{end}"

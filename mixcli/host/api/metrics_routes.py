@@ -14,5 +14,6 @@ def add_routes(app: FastAPI, state: HostState) -> None:
     @app.get(METRICS, response_class=Response)
     async def metrics() -> Response:
         """Return counts and times in Prometheus' text form."""
-        page = state.engine.metrics.page(state.engine.counts())
+        engine = state.engine
+        page = engine.metrics.page(engine.counts(), engine.meter.use())
         return Response(page, headers={"Content-Type": CONTENT_TYPE})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mixcli.host.protocol.messages import Fields, TokenUsage, count_in, object_of
+from mixcli.host.protocol.messages import Fields, TokenUsage, count_in, counts_in, object_of
 from mixcli.request.probability import Probability
 
 
@@ -15,7 +15,7 @@ class ChatCompletion:
 
     @property
     def usage(self) -> TokenUsage:
-        return TokenUsage.of(self.body.get("usage"))
+        return counts_in(TokenUsage, self.body.get("usage"))
 
 
 @dataclass(frozen=True)

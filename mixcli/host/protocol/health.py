@@ -9,17 +9,13 @@ from mixcli.host.protocol.status import texts_in
 
 @dataclass(frozen=True)
 class HostCounts:
-    """How many requests run, wait and are done, how many prompt tokens were computed, the threads of decode now, and how full the KV cache is.
-
-    `kv_usage` is the share of its cells that some text holds.
-    """
+    """How many requests run, wait and are done, how many prompt tokens were computed, and the threads of decode now."""
 
     n_running: int = 0
     n_waiting: int = 0
     n_requests_done: int = 0
     n_prompt_tokens_done: int = 0
     n_threads: int = 0
-    kv_usage: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,17 @@ class HostUse:
             _ledger(body.get("memory")),
         )
 
+    @property
+    def kv_usage(self) -> float | None:
+        """Return the share of the KV cache's cells that some text holds, from 0 to 1; None where that is not reported."""
+        if self.n_kv_cells is None or self.n_kv_cells_used is None:
+            return None
+        return round(self.n_kv_cells_used / max(1, self.n_kv_cells), 4)
+
     def to_json(self) -> dict[str, object]:
-        """Return the fields that are known."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """Return the fields that are known, and `kv_usage`."""
+        fields = {**vars(self), "kv_usage": self.kv_usage}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def _ledger(value: object) -> Mapping[str, int] | None:

@@ -1,12 +1,12 @@
 """The messages between a host, or another server, and its clients; JSON becomes one of these where it is read.
 
-Servers other than ours leave fields out, add some, and write some in another type: `of` keeps those in `extra`, and `to_json` writes them back.
+Servers other than ours leave fields out, add some, and write some in another type: `counts_in` keeps those in `extra`, and `to_json` writes them back.
 Most records here are named tuples: every command that asks something makes these types at its start, and a dataclass takes six times as long to make.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from mixcli.request.output_format import OutputFormat
@@ -45,21 +45,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_NUMBER
 
 
-def _numbers_in(value: object, names: Sequence[str]) -> dict[str, Any]:
-    """Return the numbers of a JSON object that have one of these names, and as `extra` what is left; any other value has none."""
-    numbers: dict[str, object] = {}
-    extra: dict[str, object] = {}
-    for name, one in object_of(value).items():
-        good = name in names and name != "extra" and _is_number(one)
-        (numbers if good else extra)[name] = one
-    return {**numbers, "extra": extra}
-
-
-def _said(numbers: Fields, extra: Fields) -> dict[str, object]:
-    """Return the JSON object of what `_numbers_in` read, without what was left out."""
-    return {name: one for name, one in numbers.items() if name != "extra" and one is not None} | {**extra}
-
-
 class TokenUsage(NamedTuple):
     """The token counts of an answer, by OpenAI's names; `extra` holds the details."""
 
@@ -68,14 +53,9 @@ class TokenUsage(NamedTuple):
     total_tokens: int | None = None
     extra: Fields = NO_FIELDS
 
-    @classmethod
-    def of(cls, value: object) -> Self:
-        """Read a JSON object; any other value has no numbers."""
-        return cls(**_numbers_in(value, cls._fields))
-
     def to_json(self) -> dict[str, object]:
         """Return the JSON object; empty where nothing was said."""
-        return _said(self._asdict(), self.extra)
+        return _object_of(self)
 
     @property
     def cached_tokens(self) -> int:
@@ -97,14 +77,9 @@ class Timings(NamedTuple):
     draft_n_accepted: int | None = None
     extra: Fields = NO_FIELDS
 
-    @classmethod
-    def of(cls, value: object) -> Self:
-        """Read a JSON object; any other value has no numbers."""
-        return cls(**_numbers_in(value, cls._fields))
-
     def to_json(self) -> dict[str, object]:
         """Return the JSON object; empty where nothing was said."""
-        return _said(self._asdict(), self.extra)
+        return _object_of(self)
 
 
 class PromptProgress(NamedTuple):
@@ -116,14 +91,28 @@ class PromptProgress(NamedTuple):
     time_ms: float | None = None
     extra: Fields = NO_FIELDS
 
-    @classmethod
-    def of(cls, value: object) -> Self:
-        """Read a JSON object; any other value has no numbers."""
-        return cls(**_numbers_in(value, cls._fields))
-
     def to_json(self) -> dict[str, object]:
         """Return the JSON object; empty where nothing was said."""
-        return _said(self._asdict(), self.extra)
+        return _object_of(self)
+
+
+Counts = TypeVar("Counts", TokenUsage, Timings, PromptProgress)
+
+
+def counts_in(kind: type[Counts], value: object) -> Counts:
+    """Read a JSON object: its numbers by name, and as `extra` what is left; any other value has none."""
+    numbers: dict[str, Any] = {}
+    extra: dict[str, object] = {}
+    for name, one in object_of(value).items():
+        good = name in kind._fields and name != "extra" and _is_number(one)
+        (numbers if good else extra)[name] = one
+    return kind(**numbers, extra=extra)
+
+
+def _object_of(counts: Counts) -> dict[str, object]:
+    """Return the JSON object that `counts_in` read, without what was left out."""
+    numbers = {name: one for name, one in counts._asdict().items() if name != "extra" and one is not None}
+    return {**numbers, **counts.extra}
 
 
 @dataclass(frozen=True)
