@@ -52,7 +52,7 @@ class Command(AbstractContextManager["Command"]):
     """`mixcli` with a home of its own and the model under measurement.
 
     As a context it begins with nothing loaded, unloads all at its end, and becomes the parent of the host that its first command leaves
-    behind, so that the host is none of the other programs.
+    behind, so that the host does not count as another program.
     """
 
     def __init__(self, setting: Setting) -> None:

@@ -1,8 +1,8 @@
 """python -m bench.tailor quality|cost|peer [--model dense|mixture|GGUF] [--only Q3_K_M,between] [--calibration N] [--held-out N] [--seconds N]
 
-`quality` measures tailored files against llama.cpp's standard mixes (quality.py). The calibration texts that ship are read whole, unless
+`quality` measures tailored files against llama.cpp's standard mixes (quality.py). The built-in calibration texts are read whole, unless
 --calibration is the number of characters of each; --held-out is that of the texts on which files are measured. What is done is kept in
---work: run it again to continue; with --seconds it stops after the comparison that is being measured then. `cost` measures the time of `mixcli tailor`
+--work: rerun the command to resume; with --seconds it stops after the comparison that is being measured then. `cost` measures the time of `mixcli tailor`
 (cost.py), `peer` whether llama.cpp's own programs load a tailored file (peer.py). The results are in bench/results/tailor.json.
 """
 

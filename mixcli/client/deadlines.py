@@ -1,4 +1,4 @@
-"""HTTP connections with a deadline for each stage: connect, request, headers, and each piece of the answer.
+"""HTTP connections with a deadline for each stage: connect, request, headers, and each piece of the response.
 
 A socket's own timeout counts from byte to byte, so a server that sends one byte now and then is waited for without an end. Here each stage
 has a deadline of its own, whatever comes meanwhile.

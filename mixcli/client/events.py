@@ -1,7 +1,7 @@
 """Decode server responses: a JSON body of bounded size, or a stream of server-sent events.
 
 The format is https://html.spec.whatwg.org/multipage/server-sent-events.html. Tolerated beyond it: no blank line between events, JSON
-lines without "data:", a whole JSON answer where a stream was asked for. Invalid JSON is an error that names the server.
+lines without "data:", a whole JSON response where a stream was requested. Invalid JSON is an error that names the server.
 """
 
 import codecs
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MAX_LINE = 1 << 24  # bytes of one line of a stream, and of one event
-MAX_BODY = 1 << 26  # bytes of a whole answer
+MAX_BODY = 1 << 26  # bytes of a whole response
 MAX_SECONDS = 600.0
 PIECE = 1 << 16
 DONE = b"[DONE]"

@@ -52,9 +52,9 @@ class HostWatch:
         replies = self._poller.replies(seconds)
         known = self._known
         found = [state for one in replies.values() if (state := self._newest(one)) is not None]
-        answered = {state.pid for state in found}
+        replied = {state.pid for state in found}
         for pid, record in known.items():
-            if pid not in answered and record.is_alive:
+            if pid not in replied and record.is_alive:
                 found.append(_silent(pid, record, self._status(replies.get(record.socket))))
         return [_named(state, known.get(state.pid)) if state.model is None else state for state in found]
 

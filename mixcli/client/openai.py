@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mixcli.client.completions import Halves, completion_of, delta_of
 from mixcli.client.events import MAX_BODY, Events, Response, body_of, pieces
 from mixcli.client.refusal import refuse
-from mixcli.client.unix_http import CONNECT, BrokenAnswer, UnixResponse, connect, send
+from mixcli.client.unix_http import CONNECT, BrokenResponse, UnixResponse, connect, send
 from mixcli.errors import MixcliError, ModelDied, Unresponsive
 from mixcli.host.protocol.errors import error_in, raise_error
 from mixcli.host.protocol.host_record import listener_pid, process_at
@@ -43,7 +43,7 @@ POLL_INTERVAL = (
 PAUSES = 2  # looks that find the process stopped by a signal
 
 # how a connection looks whose other end went away
-GONE = (ConnectionError, FileNotFoundError, BrokenAnswer)
+GONE = (ConnectionError, FileNotFoundError, BrokenResponse)
 
 
 class ChatClient:
@@ -56,7 +56,7 @@ class ChatClient:
     defaults: Fields = NONE  # of every request for an answer
     patience = (
         math.inf
-    )  # seconds in which a whole answer, or an event of a stream, must come; keep-alives do not count
+    )  # seconds in which a whole response, or an event of a stream, must come; keep-alives do not count
 
     def chat(self, body: ChatBody) -> Generator[Delta, None, None]:
         """Stream one answer.
@@ -84,7 +84,7 @@ class ChatClient:
                 yield piece
 
         events, halves = Events(watched()), Halves()
-        is_finished = is_answer = False
+        is_finished = has_choices = False
         n_pieces = n_bytes = 0
         called: set[tuple[int, str]] = set()
         for event in events:
@@ -93,7 +93,7 @@ class ChatClient:
                 raise_error(found)
             delta = delta_of(event)
             is_finished = is_finished or delta.finish_reason is not None
-            is_answer = is_answer or "choices" in event
+            has_choices = has_choices or "choices" in event
             text = halves.join(delta.text, is_last=delta.finish_reason is not None)
             n_called = sum(len(one.arguments) for one in delta.calls)
             called.update((one.index, one.id or one.name) for one in delta.calls)
@@ -113,13 +113,13 @@ class ChatClient:
         if not (is_finished or events.is_done):
             _check_kind(response)
             raise self.gone("during the response")
-        if not is_answer:
+        if not has_choices:
             raise MixcliError("the server's response has no choices, so it has no text")
 
     def complete(self, body: ChatBody, key: str = "") -> "ChatCompletion":
-        """Return a whole answer; errors as in `chat`.
+        """Return a whole response; errors as in `chat`.
 
-        `key` names the request (Idempotency-Key): a host that has answered it already answers again without computing.
+        `key` names the request (Idempotency-Key): a host that has computed its response already returns it again.
         """
         from mixcli.host.protocol.answers import ChatCompletion
 
@@ -260,7 +260,7 @@ class HostClient(ChatClient):
         while not select.select([connection], [], [], POLL_INTERVAL)[0]:
             try:
                 self.health()
-            except (OSError, ValueError):  # also of one that was told to stop and still answers what it has
+            except (OSError, ValueError):  # also of one that was told to stop and still completes what it has
                 n_stopped = n_stopped + 1 if state(pid) == STOPPED else 0
                 if n_stopped == PAUSES or time.monotonic() - alive > silence():
                     raise TimeoutError("no response") from None
@@ -279,7 +279,7 @@ def unresponsive(path: Path) -> Unresponsive:
 
 
 def _check_kind(response: Response) -> None:
-    """Raise MixcliError where a page for people came instead of an answer."""
+    """Raise MixcliError where a web page came instead of a response."""
     kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
         raise MixcliError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mixcli.client.host_watch import NOT_LISTENING, PATIENCE, HostWatch, clear_if_dead
 from mixcli.client.openai import GONE, HostClient, unresponsive
-from mixcli.client.unix_http import BrokenAnswer
+from mixcli.client.unix_http import BrokenResponse
 from mixcli.errors import Busy, MixcliError, ModelDied
 from mixcli.host.protocol.errors import raise_error
 from mixcli.host.protocol.host_name import HostName
@@ -71,7 +71,7 @@ class Host:
             until(lambda: not born(self.pid), LEAVE_TIMEOUT)
 
     def is_shared(self) -> bool:
-        """Return whether other clients use the model too, when all requests of this one have been answered."""
+        """Return whether other clients use the model too, when all requests of this one have ended."""
         return not until(lambda: not self._is_in_use(1), NOTICE_TIMEOUT)
 
     def _is_in_use(self, own: int = 0) -> bool:
@@ -168,7 +168,7 @@ def hosts() -> "list[HostHealth]":
 
 
 def stop(pid: int) -> None:
-    """End a host, also one that is stopped or does not answer; running answers get a few seconds, and one that does not react is killed.
+    """End a host, also one that is stopped or does not respond; running answers get a few seconds, and one that does not react is killed.
 
     Raises MixcliError when the system does not let it go.
     """
@@ -183,7 +183,7 @@ def _attach(name: HostName, keep_alive: float) -> States | None:
         return HostClient(name.socket).attach(keep_alive)
     except (*NOT_LISTENING, Busy):
         return None
-    except (TimeoutError, BrokenAnswer) as error:
+    except (TimeoutError, BrokenResponse) as error:
         raise unresponsive(name.socket) from error
 
 

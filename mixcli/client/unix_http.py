@@ -17,14 +17,14 @@ MAX_LINE = 1 << 16  # bytes of a line of a head, or before a chunk
 MAX_HEADERS = 100
 
 
-class BrokenAnswer(ValueError):
+class BrokenResponse(ValueError):
     """What came is not HTTP, or ended in the middle."""
 
 
 class UnixResponse:
     """A response, and the connection that it comes from; the body is read as it comes.
 
-    Raises ConnectionResetError where no byte comes, BrokenAnswer for a torn or malformed one, TimeoutError as the connection does.
+    Raises ConnectionResetError where no byte comes, BrokenResponse for a torn or malformed one, TimeoutError as the connection does.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -48,7 +48,7 @@ class UnixResponse:
             while n_bytes := _number(_line(self._file).partition(b";")[0], 16):
                 yield from _exactly(self._file, n_bytes)
                 if _line(self._file):
-                    raise BrokenAnswer("a chunk is longer than its header declares")
+                    raise BrokenResponse("a chunk is longer than its header declares")
             _headers_in(self._file)  # trailers
         elif length is not None:
             yield from _exactly(self._file, _number(length.encode(), 10))
@@ -57,7 +57,7 @@ class UnixResponse:
                 yield piece
 
     def close(self) -> None:
-        """Close the connection, which stops a host that still answers."""
+        """Close the connection, which stops a host that is still responding."""
         self._file.close()
         self._connection.close()
 
@@ -75,7 +75,7 @@ def _status_in(line: bytes) -> tuple[int, str]:
     version, _, rest = line.partition(b" ")
     status, _, reason = rest.partition(b" ")
     if not version.startswith(b"HTTP/1.") or not line.endswith(b"\n"):
-        raise BrokenAnswer(f"not HTTP: {line[:80]!r}")
+        raise BrokenResponse(f"not HTTP: {line[:80]!r}")
     return _number(status, 10), reason.decode("latin-1").strip()
 
 
@@ -85,7 +85,7 @@ def _headers_in(file: BufferedReader) -> list[tuple[str, str]]:
     while line := _line(file):
         name, colon, value = line.decode("latin-1").partition(":")
         if not colon or len(found) == MAX_HEADERS:
-            raise BrokenAnswer(f"not a header: {line[:80]!r}")
+            raise BrokenResponse(f"not a header: {line[:80]!r}")
         found.append((name.lower(), value.strip()))
     return found
 
@@ -93,7 +93,7 @@ def _headers_in(file: BufferedReader) -> list[tuple[str, str]]:
 def _line(file: BufferedReader) -> bytes:
     line = file.readline(MAX_LINE)
     if not line.endswith(b"\n"):
-        raise BrokenAnswer("the connection ended in the middle of a line, or the line is too long")
+        raise BrokenResponse("the connection ended in the middle of a line, or the line is too long")
     return line.rstrip(b"\r\n")
 
 
@@ -102,7 +102,7 @@ def _exactly(file: BufferedReader, n_bytes: int) -> Iterator[bytes]:
     while n_bytes:
         piece = file.read1(min(n_bytes, PIECE))
         if not piece:
-            raise BrokenAnswer("the connection ended in the middle of a response")
+            raise BrokenResponse("the connection ended in the middle of a response")
         n_bytes -= len(piece)
         yield piece
 
@@ -113,7 +113,7 @@ def _number(digits: bytes, base: int) -> int:
     try:
         return int(digits if digits.isalnum() else b"", base)
     except ValueError:
-        raise BrokenAnswer(f"not a number: {digits[:80]!r}") from None
+        raise BrokenResponse(f"not a number: {digits[:80]!r}") from None
 
 
 def connect(path: Path, timeout: float) -> socket.socket:
@@ -140,7 +140,7 @@ def connect(path: Path, timeout: float) -> socket.socket:
 def send(
     connection: socket.socket, method: str, target: str, headers: Mapping[str, str], body: bytes
 ) -> None:
-    """Send a request, after whose answer the connection is closed."""
+    """Send a request; the connection is closed after its response."""
     said = {"Host": "localhost", **headers, "Connection": "close", "Content-Length": str(len(body))}
     lines = (f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items()), "", "")
     data = "\r\n".join(lines).encode("latin-1") + body
@@ -149,4 +149,4 @@ def send(
             connection.sendall(data[begin : begin + PIECE])
 
 
-__all__ = ["CONNECT", "BrokenAnswer", "UnixResponse", "connect", "send"]
+__all__ = ["CONNECT", "BrokenResponse", "UnixResponse", "connect", "send"]

@@ -158,7 +158,7 @@ class Replicas:
     def _gauges(self, looks: list[ReplicaLook]) -> list[Gauge]:
         return [
             Gauge("replica_up", "Whether a replica responds.", "replica", {look.replica: 1.0 for look in looks}),
-            Gauge("cluster_requests", "Requests whose replica was lost, and of those the ones that another one got.", "event", {name: float(self._counts[name]) for name in ("lost", "retried")}, is_total=True),
+            Gauge("cluster_requests", "Requests whose replica was lost, and those of them that another replica took over.", "event", {name: float(self._counts[name]) for name in ("lost", "retried")}, is_total=True),
         ]  # fmt: skip
 
 

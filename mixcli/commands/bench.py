@@ -138,7 +138,7 @@ def command(
     """Measure prefill and decode of MODEL, with the plan that `mixcli run` would use.
 
     The tests are those of llama-bench. LIMIT is the rate that the devices in the plan allow, by their measured memory bandwidth and matrix
-    products. Each run is saved; Ctrl-C prints what was measured so far. Without MODEL, the default model is measured, or the only one that
+    multiplication rates. Each run is saved; Ctrl-C prints what was measured so far. Without MODEL, the default model is measured, or the only one that
     is installed.
     """
     from mixcli.insight.bench import Bench, BenchRequest

@@ -43,7 +43,7 @@ BATCH = 8  # of the sentence about speed
     "--against",
     type=TEXT_FILE,
     metavar="FILE",
-    help="Another text: how far its routing differs, layer by layer; - is stdin.",
+    help="Compare with the routing of another text, layer by layer; - is stdin.",
 )
 @click.option(
     "--layer",

@@ -22,7 +22,7 @@ from mixcli.system.formatting import format_bytes
 def command(path: Path, name: str | None, copy: bool) -> None:
     """Import the GGUF file PATH (any shard, if it is split) into the store; the file stays in place.
 
-    The quant, such as Q4_K_M, is taken from the file name, or else from the file.
+    The quant, such as Q4_K_M, is taken from the file name, or else from the metadata.
     """
     from mixcli.store.import_ import import_model
 

@@ -61,7 +61,7 @@ def judging_options(command: F) -> F:
         click.option(
             "--calibration",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Correct probabilities with the temperatures that an earlier run with --eval has fitted.",
+            help="Correct probabilities with the temperatures that an earlier run with --eval fitted.",
         ),
         click.option(
             "--review",

@@ -88,7 +88,7 @@ texts_option = click.option(
 forecast_option = click.option(
     "--dry-run",
     is_flag=True,
-    help="Estimate how long it takes here, or with --profile; read nothing. MODEL need not be installed.",
+    help="Estimate how long it takes here, or with --profile, and exit. MODEL need not be installed.",
 )
 
 

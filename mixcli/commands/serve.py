@@ -173,7 +173,7 @@ def command(
     loads, and /health reports the progress. After Ctrl-C or SIGTERM, running answers finish first.
 
     With one model, the `model` of a request is ignored. With several, the first is loaded at the start and the others when a request
-    names them; if memory runs short, the model that was unused for longest is unloaded.
+    names them; if memory runs short, the least recently used model is unloaded.
     """
     from dataclasses import replace
 

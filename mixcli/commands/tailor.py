@@ -45,12 +45,12 @@ MEASURED_CHUNKS = 16  # of the text on which files are compared, 512 tokens each
 @click.option(
     "--all-on-gpu",
     is_flag=True,
-    help="Make a file that fits wholly on the GPUs. Default where there are GPUs.",
+    help="Make a file that fits wholly on the GPUs. Default if there are GPUs.",
 )
 @click.option("--imatrix", default=AUTO, show_default=True, metavar="FILE|auto|none", help="Importance matrix; auto computes it now.")  # fmt: skip
 @click.option("--text", "path", type=TEXT_FILE, metavar="FILE", help=f"Text for the importance matrix. {BUILT_IN_TEXT}")  # fmt: skip
 @click.option("--chunks", "n_chunks", type=click.IntRange(min=1), metavar="N", help="Read only the first N chunks of the text, of 512 tokens each.")  # fmt: skip
-@click.option("--reader", type=NAME_OR_PATH, metavar="MODEL", shell_complete=complete_models, help="Compute the importance matrix with a smaller file of the same model, where MODEL does not fit in memory.")  # fmt: skip
+@click.option("--reader", type=NAME_OR_PATH, metavar="MODEL", shell_complete=complete_models, help="Compute the importance matrix with a smaller file of the same model, if MODEL does not fit in memory.")  # fmt: skip
 @click.option("--no-verify", is_flag=True, help="Save the tailored file without comparing it with others.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Output GGUF. Default: MODEL-tailored.gguf in this folder.")  # fmt: skip
 @click.option("--svg", "svg_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw loss against size: standard and tailored files, and the limit.")  # fmt: skip

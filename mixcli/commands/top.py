@@ -26,7 +26,7 @@ QUIT = ("q", "Q", "\x04")
 def command(as_json: bool, interval: float) -> None:
     """Show loaded models and servers at work: requests, tok/s, KV cache and memory.
 
-    On a terminal the picture is updated until you press q. In a pipe it is printed once.
+    On a terminal the display is updated until you press q. In a pipe it is printed once.
     """
     from mixcli.system.screen import can_draw
 

@@ -40,7 +40,7 @@ class Admission:
         if not request.prompt:
             raise BadRequest("the prompt is empty", param="prompt")
         if not all(0 <= token < n_vocab for token in request.prompt):
-            raise BadRequest(f"the prompt has token ids outside 0 .. {n_vocab - 1}", param="prompt")
+            raise BadRequest(f"the prompt has token ids outside 0 to {n_vocab - 1}", param="prompt")
         if len(request.prompt) > self._n_ctx:
             raise ContextOverflow(len(request.prompt), self._n_ctx)
         request.sampling.check_vocabulary(n_vocab)

@@ -103,7 +103,7 @@ def _name(inside: str) -> str:
     if not re.fullmatch(_NAME, inside):
         raise UsageError(
             f"{{{{ {inside} }}}} is not a valid placeholder; write {{{{ text }}}} or a field's name, "
-            'in double quotes where that has signs in it: {{ "Price ($)" }}'
+            'in double quotes if it has special characters: {{ "Price ($)" }}'
         )
     return inside
 
@@ -147,4 +147,4 @@ def _lacks(here: str, step: str, value: Any) -> str:
         return f"{here} has no {step}; it has {', '.join(list(value)[:SHOWN]) or 'nothing'}{nearest(step, value)}"
     if isinstance(value, list):
         return f"{here} is a list of {len(value)}, which has no {step}"
-    return f"{here} is {as_text(value)[:60] or 'null'}, which has nothing inside"
+    return f"{here} is {as_text(value)[:60] or 'null'}, which has no fields"

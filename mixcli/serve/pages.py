@@ -118,5 +118,5 @@ def gauges(slots: Slots, memory: Memory) -> list[Gauge]:
         Gauge("model_load_failures", "Loads of a model that failed.", "model", {s.label: float(s.counts["failures"]) for s in slots}, is_total=True),
         Gauge("model_unloads", "How often a model was unloaded, whatever the reason.", "model", {s.label: float(sum(n for name, n in s.counts.items() if name.startswith("unloads"))) for s in slots}, is_total=True),
         Gauge("memory_limit_bytes", "Memory that models may take.", "device", {d: float(n) for d, n in memory.limits.items()}),
-        Gauge("memory_free_bytes", "Memory that no loaded model takes, by the plans.", "device", {d: float(n) for d, n in memory.left.items()}),
+        Gauge("memory_free_bytes", "Memory that the plans of loaded models leave free.", "device", {d: float(n) for d, n in memory.left.items()}),
     ]  # fmt: skip

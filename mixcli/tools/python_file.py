@@ -25,7 +25,7 @@ OURS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # variables that are mixcli's bus
 
 
 class _Worker:
-    """One process; `ask` sends it a line, `answer` waits for one."""
+    """One process; `send` writes a request to it, `response` waits for the response."""
 
     def __init__(self, path: Path) -> None:
         ours, self._lifeline = os.pipe()
@@ -48,14 +48,14 @@ class _Worker:
             os.close(ours)
         self._rest = b""
 
-    def ask(self, request: Mapping[str, object]) -> None:
+    def send(self, request: Mapping[str, object]) -> None:
         stdin = self._process.stdin
         assert stdin
-        with contextlib.suppress(BrokenPipeError):  # which the wait for its answer explains
+        with contextlib.suppress(BrokenPipeError):  # which the wait for its response explains
             stdin.write(json.dumps(request).encode() + b"\n")
             stdin.flush()
 
-    def answer(self, seconds: float) -> dict[str, Any]:
+    def response(self, seconds: float) -> dict[str, Any]:
         """Return the next line; ToolFailed where none comes."""
         assert self._process.stdout
         deadline = time.monotonic() + seconds
@@ -133,13 +133,13 @@ class PythonTools:
             worker.close()
 
     def _talk(self, request: Mapping[str, object] | None, seconds: float) -> dict[str, Any]:
-        """Return the answer to a request, or what a new process says first; a process that does not answer is ended."""
+        """Return the response to a request, or the first line of a new process; a process that does not respond is ended."""
         try:
             if self._worker is None:
                 self._worker = _Worker(self._path)
             if request is not None:
-                self._worker.ask(request)
-            return self._worker.answer(seconds)
+                self._worker.send(request)
+            return self._worker.response(seconds)
         except BaseException:
             self.close()
             raise

@@ -1,6 +1,6 @@
 """The process that holds the functions of a user's file: `python -P -m mixcli.tools.python_worker FILE`.
 
-The first line that it writes has the tools, or why there are none. Then it answers each line, the call of a function, with a line. What the
+The first line that it writes has the tools, or why there are none. Each further line that it reads is the call of a function, and it writes a line with the result. What the
 functions print goes to stderr. They cannot read stdin.
 """
 
@@ -134,26 +134,26 @@ def _told(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Answer calls until stdin ends."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    """Run calls until stdin ends."""
+    requests, responses = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
 
-    def answer(value: Mapping[str, object]) -> None:
-        answers.write(json.dumps(value).encode() + b"\n")
-        answers.flush()
+    def respond(value: Mapping[str, object]) -> None:
+        responses.write(json.dumps(value).encode() + b"\n")
+        responses.flush()
 
     try:
         module = load(Path(sys.argv[1]))
-        answer(tools_of(module))
+        respond(tools_of(module))
     except BaseException as error:
-        answer({"error": _told(error)})
+        respond({"error": _told(error)})
         return
     functions = functions_of(module)
     for line in requests:
         request = json.loads(line)
-        answer(called(functions[request["name"]], request["arguments"]))
+        respond(called(functions[request["name"]], request["arguments"]))
 
 
 if __name__ == "__main__":

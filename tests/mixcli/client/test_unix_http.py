@@ -10,7 +10,7 @@ import pytest
 
 from mixcli.client.events import body_of
 from mixcli.client.openai import HostClient
-from mixcli.client.unix_http import MAX_HEADERS, MAX_LINE, BrokenAnswer, UnixResponse, connect, send
+from mixcli.client.unix_http import MAX_HEADERS, MAX_LINE, BrokenResponse, UnixResponse, connect, send
 from mixcli.errors import MixcliError, ModelDied, UsageError
 from mixcli.host.protocol.messages import ChatBody
 
@@ -95,7 +95,7 @@ def test_a_large_body_comes_whole(answer: Answer) -> None:
 )
 def test_a_torn_answer_is_never_a_whole_one(answer: Answer, torn: bytes) -> None:
     path = answer(torn)
-    with pytest.raises(BrokenAnswer):
+    with pytest.raises(BrokenResponse):
         received(path)
     with pytest.raises(ModelDied, match="crashed before the response"):
         HostClient(path).count_text("Hello")
@@ -119,7 +119,7 @@ def test_a_torn_answer_is_never_a_whole_one(answer: Answer, torn: bytes) -> None
 )
 def test_what_is_not_http_is_refused(answer: Answer, other: bytes) -> None:
     path = answer(other)
-    with pytest.raises(BrokenAnswer):
+    with pytest.raises(BrokenResponse):
         received(path)
     if other.startswith(b"SSH"):
         with pytest.raises(ValueError, match="not HTTP"):
@@ -130,7 +130,7 @@ def test_a_refused_answer_leaves_no_connection_open(answer: Answer) -> None:
     path = answer(b"SSH-2.0-OpenSSH_9.2\r\n")
     with contextlib.closing(connect(path, 60)) as connection:
         send(connection, "GET", "/", {}, b"")
-        with pytest.raises(BrokenAnswer) as caught:
+        with pytest.raises(BrokenResponse) as caught:
             UnixResponse(connection)
         assert connection.fileno() == -1
         assert caught.traceback, "which holds the response: its file must be closed, too"
