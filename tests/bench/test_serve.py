@@ -97,7 +97,7 @@ def test_the_page_has_every_scenario_and_number() -> None:
     page = "\n".join(serve_section({"scenarios": scenarios}, Machines()))
     assert "| tok/s | 210 |" in page
     assert (
-        "| longest pause of a running answer, s | 0.81 | no interval | 1 | at most 1.50 | kept, no interval | 30% | M1 |"
+        "| longest pause of a running answer, s | 0.81 | no interval | 1 | at most 1.50 | open, disturbed | 30% | M1 |"
         in page
     )
     assert page.count("Not a quiet machine") == 1
