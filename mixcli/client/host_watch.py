@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixcli.client.openai import HostClient
-from mixcli.client.poller import Poller, Reply
+from mixcli.client.poller import Poller, PollReply
 from mixcli.errors import MixcliError
 from mixcli.host.protocol.host_record import HostRecord, process_at, records
 from mixcli.system import paths
@@ -58,14 +58,14 @@ class HostWatch:
                 found.append(_silent(pid, record, self._status(replies.get(record.socket))))
         return [_named(state, known.get(state.pid)) if state.model is None else state for state in found]
 
-    def _newest(self, reply: "Reply[HostHealth | None]") -> "HostHealth | None":
+    def _newest(self, reply: "PollReply[HostHealth | None]") -> "HostHealth | None":
         """Return the last reply of a host, or of one that is silent what does not change."""
         state = reply.value
         if state is None or reply.overdue < self._patience:
             return state
         return replace(_silent(state.pid, None, UNRESPONSIVE), model=state.model, path=state.path)
 
-    def _status(self, reply: "Reply[HostHealth | None] | None") -> str:
+    def _status(self, reply: "PollReply[HostHealth | None] | None") -> str:
         """Return the status of a process whose reply is not known."""
         if reply is None:
             return STOPPING

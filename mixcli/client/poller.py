@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 
-class Reply(NamedTuple, Generic[T]):
+class PollReply(NamedTuple, Generic[T]):
     """The newest reply, None where there is none yet; and the seconds since the request that has none was sent, 0 where each has one."""
 
     value: T | None
@@ -31,7 +31,7 @@ class Poller(Generic[T]):
             if key not in self._pending:
                 self._pending[key] = _Request(request)
 
-    def replies(self, seconds: float) -> dict[str, Reply[T]]:
+    def replies(self, seconds: float) -> dict[str, PollReply[T]]:
         """Wait for the replies to the newest requests, at most so many seconds, and return what is known of each key.
 
         A request that an earlier call has waited for is not waited for again. Raises what a request raised.
@@ -48,7 +48,7 @@ class Poller(Generic[T]):
             else:
                 overdue[key] = time.monotonic() - request.began
         keys = self._replies.keys() | self._pending.keys()
-        return {key: Reply(self._replies.get(key), overdue.get(key, 0.0)) for key in sorted(keys)}
+        return {key: PollReply(self._replies.get(key), overdue.get(key, 0.0)) for key in sorted(keys)}
 
 
 class _Request(Generic[T]):
@@ -76,4 +76,4 @@ class _Request(Generic[T]):
         self.done.set()
 
 
-__all__ = ["Poller", "Reply"]
+__all__ = ["PollReply", "Poller"]

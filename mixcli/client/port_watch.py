@@ -8,7 +8,7 @@ from functools import partial
 
 from mixcli.client.events import body_of
 from mixcli.client.host_watch import PENDING, UNRESPONSIVE
-from mixcli.client.poller import Poller, Reply
+from mixcli.client.poller import Poller, PollReply
 from mixcli.client.unix_http import UnixResponse, send
 from mixcli.host.protocol.messages import object_of
 from mixcli.host.protocol.port_record import LOOK, LOOK_HEADER, PortRecord, port_records
@@ -53,7 +53,7 @@ class PortWatch:
             for key, record in self._known.items()
         ]
 
-    def _newest(self, reply: Reply[PortState | None]) -> PortState:
+    def _newest(self, reply: PollReply[PortState | None]) -> PortState:
         if reply.overdue >= self._patience:
             return PortState(UNRESPONSIVE)
         if reply.value is None:
